@@ -1,0 +1,171 @@
+"""The types of an Avro schema as a tree, and the Arrow types they become.
+
+The mapping is from the Avro 1.12 specification
+(https://avro.apache.org/docs/1.12.0/specification/) to Arrow:
+
+==========================================  ==========================================
+Avro                                        Arrow
+==========================================  ==========================================
+``boolean``                                 ``bool``
+``int``, ``long``                           ``int32``, ``int64``
+``float``, ``double``                       ``float32``, ``float64``
+``string``, ``bytes``                       ``string``, ``binary``
+``fixed`` of n bytes                        ``fixed_size_binary(n)``
+``enum``                                    ``string``
+``array``, ``map``                          ``list<item>``, ``map<string, value>``
+``record``                                  ``struct``; the top level is the schema
+``null``                                    ``null``
+``[T]``, ``[T, "null"]``, ``["null", T]``   T; nullable where Avro has a null
+``decimal`` on bytes or fixed               ``decimal128`` to 38 digits, ``decimal256`` to 76
+``date`` on int                             ``date32``
+``time-millis`` on int                      ``time32[ms]``
+``time-micros`` on long                     ``time64[us]``
+``timestamp-{millis,micros,nanos}``         ``timestamp[ms, us or ns, UTC]``
+``local-timestamp-{millis,micros,nanos}``   ``timestamp[ms, us or ns]``
+``uuid``, ``duration``, any other           the type beneath: the logical type is ignored
+==========================================  ==========================================
+
+A ``null`` field stays a column of Arrow's ``null``: pyarrow and polars read it back from Parquet at every level, and it
+merges with whatever type the field takes later, where an invented type would not.
+
+A map keeps the order and every entry of the bytes. Avro does not forbid a key that comes twice, and neither does Arrow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import pyarrow as pa
+
+#: Arrow types of the kinds that need nothing else to be known.
+PRIMITIVES = {
+    "null": pa.null(),
+    "boolean": pa.bool_(),
+    "int": pa.int32(),
+    "long": pa.int64(),
+    "float": pa.float32(),
+    "double": pa.float64(),
+    "bytes": pa.binary(),
+    "string": pa.string(),
+}
+
+#: Arrow types of the logical types that are integers in the bytes, by kind and logical type.
+LOGICAL_INTEGERS = {
+    ("int", "date"): pa.date32(),
+    ("int", "time-millis"): pa.time32("ms"),
+    ("long", "time-micros"): pa.time64("us"),
+    ("long", "timestamp-millis"): pa.timestamp("ms", tz="UTC"),
+    ("long", "timestamp-micros"): pa.timestamp("us", tz="UTC"),
+    ("long", "timestamp-nanos"): pa.timestamp("ns", tz="UTC"),
+    ("long", "local-timestamp-millis"): pa.timestamp("ms"),
+    ("long", "local-timestamp-micros"): pa.timestamp("us"),
+    ("long", "local-timestamp-nanos"): pa.timestamp("ns"),
+}
+
+#: The most digits of a decimal that fits in 128 and in 256 bits, as Arrow defines them.
+MAX_DECIMAL128_DIGITS = 38
+MAX_DECIMAL256_DIGITS = 76
+
+
+@dataclass(frozen=True, eq=False)
+class AvroType:
+    """One node of a writer schema whose names are resolved.
+
+    A named type that is used many times is one object that many parents share, so a small hostile schema can't grow
+    into a large tree. What is measured below is measured once a node for the same reason.
+
+    Parameters
+    ----------
+    kind : str
+        A primitive type's name, or ``fixed``, ``enum``, ``array``, ``map``, ``record``, ``union``.
+    logical : str
+        ``decimal`` or a logical type of `LOGICAL_INTEGERS`; empty where there is none or it is ignored.
+    size : int
+        Bytes of a ``fixed``.
+    precision, scale : int
+        Digits of a decimal, and how many of them follow the point.
+    symbols : tuple of str
+        Symbols of an ``enum``.
+    names : tuple of str
+        Field names of a ``record``, one a child.
+    children : tuple of AvroType
+        Fields of a ``record``, branches of a ``union``, the item of an ``array`` or the value of a ``map``.
+    """
+
+    kind: str
+    logical: str = ""
+    size: int = 0
+    precision: int = 0
+    scale: int = 0
+    symbols: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    children: tuple[AvroType, ...] = ()
+
+    @cached_property
+    def nullable(self) -> bool:
+        """Whether a value can be null."""
+        return self.kind == "null" or (self.kind == "union" and any(child.kind == "null" for child in self.children))
+
+    @cached_property
+    def value(self) -> AvroType:
+        """The type without its union: the branch that is not null, or null where there is no other."""
+        if self.kind != "union":
+            return self
+        return next((child for child in self.children if child.kind != "null"), self.children[0])
+
+    @cached_property
+    def field_count(self) -> int:
+        """Fields of all records in this type, with every use of a named type counted."""
+        return len(self.names) + sum(child.field_count for child in self.children)
+
+    @cached_property
+    def height(self) -> int:
+        """Levels of records, arrays and maps in this type; a union is no level of its own."""
+        below = max((child.height for child in self.children), default=0)
+        return below if self.kind == "union" else below + 1
+
+    @cached_property
+    def may_be_empty(self) -> bool:
+        """Whether a value may take no bytes at all."""
+        return self.kind == "null" or (self.kind == "record" and all(child.may_be_empty for child in self.children))
+
+    @cached_property
+    def cells(self) -> int:
+        """Units of eight bytes that Arrow may set aside for one value, also for a null one, without its own bytes."""
+        if self.kind in {"array", "map"}:
+            return 1
+        longest = max((len(symbol) for symbol in self.symbols), default=0)
+        return 1 + (self.size + longest) // 8 + sum(child.cells for child in self.children)
+
+    @cached_property
+    def arrow(self) -> pa.DataType:
+        """The Arrow type that values of this type become."""
+        if self.kind == "union":
+            return self.value.arrow
+        if self.kind == "record":
+            return pa.struct(self.arrow_fields)
+        if self.kind == "array":
+            return pa.list_(self._arrow_field("item", self.children[0]))
+        if self.kind == "map":
+            return pa.map_(pa.string(), self._arrow_field("value", self.children[0]))
+        return self._arrow_leaf()
+
+    @cached_property
+    def arrow_fields(self) -> list[pa.Field]:
+        """The Arrow fields of a record."""
+        return [self._arrow_field(name, child) for name, child in zip(self.names, self.children, strict=True)]
+
+    @staticmethod
+    def _arrow_field(name: str, child: AvroType) -> pa.Field:
+        return pa.field(name, child.arrow, nullable=child.nullable)
+
+    def _arrow_leaf(self) -> pa.DataType:
+        if self.logical == "decimal":
+            decimal = pa.decimal128 if self.precision <= MAX_DECIMAL128_DIGITS else pa.decimal256
+            return decimal(self.precision, self.scale)
+        if self.kind == "fixed":
+            return pa.binary(self.size)
+        if self.kind == "enum":
+            return pa.string()
+        return LOGICAL_INTEGERS.get((self.kind, self.logical), PRIMITIVES[self.kind])

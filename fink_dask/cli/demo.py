@@ -1,0 +1,79 @@
+"""``fink-dask demo``: the whole path on this machine, with nothing installed besides."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from fink_dask.cli.options import CONTEXT, nconsumers_option, option
+
+
+@click.command(context_settings=CONTEXT, epilog="Example: fink-dask demo --alerts 5000 --outdir fink-dask-demo")
+@option(
+    "--alerts",
+    type=click.IntRange(min=1, max=12_000),
+    default=10_000,
+    show_default=True,
+    help="Alerts of the made-up night; the embedded Kafka holds about 15,000.",
+)
+@option(
+    "--outdir",
+    type=click.Path(path_type=Path),
+    default=Path("fink-dask-demo"),
+    show_default=True,
+    help="Directory of the dataset; an earlier demo's is replaced.",
+)
+@nconsumers_option
+def demo(alerts: int, outdir: Path, nconsumers: int) -> int:
+    """Publish a made-up night to an embedded Kafka, transfer it, verify it, and show how to read it."""
+    from fink_dask.cli.display import Display
+    from fink_dask.cli.report import print_summary
+    from fink_dask.cluster.run import Where, run_transfer
+    from fink_dask.config import KafkaSettings, TransferSettings
+    from fink_dask.dataset.ledger import Ledger
+    from fink_dask.dataset.verify import verify_dataset
+    from fink_dask.demo.night import DEMO_TOPIC, publish_night
+    from fink_dask.errors import SettingsError
+    from fink_dask.kafka.mock import mock_broker
+
+    ledger = Ledger(outdir.resolve())
+    if ledger.exists() and ledger.plans()[0].identity.topic != DEMO_TOPIC:
+        raise SettingsError(
+            f"{ledger.outdir} is a dataset of {ledger.plans()[0].identity.topic}: choose another --outdir"
+        )
+    with mock_broker() as broker:
+        click.echo(f"1. publish: {alerts:,} made-up alerts to {DEMO_TOPIC} on {broker.bootstrap_servers}")
+        publish_night(broker, DEMO_TOPIC, alerts, seed=1)
+        settings = TransferSettings(
+            topic=DEMO_TOPIC,
+            outdir=outdir,
+            kafka=KafkaSettings(broker.bootstrap_servers),
+            partitionby=("time",),
+            nconsumers=nconsumers,
+        )
+        click.echo(f"2. transfer: fink-dask transfer --topic {DEMO_TOPIC} --outdir {outdir} --partitionby time")
+        with Display() as display:
+            summary = run_transfer(settings, display, Where(), restart=ledger.exists())
+    print_summary(summary, ledger, as_json=False)
+    click.echo(f"3. verify: fink-dask verify {outdir}")
+    found = verify_dataset(ledger)
+    for problem in found.problems:
+        click.echo(f"  {problem}")
+    click.echo(f"  {found.summary.state}: {found.progress.planned_offsets:,} offsets, {found.summary.alerts:,} alerts")
+    _show_files(ledger.outdir)
+    click.echo("Read it:\n")
+    click.echo("  import pandas as pd")
+    click.echo(f'  alerts = pd.read_parquet("{outdir}", dtype_backend="pyarrow")')
+    click.echo('  print(alerts[["objectId", "candid", "magpsf", "finkclass", "year", "month", "day"]])')
+    return found.summary.exit_code
+
+
+def _show_files(outdir: Path) -> None:
+    from rich.filesize import decimal
+
+    click.echo(f"4. what was written to {outdir}:")
+    for directory in sorted({path.parent for path in outdir.rglob("*.parquet")}):
+        files = list(directory.glob("*.parquet"))
+        size = decimal(sum(path.stat().st_size for path in files))
+        click.echo(f"  {directory.relative_to(outdir)}/  {len(files)} files, {size}")

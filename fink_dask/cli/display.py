@@ -1,0 +1,105 @@
+"""Show a running transfer on stderr: a live bar on a terminal, otherwise a plain line now and then."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
+
+from fink_dask.cli.tally import Tally
+from fink_dask.transfer.events import Event, Note, RangeCommitted, RangeProgress, TransferStarted
+
+#: Seconds between two lines where there is no terminal.
+_LINE_S = 10.0
+
+
+class Display:
+    """An observer of a transfer, and a context manager that leaves the terminal as it was.
+
+    Parameters
+    ----------
+    console : rich.console.Console, optional
+        Where to show it; stderr by default.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console(stderr=True, highlight=False)
+        self._tally = Tally()
+        self._last_line = time.monotonic()
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def __call__(self, event: Event) -> None:
+        """Take an event."""
+        match event:
+            case Note():
+                style = "yellow" if event.warning else ""
+                self._say(f"{'warning: ' if event.warning else ''}{event.text}", style)
+            case TransferStarted():
+                self._start(event)
+            case RangeProgress():
+                self._tally.progress(event)
+            case RangeCommitted():
+                self._tally.commit(event)
+        self._redraw()
+
+    def _say(self, text: str, style: str = "") -> None:
+        console = self._bar.console if self._bar is not None else self._console
+        console.print(escape(text), style=style or None, soft_wrap=True)
+
+    def _start(self, event: TransferStarted) -> None:
+        self._tally.start(event)
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, total=event.offsets)
+            return
+        words = f"{event.topic}: {event.offsets - event.offsets_committed:,} offsets to read in "
+        words += f"{event.ranges - event.ranges_committed:,} ranges"
+        if event.ranges_committed:
+            words += f"; {event.ranges_committed:,} ranges are committed already"
+        self._say(words)
+        if event.dashboard:
+            self._say(f"Dask dashboard: {event.dashboard}")
+        if self._console.is_terminal:
+            self._bar = Progress(
+                SpinnerColumn(),
+                BarColumn(bar_width=None),
+                TextColumn("{task.percentage:>3.0f}%"),
+                TextColumn("{task.fields[numbers]}"),
+                TimeRemainingColumn(compact=True),
+                console=self._console,
+                transient=True,
+            )
+            self._task = self._bar.add_task("transfer", total=event.offsets, numbers="")
+            self._bar.start()
+
+    def _redraw(self) -> None:
+        tally = self._tally
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=tally.offsets_done, numbers=self._numbers())
+        elif tally.offsets and time.monotonic() - self._last_line >= _LINE_S:
+            self._last_line = time.monotonic()
+            share = 100 * tally.offsets_done / tally.offsets
+            self._say(f"{share:.0f} %, {self._numbers()}, about {self._seconds_left():.0f} s left")
+
+    def _numbers(self) -> str:
+        tally = self._tally
+        megabytes = tally.raw_bytes / 1e6 / tally.seconds
+        return f"{tally.rows:,} alerts, {megabytes:,.1f} MB/s, {tally.rows / tally.seconds:,.0f} alerts/s"
+
+    def _seconds_left(self) -> float:
+        tally = self._tally
+        left = tally.offsets - tally.offsets_done
+        return tally.seconds * left / max(tally.rows, 1)

@@ -1,0 +1,61 @@
+"""The command ``fink-dask``: what a user types, and what every end of it looks like."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+
+import click
+
+import fink_dask
+from fink_dask.cli.demo import demo
+from fink_dask.cli.options import CONTEXT
+from fink_dask.cli.signals import SignalReceivedError, handle_signals
+from fink_dask.cli.status import status
+from fink_dask.cli.transfer import transfer
+from fink_dask.cli.verify import verify
+from fink_dask.errors import FinkDaskError
+
+
+@click.group(
+    context_settings=CONTEXT,
+    epilog="Example: fink-dask transfer --topic ftransfer_ztf_2026-02-24_123456 --outdir alerts --partitionby time",
+)
+@click.version_option(fink_dask.__version__, prog_name="fink-dask")
+def cli() -> None:
+    """Move Kafka topics of Fink alerts into complete, partitioned Parquet datasets, with Dask."""
+
+
+for command in (transfer, verify, status, demo):
+    cli.add_command(command)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command and exit with its status; every failure is one line on stderr."""
+    handle_signals()
+    try:
+        code = cli.main(arguments, prog_name="fink-dask", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        code = error.exit_code
+    except click.ClickException as error:
+        code = _fail(error.format_message(), error.exit_code)
+    except click.Abort:
+        code = _fail("stopped; nothing was changed", 130)
+    except FinkDaskError as error:
+        code = _fail(str(error), error.exit_code)
+    except SignalReceivedError as error:
+        code = error.exit_code
+    except BrokenPipeError:
+        sys.stderr.close()
+        code = 1
+    except Exception as error:  # a bug: one line for the user, the trace for who looks for it
+        logging.getLogger(__name__).debug("unexpected error", exc_info=True)
+        code = _fail(f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:300]} (-v shows where)", 1)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str, code: int) -> int:
+    click.echo(f"{click.style('fink-dask: error:', fg='red')} {message}", err=True)
+    return code

@@ -1,0 +1,116 @@
+"""Options as Fink's users know them: with two dashes or one, with dashes or underscores; declared once, named."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from fink_dask.config import usable_cores
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+#: Option names are the same with underscores, as in ``--dump_schemas``.
+CONTEXT = {
+    "help_option_names": ["-h", "--help"],
+    "token_normalize_func": lambda name: name.replace("_", "-"),
+    "max_content_width": 100,
+}
+
+
+class FinkOption(click.Option):
+    """An option that is also accepted with one dash, and read from ``FINK_DASK_NAME`` in the environment."""
+
+    def __init__(self, declarations: list[str], *args: Any, **kwargs: Any) -> None:
+        long_names = [name for name in declarations if name.startswith("--")]
+        shown = long_names[0].lstrip("-")
+        kwargs.setdefault("envvar", f"FINK_DASK_{shown.replace('-', '_').upper()}")
+        super().__init__([*declarations, *(name[1:] for name in long_names)], *args, **kwargs)
+        self._shown = [name for name in declarations if len(name) == 2 or name == long_names[0]]
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """Describe the option by its two-dash name alone."""
+        everything, self.opts = self.opts, self._shown
+        try:
+            return super().get_help_record(ctx)
+        finally:
+            self.opts = everything
+
+
+def option(*declarations: str, **kwargs: Any) -> Callable[[Command], Command]:
+    """Declare a `FinkOption`."""
+    return click.option(*declarations, cls=FinkOption, **kwargs)
+
+
+def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> Path | None:
+    """Take the options of a TOML file as defaults."""
+    if path is None:
+        return None
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise click.BadParameter(f"can't read {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise click.BadParameter(f"{path} is not valid TOML: {error}") from error
+    known = {
+        name.lstrip("-").replace("-", "_"): parameter for parameter in ctx.command.params for name in parameter.opts
+    }
+    defaults = {}
+    for name, value in content.items():
+        parameter = known.get(name.replace("-", "_"))
+        if parameter is None or parameter.name in {"config", None}:
+            raise click.BadParameter(f"{path}: there is no option {name!r}")
+        if isinstance(value, dict | list):
+            raise click.BadParameter(f"{path}: {name} should be a single value")
+        defaults[str(parameter.name)] = value
+    ctx.default_map = {**(ctx.default_map or {}), **defaults}
+    return path
+
+
+def _consumers(_: click.Context, parameter: click.Parameter, value: int) -> int:
+    if value == -1:
+        return usable_cores()
+    if value < 1:
+        raise click.BadParameter("must be at least 1, or -1 for the cores that this process may use", param=parameter)
+    return value
+
+
+def _columns(_: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in value.split(","))
+    if names == ("none",):
+        return ()
+    if not all(names) or len(set(names)) < len(names):
+        raise click.BadParameter(f"{value!r} should be names with commas between them, each once", param=parameter)
+    return names
+
+
+config_option = option(
+    "--config",
+    type=click.Path(dir_okay=False, path_type=Path),
+    is_eager=True,
+    expose_value=False,
+    callback=_read_config,
+    help="TOML file of these options; flags and FINK_DASK_… environment variables go before it.",
+)
+nconsumers_option = option(
+    "--nconsumers",
+    type=int,
+    default=-1,
+    callback=_consumers,
+    metavar="N",
+    help="Ranges that are consumed at once.  [default: the cores that this process may use]",
+)
+partitionby_option = option(
+    "--partitionby",
+    default="none",
+    show_default=True,
+    callback=_columns,
+    metavar="WHAT",
+    help="time (year=YYYY/month=MM/day=DD), finkclass, tnsclass, classId, any column or dotted field, several with "
+    "commas, or none.",
+)
+json_option = option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
+verbose_option = option("--verbose", "-v", is_flag=True, help="Log what happens, to stderr.")

@@ -1,0 +1,93 @@
+"""Print what a dataset holds: for people, or as JSON for scripts. Results go to stdout."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import click
+from rich.filesize import decimal
+
+from fink_dask.cluster.run import Outlook
+from fink_dask.config import TransferSettings
+from fink_dask.dataset.ledger import Ledger
+from fink_dask.dataset.summary import Summary
+from fink_dask.kafka.offsets import Interval
+
+_STATE_COLOURS = {"complete": "green", "partial": "yellow", "failed": "red", "interrupted": "yellow"}
+
+
+def print_json(summary: Summary, **more: object) -> None:
+    """Print a summary as one JSON object."""
+    content = asdict(summary) | {"run_seconds": round(summary.run_seconds, 3)} | more
+    click.echo(json.dumps(content))
+
+
+def print_summary(summary: Summary, ledger: Ledger, as_json: bool) -> None:
+    """Print what a transfer has done."""
+    if as_json:
+        print_json(summary)
+        return
+    click.echo(headline(summary))
+    if summary.run_alerts:
+        speed = summary.run_alerts / max(summary.run_seconds, 1e-3)
+        click.echo(f"  this run   {summary.run_alerts:,} alerts in {summary.run_seconds:.1f} s ({speed:,.0f} alerts/s)")
+    if summary.alerts:
+        click.echo(f"  dataset    {ledger.outdir}")
+        click.echo(f"  ledger     {ledger.path}")
+    if summary.quarantined:
+        click.echo(f"  the records that can't be decoded are in {ledger.path / 'quarantine'}")
+
+
+def headline(summary: Summary) -> str:
+    """Say state and sums in a few lines."""
+    state = click.style(summary.state, fg=_STATE_COLOURS[summary.state], bold=True)
+    sizes = f"{decimal(summary.written_bytes)} in {summary.files:,} files"
+    if summary.raw_bytes:
+        sizes += f" ({decimal(summary.raw_bytes)} in Kafka)"
+    lines = [f"{summary.topic}: {state}", f"  alerts     {summary.alerts:,}, {sizes}"]
+    for name in ("filtered", "quarantined", "lost"):
+        if getattr(summary, name):
+            lines.append(f"  {name:<10} {getattr(summary, name):,}")
+    return "\n".join(lines)
+
+
+def print_intervals(title: str, intervals: dict[int, list[Interval]]) -> None:
+    """Print offsets by partition, the first few of each."""
+    for partition, found in intervals.items():
+        shown = ", ".join(f"[{start}, {end})" for start, end in found[:5])
+        more = f" and {len(found) - 5:,} more" if len(found) > 5 else ""
+        click.echo(f"  {title} in partition {partition}: offsets {shown}{more}")
+
+
+def print_outlook(outlook: Outlook, settings: TransferSettings, as_json: bool) -> None:
+    """Print what a transfer would do."""
+    plan = outlook.plan
+    if as_json:
+        content = {
+            "topic": outlook.topic,
+            "offsets": outlook.offsets,
+            "estimated_bytes": plan.estimated_bytes if plan else 0,
+            "ranges": outlook.open_ranges + (len(plan.ranges) if plan else 0),
+            "committed_ranges": outlook.committed_ranges,
+            "committed_alerts": outlook.committed_alerts,
+            "resume_at": outlook.resume_at,
+        }
+        click.echo(json.dumps(content))
+        return
+    click.echo(f"{outlook.topic} into {settings.outdir} (nothing is written by --dry-run)")
+    if outlook.committed_ranges:
+        click.echo(f"  there already   {outlook.committed_alerts:,} alerts in {outlook.committed_ranges:,} ranges")
+    if outlook.open_ranges:
+        click.echo(f"  left open       {outlook.open_ranges:,} ranges of an earlier run")
+    if plan is not None:
+        click.echo(
+            f"  to plan         {sum(map(len, plan.ranges)):,} offsets in {len(plan.ranges):,} ranges, about "
+            f"{decimal(plan.estimated_bytes)} (estimated from a few alerts a partition)"
+        )
+    if not outlook.offsets:
+        click.echo("  nothing to do")
+        return
+    click.echo(f"  would read      {outlook.offsets:,} offsets: an alert each, less those that Kafka uses itself")
+    for partition, start in outlook.resume_at.items():
+        click.echo(f"    partition {partition} from offset {start:,}")

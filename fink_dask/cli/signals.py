@@ -1,0 +1,50 @@
+"""SIGINT and SIGTERM: the first one stops in good order, the second one, or eight seconds, at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from types import FrameType
+
+#: Seconds that an orderly stop may take.
+_PATIENCE_S = 8.0
+
+
+class SignalReceivedError(KeyboardInterrupt):
+    """A signal asked this process to stop.
+
+    Parameters
+    ----------
+    number : int
+        The signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+    @property
+    def exit_code(self) -> int:
+        """Exit status that a shell gives a process which ended by this signal."""
+        return 128 + self.number
+
+
+def handle_signals() -> None:
+    """Turn the first SIGINT or SIGTERM into a `SignalReceivedError` in the main thread."""
+    received = False
+
+    def stop(number: int, _: FrameType | None) -> None:
+        nonlocal received
+        if received:
+            os._exit(128 + number)
+        received = True
+        # Something that does not let go, a broker or a file system, must not keep the user waiting. What is
+        # committed is safe whenever the process ends; workers end with it.
+        watchdog = threading.Timer(_PATIENCE_S, os._exit, (128 + number,))
+        watchdog.daemon = True
+        watchdog.start()
+        raise SignalReceivedError(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)

@@ -1,0 +1,61 @@
+"""Add up a transfer's events: how far it is, and how fast."""
+
+from __future__ import annotations
+
+import time
+
+from fink_dask.kafka.offsets import Range
+from fink_dask.transfer.events import RangeCommitted, RangeProgress, TransferStarted
+
+
+class Tally:
+    """The sums of one run."""
+
+    def __init__(self) -> None:
+        self.offsets = 0
+        self._offsets_before = 0
+        self._committed_offsets = 0
+        self._committed_rows = 0
+        self._committed_bytes = 0
+        self._running: dict[Range, RangeProgress] = {}
+        self._done: set[Range] = set()
+        self._began = time.monotonic()
+
+    def start(self, event: TransferStarted) -> None:
+        """Take the size of the plan."""
+        self.offsets = event.offsets
+        self._offsets_before = event.offsets_committed - self._committed_offsets
+
+    def progress(self, event: RangeProgress) -> None:
+        """Take what a running range reports; what comes after its commit is old news."""
+        if event.range not in self._done:
+            self._running[event.range] = event
+
+    def commit(self, event: RangeCommitted) -> None:
+        """Take a committed range."""
+        self._running.pop(event.range, None)
+        self._done.add(event.range)
+        self._committed_offsets += len(event.range)
+        self._committed_rows += event.rows
+        self._committed_bytes += event.raw_bytes
+
+    @property
+    def offsets_done(self) -> int:
+        """Offsets behind us, those of earlier runs included."""
+        running = sum(event.position - event.range.start for event in self._running.values())
+        return self._offsets_before + self._committed_offsets + running
+
+    @property
+    def rows(self) -> int:
+        """Alerts of this run."""
+        return self._committed_rows + sum(event.rows for event in self._running.values())
+
+    @property
+    def raw_bytes(self) -> int:
+        """Bytes of this run."""
+        return self._committed_bytes + sum(event.raw_bytes for event in self._running.values())
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since this run began to consume."""
+        return max(time.monotonic() - self._began, 1e-3)

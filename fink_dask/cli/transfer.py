@@ -1,0 +1,218 @@
+"""``fink-dask transfer``: move a topic into a dataset."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from fink_dask.cli.options import (
+    CONTEXT,
+    config_option,
+    json_option,
+    nconsumers_option,
+    option,
+    partitionby_option,
+    verbose_option,
+)
+from fink_dask.config import KafkaSettings, TransferSettings
+from fink_dask.errors import FinkDaskError, SettingsError
+from fink_dask.kafka.credentials import find_credentials
+from fink_dask.kafka.topics import SURVEYS, check_topic_name, survey_of
+
+if TYPE_CHECKING:
+    from fink_dask.cluster.run import Where
+
+
+@click.command(
+    context_settings=CONTEXT,
+    epilog="Example: fink-dask transfer --topic ftransfer_ztf_2026-02-24_123456 --outdir alerts --partitionby time",
+)
+@option("--topic", required=True, metavar="NAME", help="The topic that the portal named.")
+@option(
+    "--outdir",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Directory of the dataset; its ledger is OUTDIR.fink beside it.",
+)
+@option("--survey", type=click.Choice(SURVEYS), help="Otherwise read off the topic's name.")
+@option(
+    "--bootstrap-servers",
+    "--servers",
+    metavar="HOST:PORT,…",
+    help="Kafka; otherwise the servers in ~/.finkclient/ztf_credentials.yml or lsst_credentials.yml.",
+)
+@partitionby_option
+@nconsumers_option
+@option(
+    "--batchsize",
+    type=click.IntRange(min=1),
+    default=1000,
+    show_default=True,
+    metavar="N",
+    help="Alerts decoded at once; bounded in bytes as well.",
+)
+@option("--limit", type=click.IntRange(min=1), metavar="N", help="The dataset ends with at most N alerts in all.")
+@option("--schema", "schema_file", type=click.Path(path_type=Path), help="Avro schema, instead of the one in Kafka.")
+@option("--group-id", metavar="NAME", help="Consumer group whose offsets are committed at the end, for other tools.")
+@option("--dump-schemas", is_flag=True, help="Write avro_schema_TOPIC.json and arrow_schema_TOPIC.metadata here.")
+@option("--dry-run", is_flag=True, help="Say what would be done; write nothing.")
+@option(
+    "--restart", "--restart-from-beginning", is_flag=True, help="Begin again; the old dataset goes when it is done."
+)
+@option("--yes", "-y", is_flag=True, help="Do not ask before --restart.")
+@option("--scheduler", metavar="ADDRESS", help="An existing Dask scheduler, instead of this machine's cores.")
+@option(
+    "--dashboard-address",
+    default="127.0.0.1:8787",
+    show_default=True,
+    metavar="HOST:PORT",
+    help="The Dask dashboard; another free port when it is taken.",
+)
+@json_option
+@verbose_option
+@config_option
+def transfer(
+    topic: str,
+    outdir: Path,
+    survey: str | None,
+    bootstrap_servers: str | None,
+    partitionby: tuple[str, ...],
+    nconsumers: int,
+    batchsize: int,
+    limit: int | None,
+    schema_file: Path | None,
+    group_id: str | None,
+    dump_schemas: bool,
+    dry_run: bool,
+    restart: bool,
+    yes: bool,
+    scheduler: str | None,
+    dashboard_address: str,
+    as_json: bool,
+    verbose: bool,
+) -> int:
+    """Move everything that a topic holds into a partitioned Parquet dataset, exactly once.
+
+    Run the same command again to go on where it stopped, or to fetch what came since. Exit status: 0 complete,
+    1 failed, 2 usage, 3 finished but alerts were quarantined or lost, 130 and 143 interrupted.
+    """
+    from fink_dask.cli.log import log_to_stderr
+
+    log_to_stderr(verbose)
+    check_topic_name(topic)
+    settings = TransferSettings(
+        topic=topic,
+        outdir=outdir,
+        kafka=KafkaSettings(bootstrap_servers or _servers_on_file(survey or survey_of(topic))),
+        survey=survey,
+        partitionby=partitionby,
+        nconsumers=nconsumers,
+        batchsize=batchsize,
+        limit=limit,
+        schema_file=schema_file,
+        group_id=group_id,
+    )
+    from fink_dask.cluster.run import Where
+
+    if restart and not dry_run and not yes:
+        _ask_before_restart(settings)
+    if dry_run:
+        return _preview(settings, restart, as_json)
+    if dump_schemas:
+        _dump_schemas(settings)
+    return _transfer(settings, Where(scheduler, dashboard_address), restart, as_json)
+
+
+def _transfer(settings: TransferSettings, where: Where, restart: bool, as_json: bool) -> int:
+    from fink_dask.cli.display import Display
+    from fink_dask.cli.report import print_summary
+    from fink_dask.cluster.run import run_transfer
+    from fink_dask.dataset.ledger import Ledger
+
+    began = time.monotonic()
+    with _failure_as_json(settings, began, as_json), Display() as display:
+        summary = run_transfer(settings, display, where, restart)
+    print_summary(summary, Ledger(settings.outdir), as_json)
+    return summary.exit_code
+
+
+@contextmanager
+def _failure_as_json(settings: TransferSettings, began: float, as_json: bool) -> Iterator[None]:
+    """Print the summary also of a transfer that failed or was stopped, and tell how to go on."""
+    try:
+        yield
+    except (FinkDaskError, KeyboardInterrupt) as error:
+        from fink_dask.cli.report import print_json
+        from fink_dask.dataset.ledger import Ledger
+        from fink_dask.dataset.summary import Summary, summarise
+
+        ledger = Ledger(settings.outdir)
+        stopped = isinstance(error, KeyboardInterrupt)
+        try:
+            summary = summarise(ledger).summary if ledger.exists() else Summary(settings.topic, "failed")
+        except FinkDaskError:
+            summary = Summary(settings.topic, "failed")
+        summary = replace(summary, state="interrupted" if stopped else "failed", run_seconds=time.monotonic() - began)
+        if stopped:
+            where = f"{summary.alerts:,} alerts are safe in {ledger.outdir}; " if summary.alerts else ""
+            click.echo(f"fink-dask: stopped; {where}run the same command again to go on", err=True)
+        if as_json:
+            print_json(summary)
+        raise
+
+
+def _servers_on_file(survey: str | None) -> str:
+    credentials = find_credentials(survey)
+    if credentials is None or credentials.servers is None:
+        raise SettingsError(
+            "no Kafka servers: give --bootstrap-servers HOST:PORT, set FINK_DASK_BOOTSTRAP_SERVERS, or have "
+            f"'servers' in ~/.finkclient/{survey or 'ztf'}_credentials.yml"
+        )
+    return credentials.servers
+
+
+def _ask_before_restart(settings: TransferSettings) -> None:
+    from fink_dask.dataset.ledger import Ledger
+    from fink_dask.dataset.summary import summarise
+
+    ledger = Ledger(settings.outdir)
+    if ledger.exists():
+        alerts = summarise(ledger).summary.alerts
+        click.confirm(f"Replace the dataset in {settings.outdir} ({alerts:,} alerts)?", abort=True, err=True)
+
+
+def _preview(settings: TransferSettings, restart: bool, as_json: bool) -> int:
+    from fink_dask.cli.report import print_outlook
+    from fink_dask.cluster.run import preview
+
+    print_outlook(preview(settings, restart), settings, as_json)
+    return 0
+
+
+def _dump_schemas(settings: TransferSettings) -> None:
+    import pyarrow.parquet as pq
+
+    from fink_dask.avro.schema import parse_schema
+    from fink_dask.dataset.ledger import Ledger
+    from fink_dask.kafka.describe import open_inspector
+    from fink_dask.transfer.inspect import inspect_topic
+
+    with open_inspector(settings.kafka) as inspector:
+        target = inspect_topic(settings, inspector, Ledger(settings.outdir), fresh=True)
+    if target is None:
+        return
+    avro_path = Path(f"avro_schema_{settings.topic}.json")
+    arrow_path = Path(f"arrow_schema_{settings.topic}.metadata")
+    try:
+        avro_path.write_text(json.dumps(json.loads(target.schema.text), indent=4), encoding="utf-8")
+        pq.write_metadata(parse_schema(target.schema.text).arrow, arrow_path)
+    except OSError as error:
+        raise SettingsError(f"can't write {error.filename}: {error.strerror}") from error
+    click.echo(f"schemas written to {avro_path} and {arrow_path}", err=True)

@@ -1,0 +1,114 @@
+"""Run on a Dask scheduler that already exists, once its workers have shown that they can do the work."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from distributed import Client
+
+from fink_dask.config import KafkaSettings
+from fink_dask.dataset.ledger import Ledger
+from fink_dask.errors import FinkDaskError, TransferError
+from fink_dask.kafka.describe import open_inspector
+
+_CONNECT_S = 10
+_WORKERS_S = 20
+
+
+@contextmanager
+def existing_scheduler(address: str, kafka: KafkaSettings, topic: str, ledger: Ledger) -> Iterator[Client]:
+    """Connect to a scheduler whose workers can transfer this topic into this ledger.
+
+    Parameters
+    ----------
+    address : str
+        Such as ``tcp://host:8786``.
+    kafka : KafkaSettings
+        The brokers that the workers must reach.
+    topic : str
+        The topic that they must see there.
+    ledger : Ledger
+        The directories that they must see.
+
+    Raises
+    ------
+    TransferError
+        That says which worker lacks what.
+    """
+    try:
+        client = Client(address, timeout=_CONNECT_S)
+    except (OSError, ValueError) as error:
+        raise TransferError(f"no Dask scheduler answers at {address} ({_words(error)})") from error
+    with client:
+        check_workers(client, kafka, topic, ledger)
+        yield client
+
+
+def check_workers(client: Client, kafka: KafkaSettings, topic: str, ledger: Ledger) -> None:
+    """Try on every worker what a range needs.
+
+    Raises
+    ------
+    TransferError
+        That says which worker lacks what.
+    """
+    try:
+        client.wait_for_workers(1, timeout=_WORKERS_S)
+    except TimeoutError as error:
+        raise TransferError(f"the Dask scheduler {client.scheduler.address} has no workers") from error
+    version = importlib.metadata.version("fink-dask")
+    # Only the standard library's functions can be sent to a process that may lack this package.
+    found = client.run(importlib.metadata.version, "fink-dask", on_error="return")
+    found["the scheduler"] = _version_on_scheduler(client)
+    for where, answer in found.items():
+        if answer != version:
+            what = f"fink-dask {answer}" if isinstance(answer, str) else "no fink-dask"
+            raise TransferError(f"{_who(where)} has {what}, but this is {version}: install the same version there")
+    token = ledger.path / f".token-{uuid.uuid4().hex}"
+    try:
+        token.write_text(token.name)
+        answers = client.run(_lacks, str(token), kafka, topic, on_error="return")
+    finally:
+        for path in ledger.path.glob(f"{token.name}*"):
+            path.unlink()
+    for where, lack in answers.items():
+        if lack is not None:
+            raise TransferError(f"{_who(where)} can't work here: {_words(lack)}")
+
+
+def _lacks(token: str, kafka: KafkaSettings, topic: str) -> str | None:
+    """Say what this worker lacks: the directory, or the brokers."""
+    path = Path(token)
+    try:
+        if path.read_text() != path.name:
+            return f"it sees another {path.parent}"
+        path.with_name(f"{path.name}-{uuid.uuid4().hex}").write_text("seen")
+    except OSError as error:
+        return f"it does not see {path.parent} as this machine does, or may not write to it ({error.strerror})"
+    try:
+        with open_inspector(kafka) as inspector:
+            inspector.describe(topic)
+    except FinkDaskError as error:
+        return f"it does not reach Kafka: {error}"
+    return None
+
+
+def _version_on_scheduler(client: Client) -> Any:
+    ask: Callable[..., Any] = importlib.metadata.version
+    try:
+        return client.run_on_scheduler(ask, "fink-dask")
+    except Exception as error:  # whatever the scheduler raised is its answer
+        return error
+
+
+def _who(where: str) -> str:
+    return where if where.startswith("the ") else f"worker {where}"
+
+
+def _words(error: object) -> str:
+    return " ".join(str(error).split())[:200]

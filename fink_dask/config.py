@@ -1,0 +1,108 @@
+"""Settings of a transfer: frozen, checked when they are made, the same everywhere afterwards.
+
+The command line resolves each of them once: flag, then environment, then file, then the default that stands here.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fink_dask.errors import SettingsError
+
+#: Raw bytes that a range is planned to hold.
+RANGE_BYTES = 256 * 2**20
+#: A range is not cut smaller than this to keep more consumers busy: each range writes a file a partition key.
+SMALLEST_RANGE_BYTES = 16 * 2**20
+#: Raw bytes of a batch, whatever the batch size says.
+BATCH_BYTES = 32 * 2**20
+#: Decoded bytes that a range holds back to fill its row groups.
+BUFFER_BYTES = 128 * 2**20
+
+
+def usable_cores() -> int:
+    """Count the cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1  # macOS has no affinity
+
+
+@dataclass(frozen=True)
+class KafkaSettings:
+    """How to reach Kafka.
+
+    Parameters
+    ----------
+    bootstrap_servers : str
+        ``host:port`` pairs with commas between them.
+    request_timeout_s : float
+        How long a broker may take to answer a question, in seconds.
+    stall_timeout_s : float
+        How long a range may wait for its next record before it fails, in seconds.
+    """
+
+    bootstrap_servers: str
+    request_timeout_s: float = 8.0
+    stall_timeout_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        if not self.bootstrap_servers.strip():
+            raise SettingsError("no Kafka servers: give --bootstrap-servers HOST:PORT, or register with fink-client")
+
+
+@dataclass(frozen=True)
+class TransferSettings:
+    """What to transfer, from where, to where, and how.
+
+    Parameters
+    ----------
+    topic : str
+        The Kafka topic.
+    outdir : pathlib.Path
+        The dataset's directory; its ledger is the sibling ``OUTDIR.fink``.
+    kafka : KafkaSettings
+        How to reach Kafka.
+    survey : str, optional
+        ``ztf`` or ``lsst``; says how a time is to be read when the topic's name does not.
+    partitionby : tuple of str
+        ``time``, columns or dotted fields; empty for no partition columns.
+    nconsumers : int
+        How many ranges are consumed at once.
+    batchsize : int
+        Alerts that are decoded at once.
+    limit : int, optional
+        The most alerts that the dataset may hold.
+    schema_file : pathlib.Path, optional
+        A writer schema to use instead of the one in Kafka.
+    group_id : str, optional
+        Consumer group whose offsets are committed at the end.
+    range_bytes : int
+        Raw bytes that a range is planned to hold.
+
+    Raises
+    ------
+    SettingsError
+        If a value is out of its bounds.
+    """
+
+    topic: str
+    outdir: Path
+    kafka: KafkaSettings
+    survey: str | None = None
+    partitionby: tuple[str, ...] = ()
+    nconsumers: int = field(default_factory=usable_cores)
+    batchsize: int = 1000
+    limit: int | None = None
+    schema_file: Path | None = None
+    group_id: str | None = None
+    range_bytes: int = RANGE_BYTES
+
+    def __post_init__(self) -> None:
+        for name, lowest in (("nconsumers", 1), ("batchsize", 1), ("limit", 1), ("range_bytes", 1)):
+            value = getattr(self, name)
+            if value is not None and value < lowest:
+                raise SettingsError(f"--{name} is {value}, but must be at least {lowest}")
+        object.__setattr__(self, "outdir", Path(os.path.realpath(self.outdir)))
+        if self.outdir.name in {"", ".", ".."}:
+            raise SettingsError(f"--outdir {self.outdir} has no parent directory to keep its ledger in")

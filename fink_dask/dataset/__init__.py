@@ -1,0 +1,1 @@
+"""Arrow to Parquet: partition keys, files, the ledger and its proofs."""

@@ -1,0 +1,219 @@
+"""The ledger: the plan and the commit markers, in ``OUTDIR.fink/`` beside the dataset.
+
+::
+
+    OUTDIR.fink/
+      schema-<fingerprint>.avsc   the writer schema
+      plans/00000001.json         a generation of the plan, written before its first byte is consumed
+      markers/<range>.json        a committed range: the only commit point
+      staging/<range>-<attempt>/  what is not yet the dataset
+      quarantine/<file>.parquet   records that can't be decoded
+      lease.json                  the job that works on it
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from fink_dask.avro.schema import AvroSchema, parse_schema
+from fink_dask.dataset.documents import seal, unseal
+from fink_dask.dataset.durable import link_exclusively, make_directory, write_file
+from fink_dask.dataset.records import Identity, Marker, Plan
+from fink_dask.errors import LedgerError, StorageError
+from fink_dask.kafka.offsets import Range
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """A dataset and its ledger.
+
+    Parameters
+    ----------
+    outdir : pathlib.Path
+        The dataset.
+    """
+
+    outdir: Path
+
+    @property
+    def path(self) -> Path:
+        """The ledger's directory, on the dataset's file system so that files can be renamed from it."""
+        return self.outdir.with_name(self.outdir.name + ".fink")
+
+    @property
+    def plans_path(self) -> Path:
+        """Where the generations of the plan are."""
+        return self.path / "plans"
+
+    @property
+    def markers_path(self) -> Path:
+        """Where the commit markers are."""
+        return self.path / "markers"
+
+    @property
+    def staging_path(self) -> Path:
+        """Where attempts stage their files."""
+        return self.path / "staging"
+
+    def exists(self) -> bool:
+        """Tell whether a plan was ever frozen here."""
+        return self.plans_path.is_dir() and any(self.plans_path.glob("*.json"))
+
+    def create(self) -> None:
+        """Make the directories of the dataset and of its ledger, on one file system.
+
+        Raises
+        ------
+        StorageError
+            If they can't be made, are in the way of something else, or are on two file systems.
+        """
+        check_outdir(self)
+        try:
+            for directory in (self.outdir, self.plans_path, self.markers_path, self.staging_path):
+                make_directory(directory)
+            if self.outdir.stat().st_dev != self.path.stat().st_dev:
+                raise StorageError(
+                    f"{self.outdir} and its ledger {self.path} are on two file systems; "
+                    "choose an --outdir below the mount point"
+                )
+        except OSError as error:
+            raise storage_error(error, self.path) from error
+
+    def remove_if_unused(self) -> None:
+        """Remove the directories that `create` made, where no plan was frozen and nothing is in them."""
+        if self.exists():
+            return
+        for directory in (self.plans_path, self.markers_path, self.staging_path, self.path, self.outdir):
+            with suppress(OSError):
+                directory.rmdir()
+
+    def plans(self) -> list[Plan]:
+        """Read all generations of the plan, the first one first.
+
+        Raises
+        ------
+        LedgerError
+            If one is damaged or missing, or ranges overlap.
+        """
+        if not self.plans_path.is_dir():
+            return []
+        plans = [Plan.from_json(unseal("plan", path)) for path in sorted(self.plans_path.glob("*.json"))]
+        if [plan.generation for plan in plans] != list(range(1, len(plans) + 1)):
+            raise LedgerError(f"{self.plans_path} lacks a generation of the plan")
+        reached: dict[int, int] = {}
+        for range_ in sorted(range_ for plan in plans for range_ in plan.ranges):
+            if range_.start < reached.get(range_.partition, 0):
+                raise LedgerError(f"the plan in {self.plans_path} holds offsets twice: {range_.name}")
+            reached[range_.partition] = range_.end
+        return plans
+
+    def freeze(self, plan: Plan, schema: AvroSchema) -> None:
+        """Write a generation of the plan, durably, before anything of it is consumed.
+
+        Raises
+        ------
+        LedgerError
+            If another job has written this generation.
+        """
+        schema_path = self._schema_path(plan.identity)
+        if not schema_path.exists():
+            self._publish(schema_path, schema.text.encode())
+        if not self._publish(self.plans_path / f"{plan.generation:08d}.json", seal("plan", plan.to_json())):
+            raise LedgerError(f"another transfer has just planned into {self.outdir}")
+
+    def schema(self, identity: Identity) -> AvroSchema:
+        """Read the writer schema that the plan was made with.
+
+        Raises
+        ------
+        LedgerError
+            If it is missing or not the one.
+        """
+        path = self._schema_path(identity)
+        try:
+            schema = parse_schema(path.read_bytes())
+        except OSError as error:
+            raise LedgerError(f"the ledger lacks its schema {path}: {error.strerror}") from error
+        if schema.fingerprint != identity.schema_sha256:
+            raise LedgerError(f"{path} was changed after it was written")
+        return schema
+
+    def marker_path(self, range_: Range) -> Path:
+        """Where the marker of a range is, once it is committed."""
+        return self.markers_path / f"{range_.name}.json"
+
+    def marker(self, range_: Range) -> Marker | None:
+        """Read the marker of a range, or None where it is not committed.
+
+        Raises
+        ------
+        LedgerError
+            If it is damaged or of another range.
+        """
+        path = self.marker_path(range_)
+        try:
+            marker = Marker.from_json(unseal("marker", path))
+        except FileNotFoundError:
+            return None
+        if marker.range != range_:
+            raise LedgerError(f"{path} is the marker of another range, {marker.range.name}")
+        return marker
+
+    def markers(self, plans: Sequence[Plan]) -> Iterator[Marker]:
+        """Yield the markers of all committed ranges, in plan order.
+
+        Raises
+        ------
+        LedgerError
+            If one is damaged, or belongs to another plan than the one that holds its range.
+        """
+        for plan in plans:
+            for range_ in plan.ranges:
+                marker = self.marker(range_)
+                if marker is None:
+                    continue
+                if marker.plan_id != plan.plan_id:
+                    raise LedgerError(f"{self.marker_path(range_)} belongs to another plan, {marker.plan_id}")
+                yield marker
+
+    def _schema_path(self, identity: Identity) -> Path:
+        return self.path / f"schema-{identity.schema_sha256[:16]}.avsc"
+
+    def _publish(self, path: Path, content: bytes) -> bool:
+        """Write a file that appears whole or not at all; False where there is one already."""
+        aside = path.with_name(f".{path.name}.{os.getpid()}")
+        aside.unlink(missing_ok=True)
+        try:
+            write_file(aside, content)
+            return link_exclusively(aside, path)
+        except OSError as error:
+            raise storage_error(error, path) from error
+        finally:
+            aside.unlink(missing_ok=True)
+
+
+def check_outdir(ledger: Ledger) -> None:
+    """Refuse an output directory that can't become, or is not, a dataset of fink-dask.
+
+    Raises
+    ------
+    StorageError
+        If a file is in the way, or the directory holds files that no ledger knows.
+    """
+    for path in (ledger.outdir, ledger.path):
+        if path.exists() and not path.is_dir():
+            raise StorageError(f"{path} is a file, but a directory is needed there")
+    if not ledger.exists() and ledger.outdir.is_dir() and any(ledger.outdir.iterdir()):
+        raise StorageError(
+            f"{ledger.outdir} is not empty and has no ledger {ledger.path}: choose another --outdir, "
+            "so that what is there is not mixed with the new dataset"
+        )
+
+
+def storage_error(error: OSError, path: Path) -> StorageError:
+    """Say an OSError in one line, with what it happened to."""
+    return StorageError(f"{error.strerror or error}: {error.filename or path}")

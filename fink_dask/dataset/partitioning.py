@@ -1,0 +1,277 @@
+"""Partition columns: which directory of the dataset an alert belongs in."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Literal
+from urllib.parse import quote
+
+import erfa
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from fink_dask.avro.schema import field_type
+from fink_dask.errors import SettingsError
+
+#: Where rows without a usable partition key go; the name is Hive's, and every reader takes it for null.
+NULL_KEY = "__HIVE_DEFAULT_PARTITION__"
+#: File systems allow 255 bytes a name; ``column=`` and what readers append must fit as well.
+MAX_KEY_LENGTH = 180
+
+#: Where each survey keeps an alert's time, full packets first. https://zwickytransientfacility.github.io/ztf-avro-alert
+#: and https://sdm-schemas.lsst.io/apdb.html name the fields and their scales.
+_TIME_FIELDS = {
+    "ztf": ("candidate.jd", "jd"),
+    "lsst": ("diaSource.midpointMjdTai", "midpointMjdTai"),
+}
+_DATE_COLUMNS = ("year", "month", "day")
+
+Scale = Literal["utc-jd", "tai-mjd"]
+Days = npt.NDArray[np.int64]
+
+_JD_OF_1970 = 2440587.5
+_MJD_OF_1970 = 40587
+#: Days since 1970 of 0001-01-01 and 9999-12-31: the years that four digits can say.
+_FIRST_DAY, _LAST_DAY = -719162, 2932896
+
+
+@dataclass(frozen=True)
+class PartitionSource:
+    """One field and the partition columns that come from it.
+
+    Parameters
+    ----------
+    path : str
+        Dotted path of the field.
+    columns : tuple of str
+        Names of the partition columns.
+    scale : {"utc-jd", "tai-mjd"} or None
+        How the field says a time; None for a field that is used as it is.
+    """
+
+    path: str
+    columns: tuple[str, ...]
+    scale: Scale | None = None
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which rows of a batch belong to which partition key.
+
+    Parameters
+    ----------
+    rows : list of (str, numpy.ndarray)
+        A directory such as ``year=2026/month=02/day=24`` (empty without partition columns), and the rows of it in
+        their order.
+    refused : list of (int, str)
+        Rows that can't be placed, and why.
+    """
+
+    rows: list[tuple[str, Days]]
+    refused: list[tuple[int, str]]
+
+
+@dataclass(frozen=True)
+class Partitioning:
+    """What the directories of a dataset come from.
+
+    Parameters
+    ----------
+    sources : tuple of PartitionSource
+        In the order of the directories.
+    """
+
+    sources: tuple[PartitionSource, ...]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the partition columns."""
+        return tuple(column for source in self.sources for column in source.columns)
+
+    def file_schema(self, schema: pa.Schema) -> pa.Schema:
+        """Return the columns that go into the files: those that the directories replace are left out."""
+        return pa.schema([field for field in schema if field.name not in self.columns])
+
+    def split(self, batch: pa.RecordBatch) -> Split:
+        """Sort the rows of a batch by partition key."""
+        if not self.sources:
+            return Split([("", np.arange(batch.num_rows, dtype=np.int64))], [])
+        codes = np.zeros(batch.num_rows, dtype=np.int64)
+        names = [""]
+        for source in self.sources:
+            more_codes, more_names = _number_and_name(source, batch)
+            codes = codes * len(more_names) + more_codes
+            # Only combinations that occur are named, so that many sources of many values stay few.
+            found, codes = np.unique(codes, return_inverse=True)
+            names = [
+                "/".join(filter(None, (names[code // len(more_names)], more_names[code % len(more_names)])))
+                for code in found
+            ]
+        rows, refused = [], []
+        order = np.argsort(codes, kind="stable")
+        starts = np.searchsorted(codes[order], np.arange(len(names) + 1))
+        for code, name in enumerate(names):
+            of_key = order[starts[code] : starts[code + 1]]
+            if max(len(level) for level in name.split("/")) > MAX_KEY_LENGTH:
+                reason = f"its partition key is longer than {MAX_KEY_LENGTH} characters: {name[:40]}..."
+                refused += [(int(row), reason) for row in of_key]
+            else:
+                rows.append((name, of_key))
+        return Split(rows, refused)
+
+
+def resolve_partitioning(names: tuple[str, ...], survey: str | None, schema: pa.Schema) -> Partitioning:
+    """Find the fields that partition columns come from.
+
+    Parameters
+    ----------
+    names : tuple of str
+        ``time``, columns or dotted fields.
+    survey : str or None
+        ``ztf`` or ``lsst``: how times are said.
+    schema : pyarrow.Schema
+        The alerts' columns.
+
+    Raises
+    ------
+    SettingsError
+        If there is no such field, its type has no place in a directory's name, or two columns would have one name.
+    """
+    sources = []
+    for name in names:
+        if name == "time":
+            sources.append(_time_source(survey, schema))
+        else:
+            kind = field_type(schema, name)
+            if kind is None:
+                raise SettingsError(
+                    f"--partitionby {name}: the alerts have no such column; {_columns_in_words(schema)}"
+                )
+            if not _is_scalar(kind):
+                raise SettingsError(f"--partitionby {name}: a {kind} can't be part of a directory's name")
+            sources.append(PartitionSource(name, (name.replace(".", "_"),)))
+    columns = [column for source in sources for column in source.columns]
+    for column in columns:
+        nested = any("." in source.path and column in source.columns for source in sources if source.scale is None)
+        if columns.count(column) > 1 or (nested and column in schema.names):
+            raise SettingsError(f"--partitionby {','.join(names)}: two columns would be named {column}")
+    return Partitioning(tuple(sources))
+
+
+def days_since_1970(times: npt.NDArray[np.float64], scale: Scale) -> Days:
+    """Find the UTC day of each time, rounding down.
+
+    Parameters
+    ----------
+    times : numpy.ndarray
+        Julian dates in UTC, or modified Julian dates in TAI, in days.
+    scale : {"utc-jd", "tai-mjd"}
+        Which of them.
+
+    Returns
+    -------
+    numpy.ndarray
+        Days since 1970-01-01, or -2**63 where a time is no date between the years 1 and 9999.
+
+    Notes
+    -----
+    TAI becomes UTC by ERFA's ``taiutc``, whose table holds the leap seconds
+    (https://www.iausofa.org/current_C.html, SOFA Time Scales and Calendar Tools).
+    """
+    days = np.full(times.shape, np.iinfo(np.int64).min, dtype=np.int64)
+    epoch = _JD_OF_1970 if scale == "utc-jd" else _MJD_OF_1970
+    with np.errstate(invalid="ignore"):
+        # A day of margin for the difference between TAI and UTC; checked again below.
+        valid = (times - epoch >= _FIRST_DAY) & (times - epoch < _LAST_DAY + 1)
+    chosen = times[valid]
+    if scale == "tai-mjd" and chosen.size:
+        with warnings.catch_warnings():
+            # "Dubious year" is said of dates before UTC began and years ahead of the table; the day is still the best.
+            warnings.simplefilter("ignore", erfa.ErfaWarning)
+            whole, fraction = erfa.taiutc(2400000.5, chosen)
+        chosen = (whole - 2400000.5) + fraction
+    # The difference of two close numbers is exact, so that 0.1 ms before midnight is not rounded into the next day.
+    found = np.floor(chosen - epoch).astype(np.int64)
+    days[valid] = np.where(found >= _FIRST_DAY, found, np.iinfo(np.int64).min)
+    return days
+
+
+def hive_level(column: str, value: str | None) -> str:
+    """Name the directory of one partition column, encoded as Hive and pyarrow do.
+
+    Null and the empty string go to `NULL_KEY`, as in Spark; everything but ASCII letters, digits and ``_.-~`` is
+    percent-encoded, so that no value can leave its directory, and macOS normalises nothing.
+    """
+    if value is None or value == "":
+        return f"{quote(column, safe='')}={NULL_KEY}"
+    if value == NULL_KEY:
+        return f"{quote(column, safe='')}=%5F{value[1:]}"
+    return f"{quote(column, safe='')}={quote(value, safe='')}"
+
+
+def _time_source(survey: str | None, schema: pa.Schema) -> PartitionSource:
+    if survey is None:
+        raise SettingsError("--partitionby time: the topic's name does not tell the survey; add --survey ztf or lsst")
+    for path in _TIME_FIELDS[survey]:
+        if field_type(schema, path) == pa.float64():
+            return PartitionSource(path, _DATE_COLUMNS, "utc-jd" if survey == "ztf" else "tai-mjd")
+    raise SettingsError(
+        f"--partitionby time: the alerts have no {' or '.join(_TIME_FIELDS[survey])}; {_columns_in_words(schema)}"
+    )
+
+
+def _columns_in_words(schema: pa.Schema) -> str:
+    names = [field.name for field in schema if _is_scalar(field.type)]
+    return f"there are {', '.join(names[:8])}{' and others' if len(names) > 8 else ''}"
+
+
+def _is_scalar(kind: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_string(kind)
+        or pa.types.is_integer(kind)
+        or pa.types.is_floating(kind)
+        or pa.types.is_boolean(kind)
+        or pa.types.is_date(kind)
+    )
+
+
+def _number_and_name(source: PartitionSource, batch: pa.RecordBatch) -> tuple[Days, list[str]]:
+    """Give each value of a source a number, and each number a directory."""
+    values = _column(batch, source.path)
+    if source.scale is not None:
+        times = values.fill_null(np.nan).to_numpy(zero_copy_only=False)
+        days, codes = np.unique(days_since_1970(times, source.scale), return_inverse=True)
+        return codes.astype(np.int64), [_date_levels(int(day)) for day in days]
+    if pa.types.is_floating(values.type):
+        values = pc.if_else(pc.is_nan(values), pa.scalar(None, values.type), values)
+    encoded = values.dictionary_encode(null_encoding="encode")
+    names = [hive_level(source.columns[0], _text(value)) for value in encoded.dictionary.to_pylist()]
+    codes = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+    # Two values can share a directory: null and the empty string.
+    unique = sorted(set(names))
+    positions = np.array([unique.index(name) for name in names], dtype=np.int64)
+    return positions[codes] if names else codes, unique
+
+
+def _column(batch: pa.RecordBatch, path: str) -> pa.Array:
+    column, *fields = path.split(".") if path not in batch.schema.names else [path]
+    array = batch.column(column)
+    for field in fields:
+        array = pc.struct_field(array, field)
+    return array
+
+
+def _date_levels(day: int) -> str:
+    if day == np.iinfo(np.int64).min:
+        return "/".join(hive_level(column, None) for column in _DATE_COLUMNS)
+    year, month, of_month = str(np.datetime64(day, "D")).split("-")
+    return "/".join(hive_level(*level) for level in zip(_DATE_COLUMNS, (year, month, of_month), strict=True))
+
+
+def _text(value: object) -> str | None:
+    if value is None:
+        return None
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,206 @@
+"""What the ledger records: the plan of a transfer and the marker of a committed range. Pure, frozen, JSON both ways."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import PurePosixPath
+from typing import Any
+
+from fink_dask.dataset.documents import checksum
+from fink_dask.errors import LedgerError
+from fink_dask.kafka.offsets import Interval, Range, total
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What must stay the same for a ledger to be continued.
+
+    Parameters
+    ----------
+    topic, topic_id : str
+        The topic and Kafka's id of it.
+    partitionby : tuple of str
+        What the partition columns come from.
+    survey : str or None
+        How times are read; None where that does not matter.
+    schema_sha256 : str
+        Fingerprint of the writer schema.
+    schema_source : str
+        Where the writer schema came from.
+    """
+
+    topic: str
+    topic_id: str
+    partitionby: tuple[str, ...]
+    survey: str | None
+    schema_sha256: str
+    schema_source: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The frozen list of ranges of one generation.
+
+    Parameters
+    ----------
+    generation : int
+        1 for the first plan of a ledger, and one more each time the topic had grown.
+    identity : Identity
+        What the ranges belong to.
+    ranges : tuple of Range
+        In plan order: by partition, then by offset.
+    estimated_bytes : int
+        Raw bytes of all ranges, estimated from a sample.
+    """
+
+    generation: int
+    identity: Identity
+    ranges: tuple[Range, ...]
+    estimated_bytes: int
+
+    @property
+    def plan_id(self) -> str:
+        """8 hex digits that follow from the content: the same plan gives the same file names."""
+        return checksum(self.to_json())[:8]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plan as JSON holds it."""
+        identity = asdict(self.identity)
+        identity["partitionby"] = list(self.identity.partitionby)
+        return {
+            "generation": self.generation,
+            "identity": identity,
+            "estimated_bytes": self.estimated_bytes,
+            "ranges": [[range_.partition, range_.start, range_.end] for range_ in self.ranges],
+        }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Plan:
+        """Read the plan from JSON.
+
+        Raises
+        ------
+        LedgerError
+            If something is missing or of another type.
+        """
+        try:
+            identity = Identity(**content["identity"])
+            return cls(
+                generation=int(content["generation"]),
+                identity=replace(identity, partitionby=tuple(identity.partitionby)),
+                ranges=tuple(Range(*map(int, numbers)) for numbers in content["ranges"]),
+                estimated_bytes=int(content["estimated_bytes"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise LedgerError(f"the ledger's plan can't be read: {error}") from error
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """A file that a range wrote.
+
+    Parameters
+    ----------
+    path : str
+        Where it belongs, relative to the dataset (to the ledger, for a quarantine file), with slashes.
+    staged : str
+        Its name in the staging directory of the attempt.
+    rows, size : int
+        Its rows and bytes.
+    sha256 : str
+        Hash of its content.
+    """
+
+    path: str
+    staged: str
+    rows: int
+    size: int
+    sha256: str
+
+    def __post_init__(self) -> None:
+        for name in (self.path, self.staged):
+            parts = PurePosixPath(name).parts
+            if not parts or PurePosixPath(name).is_absolute() or ".." in parts or "\0" in name:
+                raise LedgerError(f"a marker names a file outside the dataset: {name[:80]!r}")
+
+
+@dataclass(frozen=True)
+class Marker:
+    """What a committed range holds: every offset of it is in exactly one of five places.
+
+    Parameters
+    ----------
+    plan_id : str
+        The plan that the range belongs to.
+    range : Range
+        The range.
+    attempt : str
+        The attempt that won.
+    rows : int
+        Alerts in the dataset.
+    raw_bytes : int
+        Bytes of the values that were consumed.
+    files : tuple of DataFile
+        The range's files, one a partition key.
+    quarantined : int
+        Records that could not be decoded.
+    quarantine : DataFile or None
+        The file that holds their raw bytes.
+    filtered : int
+        Alerts that the user did not ask for.
+    lost : tuple of (int, int)
+        Intervals that retention removed before they could be read.
+    holes : tuple of (int, int)
+        Intervals that hold no record for a reader (transaction markers, aborted records, compaction).
+
+    Raises
+    ------
+    LedgerError
+        If the five do not add up to the range.
+    """
+
+    plan_id: str
+    range: Range
+    attempt: str
+    rows: int
+    raw_bytes: int
+    files: tuple[DataFile, ...]
+    quarantined: int = 0
+    quarantine: DataFile | None = None
+    filtered: int = 0
+    lost: tuple[Interval, ...] = ()
+    holes: tuple[Interval, ...] = ()
+
+    def __post_init__(self) -> None:
+        accounted = self.rows + self.quarantined + self.filtered + total(self.lost) + total(self.holes)
+        if accounted != len(self.range) or sum(file.rows for file in self.files) != self.rows:
+            raise LedgerError(
+                f"the marker of range {self.range.name} accounts for {accounted} of {len(self.range)} offsets"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the marker as JSON holds it."""
+        content = asdict(self)
+        content["range"] = [self.range.partition, self.range.start, self.range.end]
+        return content
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Marker:
+        """Read the marker from JSON.
+
+        Raises
+        ------
+        LedgerError
+            If something is missing or of another type, or does not add up.
+        """
+        try:
+            values = dict(content)
+            values["range"] = Range(*map(int, values["range"]))
+            values["files"] = tuple(DataFile(**file) for file in values["files"])
+            values["quarantine"] = None if values["quarantine"] is None else DataFile(**values["quarantine"])
+            for name in ("lost", "holes"):
+                values[name] = tuple((int(start), int(end)) for start, end in values[name])
+            return cls(**values)
+        except (KeyError, TypeError, ValueError) as error:
+            raise LedgerError(f"a marker can't be read: {error}") from error

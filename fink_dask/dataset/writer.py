@@ -1,0 +1,209 @@
+"""Write the rows of a range into staged Parquet files, one a partition key."""
+
+from __future__ import annotations
+
+import resource
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fink_dask.config import BUFFER_BYTES
+from fink_dask.dataset.commit import Attempt
+from fink_dask.dataset.records import DataFile
+from fink_dask.errors import SettingsError
+from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.topics import topic_hash
+
+#: Each key of a range is a file; more of them is a column that should not be a directory.
+MAX_KEYS = 1000
+
+#: Added to every alert, so that the dataset proves itself even without its ledger.
+KAFKA_FIELDS = (
+    pa.field("kafka_partition", pa.int32(), nullable=False),
+    pa.field("kafka_offset", pa.int64(), nullable=False),
+)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the rows of a file come from; written in its footer.
+
+    Parameters
+    ----------
+    topic, topic_id : str
+        The topic and Kafka's id of it.
+    range : Range
+        The range.
+    plan_id : str
+        The plan that holds the range.
+    """
+
+    topic: str
+    topic_id: str
+    range: Range
+    plan_id: str
+
+    @property
+    def file_name(self) -> str:
+        """Name of the file, the same in each partition key's directory and for each attempt."""
+        numbers = f"{self.range.partition}-{self.range.start}-{self.range.end}"
+        return f"part-{topic_hash(self.topic)}-{numbers}-{self.plan_id}.parquet"
+
+    def footer(self) -> dict[str, str]:
+        """Return the key-value metadata of the file."""
+        return {
+            "fink_dask.topic": self.topic,
+            "fink_dask.topic_id": self.topic_id,
+            "fink_dask.partition": str(self.range.partition),
+            "fink_dask.start": str(self.range.start),
+            "fink_dask.end": str(self.range.end),
+            "fink_dask.plan": self.plan_id,
+        }
+
+
+@dataclass
+class _Target:
+    """One file in the making."""
+
+    final: str
+    path: Path
+    rows: int = 0
+    waiting: list[pa.RecordBatch] = field(default_factory=list)
+    waiting_bytes: int = 0
+    writer: pq.ParquetWriter | None = None
+
+
+class StagedWriter:
+    """Writes the files of one attempt; a context manager that closes them.
+
+    Row groups end where the rows held back reach `buffer_bytes`, which depends on the rows alone: two attempts at a
+    range write identical files.
+
+    Parameters
+    ----------
+    attempt : Attempt
+        Stages the files.
+    schema : pyarrow.Schema
+        Columns of the files.
+    origin : Origin
+        Where the rows come from.
+    prefix : str
+        Put before each staged name, to tell two writers of an attempt apart.
+    buffer_bytes : int
+        The most decoded bytes that are held back.
+    """
+
+    def __init__(
+        self, attempt: Attempt, schema: pa.Schema, origin: Origin, prefix: str = "", buffer_bytes: int = BUFFER_BYTES
+    ) -> None:
+        self._attempt = attempt
+        self._schema = schema
+        self._origin = origin
+        self._prefix = prefix
+        self._buffer_bytes = buffer_bytes
+        self._options = write_options(schema)
+        self._targets: dict[str, _Target] = {}
+        self._waiting_bytes = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for target in self._targets.values():
+            if target.writer is not None:
+                target.writer.close()
+
+    def write(self, directory: str, batch: pa.RecordBatch) -> None:
+        """Add rows to the file of a directory.
+
+        Raises
+        ------
+        SettingsError
+            If the range has too many partition keys.
+        """
+        target = self._targets.get(directory)
+        if target is None:
+            if len(self._targets) >= MAX_KEYS:
+                raise SettingsError(
+                    f"more than {MAX_KEYS} partition keys in one range: each would be a file; "
+                    "partition by a column with fewer values",
+                    self._origin.topic,
+                    self._origin.range.partition,
+                )
+            final = f"{directory}/{self._origin.file_name}" if directory else self._origin.file_name
+            path = self._attempt.directory / f"{self._prefix}{len(self._targets):05d}.parquet"
+            target = self._targets[directory] = _Target(final, path)
+        target.waiting.append(batch)
+        target.waiting_bytes += batch.nbytes
+        target.rows += batch.num_rows
+        self._waiting_bytes += batch.nbytes
+        if self._waiting_bytes >= self._buffer_bytes:
+            self._write_largest()
+
+    def finish(self) -> tuple[DataFile, ...]:
+        """Complete all files and bring them to the disk."""
+        files = []
+        for target in self._targets.values():
+            self._flush(target)
+            if target.writer is not None:
+                target.writer.close()
+                target.writer = None
+            files.append(self._attempt.stage(target.path, target.final, target.rows))
+        return tuple(files)
+
+    def _write_largest(self) -> None:
+        """Write out the largest keys, half of what waits, so that small ones still fill their row groups."""
+        for target in sorted(self._targets.values(), key=lambda target: target.waiting_bytes, reverse=True):
+            if self._waiting_bytes <= self._buffer_bytes // 2:
+                return
+            self._flush(target)
+
+    def _flush(self, target: _Target) -> None:
+        if not target.waiting:
+            return
+        if target.writer is None:
+            _allow_open_files(len(self._targets))
+            target.writer = pq.ParquetWriter(target.path, self._schema, **self._options)
+            target.writer.add_key_value_metadata(self._origin.footer())
+        table = pa.Table.from_batches(target.waiting, schema=self._schema)
+        target.writer.write_table(table, row_group_size=max(table.num_rows, 1))
+        self._waiting_bytes -= target.waiting_bytes
+        target.waiting, target.waiting_bytes = [], 0
+
+
+def write_options(schema: pa.Schema) -> dict[str, object]:
+    """Choose Parquet's encodings column by column.
+
+    Dictionaries pay off for strings only; floats compress better with their bytes split; cutouts are compressed
+    already, so that zstd and statistics of them are time lost; offsets count upwards.
+    """
+    sink = pa.BufferOutputStream()
+    pq.write_table(schema.empty_table(), sink)
+    columns = pq.read_metadata(pa.BufferReader(sink.getvalue())).schema
+    leaves = [columns.column(index) for index in range(len(columns))]
+    strings = [leaf.path for leaf in leaves if leaf.logical_type.type == "STRING"]
+    blobs = {leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"} - set(strings)
+    encodings = {leaf.path: "BYTE_STREAM_SPLIT" for leaf in leaves if leaf.physical_type in {"FLOAT", "DOUBLE"}}
+    encodings["kafka_offset"] = "DELTA_BINARY_PACKED"
+    return {
+        "compression": {leaf.path: "none" if leaf.path in blobs else "zstd" for leaf in leaves},
+        "use_dictionary": strings,
+        "column_encoding": encodings,
+        "write_statistics": [leaf.path for leaf in leaves if leaf.path not in blobs],
+    }
+
+
+def _allow_open_files(count: int) -> None:
+    """Raise this process's own limit of open files where a range has more keys than that (macOS starts at 256)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count + 256
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(
+            resource.RLIMIT_NOFILE, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard)
+        )

@@ -1,0 +1,164 @@
+"""Avro writer schemas in the form of Spark's ``to_avro``, from compact lists of fields.
+
+A list of fields is a text of lines, each a type and the names that have it::
+
+    double jd ra dec
+    int fid
+    nested prv_candidates
+
+Every field becomes the union ``[type, "null"]``, the value first; a record inside a record is not nullable itself,
+which is what the headers of Fink's packets show. The types of the ``nested`` names are given beside the text.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+#: An Avro schema as ``json.loads`` would give it.
+AvroSchema: TypeAlias = dict[str, Any]
+AvroType: TypeAlias = str | list[Any] | dict[str, Any]
+
+PRIMITIVES = frozenset({"boolean", "int", "long", "float", "double", "string", "bytes"})
+
+#: What the light-curve package of Fink computes in each band.
+LC_FEATURES = """
+    double mean weighted_mean standard_deviation median amplitude beyond_1_std cusum inter_percentile_range_10
+    double kurtosis linear_trend linear_trend_sigma linear_trend_noise linear_fit_slope linear_fit_slope_sigma
+    double linear_fit_reduced_chi2 magnitude_percentage_ratio_40_5 magnitude_percentage_ratio_20_10
+    double maximum_slope median_absolute_deviation median_buffer_range_percentage_10 percent_amplitude
+    double mean_variance anderson_darling_normal chi2 skew stetson_K
+"""
+
+
+def nullable(avro_type: AvroType) -> list[AvroType]:
+    """Return the union of a type and null as Spark writes it.
+
+    Parameters
+    ----------
+    avro_type : str or dict
+        Any Avro type but a union.
+
+    Returns
+    -------
+    list
+        ``[avro_type, "null"]``.
+    """
+    return [avro_type, "null"]
+
+
+def record(name: str, fields: str, **nested: AvroType) -> AvroSchema:
+    """Build a record from a text of fields.
+
+    Parameters
+    ----------
+    name : str
+        Name of the record, without its namespace.
+    fields : str
+        Lines of a type and the names that have it; see the module.
+    **nested
+        Types of the fields of the ``nested`` lines, written into the record as they are.
+
+    Returns
+    -------
+    dict
+        The Avro record.
+
+    Raises
+    ------
+    KeyError
+        If a nested field has no type.
+    ValueError
+        If a line starts with something that is no type, or a nested type has no field.
+    """
+    built: list[dict[str, AvroType]] = []
+    for line in filter(str.strip, fields.splitlines()):
+        kind, *names = line.split()
+        if kind != "nested" and kind not in PRIMITIVES:
+            raise ValueError(f"{kind!r} is not an Avro type, in the record {name}")
+        built += [{"name": field, "type": nested[field] if kind == "nested" else nullable(kind)} for field in names]
+    unused = nested.keys() - {str(field["name"]) for field in built}
+    if unused:
+        raise ValueError(f"no field for the nested types {sorted(unused)}, in the record {name}")
+    return {"type": "record", "name": name, "fields": built}
+
+
+def alert_record(fields: str, **nested: AvroType) -> AvroSchema:
+    """Build the record of a whole alert; the records in it inherit its namespace, as Spark names them.
+
+    Parameters
+    ----------
+    fields : str
+        Lines of a type and the names that have it; see the module.
+    **nested
+        Types of the fields of the ``nested`` lines.
+
+    Returns
+    -------
+    dict
+        The record ``topLevelRecord.value``.
+    """
+    schema = record("value", fields, **nested)
+    return {"type": "record", "name": "value", "namespace": "topLevelRecord", "fields": schema["fields"]}
+
+
+def nullable_array(items: AvroSchema) -> list[AvroType]:
+    """Return a nullable array of nullable items.
+
+    Parameters
+    ----------
+    items : dict
+        The record of an item.
+
+    Returns
+    -------
+    list
+        The union of the array and null.
+    """
+    return nullable({"type": "array", "items": nullable(items)})
+
+
+def nullable_map(values: AvroType) -> list[AvroType]:
+    """Return a nullable map from strings to nullable values.
+
+    Parameters
+    ----------
+    values : str or dict
+        The type of a value.
+
+    Returns
+    -------
+    list
+        The union of the map and null.
+    """
+    return nullable({"type": "map", "values": nullable(values)})
+
+
+def field_type(schema: AvroSchema, name: str) -> Any:
+    """Return the record or the primitive inside a field of a record, below unions, arrays and maps.
+
+    Parameters
+    ----------
+    schema : dict
+        An Avro record.
+    name : str
+        A field of it.
+
+    Returns
+    -------
+    dict or str
+        The innermost type.
+
+    Raises
+    ------
+    KeyError
+        If the record has no such field.
+    """
+    types = {field["name"]: field["type"] for field in schema["fields"]}
+    inner: Any = types[name]
+    while True:
+        if isinstance(inner, list):
+            inner = inner[0]
+        elif isinstance(inner, dict) and inner["type"] in {"array", "map"}:
+            inner = inner.get("items") or inner["values"]
+        else:
+            return inner

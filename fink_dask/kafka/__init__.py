@@ -1,0 +1,1 @@
+"""What comes in: clients, offsets, topics, credentials."""

@@ -1,0 +1,1 @@
+"""The job: what to transfer, the plan, one range, many ranges."""

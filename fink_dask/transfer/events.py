@@ -1,0 +1,93 @@
+"""What a running transfer tells those who watch: small frozen events. Bars and logs only listen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fink_dask.kafka.offsets import Range
+
+
+@dataclass(frozen=True)
+class RangeProgress:
+    """How far an attempt at a range is; the numbers are absolute.
+
+    Parameters
+    ----------
+    range : Range
+        The range.
+    attempt : str
+        The attempt; a later one starts from zero.
+    position : int
+        The next offset to read.
+    rows, raw_bytes, quarantined : int
+        Alerts, bytes and bad records so far.
+    """
+
+    range: Range
+    attempt: str
+    position: int
+    rows: int
+    raw_bytes: int
+    quarantined: int
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something a user should read now.
+
+    Parameters
+    ----------
+    text : str
+        One line.
+    warning : bool
+        Whether it is more than information.
+    """
+
+    text: str
+    warning: bool = False
+
+
+@dataclass(frozen=True)
+class TransferStarted:
+    """The plan stands and the work begins.
+
+    Parameters
+    ----------
+    topic : str
+        The topic.
+    ranges, ranges_committed : int
+        Ranges of the plan, and how many of them are committed already.
+    offsets, offsets_committed : int
+        The same in offsets.
+    dashboard : str or None
+        Address of the Dask dashboard.
+    """
+
+    topic: str
+    ranges: int
+    ranges_committed: int
+    offsets: int
+    offsets_committed: int
+    dashboard: str | None
+
+
+@dataclass(frozen=True)
+class RangeCommitted:
+    """A range is part of the dataset.
+
+    Parameters
+    ----------
+    range : Range
+        The range.
+    rows, raw_bytes : int
+        Its alerts and the bytes they had in Kafka.
+    """
+
+    range: Range
+    rows: int
+    raw_bytes: int
+
+
+Event = Note | TransferStarted | RangeProgress | RangeCommitted
+Observer = Callable[[Event], None]

@@ -1,0 +1,119 @@
+"""Find out what is to be transferred, and whether it can be: reads Kafka and the ledger, writes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from fink_dask.avro.schema import AvroSchema, parse_schema
+from fink_dask.config import TransferSettings
+from fink_dask.dataset.ledger import Ledger
+from fink_dask.dataset.partitioning import Partitioning, resolve_partitioning
+from fink_dask.dataset.records import Identity, Plan
+from fink_dask.errors import SchemaError, SettingsError
+from fink_dask.kafka.describe import UNKNOWN_ID, Inspector, TopicDescription, TopicSchema
+from fink_dask.kafka.topics import check_topic_name, survey_of
+from fink_dask.transfer.plan import check_identity
+
+#: Larger than any schema that would be accepted, so that the check says why.
+_MAX_SCHEMA_FILE_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class Target:
+    """A topic that can be transferred.
+
+    Parameters
+    ----------
+    description : TopicDescription
+        The topic as it is now.
+    identity : Identity
+        What the dataset is or will be made of.
+    schema : AvroSchema
+        The writer schema.
+    partitioning : Partitioning
+        What the directories come from.
+    """
+
+    description: TopicDescription
+    identity: Identity
+    schema: AvroSchema
+    partitioning: Partitioning
+
+
+def inspect_topic(settings: TransferSettings, inspector: Inspector, ledger: Ledger, fresh: bool) -> Target | None:
+    """Check that the topic can be transferred as asked for.
+
+    Parameters
+    ----------
+    settings : TransferSettings
+        What is asked for.
+    inspector : Inspector
+        Asks the broker.
+    ledger : Ledger
+        The ledger to continue, if it has a plan.
+    fresh : bool
+        Leave out of account what the ledger holds, as it will be moved aside.
+
+    Returns
+    -------
+    Target or None
+        None for a topic that has held nothing so far, and so has no schema either.
+
+    Raises
+    ------
+    FinkDaskError
+        If it can't be transferred, or the ledger is of something else.
+    """
+    topic = check_topic_name(settings.topic)
+    description = inspector.describe(topic)
+    plans = [] if fresh else ledger.plans()
+    before = plans[0].identity if plans else None
+    if before is None and settings.schema_file is None and _is_empty(description):
+        return None
+    schema, source = _schema(settings, inspector, description, ledger, before)
+    survey = settings.survey or survey_of(topic)
+    partitioning = resolve_partitioning(settings.partitionby, survey, schema.arrow)
+    identity = Identity(
+        topic=topic,
+        topic_id=description.topic_id,
+        partitionby=settings.partitionby,
+        survey=survey if "time" in settings.partitionby else None,
+        schema_sha256=schema.fingerprint,
+        schema_source=source,
+    )
+    if before is not None:
+        check_identity(before, identity)
+        identity = replace(before, topic_id=_known_id(plans, identity))
+    return Target(description, identity, schema, partitioning)
+
+
+def _is_empty(description: TopicDescription) -> bool:
+    return all(marks.low == marks.stable for marks in description.watermarks.values())
+
+
+def _known_id(plans: list[Plan], now: Identity) -> str:
+    return plans[-1].identity.topic_id if now.topic_id == UNKNOWN_ID else now.topic_id
+
+
+def _schema(
+    settings: TransferSettings,
+    inspector: Inspector,
+    description: TopicDescription,
+    ledger: Ledger,
+    before: Identity | None,
+) -> tuple[AvroSchema, str]:
+    """Find the writer schema: the user's file, else Kafka's, else, as Kafka keeps it for days only, the ledger's."""
+    if settings.schema_file is not None:
+        try:
+            with settings.schema_file.open("rb") as file:
+                text = file.read(_MAX_SCHEMA_FILE_BYTES)
+        except OSError as error:
+            raise SettingsError(f"can't read --schema {settings.schema_file}: {error.strerror}") from error
+        return parse_schema(text), "file"
+    try:
+        found: TopicSchema = inspector.schema(description.topic, description)
+    except SchemaError:
+        if before is None:
+            raise
+        return ledger.schema(before), before.schema_source
+    return parse_schema(found.text), found.source

@@ -1,0 +1,215 @@
+"""Run ranges as Dask tasks: submit the largest first, collect results as they come, try again what may pass."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+from distributed import Client, Future, KilledWorker, get_worker
+
+from fink_dask.errors import FinkDaskError, SettingsError, StorageError, TransferError
+from fink_dask.kafka.offsets import Range
+from fink_dask.transfer.events import Note, Observer, RangeCommitted, RangeProgress
+from fink_dask.transfer.task import RangeResult, TaskSettings, transfer_range
+
+log = logging.getLogger(__name__)
+
+#: How often a range is tried when what failed may pass: a broker that is away, a worker that was killed.
+_TRIES = 4
+#: Seconds between two reports of a range; the scheduler handles each.
+_REPORT_S = 0.3
+#: Seconds between two looks at what else goes on.
+_LOOK_S = 0.25
+
+_PROGRESS_TOPIC = "fink-dask-progress"
+
+
+@dataclass(frozen=True)
+class Work:
+    """A range to transfer.
+
+    Parameters
+    ----------
+    range : Range
+        The range.
+    settings : TaskSettings
+        How, and where to.
+    """
+
+    range: Range
+    settings: TaskSettings
+
+
+def run_ranges(
+    client: Client, work: Sequence[Work], nconsumers: int, observe: Observer, check: Callable[[], None]
+) -> list[RangeResult]:
+    """Transfer ranges on a Dask cluster, `nconsumers` at a time.
+
+    Parameters
+    ----------
+    client : distributed.Client
+        The cluster.
+    work : sequence of Work
+        What to do.
+    nconsumers : int
+        Ranges that are consumed at once.
+    observe : callable
+        Takes the events.
+    check : callable
+        Called several times a second; what it raises ends the job.
+
+    Returns
+    -------
+    list of RangeResult
+        One a range, in the order they came.
+
+    Raises
+    ------
+    TransferError
+        If ranges failed; all others were transferred first, unless the failure concerns them all.
+    """
+    run = _Run(client, work, nconsumers, observe)
+    client.subscribe_topic(_PROGRESS_TOPIC, run.on_progress)
+    try:
+        while run.unfinished():
+            run.submit()
+            run.collect(_LOOK_S)
+            check()
+    finally:
+        client.unsubscribe_topic(_PROGRESS_TOPIC)
+        run.cancel()
+    run.raise_failures()
+    return run.results
+
+
+class _Run:
+    """What is waiting, running and done."""
+
+    def __init__(self, client: Client, work: Sequence[Work], nconsumers: int, observe: Observer) -> None:
+        self._client = client
+        self._nconsumers = nconsumers
+        self._observe = observe
+        # The largest first: a long range that starts last would keep one worker busy while the others idle.
+        self._waiting = deque(sorted(work, key=lambda item: len(item.range), reverse=True))
+        self._running: dict[Future, Work] = {}
+        self._done: queue.SimpleQueue[Future] = queue.SimpleQueue()
+        self._tries: dict[Range, int] = {}
+        self._failures: list[FinkDaskError] = []
+        self._progress: queue.SimpleQueue[RangeProgress] = queue.SimpleQueue()
+        self._stopped = False
+        self.results: list[RangeResult] = []
+
+    def unfinished(self) -> bool:
+        return bool(self._running or (self._waiting and not self._stopped))
+
+    def submit(self) -> None:
+        while self._waiting and len(self._running) < self._nconsumers and not self._stopped:
+            item = self._waiting.popleft()
+            self._tries[item.range] = self._tries.get(item.range, 0) + 1
+            future = self._client.submit(
+                _transfer_on_worker,
+                item.range,
+                item.settings,
+                # Unique, so that Dask never takes an old result for a new try.
+                key=f"transfer_range-{item.range.name}-{uuid.uuid4().hex[:8]}",
+                pure=False,
+            )
+            self._running[future] = item
+            future.add_done_callback(self._done.put)
+
+    def collect(self, timeout_s: float) -> None:
+        """Wait for a result, then take all that are there."""
+        try:
+            future = self._done.get(timeout=timeout_s)
+            while True:
+                self._take(future)
+                future = self._done.get_nowait()
+        except queue.Empty:
+            pass
+        while not self._progress.empty():
+            self._observe(self._progress.get())
+
+    def on_progress(self, event: tuple[float, Any]) -> None:
+        """Take a worker's report; on the client's event loop, so it is only put aside."""
+        message = dict(event[1])
+        message.pop("worker", None)
+        message["range"] = Range(**message["range"])
+        self._progress.put(RangeProgress(**message))
+
+    def cancel(self) -> None:
+        if self._running and self._client.status == "running":
+            self._client.cancel(list(self._running), force=True)
+
+    def raise_failures(self) -> None:
+        if not self._failures:
+            return
+        first = self._failures[0]
+        others = len(self._failures) - 1
+        raise TransferError(f"{first}" + (f" (and {others} other ranges failed)" if others else "")) from first
+
+    def _take(self, future: Future) -> None:
+        item = self._running.pop(future, None)
+        if item is None:
+            return
+        try:
+            result = future.result(timeout=60)
+        except FinkDaskError as error:
+            self._failed(item, error, error.transient)
+        except KilledWorker as error:
+            self._failed(item, TransferError(f"workers died on it: {error}", *_where(item)), passing=True)
+        except Exception as error:  # a bug, or Dask's own: said in one line, with its trace in the log
+            log.exception("range %s failed", item.range.name)
+            words = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            self._failed(item, TransferError(words, *_where(item)), passing=False)
+        else:
+            self.results.append(result)
+            self._observe(RangeCommitted(result.range, result.rows, result.raw_bytes))
+        finally:
+            # A result that is held is computed again when its worker goes.
+            future.release()
+
+    def _failed(self, item: Work, error: FinkDaskError, passing: bool) -> None:
+        if passing and self._tries[item.range] < _TRIES:
+            self._observe(Note(f"{error}; trying again", warning=True))
+            self._waiting.append(item)
+            return
+        self._failures.append(error)
+        # A full disk or a column with too many values concerns all ranges; another failure only its own.
+        if isinstance(error, StorageError | SettingsError):
+            self._stopped = True
+
+
+def _where(item: Work) -> tuple[str, int, int]:
+    return item.settings.identity.topic, item.range.partition, item.range.start
+
+
+def _transfer_on_worker(range_: Range, settings: TaskSettings) -> RangeResult:
+    """Run `transfer_range` on a Dask worker: report to the scheduler, and stop when nobody waits for the result."""
+    worker = get_worker()
+    key = worker.get_current_task()
+    reported = 0.0
+
+    def notify(progress: RangeProgress) -> None:
+        nonlocal reported
+        now = time.monotonic()
+        if now - reported >= _REPORT_S:
+            reported = now
+            worker.log_event(_PROGRESS_TOPIC, asdict(progress))
+
+    def should_stop() -> bool:
+        # Cancelling does not reach a running thread; the worker's own state of the task tells.
+        task = worker.state.tasks.get(key)
+        return task is None or task.state == "cancelled"
+
+    try:
+        return transfer_range(range_, settings, notify, should_stop)
+    finally:
+        # Arrow's allocator keeps what it has freed, and Dask would pause a worker that looks full.
+        pa.default_memory_pool().release_unused()

@@ -1,0 +1,165 @@
+"""Make the next generation of a plan. Pure: watermarks and what is planned already go in, ranges come out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from fink_dask.config import SMALLEST_RANGE_BYTES
+from fink_dask.dataset.records import Identity, Marker, Plan
+from fink_dask.errors import LedgerError
+from fink_dask.kafka.describe import UNKNOWN_ID
+from fink_dask.kafka.offsets import Range, Watermarks, split
+
+#: Bytes an alert is taken to have where no sample could be had.
+_GUESSED_BYTES = 50_000.0
+
+
+@dataclass(frozen=True)
+class Sizing:
+    """How large ranges are to be.
+
+    Parameters
+    ----------
+    range_bytes : int
+        Raw bytes of a range, at most.
+    nconsumers : int
+        Ranges that are consumed at once; there should be a few for each.
+    mean_bytes : mapping of int to float
+        Estimated bytes of a record in each partition.
+    """
+
+    range_bytes: int
+    nconsumers: int
+    mean_bytes: Mapping[int, float]
+
+    def of(self, partition: int) -> float:
+        """Bytes of a record in `partition`; the mean of the others where it yielded no sample."""
+        if partition in self.mean_bytes:
+            return max(self.mean_bytes[partition], 1.0)
+        known = self.mean_bytes.values()
+        return max(sum(known) / len(known), 1.0) if known else _GUESSED_BYTES
+
+
+def spans_to_plan(
+    watermarks: Mapping[int, Watermarks], plans: Sequence[Plan], topic: str
+) -> dict[int, tuple[int, int]]:
+    """Find what each partition holds that no plan covers yet, as ``[start, end)``.
+
+    Raises
+    ------
+    LedgerError
+        If a partition holds less than was planned: it was truncated, or the topic was made anew.
+    """
+    planned = planned_ends(plans)
+    for partition, end in sorted(planned.items()):
+        stable = watermarks[partition].stable if partition in watermarks else 0
+        if stable < end:
+            raise LedgerError(
+                f"the partition ends at {stable}, but {end} was planned: the topic was truncated or made anew since; "
+                "use another --outdir, or --restart",
+                topic,
+                partition,
+            )
+    spans = {
+        partition: (planned.get(partition, marks.low), marks.stable) for partition, marks in sorted(watermarks.items())
+    }
+    return {partition: (start, end) for partition, (start, end) in spans.items() if end > start}
+
+
+def planned_ends(plans: Sequence[Plan]) -> dict[int, int]:
+    """Find the offset after the last planned one, for each partition that was planned."""
+    ends: dict[int, int] = {}
+    for plan in plans:
+        for range_ in plan.ranges:
+            ends[range_.partition] = max(ends.get(range_.partition, 0), range_.end)
+    return ends
+
+
+def next_plan(
+    generation: int,
+    identity: Identity,
+    spans: Mapping[int, tuple[int, int]],
+    sizing: Sizing,
+    room: int | None,
+) -> Plan | None:
+    """Cut what is not planned yet into ranges.
+
+    Parameters
+    ----------
+    generation : int
+        Number of the plan.
+    identity : Identity
+        What the dataset is made of.
+    spans : mapping of int to (int, int)
+        What to plan of each partition.
+    sizing : Sizing
+        How large ranges are to be.
+    room : int, optional
+        The alerts that the dataset may still take. An offset holds one alert or none, so a plan of that many offsets
+        never takes too many; where it takes too few, the next generation goes on from there.
+
+    Returns
+    -------
+    Plan or None
+        None when there is nothing to plan.
+    """
+    spans = _within(spans, room)
+    total_bytes = sum((end - start) * sizing.of(partition) for partition, (start, end) in spans.items())
+    share = total_bytes / (2 * sizing.nconsumers)
+    target = min(sizing.range_bytes, max(share, SMALLEST_RANGE_BYTES))
+    ranges: list[Range] = []
+    for partition, (start, end) in spans.items():
+        most = max(1, int(target / sizing.of(partition)))
+        pieces = -(-(end - start) // most)
+        ranges += split(partition, start, end, -(-(end - start) // pieces))
+    if not ranges:
+        return None
+    return Plan(generation, identity, tuple(ranges), round(total_bytes))
+
+
+def alerts_at_most(plans: Sequence[Plan], markers: Sequence[Marker]) -> int:
+    """Count the alerts that the dataset holds once all its plans are committed, at most."""
+    open_offsets = sum(len(range_) for plan in plans for range_ in plan.ranges) - sum(len(m.range) for m in markers)
+    return sum(marker.rows for marker in markers) + open_offsets
+
+
+def check_identity(before: Identity, now: Identity) -> None:
+    """Refuse to continue a ledger with something else.
+
+    Raises
+    ------
+    LedgerError
+        That names the first difference.
+    """
+    for name, words in (
+        ("topic", "--topic"),
+        ("topic_id", "the topic's id"),
+        ("partitionby", "--partitionby"),
+        ("survey", "--survey"),
+        ("schema_sha256", "the schema"),
+    ):
+        old, new = getattr(before, name), getattr(now, name)
+        if old == new or (name == "topic_id" and UNKNOWN_ID in {old, new}):
+            continue
+        if name == "topic_id":
+            what = "the topic was deleted and made again since"
+        elif name == "schema_sha256":
+            what = f"{words} is not the one that it was begun with"
+        else:
+            shown = [",".join(value) if isinstance(value, tuple) else value for value in (old, new)]
+            what = f"it was begun with {words} {shown[0] or 'none'}, not {shown[1] or 'none'}"
+        raise LedgerError(f"this dataset can't be continued: {what}; use another --outdir, or --restart")
+
+
+def _within(spans: Mapping[int, tuple[int, int]], room: int | None) -> dict[int, tuple[int, int]]:
+    """Keep the first `room` offsets in plan order."""
+    if room is None:
+        return dict(spans)
+    kept = {}
+    for partition, (start, end) in sorted(spans.items()):
+        taken = min(end - start, room)
+        if taken > 0:
+            kept[partition] = (start, start + taken)
+            room -= taken
+    return kept
