@@ -1,0 +1,68 @@
+# Everything that a developer runs; bare `make` lists it.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+LOCK := requirements-dev.lock
+# The lock is resolved on the oldest Python: what only that one needs must be in it.
+LOCK_PYTHON := 3.11
+PIP_FLAGS := --quiet --no-input --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test lint types format lock clean
+.DELETE_ON_ERROR:
+
+help:  ## List these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+venv: $(VENV)/.installed  ## Make .venv with everything locked (PYTHON=python3.12 chooses the Python)
+
+demo: venv  ## Run the demo: a small transfer that needs no Kafka
+	@$(BIN)/fink-dask demo
+
+test: venv  ## Run all tests (PYTEST_ARGS="-k offsets" for some); starts a real Kafka
+	@$(BIN)/python -m pytest tests/ $(PYTEST_ARGS)
+
+lint: venv  ## Check style and formatting
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: venv  ## Check types, of the package and of the test harness
+	@$(BIN)/mypy
+	@$(BIN)/mypy --explicit-package-bases tests/conftest.py tests/harness
+
+format: venv  ## Format the code and fix what can be fixed
+	@$(BIN)/ruff check --fix-only .
+	@$(BIN)/ruff format .
+
+# Without `venv` before it: a lock that lags behind pyproject.toml is what this mends.
+lock: | $(VENV)/.locked  ## Resolve requirements-dev.lock again (LOCK_ARGS=--upgrade for the newest of everything)
+	@$(BIN)/python -c 'import sys; sys.exit("%d.%d" % sys.version_info[:2] != "$(LOCK_PYTHON)")' || \
+	  { echo "error: the lock is made with Python $(LOCK_PYTHON): make clean, then make lock PYTHON=python$(LOCK_PYTHON)" >&2; exit 1; }
+	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --extra dev --build-deps-for editable \
+	  --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-trusted-host \
+	  --no-emit-find-links --no-emit-options $(LOCK_ARGS) --output-file $(LOCK) pyproject.toml
+
+clean:  ## Remove .venv, the downloaded Kafka, caches and builds
+	rm -rf $(VENV) .cache build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find fink_dask tests -name __pycache__ -prune -exec rm -rf {} +
+
+# Two stamps: a changed lock makes .venv anew, a changed pyproject.toml only installs the package again.
+$(VENV)/.locked: $(LOCK)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	  { echo "error: fink-dask needs Python 3.11 or newer and $(PYTHON) is $$($(PYTHON) -V 2>&1 || true): make venv PYTHON=python3.12" >&2; exit 1; }
+	@if ! $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null && [ -e /etc/debian_version ] && [ "$$(id -u)" = 0 ]; then \
+	  apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends python3-venv; \
+	fi </dev/null
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo "error: $(PYTHON) has no venv or ensurepip: install python3-venv (Debian, Ubuntu) or another Python" >&2; exit 1; }
+	@echo "installing $(LOCK) into $(VENV)"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install $(PIP_FLAGS) --require-hashes --requirement $(LOCK)
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.locked pyproject.toml
+	@$(BIN)/python -m pip install $(PIP_FLAGS) --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m pip check >/dev/null || \
+	  { $(BIN)/python -m pip check; echo "error: $(LOCK) lags behind pyproject.toml: make lock" >&2; exit 1; }
+	@touch $@

@@ -1,0 +1,78 @@
+"""Fixtures for every test: a real Kafka, a topic's name of one's own, and a Kafka to kill."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+
+import pytest
+
+from tests.harness.kafka import ExternalKafka, KafkaBroker
+from tests.harness.kafka_install import HarnessError, ensure_kafka_jars
+from tests.harness.topics import delete_topic
+
+EXTERNAL = "FINK_DASK_TEST_BOOTSTRAP"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs a broker, so that ``-m "not kafka"`` runs the rest."""
+    for item in items:
+        if {"kafka", "private_kafka"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.kafka)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Install Kafka before the first test, outside any test's time limit, or end the session in one line."""
+    if session.config.option.collectonly:
+        return
+    wanted = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+    if "private_kafka" in wanted or ("kafka" in wanted and not os.environ.get(EXTERNAL)):
+        try:
+            ensure_kafka_jars()
+        except HarnessError as error:
+            raise pytest.UsageError(str(error)) from error
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker | ExternalKafka]:
+    """Yield a Kafka that all tests of the session share; leave it as you found it."""
+    if bootstrap := os.environ.get(EXTERNAL):
+        yield ExternalKafka(bootstrap)
+        return
+    broker = KafkaBroker(tmp_path_factory.mktemp("kafka"))
+    try:
+        broker.start()
+        yield broker
+    finally:
+        broker.discard()
+
+
+@pytest.fixture
+def private_kafka(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Callable[..., KafkaBroker]]:
+    """Yield ``private_kafka(extra={})``, which starts a broker that the test may stop, kill and freeze."""
+    brokers: list[KafkaBroker] = []
+
+    def start(extra: Mapping[str, str] | None = None) -> KafkaBroker:
+        broker = KafkaBroker(tmp_path_factory.mktemp("private-kafka"), extra)
+        brokers.append(broker)
+        broker.start()
+        return broker
+
+    yield start
+    for broker in brokers:
+        broker.discard()
+
+
+@pytest.fixture
+def topic_name(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Yield the name of a topic that nobody has made; it and its schema topic are deleted after the test."""
+    name = f"ftransfer_ztf_2026-11-01_{uuid.uuid4().int % 10**12}"
+    # Asked for here, so that the broker outlives the deletion; a test without the shared broker never starts it.
+    shared = request.getfixturevalue("kafka") if "kafka" in request.fixturenames else None
+    yield name
+    if shared is not None:
+        for topic in (name, f"{name}_schema"):
+            delete_topic(shared.bootstrap_servers, topic, missing_ok=True)

@@ -1,0 +1,216 @@
+"""A real Apache Kafka that a test starts, stops, kills and freezes: one KRaft node on loopback."""
+
+from __future__ import annotations
+
+import base64
+import shutil
+import signal
+import subprocess
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+from tests.harness.kafka_install import HarnessError, ensure_kafka_jars, find_java
+from tests.harness.kafka_settings import HOST, Listener, Node, free_ports, server_properties
+from tests.harness.topics import client_config
+
+START_TIMEOUT_S = 90.0
+STOP_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True)
+class ExternalKafka:
+    """A Kafka that somebody else runs, named by ``FINK_DASK_TEST_BOOTSTRAP``."""
+
+    bootstrap_servers: str
+
+
+class KafkaBroker:
+    """Run one Kafka broker, on the same two ports and the same data for as long as the object lives.
+
+    Leaving it as a context manager stops it. It dies with the process that started it, however that ends.
+
+    Parameters
+    ----------
+    folder : Path
+        An own folder for topics, settings and the log of the broker; made where it is missing.
+    extra : mapping, optional
+        Server properties that win over the harness's.
+    """
+
+    def __init__(self, folder: Path, extra: Mapping[str, str] | None = None) -> None:
+        self.folder = folder
+        self.log_path = folder / "broker.log"
+        self.data_dir = folder / "data"
+        controller_port, port = free_ports(2)
+        self.node = Node(1, controller_port, (Listener("PLAINTEXT", "PLAINTEXT", port),))
+        self.properties = server_properties(self.node, [self.node], self.data_dir, extra or {})
+        self._process: subprocess.Popen[bytes] | None = None
+        self._watchdog: subprocess.Popen[bytes] | None = None
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """Address for clients, ``host:port``."""
+        return f"{HOST}:{self.node.listeners[0].port}"
+
+    @property
+    def pid(self) -> int:
+        """Process id of the broker that runs."""
+        return self._running().pid
+
+    def start(self) -> None:
+        """Start the broker and return when it answers; the data of an earlier start is there again.
+
+        Raises
+        ------
+        HarnessError
+            Java or Kafka is missing, or the broker did not come up: with the tail of its log.
+        """
+        if self._process is not None:
+            raise HarnessError(f"the broker at {self.bootstrap_servers} runs already")
+        jars = ensure_kafka_jars()
+        java = find_java()
+        assert java is not None  # ensure_kafka_jars has seen to it
+        self.folder.mkdir(parents=True, exist_ok=True)
+        settings = self.folder / "server.properties"
+        settings.write_text("".join(f"{name}={value}\n" for name, value in self.properties.items()))
+        # No memory-mapped counters: a killed JVM would leave them in the temporary directory.
+        run = [java, "-Xmx1g", "-XX:-UsePerfData", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"]
+        run += ["-cp", str(jars / "*")]
+        with self.log_path.open("ab") as log:
+            if not (self.data_dir / "meta.properties").exists():
+                cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+                form = ["kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "--config", str(settings)]
+                self._call([*run, *form], log.fileno())
+            # A session of its own: Ctrl+C is for pytest, which then stops the broker in its own time.
+            self._process = subprocess.Popen(
+                [*run, "kafka.Kafka", str(settings)],
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self._watchdog = watch(self._process.pid)
+        try:
+            self._wait_until_ready()
+        except BaseException:
+            self.kill()
+            raise
+
+    def stop(self) -> None:
+        """End the broker with SIGTERM, or with SIGKILL where that takes too long; a stopped one stays stopped."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
+            self._process.terminate()
+            try:
+                self._process.wait(STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+        self._reap()
+
+    def kill(self) -> None:
+        """End the broker with SIGKILL, as a power cut does; a stopped one stays stopped."""
+        if self._process is not None:
+            self._process.kill()
+        self._reap()
+
+    def pause(self) -> None:
+        """Freeze the broker: its connections stay open and nothing answers."""
+        self._running().send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let a frozen broker run on."""
+        self._running().send_signal(signal.SIGCONT)
+
+    def restart(self) -> None:
+        """Stop the broker where it runs, and start it on the same ports and data."""
+        self.stop()
+        self.start()
+
+    def discard(self) -> None:
+        """Kill the broker and delete its topics; settings and log stay for whoever looks for a failure's cause."""
+        self.kill()
+        shutil.rmtree(self.data_dir, ignore_errors=True)
+
+    def __enter__(self) -> KafkaBroker:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            raise HarnessError(f"the broker at {self.bootstrap_servers} does not run")
+        return self._process
+
+    def _reap(self) -> None:
+        """Forget a process that ends; the watchdog goes last, so that there is never a broker without one."""
+        if self._process is not None:
+            self._process.wait()
+            self._process = None
+        if self._watchdog is not None:
+            self._watchdog.communicate(b"done\n")
+            self._watchdog = None
+
+    def _call(self, command: Sequence[str], log: int) -> None:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, timeout=START_TIMEOUT_S, check=False
+        )
+        if done.returncode != 0:
+            raise HarnessError(self._with_log(f"formatting the broker's data failed with status {done.returncode}"))
+
+    def _wait_until_ready(self) -> None:
+        """Wait until this node is in the metadata and every partition that it holds has a leader."""
+        admin = AdminClient(client_config(self.bootstrap_servers))
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline:
+            if (status := self._running().poll()) is not None:
+                raise HarnessError(self._with_log(f"the broker ended with status {status} before it was ready"))
+            try:
+                metadata = admin.list_topics(timeout=0.5)
+            except KafkaException:
+                continue  # list_topics has waited already
+            partitions = [part for topic in metadata.topics.values() for part in topic.partitions.values()]
+            if self.node.node_id in metadata.brokers and all(part.leader >= 0 for part in partitions):
+                return
+            time.sleep(0.05)
+        raise HarnessError(self._with_log(f"the broker was not ready after {START_TIMEOUT_S:.0f} s"))
+
+    def _with_log(self, message: str) -> str:
+        tail = self.log_path.read_text(errors="replace").splitlines()[-30:]
+        return "\n".join([f"{message}; the end of {self.log_path}:", *tail])
+
+
+def watch(pid: int) -> subprocess.Popen[bytes]:
+    """Start a process that kills `pid` when this process is gone.
+
+    It waits on a pipe that only this process holds: a line means that all is well, the pipe's end that nobody is left.
+    Unlike Linux's PR_SET_PDEATHSIG this works on macOS, and for a broker that was started by a thread that has ended.
+
+    Parameters
+    ----------
+    pid : int
+        The process to end.
+
+    Returns
+    -------
+    subprocess.Popen
+        The watchdog; write a line to its standard input to send it home.
+    """
+    return subprocess.Popen(
+        ["/bin/sh", "-c", 'read -r _ || kill -KILL "$1"', "watchdog", str(pid)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )

@@ -1,0 +1,118 @@
+"""What tests do to topics beside producing, each call bounded in time and finished when it returns."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
+
+ADMIN_TIMEOUT_S = 30.0
+
+
+def client_config(bootstrap: str) -> dict[str, Any]:
+    """Return what every librdkafka client of the harness is made with: quick to reconnect, silent on stderr.
+
+    Parameters
+    ----------
+    bootstrap : str
+        ``host:port`` of a broker, or several with commas.
+
+    Returns
+    -------
+    dict
+        librdkafka settings; the place for security settings when a listener has any.
+    """
+    return {
+        "bootstrap.servers": bootstrap,
+        "reconnect.backoff.ms": 50,
+        "reconnect.backoff.max.ms": 500,
+        "allow.auto.create.topics": False,
+        # A broker that a test has killed would fill the report with refused connections, which are errors (3).
+        "log_level": 2,
+    }
+
+
+def create_topic(bootstrap: str, name: str, partitions: int = 10, config: Mapping[str, str] | None = None) -> None:
+    """Create a topic, replicated once, and return when each of its partitions has a leader."""
+    admin = _admin(bootstrap)
+    topic = NewTopic(name, num_partitions=partitions, replication_factor=1, config=dict(config or {}))
+    admin.create_topics([topic], operation_timeout=ADMIN_TIMEOUT_S)[name].result(ADMIN_TIMEOUT_S)
+    _wait_for(lambda: _leaders(admin, name) == partitions, f"{name} has no leader for each of {partitions} partitions")
+
+
+def delete_topic(bootstrap: str, name: str, *, missing_ok: bool = False) -> None:
+    """Delete a topic and return when the broker no longer lists it."""
+    admin = _admin(bootstrap)
+    try:
+        admin.delete_topics([name], operation_timeout=ADMIN_TIMEOUT_S)[name].result(ADMIN_TIMEOUT_S)
+    except KafkaException as error:
+        if not (missing_ok and error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART):
+            raise
+    _wait_for(lambda: name not in _metadata(admin).topics, f"{name} is still listed")
+
+
+def add_partitions(bootstrap: str, name: str, total: int) -> None:
+    """Raise a topic's partitions to `total` and return when each has a leader."""
+    admin = _admin(bootstrap)
+    admin.create_partitions([NewPartitions(name, total)])[name].result(ADMIN_TIMEOUT_S)
+    _wait_for(lambda: _leaders(admin, name) == total, f"{name} has no leader for each of {total} partitions")
+
+
+def delete_records_before(bootstrap: str, topic: str, partition: int, offset: int) -> int:
+    """Remove the head of a partition, as retention does.
+
+    Parameters
+    ----------
+    bootstrap, topic, partition
+        Where.
+    offset : int
+        The first offset that stays.
+
+    Returns
+    -------
+    int
+        The low watermark that the broker now has.
+    """
+    place = TopicPartition(topic, partition, offset)
+    admin = _admin(bootstrap)  # in a variable: a client that is collected answers none of its futures
+    futures = admin.delete_records([place], request_timeout=ADMIN_TIMEOUT_S)
+    low: int = futures[place].result(ADMIN_TIMEOUT_S).low_watermark
+    return low
+
+
+def partition_count(bootstrap: str, topic: str) -> int:
+    """Return how many partitions a topic has; a topic that is not there is a `KafkaException`."""
+    described = _metadata(_admin(bootstrap), topic).topics[topic]
+    if described.error is not None:
+        raise KafkaException(described.error)
+    return len(described.partitions)
+
+
+def topic_names(bootstrap: str) -> set[str]:
+    """Return the names of all topics but Kafka's own (``__consumer_offsets`` and the like)."""
+    return {name for name in _metadata(_admin(bootstrap)).topics if not name.startswith("__")}
+
+
+def _admin(bootstrap: str) -> AdminClient:
+    return AdminClient(client_config(bootstrap))
+
+
+def _metadata(admin: AdminClient, topic: str | None = None) -> Any:
+    return admin.list_topics(topic, timeout=ADMIN_TIMEOUT_S)
+
+
+def _leaders(admin: AdminClient, topic: str) -> int:
+    """Count the partitions of a topic that have a leader: just after its creation, the broker may not know them."""
+    described = _metadata(admin, topic).topics[topic]
+    return sum(partition.leader >= 0 for partition in described.partitions.values())
+
+
+def _wait_for(condition: Callable[[], bool], otherwise: str) -> None:
+    deadline = time.monotonic() + ADMIN_TIMEOUT_S
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{otherwise} after {ADMIN_TIMEOUT_S:.0f} s")
+        time.sleep(0.02)
