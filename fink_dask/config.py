@@ -15,8 +15,8 @@ from fink_dask.errors import SettingsError
 RANGE_BYTES = 256 * 2**20
 #: A range is not cut smaller than this to keep more consumers busy: each range writes a file a partition key.
 SMALLEST_RANGE_BYTES = 16 * 2**20
-#: Raw bytes of a batch, whatever the batch size says.
-BATCH_BYTES = 32 * 2**20
+#: Raw bytes of a batch, whatever the batch size says; also how much is decoded before a stop is noticed.
+BATCH_BYTES = 8 * 2**20
 #: Decoded bytes that a range holds back to fill its row groups.
 BUFFER_BYTES = 128 * 2**20
 

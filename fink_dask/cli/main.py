@@ -41,12 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = error.exit_code
     except click.ClickException as error:
         code = _fail(error.format_message(), error.exit_code)
-    except click.Abort:
-        code = _fail("stopped; nothing was changed", 130)
+    except click.Abort as error:  # click's name for a KeyboardInterrupt, and for a "no" at its prompt
+        cause = error.__cause__
+        code = cause.exit_code if isinstance(cause, SignalReceivedError) else _fail("nothing was changed", 1)
     except FinkDaskError as error:
         code = _fail(str(error), error.exit_code)
-    except SignalReceivedError as error:
-        code = error.exit_code
     except BrokenPipeError:
         sys.stderr.close()
         code = 1

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 
 import dask
 import pyarrow as pa
@@ -48,20 +50,37 @@ def local_cluster(nconsumers: int, ranges: int, dashboard_address: str) -> Itera
     busy = max(1, min(nconsumers, ranges))
     workers = min(busy, usable_cores())
     with dask.config.set({**DASK_CONFIG, "distributed.nanny.pre-spawn-environ": _worker_environment()}):
-        cluster = LocalCluster(
-            n_workers=workers,
-            threads_per_worker=-(-busy // workers),
-            processes=True,
-            host="127.0.0.1",
-            dashboard_address=_free_address(dashboard_address),
-            # A worker that is stopped in the middle of a range says so at length; the job says it in a line.
-            silence_logs=logging.CRITICAL,
-        )
+        with _without_interrupts():
+            cluster = LocalCluster(
+                n_workers=workers,
+                threads_per_worker=-(-busy // workers),
+                processes=True,
+                host="127.0.0.1",
+                dashboard_address=_free_address(dashboard_address),
+                # A worker that is stopped in the middle of a range says so at length; the job says it in a line.
+                silence_logs=logging.CRITICAL,
+            )
         try:
             with Client(cluster) as client:
                 yield client
         finally:
             cluster.close(timeout=5)
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Hold SIGINT back until the block ends.
+
+    A terminal sends it to the whole process group. Threads and processes inherit the mask of the thread that starts
+    them, so that workers never see it, and this process decides what becomes of them.
+    """
+    # Started later, from a thread that holds SIGINT back, multiprocessing's own helper would let it through again.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _worker_environment() -> dict[str, str | int]:

@@ -10,20 +10,22 @@ from __future__ import annotations
 import hashlib
 import shutil
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from fink_dask.dataset.documents import seal
-from fink_dask.dataset.durable import link_exclusively, make_directory, sync_directory, sync_file, write_file
+from fink_dask.dataset.durable import is_same, link_exclusively, make_directory, sync_directory, sync_file, write_file
 from fink_dask.dataset.ledger import Ledger, storage_error
 from fink_dask.dataset.records import DataFile, Marker, Plan
-from fink_dask.errors import LedgerError, StorageError
+from fink_dask.errors import FinkDaskError, LedgerError, StorageError
 from fink_dask.kafka.offsets import Range
 
 #: Told the name of each step of a commit; tests end the process there.
 Step = Callable[[str], None]
 
 _MARKER = "marker.json"
+#: Added to the name of a staging directory that is being removed.
+_DOOMED = ".doomed"
 
 
 class Attempt:
@@ -45,6 +47,7 @@ class Attempt:
         self.name = uuid.uuid4().hex[:16]
         self.directory = ledger.staging_path / f"{range_.name}-{self.name}"
         self._step = step
+        self._linked = False
 
     def begin(self) -> None:
         """Make the staging directory.
@@ -74,12 +77,15 @@ class Attempt:
         write_file(mine, seal("marker", marker.to_json()))
         sync_directory(self.directory)
         sync_directory(self.ledger.staging_path)
-        for file in marker.files:
-            prepare_directory(self.ledger.outdir, file.path)
+        for root, file in _destinations(self.ledger, marker):
+            prepare_directory(root, file.path)
         self._step("marked")
-        # A network file system may carry out the link and still answer that the name exists: only the marker's
-        # content tells who won.
-        link_exclusively(mine, self.ledger.marker_path(self.range))
+        self._linked = True
+        try:
+            link_exclusively(mine, self.ledger.marker_path(self.range))
+        except StorageError:
+            self._linked = False  # the file system has no links
+            raise
         self._step("linked")
         winner = self.ledger.marker(self.range)
         if winner is None:
@@ -87,8 +93,21 @@ class Attempt:
         return winner
 
     def clean_up(self) -> None:
-        """Remove the staging directory and what is left in it."""
-        shutil.rmtree(self.directory, ignore_errors=True)
+        """Remove the staging directory, unless the range's marker names it, or may do so.
+
+        A commit that failed after its link, or on the way, may have won: its files are then all that there is of the
+        range. Whoever rolls the ledger forward can tell.
+        """
+        try:
+            removable = not self._linked or self._is_beaten()
+        except (FinkDaskError, OSError):
+            removable = False
+        if removable:
+            shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _is_beaten(self) -> bool:
+        marker = self.ledger.marker(self.range)
+        return marker is not None and marker.attempt != self.name
 
 
 def publish(ledger: Ledger, marker: Marker, step: Step) -> None:
@@ -99,12 +118,9 @@ def publish(ledger: Ledger, marker: Marker, step: Step) -> None:
     LedgerError
         If a file is neither staged nor in the dataset.
     """
-    staging = ledger.staging_path / f"{marker.range.name}-{marker.attempt}"
+    staging = _staging_of(ledger, marker)
     touched: set[Path] = set()
-    targets = [(ledger.outdir, file) for file in marker.files]
-    if marker.quarantine is not None:
-        targets.append((ledger.path, marker.quarantine))
-    for root, file in targets:
+    for root, file in _destinations(ledger, marker):
         target = root / file.path
         try:
             (staging / file.staged).rename(target)
@@ -126,7 +142,7 @@ def publish(ledger: Ledger, marker: Marker, step: Step) -> None:
 
 def is_published(ledger: Ledger, marker: Marker) -> bool:
     """Tell whether nothing of a committed range is still staged."""
-    return not (ledger.staging_path / f"{marker.range.name}-{marker.attempt}").exists()
+    return not _staging_of(ledger, marker).exists()
 
 
 def roll_forward(ledger: Ledger, plans: Iterable[Plan]) -> int:
@@ -150,16 +166,36 @@ def roll_forward(ledger: Ledger, plans: Iterable[Plan]) -> int:
     rolled = 0
     try:
         for directory in sorted(ledger.staging_path.iterdir()):
-            name, _, attempt = directory.name.rpartition("-")
-            marker = ledger.marker(planned[name]) if name in planned else None
-            if marker is not None and marker.attempt == attempt:
+            name, _, attempt = directory.name.removesuffix(_DOOMED).rpartition("-")
+            marker = _settle(ledger, planned.get(name), attempt, directory)
+            if marker is not None:
                 publish(ledger, marker, lambda _: None)
                 rolled += 1
-            else:
-                shutil.rmtree(directory, ignore_errors=True)
     except OSError as error:
         raise storage_error(error, ledger.staging_path) from error
     return rolled
+
+
+def _settle(ledger: Ledger, range_: Range | None, attempt: str, directory: Path) -> Marker | None:
+    """Return the marker that names this staging directory, or remove it."""
+    original = directory.with_name(directory.name.removesuffix(_DOOMED))
+    marker = None if range_ is None else ledger.marker(range_)
+    if marker is None or marker.attempt != attempt:
+        # Its attempt may still run, on a worker that its job has lost. Once the directory has another name there is
+        # nothing left to link, and what the marker says then is final.
+        doomed = original.with_name(original.name + _DOOMED)
+        try:
+            directory.rename(doomed)
+        except FileNotFoundError:
+            return None  # its attempt has just removed it
+        directory = doomed
+        marker = None if range_ is None else ledger.marker(range_)
+        if marker is None or marker.attempt != attempt:
+            shutil.rmtree(doomed, ignore_errors=True)
+            return None
+    if directory != original:
+        directory.rename(original)
+    return marker
 
 
 def prepare_directory(root: Path, path: str) -> None:
@@ -173,7 +209,7 @@ def prepare_directory(root: Path, path: str) -> None:
     make_directory((root / path).parent)
     for level in _directories(root, path):
         twin = level.with_name(level.name.swapcase())
-        if level == root or twin.name == level.name or not _is_same(level, twin):
+        if level == root or twin.name == level.name or not is_same(level, twin):
             continue
         if level.name not in {entry.name for entry in level.parent.iterdir()}:
             raise StorageError(
@@ -182,14 +218,18 @@ def prepare_directory(root: Path, path: str) -> None:
             )
 
 
+def _staging_of(ledger: Ledger, marker: Marker) -> Path:
+    return ledger.staging_path / f"{marker.range.name}-{marker.attempt}"
+
+
+def _destinations(ledger: Ledger, marker: Marker) -> Iterator[tuple[Path, DataFile]]:
+    """Yield the files of a range, each with the directory that its path is relative to."""
+    yield from ((ledger.outdir, file) for file in marker.files)
+    if marker.quarantine is not None:
+        yield ledger.path, marker.quarantine
+
+
 def _directories(root: Path, path: str) -> list[Path]:
     """List the directories from `root` down to the one that holds `path`."""
     target = root / path
     return [parent for parent in target.parents if parent == root or root in parent.parents]
-
-
-def _is_same(first: Path, second: Path) -> bool:
-    try:
-        return first.samefile(second)
-    except FileNotFoundError:
-        return False

@@ -35,20 +35,42 @@ def write_file(path: Path, content: bytes) -> None:
         _sync(file.fileno())
 
 
+def publish_file(aside: Path, target: Path, content: bytes) -> bool:
+    """Write a file that appears whole or not at all; False where `target` exists already.
+
+    Parameters
+    ----------
+    aside : pathlib.Path
+        A name that nobody else uses, in a directory of the same file system.
+    target : pathlib.Path
+        Its final name.
+    content : bytes
+        What is in it.
+    """
+    try:
+        write_file(aside, content)
+        return link_exclusively(aside, target)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
 def link_exclusively(source: Path, target: Path) -> bool:
     """Give `source` the name `target` as well, unless that name exists: False then.
 
-    Linking is the one POSIX operation that is atomic, refuses to replace, and works over NFS.
+    Linking is the one POSIX operation that is atomic, refuses to replace, and works over NFS. Whoever holds the name
+    afterwards, it is on the disk: the loser goes by what it finds there, and must not lose it to a power cut either.
 
     Raises
     ------
     StorageError
         If the file system has no hard links.
     """
+    won = True
     try:
         os.link(source, target)
     except FileExistsError:
-        return False
+        # A network file system that carried out the link and lost the answer says this to its own second try.
+        won = is_same(source, target)
     except OSError as error:
         if error.errno in {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}:
             raise StorageError(
@@ -57,13 +79,21 @@ def link_exclusively(source: Path, target: Path) -> bool:
             ) from error
         raise
     sync_directory(target.parent)
-    return True
+    return won
+
+
+def is_same(first: Path, second: Path) -> bool:
+    """Tell whether two names are the same file or directory; False where one of them is not there."""
+    try:
+        return first.samefile(second)
+    except FileNotFoundError:
+        return False
 
 
 def make_directory(path: Path) -> None:
     """Make a directory and those above it, and bring their entries to the disk."""
     missing = []
-    while not path.exists():
+    while not path.is_dir():
         missing.append(path)
         path = path.parent
     for directory in reversed(missing):

@@ -1,5 +1,8 @@
 """The lease on a ledger: one job at a time, and a dead job's ledger is free again.
 
+A lease is a numbered file. A free or dead one is taken over by linking the next number, which only one job can do; a
+lease is never taken away from under a name that somebody else might have taken in the meantime.
+
 The lease spares two jobs from doing each other's work. Exactly-once does not rest on it: that is the markers' task.
 """
 
@@ -7,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import threading
 import time
@@ -24,6 +28,8 @@ from fink_dask.errors import LedgerError
 BEAT_S = 5.0
 #: Seconds without one after which a job on another host counts as dead.
 DEAD_AFTER_S = 60.0
+
+_LEASE_NAME = re.compile(r"lease-\d{8}\.json")
 
 
 @dataclass(frozen=True)
@@ -59,34 +65,39 @@ class Lease:
     def __init__(self, path: Path, holder: Holder) -> None:
         self.path = path
         self.holder = holder
+        # Held open, so that a ledger which was moved or taken over is never given a sign of life of this job.
+        self._descriptor = os.open(path, os.O_RDONLY)
         self._released = threading.Event()
-        self._taken_by: Holder | None = None
         self._thread = threading.Thread(target=self._beat, name="fink-dask-lease", daemon=True)
         self._thread.start()
 
     def check(self) -> None:
         """Raise a LedgerError if another job has taken the lease over, as it may after a long standstill."""
-        if self._taken_by is not None:
+        try:
+            leases = _leases(self.path.parent)
+        except OSError:
+            return  # a disk that does not answer shows elsewhere
+        if not leases:
+            raise LedgerError(f"the ledger {self.path.parent} was moved or removed while this job worked on it")
+        found = read_holder(leases[-1])
+        if found is not None and found != self.holder:
             raise LedgerError(
-                f"this job stood still for so long that another one (process {self._taken_by.pid} on "
-                f"{self._taken_by.host}) has taken over; what is committed is safe"
+                f"this job stood still for so long that another one (process {found.pid} on {found.host}) has taken "
+                "over; what is committed is safe"
             )
 
     def release(self) -> None:
         """Give the lease back."""
         self._released.set()
         self._thread.join()
-        if read_holder(self.path) == self.holder:
-            self.path.unlink(missing_ok=True)
+        with suppress(OSError):
+            os.utime(self._descriptor, (0, 0))  # a sign of life so old that the lease is free
+        os.close(self._descriptor)
 
     def _beat(self) -> None:
         while not self._released.wait(BEAT_S):
-            found = read_holder(self.path)
-            if found is not None and found != self.holder:
-                self._taken_by = found
-                return
             with suppress(OSError):  # a full or absent disk shows elsewhere; the lease then runs out, as it should
-                os.utime(self.path)  # the file system's clock, not this host's
+                os.utime(self._descriptor)  # the file system's clock, not this host's
 
 
 @contextmanager
@@ -100,68 +111,79 @@ def hold_lease(ledger: Ledger) -> Iterator[Lease]:
     StorageError
         If the file system has no hard links, or refuses.
     """
-    path = ledger.path / "lease.json"
     holder = Holder(socket.gethostname(), os.getpid(), uuid.uuid4().hex)
     aside = ledger.path / f".lease-{holder.nonce}"
     try:
         write_file(aside, json.dumps(asdict(holder)).encode())
         try:
-            while not link_exclusively(aside, path):
-                _evict(path, aside)
+            path = _take(aside)
         finally:
             aside.unlink(missing_ok=True)
+        lease = Lease(path, holder)
     except OSError as error:
-        raise storage_error(error, path) from error
-    lease = Lease(path, holder)
+        raise storage_error(error, ledger.path) from error
     try:
         yield lease
     finally:
         lease.release()
+        if not ledger.exists() and read_holder(path) == holder:
+            path.unlink(missing_ok=True)  # so that a ledger that came to nothing can be removed
 
 
 def read_holder(path: Path) -> Holder | None:
-    """Read who holds the lease; None where nobody does, or the file is none of ours."""
+    """Read who holds the lease; None where the file is gone, or none of ours."""
     try:
-        return Holder(**json.loads(path.read_bytes()))
-    except (OSError, ValueError, TypeError):
+        holder = Holder(**json.loads(path.read_bytes()))
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
+    return holder if isinstance(holder.pid, int) and 0 < holder.pid < 2**31 else None
 
 
 def is_held(ledger: Ledger) -> bool:
     """Tell whether a job that is alive works on this ledger; writes nothing, so this host's clock has to do."""
-    return _is_alive(ledger.path / "lease.json", clock=None)
+    leases = _leases(ledger.path)
+    return bool(leases) and _is_alive(leases[-1], time.time())
 
 
-def _evict(path: Path, clock: Path) -> None:
-    """Remove a dead job's lease, or raise a LedgerError for one that is alive."""
-    holder = read_holder(path)
-    if _is_alive(path, clock):
-        who = f"process {holder.pid} on {holder.host}" if holder else "a process that is just starting"
-        raise LedgerError(
-            f"another transfer into this directory is running ({who}); see fink-dask status, or wait until it has ended"
-        )
-    stale = path.with_name(f".lease-stale-{uuid.uuid4().hex}")
+def _leases(directory: Path) -> list[Path]:
+    """List the leases; the last one counts."""
     try:
-        path.rename(stale)
+        return sorted(path for path in directory.iterdir() if _LEASE_NAME.fullmatch(path.name))
     except FileNotFoundError:
-        return  # released, or evicted by another job: try again
-    if read_holder(stale) != holder:
-        # Between the look and the rename another job had evicted it and taken its own: give that one back.
-        link_exclusively(stale, path)
-    stale.unlink(missing_ok=True)
+        return []
 
 
-def _is_alive(path: Path, clock: Path | None) -> bool:
-    holder = read_holder(path)
+def _take(aside: Path) -> Path:
+    """Link `aside` as the next lease, or raise a LedgerError where the last one is alive."""
+    while True:
+        earlier = _leases(aside.parent)
+        os.utime(aside)  # asks the file system for the time; also the first sign of life
+        if earlier and _is_alive(earlier[-1], aside.stat().st_mtime):
+            holder = read_holder(earlier[-1])
+            who = f"process {holder.pid} on {holder.host}" if holder else f"{earlier[-1]} can't be read"
+            raise LedgerError(
+                f"another transfer into this directory is running ({who}); see fink-dask status, or wait until it has "
+                "ended"
+            )
+        number = int(earlier[-1].stem.removeprefix("lease-")) + 1 if earlier else 1
+        mine = aside.with_name(f"lease-{number:08d}.json")
+        if not link_exclusively(aside, mine):
+            continue
+        # A job that had stood still since it looked may link a number that is long past.
+        *earlier, last = _leases(aside.parent) or [aside]
+        if last == mine:
+            for path in earlier:
+                path.unlink(missing_ok=True)
+            return mine
+        mine.unlink(missing_ok=True)
+
+
+def _is_alive(path: Path, now: float) -> bool:
+    holder = read_holder(path)  # opens the file, which makes a network file system ask for its time again
     try:
-        beat = path.stat().st_mtime
+        age = now - path.stat().st_mtime
     except FileNotFoundError:
         return False
-    if clock is not None:
-        os.utime(clock)
-        age = clock.stat().st_mtime - beat
-    else:
-        age = time.time() - beat
     if holder is not None and holder.host == socket.gethostname() and not _process_exists(holder.pid):
         return False
     return age < DEAD_AFTER_S

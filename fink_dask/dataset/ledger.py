@@ -8,20 +8,21 @@
       markers/<range>.json        a committed range: the only commit point
       staging/<range>-<attempt>/  what is not yet the dataset
       quarantine/<file>.parquet   records that can't be decoded
-      lease.json                  the job that works on it
+      lease-<number>.json         the job that works on it
 """
 
 from __future__ import annotations
 
-import os
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fink_dask.avro.schema import AvroSchema, parse_schema
 from fink_dask.dataset.documents import seal, unseal
-from fink_dask.dataset.durable import link_exclusively, make_directory, write_file
+from fink_dask.dataset.durable import make_directory, publish_file, sync_directory
 from fink_dask.dataset.records import Identity, Marker, Plan
 from fink_dask.errors import LedgerError, StorageError
 from fink_dask.kafka.offsets import Range
@@ -75,6 +76,9 @@ class Ledger:
         try:
             for directory in (self.outdir, self.plans_path, self.markers_path, self.staging_path):
                 make_directory(directory)
+            # A job that was killed in here may have made directories that are not on the disk yet.
+            sync_directory(self.path)
+            sync_directory(self.path.parent)
             if self.outdir.stat().st_dev != self.path.stat().st_dev:
                 raise StorageError(
                     f"{self.outdir} and its ledger {self.path} are on two file systems; "
@@ -101,7 +105,7 @@ class Ledger:
         """
         if not self.plans_path.is_dir():
             return []
-        plans = [Plan.from_json(unseal("plan", path)) for path in sorted(self.plans_path.glob("*.json"))]
+        plans = [Plan.from_json(_read("plan", path)) for path in sorted(self.plans_path.glob("*.json"))]
         if [plan.generation for plan in plans] != list(range(1, len(plans) + 1)):
             raise LedgerError(f"{self.plans_path} lacks a generation of the plan")
         reached: dict[int, int] = {}
@@ -119,9 +123,8 @@ class Ledger:
         LedgerError
             If another job has written this generation.
         """
-        schema_path = self._schema_path(plan.identity)
-        if not schema_path.exists():
-            self._publish(schema_path, schema.text.encode())
+        # Also where it is there already: only then is its name known to be on the disk before the plan's.
+        self._publish(self._schema_path(plan.identity), schema.text.encode())
         if not self._publish(self.plans_path / f"{plan.generation:08d}.json", seal("plan", plan.to_json())):
             raise LedgerError(f"another transfer has just planned into {self.outdir}")
 
@@ -156,7 +159,7 @@ class Ledger:
         """
         path = self.marker_path(range_)
         try:
-            marker = Marker.from_json(unseal("marker", path))
+            marker = Marker.from_json(_read("marker", path))
         except FileNotFoundError:
             return None
         if marker.range != range_:
@@ -184,16 +187,10 @@ class Ledger:
         return self.path / f"schema-{identity.schema_sha256[:16]}.avsc"
 
     def _publish(self, path: Path, content: bytes) -> bool:
-        """Write a file that appears whole or not at all; False where there is one already."""
-        aside = path.with_name(f".{path.name}.{os.getpid()}")
-        aside.unlink(missing_ok=True)
         try:
-            write_file(aside, content)
-            return link_exclusively(aside, path)
+            return publish_file(path.with_name(f".{path.name}.{uuid.uuid4().hex}"), path, content)
         except OSError as error:
             raise storage_error(error, path) from error
-        finally:
-            aside.unlink(missing_ok=True)
 
 
 def check_outdir(ledger: Ledger) -> None:
@@ -212,6 +209,15 @@ def check_outdir(ledger: Ledger) -> None:
             f"{ledger.outdir} is not empty and has no ledger {ledger.path}: choose another --outdir, "
             "so that what is there is not mixed with the new dataset"
         )
+
+
+def _read(kind: str, path: Path) -> dict[str, Any]:
+    try:
+        return unseal(kind, path)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise storage_error(error, path) from error
 
 
 def storage_error(error: OSError, path: Path) -> StorageError:

@@ -18,6 +18,7 @@ from fink_dask.errors import SettingsError
 
 #: Where rows without a usable partition key go; the name is Hive's, and every reader takes it for null.
 NULL_KEY = "__HIVE_DEFAULT_PARTITION__"
+_QUOTED_NULL_KEY = "%5F" + NULL_KEY[1:]
 #: File systems allow 255 bytes a name; ``column=`` and what readers append must fit as well.
 MAX_KEY_LENGTH = 180
 
@@ -115,12 +116,12 @@ class Partitioning:
         starts = np.searchsorted(codes[order], np.arange(len(names) + 1))
         for code, name in enumerate(names):
             of_key = order[starts[code] : starts[code + 1]]
-            if max(len(level) for level in name.split("/")) > MAX_KEY_LENGTH:
-                reason = f"its partition key is longer than {MAX_KEY_LENGTH} characters: {name[:40]}..."
-                refused += [(int(row), reason) for row in of_key]
-            else:
+            reason = next(filter(None, map(_why_refused, name.split("/"))), None)
+            if reason is None:
                 rows.append((name, of_key))
-        return Split(rows, refused)
+            else:
+                refused += [(int(row), reason) for row in of_key]
+        return Split(rows, sorted(refused))
 
 
 def resolve_partitioning(names: tuple[str, ...], survey: str | None, schema: pa.Schema) -> Partitioning:
@@ -152,7 +153,10 @@ def resolve_partitioning(names: tuple[str, ...], survey: str | None, schema: pa.
                 )
             if not _is_scalar(kind):
                 raise SettingsError(f"--partitionby {name}: a {kind} can't be part of a directory's name")
-            sources.append(PartitionSource(name, (name.replace(".", "_"),)))
+            column = name.replace(".", "_")
+            if len(column) > MAX_KEY_LENGTH // 2:
+                raise SettingsError(f"--partitionby {name[:40]}...: too long for a directory's name")
+            sources.append(PartitionSource(name, (column,)))
     columns = [column for source in sources for column in source.columns]
     for column in columns:
         nested = any("." in source.path and column in source.columns for source in sources if source.scale is None)
@@ -203,12 +207,13 @@ def hive_level(column: str, value: str | None) -> str:
     """Name the directory of one partition column, encoded as Hive and pyarrow do.
 
     Null and the empty string go to `NULL_KEY`, as in Spark; everything but ASCII letters, digits and ``_.-~`` is
-    percent-encoded, so that no value can leave its directory, and macOS normalises nothing.
+    percent-encoded, so that no value can leave its directory, and macOS normalises nothing. Where `NULL_KEY` itself is
+    the value it is encoded as well, but readers decode before they look for null: `Partitioning.split` refuses it.
     """
     if value is None or value == "":
         return f"{quote(column, safe='')}={NULL_KEY}"
     if value == NULL_KEY:
-        return f"{quote(column, safe='')}=%5F{value[1:]}"
+        return f"{quote(column, safe='')}={_QUOTED_NULL_KEY}"
     return f"{quote(column, safe='')}={quote(value, safe='')}"
 
 
@@ -247,13 +252,30 @@ def _number_and_name(source: PartitionSource, batch: pa.RecordBatch) -> tuple[Da
         return codes.astype(np.int64), [_date_levels(int(day)) for day in days]
     if pa.types.is_floating(values.type):
         values = pc.if_else(pc.is_nan(values), pa.scalar(None, values.type), values)
+    if pa.types.is_date(values.type):
+        # Avro's dates reach millions of years further than any reader's.
+        values = pc.if_else(_is_date_of_four_digits(values), values, pa.scalar(None, values.type))
     encoded = values.dictionary_encode(null_encoding="encode")
     names = [hive_level(source.columns[0], _text(value)) for value in encoded.dictionary.to_pylist()]
     codes = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
     # Two values can share a directory: null and the empty string.
-    unique = sorted(set(names))
-    positions = np.array([unique.index(name) for name in names], dtype=np.int64)
-    return positions[codes] if names else codes, unique
+    unique = {name: position for position, name in enumerate(sorted(set(names)))}
+    positions = np.array([unique[name] for name in names], dtype=np.int64)
+    return positions[codes] if names else codes, list(unique)
+
+
+def _is_date_of_four_digits(values: pa.Array) -> pa.Array:
+    days = values.cast(pa.int32())
+    return pc.and_(pc.greater_equal(days, _FIRST_DAY), pc.less_equal(days, _LAST_DAY))
+
+
+def _why_refused(level: str) -> str | None:
+    """Say why there can be no such directory, or None."""
+    if len(level) > MAX_KEY_LENGTH:
+        return f"its partition key is longer than {MAX_KEY_LENGTH} characters: {level[:60]}..."
+    if level.endswith(f"={_QUOTED_NULL_KEY}"):
+        return f"its partition key is {NULL_KEY}, which every reader takes for null"
+    return None
 
 
 def _column(batch: pa.RecordBatch, path: str) -> pa.Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import PurePosixPath
@@ -9,7 +10,13 @@ from typing import Any
 
 from fink_dask.dataset.documents import checksum
 from fink_dask.errors import LedgerError
-from fink_dask.kafka.offsets import Interval, Range, total
+from fink_dask.kafka.offsets import Interval, Range, merge, total
+
+
+#: An attempt's name becomes that of a directory, which is removed in the end.
+_ATTEMPT = re.compile(r"[0-9a-f]{1,32}")
+#: What reading JSON of other types than expected ends in; an infinite number overflows.
+_MISREAD = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
 
 
 @dataclass(frozen=True)
@@ -92,7 +99,7 @@ class Plan:
                 ranges=tuple(Range(*map(int, numbers)) for numbers in content["ranges"]),
                 estimated_bytes=int(content["estimated_bytes"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except _MISREAD as error:
             raise LedgerError(f"the ledger's plan can't be read: {error}") from error
 
 
@@ -123,6 +130,8 @@ class DataFile:
             parts = PurePosixPath(name).parts
             if not parts or PurePosixPath(name).is_absolute() or ".." in parts or "\0" in name:
                 raise LedgerError(f"a marker names a file outside the dataset: {name[:80]!r}")
+        if self.rows < 0 or self.size < 0:
+            raise LedgerError(f"a marker gives {self.path[:80]!r} a negative size")
 
 
 @dataclass(frozen=True)
@@ -157,7 +166,7 @@ class Marker:
     Raises
     ------
     LedgerError
-        If the five do not add up to the range.
+        If the five do not add up to the range, or contradict each other.
     """
 
     plan_id: str
@@ -173,11 +182,20 @@ class Marker:
     holes: tuple[Interval, ...] = ()
 
     def __post_init__(self) -> None:
-        accounted = self.rows + self.quarantined + self.filtered + total(self.lost) + total(self.holes)
-        if accounted != len(self.range) or sum(file.rows for file in self.files) != self.rows:
-            raise LedgerError(
-                f"the marker of range {self.range.name} accounts for {accounted} of {len(self.range)} offsets"
-            )
+        what = f"the marker of range {self.range.name}"
+        if not _ATTEMPT.fullmatch(self.attempt):
+            raise LedgerError(f"{what} names no attempt: {self.attempt[:80]!r}")
+        absent = (*self.lost, *self.holes)
+        accounted = self.rows + self.quarantined + self.filtered + total(absent)
+        if accounted != len(self.range) or min(self.rows, self.quarantined, self.filtered, self.raw_bytes) < 0:
+            raise LedgerError(f"{what} accounts for {accounted} of {len(self.range)} offsets")
+        inside = all(self.range.start <= start < end <= self.range.end for start, end in absent)
+        if not inside or total(merge(absent)) != total(absent):
+            raise LedgerError(f"{what} holds intervals that overlap, or are not of the range")
+        if sum(file.rows for file in self.files) != self.rows:
+            raise LedgerError(f"{what} names files of other than its {self.rows} rows")
+        if self.quarantined != (self.quarantine.rows if self.quarantine is not None else 0):
+            raise LedgerError(f"{what} names a quarantine file of other than its {self.quarantined} records")
 
     def to_json(self) -> dict[str, Any]:
         """Return the marker as JSON holds it."""
@@ -202,5 +220,5 @@ class Marker:
             for name in ("lost", "holes"):
                 values[name] = tuple((int(start), int(end)) for start, end in values[name])
             return cls(**values)
-        except (KeyError, TypeError, ValueError) as error:
+        except _MISREAD as error:
             raise LedgerError(f"a marker can't be read: {error}") from error

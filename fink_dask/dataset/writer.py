@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +21,8 @@ from fink_dask.kafka.topics import topic_hash
 
 #: Each key of a range is a file; more of them is a column that should not be a directory.
 MAX_KEYS = 1000
+#: Files that a process may have open, for a few ranges of that many keys; macOS allows 10,240 at most.
+_OPEN_FILES = 10_000
 
 #: Added to every alert, so that the dataset proves itself even without its ledger.
 KAFKA_FIELDS = (
@@ -74,14 +77,25 @@ class _Target:
     rows: int = 0
     waiting: list[pa.RecordBatch] = field(default_factory=list)
     waiting_bytes: int = 0
+    sink: pa.NativeFile | None = None
     writer: pq.ParquetWriter | None = None
+
+    def close(self) -> None:
+        """Write the footer and close the file, the file also where the footer can't be written."""
+        writer, sink, self.writer, self.sink = self.writer, self.sink, None, None
+        try:
+            if writer is not None:
+                writer.close()
+        finally:
+            if sink is not None:
+                sink.close()
 
 
 class StagedWriter:
     """Writes the files of one attempt; a context manager that closes them.
 
-    Row groups end where the rows held back reach `buffer_bytes`, which depends on the rows alone: two attempts at a
-    range write identical files.
+    Row groups end where the rows held back reach `buffer_bytes`, which depends on the rows and their batches alone: two
+    attempts at a range write identical files.
 
     Parameters
     ----------
@@ -115,9 +129,11 @@ class StagedWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        # Only an attempt that failed has files open here. They are removed with its staging directory, so that it does
+        # not matter what closing them says, for instance that the disk is still full.
         for target in self._targets.values():
-            if target.writer is not None:
-                target.writer.close()
+            with suppress(OSError, pa.ArrowException):
+                target.close()
 
     def write(self, directory: str, batch: pa.RecordBatch) -> None:
         """Add rows to the file of a directory.
@@ -151,9 +167,7 @@ class StagedWriter:
         files = []
         for target in self._targets.values():
             self._flush(target)
-            if target.writer is not None:
-                target.writer.close()
-                target.writer = None
+            target.close()
             files.append(self._attempt.stage(target.path, target.final, target.rows))
         return tuple(files)
 
@@ -168,8 +182,9 @@ class StagedWriter:
         if not target.waiting:
             return
         if target.writer is None:
-            _allow_open_files(len(self._targets))
-            target.writer = pq.ParquetWriter(target.path, self._schema, **self._options)
+            _allow_open_files()
+            target.sink = pa.OSFile(str(target.path), "wb")
+            target.writer = pq.ParquetWriter(target.sink, self._schema, **self._options)
             target.writer.add_key_value_metadata(self._origin.footer())
         table = pa.Table.from_batches(target.waiting, schema=self._schema)
         target.writer.write_table(table, row_group_size=max(table.num_rows, 1))
@@ -199,11 +214,9 @@ def write_options(schema: pa.Schema) -> dict[str, object]:
     }
 
 
-def _allow_open_files(count: int) -> None:
-    """Raise this process's own limit of open files where a range has more keys than that (macOS starts at 256)."""
+def _allow_open_files() -> None:
+    """Raise this process's own limit of open files, which starts at 256 on macOS: its threads write ranges at once."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = count + 256
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(
-            resource.RLIMIT_NOFILE, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard)
-        )
+    allowed = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from confluent_kafka import (
     Consumer,
     ConsumerGroupTopicPartitions,
-    IsolationLevel,
     KafkaError,
     KafkaException,
     Message,
@@ -19,7 +19,7 @@ from confluent_kafka import (
     TopicCollection,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka.admin import AdminClient
 
 from fink_dask.config import KafkaSettings
 from fink_dask.errors import BrokerError, BrokerUnavailableError
@@ -29,21 +29,25 @@ __all__ = [
     "Consumer",
     "ConsumerGroupTopicPartitions",
     "Errors",
-    "IsolationLevel",
     "KafkaError",
     "KafkaException",
     "Message",
-    "OffsetSpec",
     "Producer",
     "TopicCollection",
     "TopicPartition",
     "ask",
+    "ask_admin",
     "broker_error",
+    "is_passing",
+    "one_line",
     "open_consumer",
 ]
 
 log = logging.getLogger(__name__)
 _librdkafka_log = logging.getLogger("fink_dask.kafka.librdkafka")
+# librdkafka calls every reconnection that it survives an error; nobody reads them who has not set a level here.
+if _librdkafka_log.level == logging.NOTSET:
+    _librdkafka_log.setLevel(logging.CRITICAL + 1)
 
 Answer = TypeVar("Answer")
 
@@ -56,6 +60,33 @@ _FATAL = {
     KafkaError.GROUP_AUTHORIZATION_FAILED: "these credentials may not use the consumer group",
     KafkaError.CLUSTER_AUTHORIZATION_FAILED: "these credentials may not do this",
 }
+
+#: The same request may succeed a little later.
+_PASSING = frozenset(
+    {
+        KafkaError._ALL_BROKERS_DOWN,
+        KafkaError._RESOLVE,
+        KafkaError._TIMED_OUT,
+        KafkaError._TIMED_OUT_QUEUE,
+        KafkaError._TRANSPORT,
+        KafkaError._UNKNOWN_BROKER,
+        KafkaError._WAIT_CACHE,
+        KafkaError._WAIT_COORD,
+        KafkaError.BROKER_NOT_AVAILABLE,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.FENCED_LEADER_EPOCH,
+        KafkaError.KAFKA_STORAGE_ERROR,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.NETWORK_EXCEPTION,
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.OFFSET_NOT_AVAILABLE,
+        KafkaError.REPLICA_NOT_AVAILABLE,
+        KafkaError.REQUEST_TIMED_OUT,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
+    }
+)
 
 
 class Errors:
@@ -92,9 +123,7 @@ def open_consumer(settings: KafkaSettings, **options: Any) -> Iterator[tuple[Con
         The consumer, and what librdkafka says of its connections.
     """
     errors = Errors()
-    config = {
-        "bootstrap.servers": settings.bootstrap_servers,
-        "client.id": "fink-dask",
+    config = _client_config(settings, errors) | {
         # librdkafka wants a name even of those who assign by hand; no group of this name is joined.
         "group.id": "fink-dask",
         "enable.auto.commit": False,
@@ -108,9 +137,6 @@ def open_consumer(settings: KafkaSettings, **options: Any) -> Iterator[tuple[Con
         "fetch.wait.max.ms": 10,
         "queued.max.messages.kbytes": 32 * 1024,
         "fetch.queue.backoff.ms": 20,
-        "reconnect.backoff.max.ms": 2000,
-        "error_cb": errors,
-        "logger": _librdkafka_log,
         **{name.replace("_", "."): value for name, value in options.items()},
     }
     try:
@@ -147,43 +173,57 @@ def ask(
         If there is no answer in time.
     """
     deadline = time.monotonic() + settings.request_timeout_s
+    patience = 1.0
     while True:
         try:
-            # Short calls, because Python sees no signal while librdkafka waits.
-            return question(max(0.1, min(1.0, deadline - time.monotonic())))
+            # Python sees no signal while librdkafka waits, so it asks in short calls; they grow for a slow broker.
+            return question(max(0.1, min(patience, deadline - time.monotonic())))
         except KafkaException as exception:
-            error: KafkaError = exception.args[0]
             consumer.poll(0)  # serves the error callback
-            if errors.fatal is not None:
-                raise broker_error(errors.fatal, topic) from exception
+            error = errors.fatal or exception.args[0]
             if not is_passing(error):
                 raise broker_error(error, topic) from exception
             if time.monotonic() >= deadline:
-                reason = errors.last.str() if errors.last is not None else error.str()
-                raise BrokerUnavailableError(
-                    f"no answer from Kafka at {settings.bootstrap_servers} in {settings.request_timeout_s:g} s: "
-                    f"{one_line(reason)}",
-                    topic,
-                ) from exception
+                raise _no_answer(settings, errors.last or error, topic) from exception
+            patience *= 2
+
+
+def ask_admin(
+    question: Callable[[AdminClient], Future[Answer]], settings: KafkaSettings, topic: str | None = None
+) -> Answer:
+    """Ask what only an admin client may, and wait for the answer where a signal is seen at once.
+
+    Parameters
+    ----------
+    question : callable
+        Takes the client and returns a future that is bounded by `request_timeout`.
+    settings : KafkaSettings
+        How to reach Kafka.
+    topic : str, optional
+        What the question is about, for the error.
+
+    Raises
+    ------
+    BrokerError
+        If the answer is no.
+    BrokerUnavailableError
+        If there is no answer in time.
+    """
+    errors = Errors()
+    admin = AdminClient(_client_config(settings, errors))  # in a variable: a collected client answers nothing
+    try:
+        return question(admin).result()
+    except KafkaException as exception:
+        admin.poll(0)
+        error = errors.fatal or exception.args[0]
+        if is_passing(error):
+            raise _no_answer(settings, errors.last or error, topic) from exception
+        raise broker_error(error, topic) from exception
 
 
 def is_passing(error: KafkaError) -> bool:
     """Tell whether the same request may succeed a little later."""
-    return bool(error.retriable()) or error.code() in {
-        KafkaError._TRANSPORT,
-        KafkaError._TIMED_OUT,
-        KafkaError._ALL_BROKERS_DOWN,
-        KafkaError._RESOLVE,
-        KafkaError._WAIT_COORD,
-        KafkaError._UNKNOWN_BROKER,
-        KafkaError._TIMED_OUT_QUEUE,
-        KafkaError.LEADER_NOT_AVAILABLE,
-        KafkaError.NOT_LEADER_FOR_PARTITION,
-        KafkaError.NOT_COORDINATOR,
-        KafkaError.COORDINATOR_NOT_AVAILABLE,
-        KafkaError.BROKER_NOT_AVAILABLE,
-        KafkaError.REQUEST_TIMED_OUT,
-    }
+    return bool(error.retriable()) or error.code() in _PASSING
 
 
 def broker_error(
@@ -199,3 +239,22 @@ def broker_error(
 def one_line(text: str) -> str:
     """Fold white space and bound the length of a text from outside."""
     return " ".join(text.split())[:300]
+
+
+def _client_config(settings: KafkaSettings, errors: Errors) -> dict[str, Any]:
+    """Return what every client is made with."""
+    return {
+        "bootstrap.servers": settings.bootstrap_servers,
+        "client.id": "fink-dask",
+        "reconnect.backoff.max.ms": 2000,
+        # A connection that is silent for so long is made anew: a cut network tells neither side.
+        "socket.timeout.ms": 20_000,
+        "socket.keepalive.enable": True,
+        "error_cb": errors,
+        "logger": _librdkafka_log,
+    }
+
+
+def _no_answer(settings: KafkaSettings, reason: KafkaError, topic: str | None) -> BrokerUnavailableError:
+    where = f"{settings.bootstrap_servers} in {settings.request_timeout_s:g} s"
+    return BrokerUnavailableError(f"no answer from Kafka at {where}: {one_line(reason.str())}", topic)

@@ -13,13 +13,14 @@ from fink_dask.kafka.client import (
     Consumer,
     Errors,
     KafkaError,
+    KafkaException,
     Message,
     TopicPartition,
-    ask,
     broker_error,
     is_passing,
     one_line,
 )
+from fink_dask.kafka.identity import UNKNOWN_ID, ask_topic_id
 from fink_dask.kafka.offsets import Interval, Range
 from fink_dask.kafka.records import RawBatch
 
@@ -27,8 +28,14 @@ log = logging.getLogger(__name__)
 
 #: How long librdkafka may hold the thread before `should_stop` is asked again, in seconds.
 _POLL_S = 0.2
-#: Records taken from librdkafka at once: enough to make the call cheap, few enough to bound its memory.
+#: Records taken from librdkafka at once: enough to make the call cheap, and no more bytes than it has queued anyway.
 _POLL_RECORDS = 1000
+_POLL_BYTES = 8 * 2**20
+#: After so much silence the broker is asked what the partition holds, in seconds; two like answers are a proof.
+_LOOK_S = 2.0
+
+_OFF_THE_LOG = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}
+_NO_TOPIC = {KafkaError._UNKNOWN_PARTITION, KafkaError._UNKNOWN_TOPIC, KafkaError.UNKNOWN_TOPIC_OR_PART}
 
 
 @dataclass
@@ -67,6 +74,9 @@ class RangeReader:
         What to read.
     should_stop : callable
         Asked several times a second; True ends the reading.
+    topic_id : str, optional
+        The topic's id in the plan. librdkafka reads on where a topic was deleted and made again with as many records,
+        and delivers the other topic's; with an id, the reading fails at its end when the topic is another one.
 
     Attributes
     ----------
@@ -86,6 +96,7 @@ class RangeReader:
         topic: str,
         range_: Range,
         should_stop: Callable[[], bool],
+        topic_id: str = UNKNOWN_ID,
     ) -> None:
         self._consumer = consumer
         self._errors = errors
@@ -93,10 +104,12 @@ class RangeReader:
         self._topic = topic
         self._range = range_
         self._should_stop = should_stop
+        self._topic_id = topic_id
         self.position = range_.start
         self.holes: list[Interval] = []
         self.lost: list[Interval] = []
-        self._ended_at: int | None = None
+        self._is_off_the_log = False
+        self._suspicion: str | None = None
 
     def batches(self, batchsize: int, batch_bytes: int) -> Iterator[RawBatch]:
         """Yield the records in offset order.
@@ -109,7 +122,7 @@ class RangeReader:
         batchsize : int
             The most records of a batch.
         batch_bytes : int
-            The most bytes of a batch's values, unless a single record is larger.
+            The most bytes of a batch's values and keys, unless a single record is larger.
 
         Raises
         ------
@@ -121,8 +134,7 @@ class RangeReader:
             If `should_stop` said so.
         """
         pending = _Pending()
-        for message in self._messages():
-            size = len(message.value() or b"")
+        for message, size in self._messages():
             if pending.offsets and (len(pending.offsets) >= batchsize or pending.size + size > batch_bytes):
                 yield pending.batch()
                 pending = _Pending()
@@ -130,32 +142,48 @@ class RangeReader:
         if pending.offsets:
             yield pending.batch()
 
-    def _messages(self) -> Iterator[Message]:
-        """Yield each record of the range once; return when the next offset to read is the range's end."""
+    def _messages(self) -> Iterator[tuple[Message, int]]:
+        """Yield each record of the range once, with its size; return when the next offset is the range's end."""
         end = self._range.end
         self._assign()
-        heard = time.monotonic()
+        heard = looked = time.monotonic()
+        looked_at = -1
+        wanted = _POLL_RECORDS // 10  # until their size is known
         while self.position < end:
             if self._should_stop():
                 raise InterruptedTransferError("stopped", self._topic, self._range.partition, self.position)
-            wanted = min(_POLL_RECORDS, end - self.position)
-            before = self.position
-            for message in self._consumer.consume(num_messages=wanted, timeout=_POLL_S):
+            before, count, size = self.position, 0, 0
+            for message in self._consumer.consume(num_messages=min(wanted, end - before), timeout=_POLL_S):
                 if message.error() is not None:
-                    self._on_event(message)
+                    self._on_event(message.error(), message.offset())
                 elif self._advance(message.offset()):
-                    yield message
+                    bytes_ = len(message.value() or b"") + len(message.key() or b"")
+                    count += 1
+                    size += bytes_
+                    yield message, bytes_
                 if self.position >= end:
                     break
+            if count:
+                wanted = max(1, min(_POLL_RECORDS, _POLL_BYTES * count // max(1, size)))
+            # What it takes to use the records is no silence of Kafka's: the clock is read after they are used.
+            now = time.monotonic()
+            if self.position == before and (
+                now - looked > _LOOK_S or (self._is_off_the_log and looked_at != self.position)
+            ):
+                looked_at = self.position
+                self._look()
+                looked = time.monotonic()
             if self.position > before:
-                # Whoever takes the records may be slow; that is no silence of Kafka's.
-                heard = time.monotonic()
-            elif time.monotonic() - heard > self._settings.stall_timeout_s:
-                raise self._stalled()
+                heard = looked = time.monotonic()
+                self._suspicion = self._errors.fatal = None
+            else:
+                self._check_silence(now - heard)
         self._consumer.unassign()
+        self._check_topic_id()
 
     def _assign(self) -> None:
         self._consumer.assign([TopicPartition(self._topic, self._range.partition, self.position)])
+        self._is_off_the_log = False
 
     def _advance(self, offset: int) -> bool:
         """Move past a record; False for one that is not of this range or was seen before."""
@@ -171,58 +199,77 @@ class RangeReader:
         """Note that nothing was delivered before `offset`: Kafka has a hole there."""
         reached = min(offset, self._range.end)
         if reached > self.position:
-            self.holes.append((self.position, reached))
+            if self.holes and self.holes[-1][1] == self.position:
+                self.holes[-1] = (self.holes[-1][0], reached)
+            else:
+                self.holes.append((self.position, reached))
             self.position = reached
 
-    def _on_event(self, message: Message) -> None:
-        error: KafkaError = message.error()
+    def _on_event(self, error: KafkaError, offset: int) -> None:
         code = error.code()
         if code == KafkaError._PARTITION_EOF:
-            # An end before the range's is seen while a new leader catches up, or because the topic was truncated.
-            self._ended_at = message.offset()
-            self._skip_to(message.offset())
-        elif code in {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}:
-            self._on_out_of_range()
-        elif is_passing(error):
+            # The event says it; position() is one too far after it, from librdkafka 2.2 to 2.12:
+            # https://github.com/confluentinc/librdkafka/issues/4844
+            self._skip_to(offset)
+        elif code in _OFF_THE_LOG:
+            self._is_off_the_log = True
+        elif code == KafkaError._LOG_TRUNCATION:
+            raise self._failed("the partition was truncated (an unclean change of its leader): plan it anew")
+        elif is_passing(error) or code in _NO_TOPIC:  # a topic that is gone is looked for before it is believed
             log.info("%s[%d]: %s", self._topic, self._range.partition, error.str())
         else:
             raise broker_error(error, self._topic, self._range.partition, self.position)
 
-    def _on_out_of_range(self) -> None:
-        """Find out which side the position fell off: retention took the head, or the topic is not what it was."""
+    def _look(self) -> None:
+        """Ask once what the partition holds: retention may have taken its head, or the topic is not what it was."""
         where = TopicPartition(self._topic, self._range.partition)
-        low, high = ask(
-            lambda timeout: self._consumer.get_watermark_offsets(where, timeout=timeout, cached=False) or (0, 0),
-            self._consumer,
-            self._errors,
-            self._settings,
-            self._topic,
-        )
-        if low <= self.position:
-            raise self._shrunk(high)
-        gone = min(low, self._range.end)
-        self.lost.append((self.position, gone))
+        try:
+            low, stable = self._consumer.get_watermark_offsets(where, timeout=_POLL_S * 2, cached=False)
+        except KafkaException as exception:
+            if exception.args[0].code() in _NO_TOPIC:
+                self._suspect("the topic or the partition is no longer there")
+            return
+        if low > self.position:
+            self._lose_until(min(low, self._range.end))
+        elif stable < self._range.end:
+            # The plan ends where this offset once was, and it never goes back.
+            self._suspect(f"the partition ends at {stable}, before what was planned: truncated, or made anew")
+        else:
+            self._suspicion = None
+            if self._is_off_the_log:  # librdkafka has stopped to fetch
+                self._assign()
+
+    def _suspect(self, finding: str) -> None:
+        """Fail when it is the second time: a broker that has just started may not know its topics yet."""
+        if finding == self._suspicion:
+            raise self._failed(finding)
+        self._suspicion = finding
+
+    def _lose_until(self, offset: int) -> None:
+        self.lost.append((self.position, offset))
         log.warning(
-            "%s[%d]: retention removed offsets %d to %d", self._topic, self._range.partition, self.position, gone - 1
+            "%s[%d]: retention removed offsets %d to %d", self._topic, self._range.partition, self.position, offset - 1
         )
-        self.position = gone
+        self.position = offset
         self._assign()
 
-    def _shrunk(self, high: int) -> BrokerError:
-        return BrokerError(
-            f"the partition ends at {high}, before what was planned: the topic was truncated or made anew",
-            self._topic,
-            self._range.partition,
-            self.position,
-        )
+    def _check_silence(self, silence_s: float) -> None:
+        """Fail after too much silence, and earlier where the broker has said that it is final."""
+        if self._errors.fatal is not None and silence_s > self._settings.request_timeout_s:
+            raise broker_error(self._errors.fatal, self._topic, self._range.partition, self.position)
+        if silence_s > self._settings.stall_timeout_s:
+            reason = one_line(self._errors.last.str()) if self._errors.last is not None else "no error was reported"
+            raise BrokerUnavailableError(
+                f"no record came for {self._settings.stall_timeout_s:g} s ({reason})",
+                self._topic,
+                self._range.partition,
+                self.position,
+            )
 
-    def _stalled(self) -> BrokerError:
-        if self._ended_at == self.position:
-            return self._shrunk(self._ended_at)
-        reason = one_line(self._errors.last.str()) if self._errors.last is not None else "no error was reported"
-        return BrokerUnavailableError(
-            f"no record came for {self._settings.stall_timeout_s:g} s ({reason})",
-            self._topic,
-            self._range.partition,
-            self.position,
-        )
+    def _check_topic_id(self) -> None:
+        """Make sure at the end that it was one topic all the time: an id never comes back."""
+        if self._topic_id != UNKNOWN_ID and ask_topic_id(self._settings, self._topic) != self._topic_id:
+            raise self._failed("the topic was deleted and made again while it was read")
+
+    def _failed(self, message: str) -> BrokerError:
+        return BrokerError(message, self._topic, self._range.partition, self.position)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,13 +44,14 @@ def find_credentials(survey: str | None, home: Path | None = None) -> Credential
     SettingsError
         If a file can't be read, is not YAML, or is of another form.
     """
-    folder = (home or Path.home()) / ".finkclient"
+    folder = home or Path(os.path.expanduser("~"))  # noqa: PTH111 - Path.home() raises where there is none
+    folder /= ".finkclient"
     names = [f"{survey}_credentials.yml"] if survey else ["ztf_credentials.yml", "lsst_credentials.yml"]
-    found = [folder / name for name in names if (folder / name).is_file()]
+    found = [folder / name for name in names if _exists(folder / name)]
     if len(found) == 1:
         return read_credentials(found[0])
     old = folder / "credentials.yml"
-    return read_credentials(old) if old.is_file() else None
+    return read_credentials(old) if _exists(old) else None
 
 
 def read_credentials(path: Path) -> Credentials:
@@ -63,14 +65,15 @@ def read_credentials(path: Path) -> Credentials:
     try:
         with path.open("rb") as file:
             text = file.read(_MAX_BYTES + 1)
-        if len(text) > _MAX_BYTES:
-            raise SettingsError(f"{path} is no credentials file: it is larger than {_MAX_BYTES // 1024} kB")
-        content = yaml.safe_load(text)
     except OSError as error:
         raise SettingsError(f"can't read {path}: {error.strerror}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        # The text of the error can quote the file, and with it a password.
-        raise SettingsError(f"{path} is not valid YAML") from error
+    if len(text) > _MAX_BYTES:
+        raise SettingsError(f"{path} is no credentials file: it is larger than {_MAX_BYTES // 1024} kB")
+    try:
+        content = yaml.safe_load(text)
+    except Exception:  # PyYAML has no one root: a bad number, date or tag raises what it likes
+        # Without its cause, whose text quotes the file, and with it a password.
+        raise SettingsError(f"{path} is not valid YAML") from None
     if not isinstance(content, dict):
         raise SettingsError(f"{path} is no credentials file: it should hold 'servers: HOST:PORT' and the like")
     return Credentials(
@@ -80,15 +83,22 @@ def read_credentials(path: Path) -> Credentials:
     )
 
 
+def _exists(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError as error:
+        raise SettingsError(f"can't read {path}: {error.strerror}") from error
+
+
 def _servers(path: Path, value: object) -> str | None:
-    if isinstance(value, list):
-        return ",".join(filter(None, (_text(path, "servers", item) for item in value))) or None
-    return _text(path, "servers", value)
+    texts = [_text(path, "servers", item) for item in (value if isinstance(value, list) else [value])]
+    servers = [server.strip() for text in texts if text for server in text.split(",")]
+    return ",".join(filter(None, servers)) or None
 
 
 def _text(path: Path, key: str, value: object) -> str | None:
     if value is None or value == "":
         return None
-    if not isinstance(value, str | int):
+    if not isinstance(value, str | int) or isinstance(value, bool):
         raise SettingsError(f"{path}: '{key}' should be text")
     return str(value)

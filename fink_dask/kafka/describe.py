@@ -9,14 +9,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fink_dask.config import KafkaSettings
-from fink_dask.errors import BrokerError, SchemaError
+from fink_dask.errors import BrokerError, BrokerUnavailableError, SchemaError
 from fink_dask.kafka.client import (
-    AdminClient,
     Consumer,
     Errors,
     KafkaError,
-    KafkaException,
-    TopicCollection,
+    Message,
     TopicPartition,
     ask,
     broker_error,
@@ -24,11 +22,16 @@ from fink_dask.kafka.client import (
     one_line,
     open_consumer,
 )
+from fink_dask.kafka.identity import UNKNOWN_ID, ask_topic_id
 from fink_dask.kafka.offsets import Watermarks
 from fink_dask.kafka.topics import schema_topic
 
-#: Stands for a topic's id where the broker can't say it, as librdkafka's mock and brokers before 2.8.
-UNKNOWN_ID = "unknown"
+__all__ = ["UNKNOWN_ID", "Inspector", "SchemaSource", "TopicDescription", "TopicSchema", "open_inspector"]
+
+#: Offsets at the end of a schema topic that are searched for its last copy: after a transaction a marker comes last.
+_TAIL = 10
+#: The partition's end, or its head was removed meanwhile: either way there is nothing to read.
+_OVER = {KafkaError._PARTITION_EOF, KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}
 
 #: Where a writer schema came from.
 SchemaSource = Literal["file", "schema topic", "record key"]
@@ -103,7 +106,7 @@ class Inspector:
         """Ask for the first offset and the last stable offset of a partition, now."""
         where = TopicPartition(topic, partition)
         low, stable = ask(
-            lambda timeout: _answered(self._consumer.get_watermark_offsets(where, timeout=timeout, cached=False)),
+            lambda timeout: self._consumer.get_watermark_offsets(where, timeout=timeout, cached=False),
             self._consumer,
             self._errors,
             self._settings,
@@ -124,19 +127,15 @@ class Inspector:
         keys: set[bytes] = set()
         for partition in self._partitions(name):
             marks = self.watermarks(name, partition)
-            for offset in {marks.low, marks.stable - 1}:
-                if marks.low <= offset < marks.stable:
-                    key = self._key_at(name, partition, offset)
-                    if key is not None:
-                        keys.add(key)
+            keys.update(self._keys(name, partition, marks.low, marks.stable)[:1])
+            keys.update(self._keys(name, partition, max(marks.low, marks.stable - _TAIL), marks.stable, _TAIL)[-1:])
         if len(keys) > 1:
             raise SchemaError(f"{name} holds schemas that differ; choose one with --schema FILE", topic)
         if keys:
             return TopicSchema(keys.pop(), "schema topic")
         for partition, marks in description.watermarks.items():
-            if marks.low < marks.stable:
-                key = self._key_at(topic, partition, marks.low)
-                if key is not None and key.lstrip()[:1] == b"{":
+            for key in self._keys(topic, partition, marks.low, marks.stable):
+                if key.lstrip()[:1] == b"{":
                     return TopicSchema(key, "record key")
         raise SchemaError(
             f"no schema: {name} is absent or empty, and the records' keys hold none; give one with --schema FILE", topic
@@ -147,15 +146,16 @@ class Inspector:
 
         Partitions that yield nothing in time (holes, a slow broker) are absent from the result.
         """
-        wanted = dict.fromkeys(spans, count)
-        sizes: dict[int, list[int]] = {partition: [] for partition in spans}
-        self._consumer.assign([TopicPartition(topic, p, (start + end) // 2) for p, (start, end) in spans.items()])
+        wanted = {partition: count for partition, (start, end) in spans.items() if start < end}
+        sizes: dict[int, list[int]] = {partition: [] for partition in wanted}
+        self._consumer.assign([TopicPartition(topic, p, sum(spans[p]) // 2) for p in wanted])
         deadline = time.monotonic() + self._settings.request_timeout_s / 2
         while wanted and time.monotonic() < deadline:
             for message in self._consumer.consume(num_messages=100, timeout=0.05):
-                partition = message.partition()
-                if message.error() is not None:
-                    wanted.pop(partition, None)
+                partition, error = message.partition(), message.error()
+                if error is not None:
+                    if not is_passing(error):
+                        wanted.pop(partition, None)  # the partition's end, or the offset is gone
                 elif len(sizes[partition]) < count:
                     sizes[partition].append(len(message.value() or b""))
                     if len(sizes[partition]) == count:
@@ -177,37 +177,44 @@ class Inspector:
         return sorted(found.partitions) if found is not None and found.error is None else []
 
     def _topic_id(self, topic: str) -> str:
-        if not self._has_controller:
-            return UNKNOWN_ID  # librdkafka's mock has none, and would let the question time out
-        admin = AdminClient({"bootstrap.servers": self._settings.bootstrap_servers})
-        # The question is answered through a future, so a signal is seen at once.
-        future = admin.describe_topics(TopicCollection([topic]), request_timeout=self._settings.request_timeout_s)
-        try:
-            found = future[topic].result()
-        except KafkaException as exception:
-            if is_passing(exception.args[0]):
-                raise broker_error(exception.args[0], topic) from exception
-            return UNKNOWN_ID
-        return str(found.topic_id) if found.topic_id is not None else UNKNOWN_ID
+        # librdkafka's mock has no controller and no ids, and would let the question time out.
+        return ask_topic_id(self._settings, topic) if self._has_controller else UNKNOWN_ID
 
-    def _key_at(self, topic: str, partition: int, offset: int) -> bytes | None:
-        """Read the key of the first record at or after `offset`, or None at the partition's end."""
-        self._consumer.assign([TopicPartition(topic, partition, offset)])
+    def _keys(self, topic: str, partition: int, start: int, end: int, count: int = 1) -> list[bytes]:
+        """Read the keys of the first `count` records of ``[start, end)``, without those that are empty."""
+        keys: list[bytes] = []
+        for message in self._records(topic, partition, start, end):
+            if message.key():
+                keys.append(message.key())
+            count -= 1
+            if count == 0:
+                break
+        return keys
+
+    def _records(self, topic: str, partition: int, start: int, end: int) -> Iterator[Message]:
+        """Yield the records of ``[start, end)`` up to the partition's end."""
+        if start >= end:
+            return
+        self._consumer.assign([TopicPartition(topic, partition, start)])
         deadline = time.monotonic() + self._settings.request_timeout_s
         try:
             while time.monotonic() < deadline:
                 message = self._consumer.poll(0.2)
                 if message is None:
                     continue
-                if message.error() is None:
-                    key: bytes | None = message.key()
-                    return key
-                if not is_passing(message.error()):
-                    return None  # the partition's end, or the record is gone
+                error = message.error()
+                if error is None and message.offset() < end:
+                    yield message
+                    if message.offset() == end - 1:
+                        return
+                elif error is None or error.code() in _OVER:
+                    return
+                elif not is_passing(error):
+                    raise broker_error(error, topic, partition, start)
         finally:
             self._consumer.unassign()
         reason = self._errors.last.str() if self._errors.last is not None else "no record came"
-        raise BrokerError(f"can't read the schema: {one_line(reason)}", topic, partition, offset)
+        raise BrokerUnavailableError(f"can't read the schema: {one_line(reason)}", topic, partition, start)
 
 
 @contextmanager
@@ -216,9 +223,3 @@ def open_inspector(settings: KafkaSettings) -> Iterator[Inspector]:
     # Questions need single records: small fetches keep them quick (a record larger than this still comes).
     with open_consumer(settings, fetch_message_max_bytes=64 * 1024) as (consumer, errors):
         yield Inspector(settings, consumer, errors)
-
-
-def _answered(watermarks: tuple[int, int] | None) -> tuple[int, int]:
-    if watermarks is None:
-        raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
-    return watermarks

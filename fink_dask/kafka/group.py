@@ -5,8 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from fink_dask.config import KafkaSettings
-from fink_dask.errors import BrokerError
-from fink_dask.kafka.client import KafkaException, TopicPartition, ask, broker_error, open_consumer
+from fink_dask.errors import BrokerError, SettingsError
+from fink_dask.kafka.client import (
+    ConsumerGroupTopicPartitions,
+    KafkaError,
+    TopicPartition,
+    ask_admin,
+    broker_error,
+)
+
+#: How Kafka says that somebody else is at work in the group.
+_IN_USE = {KafkaError.UNKNOWN_MEMBER_ID, KafkaError.NON_EMPTY_GROUP, KafkaError.ILLEGAL_GENERATION}
 
 
 def commit_group_offsets(settings: KafkaSettings, topic: str, group_id: str, offsets: Mapping[int, int]) -> None:
@@ -27,21 +36,23 @@ def commit_group_offsets(settings: KafkaSettings, topic: str, group_id: str, off
     ------
     BrokerError
         If Kafka refuses or does not answer.
+    SettingsError
+        If the group has no name.
     """
+    if not group_id:
+        raise SettingsError("the consumer group has no name")
+    if not offsets:
+        return
     positions = [TopicPartition(topic, partition, offset) for partition, offset in sorted(offsets.items())]
-    with open_consumer(settings, group_id=group_id) as (consumer, errors):
-        # The coordinator is looked up in the background; asked too early, a commit fails at once.
-        ask(
-            lambda timeout: consumer.committed(positions, timeout=timeout),
-            consumer,
-            errors,
-            settings,
-            topic,
-        )
-        try:
-            answers = consumer.commit(offsets=positions, asynchronous=False)
-        except KafkaException as exception:
-            raise broker_error(exception.args[0], topic) from exception
-    refused = [answer for answer in answers if answer.error is not None]
-    if refused:
-        raise BrokerError(refused[0].error.str(), topic, refused[0].partition)
+    answer = ask_admin(
+        lambda admin: admin.alter_consumer_group_offsets(
+            [ConsumerGroupTopicPartitions(group_id, positions)], request_timeout=settings.request_timeout_s
+        )[group_id],
+        settings,
+        topic,
+    )
+    for position in answer.topic_partitions:
+        if position.error is not None:
+            if position.error.code() in _IN_USE:
+                raise BrokerError(f"the consumer group {group_id} is in use; stop its members first", topic)
+            raise broker_error(position.error, topic, position.partition)

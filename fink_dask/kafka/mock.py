@@ -78,5 +78,7 @@ def mock_broker() -> Iterator[MockBroker]:
         brokers = producer.list_topics(timeout=10).brokers.values()
     except KafkaException as exception:
         raise broker_error(exception.args[0]) from exception
-    yield MockBroker(producer, ",".join(f"{broker.host}:{broker.port}" for broker in brokers))
-    producer.flush(5)
+    try:
+        yield MockBroker(producer, ",".join(f"{broker.host}:{broker.port}" for broker in brokers))
+    finally:
+        producer.flush(5)

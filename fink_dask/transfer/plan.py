@@ -109,7 +109,7 @@ def next_plan(
     share = total_bytes / (2 * sizing.nconsumers)
     target = min(sizing.range_bytes, max(share, SMALLEST_RANGE_BYTES))
     ranges: list[Range] = []
-    for partition, (start, end) in spans.items():
+    for partition, (start, end) in sorted(spans.items()):
         most = max(1, int(target / sizing.of(partition)))
         pieces = -(-(end - start) // most)
         ranges += split(partition, start, end, -(-(end - start) // pieces))

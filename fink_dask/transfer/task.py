@@ -16,6 +16,7 @@ from fink_dask.dataset.partitioning import Partitioning
 from fink_dask.dataset.quarantine import QUARANTINE_DIRECTORY, QUARANTINE_SCHEMA, quarantine_rows
 from fink_dask.dataset.records import Identity, Marker
 from fink_dask.dataset.writer import Origin, StagedWriter
+from fink_dask.errors import InterruptedTransferError
 from fink_dask.kafka.client import open_consumer
 from fink_dask.kafka.consume import RangeReader
 from fink_dask.kafka.offsets import Range, total
@@ -178,6 +179,8 @@ def _stage(
                 quarantined += len(bad)
             raw_bytes += batch.raw_bytes
             notify(RangeProgress(range_, attempt.name, reader.position, rows, raw_bytes, quarantined))
+            if should_stop():
+                raise InterruptedTransferError("stopped", topic, range_.partition, reader.position)
         files = data.finish()
         quarantine_files = quarantine.finish()
     return Marker(

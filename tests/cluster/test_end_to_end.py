@@ -55,9 +55,7 @@ class Transferred:
 
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: case.kind.value)
-def transferred(
-    request: pytest.FixtureRequest, kafka: Any, tmp_path_factory: pytest.TempPathFactory
-) -> Transferred:
+def transferred(request: pytest.FixtureRequest, kafka: Any, tmp_path_factory: pytest.TempPathFactory) -> Transferred:
     """Transfer a topic by the command line, and read the directory all the while."""
     case: Case = request.param
     oracle = fill_topic(kafka.bootstrap_servers, case.topic, case.kind, case.count)

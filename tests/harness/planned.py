@@ -1,0 +1,36 @@
+"""A frozen plan, ready for `transfer_range` in a plain loop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from fink_dask.cluster.run import _plan_next
+from fink_dask.config import KafkaSettings, TransferSettings
+from fink_dask.dataset.ledger import Ledger
+from fink_dask.kafka.describe import open_inspector
+from fink_dask.transfer.inspect import inspect_topic
+from fink_dask.transfer.job import Work
+from fink_dask.transfer.task import TaskSettings
+
+
+def plan_topic(bootstrap: str, topic: str, outdir: Path, **settings: Any) -> list[Work]:
+    """Plan everything that a topic holds, as a job does, and return its ranges."""
+    asked = TransferSettings(topic=topic, outdir=outdir, kafka=KafkaSettings(bootstrap), **settings)
+    ledger = Ledger(asked.outdir)
+    with open_inspector(asked.kafka) as inspector:
+        target = inspect_topic(asked, inspector, ledger, fresh=False)
+        assert target is not None
+        ledger.create()
+        plan = _plan_next(asked, target, inspector, ledger, ledger.plans())
+        assert plan is not None
+        ledger.freeze(plan, target.schema)
+    task = TaskSettings(
+        ledger=ledger,
+        kafka=asked.kafka,
+        identity=plan.identity,
+        plan_id=plan.plan_id,
+        partitioning=target.partitioning,
+        batchsize=asked.batchsize,
+    )
+    return [Work(range_, task) for range_ in plan.ranges]
