@@ -11,6 +11,7 @@ from typing import Any
 
 from distributed import Client
 
+import fink_dask
 from fink_dask.config import KafkaSettings
 from fink_dask.dataset.ledger import Ledger
 from fink_dask.errors import FinkDaskError, TransferError
@@ -61,7 +62,7 @@ def check_workers(client: Client, kafka: KafkaSettings, topic: str, ledger: Ledg
         client.wait_for_workers(1, timeout=_WORKERS_S)
     except TimeoutError as error:
         raise TransferError(f"the Dask scheduler {client.scheduler.address} has no workers") from error
-    version = importlib.metadata.version("fink-dask")
+    version = fink_dask.__version__
     # Only the standard library's functions can be sent to a process that may lack this package.
     found = client.run(importlib.metadata.version, "fink-dask", on_error="return")
     found["the scheduler"] = _version_on_scheduler(client)

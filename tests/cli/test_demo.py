@@ -1,0 +1,40 @@
+"""The demo is the ordinary path, and what it prints can be typed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from tests.harness.cli import run_cli
+
+
+def test_the_demo_transfers_verifies_and_shows_lines_that_read_the_dataset(tmp_path: Path) -> None:
+    result = run_cli("demo", "--alerts", "3000", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "complete: 3,000 offsets, 3,000 alerts" in result.stdout
+    assert "year=2026/month=02/day=24" in result.stdout
+    lines = [line.strip() for line in result.stdout.split("Read it:")[1].splitlines() if line.strip()]
+    assert len(lines) == 3
+    read = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert read.returncode == 0, read.stderr
+    assert "objectId" in read.stdout
+    assert len(pd.read_parquet(tmp_path / "fink-dask-demo", dtype_backend="pyarrow")) == 3000
+
+
+def test_a_second_demo_replaces_the_first_and_no_other_dataset(tmp_path: Path) -> None:
+    assert run_cli("demo", "--alerts", "500", cwd=tmp_path).returncode == 0
+    again = run_cli("demo", "--alerts", "400", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert len(pd.read_parquet(tmp_path / "fink-dask-demo")) == 400
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["fink-dask-demo", "fink-dask-demo.fink"]
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "data.txt").write_text("mine")
+    refused = run_cli("demo", "--outdir", "mine", cwd=tmp_path)
+    assert refused.returncode == 1
+    assert "is not empty and has no ledger" in refused.stderr
+    assert (tmp_path / "mine" / "data.txt").read_text() == "mine"

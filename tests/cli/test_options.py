@@ -1,0 +1,171 @@
+"""Options as Fink's users know them, and where a setting comes from."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from fink_dask.demo.alerts import AlertKind, avro_schema
+from tests.harness.cli import PROGRAM, environment, run_cli
+from tests.harness.oracle import assert_exactly_once, fill_topic
+
+TOPIC = "ftransfer_ztf_2026-11-01_5050"
+
+
+@pytest.fixture(scope="module")
+def alerts(kafka: Any) -> Any:
+    return fill_topic(kafka.bootstrap_servers, TOPIC, AlertKind.ZTF_LIGHT, 60, partitions=3)
+
+
+def planned(*options: str, cwd: Path, env: dict[str, str] | None = None) -> dict[str, Any]:
+    """Run a dry run; what it plans tells which settings were used."""
+    result = run_cli("transfer", *options, "--dry-run", "--json", cwd=cwd, env=env)
+    assert result.returncode == 0, result.stderr
+    found: dict[str, Any] = json.loads(result.stdout)
+    return found
+
+
+def test_the_published_command_works_letter_for_letter(kafka: Any, alerts: Any, tmp_path: Path) -> None:
+    command = f"transfer -topic {TOPIC} -outdir D -partitionby time -nconsumers 5 -batchsize 1000"
+    env = {"FINK_DASK_BOOTSTRAP_SERVERS": kafka.bootstrap_servers, "FINK_DASK_DASHBOARD_ADDRESS": "127.0.0.1:0"}
+    result = run_cli(*command.split(), cwd=tmp_path, env=env)
+    assert result.returncode == 0, result.stderr
+    assert_exactly_once(tmp_path / "D", alerts.values)
+    assert "complete" in result.stdout
+    assert "http://127.0.0.1:" in result.stderr
+
+
+def test_one_dash_two_dashes_dashes_and_underscores_are_the_same(kafka: Any, alerts: Any, tmp_path: Path) -> None:
+    servers = kafka.bootstrap_servers
+    spellings = [
+        ["-topic", TOPIC, "-outdir", "o", "-bootstrap-servers", servers, "-limit", "7", "-nconsumers", "-1"],
+        ["--topic", TOPIC, "--outdir", "o", "--bootstrap_servers", servers, "--limit=7", "--nconsumers=-1"],
+        ["--topic", TOPIC, "--outdir=o", "--servers", servers, "-limit=7", "-survey", "ztf", "-dump_schemas"],
+        ["--topic", TOPIC, "--outdir=o", "--servers", servers, "--limit", "7", "--restart_from_beginning", "--verbose"],
+    ]
+    assert [planned(*options, cwd=tmp_path)["offsets"] for options in spellings] == [7, 7, 7, 7]
+    assert not list(tmp_path.iterdir()), "a dry run wrote something"
+
+
+def test_a_flag_goes_before_the_environment_before_the_file_before_the_default(
+    kafka: Any, alerts: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "settings.toml").write_text(
+        f'topic = "{TOPIC}"\nbootstrap-servers = "{kafka.bootstrap_servers}"\nlimit = 5\nbatch-size = 1\n'.replace(
+            "batch-size", "batchsize"
+        )
+    )
+    base = ["-outdir", "o", "--config", "settings.toml"]
+    assert planned(*base, cwd=tmp_path)["offsets"] == 5
+    assert planned(*base, cwd=tmp_path, env={"FINK_DASK_LIMIT": "6"})["offsets"] == 6
+    assert planned(*base, "--limit", "7", cwd=tmp_path, env={"FINK_DASK_LIMIT": "6"})["offsets"] == 7
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("nconsumer = 3\n", "there is no option 'nconsumer'"),
+        ('topic = ["a"]\n', "topic should be a single value"),
+        ("topic = \n", "is not valid TOML"),
+        ('limit = "many"\n', "not a valid integer"),
+    ],
+)
+def test_a_settings_file_with_a_mistake_is_refused(tmp_path: Path, content: str, words: str) -> None:
+    (tmp_path / "settings.toml").write_text(content)
+    options = ["--config", "settings.toml", "-topic", TOPIC, "-outdir", "o", "--servers", "127.0.0.1:1"]
+    result = run_cli("transfer", *options, cwd=tmp_path)
+    assert result.returncode == 2
+    assert words in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["ztf_credentials.yml", "credentials.yml"])
+def test_servers_come_from_the_credentials_that_todays_client_has_written(
+    kafka: Any, alerts: Any, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / ".finkclient").mkdir()
+    (tmp_path / ".finkclient" / name).write_text(
+        f"username: someone\npassword: null\ngroup_id: g\nservers: {kafka.bootstrap_servers}\nmaxtimeout: 10\n"
+    )
+    found = planned("-topic", TOPIC, "-outdir", "o", cwd=tmp_path, env={"HOME": str(tmp_path)})
+    assert found["offsets"] == 60
+
+
+def test_dumped_schemas_are_those_of_the_topic(kafka: Any, alerts: Any, tmp_path: Path) -> None:
+    options = ["-topic", TOPIC, "-outdir", "o", "--servers", kafka.bootstrap_servers, "--dump_schemas", "-limit", "1"]
+    result = run_cli("transfer", *options, "--dashboard-address", "127.0.0.1:0", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    avro = json.loads((tmp_path / f"avro_schema_{TOPIC}.json").read_text())
+    assert [field["name"] for field in avro["fields"]] == [
+        field["name"] for field in avro_schema(AlertKind.ZTF_LIGHT)["fields"]
+    ]
+    arrow = pq.read_schema(tmp_path / f"arrow_schema_{TOPIC}.metadata")
+    (file,) = (tmp_path / "o").rglob("*.parquet")
+    assert pq.read_schema(file).names == [*arrow.names, "kafka_partition", "kafka_offset"]
+
+
+def test_help_names_each_option_once_and_ends_with_an_example(tmp_path: Path) -> None:
+    for command in ("transfer", "verify", "status", "demo"):
+        text = run_cli(command, "--help", cwd=tmp_path).stdout
+        assert f"Example: fink-dask {command}" in " ".join(text.split())
+        assert " -topic" not in text
+        assert "Traceback" not in text
+
+
+def test_help_needs_none_of_the_heavy_libraries() -> None:
+    code = (
+        "import sys, fink_dask.cli.main as main\n"
+        "try: main.main(['transfer', '--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'dask', 'distributed', 'pyarrow', 'numpy', 'confluent_kafka', 'bokeh'} & set(sys.modules)\n"
+        "sys.exit(f'imported: {heavy}' if heavy else 0)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def test_output_that_is_no_terminal_has_no_colours_and_no_bar(kafka: Any, alerts: Any, tmp_path: Path) -> None:
+    options = ["-topic", TOPIC, "-outdir", "o", "--servers", kafka.bootstrap_servers]
+    result = run_cli("transfer", *options, "--dashboard-address", "127.0.0.1:0", cwd=tmp_path)
+    assert result.returncode == 0
+    assert "\x1b" not in result.stdout + result.stderr
+
+
+def test_a_terminal_shows_a_bar_with_alerts_and_speed_and_is_left_clean(
+    kafka: Any, alerts: Any, tmp_path: Path
+) -> None:
+    leader, follower = os.openpty()
+    options = ["-topic", TOPIC, "-outdir", "o", "--servers", kafka.bootstrap_servers]
+    process = subprocess.Popen(
+        [*PROGRAM, "transfer", *options, "--dashboard-address", "127.0.0.1:0"],
+        stdin=follower,
+        stdout=follower,
+        stderr=follower,
+        cwd=tmp_path,
+        env=environment({"TERM": "xterm-256color", "COLUMNS": "160"}),
+    )
+    os.close(follower)
+    shown = b""
+    while True:
+        try:
+            chunk = os.read(leader, 4096)
+        except OSError:
+            break
+        if not chunk:
+            break
+        shown += chunk
+    os.close(leader)
+    assert process.wait(timeout=60) == 0
+    text = shown.decode()
+    assert "alerts/s" in text
+    assert "MB/s" in text
+    assert "━" in text
+    assert "\x1b[?25h" in text, "the cursor was not given back"
+    assert "complete" in text

@@ -1,0 +1,164 @@
+"""What can't be done is said in one line, at once, with a status that a script sees, and nothing is created."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fink_dask.demo.alerts import AlertKind
+from tests.harness.cli import run_cli, transfer_arguments
+from tests.harness.kafka_settings import free_ports
+from tests.harness.oracle import fill_topic
+from tests.harness.topics import create_topic, topic_names
+
+
+@pytest.fixture(scope="module")
+def light_topic(kafka: Any) -> str:
+    name = "ftransfer_ztf_2026-11-01_4040"
+    fill_topic(kafka.bootstrap_servers, name, AlertKind.ZTF_LIGHT, 20, partitions=2)
+    return name
+
+
+def refused(arguments: list[str], code: int, words: str, cwd: Path, **options: Any) -> str:
+    """Run a command that must fail; return the one line it says."""
+    before = sorted(path for path in cwd.rglob("*"))
+    result = run_cli(*arguments, cwd=cwd, timeout_s=60, **options)
+    assert result.returncode == code, (result.returncode, result.stderr)
+    lines = [line for line in result.stderr.splitlines() if line]
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("fink-dask: error: ")
+    assert words in lines[0]
+    assert result.stdout == ""
+    assert sorted(path for path in cwd.rglob("*")) == before, "something was created"
+    return lines[0]
+
+
+def test_a_wrong_topic_is_one_line_and_is_never_created(kafka: Any, topic_name: str, tmp_path: Path) -> None:
+    refused(transfer_arguments(kafka, topic_name, tmp_path / "out"), 1, "no such topic", tmp_path)
+    assert topic_name not in topic_names(kafka.bootstrap_servers)
+
+
+def test_a_wrong_topic_is_not_created_even_where_the_broker_creates_topics_on_demand(
+    private_kafka: Callable[..., Any], topic_name: str, tmp_path: Path
+) -> None:
+    broker = private_kafka({"auto.create.topics.enable": "true"})
+    refused(transfer_arguments(broker, topic_name, tmp_path / "out"), 1, "no such topic", tmp_path)
+    assert not {name for name in topic_names(broker.bootstrap_servers) if name.startswith("ftransfer")}
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "no-such-host.invalid"])
+def test_no_broker_is_one_line_within_seconds(tmp_path: Path, topic_name: str, host: str) -> None:
+    class Nowhere:
+        bootstrap_servers = f"{host}:{free_ports(1)[0]}"
+
+    said = refused(transfer_arguments(Nowhere, topic_name, tmp_path / "out"), 1, "no answer from Kafka", tmp_path)
+    assert Nowhere.bootstrap_servers in said
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (["-batchsize", "0"], 2, "0 is not in the range x>=1"),
+        (["-batchsize", "many"], 2, "not a valid integer"),
+        (["-nconsumers", "0"], 2, "must be at least 1, or -1"),
+        (["-nconsumers", "-2"], 2, "must be at least 1, or -1"),
+        (["-limit", "0"], 2, "0 is not in the range"),
+        (["-partitionby", "nothing"], 2, "the alerts have no such column"),
+        (["-partitionby", "time,time"], 2, "each once"),
+        (["-partitionby", "time,"], 2, "names with commas between them"),
+        (["-partitionby", "prv_candidates"], 2, "can't be part of a directory's name"),
+        (["-survey", "sdss"], 2, "'sdss' is not one of 'ztf', 'lsst'"),
+        (["-survey", "lsst", "-partitionby", "time"], 2, "no diaSource.midpointMjdTai or midpointMjdTai"),
+        (["--schema", "no-such-file.json"], 2, "can't read --schema"),
+        (["--config", "no-such-file.toml"], 2, "can't read no-such-file.toml"),
+        (["--no-such-option"], 2, "No such option"),
+        (["surplus"], 2, "unexpected extra argument"),
+    ],
+)
+def test_a_wrong_option_is_a_usage_error_in_one_line(
+    kafka: Any, light_topic: str, tmp_path: Path, options: list[str], code: int, words: str
+) -> None:
+    refused(transfer_arguments(kafka, light_topic, tmp_path / "out", *options), code, words, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("topic", "words"),
+    [
+        ("fink_ai_something", "AI topics"),
+        ("../../etc/passwd", "is not a Kafka topic name"),
+        ("x" * 300, "is not a Kafka topic name"),
+        ("a\nb", "is not a Kafka topic name"),
+    ],
+)
+def test_a_topic_that_holds_no_alerts_is_refused_by_name(kafka: Any, tmp_path: Path, topic: str, words: str) -> None:
+    refused(transfer_arguments(kafka, topic, tmp_path / "out"), 2, words, tmp_path)
+
+
+def test_an_outdir_that_is_a_file_is_left_alone(kafka: Any, light_topic: str, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("mine")
+    refused(transfer_arguments(kafka, light_topic, tmp_path / "out"), 1, "is a file", tmp_path)
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_an_outdir_with_somebody_elses_files_is_left_alone(kafka: Any, light_topic: str, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.tex").write_text("mine")
+    refused(transfer_arguments(kafka, light_topic, tmp_path / "out"), 1, "is not empty and has no ledger", tmp_path)
+
+
+def test_an_outdir_below_a_file_is_one_line(kafka: Any, light_topic: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    refused(transfer_arguments(kafka, light_topic, tmp_path / "file" / "out"), 1, "Not a directory", tmp_path)
+
+
+def test_a_topic_without_a_schema_says_what_to_do(kafka: Any, topic_name: str, tmp_path: Path) -> None:
+    from tests.harness.producer import produce
+
+    create_topic(kafka.bootstrap_servers, topic_name, 1)
+    produce(kafka.bootstrap_servers, topic_name, [b"x"])
+    refused(transfer_arguments(kafka, topic_name, tmp_path / "out"), 1, "--schema FILE", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("schema", "words"),
+    [
+        ("not json", "schema"),
+        ('{"type": "record", "name": "a", "fields": [{"name": "x", "type": ["int", "string"]}]}', "x"),
+        ("[" * 5000, "schema"),
+    ],
+)
+def test_a_hostile_schema_file_is_refused_in_words(
+    kafka: Any, light_topic: str, tmp_path: Path, schema: str, words: str
+) -> None:
+    (tmp_path / "schema.json").write_text(schema)
+    arguments = transfer_arguments(kafka, light_topic, tmp_path / "out", "--schema", "schema.json")
+    refused(arguments, 1, words, tmp_path)
+
+
+def test_without_any_servers_the_user_learns_where_to_put_them(tmp_path: Path) -> None:
+    said = refused(
+        ["transfer", "-topic", "ftransfer_ztf_2026-11-01_1", "-outdir", "out"],
+        2,
+        "--bootstrap-servers HOST:PORT",
+        tmp_path,
+        env={"HOME": str(tmp_path)},
+    )
+    assert "FINK_DASK_BOOTSTRAP_SERVERS" in said
+    assert "ztf_credentials.yml" in said
+
+
+@pytest.mark.parametrize("command", ["verify", "status"])
+def test_a_directory_without_a_ledger_is_one_line(tmp_path: Path, command: str) -> None:
+    refused([command, str(tmp_path / "nothing")], 1, "ledger", tmp_path)
+
+
+def test_a_transfer_that_is_refused_still_gives_a_script_its_json(kafka: Any, topic_name: str, tmp_path: Path) -> None:
+    import json
+
+    result = run_cli(*transfer_arguments(kafka, topic_name, tmp_path / "out", "--json"))
+    assert result.returncode == 1
+    assert json.loads(result.stdout)["state"] == "failed"
+    assert "no such topic" in result.stderr

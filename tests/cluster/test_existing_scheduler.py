@@ -1,0 +1,131 @@
+"""A scheduler that somebody else runs: it works, or one line says what it lacks, before anything is consumed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import venv
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from distributed import Client, LocalCluster
+
+import fink_dask
+from fink_dask.cluster import existing
+from fink_dask.cluster.existing import check_workers
+from fink_dask.config import KafkaSettings
+from fink_dask.dataset.ledger import Ledger
+from fink_dask.demo.alerts import AlertKind
+from fink_dask.errors import TransferError
+from tests.harness.cli import run_cli, transfer_arguments
+from tests.harness.kafka_settings import free_ports
+from tests.harness.oracle import assert_exactly_once, fill_topic, wait_for
+
+
+@contextmanager
+def processes(*commands: list[str], **options: Any) -> Iterator[None]:
+    started = [subprocess.Popen(command, stderr=subprocess.DEVNULL, **options) for command in commands]
+    try:
+        yield
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+
+
+def test_a_transfer_on_an_existing_scheduler_is_exactly_once_and_leaves_it_running(
+    kafka: Any, topic_name: str, dask_scheduler: str, tmp_path: Path
+) -> None:
+    oracle = fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 1000)
+    arguments = transfer_arguments(kafka, topic_name, tmp_path / "out", "--scheduler", dask_scheduler)
+    result = run_cli(*arguments)
+    assert result.returncode == 0, result.stderr
+    assert_exactly_once(tmp_path / "out", oracle.values)
+    with Client(dask_scheduler, timeout=5) as client:
+        assert len(client.scheduler_info()["workers"]) == 2
+
+
+def test_a_scheduler_that_is_not_there_is_one_line(kafka: Any, topic_name: str, tmp_path: Path) -> None:
+    fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 10, partitions=1)
+    (port,) = free_ports(1)
+    arguments = transfer_arguments(kafka, topic_name, tmp_path / "out", "--scheduler", f"tcp://127.0.0.1:{port}")
+    result = run_cli(*arguments)
+    assert result.returncode == 1
+    assert f"no Dask scheduler answers at tcp://127.0.0.1:{port}" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_workers_that_lack_the_package_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The workers have Dask, but run where this package is not installed."""
+    environment = tmp_path / "without"
+    venv.create(environment, with_pip=False)
+    site = next((environment / "lib").glob("python*/site-packages"))
+    for entry in (Path(sys.prefix) / "lib" / site.parent.name / "site-packages").iterdir():
+        if "fink_dask" not in entry.name:
+            (site / entry.name).symlink_to(entry)
+    python = str(environment / "bin" / "python")
+    (port,) = free_ports(1)
+    address = f"tcp://127.0.0.1:{port}"
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    scheduler = [python, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", str(port)]
+    worker = [python, "-m", "distributed.cli.dask_worker", address, "--no-nanny", "--no-dashboard"]
+    with processes([*scheduler, "--no-dashboard"], worker, env=clean, cwd=tmp_path):
+        wait_for(lambda: answers(address), 30, "the scheduler")
+        with Client(address, timeout=10) as client, pytest.raises(TransferError, match="has no fink-dask"):
+            check_workers(client, KafkaSettings("127.0.0.1:1"), "topic", Ledger(tmp_path / "out"))
+
+
+def test_workers_of_another_version_are_named(
+    kafka: Any, dask_scheduler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fink_dask, "__version__", f"{fink_dask.__version__}.post9")
+    with Client(dask_scheduler) as client, pytest.raises(TransferError, match=r"but this is .*post9"):
+        check_workers(client, KafkaSettings(kafka.bootstrap_servers), "topic", Ledger(tmp_path / "out"))
+
+
+def test_workers_that_see_another_file_system_are_named(
+    kafka: Any, topic_name: str, dask_scheduler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 10, partitions=1)
+    # This path leads to another directory in each process, as on hosts without a common file system.
+    monkeypatch.chdir(tmp_path)
+    ledger = Ledger(Path("/proc/self/cwd/out"))
+    ledger.create()
+    words = r"worker tcp://.* does not see .*out\.fink as this machine does"
+    with Client(dask_scheduler) as client, pytest.raises(TransferError, match=words):
+        check_workers(client, KafkaSettings(kafka.bootstrap_servers), topic_name, ledger)
+    assert not list(ledger.path.glob(".token*"))
+
+
+def test_workers_that_cannot_reach_kafka_are_named(
+    kafka: Any, topic_name: str, dask_scheduler: str, tmp_path: Path
+) -> None:
+    ledger = Ledger(tmp_path / "out")
+    ledger.create()
+    (port,) = free_ports(1)
+    unreachable = KafkaSettings(f"127.0.0.1:{port}", request_timeout_s=1.5)
+    with Client(dask_scheduler) as client, pytest.raises(TransferError, match=r"worker tcp://.* does not reach Kafka"):
+        check_workers(client, unreachable, topic_name, ledger)
+
+
+def test_a_scheduler_without_workers_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(existing, "_WORKERS_S", 1)
+    with (
+        LocalCluster(n_workers=0, processes=False, dashboard_address="127.0.0.1:0") as cluster,
+        Client(cluster) as client,
+        pytest.raises(TransferError, match="has no workers"),
+    ):
+        check_workers(client, KafkaSettings("127.0.0.1:1"), "topic", Ledger(tmp_path / "out"))
+
+
+def answers(address: str) -> bool:
+    try:
+        with Client(address, timeout=1) as client:
+            client.wait_for_workers(1, timeout=20)
+    except (OSError, TimeoutError):
+        return False
+    return True

@@ -1,0 +1,283 @@
+"""What a second command finds and does: growth, limits, other settings, a new beginning, a topic made anew."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+
+from fink_dask.cluster.run import Where, run_transfer
+from fink_dask.config import KafkaSettings, TransferSettings
+from fink_dask.dataset.ledger import Ledger
+from fink_dask.dataset.summary import Summary
+from fink_dask.demo.alerts import AlertKind, avro_schema, encoded_alerts
+from fink_dask.errors import FinkDaskError, LedgerError
+from fink_dask.transfer.events import Event, Note
+from tests.harness.cli import run_cli, transfer_arguments
+from tests.harness.oracle import add_alerts, assert_exactly_once, fill_topic, places
+from tests.harness.producer import open_transaction, produce, produce_transaction
+from tests.harness.topics import create_topic, delete_topic, topic_names
+
+LIGHT = AlertKind.ZTF_LIGHT
+
+
+class Notes:
+    """Keeps what a user would read."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Note):
+            self.texts.append(event.text)
+
+    def __contains__(self, words: object) -> bool:
+        return any(str(words) in text for text in self.texts)
+
+
+@pytest.fixture(autouse=True)
+def where(dask_scheduler: str) -> Iterator[None]:
+    """Run on a scheduler that is there already: twenty transfers need not start one each."""
+    WHERE.append(Where(scheduler=dask_scheduler))
+    yield
+    WHERE.clear()
+
+
+WHERE: list[Where] = []
+
+
+def transfer(kafka: Any, topic: str, outdir: Path, restart: bool = False, **settings: Any) -> tuple[Summary, Notes]:
+    notes = Notes()
+    asked = TransferSettings(
+        topic=topic, outdir=outdir, kafka=KafkaSettings(kafka.bootstrap_servers), nconsumers=2, **settings
+    )
+    return run_transfer(asked, notes, WHERE[0], restart), notes
+
+
+def test_what_came_since_is_fetched_and_nothing_else(kafka: Any, topic_name: str, tmp_path: Path) -> None:
+    oracle = fill_topic(kafka.bootstrap_servers, topic_name, LIGHT, 500, partitions=3)
+    transfer(kafka, topic_name, tmp_path / "out", partitionby=("time",))
+    first = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.parquet")}
+    add_alerts(kafka.bootstrap_servers, topic_name, oracle, LIGHT, 300, seed=9, first_id=10_000)
+    summary, notes = transfer(kafka, topic_name, tmp_path / "out", partitionby=("time",))
+    assert (summary.state, summary.alerts, summary.run_alerts) == ("complete", 800, 300)
+    assert "still being filled" not in notes
+    assert_exactly_once(tmp_path / "out", oracle.values)
+    assert first.items() <= {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.parquet")}.items()
+    again, notes = transfer(kafka, topic_name, tmp_path / "out", partitionby=("time",))
+    assert (again.run_alerts, "nothing new" in notes) == (0, True)
+
+
+def test_a_topic_that_grows_meanwhile_is_said_to_be_incomplete_and_follow_is_named(
+    kafka: Any, topic_name: str, tmp_path: Path
+) -> None:
+    oracle = fill_topic(kafka.bootstrap_servers, topic_name, LIGHT, 200, partitions=1)
+    planned = dict(oracle.values)
+
+    class GrowingNotes(Notes):
+        def __call__(self, event: Event) -> None:
+            super().__call__(event)
+            if len(oracle.values) == 200:
+                add_alerts(kafka.bootstrap_servers, topic_name, oracle, LIGHT, 50, seed=3, first_id=5000)
+
+    notes = GrowingNotes()
+    asked = TransferSettings(topic=topic_name, outdir=tmp_path / "out", kafka=KafkaSettings(kafka.bootstrap_servers))
+    summary = run_transfer(asked, notes, WHERE[0])
+    assert summary.alerts == 200
+    assert "50 records came after the plan was made" in notes
+    assert "--follow" in notes
+    assert_exactly_once(tmp_path / "out", planned)
+
+
+@pytest.mark.parametrize("limit", [1, 137, 499, 500, 10_000])
+def test_a_limit_takes_exactly_that_many_alerts_or_all_there_are(
+    kafka: Any, topic_name: str, tmp_path: Path, limit: int
+) -> None:
+    oracle = fill_topic(kafka.bootstrap_servers, topic_name, LIGHT, 500, partitions=3)
+    summary, _ = transfer(kafka, topic_name, tmp_path / "out", limit=limit)
+    assert (summary.state, summary.alerts) == ("complete", min(limit, 500))
+    found = places(tmp_path / "out")
+    assert found.total() == len(found) == min(limit, 500)
+    assert sorted(found) == sorted(oracle.values)[: len(found)], "the limit takes alerts in plan order"
+
+
+def test_a_limit_counts_alerts_not_offsets_and_can_be_raised_but_not_lowered(
+    kafka: Any, topic_name: str, tmp_path: Path
+) -> None:
+    oracle = fill_topic(kafka.bootstrap_servers, topic_name, LIGHT, 100, partitions=1)
+    # A third of what follows is no alert: holes of an aborted transaction, and poison.
+    values = list(oracle.values.values())
+    produce_transaction(kafka.bootstrap_servers, topic_name, values[:40], commit=False)
+    produce(kafka.bootstrap_servers, topic_name, [b"poison"] * 10)
+    add_alerts(kafka.bootstrap_servers, topic_name, oracle, LIGHT, 100, seed=5, first_id=3000)
+    summary, _ = transfer(kafka, topic_name, tmp_path / "out", limit=150)
+    assert summary.alerts == 150
+    again, notes = transfer(kafka, topic_name, tmp_path / "out", limit=150)
+    assert (again.alerts, again.run_alerts, "nothing new" in notes) == (150, 0, True)
+    more, _ = transfer(kafka, topic_name, tmp_path / "out", limit=160)
+    assert more.alerts == 160
+    with pytest.raises(LedgerError, match="holds or has planned 160 alerts already"):
+        transfer(kafka, topic_name, tmp_path / "out", limit=20)
+    full, _ = transfer(kafka, topic_name, tmp_path / "out")
+    assert (full.alerts, full.quarantined, full.state, full.exit_code) == (200, 10, "partial", 3)
+    assert_exactly_once(tmp_path / "out", oracle.values)
+
+
+def test_an_open_transaction_is_waited_for_by_a_later_run_and_an_aborted_one_never_arrives(
+    kafka: Any, topic_name: str, tmp_path: Path
+) -> None:
+    oracle = fill_topic(kafka.bootstrap_servers, topic_name, LIGHT, 50, partitions=1)
+    values = list(oracle.values.values())
+    pending = open_transaction(kafka.bootstrap_servers, topic_name, values[:5])
+    summary, _ = transfer(kafka, topic_name, tmp_path / "out")
+    assert summary.alerts == 50
+    committed = pending.commit()
+    produce_transaction(kafka.bootstrap_servers, topic_name, values[:7], commit=False)
+    summary, _ = transfer(kafka, topic_name, tmp_path / "out")
+    assert (summary.state, summary.alerts) == ("complete", 55)
+    assert_exactly_once(tmp_path / "out", [*oracle.values, *((r.partition, r.offset) for r in committed)])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"partitionby": ("finkclass",)}, "begun with --partitionby time, not finkclass"),
+        ({"partitionby": ()}, "begun with --partitionby time, not none"),
+        ({"survey": "lsst"}, "no diaSource.midpointMjdTai"),
+    ],
+)
+def test_going_on_with_other_settings_is_refused_by_name(
+    kafka: Any, topic_name: str, tmp_path: Path, change: dict[str, Any], words: str
+) -> None:
+    fill_topic(kafka.bootstrap_servers, topic_name, LIGHT, 50, partitions=1)
+    transfer(kafka, topic_name, tmp_path / "out", partitionby=("time",))
+    with pytest.raises(FinkDaskError, match=words):
+        transfer(kafka, topic_name, tmp_path / "out", **{"partitionby": ("time",), **change})
+
+
+def test_another_topic_or_another_schema_is_not_mixed_in(kafka: Any, topic_name: str, tmp_path: Path) -> None:
+    fill_topic(kafka.bootstrap_servers, topic_name, LIGHT, 50, partitions=1)
+    transfer(kafka, topic_name, tmp_path / "out")
+    other = f"{topic_name}9"
+    fill_topic(kafka.bootstrap_servers, other, LIGHT, 50, partitions=1)
+    with pytest.raises(LedgerError, match=f"begun with --topic {topic_name}, not {other}"):
+        transfer(kafka, other, tmp_path / "out")
+    changed = avro_schema(LIGHT) | {"doc": "another one"}
+    (tmp_path / "schema.json").write_text(json.dumps(changed))
+    with pytest.raises(LedgerError, match="the schema is not the one that it was begun with"):
+        transfer(kafka, topic_name, tmp_path / "out", schema_file=tmp_path / "schema.json")
+    for name in (other, f"{other}_schema"):
+        delete_topic(kafka.bootstrap_servers, name, missing_ok=True)
+
+
+def test_a_topic_made_anew_under_the_same_name_is_refused(kafka: Any, topic_name: str, tmp_path: Path) -> None:
+    fill_topic(kafka.bootstrap_servers, topic_name, LIGHT, 50, partitions=1)
+    transfer(kafka, topic_name, tmp_path / "out")
+    delete_topic(kafka.bootstrap_servers, topic_name)
+    delete_topic(kafka.bootstrap_servers, f"{topic_name}_schema")
+    fill_topic(kafka.bootstrap_servers, topic_name, LIGHT, 80, partitions=1)
+    with pytest.raises(LedgerError, match="deleted and made again"):
+        transfer(kafka, topic_name, tmp_path / "out")
+
+
+def test_a_transfer_can_go_on_after_its_schema_topic_has_expired(kafka: Any, topic_name: str, tmp_path: Path) -> None:
+    oracle = fill_topic(kafka.bootstrap_servers, topic_name, LIGHT, 50, partitions=1)
+    transfer(kafka, topic_name, tmp_path / "out")
+    delete_topic(kafka.bootstrap_servers, f"{topic_name}_schema")
+    add_alerts(kafka.bootstrap_servers, topic_name, oracle, LIGHT, 50, first_id=900)
+    summary, _ = transfer(kafka, topic_name, tmp_path / "out")
+    assert (summary.state, summary.alerts) == ("complete", 100)
+
+
+def test_a_restart_replaces_the_dataset_and_deletes_the_old_one_only_when_complete(
+    kafka: Any, topic_name: str, tmp_path: Path
+) -> None:
+    oracle = fill_topic(kafka.bootstrap_servers, topic_name, LIGHT, 200, partitions=2)
+    transfer(kafka, topic_name, tmp_path / "out", partitionby=("time",))
+    with pytest.raises(FinkDaskError, match="no such column"):
+        transfer(kafka, topic_name, tmp_path / "out", restart=True, partitionby=("nothing",))
+    assert_exactly_once(tmp_path / "out", oracle.values)
+    summary, _ = transfer(kafka, topic_name, tmp_path / "out", restart=True, partitionby=("finkclass",))
+    assert (summary.state, summary.alerts) == ("complete", 200)
+    assert_exactly_once(tmp_path / "out", oracle.values)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out.fink"]
+    assert all("finkclass=" in path.name for path in (tmp_path / "out").iterdir())
+
+
+def test_a_restart_asks_first_and_a_no_changes_nothing(kafka: Any, topic_name: str, tmp_path: Path) -> None:
+    oracle = fill_topic(kafka.bootstrap_servers, topic_name, LIGHT, 50, partitions=1)
+    transfer(kafka, topic_name, tmp_path / "out")
+    arguments = transfer_arguments(kafka, topic_name, tmp_path / "out", "--restart")
+    refused = run_cli(*arguments, stdin="n\n")
+    assert refused.returncode == 1
+    assert "Replace the dataset" in refused.stderr
+    assert "nothing was changed" in refused.stderr
+    assert_exactly_once(tmp_path / "out", oracle.values)
+    accepted = run_cli(*arguments, "--yes")
+    assert accepted.returncode == 0, accepted.stderr
+    assert_exactly_once(tmp_path / "out", oracle.values)
+
+
+def test_group_offsets_are_committed_at_the_end_for_other_tools(kafka: Any, topic_name: str, tmp_path: Path) -> None:
+    oracle = fill_topic(kafka.bootstrap_servers, topic_name, LIGHT, 100, partitions=2)
+    group = f"{topic_name}-group"
+    transfer(kafka, topic_name, tmp_path / "out", group_id=group)
+    consumer = Consumer({"bootstrap.servers": kafka.bootstrap_servers, "group.id": group})
+    found = consumer.committed([TopicPartition(topic_name, partition) for partition in range(2)], timeout=10)
+    consumer.close()
+    ends = {p: max(offset for partition, offset in oracle.values if partition == p) + 1 for p in range(2)}
+    assert {position.partition: position.offset for position in found} == ends
+
+
+def test_an_empty_topic_is_a_success_that_writes_nothing(kafka: Any, topic_name: str, tmp_path: Path) -> None:
+    create_topic(kafka.bootstrap_servers, topic_name, 3)
+    summary, notes = transfer(kafka, topic_name, tmp_path / "out")
+    assert (summary.state, summary.alerts) == ("complete", 0)
+    assert "is empty" in notes
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_topic_whose_own_keys_are_the_schema_works_and_another_schema_among_them_is_quarantined(
+    kafka: Any, topic_name: str, tmp_path: Path
+) -> None:
+    create_topic(kafka.bootstrap_servers, topic_name, 1)
+    schema = json.dumps(avro_schema(LIGHT)).encode()
+    other = json.dumps(avro_schema(LIGHT) | {"doc": "another one"}).encode()
+    values = list(encoded_alerts(LIGHT, 30))
+    produce(kafka.bootstrap_servers, topic_name, values, keys=[schema] * 20 + [other] * 10)
+    summary, _ = transfer(kafka, topic_name, tmp_path / "out")
+    assert (summary.alerts, summary.quarantined, summary.state) == (20, 10, "partial")
+    (path,) = (tmp_path / "out.fink" / "quarantine").iterdir()
+    assert set(pq.read_table(path)["reason"].to_pylist()) == {"written with another schema than the plan's"}
+
+
+def test_a_dry_run_tells_the_plan_and_writes_nothing(kafka: Any, topic_name: str, tmp_path: Path) -> None:
+    oracle = fill_topic(kafka.bootstrap_servers, topic_name, LIGHT, 400, partitions=4)
+    arguments = transfer_arguments(kafka, topic_name, tmp_path / "out", "--dry-run")
+    said = run_cli(*arguments)
+    assert said.returncode == 0, said.stderr
+    assert "400 offsets in 4 ranges" in said.stdout
+    assert "estimated" in said.stdout
+    found = json.loads(run_cli(*arguments, "--json").stdout)
+    true_bytes = sum(map(len, oracle.values.values()))
+    assert found["estimated_bytes"] == pytest.approx(true_bytes, rel=0.3)
+    assert not list(tmp_path.iterdir())
+    transfer(kafka, topic_name, tmp_path / "out")
+    add_alerts(kafka.bootstrap_servers, topic_name, oracle, LIGHT, 40, first_id=900)
+    again = json.loads(run_cli(*arguments, "--json").stdout)
+    assert (again["offsets"], again["committed_alerts"]) == (40, 400)
+
+
+def test_a_dataset_without_its_ledger_is_not_written_into(kafka: Any, topic_name: str, tmp_path: Path) -> None:
+    fill_topic(kafka.bootstrap_servers, topic_name, LIGHT, 50, partitions=1)
+    transfer(kafka, topic_name, tmp_path / "out")
+    shutil.rmtree(Ledger(tmp_path / "out").path)
+    with pytest.raises(FinkDaskError, match="is not empty and has no ledger"):
+        transfer(kafka, topic_name, tmp_path / "out")
+    assert topic_name in topic_names(kafka.bootstrap_servers)
