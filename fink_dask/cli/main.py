@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
@@ -35,7 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit with its status; every failure is one line on stderr."""
     handle_signals()
     try:
-        code = cli.main(arguments, prog_name="fink-dask", standalone_mode=False)
+        # https://no-color.org; whether there is a terminal, click finds out itself.
+        colour = False if os.environ.get("NO_COLOR") else None
+        code = cli.main(arguments, prog_name="fink-dask", standalone_mode=False, color=colour)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         code = error.exit_code

@@ -87,6 +87,13 @@ def _columns(_: click.Context, parameter: click.Parameter, value: str) -> tuple[
     return names
 
 
+def _address(_: click.Context, parameter: click.Parameter, value: str) -> str:
+    host, colon, port = value.rpartition(":")
+    if not colon or not port.isdecimal() or int(port) > 65535:
+        raise click.BadParameter(f"{value!r} should be HOST:PORT", param=parameter)
+    return f"{host or '127.0.0.1'}:{port}"
+
+
 config_option = option(
     "--config",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -111,6 +118,14 @@ partitionby_option = option(
     metavar="WHAT",
     help="time (year=YYYY/month=MM/day=DD), finkclass, tnsclass, classId, any column or dotted field, several with "
     "commas, or none.",
+)
+dashboard_address_option = option(
+    "--dashboard-address",
+    default="127.0.0.1:8787",
+    show_default=True,
+    callback=_address,
+    metavar="HOST:PORT",
+    help="The Dask dashboard; another free port when it is taken.",
 )
 json_option = option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
 verbose_option = option("--verbose", "-v", is_flag=True, help="Log what happens, to stderr.")

@@ -8,11 +8,11 @@ from dataclasses import asdict
 import click
 from rich.filesize import decimal
 
-from fink_dask.cluster.run import Outlook
 from fink_dask.config import TransferSettings
 from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.summary import Summary
 from fink_dask.kafka.offsets import Interval
+from fink_dask.transfer.preview import Outlook
 
 _STATE_COLOURS = {"complete": "green", "partial": "yellow", "failed": "red", "interrupted": "yellow"}
 

@@ -15,6 +15,7 @@ import click
 from fink_dask.cli.options import (
     CONTEXT,
     config_option,
+    dashboard_address_option,
     json_option,
     nconsumers_option,
     option,
@@ -68,13 +69,7 @@ if TYPE_CHECKING:
 )
 @option("--yes", "-y", is_flag=True, help="Do not ask before --restart.")
 @option("--scheduler", metavar="ADDRESS", help="An existing Dask scheduler, instead of this machine's cores.")
-@option(
-    "--dashboard-address",
-    default="127.0.0.1:8787",
-    show_default=True,
-    metavar="HOST:PORT",
-    help="The Dask dashboard; another free port when it is taken.",
-)
+@dashboard_address_option
 @json_option
 @verbose_option
 @config_option
@@ -190,7 +185,7 @@ def _ask_before_restart(settings: TransferSettings) -> None:
 
 def _preview(settings: TransferSettings, restart: bool, as_json: bool) -> int:
     from fink_dask.cli.report import print_outlook
-    from fink_dask.cluster.run import preview
+    from fink_dask.transfer.preview import preview
 
     print_outlook(preview(settings, restart), settings, as_json)
     return 0

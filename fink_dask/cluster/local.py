@@ -95,7 +95,7 @@ def _free_address(address: str) -> str:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((host or "127.0.0.1", int(port)))
+            probe.bind((host, int(port)))
         except OSError:
             return f"{host}:0"
     return address

@@ -137,6 +137,7 @@ class RangeReader:
         for message, size in self._messages():
             if pending.offsets and (len(pending.offsets) >= batchsize or pending.size + size > batch_bytes):
                 yield pending.batch()
+                self._check_stop()  # a batch can take seconds to use
                 pending = _Pending()
             pending.append(message, size)
         if pending.offsets:
@@ -150,8 +151,7 @@ class RangeReader:
         looked_at = -1
         wanted = _POLL_RECORDS // 10  # until their size is known
         while self.position < end:
-            if self._should_stop():
-                raise InterruptedTransferError("stopped", self._topic, self._range.partition, self.position)
+            self._check_stop()
             before, count, size = self.position, 0, 0
             for message in self._consumer.consume(num_messages=min(wanted, end - before), timeout=_POLL_S):
                 if message.error() is not None:
@@ -180,6 +180,10 @@ class RangeReader:
                 self._check_silence(now - heard)
         self._consumer.unassign()
         self._check_topic_id()
+
+    def _check_stop(self) -> None:
+        if self._should_stop():
+            raise InterruptedTransferError("stopped", self._topic, self._range.partition, self.position)
 
     def _assign(self) -> None:
         self._consumer.assign([TopicPartition(self._topic, self._range.partition, self.position)])

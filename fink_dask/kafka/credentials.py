@@ -79,7 +79,7 @@ def read_credentials(path: Path) -> Credentials:
     return Credentials(
         path=path,
         servers=_servers(path, content.get("servers")),
-        group_id=_text(path, "group_id", content.get("group_id", content.get("groupid"))),
+        group_id=_text(path, "group_id", content.get("group_id")) or _text(path, "groupid", content.get("groupid")),
     )
 
 

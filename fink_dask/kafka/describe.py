@@ -142,7 +142,7 @@ class Inspector:
         )
 
     def sample_sizes(self, topic: str, spans: Mapping[int, tuple[int, int]], count: int = 5) -> dict[int, float]:
-        """Estimate the mean size of a value in each partition, in bytes, from `count` records in the middle.
+        """Estimate the mean bytes of a value in each partition from `count` records in the middle of its span.
 
         Partitions that yield nothing in time (holes, a slow broker) are absent from the result.
         """
@@ -156,6 +156,8 @@ class Inspector:
                 if error is not None:
                     if not is_passing(error):
                         wanted.pop(partition, None)  # the partition's end, or the offset is gone
+                elif message.offset() >= spans[partition][1]:
+                    wanted.pop(partition, None)
                 elif len(sizes[partition]) < count:
                     sizes[partition].append(len(message.value() or b""))
                     if len(sizes[partition]) == count:

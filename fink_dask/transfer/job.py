@@ -8,7 +8,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
@@ -17,7 +17,7 @@ from distributed import Client, Future, KilledWorker, get_worker
 from fink_dask.errors import FinkDaskError, SettingsError, StorageError, TransferError
 from fink_dask.kafka.offsets import Range
 from fink_dask.transfer.events import Note, Observer, RangeCommitted, RangeProgress
-from fink_dask.transfer.task import RangeResult, TaskSettings, transfer_range
+from fink_dask.transfer.task import RangeResult, TaskSettings, Work, transfer_range
 
 log = logging.getLogger(__name__)
 
@@ -29,22 +29,6 @@ _REPORT_S = 0.3
 _LOOK_S = 0.25
 
 _PROGRESS_TOPIC = "fink-dask-progress"
-
-
-@dataclass(frozen=True)
-class Work:
-    """A range to transfer.
-
-    Parameters
-    ----------
-    range : Range
-        The range.
-    settings : TaskSettings
-        How, and where to.
-    """
-
-    range: Range
-    settings: TaskSettings
 
 
 def run_ranges(
@@ -152,7 +136,8 @@ class _Run:
             return
         first = self._failures[0]
         others = len(self._failures) - 1
-        raise TransferError(f"{first}" + (f" (and {others} other ranges failed)" if others else "")) from first
+        words = f"{first} (and {others} other ranges failed)" if others else f"{first}"
+        raise TransferError(f"{words}; what is committed is safe, the same command goes on from there") from first
 
     def _take(self, future: Future) -> None:
         item = self._running.pop(future, None)

@@ -16,7 +16,6 @@ from fink_dask.dataset.partitioning import Partitioning
 from fink_dask.dataset.quarantine import QUARANTINE_DIRECTORY, QUARANTINE_SCHEMA, quarantine_rows
 from fink_dask.dataset.records import Identity, Marker
 from fink_dask.dataset.writer import Origin, StagedWriter
-from fink_dask.errors import InterruptedTransferError
 from fink_dask.kafka.client import open_consumer
 from fink_dask.kafka.consume import RangeReader
 from fink_dask.kafka.offsets import Range, total
@@ -53,6 +52,22 @@ class TaskSettings:
     partitioning: Partitioning
     batchsize: int
     batch_bytes: int = BATCH_BYTES
+
+
+@dataclass(frozen=True)
+class Work:
+    """A range to transfer.
+
+    Parameters
+    ----------
+    range : Range
+        The range.
+    settings : TaskSettings
+        How, and where to.
+    """
+
+    range: Range
+    settings: TaskSettings
 
 
 @dataclass(frozen=True)
@@ -164,7 +179,7 @@ def _stage(
         StagedWriter(attempt, file_schema, origin) as data,
         StagedWriter(attempt, QUARANTINE_SCHEMA, origin, prefix="quarantine-") as quarantine,
     ):
-        reader = RangeReader(consumer, errors, settings.kafka, topic, range_, should_stop)
+        reader = RangeReader(consumer, errors, settings.kafka, topic, range_, should_stop, origin.topic_id)
         for batch in reader.batches(settings.batchsize, settings.batch_bytes):
             decoded, positions, bad = decoder.decode(batch)
             split = settings.partitioning.split(decoded)
@@ -179,8 +194,6 @@ def _stage(
                 quarantined += len(bad)
             raw_bytes += batch.raw_bytes
             notify(RangeProgress(range_, attempt.name, reader.position, rows, raw_bytes, quarantined))
-            if should_stop():
-                raise InterruptedTransferError("stopped", topic, range_.partition, reader.position)
         files = data.finish()
         quarantine_files = quarantine.finish()
     return Marker(

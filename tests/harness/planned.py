@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fink_dask.cluster.run import _plan_next
 from fink_dask.config import KafkaSettings, TransferSettings
 from fink_dask.dataset.ledger import Ledger
 from fink_dask.kafka.describe import open_inspector
 from fink_dask.transfer.inspect import inspect_topic
-from fink_dask.transfer.job import Work
-from fink_dask.transfer.task import TaskSettings
+from fink_dask.transfer.prepare import open_work, plan_next
+from fink_dask.transfer.task import Work
 
 
 def plan_topic(bootstrap: str, topic: str, outdir: Path, **settings: Any) -> list[Work]:
@@ -22,15 +21,7 @@ def plan_topic(bootstrap: str, topic: str, outdir: Path, **settings: Any) -> lis
         target = inspect_topic(asked, inspector, ledger, fresh=False)
         assert target is not None
         ledger.create()
-        plan = _plan_next(asked, target, inspector, ledger, ledger.plans())
+        plan = plan_next(asked, target, inspector, ledger, ledger.plans())
         assert plan is not None
         ledger.freeze(plan, target.schema)
-    task = TaskSettings(
-        ledger=ledger,
-        kafka=asked.kafka,
-        identity=plan.identity,
-        plan_id=plan.plan_id,
-        partitioning=target.partitioning,
-        batchsize=asked.batchsize,
-    )
-    return [Work(range_, task) for range_ in plan.ranges]
+    return open_work(asked, target, ledger, [plan])

@@ -12,7 +12,7 @@ from functools import partial
 from itertools import repeat
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from tests.harness.topics import client_config, create_topic, partition_count
 
@@ -55,19 +55,41 @@ class OpenTransaction:
         Keep it: the broker aborts the transaction of a producer that is fenced, or after 15 minutes.
     records : list of Produced
         What was written and acknowledged in it.
+    bootstrap, topic : str
+        Where it was written to.
     """
 
     producer: Producer
     records: list[Produced]
+    bootstrap: str
+    topic: str
 
     def commit(self) -> list[Produced]:
         """Commit, and return the records, which readers now see."""
         self.producer.commit_transaction(DELIVERY_TIMEOUT_S)
-        return self.records
+        return self._settled()
 
     def abort(self) -> list[Produced]:
         """Abort, and return the records, whose offsets are now holes to a read_committed reader."""
         self.producer.abort_transaction(DELIVERY_TIMEOUT_S)
+        return self._settled()
+
+    def _settled(self) -> list[Produced]:
+        """Wait until the markers are written: the broker answers before, and a plan made then would miss the records."""
+        ends: dict[int, int] = {}
+        for record in self.records:
+            ends[record.partition] = max(ends.get(record.partition, 0), record.offset + 1)
+        reader = Consumer(client_config(self.bootstrap) | {"group.id": "none", "isolation.level": "read_committed"})
+        deadline = time.monotonic() + DELIVERY_TIMEOUT_S
+        try:
+            for partition, end in ends.items():
+                where = TopicPartition(self.topic, partition)
+                while reader.get_watermark_offsets(where, timeout=5)[1] <= end:
+                    if time.monotonic() > deadline:
+                        raise NotAcknowledgedError(f"the end of the transaction is not written to {where}")
+                    time.sleep(0.01)
+        finally:
+            reader.close()
         return self.records
 
 
@@ -126,7 +148,7 @@ def open_transaction(
     producer.init_transactions(DELIVERY_TIMEOUT_S)
     producer.begin_transaction()
     records = _send(producer, topic, values, partitions or partition_count(bootstrap, topic), None, seed)
-    return OpenTransaction(producer, records)
+    return OpenTransaction(producer, records, bootstrap, topic)
 
 
 def produce_transaction(

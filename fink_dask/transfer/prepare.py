@@ -1,0 +1,62 @@
+"""From a topic and a ledger to the ranges that are to be transferred now."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fink_dask.config import TransferSettings
+from fink_dask.dataset.ledger import Ledger
+from fink_dask.dataset.records import Plan
+from fink_dask.errors import LedgerError
+from fink_dask.kafka.describe import Inspector
+from fink_dask.transfer.inspect import Target
+from fink_dask.transfer.plan import Sizing, alerts_at_most, next_plan, spans_to_plan
+from fink_dask.transfer.task import TaskSettings, Work
+
+
+def plan_next(
+    settings: TransferSettings, target: Target, inspector: Inspector, ledger: Ledger, plans: Sequence[Plan]
+) -> Plan | None:
+    """Plan what no generation holds yet, as far as the limit goes; the plan is not frozen yet.
+
+    Returns
+    -------
+    Plan or None
+        None when there is nothing to plan.
+
+    Raises
+    ------
+    LedgerError
+        If the dataset holds more than the limit, or the topic less than was planned.
+    """
+    room = None
+    if settings.limit is not None:
+        at_most = alerts_at_most(plans, list(ledger.markers(plans)))
+        room = settings.limit - at_most
+        if room < 0:
+            raise LedgerError(
+                f"--limit {settings.limit:,}: this dataset holds or has planned {at_most:,} alerts already; "
+                "use another --outdir, or --restart"
+            )
+    spans = spans_to_plan(target.description.watermarks, plans, settings.topic)
+    if not spans or room == 0:
+        return None
+    sizing = Sizing(settings.range_bytes, settings.nconsumers, inspector.sample_sizes(settings.topic, spans))
+    return next_plan(len(plans) + 1, target.identity, spans, sizing, room)
+
+
+def open_work(settings: TransferSettings, target: Target, ledger: Ledger, plans: Sequence[Plan]) -> list[Work]:
+    """List the planned ranges that are not committed, in plan order."""
+    committed = {marker.range for marker in ledger.markers(plans)}
+    work = []
+    for plan in plans:
+        task = TaskSettings(
+            ledger=ledger,
+            kafka=settings.kafka,
+            identity=plan.identity,
+            plan_id=plan.plan_id,
+            partitioning=target.partitioning,
+            batchsize=settings.batchsize,
+        )
+        work += [Work(range_, task) for range_ in plan.ranges if range_ not in committed]
+    return work

@@ -1,0 +1,183 @@
+"""What librdkafka says becomes one line that a user can act on, and nothing else reaches the terminal."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException
+
+from fink_dask.config import KafkaSettings
+from fink_dask.errors import BrokerError, BrokerUnavailableError
+from fink_dask.kafka.client import Errors, ask, broker_error, is_passing, one_line, open_consumer
+from tests.harness.kafka_settings import free_ports
+
+SETTINGS = KafkaSettings("kafka.example:9092", request_timeout_s=0.3)
+
+
+class SilentConsumer:
+    """Stands in where only the error callback matters: it says what librdkafka would, when it is polled."""
+
+    def __init__(self, errors: Errors, *said: KafkaError) -> None:
+        self._errors = errors
+        self._said = list(said)
+
+    def poll(self, timeout: float) -> None:
+        assert timeout == 0
+        if self._said:
+            self._errors(self._said.pop(0))
+
+
+def fail_with(code: int, text: str | None = None) -> Callable[[float], Any]:
+    def question(timeout: float) -> None:
+        time.sleep(min(timeout, 0.05))
+        raise KafkaException(KafkaError(code, text))
+
+    return question
+
+
+def ask_of(question: Callable[[float], Any], *said: KafkaError) -> Any:
+    errors = Errors()
+    return ask(question, SilentConsumer(errors, *said), errors, SETTINGS, "topic")
+
+
+@pytest.mark.parametrize(
+    ("code", "meaning"),
+    [
+        (KafkaError._AUTHENTICATION, "the broker refused the credentials"),
+        (KafkaError.SASL_AUTHENTICATION_FAILED, "the broker refused the credentials"),
+        (KafkaError._SSL, "TLS with the broker failed"),
+        (KafkaError.TOPIC_AUTHORIZATION_FAILED, "these credentials may not read it"),
+    ],
+)
+@pytest.mark.parametrize("told_by", ["answer", "callback"])
+def test_wrong_credentials_are_said_at_once_and_not_as_a_broker_that_is_away(
+    code: int, meaning: str, told_by: str
+) -> None:
+    refusal = KafkaError(code, "SASL\nfailed")
+    question = fail_with(code, "SASL\nfailed") if told_by == "answer" else fail_with(KafkaError._TRANSPORT)
+    with pytest.raises(BrokerError, match=meaning) as caught:
+        ask_of(question, *([refusal] if told_by == "callback" else []))
+    assert str(caught.value) == f"topic: {meaning} (SASL failed)"
+    assert not caught.value.transient
+
+
+def test_a_refusal_is_not_asked_again() -> None:
+    asked = []
+
+    def question(timeout: float) -> None:
+        asked.append(timeout)
+        raise KafkaException(KafkaError(KafkaError.INVALID_REQUEST))
+
+    with pytest.raises(BrokerError):
+        ask_of(question)
+    assert len(asked) == 1
+
+
+def test_an_answer_after_hiccups_is_an_answer() -> None:
+    said = iter([KafkaError._TRANSPORT, KafkaError.LEADER_NOT_AVAILABLE])
+
+    def question(timeout: float) -> str:
+        for code in said:
+            raise KafkaException(KafkaError(code))
+        return "answer"
+
+    assert ask_of(question) == "answer"
+
+
+def test_a_slow_broker_is_given_longer_with_each_try() -> None:
+    given = []
+
+    def question(timeout: float) -> str:
+        given.append(timeout)
+        if timeout < 3:
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+        return "answer"
+
+    errors = Errors()
+    settings = KafkaSettings("kafka.example:9092", request_timeout_s=60)
+    assert ask(question, SilentConsumer(errors), errors, settings, None) == "answer"
+    assert given == [1, 2, 4]
+
+
+def test_no_answer_names_the_servers_and_the_reason_behind_all_brokers_being_down() -> None:
+    with pytest.raises(BrokerUnavailableError) as caught:
+        ask_of(
+            fail_with(KafkaError._TRANSPORT),
+            KafkaError(KafkaError._RESOLVE, "Failed to resolve 'kafka.example:9092'"),
+            KafkaError(KafkaError._ALL_BROKERS_DOWN, "1/1 brokers are down"),
+        )
+    assert str(caught.value) == (
+        "topic: no answer from Kafka at kafka.example:9092 in 0.3 s: Failed to resolve 'kafka.example:9092'"
+    )
+    assert caught.value.transient
+
+
+@pytest.mark.parametrize(
+    ("code", "passing"),
+    [
+        (KafkaError._TRANSPORT, True),
+        (KafkaError.NOT_COORDINATOR, True),
+        (KafkaError.COORDINATOR_LOAD_IN_PROGRESS, True),
+        (KafkaError.NOT_LEADER_FOR_PARTITION, True),
+        (KafkaError.UNKNOWN_TOPIC_OR_PART, False),
+        (KafkaError.TOPIC_AUTHORIZATION_FAILED, False),
+        (KafkaError._AUTHENTICATION, False),
+        (KafkaError._LOG_TRUNCATION, False),
+    ],
+)
+def test_only_what_may_pass_is_tried_again(code: int, passing: bool) -> None:
+    error = broker_error(KafkaError(code), "topic", 3, 17)
+    assert is_passing(KafkaError(code)) is passing
+    assert error.transient is passing
+    assert str(error).startswith("topic[3] at offset 17: ")
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+
+
+def test_a_text_from_outside_stays_one_line_of_bounded_length() -> None:
+    assert one_line("a\n b\t\r\nc") == "a b c"
+    assert len(one_line("x" * 10_000)) == 300
+
+
+def test_a_wrong_client_property_is_an_error_of_ours() -> None:
+    with (
+        pytest.raises(BrokerError, match=r"no\.such\.property"),
+        open_consumer(SETTINGS, no_such_property=1),
+    ):
+        pass
+
+
+PROGRAM = """
+import logging, sys
+logging.basicConfig(level=logging.WARNING)
+if sys.argv[2] == "asked":
+    logging.getLogger("fink_dask.kafka.librdkafka").setLevel(logging.INFO)
+from fink_dask.config import KafkaSettings
+from fink_dask.errors import BrokerUnavailableError
+from fink_dask.kafka.describe import open_inspector
+from fink_dask.kafka.identity import ask_topic_id
+settings = KafkaSettings(sys.argv[1], request_timeout_s=1.5)
+for asks in (lambda: ask_topic_id(settings, "topic"), lambda: inspector.describe("topic")):
+    with open_inspector(settings) as inspector:
+        try:
+            asks()
+        except BrokerUnavailableError as error:
+            print(error)
+"""
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_the_log_of_librdkafka_is_on_the_terminal_only_when_asked_for(asked: bool) -> None:
+    arguments = [f"127.0.0.1:{free_ports(1)[0]}", "asked" if asked else "not"]
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *arguments], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert len(done.stdout.splitlines()) == 2
+    assert ("Connection refused" in done.stderr) is asked
+    if not asked:
+        assert done.stderr == ""

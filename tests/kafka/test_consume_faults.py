@@ -1,0 +1,318 @@
+"""Reading a range goes on through what passes, declares what is gone, and ends in words and in time with what stays."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+from confluent_kafka import KafkaError
+
+from fink_dask.config import KafkaSettings
+from fink_dask.errors import BrokerError, BrokerUnavailableError, InterruptedTransferError
+from fink_dask.kafka.client import Errors, open_consumer
+from fink_dask.kafka.consume import RangeReader
+from fink_dask.kafka.describe import open_inspector
+from fink_dask.kafka.identity import ask_topic_id
+from fink_dask.kafka.offsets import Range, merge, total
+from fink_dask.kafka.records import RawBatch
+from tests.harness.kafka import KafkaBroker
+from tests.harness.producer import Produced, produce, produce_transaction
+from tests.harness.topics import create_topic, delete_records_before, delete_topic, topic_names
+
+#: Bounds that a slow machine keeps; what they guard against is the stall timeout.
+STALL_TIMEOUT_S = 100.0
+SOON_S = 30.0
+
+pytestmark = pytest.mark.kafka
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
+    """Yield a broker to freeze and kill, which would create any topic asked for, and is quick to compact."""
+    broker = KafkaBroker(
+        tmp_path_factory.mktemp("faulty-kafka"), {"auto.create.topics.enable": "true", "log.cleaner.backoff.ms": "100"}
+    )
+    broker.start()
+    yield broker
+    broker.discard()
+
+
+@contextmanager
+def open_reader(
+    broker: KafkaBroker,
+    topic: str,
+    range_: Range,
+    should_stop: Callable[[], bool] = lambda: False,
+    stall_timeout_s: float = STALL_TIMEOUT_S,
+    topic_id: str = "unknown",
+) -> Iterator[tuple[RangeReader, Errors]]:
+    settings = KafkaSettings(broker.bootstrap_servers, stall_timeout_s=stall_timeout_s)
+    # Little is fetched ahead, so that what happens to the topic in mid-range happens to the reader.
+    with open_consumer(settings, queued_max_messages_kbytes=64, fetch_message_max_bytes=64_000) as (consumer, errors):
+        yield RangeReader(consumer, errors, settings, topic, range_, should_stop, topic_id), errors
+
+
+def fill(broker: KafkaBroker, topic: str, count: int = 1000) -> list[Produced]:
+    """Make a topic of one partition, of 5 kB a record."""
+    create_topic(broker.bootstrap_servers, topic, partitions=1)
+    return produce(broker.bootstrap_servers, topic, (b"%04d" % i * 1250 for i in range(count)))
+
+
+def transact(bootstrap: str, topic: str, values: list[bytes | None], *, commit: bool = True) -> list[Produced]:
+    """Produce in a transaction to partition 0 and wait for its marker, which Kafka writes after it has answered."""
+    records = produce_transaction(bootstrap, topic, values, commit=commit, partitions=1)
+    deadline = time.monotonic() + 30
+    with open_inspector(KafkaSettings(bootstrap)) as inspector:
+        while inspector.watermarks(topic, 0).stable < records[-1].offset + 2:
+            assert time.monotonic() < deadline, "no marker"
+            time.sleep(0.01)
+    return records
+
+
+def assert_all_of(range_: Range, reader: RangeReader, batches: list[RawBatch], sent: list[Produced]) -> None:
+    """Nothing twice, nothing missing, and every value as it was sent."""
+    offsets = [offset for batch in batches for offset in batch.offsets]
+    pieces = [(offset, offset + 1) for offset in offsets] + reader.holes + reader.lost
+    assert merge(pieces) == [(range_.start, range_.end)]
+    assert total(pieces) == len(range_)
+    assert reader.position == range_.end
+    digests = {record.offset: record.sha256 for record in sent}
+    for batch in batches:
+        for offset, value in zip(batch.offsets, batch.values, strict=True):
+            assert value is not None
+            assert hashlib.sha256(value).hexdigest() == digests[offset]
+
+
+@pytest.mark.parametrize(
+    ("low", "start", "end", "lost"),
+    [
+        (30, 0, 100, [(0, 30)]),
+        (30, 10, 20, [(10, 20)]),
+        (30, 10, 30, [(10, 30)]),
+        (30, 30, 50, []),
+        (100, 0, 50, [(0, 50)]),
+    ],
+)
+def test_what_retention_removed_before_the_reading_is_declared_and_the_rest_arrives(
+    broker: KafkaBroker, topic_name: str, low: int, start: int, end: int, lost: list[tuple[int, int]]
+) -> None:
+    sent = fill(broker, topic_name, 100)
+    delete_records_before(broker.bootstrap_servers, topic_name, 0, low)
+    range_ = Range(0, start, end)
+    with open_reader(broker, topic_name, range_) as (reader, _):
+        began = time.monotonic()
+        batches = list(reader.batches(10, 10**9))
+        assert time.monotonic() - began < SOON_S
+    assert reader.lost == lost
+    assert_all_of(range_, reader, batches, sent)
+
+
+@pytest.mark.parametrize(("low", "end"), [(950, 1000), (950, 900)])
+def test_what_retention_removes_during_the_reading_is_declared_and_the_rest_arrives(
+    broker: KafkaBroker, topic_name: str, low: int, end: int
+) -> None:
+    sent = fill(broker, topic_name)
+    range_ = Range(0, 0, end)
+    with open_reader(broker, topic_name, range_) as (reader, _):
+        batches = []
+        for batch in reader.batches(10, 10**9):
+            if not batches:
+                delete_records_before(broker.bootstrap_servers, topic_name, 0, low)
+            batches.append(batch)
+    assert len(reader.lost) == 1
+    assert reader.lost[0][0] >= 10, "what was read is not lost"
+    assert reader.lost[0][1] == min(low, end)
+    assert_all_of(range_, reader, batches, sent)
+
+
+def test_loss_next_to_aborted_records_is_not_counted_twice(broker: KafkaBroker, topic_name: str) -> None:
+    create_topic(broker.bootstrap_servers, topic_name, partitions=1)
+    address = broker.bootstrap_servers
+    transact(address, topic_name, [b"aborted"] * 20, commit=False)  # 0 to 19, marker 20
+    sent = produce(address, topic_name, [b"alert"] * 5)  # 21 to 25
+    transact(address, topic_name, [b"aborted"] * 4, commit=False)  # 26 to 29, marker 30
+    delete_records_before(address, topic_name, 0, 10)
+    range_ = Range(0, 0, 31)
+    with open_reader(broker, topic_name, range_) as (reader, _):
+        batches = list(reader.batches(10, 10**9))
+    assert (reader.lost, reader.holes) == ([(0, 10)], [(10, 21), (26, 31)])
+    assert_all_of(range_, reader, batches, sent)
+
+
+def test_what_compaction_took_is_a_hole_and_not_a_loss(broker: KafkaBroker, topic_name: str) -> None:
+    address = broker.bootstrap_servers
+    compact = {"cleanup.policy": "compact", "segment.ms": "100", "min.cleanable.dirty.ratio": "0.01"}
+    create_topic(address, topic_name, partitions=1, config=compact)
+    sent = produce(address, topic_name, [b"%d" % i for i in range(40)], keys=[b"%d" % (i % 7) for i in range(40)])
+
+    def read(range_: Range) -> tuple[RangeReader, list[int]]:
+        with open_reader(broker, topic_name, range_) as (reader, _):
+            batches = list(reader.batches(10, 10**9))
+        assert_all_of(range_, reader, batches, sent)
+        assert reader.lost == []
+        return reader, [offset for batch in batches for offset in batch.offsets]
+
+    deadline = time.monotonic() + 45
+    while True:
+        # A segment is compacted when a later record has closed it.
+        sent += produce(address, topic_name, [b"newer"], keys=[b"0"])
+        reader, offsets = read(Range(0, 0, sent[-1].offset + 1))
+        if total(reader.holes) >= 33:
+            break
+        assert time.monotonic() < deadline, "Kafka has not compacted the topic"
+    first = offsets[0]
+    assert first > 3, "the head of the partition should be a hole"
+    assert read(Range(0, 0, first))[0].holes == [(0, first)]
+    assert read(Range(0, 3, first + 1))[1] == [first]
+
+
+def test_a_topic_made_anew_with_fewer_records_is_refused_long_before_the_stall(
+    broker: KafkaBroker, topic_name: str
+) -> None:
+    fill(broker, topic_name)
+    with open_reader(broker, topic_name, Range(0, 0, 1000)) as (reader, _):
+        batches = reader.batches(10, 10**9)
+        next(batches)
+        delete_topic(broker.bootstrap_servers, topic_name)
+        fill(broker, topic_name, 5)
+        began = time.monotonic()
+        with pytest.raises(BrokerError, match=r"the partition ends at 5, .* made anew") as caught:
+            list(batches)
+        assert time.monotonic() - began < SOON_S
+    assert not caught.value.transient
+    assert caught.value.partition == 0
+    assert caught.value.offset == reader.position
+
+
+def test_a_plan_for_more_than_the_partition_holds_is_refused_long_before_the_stall(
+    broker: KafkaBroker, topic_name: str
+) -> None:
+    fill(broker, topic_name, 5)
+    for range_ in (Range(0, 3, 10), Range(0, 8, 10)):
+        with open_reader(broker, topic_name, range_) as (reader, _):
+            began = time.monotonic()
+            with pytest.raises(BrokerError, match="the partition ends at 5"):
+                list(reader.batches(10, 10**9))
+            assert time.monotonic() - began < SOON_S
+            assert reader.lost == []
+
+
+def test_alerts_of_another_topic_with_the_same_name_never_pass_for_the_planned_ones(
+    broker: KafkaBroker, topic_name: str
+) -> None:
+    fill(broker, topic_name)
+    planned = ask_topic_id(KafkaSettings(broker.bootstrap_servers), topic_name)
+    with open_reader(broker, topic_name, Range(0, 0, 1000), topic_id=planned) as (reader, _):
+        batches = reader.batches(10, 10**9)
+        next(batches)
+        delete_topic(broker.bootstrap_servers, topic_name)
+        fill(broker, topic_name, 1001)
+        with pytest.raises(BrokerError, match="deleted and made again while it was read"):
+            list(batches)
+
+
+def test_a_range_of_the_planned_topic_passes_the_check_of_its_id(broker: KafkaBroker, topic_name: str) -> None:
+    sent = fill(broker, topic_name, 20)
+    planned = ask_topic_id(KafkaSettings(broker.bootstrap_servers), topic_name)
+    with open_reader(broker, topic_name, Range(0, 0, 20), topic_id=planned) as (reader, _):
+        assert_all_of(Range(0, 0, 20), reader, list(reader.batches(10, 10**9)), sent)
+
+
+def test_a_deleted_topic_is_said_long_before_the_stall_and_not_created_by_asking(
+    broker: KafkaBroker, topic_name: str
+) -> None:
+    fill(broker, topic_name)
+    with open_reader(broker, topic_name, Range(0, 0, 1000)) as (reader, _):
+        batches = reader.batches(10, 10**9)
+        next(batches)
+        delete_topic(broker.bootstrap_servers, topic_name)
+        began = time.monotonic()
+        with pytest.raises(BrokerError, match="no longer there") as caught:
+            list(batches)
+        assert time.monotonic() - began < SOON_S
+    assert not caught.value.transient
+    assert topic_name not in topic_names(broker.bootstrap_servers)
+
+
+def test_a_broker_that_freezes_for_a_while_costs_no_alert(broker: KafkaBroker, topic_name: str) -> None:
+    sent = fill(broker, topic_name)
+    with open_reader(broker, topic_name, Range(0, 0, 1000)) as (reader, _):
+        rest = reader.batches(10, 10**9)
+        batches = [next(rest)]
+        broker.pause()
+        timer = threading.Timer(3.0, broker.resume)  # long enough for the reader to look around and get no answer
+        timer.start()
+        batches += rest
+        timer.join()
+    assert reader.lost == []
+    assert_all_of(Range(0, 0, 1000), reader, batches, sent)
+
+
+def test_a_killed_broker_fails_the_impatient_and_costs_the_patient_no_alert(
+    broker: KafkaBroker, topic_name: str
+) -> None:
+    sent = fill(broker, topic_name)
+    range_ = Range(0, 0, 1000)
+    with (
+        open_reader(broker, topic_name, range_) as (patient, _),
+        open_reader(broker, topic_name, range_, stall_timeout_s=3) as (impatient, _),
+    ):
+        rest, doomed = patient.batches(10, 10**9), impatient.batches(10, 10**9)
+        batches = [next(rest)]
+        next(doomed)
+        broker.kill()
+        try:
+            began = time.monotonic()
+            with pytest.raises(BrokerUnavailableError, match=r"no record came for 3 s \(.*127\.0\.0\.1") as caught:
+                list(doomed)
+            assert time.monotonic() - began < SOON_S
+        finally:
+            broker.start()
+        batches += rest
+    assert patient.lost == []
+    assert_all_of(range_, patient, batches, sent)
+
+    error = pickle.loads(pickle.dumps(caught.value))
+    assert type(error) is BrokerUnavailableError
+    assert error.transient
+    assert str(error) == str(caught.value)
+    assert "\n" not in str(error)
+    assert str(error).startswith(f"{topic_name}[0] at offset {impatient.position}: ")
+
+
+def test_a_stop_is_obeyed_at_once_even_when_kafka_is_silent(broker: KafkaBroker, topic_name: str) -> None:
+    fill(broker, topic_name)
+    stop = threading.Event()
+    with open_reader(broker, topic_name, Range(0, 0, 1000), stop.is_set) as (reader, _):
+        batches = reader.batches(10, 10**9)
+        next(batches)
+        broker.pause()
+        set_at: list[float] = []
+        # In the middle of what the reader does when it has heard nothing for a while.
+        timer = threading.Timer(2.5, lambda: (set_at.append(time.monotonic()), stop.set()))
+        timer.start()
+        try:
+            with pytest.raises(InterruptedTransferError):
+                list(batches)
+            assert time.monotonic() - set_at[0] < 3
+        finally:
+            timer.join()
+            broker.resume()
+
+
+def test_refused_credentials_end_the_reading_before_the_stall(broker: KafkaBroker, topic_name: str) -> None:
+    fill(broker, topic_name, 5)
+    settings = KafkaSettings(broker.bootstrap_servers, request_timeout_s=1, stall_timeout_s=STALL_TIMEOUT_S)
+    with open_consumer(settings) as (consumer, errors):
+        # What librdkafka says when a broker takes the connection and not the password.
+        errors(KafkaError(KafkaError._AUTHENTICATION, "SASL authentication error"))
+        reader = RangeReader(consumer, errors, settings, topic_name, Range(0, 5, 10), lambda: False)
+        began = time.monotonic()
+        with pytest.raises(BrokerError, match="the broker refused the credentials"):
+            list(reader.batches(10, 10**9))
+        assert time.monotonic() - began < SOON_S

@@ -1,0 +1,161 @@
+"""The files of today's client are read in all their spellings; nothing in them runs, and no password leaves them."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import traceback
+from pathlib import Path
+
+import pytest
+
+from fink_dask.errors import SettingsError
+from fink_dask.kafka.credentials import Credentials, find_credentials, read_credentials
+
+PASSWORD = "hunter2-secret"
+
+
+def write(home: Path, name: str, text: str | bytes) -> Path:
+    path = home / ".finkclient" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "servers", "group_id"),
+    [
+        ("servers: a:1\ngroup_id: mine", "a:1", "mine"),
+        ("servers: a:1\ngroupid: mine", "a:1", "mine"),
+        ("servers: 'a:1, b:2'\ngroup_id: mine", "a:1,b:2", "mine"),
+        ("servers: [a:1, b:2]", "a:1,b:2", None),
+        ("servers:\n- a:1\n- b:2,c:3\n", "a:1,b:2,c:3", None),
+        ("servers: []", None, None),
+        ("servers: ['', null, a:1]", "a:1", None),
+        ("servers: ''\ngroup_id: ''", None, None),
+        ("servers: null\ngroup_id: ~", None, None),
+        ("group_id: 12345", None, "12345"),
+        ("group_id: null\ngroupid: old", None, "old"),
+        ("group_id: new\ngroupid: old", None, "new"),
+        (f"survey: ztf\nusername: me\npassword: {PASSWORD}\nmaxtimeout: 10\nmytopics: [t]\nservers: a:1", "a:1", None),
+        ("{}", None, None),
+        ("\ufeffservers: a:1", "a:1", None),
+    ],
+)
+def test_every_spelling_of_the_client_is_read(
+    tmp_path: Path, text: str, servers: str | None, group_id: str | None
+) -> None:
+    path = write(tmp_path, "ztf_credentials.yml", text)
+    found = find_credentials("ztf", tmp_path)
+    assert found == Credentials(path, servers, group_id)
+    assert PASSWORD not in repr(found)
+    assert PASSWORD.encode() not in pickle.dumps(found)
+
+
+@pytest.mark.parametrize(
+    ("files", "survey", "chosen"),
+    [
+        ([], None, None),
+        ([], "ztf", None),
+        (["ztf"], "ztf", "ztf"),
+        (["ztf"], "lsst", None),
+        (["ztf"], None, "ztf"),
+        (["lsst"], None, "lsst"),
+        (["ztf", "lsst"], "ztf", "ztf"),
+        (["ztf", "lsst"], "lsst", "lsst"),
+        (["ztf", "lsst"], None, None),  # a guess could be the wrong Kafka
+        (["ztf", "lsst", "old"], None, "old"),
+        (["old"], None, "old"),
+        (["old"], "lsst", "old"),
+        (["old", "ztf"], None, "ztf"),
+        (["old", "ztf"], "ztf", "ztf"),
+        (["old", "ztf"], "lsst", "old"),
+    ],
+)
+def test_the_file_of_the_survey_is_the_one_that_is_read(
+    tmp_path: Path, files: list[str], survey: str | None, chosen: str | None
+) -> None:
+    names = {"ztf": "ztf_credentials.yml", "lsst": "lsst_credentials.yml", "old": "credentials.yml"}
+    for file in files:
+        write(tmp_path, names[file], f"servers: {file}:1")
+    found = find_credentials(survey, tmp_path)
+    assert (found and found.servers) == (chosen and f"{chosen}:1")
+
+
+def test_the_home_directory_is_where_files_are_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, "credentials.yml", "servers: a:1")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    found = find_credentials(None)
+    assert found is not None
+    assert found.servers == "a:1"
+
+
+def test_a_directory_in_a_files_place_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / ".finkclient" / "credentials.yml").mkdir(parents=True)
+    assert find_credentials(None, tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"password: {PASSWORD}\n- broken: [",
+        f"password: {PASSWORD}\nservers: !!python/object/apply:os.system ['touch RAN']",
+        f"password: {PASSWORD}\nservers: !!python/name:os.system",
+        f"password: {PASSWORD}\nservers: !mine a:1",
+        f"password: !!int '{PASSWORD}'",
+        f"password: !!bool '{PASSWORD}'",
+        f"password: !!timestamp '{PASSWORD}'",
+        "!!float ''",
+        "group_id: 2001-13-45",
+        f"? [{PASSWORD}]\n: x\n{{}}",
+        f"password: {PASSWORD}\nservers: *nothing",
+        b"servers: \xff\xfe\xfd",
+        b"servers: a\x00b",
+        "[" * 20_000,
+        f"- {PASSWORD}\n- servers",
+        PASSWORD,
+        "",
+        "servers: {a: 1}",
+        "servers: [[a]]",
+        "servers: true",
+        "group_id: [a]",
+        "group_id: 1.5",
+        "servers: a:1\n# " + "x" * 70_000,
+    ],
+    ids=lambda text: repr(text[:50]),
+)
+def test_a_file_that_is_none_is_refused_in_one_line_without_its_text_and_without_running_it(
+    tmp_path: Path, text: str | bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = write(tmp_path, "credentials.yml", text)
+    with pytest.raises(SettingsError) as caught:
+        find_credentials(None, tmp_path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert PASSWORD not in "".join(traceback.format_exception(caught.value))
+    assert not (tmp_path / "RAN").exists()
+
+
+def test_a_file_that_expands_without_end_is_refused_and_not_expanded(tmp_path: Path) -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 40)]
+    path = write(tmp_path, "credentials.yml", "\n".join([*lines, "servers: *a39"]))
+    with pytest.raises(SettingsError, match="'servers' should be text"):
+        read_credentials(path)
+
+
+def test_a_file_that_may_not_be_read_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path, "credentials.yml", "servers: a:1")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, os.strerror(13))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", refuse)
+        with pytest.raises(SettingsError, match=r"can't read .*credentials\.yml: Permission denied"):
+            read_credentials(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "is_file", refuse)  # a directory that may not be searched
+        with pytest.raises(SettingsError, match=r"can't read .*credentials\.yml: Permission denied"):
+            find_credentials(None, tmp_path)

@@ -1,0 +1,219 @@
+"""What a broker says of a topic is the truth, comes in seconds, and asking for it changes nothing."""
+
+from __future__ import annotations
+
+import socket
+import time
+import uuid
+from collections.abc import Callable, Iterator
+
+import pytest
+from confluent_kafka.admin import AdminClient
+
+from fink_dask.config import KafkaSettings
+from fink_dask.errors import BrokerError, BrokerUnavailableError, SchemaError
+from fink_dask.kafka.describe import UNKNOWN_ID, Inspector, open_inspector
+from fink_dask.kafka.identity import ask_topic_id
+from fink_dask.kafka.offsets import Watermarks
+from fink_dask.kafka.topics import schema_topic
+from tests.harness.kafka import ExternalKafka, KafkaBroker
+from tests.harness.kafka_settings import free_ports
+from tests.harness.producer import open_transaction, produce, produce_transaction, publish_schema
+from tests.harness.topics import (
+    client_config,
+    create_topic,
+    delete_records_before,
+    delete_topic,
+    topic_names,
+)
+
+Kafka = KafkaBroker | ExternalKafka
+SCHEMA = b'{"type": "record", "name": "alert", "fields": []}'
+SOON_S = 30.0
+
+
+@pytest.fixture(scope="module")
+def inspector(kafka: Kafka) -> Iterator[Inspector]:
+    with open_inspector(KafkaSettings(kafka.bootstrap_servers)) as inspector:
+        yield inspector
+
+
+def wait_for_stable(inspector: Inspector, topic: str, offset: int) -> None:
+    """Wait for the marker of a transaction, which Kafka writes after it has answered."""
+    deadline = time.monotonic() + SOON_S
+    while (stable := inspector.watermarks(topic, 0).stable) < offset:
+        assert time.monotonic() < deadline, f"the last stable offset is {stable}, not {offset}"
+        time.sleep(0.01)
+
+
+def test_a_plan_is_made_of_what_a_reader_of_committed_records_may_read(
+    kafka: Kafka, inspector: Inspector, topic_name: str
+) -> None:
+    address = kafka.bootstrap_servers
+    create_topic(address, topic_name, partitions=3)
+    produce(address, topic_name, [b"alert"] * 10, partitions=1)
+    delete_records_before(address, topic_name, 0, 4)
+    transaction = open_transaction(address, topic_name, [b"open"] * 5, partitions=1)
+    described = inspector.describe(topic_name)
+    assert described.topic == topic_name
+    assert described.watermarks == {0: Watermarks(4, 10), 1: Watermarks(0, 0), 2: Watermarks(0, 0)}
+    transaction.commit()
+    wait_for_stable(inspector, topic_name, 16)
+    assert inspector.describe(topic_name).watermarks[0] == Watermarks(4, 16)
+
+
+def test_a_topic_made_again_is_told_from_the_one_that_was_planned(
+    kafka: Kafka, inspector: Inspector, topic_name: str
+) -> None:
+    create_topic(kafka.bootstrap_servers, topic_name, partitions=1)
+    first = inspector.describe(topic_name).topic_id
+    assert first not in {"", UNKNOWN_ID, "None"}
+    assert inspector.describe(topic_name).topic_id == first
+    delete_topic(kafka.bootstrap_servers, topic_name)
+    create_topic(kafka.bootstrap_servers, topic_name, partitions=1)
+    assert inspector.describe(topic_name).topic_id not in {first, UNKNOWN_ID}
+
+
+def test_a_wrong_topic_is_one_line_in_seconds_and_nothing_is_left_on_a_broker_that_would_create_it(
+    private_kafka: Callable[..., KafkaBroker], topic_name: str
+) -> None:
+    address = private_kafka({"auto.create.topics.enable": "true"}).bootstrap_servers
+    settings = KafkaSettings(address)
+    create_topic(address, "right", partitions=1)
+    produce(address, "right", [b"alert"] * 10, keys=[SCHEMA] * 10)
+    with open_inspector(settings) as inspector:
+        began = time.monotonic()
+        with pytest.raises(BrokerError, match="no such topic") as caught:
+            inspector.describe(topic_name)
+        assert time.monotonic() - began < SOON_S
+        assert str(caught.value).count("\n") == 0
+        assert not caught.value.transient
+        with pytest.raises(BrokerError):
+            inspector.watermarks(topic_name, 0)
+        # A whole inspection of a topic that is there, but whose schema topic is not.
+        described = inspector.describe("right")
+        assert inspector.schema("right", described).source == "record key"
+        assert inspector.sample_sizes("right", {0: (0, 10)}) == {0: 5.0}
+    with pytest.raises(BrokerError, match="nknown topic"):
+        ask_topic_id(settings, topic_name)
+    assert topic_names(address) == {"right"}
+    admin = AdminClient(client_config(address))  # in a variable: a collected client answers nothing
+    groups = admin.list_consumer_groups(request_timeout=10).result()
+    assert (groups.valid, groups.errors) == ([], [])
+
+
+@pytest.mark.parametrize("servers", ["127.0.0.1:{closed}", "no-such-host.invalid:9092", "127.0.0.1:{silent}"])
+def test_a_kafka_that_is_not_there_is_one_line_in_seconds(servers: str) -> None:
+    closed, silent = free_ports(2)
+    with socket.create_server(("127.0.0.1", silent)):  # takes connections and never answers
+        settings = KafkaSettings(servers.format(closed=closed, silent=silent), request_timeout_s=2)
+        began = time.monotonic()
+        with (
+            pytest.raises(BrokerUnavailableError, match=r"no answer from Kafka at .* in 2 s: ") as caught,
+            open_inspector(settings) as inspector,
+        ):
+            inspector.describe("topic")
+        assert time.monotonic() - began < SOON_S
+    assert settings.bootstrap_servers in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert caught.value.transient
+
+
+def test_the_schema_is_read_from_the_schema_topic(kafka: Kafka, inspector: Inspector, topic_name: str) -> None:
+    create_topic(kafka.bootstrap_servers, topic_name, partitions=1)
+    produce(kafka.bootstrap_servers, topic_name, [b"alert"], keys=[b'{"another": "schema"}'])
+    publish_schema(kafka.bootstrap_servers, topic_name, SCHEMA.decode(), copies=1000)
+    found = inspector.schema(topic_name, inspector.describe(topic_name))
+    assert (found.text, found.source) == (SCHEMA, "schema topic")
+
+
+@pytest.mark.parametrize("ends_with_a_marker", [False, True])
+def test_two_schemas_are_a_question_and_never_a_guess(
+    kafka: Kafka, inspector: Inspector, topic_name: str, ends_with_a_marker: bool
+) -> None:
+    address = kafka.bootstrap_servers
+    create_topic(address, topic_name, partitions=1)
+    publish_schema(address, topic_name, SCHEMA.decode(), copies=20)
+    produce(address, schema_topic(topic_name), [b"0"], keys=[b'{"another": "schema"}'])
+    if ends_with_a_marker:
+        produce_transaction(address, schema_topic(topic_name), [b"0"], commit=False)
+        wait_for_stable(inspector, schema_topic(topic_name), 23)
+    with pytest.raises(SchemaError, match="differ; choose one with --schema"):
+        inspector.schema(topic_name, inspector.describe(topic_name))
+
+
+def test_a_schema_topic_that_ends_with_a_transaction_marker_is_read(
+    kafka: Kafka, inspector: Inspector, topic_name: str
+) -> None:
+    address = kafka.bootstrap_servers
+    create_topic(address, topic_name, partitions=1)
+    publish_schema(address, topic_name, SCHEMA.decode(), copies=1)
+    for commit in (True, False):
+        produce_transaction(address, schema_topic(topic_name), [b"no key"], commit=commit)
+    wait_for_stable(inspector, schema_topic(topic_name), 5)
+    began = time.monotonic()
+    assert inspector.schema(topic_name, inspector.describe(topic_name)).text == SCHEMA
+    assert time.monotonic() - began < SOON_S
+
+
+@pytest.mark.parametrize("schema_topic_exists", [False, True])
+def test_without_a_schema_topic_the_schema_comes_from_the_alerts_own_key(
+    kafka: Kafka, inspector: Inspector, topic_name: str, schema_topic_exists: bool
+) -> None:
+    create_topic(kafka.bootstrap_servers, topic_name, partitions=4)
+    if schema_topic_exists:
+        create_topic(kafka.bootstrap_servers, schema_topic(topic_name), partitions=1)
+    produce(kafka.bootstrap_servers, topic_name, [b"alert"] * 20, keys=[SCHEMA] * 20)
+    found = inspector.schema(topic_name, inspector.describe(topic_name))
+    assert (found.text, found.source) == (SCHEMA, "record key")
+
+
+@pytest.mark.parametrize("keys", [[], [b"the topic's name"] * 5, [None] * 5, [b""] * 5])
+def test_a_topic_without_a_schema_is_refused_in_words(
+    kafka: Kafka, inspector: Inspector, topic_name: str, keys: list[bytes | None]
+) -> None:
+    create_topic(kafka.bootstrap_servers, topic_name, partitions=2)
+    produce(kafka.bootstrap_servers, topic_name, [b"alert"] * len(keys), keys=keys)
+    with pytest.raises(SchemaError, match=r"no schema: .* give one with --schema FILE"):
+        inspector.schema(topic_name, inspector.describe(topic_name))
+
+
+def test_sizes_are_sampled_close_to_the_truth_from_what_there_is(kafka: Kafka, inspector: Inspector) -> None:
+    name, address = f"sizes_{uuid.uuid4().hex}", kafka.bootstrap_servers
+    create_topic(address, name, partitions=1)
+    produce(address, name, [bytes(900 + i % 200) for i in range(400)])  # 0 to 399, about 1,000 bytes each
+    produce_transaction(address, name, [b"aborted"] * 99, commit=False)  # 400 to 499
+    wait_for_stable(inspector, name, 500)
+    produce(address, name, [bytes(300_000)] * 3)  # 500 to 502, each larger than the inspector's fetches
+    produce_transaction(address, name, [b"aborted"] * 30, commit=False)  # 503 to 533
+    wait_for_stable(inspector, name, 534)
+    delete_records_before(address, name, 0, 100)
+    cases = {
+        (100, 400): 1000,
+        (100, 300): 1000,
+        (399, 400): 1000,
+        (400, 502): 300_000,  # the middle in a hole: what comes after it
+        (400, 500): None,  # a hole
+        (500, 503): 300_000,
+        (503, 534): None,  # nothing
+        (0, 100): None,  # gone
+        (250, 250): None,  # empty
+    }
+    try:
+        began = time.monotonic()
+        for span, expected in cases.items():
+            sampled = inspector.sample_sizes(name, {0: span}).get(0)
+            assert sampled == (expected and pytest.approx(expected, rel=0.11)), span
+        assert inspector.sample_sizes(name, {}) == {}
+        assert time.monotonic() - began < SOON_S
+    finally:
+        delete_topic(address, name)
+
+
+def test_each_partition_is_sampled_on_its_own(kafka: Kafka, inspector: Inspector, topic_name: str) -> None:
+    create_topic(kafka.bootstrap_servers, topic_name)
+    produce(kafka.bootstrap_servers, topic_name, [bytes(1000)] * 500, partitions=9)
+    spans = {
+        partition: (marks.low, marks.stable) for partition, marks in inspector.describe(topic_name).watermarks.items()
+    }
+    assert inspector.sample_sizes(topic_name, spans) == dict.fromkeys(range(9), 1000.0)

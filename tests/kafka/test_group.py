@@ -1,0 +1,75 @@
+"""What a group has consumed is told to Kafka for the user's other tools, or it is said why not."""
+
+from __future__ import annotations
+
+import time
+import uuid
+
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+
+from fink_dask.config import KafkaSettings
+from fink_dask.errors import BrokerError, BrokerUnavailableError, SettingsError
+from fink_dask.kafka.group import commit_group_offsets
+from tests.harness.kafka import ExternalKafka, KafkaBroker
+from tests.harness.kafka_settings import free_ports
+from tests.harness.producer import produce
+from tests.harness.topics import client_config, create_topic
+
+Kafka = KafkaBroker | ExternalKafka
+SOON_S = 30.0
+
+
+def committed(bootstrap: str, group_id: str, topic: str, partitions: int) -> list[int]:
+    consumer = Consumer(client_config(bootstrap) | {"group.id": group_id})
+    wanted = [TopicPartition(topic, partition) for partition in range(partitions)]
+    found = [position.offset for position in consumer.committed(wanted, timeout=30)]
+    consumer.close()
+    return found
+
+
+def test_other_tools_go_on_where_the_transfer_ended(kafka: Kafka, topic_name: str) -> None:
+    settings, group = KafkaSettings(kafka.bootstrap_servers), f"group-{uuid.uuid4()}"
+    create_topic(kafka.bootstrap_servers, topic_name, partitions=3)
+    produce(kafka.bootstrap_servers, topic_name, [b"alert"] * 30)
+    commit_group_offsets(settings, topic_name, group, {0: 3, 2: 5})
+    commit_group_offsets(settings, topic_name, group, {})
+    assert committed(kafka.bootstrap_servers, group, topic_name, 3) == [3, -1001, 5]
+    commit_group_offsets(settings, topic_name, group, {0: 4, 1: 1})
+    assert committed(kafka.bootstrap_servers, group, topic_name, 3) == [4, 1, 5]
+
+
+def test_a_group_that_somebody_uses_is_left_alone_and_that_is_said(kafka: Kafka, topic_name: str) -> None:
+    group = f"group-{uuid.uuid4()}"
+    create_topic(kafka.bootstrap_servers, topic_name, partitions=1)
+    member = Consumer(client_config(kafka.bootstrap_servers) | {"group.id": group})
+    member.subscribe([topic_name])
+    deadline = time.monotonic() + 60
+    while not member.assignment():
+        assert time.monotonic() < deadline
+        member.poll(0.1)
+    began = time.monotonic()
+    with pytest.raises(BrokerError, match=f"the consumer group {group} is in use"):
+        commit_group_offsets(KafkaSettings(kafka.bootstrap_servers), topic_name, group, {0: 1})
+    assert time.monotonic() - began < SOON_S
+    member.close()
+    assert committed(kafka.bootstrap_servers, group, topic_name, 1) == [-1001]
+
+
+def test_a_topic_that_is_gone_is_said(kafka: Kafka) -> None:
+    with pytest.raises(BrokerError, match=r"gone.*nknown topic"):
+        commit_group_offsets(KafkaSettings(kafka.bootstrap_servers), "gone", f"group-{uuid.uuid4()}", {0: 1})
+
+
+def test_a_kafka_that_is_gone_ends_the_commit_in_seconds() -> None:
+    settings = KafkaSettings(f"127.0.0.1:{free_ports(1)[0]}", request_timeout_s=1)
+    began = time.monotonic()
+    with pytest.raises(BrokerUnavailableError, match="no answer from Kafka") as caught:
+        commit_group_offsets(settings, "topic", "group", {0: 1})
+    assert time.monotonic() - began < SOON_S
+    assert "\n" not in str(caught.value)
+
+
+def test_a_group_without_a_name_is_a_wrong_setting() -> None:
+    with pytest.raises(SettingsError, match="no name"):
+        commit_group_offsets(KafkaSettings("127.0.0.1:1"), "topic", "", {0: 1})

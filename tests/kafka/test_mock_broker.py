@@ -1,0 +1,49 @@
+"""The demo's Kafka, which needs nothing installed, serves what a transfer asks of it."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from fink_dask.config import BATCH_BYTES, KafkaSettings
+from fink_dask.errors import BrokerError
+from fink_dask.kafka.client import open_consumer
+from fink_dask.kafka.consume import RangeReader
+from fink_dask.kafka.describe import UNKNOWN_ID, open_inspector
+from fink_dask.kafka.mock import MOCK_PARTITIONS, mock_broker
+from fink_dask.kafka.offsets import Range, Watermarks
+
+SCHEMA = b'{"type": "string"}'
+
+
+def test_what_the_demo_publishes_is_described_and_read_back() -> None:
+    records = [(i % MOCK_PARTITIONS, b"topic", b"alert %d" % i) for i in range(4000)]
+    with mock_broker() as broker:
+        assert broker.publish("topic", records) == 4000
+        assert broker.publish("topic_schema", [(0, SCHEMA, b"0")] * 3) == 3
+        settings = KafkaSettings(broker.bootstrap_servers, stall_timeout_s=20)
+        with open_inspector(settings) as inspector:
+            began = time.monotonic()
+            described = inspector.describe("topic")
+            # A question for the id would wait for its time-out: the mock does not answer it.
+            assert time.monotonic() - began < settings.request_timeout_s
+            assert described.topic_id == UNKNOWN_ID
+            assert described.watermarks == dict.fromkeys(range(MOCK_PARTITIONS), Watermarks(0, 1000))
+            assert inspector.schema("topic", described).text == SCHEMA
+            sizes = inspector.sample_sizes("topic", dict.fromkeys(range(MOCK_PARTITIONS), (0, 1000)))
+            assert sizes == dict.fromkeys(range(MOCK_PARTITIONS), 10.0)
+            with pytest.raises(BrokerError, match="no such topic"):
+                inspector.describe("another")
+        for partition in range(MOCK_PARTITIONS):
+            with open_consumer(settings) as (consumer, errors):
+                range_ = Range(partition, 0, 1000)
+                reader = RangeReader(consumer, errors, settings, "topic", range_, lambda: False, described.topic_id)
+                values = [value for batch in reader.batches(300, BATCH_BYTES) for value in batch.values]
+            assert values == [value for at, _, value in records if at == partition]
+            assert (reader.holes, reader.lost) == ([], [])
+
+
+def test_records_that_the_demo_loses_are_said() -> None:
+    with mock_broker() as broker, pytest.raises(BrokerError, match="1 of 2 records were not acknowledged"):
+        broker.publish("topic", [(0, b"", b"alert"), (MOCK_PARTITIONS + 95, b"", b"to no partition")])

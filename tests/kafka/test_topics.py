@@ -1,0 +1,58 @@
+"""A wrong topic is refused before Kafka is asked, and a survey is read off a name or not guessed."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from fink_dask.errors import SettingsError
+from fink_dask.kafka.topics import check_topic_name, schema_topic, survey_of, topic_hash
+
+
+@pytest.mark.parametrize("topic", ["ftransfer_ztf_2026-02-24_123456", "a", "A.b_c-9", "...", "x" * 249])
+def test_a_name_that_kafka_allows_passes_unchanged(topic: str) -> None:
+    assert check_topic_name(topic) == topic
+
+
+@pytest.mark.parametrize(
+    "topic",
+    ["", ".", "..", "a b", "a/b", "../x", "a\n", "a\x00", "é", "٣", "x" * 250, "a:b", "-" + "y" * 300_000, "$(x)"],
+)
+def test_a_name_that_kafka_does_not_allow_is_refused_in_one_short_line(topic: str) -> None:
+    with pytest.raises(SettingsError, match="is not a Kafka topic name") as caught:
+        check_topic_name(topic)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+def test_an_ai_topic_is_refused_by_name() -> None:
+    with pytest.raises(SettingsError, match=r"fink_ai_lsst.* is one of Fink's AI topics"):
+        check_topic_name("fink_ai_lsst")
+    assert check_topic_name("my_fink_ai_lsst") == "my_fink_ai_lsst"
+
+
+@pytest.mark.parametrize(
+    ("topic", "survey"),
+    [
+        ("ftransfer_ztf_2026-02-24_123456", "ztf"),
+        ("ftransfer_lsst_2026-02-24_123456", "lsst"),
+        ("fxmatch_lsst_2026-02-24_1", "lsst"),
+        ("fink.ztf.alerts", "ztf"),
+        ("fink-lsst", "lsst"),
+        ("ztf", "ztf"),
+        ("fink_sn_candidates", None),
+        ("aztfb_lsstish", None),
+        ("ztf_lsst_both", None),
+        ("ZTF_alerts", None),
+        ("", None),
+    ],
+)
+def test_a_time_scale_is_never_chosen_by_a_guess_at_the_survey(topic: str, survey: str | None) -> None:
+    assert survey_of(topic) == survey
+
+
+def test_names_that_are_made_of_a_topic_stay_what_datasets_on_disk_hold() -> None:
+    assert schema_topic("t") == "t_schema"
+    assert topic_hash("ftransfer_ztf_2026-02-24_123456") == "f9dbcf5f"
+    assert all(re.fullmatch("[0-9a-f]{8}", topic_hash(topic)) for topic in ("", "../..", "x" * 249))
