@@ -32,13 +32,17 @@ class Display:
         self._last_line = time.monotonic()
         self._bar: Progress | None = None
         self._task: TaskID | None = None
+        self._waiting = self._console.status("looking at the topic, and starting workers")
 
     def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._waiting.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._waiting.stop()
         if self._bar is not None:
             self._bar.stop()
 
@@ -61,6 +65,7 @@ class Display:
         console.print(escape(text), style=style or None, soft_wrap=True)
 
     def _start(self, event: TransferStarted) -> None:
+        self._waiting.stop()
         self._tally.start(event)
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, total=event.offsets)

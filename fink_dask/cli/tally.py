@@ -22,7 +22,9 @@ class Tally:
         self._began = time.monotonic()
 
     def start(self, event: TransferStarted) -> None:
-        """Take the size of the plan."""
+        """Take the size of the plan; the first time, the clock begins to run."""
+        if not self.offsets:
+            self._began = time.monotonic()
         self.offsets = event.offsets
         self._offsets_before = event.offsets_committed - self._committed_offsets
 

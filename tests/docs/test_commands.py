@@ -1,0 +1,260 @@
+"""A reader types what the documentation prints: every command and every Python block in it is run."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fink_dask.cli.main import cli
+from fink_dask.demo.alerts import AlertKind
+from tests.harness.cli import environment
+from tests.harness.oracle import fill_topic
+from tests.harness.topics import delete_topic
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted(
+    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "deploy" / "README.md", *(ROOT / "docs").glob("*.md")]
+)
+EXAMPLES = {"transfer_in_python.py", "read_dataset.py"}
+
+#: The topic that the documentation transfers; the tests put one of their own in its place.
+TOPIC_IN_DOCS = "ftransfer_ztf_2026-02-24_123456"
+ALERTS = 400
+RUN = {"console", "sh", "python"}
+NOT_RUN = {"text", "json", "toml"}
+
+#: Stand in for programs on a reader's PATH. What would run these tests again, or change this checkout, is not run in
+#: full: a make target is looked up, and pytest collects. Both fail for what is not there.
+STAND_INS = {
+    "fink-dask": 'exec "{python}" -m fink_dask "$@"',
+    "python": """\
+if [ "${{1:-}} ${{2:-}}" = "-m pytest" ]; then
+    shift 2; cd "{root}"; exec "{python}" -m pytest --collect-only --quiet "$@"
+fi
+exec "{python}" "$@\"""",
+    "make": """\
+case "$*" in
+    demo) exec fink-dask demo --alerts 500 ;;
+    "") exec "{make}" -C "{root}" ;;
+    *) exec "{make}" -C "{root}" --dry-run "$@" ;;
+esac""",
+}
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a page."""
+
+    line: int
+    language: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Step:
+    """Something to run, and the exit status that the page gives it."""
+
+    line: int
+    words: list[str]
+    status: int
+
+
+def blocks(page: str) -> list[Block]:
+    """Find the fenced blocks; one that is indented or never closed is an error."""
+    found = [
+        Block(page.count("\n", 0, match.start()) + 1, match[1], match[2])
+        for match in re.finditer(r"^```(.*)\n((?s:.*?))^```$", page, re.MULTILINE)
+    ]
+    fences = [line for line in page.splitlines() if line.lstrip().startswith(("```", "~~~"))]
+    assert len(fences) == 2 * len(found), "a fence is indented, or not closed"
+    return found
+
+
+def steps(page: str) -> list[Step]:
+    """List what a page asks its reader to run, in order."""
+    found: list[Step] = []
+    for block in blocks(page):
+        assert block.language in RUN | NOT_RUN, f"line {block.line}: is {block.language!r} to be run or not?"
+        if block.language == "python":
+            found.append(Step(block.line, [sys.executable, "-c", block.text], 0))
+        elif block.language == "sh":
+            found.append(shell(block.line, f"set -e\n{block.text}"))
+        elif block.language == "console":
+            found += console(block)
+        else:
+            assert not re.search(r"^(\$ |fink-dask |make )", block.text, re.MULTILINE), (
+                f"line {block.line}: a command in a block that is not run"
+            )
+    return found
+
+
+def console(block: Block) -> list[Step]:
+    """Take the commands out of a block; ``echo $?`` and what it shows say how the one before ends."""
+    lines = block.text.splitlines()
+    assert block.text.startswith("$ "), f"line {block.line}: a console block begins with a command"
+    found: list[Step] = []
+    for number, line in enumerate(lines):
+        if line == "$ echo $?":
+            found[-1] = Step(found[-1].line, found[-1].words, int(lines[number + 1]))
+        elif line.startswith("$ "):
+            assert not line.endswith("\\"), f"line {block.line}: a command of more than one line belongs in a sh block"
+            found.append(shell(block.line + 1 + number, line.removeprefix("$ ")))
+    return found
+
+
+def shell(line: int, command: str) -> Step:
+    return Step(line, ["bash", "-o", "pipefail", "-c", command], 0)
+
+
+@pytest.fixture
+def topic(kafka: Any) -> Iterator[str]:
+    """Yield a topic that stands in for the one in the documentation."""
+    name = f"ftransfer_ztf_2026-11-01_{uuid.uuid4().int % 10**12}"
+    fill_topic(kafka.bootstrap_servers, name, AlertKind.ZTF_LIGHT, ALERTS, partitions=3)
+    yield name
+    for each in (name, f"{name}_schema"):
+        delete_topic(kafka.bootstrap_servers, each, missing_ok=True)
+
+
+@pytest.fixture
+def reader(tmp_path: Path, kafka: Any) -> dict[str, str]:
+    """Return the environment of somebody who reads the documentation in a clone with ``.venv/bin`` in the PATH."""
+    make = shutil.which("make")
+    assert make is not None
+    programs = tmp_path / ".venv" / "bin"
+    programs.mkdir(parents=True)
+    for name, script in STAND_INS.items():
+        program = programs / name
+        program.write_text("#!/bin/bash\n" + script.format(python=sys.executable, root=ROOT, make=make) + "\n")
+        program.chmod(0o755)
+    home = tmp_path / "home"
+    home.mkdir()
+    made = environment(
+        {
+            "FINK_DASK_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
+            "FINK_DASK_DASHBOARD_ADDRESS": "127.0.0.1:0",
+            "HOME": str(home),
+            "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+        }
+    )
+    # Where make runs these tests, its flags are not a reader's.
+    return {name: value for name, value in made.items() if not name.startswith(("MAKE", "MFLAGS", "SLURM", "PYTEST"))}
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_a_page_prints_works_when_a_reader_types_it(
+    path: Path, topic: str, reader: dict[str, str], tmp_path: Path
+) -> None:
+    for folder in ("docs", "examples", "deploy"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in (tmp_path / "examples").glob("*.toml"):
+        file.write_text(file.read_text().replace(TOPIC_IN_DOCS, topic))
+    for step in steps(path.read_text().replace(TOPIC_IN_DOCS, topic)):
+        ended = subprocess.run(
+            step.words, cwd=tmp_path, env=reader, capture_output=True, text=True, input="", timeout=240, check=False
+        )
+        assert ended.returncode == step.status, (
+            f"{path.relative_to(ROOT)}, line {step.line}: {step.words[-1]}\n"
+            f"ended with {ended.returncode}, not {step.status}\n{ended.stdout[-2000:]}\n{ended.stderr[-2000:]}"
+        )
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "```console\n$ fink-dask transfer --no-such-option\n```\n",
+        "```console\n$ make no-such-target\n```\n",
+        "```sh\nfalse\ntrue\n```\n",
+        "```console\n$ false | true\n```\n",
+        "```console\n$ .venv/bin/python -m pytest tests/no_such_file.py\n```\n",
+        "```python\nimport no_such_module\n```\n",
+    ],
+)
+def test_a_command_that_does_not_work_is_noticed(page: str, reader: dict[str, str], tmp_path: Path) -> None:
+    (step,) = steps(page)
+    ended = subprocess.run(step.words, cwd=tmp_path, env=reader, capture_output=True, timeout=120, check=False)
+    assert ended.returncode != step.status
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "```\nfink-dask transfer\n```\n",
+        "```text\n$ fink-dask transfer\n```\n",
+        "```bash\nfink-dask transfer\n```\n",
+        "- a list\n  ```console\n  $ fink-dask transfer\n  ```\n",
+        "```console\nfink-dask transfer\n```\n",
+    ],
+)
+def test_a_command_can_not_hide_in_a_block_that_is_not_run(page: str) -> None:
+    with pytest.raises(AssertionError):
+        steps(page)
+
+
+def test_the_published_command_is_in_the_readme_letter_for_letter() -> None:
+    published = (
+        f"fink-dask transfer -topic {TOPIC_IN_DOCS} -outdir alerts -partitionby time -nconsumers 5 -batchsize 1000"
+    )
+    assert f"$ {published}\n" in (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_page_names_only_options_that_exist_and_links_only_to_what_is_there(path: Path) -> None:
+    page = re.sub(r"^```.*?^```$", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
+    known = {name for command in cli.commands.values() for option in command.params for name in option.opts}
+    named = {
+        flag.replace("_", "-")
+        for code in re.findall(r"`([^`]+)`", page)
+        for flag in re.findall(r"(?<![\w-])--[a-z][\w-]*", code)
+    }
+    assert named - known - {"--help"} == set()
+    links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)]+)\)", page) if "://" not in link]
+    assert [link for link in links if link and not (path.parent / link).exists()] == []
+
+
+def test_the_command_line_reference_is_what_the_code_says() -> None:
+    spec = importlib.util.spec_from_file_location("make_reference", ROOT / "docs" / "make_reference.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.REFERENCE.read_text() == module.reference(), "run: python docs/make_reference.py"
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("kind", [AlertKind.ZTF_LIGHT, AlertKind.LSST_FULL], ids=lambda kind: kind.value)
+def test_the_examples_run(kind: AlertKind, kafka: Any, reader: dict[str, str], tmp_path: Path) -> None:
+    assert {path.name for path in (ROOT / "examples").glob("*.py")} == EXAMPLES
+    name = f"ftransfer_{kind.value[:4]}_2026-11-01_{uuid.uuid4().int % 10**12}"
+    fill_topic(kafka.bootstrap_servers, name, kind, 40, partitions=3)
+    try:
+        for example, arguments in (
+            ("transfer_in_python.py", [kafka.bootstrap_servers, name, "alerts"]),
+            ("read_dataset.py", ["alerts"]),
+        ):
+            ended = subprocess.run(
+                [sys.executable, str(ROOT / "examples" / example), *arguments],
+                cwd=tmp_path,
+                env=reader,
+                capture_output=True,
+                text=True,
+                timeout=240,
+                check=False,
+            )
+            assert ended.returncode == 0, ended.stderr
+            assert ended.stdout
+    finally:
+        for topic in (name, f"{name}_schema"):
+            delete_topic(kafka.bootstrap_servers, topic, missing_ok=True)

@@ -1,0 +1,108 @@
+"""The imports and the shape of the code are those of docs/design.md."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "fink_dask"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+MAX_LINES = 300
+
+#: What each room may import besides itself.
+ROOMS = {
+    "errors": set(),
+    "config": {"errors"},
+    "kafka": {"config", "errors"},
+    "avro": {"kafka", "config", "errors"},
+    "dataset": {"avro", "kafka", "config", "errors"},
+    "transfer": {"dataset", "avro", "kafka", "config", "errors"},
+    "cluster": {"transfer", "dataset", "avro", "kafka", "config", "errors"},
+    "demo": {"kafka", "avro", "config", "errors"},
+    "cli": {"cluster", "demo", "transfer", "dataset", "avro", "kafka", "config", "errors"},
+    "__main__": {"cli"},
+    "__init__": set(),
+}
+
+#: The only importers of an outside library, as modules or rooms.
+IMPORTERS = {
+    "bokeh": set(),
+    "click": {"cli"},
+    "confluent_kafka": {"kafka.client"},
+    "dask": {"cluster", "transfer.job"},
+    "distributed": {"cluster", "transfer.job"},
+    "fastavro": {"avro", "demo"},
+    "rich": {"cli"},
+    "yaml": {"kafka.credentials"},
+}
+ANYWHERE = {"erfa", "numpy", "pyarrow"}
+
+#: A name that says nothing about what is inside.
+BAD_NAMES = {"common", "core", "helpers", "misc", "util", "utils"}
+
+
+def name_of(path: Path) -> str:
+    """Name a module without the package's name."""
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+
+
+def imports(path: Path) -> set[str]:
+    """Find every module that is imported, wherever in the file, from the package as ``fink_dask.room.module``."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name_of(path)} has a relative import"
+            assert node.module is not None
+            names = node.module in {"fink_dask", *(f"fink_dask.{room}" for room in ROOMS)}
+            found.update(f"{node.module}.{alias.name}" for alias in node.names) if names else found.add(node.module)
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_imports_go_down_the_rooms(path: Path) -> None:
+    room = name_of(path).partition(".")[0]
+    assert room in ROOMS, f"{room} is no room of docs/design.md"
+    inside = {module.split(".")[1] for module in imports(path) if module.startswith("fink_dask.")}
+    assert inside - ROOMS[room] - {room, "__version__"} == set()
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_a_library_is_imported_where_it_belongs(path: Path) -> None:
+    name = name_of(path)
+    outside = {module.partition(".")[0] for module in imports(path)} - sys.stdlib_module_names - {"fink_dask"}
+    misplaced = {
+        library for library in outside - ANYWHERE if not {name, name.partition(".")[0]} & IMPORTERS.get(library, set())
+    }
+    assert misplaced == set()
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_a_module_says_what_it_is_and_stays_small(path: Path) -> None:
+    text = path.read_text()
+    tree = ast.parse(text)
+    assert ast.get_docstring(tree)
+    assert text.count("\n") <= MAX_LINES
+    assert not BAD_NAMES & set(name_of(path).split("."))
+    printed = [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == "print"]
+    assert printed == [], "only cli/ speaks, and it uses click.echo"
+
+
+def test_help_is_quick_because_nothing_heavy_is_imported() -> None:
+    heavy = {"bokeh", "confluent_kafka", "dask", "distributed", "erfa", "fastavro", "numpy", "pyarrow"}
+    code = "import sys, fink_dask.cli.main; print(*{name.partition('.')[0] for name in sys.modules})"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert heavy & set(loaded.stdout.split()) == set()
+
+
+def test_every_dependency_is_argued_for() -> None:
+    design = (PACKAGE.parent / "docs" / "design.md").read_text()
+    project = (PACKAGE.parent / "pyproject.toml").read_text()
+    names = ast.literal_eval(project.partition("dependencies = ")[2].partition("]")[0] + "]")
+    section = design.partition("## Dependencies")[2].partition("\n## ")[0].lower()
+    assert [name for name in names if name.partition(">")[0].lower() not in section] == []
