@@ -6,18 +6,30 @@ from pathlib import Path
 
 import click
 
-from fink_dask.cli.options import CONTEXT, nconsumers_option, option
+from fink_dask.cli.options import CONTEXT, nconsumers_option, typed_option
+
+_MOST_ALERTS = 12_000
+
+
+def _fitting(_: click.Context, parameter: click.Parameter, value: int) -> int:
+    if not 1 <= value <= _MOST_ALERTS:
+        raise click.BadParameter(
+            f"must be between 1 and {_MOST_ALERTS:,}, which the embedded Kafka holds", param=parameter
+        )
+    return value
 
 
 @click.command(context_settings=CONTEXT, epilog="Example: fink-dask demo --alerts 5000 --outdir fink-dask-demo")
-@option(
+@typed_option(
     "--alerts",
-    type=click.IntRange(min=1, max=12_000),
+    type=int,
     default=10_000,
     show_default=True,
-    help="Alerts of the made-up night; the embedded Kafka holds about 15,000.",
+    callback=_fitting,
+    metavar="N",
+    help="Alerts of the made-up night; the embedded Kafka holds 12,000.",
 )
-@option(
+@typed_option(
     "--outdir",
     type=click.Path(path_type=Path),
     default=Path("fink-dask-demo"),
@@ -28,7 +40,7 @@ from fink_dask.cli.options import CONTEXT, nconsumers_option, option
 def demo(alerts: int, outdir: Path, nconsumers: int) -> int:
     """Publish a made-up night to an embedded Kafka, transfer it, verify it, and show how to read it."""
     from fink_dask.cli.display import Display
-    from fink_dask.cli.report import print_summary
+    from fink_dask.cli.results import print_summary
     from fink_dask.cluster.run import Where, run_transfer
     from fink_dask.config import KafkaSettings, TransferSettings
     from fink_dask.dataset.ledger import Ledger
@@ -52,7 +64,9 @@ def demo(alerts: int, outdir: Path, nconsumers: int) -> int:
             partitionby=("time",),
             nconsumers=nconsumers,
         )
-        click.echo(f"2. transfer: fink-dask transfer --topic {DEMO_TOPIC} --outdir {outdir} --partitionby time")
+        click.echo(
+            f"2. transfer, as 'fink-dask transfer --topic {DEMO_TOPIC} --outdir {outdir} --partitionby time' does"
+        )
         with Display() as display:
             summary = run_transfer(settings, display, Where(), restart=ledger.exists())
     print_summary(summary, ledger, as_json=False)

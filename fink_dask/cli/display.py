@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
 
 from fink_dask.cli.tally import Tally
+from fink_dask.cli.words import counted
 from fink_dask.transfer.events import Event, Note, RangeCommitted, RangeProgress, TransferStarted
 
 #: Seconds between two lines where there is no terminal.
@@ -70,10 +71,10 @@ class Display:
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, total=event.offsets)
             return
-        words = f"{event.topic}: {event.offsets - event.offsets_committed:,} offsets to read in "
-        words += f"{event.ranges - event.ranges_committed:,} ranges"
+        left = counted(event.ranges - event.ranges_committed, "range")
+        words = f"{event.topic}: {counted(event.offsets - event.offsets_committed, 'offset')} to read in {left}"
         if event.ranges_committed:
-            words += f"; {event.ranges_committed:,} ranges are committed already"
+            words += f"; {counted(event.ranges_committed, 'range')} committed already"
         self._say(words)
         if event.dashboard:
             self._say(f"Dask dashboard: {event.dashboard}")

@@ -29,7 +29,11 @@ class FinkOption(click.Option):
         shown = long_names[0].lstrip("-")
         kwargs.setdefault("envvar", f"FINK_DASK_{shown.replace('-', '_').upper()}")
         super().__init__([*declarations, *(name[1:] for name in long_names)], *args, **kwargs)
-        self._shown = [name for name in declarations if len(name) == 2 or name == long_names[0]]
+        self._shown = [long_names[0], *(name for name in declarations if len(name) == 2)]
+
+    def get_error_hint(self, ctx: click.Context | None) -> str:
+        """Name the option in an error by its two-dash name alone."""
+        return f"'{self._shown[0]}'"
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
         """Describe the option by its two-dash name alone."""
@@ -38,6 +42,11 @@ class FinkOption(click.Option):
             return super().get_help_record(ctx)
         finally:
             self.opts = everything
+
+
+def typed_option(*declarations: str, **kwargs: Any) -> Callable[[Command], Command]:
+    """Declare a `FinkOption` that is typed each time: no environment and no file may replace data."""
+    return option(*declarations, envvar=None, **kwargs)
 
 
 def option(*declarations: str, **kwargs: Any) -> Callable[[Command], Command]:
@@ -63,11 +72,20 @@ def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> P
         parameter = known.get(name.replace("-", "_"))
         if parameter is None or parameter.name in {"config", None}:
             raise click.BadParameter(f"{path}: there is no option {name!r}")
+        if parameter.envvar is None:
+            raise click.BadParameter(f"{path}: {name} has to be typed each time")
         if isinstance(value, dict | list):
             raise click.BadParameter(f"{path}: {name} should be a single value")
         defaults[str(parameter.name)] = value
     ctx.default_map = {**(ctx.default_map or {}), **defaults}
     return path
+
+
+def at_least_one(_: click.Context, parameter: click.Parameter, value: int | None) -> int | None:
+    """Refuse numbers below 1."""
+    if value is not None and value < 1:
+        raise click.BadParameter("must be at least 1", param=parameter)
+    return value
 
 
 def _consumers(_: click.Context, parameter: click.Parameter, value: int) -> int:

@@ -15,7 +15,7 @@ from fink_dask.errors import LedgerError
 @json_option
 def status(outdir: Path, as_json: bool) -> int:
     """Say how far the transfer into OUTDIR is; reads the ledger alone, and writes nothing."""
-    from fink_dask.cli.report import headline, print_intervals, print_json
+    from fink_dask.cli.results import headline, print_intervals, print_json
     from fink_dask.dataset.lease import is_held
     from fink_dask.dataset.ledger import Ledger
     from fink_dask.dataset.summary import summarise

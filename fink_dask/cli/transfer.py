@@ -14,12 +14,14 @@ import click
 
 from fink_dask.cli.options import (
     CONTEXT,
+    at_least_one,
     config_option,
     dashboard_address_option,
     json_option,
     nconsumers_option,
     option,
     partitionby_option,
+    typed_option,
     verbose_option,
 )
 from fink_dask.config import KafkaSettings, TransferSettings
@@ -29,6 +31,12 @@ from fink_dask.kafka.topics import SURVEYS, check_topic_name, survey_of
 
 if TYPE_CHECKING:
     from fink_dask.cluster.run import Where
+
+
+def _without_effect(_: click.Context, parameter: click.Parameter, value: object) -> None:
+    """Take an option of Fink's own client that has nothing to decide here, and say so."""
+    if value is not None:
+        click.echo(f"fink-dask: --{str(parameter.name).replace('_', '-')} has nothing to decide here", err=True)
 
 
 @click.command(
@@ -53,23 +61,27 @@ if TYPE_CHECKING:
 @nconsumers_option
 @option(
     "--batchsize",
-    type=click.IntRange(min=1),
+    type=int,
     default=1000,
     show_default=True,
+    callback=at_least_one,
     metavar="N",
     help="Alerts decoded at once; bounded in bytes as well.",
 )
-@option("--limit", type=click.IntRange(min=1), metavar="N", help="The dataset ends with at most N alerts in all.")
+@option("--limit", type=int, callback=at_least_one, metavar="N", help="The dataset ends with at most N alerts in all.")
 @option("--schema", "schema_file", type=click.Path(path_type=Path), help="Avro schema, instead of the one in Kafka.")
 @option("--group-id", metavar="NAME", help="Consumer group whose offsets are committed at the end, for other tools.")
 @option("--dump-schemas", is_flag=True, help="Write avro_schema_TOPIC.json and arrow_schema_TOPIC.metadata here.")
-@option("--dry-run", is_flag=True, help="Say what would be done; write nothing.")
-@option(
+@typed_option("--dry-run", is_flag=True, help="Say what would be done; write nothing.")
+@typed_option(
     "--restart", "--restart-from-beginning", is_flag=True, help="Begin again; the old dataset goes when it is done."
 )
-@option("--yes", "-y", is_flag=True, help="Do not ask before --restart.")
+@typed_option("--yes", "-y", is_flag=True, help="Do not ask before --restart.")
 @option("--scheduler", metavar="ADDRESS", help="An existing Dask scheduler, instead of this machine's cores.")
 @dashboard_address_option
+@typed_option("--outformat", type=click.Choice(["parquet"]), hidden=True, expose_value=False)
+@typed_option("--maxtimeout", type=float, hidden=True, expose_value=False, callback=_without_effect)
+@typed_option("--number-partitions", type=int, hidden=True, expose_value=False, callback=_without_effect)
 @json_option
 @verbose_option
 @config_option
@@ -96,7 +108,7 @@ def transfer(
     """Move everything that a topic holds into a partitioned Parquet dataset, exactly once.
 
     Run the same command again to go on where it stopped, or to fetch what came since. Exit status: 0 complete,
-    1 failed, 2 usage, 3 finished but alerts were quarantined or lost, 130 and 143 interrupted.
+    1 failed, 2 a wrong option or column, 3 finished but alerts were quarantined or lost, 130 and 143 interrupted.
     """
     from fink_dask.cli.log import log_to_stderr
 
@@ -127,7 +139,7 @@ def transfer(
 
 def _transfer(settings: TransferSettings, where: Where, restart: bool, as_json: bool) -> int:
     from fink_dask.cli.display import Display
-    from fink_dask.cli.report import print_summary
+    from fink_dask.cli.results import print_summary
     from fink_dask.cluster.run import run_transfer
     from fink_dask.dataset.ledger import Ledger
 
@@ -144,7 +156,7 @@ def _failure_as_json(settings: TransferSettings, began: float, as_json: bool) ->
     try:
         yield
     except (FinkDaskError, KeyboardInterrupt) as error:
-        from fink_dask.cli.report import print_json
+        from fink_dask.cli.results import print_json
         from fink_dask.dataset.ledger import Ledger
         from fink_dask.dataset.summary import Summary, summarise
 
@@ -184,7 +196,7 @@ def _ask_before_restart(settings: TransferSettings) -> None:
 
 
 def _preview(settings: TransferSettings, restart: bool, as_json: bool) -> int:
-    from fink_dask.cli.report import print_outlook
+    from fink_dask.cli.results import print_outlook
     from fink_dask.transfer.preview import preview
 
     print_outlook(preview(settings, restart), settings, as_json)

@@ -25,7 +25,7 @@ def verify(outdir: Path, as_json: bool, verbose: bool) -> int:
     from rich.progress import Progress
 
     from fink_dask.cli.log import log_to_stderr
-    from fink_dask.cli.report import headline, print_intervals, print_json
+    from fink_dask.cli.results import headline, print_intervals, print_json
     from fink_dask.dataset.ledger import Ledger
     from fink_dask.dataset.summary import summarise
     from fink_dask.dataset.verify import verify_dataset
@@ -47,6 +47,8 @@ def verify(outdir: Path, as_json: bool, verbose: bool) -> int:
     if len(found.problems) > _SHOWN_PROBLEMS:
         click.echo(f"  and {len(found.problems) - _SHOWN_PROBLEMS:,} more (--json lists all)")
     print_intervals("missing", found.progress.missing)
+    if found.progress.missing:
+        click.echo("  run the same transfer again to go on")
     print_intervals("lost", found.progress.lost)
     if not found.problems and not found.progress.missing:
         click.echo(f"  every one of {found.progress.planned_offsets:,} planned offsets is accounted for, once")

@@ -17,7 +17,7 @@ from fink_dask.dataset.ledger import Ledger
 from fink_dask.errors import FinkDaskError, TransferError
 from fink_dask.kafka.describe import open_inspector
 
-_CONNECT_S = 10
+_CONNECT_S = 5
 _WORKERS_S = 20
 
 

@@ -142,6 +142,7 @@ class _Transfer:
                         return added
             finally:
                 stack.close()
+                self._lease.check()
                 # No attempt of this job runs any more: what a killed one has committed is published, the rest removed.
                 roll_forward(self._ledger, plans)
 

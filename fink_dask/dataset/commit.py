@@ -118,7 +118,9 @@ def publish(ledger: Ledger, marker: Marker, step: Step) -> None:
     LedgerError
         If a file is neither staged nor in the dataset.
     """
-    staging = _staging_of(ledger, marker)
+    # Whoever has linked the marker may have been killed, or met an error, before it was on the disk.
+    sync_directory(ledger.markers_path)
+    staging = staging_of(ledger, marker)
     touched: set[Path] = set()
     for root, file in _destinations(ledger, marker):
         target = root / file.path
@@ -140,9 +142,14 @@ def publish(ledger: Ledger, marker: Marker, step: Step) -> None:
     shutil.rmtree(staging, ignore_errors=True)
 
 
+def staging_of(ledger: Ledger, marker: Marker) -> Path:
+    """Where the attempt that a marker names staged its files."""
+    return ledger.staging_path / f"{marker.range.name}-{marker.attempt}"
+
+
 def is_published(ledger: Ledger, marker: Marker) -> bool:
     """Tell whether nothing of a committed range is still staged."""
-    return not _staging_of(ledger, marker).exists()
+    return not staging_of(ledger, marker).exists()
 
 
 def roll_forward(ledger: Ledger, plans: Iterable[Plan]) -> int:
@@ -165,7 +172,7 @@ def roll_forward(ledger: Ledger, plans: Iterable[Plan]) -> int:
     planned = {range_.name: range_ for plan in plans for range_ in plan.ranges}
     rolled = 0
     try:
-        for directory in sorted(ledger.staging_path.iterdir()):
+        for directory in sorted(filter(Path.is_dir, ledger.staging_path.iterdir())):
             name, _, attempt = directory.name.removesuffix(_DOOMED).rpartition("-")
             marker = _settle(ledger, planned.get(name), attempt, directory)
             if marker is not None:
@@ -216,10 +223,6 @@ def prepare_directory(root: Path, path: str) -> None:
                 f"this file system takes {level.name!r} and another partition key for the same, because they differ "
                 "in case only; partition by something else, or write to another file system"
             )
-
-
-def _staging_of(ledger: Ledger, marker: Marker) -> Path:
-    return ledger.staging_path / f"{marker.range.name}-{marker.attempt}"
 
 
 def _destinations(ledger: Ledger, marker: Marker) -> Iterator[tuple[Path, DataFile]]:

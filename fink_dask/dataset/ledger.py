@@ -74,11 +74,12 @@ class Ledger:
         """
         check_outdir(self)
         try:
-            for directory in (self.outdir, self.plans_path, self.markers_path, self.staging_path):
+            directories = (self.outdir, self.plans_path, self.markers_path, self.staging_path)
+            for directory in directories:
                 make_directory(directory)
-            # A job that was killed in here may have made directories that are not on the disk yet.
-            sync_directory(self.path)
-            sync_directory(self.path.parent)
+            # What a job that was killed had made, but not brought to the disk yet, is built upon from now on.
+            for directory in (*directories, self.path, self.path.parent):
+                sync_directory(directory)
             if self.outdir.stat().st_dev != self.path.stat().st_dev:
                 raise StorageError(
                     f"{self.outdir} and its ledger {self.path} are on two file systems; "
@@ -201,7 +202,7 @@ def check_outdir(ledger: Ledger) -> None:
     StorageError
         If a file is in the way, or the directory holds files that no ledger knows.
     """
-    for path in (ledger.outdir, ledger.path):
+    for path in (ledger.outdir, ledger.path, *ledger.outdir.parents):
         if path.exists() and not path.is_dir():
             raise StorageError(f"{path} is a file, but a directory is needed there")
     if not ledger.exists() and ledger.outdir.is_dir() and any(ledger.outdir.iterdir()):

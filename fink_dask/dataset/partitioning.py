@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
-from typing import Literal
 from urllib.parse import quote
 
-import erfa
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from fink_dask.avro.schema import field_type
+from fink_dask.dataset.days import FIRST_DAY, LAST_DAY, NO_DAY, Integers, Scale, days_since_1970
 from fink_dask.errors import SettingsError
 
 #: Where rows without a usable partition key go; the name is Hive's, and every reader takes it for null.
@@ -29,14 +26,6 @@ _TIME_FIELDS = {
     "lsst": ("diaSource.midpointMjdTai", "midpointMjdTai"),
 }
 _DATE_COLUMNS = ("year", "month", "day")
-
-Scale = Literal["utc-jd", "tai-mjd"]
-Days = npt.NDArray[np.int64]
-
-_JD_OF_1970 = 2440587.5
-_MJD_OF_1970 = 40587
-#: Days since 1970 of 0001-01-01 and 9999-12-31: the years that four digits can say.
-_FIRST_DAY, _LAST_DAY = -719162, 2932896
 
 
 @dataclass(frozen=True)
@@ -71,7 +60,7 @@ class Split:
         Rows that can't be placed, and why.
     """
 
-    rows: list[tuple[str, Days]]
+    rows: list[tuple[str, Integers]]
     refused: list[tuple[int, str]]
 
 
@@ -152,7 +141,7 @@ def resolve_partitioning(names: tuple[str, ...], survey: str | None, schema: pa.
                     f"--partitionby {name}: the alerts have no such column; {_columns_in_words(schema)}"
                 )
             if not _is_scalar(kind):
-                raise SettingsError(f"--partitionby {name}: a {kind} can't be part of a directory's name")
+                raise SettingsError(f"--partitionby {name}: {_in_words(kind)} can't be part of a directory's name")
             column = name.replace(".", "_")
             if len(column) > MAX_KEY_LENGTH // 2:
                 raise SettingsError(f"--partitionby {name[:40]}...: too long for a directory's name")
@@ -163,44 +152,6 @@ def resolve_partitioning(names: tuple[str, ...], survey: str | None, schema: pa.
         if columns.count(column) > 1 or (nested and column in schema.names):
             raise SettingsError(f"--partitionby {','.join(names)}: two columns would be named {column}")
     return Partitioning(tuple(sources))
-
-
-def days_since_1970(times: npt.NDArray[np.float64], scale: Scale) -> Days:
-    """Find the UTC day of each time, rounding down.
-
-    Parameters
-    ----------
-    times : numpy.ndarray
-        Julian dates in UTC, or modified Julian dates in TAI, in days.
-    scale : {"utc-jd", "tai-mjd"}
-        Which of them.
-
-    Returns
-    -------
-    numpy.ndarray
-        Days since 1970-01-01, or -2**63 where a time is no date between the years 1 and 9999.
-
-    Notes
-    -----
-    TAI becomes UTC by ERFA's ``taiutc``, whose table holds the leap seconds
-    (https://www.iausofa.org/current_C.html, SOFA Time Scales and Calendar Tools).
-    """
-    days = np.full(times.shape, np.iinfo(np.int64).min, dtype=np.int64)
-    epoch = _JD_OF_1970 if scale == "utc-jd" else _MJD_OF_1970
-    with np.errstate(invalid="ignore"):
-        # A day of margin for the difference between TAI and UTC; checked again below.
-        valid = (times - epoch >= _FIRST_DAY) & (times - epoch < _LAST_DAY + 1)
-    chosen = times[valid]
-    if scale == "tai-mjd" and chosen.size:
-        with warnings.catch_warnings():
-            # "Dubious year" is said of dates before UTC began and years ahead of the table; the day is still the best.
-            warnings.simplefilter("ignore", erfa.ErfaWarning)
-            whole, fraction = erfa.taiutc(2400000.5, chosen)
-        chosen = (whole - 2400000.5) + fraction
-    # The difference of two close numbers is exact, so that 0.1 ms before midnight is not rounded into the next day.
-    found = np.floor(chosen - epoch).astype(np.int64)
-    days[valid] = np.where(found >= _FIRST_DAY, found, np.iinfo(np.int64).min)
-    return days
 
 
 def hive_level(column: str, value: str | None) -> str:
@@ -228,6 +179,12 @@ def _time_source(survey: str | None, schema: pa.Schema) -> PartitionSource:
     )
 
 
+def _in_words(kind: pa.DataType) -> str:
+    if pa.types.is_struct(kind):
+        return f"a struct (its fields {', '.join(kind.field(i).name for i in range(min(3, kind.num_fields)))}, … could)"
+    return "a map" if pa.types.is_map(kind) else "a list" if pa.types.is_list(kind) else f"a {kind}"
+
+
 def _columns_in_words(schema: pa.Schema) -> str:
     names = [field.name for field in schema if _is_scalar(field.type)]
     return f"there are {', '.join(names[:8])}{' and others' if len(names) > 8 else ''}"
@@ -243,7 +200,7 @@ def _is_scalar(kind: pa.DataType) -> bool:
     )
 
 
-def _number_and_name(source: PartitionSource, batch: pa.RecordBatch) -> tuple[Days, list[str]]:
+def _number_and_name(source: PartitionSource, batch: pa.RecordBatch) -> tuple[Integers, list[str]]:
     """Give each value of a source a number, and each number a directory."""
     values = _column(batch, source.path)
     if source.scale is not None:
@@ -266,7 +223,7 @@ def _number_and_name(source: PartitionSource, batch: pa.RecordBatch) -> tuple[Da
 
 def _is_date_of_four_digits(values: pa.Array) -> pa.Array:
     days = values.cast(pa.int32())
-    return pc.and_(pc.greater_equal(days, _FIRST_DAY), pc.less_equal(days, _LAST_DAY))
+    return pc.and_(pc.greater_equal(days, FIRST_DAY), pc.less_equal(days, LAST_DAY))
 
 
 def _why_refused(level: str) -> str | None:
@@ -287,7 +244,7 @@ def _column(batch: pa.RecordBatch, path: str) -> pa.Array:
 
 
 def _date_levels(day: int) -> str:
-    if day == np.iinfo(np.int64).min:
+    if day == NO_DAY:
         return "/".join(hive_level(column, None) for column in _DATE_COLUMNS)
     year, month, of_month = str(np.datetime64(day, "D")).split("-")
     return "/".join(hive_level(*level) for level in zip(_DATE_COLUMNS, (year, month, of_month), strict=True))

@@ -12,7 +12,6 @@ from fink_dask.dataset.documents import checksum
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.offsets import Interval, Range, merge, total
 
-
 #: An attempt's name becomes that of a directory, which is removed in the end.
 _ATTEMPT = re.compile(r"[0-9a-f]{1,32}")
 #: What reading JSON of other types than expected ends in; an infinite number overflows.

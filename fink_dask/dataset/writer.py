@@ -87,6 +87,8 @@ class _Target:
             if writer is not None:
                 writer.close()
         finally:
+            if writer is not None:
+                writer.is_open = False  # else it is closed once more when it is collected, and fails aloud
             if sink is not None:
                 sink.close()
 

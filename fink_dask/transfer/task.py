@@ -151,14 +151,10 @@ def _attempt(
 ) -> Marker:
     attempt = Attempt(settings.ledger, range_, step)
     attempt.begin()
-    won = False
     try:
-        marker = attempt.commit(_stage(attempt, range_, settings, notify, should_stop))
-        won = marker.attempt == attempt.name
-        return marker
+        return attempt.commit(_stage(attempt, range_, settings, notify, should_stop))
     finally:
-        if not won:
-            attempt.clean_up()
+        attempt.clean_up()
 
 
 def _stage(

@@ -73,6 +73,7 @@ def test_a_flag_goes_before_the_environment_before_the_file_before_the_default(
     [
         ("nconsumer = 3\n", "there is no option 'nconsumer'"),
         ('topic = ["a"]\n', "topic should be a single value"),
+        ("restart = true\n", "restart has to be typed each time"),
         ("topic = \n", "is not valid TOML"),
         ('limit = "many"\n', "not a valid integer"),
     ],
@@ -96,6 +97,26 @@ def test_servers_come_from_the_credentials_that_todays_client_has_written(
     )
     found = planned("-topic", TOPIC, "-outdir", "o", cwd=tmp_path, env={"HOME": str(tmp_path)})
     assert found["offsets"] == 60
+
+
+def test_options_of_todays_client_that_decide_nothing_here_are_taken_with_a_word(
+    kafka: Any, alerts: Any, tmp_path: Path
+) -> None:
+    options = ["-topic", TOPIC, "-outdir", "o", "--servers", kafka.bootstrap_servers, "--dry-run"]
+    former = ["-outformat", "parquet", "-maxtimeout", "5", "-number_partitions", "10"]
+    result = run_cli("transfer", *options, *former, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "--maxtimeout has nothing to decide here" in result.stderr
+    assert "--number-partitions has nothing to decide here" in result.stderr
+
+
+def test_nothing_in_the_environment_can_restart_a_transfer(kafka: Any, alerts: Any, tmp_path: Path) -> None:
+    options = ["-topic", TOPIC, "-outdir", "o", "--servers", kafka.bootstrap_servers]
+    env = {"FINK_DASK_RESTART": "1", "FINK_DASK_YES": "1", "FINK_DASK_DASHBOARD_ADDRESS": "127.0.0.1:0"}
+    for _ in range(2):
+        result = run_cli("transfer", *options, "-limit", "5", cwd=tmp_path, env=env)
+        assert result.returncode == 0, result.stderr
+    assert "nothing new" in result.stderr
 
 
 def test_dumped_schemas_are_those_of_the_topic(kafka: Any, alerts: Any, tmp_path: Path) -> None:

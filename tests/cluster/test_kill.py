@@ -153,6 +153,9 @@ def test_a_second_transfer_into_the_same_directory_is_refused_while_the_first_li
     second = run_cli(*transfer_arguments(kafka, topic, outdir, "-partitionby", "time"))
     assert second.returncode == 1
     assert "another transfer into this directory is running" in second.stderr
+    verified = run_cli("verify", str(outdir))
+    assert verified.returncode == 1
+    assert "is running: verify it when it has ended" in verified.stderr
     first.communicate(timeout=120)
     assert first.returncode == 0
     assert_exactly_once(outdir, oracle.values)

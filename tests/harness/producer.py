@@ -75,7 +75,7 @@ class OpenTransaction:
         return self._settled()
 
     def _settled(self) -> list[Produced]:
-        """Wait until the markers are written: the broker answers before, and a plan made then would miss the records."""
+        """Wait for the transaction markers: the broker answers before they are written, and a plan would miss them."""
         ends: dict[int, int] = {}
         for record in self.records:
             ends[record.partition] = max(ends.get(record.partition, 0), record.offset + 1)

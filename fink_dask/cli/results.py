@@ -8,6 +8,7 @@ from dataclasses import asdict
 import click
 from rich.filesize import decimal
 
+from fink_dask.cli.words import counted
 from fink_dask.config import TransferSettings
 from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.summary import Summary
@@ -30,8 +31,9 @@ def print_summary(summary: Summary, ledger: Ledger, as_json: bool) -> None:
         return
     click.echo(headline(summary))
     if summary.run_alerts:
-        speed = summary.run_alerts / max(summary.run_seconds, 1e-3)
-        click.echo(f"  this run   {summary.run_alerts:,} alerts in {summary.run_seconds:.1f} s ({speed:,.0f} alerts/s)")
+        speed = f"{summary.run_alerts / max(summary.run_seconds, 1e-3):,.0f} alerts/s"
+        seconds = f"{summary.run_seconds:.1f} s, start included"
+        click.echo(f"  this run   {counted(summary.run_alerts, 'alert')} in {seconds} ({speed})")
     if summary.alerts:
         click.echo(f"  dataset    {ledger.outdir}")
         click.echo(f"  ledger     {ledger.path}")
@@ -42,7 +44,7 @@ def print_summary(summary: Summary, ledger: Ledger, as_json: bool) -> None:
 def headline(summary: Summary) -> str:
     """Say state and sums in a few lines."""
     state = click.style(summary.state, fg=_STATE_COLOURS[summary.state], bold=True)
-    sizes = f"{decimal(summary.written_bytes)} in {summary.files:,} files"
+    sizes = f"{decimal(summary.written_bytes)} in {counted(summary.files, 'file')}"
     if summary.raw_bytes:
         sizes += f" ({decimal(summary.raw_bytes)} in Kafka)"
     lines = [f"{summary.topic}: {state}", f"  alerts     {summary.alerts:,}, {sizes}"]
@@ -77,17 +79,18 @@ def print_outlook(outlook: Outlook, settings: TransferSettings, as_json: bool) -
         return
     click.echo(f"{outlook.topic} into {settings.outdir} (nothing is written by --dry-run)")
     if outlook.committed_ranges:
-        click.echo(f"  there already   {outlook.committed_alerts:,} alerts in {outlook.committed_ranges:,} ranges")
+        alerts, ranges = counted(outlook.committed_alerts, "alert"), counted(outlook.committed_ranges, "range")
+        click.echo(f"  there already   {alerts} in {ranges}")
     if outlook.open_ranges:
-        click.echo(f"  left open       {outlook.open_ranges:,} ranges of an earlier run")
+        click.echo(f"  left open       {counted(outlook.open_ranges, 'range')} of an earlier run")
     if plan is not None:
-        click.echo(
-            f"  to plan         {sum(map(len, plan.ranges)):,} offsets in {len(plan.ranges):,} ranges, about "
-            f"{decimal(plan.estimated_bytes)} (estimated from a few alerts a partition)"
-        )
+        offsets, ranges = counted(sum(map(len, plan.ranges)), "offset"), counted(len(plan.ranges), "range")
+        size = f"{decimal(plan.estimated_bytes)} (estimated from a few alerts a partition)"
+        click.echo(f"  to plan         {offsets} in {ranges}, about {size}")
     if not outlook.offsets:
         click.echo("  nothing to do")
         return
     click.echo(f"  would read      {outlook.offsets:,} offsets: an alert each, less those that Kafka uses itself")
-    for partition, start in outlook.resume_at.items():
-        click.echo(f"    partition {partition} from offset {start:,}")
+    if outlook.committed_ranges:
+        for partition, start in outlook.resume_at.items():
+            click.echo(f"    partition {partition} from offset {start:,}")

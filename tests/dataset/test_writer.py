@@ -1,0 +1,197 @@
+"""The files of a range are the same whoever writes them, say where they come from, and cost bounded memory."""
+
+from __future__ import annotations
+
+import resource
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from fink_dask.dataset import writer as writer_module
+from fink_dask.dataset.commit import Attempt
+from fink_dask.dataset.records import DataFile
+from fink_dask.dataset.writer import KAFKA_FIELDS, MAX_KEYS, Origin, StagedWriter
+from fink_dask.errors import SettingsError
+from fink_dask.kafka.offsets import Range
+from tests.harness.ledgers import make_ledger
+
+RANGE = Range(2, 100, 200)
+ORIGIN = Origin("topic", "id", RANGE, "0123abcd")
+SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("flux", pa.float32()),
+        pa.field("stamp", pa.struct([pa.field("name", pa.string()), pa.field("data", pa.binary(), nullable=False)])),
+        pa.field("history", pa.list_(pa.struct([pa.field("mag", pa.float64()), pa.field("band", pa.string())]))),
+        pa.field("extra", pa.map_(pa.string(), pa.int32())),
+        pa.field("when", pa.timestamp("us", tz="UTC")),
+        pa.field("price", pa.decimal128(20, 4)),
+        pa.field("nothing", pa.null()),
+        *KAFKA_FIELDS,
+    ]
+)
+
+
+def make_batch(start: int, rows: int) -> pa.RecordBatch:
+    random = np.random.default_rng(start)
+    columns: dict[str, list[Any]] = {
+        "id": [f"ZTF{start + row}" for row in range(rows)],
+        "flux": [None if row % 5 == 0 else float(np.float32(random.normal())) for row in range(rows)],
+        "stamp": [None if row % 3 == 0 else {"name": None, "data": random.bytes(50)} for row in range(rows)],
+        "history": [[None, {"mag": 1.0, "band": "g"}][: row % 3] if row % 4 else None for row in range(rows)],
+        "extra": [[("a", row), ("b", None)] if row % 2 else None for row in range(rows)],
+        "when": [row if row % 2 else None for row in range(rows)],
+        "price": [None] * rows,
+        "nothing": [None] * rows,
+        "kafka_partition": [RANGE.partition] * rows,
+        "kafka_offset": list(range(start, start + rows)),
+    }
+    return pa.RecordBatch.from_pydict(columns, schema=SCHEMA)
+
+
+BATCHES = [make_batch(100 + 10 * index, 10) for index in range(10)]
+
+
+def new_attempt(tmp_path: Path) -> Attempt:
+    attempt = Attempt(make_ledger(tmp_path / "alerts"), RANGE, lambda _: None)
+    attempt.begin()
+    return attempt
+
+
+def write_all(attempt: Attempt, **options: Any) -> tuple[DataFile, ...]:
+    with StagedWriter(attempt, SCHEMA, ORIGIN, **options) as writer:
+        for index, batch in enumerate(BATCHES):
+            for key in range(2 + index % 2):
+                rows = pa.array(range(key, batch.num_rows, 2 + index % 2))
+                writer.write(f"key={key}", batch.take(rows))
+        return writer.finish()
+
+
+def paths_of(attempt: Attempt, files: tuple[DataFile, ...]) -> list[Path]:
+    return [attempt.directory / file.staged for file in files]
+
+
+@pytest.mark.parametrize("buffer_bytes", [1, 3000, 2**30])
+def test_two_attempts_write_the_same_bytes(tmp_path: Path, buffer_bytes: int) -> None:
+    attempts = [new_attempt(tmp_path) for _ in range(2)]
+    files = [write_all(attempt, buffer_bytes=buffer_bytes) for attempt in attempts]
+    assert files[0] == files[1]
+    first, second = ([path.read_bytes() for path in paths_of(a, f)] for a, f in zip(attempts, files, strict=True))
+    assert first == second
+
+
+@pytest.mark.parametrize("buffer_bytes", [1, 3000, 2**30])
+def test_what_was_written_is_read_again_with_one_schema_in_all_files(tmp_path: Path, buffer_bytes: int) -> None:
+    attempt = new_attempt(tmp_path)
+    files = write_all(attempt, buffer_bytes=buffer_bytes)
+    tables = [pq.ParquetFile(path).read() for path in paths_of(attempt, files)]
+    assert [file.path for file in files] == [f"key={key}/{ORIGIN.file_name}" for key in range(3)]
+    assert [file.rows for file in files] == [table.num_rows for table in tables]
+    assert all(pq.read_schema(path).equals(SCHEMA) for path in paths_of(attempt, files))
+    together = pa.concat_tables(tables).sort_by("kafka_offset")
+    assert together.to_pylist() == pa.Table.from_batches(BATCHES).to_pylist()
+
+
+def test_rows_are_held_back_up_to_a_bound_only(tmp_path: Path) -> None:
+    attempt = new_attempt(tmp_path)
+    groups = {}
+    for bound in (1, 3000, 2**30):
+        with StagedWriter(attempt, SCHEMA, ORIGIN, prefix=f"{bound}-", buffer_bytes=bound) as writer:
+            for batch in BATCHES:
+                writer.write("", batch)
+                assert writer._waiting_bytes < bound
+            (path,) = paths_of(attempt, writer.finish())
+        groups[bound] = pq.read_metadata(path).num_row_groups
+    assert groups[1] == len(BATCHES)
+    assert len(BATCHES) > groups[3000] > groups[2**30] == 1
+
+
+def test_a_file_proves_where_it_comes_from(tmp_path: Path) -> None:
+    attempt = new_attempt(tmp_path)
+    for path in paths_of(attempt, write_all(attempt)):
+        footer = pq.read_metadata(path).metadata
+        assert {key: footer[f"fink_dask.{key}".encode()] for key in ORIGIN_FOOTER} == ORIGIN_FOOTER
+
+
+ORIGIN_FOOTER = {
+    "topic": b"topic",
+    "topic_id": b"id",
+    "partition": b"2",
+    "start": b"100",
+    "end": b"200",
+    "plan": b"0123abcd",
+}
+
+
+def test_more_keys_than_files_are_sensible_is_refused_in_words(tmp_path: Path) -> None:
+    row = BATCHES[0].slice(0, 1)
+    with StagedWriter(new_attempt(tmp_path), SCHEMA, ORIGIN) as writer:
+        for key in range(MAX_KEYS):
+            writer.write(f"key={key}", row)
+        writer.write("key=0", row)
+        with pytest.raises(SettingsError, match="more than 1000 partition keys") as caught:
+            writer.write("key=x", row)
+    assert (caught.value.topic, caught.value.partition) == ("topic", 2)
+
+
+def test_as_many_keys_as_allowed_do_not_run_out_of_open_files(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    schema = pa.schema(KAFKA_FIELDS)
+    row = pa.RecordBatch.from_pydict({"kafka_partition": [2], "kafka_offset": [100]}, schema=schema)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+        with StagedWriter(new_attempt(tmp_path), schema, ORIGIN, buffer_bytes=1) as writer:
+            for key in range(MAX_KEYS):
+                writer.write(f"key={key}", row)
+            assert len(writer.finish()) == MAX_KEYS
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+class _Writer(pq.ParquetWriter):  # type: ignore[misc]
+    def close(self) -> None:
+        if self.is_open:
+            raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_an_attempt_that_fails_leaves_no_file_open_and_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full: bool
+) -> None:
+    sinks: list[pa.NativeFile] = []
+    real = pa.OSFile
+
+    def remember(*arguments: Any) -> pa.NativeFile:
+        sinks.append(real(*arguments))
+        return sinks[-1]
+
+    monkeypatch.setattr(pa, "OSFile", remember)
+    if full:
+        monkeypatch.setattr(writer_module.pq, "ParquetWriter", _Writer)
+    attempt = new_attempt(tmp_path)
+
+    def fail() -> None:
+        with StagedWriter(attempt, SCHEMA, ORIGIN, buffer_bytes=1) as writer:
+            for key in range(3):
+                writer.write(f"key={key}", BATCHES[0])
+            raise ValueError("the cause")
+
+    with pytest.raises(ValueError, match="the cause"):
+        fail()
+    assert len(sinks) == 3
+    assert all(sink.closed for sink in sinks)
+
+
+def test_a_range_without_alerts_has_no_files(tmp_path: Path) -> None:
+    with StagedWriter(new_attempt(tmp_path), SCHEMA, ORIGIN) as writer:
+        assert writer.finish() == ()
+
+
+@pytest.mark.parametrize("name", ["a [b]*?", "été☃", "s3:x", "100%25"])
+def test_a_directory_of_any_name_can_be_written_to(tmp_path: Path, name: str) -> None:
+    attempt = new_attempt(tmp_path / name)
+    assert sum(file.rows for file in write_all(attempt)) == 100

@@ -1,0 +1,139 @@
+"""Ledgers with made-up ranges, for tests of what is written without a Kafka to read from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fink_dask.avro.schema import parse_schema
+from fink_dask.dataset.commit import Attempt, Step, is_published, publish
+from fink_dask.dataset.ledger import Ledger
+from fink_dask.dataset.partitioning import resolve_partitioning
+from fink_dask.dataset.quarantine import QUARANTINE_DIRECTORY, QUARANTINE_SCHEMA, quarantine_rows
+from fink_dask.dataset.records import Identity, Marker, Plan
+from fink_dask.dataset.writer import KAFKA_FIELDS, Origin, StagedWriter
+from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.records import RawBatch
+
+SCHEMA = parse_schema(
+    json.dumps(
+        {
+            "type": "record",
+            "name": "alert",
+            "fields": [{"name": "class", "type": "string"}, {"name": "jd", "type": "double"}],
+        }
+    )
+)
+IDENTITY = Identity(
+    topic="ftransfer_ztf_2026-02-24_1",
+    topic_id="kafka-id",
+    partitionby=("class",),
+    survey=None,
+    schema_sha256=SCHEMA.fingerprint,
+    schema_source="file",
+)
+COLUMNS = pa.schema([*SCHEMA.arrow, *KAFKA_FIELDS])
+Place = tuple[int, int]
+
+
+def make_plan(ranges: Sequence[Range], generation: int = 1, topic: str = IDENTITY.topic) -> Plan:
+    """Plan these ranges."""
+    return Plan(generation, replace(IDENTITY, topic=topic), tuple(ranges), estimated_bytes=1000)
+
+
+def make_ledger(outdir: Path, plan: Plan | None = None) -> Ledger:
+    """Make a ledger, with a frozen plan if one is given."""
+    ledger = Ledger(outdir)
+    ledger.create()
+    if plan is not None:
+        ledger.freeze(plan, SCHEMA)
+    return ledger
+
+
+def alerts_of(range_: Range) -> list[int]:
+    """Offsets that hold an alert: every tenth holds a record that can't be decoded, every other tenth nothing."""
+    return [offset for offset in range(range_.start, range_.end) if offset % 10 not in {7, 9}]
+
+
+def places(plan: Plan) -> list[Place]:
+    """Partition and offset of every alert of a plan."""
+    return sorted((range_.partition, offset) for range_ in plan.ranges for offset in alerts_of(range_))
+
+
+def rows_of(partition: int, offsets: Sequence[int]) -> pa.RecordBatch:
+    """Make the alerts of these offsets."""
+    columns = [[f"class {offset % 3}" for offset in offsets], [2460000.5 + offset for offset in offsets]]
+    return pa.RecordBatch.from_pydict(
+        dict(zip(COLUMNS.names, [*columns, [partition] * len(offsets), offsets], strict=True)), schema=COLUMNS
+    )
+
+
+def stage_range(attempt: Attempt, plan: Plan, range_: Range) -> Marker:
+    """Stage a range as a transfer does, one batch of ten offsets after the other."""
+    origin = Origin(plan.identity.topic, plan.identity.topic_id, range_, plan.plan_id)
+    partitioning = resolve_partitioning(plan.identity.partitionby, None, SCHEMA.arrow)
+    file_schema = partitioning.file_schema(COLUMNS)
+    offsets = range(range_.start, range_.end)
+    bad = [offset for offset in offsets if offset % 10 == 7]
+    with (
+        StagedWriter(attempt, file_schema, origin) as data,
+        StagedWriter(attempt, QUARANTINE_SCHEMA, origin, prefix="quarantine-") as quarantine,
+    ):
+        for start in range(0, len(alerts_of(range_)), 10):
+            batch = rows_of(range_.partition, alerts_of(range_)[start : start + 10])
+            for directory, rows in partitioning.split(batch).rows:
+                data.write(directory, batch.take(pa.array(rows)).select(file_schema.names))
+        if bad:
+            raw = RawBatch(bad, [-1] * len(bad), [b"?"] * len(bad), [None] * len(bad))
+            reasons = [(index, "made up") for index in range(len(bad))]
+            quarantine.write(QUARANTINE_DIRECTORY, quarantine_rows(raw, reasons, range_.partition))
+        files = data.finish()
+        quarantine_files = quarantine.finish()
+    return Marker(
+        plan_id=plan.plan_id,
+        range=range_,
+        attempt=attempt.name,
+        rows=len(alerts_of(range_)),
+        raw_bytes=100 * len(range_),
+        files=files,
+        quarantined=len(bad),
+        quarantine=quarantine_files[0] if bad else None,
+        holes=tuple((offset, offset + 1) for offset in offsets if offset % 10 == 9),
+    )
+
+
+def transfer(ledger: Ledger, plan: Plan, range_: Range, step: Step = lambda _: None) -> Marker:
+    """Make a range part of the dataset, as `fink_dask.transfer.task.transfer_range` does."""
+    marker = ledger.marker(range_)
+    if marker is None:
+        attempt = Attempt(ledger, range_, step)
+        attempt.begin()
+        try:
+            marker = attempt.commit(stage_range(attempt, plan, range_))
+        except BaseException:
+            attempt.clean_up()
+            raise
+        if marker.attempt != attempt.name:
+            attempt.clean_up()
+    if not is_published(ledger, marker):
+        publish(ledger, marker, step)
+    return marker
+
+
+def files_below(directory: Path) -> list[Path]:
+    """List every file of a directory tree."""
+    return sorted(path for path in directory.rglob("*") if path.is_file())
+
+
+def read_places(ledger: Ledger) -> list[Place]:
+    """Partition and offset of every row that a reader of the output directory sees, whatever the ledger says."""
+    found: list[Place] = []
+    for path in files_below(ledger.outdir):
+        table = pq.ParquetFile(path).read(columns=["kafka_partition", "kafka_offset"])
+        found += zip(table["kafka_partition"].to_pylist(), table["kafka_offset"].to_pylist(), strict=True)
+    return sorted(found)
