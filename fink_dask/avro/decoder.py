@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from fink_dask.avro.projection import project, project_array
 from fink_dask.avro.schema import AvroSchema
 from fink_dask.avro.storage import from_storage, storage_schema, storage_type
 from fink_dask.avro.walk import RecordError, compile_walk
@@ -21,6 +22,8 @@ from fink_dask.errors import FinkDaskError
 MAX_BATCH_BYTES = 2**31 - 1
 #: Characters of a reason.
 MAX_REASON_CHARS = 200
+#: Why a record without a value is no row.
+TOMBSTONE = "there is no value, which is Kafka's tombstone"
 
 _Row = dict[str, object]
 
@@ -60,12 +63,52 @@ class DecodedBatch:
     bad: tuple[BadRecord, ...]
 
 
+def bad_record(index: int, reason: str) -> BadRecord:
+    """Make a `BadRecord` of a reason that may be long or have many lines.
+
+    Parameters
+    ----------
+    index : int
+        Its place in the batch.
+    reason : str
+        What is wrong with it.
+
+    Returns
+    -------
+    BadRecord
+        The record with the beginning of the reason.
+    """
+    line = " ".join(reason.split())
+    return BadRecord(index, line if len(line) <= MAX_REASON_CHARS else f"{line[: MAX_REASON_CHARS - 3]}...")
+
+
+def check_size(total: int) -> None:
+    """Refuse a batch that Arrow's offsets can't reach.
+
+    Parameters
+    ----------
+    total : int
+        Bytes of all values of the batch.
+
+    Raises
+    ------
+    FinkDaskError
+        If it is larger than `MAX_BATCH_BYTES`.
+    """
+    if total > MAX_BATCH_BYTES:
+        raise FinkDaskError(f"a batch of {total:,} bytes; Arrow holds at most {MAX_BATCH_BYTES:,}")
+
+
 class Decoder(Protocol):
     """Decodes the records of one schema. It may be shared by threads, and it pickles."""
 
     @property
     def schema(self) -> AvroSchema:
         """The schema that the records were written with."""
+
+    @property
+    def arrow(self) -> pa.Schema:
+        """The Arrow schema of the rows: that of `schema`, or of the columns of it that are decoded."""
 
     def decode(self, values: Sequence[bytes | None]) -> DecodedBatch:
         """Decode a batch.
@@ -88,20 +131,31 @@ class Decoder(Protocol):
         """
 
 
-def make_decoder(schema: AvroSchema) -> Decoder:
+def make_decoder(schema: AvroSchema, columns: Sequence[str] | None = None) -> Decoder:
     """Make the decoder for a schema.
 
     Parameters
     ----------
     schema : AvroSchema
         The schema that the records were written with.
+    columns : sequence of str or None
+        The columns, such as ``objectId``, or fields of structs, such as ``candidate.jd``, that are decoded; None is
+        all of them. A record that is bad is bad whatever columns are asked for.
 
     Returns
     -------
     Decoder
         A decoder, to be made once and used for many batches.
+
+    Raises
+    ------
+    SettingsError
+        If the schema has no such column.
     """
-    return FastavroDecoder(schema)
+    # Late, because numba takes a third of a second to import.
+    from fink_dask.avro.columnar import ColumnarDecoder
+
+    return ColumnarDecoder(schema, columns)
 
 
 class FastavroDecoder:
@@ -111,28 +165,35 @@ class FastavroDecoder:
     ----------
     schema : AvroSchema
         The schema that the records were written with.
+    columns : sequence of str or None
+        The columns that are decoded; see `make_decoder`.
     """
 
-    def __init__(self, schema: AvroSchema) -> None:
+    def __init__(self, schema: AvroSchema, columns: Sequence[str] | None = None) -> None:
         self._schema = schema
+        self._columns = columns
+        self._kept = project(schema.parsed, columns)
         self._walk = compile_walk(schema.parsed)
         self._storage_schema = storage_schema(schema.parsed)
         self._storage_types = [storage_type(child) for child in schema.parsed.children]
 
-    def __reduce__(self) -> tuple[type[FastavroDecoder], tuple[AvroSchema]]:
+    def __reduce__(self) -> tuple[type[FastavroDecoder], tuple[AvroSchema, Sequence[str] | None]]:
         # The compiled walk is made of closures, which don't pickle.
-        return (FastavroDecoder, (self._schema,))
+        return (FastavroDecoder, (self._schema, self._columns))
 
     @property
     def schema(self) -> AvroSchema:
         """The schema that the records were written with."""
         return self._schema
 
+    @property
+    def arrow(self) -> pa.Schema:
+        """The Arrow schema of the rows."""
+        return pa.schema(self._kept.arrow_fields)
+
     def decode(self, values: Sequence[bytes | None]) -> DecodedBatch:
         """Decode a batch; see `Decoder.decode`."""
-        total = sum(len(value) for value in values if value is not None)
-        if total > MAX_BATCH_BYTES:
-            raise FinkDaskError(f"a batch of {total:,} bytes; Arrow holds at most {MAX_BATCH_BYTES:,}")
+        check_size(sum(len(value) for value in values if value is not None))
         rows: list[_Row] = []
         positions: list[int] = []
         bad: list[BadRecord] = []
@@ -140,7 +201,7 @@ class FastavroDecoder:
             try:
                 rows.append(self._read(value))
             except RecordError as error:
-                bad.append(_bad(index, str(error)))
+                bad.append(bad_record(index, str(error)))
             else:
                 positions.append(index)
         try:
@@ -152,7 +213,7 @@ class FastavroDecoder:
 
     def _read(self, value: bytes | None) -> _Row:
         if value is None:
-            raise RecordError("there is no value, which is Kafka's tombstone")
+            raise RecordError(TOMBSTONE)
         self._walk(value)
         stream = BytesIO(value)
         try:
@@ -172,7 +233,8 @@ class FastavroDecoder:
                 # Symbols of an enum are longer than their bytes, so the sum of the values is no bound for them.
                 raise pa.ArrowCapacityError(f"the column {name} takes more than {MAX_BATCH_BYTES:,} bytes")
             columns.append(from_storage(column, child))
-        return pa.RecordBatch.from_arrays(columns, schema=self._schema.arrow)
+        whole = pa.StructArray.from_arrays(columns, fields=record.arrow_fields)
+        return pa.RecordBatch.from_struct_array(project_array(whole, record, self._kept))
 
     def _convert_singly(
         self, rows: list[_Row], positions: list[int]
@@ -183,7 +245,7 @@ class FastavroDecoder:
             try:
                 self._to_arrow([rows[row]])
             except _CONVERSION_ERRORS as error:
-                bad.append(_bad(position, f"Arrow can't hold it: {error}"))
+                bad.append(bad_record(position, f"Arrow can't hold it: {error}"))
             else:
                 fit.append(row)
         try:
@@ -194,8 +256,3 @@ class FastavroDecoder:
 
 
 _CONVERSION_ERRORS = (pa.ArrowException, ArithmeticError, LookupError, TypeError, ValueError)
-
-
-def _bad(index: int, reason: str) -> BadRecord:
-    line = " ".join(reason.split())
-    return BadRecord(index, line if len(line) <= MAX_REASON_CHARS else f"{line[: MAX_REASON_CHARS - 3]}...")

@@ -63,6 +63,9 @@ LOGICAL_INTEGERS = {
     ("long", "local-timestamp-nanos"): pa.timestamp("ns"),
 }
 
+#: First value that is too large for a time of day, as Arrow defines ``time32`` and ``time64``.
+END_OF_DAY = {"time-millis": 86_400_000, "time-micros": 86_400_000_000}
+
 #: The most digits of a decimal that fits in 128 and in 256 bits, as Arrow defines them.
 MAX_DECIMAL128_DIGITS = 38
 MAX_DECIMAL256_DIGITS = 76

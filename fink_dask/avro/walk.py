@@ -12,13 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from fink_dask.avro.resolve import MAX_CELLS
-from fink_dask.avro.types import AvroType
+from fink_dask.avro.types import END_OF_DAY, AvroType
 
 #: Walk one value: its record's bytes, where it starts, what the record may still expand to; returns where it ends.
 _Step = Callable[[bytes, int, list[int]], int]
-
-#: First value that is too large for a time of day, as Arrow defines ``time32`` and ``time64``.
-_DAY = {"time-millis": 86_400_000, "time-micros": 86_400_000_000}
 
 _WIDTHS = {"null": 0, "float": 4, "double": 8}
 _PATH_CHARS = 120
@@ -154,8 +151,8 @@ def _integer_step(node: AvroType, path: str) -> _Step:
     low, high, what = -(2**63), 2**63, "a long"
     if node.kind == "enum":
         low, high, what = 0, len(node.symbols), f"a symbol of an enum of {len(node.symbols)}"
-    elif node.logical in _DAY:
-        low, high, what = 0, _DAY[node.logical], "a time of day"
+    elif node.logical in END_OF_DAY:
+        low, high, what = 0, END_OF_DAY[node.logical], "a time of day"
     elif node.kind == "int":
         low, high, what = -(2**31), 2**31, "an int of 32 bits"
     # One byte of a varint is -64 to 63: the range needs a look only where it is narrower than that.

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
+import os
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing import resource_tracker
+from multiprocessing import forkserver, resource_tracker
 
 import dask
 import pyarrow as pa
 from distributed import Client, LocalCluster
 
+from fink_dask.avro.warm_up import is_compiled, warm_up
 from fink_dask.config import usable_cores
+from fink_dask.transfer.events import Note, Observer
 
 DASK_CONFIG = {
     # One range of lookahead would sit behind a running one while another worker idles.
@@ -30,7 +35,9 @@ DASK_CONFIG = {
 
 
 @contextmanager
-def local_cluster(nconsumers: int, ranges: int, dashboard_address: str) -> Iterator[Client]:
+def local_cluster(
+    nconsumers: int, ranges: int, dashboard_address: str, observe: Observer = lambda _: None
+) -> Iterator[Client]:
     """Start as many workers as are of use, and stop them at the end.
 
     Parameters
@@ -41,6 +48,8 @@ def local_cluster(nconsumers: int, ranges: int, dashboard_address: str) -> Itera
         Ranges there are.
     dashboard_address : str
         ``host:port`` of the dashboard; another free port where that one is taken.
+    observe : callable
+        Told when the decoder has to be compiled first.
 
     Yields
     ------
@@ -49,7 +58,19 @@ def local_cluster(nconsumers: int, ranges: int, dashboard_address: str) -> Itera
     """
     busy = max(1, min(nconsumers, ranges))
     workers = min(busy, usable_cores())
-    with dask.config.set({**DASK_CONFIG, "distributed.nanny.pre-spawn-environ": _worker_environment()}):
+    method = _start_forkserver() if sys.platform == "linux" else "spawn"
+    if not is_compiled():
+        observe(Note("compiling the decoder for this machine, once; it takes some seconds"))
+        warm_up()
+    config = {
+        **DASK_CONFIG,
+        "distributed.worker.multiprocessing-method": method,
+        "distributed.nanny.pre-spawn-environ": {
+            **dask.config.get("distributed.nanny.pre-spawn-environ", {}),
+            **_worker_environment(),
+        },
+    }
+    with dask.config.set(config):
         with _without_interrupts():
             cluster = LocalCluster(
                 n_workers=workers,
@@ -83,11 +104,31 @@ def _without_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _worker_environment() -> dict[str, str | int]:
+def _start_forkserver() -> str:
+    """Start the process that workers are forked from, which meanwhile loads what they need.
+
+    Workers that are spawned load it one by one, and two at once take twice as long on two cores. Only Linux: on macOS
+    some system libraries do not survive a fork.
+    """
+    multiprocessing.set_forkserver_preload(["fink_dask.cluster.preload"])
+    before = {name: os.environ.get(name) for name in _worker_environment()}
+    # Arrow reads its choice when it is loaded, which is there and not in the forked worker.
+    os.environ.update(_worker_environment())
+    try:
+        with _without_interrupts():
+            forkserver.ensure_running()
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+    return "forkserver"
+
+
+def _worker_environment() -> dict[str, str]:
     """Choose Arrow's allocator for the workers: the wheel's default keeps what it has freed, and looks like a leak."""
-    base = dict(dask.config.get("distributed.nanny.pre-spawn-environ", {}))
-    backends = pa.supported_memory_backends()
-    return {**base, "ARROW_DEFAULT_MEMORY_POOL": "jemalloc" if "jemalloc" in backends else "system"}
+    return {"ARROW_DEFAULT_MEMORY_POOL": "jemalloc" if "jemalloc" in pa.supported_memory_backends() else "system"}
 
 
 def _free_address(address: str) -> str:

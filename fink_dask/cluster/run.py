@@ -154,7 +154,7 @@ class _Transfer:
     def _connect(self, ranges: int) -> AbstractContextManager[Client]:
         if self._where.scheduler is not None:
             return existing_scheduler(self._where.scheduler, self._settings.kafka, self._settings.topic, self._ledger)
-        return local_cluster(self._settings.nconsumers, ranges, self._where.dashboard_address)
+        return local_cluster(self._settings.nconsumers, ranges, self._where.dashboard_address, self._observe)
 
     def _announce(self, client: Client, plans: list[Plan], work: list[Work]) -> None:
         planned = [range_ for plan in plans for range_ in plan.ranges]

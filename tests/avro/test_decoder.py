@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import pickle
 import struct
+from collections.abc import Callable
 from decimal import Decimal
 from io import BytesIO
 
@@ -26,8 +27,8 @@ def alert(*types: object) -> dict[str, object]:
     return {"type": "record", "name": "alert", "fields": fields}
 
 
-def decoder_of(schema: object) -> decoder_module.Decoder:
-    return make_decoder(parse_schema(json.dumps(schema)))
+def decoder_of(schema: object, make: Callable[..., decoder_module.Decoder] = make_decoder) -> decoder_module.Decoder:
+    return make(parse_schema(json.dumps(schema)))
 
 
 def encode(schema: object, row: object) -> bytes:
@@ -86,10 +87,11 @@ POISON: list[tuple[str, object, bytes | None, str]] = [
 
 @pytest.mark.parametrize(("what", "type_", "poison", "reason"), POISON, ids=[case[0] for case in POISON])
 @pytest.mark.parametrize("place", ["first", "middle", "last", "all"])
+@pytest.mark.parametrize("make", [make_decoder, FastavroDecoder])
 def test_a_bad_record_is_named_and_its_neighbours_arrive(
-    what: str, type_: object, poison: bytes | None, reason: str, place: str
+    what: str, type_: object, poison: bytes | None, reason: str, place: str, make: Callable[..., decoder_module.Decoder]
 ) -> None:
-    decoder = decoder_of(alert(type_))
+    decoder = decoder_of(alert(type_), make)
     sound = {"string": b"\x02a", "bytes": b"\x02a", "long": b"\x0a", "float": b"\0" * 4, "double": b"\0" * 8}
     good = sound.get(str(type_), {str(DECIMAL): b"\x02\x05", str(FIXED): b"abcd"}.get(str(type_), b"\x00"))
     if type_ == ["int", "null"]:
@@ -133,7 +135,7 @@ def test_a_batch_beyond_the_reach_of_arrow_is_refused_in_words(monkeypatch: pyte
 
 
 def test_a_value_that_arrow_refuses_does_not_spoil_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    decoder = decoder_of(alert("int"))
+    decoder = decoder_of(alert("int"), FastavroDecoder)
     # The walk lets nothing through that Arrow refuses, so it is put out of the way.
     monkeypatch.setattr(decoder, "_walk", lambda data: None)
     result = decoder.decode([b"\x02", varint(2**40), b"", b"\x04"])
@@ -230,7 +232,9 @@ def test_what_is_decoded_can_be_written_to_parquet(tmp_path: object) -> None:
     assert pq.read_table(f"{tmp_path}/t.parquet").to_pylist() == decoded.to_pylist()
 
 
-def test_a_decoder_reaches_a_worker_unchanged() -> None:
-    decoder = pickle.loads(pickle.dumps(decoder_of(alert("int", INTS))))
-    assert isinstance(decoder, FastavroDecoder)
+@pytest.mark.parametrize("make", [make_decoder, FastavroDecoder])
+def test_a_decoder_reaches_a_worker_unchanged(make: Callable[..., decoder_module.Decoder]) -> None:
+    original = decoder_of(alert("int", INTS), make)
+    decoder = pickle.loads(pickle.dumps(original))
+    assert type(decoder) is type(original)
     assert decoder.decode([b"\x02\x02\x04\x00"]).rows.to_pylist() == [{"f0": 1, "f1": [2]}]

@@ -1,0 +1,94 @@
+"""Cut a schema's record, and the columns made of it, down to the fields that are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import pyarrow as pa
+
+from fink_dask.avro.resolve import show
+from fink_dask.avro.types import AvroType
+from fink_dask.errors import SettingsError
+
+
+def project(record: AvroType, columns: Sequence[str] | None) -> AvroType:
+    """Keep some of the fields of a record.
+
+    Parameters
+    ----------
+    record : AvroType
+        The top-level record of a schema.
+    columns : sequence of str or None
+        Columns such as ``objectId``, or fields of structs such as ``candidate.jd``; None keeps everything. A column
+        that is named keeps all its fields.
+
+    Returns
+    -------
+    AvroType
+        A record with these fields, in the order of the schema.
+
+    Raises
+    ------
+    SettingsError
+        If there is no such column, or none is named.
+    """
+    if columns is None:
+        return record
+    if not columns:
+        raise SettingsError("no columns are asked for")
+    for column in columns:
+        _check(record, column)
+    return _keep(record, [column.split(".") for column in columns])
+
+
+def project_array(array: pa.Array, node: AvroType, kept: AvroType) -> pa.Array:
+    """Cut a column down to the fields of a projection, without a copy.
+
+    Parameters
+    ----------
+    array : pyarrow.Array
+        Values of ``node.arrow``, without an offset.
+    node : AvroType
+        The type of the whole field.
+    kept : AvroType
+        What `project` made of it.
+
+    Returns
+    -------
+    pyarrow.Array
+        The same values as ``kept.arrow``.
+    """
+    if node is kept:
+        return array
+    node, kept = node.value, kept.value
+    whole = dict(zip(node.names, zip(range(len(node.names)), node.children, strict=True), strict=True))
+    children = []
+    for name, child in zip(kept.names, kept.children, strict=True):
+        index, full = whole[name]
+        children.append(project_array(array.field(index), full, child))
+    return pa.Array.from_buffers(kept.arrow, len(array), array.buffers()[:1], array.null_count, 0, children)
+
+
+def _keep(node: AvroType, paths: Iterable[list[str]]) -> AvroType:
+    if node.kind == "union":
+        return replace(node, children=tuple(_keep(child, paths) if child.names else child for child in node.children))
+    rests: dict[str, list[list[str]]] = {}
+    for first, *rest in paths:
+        rests.setdefault(first, []).append(rest)
+    kept = {
+        name: child if [] in rests[name] else _keep(child, rests[name])
+        for name, child in zip(node.names, node.children, strict=True)
+        if name in rests
+    }
+    return replace(node, names=tuple(kept), children=tuple(kept.values()))
+
+
+def _check(record: AvroType, column: str) -> None:
+    node = record
+    for name in column.split("."):
+        node = node.value
+        if name not in node.names:
+            inside = "which is inside a list or a map" if node.kind in {"array", "map"} else "which the schema has not"
+            raise SettingsError(f"a column {show(column)} is asked for, {inside}")
+        node = node.children[node.names.index(name)]
