@@ -6,7 +6,7 @@ The command line resolves each of them once: flag, then environment, then file, 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from fink_dask.errors import SettingsError
@@ -19,13 +19,6 @@ SMALLEST_RANGE_BYTES = 16 * 2**20
 BATCH_BYTES = 8 * 2**20
 #: Decoded bytes that a range holds back to fill its row groups.
 BUFFER_BYTES = 128 * 2**20
-
-
-def usable_cores() -> int:
-    """Count the cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1  # macOS has no affinity
 
 
 @dataclass(frozen=True)
@@ -91,7 +84,7 @@ class TransferSettings:
     kafka: KafkaSettings
     survey: str | None = None
     partitionby: tuple[str, ...] = ()
-    nconsumers: int = field(default_factory=usable_cores)
+    nconsumers: int = 1
     batchsize: int = 1000
     limit: int | None = None
     schema_file: Path | None = None
@@ -103,6 +96,8 @@ class TransferSettings:
             value = getattr(self, name)
             if value is not None and value < lowest:
                 raise SettingsError(f"--{name} is {value}, but must be at least {lowest}")
+        if self.group_id is not None and not self.group_id.strip():
+            raise SettingsError("--group-id is empty")
         object.__setattr__(self, "outdir", Path(os.path.realpath(self.outdir)))
         if self.outdir.name in {"", ".", ".."}:
             raise SettingsError(f"--outdir {self.outdir} has no parent directory to keep its ledger in")

@@ -35,6 +35,7 @@ IMPORTERS = {
     "confluent_kafka": {"kafka.client"},
     "dask": {"cluster", "transfer.job"},
     "distributed": {"cluster", "transfer.job"},
+    "numba": {"avro.kernels"},
     "fastavro": {"avro", "demo"},
     "rich": {"cli"},
     "yaml": {"kafka.credentials"},

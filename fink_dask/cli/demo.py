@@ -41,9 +41,12 @@ def demo(alerts: int, outdir: Path, nconsumers: int) -> int:
     """Publish a made-up night to an embedded Kafka, transfer it, verify it, and show how to read it."""
     from fink_dask.cli.display import Display
     from fink_dask.cli.results import print_summary
+    from fink_dask.cluster.local import usable_cores
     from fink_dask.cluster.run import Where, run_transfer
     from fink_dask.config import KafkaSettings, TransferSettings
+    from fink_dask.dataset.lease import hold_lease
     from fink_dask.dataset.ledger import Ledger
+    from fink_dask.dataset.restart import delete_old_dataset, old_datasets, set_aside
     from fink_dask.dataset.verify import verify_dataset
     from fink_dask.demo.night import DEMO_TOPIC, publish_night
     from fink_dask.errors import SettingsError
@@ -54,6 +57,11 @@ def demo(alerts: int, outdir: Path, nconsumers: int) -> int:
         raise SettingsError(
             f"{ledger.outdir} is a dataset of {ledger.plans()[0].identity.topic}: choose another --outdir"
         )
+    if ledger.exists():
+        with hold_lease(ledger):
+            set_aside(ledger)
+        for old in old_datasets(ledger):
+            delete_old_dataset(old)
     with mock_broker() as broker:
         click.echo(f"1. publish: {alerts:,} made-up alerts to {DEMO_TOPIC} on {broker.bootstrap_servers}")
         publish_night(broker, DEMO_TOPIC, alerts, seed=1)
@@ -62,13 +70,13 @@ def demo(alerts: int, outdir: Path, nconsumers: int) -> int:
             outdir=outdir,
             kafka=KafkaSettings(broker.bootstrap_servers),
             partitionby=("time",),
-            nconsumers=nconsumers,
+            nconsumers=usable_cores() if nconsumers == -1 else nconsumers,
         )
         click.echo(
             f"2. transfer, as 'fink-dask transfer --topic {DEMO_TOPIC} --outdir {outdir} --partitionby time' does"
         )
         with Display() as display:
-            summary = run_transfer(settings, display, Where(), restart=ledger.exists())
+            summary = run_transfer(settings, display, Where())
     print_summary(summary, ledger, as_json=False)
     click.echo(f"3. verify: fink-dask verify {outdir}")
     found = verify_dataset(ledger)

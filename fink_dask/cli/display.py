@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from types import TracebackType
 from typing import Self
@@ -12,7 +13,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
 from fink_dask.cli.tally import Tally
 from fink_dask.cli.words import counted
-from fink_dask.transfer.events import Event, Note, RangeCommitted, RangeProgress, TransferStarted
+from fink_dask.transfer.events import Event, Note, RangeCommitted, RangeFailed, RangeProgress, TransferStarted
 
 #: Seconds between two lines where there is no terminal.
 _LINE_S = 10.0
@@ -49,6 +50,13 @@ class Display:
 
     def __call__(self, event: Event) -> None:
         """Take an event."""
+        try:
+            self._show(event)
+        except BrokenPipeError:
+            # Nobody reads the progress any more; the transfer is worth more than its bar.
+            self._console.file = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
+
+    def _show(self, event: Event) -> None:
         match event:
             case Note():
                 style = "yellow" if event.warning else ""
@@ -59,6 +67,8 @@ class Display:
                 self._tally.progress(event)
             case RangeCommitted():
                 self._tally.commit(event)
+            case RangeFailed():
+                self._tally.fail(event)
         self._redraw()
 
     def _say(self, text: str, style: str = "") -> None:
@@ -108,4 +118,4 @@ class Display:
     def _seconds_left(self) -> float:
         tally = self._tally
         left = tally.offsets - tally.offsets_done
-        return tally.seconds * left / max(tally.rows, 1)
+        return tally.seconds * left / max(tally.offsets_of_this_run, 1)

@@ -9,8 +9,6 @@ from typing import Any, TypeVar
 
 import click
 
-from fink_dask.config import usable_cores
-
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 #: Option names are the same with underscores, as in ``--dump_schemas``.
@@ -76,6 +74,8 @@ def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> P
             raise click.BadParameter(f"{path}: {name} has to be typed each time")
         if isinstance(value, dict | list):
             raise click.BadParameter(f"{path}: {name} should be a single value")
+        if isinstance(parameter.type, click.types.IntParamType) and type(value) is not int:
+            raise click.BadParameter(f"{path}: {name} should be a whole number")
         defaults[str(parameter.name)] = value
     ctx.default_map = {**(ctx.default_map or {}), **defaults}
     return path
@@ -89,9 +89,7 @@ def at_least_one(_: click.Context, parameter: click.Parameter, value: int | None
 
 
 def _consumers(_: click.Context, parameter: click.Parameter, value: int) -> int:
-    if value == -1:
-        return usable_cores()
-    if value < 1:
+    if value < 1 and value != -1:
         raise click.BadParameter("must be at least 1, or -1 for the cores that this process may use", param=parameter)
     return value
 

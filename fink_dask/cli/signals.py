@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: the first one stops in good order, the second one, or eight seconds, at once."""
+"""The signals that ask to stop: the first one stops in good order, the second one, or eight seconds, at once."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class SignalReceivedError(KeyboardInterrupt):
 
 
 def handle_signals() -> None:
-    """Turn the first SIGINT or SIGTERM into a `SignalReceivedError` in the main thread."""
+    """Turn the first of these signals into a `SignalReceivedError` in the main thread."""
     received = False
 
     def stop(number: int, _: FrameType | None) -> None:
@@ -46,5 +46,5 @@ def handle_signals() -> None:
         watchdog.start()
         raise SignalReceivedError(number)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, stop)

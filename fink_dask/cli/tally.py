@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from fink_dask.kafka.offsets import Range
-from fink_dask.transfer.events import RangeCommitted, RangeProgress, TransferStarted
+from fink_dask.transfer.events import RangeCommitted, RangeFailed, RangeProgress, TransferStarted
 
 
 class Tally:
@@ -41,11 +41,20 @@ class Tally:
         self._committed_rows += event.rows
         self._committed_bytes += event.raw_bytes
 
+    def fail(self, event: RangeFailed) -> None:
+        """Forget what a failed attempt has read."""
+        self._running.pop(event.range, None)
+
     @property
     def offsets_done(self) -> int:
         """Offsets behind us, those of earlier runs included."""
         running = sum(event.position - event.range.start for event in self._running.values())
         return self._offsets_before + self._committed_offsets + running
+
+    @property
+    def offsets_of_this_run(self) -> int:
+        """Offsets that this run has put behind us."""
+        return self.offsets_done - self._offsets_before
 
     @property
     def rows(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -31,6 +32,8 @@ from fink_dask.kafka.topics import SURVEYS, check_topic_name, survey_of
 
 if TYPE_CHECKING:
     from fink_dask.cluster.run import Where
+    from fink_dask.dataset.ledger import Ledger
+    from fink_dask.dataset.summary import State
 
 
 def _without_effect(_: click.Context, parameter: click.Parameter, value: object) -> None:
@@ -111,8 +114,10 @@ def transfer(
     1 failed, 2 a wrong option or column, 3 finished but alerts were quarantined or lost, 130 and 143 interrupted.
     """
     from fink_dask.cli.log import log_to_stderr
+    from fink_dask.cluster.local import usable_cores
+    from fink_dask.cluster.run import Where
 
-    log_to_stderr(verbose)
+    log_to_stderr(verbose)  # after Dask's own set-up of logging, which its import is
     check_topic_name(topic)
     settings = TransferSettings(
         topic=topic,
@@ -120,21 +125,20 @@ def transfer(
         kafka=KafkaSettings(bootstrap_servers or _servers_on_file(survey or survey_of(topic))),
         survey=survey,
         partitionby=partitionby,
-        nconsumers=nconsumers,
+        nconsumers=usable_cores() if nconsumers == -1 else nconsumers,
         batchsize=batchsize,
         limit=limit,
         schema_file=schema_file,
         group_id=group_id,
     )
-    from fink_dask.cluster.run import Where
-
     if restart and not dry_run and not yes:
         _ask_before_restart(settings)
-    if dry_run:
-        return _preview(settings, restart, as_json)
-    if dump_schemas:
-        _dump_schemas(settings)
-    return _transfer(settings, Where(scheduler, dashboard_address), restart, as_json)
+    with _failure_as_json(settings, as_json):
+        if dry_run:
+            return _preview(settings, restart, as_json)
+        if dump_schemas:
+            _dump_schemas(settings)
+        return _transfer(settings, Where(scheduler, dashboard_address), restart, as_json)
 
 
 def _transfer(settings: TransferSettings, where: Where, restart: bool, as_json: bool) -> int:
@@ -143,36 +147,51 @@ def _transfer(settings: TransferSettings, where: Where, restart: bool, as_json: 
     from fink_dask.cluster.run import run_transfer
     from fink_dask.dataset.ledger import Ledger
 
-    began = time.monotonic()
-    with _failure_as_json(settings, began, as_json), Display() as display:
+    with Display() as display:
         summary = run_transfer(settings, display, where, restart)
     print_summary(summary, Ledger(settings.outdir), as_json)
     return summary.exit_code
 
 
 @contextmanager
-def _failure_as_json(settings: TransferSettings, began: float, as_json: bool) -> Iterator[None]:
+def _failure_as_json(settings: TransferSettings, as_json: bool) -> Iterator[None]:
     """Print the summary also of a transfer that failed or was stopped, and tell how to go on."""
+    from fink_dask.dataset.ledger import Ledger
+
+    ledger = Ledger(settings.outdir)
+    began, before = time.monotonic(), _find_alerts(ledger)
     try:
         yield
-    except (FinkDaskError, KeyboardInterrupt) as error:
+    except (Exception, KeyboardInterrupt) as error:
         from fink_dask.cli.results import print_json
-        from fink_dask.dataset.ledger import Ledger
         from fink_dask.dataset.summary import Summary, summarise
 
-        ledger = Ledger(settings.outdir)
         stopped = isinstance(error, KeyboardInterrupt)
         try:
             summary = summarise(ledger).summary if ledger.exists() else Summary(settings.topic, "failed")
         except FinkDaskError:
             summary = Summary(settings.topic, "failed")
-        summary = replace(summary, state="interrupted" if stopped else "failed", run_seconds=time.monotonic() - began)
         if stopped:
             where = f"{summary.alerts:,} alerts are safe in {ledger.outdir}; " if summary.alerts else ""
             click.echo(f"fink-dask: stopped; {where}run the same command again to go on", err=True)
         if as_json:
-            print_json(summary)
+            now = _find_alerts(ledger)
+            # A restart has put another ledger in the place of the one that was counted.
+            added = sum((now - before).values())
+            state: State = "interrupted" if stopped else "failed"
+            seconds = time.monotonic() - began
+            print_json(replace(summary, topic=settings.topic, state=state, run_alerts=added, run_seconds=seconds))
         raise
+
+
+def _find_alerts(ledger: Ledger) -> Counter[int]:
+    """Count the committed alerts, under the number that the file system gives the ledger."""
+    from fink_dask.dataset.summary import summarise
+
+    try:
+        return Counter({ledger.path.stat().st_ino: summarise(ledger).summary.alerts})
+    except (FinkDaskError, OSError):
+        return Counter()
 
 
 def _servers_on_file(survey: str | None) -> str:
@@ -206,7 +225,6 @@ def _preview(settings: TransferSettings, restart: bool, as_json: bool) -> int:
 def _dump_schemas(settings: TransferSettings) -> None:
     import pyarrow.parquet as pq
 
-    from fink_dask.avro.schema import parse_schema
     from fink_dask.dataset.ledger import Ledger
     from fink_dask.kafka.describe import open_inspector
     from fink_dask.transfer.inspect import inspect_topic
@@ -219,7 +237,7 @@ def _dump_schemas(settings: TransferSettings) -> None:
     arrow_path = Path(f"arrow_schema_{settings.topic}.metadata")
     try:
         avro_path.write_text(json.dumps(json.loads(target.schema.text), indent=4), encoding="utf-8")
-        pq.write_metadata(parse_schema(target.schema.text).arrow, arrow_path)
+        pq.write_metadata(target.schema.arrow, arrow_path)
     except OSError as error:
         raise SettingsError(f"can't write {error.filename}: {error.strerror}") from error
     click.echo(f"schemas written to {avro_path} and {arrow_path}", err=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from fink_dask.kafka.describe import open_inspector
 
 _CONNECT_S = 5
 _WORKERS_S = 20
+#: Longer than Kafka's own time-out, and the tasks that a busy worker has to finish first.
+_ANSWER_S = 120
 
 
 @contextmanager
@@ -65,21 +67,35 @@ def check_workers(client: Client, kafka: KafkaSettings, topic: str, ledger: Ledg
     version = fink_dask.__version__
     # Only the standard library's functions can be sent to a process that may lack this package.
     found = client.run(importlib.metadata.version, "fink-dask", on_error="return")
-    found["the scheduler"] = _version_on_scheduler(client)
-    for where, answer in found.items():
+    for where, answer in [*found.items(), ("the scheduler", _version_on_scheduler(client))]:
         if answer != version:
             what = f"fink-dask {answer}" if isinstance(answer, str) else "no fink-dask"
             raise TransferError(f"{_who(where)} has {what}, but this is {version}: install the same version there")
     token = ledger.path / f".token-{uuid.uuid4().hex}"
     try:
         token.write_text(token.name)
-        answers = client.run(_lacks, str(token), kafka, topic, on_error="return")
+        answers = _ask_each(client, found, str(token), kafka, topic)
     finally:
         for path in ledger.path.glob(f"{token.name}*"):
             path.unlink()
     for where, lack in answers.items():
         if lack is not None:
             raise TransferError(f"{_who(where)} can't work here: {_words(lack)}")
+
+
+def _ask_each(client: Client, workers: Iterable[str], token: str, kafka: KafkaSettings, topic: str) -> dict[str, Any]:
+    """Run `_lacks` as a task on each worker, so that its event loop goes on while Kafka is waited for."""
+    asked = {
+        worker: client.submit(_lacks, token, kafka, topic, workers=[worker], pure=False, key=f"{Path(token).name}-{n}")
+        for n, worker in enumerate(workers)
+    }
+    answers: dict[str, Any] = {}
+    for worker, future in asked.items():
+        try:
+            answers[worker] = future.result(timeout=_ANSWER_S)
+        except Exception as error:  # whatever it raised is what it lacks
+            answers[worker] = error
+    return answers
 
 
 def _lacks(token: str, kafka: KafkaSettings, topic: str) -> str | None:

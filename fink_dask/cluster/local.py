@@ -14,10 +14,12 @@ from multiprocessing import forkserver, resource_tracker
 
 import dask
 import pyarrow as pa
+from dask.system import CPU_COUNT
 from distributed import Client, LocalCluster
+from distributed.system import MEMORY_LIMIT
 
 from fink_dask.avro.warm_up import is_compiled, warm_up
-from fink_dask.config import usable_cores
+from fink_dask.errors import SettingsError
 from fink_dask.transfer.events import Note, Observer
 
 DASK_CONFIG = {
@@ -32,6 +34,11 @@ DASK_CONFIG = {
     "distributed.worker.memory.terminate": 0.95,
     "distributed.worker.profile.enabled": False,
 }
+
+
+def usable_cores() -> int:
+    """Count the cores that this process may use, by its affinity and the quota of its cgroup."""
+    return max(1, int(CPU_COUNT))
 
 
 @contextmanager
@@ -75,6 +82,7 @@ def local_cluster(
             cluster = LocalCluster(
                 n_workers=workers,
                 threads_per_worker=-(-busy // workers),
+                memory_limit=MEMORY_LIMIT // workers,
                 processes=True,
                 host="127.0.0.1",
                 dashboard_address=_free_address(dashboard_address),
@@ -137,6 +145,8 @@ def _free_address(address: str) -> str:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, int(port)))
+        except socket.gaierror as error:
+            raise SettingsError(f"--dashboard-address {address}: there is no address {host} here") from error
         except OSError:
             return f"{host}:0"
     return address

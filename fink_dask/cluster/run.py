@@ -19,7 +19,7 @@ from fink_dask.dataset.restart import complete_move, set_aside
 from fink_dask.dataset.summary import Summary, summarise
 from fink_dask.kafka.describe import Inspector, open_inspector
 from fink_dask.transfer.events import Note, Observer, TransferStarted
-from fink_dask.transfer.finish import finish
+from fink_dask.transfer.finish import check_files, finish
 from fink_dask.transfer.inspect import Target, inspect_topic
 from fink_dask.transfer.job import run_ranges
 from fink_dask.transfer.prepare import open_work, plan_next
@@ -80,92 +80,100 @@ def run_transfer(settings: TransferSettings, observe: Observer, where: Where, re
             with hold_lease(ledger):
                 aside = set_aside(ledger)
             observe(Note(f"what was there is in {aside} until the new dataset is complete"))
-        ledger.create()
+        made = ledger.create()
         try:
             with hold_lease(ledger) as lease:
-                added = _Transfer(settings, observe, where, ledger, inspector, target, lease).run()
-                finish(settings, observe, ledger, inspector, target)
+                before = summarise(ledger).summary.alerts
+                _transfer(settings, observe, where, ledger, inspector, target, lease)
+                finish(settings, observe, ledger, inspector, lease)
         finally:
-            ledger.remove_if_unused()
-    return replace(summarise(ledger).summary, run_alerts=added, run_seconds=round(time.monotonic() - began, 3))
+            ledger.remove_if_unused(made)
+    summary = summarise(ledger).summary
+    return replace(summary, run_alerts=summary.alerts - before, run_seconds=round(time.monotonic() - began, 3))
 
 
-class _Transfer:
-    """One run: continue the plans, make the next one, until there is nothing left to plan."""
-
-    def __init__(
-        self,
-        settings: TransferSettings,
-        observe: Observer,
-        where: Where,
-        ledger: Ledger,
-        inspector: Inspector,
-        target: Target,
-        lease: Lease,
-    ) -> None:
-        self._settings = settings
-        self._observe = observe
-        self._where = where
-        self._ledger = ledger
-        self._inspector = inspector
-        self._target = target
-        self._lease = lease
-
-    def run(self) -> int:
-        """Return the alerts that were added."""
-        plans = self._ledger.plans()
-        rolled = roll_forward(self._ledger, plans)
-        if rolled:
-            self._observe(Note(f"{rolled} ranges that were committed by an earlier run are now in the dataset"))
-        added = 0
-        with ExitStack() as stack:
-            client: Client | None = None
-            try:
-                while True:
-                    plan = plan_next(self._settings, self._target, self._inspector, self._ledger, plans)
-                    work = open_work(self._settings, self._target, self._ledger, plans)
-                    if plan is None and not work:
-                        if client is None:
-                            self._observe(Note(self._nothing_new()))
-                        return added
+def _transfer(
+    settings: TransferSettings,
+    observe: Observer,
+    where: Where,
+    ledger: Ledger,
+    inspector: Inspector,
+    target: Target,
+    lease: Lease,
+) -> None:
+    """Continue the plans and make the next one, until there is nothing left to plan."""
+    plans = ledger.plans()
+    rolled = roll_forward(ledger, plans)
+    if rolled:
+        observe(Note(f"{rolled} ranges that were committed by an earlier run are now in the dataset"))
+    check_files(ledger, plans)
+    with ExitStack() as stack:
+        client: Client | None = None
+        try:
+            while True:
+                plan = plan_next(settings, target, inspector, ledger, plans)
+                work = open_work(settings, target, ledger, plans)
+                if plan is None and not work:
                     if client is None:
-                        # Before the plan is frozen: what can't run leaves nothing to continue.
-                        client = stack.enter_context(self._connect(len(work) + (len(plan.ranges) if plan else 0)))
-                    if plan is not None:
-                        self._ledger.freeze(plan, self._target.schema)
-                        plans.append(plan)
-                        work = open_work(self._settings, self._target, self._ledger, plans)
-                    self._announce(client, plans, work)
-                    results = run_ranges(client, work, self._settings.nconsumers, self._observe, self._lease.check)
-                    added += sum(result.rows for result in results if result.transferred)
-                    if self._settings.limit is None:
-                        return added
-            finally:
-                stack.close()
-                self._lease.check()
-                # No attempt of this job runs any more: what a killed one has committed is published, the rest removed.
-                roll_forward(self._ledger, plans)
+                        observe(Note(_nothing_new(settings)))
+                    return
+                if client is None:
+                    # Before the plan is frozen: what can't run leaves nothing to continue.
+                    ranges = len(work) + (len(plan.ranges) if plan else 0)
+                    client = stack.enter_context(_connect(settings, observe, where, ledger, ranges))
+                if plan is not None:
+                    if not plans:
+                        _warn_of_removed_head(observe, target)
+                    ledger.freeze(plan, target.schema)
+                    plans.append(plan)
+                    work = open_work(settings, target, ledger, plans)
+                _announce(settings, observe, client, plans, work)
+                run_ranges(client, work, settings.nconsumers, observe, lease.check)
+                if settings.limit is None:
+                    return
+        finally:
+            stack.close()
+            lease.check()
+            # What an attempt that was killed has committed is published; the staged files of others go, and should
+            # one still run, on a scheduler of somebody else's, it finds no directory to commit from.
+            roll_forward(ledger, plans)
 
-    def _nothing_new(self) -> str:
-        if self._settings.limit is None:
-            return "nothing new: every offset of the topic is already in the dataset"
-        return f"nothing new: the dataset holds all there is, or the limit of {self._settings.limit:,} alerts"
 
-    def _connect(self, ranges: int) -> AbstractContextManager[Client]:
-        if self._where.scheduler is not None:
-            return existing_scheduler(self._where.scheduler, self._settings.kafka, self._settings.topic, self._ledger)
-        return local_cluster(self._settings.nconsumers, ranges, self._where.dashboard_address, self._observe)
+def _warn_of_removed_head(observe: Observer, target: Target) -> None:
+    """Say what retention had taken before there was a plan; what it takes afterwards is declared lost."""
+    removed = sum(marks.low for marks in target.description.watermarks.values())
+    if removed:
+        words = f"Kafka had removed the first {removed:,} offsets of this topic before this transfer began"
+        observe(Note(words, warning=True))
 
-    def _announce(self, client: Client, plans: list[Plan], work: list[Work]) -> None:
-        planned = [range_ for plan in plans for range_ in plan.ranges]
-        offsets, open_offsets = sum(map(len, planned)), sum(len(item.range) for item in work)
-        self._observe(
-            TransferStarted(
-                topic=self._settings.topic,
-                ranges=len(planned),
-                ranges_committed=len(planned) - len(work),
-                offsets=offsets,
-                offsets_committed=offsets - open_offsets,
-                dashboard=client.dashboard_link or None,
-            )
+
+def _nothing_new(settings: TransferSettings) -> str:
+    if settings.limit is None:
+        return "nothing new: every offset of the topic is already in the dataset"
+    return f"nothing new: the dataset holds all there is, or the limit of {settings.limit:,} alerts"
+
+
+def _connect(
+    settings: TransferSettings, observe: Observer, where: Where, ledger: Ledger, ranges: int
+) -> AbstractContextManager[Client]:
+    if where.scheduler is not None:
+        return existing_scheduler(where.scheduler, settings.kafka, settings.topic, ledger)
+    return local_cluster(settings.nconsumers, ranges, where.dashboard_address, observe)
+
+
+def _announce(
+    settings: TransferSettings, observe: Observer, client: Client, plans: list[Plan], work: list[Work]
+) -> None:
+    planned = [range_ for plan in plans for range_ in plan.ranges]
+    offsets, open_offsets = sum(map(len, planned)), sum(len(item.range) for item in work)
+    observe(
+        TransferStarted(
+            topic=settings.topic,
+            ranges=len(planned),
+            ranges_committed=len(planned) - len(work),
+            offsets=offsets,
+            offsets_committed=offsets - open_offsets,
+            # Dask names an address also where no dashboard is served.
+            dashboard=client.dashboard_link if "dashboard" in client.scheduler_info()["services"] else None,
         )
+    )

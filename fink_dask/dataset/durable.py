@@ -6,6 +6,7 @@ import errno
 import os
 import sys
 from pathlib import Path
+from stat import S_ISREG
 
 from fink_dask.errors import StorageError
 
@@ -90,15 +91,63 @@ def is_same(first: Path, second: Path) -> bool:
         return False
 
 
-def make_directory(path: Path) -> None:
-    """Make a directory and those above it, and bring their entries to the disk."""
+def make_directory(path: Path) -> list[Path]:
+    """Make a directory and those above it, and bring their entries to the disk.
+
+    Returns
+    -------
+    list of pathlib.Path
+        The directories that were not there before, the outermost first.
+    """
     missing = []
     while not path.is_dir():
         missing.append(path)
         path = path.parent
+    made = []
     for directory in reversed(missing):
-        directory.mkdir(exist_ok=True)
+        try:
+            directory.mkdir()
+            made.append(directory)
+        except FileExistsError:
+            if not directory.is_dir():
+                raise
         sync_directory(directory.parent)
+    return made
+
+
+def prepare_directory(root: Path, path: str) -> None:
+    """Make the directory that a file of the dataset belongs in.
+
+    Raises
+    ------
+    StorageError
+        If the file system takes it for another partition key's, because it does not tell upper and lower case apart.
+    """
+    make_directory((root / path).parent)
+    for level in directories_down_to(root, path):
+        twin = level.with_name(level.name.swapcase())
+        if level == root or twin.name == level.name or not is_same(level, twin):
+            continue
+        if level.name not in {entry.name for entry in level.parent.iterdir()}:
+            raise StorageError(
+                f"this file system takes {level.name!r} and another partition key for the same, because they differ "
+                "in case only; partition by something else, or write to another file system"
+            )
+
+
+def directories_down_to(root: Path, path: str) -> list[Path]:
+    """List the directories from `root` down to the one that holds `path`."""
+    target = root / path
+    return [parent for parent in target.parents if parent == root or root in parent.parents]
+
+
+def has_size(path: Path, size: int) -> bool:
+    """Tell whether a file is there, as large as it should be."""
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return S_ISREG(found.st_mode) and found.st_size == size
 
 
 def _sync(descriptor: int) -> None:

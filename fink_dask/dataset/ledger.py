@@ -3,12 +3,12 @@
 ::
 
     OUTDIR.fink/
-      schema-<fingerprint>.avsc   the writer schema
-      plans/00000001.json         a generation of the plan, written before its first byte is consumed
-      markers/<range>.json        a committed range: the only commit point
-      staging/<range>-<attempt>/  what is not yet the dataset
-      quarantine/<file>.parquet   records that can't be decoded
-      lease-<number>.json         the job that works on it
+      schema-<fingerprint>.avsc          the writer schema
+      plans/00000001.json                a generation of the plan, written before its first byte is consumed
+      markers/<range>.json               a committed range: the only commit point
+      staging/<plan>/<range>-<attempt>/  what is not yet the dataset
+      quarantine/<file>.parquet          records that can't be decoded
+      lease-<number>.json                the job that works on it
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ from fink_dask.dataset.durable import make_directory, publish_file, sync_directo
 from fink_dask.dataset.records import Identity, Marker, Plan
 from fink_dask.errors import LedgerError, StorageError
 from fink_dask.kafka.offsets import Range
+
+#: The names of plans; not those of the ``._00000001.json`` that macOS may put beside them.
+_PLANS = "[0-9]*.json"
 
 
 @dataclass(frozen=True)
@@ -57,15 +60,29 @@ class Ledger:
 
     @property
     def staging_path(self) -> Path:
-        """Where attempts stage their files."""
+        """Where attempts stage their files, in a directory for each plan."""
         return self.path / "staging"
+
+    def attempt_path(self, plan_id: str, range_: Range, attempt: str) -> Path:
+        """Where an attempt at a range of a plan stages its files."""
+        return self.staging_path / plan_id / f"{range_.name}-{attempt}"
+
+    def staged(self) -> list[Path]:
+        """List the staging directories of all attempts."""
+        plans = sorted(filter(Path.is_dir, self.staging_path.iterdir()))
+        return [attempt for plan in plans for attempt in sorted(filter(Path.is_dir, plan.iterdir()))]
 
     def exists(self) -> bool:
         """Tell whether a plan was ever frozen here."""
-        return self.plans_path.is_dir() and any(self.plans_path.glob("*.json"))
+        return self.plans_path.is_dir() and any(self.plans_path.glob(_PLANS))
 
-    def create(self) -> None:
+    def create(self) -> list[Path]:
         """Make the directories of the dataset and of its ledger, on one file system.
+
+        Returns
+        -------
+        list of pathlib.Path
+            The directories that were not there before, for `remove_if_unused`.
 
         Raises
         ------
@@ -73,10 +90,11 @@ class Ledger:
             If they can't be made, are in the way of something else, or are on two file systems.
         """
         check_outdir(self)
+        made: list[Path] = []
         try:
             directories = (self.outdir, self.plans_path, self.markers_path, self.staging_path)
             for directory in directories:
-                make_directory(directory)
+                made += make_directory(directory)
             # What a job that was killed had made, but not brought to the disk yet, is built upon from now on.
             for directory in (*directories, self.path, self.path.parent):
                 sync_directory(directory)
@@ -86,13 +104,18 @@ class Ledger:
                     "choose an --outdir below the mount point"
                 )
         except OSError as error:
+            self.remove_if_unused(made)
             raise storage_error(error, self.path) from error
+        except StorageError:
+            self.remove_if_unused(made)
+            raise
+        return made
 
-    def remove_if_unused(self) -> None:
+    def remove_if_unused(self, made: Sequence[Path]) -> None:
         """Remove the directories that `create` made, where no plan was frozen and nothing is in them."""
         if self.exists():
             return
-        for directory in (self.plans_path, self.markers_path, self.staging_path, self.path, self.outdir):
+        for directory in reversed(made):
             with suppress(OSError):
                 directory.rmdir()
 
@@ -106,7 +129,7 @@ class Ledger:
         """
         if not self.plans_path.is_dir():
             return []
-        plans = [Plan.from_json(_read("plan", path)) for path in sorted(self.plans_path.glob("*.json"))]
+        plans = [Plan.from_json(_read("plan", path)) for path in sorted(self.plans_path.glob(_PLANS))]
         if [plan.generation for plan in plans] != list(range(1, len(plans) + 1)):
             raise LedgerError(f"{self.plans_path} lacks a generation of the plan")
         reached: dict[int, int] = {}
@@ -126,6 +149,10 @@ class Ledger:
         """
         # Also where it is there already: only then is its name known to be on the disk before the plan's.
         self._publish(self._schema_path(plan.identity), schema.text.encode())
+        try:
+            make_directory(self.staging_path / plan.plan_id)
+        except OSError as error:
+            raise storage_error(error, self.staging_path) from error
         if not self._publish(self.plans_path / f"{plan.generation:08d}.json", seal("plan", plan.to_json())):
             raise LedgerError(f"another transfer has just planned into {self.outdir}")
 
@@ -150,13 +177,13 @@ class Ledger:
         """Where the marker of a range is, once it is committed."""
         return self.markers_path / f"{range_.name}.json"
 
-    def marker(self, range_: Range) -> Marker | None:
-        """Read the marker of a range, or None where it is not committed.
+    def marker(self, range_: Range, plan_id: str) -> Marker | None:
+        """Read the marker of a range of a plan, or None where it is not committed.
 
         Raises
         ------
         LedgerError
-            If it is damaged or of another range.
+            If it is damaged, or of another range or plan.
         """
         path = self.marker_path(range_)
         try:
@@ -165,6 +192,8 @@ class Ledger:
             return None
         if marker.range != range_:
             raise LedgerError(f"{path} is the marker of another range, {marker.range.name}")
+        if marker.plan_id != plan_id:
+            raise LedgerError(f"{path} belongs to another plan, {marker.plan_id}, than {plan_id}")
         return marker
 
     def markers(self, plans: Sequence[Plan]) -> Iterator[Marker]:
@@ -176,13 +205,11 @@ class Ledger:
             If one is damaged, or belongs to another plan than the one that holds its range.
         """
         for plan in plans:
+            plan_id = plan.plan_id
             for range_ in plan.ranges:
-                marker = self.marker(range_)
-                if marker is None:
-                    continue
-                if marker.plan_id != plan.plan_id:
-                    raise LedgerError(f"{self.marker_path(range_)} belongs to another plan, {marker.plan_id}")
-                yield marker
+                marker = self.marker(range_, plan_id)
+                if marker is not None:
+                    yield marker
 
     def _schema_path(self, identity: Identity) -> Path:
         return self.path / f"schema-{identity.schema_sha256[:16]}.avsc"
@@ -205,11 +232,16 @@ def check_outdir(ledger: Ledger) -> None:
     for path in (ledger.outdir, ledger.path, *ledger.outdir.parents):
         if path.exists() and not path.is_dir():
             raise StorageError(f"{path} is a file, but a directory is needed there")
-    if not ledger.exists() and ledger.outdir.is_dir() and any(ledger.outdir.iterdir()):
+    if not ledger.exists() and ledger.outdir.is_dir() and not all(map(is_finder_file, ledger.outdir.iterdir())):
         raise StorageError(
             f"{ledger.outdir} is not empty and has no ledger {ledger.path}: choose another --outdir, "
             "so that what is there is not mixed with the new dataset"
         )
+
+
+def is_finder_file(path: Path) -> bool:
+    """Tell whether a file is one that macOS puts into directories by itself, so that it is nobody's."""
+    return (path.name == ".DS_Store" or path.name.startswith("._")) and path.is_file() and not path.is_symlink()
 
 
 def _read(kind: str, path: Path) -> dict[str, Any]:

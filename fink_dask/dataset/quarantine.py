@@ -18,6 +18,7 @@ QUARANTINE_SCHEMA = pa.schema(
         pa.field("kafka_timestamp", pa.timestamp("ms", tz="UTC")),
         pa.field("reason", pa.string(), nullable=False),
         pa.field("value", pa.binary()),
+        pa.field("key", pa.binary()),  # some producers keep the writer schema in it
     ]
 )
 
@@ -48,6 +49,7 @@ def quarantine_rows(batch: RawBatch, bad: Sequence[tuple[int, str]], partition: 
             pa.array([None if time < 0 else time for time in times], pa.timestamp("ms", tz="UTC")),
             pa.array([reason for _, reason in bad], pa.string()),
             pa.array([batch.values[index] for index in chosen], pa.binary()),
+            pa.array([batch.keys[index] for index in chosen], pa.binary()),
         ],
         schema=QUARANTINE_SCHEMA,
     )

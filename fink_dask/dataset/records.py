@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -12,8 +13,8 @@ from fink_dask.dataset.documents import checksum
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.offsets import Interval, Range, merge, total
 
-#: An attempt's name becomes that of a directory, which is removed in the end.
-_ATTEMPT = re.compile(r"[0-9a-f]{1,32}")
+#: What the names of attempts and plans look like: they become those of directories, which are removed in the end.
+_NAME = re.compile(r"[0-9a-f]{1,32}")
 #: What reading JSON of other types than expected ends in; an infinite number overflows.
 _MISREAD = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
 
@@ -65,7 +66,7 @@ class Plan:
     ranges: tuple[Range, ...]
     estimated_bytes: int
 
-    @property
+    @cached_property
     def plan_id(self) -> str:
         """8 hex digits that follow from the content: the same plan gives the same file names."""
         return checksum(self.to_json())[:8]
@@ -182,8 +183,10 @@ class Marker:
 
     def __post_init__(self) -> None:
         what = f"the marker of range {self.range.name}"
-        if not _ATTEMPT.fullmatch(self.attempt):
+        if not _NAME.fullmatch(self.attempt):
             raise LedgerError(f"{what} names no attempt: {self.attempt[:80]!r}")
+        if not _NAME.fullmatch(self.plan_id):
+            raise LedgerError(f"{what} names no plan: {self.plan_id[:80]!r}")
         absent = (*self.lost, *self.holes)
         accounted = self.rows + self.quarantined + self.filtered + total(absent)
         if accounted != len(self.range) or min(self.rows, self.quarantined, self.filtered, self.raw_bytes) < 0:

@@ -10,16 +10,17 @@ import json
 import shutil
 import uuid
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from fink_dask.dataset.durable import publish_file, sync_directory, write_file
 from fink_dask.dataset.lease import hold_lease
 from fink_dask.dataset.ledger import Ledger, check_outdir, storage_error
-from fink_dask.errors import LedgerError
+from fink_dask.dataset.summary import summarise
+from fink_dask.errors import FinkDaskError, LedgerError
 
 _INTENT = "restart.json"
 _LABEL = "README.txt"
-_PARTS = ("dataset", "ledger")
 
 
 def set_aside(ledger: Ledger) -> Path:
@@ -62,45 +63,66 @@ def complete_move(ledger: Ledger) -> Path | None:
             raise storage_error(error, ledger.path) from error
 
 
-def old_datasets(ledger: Ledger) -> list[Path]:
+@dataclass(frozen=True)
+class OldDataset:
+    """A dataset that was moved aside with its ledger, under their own names.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The directory that holds both.
+    ledger : Ledger
+        The ledger in it.
+    """
+
+    path: Path
+    ledger: Ledger
+
+    @property
+    def alerts(self) -> int | None:
+        """Alerts that it holds: none where its deletion has begun, None where its ledger can't be read."""
+        try:
+            return summarise(self.ledger).summary.alerts if self.ledger.outdir.is_dir() else 0
+        except FinkDaskError:
+            return None
+
+
+def old_datasets(ledger: Ledger) -> list[OldDataset]:
     """List what was moved aside and not deleted yet."""
     prefix = f"{ledger.path.name}-old-"
     siblings = sorted(ledger.path.parent.iterdir())
     # One that is empty has lost its label last: only its own removal was cut off.
     return [
-        path
+        OldDataset(path, Ledger(path / ledger.outdir.name))
         for path in siblings
         if path.name.startswith(prefix) and path.is_dir() and ((path / _LABEL).is_file() or not any(path.iterdir()))
     ]
 
 
-def delete_old_datasets(ledger: Ledger) -> int:
-    """Delete what was moved aside; return how many are gone, the rest is found again by the next call."""
-    deleted = 0
-    for path in old_datasets(ledger):
-        for part in _PARTS:
-            shutil.rmtree(path / part, ignore_errors=True)
-        # The label goes last, so that a deletion that is cut off is found and completed.
-        if not any((path / part).exists() for part in _PARTS):
-            shutil.rmtree(path, ignore_errors=True)
-            deleted += not path.exists()
-    return deleted
+def delete_old_dataset(old: OldDataset) -> None:
+    """Delete what was moved aside; what can't be deleted now is found again by the next call."""
+    parts = (old.ledger.outdir, old.ledger.path)
+    for part in parts:
+        shutil.rmtree(part, ignore_errors=True)
+    # The label goes last, so that a deletion that is cut off is found and completed.
+    if not any(part.exists() for part in parts):
+        shutil.rmtree(old.path, ignore_errors=True)
 
 
 def _move(ledger: Ledger) -> Path:
     """Carry out what the token says, from wherever it was cut off."""
     aside, parent = _destination(ledger), ledger.path.parent
     aside.mkdir(exist_ok=True)
-    words = b"Moved here by fink-dask transfer --restart; deleted when the new one is complete.\n"
+    words = b"Moved here by fink-dask transfer --restart, which deletes it when the new dataset is complete.\n"
     with suppress(FileExistsError):  # one that is torn does as well: only its name counts
         write_file(aside / _LABEL, words)
     sync_directory(parent)
-    dataset, old_ledger = (aside / part for part in _PARTS)
-    if ledger.outdir.exists() and not dataset.exists():
-        ledger.outdir.rename(dataset)
+    old = Ledger(aside / ledger.outdir.name)
+    if ledger.outdir.exists() and not old.outdir.exists():
+        ledger.outdir.rename(old.outdir)
     for directory in (aside, parent):
         sync_directory(directory)
-    ledger.path.rename(old_ledger)
+    ledger.path.rename(old.path)
     for directory in (aside, parent):
         sync_directory(directory)
     return aside

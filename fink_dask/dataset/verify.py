@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from fink_dask.dataset.commit import staging_of
 from fink_dask.dataset.lease import is_held
-from fink_dask.dataset.ledger import Ledger, storage_error
+from fink_dask.dataset.ledger import Ledger, is_finder_file, storage_error
 from fink_dask.dataset.records import DataFile, Marker
 from fink_dask.dataset.summary import Progress, Summary, progress_of
 from fink_dask.dataset.writer import KAFKA_FIELDS, Origin
@@ -144,5 +144,5 @@ def _files_below(directory: Path) -> Iterator[Path]:
     for entry in sorted(directory.iterdir()):
         if entry.is_dir() and not entry.is_symlink():
             yield from _files_below(entry)
-        else:
+        elif not is_finder_file(entry):
             yield entry

@@ -21,6 +21,8 @@ from fink_dask.kafka.topics import topic_hash
 
 #: Each key of a range is a file; more of them is a column that should not be a directory.
 MAX_KEYS = 1000
+#: What an Arrow array costs beside its data, about; a batch has one or more a column.
+_ARRAY_BYTES = 512
 #: Files that a process may have open, for a few ranges of that many keys; macOS allows 10,240 at most.
 _OPEN_FILES = 10_000
 
@@ -80,6 +82,12 @@ class _Target:
     sink: pa.NativeFile | None = None
     writer: pq.ParquetWriter | None = None
 
+    def join(self, schema: pa.Schema) -> None:
+        """Make one batch of those that wait."""
+        if len(self.waiting) > 1:
+            self.waiting = pa.Table.from_batches(self.waiting, schema=schema).combine_chunks().to_batches()
+            self.waiting_bytes = sum(batch.nbytes for batch in self.waiting)
+
     def close(self) -> None:
         """Write the footer and close the file, the file also where the footer can't be written."""
         writer, sink, self.writer, self.sink = self.writer, self.sink, None, None
@@ -110,7 +118,7 @@ class StagedWriter:
     prefix : str
         Put before each staged name, to tell two writers of an attempt apart.
     buffer_bytes : int
-        The most decoded bytes that are held back.
+        The most decoded bytes that are held back, with what small batches cost beside their data.
     """
 
     def __init__(
@@ -122,6 +130,7 @@ class StagedWriter:
         self._prefix = prefix
         self._buffer_bytes = buffer_bytes
         self._options = write_options(schema)
+        self._batch_bytes = _ARRAY_BYTES * sum(_count_arrays(field.type) for field in schema)
         self._targets: dict[str, _Target] = {}
         self._waiting_bytes = 0
 
@@ -157,11 +166,14 @@ class StagedWriter:
             final = f"{directory}/{self._origin.file_name}" if directory else self._origin.file_name
             path = self._attempt.directory / f"{self._prefix}{len(self._targets):05d}.parquet"
             target = self._targets[directory] = _Target(final, path)
+        # The first batch of a key costs as much as any, but joining can't spare it.
+        cost = batch.nbytes + (self._batch_bytes if target.waiting else 0)
         target.waiting.append(batch)
-        target.waiting_bytes += batch.nbytes
+        target.waiting_bytes += cost
         target.rows += batch.num_rows
-        self._waiting_bytes += batch.nbytes
+        self._waiting_bytes += cost
         if self._waiting_bytes >= self._buffer_bytes:
+            self._join_small()
             self._write_largest()
 
     def finish(self) -> tuple[DataFile, ...]:
@@ -172,6 +184,15 @@ class StagedWriter:
             target.close()
             files.append(self._attempt.stage(target.path, target.final, target.rows))
         return tuple(files)
+
+    def _join_small(self) -> None:
+        """Join the batches of each key, where they cost more than their data."""
+        extra = self._batch_bytes * sum(len(target.waiting) - 1 for target in self._targets.values() if target.waiting)
+        if 2 * extra < self._waiting_bytes:
+            return
+        for target in self._targets.values():
+            target.join(self._schema)
+        self._waiting_bytes = sum(target.waiting_bytes for target in self._targets.values())
 
     def _write_largest(self) -> None:
         """Write out the largest keys, half of what waits, so that small ones still fill their row groups."""
@@ -192,6 +213,11 @@ class StagedWriter:
         target.writer.write_table(table, row_group_size=max(table.num_rows, 1))
         self._waiting_bytes -= target.waiting_bytes
         target.waiting, target.waiting_bytes = [], 0
+
+
+def _count_arrays(type_: pa.DataType) -> int:
+    """Count the Arrow arrays that a column consists of."""
+    return 1 + sum(_count_arrays(type_.field(index).type) for index in range(type_.num_fields))
 
 
 def write_options(schema: pa.Schema) -> dict[str, object]:

@@ -101,4 +101,7 @@ def _text(path: Path, key: str, value: object) -> str | None:
         return None
     if not isinstance(value, str | int) or isinstance(value, bool):
         raise SettingsError(f"{path}: '{key}' should be text")
-    return str(value)
+    try:
+        return str(value)
+    except ValueError as error:  # Python writes no number of thousands of digits
+        raise SettingsError(f"{path}: '{key}' should be text") from error

@@ -89,5 +89,18 @@ class RangeCommitted:
     raw_bytes: int
 
 
-Event = Note | TransferStarted | RangeProgress | RangeCommitted
+@dataclass(frozen=True)
+class RangeFailed:
+    """An attempt at a range failed; what it had read counts no more.
+
+    Parameters
+    ----------
+    range : Range
+        The range.
+    """
+
+    range: Range
+
+
+Event = Note | RangeFailed | TransferStarted | RangeProgress | RangeCommitted
 Observer = Callable[[Event], None]

@@ -8,11 +8,11 @@ from fink_dask.avro.schema import AvroSchema, parse_schema
 from fink_dask.config import TransferSettings
 from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.partitioning import Partitioning, resolve_partitioning
-from fink_dask.dataset.records import Identity, Plan
+from fink_dask.dataset.records import Identity
 from fink_dask.errors import SchemaError, SettingsError
 from fink_dask.kafka.describe import UNKNOWN_ID, Inspector, TopicDescription, TopicSchema
 from fink_dask.kafka.topics import check_topic_name, survey_of
-from fink_dask.transfer.plan import check_identity
+from fink_dask.transfer.plan import check_identity, known_topic_id
 
 #: Larger than any schema that would be accepted, so that the check says why.
 _MAX_SCHEMA_FILE_BYTES = 64 * 2**20
@@ -57,7 +57,7 @@ def inspect_topic(settings: TransferSettings, inspector: Inspector, ledger: Ledg
     Returns
     -------
     Target or None
-        None for a topic that has held nothing so far, and so has no schema either.
+        None for a topic that holds nothing, where there is nothing to continue either.
 
     Raises
     ------
@@ -68,7 +68,7 @@ def inspect_topic(settings: TransferSettings, inspector: Inspector, ledger: Ledg
     description = inspector.describe(topic)
     plans = [] if fresh else ledger.plans()
     before = plans[0].identity if plans else None
-    if before is None and settings.schema_file is None and _is_empty(description):
+    if before is None and _is_empty(description):
         return None
     schema, source = _schema(settings, inspector, description, ledger, before)
     survey = settings.survey or survey_of(topic)
@@ -82,17 +82,14 @@ def inspect_topic(settings: TransferSettings, inspector: Inspector, ledger: Ledg
         schema_source=source,
     )
     if before is not None:
-        check_identity(before, identity)
-        identity = replace(before, topic_id=_known_id(plans, identity))
+        known = replace(before, topic_id=known_topic_id(plans))
+        check_identity(known, identity)
+        identity = known if identity.topic_id == UNKNOWN_ID else replace(known, topic_id=identity.topic_id)
     return Target(description, identity, schema, partitioning)
 
 
 def _is_empty(description: TopicDescription) -> bool:
     return all(marks.low == marks.stable for marks in description.watermarks.values())
-
-
-def _known_id(plans: list[Plan], now: Identity) -> str:
-    return plans[-1].identity.topic_id if now.topic_id == UNKNOWN_ID else now.topic_id
 
 
 def _schema(

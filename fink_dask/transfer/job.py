@@ -12,11 +12,11 @@ from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
-from distributed import Client, Future, KilledWorker, get_worker
+from distributed import CancelledError, Client, Future, KilledWorker, get_worker
 
-from fink_dask.errors import FinkDaskError, SettingsError, StorageError, TransferError
+from fink_dask.errors import BrokerUnavailableError, FinkDaskError, SettingsError, StorageError, TransferError
 from fink_dask.kafka.offsets import Range
-from fink_dask.transfer.events import Note, Observer, RangeCommitted, RangeProgress
+from fink_dask.transfer.events import Note, Observer, RangeCommitted, RangeFailed, RangeProgress
 from fink_dask.transfer.task import RangeResult, TaskSettings, Work, transfer_range
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,11 @@ _REPORT_S = 0.3
 #: Seconds between two looks at what else goes on.
 _LOOK_S = 0.25
 
-_PROGRESS_TOPIC = "fink-dask-progress"
+#: Seconds that a scheduler may be without workers; a nanny needs a few to replace one.
+_NO_WORKERS_S = 60.0
+_GO_ON = "what is committed is safe, and the same command goes on from there once the cause is gone"
+#: Seconds before a range is tried again; doubled each time.
+_PAUSE_S = 1.0
 
 
 def run_ranges(
@@ -60,14 +64,14 @@ def run_ranges(
         If ranges failed; all others were transferred first, unless the failure concerns them all.
     """
     run = _Run(client, work, nconsumers, observe)
-    client.subscribe_topic(_PROGRESS_TOPIC, run.on_progress)
+    client.subscribe_topic(run.topic, run.on_progress)
     try:
         while run.unfinished():
             run.submit()
             run.collect(_LOOK_S)
+            run.check_cluster()
             check()
     finally:
-        client.unsubscribe_topic(_PROGRESS_TOPIC)
         run.cancel()
     run.raise_failures()
     return run.results
@@ -88,19 +92,30 @@ class _Run:
         self._failures: list[FinkDaskError] = []
         self._progress: queue.SimpleQueue[RangeProgress] = queue.SimpleQueue()
         self._stopped = False
+        self._silent = 0
+        self._seen_workers = time.monotonic()
+        self._ready_at: dict[Range, float] = {}
+        #: Another job on the same scheduler reports under another name.
+        self.topic = f"fink-dask-progress-{uuid.uuid4().hex}"
         self.results: list[RangeResult] = []
 
     def unfinished(self) -> bool:
         return bool(self._running or (self._waiting and not self._stopped))
 
     def submit(self) -> None:
-        while self._waiting and len(self._running) < self._nconsumers and not self._stopped:
+        for _ in range(len(self._waiting)):
+            if len(self._running) >= self._nconsumers or self._stopped:
+                return
             item = self._waiting.popleft()
+            if self._ready_at.get(item.range, 0.0) > time.monotonic():
+                self._waiting.append(item)
+                continue
             self._tries[item.range] = self._tries.get(item.range, 0) + 1
             future = self._client.submit(
                 _transfer_on_worker,
                 item.range,
                 item.settings,
+                self.topic,
                 # Unique, so that Dask never takes an old result for a new try.
                 key=f"transfer_range-{item.range.name}-{uuid.uuid4().hex[:8]}",
                 pure=False,
@@ -118,6 +133,7 @@ class _Run:
         except queue.Empty:
             pass
         while not self._progress.empty():
+            self._silent = 0
             self._observe(self._progress.get())
 
     def on_progress(self, event: tuple[float, Any]) -> None:
@@ -127,17 +143,28 @@ class _Run:
         message["range"] = Range(**message["range"])
         self._progress.put(RangeProgress(**message))
 
+    def check_cluster(self) -> None:
+        """Raise a TransferError when the scheduler is gone, or has had no workers for a while."""
+        if self._client.status in {"closing", "closed"}:
+            raise TransferError(f"the Dask scheduler went away; {_GO_ON}")
+        now = time.monotonic()
+        if self._client.scheduler_info()["workers"]:
+            self._seen_workers = now
+        elif now - self._seen_workers > _NO_WORKERS_S:
+            raise TransferError(f"the Dask scheduler has had no workers for {_NO_WORKERS_S:.0f} s; {_GO_ON}")
+
     def cancel(self) -> None:
-        if self._running and self._client.status == "running":
+        """Let go of what runs, where there is still somebody to tell."""
+        if self._client.status == "running":
+            self._client.unsubscribe_topic(self.topic)
             self._client.cancel(list(self._running), force=True)
 
     def raise_failures(self) -> None:
         if not self._failures:
             return
-        first = self._failures[0]
-        others = len(self._failures) - 1
-        words = f"{first} (and {others} other ranges failed)" if others else f"{first}"
-        raise TransferError(f"{words}; what is committed is safe, the same command goes on from there") from first
+        first, *others = self._failures
+        words = f"{first} (and so did {len(others)} more)" if others else f"{first}"
+        raise TransferError(f"{words}; {_GO_ON}") from first
 
     def _take(self, future: Future) -> None:
         item = self._running.pop(future, None)
@@ -149,11 +176,17 @@ class _Run:
             self._failed(item, error, error.transient)
         except KilledWorker as error:
             self._failed(item, TransferError(f"workers died on it: {error}", *_where(item)), passing=True)
+        except CancelledError:
+            if self._client.status == "running":
+                self._failed(item, TransferError("Dask has cancelled it", *_where(item)), passing=True)
+            else:  # with everything else, as the scheduler is gone
+                self._waiting.append(item)
         except Exception as error:  # a bug, or Dask's own: said in one line, with its trace in the log
             log.exception("range %s failed", item.range.name)
             words = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
             self._failed(item, TransferError(words, *_where(item)), passing=False)
         else:
+            self._silent = 0
             self.results.append(result)
             self._observe(RangeCommitted(result.range, result.rows, result.raw_bytes))
         finally:
@@ -161,7 +194,14 @@ class _Run:
             future.release()
 
     def _failed(self, item: Work, error: FinkDaskError, passing: bool) -> None:
-        if passing and self._tries[item.range] < _TRIES:
+        self._observe(RangeFailed(item.range))
+        if isinstance(error, BrokerUnavailableError):
+            self._silent += 1
+            if self._silent > 1:
+                # Two ranges in a row, and none that got on meanwhile: Kafka is gone, not a partition of it.
+                self._stopped = True
+        if passing and not self._stopped and self._tries[item.range] < _TRIES:
+            self._ready_at[item.range] = time.monotonic() + _PAUSE_S * 2 ** self._tries[item.range]
             self._observe(Note(f"{error}; trying again", warning=True))
             self._waiting.append(item)
             return
@@ -175,7 +215,7 @@ def _where(item: Work) -> tuple[str, int, int]:
     return item.settings.identity.topic, item.range.partition, item.range.start
 
 
-def _transfer_on_worker(range_: Range, settings: TaskSettings) -> RangeResult:
+def _transfer_on_worker(range_: Range, settings: TaskSettings, progress_topic: str) -> RangeResult:
     """Run `transfer_range` on a Dask worker: report to the scheduler, and stop when nobody waits for the result."""
     worker = get_worker()
     key = worker.get_current_task()
@@ -186,7 +226,7 @@ def _transfer_on_worker(range_: Range, settings: TaskSettings) -> RangeResult:
         now = time.monotonic()
         if now - reported >= _REPORT_S:
             reported = now
-            worker.log_event(_PROGRESS_TOPIC, asdict(progress))
+            worker.log_event(progress_topic, asdict(progress))
 
     def should_stop() -> bool:
         # Cancelling does not reach a running thread; the worker's own state of the task tells.

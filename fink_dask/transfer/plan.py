@@ -124,6 +124,12 @@ def alerts_at_most(plans: Sequence[Plan], markers: Sequence[Marker]) -> int:
     return sum(marker.rows for marker in markers) + open_offsets
 
 
+def known_topic_id(plans: Sequence[Plan]) -> str:
+    """Return the topic's id that the plans agree on; a broker that could not say it for a while changes nothing."""
+    known = [plan.identity.topic_id for plan in plans if plan.identity.topic_id != UNKNOWN_ID]
+    return known[-1] if known else UNKNOWN_ID
+
+
 def check_identity(before: Identity, now: Identity) -> None:
     """Refuse to continue a ledger with something else.
 

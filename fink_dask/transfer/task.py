@@ -125,13 +125,15 @@ def transfer_range(
         If Kafka refuses, does not answer, or no longer holds what was planned.
     SettingsError
         If the range has too many partition keys.
+    LedgerError
+        If the ledger is damaged, or is not the one of this plan any more.
     StorageError
         If the file system refuses.
     InterruptedTransferError
         If `should_stop` said so.
     """
     try:
-        marker = settings.ledger.marker(range_)
+        marker = settings.ledger.marker(range_, settings.plan_id)
         transferred = marker is None
         if marker is None:
             marker = _attempt(range_, settings, notify, should_stop, step)
@@ -149,7 +151,7 @@ def _attempt(
     should_stop: Callable[[], bool],
     step: Step,
 ) -> Marker:
-    attempt = Attempt(settings.ledger, range_, step)
+    attempt = Attempt(settings.ledger, range_, settings.plan_id, step)
     attempt.begin()
     try:
         return attempt.commit(_stage(attempt, range_, settings, notify, should_stop))

@@ -75,7 +75,7 @@ def test_a_flag_goes_before_the_environment_before_the_file_before_the_default(
         ('topic = ["a"]\n', "topic should be a single value"),
         ("restart = true\n", "restart has to be typed each time"),
         ("topic = \n", "is not valid TOML"),
-        ('limit = "many"\n', "not a valid integer"),
+        ('limit = "many"\n', "limit should be a whole number"),
     ],
 )
 def test_a_settings_file_with_a_mistake_is_refused(tmp_path: Path, content: str, words: str) -> None:

@@ -21,9 +21,11 @@ from fink_dask.config import KafkaSettings
 from fink_dask.dataset.ledger import Ledger
 from fink_dask.demo.alerts import AlertKind
 from fink_dask.errors import TransferError
-from tests.harness.cli import run_cli, transfer_arguments
+from fink_dask.transfer import job
+from tests.harness.cli import PROGRAM, environment, run_cli, transfer_arguments
 from tests.harness.kafka_settings import free_ports
 from tests.harness.oracle import assert_exactly_once, fill_topic, wait_for
+from tests.harness.planned import plan_topic
 
 
 @contextmanager
@@ -129,3 +131,50 @@ def answers(address: str) -> bool:
     except (OSError, TimeoutError):
         return False
     return True
+
+
+def test_a_scheduler_that_dies_in_mid_run_is_one_line_and_the_same_command_goes_on(
+    kafka: Any, topic_name: str, tmp_path: Path
+) -> None:
+    oracle = fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 6000, partitions=4)
+    (port,) = free_ports(1)
+    address = f"tcp://127.0.0.1:{port}"
+    scheduler = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", str(port)]
+    worker = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--no-nanny", "--no-dashboard"]
+    arguments = transfer_arguments(kafka, topic_name, tmp_path / "out", "--scheduler", address, "-batchsize", "5")
+    dask = subprocess.Popen([*scheduler, "--no-dashboard"], stderr=subprocess.DEVNULL)
+    with processes(worker):
+        try:
+            wait_for(lambda: answers(address), 30, "the scheduler")
+            transfer = subprocess.Popen(
+                [*PROGRAM, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
+            )
+            staging = Ledger(tmp_path / "out").staging_path
+            wait_for(lambda: any(staging.rglob("*-*-*-*")) or transfer.poll() is not None, 60, "a range")
+        finally:
+            dask.kill()
+            dask.wait()
+        try:
+            _, err = transfer.communicate(timeout=90)
+        finally:
+            transfer.kill()
+    assert transfer.returncode == 1
+    errors = [line for line in err.splitlines() if "error" in line.lower()]
+    assert len(errors) == 1, err
+    assert "the Dask scheduler went away" in errors[0]
+    assert run_cli(*transfer_arguments(kafka, topic_name, tmp_path / "out")).returncode == 0
+    assert_exactly_once(tmp_path / "out", oracle.values)
+
+
+def test_a_cluster_whose_workers_are_all_gone_is_not_waited_for_for_ever(
+    kafka: Any, topic_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job, "_NO_WORKERS_S", 2.0)
+    fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 50, partitions=1)
+    work = plan_topic(kafka.bootstrap_servers, topic_name, tmp_path / "out")
+    with (
+        LocalCluster(n_workers=0, processes=False, dashboard_address="127.0.0.1:0") as cluster,
+        Client(cluster) as client,
+        pytest.raises(TransferError, match="has had no workers for 2 s"),
+    ):
+        job.run_ranges(client, work, 1, lambda _: None, lambda: None)

@@ -58,7 +58,7 @@ def workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
 
 
 def has_begun(outdir: Path) -> bool:
-    return Ledger(outdir).exists() and any(Ledger(outdir).staging_path.iterdir())
+    return Ledger(outdir).exists() and bool(Ledger(outdir).staged())
 
 
 def finish(kafka: Any, topic: str, outdir: Path, oracle: Oracle) -> None:
@@ -68,7 +68,7 @@ def finish(kafka: Any, topic: str, outdir: Path, oracle: Oracle) -> None:
     assert_exactly_once(outdir, oracle.values)
     verified = run_cli("verify", str(outdir))
     assert verified.returncode == 0, verified.stdout
-    assert not list(Ledger(outdir).staging_path.iterdir())
+    assert not Ledger(outdir).staged()
 
 
 @pytest.mark.parametrize("moment", range(10))
@@ -110,7 +110,7 @@ def test_ctrl_c_stops_in_seconds_with_130_leaves_no_process_and_can_be_resumed(
     assert "Traceback" not in err
     _, alive = psutil.wait_procs(everyone, timeout=5)
     assert not alive
-    assert not list(Ledger(outdir).staging_path.iterdir())
+    assert not Ledger(outdir).staged()
     finish(kafka, topic, outdir, oracle)
 
 

@@ -22,7 +22,7 @@ from fink_dask.transfer.events import Event, Note
 from tests.harness.cli import run_cli, transfer_arguments
 from tests.harness.oracle import add_alerts, assert_exactly_once, fill_topic, places
 from tests.harness.producer import open_transaction, produce, produce_transaction
-from tests.harness.topics import create_topic, delete_topic, topic_names
+from tests.harness.topics import create_topic, delete_records_before, delete_topic, topic_names
 
 LIGHT = AlertKind.ZTF_LIGHT
 
@@ -208,6 +208,36 @@ def test_a_restart_replaces_the_dataset_and_deletes_the_old_one_only_when_comple
     assert_exactly_once(tmp_path / "out", oracle.values)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out.fink"]
     assert all("finkclass=" in path.name for path in (tmp_path / "out").iterdir())
+
+
+def test_a_dataset_whose_files_were_removed_is_never_called_complete(
+    kafka: Any, topic_name: str, tmp_path: Path
+) -> None:
+    fill_topic(kafka.bootstrap_servers, topic_name, LIGHT, 200, partitions=2)
+    transfer(kafka, topic_name, tmp_path / "out")
+    victim = next((tmp_path / "out").rglob("*.parquet"))
+    victim.unlink()
+    with pytest.raises(LedgerError, match=f"1 files of the dataset are missing or changed, such as .*{victim.name}"):
+        transfer(kafka, topic_name, tmp_path / "out")
+    shutil.rmtree(tmp_path / "out")
+    with pytest.raises(LedgerError, match="2 files of the dataset are missing"):
+        transfer(kafka, topic_name, tmp_path / "out")
+
+
+def test_a_restart_never_deletes_alerts_that_kafka_holds_no_more(kafka: Any, topic_name: str, tmp_path: Path) -> None:
+    fill_topic(kafka.bootstrap_servers, topic_name, LIGHT, 200, partitions=1)
+    transfer(kafka, topic_name, tmp_path / "out")
+    delete_records_before(kafka.bootstrap_servers, topic_name, 0, 150)
+    summary, notes = transfer(kafka, topic_name, tmp_path / "out", restart=True)
+    assert (summary.state, summary.alerts) == ("complete", 50)
+    assert "the old dataset is kept" in notes
+    (aside,) = tmp_path.glob("out.fink-old-*")
+    assert places(aside / "out").total() == 200
+    delete_records_before(kafka.bootstrap_servers, topic_name, 0, 200)
+    (tmp_path / "schema.json").write_text(json.dumps(avro_schema(LIGHT)))
+    summary, notes = transfer(kafka, topic_name, tmp_path / "out", restart=True, schema_file=tmp_path / "schema.json")
+    assert "is empty" in notes
+    assert places(tmp_path / "out").total() == 50
 
 
 def test_a_restart_asks_first_and_a_no_changes_nothing(kafka: Any, topic_name: str, tmp_path: Path) -> None:

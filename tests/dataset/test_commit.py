@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fink_dask.dataset import commit as commit_module
-from fink_dask.dataset.commit import Attempt, prepare_directory, publish, roll_forward
+from fink_dask.dataset.commit import Attempt, missing_files, prepare_directory, publish, roll_forward
 from fink_dask.dataset.ledger import Ledger, storage_error
 from fink_dask.dataset.verify import verify_dataset
 from fink_dask.errors import LedgerError, StorageError
@@ -47,7 +47,7 @@ def _resume(ledger: Ledger) -> None:
 
 def _assert_whole(ledger: Ledger) -> None:
     assert read_places(ledger) == places(PLAN)
-    assert list(ledger.staging_path.iterdir()) == []
+    assert ledger.staged() == []
     assert verify_dataset(ledger).problems == ()
 
 
@@ -76,7 +76,7 @@ def test_no_alert_is_lost_or_doubled_by_a_kill_at_a_step(tmp_path: Path, at: int
     ledger = make_ledger(tmp_path / "alerts", PLAN)
     transfer(ledger, PLAN, SECOND)
     assert run(_transfer_and_die, ledger, at) == -signal.SIGKILL
-    assert (ledger.marker(FIRST) is not None) == (STEPS[at - 1] not in {"staged", "marked"})
+    assert (ledger.marker(FIRST, PLAN.plan_id) is not None) == (STEPS[at - 1] not in {"staged", "marked"})
     _assert_only_committed_is_seen(ledger)
     _resume(ledger)
     _assert_whole(ledger)
@@ -104,29 +104,9 @@ def test_no_alert_is_lost_or_doubled_by_a_kill_after_any_operation(tmp_path: Pat
     assert after > 20
 
 
-def _roll_forward(ledger: Ledger) -> None:
-    roll_forward(ledger, ledger.plans())
-
-
-def test_no_alert_is_lost_by_a_kill_of_the_roll_forward(tmp_path: Path) -> None:
-    for after in count(1):
-        ledger = make_ledger(tmp_path / str(after), PLAN)
-        assert run(_transfer_and_die, ledger, STEPS.index("linked") + 1) == -signal.SIGKILL
-        other = Attempt(ledger, SECOND, lambda _: None)
-        other.begin()
-        stage_range(other, PLAN, SECOND)
-        killed = run_until(after, _roll_forward, ledger)
-        roll_forward(ledger, [PLAN])
-        assert read_places(ledger) == places(make_plan([FIRST]))
-        assert list(ledger.staging_path.iterdir()) == []
-        if not killed:
-            break
-    assert after > 5
-
-
 def test_of_two_attempts_at_once_one_is_in_the_dataset(tmp_path: Path) -> None:
     ledger = make_ledger(tmp_path / "alerts", PLAN)
-    early, late = (Attempt(ledger, FIRST, lambda _: None) for _ in range(2))
+    early, late = (Attempt(ledger, FIRST, PLAN.plan_id, lambda _: None) for _ in range(2))
     for attempt in (early, late):
         attempt.begin()
     markers = [stage_range(attempt, PLAN, FIRST) for attempt in (early, late)]
@@ -141,39 +121,6 @@ def test_of_two_attempts_at_once_one_is_in_the_dataset(tmp_path: Path) -> None:
     assert read_places(ledger) == places(make_plan([FIRST]))
     _resume(ledger)
     _assert_whole(ledger)
-
-
-def test_an_attempt_begun_before_the_ledger_was_rolled_forward_commits_nothing(tmp_path: Path) -> None:
-    ledger = make_ledger(tmp_path / "alerts", PLAN)
-    attempt = Attempt(ledger, FIRST, lambda name: _roll_forward(ledger) if name == "marked" else None)
-    attempt.begin()
-    with pytest.raises(FileNotFoundError):
-        attempt.commit(stage_range(attempt, PLAN, FIRST))
-    assert ledger.marker(FIRST) is None
-    _resume(ledger)
-    _assert_whole(ledger)
-
-
-def test_a_commit_in_the_midst_of_a_roll_forward_keeps_its_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ledger = make_ledger(tmp_path / "alerts", PLAN)
-    attempt = Attempt(ledger, FIRST, lambda _: None)
-    attempt.begin()
-    marker = stage_range(attempt, PLAN, FIRST)
-    real, looked = Ledger.marker, []
-
-    def look_then_commit(self: Ledger, range_: Range) -> object:
-        found = real(self, range_)
-        if not looked:
-            looked.append(range_)
-            attempt.commit(marker)
-        return found
-
-    monkeypatch.setattr(Ledger, "marker", look_then_commit)
-    assert roll_forward(ledger, [PLAN]) == 1
-    monkeypatch.undo()
-    assert read_places(ledger) == places(make_plan([FIRST]))
 
 
 def test_a_link_that_succeeds_and_says_it_exists_is_a_win(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,7 +149,7 @@ def test_a_file_system_without_hard_links_is_named_in_one_line(
     with pytest.raises(StorageError, match="hard links") as caught:
         transfer(ledger, PLAN, FIRST)
     assert "\n" not in str(caught.value)
-    assert list(ledger.staging_path.iterdir()) == []
+    assert ledger.staged() == []
     assert files_below(ledger.outdir) == []
 
 
@@ -229,7 +176,7 @@ def test_a_failure_after_the_link_keeps_the_files_that_the_marker_names(
     with pytest.raises(type(failure)):
         transfer(ledger, PLAN, FIRST, fail_when_linked if where == "step" else lambda _: None)
     monkeypatch.undo()
-    assert ledger.marker(FIRST) is not None
+    assert ledger.marker(FIRST, PLAN.plan_id) is not None
     _resume(ledger)
     _assert_whole(ledger)
 
@@ -243,7 +190,7 @@ def test_a_failure_before_the_link_leaves_nothing(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         transfer(ledger, PLAN, FIRST, fail)
-    assert list(ledger.staging_path.iterdir()) == []
+    assert ledger.staged() == []
 
 
 def test_a_committed_file_that_is_nowhere_is_reported(tmp_path: Path) -> None:
@@ -252,6 +199,54 @@ def test_a_committed_file_that_is_nowhere_is_reported(tmp_path: Path) -> None:
     (ledger.outdir / marker.files[0].path).unlink()
     with pytest.raises(LedgerError, match="neither there nor staged"):
         publish(ledger, marker, lambda _: None)
+
+
+def test_an_attempt_of_another_plan_cannot_begin(tmp_path: Path) -> None:
+    ledger = make_ledger(tmp_path / "alerts", PLAN)
+    before = make_plan([FIRST])
+    with pytest.raises(LedgerError, match=f"does not hold plan {before.plan_id}"):
+        transfer(ledger, before, FIRST)
+    assert ledger.staged() == []
+    transfer(ledger, PLAN, FIRST)
+    with pytest.raises(LedgerError, match="belongs to another plan"):
+        transfer(ledger, before, FIRST)
+    _resume(ledger)
+    _assert_whole(ledger)
+
+
+def test_an_attempt_never_takes_the_marker_of_another_plan_for_its_own(tmp_path: Path) -> None:
+    ledger, other = make_ledger(tmp_path / "alerts", PLAN), make_ledger(tmp_path / "other", make_plan([FIRST]))
+    transfer(other, make_plan([FIRST]), FIRST)
+
+    def another_is_faster(name: str) -> None:
+        if name == "marked":
+            shutil.copy(other.marker_path(FIRST), ledger.marker_path(FIRST))
+
+    with pytest.raises(LedgerError, match="belongs to another plan"):
+        transfer(ledger, PLAN, FIRST, another_is_faster)
+    assert files_below(ledger.outdir) == []
+
+
+def test_committed_files_that_somebody_removed_are_listed(tmp_path: Path) -> None:
+    ledger = make_ledger(tmp_path / "alerts", PLAN)
+    assert run(_transfer_and_die, ledger, STEPS.index("linked") + 1) == -signal.SIGKILL
+    assert missing_files(ledger, ledger.markers([PLAN])) == [], "what is staged is not lost"
+    _resume(ledger)
+    assert missing_files(ledger, ledger.markers([PLAN])) == []
+    marker = ledger.marker(FIRST, PLAN.plan_id)
+    assert marker is not None
+    assert marker.quarantine is not None
+    removed, shortened, replaced, *_ = [ledger.outdir / file.path for file in marker.files]
+    removed.unlink()
+    shortened.write_bytes(b"x")
+    replaced.unlink()
+    replaced.mkdir()
+    quarantine = ledger.path / marker.quarantine.path
+    quarantine.unlink()
+    assert missing_files(ledger, ledger.markers([PLAN])) == [removed, shortened, replaced, quarantine]
+    shutil.rmtree(ledger.outdir)
+    ledger.outdir.write_text("a file where the dataset was")
+    assert len(missing_files(ledger, ledger.markers([PLAN]))) == sum(len(m.files) for m in ledger.markers([PLAN])) + 1
 
 
 def test_a_directory_removed_in_mid_run_is_made_again(tmp_path: Path) -> None:
@@ -270,8 +265,8 @@ def test_a_file_in_the_way_is_refused_before_the_range_is_committed(tmp_path: Pa
     with pytest.raises(FileExistsError) as caught:
         transfer(ledger, PLAN, FIRST)
     assert in_the_way in str(storage_error(caught.value, ledger.outdir))
-    assert ledger.marker(FIRST) is None
-    assert list(ledger.staging_path.iterdir()) == []
+    assert ledger.marker(FIRST, PLAN.plan_id) is None
+    assert ledger.staged() == []
     obstacle.unlink()
     _resume(ledger)
     _assert_whole(ledger)
@@ -293,7 +288,7 @@ def test_a_file_system_that_ignores_case_is_refused_before_the_range_is_committe
     monkeypatch.setattr(Path, "samefile", lambda path, other: real_samefile(fold(path), fold(Path(other))))
     with pytest.raises(StorageError, match="differ in case only"):
         transfer(ledger, PLAN, FIRST)
-    assert ledger.marker(FIRST) is None
+    assert ledger.marker(FIRST, PLAN.plan_id) is None
     # A directory that is there as it is called is used again.
     prepare_directory(ledger.outdir, "CLASS=class%200/x.parquet")
 

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from fink_dask.avro.schema import parse_schema
-from fink_dask.dataset.commit import roll_forward
+from fink_dask.dataset.commit import Attempt, roll_forward, staging_of
 from fink_dask.dataset.durable import link_exclusively, make_directory, publish_file, write_file
 from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.records import Marker, Plan
 from fink_dask.errors import FinkDaskError
 from fink_dask.kafka.offsets import Range
-from tests.harness.ledgers import SCHEMA, make_ledger, make_plan, transfer
+from tests.harness.ledgers import SCHEMA, make_ledger, make_plan, stage_range, transfer
 from tests.harness.powercut import Event, Recorder, after_power_cut
 
 RANGE = Range(0, 0, 25)
@@ -48,6 +48,26 @@ def _killed_job_and_next(outdir: Path) -> None:
     roll_forward(ledger, ledger.plans())
 
 
+def _ready_job_and_next(outdir: Path) -> None:
+    """Write the marker and die; the next job finds everything ready for the link."""
+    ledger = make_ledger(outdir, PLAN)
+    _die_when_ready(ledger)
+    ledger.create()
+    roll_forward(ledger, ledger.plans())
+
+
+def _die_when_ready(ledger: Ledger) -> None:
+    def die(name: str) -> None:
+        if name == "marked":
+            raise _PowerCutError
+
+    attempt = Attempt(ledger, RANGE, PLAN.plan_id, die)
+    attempt.begin()
+    marker = stage_range(attempt, PLAN, RANGE)
+    with pytest.raises(_PowerCutError):
+        attempt.commit(marker)
+
+
 def _violations(ledger: Ledger, disk: Disk, finished: bool) -> list[str]:
     """Check what is left on the disk."""
     found = []
@@ -72,8 +92,9 @@ def _violations(ledger: Ledger, disk: Disk, finished: bool) -> list[str]:
     for root, file in (
         [] if marker is None else [(ledger.outdir, f) for f in marker.files] + [(ledger.path, marker.quarantine)]
     ):
-        staged = ledger.staging_path / f"{RANGE.name}-{marker.attempt}" / file.staged
-        contents = [disk.get(root / file.path), disk.get(staged)]
+        staged = staging_of(ledger, marker)
+        doomed = staged.with_name(f"{staged.name}.doomed")
+        contents = [disk.get(path) for path in (root / file.path, staged / file.staged, doomed / file.staged)]
         if not any(content and hashlib.sha256(content).hexdigest() == file.sha256 for content in contents):
             found.append("a marker without a file that it names")
         if finished and not contents[0]:
@@ -100,7 +121,7 @@ def _all_violations(ledger: Ledger, events: list[Event], root: Path, ignored: Co
     return found
 
 
-JOBS = [_whole_job, _killed_job_and_next]
+JOBS = [_whole_job, _killed_job_and_next, _ready_job_and_next]
 
 
 @pytest.mark.parametrize("job", JOBS)
@@ -141,6 +162,28 @@ def test_no_power_cut_loses_what_the_job_after_a_killed_one_builds_upon(
     # only the content of a file comes before its name.
     ignored = [i for i, event in enumerate(recorder.events[:killed_after]) if event.content is None]
     assert _all_violations(ledger, recorder.events, tmp_path, ignored) == set()
+
+
+def test_no_power_cut_loses_a_range_that_a_roll_forward_commits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = make_ledger(tmp_path / "alerts", PLAN)
+    recorder = Recorder(tmp_path)
+    recorder.attach(monkeypatch)
+    _die_when_ready(ledger)
+    killed_after = len(recorder.events)
+    roll_forward(ledger, ledger.plans())
+    recorder.note()
+    monkeypatch.undo()
+    # It was killed as it wrote the marker: of what is staged, only the files were synced.
+    staged = f"{ledger.staging_path.relative_to(tmp_path)}/"
+    ignored = [
+        index
+        for index, event in enumerate(recorder.events[:killed_after])
+        if event.name.startswith(staged) and not event.name.endswith(".parquet")
+    ]
+    assert len(ignored) == 3
+    assert _all_violations_from(ledger, recorder.events, tmp_path, ignored) == set()
 
 
 def test_every_fsync_of_a_transfer_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

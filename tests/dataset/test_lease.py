@@ -193,10 +193,11 @@ def test_leases_do_not_pile_up(ledger: Ledger) -> None:
 
 
 def test_a_ledger_that_came_to_nothing_can_be_removed(tmp_path: Path) -> None:
-    ledger = make_ledger(tmp_path / "alerts")
+    ledger = Ledger(tmp_path / "alerts")
+    made = ledger.create()
     with hold_lease(ledger):
         pass
-    ledger.remove_if_unused()
+    ledger.remove_if_unused(made)
     assert list(tmp_path.iterdir()) == []
 
 

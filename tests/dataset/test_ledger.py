@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import errno
+import pickle
+import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fink_dask.dataset.commit import Attempt, publish, roll_forward
+from fink_dask.dataset.documents import checksum
 from fink_dask.dataset.ledger import Ledger, check_outdir
 from fink_dask.dataset.summary import summarise
 from fink_dask.errors import LedgerError, StorageError
@@ -36,7 +40,7 @@ def _bring_to(ledger: Ledger, range_: Range, state: str) -> None:
     plan = PLANS[0] if range_ in PLANS[0].ranges else PLANS[1]
     if state == "open":
         return
-    attempt = Attempt(ledger, range_, lambda _: None)
+    attempt = Attempt(ledger, range_, plan.plan_id, lambda _: None)
     attempt.begin()
     if state == "begun":
         return
@@ -49,7 +53,7 @@ def _bring_to(ledger: Ledger, range_: Range, state: str) -> None:
     if state == "half published":
         (attempt.directory / marker.files[0].staged).rename(ledger.outdir / marker.files[0].path)
     if state == "committed beside a late attempt":
-        late = Attempt(ledger, range_, lambda _: None)
+        late = Attempt(ledger, range_, plan.plan_id, lambda _: None)
         late.begin()
         late.commit(stage_range(late, plan, range_))
 
@@ -68,7 +72,7 @@ def test_a_ledger_in_any_state_is_rolled_forward_to_what_was_committed(states: l
         for _ in range(2):
             rolled = roll_forward(ledger, ledger.plans())
             assert read_places(ledger) == expected
-            assert list(ledger.staging_path.iterdir()) == []
+            assert ledger.staged() == []
             assert summarise(ledger) == before
         assert rolled == 0
         assert [marker.range for marker in ledger.markers(ledger.plans())] == committed
@@ -86,10 +90,41 @@ def test_a_ledger_in_any_state_is_rolled_forward_to_what_was_committed(states: l
 
 def test_staging_that_no_plan_knows_is_removed(tmp_path: Path) -> None:
     ledger = make_ledger(tmp_path / "alerts", PLANS[0])
-    for name in ("x", "00000-1-2-3", "-", f"{RANGES[3].name}-0123", f"{RANGES[0].name}-0123.doomed"):
-        (ledger.staging_path / name).mkdir()
+    for plan in (PLANS[0].plan_id, PLANS[1].plan_id, "x"):
+        for name in ("x", "00000-1-2-3", "-", f"{RANGES[3].name}-0123", f"{RANGES[0].name}-0123.doomed"):
+            (ledger.staging_path / plan / name).mkdir(parents=True)
+    assert len(ledger.staged()) == 15
     assert roll_forward(ledger, ledger.plans()) == 0
-    assert list(ledger.staging_path.iterdir()) == []
+    assert ledger.staged() == []
+    assert [path.name for path in ledger.staging_path.iterdir()] == [PLANS[0].plan_id]
+
+
+def test_staging_that_somebody_removed_is_made_again(tmp_path: Path) -> None:
+    ledger = make_ledger(tmp_path / "alerts", PLANS[0])
+    shutil.rmtree(ledger.staging_path)
+    ledger.create()
+    roll_forward(ledger, ledger.plans())
+    transfer(ledger, PLANS[0], RANGES[0])
+    assert read_places(ledger) == places(make_plan(RANGES[:1]))
+
+
+def test_a_plan_is_hashed_once_however_many_ranges_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ranges = [Range(0, start, start + 5) for start in range(0, 50, 5)]
+    ledger = make_ledger(tmp_path / "alerts", make_plan(ranges))
+    for range_ in ranges:
+        transfer(ledger, make_plan(ranges), range_)
+    hashed = []
+
+    def count(content: dict[str, Any]) -> str:
+        hashed.append(content)
+        return checksum(content)
+
+    monkeypatch.setattr("fink_dask.dataset.records.checksum", count)
+    plans = ledger.plans()
+    for _ in range(2):
+        assert len(list(ledger.markers(plans))) == 10
+    assert len(hashed) == 1
+    assert pickle.loads(pickle.dumps(plans)) == plans
 
 
 def test_a_plan_comes_back_as_it_was_frozen(tmp_path: Path) -> None:
@@ -139,13 +174,55 @@ def test_a_marker_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
     ledger = make_ledger(tmp_path / "alerts", PLANS[0])
     ledger.marker_path(RANGES[0]).mkdir()
     with pytest.raises(StorageError, match="Is a directory"):
-        ledger.marker(RANGES[0])
+        ledger.marker(RANGES[0], PLANS[0].plan_id)
 
 
 def test_a_ledger_that_was_not_used_leaves_nothing(tmp_path: Path) -> None:
-    ledger = make_ledger(tmp_path / "alerts")
-    ledger.remove_if_unused()
+    ledger = Ledger(tmp_path / "deep" / "down" / "alerts")
+    made = ledger.create()
+    assert ledger.create() == []
+    ledger.remove_if_unused(made)
     assert list(tmp_path.iterdir()) == []
-    used = make_ledger(tmp_path / "alerts", PLANS[0])
-    used.remove_if_unused()
-    assert used.plans() == PLANS[:1]
+    made = ledger.create()
+    ledger.freeze(PLANS[0], SCHEMA)
+    ledger.remove_if_unused(made)
+    assert ledger.plans() == PLANS[:1]
+
+
+def test_directories_that_were_there_before_stay(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "mine" / "alerts")
+    ledger.outdir.mkdir(parents=True)
+    ledger.remove_if_unused(ledger.create())
+    assert list(tmp_path.rglob("*")) == [tmp_path / "mine", ledger.outdir]
+
+
+def test_a_directory_that_cannot_be_made_leaves_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger, real = Ledger(tmp_path / "deep" / "alerts"), Path.mkdir
+
+    def refuse(path: Path, *arguments: Any, **options: Any) -> None:
+        if path == ledger.staging_path:
+            raise OSError(errno.EDQUOT, "Disk quota exceeded", str(path))
+        real(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(StorageError, match="quota"):
+        ledger.create()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_that_macos_leaves_everywhere_are_not_a_users(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "alerts")
+    ledger.outdir.mkdir()
+    for name in (".DS_Store", "._x.parquet"):
+        (ledger.outdir / name).write_bytes(b"\0")
+    ledger.create()
+    ledger.freeze(PLANS[0], SCHEMA)
+    (ledger.plans_path / "._00000001.json").write_bytes(b"\0")
+    (ledger.staging_path / ".DS_Store").write_bytes(b"\0")
+    assert ledger.plans() == PLANS[:1]
+    roll_forward(ledger, ledger.plans())
+    transfer(ledger, PLANS[0], RANGES[0])
+    other = Ledger(tmp_path / "other")
+    (other.outdir / "._thesis").mkdir(parents=True)
+    with pytest.raises(StorageError, match="is not empty"):
+        other.create()

@@ -67,6 +67,8 @@ CONTRADICTIONS: list[dict[str, Any]] = [
     {"quarantined": 0, "filtered": 2},
     {"attempt": "../x"},
     {"attempt": ""},
+    {"plan_id": "../x"},
+    {"plan_id": ""},
     {"raw_bytes": -1},
 ]
 

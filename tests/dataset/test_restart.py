@@ -9,7 +9,7 @@ import pytest
 
 from fink_dask.dataset.lease import hold_lease
 from fink_dask.dataset.ledger import Ledger
-from fink_dask.dataset.restart import complete_move, delete_old_datasets, old_datasets, set_aside
+from fink_dask.dataset.restart import complete_move, delete_old_dataset, old_datasets, set_aside
 from fink_dask.errors import LedgerError, StorageError
 from fink_dask.kafka.offsets import Range
 from tests.harness.crash import run_until
@@ -43,13 +43,14 @@ def test_dataset_and_ledger_are_moved_together_and_deleted_at_the_end(tmp_path: 
     bystander = _make_dataset(tmp_path / f"{name}2")
     data, known = _contents(ledger.outdir), _contents(ledger.path)
     _set_aside(ledger)
-    (aside,) = old_datasets(ledger)
-    assert (_contents(aside / "dataset"), _contents(aside / "ledger")) == (data, known)
+    (old,) = old_datasets(ledger)
+    assert (_contents(old.ledger.outdir), _contents(old.ledger.path)) == (data, known)
+    assert old.alerts == 10  # of twelve offsets, two hold no alert
     assert not ledger.outdir.exists()
     assert not ledger.path.exists()
     _make_dataset(ledger.outdir)
     assert complete_move(ledger) is None
-    assert delete_old_datasets(ledger) == 1
+    _delete(ledger)
     assert old_datasets(ledger) == []
     assert sorted(tmp_path.iterdir()) == sorted([ledger.outdir, ledger.path, bystander.outdir, bystander.path])
     assert _contents(bystander.outdir)
@@ -64,8 +65,8 @@ def test_a_move_killed_after_any_operation_is_completed(tmp_path: Path) -> None:
         run_until(1 + after % 6, complete_move, ledger)
         complete_move(ledger)
         if not ledger.path.exists():
-            (aside,) = old_datasets(ledger)
-            assert (_contents(aside / "dataset"), _contents(aside / "ledger")) == (data, known)
+            (old,) = old_datasets(ledger)
+            assert (_contents(old.ledger.outdir), _contents(old.ledger.path)) == (data, known)
             assert not ledger.outdir.exists()
         else:
             assert killed, "nothing was moved"
@@ -76,7 +77,17 @@ def test_a_move_killed_after_any_operation_is_completed(tmp_path: Path) -> None:
 
 
 def _delete(ledger: Ledger) -> None:
-    delete_old_datasets(ledger)
+    for old in old_datasets(ledger):
+        delete_old_dataset(old)
+
+
+def test_an_old_dataset_whose_ledger_cannot_be_read_is_not_taken_for_an_empty_one(tmp_path: Path) -> None:
+    ledger = _make_dataset(tmp_path / "alerts")
+    _set_aside(ledger)
+    (old,) = old_datasets(ledger)
+    (marker,) = old.ledger.markers_path.iterdir()
+    marker.write_text("torn")
+    assert old.alerts is None
 
 
 def test_a_deletion_killed_after_any_operation_is_completed(tmp_path: Path) -> None:
@@ -84,7 +95,7 @@ def test_a_deletion_killed_after_any_operation_is_completed(tmp_path: Path) -> N
         ledger = _make_dataset(tmp_path / str(after) / "alerts")
         _set_aside(ledger)
         killed = run_until(after, _delete, ledger)
-        delete_old_datasets(ledger)
+        _delete(ledger)
         assert list((tmp_path / str(after)).iterdir()) == []
         if not killed:
             break
@@ -96,8 +107,9 @@ def test_what_cannot_be_deleted_yet_is_found_again(tmp_path: Path, monkeypatch: 
     _set_aside(ledger)
     with monkeypatch.context() as patch:
         patch.setattr("shutil.rmtree", lambda path, ignore_errors: None)
-        assert delete_old_datasets(ledger) == 0
-    assert delete_old_datasets(ledger) == 1
+        _delete(ledger)
+        assert len(old_datasets(ledger)) == 1
+    _delete(ledger)
     assert old_datasets(ledger) == []
 
 
@@ -109,7 +121,7 @@ def test_a_file_of_the_users_is_neither_moved_nor_deleted(tmp_path: Path) -> Non
     (tmp_path / "alerts.fink-old-notes").mkdir()
     (tmp_path / "alerts.fink-old-notes" / "thesis.txt").write_text("mine")
     (tmp_path / "alerts.fink-old-file").write_text("mine")
-    assert delete_old_datasets(ledger) == 0
+    _delete(ledger)
     assert (ledger.outdir / "thesis.txt").exists()
 
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from fink_dask.dataset.commit import staging_of
 from fink_dask.dataset.documents import seal
 from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.records import Marker
@@ -36,7 +37,7 @@ def ledger(tmp_path: Path) -> Ledger:
 
 
 def _marker(ledger: Ledger, range_: Range) -> Marker:
-    marker = ledger.marker(range_)
+    marker = ledger.marker(range_, PLAN.plan_id)
     assert marker is not None
     return marker
 
@@ -104,7 +105,7 @@ def _link(ledger: Ledger) -> None:
 
 def _unpublish(ledger: Ledger) -> None:
     marker = _marker(ledger, FIRST)
-    staging = ledger.staging_path / f"{FIRST.name}-{marker.attempt}"
+    staging = staging_of(ledger, marker)
     staging.mkdir()
     _path(ledger).rename(staging / marker.files[0].staged)
 
@@ -212,6 +213,8 @@ FORGED: list[tuple[str, Callable[[dict[str, Any]], object]]] = [
     ("another range", lambda m: m.update(range=[5, 0, 7])),
     ("an empty range", lambda m: m.update(range=[0, 0, 0])),
     ("another plan", lambda m: m.update(plan_id="00000000")),
+    ("a plan that leaves the ledger", lambda m: m.update(plan_id="../../x")),
+    ("a plan that is a number", lambda m: m.update(plan_id=1)),
     ("a loss elsewhere", lambda m: m.update(lost=[[100, 101]], filtered=-1)),
     ("a loss twice", lambda m: m.update(lost=[[0, 1], [0, 1]])),
     ("no files", lambda m: m.update(files=[])),
@@ -320,6 +323,14 @@ def test_a_script_is_told_what_became_of_the_alerts(
 def test_a_dataset_without_a_ledger_proves_nothing(tmp_path: Path) -> None:
     with pytest.raises(LedgerError, match="has no ledger"):
         verify_dataset(Ledger(tmp_path / "alerts"))
+
+
+def test_files_that_macos_leaves_everywhere_are_no_problem(ledger: Ledger) -> None:
+    for name in (".DS_Store", "._part.parquet"):
+        (_path(ledger).parent / name).write_bytes(b"\0")
+    assert verify_dataset(ledger).problems == ()
+    (ledger.outdir / "._more").symlink_to(ledger.path)
+    assert len(verify_dataset(ledger).problems) == 1, "readers follow a link"
 
 
 def test_every_byte_is_reported_as_checked(ledger: Ledger) -> None:

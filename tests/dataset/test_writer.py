@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -17,6 +18,7 @@ from fink_dask.dataset.records import DataFile
 from fink_dask.dataset.writer import KAFKA_FIELDS, MAX_KEYS, Origin, StagedWriter
 from fink_dask.errors import SettingsError
 from fink_dask.kafka.offsets import Range
+from tests.harness.crash import run
 from tests.harness.ledgers import make_ledger
 
 RANGE = Range(2, 100, 200)
@@ -57,7 +59,9 @@ BATCHES = [make_batch(100 + 10 * index, 10) for index in range(10)]
 
 
 def new_attempt(tmp_path: Path) -> Attempt:
-    attempt = Attempt(make_ledger(tmp_path / "alerts"), RANGE, lambda _: None)
+    ledger = make_ledger(tmp_path / "alerts")
+    (ledger.staging_path / ORIGIN.plan_id).mkdir(exist_ok=True)
+    attempt = Attempt(ledger, RANGE, ORIGIN.plan_id, lambda _: None)
     attempt.begin()
     return attempt
 
@@ -108,6 +112,48 @@ def test_rows_are_held_back_up_to_a_bound_only(tmp_path: Path) -> None:
         groups[bound] = pq.read_metadata(path).num_row_groups
     assert groups[1] == len(BATCHES)
     assert len(BATCHES) > groups[3000] > groups[2**30] == 1
+
+
+def _write_one_by_one(attempt: Attempt, rows: int, keys: int, buffer_bytes: int) -> tuple[int, tuple[DataFile, ...]]:
+    """Write alerts of 50 columns as batches of one; return how much more memory that took."""
+    schema = pa.schema([*(pa.field(f"column_{index}", pa.string()) for index in range(50)), *KAFKA_FIELDS])
+    values = [[f"{index}"] for index in range(50)]
+    memory, before, peak = psutil.Process().memory_info, psutil.Process().memory_info().rss, 0
+    with StagedWriter(attempt, schema, ORIGIN, buffer_bytes=buffer_bytes) as writer:
+        for row in range(rows):
+            batch = pa.RecordBatch.from_arrays([*values, [2], [row]], schema=schema)
+            writer.write(f"key={row % keys}", batch)
+            if row % 500 == 0:
+                peak = max(peak, memory().rss)
+        return peak - before, writer.finish()
+
+
+def _assert_bounded(tmp_path: Path, keys: int) -> None:
+    grown, files = _write_one_by_one(new_attempt(tmp_path), 12_000, keys, buffer_bytes=32 * 2**20)
+    assert sum(file.rows for file in files) == 12_000
+    assert grown < 200 * 2**20, f"{grown:,} bytes; some 440 million are 12,000 batches"
+
+
+@pytest.mark.parametrize("keys", [1, 100])
+def test_alerts_that_come_one_by_one_take_bounded_memory(tmp_path: Path, keys: int) -> None:
+    assert run(_assert_bounded, tmp_path, keys) == 0, "see what the process has printed"
+
+
+def test_two_attempts_write_the_same_bytes_of_alerts_that_come_one_by_one(tmp_path: Path) -> None:
+    (_, first), (_, second) = (_write_one_by_one(new_attempt(tmp_path), 500, 7, 2**20) for _ in range(2))
+    assert first == second
+
+
+def test_small_batches_do_not_make_small_row_groups(tmp_path: Path) -> None:
+    attempt = new_attempt(tmp_path)
+    with StagedWriter(attempt, SCHEMA, ORIGIN, buffer_bytes=60_000) as writer:
+        for batch in BATCHES:
+            for row in range(batch.num_rows):
+                writer.write("", batch.slice(row, 1))
+                assert len(writer._targets[""].waiting) < 10
+        (path,) = paths_of(attempt, writer.finish())
+    assert pq.read_metadata(path).num_row_groups == 1
+    assert pq.ParquetFile(path).read().to_pylist() == pa.Table.from_batches(BATCHES).to_pylist()
 
 
 def test_a_file_proves_where_it_comes_from(tmp_path: Path) -> None:

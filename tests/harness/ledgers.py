@@ -89,7 +89,7 @@ def stage_range(attempt: Attempt, plan: Plan, range_: Range) -> Marker:
             for directory, rows in partitioning.split(batch).rows:
                 data.write(directory, batch.take(pa.array(rows)).select(file_schema.names))
         if bad:
-            raw = RawBatch(bad, [-1] * len(bad), [b"?"] * len(bad), [None] * len(bad))
+            raw = RawBatch(bad, [-1] * len(bad), [b"?"] * len(bad), [b"k", *[None] * (len(bad) - 1)])
             reasons = [(index, "made up") for index in range(len(bad))]
             quarantine.write(QUARANTINE_DIRECTORY, quarantine_rows(raw, reasons, range_.partition))
         files = data.finish()
@@ -109,9 +109,9 @@ def stage_range(attempt: Attempt, plan: Plan, range_: Range) -> Marker:
 
 def transfer(ledger: Ledger, plan: Plan, range_: Range, step: Step = lambda _: None) -> Marker:
     """Make a range part of the dataset, as `fink_dask.transfer.task.transfer_range` does."""
-    marker = ledger.marker(range_)
+    marker = ledger.marker(range_, plan.plan_id)
     if marker is None:
-        attempt = Attempt(ledger, range_, step)
+        attempt = Attempt(ledger, range_, plan.plan_id, step)
         attempt.begin()
         try:
             marker = attempt.commit(stage_range(attempt, plan, range_))

@@ -20,7 +20,7 @@ from fink_dask.dataset.commit import roll_forward
 from fink_dask.dataset.summary import summarise
 from fink_dask.dataset.verify import verify_dataset
 from fink_dask.demo.alerts import AlertKind
-from fink_dask.errors import InterruptedTransferError, SettingsError
+from fink_dask.errors import InterruptedTransferError, LedgerError, SettingsError
 from fink_dask.transfer.events import RangeProgress
 from fink_dask.transfer.job import run_ranges
 from fink_dask.transfer.task import Work, transfer_range
@@ -80,7 +80,7 @@ def test_a_kill_at_any_step_of_the_commit_loses_and_repeats_nothing(
     child.start()
     child.join(60)
     assert child.exitcode == -signal.SIGKILL
-    committed = ledger.marker(first.range) is not None
+    committed = ledger.marker(first.range, first.settings.plan_id) is not None
     assert committed == (step in {"linked", "renamed", "published"})
     if not committed:
         assert not places(ledger.outdir), "a reader saw rows of a range that was not committed"
@@ -88,7 +88,7 @@ def test_a_kill_at_any_step_of_the_commit_loses_and_repeats_nothing(
     transfer_all(work)
     assert_exactly_once(ledger.outdir, oracle.values)
     assert verify_dataset(ledger).summary.state == "complete"
-    assert not list(ledger.staging_path.iterdir())
+    assert not ledger.staged()
 
 
 def test_a_range_that_is_committed_is_not_consumed_again(kafka: Any, topic_name: str, tmp_path: Path) -> None:
@@ -107,13 +107,13 @@ def test_a_late_attempt_loses_and_cleans_up(kafka: Any, topic_name: str, tmp_pat
     ledger = item.settings.ledger
 
     def another_is_faster(step: str) -> None:
-        if step == "marked" and ledger.marker(item.range) is None:
+        if step == "marked" and ledger.marker(item.range, item.settings.plan_id) is None:
             transfer_range(item.range, item.settings)
 
     late = transfer_range(item.range, item.settings, step=another_is_faster)
     assert late.rows == 200
     assert_exactly_once(ledger.outdir, oracle.values)
-    assert not list(ledger.staging_path.iterdir())
+    assert not ledger.staged()
 
 
 def test_an_attempt_that_wakes_after_a_restart_cannot_reach_the_new_ledger(
@@ -131,8 +131,27 @@ def test_an_attempt_that_wakes_after_a_restart_cannot_reach_the_new_ledger(
 
     with pytest.raises(Exception, match="No such file"):
         transfer_range(item.range, item.settings, step=restart_meanwhile)
-    assert ledger.marker(item.range) is None
+    assert ledger.marker(item.range, item.settings.plan_id) is None
     assert not places(ledger.outdir)
+
+
+def test_an_attempt_that_starts_after_a_restart_cannot_reach_the_new_ledger(
+    kafka: Any, topic_name: str, tmp_path: Path
+) -> None:
+    oracle = fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 200, partitions=1)
+    (queued,) = plan_topic(kafka.bootstrap_servers, topic_name, tmp_path / "out")
+    ledger = queued.settings.ledger
+    ledger.path.rename(tmp_path / "old-ledger")
+    shutil.rmtree(ledger.outdir)
+    (item,) = plan_topic(kafka.bootstrap_servers, topic_name, tmp_path / "out", partitionby=("time",))
+    assert item.range == queued.range
+    with pytest.raises(LedgerError, match="does not hold plan"):
+        transfer_range(queued.range, queued.settings)
+    assert not ledger.staged()
+    transfer_all([item])
+    with pytest.raises(LedgerError, match="belongs to another plan"):
+        transfer_range(queued.range, queued.settings)
+    assert_exactly_once(ledger.outdir, oracle.values)
 
 
 def test_being_told_to_stop_leaves_nothing_behind(kafka: Any, topic_name: str, tmp_path: Path) -> None:
@@ -141,7 +160,7 @@ def test_being_told_to_stop_leaves_nothing_behind(kafka: Any, topic_name: str, t
     heard: list[RangeProgress] = []
     with pytest.raises(InterruptedTransferError):
         transfer_range(item.range, item.settings, heard.append, should_stop=lambda: len(heard) > 2)
-    assert not list(item.settings.ledger.staging_path.iterdir())
+    assert not item.settings.ledger.staged()
     assert summarise(item.settings.ledger).missing_offsets == 500
 
 
@@ -163,6 +182,7 @@ def test_bad_records_are_quarantined_with_their_bytes_and_do_not_disturb_their_n
         record.offset: poison[record.index] for record in produced
     }
     assert all(row["reason"] and row["kafka_timestamp"] for row in rows)
+    assert {row["key"] for row in rows} == {None}
     verified = verify_dataset(ledger)
     assert (verified.summary.state, verified.problems) == ("partial", ())
 
