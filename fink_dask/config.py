@@ -19,6 +19,8 @@ SMALLEST_RANGE_BYTES = 16 * 2**20
 BATCH_BYTES = 8 * 2**20
 #: Decoded bytes that a range holds back to fill its row groups.
 BUFFER_BYTES = 128 * 2**20
+#: Less than this makes row groups that readers are slow with.
+SMALLEST_BUFFER_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True)

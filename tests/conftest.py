@@ -66,6 +66,15 @@ def private_kafka(
         broker.discard()
 
 
+@pytest.fixture(scope="module")
+def module_topic(kafka: KafkaBroker | ExternalKafka) -> Iterator[str]:
+    """Yield the name of a topic that the tests of a module share; it and its schema topic are deleted after them."""
+    name = f"ftransfer_ztf_2026-11-01_{uuid.uuid4().int % 10**12}"
+    yield name
+    for topic in (name, f"{name}_schema"):
+        delete_topic(kafka.bootstrap_servers, topic, missing_ok=True)
+
+
 @pytest.fixture
 def topic_name(request: pytest.FixtureRequest) -> Iterator[str]:
     """Yield the name of a topic that nobody has made; it and its schema topic are deleted after the test."""

@@ -9,7 +9,7 @@ from functools import lru_cache
 import pyarrow as pa
 
 from fink_dask.avro.schema import AvroSchema
-from fink_dask.config import BATCH_BYTES, KafkaSettings
+from fink_dask.config import BATCH_BYTES, BUFFER_BYTES, KafkaSettings
 from fink_dask.dataset.commit import Attempt, Step, is_published, publish
 from fink_dask.dataset.ledger import Ledger, storage_error
 from fink_dask.dataset.partitioning import Partitioning
@@ -41,6 +41,8 @@ class TaskSettings:
         What the directories come from.
     batchsize : int
         The most alerts that are decoded at once.
+    buffer_bytes : int
+        Decoded bytes that are held back to fill row groups.
     batch_bytes : int
         The most bytes of their values.
     """
@@ -51,6 +53,7 @@ class TaskSettings:
     plan_id: str
     partitioning: Partitioning
     batchsize: int
+    buffer_bytes: int = BUFFER_BYTES
     batch_bytes: int = BATCH_BYTES
 
 
@@ -174,7 +177,7 @@ def _stage(
     rows = raw_bytes = quarantined = 0
     with (
         open_consumer(settings.kafka) as (consumer, errors),
-        StagedWriter(attempt, file_schema, origin) as data,
+        StagedWriter(attempt, file_schema, origin, buffer_bytes=settings.buffer_bytes) as data,
         StagedWriter(attempt, QUARANTINE_SCHEMA, origin, prefix="quarantine-") as quarantine,
     ):
         reader = RangeReader(consumer, errors, settings.kafka, topic, range_, should_stop, origin.topic_id)

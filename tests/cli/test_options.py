@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +16,18 @@ import pytest
 
 from fink_dask.demo.alerts import AlertKind, avro_schema
 from tests.harness.cli import PROGRAM, environment, run_cli
-from tests.harness.oracle import assert_exactly_once, fill_topic
+from tests.harness.oracle import Oracle, assert_exactly_once, fill_topic
+from tests.harness.topics import delete_topic
 
-TOPIC = "ftransfer_ztf_2026-11-01_5050"
+#: Named here, because settings are spelled with it; another one in each session.
+TOPIC = f"ftransfer_ztf_2026-11-01_{uuid.uuid4().int % 10**12}"
 
 
 @pytest.fixture(scope="module")
-def alerts(kafka: Any) -> Any:
-    return fill_topic(kafka.bootstrap_servers, TOPIC, AlertKind.ZTF_LIGHT, 60, partitions=3)
+def alerts(kafka: Any) -> Iterator[Oracle]:
+    yield fill_topic(kafka.bootstrap_servers, TOPIC, AlertKind.ZTF_LIGHT, 60, partitions=3)
+    for topic in (TOPIC, f"{TOPIC}_schema"):
+        delete_topic(kafka.bootstrap_servers, topic, missing_ok=True)
 
 
 def planned(*options: str, cwd: Path, env: dict[str, str] | None = None) -> dict[str, Any]:

@@ -16,10 +16,9 @@ from tests.harness.topics import create_topic, topic_names
 
 
 @pytest.fixture(scope="module")
-def light_topic(kafka: Any) -> str:
-    name = "ftransfer_ztf_2026-11-01_4040"
-    fill_topic(kafka.bootstrap_servers, name, AlertKind.ZTF_LIGHT, 20, partitions=2)
-    return name
+def light_topic(kafka: Any, module_topic: str) -> str:
+    fill_topic(kafka.bootstrap_servers, module_topic, AlertKind.ZTF_LIGHT, 20, partitions=2)
+    return module_topic
 
 
 def refused(arguments: list[str], code: int, words: str, cwd: Path, **options: Any) -> str:

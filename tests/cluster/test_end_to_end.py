@@ -6,7 +6,8 @@ import json
 import subprocess
 import sys
 import threading
-from dataclasses import dataclass
+import uuid
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ class Transferred:
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: case.kind.value)
 def transferred(request: pytest.FixtureRequest, kafka: Any, tmp_path_factory: pytest.TempPathFactory) -> Transferred:
     """Transfer a topic by the command line, and read the directory all the while."""
-    case: Case = request.param
+    case: Case = replace(request.param, topic=f"{request.param.topic}_{uuid.uuid4().hex[:8]}")
     oracle = fill_topic(kafka.bootstrap_servers, case.topic, case.kind, case.count)
     outdir = tmp_path_factory.mktemp("out") / "alerts"
     arguments = transfer_arguments(kafka, case.topic, outdir, "-partitionby", "time", "--json")

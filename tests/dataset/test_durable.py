@@ -167,23 +167,23 @@ def test_no_power_cut_loses_what_the_job_after_a_killed_one_builds_upon(
 def test_no_power_cut_loses_a_range_that_a_roll_forward_commits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ledger = make_ledger(tmp_path / "alerts", PLAN)
     recorder = Recorder(tmp_path)
     recorder.attach(monkeypatch)
+    ledger = make_ledger(tmp_path / "alerts", PLAN)
     _die_when_ready(ledger)
     killed_after = len(recorder.events)
     roll_forward(ledger, ledger.plans())
     recorder.note()
     monkeypatch.undo()
     # It was killed as it wrote the marker: of what is staged, only the files were synced.
-    staged = f"{ledger.staging_path.relative_to(tmp_path)}/"
+    staged = f"{(ledger.staging_path / PLAN.plan_id).relative_to(tmp_path)}"
     ignored = [
         index
         for index, event in enumerate(recorder.events[:killed_after])
         if event.name.startswith(staged) and not event.name.endswith(".parquet")
     ]
     assert len(ignored) == 3
-    assert _all_violations_from(ledger, recorder.events, tmp_path, ignored) == set()
+    assert _all_violations(ledger, recorder.events, tmp_path, ignored) == set()
 
 
 def test_every_fsync_of_a_transfer_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
