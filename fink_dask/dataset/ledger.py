@@ -232,6 +232,12 @@ def check_outdir(ledger: Ledger) -> None:
     for path in (ledger.outdir, ledger.path, *ledger.outdir.parents):
         if path.exists() and not path.is_dir():
             raise StorageError(f"{path} is a file, but a directory is needed there")
+    for parent in filter(lambda path: path.name, ledger.outdir.parents):
+        if Ledger(parent).exists() or (parent.suffix == ".fink" and Ledger(parent.with_suffix("")).exists()):
+            raise StorageError(
+                f"{ledger.outdir} is inside another dataset or its ledger, {parent}: readers of that one would take its "
+                "alerts for their own; choose another --outdir"
+            )
     if not ledger.exists() and ledger.outdir.is_dir() and not all(map(is_finder_file, ledger.outdir.iterdir())):
         raise StorageError(
             f"{ledger.outdir} is not empty and has no ledger {ledger.path}: choose another --outdir, "

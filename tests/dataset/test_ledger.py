@@ -161,6 +161,13 @@ def test_a_file_in_the_way_is_named(tmp_path: Path, name: str) -> None:
         check_outdir(Ledger(tmp_path / "alerts"))
 
 
+@pytest.mark.parametrize("inside", ["alerts/year=2026", "alerts.fink/more", "alerts.fink/staging/deep/down"])
+def test_a_dataset_is_not_put_inside_another_one(tmp_path: Path, inside: str) -> None:
+    make_ledger(tmp_path / "alerts", PLANS[0])
+    with pytest.raises(StorageError, match="is inside another dataset or its ledger"):
+        check_outdir(Ledger(tmp_path / inside))
+
+
 def test_a_directory_that_is_read_only_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: Path, *_: object, **__: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", str(path))  # root would be let in
