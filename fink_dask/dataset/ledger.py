@@ -235,7 +235,7 @@ def check_outdir(ledger: Ledger) -> None:
     for parent in filter(lambda path: path.name, ledger.outdir.parents):
         if Ledger(parent).exists() or (parent.suffix == ".fink" and Ledger(parent.with_suffix("")).exists()):
             raise StorageError(
-                f"{ledger.outdir} is inside another dataset or its ledger, {parent}: readers of that one would take its "
+                f"{ledger.outdir} is inside another dataset or its ledger, {parent}, whose readers would take these "
                 "alerts for their own; choose another --outdir"
             )
     if not ledger.exists() and ledger.outdir.is_dir() and not all(map(is_finder_file, ledger.outdir.iterdir())):
