@@ -52,6 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         sys.stderr.close()
         code = 1
+    except OSError as error:  # such as a name that is too long, or an output that is full
+        what = f": {str(error.filename)[:200]}" if error.filename else ""
+        code = _fail(f"{error.strerror or error}{what}", 1)
     except Exception as error:  # a bug: one line for the user, the trace for who looks for it
         logging.getLogger(__name__).debug("unexpected error", exc_info=True)
         code = _fail(f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:300]} (-v shows where)", 1)

@@ -24,13 +24,10 @@ class Credentials:
         The file.
     servers : str, optional
         ``host:port`` pairs with commas between them.
-    group_id : str, optional
-        The user's consumer group.
     """
 
     path: Path
     servers: str | None
-    group_id: str | None
 
 
 def find_credentials(survey: str | None, home: Path | None = None) -> Credentials | None:
@@ -79,7 +76,6 @@ def read_credentials(path: Path) -> Credentials:
     return Credentials(
         path=path,
         servers=_servers(path, content.get("servers")),
-        group_id=_text(path, "group_id", content.get("group_id")) or _text(path, "groupid", content.get("groupid")),
     )
 
 

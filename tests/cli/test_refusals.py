@@ -103,6 +103,11 @@ def test_an_outdir_that_is_a_file_is_left_alone(kafka: Any, light_topic: str, tm
     assert (tmp_path / "out").read_text() == "mine"
 
 
+def test_a_name_that_no_file_system_takes_is_one_line(kafka: Any, light_topic: str, tmp_path: Path) -> None:
+    arguments = transfer_arguments(kafka, light_topic, tmp_path / ("x" * 300))
+    refused(arguments, 1, "File name too long", tmp_path)
+
+
 def test_an_outdir_with_somebody_elses_files_is_left_alone(kafka: Any, light_topic: str, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").write_text("mine")

@@ -116,13 +116,17 @@ def test_ctrl_c_stops_in_seconds_with_130_leaves_no_process_and_can_be_resumed(
     finish(kafka, topic, outdir, oracle)
 
 
-def test_sigterm_stops_with_143_and_can_be_resumed(kafka: Any, topic: str, oracle: Oracle, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)], ids=["SIGTERM", "SIGHUP"])
+def test_a_batch_system_or_a_closing_terminal_stops_it_in_good_order(
+    kafka: Any, topic: str, oracle: Oracle, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
     outdir = tmp_path / "alerts"
     process = start(kafka, topic, outdir)
     wait_for(lambda: has_begun(outdir) or process.poll() is not None, 60, "the first range")
-    process.terminate()
-    process.communicate(timeout=15)
-    assert process.returncode == 143
+    process.send_signal(number)
+    _, err = process.communicate(timeout=15)
+    assert process.returncode == code
+    assert "run the same command again" in err
     finish(kafka, topic, outdir, oracle)
 
 

@@ -23,31 +23,25 @@ def write(home: Path, name: str, text: str | bytes) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("text", "servers", "group_id"),
+    ("text", "servers"),
     [
-        ("servers: a:1\ngroup_id: mine", "a:1", "mine"),
-        ("servers: a:1\ngroupid: mine", "a:1", "mine"),
-        ("servers: 'a:1, b:2'\ngroup_id: mine", "a:1,b:2", "mine"),
-        ("servers: [a:1, b:2]", "a:1,b:2", None),
-        ("servers:\n- a:1\n- b:2,c:3\n", "a:1,b:2,c:3", None),
-        ("servers: []", None, None),
-        ("servers: ['', null, a:1]", "a:1", None),
-        ("servers: ''\ngroup_id: ''", None, None),
-        ("servers: null\ngroup_id: ~", None, None),
-        ("group_id: 12345", None, "12345"),
-        ("group_id: null\ngroupid: old", None, "old"),
-        ("group_id: new\ngroupid: old", None, "new"),
-        (f"survey: ztf\nusername: me\npassword: {PASSWORD}\nmaxtimeout: 10\nmytopics: [t]\nservers: a:1", "a:1", None),
-        ("{}", None, None),
-        ("\ufeffservers: a:1", "a:1", None),
+        ("servers: a:1\ngroup_id: mine", "a:1"),
+        ("servers: 'a:1, b:2'\ngroupid: mine", "a:1,b:2"),
+        ("servers: [a:1, b:2]", "a:1,b:2"),
+        ("servers:\n- a:1\n- b:2,c:3\n", "a:1,b:2,c:3"),
+        ("servers: []", None),
+        ("servers: ['', null, a:1]", "a:1"),
+        ("servers: ''", None),
+        ("servers: null", None),
+        (f"survey: ztf\nusername: me\npassword: {PASSWORD}\nmaxtimeout: 10\nmytopics: [t]\nservers: a:1", "a:1"),
+        ("{}", None),
+        ("\ufeffservers: a:1", "a:1"),
     ],
 )
-def test_every_spelling_of_the_client_is_read(
-    tmp_path: Path, text: str, servers: str | None, group_id: str | None
-) -> None:
+def test_every_spelling_of_the_client_is_read(tmp_path: Path, text: str, servers: str | None) -> None:
     path = write(tmp_path, "ztf_credentials.yml", text)
     found = find_credentials("ztf", tmp_path)
-    assert found == Credentials(path, servers, group_id)
+    assert found == Credentials(path, servers)
     assert PASSWORD not in repr(found)
     assert PASSWORD.encode() not in pickle.dumps(found)
 
@@ -106,7 +100,7 @@ def test_a_directory_in_a_files_place_is_no_file(tmp_path: Path) -> None:
         f"password: !!bool '{PASSWORD}'",
         f"password: !!timestamp '{PASSWORD}'",
         "!!float ''",
-        "group_id: 2001-13-45",
+        "servers: 2001-13-45",
         f"? [{PASSWORD}]\n: x\n{{}}",
         f"password: {PASSWORD}\nservers: *nothing",
         b"servers: \xff\xfe\xfd",
@@ -118,8 +112,8 @@ def test_a_directory_in_a_files_place_is_no_file(tmp_path: Path) -> None:
         "servers: {a: 1}",
         "servers: [[a]]",
         "servers: true",
-        "group_id: [a]",
-        "group_id: 1.5",
+        "servers: [1.5]",
+        "servers: 1.5",
         "servers: a:1\n# " + "x" * 70_000,
     ],
     ids=lambda text: repr(text[:50]),
