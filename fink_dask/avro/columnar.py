@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from fink_dask.avro.arena import Arena, Layout
-from fink_dask.avro.decoder import TOMBSTONE, DecodedBatch, bad_record, check_size
+from fink_dask.avro.decoded import TOMBSTONE, DecodedBatch, bad_record, check_size
 from fink_dask.avro.fill_program import FillProgram
 from fink_dask.avro.memory import Memory
 from fink_dask.avro.nodes import Constants, Numbering
@@ -84,7 +84,7 @@ class ColumnarDecoder:
         return self._rows.arrow
 
     def decode(self, values: Sequence[bytes | None]) -> DecodedBatch:
-        """Decode a batch; see `fink_dask.avro.decoder.Decoder.decode`."""
+        """Decode a batch; see `fink_dask.avro.decoded.Decoder.decode`."""
         present = [value or b"" for value in values]
         missing = np.array([value is None for value in values]) if None in values else None
         offsets = np.zeros(len(values) + 1, np.int64)

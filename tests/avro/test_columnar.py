@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fink_dask.avro import arena
+from fink_dask.avro.by_record import FastavroDecoder
 from fink_dask.avro.columnar import ColumnarDecoder
-from fink_dask.avro.decoder import FastavroDecoder, make_decoder
+from fink_dask.avro.decoder import make_decoder
 from fink_dask.avro.schema import AvroSchema, field_type, parse_schema
 from fink_dask.demo.alerts import AlertKind, avro_schema, encoded_alerts
 from fink_dask.errors import FinkDaskError, SettingsError

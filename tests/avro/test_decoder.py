@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fink_dask.avro import decoder as decoder_module
-from fink_dask.avro.decoder import FastavroDecoder, make_decoder
+from fink_dask.avro import decoded
+from fink_dask.avro.by_record import FastavroDecoder
+from fink_dask.avro.decoder import make_decoder
 from fink_dask.avro.schema import parse_schema
 from fink_dask.errors import FinkDaskError
 
@@ -27,7 +28,7 @@ def alert(*types: object) -> dict[str, object]:
     return {"type": "record", "name": "alert", "fields": fields}
 
 
-def decoder_of(schema: object, make: Callable[..., decoder_module.Decoder] = make_decoder) -> decoder_module.Decoder:
+def decoder_of(schema: object, make: Callable[..., decoded.Decoder] = make_decoder) -> decoded.Decoder:
     return make(parse_schema(json.dumps(schema)))
 
 
@@ -89,7 +90,7 @@ POISON: list[tuple[str, object, bytes | None, str]] = [
 @pytest.mark.parametrize("place", ["first", "middle", "last", "all"])
 @pytest.mark.parametrize("make", [make_decoder, FastavroDecoder])
 def test_a_bad_record_is_named_and_its_neighbours_arrive(
-    what: str, type_: object, poison: bytes | None, reason: str, place: str, make: Callable[..., decoder_module.Decoder]
+    what: str, type_: object, poison: bytes | None, reason: str, place: str, make: Callable[..., decoded.Decoder]
 ) -> None:
     decoder = decoder_of(alert(type_), make)
     sound = {"string": b"\x02a", "bytes": b"\x02a", "long": b"\x0a", "float": b"\0" * 4, "double": b"\0" * 8}
@@ -129,7 +130,7 @@ def test_a_message_of_a_few_kilobytes_can_not_ask_for_gigabytes() -> None:
 
 
 def test_a_batch_beyond_the_reach_of_arrow_is_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoder_module, "MAX_BATCH_BYTES", 3)
+    monkeypatch.setattr(decoded, "MAX_BATCH_BYTES", 3)
     with pytest.raises(FinkDaskError, match="a batch of 4 bytes"):
         decoder_of(alert("int")).decode([b"\x02"] * 4)
 
@@ -233,7 +234,7 @@ def test_what_is_decoded_can_be_written_to_parquet(tmp_path: object) -> None:
 
 
 @pytest.mark.parametrize("make", [make_decoder, FastavroDecoder])
-def test_a_decoder_reaches_a_worker_unchanged(make: Callable[..., decoder_module.Decoder]) -> None:
+def test_a_decoder_reaches_a_worker_unchanged(make: Callable[..., decoded.Decoder]) -> None:
     original = decoder_of(alert("int", INTS), make)
     decoder = pickle.loads(pickle.dumps(original))
     assert type(decoder) is type(original)
