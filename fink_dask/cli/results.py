@@ -41,9 +41,10 @@ def print_summary(summary: Summary, ledger: Ledger, as_json: bool) -> None:
         click.echo(f"  the records that can't be decoded are in {ledger.path / 'quarantine'}")
 
 
-def headline(summary: Summary) -> str:
-    """Say state and sums in a few lines."""
-    state = click.style(summary.state, fg=_STATE_COLOURS[summary.state], bold=True)
+def headline(summary: Summary, running: bool = False) -> str:
+    """Say state and sums in a few lines; what is still running is not called interrupted."""
+    word = "running" if running else summary.state
+    state = click.style(word, fg=_STATE_COLOURS[summary.state], bold=True)
     sizes = f"{decimal(summary.written_bytes)} in {counted(summary.files, 'file')}"
     if summary.raw_bytes:
         sizes += f" ({decimal(summary.raw_bytes)} in Kafka)"

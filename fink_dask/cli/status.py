@@ -34,7 +34,7 @@ def status(outdir: Path, as_json: bool) -> int:
             missing_offsets=progress.missing_offsets,
         )
         return 0
-    click.echo(headline(progress.summary))
+    click.echo(headline(progress.summary, running))
     done = progress.planned_offsets - progress.missing_offsets
     share = 100 * done / max(progress.planned_offsets, 1)
     click.echo(

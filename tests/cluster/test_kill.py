@@ -158,6 +158,7 @@ def test_a_second_transfer_into_the_same_directory_is_refused_while_the_first_li
     first = start(kafka, topic, outdir)
     wait_for(lambda: has_begun(outdir) or first.poll() is not None, 60, "the first range")
     status = run_cli("status", str(outdir))
+    assert f"{topic}: running" in status.stdout
     assert "running    yes" in status.stdout
     second = run_cli(*transfer_arguments(kafka, topic, outdir, "-partitionby", "time"))
     assert second.returncode == 1
