@@ -159,7 +159,8 @@ def _failure_as_json(settings: TransferSettings, as_json: bool) -> Iterator[None
     from fink_dask.dataset.ledger import Ledger
 
     ledger = Ledger(settings.outdir)
-    began, before = time.monotonic(), _find_alerts(ledger)
+    began = time.monotonic()
+    before = _find_alerts(ledger) if as_json else Counter()
     try:
         yield
     except (Exception, KeyboardInterrupt) as error:

@@ -68,7 +68,8 @@ def local_cluster(
     method = _start_forkserver() if sys.platform == "linux" else "spawn"
     if not is_compiled():
         observe(Note("compiling the decoder for this machine, once; it takes some seconds"))
-        warm_up()
+        if method == "spawn":  # what workers are forked from compiles by itself, and they wait for it
+            warm_up()
     config = {
         **DASK_CONFIG,
         "distributed.worker.multiprocessing-method": method,

@@ -14,7 +14,6 @@ import pytest
 from fink_dask.config import BATCH_BYTES, KafkaSettings
 from fink_dask.kafka.client import open_consumer
 from fink_dask.kafka.consume import RangeReader
-from fink_dask.kafka.describe import open_inspector
 from fink_dask.kafka.offsets import Interval, Range, merge, total
 from fink_dask.kafka.records import RawBatch
 from tests.harness.kafka import ExternalKafka, KafkaBroker
@@ -63,28 +62,17 @@ def assert_values(reading: Reading, sent: list[Produced]) -> None:
         assert (None if value is None else hashlib.sha256(value).hexdigest()) == digests[offset]
 
 
-def transact(bootstrap: str, topic: str, values: list[bytes | None], *, commit: bool = True) -> list[Produced]:
-    """Produce in a transaction to partition 0 and wait for its marker, which Kafka writes after it has answered."""
-    records = produce_transaction(bootstrap, topic, values, commit=commit, partitions=1)
-    deadline = time.monotonic() + 30
-    with open_inspector(KafkaSettings(bootstrap)) as inspector:
-        while inspector.watermarks(topic, 0).stable < records[-1].offset + 2:
-            assert time.monotonic() < deadline, "no marker"
-            time.sleep(0.01)
-    return records
-
-
 @pytest.fixture(scope="module")
 def mixed(kafka: Kafka) -> Iterator[tuple[str, list[Produced]]]:
     """One partition of plain records, transactions committed and aborted, and at its end one that stays open."""
     name, address = f"mixed_{uuid.uuid4().hex}", kafka.bootstrap_servers
     create_topic(address, name, partitions=1)
     sent = produce(address, name, [b"%d" % i for i in range(50)])  # 0 to 49
-    sent += transact(address, name, [b"committed"] * 10)  # 50 to 59, marker 60
-    transact(address, name, [b"aborted"] * 20, commit=False)  # 61 to 80, marker 81
+    sent += produce_transaction(address, name, [b"committed"] * 10, partitions=1)  # 50 to 59, marker 60
+    produce_transaction(address, name, [b"aborted"] * 20, commit=False, partitions=1)  # 61 to 80, marker 81
     sent += produce(address, name, [b"between"] * 10)  # 82 to 91
-    transact(address, name, [b"aborted"] * 5, commit=False)  # 92 to 96, marker 97
-    sent += transact(address, name, [b"last"] * 4)  # 98 to 101, marker 102
+    produce_transaction(address, name, [b"aborted"] * 5, commit=False, partitions=1)  # 92 to 96, marker 97
+    sent += produce_transaction(address, name, [b"last"] * 4, partitions=1)  # 98 to 101, marker 102
     transaction = open_transaction(address, name, [b"open"] * 5)  # 103 to 107
     assert [record.offset for record in transaction.records] == list(range(103, 108))
     yield name, sent

@@ -16,7 +16,6 @@ from fink_dask.config import KafkaSettings
 from fink_dask.errors import BrokerError, BrokerUnavailableError, InterruptedTransferError
 from fink_dask.kafka.client import Errors, open_consumer
 from fink_dask.kafka.consume import RangeReader
-from fink_dask.kafka.describe import open_inspector
 from fink_dask.kafka.identity import ask_topic_id
 from fink_dask.kafka.offsets import Range, merge, total
 from fink_dask.kafka.records import RawBatch
@@ -61,17 +60,6 @@ def fill(broker: KafkaBroker, topic: str, count: int = 1000) -> list[Produced]:
     """Make a topic of one partition, of 5 kB a record."""
     create_topic(broker.bootstrap_servers, topic, partitions=1)
     return produce(broker.bootstrap_servers, topic, (b"%04d" % i * 1250 for i in range(count)))
-
-
-def transact(bootstrap: str, topic: str, values: list[bytes | None], *, commit: bool = True) -> list[Produced]:
-    """Produce in a transaction to partition 0 and wait for its marker, which Kafka writes after it has answered."""
-    records = produce_transaction(bootstrap, topic, values, commit=commit, partitions=1)
-    deadline = time.monotonic() + 30
-    with open_inspector(KafkaSettings(bootstrap)) as inspector:
-        while inspector.watermarks(topic, 0).stable < records[-1].offset + 2:
-            assert time.monotonic() < deadline, "no marker"
-            time.sleep(0.01)
-    return records
 
 
 def assert_all_of(range_: Range, reader: RangeReader, batches: list[RawBatch], sent: list[Produced]) -> None:
@@ -133,9 +121,9 @@ def test_what_retention_removes_during_the_reading_is_declared_and_the_rest_arri
 def test_loss_next_to_aborted_records_is_not_counted_twice(broker: KafkaBroker, topic_name: str) -> None:
     create_topic(broker.bootstrap_servers, topic_name, partitions=1)
     address = broker.bootstrap_servers
-    transact(address, topic_name, [b"aborted"] * 20, commit=False)  # 0 to 19, marker 20
+    produce_transaction(address, topic_name, [b"aborted"] * 20, commit=False, partitions=1)  # 0 to 19, marker 20
     sent = produce(address, topic_name, [b"alert"] * 5)  # 21 to 25
-    transact(address, topic_name, [b"aborted"] * 4, commit=False)  # 26 to 29, marker 30
+    produce_transaction(address, topic_name, [b"aborted"] * 4, commit=False, partitions=1)  # 26 to 29, marker 30
     delete_records_before(address, topic_name, 0, 10)
     range_ = Range(0, 0, 31)
     with open_reader(broker, topic_name, range_) as (reader, _):
