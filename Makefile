@@ -9,7 +9,7 @@ LOCK_PYTHON := 3.11
 PIP_FLAGS := --quiet --no-input --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint types format lock clean
+.PHONY: help venv demo test bench lint types format lock clean
 .DELETE_ON_ERROR:
 
 help:  ## List these targets
@@ -22,6 +22,9 @@ demo: venv  ## Run the demo: a small transfer that needs no Kafka
 
 test: venv  ## Run all tests (PYTEST_ARGS="-k offsets" for some); starts a real Kafka
 	@$(BIN)/python -m pytest tests/ $(PYTEST_ARGS)
+
+bench: venv  ## Measure against fink-client and Spark (BENCH_ARGS="--scale small" for some minutes); an hour
+	@$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 lint: venv  ## Check style and formatting
 	@$(BIN)/ruff check .
@@ -45,7 +48,7 @@ lock: | $(VENV)/.locked  ## Resolve requirements-dev.lock again (LOCK_ARGS=--upg
 
 clean:  ## Remove .venv, the downloaded Kafka, caches and builds
 	rm -rf $(VENV) .cache build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
-	find fink_dask tests -name __pycache__ -prune -exec rm -rf {} +
+	find fink_dask tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
 # Two stamps: a changed lock makes .venv anew, a changed pyproject.toml only installs the package again.
 $(VENV)/.locked: $(LOCK)

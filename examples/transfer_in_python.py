@@ -28,7 +28,8 @@ def main() -> None:
         sys.exit("usage: python transfer_in_python.py SERVERS TOPIC OUTDIR")
     servers, topic, outdir = sys.argv[1:]
     settings = TransferSettings(topic, Path(outdir), KafkaSettings(servers), partitionby=("time",), nconsumers=2)
-    summary = run_transfer(settings, show, Where(dashboard_address="127.0.0.1:0"))
+    outcome = run_transfer(settings, show, Where(dashboard_address="127.0.0.1:0"))
+    summary = outcome.summary
     print(f"{summary.state}: {summary.alerts:,} alerts in {summary.files:,} files")
     sys.exit(summary.exit_code)
 

@@ -38,6 +38,7 @@ IMPORTERS = {
     "numba": {"avro.kernels"},
     "fastavro": {"avro", "demo"},
     "rich": {"cli"},
+    "tornado": {"cluster.dashboard"},
     "yaml": {"kafka.credentials"},
 }
 ANYWHERE = {"erfa", "numpy", "pyarrow"}

@@ -7,9 +7,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from fink_dask.avro.fill_program import Built, FillProgram
-from fink_dask.avro.memory import Memory
 from fink_dask.avro.operations import DATA, ENDS, TEXT, VALID
 from fink_dask.errors import FinkDaskError
+from fink_dask.kafka.memory import Memory
 
 #: The greatest offset that 32 bits hold.
 MAX_OFFSET = 2**31 - 1

@@ -12,7 +12,6 @@ import pyarrow as pa
 from fink_dask.avro.arena import Arena, Layout
 from fink_dask.avro.decoded import TOMBSTONE, DecodedBatch, bad_record, check_size
 from fink_dask.avro.fill_program import FillProgram
-from fink_dask.avro.memory import Memory
 from fink_dask.avro.nodes import Constants, Numbering
 from fink_dask.avro.operations import MAX_LOOPS
 from fink_dask.avro.pass_one import walk
@@ -24,15 +23,14 @@ from fink_dask.avro.schema import AvroSchema
 from fink_dask.avro.types import AvroType
 from fink_dask.avro.walk import RecordError
 from fink_dask.avro.walk import compile_walk as compile_reasons
+from fink_dask.kafka.memory import Memory
+from fink_dask.kafka.records import join_records
 
 _Ints = npt.NDArray[np.int64]
 _Bytes = npt.NDArray[np.uint8]
 
 #: Takes the rows of the key columns; returns the numbers of these rows in the order that is wanted.
 Order = Callable[[pa.RecordBatch], _Ints]
-
-#: Bytes of a value below which Python's own join is faster than one into memory that is used again.
-_FEW_BYTES = 4096
 
 
 class ColumnarDecoder:
@@ -85,18 +83,9 @@ class ColumnarDecoder:
 
     def decode(self, values: Sequence[bytes | None]) -> DecodedBatch:
         """Decode a batch; see `fink_dask.avro.decoded.Decoder.decode`."""
-        present = [value or b"" for value in values]
-        missing = np.array([value is None for value in values]) if None in values else None
-        offsets = np.zeros(len(values) + 1, np.int64)
-        np.cumsum(np.fromiter(map(len, present), np.int64, len(values)), out=offsets[1:])
-        check_size(int(offsets[-1]))
-        if offsets[-1] < _FEW_BYTES * len(values):
-            return self.decode_joined(b"".join(present), offsets, missing)
-        joined = self._joined.take(int(offsets[-1]))
-        into = memoryview(joined)  # type: ignore[arg-type]  # Arrays have the buffer protocol from Python 3.12 only.
-        for value, start in zip(present, offsets.tolist(), strict=False):
-            into[start : start + len(value)] = value
-        return self.decode_joined(joined, offsets, missing)
+        check_size(sum(map(len, filter(None, values))))
+        batch = join_records([0] * len(values), [0] * len(values), values, [], self._joined)
+        return self.decode_joined(batch.data, batch.starts, batch.missing)
 
     def decode_joined(
         self,

@@ -63,7 +63,7 @@ class Built:
     parts : tuple of int
         The parts of that column, which are the buffers that follow its validity.
     children : tuple of Built
-        Fields; the item of an array; the pairs of a map.
+        Fields; members of a choice; the item of an array; the pairs of a map.
     """
 
     arrow: pa.DataType
@@ -134,6 +134,8 @@ class FillProgram:
         kind = kept.kind
         if kind == "record":
             return self._fill_record(node, kept, is_last)
+        if kind == "choice":
+            return self._fill_choice(node, kept)
         if kind in {"array", "map"}:
             return self._fill_blocks(node, kept)
         if kind == "null":
@@ -176,6 +178,20 @@ class FillProgram:
             self._ops.end(start)
         return Built(kept.arrow, node.scope, column, (), tuple(children))
 
+    def _fill_choice(self, node: Node, kept: AvroType) -> Built:
+        column = self._column(node) if node.nullable else -1
+        start, first = len(self._ops), len(self.columns)
+        wanted = dict(zip(kept.names, kept.children, strict=True))
+        children: list[Built] = []
+        for branch, name, child in self._ops.add_choice(node, column):
+            if name in wanted:
+                children.append(self._fill(child, wanted[name]))
+                branch[op.COLUMN] = children[-1].column
+            else:
+                self._skip(child)
+        self._note_nulled(self._ops.rows[start], range(first, len(self.columns)), node.scope)
+        return Built(kept.arrow, node.scope, column, (), tuple(children))
+
     def _fill_blocks(self, node: Node, kept: AvroType) -> Built:
         column = self._column(node, parts=(op.ENDS,))
         start = self._ops.add(op.BLOCKS, node, column)
@@ -205,6 +221,9 @@ class FillProgram:
                 self._skip(child)
             if start is not None:
                 self._ops.end(start)
+        elif kind == "choice":
+            for _, _, child in self._ops.add_choice(node, -1):
+                self._skip(child)
         elif kind in {"array", "map"}:
             start = self._ops.add(op.BLOCKS, node, -1)
             body = len(self._ops)

@@ -22,13 +22,15 @@ class Node:
     branches : int
         Branches of the union, 0 where there is none.
     null_byte : int
-        The byte that its null branch is, -1 where there is none.
+        The number of its null branch as a varint, -1 where there is none.
     scope : int
         What it has one entry of for each: 0 is the records, any other the items of an array or a map.
     slot : int
         For what has a length: the number of the sum of its bytes, or for arrays and maps the scope of their items.
     children : tuple of Node
-        Fields; the item of an array; the key and the value of a map.
+        Fields; members of a choice; the item of an array; the key and the value of a map.
+    is_member : bool
+        Whether it is the member of a choice, and null where another one is taken.
     """
 
     type: AvroType
@@ -37,11 +39,12 @@ class Node:
     scope: int
     slot: int
     children: tuple[Node, ...]
+    is_member: bool = False
 
     @property
     def nullable(self) -> bool:
         """Whether a value can be null."""
-        return self.null_byte >= 0
+        return self.null_byte >= 0 or self.is_member
 
 
 class Numbering:
@@ -51,9 +54,9 @@ class Numbering:
         self.scopes = 1
         self.slots = 0
 
-    def node(self, node: AvroType, scope: int = 0) -> Node:
+    def node(self, node: AvroType, scope: int = 0, is_member: bool = False) -> Node:
         """Give numbers to a type and all that is in it."""
-        kinds = [branch.kind for branch in node.children] if node.kind == "union" else []
+        kinds = [branch.kind for _, branch in node.branches]
         null_byte = 2 * kinds.index("null") if "null" in kinds else -1
         value, slot, inner = node.value, -1, scope
         if value.kind in {"array", "map"}:
@@ -63,7 +66,8 @@ class Numbering:
             slot = self.slots
             self.slots += 1
         members = (AvroType("string"), *value.children) if value.kind == "map" else value.children
-        return Node(value, len(kinds), null_byte, scope, slot, tuple(self.node(child, inner) for child in members))
+        children = tuple(self.node(child, inner, node.kind == "choice") for child in members)
+        return Node(value, len(kinds), null_byte, scope, slot, children, is_member)
 
 
 class Constants:

@@ -8,10 +8,12 @@ from fink_dask.avro.operations import (
     BOOLEAN,
     BRANCHES,
     BYTES,
+    CHOICE,
     CODE,
     COLUMN,
     DECIMAL,
     ENUM,
+    GOTO,
     JUMP,
     LONG,
     MARK,
@@ -25,7 +27,10 @@ from fink_dask.avro.operations import (
     STRING,
     A,
     B,
+    allowed_cells,
 )  # fmt: skip
+
+_allowed_cells = compiled(allowed_cells)
 
 
 @compiled
@@ -47,6 +52,7 @@ def _walk_record(  # noqa: PLR0911, PLR0912, PLR0915 - one loop over one table
         high = ops[pc, B]
         next_pc = pc + 1
         for column in range(ops[pc, COLUMN], ops[pc, COLUMN] + ops[pc, REPEAT]):
+            branch = 0
             if branches:
                 branch, after = read_long(buffer, at, end)
                 if after < 0 or branch < 0 or branch >= branches:
@@ -133,6 +139,10 @@ def _walk_record(  # noqa: PLR0911, PLR0912, PLR0915 - one loop over one table
                 entries[low] += sign * count
                 left[depth] = count
                 next_pc = ops[pc, JUMP]
+            elif code == CHOICE:
+                next_pc += branch
+            elif code == GOTO:
+                next_pc = ops[pc, JUMP]
             elif code == MARK:
                 marks[low] = at
             elif code == STOP:
@@ -151,7 +161,7 @@ def walk(
         sign = 0 if failed[record] >= 0 else 1
         while sign != 0:
             stop = _walk_record(
-                buffer, start, end, ops, limits, symbols, cells + end - start,
+                buffer, start, end, ops, limits, symbols, cells + _allowed_cells(end - start),
                 sign, entries, sizes, marks[record], left, block_ends,
             )  # fmt: skip
             if stop < 0 < sign:

@@ -11,6 +11,7 @@ from fink_dask.avro.operations import (
     BOOLEAN,
     BRANCHES,
     BYTES,
+    CHOICE,
     CODE,
     COLUMN,
     DATA,
@@ -20,6 +21,7 @@ from fink_dask.avro.operations import (
     ENUM,
     FIXED,
     FLOAT,
+    GOTO,
     INT,
     JUMP,
     LONG,
@@ -61,6 +63,7 @@ def fill(  # noqa: PLR0912, PLR0915 - one loop over one table
             high = ops[pc, B]
             next_pc = pc + 1
             for column in range(ops[pc, COLUMN], ops[pc, COLUMN] + ops[pc, REPEAT]):
+                branch = 0
                 if branches:
                     branch, at = read_long(buffer, at, end)
                     if 2 * branch == null_byte:
@@ -145,5 +148,17 @@ def fill(  # noqa: PLR0912, PLR0915 - one loop over one table
                         _, at = read_long(buffer, at, end)
                     left[depth] = abs(count)
                     used[column] += abs(count)
+                    next_pc = ops[pc, JUMP]
+                elif code == CHOICE:
+                    # Of all members, as if none were taken: the one that is will write its own over it.
+                    for each in range(low, high):
+                        int32s[places[nulled[each], ENDS] + row + 1] = used[nulled[each]]
+                    for each in range(branches):
+                        member = ops[next_pc + each, COLUMN]
+                        if each != branch and member < columns:
+                            bytes_[places[member, VALID] + (row >> 3)] &= ~(1 << (row & 7))
+                            nulls[member] += 1
+                    next_pc += branch
+                elif code == GOTO:
                     next_pc = ops[pc, JUMP]
             pc = next_pc

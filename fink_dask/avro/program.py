@@ -6,7 +6,7 @@ because what a pass spends its time on is choosing what comes next.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -49,6 +49,20 @@ class Operations:
                 return last
         self.rows.append([code, 1, branches, null_byte, column, 0, a, b])
         return self.rows[-1]
+
+    def add_choice(self, node: Node, column: int) -> Iterator[tuple[list[int], str, Node]]:
+        """Append a choice; what is appended while a member is yielded, with its operation and name, reads it."""
+        start = self.add(op.CHOICE, node, column)
+        branches = [self.add(op.GOTO, column=-1) for _ in range(node.branches)]
+        if node.null_byte >= 0:
+            del branches[node.null_byte // 2]
+        exits = []
+        for branch, name, child in zip(branches, node.type.names, node.children, strict=True):
+            self.end(branch)
+            yield branch, name, child
+            exits.append(self.add(op.GOTO, column=-1))
+        for row in (start, *exits):
+            self.end(row)
 
     def end(self, row: list[int]) -> None:
         """Let an operation jump to the next one that is added, which therefore is no repetition."""
@@ -93,6 +107,9 @@ def _walk(ops: Operations, node: Node, constants: Constants) -> None:
             _walk(ops, child, constants)
         if start is not None:
             ops.end(start)
+    elif kind == "choice":
+        for _, _, child in ops.add_choice(node, column):
+            _walk(ops, child, constants)
     elif kind in {"array", "map"}:
         start = ops.add(op.BLOCKS, node)
         body = len(ops)
@@ -107,9 +124,8 @@ def _walk(ops: Operations, node: Node, constants: Constants) -> None:
         ops.add(op.ENUM, node, column, constants.symbol(node.type), len(node.type.symbols))
     elif kind in {"float", "double", "fixed"}:
         ops.add(op.SKIP_FIXED, node, a=WIDTHS.get(kind, node.type.size))
-    elif node.type.logical in END_OF_DAY:
-        ops.add(op.RANGED, node, a=0, b=END_OF_DAY[node.type.logical] - 1)
-    elif kind == "int":
-        ops.add(op.RANGED, node, a=_INT[0], b=_INT[1])
+    elif kind == "int" or node.type.logical in END_OF_DAY:
+        least, greatest = (0, END_OF_DAY[node.type.logical] - 1) if node.type.logical in END_OF_DAY else _INT
+        ops.add(op.RANGED, node, a=least, b=greatest)
     elif kind != "null" or node.branches:
         ops.add(_CHECKS[kind], node, column)

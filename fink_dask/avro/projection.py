@@ -21,7 +21,7 @@ def project(record: AvroType, columns: Sequence[str] | None) -> AvroType:
         The top-level record of a schema.
     columns : sequence of str or None
         Columns such as ``objectId``, or fields of structs such as ``candidate.jd``; None keeps everything. A column
-        that is named keeps all its fields.
+        that is named keeps all its fields. The members of a choice are its fields.
 
     Returns
     -------

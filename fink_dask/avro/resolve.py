@@ -12,7 +12,7 @@ from typing import NoReturn
 from fink_dask.avro.types import LOGICAL_INTEGERS, MAX_DECIMAL256_DIGITS, PRIMITIVES, AvroType
 from fink_dask.errors import SchemaError
 
-#: Levels of records, arrays and maps. Fink's schemas have three; code that recurses stays far from Python's limit.
+#: Levels of records, arrays, maps and wide unions. Fink's have three; code that recurses stays far from Python's limit.
 MAX_DEPTH = 64
 #: Fields of all records, every use of a named type counted: 40 short definitions can otherwise expand to 2^40 fields.
 MAX_FIELDS = 20_000
@@ -20,8 +20,11 @@ MAX_FIELDS = 20_000
 MAX_NAME_CHARS = 256
 #: Bytes of a fixed: a null takes as many in Arrow, so one byte of a message could otherwise ask for gigabytes.
 MAX_FIXED_BYTES = 65_536
-#: Units of eight bytes that nulls and symbols may add to one record in Arrow; the largest LSST alerts need 100,000.
-MAX_CELLS = 4 * 1024 * 1024
+#: Cells, which are units of eight bytes, that one value may take in Arrow whatever its own bytes are: 512 KiB. One of
+#: 20,000 fields takes 20,001, LSST's alerts take 335.
+MAX_VALUE_CELLS = 65_536
+#: Cells that a record's items may take beyond those that its bytes allow: a short record may have a few wide nulls.
+MAX_CELLS = 8192
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SHOWN_CHARS = 60
@@ -74,8 +77,8 @@ class Resolver:
             refuse(path, f"more than {MAX_DEPTH} levels of nesting")
         if node.field_count > MAX_FIELDS:
             refuse(path, f"more than {MAX_FIELDS:,} fields when every use of a named type is counted")
-        if node.cells > MAX_CELLS:
-            refuse(path, f"one value takes more than {MAX_CELLS * 8:,} bytes in Arrow, even when it is null")
+        if node.cells > MAX_VALUE_CELLS:
+            refuse(path, f"one value takes more than {MAX_VALUE_CELLS * 8:,} bytes in Arrow, even when it is null")
         return node
 
     def _reference(self, name: str, namespace: str, path: tuple[str, ...]) -> AvroType:
@@ -92,16 +95,36 @@ class Resolver:
     def _union(self, raw: list[object], namespace: str, path: tuple[str, ...], depth: int) -> AvroType:
         # Counted before anything is resolved, so that a list of a million branches costs nothing.
         others = sum(not _is_null(branch) for branch in raw)
-        if others > 1:
-            refuse(path, f"a union of {others} types besides null; one type and null is what can be stored")
         if not raw:
             refuse(path, "a union without types")
         if len(raw) > others + 1:
             refuse(path, "a union that has null twice")
-        branches = [self.resolve(branch, namespace, path, depth) for branch in raw]
-        if any(branch.kind == "union" for branch in branches):
-            refuse(path, "a union directly in a union")
-        return AvroType("union", children=tuple(branches))
+        if others > MAX_FIELDS:
+            refuse(path, f"a union of more than {MAX_FIELDS:,} types")
+        if others < 2:
+            branches = [self.resolve(branch, namespace, path, depth) for branch in raw]
+            if any(branch.kind in {"union", "choice"} for branch in branches):
+                refuse(path, "a union directly in a union")
+            return AvroType("union", children=tuple(branches))
+        return self._choice(raw, namespace, path, depth)
+
+    def _choice(self, raw: list[object], namespace: str, path: tuple[str, ...], depth: int) -> AvroType:
+        members: dict[str, AvroType] = {}
+        seen: set[str | AvroType] = set()
+        for branch in raw:
+            if _is_null(branch):
+                continue
+            inner = (*path, name := f"member{len(members)}")
+            node = members[name] = self.resolve(branch, namespace, inner, depth + 1)
+            if node.kind in {"union", "choice"}:
+                refuse(inner, "a union directly in a union")
+            # Named types differ by their names. Of the others there is one of a kind, whatever its logical type.
+            what = node if node.kind in {"record", "enum", "fixed"} else node.kind
+            if what in seen:
+                refuse(inner, f"a union that has the same {node.kind} twice")
+            seen.add(what)
+        null_branch = next((number for number, branch in enumerate(raw) if _is_null(branch)), -1)
+        return AvroType("choice", names=tuple(members), children=tuple(members.values()), null_branch=null_branch)
 
     def _object(self, raw: dict[str, object], namespace: str, path: tuple[str, ...], depth: int) -> AvroType:
         kind = raw.get("type")
@@ -202,7 +225,9 @@ def _with_logical_type(node: AvroType, raw: dict[str, object], path: tuple[str, 
 
 
 def _is_null(branch: object) -> bool:
-    return branch == "null" or (isinstance(branch, dict) and branch.get("type") == "null")
+    while isinstance(branch, dict):
+        branch = branch.get("type")
+    return branch == "null"
 
 
 def _is_name(name: str) -> bool:

@@ -9,7 +9,8 @@ from functools import cached_property
 
 import pyarrow as pa
 
-from fink_dask.avro.resolve import Resolver, refuse, show
+from fink_dask.avro.operations import BATCH_CELLS
+from fink_dask.avro.resolve import MAX_CELLS, Resolver, refuse, show
 from fink_dask.avro.types import AvroType
 from fink_dask.errors import SchemaError
 
@@ -44,6 +45,11 @@ class AvroSchema:
         """The Arrow schema of the records; `fink_dask.avro.types` has the mapping."""
         return pa.schema(self.parsed.arrow_fields)
 
+    @property
+    def most_rows(self) -> int:
+        """The most records to decode at once, so that even a batch of nothing but nulls takes no gigabytes in Arrow."""
+        return BATCH_CELLS // (self.parsed.cells + MAX_CELLS)
+
 
 def parse_schema(raw: bytes | str) -> AvroSchema:
     """Read a writer schema, or refuse it in one line that names the field.
@@ -62,7 +68,7 @@ def parse_schema(raw: bytes | str) -> AvroSchema:
     ------
     SchemaError
         If `raw` is not JSON, not a valid Avro 1.12 record schema, recursive, larger than the bounds, or uses what can't
-        be stored: a union of two types besides null, a record without fields, items that take no bytes.
+        be stored: a record without fields, items that take no bytes.
     """
     try:
         document = _load(raw)
@@ -71,7 +77,7 @@ def parse_schema(raw: bytes | str) -> AvroSchema:
             raise SchemaError(f"the Avro schema has more than {MAX_SCHEMA_BYTES:,} bytes")
         parsed = Resolver().resolve(document)
         if parsed.kind != "record":
-            refuse((), f"a topic's schema must be a record, not {show(parsed.kind)}")
+            refuse((), f"a topic's schema must be a record, not {show(parsed.kind.replace('choice', 'union'))}")
     except RecursionError:
         raise SchemaError("the Avro schema is nested too deeply to be read") from None
     for name in parsed.names:

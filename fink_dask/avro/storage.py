@@ -41,8 +41,12 @@ class _Names:
         self._written: dict[AvroType, str] = {}
 
     def storage(self, node: AvroType) -> object:
-        if node.kind == "union":
-            return [self.storage(child) for child in node.children]
+        if node.kind in {"union", "choice"}:
+            # A record of one field takes no bytes of its own, and says which member a value is.
+            return [
+                self._record(self._new(), (name,), (branch,)) if name else self.storage(branch)
+                for name, branch in node.branches
+            ]
         if node.kind == "array":
             return {"type": "array", "items": self.storage(node.children[0])}
         if node.kind == "map":
@@ -82,7 +86,8 @@ def storage_type(node: AvroType) -> pa.DataType:
         A type whose values pyarrow makes from Python objects without a change.
     """
     node = node.value
-    if node.kind == "record":
+    if node.kind in {"record", "choice"}:
+        # Where a record of a choice has one field, pyarrow takes the others for null.
         return pa.struct([(name, storage_type(child)) for name, child in zip(node.names, node.children, strict=True)])
     if node.kind == "array":
         return pa.list_(storage_type(node.children[0]))
@@ -113,7 +118,7 @@ def from_storage(array: pa.Array, node: AvroType) -> pa.Array:
         return array
     if node.logical == "decimal":
         return _decimals(array, node)
-    if node.kind == "record":
+    if node.kind in {"record", "choice"}:
         children = [from_storage(array.field(index), child) for index, child in enumerate(node.children)]
         return _typed(node.arrow, array, 1, children)
     if node.kind == "array":

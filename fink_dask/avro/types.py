@@ -16,6 +16,7 @@ Avro                                        Arrow
 ``record``                                  ``struct``; the top level is the schema
 ``null``                                    ``null``
 ``[T]``, ``[T, "null"]``, ``["null", T]``   T; nullable where Avro has a null
+any other union                             ``struct<member0, member1, …>``, nullable where it has a null
 ``decimal`` on bytes or fixed               ``decimal128`` to 38 digits, ``decimal256`` to 76
 ``date`` on int                             ``date32``
 ``time-millis`` on int                      ``time32[ms]``
@@ -27,6 +28,12 @@ Avro                                        Arrow
 
 A ``null`` field stays a column of Arrow's ``null``: pyarrow and polars read it back from Parquet at every level, and it
 merges with whatever type the field takes later, where an invented type would not.
+
+A union of two or more types besides null is what Spark makes of it, because Parquet has none: ``member0`` is its first
+type that is not null, ``member1`` the next, and of a struct that is not null exactly one member is not. Spark's two
+exceptions, ``[int, long]`` as a long and ``[float, double]`` as a double, are none here: which type was written, and
+each of its bits, is kept. (``toSqlTypeHelper`` in
+https://github.com/apache/spark/blob/master/connector/avro/src/main/scala/org/apache/spark/sql/avro/SchemaConverters.scala)
 
 A map keeps the order and every entry of the bytes. Avro does not forbid a key that comes twice, and neither does Arrow.
 """
@@ -81,7 +88,8 @@ class AvroType:
     Parameters
     ----------
     kind : str
-        A primitive type's name, or ``fixed``, ``enum``, ``array``, ``map``, ``record``, ``union``.
+        A primitive type's name, or ``fixed``, ``enum``, ``array``, ``map``, ``record``, ``union``; or ``choice``, which
+        is a union of two or more types besides null.
     logical : str
         ``decimal`` or a logical type of `LOGICAL_INTEGERS`; empty where there is none or it is ignored.
     size : int
@@ -91,9 +99,12 @@ class AvroType:
     symbols : tuple of str
         Symbols of an ``enum``.
     names : tuple of str
-        Field names of a ``record``, one a child.
+        Field names of a ``record`` or a ``choice``, one a child.
     children : tuple of AvroType
-        Fields of a ``record``, branches of a ``union``, the item of an ``array`` or the value of a ``map``.
+        Fields of a ``record``, branches of a ``union``, members of a ``choice``, which are its branches without null,
+        the item of an ``array`` or the value of a ``map``.
+    null_branch : int
+        Which branch of a ``choice`` is null, -1 where none is.
     """
 
     kind: str
@@ -104,27 +115,40 @@ class AvroType:
     symbols: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     children: tuple[AvroType, ...] = ()
+    null_branch: int = -1
+
+    @cached_property
+    def branches(self) -> tuple[tuple[str, AvroType], ...]:
+        """Branches of a union or a choice, by number, each with its member's name if it is one; else nothing."""
+        if self.kind == "union":
+            return tuple(("", child) for child in self.children)
+        if self.kind != "choice":
+            return ()
+        members = list(zip(self.names, self.children, strict=True))
+        if self.null_branch >= 0:
+            members.insert(self.null_branch, ("", AvroType("null")))
+        return tuple(members)
 
     @cached_property
     def nullable(self) -> bool:
         """Whether a value can be null."""
-        return self.kind == "null" or (self.kind == "union" and any(child.kind == "null" for child in self.children))
+        return self.kind == "null" or any(branch.kind == "null" for _, branch in self.branches)
 
     @cached_property
     def value(self) -> AvroType:
-        """The type without its union: the branch that is not null, or null where there is no other."""
+        """The type without its union: the branch that is not null, or null where there is no other; else itself."""
         if self.kind != "union":
             return self
         return next((child for child in self.children if child.kind != "null"), self.children[0])
 
     @cached_property
     def field_count(self) -> int:
-        """Fields of all records in this type, with every use of a named type counted."""
+        """Fields of all records and members of all choices, with every use of a named type counted."""
         return len(self.names) + sum(child.field_count for child in self.children)
 
     @cached_property
     def height(self) -> int:
-        """Levels of records, arrays and maps in this type; a union is no level of its own."""
+        """Levels of records, arrays, maps and choices in this type; any other union is no level of its own."""
         below = max((child.height for child in self.children), default=0)
         return below if self.kind == "union" else below + 1
 
@@ -138,15 +162,20 @@ class AvroType:
         """Units of eight bytes that Arrow may set aside for one value, also for a null one, without its own bytes."""
         if self.kind in {"array", "map"}:
             return 1
+        below = sum(child.cells for child in self.children)
+        if self.kind in {"union", "null"}:
+            return below
+        if self.logical == "decimal":
+            return 2 if self.precision <= MAX_DECIMAL128_DIGITS else 4
         longest = max((len(symbol) for symbol in self.symbols), default=0)
-        return 1 + (self.size + longest) // 8 + sum(child.cells for child in self.children)
+        return 1 + (self.size + longest + 7) // 8 + below
 
     @cached_property
     def arrow(self) -> pa.DataType:
         """The Arrow type that values of this type become."""
         if self.kind == "union":
             return self.value.arrow
-        if self.kind == "record":
+        if self.kind in {"record", "choice"}:
             return pa.struct(self.arrow_fields)
         if self.kind == "array":
             return pa.list_(self._arrow_field("item", self.children[0]))
@@ -156,12 +185,11 @@ class AvroType:
 
     @cached_property
     def arrow_fields(self) -> list[pa.Field]:
-        """The Arrow fields of a record."""
+        """The Arrow fields of a record, or the members of a choice."""
         return [self._arrow_field(name, child) for name, child in zip(self.names, self.children, strict=True)]
 
-    @staticmethod
-    def _arrow_field(name: str, child: AvroType) -> pa.Field:
-        return pa.field(name, child.arrow, nullable=child.nullable)
+    def _arrow_field(self, name: str, child: AvroType) -> pa.Field:
+        return pa.field(name, child.arrow, nullable=child.nullable or self.kind == "choice")
 
     def _arrow_leaf(self) -> pa.DataType:
         if self.logical == "decimal":

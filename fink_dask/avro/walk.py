@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from fink_dask.avro.operations import allowed_cells
 from fink_dask.avro.resolve import MAX_CELLS
 from fink_dask.avro.types import END_OF_DAY, AvroType
 
@@ -45,7 +46,7 @@ def compile_walk(record: AvroType) -> Callable[[bytes], None]:
         if not data and not record.may_be_empty:
             raise RecordError("the value is empty")
         try:
-            end = root(data, 0, [MAX_CELLS + len(data)])
+            end = root(data, 0, [MAX_CELLS + allowed_cells(len(data))])
         except IndexError:
             end = len(data) + 1
         if end > len(data):
@@ -98,9 +99,9 @@ def _record_step(node: AvroType, path: str) -> _Step:
 
 
 def _union_step(node: AvroType, path: str) -> _Step:
-    steps = tuple(_step(child, path) for child in node.children)
-    # The branch is a zigzag varint: 0 is one byte of 0, 1 is one byte of 2.
-    by_byte = {2 * branch: step for branch, step in enumerate(steps)}
+    steps = tuple(_step(branch, f"{path}.{name}" if name else path) for name, branch in node.branches)
+    # The branch is a zigzag varint: 0 is one byte of 0, 1 is one byte of 2, and 63 the last of one byte.
+    by_byte = {2 * branch: step for branch, step in enumerate(steps[:64])}
 
     def step(data: bytes, at: int, budget: list[int]) -> int:
         known = by_byte.get(data[at])
@@ -136,7 +137,8 @@ def _blocks_step(node: AvroType, path: str) -> _Step:
                 raise RecordError(f"a block of {count:,} items with {len(data) - at:,} bytes left, in {path}")
             budget[0] -= count * cells
             if budget[0] < 0:
-                raise RecordError(f"the record expands to more than {MAX_CELLS * 8:,} bytes in Arrow, in {path}")
+                limit = 8 * (MAX_CELLS + allowed_cells(len(data)))
+                raise RecordError(f"the record expands to more than {limit:,} bytes in Arrow, in {path}")
             for _ in range(count):
                 if key is not None:
                     at = key(data, at, budget)
@@ -235,4 +237,5 @@ _STEPS: dict[str, Callable[[AvroType, str], _Step]] = {
     "map": _blocks_step,
     "record": _record_step,
     "union": _union_step,
+    "choice": _union_step,
 }

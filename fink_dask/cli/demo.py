@@ -76,8 +76,8 @@ def demo(alerts: int, outdir: Path, nconsumers: int) -> int:
             f"2. transfer, as 'fink-dask transfer --topic {DEMO_TOPIC} --outdir {outdir} --partitionby time' does"
         )
         with Display() as display:
-            summary = run_transfer(settings, display, Where())
-    print_summary(summary, ledger, as_json=False)
+            outcome = run_transfer(settings, display, Where())
+    print_summary(outcome.summary, ledger, as_json=False)
     click.echo(f"3. verify: fink-dask verify {outdir}")
     found = verify_dataset(ledger)
     for problem in found.problems:

@@ -103,6 +103,15 @@ def _columns(_: click.Context, parameter: click.Parameter, value: str) -> tuple[
     return names
 
 
+def _selected(_: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    names = tuple(name.strip() for name in value.split(","))
+    if not all(names):
+        raise click.BadParameter(f"{value!r} should be names with commas between them", param=parameter)
+    return tuple(dict.fromkeys(names))
+
+
 def _address(_: click.Context, parameter: click.Parameter, value: str) -> str:
     host, colon, port = value.rpartition(":")
     if not colon or not port.isdecimal() or int(port) > 65535:
@@ -134,6 +143,12 @@ partitionby_option = option(
     metavar="WHAT",
     help="time (year=YYYY/month=MM/day=DD), finkclass, tnsclass, classId, any column or dotted field, several with "
     "commas, or none.",
+)
+columns_option = option(
+    "--columns",
+    callback=_selected,
+    metavar="NAME,…",
+    help="Only these columns, or fields of structs such as candidate.jd; the others are skipped, not decoded.",
 )
 dashboard_address_option = option(
     "--dashboard-address",

@@ -14,6 +14,7 @@ from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.summary import Summary
 from fink_dask.kafka.offsets import Interval
 from fink_dask.transfer.preview import Outlook
+from fink_dask.transfer.profile import Profile
 
 _STATE_COLOURS = {"complete": "green", "partial": "yellow", "failed": "red", "interrupted": "yellow"}
 
@@ -24,10 +25,10 @@ def print_json(summary: Summary, **more: object) -> None:
     click.echo(json.dumps(content))
 
 
-def print_summary(summary: Summary, ledger: Ledger, as_json: bool) -> None:
-    """Print what a transfer has done."""
+def print_summary(summary: Summary, ledger: Ledger, as_json: bool, profile: Profile | None = None) -> None:
+    """Print what a transfer has done, and where its time went if that is asked for."""
     if as_json:
-        print_json(summary)
+        print_json(summary, **({} if profile is None else {"profile": profile.to_json()}))
         return
     click.echo(headline(summary))
     if summary.run_alerts:
@@ -37,8 +38,20 @@ def print_summary(summary: Summary, ledger: Ledger, as_json: bool) -> None:
     if summary.alerts:
         click.echo(f"  dataset    {ledger.outdir}")
         click.echo(f"  ledger     {ledger.path}")
+    if profile is not None:
+        _print_profile(profile)
     if summary.quarantined:
         click.echo(f"  the records that can't be decoded are in {ledger.path / 'quarantine'}")
+
+
+def _print_profile(profile: Profile) -> None:
+    phases = (("until the first batch", profile.start_seconds), ("until the last commit", profile.work_seconds))
+    for words, seconds in (*phases, ("until the end", profile.finish_seconds)):
+        click.echo(f"  {words:<22} {seconds:>8.2f} s")
+    total = sum(profile.stage_seconds.values())
+    click.echo("  of the consumers' time, all of them together")
+    for stage, seconds in profile.stage_seconds.items():
+        click.echo(f"    {stage:<20} {seconds:>8.2f} s {100 * seconds / max(total, 1e-9):>4.0f} %")
 
 
 def headline(summary: Summary, running: bool = False) -> str:

@@ -16,6 +16,7 @@ import click
 from fink_dask.cli.options import (
     CONTEXT,
     at_least_one,
+    columns_option,
     config_option,
     dashboard_address_option,
     json_option,
@@ -25,7 +26,7 @@ from fink_dask.cli.options import (
     typed_option,
     verbose_option,
 )
-from fink_dask.config import KafkaSettings, TransferSettings
+from fink_dask.config import COMPRESSION, COMPRESSIONS, KafkaSettings, TransferSettings
 from fink_dask.errors import FinkDaskError, SettingsError
 from fink_dask.kafka.credentials import find_credentials
 from fink_dask.kafka.topics import SURVEYS, check_topic_name, survey_of
@@ -69,7 +70,20 @@ def _without_effect(_: click.Context, parameter: click.Parameter, value: object)
     show_default=True,
     callback=at_least_one,
     metavar="N",
-    help="Alerts decoded at once; bounded in bytes as well.",
+    help="Alerts decoded at once, as far as they are between 2 and 8 MiB together.",
+)
+@columns_option
+@option(
+    "--compression",
+    type=click.Choice(COMPRESSIONS),
+    default=COMPRESSION,
+    show_default=True,
+    help="Codec of the files; cutouts are compressed already and stay as they are.",
+)
+@option(
+    "--memory-limit",
+    metavar="BYTES",
+    help="What all processes together may take, such as 4GB.  [default: half of what this process may use]",
 )
 @option("--limit", type=int, callback=at_least_one, metavar="N", help="The dataset ends with at most N alerts in all.")
 @option("--schema", "schema_file", type=click.Path(path_type=Path), help="Avro schema, instead of the one in Kafka.")
@@ -85,6 +99,7 @@ def _without_effect(_: click.Context, parameter: click.Parameter, value: object)
 @typed_option("--outformat", type=click.Choice(["parquet"]), hidden=True, expose_value=False)
 @typed_option("--maxtimeout", type=float, hidden=True, expose_value=False, callback=_without_effect)
 @typed_option("--number-partitions", type=int, hidden=True, expose_value=False, callback=_without_effect)
+@option("--profile", is_flag=True, help="Print at the end where the time went.")
 @json_option
 @verbose_option
 @config_option
@@ -96,6 +111,9 @@ def transfer(
     partitionby: tuple[str, ...],
     nconsumers: int,
     batchsize: int,
+    columns: tuple[str, ...] | None,
+    compression: str,
+    memory_limit: str | None,
     limit: int | None,
     schema_file: Path | None,
     group_id: str | None,
@@ -105,6 +123,7 @@ def transfer(
     yes: bool,
     scheduler: str | None,
     dashboard_address: str,
+    profile: bool,
     as_json: bool,
     verbose: bool,
 ) -> int:
@@ -113,16 +132,21 @@ def transfer(
     Run the same command again to go on where it stopped, or to fetch what came since. Exit status: 0 complete,
     1 failed, 2 a wrong option or column, 3 finished but alerts were quarantined or lost, 130 and 143 interrupted.
     """
+    check_topic_name(topic)
+    kafka = KafkaSettings(bootstrap_servers or _servers_on_file(survey or survey_of(topic)))
+    if scheduler is None and not dry_run:
+        from fink_dask.cluster.forkserver import start_forkserver
+
+        start_forkserver()  # it loads what workers need while this process loads the rest
     from fink_dask.cli.log import log_to_stderr
-    from fink_dask.cluster.local import usable_cores
+    from fink_dask.cluster.local import parse_memory, usable_cores
     from fink_dask.cluster.run import Where
 
     log_to_stderr(verbose)  # after Dask's own set-up of logging, which its import is
-    check_topic_name(topic)
     settings = TransferSettings(
         topic=topic,
         outdir=outdir,
-        kafka=KafkaSettings(bootstrap_servers or _servers_on_file(survey or survey_of(topic))),
+        kafka=kafka,
         survey=survey,
         partitionby=partitionby,
         nconsumers=usable_cores() if nconsumers == -1 else nconsumers,
@@ -130,6 +154,9 @@ def transfer(
         limit=limit,
         schema_file=schema_file,
         group_id=group_id,
+        columns=columns,
+        compression=compression,
+        memory_limit=None if memory_limit is None else parse_memory(memory_limit),
     )
     if restart and not dry_run and not yes:
         _ask_before_restart(settings)
@@ -138,19 +165,19 @@ def transfer(
             return _preview(settings, restart, as_json)
         if dump_schemas:
             _dump_schemas(settings)
-        return _transfer(settings, Where(scheduler, dashboard_address), restart, as_json)
+        return _transfer(settings, Where(scheduler, dashboard_address), restart, profile, as_json)
 
 
-def _transfer(settings: TransferSettings, where: Where, restart: bool, as_json: bool) -> int:
+def _transfer(settings: TransferSettings, where: Where, restart: bool, profile: bool, as_json: bool) -> int:
     from fink_dask.cli.display import Display
     from fink_dask.cli.results import print_summary
     from fink_dask.cluster.run import run_transfer
     from fink_dask.dataset.ledger import Ledger
 
     with Display() as display:
-        summary = run_transfer(settings, display, where, restart)
-    print_summary(summary, Ledger(settings.outdir), as_json)
-    return summary.exit_code
+        outcome = run_transfer(settings, display, where, restart)
+    print_summary(outcome.summary, Ledger(settings.outdir), as_json, outcome.profile if profile else None)
+    return outcome.summary.exit_code
 
 
 @contextmanager

@@ -12,10 +12,12 @@ from typing import Any
 from distributed import Client
 
 import fink_dask
+from fink_dask.cluster.local import MEMORY_FRACTION, Cluster
 from fink_dask.config import KafkaSettings
 from fink_dask.dataset.ledger import Ledger
 from fink_dask.errors import FinkDaskError, TransferError
 from fink_dask.kafka.describe import open_inspector
+from fink_dask.transfer.memory import FULL_SHARE, WORKER_BYTES, MemoryShare, share_memory
 
 _CONNECT_S = 5
 _WORKERS_S = 20
@@ -24,7 +26,9 @@ _ANSWER_S = 120
 
 
 @contextmanager
-def existing_scheduler(address: str, kafka: KafkaSettings, topic: str, ledger: Ledger) -> Iterator[Client]:
+def existing_scheduler(
+    address: str, kafka: KafkaSettings, topic: str, ledger: Ledger, memory_limit: int | None = None
+) -> Iterator[Cluster]:
     """Connect to a scheduler whose workers can transfer this topic into this ledger.
 
     Parameters
@@ -37,6 +41,13 @@ def existing_scheduler(address: str, kafka: KafkaSettings, topic: str, ledger: L
         The topic that they must see there.
     ledger : Ledger
         The directories that they must see.
+    memory_limit : int, optional
+        Bytes that all workers together may take; half of their own limits otherwise.
+
+    Yields
+    ------
+    Cluster
+        The cluster.
 
     Raises
     ------
@@ -49,7 +60,19 @@ def existing_scheduler(address: str, kafka: KafkaSettings, topic: str, ledger: L
         raise TransferError(f"no Dask scheduler answers at {address} ({_words(error)})") from error
     with client:
         check_workers(client, kafka, topic, ledger)
-        yield client
+        yield Cluster(client, _memory(client, memory_limit))
+
+
+def _memory(client: Client, memory_limit: int | None) -> MemoryShare:
+    """Divide the memory of the worker that has the least for each of its threads."""
+    workers = client.scheduler_info()["workers"].values()
+    shares = []
+    for worker in workers:
+        limit = worker["memory_limit"] * MEMORY_FRACTION if memory_limit is None else memory_limit / len(workers)
+        threads = worker["nthreads"]
+        if limit:  # a worker without a limit has room for all that is of use
+            shares.append(share_memory(int(limit), WORKER_BYTES, threads, full_shares=threads))
+    return min(shares, key=lambda share: share.total, default=FULL_SHARE)
 
 
 def check_workers(client: Client, kafka: KafkaSettings, topic: str, ledger: Ledger) -> None:

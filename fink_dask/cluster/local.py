@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
-import os
-import signal
 import socket
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing import forkserver, resource_tracker
+from dataclasses import dataclass
 
 import dask
-import pyarrow as pa
 from dask.system import CPU_COUNT
+from dask.utils import parse_bytes
 from distributed import Client, LocalCluster
 from distributed.system import MEMORY_LIMIT
 
 from fink_dask.avro.warm_up import is_compiled, warm_up
+from fink_dask.cluster.dashboard import offer_dashboard
+from fink_dask.cluster.forkserver import start_forkserver, without_interrupts
 from fink_dask.errors import SettingsError
 from fink_dask.transfer.events import Note, Observer
+from fink_dask.transfer.memory import BASE_BYTES, WORKER_BYTES, MemoryShare, share_memory
 
 DASK_CONFIG = {
     # One range of lookahead would sit behind a running one while another worker idles.
@@ -36,15 +35,60 @@ DASK_CONFIG = {
 }
 
 
+#: Of what this process may use: other programs live here as well.
+MEMORY_FRACTION = 0.5
+#: Consumers that get all the memory that is of use, where there are fewer cores; more of them share it.
+_FULL_SHARES = 8
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Where ranges run, and what each may take there.
+
+    Parameters
+    ----------
+    client : distributed.Client
+        A client of the cluster.
+    memory : MemoryShare
+        What a consumer may hold.
+    """
+
+    client: Client
+    memory: MemoryShare
+
+
 def usable_cores() -> int:
     """Count the cores that this process may use, by its affinity and the quota of its cgroup."""
     return max(1, int(CPU_COUNT))
 
 
+def parse_memory(text: str) -> int:
+    """Read an amount of memory such as ``4GB``, ``512MiB`` or ``2e9``.
+
+    Returns
+    -------
+    int
+        Bytes.
+
+    Raises
+    ------
+    SettingsError
+        If it is none.
+    """
+    try:
+        return int(parse_bytes(text))
+    except (ValueError, OverflowError) as error:
+        raise SettingsError(f"--memory-limit {text[:40]!r} is no amount of memory such as 4GB or 512MiB") from error
+
+
 @contextmanager
 def local_cluster(
-    nconsumers: int, ranges: int, dashboard_address: str, observe: Observer = lambda _: None
-) -> Iterator[Client]:
+    nconsumers: int,
+    ranges: int,
+    dashboard_address: str,
+    memory_limit: int | None = None,
+    observe: Observer = lambda _: None,
+) -> Iterator[Cluster]:
     """Start as many workers as are of use, and stop them at the end.
 
     Parameters
@@ -55,31 +99,32 @@ def local_cluster(
         Ranges there are.
     dashboard_address : str
         ``host:port`` of the dashboard; another free port where that one is taken.
+    memory_limit : int, optional
+        Bytes that all processes together may take; half of what this process may use otherwise.
     observe : callable
         Told when the decoder has to be compiled first.
 
     Yields
     ------
-    distributed.Client
-        A client of the cluster.
+    Cluster
+        The cluster.
+
+    Raises
+    ------
+    SettingsError
+        If the memory is too little, or there is no such address.
     """
     busy = max(1, min(nconsumers, ranges))
     workers = min(busy, usable_cores())
-    method = _start_forkserver() if sys.platform == "linux" else "spawn"
+    limit = memory_limit if memory_limit is not None else int(MEMORY_LIMIT * MEMORY_FRACTION)
+    memory = share_memory(limit, BASE_BYTES + workers * WORKER_BYTES, busy, max(_FULL_SHARES, usable_cores()))
+    method = start_forkserver()
     if not is_compiled():
         observe(Note("compiling the decoder for this machine, once; it takes some seconds"))
         if method == "spawn":  # what workers are forked from compiles by itself, and they wait for it
             warm_up()
-    config = {
-        **DASK_CONFIG,
-        "distributed.worker.multiprocessing-method": method,
-        "distributed.nanny.pre-spawn-environ": {
-            **dask.config.get("distributed.nanny.pre-spawn-environ", {}),
-            **_worker_environment(),
-        },
-    }
-    with dask.config.set(config):
-        with _without_interrupts():
+    with dask.config.set({**DASK_CONFIG, "distributed.worker.multiprocessing-method": method}):
+        with without_interrupts():
             cluster = LocalCluster(
                 n_workers=workers,
                 threads_per_worker=-(-busy // workers),
@@ -87,57 +132,16 @@ def local_cluster(
                 processes=True,
                 host="127.0.0.1",
                 dashboard_address=_free_address(dashboard_address),
+                scheduler_kwargs={"dashboard": False},  # not before somebody looks at it
                 # A worker that is stopped in the middle of a range says so at length; the job says it in a line.
                 silence_logs=logging.CRITICAL,
             )
         try:
+            offer_dashboard(cluster.scheduler)
             with Client(cluster) as client:
-                yield client
+                yield Cluster(client, memory)
         finally:
             cluster.close(timeout=5)
-
-
-@contextmanager
-def _without_interrupts() -> Iterator[None]:
-    """Hold SIGINT back until the block ends.
-
-    A terminal sends it to the whole process group. Threads and processes inherit the mask of the thread that starts
-    them, so that workers never see it, and this process decides what becomes of them.
-    """
-    # Started later, from a thread that holds SIGINT back, multiprocessing's own helper would let it through again.
-    resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _start_forkserver() -> str:
-    """Start the process that workers are forked from, which meanwhile loads what they need.
-
-    Workers that are spawned load it one by one, and two at once take twice as long on two cores. Only Linux: on macOS
-    some system libraries do not survive a fork.
-    """
-    multiprocessing.set_forkserver_preload(["fink_dask.cluster.preload"])
-    before = {name: os.environ.get(name) for name in _worker_environment()}
-    # Arrow reads its choice when it is loaded, which is there and not in the forked worker.
-    os.environ.update(_worker_environment())
-    try:
-        with _without_interrupts():
-            forkserver.ensure_running()
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-    return "forkserver"
-
-
-def _worker_environment() -> dict[str, str]:
-    """Choose Arrow's allocator for the workers: the wheel's default keeps what it has freed, and looks like a leak."""
-    return {"ARROW_DEFAULT_MEMORY_POOL": "jemalloc" if "jemalloc" in pa.supported_memory_backends() else "system"}
 
 
 def _free_address(address: str) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 
 from distributed import Client
 
 from fink_dask.cluster.existing import existing_scheduler
-from fink_dask.cluster.local import local_cluster
+from fink_dask.cluster.local import Cluster, local_cluster
 from fink_dask.config import TransferSettings
 from fink_dask.dataset.commit import roll_forward
 from fink_dask.dataset.lease import Lease, hold_lease
@@ -23,6 +22,7 @@ from fink_dask.transfer.finish import check_files, finish
 from fink_dask.transfer.inspect import Target, inspect_topic
 from fink_dask.transfer.job import run_ranges
 from fink_dask.transfer.prepare import open_work, plan_next
+from fink_dask.transfer.profile import Profile, Profiler
 from fink_dask.transfer.task import Work
 
 
@@ -42,7 +42,23 @@ class Where:
     dashboard_address: str = "127.0.0.1:8787"
 
 
-def run_transfer(settings: TransferSettings, observe: Observer, where: Where, restart: bool = False) -> Summary:
+@dataclass(frozen=True)
+class Outcome:
+    """What a run has come to.
+
+    Parameters
+    ----------
+    summary : Summary
+        What the dataset holds, and what the run has added.
+    profile : Profile
+        Where its time went.
+    """
+
+    summary: Summary
+    profile: Profile
+
+
+def run_transfer(settings: TransferSettings, observe: Observer, where: Where, restart: bool = False) -> Outcome:
     """Transfer a topic, or go on with it.
 
     Parameters
@@ -58,15 +74,15 @@ def run_transfer(settings: TransferSettings, observe: Observer, where: Where, re
 
     Returns
     -------
-    Summary
-        What the dataset holds now.
+    Outcome
+        What the dataset holds now, and what this run took.
 
     Raises
     ------
     FinkDaskError
         If it was refused or could not be finished; what is committed stays committed.
     """
-    began = time.monotonic()
+    profiler = Profiler(observe)
     ledger = Ledger(settings.outdir)
     complete_move(ledger)
     if not restart:
@@ -75,7 +91,7 @@ def run_transfer(settings: TransferSettings, observe: Observer, where: Where, re
         target = inspect_topic(settings, inspector, ledger, fresh=restart)
         if target is None:
             observe(Note(f"{settings.topic} is empty: there is nothing to transfer"))
-            return Summary(settings.topic, "complete", run_seconds=time.monotonic() - began)
+            return _outcome(Summary(settings.topic, "complete"), profiler, 0)
         if restart and ledger.path.exists():
             with hold_lease(ledger):
                 aside = set_aside(ledger)
@@ -84,12 +100,19 @@ def run_transfer(settings: TransferSettings, observe: Observer, where: Where, re
         try:
             with hold_lease(ledger) as lease:
                 before = summarise(ledger).summary.alerts
-                _transfer(settings, observe, where, ledger, inspector, target, lease)
+                _transfer(settings, profiler, where, ledger, inspector, target, lease)
                 finish(settings, observe, ledger, inspector, lease)
+                outcome = _outcome(summarise(ledger).summary, profiler, before)
+                if outcome.profile.ranges:
+                    ledger.add_profile(outcome.profile.to_json())
         finally:
             ledger.remove_if_unused(made)
-    summary = summarise(ledger).summary
-    return replace(summary, run_alerts=summary.alerts - before, run_seconds=round(time.monotonic() - began, 3))
+    return outcome
+
+
+def _outcome(summary: Summary, profiler: Profiler, before: int) -> Outcome:
+    profile = profiler.profile()
+    return Outcome(replace(summary, run_alerts=summary.alerts - before, run_seconds=profile.seconds), profile)
 
 
 def _transfer(
@@ -108,27 +131,27 @@ def _transfer(
         observe(Note(f"{rolled} ranges that were committed by an earlier run are now in the dataset"))
     check_files(ledger, plans)
     with ExitStack() as stack:
-        client: Client | None = None
+        cluster: Cluster | None = None
         try:
             while True:
                 plan = plan_next(settings, target, inspector, ledger, plans)
                 work = open_work(settings, target, ledger, plans)
                 if plan is None and not work:
-                    if client is None:
+                    if cluster is None:
                         observe(Note(_nothing_new(settings)))
                     return
-                if client is None:
+                if cluster is None:
                     # Before the plan is frozen: what can't run leaves nothing to continue.
                     ranges = len(work) + (len(plan.ranges) if plan else 0)
-                    client = stack.enter_context(_connect(settings, observe, where, ledger, ranges))
+                    cluster = stack.enter_context(_connect(settings, observe, where, ledger, ranges))
                 if plan is not None:
                     if not plans:
                         _warn_of_removed_head(observe, target)
                     ledger.freeze(plan, target.schema)
                     plans.append(plan)
-                    work = open_work(settings, target, ledger, plans)
-                _announce(settings, observe, client, plans, work)
-                run_ranges(client, work, settings.nconsumers, observe, lease.check)
+                work = open_work(settings, target, ledger, plans, cluster.memory)
+                _announce(settings, observe, cluster.client, plans, work)
+                run_ranges(cluster.client, work, settings.nconsumers, observe, lease.check)
                 if settings.limit is None:
                     return
         finally:
@@ -155,10 +178,10 @@ def _nothing_new(settings: TransferSettings) -> str:
 
 def _connect(
     settings: TransferSettings, observe: Observer, where: Where, ledger: Ledger, ranges: int
-) -> AbstractContextManager[Client]:
+) -> AbstractContextManager[Cluster]:
     if where.scheduler is not None:
-        return existing_scheduler(where.scheduler, settings.kafka, settings.topic, ledger)
-    return local_cluster(settings.nconsumers, ranges, where.dashboard_address, observe)
+        return existing_scheduler(where.scheduler, settings.kafka, settings.topic, ledger, settings.memory_limit)
+    return local_cluster(settings.nconsumers, ranges, where.dashboard_address, settings.memory_limit, observe)
 
 
 def _announce(

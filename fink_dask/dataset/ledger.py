@@ -8,6 +8,7 @@
       markers/<range>.json               a committed range: the only commit point
       staging/<plan>/<range>-<attempt>/  what is not yet the dataset
       quarantine/<file>.parquet          records that can't be decoded
+      profiles/00000001.json             where the time of a run went
       lease-<number>.json                the job that works on it
 """
 
@@ -62,6 +63,11 @@ class Ledger:
     def staging_path(self) -> Path:
         """Where attempts stage their files, in a directory for each plan."""
         return self.path / "staging"
+
+    @property
+    def profiles_path(self) -> Path:
+        """Where the profiles of the runs are."""
+        return self.path / "profiles"
 
     def attempt_path(self, plan_id: str, range_: Range, attempt: str) -> Path:
         """Where an attempt at a range of a plan stages its files."""
@@ -210,6 +216,16 @@ class Ledger:
                 marker = self.marker(range_, plan_id)
                 if marker is not None:
                     yield marker
+
+    def add_profile(self, profile: dict[str, Any]) -> None:
+        """Keep where the time of a run went; by the holder of the lease only."""
+        try:
+            make_directory(self.profiles_path)
+            number = 1 + sum(1 for _ in self.profiles_path.glob("*.json"))
+        except OSError as error:
+            raise storage_error(error, self.profiles_path) from error
+        while not self._publish(self.profiles_path / f"{number:08d}.json", seal("profile", profile)):
+            number += 1
 
     def _schema_path(self, identity: Identity) -> Path:
         return self.path / f"schema-{identity.schema_sha256[:16]}.avsc"

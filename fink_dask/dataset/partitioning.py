@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -47,21 +48,31 @@ class PartitionSource:
     scale: Scale | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Split:
-    """Which rows of a batch belong to which partition key.
+    """An order of the rows of a batch that has those of each partition key one after the other.
 
     Parameters
     ----------
-    rows : list of (str, numpy.ndarray)
-        A directory such as ``year=2026/month=02/day=24`` (empty without partition columns), and the rows of it in
-        their order.
-    refused : list of (int, str)
-        Rows that can't be placed, and why.
+    order : numpy.ndarray of int64, shape (rows,)
+        The rows: of each key in their order, then those that can't be placed.
+    parts : list of (str, int)
+        A directory such as ``year=2026/month=02/day=24`` (empty without partition columns), and how many of the rows
+        are its; in the order of the rows.
+    refused : list of str
+        Why each of the rows that are left can't be placed.
     """
 
-    rows: list[tuple[str, Integers]]
-    refused: list[tuple[int, str]]
+    order: Integers
+    parts: list[tuple[str, int]]
+    refused: list[str]
+
+    def slices(self, rows: pa.RecordBatch) -> Iterator[tuple[str, pa.RecordBatch]]:
+        """Yield each directory with its rows, of rows that are in this order."""
+        start = 0
+        for directory, count in self.parts:
+            yield directory, rows.slice(start, count)
+            start += count
 
 
 @dataclass(frozen=True)
@@ -86,9 +97,9 @@ class Partitioning:
         return pa.schema([field for field in schema if field.name not in self.columns])
 
     def split(self, batch: pa.RecordBatch) -> Split:
-        """Sort the rows of a batch by partition key."""
+        """Sort the rows of a batch by partition key; only the columns of the sources have to be in it."""
         if not self.sources:
-            return Split([("", np.arange(batch.num_rows, dtype=np.int64))], [])
+            return Split(np.arange(batch.num_rows, dtype=np.int64), [("", batch.num_rows)], [])
         codes = np.zeros(batch.num_rows, dtype=np.int64)
         names = [""]
         for source in self.sources:
@@ -100,17 +111,14 @@ class Partitioning:
                 "/".join(filter(None, (names[code // len(more_names)], more_names[code % len(more_names)])))
                 for code in found
             ]
-        rows, refused = [], []
-        order = np.argsort(codes, kind="stable")
-        starts = np.searchsorted(codes[order], np.arange(len(names) + 1))
-        for code, name in enumerate(names):
-            of_key = order[starts[code] : starts[code + 1]]
-            reason = next(filter(None, map(_why_refused, name.split("/"))), None)
-            if reason is None:
-                rows.append((name, of_key))
-            else:
-                refused += [(int(row), reason) for row in of_key]
-        return Split(rows, sorted(refused))
+        reasons = [next(filter(None, map(_why_refused, name.split("/"))), None) for name in names]
+        # Those that can't be placed get the highest numbers.
+        places = np.array([len(names) if reason else code for code, reason in enumerate(reasons)], np.int64)
+        order = np.argsort(places[codes], kind="stable")
+        counts = np.bincount(codes, minlength=len(names)).tolist()
+        parts = [(name, count) for name, count, reason in zip(names, counts, reasons, strict=True) if not reason]
+        last = order[sum(count for _, count in parts) :]
+        return Split(order, parts, [str(reasons[code]) for code in codes[last]])
 
 
 def resolve_partitioning(names: tuple[str, ...], survey: str | None, schema: pa.Schema) -> Partitioning:

@@ -41,14 +41,14 @@ def quarantine_rows(batch: RawBatch, bad: Sequence[tuple[int, str]], partition: 
         One row a bad record, with `QUARANTINE_SCHEMA`.
     """
     chosen = [index for index, _ in bad]
-    times = [batch.timestamps_ms[index] for index in chosen]
+    times = [int(batch.timestamps_ms[index]) for index in chosen]
     return pa.RecordBatch.from_arrays(
         [
             pa.array([partition] * len(bad), pa.int32()),
-            pa.array([batch.offsets[index] for index in chosen], pa.int64()),
+            pa.array(batch.offsets[chosen], pa.int64()),
             pa.array([None if time < 0 else time for time in times], pa.timestamp("ms", tz="UTC")),
             pa.array([reason for _, reason in bad], pa.string()),
-            pa.array([batch.values[index] for index in chosen], pa.binary()),
+            pa.array([batch.value(index) for index in chosen], pa.binary()),
             pa.array([batch.keys[index] for index in chosen], pa.binary()),
         ],
         schema=QUARANTINE_SCHEMA,

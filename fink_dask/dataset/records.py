@@ -35,6 +35,8 @@ class Identity:
         Fingerprint of the writer schema.
     schema_source : str
         Where the writer schema came from.
+    columns : tuple of str or None
+        The columns, or fields of structs, that the dataset has; None for all of them.
     """
 
     topic: str
@@ -43,6 +45,7 @@ class Identity:
     survey: str | None
     schema_sha256: str
     schema_source: str
+    columns: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,7 @@ class Plan:
         """Return the plan as JSON holds it."""
         identity = asdict(self.identity)
         identity["partitionby"] = list(self.identity.partitionby)
+        identity["columns"] = None if self.identity.columns is None else list(self.identity.columns)
         return {
             "generation": self.generation,
             "identity": identity,
@@ -93,9 +97,10 @@ class Plan:
         """
         try:
             identity = Identity(**content["identity"])
+            columns = None if identity.columns is None else tuple(map(str, identity.columns))
             return cls(
                 generation=int(content["generation"]),
-                identity=replace(identity, partitionby=tuple(identity.partitionby)),
+                identity=replace(identity, partitionby=tuple(identity.partitionby), columns=columns),
                 ranges=tuple(Range(*map(int, numbers)) for numbers in content["ranges"]),
                 estimated_bytes=int(content["estimated_bytes"]),
             )

@@ -9,10 +9,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fink_dask.config import BUFFER_BYTES
+from fink_dask.config import BUFFER_BYTES, COMPRESSION
 from fink_dask.dataset.commit import Attempt
 from fink_dask.dataset.records import DataFile
 from fink_dask.errors import SettingsError
@@ -83,10 +84,12 @@ class _Target:
     writer: pq.ParquetWriter | None = None
 
     def join(self, schema: pa.Schema) -> None:
-        """Make one batch of those that wait."""
-        if len(self.waiting) > 1:
+        """Make one batch of those that wait, a copy that keeps nothing of the memory that they are slices of."""
+        if len(self.waiting) == 1:
+            self.waiting = [self.waiting[0].take(pa.array(np.arange(self.waiting[0].num_rows)))]
+        elif self.waiting:
             self.waiting = pa.Table.from_batches(self.waiting, schema=schema).combine_chunks().to_batches()
-            self.waiting_bytes = sum(batch.nbytes for batch in self.waiting)
+        self.waiting_bytes = sum(batch.nbytes for batch in self.waiting)
 
     def close(self) -> None:
         """Write the footer and close the file, the file also where the footer can't be written."""
@@ -119,17 +122,25 @@ class StagedWriter:
         Put before each staged name, to tell two writers of an attempt apart.
     buffer_bytes : int
         The most decoded bytes that are held back, with what small batches cost beside their data.
+    compression : str
+        Codec of the files; see `write_options`.
     """
 
     def __init__(
-        self, attempt: Attempt, schema: pa.Schema, origin: Origin, prefix: str = "", buffer_bytes: int = BUFFER_BYTES
+        self,
+        attempt: Attempt,
+        schema: pa.Schema,
+        origin: Origin,
+        prefix: str = "",
+        buffer_bytes: int = BUFFER_BYTES,
+        compression: str = COMPRESSION,
     ) -> None:
         self._attempt = attempt
         self._schema = schema
         self._origin = origin
         self._prefix = prefix
         self._buffer_bytes = buffer_bytes
-        self._options = write_options(schema)
+        self._options = write_options(schema, compression)
         self._batch_bytes = _ARRAY_BYTES * sum(_count_arrays(field.type) for field in schema)
         self._targets: dict[str, _Target] = {}
         self._waiting_bytes = 0
@@ -176,30 +187,34 @@ class StagedWriter:
             self._join_small()
             self._write_largest()
 
-    def finish(self) -> tuple[DataFile, ...]:
-        """Complete all files and bring them to the disk."""
-        files = []
+    def complete(self) -> None:
+        """Write what waits, and the footers."""
         for target in self._targets.values():
             self._flush(target)
             target.close()
-            files.append(self._attempt.stage(target.path, target.final, target.rows))
-        return tuple(files)
+
+    def stage(self) -> tuple[DataFile, ...]:
+        """Bring the complete files to the disk."""
+        return tuple(self._attempt.stage(target.path, target.final, target.rows) for target in self._targets.values())
 
     def _join_small(self) -> None:
         """Join the batches of each key, where they cost more than their data."""
         extra = self._batch_bytes * sum(len(target.waiting) - 1 for target in self._targets.values() if target.waiting)
-        if 2 * extra < self._waiting_bytes:
-            return
-        for target in self._targets.values():
-            target.join(self._schema)
-        self._waiting_bytes = sum(target.waiting_bytes for target in self._targets.values())
+        if 2 * extra >= self._waiting_bytes:
+            self._join()
 
     def _write_largest(self) -> None:
         """Write out the largest keys, half of what waits, so that small ones still fill their row groups."""
         for target in sorted(self._targets.values(), key=lambda target: target.waiting_bytes, reverse=True):
             if self._waiting_bytes <= self._buffer_bytes // 2:
-                return
+                break
             self._flush(target)
+        self._join()
+
+    def _join(self) -> None:
+        for target in self._targets.values():
+            target.join(self._schema)
+        self._waiting_bytes = sum(target.waiting_bytes for target in self._targets.values())
 
     def _flush(self, target: _Target) -> None:
         if not target.waiting:
@@ -220,11 +235,18 @@ def _count_arrays(type_: pa.DataType) -> int:
     return 1 + sum(_count_arrays(type_.field(index).type) for index in range(type_.num_fields))
 
 
-def write_options(schema: pa.Schema) -> dict[str, object]:
+def write_options(schema: pa.Schema, compression: str = COMPRESSION) -> dict[str, object]:
     """Choose Parquet's encodings column by column.
 
     Dictionaries pay off for strings only; floats compress better with their bytes split; cutouts are compressed
-    already, so that zstd and statistics of them are time lost; offsets count upwards.
+    already, so that compression and statistics of them are time lost; offsets count upwards.
+
+    Parameters
+    ----------
+    schema : pyarrow.Schema
+        The columns.
+    compression : {"zstd", "snappy", "lz4", "gzip", "brotli", "none"}
+        Codec of everything but binary columns.
     """
     sink = pa.BufferOutputStream()
     pq.write_table(schema.empty_table(), sink)
@@ -235,7 +257,7 @@ def write_options(schema: pa.Schema) -> dict[str, object]:
     encodings = {leaf.path: "BYTE_STREAM_SPLIT" for leaf in leaves if leaf.physical_type in {"FLOAT", "DOUBLE"}}
     encodings["kafka_offset"] = "DELTA_BINARY_PACKED"
     return {
-        "compression": {leaf.path: "none" if leaf.path in blobs else "zstd" for leaf in leaves},
+        "compression": {leaf.path: "none" if leaf.path in blobs else compression for leaf in leaves},
         "use_dictionary": strings,
         "column_encoding": encodings,
         "write_statistics": [leaf.path for leaf in leaves if leaf.path not in blobs],

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
-from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 from confluent_kafka import (
     Consumer,
@@ -35,12 +31,10 @@ __all__ = [
     "Producer",
     "TopicCollection",
     "TopicPartition",
-    "ask",
-    "ask_admin",
     "broker_error",
+    "client_config",
     "is_passing",
     "one_line",
-    "open_consumer",
 ]
 
 log = logging.getLogger(__name__)
@@ -48,8 +42,6 @@ _librdkafka_log = logging.getLogger("fink_dask.kafka.librdkafka")
 # librdkafka calls every reconnection that it survives an error; nobody reads them who has not set a level here.
 if _librdkafka_log.level == logging.NOTSET:
     _librdkafka_log.setLevel(logging.CRITICAL + 1)
-
-Answer = TypeVar("Answer")
 
 #: No retry helps against these: the user has to change something.
 _FATAL = {
@@ -96,6 +88,10 @@ class Errors:
         self.last: KafkaError | None = None
         self.fatal: KafkaError | None = None
 
+    def forget(self) -> None:
+        """Begin anew, for another question or another range."""
+        self.last = self.fatal = None
+
     def __call__(self, error: KafkaError) -> None:
         """Take one error event."""
         log.info("librdkafka: %s", error.str())
@@ -104,121 +100,6 @@ class Errors:
             self.last = error
         if error.code() in _FATAL:
             self.fatal = error
-
-
-@contextmanager
-def open_consumer(settings: KafkaSettings, **options: Any) -> Iterator[tuple[Consumer, Errors]]:
-    """Make a consumer that commits nothing, creates no topic and joins no group; close it at the end.
-
-    Parameters
-    ----------
-    settings : KafkaSettings
-        How to reach Kafka.
-    **options
-        More librdkafka properties, with underscores for dots.
-
-    Yields
-    ------
-    tuple of Consumer and Errors
-        The consumer, and what librdkafka says of its connections.
-    """
-    errors = Errors()
-    config = _client_config(settings, errors) | {
-        # librdkafka wants a name even of those who assign by hand; no group of this name is joined.
-        "group.id": "fink-dask",
-        "enable.auto.commit": False,
-        "enable.auto.offset.store": False,
-        "auto.offset.reset": "error",
-        "enable.partition.eof": True,
-        "allow.auto.create.topics": False,
-        "isolation.level": "read_committed",
-        "check.crcs": True,
-        # The default of 500 ms is what a consumer waits at the end of one partition before it sees the next.
-        "fetch.wait.max.ms": 10,
-        "queued.max.messages.kbytes": 32 * 1024,
-        "fetch.queue.backoff.ms": 20,
-        **{name.replace("_", "."): value for name, value in options.items()},
-    }
-    try:
-        consumer = Consumer(config)
-    except KafkaException as error:
-        raise broker_error(error.args[0]) from error
-    try:
-        yield consumer, errors
-    finally:
-        consumer.close()
-
-
-def ask(
-    question: Callable[[float], Answer], consumer: Consumer, errors: Errors, settings: KafkaSettings, topic: str | None
-) -> Answer:
-    """Ask a broker something until it answers, a refusal is final, or the request's time is over.
-
-    Parameters
-    ----------
-    question : callable
-        Takes a time-out in seconds and answers or raises KafkaException.
-    consumer, errors
-        The client that asks and what it says of its connections.
-    settings : KafkaSettings
-        Holds the time.
-    topic : str, optional
-        What the question is about, for the error.
-
-    Raises
-    ------
-    BrokerError
-        If the answer is no.
-    BrokerUnavailableError
-        If there is no answer in time.
-    """
-    deadline = time.monotonic() + settings.request_timeout_s
-    patience = 1.0
-    while True:
-        try:
-            # Python sees no signal while librdkafka waits, so it asks in short calls; they grow for a slow broker.
-            return question(max(0.1, min(patience, deadline - time.monotonic())))
-        except KafkaException as exception:
-            consumer.poll(0)  # serves the error callback
-            error = errors.fatal or exception.args[0]
-            if not is_passing(error):
-                raise broker_error(error, topic) from exception
-            if time.monotonic() >= deadline:
-                raise _no_answer(settings, errors.last or error, topic) from exception
-            patience *= 2
-
-
-def ask_admin(
-    question: Callable[[AdminClient], Future[Answer]], settings: KafkaSettings, topic: str | None = None
-) -> Answer:
-    """Ask what only an admin client may, and wait for the answer where a signal is seen at once.
-
-    Parameters
-    ----------
-    question : callable
-        Takes the client and returns a future that is bounded by `request_timeout`.
-    settings : KafkaSettings
-        How to reach Kafka.
-    topic : str, optional
-        What the question is about, for the error.
-
-    Raises
-    ------
-    BrokerError
-        If the answer is no.
-    BrokerUnavailableError
-        If there is no answer in time.
-    """
-    errors = Errors()
-    admin = AdminClient(_client_config(settings, errors))  # in a variable: a collected client answers nothing
-    try:
-        return question(admin).result()
-    except KafkaException as exception:
-        admin.poll(0)
-        error = errors.fatal or exception.args[0]
-        if is_passing(error):
-            raise _no_answer(settings, errors.last or error, topic) from exception
-        raise broker_error(error, topic) from exception
 
 
 def is_passing(error: KafkaError) -> bool:
@@ -241,7 +122,7 @@ def one_line(text: str) -> str:
     return " ".join(text.split())[:300]
 
 
-def _client_config(settings: KafkaSettings, errors: Errors) -> dict[str, Any]:
+def client_config(settings: KafkaSettings, errors: Errors) -> dict[str, Any]:
     """Return what every client is made with."""
     return {
         "bootstrap.servers": settings.bootstrap_servers,
@@ -253,8 +134,3 @@ def _client_config(settings: KafkaSettings, errors: Errors) -> dict[str, Any]:
         "error_cb": errors,
         "logger": _librdkafka_log,
     }
-
-
-def _no_answer(settings: KafkaSettings, reason: KafkaError, topic: str | None) -> BrokerUnavailableError:
-    where = f"{settings.bootstrap_servers} in {settings.request_timeout_s:g} s"
-    return BrokerUnavailableError(f"no answer from Kafka at {where}: {one_line(reason.str())}", topic)

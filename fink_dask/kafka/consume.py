@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 
-from fink_dask.config import KafkaSettings
 from fink_dask.errors import BrokerError, BrokerUnavailableError, InterruptedTransferError
 from fink_dask.kafka.client import (
-    Consumer,
-    Errors,
     KafkaError,
     KafkaException,
     Message,
@@ -20,8 +16,10 @@ from fink_dask.kafka.client import (
     is_passing,
     one_line,
 )
+from fink_dask.kafka.connection import Connection
 from fink_dask.kafka.identity import UNKNOWN_ID, ask_topic_id
 from fink_dask.kafka.offsets import Interval, Range
+from fink_dask.kafka.pending import MAX_BATCH_RECORDS, Pending
 from fink_dask.kafka.records import RawBatch
 
 log = logging.getLogger(__name__)
@@ -38,36 +36,13 @@ _OFF_THE_LOG = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}
 _NO_TOPIC = {KafkaError._UNKNOWN_PARTITION, KafkaError._UNKNOWN_TOPIC, KafkaError.UNKNOWN_TOPIC_OR_PART}
 
 
-@dataclass
-class _Pending:
-    """Records that wait to become a batch."""
-
-    offsets: list[int] = field(default_factory=list)
-    timestamps_ms: list[int] = field(default_factory=list)
-    values: list[bytes | None] = field(default_factory=list)
-    keys: list[bytes | None] = field(default_factory=list)
-    size: int = 0
-
-    def append(self, message: Message, size: int) -> None:
-        self.offsets.append(message.offset())
-        self.timestamps_ms.append(message.timestamp()[1])
-        self.values.append(message.value())
-        self.keys.append(message.key())
-        self.size += size
-
-    def batch(self) -> RawBatch:
-        return RawBatch(self.offsets, self.timestamps_ms, self.values, self.keys)
-
-
 class RangeReader:
     """Reads a range once, batch by batch, and accounts for every offset of it.
 
     Parameters
     ----------
-    consumer, errors
-        An open consumer and what it says of its connections.
-    settings : KafkaSettings
-        Holds the time that the next record may take.
+    connection : Connection
+        What to read through; its settings hold the time that the next record may take.
     topic : str
         The topic.
     range_ : Range
@@ -90,17 +65,16 @@ class RangeReader:
 
     def __init__(
         self,
-        consumer: Consumer,
-        errors: Errors,
-        settings: KafkaSettings,
+        connection: Connection,
         topic: str,
         range_: Range,
         should_stop: Callable[[], bool],
         topic_id: str = UNKNOWN_ID,
     ) -> None:
-        self._consumer = consumer
-        self._errors = errors
-        self._settings = settings
+        self._connection = connection
+        self._consumer = connection.consumer
+        self._errors = connection.errors
+        self._settings = connection.settings
         self._topic = topic
         self._range = range_
         self._should_stop = should_stop
@@ -111,7 +85,9 @@ class RangeReader:
         self._is_off_the_log = False
         self._suspicion: str | None = None
 
-    def batches(self, batchsize: int, batch_bytes: int) -> Iterator[RawBatch]:
+    def batches(
+        self, batchsize: int, batch_bytes: int, least_bytes: int = 0, most_records: int = MAX_BATCH_RECORDS
+    ) -> Iterator[RawBatch]:
         """Yield the records in offset order.
 
         Where a batch ends depends on the records alone, never on how they arrived, so that two attempts at a range
@@ -120,9 +96,14 @@ class RangeReader:
         Parameters
         ----------
         batchsize : int
-            The most records of a batch.
+            The most records of a batch that has `least_bytes`.
         batch_bytes : int
             The most bytes of a batch's values and keys, unless a single record is larger.
+        least_bytes : int
+            Fewer bytes do not make a batch, however many records they are, unless the range ends: what is done once a
+            batch would cost more than the records.
+        most_records : int
+            The most records of any batch.
 
         Raises
         ------
@@ -133,18 +114,7 @@ class RangeReader:
         InterruptedTransferError
             If `should_stop` said so.
         """
-        pending = _Pending()
-        for message, size in self._messages():
-            if pending.offsets and (len(pending.offsets) >= batchsize or pending.size + size > batch_bytes):
-                yield pending.batch()
-                self._check_stop()  # a batch can take seconds to use
-                pending = _Pending()
-            pending.append(message, size)
-        if pending.offsets:
-            yield pending.batch()
-
-    def _messages(self) -> Iterator[tuple[Message, int]]:
-        """Yield each record of the range once, with its size; return when the next offset is the range's end."""
+        pending = self._pending = Pending(batchsize, batch_bytes, least_bytes, most_records)
         end = self._range.end
         self._assign()
         heard = looked = time.monotonic()
@@ -152,19 +122,16 @@ class RangeReader:
         wanted = _POLL_RECORDS // 10  # until their size is known
         while self.position < end:
             self._check_stop()
-            before, count, size = self.position, 0, 0
-            for message in self._consumer.consume(num_messages=min(wanted, end - before), timeout=_POLL_S):
-                if message.error() is not None:
-                    self._on_event(message.error(), message.offset())
-                elif self._advance(message.offset()):
-                    bytes_ = len(message.value() or b"") + len(message.key() or b"")
-                    count += 1
-                    size += bytes_
-                    yield message, bytes_
-                if self.position >= end:
-                    break
-            if count:
-                wanted = max(1, min(_POLL_RECORDS, _POLL_BYTES * count // max(1, size)))
+            before = self.position
+            messages = self._consumer.consume(num_messages=min(wanted, end - before), timeout=_POLL_S)
+            records = self._account(messages)
+            if records:
+                size = pending.extend(records)
+                wanted = max(1, min(_POLL_RECORDS, _POLL_BYTES * len(records) // max(1, size)))
+                del messages, records  # or they would be held while the batch is used
+                for batch in pending.full():
+                    yield batch
+                    self._check_stop()  # a batch can take seconds to use
             # What it takes to use the records is no silence of Kafka's: the clock is read after they are used.
             now = time.monotonic()
             if self.position == before and (
@@ -180,6 +147,38 @@ class RangeReader:
                 self._check_silence(now - heard)
         self._consumer.unassign()
         self._check_topic_id()
+        yield from pending.rest()
+
+    @property
+    def join_seconds(self) -> float:
+        """Seconds spent on joining values, of those that the batches took."""
+        return self._pending.join_seconds
+
+    def _account(self, messages: Sequence[Message]) -> Sequence[Message]:
+        """Move past what came; return the records that are of this range and were not seen before."""
+        if not messages:
+            return messages
+        first, last = messages[0].offset(), messages[-1].offset()
+        if (
+            first == self.position
+            and last < self._range.end
+            and last - first + 1 == len(messages)
+            and all(message.error() is None for message in messages)
+            # Nothing left over from what the connection read before.
+            and [message.partition() for message in messages].count(self._range.partition) == len(messages)
+            and [message.topic() for message in messages].count(self._topic) == len(messages)
+        ):
+            self.position = last + 1  # the common case: they follow each other, and offsets only grow
+            return messages
+        records, ours = [], (self._topic, self._range.partition)
+        for message in messages:
+            if self.position >= self._range.end:
+                break
+            if message.error() is not None:
+                self._on_event(message.error(), message.offset())
+            elif (message.topic(), message.partition()) == ours and self._advance(message.offset()):
+                records.append(message)
+        return records
 
     def _check_stop(self) -> None:
         if self._should_stop():
@@ -272,7 +271,7 @@ class RangeReader:
 
     def _check_topic_id(self) -> None:
         """Make sure at the end that it was one topic all the time: an id never comes back."""
-        if self._topic_id != UNKNOWN_ID and ask_topic_id(self._settings, self._topic) != self._topic_id:
+        if self._topic_id != UNKNOWN_ID and ask_topic_id(self._connection.admin, self._topic) != self._topic_id:
             raise self._failed("the topic was deleted and made again while it was read")
 
     def _failed(self, message: str) -> BrokerError:

@@ -11,17 +11,14 @@ from typing import Literal
 from fink_dask.config import KafkaSettings
 from fink_dask.errors import BrokerError, BrokerUnavailableError, SchemaError
 from fink_dask.kafka.client import (
-    Consumer,
-    Errors,
     KafkaError,
     Message,
     TopicPartition,
-    ask,
     broker_error,
     is_passing,
     one_line,
-    open_consumer,
 )
+from fink_dask.kafka.connection import Connection, open_connection
 from fink_dask.kafka.identity import UNKNOWN_ID, ask_topic_id
 from fink_dask.kafka.offsets import Watermarks
 from fink_dask.kafka.topics import schema_topic
@@ -77,16 +74,15 @@ class Inspector:
 
     Parameters
     ----------
-    settings : KafkaSettings
-        How to reach Kafka.
-    consumer, errors
-        The consumer to ask through.
+    connection : Connection
+        What to ask through.
     """
 
-    def __init__(self, settings: KafkaSettings, consumer: Consumer, errors: Errors) -> None:
-        self._settings = settings
-        self._consumer = consumer
-        self._errors = errors
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._settings = connection.settings
+        self._consumer = connection.consumer
+        self._errors = connection.errors
 
     def describe(self, topic: str) -> TopicDescription:
         """Describe a topic.
@@ -105,12 +101,8 @@ class Inspector:
     def watermarks(self, topic: str, partition: int) -> Watermarks:
         """Ask for the first offset and the last stable offset of a partition, now."""
         where = TopicPartition(topic, partition)
-        low, stable = ask(
-            lambda timeout: self._consumer.get_watermark_offsets(where, timeout=timeout, cached=False),
-            self._consumer,
-            self._errors,
-            self._settings,
-            topic,
+        low, stable = self._connection.ask(
+            lambda timeout: self._consumer.get_watermark_offsets(where, timeout=timeout, cached=False), topic
         )
         return Watermarks(low, stable)
 
@@ -167,20 +159,14 @@ class Inspector:
 
     def _partitions(self, topic: str) -> list[int]:
         # All topics are listed, because asking for one by name lets some brokers create it.
-        metadata = ask(
-            lambda timeout: self._consumer.list_topics(timeout=timeout),
-            self._consumer,
-            self._errors,
-            self._settings,
-            topic,
-        )
+        metadata = self._connection.ask(lambda timeout: self._consumer.list_topics(timeout=timeout), topic)
         self._has_controller = metadata.controller_id in metadata.brokers
         found = metadata.topics.get(topic)
         return sorted(found.partitions) if found is not None and found.error is None else []
 
     def _topic_id(self, topic: str) -> str:
         # librdkafka's mock has no controller and no ids, and would let the question time out.
-        return ask_topic_id(self._settings, topic) if self._has_controller else UNKNOWN_ID
+        return ask_topic_id(self._connection.admin, topic) if self._has_controller else UNKNOWN_ID
 
     def _keys(self, topic: str, partition: int, start: int, end: int, count: int = 1) -> list[bytes]:
         """Read the keys of the first `count` records of ``[start, end)``, without those that are empty."""
@@ -223,5 +209,5 @@ class Inspector:
 def open_inspector(settings: KafkaSettings) -> Iterator[Inspector]:
     """Open an `Inspector`, and close its consumer at the end."""
     # Questions need single records: small fetches keep them quick (a record larger than this still comes).
-    with open_consumer(settings, fetch_message_max_bytes=64 * 1024) as (consumer, errors):
-        yield Inspector(settings, consumer, errors)
+    with open_connection(settings, fetch_message_max_bytes=64 * 1024) as connection:
+        yield Inspector(connection)

@@ -10,9 +10,9 @@ from fink_dask.kafka.client import (
     ConsumerGroupTopicPartitions,
     KafkaError,
     TopicPartition,
-    ask_admin,
     broker_error,
 )
+from fink_dask.kafka.connection import Admin
 
 #: How Kafka says that somebody else is at work in the group.
 _IN_USE = {KafkaError.UNKNOWN_MEMBER_ID, KafkaError.NON_EMPTY_GROUP, KafkaError.ILLEGAL_GENERATION}
@@ -44,11 +44,10 @@ def commit_group_offsets(settings: KafkaSettings, topic: str, group_id: str, off
     if not offsets:
         return
     positions = [TopicPartition(topic, partition, offset) for partition, offset in sorted(offsets.items())]
-    answer = ask_admin(
-        lambda admin: admin.alter_consumer_group_offsets(
+    answer = Admin(settings).ask(
+        lambda client: client.alter_consumer_group_offsets(
             [ConsumerGroupTopicPartitions(group_id, positions)], request_timeout=settings.request_timeout_s
         )[group_id],
-        settings,
         topic,
     )
     for position in answer.topic_partitions:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from fink_dask.config import KafkaSettings
 from fink_dask.errors import BrokerError
-from fink_dask.kafka.client import KafkaError, KafkaException, TopicCollection, ask_admin
+from fink_dask.kafka.client import KafkaError, KafkaException, TopicCollection
+from fink_dask.kafka.connection import Admin
 
 #: Stands for a topic's id where the broker can't say it, as librdkafka's mock and brokers before 2.8.
 UNKNOWN_ID = "unknown"
@@ -13,7 +13,7 @@ UNKNOWN_ID = "unknown"
 _NO_ID = "A" * 22
 
 
-def ask_topic_id(settings: KafkaSettings, topic: str) -> str:
+def ask_topic_id(admin: Admin, topic: str) -> str:
     """Ask for a topic's id.
 
     Returns
@@ -27,13 +27,8 @@ def ask_topic_id(settings: KafkaSettings, topic: str) -> str:
         If there is no such topic, or the broker refuses or does not answer.
     """
     try:
-        found = ask_admin(
-            lambda admin: admin.describe_topics(TopicCollection([topic]), request_timeout=settings.request_timeout_s)[
-                topic
-            ],
-            settings,
-            topic,
-        )
+        timeout_s, topics = admin.settings.request_timeout_s, TopicCollection([topic])
+        found = admin.ask(lambda client: client.describe_topics(topics, request_timeout=timeout_s)[topic], topic)
     except BrokerError as error:
         cause = error.__cause__
         if isinstance(cause, KafkaException) and cause.args[0].code() in {

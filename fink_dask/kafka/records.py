@@ -2,29 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 
-@dataclass(frozen=True)
+from fink_dask.kafka.memory import Memory
+
+#: Bytes of a value below which Python's own join is faster than one into memory that is used again.
+_FEW_BYTES = 4096
+
+
+@dataclass(frozen=True, eq=False)
 class RawBatch:
-    """Records of one partition, in offset order.
+    """Records of one partition, in offset order, their values joined.
 
     Parameters
     ----------
-    offsets : list of int
+    offsets : numpy.ndarray of int64, shape (records,)
         Offset of each record.
-    timestamps_ms : list of int
+    timestamps_ms : numpy.ndarray of int64, shape (records,)
         Kafka timestamp of each record in milliseconds since 1970-01-01 UTC, -1 where the broker has none.
-    values : list of bytes or None
-        The untouched value of each record; None is Kafka's tombstone.
-    keys : list of bytes or None
+    data : bytes or numpy.ndarray of uint8
+        The untouched values, one after the other.
+    starts : numpy.ndarray of int64, shape (records + 1,)
+        Where each value begins in `data`, and where the last one ends.
+    missing : numpy.ndarray of bool or None
+        Which records have no value at all, which is Kafka's tombstone; None where all have one.
+    keys : sequence of bytes or None
         The untouched key of each record.
     """
 
-    offsets: list[int]
-    timestamps_ms: list[int]
-    values: list[bytes | None]
-    keys: list[bytes | None]
+    offsets: npt.NDArray[np.int64]
+    timestamps_ms: npt.NDArray[np.int64]
+    data: bytes | npt.NDArray[np.uint8]
+    starts: npt.NDArray[np.int64]
+    missing: npt.NDArray[np.bool_] | None
+    keys: Sequence[bytes | None]
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -32,4 +47,48 @@ class RawBatch:
     @property
     def raw_bytes(self) -> int:
         """Bytes of all values."""
-        return sum(len(value) for value in self.values if value is not None)
+        return int(self.starts[-1])
+
+    def value(self, index: int) -> bytes | None:
+        """Return the untouched value of a record; None for a tombstone."""
+        if self.missing is not None and self.missing[index]:
+            return None
+        return bytes(self.data[self.starts[index] : self.starts[index + 1]])
+
+
+def join_records(
+    offsets: Sequence[int],
+    timestamps_ms: Sequence[int],
+    values: Sequence[bytes | None],
+    keys: Sequence[bytes | None],
+    memory: Memory,
+) -> RawBatch:
+    """Make a batch of records.
+
+    Parameters
+    ----------
+    offsets, timestamps_ms, values, keys
+        What the batch holds of each record.
+    memory : Memory
+        Where large values are joined.
+    """
+    present = [value or b"" for value in values]
+    starts = np.zeros(len(present) + 1, np.int64)
+    np.cumsum(np.fromiter(map(len, present), np.int64, len(present)), out=starts[1:])
+    size = int(starts[-1])
+    data: bytes | npt.NDArray[np.uint8]
+    if size < _FEW_BYTES * len(present):
+        data = b"".join(present)
+    else:
+        data = memory.take(size)
+        into = memoryview(data)  # type: ignore[arg-type]  # Arrays have the buffer protocol from Python 3.12 only.
+        for value, start in zip(present, starts.tolist(), strict=False):
+            into[start : start + len(value)] = value
+    return RawBatch(
+        np.array(offsets, np.int64),
+        np.array(timestamps_ms, np.int64),
+        data,
+        starts,
+        np.array([value is None for value in values]) if None in values else None,
+        keys,
+    )

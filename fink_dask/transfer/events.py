@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from fink_dask.kafka.offsets import Range
@@ -82,11 +82,14 @@ class RangeCommitted:
         The range.
     rows, raw_bytes : int
         Its alerts and the bytes they had in Kafka.
+    seconds : mapping of str to float
+        What each stage of it took.
     """
 
     range: Range
     rows: int
     raw_bytes: int
+    seconds: Mapping[str, float]
 
 
 @dataclass(frozen=True)

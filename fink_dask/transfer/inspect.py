@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from fink_dask.avro.projection import project
 from fink_dask.avro.schema import AvroSchema, parse_schema
 from fink_dask.config import TransferSettings
 from fink_dask.dataset.ledger import Ledger
@@ -80,6 +81,7 @@ def inspect_topic(settings: TransferSettings, inspector: Inspector, ledger: Ledg
         survey=survey if "time" in settings.partitionby else None,
         schema_sha256=schema.fingerprint,
         schema_source=source,
+        columns=_check_columns(settings, schema),
     )
     if before is not None:
         known = replace(before, topic_id=known_topic_id(plans))
@@ -90,6 +92,14 @@ def inspect_topic(settings: TransferSettings, inspector: Inspector, ledger: Ledg
 
 def _is_empty(description: TopicDescription) -> bool:
     return all(marks.low == marks.stable for marks in description.watermarks.values())
+
+
+def _check_columns(settings: TransferSettings, schema: AvroSchema) -> tuple[str, ...] | None:
+    try:
+        project(schema.parsed, settings.columns)
+    except SettingsError as error:
+        raise SettingsError(f"--columns: {error}") from error
+    return settings.columns
 
 
 def _schema(

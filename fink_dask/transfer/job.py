@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import queue
 import time
@@ -16,6 +17,7 @@ from distributed import CancelledError, Client, Future, KilledWorker, get_worker
 
 from fink_dask.errors import BrokerUnavailableError, FinkDaskError, SettingsError, StorageError, TransferError
 from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.pool import ConnectionPool
 from fink_dask.transfer.events import Note, Observer, RangeCommitted, RangeFailed, RangeProgress
 from fink_dask.transfer.task import RangeResult, TaskSettings, Work, transfer_range
 
@@ -34,10 +36,14 @@ _GO_ON = "what is committed is safe, and the same command goes on from there onc
 #: Seconds before a range is tried again; doubled each time.
 _PAUSE_S = 1.0
 
+#: The connections of this process, where it is a worker.
+_connections = ConnectionPool()
+atexit.register(_connections.close)
+
 
 def run_ranges(
     client: Client, work: Sequence[Work], nconsumers: int, observe: Observer, check: Callable[[], None]
-) -> list[RangeResult]:
+) -> None:
     """Transfer ranges on a Dask cluster, `nconsumers` at a time.
 
     Parameters
@@ -52,11 +58,6 @@ def run_ranges(
         Takes the events.
     check : callable
         Called several times a second; what it raises ends the job.
-
-    Returns
-    -------
-    list of RangeResult
-        One a range, in the order they came.
 
     Raises
     ------
@@ -74,7 +75,6 @@ def run_ranges(
     finally:
         run.cancel()
     run.raise_failures()
-    return run.results
 
 
 class _Run:
@@ -97,7 +97,6 @@ class _Run:
         self._ready_at: dict[Range, float] = {}
         #: Another job on the same scheduler reports under another name.
         self.topic = f"fink-dask-progress-{uuid.uuid4().hex}"
-        self.results: list[RangeResult] = []
 
     def unfinished(self) -> bool:
         return bool(self._running or (self._waiting and not self._stopped))
@@ -187,8 +186,7 @@ class _Run:
             self._failed(item, TransferError(words, *_where(item)), passing=False)
         else:
             self._silent = 0
-            self.results.append(result)
-            self._observe(RangeCommitted(result.range, result.rows, result.raw_bytes))
+            self._observe(RangeCommitted(result.range, result.rows, result.raw_bytes, result.seconds))
         finally:
             # A result that is held is computed again when its worker goes.
             future.release()
@@ -215,8 +213,17 @@ def _where(item: Work) -> tuple[str, int, int]:
     return item.settings.identity.topic, item.range.partition, item.range.start
 
 
+def _give_memory_back() -> None:
+    """Have Arrow use an allocator that gives back what is freed; the wheels' default looks like a leak."""
+    try:
+        pa.set_memory_pool(pa.jemalloc_memory_pool())
+    except NotImplementedError:  # built without it
+        pa.set_memory_pool(pa.system_memory_pool())
+
+
 def _transfer_on_worker(range_: Range, settings: TaskSettings, progress_topic: str) -> RangeResult:
     """Run `transfer_range` on a Dask worker: report to the scheduler, and stop when nobody waits for the result."""
+    _give_memory_back()
     worker = get_worker()
     key = worker.get_current_task()
     reported = 0.0
@@ -234,7 +241,7 @@ def _transfer_on_worker(range_: Range, settings: TaskSettings, progress_topic: s
         return task is None or task.state == "cancelled"
 
     try:
-        return transfer_range(range_, settings, notify, should_stop)
+        return transfer_range(range_, settings, notify, should_stop, connect=_connections.connect)
     finally:
         # Arrow's allocator keeps what it has freed, and Dask would pause a worker that looks full.
         pa.default_memory_pool().release_unused()

@@ -143,6 +143,7 @@ def check_identity(before: Identity, now: Identity) -> None:
         ("topic_id", "the topic's id"),
         ("partitionby", "--partitionby"),
         ("survey", "--survey"),
+        ("columns", "--columns"),
         ("schema_sha256", "the schema"),
     ):
         old, new = getattr(before, name), getattr(now, name)
@@ -154,7 +155,8 @@ def check_identity(before: Identity, now: Identity) -> None:
             what = f"{words} is not the one that it was begun with"
         else:
             shown = [",".join(value) if isinstance(value, tuple) else value for value in (old, new)]
-            what = f"it was begun with {words} {shown[0] or 'none'}, not {shown[1] or 'none'}"
+            nothing = "all" if name == "columns" else "none"
+            what = f"it was begun with {words} {shown[0] or nothing}, not {shown[1] or nothing}"
         raise LedgerError(f"this dataset can't be continued: {what}; use another --outdir, or --restart")
 
 

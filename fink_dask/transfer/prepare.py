@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from fink_dask.config import BUFFER_BYTES, SMALLEST_BUFFER_BYTES, TransferSettings
+from fink_dask.config import TransferSettings
 from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.records import Plan
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.describe import Inspector
 from fink_dask.transfer.inspect import Target
+from fink_dask.transfer.memory import FULL_SHARE, MemoryShare
 from fink_dask.transfer.plan import Sizing, alerts_at_most, next_plan, spans_to_plan
 from fink_dask.transfer.task import TaskSettings, Work
-
-#: Consumers that get whole buffers; more of them share what these would hold, so that memory does not grow with them.
-_FULL_BUFFERS = 8
 
 
 def plan_next(
@@ -48,21 +47,26 @@ def plan_next(
     return next_plan(len(plans) + 1, target.identity, spans, sizing, room)
 
 
-def open_work(settings: TransferSettings, target: Target, ledger: Ledger, plans: Sequence[Plan]) -> list[Work]:
+def open_work(
+    settings: TransferSettings,
+    target: Target,
+    ledger: Ledger,
+    plans: Sequence[Plan],
+    memory: MemoryShare = FULL_SHARE,
+) -> list[Work]:
     """List the planned ranges that are not committed, in plan order."""
     committed = {marker.range for marker in ledger.markers(plans)}
-    share = BUFFER_BYTES * _FULL_BUFFERS // max(settings.nconsumers, _FULL_BUFFERS)
-    buffer_bytes = max(share, SMALLEST_BUFFER_BYTES)
     work = []
     for plan in plans:
         task = TaskSettings(
             ledger=ledger,
-            kafka=settings.kafka,
+            kafka=replace(settings.kafka, queue_bytes=memory.queue_bytes),
             identity=plan.identity,
             plan_id=plan.plan_id,
             partitioning=target.partitioning,
             batchsize=settings.batchsize,
-            buffer_bytes=buffer_bytes,
+            memory=memory,
+            compression=settings.compression,
         )
         work += [Work(range_, task) for range_ in plan.ranges if range_ not in committed]
     return work

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-import pyarrow as pa
-
 from fink_dask.avro.schema import AvroSchema
-from fink_dask.config import BATCH_BYTES, BUFFER_BYTES, KafkaSettings
+from fink_dask.config import COMPRESSION, LEAST_BATCH_BYTES, KafkaSettings
 from fink_dask.dataset.commit import Attempt, Step, is_published, publish
 from fink_dask.dataset.ledger import Ledger, storage_error
 from fink_dask.dataset.partitioning import Partitioning
 from fink_dask.dataset.quarantine import QUARANTINE_DIRECTORY, QUARANTINE_SCHEMA, quarantine_rows
 from fink_dask.dataset.records import Identity, Marker
 from fink_dask.dataset.writer import Origin, StagedWriter
-from fink_dask.kafka.client import open_consumer
+from fink_dask.kafka.connection import open_connection
 from fink_dask.kafka.consume import RangeReader
 from fink_dask.kafka.offsets import Range, total
+from fink_dask.kafka.pool import Connect
 from fink_dask.transfer.decode import RangeDecoder
 from fink_dask.transfer.events import RangeProgress
+from fink_dask.transfer.memory import FULL_SHARE, MemoryShare
+from fink_dask.transfer.profile import Stopwatch
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,13 @@ class TaskSettings:
     partitioning : Partitioning
         What the directories come from.
     batchsize : int
-        The most alerts that are decoded at once.
-    buffer_bytes : int
-        Decoded bytes that are held back to fill row groups.
-    batch_bytes : int
-        The most bytes of their values.
+        The most alerts that are decoded at once, unless they have fewer than `least_batch_bytes`.
+    memory : MemoryShare
+        What the range may hold.
+    least_batch_bytes : int
+        The fewest raw bytes that are decoded at once, unless the range ends.
+    compression : str
+        Codec of the files; see `write_options`.
     """
 
     ledger: Ledger
@@ -53,8 +56,9 @@ class TaskSettings:
     plan_id: str
     partitioning: Partitioning
     batchsize: int
-    buffer_bytes: int = BUFFER_BYTES
-    batch_bytes: int = BATCH_BYTES
+    memory: MemoryShare = FULL_SHARE
+    least_batch_bytes: int = LEAST_BATCH_BYTES
+    compression: str = COMPRESSION
 
 
 @dataclass(frozen=True)
@@ -83,8 +87,8 @@ class RangeResult:
         The range.
     rows, raw_bytes, quarantined, lost : int
         Alerts written, bytes consumed, records quarantined, offsets lost.
-    transferred : bool
-        False where an earlier attempt had committed it.
+    seconds : mapping of str to float
+        What each stage took; empty where an earlier attempt had committed the range.
     """
 
     range: Range
@@ -92,7 +96,7 @@ class RangeResult:
     raw_bytes: int
     quarantined: int
     lost: int
-    transferred: bool
+    seconds: Mapping[str, float]
 
 
 def transfer_range(
@@ -101,6 +105,7 @@ def transfer_range(
     notify: Callable[[RangeProgress], None] = lambda _: None,
     should_stop: Callable[[], bool] = lambda: False,
     step: Step = lambda _: None,
+    connect: Connect = open_connection,
 ) -> RangeResult:
     """Make a range part of the dataset, exactly once however often this is called.
 
@@ -116,6 +121,8 @@ def transfer_range(
         Asked several times a second; True ends the attempt.
     step : callable
         Told the name of each step of the commit.
+    connect : callable
+        Opens or lends a connection to Kafka.
 
     Returns
     -------
@@ -136,15 +143,17 @@ def transfer_range(
         If `should_stop` said so.
     """
     try:
+        watch, took = Stopwatch(), {}
         marker = settings.ledger.marker(range_, settings.plan_id)
-        transferred = marker is None
         if marker is None:
-            marker = _attempt(range_, settings, notify, should_stop, step)
+            marker = _attempt(range_, settings, notify, should_stop, step, connect, watch)
+            took = watch.seconds
         if not is_published(settings.ledger, marker):
             publish(settings.ledger, marker, step)
+        watch.lap("commit")
     except OSError as error:
         raise storage_error(error, settings.ledger.outdir) from error
-    return RangeResult(range_, marker.rows, marker.raw_bytes, marker.quarantined, total(marker.lost), transferred)
+    return RangeResult(range_, marker.rows, marker.raw_bytes, marker.quarantined, total(marker.lost), took)
 
 
 def _attempt(
@@ -153,11 +162,13 @@ def _attempt(
     notify: Callable[[RangeProgress], None],
     should_stop: Callable[[], bool],
     step: Step,
+    connect: Connect,
+    watch: Stopwatch,
 ) -> Marker:
     attempt = Attempt(settings.ledger, range_, settings.plan_id, step)
     attempt.begin()
     try:
-        return attempt.commit(_stage(attempt, range_, settings, notify, should_stop))
+        return attempt.commit(_stage(attempt, range_, settings, notify, should_stop, connect, watch))
     finally:
         attempt.clean_up()
 
@@ -168,35 +179,50 @@ def _stage(
     settings: TaskSettings,
     notify: Callable[[RangeProgress], None],
     should_stop: Callable[[], bool],
+    connect: Connect,
+    watch: Stopwatch,
 ) -> Marker:
     """Consume the range into staged files; return the marker that would commit them."""
     topic = settings.identity.topic
     origin = Origin(topic, settings.identity.topic_id, range_, settings.plan_id)
-    decoder = RangeDecoder(_schema(settings.ledger, settings.identity), settings.identity, range_.partition)
-    file_schema = settings.partitioning.file_schema(decoder.columns)
+    schema = _schema(settings.ledger, settings.identity)
+    decoder = RangeDecoder(schema, settings.identity, settings.partitioning, range_.partition)
     rows = raw_bytes = quarantined = 0
     with (
-        open_consumer(settings.kafka) as (consumer, errors),
-        StagedWriter(attempt, file_schema, origin, buffer_bytes=settings.buffer_bytes) as data,
+        connect(settings.kafka) as connection,
+        StagedWriter(
+            attempt,
+            decoder.file_schema,
+            origin,
+            buffer_bytes=settings.memory.buffer_bytes,
+            compression=settings.compression,
+        ) as data,
         StagedWriter(attempt, QUARANTINE_SCHEMA, origin, prefix="quarantine-") as quarantine,
     ):
-        reader = RangeReader(consumer, errors, settings.kafka, topic, range_, should_stop, origin.topic_id)
-        for batch in reader.batches(settings.batchsize, settings.batch_bytes):
-            decoded, positions, bad = decoder.decode(batch)
-            split = settings.partitioning.split(decoded)
-            for directory, chosen in split.rows:
-                part = decoded if len(chosen) == decoded.num_rows else decoded.take(pa.array(chosen))
-                if part.num_rows:
-                    data.write(directory, part.select(file_schema.names))
-                    rows += part.num_rows
-            bad += [(int(positions[row]), reason) for row, reason in split.refused]
-            if bad:
-                quarantine.write(QUARANTINE_DIRECTORY, quarantine_rows(batch, sorted(bad), range_.partition))
-                quarantined += len(bad)
+        reader = RangeReader(connection, topic, range_, should_stop, origin.topic_id)
+        bounds = (settings.memory.batch_bytes, settings.least_batch_bytes, schema.most_rows)
+        for batch in reader.batches(settings.batchsize, *bounds):
+            watch.lap("poll")
+            decoded = decoder.decode(batch)
+            watch.lap("decode")
+            for directory, part in decoded.parts:
+                data.write(directory, part)
+                rows += part.num_rows
+            if decoded.bad:
+                quarantine.write(QUARANTINE_DIRECTORY, quarantine_rows(batch, decoded.bad, range_.partition))
+                quarantined += len(decoded.bad)
             raw_bytes += batch.raw_bytes
             notify(RangeProgress(range_, attempt.name, reader.position, rows, raw_bytes, quarantined))
-        files = data.finish()
-        quarantine_files = quarantine.finish()
+            del batch, decoded  # before the next one is read
+            watch.lap("write")
+        watch.lap("poll")
+        data.complete()
+        quarantine.complete()
+        watch.lap("write")
+        files, quarantine_files = data.stage(), quarantine.stage()
+        watch.lap("fsync")
+        watch.move(reader.join_seconds, "poll", "copy")
+        watch.move(decoder.split_seconds, "decode", "split")
     return Marker(
         plan_id=settings.plan_id,
         range=range_,

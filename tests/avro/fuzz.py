@@ -15,6 +15,7 @@ from fink_dask.avro.columnar import ColumnarDecoder
 from fink_dask.avro.schema import parse_schema
 from fink_dask.demo.alerts import AlertKind, avro_schema, encoded_alerts
 from tests.avro.oracle import assert_same, damage
+from tests.avro.union_alerts import UnionAlerts
 
 DECIMAL = {"type": "bytes", "logicalType": "decimal", "precision": 7, "scale": 2}
 INNER = {
@@ -34,6 +35,7 @@ TYPES: list[object] = [
     ["null", {"type": "int", "logicalType": "time-millis"}], {"type": "long", "logicalType": "time-micros"},
     {"type": "array", "items": ["null", {"type": "array", "items": ["inner", "null"]}]},
     {"type": "map", "values": {"type": "array", "items": "double"}}, ["null", "bytes"],
+    ["inner", "null", "long", "three", "kind", {"type": "array", "items": ["string", "inner", "boolean"]}],
 ]  # fmt: skip
 SCHEMA = {
     "type": "record",
@@ -58,6 +60,7 @@ def everything(count: int, rng: random.Random) -> list[bytes]:
             rng.choice([inner, None]), rng.choice([inner, None]), number[:3], b"\0" * 20 + number * 5,
             rng.choice([number[:3], None]), "BB", None, rng.choice([86_399_999, None]), rng.randrange(86_400_000_000),
             [None, [inner, None], []], {"a": [1.0, 2.5], "": []}, number * 9,
+            rng.choice([None, inner, 2**62, ("three", number[:3]), ("kind", "BB"), ["é", inner, True, "x" * 20]]),
         ]  # fmt: skip
         stream = BytesIO()
         row = {f"f{index}": value for index, value in enumerate(values)}
@@ -78,6 +81,9 @@ _WITHOUT_LOGICAL_TYPES = fastavro.parse_schema(_plain(SCHEMA))
 def main(rounds: int, seed: int) -> None:
     rng = random.Random(seed)
     corpora = [(str(kind), avro_schema(kind), list(encoded_alerts(kind, 20))) for kind in AlertKind]
+    for kind in (AlertKind.ZTF_FULL, AlertKind.LSST_LIGHT):
+        alerts = UnionAlerts(kind, seed)
+        corpora.append((f"{kind} with unions", alerts.schema, alerts.encoded(20)))
     for name, raw, values in [("everything", SCHEMA, everything(50, rng)), *corpora]:
         schema = parse_schema(json.dumps(raw))
         oracle, columnar = FastavroDecoder(schema), ColumnarDecoder(schema)

@@ -28,8 +28,8 @@ PRIMITIVES = {
 
 @st.composite
 def typed(draw: st.DrawFn, names: list[str], depth: int = 3) -> tuple[object, st.SearchStrategy[object]]:
-    """A random type with a strategy for its values; ``names`` holds what is defined."""
-    kinds = ["primitive", "union", "fixed", "enum"] + (["array", "map", "record"] if depth else [])
+    """A random type with a strategy for its values, as fastavro writes them; ``names`` holds what is defined."""
+    kinds = ["primitive", "union", "fixed", "enum"] + (["array", "map", "record"] if depth > 0 else [])
     kind = draw(st.sampled_from(kinds))
     names.append(f"t{len(names)}")
     name = names[-1]
@@ -45,18 +45,61 @@ def typed(draw: st.DrawFn, names: list[str], depth: int = 3) -> tuple[object, st
             "fields": [{"name": f"f{i}", "type": f[0]} for i, f in enumerate(fields)],
         }
         return schema, st.fixed_dictionaries({f"f{index}": field[1] for index, field in enumerate(fields)})
-    if kind in {"array", "map", "union"}:
+    if kind in {"array", "map"}:
         inner, values = draw(typed(names, depth - 1).filter(lambda pair: kind == "map" or not empty(pair[0])))
         if kind == "array":
             return {"type": "array", "items": inner}, st.lists(values, max_size=3)
-        if kind == "map":
-            return {"type": "map", "values": inner}, st.dictionaries(st.text(max_size=3), values, max_size=3)
-        if isinstance(inner, list):
-            return inner, values
-        branches = draw(st.sampled_from([[inner, "null"], ["null", inner], [inner]]))
-        return branches, values | st.none() if len(branches) == 2 else values
+        return {"type": "map", "values": inner}, st.dictionaries(st.text(max_size=3), values, max_size=3)
+    if kind == "union":
+        return draw(union(names, depth))
     primitive = draw(st.sampled_from(sorted(PRIMITIVES)))
     return primitive, PRIMITIVES[primitive]
+
+
+@st.composite
+def union(draw: st.DrawFn, names: list[str], depth: int) -> tuple[object, st.SearchStrategy[object]]:
+    """A union of up to four types besides null; a value is a pair of its branch's name and itself."""
+    members: dict[str, tuple[object, st.SearchStrategy[object]]] = {}
+    for _ in range(draw(st.integers(1, 4))):
+        inner, values = draw(typed(names, depth - 1))
+        if not isinstance(inner, list) and inner != "null":
+            members.setdefault(branch_name(inner), (inner, values))
+    if not members:
+        return ["null"], st.none()
+    branches = [inner for inner, _ in members.values()]
+    # fastavro would take a value for the first branch that it fits, and does not look for pairs within it.
+    values = st.one_of([st.tuples(st.just(name), values) for name, (_, values) in members.items()])
+    place = draw(st.none() | st.integers(0, len(branches)))
+    if place is None:
+        return branches, values
+    return [*branches[:place], "null", *branches[place:]], values | st.none()
+
+
+def branch_name(type_: object) -> str:
+    """What fastavro calls a branch: the name of what has one, of anything else its type."""
+    return str(type_.get("name", type_["type"])) if isinstance(type_, dict) else str(type_)
+
+
+def laid_out(type_: object, value: object) -> object:
+    """Lay a value that fastavro writes out as rows do: the members of a union of two or more types are a struct's."""
+    if isinstance(type_, list):
+        branches = [branch for branch in type_ if branch != "null"]
+        if value is None:
+            return None
+        name, inner = value
+        if len(branches) == 1:
+            return laid_out(branches[0], inner)
+        taken = {branch_name(branch): branch for branch in branches}
+        return {
+            f"member{index}": laid_out(taken[each], inner) if each == name else None for index, each in enumerate(taken)
+        }
+    if isinstance(type_, dict) and type_["type"] == "record":
+        return {field["name"]: laid_out(field["type"], value[field["name"]]) for field in type_["fields"]}
+    if isinstance(type_, dict) and type_["type"] == "array":
+        return [laid_out(type_["items"], item) for item in value]
+    if isinstance(type_, dict) and type_["type"] == "map":
+        return {key: laid_out(type_["values"], item) for key, item in value.items()}
+    return value
 
 
 def empty(type_: object) -> bool:

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from fink_dask.avro import arena
 from fink_dask.avro.by_record import FastavroDecoder
 from fink_dask.avro.columnar import ColumnarDecoder
-from fink_dask.avro.decoder import make_decoder
 from fink_dask.avro.schema import AvroSchema, field_type, parse_schema
 from fink_dask.demo.alerts import AlertKind, avro_schema, encoded_alerts
 from fink_dask.errors import FinkDaskError, SettingsError
@@ -71,7 +70,7 @@ def test_what_is_decoded_and_what_is_refused_is_the_same_as_record_by_record(
 @pytest.mark.parametrize("kind", AlertKind)
 def test_an_alert_of_every_survey_arrives_bit_for_bit(kind: AlertKind) -> None:
     schema, values = schema_of(avro_schema(kind)), list(encoded_alerts(kind, 40))
-    decoder = make_decoder(schema)
+    decoder = ColumnarDecoder(schema)
     assert isinstance(decoder, ColumnarDecoder)
     found = decoder.decode(values)
     found.rows.validate(full=True)
@@ -84,7 +83,8 @@ def test_damaged_alerts_never_lead_to_a_read_outside_their_bytes(bounds: str, tm
     # Bounds checking is part of the compiled code, but not of the name that numba keeps it under.
     own = {"NUMBA_CACHE_DIR": str(tmp_path)} if bounds == "1" else {}
     said = run("-m\ttests.avro.fuzz\t4\t" + bounds, NUMBA_BOUNDSCHECK=bounds, **own)
-    assert said.count(f"bounds checking {bounds}") == 1 + len(AlertKind)
+    assert said.count(f"bounds checking {bounds}") == 3 + len(AlertKind)
+    assert said.count("with unions") == 2
 
 
 def test_the_bounds_checking_of_the_test_above_sees_every_kind_of_read(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_only_what_is_asked_for_is_decoded_and_all_is_checked(columns: list[str]
     columns = [column for column in columns if column.split(".")[0] in schema.arrow.names]
     values, rng = list(encoded_alerts("ztf-full", 30)), random.Random(3)
     values += [damage(value, value, rng) for value in values]
-    everything, some = make_decoder(schema).decode(values), make_decoder(schema, columns)
+    everything, some = ColumnarDecoder(schema).decode(values), ColumnarDecoder(schema, columns)
     found = some.decode(values)
     assert found.rows.schema == some.arrow
     assert some.schema == schema
@@ -161,7 +161,7 @@ def test_any_selection_of_columns_is_what_the_whole_has(
             paths += [f"{path}.{field.name}" for field in kind]
     columns = data.draw(st.lists(st.sampled_from(paths), min_size=1, max_size=3))
     values = [encode(raw, row) for row in rows]
-    found = make_decoder(schema, columns).decode(values)
+    found = ColumnarDecoder(schema, columns).decode(values)
     found.rows.validate(full=True)
     assert_same(FastavroDecoder(schema, columns).decode(values), found)
 
@@ -242,7 +242,7 @@ def test_validity_is_there_only_where_there_are_nulls() -> None:
 
 
 def test_the_decoders_compiler_is_not_imported_before_it_is_needed() -> None:
-    code = "import sys, fink_dask.avro.decoder, fink_dask.avro.schema; assert 'numba' not in sys.modules"
+    code = "import sys, fink_dask.transfer.inspect; assert 'numba' not in sys.modules"
     run("-c\t" + code)
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from fink_dask.avro import decoded
 from fink_dask.avro.by_record import FastavroDecoder
-from fink_dask.avro.decoder import make_decoder
+from fink_dask.avro.columnar import ColumnarDecoder
 from fink_dask.avro.schema import parse_schema
 from fink_dask.errors import FinkDaskError
 
@@ -28,7 +28,7 @@ def alert(*types: object) -> dict[str, object]:
     return {"type": "record", "name": "alert", "fields": fields}
 
 
-def decoder_of(schema: object, make: Callable[..., decoded.Decoder] = make_decoder) -> decoded.Decoder:
+def decoder_of(schema: object, make: Callable[..., decoded.Decoder] = ColumnarDecoder) -> decoded.Decoder:
     return make(parse_schema(json.dumps(schema)))
 
 
@@ -88,7 +88,7 @@ POISON: list[tuple[str, object, bytes | None, str]] = [
 
 @pytest.mark.parametrize(("what", "type_", "poison", "reason"), POISON, ids=[case[0] for case in POISON])
 @pytest.mark.parametrize("place", ["first", "middle", "last", "all"])
-@pytest.mark.parametrize("make", [make_decoder, FastavroDecoder])
+@pytest.mark.parametrize("make", [ColumnarDecoder, FastavroDecoder])
 def test_a_bad_record_is_named_and_its_neighbours_arrive(
     what: str, type_: object, poison: bytes | None, reason: str, place: str, make: Callable[..., decoded.Decoder]
 ) -> None:
@@ -233,7 +233,7 @@ def test_what_is_decoded_can_be_written_to_parquet(tmp_path: object) -> None:
     assert pq.read_table(f"{tmp_path}/t.parquet").to_pylist() == decoded.to_pylist()
 
 
-@pytest.mark.parametrize("make", [make_decoder, FastavroDecoder])
+@pytest.mark.parametrize("make", [ColumnarDecoder, FastavroDecoder])
 def test_a_decoder_reaches_a_worker_unchanged(make: Callable[..., decoded.Decoder]) -> None:
     original = decoder_of(alert("int", INTS), make)
     decoder = pickle.loads(pickle.dumps(original))

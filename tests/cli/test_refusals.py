@@ -131,7 +131,7 @@ def test_a_topic_without_a_schema_says_what_to_do(kafka: Any, topic_name: str, t
     ("schema", "words"),
     [
         ("not json", "schema"),
-        ('{"type": "record", "name": "a", "fields": [{"name": "x", "type": ["int", "string"]}]}', "x"),
+        ('{"type": "record", "name": "a", "fields": [{"name": "x", "type": ["int", "int"]}]}', "x"),
         ("[" * 5000, "schema"),
     ],
 )

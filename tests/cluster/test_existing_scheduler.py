@@ -22,7 +22,7 @@ from fink_dask.dataset.ledger import Ledger
 from fink_dask.demo.alerts import AlertKind
 from fink_dask.errors import TransferError
 from fink_dask.transfer import job
-from tests.harness.cli import PROGRAM, environment, run_cli, transfer_arguments
+from tests.harness.cli import PROGRAM, SLOWLY, environment, run_cli, transfer_arguments
 from tests.harness.kafka_settings import free_ports
 from tests.harness.oracle import assert_exactly_once, fill_topic, wait_for
 from tests.harness.planned import plan_topic
@@ -141,13 +141,17 @@ def test_a_scheduler_that_dies_in_mid_run_is_one_line_and_the_same_command_goes_
     address = f"tcp://127.0.0.1:{port}"
     scheduler = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", str(port)]
     worker = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--no-nanny", "--no-dashboard"]
-    arguments = transfer_arguments(kafka, topic_name, tmp_path / "out", "--scheduler", address, "-batchsize", "5")
+    arguments = transfer_arguments(kafka, topic_name, tmp_path / "out", "--scheduler", address, "-batchsize", "1")
     dask = subprocess.Popen([*scheduler, "--no-dashboard"], stderr=subprocess.DEVNULL)
     with processes(worker):
         try:
             wait_for(lambda: answers(address), 30, "the scheduler")
             transfer = subprocess.Popen(
-                [*PROGRAM, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
+                [*PROGRAM, *arguments],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=environment(SLOWLY),
             )
             staging = Ledger(tmp_path / "out").staging_path
             wait_for(lambda: any(staging.rglob("*-*-*-*")) or transfer.poll() is not None, 60, "a range")

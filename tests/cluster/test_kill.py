@@ -17,7 +17,7 @@ import pytest
 from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.summary import summarise
 from fink_dask.demo.alerts import AlertKind
-from tests.harness.cli import PROGRAM, environment, run_cli, transfer_arguments
+from tests.harness.cli import PROGRAM, SLOWLY, environment, run_cli, transfer_arguments
 from tests.harness.oracle import Oracle, assert_exactly_once, fill_topic, places, wait_for
 
 COUNT = 12_000
@@ -42,7 +42,7 @@ def start(kafka: Any, topic: str, outdir: Path) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=environment(),
+        env=environment(SLOWLY),
         start_new_session=True,
     )
 

@@ -57,7 +57,7 @@ def transfer(kafka: Any, topic: str, outdir: Path, restart: bool = False, **sett
     asked = TransferSettings(
         topic=topic, outdir=outdir, kafka=KafkaSettings(kafka.bootstrap_servers), nconsumers=2, **settings
     )
-    return run_transfer(asked, notes, WHERE[0], restart), notes
+    return run_transfer(asked, notes, WHERE[0], restart).summary, notes
 
 
 def test_what_came_since_is_fetched_and_nothing_else(kafka: Any, topic_name: str, tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_a_topic_that_grows_meanwhile_is_said_to_be_incomplete_and_follow_is_nam
 
     notes = GrowingNotes()
     asked = TransferSettings(topic=topic_name, outdir=tmp_path / "out", kafka=KafkaSettings(kafka.bootstrap_servers))
-    summary = run_transfer(asked, notes, WHERE[0])
+    summary = run_transfer(asked, notes, WHERE[0]).summary
     assert summary.alerts == 200
     assert "50 records came after the plan was made" in notes
     assert "--follow" in notes

@@ -5,15 +5,17 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from fink_dask.dataset.quarantine import QUARANTINE_SCHEMA, quarantine_rows
-from fink_dask.kafka.records import RawBatch
+from fink_dask.kafka.memory import Memory
+from fink_dask.kafka.records import join_records
 
 
 def test_bad_records_are_kept_with_their_key_and_value() -> None:
-    batch = RawBatch(
+    batch = join_records(
         offsets=[5, 6, 8, 9],
         timestamps_ms=[0, -1, 1000, 2000],
         values=[b"good", b"\xff", None, b""],
         keys=[b"k", b'{"type": "record"}', None, b""],
+        memory=Memory(),
     )
     rows = quarantine_rows(batch, [(1, "torn"), (2, "no value"), (3, "empty")], partition=4)
     assert rows.schema == QUARANTINE_SCHEMA

@@ -38,6 +38,11 @@ SCHEMA = pa.schema(
 )
 
 
+def finish(writer: StagedWriter) -> tuple[DataFile, ...]:
+    writer.complete()
+    return writer.stage()
+
+
 def make_batch(start: int, rows: int) -> pa.RecordBatch:
     random = np.random.default_rng(start)
     columns: dict[str, list[Any]] = {
@@ -72,7 +77,7 @@ def write_all(attempt: Attempt, **options: Any) -> tuple[DataFile, ...]:
             for key in range(2 + index % 2):
                 rows = pa.array(range(key, batch.num_rows, 2 + index % 2))
                 writer.write(f"key={key}", batch.take(rows))
-        return writer.finish()
+        return finish(writer)
 
 
 def paths_of(attempt: Attempt, files: tuple[DataFile, ...]) -> list[Path]:
@@ -108,7 +113,7 @@ def test_rows_are_held_back_up_to_a_bound_only(tmp_path: Path) -> None:
             for batch in BATCHES:
                 writer.write("", batch)
                 assert writer._waiting_bytes < bound
-            (path,) = paths_of(attempt, writer.finish())
+            (path,) = paths_of(attempt, finish(writer))
         groups[bound] = pq.read_metadata(path).num_row_groups
     assert groups[1] == len(BATCHES)
     assert len(BATCHES) > groups[3000] > groups[2**30] == 1
@@ -125,7 +130,7 @@ def _write_one_by_one(attempt: Attempt, rows: int, keys: int, buffer_bytes: int)
             writer.write(f"key={row % keys}", batch)
             if row % 500 == 0:
                 peak = max(peak, memory().rss)
-        return peak - before, writer.finish()
+        return peak - before, finish(writer)
 
 
 def _assert_bounded(tmp_path: Path, keys: int) -> None:
@@ -151,7 +156,7 @@ def test_small_batches_do_not_make_small_row_groups(tmp_path: Path) -> None:
             for row in range(batch.num_rows):
                 writer.write("", batch.slice(row, 1))
                 assert len(writer._targets[""].waiting) < 10
-        (path,) = paths_of(attempt, writer.finish())
+        (path,) = paths_of(attempt, finish(writer))
     assert pq.read_metadata(path).num_row_groups == 1
     assert pq.ParquetFile(path).read().to_pylist() == pa.Table.from_batches(BATCHES).to_pylist()
 
@@ -193,7 +198,7 @@ def test_as_many_keys_as_allowed_do_not_run_out_of_open_files(tmp_path: Path) ->
         with StagedWriter(new_attempt(tmp_path), schema, ORIGIN, buffer_bytes=1) as writer:
             for key in range(MAX_KEYS):
                 writer.write(f"key={key}", row)
-            assert len(writer.finish()) == MAX_KEYS
+            assert len(finish(writer)) == MAX_KEYS
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
@@ -234,7 +239,7 @@ def test_an_attempt_that_fails_leaves_no_file_open_and_says_why(
 
 def test_a_range_without_alerts_has_no_files(tmp_path: Path) -> None:
     with StagedWriter(new_attempt(tmp_path), SCHEMA, ORIGIN) as writer:
-        assert writer.finish() == ()
+        assert finish(writer) == ()
 
 
 @pytest.mark.parametrize("name", ["a [b]*?", "été☃", "s3:x", "100%25"])

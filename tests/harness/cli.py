@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 PROGRAM = [sys.executable, "-m", "fink_dask"]
+#: With this in its environment and ``-batchsize 1``, a transfer decodes one alert at a time and lasts some seconds.
+SLOWLY = {"PYTHONPATH": str(Path(__file__).parent / "slow")}
 
 
 def run_cli(

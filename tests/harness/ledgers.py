@@ -17,8 +17,9 @@ from fink_dask.dataset.partitioning import resolve_partitioning
 from fink_dask.dataset.quarantine import QUARANTINE_DIRECTORY, QUARANTINE_SCHEMA, quarantine_rows
 from fink_dask.dataset.records import Identity, Marker, Plan
 from fink_dask.dataset.writer import KAFKA_FIELDS, Origin, StagedWriter
+from fink_dask.kafka.memory import Memory
 from fink_dask.kafka.offsets import Range
-from fink_dask.kafka.records import RawBatch
+from fink_dask.kafka.records import join_records
 
 SCHEMA = parse_schema(
     json.dumps(
@@ -86,14 +87,16 @@ def stage_range(attempt: Attempt, plan: Plan, range_: Range) -> Marker:
     ):
         for start in range(0, len(alerts_of(range_)), 10):
             batch = rows_of(range_.partition, alerts_of(range_)[start : start + 10])
-            for directory, rows in partitioning.split(batch).rows:
-                data.write(directory, batch.take(pa.array(rows)).select(file_schema.names))
+            split = partitioning.split(batch)
+            for directory, part in split.slices(batch.take(pa.array(split.order)).select(file_schema.names)):
+                data.write(directory, part)
         if bad:
-            raw = RawBatch(bad, [-1] * len(bad), [b"?"] * len(bad), [b"k", *[None] * (len(bad) - 1)])
+            raw = join_records(bad, [-1] * len(bad), [b"?"] * len(bad), [b"k", *[None] * (len(bad) - 1)], Memory())
             reasons = [(index, "made up") for index in range(len(bad))]
             quarantine.write(QUARANTINE_DIRECTORY, quarantine_rows(raw, reasons, range_.partition))
-        files = data.finish()
-        quarantine_files = quarantine.finish()
+        data.complete()
+        quarantine.complete()
+        files, quarantine_files = data.stage(), quarantine.stage()
     return Marker(
         plan_id=plan.plan_id,
         range=range_,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,4 +25,6 @@ def plan_topic(bootstrap: str, topic: str, outdir: Path, **settings: Any) -> lis
         plan = plan_next(asked, target, inspector, ledger, ledger.plans())
         assert plan is not None
         ledger.freeze(plan, target.schema)
-    return open_work(asked, target, ledger, [plan])
+    work = open_work(asked, target, ledger, [plan])
+    # Small batches stay small here, so that few alerts make many.
+    return [replace(item, settings=replace(item.settings, least_batch_bytes=0)) for item in work]

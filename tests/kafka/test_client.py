@@ -14,10 +14,12 @@ from confluent_kafka import KafkaError, KafkaException
 
 from fink_dask.config import KafkaSettings
 from fink_dask.errors import BrokerError, BrokerUnavailableError
-from fink_dask.kafka.client import Errors, ask, broker_error, is_passing, one_line, open_consumer
+from fink_dask.kafka.client import Errors, broker_error, is_passing, one_line
+from fink_dask.kafka.connection import open_connection
 from tests.harness.kafka_settings import free_ports
 
-SETTINGS = KafkaSettings("kafka.example:9092", request_timeout_s=0.3)
+SERVERS = "127.0.0.1:1"
+SETTINGS = KafkaSettings(SERVERS, request_timeout_s=0.3)
 
 
 class SilentConsumer:
@@ -42,8 +44,16 @@ def fail_with(code: int, text: str | None = None) -> Callable[[float], Any]:
 
 
 def ask_of(question: Callable[[float], Any], *said: KafkaError) -> Any:
-    errors = Errors()
-    return ask(question, SilentConsumer(errors, *said), errors, SETTINGS, "topic")
+    return ask_with(SETTINGS, question, *said)
+
+
+def ask_with(settings: KafkaSettings, question: Callable[[float], Any], *said: KafkaError) -> Any:
+    with open_connection(settings) as connection:
+        consumer, connection.consumer = connection.consumer, SilentConsumer(connection.errors, *said)
+        try:
+            return connection.ask(question, "topic")
+        finally:
+            connection.consumer = consumer
 
 
 @pytest.mark.parametrize(
@@ -99,9 +109,7 @@ def test_a_slow_broker_is_given_longer_with_each_try() -> None:
             raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
         return "answer"
 
-    errors = Errors()
-    settings = KafkaSettings("kafka.example:9092", request_timeout_s=60)
-    assert ask(question, SilentConsumer(errors), errors, settings, None) == "answer"
+    assert ask_with(KafkaSettings(SERVERS, request_timeout_s=60), question) == "answer"
     assert given == [1, 2, 4]
 
 
@@ -113,7 +121,7 @@ def test_no_answer_names_the_servers_and_the_reason_behind_all_brokers_being_dow
             KafkaError(KafkaError._ALL_BROKERS_DOWN, "1/1 brokers are down"),
         )
     assert str(caught.value) == (
-        "topic: no answer from Kafka at kafka.example:9092 in 0.3 s: Failed to resolve 'kafka.example:9092'"
+        f"topic: no answer from Kafka at {SERVERS} in 0.3 s: Failed to resolve 'kafka.example:9092'"
     )
     assert caught.value.transient
 
@@ -147,7 +155,7 @@ def test_a_text_from_outside_stays_one_line_of_bounded_length() -> None:
 def test_a_wrong_client_property_is_an_error_of_ours() -> None:
     with (
         pytest.raises(BrokerError, match=r"no\.such\.property"),
-        open_consumer(SETTINGS, no_such_property=1),
+        open_connection(SETTINGS, no_such_property=1),
     ):
         pass
 
@@ -160,9 +168,10 @@ if sys.argv[2] == "asked":
 from fink_dask.config import KafkaSettings
 from fink_dask.errors import BrokerUnavailableError
 from fink_dask.kafka.describe import open_inspector
+from fink_dask.kafka.connection import Admin
 from fink_dask.kafka.identity import ask_topic_id
 settings = KafkaSettings(sys.argv[1], request_timeout_s=1.5)
-for asks in (lambda: ask_topic_id(settings, "topic"), lambda: inspector.describe("topic")):
+for asks in (lambda: ask_topic_id(Admin(settings), "topic"), lambda: inspector.describe("topic")):
     with open_inspector(settings) as inspector:
         try:
             asks()

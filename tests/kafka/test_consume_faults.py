@@ -14,7 +14,8 @@ from confluent_kafka import KafkaError
 
 from fink_dask.config import KafkaSettings
 from fink_dask.errors import BrokerError, BrokerUnavailableError, InterruptedTransferError
-from fink_dask.kafka.client import Errors, open_consumer
+from fink_dask.kafka.client import Errors
+from fink_dask.kafka.connection import Admin, open_connection
 from fink_dask.kafka.consume import RangeReader
 from fink_dask.kafka.identity import ask_topic_id
 from fink_dask.kafka.offsets import Range, merge, total
@@ -52,8 +53,8 @@ def open_reader(
 ) -> Iterator[tuple[RangeReader, Errors]]:
     settings = KafkaSettings(broker.bootstrap_servers, stall_timeout_s=stall_timeout_s)
     # Little is fetched ahead, so that what happens to the topic in mid-range happens to the reader.
-    with open_consumer(settings, queued_max_messages_kbytes=64, fetch_message_max_bytes=64_000) as (consumer, errors):
-        yield RangeReader(consumer, errors, settings, topic, range_, should_stop, topic_id), errors
+    with open_connection(settings, queued_max_messages_kbytes=64, fetch_message_max_bytes=64_000) as connection:
+        yield RangeReader(connection, topic, range_, should_stop, topic_id), connection.errors
 
 
 def fill(broker: KafkaBroker, topic: str, count: int = 1000) -> list[Produced]:
@@ -71,7 +72,7 @@ def assert_all_of(range_: Range, reader: RangeReader, batches: list[RawBatch], s
     assert reader.position == range_.end
     digests = {record.offset: record.sha256 for record in sent}
     for batch in batches:
-        for offset, value in zip(batch.offsets, batch.values, strict=True):
+        for offset, value in zip(batch.offsets.tolist(), map(batch.value, range(len(batch))), strict=True):
             assert value is not None
             assert hashlib.sha256(value).hexdigest() == digests[offset]
 
@@ -194,7 +195,7 @@ def test_alerts_of_another_topic_with_the_same_name_never_pass_for_the_planned_o
     broker: KafkaBroker, topic_name: str
 ) -> None:
     fill(broker, topic_name)
-    planned = ask_topic_id(KafkaSettings(broker.bootstrap_servers), topic_name)
+    planned = ask_topic_id(Admin(KafkaSettings(broker.bootstrap_servers)), topic_name)
     with open_reader(broker, topic_name, Range(0, 0, 1000), topic_id=planned) as (reader, _):
         batches = reader.batches(10, 10**9)
         next(batches)
@@ -206,7 +207,7 @@ def test_alerts_of_another_topic_with_the_same_name_never_pass_for_the_planned_o
 
 def test_a_range_of_the_planned_topic_passes_the_check_of_its_id(broker: KafkaBroker, topic_name: str) -> None:
     sent = fill(broker, topic_name, 20)
-    planned = ask_topic_id(KafkaSettings(broker.bootstrap_servers), topic_name)
+    planned = ask_topic_id(Admin(KafkaSettings(broker.bootstrap_servers)), topic_name)
     with open_reader(broker, topic_name, Range(0, 0, 20), topic_id=planned) as (reader, _):
         assert_all_of(Range(0, 0, 20), reader, list(reader.batches(10, 10**9)), sent)
 
@@ -296,10 +297,10 @@ def test_a_stop_is_obeyed_at_once_even_when_kafka_is_silent(broker: KafkaBroker,
 def test_refused_credentials_end_the_reading_before_the_stall(broker: KafkaBroker, topic_name: str) -> None:
     fill(broker, topic_name, 5)
     settings = KafkaSettings(broker.bootstrap_servers, request_timeout_s=1, stall_timeout_s=STALL_TIMEOUT_S)
-    with open_consumer(settings) as (consumer, errors):
+    with open_connection(settings) as connection:
         # What librdkafka says when a broker takes the connection and not the password.
-        errors(KafkaError(KafkaError._AUTHENTICATION, "SASL authentication error"))
-        reader = RangeReader(consumer, errors, settings, topic_name, Range(0, 5, 10), lambda: False)
+        connection.errors(KafkaError(KafkaError._AUTHENTICATION, "SASL authentication error"))
+        reader = RangeReader(connection, topic_name, Range(0, 5, 10), lambda: False)
         began = time.monotonic()
         with pytest.raises(BrokerError, match="the broker refused the credentials"):
             list(reader.batches(10, 10**9))

@@ -12,6 +12,7 @@ from confluent_kafka.admin import AdminClient
 
 from fink_dask.config import KafkaSettings
 from fink_dask.errors import BrokerError, BrokerUnavailableError, SchemaError
+from fink_dask.kafka.connection import Admin
 from fink_dask.kafka.describe import UNKNOWN_ID, Inspector, open_inspector
 from fink_dask.kafka.identity import ask_topic_id
 from fink_dask.kafka.offsets import Watermarks
@@ -95,7 +96,7 @@ def test_a_wrong_topic_is_one_line_in_seconds_and_nothing_is_left_on_a_broker_th
         assert inspector.schema("right", described).source == "record key"
         assert inspector.sample_sizes("right", {0: (0, 10)}) == {0: 5.0}
     with pytest.raises(BrokerError, match="nknown topic"):
-        ask_topic_id(settings, topic_name)
+        ask_topic_id(Admin(settings), topic_name)
     assert topic_names(address) == {"right"}
     admin = AdminClient(client_config(address))  # in a variable: a collected client answers nothing
     groups = admin.list_consumer_groups(request_timeout=10).result()

@@ -8,7 +8,7 @@ import pytest
 
 from fink_dask.config import BATCH_BYTES, KafkaSettings
 from fink_dask.errors import BrokerError
-from fink_dask.kafka.client import open_consumer
+from fink_dask.kafka.connection import open_connection
 from fink_dask.kafka.consume import RangeReader
 from fink_dask.kafka.describe import UNKNOWN_ID, open_inspector
 from fink_dask.kafka.mock import MOCK_PARTITIONS, mock_broker
@@ -36,10 +36,11 @@ def test_what_the_demo_publishes_is_described_and_read_back() -> None:
             with pytest.raises(BrokerError, match="no such topic"):
                 inspector.describe("another")
         for partition in range(MOCK_PARTITIONS):
-            with open_consumer(settings) as (consumer, errors):
+            with open_connection(settings) as connection:
                 range_ = Range(partition, 0, 1000)
-                reader = RangeReader(consumer, errors, settings, "topic", range_, lambda: False, described.topic_id)
-                values = [value for batch in reader.batches(300, BATCH_BYTES) for value in batch.values]
+                reader = RangeReader(connection, "topic", range_, lambda: False, described.topic_id)
+                batches = list(reader.batches(300, BATCH_BYTES))
+                values = [batch.value(index) for batch in batches for index in range(len(batch))]
             assert values == [value for at, _, value in records if at == partition]
             assert (reader.holes, reader.lost) == ([], [])
 

@@ -1,0 +1,177 @@
+"""What a broker is asked through: a consumer, an admin client where one is needed, and what both have to say."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any, TypeVar
+
+from fink_dask.config import KafkaSettings
+from fink_dask.errors import BrokerUnavailableError
+from fink_dask.kafka.client import (
+    AdminClient,
+    Consumer,
+    Errors,
+    KafkaError,
+    KafkaException,
+    broker_error,
+    client_config,
+    is_passing,
+    one_line,
+)
+
+Answer = TypeVar("Answer")
+
+#: Bounds of what one fetch asks for, in bytes; a record that is larger still comes.
+_LEAST_FETCHED, _MOST_FETCHED = 2**20, 8 * 2**20
+
+
+class Admin:
+    """An admin client, for what only such a one may ask.
+
+    Parameters
+    ----------
+    settings : KafkaSettings
+        How to reach Kafka.
+    """
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self.settings = settings
+        self._errors = Errors()
+        self._client = AdminClient(client_config(settings, self._errors))
+
+    def ask(self, question: Callable[[AdminClient], Future[Answer]], topic: str | None = None) -> Answer:
+        """Ask, and wait for the answer where a signal is seen at once.
+
+        Parameters
+        ----------
+        question : callable
+            Takes the client and returns a future that is bounded by `request_timeout`.
+        topic : str, optional
+            What the question is about, for the error.
+
+        Raises
+        ------
+        BrokerError
+            If the answer is no.
+        BrokerUnavailableError
+            If there is no answer in time.
+        """
+        self._errors.forget()
+        try:
+            return question(self._client).result()
+        except KafkaException as exception:
+            self._client.poll(0)
+            error = self._errors.fatal or exception.args[0]
+            if is_passing(error):
+                raise _no_answer(self.settings, self._errors.last or error, topic) from exception
+            raise broker_error(error, topic) from exception
+
+
+class Connection:
+    """A consumer that commits nothing, creates no topic and joins no group; for one thread at a time.
+
+    Parameters
+    ----------
+    settings : KafkaSettings
+        How to reach Kafka.
+    **options
+        More librdkafka properties, with underscores for dots.
+
+    Attributes
+    ----------
+    consumer : confluent_kafka.Consumer
+        The consumer.
+    errors : Errors
+        What librdkafka says of its connections.
+
+    Raises
+    ------
+    BrokerError
+        If librdkafka refuses a property.
+    """
+
+    def __init__(self, settings: KafkaSettings, **options: Any) -> None:
+        self.settings = settings
+        self.errors = Errors()
+        config = client_config(settings, self.errors) | {
+            # librdkafka wants a name even of those who assign by hand; no group of this name is joined.
+            "group.id": "fink-dask",
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "auto.offset.reset": "error",
+            "enable.partition.eof": True,
+            "allow.auto.create.topics": False,
+            "isolation.level": "read_committed",
+            "check.crcs": True,
+            # The default of 500 ms is what a consumer waits at the end of one partition before it sees the next.
+            "fetch.wait.max.ms": 10,
+            "queued.max.messages.kbytes": max(1, settings.queue_bytes // 1024),
+            # One fetch at a time is on its way: over a long distance a small one is mostly waited for.
+            "fetch.message.max.bytes": min(_MOST_FETCHED, max(_LEAST_FETCHED, settings.queue_bytes // 2)),
+            "fetch.queue.backoff.ms": 20,
+            **{name.replace("_", "."): value for name, value in options.items()},
+        }
+        try:
+            self.consumer = Consumer(config)
+        except KafkaException as error:
+            raise broker_error(error.args[0]) from error
+
+    @cached_property
+    def admin(self) -> Admin:
+        """The admin client, made when it is first needed."""
+        return Admin(self.settings)
+
+    def ask(self, question: Callable[[float], Answer], topic: str | None) -> Answer:
+        """Ask a broker something until it answers, a refusal is final, or the request's time is over.
+
+        Parameters
+        ----------
+        question : callable
+            Takes a time-out in seconds and answers or raises KafkaException.
+        topic : str, optional
+            What the question is about, for the error.
+
+        Raises
+        ------
+        BrokerError
+            If the answer is no.
+        BrokerUnavailableError
+            If there is no answer in time.
+        """
+        deadline = time.monotonic() + self.settings.request_timeout_s
+        patience = 1.0
+        while True:
+            try:
+                # Python sees no signal while librdkafka waits, so it asks in short calls; they grow for a slow broker.
+                return question(max(0.1, min(patience, deadline - time.monotonic())))
+            except KafkaException as exception:
+                self.consumer.poll(0)  # serves the error callback
+                error = self.errors.fatal or exception.args[0]
+                if not is_passing(error):
+                    raise broker_error(error, topic) from exception
+                if time.monotonic() >= deadline:
+                    raise _no_answer(self.settings, self.errors.last or error, topic) from exception
+                patience *= 2
+
+    def close(self) -> None:
+        """Close the consumer."""
+        self.consumer.close()
+
+
+@contextmanager
+def open_connection(settings: KafkaSettings, **options: Any) -> Iterator[Connection]:
+    """Make a `Connection`, and close it at the end."""
+    connection = Connection(settings, **options)
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+def _no_answer(settings: KafkaSettings, reason: KafkaError, topic: str | None) -> BrokerUnavailableError:
+    where = f"{settings.bootstrap_servers} in {settings.request_timeout_s:g} s"
+    return BrokerUnavailableError(f"no answer from Kafka at {where}: {one_line(reason.str())}", topic)

@@ -1,0 +1,92 @@
+"""How much memory a consumer may take: bounded in bytes, whatever the batch size and the number of consumers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fink_dask.config import BATCH_BYTES, BUFFER_BYTES, QUEUE_BYTES
+from fink_dask.errors import SettingsError
+
+_MIB = 2**20
+#: What a process takes before it has consumed anything: Python, Dask, Arrow and the compiled decoder.
+WORKER_BYTES = 200 * _MIB
+#: The same of the process that runs the scheduler, and of the one that workers are forked from.
+BASE_BYTES = 350 * _MIB
+#: What a batch costs, in its raw bytes: as messages, joined, decoded, and each of them once more for the next batch.
+_BATCH_FACTOR = 7
+#: What a decoded byte that is held back costs: itself, and what it becomes on its way into a row group.
+_BUFFER_FACTOR = 2
+
+
+@dataclass(frozen=True)
+class MemoryShare:
+    """What one consumer may hold.
+
+    Parameters
+    ----------
+    queue_bytes : int
+        Records that librdkafka has fetched ahead.
+    batch_bytes : int
+        Raw bytes that are decoded at once.
+    buffer_bytes : int
+        Decoded bytes that are held back to fill row groups.
+    """
+
+    queue_bytes: int = QUEUE_BYTES
+    batch_bytes: int = BATCH_BYTES
+    buffer_bytes: int = BUFFER_BYTES
+
+    @property
+    def total(self) -> int:
+        """Bytes that a consumer takes with this, about."""
+        return self.queue_bytes + _BATCH_FACTOR * self.batch_bytes + _BUFFER_FACTOR * self.buffer_bytes
+
+
+#: More does not make a transfer faster.
+FULL_SHARE = MemoryShare()
+#: With less, each consumer would do nothing but small reads and writes.
+LEAST_SHARE = MemoryShare(queue_bytes=_MIB, batch_bytes=_MIB, buffer_bytes=4 * _MIB)
+
+
+def share_memory(limit: int, overhead: int, consumers: int, full_shares: int) -> MemoryShare:
+    """Divide memory among consumers.
+
+    Parameters
+    ----------
+    limit : int
+        Bytes that these processes together may take.
+    overhead : int
+        What they take of it before they consume anything.
+    consumers : int
+        Ranges that they consume at once.
+    full_shares : int
+        As many consumers may get `FULL_SHARE`; more of them share what these would have.
+
+    Returns
+    -------
+    MemoryShare
+        The share of each.
+
+    Raises
+    ------
+    SettingsError
+        If the limit is too low for so many consumers.
+    """
+    each = min(limit - overhead, full_shares * FULL_SHARE.total) / consumers
+    needed = overhead + consumers * LEAST_SHARE.total
+    if limit < needed:
+        raise SettingsError(
+            f"{limit // _MIB:,} MiB of memory are too little for {consumers} consumers, which take "
+            f"{-(-needed // _MIB):,} MiB at least: give a larger --memory-limit, or fewer --nconsumers"
+        )
+    part = min(1.0, each / FULL_SHARE.total)
+    return MemoryShare(
+        *(
+            max(least, int(part * full))
+            for full, least in (
+                (FULL_SHARE.queue_bytes, LEAST_SHARE.queue_bytes),
+                (FULL_SHARE.batch_bytes, LEAST_SHARE.batch_bytes),
+                (FULL_SHARE.buffer_bytes, LEAST_SHARE.buffer_bytes),
+            )
+        )
+    )
