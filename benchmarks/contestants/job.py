@@ -1,0 +1,55 @@
+"""What every contestant is asked to do, and the surroundings that they all get."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.environments import Environments
+from benchmarks.fill import FilledTopic
+
+#: What belongs to the caller's own environment and project, and would change what a contestant does.
+_NOT_PASSED_ON = ("FINK_DASK_", "PYTHON", "VIRTUAL_ENV", "SPARK_", "DASK_", "MAKE", "MFLAGS")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A topic that is to become a dataset.
+
+    Parameters
+    ----------
+    bootstrap : str
+        Kafka.
+    topic : FilledTopic
+        From where.
+    folder : Path
+        An own, empty folder.
+    home : Path
+        The home directory of whoever runs this, which holds nothing but what the contestants put there.
+    environments : Environments
+        Where the programs are.
+    consumers : int
+        How many consumers, or cores.
+    batchsize : int
+        Alerts that are decoded at once, where a program asks for that.
+    """
+
+    bootstrap: str
+    topic: FilledTopic
+    folder: Path
+    home: Path
+    environments: Environments
+    consumers: int
+    batchsize: int
+
+    @property
+    def outdir(self) -> Path:
+        """Where the dataset is to be."""
+        return self.folder / "alerts"
+
+    def environment(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
+        """Return what a contestant finds in its environment."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_PASSED_ON)}
+        return {**kept, "HOME": str(self.home), "COLUMNS": "100", "TMPDIR": str(self.folder), **(more or {})}

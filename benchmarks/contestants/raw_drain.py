@@ -1,0 +1,55 @@
+"""The bare drain: librdkafka reads the topic and nothing is decoded. No program can be faster on this machine."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from benchmarks.contestants.job import Job
+from benchmarks.environments import ROOT
+from benchmarks.fill import FilledTopic
+from benchmarks.measure import Command
+from benchmarks.rows import Rows
+
+JOB = ROOT / "benchmarks" / "jobs" / "raw_drain_job.py"
+
+
+def command(job: Job) -> Command:
+    """Return the command.
+
+    Parameters
+    ----------
+    job : Job
+        What to read; each consumer is a process.
+
+    Returns
+    -------
+    Command
+        To be measured.
+    """
+    run = (sys.executable, "-I", str(JOB), job.bootstrap, job.topic.name, str(job.consumers))
+    return Command(run, job.environment(), job.folder)
+
+
+def check(log: Path, topic: FilledTopic) -> Rows:
+    """Compare what was drained with what was published.
+
+    Parameters
+    ----------
+    log : Path
+        What the job has printed.
+    topic : FilledTopic
+        What was published.
+
+    Returns
+    -------
+    Rows
+        The verdict.
+    """
+    try:
+        found = json.loads(log.read_text().splitlines()[-1])
+    except (IndexError, ValueError):
+        return Rows(0, False, "the drain did not end")
+    right = (found["records"], found["bytes"]) == (topic.alerts, topic.value_bytes)
+    return Rows(found["records"], right, "every record and every byte counted" if right else "records are missing")

@@ -1,0 +1,174 @@
+"""Environments of their own for the peers and for drawing: made once below .cache, from the package registries."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.errors import BenchmarkError
+
+ROOT = Path(__file__).resolve().parents[1]
+CACHE = ROOT / ".cache" / "benchmarks"
+
+FINK_CLIENT = "12.3.0"
+# The newest release with pyspark on PyPI, both connectors on Maven Central, and Java 17 when this was written.
+SPARK = "4.0.0"
+MATPLOTLIB = "3.9"
+#: What Spark's connectors need besides pyspark's own jars, with the versions of Spark's own build.
+_JARS = (
+    ("org.apache.spark", "spark-sql-kafka-0-10_2.13", SPARK),
+    ("org.apache.spark", "spark-token-provider-kafka-0-10_2.13", SPARK),
+    ("org.apache.spark", "spark-avro_2.13", SPARK),
+    ("org.apache.kafka", "kafka-clients", "3.9.0"),
+    ("org.apache.commons", "commons-pool2", "2.12.0"),
+)
+# Each jar is named and brings nothing along: a jar that pyspark has too must come from there alone.
+_DEPENDENCY = """
+    <dependency>
+      <groupId>{}</groupId><artifactId>{}</artifactId><version>{}</version>
+      <exclusions><exclusion><groupId>*</groupId><artifactId>*</artifactId></exclusion></exclusions>
+    </dependency>"""
+_POM = """\
+<project xmlns="http://maven.apache.org/POM/4.0.0">
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>fink-dask</groupId><artifactId>spark-connectors</artifactId><version>1</version><packaging>pom</packaging>
+  <dependencies>{}
+  </dependencies>
+</project>
+"""
+_TIMEOUT_S = 1200
+
+
+@dataclass(frozen=True)
+class Environments:
+    """Where the programs are.
+
+    Parameters
+    ----------
+    fink_client, spark, figures : Path
+        Python environments.
+    jars : Path
+        Folder of Spark's connectors.
+    """
+
+    fink_client: Path
+    spark: Path
+    figures: Path
+    jars: Path
+
+
+def make_environments() -> Environments:
+    """Make what is not there yet.
+
+    Returns
+    -------
+    Environments
+        All of them.
+
+    Raises
+    ------
+    BenchmarkError
+        Something could not be installed.
+    """
+    return Environments(
+        _python("fink-client", f"fink-client=={FINK_CLIENT}"),
+        _python("spark", f"pyspark=={SPARK}"),
+        figures_environment(),
+        _jars(),
+    )
+
+
+def figures_environment() -> Path:
+    """Make the environment that draws, which needs no peer.
+
+    Returns
+    -------
+    Path
+        A Python environment with matplotlib.
+    """
+    return _python("figures", f"matplotlib>={MATPLOTLIB}")
+
+
+def python_of(environment: Path) -> str:
+    """Return the Python of an environment.
+
+    Parameters
+    ----------
+    environment : Path
+        One of `Environments`.
+
+    Returns
+    -------
+    str
+        A command.
+    """
+    return str(environment / "bin" / "python")
+
+
+def installed(environment: Path, packages: Sequence[str]) -> dict[str, str]:
+    """Ask an environment which versions it has.
+
+    Parameters
+    ----------
+    environment : Path
+        A Python environment.
+    packages : sequence of str
+        Names of packages that it has.
+
+    Returns
+    -------
+    dict
+        Versions by name.
+    """
+    code = "import sys, importlib.metadata as m; print(*(m.version(name) for name in sys.argv[1:]))"
+    said = _run([python_of(environment), "-I", "-c", code, *packages], "asking for versions")
+    return dict(zip(packages, said.split(), strict=True))
+
+
+def _python(name: str, requirement: str) -> Path:
+    """Make a virtual environment; its stamp says that it is complete, and with what."""
+    folder = CACHE / name
+    stamp = folder / ".installed"
+    if not stamp.is_file() or stamp.read_text() != requirement:
+        _run([sys.executable, "-m", "venv", "--clear", str(folder)], f"the environment for {requirement}")
+        pip = [python_of(folder), "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"]
+        _run([*pip, requirement], f"pip's installation of {requirement}")
+        stamp.write_text(requirement)
+    return folder
+
+
+def _jars() -> Path:
+    """Let Maven copy the connectors aside, refusing a wrong checksum, then rename them into place."""
+    folder = CACHE / f"spark-{SPARK}-jars"
+    if not folder.is_dir():
+        if shutil.which("mvn") is None:
+            raise BenchmarkError("Spark's connectors need Maven: install it (Debian: apt-get install maven)")
+        aside = CACHE / "spark-jars.part"
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        pom = aside / "pom.xml"
+        pom.write_text(_POM.format("".join(_DEPENDENCY.format(*jar) for jar in _JARS)))
+        copy = ["dependency:copy-dependencies", f"-DoutputDirectory={aside / 'lib'}", "-DincludeScope=runtime"]
+        _run(["mvn", "-q", "-B", "--strict-checksums", "-f", str(pom), *copy], "Maven's download of Spark's connectors")
+        (aside / "lib").rename(folder)
+        shutil.rmtree(aside)
+    return folder
+
+
+def _run(command: Sequence[str], what: str) -> str:
+    """Run a command without a terminal, bounded in time, with its last words in the error."""
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise BenchmarkError(f"{what} took more than {_TIMEOUT_S} s") from error
+    if done.returncode != 0:
+        lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()] or ["it said nothing"]
+        reason = next((line for line in lines if "[ERROR]" in line or line.startswith("ERROR")), lines[-1])
+        raise BenchmarkError(f"{what} failed with status {done.returncode}: {reason[:400]}")
+    return done.stdout

@@ -1,0 +1,241 @@
+"""``docs/benchmarks.md``, made from the results."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.cases import BATCHSIZE, FINK_CLIENT, FINK_DASK, KINDS, PEERS, RAW_DRAIN, SCALES, SPARK, Contestant
+from benchmarks.contestants import fink_client, fink_dask, spark
+from benchmarks.figures import BATCHES_FIGURE, CONSUMERS_FIGURE, points
+from benchmarks.results import Results, middle
+from benchmarks.targets import best_drain, label, targets
+
+PAGE = "benchmarks.md"
+#: A list of objects with the same names, if there is one: the time and the memory that planning many ranges takes.
+RANGES = "benchmarks-ranges.json"
+_SMALL = "\n**This is the small benchmark: a rehearsal, whose figures mean nothing.**\n"
+
+
+def write_page(results: Results, out: Path) -> None:
+    """Write the page beside the results.
+
+    Parameters
+    ----------
+    results : Results
+        Of one run.
+    out : Path
+        Where to.
+    """
+    ranges = out / RANGES
+    (out / PAGE).write_text(page(results, json.loads(ranges.read_text()) if ranges.exists() else []), encoding="utf-8")
+
+
+def page(results: Results, ranges: Sequence[dict[str, Any]] = ()) -> str:
+    """Say everything that was measured, in Markdown.
+
+    Parameters
+    ----------
+    results : Results
+        Of one run.
+    ranges : sequence of dict, optional
+        What planning many ranges takes.
+
+    Returns
+    -------
+    str
+        The page.
+    """
+    run, scale = results.run, SCALES[results.run["scale"]]
+    cores, limit_s = run["cores"], f"{scale.limit_s:g} s"
+    disk, wait = f"{scale.free_bytes / 1e9:.0f} GB", f"{fink_client.MAX_TIMEOUT_S} s"
+    silence = f"{fink_client.FROZEN_AFTER_S} s"
+    memory, figure_limit = spark.DRIVER_MEMORY.removesuffix("g"), _figure_limit(results)
+    mine = fink_dask.OPTIONS.format(consumers=cores, batchsize=BATCHSIZE)
+    theirs = fink_client.OPTIONS.format(consumers=cores, batchsize=BATCHSIZE)
+    return f"""\
+# Benchmarks
+
+This page is made by `make bench`, which needs Java and Maven, {disk} of disk and more than an hour. It starts Kafka,
+fills its topics with made-up alerts, and measures fink-dask, Fink's own client, Spark and the bare drain of Kafka by
+turns, on one machine and in one run (`{run["id"]}`, {run["date"]}). Ratios are formed within that run only.
+{"" if scale.name == "full" else _SMALL}
+## Targets
+
+{table(("target", "bound", "measured", "reached"), ([t.name, t.bound, t.figure, t.reached] for t in targets(results)))}
+
+## Times
+
+Seconds from the start of the program to its exit: the median of {run["runs"]}, with the shortest and the longest in
+brackets; of the bare drain, the best of its runs. Kafka runs on the same {cores} cores. A blank was not measured.
+
+{table(("alerts", "fink-dask", "fink-client", "Spark", "bare drain"), _times(results))}
+
+At the end of each partition fink-client waits for {wait} before it goes on to the next, and its users wait with it.
+Until its last file was written, it took: {_last_files(results)}.
+
+## Processor time, memory and files
+
+Of the whole tree of processes: processor time from the kernel's account of all that have ended (`wait4`), and the
+peak of the summed proportional set size (PSS: memory that processes share counts once among them), sampled five times
+a second or as often as takes 5 % of a core. Kafka is not in it. Medians.
+
+{table(("alerts", "program", "CPU s", "peak GB", "files", "dataset MB", "all right"), _resources(results))}
+
+"Right" says that the dataset was read again and held against what was published: every id once, and for fink-dask
+every partition and offset once; for the bare drain the number of records and of bytes.
+
+## Consumers and batch size
+
+{_caption(results)}
+
+![Time against the number of consumers]({CONSUMERS_FIGURE})
+
+![Time against the batch size]({BATCHES_FIGURE})
+
+{table(("fink-dask", "seconds"), _curve(results, "consumers"))}
+
+{table(("fink-dask", "seconds"), _curve(results, "batchsize"))}
+{_ranges(ranges)}
+## How it was measured
+
+| what | which |
+| --- | --- |
+{_lines(results.machine)}
+{_lines(results.versions)}
+
+- **Topics.** {_topics(results)}. Ten partitions, chosen at random; three nights; no compression.
+- **Alerts.** Made up by fink-dask, with the schemas of Fink's packets. A pool of some hundred to some thousand is
+  encoded, and every copy gets ids, low mantissa bits, last digits and cutouts of its own, so that Parquet finds no
+  repeats. The share of nulls and the lengths of light curves are those of the pool.
+- **Page cache.** The topics have just been written and fit into memory, so Kafka reads from the page cache, for all
+  alike. What a run has left to write is brought to the disk before the next one starts; its dataset is deleted.
+- **fink-dask.** `{mine}`. It compiles
+  its decoder once after an installation, which a rehearsal does before anything is measured.
+- **fink-client.** Unmodified, from PyPI, in an environment of its own:
+  `finkctl {theirs}`,
+  registered with its default timeout of {wait}, and a new consumer group each run. Since its version 12,
+  `finkctl transfer` has the place of `fink_datatransfer`.
+- **Spark.** `local[{cores}]`, {memory} GB for the driver, one batch of all offsets, with no limit, `from_avro`,
+  `partitionBy("year", "month", "day")` of the alert's time, zstd; all else is its default. The script is
+  `benchmarks/jobs/spark_job.py`.
+- **Bare drain.** {cores} processes share the partitions; librdkafka hands over the values; they are joined and dropped.
+- **Limits.** A run of the tables is stopped after {limit_s}, a run that only the figures need after {figure_limit}, and
+  fink-client is called frozen when it has written no file for {silence}. A run that was stopped, or delivered
+  anything but each alert once, is no part of a median.
+"""
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Lay out a table in Markdown; all columns but the first are aligned to the right.
+
+    Parameters
+    ----------
+    head : sequence of str
+        Names of the columns.
+    rows : iterable of sequence
+        The cells.
+
+    Returns
+    -------
+    str
+        The table.
+    """
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _times(results: Results) -> Iterable[Sequence[str]]:
+    for topic in PEERS:
+        drained = best_drain(results, topic)
+        cells = [_seconds(results, topic, who) for who in (FINK_DASK, FINK_CLIENT, SPARK)]
+        yield [label(results, topic), *cells, "" if drained is None else f"{drained:.1f}"]
+
+
+def _seconds(results: Results, topic: str, who: Contestant) -> str:
+    runs = results.of(topic, who)
+    good = [one.seconds for one in runs if one.good]
+    bad = len(runs) - len(good)
+    failed = f"{bad} of {len(runs)} runs failed" if bad else ""
+    if not good:
+        return failed
+    spread = f" ({min(good):.1f} to {max(good):.1f})" if len(good) > 1 else ""
+    return f"{middle(good):.1f}{spread}{'; ' * bool(failed)}{failed}"
+
+
+def _resources(results: Results) -> Iterable[Sequence[str]]:
+    for topic, peers in PEERS.items():
+        for who in (FINK_DASK, *peers):
+            runs = results.of(topic, who)
+            if not runs:
+                continue
+            cpu, peak, files, size = (
+                middle([float(getattr(one, name)) for one in runs]) or 0.0
+                for name in ("cpu_s", "peak_bytes", "files", "dataset_bytes")
+            )
+            right = f"{sum(one.good for one in runs)} of {len(runs)} runs"
+            dataset = ["", ""] if who == RAW_DRAIN else [f"{files:,.0f}", f"{size / 1e6:,.0f}"]
+            yield [label(results, topic), who, f"{cpu:.1f}", f"{peak / 1e9:.2f}", *dataset, right]
+
+
+def _last_files(results: Results) -> str:
+    found = []
+    for topic in PEERS:
+        times = [one.last_file_s for one in results.of(topic, FINK_CLIENT) if one.good and one.last_file_s is not None]
+        if times:
+            found.append(f"{label(results, topic)} {middle(times):.1f} s")
+    return ", ".join(found) or "not measured"
+
+
+def _caption(results: Results) -> str:
+    return (
+        f"{label(results, 'light_l')} alerts for fink-dask. fink-client has a subset, because of the time it takes:\n"
+        f"{label(results, 'subset')} alerts. One run a point; where the tables above have more, their median."
+        f"{_not_ended(results)}"
+    )
+
+
+def _not_ended(results: Results) -> str:
+    said = ""
+    for ended, words in (("frozen", "Frozen, and then stopped"), ("limit", "Stopped because its time was over")):
+        found = []
+        for axis, word in (("consumers", "{} consumers"), ("batchsize", "batches of {}")):
+            peer = points(results, "subset", FINK_CLIENT, axis)
+            found += [word.format(f"{point['x']:,}") for point in peer if point["ended"] == ended]
+        if found:
+            said += f"\n{words}: fink-client with {', '.join(found)}."
+    return said
+
+
+def _figure_limit(results: Results) -> str:
+    return f"{SCALES[results.run['scale']].figure_limit_s:g} s"
+
+
+def _curve(results: Results, axis: str) -> Iterable[Sequence[str]]:
+    for point in points(results, "light_l", FINK_DASK, axis):
+        name = (
+            f"{point['x']:,} consumer{'s' * (point['x'] > 1)}" if axis == "consumers" else f"batches of {point['x']:,}"
+        )
+        yield [name, f"{point['seconds']:.1f}" if point["ended"] == "in time" else point["ended"]]
+
+
+def _ranges(ranges: Sequence[dict[str, Any]]) -> str:
+    if not ranges:
+        return ""
+    head = list(ranges[0])
+    return f"\n## Many ranges\n\n{table(head, ([str(row[name]) for name in head] for row in ranges))}\n"
+
+
+def _topics(results: Results) -> str:
+    said = []
+    for key in KINDS:
+        if key in results.topics:
+            size = results.topics[key]["value_bytes"] / results.topics[key]["alerts"]
+            said.append(f"{label(results, key)} ({size / 1e3:.1f} kB each)")
+    return "; ".join(said)
+
+
+def _lines(words: dict[str, str]) -> str:
+    return "\n".join(f"| {name} | {value} |" for name, value in words.items())

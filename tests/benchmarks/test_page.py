@@ -1,0 +1,98 @@
+"""The page says what was measured, target by target, and nothing that was not."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks.cases import FINK_CLIENT, FINK_DASK, KINDS, RAW_DRAIN, SCALES, SPARK, Contestant, Turn, turns
+from benchmarks.page import page, write_page
+from benchmarks.results import Result, Results, load
+from benchmarks.targets import targets
+
+SECONDS: dict[Contestant, float] = {FINK_DASK: 10.0, FINK_CLIENT: 100.0, SPARK: 45.0, RAW_DRAIN: 3.0}
+
+
+def result(turn: Turn) -> Result:
+    """Invent what a turn has measured."""
+    return Result(
+        run="r1",
+        topic=turn.topic,
+        contestant=turn.contestant,
+        consumers=turn.consumers,
+        batchsize=turn.batchsize,
+        repetition=turn.repetition,
+        ended="in time",
+        seconds=SECONDS[turn.contestant] + turn.repetition,
+        last_file_s=9.0,
+        cpu_s=15.0,
+        peak_bytes=2 * 10**9,
+        rows=SCALES["full"].alerts[turn.topic],
+        right=True,
+        checked="every id once",
+        files=30,
+        dataset_bytes=700 if turn.contestant == FINK_DASK else 1000,
+    )
+
+
+@pytest.fixture
+def results() -> Results:
+    run = {"id": "r1", "date": "2026-11-01", "scale": "full", "runs": 3, "cores": 2}
+    topics = {
+        key: {"kind": KINDS[key].value, "alerts": count, "value_bytes": 1000 * count}
+        for key, count in SCALES["full"].alerts.items()
+    }
+    measured = [result(turn) for turn in turns(SCALES["full"], 3, 2)]
+    return Results(run, {"processor": "made up"}, {"Kafka": "4"}, topics, measured)
+
+
+def row(text: str, start: str) -> list[str]:
+    """Find the row of a table that begins with some words."""
+    (line,) = [line for line in text.splitlines() if line.startswith(f"| {start} |")]
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_every_target_is_printed_with_its_figure(results: Results) -> None:
+    text = page(results)
+    for target in targets(results):
+        assert row(text, target.name) == [target.name, target.bound, target.figure, target.reached]
+    # Medians of three are 11 s, 101 s and 46 s; of the drain the best, 3 s.
+    assert row(text, "times as fast as fink-client, 400,000 light ZTF")[1:] == ["≥ 9x", "9.18x", "yes"]
+    assert row(text, "times as fast as fink-client, 1,000,000 light ZTF")[1:] == ["≥ 18x", "9.18x", "no"]
+    assert row(text, "times as fast as Spark, 7,000 full LSST")[1:] == ["≥ 6x", "4.18x", "no"]
+    assert row(text, "share of the bare drain's speed, 31,000 full ZTF")[1:] == ["≥ 0.25", "0.27", "yes"]
+
+
+def test_what_failed_or_is_of_another_run_makes_no_figure(results: Results) -> None:
+    results.measured = [
+        replace(one, right=False) if one.contestant == SPARK else replace(one, run="r0") for one in results.measured
+    ]
+    assert {target.reached for target in targets(results)} == {"not measured"}
+    assert "3 of 3 runs failed" in page(results)
+
+
+def test_a_frozen_run_of_the_peer_is_named(results: Results) -> None:
+    results.measured = [
+        replace(one, ended="frozen", seconds=120.0, right=False)
+        if (one.topic, one.contestant, one.consumers) == ("subset", FINK_CLIENT, 32)
+        else one
+        for one in results.measured
+    ]
+    assert "Frozen, and then stopped: fink-client with 32 consumers." in page(results)
+
+
+def test_results_are_read_as_they_were_saved(results: Results, tmp_path: Path) -> None:
+    results.save(tmp_path)
+    assert load(tmp_path) == results
+    write_page(load(tmp_path), tmp_path)
+    assert not re.search(r"/(home|root|tmp|work)/", (tmp_path / "benchmarks.md").read_text())
+
+
+def test_each_turn_comes_once_and_contestants_take_turns() -> None:
+    found = list(turns(SCALES["full"], 3, 2))
+    assert len({turn.key for turn in found}) == len(found)
+    first = [(turn.contestant, turn.repetition) for turn in found if turn.topic == "light_s"]
+    assert first[:3] == [(FINK_DASK, 0), (FINK_CLIENT, 0), (FINK_DASK, 1)]
