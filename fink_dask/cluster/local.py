@@ -9,16 +9,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import dask
+import distributed.utils
 from dask.system import CPU_COUNT
 from dask.utils import parse_bytes
 from distributed import Client, LocalCluster
 from distributed.system import MEMORY_LIMIT
 
-from fink_dask.avro.warm_up import is_compiled, warm_up
 from fink_dask.cluster.dashboard import offer_dashboard
-from fink_dask.cluster.forkserver import start_forkserver, without_interrupts
+from fink_dask.cluster.forkserver import prepare_decoder, start_forkserver, without_interrupts
 from fink_dask.errors import SettingsError
-from fink_dask.transfer.events import Note, Observer
 from fink_dask.transfer.memory import BASE_BYTES, WORKER_BYTES, MemoryShare, share_memory
 
 DASK_CONFIG = {
@@ -87,7 +86,6 @@ def local_cluster(
     ranges: int,
     dashboard_address: str,
     memory_limit: int | None = None,
-    observe: Observer = lambda _: None,
 ) -> Iterator[Cluster]:
     """Start as many workers as are of use, and stop them at the end.
 
@@ -101,8 +99,6 @@ def local_cluster(
         ``host:port`` of the dashboard; another free port where that one is taken.
     memory_limit : int, optional
         Bytes that all processes together may take; half of what this process may use otherwise.
-    observe : callable
-        Told when the decoder has to be compiled first.
 
     Yields
     ------
@@ -119,11 +115,11 @@ def local_cluster(
     limit = memory_limit if memory_limit is not None else int(MEMORY_LIMIT * MEMORY_FRACTION)
     memory = share_memory(limit, BASE_BYTES + workers * WORKER_BYTES, busy, max(_FULL_SHARES, usable_cores()))
     method = start_forkserver()
-    if not is_compiled():
-        observe(Note("compiling the decoder for this machine, once; it takes some seconds"))
-        if method == "spawn":  # what workers are forked from compiles by itself, and they wait for it
-            warm_up()
+    if method == "spawn":  # what workers are forked from does so by itself, and they wait for it
+        prepare_decoder()
     with dask.config.set({**DASK_CONFIG, "distributed.worker.multiprocessing-method": method}):
+        # Else Dask imports pandas and others for the process that workers are forked from, which has all it needs.
+        distributed.utils._forkserver_preload_set = True
         with without_interrupts():
             cluster = LocalCluster(
                 n_workers=workers,

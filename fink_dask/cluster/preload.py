@@ -5,13 +5,45 @@ Importing this module loads the libraries that a range needs, and compiles the d
 
 from __future__ import annotations
 
+import gc
+import sys
+from importlib.abc import MetaPathFinder
+
 import distributed.nanny
 import distributed.worker
+import numpy as np
+import pyarrow as pa
 
 import fink_dask.transfer.job
+import fink_dask.transfer.task
 from fink_dask.avro.columnar import ColumnarDecoder
-from fink_dask.avro.warm_up import warm_up
+from fink_dask.cluster.forkserver import prepare_decoder
 
 __all__ = ["ColumnarDecoder", "distributed", "fink_dask"]
 
-warm_up()
+
+class _NoPandas(MetaPathFinder):
+    """Finds nothing, and ends the search for pandas."""
+
+    def find_spec(self, name: str, *_: object) -> None:
+        if name == "pandas":
+            raise ModuleNotFoundError(name)
+
+
+def _do_without_pandas() -> None:
+    """Have pyarrow look for pandas, as it does once, while there is none.
+
+    To import it takes as long as everything else here, and no worker has a use for it.
+    """
+    finder = _NoPandas()
+    sys.meta_path.insert(0, finder)
+    try:
+        pa.array(np.zeros(0))
+    finally:
+        sys.meta_path.remove(finder)
+
+
+_do_without_pandas()
+prepare_decoder()
+# What is here stays: a worker that looks for garbage among it would copy all of it.
+gc.freeze()

@@ -23,7 +23,7 @@ from fink_dask.transfer.inspect import Target, inspect_topic
 from fink_dask.transfer.job import run_ranges
 from fink_dask.transfer.prepare import open_work, plan_next
 from fink_dask.transfer.profile import Profile, Profiler
-from fink_dask.transfer.task import Work
+from fink_dask.transfer.work import Work
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def _transfer(
                 if cluster is None:
                     # Before the plan is frozen: what can't run leaves nothing to continue.
                     ranges = len(work) + (len(plan.ranges) if plan else 0)
-                    cluster = stack.enter_context(_connect(settings, observe, where, ledger, ranges))
+                    cluster = stack.enter_context(_connect(settings, where, ledger, ranges))
                 if plan is not None:
                     if not plans:
                         _warn_of_removed_head(observe, target)
@@ -176,12 +176,10 @@ def _nothing_new(settings: TransferSettings) -> str:
     return f"nothing new: the dataset holds all there is, or the limit of {settings.limit:,} alerts"
 
 
-def _connect(
-    settings: TransferSettings, observe: Observer, where: Where, ledger: Ledger, ranges: int
-) -> AbstractContextManager[Cluster]:
+def _connect(settings: TransferSettings, where: Where, ledger: Ledger, ranges: int) -> AbstractContextManager[Cluster]:
     if where.scheduler is not None:
         return existing_scheduler(where.scheduler, settings.kafka, settings.topic, ledger, settings.memory_limit)
-    return local_cluster(settings.nconsumers, ranges, where.dashboard_address, settings.memory_limit, observe)
+    return local_cluster(settings.nconsumers, ranges, where.dashboard_address, settings.memory_limit)
 
 
 def _announce(

@@ -19,7 +19,7 @@ from fink_dask.errors import BrokerUnavailableError, FinkDaskError, SettingsErro
 from fink_dask.kafka.offsets import Range
 from fink_dask.kafka.pool import ConnectionPool
 from fink_dask.transfer.events import Note, Observer, RangeCommitted, RangeFailed, RangeProgress
-from fink_dask.transfer.task import RangeResult, TaskSettings, Work, transfer_range
+from fink_dask.transfer.work import RangeResult, TaskSettings, Work
 
 log = logging.getLogger(__name__)
 
@@ -223,6 +223,9 @@ def _give_memory_back() -> None:
 
 def _transfer_on_worker(range_: Range, settings: TaskSettings, progress_topic: str) -> RangeResult:
     """Run `transfer_range` on a Dask worker: report to the scheduler, and stop when nobody waits for the result."""
+    # Here and not above: only workers decode, and the compiler takes a third of a second to import.
+    from fink_dask.transfer.task import transfer_range
+
     _give_memory_back()
     worker = get_worker()
     key = worker.get_current_task()

@@ -13,7 +13,7 @@ from fink_dask.kafka.describe import Inspector
 from fink_dask.transfer.inspect import Target
 from fink_dask.transfer.memory import FULL_SHARE, MemoryShare
 from fink_dask.transfer.plan import Sizing, alerts_at_most, next_plan, spans_to_plan
-from fink_dask.transfer.task import TaskSettings, Work
+from fink_dask.transfer.work import TaskSettings, Work
 
 
 def plan_next(

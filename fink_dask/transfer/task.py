@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import lru_cache
 
 from fink_dask.avro.schema import AvroSchema
-from fink_dask.config import COMPRESSION, LEAST_BATCH_BYTES, KafkaSettings
 from fink_dask.dataset.commit import Attempt, Step, is_published, publish
 from fink_dask.dataset.ledger import Ledger, storage_error
-from fink_dask.dataset.partitioning import Partitioning
 from fink_dask.dataset.quarantine import QUARANTINE_DIRECTORY, QUARANTINE_SCHEMA, quarantine_rows
 from fink_dask.dataset.records import Identity, Marker
 from fink_dask.dataset.writer import Origin, StagedWriter
@@ -20,83 +17,8 @@ from fink_dask.kafka.offsets import Range, total
 from fink_dask.kafka.pool import Connect
 from fink_dask.transfer.decode import RangeDecoder
 from fink_dask.transfer.events import RangeProgress
-from fink_dask.transfer.memory import FULL_SHARE, MemoryShare
 from fink_dask.transfer.profile import Stopwatch
-
-
-@dataclass(frozen=True)
-class TaskSettings:
-    """What every range of a plan has in common.
-
-    Parameters
-    ----------
-    ledger : Ledger
-        Dataset and ledger.
-    kafka : KafkaSettings
-        How to reach Kafka.
-    identity : Identity
-        Topic and form of the dataset.
-    plan_id : str
-        The plan.
-    partitioning : Partitioning
-        What the directories come from.
-    batchsize : int
-        The most alerts that are decoded at once, unless they have fewer than `least_batch_bytes`.
-    memory : MemoryShare
-        What the range may hold.
-    least_batch_bytes : int
-        The fewest raw bytes that are decoded at once, unless the range ends.
-    compression : str
-        Codec of the files; see `write_options`.
-    """
-
-    ledger: Ledger
-    kafka: KafkaSettings
-    identity: Identity
-    plan_id: str
-    partitioning: Partitioning
-    batchsize: int
-    memory: MemoryShare = FULL_SHARE
-    least_batch_bytes: int = LEAST_BATCH_BYTES
-    compression: str = COMPRESSION
-
-
-@dataclass(frozen=True)
-class Work:
-    """A range to transfer.
-
-    Parameters
-    ----------
-    range : Range
-        The range.
-    settings : TaskSettings
-        How, and where to.
-    """
-
-    range: Range
-    settings: TaskSettings
-
-
-@dataclass(frozen=True)
-class RangeResult:
-    """What became of a range; the marker says it in full.
-
-    Parameters
-    ----------
-    range : Range
-        The range.
-    rows, raw_bytes, quarantined, lost : int
-        Alerts written, bytes consumed, records quarantined, offsets lost.
-    seconds : mapping of str to float
-        What each stage took; empty where an earlier attempt had committed the range.
-    """
-
-    range: Range
-    rows: int
-    raw_bytes: int
-    quarantined: int
-    lost: int
-    seconds: Mapping[str, float]
+from fink_dask.transfer.work import RangeResult, TaskSettings
 
 
 def transfer_range(

@@ -11,7 +11,7 @@ from fink_dask.dataset.ledger import Ledger
 from fink_dask.kafka.describe import open_inspector
 from fink_dask.transfer.inspect import inspect_topic
 from fink_dask.transfer.prepare import open_work, plan_next
-from fink_dask.transfer.task import Work
+from fink_dask.transfer.work import Work
 
 
 def plan_topic(bootstrap: str, topic: str, outdir: Path, **settings: Any) -> list[Work]:

@@ -22,7 +22,8 @@ from fink_dask.demo.alerts import AlertKind
 from fink_dask.errors import InterruptedTransferError, LedgerError, SettingsError
 from fink_dask.transfer.events import RangeProgress
 from fink_dask.transfer.job import run_ranges
-from fink_dask.transfer.task import Work, transfer_range
+from fink_dask.transfer.task import transfer_range
+from fink_dask.transfer.work import Work
 from tests.harness.oracle import assert_exactly_once, fill_topic, places
 from tests.harness.planned import plan_topic
 from tests.harness.producer import produce
