@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +11,7 @@ import pyarrow as pa
 from fink_dask.avro.arena import Arena, Layout
 from fink_dask.avro.decoded import TOMBSTONE, DecodedBatch, bad_record, check_size
 from fink_dask.avro.fill_program import FillProgram
+from fink_dask.avro.lazy import lazy_property
 from fink_dask.avro.nodes import Constants, Numbering
 from fink_dask.avro.operations import MAX_LOOPS
 from fink_dask.avro.pass_one import walk
@@ -157,7 +157,7 @@ class ColumnarDecoder:
             return str(error)
         return f"it is damaged at byte {place:,}"
 
-    @cached_property
+    @lazy_property
     def _explain(self) -> Callable[[bytes], None]:
         return compile_reasons(self._schema.parsed)
 

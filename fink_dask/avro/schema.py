@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import pyarrow as pa
 
+from fink_dask.avro.lazy import lazy_property
 from fink_dask.avro.operations import BATCH_CELLS
 from fink_dask.avro.resolve import MAX_CELLS, Resolver, refuse, show
 from fink_dask.avro.types import AvroType
@@ -35,12 +35,12 @@ class AvroSchema:
     text: str
     parsed: AvroType = field(compare=False, repr=False)
 
-    @cached_property
+    @lazy_property
     def fingerprint(self) -> str:
         """SHA-256 of `text`, in hexadecimal."""
         return hashlib.sha256(self.text.encode("ascii")).hexdigest()
 
-    @cached_property
+    @lazy_property
     def arrow(self) -> pa.Schema:
         """The Arrow schema of the records; `fink_dask.avro.types` has the mapping."""
         return pa.schema(self.parsed.arrow_fields)

@@ -41,9 +41,10 @@ A map keeps the order and every entry of the bytes. Avro does not forbid a key t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import pyarrow as pa
+
+from fink_dask.avro.lazy import lazy_property
 
 #: Arrow types of the kinds that need nothing else to be known.
 PRIMITIVES = {
@@ -117,7 +118,7 @@ class AvroType:
     children: tuple[AvroType, ...] = ()
     null_branch: int = -1
 
-    @cached_property
+    @lazy_property
     def branches(self) -> tuple[tuple[str, AvroType], ...]:
         """Branches of a union or a choice, by number, each with its member's name if it is one; else nothing."""
         if self.kind == "union":
@@ -129,35 +130,35 @@ class AvroType:
             members.insert(self.null_branch, ("", AvroType("null")))
         return tuple(members)
 
-    @cached_property
+    @lazy_property
     def nullable(self) -> bool:
         """Whether a value can be null."""
         return self.kind == "null" or any(branch.kind == "null" for _, branch in self.branches)
 
-    @cached_property
+    @lazy_property
     def value(self) -> AvroType:
         """The type without its union: the branch that is not null, or null where there is no other; else itself."""
         if self.kind != "union":
             return self
         return next((child for child in self.children if child.kind != "null"), self.children[0])
 
-    @cached_property
+    @lazy_property
     def field_count(self) -> int:
         """Fields of all records and members of all choices, with every use of a named type counted."""
         return len(self.names) + sum(child.field_count for child in self.children)
 
-    @cached_property
+    @lazy_property
     def height(self) -> int:
         """Levels of records, arrays, maps and choices in this type; any other union is no level of its own."""
         below = max((child.height for child in self.children), default=0)
         return below if self.kind == "union" else below + 1
 
-    @cached_property
+    @lazy_property
     def may_be_empty(self) -> bool:
         """Whether a value may take no bytes at all."""
         return self.kind == "null" or (self.kind == "record" and all(child.may_be_empty for child in self.children))
 
-    @cached_property
+    @lazy_property
     def cells(self) -> int:
         """Units of eight bytes that Arrow may set aside for one value, also for a null one, without its own bytes."""
         if self.kind in {"array", "map"}:
@@ -170,7 +171,7 @@ class AvroType:
         longest = max((len(symbol) for symbol in self.symbols), default=0)
         return 1 + (self.size + longest + 7) // 8 + below
 
-    @cached_property
+    @lazy_property
     def arrow(self) -> pa.DataType:
         """The Arrow type that values of this type become."""
         if self.kind == "union":
@@ -183,7 +184,7 @@ class AvroType:
             return pa.map_(pa.string(), self._arrow_field("value", self.children[0]))
         return self._arrow_leaf()
 
-    @cached_property
+    @lazy_property
     def arrow_fields(self) -> list[pa.Field]:
         """The Arrow fields of a record, or the members of a choice."""
         return [self._arrow_field(name, child) for name, child in zip(self.names, self.children, strict=True)]

@@ -18,6 +18,7 @@ from distributed.system import MEMORY_LIMIT
 from fink_dask.cluster.dashboard import offer_dashboard
 from fink_dask.cluster.forkserver import prepare_decoder, start_forkserver, without_interrupts
 from fink_dask.errors import SettingsError
+from fink_dask.transfer.job import NO_LOOKAHEAD, Lookahead
 from fink_dask.transfer.memory import BASE_BYTES, WORKER_BYTES, MemoryShare, share_memory
 
 DASK_CONFIG = {
@@ -50,10 +51,13 @@ class Cluster:
         A client of the cluster.
     memory : MemoryShare
         What a consumer may hold.
+    lookahead : Lookahead
+        Ranges that are made ready beyond those that are consumed.
     """
 
     client: Client
     memory: MemoryShare
+    lookahead: Lookahead = NO_LOOKAHEAD
 
 
 def usable_cores() -> int:
@@ -112,6 +116,7 @@ def local_cluster(
     """
     busy = max(1, min(nconsumers, ranges))
     workers = min(busy, usable_cores())
+    turns = -(-busy // workers)
     limit = memory_limit if memory_limit is not None else int(MEMORY_LIMIT * MEMORY_FRACTION)
     memory = share_memory(limit, BASE_BYTES + workers * WORKER_BYTES, busy, max(_FULL_SHARES, usable_cores()))
     method = start_forkserver()
@@ -123,7 +128,7 @@ def local_cluster(
         with without_interrupts():
             cluster = LocalCluster(
                 n_workers=workers,
-                threads_per_worker=-(-busy // workers),
+                threads_per_worker=turns + 1,  # one makes a range ready, or brings one to the disk
                 memory_limit=MEMORY_LIMIT // workers,
                 processes=True,
                 host="127.0.0.1",
@@ -135,7 +140,7 @@ def local_cluster(
         try:
             offer_dashboard(cluster.scheduler)
             with Client(cluster) as client:
-                yield Cluster(client, memory)
+                yield Cluster(client, memory, Lookahead(workers, turns))
         finally:
             cluster.close(timeout=5)
 

@@ -151,7 +151,7 @@ def _transfer(
                     plans.append(plan)
                 work = open_work(settings, target, ledger, plans, cluster.memory)
                 _announce(settings, observe, cluster.client, plans, work)
-                run_ranges(cluster.client, work, settings.nconsumers, observe, lease.check)
+                run_ranges(cluster.client, work, settings.nconsumers, observe, lease.check, cluster.lookahead)
                 if settings.limit is None:
                     return
         finally:

@@ -83,7 +83,12 @@ class RangeReader:
         self.holes: list[Interval] = []
         self.lost: list[Interval] = []
         self._is_off_the_log = False
+        self._is_fetching = False
         self._suspicion: str | None = None
+
+    def prefetch(self) -> None:
+        """Have librdkafka fetch the first records already, as far as its queue goes."""
+        self._assign()
 
     def batches(
         self, batchsize: int, batch_bytes: int, least_bytes: int = 0, most_records: int = MAX_BATCH_RECORDS
@@ -116,7 +121,8 @@ class RangeReader:
         """
         pending = self._pending = Pending(batchsize, batch_bytes, least_bytes, most_records)
         end = self._range.end
-        self._assign()
+        if not self._is_fetching:
+            self._assign()
         heard = looked = time.monotonic()
         looked_at = -1
         wanted = _POLL_RECORDS // 10  # until their size is known
@@ -186,6 +192,7 @@ class RangeReader:
 
     def _assign(self) -> None:
         self._consumer.assign([TopicPartition(self._topic, self._range.partition, self.position)])
+        self._is_fetching = True
         self._is_off_the_log = False
 
     def _advance(self, offset: int) -> bool:

@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-import atexit
 import logging
 import queue
 import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import dataclass
 from typing import Any
 
-import pyarrow as pa
-from distributed import CancelledError, Client, Future, KilledWorker, get_worker
+from distributed import CancelledError, Client, Future, KilledWorker
 
-from fink_dask.errors import BrokerUnavailableError, FinkDaskError, SettingsError, StorageError, TransferError
+from fink_dask.errors import (
+    BrokerUnavailableError,
+    FinkDaskError,
+    SettingsError,
+    StorageError,
+    TransferError,
+)
 from fink_dask.kafka.offsets import Range
-from fink_dask.kafka.pool import ConnectionPool
 from fink_dask.transfer.events import Note, Observer, RangeCommitted, RangeFailed, RangeProgress
-from fink_dask.transfer.work import RangeResult, TaskSettings, Work
+from fink_dask.transfer.work import Work
+from fink_dask.transfer.worker import transfer_on_worker
 
 log = logging.getLogger(__name__)
 
 #: How often a range is tried when what failed may pass: a broker that is away, a worker that was killed.
 _TRIES = 4
-#: Seconds between two reports of a range; the scheduler handles each.
-_REPORT_S = 0.3
 #: Seconds between two looks at what else goes on.
 _LOOK_S = 0.25
 
@@ -36,13 +38,33 @@ _GO_ON = "what is committed is safe, and the same command goes on from there onc
 #: Seconds before a range is tried again; doubled each time.
 _PAUSE_S = 1.0
 
-#: The connections of this process, where it is a worker.
-_connections = ConnectionPool()
-atexit.register(_connections.close)
+
+@dataclass(frozen=True)
+class Lookahead:
+    """Ranges that workers make ready while others are decoded, and bring to the disk while the next ones are.
+
+    Parameters
+    ----------
+    ranges : int
+        How many, on all workers together; each needs a thread.
+    turns : int or None
+        Threads of a worker that decode at once; None for all of them.
+    """
+
+    ranges: int
+    turns: int | None
+
+
+NO_LOOKAHEAD = Lookahead(0, None)
 
 
 def run_ranges(
-    client: Client, work: Sequence[Work], nconsumers: int, observe: Observer, check: Callable[[], None]
+    client: Client,
+    work: Sequence[Work],
+    nconsumers: int,
+    observe: Observer,
+    check: Callable[[], None],
+    lookahead: Lookahead = NO_LOOKAHEAD,
 ) -> None:
     """Transfer ranges on a Dask cluster, `nconsumers` at a time.
 
@@ -58,13 +80,15 @@ def run_ranges(
         Takes the events.
     check : callable
         Called several times a second; what it raises ends the job.
+    lookahead : Lookahead
+        Ranges that are made ready beyond that.
 
     Raises
     ------
     TransferError
         If ranges failed; all others were transferred first, unless the failure concerns them all.
     """
-    run = _Run(client, work, nconsumers, observe)
+    run = _Run(client, work, nconsumers, observe, lookahead)
     client.subscribe_topic(run.topic, run.on_progress)
     try:
         while run.unfinished():
@@ -80,9 +104,12 @@ def run_ranges(
 class _Run:
     """What is waiting, running and done."""
 
-    def __init__(self, client: Client, work: Sequence[Work], nconsumers: int, observe: Observer) -> None:
+    def __init__(
+        self, client: Client, work: Sequence[Work], nconsumers: int, observe: Observer, lookahead: Lookahead
+    ) -> None:
         self._client = client
         self._nconsumers = nconsumers
+        self._lookahead = lookahead
         self._observe = observe
         # The largest first: a long range that starts last would keep one worker busy while the others idle.
         self._waiting = deque(sorted(work, key=lambda item: len(item.range), reverse=True))
@@ -103,7 +130,9 @@ class _Run:
 
     def submit(self) -> None:
         for _ in range(len(self._waiting)):
-            if len(self._running) >= self._nconsumers or self._stopped:
+            # The last ranges are not taken ahead: one might wait behind another while a worker has nothing to do.
+            ahead = self._lookahead.ranges if len(self._waiting) > self._nconsumers else 0
+            if len(self._running) >= self._nconsumers + ahead or self._stopped:
                 return
             item = self._waiting.popleft()
             if self._ready_at.get(item.range, 0.0) > time.monotonic():
@@ -111,10 +140,11 @@ class _Run:
                 continue
             self._tries[item.range] = self._tries.get(item.range, 0) + 1
             future = self._client.submit(
-                _transfer_on_worker,
+                transfer_on_worker,
                 item.range,
                 item.settings,
                 self.topic,
+                self._lookahead.turns,
                 # Unique, so that Dask never takes an old result for a new try.
                 key=f"transfer_range-{item.range.name}-{uuid.uuid4().hex[:8]}",
                 pure=False,
@@ -211,40 +241,3 @@ class _Run:
 
 def _where(item: Work) -> tuple[str, int, int]:
     return item.settings.identity.topic, item.range.partition, item.range.start
-
-
-def _give_memory_back() -> None:
-    """Have Arrow use an allocator that gives back what is freed; the wheels' default looks like a leak."""
-    try:
-        pa.set_memory_pool(pa.jemalloc_memory_pool())
-    except NotImplementedError:  # built without it
-        pa.set_memory_pool(pa.system_memory_pool())
-
-
-def _transfer_on_worker(range_: Range, settings: TaskSettings, progress_topic: str) -> RangeResult:
-    """Run `transfer_range` on a Dask worker: report to the scheduler, and stop when nobody waits for the result."""
-    # Here and not above: only workers decode, and the compiler takes a third of a second to import.
-    from fink_dask.transfer.task import transfer_range
-
-    _give_memory_back()
-    worker = get_worker()
-    key = worker.get_current_task()
-    reported = 0.0
-
-    def notify(progress: RangeProgress) -> None:
-        nonlocal reported
-        now = time.monotonic()
-        if now - reported >= _REPORT_S:
-            reported = now
-            worker.log_event(progress_topic, asdict(progress))
-
-    def should_stop() -> bool:
-        # Cancelling does not reach a running thread; the worker's own state of the task tells.
-        task = worker.state.tasks.get(key)
-        return task is None or task.state == "cancelled"
-
-    try:
-        return transfer_range(range_, settings, notify, should_stop, connect=_connections.connect)
-    finally:
-        # Arrow's allocator keeps what it has freed, and Dask would pause a worker that looks full.
-        pa.default_memory_pool().release_unused()

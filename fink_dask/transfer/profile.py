@@ -33,6 +33,10 @@ class Stopwatch:
         self.seconds[stage] += now - self._since
         self._since = now
 
+    def skip(self) -> None:
+        """Count the time since the last lap as nobody's."""
+        self._since = time.perf_counter()
+
     def move(self, seconds: float, before: str, stage: str) -> None:
         """Count as that of `stage` what was counted as that of `before`."""
         self.seconds[before] -= seconds

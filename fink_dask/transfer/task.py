@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from functools import lru_cache
 
 from fink_dask.avro.schema import AvroSchema
@@ -28,6 +30,7 @@ def transfer_range(
     should_stop: Callable[[], bool] = lambda: False,
     step: Step = lambda _: None,
     connect: Connect = open_connection,
+    turn: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> RangeResult:
     """Make a range part of the dataset, exactly once however often this is called.
 
@@ -45,6 +48,9 @@ def transfer_range(
         Told the name of each step of the commit.
     connect : callable
         Opens or lends a connection to Kafka.
+    turn : callable
+        Returns a context manager that waits until the range may be decoded and written; its first records are fetched
+        meanwhile, and the next range has its turn while this one is brought to the disk.
 
     Returns
     -------
@@ -68,7 +74,7 @@ def transfer_range(
         watch, took = Stopwatch(), {}
         marker = settings.ledger.marker(range_, settings.plan_id)
         if marker is None:
-            marker = _attempt(range_, settings, notify, should_stop, step, connect, watch)
+            marker = _attempt(range_, settings, _Caller(notify, should_stop, step, connect, turn), watch)
             took = watch.seconds
         if not is_published(settings.ledger, marker):
             publish(settings.ledger, marker, step)
@@ -78,40 +84,35 @@ def transfer_range(
     return RangeResult(range_, marker.rows, marker.raw_bytes, marker.quarantined, total(marker.lost), took)
 
 
-def _attempt(
-    range_: Range,
-    settings: TaskSettings,
-    notify: Callable[[RangeProgress], None],
-    should_stop: Callable[[], bool],
-    step: Step,
-    connect: Connect,
-    watch: Stopwatch,
-) -> Marker:
-    attempt = Attempt(settings.ledger, range_, settings.plan_id, step)
+@dataclass(frozen=True)
+class _Caller:
+    """What `transfer_range` was called with; see there."""
+
+    notify: Callable[[RangeProgress], None]
+    should_stop: Callable[[], bool]
+    step: Step
+    connect: Connect
+    turn: Callable[[], AbstractContextManager[None]]
+
+
+def _attempt(range_: Range, settings: TaskSettings, caller: _Caller, watch: Stopwatch) -> Marker:
+    attempt = Attempt(settings.ledger, range_, settings.plan_id, caller.step)
     attempt.begin()
     try:
-        return attempt.commit(_stage(attempt, range_, settings, notify, should_stop, connect, watch))
+        return attempt.commit(_stage(attempt, settings, caller, watch))
     finally:
         attempt.clean_up()
 
 
-def _stage(
-    attempt: Attempt,
-    range_: Range,
-    settings: TaskSettings,
-    notify: Callable[[RangeProgress], None],
-    should_stop: Callable[[], bool],
-    connect: Connect,
-    watch: Stopwatch,
-) -> Marker:
+def _stage(attempt: Attempt, settings: TaskSettings, caller: _Caller, watch: Stopwatch) -> Marker:
     """Consume the range into staged files; return the marker that would commit them."""
-    topic = settings.identity.topic
+    range_, topic = attempt.range, settings.identity.topic
     origin = Origin(topic, settings.identity.topic_id, range_, settings.plan_id)
     schema = _schema(settings.ledger, settings.identity)
     decoder = RangeDecoder(schema, settings.identity, settings.partitioning, range_.partition)
     rows = raw_bytes = quarantined = 0
+    bounds = (settings.memory.batch_bytes, settings.least_batch_bytes, schema.most_rows)
     with (
-        connect(settings.kafka) as connection,
         StagedWriter(
             attempt,
             decoder.file_schema,
@@ -121,30 +122,33 @@ def _stage(
         ) as data,
         StagedWriter(attempt, QUARANTINE_SCHEMA, origin, prefix="quarantine-") as quarantine,
     ):
-        reader = RangeReader(connection, topic, range_, should_stop, origin.topic_id)
-        bounds = (settings.memory.batch_bytes, settings.least_batch_bytes, schema.most_rows)
-        for batch in reader.batches(settings.batchsize, *bounds):
-            watch.lap("poll")
-            decoded = decoder.decode(batch)
-            watch.lap("decode")
-            for directory, part in decoded.parts:
-                data.write(directory, part)
-                rows += part.num_rows
-            if decoded.bad:
-                quarantine.write(QUARANTINE_DIRECTORY, quarantine_rows(batch, decoded.bad, range_.partition))
-                quarantined += len(decoded.bad)
-            raw_bytes += batch.raw_bytes
-            notify(RangeProgress(range_, attempt.name, reader.position, rows, raw_bytes, quarantined))
-            del batch, decoded  # before the next one is read
-            watch.lap("write")
-        watch.lap("poll")
-        data.complete()
-        quarantine.complete()
-        watch.lap("write")
+        with caller.connect(settings.kafka) as connection:
+            reader = RangeReader(connection, topic, range_, caller.should_stop, origin.topic_id)
+            reader.prefetch()
+            with caller.turn():
+                watch.skip()
+                for batch in reader.batches(settings.batchsize, *bounds):
+                    watch.lap("poll")
+                    decoded = decoder.decode(batch)
+                    watch.lap("decode")
+                    for directory, part in decoded.parts:
+                        data.write(directory, part)
+                        rows += part.num_rows
+                    if decoded.bad:
+                        quarantine.write(QUARANTINE_DIRECTORY, quarantine_rows(batch, decoded.bad, range_.partition))
+                        quarantined += len(decoded.bad)
+                    raw_bytes += batch.raw_bytes
+                    caller.notify(RangeProgress(range_, attempt.name, reader.position, rows, raw_bytes, quarantined))
+                    del batch, decoded  # before the next one is read
+                    watch.lap("write")
+                watch.lap("poll")
+                data.complete()
+                quarantine.complete()
+                watch.lap("write")
         files, quarantine_files = data.stage(), quarantine.stage()
         watch.lap("fsync")
-        watch.move(reader.join_seconds, "poll", "copy")
-        watch.move(decoder.split_seconds, "decode", "split")
+    watch.move(reader.join_seconds, "poll", "copy")
+    watch.move(decoder.split_seconds, "decode", "split")
     return Marker(
         plan_id=settings.plan_id,
         range=range_,

@@ -1,0 +1,35 @@
+"""Threads of a worker share what a schema is compiled into, and make it at the same moment."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pyarrow as pa
+import pytest
+
+from fink_dask.avro.schema import parse_schema
+from fink_dask.demo.alerts import AlertKind, avro_schema
+
+
+@pytest.fixture
+def restless() -> Iterator[None]:
+    """Let threads take turns so often that each meets the others in the middle of everything."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("restless")
+def test_two_threads_that_ask_for_types_in_another_order_do_not_wait_for_each_other_for_ever() -> None:
+    text = json.dumps(avro_schema(AlertKind.LSST_FULL))
+    questions = [lambda record: record.arrow_fields, lambda record: record.arrow]
+    with ThreadPoolExecutor(2) as pool:
+        for _ in range(100):
+            records = [parse_schema(text).parsed for _ in questions]
+            answers = [pool.submit(question, record) for question, record in zip(questions, records, strict=True)]
+            fields, whole = (answer.result(timeout=10) for answer in answers)
+            assert pa.struct(fields) == whole
