@@ -14,11 +14,11 @@ from fink_dask.errors import SettingsError
 #: Raw bytes that a range is planned to hold.
 RANGE_BYTES = 256 * 2**20
 #: A range is not cut smaller than this to keep more consumers busy: each range writes a file a partition key.
-SMALLEST_RANGE_BYTES = 16 * 2**20
+SMALLEST_RANGE_BYTES = 64 * 2**20
 #: Raw bytes of a batch, whatever the batch size says; also how much is decoded before a stop is noticed.
 BATCH_BYTES = 8 * 2**20
 #: Small batches are joined up to so many raw bytes: what is done once a batch would cost more than its records.
-LEAST_BATCH_BYTES = 2 * 2**20
+LEAST_BATCH_BYTES = 4 * 2**20
 #: Decoded bytes that a range holds back to fill its row groups.
 BUFFER_BYTES = 64 * 2**20
 #: Bytes of records that librdkafka fetches ahead for a consumer.

@@ -70,7 +70,7 @@ def _without_effect(_: click.Context, parameter: click.Parameter, value: object)
     show_default=True,
     callback=at_least_one,
     metavar="N",
-    help="Alerts decoded at once, as far as they are between 2 and 8 MiB together.",
+    help="Alerts decoded at once, as far as they are 4 to 8 MiB together.",
 )
 @columns_option
 @option(

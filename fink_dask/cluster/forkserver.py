@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ def start_forkserver() -> str:
     str
         How Dask is to start workers: ``forkserver``, or ``spawn`` elsewhere.
     """
+    # Nothing here multiplies matrices, but numpy's BLAS would start a thread a core in every process.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     if sys.platform != "linux":
         return "spawn"
     multiprocessing.set_forkserver_preload(["fink_dask.cluster.preload"])

@@ -38,7 +38,7 @@ DASK_CONFIG = {
 #: Of what this process may use: other programs live here as well.
 MEMORY_FRACTION = 0.5
 #: Consumers that get all the memory that is of use, where there are fewer cores; more of them share it.
-_FULL_SHARES = 8
+_FULL_SHARES = 16
 
 
 @dataclass(frozen=True)
@@ -116,9 +116,13 @@ def local_cluster(
     """
     busy = max(1, min(nconsumers, ranges))
     workers = min(busy, usable_cores())
-    turns = -(-busy // workers)
+    # Consumers beyond the cores are threads, and each process has two of them at least: one makes a range ready, or
+    # brings one to the disk, while the other has its turn to decode.
+    threads = max(2, -(-busy // workers))
     limit = memory_limit if memory_limit is not None else int(MEMORY_LIMIT * MEMORY_FRACTION)
-    memory = share_memory(limit, BASE_BYTES + workers * WORKER_BYTES, busy, max(_FULL_SHARES, usable_cores()))
+    memory = share_memory(
+        limit, BASE_BYTES + workers * WORKER_BYTES, threads * workers, max(_FULL_SHARES, usable_cores())
+    )
     method = start_forkserver()
     if method == "spawn":  # what workers are forked from does so by itself, and they wait for it
         prepare_decoder()
@@ -128,7 +132,7 @@ def local_cluster(
         with without_interrupts():
             cluster = LocalCluster(
                 n_workers=workers,
-                threads_per_worker=turns + 1,  # one makes a range ready, or brings one to the disk
+                threads_per_worker=threads,
                 memory_limit=MEMORY_LIMIT // workers,
                 processes=True,
                 host="127.0.0.1",
@@ -140,7 +144,7 @@ def local_cluster(
         try:
             offer_dashboard(cluster.scheduler)
             with Client(cluster) as client:
-                yield Cluster(client, memory, Lookahead(workers, turns))
+                yield Cluster(client, memory, Lookahead(max(0, threads * workers - busy), turns=1))
         finally:
             cluster.close(timeout=5)
 

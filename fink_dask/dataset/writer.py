@@ -239,7 +239,8 @@ def write_options(schema: pa.Schema, compression: str = COMPRESSION) -> dict[str
     """Choose Parquet's encodings column by column.
 
     Dictionaries pay off for strings only; floats compress better with their bytes split; cutouts are compressed
-    already, so that compression and statistics of them are time lost; offsets count upwards.
+    already, so that compression of them is time lost; offsets count upwards. The least and the greatest of a row
+    group's strings or cutouts tell a reader nothing, as a range holds alerts of all kinds.
 
     Parameters
     ----------
@@ -260,7 +261,7 @@ def write_options(schema: pa.Schema, compression: str = COMPRESSION) -> dict[str
         "compression": {leaf.path: "none" if leaf.path in blobs else compression for leaf in leaves},
         "use_dictionary": strings,
         "column_encoding": encodings,
-        "write_statistics": [leaf.path for leaf in leaves if leaf.path not in blobs],
+        "write_statistics": [leaf.path for leaf in leaves if leaf.physical_type != "BYTE_ARRAY"],
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 from fink_dask.errors import BrokerError, BrokerUnavailableError, InterruptedTransferError
 from fink_dask.kafka.client import (
@@ -52,6 +53,8 @@ class RangeReader:
     topic_id : str, optional
         The topic's id in the plan. librdkafka reads on where a topic was deleted and made again with as many records,
         and delivers the other topic's; with an id, the reading fails at its end when the topic is another one.
+    waiting : callable, optional
+        Returns a context manager that is entered while nothing is there and Kafka is waited for.
 
     Attributes
     ----------
@@ -70,6 +73,7 @@ class RangeReader:
         range_: Range,
         should_stop: Callable[[], bool],
         topic_id: str = UNKNOWN_ID,
+        waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self._connection = connection
         self._consumer = connection.consumer
@@ -79,6 +83,7 @@ class RangeReader:
         self._range = range_
         self._should_stop = should_stop
         self._topic_id = topic_id
+        self._waiting = waiting
         self.position = range_.start
         self.holes: list[Interval] = []
         self.lost: list[Interval] = []
@@ -129,7 +134,10 @@ class RangeReader:
         while self.position < end:
             self._check_stop()
             before = self.position
-            messages = self._consumer.consume(num_messages=min(wanted, end - before), timeout=_POLL_S)
+            messages = self._consumer.consume(num_messages=min(wanted, end - before), timeout=0)
+            if not messages:
+                with self._waiting():
+                    messages = self._consumer.consume(num_messages=min(wanted, end - before), timeout=_POLL_S)
             records = self._account(messages)
             if records:
                 size = pending.extend(records)

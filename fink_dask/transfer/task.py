@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -20,6 +19,7 @@ from fink_dask.kafka.pool import Connect
 from fink_dask.transfer.decode import RangeDecoder
 from fink_dask.transfer.events import RangeProgress
 from fink_dask.transfer.profile import Stopwatch
+from fink_dask.transfer.turn import Turn
 from fink_dask.transfer.work import RangeResult, TaskSettings
 
 
@@ -30,7 +30,7 @@ def transfer_range(
     should_stop: Callable[[], bool] = lambda: False,
     step: Step = lambda _: None,
     connect: Connect = open_connection,
-    turn: Callable[[], AbstractContextManager[None]] = nullcontext,
+    turn: Turn | None = None,
 ) -> RangeResult:
     """Make a range part of the dataset, exactly once however often this is called.
 
@@ -48,9 +48,8 @@ def transfer_range(
         Told the name of each step of the commit.
     connect : callable
         Opens or lends a connection to Kafka.
-    turn : callable
-        Returns a context manager that waits until the range may be decoded and written; its first records are fetched
-        meanwhile, and the next range has its turn while this one is brought to the disk.
+    turn : Turn, optional
+        What is waited for before anything is decoded; another range has it while this one is brought to the disk.
 
     Returns
     -------
@@ -74,7 +73,7 @@ def transfer_range(
         watch, took = Stopwatch(), {}
         marker = settings.ledger.marker(range_, settings.plan_id)
         if marker is None:
-            marker = _attempt(range_, settings, _Caller(notify, should_stop, step, connect, turn), watch)
+            marker = _attempt(range_, settings, _Caller(notify, should_stop, step, connect, turn or Turn()), watch)
             took = watch.seconds
         if not is_published(settings.ledger, marker):
             publish(settings.ledger, marker, step)
@@ -92,7 +91,7 @@ class _Caller:
     should_stop: Callable[[], bool]
     step: Step
     connect: Connect
-    turn: Callable[[], AbstractContextManager[None]]
+    turn: Turn
 
 
 def _attempt(range_: Range, settings: TaskSettings, caller: _Caller, watch: Stopwatch) -> Marker:
@@ -123,9 +122,9 @@ def _stage(attempt: Attempt, settings: TaskSettings, caller: _Caller, watch: Sto
         StagedWriter(attempt, QUARANTINE_SCHEMA, origin, prefix="quarantine-") as quarantine,
     ):
         with caller.connect(settings.kafka) as connection:
-            reader = RangeReader(connection, topic, range_, caller.should_stop, origin.topic_id)
+            reader = RangeReader(connection, topic, range_, caller.should_stop, origin.topic_id, caller.turn.given_away)
             reader.prefetch()
-            with caller.turn():
+            with caller.turn:
                 watch.skip()
                 for batch in reader.batches(settings.batchsize, *bounds):
                     watch.lap("poll")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import atexit
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from functools import lru_cache
 from threading import Semaphore
@@ -13,16 +11,14 @@ from threading import Semaphore
 import pyarrow as pa
 from distributed import get_worker
 
-from fink_dask.errors import InterruptedTransferError
 from fink_dask.kafka.offsets import Range
 from fink_dask.kafka.pool import ConnectionPool
 from fink_dask.transfer.events import RangeProgress
+from fink_dask.transfer.turn import Turn
 from fink_dask.transfer.work import RangeResult, TaskSettings
 
 #: Seconds between two reports of a range; the scheduler handles each.
 _REPORT_S = 0.3
-#: Seconds between two looks at whether a range that waits for its turn is still wanted.
-_STOP_S = 0.25
 
 #: The connections of this process.
 _connections = ConnectionPool()
@@ -77,17 +73,6 @@ def transfer_on_worker(range_: Range, settings: TaskSettings, progress_topic: st
         task = worker.state.tasks.get(key)
         return task is None or task.state == "cancelled"
 
-    @contextmanager
-    def turn() -> Iterator[None]:
-        semaphore = _semaphore(turns)
-        while not semaphore.acquire(timeout=_STOP_S):
-            if should_stop():
-                raise InterruptedTransferError("stopped", settings.identity.topic, range_.partition, range_.start)
-        try:
-            yield
-        finally:
-            semaphore.release()
-
     try:
         return transfer_range(
             range_,
@@ -95,7 +80,7 @@ def transfer_on_worker(range_: Range, settings: TaskSettings, progress_topic: st
             notify,
             should_stop,
             connect=_connections.connect,
-            turn=nullcontext if turns is None else turn,
+            turn=Turn(None if turns is None else _semaphore(turns), should_stop),
         )
     finally:
         # Arrow's allocator keeps what it has freed, and Dask would pause a worker that looks full.
