@@ -20,7 +20,7 @@ BATCH_BYTES = 8 * 2**20
 #: Small batches are joined up to so many raw bytes: what is done once a batch would cost more than its records.
 LEAST_BATCH_BYTES = 4 * 2**20
 #: Decoded bytes that a range holds back to fill its row groups.
-BUFFER_BYTES = 64 * 2**20
+BUFFER_BYTES = 48 * 2**20
 #: Bytes of records that librdkafka fetches ahead for a consumer.
 QUEUE_BYTES = 16 * 2**20
 #: Parquet's codecs, the default first: what takes the least time for the smallest files.

@@ -24,6 +24,9 @@ def start_forkserver() -> str:
     """
     # Nothing here multiplies matrices, but numpy's BLAS would start a thread a core in every process.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # Dask sets this for workers that it starts; here it must be there before what they are forked from. Without it the
+    # C library keeps the memory of messages that are gone.
+    os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", "65536")
     if sys.platform != "linux":
         return "spawn"
     multiprocessing.set_forkserver_preload(["fink_dask.cluster.preload"])
