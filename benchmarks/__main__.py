@@ -16,6 +16,7 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.figures import draw
 from benchmarks.machine import commit
 from benchmarks.page import write_page
+from benchmarks.ranges import measure_ranges
 from benchmarks.results import Results, load
 from benchmarks.session import COMMANDS, new_results, run_benchmark
 from tests.harness.kafka_install import HarnessError
@@ -59,6 +60,8 @@ def main(scale: str, runs: int | None, only: tuple[str, ...], out: Path | None, 
                 else new_results(scale, runs or (1 if scale == "small" else 3), environments)
             )
             run_benchmark(results, environments, only, out, say)
+            if not only:
+                measure_ranges(scale, out, say)
         draw(results, figures_environment(), out)
         write_page(results, out)
         say(f"the page and its figures are in {out}")

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CACHE = ROOT / ".cache" / "benchmarks"
 
 FINK_CLIENT = "12.3.0"
-# The newest release with pyspark on PyPI, both connectors on Maven Central, and Java 17 when this was written.
+# A release that has both connectors on Maven Central and runs on Java 17.
 SPARK = "4.0.0"
 MATPLOTLIB = "3.9"
 #: What Spark's connectors need besides pyspark's own jars, with the versions of Spark's own build.

@@ -225,7 +225,14 @@ def _ranges(ranges: Sequence[dict[str, Any]]) -> str:
     if not ranges:
         return ""
     head = list(ranges[0])
-    return f"\n## Many ranges\n\n{table(head, ([str(row[name]) for name in head] for row in ranges))}\n"
+    return f"""
+## Many ranges
+
+Ranges that hold nothing to read, planned, submitted to two workers and collected; the memory is that of the process
+that does so. It should take time in proportion to their number, and hardly more memory.
+
+{table(head, ([str(row[name]) for name in head] for row in ranges))}
+"""
 
 
 def _topics(results: Results) -> str:

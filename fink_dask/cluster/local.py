@@ -79,9 +79,13 @@ def parse_memory(text: str) -> int:
         If it is none.
     """
     try:
-        return int(parse_bytes(text))
-    except (ValueError, OverflowError) as error:
-        raise SettingsError(f"--memory-limit {text[:40]!r} is no amount of memory such as 4GB or 512MiB") from error
+        # Dask takes a unit alone for one of it.
+        amount = int(parse_bytes(text)) if any(map(str.isdigit, text)) else 0
+    except (ValueError, OverflowError):
+        amount = 0
+    if amount < 1:
+        raise SettingsError(f"--memory-limit {text[:40]!r} is no amount of memory such as 4GB or 512MiB")
+    return amount
 
 
 @contextmanager

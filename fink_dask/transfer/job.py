@@ -120,7 +120,7 @@ class _Run:
         self._progress: queue.SimpleQueue[RangeProgress] = queue.SimpleQueue()
         self._stopped = False
         self._silent = 0
-        self._seen_workers = time.monotonic()
+        self._seen_workers = self._looked = time.monotonic()
         self._ready_at: dict[Range, float] = {}
         #: Another job on the same scheduler reports under another name.
         self.topic = f"fink-dask-progress-{uuid.uuid4().hex}"
@@ -177,6 +177,9 @@ class _Run:
         if self._client.status in {"closing", "closed"}:
             raise TransferError(f"the Dask scheduler went away; {_GO_ON}")
         now = time.monotonic()
+        if now - self._looked < _LOOK_S:  # the question costs as much as a small range
+            return
+        self._looked = now
         if self._client.scheduler_info()["workers"]:
             self._seen_workers = now
         elif now - self._seen_workers > _NO_WORKERS_S:

@@ -72,17 +72,19 @@ def share_memory(limit: int, overhead: int, consumers: int, full_shares: int) ->
     SettingsError
         If the limit is too low for so many consumers.
     """
-    each = min(limit - overhead, full_shares * FULL_SHARE.total) / consumers
     needed = overhead + consumers * LEAST_SHARE.total
     if limit < needed:
         raise SettingsError(
             f"{limit // _MIB:,} MiB of memory are too little for {consumers} consumers, which take "
             f"{-(-needed // _MIB):,} MiB at least: give a larger --memory-limit, or fewer --nconsumers"
         )
-    part = min(1.0, each / FULL_SHARE.total)
+    # What there is beyond the least is shared alike, so that the whole never exceeds it.
+    room = FULL_SHARE.total - LEAST_SHARE.total
+    more = min(limit - overhead, full_shares * FULL_SHARE.total) // consumers - LEAST_SHARE.total
+    more = max(0, min(more, room))
     return MemoryShare(
         *(
-            max(least, int(part * full))
+            least + (full - least) * more // room
             for full, least in (
                 (FULL_SHARE.queue_bytes, LEAST_SHARE.queue_bytes),
                 (FULL_SHARE.batch_bytes, LEAST_SHARE.batch_bytes),

@@ -1,0 +1,79 @@
+"""Plan, submit and collect many ranges that hold nothing to read: what a range costs beside its alerts.
+
+``python -m benchmarks.jobs.ranges_job COUNT`` answers with one JSON object. The ranges are committed already, so that
+a worker looks up the marker of each and is done. Time and memory are those of this process, which plans and collects.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from fink_dask.avro.schema import parse_schema
+from fink_dask.cluster.local import local_cluster
+from fink_dask.config import KafkaSettings
+from fink_dask.dataset.documents import seal
+from fink_dask.dataset.ledger import Ledger
+from fink_dask.dataset.partitioning import Partitioning
+from fink_dask.dataset.records import Identity, Marker, Plan
+from fink_dask.demo.alerts import AlertKind, avro_schema
+from fink_dask.transfer.job import run_ranges
+from fink_dask.transfer.plan import Sizing, next_plan
+from fink_dask.transfer.work import TaskSettings, Work
+
+PARTITIONS = 10
+CONSUMERS = 2
+
+
+def main() -> None:
+    """Measure with as many ranges as the command line says."""
+    count = int(sys.argv[1])
+    schema = parse_schema(json.dumps(avro_schema(AlertKind.ZTF_LIGHT)))
+    identity = Identity("ranges", "unknown", (), None, schema.fingerprint, "file")
+    with tempfile.TemporaryDirectory() as scratch:
+        ledger = Ledger(Path(scratch) / "out")
+        ledger.create()
+        began = time.perf_counter()
+        spans = dict.fromkeys(range(PARTITIONS), (0, count // PARTITIONS))
+        plan = next_plan(1, identity, spans, Sizing(1, CONSUMERS, dict.fromkeys(spans, 1.0)), None)
+        assert plan is not None
+        assert len(plan.ranges) == count
+        ledger.freeze(plan, schema)
+        planned = time.perf_counter() - began
+        _commit(ledger, plan)
+        settings = TaskSettings(ledger, KafkaSettings("127.0.0.1:1"), identity, plan.plan_id, Partitioning(()), 1000)
+        with local_cluster(CONSUMERS, count, "127.0.0.1:0") as cluster:
+            began = time.perf_counter()
+            work = [Work(range_, settings) for range_ in plan.ranges]
+            before = _peak_mb()
+            run_ranges(cluster.client, work, CONSUMERS, lambda _: None, lambda: None, cluster.lookahead)
+            collected = time.perf_counter() - began
+    answer = {
+        "ranges": f"{count:,}",
+        "plan, in s": round(planned, 2),
+        "submit and collect, in s": round(collected, 1),
+        "of that a range, in ms": round(1e3 * collected / count, 2),
+        "memory before, in MB": round(before),
+        "memory at its peak, in MB": round(_peak_mb()),
+    }
+    print(json.dumps(answer))
+
+
+def _commit(ledger: Ledger, plan: Plan) -> None:
+    """Write the marker of each range, as a record that Kafka does not show would leave it."""
+    for range_ in plan.ranges:
+        hole = ((range_.start, range_.end),)
+        marker = Marker(plan.plan_id, range_, "0" * 16, rows=0, raw_bytes=0, files=(), quarantined=0, holes=hole)
+        ledger.marker_path(range_).write_bytes(seal("marker", marker.to_json()))
+
+
+def _peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""What planning, submitting and collecting many ranges takes: should be linear in time, and flat in memory."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.environments import ROOT
+from benchmarks.errors import BenchmarkError
+from benchmarks.page import RANGES
+
+#: How many ranges, for each scale of the benchmark.
+COUNTS = {"full": (10_000, 30_000, 100_000), "small": (100, 300, 1_000)}
+_LIMIT_S = 1800.0
+
+
+def measure_ranges(scale: str, out: Path, say: Callable[[str], None]) -> None:
+    """Measure each count in a process of its own, and keep the answers for the page.
+
+    Parameters
+    ----------
+    scale : str
+        Of the benchmark.
+    out : pathlib.Path
+        Where the results are.
+    say : callable
+        Takes a line for the terminal.
+
+    Raises
+    ------
+    BenchmarkError
+        If a measurement fails.
+    """
+    answers = []
+    for count in COUNTS[scale]:
+        try:
+            done = subprocess.run(
+                [sys.executable, "-m", "benchmarks.jobs.ranges_job", str(count)],
+                capture_output=True,
+                text=True,
+                timeout=_LIMIT_S,
+                cwd=ROOT,
+                check=True,
+            )
+        except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+            raise BenchmarkError(f"{count:,} ranges could not be measured: {error}") from error
+        answers.append(json.loads(done.stdout.splitlines()[-1]))
+        say(f"{count:,} ranges: {answers[-1]['submit and collect, in s']} s")
+    (out / RANGES).write_text(json.dumps(answers, indent=1) + "\n", encoding="utf-8")
