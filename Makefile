@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 LOCK := requirements-dev.lock
 # The lock is resolved on the oldest Python: what only that one needs must be in it.
 LOCK_PYTHON := 3.11
+# Each starts a Kafka of its own, and most tests wait for something.
+TEST_PROCESSES := 2
 PIP_FLAGS := --quiet --no-input --disable-pip-version-check
 
 .DEFAULT_GOAL := help
@@ -20,8 +22,8 @@ venv: $(VENV)/.installed  ## Make .venv with everything locked (PYTHON=python3.1
 demo: venv  ## Run the demo: a small transfer that needs no Kafka
 	@$(BIN)/fink-dask demo
 
-test: venv  ## Run all tests (PYTEST_ARGS="-k offsets" for some); starts a real Kafka
-	@$(BIN)/python -m pytest tests/ $(PYTEST_ARGS)
+test: venv  ## Run all tests (PYTEST_ARGS="-k offsets" for some); starts two real Kafkas
+	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile tests/ $(PYTEST_ARGS)
 
 bench: venv  ## Measure against fink-client and Spark (BENCH_ARGS="--scale small" for some minutes); an hour
 	@$(BIN)/python -m benchmarks $(BENCH_ARGS)

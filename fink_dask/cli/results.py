@@ -45,8 +45,8 @@ def print_summary(summary: Summary, ledger: Ledger, as_json: bool, profile: Prof
 
 
 def _print_profile(profile: Profile) -> None:
-    phases = (("until the first batch", profile.start_seconds), ("until the last commit", profile.work_seconds))
-    for words, seconds in (*phases, ("until the end", profile.finish_seconds)):
+    phases = (("until the first batch", profile.start_seconds), ("to the last commit", profile.work_seconds))
+    for words, seconds in (*phases, ("to the end", profile.finish_seconds)):
         click.echo(f"  {words:<22} {seconds:>8.2f} s")
     total = sum(profile.stage_seconds.values())
     click.echo("  of the consumers' time, all of them together")

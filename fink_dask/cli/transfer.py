@@ -37,6 +37,10 @@ if TYPE_CHECKING:
     from fink_dask.dataset.summary import State
 
 
+#: When the program had loaded this, which is nearly when it began.
+_BEGAN = time.monotonic()
+
+
 def _without_effect(_: click.Context, parameter: click.Parameter, value: object) -> None:
     """Take an option of Fink's own client that has nothing to decide here, and say so."""
     if value is not None:
@@ -175,7 +179,7 @@ def _transfer(settings: TransferSettings, where: Where, restart: bool, profile: 
     from fink_dask.dataset.ledger import Ledger
 
     with Display() as display:
-        outcome = run_transfer(settings, display, where, restart)
+        outcome = run_transfer(settings, display, where, restart, _BEGAN)
     print_summary(outcome.summary, Ledger(settings.outdir), as_json, outcome.profile if profile else None)
     return outcome.summary.exit_code
 

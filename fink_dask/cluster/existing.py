@@ -64,12 +64,14 @@ def existing_scheduler(
 
 
 def _memory(client: Client, memory_limit: int | None) -> MemoryShare:
-    """Divide the memory of the worker that has the least for each of its threads."""
+    """Divide the user's limit, or else the memory of the worker that has the least for each of its threads."""
     workers = client.scheduler_info()["workers"].values()
+    if memory_limit is not None:
+        everybody = sum(worker["nthreads"] for worker in workers)
+        return share_memory(memory_limit, len(workers) * WORKER_BYTES, everybody, full_shares=everybody)
     shares = []
     for worker in workers:
-        limit = worker["memory_limit"] * MEMORY_FRACTION if memory_limit is None else memory_limit / len(workers)
-        threads = worker["nthreads"]
+        limit, threads = worker["memory_limit"] * MEMORY_FRACTION, worker["nthreads"]
         if limit:  # a worker without a limit has room for all that is of use
             shares.append(share_memory(int(limit), WORKER_BYTES, threads, full_shares=threads))
     return min(shares, key=lambda share: share.total, default=FULL_SHARE)

@@ -38,7 +38,7 @@ def _do_without_pandas() -> None:
     finder = _NoPandas()
     sys.meta_path.insert(0, finder)
     try:
-        pa.array(np.zeros(0))
+        pa.array(np.zeros(0)).to_numpy(zero_copy_only=False)
     finally:
         sys.meta_path.remove(finder)
 

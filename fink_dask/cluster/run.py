@@ -58,7 +58,9 @@ class Outcome:
     profile: Profile
 
 
-def run_transfer(settings: TransferSettings, observe: Observer, where: Where, restart: bool = False) -> Outcome:
+def run_transfer(
+    settings: TransferSettings, observe: Observer, where: Where, restart: bool = False, began: float | None = None
+) -> Outcome:
     """Transfer a topic, or go on with it.
 
     Parameters
@@ -71,6 +73,8 @@ def run_transfer(settings: TransferSettings, observe: Observer, where: Where, re
         Where it runs.
     restart : bool
         Move what is there aside first.
+    began : float, optional
+        When the program began, on the clock of `time.monotonic`; otherwise the run begins now.
 
     Returns
     -------
@@ -82,7 +86,7 @@ def run_transfer(settings: TransferSettings, observe: Observer, where: Where, re
     FinkDaskError
         If it was refused or could not be finished; what is committed stays committed.
     """
-    profiler = Profiler(observe)
+    profiler = Profiler(observe, began)
     ledger = Ledger(settings.outdir)
     complete_move(ledger)
     if not restart:
@@ -195,6 +199,6 @@ def _announce(
             offsets=offsets,
             offsets_committed=offsets - open_offsets,
             # Dask names an address also where no dashboard is served.
-            dashboard=client.dashboard_link if "dashboard" in client.scheduler_info()["services"] else None,
+            dashboard=client.dashboard_link if "dashboard" in client.scheduler_info().get("services", ()) else None,
         )
     )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 
 from fink_dask.config import KafkaSettings
-from fink_dask.errors import BrokerError, SettingsError
+from fink_dask.errors import BrokerError, BrokerUnavailableError, SettingsError
 from fink_dask.kafka.client import (
     ConsumerGroupTopicPartitions,
     KafkaError,
@@ -16,6 +17,9 @@ from fink_dask.kafka.connection import Admin
 
 #: How Kafka says that somebody else is at work in the group.
 _IN_USE = {KafkaError.UNKNOWN_MEMBER_ID, KafkaError.NON_EMPTY_GROUP, KafkaError.ILLEGAL_GENERATION}
+
+#: Seconds before a refusal that may pass is tried again.
+_PAUSE_S = 0.2
 
 
 def commit_group_offsets(settings: KafkaSettings, topic: str, group_id: str, offsets: Mapping[int, int]) -> None:
@@ -43,12 +47,24 @@ def commit_group_offsets(settings: KafkaSettings, topic: str, group_id: str, off
         raise SettingsError("the consumer group has no name")
     if not offsets:
         return
+    admin, deadline = Admin(settings), time.monotonic() + settings.request_timeout_s
+    while True:
+        try:
+            _commit(admin, topic, group_id, offsets)
+        except BrokerUnavailableError:
+            # The first commit to a group may find its coordinator still being elected.
+            if time.monotonic() + _PAUSE_S > deadline:
+                raise
+            time.sleep(_PAUSE_S)
+        else:
+            return
+
+
+def _commit(admin: Admin, topic: str, group_id: str, offsets: Mapping[int, int]) -> None:
     positions = [TopicPartition(topic, partition, offset) for partition, offset in sorted(offsets.items())]
-    answer = Admin(settings).ask(
-        lambda client: client.alter_consumer_group_offsets(
-            [ConsumerGroupTopicPartitions(group_id, positions)], request_timeout=settings.request_timeout_s
-        )[group_id],
-        topic,
+    timeout_s, request = admin.settings.request_timeout_s, [ConsumerGroupTopicPartitions(group_id, positions)]
+    answer = admin.ask(
+        lambda client: client.alter_consumer_group_offsets(request, request_timeout=timeout_s)[group_id], topic
     )
     for position in answer.topic_partitions:
         if position.error is not None:

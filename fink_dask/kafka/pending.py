@@ -67,7 +67,7 @@ class Pending:
     def full(self) -> Iterator[RawBatch]:
         """Yield the batches that no later record can be part of."""
         while self._size > self._batch_bytes or len(self._sizes) > (
-            min(self._batchsize, self._most_records) if self._size > self._least_bytes else self._most_records
+            min(self._batchsize, self._most_records) if self._size >= self._least_bytes else self._most_records
         ):
             stops = np.cumsum(self._sizes)
             fitting = int(np.searchsorted(stops, self._batch_bytes, "right"))

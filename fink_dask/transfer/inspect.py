@@ -99,7 +99,8 @@ def _check_columns(settings: TransferSettings, schema: AvroSchema) -> tuple[str,
         project(schema.parsed, settings.columns)
     except SettingsError as error:
         raise SettingsError(f"--columns: {error}") from error
-    return settings.columns
+    # The order is the schema's, whatever was typed.
+    return None if settings.columns is None else tuple(sorted(settings.columns))
 
 
 def _schema(

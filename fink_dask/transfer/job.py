@@ -180,7 +180,7 @@ class _Run:
         if now - self._looked < _LOOK_S:  # the question costs as much as a small range
             return
         self._looked = now
-        if self._client.scheduler_info()["workers"]:
+        if self._client.scheduler_info().get("workers"):  # nothing is known while a client closes
             self._seen_workers = now
         elif now - self._seen_workers > _NO_WORKERS_S:
             raise TransferError(f"the Dask scheduler has had no workers for {_NO_WORKERS_S:.0f} s; {_GO_ON}")

@@ -9,9 +9,9 @@ from fink_dask.errors import SettingsError
 
 _MIB = 2**20
 #: What a process takes before it has consumed anything: Python, Dask, Arrow and the compiled decoder.
-WORKER_BYTES = 200 * _MIB
+WORKER_BYTES = 140 * _MIB
 #: The same of the process that runs the scheduler, and of the one that workers are forked from.
-BASE_BYTES = 350 * _MIB
+BASE_BYTES = 260 * _MIB
 #: What a batch costs, in its raw bytes: as messages, joined, decoded, and each of them once more for the next batch.
 _BATCH_FACTOR = 7
 #: What a decoded byte that is held back costs: itself, and what it becomes on its way into a row group.
@@ -75,7 +75,7 @@ def share_memory(limit: int, overhead: int, consumers: int, full_shares: int) ->
     needed = overhead + consumers * LEAST_SHARE.total
     if limit < needed:
         raise SettingsError(
-            f"{limit // _MIB:,} MiB of memory are too little for {consumers} consumers, which take "
+            f"{limit // _MIB:,} MiB of memory are too little for so many consumers, which take "
             f"{-(-needed // _MIB):,} MiB at least: give a larger --memory-limit, or fewer --nconsumers"
         )
     # What there is beyond the least is shared alike, so that the whole never exceeds it.

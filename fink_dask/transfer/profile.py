@@ -9,8 +9,9 @@ from typing import Any
 
 from fink_dask.transfer.events import Event, Observer, RangeCommitted, RangeProgress
 
-#: What a range does, in order: waiting for Kafka and taking messages, joining their values, decoding, finding partition
-#: keys, encoding Parquet, bringing files to the disk with their hashes, and making them part of the dataset.
+#: What a range does, in order: waiting for Kafka (and then for its turn) and taking messages, joining their values,
+#: decoding, finding partition keys, encoding Parquet, bringing files to the disk with their hashes, and making them
+#: part of the dataset.
 STAGES = ("poll", "copy", "decode", "split", "write", "fsync", "commit")
 
 
@@ -82,11 +83,13 @@ class Profiler:
     ----------
     observe : callable
         Takes the events.
+    began : float, optional
+        When the run began, on the clock of `time.monotonic`; now otherwise.
     """
 
-    def __init__(self, observe: Observer) -> None:
+    def __init__(self, observe: Observer, began: float | None = None) -> None:
         self._observe = observe
-        self._began = time.monotonic()
+        self._began = time.monotonic() if began is None else began
         self._first: float | None = None
         self._last: float | None = None
         self._seconds = dict.fromkeys(STAGES, 0.0)

@@ -119,7 +119,9 @@ def _stage(attempt: Attempt, settings: TaskSettings, caller: _Caller, watch: Sto
             buffer_bytes=settings.memory.buffer_bytes,
             compression=settings.compression,
         ) as data,
-        StagedWriter(attempt, QUARANTINE_SCHEMA, origin, prefix="quarantine-") as quarantine,
+        StagedWriter(
+            attempt, QUARANTINE_SCHEMA, origin, prefix="quarantine-", buffer_bytes=settings.memory.batch_bytes
+        ) as quarantine,
     ):
         with caller.connect(settings.kafka) as connection:
             reader = RangeReader(connection, topic, range_, caller.should_stop, origin.topic_id, caller.turn.given_away)

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.__main__ import main as bench
 from fink_dask.cli.main import cli
 from fink_dask.demo.alerts import AlertKind
 from tests.harness.cli import environment
@@ -213,7 +214,7 @@ def test_the_published_command_is_in_the_readme_letter_for_letter() -> None:
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_page_names_only_options_that_exist_and_links_only_to_what_is_there(path: Path) -> None:
     page = re.sub(r"^```.*?^```$", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
-    known = {name for command in cli.commands.values() for option in command.params for name in option.opts}
+    known = {name for command in (*cli.commands.values(), bench) for option in command.params for name in option.opts}
     named = {
         flag.replace("_", "-")
         for code in re.findall(r"`([^`]+)`", page)
@@ -222,6 +223,18 @@ def test_a_page_names_only_options_that_exist_and_links_only_to_what_is_there(pa
     assert named - known - {"--help"} == set()
     links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)]+)\)", page) if "://" not in link]
     assert [link for link in links if link and not (path.parent / link).exists()] == []
+
+
+def anchors(path: Path) -> set[str]:
+    """Name the headings of a page as its links do."""
+    headings = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_link_into_a_page_leads_to_a_heading_that_is_there(path: Path) -> None:
+    found = re.findall(r"\]\(([\w./-]*\.md)?#([^)]+)\)", path.read_text())
+    assert [(page, name) for page, name in found if name not in anchors(path.parent / page if page else path)] == []
 
 
 def test_the_command_line_reference_is_what_the_code_says() -> None:

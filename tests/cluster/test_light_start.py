@@ -1,0 +1,93 @@
+"""What a transfer may never need is not loaded before it is needed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import textwrap
+from typing import Any
+
+
+def run_python(code: str) -> Any:
+    """Run code in a Python of its own; return what it prints as JSON last."""
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=90)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_what_starts_a_transfer_loads_no_compiler_no_pandas_and_no_dashboard() -> None:
+    loaded = run_python(
+        """
+        import json, sys
+        import fink_dask.cluster.run
+        print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
+        """
+    )
+    assert "distributed" in loaded
+    assert {"numba", "llvmlite", "pandas", "bokeh", "fastavro", "matplotlib"} & set(loaded) == set()
+
+
+def test_help_of_every_command_loads_neither_dask_nor_arrow_nor_numpy() -> None:
+    loaded = run_python(
+        """
+        import json, sys
+        from fink_dask.cli.main import main
+        for command in ((), ("transfer",), ("verify",), ("status",), ("demo",)):
+            try:
+                main([*command, "--help"])
+            except SystemExit as end:
+                assert not end.code
+        print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
+        """
+    )
+    assert {"dask", "distributed", "pyarrow", "numpy", "numba", "pandas", "bokeh"} & set(loaded) == set()
+
+
+DASHBOARD = """
+    import json, logging, sys, urllib.error, urllib.request
+    from concurrent.futures import ThreadPoolExecutor
+    from fink_dask.cluster.local import local_cluster
+
+    def visit(path):
+        try:
+            with urllib.request.urlopen(base + path, timeout=60) as answer:
+                return answer.status, answer.geturl(), answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, path, ""
+
+    def bokeh():
+        return "bokeh" in sys.modules
+
+    if __name__ == "__main__":
+        seen = {}
+        with local_cluster(1, 1, "127.0.0.1:0") as cluster:
+            base = cluster.client.dashboard_link.removesuffix("/status")
+            seen["before"] = bokeh()
+            seen["health"], seen["metrics"] = visit("/health")[0], visit("/metrics")[0]
+            seen["info"] = visit("/info/main/workers.html")[0]
+            seen["after_metrics"] = bokeh()
+            assert cluster.client.submit(sum, [1, 2]).result(30) == 3
+            seen["after_work"] = bokeh()
+            with ThreadPoolExecutor(3) as threads:
+                visits = list(threads.map(visit, ["/status", "/", "/workers"]))
+            seen["visits"] = [(status, "bokeh" in text.lower()) for status, _, text in visits]
+            seen["where"] = [where.removeprefix(base) for _, where, _ in visits]
+            seen["after_visit"] = bokeh()
+            seen["again"] = visit("/status")[0]
+            seen["nowhere"] = visit("/no-such-page")[0]
+            seen["health_again"] = visit("/health")[0]
+            assert cluster.client.submit(sum, [3, 4]).result(30) == 7
+        print(json.dumps(seen))
+"""
+
+
+def test_the_dashboard_is_loaded_by_its_first_visitors_and_then_is_there() -> None:
+    seen = run_python(DASHBOARD)
+    assert (seen["before"], seen["after_metrics"], seen["after_work"]) == (False, False, False)
+    assert (seen["health"], seen["metrics"], seen["info"]) == (200, 200, 200)
+    assert seen["visits"] == [[200, True]] * 3
+    assert seen["where"] == ["/status", "/status", "/workers"]
+    assert seen["after_visit"]
+    assert (seen["again"], seen["health_again"], seen["nowhere"]) == (200, 200, 404)

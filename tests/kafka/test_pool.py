@@ -1,0 +1,236 @@
+"""Connections are used again, not by two at once, not after a failure, and nothing of an earlier range comes out."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import psutil
+import pytest
+from confluent_kafka import KafkaError, Producer
+
+from fink_dask.config import KafkaSettings
+from fink_dask.kafka.connection import Connection
+from fink_dask.kafka.consume import RangeReader
+from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.pool import ConnectionPool
+from tests.harness.kafka_settings import free_ports
+from tests.harness.oracle import wait_for
+from tests.harness.topics import create_topic, delete_topic
+
+LONG_S = 600.0
+
+
+@pytest.fixture
+def settings() -> KafkaSettings:
+    """Nobody answers there, which a connection that is not used does not mind."""
+    return KafkaSettings(f"127.0.0.1:{free_ports(1)[0]}")
+
+
+@pytest.fixture
+def make_pool() -> Iterator[Callable[[float], ConnectionPool]]:
+    pools: list[ConnectionPool] = []
+
+    def make(idle_s: float) -> ConnectionPool:
+        pools.append(ConnectionPool(idle_s))
+        return pools[-1]
+
+    yield make
+    for pool in pools:
+        pool.close()
+
+
+def is_closed(connection: Connection) -> bool:
+    try:
+        connection.consumer.assignment()
+    except RuntimeError:
+        return True
+    return False
+
+
+def used(pool: ConnectionPool, settings: KafkaSettings) -> Connection:
+    with pool.connect(settings) as connection:
+        assert not is_closed(connection)
+        return connection
+
+
+def test_the_next_range_gets_the_same_connection_and_other_settings_another(
+    make_pool: Callable[[float], ConnectionPool], settings: KafkaSettings
+) -> None:
+    pool, other = make_pool(LONG_S), KafkaSettings(settings.bootstrap_servers, queue_bytes=2**20)
+    first = used(pool, settings)
+    assert used(pool, settings) is first
+    assert used(pool, other) is not first
+    assert used(pool, settings) is first
+
+
+def test_the_threads_of_librdkafka_do_not_grow_with_the_number_of_ranges(
+    make_pool: Callable[[float], ConnectionPool], settings: KafkaSettings
+) -> None:
+    pool = make_pool(LONG_S)
+    used(pool, settings)
+    process = psutil.Process()
+    before = process.num_threads()
+    for _ in range(5):
+        used(pool, settings)
+    assert process.num_threads() <= before + 1  # a timer that was cancelled may not have ended yet
+
+
+def test_what_one_range_heard_of_the_broker_is_not_held_against_the_next(
+    make_pool: Callable[[float], ConnectionPool], settings: KafkaSettings
+) -> None:
+    pool = make_pool(LONG_S)
+    with pool.connect(settings) as connection:
+        connection.errors.last = connection.errors.fatal = KafkaError(KafkaError._SSL)
+    with pool.connect(settings) as again:
+        assert again is connection
+        assert (again.errors.last, again.errors.fatal) == (None, None)
+
+
+@pytest.mark.parametrize("failure", [ValueError, KeyboardInterrupt])
+def test_a_connection_that_failed_is_closed_and_never_lent_again(
+    make_pool: Callable[[float], ConnectionPool], settings: KafkaSettings, failure: type[BaseException]
+) -> None:
+    pool = make_pool(LONG_S)
+    first = used(pool, settings)
+
+    def fail() -> None:
+        with pool.connect(settings):
+            raise failure("the cause")
+
+    with pytest.raises(failure, match="the cause"):
+        fail()
+    assert is_closed(first)
+    assert used(pool, settings) is not first
+
+
+def test_a_connection_that_nobody_uses_is_closed_after_a_while_and_one_in_use_is_not(
+    make_pool: Callable[[float], ConnectionPool], settings: KafkaSettings
+) -> None:
+    pool = make_pool(0.05)
+    with pool.connect(settings) as held:
+        idle = used(pool, settings)
+        assert idle is not held
+        wait_for(lambda: is_closed(idle), 10, "an idle connection to be closed")
+        assert not is_closed(held)
+    wait_for(lambda: is_closed(held), 10, "an idle connection to be closed")
+    assert used(pool, settings) not in {held, idle}
+
+
+def test_connections_that_are_closed_while_others_ask_for_them_are_never_lent(
+    make_pool: Callable[[float], ConnectionPool], settings: KafkaSettings
+) -> None:
+    pool = make_pool(0.001)
+    with ThreadPoolExecutor(4) as threads:
+        # `used` fails where a closed one is lent.
+        connections = list(threads.map(lambda _: used(pool, settings), range(60)))
+    wait_for(lambda: all(map(is_closed, connections)), 10, "all connections to be closed")
+
+
+def test_two_threads_never_share_a_connection(
+    make_pool: Callable[[float], ConnectionPool], settings: KafkaSettings
+) -> None:
+    pool, meet = make_pool(LONG_S), threading.Barrier(2, timeout=30)
+
+    def use(_: int) -> Connection:
+        with pool.connect(settings) as connection:
+            meet.wait()
+            return connection
+
+    with ThreadPoolExecutor(2) as threads:
+        first, second = threads.map(use, range(2))
+        again = set(threads.map(use, range(2)))
+    assert first is not second
+    assert again == {first, second}
+    pool.close()
+    assert is_closed(first)
+    assert is_closed(second)
+
+
+def test_closing_spares_what_is_in_use_and_can_be_repeated(
+    make_pool: Callable[[float], ConnectionPool], settings: KafkaSettings
+) -> None:
+    pool = make_pool(LONG_S)
+    with pool.connect(settings) as connection:
+        pool.close()
+        assert not is_closed(connection)
+    pool.close()
+    pool.close()
+    assert is_closed(connection)
+
+
+@pytest.fixture
+def two_topics(kafka: Any, topic_name: str) -> Iterator[tuple[str, str]]:
+    """Fill two topics of two partitions with values that say where they are."""
+    other = f"{topic_name}_other"
+    for topic in (topic_name, other):
+        create_topic(kafka.bootstrap_servers, topic, 2)
+        for partition in range(2):
+            values = [b"%s-%d-%d-%s" % (topic.encode(), partition, offset, b"x" * 500) for offset in range(3000)]
+            _fill(kafka.bootstrap_servers, topic, partition, values)
+    yield topic_name, other
+    delete_topic(kafka.bootstrap_servers, other, missing_ok=True)
+
+
+def _fill(bootstrap: str, topic: str, partition: int, values: list[bytes]) -> None:
+    producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 5})
+    for value in values:
+        producer.produce(topic, value, partition=partition)
+    assert producer.flush(30) == 0
+
+
+def read(connection: Connection, topic: str, range_: Range) -> None:
+    """Read a range to its end, and see that each record is the one of its place."""
+    reader = RangeReader(connection, topic, range_, lambda: False)
+    reader.prefetch()
+    found = [
+        (int(batch.offsets[index]), batch.value(index))
+        for batch in reader.batches(100, 2**20)
+        for index in range(len(batch))
+    ]
+    assert [offset for offset, _ in found] == list(range(range_.start, range_.end))
+    assert not reader.holes
+    assert not reader.lost
+    for offset, value in found:
+        assert value is not None
+        assert value.startswith(b"%s-%d-%d-" % (topic.encode(), range_.partition, offset))
+
+
+def test_nothing_of_an_earlier_range_comes_through_a_connection_that_is_used_again(
+    kafka: Any, two_topics: tuple[str, str], make_pool: Callable[[float], ConnectionPool]
+) -> None:
+    pool, reached = make_pool(LONG_S), KafkaSettings(kafka.bootstrap_servers, stall_timeout_s=20)
+    first, second = two_topics
+    with pool.connect(reached) as one:
+        # Half of a range: librdkafka has fetched the records that follow.
+        batches = RangeReader(one, first, Range(0, 0, 3000), lambda: False).batches(100, 2**20)
+        next(batches)
+        batches.close()
+    ranges = [
+        (second, Range(0, 100, 900)),  # the same partition and offsets of another topic
+        (second, Range(1, 100, 900)),  # another partition
+        (second, Range(1, 0, 50)),  # back
+        (first, Range(0, 50, 2000)),  # where the first one was left
+        (first, Range(0, 2900, 3000)),
+        (first, Range(1, 0, 3000)),
+    ]
+    for topic, range_ in ranges:
+        with pool.connect(reached) as again:
+            assert again is one
+            read(again, topic, range_)
+
+
+def test_a_record_of_another_topic_or_partition_is_not_taken_for_one_of_the_range(
+    kafka: Any, two_topics: tuple[str, str], make_pool: Callable[[float], ConnectionPool]
+) -> None:
+    first, second = two_topics
+    with make_pool(LONG_S).connect(KafkaSettings(kafka.bootstrap_servers, stall_timeout_s=20)) as connection:
+        RangeReader(connection, second, Range(0, 0, 3000), lambda: False).prefetch()
+        stale: list[Any] = []
+        wait_for(lambda: bool(stale.extend(connection.consumer.consume(200, 0.2)) or stale), 20, "records")
+        # Should librdkafka ever hand them out after another assignment, they have the offsets that are waited for.
+        for topic, partition, taken in ((first, 0, 0), (second, 1, 0), (second, 0, len(stale))):
+            reader = RangeReader(connection, topic, Range(partition, 0, 3000), lambda: False)
+            assert len(reader._account(stale)) == reader.position == taken

@@ -1,0 +1,139 @@
+"""One range of a process decodes at a time, a slow one lets others in, and none keeps the turn when it ends."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Semaphore
+
+import pytest
+
+from fink_dask.errors import InterruptedTransferError
+from fink_dask.transfer.turn import Turn
+from tests.harness.oracle import wait_for
+
+
+def is_free(semaphore: Semaphore, times: int = 1) -> bool:
+    """Tell whether the turn can be taken so many times, and not once more."""
+    taken = 0
+    while semaphore.acquire(blocking=False):
+        taken += 1
+    for _ in range(taken):
+        semaphore.release()
+    return taken == times
+
+
+@pytest.mark.parametrize("turns", [1, 2])
+def test_no_more_than_the_turns_are_inside_at_once_and_everybody_comes_in(turns: int) -> None:
+    semaphore, lock = Semaphore(turns), threading.Lock()
+    inside, most, entered = 0, 0, 0
+    full = threading.Event()
+
+    def decode(_: int) -> None:
+        nonlocal inside, most, entered
+        with Turn(semaphore) as turn:
+            for _ in range(20):
+                with lock:
+                    inside, entered = inside + 1, entered + 1
+                    most = max(most, inside)
+                    if inside == turns:
+                        full.set()
+                full.wait(10)
+                with lock:
+                    inside -= 1
+                with turn.given_away():
+                    pass
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(decode, range(6)))
+    assert (most, entered) == (turns, 120)
+    assert is_free(semaphore, turns)
+
+
+def test_another_range_comes_in_while_the_turn_is_given_away_and_only_then() -> None:
+    semaphore, asked, came_in, may_leave = Semaphore(1), threading.Event(), threading.Event(), threading.Event()
+
+    def other() -> None:
+        asked.set()
+        with Turn(semaphore):
+            came_in.set()
+            may_leave.wait(30)
+
+    with ThreadPoolExecutor(1) as pool:
+        with Turn(semaphore) as turn:
+            waiting = pool.submit(other)
+            assert asked.wait(30)
+            assert not came_in.is_set()
+            with turn.given_away():
+                assert came_in.wait(30)
+                may_leave.set()
+            assert is_free(semaphore, 0)
+        waiting.result(30)
+    assert is_free(semaphore)
+
+
+def stopped_after(looks: int) -> Callable[[], bool]:
+    left = [looks]
+
+    def should_stop() -> bool:
+        left[0] -= 1
+        return left[0] < 0
+
+    return should_stop
+
+
+@pytest.mark.parametrize("looks", [0, 2])
+def test_a_stop_ends_the_waiting_and_the_turn_stays_with_who_has_it(looks: int) -> None:
+    semaphore = Semaphore(1)
+    with Turn(semaphore):
+        with pytest.raises(InterruptedTransferError), Turn(semaphore, stopped_after(looks)):
+            pytest.fail("it came in")
+        assert is_free(semaphore, 0), "the turn of another was given away"
+    assert is_free(semaphore)
+
+
+def test_a_stop_while_the_turn_is_given_away_gives_nothing_back_that_it_has_not() -> None:
+    semaphore, may_leave = Semaphore(1), threading.Event()
+
+    def give_away_and_be_stopped(pool: ThreadPoolExecutor) -> None:
+        came_in = threading.Event()
+
+        def other() -> None:
+            with Turn(semaphore):
+                came_in.set()
+                may_leave.wait(30)
+
+        with Turn(semaphore, stopped_after(0)) as turn, turn.given_away():
+            pool.submit(other)
+            assert came_in.wait(30)
+
+    with ThreadPoolExecutor(1) as pool:
+        with pytest.raises(InterruptedTransferError):
+            give_away_and_be_stopped(pool)
+        assert is_free(semaphore, 0), "the turn of another was given away"
+        may_leave.set()
+        wait_for(lambda: is_free(semaphore), 10, "the other to give its turn back")
+
+
+@pytest.mark.parametrize("given_away", [False, True])
+@pytest.mark.parametrize("failure", [ValueError, KeyboardInterrupt, GeneratorExit])
+def test_a_range_that_fails_gives_its_turn_back(failure: type[BaseException], given_away: bool) -> None:
+    semaphore = Semaphore(1)
+
+    def fail() -> None:
+        with Turn(semaphore) as turn:
+            if given_away:
+                with turn.given_away():
+                    raise failure
+            raise failure
+
+    for _ in range(2):
+        with pytest.raises(failure):
+            fail()
+        assert is_free(semaphore)
+
+
+def test_without_a_semaphore_it_is_always_everybodys_turn() -> None:
+    with Turn() as one, Turn(should_stop=lambda: True), one.given_away(), Turn():
+        pass
