@@ -38,4 +38,4 @@ class _FirstVisit(RequestHandler):
                 pages = await asyncio.to_thread(importlib.import_module, "distributed.dashboard.scheduler")
                 applications.remove(self.application)
                 pages.connect(self._scheduler.http_application, self._scheduler.http_server, self._scheduler)
-        self.redirect(self.request.uri or "/")
+        self.redirect("/" + (self.request.uri or "").lstrip("/"))  # two slashes would lead to another host

@@ -65,7 +65,7 @@ def existing_scheduler(
 
 def _memory(client: Client, memory_limit: int | None) -> MemoryShare:
     """Divide the user's limit, or else the memory of the worker that has the least for each of its threads."""
-    workers = client.scheduler_info()["workers"].values()
+    workers = client.scheduler_info(n_workers=-1).get("workers", {}).values()
     if memory_limit is not None:
         everybody = sum(worker["nthreads"] for worker in workers)
         return share_memory(memory_limit, len(workers) * WORKER_BYTES, everybody, full_shares=everybody)

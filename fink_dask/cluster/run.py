@@ -16,6 +16,7 @@ from fink_dask.dataset.ledger import Ledger, check_outdir
 from fink_dask.dataset.records import Plan
 from fink_dask.dataset.restart import complete_move, set_aside
 from fink_dask.dataset.summary import Summary, summarise
+from fink_dask.errors import StorageError
 from fink_dask.kafka.describe import Inspector, open_inspector
 from fink_dask.transfer.events import Note, Observer, TransferStarted
 from fink_dask.transfer.finish import check_files, finish
@@ -108,10 +109,17 @@ def run_transfer(
                 finish(settings, observe, ledger, inspector, lease)
                 outcome = _outcome(summarise(ledger).summary, profiler, before)
                 if outcome.profile.ranges:
-                    ledger.add_profile(outcome.profile.to_json())
+                    _keep(outcome.profile, ledger, observe)
         finally:
             ledger.remove_if_unused(made)
     return outcome
+
+
+def _keep(profile: Profile, ledger: Ledger, observe: Observer) -> None:
+    try:
+        ledger.add_profile(profile.to_json())
+    except StorageError as error:  # the dataset is complete without it
+        observe(Note(f"the profile of this run could not be kept: {error}", warning=True))
 
 
 def _outcome(summary: Summary, profiler: Profiler, before: int) -> Outcome:

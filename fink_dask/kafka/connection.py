@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from functools import cached_property
 from typing import Any, TypeVar
 
 from fink_dask.config import KafkaSettings
@@ -97,6 +96,7 @@ class Connection:
     def __init__(self, settings: KafkaSettings, **options: Any) -> None:
         self.settings = settings
         self.errors = Errors()
+        self._admin: Admin | None = None
         config = client_config(settings, self.errors) | {
             # librdkafka wants a name even of those who assign by hand; no group of this name is joined.
             "group.id": "fink-dask",
@@ -120,10 +120,12 @@ class Connection:
         except KafkaException as error:
             raise broker_error(error.args[0]) from error
 
-    @cached_property
+    @property
     def admin(self) -> Admin:
         """The admin client, made when it is first needed."""
-        return Admin(self.settings)
+        if self._admin is None:
+            self._admin = Admin(self.settings)
+        return self._admin
 
     def ask(self, question: Callable[[float], Answer], topic: str | None) -> Answer:
         """Ask a broker something until it answers, a refusal is final, or the request's time is over.

@@ -105,15 +105,8 @@ class RangeReader:
 
         Parameters
         ----------
-        batchsize : int
-            The most records of a batch that has `least_bytes`.
-        batch_bytes : int
-            The most bytes of a batch's values and keys, unless a single record is larger.
-        least_bytes : int
-            Fewer bytes do not make a batch, however many records they are, unless the range ends: what is done once a
-            batch would cost more than the records.
-        most_records : int
-            The most records of any batch.
+        batchsize, batch_bytes, least_bytes, most_records : int
+            Bounds of a batch; see `Pending`.
 
         Raises
         ------
@@ -124,13 +117,14 @@ class RangeReader:
         InterruptedTransferError
             If `should_stop` said so.
         """
+        most_bytes = min(_POLL_BYTES, batch_bytes)
         pending = self._pending = Pending(batchsize, batch_bytes, least_bytes, most_records)
         end = self._range.end
         if not self._is_fetching:
             self._assign()
         heard = looked = time.monotonic()
         looked_at = -1
-        wanted = _POLL_RECORDS // 10  # until their size is known
+        wanted = _POLL_RECORDS // 100  # until their size is known
         while self.position < end:
             self._check_stop()
             before = self.position
@@ -138,10 +132,14 @@ class RangeReader:
             if not messages:
                 with self._waiting():
                     messages = self._consumer.consume(num_messages=min(wanted, end - before), timeout=_POLL_S)
+                    polled = time.monotonic()
+                # How long it takes to be let on is no silence of Kafka's.
+                kept = time.monotonic() - polled
+                heard, looked = heard + kept, looked + kept
             records = self._account(messages)
             if records:
                 size = pending.extend(records)
-                wanted = max(1, min(_POLL_RECORDS, _POLL_BYTES * len(records) // max(1, size)))
+                wanted = max(1, min(_POLL_RECORDS, most_bytes * len(records) // max(1, size)))
                 del messages, records  # or they would be held while the batch is used
                 for batch in pending.full():
                     yield batch
@@ -152,7 +150,8 @@ class RangeReader:
                 now - looked > _LOOK_S or (self._is_off_the_log and looked_at != self.position)
             ):
                 looked_at = self.position
-                self._look()
+                with self._waiting():
+                    self._look()
                 looked = time.monotonic()
             if self.position > before:
                 heard = looked = time.monotonic()
@@ -160,7 +159,8 @@ class RangeReader:
             else:
                 self._check_silence(now - heard)
         self._consumer.unassign()
-        self._check_topic_id()
+        with self._waiting():
+            self._check_topic_id()
         yield from pending.rest()
 
     @property
@@ -170,29 +170,36 @@ class RangeReader:
 
     def _account(self, messages: Sequence[Message]) -> Sequence[Message]:
         """Move past what came; return the records that are of this range and were not seen before."""
-        if not messages:
-            return messages
-        first, last = messages[0].offset(), messages[-1].offset()
+        count = len(messages)
+        # The common case: they follow each other, and nothing is left over from what the connection read before.
         if (
-            first == self.position
-            and last < self._range.end
-            and last - first + 1 == len(messages)
-            and all(message.error() is None for message in messages)
-            # Nothing left over from what the connection read before.
-            and [message.partition() for message in messages].count(self._range.partition) == len(messages)
-            and [message.topic() for message in messages].count(self._topic) == len(messages)
+            all(message.error() is None for message in messages)
+            and self.position + count <= self._range.end
+            and [message.offset() for message in messages] == [*range(self.position, self.position + count)]
+            and [message.partition() for message in messages].count(self._range.partition) == count
+            and [message.topic() for message in messages].count(self._topic) == count
         ):
-            self.position = last + 1  # the common case: they follow each other, and offsets only grow
+            self.position += count
             return messages
-        records, ours = [], (self._topic, self._range.partition)
+        records = []
         for message in messages:
             if self.position >= self._range.end:
                 break
+            if not self._concerns(message):
+                continue
             if message.error() is not None:
                 self._on_event(message.error(), message.offset())
-            elif (message.topic(), message.partition()) == ours and self._advance(message.offset()):
+            elif self._advance(message.offset()):
                 records.append(message)
         return records
+
+    def _concerns(self, message: Message) -> bool:
+        """Tell whether a record or an event is of this partition, or of the whole topic, or of the connection."""
+        # librdkafka drops what an assignment left over; an end that it let through would make a hole of what is left.
+        if message.error() is not None and message.topic() is None:
+            return True
+        partitions = {self._range.partition} if message.error() is None else {self._range.partition, -1}
+        return message.topic() == self._topic and message.partition() in partitions
 
     def _check_stop(self) -> None:
         if self._should_stop():

@@ -30,7 +30,8 @@ class Memory:
         Returns
         -------
         numpy.ndarray
-            A view: whoever has it, or a view or an Arrow buffer of it, has the memory.
+            A view: whoever has it, or an Arrow buffer of it, has the memory. A slice that numpy makes of it does not
+            keep it.
         """
         try:
             piece = self._spare.pop()

@@ -2,15 +2,70 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from threading import Semaphore
+from threading import Event, Lock
 from typing import Self
 
 from fink_dask.errors import InterruptedTransferError
 
 #: Seconds between two looks at whether the range is still wanted.
 _LOOK_S = 0.2
+
+
+class Turns:
+    """What the ranges of a process share: so many of them have their turn at once, first come, first served.
+
+    A semaphore has no order: of many threads that wait and look up now and then, some would wait for minutes.
+
+    Parameters
+    ----------
+    count : int
+        How many.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._free = count
+        self._queue: deque[Event] = deque()
+        self._lock = Lock()
+
+    def take(self, should_stop: Callable[[], bool]) -> None:
+        """Wait for a turn.
+
+        Raises
+        ------
+        InterruptedTransferError
+            If `should_stop` said so.
+        """
+        with self._lock:
+            if self._free:
+                self._free -= 1
+                return
+            mine = Event()
+            self._queue.append(mine)
+        try:
+            while not mine.wait(_LOOK_S):
+                if should_stop():
+                    raise InterruptedTransferError("stopped")
+        except BaseException:
+            with self._lock:
+                if mine.is_set():
+                    self._hand_on()
+                else:
+                    self._queue.remove(mine)
+            raise
+
+    def give(self) -> None:
+        """Give a turn back: whoever has waited longest has it."""
+        with self._lock:
+            self._hand_on()
+
+    def _hand_on(self) -> None:
+        if self._queue:
+            self._queue.popleft().set()
+        else:
+            self._free += 1
 
 
 class Turn:
@@ -21,7 +76,7 @@ class Turn:
 
     Parameters
     ----------
-    semaphore : threading.Semaphore, optional
+    turns : Turns, optional
         What the ranges of a process share; without it, it is always everybody's turn.
     should_stop : callable
         Asked several times a second; True ends the waiting.
@@ -32,8 +87,8 @@ class Turn:
         If `should_stop` said so.
     """
 
-    def __init__(self, semaphore: Semaphore | None = None, should_stop: Callable[[], bool] = lambda: False) -> None:
-        self._semaphore = semaphore
+    def __init__(self, turns: Turns | None = None, should_stop: Callable[[], bool] = lambda: False) -> None:
+        self._turns = turns
         self._should_stop = should_stop
         self._has_it = False
 
@@ -54,13 +109,11 @@ class Turn:
             self._take()
 
     def _take(self) -> None:
-        if self._semaphore is not None:
-            while not self._semaphore.acquire(timeout=_LOOK_S):
-                if self._should_stop():
-                    raise InterruptedTransferError("stopped")
+        if self._turns is not None:
+            self._turns.take(self._should_stop)
             self._has_it = True
 
     def _give(self) -> None:
-        if self._semaphore is not None and self._has_it:
+        if self._turns is not None and self._has_it:
             self._has_it = False
-            self._semaphore.release()
+            self._turns.give()

@@ -5,8 +5,6 @@ from __future__ import annotations
 import atexit
 import time
 from dataclasses import asdict
-from functools import lru_cache
-from threading import Semaphore
 
 import pyarrow as pa
 from distributed import get_worker
@@ -14,7 +12,7 @@ from distributed import get_worker
 from fink_dask.kafka.offsets import Range
 from fink_dask.kafka.pool import ConnectionPool
 from fink_dask.transfer.events import RangeProgress
-from fink_dask.transfer.turn import Turn
+from fink_dask.transfer.turn import Turn, Turns
 from fink_dask.transfer.work import RangeResult, TaskSettings
 
 #: Seconds between two reports of a range; the scheduler handles each.
@@ -23,6 +21,8 @@ _REPORT_S = 0.3
 #: The connections of this process.
 _connections = ConnectionPool()
 atexit.register(_connections.close)
+#: What its threads wait for, by how many of them decode at once.
+_turns: dict[int, Turns] = {}
 
 
 def _give_memory_back() -> None:
@@ -31,12 +31,6 @@ def _give_memory_back() -> None:
         pa.set_memory_pool(pa.jemalloc_memory_pool())
     except NotImplementedError:  # built without it
         pa.set_memory_pool(pa.system_memory_pool())
-
-
-@lru_cache
-def _semaphore(turns: int) -> Semaphore:
-    """Return what the threads of this worker wait for: so many of them decode at once."""
-    return Semaphore(turns)
 
 
 def transfer_on_worker(range_: Range, settings: TaskSettings, progress_topic: str, turns: int | None) -> RangeResult:
@@ -80,7 +74,7 @@ def transfer_on_worker(range_: Range, settings: TaskSettings, progress_topic: st
             notify,
             should_stop,
             connect=_connections.connect,
-            turn=Turn(None if turns is None else _semaphore(turns), should_stop),
+            turn=Turn(None if turns is None else _turns.setdefault(turns, Turns(turns)), should_stop),
         )
     finally:
         # Arrow's allocator keeps what it has freed, and Dask would pause a worker that looks full.

@@ -5,34 +5,36 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from threading import Semaphore
+from contextlib import suppress
 
 import pytest
 
 from fink_dask.errors import InterruptedTransferError
-from fink_dask.transfer.turn import Turn
+from fink_dask.transfer.turn import Turn, Turns
 from tests.harness.oracle import wait_for
 
 
-def is_free(semaphore: Semaphore, times: int = 1) -> bool:
+def is_free(turns: Turns, times: int = 1) -> bool:
     """Tell whether the turn can be taken so many times, and not once more."""
     taken = 0
-    while semaphore.acquire(blocking=False):
-        taken += 1
+    with suppress(InterruptedTransferError):
+        while True:
+            turns.take(lambda: True)
+            taken += 1
     for _ in range(taken):
-        semaphore.release()
+        turns.give()
     return taken == times
 
 
 @pytest.mark.parametrize("turns", [1, 2])
 def test_no_more_than_the_turns_are_inside_at_once_and_everybody_comes_in(turns: int) -> None:
-    semaphore, lock = Semaphore(turns), threading.Lock()
+    shared, lock = Turns(turns), threading.Lock()
     inside, most, entered = 0, 0, 0
     full = threading.Event()
 
     def decode(_: int) -> None:
         nonlocal inside, most, entered
-        with Turn(semaphore) as turn:
+        with Turn(shared) as turn:
             for _ in range(20):
                 with lock:
                     inside, entered = inside + 1, entered + 1
@@ -48,29 +50,29 @@ def test_no_more_than_the_turns_are_inside_at_once_and_everybody_comes_in(turns:
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(decode, range(6)))
     assert (most, entered) == (turns, 120)
-    assert is_free(semaphore, turns)
+    assert is_free(shared, turns)
 
 
 def test_another_range_comes_in_while_the_turn_is_given_away_and_only_then() -> None:
-    semaphore, asked, came_in, may_leave = Semaphore(1), threading.Event(), threading.Event(), threading.Event()
+    shared, asked, came_in, may_leave = Turns(1), threading.Event(), threading.Event(), threading.Event()
 
     def other() -> None:
         asked.set()
-        with Turn(semaphore):
+        with Turn(shared):
             came_in.set()
             may_leave.wait(30)
 
     with ThreadPoolExecutor(1) as pool:
-        with Turn(semaphore) as turn:
+        with Turn(shared) as turn:
             waiting = pool.submit(other)
             assert asked.wait(30)
             assert not came_in.is_set()
             with turn.given_away():
                 assert came_in.wait(30)
                 may_leave.set()
-            assert is_free(semaphore, 0)
+            assert is_free(shared, 0)
         waiting.result(30)
-    assert is_free(semaphore)
+    assert is_free(shared)
 
 
 def stopped_after(looks: int) -> Callable[[], bool]:
@@ -85,44 +87,44 @@ def stopped_after(looks: int) -> Callable[[], bool]:
 
 @pytest.mark.parametrize("looks", [0, 2])
 def test_a_stop_ends_the_waiting_and_the_turn_stays_with_who_has_it(looks: int) -> None:
-    semaphore = Semaphore(1)
-    with Turn(semaphore):
-        with pytest.raises(InterruptedTransferError), Turn(semaphore, stopped_after(looks)):
+    shared = Turns(1)
+    with Turn(shared):
+        with pytest.raises(InterruptedTransferError), Turn(shared, stopped_after(looks)):
             pytest.fail("it came in")
-        assert is_free(semaphore, 0), "the turn of another was given away"
-    assert is_free(semaphore)
+        assert is_free(shared, 0), "the turn of another was given away"
+    assert is_free(shared)
 
 
 def test_a_stop_while_the_turn_is_given_away_gives_nothing_back_that_it_has_not() -> None:
-    semaphore, may_leave = Semaphore(1), threading.Event()
+    shared, may_leave = Turns(1), threading.Event()
 
     def give_away_and_be_stopped(pool: ThreadPoolExecutor) -> None:
         came_in = threading.Event()
 
         def other() -> None:
-            with Turn(semaphore):
+            with Turn(shared):
                 came_in.set()
                 may_leave.wait(30)
 
-        with Turn(semaphore, stopped_after(0)) as turn, turn.given_away():
+        with Turn(shared, stopped_after(0)) as turn, turn.given_away():
             pool.submit(other)
             assert came_in.wait(30)
 
     with ThreadPoolExecutor(1) as pool:
         with pytest.raises(InterruptedTransferError):
             give_away_and_be_stopped(pool)
-        assert is_free(semaphore, 0), "the turn of another was given away"
+        assert is_free(shared, 0), "the turn of another was given away"
         may_leave.set()
-        wait_for(lambda: is_free(semaphore), 10, "the other to give its turn back")
+        wait_for(lambda: is_free(shared), 10, "the other to give its turn back")
 
 
 @pytest.mark.parametrize("given_away", [False, True])
 @pytest.mark.parametrize("failure", [ValueError, KeyboardInterrupt, GeneratorExit])
 def test_a_range_that_fails_gives_its_turn_back(failure: type[BaseException], given_away: bool) -> None:
-    semaphore = Semaphore(1)
+    shared = Turns(1)
 
     def fail() -> None:
-        with Turn(semaphore) as turn:
+        with Turn(shared) as turn:
             if given_away:
                 with turn.given_away():
                     raise failure
@@ -131,9 +133,26 @@ def test_a_range_that_fails_gives_its_turn_back(failure: type[BaseException], gi
     for _ in range(2):
         with pytest.raises(failure):
             fail()
-        assert is_free(semaphore)
+        assert is_free(shared)
 
 
-def test_without_a_semaphore_it_is_always_everybodys_turn() -> None:
+def test_without_others_it_is_always_everybodys_turn() -> None:
     with Turn() as one, Turn(should_stop=lambda: True), one.given_away(), Turn():
         pass
+
+
+def test_whoever_has_waited_longest_comes_in_next() -> None:
+    shared, order, may_leave = Turns(1), [], threading.Event()
+
+    def decode(number: int) -> None:
+        with Turn(shared):
+            order.append(number)
+            may_leave.wait(30)
+
+    with ThreadPoolExecutor(8) as pool:
+        for number in range(8):
+            pool.submit(decode, number)
+            wait_for(lambda number=number: order or len(shared._queue) == number, 10, "it to wait")
+            wait_for(lambda number=number: len(shared._queue) == number, 10, "it to wait")
+        may_leave.set()
+    assert order == list(range(8))

@@ -1,0 +1,111 @@
+"""What a reader believes of what librdkafka says, and what it takes for Kafka's silence."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from fink_dask.config import KafkaSettings
+from fink_dask.kafka.client import KafkaError
+from fink_dask.kafka.connection import open_connection
+from fink_dask.kafka.consume import RangeReader
+from fink_dask.kafka.offsets import Range
+from tests.harness.producer import produce
+from tests.harness.topics import create_topic, delete_topic
+
+
+@dataclass
+class Said:
+    """A message of librdkafka's, as far as a reader looks at it."""
+
+    offset_: int | None
+    topic_: str | None = "topic"
+    partition_: int = 3
+    error_: KafkaError | None = None
+
+    def offset(self) -> int | None:
+        return self.offset_
+
+    def topic(self) -> str | None:
+        return self.topic_
+
+    def partition(self) -> int:
+        return self.partition_
+
+    def error(self) -> KafkaError | None:
+        return self.error_
+
+
+def reader() -> RangeReader:
+    connection: Any = SimpleNamespace(consumer=None, errors=None, settings=KafkaSettings("127.0.0.1:1"))
+    return RangeReader(connection, "topic", Range(3, 100, 200), lambda: False)
+
+
+END = KafkaError(KafkaError._PARTITION_EOF)
+
+
+@pytest.mark.parametrize(("topic", "partition"), [("topic", 2), ("another", 3)])
+def test_the_end_of_another_partition_makes_no_hole_here(topic: str, partition: int) -> None:
+    ranges = reader()
+    assert ranges._account([Said(9999, topic, partition, END)]) == []
+    assert (ranges.position, ranges.holes) == (100, [])
+
+
+def test_the_end_of_this_partition_makes_a_hole_of_what_is_left() -> None:
+    ranges = reader()
+    assert ranges._account([Said(100), Said(9999, error_=END)]) != []
+    assert (ranges.position, ranges.holes) == (200, [(101, 200)])
+
+
+@pytest.mark.parametrize(
+    ("offsets", "taken"),
+    [
+        ([100, 101, 102], [100, 101, 102]),
+        ([100, 100, 102], [100, 102]),
+        ([99, 100, 101], [100, 101]),
+        ([100, 103, 104], [100, 103, 104]),
+        ([198, 199, 200, 201], [198, 199]),
+    ],
+)
+def test_each_offset_is_taken_once_and_gaps_are_holes(offsets: list[int], taken: list[int]) -> None:
+    ranges = reader()
+    records = ranges._account([Said(offset) for offset in offsets])
+    assert [record.offset() for record in records] == taken
+    held = sum(end - start for start, end in ranges.holes)
+    assert held + len(taken) == ranges.position - 100
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_an_event_without_an_offset_disturbs_no_record(place: int) -> None:
+    ranges, said = reader(), [Said(100), Said(101)]
+    said.insert(place, Said(None, None, -1, KafkaError(KafkaError._TRANSPORT)))
+    assert [record.offset() for record in ranges._account(said)] == [100, 101]
+
+
+def test_to_wait_for_a_turn_is_no_silence_of_kafkas(kafka: Any) -> None:
+    name = f"turns_{uuid.uuid4().hex}"
+    create_topic(kafka.bootstrap_servers, name, partitions=1)
+    produce(kafka.bootstrap_servers, name, [b"alert"] * 50)
+    waits: list[float] = []
+
+    @contextmanager
+    def waiting() -> Iterator[None]:
+        yield
+        waits.append(time.monotonic())
+        time.sleep(1.5)  # others have the turn for longer than Kafka may be silent
+        if len(waits) == 3:
+            produce(kafka.bootstrap_servers, name, [b"late"] * 10)
+
+    settings = KafkaSettings(kafka.bootstrap_servers, stall_timeout_s=1.2)
+    with open_connection(settings) as connection:
+        ranges = RangeReader(connection, name, Range(0, 0, 60), lambda: False, waiting=waiting)
+        assert sum(len(batch) for batch in ranges.batches(10, 2**20)) == 60
+    assert len(waits) >= 3
+    delete_topic(kafka.bootstrap_servers, name)
