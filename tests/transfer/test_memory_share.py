@@ -128,7 +128,7 @@ class _Client:
             str(n): {"nthreads": threads, "memory_limit": room} for n, (threads, room) in enumerate(workers)
         }
 
-    def scheduler_info(self) -> dict[str, Any]:
+    def scheduler_info(self, n_workers: int) -> dict[str, Any]:
         return {"workers": self._workers}
 
 
