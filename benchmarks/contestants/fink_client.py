@@ -37,9 +37,5 @@ def command(job: Job) -> Command:
         f"survey: {job.topic.survey}\nusername: benchmark\ngroupid: {group}\n"
         f"servers: {job.bootstrap}\nmaxtimeout: {MAX_TIMEOUT_S}\n"
     )
-    said = OPTIONS.format(consumers=job.consumers, batchsize=job.batchsize).split()
-    said[said.index("SURVEY")] = job.topic.survey
-    said[said.index("TOPIC")] = job.topic.name
-    said[said.index("alerts")] = str(job.outdir)
     program = str(job.environments.fink_client / "bin" / "finkctl")
-    return Command((program, *said), job.environment(), job.folder)
+    return Command((program, *job.spell(OPTIONS)), job.environment(), job.folder)

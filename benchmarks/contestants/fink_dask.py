@@ -24,9 +24,6 @@ def command(job: Job) -> Command:
     Command
         To be measured.
     """
-    said = OPTIONS.format(consumers=job.consumers, batchsize=job.batchsize).split()
-    said[said.index("TOPIC")] = job.topic.name
-    said[said.index("alerts")] = str(job.outdir)
     where = ["--bootstrap-servers", job.bootstrap, "--dashboard-address", "127.0.0.1:0"]
     # From the checkout, which the environment of the project holds in editable form.
-    return Command((sys.executable, "-m", "fink_dask", *said, *where), job.environment(), ROOT)
+    return Command((sys.executable, "-m", "fink_dask", *job.spell(OPTIONS), *where), job.environment(), ROOT)

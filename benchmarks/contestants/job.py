@@ -49,6 +49,12 @@ class Job:
         """Where the dataset is to be."""
         return self.folder / "alerts"
 
+    def spell(self, options: str) -> list[str]:
+        """Put this job in the place of the words that stand for it in a contestant's options."""
+        meant = {"SURVEY": self.topic.survey, "TOPIC": self.topic.name, "alerts": str(self.outdir)}
+        words = options.format(consumers=self.consumers, batchsize=self.batchsize).split()
+        return [meant.get(word, word) for word in words]
+
     def environment(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
         """Return what a contestant finds in its environment."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_PASSED_ON)}

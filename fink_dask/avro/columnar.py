@@ -24,7 +24,7 @@ from fink_dask.avro.types import AvroType
 from fink_dask.avro.walk import RecordError
 from fink_dask.avro.walk import compile_walk as compile_reasons
 from fink_dask.kafka.memory import Memory
-from fink_dask.kafka.records import join_records
+from fink_dask.kafka.records import join_values
 
 _Ints = npt.NDArray[np.int64]
 _Bytes = npt.NDArray[np.uint8]
@@ -84,8 +84,7 @@ class ColumnarDecoder:
     def decode(self, values: Sequence[bytes | None]) -> DecodedBatch:
         """Decode a batch; see `fink_dask.avro.decoded.Decoder.decode`."""
         check_size(sum(map(len, filter(None, values))))
-        batch = join_records([0] * len(values), [0] * len(values), values, [], self._joined)
-        return self.decode_joined(batch.data, batch.starts, batch.missing)
+        return self.decode_joined(*join_values(values, self._joined))
 
     def decode_joined(
         self,

@@ -22,7 +22,7 @@ from fink_dask.transfer.events import Note, Observer, TransferStarted
 from fink_dask.transfer.finish import check_files, finish
 from fink_dask.transfer.inspect import Target, inspect_topic
 from fink_dask.transfer.job import run_ranges
-from fink_dask.transfer.prepare import open_work, plan_next
+from fink_dask.transfer.prepare import make_work, open_ranges, plan_next
 from fink_dask.transfer.profile import Profile, Profiler
 from fink_dask.transfer.work import Work
 
@@ -147,21 +147,22 @@ def _transfer(
         try:
             while True:
                 plan = plan_next(settings, target, inspector, ledger, plans)
-                work = open_work(settings, target, ledger, plans)
-                if plan is None and not work:
+                opened = open_ranges(plans, ledger.markers(plans))
+                if plan is None and not opened:
                     if cluster is None:
                         observe(Note(_nothing_new(settings)))
                     return
                 if cluster is None:
                     # Before the plan is frozen: what can't run leaves nothing to continue.
-                    ranges = len(work) + (len(plan.ranges) if plan else 0)
+                    ranges = len(opened) + (len(plan.ranges) if plan else 0)
                     cluster = stack.enter_context(_connect(settings, where, ledger, ranges))
                 if plan is not None:
                     if not plans:
                         _warn_of_removed_head(observe, target)
                     ledger.freeze(plan, target.schema)
                     plans.append(plan)
-                work = open_work(settings, target, ledger, plans, cluster.memory)
+                    opened += [(plan, range_) for range_ in plan.ranges]
+                work = make_work(settings, target, ledger, opened, cluster.memory)
                 _announce(settings, observe, cluster.client, plans, work)
                 run_ranges(cluster.client, work, settings.nconsumers, observe, lease.check, cluster.lookahead)
                 if settings.limit is None:

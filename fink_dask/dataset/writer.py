@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import resource
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -184,8 +186,7 @@ class StagedWriter:
         target.rows += batch.num_rows
         self._waiting_bytes += cost
         if self._waiting_bytes >= self._buffer_bytes:
-            self._join_small()
-            self._write_largest()
+            self._relieve()
 
     def complete(self) -> None:
         """Write what waits, and the footers."""
@@ -197,19 +198,19 @@ class StagedWriter:
         """Bring the complete files to the disk."""
         return tuple(self._attempt.stage(target.path, target.final, target.rows) for target in self._targets.values())
 
-    def _join_small(self) -> None:
-        """Join the batches of each key, where they cost more than their data."""
+    def _relieve(self) -> None:
+        """Hold back half of what may wait, at most, in copies that keep no other memory."""
         extra = self._batch_bytes * sum(len(target.waiting) - 1 for target in self._targets.values() if target.waiting)
-        if 2 * extra >= self._waiting_bytes:
+        joined = 2 * extra >= self._waiting_bytes
+        if joined:  # the batches cost more than their data
             self._join()
-
-    def _write_largest(self) -> None:
-        """Write out the largest keys, half of what waits, so that small ones still fill their row groups."""
+        # The largest keys first, so that small ones still fill their row groups.
         for target in sorted(self._targets.values(), key=lambda target: target.waiting_bytes, reverse=True):
             if self._waiting_bytes <= self._buffer_bytes // 2:
                 break
             self._flush(target)
-        self._join()
+        if not joined:
+            self._join()
 
     def _join(self) -> None:
         for target in self._targets.values():
@@ -235,8 +236,9 @@ def _count_arrays(type_: pa.DataType) -> int:
     return 1 + sum(_count_arrays(type_.field(index).type) for index in range(type_.num_fields))
 
 
-def write_options(schema: pa.Schema, compression: str = COMPRESSION) -> dict[str, object]:
-    """Choose Parquet's encodings column by column.
+@lru_cache(maxsize=16)
+def write_options(schema: pa.Schema, compression: str = COMPRESSION) -> Mapping[str, Any]:
+    """Choose Parquet's encodings column by column; once a process, as every range of a plan has the same columns.
 
     Dictionaries pay off for strings only; floats compress better with their bytes split; cutouts are compressed
     already, so that compression of them is time lost; offsets count upwards. The least and the greatest of a row

@@ -72,6 +72,14 @@ def join_records(
     memory : Memory
         Where large values are joined.
     """
+    data, starts, missing = join_values(values, memory)
+    return RawBatch(np.array(offsets, np.int64), np.array(timestamps_ms, np.int64), data, starts, missing, keys)
+
+
+def join_values(
+    values: Sequence[bytes | None], memory: Memory
+) -> tuple[bytes | npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.bool_] | None]:
+    """Join values; returns `data`, `starts` and `missing` of a `RawBatch`."""
     present = [value or b"" for value in values]
     starts = np.zeros(len(present) + 1, np.int64)
     np.cumsum(np.fromiter(map(len, present), np.int64, len(present)), out=starts[1:])
@@ -84,11 +92,4 @@ def join_records(
         into = memoryview(data)  # type: ignore[arg-type]  # Arrays have the buffer protocol from Python 3.12 only.
         for value, start in zip(present, starts.tolist(), strict=False):
             into[start : start + len(value)] = value
-    return RawBatch(
-        np.array(offsets, np.int64),
-        np.array(timestamps_ms, np.int64),
-        data,
-        starts,
-        np.array([value is None for value in values]) if None in values else None,
-        keys,
-    )
+    return data, starts, np.array([value is None for value in values]) if None in values else None

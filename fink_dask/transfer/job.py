@@ -13,13 +13,7 @@ from typing import Any
 
 from distributed import CancelledError, Client, Future, KilledWorker
 
-from fink_dask.errors import (
-    BrokerUnavailableError,
-    FinkDaskError,
-    SettingsError,
-    StorageError,
-    TransferError,
-)
+from fink_dask.errors import BrokerUnavailableError, FinkDaskError, SettingsError, StorageError, TransferError
 from fink_dask.kafka.offsets import Range
 from fink_dask.transfer.events import Note, Observer, RangeCommitted, RangeFailed, RangeProgress
 from fink_dask.transfer.work import Work

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from fink_dask.config import TransferSettings
 from fink_dask.dataset.ledger import Ledger
-from fink_dask.dataset.records import Plan
+from fink_dask.dataset.records import Marker, Plan
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.describe import Inspector
+from fink_dask.kafka.offsets import Range
 from fink_dask.transfer.inspect import Target
 from fink_dask.transfer.memory import FULL_SHARE, MemoryShare
 from fink_dask.transfer.plan import Sizing, alerts_at_most, next_plan, spans_to_plan
@@ -47,26 +48,33 @@ def plan_next(
     return next_plan(len(plans) + 1, target.identity, spans, sizing, room)
 
 
-def open_work(
+def open_ranges(plans: Iterable[Plan], markers: Iterable[Marker]) -> list[tuple[Plan, Range]]:
+    """List the planned ranges that no marker commits, each with its plan, in plan order."""
+    committed = {marker.range for marker in markers}
+    return [(plan, range_) for plan in plans for range_ in plan.ranges if range_ not in committed]
+
+
+def make_work(
     settings: TransferSettings,
     target: Target,
     ledger: Ledger,
-    plans: Sequence[Plan],
+    opened: Iterable[tuple[Plan, Range]],
     memory: MemoryShare = FULL_SHARE,
 ) -> list[Work]:
-    """List the planned ranges that are not committed, in plan order."""
-    committed = {marker.range for marker in ledger.markers(plans)}
+    """Give each open range what it needs to be transferred."""
+    tasks: dict[str, TaskSettings] = {}
     work = []
-    for plan in plans:
-        task = TaskSettings(
-            ledger=ledger,
-            kafka=replace(settings.kafka, queue_bytes=memory.queue_bytes),
-            identity=plan.identity,
-            plan_id=plan.plan_id,
-            partitioning=target.partitioning,
-            batchsize=settings.batchsize,
-            memory=memory,
-            compression=settings.compression,
-        )
-        work += [Work(range_, task) for range_ in plan.ranges if range_ not in committed]
+    for plan, range_ in opened:
+        if plan.plan_id not in tasks:
+            tasks[plan.plan_id] = TaskSettings(
+                ledger=ledger,
+                kafka=replace(settings.kafka, queue_bytes=memory.queue_bytes),
+                identity=plan.identity,
+                plan_id=plan.plan_id,
+                partitioning=target.partitioning,
+                batchsize=settings.batchsize,
+                memory=memory,
+                compression=settings.compression,
+            )
+        work.append(Work(range_, tasks[plan.plan_id]))
     return work

@@ -9,7 +9,7 @@ from fink_dask.dataset.ledger import Ledger, check_outdir
 from fink_dask.dataset.records import Plan
 from fink_dask.kafka.describe import open_inspector
 from fink_dask.transfer.inspect import inspect_topic
-from fink_dask.transfer.prepare import plan_next
+from fink_dask.transfer.prepare import open_ranges, plan_next
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,7 @@ def preview(settings: TransferSettings, restart: bool = False) -> Outlook:
         plans = [] if restart else ledger.plans()
         markers = list(ledger.markers(plans))
         plan = plan_next(settings, target, inspector, ledger, plans)
-    committed = {marker.range for marker in markers}
-    left = [range_ for earlier in plans for range_ in earlier.ranges if range_ not in committed]
+    left = [range_ for _, range_ in open_ranges(plans, markers)]
     todo = [*left, *(plan.ranges if plan else ())]
     resume_at: dict[int, int] = {}
     for range_ in sorted(todo):

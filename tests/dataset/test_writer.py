@@ -19,7 +19,7 @@ from fink_dask.dataset.writer import KAFKA_FIELDS, MAX_KEYS, Origin, StagedWrite
 from fink_dask.errors import SettingsError
 from fink_dask.kafka.offsets import Range
 from tests.harness.crash import run
-from tests.harness.ledgers import make_ledger
+from tests.harness.ledgers import begin_attempt
 
 RANGE = Range(2, 100, 200)
 ORIGIN = Origin("topic", "id", RANGE, "0123abcd")
@@ -63,14 +63,6 @@ def make_batch(start: int, rows: int) -> pa.RecordBatch:
 BATCHES = [make_batch(100 + 10 * index, 10) for index in range(10)]
 
 
-def new_attempt(tmp_path: Path) -> Attempt:
-    ledger = make_ledger(tmp_path / "alerts")
-    (ledger.staging_path / ORIGIN.plan_id).mkdir(exist_ok=True)
-    attempt = Attempt(ledger, RANGE, ORIGIN.plan_id, lambda _: None)
-    attempt.begin()
-    return attempt
-
-
 def write_all(attempt: Attempt, **options: Any) -> tuple[DataFile, ...]:
     with StagedWriter(attempt, SCHEMA, ORIGIN, **options) as writer:
         for index, batch in enumerate(BATCHES):
@@ -86,7 +78,7 @@ def paths_of(attempt: Attempt, files: tuple[DataFile, ...]) -> list[Path]:
 
 @pytest.mark.parametrize("buffer_bytes", [1, 3000, 2**30])
 def test_two_attempts_write_the_same_bytes(tmp_path: Path, buffer_bytes: int) -> None:
-    attempts = [new_attempt(tmp_path) for _ in range(2)]
+    attempts = [begin_attempt(tmp_path / "alerts", ORIGIN) for _ in range(2)]
     files = [write_all(attempt, buffer_bytes=buffer_bytes) for attempt in attempts]
     assert files[0] == files[1]
     first, second = ([path.read_bytes() for path in paths_of(a, f)] for a, f in zip(attempts, files, strict=True))
@@ -95,7 +87,7 @@ def test_two_attempts_write_the_same_bytes(tmp_path: Path, buffer_bytes: int) ->
 
 @pytest.mark.parametrize("buffer_bytes", [1, 3000, 2**30])
 def test_what_was_written_is_read_again_with_one_schema_in_all_files(tmp_path: Path, buffer_bytes: int) -> None:
-    attempt = new_attempt(tmp_path)
+    attempt = begin_attempt(tmp_path / "alerts", ORIGIN)
     files = write_all(attempt, buffer_bytes=buffer_bytes)
     tables = [pq.ParquetFile(path).read() for path in paths_of(attempt, files)]
     assert [file.path for file in files] == [f"key={key}/{ORIGIN.file_name}" for key in range(3)]
@@ -106,7 +98,7 @@ def test_what_was_written_is_read_again_with_one_schema_in_all_files(tmp_path: P
 
 
 def test_rows_are_held_back_up_to_a_bound_only(tmp_path: Path) -> None:
-    attempt = new_attempt(tmp_path)
+    attempt = begin_attempt(tmp_path / "alerts", ORIGIN)
     groups = {}
     for bound in (1, 3000, 2**30):
         with StagedWriter(attempt, SCHEMA, ORIGIN, prefix=f"{bound}-", buffer_bytes=bound) as writer:
@@ -134,7 +126,7 @@ def _write_one_by_one(attempt: Attempt, rows: int, keys: int, buffer_bytes: int)
 
 
 def _assert_bounded(tmp_path: Path, keys: int) -> None:
-    grown, files = _write_one_by_one(new_attempt(tmp_path), 12_000, keys, buffer_bytes=32 * 2**20)
+    grown, files = _write_one_by_one(begin_attempt(tmp_path / "alerts", ORIGIN), 12_000, keys, buffer_bytes=32 * 2**20)
     assert sum(file.rows for file in files) == 12_000
     assert grown < 200 * 2**20, f"{grown:,} bytes; some 440 million are 12,000 batches"
 
@@ -145,12 +137,14 @@ def test_alerts_that_come_one_by_one_take_bounded_memory(tmp_path: Path, keys: i
 
 
 def test_two_attempts_write_the_same_bytes_of_alerts_that_come_one_by_one(tmp_path: Path) -> None:
-    (_, first), (_, second) = (_write_one_by_one(new_attempt(tmp_path), 500, 7, 2**20) for _ in range(2))
+    (_, first), (_, second) = (
+        _write_one_by_one(begin_attempt(tmp_path / "alerts", ORIGIN), 500, 7, 2**20) for _ in range(2)
+    )
     assert first == second
 
 
 def test_small_batches_do_not_make_small_row_groups(tmp_path: Path) -> None:
-    attempt = new_attempt(tmp_path)
+    attempt = begin_attempt(tmp_path / "alerts", ORIGIN)
     with StagedWriter(attempt, SCHEMA, ORIGIN, buffer_bytes=60_000) as writer:
         for batch in BATCHES:
             for row in range(batch.num_rows):
@@ -162,7 +156,7 @@ def test_small_batches_do_not_make_small_row_groups(tmp_path: Path) -> None:
 
 
 def test_a_file_proves_where_it_comes_from(tmp_path: Path) -> None:
-    attempt = new_attempt(tmp_path)
+    attempt = begin_attempt(tmp_path / "alerts", ORIGIN)
     for path in paths_of(attempt, write_all(attempt)):
         footer = pq.read_metadata(path).metadata
         assert {key: footer[f"fink_dask.{key}".encode()] for key in ORIGIN_FOOTER} == ORIGIN_FOOTER
@@ -180,7 +174,7 @@ ORIGIN_FOOTER = {
 
 def test_more_keys_than_files_are_sensible_is_refused_in_words(tmp_path: Path) -> None:
     row = BATCHES[0].slice(0, 1)
-    with StagedWriter(new_attempt(tmp_path), SCHEMA, ORIGIN) as writer:
+    with StagedWriter(begin_attempt(tmp_path / "alerts", ORIGIN), SCHEMA, ORIGIN) as writer:
         for key in range(MAX_KEYS):
             writer.write(f"key={key}", row)
         writer.write("key=0", row)
@@ -195,7 +189,7 @@ def test_as_many_keys_as_allowed_do_not_run_out_of_open_files(tmp_path: Path) ->
     row = pa.RecordBatch.from_pydict({"kafka_partition": [2], "kafka_offset": [100]}, schema=schema)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
-        with StagedWriter(new_attempt(tmp_path), schema, ORIGIN, buffer_bytes=1) as writer:
+        with StagedWriter(begin_attempt(tmp_path / "alerts", ORIGIN), schema, ORIGIN, buffer_bytes=1) as writer:
             for key in range(MAX_KEYS):
                 writer.write(f"key={key}", row)
             assert len(finish(writer)) == MAX_KEYS
@@ -223,7 +217,7 @@ def test_an_attempt_that_fails_leaves_no_file_open_and_says_why(
     monkeypatch.setattr(pa, "OSFile", remember)
     if full:
         monkeypatch.setattr(writer_module.pq, "ParquetWriter", _Writer)
-    attempt = new_attempt(tmp_path)
+    attempt = begin_attempt(tmp_path / "alerts", ORIGIN)
 
     def fail() -> None:
         with StagedWriter(attempt, SCHEMA, ORIGIN, buffer_bytes=1) as writer:
@@ -238,11 +232,11 @@ def test_an_attempt_that_fails_leaves_no_file_open_and_says_why(
 
 
 def test_a_range_without_alerts_has_no_files(tmp_path: Path) -> None:
-    with StagedWriter(new_attempt(tmp_path), SCHEMA, ORIGIN) as writer:
+    with StagedWriter(begin_attempt(tmp_path / "alerts", ORIGIN), SCHEMA, ORIGIN) as writer:
         assert finish(writer) == ()
 
 
 @pytest.mark.parametrize("name", ["a [b]*?", "été☃", "s3:x", "100%25"])
 def test_a_directory_of_any_name_can_be_written_to(tmp_path: Path, name: str) -> None:
-    attempt = new_attempt(tmp_path / name)
+    attempt = begin_attempt(tmp_path / name / "alerts", ORIGIN)
     assert sum(file.rows for file in write_all(attempt)) == 100

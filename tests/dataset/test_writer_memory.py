@@ -11,10 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fink_dask.dataset.commit import Attempt
 from fink_dask.dataset.writer import KAFKA_FIELDS, Origin, StagedWriter
 from fink_dask.kafka.offsets import Range
-from tests.harness.ledgers import make_ledger
+from tests.harness.ledgers import begin_attempt
 
 RANGE = Range(2, 0, 100_000)
 ORIGIN = Origin("topic", "id", RANGE, "0123abcd")
@@ -71,14 +70,6 @@ class Batches:
         return pa.ipc.open_stream(pa.py_buffer(piece)).read_next_batch()
 
 
-def new_attempt(tmp_path: Path) -> Attempt:
-    ledger = make_ledger(tmp_path / "alerts")
-    (ledger.staging_path / ORIGIN.plan_id).mkdir(exist_ok=True)
-    attempt = Attempt(ledger, RANGE, ORIGIN.plan_id, lambda _: None)
-    attempt.begin()
-    return attempt
-
-
 def dominant_and_rare(number: int, batch: pa.RecordBatch) -> Iterator[tuple[str, pa.RecordBatch]]:
     """Cut a batch as a night does whose alerts are nearly all of one kind."""
     yield "key=rare", batch.slice(0, 1)
@@ -105,7 +96,7 @@ def test_a_rare_key_does_not_keep_the_memory_of_batches_that_are_written(
     batches = Batches()
     batches.make(10**6)
     buffer_bytes, most = int(buffered * batches.size), 0
-    with StagedWriter(new_attempt(tmp_path), SCHEMA, ORIGIN, buffer_bytes=buffer_bytes) as writer:
+    with StagedWriter(begin_attempt(tmp_path / "alerts", ORIGIN), SCHEMA, ORIGIN, buffer_bytes=buffer_bytes) as writer:
         base = pa.total_allocated_bytes()
         copied = 0
         for number in range(40):
@@ -124,7 +115,7 @@ def test_a_rare_key_does_not_keep_the_memory_of_batches_that_are_written(
 
 
 def test_numbers_have_statistics_and_strings_and_cutouts_have_none(tmp_path: Path) -> None:
-    attempt = new_attempt(tmp_path)
+    attempt = begin_attempt(tmp_path / "alerts", ORIGIN)
     with StagedWriter(attempt, SCHEMA, ORIGIN) as writer:
         writer.write("", Batches().make(0))
         writer.complete()

@@ -56,6 +56,15 @@ def make_ledger(outdir: Path, plan: Plan | None = None) -> Ledger:
     return ledger
 
 
+def begin_attempt(outdir: Path, origin: Origin) -> Attempt:
+    """Begin an attempt at a range of a plan that is made up as well."""
+    ledger = make_ledger(outdir)
+    (ledger.staging_path / origin.plan_id).mkdir(exist_ok=True)
+    attempt = Attempt(ledger, origin.range, origin.plan_id, lambda _: None)
+    attempt.begin()
+    return attempt
+
+
 def alerts_of(range_: Range) -> list[int]:
     """Offsets that hold an alert: every tenth holds a record that can't be decoded, every other tenth nothing."""
     return [offset for offset in range(range_.start, range_.end) if offset % 10 not in {7, 9}]
