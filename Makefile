@@ -8,14 +8,17 @@ LOCK := requirements-dev.lock
 LOCK_PYTHON := 3.11
 # Each starts a Kafka of its own, and most tests wait for something.
 TEST_PROCESSES := 2
+# Of what is random in make test-faults and make soak; another one each time where none is given.
+SEED ?=
+MINUTES ?= 20
 PIP_FLAGS := --quiet --no-input --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test bench lint types format lock clean
+.PHONY: help venv demo test test-faults soak bench lint types format lock clean
 .DELETE_ON_ERROR:
 
 help:  ## List these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 venv: $(VENV)/.installed  ## Make .venv with everything locked (PYTHON=python3.12 chooses the Python)
 
@@ -24,6 +27,12 @@ demo: venv  ## Run the demo: a small transfer that needs no Kafka
 
 test: venv  ## Run all tests (PYTEST_ARGS="-k offsets" for some); starts two real Kafkas
 	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile tests/ $(PYTEST_ARGS)
+
+test-faults: venv  ## Run the faults that take longer (SEED=1 repeats what was random); half an hour at most
+	@FINK_DASK_TEST_SEED=$(SEED) $(BIN)/python -m pytest -m faults tests/faults $(PYTEST_ARGS)
+
+soak: venv  ## Transfer while everything that can happen does (MINUTES=20, SEED=1)
+	@$(BIN)/python -m tests.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 bench: venv  ## Measure against fink-client and Spark (BENCH_ARGS="--scale small" for some minutes); an hour
 	@$(BIN)/python -m benchmarks $(BENCH_ARGS)

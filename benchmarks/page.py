@@ -228,8 +228,8 @@ def _ranges(ranges: Sequence[dict[str, Any]]) -> str:
     return f"""
 ## Many ranges
 
-Ranges that hold nothing to read, planned, submitted to two workers and collected; the memory is that of the process
-that does so. It should take time in proportion to their number, and hardly more memory.
+Ranges that hold nothing to read, planned, submitted to two workers and collected, in one process. It should take time
+in proportion to their number.
 
 {table(head, ([str(row[name]) for name in head] for row in ranges))}
 """

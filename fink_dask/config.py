@@ -6,7 +6,7 @@ The command line resolves each of them once: flag, then environment, then file, 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fink_dask.errors import SettingsError
@@ -15,6 +15,8 @@ from fink_dask.errors import SettingsError
 RANGE_BYTES = 256 * 2**20
 #: A range is not cut smaller than this to keep more consumers busy: each range writes a file a partition key.
 SMALLEST_RANGE_BYTES = 64 * 2**20
+#: Alerts that are decoded at once.
+BATCHSIZE = 1000
 #: Raw bytes of a batch, whatever the batch size says; also how much is decoded before a stop is noticed.
 BATCH_BYTES = 8 * 2**20
 #: Small batches are joined up to so many raw bytes: what is done once a batch would cost more than its records.
@@ -26,6 +28,75 @@ QUEUE_BYTES = 16 * 2**20
 #: Parquet's codecs, the default first: what takes the least time for the smallest files.
 COMPRESSIONS = ("zstd", "snappy", "lz4", "gzip", "brotli", "none")
 COMPRESSION = COMPRESSIONS[0]
+#: What becomes of a record that can't be decoded, and of a range that Kafka has removed some of; the defaults first.
+ON_BAD_RECORD = ("quarantine", "fail")
+ON_LOSS = ("continue", "fail")
+#: Kafka's names of them, the default first: https://kafka.apache.org/documentation/#security
+SECURITY_PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
+SASL_MECHANISMS = ("SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN")
+
+
+def _check_known(option: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise SettingsError(f"{option} is {value[:40]}, but must be one of {', '.join(known)}")
+
+
+@dataclass(frozen=True)
+class Security:
+    """Who we are to Kafka, and how the connection is protected.
+
+    Parameters
+    ----------
+    protocol : str
+        One of `SECURITY_PROTOCOLS`.
+    mechanism : str
+        One of `SASL_MECHANISMS`, for the two protocols with SASL.
+    username, password : str, optional
+        For the same. The password is in no representation of this object: Dask and others log those.
+    ca_pem : str, optional
+        Certificates of the authorities that are trusted, as PEM; otherwise those of the system. The text and not the
+        name of a file, as workers on other machines may not have it.
+
+    Raises
+    ------
+    SettingsError
+        If there is no such protocol or mechanism, or SASL lacks the user's name or password.
+    """
+
+    protocol: str = SECURITY_PROTOCOLS[0]
+    mechanism: str = SASL_MECHANISMS[0]
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    ca_pem: str | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ("--security-protocol", self.protocol, SECURITY_PROTOCOLS),
+            ("--sasl-mechanism", self.mechanism, SASL_MECHANISMS),
+        ):
+            _check_known(name, value, known)
+        if self.has_sasl and not self.username:
+            raise SettingsError(f"{self.protocol} needs a user name: give --username NAME")
+        if self.has_sasl and not self.password:
+            raise SettingsError(
+                f"{self.protocol} needs a password: set FINK_DASK_PASSWORD, give --password-file FILE, or have it in "
+                "the credentials file"
+            )
+        if "\0" in f"{self.username}{self.password}":
+            raise SettingsError("the user name or the password holds a NUL, which Kafka's clients can't send")
+
+    @property
+    def has_sasl(self) -> bool:
+        """Whether the broker asks who we are."""
+        return self.protocol.startswith("SASL_")
+
+    @property
+    def has_tls(self) -> bool:
+        """Whether the connection is encrypted."""
+        return self.protocol.endswith("SSL")
+
+
+PLAINTEXT = Security()
 
 
 @dataclass(frozen=True)
@@ -42,12 +113,15 @@ class KafkaSettings:
         How long a range may wait for its next record before it fails, in seconds.
     queue_bytes : int
         Bytes of records that are fetched ahead.
+    security : Security
+        Who we are to Kafka, and how the connection is protected.
     """
 
     bootstrap_servers: str
     request_timeout_s: float = 8.0
     stall_timeout_s: float = 60.0
     queue_bytes: int = QUEUE_BYTES
+    security: Security = PLAINTEXT
 
     def __post_init__(self) -> None:
         if not self.bootstrap_servers.strip():
@@ -88,6 +162,10 @@ class TransferSettings:
         One of `COMPRESSIONS`.
     memory_limit : int, optional
         Bytes that all processes together may take; otherwise half of what this process may use.
+    on_bad_record : str
+        One of `ON_BAD_RECORD`.
+    on_loss : str
+        One of `ON_LOSS`.
 
     Raises
     ------
@@ -101,7 +179,7 @@ class TransferSettings:
     survey: str | None = None
     partitionby: tuple[str, ...] = ()
     nconsumers: int = 1
-    batchsize: int = 1000
+    batchsize: int = BATCHSIZE
     limit: int | None = None
     schema_file: Path | None = None
     group_id: str | None = None
@@ -109,14 +187,20 @@ class TransferSettings:
     columns: tuple[str, ...] | None = None
     compression: str = COMPRESSION
     memory_limit: int | None = None
+    on_bad_record: str = ON_BAD_RECORD[0]
+    on_loss: str = ON_LOSS[0]
 
     def __post_init__(self) -> None:
         for name, lowest in (("nconsumers", 1), ("batchsize", 1), ("limit", 1), ("range_bytes", 1)):
             value = getattr(self, name)
             if value is not None and value < lowest:
                 raise SettingsError(f"--{name} is {value}, but must be at least {lowest}")
-        if self.compression not in COMPRESSIONS:
-            raise SettingsError(f"--compression is {self.compression}, but must be one of {', '.join(COMPRESSIONS)}")
+        for option, value, known in (
+            ("--compression", self.compression, COMPRESSIONS),
+            ("--on-bad-record", self.on_bad_record, ON_BAD_RECORD),
+            ("--on-loss", self.on_loss, ON_LOSS),
+        ):
+            _check_known(option, value, known)
         if self.group_id is not None and not self.group_id.strip():
             raise SettingsError("--group-id is empty")
         object.__setattr__(self, "outdir", Path(os.path.realpath(self.outdir)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pyarrow as pa
 
@@ -12,7 +13,7 @@ from fink_dask.avro.lazy import lazy_property
 from fink_dask.avro.operations import BATCH_CELLS
 from fink_dask.avro.resolve import MAX_CELLS, Resolver, refuse, show
 from fink_dask.avro.types import AvroType
-from fink_dask.errors import SchemaError
+from fink_dask.errors import SchemaError, SettingsError
 
 #: Bytes of a schema. Those of Fink have 40 to 73 kB; a broker may send a message of any size instead.
 MAX_SCHEMA_BYTES = 4 * 1024 * 1024
@@ -84,6 +85,24 @@ def parse_schema(raw: bytes | str) -> AvroSchema:
         if name in RESERVED_COLUMNS:
             refuse((name,), "the dataset adds a column of this name itself; rename the field in the topic")
     return AvroSchema(text, parsed)
+
+
+def read_schema_file(path: Path) -> AvroSchema:
+    """Read a schema from a file.
+
+    Raises
+    ------
+    SettingsError
+        If it can't be read.
+    SchemaError
+        If `parse_schema` refuses it.
+    """
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_SCHEMA_BYTES + 1)
+    except OSError as error:
+        raise SettingsError(f"can't read --schema {path}: {error.strerror}") from error
+    return parse_schema(text)
 
 
 def field_type(schema: pa.Schema, path: str) -> pa.DataType | None:

@@ -13,6 +13,8 @@ import click
 import fink_dask
 from fink_dask.cli.demo import demo
 from fink_dask.cli.options import CONTEXT
+from fink_dask.cli.quarantine import quarantine
+from fink_dask.cli.repair import repair
 from fink_dask.cli.signals import SignalReceivedError, handle_signals
 from fink_dask.cli.status import status
 from fink_dask.cli.transfer import transfer
@@ -29,7 +31,7 @@ def cli() -> None:
     """Move Kafka topics of Fink alerts into complete, partitioned Parquet datasets, with Dask."""
 
 
-for command in (transfer, verify, status, demo):
+for command in (transfer, verify, repair, quarantine, status, demo):
     cli.add_command(command)
 
 

@@ -83,6 +83,7 @@ def print_outlook(outlook: Outlook, settings: TransferSettings, as_json: bool) -
         content = {
             "topic": outlook.topic,
             "offsets": outlook.offsets,
+            "removed": outlook.removed,
             "estimated_bytes": plan.estimated_bytes if plan else 0,
             "ranges": outlook.open_ranges + (len(plan.ranges) if plan else 0),
             "committed_ranges": outlook.committed_ranges,
@@ -101,8 +102,10 @@ def print_outlook(outlook: Outlook, settings: TransferSettings, as_json: bool) -
         offsets, ranges = counted(sum(map(len, plan.ranges)), "offset"), counted(len(plan.ranges), "range")
         size = f"{decimal(plan.estimated_bytes)} (estimated from a few alerts a partition)"
         click.echo(f"  to plan         {offsets} in {ranges}, about {size}")
+    if outlook.removed:
+        click.echo(f"  would be lost   {outlook.removed:,} offsets that Kafka has removed already")
     if not outlook.offsets:
-        click.echo("  nothing to do")
+        click.echo("  nothing to read" if outlook.removed else "  nothing to do")
         return
     click.echo(f"  would read      {outlook.offsets:,} offsets: an alert each, less those that Kafka uses itself")
     if outlook.committed_ranges:

@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from fink_dask.cli.connection import connection_options, kafka_settings
 from fink_dask.cli.options import (
     CONTEXT,
     at_least_one,
@@ -26,9 +27,8 @@ from fink_dask.cli.options import (
     typed_option,
     verbose_option,
 )
-from fink_dask.config import COMPRESSION, COMPRESSIONS, KafkaSettings, TransferSettings
+from fink_dask.config import BATCHSIZE, COMPRESSION, COMPRESSIONS, ON_BAD_RECORD, ON_LOSS, TransferSettings
 from fink_dask.errors import FinkDaskError, SettingsError
-from fink_dask.kafka.credentials import find_credentials
 from fink_dask.kafka.topics import SURVEYS, check_topic_name, survey_of
 
 if TYPE_CHECKING:
@@ -39,6 +39,10 @@ if TYPE_CHECKING:
 
 #: When the program had loaded this, which is nearly when it began.
 _BEGAN = time.monotonic()
+
+
+#: Files as `dask worker` names them.
+_TLS_FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 def _without_effect(_: click.Context, parameter: click.Parameter, value: object) -> None:
@@ -59,18 +63,13 @@ def _without_effect(_: click.Context, parameter: click.Parameter, value: object)
     help="Directory of the dataset; its ledger is OUTDIR.fink beside it.",
 )
 @option("--survey", type=click.Choice(SURVEYS), help="Otherwise read off the topic's name.")
-@option(
-    "--bootstrap-servers",
-    "--servers",
-    metavar="HOST:PORT,…",
-    help="Kafka; otherwise the servers in ~/.finkclient/ztf_credentials.yml or lsst_credentials.yml.",
-)
+@connection_options
 @partitionby_option
 @nconsumers_option
 @option(
     "--batchsize",
     type=int,
-    default=1000,
+    default=BATCHSIZE,
     show_default=True,
     callback=at_least_one,
     metavar="N",
@@ -91,6 +90,20 @@ def _without_effect(_: click.Context, parameter: click.Parameter, value: object)
 )
 @option("--limit", type=int, callback=at_least_one, metavar="N", help="The dataset ends with at most N alerts in all.")
 @option("--schema", "schema_file", type=click.Path(path_type=Path), help="Avro schema, instead of the one in Kafka.")
+@option(
+    "--on-bad-record",
+    type=click.Choice(ON_BAD_RECORD),
+    default=ON_BAD_RECORD[0],
+    show_default=True,
+    help="What becomes of a record that can't be decoded: it is put aside, or the transfer fails.",
+)
+@option(
+    "--on-loss",
+    type=click.Choice(ON_LOSS),
+    default=ON_LOSS[0],
+    show_default=True,
+    help="When Kafka has deleted alerts before they were read: declare them lost, or fail.",
+)
 @option("--group-id", metavar="NAME", help="Consumer group whose offsets are committed at the end, for other tools.")
 @option("--dump-schemas", is_flag=True, help="Write avro_schema_TOPIC.json and arrow_schema_TOPIC.metadata here.")
 @typed_option("--dry-run", is_flag=True, help="Say what would be done; write nothing.")
@@ -99,6 +112,9 @@ def _without_effect(_: click.Context, parameter: click.Parameter, value: object)
 )
 @typed_option("--yes", "-y", is_flag=True, help="Do not ask before --restart.")
 @option("--scheduler", metavar="ADDRESS", help="An existing Dask scheduler, instead of this machine's cores.")
+@option("--tls-ca-file", type=_TLS_FILE, help="For --scheduler tls://…: the authority that signed its certificate.")
+@option("--tls-cert", type=_TLS_FILE, help="For the same: the certificate to show there.")
+@option("--tls-key", type=_TLS_FILE, help="For the same: the certificate's key.")
 @dashboard_address_option
 @typed_option("--outformat", type=click.Choice(["parquet"]), hidden=True, expose_value=False)
 @typed_option("--maxtimeout", type=float, hidden=True, expose_value=False, callback=_without_effect)
@@ -111,7 +127,6 @@ def transfer(
     topic: str,
     outdir: Path,
     survey: str | None,
-    bootstrap_servers: str | None,
     partitionby: tuple[str, ...],
     nconsumers: int,
     batchsize: int,
@@ -120,16 +135,22 @@ def transfer(
     memory_limit: str | None,
     limit: int | None,
     schema_file: Path | None,
+    on_bad_record: str,
+    on_loss: str,
     group_id: str | None,
     dump_schemas: bool,
     dry_run: bool,
     restart: bool,
     yes: bool,
     scheduler: str | None,
+    tls_ca_file: Path | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
     dashboard_address: str,
     profile: bool,
     as_json: bool,
     verbose: bool,
+    **connection: Any,
 ) -> int:
     """Move everything that a topic holds into a partitioned Parquet dataset, exactly once.
 
@@ -137,12 +158,13 @@ def transfer(
     1 failed, 2 a wrong option or column, 3 finished but alerts were quarantined or lost, 130 and 143 interrupted.
     """
     check_topic_name(topic)
-    kafka = KafkaSettings(bootstrap_servers or _servers_on_file(survey or survey_of(topic)))
+    kafka = kafka_settings(survey or survey_of(topic), **connection)
     if scheduler is None and not dry_run:
         from fink_dask.cluster.forkserver import start_forkserver
 
         start_forkserver()  # it loads what workers need while this process loads the rest
     from fink_dask.cli.log import log_to_stderr
+    from fink_dask.cluster.existing import Scheduler
     from fink_dask.cluster.local import parse_memory, usable_cores
     from fink_dask.cluster.run import Where
 
@@ -161,6 +183,8 @@ def transfer(
         columns=columns,
         compression=compression,
         memory_limit=None if memory_limit is None else parse_memory(memory_limit),
+        on_bad_record=on_bad_record,
+        on_loss=on_loss,
     )
     if restart and not dry_run and not yes:
         _ask_before_restart(settings)
@@ -169,7 +193,8 @@ def transfer(
             return _preview(settings, restart, as_json)
         if dump_schemas:
             _dump_schemas(settings)
-        return _transfer(settings, Where(scheduler, dashboard_address), restart, profile, as_json)
+        existing = None if scheduler is None else Scheduler(scheduler, tls_ca_file, tls_cert, tls_key)
+        return _transfer(settings, Where(existing, dashboard_address), restart, profile, as_json)
 
 
 def _transfer(settings: TransferSettings, where: Where, restart: bool, profile: bool, as_json: bool) -> int:
@@ -224,16 +249,6 @@ def _find_alerts(ledger: Ledger) -> Counter[int]:
         return Counter({ledger.path.stat().st_ino: summarise(ledger).summary.alerts})
     except (FinkDaskError, OSError):
         return Counter()
-
-
-def _servers_on_file(survey: str | None) -> str:
-    credentials = find_credentials(survey)
-    if credentials is None or credentials.servers is None:
-        raise SettingsError(
-            "no Kafka servers: give --bootstrap-servers HOST:PORT, set FINK_DASK_BOOTSTRAP_SERVERS, or have "
-            f"'servers' in ~/.finkclient/{survey or 'ztf'}_credentials.yml"
-        )
-    return credentials.servers
 
 
 def _ask_before_restart(settings: TransferSettings) -> None:

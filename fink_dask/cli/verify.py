@@ -1,21 +1,53 @@
-"""``fink-dask verify``: prove that a dataset is what its ledger says."""
+"""``fink-dask verify``: prove that a dataset is what its ledger says, and what Kafka has."""
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from fink_dask.cli.options import CONTEXT, json_option, verbose_option
+from fink_dask.cli.connection import connection_options, kafka_settings
+from fink_dask.cli.dataset import survey_of_dataset, written_bytes
+from fink_dask.cli.options import CONTEXT, at_least_one, config_option, json_option, option, verbose_option
+from fink_dask.cli.words import counted
+
+if TYPE_CHECKING:
+    from fink_dask.config import KafkaSettings
+    from fink_dask.dataset.ledger import Ledger
+    from fink_dask.dataset.verify import Verification
+    from fink_dask.transfer.against_kafka import Comparison
 
 _SHOWN_PROBLEMS = 20
 
 
-@click.command(context_settings=CONTEXT, epilog="Example: fink-dask verify alerts")
+@click.command(
+    context_settings=CONTEXT, epilog="Example: fink-dask verify alerts, or fink-dask verify alerts --sample 1000"
+)
 @click.argument("outdir", type=click.Path(path_type=Path))
+@option("--against-kafka", is_flag=True, help="Compare with the topic as it is now, too: its id and its watermarks.")
+@option(
+    "--sample",
+    type=int,
+    callback=at_least_one,
+    metavar="N",
+    help="Read N alerts again from Kafka, chosen at random, and compare every value; decoded by fastavro.",
+)
+@option("--seed", type=int, metavar="N", help="Of that choice, to make the same one again.")
+@connection_options
 @json_option
 @verbose_option
-def verify(outdir: Path, as_json: bool, verbose: bool) -> int:
+@config_option
+def verify(
+    outdir: Path,
+    against_kafka: bool,
+    sample: int | None,
+    seed: int | None,
+    as_json: bool,
+    verbose: bool,
+    **connection: Any,
+) -> int:
     """Check files, rows, checksums and offsets of the dataset OUTDIR against its ledger.
 
     Exit status: 0 complete, 1 offsets are missing or files are not what was written, 3 complete but for alerts that
@@ -25,31 +57,68 @@ def verify(outdir: Path, as_json: bool, verbose: bool) -> int:
     from rich.progress import Progress
 
     from fink_dask.cli.log import log_to_stderr
-    from fink_dask.cli.results import headline, print_intervals, print_json
     from fink_dask.dataset.ledger import Ledger
-    from fink_dask.dataset.summary import summarise
+    from fink_dask.dataset.outdir import check_dataset
     from fink_dask.dataset.verify import verify_dataset
 
     log_to_stderr(verbose)
     ledger = Ledger(outdir.resolve())
+    check_dataset(ledger)
+    kafka = kafka_settings(survey_of_dataset(ledger), **connection) if against_kafka or sample else None
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        size = summarise(ledger).summary.written_bytes if ledger.exists() else 0
-        task = bar.add_task("verifying", total=size)
+        task = bar.add_task("verifying", total=written_bytes(ledger))
         found = verify_dataset(ledger, lambda checked: bar.advance(task, checked))
-    summary = found.summary
+        compared = None
+        if kafka is not None and not found.problems:
+            task = bar.add_task("reading from Kafka", total=sample or 0)
+            compared = _compare(ledger, kafka, sample or 0, seed, lambda count: bar.advance(task, count))
+    if kafka is not None and compared is None:
+        click.echo("fink-dask: Kafka was not asked, as the dataset itself is not whole", err=True)
+    return _say(found, compared, as_json)
+
+
+def _compare(ledger: Ledger, kafka: KafkaSettings, sample: int, seed: int | None, advance: Any) -> Comparison:
+    from fink_dask.transfer.against_kafka import compare_with_kafka
+
+    return compare_with_kafka(ledger, kafka, sample, seed, advance)
+
+
+def _say(found: Verification, compared: Comparison | None, as_json: bool) -> int:
+    from fink_dask.cli.results import headline, print_intervals, print_json
+
+    problems = (*found.problems, *(compared.problems if compared is not None else ()))
+    summary = replace(found.summary, state="failed") if problems else found.summary
     if as_json:
-        print_json(summary, problems=list(found.problems), missing=found.progress.missing)
+        more = {} if compared is None else {"kafka": asdict(compared)}
+        print_json(summary, problems=list(problems), missing=found.progress.missing, **more)
         return summary.exit_code
     click.echo(headline(summary))
-    for problem in found.problems[:_SHOWN_PROBLEMS]:
+    for problem in problems[:_SHOWN_PROBLEMS]:
         click.echo(f"  {problem}")
-    if len(found.problems) > _SHOWN_PROBLEMS:
-        click.echo(f"  and {len(found.problems) - _SHOWN_PROBLEMS:,} more (--json lists all)")
+    if len(problems) > _SHOWN_PROBLEMS:
+        click.echo(f"  and {len(problems) - _SHOWN_PROBLEMS:,} more (--json lists all)")
+    if found.findings or found.damaged:
+        click.echo("  fink-dask repair reads again from Kafka what is missing or damaged")
     print_intervals("missing", found.progress.missing)
     if found.progress.missing:
         click.echo("  run the same transfer again to go on")
     print_intervals("lost", found.progress.lost)
-    if not found.problems and not found.progress.missing:
+    if not problems and not found.progress.missing:
         click.echo(f"  every one of {found.progress.planned_offsets:,} planned offsets is accounted for, once")
+    if compared is not None:
+        _say_compared(compared)
     return summary.exit_code
+
+
+def _say_compared(compared: Comparison) -> None:
+    if not compared.problems:
+        click.echo("  Kafka      the topic is the one that was planned")
+    if compared.equal:
+        click.echo(f"  Kafka      {counted(compared.equal, 'record')} read again, each as it is in the dataset")
+    if compared.incomparable:
+        click.echo(f"  Kafka      {counted(compared.incomparable, 'record')} of the sample can't be compared any more")
+    if compared.gone:
+        click.echo(f"  Kafka      no longer has {counted(compared.gone, 'offset')} of the plan")
+    if compared.newer:
+        click.echo(f"  Kafka      has {counted(compared.newer, 'record')} more; run the same transfer again for them")

@@ -6,16 +6,20 @@ import importlib.metadata
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from distributed import Client
+from distributed.security import Security
 
 import fink_dask
 from fink_dask.cluster.local import MEMORY_FRACTION, Cluster
 from fink_dask.config import KafkaSettings
 from fink_dask.dataset.ledger import Ledger
-from fink_dask.errors import FinkDaskError, TransferError
+from fink_dask.errors import FinkDaskError, SettingsError, TransferError
 from fink_dask.kafka.describe import open_inspector
 from fink_dask.transfer.memory import FULL_SHARE, WORKER_BYTES, MemoryShare, share_memory
 
@@ -25,16 +29,68 @@ _WORKERS_S = 20
 _ANSWER_S = 120
 
 
+@dataclass(frozen=True)
+class Scheduler:
+    """A Dask scheduler that somebody else runs.
+
+    Parameters
+    ----------
+    address : str
+        Such as ``tcp://host:8786``, or ``tls://host:8786`` where it is encrypted.
+    tls_ca_file, tls_cert, tls_key : pathlib.Path, optional
+        For ``tls://``: the authority, and what this program shows of itself; otherwise what Dask's own configuration
+        (``distributed.comm.tls``) names.
+    """
+
+    address: str
+    tls_ca_file: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether others may listen on the way to the scheduler: it is not encrypted, and leads out of this machine."""
+        parts = urlsplit(self.address if "://" in self.address else f"tcp://{self.address}")
+        host = parts.hostname or ""
+        try:
+            is_here = ip_address(host).is_loopback
+        except ValueError:
+            is_here = host == "localhost"
+        return parts.scheme not in {"tls", "wss", "inproc"} and not is_here
+
+    def connect(self) -> Client:
+        """Connect to it.
+
+        Raises
+        ------
+        SettingsError
+            If a file of TLS can't be used.
+        TransferError
+            If no scheduler answers.
+        """
+        files = {"tls_ca_file": self.tls_ca_file, "tls_client_cert": self.tls_cert, "tls_client_key": self.tls_key}
+        given = {name: str(path) for name, path in files.items() if path is not None}
+        for path in given.values():
+            if not Path(path).is_file():
+                raise SettingsError(f"can't read {path}: no such file")
+        try:
+            # Without anything given Dask's own configuration counts.
+            security = Security(require_encryption=True, **given) if given else None
+            return Client(self.address, timeout=_CONNECT_S, security=security)
+        except (OSError, ValueError, RuntimeError, TypeError) as error:  # Dask's words where TLS is asked for, or not
+            raise TransferError(f"no Dask scheduler answers at {self.address} ({_words(error)})") from error
+
+
 @contextmanager
 def existing_scheduler(
-    address: str, kafka: KafkaSettings, topic: str, ledger: Ledger, memory_limit: int | None = None
+    scheduler: Scheduler, kafka: KafkaSettings, topic: str, ledger: Ledger, memory_limit: int | None = None
 ) -> Iterator[Cluster]:
     """Connect to a scheduler whose workers can transfer this topic into this ledger.
 
     Parameters
     ----------
-    address : str
-        Such as ``tcp://host:8786``.
+    scheduler : Scheduler
+        The scheduler.
     kafka : KafkaSettings
         The brokers that the workers must reach.
     topic : str
@@ -54,11 +110,7 @@ def existing_scheduler(
     TransferError
         That says which worker lacks what.
     """
-    try:
-        client = Client(address, timeout=_CONNECT_S)
-    except (OSError, ValueError) as error:
-        raise TransferError(f"no Dask scheduler answers at {address} ({_words(error)})") from error
-    with client:
+    with scheduler.connect() as client:
         check_workers(client, kafka, topic, ledger)
         yield Cluster(client, _memory(client, memory_limit))
 

@@ -7,14 +7,15 @@ from dataclasses import dataclass, replace
 
 from distributed import Client
 
-from fink_dask.cluster.existing import existing_scheduler
+from fink_dask.cluster.existing import Scheduler, existing_scheduler
 from fink_dask.cluster.local import Cluster, local_cluster
 from fink_dask.config import TransferSettings
-from fink_dask.dataset.commit import roll_forward
 from fink_dask.dataset.lease import Lease, hold_lease
-from fink_dask.dataset.ledger import Ledger, check_outdir
+from fink_dask.dataset.ledger import Ledger
+from fink_dask.dataset.outdir import check_outdir, create_ledger, remove_if_unused
 from fink_dask.dataset.records import Plan
 from fink_dask.dataset.restart import complete_move, set_aside
+from fink_dask.dataset.roll_forward import roll_forward
 from fink_dask.dataset.summary import Summary, summarise
 from fink_dask.errors import StorageError
 from fink_dask.kafka.describe import Inspector, open_inspector
@@ -22,6 +23,7 @@ from fink_dask.transfer.events import Note, Observer, TransferStarted
 from fink_dask.transfer.finish import check_files, finish
 from fink_dask.transfer.inspect import Target, inspect_topic
 from fink_dask.transfer.job import run_ranges
+from fink_dask.transfer.plan import removed_heads
 from fink_dask.transfer.prepare import make_work, open_ranges, plan_next
 from fink_dask.transfer.profile import Profile, Profiler
 from fink_dask.transfer.work import Work
@@ -33,13 +35,13 @@ class Where:
 
     Parameters
     ----------
-    scheduler : str, optional
-        Address of an existing Dask scheduler; otherwise this machine's cores are used.
+    scheduler : Scheduler, optional
+        An existing Dask scheduler; otherwise this machine's cores are used.
     dashboard_address : str
         ``host:port`` of the dashboard of a cluster that is started here.
     """
 
-    scheduler: str | None = None
+    scheduler: Scheduler | None = None
     dashboard_address: str = "127.0.0.1:8787"
 
 
@@ -101,7 +103,7 @@ def run_transfer(
             with hold_lease(ledger):
                 aside = set_aside(ledger)
             observe(Note(f"what was there is in {aside} until the new dataset is complete"))
-        made = ledger.create()
+        made = create_ledger(ledger)
         try:
             with hold_lease(ledger) as lease:
                 before = summarise(ledger).summary.alerts
@@ -111,7 +113,7 @@ def run_transfer(
                 if outcome.profile.ranges:
                     _keep(outcome.profile, ledger, observe)
         finally:
-            ledger.remove_if_unused(made)
+            remove_if_unused(ledger, made)
     return outcome
 
 
@@ -155,10 +157,9 @@ def _transfer(
                 if cluster is None:
                     # Before the plan is frozen: what can't run leaves nothing to continue.
                     ranges = len(opened) + (len(plan.ranges) if plan else 0)
-                    cluster = stack.enter_context(_connect(settings, where, ledger, ranges))
+                    cluster = stack.enter_context(_connect(settings, observe, where, ledger, ranges))
                 if plan is not None:
-                    if not plans:
-                        _warn_of_removed_head(observe, target)
+                    _warn_of_removed_heads(observe, target, plans)
                     ledger.freeze(plan, target.schema)
                     plans.append(plan)
                     opened += [(plan, range_) for range_ in plan.ranges]
@@ -175,11 +176,11 @@ def _transfer(
             roll_forward(ledger, plans)
 
 
-def _warn_of_removed_head(observe: Observer, target: Target) -> None:
-    """Say what retention had taken before there was a plan; what it takes afterwards is declared lost."""
-    removed = sum(marks.low for marks in target.description.watermarks.values())
-    if removed:
-        words = f"Kafka had removed the first {removed:,} offsets of this topic before this transfer began"
+def _warn_of_removed_heads(observe: Observer, target: Target, plans: list[Plan]) -> None:
+    heads = removed_heads(target.description.watermarks, plans)
+    if heads:
+        removed = sum(end - start for start, end in heads.values())
+        words = f"Kafka has removed {removed:,} offsets of this topic before they could be read: they are declared lost"
         observe(Note(words, warning=True))
 
 
@@ -189,8 +190,13 @@ def _nothing_new(settings: TransferSettings) -> str:
     return f"nothing new: the dataset holds all there is, or the limit of {settings.limit:,} alerts"
 
 
-def _connect(settings: TransferSettings, where: Where, ledger: Ledger, ranges: int) -> AbstractContextManager[Cluster]:
+def _connect(
+    settings: TransferSettings, observe: Observer, where: Where, ledger: Ledger, ranges: int
+) -> AbstractContextManager[Cluster]:
     if where.scheduler is not None:
+        if settings.kafka.security.password is not None and where.scheduler.is_open:
+            words = f"Kafka's password goes unencrypted to the workers of {where.scheduler.address}: use tls://"
+            observe(Note(words, warning=True))
         return existing_scheduler(where.scheduler, settings.kafka, settings.topic, ledger, settings.memory_limit)
     return local_cluster(settings.nconsumers, ranges, where.dashboard_address, settings.memory_limit)
 

@@ -6,6 +6,7 @@
       schema-<fingerprint>.avsc          the writer schema
       plans/00000001.json                a generation of the plan, written before its first byte is consumed
       markers/<range>.json               a committed range: the only commit point
+  markers/<range>.<revision>.json    the same range, after a repair or a retry of its quarantine
       staging/<plan>/<range>-<attempt>/  what is not yet the dataset
       quarantine/<file>.parquet          records that can't be decoded
       profiles/00000001.json             where the time of a run went
@@ -14,22 +15,49 @@
 
 from __future__ import annotations
 
+import os
+import re
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fink_dask.avro.schema import AvroSchema, parse_schema
 from fink_dask.dataset.documents import seal, unseal
-from fink_dask.dataset.durable import make_directory, publish_file, sync_directory
+from fink_dask.dataset.durable import make_directory, publish_file
 from fink_dask.dataset.records import Identity, Marker, Plan
 from fink_dask.errors import LedgerError, StorageError
 from fink_dask.kafka.offsets import Range
 
+#: The directory below the ledger that holds quarantine files.
+QUARANTINE_DIRECTORY = "quarantine"
 #: The names of plans; not those of the ``._00000001.json`` that macOS may put beside them.
 _PLANS = "[0-9]*.json"
+#: The name of a marker that is not the first one of its range.
+_REVISION = re.compile(r"([0-9-]+)\.([1-9][0-9]{0,5})\.json")
+
+
+@dataclass(frozen=True)
+class DamagedMarker:
+    """A marker that can't be read.
+
+    Parameters
+    ----------
+    plan_id : str
+        The plan of its range.
+    range : Range
+        The range.
+    revision : int
+        Which marker of the range it is.
+    error : LedgerError
+        What is wrong.
+    """
+
+    plan_id: str
+    range: Range
+    revision: int
+    error: LedgerError
 
 
 @dataclass(frozen=True)
@@ -81,49 +109,6 @@ class Ledger:
     def exists(self) -> bool:
         """Tell whether a plan was ever frozen here."""
         return self.plans_path.is_dir() and any(self.plans_path.glob(_PLANS))
-
-    def create(self) -> list[Path]:
-        """Make the directories of the dataset and of its ledger, on one file system.
-
-        Returns
-        -------
-        list of pathlib.Path
-            The directories that were not there before, for `remove_if_unused`.
-
-        Raises
-        ------
-        StorageError
-            If they can't be made, are in the way of something else, or are on two file systems.
-        """
-        check_outdir(self)
-        made: list[Path] = []
-        try:
-            directories = (self.outdir, self.plans_path, self.markers_path, self.staging_path)
-            for directory in directories:
-                made += make_directory(directory)
-            # What a job that was killed had made, but not brought to the disk yet, is built upon from now on.
-            for directory in (*directories, self.path, self.path.parent):
-                sync_directory(directory)
-            if self.outdir.stat().st_dev != self.path.stat().st_dev:
-                raise StorageError(
-                    f"{self.outdir} and its ledger {self.path} are on two file systems; "
-                    "choose an --outdir below the mount point"
-                )
-        except OSError as error:
-            self.remove_if_unused(made)
-            raise storage_error(error, self.path) from error
-        except StorageError:
-            self.remove_if_unused(made)
-            raise
-        return made
-
-    def remove_if_unused(self, made: Sequence[Path]) -> None:
-        """Remove the directories that `create` made, where no plan was frozen and nothing is in them."""
-        if self.exists():
-            return
-        for directory in reversed(made):
-            with suppress(OSError):
-                directory.rmdir()
 
     def plans(self) -> list[Plan]:
         """Read all generations of the plan, the first one first.
@@ -179,41 +164,76 @@ class Ledger:
             raise LedgerError(f"{path} was changed after it was written")
         return schema
 
-    def marker_path(self, range_: Range) -> Path:
-        """Where the marker of a range is, once it is committed."""
-        return self.markers_path / f"{range_.name}.json"
+    def marker_path(self, range_: Range, revision: int = 0) -> Path:
+        """Where a marker of a range is, once it is committed."""
+        return self.markers_path / f"{range_.name}{f'.{revision}' if revision else ''}.json"
 
-    def marker(self, range_: Range, plan_id: str) -> Marker | None:
-        """Read the marker of a range of a plan, or None where it is not committed.
+    def marker(self, range_: Range, plan_id: str, revision: int = 0) -> Marker | None:
+        """Read a marker of a range of a plan, or None where it is not committed.
 
         Raises
         ------
         LedgerError
-            If it is damaged, or of another range or plan.
+            If it is damaged, or of another range, revision or plan.
         """
-        path = self.marker_path(range_)
+        path = self.marker_path(range_, revision)
         try:
             marker = Marker.from_json(_read("marker", path))
         except FileNotFoundError:
             return None
         if marker.range != range_:
             raise LedgerError(f"{path} is the marker of another range, {marker.range.name}")
+        if marker.revision != revision:
+            raise LedgerError(f"{path} is revision {marker.revision} of the range, not {revision}")
         if marker.plan_id != plan_id:
             raise LedgerError(f"{path} belongs to another plan, {marker.plan_id}, than {plan_id}")
         return marker
 
-    def markers(self, plans: Sequence[Plan]) -> Iterator[Marker]:
-        """Yield the markers of all committed ranges, in plan order.
+    def revisions(self) -> dict[str, int]:
+        """Find the last revision of each range that has any, by the range's name; one look at the directory.
+
+        Raises
+        ------
+        StorageError
+            If the directory can't be read.
+        """
+        found: dict[str, int] = {}
+        try:
+            names = [entry.name for entry in os.scandir(self.markers_path)]
+        except OSError as error:
+            raise storage_error(error, self.markers_path) from error
+        for match in filter(None, map(_REVISION.fullmatch, names)):
+            name, revision = match[1], int(match[2])
+            found[name] = max(found.get(name, 0), revision)
+        return found
+
+    def markers(self, plans: Sequence[Plan], damaged: list[DamagedMarker] | None = None) -> Iterator[Marker]:
+        """Yield the marker that counts of each committed range, its last revision, in plan order.
+
+        Parameters
+        ----------
+        plans : sequence of Plan
+            The plans.
+        damaged : list of DamagedMarker, optional
+            Takes the markers that can't be read, which otherwise are raised.
 
         Raises
         ------
         LedgerError
             If one is damaged, or belongs to another plan than the one that holds its range.
         """
+        revisions = self.revisions() if plans else {}
         for plan in plans:
             plan_id = plan.plan_id
             for range_ in plan.ranges:
-                marker = self.marker(range_, plan_id)
+                revision = revisions.get(range_.name, 0)
+                try:
+                    marker = self.marker(range_, plan_id, revision)
+                except LedgerError as error:
+                    if damaged is None:
+                        raise
+                    damaged.append(DamagedMarker(plan_id, range_, revision, error))
+                    continue
                 if marker is not None:
                     yield marker
 
@@ -235,35 +255,6 @@ class Ledger:
             return publish_file(path.with_name(f".{path.name}.{uuid.uuid4().hex}"), path, content)
         except OSError as error:
             raise storage_error(error, path) from error
-
-
-def check_outdir(ledger: Ledger) -> None:
-    """Refuse an output directory that can't become, or is not, a dataset of fink-dask.
-
-    Raises
-    ------
-    StorageError
-        If a file is in the way, or the directory holds files that no ledger knows.
-    """
-    for path in (ledger.outdir, ledger.path, *ledger.outdir.parents):
-        if path.exists() and not path.is_dir():
-            raise StorageError(f"{path} is a file, but a directory is needed there")
-    for parent in filter(lambda path: path.name, ledger.outdir.parents):
-        if Ledger(parent).exists() or (parent.suffix == ".fink" and Ledger(parent.with_suffix("")).exists()):
-            raise StorageError(
-                f"{ledger.outdir} is inside another dataset or its ledger, {parent}, whose readers would take these "
-                "alerts for their own; choose another --outdir"
-            )
-    if not ledger.exists() and ledger.outdir.is_dir() and not all(map(is_finder_file, ledger.outdir.iterdir())):
-        raise StorageError(
-            f"{ledger.outdir} is not empty and has no ledger {ledger.path}: choose another --outdir, "
-            "so that what is there is not mixed with the new dataset"
-        )
-
-
-def is_finder_file(path: Path) -> bool:
-    """Tell whether a file is one that macOS puts into directories by itself, so that it is nobody's."""
-    return (path.name == ".DS_Store" or path.name.startswith("._")) and path.is_file() and not path.is_symlink()
 
 
 def _read(kind: str, path: Path) -> dict[str, Any]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
+from fink_dask.dataset.ledger import Ledger
+from fink_dask.dataset.records import DataFile
 from fink_dask.dataset.writer import KAFKA_FIELDS
+from fink_dask.errors import LedgerError
 from fink_dask.kafka.records import RawBatch
 
-#: The directory below the ledger that holds quarantine files.
-QUARANTINE_DIRECTORY = "quarantine"
+#: Records of a quarantine file that are read at once.
+_READ_RECORDS = 64
 
 QUARANTINE_SCHEMA = pa.schema(
     [
@@ -53,3 +57,22 @@ def quarantine_rows(batch: RawBatch, bad: Sequence[tuple[int, str]], partition: 
         ],
         schema=QUARANTINE_SCHEMA,
     )
+
+
+def read_quarantine(ledger: Ledger, file: DataFile) -> Iterator[pa.RecordBatch]:
+    """Yield the records of a quarantine file, some at a time.
+
+    Raises
+    ------
+    LedgerError
+        If it is missing, or not what was written.
+    """
+    path = ledger.path / file.path
+    try:
+        with pq.ParquetFile(path) as parquet:
+            if not parquet.schema_arrow.equals(QUARANTINE_SCHEMA) or parquet.metadata.num_rows != file.rows:
+                raise LedgerError(f"{path} is not what was written: fink-dask verify says more")
+            # Records are up to some megabytes: a few at a time.
+            yield from parquet.iter_batches(batch_size=_READ_RECORDS)
+    except (OSError, pa.ArrowException) as error:
+        raise LedgerError(f"{path} can't be read: {str(error).splitlines()[0][:200]}") from error

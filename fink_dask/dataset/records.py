@@ -15,6 +15,8 @@ from fink_dask.kafka.offsets import Interval, Range, merge, total
 
 #: What the names of attempts and plans look like: they become those of directories, which are removed in the end.
 _NAME = re.compile(r"[0-9a-f]{1,32}")
+#: More revisions of a range than anybody makes; what a name in the ledger may say.
+_MOST_REVISIONS = 10**6
 #: What reading JSON of other types than expected ends in; an infinite number overflows.
 _MISREAD = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
 
@@ -132,9 +134,7 @@ class DataFile:
 
     def __post_init__(self) -> None:
         for name in (self.path, self.staged):
-            parts = PurePosixPath(name).parts
-            if not parts or PurePosixPath(name).is_absolute() or ".." in parts or "\0" in name:
-                raise LedgerError(f"a marker names a file outside the dataset: {name[:80]!r}")
+            _check_inside(name)
         if self.rows < 0 or self.size < 0:
             raise LedgerError(f"a marker gives {self.path[:80]!r} a negative size")
 
@@ -167,6 +167,14 @@ class Marker:
         Intervals that retention removed before they could be read.
     holes : tuple of (int, int)
         Intervals that hold no record for a reader (transaction markers, aborted records, compaction).
+    lost_at : str or None
+        When the loss was noticed, in UTC (ISO 8601); None where nothing was lost.
+    revision : int
+        0 for the first marker of a range, and one more for each repair, or retry of what is quarantined. A marker is
+        never changed: the one with the highest revision counts.
+    superseded : tuple of str
+        Files of earlier revisions that this one does without, relative to the dataset, or to the ledger for those of
+        the quarantine; they are removed once its own are published.
 
     Raises
     ------
@@ -185,6 +193,9 @@ class Marker:
     filtered: int = 0
     lost: tuple[Interval, ...] = ()
     holes: tuple[Interval, ...] = ()
+    lost_at: str | None = None
+    revision: int = 0
+    superseded: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         what = f"the marker of range {self.range.name}"
@@ -192,6 +203,10 @@ class Marker:
             raise LedgerError(f"{what} names no attempt: {self.attempt[:80]!r}")
         if not _NAME.fullmatch(self.plan_id):
             raise LedgerError(f"{what} names no plan: {self.plan_id[:80]!r}")
+        if not 0 <= self.revision < _MOST_REVISIONS:
+            raise LedgerError(f"{what} has no revision {self.revision}")
+        for name in self.superseded:
+            _check_inside(name)
         absent = (*self.lost, *self.holes)
         accounted = self.rows + self.quarantined + self.filtered + total(absent)
         if accounted != len(self.range) or min(self.rows, self.quarantined, self.filtered, self.raw_bytes) < 0:
@@ -226,6 +241,15 @@ class Marker:
             values["quarantine"] = None if values["quarantine"] is None else DataFile(**values["quarantine"])
             for name in ("lost", "holes"):
                 values[name] = tuple((int(start), int(end)) for start, end in values[name])
+            values["superseded"] = tuple(map(str, values.get("superseded", ())))
+            values["revision"] = int(values.get("revision", 0))
             return cls(**values)
         except _MISREAD as error:
             raise LedgerError(f"a marker can't be read: {error}") from error
+
+
+def _check_inside(name: str) -> None:
+    """Refuse the name of a file that would be outside of dataset and ledger."""
+    parts = PurePosixPath(name).parts
+    if not parts or PurePosixPath(name).is_absolute() or ".." in parts or "\0" in name:
+        raise LedgerError(f"a marker names a file outside the dataset: {name[:80]!r}")

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from fink_dask.dataset.durable import publish_file, sync_directory, write_file
 from fink_dask.dataset.lease import hold_lease
-from fink_dask.dataset.ledger import Ledger, check_outdir, storage_error
+from fink_dask.dataset.ledger import Ledger, storage_error
+from fink_dask.dataset.outdir import check_outdir
 from fink_dask.dataset.summary import summarise
 from fink_dask.errors import FinkDaskError, LedgerError
 

@@ -3,21 +3,49 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fink_dask.dataset.commit import staging_of
 from fink_dask.dataset.lease import is_held
-from fink_dask.dataset.ledger import Ledger, is_finder_file, storage_error
-from fink_dask.dataset.records import DataFile, Marker
+from fink_dask.dataset.ledger import DamagedMarker, Ledger, storage_error
+from fink_dask.dataset.outdir import check_dataset, is_finder_file
+from fink_dask.dataset.publish import destinations, staging_of
+from fink_dask.dataset.records import DataFile, Identity, Marker
 from fink_dask.dataset.summary import Progress, Summary, progress_of
 from fink_dask.dataset.writer import KAFKA_FIELDS, Origin
 from fink_dask.errors import LedgerError
+
+#: What the name of a file ends in that a later revision of its range wrote, after eight digits of the plan.
+_REVISION = re.compile(r"(?<=-[0-9a-f]{8})-[0-9]+$")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A committed range whose files are not what its marker says.
+
+    Parameters
+    ----------
+    marker : Marker
+        The marker that counts.
+    files : tuple of DataFile
+        Those of its files that are as they were written.
+    quarantine : DataFile or None
+        Its quarantine file, if that is.
+    problems : tuple of str
+        What is wrong, a line each.
+    """
+
+    marker: Marker
+    files: tuple[DataFile, ...]
+    quarantine: DataFile | None
+    problems: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -28,12 +56,27 @@ class Verification:
     ----------
     progress : Progress
         What the ledger says.
-    problems : tuple of str
-        Where the files are not what the ledger says, a line each.
+    findings : tuple of Finding
+        Ranges whose files are not what the ledger says.
+    damaged : tuple of DamagedMarker
+        Ranges whose marker can't be read.
+    foreign : tuple of pathlib.Path
+        Files of the dataset that no range wrote.
     """
 
     progress: Progress
-    problems: tuple[str, ...]
+    findings: tuple[Finding, ...]
+    damaged: tuple[DamagedMarker, ...]
+    foreign: tuple[Path, ...]
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong, a line each."""
+        return (
+            *(problem for finding in self.findings for problem in finding.problems),
+            *(str(marker.error) for marker in self.damaged),
+            *(f"{path}: no range wrote this file" for path in self.foreign),
+        )
 
     @property
     def summary(self) -> Summary:
@@ -56,35 +99,64 @@ def verify_dataset(ledger: Ledger, advance: Callable[[int], None] = lambda _: No
     LedgerError
         If there is no ledger, it is damaged, or a transfer is still changing the dataset.
     """
-    if not ledger.exists():
-        raise LedgerError(f"{ledger.outdir} has no ledger {ledger.path}: fink-dask did not write it, or it was removed")
+    check_dataset(ledger)
     if is_held(ledger):
         raise LedgerError(f"a transfer into {ledger.outdir} is running: verify it when it has ended (fink-dask status)")
+    return examine_dataset(ledger, advance)
+
+
+def examine_dataset(ledger: Ledger, advance: Callable[[int], None]) -> Verification:
+    """Check every file, as `verify_dataset` does, for whoever holds the lease."""
     plans = ledger.plans()
     identities = {plan.plan_id: plan.identity for plan in plans}
-    markers = list(ledger.markers(plans))
-    problems = []
-    known: set[Path] = set()
-    for marker in markers:
-        identity = identities[marker.plan_id]
-        origin = Origin(identity.topic, identity.topic_id, marker.range, marker.plan_id)
-        data = [(ledger.outdir / file.path, file) for file in marker.files]
-        quarantine = [] if marker.quarantine is None else [(ledger.path / marker.quarantine.path, marker.quarantine)]
-        found: list[str] = []
-        for path, file in data + quarantine:
-            if not path.exists() and (staging_of(ledger, marker) / file.staged).exists():
-                found.append(f"{path}: committed, but not in the dataset yet; run the same transfer again")
-            else:
-                found += check_file(path, file, origin)
-            advance(file.size)
-        # Rows of files that are not the ones that were written would only say the same again.
-        problems += found or check_offsets(marker, [path for path, _ in data], [path for path, _ in quarantine])
-        known.update(path for path, _ in data)
+    damaged: list[DamagedMarker] = []
+    markers = list(ledger.markers(plans, damaged))
+    known = {ledger.outdir / file.path for marker in markers for file in marker.files}
+    findings = [
+        finding
+        for marker in markers
+        if (finding := _examine(ledger, marker, identities[marker.plan_id], advance)) is not None
+    ]
+    # The files of a range are its own also where its marker can't be read.
+    stems = {
+        Origin(identities[bad.plan_id].topic, "", bad.range, bad.plan_id).file_name.removesuffix(".parquet")
+        for bad in damaged
+    }
     try:
-        problems += [f"{path}: no range wrote this file" for path in _files_below(ledger.outdir) if path not in known]
+        foreign = tuple(
+            path
+            for path in _files_below(ledger.outdir)
+            if path not in known and not (stems and _REVISION.sub("", path.stem) in stems)
+        )
     except OSError as error:
         raise storage_error(error, ledger.outdir) from error
-    return Verification(progress_of(plans, markers), tuple(problems))
+    return Verification(progress_of(plans, markers), tuple(findings), tuple(damaged), foreign)
+
+
+def _examine(ledger: Ledger, marker: Marker, identity: Identity, advance: Callable[[int], None]) -> Finding | None:
+    """Check the files of one range."""
+    origin = Origin(identity.topic, identity.topic_id, marker.range, marker.plan_id)
+    problems: list[str] = []
+    intact: list[tuple[Path, DataFile]] = []
+    for root, file in destinations(ledger, marker):
+        path = root / file.path
+        if not path.exists() and (staging_of(ledger, marker) / file.staged).exists():
+            found = [f"{path}: committed, but not in the dataset yet; run the same transfer again"]
+        else:
+            found = check_file(path, file, origin)
+        problems += found
+        if not found:
+            intact.append((path, file))
+        advance(file.size)
+    if not problems:
+        # Rows of files that are not the ones that were written would only say the same again.
+        problems = check_offsets(marker, [path for path, _ in intact])
+        if not problems:
+            return None
+        intact = []
+    kept = [file for _, file in intact]
+    quarantine = marker.quarantine if marker.quarantine in kept else None
+    return Finding(marker, tuple(file for file in kept if file in marker.files), quarantine, tuple(problems))
 
 
 def check_file(path: Path, file: DataFile, origin: Origin) -> list[str]:
@@ -111,14 +183,13 @@ def check_file(path: Path, file: DataFile, origin: Origin) -> list[str]:
     ]
 
 
-def check_offsets(marker: Marker, data: list[Path], quarantine: list[Path]) -> list[str]:
+def check_offsets(marker: Marker, paths: Sequence[Path]) -> list[str]:
     """Compare the offsets that the rows and the quarantined records carry with what the marker accounts for."""
     name = f"partition {marker.range.partition} [{marker.range.start}, {marker.range.end})"
     seen = []
-    for path in data + quarantine:
+    for path in paths:
         try:
-            table = pq.read_table(path, columns=[field.name for field in KAFKA_FIELDS], partitioning=None)
-            partitions, offsets = (table[field.name].to_numpy() for field in KAFKA_FIELDS)
+            partitions, offsets = read_places(path)
         except (OSError, KeyError, pa.ArrowException) as error:
             return [f"{path}: {str(error).splitlines()[0][:200]}"]
         if ((offsets < marker.range.start) | (offsets >= marker.range.end)).any() or (
@@ -135,6 +206,13 @@ def check_offsets(marker: Marker, data: list[Path], quarantine: list[Path]) -> l
         if last > first:
             return [f"{name}: offset {offsets[first]} is there, but its marker says that Kafka had none"]
     return []
+
+
+def read_places(path: Path) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+    """Read partition and offset of each row of a file."""
+    table = pq.read_table(path, columns=[field.name for field in KAFKA_FIELDS], partitioning=None)
+    partitions, offsets = (table[field.name].to_numpy() for field in KAFKA_FIELDS)
+    return partitions, offsets
 
 
 def _files_below(directory: Path) -> Iterator[Path]:

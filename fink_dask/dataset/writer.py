@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fink_dask.config import BUFFER_BYTES, COMPRESSION
-from fink_dask.dataset.commit import Attempt
+from fink_dask.dataset.attempt import Attempt
 from fink_dask.dataset.records import DataFile
 from fink_dask.errors import SettingsError
 from fink_dask.kafka.offsets import Range
@@ -48,18 +48,27 @@ class Origin:
         The range.
     plan_id : str
         The plan that holds the range.
+    revision : int
+        The marker's revision, which the name of a file tells apart; see `Marker`.
     """
 
     topic: str
     topic_id: str
     range: Range
     plan_id: str
+    revision: int = 0
 
     @property
     def file_name(self) -> str:
         """Name of the file, the same in each partition key's directory and for each attempt."""
         numbers = f"{self.range.partition}-{self.range.start}-{self.range.end}"
-        return f"part-{topic_hash(self.topic)}-{numbers}-{self.plan_id}.parquet"
+        revision = f"-{self.revision}" if self.revision else ""
+        return f"part-{topic_hash(self.topic)}-{numbers}-{self.plan_id}{revision}.parquet"
+
+    @property
+    def staged_prefix(self) -> str:
+        """What staged names begin with: a marker may name files of several revisions, each by its staged name too."""
+        return f"{self.revision}-" if self.revision else ""
 
     def footer(self) -> dict[str, str]:
         """Return the key-value metadata of the file."""
@@ -177,7 +186,8 @@ class StagedWriter:
                     self._origin.range.partition,
                 )
             final = f"{directory}/{self._origin.file_name}" if directory else self._origin.file_name
-            path = self._attempt.directory / f"{self._prefix}{len(self._targets):05d}.parquet"
+            name = f"{self._origin.staged_prefix}{self._prefix}{len(self._targets):05d}.parquet"
+            path = self._attempt.directory / name
             target = self._targets[directory] = _Target(final, path)
         # The first batch of a key costs as much as any, but joining can't spare it.
         cost = batch.nbytes + (self._batch_bytes if target.waiting else 0)

@@ -47,7 +47,7 @@ if _librdkafka_log.level == logging.NOTSET:
 _FATAL = {
     KafkaError._AUTHENTICATION: "the broker refused the credentials",
     KafkaError.SASL_AUTHENTICATION_FAILED: "the broker refused the credentials",
-    KafkaError._SSL: "TLS with the broker failed",
+    KafkaError._SSL: "TLS with the broker failed: a wrong --ssl-ca-file, or an expired or foreign certificate",
     KafkaError.TOPIC_AUTHORIZATION_FAILED: "these credentials may not read it",
     KafkaError.GROUP_AUTHORIZATION_FAILED: "these credentials may not use the consumer group",
     KafkaError.CLUSTER_AUTHORIZATION_FAILED: "these credentials may not do this",
@@ -123,14 +123,25 @@ def one_line(text: str) -> str:
 
 
 def client_config(settings: KafkaSettings, errors: Errors) -> dict[str, Any]:
-    """Return what every client is made with."""
-    return {
+    """Return what every client is made with; the password is in it, so it is neither shown nor logged."""
+    config: dict[str, Any] = {
         "bootstrap.servers": settings.bootstrap_servers,
         "client.id": "fink-dask",
         "reconnect.backoff.max.ms": 2000,
         # A connection that is silent for so long is made anew: a cut network tells neither side.
         "socket.timeout.ms": 20_000,
         "socket.keepalive.enable": True,
+        "security.protocol": settings.security.protocol,
         "error_cb": errors,
         "logger": _librdkafka_log,
     }
+    security = settings.security
+    if security.has_sasl:
+        config |= {
+            "sasl.mechanisms": security.mechanism,
+            "sasl.username": security.username,
+            "sasl.password": security.password,
+        }
+    if security.has_tls and security.ca_pem is not None:
+        config["ssl.ca.pem"] = security.ca_pem
+    return config

@@ -22,6 +22,7 @@ from fink_dask.kafka.identity import UNKNOWN_ID, ask_topic_id
 from fink_dask.kafka.offsets import Interval, Range
 from fink_dask.kafka.pending import MAX_BATCH_RECORDS, Pending
 from fink_dask.kafka.records import RawBatch
+from fink_dask.kafka.suspicion import Suspicion
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ _POLL_S = 0.2
 #: Records taken from librdkafka at once: enough to make the call cheap, and no more bytes than it has queued anyway.
 _POLL_RECORDS = 1000
 _POLL_BYTES = 8 * 2**20
-#: After so much silence the broker is asked what the partition holds, in seconds; two like answers are a proof.
+#: After so much silence the broker is asked what the partition holds, in seconds.
 _LOOK_S = 2.0
 
 _OFF_THE_LOG = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}
@@ -89,7 +90,7 @@ class RangeReader:
         self.lost: list[Interval] = []
         self._is_off_the_log = False
         self._is_fetching = False
-        self._suspicion: str | None = None
+        self._suspicion = Suspicion()
 
     def prefetch(self) -> None:
         """Have librdkafka fetch the first records already, as far as its queue goes."""
@@ -155,7 +156,8 @@ class RangeReader:
                 looked = time.monotonic()
             if self.position > before:
                 heard = looked = time.monotonic()
-                self._suspicion = self._errors.fatal = None
+                self._suspicion.clear()
+                self._errors.fatal = None
             else:
                 self._check_silence(now - heard)
         self._consumer.unassign()
@@ -260,15 +262,13 @@ class RangeReader:
             # The plan ends where this offset once was, and it never goes back.
             self._suspect(f"the partition ends at {stable}, before what was planned: truncated, or made anew")
         else:
-            self._suspicion = None
+            self._suspicion.clear()
             if self._is_off_the_log:  # librdkafka has stopped to fetch
                 self._assign()
 
     def _suspect(self, finding: str) -> None:
-        """Fail when it is the second time: a broker that has just started may not know its topics yet."""
-        if finding == self._suspicion:
+        if self._suspicion.confirms(finding):
             raise self._failed(finding)
-        self._suspicion = finding
 
     def _lose_until(self, offset: int) -> None:
         self.lost.append((self.position, offset))

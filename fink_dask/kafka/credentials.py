@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+import stat
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
 
 from fink_dask.errors import SettingsError
 
-#: A credentials file has half a dozen lines; more than this is something else.
+#: A credentials file has half a dozen lines, and one of a password has one; more than this is something else.
 _MAX_BYTES = 64 * 1024
 
 
@@ -24,10 +25,31 @@ class Credentials:
         The file.
     servers : str, optional
         ``host:port`` pairs with commas between them.
+    username : str, optional
+        The user's name.
+    secret : object
+        What stands for the password; `password` checks it.
     """
 
     path: Path
     servers: str | None
+    username: str | None = None
+    secret: object = field(default=None, repr=False)
+
+    @property
+    def password(self) -> str | None:
+        """The password; checked when it is needed only, as many files hold one that no broker asks for.
+
+        Raises
+        ------
+        SettingsError
+            If it is no text: YAML reads ``0123`` as a number, which is not what was typed.
+        """
+        if self.secret is None or self.secret == "":
+            return None
+        if not isinstance(self.secret, str):
+            raise SettingsError(f"{self.path}: 'password' should be text: put it in quotes")
+        return self.secret
 
 
 def find_credentials(survey: str | None, home: Path | None = None) -> Credentials | None:
@@ -59,13 +81,7 @@ def read_credentials(path: Path) -> Credentials:
     SettingsError
         If it can't be read, is not YAML, or is of another form.
     """
-    try:
-        with path.open("rb") as file:
-            text = file.read(_MAX_BYTES + 1)
-    except OSError as error:
-        raise SettingsError(f"can't read {path}: {error.strerror}") from error
-    if len(text) > _MAX_BYTES:
-        raise SettingsError(f"{path} is no credentials file: it is larger than {_MAX_BYTES // 1024} kB")
+    text = _read(path, "credentials file")
     try:
         content = yaml.safe_load(text)
     except Exception:  # PyYAML has no one root: a bad number, date or tag raises what it likes
@@ -76,7 +92,57 @@ def read_credentials(path: Path) -> Credentials:
     return Credentials(
         path=path,
         servers=_servers(path, content.get("servers")),
+        username=_text(path, "username", content.get("username")),
+        secret=content.get("password"),
     )
+
+
+def read_password(path: Path) -> str:
+    """Read a password from the one line of a file.
+
+    Raises
+    ------
+    SettingsError
+        If it can't be read, or is not one line of text.
+    """
+    text = _read(path, "password file")
+    try:
+        password = text.decode().removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError:
+        password = ""
+    if not password or not password.isprintable():
+        raise SettingsError(f"{path} is no password file: it should hold the password in one line")  # and not quote it
+    return password
+
+
+def read_certificates(path: Path) -> str:
+    """Read the certificates of authorities that are trusted, as PEM.
+
+    Raises
+    ------
+    SettingsError
+        If it can't be read, or holds none.
+    """
+    text = _read(path, "file of certificates", 64 * _MAX_BYTES).decode(errors="replace")
+    if "-----BEGIN CERTIFICATE-----" not in text or "\0" in text:
+        raise SettingsError(f"{path} holds no certificate in PEM (-----BEGIN CERTIFICATE-----)")
+    return text
+
+
+def is_open_to_others(path: Path) -> bool:
+    """Tell whether others than the owner may read a file."""
+    return bool(path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH))
+
+
+def _read(path: Path, what: str, most_bytes: int = _MAX_BYTES) -> bytes:
+    try:
+        with path.open("rb") as file:
+            text = file.read(most_bytes + 1)
+    except OSError as error:
+        raise SettingsError(f"can't read {path}: {error.strerror}") from error
+    if len(text) > most_bytes:
+        raise SettingsError(f"{path} is no {what}: it is larger than {most_bytes // 1024} kB")
+    return text
 
 
 def _exists(path: Path) -> bool:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fink_dask.config import TransferSettings
-from fink_dask.dataset.commit import missing_files
 from fink_dask.dataset.lease import Lease
 from fink_dask.dataset.ledger import Ledger
+from fink_dask.dataset.publish import missing_files
 from fink_dask.dataset.records import Plan
 from fink_dask.dataset.restart import delete_old_dataset, old_datasets
 from fink_dask.dataset.summary import summarise
@@ -63,8 +63,8 @@ def check_files(ledger: Ledger, plans: Sequence[Plan]) -> None:
     gone = missing_files(ledger, ledger.markers(plans))
     if gone:
         raise LedgerError(
-            f"{len(gone):,} files of the dataset are missing or changed, such as {gone[0]}: put them back, or begin "
-            "again with --restart (fink-dask verify lists all)"
+            f"{len(gone):,} files of the dataset are missing or changed, such as {gone[0]}: fink-dask repair fetches "
+            "them again (fink-dask verify lists all)"
         )
 
 

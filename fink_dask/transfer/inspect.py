@@ -5,18 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from fink_dask.avro.projection import project
-from fink_dask.avro.schema import AvroSchema, parse_schema
+from fink_dask.avro.schema import AvroSchema, parse_schema, read_schema_file
 from fink_dask.config import TransferSettings
 from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.partitioning import Partitioning, resolve_partitioning
 from fink_dask.dataset.records import Identity
-from fink_dask.errors import SchemaError, SettingsError
+from fink_dask.errors import BrokerError, SchemaError, SettingsError
 from fink_dask.kafka.describe import UNKNOWN_ID, Inspector, TopicDescription, TopicSchema
 from fink_dask.kafka.topics import check_topic_name, survey_of
 from fink_dask.transfer.plan import check_identity, known_topic_id
-
-#: Larger than any schema that would be accepted, so that the check says why.
-_MAX_SCHEMA_FILE_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -91,7 +88,16 @@ def inspect_topic(settings: TransferSettings, inspector: Inspector, ledger: Ledg
 
 
 def _is_empty(description: TopicDescription) -> bool:
-    return all(marks.low == marks.stable for marks in description.watermarks.values())
+    """Tell whether a topic holds nothing; one that held something, of which nothing is left, is an error."""
+    if any(marks.low < marks.stable for marks in description.watermarks.values()):
+        return False
+    removed = sum(marks.stable for marks in description.watermarks.values())
+    if removed:
+        raise BrokerError(
+            f"nothing is left of this topic: Kafka's retention has removed all of its {removed:,} offsets",
+            description.topic,
+        )
+    return True
 
 
 def _check_columns(settings: TransferSettings, schema: AvroSchema) -> tuple[str, ...] | None:
@@ -112,12 +118,7 @@ def _schema(
 ) -> tuple[AvroSchema, str]:
     """Find the writer schema: the user's file, else Kafka's, else, as Kafka keeps it for days only, the ledger's."""
     if settings.schema_file is not None:
-        try:
-            with settings.schema_file.open("rb") as file:
-                text = file.read(_MAX_SCHEMA_FILE_BYTES)
-        except OSError as error:
-            raise SettingsError(f"can't read --schema {settings.schema_file}: {error.strerror}") from error
-        return parse_schema(text), "file"
+        return read_schema_file(settings.schema_file), "file"
     try:
         found: TopicSchema = inspector.schema(description.topic, description)
     except SchemaError:

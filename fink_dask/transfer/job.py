@@ -139,6 +139,7 @@ class _Run:
                 item.settings,
                 self.topic,
                 self._lookahead.turns,
+                item.remainder,
                 # Unique, so that Dask never takes an old result for a new try.
                 key=f"transfer_range-{item.range.name}-{uuid.uuid4().hex[:8]}",
                 pure=False,

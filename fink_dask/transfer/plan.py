@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from fink_dask.config import SMALLEST_RANGE_BYTES
@@ -62,9 +62,23 @@ def spans_to_plan(
                 partition,
             )
     spans = {
-        partition: (planned.get(partition, marks.low), marks.stable) for partition, marks in sorted(watermarks.items())
+        partition: (max(planned.get(partition, 0), marks.low), marks.stable)
+        for partition, marks in sorted(watermarks.items())
     }
     return {partition: (start, end) for partition, (start, end) in spans.items() if end > start}
+
+
+def removed_heads(watermarks: Mapping[int, Watermarks], plans: Sequence[Plan]) -> dict[int, tuple[int, int]]:
+    """Find what Kafka has removed of each partition before it could be planned, as ``[start, end)``.
+
+    It is planned as well, in a range of its own, whose marker then declares it lost.
+    """
+    planned = planned_ends(plans)
+    heads = {
+        partition: (planned.get(partition, 0), min(marks.low, marks.stable))
+        for partition, marks in sorted(watermarks.items())
+    }
+    return {partition: (start, end) for partition, (start, end) in heads.items() if end > start}
 
 
 def planned_ends(plans: Sequence[Plan]) -> dict[int, int]:
@@ -82,6 +96,7 @@ def next_plan(
     spans: Mapping[int, tuple[int, int]],
     sizing: Sizing,
     room: int | None,
+    heads: Mapping[int, tuple[int, int]] | None = None,
 ) -> Plan | None:
     """Cut what is not planned yet into ranges.
 
@@ -98,6 +113,8 @@ def next_plan(
     room : int, optional
         The alerts that the dataset may still take. An offset holds one alert or none, so a plan of that many offsets
         never takes too many; where it takes too few, the next generation goes on from there.
+    heads : mapping of int to (int, int), optional
+        What of each partition is gone already: no alerts, so that they take no room.
 
     Returns
     -------
@@ -108,20 +125,27 @@ def next_plan(
     total_bytes = sum((end - start) * sizing.of(partition) for partition, (start, end) in spans.items())
     share = total_bytes / (2 * sizing.nconsumers)
     target = min(sizing.range_bytes, max(share, SMALLEST_RANGE_BYTES))
-    ranges: list[Range] = []
+    ranges = [Range(partition, start, end) for partition, (start, end) in (heads or {}).items()]
     for partition, (start, end) in sorted(spans.items()):
         most = max(1, int(target / sizing.of(partition)))
         pieces = -(-(end - start) // most)
         ranges += split(partition, start, end, -(-(end - start) // pieces))
     if not ranges:
         return None
-    return Plan(generation, identity, tuple(ranges), round(total_bytes))
+    return Plan(generation, identity, tuple(sorted(ranges)), round(total_bytes))
 
 
-def alerts_at_most(plans: Sequence[Plan], markers: Sequence[Marker]) -> int:
+def alerts_at_most(plans: Sequence[Plan], markers: Sequence[Marker], watermarks: Mapping[int, Watermarks]) -> int:
     """Count the alerts that the dataset holds once all its plans are committed, at most."""
-    open_offsets = sum(len(range_) for plan in plans for range_ in plan.ranges) - sum(len(m.range) for m in markers)
-    return sum(marker.rows for marker in markers) + open_offsets
+    committed = {marker.range for marker in markers}
+    left = [range_ for plan in plans for range_ in plan.ranges if range_ not in committed]
+    return sum(marker.rows for marker in markers) + still_there(left, watermarks)
+
+
+def still_there(ranges: Iterable[Range], watermarks: Mapping[int, Watermarks]) -> int:
+    """Count the offsets of ranges that Kafka has not removed."""
+    lows = {partition: marks.low for partition, marks in watermarks.items()}
+    return sum(max(0, range_.end - max(range_.start, lows.get(range_.partition, 0))) for range_ in ranges)
 
 
 def known_topic_id(plans: Sequence[Plan]) -> str:

@@ -8,12 +8,12 @@ from dataclasses import replace
 from fink_dask.config import TransferSettings
 from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.records import Marker, Plan
-from fink_dask.errors import LedgerError
+from fink_dask.errors import BrokerError, LedgerError
 from fink_dask.kafka.describe import Inspector
 from fink_dask.kafka.offsets import Range
 from fink_dask.transfer.inspect import Target
 from fink_dask.transfer.memory import FULL_SHARE, MemoryShare
-from fink_dask.transfer.plan import Sizing, alerts_at_most, next_plan, spans_to_plan
+from fink_dask.transfer.plan import Sizing, alerts_at_most, next_plan, removed_heads, spans_to_plan
 from fink_dask.transfer.work import TaskSettings, Work
 
 
@@ -29,23 +29,31 @@ def plan_next(
 
     Raises
     ------
+    BrokerError
+        If Kafka has removed something, and the settings say that this is a failure.
     LedgerError
         If the dataset holds more than the limit, or the topic less than was planned.
     """
     room = None
+    watermarks = target.description.watermarks
     if settings.limit is not None:
-        at_most = alerts_at_most(plans, list(ledger.markers(plans)))
+        at_most = alerts_at_most(plans, list(ledger.markers(plans)), watermarks)
         room = settings.limit - at_most
         if room < 0:
             raise LedgerError(
                 f"--limit {settings.limit:,}: this dataset holds or has planned {at_most:,} alerts already; "
                 "use another --outdir, or --restart"
             )
-    spans = spans_to_plan(target.description.watermarks, plans, settings.topic)
-    if not spans or room == 0:
+    spans = spans_to_plan(watermarks, plans, settings.topic)
+    heads = removed_heads(watermarks, plans)
+    if heads and settings.on_loss == "fail":
+        partition, (start, end) = next(iter(heads.items()))
+        words = f"Kafka has removed offsets {start} to {end - 1} before they could be read; --on-loss continue would "
+        raise BrokerError(f"{words}declare them lost", settings.topic, partition, start)
+    if not (spans or heads) or room == 0:
         return None
     sizing = Sizing(settings.range_bytes, settings.nconsumers, inspector.sample_sizes(settings.topic, spans))
-    return next_plan(len(plans) + 1, target.identity, spans, sizing, room)
+    return next_plan(len(plans) + 1, target.identity, spans, sizing, room, heads)
 
 
 def open_ranges(plans: Iterable[Plan], markers: Iterable[Marker]) -> list[tuple[Plan, Range]]:
@@ -75,6 +83,8 @@ def make_work(
                 batchsize=settings.batchsize,
                 memory=memory,
                 compression=settings.compression,
+                on_bad_record=settings.on_bad_record,
+                on_loss=settings.on_loss,
             )
         work.append(Work(range_, tasks[plan.plan_id]))
     return work

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fink_dask.config import TransferSettings
-from fink_dask.dataset.ledger import Ledger, check_outdir
+from fink_dask.dataset.ledger import Ledger
+from fink_dask.dataset.outdir import check_outdir
 from fink_dask.dataset.records import Plan
 from fink_dask.kafka.describe import open_inspector
 from fink_dask.transfer.inspect import inspect_topic
+from fink_dask.transfer.plan import still_there
 from fink_dask.transfer.prepare import open_ranges, plan_next
 
 
@@ -28,6 +30,8 @@ class Outlook:
         What would be planned now.
     offsets : int
         Offsets that would be consumed.
+    removed : int
+        Offsets that would be declared lost, as Kafka has removed them.
     resume_at : dict of int to int
         The first of them in each partition.
     """
@@ -38,6 +42,7 @@ class Outlook:
     open_ranges: int
     plan: Plan | None
     offsets: int
+    removed: int
     resume_at: dict[int, int]
 
 
@@ -55,12 +60,13 @@ def preview(settings: TransferSettings, restart: bool = False) -> Outlook:
     with open_inspector(settings.kafka) as inspector:
         target = inspect_topic(settings, inspector, ledger, fresh=restart)
         if target is None:
-            return Outlook(settings.topic, 0, 0, 0, None, 0, {})
+            return Outlook(settings.topic, 0, 0, 0, None, 0, 0, {})
         plans = [] if restart else ledger.plans()
         markers = list(ledger.markers(plans))
         plan = plan_next(settings, target, inspector, ledger, plans)
     left = [range_ for _, range_ in open_ranges(plans, markers)]
     todo = [*left, *(plan.ranges if plan else ())]
+    offsets = still_there(todo, target.description.watermarks)
     resume_at: dict[int, int] = {}
     for range_ in sorted(todo):
         resume_at.setdefault(range_.partition, range_.start)
@@ -70,6 +76,7 @@ def preview(settings: TransferSettings, restart: bool = False) -> Outlook:
         committed_alerts=sum(marker.rows for marker in markers),
         open_ranges=len(left),
         plan=plan,
-        offsets=sum(len(range_) for range_ in todo),
+        offsets=offsets,
+        removed=sum(map(len, todo)) - offsets,
         resume_at=resume_at,
     )

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import lru_cache
 
 from fink_dask.avro.schema import AvroSchema
-from fink_dask.dataset.commit import Attempt, Step, is_published, publish
+from fink_dask.dataset.attempt import Attempt, Step
 from fink_dask.dataset.ledger import Ledger, storage_error
-from fink_dask.dataset.quarantine import QUARANTINE_DIRECTORY, QUARANTINE_SCHEMA, quarantine_rows
+from fink_dask.dataset.publish import is_published, publish
 from fink_dask.dataset.records import Identity, Marker
-from fink_dask.dataset.writer import Origin, StagedWriter
+from fink_dask.dataset.remainder import Remainder, whole_range
+from fink_dask.errors import BrokerError
 from fink_dask.kafka.connection import open_connection
 from fink_dask.kafka.consume import RangeReader
-from fink_dask.kafka.offsets import Range, total
+from fink_dask.kafka.offsets import Range, merge, total
 from fink_dask.kafka.pool import Connect
 from fink_dask.transfer.decode import RangeDecoder
 from fink_dask.transfer.events import RangeProgress
 from fink_dask.transfer.profile import Stopwatch
+from fink_dask.transfer.staged import StagedRange
 from fink_dask.transfer.turn import Turn
 from fink_dask.transfer.work import RangeResult, TaskSettings
 
@@ -31,6 +34,7 @@ def transfer_range(
     step: Step = lambda _: None,
     connect: Connect = open_connection,
     turn: Turn | None = None,
+    remainder: Remainder | None = None,
 ) -> RangeResult:
     """Make a range part of the dataset, exactly once however often this is called.
 
@@ -50,6 +54,8 @@ def transfer_range(
         Opens or lends a connection to Kafka.
     turn : Turn, optional
         What is waited for before anything is decoded; another range has it while this one is brought to the disk.
+    remainder : Remainder, optional
+        What is left of a range that was committed; otherwise it is transferred for the first time.
 
     Returns
     -------
@@ -60,6 +66,8 @@ def transfer_range(
     ------
     BrokerError
         If Kafka refuses, does not answer, or no longer holds what was planned.
+    SchemaError
+        If a record can't be decoded, and the settings say that this is a failure.
     SettingsError
         If the range has too many partition keys.
     LedgerError
@@ -71,9 +79,11 @@ def transfer_range(
     """
     try:
         watch, took = Stopwatch(), {}
-        marker = settings.ledger.marker(range_, settings.plan_id)
+        rest = remainder or whole_range(range_)
+        marker = settings.ledger.marker(range_, settings.plan_id, rest.revision)
         if marker is None:
-            marker = _attempt(range_, settings, _Caller(notify, should_stop, step, connect, turn or Turn()), watch)
+            caller = _Caller(notify, should_stop, step, connect, turn or Turn(), rest)
+            marker = _attempt(range_, settings, caller, watch)
             took = watch.seconds
         if not is_published(settings.ledger, marker):
             publish(settings.ledger, marker, step)
@@ -92,10 +102,11 @@ class _Caller:
     step: Step
     connect: Connect
     turn: Turn
+    rest: Remainder
 
 
 def _attempt(range_: Range, settings: TaskSettings, caller: _Caller, watch: Stopwatch) -> Marker:
-    attempt = Attempt(settings.ledger, range_, settings.plan_id, caller.step)
+    attempt = Attempt(settings.ledger, range_, settings.plan_id, caller.step, caller.rest.revision)
     attempt.begin()
     try:
         return attempt.commit(_stage(attempt, settings, caller, watch))
@@ -105,63 +116,82 @@ def _attempt(range_: Range, settings: TaskSettings, caller: _Caller, watch: Stop
 
 def _stage(attempt: Attempt, settings: TaskSettings, caller: _Caller, watch: Stopwatch) -> Marker:
     """Consume the range into staged files; return the marker that would commit them."""
-    range_, topic = attempt.range, settings.identity.topic
-    origin = Origin(topic, settings.identity.topic_id, range_, settings.plan_id)
-    schema = _schema(settings.ledger, settings.identity)
-    decoder = RangeDecoder(schema, settings.identity, settings.partitioning, range_.partition)
-    rows = raw_bytes = quarantined = 0
+    identity, rest = settings.identity, caller.rest
+    range_ = rest.span(attempt.range)
+    schema = _schema(settings.ledger, identity)
+    decoder = RangeDecoder(schema, identity, settings.partitioning, range_.partition)
     bounds = (settings.memory.batch_bytes, settings.least_batch_bytes, schema.most_rows)
-    with (
-        StagedWriter(
-            attempt,
-            decoder.file_schema,
-            origin,
-            buffer_bytes=settings.memory.buffer_bytes,
-            compression=settings.compression,
-        ) as data,
-        StagedWriter(
-            attempt, QUARANTINE_SCHEMA, origin, prefix="quarantine-", buffer_bytes=settings.memory.batch_bytes
-        ) as quarantine,
-    ):
+    with StagedRange(
+        attempt,
+        identity,
+        decoder,
+        rest,
+        watch,
+        memory=settings.memory,
+        compression=settings.compression,
+        on_bad_record=settings.on_bad_record,
+    ) as staged:
         with caller.connect(settings.kafka) as connection:
-            reader = RangeReader(connection, topic, range_, caller.should_stop, origin.topic_id, caller.turn.given_away)
+            turn = caller.turn
+            reader = RangeReader(
+                connection, identity.topic, range_, caller.should_stop, identity.topic_id, turn.given_away
+            )
             reader.prefetch()
-            with caller.turn:
+            with turn:
                 watch.skip()
                 for batch in reader.batches(settings.batchsize, *bounds):
                     watch.lap("poll")
-                    decoded = decoder.decode(batch)
-                    watch.lap("decode")
-                    for directory, part in decoded.parts:
-                        data.write(directory, part)
-                        rows += part.num_rows
-                    if decoded.bad:
-                        quarantine.write(QUARANTINE_DIRECTORY, quarantine_rows(batch, decoded.bad, range_.partition))
-                        quarantined += len(decoded.bad)
-                    raw_bytes += batch.raw_bytes
-                    caller.notify(RangeProgress(range_, attempt.name, reader.position, rows, raw_bytes, quarantined))
-                    del batch, decoded  # before the next one is read
+                    staged.add(batch)
+                    caller.notify(
+                        RangeProgress(
+                            attempt.range,
+                            attempt.name,
+                            reader.position,
+                            staged.rows,
+                            staged.raw_bytes,
+                            staged.quarantined,
+                        )
+                    )
+                    del batch  # before the next one is read
                     watch.lap("write")
+                    _check_loss(reader, settings, range_.partition)
                 watch.lap("poll")
-                data.complete()
-                quarantine.complete()
+                _check_loss(reader, settings, range_.partition)
+                staged.complete()
                 watch.lap("write")
-        files, quarantine_files = data.stage(), quarantine.stage()
+        files, quarantine = staged.stage()
         watch.lap("fsync")
     watch.move(reader.join_seconds, "poll", "copy")
     watch.move(decoder.split_seconds, "decode", "split")
+    lost, holes = rest.absent(reader.lost, reader.holes)
+    whole_quarantine = quarantine or rest.quarantine
     return Marker(
         plan_id=settings.plan_id,
-        range=range_,
+        range=attempt.range,
         attempt=attempt.name,
-        rows=rows,
-        raw_bytes=raw_bytes,
-        files=files,
-        quarantined=quarantined,
-        quarantine=quarantine_files[0] if quarantine_files else None,
-        lost=tuple(reader.lost),
-        holes=tuple(reader.holes),
+        rows=staged.rows + sum(file.rows for file in rest.files),
+        raw_bytes=rest.raw_bytes or staged.raw_bytes,
+        files=(*rest.files, *files),
+        quarantined=0 if whole_quarantine is None else whole_quarantine.rows,
+        quarantine=whole_quarantine,
+        lost=tuple(merge((*rest.lost, *lost))),
+        holes=tuple(merge((*rest.holes, *holes))),
+        lost_at=datetime.now(UTC).isoformat(timespec="seconds") if lost else rest.lost_at,
+        revision=rest.revision,
+        superseded=(*rest.superseded, *((rest.quarantine.path,) if quarantine and rest.quarantine else ())),
     )
+
+
+def _check_loss(reader: RangeReader, settings: TaskSettings, partition: int) -> None:
+    """Fail where retention has taken something, and the settings say that this is a failure."""
+    if reader.lost and settings.on_loss == "fail":
+        start, end = reader.lost[0]
+        raise BrokerError(
+            f"Kafka's retention has removed offsets {start} to {end - 1}; --on-loss continue would declare them lost",
+            settings.identity.topic,
+            partition,
+            start,
+        )
 
 
 @lru_cache(maxsize=8)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fink_dask.config import COMPRESSION, LEAST_BATCH_BYTES, KafkaSettings
+from fink_dask.config import COMPRESSION, LEAST_BATCH_BYTES, ON_BAD_RECORD, ON_LOSS, KafkaSettings
 from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.partitioning import Partitioning
 from fink_dask.dataset.records import Identity
+from fink_dask.dataset.remainder import Remainder
 from fink_dask.kafka.offsets import Range
 from fink_dask.transfer.memory import FULL_SHARE, MemoryShare
 
@@ -37,6 +38,10 @@ class TaskSettings:
         The fewest raw bytes that are decoded at once, unless the range ends.
     compression : str
         Codec of the files; see `write_options`.
+    on_bad_record : {"quarantine", "fail"}
+        What becomes of a record that can't be decoded.
+    on_loss : {"continue", "fail"}
+        Whether the range fails when Kafka has removed some of it.
     """
 
     ledger: Ledger
@@ -48,6 +53,8 @@ class TaskSettings:
     memory: MemoryShare = FULL_SHARE
     least_batch_bytes: int = LEAST_BATCH_BYTES
     compression: str = COMPRESSION
+    on_bad_record: str = ON_BAD_RECORD[0]
+    on_loss: str = ON_LOSS[0]
 
 
 @dataclass(frozen=True)
@@ -60,10 +67,13 @@ class Work:
         The range.
     settings : TaskSettings
         How, and where to.
+    remainder : Remainder, optional
+        What is left of a range that is to be repaired.
     """
 
     range: Range
     settings: TaskSettings
+    remainder: Remainder | None = None
 
 
 @dataclass(frozen=True)

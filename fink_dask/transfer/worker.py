@@ -9,6 +9,7 @@ from dataclasses import asdict
 import pyarrow as pa
 from distributed import get_worker
 
+from fink_dask.dataset.remainder import Remainder
 from fink_dask.kafka.offsets import Range
 from fink_dask.kafka.pool import ConnectionPool
 from fink_dask.transfer.events import RangeProgress
@@ -33,7 +34,13 @@ def _give_memory_back() -> None:
         pa.set_memory_pool(pa.system_memory_pool())
 
 
-def transfer_on_worker(range_: Range, settings: TaskSettings, progress_topic: str, turns: int | None) -> RangeResult:
+def transfer_on_worker(
+    range_: Range,
+    settings: TaskSettings,
+    progress_topic: str,
+    turns: int | None,
+    remainder: Remainder | None = None,
+) -> RangeResult:
     """Run `transfer_range` on a Dask worker: report to the scheduler, and stop when nobody waits for the result.
 
     Parameters
@@ -46,6 +53,8 @@ def transfer_on_worker(range_: Range, settings: TaskSettings, progress_topic: st
         Dask's topic for the reports.
     turns : int or None
         Threads of this worker that decode at once; None for all of them.
+    remainder : Remainder, optional
+        What is left of a range that is to be repaired.
     """
     # Here and not above: only workers decode, and the compiler takes a third of a second to import.
     from fink_dask.transfer.task import transfer_range
@@ -75,6 +84,7 @@ def transfer_on_worker(range_: Range, settings: TaskSettings, progress_topic: st
             should_stop,
             connect=_connections.connect,
             turn=Turn(None if turns is None else _turns.setdefault(turns, Turns(turns)), should_stop),
+            remainder=remainder,
         )
     finally:
         # Arrow's allocator keeps what it has freed, and Dask would pause a worker that looks full.

@@ -19,6 +19,7 @@ from fink_dask.cluster import existing
 from fink_dask.cluster.existing import check_workers
 from fink_dask.config import KafkaSettings
 from fink_dask.dataset.ledger import Ledger
+from fink_dask.dataset.outdir import create_ledger
 from fink_dask.demo.alerts import AlertKind
 from fink_dask.errors import TransferError
 from fink_dask.transfer import job
@@ -96,7 +97,7 @@ def test_workers_that_see_another_file_system_are_named(
     # This path leads to another directory in each process, as on hosts without a common file system.
     monkeypatch.chdir(tmp_path)
     ledger = Ledger(Path("/proc/self/cwd/out"))
-    ledger.create()
+    create_ledger(ledger)
     words = r"worker tcp://.* does not see .*out\.fink as this machine does"
     with Client(dask_scheduler) as client, pytest.raises(TransferError, match=words):
         check_workers(client, KafkaSettings(kafka.bootstrap_servers), topic_name, ledger)
@@ -107,7 +108,7 @@ def test_workers_that_cannot_reach_kafka_are_named(
     kafka: Any, topic_name: str, dask_scheduler: str, tmp_path: Path
 ) -> None:
     ledger = Ledger(tmp_path / "out")
-    ledger.create()
+    create_ledger(ledger)
     (port,) = free_ports(1)
     unreachable = KafkaSettings(f"127.0.0.1:{port}", request_timeout_s=1.5)
     with Client(dask_scheduler) as client, pytest.raises(TransferError, match=r"worker tcp://.* does not reach Kafka"):

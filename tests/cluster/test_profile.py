@@ -10,6 +10,7 @@ import pytest
 
 from fink_dask.dataset.documents import unseal
 from fink_dask.dataset.ledger import Ledger
+from fink_dask.dataset.outdir import create_ledger
 from fink_dask.dataset.restart import set_aside
 from fink_dask.demo.alerts import AlertKind
 from fink_dask.transfer.profile import STAGES
@@ -70,7 +71,7 @@ def test_each_run_that_adds_something_keeps_its_profile_and_the_last_one_can_be_
 
 def test_a_restart_moves_the_profiles_aside_and_a_missing_number_is_not_written_over(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "out")
-    ledger.create()
+    create_ledger(ledger)
     for ranges in (1, 2, 3):
         ledger.add_profile({"ranges": ranges})
     (ledger.profiles_path / "00000001.json").unlink()

@@ -12,12 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
+from fink_dask.cluster.existing import Scheduler
 from fink_dask.cluster.run import Where, run_transfer
 from fink_dask.config import KafkaSettings, TransferSettings
 from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.summary import Summary
 from fink_dask.demo.alerts import AlertKind, avro_schema, encoded_alerts
-from fink_dask.errors import FinkDaskError, LedgerError
+from fink_dask.errors import BrokerError, FinkDaskError, LedgerError
 from fink_dask.transfer.events import Event, Note
 from tests.harness.cli import run_cli, transfer_arguments
 from tests.harness.oracle import add_alerts, assert_exactly_once, fill_topic, places
@@ -44,7 +45,7 @@ class Notes:
 @pytest.fixture(autouse=True)
 def where(dask_scheduler: str) -> Iterator[None]:
     """Run on a scheduler that is there already: twenty transfers need not start one each."""
-    WHERE.append(Where(scheduler=dask_scheduler))
+    WHERE.append(Where(scheduler=Scheduler(dask_scheduler)))
     yield
     WHERE.clear()
 
@@ -229,14 +230,14 @@ def test_a_restart_never_deletes_alerts_that_kafka_holds_no_more(kafka: Any, top
     transfer(kafka, topic_name, tmp_path / "out")
     delete_records_before(kafka.bootstrap_servers, topic_name, 0, 150)
     summary, notes = transfer(kafka, topic_name, tmp_path / "out", restart=True)
-    assert (summary.state, summary.alerts) == ("complete", 50)
+    assert (summary.state, summary.alerts) == ("partial", 50)
     assert "the old dataset is kept" in notes
     (aside,) = tmp_path.glob("out.fink-old-*")
     assert places(aside / "out").total() == 200
     delete_records_before(kafka.bootstrap_servers, topic_name, 0, 200)
     (tmp_path / "schema.json").write_text(json.dumps(avro_schema(LIGHT)))
-    summary, notes = transfer(kafka, topic_name, tmp_path / "out", restart=True, schema_file=tmp_path / "schema.json")
-    assert "is empty" in notes
+    with pytest.raises(BrokerError, match=r"nothing is left of this topic: .* all of its 200 offsets"):
+        transfer(kafka, topic_name, tmp_path / "out", restart=True, schema_file=tmp_path / "schema.json")
     assert places(tmp_path / "out").total() == 50
 
 

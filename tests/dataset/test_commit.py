@@ -11,9 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from fink_dask.dataset import commit as commit_module
-from fink_dask.dataset.commit import Attempt, missing_files, prepare_directory, publish, roll_forward
+from fink_dask.dataset import publish as publish_module
+from fink_dask.dataset.attempt import Attempt
+from fink_dask.dataset.durable import prepare_directory
 from fink_dask.dataset.ledger import Ledger, storage_error
+from fink_dask.dataset.outdir import create_ledger
+from fink_dask.dataset.publish import missing_files, publish
+from fink_dask.dataset.roll_forward import roll_forward
 from fink_dask.dataset.verify import verify_dataset
 from fink_dask.errors import LedgerError, StorageError
 from fink_dask.kafka.offsets import Range
@@ -39,7 +43,7 @@ def _transfer(ledger: Ledger, range_: Range) -> None:
 
 def _resume(ledger: Ledger) -> None:
     """Go on as the next job does."""
-    ledger.create()
+    create_ledger(ledger)
     roll_forward(ledger, ledger.plans())
     for range_ in PLAN.ranges:
         transfer(ledger, PLAN, range_)
@@ -299,7 +303,7 @@ def test_the_marker_is_on_the_disk_before_another_attempt_publishes(
     ledger = make_ledger(tmp_path / "alerts", PLAN)
     assert run(_transfer_and_die, ledger, STEPS.index("linked") + 1) == -signal.SIGKILL
     synced: list[Path] = []
-    real = commit_module.sync_directory
+    real = publish_module.sync_directory
 
     def note(path: Path) -> None:
         synced.append(path)
@@ -307,6 +311,6 @@ def test_the_marker_is_on_the_disk_before_another_attempt_publishes(
             assert files_below(ledger.outdir) == []
         real(path)
 
-    monkeypatch.setattr(commit_module, "sync_directory", note)
+    monkeypatch.setattr(publish_module, "sync_directory", note)
     transfer(ledger, PLAN, FIRST)
     assert synced[0] == ledger.markers_path

@@ -12,10 +12,13 @@ from pathlib import Path
 import pytest
 
 from fink_dask.avro.schema import parse_schema
-from fink_dask.dataset.commit import Attempt, roll_forward, staging_of
+from fink_dask.dataset.attempt import Attempt
 from fink_dask.dataset.durable import link_exclusively, make_directory, publish_file, write_file
 from fink_dask.dataset.ledger import Ledger
+from fink_dask.dataset.outdir import create_ledger
+from fink_dask.dataset.publish import staging_of
 from fink_dask.dataset.records import Marker, Plan
+from fink_dask.dataset.roll_forward import roll_forward
 from fink_dask.errors import FinkDaskError
 from fink_dask.kafka.offsets import Range
 from tests.harness.ledgers import SCHEMA, make_ledger, make_plan, stage_range, transfer
@@ -44,7 +47,7 @@ def _killed_job_and_next(outdir: Path) -> None:
 
     with pytest.raises(_PowerCutError):
         transfer(ledger, PLAN, RANGE, die)
-    ledger.create()
+    create_ledger(ledger)
     roll_forward(ledger, ledger.plans())
 
 
@@ -52,7 +55,7 @@ def _ready_job_and_next(outdir: Path) -> None:
     """Write the marker and die; the next job finds everything ready for the link."""
     ledger = make_ledger(outdir, PLAN)
     _die_when_ready(ledger)
-    ledger.create()
+    create_ledger(ledger)
     roll_forward(ledger, ledger.plans())
 
 
@@ -154,7 +157,7 @@ def test_no_power_cut_loses_what_the_job_after_a_killed_one_builds_upon(
     ledger = Ledger(tmp_path / "alerts")
     make_ledger(ledger.outdir, PLAN)
     killed_after = len(recorder.events)
-    ledger.create()
+    create_ledger(ledger)
     transfer(ledger, PLAN, RANGE)
     recorder.note()
     monkeypatch.undo()

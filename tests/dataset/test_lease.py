@@ -17,6 +17,7 @@ import pytest
 from fink_dask.dataset import lease as lease_module
 from fink_dask.dataset.lease import DEAD_AFTER_S, Holder, hold_lease, is_held, read_holder
 from fink_dask.dataset.ledger import Ledger
+from fink_dask.dataset.outdir import create_ledger, remove_if_unused
 from fink_dask.dataset.restart import set_aside
 from fink_dask.errors import FinkDaskError, LedgerError, StorageError
 from fink_dask.kafka.offsets import Range
@@ -194,10 +195,10 @@ def test_leases_do_not_pile_up(ledger: Ledger) -> None:
 
 def test_a_ledger_that_came_to_nothing_can_be_removed(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "alerts")
-    made = ledger.create()
+    made = create_ledger(ledger)
     with hold_lease(ledger):
         pass
-    ledger.remove_if_unused(made)
+    remove_if_unused(ledger, made)
     assert list(tmp_path.iterdir()) == []
 
 

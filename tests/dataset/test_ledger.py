@@ -13,9 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fink_dask.dataset.commit import Attempt, publish, roll_forward
+from fink_dask.dataset.attempt import Attempt
 from fink_dask.dataset.documents import checksum
-from fink_dask.dataset.ledger import Ledger, check_outdir
+from fink_dask.dataset.ledger import Ledger
+from fink_dask.dataset.outdir import check_outdir, create_ledger, remove_if_unused
+from fink_dask.dataset.publish import publish
+from fink_dask.dataset.roll_forward import roll_forward
 from fink_dask.dataset.summary import summarise
 from fink_dask.errors import LedgerError, StorageError
 from fink_dask.kafka.offsets import Range, subtract
@@ -102,7 +105,7 @@ def test_staging_that_no_plan_knows_is_removed(tmp_path: Path) -> None:
 def test_staging_that_somebody_removed_is_made_again(tmp_path: Path) -> None:
     ledger = make_ledger(tmp_path / "alerts", PLANS[0])
     shutil.rmtree(ledger.staging_path)
-    ledger.create()
+    create_ledger(ledger)
     roll_forward(ledger, ledger.plans())
     transfer(ledger, PLANS[0], RANGES[0])
     assert read_places(ledger) == places(make_plan(RANGES[:1]))
@@ -150,7 +153,7 @@ def test_a_users_files_are_not_mixed_with_a_dataset(tmp_path: Path) -> None:
     ledger.outdir.mkdir()
     (ledger.outdir / "thesis.txt").write_text("mine")
     with pytest.raises(StorageError, match="is not empty and has no ledger"):
-        ledger.create()
+        create_ledger(ledger)
     assert list(tmp_path.iterdir()) == [ledger.outdir]
 
 
@@ -174,7 +177,7 @@ def test_a_directory_that_is_read_only_is_one_line(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(Path, "mkdir", refuse)
     with pytest.raises(StorageError, match="Permission denied"):
-        Ledger(tmp_path / "alerts").create()
+        create_ledger(Ledger(tmp_path / "alerts"))
 
 
 def test_a_marker_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
@@ -186,20 +189,20 @@ def test_a_marker_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
 
 def test_a_ledger_that_was_not_used_leaves_nothing(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "deep" / "down" / "alerts")
-    made = ledger.create()
-    assert ledger.create() == []
-    ledger.remove_if_unused(made)
+    made = create_ledger(ledger)
+    assert create_ledger(ledger) == []
+    remove_if_unused(ledger, made)
     assert list(tmp_path.iterdir()) == []
-    made = ledger.create()
+    made = create_ledger(ledger)
     ledger.freeze(PLANS[0], SCHEMA)
-    ledger.remove_if_unused(made)
+    remove_if_unused(ledger, made)
     assert ledger.plans() == PLANS[:1]
 
 
 def test_directories_that_were_there_before_stay(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "mine" / "alerts")
     ledger.outdir.mkdir(parents=True)
-    ledger.remove_if_unused(ledger.create())
+    remove_if_unused(ledger, create_ledger(ledger))
     assert list(tmp_path.rglob("*")) == [tmp_path / "mine", ledger.outdir]
 
 
@@ -213,7 +216,7 @@ def test_a_directory_that_cannot_be_made_leaves_none(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(Path, "mkdir", refuse)
     with pytest.raises(StorageError, match="quota"):
-        ledger.create()
+        create_ledger(ledger)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -222,7 +225,7 @@ def test_files_that_macos_leaves_everywhere_are_not_a_users(tmp_path: Path) -> N
     ledger.outdir.mkdir()
     for name in (".DS_Store", "._x.parquet"):
         (ledger.outdir / name).write_bytes(b"\0")
-    ledger.create()
+    create_ledger(ledger)
     ledger.freeze(PLANS[0], SCHEMA)
     (ledger.plans_path / "._00000001.json").write_bytes(b"\0")
     (ledger.staging_path / ".DS_Store").write_bytes(b"\0")
@@ -232,4 +235,4 @@ def test_files_that_macos_leaves_everywhere_are_not_a_users(tmp_path: Path) -> N
     other = Ledger(tmp_path / "other")
     (other.outdir / "._thesis").mkdir(parents=True)
     with pytest.raises(StorageError, match="is not empty"):
-        other.create()
+        create_ledger(other)

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from fink_dask.dataset.commit import Attempt, roll_forward
+from fink_dask.dataset.attempt import Attempt
 from fink_dask.dataset.documents import seal
 from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.records import Marker
+from fink_dask.dataset.roll_forward import roll_forward
 from fink_dask.dataset.verify import verify_dataset
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.offsets import Range
@@ -86,7 +87,7 @@ def test_an_attempt_that_fails_as_it_is_committed_for_it_keeps_its_files(
 
     def roll_forward_and_die(name: str) -> None:
         if name == "marked":
-            monkeypatch.setattr("fink_dask.dataset.commit.publish", _interrupt)
+            monkeypatch.setattr("fink_dask.dataset.roll_forward.publish", _interrupt)
             with pytest.raises(KeyboardInterrupt):
                 _roll_forward(ledger)
             monkeypatch.undo()
@@ -109,8 +110,8 @@ def _look_late(ledger: Ledger, monkeypatch: pytest.MonkeyPatch, attempt: Attempt
     """Commit just after the roll forward has looked for the marker."""
     real, looked = Ledger.marker, []
 
-    def look_then_commit(self: Ledger, range_: Range, plan_id: str) -> object:
-        found = real(self, range_, plan_id)
+    def look_then_commit(self: Ledger, range_: Range, plan_id: str, revision: int = 0) -> object:
+        found = real(self, range_, plan_id, revision)
         if not looked:
             looked.append(range_)
             attempt.commit(marker)

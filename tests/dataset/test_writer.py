@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fink_dask.dataset import writer as writer_module
-from fink_dask.dataset.commit import Attempt
+from fink_dask.dataset.attempt import Attempt
 from fink_dask.dataset.records import DataFile
 from fink_dask.dataset.writer import KAFKA_FIELDS, MAX_KEYS, Origin, StagedWriter
 from fink_dask.errors import SettingsError

@@ -271,3 +271,18 @@ def test_the_examples_run(kind: AlertKind, kafka: Any, reader: dict[str, str], t
     finally:
         for topic in (name, f"{name}_schema"):
             delete_topic(kafka.bootstrap_servers, topic, missing_ok=True)
+
+
+def test_every_fault_of_the_reliability_page_has_the_tests_that_it_names() -> None:
+    page = (ROOT / "docs" / "reliability.md").read_text()
+    defined: dict[str, str] = {}
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        source = path.read_text()
+        for match in re.finditer(r"^((?:@.*\n(?:[^@d].*\n)*)*)def (test_\w+)", source, re.MULTILINE):
+            defined[match[2]] = match[1]
+    named = re.findall(r"`(test_\w+)`(\*?)", page)
+    assert [name for name, _ in named if name not in defined] == []
+    # An asterisk is for those of `make test-faults` alone.
+    assert [name for name, star in named if bool(star) != ("@pytest.mark.faults" in defined[name])] == []
+    rows = {int(number) for number in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)}
+    assert rows == set(range(1, 24)) - {22}

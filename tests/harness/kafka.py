@@ -1,4 +1,4 @@
-"""A real Apache Kafka that a test starts, stops, kills and freezes: one KRaft node on loopback."""
+"""A real Apache Kafka that a test starts, stops, kills and freezes: a KRaft node on loopback, or several of them."""
 
 from __future__ import annotations
 
@@ -42,22 +42,41 @@ class KafkaBroker:
         An own folder for topics, settings and the log of the broker; made where it is missing.
     extra : mapping, optional
         Server properties that win over the harness's.
+    quorum : sequence of Node, optional
+        The nodes of its cluster, this one first; by default it is alone, with one listener that asks nobody who he is.
+    cluster_id : str, optional
+        The id that the nodes of a cluster share.
+    users : mapping, optional
+        Passwords of the users that SCRAM-SHA-512 knows.
     """
 
-    def __init__(self, folder: Path, extra: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        extra: Mapping[str, str] | None = None,
+        quorum: Sequence[Node] = (),
+        cluster_id: str = "",
+        users: Mapping[str, str] | None = None,
+    ) -> None:
         self.folder = folder
         self.log_path = folder / "broker.log"
         self.data_dir = folder / "data"
-        controller_port, port = free_ports(2)
-        self.node = Node(1, controller_port, (Listener("PLAINTEXT", "PLAINTEXT", port),))
-        self.properties = server_properties(self.node, [self.node], self.data_dir, extra or {})
+        self.node, *_ = quorum or make_nodes(1)
+        self.properties = server_properties(self.node, quorum or [self.node], self.data_dir, extra or {})
+        self._cluster_id = cluster_id or new_cluster_id()
+        self._users = dict(users or {})
         self._process: subprocess.Popen[bytes] | None = None
         self._watchdog: subprocess.Popen[bytes] | None = None
 
     @property
     def bootstrap_servers(self) -> str:
         """Address for clients, ``host:port``."""
-        return f"{HOST}:{self.node.listeners[0].port}"
+        return self.address(self.node.listeners[0].name)
+
+    def address(self, listener: str) -> str:
+        """Address of a listener, ``host:port``."""
+        (port,) = [each.port for each in self.node.listeners if each.name == listener]
+        return f"{HOST}:{port}"
 
     @property
     def pid(self) -> int:
@@ -72,6 +91,17 @@ class KafkaBroker:
         HarnessError
             Java or Kafka is missing, or the broker did not come up: with the tail of its log.
         """
+        self.launch()
+        self.wait_until_ready()
+
+    def launch(self) -> None:
+        """Start the broker, and don't wait until it answers: the nodes of a cluster wait for each other.
+
+        Raises
+        ------
+        HarnessError
+            Java or Kafka is missing, or the broker runs already.
+        """
         if self._process is not None:
             raise HarnessError(f"the broker at {self.bootstrap_servers} runs already")
         jars = ensure_kafka_jars()
@@ -85,8 +115,10 @@ class KafkaBroker:
         run += ["-cp", str(jars / "*")]
         with self.log_path.open("ab") as log:
             if not (self.data_dir / "meta.properties").exists():
-                cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-                form = ["kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "--config", str(settings)]
+                tool = ["kafka.tools.StorageTool", "format", f"--cluster-id={self._cluster_id}"]
+                form = [*tool, "--config", str(settings)]
+                for name, password in self._users.items():
+                    form += ["--add-scram", f"SCRAM-SHA-512=[name={name},password={password}]"]
                 self._call([*run, *form], log.fileno())
             # A session of its own: Ctrl+C is for pytest, which then stops the broker in its own time.
             self._process = subprocess.Popen(
@@ -98,11 +130,6 @@ class KafkaBroker:
                 start_new_session=True,
             )
         self._watchdog = watch(self._process.pid)
-        try:
-            self._wait_until_ready()
-        except BaseException:
-            self.kill()
-            raise
 
     def stop(self) -> None:
         """End the broker with SIGTERM, or with SIGKILL where that takes too long; a stopped one stays stopped."""
@@ -169,8 +196,21 @@ class KafkaBroker:
         if done.returncode != 0:
             raise HarnessError(self._with_log(f"formatting the broker's data failed with status {done.returncode}"))
 
-    def _wait_until_ready(self) -> None:
-        """Wait until this node is in the metadata and every partition that it holds has a leader."""
+    def wait_until_ready(self) -> None:
+        """Wait until this node is in the metadata and every partition of it has a leader; a broker that fails is ended.
+
+        Raises
+        ------
+        HarnessError
+            The broker did not come up: with the tail of its log.
+        """
+        try:
+            self._wait()
+        except BaseException:
+            self.kill()
+            raise
+
+    def _wait(self) -> None:
         admin = AdminClient(client_config(self.bootstrap_servers))
         deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline:
@@ -189,6 +229,63 @@ class KafkaBroker:
     def _with_log(self, message: str) -> str:
         tail = self.log_path.read_text(errors="replace").splitlines()[-30:]
         return "\n".join([f"{message}; the end of {self.log_path}:", *tail])
+
+
+class KafkaCluster:
+    """Run several nodes as one cluster; any of them may be stopped, killed and frozen by itself.
+
+    Parameters
+    ----------
+    folder : Path
+        An own folder, with one for each node.
+    count : int
+        How many nodes.
+    extra : mapping, optional
+        Server properties that win over the harness's.
+    """
+
+    def __init__(self, folder: Path, count: int = 3, extra: Mapping[str, str] | None = None) -> None:
+        nodes, cluster_id = make_nodes(count), new_cluster_id()
+        self.brokers = [
+            KafkaBroker(folder / str(node.node_id), extra, [node, *(n for n in nodes if n != node)], cluster_id)
+            for node in nodes
+        ]
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """Addresses of all nodes."""
+        return ",".join(broker.bootstrap_servers for broker in self.brokers)
+
+    def start(self) -> None:
+        """Start all nodes and return when each answers."""
+        for broker in self.brokers:
+            broker.launch()
+        for broker in self.brokers:
+            broker.wait_until_ready()
+
+    def discard(self) -> None:
+        """Kill all nodes and delete their topics."""
+        for broker in self.brokers:
+            broker.discard()
+
+
+def make_nodes(count: int, protocols: Mapping[str, str] | None = None) -> list[Node]:
+    """Choose ports for the nodes of a cluster; each has a listener for each of `protocols`, by its name."""
+    protocols = protocols or {"PLAINTEXT": "PLAINTEXT"}
+    ports = iter(free_ports(count * (1 + len(protocols))))
+    return [
+        Node(
+            number,
+            next(ports),
+            tuple(Listener(name, protocol, next(ports)) for name, protocol in protocols.items()),
+        )
+        for number in range(1, count + 1)
+    ]
+
+
+def new_cluster_id() -> str:
+    """Make an id as Kafka's own tool does."""
+    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
 
 
 def watch(pid: int) -> subprocess.Popen[bytes]:

@@ -11,10 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fink_dask.avro.schema import parse_schema
-from fink_dask.dataset.commit import Attempt, Step, is_published, publish
-from fink_dask.dataset.ledger import Ledger
+from fink_dask.dataset.attempt import Attempt, Step
+from fink_dask.dataset.ledger import QUARANTINE_DIRECTORY, Ledger
+from fink_dask.dataset.outdir import create_ledger
 from fink_dask.dataset.partitioning import resolve_partitioning
-from fink_dask.dataset.quarantine import QUARANTINE_DIRECTORY, QUARANTINE_SCHEMA, quarantine_rows
+from fink_dask.dataset.publish import is_published, publish
+from fink_dask.dataset.quarantine import QUARANTINE_SCHEMA, quarantine_rows
 from fink_dask.dataset.records import Identity, Marker, Plan
 from fink_dask.dataset.writer import KAFKA_FIELDS, Origin, StagedWriter
 from fink_dask.kafka.memory import Memory
@@ -50,7 +52,7 @@ def make_plan(ranges: Sequence[Range], generation: int = 1, topic: str = IDENTIT
 def make_ledger(outdir: Path, plan: Plan | None = None) -> Ledger:
     """Make a ledger, with a frozen plan if one is given."""
     ledger = Ledger(outdir)
-    ledger.create()
+    create_ledger(ledger)
     if plan is not None:
         ledger.freeze(plan, SCHEMA)
     return ledger
@@ -85,7 +87,7 @@ def rows_of(partition: int, offsets: Sequence[int]) -> pa.RecordBatch:
 
 def stage_range(attempt: Attempt, plan: Plan, range_: Range) -> Marker:
     """Stage a range as a transfer does, one batch of ten offsets after the other."""
-    origin = Origin(plan.identity.topic, plan.identity.topic_id, range_, plan.plan_id)
+    origin = Origin(plan.identity.topic, plan.identity.topic_id, range_, plan.plan_id, attempt.revision)
     partitioning = resolve_partitioning(plan.identity.partitionby, None, SCHEMA.arrow)
     file_schema = partitioning.file_schema(COLUMNS)
     offsets = range(range_.start, range_.end)
@@ -116,6 +118,7 @@ def stage_range(attempt: Attempt, plan: Plan, range_: Range) -> Marker:
         quarantined=len(bad),
         quarantine=quarantine_files[0] if bad else None,
         holes=tuple((offset, offset + 1) for offset in offsets if offset % 10 == 9),
+        revision=attempt.revision,
     )
 
 
@@ -135,6 +138,24 @@ def transfer(ledger: Ledger, plan: Plan, range_: Range, step: Step = lambda _: N
     if not is_published(ledger, marker):
         publish(ledger, marker, step)
     return marker
+
+
+def revise(ledger: Ledger, plan: Plan, range_: Range, step: Step = lambda _: None) -> Marker:
+    """Commit the next revision of a range's marker, with files of its own in the place of all that it had."""
+    revision = ledger.revisions().get(range_.name, 0)
+    before = ledger.marker(range_, plan.plan_id, revision)
+    assert before is not None
+    attempt = Attempt(ledger, range_, plan.plan_id, step, revision + 1)
+    attempt.begin()
+    try:
+        superseded = [file.path for file in before.files]
+        superseded += [] if before.quarantine is None else [before.quarantine.path]
+        marker = attempt.commit(replace(stage_range(attempt, plan, range_), superseded=tuple(superseded)))
+        if not is_published(ledger, marker):
+            publish(ledger, marker, step)
+        return marker
+    finally:
+        attempt.clean_up()
 
 
 def files_below(directory: Path) -> list[Path]:

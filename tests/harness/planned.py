@@ -8,6 +8,7 @@ from typing import Any
 
 from fink_dask.config import KafkaSettings, TransferSettings
 from fink_dask.dataset.ledger import Ledger
+from fink_dask.dataset.outdir import create_ledger
 from fink_dask.kafka.describe import open_inspector
 from fink_dask.transfer.inspect import inspect_topic
 from fink_dask.transfer.prepare import make_work, open_ranges, plan_next
@@ -21,7 +22,7 @@ def plan_topic(bootstrap: str, topic: str, outdir: Path, **settings: Any) -> lis
     with open_inspector(asked.kafka) as inspector:
         target = inspect_topic(asked, inspector, ledger, fresh=False)
         assert target is not None
-        ledger.create()
+        create_ledger(ledger)
         plan = plan_next(asked, target, inspector, ledger, ledger.plans())
         assert plan is not None
         ledger.freeze(plan, target.schema)

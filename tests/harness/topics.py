@@ -35,10 +35,12 @@ def client_config(bootstrap: str) -> dict[str, Any]:
     }
 
 
-def create_topic(bootstrap: str, name: str, partitions: int = 10, config: Mapping[str, str] | None = None) -> None:
-    """Create a topic, replicated once, and return when each of its partitions has a leader."""
+def create_topic(
+    bootstrap: str, name: str, partitions: int = 10, config: Mapping[str, str] | None = None, replicas: int = 1
+) -> None:
+    """Create a topic and return when each of its partitions has a leader."""
     admin = _admin(bootstrap)
-    topic = NewTopic(name, num_partitions=partitions, replication_factor=1, config=dict(config or {}))
+    topic = NewTopic(name, num_partitions=partitions, replication_factor=replicas, config=dict(config or {}))
     admin.create_topics([topic], operation_timeout=ADMIN_TIMEOUT_S)[name].result(ADMIN_TIMEOUT_S)
     _wait_for(lambda: _leaders(admin, name) == partitions, f"{name} has no leader for each of {partitions} partitions")
 

@@ -61,7 +61,10 @@ def ask_with(settings: KafkaSettings, question: Callable[[float], Any], *said: K
     [
         (KafkaError._AUTHENTICATION, "the broker refused the credentials"),
         (KafkaError.SASL_AUTHENTICATION_FAILED, "the broker refused the credentials"),
-        (KafkaError._SSL, "TLS with the broker failed"),
+        (
+            KafkaError._SSL,
+            "TLS with the broker failed: a wrong --ssl-ca-file, or an expired or foreign certificate",
+        ),
         (KafkaError.TOPIC_AUTHORIZATION_FAILED, "these credentials may not read it"),
     ],
 )

@@ -73,9 +73,10 @@ def test_the_threads_of_librdkafka_do_not_grow_with_the_number_of_ranges(
     used(pool, settings)
     process = psutil.Process()
     before = process.num_threads()
-    for _ in range(5):
+    for _ in range(20):
         used(pool, settings)
-    assert process.num_threads() <= before + 1  # a timer that was cancelled may not have ended yet
+    # Timers that were cancelled may not have ended yet; a new connection each time would have three or more threads.
+    assert process.num_threads() <= before + 10
 
 
 def test_what_one_range_heard_of_the_broker_is_not_held_against_the_next(

@@ -13,7 +13,16 @@ from fink_dask.dataset.records import Identity, Plan
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.describe import UNKNOWN_ID
 from fink_dask.kafka.offsets import Range, Watermarks
-from fink_dask.transfer.plan import Sizing, check_identity, next_plan, planned_ends, spans_to_plan
+from fink_dask.transfer.plan import (
+    Sizing,
+    alerts_at_most,
+    check_identity,
+    next_plan,
+    planned_ends,
+    removed_heads,
+    spans_to_plan,
+    still_there,
+)
 
 IDENTITY = Identity("topic", "id", ("time",), "ztf", "00", "file")
 
@@ -82,22 +91,31 @@ PLANNED = [
     Plan(1, IDENTITY, (Range(0, 5, 10), Range(1, 0, 3)), 0),
     Plan(2, IDENTITY, (Range(0, 10, 12),), 0),
 ]
-GROWTH: list[tuple[dict[int, tuple[int, int]], dict[int, tuple[int, int]]]] = [
-    ({0: (5, 12), 1: (0, 3)}, {}),
-    ({0: (5, 20), 1: (0, 3)}, {0: (12, 20)}),
-    ({0: (12, 12), 1: (3, 3)}, {}),
+Spans = dict[int, tuple[int, int]]
+GROWTH: list[tuple[Spans, Spans, Spans]] = [
+    ({0: (5, 12), 1: (0, 3)}, {}, {}),
+    ({0: (5, 20), 1: (0, 3)}, {0: (12, 20)}, {}),
+    ({0: (12, 12), 1: (3, 3)}, {}, {}),
     # Retention took what was never planned: it is planned all the same, so that its loss is declared.
-    ({0: (15, 20), 1: (0, 4)}, {0: (12, 20), 1: (3, 4)}),
-    ({0: (5, 12), 1: (0, 3), 2: (7, 9)}, {2: (7, 9)}),
+    ({0: (15, 20), 1: (0, 4)}, {0: (15, 20), 1: (3, 4)}, {0: (12, 15)}),
+    ({0: (20, 20), 1: (0, 3)}, {}, {0: (12, 20)}),
+    ({0: (5, 12), 1: (0, 3), 2: (7, 9)}, {2: (7, 9)}, {2: (0, 7)}),
 ]
 
 
-@pytest.mark.parametrize(("watermarks", "expected"), GROWTH)
-def test_what_came_since_is_planned(
-    watermarks: dict[int, tuple[int, int]], expected: dict[int, tuple[int, int]]
-) -> None:
+@pytest.mark.parametrize(("watermarks", "expected", "removed"), GROWTH)
+def test_what_came_since_is_planned_and_what_went_since_too(watermarks: Spans, expected: Spans, removed: Spans) -> None:
     marks = {partition: Watermarks(*pair) for partition, pair in watermarks.items()}
     assert spans_to_plan(marks, PLANNED, "topic") == expected
+    assert removed_heads(marks, PLANNED) == removed
+
+
+def test_what_is_gone_is_planned_in_ranges_of_its_own_and_takes_no_room() -> None:
+    plan = next_plan(1, IDENTITY, {0: (70, 100), 1: (0, 10)}, Sizing(2**40, 1, {}), 5, {0: (0, 70), 2: (0, 8)})
+    assert plan is not None
+    assert plan.ranges == (Range(0, 0, 70), Range(0, 70, 75), Range(2, 0, 8))
+    marks = {0: Watermarks(70, 100), 1: Watermarks(0, 10), 2: Watermarks(8, 8)}
+    assert still_there(plan.ranges, marks) == alerts_at_most([plan], [], marks) == 5
 
 
 @pytest.mark.parametrize("watermarks", [{}, {0: (0, 11), 1: (0, 3)}, {0: (5, 12)}])

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fink_dask.cluster.local import local_cluster
-from fink_dask.dataset.commit import roll_forward
+from fink_dask.dataset.roll_forward import roll_forward
 from fink_dask.dataset.summary import summarise
 from fink_dask.dataset.verify import verify_dataset
 from fink_dask.demo.alerts import AlertKind

@@ -1,0 +1,30 @@
+"""What commands on a dataset that is there already ask of its ledger first."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fink_dask.kafka.topics import survey_of
+
+if TYPE_CHECKING:
+    from fink_dask.dataset.ledger import Ledger
+
+
+def survey_of_dataset(ledger: Ledger) -> str | None:
+    """Find the survey, which says where the Kafka servers are to be looked up.
+
+    Raises
+    ------
+    LedgerError
+        If there is no ledger, or it is damaged.
+    """
+    from fink_dask.dataset.outdir import check_dataset
+
+    check_dataset(ledger)
+    identity = ledger.plans()[0].identity
+    return identity.survey or survey_of(identity.topic)
+
+
+def written_bytes(ledger: Ledger) -> int:
+    """Sum up the files that a check will read, whatever is wrong with some markers."""
+    return sum(file.size for marker in ledger.markers(ledger.plans(), []) for file in marker.files)

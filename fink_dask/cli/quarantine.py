@@ -1,0 +1,133 @@
+"""``fink-dask quarantine``: show the records that could not be decoded, and try them again."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fink_dask.cli.options import CONTEXT, at_least_one, json_option, option, typed_option, verbose_option
+from fink_dask.cli.words import counted
+from fink_dask.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fink_dask.dataset.ledger import Ledger
+
+_SHOWN_REASONS = 10
+
+
+@click.command(
+    context_settings=CONTEXT,
+    epilog="Example: fink-dask quarantine alerts, or fink-dask quarantine alerts --retry --schema other.avsc",
+)
+@click.argument("outdir", type=click.Path(path_type=Path))
+@option("--limit", type=int, default=20, show_default=True, callback=at_least_one, metavar="N", help="Records shown.")
+@typed_option("--retry", is_flag=True, help="Decode them again, and move what becomes an alert into the dataset.")
+@option(
+    "--schema",
+    "schema_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Avro schema that they were written with, for --retry; the dataset keeps its own.",
+)
+@json_option
+@verbose_option
+def quarantine(outdir: Path, limit: int, retry: bool, schema_file: Path | None, as_json: bool, verbose: bool) -> int:
+    """Show the records of OUTDIR that could not be decoded: where they are in the topic, and why.
+
+    Their bytes are in OUTDIR.fink/quarantine, in Parquet files. Exit status: 0, or 3 where some are left after --retry.
+    """
+    from fink_dask.cli.log import log_to_stderr
+    from fink_dask.dataset.ledger import Ledger
+    from fink_dask.dataset.outdir import check_dataset
+
+    log_to_stderr(verbose)
+    ledger = Ledger(outdir.resolve())
+    check_dataset(ledger)
+    if retry:
+        return _retry(ledger, schema_file, as_json)
+    if schema_file is not None:
+        raise SettingsError("--schema says what to decode them with again: give --retry as well")
+    _show(ledger, limit, as_json)
+    return 0
+
+
+def _retry(ledger: Ledger, schema_file: Path | None, as_json: bool) -> int:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from fink_dask.avro.schema import read_schema_file
+    from fink_dask.cli.results import headline, print_json
+    from fink_dask.dataset.summary import summarise
+    from fink_dask.transfer.retry import retry_quarantine
+
+    schema = None if schema_file is None else read_schema_file(schema_file)
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("decoding", total=summarise(ledger).summary.quarantined)
+        found = retry_quarantine(ledger, schema, lambda count: bar.advance(task, count))
+    if as_json:
+        print_json(found.summary, recovered=found.recovered)
+    else:
+        click.echo(headline(found.summary))
+        left = counted(found.summary.quarantined, "record")
+        click.echo(f"  recovered  {counted(found.recovered, 'alert')}; {left} left in quarantine")
+    return found.summary.exit_code
+
+
+def _show(ledger: Ledger, limit: int, as_json: bool) -> None:
+    reasons: Counter[str] = Counter()
+    shown: list[dict[str, Any]] = []
+    for record in _records(ledger):
+        reasons[record["reason"]] += 1
+        if len(shown) < limit:
+            shown.append(record)
+    if as_json:
+        click.echo(json.dumps({"quarantined": reasons.total(), "reasons": dict(reasons), "records": shown}))
+        return
+    if not reasons:
+        click.echo(f"{ledger.outdir}: nothing is quarantined")
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    click.echo(f"{ledger.outdir}: {counted(reasons.total(), 'record')} in quarantine")
+    for reason, count in reasons.most_common(_SHOWN_REASONS):
+        click.echo(f"  {count:>9,}  {reason}")
+    if len(reasons) > _SHOWN_REASONS:
+        click.echo(f"  and {counted(len(reasons) - _SHOWN_REASONS, 'other reason')}")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("partition", "offset", "bytes"):
+        table.add_column(column, justify="right")
+    table.add_column("time")
+    table.add_column("reason", overflow="fold")
+    for record in shown:
+        size = "none" if record["bytes"] is None else f"{record['bytes']:,}"
+        table.add_row(str(record["partition"]), str(record["offset"]), size, record["time"] or "", record["reason"])
+    Console(highlight=False, markup=False).print(table)
+    if reasons.total() > limit:
+        click.echo(f"  and {counted(reasons.total() - limit, 'more record')} (--limit N shows more)")
+
+
+def _records(ledger: Ledger) -> Iterator[dict[str, Any]]:
+    """Yield what is known of each quarantined record, without its bytes."""
+    from fink_dask.dataset.quarantine import read_quarantine
+
+    for marker in ledger.markers(ledger.plans()):
+        if marker.quarantine is None:
+            continue
+        for batch in read_quarantine(ledger, marker.quarantine):
+            for row in batch.to_pylist():
+                time: datetime | None = row["kafka_timestamp"]
+                yield {
+                    "partition": row["kafka_partition"],
+                    "offset": row["kafka_offset"],
+                    "time": None if time is None else time.isoformat(timespec="seconds"),
+                    "bytes": None if row["value"] is None else len(row["value"]),
+                    "reason": row["reason"],
+                }

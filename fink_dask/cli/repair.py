@@ -1,0 +1,85 @@
+"""``fink-dask repair``: read again from Kafka what the files of a dataset no longer hold."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fink_dask.cli.connection import connection_options, kafka_settings
+from fink_dask.cli.dataset import survey_of_dataset, written_bytes
+from fink_dask.cli.options import CONTEXT, config_option, dashboard_address_option, json_option, option, verbose_option
+from fink_dask.config import ON_LOSS
+
+if TYPE_CHECKING:
+    from fink_dask.transfer.events import Event
+
+
+@click.command(context_settings=CONTEXT, epilog="Example: fink-dask repair alerts")
+@click.argument("outdir", type=click.Path(path_type=Path))
+@option(
+    "--on-loss",
+    type=click.Choice(ON_LOSS),
+    default="fail",
+    show_default=True,
+    envvar=None,
+    help="Where Kafka no longer has all of it: leave the files as they are, or fetch what is there, declare the rest "
+    "lost, and remove them.",
+)
+@connection_options
+@dashboard_address_option
+@json_option
+@verbose_option
+@config_option
+def repair(outdir: Path, on_loss: str, dashboard_address: str, as_json: bool, verbose: bool, **connection: Any) -> int:
+    """Make the dataset OUTDIR whole again: fetch what verify finds missing or damaged, and nothing else.
+
+    Exit status: 0 complete, 1 something could not be repaired, 3 complete but for alerts that were quarantined or lost.
+    """
+    from fink_dask.dataset.ledger import Ledger
+
+    ledger = Ledger(outdir.resolve())
+    kafka = kafka_settings(survey_of_dataset(ledger), **connection)
+    from fink_dask.cluster.forkserver import start_forkserver
+
+    start_forkserver()  # it loads what workers need while the files are checked
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from fink_dask.cli.display import Display
+    from fink_dask.cli.log import log_to_stderr
+    from fink_dask.cli.results import headline, print_json
+    from fink_dask.cli.words import counted
+    from fink_dask.cluster.repair import run_repair
+
+    log_to_stderr(verbose)
+    console = Console(stderr=True, highlight=False)
+    with ExitStack() as stack:
+        bar = stack.enter_context(Progress(console=console, transient=True, disable=not console.is_terminal))
+        task = bar.add_task("checking", total=written_bytes(ledger))
+        displays: list[Display] = []
+
+        def observe(event: Event) -> None:
+            if not displays:  # a terminal has one live display at a time
+                bar.stop()
+                displays.append(stack.enter_context(Display(console)))
+            displays[0](event)
+
+        found = run_repair(ledger, kafka, observe, lambda size: bar.advance(task, size), on_loss, dashboard_address)
+    if as_json:
+        left, foreign = list(found.left), [str(path) for path in found.foreign]
+        print_json(found.summary, repaired_ranges=found.ranges, read_again=found.offsets, left=left, foreign=foreign)
+        return found.summary.exit_code
+    click.echo(headline(found.summary))
+    if found.ranges:
+        ranges, offsets = counted(found.ranges, "range"), counted(found.offsets, "offset")
+        click.echo(f"  repaired   {ranges}, for which {offsets} were read again")
+    else:
+        click.echo("  nothing was repaired")
+    for words in found.left:
+        click.echo(f"  left as it is: {words}")
+    for path in found.foreign:
+        click.echo(f"  no range wrote {path}: remove it, so that its alerts are not read twice")
+    return found.summary.exit_code

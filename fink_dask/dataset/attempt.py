@@ -1,0 +1,152 @@
+"""Stage and commit: how the files of a range become part of the dataset, exactly once.
+
+An attempt writes into a staging directory of its own. Its marker, written there too, becomes the range's by a hard
+link that only one attempt can win; afterwards the files are renamed into the dataset, by the winner or by whoever comes
+later. Before the link nothing is in the dataset, after it nothing can be lost.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+from fink_dask.dataset.documents import seal
+from fink_dask.dataset.durable import link_exclusively, prepare_directory, sync_directory, sync_file, write_file
+from fink_dask.dataset.ledger import Ledger
+from fink_dask.dataset.publish import destinations
+from fink_dask.dataset.records import DataFile, Marker
+from fink_dask.errors import FinkDaskError, LedgerError, StorageError
+from fink_dask.kafka.offsets import Range
+
+#: Told the name of each step of a commit; tests end the process there.
+Step = Callable[[str], None]
+
+#: What an attempt calls its marker.
+MARKER = "marker.json"
+#: The same when it takes it back.
+_WITHDRAWN = "withdrawn.json"
+
+
+class Attempt:
+    """One try at a range, with a staging directory of its own.
+
+    Parameters
+    ----------
+    ledger : Ledger
+        Where it belongs.
+    range_ : Range
+        What it tries.
+    plan_id : str
+        The plan that holds the range.
+    step : callable
+        Told the name of each step.
+    revision : int
+        Which marker of the range it would write; see `Marker`.
+    """
+
+    def __init__(self, ledger: Ledger, range_: Range, plan_id: str, step: Step, revision: int = 0) -> None:
+        self.ledger = ledger
+        self.range = range_
+        self.plan_id = plan_id
+        self.revision = revision
+        self.name = uuid.uuid4().hex[:16]
+        self.directory = ledger.attempt_path(plan_id, range_, self.name)
+        self._step = step
+        self._marked = False
+        self._linked = False
+
+    def begin(self) -> None:
+        """Make the staging directory.
+
+        It is made once and never again, in a directory that only a ledger with its plan has: where a job has moved the
+        ledger aside in the meantime, a late attempt finds nothing to write to, and can't reach the new ledger.
+
+        Raises
+        ------
+        LedgerError
+            If the ledger does not hold the plan.
+        """
+        try:
+            self.directory.mkdir()
+        except FileNotFoundError as error:
+            raise LedgerError(
+                f"{self.ledger.path} does not hold plan {self.plan_id}: it was removed, or begun again meanwhile"
+            ) from error
+
+    def stage(self, path: Path, final: str, rows: int) -> DataFile:
+        """Bring a staged file to the disk and note where it belongs."""
+        sync_file(path)
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256")
+        return DataFile(final, path.name, rows, path.stat().st_size, digest.hexdigest())
+
+    def commit(self, marker: Marker) -> Marker:
+        """Make this attempt the range's, unless another one already is.
+
+        Returns
+        -------
+        Marker
+            The marker of the range: this attempt's, or that of the attempt that came first.
+        """
+        self._step("staged")
+        for root, file in destinations(self.ledger, marker):
+            prepare_directory(root, file.path)
+        mine = self.directory / MARKER
+        # From here on a roll forward may commit it.
+        self._marked = True
+        write_file(mine, seal("marker", marker.to_json()))
+        sync_directory(self.directory)
+        sync_directory(self.directory.parent)
+        self._step("marked")
+        self._linked = True
+        try:
+            link_exclusively(mine, self.ledger.marker_path(self.range, self.revision))
+        except StorageError:
+            self._linked = False  # the file system has no links
+            raise
+        self._step("linked")
+        return winner_of(self.ledger, marker)
+
+    def clean_up(self) -> None:
+        """Remove the staging directory, unless the range's marker names it, or may do so.
+
+        A commit that failed after its link, or on the way, may have won: its files are then all that there is of the
+        range. Whoever rolls the ledger forward can tell.
+        """
+        try:
+            removable = self._is_beaten() if self._linked else not self._marked or self._withdraw()
+        except (FinkDaskError, OSError):
+            removable = False
+        if removable:
+            shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _is_beaten(self) -> bool:
+        marker = self.ledger.marker(self.range, self.plan_id, self.revision)
+        return marker is not None and marker.attempt != self.name
+
+    def _withdraw(self) -> bool:
+        """Take the marker back, so that nobody can link it any more; False where somebody has done so."""
+        withdrawn = (self.directory / MARKER).rename(self.directory / _WITHDRAWN)
+        with withdrawn.open("rb") as file:  # opening makes a network file system ask its server
+            alone = os.fstat(file.fileno()).st_nlink == 1
+        if not alone:
+            withdrawn.rename(self.directory / MARKER)
+        return alone
+
+
+def winner_of(ledger: Ledger, marker: Marker) -> Marker:
+    """Read the marker that a range has where this one was to be linked.
+
+    Raises
+    ------
+    LedgerError
+        If there is none, although one was linked.
+    """
+    found = ledger.marker(marker.range, marker.plan_id, marker.revision)
+    if found is None:
+        raise LedgerError(f"the marker of range {marker.range.name} vanished as it was written")
+    return found

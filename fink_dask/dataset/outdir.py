@@ -1,0 +1,97 @@
+"""The directories of a dataset and of its ledger: what may be in them, how they are made, and removed again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from fink_dask.dataset.durable import make_directory, sync_directory
+from fink_dask.dataset.ledger import Ledger, storage_error
+from fink_dask.errors import LedgerError, StorageError
+
+
+def create_ledger(ledger: Ledger) -> list[Path]:
+    """Make the directories of a dataset and of its ledger, on one file system.
+
+    Returns
+    -------
+    list of pathlib.Path
+        The directories that were not there before, for `remove_if_unused`.
+
+    Raises
+    ------
+    StorageError
+        If they can't be made, are in the way of something else, or are on two file systems.
+    """
+    check_outdir(ledger)
+    made: list[Path] = []
+    try:
+        directories = (ledger.outdir, ledger.plans_path, ledger.markers_path, ledger.staging_path)
+        for directory in directories:
+            made += make_directory(directory)
+        # What a job that was killed had made, but not brought to the disk yet, is built upon from now on.
+        for directory in (*directories, ledger.path, ledger.path.parent):
+            sync_directory(directory)
+        if ledger.outdir.stat().st_dev != ledger.path.stat().st_dev:
+            raise StorageError(
+                f"{ledger.outdir} and its ledger {ledger.path} are on two file systems; "
+                "choose an --outdir below the mount point"
+            )
+    except OSError as error:
+        remove_if_unused(ledger, made)
+        raise storage_error(error, ledger.path) from error
+    except StorageError:
+        remove_if_unused(ledger, made)
+        raise
+    return made
+
+
+def remove_if_unused(ledger: Ledger, made: Sequence[Path]) -> None:
+    """Remove the directories that `create_ledger` made, where no plan was frozen and nothing is in them."""
+    if ledger.exists():
+        return
+    for directory in reversed(made):
+        with suppress(OSError):
+            directory.rmdir()
+
+
+def check_outdir(ledger: Ledger) -> None:
+    """Refuse an output directory that can't become, or is not, a dataset of fink-dask.
+
+    Raises
+    ------
+    StorageError
+        If a file is in the way, or the directory holds files that no ledger knows.
+    """
+    for path in (ledger.outdir, ledger.path, *ledger.outdir.parents):
+        if path.exists() and not path.is_dir():
+            raise StorageError(f"{path} is a file, but a directory is needed there")
+    for parent in filter(lambda path: path.name, ledger.outdir.parents):
+        if Ledger(parent).exists() or (parent.suffix == ".fink" and Ledger(parent.with_suffix("")).exists()):
+            raise StorageError(
+                f"{ledger.outdir} is inside another dataset or its ledger, {parent}, whose readers would take these "
+                "alerts for their own; choose another --outdir"
+            )
+    if not ledger.exists() and ledger.outdir.is_dir() and not all(map(is_finder_file, ledger.outdir.iterdir())):
+        raise StorageError(
+            f"{ledger.outdir} is not empty and has no ledger {ledger.path}: choose another --outdir, "
+            "so that what is there is not mixed with the new dataset"
+        )
+
+
+def check_dataset(ledger: Ledger) -> None:
+    """Refuse a directory that is no dataset of fink-dask.
+
+    Raises
+    ------
+    LedgerError
+        If it has no ledger with a plan.
+    """
+    if not ledger.exists():
+        raise LedgerError(f"{ledger.outdir} has no ledger {ledger.path}: fink-dask did not write it, or it was removed")
+
+
+def is_finder_file(path: Path) -> bool:
+    """Tell whether a file is one that macOS puts into directories by itself, so that it is nobody's."""
+    return (path.name == ".DS_Store" or path.name.startswith("._")) and path.is_file() and not path.is_symlink()

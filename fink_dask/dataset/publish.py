@@ -1,0 +1,95 @@
+"""Publish: rename the files of a committed range into the dataset."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path, PurePosixPath
+
+from fink_dask.dataset.durable import directories_down_to, has_size, prepare_directory, sync_directory
+from fink_dask.dataset.ledger import QUARANTINE_DIRECTORY, Ledger
+from fink_dask.dataset.records import DataFile, Marker
+from fink_dask.errors import LedgerError
+
+
+def publish(ledger: Ledger, marker: Marker, step: Callable[[str], None]) -> None:
+    """Rename the files of a committed range into the dataset; repeatable, by anyone, at any time after the commit.
+
+    Files that the marker supersedes are removed afterwards, so that no alert is ever absent.
+
+    Raises
+    ------
+    LedgerError
+        If a file is neither staged nor in the dataset.
+    """
+    # Whoever has linked the marker may have been killed, or met an error, before it was on the disk.
+    sync_directory(ledger.markers_path)
+    staging = staging_of(ledger, marker)
+    touched: set[Path] = set()
+    for root, file in destinations(ledger, marker):
+        target = root / file.path
+        try:
+            (staging / file.staged).rename(target)
+        except FileNotFoundError as error:
+            # Renamed by an earlier try, or the target's directory was removed with what was in it.
+            if not target.exists():
+                if not (staging / file.staged).exists():
+                    raise LedgerError(f"{target} is committed, but neither there nor staged") from error
+                prepare_directory(root, file.path)
+                (staging / file.staged).rename(target)
+        touched.update(directories_down_to(root, file.path))
+        step("renamed")
+    # The leaves first: an entry is durable when its own directory is and those above it are.
+    for directory in sorted(touched, key=lambda path: len(path.parts), reverse=True):
+        sync_directory(directory)
+    step("published")
+    _remove_superseded(ledger, marker)
+    shutil.rmtree(staging, ignore_errors=True)
+
+
+def staging_of(ledger: Ledger, marker: Marker) -> Path:
+    """Where the attempt that a marker names staged its files."""
+    return ledger.attempt_path(marker.plan_id, marker.range, marker.attempt)
+
+
+def is_published(ledger: Ledger, marker: Marker) -> bool:
+    """Tell whether nothing of a committed range is still staged."""
+    return not staging_of(ledger, marker).exists()
+
+
+def missing_files(ledger: Ledger, markers: Iterable[Marker]) -> list[Path]:
+    """List committed files that are neither in the dataset nor staged, or not as large as they were written.
+
+    Sizes are compared, contents are not: that is what `verify` is for.
+    """
+    return [path for marker in markers for path in missing_of(ledger, marker, staging_of(ledger, marker))]
+
+
+def missing_of(ledger: Ledger, marker: Marker, staging: Path) -> list[Path]:
+    """List the files of a range that are neither in the dataset nor in `staging`, as large as they were written."""
+    return [
+        root / file.path
+        for root, file in destinations(ledger, marker)
+        if not has_size(root / file.path, file.size) and not has_size(staging / file.staged, file.size)
+    ]
+
+
+def destinations(ledger: Ledger, marker: Marker) -> Iterator[tuple[Path, DataFile]]:
+    """Yield the files of a range, each with the directory that its path is relative to."""
+    yield from ((ledger.outdir, file) for file in marker.files)
+    if marker.quarantine is not None:
+        yield ledger.path, marker.quarantine
+
+
+def _remove_superseded(ledger: Ledger, marker: Marker) -> None:
+    """Remove what the marker does without, durably: with the staging directory goes what would remove it again."""
+    emptied: set[Path] = set()
+    for name in marker.superseded:
+        # Directories of the dataset are called column=key, so that none has this name.
+        root = ledger.path if PurePosixPath(name).parts[0] == QUARANTINE_DIRECTORY else ledger.outdir
+        path = root / name
+        path.unlink(missing_ok=True)
+        if path.parent.is_dir():
+            emptied.add(path.parent)
+    for directory in emptied:
+        sync_directory(directory)

@@ -1,0 +1,79 @@
+"""What there is of a range, and what of it has to be read: nothing and all of it, but for a repair. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from fink_dask.dataset.records import DataFile
+from fink_dask.kafka.offsets import Interval, Range, merge, subtract
+
+
+@dataclass(frozen=True)
+class Remainder:
+    """What is left of a range, on which the next revision of its marker is built.
+
+    Parameters
+    ----------
+    revision : int
+        The next revision.
+    wanted : tuple of (int, int)
+        The offsets that are in none of the files, nor lost, nor a hole; in order, at least one.
+    files : tuple of DataFile
+        The files that are as they were written.
+    quarantine : DataFile or None
+        The quarantine file, if it is as it was written.
+    lost, holes : tuple of (int, int)
+        What the range's marker said of them.
+    lost_at : str or None
+        When the loss was noticed.
+    superseded : tuple of str
+        The files that the next revision does without; see `Marker`.
+    is_rebuilt : bool
+        No marker says whether the wanted offsets ever held a record.
+    raw_bytes : int
+        Bytes of the values of the whole range, where its marker said so; otherwise 0.
+    """
+
+    revision: int
+    wanted: tuple[Interval, ...]
+    files: tuple[DataFile, ...] = ()
+    quarantine: DataFile | None = None
+    lost: tuple[Interval, ...] = ()
+    holes: tuple[Interval, ...] = ()
+    lost_at: str | None = None
+    superseded: tuple[str, ...] = ()
+    is_rebuilt: bool = True
+    raw_bytes: int = 0
+
+    def span(self, range_: Range) -> Range:
+        """Find what has to be read of the range: from the first wanted offset to the last one."""
+        return Range(range_.partition, self.wanted[0][0], self.wanted[-1][1])
+
+    def is_wanted(self, offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Tell of each offset whether it is wanted."""
+        starts = np.array([start for start, _ in self.wanted], np.int64)
+        ends = np.array([end for _, end in self.wanted], np.int64)
+        before = np.searchsorted(starts, offsets, side="right") - 1
+        return (before >= 0) & (offsets < ends[before])
+
+    def absent(self, lost: Sequence[Interval], holes: Sequence[Interval]) -> tuple[list[Interval], list[Interval]]:
+        """Tell loss and holes apart among the wanted offsets that Kafka has delivered nothing of.
+
+        An offset that held a record, and of which nothing comes any more, is lost, whatever took it. Only where the
+        marker could not be read, a hole is taken for one that was always there.
+        """
+        gone, empty = self._within(lost), self._within(holes)
+        return (gone, empty) if self.is_rebuilt else (merge((*gone, *empty)), [])
+
+    def _within(self, intervals: Sequence[Interval]) -> list[Interval]:
+        outside = subtract(intervals, self.wanted)
+        return subtract(intervals, outside)
+
+
+def whole_range(range_: Range) -> Remainder:
+    """Return what there is of a range that was never committed."""
+    return Remainder(revision=0, wanted=((range_.start, range_.end),))

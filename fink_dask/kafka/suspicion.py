@@ -1,0 +1,27 @@
+"""What a broker says is gone may come back: one that has just started may not know its topics yet."""
+
+from __future__ import annotations
+
+import time
+
+#: What stays so for this long is believed, in seconds.
+SURE_S = 10.0
+
+
+class Suspicion:
+    """Remembers since when something looks wrong."""
+
+    def __init__(self) -> None:
+        self._finding: str | None = None
+        self._since = 0.0
+
+    def confirms(self, finding: str) -> bool:
+        """Take a finding; True when it has been the same for long enough to be believed."""
+        now = time.monotonic()
+        if finding != self._finding:
+            self._finding, self._since = finding, now
+        return now - self._since > SURE_S
+
+    def clear(self) -> None:
+        """Forget it: all is well, or something else has happened."""
+        self._finding = None

@@ -1,0 +1,170 @@
+"""Decode again what is quarantined: what becomes a row leaves the quarantine for the dataset, exactly once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+
+from fink_dask.avro.schema import AvroSchema
+from fink_dask.avro.transcode import Transcoder
+from fink_dask.avro.walk import RecordError
+from fink_dask.dataset.attempt import Attempt
+from fink_dask.dataset.lease import Lease, hold_lease
+from fink_dask.dataset.ledger import Ledger, storage_error
+from fink_dask.dataset.outdir import check_dataset
+from fink_dask.dataset.partitioning import resolve_partitioning
+from fink_dask.dataset.publish import publish
+from fink_dask.dataset.quarantine import read_quarantine
+from fink_dask.dataset.records import Identity, Marker
+from fink_dask.dataset.remainder import Remainder
+from fink_dask.dataset.roll_forward import roll_forward
+from fink_dask.dataset.summary import Summary, summarise
+from fink_dask.errors import LedgerError
+from fink_dask.kafka.memory import Memory
+from fink_dask.kafka.records import join_records
+from fink_dask.transfer.decode import RangeDecoder
+from fink_dask.transfer.staged import StagedRange
+
+
+@dataclass(frozen=True)
+class Retry:
+    """What a retry has come to.
+
+    Parameters
+    ----------
+    summary : Summary
+        What the dataset holds now.
+    recovered : int
+        Records that are alerts of the dataset now.
+    """
+
+    summary: Summary
+    recovered: int
+
+
+def retry_quarantine(ledger: Ledger, schema: AvroSchema | None, advance: Callable[[int], None]) -> Retry:
+    """Decode the quarantine again, and make what becomes a row part of the dataset.
+
+    Parameters
+    ----------
+    ledger : Ledger
+        The dataset.
+    schema : AvroSchema or None
+        What the records were written with; that of the dataset otherwise. Records are read with it as the dataset's
+        schema has them, by the rules of Avro's schema resolution.
+    advance : callable
+        Told how many records were tried.
+
+    Raises
+    ------
+    FinkDaskError
+        If there is no ledger, a transfer is running, a file is damaged, or the file system refuses; each range that is
+        done stays so.
+    """
+    check_dataset(ledger)
+    recovered = 0
+    with hold_lease(ledger) as lease:
+        plans = ledger.plans()
+        roll_forward(ledger, plans)
+        for plan in plans:
+            tries = [marker for marker in ledger.markers([plan]) if marker.quarantine is not None]
+            if tries:
+                recovered += sum(_retry_plan(ledger, plan.identity, tries, schema, lease, advance))
+        return Retry(summarise(ledger).summary, recovered)
+
+
+def _retry_plan(
+    ledger: Ledger,
+    identity: Identity,
+    markers: list[Marker],
+    schema: AvroSchema | None,
+    lease: Lease,
+    advance: Callable[[int], None],
+) -> list[int]:
+    """Retry the ranges of a plan; returns how many records of each have become rows."""
+    ours = ledger.schema(identity)
+    transcoder = None
+    if schema is not None and schema.text != ours.text:
+        transcoder = Transcoder(schema, ours)
+    if schema is not None:
+        # The user says what they were written with, whatever their keys say.
+        identity = replace(identity, schema_source="file")
+    partitioning = resolve_partitioning(identity.partitionby, identity.survey, ours.arrow)
+    recovered = []
+    for marker in markers:
+        lease.check()
+        decoder = RangeDecoder(ours, identity, partitioning, marker.range.partition)
+        try:
+            recovered.append(_retry_range(ledger, identity, marker, decoder, transcoder, advance))
+        except OSError as error:
+            raise storage_error(error, ledger.path) from error
+    return recovered
+
+
+def _retry_range(
+    ledger: Ledger,
+    identity: Identity,
+    marker: Marker,
+    decoder: RangeDecoder,
+    transcoder: Transcoder | None,
+    advance: Callable[[int], None],
+) -> int:
+    """Commit the next revision of a range's marker, if anything has become a row."""
+    attempt = Attempt(ledger, marker.range, marker.plan_id, lambda _: None, marker.revision + 1)
+    attempt.begin()
+    try:
+        rest = Remainder(revision=marker.revision + 1, wanted=((marker.range.start, marker.range.end),))
+        with StagedRange(attempt, identity, decoder, rest) as staged:
+            assert marker.quarantine is not None
+            for records in read_quarantine(ledger, marker.quarantine):
+                _decode_again(staged, decoder, records, transcoder)
+                advance(records.num_rows)
+            if not staged.rows:
+                return 0
+            staged.complete()
+            files, quarantine = staged.stage()
+        done = attempt.commit(
+            replace(
+                marker,
+                attempt=attempt.name,
+                rows=marker.rows + staged.rows,
+                files=(*marker.files, *files),
+                quarantined=staged.quarantined,
+                quarantine=quarantine,
+                revision=marker.revision + 1,
+                superseded=(marker.quarantine.path,),
+            )
+        )
+        if done.attempt != attempt.name:
+            raise LedgerError(f"another job has changed range {marker.range.name} meanwhile")
+        publish(ledger, done, lambda _: None)
+        return staged.rows
+    finally:
+        attempt.clean_up()
+
+
+def _decode_again(
+    staged: StagedRange, decoder: RangeDecoder, records: pa.RecordBatch, transcoder: Transcoder | None
+) -> None:
+    """Write the rows of those records that become one, and the others back into quarantine, as they were."""
+    values = records["value"].to_pylist()
+    failed = set()
+    if transcoder is not None:
+        for index, value in enumerate(values):
+            try:
+                if value is None:
+                    raise RecordError("no value")
+                values[index] = transcoder.transcode(value)
+            except RecordError:
+                values[index] = None
+                failed.add(index)
+    offsets = records["kafka_offset"].to_pylist()
+    # A key can't make a difference but where it names the schema.
+    batch = join_records(offsets, [-1] * len(offsets), values, records["key"].to_pylist(), Memory())
+    decoded = decoder.decode(batch)
+    staged.write_rows(decoded)
+    failed |= {index for index, _ in decoded.bad}
+    if failed:
+        staged.write_quarantine(records.take(pa.array(sorted(failed), pa.int64())))

@@ -1,0 +1,112 @@
+"""Kafka behind passwords and certificates: the right ones work, and each wrong one is a line of words in seconds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fink_dask.config import KafkaSettings, Security
+from fink_dask.errors import BrokerError, SettingsError
+from fink_dask.kafka.client import Errors, client_config
+from fink_dask.kafka.connection import open_connection
+from fink_dask.kafka.consume import RangeReader
+from fink_dask.kafka.describe import open_inspector
+from fink_dask.kafka.offsets import Range
+from tests.harness.producer import produce
+from tests.harness.secure import PASSWORD, USER, SecureKafka, secure_kafka
+from tests.harness.topics import create_topic
+
+TOPIC = "ftransfer_ztf_2026-11-01_1"
+
+
+@pytest.fixture(scope="module")
+def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureKafka]:
+    found = secure_kafka(tmp_path_factory.mktemp("secure"))
+    try:
+        found.broker.start()
+        create_topic(found.broker.bootstrap_servers, TOPIC, 1)
+        produce(found.broker.bootstrap_servers, TOPIC, [b"value"] * 20)
+        yield found
+    finally:
+        found.broker.discard()
+
+
+def settings(secure: SecureKafka, listener: str, protocol: str, ca: Path | None = None, **more: Any) -> KafkaSettings:
+    if protocol.startswith("SASL"):
+        more = {"username": USER, "password": PASSWORD, **more}
+    security = Security(protocol, ca_pem=None if ca is None else ca.read_text(), **more)
+    return KafkaSettings(secure.broker.address(listener), request_timeout_s=6, security=security)
+
+
+@pytest.mark.parametrize(
+    ("listener", "protocol"), [("SASL", "SASL_PLAINTEXT"), ("SASLTLS", "SASL_SSL"), ("TLS", "SSL")]
+)
+def test_the_right_password_and_certificate_are_let_in(secure: SecureKafka, listener: str, protocol: str) -> None:
+    kafka = settings(secure, listener, protocol, secure.ca_file)
+    with open_inspector(kafka) as inspector:
+        description = inspector.describe(TOPIC)
+    assert description.watermarks[0].stable == 20
+    assert len(description.topic_id) > 10, "asked through the admin client"
+    with open_connection(kafka) as connection:
+        reader = RangeReader(connection, TOPIC, Range(0, 0, 20), lambda: False, description.topic_id)
+        assert sum(map(len, reader.batches(1000, 2**20))) == 20
+
+
+@pytest.mark.parametrize(
+    ("listener", "protocol", "more", "words"),
+    [
+        ("SASL", "SASL_PLAINTEXT", {"password": "wrong"}, "the broker refused the credentials"),
+        ("SASL", "SASL_PLAINTEXT", {"username": "bob"}, "the broker refused the credentials"),
+        ("SASLTLS", "SASL_SSL", {"password": "wrong"}, "the broker refused the credentials"),
+        ("SASL", "SASL_PLAINTEXT", {"mechanism": "PLAIN"}, "mechanism"),
+        ("SASL", "PLAINTEXT", {}, "no answer from Kafka"),
+        ("TLS", "PLAINTEXT", {}, "no answer from Kafka"),
+        ("PLAINTEXT", "SSL", {}, "connecting to a PLAINTEXT broker listener"),
+        ("PLAINTEXT", "SASL_PLAINTEXT", {}, "SASL"),
+        ("TLS", "SSL", {"ca": "foreign"}, "TLS with the broker failed"),
+        ("TLS", "SSL", {"ca": "system"}, "TLS with the broker failed"),
+        ("EXPIRED", "SSL", {}, "or an expired or foreign certificate"),
+        ("ELSEWHERE", "SSL", {}, "TLS with the broker failed"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line_within_seconds(
+    secure: SecureKafka, listener: str, protocol: str, more: dict[str, Any], words: str
+) -> None:
+    authorities = {"right": secure.ca_file, "foreign": secure.foreign_ca_file, "system": None}
+    options = dict(more)
+    kafka = settings(secure, listener, protocol, authorities[options.pop("ca", "right")], **options)
+    began = time.monotonic()
+    with pytest.raises(BrokerError, match=words) as caught, open_inspector(kafka) as inspector:
+        inspector.describe(TOPIC)
+    assert time.monotonic() - began < 20
+    assert "\n" not in str(caught.value)
+    assert PASSWORD not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"protocol": "SASL_SSL"}, "--username"),
+        ({"protocol": "SASL_SSL", "username": "me"}, "FINK_DASK_PASSWORD"),
+        ({"protocol": "sasl"}, "--security-protocol is sasl"),
+        ({"mechanism": "GSSAPI"}, "--sasl-mechanism is GSSAPI"),
+        ({"protocol": "SASL_SSL", "username": "me", "password": "a\0b"}, "NUL"),
+    ],
+)
+def test_what_is_not_enough_is_refused_before_anybody_is_asked(more: dict[str, Any], words: str) -> None:
+    with pytest.raises(SettingsError, match=words):
+        Security(**more)
+
+
+def test_the_password_is_in_what_librdkafka_is_told_and_in_no_representation() -> None:
+    kafka = KafkaSettings("a:1", security=Security("SASL_SSL", username="me", password=PASSWORD, ca_pem="pem"))
+    config = client_config(kafka, Errors())
+    assert (config["sasl.username"], config["sasl.password"], config["ssl.ca.pem"]) == ("me", PASSWORD, "pem")
+    assert PASSWORD not in f"{kafka!r} {kafka}"
+    # A password that is on hand is not sent where nobody asks for it.
+    plain = client_config(KafkaSettings("a:1", security=Security(username="me", password=PASSWORD)), Errors())
+    assert PASSWORD not in plain.values()
