@@ -50,13 +50,15 @@ def demo(alerts: int, outdir: Path, nconsumers: int) -> int:
     from fink_dask.dataset.verify import verify_dataset
     from fink_dask.demo.night import DEMO_TOPIC, publish_night
     from fink_dask.errors import SettingsError
+    from fink_dask.kafka.describe import UNKNOWN_ID
     from fink_dask.kafka.mock import mock_broker
 
     ledger = Ledger(outdir.resolve())
-    if ledger.exists() and ledger.plans()[0].identity.topic != DEMO_TOPIC:
-        raise SettingsError(
-            f"{ledger.outdir} is a dataset of {ledger.plans()[0].identity.topic}: choose another --outdir"
-        )
+    if ledger.exists():
+        identity = ledger.plans()[0].identity
+        # A real topic may have the demo's name, but it has an id, which the embedded Kafka can't say.
+        if (identity.topic, identity.topic_id) != (DEMO_TOPIC, UNKNOWN_ID):
+            raise SettingsError(f"{ledger.outdir} is a dataset of {identity.topic}: choose another --outdir")
     if ledger.exists():
         with hold_lease(ledger):
             set_aside(ledger)

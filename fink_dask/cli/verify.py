@@ -91,14 +91,16 @@ def _say(found: Verification, compared: Comparison | None, as_json: bool) -> int
     summary = replace(found.summary, state="failed") if problems else found.summary
     if as_json:
         more = {} if compared is None else {"kafka": asdict(compared)}
-        print_json(summary, problems=list(problems), missing=found.progress.missing, **more)
+        missing = found.progress.missing
+        print_json(summary, problems=list(problems), missing=missing, damaged=found.damaged_ranges, **more)
         return summary.exit_code
     click.echo(headline(summary))
     for problem in problems[:_SHOWN_PROBLEMS]:
         click.echo(f"  {problem}")
     if len(problems) > _SHOWN_PROBLEMS:
         click.echo(f"  and {len(problems) - _SHOWN_PROBLEMS:,} more (--json lists all)")
-    if found.findings or found.damaged:
+    print_intervals("damaged", found.damaged_ranges)
+    if found.damaged_ranges:
         click.echo("  fink-dask repair reads again from Kafka what is missing or damaged")
     print_intervals("missing", found.progress.missing)
     if found.progress.missing:

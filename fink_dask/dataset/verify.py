@@ -21,6 +21,7 @@ from fink_dask.dataset.records import DataFile, Identity, Marker
 from fink_dask.dataset.summary import Progress, Summary, progress_of
 from fink_dask.dataset.writer import KAFKA_FIELDS, Origin
 from fink_dask.errors import LedgerError
+from fink_dask.kafka.offsets import Interval
 
 #: What the name of a file ends in that a later revision of its range wrote, after eight digits of the plan.
 _REVISION = re.compile(r"(?<=-[0-9a-f]{8})-[0-9]+$")
@@ -77,6 +78,15 @@ class Verification:
             *(str(marker.error) for marker in self.damaged),
             *(f"{path}: no range wrote this file" for path in self.foreign),
         )
+
+    @property
+    def damaged_ranges(self) -> dict[int, list[Interval]]:
+        """The ranges, by partition, that lack some of their offsets, or may do so."""
+        ranges = sorted([finding.marker.range for finding in self.findings] + [marker.range for marker in self.damaged])
+        found: dict[int, list[Interval]] = {}
+        for range_ in ranges:
+            found.setdefault(range_.partition, []).append((range_.start, range_.end))
+        return found
 
     @property
     def summary(self) -> Summary:

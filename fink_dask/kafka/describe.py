@@ -94,7 +94,9 @@ class Inspector:
         """
         partitions = self._partitions(topic)
         if not partitions:
-            raise BrokerError("no such topic on this Kafka (nothing was created); check the name", topic)
+            raise BrokerError(
+                "no such topic on this Kafka (nothing was created): check the name, or it has expired", topic
+            )
         watermarks = {partition: self.watermarks(topic, partition) for partition in partitions}
         return TopicDescription(topic, self._topic_id(topic), watermarks)
 

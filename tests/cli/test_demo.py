@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from fink_dask.demo.night import DEMO_TOPIC
+from fink_dask.kafka.offsets import Range
 from tests.harness.cli import run_cli
+from tests.harness.ledgers import make_ledger, make_plan
 
 
 def test_the_demo_transfers_verifies_and_shows_lines_that_read_the_dataset(tmp_path: Path) -> None:
@@ -38,3 +41,11 @@ def test_a_second_demo_replaces_the_first_and_no_other_dataset(tmp_path: Path) -
     assert refused.returncode == 1
     assert "is not empty and has no ledger" in refused.stderr
     assert (tmp_path / "mine" / "data.txt").read_text() == "mine"
+
+
+def test_a_users_dataset_of_a_topic_of_the_demos_name_is_left_alone(tmp_path: Path) -> None:
+    ledger = make_ledger(tmp_path / "mine", make_plan([Range(0, 0, 25)], topic=DEMO_TOPIC))
+    refused = run_cli("demo", "--outdir", "mine", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert f"is a dataset of {DEMO_TOPIC}: choose another --outdir" in refused.stderr
+    assert len(ledger.plans()) == 1

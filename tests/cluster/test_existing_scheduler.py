@@ -24,6 +24,7 @@ from fink_dask.demo.alerts import AlertKind
 from fink_dask.errors import TransferError
 from fink_dask.transfer import job
 from tests.harness.cli import PROGRAM, SLOWLY, environment, run_cli, transfer_arguments
+from tests.harness.dask import answers
 from tests.harness.kafka_settings import free_ports
 from tests.harness.oracle import assert_exactly_once, fill_topic, wait_for
 from tests.harness.planned import plan_topic
@@ -123,15 +124,6 @@ def test_a_scheduler_without_workers_is_one_line(tmp_path: Path, monkeypatch: py
         pytest.raises(TransferError, match="has no workers"),
     ):
         check_workers(client, KafkaSettings("127.0.0.1:1"), "topic", Ledger(tmp_path / "out"))
-
-
-def answers(address: str) -> bool:
-    try:
-        with Client(address, timeout=1) as client:
-            client.wait_for_workers(1, timeout=20)
-    except (OSError, TimeoutError):
-        return False
-    return True
 
 
 def test_a_scheduler_that_dies_in_mid_run_is_one_line_and_the_same_command_goes_on(

@@ -12,11 +12,11 @@ from pathlib import Path
 import psutil
 import pytest
 import trustme
-from distributed import Client
 from distributed.security import Security
 
 from fink_dask.demo.alerts import AlertKind
 from tests.harness.cli import PROGRAM, SLOWLY, environment, run_cli
+from tests.harness.dask import answers
 from tests.harness.kafka_settings import free_ports
 from tests.harness.oracle import Oracle, assert_exactly_once, fill_topic, wait_for
 from tests.harness.secure import PASSWORD, USER, SecureKafka, secure_kafka
@@ -173,7 +173,7 @@ def test_workers_of_another_scheduler_get_it_through_tls_and_not_from_the_disk(
             tls_client_key=str(files["key"]),
             require_encryption=True,
         )
-        wait_for(lambda: answers(address, security), 40, "the scheduler")
+        wait_for(lambda: answers(address, security=security), 40, "the scheduler")
         more = ("--username", USER, "--password-file", str(password_file), "--scheduler", address, *tls)
         result = run_cli(*arguments(secure, tmp_path / "alerts", *more))
         assert result.returncode == 0, result.stderr
@@ -189,15 +189,6 @@ def test_workers_of_another_scheduler_get_it_through_tls_and_not_from_the_disk(
     for path in tmp_path.rglob("*"):
         if path.is_file() and path != password_file:
             assert PASSWORD.encode() not in path.read_bytes(), path
-
-
-def answers(address: str, security: Security) -> bool:
-    try:
-        with Client(address, timeout=2, security=security) as client:
-            client.wait_for_workers(1, timeout=20)
-    except (OSError, TimeoutError):
-        return False
-    return True
 
 
 def test_an_unencrypted_way_to_the_workers_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -234,6 +234,7 @@ def test_a_forged_marker_is_refused_and_nothing_is_touched(
     assert found.summary.state == "failed"
     assert [marker.range for marker in found.damaged] == [FIRST]
     assert len(found.problems) == 1, "its own files are not called foreign"
+    assert found.damaged_ranges == {FIRST.partition: [(FIRST.start, FIRST.end)]}
     assert "\n" not in found.problems[0]
     assert files_below(ledger.path.parent) == files
     with pytest.raises(LedgerError):

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from distributed import Client
 
 from fink_dask.demo.alerts import AlertKind
 from tests.harness.cli import PROGRAM, SLOWLY, environment, run_cli, transfer_arguments
+from tests.harness.dask import answers
 from tests.harness.kafka_settings import HOST, free_ports
 from tests.harness.oracle import assert_exactly_once, fill_topic, wait_for
 from tests.harness.proxy import Wire
@@ -45,21 +45,12 @@ def cluster_behind_a_wire() -> Iterator[tuple[str, list[Wire]]]:
         ]
         try:
             address = f"tcp://{HOST}:{scheduler}"
-            wait_for(lambda: has_workers(address), 60, "the workers")
+            wait_for(lambda: answers(address, 2), 60, "the workers")
             yield address, [up, down]
         finally:
             for process in running:
                 process.kill()
                 process.wait()
-
-
-def has_workers(address: str) -> bool:
-    try:
-        with Client(address, timeout=2) as client:
-            client.wait_for_workers(2, timeout=20)
-    except (OSError, TimeoutError):
-        return False
-    return True
 
 
 @pytest.mark.faults
