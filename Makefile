@@ -28,8 +28,8 @@ demo: venv  ## Run the demo: a small transfer that needs no Kafka
 test: venv  ## Run all tests (PYTEST_ARGS="-k offsets" for some); starts two real Kafkas
 	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile tests/ $(PYTEST_ARGS)
 
-test-faults: venv  ## Run the faults that take longer (SEED=1 repeats what was random); half an hour at most
-	@FINK_DASK_TEST_SEED=$(SEED) $(BIN)/python -m pytest -m faults tests/faults $(PYTEST_ARGS)
+test-faults: venv  ## Run all faults, those that take long as well (SEED=1 repeats what was random); half an hour at most
+	@FINK_DASK_TEST_SEED=$(SEED) $(BIN)/python -m pytest -m "faults or not faults" tests/faults $(PYTEST_ARGS)
 
 soak: venv  ## Transfer while everything that can happen does (MINUTES=20, SEED=1)
 	@$(BIN)/python -m tests.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))

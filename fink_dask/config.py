@@ -41,6 +41,16 @@ def _check_known(option: str, value: str, known: tuple[str, ...]) -> None:
         raise SettingsError(f"{option} is {value[:40]}, but must be one of {', '.join(known)}")
 
 
+def has_sasl(protocol: str) -> bool:
+    """Whether a broker that is spoken to by this protocol asks who we are."""
+    return protocol.startswith("SASL_")
+
+
+def has_tls(protocol: str) -> bool:
+    """Whether the protocol encrypts."""
+    return protocol.endswith("SSL")
+
+
 @dataclass(frozen=True)
 class Security:
     """Who we are to Kafka, and how the connection is protected.
@@ -75,25 +85,15 @@ class Security:
             ("--sasl-mechanism", self.mechanism, SASL_MECHANISMS),
         ):
             _check_known(name, value, known)
-        if self.has_sasl and not self.username:
+        if has_sasl(self.protocol) and not self.username:
             raise SettingsError(f"{self.protocol} needs a user name: give --username NAME")
-        if self.has_sasl and not self.password:
+        if has_sasl(self.protocol) and not self.password:
             raise SettingsError(
                 f"{self.protocol} needs a password: set FINK_DASK_PASSWORD, give --password-file FILE, or have it in "
                 "the credentials file"
             )
         if "\0" in f"{self.username}{self.password}":
             raise SettingsError("the user name or the password holds a NUL, which Kafka's clients can't send")
-
-    @property
-    def has_sasl(self) -> bool:
-        """Whether the broker asks who we are."""
-        return self.protocol.startswith("SASL_")
-
-    @property
-    def has_tls(self) -> bool:
-        """Whether the connection is encrypted."""
-        return self.protocol.endswith("SSL")
 
 
 PLAINTEXT = Security()

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from fink_dask.cli.options import option
-from fink_dask.config import SASL_MECHANISMS, SECURITY_PROTOCOLS, KafkaSettings, Security
+from fink_dask.config import SASL_MECHANISMS, SECURITY_PROTOCOLS, KafkaSettings, Security, has_sasl, has_tls
 from fink_dask.errors import SettingsError
 from fink_dask.kafka.credentials import (
     Credentials,
@@ -86,11 +86,11 @@ def kafka_settings(
     """
     # The processes that are started from here have no need of it.
     password = os.environ.pop(PASSWORD_VARIABLE, None)
-    has_sasl, has_tls = security_protocol.startswith("SASL_"), security_protocol.endswith("SSL")
+    asks = has_sasl(security_protocol)
     credentials = None
-    if bootstrap_servers is None or (has_sasl and not (username and (password or password_file))):
+    if bootstrap_servers is None or (asks and not (username and (password or password_file))):
         credentials = find_credentials(survey)
-    if has_sasl:
+    if asks:
         username = username or (credentials.username if credentials is not None else None)
         password = _password(password_file, password, credentials)
     return KafkaSettings(
@@ -98,9 +98,9 @@ def kafka_settings(
         security=Security(
             protocol=security_protocol,
             mechanism=sasl_mechanism,
-            username=username if has_sasl else None,
-            password=password if has_sasl else None,
-            ca_pem=read_certificates(ssl_ca_file) if has_tls and ssl_ca_file is not None else None,
+            username=username if asks else None,
+            password=password if asks else None,
+            ca_pem=read_certificates(ssl_ca_file) if has_tls(security_protocol) and ssl_ca_file is not None else None,
         ),
     )
 

@@ -59,7 +59,6 @@ def demo(alerts: int, outdir: Path, nconsumers: int) -> int:
         # A real topic may have the demo's name, but it has an id, which the embedded Kafka can't say.
         if (identity.topic, identity.topic_id) != (DEMO_TOPIC, UNKNOWN_ID):
             raise SettingsError(f"{ledger.outdir} is a dataset of {identity.topic}: choose another --outdir")
-    if ledger.exists():
         with hold_lease(ledger):
             set_aside(ledger)
         for old in old_datasets(ledger):

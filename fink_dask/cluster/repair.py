@@ -17,7 +17,8 @@ from fink_dask.dataset.roll_forward import roll_forward
 from fink_dask.dataset.summary import Summary, progress_of
 from fink_dask.dataset.verify import examine_dataset
 from fink_dask.errors import LedgerError
-from fink_dask.kafka.describe import UNKNOWN_ID, TopicDescription, open_inspector
+from fink_dask.kafka.describe import TopicDescription, open_inspector
+from fink_dask.kafka.identity import is_other_topic
 from fink_dask.kafka.offsets import total
 from fink_dask.transfer.events import Observer, TransferStarted
 from fink_dask.transfer.job import run_ranges
@@ -85,7 +86,7 @@ def run_repair(
         plans = ledger.plans()
         roll_forward(ledger, plans)
         found = examine_dataset(ledger, advance)
-        damages = find_damage(ledger, found)
+        damages = find_damage(ledger, plans, found)
         for damage in damages:
             if not damage.remainder.wanted:
                 write_marker(ledger, damage)
@@ -144,8 +145,7 @@ def _describe(kafka: KafkaSettings, plans: Sequence[Plan]) -> TopicDescription:
     """Ask for the topic as it is now, and make sure that it is the one that was planned."""
     with open_inspector(kafka) as inspector:
         topic = inspector.describe(plans[0].identity.topic)
-    planned = known_topic_id(plans)
-    if UNKNOWN_ID not in {topic.topic_id, planned} and topic.topic_id != planned:
+    if is_other_topic(known_topic_id(plans), topic.topic_id):
         raise LedgerError("the topic was deleted and made again: it no longer holds these alerts", topic.topic)
     return topic
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from fink_dask.dataset.documents import seal
 from fink_dask.dataset.durable import link_exclusively, prepare_directory, sync_directory, sync_file, write_file
 from fink_dask.dataset.ledger import Ledger
-from fink_dask.dataset.publish import destinations
+from fink_dask.dataset.publish import destinations, publish
 from fink_dask.dataset.records import DataFile, Marker
 from fink_dask.errors import FinkDaskError, LedgerError, StorageError
 from fink_dask.kafka.offsets import Range
@@ -110,6 +110,19 @@ class Attempt:
             raise
         self._step("linked")
         return winner_of(self.ledger, marker)
+
+    def supersede(self, marker: Marker) -> None:
+        """Commit and publish the next revision of a range that is committed already.
+
+        Raises
+        ------
+        LedgerError
+            If another job has written that revision.
+        """
+        done = self.commit(marker)
+        if done.attempt != self.name:
+            raise LedgerError(f"another job has changed range {self.range.name} meanwhile")
+        publish(self.ledger, done, self._step)
 
     def clean_up(self) -> None:
         """Remove the staging directory, unless the range's marker names it, or may do so.

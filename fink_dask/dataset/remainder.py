@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from fink_dask.dataset.records import DataFile
+from fink_dask.dataset.records import DataFile, Marker
 from fink_dask.kafka.offsets import Interval, Range, merge, subtract
 
 
@@ -69,9 +69,59 @@ class Remainder:
         gone, empty = self._within(lost), self._within(holes)
         return (gone, empty) if self.is_rebuilt else (merge((*gone, *empty)), [])
 
+    def marker(
+        self,
+        plan_id: str,
+        range_: Range,
+        attempt: str,
+        files: Sequence[DataFile] = (),
+        quarantine: DataFile | None = None,
+        raw_bytes: int = 0,
+        lost: Sequence[Interval] = (),
+        holes: Sequence[Interval] = (),
+        lost_at: str | None = None,
+    ) -> Marker:
+        """Build the range's next marker: what was left of it, and what an attempt adds.
+
+        A quarantine file that is added holds what was in the one that was left, too, and takes its place.
+        """
+        whole = (*self.files, *files)
+        quarantined = quarantine or self.quarantine
+        replaced = (self.quarantine.path,) if quarantine is not None and self.quarantine is not None else ()
+        return Marker(
+            plan_id=plan_id,
+            range=range_,
+            attempt=attempt,
+            rows=sum(file.rows for file in whole),
+            raw_bytes=self.raw_bytes or raw_bytes,
+            files=whole,
+            quarantined=0 if quarantined is None else quarantined.rows,
+            quarantine=quarantined,
+            lost=tuple(merge((*self.lost, *lost))),
+            holes=tuple(merge((*self.holes, *holes))),
+            lost_at=lost_at or self.lost_at,
+            revision=self.revision,
+            superseded=(*self.superseded, *replaced),
+        )
+
     def _within(self, intervals: Sequence[Interval]) -> list[Interval]:
         outside = subtract(intervals, self.wanted)
         return subtract(intervals, outside)
+
+
+def rest_of(marker: Marker) -> Remainder:
+    """Return what there is of a committed range, all of it wanted again, as the base of its next revision."""
+    return Remainder(
+        revision=marker.revision + 1,
+        wanted=((marker.range.start, marker.range.end),),
+        files=marker.files,
+        quarantine=marker.quarantine,
+        lost=marker.lost,
+        holes=marker.holes,
+        lost_at=marker.lost_at,
+        is_rebuilt=False,
+        raw_bytes=marker.raw_bytes,
+    )
 
 
 def whole_range(range_: Range) -> Remainder:

@@ -17,7 +17,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient
 
-from fink_dask.config import KafkaSettings
+from fink_dask.config import KafkaSettings, has_sasl, has_tls
 from fink_dask.errors import BrokerError, BrokerUnavailableError
 
 __all__ = [
@@ -136,12 +136,12 @@ def client_config(settings: KafkaSettings, errors: Errors) -> dict[str, Any]:
         "logger": _librdkafka_log,
     }
     security = settings.security
-    if security.has_sasl:
+    if has_sasl(security.protocol):
         config |= {
             "sasl.mechanisms": security.mechanism,
             "sasl.username": security.username,
             "sasl.password": security.password,
         }
-    if security.has_tls and security.ca_pem is not None:
+    if has_tls(security.protocol) and security.ca_pem is not None:
         config["ssl.ca.pem"] = security.ca_pem
     return config

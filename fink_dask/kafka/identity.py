@@ -18,6 +18,11 @@ _PAUSE_S = 0.5
 _NO_ID = "A" * 22
 
 
+def is_other_topic(known: str, now: str) -> bool:
+    """Tell whether two ids are of two topics; where one is not known, nobody can tell, and they are taken for one."""
+    return UNKNOWN_ID not in {known, now} and known != now
+
+
 def ask_topic_id(admin: Admin, topic: str) -> str:
     """Ask for a topic's id.
 

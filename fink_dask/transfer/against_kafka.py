@@ -24,7 +24,8 @@ from fink_dask.dataset.writer import KAFKA_FIELDS
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.connection import Connection, open_connection
 from fink_dask.kafka.consume import RangeReader
-from fink_dask.kafka.describe import UNKNOWN_ID, Inspector, TopicDescription
+from fink_dask.kafka.describe import Inspector, TopicDescription
+from fink_dask.kafka.identity import is_other_topic
 from fink_dask.kafka.offsets import Range
 from fink_dask.transfer.plan import known_topic_id, planned_ends, spans_to_plan
 
@@ -95,8 +96,10 @@ def compare_with_kafka(
         equal = incomparable = 0
         if not problems and sample:
             chosen = _choose(list(ledger.markers(plans)), lows, sample, random.Random(seed))  # noqa: S311
+            identities = {plan.plan_id: plan.identity for plan in plans}
+            decoders = {id_: FastavroDecoder(ledger.schema(one), one.columns) for id_, one in identities.items()}
             for marker, offsets in chosen:
-                checked = _Checked(ledger, plans, marker)
+                checked = _Checked(ledger, topic, decoders[marker.plan_id], marker)
                 for offset in offsets:
                     try:
                         is_equal = checked.compare(connection, offset)
@@ -109,8 +112,7 @@ def compare_with_kafka(
 
 def _compare_topic(plans: Sequence[Plan], now: TopicDescription) -> tuple[list[str], int]:
     """Compare id and watermarks with the plan; returns problems and the records that came since."""
-    planned = known_topic_id(plans)
-    if UNKNOWN_ID not in {planned, now.topic_id} and planned != now.topic_id:
+    if is_other_topic(known_topic_id(plans), now.topic_id):
         return [f"{now.topic} was deleted and made again since the dataset was begun"], 0
     try:
         return [], sum(end - start for start, end in spans_to_plan(now.watermarks, plans, now.topic).values())
@@ -141,11 +143,11 @@ class _DifferenceError(Exception):
 class _Checked:
     """One committed range, and where its records are."""
 
-    def __init__(self, ledger: Ledger, plans: Sequence[Plan], marker: Marker) -> None:
+    def __init__(self, ledger: Ledger, topic: str, decoder: FastavroDecoder, marker: Marker) -> None:
         self._ledger = ledger
+        self._topic = topic
+        self._decoder = decoder
         self._marker = marker
-        self._identity = next(plan.identity for plan in plans if plan.plan_id == marker.plan_id)
-        self._decoder = FastavroDecoder(ledger.schema(self._identity), self._identity.columns)
         paths = [ledger.outdir / file.path for file in marker.files]
         self._offsets = [(path, read_places(path)[1]) for path in paths]
 
@@ -158,7 +160,7 @@ class _Checked:
             If it is not.
         """
         range_ = Range(self._marker.range.partition, offset, offset + 1)
-        reader = RangeReader(connection, self._identity.topic, range_, lambda: False)
+        reader = RangeReader(connection, self._topic, range_, lambda: False)
         batches = list(reader.batches(1, _BATCH_BYTES))
         row = self._row(offset)
         if not batches:

@@ -12,8 +12,9 @@ from fink_dask.dataset.records import Plan
 from fink_dask.dataset.restart import delete_old_dataset, old_datasets
 from fink_dask.dataset.summary import summarise
 from fink_dask.errors import BrokerError, BrokerUnavailableError, LedgerError
-from fink_dask.kafka.describe import UNKNOWN_ID, Inspector
+from fink_dask.kafka.describe import Inspector
 from fink_dask.kafka.group import commit_group_offsets
+from fink_dask.kafka.identity import is_other_topic
 from fink_dask.transfer.events import Note, Observer
 from fink_dask.transfer.plan import known_topic_id, planned_ends, spans_to_plan
 
@@ -75,7 +76,7 @@ def _look_again(settings: TransferSettings, observe: Observer, inspector: Inspec
     except BrokerUnavailableError as error:
         observe(Note(f"whether more has come is not known: {error}", warning=True))
         return
-    if UNKNOWN_ID not in {now.topic_id, known_topic_id(plans)} and now.topic_id != known_topic_id(plans):
+    if is_other_topic(known_topic_id(plans), now.topic_id):
         raise LedgerError("the topic was deleted and made again during the transfer", settings.topic)
     grown = sum(end - start for start, end in spans_to_plan(now.watermarks, plans, settings.topic).values())
     if grown and settings.limit is None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fink_dask.config import SMALLEST_RANGE_BYTES
 from fink_dask.dataset.records import Identity, Marker, Plan
 from fink_dask.errors import LedgerError
-from fink_dask.kafka.describe import UNKNOWN_ID
+from fink_dask.kafka.identity import UNKNOWN_ID, is_other_topic
 from fink_dask.kafka.offsets import Range, Watermarks, split
 
 #: Bytes an alert is taken to have where no sample could be had.
@@ -171,7 +171,7 @@ def check_identity(before: Identity, now: Identity) -> None:
         ("schema_sha256", "the schema"),
     ):
         old, new = getattr(before, name), getattr(now, name)
-        if old == new or (name == "topic_id" and UNKNOWN_ID in {old, new}):
+        if old == new or (name == "topic_id" and not is_other_topic(old, new)):
             continue
         if name == "topic_id":
             what = "the topic was deleted and made again since"

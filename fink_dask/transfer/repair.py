@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,8 @@ import numpy as np
 from fink_dask.dataset.attempt import Attempt
 from fink_dask.dataset.documents import unseal
 from fink_dask.dataset.ledger import QUARANTINE_DIRECTORY, DamagedMarker, Ledger
-from fink_dask.dataset.publish import publish
-from fink_dask.dataset.records import DataFile, Identity, Marker
-from fink_dask.dataset.remainder import Remainder
+from fink_dask.dataset.records import DataFile, Identity, Plan
+from fink_dask.dataset.remainder import Remainder, rest_of
 from fink_dask.dataset.verify import Finding, Verification, check_file, read_places
 from fink_dask.dataset.writer import Origin
 from fink_dask.errors import LedgerError
@@ -48,13 +47,15 @@ class Damage:
         return total(subtract(self.remainder.wanted, [(low, max(low, self.range.end))]))
 
 
-def find_damage(ledger: Ledger, found: Verification) -> list[Damage]:
+def find_damage(ledger: Ledger, plans: Sequence[Plan], found: Verification) -> list[Damage]:
     """List the ranges whose files or markers are not what was written, with what is left of them.
 
     Parameters
     ----------
     ledger : Ledger
         The dataset.
+    plans : sequence of Plan
+        Its plans.
     found : Verification
         What is wrong with it.
 
@@ -63,7 +64,7 @@ def find_damage(ledger: Ledger, found: Verification) -> list[Damage]:
     LedgerError
         If a marker is one of another plan or range.
     """
-    identities = {plan.plan_id: plan.identity for plan in ledger.plans()}
+    identities = {plan.plan_id: plan.identity for plan in plans}
     damages = [_of_files(ledger, finding) for finding in found.findings]
     damages += [_of_marker(ledger, identities[bad.plan_id], bad) for bad in found.damaged]
     return damages
@@ -81,25 +82,7 @@ def write_marker(ledger: Ledger, damage: Damage) -> None:
     attempt = Attempt(ledger, damage.range, damage.plan_id, lambda _: None, rest.revision)
     attempt.begin()
     try:
-        marker = Marker(
-            plan_id=damage.plan_id,
-            range=damage.range,
-            attempt=attempt.name,
-            rows=sum(file.rows for file in rest.files),
-            raw_bytes=rest.raw_bytes,
-            files=rest.files,
-            quarantined=0 if rest.quarantine is None else rest.quarantine.rows,
-            quarantine=rest.quarantine,
-            lost=rest.lost,
-            holes=rest.holes,
-            lost_at=rest.lost_at,
-            revision=rest.revision,
-            superseded=rest.superseded,
-        )
-        done = attempt.commit(marker)
-        if done.attempt != attempt.name:
-            raise LedgerError(f"another job has changed range {damage.range.name} meanwhile")
-        publish(ledger, done, lambda _: None)
+        attempt.supersede(rest.marker(damage.plan_id, damage.range, attempt.name))
     finally:
         attempt.clean_up()
 
@@ -116,17 +99,12 @@ def _of_files(ledger: Ledger, finding: Finding) -> Damage:
     return Damage(
         marker.plan_id,
         marker.range,
-        Remainder(
-            revision=marker.revision + 1,
+        replace(
+            rest_of(marker),
             wanted=_rest(marker.range, [*present, *marker.lost, *marker.holes]),
             files=finding.files,
             quarantine=finding.quarantine,
-            lost=marker.lost,
-            holes=marker.holes,
-            lost_at=marker.lost_at,
             superseded=tuple(superseded),
-            is_rebuilt=False,
-            raw_bytes=marker.raw_bytes,
         ),
     )
 

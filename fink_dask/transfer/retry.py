@@ -15,13 +15,11 @@ from fink_dask.dataset.lease import Lease, hold_lease
 from fink_dask.dataset.ledger import Ledger, storage_error
 from fink_dask.dataset.outdir import check_dataset
 from fink_dask.dataset.partitioning import resolve_partitioning
-from fink_dask.dataset.publish import publish
 from fink_dask.dataset.quarantine import read_quarantine
 from fink_dask.dataset.records import Identity, Marker
-from fink_dask.dataset.remainder import Remainder
+from fink_dask.dataset.remainder import rest_of
 from fink_dask.dataset.roll_forward import roll_forward
 from fink_dask.dataset.summary import Summary, summarise
-from fink_dask.errors import LedgerError
 from fink_dask.kafka.memory import Memory
 from fink_dask.kafka.records import join_records
 from fink_dask.transfer.decode import RangeDecoder
@@ -115,9 +113,10 @@ def _retry_range(
     attempt = Attempt(ledger, marker.range, marker.plan_id, lambda _: None, marker.revision + 1)
     attempt.begin()
     try:
-        rest = Remainder(revision=marker.revision + 1, wanted=((marker.range.start, marker.range.end),))
+        assert marker.quarantine is not None
+        # What is retried is not what is left: the records that still can't be decoded make a new quarantine file.
+        rest = replace(rest_of(marker), quarantine=None, superseded=(marker.quarantine.path,))
         with StagedRange(attempt, identity, decoder, rest) as staged:
-            assert marker.quarantine is not None
             for records in read_quarantine(ledger, marker.quarantine):
                 _decode_again(staged, decoder, records, transcoder)
                 advance(records.num_rows)
@@ -125,21 +124,7 @@ def _retry_range(
                 return 0
             staged.complete()
             files, quarantine = staged.stage()
-        done = attempt.commit(
-            replace(
-                marker,
-                attempt=attempt.name,
-                rows=marker.rows + staged.rows,
-                files=(*marker.files, *files),
-                quarantined=staged.quarantined,
-                quarantine=quarantine,
-                revision=marker.revision + 1,
-                superseded=(marker.quarantine.path,),
-            )
-        )
-        if done.attempt != attempt.name:
-            raise LedgerError(f"another job has changed range {marker.range.name} meanwhile")
-        publish(ledger, done, lambda _: None)
+        attempt.supersede(rest.marker(marker.plan_id, marker.range, attempt.name, files, quarantine))
         return staged.rows
     finally:
         attempt.clean_up()

@@ -16,7 +16,7 @@ from fink_dask.dataset.remainder import Remainder, whole_range
 from fink_dask.errors import BrokerError
 from fink_dask.kafka.connection import open_connection
 from fink_dask.kafka.consume import RangeReader
-from fink_dask.kafka.offsets import Range, merge, total
+from fink_dask.kafka.offsets import Range, total
 from fink_dask.kafka.pool import Connect
 from fink_dask.transfer.decode import RangeDecoder
 from fink_dask.transfer.events import RangeProgress
@@ -164,21 +164,16 @@ def _stage(attempt: Attempt, settings: TaskSettings, caller: _Caller, watch: Sto
     watch.move(reader.join_seconds, "poll", "copy")
     watch.move(decoder.split_seconds, "decode", "split")
     lost, holes = rest.absent(reader.lost, reader.holes)
-    whole_quarantine = quarantine or rest.quarantine
-    return Marker(
-        plan_id=settings.plan_id,
-        range=attempt.range,
-        attempt=attempt.name,
-        rows=staged.rows + sum(file.rows for file in rest.files),
-        raw_bytes=rest.raw_bytes or staged.raw_bytes,
-        files=(*rest.files, *files),
-        quarantined=0 if whole_quarantine is None else whole_quarantine.rows,
-        quarantine=whole_quarantine,
-        lost=tuple(merge((*rest.lost, *lost))),
-        holes=tuple(merge((*rest.holes, *holes))),
-        lost_at=datetime.now(UTC).isoformat(timespec="seconds") if lost else rest.lost_at,
-        revision=rest.revision,
-        superseded=(*rest.superseded, *((rest.quarantine.path,) if quarantine and rest.quarantine else ())),
+    return rest.marker(
+        settings.plan_id,
+        attempt.range,
+        attempt.name,
+        files,
+        quarantine,
+        staged.raw_bytes,
+        lost,
+        holes,
+        datetime.now(UTC).isoformat(timespec="seconds") if lost else None,
     )
 
 

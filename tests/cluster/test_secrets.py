@@ -14,6 +14,7 @@ import pytest
 import trustme
 from distributed.security import Security
 
+from fink_dask.cluster.existing import Scheduler
 from fink_dask.demo.alerts import AlertKind
 from tests.harness.cli import PROGRAM, SLOWLY, environment, run_cli
 from tests.harness.dask import answers
@@ -191,9 +192,7 @@ def test_workers_of_another_scheduler_get_it_through_tls_and_not_from_the_disk(
             assert PASSWORD.encode() not in path.read_bytes(), path
 
 
-def test_an_unencrypted_way_to_the_workers_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    from fink_dask.cluster.existing import Scheduler
-
+def test_an_unencrypted_way_to_the_workers_is_said() -> None:
     assert Scheduler("tcp://10.1.2.3:8786").is_open
     assert Scheduler("node7:8786").is_open
     for address in ("tcp://127.0.0.1:8786", "localhost:8786", "tls://10.1.2.3:8786", "tcp://[::1]:8786"):

@@ -8,13 +8,12 @@ import shutil
 import sys
 import tempfile
 import time
-from collections import Counter
 from pathlib import Path
 
 import click
 
 from tests.harness.kafka import KafkaBroker
-from tests.soak.rounds import run_round
+from tests.soak.rounds import Account, run_round
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -28,30 +27,22 @@ def main(minutes: float, seed: int | None, alerts: int, round_seconds: float) ->
     click.echo(f"seed {seed}")
     folder = Path(tempfile.mkdtemp(prefix="fink-dask-soak-"))
     began = time.monotonic()
-    faults: Counter[str] = Counter()
-    checked = lost = quarantined = runs = rounds = 0
-    violations: list[str] = []
+    whole, rounds = Account(), 0
     # Fink keeps a topic for a week; nothing but the soak itself may take an alert away.
     broker = KafkaBroker(folder / "kafka", {"log.retention.ms": "-1"})
     try:
         broker.start()
-        while time.monotonic() - began < 60 * minutes and not violations:
+        while time.monotonic() - began < 60 * minutes and not whole.violations:
             place = folder / f"round-{rounds}"
             account = run_round(broker, place, random.Random(f"{seed} {rounds}"), alerts, round_seconds)
-            rounds, runs = rounds + 1, runs + account.runs
-            checked, lost, quarantined = (
-                checked + account.checked,
-                lost + account.lost,
-                quarantined + account.quarantined,
-            )
-            faults += account.faults
-            violations += account.violations
+            rounds += 1
+            whole.add(account)
             click.echo(
                 f"{time.monotonic() - began:6.0f} s  round {rounds}: {account.checked:,} alerts "
                 f"({account.lost:,} declared lost), {account.quarantined} in quarantine, {account.runs} runs, "
                 f"{account.faults.total()} faults"
             )
-            if not violations:
+            if not whole.violations:
                 shutil.rmtree(place)
     finally:
         broker.discard()
@@ -60,17 +51,17 @@ def main(minutes: float, seed: int | None, alerts: int, round_seconds: float) ->
             {
                 "seed": seed,
                 "minutes": round((time.monotonic() - began) / 60, 1),
-                "alerts": checked,
-                "declared_lost": lost,
-                "quarantined": quarantined,
-                "runs": runs,
-                "faults": faults.total(),
-                "by_kind": dict(faults.most_common()),
-                "violations": violations,
+                "alerts": whole.checked,
+                "declared_lost": whole.lost,
+                "quarantined": whole.quarantined,
+                "runs": whole.runs,
+                "faults": whole.faults.total(),
+                "by_kind": dict(whole.faults.most_common()),
+                "violations": whole.violations,
             }
         )
     )
-    if violations:
+    if whole.violations:
         click.echo(f"kept in {folder}")
         sys.exit(1)
     shutil.rmtree(folder)

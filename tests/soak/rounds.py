@@ -6,7 +6,7 @@ import json
 import random
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from fink_dask.dataset.ledger import Ledger
@@ -50,6 +50,11 @@ class Account:
     runs: int = 0
     faults: Counter[str] = field(default_factory=Counter)
     violations: list[str] = field(default_factory=list)
+
+    def add(self, other: Account) -> None:
+        """Add what another round has come to."""
+        for name in (one.name for one in fields(self)):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
 def run_round(broker: KafkaBroker, folder: Path, chance: random.Random, alerts: int, seconds: float) -> Account:
