@@ -8,8 +8,8 @@ import logging
 def log_to_stderr(verbose: bool) -> None:
     """Show the log of this package on stderr when `verbose`; librdkafka's lines only then."""
     if not verbose:
-        # What Dask has to say of a scheduler that went away, the transfer says in one line.
-        for name in ("distributed", "distributed.client"):
+        # What Dask and its event loop have to say of a scheduler that went away, the transfer says in one line.
+        for name in ("distributed", "distributed.client", "asyncio"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
         return
     from rich.console import Console

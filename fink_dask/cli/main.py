@@ -7,6 +7,8 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from typing import NoReturn
 
 import click
 
@@ -49,7 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = _fail(error.format_message().rstrip("."), error.exit_code)
     except click.Abort as error:  # click's name for a KeyboardInterrupt, and for a "no" at its prompt
         cause = error.__cause__
-        code = cause.exit_code if isinstance(cause, SignalReceivedError) else _fail("nothing was changed", 1)
+        if isinstance(cause, SignalReceivedError):
+            _end_at_once(cause.exit_code)
+        code = _fail("nothing was changed", 1)
     except FinkDaskError as error:
         code = _fail(str(error), error.exit_code)
     except BrokenPipeError:
@@ -64,6 +68,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # All memory goes at once in a moment: to look for cycles in it first takes longer than many a command.
     gc.freeze()
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _end_at_once(code: int) -> NoReturn:
+    """End after a signal, without what Dask does at the end: a cluster that was starting when it came is not ready.
+
+    What is committed is safe whenever a process ends, and workers end with this one.
+    """
+    with suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
 
 
 def _fail(message: str, code: int) -> int:
