@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 from fink_dask.errors import SettingsError
@@ -129,6 +130,49 @@ class KafkaSettings:
 
 
 @dataclass(frozen=True)
+class FollowSettings:
+    """How a topic is followed that is still being filled, and when that ends: with whatever comes first.
+
+    Parameters
+    ----------
+    roll_interval_s : float
+        How long an alert waits at most before its range is planned, in seconds, while a consumer is free.
+    idle_timeout_s : float, optional
+        The end comes when no partition has grown for so long, in seconds.
+    until_count : int, optional
+        The end comes when so many records are in the dataset, in its quarantine, or declared lost.
+    until : datetime.datetime, optional
+        The end comes at this time, with a time zone.
+    reconnect_timeout_s : float
+        How long Kafka may be away, in seconds.
+
+    Raises
+    ------
+    SettingsError
+        If a value is out of its bounds.
+    """
+
+    roll_interval_s: float = 30.0
+    idle_timeout_s: float | None = None
+    until_count: int | None = None
+    until: datetime | None = None
+    reconnect_timeout_s: float = 300.0
+
+    def __post_init__(self) -> None:
+        for name, seconds in (
+            ("roll-interval", self.roll_interval_s),
+            ("idle-timeout", self.idle_timeout_s),
+            ("reconnect-timeout", self.reconnect_timeout_s),
+        ):
+            if seconds is not None and not 0 < seconds < float("inf"):
+                raise SettingsError(f"--{name} is {seconds:g} s, but must be more than nothing, and end some time")
+        if self.until_count is not None and self.until_count < 1:
+            raise SettingsError(f"--until-count is {self.until_count}, but must be at least 1")
+        if self.until is not None and self.until.tzinfo is None:
+            raise SettingsError("--until has no time zone")
+
+
+@dataclass(frozen=True)
 class TransferSettings:
     """What to transfer, from where, to where, and how.
 
@@ -166,6 +210,8 @@ class TransferSettings:
         One of `ON_BAD_RECORD`.
     on_loss : str
         One of `ON_LOSS`.
+    follow : FollowSettings, optional
+        Wait for what is still to come; otherwise what is there when the transfer begins is all.
 
     Raises
     ------
@@ -189,8 +235,11 @@ class TransferSettings:
     memory_limit: int | None = None
     on_bad_record: str = ON_BAD_RECORD[0]
     on_loss: str = ON_LOSS[0]
+    follow: FollowSettings | None = None
 
     def __post_init__(self) -> None:
+        if self.follow is not None and self.limit is not None:
+            raise SettingsError("--follow has no --limit: --until-count N ends it when N alerts are there")
         for name, lowest in (("nconsumers", 1), ("batchsize", 1), ("limit", 1), ("range_bytes", 1)):
             value = getattr(self, name)
             if value is not None and value < lowest:

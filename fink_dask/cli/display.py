@@ -12,8 +12,17 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
 
 from fink_dask.cli.tally import Tally
-from fink_dask.cli.words import counted
-from fink_dask.transfer.events import Event, Note, RangeCommitted, RangeFailed, RangeProgress, TransferStarted
+from fink_dask.cli.words import counted, lag_words
+from fink_dask.dataset.lag import Lag
+from fink_dask.transfer.events import (
+    Event,
+    Note,
+    RangeCommitted,
+    RangeFailed,
+    RangeProgress,
+    TopicLooked,
+    TransferStarted,
+)
 
 #: Seconds between two lines where there is no terminal.
 _LINE_S = 10.0
@@ -34,6 +43,7 @@ class Display:
         self._last_line = time.monotonic()
         self._bar: Progress | None = None
         self._task: TaskID | None = None
+        self._lag: Lag | None = None
         self._waiting = self._console.status("looking at the topic, and starting workers")
 
     def __enter__(self) -> Self:
@@ -69,6 +79,8 @@ class Display:
                 self._tally.commit(event)
             case RangeFailed():
                 self._tally.fail(event)
+            case TopicLooked():
+                self._look(event)
         self._redraw()
 
     def _say(self, text: str, style: str = "") -> None:
@@ -101,6 +113,12 @@ class Display:
             self._task = self._bar.add_task("transfer", total=event.offsets, numbers="")
             self._bar.start()
 
+    def _look(self, event: TopicLooked) -> None:
+        self._lag = event.lag
+        self._tally.grow(event.offsets)
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, total=event.offsets)
+
     def _redraw(self) -> None:
         tally = self._tally
         if self._bar is not None and self._task is not None:
@@ -108,10 +126,13 @@ class Display:
         elif tally.offsets and time.monotonic() - self._last_line >= _LINE_S:
             self._last_line = time.monotonic()
             share = 100 * tally.offsets_done / tally.offsets
-            self._say(f"{share:.0f} %, {self._numbers()}, about {self._seconds_left():.0f} s left")
+            left = f", about {self._seconds_left():.0f} s left" if self._lag is None else ""
+            self._say(f"{share:.0f} %, {self._numbers()}{left}")
 
     def _numbers(self) -> str:
         tally = self._tally
+        if self._lag is not None:
+            return f"{tally.rows:,} alerts, {self._lag.alerts_per_second:,.0f} alerts/s, {lag_words(self._lag)}"
         megabytes = tally.raw_bytes / 1e6 / tally.seconds
         return f"{tally.rows:,} alerts, {megabytes:,.1f} MB/s, {tally.rows / tally.seconds:,.0f} alerts/s"
 

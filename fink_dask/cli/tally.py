@@ -28,6 +28,10 @@ class Tally:
         self.offsets = event.offsets
         self._offsets_before = event.offsets_committed - self._committed_offsets
 
+    def grow(self, offsets: int) -> None:
+        """Take the size of a plan that has grown while it was carried out."""
+        self.offsets = offsets
+
     def progress(self, event: RangeProgress) -> None:
         """Take what a running range reports; what comes after its commit is old news."""
         if event.range not in self._done:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from fink_dask.cli.connection import connection_options, kafka_settings
+from fink_dask.cli.following import follow_options, follow_settings
 from fink_dask.cli.options import (
     CONTEXT,
     at_least_one,
@@ -27,8 +28,9 @@ from fink_dask.cli.options import (
     typed_option,
     verbose_option,
 )
+from fink_dask.cli.schemas import dump_schemas_of
 from fink_dask.config import BATCHSIZE, COMPRESSION, COMPRESSIONS, ON_BAD_RECORD, ON_LOSS, TransferSettings
-from fink_dask.errors import FinkDaskError, SettingsError
+from fink_dask.errors import FinkDaskError
 from fink_dask.kafka.topics import SURVEYS, check_topic_name, survey_of
 
 if TYPE_CHECKING:
@@ -104,6 +106,7 @@ def _without_effect(_: click.Context, parameter: click.Parameter, value: object)
     show_default=True,
     help="When Kafka has deleted alerts before they were read: declare them lost, or fail.",
 )
+@follow_options
 @option("--group-id", metavar="NAME", help="Consumer group whose offsets are committed at the end, for other tools.")
 @option("--dump-schemas", is_flag=True, help="Write avro_schema_TOPIC.json and arrow_schema_TOPIC.metadata here.")
 @typed_option("--dry-run", is_flag=True, help="Say what would be done; write nothing.")
@@ -150,6 +153,12 @@ def transfer(
     profile: bool,
     as_json: bool,
     verbose: bool,
+    follow: bool,
+    roll_interval: str | None,
+    idle_timeout: str | None,
+    until_count: int | None,
+    until: datetime | None,
+    reconnect_timeout: str | None,
     **connection: Any,
 ) -> int:
     """Move everything that a topic holds into a partitioned Parquet dataset, exactly once.
@@ -185,6 +194,14 @@ def transfer(
         memory_limit=None if memory_limit is None else parse_memory(memory_limit),
         on_bad_record=on_bad_record,
         on_loss=on_loss,
+        follow=follow_settings(
+            follow=follow,
+            roll_interval=roll_interval,
+            idle_timeout=idle_timeout,
+            until_count=until_count,
+            until=until,
+            reconnect_timeout=reconnect_timeout,
+        ),
     )
     if restart and not dry_run and not yes:
         _ask_before_restart(settings)
@@ -192,7 +209,7 @@ def transfer(
         if dry_run:
             return _preview(settings, restart, as_json)
         if dump_schemas:
-            _dump_schemas(settings)
+            dump_schemas_of(settings)
         existing = None if scheduler is None else Scheduler(scheduler, tls_ca_file, tls_cert, tls_key)
         return _transfer(settings, Where(existing, dashboard_address), restart, profile, as_json)
 
@@ -267,24 +284,3 @@ def _preview(settings: TransferSettings, restart: bool, as_json: bool) -> int:
 
     print_outlook(preview(settings, restart), settings, as_json)
     return 0
-
-
-def _dump_schemas(settings: TransferSettings) -> None:
-    import pyarrow.parquet as pq
-
-    from fink_dask.dataset.ledger import Ledger
-    from fink_dask.kafka.describe import open_inspector
-    from fink_dask.transfer.inspect import inspect_topic
-
-    with open_inspector(settings.kafka) as inspector:
-        target = inspect_topic(settings, inspector, Ledger(settings.outdir), fresh=True)
-    if target is None:
-        return
-    avro_path = Path(f"avro_schema_{settings.topic}.json")
-    arrow_path = Path(f"arrow_schema_{settings.topic}.metadata")
-    try:
-        avro_path.write_text(json.dumps(json.loads(target.schema.text), indent=4), encoding="utf-8")
-        pq.write_metadata(target.schema.arrow, arrow_path)
-    except OSError as error:
-        raise SettingsError(f"can't write {error.filename}: {error.strerror}") from error
-    click.echo(f"schemas written to {avro_path} and {arrow_path}", err=True)

@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fink_dask.dataset.lag import Lag
+
 
 def counted(number: int, noun: str) -> str:
     """Say a number of things: "1 range", "2,000 ranges"."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def lag_words(lag: Lag) -> str:
+    """Say how far a dataset is behind: "lag 1,200 (most in partition 3: 700), newest alert 4 s old"."""
+    words = f"lag {lag.total:,}"
+    partition, most = lag.worst
+    if most:
+        words += f" (most in partition {partition}: {most:,})"
+    return words if lag.freshness_s is None else f"{words}, newest alert {lag.freshness_s:,.0f} s old"

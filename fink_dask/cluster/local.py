@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import dask
 import distributed.utils
 from dask.system import CPU_COUNT
-from dask.utils import parse_bytes
+from dask.utils import parse_bytes, parse_timedelta
 from distributed import Client, LocalCluster
 from distributed.system import MEMORY_LIMIT
 
@@ -86,6 +86,29 @@ def parse_memory(text: str) -> int:
     if amount < 1:
         raise SettingsError(f"--memory-limit {text[:40]!r} is no amount of memory such as 4GB or 512MiB")
     return amount
+
+
+def parse_duration(option: str, text: str) -> float:
+    """Read a duration such as ``90``, ``90s``, ``5m`` or ``2h``.
+
+    Returns
+    -------
+    float
+        Seconds.
+
+    Raises
+    ------
+    SettingsError
+        If it is none; it names the option.
+    """
+    try:
+        # Dask takes a unit alone for one of it.
+        seconds = float(parse_timedelta(text)) if any(map(str.isdigit, text)) else -1.0
+    except (ValueError, KeyError, OverflowError):
+        seconds = -1.0
+    if not seconds >= 0:
+        raise SettingsError(f"{option} {text[:40]!r} is no duration such as 90s, 5m or 2h")
+    return seconds
 
 
 @contextmanager

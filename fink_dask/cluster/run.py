@@ -9,7 +9,7 @@ from distributed import Client
 
 from fink_dask.cluster.existing import Scheduler, existing_scheduler
 from fink_dask.cluster.local import Cluster, local_cluster
-from fink_dask.config import TransferSettings
+from fink_dask.config import FollowSettings, TransferSettings
 from fink_dask.dataset.lease import Lease, hold_lease
 from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.outdir import check_outdir, create_ledger, remove_if_unused
@@ -21,11 +21,13 @@ from fink_dask.errors import StorageError
 from fink_dask.kafka.describe import Inspector, open_inspector
 from fink_dask.transfer.events import Note, Observer, TransferStarted
 from fink_dask.transfer.finish import check_files, finish
+from fink_dask.transfer.follow import Follower, wait_for_first
 from fink_dask.transfer.inspect import Target, inspect_topic
 from fink_dask.transfer.job import run_ranges
 from fink_dask.transfer.plan import removed_heads
-from fink_dask.transfer.prepare import make_work, open_ranges, plan_next
+from fink_dask.transfer.prepare import check_heads, make_work, open_ranges, plan_next
 from fink_dask.transfer.profile import Profile, Profiler
+from fink_dask.transfer.watch import Watch
 from fink_dask.transfer.work import Work
 
 
@@ -96,6 +98,8 @@ def run_transfer(
         check_outdir(ledger)
     with open_inspector(settings.kafka) as inspector:
         target = inspect_topic(settings, inspector, ledger, fresh=restart)
+        if target is None and settings.follow is not None:
+            target = wait_for_first(settings, settings.follow, inspector, ledger, restart, observe)
         if target is None:
             observe(Note(f"{settings.topic} is empty: there is nothing to transfer"))
             return _outcome(Summary(settings.topic, "complete"), profiler, 0)
@@ -150,21 +154,26 @@ def _transfer(
             while True:
                 plan = plan_next(settings, target, inspector, ledger, plans)
                 opened = open_ranges(plans, ledger.markers(plans))
-                if plan is None and not opened:
+                if plan is None and not opened and settings.follow is None:
                     if cluster is None:
                         observe(Note(_nothing_new(settings)))
                     return
                 if cluster is None:
                     # Before the plan is frozen: what can't run leaves nothing to continue.
                     ranges = len(opened) + (len(plan.ranges) if plan else 0)
+                    if settings.follow is not None:  # there will be more
+                        ranges = max(ranges, settings.nconsumers)
                     cluster = stack.enter_context(_connect(settings, observe, where, ledger, ranges))
                 if plan is not None:
-                    _warn_of_removed_heads(observe, target, plans)
+                    check_heads(settings, removed_heads(target.description.watermarks, plans), observe)
                     ledger.freeze(plan, target.schema)
                     plans.append(plan)
                     opened += [(plan, range_) for range_ in plan.ranges]
                 work = make_work(settings, target, ledger, opened, cluster.memory)
                 _announce(settings, observe, cluster.client, plans, work)
+                if settings.follow is not None:
+                    _follow(settings, settings.follow, observe, ledger, inspector, target, plans, work, cluster, lease)
+                    return
                 run_ranges(cluster.client, work, settings.nconsumers, observe, lease.check, cluster.lookahead)
                 if settings.limit is None:
                     return
@@ -176,12 +185,27 @@ def _transfer(
             roll_forward(ledger, plans)
 
 
-def _warn_of_removed_heads(observe: Observer, target: Target, plans: list[Plan]) -> None:
-    heads = removed_heads(target.description.watermarks, plans)
-    if heads:
-        removed = sum(end - start for start, end in heads.values())
-        words = f"Kafka has removed {removed:,} offsets of this topic before they could be read: they are declared lost"
-        observe(Note(words, warning=True))
+def _follow(
+    settings: TransferSettings,
+    follow: FollowSettings,
+    observe: Observer,
+    ledger: Ledger,
+    inspector: Inspector,
+    target: Target,
+    plans: list[Plan],
+    work: list[Work],
+    cluster: Cluster,
+    lease: Lease,
+) -> None:
+    """Transfer what is planned, and what comes, until it is the end."""
+    with Watch(inspector, settings.topic) as watch:
+        follower = Follower(settings, follow, target, ledger, plans, watch, observe)
+
+        def more(waiting: int, running: int) -> list[Work] | None:
+            opened = follower.more(waiting, running)
+            return None if opened is None else make_work(settings, target, ledger, opened, cluster.memory)
+
+        run_ranges(cluster.client, work, settings.nconsumers, follower.observe, lease.check, cluster.lookahead, more)
 
 
 def _nothing_new(settings: TransferSettings) -> str:

@@ -175,6 +175,8 @@ class Marker:
     superseded : tuple of str
         Files of earlier revisions that this one does without, relative to the dataset, or to the ledger for those of
         the quarantine; they are removed once its own are published.
+    newest_ms : int or None
+        Kafka's newest timestamp among the records, in milliseconds since 1970-01-01 UTC; None where none has any.
 
     Raises
     ------
@@ -196,6 +198,7 @@ class Marker:
     lost_at: str | None = None
     revision: int = 0
     superseded: tuple[str, ...] = ()
+    newest_ms: int | None = None
 
     def __post_init__(self) -> None:
         what = f"the marker of range {self.range.name}"
@@ -243,6 +246,8 @@ class Marker:
                 values[name] = tuple((int(start), int(end)) for start, end in values[name])
             values["superseded"] = tuple(map(str, values.get("superseded", ())))
             values["revision"] = int(values.get("revision", 0))
+            newest_ms = values.get("newest_ms")
+            values["newest_ms"] = None if newest_ms is None else int(newest_ms)
             return cls(**values)
         except _MISREAD as error:
             raise LedgerError(f"a marker can't be read: {error}") from error

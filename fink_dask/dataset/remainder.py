@@ -36,6 +36,8 @@ class Remainder:
         No marker says whether the wanted offsets ever held a record.
     raw_bytes : int
         Bytes of the values of the whole range, where its marker said so; otherwise 0.
+    newest_ms : int or None
+        Newest timestamp of the range's records, where its marker said so.
     """
 
     revision: int
@@ -48,6 +50,7 @@ class Remainder:
     superseded: tuple[str, ...] = ()
     is_rebuilt: bool = True
     raw_bytes: int = 0
+    newest_ms: int | None = None
 
     def span(self, range_: Range) -> Range:
         """Find what has to be read of the range: from the first wanted offset to the last one."""
@@ -80,6 +83,7 @@ class Remainder:
         lost: Sequence[Interval] = (),
         holes: Sequence[Interval] = (),
         lost_at: str | None = None,
+        newest_ms: int | None = None,
     ) -> Marker:
         """Build the range's next marker: what was left of it, and what an attempt adds.
 
@@ -102,6 +106,7 @@ class Remainder:
             lost_at=lost_at or self.lost_at,
             revision=self.revision,
             superseded=(*self.superseded, *replaced),
+            newest_ms=max((one for one in (self.newest_ms, newest_ms) if one is not None), default=None),
         )
 
     def _within(self, intervals: Sequence[Interval]) -> list[Interval]:
@@ -121,6 +126,7 @@ def rest_of(marker: Marker) -> Remainder:
         lost_at=marker.lost_at,
         is_rebuilt=False,
         raw_bytes=marker.raw_bytes,
+        newest_ms=marker.newest_ms,
     )
 
 

@@ -71,6 +71,8 @@ class Progress:
         Planned offsets that are not committed, for each partition that has some.
     lost : dict of int to list of (int, int)
         Offsets that are declared lost, for each partition that has some.
+    newest_ms : int or None
+        Newest timestamp of what is committed, in milliseconds since 1970-01-01 UTC.
     """
 
     summary: Summary
@@ -79,6 +81,7 @@ class Progress:
     estimated_bytes: int
     missing: dict[int, list[Interval]]
     lost: dict[int, list[Interval]]
+    newest_ms: int | None
 
     @property
     def missing_offsets(self) -> int:
@@ -127,6 +130,7 @@ def progress_of(plans: Sequence[Plan], markers: Sequence[Marker]) -> Progress:
         estimated_bytes=sum(plan.estimated_bytes for plan in plans),
         missing=missing,
         lost=lost,
+        newest_ms=max((marker.newest_ms for marker in markers if marker.newest_ms is not None), default=None),
     )
 
 

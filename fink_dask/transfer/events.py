@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from fink_dask.dataset.lag import Lag
 from fink_dask.kafka.offsets import Range
 
 
@@ -84,12 +85,34 @@ class RangeCommitted:
         Its alerts and the bytes they had in Kafka.
     seconds : mapping of str to float
         What each stage of it took.
+    aside : int
+        Its records that are in quarantine or declared lost.
+    newest_ms : int or None
+        Newest timestamp of its records, in milliseconds since 1970-01-01 UTC.
     """
 
     range: Range
     rows: int
     raw_bytes: int
     seconds: Mapping[str, float]
+    aside: int = 0
+    newest_ms: int | None = None
+
+
+@dataclass(frozen=True)
+class TopicLooked:
+    """How a topic that is followed looks now.
+
+    Parameters
+    ----------
+    offsets : int
+        What is planned of it, committed or not.
+    lag : Lag
+        How far behind it the dataset is.
+    """
+
+    offsets: int
+    lag: Lag
 
 
 @dataclass(frozen=True)
@@ -105,5 +128,5 @@ class RangeFailed:
     range: Range
 
 
-Event = Note | RangeFailed | TransferStarted | RangeProgress | RangeCommitted
+Event = Note | RangeFailed | TransferStarted | RangeProgress | RangeCommitted | TopicLooked
 Observer = Callable[[Event], None]

@@ -83,7 +83,7 @@ def _look_again(settings: TransferSettings, observe: Observer, inspector: Inspec
         observe(
             Note(
                 f"the topic is still being filled: {grown:,} records came after the plan was made; run the same "
-                "command again to fetch them (--follow, which waits for them, is to come)",
+                "command again to fetch them (--follow waits for them)",
                 warning=True,
             )
         )

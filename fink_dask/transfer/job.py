@@ -31,6 +31,11 @@ _NO_WORKERS_S = 60.0
 _GO_ON = "what is committed is safe, and the same command goes on from there once the cause is gone"
 #: Seconds before a range is tried again; doubled each time.
 _PAUSE_S = 1.0
+#: Seconds that ranges on their way have to end when a topic is followed no more; a signal gives eight in all.
+_DRAIN_S = 6.0
+
+#: Asked for more ranges, with how many wait and how many are consumed; None when there will be no more.
+More = Callable[[int, int], Sequence[Work] | None]
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,7 @@ def run_ranges(
     observe: Observer,
     check: Callable[[], None],
     lookahead: Lookahead = NO_LOOKAHEAD,
+    more: More | None = None,
 ) -> None:
     """Transfer ranges on a Dask cluster, `nconsumers` at a time.
 
@@ -76,20 +82,27 @@ def run_ranges(
         Called several times a second; what it raises ends the job.
     lookahead : Lookahead
         Ranges that are made ready beyond that.
+    more : callable, optional
+        Called several times a second; returns ranges that came to be there meanwhile. While it may return some, ranges
+        on their way are completed when a signal says stop, and a broker that is away is its affair.
 
     Raises
     ------
     TransferError
         If ranges failed; all others were transferred first, unless the failure concerns them all.
     """
-    run = _Run(client, work, nconsumers, observe, lookahead)
+    run = _Run(client, work, nconsumers, observe, lookahead, more)
     client.subscribe_topic(run.topic, run.on_progress)
     try:
         while run.unfinished():
+            run.extend()
             run.submit()
             run.collect(_LOOK_S)
             run.check_cluster()
             check()
+    except KeyboardInterrupt:
+        run.drain()
+        raise
     finally:
         run.cancel()
     run.raise_failures()
@@ -99,14 +112,21 @@ class _Run:
     """What is waiting, running and done."""
 
     def __init__(
-        self, client: Client, work: Sequence[Work], nconsumers: int, observe: Observer, lookahead: Lookahead
+        self,
+        client: Client,
+        work: Sequence[Work],
+        nconsumers: int,
+        observe: Observer,
+        lookahead: Lookahead,
+        more: More | None,
     ) -> None:
         self._client = client
         self._nconsumers = nconsumers
         self._lookahead = lookahead
         self._observe = observe
         # The largest first: a long range that starts last would keep one worker busy while the others idle.
-        self._waiting = deque(sorted(work, key=lambda item: len(item.range), reverse=True))
+        self._waiting = deque(_largest_first(work))
+        self._more = more
         self._running: dict[Future, Work] = {}
         self._done: queue.SimpleQueue[Future] = queue.SimpleQueue()
         self._tries: dict[Range, int] = {}
@@ -120,7 +140,26 @@ class _Run:
         self.topic = f"fink-dask-progress-{uuid.uuid4().hex}"
 
     def unfinished(self) -> bool:
-        return bool(self._running or (self._waiting and not self._stopped))
+        return bool(self._running or ((self._waiting or self._more is not None) and not self._stopped))
+
+    def extend(self) -> None:
+        """Take what there is more; what came first is consumed first, so that no partition waits for others."""
+        if self._more is None or self._stopped:
+            return
+        more = self._more(len(self._waiting), len(self._running))
+        if more is None or self._failures:
+            self._more = None
+        self._waiting.extend(_largest_first(more or ()))
+
+    def drain(self) -> None:
+        """Complete what is on its way, where a topic is followed: its ranges are small."""
+        if self._more is None or not self._running:
+            return
+        self._observe(Note(f"stopping: {len(self._running)} ranges are completed first; once more stops at once"))
+        self._stopped = True
+        deadline = time.monotonic() + _DRAIN_S
+        while self._running and time.monotonic() < deadline and self._client.status == "running":
+            self.collect(_LOOK_S)
 
     def submit(self) -> None:
         for _ in range(len(self._waiting)):
@@ -214,13 +253,20 @@ class _Run:
             self._failed(item, TransferError(words, *_where(item)), passing=False)
         else:
             self._silent = 0
-            self._observe(RangeCommitted(result.range, result.rows, result.raw_bytes, result.seconds))
+            aside = result.quarantined + result.lost
+            self._observe(
+                RangeCommitted(result.range, result.rows, result.raw_bytes, result.seconds, aside, result.newest_ms)
+            )
         finally:
             # A result that is held is computed again when its worker goes.
             future.release()
 
     def _failed(self, item: Work, error: FinkDaskError, passing: bool) -> None:
         self._observe(RangeFailed(item.range))
+        if isinstance(error, BrokerUnavailableError) and self._more is not None and not self._stopped:
+            self._ready_at[item.range] = time.monotonic() + _PAUSE_S
+            self._waiting.appendleft(item)
+            return
         if isinstance(error, BrokerUnavailableError):
             self._silent += 1
             if self._silent > 1:
@@ -235,6 +281,10 @@ class _Run:
         # A full disk or a column with too many values concerns all ranges; another failure only its own.
         if isinstance(error, StorageError | SettingsError):
             self._stopped = True
+
+
+def _largest_first(work: Sequence[Work]) -> list[Work]:
+    return sorted(work, key=lambda item: len(item.range), reverse=True)
 
 
 def _where(item: Work) -> tuple[str, int, int]:

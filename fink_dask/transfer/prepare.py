@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from fink_dask.config import TransferSettings
@@ -11,6 +11,7 @@ from fink_dask.dataset.records import Marker, Plan
 from fink_dask.errors import BrokerError, LedgerError
 from fink_dask.kafka.describe import Inspector
 from fink_dask.kafka.offsets import Range
+from fink_dask.transfer.events import Note, Observer
 from fink_dask.transfer.inspect import Target
 from fink_dask.transfer.memory import FULL_SHARE, MemoryShare
 from fink_dask.transfer.plan import Sizing, alerts_at_most, next_plan, removed_heads, spans_to_plan
@@ -46,14 +47,30 @@ def plan_next(
             )
     spans = spans_to_plan(watermarks, plans, settings.topic)
     heads = removed_heads(watermarks, plans)
-    if heads and settings.on_loss == "fail":
-        partition, (start, end) = next(iter(heads.items()))
-        words = f"Kafka has removed offsets {start} to {end - 1} before they could be read; --on-loss continue would "
-        raise BrokerError(f"{words}declare them lost", settings.topic, partition, start)
+    check_heads(settings, heads, lambda _: None)
     if not (spans or heads) or room == 0:
         return None
     sizing = Sizing(settings.range_bytes, settings.nconsumers, inspector.sample_sizes(settings.topic, spans))
     return next_plan(len(plans) + 1, target.identity, spans, sizing, room, heads)
+
+
+def check_heads(settings: TransferSettings, heads: Mapping[int, tuple[int, int]], observe: Observer) -> None:
+    """Say what Kafka has removed before it could be read.
+
+    Raises
+    ------
+    BrokerError
+        If the settings say that this is a failure.
+    """
+    if not heads:
+        return
+    if settings.on_loss == "fail":
+        partition, (start, end) = next(iter(heads.items()))
+        words = f"Kafka has removed offsets {start} to {end - 1} before they could be read; --on-loss continue would "
+        raise BrokerError(f"{words}declare them lost", settings.topic, partition, start)
+    removed = sum(end - start for start, end in heads.values())
+    words = f"Kafka has removed {removed:,} offsets of this topic before they could be read: they are declared lost"
+    observe(Note(words, warning=True))
 
 
 def open_ranges(plans: Iterable[Plan], markers: Iterable[Marker]) -> list[tuple[Plan, Range]]:

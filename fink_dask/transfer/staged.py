@@ -47,6 +47,8 @@ class StagedRange:
     ----------
     rows, raw_bytes, quarantined : int
         What was staged so far.
+    newest_ms : int or None
+        Newest timestamp of what was added, in milliseconds since 1970-01-01 UTC.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class StagedRange:
             attempt, QUARANTINE_SCHEMA, origin, prefix="quarantine-", buffer_bytes=memory.batch_bytes
         )
         self.rows = self.raw_bytes = self.quarantined = 0
+        self.newest_ms: int | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -105,6 +108,9 @@ class StagedRange:
                 self._refuse(batch, decoded)
             self.write_quarantine(quarantine_rows(batch, decoded.bad, self._range.partition))
         self.raw_bytes += batch.raw_bytes
+        newest_ms = int(batch.timestamps_ms.max(initial=-1))
+        if newest_ms >= 0:
+            self.newest_ms = max(newest_ms, self.newest_ms or 0)
 
     def write_rows(self, decoded: SortedBatch) -> None:
         """Write the rows of a decoded batch."""

@@ -90,7 +90,9 @@ def transfer_range(
         watch.lap("commit")
     except OSError as error:
         raise storage_error(error, settings.ledger.outdir) from error
-    return RangeResult(range_, marker.rows, marker.raw_bytes, marker.quarantined, total(marker.lost), took)
+    return RangeResult(
+        range_, marker.rows, marker.raw_bytes, marker.quarantined, total(marker.lost), marker.newest_ms, took
+    )
 
 
 @dataclass(frozen=True)
@@ -174,6 +176,7 @@ def _stage(attempt: Attempt, settings: TaskSettings, caller: _Caller, watch: Sto
         lost,
         holes,
         datetime.now(UTC).isoformat(timespec="seconds") if lost else None,
+        staged.newest_ms,
     )
 
 

@@ -86,6 +86,8 @@ class RangeResult:
         The range.
     rows, raw_bytes, quarantined, lost : int
         Alerts written, bytes consumed, records quarantined, offsets lost.
+    newest_ms : int or None
+        Newest timestamp of its records, in milliseconds since 1970-01-01 UTC.
     seconds : mapping of str to float
         What each stage took; empty where an earlier attempt had committed the range.
     """
@@ -95,4 +97,5 @@ class RangeResult:
     raw_bytes: int
     quarantined: int
     lost: int
+    newest_ms: int | None
     seconds: Mapping[str, float]

@@ -1,0 +1,100 @@
+"""The options that say how a topic is followed, and when that ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import click
+
+from fink_dask.cli.options import at_least_one, option, typed_option
+from fink_dask.config import FollowSettings
+from fink_dask.errors import SettingsError
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+#: The end where the user names none.
+_IDLE = "60s"
+
+
+def _time(_: click.Context, parameter: click.Parameter, value: str | None) -> datetime | None:
+    if value is None:
+        return None
+    try:
+        time = datetime.fromisoformat(value)
+    except ValueError as error:
+        words = f"{value[:40]!r} is no time such as 2026-11-23T06:00 (UTC) or 2026-11-23T06:00+01:00"
+        raise click.BadParameter(words, param=parameter) from error
+    return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
+
+
+_OPTIONS = (
+    typed_option("--follow", is_flag=True, help="Wait for what is still to come, as while Fink fills the topic."),
+    option(
+        "--roll-interval",
+        metavar="TIME",
+        help="With --follow: an alert waits at most so long for its range to be closed and consumed.  [default: 30s]",
+    ),
+    option(
+        "--idle-timeout",
+        metavar="TIME",
+        help="With --follow: end when no partition has grown for so long.  [default: 60s, where no other end is named]",
+    ),
+    typed_option(
+        "--until-count",
+        type=int,
+        callback=at_least_one,
+        metavar="N",
+        help="With --follow: end when N alerts are there, as many as the portal has announced.",
+    ),
+    typed_option(
+        "--until", metavar="TIME", callback=_time, help="With --follow: end at this time, UTC or with a zone."
+    ),
+    option(
+        "--reconnect-timeout",
+        metavar="TIME",
+        help="With --follow: how long Kafka may be away.  [default: 5m]",
+    ),
+)
+
+
+def follow_options(command: Command) -> Command:
+    """Declare the options of `follow_settings`."""
+    for declare in reversed(_OPTIONS):
+        command = declare(command)
+    return command
+
+
+def follow_settings(
+    *,
+    follow: bool,
+    roll_interval: str | None,
+    idle_timeout: str | None,
+    until_count: int | None,
+    until: datetime | None,
+    reconnect_timeout: str | None,
+) -> FollowSettings | None:
+    """Put together how the topic is followed; None where it is not.
+
+    Raises
+    ------
+    SettingsError
+        If there is nothing that these could be said of, or a value is out of its bounds.
+    """
+    if not follow:
+        for name, value in (("--until-count", until_count), ("--until", until)):
+            if value is not None:
+                raise SettingsError(f"{name} is the end of a --follow")
+        return None
+    from fink_dask.cluster.local import parse_duration
+
+    durations = {"roll_interval": roll_interval, "idle_timeout": idle_timeout, "reconnect_timeout": reconnect_timeout}
+    if idle_timeout is None and until_count is None and until is None:
+        durations["idle_timeout"] = _IDLE
+    seconds = {
+        f"{name}_s": parse_duration(f"--{name.replace('_', '-')}", text)
+        for name, text in durations.items()
+        if text is not None
+    }
+    return FollowSettings(until_count=until_count, until=until, **seconds)

@@ -1,0 +1,62 @@
+"""When what has come to a topic is planned, and when it has been followed for long enough. Pure: the time goes in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from fink_dask.config import FollowSettings
+from fink_dask.transfer.plan import Sizing
+
+Spans = Mapping[int, tuple[int, int]]
+
+
+class Pace:
+    """Decides what is due.
+
+    Parameters
+    ----------
+    follow : FollowSettings
+        What the user asked for.
+    now : float
+        The time, in seconds, on any clock that the other times are on.
+    """
+
+    def __init__(self, follow: FollowSettings, now: float) -> None:
+        self._follow = follow
+        self._stables: Mapping[int, int] = {}
+        self._grew = now
+        self._seen: dict[int, float] = {}
+
+    def look(self, stables: Mapping[int, int], spans: Spans, now: float) -> None:
+        """Take the last stable offset of each partition, and what is not planned yet."""
+        if self._stables and any(stable > self._stables.get(partition, 0) for partition, stable in stables.items()):
+            self._grew = now
+        self._stables = dict(stables)
+        self._seen = {partition: self._seen.get(partition, now) for partition in spans}
+
+    def excuse(self, seconds: float) -> None:
+        """Leave some time out of account, in which nobody could tell whether the topic grew."""
+        self._grew += seconds
+
+    def is_idle(self, now: float) -> bool:
+        """Tell whether nothing has come for so long that nothing more is waited for."""
+        return self._follow.idle_timeout_s is not None and now - self._grew >= self._follow.idle_timeout_s
+
+    def due(self, spans: Spans, sizing: Sizing, now: float) -> dict[int, tuple[int, int]]:
+        """Choose what is to be planned now: a whole range's bytes, or everything once something has waited enough.
+
+        Partitions are rolled together, which makes no more files than each on its own, and fewer generations.
+        """
+        waited = max((now - self._seen.get(partition, now) for partition in spans), default=0.0)
+        if waited >= self._follow.roll_interval_s:
+            return dict(spans)
+        return {
+            partition: (start, end)
+            for partition, (start, end) in spans.items()
+            if (end - start) * sizing.of(partition) >= sizing.range_bytes
+        }
+
+    def planned(self, spans: Spans) -> None:
+        """Note that these were planned: what comes next in their partitions begins to wait anew."""
+        for partition in spans:
+            self._seen.pop(partition, None)

@@ -1,0 +1,106 @@
+"""A topic that is filled at a steady pace while it is read, as Fink's server does it."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Sequence
+from functools import partial
+
+from confluent_kafka import KafkaError, Message, Producer
+
+from fink_dask.demo.alerts import AlertKind, encoded_alerts
+from tests.harness.oracle import Place
+from tests.harness.topics import client_config
+
+#: Seconds between two bursts.
+_STEP_S = 0.05
+
+
+class Feed:
+    """A thread that publishes alerts; a context manager that waits until all are acknowledged.
+
+    Parameters
+    ----------
+    bootstrap, topic : str
+        Where to.
+    count : int
+        How many alerts.
+    per_second : float
+        How many a second; infinity for as many as possible.
+    weights : sequence of float
+        The share of each partition.
+    seed : int
+        Of the choice of partitions.
+
+    Attributes
+    ----------
+    values : dict
+        The bytes of each acknowledged alert, by partition and offset.
+    sent_at : dict
+        When each was handed over, in seconds since 1970-01-01 UTC.
+    """
+
+    def __init__(
+        self, bootstrap: str, topic: str, count: int, per_second: float, weights: Sequence[float], seed: int = 0
+    ) -> None:
+        self._bootstrap = bootstrap
+        self._topic = topic
+        self._values = list(encoded_alerts(AlertKind.ZTF_LIGHT, count, seed=seed))
+        self._per_second = per_second
+        self._weights = weights
+        self._chance = random.Random(seed)
+        self._failures: list[str] = []
+        self.values: dict[Place, bytes] = {}
+        self.sent_at: dict[Place, float] = {}
+        self.ended_at = 0.0
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Feed:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.finish()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether everything is acknowledged."""
+        return not self._thread.is_alive()
+
+    def finish(self) -> None:
+        """Wait until everything is acknowledged."""
+        self._thread.join(300)
+        assert not self._thread.is_alive(), "the producer hangs"
+        assert not self._failures, self._failures[0]
+
+    def _run(self) -> None:
+        producer = Producer(
+            client_config(self._bootstrap)
+            | {"acks": "all", "enable.idempotence": True, "linger.ms": 5, "message.timeout.ms": 120_000}
+        )
+        began = time.monotonic()
+        partitions = self._chance.choices(range(len(self._weights)), self._weights, k=len(self._values))
+        for number, (value, partition) in enumerate(zip(self._values, partitions, strict=True)):
+            while number > (time.monotonic() - began) * self._per_second:
+                producer.poll(_STEP_S)
+            done = partial(self._note, value, time.time())
+            while True:
+                try:
+                    producer.produce(self._topic, value, None, partition, on_delivery=done)
+                    break
+                except BufferError:
+                    producer.poll(_STEP_S)
+            if number % 100 == 0:
+                producer.poll(0)
+        producer.flush(150)
+        self.ended_at = time.time()
+
+    def _note(self, value: bytes, sent_at: float, error: KafkaError | None, message: Message) -> None:
+        if error is not None:
+            self._failures.append(error.str())
+            return
+        place = (message.partition(), message.offset())
+        self.values[place] = value
+        self.sent_at[place] = sent_at
