@@ -7,6 +7,7 @@ from io import BytesIO
 
 import fastavro
 import fastavro.read
+import pyarrow as pa
 
 from fink_dask.avro.schema import AvroSchema
 from fink_dask.avro.walk import RecordError, compile_walk
@@ -28,10 +29,15 @@ class Transcoder:
     Raises
     ------
     SchemaError
-        If fastavro refuses one of the schemas.
+        If fastavro refuses one of the schemas, or a value is a time or a decimal number in one of them and in the other
+        one not, or not in the same unit.
     """
 
     def __init__(self, writer: AvroSchema, reader: AvroSchema) -> None:
+        for field in reader.arrow:
+            index = writer.arrow.get_field_index(field.name)
+            if index >= 0:
+                _check_same_kind(field.name, writer.arrow.field(index).type, field.type)
         self._walk = compile_walk(writer.parsed)
         try:
             self._writer = fastavro.parse_schema(_without_logical_types(json.loads(writer.text)))
@@ -76,6 +82,21 @@ class Transcoder:
         if stream.tell() != len(value):
             raise RecordError(f"fastavro reads {stream.tell():,} of {len(value):,} bytes")
         return out.getvalue()
+
+
+def _check_same_kind(name: str, written: pa.DataType, wanted: pa.DataType) -> None:
+    """Refuse a time or a decimal number that would be read as something else: resolution looks at the numbers alone."""
+    if pa.types.is_struct(written) and pa.types.is_struct(wanted):
+        for field in wanted:
+            index = written.get_field_index(field.name)
+            if index >= 0:
+                _check_same_kind(f"{name}.{field.name}", written.field(index).type, field.type)
+    elif (pa.types.is_list(written) or pa.types.is_large_list(written)) and hasattr(wanted, "value_type"):
+        _check_same_kind(f"{name}[]", written.value_type, wanted.value_type)
+    elif pa.types.is_map(written) and pa.types.is_map(wanted):
+        _check_same_kind(f"{name}[]", written.item_type, wanted.item_type)
+    elif written != wanted and any(pa.types.is_temporal(one) or pa.types.is_decimal(one) for one in (written, wanted)):
+        raise SchemaError(f"{name} is {written} in that schema, but {wanted} in the dataset")
 
 
 def _without_logical_types(schema: object) -> object:

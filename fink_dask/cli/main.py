@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import logging
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
-from typing import NoReturn
 
 import click
 
@@ -52,8 +51,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except click.Abort as error:  # click's name for a KeyboardInterrupt, and for a "no" at its prompt
         cause = error.__cause__
         if isinstance(cause, SignalReceivedError):
-            _end_at_once(cause.exit_code)
-        code = _fail("nothing was changed", 1)
+            code = cause.exit_code
+            if not cause.said:
+                click.echo(
+                    "fink-dask: stopped; what is written is safe, and the same command may be run again", err=True
+                )
+        else:
+            code = _fail("nothing was changed", 1)
+        _forget_clusters()
     except FinkDaskError as error:
         code = _fail(str(error), error.exit_code)
     except BrokenPipeError:
@@ -70,15 +75,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _end_at_once(code: int) -> NoReturn:
-    """End after a signal, without what Dask does at the end: a cluster that was starting when it came is not ready.
-
-    What is committed is safe whenever a process ends, and workers end with this one.
-    """
-    with suppress(OSError):
-        sys.stdout.flush()
-        sys.stderr.flush()
-    os._exit(code)
+def _forget_clusters() -> None:
+    """Keep Dask from closing at the end what was starting when a signal came: it trips over it, with a trace."""
+    spec = sys.modules.get("distributed.deploy.spec")
+    if spec is not None:
+        atexit.unregister(spec.close_clusters)
 
 
 def _fail(message: str, code: int) -> int:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fink_dask.cli.options import CONTEXT, at_least_one, json_option, option, typed_option, verbose_option
+from fink_dask.cli.options import CONTEXT, at_least_one, json_option, typed_option, verbose_option
 from fink_dask.cli.words import counted
 from fink_dask.errors import SettingsError
 
@@ -27,9 +27,11 @@ _SHOWN_REASONS = 10
     epilog="Example: fink-dask quarantine alerts, or fink-dask quarantine alerts --retry --schema other.avsc",
 )
 @click.argument("outdir", type=click.Path(path_type=Path))
-@option("--limit", type=int, default=20, show_default=True, callback=at_least_one, metavar="N", help="Records shown.")
+@typed_option(
+    "--limit", type=int, default=20, show_default=True, callback=at_least_one, metavar="N", help="Records shown."
+)
 @typed_option("--retry", is_flag=True, help="Decode them again, and move what becomes an alert into the dataset.")
-@option(
+@typed_option(
     "--schema",
     "schema_file",
     type=click.Path(dir_okay=False, path_type=Path),

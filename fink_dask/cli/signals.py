@@ -18,11 +18,17 @@ class SignalReceivedError(KeyboardInterrupt):
     ----------
     number : int
         The signal.
+
+    Attributes
+    ----------
+    said : bool
+        Whether somebody has told the user.
     """
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
         self.number = number
+        self.said = False
 
     @property
     def exit_code(self) -> int:

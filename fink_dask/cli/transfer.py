@@ -29,6 +29,7 @@ from fink_dask.cli.options import (
     verbose_option,
 )
 from fink_dask.cli.schemas import dump_schemas_of
+from fink_dask.cli.signals import SignalReceivedError
 from fink_dask.config import BATCHSIZE, COMPRESSION, COMPRESSIONS, ON_BAD_RECORD, ON_LOSS, TransferSettings
 from fink_dask.errors import FinkDaskError
 from fink_dask.kafka.topics import SURVEYS, check_topic_name, survey_of
@@ -248,6 +249,8 @@ def _failure_as_json(settings: TransferSettings, as_json: bool) -> Iterator[None
         if stopped:
             where = f"{summary.alerts:,} alerts are safe in {ledger.outdir}; " if summary.alerts else ""
             click.echo(f"fink-dask: stopped; {where}run the same command again to go on", err=True)
+            if isinstance(error, SignalReceivedError):
+                error.said = True
         if as_json:
             now = _find_alerts(ledger)
             # A restart has put another ledger in the place of the one that was counted.

@@ -12,6 +12,8 @@ from fink_dask.cli.connection import connection_options, kafka_settings
 from fink_dask.cli.dataset import survey_of_dataset, written_bytes
 from fink_dask.cli.options import CONTEXT, at_least_one, config_option, json_option, option, verbose_option
 from fink_dask.cli.words import counted
+from fink_dask.errors import FinkDaskError
+from fink_dask.kafka.offsets import subtract
 
 if TYPE_CHECKING:
     from fink_dask.config import KafkaSettings
@@ -72,7 +74,12 @@ def verify(
         compared = None
         if kafka is not None and not found.problems:
             task = bar.add_task("reading from Kafka", total=sample or 0)
-            compared = _compare(ledger, kafka, sample or 0, seed, lambda count: bar.advance(task, count))
+            try:
+                compared = _compare(ledger, kafka, sample or 0, seed, lambda count: bar.advance(task, count))
+            except FinkDaskError:
+                bar.stop()
+                _say(found, None, as_json)  # what the files say stands, whatever becomes of Kafka
+                raise
     if kafka is not None and compared is None:
         click.echo("fink-dask: Kafka was not asked, as the dataset itself is not whole", err=True)
     return _say(found, compared, as_json)
@@ -102,8 +109,13 @@ def _say(found: Verification, compared: Comparison | None, as_json: bool) -> int
     print_intervals("damaged", found.damaged_ranges)
     if found.damaged_ranges:
         click.echo("  fink-dask repair reads again from Kafka what is missing or damaged")
-    print_intervals("missing", found.progress.missing)
-    if found.progress.missing:
+    damaged = found.damaged_ranges
+    missing = {
+        partition: subtract(lacks, damaged.get(partition, [])) for partition, lacks in found.progress.missing.items()
+    }
+    missing = {partition: lacks for partition, lacks in missing.items() if lacks}
+    print_intervals("missing", missing)
+    if missing:
         click.echo("  run the same transfer again to go on")
     print_intervals("lost", found.progress.lost)
     if not problems and not found.progress.missing:
@@ -118,6 +130,10 @@ def _say_compared(compared: Comparison) -> None:
         click.echo("  Kafka      the topic is the one that was planned")
     if compared.equal:
         click.echo(f"  Kafka      {counted(compared.equal, 'record')} read again, each as it is in the dataset")
+    if compared.holes:
+        click.echo(
+            f"  Kafka      holds nothing at {counted(compared.holes, 'offset')} of the sample, as the ledger says"
+        )
     if compared.incomparable:
         click.echo(f"  Kafka      {counted(compared.incomparable, 'record')} of the sample can't be compared any more")
     if compared.gone:

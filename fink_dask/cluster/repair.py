@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from fink_dask.avro.schema import parse_schema
 from fink_dask.cluster.local import local_cluster, usable_cores
 from fink_dask.config import BATCHSIZE, KafkaSettings
 from fink_dask.dataset.lease import Lease, hold_lease
@@ -86,12 +87,16 @@ def run_repair(
         plans = ledger.plans()
         roll_forward(ledger, plans)
         found = examine_dataset(ledger, advance)
+        if found.schemas:
+            _restore_schemas(ledger, plans, kafka)
         damages = find_damage(ledger, plans, found)
-        for damage in damages:
-            if not damage.remainder.wanted:
-                write_marker(ledger, damage)
         wanted = [damage for damage in damages if damage.remainder.wanted]
         chosen, left = _choose(wanted, _describe(kafka, plans), on_loss) if wanted else ([], ())
+        mended = [damage for damage in damages if not damage.remainder.wanted]
+        mended += [damage for damage in chosen if not damage.remainder.wanted]
+        chosen = [damage for damage in chosen if damage.remainder.wanted]
+        for damage in mended:
+            write_marker(ledger, damage)
         if chosen:
             try:
                 _read_again(ledger, plans, kafka, chosen, observe, on_loss, lease, dashboard_address)
@@ -99,13 +104,17 @@ def run_repair(
                 lease.check()
                 roll_forward(ledger, plans)
         damaged: list[DamagedMarker] = []
-        summary = progress_of(plans, list(ledger.markers(plans, damaged))).summary
+        markers = list(ledger.markers(plans, damaged))
+        summary = progress_of(plans, markers).summary
+        # A file that was nobody's may have been replaced by one of the same name.
+        known = {ledger.outdir / file.path for marker in markers for file in marker.files}
+        foreign = tuple(path for path in found.foreign if path not in known)
     return Repair(
-        replace(summary, state="failed") if left or damaged or found.foreign else summary,
-        len(chosen) + len(damages) - len(wanted),
+        replace(summary, state="failed") if left or damaged or foreign else summary,
+        len(chosen) + len(mended),
         sum(total(damage.remainder.wanted) for damage in chosen),
         left,
-        found.foreign,
+        foreign,
     )
 
 
@@ -141,6 +150,15 @@ def _read_again(
         run_ranges(cluster.client, work, nconsumers, observe, lease.check, cluster.lookahead)
 
 
+def _restore_schemas(ledger: Ledger, plans: Sequence[Plan], kafka: KafkaSettings) -> None:
+    """Fetch the writer schema again; without it nothing can be decoded."""
+    topic = plans[0].identity.topic
+    with open_inspector(kafka) as inspector:
+        schema = parse_schema(inspector.schema(topic, inspector.describe(topic)).text)
+    for identity in {plan.identity for plan in plans}:
+        ledger.restore_schema(identity, schema)
+
+
 def _describe(kafka: KafkaSettings, plans: Sequence[Plan]) -> TopicDescription:
     """Ask for the topic as it is now, and make sure that it is the one that was planned."""
     with open_inspector(kafka) as inspector:
@@ -155,6 +173,12 @@ def _choose(damages: Sequence[Damage], topic: TopicDescription, on_loss: str) ->
     chosen, left = [], []
     for damage in damages:
         range_, marks = damage.range, topic.watermarks.get(damage.range.partition)
+        low = marks.low if marks is not None and marks.stable >= damage.range.end else damage.range.end
+        if damage.readable is not None and damage.gone(low):
+            damage = replace(damage, remainder=damage.readable)  # noqa: PLW2901 - the same range
+            if not damage.remainder.wanted:
+                chosen.append(damage)
+                continue
         name = f"partition {range_.partition} [{range_.start}, {range_.end})"
         if marks is None or marks.stable < damage.remainder.wanted[-1][1]:
             left.append(f"{name}: the topic ends before it: it was truncated, or made anew")
@@ -162,7 +186,8 @@ def _choose(damages: Sequence[Damage], topic: TopicDescription, on_loss: str) ->
         gone = damage.gone(marks.low)
         if gone and on_loss == "fail":
             words = f"Kafka no longer has {gone:,} of the {total(damage.remainder.wanted):,} offsets that are missing"
-            left.append(f"{name}: {words}; --on-loss continue would fetch the others and declare these lost")
+            others = "fetch the others and " if gone < total(damage.remainder.wanted) else ""
+            left.append(f"{name}: {words}; --on-loss continue would {others}declare these lost")
             continue
         chosen.append(damage)
     return chosen, tuple(left)

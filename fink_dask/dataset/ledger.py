@@ -25,15 +25,16 @@ from typing import Any
 
 from fink_dask.avro.schema import AvroSchema, parse_schema
 from fink_dask.dataset.documents import seal, unseal
-from fink_dask.dataset.durable import make_directory, publish_file
+from fink_dask.dataset.durable import make_directory, publish_file, sync_directory, write_file
 from fink_dask.dataset.records import Identity, Marker, Plan
-from fink_dask.errors import LedgerError, StorageError
+from fink_dask.errors import LedgerError, SchemaError, StorageError
 from fink_dask.kafka.offsets import Range
 
 #: The directory below the ledger that holds quarantine files.
 QUARANTINE_DIRECTORY = "quarantine"
 #: The names of plans; not those of the ``._00000001.json`` that macOS may put beside them.
 _PLANS = "[0-9]*.json"
+_MENDS = ": fink-dask repair fetches it again"
 #: The name of a marker that is not the first one of its range.
 _REVISION = re.compile(r"([0-9-]+)\.([1-9][0-9]{0,5})\.json")
 
@@ -159,10 +160,33 @@ class Ledger:
         try:
             schema = parse_schema(path.read_bytes())
         except OSError as error:
-            raise LedgerError(f"the ledger lacks its schema {path}: {error.strerror}") from error
+            raise LedgerError(f"the ledger lacks its schema {path} ({error.strerror}){_MENDS}") from error
+        except SchemaError as error:
+            raise LedgerError(f"{path} was changed after it was written{_MENDS}") from error
         if schema.fingerprint != identity.schema_sha256:
-            raise LedgerError(f"{path} was changed after it was written")
+            raise LedgerError(f"{path} was changed after it was written{_MENDS}")
         return schema
+
+    def restore_schema(self, identity: Identity, schema: AvroSchema) -> None:
+        """Put the writer schema back in its place, by the holder of the lease only.
+
+        Raises
+        ------
+        LedgerError
+            If it is not the one.
+        StorageError
+            If the file system refuses.
+        """
+        path = self._schema_path(identity)
+        if schema.fingerprint != identity.schema_sha256:
+            raise LedgerError(f"the schema that Kafka has is another one than {path} was")
+        aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+        try:
+            write_file(aside, schema.text.encode())
+            aside.replace(path)
+            sync_directory(path.parent)
+        except OSError as error:
+            raise storage_error(error, path) from error
 
     def marker_path(self, range_: Range, revision: int = 0) -> Path:
         """Where a marker of a range is, once it is committed."""

@@ -88,6 +88,8 @@ def _remove_superseded(ledger: Ledger, marker: Marker) -> None:
         # Directories of the dataset are called column=key, so that none has this name.
         root = ledger.path if PurePosixPath(name).parts[0] == QUARANTINE_DIRECTORY else ledger.outdir
         path = root / name
+        if path.is_dir() and not path.is_symlink():
+            continue  # somebody has put a directory where a file was; it is not ours to remove
         path.unlink(missing_ok=True)
         if path.parent.is_dir():
             emptied.add(path.parent)

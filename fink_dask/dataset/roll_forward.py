@@ -39,6 +39,7 @@ def roll_forward(ledger: Ledger, plans: Iterable[Plan]) -> int:
     planned = {plan.plan_id: {range_.name: range_ for range_ in plan.ranges} for plan in plans}
     rolled = 0
     try:
+        make_directory(ledger.staging_path)  # where somebody has removed it
         names = {path.name for path in ledger.staging_path.iterdir()}
         for plan_id in planned.keys() - names:  # where somebody has removed what was staged
             make_directory(ledger.staging_path / plan_id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,11 +17,11 @@ from fink_dask.dataset.lease import is_held
 from fink_dask.dataset.ledger import DamagedMarker, Ledger, storage_error
 from fink_dask.dataset.outdir import check_dataset, is_finder_file
 from fink_dask.dataset.publish import destinations, staging_of
-from fink_dask.dataset.records import DataFile, Identity, Marker
+from fink_dask.dataset.records import DataFile, Identity, Marker, Plan
 from fink_dask.dataset.summary import Progress, Summary, progress_of
 from fink_dask.dataset.writer import KAFKA_FIELDS, Origin
 from fink_dask.errors import LedgerError
-from fink_dask.kafka.offsets import Interval
+from fink_dask.kafka.offsets import Interval, Range
 
 #: What the name of a file ends in that a later revision of its range wrote, after eight digits of the plan.
 _REVISION = re.compile(r"(?<=-[0-9a-f]{8})-[0-9]+$")
@@ -63,12 +63,15 @@ class Verification:
         Ranges whose marker can't be read.
     foreign : tuple of pathlib.Path
         Files of the dataset that no range wrote.
+    schemas : tuple of str
+        What is wrong with the writer schemas that the ledger keeps.
     """
 
     progress: Progress
     findings: tuple[Finding, ...]
     damaged: tuple[DamagedMarker, ...]
     foreign: tuple[Path, ...]
+    schemas: tuple[str, ...] = ()
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -77,6 +80,7 @@ class Verification:
             *(problem for finding in self.findings for problem in finding.problems),
             *(str(marker.error) for marker in self.damaged),
             *(f"{path}: no range wrote this file" for path in self.foreign),
+            *self.schemas,
         )
 
     @property
@@ -121,6 +125,7 @@ def examine_dataset(ledger: Ledger, advance: Callable[[int], None]) -> Verificat
     identities = {plan.plan_id: plan.identity for plan in plans}
     damaged: list[DamagedMarker] = []
     markers = list(ledger.markers(plans, damaged))
+    damaged += unmarked_ranges(ledger, plans, markers, damaged)
     known = {ledger.outdir / file.path for marker in markers for file in marker.files}
     findings = [
         finding
@@ -128,19 +133,61 @@ def examine_dataset(ledger: Ledger, advance: Callable[[int], None]) -> Verificat
         if (finding := _examine(ledger, marker, identities[marker.plan_id], advance)) is not None
     ]
     # The files of a range are its own also where its marker can't be read.
-    stems = {
-        Origin(identities[bad.plan_id].topic, "", bad.range, bad.plan_id).file_name.removesuffix(".parquet")
-        for bad in damaged
-    }
+    stems = {_stem(identities[bad.plan_id], bad.range, bad.plan_id) for bad in damaged}
+    directories = {parent for path in known for parent in path.parents}
     try:
         foreign = tuple(
             path
-            for path in _files_below(ledger.outdir)
+            for path in _files_below(ledger.outdir, directories)
             if path not in known and not (stems and _REVISION.sub("", path.stem) in stems)
         )
     except OSError as error:
         raise storage_error(error, ledger.outdir) from error
-    return Verification(progress_of(plans, markers), tuple(findings), tuple(damaged), foreign)
+    schemas = tuple(dict.fromkeys(filter(None, (_check_schema(ledger, plan.identity) for plan in plans))))
+    return Verification(progress_of(plans, markers), tuple(findings), tuple(damaged), foreign, schemas)
+
+
+def unmarked_ranges(
+    ledger: Ledger, plans: Sequence[Plan], markers: Sequence[Marker], damaged: Sequence[DamagedMarker] = ()
+) -> list[DamagedMarker]:
+    """List the ranges that have files in the dataset but no marker: somebody has removed it, as it comes first.
+
+    Raises
+    ------
+    StorageError
+        If the dataset can't be read.
+    """
+    there = {marker.range for marker in markers} | {bad.range for bad in damaged}
+    opened = {
+        _stem(plan.identity, range_, plan.plan_id): (plan.plan_id, range_)
+        for plan in plans
+        for range_ in plan.ranges
+        if range_ not in there
+    }
+    if not opened:
+        return []
+    try:
+        stems = {_REVISION.sub("", path.stem) for path in ledger.outdir.rglob("*.parquet")}
+    except OSError as error:
+        raise storage_error(error, ledger.outdir) from error
+    return [
+        DamagedMarker(plan_id, range_, 0, LedgerError(f"{ledger.marker_path(range_)}: gone, but its files are there"))
+        for stem, (plan_id, range_) in opened.items()
+        if stem in stems
+    ]
+
+
+def _stem(identity: Identity, range_: Range, plan_id: str) -> str:
+    """Return what the names of a range's files begin with."""
+    return Origin(identity.topic, "", range_, plan_id).file_name.removesuffix(".parquet")
+
+
+def _check_schema(ledger: Ledger, identity: Identity) -> str | None:
+    try:
+        ledger.schema(identity)
+    except LedgerError as error:
+        return str(error)
+    return None
 
 
 def _examine(ledger: Ledger, marker: Marker, identity: Identity, advance: Callable[[int], None]) -> Finding | None:
@@ -225,12 +272,15 @@ def read_places(path: Path) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64
     return partitions, offsets
 
 
-def _files_below(directory: Path) -> Iterator[Path]:
-    """Yield whatever is no directory; a link to one as well, because readers follow it."""
+def _files_below(directory: Path, known: Set[Path]) -> Iterator[Path]:
+    """Yield whatever is no directory; a link to one as well, because readers follow it, unless it is known.
+
+    A directory of the dataset may be a link to another disk.
+    """
     if not directory.exists():
         return
     for entry in sorted(directory.iterdir()):
-        if entry.is_dir() and not entry.is_symlink():
-            yield from _files_below(entry)
+        if entry.is_dir() and (not entry.is_symlink() or entry in known):
+            yield from _files_below(entry, known)
         elif not is_finder_file(entry):
             yield entry

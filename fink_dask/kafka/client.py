@@ -47,7 +47,9 @@ if _librdkafka_log.level == logging.NOTSET:
 _FATAL = {
     KafkaError._AUTHENTICATION: "the broker refused the credentials",
     KafkaError.SASL_AUTHENTICATION_FAILED: "the broker refused the credentials",
-    KafkaError._SSL: "TLS with the broker failed: a wrong --ssl-ca-file, or an expired or foreign certificate",
+    KafkaError._SSL: (
+        "TLS with the broker failed: a wrong --ssl-ca-file, or a certificate that is expired, foreign or another host's"
+    ),
     KafkaError.TOPIC_AUTHORIZATION_FAILED: "these credentials may not read it",
     KafkaError.GROUP_AUTHORIZATION_FAILED: "these credentials may not use the consumer group",
     KafkaError.CLUSTER_AUTHORIZATION_FAILED: "these credentials may not do this",

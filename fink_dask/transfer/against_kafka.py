@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
@@ -30,6 +32,7 @@ from fink_dask.kafka.offsets import Range
 from fink_dask.transfer.plan import known_topic_id, planned_ends, spans_to_plan
 
 _BATCH_BYTES = 2**20
+_Sameness = Literal["equal", "hole", "incomparable"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,8 @@ class Comparison:
         Records that were read again from Kafka and are in the dataset, or in its quarantine, as they are there.
     incomparable : int
         Records of the sample that Kafka no longer has, or that were decoded with another schema than the dataset's.
+    holes : int
+        Offsets of the sample that hold nothing, here and there.
     """
 
     problems: tuple[str, ...]
@@ -55,6 +60,7 @@ class Comparison:
     gone: int
     equal: int
     incomparable: int
+    holes: int
 
 
 def compare_with_kafka(
@@ -93,7 +99,7 @@ def compare_with_kafka(
         lows = {partition: marks.low for partition, marks in now.watermarks.items()}
         ends = planned_ends(plans)
         gone = sum(min(lows.get(partition, end), end) for partition, end in ends.items())
-        equal = incomparable = 0
+        found: Counter[_Sameness] = Counter()
         if not problems and sample:
             chosen = _choose(list(ledger.markers(plans)), lows, sample, random.Random(seed))  # noqa: S311
             identities = {plan.plan_id: plan.identity for plan in plans}
@@ -102,12 +108,11 @@ def compare_with_kafka(
                 checked = _Checked(ledger, topic, decoders[marker.plan_id], marker)
                 for offset in offsets:
                     try:
-                        is_equal = checked.compare(connection, offset)
-                        equal, incomparable = equal + is_equal, incomparable + (not is_equal)
+                        found[checked.compare(connection, offset)] += 1
                     except _DifferenceError as difference:
                         problems.append(f"{topic}[{marker.range.partition}] at offset {offset}: {difference}")
                     advance(1)
-    return Comparison(tuple(problems), newer, gone, equal, incomparable)
+    return Comparison(tuple(problems), newer, gone, found["equal"], found["incomparable"], found["hole"])
 
 
 def _compare_topic(plans: Sequence[Plan], now: TopicDescription) -> tuple[list[str], int]:
@@ -151,8 +156,8 @@ class _Checked:
         paths = [ledger.outdir / file.path for file in marker.files]
         self._offsets = [(path, read_places(path)[1]) for path in paths]
 
-    def compare(self, connection: Connection, offset: int) -> bool:
-        """Read one offset from Kafka; returns whether it is as it is there, or False where nobody can tell.
+    def compare(self, connection: Connection, offset: int) -> _Sameness:
+        """Read one offset from Kafka, and tell whether it is as it is there.
 
         Raises
         ------
@@ -165,21 +170,21 @@ class _Checked:
         row = self._row(offset)
         if not batches:
             # Nothing here and nothing there: a hole, or lost. Else compaction or retention took it since.
-            return row is None
+            return "hole" if row is None and self._quarantined(offset) is None else "incomparable"
         value = batches[0].value(0)
         if row is None:
             self._compare_quarantined(offset, value)
-            return True
+            return "equal"
         decoded = self._decoder.decode([value])
         if not decoded.rows.num_rows:
             if self._marker.revision:
-                return False  # a retry with another schema has made it a row
+                return "incomparable"  # a retry with another schema has made it a row
             raise _DifferenceError(f"it is in the dataset, but can't be decoded: {decoded.bad[0].reason}")
         expected = decoded.rows.to_pylist()[0]
         for name in row.keys() - {field.name for field in KAFKA_FIELDS}:
             if not _same(row[name], expected.get(name)):
                 raise _DifferenceError(f"{name} is another value in Kafka")
-        return True
+        return "equal"
 
     def _row(self, offset: int) -> dict[str, Any] | None:
         for path, offsets in self._offsets:
@@ -189,14 +194,19 @@ class _Checked:
         return None
 
     def _compare_quarantined(self, offset: int, value: bytes | None) -> None:
+        found = self._quarantined(offset)
+        if found is None:
+            raise _DifferenceError("Kafka has a record there, the dataset has none")
+        if found["value"][0].as_py() != value:
+            raise _DifferenceError("its quarantined bytes are others than Kafka's")
+
+    def _quarantined(self, offset: int) -> pa.RecordBatch | None:
         if self._marker.quarantine is not None:
             for records in read_quarantine(self._ledger, self._marker.quarantine):
                 found = records.filter(pc.equal(records["kafka_offset"], offset))
                 if found.num_rows:
-                    if found["value"][0].as_py() != value:
-                        raise _DifferenceError("its quarantined bytes are others than Kafka's")
-                    return
-        raise _DifferenceError("Kafka has a record there, the dataset has none")
+                    return found
+        return None
 
 
 def _read_row(path: Path, row: int) -> dict[str, Any]:

@@ -13,7 +13,14 @@ from typing import Any
 
 from distributed import CancelledError, Client, Future, KilledWorker
 
-from fink_dask.errors import BrokerUnavailableError, FinkDaskError, SettingsError, StorageError, TransferError
+from fink_dask.errors import (
+    BrokerUnavailableError,
+    FinkDaskError,
+    SchemaError,
+    SettingsError,
+    StorageError,
+    TransferError,
+)
 from fink_dask.kafka.offsets import Range
 from fink_dask.transfer.events import Note, Observer, RangeCommitted, RangeFailed, RangeProgress
 from fink_dask.transfer.work import Work
@@ -28,7 +35,8 @@ _LOOK_S = 0.25
 
 #: Seconds that a scheduler may be without workers; a nanny needs a few to replace one.
 _NO_WORKERS_S = 60.0
-_GO_ON = "what is committed is safe, and the same command goes on from there once the cause is gone"
+_SAFE = "what is committed is safe"
+_GO_ON = f"{_SAFE}, and the same command goes on from there once the cause is gone"
 #: Seconds before a range is tried again; doubled each time.
 _PAUSE_S = 1.0
 #: Seconds that ranges on their way have to end when a topic is followed no more; a signal gives eight in all.
@@ -230,7 +238,8 @@ class _Run:
             return
         first, *others = self._failures
         words = f"{first} (and so did {len(others)} more)" if others else f"{first}"
-        raise TransferError(f"{words}; {_GO_ON}") from first
+        go_on = _SAFE if isinstance(first, SchemaError) else _GO_ON  # the record stays bad
+        raise TransferError(f"{words}; {go_on}") from first
 
     def _take(self, future: Future) -> None:
         item = self._running.pop(future, None)

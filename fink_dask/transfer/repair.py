@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from fink_dask.dataset.attempt import Attempt
 from fink_dask.dataset.documents import unseal
@@ -35,12 +38,16 @@ class Damage:
     range : Range
         The range.
     remainder : Remainder
-        What is left of it.
+        What is left of it, of what can be proved.
+    readable : Remainder, optional
+        The same with files that only their footers and offsets speak for, as no marker does: better than nothing, where
+        Kafka no longer has what is in them.
     """
 
     plan_id: str
     range: Range
     remainder: Remainder
+    readable: Remainder | None = None
 
     def gone(self, low: int) -> int:
         """Count the wanted offsets that Kafka, whose partition begins at `low`, no longer has."""
@@ -125,17 +132,47 @@ def _of_marker(ledger: Ledger, identity: Identity, bad: DamagedMarker) -> Damage
     superseded = {path.relative_to(ledger.outdir) for path in ledger.outdir.rglob(pattern)}
     superseded |= {path.relative_to(ledger.path) for path in (ledger.path / QUARANTINE_DIRECTORY).glob(pattern)}
     superseded -= {Path(file.path) for file in (*kept, *([quarantine] if quarantine is not None else []))}
-    return Damage(
-        bad.plan_id,
-        bad.range,
-        Remainder(
-            revision=bad.revision + 1,
-            wanted=_rest(bad.range, [interval for path in paths for interval in _intervals(path)]),
-            files=kept,
-            quarantine=quarantine,
-            superseded=tuple(sorted(path.as_posix() for path in superseded)),
-        ),
+    proved = Remainder(
+        revision=bad.revision + 1,
+        wanted=_rest(bad.range, [interval for path in paths for interval in _intervals(path)]),
+        files=kept,
+        quarantine=quarantine,
+        superseded=tuple(sorted(path.as_posix() for path in superseded)),
     )
+    return Damage(bad.plan_id, bad.range, proved, _with_readable(ledger, proved, origin))
+
+
+def _with_readable(ledger: Ledger, proved: Remainder, origin: Origin) -> Remainder:
+    """Keep also the files that nobody can prove, as far as they can be read and hold what is wanted."""
+    rest = proved
+    # The files of later revisions first.
+    for name in sorted(proved.superseded, key=lambda name: (len(PurePosixPath(name).name), name), reverse=True):
+        is_aside = PurePosixPath(name).parts[0] == QUARANTINE_DIRECTORY
+        path = (ledger.path if is_aside else ledger.outdir) / name
+        try:
+            file, intervals = _read_file(path, name), _intervals(path)
+        except (OSError, KeyError, ValueError, pa.ArrowException, LedgerError):
+            continue
+        is_new = not subtract(intervals, rest.wanted)
+        if not is_new or check_file(path, file, origin) or (is_aside and rest.quarantine is not None):
+            continue
+        rest = replace(
+            rest,
+            wanted=tuple(subtract(rest.wanted, intervals)),
+            files=rest.files if is_aside else (*rest.files, file),
+            quarantine=file if is_aside else rest.quarantine,
+            superseded=tuple(other for other in rest.superseded if other != name),
+        )
+    return rest
+
+
+def _read_file(path: Path, name: str) -> DataFile:
+    """Describe a file as it is, once all of it was read."""
+    with pq.ParquetFile(path) as parquet:
+        rows = sum(batch.num_rows for batch in parquet.iter_batches(batch_size=1000))
+    with path.open("rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    return DataFile(name, path.name, rows, path.stat().st_size, digest)
 
 
 def _is_sealed(path: Path) -> bool:

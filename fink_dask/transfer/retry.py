@@ -20,6 +20,9 @@ from fink_dask.dataset.records import Identity, Marker
 from fink_dask.dataset.remainder import rest_of
 from fink_dask.dataset.roll_forward import roll_forward
 from fink_dask.dataset.summary import Summary, summarise
+from fink_dask.dataset.verify import check_file
+from fink_dask.dataset.writer import Origin
+from fink_dask.errors import LedgerError
 from fink_dask.kafka.memory import Memory
 from fink_dask.kafka.records import join_records
 from fink_dask.transfer.decode import RangeDecoder
@@ -94,6 +97,11 @@ def _retry_plan(
     for marker in markers:
         lease.check()
         decoder = RangeDecoder(ours, identity, partitioning, marker.range.partition)
+        assert marker.quarantine is not None
+        origin = Origin(identity.topic, identity.topic_id, marker.range, marker.plan_id)
+        problems = check_file(ledger.path / marker.quarantine.path, marker.quarantine, origin)
+        if problems:
+            raise LedgerError(f"{problems[0]}; fink-dask repair fetches it again")
         try:
             recovered.append(_retry_range(ledger, identity, marker, decoder, transcoder, advance))
         except OSError as error:

@@ -13,9 +13,11 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
-from fink_dask.avro.schema import parse_schema
+from fink_dask.avro.schema import AvroSchema, parse_schema
+from fink_dask.avro.transcode import Transcoder
 from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.verify import verify_dataset
+from fink_dask.errors import SchemaError
 from fink_dask.transfer.retry import retry_quarantine
 from tests.harness.cli import run_cli, transfer_arguments
 from tests.harness.crash import run_until
@@ -177,3 +179,47 @@ def test_a_bad_record_can_be_made_a_failure(kafka: Any, topic_name: str, tmp_pat
     # The same command without it goes on.
     assert run_cli(*transfer_arguments(kafka, topic_name, outdir)).returncode == 3
     assert places(outdir).total() == 200
+
+
+def test_a_quarantine_that_was_damaged_becomes_no_alert(ledger: Ledger, other: Path) -> None:
+    for path in (ledger.path / "quarantine").iterdir():
+        content = path.read_bytes()
+        place = content.find(b"ZTF0002")
+        assert place >= 0, "values are not compressed"
+        path.write_bytes(content[: place + 2] + b"G" + content[place + 3 :])
+    result = run_cli("quarantine", str(ledger.outdir), "--retry", "--schema", str(other))
+    assert result.returncode == 1
+    assert "its content is not what was written; fink-dask repair fetches it again" in result.stderr
+    assert verify_dataset(ledger).summary.alerts == 200
+
+
+MILLIS = {"type": "long", "logicalType": "timestamp-millis"}
+MICROS = {"type": "long", "logicalType": "timestamp-micros"}
+
+
+def decimal(scale: int) -> dict[str, Any]:
+    return {"type": "bytes", "logicalType": "decimal", "precision": 9, "scale": scale}
+
+
+@pytest.mark.parametrize(
+    ("written", "wanted"),
+    [
+        (MILLIS, MICROS),
+        ("long", MICROS),
+        (MILLIS, "long"),
+        (decimal(4), decimal(2)),
+        ({"type": "array", "items": MILLIS}, {"type": "array", "items": MICROS}),
+        ({"type": "map", "values": MILLIS}, {"type": "map", "values": MICROS}),
+        (["null", MILLIS], [MICROS, "null"]),
+    ],
+)
+def test_a_time_or_a_decimal_number_is_never_read_as_another_one(written: Any, wanted: Any) -> None:
+    def schema(kind: Any) -> AvroSchema:
+        inner = {"type": "record", "name": "inner", "fields": [{"name": "at", "type": kind}]}
+        return parse_schema(
+            json.dumps({"type": "record", "name": "alert", "fields": [{"name": "seen", "type": inner}]})
+        )
+
+    with pytest.raises(SchemaError, match=r"seen\.at"):
+        Transcoder(schema(written), schema(wanted))
+    Transcoder(schema(wanted), schema(wanted))

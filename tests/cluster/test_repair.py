@@ -21,7 +21,7 @@ from fink_dask.dataset.verify import verify_dataset
 from fink_dask.demo.alerts import AlertKind, avro_schema, encoded_alerts
 from tests.harness.cli import PROGRAM, environment, run_cli, transfer_arguments
 from tests.harness.oracle import Oracle, assert_exactly_once, assert_values_equal, fill_topic, note, wait_for
-from tests.harness.producer import produce, publish_schema
+from tests.harness.producer import produce, produce_transaction, publish_schema
 from tests.harness.topics import create_topic, delete_records_before, delete_topic
 
 COUNT = 600
@@ -268,3 +268,110 @@ def test_another_topic_of_the_same_name_is_no_source(kafka: Any, topic_name: str
     assert result.returncode == 1
     assert "deleted and made again" in result.stderr
     assert _files(ledger) == []
+
+
+@pytest.fixture
+def expired(kafka: Any, topic_name: str, tmp_path: Path) -> tuple[Ledger, Oracle]:
+    """Transfer a topic that Kafka has removed everything of since."""
+    oracle = fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 300, partitions=2)
+    ledger = Ledger(tmp_path / "alerts")
+    assert run_cli(*transfer_arguments(kafka, topic_name, ledger.outdir, "-partitionby", "time")).returncode == 0
+    for range_ in ledger.plans()[0].ranges:
+        delete_records_before(kafka.bootstrap_servers, topic_name, range_.partition, range_.end)
+    return ledger, oracle
+
+
+def _cut_marker(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:50])
+
+
+@pytest.mark.parametrize("damage", [_cut_marker, Path.unlink])
+@pytest.mark.parametrize("on_loss", ["fail", "continue"])
+def test_files_without_a_marker_are_kept_where_kafka_has_nothing_better(
+    kafka: Any, expired: tuple[Ledger, Oracle], damage: Callable[[Path], None], on_loss: str
+) -> None:
+    ledger, oracle = expired
+    damage(ledger.marker_path(first(ledger).range))
+    verified = run_cli("verify", str(ledger.outdir))
+    assert verified.returncode == 1
+    assert "fink-dask repair" in verified.stdout
+    assert "no range wrote" not in verified.stdout
+    assert "run the same transfer" not in verified.stdout
+    topic = ledger.plans()[0].identity.topic
+    refused = run_cli(*transfer_arguments(kafka, topic, ledger.outdir, "-partitionby", "time"))
+    assert refused.returncode == 1, refused.stderr
+    result = repair(kafka, ledger, "--on-loss", on_loss)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "0 offsets were read again" in result.stdout
+    assert verify_dataset(ledger).problems == ()
+    assert_exactly_once(ledger.outdir, oracle.values)
+
+
+def test_the_last_revision_of_a_marker_may_be_gone(kafka: Any, ledger: Ledger, oracle: Oracle) -> None:
+    _delete_one(ledger)
+    assert repair(kafka, ledger).returncode == 3
+    (marker,) = ledger.markers_path.glob("*.1.json")
+    marker.unlink()
+    result = repair(kafka, ledger)
+    assert result.returncode == 3, result.stdout + result.stderr
+    assert "no range wrote" not in result.stdout
+    assert_whole(ledger, oracle)
+
+
+def test_a_directory_in_a_files_place_is_left_alone(kafka: Any, ledger: Ledger) -> None:
+    path = _files(ledger)[0]
+    path.unlink()
+    path.mkdir()
+    (path / "mine").touch()
+    result = repair(kafka, ledger)
+    assert result.returncode == 1
+    assert f"no range wrote {path / 'mine'}" in result.stdout
+    shutil.rmtree(path)
+    assert repair(kafka, ledger).returncode == 3
+    assert verify_dataset(ledger).problems == ()
+
+
+def test_a_directory_of_the_dataset_may_be_on_another_disk(ledger: Ledger, tmp_path: Path) -> None:
+    day = _files(ledger)[0].parent
+    shutil.move(day, tmp_path / "elsewhere")
+    day.symlink_to(tmp_path / "elsewhere")
+    assert verify_dataset(ledger).problems == ()
+    (tmp_path / "elsewhere" / "copy.parquet").touch()
+    assert verify_dataset(ledger).foreign == (day / "copy.parquet",)
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"{}")], ids=["gone", "changed"])
+def test_the_ledgers_schema_is_checked_and_fetched_again(
+    kafka: Any, ledger: Ledger, oracle: Oracle, damage: Callable[[Path], None]
+) -> None:
+    (schema,) = ledger.path.glob("schema-*.avsc")
+    damage(schema)
+    verified = run_cli("verify", str(ledger.outdir))
+    assert verified.returncode == 1
+    assert str(schema) in verified.stdout
+    assert "fink-dask repair fetches it again" in verified.stdout
+    assert repair(kafka, ledger).returncode == 3
+    assert_whole(ledger, oracle)
+
+
+def test_what_the_files_say_stands_also_where_kafka_does_not_answer(ledger: Ledger) -> None:
+    result = run_cli("verify", str(ledger.outdir), "--against-kafka", "--bootstrap-servers", "127.0.0.1:1")
+    assert result.returncode == 1
+    assert "is accounted for, once" in result.stdout
+    assert "127.0.0.1:1" in result.stderr
+
+
+def test_a_sample_counts_records_and_not_holes(kafka: Any, topic_name: str, tmp_path: Path) -> None:
+    address = kafka.bootstrap_servers
+    create_topic(address, topic_name, 1)
+    publish_schema(address, topic_name, json.dumps(avro_schema(AlertKind.ZTF_LIGHT)))
+    values = list(encoded_alerts(AlertKind.ZTF_LIGHT, 95))
+    produce_transaction(address, topic_name, values, commit=False)
+    produce(address, topic_name, values[:5])
+    outdir = tmp_path / "alerts"
+    assert run_cli(*transfer_arguments(kafka, topic_name, outdir)).returncode == 0
+    result = run_cli("verify", str(outdir), "--sample", "500", "--bootstrap-servers", address, "--json")
+    assert result.returncode == 0, result.stdout
+    compared = json.loads(result.stdout)["kafka"]
+    assert (compared["equal"], compared["incomparable"]) == (5, 0)
+    assert compared["holes"] > 90

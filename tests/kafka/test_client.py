@@ -63,7 +63,8 @@ def ask_with(settings: KafkaSettings, question: Callable[[float], Any], *said: K
         (KafkaError.SASL_AUTHENTICATION_FAILED, "the broker refused the credentials"),
         (
             KafkaError._SSL,
-            "TLS with the broker failed: a wrong --ssl-ca-file, or an expired or foreign certificate",
+            "TLS with the broker failed: a wrong --ssl-ca-file, or a certificate that is expired, foreign or another "
+            "host's",
         ),
         (KafkaError.TOPIC_AUTHORIZATION_FAILED, "these credentials may not read it"),
     ],

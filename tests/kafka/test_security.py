@@ -69,7 +69,7 @@ def test_the_right_password_and_certificate_are_let_in(secure: SecureKafka, list
         ("PLAINTEXT", "SASL_PLAINTEXT", {}, "SASL"),
         ("TLS", "SSL", {"ca": "foreign"}, "TLS with the broker failed"),
         ("TLS", "SSL", {"ca": "system"}, "TLS with the broker failed"),
-        ("EXPIRED", "SSL", {}, "or an expired or foreign certificate"),
+        ("EXPIRED", "SSL", {}, "or a certificate that is expired, foreign or another host's"),
         ("ELSEWHERE", "SSL", {}, "TLS with the broker failed"),
     ],
 )
