@@ -32,6 +32,8 @@ DASK_CONFIG = {
     "distributed.worker.memory.pause": False,
     "distributed.worker.memory.terminate": 0.95,
     "distributed.worker.profile.enabled": False,
+    # Fifty times a second, in each process, Dask asks whether its event loop is late; a follower idles for hours.
+    "distributed.admin.tick.interval": "500ms",
 }
 
 

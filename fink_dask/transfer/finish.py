@@ -83,7 +83,11 @@ def _look_again(settings: TransferSettings, observe: Observer, inspector: Inspec
         observe(Note(f"whether more has come is not known: {error}", warning=True))
         return
     if is_other_topic(known_topic_id(plans), now.topic_id):
-        raise LedgerError("the topic was deleted and made again during the transfer", settings.topic)
+        raise LedgerError(
+            "the topic was deleted and made again during the transfer; what is committed stays as it is, and the new "
+            "topic needs another --outdir",
+            settings.topic,
+        )
     grown = sum(end - start for start, end in spans_to_plan(now.watermarks, plans, settings.topic).values())
     if grown and settings.limit is None:
         observe(

@@ -204,7 +204,11 @@ class Follower:
     ) -> tuple[dict[int, tuple[int, int]], dict[int, tuple[int, int]]] | None:
         """Find what is not planned, and what is gone of it; None where a broker may just not have come to itself."""
         if is_other_topic(self._target.identity.topic_id, description.topic_id):
-            raise LedgerError("the topic was deleted and made again while it was followed", self._settings.topic)
+            raise LedgerError(
+                "the topic was deleted and made again while it was followed; what is committed stays as it is, and the "
+                "new topic needs another --outdir",
+                self._settings.topic,
+            )
         try:
             spans = spans_to_plan(description.watermarks, self._plans, self._settings.topic)
         except LedgerError:

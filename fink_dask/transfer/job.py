@@ -126,7 +126,7 @@ class _Run:
         nconsumers: int,
         observe: Observer,
         lookahead: Lookahead,
-        more: More | None,
+        more: More | None = None,
     ) -> None:
         self._client = client
         self._nconsumers = nconsumers

@@ -1,0 +1,136 @@
+"""Follow a topic while it is filled: how soon alerts can be read, and how soon it ends."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import psutil
+
+from fink_dask.dataset.lag import read_lag
+from fink_dask.dataset.ledger import Ledger
+from fink_dask.dataset.verify import read_places
+from fink_dask.demo.alerts import AlertKind, avro_schema
+from tests.harness.cli import PROGRAM, environment, transfer_arguments
+from tests.harness.feed import Feed
+from tests.harness.kafka import KafkaBroker
+from tests.harness.oracle import Place, assert_exactly_once
+from tests.harness.producer import publish_schema
+from tests.harness.topics import create_topic
+
+
+@dataclass(frozen=True)
+class Case:
+    """A topic that is filled, and how it is followed.
+
+    Parameters
+    ----------
+    alerts : int
+        Light alerts that are published.
+    per_second : float
+        How many a second; infinity for as many as the producer can.
+    weights : tuple of float
+        The share of each partition.
+    options : tuple of str
+        Of `fink-dask transfer --follow`.
+    idle_s : float
+        Its idle time; 0 where it ends otherwise.
+    """
+
+    alerts: int
+    per_second: float
+    weights: tuple[float, ...]
+    options: tuple[str, ...]
+    idle_s: float = 0.0
+
+
+_EVEN = (1.0,) * 10
+_UNEVEN = (100.0, 50.0, 20.0, 10.0, 5.0, 2.0, 1.0, 0.5, 0.2, 0.1)
+CASES = {
+    "steady": Case(120_000, 4000, _EVEN, ("-nconsumers", "3", "--roll-interval", "5s", "--idle-timeout", "10s"), 10),
+    "uneven": Case(120_000, 4000, _UNEVEN, ("-nconsumers", "2", "--roll-interval", "5s", "--idle-timeout", "10s"), 10),
+    "loading": Case(400_000, math.inf, _EVEN, ("-nconsumers", "2", "--until-count", "400000")),
+    "slow": Case(60, 1 / 3, _EVEN, ("-nconsumers", "2", "--roll-interval", "30s", "--idle-timeout", "45s"), 45),
+}
+
+
+@click.command()
+@click.option("--case", "names", type=click.Choice(list(CASES)), multiple=True, help="Measure this one only.")
+def main(names: tuple[str, ...]) -> None:
+    """Measure each case once, and print a line of JSON for it."""
+    for name in names or CASES:
+        with tempfile.TemporaryDirectory(prefix="fink-dask-follow-") as folder:
+            broker = KafkaBroker(Path(folder) / "kafka", {})
+            try:
+                broker.start()
+                click.echo(json.dumps({"case": name, **_measure(CASES[name], broker, Path(folder) / "alerts")}))
+            finally:
+                broker.discard()
+
+
+def _measure(case: Case, broker: KafkaBroker, outdir: Path) -> dict[str, object]:
+    topic, address = "ftransfer_ztf_2026-11-01_1", broker.bootstrap_servers
+    create_topic(address, topic, len(case.weights))
+    publish_schema(address, topic, json.dumps(avro_schema(AlertKind.ZTF_LIGHT)))
+    arguments = transfer_arguments(broker, topic, outdir, "-partitionby", "time", "--follow", *case.options)
+    readable: dict[Place, float] = {}
+    known: set[Path] = set()
+    worst = before_end = 0
+    ledger = Ledger(outdir)
+    with Feed(address, topic, case.alerts, case.per_second, case.weights) as feed:
+        process = subprocess.Popen(
+            [*PROGRAM, *arguments], stderr=subprocess.PIPE, stdout=subprocess.PIPE, env=environment()
+        )
+        cpu_s = 0.0
+        while process.poll() is None:
+            now = time.time()
+            for path in [path for path in outdir.rglob("*.parquet") if path not in known]:
+                known.add(path)
+                partitions, offsets = read_places(path)
+                readable.update(dict.fromkeys(zip(partitions.tolist(), offsets.tolist(), strict=True), now))
+            if not feed.is_over:
+                before_end = len(readable)
+            lag = read_lag(ledger, 30)
+            worst = max(worst, 0 if lag is None else lag.worst[1])
+            cpu_s = max(cpu_s, _cpu_seconds(process.pid))
+            time.sleep(0.05)
+        ended = time.time()
+    if process.returncode != 0:
+        sys.exit(process.communicate()[1].decode())
+    assert_exactly_once(outdir, feed.values)
+    began, last = min(feed.sent_at.values()), max(feed.sent_at.values())
+    ages = sorted(readable[place] - sent for place, sent in feed.sent_at.items())
+    return {
+        "alerts": case.alerts,
+        "loading_s": round(last - began, 1),
+        "readable_before_the_loading_ended": round(before_end / case.alerts, 2),
+        "freshness_p95_s": round(ages[int(0.95 * len(ages))], 1),
+        "end_after_last_alert_and_idle_time_s": round(ended - feed.ended_at - case.idle_s, 1),
+        "worst_lag_of_a_partition": worst,
+        "files": len(known),
+        "generations": len(ledger.plans()),
+        "cpu_s_per_minute": round(60 * cpu_s / (ended - began), 1),
+    }
+
+
+def _cpu_seconds(pid: int) -> float:
+    """Add up the processor time of a process and those that it has started."""
+    seconds = 0.0
+    try:
+        for each in (parent := psutil.Process(pid), *parent.children(recursive=True)):
+            times = each.cpu_times()
+            seconds += times.user + times.system
+    except psutil.Error:
+        return 0.0
+    return seconds
+
+
+if __name__ == "__main__":
+    main()
