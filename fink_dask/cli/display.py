@@ -13,7 +13,6 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
 from fink_dask.cli.tally import Tally
 from fink_dask.cli.words import counted, lag_words
-from fink_dask.dataset.lag import Lag
 from fink_dask.transfer.events import (
     Event,
     Note,
@@ -26,6 +25,8 @@ from fink_dask.transfer.events import (
 
 #: Seconds between two lines where there is no terminal.
 _LINE_S = 10.0
+#: Seconds of silence that are worth a word while a topic is followed.
+_QUIET_S = 5.0
 
 
 class Display:
@@ -43,7 +44,7 @@ class Display:
         self._last_line = time.monotonic()
         self._bar: Progress | None = None
         self._task: TaskID | None = None
-        self._lag: Lag | None = None
+        self._looked: TopicLooked | None = None
         self._waiting = self._console.status("looking at the topic, and starting workers")
 
     def __enter__(self) -> Self:
@@ -114,7 +115,9 @@ class Display:
             self._bar.start()
 
     def _look(self, event: TopicLooked) -> None:
-        self._lag = event.lag
+        if self._looked is None and self._bar is not None:
+            self._bar.columns = self._bar.columns[:-1]  # nobody knows how long it will take
+        self._looked = event
         self._tally.grow(event.offsets)
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, total=event.offsets)
@@ -126,13 +129,15 @@ class Display:
         elif tally.offsets and time.monotonic() - self._last_line >= _LINE_S:
             self._last_line = time.monotonic()
             share = 100 * tally.offsets_done / tally.offsets
-            left = f", about {self._seconds_left():.0f} s left" if self._lag is None else ""
+            left = f", about {self._seconds_left():.0f} s left" if self._looked is None else ""
             self._say(f"{share:.0f} %, {self._numbers()}{left}")
 
     def _numbers(self) -> str:
         tally = self._tally
-        if self._lag is not None:
-            return f"{tally.rows:,} alerts, {self._lag.alerts_per_second:,.0f} alerts/s, {lag_words(self._lag)}"
+        if self._looked is not None:
+            lag, quiet_s = self._looked.lag, self._looked.quiet_s
+            quiet = f", nothing came for {quiet_s:.0f} s" if quiet_s > _QUIET_S else ""
+            return f"{tally.rows:,} alerts, {lag.alerts_per_second:,.0f} alerts/s, {lag_words(lag)}{quiet}"
         megabytes = tally.raw_bytes / 1e6 / tally.seconds
         return f"{tally.rows:,} alerts, {megabytes:,.1f} MB/s, {tally.rows / tally.seconds:,.0f} alerts/s"
 

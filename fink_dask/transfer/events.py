@@ -109,10 +109,13 @@ class TopicLooked:
         What is planned of it, committed or not.
     lag : Lag
         How far behind it the dataset is.
+    quiet_s : float
+        Seconds in which nothing has come.
     """
 
     offsets: int
     lag: Lag
+    quiet_s: float
 
 
 @dataclass(frozen=True)

@@ -233,7 +233,11 @@ class Follower:
             alerts_per_second=round(sum(rows for _, rows in self._commits) / max(seconds, 1.0), 1),
             newest_ms=self._newest_ms,
         )
-        self._observe(TopicLooked(sum(len(range_) for plan in self._plans for range_ in plan.ranges), lag))
+        self._observe(
+            TopicLooked(
+                sum(len(range_) for plan in self._plans for range_ in plan.ranges), lag, self._pace.quiet_s(now)
+            )
+        )
         if now - self._kept >= _KEEP_S:
             self._kept = now
             with suppress(StorageError):  # nothing depends on it, and a full disk is said by what does

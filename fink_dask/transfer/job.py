@@ -32,7 +32,6 @@ log = logging.getLogger(__name__)
 _TRIES = 4
 #: Seconds between two looks at what else goes on.
 _LOOK_S = 0.25
-
 #: Seconds that a scheduler may be without workers; a nanny needs a few to replace one.
 _NO_WORKERS_S = 60.0
 _SAFE = "what is committed is safe"
@@ -273,6 +272,7 @@ class _Run:
     def _failed(self, item: Work, error: FinkDaskError, passing: bool) -> None:
         self._observe(RangeFailed(item.range))
         if isinstance(error, BrokerUnavailableError) and self._more is not None and not self._stopped:
+            self._tries[item.range] -= 1
             self._ready_at[item.range] = time.monotonic() + _PAUSE_S
             self._waiting.appendleft(item)
             return

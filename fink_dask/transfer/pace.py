@@ -38,9 +38,13 @@ class Pace:
         """Leave some time out of account, in which nobody could tell whether the topic grew."""
         self._grew += seconds
 
+    def quiet_s(self, now: float) -> float:
+        """Return the seconds in which nothing has come."""
+        return max(0.0, now - self._grew)
+
     def is_idle(self, now: float) -> bool:
         """Tell whether nothing has come for so long that nothing more is waited for."""
-        return self._follow.idle_timeout_s is not None and now - self._grew >= self._follow.idle_timeout_s
+        return self._follow.idle_timeout_s is not None and self.quiet_s(now) >= self._follow.idle_timeout_s
 
     def due(self, spans: Spans, sizing: Sizing, now: float) -> dict[int, tuple[int, int]]:
         """Choose what is to be planned now: a whole range's bytes, or everything once something has waited enough.
