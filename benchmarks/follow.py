@@ -17,13 +17,11 @@ import psutil
 from fink_dask.dataset.lag import read_lag
 from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.verify import read_places
-from fink_dask.demo.alerts import AlertKind, avro_schema
+from fink_dask.demo.alerts import AlertKind
 from tests.harness.cli import PROGRAM, environment, transfer_arguments
 from tests.harness.feed import Feed
 from tests.harness.kafka import KafkaBroker
-from tests.harness.oracle import Place, assert_exactly_once
-from tests.harness.producer import publish_schema
-from tests.harness.topics import create_topic
+from tests.harness.oracle import Place, assert_exactly_once, make_topic
 
 
 @dataclass(frozen=True)
@@ -77,8 +75,7 @@ def main(names: tuple[str, ...]) -> None:
 
 def _measure(case: Case, broker: KafkaBroker, outdir: Path) -> dict[str, object]:
     topic, address = "ftransfer_ztf_2026-11-01_1", broker.bootstrap_servers
-    create_topic(address, topic, len(case.weights))
-    publish_schema(address, topic, json.dumps(avro_schema(AlertKind.ZTF_LIGHT)))
+    make_topic(address, topic, AlertKind.ZTF_LIGHT, len(case.weights))
     arguments = transfer_arguments(broker, topic, outdir, "-partitionby", "time", "--follow", *case.options)
     readable: dict[Place, float] = {}
     known: set[Path] = set()

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
 
 import click
 
-from fink_dask.cli.options import option
+from fink_dask.cli.options import Command, declare_all, option
 from fink_dask.config import SASL_MECHANISMS, SECURITY_PROTOCOLS, KafkaSettings, Security, has_sasl, has_tls
 from fink_dask.errors import SettingsError
 from fink_dask.kafka.credentials import (
@@ -19,8 +17,6 @@ from fink_dask.kafka.credentials import (
     read_certificates,
     read_password,
 )
-
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 #: Holds the password. There is no option of it: everybody on the machine sees what processes are started with.
 PASSWORD_VARIABLE = "FINK_DASK_PASSWORD"  # noqa: S105 - a name, no password
@@ -62,9 +58,7 @@ _OPTIONS = (
 
 def connection_options(command: Command) -> Command:
     """Declare the options; the command gets them as keywords, for `kafka_settings`."""
-    for declare in reversed(_OPTIONS):
-        command = declare(command)
-    return command
+    return declare_all(command, _OPTIONS)
 
 
 def kafka_settings(

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, TypeVar
 
 import click
 
-from fink_dask.cli.options import at_least_one, option, typed_option
+from fink_dask.cli.options import Command, at_least_one, declare_all, option, typed_option
 from fink_dask.config import FollowSettings
 from fink_dask.errors import SettingsError
-
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 #: The end where the user names none.
 _IDLE = "60s"
@@ -61,9 +57,7 @@ _OPTIONS = (
 
 def follow_options(command: Command) -> Command:
     """Declare the options of `follow_settings`."""
-    for declare in reversed(_OPTIONS):
-        command = declare(command)
-    return command
+    return declare_all(command, _OPTIONS)
 
 
 def follow_settings(

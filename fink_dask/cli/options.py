@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -50,6 +50,13 @@ def typed_option(*declarations: str, **kwargs: Any) -> Callable[[Command], Comma
 def option(*declarations: str, **kwargs: Any) -> Callable[[Command], Command]:
     """Declare a `FinkOption`."""
     return click.option(*declarations, cls=FinkOption, **kwargs)
+
+
+def declare_all(command: Command, options: Sequence[Callable[[Command], Command]]) -> Command:
+    """Declare several options, which ``--help`` shows in this order."""
+    for declare in reversed(options):
+        command = declare(command)
+    return command
 
 
 def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> Path | None:

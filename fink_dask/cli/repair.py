@@ -10,7 +10,14 @@ import click
 
 from fink_dask.cli.connection import connection_options, kafka_settings
 from fink_dask.cli.dataset import survey_of_dataset, written_bytes
-from fink_dask.cli.options import CONTEXT, config_option, dashboard_address_option, json_option, option, verbose_option
+from fink_dask.cli.options import (
+    CONTEXT,
+    config_option,
+    dashboard_address_option,
+    json_option,
+    typed_option,
+    verbose_option,
+)
 from fink_dask.config import ON_LOSS
 
 if TYPE_CHECKING:
@@ -19,12 +26,11 @@ if TYPE_CHECKING:
 
 @click.command(context_settings=CONTEXT, epilog="Example: fink-dask repair alerts")
 @click.argument("outdir", type=click.Path(path_type=Path))
-@option(
+@typed_option(
     "--on-loss",
     type=click.Choice(ON_LOSS),
     default="fail",
     show_default=True,
-    envvar=None,
     help="Where Kafka no longer has all of it: leave the files as they are, or fetch what is there, declare the rest "
     "lost, and remove them.",
 )

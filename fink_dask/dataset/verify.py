@@ -226,13 +226,19 @@ def check_file(path: Path, file: DataFile, origin: Origin) -> list[str]:
             if hashlib.file_digest(content, "sha256").hexdigest() != file.sha256:
                 return [f"{path}: its content is not what was written"]
         with pq.ParquetFile(path) as parquet:
-            rows, footer = parquet.metadata.num_rows, parquet.metadata.metadata or {}
+            metadata = parquet.metadata
     except FileNotFoundError:
         return [f"{path}: missing"]
     except (OSError, pa.ArrowException) as error:
         return [f"{path}: {str(error).splitlines()[0][:200]}"]
-    if rows != file.rows:
-        return [f"{path}: {rows:,} rows, but {file.rows:,} were written"]
+    if metadata.num_rows != file.rows:
+        return [f"{path}: {metadata.num_rows:,} rows, but {file.rows:,} were written"]
+    return check_footer(path, metadata, origin)
+
+
+def check_footer(path: Path, metadata: pq.FileMetaData, origin: Origin) -> list[str]:
+    """Compare the footer of a file with where the file should come from."""
+    footer = metadata.metadata or {}
     said = {key: footer.get(key.encode(), b"").decode(errors="replace")[:300] for key in origin.footer()}
     differing = [key for key, expected in origin.footer().items() if said[key] != expected]
     return [

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime
 
 from fink_dask.config import FollowSettings, TransferSettings
 from fink_dask.dataset.lag import Lag, write_lag
@@ -77,9 +76,8 @@ class Follower:
         self._accounted = sum(marker.rows + marker.quarantined + total(marker.lost) for marker in markers)
         stamps = (marker.newest_ms for marker in markers if marker.newest_ms is not None)
         self._newest_ms: int | None = max(stamps, default=None)
-        self._open: dict[int, int] = {}
-        for _, range_ in open_ranges(plans, markers):
-            self._open[range_.partition] = self._open.get(range_.partition, 0) + len(range_)
+        self._open: Counter[int] = Counter()
+        self._note_open(open_ranges(plans, markers))
         self._bytes = self._records = 0
         self._commits: deque[tuple[float, int]] = deque()
         self._kept = 0.0
@@ -140,14 +138,14 @@ class Follower:
         running: int,
         now: float,
     ) -> list[tuple[Plan, Range]] | None:
-        follow, wanted = self._follow, self._follow.until_count
+        wanted = self._follow.until_count
         if wanted is not None and self._accounted >= wanted:
             return None
-        is_late = follow.until is not None and datetime.now(UTC) >= follow.until
+        is_late = self._pace.is_late()
         is_idle = self._pace.is_idle(now)
         if is_idle and not spans and not waiting and not running:
             return None
-        coming = self._accounted + sum(self._open.values()) + sum(end - start for start, end in spans.values())
+        coming = self._accounted + self._open.total() + sum(end - start for start, end in spans.values())
         sizing = self._sizing()
         if is_late or is_idle or (wanted is not None and coming >= wanted):
             chosen = spans
@@ -169,9 +167,13 @@ class Follower:
         self._ledger.freeze(plan, self._target.schema)
         self._plans.append(plan)
         self._pace.planned(chosen)
-        for range_ in plan.ranges:
-            self._open[range_.partition] = self._open.get(range_.partition, 0) + len(range_)
-        return [(plan, range_) for range_ in plan.ranges]
+        opened = [(plan, range_) for range_ in plan.ranges]
+        self._note_open(opened)
+        return opened
+
+    def _note_open(self, opened: list[tuple[Plan, Range]]) -> None:
+        for _, range_ in opened:
+            self._open[range_.partition] += len(range_)
 
     def _sizing(self) -> Sizing:
         known = dict.fromkeys(self._open, self._bytes / self._records) if self._records else {}
@@ -223,7 +225,7 @@ class Follower:
             self._commits.popleft()
         planned = planned_ends(self._plans)
         behind = {
-            partition: max(0, marks.stable - planned.get(partition, marks.low)) + self._open.get(partition, 0)
+            partition: max(0, marks.stable - planned.get(partition, marks.low)) + self._open[partition]
             for partition, marks in sorted(description.watermarks.items())
         }
         seconds = min(_SPEED_S, now - self._commits[0][0]) if self._commits else 0.0
@@ -261,13 +263,12 @@ def wait_for_first(
         If Kafka was away for too long, or the topic can't be transferred.
     """
     observe(Note(f"{settings.topic} is empty: waiting for its first alert"))
-    began = heard = time.monotonic()
+    heard = time.monotonic()
+    pace = Pace(follow, heard)
     while True:
         sleep(LOOK_S)
         now = time.monotonic()
-        if (follow.idle_timeout_s is not None and now - began >= follow.idle_timeout_s) or (
-            follow.until is not None and datetime.now(UTC) >= follow.until
-        ):
+        if pace.is_idle(now) or pace.is_late():
             return None
         try:
             target = inspect_topic(settings, inspector, ledger, fresh)

@@ -1,8 +1,9 @@
-"""When what has come to a topic is planned, and when it has been followed for long enough. Pure: the time goes in."""
+"""When what has come to a topic is planned, and when it has been followed for long enough."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 
 from fink_dask.config import FollowSettings
 from fink_dask.transfer.plan import Sizing
@@ -45,6 +46,10 @@ class Pace:
     def is_idle(self, now: float) -> bool:
         """Tell whether nothing has come for so long that nothing more is waited for."""
         return self._follow.idle_timeout_s is not None and self.quiet_s(now) >= self._follow.idle_timeout_s
+
+    def is_late(self) -> bool:
+        """Tell whether the time has come at which it is the end."""
+        return self._follow.until is not None and datetime.now(UTC) >= self._follow.until
 
     def due(self, spans: Spans, sizing: Sizing, now: float) -> dict[int, tuple[int, int]]:
         """Choose what is to be planned now: a whole range's bytes, or everything once something has waited enough.

@@ -18,7 +18,7 @@ from fink_dask.dataset.documents import unseal
 from fink_dask.dataset.ledger import QUARANTINE_DIRECTORY, DamagedMarker, Ledger
 from fink_dask.dataset.records import DataFile, Identity, Plan
 from fink_dask.dataset.remainder import Remainder, rest_of
-from fink_dask.dataset.verify import Finding, Verification, check_file, read_places
+from fink_dask.dataset.verify import Finding, Verification, check_file, check_footer, read_places
 from fink_dask.dataset.writer import Origin
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.offsets import Interval, Range, merge, subtract, total
@@ -150,11 +150,11 @@ def _with_readable(ledger: Ledger, proved: Remainder, origin: Origin) -> Remaind
         is_aside = PurePosixPath(name).parts[0] == QUARANTINE_DIRECTORY
         path = (ledger.path if is_aside else ledger.outdir) / name
         try:
-            file, intervals = _read_file(path, name), _intervals(path)
+            file, intervals = _read_file(path, name, origin), _intervals(path)
         except (OSError, KeyError, ValueError, pa.ArrowException, LedgerError):
             continue
         is_new = not subtract(intervals, rest.wanted)
-        if not is_new or check_file(path, file, origin) or (is_aside and rest.quarantine is not None):
+        if not is_new or (is_aside and rest.quarantine is not None):
             continue
         rest = replace(
             rest,
@@ -166,9 +166,17 @@ def _with_readable(ledger: Ledger, proved: Remainder, origin: Origin) -> Remaind
     return rest
 
 
-def _read_file(path: Path, name: str) -> DataFile:
-    """Describe a file as it is, once all of it was read."""
+def _read_file(path: Path, name: str, origin: Origin) -> DataFile:
+    """Describe a file as it is, once all of it was read.
+
+    Raises
+    ------
+    LedgerError
+        If its footer says that it comes from elsewhere.
+    """
     with pq.ParquetFile(path) as parquet:
+        if problems := check_footer(path, parquet.metadata, origin):
+            raise LedgerError(problems[0])
         rows = sum(batch.num_rows for batch in parquet.iter_batches(batch_size=1000))
     with path.open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()

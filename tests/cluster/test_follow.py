@@ -17,22 +17,16 @@ import psutil
 import pytest
 
 from fink_dask.dataset.ledger import Ledger
-from fink_dask.demo.alerts import AlertKind, avro_schema
+from fink_dask.demo.alerts import AlertKind
 from tests.harness.cli import run_cli, transfer_arguments
 from tests.harness.feed import Feed
 from tests.harness.kafka import KafkaBroker
-from tests.harness.oracle import add_alerts, assert_exactly_once, fill_topic, wait_for
-from tests.harness.producer import publish_schema
+from tests.harness.oracle import add_alerts, assert_exactly_once, fill_topic, make_topic, wait_for
 from tests.harness.running import Running
-from tests.harness.topics import add_partitions, create_topic, delete_topic
+from tests.harness.topics import add_partitions, delete_topic
 
 LIGHT = AlertKind.ZTF_LIGHT
 FOLLOW = ("--follow", "--roll-interval", "1s", "--idle-timeout", "4s", "-nconsumers", "3")
-
-
-def make_topic(kafka: Any, topic: str, partitions: int = 10) -> None:
-    create_topic(kafka.bootstrap_servers, topic, partitions)
-    publish_schema(kafka.bootstrap_servers, topic, json.dumps(avro_schema(LIGHT)))
 
 
 def feed(kafka: Any, topic: str, count: int, per_second: float, weights: Sequence[float] = (1,) * 10) -> Feed:
@@ -49,7 +43,7 @@ def assert_complete(outdir: Path, values: Any) -> None:
 def test_what_comes_while_it_is_followed_arrives_once_and_can_be_read_before_the_loading_ends(
     kafka: Any, topic_name: str, tmp_path: Path
 ) -> None:
-    make_topic(kafka, topic_name)
+    make_topic(kafka.bootstrap_servers, topic_name, LIGHT)
     with feed(kafka, topic_name, 12_000, 1500) as feeding:
         running = Running(kafka, topic_name, tmp_path / "alerts", *FOLLOW, "-batchsize", "1000", "--json")
         wait_for(lambda: any(running.outdir.rglob("*.parquet")), 60, "the first file")
@@ -69,7 +63,7 @@ def test_kills_of_everything_of_workers_and_of_the_broker_cost_a_follower_nothin
 ) -> None:
     broker, chance = private_kafka(), random.Random(5)
     topic, outdir = "ftransfer_ztf_2026-11-01_8", tmp_path / "alerts"
-    make_topic(broker, topic)
+    make_topic(broker.bootstrap_servers, topic, LIGHT)
     with feed(broker, topic, 20_000, 700) as feeding:
         for kill in range(5):
             running = Running(broker, topic, outdir, *FOLLOW, "-batchsize", "100")
@@ -119,7 +113,7 @@ def test_a_broker_that_is_away_is_waited_for_and_given_up_in_the_end(
 
 
 def test_it_ends_when_the_announced_number_is_there(kafka: Any, topic_name: str, tmp_path: Path) -> None:
-    make_topic(kafka, topic_name)
+    make_topic(kafka.bootstrap_servers, topic_name, LIGHT)
     more = ("--follow", "--until-count", "3000", "-batchsize", "1000")
     with feed(kafka, topic_name, 3000, 1000) as feeding:
         running = Running(kafka, topic_name, tmp_path / "alerts", *more)  # 30 s long, if it were for the interval
@@ -145,7 +139,7 @@ def test_it_ends_at_a_time_with_what_is_there_then(kafka: Any, topic_name: str, 
 def test_a_signal_completes_what_is_on_its_way(
     kafka: Any, topic_name: str, tmp_path: Path, number: signal.Signals, status: int
 ) -> None:
-    make_topic(kafka, topic_name)
+    make_topic(kafka.bootstrap_servers, topic_name, LIGHT)
     with feed(kafka, topic_name, 9000, 900) as feeding:
         running = Running(kafka, topic_name, tmp_path / "alerts", *FOLLOW, "-batchsize", "100")
         running.wait_until_committed(12)
@@ -179,7 +173,7 @@ def test_11_partitions_that_are_added_while_it_is_followed_are_read_from_their_s
 def test_an_empty_topic_is_waited_for_and_given_up_when_nothing_comes(
     kafka: Any, topic_name: str, tmp_path: Path
 ) -> None:
-    make_topic(kafka, topic_name)
+    make_topic(kafka.bootstrap_servers, topic_name, LIGHT)
     outdir = tmp_path / "alerts"
     none = run_cli(
         *transfer_arguments(kafka, topic_name, outdir, "--follow", "--idle-timeout", "2s", "--json"), timeout_s=60

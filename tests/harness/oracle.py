@@ -44,14 +44,19 @@ class Oracle:
         return found
 
 
+def make_topic(bootstrap: str, topic: str, kind: AlertKind, partitions: int = 10) -> dict[str, Any]:
+    """Make an empty topic, and its schema topic; returns the schema."""
+    create_topic(bootstrap, topic, partitions)
+    schema = avro_schema(kind)
+    publish_schema(bootstrap, topic, json.dumps(schema))
+    return schema
+
+
 def fill_topic(
     bootstrap: str, topic: str, kind: AlertKind, count: int, *, partitions: int = 10, seed: int = 0, first_id: int = 0
 ) -> Oracle:
     """Make a topic of made-up alerts, its schema topic too, and keep what was acknowledged."""
-    create_topic(bootstrap, topic, partitions)
-    schema = avro_schema(kind)
-    publish_schema(bootstrap, topic, json.dumps(schema))
-    oracle = Oracle(schema, {})
+    oracle = Oracle(make_topic(bootstrap, topic, kind, partitions), {})
     add_alerts(bootstrap, topic, oracle, kind, count, seed=seed, first_id=first_id)
     return oracle
 
