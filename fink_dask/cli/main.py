@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import click
 
 import fink_dask
+from fink_dask.cli.compact import compact
 from fink_dask.cli.demo import demo
 from fink_dask.cli.options import CONTEXT
 from fink_dask.cli.quarantine import quarantine
@@ -32,7 +33,7 @@ def cli() -> None:
     """Move Kafka topics of Fink alerts into complete, partitioned Parquet datasets, with Dask."""
 
 
-for command in (transfer, verify, repair, quarantine, status, demo):
+for command in (transfer, compact, verify, repair, quarantine, status, demo):
     cli.add_command(command)
 
 

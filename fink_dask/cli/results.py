@@ -62,7 +62,7 @@ def headline(summary: Summary, running: bool = False) -> str:
     if summary.raw_bytes:
         sizes += f" ({decimal(summary.raw_bytes)} in Kafka)"
     lines = [f"{summary.topic}: {state}", f"  alerts     {summary.alerts:,}, {sizes}"]
-    for name in ("filtered", "quarantined", "lost"):
+    for name in ("filtered", "duplicates", "quarantined", "lost"):
         if getattr(summary, name):
             lines.append(f"  {name:<10} {getattr(summary, name):,}")
     return "\n".join(lines)

@@ -192,7 +192,7 @@ def transfer(
         group_id=group_id,
         columns=columns,
         compression=compression,
-        memory_limit=None if memory_limit is None else parse_memory(memory_limit),
+        memory_limit=None if memory_limit is None else parse_memory("--memory-limit", memory_limit),
         on_bad_record=on_bad_record,
         on_loss=on_loss,
         follow=follow_settings(

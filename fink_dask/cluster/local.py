@@ -67,7 +67,7 @@ def usable_cores() -> int:
     return max(1, int(CPU_COUNT))
 
 
-def parse_memory(text: str) -> int:
+def parse_memory(option: str, text: str) -> int:
     """Read an amount of memory such as ``4GB``, ``512MiB`` or ``2e9``.
 
     Returns
@@ -86,7 +86,7 @@ def parse_memory(text: str) -> int:
     except (ValueError, OverflowError):
         amount = 0
     if amount < 1:
-        raise SettingsError(f"--memory-limit {text[:40]!r} is no amount of memory such as 4GB or 512MiB")
+        raise SettingsError(f"{option} {text[:40]!r} is no amount of memory such as 4GB or 512MiB")
     return amount
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fink_dask.avro.schema import parse_schema
 from fink_dask.cluster.local import local_cluster, usable_cores
 from fink_dask.config import BATCHSIZE, KafkaSettings
+from fink_dask.dataset.compact import read_compaction
 from fink_dask.dataset.lease import Lease, hold_lease
 from fink_dask.dataset.ledger import DamagedMarker, Ledger
 from fink_dask.dataset.outdir import check_dataset
@@ -20,7 +21,7 @@ from fink_dask.dataset.verify import examine_dataset
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.describe import TopicDescription, open_inspector
 from fink_dask.kafka.identity import is_other_topic
-from fink_dask.kafka.offsets import total
+from fink_dask.kafka.offsets import Range, total
 from fink_dask.transfer.events import Observer, TransferStarted
 from fink_dask.transfer.job import run_ranges
 from fink_dask.transfer.plan import known_topic_id
@@ -89,7 +90,7 @@ def run_repair(
         found = examine_dataset(ledger, advance)
         if found.schemas:
             _restore_schemas(ledger, plans, kafka)
-        damages = find_damage(ledger, plans, found)
+        damages, compacted = find_damage(ledger, plans, found)
         wanted = [damage for damage in damages if damage.remainder.wanted]
         chosen, left = _choose(wanted, _describe(kafka, plans), on_loss) if wanted else ([], ())
         mended = [damage for damage in damages if not damage.remainder.wanted]
@@ -104,6 +105,8 @@ def run_repair(
                 lease.check()
                 roll_forward(ledger, plans)
         damaged: list[DamagedMarker] = []
+        if compacted:
+            left = (*left, _say_compacted(ledger, compacted))
         markers = list(ledger.markers(plans, damaged))
         summary = progress_of(plans, markers).summary
         # A file that was nobody's may have been replaced by one of the same name.
@@ -157,6 +160,16 @@ def _restore_schemas(ledger: Ledger, plans: Sequence[Plan], kafka: KafkaSettings
         schema = parse_schema(inspector.schema(topic, inspector.describe(topic)).text)
     for identity in {plan.identity for plan in plans}:
         ledger.restore_schema(identity, schema)
+
+
+def _say_compacted(ledger: Ledger, ranges: Collection[Range]) -> str:
+    """Say how to come by ranges whose rows are in damaged files of many ranges."""
+    compaction = read_compaction(ledger)
+    source = "OUTDIR" if compaction is None else compaction.source
+    return (
+        f"ranges in compacted files that are damaged ({len(ranges):,}): remove {ledger.outdir} and {ledger.path}, and "
+        f"run fink-dask compact {source} {ledger.outdir} again"
+    )
 
 
 def _describe(kafka: KafkaSettings, plans: Sequence[Plan]) -> TopicDescription:

@@ -13,6 +13,7 @@ from fink_dask.config import FollowSettings, TransferSettings
 from fink_dask.dataset.lease import Lease, hold_lease
 from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.outdir import check_outdir, create_ledger, remove_if_unused
+from fink_dask.dataset.presence import check_files
 from fink_dask.dataset.records import Plan
 from fink_dask.dataset.restart import complete_move, set_aside
 from fink_dask.dataset.roll_forward import roll_forward
@@ -20,7 +21,7 @@ from fink_dask.dataset.summary import Summary, summarise
 from fink_dask.errors import StorageError
 from fink_dask.kafka.describe import Inspector, open_inspector
 from fink_dask.transfer.events import Note, Observer, TransferStarted
-from fink_dask.transfer.finish import check_files, finish
+from fink_dask.transfer.finish import finish
 from fink_dask.transfer.follow import Follower, wait_for_first
 from fink_dask.transfer.inspect import Target, inspect_topic
 from fink_dask.transfer.job import run_ranges

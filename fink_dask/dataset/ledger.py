@@ -6,10 +6,11 @@
       schema-<fingerprint>.avsc          the writer schema
       plans/00000001.json                a generation of the plan, written before its first byte is consumed
       markers/<range>.json               a committed range: the only commit point
-  markers/<range>.<revision>.json    the same range, after a repair or a retry of its quarantine
+      markers/<range>.<revision>.json    the same range, after a repair or a retry of its quarantine
       staging/<plan>/<range>-<attempt>/  what is not yet the dataset
       quarantine/<file>.parquet          records that can't be decoded
       profiles/00000001.json             where the time of a run went
+      compaction.json                    what the dataset was compacted from, if it was
       lease-<number>.json                the job that works on it
 """
 
@@ -94,6 +95,16 @@ class Ledger:
         return self.path / "staging"
 
     @property
+    def quarantine_path(self) -> Path:
+        """Where the records are that can't be decoded."""
+        return self.path / QUARANTINE_DIRECTORY
+
+    @property
+    def compaction_path(self) -> Path:
+        """What the dataset is compacted from; without a plan beside it, that is not complete yet."""
+        return self.path / "compaction.json"
+
+    @property
     def profiles_path(self) -> Path:
         """Where the profiles of the runs are."""
         return self.path / "profiles"
@@ -131,6 +142,10 @@ class Ledger:
             reached[range_.partition] = range_.end
         return plans
 
+    def plan_path(self, plan: Plan) -> Path:
+        """Where a generation of the plan is, once it is frozen."""
+        return self.plans_path / f"{plan.generation:08d}.json"
+
     def freeze(self, plan: Plan, schema: AvroSchema) -> None:
         """Write a generation of the plan, durably, before anything of it is consumed.
 
@@ -145,7 +160,7 @@ class Ledger:
             make_directory(self.staging_path / plan.plan_id)
         except OSError as error:
             raise storage_error(error, self.staging_path) from error
-        if not self._publish(self.plans_path / f"{plan.generation:08d}.json", seal("plan", plan.to_json())):
+        if not self._publish(self.plan_path(plan), seal("plan", plan.to_json())):
             raise LedgerError(f"another transfer has just planned into {self.outdir}")
 
     def schema(self, identity: Identity) -> AvroSchema:

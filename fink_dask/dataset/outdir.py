@@ -73,6 +73,8 @@ def check_outdir(ledger: Ledger) -> None:
                 f"{ledger.outdir} is inside another dataset or its ledger, {parent}, whose readers would take these "
                 "alerts for their own; choose another --outdir"
             )
+    if ledger.compaction_path.exists() and not ledger.exists():
+        raise StorageError(_unfinished(ledger))
     if not ledger.exists() and ledger.outdir.is_dir() and not all(map(is_finder_file, ledger.outdir.iterdir())):
         raise StorageError(
             f"{ledger.outdir} is not empty and has no ledger {ledger.path}: choose another --outdir, "
@@ -88,8 +90,17 @@ def check_dataset(ledger: Ledger) -> None:
     LedgerError
         If it has no ledger with a plan.
     """
+    if ledger.compaction_path.exists() and not ledger.exists():
+        raise LedgerError(_unfinished(ledger))
     if not ledger.exists():
         raise LedgerError(f"{ledger.outdir} has no ledger {ledger.path}: fink-dask did not write it, or it was removed")
+
+
+def _unfinished(ledger: Ledger) -> str:
+    return (
+        f"the compaction into {ledger.outdir} has not come to its end: the same fink-dask compact goes on with it, or "
+        f"remove {ledger.path}"
+    )
 
 
 def is_finder_file(path: Path) -> bool:

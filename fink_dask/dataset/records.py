@@ -112,7 +112,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class DataFile:
-    """A file that a range wrote.
+    """A file that a range wrote, or the share that it has in a file of many ranges.
 
     Parameters
     ----------
@@ -120,10 +120,14 @@ class DataFile:
         Where it belongs, relative to the dataset (to the ledger, for a quarantine file), with slashes.
     staged : str
         Its name in the staging directory of the attempt.
-    rows, size : int
-        Its rows and bytes.
+    rows : int
+        The range's rows in it.
+    size : int
+        Its bytes.
     sha256 : str
         Hash of its content.
+    file_rows : int or None
+        All rows of a file that was compacted, which holds those of other ranges, too; None for a range's own file.
     """
 
     path: str
@@ -131,17 +135,28 @@ class DataFile:
     rows: int
     size: int
     sha256: str
+    file_rows: int | None = None
 
     def __post_init__(self) -> None:
         for name in (self.path, self.staged):
             _check_inside(name)
-        if self.rows < 0 or self.size < 0:
-            raise LedgerError(f"a marker gives {self.path[:80]!r} a negative size")
+        if self.rows < 0 or self.size < 0 or (self.file_rows is not None and self.file_rows < self.rows):
+            raise LedgerError(f"a marker gives {self.path[:80]!r} an impossible size")
+
+    @property
+    def all_rows(self) -> int:
+        """Rows of the whole file."""
+        return self.rows if self.file_rows is None else self.file_rows
+
+    @property
+    def is_shared(self) -> bool:
+        """Tell whether other ranges have rows in it, too."""
+        return self.file_rows is not None
 
 
 @dataclass(frozen=True)
 class Marker:
-    """What a committed range holds: every offset of it is in exactly one of five places.
+    """What a committed range holds: every offset of it is in exactly one of six places.
 
     Parameters
     ----------
@@ -156,7 +171,7 @@ class Marker:
     raw_bytes : int
         Bytes of the values that were consumed.
     files : tuple of DataFile
-        The range's files, one a partition key.
+        The range's files, one a partition key; after a compaction its shares in the files of many ranges.
     quarantined : int
         Records that could not be decoded.
     quarantine : DataFile or None
@@ -177,11 +192,13 @@ class Marker:
         the quarantine; they are removed once its own are published.
     newest_ms : int or None
         Kafka's newest timestamp among the records, in milliseconds since 1970-01-01 UTC; None where none has any.
+    duplicates : int
+        Alerts that a compaction has left out, because another one with the same identifier is in the dataset.
 
     Raises
     ------
     LedgerError
-        If the five do not add up to the range, or contradict each other.
+        If the six do not add up to the range, or contradict each other.
     """
 
     plan_id: str
@@ -199,6 +216,7 @@ class Marker:
     revision: int = 0
     superseded: tuple[str, ...] = ()
     newest_ms: int | None = None
+    duplicates: int = 0
 
     def __post_init__(self) -> None:
         what = f"the marker of range {self.range.name}"
@@ -211,8 +229,9 @@ class Marker:
         for name in self.superseded:
             _check_inside(name)
         absent = (*self.lost, *self.holes)
-        accounted = self.rows + self.quarantined + self.filtered + total(absent)
-        if accounted != len(self.range) or min(self.rows, self.quarantined, self.filtered, self.raw_bytes) < 0:
+        counts = (self.rows, self.quarantined, self.filtered, self.duplicates)
+        accounted = sum(counts) + total(absent)
+        if accounted != len(self.range) or min(*counts, self.raw_bytes) < 0:
             raise LedgerError(f"{what} accounts for {accounted} of {len(self.range)} offsets")
         inside = all(self.range.start <= start < end <= self.range.end for start, end in absent)
         if not inside or total(merge(absent)) != total(absent):
@@ -248,6 +267,7 @@ class Marker:
             values["revision"] = int(values.get("revision", 0))
             newest_ms = values.get("newest_ms")
             values["newest_ms"] = None if newest_ms is None else int(newest_ms)
+            values["duplicates"] = int(values.get("duplicates", 0))
             return cls(**values)
         except _MISREAD as error:
             raise LedgerError(f"a marker can't be read: {error}") from error

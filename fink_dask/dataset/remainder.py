@@ -38,6 +38,8 @@ class Remainder:
         Bytes of the values of the whole range, where its marker said so; otherwise 0.
     newest_ms : int or None
         Newest timestamp of the range's records, where its marker said so.
+    duplicates : int
+        Alerts that a compaction has left out.
     """
 
     revision: int
@@ -51,6 +53,7 @@ class Remainder:
     is_rebuilt: bool = True
     raw_bytes: int = 0
     newest_ms: int | None = None
+    duplicates: int = 0
 
     def span(self, range_: Range) -> Range:
         """Find what has to be read of the range: from the first wanted offset to the last one."""
@@ -107,6 +110,7 @@ class Remainder:
             revision=self.revision,
             superseded=(*self.superseded, *replaced),
             newest_ms=max((one for one in (self.newest_ms, newest_ms) if one is not None), default=None),
+            duplicates=self.duplicates,
         )
 
     def _within(self, intervals: Sequence[Interval]) -> list[Interval]:
@@ -127,6 +131,7 @@ def rest_of(marker: Marker) -> Remainder:
         is_rebuilt=False,
         raw_bytes=marker.raw_bytes,
         newest_ms=marker.newest_ms,
+        duplicates=marker.duplicates,
     )
 
 

@@ -26,8 +26,9 @@ class Summary:
         The topic.
     state : {"complete", "partial", "failed", "interrupted"}
         How it ended.
-    alerts, filtered, quarantined, lost : int
-        Alerts in the dataset, left out on request, not decodable, removed by Kafka before they could be read.
+    alerts, filtered, duplicates, quarantined, lost : int
+        Alerts in the dataset, left out on request, left out because another one has the same identifier, not decodable,
+        removed by Kafka before they could be read.
     raw_bytes, written_bytes : int
         Bytes consumed from Kafka and bytes of the files.
     files, ranges : int
@@ -42,6 +43,7 @@ class Summary:
     state: State
     alerts: int = 0
     filtered: int = 0
+    duplicates: int = 0
     quarantined: int = 0
     lost: int = 0
     raw_bytes: int = 0
@@ -110,17 +112,19 @@ def progress_of(plans: Sequence[Plan], markers: Sequence[Marker]) -> Progress:
     lost = _by_partition((marker.range.partition, interval) for marker in markers for interval in marker.lost)
     quarantined = sum(marker.quarantined for marker in markers)
     lost_offsets = sum(total(intervals) for intervals in lost.values())
+    files = {file.path: file.size for marker in markers for file in marker.files}
     finished: State = "partial" if quarantined or lost_offsets else "complete"
     summary = Summary(
         topic=plans[0].identity.topic if plans else "",
         state="interrupted" if missing else finished,
         alerts=sum(marker.rows for marker in markers),
         filtered=sum(marker.filtered for marker in markers),
+        duplicates=sum(marker.duplicates for marker in markers),
         quarantined=quarantined,
         lost=lost_offsets,
         raw_bytes=sum(marker.raw_bytes for marker in markers),
-        written_bytes=sum(file.size for marker in markers for file in marker.files),
-        files=sum(len(marker.files) for marker in markers),
+        written_bytes=sum(files.values()),
+        files=len(files),
         ranges=len(markers),
     )
     return Progress(

@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-import re
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fink_dask.dataset.lease import is_held
 from fink_dask.dataset.ledger import DamagedMarker, Ledger, storage_error
 from fink_dask.dataset.outdir import check_dataset, is_finder_file
+from fink_dask.dataset.places import Offsets, SharedPlaces, check_offsets, read_places
+from fink_dask.dataset.presence import stem_of, unmarked_ranges, without_revision
 from fink_dask.dataset.publish import destinations, staging_of
-from fink_dask.dataset.records import DataFile, Identity, Marker, Plan
+from fink_dask.dataset.records import DataFile, Identity, Marker
 from fink_dask.dataset.summary import Progress, Summary, progress_of
-from fink_dask.dataset.writer import KAFKA_FIELDS, Origin
+from fink_dask.dataset.writer import Origin
 from fink_dask.errors import LedgerError
-from fink_dask.kafka.offsets import Interval, Range
+from fink_dask.kafka.offsets import Interval
 
-#: What the name of a file ends in that a later revision of its range wrote, after eight digits of the plan.
-_REVISION = re.compile(r"(?<=-[0-9a-f]{8})-[0-9]+$")
+#: What the footer of a file of many ranges says, too.
+SHARED_FOOTER = ("fink_dask.topic",)
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,8 @@ class Verification:
     def problems(self) -> tuple[str, ...]:
         """What is wrong, a line each."""
         return (
-            *(problem for finding in self.findings for problem in finding.problems),
+            # What is wrong with a file of many ranges is said once.
+            *dict.fromkeys(problem for finding in self.findings for problem in finding.problems),
             *(str(marker.error) for marker in self.damaged),
             *(f"{path}: no range wrote this file" for path in self.foreign),
             *self.schemas,
@@ -127,59 +128,23 @@ def examine_dataset(ledger: Ledger, advance: Callable[[int], None]) -> Verificat
     markers = list(ledger.markers(plans, damaged))
     damaged += unmarked_ranges(ledger, plans, markers, damaged)
     known = {ledger.outdir / file.path for marker in markers for file in marker.files}
+    examiner = _Examiner(ledger, markers, advance)
     findings = [
-        finding
-        for marker in markers
-        if (finding := _examine(ledger, marker, identities[marker.plan_id], advance)) is not None
+        finding for marker in markers if (finding := examiner.examine(marker, identities[marker.plan_id])) is not None
     ]
     # The files of a range are its own also where its marker can't be read.
-    stems = {_stem(identities[bad.plan_id], bad.range, bad.plan_id) for bad in damaged}
+    stems = {stem_of(identities[bad.plan_id], bad.range, bad.plan_id) for bad in damaged}
     directories = {parent for path in known for parent in path.parents}
     try:
         foreign = tuple(
             path
             for path in _files_below(ledger.outdir, directories)
-            if path not in known and not (stems and _REVISION.sub("", path.stem) in stems)
+            if path not in known and not (stems and without_revision(path.stem) in stems)
         )
     except OSError as error:
         raise storage_error(error, ledger.outdir) from error
     schemas = tuple(dict.fromkeys(filter(None, (_check_schema(ledger, plan.identity) for plan in plans))))
     return Verification(progress_of(plans, markers), tuple(findings), tuple(damaged), foreign, schemas)
-
-
-def unmarked_ranges(
-    ledger: Ledger, plans: Sequence[Plan], markers: Sequence[Marker], damaged: Sequence[DamagedMarker] = ()
-) -> list[DamagedMarker]:
-    """List the ranges that have files in the dataset but no marker: somebody has removed it, as it comes first.
-
-    Raises
-    ------
-    StorageError
-        If the dataset can't be read.
-    """
-    there = {marker.range for marker in markers} | {bad.range for bad in damaged}
-    opened = {
-        _stem(plan.identity, range_, plan.plan_id): (plan.plan_id, range_)
-        for plan in plans
-        for range_ in plan.ranges
-        if range_ not in there
-    }
-    if not opened:
-        return []
-    try:
-        stems = {_REVISION.sub("", path.stem) for path in ledger.outdir.rglob("*.parquet")}
-    except OSError as error:
-        raise storage_error(error, ledger.outdir) from error
-    return [
-        DamagedMarker(plan_id, range_, 0, LedgerError(f"{ledger.marker_path(range_)}: gone, but its files are there"))
-        for stem, (plan_id, range_) in opened.items()
-        if stem in stems
-    ]
-
-
-def _stem(identity: Identity, range_: Range, plan_id: str) -> str:
-    """Return what the names of a range's files begin with."""
-    return Origin(identity.topic, "", range_, plan_id).file_name.removesuffix(".parquet")
 
 
 def _check_schema(ledger: Ledger, identity: Identity) -> str | None:
@@ -190,34 +155,77 @@ def _check_schema(ledger: Ledger, identity: Identity) -> str | None:
     return None
 
 
-def _examine(ledger: Ledger, marker: Marker, identity: Identity, advance: Callable[[int], None]) -> Finding | None:
-    """Check the files of one range."""
-    origin = Origin(identity.topic, identity.topic_id, marker.range, marker.plan_id)
-    problems: list[str] = []
-    intact: list[tuple[Path, DataFile]] = []
-    for root, file in destinations(ledger, marker):
-        path = root / file.path
-        if not path.exists() and (staging_of(ledger, marker) / file.staged).exists():
-            found = [f"{path}: committed, but not in the dataset yet; run the same transfer again"]
-        else:
-            found = check_file(path, file, origin)
-        problems += found
-        if not found:
-            intact.append((path, file))
-        advance(file.size)
-    if not problems:
-        # Rows of files that are not the ones that were written would only say the same again.
-        problems = check_offsets(marker, [path for path, _ in intact])
+class _Examiner:
+    """Checks the files of one range after the other; a file of many ranges is checked once."""
+
+    def __init__(self, ledger: Ledger, markers: Sequence[Marker], advance: Callable[[int], None]) -> None:
+        self._ledger = ledger
+        self._advance = advance
+        self._places = SharedPlaces()
+        self._shared: dict[str, list[str]] = {}
+        self._claimed: Counter[str] = Counter()
+        for marker in markers:
+            for file in marker.files:
+                self._claimed[file.path] += file.rows
+
+    def examine(self, marker: Marker, identity: Identity) -> Finding | None:
+        """Check the files of one range."""
+        footer = Origin(identity.topic, identity.topic_id, marker.range, marker.plan_id).footer()
+        problems: list[str] = []
+        intact: list[DataFile] = []
+        for root, file in destinations(self._ledger, marker):
+            found = self._check(root / file.path, file, marker, footer)
+            problems += found
+            if not found:
+                intact.append(file)
         if not problems:
-            return None
-        intact = []
-    kept = [file for _, file in intact]
-    quarantine = marker.quarantine if marker.quarantine in kept else None
-    return Finding(marker, tuple(file for file in kept if file in marker.files), quarantine, tuple(problems))
+            # Rows of files that are not the ones that were written would only say the same again.
+            problems = self._check_rows(marker)
+            if not problems:
+                return None
+            intact = []
+        quarantine = marker.quarantine if marker.quarantine in intact else None
+        return Finding(marker, tuple(file for file in intact if file in marker.files), quarantine, tuple(problems))
+
+    def _check(self, path: Path, file: DataFile, marker: Marker, footer: Mapping[str, str]) -> list[str]:
+        if file.path in self._shared:
+            return self._shared[file.path]
+        if not path.exists() and (staging_of(self._ledger, marker) / file.staged).exists():
+            found = [f"{path}: committed, but not in the dataset yet; run the same transfer again"]
+        elif file.is_shared:
+            topic = {name: footer[name] for name in SHARED_FOOTER}
+            found = self._shared[file.path] = check_file(path, file, topic)
+            if not found and self._claimed[file.path] > file.all_rows:
+                found += [f"{path}: {file.all_rows:,} rows, but markers name {self._claimed[file.path]:,}"]
+        else:
+            found = check_file(path, file, footer)
+        self._advance(file.size)
+        return found
+
+    def _check_rows(self, marker: Marker) -> list[str]:
+        """Compare the offsets that the rows and the quarantined records carry with what the marker accounts for."""
+        seen: list[Offsets] = []
+        for root, file in destinations(self._ledger, marker):
+            path = root / file.path
+            try:
+                if file.is_shared:
+                    seen.append(self._places.of_range(path, marker.range))
+                    is_whole = len(seen[-1]) == file.rows
+                else:
+                    partitions, offsets = read_places(path)
+                    seen.append(offsets)
+                    inside = (offsets >= marker.range.start) & (offsets < marker.range.end)
+                    is_whole = bool((inside & (partitions == marker.range.partition)).all())
+            except (OSError, KeyError, pa.ArrowException) as error:
+                return [f"{path}: {str(error).splitlines()[0][:200]}"]
+            if not is_whole:
+                range_ = marker.range
+                return [f"{path}: holds other rows than partition {range_.partition} [{range_.start}, {range_.end})"]
+        return check_offsets(marker, seen)
 
 
-def check_file(path: Path, file: DataFile, origin: Origin) -> list[str]:
-    """Compare one file with what its range's marker says of it, and its footer with where it should come from."""
+def check_file(path: Path, file: DataFile, footer: Mapping[str, str]) -> list[str]:
+    """Compare one file with what a marker says of it, and its footer with what it should say of its origin."""
     try:
         size = path.stat().st_size
         if size != file.size:
@@ -231,51 +239,17 @@ def check_file(path: Path, file: DataFile, origin: Origin) -> list[str]:
         return [f"{path}: missing"]
     except (OSError, pa.ArrowException) as error:
         return [f"{path}: {str(error).splitlines()[0][:200]}"]
-    if metadata.num_rows != file.rows:
-        return [f"{path}: {metadata.num_rows:,} rows, but {file.rows:,} were written"]
-    return check_footer(path, metadata, origin)
+    if metadata.num_rows != file.all_rows:
+        return [f"{path}: {metadata.num_rows:,} rows, but {file.all_rows:,} were written"]
+    return check_footer(path, metadata, footer)
 
 
-def check_footer(path: Path, metadata: pq.FileMetaData, origin: Origin) -> list[str]:
-    """Compare the footer of a file with where the file should come from."""
-    footer = metadata.metadata or {}
-    said = {key: footer.get(key.encode(), b"").decode(errors="replace")[:300] for key in origin.footer()}
-    differing = [key for key, expected in origin.footer().items() if said[key] != expected]
-    return [
-        f"{path}: its footer says {key} {said[key]!r}, the ledger {origin.footer()[key]!r}" for key in differing[:1]
-    ]
-
-
-def check_offsets(marker: Marker, paths: Sequence[Path]) -> list[str]:
-    """Compare the offsets that the rows and the quarantined records carry with what the marker accounts for."""
-    name = f"partition {marker.range.partition} [{marker.range.start}, {marker.range.end})"
-    seen = []
-    for path in paths:
-        try:
-            partitions, offsets = read_places(path)
-        except (OSError, KeyError, pa.ArrowException) as error:
-            return [f"{path}: {str(error).splitlines()[0][:200]}"]
-        if ((offsets < marker.range.start) | (offsets >= marker.range.end)).any() or (
-            partitions != marker.range.partition
-        ).any():
-            return [f"{path}: holds rows of another range than {name}"]
-        seen.append(offsets)
-    offsets = np.sort(np.concatenate(seen)) if seen else np.empty(0, np.int64)
-    repeated = offsets[1:][np.diff(offsets) == 0]
-    if repeated.size:
-        return [f"{name}: offset {repeated[0]} is there twice"]
-    for start, end in (*marker.lost, *marker.holes):
-        first, last = np.searchsorted(offsets, (start, end))
-        if last > first:
-            return [f"{name}: offset {offsets[first]} is there, but its marker says that Kafka had none"]
-    return []
-
-
-def read_places(path: Path) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
-    """Read partition and offset of each row of a file."""
-    table = pq.read_table(path, columns=[field.name for field in KAFKA_FIELDS], partitioning=None)
-    partitions, offsets = (table[field.name].to_numpy() for field in KAFKA_FIELDS)
-    return partitions, offsets
+def check_footer(path: Path, metadata: pq.FileMetaData, footer: Mapping[str, str]) -> list[str]:
+    """Compare the footer of a file with what it should say of where the file comes from."""
+    found = metadata.metadata or {}
+    said = {key: found.get(key.encode(), b"").decode(errors="replace")[:300] for key in footer}
+    differing = [key for key, expected in footer.items() if said[key] != expected]
+    return [f"{path}: its footer says {key} {said[key]!r}, the ledger {footer[key]!r}" for key in differing[:1]]
 
 
 def _files_below(directory: Path, known: Set[Path]) -> Iterator[Path]:

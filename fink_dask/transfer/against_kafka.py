@@ -19,9 +19,9 @@ import pyarrow.parquet as pq
 from fink_dask.avro.by_record import FastavroDecoder
 from fink_dask.config import KafkaSettings
 from fink_dask.dataset.ledger import Ledger
+from fink_dask.dataset.places import read_places
 from fink_dask.dataset.quarantine import read_quarantine
 from fink_dask.dataset.records import Marker, Plan
-from fink_dask.dataset.verify import read_places
 from fink_dask.dataset.writer import KAFKA_FIELDS
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.connection import Connection, open_connection
@@ -154,7 +154,7 @@ class _Checked:
         self._decoder = decoder
         self._marker = marker
         paths = [ledger.outdir / file.path for file in marker.files]
-        self._offsets = [(path, read_places(path)[1]) for path in paths]
+        self._places = [(path, *read_places(path)) for path in paths]
 
     def compare(self, connection: Connection, offset: int) -> _Sameness:
         """Read one offset from Kafka, and tell whether it is as it is there.
@@ -173,6 +173,8 @@ class _Checked:
             return "hole" if row is None and self._quarantined(offset) is None else "incomparable"
         value = batches[0].value(0)
         if row is None:
+            if self._marker.duplicates and self._quarantined(offset) is None:
+                return "incomparable"  # which of them it is like, the marker does not say
             self._compare_quarantined(offset, value)
             return "equal"
         decoded = self._decoder.decode([value])
@@ -187,8 +189,8 @@ class _Checked:
         return "equal"
 
     def _row(self, offset: int) -> dict[str, Any] | None:
-        for path, offsets in self._offsets:
-            (places,) = np.nonzero(offsets == offset)
+        for path, partitions, offsets in self._places:
+            (places,) = np.nonzero((offsets == offset) & (partitions == self._marker.range.partition))
             if places.size:
                 return _read_row(path, int(places[0]))
         return None

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from fink_dask.config import TransferSettings
 from fink_dask.dataset.lease import Lease
 from fink_dask.dataset.ledger import Ledger
-from fink_dask.dataset.publish import missing_files
+from fink_dask.dataset.presence import check_files
 from fink_dask.dataset.records import Plan
 from fink_dask.dataset.restart import delete_old_dataset, old_datasets
 from fink_dask.dataset.summary import summarise
-from fink_dask.dataset.verify import unmarked_ranges
 from fink_dask.errors import BrokerError, BrokerUnavailableError, LedgerError
 from fink_dask.kafka.describe import Inspector
 from fink_dask.kafka.group import commit_group_offsets
@@ -52,27 +51,6 @@ def finish(settings: TransferSettings, observe: Observer, ledger: Ledger, inspec
             words = f"the old dataset is kept in {old.path}: it holds {held} alerts, the new one "
             words += f"{progress.summary.alerts:,} and is {progress.summary.state}; delete it when you need it no more"
             observe(Note(words, warning=True))
-
-
-def check_files(ledger: Ledger, plans: Sequence[Plan]) -> None:
-    """Refuse to call a dataset complete whose files or markers are gone; looks at names and sizes only.
-
-    Raises
-    ------
-    LedgerError
-        That names the first one.
-    """
-    markers = list(ledger.markers(plans))
-    unmarked = unmarked_ranges(ledger, plans, markers)
-    if unmarked:
-        # To read it again would replace its files, or, where Kafka no longer has them, declare them lost beside it.
-        raise LedgerError(f"{unmarked[0].error}: fink-dask repair writes the marker again")
-    gone = missing_files(ledger, markers)
-    if gone:
-        raise LedgerError(
-            f"{len(gone):,} files of the dataset are missing or changed, such as {gone[0]}: fink-dask repair fetches "
-            "them again (fink-dask verify lists all)"
-        )
 
 
 def _look_again(settings: TransferSettings, observe: Observer, inspector: Inspector, plans: Sequence[Plan]) -> None:

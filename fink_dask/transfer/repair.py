@@ -16,9 +16,11 @@ import pyarrow.parquet as pq
 from fink_dask.dataset.attempt import Attempt
 from fink_dask.dataset.documents import unseal
 from fink_dask.dataset.ledger import QUARANTINE_DIRECTORY, DamagedMarker, Ledger
+from fink_dask.dataset.places import read_places
+from fink_dask.dataset.presence import with_shared_rows
 from fink_dask.dataset.records import DataFile, Identity, Plan
 from fink_dask.dataset.remainder import Remainder, rest_of
-from fink_dask.dataset.verify import Finding, Verification, check_file, check_footer, read_places
+from fink_dask.dataset.verify import Finding, Verification, check_file, check_footer
 from fink_dask.dataset.writer import Origin
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.offsets import Interval, Range, merge, subtract, total
@@ -54,8 +56,8 @@ class Damage:
         return total(subtract(self.remainder.wanted, [(low, max(low, self.range.end))]))
 
 
-def find_damage(ledger: Ledger, plans: Sequence[Plan], found: Verification) -> list[Damage]:
-    """List the ranges whose files or markers are not what was written, with what is left of them.
+def find_damage(ledger: Ledger, plans: Sequence[Plan], found: Verification) -> tuple[list[Damage], set[Range]]:
+    """Find the ranges whose files or markers are not what was written, with what is left of them.
 
     Parameters
     ----------
@@ -66,15 +68,31 @@ def find_damage(ledger: Ledger, plans: Sequence[Plan], found: Verification) -> l
     found : Verification
         What is wrong with it.
 
+    Returns
+    -------
+    list of Damage
+        What can be repaired.
+    set of Range
+        What can't: ranges whose rows were compacted into files of many ranges, of which one is damaged. A range can't
+        take its rows out of such a file without those of the others.
+
     Raises
     ------
     LedgerError
         If a marker is one of another plan or range.
     """
     identities = {plan.plan_id: plan.identity for plan in plans}
-    damages = [_of_files(ledger, finding) for finding in found.findings]
-    damages += [_of_marker(ledger, identities[bad.plan_id], bad) for bad in found.damaged]
-    return damages
+    compacted = {
+        finding.marker.range
+        for finding in found.findings
+        if any(file.is_shared and file not in finding.files for file in finding.marker.files)
+    }
+    unmarked = [bad.range for bad in found.damaged]
+    if unmarked:
+        compacted |= with_shared_rows(ledger, list(ledger.markers(plans, [])), unmarked)
+    damages = [_of_files(ledger, finding) for finding in found.findings if finding.marker.range not in compacted]
+    damages += [_of_marker(ledger, identities[bad.plan_id], bad) for bad in found.damaged if bad.range not in compacted]
+    return damages, compacted
 
 
 def write_marker(ledger: Ledger, damage: Damage) -> None:
@@ -99,7 +117,7 @@ def _of_files(ledger: Ledger, finding: Finding) -> Damage:
     kept = [*finding.files, *([finding.quarantine] if finding.quarantine is not None else [])]
     paths = [ledger.outdir / file.path for file in finding.files]
     paths += [ledger.path / file.path for file in kept[len(paths) :]]
-    present = [interval for path in paths for interval in _intervals(path)]
+    present = [interval for path in paths for interval in _intervals(path, marker.range.partition)]
     superseded = [file.path for file in marker.files if file not in kept]
     if marker.quarantine is not None and finding.quarantine is None:
         superseded.append(marker.quarantine.path)
@@ -123,8 +141,8 @@ def _of_marker(ledger: Ledger, identity: Identity, bad: DamagedMarker) -> Damage
     origin = Origin(identity.topic, identity.topic_id, bad.range, bad.plan_id)
     pattern = origin.file_name.removesuffix(".parquet") + "*.parquet"
     files, quarantine = _described(ledger.marker_path(bad.range, bad.revision))
-    kept = tuple(file for file in files if not check_file(ledger.outdir / file.path, file, origin))
-    if quarantine is not None and check_file(ledger.path / quarantine.path, quarantine, origin):
+    kept = tuple(file for file in files if not check_file(ledger.outdir / file.path, file, origin.footer()))
+    if quarantine is not None and check_file(ledger.path / quarantine.path, quarantine, origin.footer()):
         quarantine = None
     paths = [ledger.outdir / file.path for file in kept]
     if quarantine is not None:
@@ -134,7 +152,7 @@ def _of_marker(ledger: Ledger, identity: Identity, bad: DamagedMarker) -> Damage
     superseded -= {Path(file.path) for file in (*kept, *([quarantine] if quarantine is not None else []))}
     proved = Remainder(
         revision=bad.revision + 1,
-        wanted=_rest(bad.range, [interval for path in paths for interval in _intervals(path)]),
+        wanted=_rest(bad.range, [interval for path in paths for interval in _intervals(path, bad.range.partition)]),
         files=kept,
         quarantine=quarantine,
         superseded=tuple(sorted(path.as_posix() for path in superseded)),
@@ -150,7 +168,7 @@ def _with_readable(ledger: Ledger, proved: Remainder, origin: Origin) -> Remaind
         is_aside = PurePosixPath(name).parts[0] == QUARANTINE_DIRECTORY
         path = (ledger.path if is_aside else ledger.outdir) / name
         try:
-            file, intervals = _read_file(path, name, origin), _intervals(path)
+            file, intervals = _read_file(path, name, origin), _intervals(path, origin.range.partition)
         except (OSError, KeyError, ValueError, pa.ArrowException, LedgerError):
             continue
         is_new = not subtract(intervals, rest.wanted)
@@ -175,7 +193,7 @@ def _read_file(path: Path, name: str, origin: Origin) -> DataFile:
         If its footer says that it comes from elsewhere.
     """
     with pq.ParquetFile(path) as parquet:
-        if problems := check_footer(path, parquet.metadata, origin):
+        if problems := check_footer(path, parquet.metadata, origin.footer()):
             raise LedgerError(problems[0])
         rows = sum(batch.num_rows for batch in parquet.iter_batches(batch_size=1000))
     with path.open("rb") as content:
@@ -205,9 +223,10 @@ def _described(path: Path) -> tuple[list[DataFile], DataFile | None]:
         return [], None
 
 
-def _intervals(path: Path) -> list[Interval]:
-    """List the offsets of the rows of a file."""
-    offsets = np.sort(read_places(path)[1])
+def _intervals(path: Path, partition: int) -> list[Interval]:
+    """List the offsets of a partition whose rows are in a file."""
+    partitions, offsets = read_places(path)
+    offsets = np.sort(offsets[partitions == partition])
     cuts = np.flatnonzero(np.diff(offsets) != 1) + 1
     starts = offsets[np.concatenate([[0], cuts])].tolist() if offsets.size else []
     ends = (offsets[np.concatenate([cuts - 1, [offsets.size - 1]])] + 1).tolist() if offsets.size else []

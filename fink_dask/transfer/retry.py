@@ -98,8 +98,8 @@ def _retry_plan(
         lease.check()
         decoder = RangeDecoder(ours, identity, partitioning, marker.range.partition)
         assert marker.quarantine is not None
-        origin = Origin(identity.topic, identity.topic_id, marker.range, marker.plan_id)
-        problems = check_file(ledger.path / marker.quarantine.path, marker.quarantine, origin)
+        footer = Origin(identity.topic, identity.topic_id, marker.range, marker.plan_id).footer()
+        problems = check_file(ledger.path / marker.quarantine.path, marker.quarantine, footer)
         if problems:
             raise LedgerError(f"{problems[0]}; fink-dask repair fetches it again")
         try:

@@ -20,7 +20,7 @@ PLANS = [make_plan(RANGES[:3]), make_plan(RANGES[3:], generation=2)]
 
 def make_marker(range_: Range, plan: Plan, **changes: Any) -> Marker:
     """Make the marker of a range that wrote one file, or nothing but what `changes` say."""
-    files = (DataFile("a", "a", len(range_), 50, "00"),)
+    files = (DataFile(range_.name, "a", len(range_), 50, "00"),)
     marker = Marker(plan.plan_id, range_, "0", len(range_), 100, files)
     return replace(marker, rows=0, files=(), **changes) if changes else marker
 

@@ -153,7 +153,7 @@ DAMAGE: list[tuple[str, Callable[[Ledger], object], str]] = [
     (
         "rows of another range",
         lambda ledger: _rewrite(ledger, _path(ledger), _with_offsets(lambda offset: offset + 10)),
-        "another range",
+        "other rows than",
     ),
     (
         "an offset of a hole",

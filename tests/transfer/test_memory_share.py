@@ -95,13 +95,13 @@ def test_what_a_refusal_names_is_enough_and_a_mebibyte_less_is_not(limit: int, o
     ],
 )
 def test_memory_is_written_as_people_write_it(text: str, expected: int) -> None:
-    assert parse_memory(text) == expected
+    assert parse_memory("--memory-limit", text) == expected
 
 
 @pytest.mark.parametrize("text", ["", " ", "much", "GB", "4 elephants", "nan", "inf", "1e999", "-4GB", "4GB2", "1,5GB"])
 def test_what_is_no_amount_of_memory_is_refused_in_one_line(text: str) -> None:
     with pytest.raises(SettingsError, match="no amount of memory such as 4GB or 512MiB") as caught:
-        parse_memory(text)
+        parse_memory("--memory-limit", text)
     assert caught.value.exit_code == 2
     assert "\n" not in str(caught.value)
 

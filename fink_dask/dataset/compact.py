@@ -1,0 +1,287 @@
+"""Compact: write a dataset of many small files once more, as a new one of few, and leave the old one untouched."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import uuid
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fink_dask.dataset.compaction import Compaction, Form, Group, RangeIndex, make_groups, snapshot_of
+from fink_dask.dataset.documents import seal, unseal
+from fink_dask.dataset.duplicates import Duplicates, check_identifier, find_duplicates
+from fink_dask.dataset.durable import make_directory, publish_file
+from fink_dask.dataset.lease import Lease, hold_lease, is_held
+from fink_dask.dataset.ledger import Ledger, storage_error
+from fink_dask.dataset.merge import Merged, Merging, merge_group
+from fink_dask.dataset.outdir import check_dataset, check_outdir
+from fink_dask.dataset.presence import check_files
+from fink_dask.dataset.publish import is_published
+from fink_dask.dataset.records import Marker, Plan
+from fink_dask.dataset.summary import Summary, summarise
+from fink_dask.dataset.workspace import Step, Workspace
+from fink_dask.errors import LedgerError, SettingsError, StorageError
+
+#: Seconds between two looks at the lease.
+_LOOK_S = 0.5
+
+
+@dataclass(frozen=True)
+class Compacted:
+    """What a compaction has come to.
+
+    Parameters
+    ----------
+    summary : Summary
+        What the new dataset holds.
+    files_before : int
+        Files that it was made of.
+    is_new : bool
+        Whether this run has done anything.
+    """
+
+    summary: Summary
+    files_before: int
+    is_new: bool
+
+
+@dataclass(frozen=True)
+class Caller:
+    """What a compaction tells, and asks, while it runs.
+
+    Parameters
+    ----------
+    note : callable
+        Takes a remark.
+    plan : callable
+        Told how many bytes there are to read.
+    advance : callable
+        Told the bytes that were read, by several threads.
+    step : callable
+        Told the name of each step; tests end the process there.
+    """
+
+    note: Callable[[str], None] = lambda _: None
+    plan: Callable[[int], None] = lambda _: None
+    advance: Callable[[int], None] = lambda _: None
+    step: Step = lambda _: None
+
+
+def compact_dataset(source: Ledger, target: Ledger, form: Form, threads: int, caller: Caller) -> Compacted:
+    """Compact a dataset, or go on with it.
+
+    Parameters
+    ----------
+    source, target : Ledger
+        The dataset, and the new one.
+    form : Form
+        What the new one is to be like.
+    threads : int
+        Groups that are merged at once.
+    caller : Caller
+        Is told of it.
+
+    Raises
+    ------
+    FinkDaskError
+        If the dataset is not whole, the new one is there already and another one, or the file system refuses. What was
+        done is kept, and the same call goes on from there.
+    """
+    check_dataset(source)
+    if is_held(source):
+        raise LedgerError(f"a transfer into {source.outdir} is running: compact it when it has ended")
+    if target.outdir == source.outdir:
+        raise SettingsError("the new dataset needs a directory of its own: the old one is left untouched")
+    try:
+        plans = source.plans()
+        check_files(source, plans)
+        markers = list(source.markers(plans))
+        if not all(is_published(source, marker) for marker in markers):
+            raise LedgerError(
+                f"{source.outdir} lacks files that are committed: run its transfer again, then compact it"
+            )
+        compaction = Compaction(str(source.outdir), snapshot_of(plans, markers), form)
+        before = len({file.path for marker in markers for file in marker.files})
+        if not target.exists() and not target.compaction_path.exists():
+            check_outdir(target)
+        job = _Job(source, target, plans, markers, compaction, threads, caller)
+        is_new = not target.exists()
+        if is_new:
+            job.check()
+        if is_new or Workspace(target, compaction).path.exists():
+            make_directory(target.path)
+            with hold_lease(target) as lease:
+                job.run(lease)
+        _check_result(target, compaction)
+        return Compacted(summarise(target).summary, before, is_new)
+    except OSError as error:
+        raise storage_error(error, target.path) from error
+    except pa.ArrowException as error:
+        words = str(error).splitlines()[0][:200]
+        raise LedgerError(f"the files of {source.outdir} can't be merged: {words}") from error
+
+
+class _Job:
+    """One run of a compaction."""
+
+    def __init__(
+        self,
+        source: Ledger,
+        target: Ledger,
+        plans: Sequence[Plan],
+        markers: Sequence[Marker],
+        compaction: Compaction,
+        threads: int,
+        caller: Caller,
+    ) -> None:
+        self._source = source
+        self._target = target
+        self._plans = plans
+        self._markers = markers
+        self._compaction = compaction
+        self._threads = threads
+        self._caller = caller
+        self._groups = make_groups(markers, compaction.form.file_bytes)
+        self._stopped = threading.Event()
+
+    def check(self) -> None:
+        """Refuse what can't be done, before anything is written.
+
+        Raises
+        ------
+        SettingsError
+            If the column that is to be unique is not one.
+        StorageError
+            If the new dataset can't be renamed into its place.
+        """
+        if self._target.outdir.is_mount():
+            raise StorageError(f"{self._target.outdir} is the top of a file system: choose a directory in it")
+        if self._compaction.form.unique is not None and self._groups:
+            check_identifier(self._schema(), self._compaction.form.unique)
+
+    def run(self, lease: Lease) -> None:
+        """Do what is left to do; the caller holds the lease on the new ledger."""
+        begun = read_compaction(self._target)
+        if begun is not None:
+            workspace = Workspace(self._target, begun, self._caller.step)
+            if workspace.is_ready() or self._target.exists():
+                self._caller.note("an earlier run was all but done: completed")
+                workspace.publish()
+                return
+            if begun.compaction_id != self._compaction.compaction_id:
+                self._caller.note("begun anew: the dataset has changed since, or the new one is to be another")
+                shutil.rmtree(self._target.staging_path, ignore_errors=True)
+                self._target.compaction_path.unlink()
+        workspace = Workspace(self._target, self._compaction, self._caller.step)
+        workspace.begin()
+        path = self._target.compaction_path
+        publish_file(
+            path.with_name(f".{path.name}-{uuid.uuid4().hex}"), path, seal("compaction", self._compaction.to_json())
+        )
+        self._caller.step("begun")
+        found = ((group.number, workspace.merged(group)) for group in self._groups)
+        done = {number: merged for number, merged in found if merged is not None}
+        self._merge([group for group in self._groups if group.number not in done], workspace, done, lease)
+        lease.check()
+        workspace.assemble(self._source, self._plans, self._markers, [done[group.number] for group in self._groups])
+        lease.check()
+        workspace.publish()
+
+    def _merge(self, groups: list[Group], workspace: Workspace, done: dict[int, Merged], lease: Lease) -> None:
+        """Merge groups in several threads; what was complete before is in `done`, and what is then."""
+        if not groups:
+            return
+        size = sum(file.size for group in groups for file in group.sources)
+        self._check_space(size)
+        self._caller.plan(size)
+        merging = Merging(
+            root=self._source.outdir,
+            schema=self._schema(),
+            index=RangeIndex(range_ for plan in self._plans for range_ in plan.ranges),
+            duplicates=self._duplicates(),
+            footer=self._compaction.footer(self._plans[-1]),
+            compression=self._compaction.form.compression,
+            should_stop=self._stopped.is_set,
+        )
+
+        def merge(group: Group) -> None:
+            name = self._compaction.file_name(self._plans[0].identity.topic, group.number)
+            final = f"{group.directory}/{name}" if group.directory else name
+            path = workspace.new_file(group)
+            try:
+                done[group.number] = merge_group(group, merging, path, final, self._caller.advance)
+            except BaseException:
+                path.unlink(missing_ok=True)
+                raise
+            workspace.complete(group, done[group.number])
+
+        with ThreadPoolExecutor(self._threads) as pool:
+            try:
+                left: set[Future[None]] = {pool.submit(merge, group) for group in groups}
+                while left:
+                    finished, left = wait(left, _LOOK_S, FIRST_EXCEPTION)
+                    for future in finished:
+                        future.result()
+                    lease.check()
+            except BaseException:
+                self._stopped.set()
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
+
+    def _schema(self) -> pa.Schema:
+        """Return the columns of all files; those of a plan are alike, those of a later plan may be more."""
+        firsts: dict[str, str] = {}
+        for marker in self._markers:
+            for file in marker.files:
+                firsts.setdefault(marker.plan_id, file.path)
+        schemas = [
+            pq.read_schema(self._source.outdir / path).remove_metadata() for path in dict.fromkeys(firsts.values())
+        ]
+        return pa.unify_schemas(schemas, promote_options="permissive")
+
+    def _duplicates(self) -> Duplicates:
+        unique = self._compaction.form.unique
+        if unique is None:
+            return Duplicates()
+        paths = [self._source.outdir / file.path for group in self._groups for file in group.sources]
+        self._caller.note(f"looking for alerts with the same {unique} in {len(paths):,} files")
+        return find_duplicates(paths, unique)
+
+    def _check_space(self, size: int) -> None:
+        free = shutil.disk_usage(self._target.path).free
+        if free < size:
+            raise StorageError(
+                f"{self._target.path.parent} has {free / 1e9:,.1f} GB free, and the new dataset needs up to "
+                f"{size / 1e9:,.1f} GB"
+            )
+
+
+def read_compaction(ledger: Ledger) -> Compaction | None:
+    """Read what a dataset was compacted from, or is being; None for one that was transferred.
+
+    Raises
+    ------
+    LedgerError
+        If that can't be read.
+    """
+    try:
+        return Compaction.from_json(unseal("compaction", ledger.compaction_path))
+    except FileNotFoundError:
+        return None
+
+
+def _check_result(target: Ledger, compaction: Compaction) -> None:
+    """Refuse to call a dataset the result that was there before, and is of something else."""
+    found = read_compaction(target)
+    if found is None:
+        raise StorageError(f"{target.outdir} is a dataset that was transferred: choose another directory")
+    if found.compaction_id != compaction.compaction_id:
+        raise StorageError(
+            f"{target.outdir} was compacted from {found.source} as it was, or with other options: choose another "
+            "directory, or remove it and its ledger"
+        )

@@ -1,0 +1,100 @@
+"""Whether everything is there that the markers name, and a marker for everything that is there; by names and sizes."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Sequence
+
+import pyarrow as pa
+
+from fink_dask.dataset.ledger import DamagedMarker, Ledger, storage_error
+from fink_dask.dataset.places import SharedPlaces
+from fink_dask.dataset.publish import missing_files
+from fink_dask.dataset.records import Identity, Marker, Plan
+from fink_dask.dataset.writer import Origin
+from fink_dask.errors import LedgerError
+from fink_dask.kafka.offsets import Range
+
+#: What the name of a file ends in that a later revision of its range wrote, after eight digits of the plan.
+_REVISION = re.compile(r"(?<=-[0-9a-f]{8})-[0-9]+$")
+
+
+def check_files(ledger: Ledger, plans: Sequence[Plan]) -> None:
+    """Refuse to call a dataset complete whose files or markers are gone; looks at names and sizes only.
+
+    Raises
+    ------
+    LedgerError
+        That names the first one.
+    """
+    markers = list(ledger.markers(plans))
+    unmarked = unmarked_ranges(ledger, plans, markers)
+    if unmarked:
+        # To read it again would replace its files, or, where Kafka no longer has them, declare them lost beside it.
+        raise LedgerError(f"{unmarked[0].error}: fink-dask repair writes the marker again")
+    gone = missing_files(ledger, markers)
+    if gone:
+        raise LedgerError(
+            f"{len(gone):,} files of the dataset are missing or changed, such as {gone[0]}: fink-dask repair fetches "
+            "them again (fink-dask verify lists all)"
+        )
+
+
+def unmarked_ranges(
+    ledger: Ledger, plans: Sequence[Plan], markers: Sequence[Marker], damaged: Sequence[DamagedMarker] = ()
+) -> list[DamagedMarker]:
+    """List the ranges that have rows in the dataset but no marker: somebody has removed it, as it comes first.
+
+    Raises
+    ------
+    StorageError
+        If the dataset can't be read.
+    """
+    there = {marker.range for marker in markers} | {bad.range for bad in damaged}
+    opened = {
+        range_: (plan.plan_id, stem_of(plan.identity, range_, plan.plan_id))
+        for plan in plans
+        for range_ in plan.ranges
+        if range_ not in there
+    }
+    if not opened:
+        return []
+    try:
+        stems = {without_revision(path.stem) for path in ledger.outdir.rglob("*.parquet")}
+    except OSError as error:
+        raise storage_error(error, ledger.outdir) from error
+    shared = with_shared_rows(ledger, markers, opened)
+    return [
+        DamagedMarker(plan_id, range_, 0, LedgerError(f"{ledger.marker_path(range_)}: gone, but its files are there"))
+        for range_, (plan_id, stem) in opened.items()
+        if stem in stems or range_ in shared
+    ]
+
+
+def stem_of(identity: Identity, range_: Range, plan_id: str) -> str:
+    """Return what the names of a range's files begin with."""
+    return Origin(identity.topic, "", range_, plan_id).file_name.removesuffix(".parquet")
+
+
+def without_revision(stem: str) -> str:
+    """Return a file's name without the revision of its range; see `stem_of`."""
+    return _REVISION.sub("", stem)
+
+
+def with_shared_rows(ledger: Ledger, markers: Sequence[Marker], unmarked: Collection[Range]) -> set[Range]:
+    """Find the ranges without a marker that have rows in compacted files: those hold more rows than markers name."""
+    claimed: Counter[str] = Counter()
+    rows: dict[str, int] = {}
+    for marker in markers:
+        for file in filter(lambda file: file.is_shared, marker.files):
+            claimed[file.path] += file.rows
+            rows[file.path] = file.all_rows
+    places = SharedPlaces()
+    found = set()
+    for path in sorted(path for path, count in rows.items() if claimed[path] < count):
+        try:
+            found |= {range_ for range_ in unmarked if places.of_range(ledger.outdir / path, range_).size}
+        except (OSError, KeyError, pa.ArrowException):
+            continue  # verify says what is wrong with it
+    return found
