@@ -1,4 +1,4 @@
-"""Follow a topic while it is filled: how soon alerts can be read, and how soon it ends."""
+"""Follow a topic while it is filled: how soon alerts can be read, how soon it ends, and what compaction makes of it."""
 
 from __future__ import annotations
 
@@ -102,6 +102,13 @@ def _measure(case: Case, broker: KafkaBroker, outdir: Path) -> dict[str, object]
     if process.returncode != 0:
         sys.exit(process.communicate()[1].decode())
     assert_exactly_once(outdir, feed.values)
+    few = Ledger(outdir.with_name("few"))
+    compact_s = time.time()
+    subprocess.run(
+        [*PROGRAM, "compact", str(outdir), str(few.outdir)], env=environment(), capture_output=True, check=True
+    )
+    compact_s = time.time() - compact_s
+    assert_exactly_once(few.outdir, feed.values)
     began, last = min(feed.sent_at.values()), max(feed.sent_at.values())
     ages = sorted(readable[place] - sent for place, sent in feed.sent_at.items())
     return {
@@ -112,6 +119,8 @@ def _measure(case: Case, broker: KafkaBroker, outdir: Path) -> dict[str, object]
         "end_after_last_alert_and_idle_time_s": round(ended - feed.ended_at - case.idle_s, 1),
         "worst_lag_of_a_partition": worst,
         "files": len(known),
+        "files_compacted": sum(1 for _ in few.outdir.rglob("*.parquet")),
+        "compact_s": round(compact_s, 1),
         "generations": len(ledger.plans()),
         "cpu_s_per_minute": round(60 * cpu_s / (ended - began), 1),
     }
