@@ -14,6 +14,7 @@ from benchmarks.cases import KINDS, SCALES
 from benchmarks.environments import CACHE, ROOT, figures_environment, make_environments
 from benchmarks.errors import BenchmarkError
 from benchmarks.figures import draw
+from benchmarks.follow import measure_following
 from benchmarks.machine import commit
 from benchmarks.page import write_page
 from benchmarks.ranges import measure_ranges
@@ -62,6 +63,8 @@ def main(scale: str, runs: int | None, only: tuple[str, ...], out: Path | None, 
             run_benchmark(results, environments, only, out, say)
             if not only:
                 measure_ranges(scale, out, say)
+            if not only and scale == "full":
+                measure_following(out, say)
         draw(results, figures_environment(), out)
         write_page(results, out)
         say(f"the page and its figures are in {out}")

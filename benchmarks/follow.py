@@ -8,12 +8,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
 import psutil
 
+from benchmarks.page import FOLLOWING
 from fink_dask.dataset.lag import read_lag
 from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.places import read_places
@@ -61,16 +63,42 @@ CASES = {
 
 @click.command()
 @click.option("--case", "names", type=click.Choice(list(CASES)), multiple=True, help="Measure this one only.")
-def main(names: tuple[str, ...]) -> None:
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="Keep the figures there, such as docs, for the page that python -m benchmarks --draw-only writes.",
+)
+def main(names: tuple[str, ...], out: Path | None) -> None:
     """Measure each case once, and print a line of JSON for it."""
+    if names and out is not None:
+        raise click.UsageError("--out keeps all cases: leave --case out")
+    measure_following(out, click.echo, names)
+
+
+def measure_following(out: Path | None, say: Callable[[str], None], names: Sequence[str] = ()) -> None:
+    """Measure each case once, with a Kafka of its own, and keep the figures for the page.
+
+    Parameters
+    ----------
+    out : pathlib.Path or None
+        Where the results are.
+    say : callable
+        Takes a line for the terminal.
+    names : sequence of str
+        Of some cases; all otherwise.
+    """
+    found: list[dict[str, object]] = []
     for name in names or CASES:
         with tempfile.TemporaryDirectory(prefix="fink-dask-follow-") as folder:
             broker = KafkaBroker(Path(folder) / "kafka", {})
             try:
                 broker.start()
-                click.echo(json.dumps({"case": name, **_measure(CASES[name], broker, Path(folder) / "alerts")}))
+                found.append({"case": name, **_measure(CASES[name], broker, Path(folder) / "alerts")})
             finally:
                 broker.discard()
+        say(json.dumps(found[-1]))
+    if out is not None:
+        (out / FOLLOWING).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 def _measure(case: Case, broker: KafkaBroker, outdir: Path) -> dict[str, object]:

@@ -16,6 +16,8 @@ from benchmarks.targets import best_drain, label, targets
 PAGE = "benchmarks.md"
 #: A list of objects with the same names, if there is one: the time and the memory that planning many ranges takes.
 RANGES = "benchmarks-ranges.json"
+#: The same of topics that are followed while they are filled.
+FOLLOWING = "benchmarks-following.json"
 _SMALL = "\n**This is the small benchmark: a rehearsal, whose figures mean nothing.**\n"
 
 
@@ -29,11 +31,11 @@ def write_page(results: Results, out: Path) -> None:
     out : Path
         Where to.
     """
-    ranges = out / RANGES
-    (out / PAGE).write_text(page(results, json.loads(ranges.read_text()) if ranges.exists() else []), encoding="utf-8")
+    more = [json.loads((out / name).read_text()) if (out / name).exists() else [] for name in (RANGES, FOLLOWING)]
+    (out / PAGE).write_text(page(results, *more), encoding="utf-8")
 
 
-def page(results: Results, ranges: Sequence[dict[str, Any]] = ()) -> str:
+def page(results: Results, ranges: Sequence[dict[str, Any]] = (), following: Sequence[dict[str, Any]] = ()) -> str:
     """Say everything that was measured, in Markdown.
 
     Parameters
@@ -42,6 +44,8 @@ def page(results: Results, ranges: Sequence[dict[str, Any]] = ()) -> str:
         Of one run.
     ranges : sequence of dict, optional
         What planning many ranges takes.
+    following : sequence of dict, optional
+        How topics were followed that were being filled.
 
     Returns
     -------
@@ -98,7 +102,7 @@ every partition and offset once; for the bare drain the number of records and of
 {table(("fink-dask", "seconds"), _curve(results, "consumers"))}
 
 {table(("fink-dask", "seconds"), _curve(results, "batchsize"))}
-{_ranges(ranges)}
+{_ranges(ranges)}{_following(following)}
 ## How it was measured
 
 | what | which |
@@ -232,6 +236,22 @@ Ranges that hold nothing to read, planned, submitted to two workers and collecte
 in proportion to their number.
 
 {table(head, ([str(row[name]) for name in head] for row in ranges))}
+"""
+
+
+def _following(following: Sequence[dict[str, Any]]) -> str:
+    if not following:
+        return ""
+    figures = [name for name in following[0] if name != "case"]
+    rows = [[name.replace("_", " "), *(str(case[name]) for case in following)] for name in figures]
+    return f"""
+## Following
+
+Topics of ten partitions that are filled while they are followed; one run each. `benchmarks/follow.py` says at what
+speed and with which options: *steady* and *uneven* at 4,000 alerts a second, the second into partitions that fill at
+speeds of 1 to 1,000; *loading* as fast as the producer can, up to `--until-count`; *slow* at 20 a minute.
+
+{table(("", *(case["case"] for case in following)), rows)}
 """
 
 
