@@ -210,7 +210,7 @@ def _is_scalar(kind: pa.DataType) -> bool:
 
 def _number_and_name(source: PartitionSource, batch: pa.RecordBatch) -> tuple[Integers, list[str]]:
     """Give each value of a source a number, and each number a directory."""
-    values = _column(batch, source.path)
+    values = column_of(batch, source.path)
     if source.scale is not None:
         times = values.fill_null(np.nan).to_numpy(zero_copy_only=False)
         days, codes = np.unique(days_since_1970(times, source.scale), return_inverse=True)
@@ -243,7 +243,8 @@ def _why_refused(level: str) -> str | None:
     return None
 
 
-def _column(batch: pa.RecordBatch, path: str) -> pa.Array:
+def column_of(batch: pa.RecordBatch, path: str) -> pa.Array:
+    """Return a column, or the field of nested structs that a dotted path leads to; null where its struct is."""
     column, *fields = path.split(".") if path not in batch.schema.names else [path]
     array = batch.column(column)
     for field in fields:
