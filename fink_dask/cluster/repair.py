@@ -10,8 +10,9 @@ from fink_dask.avro.schema import parse_schema
 from fink_dask.cluster.local import local_cluster, usable_cores
 from fink_dask.config import BATCHSIZE, KafkaSettings
 from fink_dask.dataset.compact import read_compaction
+from fink_dask.dataset.damaged import DamagedMarker
 from fink_dask.dataset.lease import Lease, hold_lease
-from fink_dask.dataset.ledger import DamagedMarker, Ledger
+from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.outdir import check_dataset
 from fink_dask.dataset.partitioning import resolve_partitioning
 from fink_dask.dataset.records import Plan

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from fink_dask.avro.schema import AvroSchema, parse_schema
+from fink_dask.dataset.damaged import DamagedMarker
 from fink_dask.dataset.documents import seal, unseal
 from fink_dask.dataset.durable import make_directory, publish_file, sync_directory, write_file
 from fink_dask.dataset.records import Identity, Marker, Plan
@@ -38,28 +39,6 @@ _PLANS = "[0-9]*.json"
 _MENDS = ": fink-dask repair fetches it again"
 #: The name of a marker that is not the first one of its range.
 _REVISION = re.compile(r"([0-9-]+)\.([1-9][0-9]{0,5})\.json")
-
-
-@dataclass(frozen=True)
-class DamagedMarker:
-    """A marker that can't be read.
-
-    Parameters
-    ----------
-    plan_id : str
-        The plan of its range.
-    range : Range
-        The range.
-    revision : int
-        Which marker of the range it is.
-    error : LedgerError
-        What is wrong.
-    """
-
-    plan_id: str
-    range: Range
-    revision: int
-    error: LedgerError
 
 
 @dataclass(frozen=True)

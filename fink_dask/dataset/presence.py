@@ -8,7 +8,8 @@ from collections.abc import Collection, Sequence
 
 import pyarrow as pa
 
-from fink_dask.dataset.ledger import DamagedMarker, Ledger, storage_error
+from fink_dask.dataset.damaged import DamagedMarker
+from fink_dask.dataset.ledger import Ledger, storage_error
 from fink_dask.dataset.places import SharedPlaces
 from fink_dask.dataset.publish import missing_files
 from fink_dask.dataset.records import Identity, Marker, Plan

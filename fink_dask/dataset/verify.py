@@ -11,8 +11,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from fink_dask.dataset.damaged import DamagedMarker
 from fink_dask.dataset.lease import is_held
-from fink_dask.dataset.ledger import DamagedMarker, Ledger, storage_error
+from fink_dask.dataset.ledger import Ledger, storage_error
 from fink_dask.dataset.outdir import check_dataset, is_finder_file
 from fink_dask.dataset.places import Offsets, SharedPlaces, check_offsets, read_places
 from fink_dask.dataset.presence import stem_of, unmarked_ranges, without_revision

@@ -14,8 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fink_dask.dataset.attempt import Attempt
+from fink_dask.dataset.damaged import DamagedMarker
 from fink_dask.dataset.documents import unseal
-from fink_dask.dataset.ledger import QUARANTINE_DIRECTORY, DamagedMarker, Ledger
+from fink_dask.dataset.ledger import QUARANTINE_DIRECTORY, Ledger
 from fink_dask.dataset.places import read_places
 from fink_dask.dataset.presence import with_shared_rows
 from fink_dask.dataset.records import DataFile, Identity, Plan
