@@ -1,8 +1,34 @@
 """Move Kafka topics of Fink astronomical alerts into complete, partitioned Parquet datasets, with Dask."""
 
+from __future__ import annotations
+
+import importlib
 import logging
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fink_dask.api.topic import read_topic
 
 __version__ = "0.1.0"
+__all__ = ["__version__", "read_topic"]
+
+#: Where each name is: nothing is loaded before it is used, as the command line is quicker without.
+_PLACES = {"read_topic": "fink_dask.api.topic"}
 
 # A library leaves it to its user where its log goes; without a handler, warnings would go to stderr.
 logging.getLogger(__name__).addHandler(logging.NullHandler())
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        return getattr(importlib.import_module(_PLACES[name]), name)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == __name__:
+            raise
+        raise ImportError(f"{name} needs {error.name}: pip install 'fink-dask[dataframe]'", name=error.name) from error
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PLACES})

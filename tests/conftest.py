@@ -85,3 +85,19 @@ def topic_name(request: pytest.FixtureRequest) -> Iterator[str]:
     if shared is not None:
         for topic in (name, f"{name}_schema"):
             delete_topic(shared.bootstrap_servers, topic, missing_ok=True)
+
+
+@pytest.fixture(scope="session")
+def dask_scheduler() -> Iterator[str]:
+    """Yield the address of a Dask scheduler with two workers, one for all tests of the session."""
+    # Few tests need it, and loading it takes a second.
+    import dask
+    from distributed import LocalCluster
+
+    from fink_dask.cluster.local import DASK_CONFIG
+
+    with (
+        dask.config.set(DASK_CONFIG),
+        LocalCluster(n_workers=2, threads_per_worker=2, host="127.0.0.1", dashboard_address="127.0.0.1:0") as cluster,
+    ):
+        yield cluster.scheduler_address

@@ -24,8 +24,9 @@ ROOMS = {
     "cluster": {"transfer", "dataset", "avro", "kafka", "config", "errors"},
     "demo": {"kafka", "avro", "config", "errors"},
     "cli": {"cluster", "demo", "transfer", "dataset", "avro", "kafka", "config", "errors"},
+    "api": {"cluster", "transfer", "dataset", "avro", "kafka", "config", "errors"},
     "__main__": {"cli"},
-    "__init__": set(),
+    "__init__": {"api"},
 }
 
 #: The only importers of an outside library, as modules or rooms.
@@ -33,10 +34,11 @@ IMPORTERS = {
     "bokeh": set(),
     "click": {"cli"},
     "confluent_kafka": {"kafka.client"},
-    "dask": {"cluster", "transfer.job", "transfer.worker"},
+    "dask": {"api", "cluster", "transfer.job", "transfer.worker"},
     "distributed": {"cluster", "transfer.job", "transfer.worker"},
     "numba": {"avro.kernels"},
     "fastavro": {"avro", "demo"},
+    "pandas": {"api"},
     "rich": {"cli"},
     "tornado": {"cluster.dashboard"},
     "yaml": {"kafka.credentials"},

@@ -15,6 +15,9 @@ from fink_dask.kafka.credentials import (
     read_password,
 )
 
+#: Names the servers, for the command line and for Python.
+SERVERS_VARIABLE = "FINK_DASK_BOOTSTRAP_SERVERS"
+
 
 def find_kafka(
     survey: str | None,
@@ -95,7 +98,7 @@ def _warn_if_open(path: Path, warn: Callable[[str], None]) -> None:
 def _servers(credentials: Credentials | None, survey: str | None) -> str:
     if credentials is None or credentials.servers is None:
         raise SettingsError(
-            "no Kafka servers: give --bootstrap-servers HOST:PORT, set FINK_DASK_BOOTSTRAP_SERVERS, or have "
+            f"no Kafka servers: give --bootstrap-servers HOST:PORT, set {SERVERS_VARIABLE}, or have "
             f"'servers' in ~/.finkclient/{survey or 'ztf'}_credentials.yml"
         )
     return credentials.servers

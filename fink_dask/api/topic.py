@@ -1,0 +1,269 @@
+"""A topic as a lazy Dask DataFrame, straight from Kafka: what is asked of it is read, and nothing is stored."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import dask
+import dask.dataframe as dd
+import pandas as pd
+import pyarrow as pa
+from dask.dataframe.dask_expr.io import FromMap
+from dask.delayed import Delayed
+from dask.utils import parse_bytes
+
+from fink_dask.avro.projection import project
+from fink_dask.avro.schema import AvroSchema, parse_schema, read_schema_file
+from fink_dask.config import BATCH_BYTES, BATCHSIZE, LEAST_BATCH_BYTES, KafkaSettings
+from fink_dask.dataset.partitioning import Partitioning
+from fink_dask.dataset.records import Identity
+from fink_dask.dataset.writer import KAFKA_FIELDS
+from fink_dask.errors import BrokerError, SchemaError, SettingsError
+from fink_dask.kafka.consume import RangeReader
+from fink_dask.kafka.describe import open_inspector
+from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.pool import ConnectionPool
+from fink_dask.kafka.reach import SERVERS_VARIABLE, find_kafka
+from fink_dask.kafka.topics import check_topic_name, survey_of
+from fink_dask.transfer.decode import RangeDecoder
+from fink_dask.transfer.plan import Sizing, next_plan
+
+log = logging.getLogger(__name__)
+
+#: What becomes of a record that can't be decoded; there is no quarantine here.
+ON_BAD_RECORD = ("fail", "skip")
+_KAFKA_NAMES = tuple(field.name for field in KAFKA_FIELDS)
+
+#: The connections of this process, a worker's or the user's own.
+_connections = ConnectionPool()
+atexit.register(_connections.close)
+
+
+@dataclass(frozen=True)
+class TopicSource:
+    """What all partitions of a topic's frame have in common; small, as it travels with each of them.
+
+    Parameters
+    ----------
+    kafka : KafkaSettings
+        How to reach Kafka.
+    identity : Identity
+        The topic.
+    packed_schema : bytes
+        The writer schema, compressed: it has up to a hundred kilobytes.
+    on_bad_record : {"fail", "skip"}
+        What becomes of a record that can't be decoded.
+    """
+
+    kafka: KafkaSettings
+    identity: Identity
+    packed_schema: bytes
+    on_bad_record: str
+
+    @property
+    def schema(self) -> AvroSchema:
+        """The writer schema."""
+        return _unpack(self.packed_schema)
+
+
+class TopicFrame(dd.DataFrame):  # type: ignore[misc]
+    """A topic's Dask DataFrame; what is made of it is an ordinary one."""
+
+    def to_delayed(self, optimize_graph: bool = True) -> list[Delayed]:
+        """Return the partitions as delayed Arrow tables, which hold what pandas has no types for as it is."""
+        (reading,) = self.expr.find_operations(FromMap)
+        (ranges,) = reading.operand("iterables")
+        source = reading.operand("kwargs")["source"]
+        return [dask.delayed(read_table, pure=True)(range_, source) for range_ in ranges]
+
+
+def read_topic(
+    topic: str,
+    bootstrap_servers: str | None = None,
+    *,
+    survey: str | None = None,
+    columns: Sequence[str] | None = None,
+    schema: str | Path | None = None,
+    partition_bytes: int | str = "64MiB",
+    on_bad_record: str = "fail",
+    **connection: Any,
+) -> TopicFrame:
+    """Read a topic as a lazy Dask DataFrame, straight from Kafka; nothing is written.
+
+    What the topic holds now is cut into ranges of offsets, of which each is a partition; a range is read when its
+    partition is computed, and again when it is computed once more. Of columns that are selected from the frame
+    (``df[["candid", "magpsf"]]``) only these are decoded, as Dask's optimisation hands them down.
+
+    Parameters
+    ----------
+    topic : str
+        The topic.
+    bootstrap_servers : str, optional
+        ``host:port`` pairs with commas between them; otherwise those of ``FINK_DASK_BOOTSTRAP_SERVERS``, or of the
+        credentials file.
+    survey : {"ztf", "lsst"}, optional
+        Whose credentials file is taken, where the topic's name does not tell.
+    columns : sequence of str, optional
+        Only these columns, or dotted fields of structs such as ``candidate.jd``, and the two of Kafka.
+    schema : str or pathlib.Path, optional
+        A file with the Avro schema, in place of the one in Kafka.
+    partition_bytes : int or str
+        Raw bytes of a partition, at most, such as ``"64MiB"``. Each thread of a worker holds one, decoded.
+    on_bad_record : {"fail", "skip"}
+        What becomes of a record that can't be decoded: the computation fails, or it is left out, with a word in the
+        log of the worker.
+    **connection
+        ``security_protocol``, ``sasl_mechanism``, ``username``, ``password``, ``password_file``, ``ssl_ca_file``: see
+        `fink_dask.kafka.reach.find_kafka`.
+
+    Returns
+    -------
+    TopicFrame
+        A Dask DataFrame with types of Arrow, nested columns included, and ``kafka_partition`` and ``kafka_offset``.
+        Its `to_delayed` returns Arrow tables.
+
+    Raises
+    ------
+    FinkDaskError
+        If there is no such topic, Kafka does not answer, or a setting is wrong. The computation raises it, too, where
+        Kafka has removed alerts meanwhile.
+
+    Examples
+    --------
+    >>> import fink_dask
+    >>> alerts = fink_dask.read_topic("ftransfer_ztf_2026-02-24_123456")  # doctest: +SKIP
+    >>> alerts.groupby("finkclass").size().compute()  # doctest: +SKIP
+    """
+    if on_bad_record not in ON_BAD_RECORD:
+        raise SettingsError(
+            f"on_bad_record is {str(on_bad_record)[:40]}, but must be one of {', '.join(ON_BAD_RECORD)}"
+        )
+    check_topic_name(topic)
+    servers = bootstrap_servers or os.environ.get(SERVERS_VARIABLE)
+    kafka = find_kafka(survey or survey_of(topic), log.warning, bootstrap_servers=servers, **connection)
+    with open_inspector(kafka) as inspector:
+        description = inspector.describe(topic)
+        if schema is not None:
+            writer, origin = read_schema_file(Path(schema)), "file"
+        else:
+            found = inspector.schema(topic, description)
+            writer, origin = parse_schema(found.text), found.source
+        wanted = None if columns is None else tuple(sorted(columns))
+        project(writer.parsed, wanted)
+        identity = Identity(topic, description.topic_id, (), None, writer.fingerprint, origin, wanted)
+        spans = {
+            p: (marks.low, marks.stable) for p, marks in description.watermarks.items() if marks.low < marks.stable
+        }
+        # A partition of the frame holds so many bytes: how many consume at once does not matter for their size.
+        sizing = Sizing(_parse_bytes(partition_bytes), len(spans) or 1, inspector.sample_sizes(topic, spans))
+    plan = next_plan(1, identity, spans, sizing, None)
+    source = TopicSource(kafka, identity, zlib.compress(writer.text.encode()), on_bad_record)
+    # A frame has one partition at least.
+    ranges: tuple[Range | None, ...] = plan.ranges if plan is not None else (None,)
+    # Text is Arrow's already; Dask would make pandas' own type of it.
+    with dask.config.set({"dataframe.convert-string": False}):
+        frame = dd.from_map(_read_frame, ranges, source=source, meta=_to_pandas(_empty(source)), label="read-topic")
+    return TopicFrame(frame.expr)
+
+
+def read_table(range_: Range | None, source: TopicSource, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read a range of a topic.
+
+    Parameters
+    ----------
+    range_ : Range or None
+        Offsets of one partition of the topic; None of an empty one.
+    source : TopicSource
+        The topic.
+    columns : sequence of str, optional
+        The columns of the table; all of the source's otherwise.
+
+    Raises
+    ------
+    BrokerError
+        If Kafka refuses, does not answer, or no longer holds the range.
+    SchemaError
+        If a record can't be decoded, unless such records are left out.
+    """
+    names = _empty(source).column_names if columns is None else list(columns)
+    tables = [_empty(source, tuple(names))]
+    if range_ is not None:
+        decoder = _decoder(source, names, range_.partition)
+        with _connections.connect(source.kafka) as connection:
+            reader = RangeReader(connection, source.identity.topic, range_, lambda: False, source.identity.topic_id)
+            for batch in reader.batches(BATCHSIZE, BATCH_BYTES, LEAST_BATCH_BYTES, source.schema.most_rows):
+                decoded = decoder.decode(batch)
+                for index, reason in decoded.bad:
+                    _report(source, range_, int(batch.offsets[index]), reason)
+                tables += [pa.Table.from_batches([rows]).select(names) for _, rows in decoded.parts]
+            if reader.lost:
+                start, end = reader.lost[0]
+                words = f"Kafka has removed offsets {start} to {end - 1} since the topic was looked at"
+                raise BrokerError(words, source.identity.topic, range_.partition, start)
+    return pa.concat_tables(tables)
+
+
+def _read_frame(range_: Range | None, source: TopicSource, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    return _to_pandas(read_table(range_, source, columns))
+
+
+def _report(source: TopicSource, range_: Range, offset: int, reason: str) -> None:
+    if source.on_bad_record == "fail":
+        words = f"{reason}; on_bad_record='skip' leaves such records out"
+        raise SchemaError(words, source.identity.topic, range_.partition, offset)
+    log.warning("%s[%s] at offset %s is left out: %s", source.identity.topic, range_.partition, offset, reason)
+
+
+def _decoder(source: TopicSource, names: Sequence[str], partition: int) -> RangeDecoder:
+    """Make a decoder of what the columns need; at least of one, as a row has to be there."""
+    wanted = [name for name in names if name not in _KAFKA_NAMES]
+    identity = source.identity
+    if identity.columns is None:
+        kept = wanted or [source.schema.arrow.names[0]]
+    else:
+        kept = [column for column in identity.columns if column.partition(".")[0] in wanted] or [identity.columns[0]]
+    is_all = identity.columns is None and set(kept) == set(source.schema.arrow.names)
+    return RangeDecoder(
+        source.schema, replace(identity, columns=None if is_all else tuple(sorted(kept))), Partitioning(()), partition
+    )
+
+
+@lru_cache(maxsize=8)
+def _unpack(packed: bytes) -> AvroSchema:
+    return parse_schema(zlib.decompress(packed))
+
+
+@lru_cache(maxsize=64)
+def _empty(source: TopicSource, names: tuple[str, ...] | None = None) -> pa.Table:
+    """Return a table without rows."""
+    fields = source.schema.arrow if source.identity.columns is None else _decoded_fields(source)
+    table = pa.schema([*fields, *KAFKA_FIELDS]).empty_table()
+    return table if names is None else table.select(names)
+
+
+def _decoded_fields(source: TopicSource) -> pa.Schema:
+    kept = project(source.schema.parsed, source.identity.columns)
+    return pa.schema(kept.arrow_fields)
+
+
+def _to_pandas(table: pa.Table) -> pd.DataFrame:
+    """Hand a table to pandas as it is, without a copy."""
+    return table.to_pandas(types_mapper=pd.ArrowDtype)
+
+
+def _parse_bytes(amount: int | str) -> int:
+    try:
+        found = int(parse_bytes(amount))
+    except (ValueError, TypeError, OverflowError):
+        found = 0
+    if found < 1:
+        raise SettingsError(f"partition_bytes is {str(amount)[:40]!r}, which is no amount of bytes such as 64MiB")
+    return found
