@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -19,9 +19,10 @@ from fink_dask.kafka.client import (
     one_line,
 )
 from fink_dask.kafka.connection import Connection, open_connection
-from fink_dask.kafka.identity import UNKNOWN_ID, ask_topic_id
+from fink_dask.kafka.identity import UNKNOWN_ID, ask_topic_ids
 from fink_dask.kafka.offsets import Watermarks
 from fink_dask.kafka.topics import schema_topic
+from fink_dask.kafka.watermarks import ask_watermarks
 
 __all__ = ["UNKNOWN_ID", "Inspector", "SchemaSource", "TopicDescription", "TopicSchema", "open_inspector"]
 
@@ -29,6 +30,9 @@ __all__ = ["UNKNOWN_ID", "Inspector", "SchemaSource", "TopicDescription", "Topic
 _TAIL = 10
 #: The partition's end, or its head was removed meanwhile: either way there is nothing to read.
 _OVER = {KafkaError._PARTITION_EOF, KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}
+
+#: Seconds before a partition that has just lost its leader is asked again.
+_PAUSE_S = 0.1
 
 #: Where a writer schema came from.
 SchemaSource = Literal["file", "schema topic", "record key"]
@@ -92,21 +96,95 @@ class Inspector:
         BrokerError
             If there is no such topic, or the broker refuses or does not answer.
         """
-        partitions = self._partitions(topic)
+        deadline = time.monotonic() + self._settings.request_timeout_s
+        while True:
+            found = self.describe_each(self.topics(), [topic])[topic]
+            if isinstance(found, TopicDescription):
+                return found
+            if not found.transient or time.monotonic() >= deadline:
+                raise found
+            time.sleep(_PAUSE_S)
+
+    def topics(self) -> dict[str, list[int] | BrokerError]:
+        """List all topics with their partitions; with an error where one has no leader just now.
+
+        Raises
+        ------
+        BrokerError
+            If the broker refuses or does not answer.
+        """
+        # All of them, because asking for one by name lets some brokers create it.
+        metadata = self._connection.ask(lambda timeout: self._consumer.list_topics(timeout=timeout), None)
+        self._has_controller = metadata.controller_id in metadata.brokers
+        found: dict[str, list[int] | BrokerError] = {}
+        for name, topic in metadata.topics.items():
+            if topic.error is not None or not topic.partitions:
+                continue
+            leaderless = min((number for number, each in topic.partitions.items() if each.leader < 0), default=None)
+            if leaderless is None:
+                found[name] = sorted(topic.partitions)
+            else:  # to ask for its offsets would keep all other topics waiting
+                found[name] = BrokerUnavailableError("the partition has no leader now", name, leaderless)
+        return found
+
+    def describe_each(
+        self, listed: Mapping[str, list[int] | BrokerError], topics: Sequence[str]
+    ) -> dict[str, TopicDescription | BrokerError]:
+        """Describe several topics, in as many requests as for one.
+
+        Parameters
+        ----------
+        listed : mapping of str to list of int
+            What `topics` returned.
+        topics : sequence of str
+            The topics.
+
+        Returns
+        -------
+        dict of str to TopicDescription or BrokerError
+            What each is, or why it can't be described; an error that may pass is a `BrokerUnavailableError`.
+
+        Raises
+        ------
+        BrokerError
+            If the broker refuses or does not answer.
+        """
+        found: dict[str, TopicDescription | BrokerError] = {}
+        partitions: dict[str, list[int]] = {}
+        for topic in topics:
+            each = listed.get(topic)
+            if isinstance(each, list):
+                partitions[topic] = each
+            else:
+                found[topic] = each or BrokerError(
+                    "no such topic on this Kafka (nothing was created): check the name, or it has expired", topic
+                )
         if not partitions:
-            raise BrokerError(
-                "no such topic on this Kafka (nothing was created): check the name, or it has expired", topic
-            )
-        watermarks = {partition: self.watermarks(topic, partition) for partition in partitions}
-        return TopicDescription(topic, self._topic_id(topic), watermarks)
+            return found
+        marks = ask_watermarks(self._connection, partitions)
+        # librdkafka's mock has no controller and no ids, and would let the question time out.
+        ids = (
+            ask_topic_ids(self._connection.admin, list(partitions))
+            if self._has_controller
+            else dict.fromkeys(partitions, UNKNOWN_ID)
+        )
+        for topic in partitions:
+            watermarks, topic_id = marks[topic], ids[topic]
+            if isinstance(watermarks, BrokerError):
+                found[topic] = watermarks
+            elif isinstance(topic_id, BrokerError):
+                # It is listed: it is coming to be, or going, and the next look tells which.
+                found[topic] = BrokerUnavailableError(topic_id.message, topic)
+            else:
+                found[topic] = TopicDescription(topic, topic_id, watermarks)
+        return found
 
     def watermarks(self, topic: str, partition: int) -> Watermarks:
         """Ask for the first offset and the last stable offset of a partition, now."""
-        where = TopicPartition(topic, partition)
-        low, stable = self._connection.ask(
-            lambda timeout: self._consumer.get_watermark_offsets(where, timeout=timeout, cached=False), topic
-        )
-        return Watermarks(low, stable)
+        found = ask_watermarks(self._connection, {topic: [partition]})[topic]
+        if isinstance(found, BrokerError):
+            raise found
+        return found[partition]
 
     def schema(self, topic: str, description: TopicDescription) -> TopicSchema:
         """Read the writer schema from ``<topic>_schema``, or else from the key of the topic's own first record.
@@ -160,15 +238,10 @@ class Inspector:
         return {partition: sum(found) / len(found) for partition, found in sizes.items() if found}
 
     def _partitions(self, topic: str) -> list[int]:
-        # All topics are listed, because asking for one by name lets some brokers create it.
-        metadata = self._connection.ask(lambda timeout: self._consumer.list_topics(timeout=timeout), topic)
-        self._has_controller = metadata.controller_id in metadata.brokers
-        found = metadata.topics.get(topic)
-        return sorted(found.partitions) if found is not None and found.error is None else []
-
-    def _topic_id(self, topic: str) -> str:
-        # librdkafka's mock has no controller and no ids, and would let the question time out.
-        return ask_topic_id(self._connection.admin, topic) if self._has_controller else UNKNOWN_ID
+        found = self.topics().get(topic, [])
+        if isinstance(found, BrokerError):
+            raise found
+        return found
 
     def _keys(self, topic: str, partition: int, start: int, end: int, count: int = 1) -> list[bytes]:
         """Read the keys of the first `count` records of ``[start, end)``, without those that are empty."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 from fink_dask.errors import BrokerError
-from fink_dask.kafka.client import KafkaError, KafkaException, TopicCollection
+from fink_dask.kafka.client import AdminClient, KafkaError, KafkaException, TopicCollection
 from fink_dask.kafka.connection import Admin
 from fink_dask.kafka.suspicion import Suspicion
 
@@ -36,19 +39,48 @@ def ask_topic_id(admin: Admin, topic: str) -> str:
     BrokerError
         If there is no such topic, or the broker refuses or does not answer.
     """
-    timeout_s, topics = admin.settings.request_timeout_s, TopicCollection([topic])
     suspicion = Suspicion()
     while True:
+        found = ask_topic_ids(admin, [topic])[topic]
+        if isinstance(found, str):
+            return found
+        if found.transient or suspicion.confirms("no topic"):
+            raise found
+        time.sleep(_PAUSE_S)
+
+
+def ask_topic_ids(admin: Admin, topics: Sequence[str]) -> dict[str, str | BrokerError]:
+    """Ask for the ids of topics, in one request.
+
+    Returns
+    -------
+    dict of str to str or BrokerError
+        The id, `UNKNOWN_ID` where the broker can't say, or an error where there is no such topic.
+
+    Raises
+    ------
+    BrokerError
+        If the broker refuses or does not answer.
+    """
+    timeout_s, asked = admin.settings.request_timeout_s, TopicCollection(list(topics))
+    answers: dict[str, Any] = {}
+
+    def question(client: AdminClient, topic: str) -> Any:
+        if not answers:
+            answers.update(client.describe_topics(asked, request_timeout=timeout_s))
+        return answers[topic]
+
+    found: dict[str, str | BrokerError] = {}
+    for topic in topics:
         try:
-            found = admin.ask(lambda client: client.describe_topics(topics, request_timeout=timeout_s)[topic], topic)
-            break
+            known = str(admin.ask(partial(question, topic=topic), topic).topic_id or _NO_ID)
+            found[topic] = UNKNOWN_ID if known.rstrip("=") == _NO_ID else known
         except BrokerError as error:
             cause = error.__cause__
             code = cause.args[0].code() if isinstance(cause, KafkaException) else None
             if code in {KafkaError._UNSUPPORTED_FEATURE, KafkaError.UNSUPPORTED_VERSION}:
-                return UNKNOWN_ID
-            if code != KafkaError.UNKNOWN_TOPIC_OR_PART or suspicion.confirms("no topic"):
+                return dict.fromkeys(topics, UNKNOWN_ID)
+            if code != KafkaError.UNKNOWN_TOPIC_OR_PART:
                 raise
-            time.sleep(_PAUSE_S)
-    known = str(found.topic_id or _NO_ID)
-    return UNKNOWN_ID if known.rstrip("=") == _NO_ID else known
+            found[topic] = error
+    return found
