@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
 
 from fink_dask.cli.tally import Tally
-from fink_dask.cli.words import counted, lag_words
+from fink_dask.cli.words import counted, lags_words
 from fink_dask.transfer.events import (
     Event,
     Note,
@@ -44,7 +44,8 @@ class Display:
         self._last_line = time.monotonic()
         self._bar: Progress | None = None
         self._task: TaskID | None = None
-        self._looked: TopicLooked | None = None
+        self._topics: set[str] = set()
+        self._looked: dict[str, TopicLooked] = {}
         self._waiting = self._console.status("looking at the topic, and starting workers")
 
     def __enter__(self) -> Self:
@@ -91,17 +92,12 @@ class Display:
     def _start(self, event: TransferStarted) -> None:
         self._waiting.stop()
         self._tally.start(event)
+        if event.topic not in self._topics:
+            self._topics.add(event.topic)
+            self._say_start(event)
         if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, total=event.offsets)
-            return
-        left = counted(event.ranges - event.ranges_committed, "range")
-        words = f"{event.topic}: {counted(event.offsets - event.offsets_committed, 'offset')} to read in {left}"
-        if event.ranges_committed:
-            words += f"; {counted(event.ranges_committed, 'range')} committed already"
-        self._say(words)
-        if event.dashboard:
-            self._say(f"Dask dashboard: {event.dashboard}")
-        if self._console.is_terminal:
+            self._bar.update(self._task, total=self._tally.offsets)
+        elif self._console.is_terminal:
             self._bar = Progress(
                 SpinnerColumn(),
                 BarColumn(bar_width=None),
@@ -114,13 +110,24 @@ class Display:
             self._task = self._bar.add_task("transfer", total=event.offsets, numbers="")
             self._bar.start()
 
+    def _say_start(self, event: TransferStarted) -> None:
+        if not event.ranges and len(self._topics) > 1:
+            return  # it has come to be while others are followed, which a note says
+        left = counted(event.ranges - event.ranges_committed, "range")
+        words = f"{event.topic}: {counted(event.offsets - event.offsets_committed, 'offset')} to read in {left}"
+        if event.ranges_committed:
+            words += f"; {counted(event.ranges_committed, 'range')} committed already"
+        self._say(words)
+        if event.dashboard and len(self._topics) == 1:
+            self._say(f"Dask dashboard: {event.dashboard}")
+
     def _look(self, event: TopicLooked) -> None:
-        if self._looked is None and self._bar is not None:
+        if not self._looked and self._bar is not None:
             self._bar.columns = self._bar.columns[:-1]  # nobody knows how long it will take
-        self._looked = event
-        self._tally.grow(event.offsets)
+        self._looked[event.topic] = event
+        self._tally.grow(event.topic, event.offsets)
         if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, total=event.offsets)
+            self._bar.update(self._task, total=self._tally.offsets)
 
     def _redraw(self) -> None:
         tally = self._tally
@@ -129,17 +136,20 @@ class Display:
         elif tally.offsets and time.monotonic() - self._last_line >= _LINE_S:
             self._last_line = time.monotonic()
             share = 100 * tally.offsets_done / tally.offsets
-            left = f", about {self._seconds_left():.0f} s left" if self._looked is None else ""
+            left = f", about {self._seconds_left():.0f} s left" if not self._looked else ""
             self._say(f"{share:.0f} %, {self._numbers()}{left}")
 
     def _numbers(self) -> str:
         tally = self._tally
-        if self._looked is not None:
-            lag, quiet_s = self._looked.lag, self._looked.quiet_s
+        alerts = f"{tally.topics:,} topics, {tally.rows:,} alerts" if tally.topics > 1 else f"{tally.rows:,} alerts"
+        if self._looked:
+            lags = {topic: looked.lag for topic, looked in self._looked.items()}
+            quiet_s = min(looked.quiet_s for looked in self._looked.values())
             quiet = f", nothing came for {quiet_s:.0f} s" if quiet_s > _QUIET_S else ""
-            return f"{tally.rows:,} alerts, {lag.alerts_per_second:,.0f} alerts/s, {lag_words(lag)}{quiet}"
+            speed = sum(lag.alerts_per_second for lag in lags.values())
+            return f"{alerts}, {speed:,.0f} alerts/s, {lags_words(lags)}{quiet}"
         megabytes = tally.raw_bytes / 1e6 / tally.seconds
-        return f"{tally.rows:,} alerts, {megabytes:,.1f} MB/s, {tally.rows / tally.seconds:,.0f} alerts/s"
+        return f"{alerts}, {megabytes:,.1f} MB/s, {tally.rows / tally.seconds:,.0f} alerts/s"
 
     def _seconds_left(self) -> float:
         tally = self._tally

@@ -79,7 +79,11 @@ def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> P
             raise click.BadParameter(f"{path}: there is no option {name!r}")
         if parameter.envvar is None:
             raise click.BadParameter(f"{path}: {name} has to be typed each time")
-        if isinstance(value, dict | list):
+        if parameter.multiple:
+            value = value if isinstance(value, list) else [value]  # noqa: PLW2901 - the same value
+            if not all(isinstance(each, str) for each in value):
+                raise click.BadParameter(f"{path}: {name} should be a text, or a list of texts")
+        elif isinstance(value, dict | list):
             raise click.BadParameter(f"{path}: {name} should be a single value")
         if isinstance(parameter.type, click.types.IntParamType) and type(value) is not int:
             raise click.BadParameter(f"{path}: {name} should be a whole number")

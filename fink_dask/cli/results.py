@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 import click
 from rich.filesize import decimal
 
 from fink_dask.cli.words import counted
-from fink_dask.config import TransferSettings
 from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.summary import Summary
 from fink_dask.kafka.offsets import Interval
 from fink_dask.transfer.preview import Outlook
 from fink_dask.transfer.profile import Profile
 
-_STATE_COLOURS = {"complete": "green", "partial": "yellow", "failed": "red", "interrupted": "yellow"}
+STATE_COLOURS = {"complete": "green", "partial": "yellow", "failed": "red", "interrupted": "yellow"}
 
 
 def print_json(summary: Summary, **more: object) -> None:
@@ -39,12 +40,13 @@ def print_summary(summary: Summary, ledger: Ledger, as_json: bool, profile: Prof
         click.echo(f"  dataset    {ledger.outdir}")
         click.echo(f"  ledger     {ledger.path}")
     if profile is not None:
-        _print_profile(profile)
+        print_profile(profile)
     if summary.quarantined:
         click.echo(f"  the records that can't be decoded are in {ledger.path / 'quarantine'}")
 
 
-def _print_profile(profile: Profile) -> None:
+def print_profile(profile: Profile) -> None:
+    """Print where the time of a run went."""
     phases = (("until the first batch", profile.start_seconds), ("to the last commit", profile.work_seconds))
     for words, seconds in (*phases, ("to the end", profile.finish_seconds)):
         click.echo(f"  {words:<22} {seconds:>8.2f} s")
@@ -57,7 +59,7 @@ def _print_profile(profile: Profile) -> None:
 def headline(summary: Summary, running: bool = False) -> str:
     """Say state and sums in a few lines; what is still running is not called interrupted."""
     word = "running" if running else summary.state
-    state = click.style(word, fg=_STATE_COLOURS[summary.state], bold=True)
+    state = click.style(word, fg=STATE_COLOURS[summary.state], bold=True)
     sizes = f"{decimal(summary.written_bytes)} in {counted(summary.files, 'file')}"
     if summary.raw_bytes:
         sizes += f" ({decimal(summary.raw_bytes)} in Kafka)"
@@ -76,23 +78,28 @@ def print_intervals(title: str, intervals: dict[int, list[Interval]]) -> None:
         click.echo(f"  {title} in partition {partition}: offsets {shown}{more}")
 
 
-def print_outlook(outlook: Outlook, settings: TransferSettings, as_json: bool) -> None:
+def outlook_json(outlook: Outlook) -> dict[str, Any]:
+    """Return what a transfer would do as ``--json`` has it."""
+    plan = outlook.plan
+    return {
+        "topic": outlook.topic,
+        "offsets": outlook.offsets,
+        "removed": outlook.removed,
+        "estimated_bytes": plan.estimated_bytes if plan else 0,
+        "ranges": outlook.open_ranges + (len(plan.ranges) if plan else 0),
+        "committed_ranges": outlook.committed_ranges,
+        "committed_alerts": outlook.committed_alerts,
+        "resume_at": outlook.resume_at,
+    }
+
+
+def print_outlook(outlook: Outlook, outdir: Path, as_json: bool) -> None:
     """Print what a transfer would do."""
     plan = outlook.plan
     if as_json:
-        content = {
-            "topic": outlook.topic,
-            "offsets": outlook.offsets,
-            "removed": outlook.removed,
-            "estimated_bytes": plan.estimated_bytes if plan else 0,
-            "ranges": outlook.open_ranges + (len(plan.ranges) if plan else 0),
-            "committed_ranges": outlook.committed_ranges,
-            "committed_alerts": outlook.committed_alerts,
-            "resume_at": outlook.resume_at,
-        }
-        click.echo(json.dumps(content))
+        click.echo(json.dumps(outlook_json(outlook)))
         return
-    click.echo(f"{outlook.topic} into {settings.outdir} (nothing is written by --dry-run)")
+    click.echo(f"{outlook.topic} into {outdir} (nothing is written by --dry-run)")
     if outlook.committed_ranges:
         alerts, ranges = counted(outlook.committed_alerts, "alert"), counted(outlook.committed_ranges, "range")
         click.echo(f"  there already   {alerts} in {ranges}")

@@ -4,29 +4,50 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from fink_dask.config import TransferSettings
-from fink_dask.errors import SettingsError
+from fink_dask.errors import BrokerError, SchemaError, SettingsError
+
+if TYPE_CHECKING:
+    from fink_dask.kafka.choice import TopicChoice
+    from fink_dask.kafka.describe import Inspector
 
 
-def dump_schemas_of(settings: TransferSettings) -> None:
-    """Write the Avro schema of a topic, and what Arrow makes of it, into the current directory.
+def dump_schemas_of(settings: TransferSettings, choice: TopicChoice) -> None:
+    """Write the Avro schema of each topic, and what Arrow makes of it, into the current directory.
+
+    Where several topics are meant, one that has none is only spoken of.
 
     Raises
     ------
     FinkDaskError
-        If there is none, or a file can't be written.
+        If the only topic has none, or a file can't be written.
     """
+    from fink_dask.kafka.describe import open_inspector
+    from fink_dask.transfer.preview import topics_now
+    from fink_dask.transfer.topics import settings_of
+
+    with open_inspector(settings.kafka) as inspector:
+        if not choice.is_several:
+            _dump(settings, inspector)
+            return
+        for topic in topics_now(choice, inspector):
+            try:
+                _dump(settings_of(settings, choice, topic), inspector)
+            except (BrokerError, SchemaError) as error:
+                click.echo(f"fink-dask: no schema was written of {topic}: {error}", err=True)
+
+
+def _dump(settings: TransferSettings, inspector: Inspector) -> None:
     import pyarrow.parquet as pq
 
     from fink_dask.dataset.ledger import Ledger
-    from fink_dask.kafka.describe import open_inspector
     from fink_dask.transfer.inspect import inspect_topic
 
-    with open_inspector(settings.kafka) as inspector:
-        target = inspect_topic(settings, inspector, Ledger(settings.outdir), fresh=True)
+    target = inspect_topic(settings, inspector, Ledger(settings.outdir), fresh=True)
     if target is None:
         return
     avro_path = Path(f"avro_schema_{settings.topic}.json")

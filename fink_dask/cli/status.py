@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from fink_dask.cli.options import CONTEXT, json_option
-from fink_dask.errors import LedgerError
+from fink_dask.errors import FinkDaskError, LedgerError
+
+if TYPE_CHECKING:
+    from fink_dask.dataset.lag import Lag
+    from fink_dask.dataset.ledger import Ledger
+    from fink_dask.dataset.summary import Progress
 
 #: Seconds after which the lag of a topic that is followed says nothing any more; it is kept every two.
 _LAG_S = 30.0
@@ -18,31 +24,24 @@ _LAG_S = 30.0
 @click.argument("outdir", type=click.Path(path_type=Path))
 @json_option
 def status(outdir: Path, as_json: bool) -> int:
-    """Say how far the transfer into OUTDIR is; reads the ledger alone, and writes nothing."""
+    """Say how far the transfer into OUTDIR is; reads the ledger alone, and writes nothing.
+
+    Where OUTDIR holds the datasets of several topics: of each of them.
+    """
     from fink_dask.cli.results import headline, print_intervals, print_json
     from fink_dask.cli.words import lag_words
-    from fink_dask.dataset.lag import freshness_s, read_lag
-    from fink_dask.dataset.lease import is_held
     from fink_dask.dataset.ledger import Ledger
-    from fink_dask.dataset.summary import summarise
+    from fink_dask.dataset.several import datasets_in
 
     ledger = Ledger(outdir.resolve())
     if not ledger.exists():
+        several = datasets_in(ledger.outdir)
+        if several:
+            return _say_each(several, as_json)
         raise LedgerError(f"there is no ledger {ledger.path}: no transfer into {ledger.outdir} was planned yet")
-    running = is_held(ledger)
-    progress = summarise(ledger)
-    lag = read_lag(ledger, _LAG_S) if running else None
+    running, progress, lag = _look(ledger)
     if as_json:
-        print_json(
-            progress.summary,
-            running=running,
-            planned_ranges=progress.planned_ranges,
-            planned_offsets=progress.planned_offsets,
-            missing_offsets=progress.missing_offsets,
-            freshness_s=freshness_s(progress.newest_ms, time.time()),
-            lag=None if lag is None else {"total": lag.total, "partitions": lag.partitions},
-            alerts_per_second=None if lag is None else lag.alerts_per_second,
-        )
+        print_json(progress.summary, **_details(running, progress, lag))
         return 0
     click.echo(headline(progress.summary, running))
     done = progress.planned_offsets - progress.missing_offsets
@@ -58,3 +57,59 @@ def status(outdir: Path, as_json: bool) -> int:
         print_intervals("missing", progress.missing)
         click.echo("  run the same transfer again to go on")
     return 0
+
+
+def _look(ledger: Ledger) -> tuple[bool, Progress, Lag | None]:
+    from fink_dask.dataset.lag import read_lag
+    from fink_dask.dataset.lease import is_held
+    from fink_dask.dataset.summary import summarise
+
+    running = is_held(ledger)
+    return running, summarise(ledger), read_lag(ledger, _LAG_S) if running else None
+
+
+def _details(running: bool, progress: Progress, lag: Lag | None) -> dict[str, Any]:
+    """Return what ``--json`` says beside the summary."""
+    from fink_dask.dataset.lag import freshness_s
+
+    return {
+        "running": running,
+        "planned_ranges": progress.planned_ranges,
+        "planned_offsets": progress.planned_offsets,
+        "missing_offsets": progress.missing_offsets,
+        "freshness_s": freshness_s(progress.newest_ms, time.time()),
+        "lag": None if lag is None else {"total": lag.total, "partitions": lag.partitions},
+        "alerts_per_second": None if lag is None else lag.alerts_per_second,
+    }
+
+
+def _say_each(ledgers: list[Ledger], as_json: bool) -> int:
+    """Say how far each of several topics is, in a line each."""
+    from fink_dask.cli.topics import print_table, print_topics_json
+    from fink_dask.cli.words import lags_words
+    from fink_dask.dataset.summary import Summary
+
+    found, errors = {}, {}
+    for ledger in ledgers:
+        try:
+            found[ledger] = _look(ledger)
+        except FinkDaskError as error:
+            errors[ledger.outdir.name] = str(error)
+    unread = [Summary(name, "failed") for name in errors]
+    summaries = [*(progress.summary for _, progress, _ in found.values()), *unread]
+    if as_json:
+        print_topics_json(
+            summaries, errors, 0.0, [*(_details(*each) for each in found.values()), *({} for _ in unread)]
+        )
+        return int(bool(errors))
+    states = ["running" if running else progress.summary.state for running, progress, _ in found.values()]
+    print_table(summaries, [*states, *(summary.state for summary in unread)])
+    lags = {progress.summary.topic: lag for _, progress, lag in found.values() if lag is not None}
+    if lags:
+        speed = sum(lag.alerts_per_second for lag in lags.values())
+        click.echo(f"  following  {lags_words(lags)}, {speed:,.0f} alerts/s")
+    if any(progress.missing and not running for running, progress, _ in found.values()):
+        click.echo("  run the same transfer again to go on with those that are interrupted")
+    for words in errors.values():
+        click.echo(f"  {words}")
+    return int(bool(errors))

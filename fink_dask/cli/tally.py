@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 
 from fink_dask.kafka.offsets import Range
 from fink_dask.transfer.events import RangeCommitted, RangeFailed, RangeProgress, TransferStarted
@@ -12,53 +13,63 @@ class Tally:
     """The sums of one run."""
 
     def __init__(self) -> None:
-        self.offsets = 0
-        self._offsets_before = 0
-        self._committed_offsets = 0
+        self._planned: dict[str, int] = {}
+        self._before: dict[str, int] = {}
+        self._committed_offsets: Counter[str] = Counter()
         self._committed_rows = 0
         self._committed_bytes = 0
-        self._running: dict[Range, RangeProgress] = {}
-        self._done: set[Range] = set()
+        self._running: dict[tuple[str, Range], RangeProgress] = {}
+        self._done: set[tuple[str, Range]] = set()
         self._began = time.monotonic()
 
     def start(self, event: TransferStarted) -> None:
-        """Take the size of the plan; the first time, the clock begins to run."""
-        if not self.offsets:
+        """Take the size of a topic's plan; the first time, the clock begins to run."""
+        if not self._planned:
             self._began = time.monotonic()
-        self.offsets = event.offsets
-        self._offsets_before = event.offsets_committed - self._committed_offsets
+        self._planned[event.topic] = event.offsets
+        self._before[event.topic] = event.offsets_committed - self._committed_offsets[event.topic]
 
-    def grow(self, offsets: int) -> None:
+    def grow(self, topic: str, offsets: int) -> None:
         """Take the size of a plan that has grown while it was carried out."""
-        self.offsets = offsets
+        self._planned[topic] = offsets
 
     def progress(self, event: RangeProgress) -> None:
         """Take what a running range reports; what comes after its commit is old news."""
-        if event.range not in self._done:
-            self._running[event.range] = event
+        if (event.topic, event.range) not in self._done:
+            self._running[event.topic, event.range] = event
 
     def commit(self, event: RangeCommitted) -> None:
         """Take a committed range."""
-        self._running.pop(event.range, None)
-        self._done.add(event.range)
-        self._committed_offsets += len(event.range)
+        self._running.pop((event.topic, event.range), None)
+        self._done.add((event.topic, event.range))
+        self._committed_offsets[event.topic] += len(event.range)
         self._committed_rows += event.rows
         self._committed_bytes += event.raw_bytes
 
     def fail(self, event: RangeFailed) -> None:
         """Forget what a failed attempt has read."""
-        self._running.pop(event.range, None)
+        self._running.pop((event.topic, event.range), None)
+
+    @property
+    def topics(self) -> int:
+        """Topics whose plans are known."""
+        return len(self._planned)
+
+    @property
+    def offsets(self) -> int:
+        """Offsets of all plans."""
+        return sum(self._planned.values())
 
     @property
     def offsets_done(self) -> int:
         """Offsets behind us, those of earlier runs included."""
         running = sum(event.position - event.range.start for event in self._running.values())
-        return self._offsets_before + self._committed_offsets + running
+        return sum(self._before.values()) + self._committed_offsets.total() + running
 
     @property
     def offsets_of_this_run(self) -> int:
         """Offsets that this run has put behind us."""
-        return self.offsets_done - self._offsets_before
+        return self.offsets_done - sum(self._before.values())
 
     @property
     def rows(self) -> int:

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,15 +25,15 @@ from fink_dask.cli.options import (
     verbose_option,
 )
 from fink_dask.cli.schemas import dump_schemas_of
-from fink_dask.cli.signals import SignalReceivedError
+from fink_dask.cli.stopped import failure_as_json
+from fink_dask.cli.topics import ledgers_of, preview_topics, print_outcome, survey_of_topics, topic_option
+from fink_dask.cli.words import counted
 from fink_dask.config import BATCHSIZE, COMPRESSION, COMPRESSIONS, ON_BAD_RECORD, ON_LOSS, TransferSettings
-from fink_dask.errors import FinkDaskError
-from fink_dask.kafka.topics import SURVEYS, check_topic_name, survey_of
+from fink_dask.kafka.choice import TopicChoice, choose_topics
+from fink_dask.kafka.topics import SURVEYS
 
 if TYPE_CHECKING:
     from fink_dask.cluster.run import Where
-    from fink_dask.dataset.ledger import Ledger
-    from fink_dask.dataset.summary import State
 
 
 #: When the program had loaded this, which is nearly when it began.
@@ -58,12 +54,12 @@ def _without_effect(_: click.Context, parameter: click.Parameter, value: object)
     context_settings=CONTEXT,
     epilog="Example: fink-dask transfer --topic ftransfer_ztf_2026-02-24_123456 --outdir alerts --partitionby time",
 )
-@option("--topic", required=True, metavar="NAME", help="The topic that the portal named.")
+@topic_option
 @option(
     "--outdir",
     required=True,
     type=click.Path(path_type=Path),
-    help="Directory of the dataset; its ledger is OUTDIR.fink beside it.",
+    help="Directory of the dataset; its ledger is OUTDIR.fink beside it. Of several topics: of their datasets.",
 )
 @option("--survey", type=click.Choice(SURVEYS), help="Otherwise read off the topic's name.")
 @connection_options
@@ -91,7 +87,13 @@ def _without_effect(_: click.Context, parameter: click.Parameter, value: object)
     metavar="BYTES",
     help="What all processes together may take, such as 4GB.  [default: half of what this process may use]",
 )
-@option("--limit", type=int, callback=at_least_one, metavar="N", help="The dataset ends with at most N alerts in all.")
+@option(
+    "--limit",
+    type=int,
+    callback=at_least_one,
+    metavar="N",
+    help="The dataset ends with at most N alerts in all; of several topics, each dataset.",
+)
 @option("--schema", "schema_file", type=click.Path(path_type=Path), help="Avro schema, instead of the one in Kafka.")
 @option(
     "--on-bad-record",
@@ -128,7 +130,7 @@ def _without_effect(_: click.Context, parameter: click.Parameter, value: object)
 @verbose_option
 @config_option
 def transfer(
-    topic: str,
+    topics: tuple[str, ...],
     outdir: Path,
     survey: str | None,
     partitionby: tuple[str, ...],
@@ -165,10 +167,11 @@ def transfer(
     """Move everything that a topic holds into a partitioned Parquet dataset, exactly once.
 
     Run the same command again to go on where it stopped, or to fetch what came since. Exit status: 0 complete,
-    1 failed, 2 a wrong option or column, 3 finished but alerts were quarantined or lost, 130 and 143 interrupted.
+    1 failed, 2 a wrong option or column, 3 finished but alerts were quarantined or lost, 130 and 143 interrupted;
+    of several topics, the worst.
     """
-    check_topic_name(topic)
-    kafka = kafka_settings(survey or survey_of(topic), **connection)
+    choice = choose_topics(topics)
+    kafka = kafka_settings(survey or survey_of_topics(choice), **connection)
     if scheduler is None and not dry_run:
         from fink_dask.cluster.forkserver import start_forkserver
 
@@ -180,7 +183,7 @@ def transfer(
 
     log_to_stderr(verbose)  # after Dask's own set-up of logging, which its import is
     settings = TransferSettings(
-        topic=topic,
+        topic=topics[0],
         outdir=outdir,
         kafka=kafka,
         survey=survey,
@@ -205,85 +208,49 @@ def transfer(
         ),
     )
     if restart and not dry_run and not yes:
-        _ask_before_restart(settings)
-    with _failure_as_json(settings, as_json):
+        _ask_before_restart(settings, choice)
+    with failure_as_json(settings, choice, as_json):
         if dry_run:
-            return _preview(settings, restart, as_json)
+            return _preview(settings, choice, restart, as_json)
         if dump_schemas:
-            dump_schemas_of(settings)
+            dump_schemas_of(settings, choice)
         existing = None if scheduler is None else Scheduler(scheduler, tls_ca_file, tls_cert, tls_key)
-        return _transfer(settings, Where(existing, dashboard_address), restart, profile, as_json)
+        where = Where(existing, dashboard_address)
+        return _transfer(settings, choice, where, restart, profile, as_json)
 
 
-def _transfer(settings: TransferSettings, where: Where, restart: bool, profile: bool, as_json: bool) -> int:
+def _transfer(
+    settings: TransferSettings, choice: TopicChoice, where: Where, restart: bool, profile: bool, as_json: bool
+) -> int:
     from fink_dask.cli.display import Display
     from fink_dask.cli.results import print_summary
-    from fink_dask.cluster.run import run_transfer
-    from fink_dask.dataset.ledger import Ledger
+    from fink_dask.cluster.run import run_topics
 
     with Display() as display:
-        outcome = run_transfer(settings, display, where, restart, _BEGAN)
-    print_summary(outcome.summary, Ledger(settings.outdir), as_json, outcome.profile if profile else None)
-    return outcome.summary.exit_code
+        outcome = run_topics(choice, settings, display, where, restart, _BEGAN)
+    shown = outcome.profile if profile else None
+    if choice.is_several:
+        return print_outcome(outcome, settings.outdir, as_json, shown)
+    (only,) = outcome.topics
+    print_summary(only.summary, only.ledger, as_json, shown)
+    return only.summary.exit_code
 
 
-@contextmanager
-def _failure_as_json(settings: TransferSettings, as_json: bool) -> Iterator[None]:
-    """Print the summary also of a transfer that failed or was stopped, and tell how to go on."""
-    from fink_dask.dataset.ledger import Ledger
-
-    ledger = Ledger(settings.outdir)
-    began = time.monotonic()
-    before = _find_alerts(ledger) if as_json else Counter()
-    try:
-        yield
-    except (Exception, KeyboardInterrupt) as error:
-        from fink_dask.cli.results import print_json
-        from fink_dask.dataset.summary import Summary, summarise
-
-        stopped = isinstance(error, KeyboardInterrupt)
-        try:
-            summary = summarise(ledger).summary if ledger.exists() else Summary(settings.topic, "failed")
-        except FinkDaskError:
-            summary = Summary(settings.topic, "failed")
-        if stopped:
-            where = f"{summary.alerts:,} alerts are safe in {ledger.outdir}; " if summary.alerts else ""
-            click.echo(f"fink-dask: stopped; {where}run the same command again to go on", err=True)
-            if isinstance(error, SignalReceivedError):
-                error.said = True
-        if as_json:
-            now = _find_alerts(ledger)
-            # A restart has put another ledger in the place of the one that was counted.
-            added = sum((now - before).values())
-            state: State = "interrupted" if stopped else "failed"
-            seconds = time.monotonic() - began
-            print_json(replace(summary, topic=settings.topic, state=state, run_alerts=added, run_seconds=seconds))
-        raise
-
-
-def _find_alerts(ledger: Ledger) -> Counter[int]:
-    """Count the committed alerts, under the number that the file system gives the ledger."""
+def _ask_before_restart(settings: TransferSettings, choice: TopicChoice) -> None:
     from fink_dask.dataset.summary import summarise
 
-    try:
-        return Counter({ledger.path.stat().st_ino: summarise(ledger).summary.alerts})
-    except (FinkDaskError, OSError):
-        return Counter()
+    ledgers = ledgers_of(settings, choice)
+    if ledgers:
+        alerts = sum(summarise(ledger).summary.alerts for ledger in ledgers)
+        what = f"the datasets of {counted(len(ledgers), 'topic')}" if choice.is_several else "the dataset"
+        click.confirm(f"Replace {what} in {settings.outdir} ({alerts:,} alerts)?", abort=True, err=True)
 
 
-def _ask_before_restart(settings: TransferSettings) -> None:
-    from fink_dask.dataset.ledger import Ledger
-    from fink_dask.dataset.summary import summarise
-
-    ledger = Ledger(settings.outdir)
-    if ledger.exists():
-        alerts = summarise(ledger).summary.alerts
-        click.confirm(f"Replace the dataset in {settings.outdir} ({alerts:,} alerts)?", abort=True, err=True)
-
-
-def _preview(settings: TransferSettings, restart: bool, as_json: bool) -> int:
+def _preview(settings: TransferSettings, choice: TopicChoice, restart: bool, as_json: bool) -> int:
     from fink_dask.cli.results import print_outlook
     from fink_dask.transfer.preview import preview
 
-    print_outlook(preview(settings, restart), settings, as_json)
+    if choice.is_several:
+        return preview_topics(settings, choice, restart, as_json)
+    print_outlook(preview(settings, restart), settings.outdir, as_json)
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from fink_dask.kafka.offsets import subtract
 if TYPE_CHECKING:
     from fink_dask.config import KafkaSettings
     from fink_dask.dataset.ledger import Ledger
+    from fink_dask.dataset.summary import Summary
     from fink_dask.dataset.verify import Verification
     from fink_dask.transfer.against_kafka import Comparison
 
@@ -52,21 +54,41 @@ def verify(
 ) -> int:
     """Check files, rows, checksums and offsets of the dataset OUTDIR against its ledger.
 
+    Where OUTDIR holds the datasets of several topics, each of them is checked, and the worst exit status counts.
+
     Exit status: 0 complete, 1 offsets are missing or files are not what was written, 3 complete but for alerts that
     were quarantined or lost.
     """
-    from rich.console import Console
-    from rich.progress import Progress
-
     from fink_dask.cli.log import log_to_stderr
     from fink_dask.dataset.ledger import Ledger
     from fink_dask.dataset.outdir import check_dataset
-    from fink_dask.dataset.verify import verify_dataset
+    from fink_dask.dataset.several import datasets_in
 
     log_to_stderr(verbose)
     ledger = Ledger(outdir.resolve())
-    check_dataset(ledger)
-    kafka = kafka_settings(survey_of_dataset(ledger), **connection) if against_kafka or sample else None
+    several = [] if ledger.exists() else datasets_in(ledger.outdir)
+    if not several:
+        check_dataset(ledger)
+    asked = against_kafka or sample
+    kafka = kafka_settings(survey_of_dataset((several or [ledger])[0]), **connection) if asked else None
+    if several:
+        return _verify_each(several, kafka, sample, seed, as_json)
+    return _verify(ledger, kafka, sample, seed, lambda found, compared: _say(found, compared, as_json))
+
+
+def _verify(
+    ledger: Ledger,
+    kafka: KafkaSettings | None,
+    sample: int | None,
+    seed: int | None,
+    say: Callable[[Verification, Comparison | None], int],
+) -> int:
+    """Verify a dataset, and say what was found; returns the exit status."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from fink_dask.dataset.verify import verify_dataset
+
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("verifying", total=written_bytes(ledger))
@@ -78,11 +100,54 @@ def verify(
                 compared = _compare(ledger, kafka, sample or 0, seed, lambda count: bar.advance(task, count))
             except FinkDaskError:
                 bar.stop()
-                _say(found, None, as_json)  # what the files say stands, whatever becomes of Kafka
+                say(found, None)  # what the files say stands, whatever becomes of Kafka
                 raise
     if kafka is not None and compared is None:
         click.echo("fink-dask: Kafka was not asked, as the dataset itself is not whole", err=True)
-    return _say(found, compared, as_json)
+    return say(found, compared)
+
+
+def _verify_each(
+    ledgers: list[Ledger], kafka: KafkaSettings | None, sample: int | None, seed: int | None, as_json: bool
+) -> int:
+    """Verify the datasets of several topics, in turn; returns the worst exit status."""
+    from fink_dask.cli.topics import print_table, print_topics_json
+    from fink_dask.dataset.several import total_of
+    from fink_dask.dataset.summary import Summary
+
+    summaries: list[Summary] = []
+    details: list[dict[str, Any]] = []
+    errors: dict[str, str] = {}
+
+    def note(found: Verification, compared: Comparison | None) -> int:
+        summary, about = _result(found, compared)
+        summaries.append(summary)
+        details.append(about)
+        if summary.state in {"failed", "interrupted"} and not as_json:
+            _say(found, compared, as_json=False)
+        return summary.exit_code
+
+    for ledger in ledgers:
+        try:
+            _verify(ledger, kafka, sample, seed, note)
+        except FinkDaskError as error:
+            name = ledger.outdir.name
+            if summaries and summaries[-1].topic == name:
+                summaries[-1] = replace(summaries[-1], state="failed")
+            else:
+                summaries.append(Summary(name, "failed"))
+                details.append({})
+            errors[name] = str(error)
+    total = total_of(summaries)
+    if as_json:
+        print_topics_json(summaries, errors, 0.0, details)
+        return total.exit_code
+    print_table(summaries)
+    for words in errors.values():
+        click.echo(f"  {words}")
+    if total.exit_code in {0, 3}:
+        click.echo("  every planned offset of each is accounted for, once")
+    return total.exit_code
 
 
 def _compare(ledger: Ledger, kafka: KafkaSettings, sample: int, seed: int | None, advance: Any) -> Comparison:
@@ -91,16 +156,23 @@ def _compare(ledger: Ledger, kafka: KafkaSettings, sample: int, seed: int | None
     return compare_with_kafka(ledger, kafka, sample, seed, advance)
 
 
+def _result(found: Verification, compared: Comparison | None) -> tuple[Summary, dict[str, Any]]:
+    """Return the summary, and what ``--json`` says beside it."""
+    problems = [*found.problems, *(compared.problems if compared is not None else ())]
+    summary = replace(found.summary, state="failed") if problems else found.summary
+    more = {} if compared is None else {"kafka": asdict(compared)}
+    about = {"problems": problems, "missing": found.progress.missing, "damaged": found.damaged_ranges}
+    return summary, about | more
+
+
 def _say(found: Verification, compared: Comparison | None, as_json: bool) -> int:
     from fink_dask.cli.results import headline, print_intervals, print_json
 
-    problems = (*found.problems, *(compared.problems if compared is not None else ()))
-    summary = replace(found.summary, state="failed") if problems else found.summary
+    summary, about = _result(found, compared)
     if as_json:
-        more = {} if compared is None else {"kafka": asdict(compared)}
-        missing = found.progress.missing
-        print_json(summary, problems=list(problems), missing=missing, damaged=found.damaged_ranges, **more)
+        print_json(summary, **about)
         return summary.exit_code
+    problems = about["problems"]
     click.echo(headline(summary))
     for problem in problems[:_SHOWN_PROBLEMS]:
         click.echo(f"  {problem}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,3 +21,15 @@ def lag_words(lag: Lag) -> str:
     if most:
         words += f" (most in partition {partition}: {most:,})"
     return words if lag.freshness_s is None else f"{words}, newest alert {lag.freshness_s:,.0f} s old"
+
+
+def lags_words(lags: Mapping[str, Lag]) -> str:
+    """Say how far the datasets of topics are behind: "lag 1,200 (most in TOPIC: 700), newest alert 4 s old"."""
+    if len(lags) == 1:
+        return lag_words(*lags.values())
+    topic, worst = max(lags.items(), key=lambda item: item[1].total)
+    words = f"lag {sum(lag.total for lag in lags.values()):,}"
+    if worst.total:
+        words += f" (most in {topic}: {worst.total:,})"
+    ages = [lag.freshness_s for lag in lags.values() if lag.freshness_s is not None]
+    return f"{words}, newest alert {min(ages):,.0f} s old" if ages else words

@@ -3,31 +3,22 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, replace
-
-from distributed import Client
+from dataclasses import dataclass
 
 from fink_dask.cluster.existing import Scheduler, existing_scheduler
 from fink_dask.cluster.local import Cluster, local_cluster
+from fink_dask.cluster.outcome import Outcome, TopicOutcome, TopicsOutcome
 from fink_dask.config import FollowSettings, TransferSettings
-from fink_dask.dataset.lease import Lease, hold_lease
-from fink_dask.dataset.ledger import Ledger
-from fink_dask.dataset.outdir import check_outdir, create_ledger, remove_if_unused
-from fink_dask.dataset.presence import check_files
-from fink_dask.dataset.records import Plan
-from fink_dask.dataset.restart import complete_move, set_aside
-from fink_dask.dataset.roll_forward import roll_forward
-from fink_dask.dataset.summary import Summary, summarise
-from fink_dask.errors import StorageError
+from fink_dask.dataset.several import check_for_one, check_for_several
+from fink_dask.kafka.choice import TopicChoice, no_such_topics
 from fink_dask.kafka.describe import Inspector, open_inspector
-from fink_dask.transfer.events import Note, Observer, TransferStarted
-from fink_dask.transfer.finish import finish
-from fink_dask.transfer.follow import Follower, wait_for_first
-from fink_dask.transfer.inspect import Target, inspect_topic
+from fink_dask.transfer.events import Note, Observer
+from fink_dask.transfer.find import Finder
+from fink_dask.transfer.followers import Followers, wait_for_first
 from fink_dask.transfer.job import run_ranges
-from fink_dask.transfer.plan import removed_heads
-from fink_dask.transfer.prepare import check_heads, make_work, open_ranges, plan_next
-from fink_dask.transfer.profile import Profile, Profiler
+from fink_dask.transfer.profile import Profiler
+from fink_dask.transfer.topic import TopicTransfer
+from fink_dask.transfer.topics import Topics
 from fink_dask.transfer.watch import Watch
 from fink_dask.transfer.work import Work
 
@@ -46,22 +37,6 @@ class Where:
 
     scheduler: Scheduler | None = None
     dashboard_address: str = "127.0.0.1:8787"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a run has come to.
-
-    Parameters
-    ----------
-    summary : Summary
-        What the dataset holds, and what the run has added.
-    profile : Profile
-        Where its time went.
-    """
-
-    summary: Summary
-    profile: Profile
 
 
 def run_transfer(
@@ -92,153 +67,185 @@ def run_transfer(
     FinkDaskError
         If it was refused or could not be finished; what is committed stays committed.
     """
+    found = run_topics(TopicChoice((settings.topic,)), settings, observe, where, restart, began)
+    return Outcome(found.topics[0].summary, found.profile)
+
+
+def run_topics(
+    choice: TopicChoice,
+    settings: TransferSettings,
+    observe: Observer,
+    where: Where,
+    restart: bool = False,
+    began: float | None = None,
+) -> TopicsOutcome:
+    """Transfer topics together, or go on with them.
+
+    Parameters
+    ----------
+    choice : TopicChoice
+        Which topics. Where they are, or may be, several, each has a dataset ``OUTDIR/TOPIC``.
+    settings : TransferSettings
+        What to transfer, where to, and how; the topic in it does not matter.
+    observe, where, restart, began
+        See `run_transfer`.
+
+    Returns
+    -------
+    TopicsOutcome
+        What the datasets hold now, what this run took, and which topics have failed.
+
+    Raises
+    ------
+    FinkDaskError
+        If nothing could be transferred, or a failure concerns all topics, or there is only one.
+    """
     profiler = Profiler(observe, began)
-    ledger = Ledger(settings.outdir)
-    complete_move(ledger)
-    if not restart:
-        check_outdir(ledger)
-    with open_inspector(settings.kafka) as inspector:
-        target = inspect_topic(settings, inspector, ledger, fresh=restart)
-        if target is None and settings.follow is not None:
-            target = wait_for_first(settings, settings.follow, inspector, ledger, restart, observe)
-        if target is None:
-            observe(Note(f"{settings.topic} is empty: there is nothing to transfer"))
-            return _outcome(Summary(settings.topic, "complete"), profiler, 0)
-        if restart and ledger.path.exists():
-            with hold_lease(ledger):
-                aside = set_aside(ledger)
-            observe(Note(f"what was there is in {aside} until the new dataset is complete"))
-        made = create_ledger(ledger)
-        try:
-            with hold_lease(ledger) as lease:
-                before = summarise(ledger).summary.alerts
-                _transfer(settings, profiler, where, ledger, inspector, target, lease)
-                finish(settings, observe, ledger, inspector, lease)
-                outcome = _outcome(summarise(ledger).summary, profiler, before)
-                if outcome.profile.ranges:
-                    _keep(outcome.profile, ledger, observe)
-        finally:
-            remove_if_unused(ledger, made)
-    return outcome
-
-
-def _keep(profile: Profile, ledger: Ledger, observe: Observer) -> None:
+    if choice.is_several:
+        check_for_several(settings.outdir)
+    else:
+        check_for_one(settings.outdir)
+    topics = Topics(choice, settings, profiler, restart, began)
     try:
-        ledger.add_profile(profile.to_json())
-    except StorageError as error:  # the dataset is complete without it
-        observe(Note(f"the profile of this run could not be kept: {error}", warning=True))
+        with open_inspector(settings.kafka) as inspector:
+            finder = Finder(choice, topics.make)
+            _begin(topics, finder, inspector, settings.follow, profiler)
+            if topics.open:
+                _transfer(settings, topics, finder, inspector, where, profiler)
+            for topic in finder.empty:
+                profiler(Note(f"{topic} is empty: there is nothing to transfer"))
+                topics.add_empty(topic)
+            topics.finish(inspector)
+        profile = profiler.profile()
+    finally:
+        topics.end()
+    found = tuple(TopicOutcome(each.summary, each.ledger, each.error) for each in topics.results())
+    return TopicsOutcome(found, profile)
 
 
-def _outcome(summary: Summary, profiler: Profiler, before: int) -> Outcome:
-    profile = profiler.profile()
-    return Outcome(replace(summary, run_alerts=summary.alerts - before, run_seconds=profile.seconds), profile)
+def _begin(
+    topics: Topics, finder: Finder, inspector: Inspector, follow: FollowSettings | None, observe: Observer
+) -> None:
+    """Find the topics, and begin with those that hold something; where they are followed, wait for one that does."""
+    finder.look(inspector)
+    if finder.unmatched and follow is None:
+        error = no_such_topics(finder.unmatched, finder.listed)
+        if not topics.choice.of(finder.listed):
+            raise error
+        observe(Note(str(error), warning=True))
+    topics.add_gone(finder.listed)
+    for transfer in finder.take():
+        topics.begin(transfer)
+    if follow is None:
+        return
+    for pattern in finder.unmatched:
+        observe(Note(f"no topic matches {pattern} yet: it is waited for"))
+    for topic in finder.empty:
+        observe(Note(f"{topic} is empty: waiting for its first alert"))
+    if not topics.open and (finder.empty or topics.choice.patterns):
+        wait_for_first(topics, follow, finder, inspector)
 
 
 def _transfer(
     settings: TransferSettings,
-    observe: Observer,
-    where: Where,
-    ledger: Ledger,
+    topics: Topics,
+    finder: Finder,
     inspector: Inspector,
-    target: Target,
-    lease: Lease,
+    where: Where,
+    observe: Observer,
 ) -> None:
-    """Continue the plans and make the next one, until there is nothing left to plan."""
-    plans = ledger.plans()
-    rolled = roll_forward(ledger, plans)
-    if rolled:
-        observe(Note(f"{rolled} ranges that were committed by an earlier run are now in the dataset"))
-    check_files(ledger, plans)
+    """Continue the plans and make the next ones, until there is nothing left to plan."""
     with ExitStack() as stack:
         cluster: Cluster | None = None
         try:
             while True:
-                plan = plan_next(settings, target, inspector, ledger, plans)
-                opened = open_ranges(plans, ledger.markers(plans))
-                if plan is None and not opened and settings.follow is None:
+                ranges = 0
+                for transfer in topics.open:
+                    with topics.alone(transfer):
+                        ranges += transfer.plan(inspector)
+                if not topics.open:
+                    return
+                if not ranges and settings.follow is None:
                     if cluster is None:
-                        observe(Note(_nothing_new(settings)))
+                        observe(Note(_nothing_new(settings, topics.choice)))
                     return
                 if cluster is None:
                     # Before the plan is frozen: what can't run leaves nothing to continue.
-                    ranges = len(opened) + (len(plan.ranges) if plan else 0)
                     if settings.follow is not None:  # there will be more
                         ranges = max(ranges, settings.nconsumers)
-                    cluster = stack.enter_context(_connect(settings, observe, where, ledger, ranges))
-                if plan is not None:
-                    check_heads(settings, removed_heads(target.description.watermarks, plans), observe)
-                    ledger.freeze(plan, target.schema)
-                    plans.append(plan)
-                    opened += [(plan, range_) for range_ in plan.ranges]
-                work = make_work(settings, target, ledger, opened, cluster.memory)
-                _announce(settings, observe, cluster.client, plans, work)
+                    cluster = stack.enter_context(_connect(settings, observe, where, topics.open[0], ranges))
+                topics.each(TopicTransfer.freeze)
+                work = _announce(topics, cluster)
                 if settings.follow is not None:
-                    _follow(settings, settings.follow, observe, ledger, inspector, target, plans, work, cluster, lease)
+                    _follow(settings, settings.follow, observe, topics, finder, inspector, work, cluster)
                     return
-                run_ranges(cluster.client, work, settings.nconsumers, observe, lease.check, cluster.lookahead)
+                run_ranges(
+                    cluster.client,
+                    work,
+                    settings.nconsumers,
+                    topics.observe,
+                    topics.check,
+                    cluster.lookahead,
+                    topics=topics,
+                )
                 if settings.limit is None:
                     return
         finally:
             stack.close()
-            lease.check()
-            # What an attempt that was killed has committed is published; the staged files of others go, and should
-            # one still run, on a scheduler of somebody else's, it finds no directory to commit from.
-            roll_forward(ledger, plans)
+            topics.settle()
 
 
 def _follow(
     settings: TransferSettings,
     follow: FollowSettings,
     observe: Observer,
-    ledger: Ledger,
+    topics: Topics,
+    finder: Finder,
     inspector: Inspector,
-    target: Target,
-    plans: list[Plan],
     work: list[Work],
     cluster: Cluster,
-    lease: Lease,
 ) -> None:
     """Transfer what is planned, and what comes, until it is the end."""
-    with Watch(inspector, settings.topic) as watch:
-        follower = Follower(settings, follow, target, ledger, plans, watch, observe)
+    with Watch(inspector, finder) as watch:
+        followers = Followers(topics, follow, watch, finder, cluster.memory, settings.nconsumers, observe)
+        run_ranges(
+            cluster.client,
+            work,
+            settings.nconsumers,
+            followers.observe,
+            topics.check,
+            cluster.lookahead,
+            followers.more,
+            topics,
+        )
 
-        def more(waiting: int, running: int) -> list[Work] | None:
-            opened = follower.more(waiting, running)
-            return None if opened is None else make_work(settings, target, ledger, opened, cluster.memory)
 
-        run_ranges(cluster.client, work, settings.nconsumers, follower.observe, lease.check, cluster.lookahead, more)
-
-
-def _nothing_new(settings: TransferSettings) -> str:
-    if settings.limit is None:
-        return "nothing new: every offset of the topic is already in the dataset"
-    return f"nothing new: the dataset holds all there is, or the limit of {settings.limit:,} alerts"
+def _nothing_new(settings: TransferSettings, choice: TopicChoice) -> str:
+    if settings.limit is not None:
+        return f"nothing new: the dataset holds all there is, or the limit of {settings.limit:,} alerts"
+    if choice.is_several:
+        return "nothing new: every offset of the topics is already in the datasets"
+    return "nothing new: every offset of the topic is already in the dataset"
 
 
 def _connect(
-    settings: TransferSettings, observe: Observer, where: Where, ledger: Ledger, ranges: int
+    settings: TransferSettings, observe: Observer, where: Where, first: TopicTransfer, ranges: int
 ) -> AbstractContextManager[Cluster]:
     if where.scheduler is not None:
         if settings.kafka.security.password is not None and where.scheduler.is_open:
             words = f"Kafka's password goes unencrypted to the workers of {where.scheduler.address}: use tls://"
             observe(Note(words, warning=True))
-        return existing_scheduler(where.scheduler, settings.kafka, settings.topic, ledger, settings.memory_limit)
+        return existing_scheduler(where.scheduler, settings.kafka, first.topic, first.ledger, settings.memory_limit)
     return local_cluster(settings.nconsumers, ranges, where.dashboard_address, settings.memory_limit)
 
 
-def _announce(
-    settings: TransferSettings, observe: Observer, client: Client, plans: list[Plan], work: list[Work]
-) -> None:
-    planned = [range_ for plan in plans for range_ in plan.ranges]
-    offsets, open_offsets = sum(map(len, planned)), sum(len(item.range) for item in work)
-    observe(
-        TransferStarted(
-            topic=settings.topic,
-            ranges=len(planned),
-            ranges_committed=len(planned) - len(work),
-            offsets=offsets,
-            offsets_committed=offsets - open_offsets,
-            # Dask names an address also where no dashboard is served.
-            dashboard=client.dashboard_link if "dashboard" in client.scheduler_info().get("services", ()) else None,
-        )
-    )
+def _announce(topics: Topics, cluster: Cluster) -> list[Work]:
+    """Say what is to be done for each topic, and return it."""
+    client = cluster.client
+    # Dask names an address also where no dashboard is served.
+    dashboard = client.dashboard_link if "dashboard" in client.scheduler_info().get("services", ()) else None
+    work: list[Work] = []
+    for transfer in topics.open:
+        with topics.alone(transfer):
+            work += transfer.begin_work(cluster.memory, dashboard)
+    return work

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fink_dask.dataset.durable import make_directory, sync_directory
 from fink_dask.dataset.ledger import Ledger, storage_error
+from fink_dask.dataset.several import datasets_in
 from fink_dask.errors import LedgerError, StorageError
 
 
@@ -93,6 +94,11 @@ def check_dataset(ledger: Ledger) -> None:
     if ledger.compaction_path.exists() and not ledger.exists():
         raise LedgerError(_unfinished(ledger))
     if not ledger.exists():
+        several = datasets_in(ledger.outdir)
+        if several:
+            raise LedgerError(
+                f"{ledger.outdir} holds datasets of several topics: name one, such as {several[0].outdir}"
+            )
         raise LedgerError(f"{ledger.outdir} has no ledger {ledger.path}: fink-dask did not write it, or it was removed")
 
 

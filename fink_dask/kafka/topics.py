@@ -10,6 +10,8 @@ from fink_dask.errors import SettingsError
 
 Survey = Literal["ztf", "lsst"]
 SURVEYS: tuple[Survey, ...] = get_args(Survey)
+#: What Fink adds to a topic's name for the topic that holds its schema.
+SCHEMA_SUFFIX = "_schema"
 
 #: https://kafka.apache.org/documentation/#topicconfigs: letters, digits, dot, underscore and hyphen, 249 at most.
 _LEGAL_NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
@@ -43,7 +45,7 @@ def survey_of(topic: str) -> Survey | None:
 
 def schema_topic(topic: str) -> str:
     """Name the topic whose record keys hold the Avro schema of `topic`."""
-    return f"{topic}_schema"
+    return f"{topic}{SCHEMA_SUFFIX}"
 
 
 def topic_hash(topic: str) -> str:

@@ -120,7 +120,9 @@ def _compare_topic(plans: Sequence[Plan], now: TopicDescription) -> tuple[list[s
     if is_other_topic(known_topic_id(plans), now.topic_id):
         return [f"{now.topic} was deleted and made again since the dataset was begun"], 0
     try:
-        return [], sum(end - start for start, end in spans_to_plan(now.watermarks, plans, now.topic).values())
+        return [], sum(
+            end - start for start, end in spans_to_plan(now.watermarks, planned_ends(plans), now.topic).values()
+        )
     except LedgerError as error:
         return [str(error)], 0
 

@@ -15,6 +15,8 @@ class RangeProgress:
 
     Parameters
     ----------
+    topic : str
+        The topic.
     range : Range
         The range.
     attempt : str
@@ -25,6 +27,7 @@ class RangeProgress:
         Alerts, bytes and bad records so far.
     """
 
+    topic: str
     range: Range
     attempt: str
     position: int
@@ -51,7 +54,7 @@ class Note:
 
 @dataclass(frozen=True)
 class TransferStarted:
-    """The plan stands and the work begins.
+    """The plan of a topic stands and the work begins.
 
     Parameters
     ----------
@@ -79,6 +82,8 @@ class RangeCommitted:
 
     Parameters
     ----------
+    topic : str
+        The topic.
     range : Range
         The range.
     rows, raw_bytes : int
@@ -91,6 +96,7 @@ class RangeCommitted:
         Newest timestamp of its records, in milliseconds since 1970-01-01 UTC.
     """
 
+    topic: str
     range: Range
     rows: int
     raw_bytes: int
@@ -105,14 +111,17 @@ class TopicLooked:
 
     Parameters
     ----------
+    topic : str
+        The topic.
     offsets : int
         What is planned of it, committed or not.
     lag : Lag
         How far behind it the dataset is.
     quiet_s : float
-        Seconds in which nothing has come.
+        Seconds in which nothing has come to it, or to any other topic that is followed with it.
     """
 
+    topic: str
     offsets: int
     lag: Lag
     quiet_s: float
@@ -124,10 +133,13 @@ class RangeFailed:
 
     Parameters
     ----------
+    topic : str
+        The topic.
     range : Range
         The range.
     """
 
+    topic: str
     range: Range
 
 

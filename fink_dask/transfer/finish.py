@@ -66,7 +66,8 @@ def _look_again(settings: TransferSettings, observe: Observer, inspector: Inspec
             "topic needs another --outdir",
             settings.topic,
         )
-    grown = sum(end - start for start, end in spans_to_plan(now.watermarks, plans, settings.topic).values())
+    spans = spans_to_plan(now.watermarks, planned_ends(plans), settings.topic)
+    grown = sum(end - start for start, end in spans.values())
     if grown and settings.limit is None:
         observe(
             Note(

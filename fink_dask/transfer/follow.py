@@ -1,27 +1,25 @@
-"""Follow a topic: plan what comes to it, generation by generation, until it has been enough."""
+"""Follow a topic: plan what comes to it, generation by generation, and know how far behind it the dataset is."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable
 from contextlib import suppress
+from enum import Enum
 
-from fink_dask.config import FollowSettings, TransferSettings
+from fink_dask.config import FollowSettings
 from fink_dask.dataset.lag import Lag, write_lag
-from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.records import Plan
-from fink_dask.errors import BrokerUnavailableError, LedgerError, StorageError
-from fink_dask.kafka.describe import Inspector, TopicDescription
+from fink_dask.errors import LedgerError, StorageError
+from fink_dask.kafka.describe import TopicDescription
 from fink_dask.kafka.identity import is_other_topic
 from fink_dask.kafka.offsets import Range, total
 from fink_dask.kafka.suspicion import Suspicion
-from fink_dask.transfer.events import Event, Note, Observer, RangeCommitted, TopicLooked
-from fink_dask.transfer.inspect import Target, inspect_topic
+from fink_dask.transfer.events import RangeCommitted, TopicLooked
 from fink_dask.transfer.pace import Pace
 from fink_dask.transfer.plan import Sizing, next_plan, planned_ends, removed_heads, spans_to_plan
 from fink_dask.transfer.prepare import check_heads, open_ranges
-from fink_dask.transfer.watch import LOOK_S, Look, Watch
+from fink_dask.transfer.topic import TopicTransfer
 
 #: Seconds over which the speed is measured.
 _SPEED_S = 60.0
@@ -29,204 +27,152 @@ _SPEED_S = 60.0
 _KEEP_S = 2.0
 
 
+class Amount(Enum):
+    """How much of what has come is to be planned."""
+
+    NOTHING = "nothing, as consumers have enough to do"
+    DUE = "what has waited for long enough, or is enough for a range"
+    ALL = "all of it, as the end has come"
+
+
 class Follower:
-    """Plans what has come, and says when it is enough.
+    """Plans what has come to one topic.
 
     Parameters
     ----------
-    settings : TransferSettings
-        What is asked for.
+    transfer : TopicTransfer
+        The topic's transfer, which has begun.
     follow : FollowSettings
-        When ranges are closed, and when the end comes.
-    target : Target
-        The topic.
-    ledger : Ledger
-        Where generations are frozen.
-    plans : list of Plan
-        All generations; those that are made here are added.
-    watch : Watch
-        Looks at the topic.
-    observe : callable
-        Takes the events.
+        When ranges are closed.
+
+    Attributes
+    ----------
+    accounted : int
+        Records that are in the dataset, in its quarantine, or declared lost.
+    unplanned : int
+        Offsets that have come and are in no plan yet.
     """
 
-    def __init__(
-        self,
-        settings: TransferSettings,
-        follow: FollowSettings,
-        target: Target,
-        ledger: Ledger,
-        plans: list[Plan],
-        watch: Watch,
-        observe: Observer,
-    ) -> None:
-        self._settings = settings
-        self._follow = follow
-        self._target = target
-        self._ledger = ledger
-        self._plans = plans
-        self._watch = watch
-        self._observe = observe
-        self._pace = Pace(follow, time.monotonic())
+    def __init__(self, transfer: TopicTransfer, follow: FollowSettings) -> None:
+        self.transfer = transfer
+        self._settings = transfer.settings
+        self._pace = Pace(follow.roll_interval_s)
         self._suspicion = Suspicion()
-        self._seen: Look | None = None
-        self._away_since: float | None = None
-        self._is_final = False
-        markers = list(ledger.markers(plans))
-        self._accounted = sum(marker.rows + marker.quarantined + total(marker.lost) for marker in markers)
+        self._description = transfer.target.description
+        self._spans: dict[int, tuple[int, int]] = {}
+        self._heads: dict[int, tuple[int, int]] = {}
+        # Kept and not counted anew at each look: a topic that is followed for days has thousands of generations.
+        self._planned = planned_ends(transfer.plans)
+        self._offsets = sum(len(range_) for plan in transfer.plans for range_ in plan.ranges)
+        markers = list(transfer.ledger.markers(transfer.plans))
+        self.accounted = sum(marker.rows + marker.quarantined + total(marker.lost) for marker in markers)
         stamps = (marker.newest_ms for marker in markers if marker.newest_ms is not None)
         self._newest_ms: int | None = max(stamps, default=None)
         self._open: Counter[int] = Counter()
-        self._note_open(open_ranges(plans, markers))
+        for _, range_ in open_ranges(transfer.plans, markers):
+            self._open[range_.partition] += len(range_)
         self._bytes = self._records = 0
         self._commits: deque[tuple[float, int]] = deque()
         self._kept = 0.0
 
-    def observe(self, event: Event) -> None:
-        """Count what is committed, and pass the event on."""
-        if isinstance(event, RangeCommitted):
-            self._accounted += event.rows + event.aside
-            self._records += event.rows
-            self._bytes += event.raw_bytes
-            self._open[event.range.partition] -= len(event.range)
-            self._commits.append((time.monotonic(), event.rows))
-            if event.newest_ms is not None:
-                self._newest_ms = max(event.newest_ms, self._newest_ms or 0)
-        self._observe(event)
+    @property
+    def unplanned(self) -> int:
+        """Offsets that have come and are in no plan yet."""
+        return sum(end - start for start, end in self._spans.values())
 
-    def more(self, waiting: int, running: int) -> list[tuple[Plan, Range]] | None:
-        """Plan what is due, and freeze the plan.
+    @property
+    def coming(self) -> int:
+        """Records that will be accounted for once everything is planned and committed, about."""
+        return self.accounted + self._open.total() + self.unplanned
 
-        Parameters
-        ----------
-        waiting, running : int
-            Ranges that wait for a consumer, and ranges that have one.
+    @property
+    def stables(self) -> dict[int, int]:
+        """The last stable offset of each partition, as it was last seen."""
+        return {partition: marks.stable for partition, marks in self._description.watermarks.items()}
+
+    def commit(self, event: RangeCommitted) -> None:
+        """Count what is committed."""
+        self.accounted += event.rows + event.aside
+        self._records += event.rows
+        self._bytes += event.raw_bytes
+        self._open[event.range.partition] -= len(event.range)
+        self._commits.append((time.monotonic(), event.rows))
+        if event.newest_ms is not None:
+            self._newest_ms = max(event.newest_ms, self._newest_ms or 0)
+
+    def look(self, description: TopicDescription, now: float) -> bool:
+        """Take how the topic looks now.
 
         Returns
         -------
-        list of (Plan, Range) or None
-            What was planned; None when it is the end.
+        bool
+            False where a broker may just not have come to itself: then nothing is known.
 
         Raises
         ------
-        FinkDaskError
-            If Kafka was away for too long, or the topic is no longer what was planned.
+        LedgerError
+            If the topic is no longer what was planned.
         """
-        look = self._watch.latest
-        if self._is_final:
-            return None
-        if look is None or look is self._seen:
-            return []
-        self._seen = look
-        now = time.monotonic()
-        description = self._described(look, now)
-        found = None if description is None else self._unplanned(description)
-        if description is None or found is None:
-            return []
-        spans, heads = found
-        stables = {partition: marks.stable for partition, marks in description.watermarks.items()}
-        self._pace.look(stables, spans, now)
-        more = self._decide(spans, heads, waiting, running, now)
-        self._report(description, now)
-        return more
-
-    def _decide(
-        self,
-        spans: dict[int, tuple[int, int]],
-        heads: dict[int, tuple[int, int]],
-        waiting: int,
-        running: int,
-        now: float,
-    ) -> list[tuple[Plan, Range]] | None:
-        wanted = self._follow.until_count
-        if wanted is not None and self._accounted >= wanted:
-            return None
-        is_late = self._pace.is_late()
-        is_idle = self._pace.is_idle(now)
-        if is_idle and not spans and not waiting and not running:
-            return None
-        coming = self._accounted + self._open.total() + sum(end - start for start, end in spans.values())
-        sizing = self._sizing()
-        if is_late or is_idle or (wanted is not None and coming >= wanted):
-            chosen = spans
-            self._is_final = is_late
-        elif waiting > self._settings.nconsumers:
-            # Consumers have enough to do: what comes meanwhile makes larger ranges, and fewer files.
-            chosen = {}
-        else:
-            chosen = self._pace.due(spans, sizing, now)
-        return self._plan(chosen, heads, sizing)
-
-    def _plan(
-        self, chosen: dict[int, tuple[int, int]], heads: dict[int, tuple[int, int]], sizing: Sizing
-    ) -> list[tuple[Plan, Range]]:
-        plan = next_plan(len(self._plans) + 1, self._target.identity, chosen, sizing, None, heads)
-        if plan is None:
-            return []
-        check_heads(self._settings, heads, self._observe)
-        self._ledger.freeze(plan, self._target.schema)
-        self._plans.append(plan)
-        self._pace.planned(chosen)
-        opened = [(plan, range_) for range_ in plan.ranges]
-        self._note_open(opened)
-        return opened
-
-    def _note_open(self, opened: list[tuple[Plan, Range]]) -> None:
-        for _, range_ in opened:
-            self._open[range_.partition] += len(range_)
-
-    def _sizing(self) -> Sizing:
-        known = dict.fromkeys(self._open, self._bytes / self._records) if self._records else {}
-        return Sizing(self._settings.range_bytes, self._settings.nconsumers, known)
-
-    def _described(self, look: Look, now: float) -> TopicDescription | None:
-        """Return what was seen; None while Kafka is away."""
-        if look.error is None:
-            if self._away_since is not None:
-                away_s, self._away_since = now - self._away_since, None
-                self._pace.excuse(away_s)
-                self._observe(Note(f"Kafka answers again, after {away_s:.0f} s"))
-            return look.description
-        if not isinstance(look.error, BrokerUnavailableError):
-            raise look.error
-        if self._away_since is None:
-            self._away_since = now
-            patience = f"it is waited for, {self._follow.reconnect_timeout_s:g} s at most"
-            self._observe(Note(f"{look.error}; {patience}", warning=True))
-        elif now - self._away_since > self._follow.reconnect_timeout_s:
-            raise BrokerUnavailableError(
-                f"Kafka was away for {self._follow.reconnect_timeout_s:g} s ({look.error}); what is committed is safe, "
-                "and the same command goes on from there",
-                self._settings.topic,
-            )
-        return None
-
-    def _unplanned(
-        self, description: TopicDescription
-    ) -> tuple[dict[int, tuple[int, int]], dict[int, tuple[int, int]]] | None:
-        """Find what is not planned, and what is gone of it; None where a broker may just not have come to itself."""
-        if is_other_topic(self._target.identity.topic_id, description.topic_id):
+        if is_other_topic(self.transfer.target.identity.topic_id, description.topic_id):
             raise LedgerError(
                 "the topic was deleted and made again while it was followed; what is committed stays as it is, and the "
                 "new topic needs another --outdir",
                 self._settings.topic,
             )
         try:
-            spans = spans_to_plan(description.watermarks, self._plans, self._settings.topic)
+            self._spans = spans_to_plan(description.watermarks, self._planned, self._settings.topic)
         except LedgerError:
             if self._suspicion.confirms("truncated"):
                 raise
-            return None
+            return False
         self._suspicion.clear()
-        return spans, removed_heads(description.watermarks, self._plans)
+        self._description = description
+        self._heads = removed_heads(description.watermarks, self._planned)
+        self._pace.look(self._spans, now)
+        return True
 
-    def _report(self, description: TopicDescription, now: float) -> None:
+    def plan(self, amount: Amount, now: float) -> list[tuple[Plan, Range]]:
+        """Plan so much of what has come, and freeze the plan.
+
+        Returns
+        -------
+        list of (Plan, Range)
+            What was planned.
+
+        Raises
+        ------
+        FinkDaskError
+            If Kafka has removed something, and the settings say that this is a failure; or the ledger refuses.
+        """
+        sizing = self._sizing()
+        chosen: dict[int, tuple[int, int]] = {}
+        if amount is Amount.ALL:
+            chosen = self._spans
+        elif amount is Amount.DUE:
+            chosen = self._pace.due(self._spans, sizing, now)
+        plans = self.transfer.plans
+        plan = next_plan(len(plans) + 1, self.transfer.target.identity, chosen, sizing, None, self._heads)
+        if plan is None:
+            return []
+        check_heads(self._settings, self._heads, self.transfer.observe)
+        self.transfer.ledger.freeze(plan, self.transfer.target.schema)
+        plans.append(plan)
+        self._pace.planned(chosen)
+        self._spans = {partition: span for partition, span in self._spans.items() if partition not in chosen}
+        self._heads = {}
+        for range_ in plan.ranges:
+            self._open[range_.partition] += len(range_)
+            self._planned[range_.partition] = max(range_.end, self._planned.get(range_.partition, 0))
+            self._offsets += len(range_)
+        return [(plan, range_) for range_ in plan.ranges]
+
+    def report(self, quiet_s: float, now: float) -> None:
+        """Say how far behind the dataset is, and keep it in the ledger."""
         while self._commits and now - self._commits[0][0] > _SPEED_S:
             self._commits.popleft()
-        planned = planned_ends(self._plans)
         behind = {
-            partition: max(0, marks.stable - planned.get(partition, marks.low)) + self._open[partition]
-            for partition, marks in sorted(description.watermarks.items())
+            partition: max(0, marks.stable - self._planned.get(partition, marks.low)) + self._open[partition]
+            for partition, marks in sorted(self._description.watermarks.items())
         }
         seconds = min(_SPEED_S, now - self._commits[0][0]) if self._commits else 0.0
         lag = Lag(
@@ -235,47 +181,12 @@ class Follower:
             alerts_per_second=round(sum(rows for _, rows in self._commits) / max(seconds, 1.0), 1),
             newest_ms=self._newest_ms,
         )
-        self._observe(
-            TopicLooked(
-                sum(len(range_) for plan in self._plans for range_ in plan.ranges), lag, self._pace.quiet_s(now)
-            )
-        )
+        self.transfer.observe(TopicLooked(self.transfer.topic, self._offsets, lag, quiet_s))
         if now - self._kept >= _KEEP_S:
             self._kept = now
             with suppress(StorageError):  # nothing depends on it, and a full disk is said by what does
-                write_lag(self._ledger, lag)
+                write_lag(self.transfer.ledger, lag)
 
-
-def wait_for_first(
-    settings: TransferSettings,
-    follow: FollowSettings,
-    inspector: Inspector,
-    ledger: Ledger,
-    fresh: bool,
-    observe: Observer,
-    sleep: Callable[[float], None] = time.sleep,
-) -> Target | None:
-    """Wait for the first alert of an empty topic; None where the end comes before it.
-
-    Raises
-    ------
-    FinkDaskError
-        If Kafka was away for too long, or the topic can't be transferred.
-    """
-    observe(Note(f"{settings.topic} is empty: waiting for its first alert"))
-    heard = time.monotonic()
-    pace = Pace(follow, heard)
-    while True:
-        sleep(LOOK_S)
-        now = time.monotonic()
-        if pace.is_idle(now) or pace.is_late():
-            return None
-        try:
-            target = inspect_topic(settings, inspector, ledger, fresh)
-        except BrokerUnavailableError:
-            if now - heard > follow.reconnect_timeout_s:
-                raise
-            continue
-        heard = now
-        if target is not None:
-            return target
+    def _sizing(self) -> Sizing:
+        known = dict.fromkeys(self._open, self._bytes / self._records) if self._records else {}
+        return Sizing(self._settings.range_bytes, self._settings.nconsumers, known)

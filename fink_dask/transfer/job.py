@@ -13,31 +13,20 @@ from typing import Any
 
 from distributed import CancelledError, Client, Future, KilledWorker
 
-from fink_dask.errors import (
-    BrokerUnavailableError,
-    FinkDaskError,
-    SchemaError,
-    SettingsError,
-    StorageError,
-    TransferError,
-)
+from fink_dask.errors import BrokerUnavailableError, FinkDaskError, SettingsError, StorageError, TransferError
 from fink_dask.kafka.offsets import Range
 from fink_dask.transfer.events import Note, Observer, RangeCommitted, RangeFailed, RangeProgress
+from fink_dask.transfer.failures import GO_ON, Topics, failure_of
+from fink_dask.transfer.tries import Tries
 from fink_dask.transfer.work import Work
 from fink_dask.transfer.worker import transfer_on_worker
 
 log = logging.getLogger(__name__)
 
-#: How often a range is tried when what failed may pass: a broker that is away, a worker that was killed.
-_TRIES = 4
 #: Seconds between two looks at what else goes on.
 _LOOK_S = 0.25
 #: Seconds that a scheduler may be without workers; a nanny needs a few to replace one.
 _NO_WORKERS_S = 60.0
-_SAFE = "what is committed is safe"
-_GO_ON = f"{_SAFE}, and the same command goes on from there once the cause is gone"
-#: Seconds before a range is tried again; doubled each time.
-_PAUSE_S = 1.0
 #: Seconds that ranges on their way have to end when a topic is followed no more; a signal gives eight in all.
 _DRAIN_S = 6.0
 
@@ -72,6 +61,7 @@ def run_ranges(
     check: Callable[[], None],
     lookahead: Lookahead = NO_LOOKAHEAD,
     more: More | None = None,
+    topics: Topics | None = None,
 ) -> None:
     """Transfer ranges on a Dask cluster, `nconsumers` at a time.
 
@@ -92,13 +82,15 @@ def run_ranges(
     more : callable, optional
         Called several times a second; returns ranges that came to be there meanwhile. While it may return some, ranges
         on their way are completed when a signal says stop, and a broker that is away is its affair.
+    topics : Topics, optional
+        Is told what failed; then only failures that concern all topics are raised.
 
     Raises
     ------
     TransferError
         If ranges failed; all others were transferred first, unless the failure concerns them all.
     """
-    run = _Run(client, work, nconsumers, observe, lookahead, more)
+    run = _Run(client, work, nconsumers, observe, lookahead, more, topics)
     client.subscribe_topic(run.topic, run.on_progress)
     try:
         while run.unfinished():
@@ -126,6 +118,7 @@ class _Run:
         observe: Observer,
         lookahead: Lookahead,
         more: More | None = None,
+        topics: Topics | None = None,
     ) -> None:
         self._client = client
         self._nconsumers = nconsumers
@@ -134,15 +127,15 @@ class _Run:
         # The largest first: a long range that starts last would keep one worker busy while the others idle.
         self._waiting = deque(_largest_first(work))
         self._more = more
+        self._topics = topics
         self._running: dict[Future, Work] = {}
         self._done: queue.SimpleQueue[Future] = queue.SimpleQueue()
-        self._tries: dict[Range, int] = {}
+        self._tries = Tries()
         self._failures: list[FinkDaskError] = []
         self._progress: queue.SimpleQueue[RangeProgress] = queue.SimpleQueue()
         self._stopped = False
         self._silent = 0
         self._seen_workers = self._looked = time.monotonic()
-        self._ready_at: dict[Range, float] = {}
         #: Another job on the same scheduler reports under another name.
         self.topic = f"fink-dask-progress-{uuid.uuid4().hex}"
 
@@ -175,10 +168,12 @@ class _Run:
             if len(self._running) >= self._nconsumers + ahead or self._stopped:
                 return
             item = self._waiting.popleft()
-            if self._ready_at.get(item.range, 0.0) > time.monotonic():
+            if self._topics is not None and self._topics.is_over(item.topic):
+                continue
+            if not self._tries.is_ready(item):
                 self._waiting.append(item)
                 continue
-            self._tries[item.range] = self._tries.get(item.range, 0) + 1
+            self._tries.begin(item)
             future = self._client.submit(
                 transfer_on_worker,
                 item.range,
@@ -216,7 +211,7 @@ class _Run:
     def check_cluster(self) -> None:
         """Raise a TransferError when the scheduler is gone, or has had no workers for a while."""
         if self._client.status in {"closing", "closed"}:
-            raise TransferError(f"the Dask scheduler went away; {_GO_ON}")
+            raise TransferError(f"the Dask scheduler went away; {GO_ON}")
         now = time.monotonic()
         if now - self._looked < _LOOK_S:  # the question costs as much as a small range
             return
@@ -224,7 +219,7 @@ class _Run:
         if self._client.scheduler_info().get("workers"):  # nothing is known while a client closes
             self._seen_workers = now
         elif now - self._seen_workers > _NO_WORKERS_S:
-            raise TransferError(f"the Dask scheduler has had no workers for {_NO_WORKERS_S:.0f} s; {_GO_ON}")
+            raise TransferError(f"the Dask scheduler has had no workers for {_NO_WORKERS_S:.0f} s; {GO_ON}")
 
     def cancel(self) -> None:
         """Let go of what runs, where there is still somebody to tell."""
@@ -233,12 +228,8 @@ class _Run:
             self._client.cancel(list(self._running), force=True)
 
     def raise_failures(self) -> None:
-        if not self._failures:
-            return
-        first, *others = self._failures
-        words = f"{first} (and so did {len(others)} more)" if others else f"{first}"
-        go_on = _SAFE if isinstance(first, SchemaError) else _GO_ON  # the record stays bad
-        raise TransferError(f"{words}; {go_on}") from first
+        if self._failures:
+            raise failure_of(self._failures)
 
     def _take(self, future: Future) -> None:
         item = self._running.pop(future, None)
@@ -263,17 +254,18 @@ class _Run:
             self._silent = 0
             aside = result.quarantined + result.lost
             self._observe(
-                RangeCommitted(result.range, result.rows, result.raw_bytes, result.seconds, aside, result.newest_ms)
+                RangeCommitted(
+                    item.topic, result.range, result.rows, result.raw_bytes, result.seconds, aside, result.newest_ms
+                )
             )
         finally:
             # A result that is held is computed again when its worker goes.
             future.release()
 
     def _failed(self, item: Work, error: FinkDaskError, passing: bool) -> None:
-        self._observe(RangeFailed(item.range))
+        self._observe(RangeFailed(item.topic, item.range))
         if isinstance(error, BrokerUnavailableError) and self._more is not None and not self._stopped:
-            self._tries[item.range] -= 1
-            self._ready_at[item.range] = time.monotonic() + _PAUSE_S
+            self._tries.excuse(item)
             self._waiting.appendleft(item)
             return
         if isinstance(error, BrokerUnavailableError):
@@ -281,15 +273,17 @@ class _Run:
             if self._silent > 1:
                 # Two ranges in a row, and none that got on meanwhile: Kafka is gone, not a partition of it.
                 self._stopped = True
-        if passing and not self._stopped and self._tries[item.range] < _TRIES:
-            self._ready_at[item.range] = time.monotonic() + _PAUSE_S * 2 ** self._tries[item.range]
+        if passing and not self._stopped and self._tries.allow(item):
             self._observe(Note(f"{error}; trying again", warning=True))
             self._waiting.append(item)
             return
-        self._failures.append(error)
-        # A full disk or a column with too many values concerns all ranges; another failure only its own.
-        if isinstance(error, StorageError | SettingsError):
+        # A full disk concerns all ranges, a column with too many values those of a topic; another failure only its own.
+        if isinstance(error, StorageError) or (isinstance(error, SettingsError) and self._topics is None):
             self._stopped = True
+        if self._topics is not None and not self._stopped:
+            self._topics.failed(item.topic, error)
+        else:
+            self._failures.append(error)
 
 
 def _largest_first(work: Sequence[Work]) -> list[Work]:

@@ -42,16 +42,24 @@ class Sizing:
 
 
 def spans_to_plan(
-    watermarks: Mapping[int, Watermarks], plans: Sequence[Plan], topic: str
+    watermarks: Mapping[int, Watermarks], planned: Mapping[int, int], topic: str
 ) -> dict[int, tuple[int, int]]:
     """Find what each partition holds that no plan covers yet, as ``[start, end)``.
+
+    Parameters
+    ----------
+    watermarks : mapping of int to Watermarks
+        What each partition holds.
+    planned : mapping of int to int
+        What `planned_ends` returns.
+    topic : str
+        The topic, for the error.
 
     Raises
     ------
     LedgerError
         If a partition holds less than was planned: it was truncated, or the topic was made anew.
     """
-    planned = planned_ends(plans)
     for partition, end in sorted(planned.items()):
         stable = watermarks[partition].stable if partition in watermarks else 0
         if stable < end:
@@ -68,12 +76,11 @@ def spans_to_plan(
     return {partition: (start, end) for partition, (start, end) in spans.items() if end > start}
 
 
-def removed_heads(watermarks: Mapping[int, Watermarks], plans: Sequence[Plan]) -> dict[int, tuple[int, int]]:
-    """Find what Kafka has removed of each partition before it could be planned, as ``[start, end)``.
+def removed_heads(watermarks: Mapping[int, Watermarks], planned: Mapping[int, int]) -> dict[int, tuple[int, int]]:
+    """Find what Kafka has removed of each partition after its `planned_ends`, as ``[start, end)``.
 
     It is planned as well, in a range of its own, whose marker then declares it lost.
     """
-    planned = planned_ends(plans)
     heads = {
         partition: (planned.get(partition, 0), min(marks.low, marks.stable))
         for partition, marks in sorted(watermarks.items())
@@ -81,7 +88,7 @@ def removed_heads(watermarks: Mapping[int, Watermarks], plans: Sequence[Plan]) -
     return {partition: (start, end) for partition, (start, end) in heads.items() if end > start}
 
 
-def planned_ends(plans: Sequence[Plan]) -> dict[int, int]:
+def planned_ends(plans: Iterable[Plan]) -> dict[int, int]:
     """Find the offset after the last planned one, for each partition that was planned."""
     ends: dict[int, int] = {}
     for plan in plans:

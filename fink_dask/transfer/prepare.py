@@ -14,7 +14,7 @@ from fink_dask.kafka.offsets import Range
 from fink_dask.transfer.events import Note, Observer
 from fink_dask.transfer.inspect import Target
 from fink_dask.transfer.memory import FULL_SHARE, MemoryShare
-from fink_dask.transfer.plan import Sizing, alerts_at_most, next_plan, removed_heads, spans_to_plan
+from fink_dask.transfer.plan import Sizing, alerts_at_most, next_plan, planned_ends, removed_heads, spans_to_plan
 from fink_dask.transfer.work import TaskSettings, Work
 
 
@@ -45,8 +45,9 @@ def plan_next(
                 f"--limit {settings.limit:,}: this dataset holds or has planned {at_most:,} alerts already; "
                 "use another --outdir, or --restart"
             )
-    spans = spans_to_plan(watermarks, plans, settings.topic)
-    heads = removed_heads(watermarks, plans)
+    planned = planned_ends(plans)
+    spans = spans_to_plan(watermarks, planned, settings.topic)
+    heads = removed_heads(watermarks, planned)
     check_heads(settings, heads, lambda _: None)
     if not (spans or heads) or room == 0:
         return None

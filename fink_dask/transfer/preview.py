@@ -8,10 +8,14 @@ from fink_dask.config import TransferSettings
 from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.outdir import check_outdir
 from fink_dask.dataset.records import Plan
-from fink_dask.kafka.describe import open_inspector
+from fink_dask.dataset.several import check_for_one, check_for_several, check_name
+from fink_dask.errors import BrokerUnavailableError, FinkDaskError
+from fink_dask.kafka.choice import TopicChoice, no_such_topics
+from fink_dask.kafka.describe import Inspector, open_inspector
 from fink_dask.transfer.inspect import inspect_topic
 from fink_dask.transfer.plan import still_there
 from fink_dask.transfer.prepare import open_ranges, plan_next
+from fink_dask.transfer.topics import settings_of
 
 
 @dataclass(frozen=True)
@@ -54,16 +58,60 @@ def preview(settings: TransferSettings, restart: bool = False) -> Outlook:
     FinkDaskError
         If it would be refused.
     """
+    check_for_one(settings.outdir)
+    with open_inspector(settings.kafka) as inspector:
+        return _preview(settings, inspector, restart)
+
+
+def preview_each(
+    settings: TransferSettings, choice: TopicChoice, restart: bool = False
+) -> dict[str, Outlook | FinkDaskError]:
+    """Find out what `run_topics` would do with each of several topics, or why it can't, and write nothing.
+
+    Raises
+    ------
+    FinkDaskError
+        If it would be refused as a whole.
+    """
+    check_for_several(settings.outdir)
+    found: dict[str, Outlook | FinkDaskError] = {}
+    with open_inspector(settings.kafka) as inspector:
+        for topic in topics_now(choice, inspector):
+            try:
+                check_name(topic)
+                found[topic] = _preview(settings_of(settings, choice, topic), inspector, restart)
+            except BrokerUnavailableError:
+                raise
+            except FinkDaskError as error:
+                found[topic] = error
+    return found
+
+
+def topics_now(choice: TopicChoice, inspector: Inspector) -> tuple[str, ...]:
+    """List the topics that are meant and there, and those that were named.
+
+    Raises
+    ------
+    BrokerError
+        If there are none, or the broker refuses or does not answer.
+    """
+    listed = inspector.topics()
+    topics = choice.of(listed)
+    if not topics:
+        raise no_such_topics(choice.patterns, listed)
+    return topics
+
+
+def _preview(settings: TransferSettings, inspector: Inspector, restart: bool) -> Outlook:
     ledger = Ledger(settings.outdir)
     if not restart:
         check_outdir(ledger)
-    with open_inspector(settings.kafka) as inspector:
-        target = inspect_topic(settings, inspector, ledger, fresh=restart)
-        if target is None:
-            return Outlook(settings.topic, 0, 0, 0, None, 0, 0, {})
-        plans = [] if restart else ledger.plans()
-        markers = list(ledger.markers(plans))
-        plan = plan_next(settings, target, inspector, ledger, plans)
+    target = inspect_topic(settings, inspector, ledger, fresh=restart)
+    if target is None:
+        return Outlook(settings.topic, 0, 0, 0, None, 0, 0, {})
+    plans = [] if restart else ledger.plans()
+    markers = list(ledger.markers(plans))
+    plan = plan_next(settings, target, inspector, ledger, plans)
     left = [range_ for _, range_ in open_ranges(plans, markers)]
     todo = [*left, *(plan.ranges if plan else ())]
     offsets = still_there(todo, target.description.watermarks)

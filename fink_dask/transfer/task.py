@@ -146,6 +146,7 @@ def _stage(attempt: Attempt, settings: TaskSettings, caller: _Caller, watch: Sto
                     staged.add(batch)
                     caller.notify(
                         RangeProgress(
+                            identity.topic,
                             attempt.range,
                             attempt.name,
                             reader.position,
@@ -192,7 +193,7 @@ def _check_loss(reader: RangeReader, settings: TaskSettings, partition: int) -> 
         )
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=64)  # there may be many topics
 def _schema(ledger: Ledger, identity: Identity) -> AvroSchema:
     """Read the writer schema from the ledger, once a process: it is too large to travel with every range."""
     return ledger.schema(identity)

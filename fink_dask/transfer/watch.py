@@ -1,53 +1,55 @@
-"""Look at a topic again and again while its ranges are transferred."""
+"""Look at topics again and again while their ranges are transferred."""
 
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-from fink_dask.errors import BrokerError, BrokerUnavailableError, FinkDaskError
-from fink_dask.kafka.describe import Inspector, TopicDescription
+from fink_dask.errors import BrokerError, BrokerUnavailableError
+from fink_dask.kafka.describe import Inspector
 from fink_dask.kafka.suspicion import Suspicion
+from fink_dask.transfer.find import Finder, Look
 
 #: Seconds between two looks: what the end of a run may be late by, beside the work that is left.
 LOOK_S = 0.5
 
 
 @dataclass(frozen=True)
-class Look:
-    """One look at a topic.
+class Round:
+    """One look at all topics.
 
     Parameters
     ----------
-    description : TopicDescription or None
-        What was seen.
-    error : FinkDaskError or None
-        Why nothing was seen.
+    looks : mapping of str to Look
+        How each looks.
+    error : Exception or None
+        Why nothing was seen of any.
     """
 
-    description: TopicDescription | None
-    error: FinkDaskError | None = None
+    looks: Mapping[str, Look] = field(default_factory=dict)
+    error: Exception | None = None
 
 
 class Watch:
-    """Looks at a topic in a thread of its own, so that a broker which is away holds nobody up; a context manager.
+    """Looks at topics in a thread of its own, so that a broker which is away holds nobody up; a context manager.
 
     Parameters
     ----------
     inspector : Inspector
         Asks the broker; nobody else may use it meanwhile.
-    topic : str
-        The topic.
+    finder : Finder
+        Knows which topics are meant; the same holds for it, but for what it has found.
     """
 
-    def __init__(self, inspector: Inspector, topic: str) -> None:
+    def __init__(self, inspector: Inspector, finder: Finder) -> None:
         self._inspector = inspector
-        self._topic = topic
+        self._finder = finder
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="fink-dask-watch", daemon=True)
-        self._latest: Look | None = None
+        self._latest: Round | None = None
         self._suspicion = Suspicion()
 
     def __enter__(self) -> Self:
@@ -61,8 +63,8 @@ class Watch:
         self._thread.join()
 
     @property
-    def latest(self) -> Look | None:
-        """The last look; None before the first one."""
+    def latest(self) -> Round | None:
+        """The last round; None before the first one."""
         return self._latest
 
     def _run(self) -> None:
@@ -70,17 +72,16 @@ class Watch:
             self._latest = self._look()
             self._over.wait(LOOK_S)
 
-    def _look(self) -> Look:
+    def _look(self) -> Round:
         try:
-            description = self._inspector.describe(self._topic)
+            looks = self._finder.look(self._inspector)
         except BrokerUnavailableError as error:
-            return Look(None, error)
+            return Round(error=error)
         except BrokerError as error:
-            # A broker that has just come back may not know its topics yet.
             if self._suspicion.confirms(str(error)):
-                return Look(None, error)
-            return Look(None, BrokerUnavailableError(str(error), self._topic))
-        except FinkDaskError as error:
-            return Look(None, error)
+                return Round(error=error)
+            return Round(error=BrokerUnavailableError(error.message, error.topic))
+        except Exception as error:  # whatever it is, the run has to hear of it, or it would wait for ever
+            return Round(error=error)
         self._suspicion.clear()
-        return Look(description)
+        return Round(looks)

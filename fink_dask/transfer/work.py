@@ -75,6 +75,11 @@ class Work:
     settings: TaskSettings
     remainder: Remainder | None = None
 
+    @property
+    def topic(self) -> str:
+        """The topic whose range it is."""
+        return self.settings.identity.topic
+
 
 @dataclass(frozen=True)
 class RangeResult:

@@ -74,11 +74,27 @@ def test_a_flag_goes_before_the_environment_before_the_file_before_the_default(
     assert planned(*base, "--limit", "7", cwd=tmp_path, env={"FINK_DASK_LIMIT": "6"})["offsets"] == 7
 
 
+def test_topics_come_from_a_file_or_the_environment_too(kafka: Any, alerts: Any, tmp_path: Path) -> None:
+    settings = tmp_path / "settings.toml"
+    base = ["transfer", "-outdir", "o", "--servers", kafka.bootstrap_servers, "--dry-run", "--json"]
+    two = f"{TOPIC[:-1]}? {TOPIC}"
+    for content, env in (
+        (f"topic = {two.split()}", {}),
+        (f'topic = "{TOPIC[:-1]}[{TOPIC[-1]}]"', {}),
+        ("", {"FINK_DASK_TOPIC": two}),
+    ):
+        settings.write_text(content)
+        result = run_cli(*base, "--config", "settings.toml", cwd=tmp_path, env=env)
+        assert result.returncode == 0, result.stderr
+        assert [(each["topic"], each["offsets"]) for each in json.loads(result.stdout)["topics"]] == [(TOPIC, 60)]
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
         ("nconsumer = 3\n", "there is no option 'nconsumer'"),
-        ('topic = ["a"]\n', "topic should be a single value"),
+        ('partitionby = ["a"]\n', "partitionby should be a single value"),
+        ('topic = ["a", 1]\n', "topic should be a text, or a list of texts"),
         ("restart = true\n", "restart has to be typed each time"),
         ("topic = \n", "is not valid TOML"),
         ('limit = "many"\n', "limit should be a whole number"),

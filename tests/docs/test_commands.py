@@ -31,6 +31,8 @@ EXAMPLES = {"transfer_in_python.py", "read_dataset.py"}
 
 #: The topic that the documentation transfers; the tests put one of their own in its place.
 TOPIC_IN_DOCS = "ftransfer_ztf_2026-02-24_123456"
+#: A pattern that matches it; the one that the tests put in its place matches no topic of other tests.
+PATTERN_IN_DOCS = "ftransfer_ztf_2026-02-*"
 ALERTS = 400
 RUN = {"console", "sh", "python"}
 NOT_RUN = {"text", "json", "toml"}
@@ -162,7 +164,7 @@ def test_what_a_page_prints_works_when_a_reader_types_it(
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
     for file in (tmp_path / "examples").glob("*.toml"):
         file.write_text(file.read_text().replace(TOPIC_IN_DOCS, topic))
-    for step in steps(path.read_text().replace(TOPIC_IN_DOCS, topic)):
+    for step in steps(path.read_text().replace(TOPIC_IN_DOCS, topic).replace(PATTERN_IN_DOCS, f"{topic}*")):
         ended = subprocess.run(
             step.words, cwd=tmp_path, env=reader, capture_output=True, text=True, input="", timeout=240, check=False
         )

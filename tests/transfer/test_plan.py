@@ -106,8 +106,8 @@ GROWTH: list[tuple[Spans, Spans, Spans]] = [
 @pytest.mark.parametrize(("watermarks", "expected", "removed"), GROWTH)
 def test_what_came_since_is_planned_and_what_went_since_too(watermarks: Spans, expected: Spans, removed: Spans) -> None:
     marks = {partition: Watermarks(*pair) for partition, pair in watermarks.items()}
-    assert spans_to_plan(marks, PLANNED, "topic") == expected
-    assert removed_heads(marks, PLANNED) == removed
+    assert spans_to_plan(marks, planned_ends(PLANNED), "topic") == expected
+    assert removed_heads(marks, planned_ends(PLANNED)) == removed
 
 
 def test_what_is_gone_is_planned_in_ranges_of_its_own_and_takes_no_room() -> None:
@@ -122,7 +122,7 @@ def test_what_is_gone_is_planned_in_ranges_of_its_own_and_takes_no_room() -> Non
 def test_a_topic_that_holds_less_than_was_planned_is_refused(watermarks: dict[int, tuple[int, int]]) -> None:
     marks = {partition: Watermarks(*pair) for partition, pair in watermarks.items()}
     with pytest.raises(LedgerError, match="truncated or made anew") as caught:
-        spans_to_plan(marks, PLANNED, "topic")
+        spans_to_plan(marks, planned_ends(PLANNED), "topic")
     assert caught.value.topic == "topic"
 
 
@@ -138,9 +138,11 @@ def test_generations_of_the_plan_hold_what_the_topic_held_in_the_end(
             marks[partition] = (
                 Watermarks(low, stable) if before is None else Watermarks(before.low, max(before.stable, stable))
             )
-        plan = next_plan(len(plans) + 1, IDENTITY, spans_to_plan(marks, plans, "topic"), sizing, room)
+        plan = next_plan(len(plans) + 1, IDENTITY, spans_to_plan(marks, planned_ends(plans), "topic"), sizing, room)
         plans += [plan] if plan is not None else []
-    while (last := next_plan(9, IDENTITY, spans_to_plan(marks, plans, "topic"), sizing, None)) is not None:
+    while (
+        last := next_plan(9, IDENTITY, spans_to_plan(marks, planned_ends(plans), "topic"), sizing, None)
+    ) is not None:
         plans.append(last)
     found = sorted(place for plan in plans for place in places(plan.ranges))
     assert found == sorted((p, offset) for p, mark in marks.items() for offset in range(mark.low, mark.stable))

@@ -1,0 +1,98 @@
+"""A transfer that failed or was stopped: how far it has come, and how to go on."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import click
+
+from fink_dask.cli.signals import SignalReceivedError
+from fink_dask.cli.topics import ledgers_of, print_topics_json
+from fink_dask.config import TransferSettings
+from fink_dask.errors import FinkDaskError
+from fink_dask.kafka.choice import TopicChoice
+
+if TYPE_CHECKING:
+    from fink_dask.dataset.ledger import Ledger
+    from fink_dask.dataset.summary import State, Summary
+
+
+@contextmanager
+def failure_as_json(settings: TransferSettings, choice: TopicChoice, as_json: bool) -> Iterator[None]:
+    """Print the summary also of a transfer that failed or was stopped, and tell how to go on."""
+    began = time.monotonic()
+    before = _find_alerts(_found(settings, choice)) if as_json else Counter()
+    try:
+        yield
+    except (Exception, KeyboardInterrupt) as error:
+        stopped = isinstance(error, KeyboardInterrupt)
+        state: State = "interrupted" if stopped else "failed"
+        ledgers = _found(settings, choice)
+        summaries = [_summary(ledger) for ledger in ledgers]
+        if stopped:
+            alerts = sum(summary.alerts for summary in summaries)
+            where = f"{alerts:,} alerts are safe in {settings.outdir}; " if alerts else ""
+            click.echo(f"fink-dask: stopped; {where}run the same command again to go on", err=True)
+            if isinstance(error, SignalReceivedError):
+                error.said = True
+        if as_json:
+            seconds = time.monotonic() - began
+            # A restart has put another ledger in the place of the one that was counted.
+            ended = [
+                replace(
+                    summary,
+                    state=state,
+                    run_alerts=sum((_find_alerts([ledger]) - before).values()),
+                    run_seconds=seconds,
+                )
+                for summary, ledger in zip(summaries, ledgers, strict=True)
+            ]
+            _print(ended, settings, choice, state, seconds)
+        raise
+
+
+def _print(
+    summaries: Sequence[Summary], settings: TransferSettings, choice: TopicChoice, state: State, seconds: float
+) -> None:
+    from fink_dask.cli.results import print_json
+    from fink_dask.dataset.summary import Summary
+
+    if choice.is_several:
+        print_topics_json(summaries, {}, seconds, more={"state": state})
+        return
+    summary = summaries[0] if summaries else Summary(settings.topic, state, run_seconds=seconds)
+    print_json(replace(summary, topic=settings.topic))
+
+
+def _found(settings: TransferSettings, choice: TopicChoice) -> list[Ledger]:
+    try:
+        return ledgers_of(settings, choice)
+    except (FinkDaskError, OSError):
+        return []
+
+
+def _summary(ledger: Ledger) -> Summary:
+    from fink_dask.dataset.summary import Summary, summarise
+
+    try:
+        return summarise(ledger).summary
+    except FinkDaskError:
+        return Summary(ledger.outdir.name, "failed")
+
+
+def _find_alerts(ledgers: Sequence[Ledger]) -> Counter[int]:
+    """Count the committed alerts, under the numbers that the file system gives the ledgers."""
+    from fink_dask.dataset.summary import summarise
+
+    found: Counter[int] = Counter()
+    for ledger in ledgers:
+        try:
+            found[ledger.path.stat().st_ino] = summarise(ledger).summary.alerts
+        except (FinkDaskError, OSError):
+            continue
+    return found

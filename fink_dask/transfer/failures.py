@@ -1,0 +1,31 @@
+"""What failed ranges come to: one line that says what happened and what to do; and who is told of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from fink_dask.errors import FinkDaskError, SchemaError, TransferError
+
+_SAFE = "what is committed is safe"
+GO_ON = f"{_SAFE}, and the same command goes on from there once the cause is gone"
+
+
+def failure_of(failures: Sequence[FinkDaskError]) -> TransferError:
+    """Sum up what ranges failed with; there is one failure at least."""
+    first, *others = failures
+    words = f"{first} (and so did {len(others)} more)" if others else f"{first}"
+    go_on = _SAFE if isinstance(first, SchemaError) else GO_ON  # the record stays bad
+    error = TransferError(f"{words}; {go_on}")
+    error.__cause__ = first
+    return error
+
+
+class Topics(Protocol):
+    """Those who decide, for each of the topics of a run, what a failure means."""
+
+    def failed(self, topic: str, error: FinkDaskError) -> None:
+        """Take the failure of a range; those of other topics go on."""
+
+    def is_over(self, topic: str) -> bool:
+        """Tell whether the ranges of a topic that wait are wanted no more."""

@@ -1,0 +1,47 @@
+"""How often a range is tried, and when again."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+
+from fink_dask.kafka.offsets import Range
+from fink_dask.transfer.work import Work
+
+#: How often a range is tried when what failed may pass: a broker that is away, a worker that was killed.
+_TRIES = 4
+#: Seconds before a range is tried again; doubled each time.
+_PAUSE_S = 1.0
+
+
+class Tries:
+    """Counts the tries at each range of each topic."""
+
+    def __init__(self) -> None:
+        self._tries: Counter[tuple[str, Range]] = Counter()
+        self._ready_at: dict[tuple[str, Range], float] = {}
+
+    def is_ready(self, item: Work) -> bool:
+        """Tell whether the pause after the last try is over."""
+        return self._ready_at.get(_key(item), 0.0) <= time.monotonic()
+
+    def begin(self, item: Work) -> None:
+        """Count a try."""
+        self._tries[_key(item)] += 1
+
+    def allow(self, item: Work) -> bool:
+        """Tell whether there is another try, which then has to wait a little."""
+        tries = self._tries[_key(item)]
+        if tries >= _TRIES:
+            return False
+        self._ready_at[_key(item)] = time.monotonic() + _PAUSE_S * 2**tries
+        return True
+
+    def excuse(self, item: Work) -> None:
+        """Take the last try for none; the next one has to wait a little all the same."""
+        self._tries[_key(item)] -= 1
+        self._ready_at[_key(item)] = time.monotonic() + _PAUSE_S
+
+
+def _key(item: Work) -> tuple[str, Range]:
+    return item.topic, item.range

@@ -1,0 +1,237 @@
+"""Several topics in one transfer: each has its dataset, all or nothing is said of each, and none stops another."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from fink_dask.dataset.ledger import Ledger
+from fink_dask.dataset.several import datasets_in
+from fink_dask.demo.alerts import AlertKind
+from tests.harness.cli import run_cli, transfer_arguments
+from tests.harness.feed import Feed
+from tests.harness.kafka import KafkaBroker
+from tests.harness.oracle import Oracle, add_alerts, assert_exactly_once, fill_topic, make_topic, places, wait_for
+from tests.harness.running import Running
+from tests.harness.topics import create_topic, delete_topic, topic_names
+
+LIGHT = AlertKind.ZTF_LIGHT
+FOLLOW = ("--follow", "--roll-interval", "1s", "-nconsumers", "3", "-batchsize", "1000")
+
+
+@pytest.fixture
+def stem(kafka: Any, topic_name: str) -> Iterator[str]:
+    """Yield what the names of topics begin with that are deleted after the test."""
+    yield topic_name
+    for name in topic_names(kafka.bootstrap_servers):
+        if name.startswith(topic_name):
+            delete_topic(kafka.bootstrap_servers, name, missing_ok=True)
+
+
+def fill(kafka: Any, topic: str, count: int, **more: Any) -> Oracle:
+    return fill_topic(kafka.bootstrap_servers, topic, LIGHT, count, **{"partitions": 2, **more})
+
+
+def transfer(kafka: Any, topic: str, outdir: Path, *more: str, **options: Any) -> Any:
+    return run_cli(*transfer_arguments(kafka, topic, outdir, *more), **options)
+
+
+def assert_each(outdir: Path, values: dict[str, Any]) -> None:
+    """Fail unless each topic is there, exactly once and proved, and nothing else is."""
+    assert {ledger.outdir.name for ledger in datasets_in(outdir)} == set(values)
+    for topic, expected in values.items():
+        assert_exactly_once(outdir / topic, expected)
+        assert not Ledger(outdir / topic).staged()
+    verified = run_cli("verify", str(outdir))
+    assert verified.returncode == 0, verified.stdout
+
+
+def test_kills_of_a_follower_of_several_topics_cost_none_of_them_anything(
+    private_kafka: Callable[..., KafkaBroker], tmp_path: Path
+) -> None:
+    broker, chance = private_kafka(), random.Random(7)
+    stem, outdir = "ftransfer_ztf_2026-11-01_", tmp_path / "night"
+    more = (*FOLLOW, "--until-count", "18000", "-batchsize", "50")
+    for number in (1, 2):
+        make_topic(broker.bootstrap_servers, f"{stem}{number}", LIGHT, 3)
+    feeds = {
+        f"{stem}{number}": Feed(broker.bootstrap_servers, f"{stem}{number}", 6000, 300, (1, 1, 1), seed=number)
+        for number in (1, 2, 3)
+    }
+    with feeds[f"{stem}1"], feeds[f"{stem}2"]:
+        for kill in range(4):
+            running = Running(broker, f"{stem}*", outdir, *more)
+            wait_for(lambda: len(datasets_in(outdir)) >= 2, 90, "the first plans")
+            if kill == 1:
+                make_topic(broker.bootstrap_servers, f"{stem}3", LIGHT, 3)
+                feeds[f"{stem}3"].__enter__()
+                wait_for(lambda: Ledger(outdir / f"{stem}3").exists(), 60, "the topic that was added")
+            time.sleep(chance.random() * 3)
+            for worker in running.workers()[:1]:
+                with suppress(psutil.Error):
+                    worker.kill()
+            time.sleep(chance.random())
+            assert not running.is_over or kill > 1, running.finish()
+            running.kill()
+        running = Running(broker, f"{stem}*", outdir, *more, "--json")
+        feeds[f"{stem}3"].finish()
+    out, err = running.process.communicate(timeout=180)
+    assert running.process.returncode == 0, err
+    assert_each(outdir, {topic: feeding.values for topic, feeding in feeds.items()})
+    said = json.loads(out)
+    assert [(topic["topic"], topic["alerts"]) for topic in said["topics"]] == [(topic, 6000) for topic in sorted(feeds)]
+    assert (said["state"], said["alerts"]) == ("complete", 18_000)
+
+
+def test_names_and_patterns_each_get_a_dataset_and_go_on_together(kafka: Any, stem: str, tmp_path: Path) -> None:
+    night = tmp_path / "night"
+    oracles = {name: fill(kafka, name, 200, seed=n) for n, name in enumerate((f"{stem}_a", f"{stem}_b", f"{stem}_c"))}
+    first = transfer(
+        kafka, f"{stem}_a", night, "-topic", f"{stem}_[b-z]", "-topic", f"{stem}_a", "-partitionby", "time"
+    )
+    assert first.returncode == 0, first.stderr
+    assert_each(night, {name: oracle.values for name, oracle in oracles.items()})
+    lines = first.stdout.splitlines()
+    assert [line.split()[:3] for line in lines[1:5]] == [
+        *([name, "complete", "200"] for name in oracles),
+        ["3", "topics", "complete"],
+    ]
+    add_alerts(kafka.bootstrap_servers, f"{stem}_b", oracles[f"{stem}_b"], LIGHT, 100, seed=9, first_id=200)
+    again = transfer(kafka, f"{stem}_?", night, "-partitionby", "time", "--json")
+    assert again.returncode == 0, again.stderr
+    said = json.loads(again.stdout)
+    assert [topic["run_alerts"] for topic in said["topics"]] == [0, 100, 0]
+    assert (said["run_alerts"], said["alerts"]) == (100, 700)
+    alone = transfer(kafka, f"{stem}_a", tmp_path / "alone", "--json")
+    assert json.loads(alone.stdout).keys() == said["topics"][0].keys()
+    assert_each(night, {name: oracle.values for name, oracle in oracles.items()})
+    status = run_cli("status", str(night), "--json")
+    assert status.returncode == 0, status.stderr
+    assert [topic["missing_offsets"] for topic in json.loads(status.stdout)["topics"]] == [0, 0, 0]
+    nothing = transfer(kafka, f"{stem}_?", night, "-partitionby", "time")
+    assert "nothing new" in nothing.stderr
+
+
+def test_a_topic_that_fails_stops_no_other_and_is_said(kafka: Any, stem: str, tmp_path: Path) -> None:
+    from tests.harness.producer import produce
+
+    night = tmp_path / "night"
+    good = fill(kafka, f"{stem}_good", 200)
+    bad = fill(kafka, f"{stem}_bad", 100)
+    produce(kafka.bootstrap_servers, f"{stem}_bad", [b"no alert"])
+    create_topic(kafka.bootstrap_servers, f"{stem}_mute", 1)
+    produce(kafka.bootstrap_servers, f"{stem}_mute", [b"x"])
+    create_topic(kafka.bootstrap_servers, f"{stem}_void", 1)
+    names = ("-topic", f"{stem}_gone", "--on-bad-record", "fail")
+    result = transfer(kafka, f"{stem}_*", night, *names, "--json")
+    assert result.returncode == 1, result.stderr
+    assert "Traceback" not in result.stderr
+    said = {topic["topic"].removeprefix(f"{stem}_"): topic for topic in json.loads(result.stdout)["topics"]}
+    assert {name: topic["state"] for name, topic in said.items()} == {
+        "bad": "failed",
+        "gone": "failed",
+        "good": "complete",
+        "mute": "failed",
+        "void": "complete",
+    }
+    assert "no such topic" in said["gone"]["error"]
+    assert "--schema FILE" in said["mute"]["error"]
+    assert "fail" not in said["good"].get("error", "")
+    assert result.stderr.count("other topics go on") == 3
+    assert_exactly_once(night / f"{stem}_good", good.values)
+    # The ranges of the bad one that hold no bad record are there.
+    assert set(places(night / f"{stem}_bad")) <= set(bad.values)
+    partial = transfer(kafka, f"{stem}_bad", night, "-topic", f"{stem}_good", "--json")
+    assert partial.returncode == 3, partial.stderr
+    assert json.loads(partial.stdout)["state"] == "partial"
+    table = run_cli("verify", str(night))
+    assert table.returncode == 3, table.stdout
+    assert_exactly_once(night / f"{stem}_bad", bad.values)
+
+
+def test_topics_that_appear_are_joined_and_one_that_is_deleted_fails_alone(
+    private_kafka: Callable[..., KafkaBroker], tmp_path: Path
+) -> None:
+    kafka, stem, night = private_kafka(), "ftransfer_ztf_2026-11-01_", tmp_path / "night"
+    oracles = {f"{stem}1": fill(kafka, f"{stem}1", 100), f"{stem}2": fill(kafka, f"{stem}2", 100)}
+    running = Running(kafka, f"{stem}*", night, *FOLLOW, "--until-count", "700", "--json")
+    wait_for(lambda: len(datasets_in(night)) == 2 or running.is_over, 60, "the first plans")
+    wait_for(lambda: sum(places(night / name).total() for name in oracles) == 200, 60, "the first alerts")
+    for name in (f"{stem}1", f"{stem}1_schema"):
+        delete_topic(kafka.bootstrap_servers, name)
+    oracles[f"{stem}3"] = fill(kafka, f"{stem}3", 300)
+    add_alerts(kafka.bootstrap_servers, f"{stem}2", oracles[f"{stem}2"], LIGHT, 100, seed=1, first_id=100)
+    assert running.process.stderr is not None
+    said = next((line for line in running.process.stderr if "no such topic" in line), None)
+    assert said is not None, "nobody says that a topic was deleted"
+    assert "other topics go on" in said
+    add_alerts(kafka.bootstrap_servers, f"{stem}3", oracles[f"{stem}3"], LIGHT, 100, seed=2, first_id=300)
+    code, err = running.finish(90)
+    assert code == 1, err
+    assert_each(night, {name: oracle.values for name, oracle in oracles.items()})
+
+
+def test_a_signal_stops_all_of_them_in_order(kafka: Any, stem: str, tmp_path: Path) -> None:
+    night, names = tmp_path / "night", [f"{stem}_{number}" for number in range(3)]
+    for name in names:
+        make_topic(kafka.bootstrap_servers, name, LIGHT, 3)
+    feeds = [Feed(kafka.bootstrap_servers, name, 3000, 400, (1, 1, 1), seed=n) for n, name in enumerate(names)]
+    with feeds[0], feeds[1], feeds[2]:
+        running = Running(kafka, f"{stem}_*", night, *FOLLOW, "--idle-timeout", "4s", "--json")
+        wait_for(lambda: sum(places(night / name).total() for name in names) > 0, 60, "the first alerts")
+        running.process.send_signal(signal.SIGTERM)
+        out, err = running.process.communicate(timeout=30)
+        assert running.process.returncode == 143, err
+        assert "run the same command again" in err
+        assert json.loads(out)["state"] == "interrupted"
+    result = transfer(kafka, f"{stem}_*", night, "-partitionby", "time")
+    assert result.returncode == 0, result.stderr
+    assert_each(night, {name: feeding.values for name, feeding in zip(names, feeds, strict=True)})
+
+
+def test_restart_limit_dry_run_and_schemas_are_for_each(kafka: Any, stem: str, tmp_path: Path) -> None:
+    night, both = tmp_path / "night", f"{stem}_*"
+    for n, name in enumerate((f"{stem}_a", f"{stem}_b")):
+        fill(kafka, name, 150, seed=n)
+    dry = transfer(kafka, both, night, "--dry-run", "--json", cwd=tmp_path)
+    assert [topic["offsets"] for topic in json.loads(dry.stdout)["topics"]] == [150, 150]
+    assert not night.exists()
+    limited = transfer(kafka, both, night, "--limit", "40", "--dump-schemas", "--json", cwd=tmp_path)
+    assert limited.returncode == 0, limited.stderr
+    assert [topic["alerts"] for topic in json.loads(limited.stdout)["topics"]] == [40, 40]
+    assert {path.name for path in tmp_path.glob("avro_schema_*")} == {f"avro_schema_{stem}_{x}.json" for x in "ab"}
+    refused = transfer(kafka, both, night, "--restart", cwd=tmp_path)
+    assert refused.returncode == 1
+    assert "Replace the datasets of 2 topics" in refused.stderr
+    again = transfer(kafka, both, night, "--restart", "--yes", "--json", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert [topic["alerts"] for topic in json.loads(again.stdout)["topics"]] == [150, 150]
+    assert not list(night.glob("*old*"))
+
+
+def test_a_dataset_and_a_directory_of_datasets_are_not_mixed(kafka: Any, stem: str, tmp_path: Path) -> None:
+    fill(kafka, f"{stem}_a", 20)
+    assert transfer(kafka, f"{stem}_a", tmp_path / "one").returncode == 0
+    assert transfer(kafka, f"{stem}_[a]", tmp_path / "many").returncode == 0
+    for topic, outdir, words in (
+        (f"{stem}_*", "one", "is the dataset of one topic"),
+        (f"{stem}_a", "many", "holds a dataset for each of several topics"),
+    ):
+        for more in ((), ("--dry-run",)):
+            result = transfer(kafka, topic, tmp_path / outdir, *more)
+            assert result.returncode == 1, result.stderr
+            assert words in result.stderr
+            assert len(result.stderr.splitlines()) == 1
+    nothing = transfer(kafka, f"{stem}_b*", tmp_path / "none")
+    assert nothing.returncode == 1
+    assert f"near it are {stem}_a" in nothing.stderr
+    assert not (tmp_path / "none").exists()

@@ -1,0 +1,75 @@
+"""A pattern takes the topics that are meant and no others, and what can match nothing is said before Kafka is asked."""
+
+from __future__ import annotations
+
+import pytest
+
+from fink_dask.errors import SettingsError
+from fink_dask.kafka.choice import MOST_TOPICS, TopicChoice, choose_topics, no_such_topics
+
+LISTED = [
+    "__consumer_offsets",
+    "fink_ai_lsst",
+    "ftransfer_lsst_2026-01-02_7",
+    "ftransfer_lsst_2026-01-02_7_schema",
+    "ftransfer_lsst_2026-01-01_5",
+    "ftransfer_lsst_2025-12-31_5",
+    "ftransfer_ztf_2026-01-01_5",
+    "x[1]",
+]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (["ftransfer_lsst_2026-*"], ("ftransfer_lsst_2026-01-01_5", "ftransfer_lsst_2026-01-02_7")),
+        (["*_2026-01-0[2-9]_?"], ("ftransfer_lsst_2026-01-02_7",)),
+        (["FTRANSFER*"], ()),
+        (["*"], tuple(sorted(name for name in LISTED if name.startswith("ftransfer") and "schema" not in name))),
+        (["b", "a", "b"], ("b", "a")),
+        (["ftransfer_ztf_2026-01-01_5", "*ztf*"], ("ftransfer_ztf_2026-01-01_5",)),
+        (["ftransfer_lsst_2026-01-02_7_schema", "none*"], ("ftransfer_lsst_2026-01-02_7_schema",)),
+        (["[", "a"], ("a",)),
+    ],
+)
+def test_a_pattern_takes_topics_of_alerts_and_names_count_once(values: list[str], expected: tuple[str, ...]) -> None:
+    assert choose_topics(values).of(LISTED) == expected
+
+
+def test_one_plain_name_alone_is_a_dataset_of_its_own() -> None:
+    assert not choose_topics(["a", "a"]).is_several
+    assert choose_topics(["a", "b"]).is_several
+    assert choose_topics(["a*"]).is_several
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (["a b*"], "can match no topic"),
+        (["../*"], "can match no topic"),
+        (["*\n"], "can match no topic"),
+        (["*" * 250], "can match no topic"),
+        (["../x"], "is not a Kafka topic name"),
+        (["a", "fink_ai_x"], "AI topics"),
+        ([], "--topic is missing"),
+        ([f"t{number}" for number in range(MOST_TOPICS + 1)], "201 topics are too many"),
+    ],
+)
+def test_what_can_be_no_topic_is_refused_in_one_short_line(values: list[str], words: str) -> None:
+    with pytest.raises(SettingsError, match=words) as caught:
+        choose_topics(values)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+def test_what_nothing_matches_is_said_with_what_is_near() -> None:
+    choice = TopicChoice(("a",), ("ftransfer_lst_2026-*", "*ztf*"))
+    assert choice.unmatched(LISTED) == ["ftransfer_lst_2026-*"]
+    words = str(no_such_topics(choice.unmatched(LISTED), LISTED))
+    assert "matches ftransfer_lst_2026-*; near it are ftransfer_lsst_2026-01-0" in words
+    assert "schema" not in words
+    assert "none with a similar name" in str(no_such_topics(["~"], LISTED))
+
+
+def test_a_hostile_name_can_not_stop_a_pattern() -> None:
+    assert choose_topics(["*a" * 100 + "*b"]).of(["a" * 249]) == ()
