@@ -24,12 +24,13 @@ def lag_words(lag: Lag) -> str:
 
 
 def lags_words(lags: Mapping[str, Lag]) -> str:
-    """Say how far the datasets of topics are behind: "lag 1,200 (most in TOPIC: 700), newest alert 4 s old"."""
+    """Say how far the datasets of topics are behind: "lag 1,200, newest alert 4 s old, most in TOPIC: 700"."""
     if len(lags) == 1:
         return lag_words(*lags.values())
     topic, worst = max(lags.items(), key=lambda item: item[1].total)
     words = f"lag {sum(lag.total for lag in lags.values()):,}"
-    if worst.total:
-        words += f" (most in {topic}: {worst.total:,})"
     ages = [lag.freshness_s for lag in lags.values() if lag.freshness_s is not None]
-    return f"{words}, newest alert {min(ages):,.0f} s old" if ages else words
+    if ages:
+        words += f", newest alert {min(ages):,.0f} s old"
+    # Last, as a name is long and a terminal may be narrow.
+    return f"{words}, most in {topic}: {worst.total:,}" if worst.total else words

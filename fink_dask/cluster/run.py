@@ -10,6 +10,7 @@ from fink_dask.cluster.local import Cluster, local_cluster
 from fink_dask.cluster.outcome import Outcome, TopicOutcome, TopicsOutcome
 from fink_dask.config import FollowSettings, TransferSettings
 from fink_dask.dataset.several import check_for_one, check_for_several
+from fink_dask.errors import SettingsError
 from fink_dask.kafka.choice import TopicChoice, no_such_topics
 from fink_dask.kafka.describe import Inspector, open_inspector
 from fink_dask.transfer.events import Note, Observer
@@ -133,8 +134,12 @@ def _begin(
         if not topics.choice.of(finder.listed):
             raise error
         observe(Note(str(error), warning=True))
+    found = finder.take()
+    refusals = [transfer.error for transfer in found if isinstance(transfer.error, SettingsError)]
+    if found and len(refusals) == len(found):
+        raise refusals[0]  # what is asked for is wrong for all of them, such as a column
     topics.add_gone(finder.listed)
-    for transfer in finder.take():
+    for transfer in found:
         topics.begin(transfer)
     if follow is None:
         return

@@ -24,6 +24,8 @@ from fink_dask.kafka.client import (
 
 Answer = TypeVar("Answer")
 
+#: Seconds for which librdkafka is taken to know where a topic's partitions are; it forgets after 15 minutes.
+_KNOWN_S = 300.0
 #: Bounds of what one fetch asks for, in bytes; a record that is larger still comes.
 _LEAST_FETCHED, _MOST_FETCHED = 2**20, 8 * 2**20
 
@@ -97,6 +99,7 @@ class Connection:
         self.settings = settings
         self.errors = Errors()
         self._admin: Admin | None = None
+        self._learnt: dict[str, float] = {}
         config = client_config(settings, self.errors) | {
             # librdkafka wants a name even of those who assign by hand; no group of this name is joined.
             "group.id": "fink-dask",
@@ -158,6 +161,24 @@ class Connection:
                 if time.monotonic() >= deadline:
                     raise _no_answer(self.settings, self.errors.last or error, topic) from exception
                 patience *= 2
+
+    def learn(self, topic: str) -> None:
+        """Have librdkafka know where the partitions of a topic are, before one of them is assigned.
+
+        It finds out by itself for the first topic; for any other one it waits up to a second until it asks.
+
+        Raises
+        ------
+        BrokerUnavailableError
+            If there is no answer in time.
+        """
+        now = time.monotonic()
+        if topic in self._learnt and now - self._learnt[topic] < _KNOWN_S:
+            return
+        if self._learnt:
+            # All topics, because asking for one by name lets some brokers create it.
+            self.ask(lambda timeout: self.consumer.list_topics(timeout=timeout), topic)
+        self._learnt[topic] = now
 
     def close(self) -> None:
         """Close the consumer."""

@@ -138,6 +138,7 @@ def _stage(attempt: Attempt, settings: TaskSettings, caller: _Caller, watch: Sto
             reader = RangeReader(
                 connection, identity.topic, range_, caller.should_stop, identity.topic_id, turn.given_away
             )
+            connection.learn(identity.topic)
             reader.prefetch()
             with turn:
                 watch.skip()

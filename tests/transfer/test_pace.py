@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fink_dask.cli.words import lag_words
+from fink_dask.cli.words import lag_words, lags_words
 from fink_dask.config import FollowSettings
 from fink_dask.dataset.lag import Lag, read_lag, write_lag
 from fink_dask.dataset.ledger import Ledger
@@ -85,3 +85,7 @@ def test_the_worst_lag_is_named() -> None:
         "lag 705 (most in partition 3: 700), newest alert 4 s old"
     )
     assert lag_words(Lag(100.0, {0: 0})) == "lag 0"
+    lags = {"a": Lag(100.0, {0: 5}, newest_ms=96_000), "b": Lag(100.0, {0: 3, 1: 4}, newest_ms=90_000)}
+    assert lags_words(lags) == "lag 12, newest alert 4 s old, most in b: 7"
+    assert lags_words({"a": lags["a"]}) == lag_words(lags["a"])
+    assert lags_words({"a": Lag(100.0, {}), "b": Lag(100.0, {0: 0})}) == "lag 0"
