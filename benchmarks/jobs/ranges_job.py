@@ -2,6 +2,8 @@
 
 ``python -m benchmarks.jobs.ranges_job COUNT`` answers with one JSON object. The ranges are committed already, so that
 a worker looks up the marker of each and is done. Time and memory are those of this process, which plans and collects.
+``COUNT WORKERS`` simulates a cluster of so many workers of one thread: they are in this process, as the scheduler is,
+so that time and memory are those of all of them.
 """
 
 from __future__ import annotations
@@ -10,10 +12,15 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import dask
+from distributed import Client, LocalCluster
+
 from fink_dask.avro.schema import parse_schema
-from fink_dask.cluster.local import local_cluster
+from fink_dask.cluster.local import DASK_CONFIG, Cluster, local_cluster
 from fink_dask.config import KafkaSettings
 from fink_dask.dataset.documents import seal
 from fink_dask.dataset.ledger import Ledger
@@ -22,6 +29,7 @@ from fink_dask.dataset.partitioning import Partitioning
 from fink_dask.dataset.records import Identity, Marker, Plan
 from fink_dask.demo.alerts import AlertKind, avro_schema
 from fink_dask.transfer.job import run_ranges
+from fink_dask.transfer.memory import FULL_SHARE
 from fink_dask.transfer.plan import Sizing, next_plan
 from fink_dask.transfer.work import TaskSettings, Work
 
@@ -32,6 +40,8 @@ CONSUMERS = 2
 def main() -> None:
     """Measure with as many ranges as the command line says."""
     count = int(sys.argv[1])
+    workers = int(sys.argv[2]) if len(sys.argv) > 2 else None
+    consumers = workers or CONSUMERS
     schema = parse_schema(json.dumps(avro_schema(AlertKind.ZTF_LIGHT)))
     identity = Identity("ranges", "unknown", (), None, schema.fingerprint, "file")
     with tempfile.TemporaryDirectory() as scratch:
@@ -39,21 +49,22 @@ def main() -> None:
         create_ledger(ledger)
         began = time.perf_counter()
         spans = dict.fromkeys(range(PARTITIONS), (0, count // PARTITIONS))
-        plan = next_plan(1, identity, spans, Sizing(1, CONSUMERS, dict.fromkeys(spans, 1.0)), None)
+        plan = next_plan(1, identity, spans, Sizing(1, consumers, dict.fromkeys(spans, 1.0)), None)
         assert plan is not None
         assert len(plan.ranges) == count
         ledger.freeze(plan, schema)
         planned = time.perf_counter() - began
         _commit(ledger, plan)
         settings = TaskSettings(ledger, KafkaSettings("127.0.0.1:1"), identity, plan.plan_id, Partitioning(()), 1000)
-        with local_cluster(CONSUMERS, count, "127.0.0.1:0") as cluster:
+        with local_cluster(CONSUMERS, count, "127.0.0.1:0") if workers is None else _simulated(workers) as cluster:
             began = time.perf_counter()
             work = [Work(range_, settings) for range_ in plan.ranges]
             before = _peak_mb()
-            run_ranges(cluster.client, work, CONSUMERS, lambda _: None, lambda: None, cluster.lookahead)
+            run_ranges(cluster.client, work, consumers, lambda _: None, lambda: None, cluster.lookahead)
             collected = time.perf_counter() - began
     answer = {
         "ranges": f"{count:,}",
+        **({} if workers is None else {"workers": f"{workers:,}"}),
         "plan, in s": round(planned, 2),
         "submit and collect, in s": round(collected, 1),
         "of that a range, in ms": round(1e3 * collected / count, 2),
@@ -61,6 +72,17 @@ def main() -> None:
         "memory at its peak, in MB": round(_peak_mb()),
     }
     print(json.dumps(answer))
+
+
+@contextmanager
+def _simulated(workers: int) -> Iterator[Cluster]:
+    """Start a real scheduler, and workers in this process."""
+    with (
+        dask.config.set(DASK_CONFIG),
+        LocalCluster(workers, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+    ):
+        yield Cluster(client, FULL_SHARE)
 
 
 def _commit(ledger: Ledger, plan: Plan) -> None:
