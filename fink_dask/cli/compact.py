@@ -38,39 +38,36 @@ def compact(
     """Write the dataset OUTDIR once more, as NEWDIR, with few large files; OUTDIR is left as it is.
 
     NEWDIR appears when it is complete, with a ledger of its own, which verify proves. The same command goes on with one
-    that was stopped. Exit status: that of the dataset, so 3 where alerts were quarantined or lost.
+    that was stopped. Exit status: 0, 1 failed, 3 where OUTDIR is not complete, or alerts were quarantined or lost.
     """
-    from rich.console import Console
-    from rich.progress import Progress
-
+    from fink_dask.cli.bytes_bar import BytesBar
     from fink_dask.cli.log import log_to_stderr
     from fink_dask.cli.results import headline, print_json
-    from fink_dask.cluster.local import parse_memory, usable_cores
-    from fink_dask.dataset.compact import Caller, compact_dataset
+    from fink_dask.cluster.local import parse_memory, usable_cores, usable_memory
+    from fink_dask.dataset.compact import THREAD_BYTES, Caller, compact_dataset
     from fink_dask.dataset.compaction import Form
     from fink_dask.dataset.ledger import Ledger
 
     log_to_stderr(verbose)
     form = Form(parse_memory("--file-size", file_size), unique, compression)
+    threads = max(1, min(usable_cores(), usable_memory() // (2 * THREAD_BYTES)))
     source, target = Ledger(outdir.resolve()), Ledger(newdir.resolve())
-    console = Console(stderr=True, highlight=False)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("compacting", total=None)
+    with BytesBar("compacting") as bar:
         caller = Caller(
-            note=lambda words: click.echo(f"fink-dask: {words}", err=True),
-            plan=lambda size: bar.update(task, total=size),
-            advance=lambda size: bar.advance(task, size),
+            note=lambda words: click.echo(f"fink-dask: {words}", err=True), plan=bar.plan, advance=bar.advance
         )
         try:
-            found = compact_dataset(source, target, form, usable_cores(), caller)
+            found = compact_dataset(source, target, form, threads, caller)
         except SignalReceivedError as error:
             bar.stop()
             click.echo("fink-dask: stopped; run the same command again to go on", err=True)
             error.said = True
             raise
+    # The new dataset is as complete as the old one.
+    exit_code = 0 if found.summary.state == "complete" else 3
     if as_json:
         print_json(found.summary, files_before=found.files_before, form=asdict(form), is_new=found.is_new)
-        return found.summary.exit_code
+        return exit_code
     click.echo(headline(found.summary))
     if not found.is_new:
         click.echo("  nothing to do: it was compacted already")
@@ -79,4 +76,8 @@ def compact(
         click.echo(f"  unique     {counted(found.summary.duplicates, 'duplicate')} left out, by {unique}")
     click.echo(f"  dataset    {target.outdir}")
     click.echo(f"  ledger     {target.path}")
-    return found.summary.exit_code
+    if found.summary.state == "interrupted":
+        click.echo(
+            "  the old dataset lacks some of its plan, and so does this one: transfer with this --outdir fetches it"
+        )
+    return exit_code

@@ -77,9 +77,16 @@ def follow_settings(
         If there is nothing that these could be said of, or a value is out of its bounds.
     """
     if not follow:
-        for name, value in (("--until-count", until_count), ("--until", until)):
+        given = {
+            "--roll-interval": roll_interval,
+            "--idle-timeout": idle_timeout,
+            "--until-count": until_count,
+            "--until": until,
+            "--reconnect-timeout": reconnect_timeout,
+        }
+        for name, value in given.items():
             if value is not None:
-                raise SettingsError(f"{name} is the end of a --follow")
+                raise SettingsError(f"{name} says how to --follow: give that as well")
         return None
     from fink_dask.cluster.local import parse_duration
 

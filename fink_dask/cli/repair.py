@@ -51,9 +51,7 @@ def repair(outdir: Path, on_loss: str, dashboard_address: str, as_json: bool, ve
     from fink_dask.cluster.forkserver import start_forkserver
 
     start_forkserver()  # it loads what workers need while the files are checked
-    from rich.console import Console
-    from rich.progress import Progress
-
+    from fink_dask.cli.bytes_bar import BytesBar
     from fink_dask.cli.display import Display
     from fink_dask.cli.log import log_to_stderr
     from fink_dask.cli.results import headline, print_json
@@ -61,19 +59,17 @@ def repair(outdir: Path, on_loss: str, dashboard_address: str, as_json: bool, ve
     from fink_dask.cluster.repair import run_repair
 
     log_to_stderr(verbose)
-    console = Console(stderr=True, highlight=False)
     with ExitStack() as stack:
-        bar = stack.enter_context(Progress(console=console, transient=True, disable=not console.is_terminal))
-        task = bar.add_task("checking", total=written_bytes(ledger))
+        bar = stack.enter_context(BytesBar("checking", written_bytes(ledger)))
         displays: list[Display] = []
 
         def observe(event: Event) -> None:
             if not displays:  # a terminal has one live display at a time
                 bar.stop()
-                displays.append(stack.enter_context(Display(console)))
+                displays.append(stack.enter_context(Display()))
             displays[0](event)
 
-        found = run_repair(ledger, kafka, observe, lambda size: bar.advance(task, size), on_loss, dashboard_address)
+        found = run_repair(ledger, kafka, observe, bar.advance, on_loss, dashboard_address)
     if as_json:
         left, foreign = list(found.left), [str(path) for path in found.foreign]
         print_json(found.summary, repaired_ranges=found.ranges, read_again=found.offsets, left=left, foreign=foreign)

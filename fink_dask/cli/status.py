@@ -31,6 +31,7 @@ def status(outdir: Path, as_json: bool) -> int:
     from fink_dask.cli.results import headline, print_intervals, print_json
     from fink_dask.cli.words import lag_words
     from fink_dask.dataset.ledger import Ledger
+    from fink_dask.dataset.outdir import unfinished
     from fink_dask.dataset.several import datasets_in
 
     ledger = Ledger(outdir.resolve())
@@ -38,6 +39,8 @@ def status(outdir: Path, as_json: bool) -> int:
         several = datasets_in(ledger.outdir)
         if several:
             return _say_each(several, as_json)
+        if ledger.compaction_path.exists():
+            raise LedgerError(unfinished(ledger))
         raise LedgerError(f"there is no ledger {ledger.path}: no transfer into {ledger.outdir} was planned yet")
     running, progress, lag = _look(ledger)
     if as_json:

@@ -87,14 +87,15 @@ def _verify(
     from rich.console import Console
     from rich.progress import Progress
 
+    from fink_dask.cli.bytes_bar import BytesBar
     from fink_dask.dataset.verify import verify_dataset
 
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("verifying", total=written_bytes(ledger))
-        found = verify_dataset(ledger, lambda checked: bar.advance(task, checked))
-        compared = None
-        if kafka is not None and not found.problems:
+    with BytesBar("verifying", written_bytes(ledger)) as reading:
+        found = verify_dataset(ledger, reading.advance)
+    compared = None
+    if kafka is not None and not found.problems:
+        console = Console(stderr=True)
+        with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
             task = bar.add_task("reading from Kafka", total=sample or 0)
             try:
                 compared = _compare(ledger, kafka, sample or 0, seed, lambda count: bar.advance(task, count))

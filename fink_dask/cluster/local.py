@@ -67,6 +67,11 @@ def usable_cores() -> int:
     return max(1, int(CPU_COUNT))
 
 
+def usable_memory() -> int:
+    """Return the bytes of memory that this process may use, by its cgroup and the machine."""
+    return int(MEMORY_LIMIT)
+
+
 def parse_memory(option: str, text: str) -> int:
     """Read an amount of memory such as ``4GB``, ``512MiB`` or ``2e9``.
 

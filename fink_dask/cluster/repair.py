@@ -9,7 +9,7 @@ from pathlib import Path
 from fink_dask.avro.schema import parse_schema
 from fink_dask.cluster.local import local_cluster, usable_cores
 from fink_dask.config import BATCHSIZE, KafkaSettings
-from fink_dask.dataset.compact import read_compaction
+from fink_dask.dataset.compaction import FILE_BYTES
 from fink_dask.dataset.damaged import DamagedMarker
 from fink_dask.dataset.lease import Lease, hold_lease
 from fink_dask.dataset.ledger import Ledger
@@ -19,6 +19,7 @@ from fink_dask.dataset.records import Plan
 from fink_dask.dataset.roll_forward import roll_forward
 from fink_dask.dataset.summary import Summary, progress_of
 from fink_dask.dataset.verify import examine_dataset
+from fink_dask.dataset.workspace import read_compaction
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.describe import TopicDescription, open_inspector
 from fink_dask.kafka.identity import is_other_topic
@@ -166,10 +167,15 @@ def _restore_schemas(ledger: Ledger, plans: Sequence[Plan], kafka: KafkaSettings
 def _say_compacted(ledger: Ledger, ranges: Collection[Range]) -> str:
     """Say how to come by ranges whose rows are in damaged files of many ranges."""
     compaction = read_compaction(ledger)
-    source = "OUTDIR" if compaction is None else compaction.source
+    words = f"ranges with rows in compacted files that are damaged: {len(ranges):,}; "
+    if compaction is None or not Ledger(Path(compaction.source)).exists():
+        return f"{words}the dataset that it was compacted from is gone: transfer the topic again while Kafka has it"
+    form = compaction.form
+    options = f" --unique {form.unique}" if form.unique is not None else ""
+    options += f" --file-size {form.file_bytes}" if form.file_bytes != FILE_BYTES else ""
     return (
-        f"ranges in compacted files that are damaged ({len(ranges):,}): remove {ledger.outdir} and {ledger.path}, and "
-        f"run fink-dask compact {source} {ledger.outdir} again"
+        f"{words}make it again in another directory with fink-dask compact {compaction.source} OTHERDIR{options}, and "
+        "let a transfer into that one fetch what came since"
     )
 
 

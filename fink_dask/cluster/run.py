@@ -222,6 +222,7 @@ def _follow(
             cluster.lookahead,
             followers.more,
             topics,
+            follow.reconnect_timeout_s,
         )
 
 

@@ -12,21 +12,27 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from fink_dask.avro.schema import field_type
+from fink_dask.config import BUFFER_BYTES
 from fink_dask.dataset.compaction import Compaction, Form, Group, RangeIndex, make_groups, snapshot_of
-from fink_dask.dataset.documents import seal, unseal
+from fink_dask.dataset.documents import seal
 from fink_dask.dataset.duplicates import Duplicates, check_identifier, find_duplicates
 from fink_dask.dataset.durable import make_directory, publish_file
 from fink_dask.dataset.lease import Lease, hold_lease, is_held
 from fink_dask.dataset.ledger import Ledger, storage_error
-from fink_dask.dataset.merge import Merged, Merging, merge_group
+from fink_dask.dataset.merge import Merged, Merging, check_source, merge_group
 from fink_dask.dataset.outdir import check_dataset, check_outdir
 from fink_dask.dataset.presence import check_files
 from fink_dask.dataset.publish import is_published
 from fink_dask.dataset.records import Marker, Plan
 from fink_dask.dataset.summary import Summary, summarise
-from fink_dask.dataset.workspace import Step, Workspace
+from fink_dask.dataset.workspace import Step, Workspace, read_compaction
 from fink_dask.errors import LedgerError, SettingsError, StorageError
 
+#: What a thread holds at most, about: a row group as it is read, what waits for the next one, and its encoding.
+THREAD_BYTES = 5 * BUFFER_BYTES
+#: The share of duplicates that makes one doubt the identifier.
+_MANY = 0.2
 #: Seconds between two looks at the lease.
 _LOOK_S = 0.5
 
@@ -159,8 +165,13 @@ class _Job:
         StorageError
             If the new dataset can't be renamed into its place.
         """
-        if self._target.outdir.is_mount():
-            raise StorageError(f"{self._target.outdir} is the top of a file system: choose a directory in it")
+        outdir, ledger = self._target.outdir, self._target.path
+        if outdir.is_mount():
+            raise StorageError(f"{outdir} is the top of a file system: choose a directory in it")
+        if ledger.exists() and ledger.stat().st_dev != outdir.parent.stat().st_dev:
+            raise StorageError(f"{outdir} and its ledger {ledger} are on two file systems")
+        if not self._target.compaction_path.exists() and outdir.exists() and any(outdir.iterdir()):
+            raise StorageError(f"{outdir} is not empty: remove what is in it, or choose another directory")
         if self._compaction.form.unique is not None and self._groups:
             check_identifier(self._schema(), self._compaction.form.unique)
 
@@ -169,14 +180,21 @@ class _Job:
         begun = read_compaction(self._target)
         if begun is not None:
             workspace = Workspace(self._target, begun, self._caller.step)
-            if workspace.is_ready() or self._target.exists():
+            if workspace.is_ready():
                 self._caller.note("an earlier run was all but done: completed")
                 workspace.publish()
                 return
+            if self._target.exists():  # only what is of no use any more was left
+                workspace.remove()
+                return
             if begun.compaction_id != self._compaction.compaction_id:
                 self._caller.note("begun anew: the dataset has changed since, or the new one is to be another")
-                shutil.rmtree(self._target.staging_path, ignore_errors=True)
+                workspace.remove()
                 self._target.compaction_path.unlink()
+        elif self._target.exists():
+            raise StorageError(
+                f"another job has just made a dataset in {self._target.outdir}: choose another directory"
+            )
         workspace = Workspace(self._target, self._compaction, self._caller.step)
         workspace.begin()
         path = self._target.compaction_path
@@ -203,7 +221,7 @@ class _Job:
             root=self._source.outdir,
             schema=self._schema(),
             index=RangeIndex(range_ for plan in self._plans for range_ in plan.ranges),
-            duplicates=self._duplicates(),
+            duplicates=self._find_duplicates(),
             footer=self._compaction.footer(self._plans[-1]),
             compression=self._compaction.form.compression,
             should_stop=self._stopped.is_set,
@@ -244,13 +262,22 @@ class _Job:
         ]
         return pa.unify_schemas(schemas, promote_options="permissive")
 
-    def _duplicates(self) -> Duplicates:
+    def _find_duplicates(self) -> Duplicates:
         unique = self._compaction.form.unique
         if unique is None:
             return Duplicates()
-        paths = [self._source.outdir / file.path for group in self._groups for file in group.sources]
-        self._caller.note(f"looking for alerts with the same {unique} in {len(paths):,} files")
-        return find_duplicates(paths, unique)
+        files = [file for group in self._groups for file in group.sources]
+        self._caller.note(f"looking for alerts with the same {unique} in {len(files):,} files")
+        for file in files:
+            # What has gone bad since its group was complete must not decide which alert stays.
+            check_source(self._source.outdir, file)
+        kind = field_type(self._schema(), unique)
+        found = find_duplicates([self._source.outdir / file.path for file in files], unique, kind)
+        alerts = sum(marker.rows for marker in self._markers)
+        if len(found) > _MANY * alerts:
+            words = f"{len(found):,} of {alerts:,} alerts have the same {unique} as another one"
+            self._caller.note(f"warning: {words}: is that what tells alerts apart?")
+        return found
 
     def _check_space(self, size: int) -> None:
         free = shutil.disk_usage(self._target.path).free
@@ -259,20 +286,6 @@ class _Job:
                 f"{self._target.path.parent} has {free / 1e9:,.1f} GB free, and the new dataset needs up to "
                 f"{size / 1e9:,.1f} GB"
             )
-
-
-def read_compaction(ledger: Ledger) -> Compaction | None:
-    """Read what a dataset was compacted from, or is being; None for one that was transferred.
-
-    Raises
-    ------
-    LedgerError
-        If that can't be read.
-    """
-    try:
-        return Compaction.from_json(unseal("compaction", ledger.compaction_path))
-    except FileNotFoundError:
-        return None
 
 
 def _check_result(target: Ledger, compaction: Compaction) -> None:

@@ -97,7 +97,7 @@ class Compaction:
                 snapshot=str(content["snapshot"]),
                 form=Form(int(form["file_bytes"]), None if unique is None else str(unique), str(form["compression"])),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise LedgerError(f"the ledger's compaction can't be read: {error}") from error
 
 
@@ -135,11 +135,13 @@ def make_groups(markers: Iterable[Marker], file_bytes: int) -> list[Group]:
     groups: list[Group] = []
     for directory, files in sorted(by_directory.items()):
         chosen: list[DataFile] = []
+        size = 0
         for file in files.values():
-            if chosen and sum(one.size for one in chosen) + file.size > file_bytes:
+            if chosen and size + file.size > file_bytes:
                 groups.append(Group(len(groups), directory, tuple(chosen)))
-                chosen = []
+                chosen, size = [], 0
             chosen.append(file)
+            size += file.size
         groups.append(Group(len(groups), directory, tuple(chosen)))
     return groups
 
@@ -162,22 +164,24 @@ class RangeIndex:
             for partition, ranges in self._ranges.items()
         }
 
-    def count(self, partitions: npt.NDArray[np.int32], offsets: npt.NDArray[np.int64]) -> dict[Range, int]:
-        """Count the rows of each range.
+    def split(
+        self, partitions: npt.NDArray[np.int32], offsets: npt.NDArray[np.int64]
+    ) -> dict[Range, npt.NDArray[np.int64]]:
+        """Return the offsets of the rows of each range, in order.
 
         Raises
         ------
         LedgerError
             If a row is of none of them.
         """
-        found: dict[Range, int] = {}
+        found: dict[Range, npt.NDArray[np.int64]] = {}
         for partition in np.unique(partitions).tolist():
-            mine = offsets[partitions == partition]
+            mine = np.sort(offsets[partitions == partition])
             ranges = self._ranges.get(partition, [])
             places = np.searchsorted(self._starts.get(partition, np.empty(0, np.int64)), mine, side="right") - 1
-            for place, count in zip(*np.unique(places, return_counts=True), strict=True):
-                range_ = ranges[place] if place >= 0 else None
-                if range_ is None or int(mine[places == place].max()) >= range_.end:
+            for place in np.unique(places).tolist():
+                range_, inside = ranges[place] if place >= 0 else None, mine[places == place]
+                if range_ is None or int(inside[-1]) >= range_.end:
                     raise LedgerError(f"rows of partition {partition} are in no range that the ledger knows")
-                found[range_] = int(count)
+                found[range_] = inside
         return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Mapping
@@ -13,6 +14,8 @@ from fink_dask.dataset.ledger import Ledger, storage_error
 
 _NAME = "lag.json"
 _MAX_BYTES = 2**20
+#: No offset is greater, nor any time in this or the next millennium.
+_MOST = 2**62
 
 
 @dataclass(frozen=True)
@@ -87,4 +90,7 @@ def read_lag(ledger: Ledger, not_older_s: float) -> Lag | None:
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
-    return lag if time.time() - lag.at <= not_older_s else None
+    numbers = (lag.alerts_per_second, lag.newest_ms or 0, *lag.partitions.values())
+    is_sound = all(math.isfinite(number) and abs(number) < _MOST for number in numbers)
+    # Clocks differ a little; a time far ahead would never grow old.
+    return lag if is_sound and abs(time.time() - lag.at) <= not_older_s else None

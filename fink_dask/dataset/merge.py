@@ -15,11 +15,12 @@ from fink_dask.config import BUFFER_BYTES
 from fink_dask.dataset.compaction import Group, RangeIndex
 from fink_dask.dataset.duplicates import Duplicates
 from fink_dask.dataset.durable import sync_file
+from fink_dask.dataset.places import Offsets, intervals_of
 from fink_dask.dataset.records import DataFile
 from fink_dask.dataset.verify import check_file
 from fink_dask.dataset.writer import write_options
 from fink_dask.errors import InterruptedTransferError, LedgerError
-from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.offsets import Interval, Range
 
 
 @dataclass(frozen=True)
@@ -63,13 +64,13 @@ class Merged:
         The new file; None where all of its rows are left out.
     rows : dict of Range to int
         Rows of each range in it.
-    left_out : dict of Range to int
-        Rows of each range that are left out.
+    left_out : dict of Range to list of (int, int)
+        Intervals of each range that are left out.
     """
 
     file: DataFile | None
     rows: dict[Range, int]
-    left_out: dict[Range, int]
+    left_out: dict[Range, list[Interval]]
 
 
 def merge_group(group: Group, merging: Merging, path: Path, final: str, advance: Callable[[int], None]) -> Merged:
@@ -98,42 +99,56 @@ def merge_group(group: Group, merging: Merging, path: Path, final: str, advance:
         If `should_stop` said so.
     """
     rows: Counter[Range] = Counter()
-    left_out: Counter[Range] = Counter()
+    left_out: dict[Range, list[Interval]] = {}
     with pq.ParquetWriter(path, merging.schema, **write_options(merging.schema, merging.compression)) as writer:
         writer.add_key_value_metadata(merging.footer)
         waiting: list[pa.Table] = []
+        waiting_bytes = 0
         for file in group.sources:
-            # Its hash is compared first, so that nothing that has gone bad gets a new one.
-            if problems := check_file(merging.root / file.path, file, {}):
-                raise LedgerError(f"{problems[0]}: fink-dask verify says more, fink-dask repair fetches it again")
+            check_source(merging.root, file)
             with pq.ParquetFile(merging.root / file.path) as parquet:
                 for number in range(parquet.num_row_groups):
                     if merging.should_stop():
                         raise InterruptedTransferError("stopped")
                     table, kept, dropped = _select(parquet.read_row_group(number, use_threads=False), merging)
-                    rows.update(kept)
-                    left_out.update(dropped)
+                    rows.update({range_: len(offsets) for range_, offsets in kept.items()})
+                    for range_, offsets in dropped.items():
+                        left_out.setdefault(range_, []).extend(intervals_of(offsets))
                     waiting.append(table)
-                    if sum(one.nbytes for one in waiting) >= BUFFER_BYTES:
+                    waiting_bytes += table.nbytes
+                    if waiting_bytes >= BUFFER_BYTES:
                         _flush(writer, waiting)
+                        waiting_bytes = 0
             advance(file.size)
         _flush(writer, waiting)
     if not rows.total():
         path.unlink()
-        return Merged(None, dict(rows), dict(left_out))
+        return Merged(None, dict(rows), left_out)
     sync_file(path)
     with path.open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
     file = DataFile(final, path.name, rows.total(), path.stat().st_size, digest, rows.total())
-    return Merged(file, dict(rows), dict(left_out))
+    return Merged(file, dict(rows), left_out)
 
 
-def _select(table: pa.Table, merging: Merging) -> tuple[pa.Table, dict[Range, int], dict[Range, int]]:
-    """Give a row group the columns of all; returns those rows that stay, and how many of each range do and don't."""
+def check_source(root: Path, file: DataFile) -> None:
+    """Compare a file with what was written, so that nothing that has gone bad gets a new hash.
+
+    Raises
+    ------
+    LedgerError
+        If it differs.
+    """
+    if problems := check_file(root / file.path, file, {}):
+        raise LedgerError(f"{problems[0]}: fink-dask verify says more, fink-dask repair fetches it again")
+
+
+def _select(table: pa.Table, merging: Merging) -> tuple[pa.Table, dict[Range, Offsets], dict[Range, Offsets]]:
+    """Give a row group the columns of all; returns those rows that stay, and which of each range do and don't."""
     partitions, offsets = table["kafka_partition"].to_numpy(), table["kafka_offset"].to_numpy()
     is_kept = merging.duplicates.is_kept(partitions, offsets)
-    kept = merging.index.count(partitions[is_kept], offsets[is_kept])
-    dropped = merging.index.count(partitions[~is_kept], offsets[~is_kept])
+    kept = merging.index.split(partitions[is_kept], offsets[is_kept])
+    dropped = merging.index.split(partitions[~is_kept], offsets[~is_kept])
     if dropped:
         table = table.filter(pa.array(is_kept))
     if not table.schema.equals(merging.schema):

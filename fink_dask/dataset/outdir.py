@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from fink_dask.dataset.durable import make_directory, sync_directory
+from fink_dask.dataset.lease import is_held
 from fink_dask.dataset.ledger import Ledger, storage_error
 from fink_dask.dataset.several import datasets_in
 from fink_dask.errors import LedgerError, StorageError
@@ -72,13 +73,17 @@ def check_outdir(ledger: Ledger) -> None:
         if Ledger(parent).exists() or (parent.suffix == ".fink" and Ledger(parent.with_suffix("")).exists()):
             raise StorageError(
                 f"{ledger.outdir} is inside another dataset or its ledger, {parent}, whose readers would take these "
-                "alerts for their own; choose another --outdir"
+                "alerts for their own; choose another directory"
             )
+    if Ledger(ledger.path).exists():
+        raise StorageError(
+            f"{ledger.path}, where the ledger of {ledger.outdir} belongs, is a dataset itself; choose another name"
+        )
     if ledger.compaction_path.exists() and not ledger.exists():
-        raise StorageError(_unfinished(ledger))
+        raise StorageError(unfinished(ledger))
     if not ledger.exists() and ledger.outdir.is_dir() and not all(map(is_finder_file, ledger.outdir.iterdir())):
         raise StorageError(
-            f"{ledger.outdir} is not empty and has no ledger {ledger.path}: choose another --outdir, "
+            f"{ledger.outdir} is not empty and has no ledger {ledger.path}: choose another directory, "
             "so that what is there is not mixed with the new dataset"
         )
 
@@ -92,7 +97,7 @@ def check_dataset(ledger: Ledger) -> None:
         If it has no ledger with a plan.
     """
     if ledger.compaction_path.exists() and not ledger.exists():
-        raise LedgerError(_unfinished(ledger))
+        raise LedgerError(unfinished(ledger))
     if not ledger.exists():
         several = datasets_in(ledger.outdir)
         if several:
@@ -102,7 +107,10 @@ def check_dataset(ledger: Ledger) -> None:
         raise LedgerError(f"{ledger.outdir} has no ledger {ledger.path}: fink-dask did not write it, or it was removed")
 
 
-def _unfinished(ledger: Ledger) -> str:
+def unfinished(ledger: Ledger) -> str:
+    """Say that a compaction into a dataset has not come to its end."""
+    if is_held(ledger):
+        return f"a compaction into {ledger.outdir} is running: wait until it has ended"
     return (
         f"the compaction into {ledger.outdir} has not come to its end: the same fink-dask compact goes on with it, or "
         f"remove {ledger.path}"

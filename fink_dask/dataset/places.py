@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from fink_dask.dataset.records import Marker
 from fink_dask.dataset.writer import KAFKA_FIELDS
-from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.offsets import Interval, Range
 
 Offsets = npt.NDArray[np.int64]
 
@@ -21,6 +21,14 @@ def read_places(path: Path) -> tuple[npt.NDArray[np.int32], Offsets]:
     table = pq.read_table(path, columns=[field.name for field in KAFKA_FIELDS], partitioning=None)
     partitions, offsets = (table[field.name].to_numpy() for field in KAFKA_FIELDS)
     return partitions, offsets
+
+
+def intervals_of(offsets: Offsets) -> list[Interval]:
+    """Join offsets, which are in order, to intervals."""
+    cuts = np.flatnonzero(np.diff(offsets) != 1) + 1
+    starts = offsets[np.concatenate([[0], cuts])].tolist() if offsets.size else []
+    ends = (offsets[np.concatenate([cuts - 1, [offsets.size - 1]])] + 1).tolist() if offsets.size else []
+    return list(zip(starts, ends, strict=True))
 
 
 class SharedPlaces:
@@ -52,8 +60,12 @@ def check_offsets(marker: Marker, seen: Sequence[Offsets]) -> list[str]:
     repeated = offsets[1:][np.diff(offsets) == 0]
     if repeated.size:
         return [f"{name}: offset {repeated[0]} is there twice"]
-    for start, end in (*marker.lost, *marker.holes):
-        first, last = np.searchsorted(offsets, (start, end))
-        if last > first:
-            return [f"{name}: offset {offsets[first]} is there, but its marker says that Kafka had none"]
+    for absent, why in (
+        (marker.lost + marker.holes, "that Kafka had none"),
+        (marker.duplicates, "that it was left out"),
+    ):
+        for start, end in absent:
+            first, last = np.searchsorted(offsets, (start, end))
+            if last > first:
+                return [f"{name}: offset {offsets[first]} is there, but its marker says {why}"]
     return []

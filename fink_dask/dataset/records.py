@@ -192,8 +192,8 @@ class Marker:
         the quarantine; they are removed once its own are published.
     newest_ms : int or None
         Kafka's newest timestamp among the records, in milliseconds since 1970-01-01 UTC; None where none has any.
-    duplicates : int
-        Alerts that a compaction has left out, because another one with the same identifier is in the dataset.
+    duplicates : tuple of (int, int)
+        Intervals of alerts that a compaction has left out, because another one with the same identifier is there.
 
     Raises
     ------
@@ -216,7 +216,7 @@ class Marker:
     revision: int = 0
     superseded: tuple[str, ...] = ()
     newest_ms: int | None = None
-    duplicates: int = 0
+    duplicates: tuple[Interval, ...] = ()
 
     def __post_init__(self) -> None:
         what = f"the marker of range {self.range.name}"
@@ -228,8 +228,11 @@ class Marker:
             raise LedgerError(f"{what} has no revision {self.revision}")
         for name in self.superseded:
             _check_inside(name)
-        absent = (*self.lost, *self.holes)
-        counts = (self.rows, self.quarantined, self.filtered, self.duplicates)
+        mine = {file.path for file in (*self.files, *filter(None, (self.quarantine,)))}
+        if mine.intersection(self.superseded):
+            raise LedgerError(f"{what} does without files that it names")
+        absent = (*self.lost, *self.holes, *self.duplicates)
+        counts = (self.rows, self.quarantined, self.filtered)
         accounted = sum(counts) + total(absent)
         if accounted != len(self.range) or min(*counts, self.raw_bytes) < 0:
             raise LedgerError(f"{what} accounts for {accounted} of {len(self.range)} offsets")
@@ -261,13 +264,12 @@ class Marker:
             values["range"] = Range(*map(int, values["range"]))
             values["files"] = tuple(DataFile(**file) for file in values["files"])
             values["quarantine"] = None if values["quarantine"] is None else DataFile(**values["quarantine"])
-            for name in ("lost", "holes"):
-                values[name] = tuple((int(start), int(end)) for start, end in values[name])
+            for name in ("lost", "holes", "duplicates"):
+                values[name] = tuple((int(start), int(end)) for start, end in values.get(name, ()))
             values["superseded"] = tuple(map(str, values.get("superseded", ())))
             values["revision"] = int(values.get("revision", 0))
             newest_ms = values.get("newest_ms")
             values["newest_ms"] = None if newest_ms is None else int(newest_ms)
-            values["duplicates"] = int(values.get("duplicates", 0))
             return cls(**values)
         except _MISREAD as error:
             raise LedgerError(f"a marker can't be read: {error}") from error

@@ -38,8 +38,8 @@ class Remainder:
         Bytes of the values of the whole range, where its marker said so; otherwise 0.
     newest_ms : int or None
         Newest timestamp of the range's records, where its marker said so.
-    duplicates : int
-        Alerts that a compaction has left out.
+    duplicates : tuple of (int, int)
+        What a compaction has left out.
     """
 
     revision: int
@@ -53,7 +53,7 @@ class Remainder:
     is_rebuilt: bool = True
     raw_bytes: int = 0
     newest_ms: int | None = None
-    duplicates: int = 0
+    duplicates: tuple[Interval, ...] = ()
 
     def span(self, range_: Range) -> Range:
         """Find what has to be read of the range: from the first wanted offset to the last one."""

@@ -119,7 +119,7 @@ def progress_of(plans: Sequence[Plan], markers: Sequence[Marker]) -> Progress:
         state="interrupted" if missing else finished,
         alerts=sum(marker.rows for marker in markers),
         filtered=sum(marker.filtered for marker in markers),
-        duplicates=sum(marker.duplicates for marker in markers),
+        duplicates=sum(total(marker.duplicates) for marker in markers),
         quarantined=quarantined,
         lost=lost_offsets,
         raw_bytes=sum(marker.raw_bytes for marker in markers),

@@ -5,27 +5,31 @@
     staging/<compaction>/
       <group>-<nonce>.parquet     the file of a group
       group-<group>.json          says that it is complete, and whose rows are in it
-      dataset/ quarantine/ markers/ plans/    the dataset and its ledger, once all groups are complete
-      ready.json                  says that these are complete
+      assembled-<nonce>/dataset/ quarantine/ markers/ plans/    the dataset and its ledger
+      ready.json                  says which of these is complete
 
 The four directories are renamed into their places, the plans last: before that rename there is no new dataset, after it
-there is all of it.
+there is all of it. A job that stood still for so long that another one has taken over may wake at any moment: it has an
+assembly of its own, and can't take anything out of the other's.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 import uuid
-from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from fink_dask.dataset.compaction import Compaction, Group
 from fink_dask.dataset.documents import seal, unseal
 from fink_dask.dataset.durable import (
+    directories_down_to,
     has_size,
+    link_exclusively,
     make_directory,
     prepare_directory,
     publish_file,
@@ -36,9 +40,11 @@ from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.merge import Merged
 from fink_dask.dataset.records import DataFile, Marker, Plan
 from fink_dask.errors import LedgerError
-from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.offsets import Interval, Range, merge, total
 
 Step = Callable[[str], None]
+
+_ASSEMBLY = re.compile(r"assembled-[0-9a-f]{32}")
 
 
 class Workspace:
@@ -60,13 +66,6 @@ class Workspace:
         self._step = step
         self.path = target.staging_path / compaction.compaction_id
         self._ready = self.path / "ready.json"
-        # In the order in which they are renamed: without its plans a ledger is none.
-        self._moves = (
-            (self.path / "quarantine", target.quarantine_path),
-            (self.path / "markers", target.markers_path),
-            (self.path / "dataset", target.outdir),
-            (self.path / "plans", target.plans_path),
-        )
 
     def begin(self) -> None:
         """Make the directory."""
@@ -81,15 +80,18 @@ class Workspace:
         return self.path / f"{group.number:06d}-{uuid.uuid4().hex[:8]}.parquet"
 
     def merged(self, group: Group) -> Merged | None:
-        """Return what has become of a group, or None where it is not complete."""
+        """Return what has become of a group, or None where it is not complete, or what says so is damaged."""
         try:
             content = unseal("group", self._document(group.number))
-        except FileNotFoundError:
+            file = None if content["file"] is None else DataFile(**content["file"])
+            rows = {Range(*range_): int(count) for *range_, count in content["rows"]}
+            left_out = {
+                Range(*range_): [(int(start), int(end)) for start, end in intervals]
+                for *range_, intervals in content["left_out"]
+            }
+        except (FileNotFoundError, LedgerError, KeyError, TypeError, ValueError):
             return None
-        file = None if content["file"] is None else DataFile(**content["file"])
-        counts = ({Range(*range_): rows for *range_, rows in content[name]} for name in ("rows", "left_out"))
-        merged = Merged(file, *counts)
-        return merged if file is None or self._is_there(file) else None
+        return Merged(file, rows, left_out) if file is None or has_size(self.path / file.staged, file.size) else None
 
     def complete(self, group: Group, merged: Merged) -> None:
         """Say that a group is complete; its file is on the disk."""
@@ -97,7 +99,7 @@ class Workspace:
         content = {
             "file": None if merged.file is None else asdict(merged.file),
             "rows": [[*asdict(range_).values(), rows] for range_, rows in merged.rows.items()],
-            "left_out": [[*asdict(range_).values(), rows] for range_, rows in merged.left_out.items()],
+            "left_out": [[*asdict(range_).values(), intervals] for range_, intervals in merged.left_out.items()],
         }
         document = self._document(group.number)
         document.unlink(missing_ok=True)  # of a file that is gone
@@ -112,65 +114,102 @@ class Workspace:
         LedgerError
             If a file of the old dataset's quarantine is not what was written, or rows are missing.
         """
-        quarantine, ledger_markers, dataset, ledger_plans = (staged for staged, _ in self._moves)
-        for directory in (quarantine, ledger_markers, ledger_plans):
-            shutil.rmtree(directory, ignore_errors=True)
+        assembly = self.path / f"assembled-{uuid.uuid4().hex}"
+        quarantine, ledger_markers, dataset, ledger_plans = (staged for staged, _ in self._moves(assembly.name))
         for directory in (quarantine, ledger_markers, dataset, ledger_plans):
             make_directory(directory)
-        touched = {dataset}
+        touched = {quarantine, ledger_markers, dataset, ledger_plans, assembly, self.path}
         for one in merged:
-            if one.file is None:
-                continue
-            prepare_directory(dataset, one.file.path)
-            if not has_size(dataset / one.file.path, one.file.size):
-                (self.path / one.file.staged).rename(dataset / one.file.path)
-            touched.add((dataset / one.file.path).parent)
+            if one.file is not None:
+                prepare_directory(dataset, one.file.path)
+                link_exclusively(self.path / one.file.staged, dataset / one.file.path)
+                touched.update(directories_down_to(dataset, one.file.path))
         self._step("dataset")
         for marker in _new_markers(markers, merged, self._compaction):
-            write_file(ledger_markers / self._target.marker_path(marker.range).name, seal("marker", marker.to_json()))
+            name = self._target.marker_path(marker.range, marker.revision).name
+            write_file(ledger_markers / name, seal("marker", marker.to_json()))
             if marker.quarantine is not None:
                 _copy(source.path, marker.quarantine, quarantine)
         for plan in plans:
             self._target.restore_schema(plan.identity, source.schema(plan.identity))
             write_file(ledger_plans / self._target.plan_path(plan).name, seal("plan", plan.to_json()))
-        for directory in (*touched, quarantine, ledger_markers, ledger_plans, self.path):
+        for directory in touched:
             sync_directory(directory)
         self._step("assembled")
-        publish_file(self.path / f".ready-{uuid.uuid4().hex}", self._ready, seal("ready", {}))
+        # Where another job has said so first, its assembly is the one.
+        publish_file(self.path / f".ready-{uuid.uuid4().hex}", self._ready, seal("ready", {"assembly": assembly.name}))
         self._step("ready")
 
     def publish(self) -> None:
-        """Rename what was assembled into its place; repeatable."""
-        for staged, final in self._moves:
-            if staged.exists():
+        """Rename what was assembled into its place; repeatable, also after a kill whose traces a power cut may undo.
+
+        Raises
+        ------
+        LedgerError
+            If what says which assembly is complete is damaged.
+        """
+        name = str(unseal("ready", self._ready).get("assembly"))
+        if not _ASSEMBLY.fullmatch(name):
+            raise LedgerError(f"{self._ready} is damaged")
+        for staged, final in self._moves(name):
+            with suppress(FileNotFoundError):  # renamed by an earlier run
                 staged.rename(final)
-                sync_directory(final.parent)
-                sync_directory(self.path)
+            if not final.exists():
+                raise LedgerError(f"{final} is neither there nor staged: remove {self._target.path}, and compact again")
+            sync_directory(final.parent)
+            if staged.parent.exists():  # it goes when all is done
+                sync_directory(staged.parent)
             self._step(f"renamed {final.name}")
+        self.remove()
+
+    def remove(self) -> None:
+        """Remove what is of no use any more."""
         shutil.rmtree(self.path, ignore_errors=True)
+
+    def _moves(self, assembly: str) -> tuple[tuple[Path, Path], ...]:
+        """Say what is renamed and where to, in this order: without its plans a ledger is none."""
+        staged = self.path / assembly
+        return (
+            (staged / "quarantine", self._target.quarantine_path),
+            (staged / "markers", self._target.markers_path),
+            (staged / "dataset", self._target.outdir),
+            (staged / "plans", self._target.plans_path),
+        )
 
     def _document(self, number: int) -> Path:
         return self.path / f"group-{number:06d}.json"
 
-    def _is_there(self, file: DataFile) -> bool:
-        return has_size(self.path / file.staged, file.size) or has_size(self.path / "dataset" / file.path, file.size)
+
+def read_compaction(ledger: Ledger) -> Compaction | None:
+    """Read what a dataset was compacted from, or is being; None for one that was transferred.
+
+    Raises
+    ------
+    LedgerError
+        If that can't be read.
+    """
+    try:
+        return Compaction.from_json(unseal("compaction", ledger.compaction_path))
+    except FileNotFoundError:
+        return None
 
 
 def _new_markers(markers: Sequence[Marker], merged: Sequence[Merged], compaction: Compaction) -> list[Marker]:
     """Say of each range where its rows are now."""
     shares: dict[Range, list[DataFile]] = {}
-    left_out: Counter[Range] = Counter()
+    left_out: dict[Range, list[Interval]] = {}
     for one in merged:
-        left_out.update(one.left_out)
+        for range_, intervals in one.left_out.items():
+            left_out.setdefault(range_, []).extend(intervals)
         for range_, rows in one.rows.items():
             assert one.file is not None
             shares.setdefault(range_, []).append(replace(one.file, rows=rows))
     new = []
     for marker in markers:
         files = tuple(sorted(shares.get(marker.range, []), key=lambda file: file.path))
-        rows, duplicates = sum(file.rows for file in files), left_out[marker.range]
-        if rows + duplicates != marker.rows:
-            words = f"its files hold {rows + duplicates:,} rows of it, but its marker says {marker.rows:,}"
+        rows, duplicates = sum(file.rows for file in files), merge(left_out.get(marker.range, []))
+        if rows + total(duplicates) != marker.rows:
+            words = f"its files hold {rows + total(duplicates):,} rows of it, but its marker says {marker.rows:,}"
             raise LedgerError(f"range {marker.range.name}: {words}; fink-dask verify says more")
         new.append(
             replace(
@@ -178,9 +217,9 @@ def _new_markers(markers: Sequence[Marker], merged: Sequence[Merged], compaction
                 attempt=compaction.compaction_id,
                 rows=rows,
                 files=files,
-                revision=0,
+                # The revision stays: the quarantine file has the name that it gave, and the next one must have another.
                 superseded=(),
-                duplicates=marker.duplicates + duplicates,
+                duplicates=tuple(merge((*marker.duplicates, *duplicates))),
             )
         )
     return new

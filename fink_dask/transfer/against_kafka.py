@@ -175,8 +175,8 @@ class _Checked:
             return "hole" if row is None and self._quarantined(offset) is None else "incomparable"
         value = batches[0].value(0)
         if row is None:
-            if self._marker.duplicates and self._quarantined(offset) is None:
-                return "incomparable"  # which of them it is like, the marker does not say
+            if any(start <= offset < end for start, end in self._marker.duplicates):
+                return "incomparable"
             self._compare_quarantined(offset, value)
             return "equal"
         decoded = self._decoder.decode([value])

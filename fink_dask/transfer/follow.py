@@ -65,7 +65,10 @@ class Follower:
         self._planned = planned_ends(transfer.plans)
         self._offsets = sum(len(range_) for plan in transfer.plans for range_ in plan.ranges)
         markers = list(transfer.ledger.markers(transfer.plans))
-        self.accounted = sum(marker.rows + marker.quarantined + total(marker.lost) for marker in markers)
+        self.accounted = sum(
+            marker.rows + marker.filtered + marker.quarantined + total(marker.lost + marker.duplicates)
+            for marker in markers
+        )
         stamps = (marker.newest_ms for marker in markers if marker.newest_ms is not None)
         self._newest_ms: int | None = max(stamps, default=None)
         self._open: Counter[int] = Counter()

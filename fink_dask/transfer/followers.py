@@ -89,8 +89,8 @@ class Followers:
             If Kafka was away for too long, or the file system refuses; or a topic fails, and no other one is meant.
         """
         round_ = self._watch.latest
-        if self._is_final:
-            return None
+        if self._is_final or self._ending.is_enough(self._accounted):
+            return None  # whatever is known of Kafka
         if round_ is None or round_ is self._seen:
             return []
         self._seen = round_
@@ -98,7 +98,8 @@ class Followers:
         since_s, self._looked = now - self._looked, now
         work = self._join()
         if not self._answers(round_, now):
-            return work
+            # What is there by then nobody can tell.
+            return work or (None if self._ending.is_late() else [])
         seen = [follower for follower in self._open() if self._look(follower, round_, now)]
         if len(seen) < len(self._open()):
             self._ending.excuse(since_s)  # nobody can tell whether these have grown
@@ -114,6 +115,10 @@ class Followers:
         for follower in seen:
             follower.report(self._ending.quiet_s(now), now)
         return work
+
+    @property
+    def _accounted(self) -> int:
+        return sum(follower.accounted for follower in self._followers.values())
 
     def _open(self) -> list[Follower]:
         return [follower for follower in self._followers.values() if follower.transfer.is_open]
@@ -160,11 +165,10 @@ class Followers:
     def _amount(self, waiting: int, running: int, now: float) -> Amount | None:
         """Decide how much is planned; None when it is the end."""
         followers = self._followers.values()
-        accounted = sum(follower.accounted for follower in followers)
         is_late, is_idle = self._ending.is_late(), self._ending.is_idle(now)
         unplanned = sum(follower.unplanned for follower in self._open())
         nothing_left = not waiting and not running
-        if self._ending.is_enough(accounted) or (is_idle and not unplanned and nothing_left):
+        if is_idle and not unplanned and nothing_left:
             return None
         if not self._open() and not self._topics.choice.patterns:
             return None  # all have failed, and no other can come
@@ -194,18 +198,17 @@ def wait_for_first(
     FinkDaskError
         If Kafka was away for too long; or a topic can't be transferred, and no other one is meant.
     """
-    heard = time.monotonic()
-    ending = Ending(follow, heard)
+    ending = Ending(follow, time.monotonic())
+    patience = Patience(follow.reconnect_timeout_s, topics.observe, ending.excuse)
     while not (ending.is_idle(time.monotonic()) or ending.is_late()):
         sleep(LOOK_S)
         now = time.monotonic()
         try:
             finder.look(inspector)
-        except BrokerUnavailableError:
-            if now - heard > follow.reconnect_timeout_s:
-                raise
+        except BrokerUnavailableError as error:
+            patience.wait(error, now)
             continue
-        heard = now
+        patience.end(now)
         for transfer in finder.take():
             topics.begin(transfer)
         if topics.open:

@@ -62,6 +62,7 @@ def run_ranges(
     lookahead: Lookahead = NO_LOOKAHEAD,
     more: More | None = None,
     topics: Topics | None = None,
+    excused_s: float = 0.0,
 ) -> None:
     """Transfer ranges on a Dask cluster, `nconsumers` at a time.
 
@@ -84,13 +85,15 @@ def run_ranges(
         on their way are completed when a signal says stop, and a broker that is away is its affair.
     topics : Topics, optional
         Is told what failed; then only failures that concern all topics are raised.
+    excused_s : float
+        Seconds for which a range that Kafka leaves without an answer is tried again, while `more` may return some.
 
     Raises
     ------
     TransferError
         If ranges failed; all others were transferred first, unless the failure concerns them all.
     """
-    run = _Run(client, work, nconsumers, observe, lookahead, more, topics)
+    run = _Run(client, work, nconsumers, observe, lookahead, more, topics, excused_s)
     client.subscribe_topic(run.topic, run.on_progress)
     try:
         while run.unfinished():
@@ -119,6 +122,7 @@ class _Run:
         lookahead: Lookahead,
         more: More | None = None,
         topics: Topics | None = None,
+        excused_s: float = 0.0,
     ) -> None:
         self._client = client
         self._nconsumers = nconsumers
@@ -130,7 +134,7 @@ class _Run:
         self._topics = topics
         self._running: dict[Future, Work] = {}
         self._done: queue.SimpleQueue[Future] = queue.SimpleQueue()
-        self._tries = Tries()
+        self._tries = Tries(excused_s)
         self._failures: list[FinkDaskError] = []
         self._progress: queue.SimpleQueue[RangeProgress] = queue.SimpleQueue()
         self._stopped = False
@@ -264,11 +268,11 @@ class _Run:
 
     def _failed(self, item: Work, error: FinkDaskError, passing: bool) -> None:
         self._observe(RangeFailed(item.topic, item.range))
-        if isinstance(error, BrokerUnavailableError) and self._more is not None and not self._stopped:
-            self._tries.excuse(item)
+        is_away = isinstance(error, BrokerUnavailableError)
+        if is_away and self._more is not None and not self._stopped and self._tries.excuse(item):
             self._waiting.appendleft(item)
             return
-        if isinstance(error, BrokerUnavailableError):
+        if is_away:
             self._silent += 1
             if self._silent > 1:
                 # Two ranges in a row, and none that got on meanwhile: Kafka is gone, not a partition of it.

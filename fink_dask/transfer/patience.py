@@ -26,6 +26,7 @@ class Patience:
         self._observe = observe
         self._excuse = excuse
         self._away_since: float | None = None
+        self._heard: float | None = None
 
     def wait(self, error: BrokerUnavailableError, now: float) -> None:
         """Take note that Kafka is away.
@@ -36,7 +37,8 @@ class Patience:
             If it has been so for too long.
         """
         if self._away_since is None:
-            self._away_since = now
+            # Since it last answered: the question itself has waited for some seconds.
+            self._away_since = now if self._heard is None else self._heard
             self._observe(Note(f"{error}; it is waited for, {self._limit_s:g} s at most", warning=True))
         elif now - self._away_since > self._limit_s:
             raise BrokerUnavailableError(
@@ -47,6 +49,7 @@ class Patience:
 
     def end(self, now: float) -> None:
         """Take note that Kafka answers."""
+        self._heard = now
         if self._away_since is not None:
             away_s, self._away_since = now - self._away_since, None
             self._excuse(away_s)

@@ -17,7 +17,7 @@ from fink_dask.dataset.attempt import Attempt
 from fink_dask.dataset.damaged import DamagedMarker
 from fink_dask.dataset.documents import unseal
 from fink_dask.dataset.ledger import QUARANTINE_DIRECTORY, Ledger
-from fink_dask.dataset.places import read_places
+from fink_dask.dataset.places import intervals_of, read_places
 from fink_dask.dataset.presence import with_shared_rows
 from fink_dask.dataset.records import DataFile, Identity, Plan
 from fink_dask.dataset.remainder import Remainder, rest_of
@@ -127,7 +127,7 @@ def _of_files(ledger: Ledger, finding: Finding) -> Damage:
         marker.range,
         replace(
             rest_of(marker),
-            wanted=_rest(marker.range, [*present, *marker.lost, *marker.holes]),
+            wanted=_rest(marker.range, [*present, *marker.lost, *marker.holes, *marker.duplicates]),
             files=finding.files,
             quarantine=finding.quarantine,
             superseded=tuple(superseded),
@@ -227,11 +227,7 @@ def _described(path: Path) -> tuple[list[DataFile], DataFile | None]:
 def _intervals(path: Path, partition: int) -> list[Interval]:
     """List the offsets of a partition whose rows are in a file."""
     partitions, offsets = read_places(path)
-    offsets = np.sort(offsets[partitions == partition])
-    cuts = np.flatnonzero(np.diff(offsets) != 1) + 1
-    starts = offsets[np.concatenate([[0], cuts])].tolist() if offsets.size else []
-    ends = (offsets[np.concatenate([cuts - 1, [offsets.size - 1]])] + 1).tolist() if offsets.size else []
-    return list(zip(starts, ends, strict=True))
+    return intervals_of(np.sort(offsets[partitions == partition]))
 
 
 def _rest(range_: Range, taken: list[Interval]) -> tuple[Interval, ...]:

@@ -15,9 +15,17 @@ _PAUSE_S = 1.0
 
 
 class Tries:
-    """Counts the tries at each range of each topic."""
+    """Counts the tries at each range of each topic.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    excused_s : float
+        Seconds from the first failure for which nobody is to blame, in which such tries count for nothing.
+    """
+
+    def __init__(self, excused_s: float = 0.0) -> None:
+        self._excused_s = excused_s
+        self._excused_since: dict[tuple[str, Range], float] = {}
         self._tries: Counter[tuple[str, Range]] = Counter()
         self._ready_at: dict[tuple[str, Range], float] = {}
 
@@ -37,10 +45,14 @@ class Tries:
         self._ready_at[_key(item)] = time.monotonic() + _PAUSE_S * 2**tries
         return True
 
-    def excuse(self, item: Work) -> None:
-        """Take the last try for none; the next one has to wait a little all the same."""
+    def excuse(self, item: Work) -> bool:
+        """Take the last try for none, unless that has gone on for too long; the next one has to wait a little."""
+        now = time.monotonic()
+        if now - self._excused_since.setdefault(_key(item), now) >= self._excused_s:
+            return False
         self._tries[_key(item)] -= 1
-        self._ready_at[_key(item)] = time.monotonic() + _PAUSE_S
+        self._ready_at[_key(item)] = now + _PAUSE_S
+        return True
 
 
 def _key(item: Work) -> tuple[str, Range]:

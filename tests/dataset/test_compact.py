@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +18,7 @@ import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
 
+from fink_dask.dataset import durable, lease
 from fink_dask.dataset.compact import Caller, Compacted, compact_dataset
 from fink_dask.dataset.compaction import Form, RangeIndex, make_groups
 from fink_dask.dataset.documents import seal
@@ -24,6 +28,7 @@ from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.outdir import create_ledger
 from fink_dask.dataset.presence import check_files
 from fink_dask.dataset.records import DataFile, Marker
+from fink_dask.dataset.remainder import rest_of
 from fink_dask.dataset.roll_forward import roll_forward
 from fink_dask.dataset.summary import summarise
 from fink_dask.dataset.verify import verify_dataset
@@ -121,6 +126,62 @@ def test_no_power_cut_in_a_compaction_leaves_a_dataset_that_is_not_whole(
     assert min(seen[True], seen[False]) > 2
 
 
+class _Killed(BaseException):
+    """Ends a run as a kill does: nothing is cleaned up after it."""
+
+
+def _compact_until(count: int, source: Ledger, target: Ledger) -> bool:
+    """Compact in this process, and let every operation after the first `count` fail; True if there were more."""
+    seen = 0
+
+    def counting(real: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*args: Any, **options: Any) -> Any:
+            nonlocal seen
+            seen += 1
+            if seen > count:
+                raise _Killed
+            return real(*args, **options)
+
+        return counted
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("link", "mkdir", "rename", "rmdir", "unlink"):
+            patch.setattr(os, name, counting(getattr(os, name)))
+        patch.setattr(durable, "_sync", counting(durable._sync))
+        try:
+            _compact(source, target)
+        except _Killed:
+            return True
+    return False
+
+
+def test_no_power_cut_after_a_kill_and_a_second_run_leaves_a_dataset_that_is_not_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the run that was killed had not brought to the disk, the next one must: it can't tell the two apart."""
+    monkeypatch.setattr(lease, "_is_alive", lambda path, now: False)  # it is this process that was killed
+    source = _source(tmp_path / "alerts")
+    for killed_after in range(20, 1000, 7):
+        target = Ledger(tmp_path / str(killed_after) / "few")
+        target.path.parent.mkdir()
+        recorder = Recorder(target.path.parent)
+        with pytest.MonkeyPatch.context() as patch:
+            recorder.attach(patch)
+            was_killed = _compact_until(killed_after, source, target)
+            _compact(source, target)
+            recorder.note()
+        whole = {path: path.read_bytes() for path in [*files_below(target.outdir), *files_below(target.path)]}
+        needed = [path for path in whole if path.suffix in {".parquet", ".avsc"} or path.parent == target.markers_path]
+        for eager in (False, True):
+            disk = after_power_cut(recorder.root, recorder.events, eager)[-1]
+            assert all(disk.get(target.plan_path(plan)) == whole[target.plan_path(plan)] for plan in PLANS)
+            lost = [path for path in needed if disk.get(path) != whole[path]]
+            assert not lost, f"killed after {killed_after} operations: {lost[0].name} is lost"
+        if not was_killed:
+            break
+    assert killed_after > 100
+
+
 def test_a_transfer_goes_on_from_a_compacted_dataset(tmp_path: Path) -> None:
     source, target = _source(tmp_path / "alerts"), Ledger(tmp_path / "few")
     _compact(source, target)
@@ -140,6 +201,32 @@ def test_a_transfer_goes_on_from_a_compacted_dataset(tmp_path: Path) -> None:
     assert _rows(again) == _rows(target)
     assert len(files_below(again.outdir)) == 3
     assert verify_dataset(again).problems == ()
+
+
+@pytest.mark.parametrize("file_bytes", [1, 10**9])
+def test_a_range_that_was_revised_is_compacted_and_revised_again(tmp_path: Path, file_bytes: int) -> None:
+    """The next revision's files, also those of the quarantine, must have other names than the ones that are there."""
+    source, target = _source(tmp_path / "alerts"), Ledger(tmp_path / "few")
+    revise(source, PLANS[0], RANGES[0])
+    _compact(source, target, Form(file_bytes))
+    create_ledger(target)
+    roll_forward(target, PLANS)
+    for _ in range(2):
+        rest = rest_of(next(iter(target.markers(PLANS))))
+        again = revise(target, PLANS[0], RANGES[0])
+        assert again.revision == rest.revision
+        assert again.quarantine is not None
+        assert (target.path / again.quarantine.path).exists()
+        assert again.quarantine != rest.quarantine
+
+
+def test_a_marker_that_removes_its_own_files_is_refused(tmp_path: Path) -> None:
+    source = _source(tmp_path / "alerts")
+    marker = next(iter(source.markers(PLANS)))
+    assert marker.quarantine is not None
+    for file in (marker.files[0], marker.quarantine):
+        with pytest.raises(LedgerError, match="does without files that it names"):
+            replace(marker, superseded=(file.path,))
 
 
 def test_what_was_interrupted_is_compacted_as_far_as_it_is_there(tmp_path: Path) -> None:
@@ -189,7 +276,7 @@ def test_of_alerts_with_the_same_identifier_the_first_stays(tmp_path: Path) -> N
     files = files_below(source.outdir)
     doubled = pa.concat_tables(pq.ParquetFile(path).read() for path in files)
     offsets = doubled["kafka_offset"].to_pylist()
-    found = find_duplicates(files, "kafka_offset")
+    found = find_duplicates(files, "kafka_offset", pa.int64())
     assert len(found) == len(offsets) - len(set(offsets)) > 0
     summary = _compact(source, target, Form(unique="kafka_offset")).summary
     kept = {offset: partition for partition, offset in reversed(PLACES)}
@@ -208,7 +295,8 @@ def test_alerts_without_an_identifier_are_no_duplicates(tmp_path: Path) -> None:
         "kafka_offset": pa.array([5, 6, 7, 9, 10, 4], pa.int64()),
     }
     pq.write_table(pa.table(rows), tmp_path / "x.parquet")
-    found = find_duplicates([tmp_path / "x.parquet"], "source.id")
+    pq.write_table(pa.table(rows).drop_columns("source"), tmp_path / "y.parquet")  # before there was one
+    found = find_duplicates([tmp_path / "x.parquet", tmp_path / "y.parquet"], "source.id", pa.string())
     partitions, offsets = (rows[name].to_numpy() for name in ("kafka_partition", "kafka_offset"))
     assert found.is_kept(partitions, offsets).tolist() == [False, True, True, True, True, False]
 
@@ -216,10 +304,11 @@ def test_alerts_without_an_identifier_are_no_duplicates(tmp_path: Path) -> None:
 def test_rows_of_no_range_are_noticed() -> None:
     index = RangeIndex([Range(0, 5, 10), Range(0, 20, 25), Range(2, 0, 3)])
     partitions, offsets = np.array([0, 0, 2, 0], np.int32), np.array([9, 20, 2, 5], np.int64)
-    assert index.count(partitions, offsets) == {Range(0, 5, 10): 2, Range(0, 20, 25): 1, Range(2, 0, 3): 1}
+    found = {range_: inside.tolist() for range_, inside in index.split(partitions, offsets).items()}
+    assert found == {Range(0, 5, 10): [5, 9], Range(0, 20, 25): [20], Range(2, 0, 3): [2]}
     for partition, offset in ((0, 4), (0, 10), (0, 25), (1, 0), (2, 3)):
         with pytest.raises(LedgerError, match=f"partition {partition}"):
-            index.count(np.array([partition], np.int32), np.array([offset], np.int64))
+            index.split(np.array([partition], np.int32), np.array([offset], np.int64))
 
 
 def _damage(path: Path) -> None:
@@ -305,6 +394,26 @@ def _begin(source: Ledger, target: Ledger) -> None:
     assert target.compaction_path.exists()
 
 
+def test_a_dataset_whose_name_is_that_of_the_new_ledger_is_not_taken_for_it(tmp_path: Path) -> None:
+    source, target = _source(tmp_path / "few.fink"), Ledger(tmp_path / "few")
+    before = _content(source)
+    with pytest.raises(StorageError, match="is a dataset itself"):
+        _compact(source, target)
+    assert _content(source) == before
+
+
+def test_a_directory_that_only_seems_empty_is_refused_before_anything_is_done(tmp_path: Path) -> None:
+    source, target = _source(tmp_path / "alerts"), Ledger(tmp_path / "few")
+    target.outdir.mkdir()
+    (target.outdir / ".DS_Store").write_text("x")
+    with pytest.raises(StorageError, match="is not empty"):
+        _compact(source, target)
+    assert not target.path.exists()
+    (target.outdir / ".DS_Store").unlink()
+    _compact(source, target)
+    assert read_places(target) == PLACES
+
+
 @pytest.mark.parametrize("name", ["few", "alerts/inside", "."])
 def test_a_directory_that_can_t_take_the_new_dataset_is_refused(tmp_path: Path, name: str) -> None:
     source, target = _source(tmp_path / "alerts"), Ledger((tmp_path / name).resolve())
@@ -341,6 +450,31 @@ def test_nobody_takes_a_compaction_that_is_not_complete_for_a_dataset(tmp_path: 
     for use in (create_ledger, verify_dataset):
         with pytest.raises(FinkDaskError, match="has not come to its end"):
             use(target)
+
+
+def test_what_says_that_a_group_is_complete_is_not_believed_when_it_is_damaged(tmp_path: Path) -> None:
+    source = _source(tmp_path / "alerts")
+    for number, content in enumerate((b"", b"{", b'{"fink_dask": "group"}', seal("group", {"file": 1}),
+                                      seal("group", {"file": None, "rows": [[1]], "left_out": []}))):  # fmt: skip
+        target = Ledger(tmp_path / str(number))
+        _begin(source, target)
+        (workspace,) = target.staging_path.iterdir()
+        for path in [*workspace.glob("group-*.json"), workspace / "group-000002.json"]:
+            path.write_bytes(content)
+        _compact(source, target)
+        assert read_places(target) == PLACES
+        assert verify_dataset(target).problems == ()
+
+
+@pytest.mark.parametrize("content", [b"{", seal("ready", {}), seal("ready", {"assembly": "../../../alerts"})])
+def test_an_assembly_that_can_t_be_one_is_not_renamed(tmp_path: Path, content: bytes) -> None:
+    source, target = _source(tmp_path / "alerts"), Ledger(tmp_path / "few")
+    _begin(source, target)
+    (workspace,) = target.staging_path.iterdir()
+    (workspace / "ready.json").write_bytes(content)
+    with pytest.raises(LedgerError, match=r"ready\.json"):
+        _compact(source, target)
+    assert (source.outdir / "class=class%200").is_dir()
 
 
 def test_two_compactions_at_once_are_refused(tmp_path: Path) -> None:

@@ -1,0 +1,67 @@
+"""How many bytes are read of how many: a bar on a terminal, otherwise a line now and then."""
+
+from __future__ import annotations
+
+import threading
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.filesize import decimal
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+#: Seconds between two lines where there is no terminal.
+_LINE_S = 10.0
+
+
+class BytesBar:
+    """Shows how far something is that reads files; a context manager that leaves the terminal as it was.
+
+    Parameters
+    ----------
+    words : str
+        What is done.
+    total : int, optional
+        How many bytes there are to read.
+    """
+
+    def __init__(self, words: str, total: int | None = None) -> None:
+        console = Console(stderr=True, highlight=False)
+        self._words = words
+        self._console = console
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn(compact=True))
+        self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._task = self._bar.add_task(words, total=total)
+        self._total, self._done, self._said = total, 0, time.monotonic()
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Leave the terminal to somebody else."""
+        self._bar.stop()
+
+    def plan(self, total: int) -> None:
+        """Take how many bytes there are to read."""
+        self._total = total
+        self._bar.update(self._task, total=total)
+
+    def advance(self, size: int) -> None:
+        """Take how many bytes were read; by any thread."""
+        self._bar.advance(self._task, size)
+        with self._lock:
+            self._done += size
+            now = time.monotonic()
+            if self._console.is_terminal or now - self._said < _LINE_S:
+                return
+            self._said = now
+            of = f" of {decimal(self._total)}" if self._total else ""
+            self._console.print(f"{self._words}: {decimal(self._done)}{of}", soft_wrap=True)
