@@ -117,6 +117,8 @@ def run_topics(
                 profiler(Note(f"{topic} is empty: there is nothing to transfer"))
                 topics.add_empty(topic)
             topics.finish(inspector)
+            if not topics.results():
+                raise no_such_topics(finder.unmatched, finder.listed)
         profile = profiler.profile()
     finally:
         topics.end()

@@ -21,7 +21,7 @@ def failure_of(failures: Sequence[FinkDaskError]) -> TransferError:
     return error
 
 
-class Topics(Protocol):
+class TopicFailures(Protocol):
     """Those who decide, for each of the topics of a run, what a failure means."""
 
     def failed(self, topic: str, error: FinkDaskError) -> None:

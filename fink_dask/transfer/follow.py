@@ -49,8 +49,8 @@ class Follower:
     ----------
     accounted : int
         Records that are in the dataset, in its quarantine, or declared lost.
-    unplanned : int
-        Offsets that have come and are in no plan yet.
+    seen_at : float
+        When it was last known how the topic looks, on the clock of `time.monotonic`.
     """
 
     def __init__(self, transfer: TopicTransfer, follow: FollowSettings) -> None:
@@ -71,6 +71,7 @@ class Follower:
         )
         stamps = (marker.newest_ms for marker in markers if marker.newest_ms is not None)
         self._newest_ms: int | None = max(stamps, default=None)
+        self.seen_at = time.monotonic()
         self._open: Counter[int] = Counter()
         for _, range_ in open_ranges(transfer.plans, markers):
             self._open[range_.partition] += len(range_)
@@ -129,6 +130,7 @@ class Follower:
                 raise
             return False
         self._suspicion.clear()
+        self.seen_at = now
         self._description = description
         self._heads = removed_heads(description.watermarks, self._planned)
         self._pace.look(self._spans, now)

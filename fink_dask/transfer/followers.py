@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from fink_dask.config import FollowSettings
-from fink_dask.errors import BrokerUnavailableError, StorageError
+from fink_dask.errors import BrokerError, BrokerUnavailableError, StorageError
 from fink_dask.kafka.describe import Inspector
 from fink_dask.transfer.events import Event, Note, Observer, RangeCommitted
 from fink_dask.transfer.find import Finder
@@ -152,10 +152,14 @@ class Followers:
 
     def _look(self, follower: Follower, round_: Round, now: float) -> bool:
         """Have a follower look; False where nothing is known of its topic."""
-        look = round_.looks.get(follower.transfer.topic)
-        if look is None or isinstance(look.error, BrokerUnavailableError):
-            return False
+        look, limit_s = round_.looks.get(follower.transfer.topic), self._follow.reconnect_timeout_s
         with self._topics.alone(follower.transfer):
+            if look is None or isinstance(look.error, BrokerUnavailableError):
+                if look is not None and now - follower.seen_at > limit_s:
+                    raise BrokerError(
+                        f"nothing is known of it for {limit_s:g} s: {look.error}", follower.transfer.topic
+                    )
+                return False
             if look.error is not None:
                 raise look.error
             assert look.description is not None

@@ -16,7 +16,7 @@ from distributed import CancelledError, Client, Future, KilledWorker
 from fink_dask.errors import BrokerUnavailableError, FinkDaskError, SettingsError, StorageError, TransferError
 from fink_dask.kafka.offsets import Range
 from fink_dask.transfer.events import Note, Observer, RangeCommitted, RangeFailed, RangeProgress
-from fink_dask.transfer.failures import GO_ON, Topics, failure_of
+from fink_dask.transfer.failures import GO_ON, TopicFailures, failure_of
 from fink_dask.transfer.tries import Tries
 from fink_dask.transfer.work import Work
 from fink_dask.transfer.worker import transfer_on_worker
@@ -61,7 +61,7 @@ def run_ranges(
     check: Callable[[], None],
     lookahead: Lookahead = NO_LOOKAHEAD,
     more: More | None = None,
-    topics: Topics | None = None,
+    topics: TopicFailures | None = None,
     excused_s: float = 0.0,
 ) -> None:
     """Transfer ranges on a Dask cluster, `nconsumers` at a time.
@@ -83,7 +83,7 @@ def run_ranges(
     more : callable, optional
         Called several times a second; returns ranges that came to be there meanwhile. While it may return some, ranges
         on their way are completed when a signal says stop, and a broker that is away is its affair.
-    topics : Topics, optional
+    topics : TopicFailures, optional
         Is told what failed; then only failures that concern all topics are raised.
     excused_s : float
         Seconds for which a range that Kafka leaves without an answer is tried again, while `more` may return some.
@@ -121,7 +121,7 @@ class _Run:
         observe: Observer,
         lookahead: Lookahead,
         more: More | None = None,
-        topics: Topics | None = None,
+        topics: TopicFailures | None = None,
         excused_s: float = 0.0,
     ) -> None:
         self._client = client

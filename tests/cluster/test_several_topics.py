@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
+from fink_dask.dataset.lease import hold_lease
 from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.several import datasets_in
 from fink_dask.demo.alerts import AlertKind
@@ -21,6 +22,7 @@ from tests.harness.cli import run_cli, transfer_arguments
 from tests.harness.feed import Feed
 from tests.harness.kafka import KafkaBroker
 from tests.harness.oracle import Oracle, add_alerts, assert_exactly_once, fill_topic, make_topic, places, wait_for
+from tests.harness.planned import plan_topic
 from tests.harness.running import Running
 from tests.harness.topics import create_topic, delete_topic, topic_names
 
@@ -216,6 +218,36 @@ def test_restart_limit_dry_run_and_schemas_are_for_each(kafka: Any, stem: str, t
     assert again.returncode == 0, again.stderr
     assert [topic["alerts"] for topic in json.loads(again.stdout)["topics"]] == [150, 150]
     assert not list(night.glob("*old*"))
+
+
+def test_what_is_held_or_gone_fails_alone_and_a_pattern_is_waited_for(kafka: Any, stem: str, tmp_path: Path) -> None:
+    night = tmp_path / "night"
+    oracles = {f"{stem}_{x}": fill(kafka, f"{stem}_{x}", 30) for x in ("free", "held", "gone")}
+    for name in (f"{stem}_held", f"{stem}_gone"):
+        plan_topic(kafka.bootstrap_servers, name, night / name)
+    for name in (f"{stem}_gone", f"{stem}_gone_schema"):
+        delete_topic(kafka.bootstrap_servers, name)
+    with hold_lease(Ledger(night / f"{stem}_held")):
+        result = transfer(kafka, f"{stem}_*", night, "--json")
+    assert result.returncode == 1, result.stderr
+    said = {topic["topic"].removeprefix(f"{stem}_"): topic for topic in json.loads(result.stdout)["topics"]}
+    assert {name: topic["state"] for name, topic in said.items()} == {
+        "free": "complete",
+        "gone": "failed",
+        "held": "failed",
+    }
+    assert "another transfer into this directory is running" in said["held"]["error"]
+    assert "no longer has this topic, and 30 planned offsets" in said["gone"]["error"]
+    status = run_cli("status", str(night))
+    assert "interrupted" in status.stdout
+    again = transfer(kafka, f"{stem}_[fh]*", night)
+    assert again.returncode == 0, again.stderr
+    for name in (f"{stem}_free", f"{stem}_held"):
+        assert_exactly_once(night / name, oracles[name].values)
+    nothing = transfer(kafka, f"{stem}x*", tmp_path / "none", "--follow", "--idle-timeout", "2s")
+    assert nothing.returncode == 1, nothing.stderr
+    assert f"no topic matches {stem}x* yet: it is waited for" in nothing.stderr
+    assert "Traceback" not in nothing.stderr
 
 
 def test_a_dataset_and_a_directory_of_datasets_are_not_mixed(kafka: Any, stem: str, tmp_path: Path) -> None:
