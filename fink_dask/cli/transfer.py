@@ -92,7 +92,7 @@ def _without_effect(_: click.Context, parameter: click.Parameter, value: object)
     help="What all processes together may take, such as 4GB.  [default: half of what this process may use]",
 )
 @option("--limit", type=int, callback=at_least_one, metavar="N", help="The dataset ends with at most N alerts in all.")
-@option("--schema", "schema_file", type=click.Path(path_type=Path), help="Avro schema, instead of the one in Kafka.")
+@option("--schema", "schema_file", type=click.Path(path_type=Path), help="Avro schema, instead of those in Kafka.")
 @option(
     "--on-bad-record",
     type=click.Choice(ON_BAD_RECORD),

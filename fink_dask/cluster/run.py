@@ -21,11 +21,12 @@ from fink_dask.errors import StorageError
 from fink_dask.kafka.describe import Inspector, open_inspector
 from fink_dask.transfer.events import Note, Observer, TransferStarted
 from fink_dask.transfer.finish import check_files, finish
-from fink_dask.transfer.follow import Follower, wait_for_first
-from fink_dask.transfer.inspect import Target, inspect_topic
+from fink_dask.transfer.first import find_target
+from fink_dask.transfer.follow import Follower
+from fink_dask.transfer.inspect import Target
 from fink_dask.transfer.job import run_ranges
 from fink_dask.transfer.plan import removed_heads
-from fink_dask.transfer.prepare import check_heads, make_work, open_ranges, plan_next
+from fink_dask.transfer.prepare import check_heads, freeze_plan, make_work, open_ranges, plan_next
 from fink_dask.transfer.profile import Profile, Profiler
 from fink_dask.transfer.watch import Watch
 from fink_dask.transfer.work import Work
@@ -97,9 +98,7 @@ def run_transfer(
     if not restart:
         check_outdir(ledger)
     with open_inspector(settings.kafka) as inspector:
-        target = inspect_topic(settings, inspector, ledger, fresh=restart)
-        if target is None and settings.follow is not None:
-            target = wait_for_first(settings, settings.follow, inspector, ledger, restart, observe)
+        target = find_target(settings, inspector, ledger, restart, observe)
         if target is None:
             observe(Note(f"{settings.topic} is empty: there is nothing to transfer"))
             return _outcome(Summary(settings.topic, "complete"), profiler, 0)
@@ -166,8 +165,7 @@ def _transfer(
                     cluster = stack.enter_context(_connect(settings, observe, where, ledger, ranges))
                 if plan is not None:
                     check_heads(settings, removed_heads(target.description.watermarks, plans), observe)
-                    ledger.freeze(plan, target.schema)
-                    plans.append(plan)
+                    plan = freeze_plan(ledger, target, plan, plans, observe)
                     opened += [(plan, range_) for range_ in plan.ranges]
                 work = make_work(settings, target, ledger, opened, cluster.memory)
                 _announce(settings, observe, cluster.client, plans, work)

@@ -19,6 +19,7 @@ from fink_dask.dataset.outdir import check_dataset, is_finder_file
 from fink_dask.dataset.publish import destinations, staging_of
 from fink_dask.dataset.records import DataFile, Identity, Marker, Plan
 from fink_dask.dataset.summary import Progress, Summary, progress_of
+from fink_dask.dataset.versions import check_schemas
 from fink_dask.dataset.writer import KAFKA_FIELDS, Origin
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.offsets import Interval, Range
@@ -143,8 +144,9 @@ def examine_dataset(ledger: Ledger, advance: Callable[[int], None]) -> Verificat
         )
     except OSError as error:
         raise storage_error(error, ledger.outdir) from error
-    schemas = tuple(dict.fromkeys(filter(None, (_check_schema(ledger, plan.identity) for plan in plans))))
-    return Verification(progress_of(plans, markers), tuple(findings), tuple(damaged), foreign, schemas)
+    return Verification(
+        progress_of(plans, markers), tuple(findings), tuple(damaged), foreign, check_schemas(ledger, plans)
+    )
 
 
 def unmarked_ranges(
@@ -180,14 +182,6 @@ def unmarked_ranges(
 def _stem(identity: Identity, range_: Range, plan_id: str) -> str:
     """Return what the names of a range's files begin with."""
     return Origin(identity.topic, "", range_, plan_id).file_name.removesuffix(".parquet")
-
-
-def _check_schema(ledger: Ledger, identity: Identity) -> str | None:
-    try:
-        ledger.schema(identity)
-    except LedgerError as error:
-        return str(error)
-    return None
 
 
 def _examine(ledger: Ledger, marker: Marker, identity: Identity, advance: Callable[[int], None]) -> Finding | None:

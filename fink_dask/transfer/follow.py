@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable
 from contextlib import suppress
 
 from fink_dask.config import FollowSettings, TransferSettings
@@ -12,16 +11,16 @@ from fink_dask.dataset.lag import Lag, write_lag
 from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.records import Plan
 from fink_dask.errors import BrokerUnavailableError, LedgerError, StorageError
-from fink_dask.kafka.describe import Inspector, TopicDescription
+from fink_dask.kafka.describe import TopicDescription
 from fink_dask.kafka.identity import is_other_topic
 from fink_dask.kafka.offsets import Range, total
 from fink_dask.kafka.suspicion import Suspicion
 from fink_dask.transfer.events import Event, Note, Observer, RangeCommitted, TopicLooked
-from fink_dask.transfer.inspect import Target, inspect_topic
+from fink_dask.transfer.inspect import Target
 from fink_dask.transfer.pace import Pace
 from fink_dask.transfer.plan import Sizing, next_plan, planned_ends, removed_heads, spans_to_plan
-from fink_dask.transfer.prepare import check_heads, open_ranges
-from fink_dask.transfer.watch import LOOK_S, Look, Watch
+from fink_dask.transfer.prepare import check_heads, freeze_plan, open_ranges
+from fink_dask.transfer.watch import Look, Watch
 
 #: Seconds over which the speed is measured.
 _SPEED_S = 60.0
@@ -164,8 +163,7 @@ class Follower:
         if plan is None:
             return []
         check_heads(self._settings, heads, self._observe)
-        self._ledger.freeze(plan, self._target.schema)
-        self._plans.append(plan)
+        plan = freeze_plan(self._ledger, self._target, plan, self._plans, self._observe)
         self._pace.planned(chosen)
         opened = [(plan, range_) for range_ in plan.ranges]
         self._note_open(opened)
@@ -244,38 +242,3 @@ class Follower:
             self._kept = now
             with suppress(StorageError):  # nothing depends on it, and a full disk is said by what does
                 write_lag(self._ledger, lag)
-
-
-def wait_for_first(
-    settings: TransferSettings,
-    follow: FollowSettings,
-    inspector: Inspector,
-    ledger: Ledger,
-    fresh: bool,
-    observe: Observer,
-    sleep: Callable[[float], None] = time.sleep,
-) -> Target | None:
-    """Wait for the first alert of an empty topic; None where the end comes before it.
-
-    Raises
-    ------
-    FinkDaskError
-        If Kafka was away for too long, or the topic can't be transferred.
-    """
-    observe(Note(f"{settings.topic} is empty: waiting for its first alert"))
-    heard = time.monotonic()
-    pace = Pace(follow, heard)
-    while True:
-        sleep(LOOK_S)
-        now = time.monotonic()
-        if pace.is_idle(now) or pace.is_late():
-            return None
-        try:
-            target = inspect_topic(settings, inspector, ledger, fresh)
-        except BrokerUnavailableError:
-            if now - heard > follow.reconnect_timeout_s:
-                raise
-            continue
-        heard = now
-        if target is not None:
-            return target
