@@ -98,6 +98,7 @@ def take_in(ledger: Ledger, identity: Identity, partitioning: Partitioning, sche
         taken = _taken(ledger)
         known = _read(ledger, _identities(identity, taken))
         if schema in known.schemas:
+            _sync(ledger)
             return
         add_version(known, partitioning, schema)
         path = _path(ledger, len(taken) + _FIRST_NUMBER)
@@ -215,6 +216,15 @@ def _taken(ledger: Ledger) -> list[str]:
         except OSError as error:
             raise storage_error(error, path) from error
     return found
+
+
+def _sync(ledger: Ledger) -> None:
+    """Bring the list to the disk, also what others have written: files are about to follow it."""
+    try:
+        if _directory(ledger).is_dir():
+            sync_directory(_directory(ledger))
+    except OSError as error:
+        raise storage_error(error, _directory(ledger)) from error
 
 
 def _directory(ledger: Ledger) -> Path:

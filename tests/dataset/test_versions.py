@@ -21,6 +21,7 @@ from fink_dask.errors import LedgerError, SchemaError, SettingsError
 from fink_dask.kafka.offsets import Range
 from tests.harness.crash import barrier, run_until, start
 from tests.harness.ledgers import make_ledger
+from tests.harness.powercut import Recorder, after_power_cut
 from tests.harness.versions import OTHER, V1, V2, V3, nullable, record, with_more
 
 NOWHERE = Partitioning(())
@@ -151,3 +152,58 @@ def test_a_field_that_a_partition_column_would_hide_does_not_fit(tmp_path: Path)
     hidden = {**V1, "fields": [*V1["fields"], {"name": "candidate_fid", "type": "int"}]}
     with pytest.raises(SchemaError, match="candidate_fid has the name of a partition column"):
         take_in(ledger, IDENTITY, partitioning, parsed(hidden))
+
+
+def _settle_and_freeze(ledger: Ledger) -> None:
+    """Plan the next generation, as a job does that finds a schema on the list."""
+    named = settle_versions(ledger, IDENTITY, NOWHERE, Versions((FIRST, parsed(V2))), is_first=False)
+    ledger.freeze(Plan(2, named, (Range(0, 5, 9),), 100), FIRST)
+
+
+def _violations(ledger: Ledger, disk: dict[Path, bytes | None], finished: bool) -> set[str]:
+    """Check what is left on the disk."""
+    found = set()
+    named = {FIRST.fingerprint} if any(path.parent == ledger.plans_path for path in disk) else set()
+    for path, content in disk.items():
+        if path.suffix == ".json" and path.parent in {ledger.plans_path, ledger.path / "versions"}:
+            if not content:
+                found.add(f"{path.parent.name}: torn")
+                continue
+            document = json.loads(content)
+            if "plan" in document:
+                named.update(document["plan"]["identity"].get("more_schemas", ()))
+            else:
+                named.add(document["version"]["schema_sha256"])
+    for name in named:
+        stored = disk.get(ledger.schema_path(replace(IDENTITY, schema_sha256=name)))
+        if not stored or parse_schema(stored).fingerprint != name:
+            found.add("a schema that is named is not there")
+    if finished and disk.get(ledger.path / "versions" / "00000002.json") is None:
+        found.add("the list has lost a schema that files may follow")
+    return found
+
+
+@pytest.mark.parametrize("other_had_synced", [True, False])
+def test_no_power_cut_loses_a_schema_that_a_plan_or_a_file_follows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other_had_synced: bool
+) -> None:
+    recorder = Recorder(tmp_path)
+    recorder.attach(monkeypatch)
+    ledger = begun(tmp_path / "alerts")
+    take_in(ledger, IDENTITY, NOWHERE, parsed(V2))
+    taken = len(recorder.events)
+    _settle_and_freeze(ledger)
+    recorder.note()
+    monkeypatch.undo()
+    # The other one has linked the number, but not brought it to the disk yet.
+    listed = f"{(ledger.path / 'versions').relative_to(tmp_path)}"
+    ignored = [
+        index
+        for index, event in enumerate(recorder.events[:taken])
+        if not other_had_synced and event.synced is not None and event.name == listed
+    ]
+    assert bool(ignored) != other_had_synced
+    for eager in (False, True):
+        disks = after_power_cut(tmp_path, recorder.events, eager, ignored)
+        for index, disk in enumerate(disks):
+            assert _violations(ledger, disk, finished=index == len(disks) - 1) == set()
