@@ -203,11 +203,29 @@ def test_a_retry_brings_in_what_an_older_version_has_set_aside_with_all_columns(
     assert_verified(kafka, outdir, 3)
     markers: list[Marker] = list(Ledger(outdir).markers(Ledger(outdir).plans()))
     assert {marker.revision for marker in markers} == {1}
-    # A schema that fits reads all that is left as if they had it; one that does not is refused.
+    # A schema that does not fit is refused.
     (tmp_path / "other.avsc").write_text(json.dumps(OTHER))
     refused = run_cli("quarantine", str(outdir), "--retry", "--schema", str(tmp_path / "other.avsc"))
     assert refused.returncode == 1
     assert "field candid is a string, and a long in this dataset" in refused.stderr
+
+
+def test_records_without_a_key_are_read_with_the_schema_that_the_user_names(
+    kafka: Any, topic_name: str, tmp_path: Path
+) -> None:
+    stream = stream_of(kafka, topic_name, [V1] * 30 + [V2] * 30, partitions=1)
+    alerts = [make_alert(V3, number) for number in range(7)]
+    produce(kafka.bootstrap_servers, topic_name, [encode(V3, alert) for alert in alerts])
+    outdir = tmp_path / "alerts"
+    assert run_cli(*transfer_arguments(kafka, topic_name, outdir)).returncode == 3
+    assert reasons(Ledger(outdir)) == {"its key holds no schema": 7}
+    assert json.loads(run_cli("quarantine", str(outdir), "--retry", "--json").stdout)["recovered"] == 0
+    (tmp_path / "third.avsc").write_text(json.dumps(V3))
+    retried = run_cli("quarantine", str(outdir), "--retry", "--schema", str(tmp_path / "third.avsc"))
+    assert retried.returncode == 0, retried.stderr
+    rows = read(outdir).sort_by("kafka_offset").to_pylist()
+    assert [row["score"] for row in rows] == [None] * len(stream.sent) + [alert["score"] for alert in alerts]
+    assert run_cli("verify", str(outdir)).returncode == 0
 
 
 def test_a_dataset_goes_on_when_kafka_no_longer_has_its_first_schema(
