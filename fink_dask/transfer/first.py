@@ -14,6 +14,9 @@ from fink_dask.transfer.inspect import Target, inspect_topic
 from fink_dask.transfer.pace import Pace
 from fink_dask.transfer.watch import LOOK_S
 
+#: Schemas that don't fit of which it is said; there may be as many as records.
+_SHOWN_MISFITS = 3
+
 
 def find_target(
     settings: TransferSettings, inspector: Inspector, ledger: Ledger, fresh: bool, observe: Observer
@@ -34,7 +37,7 @@ def find_target(
         missing = error
     if target is None and settings.follow is not None:
         target = wait_for_first(settings, settings.follow, inspector, ledger, fresh, observe, missing=missing)
-    for misfit in () if target is None else target.misfits:
+    for misfit in () if target is None else target.misfits[:_SHOWN_MISFITS]:
         words = f"records of this topic go to the quarantine: {misfit.reason}; --dump-schemas writes all schemas, and "
         observe(Note(f"{words}--schema FILE with another --outdir makes a dataset of such a one", warning=True))
     return target
