@@ -64,6 +64,10 @@ class SchemaError(FinkDaskError):
     """An Avro schema is missing, hostile, or of a form that is not supported."""
 
 
+class MissingSchemaError(SchemaError):
+    """A topic has no schema, or not yet."""
+
+
 class LedgerError(FinkDaskError):
     """The ledger and what was asked for, or what is on disk, disagree."""
 

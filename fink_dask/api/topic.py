@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import json
 import logging
 import os
 import zlib
@@ -21,19 +22,22 @@ from dask.delayed import Delayed
 from dask.utils import parse_bytes
 
 from fink_dask.avro.projection import project
-from fink_dask.avro.schema import AvroSchema, parse_schema, read_schema_file
-from fink_dask.config import BATCH_BYTES, BATCHSIZE, LEAST_BATCH_BYTES, KafkaSettings
+from fink_dask.avro.schema import parse_schema, read_schema_file
+from fink_dask.avro.versions import Versions
+from fink_dask.config import BATCH_BYTES, BATCHSIZE, LEAST_BATCH_BYTES, KafkaSettings, TransferSettings
+from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.partitioning import Partitioning
 from fink_dask.dataset.records import Identity
 from fink_dask.dataset.writer import KAFKA_FIELDS
 from fink_dask.errors import BrokerError, SchemaError, SettingsError
 from fink_dask.kafka.consume import RangeReader
-from fink_dask.kafka.describe import open_inspector
+from fink_dask.kafka.describe import UNKNOWN_ID, Inspector, open_inspector
 from fink_dask.kafka.offsets import Range
 from fink_dask.kafka.pool import ConnectionPool
 from fink_dask.kafka.reach import SERVERS_VARIABLE, find_kafka
 from fink_dask.kafka.topics import check_topic_name, survey_of
 from fink_dask.transfer.decode import RangeDecoder
+from fink_dask.transfer.inspect import inspect_topic
 from fink_dask.transfer.plan import Sizing, next_plan
 
 log = logging.getLogger(__name__)
@@ -57,21 +61,21 @@ class TopicSource:
         How to reach Kafka.
     identity : Identity
         The topic.
-    packed_schema : bytes
-        The writer schema, compressed: it has up to a hundred kilobytes.
+    packed_schemas : bytes
+        The writer schemas, compressed: each has up to a hundred kilobytes.
     on_bad_record : {"fail", "skip"}
         What becomes of a record that can't be decoded.
     """
 
     kafka: KafkaSettings
     identity: Identity
-    packed_schema: bytes
+    packed_schemas: bytes
     on_bad_record: str
 
     @property
-    def schema(self) -> AvroSchema:
-        """The writer schema."""
-        return _unpack(self.packed_schema)
+    def versions(self) -> Versions:
+        """The writer schemas."""
+        return _unpack(self.packed_schemas)
 
 
 class TopicFrame(dd.DataFrame):  # type: ignore[misc]
@@ -150,22 +154,23 @@ def read_topic(
     servers = bootstrap_servers or os.environ.get(SERVERS_VARIABLE)
     kafka = find_kafka(survey or survey_of(topic), log.warning, bootstrap_servers=servers, **connection)
     with open_inspector(kafka) as inspector:
-        description = inspector.describe(topic)
-        if schema is not None:
-            writer, origin = read_schema_file(Path(schema)), "file"
+        wanted = None if columns is None else tuple(columns)
+        file = None if schema is None else Path(schema)
+        # There is no dataset: nothing is looked for in its directory.
+        settings = TransferSettings(topic, Path(), kafka, survey=survey, columns=wanted, schema_file=file)
+        target = inspect_topic(settings, inspector, Ledger(Path()), fresh=True)
+        if target is None:
+            versions, identity, spans = _of_empty(settings, inspector), None, {}
         else:
-            found = inspector.schema(topic, description)
-            writer, origin = parse_schema(found.text), found.source
-        wanted = None if columns is None else tuple(sorted(columns))
-        project(writer.parsed, wanted)
-        identity = Identity(topic, description.topic_id, (), None, writer.fingerprint, origin, wanted)
-        spans = {
-            p: (marks.low, marks.stable) for p, marks in description.watermarks.items() if marks.low < marks.stable
-        }
+            versions, identity = target.versions, target.identity
+            marks = target.description.watermarks.items()
+            spans = {partition: (each.low, each.stable) for partition, each in marks if each.low < each.stable}
+        identity = identity or Identity(topic, UNKNOWN_ID, (), None, versions.first.fingerprint, "file", wanted)
         # A partition of the frame holds so many bytes: how many consume at once does not matter for their size.
         sizing = Sizing(_parse_bytes(partition_bytes), len(spans) or 1, inspector.sample_sizes(topic, spans))
     plan = next_plan(1, identity, spans, sizing, None)
-    source = TopicSource(kafka, identity, zlib.compress(writer.text.encode()), on_bad_record)
+    texts = json.dumps([one.text for one in versions.schemas])
+    source = TopicSource(kafka, identity, zlib.compress(texts.encode()), on_bad_record)
     # A frame has one partition at least.
     ranges: tuple[Range | None, ...] = plan.ranges if plan is not None else (None,)
     # Text is Arrow's already; Dask would make pandas' own type of it.
@@ -199,7 +204,7 @@ def read_table(range_: Range | None, source: TopicSource, columns: Sequence[str]
         decoder = _decoder(source, names, range_.partition)
         with _connections.connect(source.kafka) as connection:
             reader = RangeReader(connection, source.identity.topic, range_, lambda: False, source.identity.topic_id)
-            for batch in reader.batches(BATCHSIZE, BATCH_BYTES, LEAST_BATCH_BYTES, source.schema.most_rows):
+            for batch in reader.batches(BATCHSIZE, BATCH_BYTES, LEAST_BATCH_BYTES, source.versions.most_rows):
                 decoded = decoder.decode(batch)
                 for index, reason in decoded.bad:
                     _report(source, range_, int(batch.offsets[index]), reason)
@@ -215,6 +220,14 @@ def _read_frame(range_: Range | None, source: TopicSource, columns: Sequence[str
     return _to_pandas(read_table(range_, source, columns))
 
 
+def _of_empty(settings: TransferSettings, inspector: Inspector) -> Versions:
+    """Find the schema of a topic that holds nothing."""
+    if settings.schema_file is not None:
+        return Versions((read_schema_file(settings.schema_file),))
+    found = inspector.schema(settings.topic, inspector.describe(settings.topic))
+    return Versions((parse_schema(found.text),))
+
+
 def _report(source: TopicSource, range_: Range, offset: int, reason: str) -> None:
     if source.on_bad_record == "fail":
         words = f"{reason}; on_bad_record='skip' leaves such records out"
@@ -227,30 +240,30 @@ def _decoder(source: TopicSource, names: Sequence[str], partition: int) -> Range
     wanted = [name for name in names if name not in _KAFKA_NAMES]
     identity = source.identity
     if identity.columns is None:
-        kept = wanted or [source.schema.arrow.names[0]]
+        kept = wanted or [source.versions.arrow.names[0]]
     else:
         kept = [column for column in identity.columns if column.partition(".")[0] in wanted] or [identity.columns[0]]
-    is_all = identity.columns is None and set(kept) == set(source.schema.arrow.names)
+    is_all = identity.columns is None and set(kept) == set(source.versions.arrow.names)
     return RangeDecoder(
-        source.schema, replace(identity, columns=None if is_all else tuple(sorted(kept))), Partitioning(()), partition
+        source.versions, replace(identity, columns=None if is_all else tuple(sorted(kept))), Partitioning(()), partition
     )
 
 
 @lru_cache(maxsize=8)
-def _unpack(packed: bytes) -> AvroSchema:
-    return parse_schema(zlib.decompress(packed))
+def _unpack(packed: bytes) -> Versions:
+    return Versions(tuple(parse_schema(text) for text in json.loads(zlib.decompress(packed))))
 
 
 @lru_cache(maxsize=64)
 def _empty(source: TopicSource, names: tuple[str, ...] | None = None) -> pa.Table:
     """Return a table without rows."""
-    fields = source.schema.arrow if source.identity.columns is None else _decoded_fields(source)
+    fields = source.versions.arrow if source.identity.columns is None else _decoded_fields(source)
     table = pa.schema([*fields, *KAFKA_FIELDS]).empty_table()
     return table if names is None else table.select(names)
 
 
 def _decoded_fields(source: TopicSource) -> pa.Schema:
-    kept = project(source.schema.parsed, source.identity.columns)
+    kept = project(source.versions.record, source.identity.columns)
     return pa.schema(kept.arrow_fields)
 
 

@@ -42,6 +42,28 @@ def project(record: AvroType, columns: Sequence[str] | None) -> AvroType:
     return _keep(record, [column.split(".") for column in columns])
 
 
+def covering(record: AvroType, columns: Sequence[str] | None) -> tuple[str, ...] | None:
+    """Name the columns of a record that hold all that it has of the columns of several; see `project`.
+
+    Where it has a struct, but not the field of it that is asked for, it is the whole struct: whether it is null counts.
+    A record that has nothing of them gives its first column, because a row can't be without any.
+    """
+    if columns is None:
+        return None
+    found: dict[str, None] = {}
+    for column in columns:
+        node, path = record, []
+        for name in column.split("."):
+            node = node.value
+            if name not in node.names:
+                break
+            path.append(name)
+            node = node.children[node.names.index(name)]
+        if path:
+            found[".".join(path)] = None
+    return tuple(found) or record.names[:1]
+
+
 def project_array(array: pa.Array, node: AvroType, kept: AvroType) -> pa.Array:
     """Cut a column down to the fields of a projection, without a copy.
 

@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 
 
 def dump_schemas_of(settings: TransferSettings, choice: TopicChoice) -> None:
-    """Write the Avro schema of each topic, and what Arrow makes of it, into the current directory.
+    """Write the Avro schemas of each topic, and what Arrow makes of them, into the current directory.
 
-    Where several topics are meant, one that has none is only spoken of.
+    The first one has the topic's name alone. Others, which records have in their keys, have numbers behind it, those of
+    records that can't be in the same dataset the last ones. Where several topics are meant, one that has none is only
+    spoken of.
 
     Raises
     ------
@@ -50,11 +52,16 @@ def _dump(settings: TransferSettings, inspector: Inspector) -> None:
     target = inspect_topic(settings, inspector, Ledger(settings.outdir), fresh=True)
     if target is None:
         return
-    avro_path = Path(f"avro_schema_{settings.topic}.json")
+    schemas = [*target.versions.schemas, *(misfit.schema for misfit in target.misfits)]
+    avro_paths = [
+        Path(f"avro_schema_{settings.topic}{f'_{number}' if number > 1 else ''}.json")
+        for number in range(1, len(schemas) + 1)
+    ]
     arrow_path = Path(f"arrow_schema_{settings.topic}.metadata")
     try:
-        avro_path.write_text(json.dumps(json.loads(target.schema.text), indent=4), encoding="utf-8")
-        pq.write_metadata(target.schema.arrow, arrow_path)
+        for path, schema in zip(avro_paths, schemas, strict=True):
+            path.write_text(json.dumps(json.loads(schema.text), indent=4), encoding="utf-8")
+        pq.write_metadata(target.versions.arrow, arrow_path)
     except OSError as error:
         raise SettingsError(f"can't write {error.filename}: {error.strerror}") from error
-    click.echo(f"schemas written to {avro_path} and {arrow_path}", err=True)
+    click.echo(f"schemas written to {', '.join(map(str, avro_paths))} and {arrow_path}", err=True)

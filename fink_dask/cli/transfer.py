@@ -94,7 +94,7 @@ def _without_effect(_: click.Context, parameter: click.Parameter, value: object)
     metavar="N",
     help="The dataset ends with at most N alerts in all; of several topics, each dataset.",
 )
-@option("--schema", "schema_file", type=click.Path(path_type=Path), help="Avro schema, instead of the one in Kafka.")
+@option("--schema", "schema_file", type=click.Path(path_type=Path), help="Avro schema, instead of those in Kafka.")
 @option(
     "--on-bad-record",
     type=click.Choice(ON_BAD_RECORD),

@@ -6,19 +6,19 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fink_dask.avro.schema import parse_schema
 from fink_dask.cluster.local import local_cluster, usable_cores
 from fink_dask.config import BATCHSIZE, KafkaSettings
+from fink_dask.dataset.columns import partitioning_of
 from fink_dask.dataset.compaction import FILE_BYTES
 from fink_dask.dataset.damaged import DamagedMarker
 from fink_dask.dataset.lease import Lease, hold_lease
 from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.outdir import check_dataset
-from fink_dask.dataset.partitioning import resolve_partitioning
 from fink_dask.dataset.records import Plan
 from fink_dask.dataset.roll_forward import roll_forward
 from fink_dask.dataset.summary import Summary, progress_of
 from fink_dask.dataset.verify import examine_dataset
+from fink_dask.dataset.versions import mend_versions, planned_versions
 from fink_dask.dataset.workspace import read_compaction
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.describe import TopicDescription, open_inspector
@@ -28,6 +28,7 @@ from fink_dask.transfer.events import Observer, TransferStarted
 from fink_dask.transfer.job import run_ranges
 from fink_dask.transfer.plan import known_topic_id
 from fink_dask.transfer.repair import Damage, find_damage, write_marker
+from fink_dask.transfer.schemas import restore_schemas
 from fink_dask.transfer.work import TaskSettings, Work
 
 
@@ -138,7 +139,7 @@ def _read_again(
     with local_cluster(nconsumers, len(damages), dashboard_address) as cluster:
         for plan in plans:
             identity = plan.identity
-            partitioning = resolve_partitioning(identity.partitionby, identity.survey, ledger.schema(identity).arrow)
+            partitioning = partitioning_of(identity, planned_versions(ledger, identity))
             tasks[plan.plan_id] = TaskSettings(
                 ledger=ledger,
                 kafka=replace(kafka, queue_bytes=cluster.memory.queue_bytes),
@@ -156,12 +157,11 @@ def _read_again(
 
 
 def _restore_schemas(ledger: Ledger, plans: Sequence[Plan], kafka: KafkaSettings) -> None:
-    """Fetch the writer schema again; without it nothing can be decoded."""
-    topic = plans[0].identity.topic
+    """Fetch the writer schemas again; without them nothing can be decoded."""
+    mend_versions(ledger, plans)
     with open_inspector(kafka) as inspector:
-        schema = parse_schema(inspector.schema(topic, inspector.describe(topic)).text)
-    for identity in {plan.identity for plan in plans}:
-        ledger.restore_schema(identity, schema)
+        for identity in dict.fromkeys(plan.identity for plan in plans):
+            restore_schemas(ledger, identity, plans, inspector)
 
 
 def _say_compacted(ledger: Ledger, ranges: Collection[Range]) -> str:

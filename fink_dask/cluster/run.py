@@ -15,7 +15,7 @@ from fink_dask.kafka.choice import TopicChoice, no_such_topics
 from fink_dask.kafka.describe import Inspector, open_inspector
 from fink_dask.transfer.events import Note, Observer
 from fink_dask.transfer.find import Finder
-from fink_dask.transfer.followers import Followers, wait_for_first
+from fink_dask.transfer.followers import Followers, look_first, wait_for_first
 from fink_dask.transfer.job import run_ranges
 from fink_dask.transfer.profile import Profiler
 from fink_dask.transfer.topic import TopicTransfer
@@ -109,10 +109,13 @@ def run_topics(
     topics = Topics(choice, settings, profiler, restart, began)
     try:
         with open_inspector(settings.kafka) as inspector:
-            finder = Finder(choice, topics.make)
+            finder = Finder(choice, topics.make, is_patient=settings.follow is not None)
             _begin(topics, finder, inspector, settings.follow, profiler)
             if topics.open:
                 _transfer(settings, topics, finder, inspector, where, profiler)
+            finder.give_up()
+            for transfer in finder.take():
+                topics.begin(transfer)
             for topic in finder.empty:
                 profiler(Note(f"{topic} is empty: there is nothing to transfer"))
                 topics.add_empty(topic)
@@ -130,7 +133,10 @@ def _begin(
     topics: Topics, finder: Finder, inspector: Inspector, follow: FollowSettings | None, observe: Observer
 ) -> None:
     """Find the topics, and begin with those that hold something; where they are followed, wait for one that does."""
-    finder.look(inspector)
+    if follow is None:
+        finder.look(inspector)
+    else:
+        look_first(finder, inspector, follow, observe)
     if finder.unmatched and follow is None:
         error = no_such_topics(finder.unmatched, finder.listed)
         if not topics.choice.of(finder.listed):
@@ -149,7 +155,7 @@ def _begin(
         observe(Note(f"no topic matches {pattern} yet: it is waited for"))
     for topic in finder.empty:
         observe(Note(f"{topic} is empty: waiting for its first alert"))
-    if not topics.open and (finder.empty or topics.choice.patterns):
+    if not topics.open and (finder.empty or finder.lacking or topics.choice.patterns):
         wait_for_first(topics, follow, finder, inspector)
 
 

@@ -3,7 +3,8 @@
 ::
 
     OUTDIR.fink/
-      schema-<fingerprint>.avsc          the writer schema
+      schema-<fingerprint>.avsc          a writer schema
+      versions/00000002.json             which writer schema was taken in second, and so on
       plans/00000001.json                a generation of the plan, written before its first byte is consumed
       markers/<range>.json               a committed range: the only commit point
       markers/<range>.<revision>.json    the same range, after a repair or a retry of its quarantine
@@ -134,7 +135,7 @@ class Ledger:
             If another job has written this generation.
         """
         # Also where it is there already: only then is its name known to be on the disk before the plan's.
-        self._publish(self._schema_path(plan.identity), schema.text.encode())
+        self._publish(self.schema_path(plan.identity), schema.text.encode())
         try:
             make_directory(self.staging_path / plan.plan_id)
         except OSError as error:
@@ -150,7 +151,7 @@ class Ledger:
         LedgerError
             If it is missing or not the one.
         """
-        path = self._schema_path(identity)
+        path = self.schema_path(identity)
         try:
             schema = parse_schema(path.read_bytes())
         except OSError as error:
@@ -171,7 +172,7 @@ class Ledger:
         StorageError
             If the file system refuses.
         """
-        path = self._schema_path(identity)
+        path = self.schema_path(identity)
         if schema.fingerprint != identity.schema_sha256:
             raise LedgerError(f"the schema that Kafka has is another one than {path} was")
         aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
@@ -265,7 +266,8 @@ class Ledger:
         while not self._publish(self.profiles_path / f"{number:08d}.json", seal("profile", profile)):
             number += 1
 
-    def _schema_path(self, identity: Identity) -> Path:
+    def schema_path(self, identity: Identity) -> Path:
+        """Where the first schema of an identity is."""
         return self.path / f"schema-{identity.schema_sha256[:16]}.avsc"
 
     def _publish(self, path: Path, content: bytes) -> bool:

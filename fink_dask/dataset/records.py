@@ -39,6 +39,8 @@ class Identity:
         Where the writer schema came from.
     columns : tuple of str or None
         The columns, or fields of structs, that the dataset has; None for all of them.
+    more_schemas : tuple of str
+        Fingerprints of the writer schemas that were taken in before the plan was made, beside the first one.
     """
 
     topic: str
@@ -48,6 +50,13 @@ class Identity:
     schema_sha256: str
     schema_source: str
     columns: tuple[str, ...] | None = None
+    more_schemas: tuple[str, ...] = ()
+
+    @property
+    def each_schema(self) -> tuple[Identity, ...]:
+        """The same with one schema at a time, in the order in which they were taken in."""
+        names = (self.schema_sha256, *self.more_schemas)
+        return tuple(replace(self, schema_sha256=name, more_schemas=()) for name in names)
 
 
 @dataclass(frozen=True)
@@ -81,6 +90,10 @@ class Plan:
         identity = asdict(self.identity)
         identity["partitionby"] = list(self.identity.partitionby)
         identity["columns"] = None if self.identity.columns is None else list(self.identity.columns)
+        if self.identity.more_schemas:
+            identity["more_schemas"] = list(self.identity.more_schemas)
+        else:
+            del identity["more_schemas"]  # plans without it keep their ids
         return {
             "generation": self.generation,
             "identity": identity,
@@ -102,7 +115,12 @@ class Plan:
             columns = None if identity.columns is None else tuple(map(str, identity.columns))
             return cls(
                 generation=int(content["generation"]),
-                identity=replace(identity, partitionby=tuple(identity.partitionby), columns=columns),
+                identity=replace(
+                    identity,
+                    partitionby=tuple(identity.partitionby),
+                    columns=columns,
+                    more_schemas=tuple(map(str, identity.more_schemas)),
+                ),
                 ranges=tuple(Range(*map(int, numbers)) for numbers in content["ranges"]),
                 estimated_bytes=int(content["estimated_bytes"]),
             )

@@ -20,6 +20,7 @@ from fink_dask.dataset.presence import stem_of, unmarked_ranges, without_revisio
 from fink_dask.dataset.publish import destinations, staging_of
 from fink_dask.dataset.records import DataFile, Identity, Marker
 from fink_dask.dataset.summary import Progress, Summary, progress_of
+from fink_dask.dataset.versions import check_schemas
 from fink_dask.dataset.writer import Origin
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.offsets import Interval
@@ -144,16 +145,9 @@ def examine_dataset(ledger: Ledger, advance: Callable[[int], None]) -> Verificat
         )
     except OSError as error:
         raise storage_error(error, ledger.outdir) from error
-    schemas = tuple(dict.fromkeys(filter(None, (_check_schema(ledger, plan.identity) for plan in plans))))
-    return Verification(progress_of(plans, markers), tuple(findings), tuple(damaged), foreign, schemas)
-
-
-def _check_schema(ledger: Ledger, identity: Identity) -> str | None:
-    try:
-        ledger.schema(identity)
-    except LedgerError as error:
-        return str(error)
-    return None
+    return Verification(
+        progress_of(plans, markers), tuple(findings), tuple(damaged), foreign, check_schemas(ledger, plans)
+    )
 
 
 class _Examiner:

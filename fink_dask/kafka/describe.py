@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Literal
+from typing import TypeVar
 
 from fink_dask.config import KafkaSettings
-from fink_dask.errors import BrokerError, BrokerUnavailableError, SchemaError
+from fink_dask.errors import BrokerError, BrokerUnavailableError, MissingSchemaError, SchemaError
 from fink_dask.kafka.client import (
     KafkaError,
     Message,
@@ -19,6 +18,7 @@ from fink_dask.kafka.client import (
     one_line,
 )
 from fink_dask.kafka.connection import Connection, open_connection
+from fink_dask.kafka.description import SchemaSource, TopicDescription, TopicSchema
 from fink_dask.kafka.identity import UNKNOWN_ID, ask_topic_ids
 from fink_dask.kafka.offsets import Watermarks
 from fink_dask.kafka.topics import schema_topic
@@ -28,49 +28,17 @@ __all__ = ["UNKNOWN_ID", "Inspector", "SchemaSource", "TopicDescription", "Topic
 
 #: Offsets at the end of a schema topic that are searched for its last copy: after a transaction a marker comes last.
 _TAIL = 10
+#: Records whose keys are looked at, at either end of a partition.
+_SAMPLED_KEYS = 3
+#: Bytes of different keys that are kept of them; a schema has some 50 kB.
+_SAMPLED_BYTES = 32 * 2**20
 #: The partition's end, or its head was removed meanwhile: either way there is nothing to read.
 _OVER = {KafkaError._PARTITION_EOF, KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}
 
 #: Seconds before a partition that has just lost its leader is asked again.
 _PAUSE_S = 0.1
 
-#: Where a writer schema came from.
-SchemaSource = Literal["file", "schema topic", "record key"]
-
-
-@dataclass(frozen=True)
-class TopicDescription:
-    """A topic as the broker describes it.
-
-    Parameters
-    ----------
-    topic : str
-        Its name.
-    topic_id : str
-        Kafka's id, another one when the topic is deleted and made again; `UNKNOWN_ID` where the broker can't say.
-    watermarks : mapping of int to Watermarks
-        What each partition holds.
-    """
-
-    topic: str
-    topic_id: str
-    watermarks: Mapping[int, Watermarks]
-
-
-@dataclass(frozen=True)
-class TopicSchema:
-    """A writer schema and where it came from.
-
-    Parameters
-    ----------
-    text : bytes
-        The schema as JSON, not yet checked.
-    source : {"file", "schema topic", "record key"}
-        Where it was found.
-    """
-
-    text: bytes
-    source: SchemaSource
+Sampled = TypeVar("Sampled")
 
 
 class Inspector:
@@ -187,12 +155,14 @@ class Inspector:
         return found[partition]
 
     def schema(self, topic: str, description: TopicDescription) -> TopicSchema:
-        """Read the writer schema from ``<topic>_schema``, or else from the key of the topic's own first record.
+        """Read the writer schema from ``<topic>_schema``, or else from the keys of the topic's own records.
 
         Raises
         ------
+        MissingSchemaError
+            If neither holds one.
         SchemaError
-            If neither holds one, or ``<topic>_schema`` holds two that differ.
+            If ``<topic>_schema`` holds two that differ.
         """
         name = schema_topic(topic)
         # The copies should be identical; the first and the last one of each partition tell whether they are.
@@ -205,11 +175,11 @@ class Inspector:
             raise SchemaError(f"{name} holds schemas that differ; choose one with --schema FILE", topic)
         if keys:
             return TopicSchema(keys.pop(), "schema topic")
-        for partition, marks in description.watermarks.items():
-            for key in self._keys(topic, partition, marks.low, marks.stable):
-                if key.lstrip()[:1] == b"{":
-                    return TopicSchema(key, "record key")
-        raise SchemaError(
+        spans = {partition: (marks.low, marks.stable) for partition, marks in description.watermarks.items()}
+        for key in self.sample_keys(topic, spans):
+            if key.lstrip()[:1] == b"{":
+                return TopicSchema(key, "record key")
+        raise MissingSchemaError(
             f"no schema: {name} is absent or empty, and the records' keys hold none; give one with --schema FILE", topic
         )
 
@@ -218,24 +188,50 @@ class Inspector:
 
         Partitions that yield nothing in time (holes, a slow broker) are absent from the result.
         """
-        wanted = {partition: count for partition, (start, end) in spans.items() if start < end}
-        sizes: dict[int, list[int]] = {partition: [] for partition in wanted}
-        self._consumer.assign([TopicPartition(topic, p, sum(spans[p]) // 2) for p in wanted])
+        middles = {partition: (sum(span) // 2, span[1]) for partition, span in spans.items()}
+        sizes = self._sample(topic, middles, count, lambda message: len(message.value() or b""))
+        return {partition: sum(found) / len(found) for partition, found in sizes.items() if found}
+
+    def sample_keys(self, topic: str, spans: Mapping[int, tuple[int, int]]) -> list[bytes]:
+        """Read the keys of the first and of the last records of each span, each one once, the first ones first.
+
+        Partitions that yield nothing in time (holes, a slow broker) are left out.
+        """
+        tails = {partition: (max(start, end - _SAMPLED_KEYS), end) for partition, (start, end) in spans.items()}
+        kept: dict[bytes, bytes] = {}
+
+        def take(message: Message) -> bytes:
+            key: bytes = message.key() or b""
+            if sum(map(len, kept)) + len(key) <= _SAMPLED_BYTES:
+                kept.setdefault(key, key)
+            return kept.get(key, b"")
+
+        found = [self._sample(topic, places, _SAMPLED_KEYS, take) for places in (spans, tails)]
+        keys = (key for sample in found for partition in sorted(sample) for key in sample[partition])
+        return list(dict.fromkeys(filter(None, keys)))
+
+    def _sample(
+        self, topic: str, spans: Mapping[int, tuple[int, int]], count: int, take: Callable[[Message], Sampled]
+    ) -> dict[int, list[Sampled]]:
+        """Take something of the first `count` records of each span, of all partitions at once."""
+        wanted = {partition for partition, (start, end) in spans.items() if start < end}
+        taken: dict[int, list[Sampled]] = {partition: [] for partition in wanted}
+        self._consumer.assign([TopicPartition(topic, partition, spans[partition][0]) for partition in sorted(wanted)])
         deadline = time.monotonic() + self._settings.request_timeout_s / 2
         while wanted and time.monotonic() < deadline:
             for message in self._consumer.consume(num_messages=100, timeout=0.05):
                 partition, error = message.partition(), message.error()
                 if error is not None:
                     if not is_passing(error):
-                        wanted.pop(partition, None)  # the partition's end, or the offset is gone
+                        wanted.discard(partition)  # the partition's end, or the offset is gone
                 elif message.offset() >= spans[partition][1]:
-                    wanted.pop(partition, None)
-                elif len(sizes[partition]) < count:
-                    sizes[partition].append(len(message.value() or b""))
-                    if len(sizes[partition]) == count:
-                        wanted.pop(partition, None)
+                    wanted.discard(partition)
+                elif len(taken[partition]) < count:
+                    taken[partition].append(take(message))
+                    if len(taken[partition]) == count:
+                        wanted.discard(partition)
         self._consumer.unassign()
-        return {partition: sum(found) / len(found) for partition, found in sizes.items() if found}
+        return taken
 
     def _partitions(self, topic: str) -> list[int]:
         found = self.topics().get(topic, [])

@@ -17,13 +17,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from fink_dask.avro.by_record import FastavroDecoder
+from fink_dask.avro.decoded import DecodedBatch
+from fink_dask.avro.schema import AvroSchema, parse_schema
+from fink_dask.avro.versions import MAX_VERSIONS
 from fink_dask.config import KafkaSettings
 from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.places import read_places
 from fink_dask.dataset.quarantine import read_quarantine
-from fink_dask.dataset.records import Marker, Plan
+from fink_dask.dataset.records import Identity, Marker, Plan
 from fink_dask.dataset.writer import KAFKA_FIELDS
-from fink_dask.errors import LedgerError
+from fink_dask.errors import LedgerError, SchemaError
 from fink_dask.kafka.connection import Connection, open_connection
 from fink_dask.kafka.consume import RangeReader
 from fink_dask.kafka.describe import Inspector, TopicDescription
@@ -102,8 +105,7 @@ def compare_with_kafka(
         found: Counter[_Sameness] = Counter()
         if not problems and sample:
             chosen = _choose(list(ledger.markers(plans)), lows, sample, random.Random(seed))  # noqa: S311
-            identities = {plan.plan_id: plan.identity for plan in plans}
-            decoders = {id_: FastavroDecoder(ledger.schema(one), one.columns) for id_, one in identities.items()}
+            decoders = {plan.plan_id: _Decoders(ledger, plan.identity) for plan in plans}
             for marker, offsets in chosen:
                 checked = _Checked(ledger, topic, decoders[marker.plan_id], marker)
                 for offset in offsets:
@@ -147,13 +149,37 @@ class _DifferenceError(Exception):
     """A record is another one in Kafka."""
 
 
+class _Decoders:
+    """Decodes the records of a plan, each with the schema that it was written with."""
+
+    def __init__(self, ledger: Ledger, identity: Identity) -> None:
+        self._has_keys = identity.schema_source == "record key"
+        self._first = ledger.schema(identity)
+        self._made: dict[AvroSchema, FastavroDecoder] = {}
+
+    def decode(self, value: bytes | None, key: bytes | None) -> DecodedBatch:
+        """Decode a record with all its columns.
+
+        Raises
+        ------
+        SchemaError
+            If its key holds no schema.
+        """
+        schema = parse_schema(key or b"") if self._has_keys else self._first
+        if schema not in self._made:
+            if len(self._made) >= MAX_VERSIONS:
+                self._made.clear()
+            self._made[schema] = FastavroDecoder(schema)
+        return self._made[schema].decode([value])
+
+
 class _Checked:
     """One committed range, and where its records are."""
 
-    def __init__(self, ledger: Ledger, topic: str, decoder: FastavroDecoder, marker: Marker) -> None:
+    def __init__(self, ledger: Ledger, topic: str, decoders: _Decoders, marker: Marker) -> None:
         self._ledger = ledger
         self._topic = topic
-        self._decoder = decoder
+        self._decoders = decoders
         self._marker = marker
         paths = [ledger.outdir / file.path for file in marker.files]
         self._places = [(path, *read_places(path)) for path in paths]
@@ -179,11 +205,15 @@ class _Checked:
                 return "incomparable"
             self._compare_quarantined(offset, value)
             return "equal"
-        decoded = self._decoder.decode([value])
-        if not decoded.rows.num_rows:
+        try:
+            decoded = self._decoders.decode(value, batches[0].keys[0])
+            reason = decoded.bad[0].reason if decoded.bad else ""
+        except SchemaError as error:
+            reason = str(error)
+        if reason:
             if self._marker.revision:
                 return "incomparable"  # a retry with another schema has made it a row
-            raise _DifferenceError(f"it is in the dataset, but can't be decoded: {decoded.bad[0].reason}")
+            raise _DifferenceError(f"it is in the dataset, but can't be decoded: {reason}")
         expected = decoded.rows.to_pylist()[0]
         for name in row.keys() - {field.name for field in KAFKA_FIELDS}:
             if not _same(row[name], expected.get(name)):
@@ -226,11 +256,14 @@ def _read_row(path: Path, row: int) -> dict[str, Any]:
 
 
 def _same(first: Any, second: Any) -> bool:
-    """Compare values of any depth; NaN equals NaN."""
+    """Compare values of any depth; NaN equals NaN.
+
+    Of a struct the dataset may have some fields only, and such as the record's schema has not, which are null.
+    """
     if isinstance(first, float) and isinstance(second, float):
         return first == second or (math.isnan(first) and math.isnan(second))
     if isinstance(first, dict) and isinstance(second, dict):
-        return first.keys() == second.keys() and all(_same(first[key], second[key]) for key in first)
+        return all(_same(first[key], second.get(key)) for key in first)
     if isinstance(first, list | tuple) and isinstance(second, list | tuple):
         return len(first) == len(second) and all(map(_same, first, second))
     return bool(type(first) is type(second) and first == second)

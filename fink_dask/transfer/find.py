@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
 from fink_dask.dataset.ledger import storage_error
-from fink_dask.errors import BrokerError, BrokerUnavailableError, FinkDaskError, SettingsError
+from fink_dask.errors import BrokerError, BrokerUnavailableError, FinkDaskError, MissingSchemaError, SettingsError
 from fink_dask.kafka.choice import MOST_TOPICS, TopicChoice
 from fink_dask.kafka.describe import Inspector, TopicDescription
 from fink_dask.kafka.suspicion import Suspicion
+from fink_dask.transfer.events import Note
 from fink_dask.transfer.topic import TopicTransfer
 
 
@@ -40,9 +41,13 @@ class Finder:
         Which are meant.
     make : callable
         Makes the transfer of a topic from its name.
+    is_patient : bool
+        Wait for the schema of a topic that has none yet, as where it is followed.
 
     Attributes
     ----------
+    lacking : dict of str to MissingSchemaError
+        Topics that held alerts, and no schema, at the last look.
     empty : dict of str to None
         Topics that held nothing at the last look, in the order in which they were seen.
     unmatched : list of str
@@ -51,7 +56,9 @@ class Finder:
         All topics of the broker at the last look.
     """
 
-    def __init__(self, choice: TopicChoice, make: Callable[[str], TopicTransfer]) -> None:
+    def __init__(self, choice: TopicChoice, make: Callable[[str], TopicTransfer], is_patient: bool = False) -> None:
+        self._is_patient = is_patient
+        self.lacking: dict[str, MissingSchemaError] = {}
         self._choice = choice
         self._make = make
         self._found: SimpleQueue[TopicTransfer] = SimpleQueue()
@@ -101,6 +108,21 @@ class Finder:
         except Empty:
             return found
 
+    def _wait_for_schema(self, transfer: TopicTransfer, error: MissingSchemaError) -> None:
+        if transfer.topic not in self.lacking:
+            transfer.observe(Note("there is no schema yet: waiting for it"))
+        self.lacking[transfer.topic] = error
+        self.empty.pop(transfer.topic, None)
+
+    def give_up(self) -> None:
+        """Call a topic that still has no schema a failure; `take` returns it."""
+        for name, error in self.lacking.items():
+            transfer = self._make(name)
+            transfer.error = error
+            self._failed.add(name)
+            self._found.put(transfer)
+        self.lacking.clear()
+
     def _judge(self, name: str, found: TopicDescription | BrokerError) -> Look:
         if isinstance(found, TopicDescription):
             self._suspicions[name].clear()
@@ -130,11 +152,15 @@ class Finder:
                 raise
             return  # the next look tells more
         except FinkDaskError as error:
+            if self._is_patient and has_room and isinstance(error, MissingSchemaError):
+                self._wait_for_schema(transfer, error)
+                return
             # One that has just come to be may still lack its schema.
             if not self._is_first and has_room and not self._suspicions[name].confirms(str(error)):
                 return
             transfer.error = error
         self.empty.pop(name, None)
+        self.lacking.pop(name, None)
         if transfer.error is None:
             self._followed[name] = None
         else:

@@ -18,7 +18,7 @@ from fink_dask.kafka.suspicion import Suspicion
 from fink_dask.transfer.events import RangeCommitted, TopicLooked
 from fink_dask.transfer.pace import Pace
 from fink_dask.transfer.plan import Sizing, next_plan, planned_ends, removed_heads, spans_to_plan
-from fink_dask.transfer.prepare import check_heads, open_ranges
+from fink_dask.transfer.prepare import check_heads, freeze_plan, open_ranges
 from fink_dask.transfer.topic import TopicTransfer
 
 #: Seconds over which the speed is measured.
@@ -160,8 +160,7 @@ class Follower:
         if plan is None:
             return []
         check_heads(self._settings, self._heads, self.transfer.observe)
-        self.transfer.ledger.freeze(plan, self.transfer.target.schema)
-        plans.append(plan)
+        plan = freeze_plan(self.transfer.ledger, self.transfer.target, plan, plans, self.transfer.observe)
         self._pace.planned(chosen)
         self._spans = {partition: span for partition, span in self._spans.items() if partition not in chosen}
         self._heads = {}

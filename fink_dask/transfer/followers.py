@@ -188,6 +188,26 @@ class Followers:
         return make_work(transfer.settings, transfer.target, transfer.ledger, opened, self._memory)
 
 
+def look_first(finder: Finder, inspector: Inspector, follow: FollowSettings, observe: Observer) -> None:
+    """Look for the topics; a broker that is away is waited for from the start, as a follower is begun again by itself.
+
+    Raises
+    ------
+    FinkDaskError
+        If Kafka was away for too long, or refuses.
+    """
+    patience = Patience(follow.reconnect_timeout_s, observe, lambda _: None)
+    while True:
+        try:
+            finder.look(inspector)
+        except BrokerUnavailableError as error:
+            patience.wait(error, time.monotonic())
+            time.sleep(LOOK_S)
+        else:
+            patience.end(time.monotonic())
+            return
+
+
 def wait_for_first(
     topics: Topics,
     follow: FollowSettings,

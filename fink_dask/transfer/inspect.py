@@ -5,15 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from fink_dask.avro.projection import project
-from fink_dask.avro.schema import AvroSchema, parse_schema, read_schema_file
+from fink_dask.avro.schema import AvroSchema
+from fink_dask.avro.versions import Versions
 from fink_dask.config import TransferSettings
+from fink_dask.dataset.columns import partitioning_of
 from fink_dask.dataset.ledger import Ledger
-from fink_dask.dataset.partitioning import Partitioning, resolve_partitioning
+from fink_dask.dataset.partitioning import Partitioning
 from fink_dask.dataset.records import Identity
-from fink_dask.errors import BrokerError, SchemaError, SettingsError
-from fink_dask.kafka.describe import UNKNOWN_ID, Inspector, TopicDescription, TopicSchema
+from fink_dask.errors import BrokerError, SettingsError
+from fink_dask.kafka.describe import UNKNOWN_ID, Inspector, TopicDescription
 from fink_dask.kafka.topics import check_topic_name, survey_of
 from fink_dask.transfer.plan import check_identity, known_topic_id
+from fink_dask.transfer.schemas import Misfit, find_schemas
 
 
 @dataclass(frozen=True)
@@ -26,16 +29,24 @@ class Target:
         The topic as it is now.
     identity : Identity
         What the dataset is or will be made of.
-    schema : AvroSchema
-        The writer schema.
+    versions : Versions
+        The writer schemas, as far as they are known; the first one is that of the dataset.
     partitioning : Partitioning
         What the directories come from.
+    misfits : tuple of Misfit
+        Writer schemas whose records can't be in the dataset.
     """
 
     description: TopicDescription
     identity: Identity
-    schema: AvroSchema
+    versions: Versions
     partitioning: Partitioning
+    misfits: tuple[Misfit, ...] = ()
+
+    @property
+    def schema(self) -> AvroSchema:
+        """The writer schema that the dataset is begun with."""
+        return self.versions.first
 
 
 def inspect_topic(settings: TransferSettings, inspector: Inspector, ledger: Ledger, fresh: bool) -> Target | None:
@@ -68,23 +79,26 @@ def inspect_topic(settings: TransferSettings, inspector: Inspector, ledger: Ledg
     before = plans[0].identity if plans else None
     if before is None and _is_empty(description):
         return None
-    schema, source = _schema(settings, inspector, description, ledger, before)
     survey = settings.survey or survey_of(topic)
-    partitioning = resolve_partitioning(settings.partitionby, survey, schema.arrow)
-    identity = Identity(
+    asked = Identity(
         topic=topic,
         topic_id=description.topic_id,
         partitionby=settings.partitionby,
         survey=survey if "time" in settings.partitionby else None,
-        schema_sha256=schema.fingerprint,
-        schema_source=source,
-        columns=_check_columns(settings, schema),
+        schema_sha256="",
+        schema_source="",
+        columns=None if settings.columns is None else tuple(sorted(settings.columns)),
     )
+    found = find_schemas(settings, inspector, description, ledger, plans, asked)
+    # The survey also where no time is read: it is named in what is said of --partitionby.
+    partitioning = partitioning_of(replace(asked, survey=survey), found.versions)
+    identity = replace(asked, schema_sha256=found.versions.first.fingerprint, schema_source=found.source)
+    _check_columns(settings, found.versions)
     if before is not None:
-        known = replace(before, topic_id=known_topic_id(plans))
+        known = replace(before, topic_id=known_topic_id(plans), more_schemas=plans[-1].identity.more_schemas)
         check_identity(known, identity)
         identity = known if identity.topic_id == UNKNOWN_ID else replace(known, topic_id=identity.topic_id)
-    return Target(description, identity, schema, partitioning)
+    return Target(description, identity, found.versions, partitioning, found.misfits)
 
 
 def _is_empty(description: TopicDescription) -> bool:
@@ -100,29 +114,8 @@ def _is_empty(description: TopicDescription) -> bool:
     return True
 
 
-def _check_columns(settings: TransferSettings, schema: AvroSchema) -> tuple[str, ...] | None:
+def _check_columns(settings: TransferSettings, versions: Versions) -> None:
     try:
-        project(schema.parsed, settings.columns)
+        project(versions.record, settings.columns)
     except SettingsError as error:
         raise SettingsError(f"--columns: {error}") from error
-    # The order is the schema's, whatever was typed.
-    return None if settings.columns is None else tuple(sorted(settings.columns))
-
-
-def _schema(
-    settings: TransferSettings,
-    inspector: Inspector,
-    description: TopicDescription,
-    ledger: Ledger,
-    before: Identity | None,
-) -> tuple[AvroSchema, str]:
-    """Find the writer schema: the user's file, else Kafka's, else, as Kafka keeps it for days only, the ledger's."""
-    if settings.schema_file is not None:
-        return read_schema_file(settings.schema_file), "file"
-    try:
-        found: TopicSchema = inspector.schema(description.topic, description)
-    except SchemaError:
-        if before is None:
-            raise
-        return ledger.schema(before), before.schema_source
-    return parse_schema(found.text), found.source

@@ -8,6 +8,7 @@ from dataclasses import replace
 from fink_dask.config import TransferSettings
 from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.records import Marker, Plan
+from fink_dask.dataset.versions import settle_versions
 from fink_dask.errors import BrokerError, LedgerError
 from fink_dask.kafka.describe import Inspector
 from fink_dask.kafka.offsets import Range
@@ -53,6 +54,27 @@ def plan_next(
         return None
     sizing = Sizing(settings.range_bytes, settings.nconsumers, inspector.sample_sizes(settings.topic, spans))
     return next_plan(len(plans) + 1, target.identity, spans, sizing, room, heads)
+
+
+def freeze_plan(ledger: Ledger, target: Target, plan: Plan, plans: list[Plan], observe: Observer) -> Plan:
+    """Freeze a plan, with the names of all schemas that the dataset has taken in by now, and add it to `plans`.
+
+    Raises
+    ------
+    LedgerError
+        If another job has written this generation, or the ledger is damaged.
+    StorageError
+        If the file system refuses.
+    """
+    if plan.identity.schema_source == "record key":
+        identity = settle_versions(ledger, plan.identity, target.partitioning, target.versions, not plans)
+        plan = replace(plan, identity=identity)
+        if len(identity.more_schemas) > (len(plans[-1].identity.more_schemas) if plans else 0):
+            words = f"keys hold {len(identity.each_schema)} schemas that fit each other: files have the columns of all"
+            observe(Note(f"{words} from here on, null where a record has none"))
+    ledger.freeze(plan, target.schema)
+    plans.append(plan)
+    return plan
 
 
 def check_heads(settings: TransferSettings, heads: Mapping[int, tuple[int, int]], observe: Observer) -> None:

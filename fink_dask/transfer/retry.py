@@ -11,21 +11,23 @@ from fink_dask.avro.schema import AvroSchema
 from fink_dask.avro.transcode import Transcoder
 from fink_dask.avro.walk import RecordError
 from fink_dask.dataset.attempt import Attempt
+from fink_dask.dataset.columns import partitioning_of
 from fink_dask.dataset.lease import Lease, hold_lease
 from fink_dask.dataset.ledger import Ledger, storage_error
 from fink_dask.dataset.outdir import check_dataset
-from fink_dask.dataset.partitioning import resolve_partitioning
 from fink_dask.dataset.quarantine import read_quarantine
 from fink_dask.dataset.records import Identity, Marker
 from fink_dask.dataset.remainder import rest_of
 from fink_dask.dataset.roll_forward import roll_forward
 from fink_dask.dataset.summary import Summary, summarise
 from fink_dask.dataset.verify import check_file
+from fink_dask.dataset.versions import known_versions, planned_versions, take_in
 from fink_dask.dataset.writer import Origin
-from fink_dask.errors import LedgerError
+from fink_dask.errors import LedgerError, SchemaError
 from fink_dask.kafka.memory import Memory
 from fink_dask.kafka.records import join_records
 from fink_dask.transfer.decode import RangeDecoder
+from fink_dask.transfer.grow import Grower, OutgrownError
 from fink_dask.transfer.staged import StagedRange
 
 
@@ -85,77 +87,85 @@ def _retry_plan(
     advance: Callable[[int], None],
 ) -> list[int]:
     """Retry the ranges of a plan; returns how many records of each have become rows."""
-    ours = ledger.schema(identity)
-    transcoder = None
-    if schema is not None and schema.text != ours.text:
-        transcoder = Transcoder(schema, ours)
-    if schema is not None:
+    ours = planned_versions(ledger, identity)
+    partitioning = partitioning_of(identity, ours)
+    written: AvroSchema | Transcoder | None = schema
+    if schema is not None and len(known_versions(ledger, identity).schemas) > 1:
+        # There is no one schema to resolve it to: it becomes one more of those whose columns the dataset has.
+        try:
+            take_in(ledger, identity, partitioning, schema)
+        except SchemaError as error:
+            raise SchemaError(f"--schema: {error}") from error
+    elif schema is not None:
         # The user says what they were written with, whatever their keys say.
         identity = replace(identity, schema_source="file")
-    partitioning = resolve_partitioning(identity.partitionby, identity.survey, ours.arrow)
+        written = Transcoder(schema, ours.first) if schema != ours.first else None
     recovered = []
     for marker in markers:
         lease.check()
-        decoder = RangeDecoder(ours, identity, partitioning, marker.range.partition)
+        grower = Grower(ledger, identity, partitioning, marker.range.partition)
         assert marker.quarantine is not None
         footer = Origin(identity.topic, identity.topic_id, marker.range, marker.plan_id).footer()
         problems = check_file(ledger.path / marker.quarantine.path, marker.quarantine, footer)
         if problems:
             raise LedgerError(f"{problems[0]}; fink-dask repair fetches it again")
         try:
-            recovered.append(_retry_range(ledger, identity, marker, decoder, transcoder, advance))
+            recovered.append(_retry_range(ledger, identity, marker, grower, written))
         except OSError as error:
             raise storage_error(error, ledger.path) from error
+        advance(marker.quarantined)
     return recovered
 
 
 def _retry_range(
-    ledger: Ledger,
-    identity: Identity,
-    marker: Marker,
-    decoder: RangeDecoder,
-    transcoder: Transcoder | None,
-    advance: Callable[[int], None],
+    ledger: Ledger, identity: Identity, marker: Marker, grower: Grower, written: AvroSchema | Transcoder | None
 ) -> int:
     """Commit the next revision of a range's marker, if anything has become a row."""
-    attempt = Attempt(ledger, marker.range, marker.plan_id, lambda _: None, marker.revision + 1)
-    attempt.begin()
-    try:
-        assert marker.quarantine is not None
-        # What is retried is not what is left: the records that still can't be decoded make a new quarantine file.
-        rest = replace(rest_of(marker), quarantine=None, superseded=(marker.quarantine.path,))
-        with StagedRange(attempt, identity, decoder, rest) as staged:
-            for records in read_quarantine(ledger, marker.quarantine):
-                _decode_again(staged, decoder, records, transcoder)
-                advance(records.num_rows)
-            if not staged.rows:
-                return 0
-            staged.complete()
-            files, quarantine = staged.stage()
-        attempt.supersede(rest.marker(marker.plan_id, marker.range, attempt.name, files, quarantine))
-        return staged.rows
-    finally:
-        attempt.clean_up()
+    while True:
+        attempt = Attempt(ledger, marker.range, marker.plan_id, lambda _: None, marker.revision + 1)
+        attempt.begin()
+        try:
+            assert marker.quarantine is not None
+            # What is retried is not what is left: the records that still can't be decoded make a new quarantine file.
+            rest = replace(rest_of(marker), quarantine=None, superseded=(marker.quarantine.path,))
+            decoder = grower.decoder(attempt)
+            with StagedRange(attempt, identity, decoder, rest) as staged:
+                for records in read_quarantine(ledger, marker.quarantine):
+                    _decode_again(staged, decoder, records, written)
+                if decoder.met:
+                    raise OutgrownError
+                if not staged.rows:
+                    return 0
+                staged.complete()
+                files, quarantine = staged.stage()
+            attempt.supersede(rest.marker(marker.plan_id, marker.range, attempt.name, files, quarantine))
+            return staged.rows
+        except OutgrownError:
+            grower.grow()
+        finally:
+            attempt.clean_up()
 
 
 def _decode_again(
-    staged: StagedRange, decoder: RangeDecoder, records: pa.RecordBatch, transcoder: Transcoder | None
+    staged: StagedRange, decoder: RangeDecoder, records: pa.RecordBatch, written: AvroSchema | Transcoder | None
 ) -> None:
     """Write the rows of those records that become one, and the others back into quarantine, as they were."""
-    values = records["value"].to_pylist()
+    values, keys = records["value"].to_pylist(), records["key"].to_pylist()
     failed = set()
-    if transcoder is not None:
+    if isinstance(written, AvroSchema):
+        keys = [written.text.encode()] * len(keys)
+    elif written is not None:
         for index, value in enumerate(values):
             try:
                 if value is None:
                     raise RecordError("no value")
-                values[index] = transcoder.transcode(value)
+                values[index] = written.transcode(value)
             except RecordError:
                 values[index] = None
                 failed.add(index)
     offsets = records["kafka_offset"].to_pylist()
     # A key can't make a difference but where it names the schema.
-    batch = join_records(offsets, [-1] * len(offsets), values, records["key"].to_pylist(), Memory())
+    batch = join_records(offsets, [-1] * len(offsets), values, keys, Memory())
     decoded = decoder.decode(batch)
     staged.write_rows(decoded)
     failed |= {index for index, _ in decoded.bad}

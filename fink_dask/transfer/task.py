@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
 
-from fink_dask.avro.schema import AvroSchema
 from fink_dask.dataset.attempt import Attempt, Step
-from fink_dask.dataset.ledger import Ledger, storage_error
+from fink_dask.dataset.ledger import storage_error
 from fink_dask.dataset.publish import is_published, publish
-from fink_dask.dataset.records import Identity, Marker
+from fink_dask.dataset.records import Marker
 from fink_dask.dataset.remainder import Remainder, whole_range
 from fink_dask.errors import BrokerError
 from fink_dask.kafka.connection import open_connection
@@ -20,6 +18,7 @@ from fink_dask.kafka.offsets import Range, total
 from fink_dask.kafka.pool import Connect
 from fink_dask.transfer.decode import RangeDecoder
 from fink_dask.transfer.events import RangeProgress
+from fink_dask.transfer.grow import Grower, OutgrownError
 from fink_dask.transfer.profile import Stopwatch
 from fink_dask.transfer.staged import StagedRange
 from fink_dask.transfer.turn import Turn
@@ -108,21 +107,26 @@ class _Caller:
 
 
 def _attempt(range_: Range, settings: TaskSettings, caller: _Caller, watch: Stopwatch) -> Marker:
-    attempt = Attempt(settings.ledger, range_, settings.plan_id, caller.step, caller.rest.revision)
-    attempt.begin()
-    try:
-        return attempt.commit(_stage(attempt, settings, caller, watch))
-    finally:
-        attempt.clean_up()
+    grower = Grower(settings.ledger, settings.identity, settings.partitioning, range_.partition)
+    while True:
+        attempt = Attempt(settings.ledger, range_, settings.plan_id, caller.step, caller.rest.revision)
+        attempt.begin()
+        try:
+            return attempt.commit(_stage(attempt, settings, caller, watch, grower.decoder(attempt)))
+        except OutgrownError:
+            # A record of a schema that the dataset did not have: once more, with columns for all that were met.
+            grower.grow()
+        finally:
+            attempt.clean_up()
 
 
-def _stage(attempt: Attempt, settings: TaskSettings, caller: _Caller, watch: Stopwatch) -> Marker:
+def _stage(
+    attempt: Attempt, settings: TaskSettings, caller: _Caller, watch: Stopwatch, decoder: RangeDecoder
+) -> Marker:
     """Consume the range into staged files; return the marker that would commit them."""
     identity, rest = settings.identity, caller.rest
     range_ = rest.span(attempt.range)
-    schema = _schema(settings.ledger, identity)
-    decoder = RangeDecoder(schema, identity, settings.partitioning, range_.partition)
-    bounds = (settings.memory.batch_bytes, settings.least_batch_bytes, schema.most_rows)
+    bounds = (settings.memory.batch_bytes, settings.least_batch_bytes, decoder.most_rows)
     with StagedRange(
         attempt,
         identity,
@@ -161,8 +165,11 @@ def _stage(attempt: Attempt, settings: TaskSettings, caller: _Caller, watch: Sto
                     _check_loss(reader, settings, range_.partition)
                 watch.lap("poll")
                 _check_loss(reader, settings, range_.partition)
-                staged.complete()
+                if not decoder.met:
+                    staged.complete()
                 watch.lap("write")
+        if decoder.met:
+            raise OutgrownError
         files, quarantine = staged.stage()
         watch.lap("fsync")
     watch.move(reader.join_seconds, "poll", "copy")
@@ -192,9 +199,3 @@ def _check_loss(reader: RangeReader, settings: TaskSettings, partition: int) -> 
             partition,
             start,
         )
-
-
-@lru_cache(maxsize=64)  # there may be many topics
-def _schema(ledger: Ledger, identity: Identity) -> AvroSchema:
-    """Read the writer schema from the ledger, once a process: it is too large to travel with every range."""
-    return ledger.schema(identity)

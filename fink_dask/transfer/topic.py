@@ -23,9 +23,12 @@ from fink_dask.transfer.finish import finish
 from fink_dask.transfer.inspect import Target, inspect_topic
 from fink_dask.transfer.memory import MemoryShare
 from fink_dask.transfer.plan import planned_ends, removed_heads
-from fink_dask.transfer.prepare import check_heads, make_work, open_ranges, plan_next
+from fink_dask.transfer.prepare import check_heads, freeze_plan, make_work, open_ranges, plan_next
 from fink_dask.transfer.profile import Profile, Profiler
 from fink_dask.transfer.work import Work
+
+#: Schemas that don't fit of which it is said; there may be as many as records.
+_SHOWN_MISFITS = 3
 
 
 class TopicTransfer:
@@ -110,6 +113,12 @@ class TopicTransfer:
         if not self._restart:
             check_outdir(self.ledger)
         self._target = inspect_topic(self.settings, inspector, self.ledger, fresh=self._restart)
+        for misfit in () if self._target is None else self._target.misfits[:_SHOWN_MISFITS]:
+            words = (
+                f"records of this topic go to the quarantine: {misfit.reason}; --dump-schemas writes all schemas, and "
+            )
+            words += "--schema FILE with another --outdir makes a dataset of such a one"
+            self.observe(Note(words, warning=True))
         return self._target is not None
 
     def begin(self) -> None:
@@ -159,9 +168,8 @@ class TopicTransfer:
             return
         heads = removed_heads(self.target.description.watermarks, planned_ends(self.plans))
         check_heads(self.settings, heads, self.observe)
-        self.ledger.freeze(self._next, self.target.schema)
-        self.plans.append(self._next)
-        self._opened += [(self._next, range_) for range_ in self._next.ranges]
+        plan = freeze_plan(self.ledger, self.target, self._next, self.plans, self.observe)
+        self._opened += [(plan, range_) for range_ in plan.ranges]
         self._next = None
 
     def begin_work(self, memory: MemoryShare, dashboard: str | None) -> list[Work]:

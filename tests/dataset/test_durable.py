@@ -81,7 +81,7 @@ def _violations(ledger: Ledger, disk: Disk, finished: bool) -> list[str]:
             found.append(f"a {name} that is torn")
     if plan_file:
         plan = Plan.from_json(json.loads(plan_file)["plan"])
-        schema = disk.get(ledger._schema_path(plan.identity))
+        schema = disk.get(ledger.schema_path(plan.identity))
         if not schema or parse_schema(schema).fingerprint != plan.identity.schema_sha256:
             found.append("a plan without its schema")
     visible = [path for path in disk if path.suffix == ".parquet" and ledger.outdir in path.parents]

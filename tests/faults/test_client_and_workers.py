@@ -26,7 +26,7 @@ from fink_dask.transfer import job
 from fink_dask.transfer.events import Event, RangeCommitted
 from fink_dask.transfer.finish import finish
 from fink_dask.transfer.inspect import inspect_topic
-from fink_dask.transfer.prepare import make_work, open_ranges, plan_next
+from fink_dask.transfer.prepare import freeze_plan, make_work, open_ranges, plan_next
 from fink_dask.transfer.task import transfer_range
 from fink_dask.transfer.work import Work
 from fink_dask.transfer.worker import transfer_on_worker
@@ -59,8 +59,7 @@ def whole_job(bootstrap: str, topic: str, outdir: Path, group: str) -> None:
             roll_forward(ledger, plans)
             plan = plan_next(settings, target, inspector, ledger, plans)
             if plan is not None:
-                ledger.freeze(plan, target.schema)
-                plans.append(plan)
+                freeze_plan(ledger, target, plan, plans, lambda _: None)
             for item in make_work(settings, target, ledger, open_ranges(plans, ledger.markers(plans))):
                 transfer_range(item.range, item.settings)
             finish(settings, lambda _: None, ledger, inspector, lease)

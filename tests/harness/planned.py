@@ -11,7 +11,7 @@ from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.outdir import create_ledger
 from fink_dask.kafka.describe import open_inspector
 from fink_dask.transfer.inspect import inspect_topic
-from fink_dask.transfer.prepare import make_work, open_ranges, plan_next
+from fink_dask.transfer.prepare import freeze_plan, make_work, open_ranges, plan_next
 from fink_dask.transfer.work import Work
 
 
@@ -25,7 +25,7 @@ def plan_topic(bootstrap: str, topic: str, outdir: Path, **settings: Any) -> lis
         create_ledger(ledger)
         plan = plan_next(asked, target, inspector, ledger, ledger.plans())
         assert plan is not None
-        ledger.freeze(plan, target.schema)
+        plan = freeze_plan(ledger, target, plan, ledger.plans(), lambda _: None)
     work = make_work(asked, target, ledger, open_ranges([plan], ledger.markers([plan])))
     # Small batches stay small here, so that few alerts make many.
     return [replace(item, settings=replace(item.settings, least_batch_bytes=0)) for item in work]

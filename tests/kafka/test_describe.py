@@ -218,3 +218,19 @@ def test_each_partition_is_sampled_on_its_own(kafka: Kafka, inspector: Inspector
         partition: (marks.low, marks.stable) for partition, marks in inspector.describe(topic_name).watermarks.items()
     }
     assert inspector.sample_sizes(topic_name, spans) == dict.fromkeys(range(9), 1000.0)
+
+
+def test_keys_are_sampled_at_both_ends_and_each_one_is_there_once(
+    kafka: Kafka, inspector: Inspector, topic_name: str
+) -> None:
+    address = kafka.bootstrap_servers
+    create_topic(address, topic_name, partitions=2)
+    keys = [None, b"first", b"first", *[b"between"] * 30, b"near the end", b"", b"last"]
+    produce(address, topic_name, [b"alert"] * len(keys), keys=keys, partitions=1)
+    spans = {0: (0, len(keys)), 1: (0, 0)}
+    assert inspector.sample_keys(topic_name, spans) == [b"first", b"near the end", b"last"]
+    assert inspector.sample_keys(topic_name, {0: (1, 5)}) == [b"first", b"between"]
+    large = [bytes([number]) * 9_000_000 for number in range(1, 6)]
+    produce(address, topic_name, [b"alert"] * len(large), keys=large, partitions=1)
+    found = inspector.sample_keys(topic_name, {0: (len(keys), len(keys) + len(large))})
+    assert found == large[:3]  # what is kept of them has a bound

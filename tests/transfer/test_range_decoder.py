@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from fink_dask.avro.columnar import ColumnarDecoder
 from fink_dask.avro.decoded import TOMBSTONE
 from fink_dask.avro.schema import parse_schema
+from fink_dask.avro.versions import Versions
 from fink_dask.dataset.partitioning import MAX_KEY_LENGTH, NULL_KEY, hive_level, resolve_partitioning
 from fink_dask.dataset.records import Identity
 from fink_dask.kafka.memory import Memory
@@ -103,7 +104,8 @@ def naively(
     bad: dict[int, str] = {}
     for index, record in enumerate(records):
         if identity.schema_source == "record key" and record.key not in OUR_KEYS:
-            bad[index] = "written with another schema than the plan's"
+            is_schema = record.key == OTHER_SCHEMA
+            bad[index] = "written with schema " if is_schema else "its key holds no schema"
         elif record.value is None:
             bad[index] = TOMBSTONE
         elif judge.decode([record.value]).bad:
@@ -145,7 +147,8 @@ def test_each_record_is_a_row_of_its_directory_in_offset_order_or_bad_with_a_rea
     batches: list[list[Sent]], partitionby: tuple[str, ...], columns: tuple[str, ...] | None, source: str
 ) -> None:
     identity = make_identity(partitionby, columns, source)
-    decoder = RangeDecoder(SCHEMA, identity, resolve_partitioning(partitionby, "ztf", SCHEMA.arrow), PARTITION)
+    partitioning = resolve_partitioning(partitionby, "ztf", SCHEMA.arrow)
+    decoder = RangeDecoder(Versions((SCHEMA,)), identity, partitioning, PARTITION)
     memory = Memory()
     for number, records in enumerate(batches):
         first = 1000 * number + 7
@@ -167,9 +170,8 @@ def test_each_record_is_a_row_of_its_directory_in_offset_order_or_bad_with_a_rea
 
 def test_reasons_of_refused_keys_name_the_key_and_belong_to_their_records() -> None:
     partitionby = ("class", "fid")
-    decoder = RangeDecoder(
-        SCHEMA, make_identity(partitionby, None, "file"), resolve_partitioning(partitionby, None, SCHEMA.arrow), 0
-    )
+    partitioning = resolve_partitioning(partitionby, None, SCHEMA.arrow)
+    decoder = RangeDecoder(Versions((SCHEMA,)), make_identity(partitionby, None, "file"), partitioning, 0)
     names = ["y" * 300, "SN", NULL_KEY, "z" * 300, None]
     values = [encode(n, name, -1.0, n) for n, name in enumerate(names)]
     found = decoder.decode(join_records(list(range(5)), [-1] * 5, values, [None] * 5, Memory()))
@@ -179,3 +181,61 @@ def test_reasons_of_refused_keys_name_the_key_and_belong_to_their_records() -> N
     assert f"is {NULL_KEY}" in reasons[2]
     assert "class=zzz" in reasons[3]
     assert {directory for directory, _ in found.parts} == {f"class={NULL_KEY}/fid=4", "class=SN/fid=1"}
+
+
+EVOLVED = {**RAW, "fields": [RAW["fields"][3], {"name": "more", "type": ["int", "null"]}, *RAW["fields"][:3]]}
+EVOLVED_SCHEMA, EVOLVED_PARSED = parse_schema(json.dumps(EVOLVED)), fastavro.parse_schema(EVOLVED)
+
+
+def encode_evolved(number: int, name: str | None, jd: float, more: int | None) -> bytes:
+    stream = BytesIO()
+    alert = {"id": number, "class": name, "candidate": {"jd": jd}, "fid": 1, "more": more}
+    fastavro.schemaless_writer(stream, EVOLVED_PARSED, alert)
+    return stream.getvalue()
+
+
+MIXED = st.lists(
+    st.builds(Sent, ALERTS | DAMAGED, st.just(OUR_KEYS[0]))
+    | st.builds(
+        Sent,
+        st.builds(encode_evolved, st.integers(0, 99), st.sampled_from(CLASSES), st.sampled_from(list(DAYS)), st.none())
+        | st.builds(encode_evolved, st.integers(0, 99), st.just("SN"), st.just(-1.0), st.integers(0, 9))
+        | st.none()
+        | st.just(b"\x01"),
+        st.just(json.dumps(EVOLVED).encode()),
+    )
+    | st.builds(Sent, ALERTS, st.sampled_from([b"no schema", None])),
+    max_size=30,
+)
+
+
+@pytest.mark.parametrize("columns", [None, ("more",), ("candidate.jd", "cutout")], ids=["all", "new", "old"])
+@pytest.mark.parametrize("partitionby", PARTITIONBY, ids=lambda names: "+".join(names) or "none")
+@settings(max_examples=25, deadline=None)
+@given(records=MIXED)
+def test_in_a_batch_of_several_schemas_each_record_is_what_it_would_be_alone(
+    records: list[Sent], partitionby: tuple[str, ...], columns: tuple[str, ...] | None
+) -> None:
+    versions = Versions((SCHEMA,)).plus(EVOLVED_SCHEMA)
+    identity = make_identity(partitionby, columns, "record key")
+    partitioning = resolve_partitioning(partitionby, "ztf", SCHEMA.arrow)
+
+    def decode(chosen: list[int]) -> tuple[dict[str, list[dict[str, Any]]], dict[int, str]]:
+        decoder = RangeDecoder(versions, identity, partitioning, PARTITION)
+        values, keys = [records[index].value for index in chosen], [records[index].key for index in chosen]
+        found = decoder.decode(join_records(chosen, [-1] * len(chosen), values, keys, Memory()))
+        assert all(part.schema.equals(decoder.file_schema) for _, part in found.parts)
+        for _, part in found.parts:
+            part.validate(full=True)
+        return {name: part.to_pylist() for name, part in found.parts}, {chosen[at]: why for at, why in found.bad}
+
+    rows: dict[str, list[dict[str, Any]]] = {}
+    bad: dict[int, str] = {}
+    for index in range(len(records)):
+        alone, wrong = decode([index])
+        bad |= wrong
+        for name, found in alone.items():
+            rows.setdefault(name, []).extend(found)
+    together, refused = decode(list(range(len(records))))
+    assert repr(dict(sorted(together.items()))) == repr(dict(sorted(rows.items())))
+    assert refused == bad
