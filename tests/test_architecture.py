@@ -30,7 +30,7 @@ ROOMS = {
 
 #: The only importers of an outside library, as modules or rooms.
 IMPORTERS = {
-    "bokeh": set(),
+    "bokeh": {"cluster.charts", "cluster.page"},
     "click": {"cli"},
     "confluent_kafka": {"kafka.client"},
     "dask": {"cluster", "transfer.job", "transfer.worker"},
@@ -38,7 +38,8 @@ IMPORTERS = {
     "numba": {"avro.kernels"},
     "fastavro": {"avro", "demo"},
     "rich": {"cli"},
-    "tornado": {"cluster.dashboard"},
+    "prometheus_client": {"cluster.metrics"},
+    "tornado": {"cluster.dashboard", "cluster.page"},
     "yaml": {"kafka.credentials"},
 }
 ANYWHERE = {"erfa", "numpy", "pyarrow"}

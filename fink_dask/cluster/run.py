@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 
 from distributed import Client
 
+from fink_dask.cluster.dashboard import page_link
 from fink_dask.cluster.existing import Scheduler, existing_scheduler
 from fink_dask.cluster.local import Cluster, local_cluster
+from fink_dask.cluster.publisher import Publisher
 from fink_dask.config import FollowSettings, TransferSettings
 from fink_dask.dataset.lease import Lease, hold_lease
 from fink_dask.dataset.ledger import Ledger
@@ -25,7 +27,7 @@ from fink_dask.transfer.follow import Follower, wait_for_first
 from fink_dask.transfer.inspect import Target, inspect_topic
 from fink_dask.transfer.job import run_ranges
 from fink_dask.transfer.plan import removed_heads
-from fink_dask.transfer.prepare import check_heads, make_work, open_ranges, plan_next
+from fink_dask.transfer.prepare import check_heads, make_work, offsets_by_partition, open_ranges, plan_next
 from fink_dask.transfer.profile import Profile, Profiler
 from fink_dask.transfer.watch import Watch
 from fink_dask.transfer.work import Work
@@ -148,9 +150,9 @@ def _transfer(
     if rolled:
         observe(Note(f"{rolled} ranges that were committed by an earlier run are now in the dataset"))
     check_files(ledger, plans)
-    with ExitStack() as stack:
-        cluster: Cluster | None = None
-        try:
+    try:
+        with ExitStack() as stack:
+            cluster: Cluster | None = None
             while True:
                 plan = plan_next(settings, target, inspector, ledger, plans)
                 opened = open_ranges(plans, ledger.markers(plans))
@@ -164,6 +166,7 @@ def _transfer(
                     if settings.follow is not None:  # there will be more
                         ranges = max(ranges, settings.nconsumers)
                     cluster = stack.enter_context(_connect(settings, observe, where, ledger, ranges))
+                    observe = stack.enter_context(Publisher(cluster.client, observe))
                 if plan is not None:
                     check_heads(settings, removed_heads(target.description.watermarks, plans), observe)
                     ledger.freeze(plan, target.schema)
@@ -177,12 +180,11 @@ def _transfer(
                 run_ranges(cluster.client, work, settings.nconsumers, observe, lease.check, cluster.lookahead)
                 if settings.limit is None:
                     return
-        finally:
-            stack.close()
-            lease.check()
-            # What an attempt that was killed has committed is published; the staged files of others go, and should
-            # one still run, on a scheduler of somebody else's, it finds no directory to commit from.
-            roll_forward(ledger, plans)
+    finally:
+        lease.check()
+        # What an attempt that was killed has committed is published; the staged files of others go, and should
+        # one still run, on a scheduler of somebody else's, it finds no directory to commit from.
+        roll_forward(ledger, plans)
 
 
 def _follow(
@@ -237,7 +239,7 @@ def _announce(
             ranges_committed=len(planned) - len(work),
             offsets=offsets,
             offsets_committed=offsets - open_offsets,
-            # Dask names an address also where no dashboard is served.
-            dashboard=client.dashboard_link if "dashboard" in client.scheduler_info().get("services", ()) else None,
+            dashboard=page_link(client),
+            partitions=offsets_by_partition(planned, work),
         )
     )

@@ -22,7 +22,7 @@ from fink_dask.errors import (
     TransferError,
 )
 from fink_dask.kafka.offsets import Range
-from fink_dask.transfer.events import Note, Observer, RangeCommitted, RangeFailed, RangeProgress
+from fink_dask.transfer.events import Note, Observer, RangeFailed, RangeProgress
 from fink_dask.transfer.work import Work
 from fink_dask.transfer.worker import transfer_on_worker
 
@@ -208,8 +208,7 @@ class _Run:
 
     def on_progress(self, event: tuple[float, Any]) -> None:
         """Take a worker's report; on the client's event loop, so it is only put aside."""
-        message = dict(event[1])
-        message.pop("worker", None)
+        message = dict(event[1])  # to which Dask has added the worker
         message["range"] = Range(**message["range"])
         self._progress.put(RangeProgress(**message))
 
@@ -261,10 +260,7 @@ class _Run:
             self._failed(item, TransferError(words, *_where(item)), passing=False)
         else:
             self._silent = 0
-            aside = result.quarantined + result.lost
-            self._observe(
-                RangeCommitted(result.range, result.rows, result.raw_bytes, result.seconds, aside, result.newest_ms)
-            )
+            self._observe(result.committed())
         finally:
             # A result that is held is computed again when its worker goes.
             future.release()

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 from fink_dask.kafka.offsets import Range
 from fink_dask.transfer.events import RangeCommitted, RangeFailed, RangeProgress, TransferStarted
+
+#: Committed ranges that are remembered, as reports of them may come late; a follower commits them for months.
+_REMEMBERED = 10_000
 
 
 class Tally:
@@ -18,7 +22,7 @@ class Tally:
         self._committed_rows = 0
         self._committed_bytes = 0
         self._running: dict[Range, RangeProgress] = {}
-        self._done: set[Range] = set()
+        self._done: dict[Range, None] = {}
         self._began = time.monotonic()
 
     def start(self, event: TransferStarted) -> None:
@@ -34,13 +38,15 @@ class Tally:
 
     def progress(self, event: RangeProgress) -> None:
         """Take what a running range reports; what comes after its commit is old news."""
-        if event.range not in self._done:
+        if not self.is_committed(event.range):
             self._running[event.range] = event
 
     def commit(self, event: RangeCommitted) -> None:
         """Take a committed range."""
         self._running.pop(event.range, None)
-        self._done.add(event.range)
+        self._done[event.range] = None
+        if len(self._done) > _REMEMBERED:
+            del self._done[next(iter(self._done))]
         self._committed_offsets += len(event.range)
         self._committed_rows += event.rows
         self._committed_bytes += event.raw_bytes
@@ -48,6 +54,15 @@ class Tally:
     def fail(self, event: RangeFailed) -> None:
         """Forget what a failed attempt has read."""
         self._running.pop(event.range, None)
+
+    def is_committed(self, range_: Range) -> bool:
+        """Tell whether a range was committed lately."""
+        return range_ in self._done
+
+    @property
+    def running(self) -> Mapping[Range, RangeProgress]:
+        """The last report of each range that is on its way."""
+        return self._running
 
     @property
     def offsets_done(self) -> int:
