@@ -52,17 +52,20 @@ class History:
         return list(self._points)
 
     def speeds(self) -> tuple[list[float], list[float], list[float]]:
-        """Return times in seconds, and alerts and bytes a second between each point and the one before.
+        """Return the times of all points, and the alerts and bytes a second from the one before to each.
 
         Returns
         -------
         tuple of list of float
-            Seconds, alerts a second, bytes a second; one less than there are points.
+            Seconds, alerts a second, bytes a second. The first point has the speeds of the second one.
         """
-        seconds, alerts, raw_bytes = [], [], []
+        alerts, raw_bytes = [], []
         for before, after in zip(self._points, self._points[1:], strict=False):
             between = max(after.seconds - before.seconds, 1e-3)
-            seconds.append(after.seconds)
             alerts.append((after.alerts - before.alerts) / between)
             raw_bytes.append((after.raw_bytes - before.raw_bytes) / between)
-        return seconds, alerts, raw_bytes
+        return (
+            [point.seconds for point in self._points],
+            (alerts[:1] or [0.0]) + alerts,
+            (raw_bytes[:1] or [0.0]) + raw_bytes,
+        )

@@ -39,7 +39,7 @@ h2 span { font-weight: 400; margin-left: 14px; }
   font-variant-numeric: tabular-nums; }
 h2 i, .legend i { display: inline-block; width: 10px; height: 10px; border-radius: 2px; margin-right: 5px; }
 .ranges { columns: 400px; column-gap: 28px; font-size: 12px; font-variant-numeric: tabular-nums; }
-.range { display: grid; grid-template-columns: 34px 1fr 70px 38px 146px 58px; gap: 6px; align-items: center;
+.range { display: grid; grid-template-columns: 34px 1fr 70px 46px 146px 58px; gap: 6px; align-items: center;
   height: 20px; break-inside: avoid; white-space: nowrap; }
 .range > * { overflow: hidden; text-overflow: ellipsis; }
 .range .number { text-align: right; }
@@ -58,7 +58,8 @@ def nothing_yet() -> str:
 def choice_label(known: Reported, topic: TopicReport) -> str:
     """Name a topic of a transfer, as plain text."""
     began = datetime.fromtimestamp(known.report.began_at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    return f"{topic.topic[:_MOST_CHARACTERS]}, begun {began} ({_state(known)[1]})"
+    # Without what changes every second, as a visitor may be about to choose.
+    return f"{topic.topic[:_MOST_CHARACTERS]}, begun {began} ({_state(known)[0]})"
 
 
 def headline(known: Reported, topic: TopicReport) -> str:
@@ -151,7 +152,7 @@ def _range_row(item: RunningReport) -> str:
     return (
         f'<div class="range" title="{where}"><span class="number">{item.partition}</span>'
         f'<div class="meter"><div style="width: {share:.1f}%"></div></div>'
-        f'<span class="number">{item.rows:,}</span><span class="number">{share:.0f} %</span>'
+        f'<span class="number">{item.rows:,}</span><span class="number">{int(share)} %</span>'
         f'<span>{worker}</span><span class="number">{_duration(item.seconds)}</span></div>'
     )
 

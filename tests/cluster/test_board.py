@@ -121,7 +121,8 @@ def test_a_history_is_bounded_and_ends_with_what_is_true_now() -> None:
     points = history.points
     assert MOST_POINTS / 3 < len(points) <= MOST_POINTS
     assert points[0].seconds == 0
-    _, alerts, raw_bytes = history.speeds()
+    seconds, alerts, raw_bytes = history.speeds()
+    assert len(seconds) == len(alerts) == len(raw_bytes) == len(points)
     assert {round(speed, 6) for speed in alerts} == {7.0}
     assert {round(speed, 6) for speed in raw_bytes} == {70.0}
 

@@ -160,6 +160,36 @@ class Browser:
         walk = _WALK.replace("SELECTOR", json.dumps(selector))
         return self.evaluate(f"(() => {{ {walk}; return found.map((each) => each.innerText.trim()) }})()") or []
 
+    def overlaps(self, selector: str) -> list[str]:
+        """Name pairs of elements that lie over each other, though neither is inside of the other."""
+        walk = _WALK.replace("SELECTOR", json.dumps(selector))
+        found: list[str] = self.evaluate(
+            f"""(() => {{
+                {walk}
+                const boxes = found.map((each) => [each, each.getBoundingClientRect()]).filter(([, box]) => box.height)
+                const pairs = []
+                boxes.forEach(([a, p], n) => boxes.slice(n + 1).forEach(([b, q]) => {{
+                    const over = Math.min(p.right, q.right) - Math.max(p.left, q.left) > 1
+                        && Math.min(p.bottom, q.bottom) - Math.max(p.top, q.top) > 1
+                    if (over && !a.contains(b) && !b.contains(a)) pairs.push(`${{a.innerText}} | ${{b.innerText}}`)
+                }}))
+                return pairs
+            }})()"""
+        )
+        return found
+
+    def cut_off(self, selector: str) -> list[str]:
+        """Name the elements whose text is wider than they are."""
+        walk = _WALK.replace("SELECTOR", json.dumps(selector))
+        found: list[str] = self.evaluate(
+            f"""(() => {{
+                {walk}
+                const wide = (each) => each.scrollWidth > each.parentElement.clientWidth + 1
+                return found.filter(wide).map((each) => each.innerText)
+            }})()"""
+        )
+        return found
+
     def sources(self, *names: str) -> list[dict[str, list[float]]]:
         """Return the columns of what charts of Bokeh show, all of one moment."""
         found = self.evaluate(
