@@ -50,7 +50,7 @@ def serve_page(scheduler: Scheduler) -> None:
     if not applications:
         raise RuntimeError("the scheduler serves no dashboard")
     prefix = applications[0].prefix
-    if any(f"{prefix.rstrip('/')}{_ROUTE}" in app.app_paths for app in applications):
+    if any(_ROUTE in app.app_paths for app in applications):
         return
     shared = template_variables(scheduler)  # Dask makes these once, for all pages
     application = BokehApplication({_ROUTE: _document}, scheduler, prefix=prefix, template_variables=shared)

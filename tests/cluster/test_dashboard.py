@@ -16,7 +16,7 @@ import pytest
 from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.summary import summarise
 from fink_dask.demo.alerts import AlertKind
-from tests.harness.browser import Browser, ensure_chromium
+from tests.harness.browser import Browser
 from tests.harness.dashboard import Shown, keep_picture, metrics, shown
 from tests.harness.dask import running_scheduler
 from tests.harness.feed import Feed
@@ -30,10 +30,7 @@ LIGHT = AlertKind.ZTF_LIGHT
 STAGES = ["poll", "copy", "decode", "split", "write", "fsync", "commit"]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def chromium() -> str:
-    """Install Chromium before the first test, outside of its time limit."""
-    return ensure_chromium()
+pytestmark = pytest.mark.usefixtures("chromium")
 
 
 def until(browser: Browser, is_so: Callable[[Shown], bool], what: str, timeout_s: float = 60) -> Shown:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from fink_dask.cluster.publisher import Publisher
 from fink_dask.kafka.offsets import Range
 from fink_dask.transfer.events import RangeCommitted, RangeFailed, RangeProgress, TransferStarted
 from fink_dask.transfer.profile import STAGES
-from tests.harness.browser import Browser, ensure_chromium
+from tests.harness.browser import Browser
 from tests.harness.dashboard import keep_picture, metrics, shown
 from tests.harness.dask import running_scheduler
 from tests.harness.oracle import wait_for
@@ -87,10 +88,30 @@ class Transfer:
 
 
 @pytest.fixture(scope="module")
-def scheduler() -> Iterator[tuple[str, str]]:
-    ensure_chromium()
+def scheduler(chromium: str) -> Iterator[tuple[str, str]]:
     with running_scheduler() as addresses:
         yield addresses
+
+
+def test_there_is_one_page_however_many_clients_there_are_and_whatever_the_prefix() -> None:
+    with running_scheduler(options=("--dashboard-prefix", "/user/ada")) as (address, base):
+        for _ in range(2):
+            with (
+                Client(address) as one,
+                Client(address) as other,
+                Publisher(one, lambda _: None),
+                Publisher(other, lambda _: None),
+            ):
+                wait_for(lambda: "fink_dask_transfers" in metrics(f"{base}/user/ada"), 30, "the metrics")
+        with urllib.request.urlopen(f"{base}/user/ada/fink", timeout=30) as answer:
+            page = answer.read().decode()
+        assert page.count('href="fink"') == 1
+        assert "bokeh" in page
+        with Client(address) as client:
+            applications = client.run_on_scheduler(
+                lambda dask_scheduler: [str(type(each)) for each in dask_scheduler.http_application.applications]
+            )
+        assert sum("Bokeh" in name for name in applications) == 2  # Dask's and ours
 
 
 @pytest.mark.parametrize(
