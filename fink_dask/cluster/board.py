@@ -24,7 +24,8 @@ HANDLER = "fink_dask_report"
 _EXTENSION = "fink_dask"
 #: Seconds without a report after which a transfer is said to be silent.
 _SILENT_S = 15.0
-#: Transfers that are remembered when they have ended, transfers in all, and topics that are counted.
+#: Transfers that are remembered when they have ended, transfers in all, and topics that are counted. What runs is not
+#: forgotten: it would be counted once more.
 _MOST_ENDED = 8
 _MOST_TRANSFERS = 64
 _MOST_TOPICS = 500
@@ -81,9 +82,11 @@ class Board:
         self.counts: dict[str, dict[str, float]] = {}
 
     def take(self, report: TransferReport) -> None:
-        """Take a report; one that comes late changes nothing."""
+        """Take a report; one that comes late changes nothing, nor does that of a transfer too many."""
         known = self.transfers.get(report.transfer)
         if known is not None and known.report.seconds > report.seconds:
+            return
+        if known is None and len(self.transfers) >= _MOST_TRANSFERS:
             return
         before = {topic.topic: topic for topic in known.report.topics} if known is not None else {}
         if known is None:
@@ -125,8 +128,6 @@ class Board:
         ended = [key for key, known in self.transfers.items() if not known.is_running]
         for key in ended[: max(0, len(ended) - _MOST_ENDED)]:
             del self.transfers[key]
-        while len(self.transfers) > _MOST_TRANSFERS:
-            del self.transfers[next(iter(self.transfers))]
 
 
 def board_of(scheduler: Scheduler) -> Board:

@@ -147,9 +147,12 @@ def test_a_board_forgets_what_has_ended_long_ago_and_keeps_what_runs() -> None:
     assert next(iter(board.transfers)) == "long"
     assert len(board.transfers) < 20
     assert [key for key, known in board.transfers.items() if known.is_running] == ["long"]
-    for number in range(500):
-        board.take(reported(f"many {number}", "d"))
+    for second in range(2):
+        for number in range(500):
+            board.take(reported(f"many {number}", "d", 1, topic="many", seconds=1.0 + second))
     assert len(board.transfers) < 100
+    assert "long" in board.transfers
+    assert board.counts["many"]["alerts"] == len(board.transfers) - 9  # the long one, and those that have ended
 
 
 def test_a_client_that_dies_leaves_a_transfer_that_is_said_to_be_lost_and_an_end_stays_an_end() -> None:
