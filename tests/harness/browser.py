@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
 from tests.harness.kafka_install import HarnessError, apt_install, is_debian_root
@@ -86,6 +90,7 @@ class Browser:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
         self._loop = asyncio.new_event_loop()
         self._number = 0
@@ -104,12 +109,11 @@ class Browser:
             self._socket.close()
         self._loop.run_until_complete(asyncio.sleep(0))
         self._loop.close()
-        self._process.terminate()
-        try:
-            self._process.wait(20)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        family = psutil.Process(self._process.pid).children(recursive=True) if self._process.poll() is None else []
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        psutil.wait_procs(family, timeout=20)  # they write to the profile until then
         self._profile.cleanup()
 
     def _address(self) -> str:
