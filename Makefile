@@ -14,7 +14,7 @@ MINUTES ?= 20
 PIP_FLAGS := --quiet --no-input --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-faults soak bench lint types format lock clean
+.PHONY: help venv demo test test-faults soak screenshots bench lint types format lock clean
 .DELETE_ON_ERROR:
 
 help:  ## List these targets
@@ -33,6 +33,9 @@ test-faults: venv  ## Run all faults, those that take long as well (SEED=1 repea
 
 soak: venv  ## Transfer while everything that can happen does (MINUTES=20, SEED=1)
 	@$(BIN)/python -m tests.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
+screenshots: venv  ## Make the pictures of the dashboard in docs/ anew, from tests that look at it in Chromium
+	@FINK_DASK_TEST_PICTURES=docs $(BIN)/python -m pytest -q tests/cluster/test_dashboard.py tests/cluster/test_dashboard_size.py
 
 bench: venv  ## Measure against fink-client and Spark (BENCH_ARGS="--scale small" for some minutes); an hour
 	@$(BIN)/python -m benchmarks $(BENCH_ARGS)

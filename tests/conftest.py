@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 
+from tests.harness.browser import ensure_chromium
 from tests.harness.kafka import ExternalKafka, KafkaBroker
 from tests.harness.kafka_install import HarnessError, ensure_kafka_jars
 from tests.harness.topics import delete_topic
@@ -23,15 +24,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Install Kafka before the first test, outside any test's time limit, or end the session in one line."""
+    """Install what tests need before the first one, outside any test's time limit, or end the session in one line."""
     if session.config.option.collectonly:
         return
     wanted = {name for item in session.items for name in getattr(item, "fixturenames", ())}
-    if "private_kafka" in wanted or ("kafka" in wanted and not os.environ.get(EXTERNAL)):
-        try:
+    try:
+        if "private_kafka" in wanted or ("kafka" in wanted and not os.environ.get(EXTERNAL)):
             ensure_kafka_jars()
-        except HarnessError as error:
-            raise pytest.UsageError(str(error)) from error
+        if "chromium" in wanted:
+            ensure_chromium()
+    except HarnessError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Return the command of a Chromium, which is installed before the first test."""
+    return ensure_chromium()
 
 
 @pytest.fixture(scope="session")

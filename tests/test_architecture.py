@@ -31,7 +31,7 @@ ROOMS = {
 
 #: The only importers of an outside library, as modules or rooms.
 IMPORTERS = {
-    "bokeh": set(),
+    "bokeh": {"cluster.charts", "cluster.page"},
     "click": {"cli"},
     "confluent_kafka": {"kafka.client"},
     "dask": {"api", "cluster", "transfer.job", "transfer.worker"},
@@ -40,7 +40,8 @@ IMPORTERS = {
     "fastavro": {"avro", "demo"},
     "pandas": {"api"},
     "rich": {"cli"},
-    "tornado": {"cluster.dashboard"},
+    "prometheus_client": {"cluster.metrics"},
+    "tornado": {"cluster.dashboard", "cluster.page"},
     "yaml": {"kafka.credentials"},
 }
 ANYWHERE = {"erfa", "numpy", "pyarrow"}

@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
 
-from fink_dask.cli.tally import Tally
 from fink_dask.cli.words import counted, lags_words
 from fink_dask.transfer.events import (
     Event,
@@ -22,6 +21,7 @@ from fink_dask.transfer.events import (
     TopicLooked,
     TransferStarted,
 )
+from fink_dask.transfer.tally import Tally
 
 #: Seconds between two lines where there is no terminal.
 _LINE_S = 10.0

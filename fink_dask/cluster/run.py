@@ -5,9 +5,11 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 
+from fink_dask.cluster.dashboard import page_link
 from fink_dask.cluster.existing import Scheduler, existing_scheduler
 from fink_dask.cluster.local import Cluster, local_cluster
 from fink_dask.cluster.outcome import Outcome, TopicOutcome, TopicsOutcome
+from fink_dask.cluster.publisher import Publisher
 from fink_dask.config import FollowSettings, TransferSettings
 from fink_dask.dataset.several import check_for_one, check_for_several
 from fink_dask.errors import SettingsError
@@ -168,9 +170,9 @@ def _transfer(
     observe: Observer,
 ) -> None:
     """Continue the plans and make the next ones, until there is nothing left to plan."""
-    with ExitStack() as stack:
-        cluster: Cluster | None = None
-        try:
+    try:
+        with ExitStack() as stack:
+            cluster: Cluster | None = None
             while True:
                 ranges = 0
                 for transfer in topics.open:
@@ -187,6 +189,7 @@ def _transfer(
                     if settings.follow is not None:  # there will be more
                         ranges = max(ranges, settings.nconsumers)
                     cluster = stack.enter_context(_connect(settings, observe, where, topics.open[0], ranges))
+                    observe = topics.tell(stack.enter_context(Publisher(cluster.client, observe)))
                 topics.each(TopicTransfer.freeze)
                 work = _announce(topics, cluster)
                 if settings.follow is not None:
@@ -203,9 +206,8 @@ def _transfer(
                 )
                 if settings.limit is None:
                     return
-        finally:
-            stack.close()
-            topics.settle()
+    finally:
+        topics.settle()
 
 
 def _follow(
@@ -255,9 +257,7 @@ def _connect(
 
 def _announce(topics: Topics, cluster: Cluster) -> list[Work]:
     """Say what is to be done for each topic, and return it."""
-    client = cluster.client
-    # Dask names an address also where no dashboard is served.
-    dashboard = client.dashboard_link if "dashboard" in client.scheduler_info().get("services", ()) else None
+    dashboard = page_link(cluster.client)
     work: list[Work] = []
     for transfer in topics.open:
         with topics.alone(transfer):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fink_dask.dataset.lag import Lag
 from fink_dask.kafka.offsets import Range
@@ -25,6 +25,8 @@ class RangeProgress:
         The next offset to read.
     rows, raw_bytes, quarantined : int
         Alerts, bytes and bad records so far.
+    worker : str
+        The Dask worker that has the range; empty where there is none.
     """
 
     topic: str
@@ -34,6 +36,7 @@ class RangeProgress:
     rows: int
     raw_bytes: int
     quarantined: int
+    worker: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,9 @@ class TransferStarted:
     offsets, offsets_committed : int
         The same in offsets.
     dashboard : str or None
-        Address of the Dask dashboard.
+        Address of the dashboard.
+    partitions : mapping of int to tuple of int
+        Offsets of each partition that are planned, and how many of them are committed.
     """
 
     topic: str
@@ -74,6 +79,7 @@ class TransferStarted:
     offsets: int
     offsets_committed: int
     dashboard: str | None
+    partitions: Mapping[int, tuple[int, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -90,8 +96,8 @@ class RangeCommitted:
         Its alerts and the bytes they had in Kafka.
     seconds : mapping of str to float
         What each stage of it took.
-    aside : int
-        Its records that are in quarantine or declared lost.
+    quarantined, lost : int
+        Its records that are in quarantine, and its offsets that are declared lost.
     newest_ms : int or None
         Newest timestamp of its records, in milliseconds since 1970-01-01 UTC.
     """
@@ -101,8 +107,14 @@ class RangeCommitted:
     rows: int
     raw_bytes: int
     seconds: Mapping[str, float]
-    aside: int = 0
+    quarantined: int = 0
+    lost: int = 0
     newest_ms: int | None = None
+
+    @property
+    def aside(self) -> int:
+        """What became no alert."""
+        return self.quarantined + self.lost
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from distributed import CancelledError, Client, Future, KilledWorker
 
 from fink_dask.errors import BrokerUnavailableError, FinkDaskError, SettingsError, StorageError, TransferError
 from fink_dask.kafka.offsets import Range
-from fink_dask.transfer.events import Note, Observer, RangeCommitted, RangeFailed, RangeProgress
+from fink_dask.transfer.events import Note, Observer, RangeFailed, RangeProgress
 from fink_dask.transfer.failures import GO_ON, TopicFailures, failure_of
 from fink_dask.transfer.tries import Tries
 from fink_dask.transfer.work import Work
@@ -207,8 +207,7 @@ class _Run:
 
     def on_progress(self, event: tuple[float, Any]) -> None:
         """Take a worker's report; on the client's event loop, so it is only put aside."""
-        message = dict(event[1])
-        message.pop("worker", None)
+        message = dict(event[1])  # to which Dask has added the worker
         message["range"] = Range(**message["range"])
         self._progress.put(RangeProgress(**message))
 
@@ -256,12 +255,7 @@ class _Run:
             self._failed(item, TransferError(words, *_where(item)), passing=False)
         else:
             self._silent = 0
-            aside = result.quarantined + result.lost
-            self._observe(
-                RangeCommitted(
-                    item.topic, result.range, result.rows, result.raw_bytes, result.seconds, aside, result.newest_ms
-                )
-            )
+            self._observe(result.committed(item.topic))
         finally:
             # A result that is held is computed again when its worker goes.
             future.release()

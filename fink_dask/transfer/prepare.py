@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
@@ -128,3 +129,14 @@ def make_work(
             )
         work.append(Work(range_, tasks[plan.plan_id]))
     return work
+
+
+def offsets_by_partition(planned: Iterable[Range], work: Iterable[Work]) -> dict[int, tuple[int, int]]:
+    """Count, for each partition, the offsets that are planned, and those of them that are not to be done any more."""
+    offsets: Counter[int] = Counter()
+    still: Counter[int] = Counter()
+    for range_ in planned:
+        offsets[range_.partition] += len(range_)
+    for item in work:
+        still[item.range.partition] += len(item.range)
+    return {partition: (count, count - still[partition]) for partition, count in sorted(offsets.items())}

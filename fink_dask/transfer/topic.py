@@ -23,7 +23,7 @@ from fink_dask.transfer.finish import finish
 from fink_dask.transfer.inspect import Target, inspect_topic
 from fink_dask.transfer.memory import MemoryShare
 from fink_dask.transfer.plan import planned_ends, removed_heads
-from fink_dask.transfer.prepare import check_heads, freeze_plan, make_work, open_ranges, plan_next
+from fink_dask.transfer.prepare import check_heads, freeze_plan, make_work, offsets_by_partition, open_ranges, plan_next
 from fink_dask.transfer.profile import Profile, Profiler
 from fink_dask.transfer.work import Work
 
@@ -185,6 +185,7 @@ class TopicTransfer:
                 offsets=offsets,
                 offsets_committed=offsets - sum(len(item.range) for item in work),
                 dashboard=dashboard,
+                partitions=offsets_by_partition(planned, work),
             )
         )
         return work

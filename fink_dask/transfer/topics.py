@@ -133,6 +133,11 @@ class Topics:
         """Tell whether the ranges of a topic that wait are wanted no more."""
         return self._transfers[topic].is_over
 
+    def tell(self, observe: Observer) -> Observer:
+        """Give all events to another observer from now on, and return it."""
+        self._observe = observe
+        return observe
+
     def observe(self, event: Event) -> None:
         """Take what ranges report, and pass it on."""
         if isinstance(event, RangeProgress | RangeCommitted | RangeFailed):

@@ -11,6 +11,7 @@ from fink_dask.dataset.partitioning import Partitioning
 from fink_dask.dataset.records import Identity
 from fink_dask.dataset.remainder import Remainder
 from fink_dask.kafka.offsets import Range
+from fink_dask.transfer.events import RangeCommitted
 from fink_dask.transfer.memory import FULL_SHARE, MemoryShare
 
 
@@ -104,3 +105,9 @@ class RangeResult:
     lost: int
     newest_ms: int | None
     seconds: Mapping[str, float]
+
+    def committed(self, topic: str) -> RangeCommitted:
+        """Return the event that says so."""
+        return RangeCommitted(
+            topic, self.range, self.rows, self.raw_bytes, self.seconds, self.quarantined, self.lost, self.newest_ms
+        )

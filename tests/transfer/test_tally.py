@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from fink_dask.cli.tally import Tally
 from fink_dask.kafka.offsets import Range
 from fink_dask.transfer.events import RangeCommitted, RangeFailed, RangeProgress, TransferStarted
+from fink_dask.transfer.tally import Tally
 
 FIRST = Range(0, 0, 10)
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Mapping
 
 from fink_dask.kafka.offsets import Range
 from fink_dask.transfer.events import RangeCommitted, RangeFailed, RangeProgress, TransferStarted
+
+#: Committed ranges that are remembered, as reports of them may come late; a follower commits them for months.
+_REMEMBERED = 10_000
 
 
 class Tally:
@@ -19,7 +23,7 @@ class Tally:
         self._committed_rows = 0
         self._committed_bytes = 0
         self._running: dict[tuple[str, Range], RangeProgress] = {}
-        self._done: set[tuple[str, Range]] = set()
+        self._done: dict[tuple[str, Range], None] = {}
         self._began = time.monotonic()
 
     def start(self, event: TransferStarted) -> None:
@@ -35,13 +39,15 @@ class Tally:
 
     def progress(self, event: RangeProgress) -> None:
         """Take what a running range reports; what comes after its commit is old news."""
-        if (event.topic, event.range) not in self._done:
+        if not self.is_committed(event):
             self._running[event.topic, event.range] = event
 
     def commit(self, event: RangeCommitted) -> None:
         """Take a committed range."""
         self._running.pop((event.topic, event.range), None)
-        self._done.add((event.topic, event.range))
+        self._done[event.topic, event.range] = None
+        if len(self._done) > _REMEMBERED:
+            del self._done[next(iter(self._done))]
         self._committed_offsets[event.topic] += len(event.range)
         self._committed_rows += event.rows
         self._committed_bytes += event.raw_bytes
@@ -59,6 +65,15 @@ class Tally:
     def offsets(self) -> int:
         """Offsets of all plans."""
         return sum(self._planned.values())
+
+    def is_committed(self, event: RangeProgress) -> bool:
+        """Tell whether a range was committed lately."""
+        return (event.topic, event.range) in self._done
+
+    @property
+    def running(self) -> Mapping[tuple[str, Range], RangeProgress]:
+        """The last report of each range that is on its way, by its topic."""
+        return self._running
 
     @property
     def offsets_done(self) -> int:
