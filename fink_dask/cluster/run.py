@@ -124,7 +124,8 @@ def run_topics(
             topics.finish(inspector)
             if not topics.results():
                 raise no_such_topics(finder.unmatched, finder.listed)
-        profile = profiler.profile()
+        # Of one topic, the profile that its ledger keeps.
+        profile = profiler.profile() if choice.is_several else topics.results()[0].profile
     finally:
         topics.end()
     found = tuple(TopicOutcome(each.summary, each.ledger, each.error) for each in topics.results())

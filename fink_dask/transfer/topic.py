@@ -51,6 +51,8 @@ class TopicTransfer:
         All generations of the plan.
     summary : Summary
         What has become of it; ``failed`` until something has.
+    profile : Profile
+        Where the time went that it took.
     error : FinkDaskError or None
         Why it has failed.
     """
@@ -62,6 +64,7 @@ class TopicTransfer:
         self.topic = settings.topic
         self.ledger = Ledger(settings.outdir)
         self.observe = Profiler(observe, began)
+        self.profile = self.observe.profile()
         self.plans: list[Plan] = []
         self.summary = Summary(self.topic, "failed")
         self.error: FinkDaskError | None = None
@@ -224,13 +227,13 @@ class TopicTransfer:
         assert self._lease is not None
         finish(self.settings, self.observe, self.ledger, inspector, self._lease)
         self.sum_up()
-        profile = self.observe.profile()
-        if profile.ranges:
-            self._keep(profile)
+        if self.profile.ranges:
+            self._keep(self.profile)
 
     def be_empty(self) -> None:
         """Sum up a topic that held nothing."""
-        self.summary = Summary(self.topic, "complete", run_seconds=self.observe.profile().seconds)
+        self.profile = self.observe.profile()
+        self.summary = Summary(self.topic, "complete", run_seconds=self.profile.seconds)
 
     def give_up(self) -> None:
         """Sum up what there is of a transfer that has failed."""
@@ -243,8 +246,8 @@ class TopicTransfer:
         """Sum up what the dataset holds, and what this run has added."""
         summary = summarise(self.ledger).summary
         added = summary.alerts - self._before if self._lease is not None else 0
-        seconds = self.observe.profile().seconds
-        self.summary = replace(summary, topic=self.topic, run_alerts=added, run_seconds=seconds)
+        self.profile = self.observe.profile()
+        self.summary = replace(summary, topic=self.topic, run_alerts=added, run_seconds=self.profile.seconds)
 
     def end(self) -> None:
         """Give the lease back."""
