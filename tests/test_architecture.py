@@ -34,6 +34,7 @@ IMPORTERS = {
     "click": {"cli"},
     "confluent_kafka": {"kafka.client"},
     "dask": {"cluster", "transfer.job", "transfer.worker"},
+    "dask_jobqueue": {"cluster.joboptions", "cluster.jobs"},
     "distributed": {"cluster", "transfer.job", "transfer.worker"},
     "numba": {"avro.kernels"},
     "fastavro": {"avro", "demo"},

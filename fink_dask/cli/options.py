@@ -79,8 +79,8 @@ def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> P
             raise click.BadParameter(f"{path}: there is no option {name!r}")
         if parameter.envvar is None:
             raise click.BadParameter(f"{path}: {name} has to be typed each time")
-        if isinstance(value, dict | list):
-            raise click.BadParameter(f"{path}: {name} should be a single value")
+        if isinstance(value, dict) or isinstance(value, list) != bool(getattr(parameter, "multiple", False)):
+            raise click.BadParameter(f"{path}: {name} should be {'a list' if parameter.multiple else 'a single value'}")
         if isinstance(parameter.type, click.types.IntParamType) and type(value) is not int:
             raise click.BadParameter(f"{path}: {name} should be a whole number")
         defaults[str(parameter.name)] = value

@@ -76,8 +76,8 @@ def print_intervals(title: str, intervals: dict[int, list[Interval]]) -> None:
         click.echo(f"  {title} in partition {partition}: offsets {shown}{more}")
 
 
-def print_outlook(outlook: Outlook, settings: TransferSettings, as_json: bool) -> None:
-    """Print what a transfer would do."""
+def print_outlook(outlook: Outlook, settings: TransferSettings, as_json: bool, job_script: str | None) -> None:
+    """Print what a transfer would do, and with what jobs."""
     plan = outlook.plan
     if as_json:
         content = {
@@ -90,8 +90,15 @@ def print_outlook(outlook: Outlook, settings: TransferSettings, as_json: bool) -
             "committed_alerts": outlook.committed_alerts,
             "resume_at": outlook.resume_at,
         }
-        click.echo(json.dumps(content))
+        click.echo(json.dumps(content if job_script is None else content | {"job_script": job_script}))
         return
+    _print_outlook(outlook, settings)
+    if job_script is not None:
+        click.echo(f"\neach job would be:\n\n{job_script}", nl=False)
+
+
+def _print_outlook(outlook: Outlook, settings: TransferSettings) -> None:
+    plan = outlook.plan
     click.echo(f"{outlook.topic} into {settings.outdir} (nothing is written by --dry-run)")
     if outlook.committed_ranges:
         alerts, ranges = counted(outlook.committed_alerts, "alert"), counted(outlook.committed_ranges, "range")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fink_dask.cli.cluster import cluster_options, cluster_settings, consumers
 from fink_dask.cli.connection import connection_options, kafka_settings
 from fink_dask.cli.following import follow_options, follow_settings
 from fink_dask.cli.options import (
@@ -35,6 +36,7 @@ from fink_dask.errors import FinkDaskError
 from fink_dask.kafka.topics import SURVEYS, check_topic_name, survey_of
 
 if TYPE_CHECKING:
+    from fink_dask.cluster.joboptions import JobSpec
     from fink_dask.cluster.run import Where
     from fink_dask.dataset.ledger import Ledger
     from fink_dask.dataset.summary import State
@@ -119,6 +121,7 @@ def _without_effect(_: click.Context, parameter: click.Parameter, value: object)
 @option("--tls-ca-file", type=_TLS_FILE, help="For --scheduler tls://…: the authority that signed its certificate.")
 @option("--tls-cert", type=_TLS_FILE, help="For the same: the certificate to show there.")
 @option("--tls-key", type=_TLS_FILE, help="For the same: the certificate's key.")
+@cluster_options
 @dashboard_address_option
 @typed_option("--outformat", type=click.Choice(["parquet"]), hidden=True, expose_value=False)
 @typed_option("--maxtimeout", type=float, hidden=True, expose_value=False, callback=_without_effect)
@@ -160,7 +163,7 @@ def transfer(
     until_count: int | None,
     until: datetime | None,
     reconnect_timeout: str | None,
-    **connection: Any,
+    **others: Any,
 ) -> int:
     """Move everything that a topic holds into a partitioned Parquet dataset, exactly once.
 
@@ -168,24 +171,26 @@ def transfer(
     1 failed, 2 a wrong option or column, 3 finished but alerts were quarantined or lost, 130 and 143 interrupted.
     """
     check_topic_name(topic)
-    kafka = kafka_settings(survey or survey_of(topic), **connection)
-    if scheduler is None and not dry_run:
+    jobs = cluster_settings(others, scheduler)
+    kafka = kafka_settings(survey or survey_of(topic), **others)
+    if scheduler is None and jobs is None and not dry_run:
         from fink_dask.cluster.forkserver import start_forkserver
 
         start_forkserver()  # it loads what workers need while this process loads the rest
     from fink_dask.cli.log import log_to_stderr
     from fink_dask.cluster.existing import Scheduler
-    from fink_dask.cluster.local import parse_memory, usable_cores
+    from fink_dask.cluster.local import parse_memory
     from fink_dask.cluster.run import Where
 
     log_to_stderr(verbose)  # after Dask's own set-up of logging, which its import is
+    spec = None if jobs is None else jobs.resolve()
     settings = TransferSettings(
         topic=topic,
         outdir=outdir,
         kafka=kafka,
         survey=survey,
         partitionby=partitionby,
-        nconsumers=usable_cores() if nconsumers == -1 else nconsumers,
+        nconsumers=consumers(nconsumers, spec),
         batchsize=batchsize,
         limit=limit,
         schema_file=schema_file,
@@ -208,11 +213,11 @@ def transfer(
         _ask_before_restart(settings)
     with _failure_as_json(settings, as_json):
         if dry_run:
-            return _preview(settings, restart, as_json)
+            return _preview(settings, restart, as_json, spec)
         if dump_schemas:
             dump_schemas_of(settings)
         existing = None if scheduler is None else Scheduler(scheduler, tls_ca_file, tls_cert, tls_key)
-        return _transfer(settings, Where(existing, dashboard_address), restart, profile, as_json)
+        return _transfer(settings, Where(existing, spec, dashboard_address), restart, profile, as_json)
 
 
 def _transfer(settings: TransferSettings, where: Where, restart: bool, profile: bool, as_json: bool) -> int:
@@ -281,9 +286,12 @@ def _ask_before_restart(settings: TransferSettings) -> None:
         click.confirm(f"Replace the dataset in {settings.outdir} ({alerts:,} alerts)?", abort=True, err=True)
 
 
-def _preview(settings: TransferSettings, restart: bool, as_json: bool) -> int:
+def _preview(settings: TransferSettings, restart: bool, as_json: bool, spec: JobSpec | None) -> int:
     from fink_dask.cli.results import print_outlook
+    from fink_dask.cluster.jobqueue import job_script
+    from fink_dask.dataset.ledger import Ledger
     from fink_dask.transfer.preview import preview
 
-    print_outlook(preview(settings, restart), settings, as_json)
+    script = None if spec is None else job_script(spec, Ledger(settings.outdir))
+    print_outlook(preview(settings, restart), settings, as_json, script)
     return 0

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 
 from distributed import Client
 
 from fink_dask.cluster.existing import Scheduler, existing_scheduler
+from fink_dask.cluster.joboptions import JobSpec
+from fink_dask.cluster.jobqueue import job_queue_cluster
 from fink_dask.cluster.local import Cluster, local_cluster
 from fink_dask.config import FollowSettings, TransferSettings
 from fink_dask.dataset.lease import Lease, hold_lease
@@ -39,11 +42,14 @@ class Where:
     ----------
     scheduler : Scheduler, optional
         An existing Dask scheduler; otherwise this machine's cores are used.
+    jobs : JobSpec, optional
+        Jobs of a batch system, which are submitted for the transfer.
     dashboard_address : str
         ``host:port`` of the dashboard of a cluster that is started here.
     """
 
     scheduler: Scheduler | None = None
+    jobs: JobSpec | None = None
     dashboard_address: str = "127.0.0.1:8787"
 
 
@@ -150,6 +156,12 @@ def _transfer(
     check_files(ledger, plans)
     with ExitStack() as stack:
         cluster: Cluster | None = None
+
+        def check() -> None:
+            lease.check()
+            if cluster is not None:
+                cluster.check()
+
         try:
             while True:
                 plan = plan_next(settings, target, inspector, ledger, plans)
@@ -172,9 +184,9 @@ def _transfer(
                 work = make_work(settings, target, ledger, opened, cluster.memory)
                 _announce(settings, observe, cluster.client, plans, work)
                 if settings.follow is not None:
-                    _follow(settings, settings.follow, observe, ledger, inspector, target, plans, work, cluster, lease)
+                    _follow(settings, settings.follow, observe, ledger, inspector, target, plans, work, cluster, check)
                     return
-                run_ranges(cluster.client, work, settings.nconsumers, observe, lease.check, cluster.lookahead)
+                run_ranges(cluster.client, work, settings.nconsumers, observe, check, cluster.lookahead)
                 if settings.limit is None:
                     return
         finally:
@@ -195,7 +207,7 @@ def _follow(
     plans: list[Plan],
     work: list[Work],
     cluster: Cluster,
-    lease: Lease,
+    check: Callable[[], None],
 ) -> None:
     """Transfer what is planned, and what comes, until it is the end."""
     with Watch(inspector, settings.topic) as watch:
@@ -205,7 +217,7 @@ def _follow(
             opened = follower.more(waiting, running)
             return None if opened is None else make_work(settings, target, ledger, opened, cluster.memory)
 
-        run_ranges(cluster.client, work, settings.nconsumers, follower.observe, lease.check, cluster.lookahead, more)
+        run_ranges(cluster.client, work, settings.nconsumers, follower.observe, check, cluster.lookahead, more)
 
 
 def _nothing_new(settings: TransferSettings) -> str:
@@ -217,6 +229,14 @@ def _nothing_new(settings: TransferSettings) -> str:
 def _connect(
     settings: TransferSettings, observe: Observer, where: Where, ledger: Ledger, ranges: int
 ) -> AbstractContextManager[Cluster]:
+    if where.jobs is not None:
+        if settings.kafka.security.password is not None and not where.jobs.is_encrypted:
+            observe(
+                Note(
+                    "Kafka's password goes unencrypted to the workers: without protocol=tcp it would not", warning=True
+                )
+            )
+        return job_queue_cluster(where.jobs, settings, ledger, ranges, where.dashboard_address, observe)
     if where.scheduler is not None:
         if settings.kafka.security.password is not None and where.scheduler.is_open:
             words = f"Kafka's password goes unencrypted to the workers of {where.scheduler.address}: use tls://"

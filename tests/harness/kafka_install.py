@@ -111,9 +111,9 @@ def _ensure_tools(*, maven: bool) -> None:
     if not missing:
         return
     why = ""
-    if shutil.which("apt-get") and Path("/etc/debian_version").exists() and os.geteuid() == 0:
+    if is_debian_root():
         try:
-            _apt_install(missing)
+            _install_tools(missing)
         except HarnessError as error:
             why = f" ({error})"
         missing = _missing_tools(maven=maven)
@@ -125,16 +125,26 @@ def _ensure_tools(*, maven: bool) -> None:
         )
 
 
-def _apt_install(missing: Sequence[str]) -> None:
+def is_debian_root() -> bool:
+    """Whether packages can be installed here."""
+    return bool(shutil.which("apt-get")) and Path("/etc/debian_version").exists() and os.geteuid() == 0
+
+
+def apt_install(packages: Sequence[str]) -> None:
+    """Install packages on Debian, as root."""
+    _run(["apt-get", "update", "-q"], "apt-get update")
+    wait = ["-o", "DPkg::Lock::Timeout=300"]
+    _run(["apt-get", "install", "-q", "-y", "--no-install-recommends", *wait, *packages], "apt-get install")
+
+
+def _install_tools(missing: Sequence[str]) -> None:
     """Install tools on Debian; releases after 12 have no Java 17, but a newer default."""
     _run(["apt-get", "update", "-q"], "apt-get update")
     known = subprocess.run(
         ["apt-cache", "show", "openjdk-17-jre-headless"], capture_output=True, check=False, stdin=subprocess.DEVNULL
     )
     java = "openjdk-17-jre-headless" if known.returncode == 0 and known.stdout else "default-jre-headless"
-    packages = [{"java": java, "mvn": "maven"}[tool] for tool in missing]
-    wait = ["-o", "DPkg::Lock::Timeout=300"]
-    _run(["apt-get", "install", "-q", "-y", "--no-install-recommends", *wait, *packages], "apt-get install")
+    apt_install([{"java": java, "mvn": "maven"}[tool] for tool in missing])
 
 
 def _download(lib: Path) -> None:
