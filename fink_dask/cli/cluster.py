@@ -83,6 +83,13 @@ _OPTIONS = (
 )
 
 
+#: Their names as the arguments of a command.
+CLUSTER_OPTIONS = (
+    *("cluster", "jobs", "cores", "memory", "walltime", "queue", "account", "job_extra", "cluster_option"),
+    *("cluster_config", "adapt"),
+)
+
+
 def cluster_options(command: Command) -> Command:
     """Declare the options of `cluster_settings`."""
     return declare_all(command, _OPTIONS)
@@ -103,12 +110,8 @@ def cluster_settings(given: dict[str, Any], scheduler: str | None = None) -> Job
     SettingsError
         If options contradict each other, or a value is out of its bounds.
     """
-    names = ("jobs", "cores", "memory", "walltime", "queue", "account", "job_extra", "cluster_config", "adapt")
-    system, options, values = (
-        given.pop("cluster"),
-        given.pop("cluster_option"),
-        {name: given.pop(name) for name in names},
-    )
+    values = {name: given.pop(name) for name in CLUSTER_OPTIONS}
+    system, options = values.pop("cluster"), values.pop("cluster_option")
     if system == _LOCAL:
         said = [name for name, value in {**values, "cluster_option": options}.items() if value]
         if said:

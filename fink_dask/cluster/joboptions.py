@@ -30,6 +30,9 @@ SYSTEMS = {
 }
 #: The tests of this project run on these.
 TRIED = ("slurm", "sge")
+#: A job that the batch system begins again would come back to a transfer that has replaced it long ago. Grid Engine
+#: may have another shell for the script than the one that it names itself.
+WORKER_DIRECTIVES = {"slurm": ["--no-requeue"], "sge": ["-r n", "-S /bin/bash"]}
 #: What is set here, or makes no sense for jobs that only work for one transfer.
 _RESERVED = {"config_name", "name", "nanny", "scheduler", "security", "worker_command"}
 #: These are lists; what is given is added to what is there.
@@ -146,9 +149,8 @@ class JobOptions:
             pairs = [text.partition("=") for text in self.job_extra]
             extra = {key.strip(): value.strip() for key, _, value in pairs}
             lists["job_extra_directives"] = section["job-extra-directives"] | extra
-        if self.system == "slurm":
-            # A job that Slurm begins again would come back to a transfer that has replaced it long ago.
-            lists["job_extra_directives"].insert(0, "--no-requeue")
+        if self.system in WORKER_DIRECTIVES:
+            lists["job_extra_directives"][:0] = WORKER_DIRECTIVES[self.system]
         given |= {"cores": cores, "memory": str(memory), "processes": processes, "config_name": self._config_name}
         if not section.get("name") or section["name"] == "dask-worker":
             given.setdefault("job_name", "fink-dask")
@@ -234,6 +236,20 @@ class JobSpec:
             most = min(most, limit // self.asked.jobs)
         # The process that watches over those of a job is as large as they are.
         return share_memory(most, (self.processes + 1) * WORKER_BYTES, threads, full_shares=threads)
+
+    def new_job(self, job_class: Any, address: str, name: str, keywords: dict[str, Any]) -> Any:
+        """Make a job that is not submitted.
+
+        Raises
+        ------
+        SettingsError
+            If dask-jobqueue does not like an argument; with its words.
+        """
+        try:
+            return job_class(address, name=name, **keywords)
+        except (ValueError, TypeError, KeyError) as error:
+            words = " ".join(str(error).split())[:300]
+            raise SettingsError(f"dask-jobqueue makes no job for {self.system} of this: {words}") from error
 
     def keywords(self, room: Path, security: Any) -> dict[str, Any]:
         """Complete the arguments with where logs go, and with the keys.

@@ -109,7 +109,8 @@ def job_script(spec: JobSpec, ledger: Ledger) -> str:
         keywords = spec.keywords(Path(elsewhere), _keys_in(room) if spec.is_encrypted else None)
         keywords.pop("scheduler_options", None)
         keywords.setdefault("protocol", f"{scheme}://")
-        script: str = spec.cluster_class.job_cls(f"{scheme}://SCHEDULER:PORT", name="NAME", **keywords).job_script()
+        job = spec.new_job(spec.cluster_class.job_cls, f"{scheme}://SCHEDULER:PORT", "NAME", keywords)
+        script: str = job.job_script()
     return script.replace(elsewhere, str(room))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -37,7 +38,8 @@ class WatchedJob(Job):  # type: ignore[misc]
         try:
             await super().start()
         except (RuntimeError, OSError, ValueError) as error:
-            self.refusal = _last_words(str(error).rpartition("stderr:\n")[2]) or type(error).__name__
+            said = str(error).rpartition("stderr:\n")[2].split()
+            self.refusal = "".join(filter(str.isprintable, " ".join(said)))[:300] or type(error).__name__
             # Dask would take anything else for a mistake of its own; whoever watches ends it.
             self.status = Status.running
 
@@ -52,7 +54,10 @@ class WatchedJob(Job):  # type: ignore[misc]
         if not self.log_directory or not self.job_id:
             return None
         with suppress(OSError):
-            found = [path for path in Path(self.log_directory).glob(f"*{self.job_id}*") if path.stat().st_size]
+            paths = [
+                path for path in Path(self.log_directory).iterdir() if self.job_id in re.findall(r"\d+", path.name)
+            ]
+            found = [path for path in paths if path.stat().st_size]
             return max(found, key=lambda path: path.stat().st_mtime_ns, default=None)
         return None
 

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.harness.grid_engine import GridEngine, ensure_grid_engine
 from tests.harness.kafka_install import HarnessError
 from tests.harness.slurm import Slurm, ensure_slurm
 
-INSTALL = {"slurm": ensure_slurm}
+INSTALL = {"slurm": ensure_slurm, "sge": ensure_grid_engine}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -35,4 +36,11 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
     """Yield a Slurm of three nodes; a test that takes one away brings it back."""
     with Slurm(tmp_path_factory.mktemp("slurm")) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def sge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GridEngine]:
+    """Yield a Grid Engine of one node; a test that takes it away brings it back."""
+    with GridEngine(tmp_path_factory.mktemp("sge")) as found:
         yield found

@@ -5,15 +5,21 @@ from __future__ import annotations
 import json
 import re
 import signal
-import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
+from distributed import Client
+from distributed.security import Security
 
+from fink_dask.dataset.ledger import Ledger
 from fink_dask.demo.alerts import AlertKind
-from tests.harness.cli import PROGRAM, SLOWLY, environment, run_cli, transfer_arguments
+from tests.harness.batch import PROGRAMS, committed, run, start_cli
+from tests.harness.cli import SLOWLY, environment, run_cli, transfer_arguments
 from tests.harness.oracle import assert_exactly_once, fill_topic, wait_for
+from tests.harness.secure import PASSWORD, USER, secure_kafka
 from tests.harness.slurm import Slurm
 
 #: A job, on loopback as the whole Slurm is.
@@ -35,23 +41,13 @@ def small_topic(kafka: Any, module_topic: str) -> str:
     return module_topic
 
 
-def start(arguments: list[str], settings: dict[str, str]) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [*PROGRAM, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=settings
-    )
-
-
-def markers(outdir: Path) -> int:
-    return len(list((outdir.with_name(f"{outdir.name}.fink") / "markers").glob("*")))
-
-
 def gone(slurm: Slurm) -> bool:
     return not slurm.jobs()
 
 
 @pytest.mark.parametrize(
     ("kind", "count", "batchsize"),
-    [(AlertKind.ZTF_LIGHT, 200_000, 20), (AlertKind.ZTF_FULL, 3_000, 1)],
+    [(AlertKind.ZTF_LIGHT, 200_000, 50), (AlertKind.ZTF_FULL, 3_000, 1)],
     ids=lambda value: getattr(value, "value", str(value)),
 )
 @pytest.mark.timeout(600)
@@ -68,18 +64,18 @@ def test_a_job_that_is_cancelled_and_a_node_that_dies_in_mid_run_cost_no_alert(
     oracle = fill_topic(kafka.bootstrap_servers, topic_name, kind, count, partitions=20)
     outdir = tmp_path / "out"
     more = ("--jobs", "3", "-batchsize", str(batchsize), "-partitionby", "time")
-    process = start(transfer_arguments(kafka, topic_name, outdir, *JOB, *more), settings | SLOWLY)
+    process = start_cli(transfer_arguments(kafka, topic_name, outdir, *JOB, *more), settings | SLOWLY)
     try:
-        wait_for(lambda: process.poll() is not None or markers(outdir) >= 2, 120, "ranges")
+        wait_for(lambda: process.poll() is not None or committed(outdir) >= 2, 120, "ranges")
         jobs = slurm.jobs("RUNNING")
         assert len(jobs) == 3
         cancelled, doomed = jobs[0], slurm.node_of(jobs[1])
         slurm.run("scancel", cancelled)
-        before = markers(outdir)
-        wait_for(lambda: process.poll() is not None or markers(outdir) > before, 120, "another range")
+        before = committed(outdir)
+        wait_for(lambda: process.poll() is not None or committed(outdir) > before, 120, "another range")
         slurm.down(doomed)
-        before = markers(outdir)
-        wait_for(lambda: process.poll() is not None or markers(outdir) > before, 120, "another range")
+        before = committed(outdir)
+        wait_for(lambda: process.poll() is not None or committed(outdir) > before, 120, "another range")
         slurm.up(doomed)
         out, err = process.communicate(timeout=300)
     finally:
@@ -107,9 +103,9 @@ def test_jobs_that_come_late_get_work(
     wait_for(lambda: set(held) <= set(slurm.jobs("RUNNING")), 30, "the nodes to be full")
     outdir = tmp_path / "out"
     more = ("--jobs", "2", "--job-extra", "--exclusive", "-batchsize", "1", "--json")
-    process = start(transfer_arguments(kafka, topic_name, outdir, *JOB, *more), settings | SLOWLY)
+    process = start_cli(transfer_arguments(kafka, topic_name, outdir, *JOB, *more), settings | SLOWLY)
     try:
-        wait_for(lambda: process.poll() is not None or markers(outdir) > 0, 120, "a range")
+        wait_for(lambda: process.poll() is not None or committed(outdir) > 0, 120, "a range")
         assert len(slurm.jobs("PENDING")) == 1
         slurm.run("scancel", *held)
         wait_for(lambda: process.poll() is not None or len(slurm.jobs("RUNNING")) == 2, 120, "the other job")
@@ -171,9 +167,9 @@ def test_whatever_ends_a_transfer_no_job_is_left_and_it_can_be_resumed(
     oracle = fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 12_000, partitions=12)
     outdir = tmp_path / "out"
     arguments = transfer_arguments(kafka, topic_name, outdir, *JOB, "--jobs", "2", "-batchsize", "1")
-    process = start(arguments, settings | SLOWLY)
+    process = start_cli(arguments, settings | SLOWLY)
     try:
-        wait_for(lambda: process.poll() is not None or markers(outdir) > 0, 120, "a range")
+        wait_for(lambda: process.poll() is not None or committed(outdir) > 0, 120, "a range")
         process.send_signal(number)
         _, err = process.communicate(timeout=30)
     finally:
@@ -192,7 +188,7 @@ def test_there_are_as_many_jobs_as_there_is_work_for(
     oracle = fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 12_000, partitions=12)
     outdir = tmp_path / "out"
     more = ("--adapt", "1:3", "-batchsize", "1")
-    process = start(transfer_arguments(kafka, topic_name, outdir, *JOB, *more), settings | SLOWLY)
+    process = start_cli(transfer_arguments(kafka, topic_name, outdir, *JOB, *more), settings | SLOWLY)
     most = 0
 
     def ended() -> bool:
@@ -240,3 +236,116 @@ def test_a_section_of_dasks_configuration_may_say_it_all_and_leave_out_the_rest(
     assert "#SBATCH --nice\n" in script
     result = run_cli(*arguments, env=settings)
     assert result.returncode == 0, result.stderr
+
+
+def test_a_submitted_transfer_whose_time_is_over_stops_in_order_and_goes_on_when_submitted_again(
+    slurm: Slurm, settings: dict[str, str], kafka: Any, topic_name: str, tmp_path: Path
+) -> None:
+    oracle = fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 12_000, partitions=12)
+    outdir = tmp_path / "out"
+    _, *options = transfer_arguments(kafka, topic_name, outdir, "-partitionby", "time")
+    # As in a user's session: what the environment says is in the job's command as well.
+    environ = settings | {"FINK_DASK_BATCHSIZE": "1", "FINK_DASK_CORES": "2"} | SLOWLY
+    options = [each for each in options if each not in {"--dashboard-address", "127.0.0.1:0"}]
+    arguments = ["submit", *options, "--cluster", "slurm", "--memory", "4GB", "--json"]
+    submitted = run_cli(*arguments, env=environ)
+    assert submitted.returncode == 0, submitted.stderr
+    job = json.loads(submitted.stdout)["job"]
+    wait_for(lambda: committed(outdir) > 0 or job not in slurm.jobs(), 120, "a range")
+    running = json.loads(run_cli("status", str(outdir), "--json").stdout)
+    assert running["running"]
+    slurm.run("scancel", "--batch", "--signal=TERM", job)  # as --signal=B:TERM@60 does a minute before the end
+    wait_for(lambda: job not in slurm.jobs(), 60, "the job to end")
+    assert "run the same command again to go on" in (tmp_path / f"fink-dask-{job}.err").read_text()
+    again = json.loads(run_cli(*arguments, env=environ).stdout)["job"]
+    wait_for(lambda: again not in slurm.jobs(), 240, "the other job")
+    assert "complete" in (tmp_path / f"fink-dask-{again}.out").read_text()
+    assert_exactly_once(outdir, oracle.values)
+
+
+def test_what_can_not_be_submitted_is_one_line(slurm: Slurm, settings: dict[str, str], tmp_path: Path) -> None:
+    options = ["-topic", "ftransfer_ztf_2026-11-01_1", "-outdir", str(tmp_path / "out"), "--servers", "127.0.0.1:1"]
+    job = ["--cluster", "slurm", "--cores", "1", "--memory", "1GB"]
+    secret = {"FINK_DASK_PASSWORD": "not for others"}
+    for more, env, status, words in (
+        ([], {}, 2, "a job of which batch system?"),
+        ([*job, "--queue", "nosuch"], {}, 1, "Slurm refused the job: sbatch: error: "),
+        ([*job, "--restart"], {}, 2, "--restart asks before it begins"),
+        ([*job, "--username", "ada", "--security-protocol", "SASL_SSL"], secret, 2, "give --password-file"),
+    ):
+        result = run_cli("submit", *options, *more, env=settings | env)
+        assert result.returncode == status, result.stderr
+        assert words in result.stderr
+        assert len(result.stderr.strip().splitlines()) == 1
+    assert gone(slurm)
+
+
+def test_the_password_is_in_no_script_and_no_command_line_of_a_job(
+    slurm: Slurm, settings: dict[str, str], tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> None:
+    secure = secure_kafka(tmp_path_factory.mktemp("secure"))
+    try:
+        secure.broker.start()
+        topic, outdir = "ftransfer_ztf_2026-11-01_2", tmp_path / "out"
+        oracle = fill_topic(secure.broker.bootstrap_servers, topic, AlertKind.ZTF_LIGHT, 6000, partitions=4)
+        kafka = ["--servers", secure.broker.address("SASLTLS"), "--security-protocol", "SASL_SSL", "--username", USER]
+        where = ["-topic", topic, "-outdir", str(outdir), "--ssl-ca-file", str(secure.ca_file)]
+        arguments = ["transfer", *where, *kafka, *JOB, "--jobs", "2", "-batchsize", "1"]
+        process = start_cli(arguments, settings | SLOWLY | {"FINK_DASK_PASSWORD": PASSWORD})
+        seen: list[str] = []
+        try:
+            wait_for(lambda: process.poll() is not None or committed(outdir) > 0, 120, "a range")
+            room = Ledger(outdir).path / "jobs"
+            assert room.stat().st_mode & 0o777 == 0o700
+            assert (room / "key.pem").stat().st_mode & 0o777 == 0o600
+            seen += [slurm.run("scontrol", "show", "job", "-d")]
+            seen += [slurm.run("scontrol", "write", "batch_script", job, "-") for job in slurm.jobs()]
+            for each in psutil.process_iter():
+                with suppress(psutil.Error):
+                    if each.pid != process.pid:  # it was given it there
+                        seen += [*each.cmdline(), *(f"{name}={value}" for name, value in each.environ().items())]
+            out, err = process.communicate(timeout=240)
+        finally:
+            process.kill()
+        assert process.returncode == 0, err
+        assert any("--tls-key" in text for text in seen)
+        assert not room.exists()
+        assert [text[:100] for text in [*seen, out, err] if PASSWORD in text] == []
+        assert_exactly_once(outdir, oracle.values)
+    finally:
+        secure.broker.discard()
+    for path in tmp_path.rglob("*"):
+        assert not path.is_file() or PASSWORD.encode() not in path.read_bytes(), path
+
+
+def test_a_stranger_on_the_network_does_not_get_at_the_scheduler(
+    slurm: Slurm, settings: dict[str, str], kafka: Any, topic_name: str, tmp_path: Path
+) -> None:
+    fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 6000, partitions=4)
+    outdir = tmp_path / "out"
+    arguments = transfer_arguments(kafka, topic_name, outdir, *JOB, "-batchsize", "1")
+    process = start_cli(arguments, settings | SLOWLY)
+    try:
+        wait_for(lambda: process.poll() is not None or committed(outdir) > 0, 120, "a range")
+        (job,) = slurm.jobs()
+        script = slurm.run("scontrol", "write", "batch_script", job, "-")
+        (address,) = re.findall(r"tls://[\d.]+:\d+", script)
+        others = Security.temporary()
+        for where, security in ((address, others), (address.replace("tls", "tcp"), None)):
+            with pytest.raises(OSError, match=r"certificate|connect|Timed out"):
+                Client(where, timeout=2, security=security)
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+
+
+def test_the_batch_job_in_deploy_works(
+    slurm: Slurm, settings: dict[str, str], kafka: Any, small_topic: str, tmp_path: Path
+) -> None:
+    script = Path(__file__).parents[2] / "deploy" / "slurm" / "transfer.sbatch"
+    outdir = tmp_path / "out"
+    more = {"FINK_DASK_BOOTSTRAP_SERVERS": kafka.bootstrap_servers, "PATH": f"{PROGRAMS}:{settings['PATH']}"}
+    where = ["--chdir", str(tmp_path), "--cpus-per-task=2", "--mem-per-cpu=1G", str(script), small_topic, str(outdir)]
+    job = run(["sbatch", "--parsable", *where], settings | more).strip()
+    wait_for(lambda: job not in slurm.jobs(), 240, "the job")
+    assert "complete" in (tmp_path / f"slurm-{job}.out").read_text()

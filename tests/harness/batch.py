@@ -5,14 +5,19 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from fink_dask.dataset.ledger import Ledger
+from tests.harness.cli import PROGRAM
 from tests.harness.kafka_install import HarnessError, apt_install, is_debian_root
 
 #: Longer than any of their commands takes; they wait for a daemon that is gone.
 COMMAND_TIMEOUT_S = 60
+#: Where `fink-dask` is.
+PROGRAMS = Path(sys.executable).parent
 
 
 def ensure_packages(name: str, programs: Mapping[str, str]) -> None:
@@ -65,6 +70,17 @@ def run(command: Sequence[str], environment: Mapping[str, str], *, check: bool =
     if check and done.returncode != 0:
         raise HarnessError(f"{' '.join(command)} ended with {done.returncode}: {(done.stderr or done.stdout).strip()}")
     return done.stdout
+
+
+def start_cli(arguments: Sequence[str], settings: Mapping[str, str]) -> subprocess.Popen[str]:
+    """Start ``fink-dask`` in a process of its own, whose environment leads it to a batch system."""
+    command = [*PROGRAM, *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=settings)
+
+
+def committed(outdir: Path) -> int:
+    """Count the ranges that are committed."""
+    return len(list(Ledger(outdir).markers_path.glob("*")))
 
 
 class Daemons:
