@@ -217,7 +217,7 @@ def transfer(
         if dump_schemas:
             dump_schemas_of(settings)
         existing = None if scheduler is None else Scheduler(scheduler, tls_ca_file, tls_cert, tls_key)
-        return _transfer(settings, Where(existing, spec, dashboard_address), restart, profile, as_json)
+        return _transfer(settings, Where(existing, dashboard_address, spec), restart, profile, as_json)
 
 
 def _transfer(settings: TransferSettings, where: Where, restart: bool, profile: bool, as_json: bool) -> int:

@@ -224,9 +224,9 @@ class JobWatch:
             self._ask_s = _ASK_S
             self._cluster.scale(jobs=min(self._most, len(wanted) + -(-(waits - room) // self._spec.cores)))
         self._idle = {name: self._idle.get(name, 0) + 1 for name in idle}
-        spare = [name for name, looks in self._idle.items() if looks > _IDLE_LOOKS][: len(wanted) - self._least]
-        if spare and not waits:
-            await self._cluster.scale_down(spare)
+        spare = [name for name, looks in self._idle.items() if looks > _IDLE_LOOKS]
+        if spare and not waits and len(wanted) > self._least:
+            await self._cluster.scale_down(spare[: len(wanted) - self._least])
 
     def _workers_of(self, name: str) -> set[str]:
         """Name the workers of a job."""

@@ -42,15 +42,15 @@ class Where:
     ----------
     scheduler : Scheduler, optional
         An existing Dask scheduler; otherwise this machine's cores are used.
-    jobs : JobSpec, optional
-        Jobs of a batch system, which are submitted for the transfer.
     dashboard_address : str
         ``host:port`` of the dashboard of a cluster that is started here.
+    jobs : JobSpec, optional
+        Jobs of a batch system, which are submitted for the transfer.
     """
 
     scheduler: Scheduler | None = None
-    jobs: JobSpec | None = None
     dashboard_address: str = "127.0.0.1:8787"
+    jobs: JobSpec | None = None
 
 
 @dataclass(frozen=True)
@@ -231,11 +231,8 @@ def _connect(
 ) -> AbstractContextManager[Cluster]:
     if where.jobs is not None:
         if settings.kafka.security.password is not None and not where.jobs.is_encrypted:
-            observe(
-                Note(
-                    "Kafka's password goes unencrypted to the workers: without protocol=tcp it would not", warning=True
-                )
-            )
+            words = "Kafka's password goes unencrypted to the workers: without protocol=tcp it would not"
+            observe(Note(words, warning=True))
         return job_queue_cluster(where.jobs, settings, ledger, ranges, where.dashboard_address, observe)
     if where.scheduler is not None:
         if settings.kafka.security.password is not None and where.scheduler.is_open:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from fink_dask.demo.alerts import AlertKind
 from tests.harness.batch import PROGRAMS, committed, run, start_cli
 from tests.harness.cli import SLOWLY, environment, run_cli, transfer_arguments
 from tests.harness.grid_engine import GridEngine
-from tests.harness.oracle import assert_exactly_once, fill_topic, wait_for
+from tests.harness.oracle import Oracle, assert_exactly_once, fill_topic, wait_for
 
 #: A job, on loopback as the whole Grid Engine is; it does not hand on the environment by itself.
 JOB = ("--cluster", "sge", "--cores", "1", "--memory", "2GB", "--cluster-option", "interface=lo", "--job-extra", "-V")
@@ -35,20 +36,20 @@ def test_a_job_that_is_deleted_and_a_node_that_dies_in_mid_run_cost_no_alert_on_
     sge: GridEngine,
     settings: dict[str, str],
     kafka: Any,
-    topic_name: str,
+    large_topic: Callable[[AlertKind, int], tuple[str, Oracle]],
     tmp_path: Path,
     kind: AlertKind,
     count: int,
     batchsize: int,
 ) -> None:
-    oracle = fill_topic(kafka.bootstrap_servers, topic_name, kind, count, partitions=20)
+    topic, oracle = large_topic(kind, count)
     outdir = tmp_path / "out"
     more = ("--jobs", "3", "-batchsize", str(batchsize), "-partitionby", "time")
-    process = start_cli(transfer_arguments(kafka, topic_name, outdir, *JOB, *more), settings | SLOWLY)
+    process = start_cli(transfer_arguments(kafka, topic, outdir, *JOB, *more), settings | SLOWLY)
     try:
+        wait_for(lambda: process.poll() is not None or len(sge.jobs("r")) == 3, 120, "the jobs")
         wait_for(lambda: process.poll() is not None or committed(outdir) >= 2, 120, "ranges")
         jobs = sge.jobs("r")
-        assert len(jobs) == 3
         sge.run("qdel", jobs[0])
         before = committed(outdir)
         wait_for(lambda: process.poll() is not None or committed(outdir) > before, 120, "another range")

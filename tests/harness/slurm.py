@@ -62,14 +62,8 @@ class Slurm:
         return self
 
     def __exit__(self, *_: object) -> None:
-        try:
-            for job in self.jobs():
-                self.run("scancel", job, check=False)
-            deadline = time.monotonic() + 15
-            while self.jobs() and time.monotonic() < deadline:
-                time.sleep(0.2)
-        except HarnessError:
-            pass  # its controller is gone; what follows ends the rest
+        with suppress(HarnessError):  # its controller is gone; what follows ends the rest
+            self._cancel_all()
         self._daemons.stop()
 
     def run(self, *command: str, check: bool = True) -> str:
@@ -83,10 +77,6 @@ class Slurm:
     def node_of(self, job: str) -> str:
         """Name the node that a job runs on."""
         return self.run("squeue", "-h", "-o", "%N", "-j", job).strip()
-
-    def running(self) -> set[str]:
-        """Name the nodes that are up."""
-        return {node for node in self.nodes if self._daemons.is_running(node)}
 
     def down(self, node: str) -> None:
         """Take a node away, as when it crashes: its daemon and its jobs are gone, and Slurm is told."""
@@ -103,6 +93,20 @@ class Slurm:
         self._start_node(node)
         self._wait_for_nodes()
         self.run("scontrol", "update", f"NodeName={node}", "State=RESUME", check=False)
+
+    def tidy(self) -> None:
+        """Cancel what still waits or runs, and bring back the nodes that are down."""
+        self._cancel_all()
+        for node in self.nodes:
+            if not self._daemons.is_running(node):
+                self.up(node)
+
+    def _cancel_all(self) -> None:
+        for job in self.jobs():
+            self.run("scancel", job, check=False)
+        deadline = time.monotonic() + 15
+        while self.jobs() and time.monotonic() < deadline:
+            time.sleep(0.2)
 
     def _start(self) -> None:
         # The daemons drop their rights, or belong to another user: each must get at its own part.
