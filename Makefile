@@ -14,11 +14,11 @@ MINUTES ?= 20
 PIP_FLAGS := --quiet --no-input --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-faults soak screenshots bench lint types format lock clean
+.PHONY: help venv demo test test-cluster test-faults soak screenshots bench lint types format lock clean
 .DELETE_ON_ERROR:
 
 help:  ## List these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 venv: $(VENV)/.installed  ## Make .venv with everything locked (PYTHON=python3.12 chooses the Python)
 
@@ -27,6 +27,9 @@ demo: venv  ## Run the demo: a small transfer that needs no Kafka
 
 test: venv  ## Run all tests (PYTEST_ARGS="-k offsets" for some); starts two real Kafkas
 	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile tests/ $(PYTEST_ARGS)
+
+test-cluster: venv  ## Run the tests in jobs of a real Slurm and a real Grid Engine, installed on Debian where missing; needs root
+	@$(BIN)/python -m pytest -m batch tests/batch $(PYTEST_ARGS)
 
 test-faults: venv  ## Run all faults, those that take long as well (SEED=1 repeats what was random); half an hour at most
 	@FINK_DASK_TEST_SEED=$(SEED) $(BIN)/python -m pytest -m "faults or not faults" tests/faults $(PYTEST_ARGS)

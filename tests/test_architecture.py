@@ -35,6 +35,7 @@ IMPORTERS = {
     "click": {"cli"},
     "confluent_kafka": {"kafka.client"},
     "dask": {"api", "cluster", "transfer.job", "transfer.worker"},
+    "dask_jobqueue": {"cluster.joboptions", "cluster.jobs"},
     "distributed": {"cluster", "transfer.job", "transfer.worker"},
     "numba": {"avro.kernels"},
     "fastavro": {"avro", "demo"},

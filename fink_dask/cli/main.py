@@ -19,6 +19,7 @@ from fink_dask.cli.quarantine import quarantine
 from fink_dask.cli.repair import repair
 from fink_dask.cli.signals import SignalReceivedError, handle_signals
 from fink_dask.cli.status import status
+from fink_dask.cli.submit import submit
 from fink_dask.cli.transfer import transfer
 from fink_dask.cli.verify import verify
 from fink_dask.errors import FinkDaskError
@@ -33,7 +34,7 @@ def cli() -> None:
     """Move Kafka topics of Fink alerts into complete, partitioned Parquet datasets, with Dask."""
 
 
-for command in (transfer, compact, verify, repair, quarantine, status, demo):
+for command in (transfer, submit, compact, verify, repair, quarantine, status, demo):
     cli.add_command(command)
 
 

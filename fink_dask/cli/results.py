@@ -93,12 +93,19 @@ def outlook_json(outlook: Outlook) -> dict[str, Any]:
     }
 
 
-def print_outlook(outlook: Outlook, outdir: Path, as_json: bool) -> None:
-    """Print what a transfer would do."""
-    plan = outlook.plan
+def print_outlook(outlook: Outlook, outdir: Path, as_json: bool, job_script: str | None = None) -> None:
+    """Print what a transfer would do, and with what jobs."""
     if as_json:
-        click.echo(json.dumps(outlook_json(outlook)))
+        content = outlook_json(outlook)
+        click.echo(json.dumps(content if job_script is None else content | {"job_script": job_script}))
         return
+    _print_outlook(outlook, outdir)
+    if job_script is not None:
+        click.echo(f"\neach job would be:\n\n{job_script}", nl=False)
+
+
+def _print_outlook(outlook: Outlook, outdir: Path) -> None:
+    plan = outlook.plan
     click.echo(f"{outlook.topic} into {outdir} (nothing is written by --dry-run)")
     if outlook.committed_ranges:
         alerts, ranges = counted(outlook.committed_alerts, "alert"), counted(outlook.committed_ranges, "range")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fink_dask.cli.cluster import cluster_options, cluster_settings, consumers
 from fink_dask.cli.connection import connection_options, kafka_settings
 from fink_dask.cli.following import follow_options, follow_settings
 from fink_dask.cli.options import (
@@ -33,6 +34,7 @@ from fink_dask.kafka.choice import TopicChoice, choose_topics
 from fink_dask.kafka.topics import SURVEYS
 
 if TYPE_CHECKING:
+    from fink_dask.cluster.joboptions import JobSpec
     from fink_dask.cluster.run import Where
 
 
@@ -121,6 +123,7 @@ def _without_effect(_: click.Context, parameter: click.Parameter, value: object)
 @option("--tls-ca-file", type=_TLS_FILE, help="For --scheduler tls://…: the authority that signed its certificate.")
 @option("--tls-cert", type=_TLS_FILE, help="For the same: the certificate to show there.")
 @option("--tls-key", type=_TLS_FILE, help="For the same: the certificate's key.")
+@cluster_options
 @dashboard_address_option
 @typed_option("--outformat", type=click.Choice(["parquet"]), hidden=True, expose_value=False)
 @typed_option("--maxtimeout", type=float, hidden=True, expose_value=False, callback=_without_effect)
@@ -162,7 +165,7 @@ def transfer(
     until_count: int | None,
     until: datetime | None,
     reconnect_timeout: str | None,
-    **connection: Any,
+    **others: Any,
 ) -> int:
     """Move everything that a topic holds into a partitioned Parquet dataset, exactly once.
 
@@ -171,24 +174,26 @@ def transfer(
     of several topics, the worst.
     """
     choice = choose_topics(topics)
-    kafka = kafka_settings(survey or survey_of_topics(choice), **connection)
-    if scheduler is None and not dry_run:
+    jobs = cluster_settings(others, scheduler)
+    kafka = kafka_settings(survey or survey_of_topics(choice), **others)
+    if scheduler is None and jobs is None and not dry_run:
         from fink_dask.cluster.forkserver import start_forkserver
 
         start_forkserver()  # it loads what workers need while this process loads the rest
     from fink_dask.cli.log import log_to_stderr
     from fink_dask.cluster.existing import Scheduler
-    from fink_dask.cluster.local import parse_memory, usable_cores
+    from fink_dask.cluster.local import parse_memory
     from fink_dask.cluster.run import Where
 
     log_to_stderr(verbose)  # after Dask's own set-up of logging, which its import is
+    spec = None if jobs is None else jobs.resolve()
     settings = TransferSettings(
         topic=topics[0],
         outdir=outdir,
         kafka=kafka,
         survey=survey,
         partitionby=partitionby,
-        nconsumers=usable_cores() if nconsumers == -1 else nconsumers,
+        nconsumers=consumers(nconsumers, spec),
         batchsize=batchsize,
         limit=limit,
         schema_file=schema_file,
@@ -211,11 +216,11 @@ def transfer(
         _ask_before_restart(settings, choice)
     with failure_as_json(settings, choice, as_json):
         if dry_run:
-            return _preview(settings, choice, restart, as_json)
+            return _preview(settings, choice, restart, as_json, spec)
         if dump_schemas:
             dump_schemas_of(settings, choice)
         existing = None if scheduler is None else Scheduler(scheduler, tls_ca_file, tls_cert, tls_key)
-        where = Where(existing, dashboard_address)
+        where = Where(existing, dashboard_address, spec)
         return _transfer(settings, choice, where, restart, profile, as_json)
 
 
@@ -246,11 +251,16 @@ def _ask_before_restart(settings: TransferSettings, choice: TopicChoice) -> None
         click.confirm(f"Replace {what} in {settings.outdir} ({alerts:,} alerts)?", abort=True, err=True)
 
 
-def _preview(settings: TransferSettings, choice: TopicChoice, restart: bool, as_json: bool) -> int:
+def _preview(
+    settings: TransferSettings, choice: TopicChoice, restart: bool, as_json: bool, spec: JobSpec | None
+) -> int:
     from fink_dask.cli.results import print_outlook
+    from fink_dask.cluster.jobqueue import job_script
+    from fink_dask.dataset.ledger import Ledger
     from fink_dask.transfer.preview import preview
 
     if choice.is_several:
         return preview_topics(settings, choice, restart, as_json)
-    print_outlook(preview(settings, restart), settings.outdir, as_json)
+    script = None if spec is None else job_script(spec, Ledger(settings.outdir))
+    print_outlook(preview(settings, restart), settings.outdir, as_json, script)
     return 0

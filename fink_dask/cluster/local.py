@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -55,11 +55,14 @@ class Cluster:
         What a consumer may hold.
     lookahead : Lookahead
         Ranges that are made ready beyond those that are consumed.
+    check : callable
+        To be called several times a second while ranges run; raises what ends them.
     """
 
     client: Client
     memory: MemoryShare
     lookahead: Lookahead = NO_LOOKAHEAD
+    check: Callable[[], None] = lambda: None
 
 
 def usable_cores() -> int:
@@ -83,7 +86,7 @@ def parse_memory(option: str, text: str) -> int:
     Raises
     ------
     SettingsError
-        If it is none.
+        If it is none; it names the option.
     """
     try:
         # Dask takes a unit alone for one of it.
@@ -170,7 +173,7 @@ def local_cluster(
                 memory_limit=MEMORY_LIMIT // workers,
                 processes=True,
                 host="127.0.0.1",
-                dashboard_address=_free_address(dashboard_address),
+                dashboard_address=free_address(dashboard_address),
                 scheduler_kwargs={"dashboard": False},  # not before somebody looks at it
                 # A worker that is stopped in the middle of a range says so at length; the job says it in a line.
                 silence_logs=logging.CRITICAL,
@@ -183,7 +186,14 @@ def local_cluster(
             cluster.close(timeout=5)
 
 
-def _free_address(address: str) -> str:
+def free_address(address: str) -> str:
+    """Take another port for a dashboard where the wanted one is taken.
+
+    Raises
+    ------
+    SettingsError
+        If there is no such address.
+    """
     host, _, port = address.rpartition(":")
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

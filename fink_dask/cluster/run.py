@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 
 from fink_dask.cluster.dashboard import page_link
 from fink_dask.cluster.existing import Scheduler, existing_scheduler
+from fink_dask.cluster.joboptions import JobSpec
+from fink_dask.cluster.jobqueue import job_queue_cluster
 from fink_dask.cluster.local import Cluster, local_cluster
 from fink_dask.cluster.outcome import Outcome, TopicOutcome, TopicsOutcome
 from fink_dask.cluster.publisher import Publisher
@@ -36,10 +39,13 @@ class Where:
         An existing Dask scheduler; otherwise this machine's cores are used.
     dashboard_address : str
         ``host:port`` of the dashboard of a cluster that is started here.
+    jobs : JobSpec, optional
+        Jobs of a batch system, which are submitted for the transfer.
     """
 
     scheduler: Scheduler | None = None
     dashboard_address: str = "127.0.0.1:8787"
+    jobs: JobSpec | None = None
 
 
 def run_transfer(
@@ -174,6 +180,12 @@ def _transfer(
     try:
         with ExitStack() as stack:
             cluster: Cluster | None = None
+
+            def check() -> None:
+                topics.check()
+                if cluster is not None:
+                    cluster.check()
+
             while True:
                 ranges = 0
                 for transfer in topics.open:
@@ -194,14 +206,14 @@ def _transfer(
                 topics.each(TopicTransfer.freeze)
                 work = _announce(topics, cluster)
                 if settings.follow is not None:
-                    _follow(settings, settings.follow, observe, topics, finder, inspector, work, cluster)
+                    _follow(settings, settings.follow, observe, topics, finder, inspector, work, cluster, check)
                     return
                 run_ranges(
                     cluster.client,
                     work,
                     settings.nconsumers,
                     topics.observe,
-                    topics.check,
+                    check,
                     cluster.lookahead,
                     topics=topics,
                 )
@@ -220,6 +232,7 @@ def _follow(
     inspector: Inspector,
     work: list[Work],
     cluster: Cluster,
+    check: Callable[[], None],
 ) -> None:
     """Transfer what is planned, and what comes, until it is the end."""
     with Watch(inspector, finder) as watch:
@@ -229,7 +242,7 @@ def _follow(
             work,
             settings.nconsumers,
             followers.observe,
-            topics.check,
+            check,
             cluster.lookahead,
             followers.more,
             topics,
@@ -248,6 +261,11 @@ def _nothing_new(settings: TransferSettings, choice: TopicChoice) -> str:
 def _connect(
     settings: TransferSettings, observe: Observer, where: Where, first: TopicTransfer, ranges: int
 ) -> AbstractContextManager[Cluster]:
+    if where.jobs is not None:
+        if settings.kafka.security.password is not None and not where.jobs.is_encrypted:
+            words = "Kafka's password goes unencrypted to the workers: without protocol=tcp it would not"
+            observe(Note(words, warning=True))
+        return job_queue_cluster(where.jobs, settings, first.ledger, ranges, where.dashboard_address, observe)
     if where.scheduler is not None:
         if settings.kafka.security.password is not None and where.scheduler.is_open:
             words = f"Kafka's password goes unencrypted to the workers of {where.scheduler.address}: use tls://"

@@ -25,7 +25,7 @@ from tests.harness.topics import delete_topic
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(
-    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "deploy" / "README.md", *(ROOT / "docs").glob("*.md")]
+    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "deploy").rglob("*.md"), *(ROOT / "docs").glob("*.md")]
 )
 EXAMPLES = {"transfer_in_python.py", "read_dataset.py"}
 

@@ -1,0 +1,111 @@
+"""``fink-dask submit``: put a transfer into a job of a batch system, which no disconnect ends."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from fink_dask.cli.cluster import CLUSTER_OPTIONS, cluster_settings
+from fink_dask.cli.connection import PASSWORD_VARIABLE
+from fink_dask.cli.options import CONTEXT, config_option, json_option, typed_option
+from fink_dask.cli.transfer import transfer
+from fink_dask.config import has_sasl
+from fink_dask.errors import SettingsError
+from fink_dask.kafka.topics import check_topic_name
+
+#: What is about workers elsewhere, or about the terminal that this is typed in.
+_LEFT_OUT = {
+    *("adapt", "as_json", "config", "dashboard_address", "dry_run", "jobs", "scheduler", "tls_ca_file", "tls_cert"),
+    *("tls_key", "verbose"),
+}
+
+
+class _Submit(click.Command):
+    """A command that has the options of another one, and keeps them as they were typed."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Note what was typed, before it becomes settings."""
+        ctx.meta["typed"] = self.make_parser(ctx).parse_args(list(args))[0]
+        return super().parse_args(ctx, args)
+
+
+@click.command(
+    cls=_Submit,
+    context_settings=CONTEXT,
+    epilog="Example: fink-dask submit --cluster slurm --cores 8 --memory 16GB --walltime 04:00:00 "
+    "--topic ftransfer_ztf_2026-02-24_123456 --outdir alerts",
+)
+@typed_option("--dry-run", is_flag=True, help="Print the job script; submit nothing.")
+@json_option
+@config_option
+def submit(
+    topic: str,
+    outdir: Path,
+    security_protocol: str,
+    password_file: Path | None,
+    dry_run: bool,
+    as_json: bool,
+    **others: Any,
+) -> int:
+    """Put a whole transfer, its scheduler included, into one job of a batch system.
+
+    The options are those of transfer, and those of the job. What the job has to do is done on the cores of its node.
+    The job prints what transfer prints; fink-dask status OUTDIR says how far it is. When its time is over it stops in
+    order: submit it again, and it goes on.
+    """
+    check_topic_name(topic)
+    if others["restart"] and not others["yes"]:
+        raise SettingsError("--restart asks before it begins, and a job has nobody to ask: give --yes")
+    if os.environ.pop(PASSWORD_VARIABLE, None) and has_sasl(security_protocol) and password_file is None:
+        raise SettingsError(
+            f"a job does not get {PASSWORD_VARIABLE}, as others could see it there: have the password in a file that "
+            "only you can read, and give --password-file FILE"
+        )
+    arguments = _arguments(click.get_current_context())
+    jobs = cluster_settings({**others, "adapt": None, "jobs": None})
+    if jobs is None:
+        raise SettingsError("a job of which batch system? Give --cluster slurm, or another one")
+    from fink_dask.cluster.submit import BatchTransfer
+
+    job = BatchTransfer(jobs.resolve(), Path(os.path.realpath(outdir)), arguments)
+    script = job.script()
+    if dry_run:
+        click.echo(json.dumps({"job_script": script}) if as_json else script, nl=as_json)
+        return 0
+    number = job.submit()
+    if as_json:
+        click.echo(json.dumps({"job": number, "job_script": script}))
+        return 0
+    click.echo(f"submitted to {job.spec.system} as job {number}")
+    click.echo(f"  how far it is   fink-dask status {outdir}")
+    click.echo(f"  what it prints  {job.outdir.parent}")
+    return 0
+
+
+def _arguments(ctx: click.Context) -> list[str]:
+    """Spell the options of the transfer once more, wherever they came from."""
+    found: list[str] = []
+    for parameter in transfer.params:
+        name = str(parameter.name)
+        if name in _LEFT_OUT | set(CLUSTER_OPTIONS):
+            continue
+        source = ctx.get_parameter_source(name)
+        value = ctx.meta["typed"].get(name)
+        if source is ParameterSource.ENVIRONMENT:
+            value = parameter.resolve_envvar_value(ctx)
+        elif source is ParameterSource.DEFAULT_MAP:
+            value = ctx.lookup_default(name)
+        if getattr(parameter, "is_flag", False):
+            found += [parameter.opts[0]] if ctx.params.get(name) else []
+        elif value is not None:
+            found += [parameter.opts[0], str(value)]
+    return found
+
+
+# What belongs to the transfer comes first in --help.
+submit.params[:0] = [each for each in transfer.params if each.name not in _LEFT_OUT]

@@ -1,0 +1,290 @@
+"""What jobs a user wants of a batch system, and what dask-jobqueue is to be told for them."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import re
+import signal
+import sys
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import dask
+
+from fink_dask.cluster.local import DASK_CONFIG, MEMORY_FRACTION, parse_memory
+from fink_dask.errors import SettingsError
+from fink_dask.transfer.memory import WORKER_BYTES, MemoryShare, share_memory
+
+#: The batch systems that dask-jobqueue knows, as a user and as a sentence name them.
+SYSTEMS = {
+    "slurm": "Slurm",
+    "sge": "Grid Engine",
+    "pbs": "PBS",
+    "lsf": "LSF",
+    "oar": "OAR",
+    "moab": "Moab",
+    "htcondor": "HTCondor",
+}
+#: The tests of this project run on these.
+TRIED = ("slurm", "sge")
+#: A job that the batch system begins again would come back to a transfer that has replaced it long ago. Grid Engine
+#: may have another shell for the script than the one that it names itself.
+WORKER_DIRECTIVES = {"slurm": ["--no-requeue"], "sge": ["-r n", "-S /bin/bash"]}
+#: What is set here, or makes no sense for jobs that only work for one transfer.
+_RESERVED = {"config_name", "name", "nanny", "scheduler", "security", "worker_command"}
+#: These are lists; what is given is added to what is there.
+_LISTS = {"job_extra_directives", "job_script_prologue", "worker_extra_args"}
+#: Each thread that decodes has one beside it that makes the next range ready, or brings one to the disk.
+_THREADS_A_CONSUMER = 2
+_NOT_INSTALLED = "batch systems need dask-jobqueue, which is not installed here: pip install 'fink-dask[jobqueue]'"
+#: What may stand in a job script without quotes.
+_PLAIN_PATH = re.compile(r"[\w./+@:,=-]+")
+
+
+@dataclass(frozen=True)
+class JobOptions:
+    """Jobs that a user wants; what is not said comes from Dask's own configuration.
+
+    Parameters
+    ----------
+    system : str
+        One of `SYSTEMS`.
+    jobs : int
+        How many; the most there may be, with `least_jobs`.
+    least_jobs : int, optional
+        Jobs that are there also when there is little to do.
+    cores : int, optional
+        Of a job; as many ranges are consumed at once in it.
+    memory : str, optional
+        Of a job, such as ``8GB``.
+    walltime, queue, account : str, optional
+        As the batch system takes them.
+    job_extra : tuple of str
+        Directives of the job script.
+    options : dict
+        Other arguments of dask-jobqueue's.
+    config_name : str, optional
+        Section of ``jobqueue`` in Dask's configuration, which may leave out what it has no opinion on.
+
+    Raises
+    ------
+    SettingsError
+        If a value is out of its bounds.
+    """
+
+    system: str
+    jobs: int = 1
+    least_jobs: int | None = None
+    cores: int | None = None
+    memory: str | None = None
+    walltime: str | None = None
+    queue: str | None = None
+    account: str | None = None
+    job_extra: tuple[str, ...] = ()
+    options: dict[str, Any] = field(default_factory=dict)
+    config_name: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.system not in SYSTEMS:
+            raise SettingsError(f"--cluster is {self.system[:40]}, but must be one of local, {', '.join(SYSTEMS)}")
+        for name in ("jobs", "cores", "least_jobs"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise SettingsError(f"--{name} is {value}, but must be at least 1")
+        if self.least_jobs is not None and self.least_jobs > self.jobs:
+            raise SettingsError(f"--adapt {self.least_jobs}:{self.jobs} has more at least than at most")
+        texts = {"--walltime": self.walltime, "--queue": self.queue, "--account": self.account}
+        texts |= {f"--job-extra {text[:20]!r}": text for text in self.job_extra}
+        texts |= {f"--cluster-option {name}": repr(value) for name, value in self.options.items()}
+        for name, text in texts.items():
+            # A second line would be a command of the script.
+            if text is not None and not text.isprintable():
+                raise SettingsError(f"{name} holds a line break, or something else that can't be printed")
+
+    def resolve(self) -> JobSpec:
+        """Put options and Dask's configuration together.
+
+        Raises
+        ------
+        SettingsError
+            If dask-jobqueue is missing or does not know an option, or cores or memory are said nowhere.
+        """
+        dask_jobqueue = _import_dask_jobqueue()
+        system = SYSTEMS[self.system]
+        cluster_class = getattr(dask_jobqueue, f"{self.system.upper()}Cluster", None) or getattr(
+            dask_jobqueue, {"moab": "MoabCluster", "htcondor": "HTCondorCluster"}[self.system]
+        )
+        job_class = cluster_class.job_cls
+        known = {
+            name for each in (job_class, dask_jobqueue.core.Job) for name in inspect.signature(each.__init__).parameters
+        }
+        known -= {"self", "base_class_kwargs", "kwargs"} | _RESERVED
+        for name in self.options:
+            if name not in known | {"scheduler_options"}:
+                words = "fink-dask sets it itself" if name in _RESERVED else f"there is none such for {system}"
+                raise SettingsError(f"--cluster-option {name[:40]}: {words}; there are {', '.join(sorted(known))}")
+        section = self._section()
+        given = self._given(known)
+        for name, value in self.options.items():
+            # Text as the environment has it, too: 4 is a number, and [...] a list.
+            given[name] = dask.config.interpret_value(value) if isinstance(value, str) else value
+        cores = int(_number("cores", given.get("cores", section.get("cores")), system))
+        memory = given.get("memory", section.get("memory"))
+        if memory is None:
+            raise SettingsError(f"jobs of {system} need memory: give --memory, such as --memory 8GB")
+        memory_bytes = parse_memory("--memory", str(memory))
+        processes = int(_number("processes", given.get("processes", section.get("processes") or cores), system))
+        if processes > cores:
+            raise SettingsError(f"{processes} processes are too many for {cores} cores")
+        lists = {name: [*(section.get(name.replace("_", "-")) or []), *given.pop(name, ())] for name in _LISTS}
+        if section.get("log-directory"):
+            given.setdefault("log_directory", section["log-directory"])
+        turns = -(-cores // processes)
+        lists["worker_extra_args"] += ["--nthreads", str(_THREADS_A_CONSUMER * turns)]
+        lists["job_script_prologue"] += [f"export {_variable(key)}={value}" for key, value in DASK_CONFIG.items()]
+        if isinstance(section.get("job-extra-directives"), dict):  # HTCondor's are attributes with values
+            pairs = [text.partition("=") for text in self.job_extra]
+            extra = {key.strip(): value.strip() for key, _, value in pairs}
+            lists["job_extra_directives"] = section["job-extra-directives"] | extra
+        if self.system in WORKER_DIRECTIVES:
+            lists["job_extra_directives"][:0] = WORKER_DIRECTIVES[self.system]
+        given |= {"cores": cores, "memory": str(memory), "processes": processes, "config_name": self._config_name}
+        if not section.get("name") or section["name"] == "dask-worker":
+            given.setdefault("job_name", "fink-dask")
+        return JobSpec(self, cluster_class, given | lists, cores, memory_bytes, processes, turns)
+
+    @property
+    def _config_name(self) -> str:
+        return self.config_name or self.system
+
+    def _section(self) -> dict[str, Any]:
+        """Find the section of Dask's configuration; where it says nothing, the one of the batch system counts."""
+        sections = dask.config.get("jobqueue")
+        if self._config_name not in sections:
+            raise SettingsError(
+                f"--cluster-config {self._config_name[:40]}: Dask's configuration has no such section of jobqueue, "
+                f"but {', '.join(sorted(sections))}"
+            )
+        section = copy.deepcopy(sections[self.system])
+        dask.config.update(section, sections[self._config_name] or {})
+        dask.config.set({f"jobqueue.{self._config_name}": section})
+        return {name.replace("_", "-"): value for name, value in section.items()}
+
+    def _given(self, known: set[str]) -> dict[str, Any]:
+        """Name the options as the batch system's part of dask-jobqueue does."""
+        account = "account" if "account" in known else "project"
+        named = {"walltime": self.walltime, "queue": self.queue, account: self.account}
+        for name, value in named.items():
+            if value is not None and name not in known:
+                option = "--account" if name == account else f"--{name}"
+                raise SettingsError(f"{option} means nothing to {SYSTEMS[self.system]}: use --job-extra")
+        sizes = {"cores": self.cores, "memory": self.memory}
+        given: dict[str, Any] = {name: value for name, value in (named | sizes).items() if value is not None}
+        given["job_extra_directives"] = list(self.job_extra)
+        return given
+
+
+@dataclass(frozen=True)
+class JobSpec:
+    """What dask-jobqueue is told of jobs.
+
+    Parameters
+    ----------
+    asked : JobOptions
+        What the user has asked for.
+    cluster_class : type
+        The class of dask-jobqueue's.
+    arguments : dict
+        What it takes.
+    cores, memory_bytes, processes : int
+        Of each job.
+    turns : int
+        Threads of a process that decode at once.
+    """
+
+    asked: JobOptions
+    cluster_class: Any
+    arguments: dict[str, Any]
+    cores: int
+    memory_bytes: int
+    processes: int
+    turns: int
+
+    @property
+    def system(self) -> str:
+        """Name the batch system, as a sentence does."""
+        return SYSTEMS[self.asked.system]
+
+    @property
+    def consumers(self) -> int:
+        """How many ranges all jobs consume at once."""
+        return self.asked.jobs * self.cores
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether scheduler and workers speak TLS, as they do unless a protocol was named."""
+        return not str(self.arguments.get("protocol", "tls")).startswith("tcp")
+
+    def memory_share(self, limit: int | None) -> MemoryShare:
+        """Divide the memory of a job among its threads; `limit` is what the user allows all jobs together."""
+        threads = _THREADS_A_CONSUMER * self.turns * self.processes
+        most = int(self.memory_bytes * MEMORY_FRACTION)
+        if limit is not None:
+            most = min(most, limit // self.asked.jobs)
+        # The process that watches over those of a job is as large as they are.
+        return share_memory(most, (self.processes + 1) * WORKER_BYTES, threads, full_shares=threads)
+
+    def new_job(self, job_class: Any, address: str, name: str, keywords: dict[str, Any]) -> Any:
+        """Make a job that is not submitted.
+
+        Raises
+        ------
+        SettingsError
+            If dask-jobqueue does not like an argument; with its words.
+        """
+        try:
+            return job_class(address, name=name, **keywords)
+        except (ValueError, TypeError, KeyError) as error:
+            words = " ".join(str(error).split())[:300]
+            raise SettingsError(f"dask-jobqueue makes no job for {self.system} of this: {words}") from error
+
+    def keywords(self, room: Path, security: Any) -> dict[str, Any]:
+        """Complete the arguments with where logs go, and with the keys.
+
+        Raises
+        ------
+        SettingsError
+            If a job script can't hold the directory's name.
+        """
+        if not _PLAIN_PATH.fullmatch(str(room)) or not _PLAIN_PATH.fullmatch(sys.prefix):
+            raise SettingsError(f"a job script can't hold {room}: choose an --outdir of letters, digits, and ._-+=")
+        return {"log_directory": str(room), **self.arguments, "security": security}
+
+
+def _import_dask_jobqueue() -> Any:
+    """Import it, and undo what it does to signals: with its import Ctrl+C would end the program as a success."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        import dask_jobqueue
+    except ImportError as error:
+        raise SettingsError(_NOT_INSTALLED) from error
+    if threading.current_thread() is threading.main_thread():
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return dask_jobqueue
+
+
+def _variable(key: str) -> str:
+    """Name the variable of the environment that Dask reads a setting from."""
+    return "DASK_" + key.replace(".", "__").replace("-", "_").upper()
+
+
+def _number(name: str, value: Any, system: str) -> int:
+    if value is None:
+        raise SettingsError(f"jobs of {system} need {name}: give --{name}, such as --{name} 4")
+    if not isinstance(value, int) or value < 1:
+        raise SettingsError(f"{name} of a job is {value!r}, but must be a whole number, at least 1")
+    return value

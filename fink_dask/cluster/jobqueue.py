@@ -1,0 +1,186 @@
+"""Run on jobs of a batch system, which this project submits, watches over and cancels."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import dask
+from distributed import Client
+from distributed.security import Security
+
+from fink_dask.cluster.dashboard import offer_dashboard
+from fink_dask.cluster.existing import check_workers
+from fink_dask.cluster.forkserver import without_interrupts
+from fink_dask.cluster.joboptions import TRIED, JobSpec
+from fink_dask.cluster.local import DASK_CONFIG, Cluster, free_address
+from fink_dask.config import TransferSettings
+from fink_dask.dataset.ledger import Ledger
+from fink_dask.errors import SettingsError, TransferError
+from fink_dask.transfer.events import Note, Observer
+from fink_dask.transfer.job import Lookahead
+
+log = logging.getLogger(__name__)
+
+#: Seconds that the end may take; the jobs end by themselves when nobody answers them any more.
+_CLOSE_S = 5
+
+
+@contextmanager
+def job_queue_cluster(
+    spec: JobSpec, settings: TransferSettings, ledger: Ledger, ranges: int, dashboard_address: str, observe: Observer
+) -> Iterator[Cluster]:
+    """Submit jobs, wait for the first of their workers, and cancel them at the end.
+
+    Parameters
+    ----------
+    spec : JobSpec
+        The jobs.
+    settings : TransferSettings
+        What they are for; workers must reach its Kafka.
+    ledger : Ledger
+        The directories that workers must see; their keys and logs are kept there as well.
+    ranges : int
+        Ranges there are.
+    dashboard_address : str
+        ``host:port`` of the dashboard; another free port where that one is taken.
+    observe : callable
+        Takes the events.
+
+    Yields
+    ------
+    Cluster
+        The cluster; its `check` tells of jobs that were lost, and is to be called now and then.
+
+    Raises
+    ------
+    SettingsError
+        If something is missing here, or the memory is too little.
+    TransferError
+        If no jobs can be had, or their workers can't do the work, with the batch system's own words.
+    """
+    # Its import takes a while, and reads Dask's configuration.
+    from fink_dask.cluster.jobs import watched
+    from fink_dask.cluster.jobwatch import JobWatch
+
+    busy = max(1, min(settings.nconsumers, ranges))
+    jobs = min(spec.asked.jobs, -(-busy // spec.cores))
+    memory = spec.memory_share(settings.memory_limit)
+    job_class = watched(spec.cluster_class)
+    program = shlex.split(job_class.submit_command)[0]
+    if shutil.which(program) is None:
+        raise SettingsError(f"there is no {program} here: run this on a host where {spec.system} takes jobs")
+    if spec.asked.system not in TRIED:
+        observe(Note(f"fink-dask was never tried on {spec.system}: please tell us how it went", warning=True))
+    with ExitStack() as stack:
+        room = stack.enter_context(_room(ledger))
+        keywords = spec.keywords(room, write_keys(room) if spec.is_encrypted else None)
+        options = {"dashboard_address": free_address(dashboard_address), "dashboard": False}
+        options |= keywords.pop("scheduler_options", {})
+        # Whoever watches decides what is lost.
+        quiet = {"distributed.deploy.lost-worker-timeout": "1 day"}
+        stack.enter_context(dask.config.set({**DASK_CONFIG, **quiet}))
+        with without_interrupts():
+            cluster = _start(spec, {**keywords, "job_cls": job_class, "scheduler_options": options})
+        stack.callback(_close, cluster)
+        offer_dashboard(cluster.scheduler)
+        watch = JobWatch(cluster, spec, jobs, observe)
+        watch.start()
+        stack.callback(watch.stop)
+        watch.wait_for_workers()
+        client = stack.enter_context(Client(cluster))
+        check_workers(client, settings.kafka, settings.topic, ledger)
+        # Those that wait for their turn are a thread's each.
+        yield Cluster(client, memory, Lookahead(busy, turns=spec.turns), watch.check)
+
+
+def job_script(spec: JobSpec, ledger: Ledger) -> str:
+    """Write the script of a job, with names in the place of what only a run knows."""
+    room = _room_of(ledger)
+    scheme = "tls" if spec.is_encrypted else "tcp"
+    with TemporaryDirectory() as elsewhere:  # dask-jobqueue makes the directory of the logs where there is none
+        keywords = spec.keywords(Path(elsewhere), _keys_in(room) if spec.is_encrypted else None)
+        keywords.pop("scheduler_options", None)
+        keywords.setdefault("protocol", f"{scheme}://")
+        job = spec.new_job(spec.cluster_class.job_cls, f"{scheme}://SCHEDULER:PORT", "NAME", keywords)
+        script: str = job.job_script()
+    return script.replace(elsewhere, str(room))
+
+
+def write_keys(room: Path) -> Security:
+    """Make a key and a certificate that scheduler and workers of one run know each other by.
+
+    Parameters
+    ----------
+    room : pathlib.Path
+        A directory that nobody else can read; the workers find the files there.
+
+    Raises
+    ------
+    SettingsError
+        If the library is missing that makes them.
+    """
+    try:
+        made = Security.temporary()
+    except ImportError as error:
+        raise SettingsError("keys need cryptography, which is not here: pip install 'fink-dask[jobqueue]'") from error
+    keys = _keys_in(room)
+    for path, text in ((keys.tls_ca_file, made.tls_ca_file), (keys.tls_worker_key, made.tls_worker_key)):
+        # Brought to the disk: on NFS another machine sees nothing of a file before.
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+    return keys
+
+
+def _keys_in(room: Path) -> Security:
+    certificate, key = str(room / "certificate.pem"), str(room / "key.pem")
+    files = {f"tls_{role}_cert": certificate for role in ("client", "scheduler", "worker")}
+    files |= {f"tls_{role}_key": key for role in ("client", "scheduler", "worker")}
+    return Security(require_encryption=True, tls_ca_file=certificate, **files)
+
+
+def _room_of(ledger: Ledger) -> Path:
+    return ledger.path / "jobs"
+
+
+@contextmanager
+def _room(ledger: Ledger) -> Iterator[Path]:
+    """Make a private directory for keys and logs; the logs stay where the run fails."""
+    room = _room_of(ledger)
+    shutil.rmtree(room, ignore_errors=True)  # of a run that was killed: the lease says that it is gone
+    room.mkdir(mode=0o700)
+    try:
+        yield room
+    except BaseException:
+        for path in room.glob("*.pem"):
+            path.unlink(missing_ok=True)
+        with suppress(OSError):
+            room.rmdir()  # nothing was logged
+        raise
+    shutil.rmtree(room, ignore_errors=True)
+
+
+def _start(spec: JobSpec, keywords: dict[str, Any]) -> Any:
+    try:
+        return spec.cluster_class(silence_logs=logging.CRITICAL, **keywords)
+    except (ValueError, TypeError, KeyError, RuntimeError, OSError) as error:  # dask-jobqueue's and Dask's own words
+        words = " ".join(str(error).split())[:300]
+        raise TransferError(f"no Dask scheduler for jobs of {spec.system} could be started: {words}") from error
+
+
+def _close(cluster: Any) -> None:
+    """Cancel the jobs, and end the scheduler."""
+    names = [job.job_id for job in list(cluster.workers.values()) if job.job_id]
+    try:
+        cluster.close(timeout=_CLOSE_S)
+    except Exception as error:  # the transfer is what counts, and jobs without a scheduler end by themselves
+        log.warning("jobs %s may go on for a minute: %s", ", ".join(names), error)

@@ -1,0 +1,84 @@
+"""Jobs of dask-jobqueue that say what has become of them."""
+
+from __future__ import annotations
+
+import re
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from dask_jobqueue.core import Job
+from distributed.core import Status
+
+_TAIL_BYTES = 8192
+
+
+class WatchedJob(Job):  # type: ignore[misc]
+    """A job whose submission never fails with a trace in a log, and which knows when its workers came.
+
+    Attributes
+    ----------
+    refusal : str or None
+        Why the batch system did not take it.
+    submitted : float
+        When it was, on the clock of `time.monotonic`.
+    joined, alone : float or None
+        When its first worker came, and since when there is none.
+    """
+
+    refusal: str | None = None
+    submitted = 0.0
+    joined: float | None = None
+    alone: float | None = None
+
+    async def start(self) -> None:
+        """Submit it."""
+        self.submitted = time.monotonic()
+        try:
+            await super().start()
+        except (RuntimeError, OSError, ValueError) as error:
+            said = str(error).rpartition("stderr:\n")[2].split()
+            self.refusal = "".join(filter(str.isprintable, " ".join(said)))[:300] or type(error).__name__
+            # Dask would take anything else for a mistake of its own; whoever watches ends it.
+            self.status = Status.running
+
+    async def close(self) -> None:
+        """Cancel it; what ended long ago may be cancelled too."""
+        with suppress(OSError):
+            await super().close()
+        self.status = Status.closed  # dask-jobqueue forgets to, and Dask then fails when it closes
+
+    def log(self) -> Path | None:
+        """Find the log that the batch system has kept of it, the last one that says something."""
+        if not self.log_directory or not self.job_id:
+            return None
+        with suppress(OSError):
+            paths = [
+                path for path in Path(self.log_directory).iterdir() if self.job_id in re.findall(r"\d+", path.name)
+            ]
+            found = [path for path in paths if path.stat().st_size]
+            return max(found, key=lambda path: path.stat().st_mtime_ns, default=None)
+        return None
+
+    def tail(self) -> str:
+        """Take the last words of its log."""
+        path = self.log()
+        if path is None:
+            return ""
+        with suppress(OSError), path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+            return _last_words(file.read().decode(errors="replace"))
+        return ""
+
+
+def watched(cluster_class: Any) -> Any:
+    """Make the class of the jobs of one of dask-jobqueue's clusters."""
+    job_class = cluster_class.job_cls
+    return type(f"Watched{job_class.__name__}", (WatchedJob, job_class), {})
+
+
+def _last_words(text: str) -> str:
+    """Take the last line that says something, bounded and printable."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return "".join(filter(str.isprintable, lines[-1]))[:300] if lines else ""

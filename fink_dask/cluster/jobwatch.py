@@ -1,0 +1,244 @@
+"""The watch over the jobs of a batch system: what ends is noticed, said, and replaced as long as that helps.
+
+dask-jobqueue submits jobs and waits: it says nothing of one that was refused, or that died before its worker came, and
+replaces none that is lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import time
+from typing import Any
+
+from fink_dask.cluster.joboptions import JobSpec
+from fink_dask.cluster.jobs import WatchedJob
+from fink_dask.cluster.jobstates import JobState, ask_states
+from fink_dask.errors import TransferError
+from fink_dask.transfer.events import Note, Observer
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two looks at the workers.
+_LOOK_S = 1.0
+#: Seconds between two questions to the batch system, while a job has no worker: at first, and at most.
+_ASK_S, _ASK_MOST_S = 2.0, 30.0
+#: A job that the batch system does not list so long after it was submitted has ended, in seconds.
+_UNLISTED_S = 6.0
+#: A job that runs on without workers for so long, in seconds, is replaced; a nanny takes a few to replace one.
+_ALONE_S = 15.0
+#: A job whose worker was there for less than this, in seconds, was no help.
+_SHORT_S = 60.0
+#: Jobs that are no help are replaced so many times each; then something is wrong that a replacement does not mend.
+_REPLACEMENTS = 5
+#: Seconds to the next try after the first job in a row that was no help; doubled each time.
+_PAUSE_S, _PAUSE_MOST_S = 2.0, 60.0
+#: How long after the first worker others may be waited for, in seconds.
+_OTHERS_S = 3.0
+#: Jobs that are idle for so many looks in a row are ended, where there may be fewer.
+_IDLE_LOOKS = 10
+_SAFE = "what is committed is safe, and the same command goes on from there"
+
+
+class JobWatch:
+    """Watch over the jobs of a cluster.
+
+    Parameters
+    ----------
+    cluster : dask_jobqueue.JobQueueCluster
+        The cluster; its jobs are `WatchedJob`.
+    spec : JobSpec
+        What was asked for.
+    jobs : int
+        As many jobs are of use.
+    observe : callable
+        Takes the events; called by `check` alone.
+    """
+
+    def __init__(self, cluster: Any, spec: JobSpec, jobs: int, observe: Observer) -> None:
+        self._cluster = cluster
+        self._spec = spec
+        self._most = jobs
+        self._least = min(jobs, spec.asked.least_jobs or jobs)
+        self._observe = observe
+        self._notes: queue.SimpleQueue[Note] = queue.SimpleQueue()
+        self._failure: str | None = None
+        self._joined = False
+        self._workers = 0
+        self._useless = 0
+        self._not_before = 0.0
+        self._asked_at, self._ask_s = 0.0, _ASK_S
+        self._waiting = ""
+        self._idle: dict[str, int] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Submit the jobs, and begin to watch."""
+        self._cluster.scale(jobs=self._least)
+        self._cluster.sync(self._begin)
+
+    def stop(self) -> None:
+        """Watch no more: the jobs that end now are meant to."""
+        self._cluster.sync(self._end)
+
+    def check(self) -> None:
+        """Tell what has happened, and wait while there are no workers at all.
+
+        Raises
+        ------
+        TransferError
+            If jobs can't be had, or do not help.
+        """
+        while True:
+            while not self._notes.empty():
+                self._observe(self._notes.get())
+            if self._failure is not None:
+                raise TransferError(f"{self._failure}; {_SAFE}" if self._joined else self._failure)
+            if self._workers:
+                return
+            time.sleep(0.1)
+
+    def wait_for_workers(self) -> None:
+        """Wait for the first workers, however long the queue is.
+
+        Raises
+        ------
+        TransferError
+            If jobs can't be had.
+        """
+        self.check()
+        deadline = time.monotonic() + _OTHERS_S
+        while self._workers < self._least * self._spec.processes and time.monotonic() < deadline:
+            time.sleep(0.1)
+
+    async def _begin(self) -> None:
+        self._task = asyncio.create_task(self._watch())
+
+    async def _end(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _watch(self) -> None:
+        while True:
+            try:
+                await self._look()
+            except Exception:  # the next look may go better, and without any the transfer still works
+                log.exception("could not look at the jobs")
+            await asyncio.sleep(_LOOK_S)
+
+    async def _look(self) -> None:
+        now = time.monotonic()
+        here = {worker.name for worker in self._cluster.scheduler.workers.values()}
+        alone: dict[str, WatchedJob] = {}
+        for name, job in self._cluster.workers.items():
+            if here & self._workers_of(name):
+                if job.joined is None:
+                    job.joined = now
+                    self._joined = True
+                job.alone = None
+            else:
+                job.alone = job.alone or now
+                alone[name] = job
+        self._workers = len(here)
+        if alone:
+            await self._look_at(alone, now)
+        if self._failure is None:
+            self._submit(now)
+            if self._least < self._most:
+                await self._adapt()
+
+    async def _look_at(self, alone: dict[str, WatchedJob], now: float) -> None:
+        """Find the jobs without workers that will have none any more."""
+        for name, job in list(alone.items()):
+            if job.refusal is not None:
+                await self._lose(name, job, job.refusal)
+                del alone[name]
+        if not alone or now - self._asked_at < self._ask_s:
+            return
+        states = await ask_states(self._spec.asked.system)
+        self._asked_at, self._ask_s = time.monotonic(), min(_ASK_MOST_S, 1.5 * self._ask_s)
+        waiting = []
+        for name, job in alone.items():
+            state = None if states is None else states.get(job.job_id)
+            if state is not None and state.waits and not state.ended:
+                waiting.append(state)
+            elif (words := self._why_lost(job, states, state, now)) is not None:
+                await self._lose(name, job, words)
+        self._say_waiting(waiting)
+
+    def _why_lost(
+        self, job: WatchedJob, states: dict[str, JobState] | None, state: JobState | None, now: float
+    ) -> str | None:
+        if state is not None and state.ended:
+            return state.words
+        if states is not None and state is None and now - max(job.submitted, job.alone or 0.0) > _UNLISTED_S:
+            return "ended"
+        if job.joined is not None and now - (job.alone or now) > _ALONE_S:
+            return f"has had no workers for {_ALONE_S:g} s"
+        return None
+
+    async def _lose(self, name: str, job: WatchedJob, words: str) -> None:
+        """Do without a job, and decide whether another one may help."""
+        helped = job.joined is not None and (job.alone or time.monotonic()) - job.joined >= _SHORT_S
+        self._useless = 0 if helped else self._useless + 1
+        self._cluster.workers.pop(name, None)
+        await job.close()
+        said = "" if job.refusal or job.joined is not None else job.tail()
+        what = f"{self._spec.system} {'refused a job' if job.refusal else f'job {job.job_id}'}: {words}"
+        if said:
+            what += f" ({said})"
+        if not self._joined:
+            others = any(other.job_id for other in self._cluster.workers.values())
+            if (job.refusal and not others) or self._useless >= max(2, self._least):
+                self._failure = what if job.refusal else f"{what}; no worker of {self._useless} jobs has come"
+                if not job.refusal and job.log() is not None:
+                    self._failure += f", see {job.log()}"
+                return
+        if self._useless > _REPLACEMENTS * self._most:
+            self._cluster.worker_spec.pop(name, None)
+            self._note(f"{what}; it is not replaced, as {self._useless} jobs in a row were no help")
+            if not self._cluster.worker_spec:
+                self._failure = f"{what}; none of the last {self._useless} jobs was any help"
+            return
+        self._not_before = time.monotonic() + min(_PAUSE_MOST_S, _PAUSE_S * 2 ** max(0, self._useless - 1))
+        self._note(f"{what}; another one takes its place")
+
+    def _submit(self, now: float) -> None:
+        """Submit what takes the place of jobs that were lost."""
+        wanted = self._cluster.worker_spec
+        if set(wanted) - set(self._cluster.workers) and now >= self._not_before:
+            self._ask_s = _ASK_S
+            self._not_before = now + _PAUSE_S  # a submission takes a while
+            self._cluster.scale(jobs=len(wanted))
+
+    async def _adapt(self) -> None:
+        """Have as many jobs as there is work for; one that works is never ended."""
+        scheduler, wanted = self._cluster.scheduler, self._cluster.worker_spec
+        busy = {worker.name for worker in scheduler.workers.values() if worker.processing}
+        idle = [name for name, job in self._cluster.workers.items() if job.joined and not busy & self._workers_of(name)]
+        waits = len(scheduler.queued) + len(scheduler.unrunnable)
+        coming = sum(job.joined is None for job in self._cluster.workers.values())
+        room = (coming + len(idle)) * self._spec.cores
+        if waits > room and len(wanted) < self._most:
+            self._ask_s = _ASK_S
+            self._cluster.scale(jobs=min(self._most, len(wanted) + -(-(waits - room) // self._spec.cores)))
+        self._idle = {name: self._idle.get(name, 0) + 1 for name in idle}
+        spare = [name for name, looks in self._idle.items() if looks > _IDLE_LOOKS]
+        if spare and not waits and len(wanted) > self._least:
+            await self._cluster.scale_down(spare[: len(wanted) - self._least])
+
+    def _workers_of(self, name: str) -> set[str]:
+        """Name the workers of a job."""
+        group = self._cluster.worker_spec.get(name, {}).get("group", [""])
+        return {f"{name}{suffix}" for suffix in group}
+
+    def _say_waiting(self, waiting: list[JobState]) -> None:
+        """Say what keeps everybody waiting, once each."""
+        words = waiting[0].words if waiting and not self._workers else ""
+        if words and words != self._waiting:
+            self._note(f"waiting for {self._spec.system}, which says {words}", warning=False)
+        self._waiting = words or self._waiting
+
+    def _note(self, words: str, warning: bool = True) -> None:
+        self._notes.put(Note(words, warning=warning))

@@ -1,0 +1,115 @@
+"""Put a whole transfer, its scheduler included, into one job of a batch system."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from fink_dask.cluster.joboptions import WORKER_DIRECTIVES, JobSpec
+from fink_dask.cluster.local import MEMORY_FRACTION
+from fink_dask.errors import SettingsError, StorageError, TransferError
+
+#: A job that is begun again goes on where it stopped, and a minute before its time is over is early enough to stop in
+#: order. Grid Engine may have another shell for the script than the one that it names itself.
+_DIRECTIVES = {"slurm": ["--open-mode=append", "--signal=B:TERM@60"], "sge": ["-S /bin/bash"]}
+_AGAIN = {"slurm": ("--requeue", "--no-requeue"), "sge": ("-r y", "-r n")}
+_BODY = """\
+cd {folder} || exit 1
+# All options stand below; what the environment says besides is about this job.
+unset "${{!FINK_DASK_@}}"
+# exec, so that the signal before the end reaches the transfer itself.
+exec {command}
+"""
+
+
+@dataclass(frozen=True)
+class BatchTransfer:
+    """A transfer as a job.
+
+    Parameters
+    ----------
+    spec : JobSpec
+        The job; it is one, whatever was asked for.
+    outdir : pathlib.Path
+        The dataset's directory; the logs are kept beside it.
+    arguments : sequence of str
+        What `fink-dask transfer` is given.
+    """
+
+    spec: JobSpec
+    outdir: Path
+    arguments: Sequence[str]
+
+    def script(self) -> str:
+        """Write the job script."""
+        with TemporaryDirectory() as elsewhere:  # dask-jobqueue makes the directory of the logs where there is none
+            script: str = self._job(Path(elsewhere)).job_script()
+        return script.replace(elsewhere, str(self.outdir.parent))
+
+    def submit(self) -> str:
+        """Submit the job.
+
+        Returns
+        -------
+        str
+            Its id.
+
+        Raises
+        ------
+        SettingsError
+            If the batch system's command is not here.
+        StorageError
+            If the directory for the logs can't be made.
+        TransferError
+            If the job is refused, with the batch system's own words.
+        """
+        job_class = self.spec.cluster_class.job_cls
+        program = shlex.split(job_class.submit_command)[0]
+        if shutil.which(program) is None:
+            raise SettingsError(f"there is no {program} here: run this on a host where {self.spec.system} takes jobs")
+        try:
+            self.outdir.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"can't make {self.outdir.parent}: {error.strerror}") from error
+        job = self._job(self.outdir.parent)
+        asyncio.run(job.start())
+        if job.refusal is not None:
+            raise TransferError(f"{self.spec.system} refused the job: {job.refusal}")
+        return str(job.job_id)
+
+    def _job(self, logs: Path) -> Any:
+        from fink_dask.cluster.jobs import watched
+
+        keywords = self.spec.keywords(logs, None)
+        for name in ("scheduler_options", "protocol"):
+            keywords.pop(name, None)
+        if self.spec.asked.system == "htcondor":
+            raise SettingsError("a transfer as a job of HTCondor is not made yet: transfer --cluster htcondor may work")
+        system, directives = self.spec.asked.system, keywords["job_extra_directives"]
+        if system in WORKER_DIRECTIVES:
+            # Begun again, --restart would begin anew each time.
+            again = _AGAIN[system]["--restart" in self.arguments]
+            others = [each for each in directives if each not in WORKER_DIRECTIVES[system]]
+            keywords["job_extra_directives"] = [again, *_DIRECTIVES[system], *others]
+        # What Dask's workers are told is nothing to this one.
+        prologue = [line for line in keywords["job_script_prologue"] if not line.startswith("export DASK_")]
+        job_class = watched(self.spec.cluster_class)
+        job = self.spec.new_job(job_class, "", "", keywords | {"job_script_prologue": prologue})
+        head, _, _ = job.job_script().rpartition(job._command_template)
+        python = keywords.get("python") or sys.executable
+        command = shlex.join([python, "-m", "fink_dask", "transfer", *self.arguments, *self._bounds()])
+        script = head.rstrip("\n") + "\n" + _BODY.format(folder=shlex.quote(str(Path.cwd())), command=command)
+        job.job_script = lambda: script
+        return job
+
+    def _bounds(self) -> list[str]:
+        """Keep the transfer to what the job has, where the batch system does not."""
+        given = {"--nconsumers": self.spec.cores, "--memory-limit": int(self.spec.memory_bytes * MEMORY_FRACTION)}
+        return [text for name, value in given.items() if name not in self.arguments for text in (name, str(value))]

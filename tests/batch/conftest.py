@@ -1,0 +1,68 @@
+"""Real batch systems, which `make test-cluster` installs and starts."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from fink_dask.demo.alerts import AlertKind
+from tests.harness.grid_engine import GridEngine, ensure_grid_engine
+from tests.harness.kafka_install import HarnessError
+from tests.harness.oracle import Oracle, fill_topic
+from tests.harness.slurm import Slurm, ensure_slurm
+from tests.harness.topics import delete_topic
+
+INSTALL = {"slurm": ensure_slurm, "sge": ensure_grid_engine}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs a batch system, so that ``make test`` leaves it out."""
+    for item in items:
+        if set(INSTALL) & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.batch)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Install what is missing before the first test, outside any test's time limit, or end the session in one line."""
+    if session.config.option.collectonly:
+        return
+    wanted = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+    for name in INSTALL.keys() & wanted:
+        try:
+            INSTALL[name]()
+        except HarnessError as error:
+            raise pytest.UsageError(str(error)) from error
+
+
+@pytest.fixture(scope="session")
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
+    """Yield a Slurm of three nodes; a test that takes one away brings it back."""
+    with Slurm(tmp_path_factory.mktemp("slurm")) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def sge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GridEngine]:
+    """Yield a Grid Engine of one node; a test that takes it away brings it back."""
+    with GridEngine(tmp_path_factory.mktemp("sge")) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def large_topic(kafka: Any) -> Iterator[Callable[[AlertKind, int], tuple[str, Oracle]]]:
+    """Yield what makes a topic of many alerts, once for all batch systems."""
+    made: dict[AlertKind, tuple[str, Oracle]] = {}
+
+    def make(kind: AlertKind, count: int) -> tuple[str, Oracle]:
+        if kind not in made:
+            name = f"ftransfer_ztf_2026-11-01_{uuid.uuid4().int % 10**12}"
+            made[kind] = name, fill_topic(kafka.bootstrap_servers, name, kind, count, partitions=20)
+        return made[kind]
+
+    yield make
+    for name, _ in made.values():
+        for topic in (name, f"{name}_schema"):
+            delete_topic(kafka.bootstrap_servers, topic, missing_ok=True)
