@@ -25,7 +25,7 @@ ROOMS = {
     "demo": {"kafka", "avro", "config", "errors"},
     "cli": {"cluster", "demo", "transfer", "dataset", "avro", "kafka", "config", "errors"},
     "__main__": {"cli"},
-    "__init__": set(),
+    "__init__": {"dataset"},
 }
 
 #: The only importers of an outside library, as modules or rooms.
