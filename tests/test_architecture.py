@@ -37,6 +37,7 @@ IMPORTERS = {
     "distributed": {"cluster", "transfer.job", "transfer.worker"},
     "numba": {"avro.kernels"},
     "fastavro": {"avro", "demo"},
+    "hats_import": {"cluster.hats"},
     "rich": {"cli"},
     "tornado": {"cluster.dashboard"},
     "yaml": {"kafka.credentials"},

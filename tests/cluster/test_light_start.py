@@ -34,7 +34,7 @@ def test_help_of_every_command_loads_neither_dask_nor_arrow_nor_numpy() -> None:
         """
         import json, sys
         from fink_dask.cli.main import main
-        for command in ((), ("transfer",), ("verify",), ("status",), ("demo",)):
+        for command in ((), ("transfer",), ("verify",), ("status",), ("export-hats",), ("demo",)):
             try:
                 main([*command, "--help"])
             except SystemExit as end:
