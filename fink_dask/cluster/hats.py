@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import glob
 import importlib.util
+import io
 import logging
+import os
 import re
 import shutil
+import sys
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +37,8 @@ _MARGIN_ARCSEC = 10.0
 #: The finest division of the sky that is looked at: a 0.05 square degree, in which no survey has more than a file's
 #: objects. hats-import makes maps of it, and its default would take sixteen times as long.
 _FINEST_ORDER = 8
+#: What hats-import does by default is for catalogs that are published, and takes most of an export's time.
+_ZSTD_LEVEL = 3
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]")
 
 
@@ -113,7 +119,7 @@ def export_hats(ledger: Ledger, catalog: Path, columns: Sequence[str] | None, wo
         objects = duplicates = size = 0
         gathered = []
         for number, path in enumerate(dealt.paths):
-            table, left_out = gather(pq.read_table(path), form)
+            table, left_out = gather(pq.read_table(path, partitioning=None), form)
             path.unlink()
             gathered.append(aside / f"objects-{number:04d}.parquet")
             pq.write_table(table, gathered[-1], row_group_size=_rows_of(table), compression="lz4")
@@ -138,7 +144,7 @@ def export_hats(ledger: Ledger, catalog: Path, columns: Sequence[str] | None, wo
 
 def unfinished(catalog: Path) -> list[Path]:
     """List what exports to the same place have left behind that were killed, or are still at it."""
-    return sorted(catalog.parent.glob(f".{catalog.name}.*.part"))
+    return sorted(catalog.parent.glob(f".{glob.escape(catalog.name)}.*.part"))
 
 
 def _check_target(ledger: Ledger, catalog: Path) -> None:
@@ -174,15 +180,17 @@ def _import(files: list[Path], made: Path, name: str, object_id: str, objects: i
             sort_columns=object_id,
             highest_healpix_order=_FINEST_ORDER,
             pixel_threshold=objects,
+            write_table_kwargs={"compression_level": _ZSTD_LEVEL},
         )
         .add_margin(margin_threshold=_MARGIN_ARCSEC, is_default=True)
     )
-    with _without_remarks(), _cluster(min(workers, len(files))) as client:
+    with _without_remarks() as remarks, _cluster(min(workers, len(files))) as client:
         try:
             run(arguments, client)
         except (RuntimeError, ValueError, AssertionError) as error:
-            words = " ".join(str(error).split())[:200] or "no reason was given"
-            raise StorageError(f"hats-import failed: {words}") from error
+            # Why a task failed is printed, and the error only says that one did.
+            words = [*str(error).splitlines()[:1], *remarks.getvalue().strip().splitlines()[-1:]]
+            raise StorageError(f"hats-import failed: {' '.join(words)[:300]}") from error
 
 
 @contextmanager
@@ -202,20 +210,27 @@ def _cluster(workers: int) -> Iterator[Client]:
                 silence_logs=logging.CRITICAL,
             )
         with cluster, Client(cluster) as client:
+            if workers > 1:
+                client.run(_hush)
             yield client
 
 
 @contextmanager
-def _without_remarks() -> Iterator[None]:
-    """Keep what libraries remark on the way from the user, who can't do anything about it; errors are raised."""
-    before = logging.root.manager.disable
+def _without_remarks() -> Iterator[io.StringIO]:
+    """Keep what libraries remark on the way from the user, whose stdout is for the result; errors are raised."""
+    before, remarks = logging.root.manager.disable, io.StringIO()
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stdout(remarks):
             warnings.simplefilter("ignore")
-            yield
+            yield remarks
     finally:
         logging.disable(before)
+
+
+def _hush() -> None:
+    """Keep a worker from printing; what tasks have to say is sent to the client as well."""
+    sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - as long as the process
 
 
 def _publish(made: Path, catalog: Path) -> None:

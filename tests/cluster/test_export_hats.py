@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import signal
@@ -23,6 +24,7 @@ from fink_dask.cluster.hats import Caller, export_hats
 from fink_dask.dataset import buckets
 from fink_dask.dataset.ledger import Ledger
 from fink_dask.demo.alerts import AlertKind, encoder, made_up_alerts
+from fink_dask.errors import StorageError
 from tests.harness.cli import PROGRAM, environment, run_cli, transfer_arguments
 from tests.harness.oracle import Oracle, make_topic, note
 from tests.harness.producer import produce
@@ -196,6 +198,20 @@ def test_several_processes_make_the_same_catalog_and_columns_can_be_chosen(
         name: {sky.names.source_id: [one[sky.names.source_id] for one in curve]}
         for name, curve in sky.light_curves.items()
     }
+
+
+@pytest.mark.parametrize("sky", [AlertKind.ZTF_LIGHT], indirect=True, ids=["ztf-light"])
+def test_a_task_that_fails_leaves_nothing_and_its_reason_is_said(
+    sky: Sky, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("hats_import.catalog.map_reduce._iterate_input_file", fail)
+    with pytest.raises(StorageError, match=r"hats-import failed: .*No space left on device"):
+        export_hats(sky.ledger, tmp_path / "catalog", None, 2, Caller())
+    assert capfd.readouterr() == ("", "")
+    assert list(tmp_path.iterdir()) == []
 
 
 def _until(process: subprocess.Popen[str], parent: Path, pattern: str) -> None:
