@@ -59,7 +59,7 @@ format: venv  ## Format the code and fix what can be fixed
 lock: | $(VENV)/.locked  ## Resolve requirements-dev.lock again (LOCK_ARGS=--upgrade for the newest of everything)
 	@$(BIN)/python -c 'import sys; sys.exit("%d.%d" % sys.version_info[:2] != "$(LOCK_PYTHON)")' || \
 	  { echo "error: the lock is made with Python $(LOCK_PYTHON): make clean, then make lock PYTHON=python$(LOCK_PYTHON)" >&2; exit 1; }
-	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --extra dev --build-deps-for editable \
+	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --extra dev --extra hats --build-deps-for editable \
 	  --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-trusted-host \
 	  --no-emit-find-links --no-emit-options $(LOCK_ARGS) --output-file $(LOCK) pyproject.toml
 

@@ -76,7 +76,7 @@ def make_environments() -> Environments:
     """
     return Environments(
         _python("fink-client", f"fink-client=={FINK_CLIENT}"),
-        _python("spark", f"pyspark=={SPARK}"),
+        spark_environment(),
         figures_environment(),
         _jars(),
     )
@@ -91,6 +91,17 @@ def figures_environment() -> Path:
         A Python environment with matplotlib.
     """
     return _python("figures", f"matplotlib>={MATPLOTLIB}")
+
+
+def spark_environment() -> Path:
+    """Make the environment of Spark, which the tests of readers use as well.
+
+    Returns
+    -------
+    Path
+        A Python environment with pyspark.
+    """
+    return _python("spark", f"pyspark=={SPARK}")
 
 
 def python_of(environment: Path) -> str:

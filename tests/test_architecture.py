@@ -26,7 +26,7 @@ ROOMS = {
     "cli": {"cluster", "demo", "transfer", "dataset", "avro", "kafka", "config", "errors"},
     "api": {"cluster", "transfer", "dataset", "avro", "kafka", "config", "errors"},
     "__main__": {"cli"},
-    "__init__": {"api"},
+    "__init__": {"api", "dataset"},
 }
 
 #: The only importers of an outside library, as modules or rooms.
@@ -40,6 +40,7 @@ IMPORTERS = {
     "numba": {"avro.kernels"},
     "fastavro": {"avro", "demo"},
     "pandas": {"api"},
+    "hats_import": {"cluster.hats"},
     "rich": {"cli"},
     "prometheus_client": {"cluster.metrics"},
     "tornado": {"cluster.dashboard", "cluster.page"},

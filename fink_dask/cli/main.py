@@ -14,6 +14,7 @@ import click
 import fink_dask
 from fink_dask.cli.compact import compact
 from fink_dask.cli.demo import demo
+from fink_dask.cli.export_hats import export_hats
 from fink_dask.cli.options import CONTEXT
 from fink_dask.cli.quarantine import quarantine
 from fink_dask.cli.repair import repair
@@ -34,7 +35,7 @@ def cli() -> None:
     """Move Kafka topics of Fink alerts into complete, partitioned Parquet datasets, with Dask."""
 
 
-for command in (transfer, submit, compact, verify, repair, quarantine, status, demo):
+for command in (transfer, submit, compact, export_hats, verify, repair, quarantine, status, demo):
     cli.add_command(command)
 
 

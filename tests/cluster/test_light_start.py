@@ -34,7 +34,7 @@ def test_help_of_every_command_loads_neither_dask_nor_arrow_nor_numpy() -> None:
         """
         import json, sys
         from fink_dask.cli.main import main
-        for command in ((), ("transfer",), ("verify",), ("status",), ("demo",)):
+        for command in ((), ("transfer",), ("verify",), ("status",), ("export-hats",), ("demo",)):
             try:
                 main([*command, "--help"])
             except SystemExit as end:
@@ -43,6 +43,21 @@ def test_help_of_every_command_loads_neither_dask_nor_arrow_nor_numpy() -> None:
         """
     )
     assert {"dask", "distributed", "pyarrow", "numpy", "numba", "pandas", "bokeh"} & set(loaded) == set()
+
+
+def test_the_package_loads_nothing_before_one_of_its_functions_is_asked_for() -> None:
+    loaded = run_python(
+        """
+        import json, sys
+        import fink_dask
+        before = {name.partition(".")[0] for name in sys.modules}
+        assert callable(fink_dask.open_dataset)
+        print(json.dumps([sorted(before), "pyarrow" in sys.modules]))
+        """
+    )
+    before, has_arrow = loaded
+    assert {"click", "dask", "numpy", "pyarrow", "yaml"} & set(before) == set()
+    assert has_arrow
 
 
 DASHBOARD = """

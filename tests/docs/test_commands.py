@@ -27,7 +27,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(
     [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "deploy").rglob("*.md"), *(ROOT / "docs").glob("*.md")]
 )
-EXAMPLES = {"transfer_in_python.py", "read_dataset.py"}
+# The last one needs alerts with cutouts that are images: tests/readers runs it.
+EXAMPLES = {"transfer_in_python.py", "read_dataset.py", "show_cutout.py"}
 
 #: The topic that the documentation transfers; the tests put one of their own in its place.
 TOPIC_IN_DOCS = "ftransfer_ztf_2026-02-24_123456"

@@ -1,0 +1,100 @@
+"""``fink-dask export-hats``: write a dataset's objects with their light curves as a HATS catalog."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from fink_dask.cli.options import CONTEXT, json_option, typed_option, verbose_option
+from fink_dask.cli.signals import SignalReceivedError
+from fink_dask.cli.words import counted
+
+if TYPE_CHECKING:
+    from fink_dask.cluster.hats import Exported
+    from fink_dask.dataset.summary import Progress
+
+#: Exit status of a catalog that lacks alerts which the topic had.
+_PARTIAL = 3
+
+
+@click.command(
+    "export-hats",
+    context_settings=CONTEXT,
+    epilog="Example: fink-dask export-hats alerts catalog, then in Python: lsdb.open_catalog('catalog')",
+)
+@click.argument("outdir", type=click.Path(path_type=Path))
+@click.argument("catalog", type=click.Path(path_type=Path))
+@typed_option(
+    "--columns",
+    metavar="NAME,...",
+    help="Only these columns in the light curves, such as candid,jd,fid,magpsf; all single values otherwise.",
+)
+@json_option
+@verbose_option
+def export_hats(outdir: Path, catalog: Path, columns: str | None, as_json: bool, verbose: bool) -> int:
+    """Write the objects of the dataset OUTDIR as a HATS catalog, which LSDB opens; OUTDIR is only read.
+
+    A row is an object, at the position of its newest alert, with its light curve as a nested column. CATALOG appears
+    whole or not at all. Needs hats-import: pip install 'fink-dask[hats]'. Exit status: 3 where the dataset lacks alerts
+    of its topic.
+    """
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
+    from fink_dask.cli.log import log_to_stderr
+    from fink_dask.cluster.hats import Caller, unfinished
+    from fink_dask.cluster.hats import export_hats as export
+    from fink_dask.cluster.local import usable_cores
+    from fink_dask.dataset.ledger import Ledger
+    from fink_dask.dataset.outdir import check_dataset
+    from fink_dask.dataset.summary import summarise
+
+    log_to_stderr(verbose)
+    ledger, catalog = Ledger(outdir.resolve()), catalog.resolve()
+    check_dataset(ledger)
+    progress = summarise(ledger)
+    if progress.missing_offsets:
+        missing = counted(progress.missing_offsets, "planned offset")
+        click.echo(
+            f"fink-dask: warning: {ledger.outdir} is not complete, and neither is this: {missing} missing", err=True
+        )
+    for left in unfinished(catalog):
+        click.echo(f"fink-dask: {left} is of another export, that was killed or still runs", err=True)
+    console = Console(stderr=True, highlight=False)
+    with Bar(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=None)
+        caller = Caller(
+            begin=lambda stage, total: bar.reset(task, description=stage, total=total),
+            advance=lambda steps: bar.advance(task, steps),
+        )
+        try:
+            names = None if columns is None else [name.strip() for name in columns.split(",")]
+            exported = export(ledger, catalog, names, usable_cores(), caller)
+        except SignalReceivedError as error:
+            bar.stop()
+            click.echo(f"fink-dask: stopped; there is no {catalog}", err=True)
+            error.said = True
+            raise
+    _print(progress, exported, catalog, as_json)
+    return 0 if progress.summary.state == "complete" else _PARTIAL
+
+
+def _print(progress: Progress, exported: Exported, catalog: Path, as_json: bool) -> None:
+    summary = progress.summary
+    if as_json:
+        content = {"topic": summary.topic, "state": summary.state, "missing_offsets": progress.missing_offsets}
+        click.echo(json.dumps({**content, **asdict(exported), "catalog": str(catalog)}))
+        return
+    click.echo(f"{summary.topic}: {counted(exported.objects, 'object')}, {counted(exported.alerts, 'alert')}")
+    for number, words in (
+        (exported.duplicates, "has the identifier of another one"),
+        (exported.without_object, "is of no object"),
+        (exported.without_position, "has no position"),
+    ):
+        if number:
+            click.echo(f"  left out   {counted(number, 'alert')}: each {words}")
+    click.echo(f"  catalog    {catalog}")

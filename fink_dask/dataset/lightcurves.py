@@ -1,0 +1,187 @@
+"""The light curves of a dataset: its alerts, gathered by object, as rows with nested columns.
+
+A dataset may be larger than memory, and the alerts of an object are anywhere in it. So alerts are first dealt into
+buckets, all those of an object into the same one, and then each bucket is gathered by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from fink_dask.avro.schema import field_type
+from fink_dask.dataset.writer import KAFKA_FIELDS
+from fink_dask.errors import SettingsError
+
+#: The nested column.
+LIGHT_CURVE = "lightcurve"
+#: How many alerts a light curve has.
+ALERTS = "alerts"
+#: Columns of an object as its newest alert has them, where there are such; they are in the light curve, too.
+_CLASSES = ("finkclass", "tnsclass", "classId")
+#: Object, record of full packets, identifier and time of each survey's detections; light packets have no such record.
+_SURVEYS = (("objectId", "candidate", "candid", "jd"), ("diaObjectId", "diaSource", "diaSourceId", "midpointMjdTai"))
+_POSITION = ("ra", "dec")
+_ORDER = tuple(field.name for field in KAFKA_FIELDS)
+
+
+@dataclass(frozen=True)
+class LightCurveForm:
+    """What light curves are made of.
+
+    Parameters
+    ----------
+    object_id, source_id, time : str
+        Names of the columns that tell objects and detections apart, and the detections' time.
+    paths : dict of str to tuple of str
+        Each column that is read, and where it is in an alert.
+    nested : dict of str to str
+        The columns of a light curve, and which of `paths` each is. One that an object has as well is called ``alert_``
+        and its name, because readers put the two side by side.
+    """
+
+    object_id: str
+    source_id: str
+    time: str
+    paths: dict[str, tuple[str, ...]]
+    nested: dict[str, str]
+
+    def expressions(self) -> dict[str, pc.Expression]:
+        """Return what a scanner of the dataset is asked for."""
+        return {name: pc.field(*path) for name, path in self.paths.items()}
+
+    @property
+    def of_newest(self) -> tuple[str, ...]:
+        """Columns of an object that are those of its newest alert."""
+        return _of_newest(self.object_id, self.paths)
+
+
+def find_form(schema: pa.Schema, columns: Sequence[str] | None = None) -> LightCurveForm:
+    """Find out what the light curves of a dataset can be made of.
+
+    Parameters
+    ----------
+    schema : pyarrow.Schema
+        The dataset's columns, partition columns too.
+    columns : sequence of str, optional
+        The columns of a light curve; otherwise every one that is a single value: first those of the record that has the
+        position, then those of the alert.
+
+    Raises
+    ------
+    SettingsError
+        If there are no objects, positions or times, or there is no such column.
+    """
+    for object_id, record, source_id, time in _SURVEYS:
+        prefix = (record,) if field_type(schema, f"{record}.ra") is not None else ()
+        paths = {name: (*prefix, name) for name in _scalars(schema, prefix)}
+        paths |= {name: (name,) for name in _scalars(schema, ()) if name not in paths}
+        if {object_id, source_id, time, *_POSITION} <= paths.keys():
+            break
+    else:
+        raise SettingsError(
+            "a catalog needs objectId, candid, jd, ra and dec (of candidate), or diaObjectId, diaSourceId, "
+            "midpointMjdTai, ra and dec (of diaSource), and the dataset lacks some of them"
+        )
+    if columns is not None and (unknown := [name for name in columns if name not in paths]):
+        raise SettingsError(f"--columns {unknown[0][:80]}: there is no such column, or it is not a single value")
+    newest = _of_newest(object_id, paths)
+    wanted = [name for name in paths if name != object_id and (columns is None or name in columns)]
+    if not wanted:
+        raise SettingsError("--columns leaves nothing in the light curves")
+    nested = {f"alert_{name}" if name in {*newest, ALERTS} else name: name for name in wanted}
+    read = {source_id, time, *newest, *_ORDER, *wanted}
+    return LightCurveForm(object_id, source_id, time, {name: paths[name] for name in paths if name in read}, nested)
+
+
+def is_placed(rows: pa.Table, form: LightCurveForm) -> tuple[np.ndarray, np.ndarray]:
+    """Tell of each alert whether it is of an object, and whether it has a position.
+
+    LSST numbers the object of what is in the solar system 0.
+    """
+    ids = rows[form.object_id]
+    no_object = "" if pa.types.is_string(ids.type) else 0
+    ra, dec = (pc.fill_null(rows[name].cast(pa.float64()), np.nan).to_numpy() for name in _POSITION)
+    has_position = (ra >= 0) & (ra <= 360) & (np.abs(dec) <= 90)
+    return pc.fill_null(pc.not_equal(ids, no_object), False).to_numpy(), has_position
+
+
+def gather(rows: pa.Table, form: LightCurveForm) -> tuple[pa.Table, int]:
+    """Make one row of all alerts of an object.
+
+    Parameters
+    ----------
+    rows : pyarrow.Table
+        All alerts of some objects.
+    form : LightCurveForm
+        The columns.
+
+    Returns
+    -------
+    objects : pyarrow.Table
+        A row an object: its columns as its newest alert has them, the number of alerts, and the light curve in the
+        order of time.
+    duplicates : int
+        Alerts that were left out, because an earlier one in Kafka's order has the same identifier.
+    """
+    unique = _without_duplicates(rows, form)
+    table = unique.take(_by_object_and_time(unique, form)).combine_chunks()
+    starts = _starts(table[form.object_id])
+    ends = np.append(starts[1:], table.num_rows)
+    newest = table.select(form.of_newest).take(pa.array(ends - 1))
+    offsets = pa.array(np.append(starts, table.num_rows), pa.int32())
+    curves = [pa.ListArray.from_arrays(offsets, _array(table[name])) for name in form.nested.values()]
+    objects = newest.append_column(ALERTS, pa.array(ends - starts, pa.int64()))
+    return objects.append_column(LIGHT_CURVE, pa.StructArray.from_arrays(curves, list(form.nested))), (
+        rows.num_rows - unique.num_rows
+    )
+
+
+def _without_duplicates(rows: pa.Table, form: LightCurveForm) -> pa.Table:
+    keys = [(name, "ascending") for name in (form.object_id, form.source_id, *_ORDER)]
+    table = rows.take(pc.sort_indices(rows, keys))
+    is_same = ~_is_first(table[form.object_id]) & ~_is_first(table[form.source_id])
+    is_known = table[form.source_id].is_valid().to_numpy()
+    return table.filter(pa.array(~(is_same & is_known)))
+
+
+def _by_object_and_time(table: pa.Table, form: LightCurveForm) -> pa.Array:
+    """Order alerts; those without a time are the first of their object, whose newest alert is the last."""
+    time = pc.fill_null(table[form.time].cast(pa.float64()), -np.inf)
+    keys = {name: table[name] for name in (form.object_id, *_ORDER)}
+    keys["time"] = pc.if_else(pc.is_nan(time), -np.inf, time)
+    return pc.sort_indices(pa.table(keys), [(name, "ascending") for name in (form.object_id, "time", *_ORDER)])
+
+
+def _is_first(values: pa.ChunkedArray) -> np.ndarray:
+    """Tell of each value whether it differs from the one before."""
+    found = np.ones(len(values), dtype=bool)
+    found[1:] = pc.fill_null(pc.not_equal(values.slice(1), values.slice(0, len(values) - 1)), True).to_numpy()
+    return found
+
+
+def _starts(values: pa.ChunkedArray) -> np.ndarray:
+    return np.flatnonzero(_is_first(values))
+
+
+def _array(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
+
+
+def _of_newest(object_id: str, paths: Iterable[str]) -> tuple[str, ...]:
+    return (object_id, *_POSITION, *(name for name in _CLASSES if name in paths))
+
+
+def _scalars(schema: pa.Schema, prefix: tuple[str, ...]) -> list[str]:
+    fields = schema.field(prefix[0]).type if prefix else schema
+    return [field.name for field in fields if _is_scalar(field.type)]
+
+
+def _is_scalar(kind: pa.DataType) -> bool:
+    types = pa.types
+    is_bytes = types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind)
+    return not (types.is_nested(kind) or types.is_null(kind) or is_bytes)

@@ -1,0 +1,85 @@
+"""Open a dataset as its ledger knows it: the files that are committed, with the types that the alerts had."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from fink_dask.avro.projection import project
+from fink_dask.avro.schema import field_type
+from fink_dask.dataset.ledger import Ledger
+from fink_dask.dataset.outdir import check_dataset
+from fink_dask.dataset.partitioning import resolve_partitioning
+from fink_dask.dataset.publish import is_published, missing_files
+from fink_dask.dataset.writer import KAFKA_FIELDS
+from fink_dask.errors import LedgerError
+
+#: Of ``year``, ``month`` and ``day``, whatever a packet of its own calls so.
+_DATE_PART = pa.int32()
+
+
+def open_dataset(outdir: str | os.PathLike[str]) -> ds.Dataset:
+    """Open a dataset that fink-dask has written, for reading with pyarrow and whatever takes its datasets.
+
+    Only files that the ledger names are read: neither a stranger's file below `outdir` nor what a transfer is just
+    writing. A range of the topic that was committed but not published, by a transfer that is at it or was killed there,
+    is left out whole. What is committed later is there when the dataset is opened again.
+
+    Partition columns have the types that they had in the alerts, such as int64 for ``classId``; those of ``time`` are
+    int32. Values that have no directory of their own (null, NaN, the empty string) are null.
+
+    Parameters
+    ----------
+    outdir : str or os.PathLike
+        The dataset's directory; its ledger ``OUTDIR.fink`` is beside it.
+
+    Returns
+    -------
+    pyarrow.dataset.Dataset
+        The columns of the alerts, then ``kafka_partition`` and ``kafka_offset``, then the partition columns.
+
+    Raises
+    ------
+    LedgerError
+        If there is no ledger, it is damaged, or a file that it names is gone or was cut short.
+    StorageError
+        If the file system refuses.
+    """
+    ledger = Ledger(Path(outdir).resolve())
+    check_dataset(ledger)
+    plans = ledger.plans()
+    markers = [marker for marker in ledger.markers(plans) if is_published(ledger, marker)]
+    if gone := missing_files(ledger, markers):
+        raise LedgerError(
+            f"{len(gone):,} files of the dataset are missing or changed, such as {gone[0]}: fink-dask repair fetches "
+            "them again"
+        )
+    files, partition_columns = _columns(ledger)
+    paths = sorted({str(ledger.outdir / file.path) for marker in markers for file in marker.files})
+    schema = pa.schema([*files, *partition_columns])
+    if not paths:
+        return ds.dataset([], schema=schema)
+    return ds.dataset(
+        paths,
+        schema=schema,
+        format="parquet",
+        partitioning=ds.partitioning(partition_columns, flavor="hive"),
+        partition_base_dir=str(ledger.outdir),
+    )
+
+
+def _columns(ledger: Ledger) -> tuple[pa.Schema, pa.Schema]:
+    """Find the columns of the files, and those that the directories are called after."""
+    identity = ledger.plans()[-1].identity
+    writer_schema = ledger.schema(identity)
+    partitioning = resolve_partitioning(identity.partitionby, identity.survey, writer_schema.arrow)
+    alerts = project(writer_schema.parsed, identity.columns).arrow_fields
+    partition_columns = [
+        pa.field(column, _DATE_PART if source.scale else field_type(writer_schema.arrow, source.path))
+        for source in partitioning.sources
+        for column in source.columns
+    ]
+    return partitioning.file_schema(pa.schema([*alerts, *KAFKA_FIELDS])), pa.schema(partition_columns)
