@@ -10,10 +10,10 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from fink_dask.avro.schema import field_type
 from fink_dask.config import BUFFER_BYTES
+from fink_dask.dataset.columns import dataset_schema
 from fink_dask.dataset.compaction import Compaction, Form, Group, RangeIndex, make_groups, snapshot_of
 from fink_dask.dataset.documents import seal
 from fink_dask.dataset.duplicates import Duplicates, check_identifier, find_duplicates
@@ -173,7 +173,7 @@ class _Job:
         if not self._target.compaction_path.exists() and outdir.exists() and any(outdir.iterdir()):
             raise StorageError(f"{outdir} is not empty: remove what is in it, or choose another directory")
         if self._compaction.form.unique is not None and self._groups:
-            check_identifier(self._schema(), self._compaction.form.unique)
+            check_identifier(dataset_schema(self._source), self._compaction.form.unique)
 
     def run(self, lease: Lease) -> None:
         """Do what is left to do; the caller holds the lease on the new ledger."""
@@ -219,7 +219,7 @@ class _Job:
         self._caller.plan(size)
         merging = Merging(
             root=self._source.outdir,
-            schema=self._schema(),
+            schema=dataset_schema(self._source),
             index=RangeIndex(range_ for plan in self._plans for range_ in plan.ranges),
             duplicates=self._find_duplicates(),
             footer=self._compaction.footer(self._plans[-1]),
@@ -251,17 +251,6 @@ class _Job:
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
 
-    def _schema(self) -> pa.Schema:
-        """Return the columns of all files; those of a plan are alike, those of a later plan may be more."""
-        firsts: dict[str, str] = {}
-        for marker in self._markers:
-            for file in marker.files:
-                firsts.setdefault(marker.plan_id, file.path)
-        schemas = [
-            pq.read_schema(self._source.outdir / path).remove_metadata() for path in dict.fromkeys(firsts.values())
-        ]
-        return pa.unify_schemas(schemas, promote_options="permissive")
-
     def _find_duplicates(self) -> Duplicates:
         unique = self._compaction.form.unique
         if unique is None:
@@ -271,7 +260,7 @@ class _Job:
         for file in files:
             # What has gone bad since its group was complete must not decide which alert stays.
             check_source(self._source.outdir, file)
-        kind = field_type(self._schema(), unique)
+        kind = field_type(dataset_schema(self._source), unique)
         found = find_duplicates([self._source.outdir / file.path for file in files], unique, kind)
         alerts = sum(marker.rows for marker in self._markers)
         if len(found) > _MANY * alerts:

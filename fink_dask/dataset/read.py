@@ -8,13 +8,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from fink_dask.avro.projection import project
 from fink_dask.avro.schema import field_type
+from fink_dask.dataset.columns import file_schema, partitioning_of
 from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.outdir import check_dataset
-from fink_dask.dataset.partitioning import resolve_partitioning
 from fink_dask.dataset.publish import is_published, missing_files
-from fink_dask.dataset.writer import KAFKA_FIELDS
+from fink_dask.dataset.versions import known_versions
 from fink_dask.errors import LedgerError
 
 #: Of ``year``, ``month`` and ``day``, whatever a packet of its own calls so.
@@ -74,12 +73,11 @@ def open_dataset(outdir: str | os.PathLike[str]) -> ds.Dataset:
 def _columns(ledger: Ledger) -> tuple[pa.Schema, pa.Schema]:
     """Find the columns of the files, and those that the directories are called after."""
     identity = ledger.plans()[-1].identity
-    writer_schema = ledger.schema(identity)
-    partitioning = resolve_partitioning(identity.partitionby, identity.survey, writer_schema.arrow)
-    alerts = project(writer_schema.parsed, identity.columns).arrow_fields
+    versions = known_versions(ledger, identity)
+    partitioning = partitioning_of(identity, versions)
     partition_columns = [
-        pa.field(column, _DATE_PART if source.scale else field_type(writer_schema.arrow, source.path))
+        pa.field(column, _DATE_PART if source.scale else field_type(versions.arrow, source.path))
         for source in partitioning.sources
         for column in source.columns
     ]
-    return partitioning.file_schema(pa.schema([*alerts, *KAFKA_FIELDS])), pa.schema(partition_columns)
+    return file_schema(versions, identity, partitioning), pa.schema(partition_columns)

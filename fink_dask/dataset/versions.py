@@ -180,8 +180,28 @@ def mend_versions(ledger: Ledger, plans: Sequence[Plan]) -> None:
     StorageError
         If the file system refuses.
     """
-    named = plans[-1].identity.more_schemas
-    for number, name in enumerate(named, _FIRST_NUMBER):
+    _write_list(ledger, plans[-1].identity.more_schemas)
+
+
+def copy_versions(source: Ledger, target: Ledger, identity: Identity) -> None:
+    """Give a ledger that is being made all schemas that another one has, durably.
+
+    Raises
+    ------
+    LedgerError
+        If one is missing or damaged.
+    StorageError
+        If the file system refuses.
+    """
+    known = known_identities(source, identity)
+    for one in known:
+        target.restore_schema(one, source.schema(one))
+    _write_list(target, [one.schema_sha256 for one in known[1:]])
+
+
+def _write_list(ledger: Ledger, names: Sequence[str]) -> None:
+    """Write the list of schemas, the first one of which has no number."""
+    for number, name in enumerate(names, _FIRST_NUMBER):
         path, content = _path(ledger, number), seal("version", {"schema_sha256": name})
         aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
         try:

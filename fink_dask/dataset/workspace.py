@@ -39,6 +39,7 @@ from fink_dask.dataset.durable import (
 from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.merge import Merged
 from fink_dask.dataset.records import DataFile, Marker, Plan
+from fink_dask.dataset.versions import copy_versions
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.offsets import Interval, Range, merge, total
 
@@ -130,8 +131,8 @@ class Workspace:
             write_file(ledger_markers / name, seal("marker", marker.to_json()))
             if marker.quarantine is not None:
                 _copy(source.path, marker.quarantine, quarantine)
+        copy_versions(source, self._target, plans[-1].identity)
         for plan in plans:
-            self._target.restore_schema(plan.identity, source.schema(plan.identity))
             write_file(ledger_plans / self._target.plan_path(plan).name, seal("plan", plan.to_json()))
         for directory in touched:
             sync_directory(directory)

@@ -18,6 +18,7 @@ import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
 
+from fink_dask.avro.schema import parse_schema
 from fink_dask.dataset import durable, lease
 from fink_dask.dataset.compact import Caller, Compacted, compact_dataset
 from fink_dask.dataset.compaction import Form, RangeIndex, make_groups
@@ -26,16 +27,28 @@ from fink_dask.dataset.duplicates import find_duplicates
 from fink_dask.dataset.lease import hold_lease
 from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.outdir import create_ledger
+from fink_dask.dataset.partitioning import resolve_partitioning
 from fink_dask.dataset.presence import check_files
 from fink_dask.dataset.records import DataFile, Marker
 from fink_dask.dataset.remainder import rest_of
 from fink_dask.dataset.roll_forward import roll_forward
 from fink_dask.dataset.summary import summarise
 from fink_dask.dataset.verify import verify_dataset
+from fink_dask.dataset.versions import known_versions, take_in
 from fink_dask.errors import FinkDaskError, LedgerError, SettingsError, StorageError
 from fink_dask.kafka.offsets import Range
 from tests.harness.crash import run_until
-from tests.harness.ledgers import SCHEMA, files_below, make_ledger, make_plan, places, read_places, revise, transfer
+from tests.harness.ledgers import (
+    IDENTITY,
+    SCHEMA,
+    files_below,
+    make_ledger,
+    make_plan,
+    places,
+    read_places,
+    revise,
+    transfer,
+)
 from tests.harness.powercut import Recorder, after_power_cut
 
 RANGES = [Range(0, 0, 25), Range(0, 25, 60), Range(3, 100, 130), Range(7, 5, 6)]
@@ -486,23 +499,26 @@ def test_two_compactions_at_once_are_refused(tmp_path: Path) -> None:
     assert read_places(target) == PLACES
 
 
-def test_columns_that_a_later_plan_added_are_null_in_earlier_rows(tmp_path: Path) -> None:
-    """As where a topic's schema got a new field: the files of a plan are alike, those of the next have one more."""
+def test_columns_of_a_later_schema_are_null_in_earlier_rows(tmp_path: Path) -> None:
+    """Files may have the columns of the schemas that were known when they were written, each its own."""
     source, target = _source(tmp_path / "alerts"), Ledger(tmp_path / "few")
-    for marker in source.markers(PLANS[1:]):
-        content = json.loads(source.marker_path(marker.range).read_bytes())["marker"]
-        for file in content["files"]:
-            path = source.outdir / file["path"]
-            table = pq.ParquetFile(path).read()
-            metadata = pq.ParquetFile(path).metadata.metadata
-            table = table.append_column("new", pa.array([1.5] * table.num_rows))
-            with pq.ParquetWriter(path, table.schema) as writer:
-                writer.write_table(table)
-                writer.add_key_value_metadata({k: v for k, v in metadata.items() if k.startswith(b"fink")})
-            file |= {"size": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-        source.marker_path(marker.range).write_bytes(seal("marker", content))
+    fields = [*json.loads(SCHEMA.text)["fields"], {"name": "new", "type": ["null", "double"]}]
+    later = parse_schema(json.dumps({"type": "record", "name": "alert", "fields": fields}))
+    take_in(source, IDENTITY, resolve_partitioning(("class",), None, SCHEMA.arrow), later)
+    marker = next(iter(source.markers(PLANS[1:])))
+    content = json.loads(source.marker_path(marker.range).read_bytes())["marker"]
+    for file in content["files"]:
+        path = source.outdir / file["path"]
+        table, metadata = pq.ParquetFile(path).read(), pq.ParquetFile(path).metadata.metadata
+        table = table.append_column("new", pa.array([1.5] * table.num_rows))
+        with pq.ParquetWriter(path, table.schema) as writer:
+            writer.write_table(table)
+            writer.add_key_value_metadata({k: v for k, v in metadata.items() if k.startswith(b"fink")})
+        file |= {"size": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    source.marker_path(marker.range).write_bytes(seal("marker", content))
     _compact(source, target)
     rows = _rows(target)
-    assert {row["new"] for row in rows if row["kafka_partition"] == 0} == {None}
-    assert {row["new"] for row in rows if row["kafka_partition"] != 0} == {1.5}
+    assert {row["new"] for row in rows if row["kafka_partition"] == marker.range.partition} == {1.5}
+    assert {row["new"] for row in rows if row["kafka_partition"] != marker.range.partition} == {None}
     assert verify_dataset(target).problems == ()
+    assert known_versions(target, IDENTITY) == known_versions(source, IDENTITY)
