@@ -10,6 +10,7 @@ from typing import Self
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 from fink_dask.cli.words import counted, lags_words
 from fink_dask.transfer.events import (
@@ -100,9 +101,10 @@ class Display:
         elif self._console.is_terminal:
             self._bar = Progress(
                 SpinnerColumn(),
-                BarColumn(bar_width=None),
-                TextColumn("{task.percentage:>3.0f}%"),
-                TextColumn("{task.fields[numbers]}"),
+                # On a narrow terminal the numbers lose their end, and nothing else anything.
+                BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=4)),
+                TextColumn("{task.percentage:>3.0f}%", table_column=Column(no_wrap=True, min_width=4)),
+                TextColumn("{task.fields[numbers]}", table_column=Column(no_wrap=True, overflow="ellipsis")),
                 TimeRemainingColumn(compact=True),
                 console=self._console,
                 transient=True,
