@@ -16,7 +16,7 @@ from fink_dask.cli.options import CONTEXT, config_option, json_option, typed_opt
 from fink_dask.cli.transfer import transfer
 from fink_dask.config import has_sasl
 from fink_dask.errors import SettingsError
-from fink_dask.kafka.topics import check_topic_name
+from fink_dask.kafka.choice import choose_topics
 
 #: What is about workers elsewhere, or about the terminal that this is typed in.
 _LEFT_OUT = {
@@ -44,7 +44,7 @@ class _Submit(click.Command):
 @json_option
 @config_option
 def submit(
-    topic: str,
+    topics: tuple[str, ...],
     outdir: Path,
     security_protocol: str,
     password_file: Path | None,
@@ -58,7 +58,7 @@ def submit(
     The job prints what transfer prints; fink-dask status OUTDIR says how far it is. When its time is over it stops in
     order: submit it again, and it goes on.
     """
-    check_topic_name(topic)
+    choose_topics(topics)
     if others["restart"] and not others["yes"]:
         raise SettingsError("--restart asks before it begins, and a job has nobody to ask: give --yes")
     if os.environ.pop(PASSWORD_VARIABLE, None) and has_sasl(security_protocol) and password_file is None:
@@ -100,7 +100,9 @@ def _arguments(ctx: click.Context) -> list[str]:
             value = parameter.resolve_envvar_value(ctx)
         elif source is ParameterSource.DEFAULT_MAP:
             value = ctx.lookup_default(name)
-        if getattr(parameter, "is_flag", False):
+        if isinstance(parameter, click.Option) and parameter.multiple:
+            found += [word for each in ctx.params[name] for word in (parameter.opts[0], str(each))]
+        elif getattr(parameter, "is_flag", False):
             found += [parameter.opts[0]] if ctx.params.get(name) else []
         elif value is not None:
             found += [parameter.opts[0], str(value)]

@@ -212,12 +212,10 @@ class Topics:
         return [transfer for _, transfer in sorted(self._transfers.items())]
 
     def _of(self, topic: str) -> Observer:
-        """Have notes say which topic they are about."""
-        if not self.choice.is_several:
-            return self._observe
+        """Have notes of several topics say which one they are about; who takes them may change, see `tell`."""
 
         def observe(event: Event) -> None:
-            if isinstance(event, Note) and not event.text.startswith(topic):
+            if isinstance(event, Note) and self.choice.is_several and not event.text.startswith(topic):
                 event = replace(event, text=f"{topic}: {event.text}")
             self._observe(event)
 
