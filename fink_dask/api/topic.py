@@ -21,10 +21,10 @@ from dask.dataframe.dask_expr.io import FromMap
 from dask.delayed import Delayed
 from dask.utils import parse_bytes
 
-from fink_dask.avro.projection import project
 from fink_dask.avro.schema import parse_schema, read_schema_file
 from fink_dask.avro.versions import Versions
 from fink_dask.config import BATCH_BYTES, BATCHSIZE, LEAST_BATCH_BYTES, KafkaSettings, TransferSettings
+from fink_dask.dataset.columns import file_schema
 from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.partitioning import Partitioning
 from fink_dask.dataset.records import Identity
@@ -257,14 +257,8 @@ def _unpack(packed: bytes) -> Versions:
 @lru_cache(maxsize=64)
 def _empty(source: TopicSource, names: tuple[str, ...] | None = None) -> pa.Table:
     """Return a table without rows."""
-    fields = source.versions.arrow if source.identity.columns is None else _decoded_fields(source)
-    table = pa.schema([*fields, *KAFKA_FIELDS]).empty_table()
+    table = file_schema(source.versions, source.identity, Partitioning(())).empty_table()
     return table if names is None else table.select(names)
-
-
-def _decoded_fields(source: TopicSource) -> pa.Schema:
-    kept = project(source.versions.record, source.identity.columns)
-    return pa.schema(kept.arrow_fields)
 
 
 def _to_pandas(table: pa.Table) -> pd.DataFrame:

@@ -29,7 +29,7 @@ from fink_dask.kafka.records import join_values
 _Ints = npt.NDArray[np.int64]
 _Bytes = npt.NDArray[np.uint8]
 
-#: Takes the rows of the key columns; returns the numbers of those rows that are wanted, in the order that is wanted.
+#: Takes the rows of the key columns; returns the numbers of these rows in the order that is wanted.
 Order = Callable[[pa.RecordBatch], _Ints]
 
 
@@ -104,14 +104,12 @@ class ColumnarDecoder:
         missing : numpy.ndarray of bool, optional
             Which values are Kafka's tombstone, and not only empty.
         order : callable, optional
-            Is given the sound rows with the key columns only, and returns the order in which the rows come out. Of
-            rows that it leaves out nothing else is decoded.
+            Is given the sound rows with the key columns only, and returns the order in which the rows come out.
 
         Returns
         -------
         DecodedBatch
-            The rows and the bad records, each at its position in the batch. Hostile bytes make a record bad; they
-            never raise.
+            The rows and the bad records. Hostile bytes make a record bad; they never raise.
 
         Raises
         ------
@@ -139,18 +137,9 @@ class ColumnarDecoder:
                 raise ValueError("an order without key columns")
             wanted = np.asarray(order(self._keys.fill(data, positions, marks, entries, sizes)), np.int64)
             # A row that came twice would take more than pass 1 has counted.
-            if len(wanted) and (
-                np.bincount(wanted, minlength=len(positions)).max() > 1 or wanted.max() >= len(positions)
-            ):
-                raise ValueError("an order that has a row twice")
-            is_part = len(wanted) < len(positions)
+            if not np.array_equal(np.sort(wanted), np.arange(len(positions))):
+                raise ValueError("an order that has not every row once")
             positions = positions[wanted]
-            if is_part:  # what they take is counted again, without the others
-                entries[:], sizes[:] = 0, 0
-                chosen = np.zeros(len(failed), np.int64)
-                chosen[positions] = -1
-                walk(data, offsets, *tables, MAX_CELLS, entries, sizes, marks, chosen, *_stacks())
-                entries[0] = len(positions)
         rows = self._rows.fill(data, positions, marks, entries, sizes)
         bad = []
         for index in np.flatnonzero(failed >= 0).tolist():

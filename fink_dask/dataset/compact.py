@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import threading
-import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from fink_dask.dataset.columns import dataset_schema
 from fink_dask.dataset.compaction import Compaction, Form, Group, RangeIndex, make_groups, snapshot_of
 from fink_dask.dataset.documents import seal
 from fink_dask.dataset.duplicates import Duplicates, check_identifier, find_duplicates
-from fink_dask.dataset.durable import make_directory, publish_file
+from fink_dask.dataset.durable import make_directory, publish_beside
 from fink_dask.dataset.lease import Lease, hold_lease, is_held
 from fink_dask.dataset.ledger import Ledger, storage_error
 from fink_dask.dataset.merge import Merged, Merging, check_source, merge_group
@@ -197,10 +196,7 @@ class _Job:
             )
         workspace = Workspace(self._target, self._compaction, self._caller.step)
         workspace.begin()
-        path = self._target.compaction_path
-        publish_file(
-            path.with_name(f".{path.name}-{uuid.uuid4().hex}"), path, seal("compaction", self._compaction.to_json())
-        )
+        publish_beside(self._target.compaction_path, seal("compaction", self._compaction.to_json()))
         self._caller.step("begun")
         found = ((group.number, workspace.merged(group)) for group in self._groups)
         done = {number: merged for number, merged in found if merged is not None}
@@ -217,11 +213,12 @@ class _Job:
         size = sum(file.size for group in groups for file in group.sources)
         self._check_space(size)
         self._caller.plan(size)
+        schema = dataset_schema(self._source)
         merging = Merging(
             root=self._source.outdir,
-            schema=dataset_schema(self._source),
+            schema=schema,
             index=RangeIndex(range_ for plan in self._plans for range_ in plan.ranges),
-            duplicates=self._find_duplicates(),
+            duplicates=self._find_duplicates(schema),
             footer=self._compaction.footer(self._plans[-1]),
             compression=self._compaction.form.compression,
             should_stop=self._stopped.is_set,
@@ -251,7 +248,7 @@ class _Job:
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
 
-    def _find_duplicates(self) -> Duplicates:
+    def _find_duplicates(self, schema: pa.Schema) -> Duplicates:
         unique = self._compaction.form.unique
         if unique is None:
             return Duplicates()
@@ -260,7 +257,7 @@ class _Job:
         for file in files:
             # What has gone bad since its group was complete must not decide which alert stays.
             check_source(self._source.outdir, file)
-        kind = field_type(dataset_schema(self._source), unique)
+        kind = field_type(schema, unique)
         found = find_duplicates([self._source.outdir / file.path for file in files], unique, kind)
         alerts = sum(marker.rows for marker in self._markers)
         if len(found) > _MANY * alerts:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import uuid
 from pathlib import Path
 from stat import S_ISREG
 
@@ -53,6 +54,11 @@ def publish_file(aside: Path, target: Path, content: bytes) -> bool:
         return link_exclusively(aside, target)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def publish_beside(target: Path, content: bytes) -> bool:
+    """Do as `publish_file` does, by way of a hidden name beside the target's that nobody else uses."""
+    return publish_file(target.with_name(f".{target.name}.{uuid.uuid4().hex}"), target, content)
 
 
 def link_exclusively(source: Path, target: Path) -> bool:

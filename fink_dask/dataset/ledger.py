@@ -28,7 +28,7 @@ from typing import Any
 from fink_dask.avro.schema import AvroSchema, parse_schema
 from fink_dask.dataset.damaged import DamagedMarker
 from fink_dask.dataset.documents import seal, unseal
-from fink_dask.dataset.durable import make_directory, publish_file, sync_directory, write_file
+from fink_dask.dataset.durable import make_directory, publish_beside, sync_directory, write_file
 from fink_dask.dataset.records import Identity, Marker, Plan
 from fink_dask.errors import LedgerError, SchemaError, StorageError
 from fink_dask.kafka.offsets import Range
@@ -272,7 +272,7 @@ class Ledger:
 
     def _publish(self, path: Path, content: bytes) -> bool:
         try:
-            return publish_file(path.with_name(f".{path.name}.{uuid.uuid4().hex}"), path, content)
+            return publish_beside(path, content)
         except OSError as error:
             raise storage_error(error, path) from error
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from fink_dask.avro.schema import AvroSchema
 from fink_dask.avro.versions import Versions
 from fink_dask.dataset.documents import seal, unseal
-from fink_dask.dataset.durable import make_directory, publish_file, sync_directory, write_file
+from fink_dask.dataset.durable import make_directory, publish_beside, sync_directory, write_file
 from fink_dask.dataset.ledger import Ledger, storage_error
 from fink_dask.dataset.partitioning import Partitioning
 from fink_dask.dataset.records import Identity, Plan
@@ -106,10 +106,10 @@ def take_in(ledger: Ledger, identity: Identity, partitioning: Partitioning, sche
         try:
             make_directory(path.parent)
             # Before its number: who finds the number reads the schema.
-            _publish(ledger.schema_path(alone), schema.text.encode())
+            publish_beside(ledger.schema_path(alone), schema.text.encode())
             ledger.schema(alone)
             # Where another one has this number now, it is among the known ones the next time.
-            _publish(path, seal("version", {"schema_sha256": schema.fingerprint}))
+            publish_beside(path, seal("version", {"schema_sha256": schema.fingerprint}))
         except OSError as error:
             raise storage_error(error, path) from error
         except LedgerError as error:
@@ -143,7 +143,7 @@ def settle_versions(
         if is_first:
             shutil.rmtree(_directory(ledger), ignore_errors=True)
         if len(versions.schemas) > 1:
-            _publish(ledger.schema_path(identity), versions.first.text.encode())
+            publish_beside(ledger.schema_path(identity), versions.first.text.encode())
     except OSError as error:
         raise storage_error(error, ledger.path) from error
     for schema in versions.schemas[1:]:
@@ -253,7 +253,3 @@ def _directory(ledger: Ledger) -> Path:
 
 def _path(ledger: Ledger, number: int) -> Path:
     return _directory(ledger) / f"{number:08d}.json"
-
-
-def _publish(path: Path, content: bytes) -> None:
-    publish_file(path.with_name(f".{path.name}.{uuid.uuid4().hex}"), path, content)

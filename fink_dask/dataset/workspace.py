@@ -32,7 +32,7 @@ from fink_dask.dataset.durable import (
     link_exclusively,
     make_directory,
     prepare_directory,
-    publish_file,
+    publish_beside,
     sync_directory,
     write_file,
 )
@@ -104,7 +104,7 @@ class Workspace:
         }
         document = self._document(group.number)
         document.unlink(missing_ok=True)  # of a file that is gone
-        publish_file(document.with_name(f".{document.name}-{uuid.uuid4().hex}"), document, seal("group", content))
+        publish_beside(document, seal("group", content))
         self._step("group")
 
     def assemble(self, source: Ledger, plans: Sequence[Plan], markers: Sequence[Marker], merged: list[Merged]) -> None:
@@ -138,7 +138,7 @@ class Workspace:
             sync_directory(directory)
         self._step("assembled")
         # Where another job has said so first, its assembly is the one.
-        publish_file(self.path / f".ready-{uuid.uuid4().hex}", self._ready, seal("ready", {"assembly": assembly.name}))
+        publish_beside(self._ready, seal("ready", {"assembly": assembly.name}))
         self._step("ready")
 
     def publish(self) -> None:
