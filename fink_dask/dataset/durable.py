@@ -61,6 +61,14 @@ def publish_beside(target: Path, content: bytes) -> bool:
     return publish_file(target.with_name(f".{target.name}.{uuid.uuid4().hex}"), target, content)
 
 
+def replace_file(target: Path, content: bytes) -> None:
+    """Put a file in the place of another one, durably; a reader finds the old one or the new one, whole."""
+    aside = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    write_file(aside, content)
+    aside.replace(target)
+    sync_directory(target.parent)
+
+
 def link_exclusively(source: Path, target: Path) -> bool:
     """Give `source` the name `target` as well, unless that name exists: False then.
 

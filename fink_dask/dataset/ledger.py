@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import os
 import re
-import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +27,7 @@ from typing import Any
 from fink_dask.avro.schema import AvroSchema, parse_schema
 from fink_dask.dataset.damaged import DamagedMarker
 from fink_dask.dataset.documents import seal, unseal
-from fink_dask.dataset.durable import make_directory, publish_beside, sync_directory, write_file
+from fink_dask.dataset.durable import make_directory, publish_beside, replace_file
 from fink_dask.dataset.records import Identity, Marker, Plan
 from fink_dask.errors import LedgerError, SchemaError, StorageError
 from fink_dask.kafka.offsets import Range
@@ -175,11 +174,8 @@ class Ledger:
         path = self.schema_path(identity)
         if schema.fingerprint != identity.schema_sha256:
             raise LedgerError(f"the schema that Kafka has is another one than {path} was")
-        aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
         try:
-            write_file(aside, schema.text.encode())
-            aside.replace(path)
-            sync_directory(path.parent)
+            replace_file(path, schema.text.encode())
         except OSError as error:
             raise storage_error(error, path) from error
 

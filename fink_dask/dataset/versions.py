@@ -9,7 +9,6 @@ attempt at a range decides as the first one did.
 from __future__ import annotations
 
 import shutil
-import uuid
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from pathlib import Path
 from fink_dask.avro.schema import AvroSchema
 from fink_dask.avro.versions import Versions
 from fink_dask.dataset.documents import seal, unseal
-from fink_dask.dataset.durable import make_directory, publish_beside, sync_directory, write_file
+from fink_dask.dataset.durable import make_directory, publish_beside, replace_file, sync_directory
 from fink_dask.dataset.ledger import Ledger, storage_error
 from fink_dask.dataset.partitioning import Partitioning
 from fink_dask.dataset.records import Identity, Plan
@@ -203,14 +202,11 @@ def _write_list(ledger: Ledger, names: Sequence[str]) -> None:
     """Write the list of schemas, the first one of which has no number."""
     for number, name in enumerate(names, _FIRST_NUMBER):
         path, content = _path(ledger, number), seal("version", {"schema_sha256": name})
-        aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
         try:
             if path.exists() and path.read_bytes() == content:
                 continue
             make_directory(path.parent)
-            write_file(aside, content)
-            aside.replace(path)
-            sync_directory(path.parent)
+            replace_file(path, content)
         except OSError as error:
             raise storage_error(error, path) from error
 
