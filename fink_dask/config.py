@@ -6,6 +6,7 @@ The command line resolves each of them once: flag, then environment, then file, 
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -35,6 +36,8 @@ ON_LOSS = ("continue", "fail")
 #: Kafka's names of them, the default first: https://kafka.apache.org/documentation/#security
 SECURITY_PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 SASL_MECHANISMS = ("SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN")
+#: What the URL of an object store begins with, as `Path` takes it for a directory.
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 
 
 def _check_known(option: str, value: str, known: tuple[str, ...]) -> None:
@@ -181,7 +184,7 @@ class TransferSettings:
     topic : str
         The Kafka topic.
     outdir : pathlib.Path
-        The dataset's directory; its ledger is the sibling ``OUTDIR.fink``.
+        The dataset's directory, or its place on an object store; its ledger is the sibling ``OUTDIR.fink``.
     kafka : KafkaSettings
         How to reach Kafka.
     survey : str, optional
@@ -252,6 +255,11 @@ class TransferSettings:
             _check_known(option, value, known)
         if self.group_id is not None and not self.group_id.strip():
             raise SettingsError("--group-id is empty")
-        object.__setattr__(self, "outdir", Path(os.path.realpath(self.outdir)))
+        if _SCHEME.fullmatch(self.outdir.parts[0] if self.outdir.parts else ""):
+            raise SettingsError(
+                f"--outdir {self.outdir} has lost a slash: fink_dask.dataset.location.locate takes URLs"
+            )
+        if "://" not in str(self.outdir):  # on an object store there are no links
+            object.__setattr__(self, "outdir", Path(os.path.realpath(self.outdir)))
         if self.outdir.name in {"", ".", ".."}:
             raise SettingsError(f"--outdir {self.outdir} has no parent directory to keep its ledger in")

@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 
+from fink_dask.dataset.bucket import open_bucket
 from tests.harness.browser import ensure_chromium
 from tests.harness.kafka import ExternalKafka, KafkaBroker
 from tests.harness.kafka_install import HarnessError, ensure_kafka_jars
+from tests.harness.object_store import BUCKET, ObjectStore, ensure_s3proxy_jar
 from tests.harness.topics import delete_topic
 
 EXTERNAL = "FINK_DASK_TEST_BOOTSTRAP"
@@ -31,6 +33,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     try:
         if "private_kafka" in wanted or ("kafka" in wanted and not os.environ.get(EXTERNAL)):
             ensure_kafka_jars()
+        if {"object_store", "store_url"} & wanted:
+            ensure_s3proxy_jar()
         if "chromium" in wanted:
             ensure_chromium()
     except HarnessError as error:
@@ -41,6 +45,34 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def chromium() -> str:
     """Return the command of a Chromium, which is installed before the first test."""
     return ensure_chromium()
+
+
+@pytest.fixture(scope="session")
+def shared_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
+    """Yield an object store for all tests of the session, whose wire is whole."""
+    store = ObjectStore(tmp_path_factory.mktemp("store"))
+    try:
+        store.start()
+        yield store
+    finally:
+        store.discard()
+
+
+@pytest.fixture
+def object_store(shared_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
+    """Yield an object store, which the environment of the test leads to; its wire is mended afterwards."""
+    for name, value in shared_store.environment.items():
+        monkeypatch.setenv(name, value)
+    open_bucket.cache_clear()
+    yield shared_store
+    shared_store.wire.mend()
+    open_bucket.cache_clear()
+
+
+@pytest.fixture
+def store_url(object_store: ObjectStore) -> str:
+    """Return a place on the store that nobody else uses."""
+    return f"s3://{BUCKET}/{uuid.uuid4().hex}/alerts"
 
 
 @pytest.fixture(scope="session")

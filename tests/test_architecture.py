@@ -32,11 +32,13 @@ ROOMS = {
 #: The only importers of an outside library, as modules or rooms.
 IMPORTERS = {
     "bokeh": {"cluster.charts", "cluster.page"},
+    "botocore": {"dataset.bucket"},
     "click": {"cli"},
     "confluent_kafka": {"kafka.client"},
     "dask": {"api", "cluster", "transfer.job", "transfer.worker"},
     "dask_jobqueue": {"cluster.joboptions", "cluster.jobs"},
     "distributed": {"cluster", "transfer.job", "transfer.worker"},
+    "obstore": {"dataset.bucket"},
     "numba": {"avro.kernels"},
     "fastavro": {"avro", "demo"},
     "pandas": {"api"},

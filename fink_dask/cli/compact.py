@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from fink_dask.cli.options import CONTEXT, json_option, typed_option, verbose_option
+from fink_dask.cli.options import CONTEXT, Place, json_option, typed_option, verbose_option
 from fink_dask.cli.signals import SignalReceivedError
 from fink_dask.cli.words import counted
 from fink_dask.config import COMPRESSION, COMPRESSIONS
@@ -17,8 +17,8 @@ from fink_dask.config import COMPRESSION, COMPRESSIONS
     context_settings=CONTEXT,
     epilog="Example: fink-dask compact alerts compacted, or fink-dask compact alerts compacted --unique candid",
 )
-@click.argument("outdir", type=click.Path(path_type=Path))
-@click.argument("newdir", type=click.Path(path_type=Path))
+@click.argument("outdir", type=Place("compact"))
+@click.argument("newdir", type=Place("compact"))
 @typed_option(
     "--file-size", default="256MiB", show_default=True, metavar="BYTES", help="Of a file and a partition key, about."
 )

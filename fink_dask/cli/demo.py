@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from fink_dask.cli.options import CONTEXT, nconsumers_option, typed_option
+from fink_dask.cli.options import CONTEXT, Place, nconsumers_option, typed_option
 
 _MOST_ALERTS = 12_000
 
@@ -31,7 +31,7 @@ def _fitting(_: click.Context, parameter: click.Parameter, value: int) -> int:
 )
 @typed_option(
     "--outdir",
-    type=click.Path(path_type=Path),
+    type=Place("demo"),
     default=Path("fink-dask-demo"),
     show_default=True,
     help="Directory of the dataset; an earlier demo's is replaced.",

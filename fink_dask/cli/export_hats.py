@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fink_dask.cli.options import CONTEXT, json_option, typed_option, verbose_option
+from fink_dask.cli.options import CONTEXT, Place, json_option, typed_option, verbose_option
 from fink_dask.cli.signals import SignalReceivedError
 from fink_dask.cli.words import counted
 
@@ -26,8 +26,8 @@ _PARTIAL = 3
     context_settings=CONTEXT,
     epilog="Example: fink-dask export-hats alerts catalog, then in Python: lsdb.open_catalog('catalog')",
 )
-@click.argument("outdir", type=click.Path(path_type=Path))
-@click.argument("catalog", type=click.Path(path_type=Path))
+@click.argument("outdir", type=Place("export-hats"))
+@click.argument("catalog", type=Place("export-hats"))
 @typed_option(
     "--columns",
     metavar="NAME,...",

@@ -9,6 +9,9 @@ from typing import Any, TypeVar
 
 import click
 
+from fink_dask.dataset.location import check_is_local, locate
+from fink_dask.errors import SettingsError
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 #: Option names are the same with underscores, as in ``--dump_schemas``.
@@ -17,6 +20,31 @@ CONTEXT = {
     "token_normalize_func": lambda name: name.replace("_", "-"),
     "max_content_width": 100,
 }
+
+
+class Place(click.ParamType):  # type: ignore[type-arg]
+    """Where a dataset is: a directory, or ``s3://BUCKET/NAME`` where that will do.
+
+    Parameters
+    ----------
+    what : str, optional
+        What works with a directory only.
+    """
+
+    name = "path"
+
+    def __init__(self, what: str | None = None) -> None:
+        self._what = what
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Take what was typed."""
+        try:
+            place = locate(value)
+            if self._what is not None:
+                check_is_local(place, self._what)
+        except SettingsError as error:
+            self.fail(str(error), param, ctx)
+        return place
 
 
 class FinkOption(click.Option):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fink_dask.cli.options import CONTEXT, at_least_one, json_option, typed_option, verbose_option
+from fink_dask.cli.options import CONTEXT, Place, at_least_one, json_option, typed_option, verbose_option
 from fink_dask.cli.words import counted
 from fink_dask.errors import SettingsError
 
@@ -26,7 +26,7 @@ _SHOWN_REASONS = 10
     context_settings=CONTEXT,
     epilog="Example: fink-dask quarantine alerts, or fink-dask quarantine alerts --retry --schema other.avsc",
 )
-@click.argument("outdir", type=click.Path(path_type=Path))
+@click.argument("outdir", type=Place())
 @typed_option(
     "--limit", type=int, default=20, show_default=True, callback=at_least_one, metavar="N", help="Records shown."
 )

@@ -12,6 +12,7 @@ from fink_dask.cli.connection import connection_options, kafka_settings
 from fink_dask.cli.dataset import survey_of_dataset, written_bytes
 from fink_dask.cli.options import (
     CONTEXT,
+    Place,
     config_option,
     dashboard_address_option,
     json_option,
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @click.command(context_settings=CONTEXT, epilog="Example: fink-dask repair alerts")
-@click.argument("outdir", type=click.Path(path_type=Path))
+@click.argument("outdir", type=Place())
 @typed_option(
     "--on-loss",
     type=click.Choice(ON_LOSS),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fink_dask.cli.options import CONTEXT, json_option
+from fink_dask.cli.options import CONTEXT, Place, json_option
 from fink_dask.errors import FinkDaskError, LedgerError
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ _LAG_S = 30.0
 
 
 @click.command(context_settings=CONTEXT, epilog="Example: fink-dask status alerts")
-@click.argument("outdir", type=click.Path(path_type=Path))
+@click.argument("outdir", type=Place())
 @json_option
 def status(outdir: Path, as_json: bool) -> int:
     """Say how far the transfer into OUTDIR is; reads the ledger alone, and writes nothing.

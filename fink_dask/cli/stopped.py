@@ -14,6 +14,7 @@ import click
 from fink_dask.cli.signals import SignalReceivedError
 from fink_dask.cli.topics import ledgers_of, print_topics_json
 from fink_dask.config import TransferSettings
+from fink_dask.dataset.location import is_remote
 from fink_dask.errors import FinkDaskError
 from fink_dask.kafka.choice import TopicChoice
 
@@ -92,7 +93,8 @@ def _find_alerts(ledgers: Sequence[Ledger]) -> Counter[int]:
     found: Counter[int] = Counter()
     for ledger in ledgers:
         try:
-            found[ledger.path.stat().st_ino] = summarise(ledger).summary.alerts
+            number = 0 if is_remote(ledger.path) else ledger.path.stat().st_ino
+            found[number] += summarise(ledger).summary.alerts
         except (FinkDaskError, OSError):
             continue
     return found

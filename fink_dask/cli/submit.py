@@ -15,6 +15,7 @@ from fink_dask.cli.connection import PASSWORD_VARIABLE
 from fink_dask.cli.options import CONTEXT, config_option, json_option, typed_option
 from fink_dask.cli.transfer import transfer
 from fink_dask.config import has_sasl
+from fink_dask.dataset.location import check_is_local
 from fink_dask.errors import SettingsError
 from fink_dask.kafka.choice import choose_topics
 
@@ -66,6 +67,7 @@ def submit(
             f"a job does not get {PASSWORD_VARIABLE}, as others could see it there: have the password in a file that "
             "only you can read, and give --password-file FILE"
         )
+    check_is_local(outdir, "submit")
     arguments = _arguments(click.get_current_context())
     jobs = cluster_settings({**others, "adapt": None, "jobs": None})
     if jobs is None:

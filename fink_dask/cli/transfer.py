@@ -14,6 +14,7 @@ from fink_dask.cli.connection import connection_options, kafka_settings
 from fink_dask.cli.following import follow_options, follow_settings
 from fink_dask.cli.options import (
     CONTEXT,
+    Place,
     at_least_one,
     columns_option,
     config_option,
@@ -30,6 +31,7 @@ from fink_dask.cli.stopped import failure_as_json
 from fink_dask.cli.topics import ledgers_of, preview_topics, print_outcome, survey_of_topics, topic_option
 from fink_dask.cli.words import counted
 from fink_dask.config import BATCHSIZE, COMPRESSION, COMPRESSIONS, ON_BAD_RECORD, ON_LOSS, TransferSettings
+from fink_dask.dataset.location import check_place
 from fink_dask.kafka.choice import TopicChoice, choose_topics
 from fink_dask.kafka.topics import SURVEYS
 
@@ -60,8 +62,9 @@ def _without_effect(_: click.Context, parameter: click.Parameter, value: object)
 @option(
     "--outdir",
     required=True,
-    type=click.Path(path_type=Path),
-    help="Directory of the dataset; its ledger is OUTDIR.fink beside it. Of several topics: of their datasets.",
+    type=Place(),
+    help="Directory of the dataset, or s3://BUCKET/NAME; its ledger is OUTDIR.fink beside it. Of several topics: of "
+    "their datasets.",
 )
 @option("--survey", type=click.Choice(SURVEYS), help="Otherwise read off the topic's name.")
 @connection_options
@@ -175,6 +178,7 @@ def transfer(
     """
     choice = choose_topics(topics)
     jobs = cluster_settings(others, scheduler)
+    check_place(outdir, restart, jobs is not None)
     kafka = kafka_settings(survey or survey_of_topics(choice), **others)
     if scheduler is None and jobs is None and not dry_run:
         from fink_dask.cluster.forkserver import start_forkserver

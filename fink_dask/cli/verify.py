@@ -11,7 +11,7 @@ import click
 
 from fink_dask.cli.connection import connection_options, kafka_settings
 from fink_dask.cli.dataset import survey_of_dataset, written_bytes
-from fink_dask.cli.options import CONTEXT, at_least_one, config_option, json_option, option, verbose_option
+from fink_dask.cli.options import CONTEXT, Place, at_least_one, config_option, json_option, option, verbose_option
 from fink_dask.cli.words import counted
 from fink_dask.errors import FinkDaskError
 from fink_dask.kafka.offsets import subtract
@@ -29,7 +29,7 @@ _SHOWN_PROBLEMS = 20
 @click.command(
     context_settings=CONTEXT, epilog="Example: fink-dask verify alerts, or fink-dask verify alerts --sample 1000"
 )
-@click.argument("outdir", type=click.Path(path_type=Path))
+@click.argument("outdir", type=Place())
 @option("--against-kafka", is_flag=True, help="Compare with the topic as it is now, too: its id and its watermarks.")
 @option(
     "--sample",

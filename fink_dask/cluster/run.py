@@ -14,6 +14,7 @@ from fink_dask.cluster.local import Cluster, local_cluster
 from fink_dask.cluster.outcome import Outcome, TopicOutcome, TopicsOutcome
 from fink_dask.cluster.publisher import Publisher
 from fink_dask.config import FollowSettings, TransferSettings
+from fink_dask.dataset.location import check_place
 from fink_dask.dataset.several import check_for_one, check_for_several
 from fink_dask.errors import SettingsError
 from fink_dask.kafka.choice import TopicChoice, no_such_topics
@@ -109,6 +110,7 @@ def run_topics(
     FinkDaskError
         If nothing could be transferred, or a failure concerns all topics, or there is only one.
     """
+    check_place(settings.outdir, restart, where.jobs is not None)
     profiler = Profiler(observe, began)
     if choice.is_several:
         check_for_several(settings.outdir)

@@ -3,20 +3,33 @@
 An attempt writes into a staging directory of its own. Its marker, written there too, becomes the range's by a hard
 link that only one attempt can win; afterwards the files are renamed into the dataset, by the winner or by whoever comes
 later. Before the link nothing is in the dataset, after it nothing can be lost.
+
+On an object store the marker is put under its final name, which only one attempt can do; then the files are copied.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from fink_dask.dataset.documents import seal
-from fink_dask.dataset.durable import link_exclusively, prepare_directory, sync_directory, sync_file, write_file
+from fink_dask.dataset.durable import (
+    bring,
+    is_admitted,
+    link_exclusively,
+    make_room,
+    prepare_directory,
+    remove_tree,
+    size_finder,
+    sync_directory,
+    write_file,
+)
 from fink_dask.dataset.ledger import Ledger
+from fink_dask.dataset.location import is_remote
 from fink_dask.dataset.publish import destinations, publish
 from fink_dask.dataset.records import DataFile, Marker
 from fink_dask.errors import FinkDaskError, LedgerError, StorageError
@@ -55,7 +68,10 @@ class Attempt:
         self.revision = revision
         self.name = uuid.uuid4().hex[:16]
         self.directory = ledger.attempt_path(plan_id, range_, self.name)
+        #: Where its files are written: that directory, or one of this host, if that one is on an object store.
+        self.room = self.directory
         self._step = step
+        self._staged: dict[str, int] = {}
         self._marked = False
         self._linked = False
 
@@ -71,18 +87,24 @@ class Attempt:
             If the ledger does not hold the plan.
         """
         try:
-            self.directory.mkdir()
+            self.room = make_room(self.directory)
         except FileNotFoundError as error:
             raise LedgerError(
                 f"{self.ledger.path} does not hold plan {self.plan_id}: it was removed, or begun again meanwhile"
             ) from error
 
+    def is_wanted(self) -> bool:
+        """Tell whether the ledger still has a place for it."""
+        return is_admitted(self.directory.parent) if is_remote(self.directory) else self.directory.is_dir()
+
     def stage(self, path: Path, final: str, rows: int) -> DataFile:
-        """Bring a staged file to the disk and note where it belongs."""
-        sync_file(path)
+        """Bring a file of the attempt's room to the disk, or the store, and note where it belongs."""
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256")
-        return DataFile(final, path.name, rows, path.stat().st_size, digest.hexdigest())
+        staged = DataFile(final, path.name, rows, path.stat().st_size, digest.hexdigest())
+        bring(path, self.directory)
+        self._staged[staged.staged] = staged.size
+        return staged
 
     def commit(self, marker: Marker) -> Marker:
         """Make this attempt the range's, unless another one already is.
@@ -95,6 +117,7 @@ class Attempt:
         self._step("staged")
         for root, file in destinations(self.ledger, marker):
             prepare_directory(root, file.path)
+        self._check_staged()
         mine = self.directory / MARKER
         # From here on a roll forward may commit it.
         self._marked = True
@@ -106,7 +129,7 @@ class Attempt:
         try:
             link_exclusively(mine, self.ledger.marker_path(self.range, self.revision))
         except StorageError:
-            self._linked = False  # the file system has no links
+            self._linked = False  # the file system has no links, or a store does not say what became of it
             raise
         self._step("linked")
         return winner_of(self.ledger, marker)
@@ -134,15 +157,38 @@ class Attempt:
             removable = self._is_beaten() if self._linked else not self._marked or self._withdraw()
         except (FinkDaskError, OSError):
             removable = False
+        if self.room != self.directory:
+            remove_tree(self.room)
         if removable:
-            shutil.rmtree(self.directory, ignore_errors=True)
+            with suppress(FinkDaskError):  # whoever rolls the ledger forward tries again
+                remove_tree(self.directory)
+
+    def _check_staged(self) -> None:
+        """Refuse to commit what is not on the object store any more.
+
+        In a file system the marker is linked from the staging directory, and can't be once that was removed.
+
+        Raises
+        ------
+        LedgerError
+            If somebody has removed it.
+        """
+        if is_remote(self.directory):
+            there = size_finder(self.directory)
+            if not all(there(self.directory / name, size) for name, size in self._staged.items()):
+                raise LedgerError(f"{self.directory}: what was staged is gone: the ledger was removed meanwhile")
 
     def _is_beaten(self) -> bool:
         marker = self.ledger.marker(self.range, self.plan_id, self.revision)
         return marker is not None and marker.attempt != self.name
 
     def _withdraw(self) -> bool:
-        """Take the marker back, so that nobody can link it any more; False where somebody has done so."""
+        """Take the marker back, so that nobody can link it any more; False where somebody has done so.
+
+        On an object store it can't be taken back: somebody may be about to put it.
+        """
+        if is_remote(self.directory):
+            return False
         withdrawn = (self.directory / MARKER).rename(self.directory / _WITHDRAWN)
         with withdrawn.open("rb") as file:  # opening makes a network file system ask its server
             alone = os.fstat(file.fileno()).st_nlink == 1

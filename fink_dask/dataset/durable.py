@@ -1,22 +1,35 @@
-"""The few operations of a file system that the guarantee stands on: write, fsync, link, rename."""
+"""The few operations that the guarantee stands on: write, fsync, link, rename; and what they are on an object store.
+
+There an object is durable when it is answered for, a put that must not replace anything stands for the link, and a copy
+for the rename: what is copied stays until all that was staged with it is removed.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
+import shutil
 import sys
+import tempfile
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from stat import S_ISREG
 
+from fink_dask.dataset.objects import ObjectPath
 from fink_dask.errors import StorageError
 
 if sys.platform == "darwin":
     import fcntl
 
+#: The object that stands for a directory of an object store.
+_ADMITTED = ".admitted"
+
 
 def sync_file(path: Path) -> None:
     """Bring a file's content to the disk."""
+    if isinstance(path, ObjectPath):
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         _sync(descriptor)
@@ -31,6 +44,9 @@ def sync_directory(path: Path) -> None:
 
 def write_file(path: Path, content: bytes) -> None:
     """Write a new file and bring its content to the disk; its name is durable once the directory is synced."""
+    if isinstance(path, ObjectPath):
+        path.write_bytes(content)
+        return
     with path.open("xb") as file:
         file.write(content)
         file.flush()
@@ -49,6 +65,8 @@ def publish_file(aside: Path, target: Path, content: bytes) -> bool:
     content : bytes
         What is in it.
     """
+    if isinstance(target, ObjectPath):
+        return target.create(content)
     try:
         write_file(aside, content)
         return link_exclusively(aside, target)
@@ -63,6 +81,9 @@ def publish_beside(target: Path, content: bytes) -> bool:
 
 def replace_file(target: Path, content: bytes) -> None:
     """Put a file in the place of another one, durably; a reader finds the old one or the new one, whole."""
+    if isinstance(target, ObjectPath):
+        target.write_bytes(content)
+        return
     aside = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     write_file(aside, content)
     aside.replace(target)
@@ -80,6 +101,12 @@ def link_exclusively(source: Path, target: Path) -> bool:
     StorageError
         If the file system has no hard links.
     """
+    if isinstance(target, ObjectPath):
+        try:
+            content = source.read_bytes()
+        except FileNotFoundError:
+            return False  # a roll forward may have put it, published what it names, and removed it
+        return target.create(content)
     won = True
     try:
         os.link(source, target)
@@ -113,6 +140,8 @@ def make_directory(path: Path) -> list[Path]:
     list of pathlib.Path
         The directories that were not there before, the outermost first.
     """
+    if isinstance(path, ObjectPath):
+        return []
     missing = []
     while not path.is_dir():
         missing.append(path)
@@ -137,6 +166,8 @@ def prepare_directory(root: Path, path: str) -> None:
     StorageError
         If the file system takes it for another partition key's, because it does not tell upper and lower case apart.
     """
+    if isinstance(root, ObjectPath):
+        return
     make_directory((root / path).parent)
     for level in directories_down_to(root, path):
         twin = level.with_name(level.name.swapcase())
@@ -153,6 +184,96 @@ def directories_down_to(root: Path, path: str) -> list[Path]:
     """List the directories from `root` down to the one that holds `path`."""
     target = root / path
     return [parent for parent in target.parents if parent == root or root in parent.parents]
+
+
+def move_file(source: Path, target: Path) -> None:
+    """Give a file its final name, in the place of one that may be there.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the file is not there, or the target's directory.
+    """
+    if isinstance(source, ObjectPath) and isinstance(target, ObjectPath):
+        source.copy_to(target)
+    else:
+        source.rename(target)
+
+
+def remove_tree(directory: Path) -> None:
+    """Remove a directory with all that is in it, as far as that can be done.
+
+    Raises
+    ------
+    StorageError
+        If an object store refuses: nothing there may be left to be published once more.
+    """
+    if isinstance(directory, ObjectPath):
+        directory.delete_below()
+    else:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def directories_in(path: Path) -> list[Path]:
+    """List the directories that are right in one."""
+    if isinstance(path, ObjectPath):
+        return list(path.directories())
+    return sorted(filter(Path.is_dir, path.iterdir()))
+
+
+def names_in(path: Path) -> list[str]:
+    """List the names of what is in a directory."""
+    if isinstance(path, ObjectPath):
+        return [each.name for each in path.iterdir()]
+    return [entry.name for entry in os.scandir(path)]
+
+
+def admit(directory: Path) -> None:
+    """Make a directory that others can make one in, see `make_room`."""
+    if isinstance(directory, ObjectPath):
+        (directory / _ADMITTED).write_bytes(b"")
+    else:
+        make_directory(directory)
+
+
+def is_admitted(directory: Path) -> bool:
+    """Tell whether `admit` has made a directory, and it is still there."""
+    return (directory / _ADMITTED).is_file() if isinstance(directory, ObjectPath) else directory.is_dir()
+
+
+def make_room(directory: Path) -> Path:
+    """Make a directory of a name that nobody else uses, and return where its files are written.
+
+    What belongs on an object store is written in a directory of this host and uploaded afterwards, see `bring`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the directory that it belongs in was not made by `admit`, or removed.
+    """
+    if not isinstance(directory, ObjectPath):
+        directory.mkdir()
+        return directory
+    if not is_admitted(directory.parent):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(directory.parent))
+    return Path(tempfile.mkdtemp(prefix="fink-dask-"))
+
+
+def bring(file: Path, directory: Path) -> None:
+    """Bring a file to the disk, or from this host into a directory on an object store, under its own name."""
+    if isinstance(directory, ObjectPath):
+        (directory / file.name).upload(file)
+        file.unlink()
+    else:
+        sync_file(file)
+
+
+def size_finder(*roots: Path) -> Callable[[Path, int], bool]:
+    """Return what `has_size` does for files below these directories; on an object store they are listed once."""
+    if not isinstance(roots[0], ObjectPath):
+        return has_size
+    known = {path: size for root in roots if isinstance(root, ObjectPath) for path, size in root.sizes().items()}
+    return lambda path, size: known.get(path) == size
 
 
 def has_size(path: Path, size: int) -> bool:

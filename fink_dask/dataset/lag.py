@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from fink_dask.dataset.ledger import Ledger, storage_error
+from fink_dask.dataset.location import is_remote
+from fink_dask.errors import StorageError
 
 _NAME = "lag.json"
 _MAX_BYTES = 2**20
@@ -69,6 +71,9 @@ def write_lag(ledger: Ledger, lag: Lag) -> None:
         If the file system refuses.
     """
     path = ledger.path / _NAME
+    if is_remote(path):
+        path.write_text(json.dumps(asdict(lag)), encoding="utf-8")
+        return
     aside = path.with_name(f".{_NAME}.{os.getpid()}")
     try:
         aside.write_text(json.dumps(asdict(lag)), encoding="utf-8")
@@ -88,7 +93,7 @@ def read_lag(ledger: Ledger, not_older_s: float) -> Lag | None:
             float(content["alerts_per_second"]),
             None if content["newest_ms"] is None else int(content["newest_ms"]),
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+    except (OSError, StorageError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
     numbers = (lag.alerts_per_second, lag.newest_ms or 0, *lag.partitions.values())
     is_sound = all(math.isfinite(number) and abs(number) < _MOST for number in numbers)

@@ -1,7 +1,8 @@
 """The lease on a ledger: one job at a time, and a dead job's ledger is free again.
 
 A lease is a numbered file. A free or dead one is taken over by linking the next number, which only one job can do; a
-lease is never taken away from under a name that somebody else might have taken in the meantime.
+lease is never taken away from under a name that somebody else might have taken in the meantime. On an object store
+it is the same with objects.
 
 The lease spares two jobs from doing each other's work. Exactly-once does not rest on it: that is the markers' task.
 """
@@ -22,7 +23,9 @@ from pathlib import Path
 
 from fink_dask.dataset.durable import link_exclusively, write_file
 from fink_dask.dataset.ledger import Ledger, storage_error
-from fink_dask.errors import LedgerError
+from fink_dask.dataset.location import is_remote
+from fink_dask.dataset.pulse import pulse_of, time_of
+from fink_dask.errors import LedgerError, StorageError
 
 #: Seconds between two signs of life.
 BEAT_S = 5.0
@@ -65,17 +68,23 @@ class Lease:
     def __init__(self, path: Path, holder: Holder) -> None:
         self.path = path
         self.holder = holder
-        # Held open, so that a ledger which was moved or taken over is never given a sign of life of this job.
-        self._descriptor = os.open(path, os.O_RDONLY)
+        self._pulse = pulse_of(path)
+        # A store wants to be paid for each look.
+        self._look_s = BEAT_S if is_remote(path) else 0.0
+        self._looked = time.monotonic()
         self._released = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="fink-dask-lease", daemon=True)
         self._thread.start()
 
     def check(self) -> None:
         """Raise a LedgerError if another job has taken the lease over, as it may after a long standstill."""
+        now = time.monotonic()
+        if now - self._looked < self._look_s:
+            return
+        self._looked = now
         try:
             leases = _leases(self.path.parent)
-        except OSError:
+        except (OSError, StorageError):
             return  # a disk that does not answer shows elsewhere
         if not leases:
             raise LedgerError(f"the ledger {self.path.parent} was moved or removed while this job worked on it")
@@ -90,14 +99,13 @@ class Lease:
         """Give the lease back."""
         self._released.set()
         self._thread.join()
-        with suppress(OSError):
-            os.utime(self._descriptor, (0, 0))  # a sign of life so old that the lease is free
-        os.close(self._descriptor)
+        with suppress(OSError, StorageError):
+            self._pulse.end()
 
     def _beat(self) -> None:
         while not self._released.wait(BEAT_S):
-            with suppress(OSError):  # a full or absent disk shows elsewhere; the lease then runs out, as it should
-                os.utime(self._descriptor)  # the file system's clock, not this host's
+            with suppress(OSError, StorageError):  # what is full or absent shows elsewhere; the lease then runs out
+                self._pulse.beat()
 
 
 @contextmanager
@@ -125,8 +133,9 @@ def hold_lease(ledger: Ledger) -> Iterator[Lease]:
     try:
         yield lease
     finally:
+        is_unused = not ledger.exists() and read_holder(path) == holder
         lease.release()
-        if not ledger.exists() and read_holder(path) == holder:
+        if is_unused:
             path.unlink(missing_ok=True)  # so that a ledger that came to nothing can be removed
 
 
@@ -157,8 +166,8 @@ def _take(aside: Path) -> Path:
     """Link `aside` as the next lease, or raise a LedgerError where the last one is alive."""
     while True:
         earlier = _leases(aside.parent)
-        os.utime(aside)  # asks the file system for the time; also the first sign of life
-        if earlier and _is_alive(earlier[-1], aside.stat().st_mtime):
+        now = time_of(aside)
+        if earlier and _is_alive(earlier[-1], now):
             holder = read_holder(earlier[-1])
             who = f"process {holder.pid} on {holder.host}" if holder else f"{earlier[-1]} can't be read"
             raise LedgerError(
@@ -181,12 +190,14 @@ def _take(aside: Path) -> Path:
 def _is_alive(path: Path, now: float) -> bool:
     holder = read_holder(path)  # opens the file, which makes a network file system ask for its time again
     try:
-        age = now - path.stat().st_mtime
+        found = path.stat()
     except FileNotFoundError:
         return False
+    if is_remote(path) and not found.st_size:
+        return False  # released
     if holder is not None and holder.host == socket.gethostname() and not _process_exists(holder.pid):
         return False
-    return age < DEAD_AFTER_S
+    return now - found.st_mtime < DEAD_AFTER_S
 
 
 def _process_exists(pid: int) -> bool:

@@ -17,7 +17,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from typing import Any
 from fink_dask.avro.schema import AvroSchema, parse_schema
 from fink_dask.dataset.damaged import DamagedMarker
 from fink_dask.dataset.documents import seal, unseal
-from fink_dask.dataset.durable import make_directory, publish_beside, replace_file
+from fink_dask.dataset.durable import admit, directories_in, make_directory, names_in, publish_beside, replace_file
 from fink_dask.dataset.records import Identity, Marker, Plan
 from fink_dask.errors import LedgerError, SchemaError, StorageError
 from fink_dask.kafka.offsets import Range
@@ -94,8 +93,7 @@ class Ledger:
 
     def staged(self) -> list[Path]:
         """List the staging directories of all attempts."""
-        plans = sorted(filter(Path.is_dir, self.staging_path.iterdir()))
-        return [attempt for plan in plans for attempt in sorted(filter(Path.is_dir, plan.iterdir()))]
+        return [attempt for plan in directories_in(self.staging_path) for attempt in directories_in(plan)]
 
     def exists(self) -> bool:
         """Tell whether a plan was ever frozen here."""
@@ -136,7 +134,7 @@ class Ledger:
         # Also where it is there already: only then is its name known to be on the disk before the plan's.
         self._publish(self.schema_path(plan.identity), schema.text.encode())
         try:
-            make_directory(self.staging_path / plan.plan_id)
+            admit(self.staging_path / plan.plan_id)
         except OSError as error:
             raise storage_error(error, self.staging_path) from error
         if not self._publish(self.plan_path(plan), seal("plan", plan.to_json())):
@@ -214,7 +212,7 @@ class Ledger:
         """
         found: dict[str, int] = {}
         try:
-            names = [entry.name for entry in os.scandir(self.markers_path)]
+            names = names_in(self.markers_path)
         except OSError as error:
             raise storage_error(error, self.markers_path) from error
         for match in filter(None, map(_REVISION.fullmatch, names)):

@@ -9,6 +9,7 @@ from pathlib import Path
 from fink_dask.dataset.durable import make_directory, sync_directory
 from fink_dask.dataset.lease import is_held
 from fink_dask.dataset.ledger import Ledger, storage_error
+from fink_dask.dataset.objects import ObjectPath
 from fink_dask.dataset.several import datasets_in
 from fink_dask.errors import LedgerError, StorageError
 
@@ -24,9 +25,13 @@ def create_ledger(ledger: Ledger) -> list[Path]:
     Raises
     ------
     StorageError
-        If they can't be made, are in the way of something else, or are on two file systems.
+        If they can't be made, are in the way of something else, or are on two file systems; or if the object store
+        can't keep a put from replacing what is there.
     """
     check_outdir(ledger)
+    if isinstance(ledger.path, ObjectPath):
+        ledger.path.check_conditions()
+        return []
     made: list[Path] = []
     try:
         directories = (ledger.outdir, ledger.plans_path, ledger.markers_path, ledger.staging_path)
@@ -66,6 +71,7 @@ def check_outdir(ledger: Ledger) -> None:
     StorageError
         If a file is in the way, or the directory holds files that no ledger knows.
     """
+    _check_store(ledger)
     for path in (ledger.outdir, ledger.path, *ledger.outdir.parents):
         if path.exists() and not path.is_dir():
             raise StorageError(f"{path} is a file, but a directory is needed there")
@@ -96,6 +102,7 @@ def check_dataset(ledger: Ledger) -> None:
     LedgerError
         If it has no ledger with a plan.
     """
+    _check_store(ledger)
     if ledger.compaction_path.exists() and not ledger.exists():
         raise LedgerError(unfinished(ledger))
     if not ledger.exists():
@@ -105,6 +112,12 @@ def check_dataset(ledger: Ledger) -> None:
                 f"{ledger.outdir} holds datasets of several topics: name one, such as {several[0].outdir}"
             )
         raise LedgerError(f"{ledger.outdir} has no ledger {ledger.path}: fink-dask did not write it, or it was removed")
+
+
+def _check_store(ledger: Ledger) -> None:
+    """Find out whether an object store answers, and has the bucket, before anything is asked of it in earnest."""
+    if isinstance(ledger.path, ObjectPath):
+        ledger.path.bucket.check()
 
 
 def unfinished(ledger: Ledger) -> str:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from fink_dask.dataset.durable import directories_down_to, has_size, prepare_directory, sync_directory
+from fink_dask.dataset.durable import (
+    directories_down_to,
+    has_size,
+    move_file,
+    prepare_directory,
+    remove_tree,
+    size_finder,
+    sync_directory,
+)
 from fink_dask.dataset.ledger import QUARANTINE_DIRECTORY, Ledger
+from fink_dask.dataset.location import is_remote
 from fink_dask.dataset.records import DataFile, Marker
 from fink_dask.errors import LedgerError
 
@@ -29,14 +37,14 @@ def publish(ledger: Ledger, marker: Marker, step: Callable[[str], None]) -> None
     for root, file in destinations(ledger, marker):
         target = root / file.path
         try:
-            (staging / file.staged).rename(target)
+            move_file(staging / file.staged, target)
         except FileNotFoundError as error:
             # Renamed by an earlier try, or the target's directory was removed with what was in it.
             if not target.exists():
                 if not (staging / file.staged).exists():
                     raise LedgerError(f"{target} is committed, but neither there nor staged") from error
                 prepare_directory(root, file.path)
-                (staging / file.staged).rename(target)
+                move_file(staging / file.staged, target)
         touched.update(directories_down_to(root, file.path))
         step("renamed")
     # The leaves first: an entry is durable when its own directory is and those above it are.
@@ -44,7 +52,7 @@ def publish(ledger: Ledger, marker: Marker, step: Callable[[str], None]) -> None
         sync_directory(directory)
     step("published")
     _remove_superseded(ledger, marker)
-    shutil.rmtree(staging, ignore_errors=True)
+    remove_tree(staging)
 
 
 def staging_of(ledger: Ledger, marker: Marker) -> Path:
@@ -54,7 +62,15 @@ def staging_of(ledger: Ledger, marker: Marker) -> Path:
 
 def is_published(ledger: Ledger, marker: Marker) -> bool:
     """Tell whether nothing of a committed range is still staged."""
-    return not staging_of(ledger, marker).exists()
+    return not staging_of(ledger, marker).is_dir()
+
+
+def published(ledger: Ledger, markers: Sequence[Marker]) -> list[Marker]:
+    """Choose the markers of committed ranges of which nothing is still staged."""
+    if not is_remote(ledger.path):
+        return [marker for marker in markers if is_published(ledger, marker)]
+    staged = set(ledger.staged())  # in a few requests, instead of one for each range
+    return [marker for marker in markers if staging_of(ledger, marker) not in staged]
 
 
 def missing_files(ledger: Ledger, markers: Iterable[Marker]) -> list[Path]:
@@ -62,15 +78,18 @@ def missing_files(ledger: Ledger, markers: Iterable[Marker]) -> list[Path]:
 
     Sizes are compared, contents are not: that is what `verify` is for.
     """
-    return [path for marker in markers for path in missing_of(ledger, marker, staging_of(ledger, marker))]
+    there = size_finder(ledger.outdir, ledger.staging_path, ledger.quarantine_path)
+    return [path for marker in markers for path in missing_of(ledger, marker, staging_of(ledger, marker), there)]
 
 
-def missing_of(ledger: Ledger, marker: Marker, staging: Path) -> list[Path]:
+def missing_of(
+    ledger: Ledger, marker: Marker, staging: Path, there: Callable[[Path, int], bool] = has_size
+) -> list[Path]:
     """List the files of a range that are neither in the dataset nor in `staging`, as large as they were written."""
     return [
         root / file.path
         for root, file in destinations(ledger, marker)
-        if not has_size(root / file.path, file.size) and not has_size(staging / file.staged, file.size)
+        if not there(root / file.path, file.size) and not there(staging / file.staged, file.size)
     ]
 
 

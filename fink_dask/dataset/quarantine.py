@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fink_dask.dataset.ledger import Ledger
+from fink_dask.dataset.location import parquet_source
 from fink_dask.dataset.records import DataFile
 from fink_dask.dataset.writer import KAFKA_FIELDS
 from fink_dask.errors import LedgerError
@@ -69,7 +70,7 @@ def read_quarantine(ledger: Ledger, file: DataFile) -> Iterator[pa.RecordBatch]:
     """
     path = ledger.path / file.path
     try:
-        with pq.ParquetFile(path) as parquet:
+        with pq.ParquetFile(parquet_source(path)) as parquet:
             if not parquet.schema_arrow.equals(QUARANTINE_SCHEMA) or parquet.metadata.num_rows != file.rows:
                 raise LedgerError(f"{path} is not what was written: fink-dask verify says more")
             # Records are up to some megabytes: a few at a time.

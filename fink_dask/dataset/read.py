@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -11,8 +10,9 @@ import pyarrow.dataset as ds
 from fink_dask.avro.schema import field_type
 from fink_dask.dataset.columns import file_schema, partitioning_of
 from fink_dask.dataset.ledger import Ledger
+from fink_dask.dataset.location import filesystem_of, locate
 from fink_dask.dataset.outdir import check_dataset
-from fink_dask.dataset.publish import is_published, missing_files
+from fink_dask.dataset.publish import missing_files, published
 from fink_dask.dataset.versions import known_versions
 from fink_dask.errors import LedgerError
 
@@ -33,7 +33,7 @@ def open_dataset(outdir: str | os.PathLike[str]) -> ds.Dataset:
     Parameters
     ----------
     outdir : str or os.PathLike
-        The dataset's directory; its ledger ``OUTDIR.fink`` is beside it.
+        The dataset's directory, or ``s3://BUCKET/NAME``; its ledger ``OUTDIR.fink`` is beside it.
 
     Returns
     -------
@@ -45,28 +45,31 @@ def open_dataset(outdir: str | os.PathLike[str]) -> ds.Dataset:
     LedgerError
         If there is no ledger, it is damaged, or a file that it names is gone or was cut short.
     StorageError
-        If the file system refuses.
+        If the file system, or the object store, refuses.
     """
-    ledger = Ledger(Path(outdir).resolve())
+    ledger = Ledger(locate(outdir).resolve())
     check_dataset(ledger)
     plans = ledger.plans()
-    markers = [marker for marker in ledger.markers(plans) if is_published(ledger, marker)]
+    committed = list(ledger.markers(plans))
+    markers = published(ledger, committed)
     if gone := missing_files(ledger, markers):
         raise LedgerError(
             f"{len(gone):,} files of the dataset are missing or changed, such as {gone[0]}: fink-dask repair fetches "
             "them again"
         )
     files, partition_columns = _columns(ledger)
-    paths = sorted({str(ledger.outdir / file.path) for marker in markers for file in marker.files})
+    names = sorted({file.path for marker in markers for file in marker.files})
+    filesystem, root = filesystem_of(ledger.outdir)
     schema = pa.schema([*files, *partition_columns])
-    if not paths:
+    if not names:
         return ds.dataset([], schema=schema)
     return ds.dataset(
-        paths,
+        [f"{root}/{name}" for name in names],
         schema=schema,
+        filesystem=filesystem,
         format="parquet",
         partitioning=ds.partitioning(partition_columns, flavor="hive"),
-        partition_base_dir=str(ledger.outdir),
+        partition_base_dir=root,
     )
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from fink_dask.dataset.durable import publish_file, sync_directory, write_file
 from fink_dask.dataset.lease import hold_lease
 from fink_dask.dataset.ledger import Ledger, storage_error
+from fink_dask.dataset.location import is_remote
 from fink_dask.dataset.outdir import check_outdir
 from fink_dask.dataset.summary import summarise
 from fink_dask.errors import FinkDaskError, LedgerError
@@ -55,7 +56,7 @@ def complete_move(ledger: Ledger) -> Path | None:
     LedgerError
         If the job that moves is alive, or the token is not one that `set_aside` wrote.
     """
-    if not (ledger.path / _INTENT).exists():
+    if is_remote(ledger.path) or not (ledger.path / _INTENT).exists():
         return None
     with hold_lease(ledger):
         try:
@@ -90,6 +91,8 @@ class OldDataset:
 
 def old_datasets(ledger: Ledger) -> list[OldDataset]:
     """List what was moved aside and not deleted yet."""
+    if is_remote(ledger.path):
+        return []  # nothing can be moved there
     prefix = f"{ledger.path.name}-old-"
     siblings = sorted(ledger.path.parent.iterdir())
     # One that is empty has lost its label last: only its own removal was cut off.

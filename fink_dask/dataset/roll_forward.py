@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-import shutil
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from fink_dask.dataset.attempt import MARKER, winner_of
 from fink_dask.dataset.documents import unseal
-from fink_dask.dataset.durable import link_exclusively, make_directory, sync_directory, sync_file
+from fink_dask.dataset.durable import (
+    admit,
+    link_exclusively,
+    make_directory,
+    names_in,
+    remove_tree,
+    sync_directory,
+    sync_file,
+)
 from fink_dask.dataset.ledger import Ledger, storage_error
+from fink_dask.dataset.location import is_remote
 from fink_dask.dataset.publish import missing_of, publish
 from fink_dask.dataset.records import Marker, Plan
 from fink_dask.errors import LedgerError
@@ -40,17 +49,18 @@ def roll_forward(ledger: Ledger, plans: Iterable[Plan]) -> int:
     rolled = 0
     try:
         make_directory(ledger.staging_path)  # where somebody has removed it
-        names = {path.name for path in ledger.staging_path.iterdir()}
+        names = set(names_in(ledger.staging_path))
         for plan_id in planned.keys() - names:  # where somebody has removed what was staged
-            make_directory(ledger.staging_path / plan_id)
+            admit(ledger.staging_path / plan_id)
         for name in names - planned.keys():
-            shutil.rmtree(ledger.staging_path / name, ignore_errors=True)
+            remove_tree(ledger.staging_path / name)
         revisions = ledger.revisions()
         for directory in ledger.staged():
             plan_id = directory.parent.name
             name, _, attempt = directory.name.removesuffix(_DOOMED).rpartition("-")
             range_ = planned.get(plan_id, {}).get(name)
-            marker = _settle(ledger, range_, plan_id, attempt, directory, revisions.get(name, 0))
+            settle = _settle_remote if is_remote(directory) else _settle
+            marker = settle(ledger, range_, plan_id, attempt, directory, revisions.get(name, 0))
             if marker is not None:
                 publish(ledger, marker, lambda _: None)
                 rolled += 1
@@ -76,11 +86,38 @@ def _settle(
         directory = doomed
         marker = None if range_ is None else _adopt(ledger, range_, plan_id, attempt, doomed)
         if marker is None:
-            shutil.rmtree(doomed, ignore_errors=True)
+            remove_tree(doomed)
             return None
     if directory != original:
         directory.rename(original)
     return marker
+
+
+def _settle_remote(
+    ledger: Ledger, range_: Range | None, plan_id: str, attempt: str, directory: Path, last: int
+) -> Marker | None:
+    """Return the marker that names what is staged on an object store, or remove it, or leave it for now.
+
+    Nothing can be renamed there, so an attempt that may still run can't be kept from putting its marker. What it has
+    staged is therefore left alone until there is a marker of its range: from then on the store refuses its own.
+    """
+    if range_ is None:
+        remove_tree(directory)
+        return None
+    marker = _marker_of(ledger, range_, plan_id, attempt, last) or _adopt(ledger, range_, plan_id, attempt, directory)
+    # Of a range that was changed since, everything was published before.
+    if marker is not None and marker.revision >= last:
+        return marker
+    revision = max((_revision_of(name) for name in names_in(directory)), default=0)
+    if marker is not None or ledger.marker(range_, plan_id, revision) is not None:
+        remove_tree(directory)
+    return None
+
+
+def _revision_of(staged: str) -> int:
+    """Tell from a staged file's name which marker of its range its attempt would write; see `Origin.staged_prefix`."""
+    match = re.match(r"([1-9][0-9]{0,5})-", staged)
+    return int(match[1]) if match else 0
 
 
 def _marker_of(ledger: Ledger, range_: Range, plan_id: str, attempt: str, last: int) -> Marker | None:

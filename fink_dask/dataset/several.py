@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from fink_dask.dataset.durable import directories_in
 from fink_dask.dataset.ledger import Ledger, storage_error
 from fink_dask.dataset.summary import State, Summary
 from fink_dask.errors import LedgerError, StorageError
@@ -36,7 +37,7 @@ def datasets_in(outdir: Path) -> list[Ledger]:
     try:
         if not outdir.is_dir():
             return []
-        names = sorted(path.name for path in outdir.iterdir() if path.name.endswith(_SUFFIX) and path.is_dir())
+        names = [path.name for path in directories_in(outdir) if path.name.endswith(_SUFFIX)]
     except OSError as error:
         raise storage_error(error, outdir) from error
     ledgers = [Ledger(outdir / name.removesuffix(_SUFFIX)) for name in names if name != _SUFFIX]

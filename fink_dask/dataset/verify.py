@@ -14,6 +14,8 @@ import pyarrow.parquet as pq
 from fink_dask.dataset.damaged import DamagedMarker
 from fink_dask.dataset.lease import is_held
 from fink_dask.dataset.ledger import Ledger, storage_error
+from fink_dask.dataset.location import parquet_source
+from fink_dask.dataset.objects import ObjectPath
 from fink_dask.dataset.outdir import check_dataset, is_finder_file
 from fink_dask.dataset.places import Offsets, SharedPlaces, check_offsets, read_places
 from fink_dask.dataset.presence import stem_of, unmarked_ranges, without_revision
@@ -228,7 +230,7 @@ def check_file(path: Path, file: DataFile, footer: Mapping[str, str]) -> list[st
         with path.open("rb") as content:
             if hashlib.file_digest(content, "sha256").hexdigest() != file.sha256:
                 return [f"{path}: its content is not what was written"]
-        with pq.ParquetFile(path) as parquet:
+        with pq.ParquetFile(parquet_source(path)) as parquet:
             metadata = parquet.metadata
     except FileNotFoundError:
         return [f"{path}: missing"]
@@ -252,6 +254,9 @@ def _files_below(directory: Path, known: Set[Path]) -> Iterator[Path]:
 
     A directory of the dataset may be a link to another disk.
     """
+    if isinstance(directory, ObjectPath):
+        yield from sorted(directory.sizes())
+        return
     if not directory.exists():
         return
     for entry in sorted(directory.iterdir()):

@@ -8,7 +8,6 @@ attempt at a range decides as the first one did.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from pathlib import Path
 from fink_dask.avro.schema import AvroSchema
 from fink_dask.avro.versions import Versions
 from fink_dask.dataset.documents import seal, unseal
-from fink_dask.dataset.durable import make_directory, publish_beside, replace_file, sync_directory
+from fink_dask.dataset.durable import make_directory, publish_beside, remove_tree, replace_file, sync_directory
 from fink_dask.dataset.ledger import Ledger, storage_error
 from fink_dask.dataset.partitioning import Partitioning
 from fink_dask.dataset.records import Identity, Plan
@@ -140,7 +139,7 @@ def settle_versions(
     """
     try:
         if is_first:
-            shutil.rmtree(_directory(ledger), ignore_errors=True)
+            remove_tree(_directory(ledger))
         if len(versions.schemas) > 1:
             publish_beside(ledger.schema_path(identity), versions.first.text.encode())
     except OSError as error:

@@ -187,7 +187,7 @@ class StagedWriter:
                 )
             final = f"{directory}/{self._origin.file_name}" if directory else self._origin.file_name
             name = f"{self._origin.staged_prefix}{self._prefix}{len(self._targets):05d}.parquet"
-            path = self._attempt.directory / name
+            path = self._attempt.room / name
             target = self._targets[directory] = _Target(final, path)
         # The first batch of a key costs as much as any, but joining can't spare it.
         cost = batch.nbytes + (self._batch_bytes if target.waiting else 0)

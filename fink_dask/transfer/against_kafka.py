@@ -22,6 +22,7 @@ from fink_dask.avro.schema import AvroSchema, parse_schema
 from fink_dask.avro.versions import MAX_VERSIONS
 from fink_dask.config import KafkaSettings
 from fink_dask.dataset.ledger import Ledger
+from fink_dask.dataset.location import parquet_source
 from fink_dask.dataset.places import read_places
 from fink_dask.dataset.quarantine import read_quarantine
 from fink_dask.dataset.records import Identity, Marker, Plan
@@ -245,7 +246,7 @@ class _Checked:
 
 def _read_row(path: Path, row: int) -> dict[str, Any]:
     """Read one row of a file, and no more row groups than the one that holds it."""
-    with pq.ParquetFile(path) as parquet:
+    with pq.ParquetFile(parquet_source(path)) as parquet:
         for group in range(parquet.num_row_groups):
             rows = parquet.metadata.row_group(group).num_rows
             if row < rows:

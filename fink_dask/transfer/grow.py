@@ -51,7 +51,7 @@ class Grower:
 
         def met(schema: AvroSchema) -> None:
             # Where a job has moved the ledger aside, nothing may be written to the one that is in its place.
-            if not attempt.directory.is_dir():
+            if not attempt.is_wanted():
                 raise LedgerError(f"{self._ledger.path} was removed, or begun again meanwhile")
             take_in(self._ledger, self._identity, self._partitioning, schema)
 

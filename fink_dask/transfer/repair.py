@@ -17,6 +17,7 @@ from fink_dask.dataset.attempt import Attempt
 from fink_dask.dataset.damaged import DamagedMarker
 from fink_dask.dataset.documents import unseal
 from fink_dask.dataset.ledger import QUARANTINE_DIRECTORY, Ledger
+from fink_dask.dataset.location import parquet_source
 from fink_dask.dataset.places import intervals_of, read_places
 from fink_dask.dataset.presence import with_shared_rows
 from fink_dask.dataset.records import DataFile, Identity, Plan
@@ -193,7 +194,7 @@ def _read_file(path: Path, name: str, origin: Origin) -> DataFile:
     LedgerError
         If its footer says that it comes from elsewhere.
     """
-    with pq.ParquetFile(path) as parquet:
+    with pq.ParquetFile(parquet_source(path)) as parquet:
         if problems := check_footer(path, parquet.metadata, origin.footer()):
             raise LedgerError(problems[0])
         rows = sum(batch.num_rows for batch in parquet.iter_batches(batch_size=1000))

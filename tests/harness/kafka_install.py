@@ -68,9 +68,9 @@ def ensure_kafka_jars() -> Path:
     room = cache.absolute() / f"kafka-{KAFKA_VERSION}"
     lib = room / "lib"
     room.mkdir(parents=True, exist_ok=True)
-    with _locked(room / "lock"):  # a second process waits, and then finds the work done
+    with locked(room / "lock"):  # a second process waits, and then finds the work done
         done = (lib / MAIN_JAR).is_file()
-        _ensure_tools(maven=not done)
+        ensure_tools(maven=not done)
         if not done:
             _download(lib)
     return lib
@@ -92,7 +92,7 @@ def _is_new_enough(java: str) -> bool:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     """Hold the lock of a file; the system lets it go when the process dies."""
     with path.open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
@@ -106,7 +106,7 @@ def _missing_tools(*, maven: bool) -> list[str]:
     return missing
 
 
-def _ensure_tools(*, maven: bool) -> None:
+def ensure_tools(*, maven: bool) -> None:
     missing = _missing_tools(maven=maven)
     if not missing:
         return
@@ -132,14 +132,14 @@ def is_debian_root() -> bool:
 
 def apt_install(packages: Sequence[str]) -> None:
     """Install packages on Debian, as root."""
-    _run(["apt-get", "update", "-q"], "apt-get update")
+    run_tool(["apt-get", "update", "-q"], "apt-get update")
     wait = ["-o", "DPkg::Lock::Timeout=300"]
-    _run(["apt-get", "install", "-q", "-y", "--no-install-recommends", *wait, *packages], "apt-get install")
+    run_tool(["apt-get", "install", "-q", "-y", "--no-install-recommends", *wait, *packages], "apt-get install")
 
 
 def _install_tools(missing: Sequence[str]) -> None:
     """Install tools on Debian; releases after 12 have no Java 17, but a newer default."""
-    _run(["apt-get", "update", "-q"], "apt-get update")
+    run_tool(["apt-get", "update", "-q"], "apt-get update")
     known = subprocess.run(
         ["apt-cache", "show", "openjdk-17-jre-headless"], capture_output=True, check=False, stdin=subprocess.DEVNULL
     )
@@ -154,7 +154,7 @@ def _download(lib: Path) -> None:
         pom = aside / "pom.xml"
         pom.write_text(POM)
         copy = ["dependency:copy-dependencies", f"-DoutputDirectory={aside / 'lib'}", "-DincludeScope=runtime"]
-        _run(["mvn", "-q", "-B", "-f", str(pom), *copy], f"Maven's download of Kafka {KAFKA_VERSION}")
+        run_tool(["mvn", "-q", "-B", "-f", str(pom), *copy], f"Maven's download of Kafka {KAFKA_VERSION}")
         if not (aside / "lib" / MAIN_JAR).is_file():
             raise HarnessError(f"Maven's download of Kafka {KAFKA_VERSION} holds no {MAIN_JAR}")
         if lib.exists():  # under the lock, and without the jar: nobody's download
@@ -162,7 +162,7 @@ def _download(lib: Path) -> None:
         (aside / "lib").rename(lib)
 
 
-def _run(command: Sequence[str], what: str) -> None:
+def run_tool(command: Sequence[str], what: str) -> None:
     """Run a command without a terminal, bounded in time, with its last words in the error."""
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     try:

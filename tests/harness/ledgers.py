@@ -130,10 +130,7 @@ def transfer(ledger: Ledger, plan: Plan, range_: Range, step: Step = lambda _: N
         attempt.begin()
         try:
             marker = attempt.commit(stage_range(attempt, plan, range_))
-        except BaseException:
-            attempt.clean_up()
-            raise
-        if marker.attempt != attempt.name:
+        finally:
             attempt.clean_up()
     if not is_published(ledger, marker):
         publish(ledger, marker, step)

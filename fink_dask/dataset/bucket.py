@@ -1,0 +1,249 @@
+"""A bucket of an S3 object store: how to come by it, its few requests, and what can go wrong with them, in words.
+
+Who we are, where the store is, and in which region, is said as for all programs that speak S3: by ``AWS_…`` in the
+environment and by ``~/.aws``. Each process finds that out for itself, so that none of it travels or is written.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from fink_dask.errors import SettingsError, StorageError
+
+if TYPE_CHECKING:
+    from obstore.store import S3Store
+
+#: Seconds for which a request is tried again that the store refused for the moment, or left without an answer.
+PATIENCE_S = 60.0
+_LAST_PAUSE_S = 8.0
+#: Seconds that a connection, and a whole request, may take.
+_CONNECT_S = 5
+_REQUEST_S = 60
+#: Seconds for which credentials are used before they are asked for again; they may be such that expire.
+_CREDENTIALS_S = 300.0
+#: A larger file is sent in parts of so many bytes.
+PART_BYTES = 16 * 2**20
+_REGION = "us-east-1"
+_HOW_TO_SIGN = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE for one of ~/.aws/credentials"
+
+
+class Found(NamedTuple):
+    """What a store says of an object."""
+
+    key: str
+    size: int
+    modified: float
+    tag: str
+
+
+class Bucket:
+    """A bucket.
+
+    Parameters
+    ----------
+    name : str
+        Its name.
+
+    Raises
+    ------
+    StorageError
+        From all methods: if the store does not answer, refuses, or has no such bucket.
+    FileNotFoundError, FileExistsError
+        If an object is not there, or is another one than a condition says.
+    SettingsError
+        If obstore is not installed.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        #: Whether that was tried out, see `ObjectPath.check_conditions`.
+        self.heeds_conditions = False
+        self._session = _session()
+        self.region = os.environ.get("AWS_REGION") or self._session.get_config_variable("region") or _REGION
+        with self._in_words(""):
+            #: Where the store is; Amazon's, unless the environment or ~/.aws says otherwise.
+            self.endpoint: str = self._session.create_client("s3", region_name=self.region).meta.endpoint_url
+
+    @cached_property
+    def _store(self) -> S3Store:
+        return self._connect(PATIENCE_S)
+
+    def check(self) -> None:
+        """Find out whether the bucket is there and may be looked at, without much patience."""
+        with self._in_words(""):
+            next(iter(_obstore().list(self._connect(0.0), chunk_size=1)), None)
+
+    def get(self, key: str) -> bytes:
+        """Read an object."""
+        with self._in_words(key):
+            return bytes(_obstore().get(self._store, key).bytes())
+
+    def get_range(self, key: str, start: int, end: int) -> bytes:
+        """Read some bytes of an object."""
+        with self._in_words(key):
+            return bytes(_obstore().get_range(self._store, key, start=start, end=end))
+
+    def head(self, key: str) -> Found:
+        """Look at an object."""
+        with self._in_words(key):
+            return _found(_obstore().head(self._store, key))
+
+    def put(self, key: str, content: bytes) -> None:
+        """Write an object, in the place of one that may be there."""
+        with self._in_words(key):
+            _obstore().put(self._store, key, content, use_multipart=False)
+
+    def upload(self, key: str, path: Path) -> None:
+        """Write a local file as an object, which is there when all of it is."""
+        with self._in_words(key):
+            _obstore().put(self._store, key, path, chunk_size=PART_BYTES, max_concurrency=4)
+
+    def put_new(self, key: str, content: bytes) -> None:
+        """Write an object if there is none of that name; a FileExistsError may follow on a put that has succeeded."""
+        with self._in_words(key):
+            _obstore().put(self._store, key, content, mode="create")
+
+    def put_instead(self, key: str, content: bytes, tag: str) -> None:
+        """Write an object in the place of the one with this tag."""
+        with self._in_words(key):
+            _obstore().put(self._store, key, content, mode={"e_tag": tag})
+
+    def copy(self, source: str, target: str) -> None:
+        """Copy an object, without its bytes coming here."""
+        with self._in_words(source):
+            _obstore().copy(self._store, source, target)
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Remove objects; one that is not there is removed already."""
+        with self._in_words(keys[0] if keys else ""):
+            try:
+                _obstore().delete(self._store, keys)
+            except FileNotFoundError as error:
+                if "NoSuchBucket" in str(error):
+                    raise
+
+    def below(self, prefix: str) -> Iterator[Found]:
+        """List the objects whose names begin with a prefix and a slash."""
+        with self._in_words(prefix):
+            for chunk in _obstore().list(self._store, prefix):
+                yield from map(_found, chunk)
+
+    def children(self, prefix: str) -> tuple[list[str], list[Found]]:
+        """List what is right below a prefix: the prefixes there, and the objects."""
+        with self._in_words(prefix):
+            found = _obstore().list_with_delimiter(self._store, prefix)
+        return sorted(found["common_prefixes"]), sorted(map(_found, found["objects"]))
+
+    def _connect(self, patience_s: float) -> S3Store:
+        from obstore.store import S3Store
+
+        credentials = self._credentials()
+        credentials()  # whatever is wrong with them is said here, and not tried again
+        return S3Store(
+            self.name,
+            region=self.region,
+            endpoint=self.endpoint,
+            credential_provider=credentials,
+            disable_bulk_delete=True,  # not every store takes a list
+            client_options={
+                "allow_http": self.endpoint.startswith("http://"),
+                "connect_timeout": timedelta(seconds=_CONNECT_S),
+                "timeout": timedelta(seconds=_REQUEST_S),
+            },
+            retry_config={
+                "max_retries": 100 if patience_s else 2,
+                "retry_timeout": timedelta(seconds=patience_s or _CONNECT_S),
+                "backoff": {"max_backoff": timedelta(seconds=_LAST_PAUSE_S)},
+            },
+        )
+
+    def _credentials(self) -> Any:
+        """Return what the store asks for credentials."""
+        held = self._session.get_credentials()
+        if held is None:
+            raise StorageError(f"no credentials for s3://{self.name}: {_HOW_TO_SIGN}")
+
+        def credentials() -> dict[str, Any]:
+            now = held.get_frozen_credentials()
+            return {
+                "access_key_id": now.access_key,
+                "secret_access_key": now.secret_key,
+                "token": now.token,
+                "expires_at": datetime.now(UTC) + timedelta(seconds=_CREDENTIALS_S),
+            }
+
+        return credentials
+
+    @contextmanager
+    def _in_words(self, key: str) -> Iterator[None]:
+        """Say what goes wrong in one line; never with the cause, which holds the request."""
+        from botocore.exceptions import BotoCoreError
+        from obstore import exceptions
+
+        url = f"s3://{self.name}/{key}"
+        try:
+            yield
+        except FileNotFoundError as error:
+            if "NoSuchBucket" in str(error):
+                raise StorageError(f"there is no bucket {self.name} at {self.endpoint}") from None
+            raise FileNotFoundError(errno.ENOENT, "No such object", url) from None
+        except (exceptions.AlreadyExistsError, exceptions.PreconditionError):
+            raise FileExistsError(errno.EEXIST, "There is another object", url) from None
+        except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as error:
+            raise StorageError(
+                f"{self.endpoint} refuses access to {url} ({_reason(error)}): check the credentials and what they allow"
+            ) from None
+        except exceptions.BaseError as error:
+            raise StorageError(self._failure(url, error)) from None
+        except (BotoCoreError, ValueError) as error:
+            raise StorageError(f"s3://{self.name}: {' '.join(str(error).split())[:300]}") from None
+
+    def _failure(self, url: str, error: Exception) -> str:
+        text = str(error)
+        if "redirect" in text.lower():
+            return f"the bucket {self.name} is in another region than {self.region}: set AWS_REGION"
+        reason = _reason(error)
+        if not reason:
+            return f"{self.endpoint} does not answer ({url}); the same command goes on when it does"
+        return f"{self.endpoint} can't serve {url} now ({reason}); the same command goes on when it can"
+
+
+@lru_cache(maxsize=64)
+def open_bucket(name: str) -> Bucket:
+    """Return the bucket of a name, of which a process has one."""
+    return Bucket(name)
+
+
+def _found(meta: Any) -> Found:
+    return Found(meta["path"], meta["size"], meta["last_modified"].timestamp(), meta["e_tag"] or "")
+
+
+def _reason(error: Exception) -> str:
+    """Find the store's own word, and the status, in what obstore says of an answer."""
+    text = str(error)
+    status = re.search(r"status code: (\d{3}(?: [A-Z][A-Za-z]+)*)", text)
+    code = re.search(r"<Code>(\w{1,80})</Code>", text)
+    return ", ".join(match[1] for match in (status, code) if match)
+
+
+def _obstore() -> Any:
+    import obstore
+
+    return obstore
+
+
+def _session() -> Any:
+    try:
+        import botocore.session
+        import obstore  # noqa: F401 - together, or not at all
+    except ImportError as error:
+        raise SettingsError(f"a dataset on an object store needs {error.name}: pip install 'fink-dask[s3]'") from error
+    return botocore.session.Session()

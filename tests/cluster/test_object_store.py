@@ -1,0 +1,186 @@
+"""A topic in, a dataset on an object store out: exactly once, whatever is killed and whatever the store does."""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pytest
+from pyarrow.fs import S3FileSystem
+
+import fink_dask
+from fink_dask.dataset.ledger import Ledger
+from fink_dask.dataset.location import locate
+from fink_dask.demo.alerts import AlertKind
+from tests.harness.cli import run_cli, transfer_arguments
+from tests.harness.object_store import BUCKET, KEY_ID, SECRET, ObjectStore
+from tests.harness.oracle import Oracle, assert_values_equal, fill_topic, wait_for
+from tests.harness.running import Running
+
+COUNT = 6_000
+PARTITIONS = 6
+
+
+@pytest.fixture(scope="module")
+def topic(module_topic: str) -> str:
+    return module_topic
+
+
+@pytest.fixture(scope="module")
+def oracle(kafka: Any, topic: str) -> Oracle:
+    return fill_topic(kafka.bootstrap_servers, topic, AlertKind.ZTF_LIGHT, COUNT, partitions=PARTITIONS)
+
+
+def read(store: ObjectStore, url: str, columns: list[str] | None = None) -> pa.Table:
+    """Read everything below a URL as a reader does that knows nothing of a ledger."""
+    filesystem = S3FileSystem(
+        access_key=KEY_ID, secret_key=SECRET, endpoint_override=store.endpoint, region="us-east-1"
+    )
+    return ds.dataset(url.removeprefix("s3://"), filesystem=filesystem, partitioning="hive").to_table(columns=columns)
+
+
+def assert_exactly_once(store: ObjectStore, url: str, oracle: Oracle) -> None:
+    """Fail unless each alert is there once, no object is there that no marker names, and nothing is staged."""
+    table = read(store, url, ["kafka_partition", "kafka_offset"])
+    found = Counter(zip(table["kafka_partition"].to_pylist(), table["kafka_offset"].to_pylist(), strict=True))
+    assert found == Counter(oracle.values.keys())
+    ledger = Ledger(locate(url))
+    named = {file.path for marker in ledger.markers(ledger.plans()) for file in marker.files}
+    prefix = url.removeprefix(f"s3://{BUCKET}/")
+    assert set(store.files(prefix)) == {f"{prefix}/{path}" for path in named}
+    assert ledger.staged() == []
+
+
+def finish(kafka: Any, topic: str, store: ObjectStore, url: str, oracle: Oracle) -> str:
+    """Run once more, and hold the dataset against what was published; returns what the run said."""
+    result = run_cli(*transfer_arguments(kafka, topic, Path(), "-partitionby", "time", "-outdir", url))
+    assert result.returncode == 0, result.stderr
+    assert_exactly_once(store, url, oracle)
+    verified = run_cli("verify", url)
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+    return result.stdout + result.stderr
+
+
+def test_a_topic_becomes_a_dataset_on_a_store(
+    kafka: Any, topic: str, oracle: Oracle, object_store: ObjectStore, store_url: str, tmp_path: Path
+) -> None:
+    arguments = transfer_arguments(kafka, topic, Path(), "-partitionby", "finkclass", "-outdir", store_url)
+    preview = run_cli(*arguments, "--dry-run", cwd=tmp_path)
+    assert preview.returncode == 0, preview.stderr
+    assert f"into {store_url} (nothing is written by --dry-run)" in preview.stdout
+    assert object_store.files("") == [] or not object_store.files(store_url.split("/")[3])
+    object_store.wire.requests.clear()
+    result = run_cli(*arguments, "-v", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert f"dataset    {store_url}\n" in result.stdout
+    assert_exactly_once(object_store, store_url, oracle)
+    assert SECRET not in result.stdout + result.stderr
+    held = [path.read_bytes() for path in (object_store.folder / "data").rglob("*") if path.is_file()]
+    assert not any(secret.encode() in content for content in held for secret in (SECRET, KEY_ID))
+    dataset = fink_dask.open_dataset(store_url)
+    table = dataset.to_table()
+    assert table.num_rows == COUNT
+    assert_values_equal(table, oracle, every=97)
+    assert {path.partition("/finkclass=")[2].split("/")[0] for path in dataset.files} == {
+        path.split("/finkclass=")[1].split("/")[0]
+        for path in object_store.files(store_url.split("/")[3])
+        if "/finkclass=" in path
+    }
+    again = run_cli(*arguments, cwd=tmp_path)
+    assert "nothing new" in again.stderr
+    for command in ("status", "verify", "quarantine"):
+        done = run_cli(command, store_url, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    sampled = run_cli("verify", store_url, "--sample", "20", "--bootstrap-servers", kafka.bootstrap_servers)
+    assert sampled.returncode == 0, sampled.stdout + sampled.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("moment", range(5))
+def test_a_kill_of_everything_at_a_random_moment_loses_and_repeats_nothing(
+    kafka: Any, topic: str, oracle: Oracle, object_store: ObjectStore, store_url: str, moment: int
+) -> None:
+    chance = random.Random(moment)
+    running = Running(kafka, topic, Path(), "-outdir", store_url)
+    running.ledger = Ledger(locate(store_url))
+    wait_for(lambda: running.is_over or running.ledger.exists(), 90, "the plan")
+    markers, ranges = store_url.split("/")[3] + "/alerts.fink/markers", math.ceil(chance.random() * PARTITIONS)
+    wait_for(lambda: running.is_over or len(object_store.files(markers)) >= ranges, 120, "some ranges")
+    time.sleep(chance.random() * 0.5)
+    running.kill()
+    finish(kafka, topic, object_store, store_url, oracle)
+
+
+def test_a_store_that_fails_now_and_then_delays_a_transfer_and_nothing_else(
+    kafka: Any, topic: str, oracle: Oracle, object_store: ObjectStore, store_url: str
+) -> None:
+    chance = random.Random(7)
+    fates: Counter[str] = Counter()
+
+    def rule(*_: Any) -> Any:
+        fate = chance.choice(["500", "503", "reset", "lost", "slow"]) if chance.random() < 0.08 else "pass"
+        fates[fate] += 1
+        return fate
+
+    object_store.wire.rule = rule
+    result = run_cli(*transfer_arguments(kafka, topic, Path(), "-partitionby", "time", "-outdir", store_url))
+    object_store.wire.mend()
+    assert result.returncode == 0, result.stderr
+    assert len(fates) == 6
+    finish(kafka, topic, object_store, store_url, oracle)
+
+
+def test_a_store_that_stays_away_ends_the_run_in_one_line_and_the_same_command_goes_on(
+    kafka: Any, topic: str, oracle: Oracle, object_store: ObjectStore, store_url: str
+) -> None:
+    def rule(method: str, path: str, _: Mapping[str, str]) -> Any:
+        if method == "PUT" and "/markers/" in path:
+            object_store.wire.rule = lambda *_: "reset"
+        return "pass"
+
+    object_store.wire.rule = rule
+    began = time.monotonic()
+    result = run_cli(*transfer_arguments(kafka, topic, Path(), "-partitionby", "time", "-outdir", store_url))
+    assert time.monotonic() - began < 300, "it never gives up"
+    object_store.wire.mend()
+    assert result.returncode == 1
+    assert "does not answer" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert SECRET not in result.stderr
+    finish(kafka, topic, object_store, store_url, oracle)
+
+
+def test_a_store_that_was_killed_is_gone_on_with(
+    kafka: Any, topic: str, oracle: Oracle, object_store: ObjectStore, store_url: str
+) -> None:
+    running = Running(kafka, topic, Path(), "-outdir", store_url)
+    markers = store_url.split("/")[3] + "/alerts.fink/markers"
+    wait_for(lambda: running.is_over or len(object_store.files(markers)) >= 1, 120, "a range")
+    object_store.kill()
+    time.sleep(2)
+    object_store.start()
+    code, err = running.finish(180)
+    assert code == 0, err
+    finish(kafka, topic, object_store, store_url, oracle)
+
+
+def test_a_second_transfer_is_refused_while_the_first_lives(
+    kafka: Any, topic: str, oracle: Oracle, object_store: ObjectStore, store_url: str
+) -> None:
+    first = Running(kafka, topic, Path(), "-outdir", store_url)
+    ledger = store_url.split("/")[3] + "/alerts.fink"
+    wait_for(lambda: first.is_over or bool(object_store.files(f"{ledger}/staging")), 90, "the first range")
+    status = run_cli("status", store_url)
+    assert "running    yes" in status.stdout, status.stderr
+    second = run_cli(*transfer_arguments(kafka, topic, Path(), "-partitionby", "time", "-outdir", store_url))
+    assert second.returncode == 1
+    assert "another transfer into this directory is running" in second.stderr
+    assert first.finish(180)[0] == 0
+    finish(kafka, topic, object_store, store_url, oracle)

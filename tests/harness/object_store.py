@@ -1,0 +1,282 @@
+"""A real S3 endpoint on loopback: S3Proxy over a local folder, behind a wire on which things go wrong.
+
+S3Proxy answers 412 where an object is there already, but of puts that come at once it may let several win, which a
+store must not. The wire lets such puts through one after the other, as a store that is fit for use behaves.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from http.client import HTTPConnection, HTTPException
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Literal
+
+from tests.harness.kafka_install import PROJECT_ROOT, HarnessError, ensure_tools, find_java, locked, run_tool
+from tests.harness.kafka_settings import HOST, free_ports
+
+S3PROXY_VERSION = "3.0.0"
+#: Of the jar; Maven compares with the checksum that the same server gives.
+S3PROXY_SHA256 = "f5931bd2a7706e75bd15713224c98ddda22ac022a48d4f9937ce884acef9ce25"
+_ARTIFACT = f"org.gaul:s3proxy:{S3PROXY_VERSION}:jar:jar-with-dependencies"
+_START_S = 60
+BUCKET = "alerts-bucket"
+#: Who the tests are to the store; the second one must appear nowhere.
+KEY_ID, SECRET = "harness-identity", "harness-secret-0123456789"
+
+#: What becomes of a request: it passes; is answered with a status; is not passed on, or is, and nobody hears of it.
+Fate = Literal["pass", "500", "503", "reset", "lost", "slow"]
+#: Decides on a request by its method, its path with the query, and its headers.
+Rule = Callable[[str, str, Mapping[str, str]], Fate]
+
+
+def ensure_s3proxy_jar() -> Path:
+    """Return S3Proxy's jar, downloaded first where it is not there.
+
+    Raises
+    ------
+    HarnessError
+        Java or Maven is missing and can't be installed, or the download failed; one line.
+    """
+    cache = Path(os.environ.get("FINK_DASK_TEST_CACHE") or PROJECT_ROOT / ".cache")
+    room = cache.absolute() / f"s3proxy-{S3PROXY_VERSION}"
+    jar = room / "s3proxy.jar"
+    room.mkdir(parents=True, exist_ok=True)
+    with locked(room / "lock"):  # a second process waits, and then finds the work done
+        done = jar.is_file()
+        ensure_tools(maven=not done)
+        if not done:
+            with tempfile.TemporaryDirectory(dir=room, prefix="download-") as folder:
+                copy = ["dependency:copy", f"-Dartifact={_ARTIFACT}", f"-DoutputDirectory={folder}"]
+                run_tool(["mvn", "-q", "-B", *copy], f"Maven's download of S3Proxy {S3PROXY_VERSION}")
+                (found,) = Path(folder).glob("*.jar")
+                if hashlib.sha256(found.read_bytes()).hexdigest() != S3PROXY_SHA256:
+                    raise HarnessError(f"what was downloaded as S3Proxy {S3PROXY_VERSION} is something else")
+                found.rename(jar)
+    return jar
+
+
+class ObjectStore:
+    """S3Proxy over a folder, and the wire to it; started and stopped as often as a test likes.
+
+    Parameters
+    ----------
+    folder : Path
+        Where it keeps everything.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.wire = FaultyWire()
+        self._process: subprocess.Popen[bytes] | None = None
+        (self.folder / "data" / BUCKET).mkdir(parents=True)
+
+    @property
+    def endpoint(self) -> str:
+        """Where clients connect to: the wire."""
+        return f"http://{HOST}:{self.wire.port}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What tells a client where the store is, and who it is; and that there is nothing to ask on this machine."""
+        return {
+            "AWS_ACCESS_KEY_ID": KEY_ID,
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_CONFIG_FILE": str(self.folder / "config"),
+            "AWS_SHARED_CREDENTIALS_FILE": str(self.folder / "credentials"),
+        }
+
+    def start(self) -> None:
+        """Start S3Proxy, and return when it answers.
+
+        Raises
+        ------
+        HarnessError
+            If it does not; with its last words.
+        """
+        (port,) = free_ports(1)
+        settings = {
+            "s3proxy.endpoint": f"http://{HOST}:{port}",
+            "s3proxy.authorization": "aws-v2-or-v4",
+            "s3proxy.identity": KEY_ID,
+            "s3proxy.credential": SECRET,
+            "s3proxy.ignore-unknown-headers": "true",
+            "jclouds.provider": "filesystem-nio2",
+            "jclouds.filesystem.basedir": str(self.folder / "data"),
+        }
+        properties = self.folder / "s3proxy.conf"
+        properties.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+        java = find_java()
+        assert java is not None
+        log = self.folder / "s3proxy.log"
+        with log.open("wb") as output:
+            self._process = subprocess.Popen(
+                [java, "-Xmx256m", "-jar", str(ensure_s3proxy_jar()), "--properties", str(properties)],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        deadline = time.monotonic() + _START_S
+        while not _answers(port):
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise HarnessError(f"S3Proxy does not start: {log.read_text()[-400:]}")
+            time.sleep(0.05)
+        self.wire.lead_to(port)
+
+    def kill(self) -> None:
+        """End S3Proxy at once; what it has said stays said."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+    def discard(self) -> None:
+        """End everything, and remove what was kept."""
+        self.kill()
+        self.wire.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def files(self, prefix: str) -> list[str]:
+        """List the names of all objects below a prefix, as the folder has them."""
+        root = self.folder / "data" / BUCKET
+        return sorted(path.relative_to(root).as_posix() for path in (root / prefix).rglob("*") if path.is_file())
+
+
+@dataclass
+class FaultyWire:
+    """Forwards requests, one fault or none for each.
+
+    Parameters
+    ----------
+    rule : callable
+        Decides on each request.
+    requests : collections.Counter
+        Requests that came, by method.
+    """
+
+    rule: Rule = lambda *_: "pass"
+    requests: Counter[str] = field(default_factory=Counter)
+    target: int = 0
+
+    def __post_init__(self) -> None:
+        wire = self
+        self.conditional = threading.Lock()
+
+        class Handler(_Forward):
+            pass
+
+        Handler.wire = wire
+        self._server = ThreadingHTTPServer((HOST, 0), Handler)
+        self._server.daemon_threads = True
+        self.port = self._server.server_address[1]
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def lead_to(self, port: int) -> None:
+        """Forward to this port from now on."""
+        self.target = port
+
+    def mend(self) -> None:
+        """Let everything pass from now on."""
+        self.rule = lambda *_: "pass"
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class _Forward(BaseHTTPRequestHandler):
+    """One connection of a client."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = 2**16
+    wire: FaultyWire
+
+    def _any(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.wire.requests[self.command] += 1
+        fate = self.wire.rule(self.command, self.path, dict(self.headers.items()))
+        if fate == "reset":
+            self._hang_up()
+            return
+        if fate in {"500", "503"}:
+            code = {"500": "InternalError", "503": "SlowDown"}[fate]
+            self._answer(int(fate), {}, f"<Error><Code>{code}</Code></Error>".encode())
+            return
+        if fate == "slow":
+            time.sleep(1.5)
+        try:
+            status, headers, answer = self._forward(body)
+        except (OSError, HTTPException):
+            self._hang_up()
+            return
+        if fate == "lost":
+            self._hang_up()
+        else:
+            self._answer(status, headers, answer)
+
+    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _any  # noqa: N815 - the library's names
+
+    def _forward(self, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
+        is_conditional = self.command == "PUT" and bool(
+            {"If-None-Match", "If-Match"} & set(map(str.title, self.headers))
+        )
+        connection = HTTPConnection(HOST, self.wire.target, timeout=60)
+        try:
+            if is_conditional:
+                self.wire.conditional.acquire()
+            try:
+                connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+                for name, value in self.headers.items():
+                    connection.putheader(name, value)
+                connection.endheaders(body)
+                response = connection.getresponse()
+                return response.status, dict(response.headers.items()), response.read()
+            finally:
+                if is_conditional:
+                    self.wire.conditional.release()
+        finally:
+            connection.close()
+
+    def _answer(self, status: int, headers: Mapping[str, str], content: bytes) -> None:
+        self.send_response_only(status)
+        for name, value in headers.items():
+            if name.lower() not in {"transfer-encoding", "connection", "content-length"}:
+                self.send_header(name, value)
+        length = headers.get("Content-Length") if self.command == "HEAD" else None
+        if status not in {204, 304}:
+            self.send_header("Content-Length", length or str(len(content)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    def _hang_up(self) -> None:
+        self.close_connection = True
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+
+def _answers(port: int) -> bool:
+    connection = HTTPConnection(HOST, port, timeout=5)
+    try:
+        connection.request("GET", "/")
+        return connection.getresponse().status < 500
+    except (OSError, HTTPException):
+        return False
+    finally:
+        connection.close()
