@@ -20,21 +20,23 @@ def publish(ledger: Ledger, marker: Marker, step: Callable[[str], None]) -> None
     Raises
     ------
     LedgerError
-        If a file is neither staged nor in the dataset.
+        If a file is neither staged nor in the dataset; the others are published nevertheless.
     """
     # Whoever has linked the marker may have been killed, or met an error, before it was on the disk.
     sync_directory(ledger.markers_path)
     staging = staging_of(ledger, marker)
     touched: set[Path] = set()
+    gone: list[Path] = []
     for root, file in destinations(ledger, marker):
         target = root / file.path
         try:
             (staging / file.staged).rename(target)
-        except FileNotFoundError as error:
+        except FileNotFoundError:
             # Renamed by an earlier try, or the target's directory was removed with what was in it.
             if not target.exists():
                 if not (staging / file.staged).exists():
-                    raise LedgerError(f"{target} is committed, but neither there nor staged") from error
+                    gone.append(target)
+                    continue
                 prepare_directory(root, file.path)
                 (staging / file.staged).rename(target)
         touched.update(directories_down_to(root, file.path))
@@ -45,6 +47,8 @@ def publish(ledger: Ledger, marker: Marker, step: Callable[[str], None]) -> None
     step("published")
     _remove_superseded(ledger, marker)
     shutil.rmtree(staging, ignore_errors=True)
+    if gone:
+        raise LedgerError(f"{gone[0]} is committed, but neither there nor staged: fink-dask repair fetches it again")
 
 
 def staging_of(ledger: Ledger, marker: Marker) -> Path:
