@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Column
 
 from fink_dask.cli.words import counted, lags_words
-from fink_dask.transfer.events import (
+from fink_dask.transfers.events import (
     Event,
     Note,
     RangeCommitted,
@@ -22,7 +22,7 @@ from fink_dask.transfer.events import (
     TopicLooked,
     TransferStarted,
 )
-from fink_dask.transfer.tally import Tally
+from fink_dask.transfers.tally import Tally
 
 #: Seconds between two lines where there is no terminal.
 _LINE_S = 10.0

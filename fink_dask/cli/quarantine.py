@@ -66,7 +66,7 @@ def _retry(ledger: Ledger, schema_file: Path | None, as_json: bool) -> int:
     from fink_dask.avro.schema import read_schema_file
     from fink_dask.cli.results import headline, print_json
     from fink_dask.dataset.summary import summarise
-    from fink_dask.transfer.retry import retry_quarantine
+    from fink_dask.transfers.retry import retry_quarantine
 
     schema = None if schema_file is None else read_schema_file(schema_file)
     console = Console(stderr=True)

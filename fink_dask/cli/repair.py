@@ -21,7 +21,7 @@ from fink_dask.cli.options import (
 from fink_dask.config import ON_LOSS
 
 if TYPE_CHECKING:
-    from fink_dask.transfer.events import Event
+    from fink_dask.transfers.events import Event
 
 
 @click.command(context_settings=CONTEXT, epilog="Example: fink-dask repair alerts")

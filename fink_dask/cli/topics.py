@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from fink_dask.cluster.outcome import TopicsOutcome
     from fink_dask.dataset.ledger import Ledger
     from fink_dask.dataset.summary import Summary
-    from fink_dask.transfer.profile import Profile
+    from fink_dask.transfers.profile import Profile
 
 topic_option = option(
     "--topic",
@@ -119,7 +119,7 @@ def print_topics_json(
 def preview_topics(settings: TransferSettings, choice: TopicChoice, restart: bool, as_json: bool) -> int:
     """Say what a transfer of several topics would do for each; returns the exit status."""
     from fink_dask.cli.results import outlook_json, print_outlook
-    from fink_dask.transfer.preview import preview_each
+    from fink_dask.transfers.preview import preview_each
 
     found = preview_each(settings, choice, restart)
     failed = any(isinstance(outlook, FinkDaskError) for outlook in found.values())

@@ -257,7 +257,7 @@ def _preview(
     from fink_dask.cli.results import print_outlook
     from fink_dask.cluster.jobqueue import job_script
     from fink_dask.dataset.ledger import Ledger
-    from fink_dask.transfer.preview import preview
+    from fink_dask.transfers.preview import preview
 
     if choice.is_several:
         return preview_topics(settings, choice, restart, as_json)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from fink_dask.dataset.ledger import Ledger
     from fink_dask.dataset.summary import Summary
     from fink_dask.dataset.verify import Verification
-    from fink_dask.transfer.against_kafka import Comparison
+    from fink_dask.transfers.against_kafka import Comparison
 
 _SHOWN_PROBLEMS = 20
 
@@ -152,7 +152,7 @@ def _verify_each(
 
 
 def _compare(ledger: Ledger, kafka: KafkaSettings, sample: int, seed: int | None, advance: Any) -> Comparison:
-    from fink_dask.transfer.against_kafka import compare_with_kafka
+    from fink_dask.transfers.against_kafka import compare_with_kafka
 
     return compare_with_kafka(ledger, kafka, sample, seed, advance)
 
