@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fink_dask.cli.options import CONTEXT, at_least_one, json_option, typed_option, verbose_option
-from fink_dask.cli.words import counted
 from fink_dask.errors import SettingsError
+from fink_dask.show.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,10 +10,10 @@ from typing import Any
 import click
 from rich.filesize import decimal
 
-from fink_dask.cli.words import counted
 from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.summary import Summary
 from fink_dask.kafka.offsets import Interval
+from fink_dask.show.words import counted
 from fink_dask.transfers.preview import Outlook
 from fink_dask.transfers.profile import Profile
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fink_dask.cli.options import option
-from fink_dask.cli.words import counted
 from fink_dask.config import TransferSettings
 from fink_dask.errors import FinkDaskError
 from fink_dask.kafka.choice import TopicChoice
 from fink_dask.kafka.topics import survey_of
+from fink_dask.show.words import counted
 
 if TYPE_CHECKING:
     from fink_dask.cluster.outcome import TopicsOutcome

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fink_dask.cli.connection import connection_options, kafka_settings
-from fink_dask.cli.dataset import survey_of_dataset, written_bytes
+from fink_dask.cli.dataset import survey_of_dataset
 from fink_dask.cli.options import CONTEXT, at_least_one, config_option, json_option, option, verbose_option
-from fink_dask.cli.words import counted
 from fink_dask.errors import FinkDaskError
 from fink_dask.kafka.offsets import subtract
+from fink_dask.show.words import counted
 
 if TYPE_CHECKING:
     from fink_dask.config import KafkaSettings
@@ -87,8 +87,9 @@ def _verify(
     from rich.console import Console
     from rich.progress import Progress
 
-    from fink_dask.cli.bytes_bar import BytesBar
+    from fink_dask.dataset.summary import written_bytes
     from fink_dask.dataset.verify import verify_dataset
+    from fink_dask.show.bytes_bar import BytesBar
 
     with BytesBar("verifying", written_bytes(ledger)) as reading:
         found = verify_dataset(ledger, reading.advance)

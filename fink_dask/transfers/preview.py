@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fink_dask.config import TransferSettings
 from fink_dask.dataset.ledger import Ledger
@@ -44,7 +44,7 @@ class Outlook:
     committed_ranges: int
     committed_alerts: int
     open_ranges: int
-    plan: Plan | None
+    plan: Plan | None = field(repr=False)  # it may have a hundred thousand ranges
     offsets: int
     removed: int
     resume_at: dict[int, int]

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from fink_dask.cli.words import lag_words, lags_words
 from fink_dask.config import FollowSettings
 from fink_dask.dataset.lag import Lag, read_lag, write_lag
 from fink_dask.dataset.ledger import Ledger
+from fink_dask.show.words import lag_words, lags_words
 from fink_dask.transfers.pace import Ending, Pace
 from fink_dask.transfers.plan import Sizing
 

@@ -1,4 +1,4 @@
-"""Show a running transfer on stderr: a live bar on a terminal, otherwise a plain line now and then."""
+"""Show a running transfer on stderr: a live bar on a terminal or in a notebook, otherwise a line now and then."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
-from fink_dask.cli.words import counted, lags_words
+from fink_dask.show.screen import is_live
+from fink_dask.show.words import counted, lags_words
 from fink_dask.transfers.events import (
     Event,
     Note,
@@ -41,6 +42,7 @@ class Display:
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True, highlight=False)
+        self._is_live = is_live(self._console)
         self._tally = Tally()
         self._last_line = time.monotonic()
         self._bar: Progress | None = None
@@ -50,7 +52,7 @@ class Display:
         self._waiting = self._console.status("looking at the topic, and starting workers")
 
     def __enter__(self) -> Self:
-        if self._console.is_terminal:
+        if self._is_live:
             self._waiting.start()
         return self
 
@@ -98,7 +100,7 @@ class Display:
             self._say_start(event)
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, total=self._tally.offsets)
-        elif self._console.is_terminal:
+        elif self._is_live:
             self._bar = Progress(
                 SpinnerColumn(),
                 # On a narrow terminal the numbers lose their end, and nothing else anything.
@@ -109,7 +111,7 @@ class Display:
                 console=self._console,
                 transient=True,
             )
-            self._task = self._bar.add_task("transfer", total=event.offsets, numbers="")
+            self._task = self._bar.add_task("transfers", total=event.offsets, numbers="")
             self._bar.start()
 
     def _say_start(self, event: TransferStarted) -> None:
