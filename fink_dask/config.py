@@ -29,6 +29,8 @@ QUEUE_BYTES = 16 * 2**20
 #: Parquet's codecs, the default first: what takes the least time for the smallest files.
 COMPRESSIONS = ("zstd", "snappy", "lz4", "gzip", "brotli", "none")
 COMPRESSION = COMPRESSIONS[0]
+#: Formats of the files, the default first: decoded into columns, or the records as they came.
+OUTFORMATS = ("parquet", "avro")
 #: What becomes of a record that can't be decoded, and of a range that Kafka has removed some of; the defaults first.
 ON_BAD_RECORD = ("quarantine", "fail")
 ON_LOSS = ("continue", "fail")
@@ -202,8 +204,10 @@ class TransferSettings:
         Raw bytes that a range is planned to hold.
     columns : tuple of str, optional
         The columns, or fields of structs with dots, that are decoded; all of them otherwise.
+    outformat : str
+        One of `OUTFORMATS`.
     compression : str
-        One of `COMPRESSIONS`.
+        One of `COMPRESSIONS`; of Parquet files.
     memory_limit : int, optional
         Bytes that all processes together may take; otherwise half of what this process may use.
     on_bad_record : str
@@ -231,6 +235,7 @@ class TransferSettings:
     group_id: str | None = None
     range_bytes: int = RANGE_BYTES
     columns: tuple[str, ...] | None = None
+    outformat: str = OUTFORMATS[0]
     compression: str = COMPRESSION
     memory_limit: int | None = None
     on_bad_record: str = ON_BAD_RECORD[0]
@@ -245,11 +250,14 @@ class TransferSettings:
             if value is not None and value < lowest:
                 raise SettingsError(f"--{name} is {value}, but must be at least {lowest}")
         for option, value, known in (
+            ("--outformat", self.outformat, OUTFORMATS),
             ("--compression", self.compression, COMPRESSIONS),
             ("--on-bad-record", self.on_bad_record, ON_BAD_RECORD),
             ("--on-loss", self.on_loss, ON_LOSS),
         ):
             _check_known(option, value, known)
+        if self.outformat == "avro" and self.columns is not None:
+            raise SettingsError("--outformat avro keeps whole records: leave out --columns")
         if self.group_id is not None and not self.group_id.strip():
             raise SettingsError("--group-id is empty")
         object.__setattr__(self, "outdir", Path(os.path.realpath(self.outdir)))

@@ -11,7 +11,7 @@ from typing import Any
 from distributed import Client
 
 from fink_dask.cluster.local import parse_memory, usable_cores
-from fink_dask.config import COMPRESSION, ON_BAD_RECORD, ON_LOSS, TransferSettings
+from fink_dask.config import COMPRESSION, ON_BAD_RECORD, ON_LOSS, OUTFORMATS, TransferSettings
 from fink_dask.errors import SettingsError
 from fink_dask.kafka.reach import SERVERS_VARIABLE, find_kafka
 from fink_dask.kafka.topics import SURVEYS, check_topic_name, survey_of
@@ -30,6 +30,7 @@ def transfer_settings(
     limit: int | None = None,
     nconsumers: int | None = None,
     memory_limit: int | str | None = None,
+    outformat: str = OUTFORMATS[0],
     compression: str = COMPRESSION,
     schema: str | os.PathLike[str] | None = None,
     survey: str | None = None,
@@ -63,6 +64,7 @@ def transfer_settings(
         schema_file=None if schema is None else Path(schema),
         group_id=group_id,
         columns=None if columns is None else _names("columns", columns),
+        outformat=outformat,
         compression=compression,
         memory_limit=None if memory_limit is None else parse_memory("memory_limit", str(memory_limit)),
         on_bad_record=on_bad_record,

@@ -17,7 +17,7 @@ from distributed import Client, default_client
 from fink_dask.api.settings import transfer_settings
 from fink_dask.cluster.existing import Scheduler
 from fink_dask.cluster.run import Where, run_transfer
-from fink_dask.config import COMPRESSION, ON_BAD_RECORD, ON_LOSS
+from fink_dask.config import COMPRESSION, ON_BAD_RECORD, ON_LOSS, OUTFORMATS
 from fink_dask.dataset.read import open_dataset
 from fink_dask.dataset.summary import Summary
 from fink_dask.errors import SettingsError, TransferError
@@ -75,6 +75,7 @@ def transfer(
     client: Client | None = None,
     nconsumers: int | None = None,
     memory_limit: int | str | None = None,
+    outformat: str = OUTFORMATS[0],
     compression: str = COMPRESSION,
     schema: str | os.PathLike[str] | None = None,
     survey: str | None = None,
@@ -115,8 +116,10 @@ def transfer(
         Ranges that are consumed at once; otherwise the threads of the cluster, or the cores of this machine.
     memory_limit : int or str, optional
         Bytes that all processes together may take, such as ``"4GB"``; otherwise half of what they may use.
+    outformat : {"parquet", "avro"}
+        Format of the files; Avro's hold the records as they came.
     compression : str
-        Codec of the files: one of `fink_dask.config.COMPRESSIONS`.
+        Codec of Parquet files: one of `fink_dask.config.COMPRESSIONS`.
     schema : str or os.PathLike, optional
         A file with the Avro schema, in place of the one in Kafka.
     survey : {"ztf", "lsst"}, optional
@@ -167,6 +170,7 @@ def transfer(
         limit=limit,
         nconsumers=nconsumers,
         memory_limit=memory_limit,
+        outformat=outformat,
         compression=compression,
         schema=schema,
         survey=survey,

@@ -14,11 +14,12 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
+from fink_dask.dataset.data_file import DataFile
 from fink_dask.dataset.documents import seal
 from fink_dask.dataset.durable import link_exclusively, prepare_directory, sync_directory, sync_file, write_file
 from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.publish import destinations, publish
-from fink_dask.dataset.records import DataFile, Marker
+from fink_dask.dataset.records import Marker
 from fink_dask.errors import FinkDaskError, LedgerError, StorageError
 from fink_dask.kafka.offsets import Range
 

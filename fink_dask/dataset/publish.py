@@ -6,9 +6,10 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
+from fink_dask.dataset.data_file import DataFile
 from fink_dask.dataset.durable import directories_down_to, has_size, prepare_directory, sync_directory
 from fink_dask.dataset.ledger import QUARANTINE_DIRECTORY, Ledger
-from fink_dask.dataset.records import DataFile, Marker
+from fink_dask.dataset.records import Marker
 from fink_dask.errors import LedgerError
 
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from fink_dask.avro.schema import field_type
-from fink_dask.dataset.columns import file_schema, partitioning_of
+from fink_dask.dataset.columns import check_is_parquet, file_schema, partitioning_of
 from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.outdir import check_dataset
 from fink_dask.dataset.publish import is_published, missing_files
@@ -49,6 +49,7 @@ def open_dataset(outdir: str | os.PathLike[str]) -> ds.Dataset:
     """
     ledger = Ledger(Path(outdir).resolve())
     check_dataset(ledger)
+    check_is_parquet(ledger, "open_dataset")
     plans = ledger.plans()
     markers = [marker for marker in ledger.markers(plans) if is_published(ledger, marker)]
     if gone := missing_files(ledger, markers):

@@ -6,9 +6,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from pathlib import PurePosixPath
 from typing import Any
 
+from fink_dask.config import OUTFORMATS
+from fink_dask.dataset.data_file import DataFile, check_inside
 from fink_dask.dataset.documents import checksum
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.offsets import Interval, Range, merge, total
@@ -41,6 +42,8 @@ class Identity:
         The columns, or fields of structs, that the dataset has; None for all of them.
     more_schemas : tuple of str
         Fingerprints of the writer schemas that were taken in before the plan was made, beside the first one.
+    outformat : str
+        The format of the files, one of `fink_dask.config.OUTFORMATS`.
     """
 
     topic: str
@@ -51,6 +54,7 @@ class Identity:
     schema_source: str
     columns: tuple[str, ...] | None = None
     more_schemas: tuple[str, ...] = ()
+    outformat: str = OUTFORMATS[0]
 
     @property
     def each_schema(self) -> tuple[Identity, ...]:
@@ -94,6 +98,8 @@ class Plan:
             identity["more_schemas"] = list(self.identity.more_schemas)
         else:
             del identity["more_schemas"]  # plans without it keep their ids
+        if self.identity.outformat == OUTFORMATS[0]:
+            del identity["outformat"]
         return {
             "generation": self.generation,
             "identity": identity,
@@ -113,6 +119,8 @@ class Plan:
         try:
             identity = Identity(**content["identity"])
             columns = None if identity.columns is None else tuple(map(str, identity.columns))
+            if identity.outformat not in OUTFORMATS:
+                raise ValueError(f"there is no format {str(identity.outformat)[:40]!r}")
             return cls(
                 generation=int(content["generation"]),
                 identity=replace(
@@ -126,50 +134,6 @@ class Plan:
             )
         except _MISREAD as error:
             raise LedgerError(f"the ledger's plan can't be read: {error}") from error
-
-
-@dataclass(frozen=True)
-class DataFile:
-    """A file that a range wrote, or the share that it has in a file of many ranges.
-
-    Parameters
-    ----------
-    path : str
-        Where it belongs, relative to the dataset (to the ledger, for a quarantine file), with slashes.
-    staged : str
-        Its name in the staging directory of the attempt.
-    rows : int
-        The range's rows in it.
-    size : int
-        Its bytes.
-    sha256 : str
-        Hash of its content.
-    file_rows : int or None
-        All rows of a file that was compacted, which holds those of other ranges, too; None for a range's own file.
-    """
-
-    path: str
-    staged: str
-    rows: int
-    size: int
-    sha256: str
-    file_rows: int | None = None
-
-    def __post_init__(self) -> None:
-        for name in (self.path, self.staged):
-            _check_inside(name)
-        if self.rows < 0 or self.size < 0 or (self.file_rows is not None and self.file_rows < self.rows):
-            raise LedgerError(f"a marker gives {self.path[:80]!r} an impossible size")
-
-    @property
-    def all_rows(self) -> int:
-        """Rows of the whole file."""
-        return self.rows if self.file_rows is None else self.file_rows
-
-    @property
-    def is_shared(self) -> bool:
-        """Tell whether other ranges have rows in it, too."""
-        return self.file_rows is not None
 
 
 @dataclass(frozen=True)
@@ -245,7 +209,7 @@ class Marker:
         if not 0 <= self.revision < _MOST_REVISIONS:
             raise LedgerError(f"{what} has no revision {self.revision}")
         for name in self.superseded:
-            _check_inside(name)
+            check_inside(name)
         mine = {file.path for file in (*self.files, *filter(None, (self.quarantine,)))}
         if mine.intersection(self.superseded):
             raise LedgerError(f"{what} does without files that it names")
@@ -291,10 +255,3 @@ class Marker:
             return cls(**values)
         except _MISREAD as error:
             raise LedgerError(f"a marker can't be read: {error}") from error
-
-
-def _check_inside(name: str) -> None:
-    """Refuse the name of a file that would be outside of dataset and ledger."""
-    parts = PurePosixPath(name).parts
-    if not parts or PurePosixPath(name).is_absolute() or ".." in parts or "\0" in name:
-        raise LedgerError(f"a marker names a file outside the dataset: {name[:80]!r}")

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from fink_dask.dataset.records import DataFile, Marker
+from fink_dask.dataset.data_file import DataFile
+from fink_dask.dataset.records import Marker
 from fink_dask.kafka.offsets import Interval, Range, merge, subtract
 
 

@@ -7,7 +7,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,12 +17,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from fink_dask.avro.by_record import FastavroDecoder
+from fink_dask.avro.container import read_records
 from fink_dask.avro.decoded import DecodedBatch
 from fink_dask.avro.schema import AvroSchema, parse_schema
 from fink_dask.avro.versions import MAX_VERSIONS
 from fink_dask.config import KafkaSettings
+from fink_dask.dataset.container import SUFFIX
+from fink_dask.dataset.contents import read_places
 from fink_dask.dataset.ledger import Ledger
-from fink_dask.dataset.places import read_places
 from fink_dask.dataset.quarantine import read_quarantine
 from fink_dask.dataset.records import Identity, Marker, Plan
 from fink_dask.dataset.writer import KAFKA_FIELDS
@@ -154,7 +156,7 @@ class _Decoders:
 
     def __init__(self, ledger: Ledger, identity: Identity) -> None:
         self._has_keys = identity.schema_source == "record key"
-        self._first = ledger.schema(identity)
+        self.first = ledger.schema(identity)
         self._made: dict[AvroSchema, FastavroDecoder] = {}
 
     def decode(self, value: bytes | None, key: bytes | None) -> DecodedBatch:
@@ -165,7 +167,7 @@ class _Decoders:
         SchemaError
             If its key holds no schema.
         """
-        schema = parse_schema(key or b"") if self._has_keys else self._first
+        schema = parse_schema(key or b"") if self._has_keys else self.first
         if schema not in self._made:
             if len(self._made) >= MAX_VERSIONS:
                 self._made.clear()
@@ -205,6 +207,10 @@ class _Checked:
                 return "incomparable"
             self._compare_quarantined(offset, value)
             return "equal"
+        if isinstance(row, bytes):
+            if row != value and not self._marker.revision:
+                raise _DifferenceError("its bytes are others than Kafka's")
+            return "equal" if row == value else "incomparable"
         try:
             decoded = self._decoders.decode(value, batches[0].keys[0])
             reason = decoded.bad[0].reason if decoded.bad else ""
@@ -220,9 +226,11 @@ class _Checked:
                 raise _DifferenceError(f"{name} is another value in Kafka")
         return "equal"
 
-    def _row(self, offset: int) -> dict[str, Any] | None:
+    def _row(self, offset: int) -> dict[str, Any] | bytes | None:
         for path, partitions, offsets in self._places:
             (places,) = np.nonzero((offsets == offset) & (partitions == self._marker.range.partition))
+            if places.size and path.suffix == SUFFIX:
+                return next(islice(read_records(path, self._decoders.first), int(places[0]), None))
             if places.size:
                 return _read_row(path, int(places[0]))
         return None

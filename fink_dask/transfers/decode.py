@@ -16,7 +16,7 @@ from fink_dask.avro.fit import fit_batch
 from fink_dask.avro.projection import covering, project
 from fink_dask.avro.schema import AvroSchema
 from fink_dask.avro.versions import Versions
-from fink_dask.dataset.columns import file_schema
+from fink_dask.dataset.columns import RAW_SCHEMA, check_outformat, file_schema
 from fink_dask.dataset.partitioning import Partitioning, Split
 from fink_dask.dataset.records import Identity
 from fink_dask.dataset.writer import KAFKA_FIELDS
@@ -86,10 +86,14 @@ class RangeDecoder:
         self._versions = versions
         self._partitioning = partitioning
         self._partition = partition
+        check_outformat(identity, versions)
         paths = tuple(source.path for source in partitioning.sources)
-        self._rows = pa.schema(project(versions.record, identity.columns).arrow_fields)
+        self._is_raw = identity.outformat == "avro"
+        # Of a record that is kept as it came, nothing is decoded but the keys.
+        columns = (paths or (versions.arrow.names[0],)) if self._is_raw else identity.columns
+        self._rows = pa.schema(project(versions.record, columns).arrow_fields)
         self._keys = pa.schema(project(versions.record, paths).arrow_fields) if paths else None
-        self._decoders = [_decoder(schema, identity.columns, paths) for schema in versions.schemas]
+        self._decoders = [_decoder(schema, columns, paths) for schema in versions.schemas]
         # Where records name their own schema, another one's bytes could decode into wrong values.
         self._schemas = SchemaKeys(versions, take_in) if identity.schema_source == "record key" else None
         self._columns = pa.schema([*self._rows, *KAFKA_FIELDS])
@@ -102,6 +106,11 @@ class RangeDecoder:
     def met(self) -> frozenset[AvroSchema]:
         """Schemas of the records so far that the dataset has, but the files of this decoder have no columns for."""
         return frozenset() if self._schemas is None else frozenset(self._schemas.met)
+
+    @property
+    def avro(self) -> AvroSchema | None:
+        """The schema of the files, where they are Avro's."""
+        return self._versions.first if self._is_raw else None
 
     @property
     def most_rows(self) -> int:
@@ -119,8 +128,12 @@ class RangeDecoder:
             found = self._decode_by_number(batch, numbers)
         offsets = pa.array(batch.offsets[found.positions])
         partitions = pa.array(np.full(len(offsets), self._partition, np.int32))
-        columns = [*found.rows.columns, partitions, offsets]
-        rows = pa.RecordBatch.from_arrays(columns, schema=self._columns).select(self.file_schema.names)
+        if self._is_raw:
+            values = batch.values().take(pa.array(found.positions))
+            rows = pa.RecordBatch.from_arrays([values, partitions, offsets], schema=RAW_SCHEMA)
+        else:
+            columns = [*found.rows.columns, partitions, offsets]
+            rows = pa.RecordBatch.from_arrays(columns, schema=self._columns).select(self.file_schema.names)
         bad, split = found.bad, found.split
         if split is None:
             return SortedBatch([("", rows)] if rows.num_rows else [], sorted(bad.items()))

@@ -8,7 +8,7 @@ from fink_dask.avro.projection import project
 from fink_dask.avro.schema import AvroSchema
 from fink_dask.avro.versions import Versions
 from fink_dask.config import TransferSettings
-from fink_dask.dataset.columns import partitioning_of
+from fink_dask.dataset.columns import check_outformat, partitioning_of
 from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.partitioning import Partitioning
 from fink_dask.dataset.records import Identity
@@ -88,12 +88,14 @@ def inspect_topic(settings: TransferSettings, inspector: Inspector, ledger: Ledg
         schema_sha256="",
         schema_source="",
         columns=None if settings.columns is None else tuple(sorted(settings.columns)),
+        outformat=settings.outformat,
     )
     found = find_schemas(settings, inspector, description, ledger, plans, asked)
     # The survey also where no time is read: it is named in what is said of --partitionby.
     partitioning = partitioning_of(replace(asked, survey=survey), found.versions)
     identity = replace(asked, schema_sha256=found.versions.first.fingerprint, schema_source=found.source)
     _check_columns(settings, found.versions)
+    check_outformat(identity, found.versions)
     if before is not None:
         known = replace(before, topic_id=known_topic_id(plans), more_schemas=plans[-1].identity.more_schemas)
         check_identity(known, identity)

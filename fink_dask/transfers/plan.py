@@ -175,6 +175,7 @@ def check_identity(before: Identity, now: Identity) -> None:
         ("partitionby", "--partitionby"),
         ("survey", "--survey"),
         ("columns", "--columns"),
+        ("outformat", "--outformat"),
         ("schema_sha256", "the schema"),
     ):
         old, new = getattr(before, name), getattr(now, name)

@@ -9,9 +9,10 @@ import pyarrow as pa
 
 from fink_dask.config import COMPRESSION, ON_BAD_RECORD
 from fink_dask.dataset.attempt import Attempt
+from fink_dask.dataset.data_file import DataFile
 from fink_dask.dataset.ledger import QUARANTINE_DIRECTORY
 from fink_dask.dataset.quarantine import QUARANTINE_SCHEMA, quarantine_rows, read_quarantine
-from fink_dask.dataset.records import DataFile, Identity
+from fink_dask.dataset.records import Identity
 from fink_dask.dataset.remainder import Remainder
 from fink_dask.dataset.writer import Origin, StagedWriter
 from fink_dask.errors import SchemaError
@@ -71,7 +72,12 @@ class StagedRange:
         self._watch = watch or Stopwatch()
         self._on_bad_record = on_bad_record
         self._data = StagedWriter(
-            attempt, decoder.file_schema, origin, buffer_bytes=memory.buffer_bytes, compression=compression
+            attempt,
+            decoder.file_schema,
+            origin,
+            buffer_bytes=memory.buffer_bytes,
+            compression=compression,
+            avro=decoder.avro,
         )
         self._quarantine = StagedWriter(
             attempt, QUARANTINE_SCHEMA, origin, prefix="quarantine-", buffer_bytes=memory.batch_bytes

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fink_dask.dataset.data_file import DataFile
 from fink_dask.dataset.documents import seal, unseal
-from fink_dask.dataset.records import DataFile, Marker, Plan
+from fink_dask.dataset.records import Marker, Plan
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.offsets import Range
 from tests.harness.ledgers import IDENTITY, make_plan
