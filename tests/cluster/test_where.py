@@ -269,7 +269,7 @@ def test_a_job_gets_the_condition_as_it_was_typed(tmp_path: Path) -> None:
     assert words[words.index("--where") + 1] == where
 
 
-def test_a_kill_of_everything_at_a_random_moment_loses_and_repeats_nothing(
+def test_kills_of_everything_cost_a_dataset_with_a_condition_nothing(
     kafka: Any, topic_name: str, tmp_path: Path
 ) -> None:
     chance = random.Random(8)
