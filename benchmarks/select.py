@@ -26,7 +26,7 @@ from tests.harness.kafka import KafkaBroker
 _TOPIC = "ftransfer_ztf_2026-02-24_1"
 _COLUMNS = ("--columns", "objectId,candidate.jd,candidate.magpsf")
 #: Of the alerts of the benchmark about one in a hundred.
-_WHERE = ("--where", "candidate.drb > 0.99")
+_WHERE = ("--where", "candidate.rb > 0.99")
 #: The options of each case; the bare drain has none.
 CASES: dict[str, tuple[str, ...] | None] = {
     "everything": (),

@@ -155,8 +155,8 @@ class RangeDecoder:
             others = codes != number
 
             def as_they_come(found: pa.RecordBatch) -> _Ints:
-                kept, there = self._choose(found)
-                keys.append(there)
+                kept, wanted = self._choose(found)
+                keys.append(wanted)
                 return kept
 
             skipped = others if missing is None else others | missing
@@ -179,8 +179,8 @@ class RangeDecoder:
 
         def by_key(keys: pa.RecordBatch) -> _Ints:
             nonlocal split
-            kept, there = self._choose(keys)
-            split = self._split(there)
+            kept, wanted = self._choose(keys)
+            split = self._split(wanted)
             return kept[split.order]
 
         # The rows of each key come out one after the other, and nothing has to be picked out afterwards.
@@ -211,6 +211,8 @@ class RangeDecoder:
     def _split(self, keys: pa.RecordBatch) -> Split:
         began = time.perf_counter()
         split = self._partitioning.split(keys)
+        if len(split.order) != keys.num_rows:  # what it has left out would pass for filtered
+            raise ValueError("a split that has not every row")
         self.split_seconds += time.perf_counter() - began
         return split
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from decimal import Decimal
 from io import BytesIO
 from itertools import chain
 from typing import Any
@@ -274,3 +276,72 @@ def test_in_a_batch_of_several_schemas_each_record_is_what_it_would_be_alone(
     if where is not None:  # by another way than the columns of the rows
         wanted = {"more is null or more > 3": lambda row: row["more"] is None or row["more"] > 3}.get(where)
         assert wanted is None or columns is not None or all(map(wanted, chain.from_iterable(rows.values())))
+
+
+def logical(kind: str, name: str, **more: Any) -> dict[str, Any]:
+    return {"type": kind, "logicalType": name, **more}
+
+
+TYPED: dict[str, Any] = {
+    "big": "long",
+    "small": "float",
+    "sure": ["null", "boolean"],
+    "kind": {"type": "enum", "name": "kinds", "symbols": ["SN", "AGN"]},
+    "seen": logical("long", "timestamp-micros"),
+    "night": logical("int", "date"),
+    "price": logical("bytes", "decimal", precision=9, scale=2),
+    "either": [
+        "null",
+        "long",
+        "string",
+        {"type": "record", "name": "inner", "fields": [{"name": "x", "type": ["null", "double"]}]},
+    ],
+}
+TYPED_ROWS = [
+    {
+        "big": 2**62 + number,
+        "small": 0.65 if number % 2 else 0.1,
+        "sure": [None, True, False][number % 3],
+        "kind": ["SN", "AGN"][number % 2],
+        "seen": datetime(2026, 2, 20 + number, tzinfo=UTC),
+        "night": date(2026, 2, 20 + number),
+        "price": Decimal(number) / 4,
+        "either": [None, number, f"text {number}", {"x": number / 2}, {"x": None}][number % 5],
+    }
+    for number in range(8)
+]
+
+
+@pytest.mark.parametrize(
+    ("where", "is_wanted"),
+    [
+        (f"big == {2**62 + 1} or big in [{2**62 + 3}]", lambda row: row["big"] in {2**62 + 1, 2**62 + 3}),
+        ("small == 0.65", lambda row: row["small"] == 0.65),
+        ("not sure", lambda row: row["sure"] is False),
+        ("kind != 'SN'", lambda row: row["kind"] == "AGN"),
+        ("'2026-02-22' < seen <= '2026-02-24T00:00:00Z'", lambda row: row["seen"].day in {23, 24}),
+        ("night == '2026-02-22'", lambda row: row["night"].day == 22),
+        ("price in [0.25, 1.5]", lambda row: row["price"] in {Decimal("0.25"), Decimal("1.5")}),
+        ("either.member0 > 1", lambda row: isinstance(row["either"], int) and row["either"] > 1),
+        ("either.member1 == 'text 7'", lambda row: row["either"] == "text 7"),
+        ("either.member2.x / 3 == 0.5", lambda row: row["either"] == {"x": 1.5}),
+        ("either is null", lambda row: row["either"] is None),
+        ("either.member2 is not null", lambda row: isinstance(row["either"], dict)),
+    ],
+)
+def test_values_of_every_type_can_be_asked_of(where: str, is_wanted: Callable[[dict[str, Any]], bool]) -> None:
+    fields = [{"name": name, "type": kind} for name, kind in TYPED.items()]
+    schema = parse_schema(json.dumps({"type": "record", "name": "alert", "fields": fields}))
+    parsed = fastavro.parse_schema(json.loads(schema.text))
+    values = []
+    for row in TYPED_ROWS:
+        stream = BytesIO()
+        fastavro.schemaless_writer(stream, parsed, row)
+        values.append(stream.getvalue())
+    identity = Identity("topic", "id", (), None, schema.fingerprint, "file", ("big",), where=where)
+    decoder = RangeDecoder(Versions((schema,)), identity, resolve_partitioning((), None, schema.arrow), 0)
+    found = decoder.decode(join_records(list(range(8)), [-1] * 8, values, [None] * 8, Memory()))
+    kept = [offset for _, part in found.parts for offset in part["kafka_offset"].to_pylist()]
+    assert kept == [number for number, row in enumerate(TYPED_ROWS) if is_wanted(row)]
+    assert kept
+    assert sorted([*kept, *found.filtered.tolist()]) == list(range(8))
