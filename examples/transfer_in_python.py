@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fink_dask.cluster.run import Where, run_transfer
 from fink_dask.config import KafkaSettings, TransferSettings
-from fink_dask.transfer.events import Event, RangeCommitted
+from fink_dask.transfers.events import Event, RangeCommitted
 
 
 def show(event: Event) -> None:

@@ -28,10 +28,10 @@ from fink_dask.dataset.outdir import create_ledger
 from fink_dask.dataset.partitioning import Partitioning
 from fink_dask.dataset.records import Identity, Marker, Plan
 from fink_dask.demo.alerts import AlertKind, avro_schema
-from fink_dask.transfer.job import run_ranges
-from fink_dask.transfer.memory import FULL_SHARE
-from fink_dask.transfer.plan import Sizing, next_plan
-from fink_dask.transfer.work import TaskSettings, Work
+from fink_dask.transfers.job import run_ranges
+from fink_dask.transfers.memory import FULL_SHARE
+from fink_dask.transfers.plan import Sizing, next_plan
+from fink_dask.transfers.work import TaskSettings, Work
 
 PARTITIONS = 10
 CONSUMERS = 2

@@ -36,9 +36,9 @@ from fink_dask.kafka.offsets import Range
 from fink_dask.kafka.pool import ConnectionPool
 from fink_dask.kafka.reach import SERVERS_VARIABLE, find_kafka
 from fink_dask.kafka.topics import check_topic_name, survey_of
-from fink_dask.transfer.decode import RangeDecoder
-from fink_dask.transfer.inspect import check_selection, inspect_topic
-from fink_dask.transfer.plan import Sizing, next_plan
+from fink_dask.transfers.decode import RangeDecoder
+from fink_dask.transfers.inspect import check_selection, inspect_topic
+from fink_dask.transfers.plan import Sizing, next_plan
 
 log = logging.getLogger(__name__)
 

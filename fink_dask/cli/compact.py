@@ -9,8 +9,8 @@ import click
 
 from fink_dask.cli.options import CONTEXT, json_option, typed_option, verbose_option
 from fink_dask.cli.signals import SignalReceivedError
-from fink_dask.cli.words import counted
 from fink_dask.config import COMPRESSION, COMPRESSIONS
+from fink_dask.show.words import counted
 
 
 @click.command(
@@ -40,13 +40,13 @@ def compact(
     NEWDIR appears when it is complete, with a ledger of its own, which verify proves. The same command goes on with one
     that was stopped. Exit status: 0, 1 failed, 3 where OUTDIR is not complete, or alerts were quarantined or lost.
     """
-    from fink_dask.cli.bytes_bar import BytesBar
     from fink_dask.cli.log import log_to_stderr
     from fink_dask.cli.results import headline, print_json
     from fink_dask.cluster.local import parse_memory, usable_cores, usable_memory
     from fink_dask.dataset.compact import THREAD_BYTES, Caller, compact_dataset
     from fink_dask.dataset.compaction import Form
     from fink_dask.dataset.ledger import Ledger
+    from fink_dask.show.bytes_bar import BytesBar
 
     log_to_stderr(verbose)
     form = Form(parse_memory("--file-size", file_size), unique, compression)

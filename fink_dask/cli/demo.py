@@ -39,7 +39,6 @@ def _fitting(_: click.Context, parameter: click.Parameter, value: int) -> int:
 @nconsumers_option
 def demo(alerts: int, outdir: Path, nconsumers: int) -> int:
     """Publish a made-up night to an embedded Kafka, transfer it, verify it, and show how to read it."""
-    from fink_dask.cli.display import Display
     from fink_dask.cli.results import print_summary
     from fink_dask.cluster.local import usable_cores
     from fink_dask.cluster.run import Where, run_transfer
@@ -52,6 +51,7 @@ def demo(alerts: int, outdir: Path, nconsumers: int) -> int:
     from fink_dask.errors import SettingsError
     from fink_dask.kafka.describe import UNKNOWN_ID
     from fink_dask.kafka.mock import mock_broker
+    from fink_dask.show.display import Display
 
     ledger = Ledger(outdir.resolve())
     if ledger.exists():

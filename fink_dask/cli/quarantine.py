@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fink_dask.cli.options import CONTEXT, at_least_one, json_option, typed_option, verbose_option
-from fink_dask.cli.words import counted
 from fink_dask.errors import SettingsError
+from fink_dask.show.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,7 +66,7 @@ def _retry(ledger: Ledger, schema_file: Path | None, as_json: bool) -> int:
     from fink_dask.avro.schema import read_schema_file
     from fink_dask.cli.results import headline, print_json
     from fink_dask.dataset.summary import summarise
-    from fink_dask.transfer.retry import retry_quarantine
+    from fink_dask.transfers.retry import retry_quarantine
 
     schema = None if schema_file is None else read_schema_file(schema_file)
     console = Console(stderr=True)

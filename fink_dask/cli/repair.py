@@ -21,7 +21,7 @@ from fink_dask.cli.options import (
 from fink_dask.config import ON_LOSS
 
 if TYPE_CHECKING:
-    from fink_dask.transfer.events import Event
+    from fink_dask.transfers.events import Event
 
 
 @click.command(context_settings=CONTEXT, epilog="Example: fink-dask repair alerts")
@@ -51,12 +51,12 @@ def repair(outdir: Path, on_loss: str, dashboard_address: str, as_json: bool, ve
     from fink_dask.cluster.forkserver import start_forkserver
 
     start_forkserver()  # it loads what workers need while the files are checked
-    from fink_dask.cli.bytes_bar import BytesBar
-    from fink_dask.cli.display import Display
     from fink_dask.cli.log import log_to_stderr
     from fink_dask.cli.results import headline, print_json
-    from fink_dask.cli.words import counted
     from fink_dask.cluster.repair import run_repair
+    from fink_dask.show.bytes_bar import BytesBar
+    from fink_dask.show.display import Display
+    from fink_dask.show.words import counted
 
     log_to_stderr(verbose)
     with ExitStack() as stack:

@@ -10,12 +10,12 @@ from typing import Any
 import click
 from rich.filesize import decimal
 
-from fink_dask.cli.words import counted
 from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.summary import Summary
 from fink_dask.kafka.offsets import Interval
-from fink_dask.transfer.preview import Outlook
-from fink_dask.transfer.profile import Profile
+from fink_dask.show.words import counted
+from fink_dask.transfers.preview import Outlook
+from fink_dask.transfers.profile import Profile
 
 STATE_COLOURS = {"complete": "green", "partial": "yellow", "failed": "red", "interrupted": "yellow"}
 

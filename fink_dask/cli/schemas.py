@@ -29,8 +29,8 @@ def dump_schemas_of(settings: TransferSettings, choice: TopicChoice) -> None:
         If the only topic has none, or a file can't be written.
     """
     from fink_dask.kafka.describe import open_inspector
-    from fink_dask.transfer.preview import topics_now
-    from fink_dask.transfer.topics import settings_of
+    from fink_dask.transfers.preview import topics_now
+    from fink_dask.transfers.topics import settings_of
 
     with open_inspector(settings.kafka) as inspector:
         if not choice.is_several:
@@ -47,7 +47,7 @@ def _dump(settings: TransferSettings, inspector: Inspector) -> None:
     import pyarrow.parquet as pq
 
     from fink_dask.dataset.ledger import Ledger
-    from fink_dask.transfer.inspect import inspect_topic
+    from fink_dask.transfers.inspect import inspect_topic
 
     target = inspect_topic(settings, inspector, Ledger(settings.outdir), fresh=True)
     if target is None:

@@ -29,10 +29,10 @@ def status(outdir: Path, as_json: bool) -> int:
     Where OUTDIR holds the datasets of several topics: of each of them.
     """
     from fink_dask.cli.results import headline, print_intervals, print_json
-    from fink_dask.cli.words import lag_words
     from fink_dask.dataset.ledger import Ledger
     from fink_dask.dataset.outdir import unfinished
     from fink_dask.dataset.several import datasets_in
+    from fink_dask.show.words import lag_words
 
     ledger = Ledger(outdir.resolve())
     if not ledger.exists():
@@ -89,8 +89,8 @@ def _details(running: bool, progress: Progress, lag: Lag | None) -> dict[str, An
 def _say_each(ledgers: list[Ledger], as_json: bool) -> int:
     """Say how far each of several topics is, in a line each."""
     from fink_dask.cli.topics import print_table, print_topics_json
-    from fink_dask.cli.words import lags_words
     from fink_dask.dataset.summary import Summary
+    from fink_dask.show.words import lags_words
 
     found, errors = {}, {}
     for ledger in ledgers:

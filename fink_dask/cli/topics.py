@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fink_dask.cli.options import option
-from fink_dask.cli.words import counted
 from fink_dask.config import TransferSettings
 from fink_dask.errors import FinkDaskError
 from fink_dask.kafka.choice import TopicChoice
 from fink_dask.kafka.topics import survey_of
+from fink_dask.show.words import counted
 
 if TYPE_CHECKING:
     from fink_dask.cluster.outcome import TopicsOutcome
     from fink_dask.dataset.ledger import Ledger
     from fink_dask.dataset.summary import Summary
-    from fink_dask.transfer.profile import Profile
+    from fink_dask.transfers.profile import Profile
 
 topic_option = option(
     "--topic",
@@ -126,7 +126,7 @@ def print_topics_json(
 def preview_topics(settings: TransferSettings, choice: TopicChoice, restart: bool, as_json: bool) -> int:
     """Say what a transfer of several topics would do for each; returns the exit status."""
     from fink_dask.cli.results import outlook_json, print_outlook
-    from fink_dask.transfer.preview import preview_each
+    from fink_dask.transfers.preview import preview_each
 
     found = preview_each(settings, choice, restart)
     failed = any(isinstance(outlook, FinkDaskError) for outlook in found.values())

@@ -29,10 +29,10 @@ from fink_dask.cli.options import (
 from fink_dask.cli.schemas import dump_schemas_of
 from fink_dask.cli.stopped import failure_as_json
 from fink_dask.cli.topics import ledgers_of, preview_topics, print_outcome, survey_of_topics, topic_option
-from fink_dask.cli.words import counted
 from fink_dask.config import BATCHSIZE, COMPRESSION, COMPRESSIONS, ON_BAD_RECORD, ON_LOSS, TransferSettings
 from fink_dask.kafka.choice import TopicChoice, choose_topics
 from fink_dask.kafka.topics import SURVEYS
+from fink_dask.show.words import counted
 
 if TYPE_CHECKING:
     from fink_dask.cluster.joboptions import JobSpec
@@ -231,9 +231,9 @@ def transfer(
 def _transfer(
     settings: TransferSettings, choice: TopicChoice, where: Where, restart: bool, profile: bool, as_json: bool
 ) -> int:
-    from fink_dask.cli.display import Display
     from fink_dask.cli.results import print_summary
     from fink_dask.cluster.run import run_topics
+    from fink_dask.show.display import Display
 
     with Display() as display:
         outcome = run_topics(choice, settings, display, where, restart, _BEGAN)
@@ -261,7 +261,7 @@ def _preview(
     from fink_dask.cli.results import print_outlook
     from fink_dask.cluster.jobqueue import job_script
     from fink_dask.dataset.ledger import Ledger
-    from fink_dask.transfer.preview import preview
+    from fink_dask.transfers.preview import preview
 
     if choice.is_several:
         return preview_topics(settings, choice, restart, as_json)

@@ -12,16 +12,16 @@ import click
 from fink_dask.cli.connection import connection_options, kafka_settings
 from fink_dask.cli.dataset import survey_of_dataset, written_bytes
 from fink_dask.cli.options import CONTEXT, at_least_one, config_option, json_option, option, verbose_option
-from fink_dask.cli.words import counted
 from fink_dask.errors import FinkDaskError
 from fink_dask.kafka.offsets import subtract
+from fink_dask.show.words import counted
 
 if TYPE_CHECKING:
     from fink_dask.config import KafkaSettings
     from fink_dask.dataset.ledger import Ledger
     from fink_dask.dataset.summary import Summary
     from fink_dask.dataset.verify import Verification
-    from fink_dask.transfer.against_kafka import Comparison
+    from fink_dask.transfers.against_kafka import Comparison
 
 _SHOWN_PROBLEMS = 20
 
@@ -87,8 +87,8 @@ def _verify(
     from rich.console import Console
     from rich.progress import Progress
 
-    from fink_dask.cli.bytes_bar import BytesBar
     from fink_dask.dataset.verify import verify_dataset
+    from fink_dask.show.bytes_bar import BytesBar
 
     with BytesBar("verifying", written_bytes(ledger)) as reading:
         found = verify_dataset(ledger, reading.advance)
@@ -152,7 +152,7 @@ def _verify_each(
 
 
 def _compare(ledger: Ledger, kafka: KafkaSettings, sample: int, seed: int | None, advance: Any) -> Comparison:
-    from fink_dask.transfer.against_kafka import compare_with_kafka
+    from fink_dask.transfers.against_kafka import compare_with_kafka
 
     return compare_with_kafka(ledger, kafka, sample, seed, advance)
 

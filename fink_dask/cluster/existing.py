@@ -21,7 +21,7 @@ from fink_dask.config import KafkaSettings
 from fink_dask.dataset.ledger import Ledger
 from fink_dask.errors import FinkDaskError, SettingsError, TransferError
 from fink_dask.kafka.describe import open_inspector
-from fink_dask.transfer.memory import FULL_SHARE, WORKER_BYTES, MemoryShare, share_memory
+from fink_dask.transfers.memory import FULL_SHARE, WORKER_BYTES, MemoryShare, share_memory
 
 _CONNECT_S = 5
 _WORKERS_S = 20

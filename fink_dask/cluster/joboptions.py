@@ -16,7 +16,7 @@ import dask
 
 from fink_dask.cluster.local import DASK_CONFIG, MEMORY_FRACTION, parse_memory
 from fink_dask.errors import SettingsError
-from fink_dask.transfer.memory import WORKER_BYTES, MemoryShare, share_memory
+from fink_dask.transfers.memory import WORKER_BYTES, MemoryShare, share_memory
 
 #: The batch systems that dask-jobqueue knows, as a user and as a sentence name them.
 SYSTEMS = {

@@ -24,8 +24,8 @@ from fink_dask.cluster.local import DASK_CONFIG, Cluster, free_address
 from fink_dask.config import TransferSettings
 from fink_dask.dataset.ledger import Ledger
 from fink_dask.errors import SettingsError, TransferError
-from fink_dask.transfer.events import Note, Observer
-from fink_dask.transfer.job import Lookahead
+from fink_dask.transfers.events import Note, Observer
+from fink_dask.transfers.job import Lookahead
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from fink_dask.cluster.joboptions import JobSpec
 from fink_dask.cluster.jobs import WatchedJob
 from fink_dask.cluster.jobstates import JobState, ask_states
 from fink_dask.errors import TransferError
-from fink_dask.transfer.events import Note, Observer
+from fink_dask.transfers.events import Note, Observer
 
 log = logging.getLogger(__name__)
 

@@ -18,8 +18,8 @@ from distributed.system import MEMORY_LIMIT
 from fink_dask.cluster.dashboard import offer_dashboard
 from fink_dask.cluster.forkserver import prepare_decoder, start_forkserver, without_interrupts
 from fink_dask.errors import SettingsError
-from fink_dask.transfer.job import NO_LOOKAHEAD, Lookahead
-from fink_dask.transfer.memory import BASE_BYTES, WORKER_BYTES, MemoryShare, share_memory
+from fink_dask.transfers.job import NO_LOOKAHEAD, Lookahead
+from fink_dask.transfers.memory import BASE_BYTES, WORKER_BYTES, MemoryShare, share_memory
 
 DASK_CONFIG = {
     # One range of lookahead would sit behind a running one while another worker idles.

@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 
 from fink_dask.cluster.board import Board, Reported
 from fink_dask.cluster.report import TopicReport
-from fink_dask.transfer.profile import STAGES
+from fink_dask.transfers.profile import STAGES
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.summary import Summary
 from fink_dask.errors import FinkDaskError
-from fink_dask.transfer.profile import Profile
+from fink_dask.transfers.profile import Profile
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ import distributed.worker
 import numpy as np
 import pyarrow as pa
 
-import fink_dask.transfer.job
-import fink_dask.transfer.task
+import fink_dask.transfers.job
+import fink_dask.transfers.task
 from fink_dask.avro.columnar import ColumnarDecoder
 from fink_dask.cluster.forkserver import prepare_decoder
 

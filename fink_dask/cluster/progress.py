@@ -17,7 +17,7 @@ from fink_dask.cluster.report import (
     TransferReport,
 )
 from fink_dask.kafka.offsets import Range
-from fink_dask.transfer.events import (
+from fink_dask.transfers.events import (
     Event,
     Note,
     RangeCommitted,
@@ -26,8 +26,8 @@ from fink_dask.transfer.events import (
     TopicLooked,
     TransferStarted,
 )
-from fink_dask.transfer.profile import STAGES
-from fink_dask.transfer.tally import Tally
+from fink_dask.transfers.profile import STAGES
+from fink_dask.transfers.tally import Tally
 
 #: Seconds over which the speed is measured; that of a slow topic needs some.
 _SPEED_S = 20.0

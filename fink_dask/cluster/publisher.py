@@ -14,7 +14,7 @@ from distributed import Client
 from fink_dask.cluster.board import HANDLER, TransferBoardPlugin, words_of
 from fink_dask.cluster.progress import TransferProgress
 from fink_dask.cluster.report import REPORT_S, SAME_REPORT_S, TransferReport
-from fink_dask.transfer.events import Event, Note, Observer
+from fink_dask.transfers.events import Event, Note, Observer
 
 #: Seconds that an answer of the scheduler may take, and that the end of a transfer may be held up.
 _ANSWER_S = 30.0

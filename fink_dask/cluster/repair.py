@@ -24,12 +24,12 @@ from fink_dask.errors import LedgerError
 from fink_dask.kafka.describe import TopicDescription, open_inspector
 from fink_dask.kafka.identity import is_other_topic
 from fink_dask.kafka.offsets import Range, total
-from fink_dask.transfer.events import Observer, TransferStarted
-from fink_dask.transfer.job import run_ranges
-from fink_dask.transfer.plan import known_topic_id
-from fink_dask.transfer.repair import Damage, find_damage, write_marker
-from fink_dask.transfer.schemas import restore_schemas
-from fink_dask.transfer.work import TaskSettings, Work
+from fink_dask.transfers.events import Observer, TransferStarted
+from fink_dask.transfers.job import run_ranges
+from fink_dask.transfers.plan import known_topic_id
+from fink_dask.transfers.repair import Damage, find_damage, write_marker
+from fink_dask.transfers.schemas import restore_schemas
+from fink_dask.transfers.work import TaskSettings, Work
 
 
 @dataclass(frozen=True)

@@ -18,15 +18,15 @@ from fink_dask.dataset.several import check_for_one, check_for_several
 from fink_dask.errors import SettingsError
 from fink_dask.kafka.choice import TopicChoice, no_such_topics
 from fink_dask.kafka.describe import Inspector, open_inspector
-from fink_dask.transfer.events import Note, Observer
-from fink_dask.transfer.find import Finder
-from fink_dask.transfer.followers import Followers, look_first, wait_for_first
-from fink_dask.transfer.job import run_ranges
-from fink_dask.transfer.profile import Profiler
-from fink_dask.transfer.topic import TopicTransfer
-from fink_dask.transfer.topics import Topics
-from fink_dask.transfer.watch import Watch
-from fink_dask.transfer.work import Work
+from fink_dask.transfers.events import Note, Observer
+from fink_dask.transfers.find import Finder
+from fink_dask.transfers.followers import Followers, look_first, wait_for_first
+from fink_dask.transfers.job import run_ranges
+from fink_dask.transfers.profile import Profiler
+from fink_dask.transfers.topic import TopicTransfer
+from fink_dask.transfers.topics import Topics
+from fink_dask.transfers.watch import Watch
+from fink_dask.transfers.work import Work
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from html import escape
 from fink_dask.cluster.board import Reported
 from fink_dask.cluster.report import RunningReport, TopicReport
 from fink_dask.dataset.lag import freshness_s
-from fink_dask.transfer.profile import STAGES
+from fink_dask.transfers.profile import STAGES
 
 #: Of a topic's name, or of why a transfer failed.
 _MOST_CHARACTERS = 250

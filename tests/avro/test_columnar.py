@@ -259,7 +259,7 @@ def test_validity_is_there_only_where_there_are_nulls() -> None:
 
 
 def test_the_decoders_compiler_is_not_imported_before_it_is_needed() -> None:
-    code = "import sys, fink_dask.transfer.inspect; assert 'numba' not in sys.modules"
+    code = "import sys, fink_dask.transfers.inspect; assert 'numba' not in sys.modules"
     run("-c\t" + code)
 
 

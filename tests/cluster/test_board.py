@@ -17,7 +17,7 @@ from fink_dask.cluster.report import MOST_PARTITIONS, MOST_RUNNING, TopicReport,
 from fink_dask.cluster.tiles import headline, running_ranges
 from fink_dask.dataset.lag import Lag
 from fink_dask.kafka.offsets import Range
-from fink_dask.transfer.events import RangeCommitted, RangeFailed, RangeProgress, TopicLooked, TransferStarted
+from fink_dask.transfers.events import RangeCommitted, RangeFailed, RangeProgress, TopicLooked, TransferStarted
 
 TOPIC = "ftransfer_ztf_2026-02-24_1"
 

@@ -18,7 +18,7 @@ from fink_dask.cluster.progress import TransferProgress
 from fink_dask.cluster.run import Where, run_transfer
 from fink_dask.config import KafkaSettings, TransferSettings
 from fink_dask.demo.alerts import AlertKind
-from fink_dask.transfer.events import Event, Note
+from fink_dask.transfers.events import Event, Note
 from tests.harness.cli import run_cli, transfer_arguments
 from tests.harness.dask import running_scheduler
 from tests.harness.oracle import assert_exactly_once, fill_topic

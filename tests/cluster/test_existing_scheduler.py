@@ -22,7 +22,7 @@ from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.outdir import create_ledger
 from fink_dask.demo.alerts import AlertKind
 from fink_dask.errors import TransferError
-from fink_dask.transfer import job
+from fink_dask.transfers import job
 from tests.harness.cli import PROGRAM, SLOWLY, environment, run_cli, transfer_arguments
 from tests.harness.dask import answers
 from tests.harness.kafka_settings import free_ports

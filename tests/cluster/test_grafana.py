@@ -15,7 +15,7 @@ from fink_dask.cluster.board import Board
 from fink_dask.cluster.metrics import BoardCollector
 from fink_dask.cluster.progress import TransferProgress
 from fink_dask.kafka.offsets import Range
-from fink_dask.transfer.events import RangeCommitted, TransferStarted
+from fink_dask.transfers.events import RangeCommitted, TransferStarted
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Words of PromQL, and Grafana's own.

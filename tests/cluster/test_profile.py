@@ -13,7 +13,7 @@ from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.outdir import create_ledger
 from fink_dask.dataset.restart import set_aside
 from fink_dask.demo.alerts import AlertKind
-from fink_dask.transfer.profile import STAGES
+from fink_dask.transfers.profile import STAGES
 from tests.harness.cli import run_cli, transfer_arguments
 from tests.harness.oracle import add_alerts, assert_exactly_once, fill_topic
 

@@ -18,7 +18,7 @@ from fink_dask.avro.transcode import Transcoder
 from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.verify import verify_dataset
 from fink_dask.errors import SchemaError
-from fink_dask.transfer.retry import retry_quarantine
+from fink_dask.transfers.retry import retry_quarantine
 from tests.harness.cli import run_cli, transfer_arguments
 from tests.harness.crash import run_until
 from tests.harness.oracle import places

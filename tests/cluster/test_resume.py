@@ -19,7 +19,7 @@ from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.summary import Summary
 from fink_dask.demo.alerts import AlertKind, avro_schema, encoded_alerts
 from fink_dask.errors import BrokerError, FinkDaskError, LedgerError
-from fink_dask.transfer.events import Event, Note
+from fink_dask.transfers.events import Event, Note
 from tests.harness.cli import run_cli, transfer_arguments
 from tests.harness.oracle import add_alerts, assert_exactly_once, fill_topic, places
 from tests.harness.producer import open_transaction, produce, produce_transaction

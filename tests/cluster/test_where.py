@@ -25,7 +25,7 @@ from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.records import Marker
 from fink_dask.dataset.verify import verify_dataset
 from fink_dask.demo.alerts import AlertKind, avro_schema, encoded_alerts
-from fink_dask.transfer.against_kafka import compare_with_kafka
+from fink_dask.transfers.against_kafka import compare_with_kafka
 from tests.harness.cli import run_cli, transfer_arguments
 from tests.harness.feed import Feed
 from tests.harness.oracle import (

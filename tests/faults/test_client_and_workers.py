@@ -22,14 +22,14 @@ from fink_dask.dataset.roll_forward import roll_forward
 from fink_dask.dataset.verify import verify_dataset
 from fink_dask.demo.alerts import AlertKind
 from fink_dask.kafka.describe import open_inspector
-from fink_dask.transfer import job
-from fink_dask.transfer.events import Event, RangeCommitted
-from fink_dask.transfer.finish import finish
-from fink_dask.transfer.inspect import inspect_topic
-from fink_dask.transfer.prepare import freeze_plan, make_work, open_ranges, plan_next
-from fink_dask.transfer.task import transfer_range
-from fink_dask.transfer.work import Work
-from fink_dask.transfer.worker import transfer_on_worker
+from fink_dask.transfers import job
+from fink_dask.transfers.events import Event, RangeCommitted
+from fink_dask.transfers.finish import finish
+from fink_dask.transfers.inspect import inspect_topic
+from fink_dask.transfers.prepare import freeze_plan, make_work, open_ranges, plan_next
+from fink_dask.transfers.task import transfer_range
+from fink_dask.transfers.work import Work
+from fink_dask.transfers.worker import transfer_on_worker
 from tests.harness.crash import run, run_until, start
 from tests.harness.oracle import Oracle, assert_exactly_once, fill_topic, wait_for
 from tests.harness.planned import plan_topic

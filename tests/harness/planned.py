@@ -10,9 +10,9 @@ from fink_dask.config import KafkaSettings, TransferSettings
 from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.outdir import create_ledger
 from fink_dask.kafka.describe import open_inspector
-from fink_dask.transfer.inspect import inspect_topic
-from fink_dask.transfer.prepare import freeze_plan, make_work, open_ranges, plan_next
-from fink_dask.transfer.work import Work
+from fink_dask.transfers.inspect import inspect_topic
+from fink_dask.transfers.prepare import freeze_plan, make_work, open_ranges, plan_next
+from fink_dask.transfers.work import Work
 
 
 def plan_topic(bootstrap: str, topic: str, outdir: Path, **settings: Any) -> list[Work]:

@@ -1,0 +1,293 @@
+"""Hold a dataset against its topic as it is now: its id, its watermarks, and the values of a sample of its records."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from fink_dask.avro.by_record import FastavroDecoder
+from fink_dask.avro.decoded import DecodedBatch
+from fink_dask.avro.fit import fit_batch
+from fink_dask.avro.schema import AvroSchema, parse_schema
+from fink_dask.avro.versions import MAX_VERSIONS
+from fink_dask.config import KafkaSettings
+from fink_dask.dataset.condition import bind_condition
+from fink_dask.dataset.ledger import Ledger
+from fink_dask.dataset.places import read_places
+from fink_dask.dataset.quarantine import read_quarantine
+from fink_dask.dataset.records import Identity, Marker, Plan
+from fink_dask.dataset.versions import known_versions
+from fink_dask.dataset.writer import KAFKA_FIELDS
+from fink_dask.errors import LedgerError, SchemaError
+from fink_dask.kafka.connection import Connection, open_connection
+from fink_dask.kafka.consume import RangeReader
+from fink_dask.kafka.describe import Inspector, TopicDescription
+from fink_dask.kafka.identity import is_other_topic
+from fink_dask.kafka.offsets import Range
+from fink_dask.transfers.plan import known_topic_id, planned_ends, spans_to_plan
+
+_BATCH_BYTES = 2**20
+_Sameness = Literal["equal", "hole", "incomparable"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What holding a dataset against its topic has shown.
+
+    Parameters
+    ----------
+    problems : tuple of str
+        Where they disagree, a line each.
+    newer : int
+        Records that came after the last plan was made.
+    gone : int
+        Planned offsets that Kafka no longer has.
+    equal : int
+        Records that were read again from Kafka and are in the dataset, or in its quarantine, as they are there, or are
+        in neither, as the dataset's condition is not true of them.
+    incomparable : int
+        Records of the sample that Kafka no longer has, or that were decoded with another schema than the dataset's.
+    holes : int
+        Offsets of the sample that hold nothing, here and there.
+    """
+
+    problems: tuple[str, ...]
+    newer: int
+    gone: int
+    equal: int
+    incomparable: int
+    holes: int
+
+
+def compare_with_kafka(
+    ledger: Ledger,
+    kafka: KafkaSettings,
+    sample: int,
+    seed: int | None = None,
+    advance: Callable[[int], None] = lambda _: None,
+) -> Comparison:
+    """Compare a dataset with its topic.
+
+    Parameters
+    ----------
+    ledger : Ledger
+        The dataset; what `verify_dataset` checks is taken for granted.
+    kafka : KafkaSettings
+        How to reach Kafka.
+    sample : int
+        How many committed offsets are read again from Kafka, chosen at random; each is decoded with fastavro, which is
+        not what the transfer decodes with.
+    seed : int, optional
+        Of the choice.
+    advance : callable
+        Told how many of them were read.
+
+    Raises
+    ------
+    FinkDaskError
+        If Kafka does not answer, or the ledger can't be read.
+    """
+    plans = ledger.plans()
+    topic = plans[0].identity.topic
+    with open_connection(kafka) as connection:
+        now = Inspector(connection).describe(topic)
+        problems, newer = _compare_topic(plans, now)
+        lows = {partition: marks.low for partition, marks in now.watermarks.items()}
+        ends = planned_ends(plans)
+        gone = sum(min(lows.get(partition, end), end) for partition, end in ends.items())
+        found: Counter[_Sameness] = Counter()
+        if not problems and sample:
+            chosen = _choose(list(ledger.markers(plans)), lows, sample, random.Random(seed))  # noqa: S311
+            decoders = {plan.plan_id: _Decoders(ledger, plan.identity) for plan in plans}
+            for marker, offsets in chosen:
+                checked = _Checked(ledger, topic, decoders[marker.plan_id], marker)
+                for offset in offsets:
+                    try:
+                        found[checked.compare(connection, offset)] += 1
+                    except _DifferenceError as difference:
+                        problems.append(f"{topic}[{marker.range.partition}] at offset {offset}: {difference}")
+                    advance(1)
+    return Comparison(tuple(problems), newer, gone, found["equal"], found["incomparable"], found["hole"])
+
+
+def _compare_topic(plans: Sequence[Plan], now: TopicDescription) -> tuple[list[str], int]:
+    """Compare id and watermarks with the plan; returns problems and the records that came since."""
+    if is_other_topic(known_topic_id(plans), now.topic_id):
+        return [f"{now.topic} was deleted and made again since the dataset was begun"], 0
+    try:
+        return [], sum(
+            end - start for start, end in spans_to_plan(now.watermarks, planned_ends(plans), now.topic).values()
+        )
+    except LedgerError as error:
+        return [str(error)], 0
+
+
+def _choose(
+    markers: Sequence[Marker], lows: dict[int, int], count: int, source: random.Random
+) -> list[tuple[Marker, list[int]]]:
+    """Choose committed offsets that Kafka may still have, with their markers."""
+    starts = [max(marker.range.start, lows.get(marker.range.partition, 0)) for marker in markers]
+    sizes = [max(0, marker.range.end - start) for marker, start in zip(markers, starts, strict=True)]
+    before = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
+    places = sorted(source.sample(range(int(before[-1])), min(count, int(before[-1]))))
+    found = np.searchsorted(before, places, side="right") - 1
+    pairs = zip(found.tolist(), places, strict=True)
+    return [
+        (markers[index], [starts[index] + place - int(before[index]) for _, place in group])
+        for index, group in groupby(pairs, key=lambda pair: pair[0])
+    ]
+
+
+class _DifferenceError(Exception):
+    """A record is another one in Kafka."""
+
+
+class _Decoders:
+    """Decodes the records of a plan, each with the schema that it was written with, and tells which are wanted."""
+
+    def __init__(self, ledger: Ledger, identity: Identity) -> None:
+        self._has_keys = identity.schema_source == "record key"
+        self._first = ledger.schema(identity)
+        self._versions = known_versions(ledger, identity)
+        self._condition = None if identity.where is None else bind_condition(identity.where, self._versions.arrow)
+        self._made: dict[AvroSchema, FastavroDecoder] = {}
+
+    def is_wanted(self, decoded: DecodedBatch, key: bytes | None) -> bool:
+        """Tell whether the condition is true of a record; it does not matter for one of a schema that does not fit."""
+        if self._condition is None or self._schema(key) not in self._versions.schemas:
+            return True
+        return bool(self._condition.is_true(fit_batch(decoded.rows, self._versions.arrow))[0])
+
+    def decode(self, value: bytes | None, key: bytes | None) -> tuple[DecodedBatch | None, str]:
+        """Decode a record with all its columns; the reason where it is no row."""
+        try:
+            decoded = self._decode(value, key)
+        except SchemaError as error:
+            return None, str(error)
+        return (None, decoded.bad[0].reason) if decoded.bad else (decoded, "")
+
+    def _decode(self, value: bytes | None, key: bytes | None) -> DecodedBatch:
+        schema = self._schema(key)
+        if schema not in self._made:
+            if len(self._made) >= MAX_VERSIONS:
+                self._made.clear()
+            self._made[schema] = FastavroDecoder(schema)
+        return self._made[schema].decode([value])
+
+    def _schema(self, key: bytes | None) -> AvroSchema:
+        return parse_schema(key or b"") if self._has_keys else self._first
+
+
+class _Checked:
+    """One committed range, and where its records are."""
+
+    def __init__(self, ledger: Ledger, topic: str, decoders: _Decoders, marker: Marker) -> None:
+        self._ledger = ledger
+        self._topic = topic
+        self._decoders = decoders
+        self._marker = marker
+        paths = [ledger.outdir / file.path for file in marker.files]
+        self._places = [(path, *read_places(path)) for path in paths]
+
+    def compare(self, connection: Connection, offset: int) -> _Sameness:
+        """Read one offset from Kafka, and tell whether it is as it is there.
+
+        Raises
+        ------
+        _DifferenceError
+            If it is not.
+        """
+        range_ = Range(self._marker.range.partition, offset, offset + 1)
+        reader = RangeReader(connection, self._topic, range_, lambda: False)
+        batches = list(reader.batches(1, _BATCH_BYTES))
+        row = self._row(offset)
+        if not batches:
+            # Nothing here and nothing there: a hole, or lost. Else compaction or retention took it since.
+            return "hole" if row is None and self._quarantined(offset) is None else "incomparable"
+        value, key = batches[0].value(0), batches[0].keys[0]
+        if row is None:
+            return self._compare_absent(offset, value, key)
+        decoded, reason = self._decoders.decode(value, key)
+        if decoded is None:
+            if self._marker.revision:
+                return "incomparable"  # a retry with another schema has made it a row
+            raise _DifferenceError(f"it is in the dataset, but can't be decoded: {reason}")
+        if not self._decoders.is_wanted(decoded, key):
+            raise _DifferenceError("it is in the dataset, but the condition is not true of it")
+        expected = decoded.rows.to_pylist()[0]
+        for name in row.keys() - {field.name for field in KAFKA_FIELDS}:
+            if not _same(row[name], expected.get(name)):
+                raise _DifferenceError(f"{name} is another value in Kafka")
+        return "equal"
+
+    def _row(self, offset: int) -> dict[str, Any] | None:
+        for path, partitions, offsets in self._places:
+            (places,) = np.nonzero((offsets == offset) & (partitions == self._marker.range.partition))
+            if places.size:
+                return _read_row(path, int(places[0]))
+        return None
+
+    def _compare_absent(self, offset: int, value: bytes | None, key: bytes | None) -> _Sameness:
+        """Tell whether it is right that a record of Kafka is no row."""
+        if any(start <= offset < end for start, end in self._marker.duplicates):
+            return "incomparable"
+        found = self._quarantined(offset)
+        if found is not None:
+            if found["value"][0].as_py() != value:
+                raise _DifferenceError("its quarantined bytes are others than Kafka's")
+            return "equal"
+        if not self._marker.filtered:
+            raise _DifferenceError("Kafka has a record there, the dataset has none")
+        decoded, reason = self._decoders.decode(value, key)
+        if decoded is None:
+            if self._marker.revision:
+                return "incomparable"  # a retry with another schema has decoded it
+            raise _DifferenceError(f"it can't be decoded ({reason}), and is not in quarantine")
+        if self._decoders.is_wanted(decoded, key):
+            raise _DifferenceError("the condition is true of it, but the dataset does not have it")
+        return "equal"
+
+    def _quarantined(self, offset: int) -> pa.RecordBatch | None:
+        if self._marker.quarantine is not None:
+            for records in read_quarantine(self._ledger, self._marker.quarantine):
+                found = records.filter(pc.equal(records["kafka_offset"], offset))
+                if found.num_rows:
+                    return found
+        return None
+
+
+def _read_row(path: Path, row: int) -> dict[str, Any]:
+    """Read one row of a file, and no more row groups than the one that holds it."""
+    with pq.ParquetFile(path) as parquet:
+        for group in range(parquet.num_row_groups):
+            rows = parquet.metadata.row_group(group).num_rows
+            if row < rows:
+                found: dict[str, Any] = parquet.read_row_group(group).slice(row, 1).to_pylist()[0]
+                return found
+            row -= rows
+    raise LedgerError(f"{path} has fewer rows than it had a moment ago")
+
+
+def _same(first: Any, second: Any) -> bool:
+    """Compare values of any depth; NaN equals NaN.
+
+    Of a struct the dataset may have some fields only, and such as the record's schema has not, which are null.
+    """
+    if isinstance(first, float) and isinstance(second, float):
+        return first == second or (math.isnan(first) and math.isnan(second))
+    if isinstance(first, dict) and isinstance(second, dict):
+        return all(_same(first[key], second.get(key)) for key in first)
+    if isinstance(first, list | tuple) and isinstance(second, list | tuple):
+        return len(first) == len(second) and all(map(_same, first, second))
+    return bool(type(first) is type(second) and first == second)

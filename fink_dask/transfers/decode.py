@@ -1,0 +1,233 @@
+"""Decode the batches of a range: rows by partition key, with their offsets, and the records that can't be rows."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from fink_dask.avro.columnar import ColumnarDecoder, Order
+from fink_dask.avro.decoded import DecodedBatch
+from fink_dask.avro.fit import fit_batch
+from fink_dask.avro.projection import covering, project
+from fink_dask.avro.schema import AvroSchema
+from fink_dask.avro.versions import Versions
+from fink_dask.dataset.columns import file_schema
+from fink_dask.dataset.condition import bind_condition
+from fink_dask.dataset.partitioning import Partitioning, Split
+from fink_dask.dataset.records import Identity
+from fink_dask.dataset.writer import KAFKA_FIELDS
+from fink_dask.errors import SchemaError
+from fink_dask.kafka.records import RawBatch
+from fink_dask.transfers.keys import Foreign, SchemaKeys, TakeIn
+
+_Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class SortedBatch:
+    """A decoded batch, sorted by partition key.
+
+    Parameters
+    ----------
+    parts : list of (str, pyarrow.RecordBatch)
+        A directory, and the alerts that belong there in offset order, with `kafka_partition` and `kafka_offset`.
+    bad : list of (int, str)
+        Position in the batch and reason of each record that is no row.
+    filtered : numpy.ndarray of int64
+        Position in the batch of each alert that the condition is not true of.
+    """
+
+    parts: list[tuple[str, pa.RecordBatch]]
+    bad: list[tuple[int, str]]
+    filtered: _Ints
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """Rows of a batch, in the order of their keys where there is a split, and what became of the others."""
+
+    rows: pa.RecordBatch
+    positions: _Ints
+    bad: dict[int, str]
+    filtered: _Ints
+    split: Split | None
+
+
+def _refuse(schema: AvroSchema) -> None:
+    raise SchemaError("it takes in no schema")
+
+
+class RangeDecoder:
+    """Decodes the batches of one range.
+
+    Parameters
+    ----------
+    versions : Versions
+        The writer schemas.
+    identity : Identity
+        Says where the schemas came from, and which columns and alerts are wanted.
+    partitioning : Partitioning
+        What the directories come from.
+    partition : int
+        The range's partition.
+    take_in : callable
+        Is given the schemas of keys that are none of `versions`. Once it has taken one, the files have too few columns:
+        `met` holds it then, keys are still looked at but nothing is decoded, and the range has to be begun again.
+    """
+
+    def __init__(
+        self,
+        versions: Versions,
+        identity: Identity,
+        partitioning: Partitioning,
+        partition: int,
+        take_in: TakeIn = _refuse,
+    ) -> None:
+        self._versions = versions
+        self._partitioning = partitioning
+        self._partition = partition
+        self._condition = None if identity.where is None else bind_condition(identity.where, versions.arrow)
+        # They are decoded first: of the alerts that are left out, nothing else is.
+        conditional = () if self._condition is None else self._condition.columns
+        paths = tuple(dict.fromkeys((*(source.path for source in partitioning.sources), *conditional)))
+        self._rows = pa.schema(project(versions.record, identity.columns).arrow_fields)
+        self._keys = pa.schema(project(versions.record, paths).arrow_fields) if paths else None
+        self._decoders = [_decoder(schema, identity.columns, paths) for schema in versions.schemas]
+        # Where records name their own schema, another one's bytes could decode into wrong values.
+        self._schemas = SchemaKeys(versions, take_in) if identity.schema_source == "record key" else None
+        self._columns = pa.schema([*self._rows, *KAFKA_FIELDS])
+        #: The columns of the files.
+        self.file_schema = file_schema(versions, identity, partitioning)
+        #: Seconds spent on finding partition keys, of those that decoding took.
+        self.split_seconds = 0.0
+
+    @property
+    def met(self) -> frozenset[AvroSchema]:
+        """Schemas of the records so far that the dataset has, but the files of this decoder have no columns for."""
+        return frozenset() if self._schemas is None else frozenset(self._schemas.met)
+
+    @property
+    def most_rows(self) -> int:
+        """The most records to decode at once; see `AvroSchema.most_rows`."""
+        return self._versions.most_rows
+
+    def decode(self, batch: RawBatch) -> SortedBatch:
+        """Decode a batch; the parts are slices of the same memory."""
+        if self._schemas is None:
+            found = self._decode_alike(batch, 0, batch.missing)
+        else:
+            numbers = self._schemas.numbers(batch.keys)
+            if self._schemas.met:
+                return SortedBatch([], [], np.empty(0, np.int64))
+            found = self._decode_by_number(batch, numbers)
+        offsets = pa.array(batch.offsets[found.positions])
+        partitions = pa.array(np.full(len(offsets), self._partition, np.int32))
+        columns = [*found.rows.columns, partitions, offsets]
+        rows = pa.RecordBatch.from_arrays(columns, schema=self._columns).select(self.file_schema.names)
+        bad, split = found.bad, found.split
+        if split is None:
+            return SortedBatch([("", rows)] if rows.num_rows else [], sorted(bad.items()), found.filtered)
+        refused = found.positions[len(found.positions) - len(split.refused) :].tolist()
+        bad |= dict(zip(refused, split.refused, strict=True))
+        parts = [(directory, part) for directory, part in split.slices(rows) if part.num_rows]
+        return SortedBatch(parts, sorted(bad.items()), found.filtered)
+
+    def _decode_by_number(self, batch: RawBatch, numbers: list[int | Foreign | None]) -> _Found:
+        """Decode each record by the program of its own schema."""
+        foreign = {index: found.reason for index, found in enumerate(numbers) if isinstance(found, Foreign)}
+        there = sorted({number for number in numbers if isinstance(number, int)})
+        missing = batch.missing
+        if len(there) < 2:
+            if foreign:
+                missing = np.zeros(len(batch), np.bool_) if missing is None else missing.copy()
+                missing[list(foreign)] = True
+            found = self._decode_alike(batch, there[0] if there else 0, missing)
+            found.bad.update(foreign)
+            return found
+        codes = np.array([number if isinstance(number, int) else -1 for number in numbers])
+        rows, keys, positions, filtered = [], [], [], []
+        for number in there:
+            others = codes != number
+
+            def as_they_come(found: pa.RecordBatch) -> _Ints:
+                kept, wanted = self._choose(found)
+                keys.append(wanted)
+                return kept
+
+            skipped = others if missing is None else others | missing
+            decoded = self._decode(number, batch, skipped, as_they_come)
+            rows.append(decoded.rows)
+            positions.append(decoded.positions)
+            filtered.append(decoded.left_out)
+            foreign |= {bad.index: bad.reason for bad in decoded.bad if not others[bad.index]}
+        places = np.concatenate(positions)
+        order = np.argsort(places)
+        split = None
+        if keys:
+            split = self._split(_join(keys).take(pa.array(order)))
+            order = order[split.order]
+        return _Found(_join(rows).take(pa.array(order)), places[order], foreign, np.concatenate(filtered), split)
+
+    def _decode_alike(self, batch: RawBatch, number: int, missing: npt.NDArray[np.bool_] | None) -> _Found:
+        """Decode a batch of one schema."""
+        split: Split | None = None
+
+        def by_key(keys: pa.RecordBatch) -> _Ints:
+            nonlocal split
+            kept, wanted = self._choose(keys)
+            split = self._split(wanted)
+            return kept[split.order]
+
+        # The rows of each key come out one after the other, and nothing has to be picked out afterwards.
+        decoded = self._decode(number, batch, missing, by_key)
+        bad = {each.index: each.reason for each in decoded.bad}
+        return _Found(decoded.rows, decoded.positions, bad, decoded.left_out, split)
+
+    def _decode(
+        self, number: int, batch: RawBatch, missing: npt.NDArray[np.bool_] | None, order: Order
+    ) -> DecodedBatch:
+        """Decode the records of one schema into the columns of all."""
+        decoder, key_columns = self._decoders[number], self._keys
+        if key_columns is None:
+            decoded = decoder.decode_joined(batch.data, batch.starts, missing)
+        else:
+            decoded = decoder.decode_joined(
+                batch.data, batch.starts, missing, lambda keys: order(_fit(keys, key_columns))
+            )
+        return replace(decoded, rows=_fit(decoded.rows, self._rows))
+
+    def _choose(self, keys: pa.RecordBatch) -> tuple[_Ints, pa.RecordBatch]:
+        """Return the numbers of the rows that the condition is true of, and these rows."""
+        if self._condition is None:
+            return np.arange(keys.num_rows), keys
+        kept = np.flatnonzero(self._condition.is_true(keys))
+        return kept, keys if len(kept) == keys.num_rows else keys.take(pa.array(kept))
+
+    def _split(self, keys: pa.RecordBatch) -> Split:
+        began = time.perf_counter()
+        split = self._partitioning.split(keys)
+        if len(split.order) != keys.num_rows:  # what it has left out would pass for filtered
+            raise ValueError("a split that has not every row")
+        self.split_seconds += time.perf_counter() - began
+        return split
+
+
+def _fit(rows: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    return rows if rows.schema.equals(schema) else fit_batch(rows, schema)
+
+
+def _join(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
+    table = pa.Table.from_batches(batches).combine_chunks()
+    return table.to_batches()[0] if table.num_rows else batches[0]
+
+
+@lru_cache(maxsize=64)
+def _decoder(schema: AvroSchema, columns: tuple[str, ...] | None, key_columns: tuple[str, ...]) -> ColumnarDecoder:
+    """Compile a schema's tables once a process; the threads share what they make."""
+    keys = covering(schema.parsed, key_columns) if key_columns else None
+    return ColumnarDecoder(schema, covering(schema.parsed, columns), keys or ())

@@ -1,0 +1,78 @@
+"""End a transfer whose ranges are all committed: look at the topic once more, tell the group, let the old go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fink_dask.config import TransferSettings
+from fink_dask.dataset.lease import Lease
+from fink_dask.dataset.ledger import Ledger
+from fink_dask.dataset.presence import check_files
+from fink_dask.dataset.records import Plan
+from fink_dask.dataset.restart import delete_old_dataset, old_datasets
+from fink_dask.dataset.summary import summarise
+from fink_dask.errors import BrokerError, BrokerUnavailableError, LedgerError
+from fink_dask.kafka.describe import Inspector
+from fink_dask.kafka.group import commit_group_offsets
+from fink_dask.kafka.identity import is_other_topic
+from fink_dask.transfers.events import Note, Observer
+from fink_dask.transfers.plan import known_topic_id, planned_ends, spans_to_plan
+
+
+def finish(settings: TransferSettings, observe: Observer, ledger: Ledger, inspector: Inspector, lease: Lease) -> None:
+    """Complete a transfer, or say why it is not complete.
+
+    Raises
+    ------
+    LedgerError
+        If the topic was made anew meanwhile, planned offsets are not committed, files are gone, or another job has
+        taken over.
+    """
+    plans = ledger.plans()
+    _look_again(settings, observe, inspector, plans)
+    progress = summarise(ledger)
+    if progress.missing:
+        raise LedgerError(f"{progress.missing_offsets:,} planned offsets are not committed", settings.topic)
+    check_files(ledger, plans)
+    lease.check()
+    if settings.group_id is not None:
+        try:
+            commit_group_offsets(settings.kafka, settings.topic, settings.group_id, planned_ends(plans))
+        except BrokerError as error:
+            observe(Note(f"the group's offsets were not committed: {error}", warning=True))
+    lease.check()
+    for old in old_datasets(ledger):
+        alerts = old.alerts
+        if alerts is not None and alerts <= progress.summary.alerts and progress.summary.state == "complete":
+            delete_old_dataset(old)
+        else:
+            # Kafka may no longer hold what the old one does.
+            held = "an unknown number of" if alerts is None else f"{alerts:,}"
+            words = f"the old dataset is kept in {old.path}: it holds {held} alerts, the new one "
+            words += f"{progress.summary.alerts:,} and is {progress.summary.state}; delete it when you need it no more"
+            observe(Note(words, warning=True))
+
+
+def _look_again(settings: TransferSettings, observe: Observer, inspector: Inspector, plans: Sequence[Plan]) -> None:
+    """Find out whether the topic is still the one that was planned, and whether more has come."""
+    try:
+        now = inspector.describe(settings.topic)
+    except BrokerUnavailableError as error:
+        observe(Note(f"whether more has come is not known: {error}", warning=True))
+        return
+    if is_other_topic(known_topic_id(plans), now.topic_id):
+        raise LedgerError(
+            "the topic was deleted and made again during the transfer; what is committed stays as it is, and the new "
+            "topic needs another --outdir",
+            settings.topic,
+        )
+    spans = spans_to_plan(now.watermarks, planned_ends(plans), settings.topic)
+    grown = sum(end - start for start, end in spans.values())
+    if grown and settings.limit is None:
+        observe(
+            Note(
+                f"the topic is still being filled: {grown:,} records came after the plan was made; run the same "
+                "command again to fetch them (--follow waits for them)",
+                warning=True,
+            )
+        )

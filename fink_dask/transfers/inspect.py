@@ -1,0 +1,152 @@
+"""Find out what is to be transferred, and whether it can be: reads Kafka and the ledger, writes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from fink_dask.avro.projection import project
+from fink_dask.avro.schema import AvroSchema
+from fink_dask.avro.versions import Versions
+from fink_dask.config import TransferSettings
+from fink_dask.dataset.columns import partitioning_of
+from fink_dask.dataset.condition import bind_condition
+from fink_dask.dataset.grammar import parse_condition
+from fink_dask.dataset.ledger import Ledger
+from fink_dask.dataset.partitioning import Partitioning
+from fink_dask.dataset.records import Identity
+from fink_dask.errors import BrokerError, SettingsError
+from fink_dask.kafka.describe import UNKNOWN_ID, Inspector, TopicDescription
+from fink_dask.kafka.topics import check_topic_name, survey_of
+from fink_dask.transfers.plan import check_identity, known_topic_id
+from fink_dask.transfers.schemas import Misfit, find_schemas
+
+
+@dataclass(frozen=True)
+class Target:
+    """A topic that can be transferred.
+
+    Parameters
+    ----------
+    description : TopicDescription
+        The topic as it is now.
+    identity : Identity
+        What the dataset is or will be made of.
+    versions : Versions
+        The writer schemas, as far as they are known; the first one is that of the dataset.
+    partitioning : Partitioning
+        What the directories come from.
+    misfits : tuple of Misfit
+        Writer schemas whose records can't be in the dataset.
+    """
+
+    description: TopicDescription
+    identity: Identity
+    versions: Versions
+    partitioning: Partitioning
+    misfits: tuple[Misfit, ...] = ()
+
+    @property
+    def schema(self) -> AvroSchema:
+        """The writer schema that the dataset is begun with."""
+        return self.versions.first
+
+
+def inspect_topic(settings: TransferSettings, inspector: Inspector, ledger: Ledger, fresh: bool) -> Target | None:
+    """Check that the topic can be transferred as asked for.
+
+    Parameters
+    ----------
+    settings : TransferSettings
+        What is asked for.
+    inspector : Inspector
+        Asks the broker.
+    ledger : Ledger
+        The ledger to continue, if it has a plan.
+    fresh : bool
+        Leave out of account what the ledger holds, as it will be moved aside.
+
+    Returns
+    -------
+    Target or None
+        None for a topic that holds nothing, where there is nothing to continue either.
+
+    Raises
+    ------
+    FinkDaskError
+        If it can't be transferred, or the ledger is of something else.
+    """
+    topic = check_topic_name(settings.topic)
+    description = inspector.describe(topic)
+    plans = [] if fresh else ledger.plans()
+    before = plans[0].identity if plans else None
+    if before is None and _is_empty(description):
+        return None
+    survey = settings.survey or survey_of(topic)
+    asked = Identity(
+        topic=topic,
+        topic_id=description.topic_id,
+        partitionby=settings.partitionby,
+        survey=survey if "time" in settings.partitionby else None,
+        schema_sha256="",
+        schema_source="",
+        columns=None if settings.columns is None else tuple(sorted(settings.columns)),
+        where=canonical_condition(settings.where),
+    )
+    found = find_schemas(settings, inspector, description, ledger, plans, asked)
+    # The survey also where no time is read: it is named in what is said of --partitionby.
+    partitioning = partitioning_of(replace(asked, survey=survey), found.versions)
+    identity = replace(asked, schema_sha256=found.versions.first.fingerprint, schema_source=found.source)
+    check_selection(settings, found.versions)
+    if before is not None:
+        known = replace(before, topic_id=known_topic_id(plans), more_schemas=plans[-1].identity.more_schemas)
+        check_identity(known, identity)
+        identity = known if identity.topic_id == UNKNOWN_ID else replace(known, topic_id=identity.topic_id)
+    return Target(description, identity, found.versions, partitioning, found.misfits)
+
+
+def _is_empty(description: TopicDescription) -> bool:
+    """Tell whether a topic holds nothing; one that held something, of which nothing is left, is an error."""
+    if any(marks.low < marks.stable for marks in description.watermarks.values()):
+        return False
+    removed = sum(marks.stable for marks in description.watermarks.values())
+    if removed:
+        raise BrokerError(
+            f"nothing is left of this topic: Kafka's retention has removed all of its {removed:,} offsets",
+            description.topic,
+        )
+    return True
+
+
+def canonical_condition(where: str | None) -> str | None:
+    """Give a condition the one form that it has in a ledger.
+
+    Raises
+    ------
+    SettingsError
+        If it is none.
+    """
+    if where is None:
+        return None
+    try:
+        return str(parse_condition(where))
+    except SettingsError as error:
+        raise SettingsError(f"--where: {error}") from error
+
+
+def check_selection(settings: TransferSettings, versions: Versions) -> None:
+    """Refuse columns that the alerts don't have, and a condition that can't be asked of them.
+
+    Raises
+    ------
+    SettingsError
+        That says which.
+    """
+    try:
+        project(versions.record, settings.columns)
+    except SettingsError as error:
+        raise SettingsError(f"--columns: {error}") from error
+    try:
+        if settings.where is not None:
+            bind_condition(settings.where, versions.arrow)
+    except SettingsError as error:
+        raise SettingsError(f"--where: {error}") from error

@@ -1,0 +1,292 @@
+"""Run ranges as Dask tasks: submit the largest first, collect results as they come, try again what may pass."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from distributed import CancelledError, Client, Future, KilledWorker
+
+from fink_dask.errors import BrokerUnavailableError, FinkDaskError, SettingsError, StorageError, TransferError
+from fink_dask.kafka.offsets import Range
+from fink_dask.transfers.events import Note, Observer, RangeFailed, RangeProgress
+from fink_dask.transfers.failures import GO_ON, TopicFailures, failure_of
+from fink_dask.transfers.tries import Tries
+from fink_dask.transfers.work import Work
+from fink_dask.transfers.worker import transfer_on_worker
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two looks at what else goes on.
+_LOOK_S = 0.25
+#: Seconds that a scheduler may be without workers; a nanny needs a few to replace one.
+_NO_WORKERS_S = 60.0
+#: Seconds that ranges on their way have to end when a topic is followed no more; a signal gives eight in all.
+_DRAIN_S = 6.0
+
+#: Asked for more ranges, with how many wait and how many are consumed; None when there will be no more.
+More = Callable[[int, int], Sequence[Work] | None]
+
+
+@dataclass(frozen=True)
+class Lookahead:
+    """Ranges that workers make ready while others are decoded, and bring to the disk while the next ones are.
+
+    Parameters
+    ----------
+    ranges : int
+        How many, on all workers together; each needs a thread.
+    turns : int or None
+        Threads of a worker that decode at once; None for all of them.
+    """
+
+    ranges: int
+    turns: int | None
+
+
+NO_LOOKAHEAD = Lookahead(0, None)
+
+
+def run_ranges(
+    client: Client,
+    work: Sequence[Work],
+    nconsumers: int,
+    observe: Observer,
+    check: Callable[[], None],
+    lookahead: Lookahead = NO_LOOKAHEAD,
+    more: More | None = None,
+    topics: TopicFailures | None = None,
+    excused_s: float = 0.0,
+) -> None:
+    """Transfer ranges on a Dask cluster, `nconsumers` at a time.
+
+    Parameters
+    ----------
+    client : distributed.Client
+        The cluster.
+    work : sequence of Work
+        What to do.
+    nconsumers : int
+        Ranges that are consumed at once.
+    observe : callable
+        Takes the events.
+    check : callable
+        Called several times a second; what it raises ends the job.
+    lookahead : Lookahead
+        Ranges that are made ready beyond that.
+    more : callable, optional
+        Called several times a second; returns ranges that came to be there meanwhile. While it may return some, ranges
+        on their way are completed when a signal says stop, and a broker that is away is its affair.
+    topics : TopicFailures, optional
+        Is told what failed; then only failures that concern all topics are raised.
+    excused_s : float
+        Seconds for which a range that Kafka leaves without an answer is tried again, while `more` may return some.
+
+    Raises
+    ------
+    TransferError
+        If ranges failed; all others were transferred first, unless the failure concerns them all.
+    """
+    run = _Run(client, work, nconsumers, observe, lookahead, more, topics, excused_s)
+    client.subscribe_topic(run.topic, run.on_progress)
+    try:
+        while run.unfinished():
+            run.extend()
+            run.submit()
+            run.collect(_LOOK_S)
+            run.check_cluster()
+            check()
+    except KeyboardInterrupt:
+        run.drain()
+        raise
+    finally:
+        run.cancel()
+    run.raise_failures()
+
+
+class _Run:
+    """What is waiting, running and done."""
+
+    def __init__(
+        self,
+        client: Client,
+        work: Sequence[Work],
+        nconsumers: int,
+        observe: Observer,
+        lookahead: Lookahead,
+        more: More | None = None,
+        topics: TopicFailures | None = None,
+        excused_s: float = 0.0,
+    ) -> None:
+        self._client = client
+        self._nconsumers = nconsumers
+        self._lookahead = lookahead
+        self._observe = observe
+        # The largest first: a long range that starts last would keep one worker busy while the others idle.
+        self._waiting = deque(_largest_first(work))
+        self._more = more
+        self._topics = topics
+        self._running: dict[Future, Work] = {}
+        self._done: queue.SimpleQueue[Future] = queue.SimpleQueue()
+        self._tries = Tries(excused_s)
+        self._failures: list[FinkDaskError] = []
+        self._progress: queue.SimpleQueue[RangeProgress] = queue.SimpleQueue()
+        self._stopped = False
+        self._silent = 0
+        self._seen_workers = self._looked = time.monotonic()
+        #: Another job on the same scheduler reports under another name.
+        self.topic = f"fink-dask-progress-{uuid.uuid4().hex}"
+
+    def unfinished(self) -> bool:
+        return bool(self._running or ((self._waiting or self._more is not None) and not self._stopped))
+
+    def extend(self) -> None:
+        """Take what there is more; what came first is consumed first, so that no partition waits for others."""
+        if self._more is None or self._stopped:
+            return
+        more = self._more(len(self._waiting), len(self._running))
+        if more is None or self._failures:
+            self._more = None
+        self._waiting.extend(_largest_first(more or ()))
+
+    def drain(self) -> None:
+        """Complete what is on its way, where a topic is followed: its ranges are small."""
+        if self._more is None or not self._running:
+            return
+        self._observe(Note(f"stopping: {len(self._running)} ranges are completed first; once more stops at once"))
+        self._stopped = True
+        deadline = time.monotonic() + _DRAIN_S
+        while self._running and time.monotonic() < deadline and self._client.status == "running":
+            self.collect(_LOOK_S)
+
+    def submit(self) -> None:
+        for _ in range(len(self._waiting)):
+            # The last ranges are not taken ahead: one might wait behind another while a worker has nothing to do.
+            ahead = self._lookahead.ranges if len(self._waiting) > self._nconsumers else 0
+            if len(self._running) >= self._nconsumers + ahead or self._stopped:
+                return
+            item = self._waiting.popleft()
+            if self._topics is not None and self._topics.is_over(item.topic):
+                continue
+            if not self._tries.is_ready(item):
+                self._waiting.append(item)
+                continue
+            self._tries.begin(item)
+            future = self._client.submit(
+                transfer_on_worker,
+                item.range,
+                item.settings,
+                self.topic,
+                self._lookahead.turns,
+                item.remainder,
+                # Unique, so that Dask never takes an old result for a new try.
+                key=f"transfer_range-{item.range.name}-{uuid.uuid4().hex[:8]}",
+                pure=False,
+            )
+            self._running[future] = item
+            future.add_done_callback(self._done.put)
+
+    def collect(self, timeout_s: float) -> None:
+        """Wait for a result, then take all that are there."""
+        try:
+            future = self._done.get(timeout=timeout_s)
+            while True:
+                self._take(future)
+                future = self._done.get_nowait()
+        except queue.Empty:
+            pass
+        while not self._progress.empty():
+            self._silent = 0
+            self._observe(self._progress.get())
+
+    def on_progress(self, event: tuple[float, Any]) -> None:
+        """Take a worker's report; on the client's event loop, so it is only put aside."""
+        message = dict(event[1])  # to which Dask has added the worker
+        message["range"] = Range(**message["range"])
+        self._progress.put(RangeProgress(**message))
+
+    def check_cluster(self) -> None:
+        """Raise a TransferError when the scheduler is gone, or has had no workers for a while."""
+        if self._client.status in {"closing", "closed"}:
+            raise TransferError(f"the Dask scheduler went away; {GO_ON}")
+        now = time.monotonic()
+        if now - self._looked < _LOOK_S:  # the question costs as much as a small range
+            return
+        self._looked = now
+        if self._client.scheduler_info().get("workers"):  # nothing is known while a client closes
+            self._seen_workers = now
+        elif now - self._seen_workers > _NO_WORKERS_S:
+            raise TransferError(f"the Dask scheduler has had no workers for {_NO_WORKERS_S:.0f} s; {GO_ON}")
+
+    def cancel(self) -> None:
+        """Let go of what runs, where there is still somebody to tell."""
+        if self._client.status == "running":
+            self._client.unsubscribe_topic(self.topic)
+            self._client.cancel(list(self._running), force=True)
+
+    def raise_failures(self) -> None:
+        if self._failures:
+            raise failure_of(self._failures)
+
+    def _take(self, future: Future) -> None:
+        item = self._running.pop(future, None)
+        if item is None:
+            return
+        try:
+            result = future.result(timeout=60)
+        except FinkDaskError as error:
+            self._failed(item, error, error.transient)
+        except KilledWorker as error:
+            self._failed(item, TransferError(f"workers died on it: {error}", *_where(item)), passing=True)
+        except CancelledError:
+            if self._client.status == "running":
+                self._failed(item, TransferError("Dask has cancelled it", *_where(item)), passing=True)
+            else:  # with everything else, as the scheduler is gone
+                self._waiting.append(item)
+        except Exception as error:  # a bug, or Dask's own: said in one line, with its trace in the log
+            log.exception("range %s failed", item.range.name)
+            words = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            self._failed(item, TransferError(words, *_where(item)), passing=False)
+        else:
+            self._silent = 0
+            self._observe(result.committed(item.topic))
+        finally:
+            # A result that is held is computed again when its worker goes.
+            future.release()
+
+    def _failed(self, item: Work, error: FinkDaskError, passing: bool) -> None:
+        self._observe(RangeFailed(item.topic, item.range))
+        is_away = isinstance(error, BrokerUnavailableError)
+        if is_away and self._more is not None and not self._stopped and self._tries.excuse(item):
+            self._waiting.appendleft(item)
+            return
+        if is_away:
+            self._silent += 1
+            if self._silent > 1:
+                # Two ranges in a row, and none that got on meanwhile: Kafka is gone, not a partition of it.
+                self._stopped = True
+        if passing and not self._stopped and self._tries.allow(item):
+            self._observe(Note(f"{error}; trying again", warning=True))
+            self._waiting.append(item)
+            return
+        # A full disk concerns all ranges, a column with too many values those of a topic; another failure only its own.
+        if isinstance(error, StorageError) or (isinstance(error, SettingsError) and self._topics is None):
+            self._stopped = True
+        if self._topics is not None and not self._stopped:
+            self._topics.failed(item.topic, error)
+        else:
+            self._failures.append(error)
+
+
+def _largest_first(work: Sequence[Work]) -> list[Work]:
+    return sorted(work, key=lambda item: len(item.range), reverse=True)
+
+
+def _where(item: Work) -> tuple[str, int, int]:
+    return item.settings.identity.topic, item.range.partition, item.range.start

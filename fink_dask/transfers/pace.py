@@ -1,0 +1,92 @@
+"""When what has come to a topic is planned, and when topics have been followed for long enough."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from fink_dask.config import FollowSettings
+from fink_dask.transfers.plan import Sizing
+
+Spans = Mapping[int, tuple[int, int]]
+
+
+class Pace:
+    """Decides what of a topic is due.
+
+    Parameters
+    ----------
+    roll_interval_s : float
+        Seconds that an alert waits at most.
+    """
+
+    def __init__(self, roll_interval_s: float) -> None:
+        self._roll_interval_s = roll_interval_s
+        self._seen: dict[int, float] = {}
+
+    def look(self, spans: Spans, now: float) -> None:
+        """Take what of each partition is not planned yet."""
+        self._seen = {partition: self._seen.get(partition, now) for partition in spans}
+
+    def due(self, spans: Spans, sizing: Sizing, now: float) -> dict[int, tuple[int, int]]:
+        """Choose what is to be planned now: a whole range's bytes, or everything once something has waited enough.
+
+        Partitions are rolled together, which makes no more files than each on its own, and fewer generations.
+        """
+        waited = max((now - self._seen.get(partition, now) for partition in spans), default=0.0)
+        if waited >= self._roll_interval_s:
+            return dict(spans)
+        return {
+            partition: (start, end)
+            for partition, (start, end) in spans.items()
+            if (end - start) * sizing.of(partition) >= sizing.range_bytes
+        }
+
+    def planned(self, spans: Spans) -> None:
+        """Note that these were planned: what comes next in their partitions begins to wait anew."""
+        for partition in spans:
+            self._seen.pop(partition, None)
+
+
+class Ending:
+    """Decides when all topics together have been followed for long enough.
+
+    Parameters
+    ----------
+    follow : FollowSettings
+        What the user asked for.
+    now : float
+        The time, in seconds, on any clock that the other times are on.
+    """
+
+    def __init__(self, follow: FollowSettings, now: float) -> None:
+        self._follow = follow
+        self._stables: dict[tuple[str, int], int] = {}
+        self._grew = now
+
+    def look(self, topic: str, stables: Mapping[int, int], now: float) -> None:
+        """Take the last stable offset of each partition of a topic."""
+        ends = {(topic, partition): stable for partition, stable in stables.items()}
+        if self._stables and any(stable > self._stables.get(where, 0) for where, stable in ends.items()):
+            self._grew = now
+        self._stables |= ends
+
+    def excuse(self, seconds: float) -> None:
+        """Leave some time out of account, in which nobody could tell whether a topic grew."""
+        self._grew += seconds
+
+    def quiet_s(self, now: float) -> float:
+        """Return the seconds in which nothing has come."""
+        return max(0.0, now - self._grew)
+
+    def is_idle(self, now: float) -> bool:
+        """Tell whether nothing has come for so long that nothing more is waited for."""
+        return self._follow.idle_timeout_s is not None and self.quiet_s(now) >= self._follow.idle_timeout_s
+
+    def is_late(self) -> bool:
+        """Tell whether the time has come at which it is the end."""
+        return self._follow.until is not None and datetime.now(UTC) >= self._follow.until
+
+    def is_enough(self, records: int) -> bool:
+        """Tell whether so many are as many as are wanted."""
+        return self._follow.until_count is not None and records >= self._follow.until_count

@@ -1,0 +1,142 @@
+"""From a topic and a ledger to the ranges that are to be transferred now."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from fink_dask.config import TransferSettings
+from fink_dask.dataset.ledger import Ledger
+from fink_dask.dataset.records import Marker, Plan
+from fink_dask.dataset.versions import settle_versions
+from fink_dask.errors import BrokerError, LedgerError
+from fink_dask.kafka.describe import Inspector
+from fink_dask.kafka.offsets import Range
+from fink_dask.transfers.events import Note, Observer
+from fink_dask.transfers.inspect import Target
+from fink_dask.transfers.memory import FULL_SHARE, MemoryShare
+from fink_dask.transfers.plan import Sizing, alerts_at_most, next_plan, planned_ends, removed_heads, spans_to_plan
+from fink_dask.transfers.work import TaskSettings, Work
+
+
+def plan_next(
+    settings: TransferSettings, target: Target, inspector: Inspector, ledger: Ledger, plans: Sequence[Plan]
+) -> Plan | None:
+    """Plan what no generation holds yet, as far as the limit goes; the plan is not frozen yet.
+
+    Returns
+    -------
+    Plan or None
+        None when there is nothing to plan.
+
+    Raises
+    ------
+    BrokerError
+        If Kafka has removed something, and the settings say that this is a failure.
+    LedgerError
+        If the dataset holds more than the limit, or the topic less than was planned.
+    """
+    room = None
+    watermarks = target.description.watermarks
+    if settings.limit is not None:
+        at_most = alerts_at_most(plans, list(ledger.markers(plans)), watermarks)
+        room = settings.limit - at_most
+        if room < 0:
+            raise LedgerError(
+                f"--limit {settings.limit:,}: this dataset holds or has planned {at_most:,} alerts already; "
+                "use another --outdir, or --restart"
+            )
+    planned = planned_ends(plans)
+    spans = spans_to_plan(watermarks, planned, settings.topic)
+    heads = removed_heads(watermarks, planned)
+    check_heads(settings, heads, lambda _: None)
+    if not (spans or heads) or room == 0:
+        return None
+    sizing = Sizing(settings.range_bytes, settings.nconsumers, inspector.sample_sizes(settings.topic, spans))
+    return next_plan(len(plans) + 1, target.identity, spans, sizing, room, heads)
+
+
+def freeze_plan(ledger: Ledger, target: Target, plan: Plan, plans: list[Plan], observe: Observer) -> Plan:
+    """Freeze a plan, with the names of all schemas that the dataset has taken in by now, and add it to `plans`.
+
+    Raises
+    ------
+    LedgerError
+        If another job has written this generation, or the ledger is damaged.
+    StorageError
+        If the file system refuses.
+    """
+    if plan.identity.schema_source == "record key":
+        identity = settle_versions(ledger, plan.identity, target.partitioning, target.versions, not plans)
+        plan = replace(plan, identity=identity)
+        if len(identity.more_schemas) > (len(plans[-1].identity.more_schemas) if plans else 0):
+            words = f"keys hold {len(identity.each_schema)} schemas that fit each other: files have the columns of all"
+            observe(Note(f"{words} from here on, null where a record has none"))
+    ledger.freeze(plan, target.schema)
+    plans.append(plan)
+    return plan
+
+
+def check_heads(settings: TransferSettings, heads: Mapping[int, tuple[int, int]], observe: Observer) -> None:
+    """Say what Kafka has removed before it could be read.
+
+    Raises
+    ------
+    BrokerError
+        If the settings say that this is a failure.
+    """
+    if not heads:
+        return
+    if settings.on_loss == "fail":
+        partition, (start, end) = next(iter(heads.items()))
+        words = f"Kafka has removed offsets {start} to {end - 1} before they could be read; --on-loss continue would "
+        raise BrokerError(f"{words}declare them lost", settings.topic, partition, start)
+    removed = sum(end - start for start, end in heads.values())
+    words = f"Kafka has removed {removed:,} offsets of this topic before they could be read: they are declared lost"
+    observe(Note(words, warning=True))
+
+
+def open_ranges(plans: Iterable[Plan], markers: Iterable[Marker]) -> list[tuple[Plan, Range]]:
+    """List the planned ranges that no marker commits, each with its plan, in plan order."""
+    committed = {marker.range for marker in markers}
+    return [(plan, range_) for plan in plans for range_ in plan.ranges if range_ not in committed]
+
+
+def make_work(
+    settings: TransferSettings,
+    target: Target,
+    ledger: Ledger,
+    opened: Iterable[tuple[Plan, Range]],
+    memory: MemoryShare = FULL_SHARE,
+) -> list[Work]:
+    """Give each open range what it needs to be transferred."""
+    tasks: dict[str, TaskSettings] = {}
+    work = []
+    for plan, range_ in opened:
+        if plan.plan_id not in tasks:
+            tasks[plan.plan_id] = TaskSettings(
+                ledger=ledger,
+                kafka=replace(settings.kafka, queue_bytes=memory.queue_bytes),
+                identity=plan.identity,
+                plan_id=plan.plan_id,
+                partitioning=target.partitioning,
+                batchsize=settings.batchsize,
+                memory=memory,
+                compression=settings.compression,
+                on_bad_record=settings.on_bad_record,
+                on_loss=settings.on_loss,
+            )
+        work.append(Work(range_, tasks[plan.plan_id]))
+    return work
+
+
+def offsets_by_partition(planned: Iterable[Range], work: Iterable[Work]) -> dict[int, tuple[int, int]]:
+    """Count, for each partition, the offsets that are planned, and those of them that are not to be done any more."""
+    offsets: Counter[int] = Counter()
+    still: Counter[int] = Counter()
+    for range_ in planned:
+        offsets[range_.partition] += len(range_)
+    for item in work:
+        still[item.range.partition] += len(item.range)
+    return {partition: (count, count - still[partition]) for partition, count in sorted(offsets.items())}

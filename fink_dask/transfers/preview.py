@@ -1,0 +1,134 @@
+"""Say what a transfer would do, and do nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fink_dask.config import TransferSettings
+from fink_dask.dataset.ledger import Ledger
+from fink_dask.dataset.outdir import check_outdir
+from fink_dask.dataset.records import Plan
+from fink_dask.dataset.several import check_for_one, check_for_several, check_name
+from fink_dask.errors import BrokerUnavailableError, FinkDaskError
+from fink_dask.kafka.choice import TopicChoice, no_such_topics
+from fink_dask.kafka.describe import Inspector, open_inspector
+from fink_dask.transfers.inspect import inspect_topic
+from fink_dask.transfers.plan import still_there
+from fink_dask.transfers.prepare import open_ranges, plan_next
+from fink_dask.transfers.topics import settings_of
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What a transfer would do; the answer of ``--dry-run``.
+
+    Parameters
+    ----------
+    topic : str
+        The topic.
+    committed_ranges, committed_alerts : int
+        What is in the dataset already.
+    open_ranges : int
+        Planned ranges that an earlier run left open.
+    plan : Plan or None
+        What would be planned now.
+    offsets : int
+        Offsets that would be consumed.
+    removed : int
+        Offsets that would be declared lost, as Kafka has removed them.
+    resume_at : dict of int to int
+        The first of them in each partition.
+    where : str or None
+        The condition on the alerts that would be kept.
+    """
+
+    topic: str
+    committed_ranges: int
+    committed_alerts: int
+    open_ranges: int
+    plan: Plan | None
+    offsets: int
+    removed: int
+    resume_at: dict[int, int]
+    where: str | None = None
+
+
+def preview(settings: TransferSettings, restart: bool = False) -> Outlook:
+    """Find out what `run_transfer` would do, and write nothing.
+
+    Raises
+    ------
+    FinkDaskError
+        If it would be refused.
+    """
+    check_for_one(settings.outdir)
+    with open_inspector(settings.kafka) as inspector:
+        return _preview(settings, inspector, restart)
+
+
+def preview_each(
+    settings: TransferSettings, choice: TopicChoice, restart: bool = False
+) -> dict[str, Outlook | FinkDaskError]:
+    """Find out what `run_topics` would do with each of several topics, or why it can't, and write nothing.
+
+    Raises
+    ------
+    FinkDaskError
+        If it would be refused as a whole.
+    """
+    check_for_several(settings.outdir)
+    found: dict[str, Outlook | FinkDaskError] = {}
+    with open_inspector(settings.kafka) as inspector:
+        for topic in topics_now(choice, inspector):
+            try:
+                check_name(topic)
+                found[topic] = _preview(settings_of(settings, choice, topic), inspector, restart)
+            except BrokerUnavailableError:
+                raise
+            except FinkDaskError as error:
+                found[topic] = error
+    return found
+
+
+def topics_now(choice: TopicChoice, inspector: Inspector) -> tuple[str, ...]:
+    """List the topics that are meant and there, and those that were named.
+
+    Raises
+    ------
+    BrokerError
+        If there are none, or the broker refuses or does not answer.
+    """
+    listed = inspector.topics()
+    topics = choice.of(listed)
+    if not topics:
+        raise no_such_topics(choice.patterns, listed)
+    return topics
+
+
+def _preview(settings: TransferSettings, inspector: Inspector, restart: bool) -> Outlook:
+    ledger = Ledger(settings.outdir)
+    if not restart:
+        check_outdir(ledger)
+    target = inspect_topic(settings, inspector, ledger, fresh=restart)
+    if target is None:
+        return Outlook(settings.topic, 0, 0, 0, None, 0, 0, {})
+    plans = [] if restart else ledger.plans()
+    markers = list(ledger.markers(plans))
+    plan = plan_next(settings, target, inspector, ledger, plans)
+    left = [range_ for _, range_ in open_ranges(plans, markers)]
+    todo = [*left, *(plan.ranges if plan else ())]
+    offsets = still_there(todo, target.description.watermarks)
+    resume_at: dict[int, int] = {}
+    for range_ in sorted(todo):
+        resume_at.setdefault(range_.partition, range_.start)
+    return Outlook(
+        topic=settings.topic,
+        committed_ranges=len(markers),
+        committed_alerts=sum(marker.rows for marker in markers),
+        open_ranges=len(left),
+        plan=plan,
+        offsets=offsets,
+        removed=sum(map(len, todo)) - offsets,
+        resume_at=resume_at,
+        where=target.identity.where,
+    )

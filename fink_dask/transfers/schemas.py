@@ -1,0 +1,195 @@
+"""Find the writer schemas of a topic: in a file, in its schema topic, or in the keys of its records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from fink_dask.avro.schema import AvroSchema, parse_schema, read_schema_file
+from fink_dask.avro.versions import Versions
+from fink_dask.config import TransferSettings
+from fink_dask.dataset.columns import partitioning_of
+from fink_dask.dataset.ledger import Ledger
+from fink_dask.dataset.partitioning import Partitioning
+from fink_dask.dataset.records import Identity, Plan
+from fink_dask.dataset.versions import add_version, known_identities, known_versions
+from fink_dask.errors import LedgerError, SchemaError, SettingsError
+from fink_dask.kafka.describe import Inspector, TopicDescription
+from fink_dask.kafka.offsets import Interval
+from fink_dask.transfers.keys import is_schema_like, misfit_in_words
+from fink_dask.transfers.plan import planned_ends
+
+_KEYS = "record key"
+
+
+@dataclass(frozen=True)
+class Misfit:
+    """A schema of some records that can't be in the dataset.
+
+    Parameters
+    ----------
+    schema : AvroSchema
+        The schema.
+    reason : str
+        Why, in words.
+    """
+
+    schema: AvroSchema
+    reason: str
+
+
+@dataclass(frozen=True)
+class FoundSchemas:
+    """What there is to read a topic's records with.
+
+    Parameters
+    ----------
+    versions : Versions
+        The schemas that fit each other; the first one is the dataset's.
+    source : str
+        Where they came from; see `TopicSchema`.
+    misfits : tuple of Misfit
+        Those that don't fit.
+    """
+
+    versions: Versions
+    source: str
+    misfits: tuple[Misfit, ...] = ()
+
+
+def find_schemas(
+    settings: TransferSettings,
+    inspector: Inspector,
+    description: TopicDescription,
+    ledger: Ledger,
+    plans: Sequence[Plan],
+    asked: Identity,
+) -> FoundSchemas:
+    """Find the schemas: the user's file, else Kafka's, else, as Kafka keeps them for days only, the ledger's.
+
+    Where records have their schema in the key, the first and the last records of what is not planned yet are looked at.
+    A file that holds one of these schemas chooses it; any other file is what all records were written with.
+
+    Raises
+    ------
+    SchemaError
+        If there is none, or it can't be used.
+    """
+    before = plans[-1].identity if plans else None
+    if before is not None and before.schema_source == _KEYS:
+        return _more_of(settings, inspector, description, ledger, before, _unplanned(description, plans))
+    if settings.schema_file is not None:
+        chosen = read_schema_file(settings.schema_file)
+        keys = inspector.sample_keys(description.topic, _unplanned(description, plans)) if before is None else []
+        if chosen not in (sampled := parse_keys(keys)):
+            return FoundSchemas(Versions((chosen,)), "file")
+        return _fitted(Versions((chosen,)), sampled, asked)
+    try:
+        found = inspector.schema(description.topic, description)
+    except SchemaError:
+        if before is None:
+            raise
+        return FoundSchemas(Versions((ledger.schema(before),)), before.schema_source)
+    if found.source != _KEYS or before is not None:
+        return FoundSchemas(Versions((parse_schema(found.text),)), found.source)
+    keys = [found.text, *inspector.sample_keys(description.topic, _unplanned(description, plans))]
+    # A key that is no schema makes no difference, unless there is none.
+    sampled = parse_keys(keys) or [parse_schema(found.text)]
+    return _fitted(Versions((sampled[0],)), sampled, asked)
+
+
+def restore_schemas(ledger: Ledger, identity: Identity, plans: Sequence[Plan], inspector: Inspector) -> None:
+    """Put the schemas of a plan back into the ledger, by the holder of the lease only, as far as Kafka shows them.
+
+    Where they are in the keys of records, the ends of all planned ranges are looked at: where a schema was first met, a
+    range or a generation often begins soon.
+
+    Raises
+    ------
+    FinkDaskError
+        If Kafka does not answer or shows another schema, or one could not be found.
+    """
+    lost = {}
+    for one in known_identities(ledger, identity):
+        try:
+            ledger.schema(one)
+        except LedgerError as error:
+            lost[one.schema_sha256] = (one, error)
+    if not lost:
+        return
+    topic = identity.topic
+    if identity.schema_source != _KEYS:
+        schema = parse_schema(inspector.schema(topic, inspector.describe(topic)).text)
+        ledger.restore_schema(identity, schema)
+        return
+    for keys in _keys_of_ranges(inspector, topic, plans):
+        for schema in parse_keys(keys):
+            if schema.fingerprint in lost:
+                ledger.restore_schema(lost.pop(schema.fingerprint)[0], schema)
+        if not lost:
+            return
+    raise next(error for _, error in lost.values())
+
+
+def _keys_of_ranges(inspector: Inspector, topic: str, plans: Sequence[Plan]) -> Iterator[list[bytes]]:
+    """Yield keys of the records at the ends of the ranges, one range of each partition at a time."""
+    lows = {partition: marks.low for partition, marks in inspector.describe(topic).watermarks.items()}
+    ranges: dict[int, list[Interval]] = {}
+    for range_ in sorted(range_ for plan in plans for range_ in plan.ranges):
+        start = max(range_.start, lows.get(range_.partition, range_.end))
+        if start < range_.end:
+            ranges.setdefault(range_.partition, []).append((start, range_.end))
+    for turn in range(max(map(len, ranges.values()), default=0)):
+        spans = {partition: there[turn] for partition, there in ranges.items() if turn < len(there)}
+        yield inspector.sample_keys(topic, spans)
+
+
+def _more_of(
+    settings: TransferSettings,
+    inspector: Inspector,
+    description: TopicDescription,
+    ledger: Ledger,
+    before: Identity,
+    spans: dict[int, Interval],
+) -> FoundSchemas:
+    """Go on with a dataset whose schemas are in the keys."""
+    known = known_versions(ledger, before)
+    if settings.schema_file is not None and (chosen := read_schema_file(settings.schema_file)) not in known.schemas:
+        return FoundSchemas(Versions((chosen,)), "file")  # which is refused, as any other one
+    return _fitted(known, parse_keys(inspector.sample_keys(description.topic, spans)), before)
+
+
+def _fitted(versions: Versions, sampled: Sequence[AvroSchema], identity: Identity) -> FoundSchemas:
+    misfits = []
+    for schema in sampled:
+        try:
+            versions = add_version(versions, _partitioning(identity, versions), schema)
+        except SchemaError as error:
+            misfits.append(Misfit(schema, misfit_in_words(schema, error)))
+    return FoundSchemas(versions, _KEYS, tuple(misfits))
+
+
+def _partitioning(identity: Identity, versions: Versions) -> Partitioning:
+    try:
+        return partitioning_of(identity, versions)
+    except SettingsError:
+        return Partitioning(())  # perhaps a later schema has the field
+
+
+def _unplanned(description: TopicDescription, plans: Sequence[Plan]) -> dict[int, Interval]:
+    ends = planned_ends(plans)
+    return {
+        partition: (max(ends.get(partition, 0), marks.low), marks.stable)
+        for partition, marks in description.watermarks.items()
+    }
+
+
+def parse_keys(keys: Iterable[bytes]) -> list[AvroSchema]:
+    """Read the schemas that keys hold, each one once, in order; what is none is left out."""
+    found: dict[AvroSchema, None] = {}
+    for key in filter(is_schema_like, keys):
+        try:
+            found[parse_schema(key)] = None
+        except SchemaError:
+            continue
+    return list(found)

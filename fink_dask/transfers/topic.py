@@ -1,0 +1,267 @@
+"""The transfer of one topic into its dataset: its ledger, its lease, its plans, and what it has come to."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+
+from fink_dask.config import TransferSettings
+from fink_dask.dataset.lease import Lease, hold_lease
+from fink_dask.dataset.ledger import Ledger
+from fink_dask.dataset.outdir import check_outdir, create_ledger, remove_if_unused
+from fink_dask.dataset.presence import check_files
+from fink_dask.dataset.records import Plan
+from fink_dask.dataset.restart import complete_move, set_aside
+from fink_dask.dataset.roll_forward import roll_forward
+from fink_dask.dataset.summary import Summary, summarise
+from fink_dask.errors import FinkDaskError, SettingsError, StorageError, TransferError
+from fink_dask.kafka.describe import Inspector
+from fink_dask.kafka.offsets import Range
+from fink_dask.transfers.events import Note, Observer, TransferStarted
+from fink_dask.transfers.failures import failure_of
+from fink_dask.transfers.finish import finish
+from fink_dask.transfers.inspect import Target, inspect_topic
+from fink_dask.transfers.memory import MemoryShare
+from fink_dask.transfers.plan import planned_ends, removed_heads
+from fink_dask.transfers.prepare import (
+    check_heads,
+    freeze_plan,
+    make_work,
+    offsets_by_partition,
+    open_ranges,
+    plan_next,
+)
+from fink_dask.transfers.profile import Profile, Profiler
+from fink_dask.transfers.work import Work
+
+#: Schemas that don't fit of which it is said; there may be as many as records.
+_SHOWN_MISFITS = 3
+
+
+class TopicTransfer:
+    """What a run does with one topic, step by step: find, begin, plan, freeze, then settle and finish; and end.
+
+    Parameters
+    ----------
+    settings : TransferSettings
+        What to transfer, where to, and how.
+    observe : callable
+        Takes the events.
+    restart : bool
+        Move what is there aside first.
+    began : float, optional
+        When the program began, on the clock of `time.monotonic`; otherwise the transfer begins now.
+
+    Attributes
+    ----------
+    plans : list of Plan
+        All generations of the plan.
+    summary : Summary
+        What has become of it; ``failed`` until something has.
+    profile : Profile
+        Where the time went that it took.
+    error : FinkDaskError or None
+        Why it has failed.
+    """
+
+    def __init__(
+        self, settings: TransferSettings, observe: Observer, restart: bool = False, began: float | None = None
+    ) -> None:
+        self.settings = settings
+        self.topic = settings.topic
+        self.ledger = Ledger(settings.outdir)
+        self.observe = Profiler(observe, began)
+        self.profile = self.observe.profile()
+        self.plans: list[Plan] = []
+        self.summary = Summary(self.topic, "failed")
+        self.error: FinkDaskError | None = None
+        self._restart = restart
+        self._target: Target | None = None
+        self._lease: Lease | None = None
+        self._before = 0
+        self._next: Plan | None = None
+        self._opened: list[tuple[Plan, Range]] = []
+        self._range_failures: list[FinkDaskError] = []
+        self._stack = ExitStack()
+
+    @property
+    def target(self) -> Target:
+        """The topic, once it is found."""
+        assert self._target is not None
+        return self._target
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has begun, and nothing of it has failed."""
+        return self._lease is not None and self.error is None and not self._range_failures
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has failed so that none of its ranges is wanted any more."""
+        # A column with too many values has them in other ranges too.
+        return self.error is not None or any(isinstance(error, SettingsError) for error in self._range_failures)
+
+    @property
+    def range_failure(self) -> TransferError | None:
+        """What its ranges have failed with, if any has."""
+        return failure_of(self._range_failures) if self._range_failures else None
+
+    def find(self, inspector: Inspector) -> bool:
+        """Find out whether the topic can be transferred as asked for; writes nothing new.
+
+        Returns
+        -------
+        bool
+            Whether there is something: False for a topic that holds nothing, where there is nothing to continue.
+
+        Raises
+        ------
+        FinkDaskError
+            If it can't.
+        """
+        complete_move(self.ledger)
+        if not self._restart:
+            check_outdir(self.ledger)
+        self._target = inspect_topic(self.settings, inspector, self.ledger, fresh=self._restart)
+        for misfit in () if self._target is None else self._target.misfits[:_SHOWN_MISFITS]:
+            words = (
+                f"records of this topic go to the quarantine: {misfit.reason}; --dump-schemas writes all schemas, and "
+            )
+            words += "--schema FILE with another --outdir makes a dataset of such a one"
+            self.observe(Note(words, warning=True))
+        return self._target is not None
+
+    def begin(self) -> None:
+        """Make the ledger where there is none, take the lease, and settle what an earlier run has left.
+
+        Raises
+        ------
+        FinkDaskError
+            If another job works on it, or the dataset is not what the ledger says.
+        """
+        if self._restart and self.ledger.path.exists():
+            with hold_lease(self.ledger):
+                aside = set_aside(self.ledger)
+            self.observe(Note(f"what was there is in {aside} until the new dataset is complete"))
+        made = create_ledger(self.ledger)
+        self._stack.callback(remove_if_unused, self.ledger, made)
+        self._lease = self._stack.enter_context(hold_lease(self.ledger))
+        self._before = summarise(self.ledger).summary.alerts
+        self.plans = self.ledger.plans()
+        rolled = roll_forward(self.ledger, self.plans)
+        if rolled:
+            self.observe(Note(f"{rolled} ranges that were committed by an earlier run are now in the dataset"))
+        check_files(self.ledger, self.plans)
+        self._opened = open_ranges(self.plans, self.ledger.markers(self.plans))
+
+    def plan(self, inspector: Inspector) -> int:
+        """Plan what no generation holds yet, without freezing it; returns the ranges that are to be transferred.
+
+        Raises
+        ------
+        FinkDaskError
+            If what is there can't be planned.
+        """
+        self._next = plan_next(self.settings, self.target, inspector, self.ledger, self.plans)
+        self._opened = open_ranges(self.plans, self.ledger.markers(self.plans))
+        return len(self._opened) + (len(self._next.ranges) if self._next else 0)
+
+    def freeze(self) -> None:
+        """Freeze what was planned, if anything was.
+
+        Raises
+        ------
+        FinkDaskError
+            If the ledger or the file system refuses.
+        """
+        if self._next is None:
+            return
+        heads = removed_heads(self.target.description.watermarks, planned_ends(self.plans))
+        check_heads(self.settings, heads, self.observe)
+        plan = freeze_plan(self.ledger, self.target, self._next, self.plans, self.observe)
+        self._opened += [(plan, range_) for range_ in plan.ranges]
+        self._next = None
+
+    def begin_work(self, memory: MemoryShare, dashboard: str | None) -> list[Work]:
+        """Announce what is to be transferred, and return it."""
+        planned = [range_ for plan in self.plans for range_ in plan.ranges]
+        work = make_work(self.settings, self.target, self.ledger, self._opened, memory)
+        offsets = sum(map(len, planned))
+        self.observe(
+            TransferStarted(
+                topic=self.topic,
+                ranges=len(planned),
+                ranges_committed=len(planned) - len(work),
+                offsets=offsets,
+                offsets_committed=offsets - sum(len(item.range) for item in work),
+                dashboard=dashboard,
+                partitions=offsets_by_partition(planned, work),
+            )
+        )
+        return work
+
+    def failed_at(self, error: FinkDaskError) -> None:
+        """Take the failure of a range; the others of this topic go on."""
+        self._range_failures.append(error)
+
+    def check(self) -> None:
+        """Raise a LedgerError if another job has taken over."""
+        if self._lease is not None and self.error is None:
+            self._lease.check()
+
+    def settle(self) -> None:
+        """Publish what was committed, and remove what else was staged; no attempt of this run may go on.
+
+        Raises
+        ------
+        FinkDaskError
+            If another job has taken over, or the file system refuses.
+        """
+        # What an attempt that was killed has committed is published; the staged files of others go, and should one
+        # still run, on a scheduler of somebody else's, it finds no directory to commit from.
+        if self._lease is not None:
+            self._lease.check()
+            roll_forward(self.ledger, self.plans)
+
+    def finish(self, inspector: Inspector) -> None:
+        """Complete it, and sum it up.
+
+        Raises
+        ------
+        FinkDaskError
+            If it is not complete.
+        """
+        assert self._lease is not None
+        finish(self.settings, self.observe, self.ledger, inspector, self._lease)
+        self.sum_up()
+        if self.profile.ranges:
+            self._keep(self.profile)
+
+    def be_empty(self) -> None:
+        """Sum up a topic that held nothing."""
+        self.profile = self.observe.profile()
+        self.summary = Summary(self.topic, "complete", run_seconds=self.profile.seconds)
+
+    def give_up(self) -> None:
+        """Sum up what there is of a transfer that has failed."""
+        with suppress(FinkDaskError):
+            if self.ledger.exists():
+                self.sum_up()
+        self.summary = replace(self.summary, state="failed")
+
+    def sum_up(self) -> None:
+        """Sum up what the dataset holds, and what this run has added."""
+        summary = summarise(self.ledger).summary
+        added = summary.alerts - self._before if self._lease is not None else 0
+        self.profile = self.observe.profile()
+        self.summary = replace(summary, topic=self.topic, run_alerts=added, run_seconds=self.profile.seconds)
+
+    def end(self) -> None:
+        """Give the lease back."""
+        self._stack.close()
+
+    def _keep(self, profile: Profile) -> None:
+        try:
+            self.ledger.add_profile(profile.to_json())
+        except StorageError as error:  # the dataset is complete without it
+            self.observe(Note(f"the profile of this run could not be kept: {error}", warning=True))

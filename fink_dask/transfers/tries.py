@@ -1,0 +1,59 @@
+"""How often a range is tried, and when again."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+
+from fink_dask.kafka.offsets import Range
+from fink_dask.transfers.work import Work
+
+#: How often a range is tried when what failed may pass: a broker that is away, a worker that was killed.
+_TRIES = 4
+#: Seconds before a range is tried again; doubled each time.
+_PAUSE_S = 1.0
+
+
+class Tries:
+    """Counts the tries at each range of each topic.
+
+    Parameters
+    ----------
+    excused_s : float
+        Seconds from the first failure for which nobody is to blame, in which such tries count for nothing.
+    """
+
+    def __init__(self, excused_s: float = 0.0) -> None:
+        self._excused_s = excused_s
+        self._excused_since: dict[tuple[str, Range], float] = {}
+        self._tries: Counter[tuple[str, Range]] = Counter()
+        self._ready_at: dict[tuple[str, Range], float] = {}
+
+    def is_ready(self, item: Work) -> bool:
+        """Tell whether the pause after the last try is over."""
+        return self._ready_at.get(_key(item), 0.0) <= time.monotonic()
+
+    def begin(self, item: Work) -> None:
+        """Count a try."""
+        self._tries[_key(item)] += 1
+
+    def allow(self, item: Work) -> bool:
+        """Tell whether there is another try, which then has to wait a little."""
+        tries = self._tries[_key(item)]
+        if tries >= _TRIES:
+            return False
+        self._ready_at[_key(item)] = time.monotonic() + _PAUSE_S * 2**tries
+        return True
+
+    def excuse(self, item: Work) -> bool:
+        """Take the last try for none, unless that has gone on for too long; the next one has to wait a little."""
+        now = time.monotonic()
+        if now - self._excused_since.setdefault(_key(item), now) >= self._excused_s:
+            return False
+        self._tries[_key(item)] -= 1
+        self._ready_at[_key(item)] = now + _PAUSE_S
+        return True
+
+
+def _key(item: Work) -> tuple[str, Range]:
+    return item.topic, item.range

@@ -1,0 +1,122 @@
+"""What a range needs to be transferred, and what comes of it: small, as it travels to the workers and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fink_dask.config import COMPRESSION, LEAST_BATCH_BYTES, ON_BAD_RECORD, ON_LOSS, KafkaSettings
+from fink_dask.dataset.ledger import Ledger
+from fink_dask.dataset.partitioning import Partitioning
+from fink_dask.dataset.records import Identity
+from fink_dask.dataset.remainder import Remainder
+from fink_dask.kafka.offsets import Range
+from fink_dask.transfers.events import RangeCommitted
+from fink_dask.transfers.memory import FULL_SHARE, MemoryShare
+
+
+@dataclass(frozen=True)
+class TaskSettings:
+    """What every range of a plan has in common.
+
+    Parameters
+    ----------
+    ledger : Ledger
+        Dataset and ledger.
+    kafka : KafkaSettings
+        How to reach Kafka.
+    identity : Identity
+        Topic and form of the dataset.
+    plan_id : str
+        The plan.
+    partitioning : Partitioning
+        What the directories come from.
+    batchsize : int
+        The most alerts that are decoded at once, unless they have fewer than `least_batch_bytes`.
+    memory : MemoryShare
+        What the range may hold.
+    least_batch_bytes : int
+        The fewest raw bytes that are decoded at once, unless the range ends.
+    compression : str
+        Codec of the files; see `write_options`.
+    on_bad_record : {"quarantine", "fail"}
+        What becomes of a record that can't be decoded.
+    on_loss : {"continue", "fail"}
+        Whether the range fails when Kafka has removed some of it.
+    """
+
+    ledger: Ledger
+    kafka: KafkaSettings
+    identity: Identity
+    plan_id: str
+    partitioning: Partitioning
+    batchsize: int
+    memory: MemoryShare = FULL_SHARE
+    least_batch_bytes: int = LEAST_BATCH_BYTES
+    compression: str = COMPRESSION
+    on_bad_record: str = ON_BAD_RECORD[0]
+    on_loss: str = ON_LOSS[0]
+
+
+@dataclass(frozen=True)
+class Work:
+    """A range to transfer.
+
+    Parameters
+    ----------
+    range : Range
+        The range.
+    settings : TaskSettings
+        How, and where to.
+    remainder : Remainder, optional
+        What is left of a range that is to be repaired.
+    """
+
+    range: Range
+    settings: TaskSettings
+    remainder: Remainder | None = None
+
+    @property
+    def topic(self) -> str:
+        """The topic whose range it is."""
+        return self.settings.identity.topic
+
+
+@dataclass(frozen=True)
+class RangeResult:
+    """What became of a range; the marker says it in full.
+
+    Parameters
+    ----------
+    range : Range
+        The range.
+    rows, raw_bytes, quarantined, lost, filtered : int
+        Alerts written, bytes consumed, records quarantined, offsets lost, alerts filtered.
+    newest_ms : int or None
+        Newest timestamp of its records, in milliseconds since 1970-01-01 UTC.
+    seconds : mapping of str to float
+        What each stage took; empty where an earlier attempt had committed the range.
+    """
+
+    range: Range
+    rows: int
+    raw_bytes: int
+    quarantined: int
+    lost: int
+    filtered: int
+    newest_ms: int | None
+    seconds: Mapping[str, float]
+
+    def committed(self, topic: str) -> RangeCommitted:
+        """Return the event that says so."""
+        return RangeCommitted(
+            topic,
+            self.range,
+            self.rows,
+            self.raw_bytes,
+            self.seconds,
+            self.quarantined,
+            self.lost,
+            self.newest_ms,
+            self.filtered,
+        )
