@@ -204,6 +204,8 @@ class TransferSettings:
         Raw bytes that a range is planned to hold.
     columns : tuple of str, optional
         The columns, or fields of structs with dots, that are decoded; all of them otherwise.
+    where : str, optional
+        The condition on the alerts that are taken; all of them otherwise.
     outformat : str
         One of `OUTFORMATS`.
     compression : str
@@ -235,6 +237,7 @@ class TransferSettings:
     group_id: str | None = None
     range_bytes: int = RANGE_BYTES
     columns: tuple[str, ...] | None = None
+    where: str | None = None
     outformat: str = OUTFORMATS[0]
     compression: str = COMPRESSION
     memory_limit: int | None = None
@@ -245,6 +248,9 @@ class TransferSettings:
     def __post_init__(self) -> None:
         if self.follow is not None and self.limit is not None:
             raise SettingsError("--follow has no --limit: --until-count N ends it when N alerts are there")
+        if self.where is not None and self.limit is not None:
+            # A plan is made of offsets, and how many of them the condition is true of comes to light later.
+            raise SettingsError("--limit has no --where: nobody knows beforehand how many offsets N such alerts take")
         for name, lowest in (("nconsumers", 1), ("batchsize", 1), ("limit", 1), ("range_bytes", 1)):
             value = getattr(self, name)
             if value is not None and value < lowest:

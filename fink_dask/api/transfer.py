@@ -70,6 +70,7 @@ def transfer(
     *,
     partitionby: str | Sequence[str] = (),
     columns: str | Sequence[str] | None = None,
+    where: str | None = None,
     limit: int | None = None,
     restart: bool = False,
     client: Client | None = None,
@@ -104,6 +105,8 @@ def transfer(
         What the directories are called after: ``time``, columns or dotted fields.
     columns : str or sequence of str, optional
         Only these columns, or dotted fields of structs; all of them otherwise.
+    where : str, optional
+        Only alerts that this is true of, such as ``"candidate.magpsf < 18"``; see docs/selecting.md.
     limit : int, optional
         The dataset ends with at most so many alerts in all.
     restart : bool
@@ -167,6 +170,7 @@ def transfer(
         lent,
         partitionby=partitionby,
         columns=columns,
+        where=where,
         limit=limit,
         nconsumers=nconsumers,
         memory_limit=memory_limit,

@@ -24,6 +24,7 @@ from fink_dask.cli.options import (
     partitionby_option,
     typed_option,
     verbose_option,
+    where_option,
 )
 from fink_dask.cli.schemas import dump_schemas_of
 from fink_dask.cli.stopped import failure_as_json
@@ -77,6 +78,7 @@ def _without_effect(_: click.Context, parameter: click.Parameter, value: object)
     help="Alerts decoded at once, as far as they are 4 to 8 MiB together.",
 )
 @columns_option
+@where_option
 @option(
     "--outformat",
     type=click.Choice(OUTFORMATS),
@@ -146,6 +148,7 @@ def transfer(
     nconsumers: int,
     batchsize: int,
     columns: tuple[str, ...] | None,
+    where: str | None,
     outformat: str,
     compression: str,
     memory_limit: str | None,
@@ -206,6 +209,7 @@ def transfer(
         schema_file=schema_file,
         group_id=group_id,
         columns=columns,
+        where=where,
         outformat=outformat,
         compression=compression,
         memory_limit=None if memory_limit is None else parse_memory("--memory-limit", memory_limit),
@@ -228,8 +232,8 @@ def transfer(
         if dump_schemas:
             dump_schemas_of(settings, choice)
         existing = None if scheduler is None else Scheduler(scheduler, tls_ca_file, tls_cert, tls_key)
-        where = Where(existing, dashboard_address, spec)
-        return _transfer(settings, choice, where, restart, profile, as_json)
+        place = Where(existing, dashboard_address, spec)
+        return _transfer(settings, choice, place, restart, profile, as_json)
 
 
 def _transfer(

@@ -42,6 +42,8 @@ class Identity:
         The columns, or fields of structs, that the dataset has; None for all of them.
     more_schemas : tuple of str
         Fingerprints of the writer schemas that were taken in before the plan was made, beside the first one.
+    where : str or None
+        The condition on the alerts that the dataset has, in its one form; None for all of them.
     outformat : str
         The format of the files, one of `fink_dask.config.OUTFORMATS`.
     """
@@ -54,6 +56,7 @@ class Identity:
     schema_source: str
     columns: tuple[str, ...] | None = None
     more_schemas: tuple[str, ...] = ()
+    where: str | None = None
     outformat: str = OUTFORMATS[0]
 
     @property
@@ -91,15 +94,11 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as JSON holds it."""
-        identity = asdict(self.identity)
-        identity["partitionby"] = list(self.identity.partitionby)
-        identity["columns"] = None if self.identity.columns is None else list(self.identity.columns)
-        if self.identity.more_schemas:
-            identity["more_schemas"] = list(self.identity.more_schemas)
-        else:
-            del identity["more_schemas"]  # plans without it keep their ids
-        if self.identity.outformat == OUTFORMATS[0]:
-            del identity["outformat"]
+        values = asdict(self.identity).items()
+        identity = {name: list(value) if isinstance(value, tuple) else value for name, value in values}
+        for name, usual in (("more_schemas", []), ("where", None), ("outformat", OUTFORMATS[0])):
+            if identity[name] == usual:
+                del identity[name]  # plans without it keep their ids
         return {
             "generation": self.generation,
             "identity": identity,
@@ -117,18 +116,15 @@ class Plan:
             If something is missing or of another type.
         """
         try:
-            identity = Identity(**content["identity"])
-            columns = None if identity.columns is None else tuple(map(str, identity.columns))
-            if identity.outformat not in OUTFORMATS:
-                raise ValueError(f"there is no format {str(identity.outformat)[:40]!r}")
+            values = dict(content["identity"])
+            for name in ("partitionby", "columns", "more_schemas"):
+                if values.get(name) is not None:
+                    values[name] = tuple(map(str, values[name]))
+            if values.get("outformat", OUTFORMATS[0]) not in OUTFORMATS:
+                raise ValueError(f"there is no format {str(values['outformat'])[:40]!r}")
             return cls(
                 generation=int(content["generation"]),
-                identity=replace(
-                    identity,
-                    partitionby=tuple(identity.partitionby),
-                    columns=columns,
-                    more_schemas=tuple(map(str, identity.more_schemas)),
-                ),
+                identity=Identity(**values),
                 ranges=tuple(Range(*map(int, numbers)) for numbers in content["ranges"]),
                 estimated_bytes=int(content["estimated_bytes"]),
             )
@@ -159,7 +155,7 @@ class Marker:
     quarantine : DataFile or None
         The file that holds their raw bytes.
     filtered : int
-        Alerts that the user did not ask for.
+        Alerts that the condition of the plan is not true of.
     lost : tuple of (int, int)
         Intervals that retention removed before they could be read.
     holes : tuple of (int, int)

@@ -177,9 +177,13 @@ class _Examiner:
         if not problems:
             # Rows of files that are not the ones that were written would only say the same again.
             problems = self._check_rows(marker)
-            if not problems:
+            if problems:
+                intact = []
+            elif marker.filtered and identity.where is None:
+                name = f"partition {marker.range.partition} [{marker.range.start}, {marker.range.end})"
+                problems = [f"{name}: its marker says that alerts were filtered, but the plan has no condition"]
+            else:
                 return None
-            intact = []
         quarantine = marker.quarantine if marker.quarantine in intact else None
         return Finding(marker, tuple(file for file in intact if file in marker.files), quarantine, tuple(problems))
 

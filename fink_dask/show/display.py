@@ -146,6 +146,8 @@ class Display:
     def _numbers(self) -> str:
         tally = self._tally
         alerts = f"{tally.topics:,} topics, {tally.rows:,} alerts" if tally.topics > 1 else f"{tally.rows:,} alerts"
+        if tally.read > tally.rows:
+            alerts += f" of {tally.read:,}"
         if self._looked:
             lags = {topic: looked.lag for topic, looked in self._looked.items()}
             quiet_s = min(looked.quiet_s for looked in self._looked.values())
@@ -153,7 +155,7 @@ class Display:
             speed = sum(lag.alerts_per_second for lag in lags.values())
             return f"{alerts}, {speed:,.0f} alerts/s, {lags_words(lags)}{quiet}"
         megabytes = tally.raw_bytes / 1e6 / tally.seconds
-        return f"{alerts}, {megabytes:,.1f} MB/s, {tally.rows / tally.seconds:,.0f} alerts/s"
+        return f"{alerts}, {megabytes:,.1f} MB/s, {tally.read / tally.seconds:,.0f} alerts/s"
 
     def _seconds_left(self) -> float:
         tally = self._tally

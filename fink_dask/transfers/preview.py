@@ -38,6 +38,8 @@ class Outlook:
         Offsets that would be declared lost, as Kafka has removed them.
     resume_at : dict of int to int
         The first of them in each partition.
+    where : str or None
+        The condition on the alerts that would be kept.
     """
 
     topic: str
@@ -48,6 +50,7 @@ class Outlook:
     offsets: int
     removed: int
     resume_at: dict[int, int]
+    where: str | None = None
 
 
 def preview(settings: TransferSettings, restart: bool = False) -> Outlook:
@@ -127,4 +130,5 @@ def _preview(settings: TransferSettings, inspector: Inspector, restart: bool) ->
         offsets=offsets,
         removed=sum(map(len, todo)) - offsets,
         resume_at=resume_at,
+        where=target.identity.where,
     )

@@ -134,6 +134,7 @@ def _of_files(ledger: Ledger, finding: Finding) -> Damage:
             files=finding.files,
             quarantine=finding.quarantine,
             superseded=tuple(superseded),
+            filtered=0,
         ),
     )
 

@@ -141,6 +141,8 @@ def test_the_workers_of_a_client_do_the_work_and_it_stays_open(
         )
         assert again.profile.ranges > 0
         assert capsys.readouterr().err == ""
+        bright = fink_dask.transfer(topic, tmp_path / "bright", kafka.bootstrap_servers, where="magpsf < 18")
+        assert 0 < bright.summary.alerts == COUNT - bright.summary.filtered < COUNT
         assert client.submit(len, "abc").result() == 3
     assert_exactly_once(tmp_path / "found", oracle.values)
     assert_exactly_once(tmp_path / "given", oracle.values)
@@ -179,6 +181,7 @@ def test_a_plan_writes_nothing_and_what_is_damaged_is_told(
         ({"limit": 0}, "--limit is 0"),
         ({"schema": "/nowhere/schema.json"}, "/nowhere/schema.json"),
         ({"columns": ["nothing"]}, "nothing"),
+        ({"where": "magpsf < "}, "--where"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

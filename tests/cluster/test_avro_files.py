@@ -90,6 +90,19 @@ def test_records_lie_in_the_directories_of_their_keys(kafka: Any, topic: str, or
     assert avro == parquet
 
 
+def test_a_condition_keeps_the_records_that_it_is_true_of(
+    kafka: Any, topic: str, oracle: Oracle, tmp_path: Path
+) -> None:
+    outdir = tmp_path / "alerts"
+    result = _transfer(kafka, topic, outdir, "-partitionby", "time", "--where", "magpsf < 18", "--json")
+    assert result.returncode == 0, result.stderr
+    kept = {place: value for place, value in oracle.values.items() if oracle.alert(place)["magpsf"] < 18}
+    assert 0 < json.loads(result.stdout)["alerts"] == len(kept) < COUNT
+    _assert_as_in_kafka(outdir, Oracle(oracle.schema, kept))
+    verified = run_cli("verify", str(outdir), "--sample", "100", "--bootstrap-servers", kafka.bootstrap_servers)
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+
+
 def test_after_a_kill_the_same_command_goes_on(kafka: Any, topic: str, oracle: Oracle, tmp_path: Path) -> None:
     running = Running(kafka, topic, tmp_path / "alerts", "-outformat", "avro")
     running.wait_until_committed(1)

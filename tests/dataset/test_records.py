@@ -52,6 +52,16 @@ def test_a_plan_comes_back_with_the_same_id(tmp_path: Path, survey: str | None) 
     assert again.plan_id == plan.plan_id
 
 
+def test_a_plan_has_its_condition_and_one_without_is_what_it_was() -> None:
+    plan = make_plan([Range(0, 5, 7)])
+    # What ledgers of before have: no key, and the same id.
+    assert "where" not in plan.to_json()["identity"]
+    assert plan.plan_id == "d8f6eb67"
+    asked = replace(plan, identity=replace(plan.identity, where='magpsf < 18 and finkclass == "SN candidate"'))
+    assert Plan.from_json(json.loads(json.dumps(asked.to_json()))) == asked
+    assert asked.plan_id != plan.plan_id
+
+
 CONTRADICTIONS: list[dict[str, Any]] = [
     {"rows": 7},
     {"rows": 5, "filtered": 2},
