@@ -16,9 +16,9 @@ import click
 import psutil
 
 from benchmarks.page import FOLLOWING
+from fink_dask.dataset.contents import read_places
 from fink_dask.dataset.lag import read_lag
 from fink_dask.dataset.ledger import Ledger
-from fink_dask.dataset.places import read_places
 from fink_dask.demo.alerts import AlertKind
 from tests.harness.cli import PROGRAM, environment, transfer_arguments
 from tests.harness.feed import Feed

@@ -1,39 +1,27 @@
-"""Transfer a topic from Python: ``python transfer_in_python.py SERVERS TOPIC OUTDIR``.
-
-There is no documented Python interface yet. This calls what ``fink-dask transfer`` calls, and may have to change with
-the next version.
-"""
+"""Transfer a topic from Python, and look at it: ``python transfer_in_python.py SERVERS TOPIC OUTDIR``."""
 
 # ruff: noqa: T201 - an example speaks to its user
 
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
-from fink_dask.cluster.run import Where, run_transfer
-from fink_dask.config import KafkaSettings, TransferSettings
-from fink_dask.transfers.events import Event, RangeCommitted
-
-
-def show(event: Event) -> None:
-    """Print each range that has become part of the dataset; the other events are left alone."""
-    if isinstance(event, RangeCommitted):
-        print(f"partition {event.range.partition}: {event.rows:,} alerts")
+import fink_dask
 
 
 def main() -> None:
-    """Transfer a topic and print what the dataset holds then."""
+    """Say what would be done, do it, prove it, and print what the dataset holds then."""
     if len(sys.argv) != 4:
         sys.exit("usage: python transfer_in_python.py SERVERS TOPIC OUTDIR")
     servers, topic, outdir = sys.argv[1:]
-    settings = TransferSettings(topic, Path(outdir), KafkaSettings(servers), partitionby=("time",), nconsumers=2)
-    outcome = run_transfer(settings, show, Where(dashboard_address="127.0.0.1:0"))
-    summary = outcome.summary
-    print(f"{summary.state}: {summary.alerts:,} alerts in {summary.files:,} files")
-    sys.exit(summary.exit_code)
+    print(f"{fink_dask.plan(topic, outdir, servers, partitionby='time').offsets:,} offsets to read")
+    done = fink_dask.transfer(topic, outdir, servers, partitionby="time", dashboard_address="127.0.0.1:0")
+    found = fink_dask.verify(outdir)
+    print(f"{done.summary.state}: {done.summary.alerts:,} alerts, {len(found.problems)} problems")
+    print(done.dataset.head(3, columns=["kafka_partition", "kafka_offset"]))
+    sys.exit(done.summary.exit_code)
 
 
-# Workers are spawned: each imports this file, and must not begin a transfer of its own.
+# Each process that does the work imports this file, and must not begin a transfer of its own.
 if __name__ == "__main__":
     main()

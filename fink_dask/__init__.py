@@ -8,13 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fink_dask.api.topic import read_topic
+    from fink_dask.api.transfer import TransferResult, plan, transfer
+    from fink_dask.api.verify import verify
     from fink_dask.dataset.read import open_dataset
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "open_dataset", "read_topic"]
+__all__ = ["TransferResult", "__version__", "open_dataset", "plan", "read_topic", "transfer", "verify"]
 
 #: Where each name is: nothing is loaded before it is used, as the command line is quicker without.
-_PLACES = {"open_dataset": "fink_dask.dataset.read", "read_topic": "fink_dask.api.topic"}
+_PLACES = {
+    "TransferResult": "fink_dask.api.transfer",
+    "open_dataset": "fink_dask.dataset.read",
+    "plan": "fink_dask.api.transfer",
+    "read_topic": "fink_dask.api.topic",
+    "transfer": "fink_dask.api.transfer",
+    "verify": "fink_dask.api.verify",
+}
 
 # A library leaves it to its user where its log goes; without a handler, warnings would go to stderr.
 logging.getLogger(__name__).addHandler(logging.NullHandler())

@@ -30,6 +30,8 @@ QUEUE_BYTES = 16 * 2**20
 #: Parquet's codecs, the default first: what takes the least time for the smallest files.
 COMPRESSIONS = ("zstd", "snappy", "lz4", "gzip", "brotli", "none")
 COMPRESSION = COMPRESSIONS[0]
+#: Formats of the files, the default first: decoded into columns, or the records as they came.
+OUTFORMATS = ("parquet", "avro")
 #: What becomes of a record that can't be decoded, and of a range that Kafka has removed some of; the defaults first.
 ON_BAD_RECORD = ("quarantine", "fail")
 ON_LOSS = ("continue", "fail")
@@ -205,8 +207,12 @@ class TransferSettings:
         Raw bytes that a range is planned to hold.
     columns : tuple of str, optional
         The columns, or fields of structs with dots, that are decoded; all of them otherwise.
+    where : str, optional
+        The condition on the alerts that are taken; all of them otherwise.
+    outformat : str
+        One of `OUTFORMATS`.
     compression : str
-        One of `COMPRESSIONS`.
+        One of `COMPRESSIONS`; of Parquet files.
     memory_limit : int, optional
         Bytes that all processes together may take; otherwise half of what this process may use.
     on_bad_record : str
@@ -234,6 +240,8 @@ class TransferSettings:
     group_id: str | None = None
     range_bytes: int = RANGE_BYTES
     columns: tuple[str, ...] | None = None
+    where: str | None = None
+    outformat: str = OUTFORMATS[0]
     compression: str = COMPRESSION
     memory_limit: int | None = None
     on_bad_record: str = ON_BAD_RECORD[0]
@@ -243,16 +251,22 @@ class TransferSettings:
     def __post_init__(self) -> None:
         if self.follow is not None and self.limit is not None:
             raise SettingsError("--follow has no --limit: --until-count N ends it when N alerts are there")
+        if self.where is not None and self.limit is not None:
+            # A plan is made of offsets, and how many of them the condition is true of comes to light later.
+            raise SettingsError("--limit has no --where: nobody knows beforehand how many offsets N such alerts take")
         for name, lowest in (("nconsumers", 1), ("batchsize", 1), ("limit", 1), ("range_bytes", 1)):
             value = getattr(self, name)
             if value is not None and value < lowest:
                 raise SettingsError(f"--{name} is {value}, but must be at least {lowest}")
         for option, value, known in (
+            ("--outformat", self.outformat, OUTFORMATS),
             ("--compression", self.compression, COMPRESSIONS),
             ("--on-bad-record", self.on_bad_record, ON_BAD_RECORD),
             ("--on-loss", self.on_loss, ON_LOSS),
         ):
             _check_known(option, value, known)
+        if self.outformat == "avro" and self.columns is not None:
+            raise SettingsError("--outformat avro keeps whole records: leave out --columns")
         if self.group_id is not None and not self.group_id.strip():
             raise SettingsError("--group-id is empty")
         if _SCHEME.fullmatch(self.outdir.parts[0] if self.outdir.parts else ""):

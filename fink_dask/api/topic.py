@@ -37,7 +37,7 @@ from fink_dask.kafka.pool import ConnectionPool
 from fink_dask.kafka.reach import SERVERS_VARIABLE, find_kafka
 from fink_dask.kafka.topics import check_topic_name, survey_of
 from fink_dask.transfers.decode import RangeDecoder
-from fink_dask.transfers.inspect import inspect_topic
+from fink_dask.transfers.inspect import check_selection, inspect_topic
 from fink_dask.transfers.plan import Sizing, next_plan
 
 log = logging.getLogger(__name__)
@@ -95,6 +95,7 @@ def read_topic(
     *,
     survey: str | None = None,
     columns: Sequence[str] | None = None,
+    where: str | None = None,
     schema: str | Path | None = None,
     partition_bytes: int | str = "64MiB",
     on_bad_record: str = "fail",
@@ -117,6 +118,9 @@ def read_topic(
         Whose credentials file is taken, where the topic's name does not tell.
     columns : sequence of str, optional
         Only these columns, or dotted fields of structs such as ``candidate.jd``, and the two of Kafka.
+    where : str, optional
+        Only the alerts that this condition is true of, such as ``magpsf < 18 and finkclass == "SN candidate"``. Of the
+        others no more is decoded than what it looks at, which need not be among `columns`.
     schema : str or pathlib.Path, optional
         A file with the Avro schema, in place of the one in Kafka.
     partition_bytes : int or str
@@ -157,15 +161,16 @@ def read_topic(
         wanted = None if columns is None else tuple(columns)
         file = None if schema is None else Path(schema)
         # There is no dataset: nothing is looked for in its directory.
-        settings = TransferSettings(topic, Path(), kafka, survey=survey, columns=wanted, schema_file=file)
+        settings = TransferSettings(topic, Path(), kafka, survey=survey, columns=wanted, where=where, schema_file=file)
         target = inspect_topic(settings, inspector, Ledger(Path()), fresh=True)
         if target is None:
-            versions, identity, spans = _of_empty(settings, inspector), None, {}
+            versions, spans = _of_empty(settings, inspector), {}
+            check_selection(settings, versions)
+            identity = Identity(topic, UNKNOWN_ID, (), None, versions.first.fingerprint, "file", wanted)
         else:
             versions, identity = target.versions, target.identity
             marks = target.description.watermarks.items()
             spans = {partition: (each.low, each.stable) for partition, each in marks if each.low < each.stable}
-        identity = identity or Identity(topic, UNKNOWN_ID, (), None, versions.first.fingerprint, "file", wanted)
         # A partition of the frame holds so many bytes: how many consume at once does not matter for their size.
         sizing = Sizing(_parse_bytes(partition_bytes), len(spans) or 1, inspector.sample_sizes(topic, spans))
     plan = next_plan(1, identity, spans, sizing, None)

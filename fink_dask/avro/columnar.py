@@ -29,7 +29,7 @@ from fink_dask.kafka.records import join_values
 _Ints = npt.NDArray[np.int64]
 _Bytes = npt.NDArray[np.uint8]
 
-#: Takes the rows of the key columns; returns the numbers of these rows in the order that is wanted.
+#: Takes the rows of the key columns; returns the numbers of those rows that are wanted, in the order that is wanted.
 Order = Callable[[pa.RecordBatch], _Ints]
 
 
@@ -104,12 +104,14 @@ class ColumnarDecoder:
         missing : numpy.ndarray of bool, optional
             Which values are Kafka's tombstone, and not only empty.
         order : callable, optional
-            Is given the sound rows with the key columns only, and returns the order in which the rows come out.
+            Is given the sound rows with the key columns only, and returns the order in which the rows come out. Of
+            rows that it leaves out nothing else is decoded.
 
         Returns
         -------
         DecodedBatch
-            The rows and the bad records. Hostile bytes make a record bad; they never raise.
+            The rows and the bad records, each at its position in the batch. Hostile bytes make a record bad; they
+            never raise.
 
         Raises
         ------
@@ -132,13 +134,25 @@ class ColumnarDecoder:
         walk(data, offsets, *tables, MAX_CELLS, entries, sizes, marks, failed, *_stacks())
         positions = np.flatnonzero(failed < 0)
         entries[0] = len(positions)
+        left_out = positions[:0]
         if order is not None:
             if self._keys is None:
                 raise ValueError("an order without key columns")
             wanted = np.asarray(order(self._keys.fill(data, positions, marks, entries, sizes)), np.int64)
             # A row that came twice would take more than pass 1 has counted.
-            if not np.array_equal(np.sort(wanted), np.arange(len(positions))):
-                raise ValueError("an order that has not every row once")
+            times = np.bincount(wanted, minlength=len(positions))
+            if len(times) > len(positions) or (times > 1).any():
+                raise ValueError("an order that has a row twice")
+            left_out = positions[times == 0]
+            if left_out.size:
+                # What the fewer ones take is counted once more.
+                are_fewer = 2 * len(wanted) < len(positions)
+                others = np.zeros(len(failed), np.int64)
+                others[positions[times > 0] if are_fewer else left_out] = -1
+                counts, bytes_ = np.zeros_like(entries), np.zeros_like(sizes)
+                walk(data, offsets, *tables, MAX_CELLS, counts, bytes_, marks, others, *_stacks())
+                entries, sizes = (counts, bytes_) if are_fewer else (entries - counts, sizes - bytes_)
+                entries[0] = len(wanted)
             positions = positions[wanted]
         rows = self._rows.fill(data, positions, marks, entries, sizes)
         bad = []
@@ -146,7 +160,7 @@ class ColumnarDecoder:
             value = data[offsets[index] : offsets[index + 1]].tobytes()
             is_missing = missing is not None and missing[index]
             bad.append(bad_record(index, TOMBSTONE if is_missing else self._reason(value, failed[index])))
-        return DecodedBatch(rows, positions, tuple(bad))
+        return DecodedBatch(rows, positions, tuple(bad), left_out)
 
     def _reason(self, value: bytes, place: int) -> str:
         try:

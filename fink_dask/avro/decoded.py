@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -39,7 +39,7 @@ class BadRecord:
 
 @dataclass(frozen=True, eq=False)
 class DecodedBatch:
-    """What became of the values of a batch: each is a row, or a bad record, and never both.
+    """What became of the values of a batch: each is a row, a bad record, or left out on request.
 
     Parameters
     ----------
@@ -49,11 +49,14 @@ class DecodedBatch:
         Where each row was: ``rows[i]`` is decoded from ``values[positions[i]]``.
     bad : tuple of BadRecord
         The records that can't be decoded, by index.
+    left_out : numpy.ndarray of int64
+        Where the sound records were that nobody wanted, in order.
     """
 
     rows: pa.RecordBatch
     positions: npt.NDArray[np.int64]
     bad: tuple[BadRecord, ...]
+    left_out: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
 
 
 def bad_record(index: int, reason: str) -> BadRecord:

@@ -9,7 +9,7 @@ where its bytes end, with every value inside the range of its Arrow type, is dec
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from fink_dask.avro.operations import allowed_cells
 from fink_dask.avro.resolve import MAX_CELLS
@@ -55,6 +55,37 @@ def compile_walk(record: AvroType) -> Callable[[bytes], None]:
             raise RecordError(f"{len(data) - end:,} bytes follow the end of the record")
 
     return walk
+
+
+def compile_split(record: AvroType) -> Callable[[bytes], Iterator[bytes]]:
+    """Compile a schema into a function that takes records apart that lie one after the other.
+
+    Parameters
+    ----------
+    record : AvroType
+        The top-level record of a schema.
+
+    Returns
+    -------
+    callable
+        Takes the bytes of sound records, and yields each; raises `RecordError` where there is none. Records of no bytes
+        can't be told apart.
+    """
+    root = _step(record, "")
+
+    def split(data: bytes) -> Iterator[bytes]:
+        at = 0
+        while at < len(data):
+            try:
+                end = root(data, at, [MAX_CELLS + allowed_cells(len(data) - at)])
+            except IndexError:
+                end = len(data) + 1
+            if not at < end <= len(data):
+                raise RecordError(f"no record begins at byte {at:,} of {len(data):,}")
+            yield data[at:end]
+            at = end
+
+    return split
 
 
 def _read_long(data: bytes, at: int) -> tuple[int, int]:

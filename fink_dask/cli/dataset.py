@@ -23,9 +23,3 @@ def survey_of_dataset(ledger: Ledger) -> str | None:
     check_dataset(ledger)
     identity = ledger.plans()[0].identity
     return identity.survey or survey_of(identity.topic)
-
-
-def written_bytes(ledger: Ledger) -> int:
-    """Sum up the files that a check will read, whatever is wrong with some markers."""
-    markers = ledger.markers(ledger.plans(), [])
-    return sum({file.path: file.size for marker in markers for file in marker.files}.values())

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
+from fink_dask.dataset.grammar import parse_condition
 from fink_dask.dataset.location import check_is_local, locate
 from fink_dask.errors import SettingsError
 
@@ -151,6 +152,15 @@ def _selected(_: click.Context, parameter: click.Parameter, value: str | None) -
     return tuple(dict.fromkeys(names))
 
 
+def _condition(_: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    if value is not None:
+        try:
+            parse_condition(value)
+        except SettingsError as error:
+            raise click.BadParameter(str(error), param=parameter) from error
+    return value
+
+
 def _address(_: click.Context, parameter: click.Parameter, value: str) -> str:
     host, colon, port = value.rpartition(":")
     if not colon or not port.isdecimal() or int(port) > 65535:
@@ -188,6 +198,13 @@ columns_option = option(
     callback=_selected,
     metavar="NAME,…",
     help="Only these columns, or fields of structs such as candidate.jd; the others are skipped, not decoded.",
+)
+where_option = option(
+    "--where",
+    callback=_condition,
+    metavar="CONDITION",
+    help="Only alerts that this is true of, such as 'candidate.magpsf < 18 and finkclass == \"SN candidate\"'; the "
+    "others are counted.",
 )
 dashboard_address_option = option(
     "--dashboard-address",

@@ -74,11 +74,12 @@ def _retry(ledger: Ledger, schema_file: Path | None, as_json: bool) -> int:
         task = bar.add_task("decoding", total=summarise(ledger).summary.quarantined)
         found = retry_quarantine(ledger, schema, lambda count: bar.advance(task, count))
     if as_json:
-        print_json(found.summary, recovered=found.recovered)
+        print_json(found.summary, recovered=found.recovered, recovered_filtered=found.filtered)
     else:
         click.echo(headline(found.summary))
         left = counted(found.summary.quarantined, "record")
-        click.echo(f"  recovered  {counted(found.recovered, 'alert')}; {left} left in quarantine")
+        filtered = f" and {found.filtered:,} that the condition leaves out" if found.filtered else ""
+        click.echo(f"  recovered  {counted(found.recovered, 'alert')}{filtered}; {left} left in quarantine")
     return found.summary.exit_code
 
 

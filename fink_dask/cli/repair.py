@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fink_dask.cli.connection import connection_options, kafka_settings
-from fink_dask.cli.dataset import survey_of_dataset, written_bytes
+from fink_dask.cli.dataset import survey_of_dataset
 from fink_dask.cli.options import (
     CONTEXT,
     Place,
@@ -55,6 +55,7 @@ def repair(outdir: Path, on_loss: str, dashboard_address: str, as_json: bool, ve
     from fink_dask.cli.log import log_to_stderr
     from fink_dask.cli.results import headline, print_json
     from fink_dask.cluster.repair import run_repair
+    from fink_dask.dataset.summary import written_bytes
     from fink_dask.show.bytes_bar import BytesBar
     from fink_dask.show.display import Display
     from fink_dask.show.words import counted

@@ -36,7 +36,7 @@ def print_summary(summary: Summary, ledger: Ledger, as_json: bool, profile: Prof
         speed = f"{summary.run_alerts / max(summary.run_seconds, 1e-3):,.0f} alerts/s"
         seconds = f"{summary.run_seconds:.1f} s, start included"
         click.echo(f"  this run   {counted(summary.run_alerts, 'alert')} in {seconds} ({speed})")
-    if summary.alerts:
+    if summary.alerts or summary.filtered:
         click.echo(f"  dataset    {ledger.outdir}")
         click.echo(f"  ledger     {ledger.path}")
     if profile is not None:
@@ -86,6 +86,7 @@ def outlook_json(outlook: Outlook) -> dict[str, Any]:
         "offsets": outlook.offsets,
         "removed": outlook.removed,
         "estimated_bytes": plan.estimated_bytes if plan else 0,
+        "where": outlook.where,
         "ranges": outlook.open_ranges + (len(plan.ranges) if plan else 0),
         "committed_ranges": outlook.committed_ranges,
         "committed_alerts": outlook.committed_alerts,
@@ -122,6 +123,8 @@ def _print_outlook(outlook: Outlook, outdir: Path) -> None:
         click.echo("  nothing to read" if outlook.removed else "  nothing to do")
         return
     click.echo(f"  would read      {outlook.offsets:,} offsets: an alert each, less those that Kafka uses itself")
+    if outlook.where is not None:
+        click.echo(f"  would keep      those of which {outlook.where}")
     if outlook.committed_ranges:
         for partition, start in outlook.resume_at.items():
             click.echo(f"    partition {partition} from offset {start:,}")

@@ -89,10 +89,17 @@ def print_table(summaries: Sequence[Summary], states: Sequence[str] | None = Non
     total = total_of(summaries)
     shown = [*(states or [summary.state for summary in summaries]), total.state]
     width = max(len(summary.topic) for summary in (*summaries, total))
-    click.echo(f"{'':{width}}  {'state':<11}{'alerts':>13}{'quarantined':>13}{'lost':>11}{'files':>9}")
+    names = [
+        ("alerts", 13),
+        *([("filtered", 13)] if total.filtered else []),
+        ("quarantined", 13),
+        ("lost", 11),
+        ("files", 9),
+    ]
+    click.echo(f"{'':{width}}  {'state':<11}{''.join(f'{name:>{wide}}' for name, wide in names)}")
     for summary, state in zip((*summaries, total), shown, strict=True):
         word = click.style(f"{state:<11}", fg=STATE_COLOURS[summary.state], bold=True)
-        counts = f"{summary.alerts:>13,}{summary.quarantined:>13,}{summary.lost:>11,}{summary.files:>9,}"
+        counts = "".join(f"{getattr(summary, name):>{wide},}" for name, wide in names)
         click.echo(f"{summary.topic:{width}}  {word}{counts}")
 
 

@@ -25,11 +25,12 @@ from fink_dask.cli.options import (
     partitionby_option,
     typed_option,
     verbose_option,
+    where_option,
 )
 from fink_dask.cli.schemas import dump_schemas_of
 from fink_dask.cli.stopped import failure_as_json
 from fink_dask.cli.topics import ledgers_of, preview_topics, print_outcome, survey_of_topics, topic_option
-from fink_dask.config import BATCHSIZE, COMPRESSION, COMPRESSIONS, ON_BAD_RECORD, ON_LOSS, TransferSettings
+from fink_dask.config import BATCHSIZE, COMPRESSION, COMPRESSIONS, ON_BAD_RECORD, ON_LOSS, OUTFORMATS, TransferSettings
 from fink_dask.dataset.location import check_place
 from fink_dask.kafka.choice import TopicChoice, choose_topics
 from fink_dask.kafka.topics import SURVEYS
@@ -80,12 +81,20 @@ def _without_effect(_: click.Context, parameter: click.Parameter, value: object)
     help="Alerts decoded at once, as far as they are 4 to 8 MiB together.",
 )
 @columns_option
+@where_option
+@option(
+    "--outformat",
+    type=click.Choice(OUTFORMATS),
+    default=OUTFORMATS[0],
+    show_default=True,
+    help="Format of the files; Avro's hold the records as they came.",
+)
 @option(
     "--compression",
     type=click.Choice(COMPRESSIONS),
     default=COMPRESSION,
     show_default=True,
-    help="Codec of the files; cutouts are compressed already and stay as they are.",
+    help="Codec of Parquet files; cutouts are compressed already and stay as they are.",
 )
 @option(
     "--memory-limit",
@@ -128,7 +137,6 @@ def _without_effect(_: click.Context, parameter: click.Parameter, value: object)
 @option("--tls-key", type=_TLS_FILE, help="For the same: the certificate's key.")
 @cluster_options
 @dashboard_address_option
-@typed_option("--outformat", type=click.Choice(["parquet"]), hidden=True, expose_value=False)
 @typed_option("--maxtimeout", type=float, hidden=True, expose_value=False, callback=_without_effect)
 @typed_option("--number-partitions", type=int, hidden=True, expose_value=False, callback=_without_effect)
 @option("--profile", is_flag=True, help="Print at the end where the time went.")
@@ -143,6 +151,8 @@ def transfer(
     nconsumers: int,
     batchsize: int,
     columns: tuple[str, ...] | None,
+    where: str | None,
+    outformat: str,
     compression: str,
     memory_limit: str | None,
     limit: int | None,
@@ -203,6 +213,8 @@ def transfer(
         schema_file=schema_file,
         group_id=group_id,
         columns=columns,
+        where=where,
+        outformat=outformat,
         compression=compression,
         memory_limit=None if memory_limit is None else parse_memory("--memory-limit", memory_limit),
         on_bad_record=on_bad_record,
@@ -224,8 +236,8 @@ def transfer(
         if dump_schemas:
             dump_schemas_of(settings, choice)
         existing = None if scheduler is None else Scheduler(scheduler, tls_ca_file, tls_cert, tls_key)
-        where = Where(existing, dashboard_address, spec)
-        return _transfer(settings, choice, where, restart, profile, as_json)
+        place = Where(existing, dashboard_address, spec)
+        return _transfer(settings, choice, place, restart, profile, as_json)
 
 
 def _transfer(

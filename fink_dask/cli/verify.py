@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fink_dask.cli.connection import connection_options, kafka_settings
-from fink_dask.cli.dataset import survey_of_dataset, written_bytes
+from fink_dask.cli.dataset import survey_of_dataset
 from fink_dask.cli.options import CONTEXT, Place, at_least_one, config_option, json_option, option, verbose_option
 from fink_dask.errors import FinkDaskError
 from fink_dask.kafka.offsets import subtract
@@ -87,6 +87,7 @@ def _verify(
     from rich.console import Console
     from rich.progress import Progress
 
+    from fink_dask.dataset.summary import written_bytes
     from fink_dask.dataset.verify import verify_dataset
     from fink_dask.show.bytes_bar import BytesBar
 

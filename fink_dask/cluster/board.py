@@ -30,7 +30,9 @@ _MOST_ENDED = 8
 _MOST_TRANSFERS = 64
 _MOST_TOPICS = 500
 #: What of a topic's report only grows, and is counted for as long as the scheduler lives.
-COUNTED = ("alerts", "raw_bytes", "alerts_read", "bytes_read", "ranges_run", "quarantined", "lost", "retries")
+COUNTED = (
+    *("alerts", "raw_bytes", "alerts_read", "bytes_read", "ranges_run", "filtered", "quarantined", "lost", "retries"),
+)
 
 
 @dataclass

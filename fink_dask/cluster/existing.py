@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -40,12 +40,15 @@ class Scheduler:
     tls_ca_file, tls_cert, tls_key : pathlib.Path, optional
         For ``tls://``: the authority, and what this program shows of itself; otherwise what Dask's own configuration
         (``distributed.comm.tls``) names.
+    client : distributed.Client, optional
+        A connection to it that there is already; it is used, and stays open.
     """
 
     address: str
     tls_ca_file: Path | None = None
     tls_cert: Path | None = None
     tls_key: Path | None = None
+    client: Client | None = None
 
     @property
     def is_open(self) -> bool:
@@ -58,7 +61,7 @@ class Scheduler:
             is_here = host == "localhost"
         return parts.scheme not in {"tls", "wss", "inproc"} and not is_here
 
-    def connect(self) -> Client:
+    def connect(self) -> AbstractContextManager[Client]:
         """Connect to it.
 
         Raises
@@ -68,6 +71,8 @@ class Scheduler:
         TransferError
             If no scheduler answers.
         """
+        if self.client is not None:
+            return nullcontext(self.client)
         files = {"tls_ca_file": self.tls_ca_file, "tls_client_cert": self.tls_cert, "tls_client_key": self.tls_key}
         given = {name: str(path) for name, path in files.items() if path is not None}
         for path in given.values():
@@ -76,9 +81,10 @@ class Scheduler:
         try:
             # Without anything given Dask's own configuration counts.
             security = Security(require_encryption=True, **given) if given else None
-            return Client(self.address, timeout=_CONNECT_S, security=security)
+            client: AbstractContextManager[Client] = Client(self.address, timeout=_CONNECT_S, security=security)
         except (OSError, ValueError, RuntimeError, TypeError) as error:  # Dask's words where TLS is asked for, or not
             raise TransferError(f"no Dask scheduler answers at {self.address} ({_words(error)})") from error
+        return client
 
 
 @contextmanager

@@ -22,6 +22,7 @@ _COUNTERS = (
     ("fink_dask_alerts_read", "Alerts that were read; twice where a range was tried again", "alerts_read"),
     ("fink_dask_bytes_read", "Bytes that were read from Kafka, committed or not", "bytes_read"),
     ("fink_dask_ranges_committed", "Ranges that were committed", "ranges_run"),
+    ("fink_dask_filtered", "Alerts that the condition of a transfer is not true of", "filtered"),
     ("fink_dask_quarantined", "Records that could not be decoded and are in quarantine", "quarantined"),
     ("fink_dask_lost", "Offsets that Kafka had removed before they were read", "lost"),
     ("fink_dask_retries", "Attempts at a range after the first one", "retries"),

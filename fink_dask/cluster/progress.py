@@ -90,7 +90,7 @@ class _TopicProgress:
         self._tally = Tally()
         self._partitions: dict[int, _Partition] = {}
         self._ranges = self._ranges_committed = self._ranges_run = 0
-        self._alerts = self._raw_bytes = self._quarantined = self._lost = self._retries = 0
+        self._alerts = self._raw_bytes = self._filtered = self._quarantined = self._lost = self._retries = 0
         self._alerts_read = self._bytes_read = 0
         self._newest_ms: int | None = None
         self._stage_seconds = dict.fromkeys(STAGES, 0.0)
@@ -130,13 +130,13 @@ class _TopicProgress:
             self._retry(event.range, before is not None)
             self._since[event.range] = time.monotonic()
             before = None
-        self._read(event.rows, event.raw_bytes, before)
+        self._read(event.read, event.raw_bytes, before)
         self._tally.progress(event)
 
     def _commit(self, event: RangeCommitted) -> None:
         before = self._tally.running.get((event.topic, event.range))
         self._retry(event.range, False)
-        self._read(event.rows, event.raw_bytes, before)
+        self._read(event.read, event.raw_bytes, before)
         self._tally.commit(event)
         self._since.pop(event.range, None)
         self._partitions.setdefault(event.range.partition, _Partition()).committed += len(event.range)
@@ -144,6 +144,7 @@ class _TopicProgress:
         self._ranges_run += 1
         self._alerts += event.rows
         self._raw_bytes += event.raw_bytes
+        self._filtered += event.filtered
         self._quarantined += event.quarantined
         self._lost += event.lost
         for stage, seconds in event.seconds.items():
@@ -155,9 +156,9 @@ class _TopicProgress:
             self._retries += 1
             self._failed.discard(range_)
 
-    def _read(self, rows: int, raw_bytes: int, before: RangeProgress | None) -> None:
+    def _read(self, alerts: int, raw_bytes: int, before: RangeProgress | None) -> None:
         """Count what was read since the last report of the same attempt."""
-        self._alerts_read += max(0, rows - (before.rows if before else 0))
+        self._alerts_read += max(0, alerts - (before.read if before else 0))
         self._bytes_read += max(0, raw_bytes - (before.raw_bytes if before else 0))
 
     def _look(self, event: TopicLooked) -> None:
@@ -193,6 +194,7 @@ class _TopicProgress:
             raw_bytes=self._raw_bytes,
             alerts_read=self._alerts_read,
             bytes_read=self._bytes_read,
+            filtered=self._filtered,
             quarantined=self._quarantined,
             lost=self._lost,
             retries=self._retries,

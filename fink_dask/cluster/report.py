@@ -85,8 +85,9 @@ class TopicReport:
         What this run has committed.
     alerts_read, bytes_read : int
         What this run has read, a range that failed and was read again twice; these never become less.
-    quarantined, lost, retries : int
-        Records of this run that are in quarantine, offsets that it declared lost, attempts after the first one.
+    filtered, quarantined, lost, retries : int
+        Alerts of this run that the condition is not true of, records that are in quarantine, offsets that it declared
+        lost, attempts after the first one.
     newest_ms : int or None
         Newest timestamp of what is committed, in milliseconds since 1970-01-01 UTC.
     alerts_per_second, bytes_per_second : float
@@ -117,6 +118,7 @@ class TopicReport:
     raw_bytes: int
     alerts_read: int
     bytes_read: int
+    filtered: int
     quarantined: int
     lost: int
     retries: int

@@ -89,6 +89,7 @@ def _tiles(known: Reported, topic: TopicReport) -> list[tuple[str, str, str, boo
         # Rounded down: what is not all is not 100 %.
         ("share", f"{int(share * 10) / 10:g} %", f"of {topic.offsets:,} offsets", False),
         ("alerts", f"{topic.alerts:,}", "alerts, by this run", False),
+        *([("filtered", f"{topic.filtered:,}", "filtered", False)] if topic.filtered else []),
         ("alerts_per_second", f"{topic.alerts_per_second:,.0f}" if now else "\N{EN DASH}", "alerts/s", False),
         ("megabytes_per_second", f"{topic.bytes_per_second / 1e6:,.1f}" if now else "\N{EN DASH}", "MB/s", False),
         ("lag", f"{topic.lag:,}", where, False),

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from fink_dask.dataset.data_file import DataFile
 from fink_dask.dataset.documents import seal
 from fink_dask.dataset.durable import (
     bring,
@@ -31,7 +32,7 @@ from fink_dask.dataset.durable import (
 from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.location import is_remote
 from fink_dask.dataset.publish import destinations, publish
-from fink_dask.dataset.records import DataFile, Marker
+from fink_dask.dataset.records import Marker
 from fink_dask.errors import FinkDaskError, LedgerError, StorageError
 from fink_dask.kafka.offsets import Range
 

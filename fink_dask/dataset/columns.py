@@ -11,7 +11,7 @@ from fink_dask.dataset.partitioning import Partitioning, resolve_partitioning
 from fink_dask.dataset.records import Identity
 from fink_dask.dataset.versions import known_versions
 from fink_dask.dataset.writer import KAFKA_FIELDS
-from fink_dask.errors import LedgerError, SettingsError
+from fink_dask.errors import LedgerError, SchemaError, SettingsError
 
 
 def dataset_schema(ledger: Ledger) -> pa.Schema:
@@ -41,8 +41,48 @@ def dataset_schema(ledger: Ledger) -> pa.Schema:
     return file_schema(versions, identity, partitioning_of(identity, versions))
 
 
+#: What is handed to an Avro file: records as they were in Kafka, and where they were there.
+RAW_SCHEMA = pa.schema([pa.field("value", pa.binary(), nullable=False), *KAFKA_FIELDS])
+
+
+def check_outformat(identity: Identity, versions: Versions) -> None:
+    """Refuse Avro files of records that were written with several schemas, as each file has one in its head.
+
+    Raises
+    ------
+    SchemaError
+        If that is asked for.
+    """
+    if identity.outformat == "avro" and len(versions.schemas) > 1:
+        raise SchemaError(
+            f"its records have {len(versions.schemas)} schemas, and Avro files have one: leave out --outformat avro",
+            identity.topic,
+        )
+
+
+def check_is_parquet(ledger: Ledger, what: str) -> None:
+    """Refuse to read the files of a dataset as Parquet that are Avro's.
+
+    Parameters
+    ----------
+    ledger : Ledger
+        The dataset, with a plan.
+    what : str
+        What needs Parquet.
+
+    Raises
+    ------
+    LedgerError
+        If they are.
+    """
+    if ledger.plans()[0].identity.outformat == "avro":
+        raise LedgerError(f"the files in {ledger.outdir} are Avro's, but {what} needs Parquet: transfer it once more")
+
+
 def file_schema(versions: Versions, identity: Identity, partitioning: Partitioning) -> pa.Schema:
     """Return the columns of files that hold records of these schemas."""
+    if identity.outformat == "avro":
+        return RAW_SCHEMA
     columns = project(versions.record, identity.columns).arrow_fields
     return partitioning.file_schema(pa.schema([*columns, *KAFKA_FIELDS]))
 

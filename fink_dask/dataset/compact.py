@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from fink_dask.avro.schema import field_type
 from fink_dask.config import BUFFER_BYTES
-from fink_dask.dataset.columns import dataset_schema
+from fink_dask.dataset.columns import check_is_parquet, dataset_schema
 from fink_dask.dataset.compaction import Compaction, Form, Group, RangeIndex, make_groups, snapshot_of
 from fink_dask.dataset.documents import seal
 from fink_dask.dataset.duplicates import Duplicates, check_identifier, find_duplicates
@@ -98,6 +98,7 @@ def compact_dataset(source: Ledger, target: Ledger, form: Form, threads: int, ca
         done is kept, and the same call goes on from there.
     """
     check_dataset(source)
+    check_is_parquet(source, "compact")
     if is_held(source):
         raise LedgerError(f"a transfer into {source.outdir} is running: compact it when it has ended")
     if target.outdir == source.outdir:

@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fink_dask.config import COMPRESSION
+from fink_dask.dataset.data_file import DataFile
 from fink_dask.dataset.documents import checksum
-from fink_dask.dataset.records import DataFile, Marker, Plan
+from fink_dask.dataset.records import Marker, Plan
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.offsets import Range
 from fink_dask.kafka.topics import topic_hash

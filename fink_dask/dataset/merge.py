@@ -13,12 +13,13 @@ import pyarrow.parquet as pq
 
 from fink_dask.config import BUFFER_BYTES
 from fink_dask.dataset.compaction import Group, RangeIndex
+from fink_dask.dataset.contents import Offsets
+from fink_dask.dataset.data_file import DataFile
 from fink_dask.dataset.duplicates import Duplicates
 from fink_dask.dataset.durable import sync_file
-from fink_dask.dataset.places import Offsets, intervals_of
-from fink_dask.dataset.records import DataFile
+from fink_dask.dataset.parquet_file import write_options
+from fink_dask.dataset.places import intervals_of
 from fink_dask.dataset.verify import check_file
-from fink_dask.dataset.writer import write_options
 from fink_dask.errors import InterruptedTransferError, LedgerError
 from fink_dask.kafka.offsets import Interval, Range
 

@@ -6,22 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
-import pyarrow.parquet as pq
 
-from fink_dask.dataset.location import parquet_source
+from fink_dask.dataset.contents import Offsets, read_places
 from fink_dask.dataset.records import Marker
-from fink_dask.dataset.writer import KAFKA_FIELDS
 from fink_dask.kafka.offsets import Interval, Range
-
-Offsets = npt.NDArray[np.int64]
-
-
-def read_places(path: Path) -> tuple[npt.NDArray[np.int32], Offsets]:
-    """Read partition and offset of each row of a file."""
-    table = pq.read_table(parquet_source(path), columns=[field.name for field in KAFKA_FIELDS], partitioning=None)
-    partitions, offsets = (table[field.name].to_numpy() for field in KAFKA_FIELDS)
-    return partitions, offsets
 
 
 def intervals_of(offsets: Offsets) -> list[Interval]:

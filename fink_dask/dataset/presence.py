@@ -62,7 +62,7 @@ def unmarked_ranges(
     if not opened:
         return []
     try:
-        stems = {without_revision(path.stem) for path in ledger.outdir.rglob("*.parquet")}
+        stems = {without_revision(path.stem) for path in ledger.outdir.rglob("part-*")}
     except OSError as error:
         raise storage_error(error, ledger.outdir) from error
     shared = with_shared_rows(ledger, markers, opened)
@@ -75,7 +75,7 @@ def unmarked_ranges(
 
 def stem_of(identity: Identity, range_: Range, plan_id: str) -> str:
     """Return what the names of a range's files begin with."""
-    return Origin(identity.topic, "", range_, plan_id).file_name.removesuffix(".parquet")
+    return Origin(identity.topic, "", range_, plan_id).stem
 
 
 def without_revision(stem: str) -> str:

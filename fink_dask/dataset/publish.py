@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
+from fink_dask.dataset.data_file import DataFile
 from fink_dask.dataset.durable import (
     directories_down_to,
     has_size,
@@ -16,7 +17,7 @@ from fink_dask.dataset.durable import (
 )
 from fink_dask.dataset.ledger import QUARANTINE_DIRECTORY, Ledger
 from fink_dask.dataset.location import is_remote
-from fink_dask.dataset.records import DataFile, Marker
+from fink_dask.dataset.records import Marker
 from fink_dask.errors import LedgerError
 
 
@@ -28,21 +29,23 @@ def publish(ledger: Ledger, marker: Marker, step: Callable[[str], None]) -> None
     Raises
     ------
     LedgerError
-        If a file is neither staged nor in the dataset.
+        If a file is neither staged nor in the dataset; the others are published nevertheless.
     """
     # Whoever has linked the marker may have been killed, or met an error, before it was on the disk.
     sync_directory(ledger.markers_path)
     staging = staging_of(ledger, marker)
     touched: set[Path] = set()
+    gone: list[Path] = []
     for root, file in destinations(ledger, marker):
         target = root / file.path
         try:
             move_file(staging / file.staged, target)
-        except FileNotFoundError as error:
+        except FileNotFoundError:
             # Renamed by an earlier try, or the target's directory was removed with what was in it.
             if not target.exists():
                 if not (staging / file.staged).exists():
-                    raise LedgerError(f"{target} is committed, but neither there nor staged") from error
+                    gone.append(target)
+                    continue
                 prepare_directory(root, file.path)
                 move_file(staging / file.staged, target)
         touched.update(directories_down_to(root, file.path))
@@ -53,6 +56,8 @@ def publish(ledger: Ledger, marker: Marker, step: Callable[[str], None]) -> None
     step("published")
     _remove_superseded(ledger, marker)
     remove_tree(staging)
+    if gone:
+        raise LedgerError(f"{gone[0]} is committed, but neither there nor staged: fink-dask repair fetches it again")
 
 
 def staging_of(ledger: Ledger, marker: Marker) -> Path:

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from fink_dask.avro.schema import field_type
-from fink_dask.dataset.columns import file_schema, partitioning_of
+from fink_dask.dataset.columns import check_is_parquet, file_schema, partitioning_of
 from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.location import filesystem_of, locate
 from fink_dask.dataset.outdir import check_dataset
@@ -49,6 +49,7 @@ def open_dataset(outdir: str | os.PathLike[str]) -> ds.Dataset:
     """
     ledger = Ledger(locate(outdir).resolve())
     check_dataset(ledger)
+    check_is_parquet(ledger, "open_dataset")
     plans = ledger.plans()
     committed = list(ledger.markers(plans))
     markers = published(ledger, committed)

@@ -6,9 +6,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from pathlib import PurePosixPath
 from typing import Any
 
+from fink_dask.config import OUTFORMATS
+from fink_dask.dataset.data_file import DataFile, check_inside
 from fink_dask.dataset.documents import checksum
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.offsets import Interval, Range, merge, total
@@ -41,6 +42,10 @@ class Identity:
         The columns, or fields of structs, that the dataset has; None for all of them.
     more_schemas : tuple of str
         Fingerprints of the writer schemas that were taken in before the plan was made, beside the first one.
+    where : str or None
+        The condition on the alerts that the dataset has, in its one form; None for all of them.
+    outformat : str
+        The format of the files, one of `fink_dask.config.OUTFORMATS`.
     """
 
     topic: str
@@ -51,6 +56,8 @@ class Identity:
     schema_source: str
     columns: tuple[str, ...] | None = None
     more_schemas: tuple[str, ...] = ()
+    where: str | None = None
+    outformat: str = OUTFORMATS[0]
 
     @property
     def each_schema(self) -> tuple[Identity, ...]:
@@ -87,13 +94,11 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as JSON holds it."""
-        identity = asdict(self.identity)
-        identity["partitionby"] = list(self.identity.partitionby)
-        identity["columns"] = None if self.identity.columns is None else list(self.identity.columns)
-        if self.identity.more_schemas:
-            identity["more_schemas"] = list(self.identity.more_schemas)
-        else:
-            del identity["more_schemas"]  # plans without it keep their ids
+        values = asdict(self.identity).items()
+        identity = {name: list(value) if isinstance(value, tuple) else value for name, value in values}
+        for name, usual in (("more_schemas", []), ("where", None), ("outformat", OUTFORMATS[0])):
+            if identity[name] == usual:
+                del identity[name]  # plans without it keep their ids
         return {
             "generation": self.generation,
             "identity": identity,
@@ -111,65 +116,20 @@ class Plan:
             If something is missing or of another type.
         """
         try:
-            identity = Identity(**content["identity"])
-            columns = None if identity.columns is None else tuple(map(str, identity.columns))
+            values = dict(content["identity"])
+            for name in ("partitionby", "columns", "more_schemas"):
+                if values.get(name) is not None:
+                    values[name] = tuple(map(str, values[name]))
+            if values.get("outformat", OUTFORMATS[0]) not in OUTFORMATS:
+                raise ValueError(f"there is no format {str(values['outformat'])[:40]!r}")
             return cls(
                 generation=int(content["generation"]),
-                identity=replace(
-                    identity,
-                    partitionby=tuple(identity.partitionby),
-                    columns=columns,
-                    more_schemas=tuple(map(str, identity.more_schemas)),
-                ),
+                identity=Identity(**values),
                 ranges=tuple(Range(*map(int, numbers)) for numbers in content["ranges"]),
                 estimated_bytes=int(content["estimated_bytes"]),
             )
         except _MISREAD as error:
             raise LedgerError(f"the ledger's plan can't be read: {error}") from error
-
-
-@dataclass(frozen=True)
-class DataFile:
-    """A file that a range wrote, or the share that it has in a file of many ranges.
-
-    Parameters
-    ----------
-    path : str
-        Where it belongs, relative to the dataset (to the ledger, for a quarantine file), with slashes.
-    staged : str
-        Its name in the staging directory of the attempt.
-    rows : int
-        The range's rows in it.
-    size : int
-        Its bytes.
-    sha256 : str
-        Hash of its content.
-    file_rows : int or None
-        All rows of a file that was compacted, which holds those of other ranges, too; None for a range's own file.
-    """
-
-    path: str
-    staged: str
-    rows: int
-    size: int
-    sha256: str
-    file_rows: int | None = None
-
-    def __post_init__(self) -> None:
-        for name in (self.path, self.staged):
-            _check_inside(name)
-        if self.rows < 0 or self.size < 0 or (self.file_rows is not None and self.file_rows < self.rows):
-            raise LedgerError(f"a marker gives {self.path[:80]!r} an impossible size")
-
-    @property
-    def all_rows(self) -> int:
-        """Rows of the whole file."""
-        return self.rows if self.file_rows is None else self.file_rows
-
-    @property
-    def is_shared(self) -> bool:
-        """Tell whether other ranges have rows in it, too."""
-        return self.file_rows is not None
 
 
 @dataclass(frozen=True)
@@ -195,7 +155,7 @@ class Marker:
     quarantine : DataFile or None
         The file that holds their raw bytes.
     filtered : int
-        Alerts that the user did not ask for.
+        Alerts that the condition of the plan is not true of.
     lost : tuple of (int, int)
         Intervals that retention removed before they could be read.
     holes : tuple of (int, int)
@@ -245,7 +205,7 @@ class Marker:
         if not 0 <= self.revision < _MOST_REVISIONS:
             raise LedgerError(f"{what} has no revision {self.revision}")
         for name in self.superseded:
-            _check_inside(name)
+            check_inside(name)
         mine = {file.path for file in (*self.files, *filter(None, (self.quarantine,)))}
         if mine.intersection(self.superseded):
             raise LedgerError(f"{what} does without files that it names")
@@ -291,10 +251,3 @@ class Marker:
             return cls(**values)
         except _MISREAD as error:
             raise LedgerError(f"a marker can't be read: {error}") from error
-
-
-def _check_inside(name: str) -> None:
-    """Refuse the name of a file that would be outside of dataset and ledger."""
-    parts = PurePosixPath(name).parts
-    if not parts or PurePosixPath(name).is_absolute() or ".." in parts or "\0" in name:
-        raise LedgerError(f"a marker names a file outside the dataset: {name[:80]!r}")

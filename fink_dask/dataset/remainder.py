@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from fink_dask.dataset.records import DataFile, Marker
+from fink_dask.dataset.data_file import DataFile
+from fink_dask.dataset.records import Marker
 from fink_dask.kafka.offsets import Interval, Range, merge, subtract
 
 
@@ -40,6 +41,8 @@ class Remainder:
         Newest timestamp of the range's records, where its marker said so.
     duplicates : tuple of (int, int)
         What a compaction has left out.
+    filtered : int
+        Alerts that were filtered and are not wanted; a marker does not say which, so that a repair wants all of them.
     """
 
     revision: int
@@ -54,6 +57,7 @@ class Remainder:
     raw_bytes: int = 0
     newest_ms: int | None = None
     duplicates: tuple[Interval, ...] = ()
+    filtered: int = 0
 
     def span(self, range_: Range) -> Range:
         """Find what has to be read of the range: from the first wanted offset to the last one."""
@@ -87,6 +91,7 @@ class Remainder:
         holes: Sequence[Interval] = (),
         lost_at: str | None = None,
         newest_ms: int | None = None,
+        filtered: int = 0,
     ) -> Marker:
         """Build the range's next marker: what was left of it, and what an attempt adds.
 
@@ -104,6 +109,7 @@ class Remainder:
             files=whole,
             quarantined=0 if quarantined is None else quarantined.rows,
             quarantine=quarantined,
+            filtered=self.filtered + filtered,
             lost=tuple(merge((*self.lost, *lost))),
             holes=tuple(merge((*self.holes, *holes))),
             lost_at=lost_at or self.lost_at,
@@ -132,6 +138,7 @@ def rest_of(marker: Marker) -> Remainder:
         raw_bytes=marker.raw_bytes,
         newest_ms=marker.newest_ms,
         duplicates=marker.duplicates,
+        filtered=marker.filtered,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from fink_dask.dataset.attempt import MARKER, winner_of
@@ -62,7 +63,10 @@ def roll_forward(ledger: Ledger, plans: Iterable[Plan]) -> int:
             settle = _settle_remote if is_remote(directory) else _settle
             marker = settle(ledger, range_, plan_id, attempt, directory, revisions.get(name, 0))
             if marker is not None:
-                publish(ledger, marker, lambda _: None)
+                # What somebody has removed is for whoever holds the files against the markers to tell, and a repair,
+                # which begins here, to mend.
+                with suppress(LedgerError):
+                    publish(ledger, marker, lambda _: None)
                 rolled += 1
     except OSError as error:
         raise storage_error(error, ledger.staging_path) from error

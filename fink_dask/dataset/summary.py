@@ -138,6 +138,12 @@ def progress_of(plans: Sequence[Plan], markers: Sequence[Marker]) -> Progress:
     )
 
 
+def written_bytes(ledger: Ledger) -> int:
+    """Sum up the bytes of the dataset's files, whatever is wrong with some markers."""
+    markers = ledger.markers(ledger.plans(), [])
+    return sum({file.path: file.size for marker in markers for file in marker.files}.values())
+
+
 def _by_partition(pairs: Iterable[tuple[int, Interval]]) -> dict[int, list[Interval]]:
     grouped: dict[int, list[Interval]] = {}
     for partition, interval in pairs:

@@ -9,18 +9,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from fink_dask.dataset.contents import Contents, Offsets, read_contents, read_places
 from fink_dask.dataset.damaged import DamagedMarker
+from fink_dask.dataset.data_file import DataFile
 from fink_dask.dataset.lease import is_held
 from fink_dask.dataset.ledger import Ledger, storage_error
-from fink_dask.dataset.location import parquet_source
 from fink_dask.dataset.objects import ObjectPath
 from fink_dask.dataset.outdir import check_dataset, is_finder_file
-from fink_dask.dataset.places import Offsets, SharedPlaces, check_offsets, read_places
+from fink_dask.dataset.places import SharedPlaces, check_offsets
 from fink_dask.dataset.presence import stem_of, unmarked_ranges, without_revision
 from fink_dask.dataset.publish import destinations, staging_of
-from fink_dask.dataset.records import DataFile, Identity, Marker
+from fink_dask.dataset.records import Identity, Marker
 from fink_dask.dataset.summary import Progress, Summary, progress_of
 from fink_dask.dataset.versions import check_schemas
 from fink_dask.dataset.writer import Origin
@@ -178,9 +178,13 @@ class _Examiner:
         if not problems:
             # Rows of files that are not the ones that were written would only say the same again.
             problems = self._check_rows(marker)
-            if not problems:
+            if problems:
+                intact = []
+            elif marker.filtered and identity.where is None:
+                name = f"partition {marker.range.partition} [{marker.range.start}, {marker.range.end})"
+                problems = [f"{name}: its marker says that alerts were filtered, but the plan has no condition"]
+            else:
                 return None
-            intact = []
         quarantine = marker.quarantine if marker.quarantine in intact else None
         return Finding(marker, tuple(file for file in intact if file in marker.files), quarantine, tuple(problems))
 
@@ -213,7 +217,7 @@ class _Examiner:
                     seen.append(offsets)
                     inside = (offsets >= marker.range.start) & (offsets < marker.range.end)
                     is_whole = bool((inside & (partitions == marker.range.partition)).all())
-            except (OSError, KeyError, pa.ArrowException) as error:
+            except (OSError, KeyError, ValueError, pa.ArrowException) as error:
                 return [f"{path}: {str(error).splitlines()[0][:200]}"]
             if not is_whole:
                 range_ = marker.range
@@ -230,21 +234,19 @@ def check_file(path: Path, file: DataFile, footer: Mapping[str, str]) -> list[st
         with path.open("rb") as content:
             if hashlib.file_digest(content, "sha256").hexdigest() != file.sha256:
                 return [f"{path}: its content is not what was written"]
-        with pq.ParquetFile(parquet_source(path)) as parquet:
-            metadata = parquet.metadata
+        contents = read_contents(path)
     except FileNotFoundError:
         return [f"{path}: missing"]
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
         return [f"{path}: {str(error).splitlines()[0][:200]}"]
-    if metadata.num_rows != file.all_rows:
-        return [f"{path}: {metadata.num_rows:,} rows, but {file.all_rows:,} were written"]
-    return check_footer(path, metadata, footer)
+    if contents.rows != file.all_rows:
+        return [f"{path}: {contents.rows:,} rows, but {file.all_rows:,} were written"]
+    return check_footer(path, contents, footer)
 
 
-def check_footer(path: Path, metadata: pq.FileMetaData, footer: Mapping[str, str]) -> list[str]:
+def check_footer(path: Path, contents: Contents, footer: Mapping[str, str]) -> list[str]:
     """Compare the footer of a file with what it should say of where the file comes from."""
-    found = metadata.metadata or {}
-    said = {key: found.get(key.encode(), b"").decode(errors="replace")[:300] for key in footer}
+    said = {key: contents.footer.get(key, "")[:300] for key in footer}
     differing = [key for key, expected in footer.items() if said[key] != expected]
     return [f"{path}: its footer says {key} {said[key]!r}, the ledger {footer[key]!r}" for key in differing[:1]]
 

@@ -25,6 +25,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from fink_dask.dataset.compaction import Compaction, Group
+from fink_dask.dataset.data_file import DataFile
 from fink_dask.dataset.documents import seal, unseal
 from fink_dask.dataset.durable import (
     directories_down_to,
@@ -38,7 +39,7 @@ from fink_dask.dataset.durable import (
 )
 from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.merge import Merged
-from fink_dask.dataset.records import DataFile, Marker, Plan
+from fink_dask.dataset.records import Marker, Plan
 from fink_dask.dataset.versions import copy_versions
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.offsets import Interval, Range, merge, total

@@ -1,23 +1,22 @@
-"""Write the rows of a range into staged Parquet files, one a partition key."""
+"""Write the rows of a range into staged files, one a partition key."""
 
 from __future__ import annotations
 
-import resource
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Protocol, Self
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from fink_dask.avro.schema import AvroSchema
 from fink_dask.config import BUFFER_BYTES, COMPRESSION
 from fink_dask.dataset.attempt import Attempt
-from fink_dask.dataset.records import DataFile
+from fink_dask.dataset.container import ContainerFile
+from fink_dask.dataset.data_file import DataFile
+from fink_dask.dataset.parquet_file import ParquetFile
 from fink_dask.errors import SettingsError
 from fink_dask.kafka.offsets import Range
 from fink_dask.kafka.topics import topic_hash
@@ -26,8 +25,6 @@ from fink_dask.kafka.topics import topic_hash
 MAX_KEYS = 1000
 #: What an Arrow array costs beside its data, about; a batch has one or more a column.
 _ARRAY_BYTES = 512
-#: Files that a process may have open, for a few ranges of that many keys; macOS allows 10,240 at most.
-_OPEN_FILES = 10_000
 
 #: Added to every alert, so that the dataset proves itself even without its ledger.
 KAFKA_FIELDS = (
@@ -59,11 +56,11 @@ class Origin:
     revision: int = 0
 
     @property
-    def file_name(self) -> str:
-        """Name of the file, the same in each partition key's directory and for each attempt."""
+    def stem(self) -> str:
+        """Name of the file without its suffix, the same in each partition key's directory and for each attempt."""
         numbers = f"{self.range.partition}-{self.range.start}-{self.range.end}"
         revision = f"-{self.revision}" if self.revision else ""
-        return f"part-{topic_hash(self.topic)}-{numbers}-{self.plan_id}{revision}.parquet"
+        return f"part-{topic_hash(self.topic)}-{numbers}-{self.plan_id}{revision}"
 
     @property
     def staged_prefix(self) -> str:
@@ -82,6 +79,16 @@ class Origin:
         }
 
 
+class DataFileWriter(Protocol):
+    """A file in the making."""
+
+    def write_table(self, table: pa.Table) -> None:
+        """Add rows."""
+
+    def close(self) -> None:
+        """Complete the file."""
+
+
 @dataclass
 class _Target:
     """One file in the making."""
@@ -91,8 +98,7 @@ class _Target:
     rows: int = 0
     waiting: list[pa.RecordBatch] = field(default_factory=list)
     waiting_bytes: int = 0
-    sink: pa.NativeFile | None = None
-    writer: pq.ParquetWriter | None = None
+    file: DataFileWriter | None = None
 
     def join(self, schema: pa.Schema) -> None:
         """Make one batch of those that wait, a copy that keeps nothing of the memory that they are slices of."""
@@ -103,16 +109,10 @@ class _Target:
         self.waiting_bytes = sum(batch.nbytes for batch in self.waiting)
 
     def close(self) -> None:
-        """Write the footer and close the file, the file also where the footer can't be written."""
-        writer, sink, self.writer, self.sink = self.writer, self.sink, None, None
-        try:
-            if writer is not None:
-                writer.close()
-        finally:
-            if writer is not None:
-                writer.is_open = False  # else it is closed once more when it is collected, and fails aloud
-            if sink is not None:
-                sink.close()
+        """Complete the file, if it was begun; once."""
+        file, self.file = self.file, None
+        if file is not None:
+            file.close()
 
 
 class StagedWriter:
@@ -135,6 +135,8 @@ class StagedWriter:
         The most decoded bytes that are held back, with what small batches cost beside their data.
     compression : str
         Codec of the files; see `write_options`.
+    avro : AvroSchema, optional
+        The files are Avro's, of records of this schema, and `schema` is `RAW_SCHEMA`; otherwise they are Parquet's.
     """
 
     def __init__(
@@ -145,13 +147,15 @@ class StagedWriter:
         prefix: str = "",
         buffer_bytes: int = BUFFER_BYTES,
         compression: str = COMPRESSION,
+        avro: AvroSchema | None = None,
     ) -> None:
         self._attempt = attempt
         self._schema = schema
         self._origin = origin
         self._prefix = prefix
         self._buffer_bytes = buffer_bytes
-        self._options = write_options(schema, compression)
+        self._compression = compression
+        self._avro = avro
         self._batch_bytes = _ARRAY_BYTES * sum(_count_arrays(field.type) for field in schema)
         self._targets: dict[str, _Target] = {}
         self._waiting_bytes = 0
@@ -185,8 +189,9 @@ class StagedWriter:
                     self._origin.topic,
                     self._origin.range.partition,
                 )
-            final = f"{directory}/{self._origin.file_name}" if directory else self._origin.file_name
-            name = f"{self._origin.staged_prefix}{self._prefix}{len(self._targets):05d}.parquet"
+            suffix = ".parquet" if self._avro is None else ".avro"
+            final = f"{directory}/{self._origin.stem}{suffix}" if directory else f"{self._origin.stem}{suffix}"
+            name = f"{self._origin.staged_prefix}{self._prefix}{len(self._targets):05d}{suffix}"
             path = self._attempt.room / name
             target = self._targets[directory] = _Target(final, path)
         # The first batch of a key costs as much as any, but joining can't spare it.
@@ -207,6 +212,11 @@ class StagedWriter:
     def stage(self) -> tuple[DataFile, ...]:
         """Bring the complete files to the disk."""
         return tuple(self._attempt.stage(target.path, target.final, target.rows) for target in self._targets.values())
+
+    def _open(self, path: Path) -> DataFileWriter:
+        if self._avro is not None:
+            return ContainerFile(path, self._avro, self._origin.range, self._origin.footer())
+        return ParquetFile(path, self._schema, self._compression, self._origin.footer())
 
     def _relieve(self) -> None:
         """Hold back half of what may wait, at most, in copies that keep no other memory."""
@@ -230,13 +240,9 @@ class StagedWriter:
     def _flush(self, target: _Target) -> None:
         if not target.waiting:
             return
-        if target.writer is None:
-            _allow_open_files()
-            target.sink = pa.OSFile(str(target.path), "wb")
-            target.writer = pq.ParquetWriter(target.sink, self._schema, **self._options)
-            target.writer.add_key_value_metadata(self._origin.footer())
-        table = pa.Table.from_batches(target.waiting, schema=self._schema)
-        target.writer.write_table(table, row_group_size=max(table.num_rows, 1))
+        if target.file is None:
+            target.file = self._open(target.path)
+        target.file.write_table(pa.Table.from_batches(target.waiting, schema=self._schema))
         self._waiting_bytes -= target.waiting_bytes
         target.waiting, target.waiting_bytes = [], 0
 
@@ -244,42 +250,3 @@ class StagedWriter:
 def _count_arrays(type_: pa.DataType) -> int:
     """Count the Arrow arrays that a column consists of."""
     return 1 + sum(_count_arrays(type_.field(index).type) for index in range(type_.num_fields))
-
-
-@lru_cache(maxsize=16)
-def write_options(schema: pa.Schema, compression: str = COMPRESSION) -> Mapping[str, Any]:
-    """Choose Parquet's encodings column by column; once a process, as every range of a plan has the same columns.
-
-    Dictionaries pay off for strings only; floats compress better with their bytes split; cutouts are compressed
-    already, so that compression of them is time lost; offsets count upwards. The least and the greatest of a row
-    group's strings or cutouts tell a reader nothing, as a range holds alerts of all kinds.
-
-    Parameters
-    ----------
-    schema : pyarrow.Schema
-        The columns.
-    compression : {"zstd", "snappy", "lz4", "gzip", "brotli", "none"}
-        Codec of everything but binary columns.
-    """
-    sink = pa.BufferOutputStream()
-    pq.write_table(schema.empty_table(), sink)
-    columns = pq.read_metadata(pa.BufferReader(sink.getvalue())).schema
-    leaves = [columns.column(index) for index in range(len(columns))]
-    strings = [leaf.path for leaf in leaves if leaf.logical_type.type == "STRING"]
-    blobs = {leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"} - set(strings)
-    encodings = {leaf.path: "BYTE_STREAM_SPLIT" for leaf in leaves if leaf.physical_type in {"FLOAT", "DOUBLE"}}
-    encodings["kafka_offset"] = "DELTA_BINARY_PACKED"
-    return {
-        "compression": {leaf.path: "none" if leaf.path in blobs else compression for leaf in leaves},
-        "use_dictionary": strings,
-        "column_encoding": encodings,
-        "write_statistics": [leaf.path for leaf in leaves if leaf.physical_type != "BYTE_ARRAY"],
-    }
-
-
-def _allow_open_files() -> None:
-    """Raise this process's own limit of open files, which starts at 256 on macOS: its threads write ranges at once."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    allowed = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)
-    if soft != resource.RLIM_INFINITY and soft < allowed:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from fink_dask.kafka.memory import Memory
 
@@ -48,6 +49,11 @@ class RawBatch:
     def raw_bytes(self) -> int:
         """Bytes of all values."""
         return int(self.starts[-1])
+
+    def values(self) -> pa.BinaryArray:
+        """Return all values, in the memory that they are in; a missing one is empty."""
+        starts = pa.py_buffer(self.starts.astype(np.int32))
+        return pa.Array.from_buffers(pa.binary(), len(self), [None, starts, pa.py_buffer(self.data)])
 
     def value(self, index: int) -> bytes | None:
         """Return the untouched value of a record; None for a tombstone."""

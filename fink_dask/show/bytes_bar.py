@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
+from fink_dask.show.screen import is_live
+
 #: Seconds between two lines where there is no terminal.
 _LINE_S = 10.0
 
@@ -30,8 +32,9 @@ class BytesBar:
         console = Console(stderr=True, highlight=False)
         self._words = words
         self._console = console
+        self._is_live = is_live(console)
         columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn(compact=True))
-        self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._bar = Progress(*columns, console=console, transient=True, disable=not self._is_live)
         self._task = self._bar.add_task(words, total=total)
         self._total, self._done, self._said = total, 0, time.monotonic()
         self._lock = threading.Lock()
@@ -60,7 +63,7 @@ class BytesBar:
         with self._lock:
             self._done += size
             now = time.monotonic()
-            if self._console.is_terminal or now - self._said < _LINE_S:
+            if self._is_live or now - self._said < _LINE_S:
                 return
             self._said = now
             of = f" of {decimal(self._total)}" if self._total else ""

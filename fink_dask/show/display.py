@@ -1,4 +1,4 @@
-"""Show a running transfer on stderr: a live bar on a terminal, otherwise a plain line now and then."""
+"""Show a running transfer on stderr: a live bar on a terminal or in a notebook, otherwise a line now and then."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
+from fink_dask.show.screen import is_live
 from fink_dask.show.words import counted, lags_words
 from fink_dask.transfers.events import (
     Event,
@@ -41,6 +42,7 @@ class Display:
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True, highlight=False)
+        self._is_live = is_live(self._console)
         self._tally = Tally()
         self._last_line = time.monotonic()
         self._bar: Progress | None = None
@@ -50,7 +52,7 @@ class Display:
         self._waiting = self._console.status("looking at the topic, and starting workers")
 
     def __enter__(self) -> Self:
-        if self._console.is_terminal:
+        if self._is_live:
             self._waiting.start()
         return self
 
@@ -98,7 +100,7 @@ class Display:
             self._say_start(event)
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, total=self._tally.offsets)
-        elif self._console.is_terminal:
+        elif self._is_live:
             self._bar = Progress(
                 SpinnerColumn(),
                 # On a narrow terminal the numbers lose their end, and nothing else anything.
@@ -109,7 +111,7 @@ class Display:
                 console=self._console,
                 transient=True,
             )
-            self._task = self._bar.add_task("transfer", total=event.offsets, numbers="")
+            self._task = self._bar.add_task("transfers", total=event.offsets, numbers="")
             self._bar.start()
 
     def _say_start(self, event: TransferStarted) -> None:
@@ -144,6 +146,8 @@ class Display:
     def _numbers(self) -> str:
         tally = self._tally
         alerts = f"{tally.topics:,} topics, {tally.rows:,} alerts" if tally.topics > 1 else f"{tally.rows:,} alerts"
+        if tally.read > tally.rows:
+            alerts += f" of {tally.read:,}"
         if self._looked:
             lags = {topic: looked.lag for topic, looked in self._looked.items()}
             quiet_s = min(looked.quiet_s for looked in self._looked.values())
@@ -151,7 +155,7 @@ class Display:
             speed = sum(lag.alerts_per_second for lag in lags.values())
             return f"{alerts}, {speed:,.0f} alerts/s, {lags_words(lags)}{quiet}"
         megabytes = tally.raw_bytes / 1e6 / tally.seconds
-        return f"{alerts}, {megabytes:,.1f} MB/s, {tally.rows / tally.seconds:,.0f} alerts/s"
+        return f"{alerts}, {megabytes:,.1f} MB/s, {tally.read / tally.seconds:,.0f} alerts/s"
 
     def _seconds_left(self) -> float:
         tally = self._tally

@@ -8,24 +8,24 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from fink_dask.avro.by_record import FastavroDecoder
 from fink_dask.avro.decoded import DecodedBatch
+from fink_dask.avro.fit import fit_batch
 from fink_dask.avro.schema import AvroSchema, parse_schema
 from fink_dask.avro.versions import MAX_VERSIONS
 from fink_dask.config import KafkaSettings
+from fink_dask.dataset.condition import bind_condition
+from fink_dask.dataset.contents import read_alert, read_places
 from fink_dask.dataset.ledger import Ledger
-from fink_dask.dataset.location import parquet_source
-from fink_dask.dataset.places import read_places
 from fink_dask.dataset.quarantine import read_quarantine
 from fink_dask.dataset.records import Identity, Marker, Plan
+from fink_dask.dataset.versions import known_versions
 from fink_dask.dataset.writer import KAFKA_FIELDS
 from fink_dask.errors import LedgerError, SchemaError
 from fink_dask.kafka.connection import Connection, open_connection
@@ -52,7 +52,8 @@ class Comparison:
     gone : int
         Planned offsets that Kafka no longer has.
     equal : int
-        Records that were read again from Kafka and are in the dataset, or in its quarantine, as they are there.
+        Records that were read again from Kafka and are in the dataset, or in its quarantine, as they are there, or are
+        in neither, as the dataset's condition is not true of them.
     incomparable : int
         Records of the sample that Kafka no longer has, or that were decoded with another schema than the dataset's.
     holes : int
@@ -151,27 +152,39 @@ class _DifferenceError(Exception):
 
 
 class _Decoders:
-    """Decodes the records of a plan, each with the schema that it was written with."""
+    """Decodes the records of a plan, each with the schema that it was written with, and tells which are wanted."""
 
     def __init__(self, ledger: Ledger, identity: Identity) -> None:
         self._has_keys = identity.schema_source == "record key"
-        self._first = ledger.schema(identity)
+        self.first = ledger.schema(identity)
+        self._versions = known_versions(ledger, identity)
+        self._condition = None if identity.where is None else bind_condition(identity.where, self._versions.arrow)
         self._made: dict[AvroSchema, FastavroDecoder] = {}
 
-    def decode(self, value: bytes | None, key: bytes | None) -> DecodedBatch:
-        """Decode a record with all its columns.
+    def is_wanted(self, decoded: DecodedBatch, key: bytes | None) -> bool:
+        """Tell whether the condition is true of a record; it does not matter for one of a schema that does not fit."""
+        if self._condition is None or self._schema(key) not in self._versions.schemas:
+            return True
+        return bool(self._condition.is_true(fit_batch(decoded.rows, self._versions.arrow))[0])
 
-        Raises
-        ------
-        SchemaError
-            If its key holds no schema.
-        """
-        schema = parse_schema(key or b"") if self._has_keys else self._first
+    def decode(self, value: bytes | None, key: bytes | None) -> tuple[DecodedBatch | None, str]:
+        """Decode a record with all its columns; the reason where it is no row."""
+        try:
+            decoded = self._decode(value, key)
+        except SchemaError as error:
+            return None, str(error)
+        return (None, decoded.bad[0].reason) if decoded.bad else (decoded, "")
+
+    def _decode(self, value: bytes | None, key: bytes | None) -> DecodedBatch:
+        schema = self._schema(key)
         if schema not in self._made:
             if len(self._made) >= MAX_VERSIONS:
                 self._made.clear()
             self._made[schema] = FastavroDecoder(schema)
         return self._made[schema].decode([value])
+
+    def _schema(self, key: bytes | None) -> AvroSchema:
+        return parse_schema(key or b"") if self._has_keys else self.first
 
 
 class _Checked:
@@ -200,40 +213,52 @@ class _Checked:
         if not batches:
             # Nothing here and nothing there: a hole, or lost. Else compaction or retention took it since.
             return "hole" if row is None and self._quarantined(offset) is None else "incomparable"
-        value = batches[0].value(0)
+        value, key = batches[0].value(0), batches[0].keys[0]
         if row is None:
-            if any(start <= offset < end for start, end in self._marker.duplicates):
-                return "incomparable"
-            self._compare_quarantined(offset, value)
-            return "equal"
-        try:
-            decoded = self._decoders.decode(value, batches[0].keys[0])
-            reason = decoded.bad[0].reason if decoded.bad else ""
-        except SchemaError as error:
-            reason = str(error)
-        if reason:
+            return self._compare_absent(offset, value, key)
+        if isinstance(row, bytes):
+            if row != value and not self._marker.revision:
+                raise _DifferenceError("its bytes are others than Kafka's")
+            return "equal" if row == value else "incomparable"
+        decoded, reason = self._decoders.decode(value, key)
+        if decoded is None:
             if self._marker.revision:
                 return "incomparable"  # a retry with another schema has made it a row
             raise _DifferenceError(f"it is in the dataset, but can't be decoded: {reason}")
+        if not self._decoders.is_wanted(decoded, key):
+            raise _DifferenceError("it is in the dataset, but the condition is not true of it")
         expected = decoded.rows.to_pylist()[0]
         for name in row.keys() - {field.name for field in KAFKA_FIELDS}:
             if not _same(row[name], expected.get(name)):
                 raise _DifferenceError(f"{name} is another value in Kafka")
         return "equal"
 
-    def _row(self, offset: int) -> dict[str, Any] | None:
+    def _row(self, offset: int) -> dict[str, Any] | bytes | None:
         for path, partitions, offsets in self._places:
             (places,) = np.nonzero((offsets == offset) & (partitions == self._marker.range.partition))
             if places.size:
-                return _read_row(path, int(places[0]))
+                return read_alert(path, int(places[0]), self._decoders.first)
         return None
 
-    def _compare_quarantined(self, offset: int, value: bytes | None) -> None:
+    def _compare_absent(self, offset: int, value: bytes | None, key: bytes | None) -> _Sameness:
+        """Tell whether it is right that a record of Kafka is no row."""
+        if any(start <= offset < end for start, end in self._marker.duplicates):
+            return "incomparable"
         found = self._quarantined(offset)
-        if found is None:
+        if found is not None:
+            if found["value"][0].as_py() != value:
+                raise _DifferenceError("its quarantined bytes are others than Kafka's")
+            return "equal"
+        if not self._marker.filtered:
             raise _DifferenceError("Kafka has a record there, the dataset has none")
-        if found["value"][0].as_py() != value:
-            raise _DifferenceError("its quarantined bytes are others than Kafka's")
+        decoded, reason = self._decoders.decode(value, key)
+        if decoded is None:
+            if self._marker.revision:
+                return "incomparable"  # a retry with another schema has decoded it
+            raise _DifferenceError(f"it can't be decoded ({reason}), and is not in quarantine")
+        if self._decoders.is_wanted(decoded, key):
+            raise _DifferenceError("the condition is true of it, but the dataset does not have it")
+        return "equal"
 
     def _quarantined(self, offset: int) -> pa.RecordBatch | None:
         if self._marker.quarantine is not None:
@@ -242,18 +267,6 @@ class _Checked:
                 if found.num_rows:
                     return found
         return None
-
-
-def _read_row(path: Path, row: int) -> dict[str, Any]:
-    """Read one row of a file, and no more row groups than the one that holds it."""
-    with pq.ParquetFile(parquet_source(path)) as parquet:
-        for group in range(parquet.num_row_groups):
-            rows = parquet.metadata.row_group(group).num_rows
-            if row < rows:
-                found: dict[str, Any] = parquet.read_row_group(group).slice(row, 1).to_pylist()[0]
-                return found
-            row -= rows
-    raise LedgerError(f"{path} has fewer rows than it had a moment ago")
 
 
 def _same(first: Any, second: Any) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -16,7 +16,8 @@ from fink_dask.avro.fit import fit_batch
 from fink_dask.avro.projection import covering, project
 from fink_dask.avro.schema import AvroSchema
 from fink_dask.avro.versions import Versions
-from fink_dask.dataset.columns import file_schema
+from fink_dask.dataset.columns import RAW_SCHEMA, check_outformat, file_schema
+from fink_dask.dataset.condition import bind_condition
 from fink_dask.dataset.partitioning import Partitioning, Split
 from fink_dask.dataset.records import Identity
 from fink_dask.dataset.writer import KAFKA_FIELDS
@@ -37,19 +38,23 @@ class SortedBatch:
         A directory, and the alerts that belong there in offset order, with `kafka_partition` and `kafka_offset`.
     bad : list of (int, str)
         Position in the batch and reason of each record that is no row.
+    filtered : numpy.ndarray of int64
+        Position in the batch of each alert that the condition is not true of.
     """
 
     parts: list[tuple[str, pa.RecordBatch]]
     bad: list[tuple[int, str]]
+    filtered: _Ints
 
 
 @dataclass(frozen=True, eq=False)
 class _Found:
-    """Rows of a batch, in the order of their keys where there is a split, and why the others are none."""
+    """Rows of a batch, in the order of their keys where there is a split, and what became of the others."""
 
     rows: pa.RecordBatch
     positions: _Ints
     bad: dict[int, str]
+    filtered: _Ints
     split: Split | None
 
 
@@ -65,7 +70,7 @@ class RangeDecoder:
     versions : Versions
         The writer schemas.
     identity : Identity
-        Says where the schemas came from, and which columns are wanted.
+        Says where the schemas came from, and which columns and alerts are wanted.
     partitioning : Partitioning
         What the directories come from.
     partition : int
@@ -86,10 +91,17 @@ class RangeDecoder:
         self._versions = versions
         self._partitioning = partitioning
         self._partition = partition
-        paths = tuple(source.path for source in partitioning.sources)
-        self._rows = pa.schema(project(versions.record, identity.columns).arrow_fields)
+        check_outformat(identity, versions)
+        self._condition = None if identity.where is None else bind_condition(identity.where, versions.arrow)
+        # They are decoded first: of the alerts that are left out, nothing else is.
+        conditional = () if self._condition is None else self._condition.columns
+        paths = tuple(dict.fromkeys((*(source.path for source in partitioning.sources), *conditional)))
+        self._is_raw = identity.outformat == "avro"
+        # Of a record that is kept as it came, nothing is decoded but the keys.
+        columns = (paths or (versions.arrow.names[0],)) if self._is_raw else identity.columns
+        self._rows = pa.schema(project(versions.record, columns).arrow_fields)
         self._keys = pa.schema(project(versions.record, paths).arrow_fields) if paths else None
-        self._decoders = [_decoder(schema, identity.columns, paths) for schema in versions.schemas]
+        self._decoders = [_decoder(schema, columns, paths) for schema in versions.schemas]
         # Where records name their own schema, another one's bytes could decode into wrong values.
         self._schemas = SchemaKeys(versions, take_in) if identity.schema_source == "record key" else None
         self._columns = pa.schema([*self._rows, *KAFKA_FIELDS])
@@ -104,6 +116,11 @@ class RangeDecoder:
         return frozenset() if self._schemas is None else frozenset(self._schemas.met)
 
     @property
+    def avro(self) -> AvroSchema | None:
+        """The schema of the files, where they are Avro's."""
+        return self._versions.first if self._is_raw else None
+
+    @property
     def most_rows(self) -> int:
         """The most records to decode at once; see `AvroSchema.most_rows`."""
         return self._versions.most_rows
@@ -115,18 +132,23 @@ class RangeDecoder:
         else:
             numbers = self._schemas.numbers(batch.keys)
             if self._schemas.met:
-                return SortedBatch([], [])
+                return SortedBatch([], [], np.empty(0, np.int64))
             found = self._decode_by_number(batch, numbers)
         offsets = pa.array(batch.offsets[found.positions])
         partitions = pa.array(np.full(len(offsets), self._partition, np.int32))
-        columns = [*found.rows.columns, partitions, offsets]
-        rows = pa.RecordBatch.from_arrays(columns, schema=self._columns).select(self.file_schema.names)
+        if self._is_raw:
+            values = batch.values().take(pa.array(found.positions))
+            rows = pa.RecordBatch.from_arrays([values, partitions, offsets], schema=RAW_SCHEMA)
+        else:
+            columns = [*found.rows.columns, partitions, offsets]
+            rows = pa.RecordBatch.from_arrays(columns, schema=self._columns).select(self.file_schema.names)
         bad, split = found.bad, found.split
         if split is None:
-            return SortedBatch([("", rows)] if rows.num_rows else [], sorted(bad.items()))
+            return SortedBatch([("", rows)] if rows.num_rows else [], sorted(bad.items()), found.filtered)
         refused = found.positions[len(found.positions) - len(split.refused) :].tolist()
         bad |= dict(zip(refused, split.refused, strict=True))
-        return SortedBatch(list(split.slices(rows)), sorted(bad.items()))
+        parts = [(directory, part) for directory, part in split.slices(rows) if part.num_rows]
+        return SortedBatch(parts, sorted(bad.items()), found.filtered)
 
     def _decode_by_number(self, batch: RawBatch, numbers: list[int | Foreign | None]) -> _Found:
         """Decode each record by the program of its own schema."""
@@ -141,18 +163,20 @@ class RangeDecoder:
             found.bad.update(foreign)
             return found
         codes = np.array([number if isinstance(number, int) else -1 for number in numbers])
-        rows, keys, positions = [], [], []
+        rows, keys, positions, filtered = [], [], [], []
         for number in there:
             others = codes != number
 
             def as_they_come(found: pa.RecordBatch) -> _Ints:
-                keys.append(found)
-                return np.arange(found.num_rows)
+                kept, wanted = self._choose(found)
+                keys.append(wanted)
+                return kept
 
             skipped = others if missing is None else others | missing
             decoded = self._decode(number, batch, skipped, as_they_come)
             rows.append(decoded.rows)
             positions.append(decoded.positions)
+            filtered.append(decoded.left_out)
             foreign |= {bad.index: bad.reason for bad in decoded.bad if not others[bad.index]}
         places = np.concatenate(positions)
         order = np.argsort(places)
@@ -160,7 +184,7 @@ class RangeDecoder:
         if keys:
             split = self._split(_join(keys).take(pa.array(order)))
             order = order[split.order]
-        return _Found(_join(rows).take(pa.array(order)), places[order], foreign, split)
+        return _Found(_join(rows).take(pa.array(order)), places[order], foreign, np.concatenate(filtered), split)
 
     def _decode_alike(self, batch: RawBatch, number: int, missing: npt.NDArray[np.bool_] | None) -> _Found:
         """Decode a batch of one schema."""
@@ -168,12 +192,14 @@ class RangeDecoder:
 
         def by_key(keys: pa.RecordBatch) -> _Ints:
             nonlocal split
-            split = self._split(keys)
-            return split.order
+            kept, wanted = self._choose(keys)
+            split = self._split(wanted)
+            return kept[split.order]
 
         # The rows of each key come out one after the other, and nothing has to be picked out afterwards.
         decoded = self._decode(number, batch, missing, by_key)
-        return _Found(decoded.rows, decoded.positions, {bad.index: bad.reason for bad in decoded.bad}, split)
+        bad = {each.index: each.reason for each in decoded.bad}
+        return _Found(decoded.rows, decoded.positions, bad, decoded.left_out, split)
 
     def _decode(
         self, number: int, batch: RawBatch, missing: npt.NDArray[np.bool_] | None, order: Order
@@ -186,11 +212,20 @@ class RangeDecoder:
             decoded = decoder.decode_joined(
                 batch.data, batch.starts, missing, lambda keys: order(_fit(keys, key_columns))
             )
-        return DecodedBatch(_fit(decoded.rows, self._rows), decoded.positions, decoded.bad)
+        return replace(decoded, rows=_fit(decoded.rows, self._rows))
+
+    def _choose(self, keys: pa.RecordBatch) -> tuple[_Ints, pa.RecordBatch]:
+        """Return the numbers of the rows that the condition is true of, and these rows."""
+        if self._condition is None:
+            return np.arange(keys.num_rows), keys
+        kept = np.flatnonzero(self._condition.is_true(keys))
+        return kept, keys if len(kept) == keys.num_rows else keys.take(pa.array(kept))
 
     def _split(self, keys: pa.RecordBatch) -> Split:
         began = time.perf_counter()
         split = self._partitioning.split(keys)
+        if len(split.order) != keys.num_rows:  # what it has left out would pass for filtered
+            raise ValueError("a split that has not every row")
         self.split_seconds += time.perf_counter() - began
         return split
 

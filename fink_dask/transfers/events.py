@@ -27,6 +27,8 @@ class RangeProgress:
         Alerts, bytes and bad records so far.
     worker : str
         The Dask worker that has the range; empty where there is none.
+    filtered : int
+        Alerts so far that were filtered.
     """
 
     topic: str
@@ -37,6 +39,12 @@ class RangeProgress:
     raw_bytes: int
     quarantined: int
     worker: str = ""
+    filtered: int = 0
+
+    @property
+    def read(self) -> int:
+        """Alerts so far, whether they are wanted or not."""
+        return self.rows + self.filtered
 
 
 @dataclass(frozen=True)
@@ -100,6 +108,8 @@ class RangeCommitted:
         Its records that are in quarantine, and its offsets that are declared lost.
     newest_ms : int or None
         Newest timestamp of its records, in milliseconds since 1970-01-01 UTC.
+    filtered : int
+        Its alerts that were filtered.
     """
 
     topic: str
@@ -110,6 +120,12 @@ class RangeCommitted:
     quarantined: int = 0
     lost: int = 0
     newest_ms: int | None = None
+    filtered: int = 0
+
+    @property
+    def read(self) -> int:
+        """Its alerts, whether they are wanted or not."""
+        return self.rows + self.filtered
 
     @property
     def aside(self) -> int:

@@ -96,11 +96,11 @@ class Follower:
 
     def commit(self, event: RangeCommitted) -> None:
         """Count what is committed."""
-        self.accounted += event.rows + event.aside
-        self._records += event.rows
+        self.accounted += event.read + event.aside
+        self._records += event.read
         self._bytes += event.raw_bytes
         self._open[event.range.partition] -= len(event.range)
-        self._commits.append((time.monotonic(), event.rows))
+        self._commits.append((time.monotonic(), event.read))
         if event.newest_ms is not None:
             self._newest_ms = max(event.newest_ms, self._newest_ms or 0)
 

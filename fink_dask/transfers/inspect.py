@@ -8,7 +8,9 @@ from fink_dask.avro.projection import project
 from fink_dask.avro.schema import AvroSchema
 from fink_dask.avro.versions import Versions
 from fink_dask.config import TransferSettings
-from fink_dask.dataset.columns import partitioning_of
+from fink_dask.dataset.columns import check_outformat, partitioning_of
+from fink_dask.dataset.condition import bind_condition
+from fink_dask.dataset.grammar import parse_condition
 from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.partitioning import Partitioning
 from fink_dask.dataset.records import Identity
@@ -88,12 +90,15 @@ def inspect_topic(settings: TransferSettings, inspector: Inspector, ledger: Ledg
         schema_sha256="",
         schema_source="",
         columns=None if settings.columns is None else tuple(sorted(settings.columns)),
+        where=canonical_condition(settings.where),
+        outformat=settings.outformat,
     )
     found = find_schemas(settings, inspector, description, ledger, plans, asked)
     # The survey also where no time is read: it is named in what is said of --partitionby.
     partitioning = partitioning_of(replace(asked, survey=survey), found.versions)
     identity = replace(asked, schema_sha256=found.versions.first.fingerprint, schema_source=found.source)
-    _check_columns(settings, found.versions)
+    check_selection(settings, found.versions)
+    check_outformat(identity, found.versions)
     if before is not None:
         known = replace(before, topic_id=known_topic_id(plans), more_schemas=plans[-1].identity.more_schemas)
         check_identity(known, identity)
@@ -114,8 +119,36 @@ def _is_empty(description: TopicDescription) -> bool:
     return True
 
 
-def _check_columns(settings: TransferSettings, versions: Versions) -> None:
+def canonical_condition(where: str | None) -> str | None:
+    """Give a condition the one form that it has in a ledger.
+
+    Raises
+    ------
+    SettingsError
+        If it is none.
+    """
+    if where is None:
+        return None
+    try:
+        return str(parse_condition(where))
+    except SettingsError as error:
+        raise SettingsError(f"--where: {error}") from error
+
+
+def check_selection(settings: TransferSettings, versions: Versions) -> None:
+    """Refuse columns that the alerts don't have, and a condition that can't be asked of them.
+
+    Raises
+    ------
+    SettingsError
+        That says which.
+    """
     try:
         project(versions.record, settings.columns)
     except SettingsError as error:
         raise SettingsError(f"--columns: {error}") from error
+    try:
+        if settings.where is not None:
+            bind_condition(settings.where, versions.arrow)
+    except SettingsError as error:
+        raise SettingsError(f"--where: {error}") from error

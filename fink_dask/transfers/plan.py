@@ -13,6 +13,8 @@ from fink_dask.kafka.offsets import Range, Watermarks, split
 
 #: Bytes an alert is taken to have where no sample could be had.
 _GUESSED_BYTES = 50_000.0
+#: Of a condition that is refused.
+_SHOWN_CHARS = 200
 
 
 @dataclass(frozen=True)
@@ -175,6 +177,8 @@ def check_identity(before: Identity, now: Identity) -> None:
         ("partitionby", "--partitionby"),
         ("survey", "--survey"),
         ("columns", "--columns"),
+        ("where", "--where"),
+        ("outformat", "--outformat"),
         ("schema_sha256", "the schema"),
     ):
         old, new = getattr(before, name), getattr(now, name)
@@ -187,6 +191,8 @@ def check_identity(before: Identity, now: Identity) -> None:
         else:
             shown = [",".join(value) if isinstance(value, tuple) else value for value in (old, new)]
             nothing = "all" if name == "columns" else "none"
+            if name == "where":
+                shown = [repr(value[:_SHOWN_CHARS]) if value else value for value in shown]
             what = f"it was begun with {words} {shown[0] or nothing}, not {shown[1] or nothing}"
         raise LedgerError(f"this dataset can't be continued: {what}; use another --outdir, or --restart")
 

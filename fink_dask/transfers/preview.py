@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fink_dask.config import TransferSettings
 from fink_dask.dataset.ledger import Ledger
@@ -38,16 +38,19 @@ class Outlook:
         Offsets that would be declared lost, as Kafka has removed them.
     resume_at : dict of int to int
         The first of them in each partition.
+    where : str or None
+        The condition on the alerts that would be kept.
     """
 
     topic: str
     committed_ranges: int
     committed_alerts: int
     open_ranges: int
-    plan: Plan | None
+    plan: Plan | None = field(repr=False)  # it may have a hundred thousand ranges
     offsets: int
     removed: int
     resume_at: dict[int, int]
+    where: str | None = None
 
 
 def preview(settings: TransferSettings, restart: bool = False) -> Outlook:
@@ -127,4 +130,5 @@ def _preview(settings: TransferSettings, inspector: Inspector, restart: bool) ->
         offsets=offsets,
         removed=sum(map(len, todo)) - offsets,
         resume_at=resume_at,
+        where=target.identity.where,
     )

@@ -14,13 +14,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fink_dask.dataset.attempt import Attempt
+from fink_dask.dataset.container import SUFFIX
+from fink_dask.dataset.contents import read_contents, read_places
 from fink_dask.dataset.damaged import DamagedMarker
+from fink_dask.dataset.data_file import DataFile
 from fink_dask.dataset.documents import unseal
 from fink_dask.dataset.ledger import QUARANTINE_DIRECTORY, Ledger
 from fink_dask.dataset.location import parquet_source
-from fink_dask.dataset.places import intervals_of, read_places
+from fink_dask.dataset.places import intervals_of
 from fink_dask.dataset.presence import with_shared_rows
-from fink_dask.dataset.records import DataFile, Identity, Plan
+from fink_dask.dataset.records import Identity, Plan
 from fink_dask.dataset.remainder import Remainder, rest_of
 from fink_dask.dataset.verify import Finding, Verification, check_file, check_footer
 from fink_dask.dataset.writer import Origin
@@ -132,6 +135,7 @@ def _of_files(ledger: Ledger, finding: Finding) -> Damage:
             files=finding.files,
             quarantine=finding.quarantine,
             superseded=tuple(superseded),
+            filtered=0,
         ),
     )
 
@@ -141,7 +145,7 @@ def _of_marker(ledger: Ledger, identity: Identity, bad: DamagedMarker) -> Damage
     if _is_sealed(ledger.marker_path(bad.range, bad.revision)):
         raise bad.error  # it is whole, but no marker of this range and plan: what belongs here nobody can tell
     origin = Origin(identity.topic, identity.topic_id, bad.range, bad.plan_id)
-    pattern = origin.file_name.removesuffix(".parquet") + "*.parquet"
+    pattern = f"{origin.stem}*"
     files, quarantine = _described(ledger.marker_path(bad.range, bad.revision))
     kept = tuple(file for file in files if not check_file(ledger.outdir / file.path, file, origin.footer()))
     if quarantine is not None and check_file(ledger.path / quarantine.path, quarantine, origin.footer()):
@@ -194,13 +198,15 @@ def _read_file(path: Path, name: str, origin: Origin) -> DataFile:
     LedgerError
         If its footer says that it comes from elsewhere.
     """
-    with pq.ParquetFile(parquet_source(path)) as parquet:
-        if problems := check_footer(path, parquet.metadata, origin.footer()):
-            raise LedgerError(problems[0])
-        rows = sum(batch.num_rows for batch in parquet.iter_batches(batch_size=1000))
+    if problems := check_footer(path, contents := read_contents(path), origin.footer()):
+        raise LedgerError(problems[0])
+    if path.suffix != SUFFIX:
+        with pq.ParquetFile(parquet_source(path)) as parquet:
+            for _ in parquet.iter_batches(batch_size=1000):
+                pass
     with path.open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
-    return DataFile(name, path.name, rows, path.stat().st_size, digest)
+    return DataFile(name, path.name, contents.rows, path.stat().st_size, digest)
 
 
 def _is_sealed(path: Path) -> bool:

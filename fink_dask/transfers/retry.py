@@ -41,10 +41,13 @@ class Retry:
         What the dataset holds now.
     recovered : int
         Records that are alerts of the dataset now.
+    filtered : int
+        Records that are alerts now which the dataset's condition is not true of.
     """
 
     summary: Summary
     recovered: int
+    filtered: int
 
 
 def retry_quarantine(ledger: Ledger, schema: AvroSchema | None, advance: Callable[[int], None]) -> Retry:
@@ -67,15 +70,15 @@ def retry_quarantine(ledger: Ledger, schema: AvroSchema | None, advance: Callabl
         done stays so.
     """
     check_dataset(ledger)
-    recovered = 0
+    done: list[tuple[int, int]] = []
     with hold_lease(ledger) as lease:
         plans = ledger.plans()
         roll_forward(ledger, plans)
         for plan in plans:
             tries = [marker for marker in ledger.markers([plan]) if marker.quarantine is not None]
             if tries:
-                recovered += sum(_retry_plan(ledger, plan.identity, tries, schema, lease, advance))
-        return Retry(summarise(ledger).summary, recovered)
+                done += _retry_plan(ledger, plan.identity, tries, schema, lease, advance)
+        return Retry(summarise(ledger).summary, sum(rows for rows, _ in done), sum(filtered for _, filtered in done))
 
 
 def _retry_plan(
@@ -85,8 +88,8 @@ def _retry_plan(
     schema: AvroSchema | None,
     lease: Lease,
     advance: Callable[[int], None],
-) -> list[int]:
-    """Retry the ranges of a plan; returns how many records of each have become rows."""
+) -> list[tuple[int, int]]:
+    """Retry the ranges of a plan; returns how many records of each have become rows, and how many were filtered."""
     ours = planned_versions(ledger, identity)
     partitioning = partitioning_of(identity, ours)
     written: AvroSchema | Transcoder | None = schema
@@ -100,7 +103,7 @@ def _retry_plan(
         # The user says what they were written with, whatever their keys say.
         identity = replace(identity, schema_source="file")
         written = Transcoder(schema, ours.first) if schema != ours.first else None
-    recovered = []
+    done = []
     for marker in markers:
         lease.check()
         grower = Grower(ledger, identity, partitioning, marker.range.partition)
@@ -110,17 +113,17 @@ def _retry_plan(
         if problems:
             raise LedgerError(f"{problems[0]}; fink-dask repair fetches it again")
         try:
-            recovered.append(_retry_range(ledger, identity, marker, grower, written))
+            done.append(_retry_range(ledger, identity, marker, grower, written))
         except OSError as error:
             raise storage_error(error, ledger.path) from error
         advance(marker.quarantined)
-    return recovered
+    return done
 
 
 def _retry_range(
     ledger: Ledger, identity: Identity, marker: Marker, grower: Grower, written: AvroSchema | Transcoder | None
-) -> int:
-    """Commit the next revision of a range's marker, if anything has become a row."""
+) -> tuple[int, int]:
+    """Commit the next revision of a range's marker, if anything can be decoded now; see `_retry_plan`."""
     while True:
         attempt = Attempt(ledger, marker.range, marker.plan_id, lambda _: None, marker.revision + 1)
         attempt.begin()
@@ -134,12 +137,14 @@ def _retry_range(
                     _decode_again(staged, decoder, records, written)
                 if decoder.met:
                     raise OutgrownError
-                if not staged.rows:
-                    return 0
+                if not (staged.rows or staged.filtered):
+                    return 0, 0
                 staged.complete()
                 files, quarantine = staged.stage()
-            attempt.supersede(rest.marker(marker.plan_id, marker.range, attempt.name, files, quarantine))
-            return staged.rows
+            attempt.supersede(
+                rest.marker(marker.plan_id, marker.range, attempt.name, files, quarantine, filtered=staged.filtered)
+            )
+            return staged.rows, staged.filtered
         except OutgrownError:
             grower.grow()
         finally:

@@ -9,9 +9,10 @@ import pyarrow as pa
 
 from fink_dask.config import COMPRESSION, ON_BAD_RECORD
 from fink_dask.dataset.attempt import Attempt
+from fink_dask.dataset.data_file import DataFile
 from fink_dask.dataset.ledger import QUARANTINE_DIRECTORY
 from fink_dask.dataset.quarantine import QUARANTINE_SCHEMA, quarantine_rows, read_quarantine
-from fink_dask.dataset.records import DataFile, Identity
+from fink_dask.dataset.records import Identity
 from fink_dask.dataset.remainder import Remainder
 from fink_dask.dataset.writer import Origin, StagedWriter
 from fink_dask.errors import SchemaError
@@ -45,8 +46,8 @@ class StagedRange:
 
     Attributes
     ----------
-    rows, raw_bytes, quarantined : int
-        What was staged so far.
+    rows, raw_bytes, quarantined, filtered : int
+        What was staged so far, and how many alerts were filtered.
     newest_ms : int or None
         Newest timestamp of what was added, in milliseconds since 1970-01-01 UTC.
     """
@@ -71,12 +72,17 @@ class StagedRange:
         self._watch = watch or Stopwatch()
         self._on_bad_record = on_bad_record
         self._data = StagedWriter(
-            attempt, decoder.file_schema, origin, buffer_bytes=memory.buffer_bytes, compression=compression
+            attempt,
+            decoder.file_schema,
+            origin,
+            buffer_bytes=memory.buffer_bytes,
+            compression=compression,
+            avro=decoder.avro,
         )
         self._quarantine = StagedWriter(
             attempt, QUARANTINE_SCHEMA, origin, prefix="quarantine-", buffer_bytes=memory.batch_bytes
         )
-        self.rows = self.raw_bytes = self.quarantined = 0
+        self.rows = self.raw_bytes = self.quarantined = self.filtered = 0
         self.newest_ms: int | None = None
 
     def __enter__(self) -> Self:
@@ -113,7 +119,8 @@ class StagedRange:
             self.newest_ms = max(newest_ms, self.newest_ms or 0)
 
     def write_rows(self, decoded: SortedBatch) -> None:
-        """Write the rows of a decoded batch."""
+        """Write the rows of a decoded batch, and count what was filtered."""
+        self.filtered += len(decoded.filtered)
         for directory, part in decoded.parts:
             self._data.write(directory, part)
             self.rows += part.num_rows
@@ -155,4 +162,5 @@ def _select(decoded: SortedBatch, batch: RawBatch, rest: Remainder) -> SortedBat
         kept = part.filter(pa.array(rest.is_wanted(part["kafka_offset"].to_numpy())))
         if kept.num_rows:
             parts.append((directory, kept))
-    return SortedBatch(parts, [(index, reason) for index, reason in decoded.bad if wanted[index]])
+    bad = [(index, reason) for index, reason in decoded.bad if wanted[index]]
+    return SortedBatch(parts, bad, decoded.filtered[wanted[decoded.filtered]])

@@ -20,7 +20,7 @@ class Tally:
         self._planned: dict[str, int] = {}
         self._before: dict[str, int] = {}
         self._committed_offsets: Counter[str] = Counter()
-        self._committed_rows = 0
+        self._committed_rows = self._committed_read = 0
         self._committed_bytes = 0
         self._running: dict[tuple[str, Range], RangeProgress] = {}
         self._done: dict[tuple[str, Range], None] = {}
@@ -50,6 +50,7 @@ class Tally:
             del self._done[next(iter(self._done))]
         self._committed_offsets[event.topic] += len(event.range)
         self._committed_rows += event.rows
+        self._committed_read += event.read
         self._committed_bytes += event.raw_bytes
 
     def fail(self, event: RangeFailed) -> None:
@@ -90,6 +91,11 @@ class Tally:
     def rows(self) -> int:
         """Alerts of this run."""
         return self._committed_rows + sum(event.rows for event in self._running.values())
+
+    @property
+    def read(self) -> int:
+        """Alerts of this run, those included that were filtered."""
+        return self._committed_read + sum(event.read for event in self._running.values())
 
     @property
     def raw_bytes(self) -> int:

@@ -90,7 +90,14 @@ def transfer_range(
     except OSError as error:
         raise storage_error(error, settings.ledger.outdir) from error
     return RangeResult(
-        range_, marker.rows, marker.raw_bytes, marker.quarantined, total(marker.lost), marker.newest_ms, took
+        range_,
+        marker.rows,
+        marker.raw_bytes,
+        marker.quarantined,
+        total(marker.lost),
+        marker.filtered,
+        marker.newest_ms,
+        took,
     )
 
 
@@ -158,6 +165,7 @@ def _stage(
                             staged.rows,
                             staged.raw_bytes,
                             staged.quarantined,
+                            filtered=staged.filtered,
                         )
                     )
                     del batch  # before the next one is read
@@ -186,6 +194,7 @@ def _stage(
         holes,
         datetime.now(UTC).isoformat(timespec="seconds") if lost else None,
         staged.newest_ms,
+        staged.filtered,
     )
 
 

@@ -90,8 +90,8 @@ class RangeResult:
     ----------
     range : Range
         The range.
-    rows, raw_bytes, quarantined, lost : int
-        Alerts written, bytes consumed, records quarantined, offsets lost.
+    rows, raw_bytes, quarantined, lost, filtered : int
+        Alerts written, bytes consumed, records quarantined, offsets lost, alerts filtered.
     newest_ms : int or None
         Newest timestamp of its records, in milliseconds since 1970-01-01 UTC.
     seconds : mapping of str to float
@@ -103,11 +103,20 @@ class RangeResult:
     raw_bytes: int
     quarantined: int
     lost: int
+    filtered: int
     newest_ms: int | None
     seconds: Mapping[str, float]
 
     def committed(self, topic: str) -> RangeCommitted:
         """Return the event that says so."""
         return RangeCommitted(
-            topic, self.range, self.rows, self.raw_bytes, self.seconds, self.quarantined, self.lost, self.newest_ms
+            topic,
+            self.range,
+            self.rows,
+            self.raw_bytes,
+            self.seconds,
+            self.quarantined,
+            self.lost,
+            self.newest_ms,
+            self.filtered,
         )

@@ -83,6 +83,30 @@ def test_nothing_but_what_is_selected_is_decoded(
     assert len(frame[["kafka_partition"]].compute(scheduler="threads")) == COUNT
 
 
+def test_of_alerts_that_are_left_out_nothing_is_decoded_but_what_the_condition_looks_at(
+    kafka: Any, topic: str, oracle: Oracle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows: list[int] = []
+    decode = ColumnarDecoder.decode_joined
+
+    def noted(self: ColumnarDecoder, *arguments: Any) -> Any:
+        found = decode(self, *arguments)
+        rows.append(found.rows.num_rows)
+        return found
+
+    monkeypatch.setattr(ColumnarDecoder, "decode_joined", noted)
+    wanted = {place for place in oracle.values if oracle.alert(place)["magpsf"] < 16.5}
+    assert 0 < len(wanted) < COUNT / 2
+    frame = fink_dask.read_topic(topic, kafka.bootstrap_servers, columns=["candid", "objectId"], where="magpsf < 16.5")
+    found = frame.compute(scheduler="threads")
+    assert sum(rows) == len(wanted)
+    assert set(zip(found.kafka_partition, found.kafka_offset, strict=True)) == wanted
+    assert list(found.columns) == ["objectId", "candid", "kafka_partition", "kafka_offset"]
+    assert len(frame[["candid"]].compute(scheduler="threads")) == len(wanted)
+    tables = [one.compute() for one in frame.to_delayed()]
+    assert sum(table.num_rows for table in tables) == len(wanted)
+
+
 def test_classes_are_counted_on_a_cluster(frame: TopicFrame, oracle: Oracle, dask_scheduler: str) -> None:
     expected: dict[str | None, int] = {}
     for place in oracle.values:
@@ -117,6 +141,9 @@ def test_an_empty_topic_is_a_frame_without_rows(kafka: Any, other: str) -> None:
     make_topic(kafka.bootstrap_servers, other, AlertKind.ZTF_LIGHT, 2)
     frame = fink_dask.read_topic(other, kafka.bootstrap_servers)
     assert (len(frame), "candid" in frame.columns) == (0, True)
+    assert len(fink_dask.read_topic(other, kafka.bootstrap_servers, where="magpsf < 18")) == 0
+    with pytest.raises(SettingsError, match="--where: the alerts have no column mag"):
+        fink_dask.read_topic(other, kafka.bootstrap_servers, where="mag < 18")
 
 
 def test_a_record_that_can_t_be_decoded_is_not_hidden(kafka: Any, other: str) -> None:
@@ -156,6 +183,8 @@ def test_a_schema_of_the_user_s_is_taken(kafka: Any, other: str, tmp_path: Any) 
         ({"topic": "ftransfer_ztf_2026-11-01_0"}, BrokerError, "no such topic"),
         ({"topic": "a/b"}, SettingsError, "topic"),
         ({"columns": ["magpfs"]}, SettingsError, "magpfs"),
+        ({"where": "magpfs < 18"}, SettingsError, "is magpsf meant"),
+        ({"where": "magpsf <"}, SettingsError, "at its end"),
         ({"partition_bytes": "much"}, SettingsError, "no amount"),
         ({"partition_bytes": 0}, SettingsError, "no amount"),
         ({"on_bad_record": "ignore"}, SettingsError, "fail, skip"),

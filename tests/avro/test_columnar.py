@@ -204,8 +204,25 @@ def test_rows_come_out_in_the_order_of_their_key() -> None:
     expected = FastavroDecoder(schema).decode([values[position] for position in found.positions.tolist()])
     expected = type(expected)(expected.rows, found.positions, found.bad)
     assert_same(expected, found)
-    with pytest.raises(ValueError, match="every row once"):
+    with pytest.raises(ValueError, match="a row twice"):
         decoder.decode_joined(buffer, offsets, order=lambda keys: np.zeros(len(keys), np.int64))
+
+
+@pytest.mark.parametrize("kind", ["ztf-full", "lsst-full", "ztf-light"])
+@pytest.mark.parametrize("wanted", [[], [3], [5, 0, 19], list(range(18, 2, -1)), list(range(19, -1, -1))], ids=len)
+def test_rows_that_are_left_out_leave_no_trace(kind: str, wanted: list[int]) -> None:
+    schema, values = schema_of(avro_schema(kind)), list(encoded_alerts(kind, 22))
+    values[4], values[9] = b"", values[9][:-1]
+    buffer, offsets = np.frombuffer(b"".join(values), np.uint8).copy(), np.cumsum([0, *map(len, values)])
+    decoder = ColumnarDecoder(schema, key_columns=["objectId" if kind.startswith("ztf") else "diaSourceId"])
+    found = decoder.decode_joined(buffer, offsets, order=lambda keys: np.array(wanted, np.int64))
+    sound = [position for position in range(22) if position not in {4, 9}]
+    assert found.positions.tolist() == [sound[row] for row in wanted]
+    assert found.left_out.tolist() == [sound[row] for row in range(20) if row not in wanted]
+    expected = FastavroDecoder(schema).decode([values[position] for position in found.positions.tolist()])
+    assert_same(type(expected)(expected.rows, found.positions, found.bad), found)
+    assert [bad.index for bad in found.bad] == [4, 9]
+    found.rows.validate(full=True)
 
 
 @pytest.mark.parametrize("offsets", [[], [0, 5], [2, 1], [-1, 2]])

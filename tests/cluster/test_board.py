@@ -64,6 +64,24 @@ def test_a_report_adds_up_what_ranges_say() -> None:
     assert only_topic(transfer).running == topic.running[:1]
 
 
+def test_alerts_that_are_filtered_are_read_and_counted_apart() -> None:
+    transfer = TransferProgress("client")
+    transfer.take(started({0: (100, 0)}))
+    first, second = Range(0, 0, 50), Range(0, 50, 100)
+    for range_ in (first, second):
+        transfer.take(replace(progress(range_, 2), filtered=30))
+    assert (only_topic(transfer).alerts, only_topic(transfer).alerts_read) == (0, 64)
+    transfer.take(replace(committed(first), rows=3, filtered=47))
+    topic = only_topic(transfer)
+    assert (topic.alerts, topic.filtered, topic.alerts_read, topic.committed) == (3, 47, 50 + 32, 50)
+    board = Board()
+    board.take(transfer.report())
+    assert board.counts[TOPIC]["filtered"] == 47
+    metrics = {metric.name: metric.samples for metric in BoardCollector(board).collect()}
+    (sample,) = metrics["fink_dask_filtered"]
+    assert (sample.name, sample.value) == ("fink_dask_filtered_total", 47)
+
+
 def test_a_range_that_is_tried_again_is_a_retry_whoever_noticed() -> None:
     transfer = TransferProgress("client")
     transfer.take(started({0: (100, 0)}))

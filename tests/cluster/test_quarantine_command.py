@@ -149,6 +149,39 @@ def test_a_retry_killed_after_any_operation_loses_and_repeats_nothing(ledger: Le
     assert_recovered(ledger)
 
 
+def test_a_retry_filters_what_the_transfer_would_have_filtered_whatever_is_killed(
+    kafka: Any, topic_name: str, tmp_path: Path
+) -> None:
+    fill(kafka, topic_name)
+    ledger = Ledger(tmp_path / "alerts")
+    where = ("--where", 'jd < 2461096 and note != "note 3"')
+    assert run_cli(*transfer_arguments(kafka, topic_name, ledger.outdir, *where)).returncode == 3
+    before = verify_dataset(ledger).summary
+    assert (before.alerts, before.filtered, before.quarantined) == (66, 134, 65)
+    for after in count(1, 4):
+        if not run_until(after, _retry, ledger):
+            break
+        assert set(verify_dataset(ledger).problems) <= set(_unpublished(ledger))
+    assert after > 1
+    table = ds.dataset(ledger.outdir).to_table()
+    assert sorted(table["note"].to_pylist()) == sorted(f"note {number}" for number in range(0, 260, 3) if number != 3)
+    found = verify_dataset(ledger)
+    summary = found.summary
+    assert found.problems == ()
+    assert (summary.alerts, summary.filtered, summary.quarantined) == (86, 174, 5)
+
+
+def test_a_retry_says_how_many_the_condition_leaves_out(
+    kafka: Any, topic_name: str, tmp_path: Path, other: Path
+) -> None:
+    fill(kafka, topic_name)
+    outdir = tmp_path / "alerts"
+    assert run_cli(*transfer_arguments(kafka, topic_name, outdir, "--where", "grade != 7")).returncode == 3
+    result = run_cli("quarantine", str(outdir), "--retry", "--schema", str(other))
+    assert "recovered  0 alerts and 60 that the condition leaves out; 5 records left in quarantine" in result.stdout
+    assert verify_dataset(Ledger(outdir)).summary.filtered == 61
+
+
 def _unpublished(ledger: Ledger) -> list[str]:
     return [problem for problem in verify_dataset(ledger).problems if "not in the dataset yet" in problem]
 

@@ -22,6 +22,7 @@ from fink_dask.avro.schema import parse_schema
 from fink_dask.dataset import durable, lease
 from fink_dask.dataset.compact import Caller, Compacted, compact_dataset
 from fink_dask.dataset.compaction import Form, RangeIndex, make_groups
+from fink_dask.dataset.data_file import DataFile
 from fink_dask.dataset.documents import seal
 from fink_dask.dataset.duplicates import find_duplicates
 from fink_dask.dataset.lease import hold_lease
@@ -29,7 +30,7 @@ from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.outdir import create_ledger
 from fink_dask.dataset.partitioning import resolve_partitioning
 from fink_dask.dataset.presence import check_files
-from fink_dask.dataset.records import DataFile, Marker
+from fink_dask.dataset.records import Marker
 from fink_dask.dataset.remainder import rest_of
 from fink_dask.dataset.roll_forward import roll_forward
 from fink_dask.dataset.summary import summarise

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fink_dask.dataset.data_file import DataFile
 from fink_dask.dataset.documents import seal, unseal
-from fink_dask.dataset.records import DataFile, Marker, Plan
+from fink_dask.dataset.records import Marker, Plan
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.offsets import Range
 from tests.harness.ledgers import IDENTITY, make_plan
@@ -49,6 +50,16 @@ def test_a_plan_comes_back_with_the_same_id(tmp_path: Path, survey: str | None) 
     again = Plan.from_json(unseal("plan", path))
     assert again == plan
     assert again.plan_id == plan.plan_id
+
+
+def test_a_plan_has_its_condition_and_one_without_is_what_it_was() -> None:
+    plan = make_plan([Range(0, 5, 7)])
+    # What ledgers of before have: no key, and the same id.
+    assert "where" not in plan.to_json()["identity"]
+    assert plan.plan_id == "d8f6eb67"
+    asked = replace(plan, identity=replace(plan.identity, where='magpsf < 18 and finkclass == "SN candidate"'))
+    assert Plan.from_json(json.loads(json.dumps(asked.to_json()))) == asked
+    assert asked.plan_id != plan.plan_id
 
 
 CONTRADICTIONS: list[dict[str, Any]] = [

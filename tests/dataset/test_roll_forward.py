@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,6 +14,7 @@ import pytest
 from fink_dask.dataset.attempt import Attempt
 from fink_dask.dataset.documents import seal
 from fink_dask.dataset.ledger import Ledger
+from fink_dask.dataset.presence import check_files
 from fink_dask.dataset.records import Marker
 from fink_dask.dataset.roll_forward import roll_forward
 from fink_dask.dataset.verify import verify_dataset
@@ -58,6 +60,19 @@ def test_no_alert_is_lost_by_a_kill_of_the_roll_forward(tmp_path: Path, died_at:
         if not killed:
             break
     assert after > 5
+
+
+def test_what_was_removed_in_the_midst_of_publishing_is_left_to_a_repair(tmp_path: Path) -> None:
+    ledger = make_ledger(tmp_path / "alerts", PLAN)
+    assert run(_transfer_and_die, ledger, "renamed") == -signal.SIGKILL
+    shutil.rmtree(ledger.outdir)
+    _roll_forward(ledger)
+    assert ledger.staged() == []
+    (marker,) = ledger.markers([PLAN])
+    there = [file for file in marker.files if (ledger.outdir / file.path).exists()]
+    assert len(there) == len(marker.files) - 1, "what was staged still is all that there is"
+    with pytest.raises(LedgerError, match=r"1 files of the dataset are missing.*fink-dask repair"):
+        check_files(ledger, [PLAN])
 
 
 def test_an_attempt_whose_directory_was_removed_commits_nothing(tmp_path: Path) -> None:

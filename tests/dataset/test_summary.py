@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fink_dask.dataset.records import DataFile, Marker, Plan
+from fink_dask.dataset.data_file import DataFile
+from fink_dask.dataset.records import Marker, Plan
 from fink_dask.dataset.summary import Summary, progress_of
 from fink_dask.kafka.offsets import Range
 from tests.harness.ledgers import make_plan

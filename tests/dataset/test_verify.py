@@ -299,6 +299,8 @@ def test_a_missing_range_is_interrupted(ledger: Ledger) -> None:
 
 def _outcome(tmp_path: Path, ranges: list[Range], **changes: Any) -> tuple[str, int]:
     plan = make_plan(ranges)
+    if "filtered" in changes:
+        plan = replace(plan, identity=replace(plan.identity, where="jd < 0"))
     ledger = make_ledger(tmp_path / "alerts", plan)
     for range_ in ranges:
         marker = transfer(ledger, plan, range_)
@@ -326,6 +328,21 @@ def test_a_script_is_told_what_became_of_the_alerts(
     tmp_path: Path, ranges: list[Range], changes: dict[str, Any], expected: tuple[str, int]
 ) -> None:
     assert _outcome(tmp_path, ranges, **changes) == expected
+
+
+def test_what_nobody_has_asked_to_filter_is_missing(ledger: Ledger) -> None:
+    marker = ledger.marker(FIRST, PLAN.plan_id)
+    assert marker is not None
+    gone, *kept = marker.files
+    (ledger.outdir / gone.path).unlink()
+    said = replace(marker, files=tuple(kept), rows=marker.rows - gone.rows, filtered=gone.rows)
+    ledger.marker_path(FIRST).write_bytes(seal("marker", said.to_json()))
+    found = verify_dataset(ledger)
+    (problem,) = found.problems
+    assert "alerts were filtered, but the plan has no condition" in problem
+    # All that a repair needs to fetch them: what is there, and is as it was.
+    (finding,) = found.findings
+    assert finding.files == tuple(kept)
 
 
 def test_a_dataset_without_a_ledger_proves_nothing(tmp_path: Path) -> None:

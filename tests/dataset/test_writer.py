@@ -14,7 +14,7 @@ import pytest
 
 from fink_dask.dataset import writer as writer_module
 from fink_dask.dataset.attempt import Attempt
-from fink_dask.dataset.records import DataFile
+from fink_dask.dataset.data_file import DataFile
 from fink_dask.dataset.writer import KAFKA_FIELDS, MAX_KEYS, Origin, StagedWriter
 from fink_dask.errors import SettingsError
 from fink_dask.kafka.offsets import Range

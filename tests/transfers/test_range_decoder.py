@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from decimal import Decimal
 from io import BytesIO
+from itertools import chain
 from typing import Any
 
 import fastavro
@@ -95,13 +99,25 @@ def is_refused(alert: dict[str, Any], partitionby: tuple[str, ...]) -> bool:
     return too_long or ("class" in partitionby and alert["class"] == NULL_KEY)
 
 
+#: Conditions, and what they mean.
+WHERE: dict[str | None, Callable[[dict[str, Any]], bool]] = {
+    None: lambda alert: True,
+    "id < 0": lambda alert: False,
+    "fid == 1": lambda alert: alert["fid"] == 1,
+    'candidate.jd > 0 and class != "SN"': lambda alert: (
+        alert["candidate"]["jd"] > 0 and alert["class"] not in {None, "SN"}
+    ),
+}
+
+
 def naively(
     records: list[Sent], identity: Identity, first: int
-) -> tuple[dict[str, list[dict[str, Any]]], dict[int, str]]:
-    """Decode one record after the other; return the rows of each directory, and the reasons of those that are none."""
+) -> tuple[dict[str, list[dict[str, Any]]], dict[int, str], list[int]]:
+    """Decode one record after the other; return the rows of each directory, why others are none, and the filtered."""
     judge = ColumnarDecoder(SCHEMA)
     rows: dict[str, list[dict[str, Any]]] = {}
     bad: dict[int, str] = {}
+    filtered = []
     for index, record in enumerate(records):
         if identity.schema_source == "record key" and record.key not in OUR_KEYS:
             is_schema = record.key == OTHER_SCHEMA
@@ -112,18 +128,22 @@ def naively(
             bad[index] = judge.decode([record.value]).bad[0].reason
         else:
             alert: Any = fastavro.schemaless_reader(BytesIO(record.value), PARSED, None)
-            if is_refused(alert, identity.partitionby):
+            if not WHERE[identity.where](alert):
+                filtered.append(index)
+            elif is_refused(alert, identity.partitionby):
                 bad[index] = "its partition key is"
             else:
                 wanted = [name for name in identity.columns or alert if name not in identity.partitionby]
                 row = {name: alert[name] for name in wanted}
                 row |= {"kafka_partition": PARTITION, "kafka_offset": first + 2 * index}
                 rows.setdefault(place(alert, identity.partitionby), []).append(row)
-    return rows, bad
+    return rows, bad, filtered
 
 
-def make_identity(partitionby: tuple[str, ...], columns: tuple[str, ...] | None, source: str) -> Identity:
-    return Identity("topic", "id", partitionby, "ztf", SCHEMA.fingerprint, source, columns)
+def make_identity(
+    partitionby: tuple[str, ...], columns: tuple[str, ...] | None, source: str, where: str | None = None
+) -> Identity:
+    return Identity("topic", "id", partitionby, "ztf", SCHEMA.fingerprint, source, columns, where=where)
 
 
 PARTITIONBY: list[tuple[str, ...]] = [(), ("time",), ("class",), ("class", "fid"), ("time", "class")]
@@ -134,6 +154,7 @@ ALL_BAD = [[Sent(None), Sent(b""), Sent(b"\x00", OUR_KEYS[0]), Sent(None, OUR_KE
 ALL_REFUSED = [[Sent(encode(n, "x" * 200, -1.0, None), OUR_KEYS[0]) for n in range(3)]]
 
 
+@pytest.mark.parametrize("where", WHERE)
 @pytest.mark.parametrize("source", ["file", "record key"])
 @pytest.mark.parametrize("columns", [None, ("id", "fid")], ids=["all", "some"])
 @pytest.mark.parametrize("partitionby", PARTITIONBY, ids=lambda names: "+".join(names) or "none")
@@ -143,10 +164,14 @@ ALL_REFUSED = [[Sent(encode(n, "x" * 200, -1.0, None), OUR_KEYS[0]) for n in ran
 @example(batches=ALL_BAD)
 @example(batches=ALL_REFUSED)
 @example(batches=[[], *ALL_CLASSES, *ALL_BAD, *ALL_CLASSES])
-def test_each_record_is_a_row_of_its_directory_in_offset_order_or_bad_with_a_reason(
-    batches: list[list[Sent]], partitionby: tuple[str, ...], columns: tuple[str, ...] | None, source: str
+def test_each_record_is_a_row_of_its_directory_in_offset_order_or_bad_with_a_reason_or_filtered(
+    batches: list[list[Sent]],
+    partitionby: tuple[str, ...],
+    columns: tuple[str, ...] | None,
+    source: str,
+    where: str | None,
 ) -> None:
-    identity = make_identity(partitionby, columns, source)
+    identity = make_identity(partitionby, columns, source, where)
     partitioning = resolve_partitioning(partitionby, "ztf", SCHEMA.arrow)
     decoder = RangeDecoder(Versions((SCHEMA,)), identity, partitioning, PARTITION)
     memory = Memory()
@@ -155,7 +180,7 @@ def test_each_record_is_a_row_of_its_directory_in_offset_order_or_bad_with_a_rea
         offsets = [first + 2 * index for index in range(len(records))]  # each second offset is a hole
         values, keys = [record.value for record in records], [record.key for record in records]
         found = decoder.decode(join_records(offsets, [-1] * len(records), values, keys, memory))
-        rows, bad = naively(records, identity, first)
+        rows, bad, filtered = naively(records, identity, first)
 
         directories = [directory for directory, _ in found.parts]
         assert len(set(directories)) == len(directories)
@@ -166,6 +191,7 @@ def test_each_record_is_a_row_of_its_directory_in_offset_order_or_bad_with_a_rea
         )
         assert [index for index, _ in found.bad] == sorted(bad)
         assert all(reason.startswith(bad[index]) for index, reason in found.bad)
+        assert found.filtered.tolist() == filtered
 
 
 def test_reasons_of_refused_keys_name_the_key_and_belong_to_their_records() -> None:
@@ -209,33 +235,113 @@ MIXED = st.lists(
 )
 
 
+@pytest.mark.parametrize("where", [None, "more is null or more > 3", 'fid == 1 and class != "SN"', "id < 0"])
 @pytest.mark.parametrize("columns", [None, ("more",), ("candidate.jd", "cutout")], ids=["all", "new", "old"])
 @pytest.mark.parametrize("partitionby", PARTITIONBY, ids=lambda names: "+".join(names) or "none")
 @settings(max_examples=25, deadline=None)
 @given(records=MIXED)
 def test_in_a_batch_of_several_schemas_each_record_is_what_it_would_be_alone(
-    records: list[Sent], partitionby: tuple[str, ...], columns: tuple[str, ...] | None
+    records: list[Sent], partitionby: tuple[str, ...], columns: tuple[str, ...] | None, where: str | None
 ) -> None:
     versions = Versions((SCHEMA,)).plus(EVOLVED_SCHEMA)
-    identity = make_identity(partitionby, columns, "record key")
+    identity = make_identity(partitionby, columns, "record key", where)
     partitioning = resolve_partitioning(partitionby, "ztf", SCHEMA.arrow)
 
-    def decode(chosen: list[int]) -> tuple[dict[str, list[dict[str, Any]]], dict[int, str]]:
+    def decode(chosen: list[int]) -> tuple[dict[str, list[dict[str, Any]]], dict[int, str], set[int]]:
         decoder = RangeDecoder(versions, identity, partitioning, PARTITION)
         values, keys = [records[index].value for index in chosen], [records[index].key for index in chosen]
         found = decoder.decode(join_records(chosen, [-1] * len(chosen), values, keys, Memory()))
         assert all(part.schema.equals(decoder.file_schema) for _, part in found.parts)
         for _, part in found.parts:
             part.validate(full=True)
-        return {name: part.to_pylist() for name, part in found.parts}, {chosen[at]: why for at, why in found.bad}
+        return (
+            {name: part.to_pylist() for name, part in found.parts},
+            {chosen[at]: why for at, why in found.bad},
+            {chosen[at] for at in found.filtered},
+        )
 
     rows: dict[str, list[dict[str, Any]]] = {}
     bad: dict[int, str] = {}
+    filtered: set[int] = set()
     for index in range(len(records)):
-        alone, wrong = decode([index])
+        alone, wrong, without = decode([index])
         bad |= wrong
+        filtered |= without
         for name, found in alone.items():
             rows.setdefault(name, []).extend(found)
-    together, refused = decode(list(range(len(records))))
+    together, refused, left_out = decode(list(range(len(records))))
     assert repr(dict(sorted(together.items()))) == repr(dict(sorted(rows.items())))
     assert refused == bad
+    assert left_out == filtered
+    if where is not None:  # by another way than the columns of the rows
+        wanted = {"more is null or more > 3": lambda row: row["more"] is None or row["more"] > 3}.get(where)
+        assert wanted is None or columns is not None or all(map(wanted, chain.from_iterable(rows.values())))
+
+
+def logical(kind: str, name: str, **more: Any) -> dict[str, Any]:
+    return {"type": kind, "logicalType": name, **more}
+
+
+TYPED: dict[str, Any] = {
+    "big": "long",
+    "small": "float",
+    "sure": ["null", "boolean"],
+    "kind": {"type": "enum", "name": "kinds", "symbols": ["SN", "AGN"]},
+    "seen": logical("long", "timestamp-micros"),
+    "night": logical("int", "date"),
+    "price": logical("bytes", "decimal", precision=9, scale=2),
+    "either": [
+        "null",
+        "long",
+        "string",
+        {"type": "record", "name": "inner", "fields": [{"name": "x", "type": ["null", "double"]}]},
+    ],
+}
+TYPED_ROWS = [
+    {
+        "big": 2**62 + number,
+        "small": 0.65 if number % 2 else 0.1,
+        "sure": [None, True, False][number % 3],
+        "kind": ["SN", "AGN"][number % 2],
+        "seen": datetime(2026, 2, 20 + number, tzinfo=UTC),
+        "night": date(2026, 2, 20 + number),
+        "price": Decimal(number) / 4,
+        "either": [None, number, f"text {number}", {"x": number / 2}, {"x": None}][number % 5],
+    }
+    for number in range(8)
+]
+
+
+@pytest.mark.parametrize(
+    ("where", "is_wanted"),
+    [
+        (f"big == {2**62 + 1} or big in [{2**62 + 3}]", lambda row: row["big"] in {2**62 + 1, 2**62 + 3}),
+        ("small == 0.65", lambda row: row["small"] == 0.65),
+        ("not sure", lambda row: row["sure"] is False),
+        ("kind != 'SN'", lambda row: row["kind"] == "AGN"),
+        ("'2026-02-22' < seen <= '2026-02-24T00:00:00Z'", lambda row: row["seen"].day in {23, 24}),
+        ("night == '2026-02-22'", lambda row: row["night"].day == 22),
+        ("price in [0.25, 1.5]", lambda row: row["price"] in {Decimal("0.25"), Decimal("1.5")}),
+        ("either.member0 > 1", lambda row: isinstance(row["either"], int) and row["either"] > 1),
+        ("either.member1 == 'text 7'", lambda row: row["either"] == "text 7"),
+        ("either.member2.x / 3 == 0.5", lambda row: row["either"] == {"x": 1.5}),
+        ("either is null", lambda row: row["either"] is None),
+        ("either.member2 is not null", lambda row: isinstance(row["either"], dict)),
+    ],
+)
+def test_values_of_every_type_can_be_asked_of(where: str, is_wanted: Callable[[dict[str, Any]], bool]) -> None:
+    fields = [{"name": name, "type": kind} for name, kind in TYPED.items()]
+    schema = parse_schema(json.dumps({"type": "record", "name": "alert", "fields": fields}))
+    parsed = fastavro.parse_schema(json.loads(schema.text))
+    values = []
+    for row in TYPED_ROWS:
+        stream = BytesIO()
+        fastavro.schemaless_writer(stream, parsed, row)
+        values.append(stream.getvalue())
+    identity = Identity("topic", "id", (), None, schema.fingerprint, "file", ("big",), where=where)
+    decoder = RangeDecoder(Versions((schema,)), identity, resolve_partitioning((), None, schema.arrow), 0)
+    found = decoder.decode(join_records(list(range(8)), [-1] * 8, values, [None] * 8, Memory()))
+    kept = [offset for _, part in found.parts for offset in part["kafka_offset"].to_pylist()]
+    assert kept == [number for number, row in enumerate(TYPED_ROWS) if is_wanted(row)]
+    assert kept
+    assert sorted([*kept, *found.filtered.tolist()]) == list(range(8))

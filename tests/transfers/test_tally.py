@@ -26,6 +26,15 @@ def test_the_same_range_of_two_topics_counts_twice() -> None:
     assert tally.offsets == 55
 
 
+def test_what_is_filtered_was_read() -> None:
+    tally = Tally()
+    tally.start(TransferStarted("a", 2, 0, 20, 0, None))
+    tally.progress(RangeProgress("a", FIRST, "1", 8, 2, 800, 0, filtered=6))
+    assert (tally.rows, tally.read) == (2, 8)
+    tally.commit(RangeCommitted("a", FIRST, 3, 1000, {}, filtered=7))
+    assert (tally.rows, tally.read) == (3, 10)
+
+
 def test_another_round_of_a_topic_keeps_what_was_done() -> None:
     tally = Tally()
     tally.start(TransferStarted("a", 1, 0, 10, 0, None))

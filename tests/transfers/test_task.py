@@ -90,6 +90,26 @@ def test_a_kill_at_any_step_of_the_commit_loses_and_repeats_nothing(
     assert not ledger.staged()
 
 
+@pytest.mark.parametrize("step", STEPS)
+def test_a_kill_at_any_step_leaves_what_was_filtered_counted_once(
+    kafka: Any, topic_name: str, tmp_path: Path, step: str
+) -> None:
+    oracle = fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 600, partitions=2)
+    work = plan_topic(kafka.bootstrap_servers, topic_name, tmp_path / "out", where="fid == 1 and jd > 0")
+    ledger = work[0].settings.ledger
+    child = get_context("spawn").Process(target=transfer_and_die, args=(work[0], step))
+    child.start()
+    child.join(60)
+    assert child.exitcode == -signal.SIGKILL
+    roll_forward(ledger, ledger.plans())
+    transfer_all(work)
+    wanted = [place for place in oracle.values if oracle.alert(place)["fid"] == 1]
+    assert_exactly_once(ledger.outdir, wanted)
+    found = verify_dataset(ledger)
+    assert (found.problems, found.summary.state, found.summary.filtered) == ((), "complete", 600 - len(wanted))
+    assert not ledger.staged()
+
+
 def test_a_range_that_is_committed_is_not_consumed_again(kafka: Any, topic_name: str, tmp_path: Path) -> None:
     fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 200, partitions=1)
     (item,) = plan_topic(kafka.bootstrap_servers, topic_name, tmp_path / "out")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,15 @@ from fink_dask.dataset.partitioning import NULL_KEY
 from fink_dask.dataset.roll_forward import roll_forward
 from fink_dask.dataset.verify import verify_dataset
 from fink_dask.dataset.versions import known_versions
-from fink_dask.errors import InterruptedTransferError
+from fink_dask.errors import InterruptedTransferError, SettingsError
 from fink_dask.kafka.describe import open_inspector
+from fink_dask.transfers.against_kafka import compare_with_kafka
 from fink_dask.transfers.inspect import inspect_topic
 from fink_dask.transfers.prepare import freeze_plan, make_work, open_ranges, plan_next
 from fink_dask.transfers.task import transfer_range
 from fink_dask.transfers.work import Work
 from tests.harness.crash import run_until
+from tests.harness.oracle import assert_exactly_once
 from tests.harness.planned import plan_topic
 from tests.harness.producer import produce
 from tests.harness.topics import create_topic
@@ -80,6 +82,48 @@ def test_schemas_that_are_met_in_mid_range_are_read_by_their_own_programs(
     assert verify_dataset(ledger).problems == ()
     assert verify_dataset(ledger).summary.quarantined == len(stream.places(OTHER))
     assert dataset_schema(ledger).equals(table.schema.remove_metadata())
+
+
+@pytest.mark.parametrize(
+    ("where", "is_wanted"),
+    [
+        ("candidate.fid == 1", lambda alert: alert["candidate"]["fid"] == 1),
+        # Fields that some of the schemas lack: there they are null.
+        ("score is null or score > 20", lambda alert: alert.get("score") is None or alert["score"] > 20),
+        ("score < 20 and cutout is not null", lambda alert: alert.get("score") is not None and alert["score"] < 20),
+    ],
+)
+@pytest.mark.parametrize("options", [{}, {"columns": ("candid",), "partitionby": ("time",)}], ids=["all", "some"])
+def test_a_condition_is_asked_of_records_of_every_schema(
+    kafka: Any, topic_name: str, tmp_path: Path, where: str, is_wanted: Callable[[Any], bool], options: dict[str, Any]
+) -> None:
+    # The third one is known from the beginning, the second one is met in mid-range.
+    stream = stream_of(kafka, topic_name, [*[V3] * 3, *HIDDEN, *[V3] * 3])
+    work = plan_topic(kafka.bootstrap_servers, topic_name, tmp_path / "alerts", where=where, batchsize=16, **options)
+    assert len(work[0].settings.identity.each_schema) == 2
+    transfer_all(work)
+    ledger = Ledger(tmp_path / "alerts")
+    good = stream.places(V1, V2, V3)
+    wanted = {place for place in good if is_wanted(decode(*stream.sent[place]))}
+    assert 0 < len(wanted) < len(good)
+    found = verify_dataset(ledger)
+    assert found.problems == ()
+    assert (found.summary.alerts, found.summary.filtered) == (len(wanted), len(good) - len(wanted))
+    assert found.summary.quarantined == len(stream.places(OTHER))
+    if options:
+        assert_exactly_once(ledger.outdir, wanted)
+    else:
+        assert_rows(read(ledger.outdir), stream, wanted)
+    compared = compare_with_kafka(ledger, KafkaSettings(kafka.bootstrap_servers), 10_000)
+    assert compared.problems == ()
+    assert compared.equal == len(stream.sent)
+
+
+def test_a_condition_on_what_no_schema_has_yet_is_refused(kafka: Any, topic_name: str, tmp_path: Path) -> None:
+    stream_of(kafka, topic_name, HIDDEN)
+    with pytest.raises(SettingsError, match="no column score"):
+        plan_topic(kafka.bootstrap_servers, topic_name, tmp_path / "alerts", where="score < 1")
+    assert not list(tmp_path.iterdir())
 
 
 def test_two_attempts_write_the_same_bytes_whatever_the_dataset_has_learnt_between_them(

@@ -1,0 +1,88 @@
+"""Settings of a transfer, from the arguments of a function."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from distributed import Client
+
+from fink_dask.cluster.local import parse_memory, usable_cores
+from fink_dask.config import COMPRESSION, ON_BAD_RECORD, ON_LOSS, OUTFORMATS, TransferSettings
+from fink_dask.dataset.location import locate
+from fink_dask.errors import SettingsError
+from fink_dask.kafka.reach import SERVERS_VARIABLE, find_kafka
+from fink_dask.kafka.topics import SURVEYS, check_topic_name, survey_of
+
+log = logging.getLogger(__name__)
+
+
+def transfer_settings(
+    topic: str,
+    outdir: str | os.PathLike[str],
+    bootstrap_servers: str | None,
+    client: Client | None,
+    *,
+    partitionby: str | Sequence[str] = (),
+    columns: str | Sequence[str] | None = None,
+    where: str | None = None,
+    limit: int | None = None,
+    nconsumers: int | None = None,
+    memory_limit: int | str | None = None,
+    outformat: str = OUTFORMATS[0],
+    compression: str = COMPRESSION,
+    schema: str | os.PathLike[str] | None = None,
+    survey: str | None = None,
+    group_id: str | None = None,
+    on_bad_record: str = ON_BAD_RECORD[0],
+    on_loss: str = ON_LOSS[0],
+    **connection: Any,
+) -> TransferSettings:
+    """Put the settings of a transfer together; see `fink_dask.transfer`.
+
+    Raises
+    ------
+    SettingsError
+        If something is missing or wrong.
+    """
+    check_topic_name(topic)
+    if survey is not None and survey not in SURVEYS:
+        raise SettingsError(f"survey is {str(survey)[:40]!r}, but must be one of {', '.join(SURVEYS)}")
+    for name in ("password_file", "ssl_ca_file"):
+        if connection.get(name) is not None:
+            connection[name] = Path(connection[name])
+    servers = bootstrap_servers or os.environ.get(SERVERS_VARIABLE)
+    return TransferSettings(
+        topic=topic,
+        outdir=locate(outdir),
+        kafka=find_kafka(survey or survey_of(topic), log.warning, bootstrap_servers=servers, **connection),
+        survey=survey,
+        partitionby=_names("partitionby", partitionby),
+        nconsumers=nconsumers if nconsumers is not None else _threads(client),
+        limit=limit,
+        schema_file=None if schema is None else Path(schema),
+        group_id=group_id,
+        columns=None if columns is None else _names("columns", columns),
+        where=where,
+        outformat=outformat,
+        compression=compression,
+        memory_limit=None if memory_limit is None else parse_memory("memory_limit", str(memory_limit)),
+        on_bad_record=on_bad_record,
+        on_loss=on_loss,
+    )
+
+
+def _names(argument: str, given: str | Sequence[str]) -> tuple[str, ...]:
+    """Take names as a sequence, or with commas between them as on the command line."""
+    names = tuple(name.strip() for name in (given.split(",") if isinstance(given, str) else given))
+    if not all(names) or len(set(names)) < len(names):
+        raise SettingsError(f"{argument} should be names, each once, but is {str(given)[:80]!r}")
+    return names
+
+
+def _threads(client: Client | None) -> int:
+    """Count the ranges that can be consumed at once: as many as a cluster has threads, or this machine cores."""
+    return usable_cores() if client is None else max(1, sum(client.nthreads().values()))

@@ -1,0 +1,248 @@
+"""Transfer a topic from Python: from a script, a notebook, or somebody else's program."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.dataset as ds
+from distributed import Client, default_client
+
+from fink_dask.api.settings import transfer_settings
+from fink_dask.cluster.existing import Scheduler
+from fink_dask.cluster.run import Where, run_transfer
+from fink_dask.config import COMPRESSION, ON_BAD_RECORD, ON_LOSS, OUTFORMATS
+from fink_dask.dataset.read import open_dataset
+from fink_dask.dataset.summary import Summary
+from fink_dask.errors import SettingsError, TransferError
+from fink_dask.show.display import Display
+from fink_dask.transfers.events import Event, Note, Observer
+from fink_dask.transfers.preview import Outlook, preview
+from fink_dask.transfers.profile import Profile
+
+log = logging.getLogger(__name__)
+
+_GUARD = "if __name__ == '__main__': above the"
+#: What is set for the processes that a transfer starts, and is not left to those that the user starts afterwards.
+_VARIABLES = ("OPENBLAS_NUM_THREADS", "MALLOC_TRIM_THRESHOLD_")
+
+
+@dataclass(frozen=True)
+class TransferResult:
+    """What a transfer has come to.
+
+    Parameters
+    ----------
+    outdir : pathlib.Path
+        The dataset.
+    summary : Summary
+        What it holds, and what this run has added: ``alerts``, ``quarantined``, ``lost``, ``files``, ``written_bytes``,
+        ``run_alerts``, ``run_seconds`` and others.
+    profile : Profile
+        Where the time of the run went.
+    """
+
+    outdir: Path
+    summary: Summary
+    profile: Profile
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every offset is accounted for in the dataset itself: none in its quarantine, none lost."""
+        return self.summary.state == "complete"
+
+    @property
+    def dataset(self) -> ds.Dataset:
+        """The dataset, opened; see `fink_dask.open_dataset`."""
+        return open_dataset(self.outdir)
+
+
+def transfer(
+    topic: str,
+    outdir: str | os.PathLike[str],
+    bootstrap_servers: str | None = None,
+    *,
+    partitionby: str | Sequence[str] = (),
+    columns: str | Sequence[str] | None = None,
+    where: str | None = None,
+    limit: int | None = None,
+    restart: bool = False,
+    client: Client | None = None,
+    nconsumers: int | None = None,
+    memory_limit: int | str | None = None,
+    outformat: str = OUTFORMATS[0],
+    compression: str = COMPRESSION,
+    schema: str | os.PathLike[str] | None = None,
+    survey: str | None = None,
+    group_id: str | None = None,
+    on_bad_record: str = ON_BAD_RECORD[0],
+    on_loss: str = ON_LOSS[0],
+    progress: bool = True,
+    dashboard_address: str = "127.0.0.1:8787",
+    **connection: Any,
+) -> TransferResult:
+    """Move everything that a topic holds into a partitioned Parquet dataset, exactly once.
+
+    The same call goes on where an earlier one, or ``fink-dask transfer``, has stopped, and fetches what came since. An
+    interrupt (Ctrl+C, the stop button of a notebook) is safe at any time.
+
+    Parameters
+    ----------
+    topic : str
+        The topic.
+    outdir : str or os.PathLike
+        Directory of the dataset; its ledger ``OUTDIR.fink`` is beside it.
+    bootstrap_servers : str, optional
+        ``host:port`` pairs with commas between them; otherwise those of ``FINK_DASK_BOOTSTRAP_SERVERS``, or of the
+        credentials file.
+    partitionby : str or sequence of str
+        What the directories are called after: ``time``, columns or dotted fields.
+    columns : str or sequence of str, optional
+        Only these columns, or dotted fields of structs; all of them otherwise.
+    where : str, optional
+        Only alerts that this is true of, such as ``"candidate.magpsf < 18"``; see docs/selecting.md.
+    limit : int, optional
+        The dataset ends with at most so many alerts in all.
+    restart : bool
+        Begin again; the old dataset is removed when the new one is complete, and holds no less.
+    client : distributed.Client, optional
+        The Dask cluster whose workers do the work: otherwise that of the current client, if there is one, and else
+        processes on this machine's cores that end with the transfer. A script that leaves it to those needs
+        ``if __name__ == "__main__":`` above the call, as each of them imports it.
+    nconsumers : int, optional
+        Ranges that are consumed at once; otherwise the threads of the cluster, or the cores of this machine.
+    memory_limit : int or str, optional
+        Bytes that all processes together may take, such as ``"4GB"``; otherwise half of what they may use.
+    outformat : {"parquet", "avro"}
+        Format of the files; Avro's hold the records as they came.
+    compression : str
+        Codec of Parquet files: one of `fink_dask.config.COMPRESSIONS`.
+    schema : str or os.PathLike, optional
+        A file with the Avro schema, in place of the one in Kafka.
+    survey : {"ztf", "lsst"}, optional
+        Where the topic's name does not tell.
+    group_id : str, optional
+        Consumer group whose offsets are committed at the end, for other tools.
+    on_bad_record : {"quarantine", "fail"}
+        What becomes of a record that can't be decoded.
+    on_loss : {"continue", "fail"}
+        When Kafka has removed alerts before they were read: declare them lost, or fail.
+    progress : bool
+        Show how far it is, on stderr or below the cell of a notebook.
+    dashboard_address : str
+        ``host:port`` of the Dask dashboard of the processes on this machine.
+    **connection
+        ``security_protocol``, ``sasl_mechanism``, ``username``, ``password``, ``password_file``, ``ssl_ca_file``: see
+        `fink_dask.kafka.reach.find_kafka`.
+
+    Returns
+    -------
+    TransferResult
+        What the dataset holds.
+
+    Raises
+    ------
+    FinkDaskError
+        If it was refused, or could not be finished. What is committed is safe, and the same call goes on from there.
+
+    Examples
+    --------
+    >>> import fink_dask
+    >>> done = fink_dask.transfer("ftransfer_ztf_2026-02-24_123456", "alerts", partitionby="time")  # doctest: +SKIP
+    >>> done.summary.alerts, done.is_complete  # doctest: +SKIP
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        # Python itself would say so at length, for each worker, and again for those that replace them.
+        raise SettingsError(f"fink_dask.transfer is called while a script is imported: it needs {_GUARD} call")
+    lent = client if client is not None else _current_client()
+    if lent is not None and lent.asynchronous:
+        raise SettingsError("the client is an asynchronous one, but a transfer needs one that waits: Client(address)")
+    settings = transfer_settings(
+        topic,
+        outdir,
+        bootstrap_servers,
+        lent,
+        partitionby=partitionby,
+        columns=columns,
+        where=where,
+        limit=limit,
+        nconsumers=nconsumers,
+        memory_limit=memory_limit,
+        outformat=outformat,
+        compression=compression,
+        schema=schema,
+        survey=survey,
+        group_id=group_id,
+        on_bad_record=on_bad_record,
+        on_loss=on_loss,
+        **connection,
+    )
+    scheduler = None if lent is None else Scheduler(lent.scheduler.address, client=lent)
+    shown: AbstractContextManager[Observer] = Display() if progress else nullcontext(_log)
+    with _same_environment(), shown as observe:
+        try:
+            found = run_transfer(settings, observe, Where(scheduler, dashboard_address), restart)
+        except RuntimeError as error:  # Dask's, of a process that ended before it was a worker
+            raise TransferError(f"no worker could be started here ({error}); a script needs {_GUARD} call") from error
+    return TransferResult(settings.outdir, found.summary, found.profile)
+
+
+def plan(
+    topic: str,
+    outdir: str | os.PathLike[str],
+    bootstrap_servers: str | None = None,
+    *,
+    restart: bool = False,
+    **settings: Any,
+) -> Outlook:
+    """Find out what `transfer` would do, and write nothing.
+
+    Parameters
+    ----------
+    topic, outdir, bootstrap_servers, restart
+        As for `transfer`.
+    **settings
+        Those of `transfer` that say what is transferred and how Kafka is reached.
+
+    Returns
+    -------
+    Outlook
+        What would be read: ``offsets`` of how many ranges, and what is committed already.
+
+    Raises
+    ------
+    FinkDaskError
+        If it would be refused.
+    """
+    return preview(transfer_settings(topic, outdir, bootstrap_servers, _current_client(), **settings), restart)
+
+
+def _current_client() -> Client | None:
+    try:
+        return default_client()
+    except ValueError:
+        return None
+
+
+def _log(event: Event) -> None:
+    if isinstance(event, Note):
+        log.log(logging.WARNING if event.warning else logging.INFO, "%s", event.text)
+
+
+@contextmanager
+def _same_environment() -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in _VARIABLES}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

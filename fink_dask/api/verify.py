@@ -1,0 +1,43 @@
+"""Verify a dataset from Python."""
+
+from __future__ import annotations
+
+import os
+
+from fink_dask.dataset.ledger import Ledger
+from fink_dask.dataset.location import locate
+from fink_dask.dataset.outdir import check_dataset
+from fink_dask.dataset.summary import written_bytes
+from fink_dask.dataset.verify import Verification, verify_dataset
+from fink_dask.show.bytes_bar import BytesBar
+
+
+def verify(outdir: str | os.PathLike[str], *, progress: bool = True) -> Verification:
+    """Prove a dataset: check files, rows, checksums and offsets against its ledger.
+
+    Parameters
+    ----------
+    outdir : str or os.PathLike
+        The dataset's directory; its ledger ``OUTDIR.fink`` is beside it.
+    progress : bool
+        Show how far it is, on stderr or below the cell of a notebook.
+
+    Returns
+    -------
+    Verification
+        What was found. Its ``problems`` are lines, none where the files are what was written;
+        ``summary.state`` is ``"complete"`` where every planned offset is in the dataset.
+
+    Raises
+    ------
+    LedgerError
+        If there is no ledger, it is damaged, or a transfer is still changing the dataset.
+    StorageError
+        If the file system refuses.
+    """
+    ledger = Ledger(locate(outdir).resolve())
+    if not progress:
+        return verify_dataset(ledger)
+    check_dataset(ledger)
+    with BytesBar("verifying", written_bytes(ledger)) as bar:
+        return verify_dataset(ledger, bar.advance)

@@ -1,0 +1,93 @@
+"""Avro's object container files, around records that are encoded already.
+
+The format is that of https://avro.apache.org/docs/1.12.0/specification/#object-container-files. fastavro reads it; it
+has no way to write records whose bytes are there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import fastavro
+
+from fink_dask.avro.schema import AvroSchema
+from fink_dask.avro.walk import RecordError, compile_split
+
+_MAGIC = b"Obj\x01"
+#: Bytes of the marker between blocks.
+SYNC_BYTES = 16
+
+
+def header(schema: AvroSchema, metadata: Mapping[str, bytes], sync: bytes) -> bytes:
+    """Return what a file begins with.
+
+    Parameters
+    ----------
+    schema : AvroSchema
+        The schema of the records.
+    metadata : mapping of str to bytes
+        What else the file says of itself.
+    sync : bytes
+        What follows each block, of `SYNC_BYTES`.
+    """
+    said = {"avro.schema": schema.text.encode(), "avro.codec": b"null", **metadata}
+    entries = b"".join(_with_size(name.encode()) + _with_size(value) for name, value in said.items())
+    return _MAGIC + _long(len(said)) + entries + _long(0) + sync
+
+
+def block_head(records: int, size: int) -> bytes:
+    """Return what stands before the bytes of so many records; the file's sync marker follows them."""
+    return _long(records) + _long(size)
+
+
+def read_header(path: Path) -> tuple[dict[str, str], int]:
+    """Read what a file says of itself, and count its records; nothing of them is decoded.
+
+    Raises
+    ------
+    ValueError
+        If it is no such file.
+    """
+    with path.open("rb") as file:
+        try:
+            reader = fastavro.block_reader(file)
+            return dict(reader.metadata), sum(block.num_records for block in reader)
+        except OSError:
+            raise
+        except Exception as error:  # fastavro's own are of many kinds, and this file may be anything
+            raise ValueError(f"no Avro file ({' '.join(str(error).split())[:100] or type(error).__name__})") from error
+
+
+def read_records(path: Path, schema: AvroSchema) -> Iterator[bytes]:
+    """Yield the bytes of each record of a sound file; one after the other, as slow as Python is.
+
+    Raises
+    ------
+    RecordError
+        If the bytes of a block are no records of the schema.
+    """
+    split = compile_split(schema.parsed)
+    with path.open("rb") as file:
+        for block in fastavro.block_reader(file):
+            data: Any = block.bytes_
+            found = list(split(data.getvalue()))
+            if len(found) != block.num_records:
+                raise RecordError(f"a block has {len(found):,} records, but says {block.num_records:,}")
+            yield from found
+
+
+def _with_size(data: bytes) -> bytes:
+    return _long(len(data)) + data
+
+
+def _long(value: int) -> bytes:
+    """Encode a number that is not negative: zigzag, then seven bits a byte."""
+    value <<= 1
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)

@@ -1,0 +1,106 @@
+"""An Avro container file of the records of a range, as they were in Kafka, that says which offsets it holds."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from fink_dask.avro.container import SYNC_BYTES, block_head, header, read_header
+from fink_dask.avro.schema import AvroSchema
+from fink_dask.kafka.offsets import Range
+
+#: What such files are called after.
+SUFFIX = ".avro"
+#: Names the offsets: a bit for each offset of the range, in base64, as values of the header are text to most readers.
+_OFFSETS = "fink_dask.offsets"
+#: Bytes of a block, beyond which another one begins; a reader holds one.
+_BLOCK_BYTES = 2**20
+
+
+class ContainerFile:
+    """An Avro container file in the making.
+
+    The header has room for the offsets, which are known once all rows are there.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file.
+    schema : AvroSchema
+        The schema of its records.
+    range_ : Range
+        Where they come from.
+    footer : mapping of str to str
+        What it says of itself.
+    """
+
+    def __init__(self, path: Path, schema: AvroSchema, range_: Range, footer: Mapping[str, str]) -> None:
+        said = {name: value.encode() for name, value in footer.items()}
+        # Two attempts write the same bytes; the records of other files never follow this marker.
+        self._sync = hashlib.sha256(repr(sorted(footer.items())).encode()).digest()[:SYNC_BYTES]
+        self._start = range_.start
+        self._bits = np.zeros(-(-len(range_) // 8), np.uint8)
+        room = _encoded(self._bits)
+        head = header(schema, {**said, _OFFSETS: room}, self._sync)
+        self._place = head.rindex(room)
+        self._file = path.open("wb")
+        self._file.write(head)
+
+    def write_table(self, table: pa.Table) -> None:
+        """Add records, of `RAW_SCHEMA`."""
+        for batch in table.to_batches():
+            values, offsets = batch["value"], batch["kafka_offset"].to_numpy() - self._start
+            np.bitwise_or.at(self._bits, offsets >> 3, (128 >> (offsets & 7)).astype(np.uint8))
+            _, ends, data = values.buffers()
+            starts = np.frombuffer(ends, np.int32)[values.offset : values.offset + len(values) + 1].astype(np.int64)
+            for first, last in _blocks(starts):
+                self._file.write(block_head(last - first, int(starts[last] - starts[first])))
+                self._file.write(memoryview(data)[starts[first] : starts[last]])
+                self._file.write(self._sync)
+
+    def close(self) -> None:
+        """Say which offsets there are, and close the file, also where that can't be written."""
+        with self._file as file:
+            file.seek(self._place)
+            file.write(_encoded(self._bits))
+
+
+def read_offsets(path: Path) -> tuple[int, npt.NDArray[np.int64]]:
+    """Read the partition of a file, and the offset of each of its records.
+
+    Raises
+    ------
+    ValueError
+        If it is no such file, or does not say so.
+    """
+    said, records = read_header(path)
+    try:
+        partition, start = int(said["fink_dask.partition"]), int(said["fink_dask.start"])
+        bits = np.frombuffer(base64.b64decode(said[_OFFSETS], validate=True), np.uint8)
+    except (KeyError, binascii.Error) as error:
+        raise ValueError(f"it does not say which offsets it holds ({error})") from error
+    offsets = start + np.flatnonzero(np.unpackbits(bits))
+    if len(offsets) != records:
+        raise ValueError(f"it has {records:,} records, but says that it holds {len(offsets):,} offsets")
+    return partition, offsets
+
+
+def _encoded(bits: npt.NDArray[np.uint8]) -> bytes:
+    return base64.b64encode(bits.tobytes())
+
+
+def _blocks(starts: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """Yield the first record of each block, and the one after its last."""
+    first, count = 0, len(starts) - 1
+    while first < count:
+        last = int(np.searchsorted(starts, starts[first] + _BLOCK_BYTES, side="left"))
+        last = min(max(last, first + 1), count)
+        yield first, last
+        first = last

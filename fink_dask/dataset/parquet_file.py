@@ -1,0 +1,90 @@
+"""A Parquet file in the making, and its encodings."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fink_dask.config import COMPRESSION
+
+#: Files that a process may have open, for a few ranges of that many keys; macOS allows 10,240 at most.
+_OPEN_FILES = 10_000
+
+
+class ParquetFile:
+    """A Parquet file in the making.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file.
+    schema : pyarrow.Schema
+        Its columns.
+    compression : str
+        Codec; see `write_options`.
+    footer : mapping of str to str
+        What it says of itself.
+    """
+
+    def __init__(self, path: Path, schema: pa.Schema, compression: str, footer: Mapping[str, str]) -> None:
+        _allow_open_files()
+        self._sink = pa.OSFile(str(path), "wb")
+        self._writer = pq.ParquetWriter(self._sink, schema, **write_options(schema, compression))
+        self._writer.add_key_value_metadata(footer)
+
+    def write_table(self, table: pa.Table) -> None:
+        """Add rows, as a row group."""
+        self._writer.write_table(table, row_group_size=max(table.num_rows, 1))
+
+    def close(self) -> None:
+        """Write the footer and close the file, the file also where the footer can't be written."""
+        try:
+            self._writer.close()
+        finally:
+            self._writer.is_open = False  # else it is closed once more when it is collected, and fails aloud
+            self._sink.close()
+
+
+@lru_cache(maxsize=16)
+def write_options(schema: pa.Schema, compression: str = COMPRESSION) -> Mapping[str, Any]:
+    """Choose Parquet's encodings column by column; once a process, as every range of a plan has the same columns.
+
+    Dictionaries pay off for strings only; floats compress better with their bytes split; cutouts are compressed
+    already, so that compression of them is time lost; offsets count upwards. The least and the greatest of a row
+    group's strings or cutouts tell a reader nothing, as a range holds alerts of all kinds.
+
+    Parameters
+    ----------
+    schema : pyarrow.Schema
+        The columns.
+    compression : {"zstd", "snappy", "lz4", "gzip", "brotli", "none"}
+        Codec of everything but binary columns.
+    """
+    sink = pa.BufferOutputStream()
+    pq.write_table(schema.empty_table(), sink)
+    columns = pq.read_metadata(pa.BufferReader(sink.getvalue())).schema
+    leaves = [columns.column(index) for index in range(len(columns))]
+    strings = [leaf.path for leaf in leaves if leaf.logical_type.type == "STRING"]
+    blobs = {leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"} - set(strings)
+    encodings = {leaf.path: "BYTE_STREAM_SPLIT" for leaf in leaves if leaf.physical_type in {"FLOAT", "DOUBLE"}}
+    encodings["kafka_offset"] = "DELTA_BINARY_PACKED"
+    return {
+        "compression": {leaf.path: "none" if leaf.path in blobs else compression for leaf in leaves},
+        "use_dictionary": strings,
+        "column_encoding": encodings,
+        "write_statistics": [leaf.path for leaf in leaves if leaf.physical_type != "BYTE_ARRAY"],
+    }
+
+
+def _allow_open_files() -> None:
+    """Raise this process's own limit of open files, which starts at 256 on macOS: its threads write ranges at once."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))

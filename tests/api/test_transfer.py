@@ -1,0 +1,210 @@
+"""Transfers from Python: from a script, in a notebook, on somebody's own cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from distributed import Client
+from nbclient import NotebookClient
+
+import fink_dask
+from fink_dask.dataset.ledger import Ledger
+from fink_dask.demo.alerts import AlertKind
+from fink_dask.errors import FinkDaskError, SettingsError
+from tests.harness.cli import SLOWLY, environment, run_cli, transfer_arguments
+from tests.harness.oracle import Oracle, assert_exactly_once, assert_values_equal, fill_topic, wait_for
+
+COUNT = 2000
+
+
+@pytest.fixture(scope="module")
+def topic(module_topic: str) -> str:
+    return module_topic
+
+
+@pytest.fixture(scope="module")
+def oracle(kafka: Any, topic: str) -> Oracle:
+    return fill_topic(kafka.bootstrap_servers, topic, AlertKind.ZTF_LIGHT, COUNT, partitions=3)
+
+
+def _run_script(tmp_path: Path, body: str, *arguments: str, guarded: bool = True) -> subprocess.CompletedProcess[str]:
+    script = tmp_path / "script.py"
+    head = 'if __name__ == "__main__":' if guarded else "if True:"
+    script.write_text(
+        f"import os, sys\nimport fink_dask\n{head}\n" + "".join(f"    {line}\n" for line in body.split("\n"))
+    )
+    return subprocess.run(
+        [sys.executable, str(script), *arguments],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+
+
+def test_a_script_transfers_proves_and_opens_a_dataset(kafka: Any, topic: str, oracle: Oracle, tmp_path: Path) -> None:
+    body = """\
+settings = os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("MALLOC_TRIM_THRESHOLD_")
+looked = fink_dask.plan(sys.argv[2], "alerts", sys.argv[1], partitionby="time")
+done = fink_dask.transfer(sys.argv[2], "alerts", sys.argv[1], partitionby="time", dashboard_address="127.0.0.1:0")
+assert settings == (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("MALLOC_TRIM_THRESHOLD_"))
+print(looked.offsets, done.summary.alerts, done.is_complete, done.dataset.count_rows(), done.outdir.name)
+print(fink_dask.verify("alerts").problems)"""
+    ended = _run_script(tmp_path, body, kafka.bootstrap_servers, topic)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout == f"{COUNT} {COUNT} True {COUNT} alerts\n()\n"
+    assert f"{COUNT:,} offsets to read in" in ended.stderr
+    assert_exactly_once(tmp_path / "alerts", oracle.values)
+    assert_values_equal(fink_dask.open_dataset(tmp_path / "alerts").to_table(), oracle, every=50)
+
+
+def test_a_script_that_its_workers_would_run_again_is_told_so(
+    kafka: Any, topic: str, oracle: Oracle, tmp_path: Path
+) -> None:
+    body = 'fink_dask.transfer(sys.argv[2], "alerts", sys.argv[1], dashboard_address="127.0.0.1:0")'
+    ended = _run_script(tmp_path, body, kafka.bootstrap_servers, topic, guarded=False)
+    assert ended.returncode == 1
+    assert "needs if __name__ == '__main__': above the call" in ended.stderr.splitlines()[-1]
+    assert not Ledger(tmp_path / "alerts").exists()
+
+
+def test_an_interrupt_is_safe_and_the_command_line_goes_on(
+    kafka: Any, topic: str, oracle: Oracle, tmp_path: Path
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"""\
+from functools import partial
+
+import fink_dask
+from fink_dask.api import settings
+
+if __name__ == "__main__":
+    settings.TransferSettings = partial(settings.TransferSettings, batchsize=1)  # it then takes some seconds
+    fink_dask.transfer({topic!r}, "alerts", {kafka.bootstrap_servers!r}, nconsumers=1, dashboard_address="127.0.0.1:0")
+"""
+    )
+    running = subprocess.Popen(
+        [sys.executable, str(script)], cwd=tmp_path, env=environment(SLOWLY), stderr=subprocess.PIPE, text=True
+    )
+    ledger = Ledger(tmp_path / "alerts")
+    wait_for(lambda: running.poll() is not None or (ledger.exists() and bool(ledger.staged())), 60, "the first range")
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate(timeout=60)
+    assert "KeyboardInterrupt" in said
+    assert running.returncode != 0
+    ended = run_cli(*transfer_arguments(kafka, topic, tmp_path / "alerts"))
+    assert ended.returncode == 0, ended.stderr
+    assert_exactly_once(tmp_path / "alerts", oracle.values)
+
+
+def test_a_notebook_shows_a_bar_and_goes_on_with_what_is_there(
+    kafka: Any, topic: str, oracle: Oracle, tmp_path: Path
+) -> None:
+    call = f"fink_dask.transfer({topic!r}, 'alerts', {kafka.bootstrap_servers!r}, dashboard_address='127.0.0.1:0'"
+    cells = [
+        f"import fink_dask\nsome = {call}, limit=700)",
+        f"print(some.summary.alerts)\nall_ = {call})\nprint(all_.summary.alerts, all_.summary.run_alerts)",
+        "print(fink_dask.verify('alerts').problems)",
+    ]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    client = NotebookClient(notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": tmp_path}})
+    client.execute(env=environment())
+    first, second, third = (cell.outputs for cell in notebook.cells)
+    for outputs in (first, second, third):
+        assert any("application/vnd.jupyter.widget-view+json" in each.get("data", {}) for each in outputs), "no bar"
+    assert "700 offsets to read" in "".join(each.get("data", {}).get("text/plain", "") for each in first)
+    assert "".join(each.text for each in second if each.output_type == "stream") == f"700\n{COUNT} {COUNT - 700}\n"
+    assert "".join(each.text for each in third if each.output_type == "stream") == "()\n"
+    assert_exactly_once(tmp_path / "alerts", oracle.values)
+
+
+def test_the_workers_of_a_client_do_the_work_and_it_stays_open(
+    kafka: Any, topic: str, oracle: Oracle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Client(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as client:
+        done = fink_dask.transfer(topic, tmp_path / "found", kafka.bootstrap_servers, columns=["objectId", "magpsf"])
+        assert f"Dask dashboard: {client.dashboard_link.removesuffix('/status')}" in capsys.readouterr().err
+        assert done.dataset.schema.names == ["objectId", "magpsf", "kafka_partition", "kafka_offset"]
+        again = fink_dask.transfer(
+            topic, tmp_path / "given", kafka.bootstrap_servers, client=client, partitionby="time", progress=False
+        )
+        assert again.profile.ranges > 0
+        assert capsys.readouterr().err == ""
+        bright = fink_dask.transfer(topic, tmp_path / "bright", kafka.bootstrap_servers, where="magpsf < 18")
+        assert 0 < bright.summary.alerts == COUNT - bright.summary.filtered < COUNT
+        assert client.submit(len, "abc").result() == 3
+    assert_exactly_once(tmp_path / "found", oracle.values)
+    assert_exactly_once(tmp_path / "given", oracle.values)
+
+
+def test_threads_of_this_process_do_as_well(kafka: Any, topic: str, oracle: Oracle, tmp_path: Path) -> None:
+    with Client(processes=False, n_workers=1, threads_per_worker=2, dashboard_address="127.0.0.1:0"):
+        assert fink_dask.transfer(topic, tmp_path / "alerts", kafka.bootstrap_servers).is_complete
+    assert_exactly_once(tmp_path / "alerts", oracle.values)
+
+
+def test_a_plan_writes_nothing_and_what_is_damaged_is_told(
+    kafka: Any, topic: str, oracle: Oracle, tmp_path: Path
+) -> None:
+    outdir = tmp_path / "alerts"
+    assert fink_dask.plan(topic, outdir, kafka.bootstrap_servers, columns="objectId").offsets == COUNT
+    assert list(tmp_path.iterdir()) == []
+    with Client(processes=False, dashboard_address="127.0.0.1:0"):
+        fink_dask.transfer(topic, outdir, kafka.bootstrap_servers, progress=False)
+    assert fink_dask.plan(topic, outdir, kafka.bootstrap_servers).offsets == 0
+    file = next(outdir.rglob("*.parquet"))
+    os.truncate(file, 100)
+    found = fink_dask.verify(outdir, progress=False)
+    assert found.summary.state == "failed"
+    assert any(file.name in problem for problem in found.problems)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"columns": "objectId,,candid"}, "columns should be names"),
+        ({"partitionby": ["time", "time"]}, "partitionby should be names"),
+        ({"memory_limit": "much"}, "memory_limit 'much' is no amount of memory"),
+        ({"survey": "sdss"}, "survey is 'sdss'"),
+        ({"compression": "zip"}, "--compression is zip"),
+        ({"limit": 0}, "--limit is 0"),
+        ({"schema": "/nowhere/schema.json"}, "/nowhere/schema.json"),
+        ({"columns": ["nothing"]}, "nothing"),
+        ({"where": "magpsf < "}, "--where"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_what_is_wrong_is_refused_in_a_line(
+    kafka: Any, topic: str, oracle: Oracle, tmp_path: Path, settings: dict[str, Any], words: str
+) -> None:
+    for call in (fink_dask.transfer, fink_dask.plan):
+        with pytest.raises(FinkDaskError) as caught:
+            call(topic, tmp_path / "alerts", kafka.bootstrap_servers, **settings)
+        assert words in str(caught.value)
+        assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_client_that_does_not_wait_is_refused(kafka: Any, topic: str, tmp_path: Path) -> None:
+    async def transfer() -> None:
+        async with Client(processes=False, asynchronous=True, dashboard_address="127.0.0.1:0") as client:
+            fink_dask.transfer(topic, tmp_path / "alerts", kafka.bootstrap_servers, client=client)
+
+    with pytest.raises(SettingsError, match="asynchronous"):
+        asyncio.run(transfer())
+
+
+def test_what_is_no_dataset_can_not_be_verified(tmp_path: Path) -> None:
+    with pytest.raises(FinkDaskError, match="has no ledger"):
+        fink_dask.verify(tmp_path)
