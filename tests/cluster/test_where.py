@@ -27,7 +27,6 @@ from fink_dask.dataset.verify import verify_dataset
 from fink_dask.demo.alerts import AlertKind, avro_schema, encoded_alerts
 from fink_dask.transfers.against_kafka import compare_with_kafka
 from tests.harness.cli import run_cli, transfer_arguments
-from tests.harness.feed import Feed
 from tests.harness.oracle import (
     Oracle,
     Place,
@@ -35,7 +34,6 @@ from tests.harness.oracle import (
     assert_exactly_once,
     assert_values_equal,
     fill_topic,
-    make_topic,
     note,
     places,
     wait_for,
@@ -291,18 +289,20 @@ def test_kills_of_everything_cost_a_dataset_with_a_condition_nothing(
 
 
 def test_a_follower_keeps_what_is_asked_for_and_counts_all(kafka: Any, topic_name: str, tmp_path: Path) -> None:
-    oracle = Oracle(make_topic(kafka.bootstrap_servers, topic_name, LIGHT), {})
-    options = ("--follow", "--roll-interval", "1s", "--until-count", "6000", "--where", WHERE, "--json")
-    with Feed(kafka.bootstrap_servers, topic_name, 6000, 1500, (1,) * 10) as feed:
-        # It ends by itself: those that are filtered are accounted for, as the portal has announced them, too.
-        result = run_cli(*transfer_arguments(kafka, topic_name, tmp_path / "alerts", "-partitionby", "time", *options))
-    assert result.returncode == 0, result.stderr
-    oracle.values = dict(feed.values)
-    wanted, summary = wanted_of(oracle), json.loads(result.stdout)
-    assert (summary["alerts"], summary["filtered"]) == (len(wanted), 6000 - len(wanted))
-    assert len(Ledger(tmp_path / "alerts").plans()) > 1
-    assert_exactly_once(tmp_path / "alerts", wanted)
-    assert verify_dataset(Ledger(tmp_path / "alerts")).problems == ()
+    oracle = fill_topic(kafka.bootstrap_servers, topic_name, LIGHT, 300, partitions=3)
+    options = ("--follow", "--roll-interval", "1s", "--until-count", "600", "--where", WHERE, "--json")
+    running = Running(kafka, topic_name, tmp_path / "alerts", *options)
+    running.wait_until_committed(1)
+    assert not running.is_over
+    add_alerts(kafka.bootstrap_servers, topic_name, oracle, LIGHT, 300, seed=3, first_id=500)
+    # It ends by itself: those that are filtered are accounted for, as the portal has announced them, too.
+    out, err = running.process.communicate(timeout=180)
+    assert running.process.returncode == 0, err
+    wanted, summary = wanted_of(oracle), json.loads(out)
+    assert (summary["alerts"], summary["filtered"]) == (len(wanted), 600 - len(wanted))
+    assert len(running.ledger.plans()) > 1
+    assert_exactly_once(running.outdir, wanted)
+    assert verify_dataset(running.ledger).problems == ()
 
 
 def _delete_one(ledger: Ledger) -> None:
