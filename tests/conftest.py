@@ -33,7 +33,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     try:
         if "private_kafka" in wanted or ("kafka" in wanted and not os.environ.get(EXTERNAL)):
             ensure_kafka_jars()
-        if {"object_store", "store_url"} & wanted:
+        if "shared_store" in wanted:
             ensure_s3proxy_jar()
         if "chromium" in wanted:
             ensure_chromium()

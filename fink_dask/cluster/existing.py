@@ -157,7 +157,7 @@ def check_workers(client: Client, kafka: KafkaSettings, topic: str, ledger: Ledg
     token = ledger.path / f".token-{uuid.uuid4().hex}"
     try:
         token.write_text(token.name)
-        answers = _ask_each(client, found, str(token), kafka, topic)
+        answers = _ask_each(client, found, token, kafka, topic)
     finally:
         for path in ledger.path.glob(f"{token.name}*"):
             path.unlink()
@@ -166,10 +166,10 @@ def check_workers(client: Client, kafka: KafkaSettings, topic: str, ledger: Ledg
             raise TransferError(f"{_who(where)} can't work here: {_words(lack)}")
 
 
-def _ask_each(client: Client, workers: Iterable[str], token: str, kafka: KafkaSettings, topic: str) -> dict[str, Any]:
+def _ask_each(client: Client, workers: Iterable[str], token: Path, kafka: KafkaSettings, topic: str) -> dict[str, Any]:
     """Run `_lacks` as a task on each worker, so that its event loop goes on while Kafka is waited for."""
     asked = {
-        worker: client.submit(_lacks, token, kafka, topic, workers=[worker], pure=False, key=f"{Path(token).name}-{n}")
+        worker: client.submit(_lacks, token, kafka, topic, workers=[worker], pure=False, key=f"{token.name}-{n}")
         for n, worker in enumerate(workers)
     }
     answers: dict[str, Any] = {}
@@ -181,15 +181,16 @@ def _ask_each(client: Client, workers: Iterable[str], token: str, kafka: KafkaSe
     return answers
 
 
-def _lacks(token: str, kafka: KafkaSettings, topic: str) -> str | None:
+def _lacks(path: Path, kafka: KafkaSettings, topic: str) -> str | None:
     """Say what this worker lacks: the directory, or the brokers."""
-    path = Path(token)
     try:
         if path.read_text() != path.name:
             return f"it sees another {path.parent}"
         path.with_name(f"{path.name}-{uuid.uuid4().hex}").write_text("seen")
     except OSError as error:
         return f"it does not see {path.parent} as this machine does, or may not write to it ({error.strerror})"
+    except FinkDaskError as error:
+        return str(error)
     try:
         with open_inspector(kafka) as inspector:
             inspector.describe(topic)

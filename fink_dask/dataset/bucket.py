@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 #: Seconds for which a request is tried again that the store refused for the moment, or left without an answer.
 PATIENCE_S = 60.0
+#: The same for the first request of a process.
+_FIRST_PATIENCE_S = 8.0
 _LAST_PAUSE_S = 8.0
 #: Seconds that a connection, and a whole request, may take.
 _CONNECT_S = 5
@@ -74,12 +76,9 @@ class Bucket:
 
     @cached_property
     def _store(self) -> S3Store:
+        # A wrong address or bucket is to be said soon; later on it is the store that has gone away.
+        next(iter(_obstore().list(self._connect(_FIRST_PATIENCE_S), chunk_size=1)), None)
         return self._connect(PATIENCE_S)
-
-    def check(self) -> None:
-        """Find out whether the bucket is there and may be looked at, without much patience."""
-        with self._in_words(""):
-            next(iter(_obstore().list(self._connect(0.0), chunk_size=1)), None)
 
     def get(self, key: str) -> bytes:
         """Read an object."""
@@ -159,8 +158,8 @@ class Bucket:
                 "timeout": timedelta(seconds=_REQUEST_S),
             },
             retry_config={
-                "max_retries": 100 if patience_s else 2,
-                "retry_timeout": timedelta(seconds=patience_s or _CONNECT_S),
+                "max_retries": 100,
+                "retry_timeout": timedelta(seconds=patience_s),
                 "backoff": {"max_backoff": timedelta(seconds=_LAST_PAUSE_S)},
             },
         )
@@ -191,29 +190,31 @@ class Bucket:
         url = f"s3://{self.name}/{key}"
         try:
             yield
-        except FileNotFoundError as error:
-            if "NoSuchBucket" in str(error):
-                raise StorageError(f"there is no bucket {self.name} at {self.endpoint}") from None
-            raise FileNotFoundError(errno.ENOENT, "No such object", url) from None
-        except (exceptions.AlreadyExistsError, exceptions.PreconditionError):
-            raise FileExistsError(errno.EEXIST, "There is another object", url) from None
-        except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as error:
-            raise StorageError(
-                f"{self.endpoint} refuses access to {url} ({_reason(error)}): check the credentials and what they allow"
-            ) from None
-        except exceptions.BaseError as error:
-            raise StorageError(self._failure(url, error)) from None
+        except (exceptions.BaseError, FileNotFoundError) as error:
+            raise self._said(url, error) from None
         except (BotoCoreError, ValueError) as error:
             raise StorageError(f"s3://{self.name}: {' '.join(str(error).split())[:300]}") from None
 
-    def _failure(self, url: str, error: Exception) -> str:
-        text = str(error)
-        if "redirect" in text.lower():
-            return f"the bucket {self.name} is in another region than {self.region}: set AWS_REGION"
-        reason = _reason(error)
-        if not reason:
-            return f"{self.endpoint} does not answer ({url}); the same command goes on when it does"
-        return f"{self.endpoint} can't serve {url} now ({reason}); the same command goes on when it can"
+    def _said(self, url: str, error: Exception) -> Exception:
+        """Find the words for what obstore has raised."""
+        from obstore import exceptions
+
+        text, reason = str(error), _reason(error)
+        if "NoSuchBucket" in text:
+            return StorageError(f"there is no bucket {self.name} at {self.endpoint}")
+        if isinstance(error, FileNotFoundError):
+            return FileNotFoundError(errno.ENOENT, "No such object", url)
+        if isinstance(error, exceptions.AlreadyExistsError | exceptions.PreconditionError):
+            return FileExistsError(errno.EEXIST, "There is another object", url)
+        if reason.startswith(("401", "403")):
+            words = f"refuses access to {url} ({reason}): check the credentials, and what they allow"
+        elif "redirect" in text.lower() or reason.startswith("301"):
+            words = f"has the bucket {self.name} in another region than {self.region}: set AWS_REGION"
+        elif reason:
+            words = f"can't serve {url} now ({reason}); the same command goes on when it can"
+        else:
+            words = f"does not answer ({url}); the same command goes on when it does"
+        return StorageError(f"{self.endpoint} {words}")
 
 
 @lru_cache(maxsize=64)

@@ -71,7 +71,6 @@ def check_outdir(ledger: Ledger) -> None:
     StorageError
         If a file is in the way, or the directory holds files that no ledger knows.
     """
-    _check_store(ledger)
     for path in (ledger.outdir, ledger.path, *ledger.outdir.parents):
         if path.exists() and not path.is_dir():
             raise StorageError(f"{path} is a file, but a directory is needed there")
@@ -102,7 +101,6 @@ def check_dataset(ledger: Ledger) -> None:
     LedgerError
         If it has no ledger with a plan.
     """
-    _check_store(ledger)
     if ledger.compaction_path.exists() and not ledger.exists():
         raise LedgerError(unfinished(ledger))
     if not ledger.exists():
@@ -112,12 +110,6 @@ def check_dataset(ledger: Ledger) -> None:
                 f"{ledger.outdir} holds datasets of several topics: name one, such as {several[0].outdir}"
             )
         raise LedgerError(f"{ledger.outdir} has no ledger {ledger.path}: fink-dask did not write it, or it was removed")
-
-
-def _check_store(ledger: Ledger) -> None:
-    """Find out whether an object store answers, and has the bucket, before anything is asked of it in earnest."""
-    if isinstance(ledger.path, ObjectPath):
-        ledger.path.bucket.check()
 
 
 def unfinished(ledger: Ledger) -> str:

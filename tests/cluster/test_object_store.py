@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import random
 import time
 from collections import Counter
@@ -13,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
+from distributed import Client
 from pyarrow.fs import S3FileSystem
 
 import fink_dask
@@ -21,7 +23,8 @@ from fink_dask.dataset.location import locate
 from fink_dask.demo.alerts import AlertKind
 from tests.harness.cli import run_cli, transfer_arguments
 from tests.harness.object_store import BUCKET, KEY_ID, SECRET, ObjectStore
-from tests.harness.oracle import Oracle, assert_values_equal, fill_topic, wait_for
+from tests.harness.oracle import Oracle, add_alerts, assert_values_equal, fill_topic, wait_for
+from tests.harness.producer import produce
 from tests.harness.running import Running
 
 COUNT = 6_000
@@ -184,3 +187,117 @@ def test_a_second_transfer_is_refused_while_the_first_lives(
     assert "another transfer into this directory is running" in second.stderr
     assert first.finish(180)[0] == 0
     finish(kafka, topic, object_store, store_url, oracle)
+
+
+def test_what_was_removed_or_damaged_on_a_store_is_fetched_again(
+    kafka: Any, topic: str, oracle: Oracle, object_store: ObjectStore, store_url: str
+) -> None:
+    finish(kafka, topic, object_store, store_url, oracle)
+    ledger = Ledger(locate(store_url))
+    removed, damaged, unmarked, *_ = ledger.markers(ledger.plans())
+    (ledger.outdir / removed.files[0].path).unlink()
+    (ledger.outdir / damaged.files[0].path).write_bytes(b"x" * damaged.files[0].size)
+    ledger.marker_path(unmarked.range).write_bytes(b"{}")
+    verified = run_cli("verify", store_url)
+    assert verified.returncode == 1
+    assert "missing" in verified.stdout
+    assert "its content is not what was written" in verified.stdout
+    repaired = run_cli("repair", store_url, "--bootstrap-servers", kafka.bootstrap_servers)
+    assert repaired.returncode == 0, repaired.stdout + repaired.stderr
+    finish(kafka, topic, object_store, store_url, oracle)
+
+
+def test_records_that_can_not_be_decoded_are_put_aside_on_a_store_and_retried(
+    kafka: Any, topic_name: str, object_store: ObjectStore, store_url: str
+) -> None:
+    oracle = fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 200, partitions=2)
+    produce(kafka.bootstrap_servers, topic_name, [b"no alert"] * 7)
+    result = run_cli(*transfer_arguments(kafka, topic_name, Path(), "-partitionby", "time", "-outdir", store_url))
+    assert result.returncode == 3, result.stderr
+    assert_exactly_once(object_store, store_url, oracle)
+    shown = run_cli("quarantine", store_url)
+    assert "7 records in quarantine" in shown.stdout
+    retried = run_cli("quarantine", store_url, "--retry")
+    assert retried.returncode == 3, retried.stderr
+    assert run_cli("verify", store_url).returncode == 3
+
+
+def test_a_topic_is_followed_into_a_store(
+    kafka: Any, topic_name: str, object_store: ObjectStore, store_url: str
+) -> None:
+    oracle = fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 300, partitions=2)
+    running = Running(
+        kafka, topic_name, Path(), "-outdir", store_url, "--follow", "--roll-interval", "2s", "--until-count", "500"
+    )
+    markers = store_url.split("/")[3] + "/alerts.fink/markers"
+    wait_for(lambda: running.is_over or bool(object_store.files(markers)), 120, "a range")
+    add_alerts(kafka.bootstrap_servers, topic_name, oracle, AlertKind.ZTF_LIGHT, 200, first_id=300)
+    code, err = running.finish(180)
+    assert code == 0, err
+    assert_exactly_once(object_store, store_url, oracle)
+
+
+def test_several_topics_become_datasets_on_a_store(
+    kafka: Any, topic: str, oracle: Oracle, topic_name: str, object_store: ObjectStore, store_url: str
+) -> None:
+    other = fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 200, partitions=2)
+    arguments = transfer_arguments(kafka, topic, Path(), "--topic", topic_name, "-outdir", store_url)
+    result = run_cli(*arguments)
+    assert result.returncode == 0, result.stderr
+    assert_exactly_once(object_store, f"{store_url}/{topic}", oracle)
+    assert_exactly_once(object_store, f"{store_url}/{topic_name}", other)
+    for command in ("status", "verify"):
+        said = run_cli(command, store_url)
+        assert said.returncode == 0, said.stderr
+        assert "2 topics" in said.stdout
+
+
+def test_workers_of_another_scheduler_write_to_a_store(
+    kafka: Any, topic_name: str, object_store: ObjectStore, store_url: str, dask_scheduler: str
+) -> None:
+    oracle = fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 200, partitions=2)
+    arguments = transfer_arguments(kafka, topic_name, Path(), "-outdir", store_url, "--scheduler", dask_scheduler)
+    refused = run_cli(*arguments)
+    assert refused.returncode == 1
+    assert "can't work here: no credentials for s3://" in refused.stderr
+    with Client(dask_scheduler) as client:
+        client.run(_give_credentials, object_store.environment)
+        try:
+            result = run_cli(*arguments)
+        finally:
+            client.run(_take_credentials, object_store.environment)
+    assert result.returncode == 0, result.stderr
+    assert_exactly_once(object_store, store_url, oracle)
+
+
+def _give_credentials(environment: Mapping[str, str]) -> None:
+    os.environ.update(environment)
+
+
+def _take_credentials(environment: Mapping[str, str]) -> None:
+    for name in environment:
+        del os.environ[name]
+
+
+REFUSED = {
+    "--restart can't move": ["transfer", "--outdir", "{}", "--restart", "--yes"],
+    "--cluster keeps logs": ["transfer", "--outdir", "{}", "--cluster", "slurm"],
+    "submit works with a directory only": ["submit", "--outdir", "{}", "--cluster", "slurm"],
+    "compact works with a directory only": ["compact", "{}", "new"],
+    "export-hats works with a directory only": ["export-hats", "{}", "catalog"],
+    "demo works with a directory only": ["demo", "--outdir", "{}"],
+}
+
+
+@pytest.mark.parametrize("words", REFUSED)
+def test_what_an_object_store_can_not_do_is_refused_before_anything_is_done(
+    words: str, object_store: ObjectStore, store_url: str, tmp_path: Path
+) -> None:
+    object_store.wire.requests.clear()
+    more = ["--topic", "ftransfer_ztf_2026-11-01_1"] if REFUSED[words][0] in {"transfer", "submit"} else []
+    result = run_cli(*(word.format(store_url) for word in REFUSED[words]), *more, cwd=tmp_path)
+    assert result.returncode == 2
+    assert words in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not object_store.wire.requests
+    assert list(tmp_path.iterdir()) == []

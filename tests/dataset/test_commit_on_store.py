@@ -27,7 +27,7 @@ from fink_dask.dataset.verify import verify_dataset
 from fink_dask.errors import LedgerError, StorageError
 from fink_dask.kafka.offsets import Range
 from tests.harness.crash import kill_self, run
-from tests.harness.ledgers import alerts_of, make_ledger, make_plan, places, stage_range, transfer
+from tests.harness.ledgers import alerts_of, make_ledger, make_plan, places, revise, stage_range, transfer
 from tests.harness.object_store import BUCKET, ObjectStore
 
 FIRST, SECOND = Range(0, 0, 25), Range(3, 100, 130)
@@ -314,3 +314,25 @@ def test_nothing_is_left_on_this_host(ledger: Ledger, tmp_path: Path, monkeypatc
     assert list(tmp_path.iterdir()) == []
     assert not Path("s3:").exists()
     assert BUCKET in str(ledger.outdir)
+
+
+def _revise_and_die(ledger: Ledger, changes: int) -> None:
+    _killed_after(changes, revise, ledger, PLAN, FIRST)
+
+
+def test_a_change_of_a_range_that_is_killed_after_any_change_to_the_store_counts_once(
+    object_store: ObjectStore, store_url: str
+) -> None:
+    for after in count(1):
+        ledger = make_ledger(locate(f"{store_url}-{after}"), PLAN)
+        for range_ in PLAN.ranges:
+            transfer(ledger, PLAN, range_)
+        killed = _run(object_store, _revise_and_die, ledger, after) == -signal.SIGKILL
+        roll_forward(ledger, ledger.plans())
+        assert _read_places(ledger) == places(PLAN)
+        revise(ledger, PLAN, FIRST)
+        roll_forward(ledger, ledger.plans())
+        _assert_whole(ledger)
+        if not killed:
+            break
+    assert after > 12

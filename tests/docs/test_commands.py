@@ -20,6 +20,7 @@ from benchmarks.__main__ import main as bench
 from fink_dask.cli.main import cli
 from fink_dask.demo.alerts import AlertKind
 from tests.harness.cli import environment
+from tests.harness.object_store import BUCKET, ObjectStore
 from tests.harness.oracle import fill_topic
 from tests.harness.topics import delete_topic
 
@@ -34,6 +35,8 @@ EXAMPLES = {"transfer_in_python.py", "read_dataset.py", "show_cutout.py"}
 TOPIC_IN_DOCS = "ftransfer_ztf_2026-02-24_123456"
 #: A pattern that matches it; the one that the tests put in its place matches no topic of other tests.
 PATTERN_IN_DOCS = "ftransfer_ztf_2026-02-*"
+#: The place on an object store that the documentation writes to; each page has one of its own in the tests.
+PLACE_IN_DOCS = "s3://my-bucket/nights"
 ALERTS = 400
 RUN = {"console", "sh", "python"}
 NOT_RUN = {"text", "json", "toml"}
@@ -132,7 +135,7 @@ def topic(kafka: Any) -> Iterator[str]:
 
 
 @pytest.fixture
-def reader(tmp_path: Path, kafka: Any) -> dict[str, str]:
+def reader(tmp_path: Path, kafka: Any, object_store: ObjectStore) -> dict[str, str]:
     """Return the environment of somebody who reads the documentation in a clone with ``.venv/bin`` in the PATH."""
     make = shutil.which("make")
     assert make is not None
@@ -146,6 +149,7 @@ def reader(tmp_path: Path, kafka: Any) -> dict[str, str]:
     home.mkdir()
     made = environment(
         {
+            **object_store.environment,
             "FINK_DASK_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
             "FINK_DASK_DASHBOARD_ADDRESS": "127.0.0.1:0",
             "HOME": str(home),
@@ -165,7 +169,8 @@ def test_what_a_page_prints_works_when_a_reader_types_it(
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
     for file in (tmp_path / "examples").glob("*.toml"):
         file.write_text(file.read_text().replace(TOPIC_IN_DOCS, topic))
-    for step in steps(path.read_text().replace(TOPIC_IN_DOCS, topic).replace(PATTERN_IN_DOCS, f"{topic}*")):
+    page = path.read_text().replace(TOPIC_IN_DOCS, topic).replace(PATTERN_IN_DOCS, f"{topic}*")
+    for step in steps(page.replace(PLACE_IN_DOCS, f"s3://{BUCKET}/{topic}")):
         ended = subprocess.run(
             step.words, cwd=tmp_path, env=reader, capture_output=True, text=True, input="", timeout=240, check=False
         )
