@@ -28,8 +28,8 @@ demo: venv  ## Run the demo: a small transfer that needs no Kafka
 test: venv  ## Run all tests (PYTEST_ARGS="-k offsets" for some); starts two real Kafkas
 	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile tests/ $(PYTEST_ARGS)
 
-test-cluster: venv  ## Run the tests in jobs of a real Slurm and a real Grid Engine, installed on Debian where missing; needs root
-	@$(BIN)/python -m pytest -m batch tests/batch $(PYTEST_ARGS)
+test-cluster: venv  ## Run the tests on a real Slurm, a real Grid Engine and several hosts; needs root, and installs on Debian
+	@$(BIN)/python -m pytest -m batch -n $(TEST_PROCESSES) --dist loadfile tests/batch $(PYTEST_ARGS)
 
 test-faults: venv  ## Run all faults, those that take long as well (SEED=1 repeats what was random); half an hour at most
 	@FINK_DASK_TEST_SEED=$(SEED) $(BIN)/python -m pytest -m "faults or not faults" tests/faults $(PYTEST_ARGS)

@@ -125,7 +125,7 @@ class KafkaSettings:
 
     bootstrap_servers: str
     request_timeout_s: float = 8.0
-    stall_timeout_s: float = 60.0
+    stall_timeout_s: float = 90.0
     queue_bytes: int = QUEUE_BYTES
     security: Security = PLAINTEXT
 

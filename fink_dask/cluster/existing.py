@@ -19,8 +19,8 @@ import fink_dask
 from fink_dask.cluster.local import MEMORY_FRACTION, Cluster
 from fink_dask.config import KafkaSettings
 from fink_dask.dataset.ledger import Ledger
-from fink_dask.errors import FinkDaskError, SettingsError, TransferError
-from fink_dask.kafka.describe import open_inspector
+from fink_dask.errors import SettingsError, TransferError
+from fink_dask.transfers.fitness import check_fitness
 from fink_dask.transfers.memory import FULL_SHARE, WORKER_BYTES, MemoryShare, share_memory
 
 _CONNECT_S = 5
@@ -118,7 +118,7 @@ def existing_scheduler(
     """
     with scheduler.connect() as client:
         check_workers(client, kafka, topic, ledger)
-        yield Cluster(client, _memory(client, memory_limit))
+        yield Cluster(client, _memory(client, memory_limit), others_join=True)
 
 
 def _memory(client: Client, memory_limit: int | None) -> MemoryShare:
@@ -156,47 +156,31 @@ def check_workers(client: Client, kafka: KafkaSettings, topic: str, ledger: Ledg
             raise TransferError(f"{_who(where)} has {what}, but this is {version}: install the same version there")
     token = ledger.path / f".token-{uuid.uuid4().hex}"
     try:
-        token.write_text(token.name)
-        answers = _ask_each(client, found, token, kafka, topic)
+        token.write_text("seen")
+        answers = _ask_each(client, found, token, ledger, kafka, topic)
     finally:
-        for path in ledger.path.glob(f"{token.name}*"):
-            path.unlink()
+        token.unlink(missing_ok=True)
     for where, lack in answers.items():
         if lack is not None:
             raise TransferError(f"{_who(where)} can't work here: {_words(lack)}")
 
 
-def _ask_each(client: Client, workers: Iterable[str], token: Path, kafka: KafkaSettings, topic: str) -> dict[str, Any]:
-    """Run `_lacks` as a task on each worker, so that its event loop goes on while Kafka is waited for."""
+def _ask_each(
+    client: Client, workers: Iterable[str], token: Path, ledger: Ledger, kafka: KafkaSettings, topic: str
+) -> dict[str, Exception | None]:
+    """Check each worker in a task, so that its event loop goes on while Kafka is waited for."""
+    what = (check_fitness, ledger, token, kafka, topic)
     asked = {
-        worker: client.submit(_lacks, token, kafka, topic, workers=[worker], pure=False, key=f"{token.name}-{n}")
-        for n, worker in enumerate(workers)
+        worker: client.submit(*what, workers=[worker], pure=False, key=f"{token.name}-{number}")
+        for number, worker in enumerate(workers)
     }
-    answers: dict[str, Any] = {}
+    answers: dict[str, Exception | None] = {}
     for worker, future in asked.items():
         try:
             answers[worker] = future.result(timeout=_ANSWER_S)
         except Exception as error:  # whatever it raised is what it lacks
             answers[worker] = error
     return answers
-
-
-def _lacks(path: Path, kafka: KafkaSettings, topic: str) -> str | None:
-    """Say what this worker lacks: the directory, or the brokers."""
-    try:
-        if path.read_text() != path.name:
-            return f"it sees another {path.parent}"
-        path.with_name(f"{path.name}-{uuid.uuid4().hex}").write_text("seen")
-    except OSError as error:
-        return f"it does not see {path.parent} as this machine does, or may not write to it ({error.strerror})"
-    except FinkDaskError as error:
-        return str(error)
-    try:
-        with open_inspector(kafka) as inspector:
-            inspector.describe(topic)
-    except FinkDaskError as error:
-        return f"it does not reach Kafka: {error}"
-    return None
 
 
 def _version_on_scheduler(client: Client) -> Any:

@@ -24,8 +24,8 @@ from fink_dask.cluster.local import DASK_CONFIG, Cluster, free_address
 from fink_dask.config import TransferSettings
 from fink_dask.dataset.ledger import Ledger
 from fink_dask.errors import SettingsError, TransferError
+from fink_dask.transfers.crew import Lookahead
 from fink_dask.transfers.events import Note, Observer
-from fink_dask.transfers.job import Lookahead
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ def job_queue_cluster(
         client = stack.enter_context(Client(cluster))
         check_workers(client, settings.kafka, settings.topic, ledger)
         # Those that wait for their turn are a thread's each.
-        yield Cluster(client, memory, Lookahead(busy, turns=spec.turns), watch.check)
+        yield Cluster(client, memory, Lookahead(busy, turns=spec.turns), watch.check, others_join=True)
 
 
 def job_script(spec: JobSpec, ledger: Ledger) -> str:

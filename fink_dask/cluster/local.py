@@ -18,7 +18,7 @@ from distributed.system import MEMORY_LIMIT
 from fink_dask.cluster.dashboard import offer_dashboard
 from fink_dask.cluster.forkserver import prepare_decoder, start_forkserver, without_interrupts
 from fink_dask.errors import SettingsError
-from fink_dask.transfers.job import NO_LOOKAHEAD, Lookahead
+from fink_dask.transfers.crew import NO_LOOKAHEAD, Lookahead
 from fink_dask.transfers.memory import BASE_BYTES, WORKER_BYTES, MemoryShare, share_memory
 
 DASK_CONFIG = {
@@ -57,12 +57,15 @@ class Cluster:
         Ranges that are made ready beyond those that are consumed.
     check : callable
         To be called several times a second while ranges run; raises what ends them.
+    others_join : bool
+        Whether workers may join later that nobody has looked at.
     """
 
     client: Client
     memory: MemoryShare
     lookahead: Lookahead = NO_LOOKAHEAD
     check: Callable[[], None] = lambda: None
+    others_join: bool = False
 
 
 def usable_cores() -> int:

@@ -218,6 +218,7 @@ def _transfer(
                     check,
                     cluster.lookahead,
                     topics=topics,
+                    others_join=cluster.others_join,
                 )
                 if settings.limit is None:
                     return
@@ -249,6 +250,7 @@ def _follow(
             followers.more,
             topics,
             follow.reconnect_timeout_s,
+            cluster.others_join,
         )
 
 

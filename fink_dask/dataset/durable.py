@@ -238,7 +238,12 @@ def admit(directory: Path) -> None:
 
 def is_admitted(directory: Path) -> bool:
     """Tell whether `admit` has made a directory, and it is still there."""
-    return (directory / _ADMITTED).is_file() if isinstance(directory, ObjectPath) else directory.is_dir()
+    return admission(directory).exists()
+
+
+def admission(directory: Path) -> Path:
+    """Return what is there where attempts are admitted: the directory itself, or an object that stands for it."""
+    return directory / _ADMITTED if isinstance(directory, ObjectPath) else directory
 
 
 def make_room(directory: Path) -> Path:

@@ -26,6 +26,8 @@ Answer = TypeVar("Answer")
 
 #: Seconds for which librdkafka is taken to know where a topic's partitions are; it forgets after 15 minutes.
 _KNOWN_S = 300.0
+#: Seconds for a broker to list its topics, before it counts as silent.
+_LIST_S = 2.0
 #: Bounds of what one fetch asks for, in bytes; a record that is larger still comes.
 _LEAST_FETCHED, _MOST_FETCHED = 2**20, 8 * 2**20
 
@@ -179,6 +181,18 @@ class Connection:
             # All topics, because asking for one by name lets some brokers create it.
             self.ask(lambda timeout: self.consumer.list_topics(timeout=timeout), topic)
         self._learnt[topic] = now
+
+    def lacks(self, topic: str, partition: int) -> bool:
+        """Tell whether a broker says that there is no such partition; one that says nothing has not said so.
+
+        librdkafka itself says so after a while, where no broker can be reached.
+        """
+        try:
+            # All topics, as above.
+            topics = self.consumer.list_topics(timeout=_LIST_S).topics
+        except KafkaException:
+            return False
+        return topic not in topics or partition not in topics[topic].partitions
 
     def close(self) -> None:
         """Close the consumer."""

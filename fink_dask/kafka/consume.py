@@ -253,7 +253,7 @@ class RangeReader:
         try:
             low, stable = self._consumer.get_watermark_offsets(where, timeout=_POLL_S * 2, cached=False)
         except KafkaException as exception:
-            if exception.args[0].code() in _NO_TOPIC:
+            if exception.args[0].code() in _NO_TOPIC and self._connection.lacks(self._topic, self._range.partition):
                 self._suspect("the topic or the partition is no longer there")
             return
         if low > self.position:

@@ -3,54 +3,35 @@
 from __future__ import annotations
 
 import logging
+import pickle
 import queue
 import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from distributed import CancelledError, Client, Future, KilledWorker
 
+import fink_dask
 from fink_dask.errors import BrokerUnavailableError, FinkDaskError, SettingsError, StorageError, TransferError
 from fink_dask.kafka.offsets import Range
+from fink_dask.transfers.crew import NO_LOOKAHEAD, Crew, Lookahead
 from fink_dask.transfers.events import Note, Observer, RangeFailed, RangeProgress
-from fink_dask.transfers.failures import GO_ON, TopicFailures, failure_of
-from fink_dask.transfers.tries import Tries
+from fink_dask.transfers.failures import TopicFailures, failure_of
+from fink_dask.transfers.tries import Silence, Tries
 from fink_dask.transfers.work import Work
-from fink_dask.transfers.worker import transfer_on_worker
+from fink_dask.transfers.worker import make_errand, transfer_on_worker
 
 log = logging.getLogger(__name__)
 
 #: Seconds between two looks at what else goes on.
 _LOOK_S = 0.25
-#: Seconds that a scheduler may be without workers; a nanny needs a few to replace one.
-_NO_WORKERS_S = 60.0
 #: Seconds that ranges on their way have to end when a topic is followed no more; a signal gives eight in all.
 _DRAIN_S = 6.0
 
 #: Asked for more ranges, with how many wait and how many are consumed; None when there will be no more.
 More = Callable[[int, int], Sequence[Work] | None]
-
-
-@dataclass(frozen=True)
-class Lookahead:
-    """Ranges that workers make ready while others are decoded, and bring to the disk while the next ones are.
-
-    Parameters
-    ----------
-    ranges : int
-        How many, on all workers together; each needs a thread.
-    turns : int or None
-        Threads of a worker that decode at once; None for all of them.
-    """
-
-    ranges: int
-    turns: int | None
-
-
-NO_LOOKAHEAD = Lookahead(0, None)
 
 
 def run_ranges(
@@ -63,6 +44,7 @@ def run_ranges(
     more: More | None = None,
     topics: TopicFailures | None = None,
     excused_s: float = 0.0,
+    others_join: bool = False,
 ) -> None:
     """Transfer ranges on a Dask cluster, `nconsumers` at a time.
 
@@ -87,13 +69,16 @@ def run_ranges(
         Is told what failed; then only failures that concern all topics are raised.
     excused_s : float
         Seconds for which a range that Kafka leaves without an answer is tried again, while `more` may return some.
+    others_join : bool
+        Whether workers may join that nobody has looked at: each looks itself whether it has what a range needs, and
+        is left out with a warning where it has not.
 
     Raises
     ------
     TransferError
         If ranges failed; all others were transferred first, unless the failure concerns them all.
     """
-    run = _Run(client, work, nconsumers, observe, lookahead, more, topics, excused_s)
+    run = _Run(client, work, nconsumers, observe, lookahead, more, topics, excused_s, others_join)
     client.subscribe_topic(run.topic, run.on_progress)
     try:
         while run.unfinished():
@@ -123,8 +108,11 @@ class _Run:
         more: More | None = None,
         topics: TopicFailures | None = None,
         excused_s: float = 0.0,
+        others_join: bool = False,
     ) -> None:
         self._client = client
+        self._crew = Crew(client)
+        self._others_join = others_join
         self._nconsumers = nconsumers
         self._lookahead = lookahead
         self._observe = observe
@@ -138,8 +126,7 @@ class _Run:
         self._failures: list[FinkDaskError] = []
         self._progress: queue.SimpleQueue[RangeProgress] = queue.SimpleQueue()
         self._stopped = False
-        self._silent = 0
-        self._seen_workers = self._looked = time.monotonic()
+        self._silence = Silence()
         #: Another job on the same scheduler reports under another name.
         self.topic = f"fink-dask-progress-{uuid.uuid4().hex}"
 
@@ -169,7 +156,7 @@ class _Run:
         for _ in range(len(self._waiting)):
             # The last ranges are not taken ahead: one might wait behind another while a worker has nothing to do.
             ahead = self._lookahead.ranges if len(self._waiting) > self._nconsumers else 0
-            if len(self._running) >= self._nconsumers + ahead or self._stopped:
+            if len(self._running) >= self._nconsumers + ahead or self._stopped or not self._crew.has_room():
                 return
             item = self._waiting.popleft()
             if self._topics is not None and self._topics.is_over(item.topic):
@@ -178,17 +165,20 @@ class _Run:
                 self._waiting.append(item)
                 continue
             self._tries.begin(item)
-            future = self._client.submit(
+            call: tuple[Any, ...] = (
                 transfer_on_worker,
                 item.range,
                 item.settings,
                 self.topic,
                 self._lookahead.turns,
                 item.remainder,
-                # Unique, so that Dask never takes an old result for a new try.
-                key=f"transfer_range-{item.range.name}-{uuid.uuid4().hex[:8]}",
-                pure=False,
+                self._others_join,
             )
+            if self._others_join:
+                call = (make_errand(), fink_dask.__version__, pickle.dumps(call))
+            # Unique, so that Dask never takes an old result for a new try.
+            key = f"transfer_range-{item.range.name}-{uuid.uuid4().hex[:8]}"
+            future = self._crew.submit(*call, key=key)
             self._running[future] = item
             future.add_done_callback(self._done.put)
 
@@ -202,8 +192,10 @@ class _Run:
         except queue.Empty:
             pass
         while not self._progress.empty():
-            self._silent = 0
-            self._observe(self._progress.get())
+            self._silence.end()
+            progress = self._progress.get()
+            self._crew.accept(progress.worker)
+            self._observe(progress)
 
     def on_progress(self, event: tuple[float, Any]) -> None:
         """Take a worker's report; on the client's event loop, so it is only put aside."""
@@ -213,16 +205,11 @@ class _Run:
 
     def check_cluster(self) -> None:
         """Raise a TransferError when the scheduler is gone, or has had no workers for a while."""
-        if self._client.status in {"closing", "closed"}:
-            raise TransferError(f"the Dask scheduler went away; {GO_ON}")
-        now = time.monotonic()
-        if now - self._looked < _LOOK_S:  # the question costs as much as a small range
-            return
-        self._looked = now
-        if self._client.scheduler_info().get("workers"):  # nothing is known while a client closes
-            self._seen_workers = now
-        elif now - self._seen_workers > _NO_WORKERS_S:
-            raise TransferError(f"the Dask scheduler has had no workers for {_NO_WORKERS_S:.0f} s; {GO_ON}")
+        self._crew.look()
+        for future in self._crew.stranded():
+            self._give_back(self._running.pop(future))
+            self._client.cancel([future], force=True)
+            self._crew.release(future)
 
     def cancel(self) -> None:
         """Let go of what runs, where there is still somebody to tell."""
@@ -254,11 +241,20 @@ class _Run:
             words = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
             self._failed(item, TransferError(words, *_where(item)), passing=False)
         else:
-            self._silent = 0
-            self._observe(result.committed(item.topic))
+            if isinstance(result, tuple):
+                if (refusal := self._crew.reject(result)) is not None:
+                    self._observe(Note(refusal, warning=True))
+                self._give_back(item)
+            else:
+                self._silence.end()
+                self._observe(result.committed(item.topic))
         finally:
-            # A result that is held is computed again when its worker goes.
-            future.release()
+            self._crew.release(future)
+
+    def _give_back(self, item: Work) -> None:
+        """Let a range wait once more, as if it had not been tried."""
+        self._tries.forgive(item)
+        self._waiting.appendleft(item)
 
     def _failed(self, item: Work, error: FinkDaskError, passing: bool) -> None:
         self._observe(RangeFailed(item.topic, item.range))
@@ -266,11 +262,8 @@ class _Run:
         if is_away and self._more is not None and not self._stopped and self._tries.excuse(item):
             self._waiting.appendleft(item)
             return
-        if is_away:
-            self._silent += 1
-            if self._silent > 1:
-                # Two ranges in a row, and none that got on meanwhile: Kafka is gone, not a partition of it.
-                self._stopped = True
+        if is_away and self._silence.is_final():
+            self._stopped = True
         if passing and not self._stopped and self._tries.allow(item):
             self._observe(Note(f"{error}; trying again", warning=True))
             self._waiting.append(item)

@@ -1,4 +1,4 @@
-"""How often a range is tried, and when again."""
+"""How often a range is tried, when again, and when Kafka is given up."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from fink_dask.transfers.work import Work
 _TRIES = 4
 #: Seconds before a range is tried again; doubled each time.
 _PAUSE_S = 1.0
+#: Seconds for which Kafka must have been silent to be taken for gone: a network can be cut for a minute.
+_GONE_S = 60.0
 
 
 class Tries:
@@ -45,14 +47,35 @@ class Tries:
         self._ready_at[_key(item)] = time.monotonic() + _PAUSE_S * 2**tries
         return True
 
+    def forgive(self, item: Work) -> None:
+        """Take the last try for none."""
+        self._tries[_key(item)] -= 1
+
     def excuse(self, item: Work) -> bool:
         """Take the last try for none, unless that has gone on for too long; the next one has to wait a little."""
         now = time.monotonic()
         if now - self._excused_since.setdefault(_key(item), now) >= self._excused_s:
             return False
-        self._tries[_key(item)] -= 1
+        self.forgive(item)
         self._ready_at[_key(item)] = now + _PAUSE_S
         return True
+
+
+class Silence:
+    """Tells a Kafka that is gone from one that leaves a partition, or everybody for a moment, without an answer."""
+
+    def __init__(self) -> None:
+        self._ranges = 0
+        self._since = time.monotonic()
+
+    def end(self) -> None:
+        """Take a sign of life: a range has got on."""
+        self._ranges, self._since = 0, time.monotonic()
+
+    def is_final(self) -> bool:
+        """Count one more range without an answer; True when it is the second in a row, and silence has lasted."""
+        self._ranges += 1
+        return self._ranges > 1 and time.monotonic() - self._since > _GONE_S
 
 
 def _key(item: Work) -> tuple[str, Range]:

@@ -1,4 +1,4 @@
-"""Real batch systems, which `make test-cluster` installs and starts."""
+"""Real batch systems and several hosts, which `make test-cluster` installs and starts."""
 
 from __future__ import annotations
 
@@ -9,17 +9,31 @@ from typing import Any
 import pytest
 
 from fink_dask.demo.alerts import AlertKind
+from tests.harness.batch import ensure_packages
 from tests.harness.grid_engine import GridEngine, ensure_grid_engine
-from tests.harness.kafka_install import HarnessError
+from tests.harness.hosts import Network, ensure_hosts
+from tests.harness.kafka_install import HarnessError, ensure_kafka_jars
 from tests.harness.oracle import Oracle, fill_topic
 from tests.harness.slurm import Slurm, ensure_slurm
 from tests.harness.topics import delete_topic
 
-INSTALL = {"slurm": ensure_slurm, "sge": ensure_grid_engine}
+
+def ensure_systemd() -> None:
+    """Install systemd where it is missing; it only reads units."""
+    ensure_packages("systemd", {"systemd-analyze": "systemd"})
+
+
+def ensure_network() -> None:
+    """Make sure that hosts can be had, and a Kafka for one of them: they don't reach what is outside."""
+    ensure_hosts()
+    ensure_kafka_jars()
+
+
+INSTALL = {"slurm": ensure_slurm, "sge": ensure_grid_engine, "hosts": ensure_network, "systemd": ensure_systemd}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs a batch system, so that ``make test`` leaves it out."""
+    """Mark what needs a batch system or several hosts, so that ``make test`` leaves it out."""
     for item in items:
         if set(INSTALL) & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.batch)
@@ -49,6 +63,17 @@ def sge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GridEngine]:
     """Yield a Grid Engine of one node; a test that takes it away brings it back."""
     with GridEngine(tmp_path_factory.mktemp("sge")) as found:
         yield found
+
+
+@pytest.fixture(scope="session")
+def systemd() -> None:
+    """Ask for systemd's tools, which are installed before the first test."""
+
+
+@pytest.fixture(scope="session")
+def hosts() -> type[Network]:
+    """Return what makes a network of hosts."""
+    return Network
 
 
 @pytest.fixture(scope="session")

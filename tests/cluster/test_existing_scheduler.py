@@ -22,7 +22,7 @@ from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.outdir import create_ledger
 from fink_dask.demo.alerts import AlertKind
 from fink_dask.errors import TransferError
-from fink_dask.transfers import job
+from fink_dask.transfers import crew, job
 from tests.harness.cli import PROGRAM, SLOWLY, environment, run_cli, transfer_arguments
 from tests.harness.dask import answers
 from tests.harness.kafka_settings import free_ports
@@ -166,7 +166,7 @@ def test_a_scheduler_that_dies_in_mid_run_is_one_line_and_the_same_command_goes_
 def test_a_cluster_whose_workers_are_all_gone_is_not_waited_for_for_ever(
     kafka: Any, topic_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(job, "_NO_WORKERS_S", 2.0)
+    monkeypatch.setattr(crew, "_NO_WORKERS_S", 2.0)
     fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 50, partitions=1)
     work = plan_topic(kafka.bootstrap_servers, topic_name, tmp_path / "out")
     with (

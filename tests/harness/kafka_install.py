@@ -131,18 +131,29 @@ def is_debian_root() -> bool:
 
 
 def apt_install(packages: Sequence[str]) -> None:
-    """Install packages on Debian, as root."""
-    run_tool(["apt-get", "update", "-q"], "apt-get update")
-    wait = ["-o", "DPkg::Lock::Timeout=300"]
-    run_tool(["apt-get", "install", "-q", "-y", "--no-install-recommends", *wait, *packages], "apt-get install")
+    """Install packages on Debian, as root; one process of the tests at a time."""
+    with _apt():
+        wait = ["-o", "DPkg::Lock::Timeout=300"]
+        run_tool(["apt-get", "install", "-q", "-y", "--no-install-recommends", *wait, *packages], "apt-get install")
+
+
+@contextmanager
+def _apt() -> Iterator[None]:
+    """Have the lists of packages up to date, and nobody else at them.
+
+    apt-get waits for others that install, but not for others that update.
+    """
+    with locked(Path(tempfile.gettempdir()) / "fink-dask-tests-apt.lock"):
+        run_tool(["apt-get", "update", "-q"], "apt-get update")
+        yield
 
 
 def _install_tools(missing: Sequence[str]) -> None:
     """Install tools on Debian; releases after 12 have no Java 17, but a newer default."""
-    run_tool(["apt-get", "update", "-q"], "apt-get update")
-    known = subprocess.run(
-        ["apt-cache", "show", "openjdk-17-jre-headless"], capture_output=True, check=False, stdin=subprocess.DEVNULL
-    )
+    with _apt():
+        known = subprocess.run(
+            ["apt-cache", "show", "openjdk-17-jre-headless"], capture_output=True, check=False, stdin=subprocess.DEVNULL
+        )
     java = "openjdk-17-jre-headless" if known.returncode == 0 and known.stdout else "default-jre-headless"
     apt_install([{"java": java, "mvn": "maven"}[tool] for tool in missing])
 

@@ -20,6 +20,7 @@ from fink_dask.kafka.consume import RangeReader
 from fink_dask.kafka.identity import ask_topic_id
 from fink_dask.kafka.offsets import Range, merge, total
 from fink_dask.kafka.records import RawBatch
+from fink_dask.kafka.suspicion import SURE_S
 from tests.harness.kafka import KafkaBroker
 from tests.harness.producer import Produced, produce, produce_transaction
 from tests.harness.topics import create_topic, delete_records_before, delete_topic, topic_names
@@ -272,6 +273,25 @@ def test_a_killed_broker_fails_the_impatient_and_costs_the_patient_no_alert(
     assert str(error) == str(caught.value)
     assert "\n" not in str(error)
     assert str(error).startswith(f"{topic_name}[0] at offset {impatient.position}: ")
+
+
+def test_a_broker_that_is_away_for_longer_than_a_deleted_topic_is_doubted_costs_no_alert(
+    broker: KafkaBroker, topic_name: str
+) -> None:
+    """After a while without any broker, librdkafka says that there is no such partition."""
+    sent = fill(broker, topic_name)
+    with open_reader(broker, topic_name, Range(0, 0, 1000)) as (reader, _):
+        rest = reader.batches(10, 10**9)
+        batches = [next(rest)]
+        broker.kill()
+        timer = threading.Timer(SURE_S + 6.0, broker.start)
+        timer.start()
+        try:
+            batches += rest
+        finally:
+            timer.join()
+    assert reader.lost == []
+    assert_all_of(Range(0, 0, 1000), reader, batches, sent)
 
 
 def test_a_stop_is_obeyed_at_once_even_when_kafka_is_silent(broker: KafkaBroker, topic_name: str) -> None:

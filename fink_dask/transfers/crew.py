@@ -1,0 +1,129 @@
+"""The workers of a Dask cluster as a job sees them: whether there are any, and which of them are given ranges."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from fink_dask.errors import TransferError
+from fink_dask.transfers.failures import GO_ON
+from fink_dask.transfers.fitness import Unfit
+
+#: Seconds between two looks at the workers: the question costs as much as a small range.
+_LOOK_S = 0.25
+#: Seconds that a scheduler may be without workers; a nanny needs a few to replace one.
+_NO_WORKERS_S = 60.0
+#: Seconds after which a worker that lacked something is tried again: a directory may be mounted late.
+_AGAIN_S = 60.0
+
+
+@dataclass(frozen=True)
+class Lookahead:
+    """Ranges that workers make ready while others are decoded, and bring to the disk while the next ones are.
+
+    Parameters
+    ----------
+    ranges : int
+        How many, on all workers together; each needs a thread.
+    turns : int or None
+        Threads of a worker that decode at once; None for all of them.
+    """
+
+    ranges: int
+    turns: int | None
+
+
+NO_LOOKAHEAD = Lookahead(0, None)
+
+
+class Crew:
+    """Hands tasks to workers, but for a while to none that was found to lack something.
+
+    Where nobody lacks anything, Dask chooses among all of them. Otherwise tasks are confined to the others, and have to
+    be handed out anew where all of these go.
+
+    Parameters
+    ----------
+    client : distributed.Client
+        The cluster.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self._seen = self._looked = time.monotonic()
+        self._here: set[str] = set()
+        #: Those that lack something, and when each may be tried again; and everybody who ever did.
+        self._unfit: dict[str, float] = {}
+        self._told: set[str] = set()
+        self._lack = ""
+        self._confined: dict[Any, set[str]] = {}
+
+    def has_room(self) -> bool:
+        """Tell whether there may be a worker that lacks nothing."""
+        return not self._unfit or bool(self._fit())
+
+    def submit(self, function: Callable[..., Any], *arguments: Any, key: str) -> Any:
+        """Have a worker call a function; returns Dask's future."""
+        fit = self._fit() if self._unfit else set()
+        future = self._client.submit(function, *arguments, key=key, pure=False, workers=sorted(fit) or None)
+        if fit:
+            self._confined[future] = fit
+        return future
+
+    def release(self, future: Any) -> None:
+        """Let go of a task: a result that is held is computed again when its worker goes."""
+        self._confined.pop(future, None)
+        future.release()
+
+    def look(self) -> None:
+        """Look at the cluster, at most four times a second.
+
+        Raises
+        ------
+        TransferError
+            If the scheduler is gone, or has had no workers for a while that can do the work.
+        """
+        if self._client.status in {"closing", "closed"}:
+            raise TransferError(f"the Dask scheduler went away; {GO_ON}")
+        now = time.monotonic()
+        if now - self._looked < _LOOK_S:
+            return
+        self._looked = now
+        self._ask()
+        if self._here - self._unfit.keys():
+            self._seen = now
+        elif now - self._seen > _NO_WORKERS_S:
+            if self._here:
+                raise TransferError(f"{self._lack}, and no other worker came for {_NO_WORKERS_S:.0f} s; {GO_ON}")
+            raise TransferError(f"the Dask scheduler has had no workers for {_NO_WORKERS_S:.0f} s; {GO_ON}")
+
+    def stranded(self) -> list[Any]:
+        """List the tasks that are confined to workers which have all gone."""
+        return [each for each, workers in self._confined.items() if not workers & self._here and not each.done()]
+
+    def reject(self, unfit: Unfit) -> str | None:
+        """Give a worker no more tasks for a while; returns what to say where that is the first time."""
+        worker, lack = unfit
+        is_new = worker not in self._told
+        self._told.add(worker)
+        self._unfit[worker] = time.monotonic() + _AGAIN_S
+        self._lack = f"worker {worker} can't work here: {lack}"
+        if not is_new:
+            return None
+        self._ask()
+        return f"{self._lack}; it gets no ranges"
+
+    def accept(self, worker: str) -> None:
+        """Take note that a worker works."""
+        self._unfit.pop(worker, None)
+
+    def _fit(self) -> set[str]:
+        now = time.monotonic()
+        return self._here - {worker for worker, until in self._unfit.items() if until > now}
+
+    def _ask(self) -> None:
+        # One is enough to know that there are any; what is said of 200 takes its time. Nothing is said in the end.
+        info = self._client.scheduler_info(n_workers=-1 if self._told else 1)
+        self._here = set(info.get("workers", ()))

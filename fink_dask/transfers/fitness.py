@@ -1,0 +1,51 @@
+"""What a worker needs before it is given a range: the directories of the transfer, as the job sees them, and Kafka."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+
+from fink_dask.config import KafkaSettings
+from fink_dask.dataset.ledger import Ledger
+from fink_dask.errors import BrokerError, FinkDaskError, StorageError
+from fink_dask.kafka.describe import open_inspector
+
+#: What comes of a range on a worker that lacks something, which has not begun with it: its address, and what it lacks.
+Unfit = tuple[str, str]
+
+
+def check_fitness(ledger: Ledger, made: Path, kafka: KafkaSettings, topic: str) -> None:
+    """Try in this process what a range needs.
+
+    Parameters
+    ----------
+    ledger : Ledger
+        Where ranges are staged and committed.
+    made : pathlib.Path
+        Something in it that the job has made, under a name that nobody else would give.
+    kafka : KafkaSettings
+        The brokers.
+    topic : str
+        The topic that must be there.
+
+    Raises
+    ------
+    StorageError
+        If this process does not see the ledger as the job does, or may not write there.
+    BrokerError
+        If it does not reach Kafka, or does not find the topic.
+    """
+    token = ledger.path / f".token-{uuid.uuid4().hex}"
+    try:
+        made.stat()
+        token.write_text("seen")
+        token.unlink()
+    except OSError as error:
+        words = f"it does not see {ledger.path} as this machine does, or may not write to it ({error.strerror})"
+        raise StorageError(words) from error
+    try:
+        with open_inspector(kafka) as inspector:
+            inspector.describe(topic)
+    except FinkDaskError as error:
+        kind = type(error) if isinstance(error, BrokerError) else BrokerError
+        raise kind(f"it does not reach Kafka: {error}") from error

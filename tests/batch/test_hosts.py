@@ -1,0 +1,135 @@
+"""A broker, a scheduler and workers on hosts of their own: a link that is cut for a while costs no alert."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from fink_dask.demo.alerts import AlertKind
+from tests.harness.batch import committed, start_cli
+from tests.harness.cli import SLOWLY, environment, run_cli, transfer_arguments
+from tests.harness.dask import answers
+from tests.harness.hosts import Host, Network
+from tests.harness.kafka import ExternalKafka, KafkaBroker, make_nodes
+from tests.harness.oracle import Oracle, assert_exactly_once, fill_topic, wait_for
+
+PORT = 8786
+#: Long enough for a worker that was cut off for a minute to come back to a transfer that still runs.
+ALERTS = 40_000
+
+
+@pytest.fixture(scope="module")
+def network(hosts: Callable[[int], Network]) -> Iterator[Network]:
+    """Yield hosts for a broker, for a scheduler and its client, and for two workers."""
+    with hosts(4) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def distant_kafka(network: Network, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ExternalKafka]:
+    """Yield a Kafka on the first host, by the address that all hosts know it by."""
+    host = network.hosts[0]
+    (node,) = make_nodes(1)
+    (listener,) = node.listeners
+    addresses = {
+        "listeners": f"PLAINTEXT://0.0.0.0:{listener.port},CONTROLLER://127.0.0.1:{node.controller_port}",
+        "advertised.listeners": f"PLAINTEXT://{host.address}:{listener.port}",
+    }
+    broker = KafkaBroker(tmp_path_factory.mktemp("distant-kafka"), addresses, [node])
+    try:
+        with host.inside():
+            broker.start()
+        yield ExternalKafka(f"{host.address}:{listener.port}")
+    finally:
+        broker.discard()
+
+
+@pytest.fixture(scope="module")
+def topic(network: Network, distant_kafka: ExternalKafka) -> tuple[str, Oracle]:
+    """Make a topic that all tests read."""
+    name = "ftransfer_ztf_2026-11-01_1"
+    with network.hosts[0].inside():
+        return name, fill_topic(distant_kafka.bootstrap_servers, name, AlertKind.ZTF_LIGHT, ALERTS, partitions=10)
+
+
+def start_worker(host: Host, scheduler: str, folder: Path) -> None:
+    """Start a worker with one thread, which goes on by itself when its connection is gone for good."""
+    command = [sys.executable, "-m", "distributed.cli.dask_worker", scheduler, "--host", host.address]
+    command += ["--nthreads", "1", "--no-dashboard", "--local-directory", str(folder / host.name)]
+    host.start("worker", command, folder / f"{host.name}.log", environment(SLOWLY))
+
+
+@contextmanager
+def dask(network: Network, workers: Sequence[Host], folder: Path) -> Iterator[str]:
+    """Run a Dask scheduler on the second host, and a worker on each of others, until the end of a test."""
+    host = network.hosts[1]
+    address = f"tcp://{host.address}:{PORT}"
+    command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", host.address, "--port", str(PORT)]
+    host.start("scheduler", [*command, "--no-dashboard"], folder / "scheduler.log", environment(SLOWLY))
+    try:
+        for each in workers:
+            start_worker(each, address, folder)
+        with host.inside():
+            wait_for(lambda: answers(address, len(workers)), 60, "the workers")
+        yield address
+    finally:
+        for each in network.hosts[1:]:
+            each.stop()
+
+
+@pytest.mark.parametrize("cut_s", [12, 60])
+@pytest.mark.parametrize("whose", ["worker", "broker"])
+@pytest.mark.timeout(600)
+def test_the_link_of_a_host_that_is_cut_for_a_while_costs_no_alert(
+    network: Network, distant_kafka: ExternalKafka, topic: tuple[str, Oracle], tmp_path: Path, whose: str, cut_s: float
+) -> None:
+    name, oracle = topic
+    kafka_host, client_host, *workers = network.hosts
+    victim, outdir = kafka_host if whose == "broker" else workers[0], tmp_path / "out"
+    with dask(network, workers, tmp_path) as scheduler, client_host.inside():
+        options = ("--scheduler", scheduler, "-nconsumers", "2", "-batchsize", "1")
+        arguments = transfer_arguments(distant_kafka, name, outdir, *options)
+        process = start_cli(arguments, environment(SLOWLY))
+        try:
+            wait_for(lambda: process.poll() is not None or committed(outdir) > 0, 90, "a range")
+            assert process.poll() is None
+            with network.cut(victim):
+                deadline = time.monotonic() + cut_s
+                wait_for(lambda: time.monotonic() > deadline, cut_s + 5, "the cut to end")
+            _, err = process.communicate(timeout=400)
+        finally:
+            process.kill()
+            process.communicate()
+    assert process.returncode == 0, err
+    assert "Traceback" not in err
+    assert_exactly_once(outdir, oracle.values)
+    assert run_cli("verify", str(outdir)).returncode == 0
+
+
+def test_a_worker_that_joins_late_and_does_not_reach_kafka_gets_no_ranges_and_is_named(
+    network: Network, distant_kafka: ExternalKafka, tmp_path: Path
+) -> None:
+    kafka_host, client_host, worker, other = network.hosts
+    name, outdir = "ftransfer_ztf_2026-11-01_2", tmp_path / "out"
+    with kafka_host.inside():
+        oracle = fill_topic(distant_kafka.bootstrap_servers, name, AlertKind.ZTF_LIGHT, 12_000, partitions=12)
+    with dask(network, [worker], tmp_path) as scheduler, other.without(kafka_host), client_host.inside():
+        options = ("--scheduler", scheduler, "-nconsumers", "3", "-batchsize", "1")
+        process = start_cli(transfer_arguments(distant_kafka, name, outdir, *options), environment(SLOWLY))
+        try:
+            wait_for(lambda: process.poll() is not None or committed(outdir) > 0, 90, "a range")
+            start_worker(other, scheduler, tmp_path)
+            _, err = process.communicate(timeout=200)
+        finally:
+            process.kill()
+            process.communicate()
+    assert process.returncode == 0, err
+    (warning,) = [line for line in err.splitlines() if "gets no ranges" in line]
+    assert f"worker tcp://{other.address}:" in warning
+    assert "can't work here: it does not reach Kafka: " in warning
+    assert_exactly_once(outdir, oracle.values)
