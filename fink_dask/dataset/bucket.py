@@ -68,11 +68,14 @@ class Bucket:
         self.name = name
         #: Whether that was tried out, see `ObjectPath.check_conditions`.
         self.heeds_conditions = False
-        self._session = _session()
-        self.region = os.environ.get("AWS_REGION") or self._session.get_config_variable("region") or _REGION
+        session = _session()
+        self.region = os.environ.get("AWS_REGION") or session.get_config_variable("region") or _REGION
         with self._in_words(""):
             #: Where the store is; Amazon's, unless the environment or ~/.aws says otherwise.
-            self.endpoint: str = self._session.create_client("s3", region_name=self.region).meta.endpoint_url
+            self.endpoint: str = session.create_client("s3", region_name=self.region).meta.endpoint_url
+            self._held = session.get_credentials()
+        if self._held is None:
+            raise StorageError(f"no credentials for s3://{name}: {_HOW_TO_SIGN}")
 
     @cached_property
     def _store(self) -> S3Store:
@@ -166,9 +169,7 @@ class Bucket:
 
     def _credentials(self) -> Any:
         """Return what the store asks for credentials."""
-        held = self._session.get_credentials()
-        if held is None:
-            raise StorageError(f"no credentials for s3://{self.name}: {_HOW_TO_SIGN}")
+        held = self._held
 
         def credentials() -> dict[str, Any]:
             now = held.get_frozen_credentials()
