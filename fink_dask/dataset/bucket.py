@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 #: Seconds for which a request is tried again that the store refused for the moment, or left without an answer.
 PATIENCE_S = 60.0
-#: The same for the first request of a process.
+#: The same where the store has not answered yet, or not the last time: a wrong address is said soon, and a run whose
+#: store has gone away comes to its end.
 _FIRST_PATIENCE_S = 8.0
 _LAST_PAUSE_S = 8.0
 #: Seconds that a connection, and a whole request, may take.
@@ -68,6 +69,7 @@ class Bucket:
         self.name = name
         #: Whether that was tried out, see `ObjectPath.check_conditions`.
         self.heeds_conditions = False
+        self._answers = False
         session = _session()
         self.region = os.environ.get("AWS_REGION") or session.get_config_variable("region") or _REGION
         with self._in_words(""):
@@ -77,11 +79,17 @@ class Bucket:
         if self._held is None:
             raise StorageError(f"no credentials for s3://{name}: {_HOW_TO_SIGN}")
 
-    @cached_property
+    @property
     def _store(self) -> S3Store:
-        # A wrong address or bucket is to be said soon; later on it is the store that has gone away.
-        next(iter(_obstore().list(self._connect(_FIRST_PATIENCE_S), chunk_size=1)), None)
+        return self._patient if self._answers else self._impatient
+
+    @cached_property
+    def _patient(self) -> S3Store:
         return self._connect(PATIENCE_S)
+
+    @cached_property
+    def _impatient(self) -> S3Store:
+        return self._connect(_FIRST_PATIENCE_S)
 
     def get(self, key: str) -> bytes:
         """Read an object."""
@@ -191,8 +199,11 @@ class Bucket:
         url = f"s3://{self.name}/{key}"
         try:
             yield
+            self._answers = True
         except (exceptions.BaseError, FileNotFoundError) as error:
-            raise self._said(url, error) from None
+            said = self._said(url, error)
+            self._answers = not isinstance(said, StorageError)
+            raise said from None
         except (BotoCoreError, ValueError) as error:
             raise StorageError(f"s3://{self.name}: {' '.join(str(error).split())[:300]}") from None
 
