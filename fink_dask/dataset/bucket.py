@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 #: Seconds for which a request is tried again that the store refused for the moment, or left without an answer.
 PATIENCE_S = 60.0
-#: The same for the first request of a process.
+#: The same where the store has not answered yet, or not the last time: a wrong address is said soon, and a run whose
+#: store has gone away comes to its end.
 _FIRST_PATIENCE_S = 8.0
 _LAST_PAUSE_S = 8.0
 #: Seconds that a connection, and a whole request, may take.
@@ -68,17 +69,27 @@ class Bucket:
         self.name = name
         #: Whether that was tried out, see `ObjectPath.check_conditions`.
         self.heeds_conditions = False
-        self._session = _session()
-        self.region = os.environ.get("AWS_REGION") or self._session.get_config_variable("region") or _REGION
+        self._answers = False
+        session = _session()
+        self.region = os.environ.get("AWS_REGION") or session.get_config_variable("region") or _REGION
         with self._in_words(""):
             #: Where the store is; Amazon's, unless the environment or ~/.aws says otherwise.
-            self.endpoint: str = self._session.create_client("s3", region_name=self.region).meta.endpoint_url
+            self.endpoint: str = session.create_client("s3", region_name=self.region).meta.endpoint_url
+            self._held = session.get_credentials()
+        if self._held is None:
+            raise StorageError(f"no credentials for s3://{name}: {_HOW_TO_SIGN}")
+
+    @property
+    def _store(self) -> S3Store:
+        return self._patient if self._answers else self._impatient
 
     @cached_property
-    def _store(self) -> S3Store:
-        # A wrong address or bucket is to be said soon; later on it is the store that has gone away.
-        next(iter(_obstore().list(self._connect(_FIRST_PATIENCE_S), chunk_size=1)), None)
+    def _patient(self) -> S3Store:
         return self._connect(PATIENCE_S)
+
+    @cached_property
+    def _impatient(self) -> S3Store:
+        return self._connect(_FIRST_PATIENCE_S)
 
     def get(self, key: str) -> bytes:
         """Read an object."""
@@ -166,9 +177,7 @@ class Bucket:
 
     def _credentials(self) -> Any:
         """Return what the store asks for credentials."""
-        held = self._session.get_credentials()
-        if held is None:
-            raise StorageError(f"no credentials for s3://{self.name}: {_HOW_TO_SIGN}")
+        held = self._held
 
         def credentials() -> dict[str, Any]:
             now = held.get_frozen_credentials()
@@ -190,8 +199,11 @@ class Bucket:
         url = f"s3://{self.name}/{key}"
         try:
             yield
+            self._answers = True
         except (exceptions.BaseError, FileNotFoundError) as error:
-            raise self._said(url, error) from None
+            said = self._said(url, error)
+            self._answers = not isinstance(said, StorageError)
+            raise said from None
         except (BotoCoreError, ValueError) as error:
             raise StorageError(f"s3://{self.name}: {' '.join(str(error).split())[:300]}") from None
 

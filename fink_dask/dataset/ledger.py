@@ -27,6 +27,7 @@ from fink_dask.avro.schema import AvroSchema, parse_schema
 from fink_dask.dataset.damaged import DamagedMarker
 from fink_dask.dataset.documents import seal, unseal
 from fink_dask.dataset.durable import admit, directories_in, make_directory, names_in, publish_beside, replace_file
+from fink_dask.dataset.location import for_each
 from fink_dask.dataset.records import Identity, Marker, Plan
 from fink_dask.errors import LedgerError, SchemaError, StorageError
 from fink_dask.kafka.offsets import Range
@@ -202,6 +203,13 @@ class Ledger:
             raise LedgerError(f"{path} belongs to another plan, {marker.plan_id}, than {plan_id}")
         return marker
 
+    def _marker_or_error(self, which: tuple[str, Range, int]) -> Marker | LedgerError | None:
+        plan_id, range_, revision = which
+        try:
+            return self.marker(range_, plan_id, revision)
+        except LedgerError as error:
+            return error
+
     def revisions(self) -> dict[str, int]:
         """Find the last revision of each range that has any, by the range's name; one look at the directory.
 
@@ -236,19 +244,14 @@ class Ledger:
             If one is damaged, or belongs to another plan than the one that holds its range.
         """
         revisions = self.revisions() if plans else {}
-        for plan in plans:
-            plan_id = plan.plan_id
-            for range_ in plan.ranges:
-                revision = revisions.get(range_.name, 0)
-                try:
-                    marker = self.marker(range_, plan_id, revision)
-                except LedgerError as error:
-                    if damaged is None:
-                        raise
-                    damaged.append(DamagedMarker(plan_id, range_, revision, error))
-                    continue
-                if marker is not None:
-                    yield marker
+        wanted = ((plan.plan_id, each, revisions.get(each.name, 0)) for plan in plans for each in plan.ranges)
+        for (plan_id, range_, revision), found in for_each(self.path, self._marker_or_error, wanted):
+            if isinstance(found, LedgerError):
+                if damaged is None:
+                    raise found
+                damaged.append(DamagedMarker(plan_id, range_, revision, found))
+            elif found is not None:
+                yield found
 
     def add_profile(self, profile: dict[str, Any]) -> None:
         """Keep where the time of a run went; by the holder of the lease only."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from fink_dask.dataset.objects import SCHEME, ObjectPath
 from fink_dask.errors import SettingsError
@@ -15,6 +17,11 @@ _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/+")
 
 #: Bytes of an object that are asked for at once, at least, where some of its columns are read.
 _READ_BYTES = 2**18
+#: Requests that are on their way at once.
+_AT_ONCE = 16
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def locate(place: str | os.PathLike[str]) -> Path:
@@ -46,6 +53,15 @@ def locate(place: str | os.PathLike[str]) -> Path:
 def is_remote(path: Path) -> bool:
     """Tell whether a dataset is on an object store."""
     return isinstance(path, ObjectPath)
+
+
+def for_each(place: Path, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tuple[Item, Result]]:
+    """Call a function with one item after the other, each with what it returns; on an object store, some at once."""
+    if not is_remote(place):
+        yield from ((item, function(item)) for item in items)
+        return
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        yield from pool.map(lambda item: (item, function(item)), items)
 
 
 def parquet_source(path: Path) -> Any:

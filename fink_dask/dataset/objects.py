@@ -59,7 +59,8 @@ class ObjectPath(PosixPath):
         return cls("/", bucket, *parts)
 
     def __str__(self) -> str:
-        return SCHEME + "/".join(self.parts[1:])
+        # Below a dataset, a name is relative, as `relative_to` makes it.
+        return SCHEME + "/".join(self.parts[1:]) if self.is_absolute() else "/".join(self.parts)
 
     def __fspath__(self) -> NoReturn:
         raise TypeError(f"{self} is no file")

@@ -26,7 +26,7 @@ from fink_dask.dataset.outdir import create_ledger
 from fink_dask.errors import FinkDaskError, LedgerError, SettingsError, StorageError
 from tests.harness.crash import kill_self, run
 from tests.harness.ledgers import make_ledger
-from tests.harness.object_store import BUCKET, KEY_ID, SECRET, ObjectStore
+from tests.harness.object_store import BUCKET, KEY_ID, SECRET, ObjectStore, OpenGate
 
 
 @pytest.mark.parametrize(
@@ -50,6 +50,7 @@ def test_a_url_is_a_place_and_survives_a_journey(url: Any, bucket: str, key: str
     assert path.with_name("alerts.fink").parent == path.parent
     assert str(path / "b" / "c.json").endswith(f"{key}/b/c.json")
     assert next(iter((path / "x").parents)) == path
+    assert (path / "b" / "c.json").relative_to(path).as_posix() == "b/c.json"
     assert all(parent.key for parent in (path / "x" / "y").parents), "a bucket is no place for a dataset"
 
 
@@ -130,13 +131,7 @@ def test_a_create_and_an_exchange_that_go_wrong_once_come_to_the_truth(
 def test_a_store_that_lets_several_puts_win_is_refused(
     object_store: ObjectStore, store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class NoLock:
-        def acquire(self) -> None:
-            """Let everybody pass: what S3Proxy does then is its own."""
-
-        release = acquire
-
-    monkeypatch.setattr(object_store.wire, "conditional", NoLock())
+    monkeypatch.setattr(object_store.wire, "gate", OpenGate())
 
     def make_often() -> None:
         for _ in range(20):

@@ -1,7 +1,8 @@
 """A real S3 endpoint on loopback: S3Proxy over a local folder, behind a wire on which things go wrong.
 
 S3Proxy answers 412 where an object is there already, but of puts that come at once it may let several win, which a
-store must not. The wire lets such puts through one after the other, as a store that is fit for use behaves.
+store must not; and while an object is replaced, a list may lack it. The wire lets such puts through one at a time and
+alone, as a store that is fit for use behaves.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -173,7 +175,7 @@ class FaultyWire:
 
     def __post_init__(self) -> None:
         wire = self
-        self.conditional = threading.Lock()
+        self.gate = Gate()
 
         class Handler(_Forward):
             pass
@@ -196,6 +198,39 @@ class FaultyWire:
         """Stop listening."""
         self._server.shutdown()
         self._server.server_close()
+
+
+class Gate:
+    """Lets many through at once, or one alone."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._inside = 0
+        self._is_alone = False
+
+    @contextmanager
+    def pass_through(self, *, alone: bool) -> Iterator[None]:
+        """Wait for one's turn, and pass."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._is_alone and not (alone and self._inside))
+            self._inside += 1
+            self._is_alone = alone
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._inside -= 1
+                self._is_alone = False
+                self._changed.notify_all()
+
+
+class OpenGate(Gate):
+    """Lets everybody through, so that what S3Proxy does then is its own."""
+
+    @contextmanager
+    def pass_through(self, *, alone: bool) -> Iterator[None]:
+        """Pass."""
+        yield
 
 
 class _Forward(BaseHTTPRequestHandler):
@@ -232,23 +267,16 @@ class _Forward(BaseHTTPRequestHandler):
     do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _any  # noqa: N815 - the library's names
 
     def _forward(self, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
-        is_conditional = self.command == "PUT" and bool(
-            {"If-None-Match", "If-Match"} & set(map(str.title, self.headers))
-        )
+        is_alone = self.command == "PUT" and bool({"If-None-Match", "If-Match"} & set(map(str.title, self.headers)))
         connection = HTTPConnection(HOST, self.wire.target, timeout=60)
         try:
-            if is_conditional:
-                self.wire.conditional.acquire()
-            try:
+            with self.wire.gate.pass_through(alone=is_alone):
                 connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
                 for name, value in self.headers.items():
                     connection.putheader(name, value)
                 connection.endheaders(body)
                 response = connection.getresponse()
                 return response.status, dict(response.headers.items()), response.read()
-            finally:
-                if is_conditional:
-                    self.wire.conditional.release()
         finally:
             connection.close()
 
