@@ -23,7 +23,7 @@ from fink_dask.transfers.turn import Turn, Turns
 from fink_dask.transfers.work import RangeResult, TaskSettings
 
 #: Seconds between two reports of a range; the scheduler handles each.
-_REPORT_S = 0.3
+REPORT_S = 0.3
 
 #: The connections of this process.
 _connections = ConnectionPool()
@@ -116,7 +116,7 @@ def transfer_on_worker(
     def notify(progress: RangeProgress) -> None:
         nonlocal reported
         now = time.monotonic()
-        if now - reported >= _REPORT_S:
+        if now - reported >= REPORT_S:
             reported = now
             worker.log_event(progress_topic, asdict(progress))
 
