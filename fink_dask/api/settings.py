@@ -19,6 +19,9 @@ from fink_dask.kafka.topics import SURVEYS, check_topic_name, survey_of
 
 log = logging.getLogger(__name__)
 
+#: What else `find_kafka` takes.
+_CONNECTION = {"security_protocol", "sasl_mechanism", "username", "password", "password_file", "ssl_ca_file"}
+
 
 def transfer_settings(
     topic: str,
@@ -48,6 +51,12 @@ def transfer_settings(
     SettingsError
         If something is missing or wrong.
     """
+    unknown = connection.keys() - _CONNECTION
+    if unknown:
+        raise SettingsError(f"there is no argument {min(unknown)[:40]!r}: help(fink_dask.transfer) lists them")
+    for name, value in (("limit", limit), ("nconsumers", nconsumers)):
+        if value is not None and not isinstance(value, int):
+            raise SettingsError(f"{name} is {str(value)[:40]!r}, but must be a whole number")
     check_topic_name(topic)
     if survey is not None and survey not in SURVEYS:
         raise SettingsError(f"survey is {str(survey)[:40]!r}, but must be one of {', '.join(SURVEYS)}")
@@ -77,7 +86,7 @@ def transfer_settings(
 
 def _names(argument: str, given: str | Sequence[str]) -> tuple[str, ...]:
     """Take names as a sequence, or with commas between them as on the command line."""
-    names = tuple(name.strip() for name in (given.split(",") if isinstance(given, str) else given))
+    names = tuple(str(name).strip() for name in (given.split(",") if isinstance(given, str) else given))
     if not all(names) or len(set(names)) < len(names):
         raise SettingsError(f"{argument} should be names, each once, but is {str(given)[:80]!r}")
     return names

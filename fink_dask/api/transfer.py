@@ -160,9 +160,7 @@ def transfer(
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         # Python itself would say so at length, for each worker, and again for those that replace them.
         raise SettingsError(f"fink_dask.transfer is called while a script is imported: it needs {_GUARD} call")
-    lent = client if client is not None else _current_client()
-    if lent is not None and lent.asynchronous:
-        raise SettingsError("the client is an asynchronous one, but a transfer needs one that waits: Client(address)")
+    lent = _choose_client(client)
     settings = transfer_settings(
         topic,
         outdir,
@@ -188,7 +186,10 @@ def transfer(
     with _same_environment(), shown as observe:
         try:
             found = run_transfer(settings, observe, Where(scheduler, dashboard_address), restart)
-        except RuntimeError as error:  # Dask's, of a process that ended before it was a worker
+        except RuntimeError as error:
+            if "failed to start" not in str(error):
+                raise
+            # Dask's, of a process that ended before it was a worker.
             raise TransferError(f"no worker could be started here ({error}); a script needs {_GUARD} call") from error
     return TransferResult(settings.outdir, found.summary, found.profile)
 
@@ -199,16 +200,17 @@ def plan(
     bootstrap_servers: str | None = None,
     *,
     restart: bool = False,
+    client: Client | None = None,
     **settings: Any,
 ) -> Outlook:
     """Find out what `transfer` would do, and write nothing.
 
     Parameters
     ----------
-    topic, outdir, bootstrap_servers, restart
+    topic, outdir, bootstrap_servers, restart, client
         As for `transfer`.
     **settings
-        Those of `transfer` that say what is transferred and how Kafka is reached.
+        The others of `transfer`; ``progress`` and ``dashboard_address`` make no difference here.
 
     Returns
     -------
@@ -220,14 +222,24 @@ def plan(
     FinkDaskError
         If it would be refused.
     """
-    return preview(transfer_settings(topic, outdir, bootstrap_servers, _current_client(), **settings), restart)
+    for name in ("progress", "dashboard_address"):
+        settings.pop(name, None)
+    return preview(transfer_settings(topic, outdir, bootstrap_servers, _choose_client(client), **settings), restart)
 
 
-def _current_client() -> Client | None:
+def _choose_client(given: Client | None) -> Client | None:
+    """Take the client that is given, or else the current one, if there is any."""
     try:
-        return default_client()
+        client = given if given is not None else default_client()
     except ValueError:
         return None
+    if not isinstance(client, Client):
+        raise SettingsError(f"client is {str(client)[:80]!r}, but must be a distributed.Client")
+    if client.asynchronous:
+        raise SettingsError("the client is an asynchronous one, but a transfer needs one that waits: Client(address)")
+    if client.status != "running":
+        raise SettingsError(f"the client is {client.status}: give another, Client(address)")
+    return client
 
 
 def _log(event: Event) -> None:

@@ -25,8 +25,8 @@ def verify(outdir: str | os.PathLike[str], *, progress: bool = True) -> Verifica
     Returns
     -------
     Verification
-        What was found. Its ``problems`` are lines, none where the files are what was written;
-        ``summary.state`` is ``"complete"`` where every planned offset is in the dataset.
+        What was found: ``is_complete`` tells whether every planned offset is in the dataset, as it was written;
+        ``problems`` has what is wrong, a line each.
 
     Raises
     ------

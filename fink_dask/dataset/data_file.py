@@ -55,5 +55,5 @@ class DataFile:
 def check_inside(name: str) -> None:
     """Refuse the name of a file that would be outside of dataset and ledger."""
     parts = PurePosixPath(name).parts
-    if not parts or PurePosixPath(name).is_absolute() or ".." in parts or "\0" in name:
+    if not parts or PurePosixPath(name).is_absolute() or ".." in parts or "\0" in name or "://" in name:
         raise LedgerError(f"a marker names a file outside the dataset: {name[:80]!r}")

@@ -24,6 +24,7 @@ from pathlib import Path
 from fink_dask.dataset.durable import link_exclusively, write_file
 from fink_dask.dataset.ledger import Ledger, storage_error
 from fink_dask.dataset.location import is_remote
+from fink_dask.dataset.objects import ObjectPath
 from fink_dask.dataset.pulse import pulse_of, time_of
 from fink_dask.errors import LedgerError, StorageError
 
@@ -119,6 +120,8 @@ def hold_lease(ledger: Ledger) -> Iterator[Lease]:
     StorageError
         If the file system has no hard links, or refuses.
     """
+    if isinstance(ledger.path, ObjectPath):
+        ledger.path.check_conditions()  # a lease stands on them, and so does every marker
     holder = Holder(socket.gethostname(), os.getpid(), uuid.uuid4().hex)
     aside = ledger.path / f".lease-{holder.nonce}"
     try:

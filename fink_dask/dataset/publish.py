@@ -54,7 +54,8 @@ def publish(ledger: Ledger, marker: Marker, step: Callable[[str], None]) -> None
     for directory in sorted(touched, key=lambda path: len(path.parts), reverse=True):
         sync_directory(directory)
     step("published")
-    _remove_superseded(ledger, marker)
+    if not gone:  # else what is superseded may be all that is left of these alerts; a repair takes it over
+        _remove_superseded(ledger, marker)
     remove_tree(staging)
     if gone:
         raise LedgerError(f"{gone[0]} is committed, but neither there nor staged: fink-dask repair fetches it again")

@@ -42,7 +42,7 @@ def roll_forward(ledger: Ledger, plans: Iterable[Plan]) -> int:
     Raises
     ------
     LedgerError
-        If the ledger is damaged.
+        If a marker can't be found that is there.
     StorageError
         If the file system refuses.
     """
@@ -61,10 +61,13 @@ def roll_forward(ledger: Ledger, plans: Iterable[Plan]) -> int:
             name, _, attempt = directory.name.removesuffix(_DOOMED).rpartition("-")
             range_ = planned.get(plan_id, {}).get(name)
             settle = _settle_remote if is_remote(directory) else _settle
-            marker = settle(ledger, range_, plan_id, attempt, directory, revisions.get(name, 0))
+            # A marker that is damaged, and files that somebody has removed, are for whoever holds the files against the
+            # markers to tell, and for a repair, which begins here, to mend.
+            last = revisions.get(name, 0)
+            if range_ is not None and _is_damaged(ledger, range_, plan_id, last):
+                continue
+            marker = settle(ledger, range_, plan_id, attempt, directory, last)
             if marker is not None:
-                # What somebody has removed is for whoever holds the files against the markers to tell, and a repair,
-                # which begins here, to mend.
                 with suppress(LedgerError):
                     publish(ledger, marker, lambda _: None)
                 rolled += 1
@@ -124,14 +127,21 @@ def _revision_of(staged: str) -> int:
     return int(match[1]) if match else 0
 
 
+def _is_damaged(ledger: Ledger, range_: Range, plan_id: str, last: int) -> bool:
+    """Tell whether the marker that counts of a range can't be read."""
+    try:
+        ledger.marker(range_, plan_id, last)
+    except LedgerError:
+        return True
+    return False
+
+
 def _marker_of(ledger: Ledger, range_: Range, plan_id: str, attempt: str, last: int) -> Marker | None:
     """Find the marker that an attempt has won, among the revisions of its range up to the last one."""
     for revision in range(last + 1):
         try:
             marker = ledger.marker(range_, plan_id, revision)
         except LedgerError:
-            if revision == last:
-                raise
             continue  # a later one counts, which was made because this one was damaged
         if marker is not None and marker.attempt == attempt:
             return marker

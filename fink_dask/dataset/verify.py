@@ -89,6 +89,11 @@ class Verification:
         )
 
     @property
+    def is_complete(self) -> bool:
+        """Whether the files are what was written, and every planned offset is in the dataset itself."""
+        return self.summary.state == "complete"
+
+    @property
     def damaged_ranges(self) -> dict[int, list[Interval]]:
         """The ranges, by partition, that lack some of their offsets, or may do so."""
         ranges = sorted([finding.marker.range for finding in self.findings] + [marker.range for marker in self.damaged])

@@ -13,6 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from fink_dask.avro.container import read_records
+from fink_dask.avro.schema import parse_schema
 from fink_dask.dataset.attempt import Attempt
 from fink_dask.dataset.container import SUFFIX
 from fink_dask.dataset.contents import read_contents, read_places
@@ -27,7 +29,7 @@ from fink_dask.dataset.records import Identity, Plan
 from fink_dask.dataset.remainder import Remainder, rest_of
 from fink_dask.dataset.verify import Finding, Verification, check_file, check_footer
 from fink_dask.dataset.writer import Origin
-from fink_dask.errors import LedgerError
+from fink_dask.errors import LedgerError, SchemaError
 from fink_dask.kafka.offsets import Interval, Range, merge, subtract, total
 
 #: A marker is smaller, also one with a hole for every second offset of its range.
@@ -123,7 +125,8 @@ def _of_files(ledger: Ledger, finding: Finding) -> Damage:
     paths = [ledger.outdir / file.path for file in finding.files]
     paths += [ledger.path / file.path for file in kept[len(paths) :]]
     present = [interval for path in paths for interval in _intervals(path, marker.range.partition)]
-    superseded = [file.path for file in marker.files if file not in kept]
+    # Those of the marker itself too: where not all of its files could be published, they are still there.
+    superseded = [*marker.superseded, *(file.path for file in marker.files if file not in kept)]
     if marker.quarantine is not None and finding.quarantine is None:
         superseded.append(marker.quarantine.path)
     return Damage(
@@ -175,7 +178,7 @@ def _with_readable(ledger: Ledger, proved: Remainder, origin: Origin) -> Remaind
         path = (ledger.path if is_aside else ledger.outdir) / name
         try:
             file, intervals = _read_file(path, name, origin), _intervals(path, origin.range.partition)
-        except (OSError, KeyError, ValueError, pa.ArrowException, LedgerError):
+        except (OSError, KeyError, ValueError, pa.ArrowException, LedgerError, SchemaError):
             continue
         is_new = not subtract(intervals, rest.wanted)
         if not is_new or (is_aside and rest.quarantine is not None):
@@ -200,7 +203,10 @@ def _read_file(path: Path, name: str, origin: Origin) -> DataFile:
     """
     if problems := check_footer(path, contents := read_contents(path), origin.footer()):
         raise LedgerError(problems[0])
-    if path.suffix != SUFFIX:
+    if path.suffix == SUFFIX:
+        for _ in read_records(path, parse_schema(contents.footer["avro.schema"])):
+            pass
+    else:
         with pq.ParquetFile(parquet_source(path)) as parquet:
             for _ in parquet.iter_batches(batch_size=1000):
                 pass

@@ -167,6 +167,7 @@ def test_a_plan_writes_nothing_and_what_is_damaged_is_told(
     os.truncate(file, 100)
     found = fink_dask.verify(outdir, progress=False)
     assert found.summary.state == "failed"
+    assert not found.is_complete
     assert any(file.name in problem for problem in found.problems)
 
 
@@ -182,6 +183,10 @@ def test_a_plan_writes_nothing_and_what_is_damaged_is_told(
         ({"schema": "/nowhere/schema.json"}, "/nowhere/schema.json"),
         ({"columns": ["nothing"]}, "nothing"),
         ({"where": "magpsf < "}, "--where"),
+        ({"partition_by": "time"}, "there is no argument 'partition_by'"),
+        ({"limit": "5"}, "limit is '5'"),
+        ({"columns": ["objectId", 3]}, "3"),
+        ({"client": "tcp://127.0.0.1:1"}, "must be a distributed.Client"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

@@ -182,13 +182,23 @@ def test_what_needs_parquet_says_so(kafka: Any, topic: str, oracle: Oracle, tmp_
     assert records > 0
 
 
-@pytest.mark.parametrize("schemas", [[V1, V2] * 100, [V1] * 200 + [V2] * 20 + [V1] * 200], ids=["seen", "met"])
-def test_several_schemas_in_the_keys_are_refused(
-    kafka: Any, topic_name: str, tmp_path: Path, schemas: list[dict[str, Any]]
-) -> None:
+def test_several_schemas_in_the_keys_are_refused(kafka: Any, topic_name: str, tmp_path: Path) -> None:
     create_topic(kafka.bootstrap_servers, topic_name, 1)
-    Livestream(kafka.bootstrap_servers, topic_name).add(schemas)
+    Livestream(kafka.bootstrap_servers, topic_name).add([V1, V2] * 100)
     result = _transfer(kafka, topic_name, tmp_path / "alerts")
     assert result.returncode == 1
     assert "2 schemas, and Avro files have one: leave out --outformat avro" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_records_of_a_schema_that_comes_to_light_in_mid_range_are_quarantined(
+    kafka: Any, topic_name: str, tmp_path: Path
+) -> None:
+    create_topic(kafka.bootstrap_servers, topic_name, 1)
+    Livestream(kafka.bootstrap_servers, topic_name).add([V1] * 200 + [V2] * 20 + [V1] * 200)
+    result = _transfer(kafka, topic_name, tmp_path / "alerts", "--json")
+    assert result.returncode == 3, result.stderr
+    summary = json.loads(result.stdout)
+    assert (summary["alerts"], summary["quarantined"]) == (400, 20)
+    assert run_cli("verify", str(tmp_path / "alerts")).returncode == 3
+    assert _transfer(kafka, topic_name, tmp_path / "alerts").returncode == 3

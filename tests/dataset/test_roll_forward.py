@@ -17,11 +17,12 @@ from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.presence import check_files
 from fink_dask.dataset.records import Marker
 from fink_dask.dataset.roll_forward import roll_forward
-from fink_dask.dataset.verify import verify_dataset
+from fink_dask.dataset.verify import examine_dataset, verify_dataset
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.offsets import Range
+from fink_dask.transfers.repair import find_damage
 from tests.harness.crash import kill_self, run, run_until
-from tests.harness.ledgers import make_ledger, make_plan, places, read_places, stage_range, transfer
+from tests.harness.ledgers import make_ledger, make_plan, places, read_places, revise, stage_range, transfer
 
 FIRST, SECOND = Range(0, 0, 25), Range(3, 100, 130)
 PLAN = make_plan([FIRST, SECOND])
@@ -72,6 +73,36 @@ def test_what_was_removed_in_the_midst_of_publishing_is_left_to_a_repair(tmp_pat
     there = [file for file in marker.files if (ledger.outdir / file.path).exists()]
     assert len(there) == len(marker.files) - 1, "what was staged still is all that there is"
     with pytest.raises(LedgerError, match=r"1 files of the dataset are missing.*fink-dask repair"):
+        check_files(ledger, [PLAN])
+
+
+def _revise_and_die(ledger: Ledger) -> None:
+    revise(ledger, PLAN, FIRST, lambda name: kill_self() if name == "linked" else None)
+
+
+def test_what_a_range_did_without_stays_where_what_took_its_place_is_gone(tmp_path: Path) -> None:
+    ledger = make_ledger(tmp_path / "alerts", PLAN)
+    before = transfer(ledger, PLAN, FIRST)
+    assert run(_revise_and_die, ledger) == -signal.SIGKILL
+    (staged,) = ledger.staged()
+    next(staged.glob("1-*.parquet")).unlink()
+    _roll_forward(ledger)
+    assert all((ledger.outdir / file.path).exists() for file in before.files), "the last copy of alerts was removed"
+    damages, _ = find_damage(ledger, [PLAN], examine_dataset(ledger, lambda _: None))
+    (damage,) = damages
+    # The next revision takes it over, so that nothing is left that no marker names.
+    assert {file.path for file in before.files} <= set(damage.remainder.superseded)
+
+
+def test_a_damaged_marker_with_its_files_still_staged_is_left_to_a_repair(tmp_path: Path) -> None:
+    ledger = make_ledger(tmp_path / "alerts", PLAN)
+    assert run(_transfer_and_die, ledger, "linked") == -signal.SIGKILL
+    ledger.marker_path(FIRST).unlink()
+    ledger.marker_path(FIRST).write_text("{}")
+    _roll_forward(ledger)
+    damages, _ = find_damage(ledger, [PLAN], examine_dataset(ledger, lambda _: None))
+    assert [damage.range for damage in damages] == [FIRST]
+    with pytest.raises(LedgerError, match="marker"):
         check_files(ledger, [PLAN])
 
 
