@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -12,9 +11,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fink_dask.config import COMPRESSION
-
-#: Files that a process may have open, for a few ranges of that many keys; macOS allows 10,240 at most.
-_OPEN_FILES = 10_000
 
 
 class ParquetFile:
@@ -33,7 +29,6 @@ class ParquetFile:
     """
 
     def __init__(self, path: Path, schema: pa.Schema, compression: str, footer: Mapping[str, str]) -> None:
-        _allow_open_files()
         self._sink = pa.OSFile(str(path), "wb")
         self._writer = pq.ParquetWriter(self._sink, schema, **write_options(schema, compression))
         self._writer.add_key_value_metadata(footer)
@@ -80,11 +75,3 @@ def write_options(schema: pa.Schema, compression: str = COMPRESSION) -> Mapping[
         "column_encoding": encodings,
         "write_statistics": [leaf.path for leaf in leaves if leaf.physical_type != "BYTE_ARRAY"],
     }
-
-
-def _allow_open_files() -> None:
-    """Raise this process's own limit of open files, which starts at 256 on macOS: its threads write ranges at once."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    allowed = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)
-    if soft != resource.RLIM_INFINITY and soft < allowed:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,8 @@ from fink_dask.kafka.topics import topic_hash
 MAX_KEYS = 1000
 #: What an Arrow array costs beside its data, about; a batch has one or more a column.
 _ARRAY_BYTES = 512
+#: Files that a process may have open, for a few ranges of that many keys; macOS allows 10,240 at most.
+_OPEN_FILES = 10_000
 
 #: Added to every alert, so that the dataset proves itself even without its ledger.
 KAFKA_FIELDS = (
@@ -214,6 +217,7 @@ class StagedWriter:
         return tuple(self._attempt.stage(target.path, target.final, target.rows) for target in self._targets.values())
 
     def _open(self, path: Path) -> DataFileWriter:
+        _allow_open_files()
         if self._avro is not None:
             return ContainerFile(path, self._avro, self._origin.range, self._origin.footer())
         return ParquetFile(path, self._schema, self._compression, self._origin.footer())
@@ -250,3 +254,11 @@ class StagedWriter:
 def _count_arrays(type_: pa.DataType) -> int:
     """Count the Arrow arrays that a column consists of."""
     return 1 + sum(_count_arrays(type_.field(index).type) for index in range(type_.num_fields))
+
+
+def _allow_open_files() -> None:
+    """Raise this process's own limit of open files, which starts at 256 on macOS: its threads write ranges at once."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))

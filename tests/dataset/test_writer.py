@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fink_dask.dataset import writer as writer_module
+from fink_dask.dataset import parquet_file
 from fink_dask.dataset.attempt import Attempt
 from fink_dask.dataset.data_file import DataFile
 from fink_dask.dataset.writer import KAFKA_FIELDS, MAX_KEYS, Origin, StagedWriter
@@ -90,7 +90,7 @@ def test_what_was_written_is_read_again_with_one_schema_in_all_files(tmp_path: P
     attempt = begin_attempt(tmp_path / "alerts", ORIGIN)
     files = write_all(attempt, buffer_bytes=buffer_bytes)
     tables = [pq.ParquetFile(path).read() for path in paths_of(attempt, files)]
-    assert [file.path for file in files] == [f"key={key}/{ORIGIN.file_name}" for key in range(3)]
+    assert [file.path for file in files] == [f"key={key}/{ORIGIN.stem}.parquet" for key in range(3)]
     assert [file.rows for file in files] == [table.num_rows for table in tables]
     assert all(pq.read_schema(path).equals(SCHEMA) for path in paths_of(attempt, files))
     together = pa.concat_tables(tables).sort_by("kafka_offset")
@@ -216,7 +216,7 @@ def test_an_attempt_that_fails_leaves_no_file_open_and_says_why(
 
     monkeypatch.setattr(pa, "OSFile", remember)
     if full:
-        monkeypatch.setattr(writer_module.pq, "ParquetWriter", _Writer)
+        monkeypatch.setattr(parquet_file.pq, "ParquetWriter", _Writer)
     attempt = begin_attempt(tmp_path / "alerts", ORIGIN)
 
     def fail() -> None:
