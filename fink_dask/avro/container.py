@@ -10,8 +10,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import fastavro
-
 from fink_dask.avro.schema import AvroSchema
 from fink_dask.avro.walk import RecordError, compile_split
 
@@ -50,6 +48,8 @@ def read_header(path: Path) -> tuple[dict[str, str], int]:
     ValueError
         If it is no such file.
     """
+    import fastavro  # here, as most transfers never need it
+
     with path.open("rb") as file:
         try:
             reader = fastavro.block_reader(file)
@@ -68,6 +68,8 @@ def read_records(path: Path, schema: AvroSchema) -> Iterator[bytes]:
     RecordError
         If the bytes of a block are no records of the schema.
     """
+    import fastavro
+
     split = compile_split(schema.parsed)
     with path.open("rb") as file:
         for block in fastavro.block_reader(file):
