@@ -105,9 +105,7 @@ class Browser:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._socket is not None:
-            self._socket.close()
-        self._loop.run_until_complete(asyncio.sleep(0))
+        self._loop.run_until_complete(self._close())
         self._loop.close()
         family = psutil.Process(self._process.pid).children(recursive=True) if self._process.poll() is None else []
         with suppress(ProcessLookupError):
@@ -129,6 +127,12 @@ class Browser:
                 return str(pages[0]["webSocketDebuggerUrl"])
             time.sleep(0.1)
         raise HarnessError(f"Chromium did not start within {START_TIMEOUT_S} s")
+
+    async def _close(self) -> None:
+        """Part with the page; in the loop, since Tornado asks for the one that runs."""
+        if self._socket is not None:
+            self._socket.close()
+            await asyncio.sleep(0)
 
     async def _connect(self, address: str) -> WebSocketClientConnection:
         return await websocket_connect(address, max_message_size=2**27)
