@@ -71,8 +71,7 @@ class Bucket:
         self.heeds_conditions = False
         self._answers = False
         session = _session()
-        self.region = os.environ.get("AWS_REGION") or _REGION
-        with self._in_words(""):
+        with self._settings_in_words():
             self.region = os.environ.get("AWS_REGION") or session.get_config_variable("region") or _REGION
             #: Where the store is; Amazon's, unless the environment or ~/.aws says otherwise.
             self.endpoint: str = session.create_client("s3", region_name=self.region).meta.endpoint_url
@@ -200,17 +199,25 @@ class Bucket:
     @contextmanager
     def _in_words(self, key: str) -> Iterator[None]:
         """Say what goes wrong in one line; never with the cause, which holds the request."""
-        from botocore.exceptions import BotoCoreError
         from obstore import exceptions
 
         url = f"s3://{self.name}/{key}"
         try:
-            yield
+            with self._settings_in_words():
+                yield
             self._answers = True
         except (exceptions.BaseError, FileNotFoundError) as error:
             said = self._said(url, error)
             self._answers = not isinstance(said, StorageError)
             raise said from None
+
+    @contextmanager
+    def _settings_in_words(self) -> Iterator[None]:
+        """Say in one line what is wrong with the environment or ~/.aws; for some of it botocore has ValueErrors."""
+        from botocore.exceptions import BotoCoreError
+
+        try:
+            yield
         except (BotoCoreError, ValueError) as error:
             raise StorageError(f"s3://{self.name}: {' '.join(str(error).split())[:300]}") from None
 
@@ -226,6 +233,7 @@ class Bucket:
         if isinstance(error, exceptions.AlreadyExistsError | exceptions.PreconditionError):
             return FileExistsError(errno.EEXIST, "There is another object", url)
         if reason.startswith(("401", "403")):
+            open_bucket.cache_clear()  # the next one finds the credentials that were mended meanwhile
             words = f"refuses access to {url} ({reason}): check the credentials, and what they allow"
         elif "redirect" in text.lower() or reason.startswith("301"):
             words = f"has the bucket {self.name} in another region than {self.region}: set AWS_REGION"

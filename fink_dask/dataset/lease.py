@@ -118,7 +118,8 @@ def hold_lease(ledger: Ledger) -> Iterator[Lease]:
     LedgerError
         If another job that is alive holds it.
     StorageError
-        If the file system has no hard links, or refuses.
+        If the file system has no hard links, or refuses; or if the object store can't keep a put from replacing what
+        is there.
     """
     if isinstance(ledger.path, ObjectPath):
         ledger.path.check_conditions()  # a lease stands on them, and so does every marker

@@ -9,7 +9,7 @@ from pathlib import Path
 from fink_dask.dataset.durable import make_directory, sync_directory
 from fink_dask.dataset.lease import is_held
 from fink_dask.dataset.ledger import Ledger, storage_error
-from fink_dask.dataset.objects import ObjectPath
+from fink_dask.dataset.location import is_remote
 from fink_dask.dataset.several import datasets_in
 from fink_dask.errors import LedgerError, StorageError
 
@@ -25,12 +25,10 @@ def create_ledger(ledger: Ledger) -> list[Path]:
     Raises
     ------
     StorageError
-        If they can't be made, are in the way of something else, or are on two file systems; or if the object store
-        can't keep a put from replacing what is there.
+        If they can't be made, are in the way of something else, or are on two file systems.
     """
     check_outdir(ledger)
-    if isinstance(ledger.path, ObjectPath):
-        ledger.path.check_conditions()
+    if is_remote(ledger.path):
         return []
     made: list[Path] = []
     try:

@@ -22,7 +22,6 @@ from fink_dask.dataset.lease import hold_lease, is_held
 from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.location import locate
 from fink_dask.dataset.objects import ObjectPath
-from fink_dask.dataset.outdir import create_ledger
 from fink_dask.errors import FinkDaskError, LedgerError, SettingsError, StorageError
 from tests.harness.crash import kill_self, run
 from tests.harness.ledgers import make_ledger
@@ -136,11 +135,16 @@ def test_a_store_that_lets_several_puts_win_is_refused(
     def make_often() -> None:
         for _ in range(20):
             open_bucket(BUCKET).heeds_conditions = False
-            create_ledger(Ledger(locate(store_url)))
+            _lease(store_url)
 
     with pytest.raises(StorageError, match="does not keep to If-None-Match"):
         make_often()
     assert not [name for name in object_store.files(store_url.split("/")[3]) if "probe" in name]
+
+
+def _lease(url: str) -> None:
+    with hold_lease(Ledger(locate(url))):
+        pass
 
 
 def _environment(**changes: str) -> Callable[[pytest.MonkeyPatch], None]:
@@ -166,24 +170,47 @@ def _environment(**changes: str) -> Callable[[pytest.MonkeyPatch], None]:
         (_environment(AWS_PROFILE="nobody"), r"profile \(nobody\) could not be found"),
         (_environment(AWS_ENDPOINT_URL="http://127.0.0.1:9"), "http://127.0.0.1:9 does not answer"),
         (_environment(AWS_ENDPOINT_URL="nonsense"), "Invalid endpoint: nonsense"),
+        (_environment(AWS_CONFIG_FILE=__file__), "Unable to parse config file"),
     ],
 )
-@pytest.mark.parametrize("command", ["read", "create"])
+@pytest.mark.parametrize("command", ["read", "lease"])
 def test_a_store_that_can_not_be_used_is_said_in_one_line(
     store_url: str, monkeypatch: pytest.MonkeyPatch, change: Callable[[Any], None], words: str, command: str
 ) -> None:
     change(monkeypatch)
     monkeypatch.setattr(bucket_module, "_FIRST_PATIENCE_S", 0.3)
     with pytest.raises(FinkDaskError, match=words) as caught:
-        fink_dask.open_dataset(store_url) if command == "read" else create_ledger(Ledger(locate(store_url)))
+        fink_dask.open_dataset(store_url) if command == "read" else _lease(store_url)
     assert "\n" not in str(caught.value)
     assert SECRET not in str(caught.value)
     assert "wrong-secret" not in str(caught.value)
 
 
+def test_a_store_that_has_never_answered_is_given_up_soon(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    _environment(AWS_ENDPOINT_URL="http://127.0.0.1:9")(monkeypatch)
+    asked: list[float] = []
+    connect = bucket_module.Bucket._connect
+    monkeypatch.setattr(bucket_module, "_FIRST_PATIENCE_S", 0.3)
+    monkeypatch.setattr(bucket_module.Bucket, "_connect", lambda self, s: asked.append(s) or connect(self, s))
+    for _ in range(2):
+        with pytest.raises(StorageError, match="does not answer"):
+            fink_dask.open_dataset(store_url)
+    assert asked == [0.3]
+
+
+def test_credentials_that_were_mended_are_found_by_the_same_process(
+    store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _environment(AWS_SECRET_ACCESS_KEY="wrong-secret")(monkeypatch)
+    with pytest.raises(StorageError, match="check the credentials"):
+        _lease(store_url)
+    _environment(AWS_SECRET_ACCESS_KEY=SECRET)(monkeypatch)
+    _lease(store_url)
+
+
 def test_a_bucket_that_is_not_there_is_named(object_store: ObjectStore) -> None:
     with pytest.raises(StorageError, match="there is no bucket no-such-bucket at http"):
-        create_ledger(Ledger(locate("s3://no-such-bucket/alerts")))
+        _lease("s3://no-such-bucket/alerts")
     with pytest.raises(StorageError, match="there is no bucket no-such-bucket at http"):
         fink_dask.open_dataset("s3://no-such-bucket/alerts")
 
