@@ -1,4 +1,4 @@
-"""Settings of a transfer, from the arguments of a function."""
+"""What the arguments of the functions mean: how to reach a topic, names, and the settings of a transfer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from distributed import Client
 
 from fink_dask.cluster.local import parse_memory, usable_cores
-from fink_dask.config import COMPRESSION, ON_BAD_RECORD, ON_LOSS, OUTFORMATS, TransferSettings
+from fink_dask.config import COMPRESSION, ON_BAD_RECORD, ON_LOSS, OUTFORMATS, KafkaSettings, TransferSettings
 from fink_dask.dataset.location import locate
 from fink_dask.errors import SettingsError
 from fink_dask.kafka.reach import SERVERS_VARIABLE, find_kafka
@@ -51,30 +51,21 @@ def transfer_settings(
     SettingsError
         If something is missing or wrong.
     """
-    unknown = connection.keys() - _CONNECTION
-    if unknown:
-        raise SettingsError(f"there is no argument {min(unknown)[:40]!r}: help(fink_dask.transfer) lists them")
+    kafka = kafka_of(topic, survey, bootstrap_servers, "transfer", **connection)
     for name, value in (("limit", limit), ("nconsumers", nconsumers)):
         if value is not None and not isinstance(value, int):
             raise SettingsError(f"{name} is {str(value)[:40]!r}, but must be a whole number")
-    check_topic_name(topic)
-    if survey is not None and survey not in SURVEYS:
-        raise SettingsError(f"survey is {str(survey)[:40]!r}, but must be one of {', '.join(SURVEYS)}")
-    for name in ("password_file", "ssl_ca_file"):
-        if connection.get(name) is not None:
-            connection[name] = Path(connection[name])
-    servers = bootstrap_servers or os.environ.get(SERVERS_VARIABLE)
     return TransferSettings(
         topic=topic,
         outdir=locate(outdir),
-        kafka=find_kafka(survey or survey_of(topic), log.warning, bootstrap_servers=servers, **connection),
+        kafka=kafka,
         survey=survey,
-        partitionby=_names("partitionby", partitionby),
+        partitionby=names_in("partitionby", partitionby),
         nconsumers=nconsumers if nconsumers is not None else _threads(client),
         limit=limit,
         schema_file=None if schema is None else Path(schema),
         group_id=group_id,
-        columns=None if columns is None else _names("columns", columns),
+        columns=None if columns is None else names_in("columns", columns),
         where=where,
         outformat=outformat,
         compression=compression,
@@ -84,7 +75,43 @@ def transfer_settings(
     )
 
 
-def _names(argument: str, given: str | Sequence[str]) -> tuple[str, ...]:
+def kafka_of(
+    topic: str, survey: str | None, bootstrap_servers: str | None, function: str, **connection: Any
+) -> KafkaSettings:
+    """Put together how to reach a topic.
+
+    Parameters
+    ----------
+    topic : str
+        The topic.
+    survey : {"ztf", "lsst"}, optional
+        Whose credentials file is taken; otherwise the topic's name tells.
+    bootstrap_servers : str, optional
+        ``host:port`` pairs; otherwise those of the environment, or of the credentials file.
+    function : str
+        Whose help lists the arguments.
+    **connection
+        What else `find_kafka` takes.
+
+    Raises
+    ------
+    SettingsError
+        If something is missing or wrong.
+    """
+    unknown = connection.keys() - _CONNECTION
+    if unknown:
+        raise SettingsError(f"there is no argument {min(unknown)[:40]!r}: help(fink_dask.{function}) lists them")
+    check_topic_name(topic)
+    if survey is not None and survey not in SURVEYS:
+        raise SettingsError(f"survey is {str(survey)[:40]!r}, but must be one of {', '.join(SURVEYS)}")
+    for name in ("password_file", "ssl_ca_file"):
+        if connection.get(name) is not None:
+            connection[name] = Path(connection[name])
+    servers = bootstrap_servers or os.environ.get(SERVERS_VARIABLE)
+    return find_kafka(survey or survey_of(topic), log.warning, bootstrap_servers=servers, **connection)
+
+
+def names_in(argument: str, given: str | Sequence[str]) -> tuple[str, ...]:
     """Take names as a sequence, or with commas between them as on the command line."""
     names = tuple(str(name).strip() for name in (given.split(",") if isinstance(given, str) else given))
     if not all(names) or len(set(names)) < len(names):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import json
 import logging
-import os
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,10 +18,11 @@ import pandas as pd
 import pyarrow as pa
 from dask.dataframe.dask_expr.io import FromMap
 from dask.delayed import Delayed
-from dask.utils import parse_bytes
 
+from fink_dask.api.settings import kafka_of, names_in
 from fink_dask.avro.schema import parse_schema, read_schema_file
 from fink_dask.avro.versions import Versions
+from fink_dask.cluster.local import parse_memory
 from fink_dask.config import BATCH_BYTES, BATCHSIZE, LEAST_BATCH_BYTES, KafkaSettings, TransferSettings
 from fink_dask.dataset.columns import file_schema
 from fink_dask.dataset.ledger import Ledger
@@ -34,8 +34,6 @@ from fink_dask.kafka.consume import RangeReader
 from fink_dask.kafka.describe import UNKNOWN_ID, Inspector, open_inspector
 from fink_dask.kafka.offsets import Range
 from fink_dask.kafka.pool import ConnectionPool
-from fink_dask.kafka.reach import SERVERS_VARIABLE, find_kafka
-from fink_dask.kafka.topics import check_topic_name, survey_of
 from fink_dask.transfers.decode import RangeDecoder
 from fink_dask.transfers.inspect import check_selection, inspect_topic
 from fink_dask.transfers.plan import Sizing, next_plan
@@ -94,7 +92,7 @@ def read_topic(
     bootstrap_servers: str | None = None,
     *,
     survey: str | None = None,
-    columns: Sequence[str] | None = None,
+    columns: str | Sequence[str] | None = None,
     where: str | None = None,
     schema: str | Path | None = None,
     partition_bytes: int | str = "64MiB",
@@ -116,7 +114,7 @@ def read_topic(
         credentials file.
     survey : {"ztf", "lsst"}, optional
         Whose credentials file is taken, where the topic's name does not tell.
-    columns : sequence of str, optional
+    columns : str or sequence of str, optional
         Only these columns, or dotted fields of structs such as ``candidate.jd``, and the two of Kafka.
     where : str, optional
         Only the alerts that this condition is true of, such as ``magpsf < 18 and finkclass == "SN candidate"``. Of the
@@ -154,11 +152,10 @@ def read_topic(
         raise SettingsError(
             f"on_bad_record is {str(on_bad_record)[:40]}, but must be one of {', '.join(ON_BAD_RECORD)}"
         )
-    check_topic_name(topic)
-    servers = bootstrap_servers or os.environ.get(SERVERS_VARIABLE)
-    kafka = find_kafka(survey or survey_of(topic), log.warning, bootstrap_servers=servers, **connection)
+    kafka = kafka_of(topic, survey, bootstrap_servers, "read_topic", **connection)
+    size = parse_memory("partition_bytes", str(partition_bytes))
     with open_inspector(kafka) as inspector:
-        wanted = None if columns is None else tuple(columns)
+        wanted = None if columns is None else names_in("columns", columns)
         file = None if schema is None else Path(schema)
         # There is no dataset: nothing is looked for in its directory.
         settings = TransferSettings(topic, Path(), kafka, survey=survey, columns=wanted, where=where, schema_file=file)
@@ -172,7 +169,7 @@ def read_topic(
             marks = target.description.watermarks.items()
             spans = {partition: (each.low, each.stable) for partition, each in marks if each.low < each.stable}
         # A partition of the frame holds so many bytes: how many consume at once does not matter for their size.
-        sizing = Sizing(_parse_bytes(partition_bytes), len(spans) or 1, inspector.sample_sizes(topic, spans))
+        sizing = Sizing(size, len(spans) or 1, inspector.sample_sizes(topic, spans))
     plan = next_plan(1, identity, spans, sizing, None)
     texts = json.dumps([one.text for one in versions.schemas])
     source = TopicSource(kafka, identity, zlib.compress(texts.encode()), on_bad_record)
@@ -269,13 +266,3 @@ def _empty(source: TopicSource, names: tuple[str, ...] | None = None) -> pa.Tabl
 def _to_pandas(table: pa.Table) -> pd.DataFrame:
     """Hand a table to pandas as it is, without a copy."""
     return table.to_pandas(types_mapper=pd.ArrowDtype)
-
-
-def _parse_bytes(amount: int | str) -> int:
-    try:
-        found = int(parse_bytes(amount))
-    except (ValueError, TypeError, OverflowError):
-        found = 0
-    if found < 1:
-        raise SettingsError(f"partition_bytes is {str(amount)[:40]!r}, which is no amount of bytes such as 64MiB")
-    return found
