@@ -11,7 +11,7 @@ from fink_dask.dataset.partitioning import Partitioning, resolve_partitioning
 from fink_dask.dataset.records import Identity
 from fink_dask.dataset.versions import known_versions
 from fink_dask.dataset.writer import KAFKA_FIELDS
-from fink_dask.errors import LedgerError, SchemaError, SettingsError
+from fink_dask.errors import LedgerError, SettingsError
 
 
 def dataset_schema(ledger: Ledger) -> pa.Schema:
@@ -43,21 +43,6 @@ def dataset_schema(ledger: Ledger) -> pa.Schema:
 
 #: What is handed to an Avro file: records as they were in Kafka, and where they were there.
 RAW_SCHEMA = pa.schema([pa.field("value", pa.binary(), nullable=False), *KAFKA_FIELDS])
-
-
-def check_outformat(identity: Identity, versions: Versions) -> None:
-    """Refuse Avro files of records that were written with several schemas, as each file has one in its head.
-
-    Raises
-    ------
-    SchemaError
-        If that is asked for.
-    """
-    if identity.outformat == "avro" and len(versions.schemas) > 1:
-        raise SchemaError(
-            f"its records have {len(versions.schemas)} schemas, and Avro files have one: leave out --outformat avro",
-            identity.topic,
-        )
 
 
 def check_is_parquet(ledger: Ledger, what: str) -> None:

@@ -52,7 +52,7 @@ def known_identities(ledger: Ledger, identity: Identity) -> tuple[Identity, ...]
     return _identities(identity, _taken(ledger))
 
 
-def add_version(known: Versions, partitioning: Partitioning, schema: AvroSchema) -> Versions:
+def add_version(known: Versions, identity: Identity, partitioning: Partitioning, schema: AvroSchema) -> Versions:
     """Add a schema to those that a dataset has, or say in words that it does not fit.
 
     Raises
@@ -60,6 +60,8 @@ def add_version(known: Versions, partitioning: Partitioning, schema: AvroSchema)
     SchemaError
         If it does not fit.
     """
+    if identity.outformat == "avro" and schema not in known.schemas:
+        raise SchemaError("Avro files have one schema, and this is another one")
     # Such a column would vanish behind the directories of the other field.
     taken = [source.columns[0] for source in partitioning.sources if "." in source.path and source.scale is None]
     for name in taken:
@@ -98,7 +100,7 @@ def take_in(ledger: Ledger, identity: Identity, partitioning: Partitioning, sche
         if schema in known.schemas:
             _sync(ledger)
             return
-        add_version(known, partitioning, schema)
+        add_version(known, identity, partitioning, schema)
         path = _path(ledger, len(taken) + _FIRST_NUMBER)
         alone = replace(identity, schema_sha256=schema.fingerprint, more_schemas=())
         try:

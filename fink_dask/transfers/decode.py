@@ -16,7 +16,7 @@ from fink_dask.avro.fit import fit_batch
 from fink_dask.avro.projection import covering, project
 from fink_dask.avro.schema import AvroSchema
 from fink_dask.avro.versions import Versions
-from fink_dask.dataset.columns import RAW_SCHEMA, check_outformat, file_schema
+from fink_dask.dataset.columns import RAW_SCHEMA, file_schema
 from fink_dask.dataset.condition import bind_condition
 from fink_dask.dataset.partitioning import Partitioning, Split
 from fink_dask.dataset.records import Identity
@@ -91,7 +91,6 @@ class RangeDecoder:
         self._versions = versions
         self._partitioning = partitioning
         self._partition = partition
-        check_outformat(identity, versions)
         self._condition = None if identity.where is None else bind_condition(identity.where, versions.arrow)
         # They are decoded first: of the alerts that are left out, nothing else is.
         conditional = () if self._condition is None else self._condition.columns

@@ -11,7 +11,7 @@ from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.partitioning import Partitioning
 from fink_dask.dataset.records import Identity
 from fink_dask.dataset.versions import known_versions, planned_versions, take_in
-from fink_dask.errors import LedgerError, SchemaError
+from fink_dask.errors import LedgerError
 from fink_dask.transfers.decode import RangeDecoder
 
 
@@ -53,8 +53,6 @@ class Grower:
             # Where a job has moved the ledger aside, nothing may be written to the one that is in its place.
             if not attempt.is_wanted():
                 raise LedgerError(f"{self._ledger.path} was removed, or begun again meanwhile")
-            if self._identity.outformat == "avro":
-                raise SchemaError("Avro files have one schema, and this is another one")
             take_in(self._ledger, self._identity, self._partitioning, schema)
 
         self._decoder = RangeDecoder(self._versions, self._identity, self._partitioning, self._partition, met)

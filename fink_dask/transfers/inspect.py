@@ -8,7 +8,7 @@ from fink_dask.avro.projection import project
 from fink_dask.avro.schema import AvroSchema
 from fink_dask.avro.versions import Versions
 from fink_dask.config import TransferSettings
-from fink_dask.dataset.columns import check_outformat, partitioning_of
+from fink_dask.dataset.columns import partitioning_of
 from fink_dask.dataset.condition import bind_condition
 from fink_dask.dataset.grammar import parse_condition
 from fink_dask.dataset.ledger import Ledger
@@ -98,7 +98,6 @@ def inspect_topic(settings: TransferSettings, inspector: Inspector, ledger: Ledg
     partitioning = partitioning_of(replace(asked, survey=survey), found.versions)
     identity = replace(asked, schema_sha256=found.versions.first.fingerprint, schema_source=found.source)
     check_selection(settings, found.versions)
-    check_outformat(identity, found.versions)
     if before is not None:
         known = replace(before, topic_id=known_topic_id(plans), more_schemas=plans[-1].identity.more_schemas)
         check_identity(known, identity)

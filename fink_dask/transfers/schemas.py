@@ -73,7 +73,7 @@ def find_schemas(
     Raises
     ------
     SchemaError
-        If there is none, or it can't be used.
+        If there is none, or it can't be used; or if Avro files are asked for, and there are several to choose from.
     """
     before = plans[-1].identity if plans else None
     if before is not None and before.schema_source == _KEYS:
@@ -95,6 +95,12 @@ def find_schemas(
     keys = [found.text, *inspector.sample_keys(description.topic, _unplanned(description, plans))]
     # A key that is no schema makes no difference, unless there is none.
     sampled = parse_keys(keys) or [parse_schema(found.text)]
+    if asked.outformat == "avro" and len(sampled) > 1:
+        raise SchemaError(
+            f"its records have {len(sampled)} schemas, and Avro files have one: leave out --outformat avro, or choose "
+            "one with --schema FILE (--dump-schemas writes them all)",
+            description.topic,
+        )
     return _fitted(Versions((sampled[0],)), sampled, asked)
 
 
@@ -163,7 +169,7 @@ def _fitted(versions: Versions, sampled: Sequence[AvroSchema], identity: Identit
     misfits = []
     for schema in sampled:
         try:
-            versions = add_version(versions, _partitioning(identity, versions), schema)
+            versions = add_version(versions, identity, _partitioning(identity, versions), schema)
         except SchemaError as error:
             misfits.append(Misfit(schema, misfit_in_words(schema, error)))
     return FoundSchemas(versions, _KEYS, tuple(misfits))

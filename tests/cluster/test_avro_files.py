@@ -187,18 +187,30 @@ def test_several_schemas_in_the_keys_are_refused(kafka: Any, topic_name: str, tm
     Livestream(kafka.bootstrap_servers, topic_name).add([V1, V2] * 100)
     result = _transfer(kafka, topic_name, tmp_path / "alerts")
     assert result.returncode == 1
-    assert "2 schemas, and Avro files have one: leave out --outformat avro" in result.stderr
+    assert "2 schemas, and Avro files have one: leave out --outformat avro, or choose one with" in result.stderr
     assert "Traceback" not in result.stderr
+    (tmp_path / "v2.avsc").write_text(json.dumps(V2))
+    chosen = _transfer(kafka, topic_name, tmp_path / "alerts", "--schema", str(tmp_path / "v2.avsc"), "--json")
+    assert chosen.returncode == 3, chosen.stderr
+    summary = json.loads(chosen.stdout)
+    assert (summary["alerts"], summary["quarantined"]) == (100, 100)
 
 
 def test_records_of_a_schema_that_comes_to_light_in_mid_range_are_quarantined(
     kafka: Any, topic_name: str, tmp_path: Path
 ) -> None:
     create_topic(kafka.bootstrap_servers, topic_name, 1)
-    Livestream(kafka.bootstrap_servers, topic_name).add([V1] * 200 + [V2] * 20 + [V1] * 200)
+    stream = Livestream(kafka.bootstrap_servers, topic_name)
+    stream.add([V1] * 200 + [V2] * 20 + [V1] * 200)
     result = _transfer(kafka, topic_name, tmp_path / "alerts", "--json")
     assert result.returncode == 3, result.stderr
     summary = json.loads(result.stdout)
     assert (summary["alerts"], summary["quarantined"]) == (400, 20)
     assert run_cli("verify", str(tmp_path / "alerts")).returncode == 3
     assert _transfer(kafka, topic_name, tmp_path / "alerts").returncode == 3
+    stream.add([V1] * 50 + [V2] * 10)  # where a sample sees it
+    more = _transfer(kafka, topic_name, tmp_path / "alerts", "--json")
+    assert more.returncode == 3, more.stderr
+    assert "records of this topic go to the quarantine" in more.stderr
+    summary = json.loads(more.stdout)
+    assert (summary["alerts"], summary["quarantined"]) == (450, 30)
