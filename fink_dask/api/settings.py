@@ -60,12 +60,12 @@ def transfer_settings(
         outdir=locate(outdir),
         kafka=kafka,
         survey=survey,
-        partitionby=names_in("partitionby", partitionby),
+        partitionby=as_names("partitionby", partitionby),
         nconsumers=nconsumers if nconsumers is not None else _threads(client),
         limit=limit,
         schema_file=None if schema is None else Path(schema),
         group_id=group_id,
-        columns=None if columns is None else names_in("columns", columns),
+        columns=None if columns is None else as_names("columns", columns),
         where=where,
         outformat=outformat,
         compression=compression,
@@ -111,7 +111,7 @@ def kafka_of(
     return find_kafka(survey or survey_of(topic), log.warning, bootstrap_servers=servers, **connection)
 
 
-def names_in(argument: str, given: str | Sequence[str]) -> tuple[str, ...]:
+def as_names(argument: str, given: str | Sequence[str]) -> tuple[str, ...]:
     """Take names as a sequence, or with commas between them as on the command line."""
     names = tuple(str(name).strip() for name in (given.split(",") if isinstance(given, str) else given))
     if not all(names) or len(set(names)) < len(names):

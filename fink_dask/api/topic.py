@@ -19,7 +19,7 @@ import pyarrow as pa
 from dask.dataframe.dask_expr.io import FromMap
 from dask.delayed import Delayed
 
-from fink_dask.api.settings import kafka_of, names_in
+from fink_dask.api.settings import as_names, kafka_of
 from fink_dask.avro.schema import parse_schema, read_schema_file
 from fink_dask.avro.versions import Versions
 from fink_dask.cluster.local import parse_memory
@@ -155,7 +155,7 @@ def read_topic(
     kafka = kafka_of(topic, survey, bootstrap_servers, "read_topic", **connection)
     size = parse_memory("partition_bytes", str(partition_bytes))
     with open_inspector(kafka) as inspector:
-        wanted = None if columns is None else names_in("columns", columns)
+        wanted = None if columns is None else as_names("columns", columns)
         file = None if schema is None else Path(schema)
         # There is no dataset: nothing is looked for in its directory.
         settings = TransferSettings(topic, Path(), kafka, survey=survey, columns=wanted, where=where, schema_file=file)

@@ -217,8 +217,8 @@ class TopicTransfer:
         FinkDaskError
             If another job has taken over, or the file system refuses.
         """
-        # What an attempt that was killed has committed is published; the staged files of others go, and should one
-        # still run, on a scheduler of somebody else's, it finds no directory to commit from.
+        # What an attempt that was killed has committed is published. Should one still run, on a scheduler of somebody
+        # else's, it finds no directory to commit from; on an object store it commits, and the next run publishes that.
         if self._lease is not None:
             self._lease.check()
             roll_forward(self.ledger, self.plans)
