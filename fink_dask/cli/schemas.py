@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from fink_dask.config import TransferSettings
+from fink_dask.config import OUTFORMATS, TransferSettings
 from fink_dask.errors import BrokerError, SchemaError, SettingsError
 
 if TYPE_CHECKING:
@@ -49,7 +50,8 @@ def _dump(settings: TransferSettings, inspector: Inspector) -> None:
     from fink_dask.dataset.ledger import Ledger
     from fink_dask.transfers.inspect import inspect_topic
 
-    target = inspect_topic(settings, inspector, Ledger(settings.outdir), fresh=True)
+    # All schemas, also of a topic that has too many of them for the files that are asked for.
+    target = inspect_topic(replace(settings, outformat=OUTFORMATS[0]), inspector, Ledger(settings.outdir), fresh=True)
     if target is None:
         return
     schemas = [*target.versions.schemas, *(misfit.schema for misfit in target.misfits)]

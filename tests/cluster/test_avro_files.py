@@ -46,8 +46,8 @@ def _assert_as_in_kafka(outdir: Path, oracle: Oracle) -> None:
     assert found == oracle.values
 
 
-def _transfer(kafka: Any, topic: str, outdir: Path, *more: str) -> Any:
-    return run_cli(*transfer_arguments(kafka, topic, outdir, "-outformat", "avro", *more))
+def _transfer(kafka: Any, topic: str, outdir: Path, *more: str, cwd: Path | None = None) -> Any:
+    return run_cli(*transfer_arguments(kafka, topic, outdir, "-outformat", "avro", *more), cwd=cwd)
 
 
 @pytest.fixture(scope="module")
@@ -189,8 +189,9 @@ def test_several_schemas_in_the_keys_are_refused(kafka: Any, topic_name: str, tm
     assert result.returncode == 1
     assert "2 schemas, and Avro files have one: leave out --outformat avro, or choose one with" in result.stderr
     assert "Traceback" not in result.stderr
-    (tmp_path / "v2.avsc").write_text(json.dumps(V2))
-    chosen = _transfer(kafka, topic_name, tmp_path / "alerts", "--schema", str(tmp_path / "v2.avsc"), "--json")
+    assert _transfer(kafka, topic_name, tmp_path / "alerts", "--dump-schemas", cwd=tmp_path).returncode == 1
+    schema = tmp_path / f"avro_schema_{topic_name}_2.json"
+    chosen = _transfer(kafka, topic_name, tmp_path / "alerts", "--schema", str(schema), "--json")
     assert chosen.returncode == 3, chosen.stderr
     summary = json.loads(chosen.stdout)
     assert (summary["alerts"], summary["quarantined"]) == (100, 100)
