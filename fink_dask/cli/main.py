@@ -16,6 +16,7 @@ from fink_dask.cli.compact import compact
 from fink_dask.cli.demo import demo
 from fink_dask.cli.export_hats import export_hats
 from fink_dask.cli.options import CONTEXT
+from fink_dask.cli.publish import publish
 from fink_dask.cli.quarantine import quarantine
 from fink_dask.cli.repair import repair
 from fink_dask.cli.signals import SignalReceivedError, handle_signals
@@ -35,7 +36,19 @@ def cli() -> None:
     """Move Kafka topics of Fink alerts into complete, partitioned Parquet datasets, with Dask."""
 
 
-for command in (transfer, submit, compact, export_hats, verify, repair, quarantine, status, demo):
+COMMANDS = (
+    transfer,
+    submit,
+    compact,
+    export_hats,
+    verify,
+    repair,
+    quarantine,
+    status,
+    publish,
+    demo,
+)
+for command in COMMANDS:
     cli.add_command(command)
 
 
