@@ -22,6 +22,7 @@ from fink_dask.cli.repair import repair
 from fink_dask.cli.signals import SignalReceivedError, handle_signals
 from fink_dask.cli.status import status
 from fink_dask.cli.submit import submit
+from fink_dask.cli.topics import topics
 from fink_dask.cli.transfer import transfer
 from fink_dask.cli.verify import verify
 from fink_dask.errors import FinkDaskError
@@ -45,6 +46,7 @@ COMMANDS = (
     repair,
     quarantine,
     status,
+    topics,
     publish,
     demo,
 )

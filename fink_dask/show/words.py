@@ -14,6 +14,20 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
+def printable(text: str, most: int = 300) -> str:
+    """Make a text from outside fit for a terminal: nothing in it moves the cursor, and it has an end."""
+    shown = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text[:most])
+    return f"{shown}…" if len(text) > most else shown
+
+
+def duration_words(seconds: float) -> str:
+    """Say how long something is, in the unit that fits: "12 s", "3.5 h", "6.2 d"."""
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:,.1f} {unit}"
+    return f"{max(seconds, 0):.0f} s"
+
+
 def lag_words(lag: Lag) -> str:
     """Say how far a dataset is behind: "lag 1,200 (most in partition 3: 700), newest alert 4 s old"."""
     words = f"lag {lag.total:,}"
