@@ -19,6 +19,7 @@ from fink_dask.cli.options import CONTEXT
 from fink_dask.cli.publish import publish
 from fink_dask.cli.quarantine import quarantine
 from fink_dask.cli.repair import repair
+from fink_dask.cli.schema import schema
 from fink_dask.cli.signals import SignalReceivedError, handle_signals
 from fink_dask.cli.status import status
 from fink_dask.cli.submit import submit
@@ -47,6 +48,7 @@ COMMANDS = (
     quarantine,
     status,
     topics,
+    schema,
     publish,
     demo,
 )
