@@ -18,6 +18,7 @@ from fink_dask.cli.export_hats import export_hats
 from fink_dask.cli.options import CONTEXT
 from fink_dask.cli.publish import publish
 from fink_dask.cli.quarantine import quarantine
+from fink_dask.cli.register import register
 from fink_dask.cli.repair import repair
 from fink_dask.cli.schema import schema
 from fink_dask.cli.signals import SignalReceivedError, handle_signals
@@ -47,6 +48,7 @@ COMMANDS = (
     repair,
     quarantine,
     status,
+    register,
     topics,
     schema,
     publish,
