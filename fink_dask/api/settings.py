@@ -42,6 +42,7 @@ def transfer_settings(
     group_id: str | None = None,
     on_bad_record: str = ON_BAD_RECORD[0],
     on_loss: str = ON_LOSS[0],
+    force: bool = False,
     **connection: Any,
 ) -> TransferSettings:
     """Put the settings of a transfer together; see `fink_dask.transfer`.
@@ -72,6 +73,7 @@ def transfer_settings(
         memory_limit=None if memory_limit is None else parse_memory("memory_limit", str(memory_limit)),
         on_bad_record=on_bad_record,
         on_loss=on_loss,
+        force=force,
     )
 
 

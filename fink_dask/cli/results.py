@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.summary import Summary
 from fink_dask.kafka.offsets import Interval
 from fink_dask.show.words import counted
+from fink_dask.transfers.forecast import Forecast
 from fink_dask.transfers.preview import Outlook
 from fink_dask.transfers.profile import Profile
 
@@ -87,6 +89,7 @@ def outlook_json(outlook: Outlook) -> dict[str, Any]:
         "removed": outlook.removed,
         "estimated_bytes": plan.estimated_bytes if plan else 0,
         "where": outlook.where,
+        "forecast": None if outlook.forecast is None else asdict(outlook.forecast),
         "ranges": outlook.open_ranges + (len(plan.ranges) if plan else 0),
         "committed_ranges": outlook.committed_ranges,
         "committed_alerts": outlook.committed_alerts,
@@ -103,6 +106,14 @@ def print_outlook(outlook: Outlook, outdir: Path, as_json: bool, job_script: str
     _print_outlook(outlook, outdir)
     if job_script is not None:
         click.echo(f"\neach job would be:\n\n{job_script}", nl=False)
+
+
+def _print_forecast(forecast: Forecast) -> None:
+    took = timedelta(seconds=max(1, round(forecast.seconds)))
+    click.echo(f"  would take      about {took}, as long as Kafka and the network keep up")
+    if forecast.free_bytes is not None:
+        words = f"about {decimal(forecast.written_bytes)}, where {decimal(forecast.free_bytes)} are free"
+        click.echo(f"  would write     {words}")
 
 
 def _print_outlook(outlook: Outlook, outdir: Path) -> None:
@@ -123,6 +134,8 @@ def _print_outlook(outlook: Outlook, outdir: Path) -> None:
         click.echo("  nothing to read" if outlook.removed else "  nothing to do")
         return
     click.echo(f"  would read      {outlook.offsets:,} offsets: an alert each, less those that Kafka uses itself")
+    if outlook.forecast is not None:
+        _print_forecast(outlook.forecast)
     if outlook.where is not None:
         click.echo(f"  would keep      those of which {outlook.where}")
     if outlook.committed_ranges:

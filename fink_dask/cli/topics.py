@@ -123,12 +123,12 @@ def print_topics_json(
     click.echo(json.dumps({"topics": each} | totals | dict(more or {})))
 
 
-def preview_topics(settings: TransferSettings, choice: TopicChoice, restart: bool, as_json: bool) -> int:
+def preview_topics(settings: TransferSettings, cores: int, choice: TopicChoice, restart: bool, as_json: bool) -> int:
     """Say what a transfer of several topics would do for each; returns the exit status."""
     from fink_dask.cli.results import outlook_json, print_outlook
     from fink_dask.transfers.preview import preview_each
 
-    found = preview_each(settings, choice, restart)
+    found = preview_each(settings, cores, choice, restart)
     failed = any(isinstance(outlook, FinkDaskError) for outlook in found.values())
     if as_json:
         content = [

@@ -101,7 +101,7 @@ if __name__ == "__main__":
     wait_for(lambda: running.poll() is not None or (ledger.exists() and bool(ledger.staged())), 60, "the first range")
     running.send_signal(signal.SIGINT)
     _, said = running.communicate(timeout=60)
-    assert "KeyboardInterrupt" in said
+    assert "KeyboardInterrupt" in said, (running.returncode, said)
     assert running.returncode != 0
     ended = run_cli(*transfer_arguments(kafka, topic, tmp_path / "alerts"))
     assert ended.returncode == 0, ended.stderr
