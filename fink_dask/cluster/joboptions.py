@@ -232,10 +232,12 @@ class JobSpec:
         """Divide the memory of a job among its threads; `limit` is what the user allows all jobs together."""
         threads = _THREADS_A_CONSUMER * self.turns * self.processes
         most = int(self.memory_bytes * MEMORY_FRACTION)
-        if limit is not None:
-            most = min(most, limit // self.asked.jobs)
+        remedy = "give jobs more --memory, of which they take half, or fewer --cores"
+        if limit is not None and limit // self.asked.jobs < most:
+            most = limit // self.asked.jobs
+            remedy = "give a larger --memory-limit, which is for all jobs, or fewer --jobs or --cores"
         # The process that watches over those of a job is as large as they are.
-        return share_memory(most, (self.processes + 1) * WORKER_BYTES, threads, full_shares=threads)
+        return share_memory(most, (self.processes + 1) * WORKER_BYTES, threads, threads, remedy)
 
     def new_job(self, job_class: Any, address: str, name: str, keywords: dict[str, Any]) -> Any:
         """Make a job that is not submitted.

@@ -51,6 +51,16 @@ def test_a_missing_dask_jobqueue_is_one_line_that_says_what_to_install(monkeypat
         JobOptions("slurm", cores=1, memory="1GB").resolve()
 
 
+@pytest.mark.parametrize(
+    ("memory", "limit", "words"),
+    [("1GB", None, "give jobs more --memory, .* or fewer --cores"), ("8GB", 2 * 10**9, "give a larger --memory-limit")],
+)
+def test_jobs_with_too_little_memory_are_refused_with_what_helps(memory: str, limit: int | None, words: str) -> None:
+    spec = JobOptions("slurm", jobs=4, cores=8, memory=memory).resolve()
+    with pytest.raises(SettingsError, match=f"MiB of memory are too little .*{words}"):
+        spec.memory_share(limit)
+
+
 @pytest.mark.parametrize("system", SYSTEMS)
 @pytest.mark.filterwarnings("ignore:OAR Job memory")
 def test_every_batch_system_gets_a_script_that_starts_encrypted_workers(system: str, tmp_path: Path) -> None:
