@@ -86,6 +86,25 @@ class Scheduler:
             raise TransferError(f"no Dask scheduler answers at {self.address} ({_words(error)})") from error
         return client
 
+    def threads(self) -> int:
+        """Count the ranges that its workers can consume at once: one a thread.
+
+        Raises
+        ------
+        SettingsError
+            If a file of TLS can't be used.
+        TransferError
+            If no scheduler answers, or it has no workers.
+        """
+        with self.connect() as client:
+            _wait_for_workers(client)
+            return threads_of(client)
+
+
+def threads_of(client: Client) -> int:
+    """Count the threads of all workers that there are, or one where there are none yet."""
+    return max(1, int(sum(client.nthreads().values())))
+
 
 @contextmanager
 def existing_scheduler(
@@ -143,10 +162,7 @@ def check_workers(client: Client, kafka: KafkaSettings, topic: str, ledger: Ledg
     TransferError
         That says which worker lacks what.
     """
-    try:
-        client.wait_for_workers(1, timeout=_WORKERS_S)
-    except TimeoutError as error:
-        raise TransferError(f"the Dask scheduler {client.scheduler.address} has no workers") from error
+    _wait_for_workers(client)
     version = fink_dask.__version__
     # Only the standard library's functions can be sent to a process that may lack this package.
     found = client.run(importlib.metadata.version, "fink-dask", on_error="return")
@@ -163,6 +179,13 @@ def check_workers(client: Client, kafka: KafkaSettings, topic: str, ledger: Ledg
     for where, lack in answers.items():
         if lack is not None:
             raise TransferError(f"{_who(where)} can't work here: {_words(lack)}")
+
+
+def _wait_for_workers(client: Client) -> None:
+    try:
+        client.wait_for_workers(1, timeout=_WORKERS_S)
+    except TimeoutError as error:
+        raise TransferError(f"the Dask scheduler {client.scheduler.address} has no workers") from error
 
 
 def _ask_each(

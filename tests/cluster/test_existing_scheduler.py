@@ -17,6 +17,7 @@ from distributed import Client, LocalCluster
 import fink_dask
 from fink_dask.cluster import existing
 from fink_dask.cluster.existing import check_workers
+from fink_dask.cluster.local import usable_cores
 from fink_dask.config import KafkaSettings
 from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.outdir import create_ledger
@@ -51,6 +52,30 @@ def test_a_transfer_on_an_existing_scheduler_is_exactly_once_and_leaves_it_runni
     assert_exactly_once(tmp_path / "out", oracle.values)
     with Client(dask_scheduler, timeout=5) as client:
         assert len(client.scheduler_info()["workers"]) == 2
+
+
+def test_all_threads_of_a_schedulers_workers_are_given_ranges(kafka: Any, topic_name: str, tmp_path: Path) -> None:
+    """More than this machine's cores: workers elsewhere have theirs."""
+    threads = usable_cores() + 2
+    fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 400 * threads, partitions=threads)
+    address = {"protocol": "tcp://", "host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=threads, processes=False, **address) as cluster,
+        Client(cluster) as client,
+    ):
+        arguments = transfer_arguments(kafka, topic_name, tmp_path / "out", "--scheduler", cluster.scheduler_address)
+        transfer = subprocess.Popen([*PROGRAM, *arguments, "-batchsize", "1"], env=environment())
+
+        def ranges() -> int:
+            return sum("transfer_range" in key for keys in client.processing().values() for key in keys)
+
+        try:
+            wait_for(lambda: ranges() == threads or transfer.poll() is not None, 60, "a range a thread")
+            assert transfer.poll() is None
+            transfer.wait(60)
+        finally:
+            transfer.kill()
+            transfer.wait()
 
 
 def test_a_scheduler_that_is_not_there_is_one_line(kafka: Any, topic_name: str, tmp_path: Path) -> None:
