@@ -248,9 +248,17 @@ class JobSpec:
         SettingsError
             If a job script can't hold the directory's name.
         """
-        if not _PLAIN_PATH.fullmatch(str(room)) or not _PLAIN_PATH.fullmatch(sys.prefix):
-            raise SettingsError(f"a job script can't hold {room}: choose an --outdir of letters, digits, and ._-+=")
+        check_path(room)
+        if not _PLAIN_PATH.fullmatch(sys.executable) and "python" not in self.arguments:
+            words = "install fink-dask elsewhere, or give --cluster-option python=/shared/env/bin/python"
+            raise SettingsError(f"a job script can't hold {sys.executable}: {words}")
         return {"log_directory": str(room), **self.arguments, "security": security}
+
+
+def check_path(path: Path) -> None:
+    """Raise a SettingsError where a job script can't hold a path of the dataset's."""
+    if not _PLAIN_PATH.fullmatch(str(path)):
+        raise SettingsError(f"a job script can't hold {path}: choose an --outdir of letters, digits, and ._-+=")
 
 
 def _import_dask_jobqueue() -> Any:

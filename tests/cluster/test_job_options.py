@@ -11,6 +11,7 @@ import pytest
 from fink_dask.cluster.joboptions import SYSTEMS, JobOptions
 from fink_dask.cluster.jobqueue import job_script
 from fink_dask.cluster.jobstates import _grid_engine, _slurm
+from fink_dask.cluster.submit import BatchTransfer
 from fink_dask.dataset.ledger import Ledger
 from fink_dask.errors import SettingsError
 from tests.harness.cli import run_cli
@@ -112,6 +113,21 @@ def test_a_directory_that_a_script_can_not_hold_is_refused(tmp_path: Path) -> No
     spec = JobOptions("slurm", cores=1, memory="1GB").resolve()
     with pytest.raises(SettingsError, match="a job script can't hold"):
         spec.keywords(tmp_path / "my $(alerts)", None)
+    with pytest.raises(SettingsError, match=r"a job script can't hold .* choose an --outdir"):
+        job_script(spec, Ledger(tmp_path / "my alerts"))  # as --dry-run does
+    with pytest.raises(SettingsError, match=r"a job script can't hold .* choose an --outdir"):
+        BatchTransfer(spec, tmp_path / "my nights" / "out", ()).script()
+
+
+def test_a_python_that_a_script_can_not_hold_is_refused_as_what_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/home/ada/my env/bin/python")
+    spec = JobOptions("slurm", cores=1, memory="1GB").resolve()
+    with pytest.raises(SettingsError, match="can't hold /home/ada/my env/bin/python: install fink-dask elsewhere"):
+        spec.keywords(tmp_path, None)
+    other = JobOptions("slurm", cores=1, memory="1GB", options={"python": "/env/bin/python"}).resolve()
+    assert "/env/bin/python -m distributed" in job_script(other, Ledger(tmp_path / "out"))
 
 
 def test_the_answers_of_batch_systems_are_read() -> None:
