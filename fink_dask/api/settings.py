@@ -10,6 +10,7 @@ from typing import Any
 
 from distributed import Client
 
+from fink_dask.cluster.existing import threads_of
 from fink_dask.cluster.local import parse_memory, usable_cores
 from fink_dask.config import COMPRESSION, ON_BAD_RECORD, ON_LOSS, OUTFORMATS, KafkaSettings, TransferSettings
 from fink_dask.dataset.location import locate
@@ -123,4 +124,4 @@ def as_names(argument: str, given: str | Sequence[str]) -> tuple[str, ...]:
 
 def _threads(client: Client | None) -> int:
     """Count the ranges that can be consumed at once: as many as a cluster has threads, or this machine cores."""
-    return usable_cores() if client is None else max(1, sum(client.nthreads().values()))
+    return usable_cores() if client is None else threads_of(client)

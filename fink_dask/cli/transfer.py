@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -202,6 +203,7 @@ def transfer(
 
     log_to_stderr(verbose)  # after Dask's own set-up of logging, which its import is
     spec = None if jobs is None else jobs.resolve()
+    existing = None if scheduler is None else Scheduler(scheduler, tls_ca_file, tls_cert, tls_key)
     settings = TransferSettings(
         topic=topics[0],
         outdir=outdir,
@@ -233,11 +235,12 @@ def transfer(
     if restart and not dry_run and not yes:
         _ask_before_restart(settings, choice)
     with failure_as_json(settings, choice, as_json):
+        if existing is not None and nconsumers == -1:
+            settings = replace(settings, nconsumers=existing.threads())
         if dry_run:
             return _preview(settings, choice, Where(jobs=spec), restart, as_json)
         if dump_schemas:
             dump_schemas_of(settings, choice)
-        existing = None if scheduler is None else Scheduler(scheduler, tls_ca_file, tls_cert, tls_key)
         place = Where(existing, dashboard_address, spec)
         return _transfer(settings, choice, place, restart, profile, as_json)
 
