@@ -105,7 +105,12 @@ def print_outlook(outlook: Outlook, outdir: Path, as_json: bool, job_script: str
         return
     _print_outlook(outlook, outdir)
     if job_script is not None:
-        click.echo(f"\neach job would be:\n\n{job_script}", nl=False)
+        print_job_script(job_script)
+
+
+def print_job_script(script: str) -> None:
+    """Print what each job would be."""
+    click.echo(f"\neach job would be:\n\n{script}", nl=False)
 
 
 def _print_forecast(forecast: Forecast) -> None:

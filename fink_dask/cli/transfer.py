@@ -237,11 +237,11 @@ def transfer(
     with failure_as_json(settings, choice, as_json):
         if existing is not None and nconsumers == -1:
             settings = replace(settings, nconsumers=existing.threads())
+        place = Where(existing, dashboard_address, spec)
         if dry_run:
-            return _preview(settings, choice, Where(jobs=spec), restart, as_json)
+            return _preview(settings, choice, place, restart, as_json)
         if dump_schemas:
             dump_schemas_of(settings, choice)
-        place = Where(existing, dashboard_address, spec)
         return _transfer(settings, choice, place, restart, profile, as_json)
 
 
@@ -281,7 +281,7 @@ def _preview(settings: TransferSettings, choice: TopicChoice, where: Where, rest
 
     cores = cores_of(settings, where)
     if choice.is_several:
-        return preview_topics(settings, cores, choice, restart, as_json)
+        return preview_topics(settings, cores, choice, restart, as_json, where.jobs)
     script = None if where.jobs is None else job_script(where.jobs, Ledger(settings.outdir))
     print_outlook(preview(settings, cores, restart), settings.outdir, as_json, script)
     return 0

@@ -30,6 +30,7 @@ _WORKERS_S = 20
 _ANSWER_S = 120
 #: Seconds between two looks whether they have answered, or gone.
 _LOOK_S = 0.1
+_NEEDS_TLS = "tls:// needs --tls-ca-file, --tls-cert and --tls-key, or distributed.comm.tls in Dask's configuration"
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,8 @@ class Scheduler:
             security = Security(require_encryption=True, **given) if given else None
             client: AbstractContextManager[Client] = Client(self.address, timeout=_CONNECT_S, security=security)
         except (OSError, ValueError, RuntimeError, TypeError) as error:  # Dask's words where TLS is asked for, or not
-            raise TransferError(f"no Dask scheduler answers at {self.address} ({_words(error)})") from error
+            words = _NEEDS_TLS if "ssl_context" in str(error) else _words(error)
+            raise TransferError(f"no Dask scheduler answers at {self.address} ({words})") from error
         return client
 
     def threads(self) -> int:

@@ -13,7 +13,7 @@ import time
 from typing import Any
 
 from fink_dask.cluster.joboptions import JobSpec
-from fink_dask.cluster.jobs import WatchedJob
+from fink_dask.cluster.jobs import UNREACHED, WatchedJob
 from fink_dask.cluster.jobstates import JobState, ask_states
 from fink_dask.errors import TransferError
 from fink_dask.transfers.events import Note, Observer
@@ -193,6 +193,8 @@ class JobWatch:
         said = "" if job.refusal or job.joined is not None else job.tail()
         if said:
             what += f" ({said})"
+        if UNREACHED in said:
+            what += "; nodes do not reach this scheduler: --cluster-option interface=NAME gives it another network"
         if not self._joined and (job.refusal or self._useless >= max(2, self._least)):
             self._failure = what if job.refusal else f"{what}; no worker of {self._useless} jobs has come"
             if not job.refusal and job.log() is not None:

@@ -19,7 +19,7 @@ from distributed import Client, LocalCluster
 
 import fink_dask
 from fink_dask.cluster import existing
-from fink_dask.cluster.existing import check_workers
+from fink_dask.cluster.existing import Scheduler, check_workers
 from fink_dask.cluster.local import usable_cores
 from fink_dask.config import KafkaSettings
 from fink_dask.dataset.ledger import Ledger
@@ -56,6 +56,16 @@ def test_a_transfer_on_an_existing_scheduler_is_exactly_once_and_leaves_it_runni
     with Client(dask_scheduler, timeout=5) as client:
         assert len(client.scheduler_info()["workers"]) == 2
 
+        def topics(dask_scheduler: Any) -> list[str]:
+            return list(dask_scheduler._broker._topics)
+
+        wait_for(lambda: not any("fink-dask" in name for name in client.run_on_scheduler(topics)), 10, "a clean end")
+
+
+def test_a_scheduler_that_speaks_tls_says_which_options_it_needs(tmp_path: Path) -> None:
+    with pytest.raises(TransferError, match="tls:// needs --tls-ca-file, --tls-cert and --tls-key"):
+        Scheduler("tls://127.0.0.1:1").connect()
+
 
 def test_all_threads_of_a_schedulers_workers_are_given_ranges(kafka: Any, topic_name: str, tmp_path: Path) -> None:
     """More than this machine's cores: workers elsewhere have theirs."""
@@ -67,7 +77,7 @@ def test_all_threads_of_a_schedulers_workers_are_given_ranges(kafka: Any, topic_
         Client(cluster) as client,
     ):
         arguments = transfer_arguments(kafka, topic_name, tmp_path / "out", "--scheduler", cluster.scheduler_address)
-        transfer = subprocess.Popen([*PROGRAM, *arguments, "-batchsize", "1"], env=environment())
+        transfer = subprocess.Popen([*PROGRAM, *arguments, "-batchsize", "1"], env=environment(SLOWLY))
 
         def ranges() -> int:
             return sum("transfer_range" in key for keys in client.processing().values() for key in keys)

@@ -10,6 +10,7 @@ import pytest
 
 from fink_dask.cluster.joboptions import SYSTEMS, JobOptions
 from fink_dask.cluster.jobqueue import job_script
+from fink_dask.cluster.jobs import UNREACHED, _last_words
 from fink_dask.cluster.jobstates import _grid_engine, _slurm
 from fink_dask.cluster.submit import BatchTransfer
 from fink_dask.dataset.ledger import Ledger
@@ -128,6 +129,21 @@ def test_a_python_that_a_script_can_not_hold_is_refused_as_what_it_is(
         spec.keywords(tmp_path, None)
     other = JobOptions("slurm", cores=1, memory="1GB", options={"python": "/env/bin/python"}).resolve()
     assert "/env/bin/python -m distributed" in job_script(other, Ledger(tmp_path / "out"))
+
+
+def test_a_transfer_that_is_submitted_is_one_job(tmp_path: Path) -> None:
+    result = run_cli("submit", *TRANSFER, *JOB, "--jobs", "4", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "'--jobs': what is submitted is one job" in result.stderr
+
+
+def test_the_last_words_of_a_job_are_the_cause() -> None:
+    log = (
+        f"Start Nanny\nOSError: {UNREACHED} to tls://192.0.2.77:8786 after 30 s\nRuntimeError: Nanny failed to start.\n"
+    )
+    assert _last_words(log).startswith(f"OSError: {UNREACHED} to tls://192.0.2.77")
+    assert _last_words("bash: no-such-python: command not found\n\n") == "bash: no-such-python: command not found"
+    assert _last_words(" \n") == ""
 
 
 def test_the_answers_of_batch_systems_are_read() -> None:
