@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from rich.filesize import decimal
 from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.summary import Summary
 from fink_dask.kafka.offsets import Interval
-from fink_dask.show.words import counted
+from fink_dask.show.words import counted, duration_words
 from fink_dask.transfers.forecast import Forecast
 from fink_dask.transfers.preview import Outlook
 from fink_dask.transfers.profile import Profile
@@ -114,7 +113,7 @@ def print_job_script(script: str) -> None:
 
 
 def _print_forecast(forecast: Forecast) -> None:
-    took = timedelta(seconds=max(1, round(forecast.seconds)))
+    took = duration_words(max(1, forecast.seconds))
     click.echo(f"  would take      about {took}, as long as Kafka and the network keep up")
     if forecast.free_bytes is not None:
         words = f"about {decimal(forecast.written_bytes)}, where {decimal(forecast.free_bytes)} are free"

@@ -94,7 +94,7 @@ def _details(running: bool, progress: Progress, lag: Lag | None) -> dict[str, An
 
 def _say_each(ledgers: list[Ledger], as_json: bool) -> int:
     """Say how far each of several topics is, in a line each."""
-    from fink_dask.cli.topics import print_table, print_topics_json
+    from fink_dask.cli.several import print_table, print_topics_json
     from fink_dask.dataset.summary import Summary
     from fink_dask.show.words import lags_words
 

@@ -29,8 +29,8 @@ from fink_dask.cli.options import (
     where_option,
 )
 from fink_dask.cli.schemas import dump_schemas_of
+from fink_dask.cli.several import ledgers_of, preview_topics, print_outcome, survey_of_topics, topic_option
 from fink_dask.cli.stopped import failure_as_json
-from fink_dask.cli.topics import ledgers_of, preview_topics, print_outcome, survey_of_topics, topic_option
 from fink_dask.config import BATCHSIZE, COMPRESSION, COMPRESSIONS, ON_BAD_RECORD, ON_LOSS, OUTFORMATS, TransferSettings
 from fink_dask.dataset.location import check_place
 from fink_dask.kafka.choice import TopicChoice, choose_topics
