@@ -18,6 +18,7 @@ from fink_dask.kafka.topics import survey_of
 from fink_dask.show.words import counted
 
 if TYPE_CHECKING:
+    from fink_dask.cluster.joboptions import JobSpec
     from fink_dask.cluster.outcome import TopicsOutcome
     from fink_dask.dataset.ledger import Ledger
     from fink_dask.dataset.summary import Summary
@@ -123,19 +124,30 @@ def print_topics_json(
     click.echo(json.dumps({"topics": each} | totals | dict(more or {})))
 
 
-def preview_topics(settings: TransferSettings, choice: TopicChoice, restart: bool, as_json: bool) -> int:
-    """Say what a transfer of several topics would do for each; returns the exit status."""
-    from fink_dask.cli.results import outlook_json, print_outlook
+def preview_topics(
+    settings: TransferSettings,
+    cores: int,
+    choice: TopicChoice,
+    restart: bool,
+    as_json: bool,
+    jobs: JobSpec | None,
+) -> int:
+    """Say what a transfer of several topics would do for each, and in what jobs; returns the exit status."""
+    from fink_dask.cli.results import outlook_json, print_job_script, print_outlook
+    from fink_dask.cluster.jobqueue import job_script
+    from fink_dask.dataset.ledger import Ledger
     from fink_dask.transfers.preview import preview_each
 
-    found = preview_each(settings, choice, restart)
+    found = preview_each(settings, cores, choice, restart)
     failed = any(isinstance(outlook, FinkDaskError) for outlook in found.values())
+    # The jobs work on all topics; what they leave is beside the first one's dataset.
+    script = None if jobs is None else job_script(jobs, Ledger(settings.outdir / next(iter(found))))
     if as_json:
         content = [
             {"topic": topic, "error": str(each)} if isinstance(each, FinkDaskError) else outlook_json(each)
             for topic, each in found.items()
         ]
-        click.echo(json.dumps({"topics": content}))
+        click.echo(json.dumps({"topics": content} | ({} if script is None else {"job_script": script})))
         return int(failed)
     for topic, each in found.items():
         if isinstance(each, FinkDaskError):
@@ -143,4 +155,6 @@ def preview_topics(settings: TransferSettings, choice: TopicChoice, restart: boo
             click.echo(f"{words if words.startswith(topic) else f'{topic}: {words}'}")
         else:
             print_outlook(each, settings.outdir / topic, as_json=False)
+    if script is not None:
+        print_job_script(script)
     return int(failed)

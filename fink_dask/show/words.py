@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from rich.filesize import decimal
+
 if TYPE_CHECKING:
     from fink_dask.dataset.lag import Lag
+    from fink_dask.transfers.forecast import Forecast
 
 
 def counted(number: int, noun: str) -> str:
@@ -26,6 +29,12 @@ def duration_words(seconds: float) -> str:
         if seconds >= size:
             return f"{seconds / size:,.1f} {unit}"
     return f"{max(seconds, 0):.0f} s"
+
+
+def forecast_words(forecast: Forecast) -> str:
+    """Say how much a run has to do: "about 66.8 MB in 3 s, 12.1 GB of disk are free"."""
+    words = f"about {decimal(forecast.raw_bytes)} in {duration_words(max(1, forecast.seconds))}"
+    return words if forecast.free_bytes is None else f"{words}, {decimal(forecast.free_bytes)} of disk are free"
 
 
 def lag_words(lag: Lag) -> str:
