@@ -14,6 +14,7 @@ import click
 import fink_dask
 from fink_dask.cli.compact import compact
 from fink_dask.cli.demo import demo
+from fink_dask.cli.doctor import doctor
 from fink_dask.cli.export_hats import export_hats
 from fink_dask.cli.options import CONTEXT
 from fink_dask.cli.publish import publish
@@ -49,6 +50,7 @@ COMMANDS = (
     quarantine,
     status,
     register,
+    doctor,
     topics,
     schema,
     publish,

@@ -14,6 +14,7 @@ from confluent_kafka import (
     Producer,
     TopicCollection,
     TopicPartition,
+    libversion,
 )
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec
 
@@ -37,6 +38,7 @@ __all__ = [
     "broker_error",
     "client_config",
     "is_passing",
+    "librdkafka_version",
     "one_line",
 ]
 
@@ -120,6 +122,11 @@ def broker_error(
     meaning = _FATAL.get(error.code())
     detail = one_line(error.str())
     return kind(f"{meaning} ({detail})" if meaning else detail, topic, partition, offset)
+
+
+def librdkafka_version() -> str:
+    """Return the version of the library beneath."""
+    return str(libversion()[0])
 
 
 def one_line(text: str) -> str:
