@@ -13,6 +13,7 @@ import click
 
 import fink_dask
 from fink_dask.cli.compact import compact
+from fink_dask.cli.completion import completion
 from fink_dask.cli.demo import demo
 from fink_dask.cli.doctor import doctor
 from fink_dask.cli.export_hats import export_hats
@@ -55,6 +56,7 @@ COMMANDS = (
     schema,
     publish,
     demo,
+    completion,
 )
 for command in COMMANDS:
     cli.add_command(command)
