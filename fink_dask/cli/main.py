@@ -18,6 +18,7 @@ from fink_dask.cli.export_hats import export_hats
 from fink_dask.cli.options import CONTEXT
 from fink_dask.cli.quarantine import quarantine
 from fink_dask.cli.repair import repair
+from fink_dask.cli.report import report
 from fink_dask.cli.signals import SignalReceivedError, handle_signals
 from fink_dask.cli.status import status
 from fink_dask.cli.submit import submit
@@ -35,7 +36,7 @@ def cli() -> None:
     """Move Kafka topics of Fink alerts into complete, partitioned Parquet datasets, with Dask."""
 
 
-for command in (transfer, submit, compact, export_hats, verify, repair, quarantine, status, demo):
+for command in (transfer, submit, compact, export_hats, verify, repair, quarantine, status, report, demo):
     cli.add_command(command)
 
 
