@@ -16,6 +16,7 @@ from fink_dask.cli.compact import compact
 from fink_dask.cli.demo import demo
 from fink_dask.cli.export_hats import export_hats
 from fink_dask.cli.options import CONTEXT
+from fink_dask.cli.peek import peek
 from fink_dask.cli.quarantine import quarantine
 from fink_dask.cli.repair import repair
 from fink_dask.cli.report import report
@@ -36,7 +37,7 @@ def cli() -> None:
     """Move Kafka topics of Fink alerts into complete, partitioned Parquet datasets, with Dask."""
 
 
-for command in (transfer, submit, compact, export_hats, verify, repair, quarantine, status, report, demo):
+for command in (transfer, submit, compact, export_hats, verify, repair, quarantine, status, report, peek, demo):
     cli.add_command(command)
 
 
