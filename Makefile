@@ -37,8 +37,9 @@ test-faults: venv  ## Run all faults, those that take long as well (SEED=1 repea
 soak: venv  ## Transfer while everything that can happen does (MINUTES=20, SEED=1)
 	@$(BIN)/python -m tests.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
-screenshots: venv  ## Make the pictures of the dashboard in docs/ anew, from tests that look at it in Chromium
-	@FINK_DASK_TEST_PICTURES=docs $(BIN)/python -m pytest -q tests/cluster/test_dashboard.py tests/cluster/test_dashboard_size.py
+screenshots: venv  ## Make the pictures of dashboard and report in docs/ anew, from tests that look at them in Chromium
+	@FINK_DASK_TEST_PICTURES=docs $(BIN)/python -m pytest -q tests/cluster/test_dashboard.py tests/cluster/test_dashboard_size.py \
+	  tests/report/test_report.py
 
 bench: venv  ## Measure against fink-client and Spark (BENCH_ARGS="--scale small" for some minutes); an hour
 	@$(BIN)/python -m benchmarks $(BENCH_ARGS)

@@ -18,10 +18,12 @@ from fink_dask.cli.demo import demo
 from fink_dask.cli.doctor import doctor
 from fink_dask.cli.export_hats import export_hats
 from fink_dask.cli.options import CONTEXT
+from fink_dask.cli.peek import peek
 from fink_dask.cli.publish import publish
 from fink_dask.cli.quarantine import quarantine
 from fink_dask.cli.register import register
 from fink_dask.cli.repair import repair
+from fink_dask.cli.report import report
 from fink_dask.cli.schema import schema
 from fink_dask.cli.signals import SignalReceivedError, handle_signals
 from fink_dask.cli.status import status
@@ -50,10 +52,12 @@ COMMANDS = (
     repair,
     quarantine,
     status,
+    report,
     register,
     doctor,
     topics,
     schema,
+    peek,
     publish,
     demo,
     completion,

@@ -60,8 +60,8 @@ def quarantine_rows(batch: RawBatch, bad: Sequence[tuple[int, str]], partition: 
     )
 
 
-def read_quarantine(ledger: Ledger, file: DataFile) -> Iterator[pa.RecordBatch]:
-    """Yield the records of a quarantine file, some at a time.
+def read_quarantine(ledger: Ledger, file: DataFile, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+    """Yield the records of a quarantine file, some at a time; all columns, or these.
 
     Raises
     ------
@@ -74,6 +74,6 @@ def read_quarantine(ledger: Ledger, file: DataFile) -> Iterator[pa.RecordBatch]:
             if not parquet.schema_arrow.equals(QUARANTINE_SCHEMA) or parquet.metadata.num_rows != file.rows:
                 raise LedgerError(f"{path} is not what was written: fink-dask verify says more")
             # Records are up to some megabytes: a few at a time.
-            yield from parquet.iter_batches(batch_size=_READ_RECORDS)
+            yield from parquet.iter_batches(batch_size=_READ_RECORDS, columns=columns)
     except (OSError, pa.ArrowException) as error:
         raise LedgerError(f"{path} can't be read: {str(error).splitlines()[0][:200]}") from error

@@ -11,14 +11,17 @@ from fink_dask.demo.noise import Row, noisy_rows, with_nulls
 from fink_dask.demo.packet import broker_columns
 from fink_dask.demo.schemas import AvroSchema, field_type
 from fink_dask.demo.sky import Sightings, history, ids
+from fink_dask.demo.stamps import stamps
 
 #: diaSourceId lies in [2**57, 2**58), as 18-digit numbers do.
 _ID_BITS = 57
 #: The AB magnitude of a flux of 1 nJy.
 _ZERO_POINT = 31.4
-#: Sizes of the cutouts in bytes, in blocks of 2,880 as FITS has them.
-_CUTOUT_BYTES = 12 * 2880
-_TEMPLATE_BYTES = (15 * 2880, 16 * 2880)
+#: Pixels along an edge of the cutouts, which take 12 blocks of 2,880 bytes as FITS has them, and those of the template
+#: 15 or 16.
+_STAMP_EDGE = 88
+_TEMPLATE_EDGES = (100, 103)
+_CUTOUTS = ("Difference", "Science", "Template")
 
 
 def light_alerts(seen: Sightings, rng: np.random.Generator) -> list[Row]:
@@ -61,7 +64,7 @@ def full_alerts(seen: Sightings, rng: np.random.Generator) -> list[Row]:
     Returns
     -------
     list of dict
-        An alert for each sighting. The cutouts are random bytes behind FITS's first card, not images.
+        An alert for each sighting.
     """
     schema, count = full_schema(), len(seen)
     about = {**_photometry(seen, rng), **_about(seen, rng)}
@@ -74,6 +77,7 @@ def full_alerts(seen: Sightings, rng: np.random.Generator) -> list[Row]:
     def rows(name: str, of: Sightings, **options: float) -> list[Row]:
         return noisy_rows(field_type(schema, name), len(of), rng, _photometry(of, rng), **options)
 
+    made = [stamps(rng, _STAMP_EDGE, _TEMPLATE_EDGES[size]) for size in rng.integers(0, 2, count)]
     known = {
         **about,
         "diaSource": noisy_rows(field_type(schema, "diaSource"), count, rng, about),
@@ -86,9 +90,7 @@ def full_alerts(seen: Sightings, rng: np.random.Generator) -> list[Row]:
         "mpc_orbits": _emptied(noisy_rows(field_type(schema, "mpc_orbits"), count, rng, about), ~moving),
         "lc_features": _features(field_type(schema, "lc_features"), count, rng),
         "brokerIngestMjd": seen.day + seen.fraction + rng.uniform(0.001, 0.002, count),
-        "cutoutDifference": [_stamp(rng, _CUTOUT_BYTES) for _ in range(count)],
-        "cutoutScience": [_stamp(rng, _CUTOUT_BYTES) for _ in range(count)],
-        "cutoutTemplate": [_stamp(rng, _TEMPLATE_BYTES[size]) for size in rng.integers(0, 2, count)],
+        **{f"cutout{name}": [getattr(each, name.lower()) for each in made] for name in _CUTOUTS},
         **{
             name: noisy_rows(field_type(schema, name), count, rng, about, nulls=0.3)
             for name in ("clf", "xm", "pred", "misc")
@@ -155,8 +157,3 @@ def _features(schema: AvroSchema, count: int, rng: np.random.Generator) -> list[
     chosen = rng.random((count, len(BANDS))) < 0.6
     maps = [{band: next(rows) for band, take in zip(BANDS, takes, strict=True) if take} for takes in chosen]
     return with_nulls(maps, rng, 0.03)
-
-
-def _stamp(rng: np.random.Generator, size: int) -> bytes:
-    card = b"SIMPLE  =                    T".ljust(80)
-    return card + rng.bytes(size - len(card))

@@ -11,10 +11,13 @@ from fink_dask.demo.noise import Row, noisy_rows, with_nulls
 from fink_dask.demo.packet import broker_columns
 from fink_dask.demo.schemas import AvroSchema, field_type
 from fink_dask.demo.sky import History, Ints, Sightings, history, ids
+from fink_dask.demo.stamps import compressed, stamps
 from fink_dask.demo.ztf_schemas import UPPER_LIMIT, full_schema, light_schema
 
 #: candid lies in [2**61, 2**62), as 19-digit numbers do.
 _ID_BITS = 61
+#: Pixels along an edge of a cutout.
+_STAMP_EDGE = 63
 
 
 def light_alerts(seen: Sightings, rng: np.random.Generator) -> list[Row]:
@@ -51,7 +54,7 @@ def full_alerts(seen: Sightings, rng: np.random.Generator) -> list[Row]:
     Returns
     -------
     list of dict
-        An alert for each sighting. The cutouts are random bytes behind gzip's magic number, not images.
+        An alert for each sighting.
     """
     schema, count = full_schema(), len(seen)
     about = {**_photometry(seen, rng), **_about(seen, rng)}
@@ -66,9 +69,11 @@ def full_alerts(seen: Sightings, rng: np.random.Generator) -> list[Row]:
         "blazar_stats": [dict(zip(("m0", "m1", "m2"), row, strict=True)) for row in _floats(rng, (count, 3))],
         **{f"lc_features_{band}": _features(f"lc_features_{band}", count, rng) for band in "gr"},
     }
+    made = [stamps(rng, _STAMP_EDGE) for _ in candid]
     for name, suffix in (("Science", "targ_sci"), ("Template", "ref"), ("Difference", "targ_refmsci")):
         known[f"cutout{name}"] = [
-            {"fileName": f"candid{number}_{suffix}.fits.gz", "stampData": _stamp(rng)} for number in candid
+            {"fileName": f"candid{number}_{suffix}.fits.gz", "stampData": compressed(getattr(each, name.lower()))}
+            for number, each in zip(candid, made, strict=True)
         ]
     return noisy_rows(schema, count, rng, known)
 
@@ -132,10 +137,6 @@ def _mangrove(index: int, rng: np.random.Generator) -> dict[str, str | None]:
 def _floats(rng: np.random.Generator, shape: tuple[int, int]) -> list[list[float]]:
     values: list[list[float]] = rng.standard_normal(shape, dtype=np.float32).tolist()
     return values
-
-
-def _stamp(rng: np.random.Generator) -> bytes:
-    return b"\x1f\x8b\x08\x00" + rng.bytes(int(rng.integers(12_400, 15_400)))
 
 
 def _file_names(seen: Sightings, fid: Ints, rng: np.random.Generator) -> list[str]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from fink_dask.errors import LedgerError
 from fink_dask.transfers.events import Event, Observer, RangeCommitted, RangeProgress
 
 #: What a range does, in order: waiting for Kafka (and then for its turn) and taking messages, joining their values,
@@ -74,6 +76,27 @@ class Profile:
     def to_json(self) -> dict[str, Any]:
         """Return the profile as the ledger and ``--json`` hold it."""
         return asdict(self) | {"stage_seconds": dict(self.stage_seconds)}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Profile:
+        """Read the profile from JSON.
+
+        Raises
+        ------
+        LedgerError
+            If something is missing or of another type.
+        """
+        try:
+            seconds = {stage: float(content["stage_seconds"].get(stage, 0)) for stage in STAGES}
+            phases = [float(content[f"{phase}_seconds"]) for phase in ("start", "work", "finish")]
+            counts = [int(content[name]) for name in ("ranges", "alerts", "raw_bytes")]
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise LedgerError(f"a profile can't be read: {error}") from error
+        if not all(map(math.isfinite, (*seconds.values(), *phases))):
+            raise LedgerError("a profile holds numbers that are none")
+        start, work, finish = phases
+        ranges, alerts, raw_bytes = counts
+        return cls(start, work, finish, seconds, ranges, alerts, raw_bytes)
 
 
 class Profiler:

@@ -1,0 +1,138 @@
+"""``fink-dask peek``: a few alerts of a topic, to look at."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fink_dask.cli.connection import connection_options, kafka_settings
+from fink_dask.cli.options import CONTEXT, option, typed_option, verbose_option
+from fink_dask.errors import SettingsError, StorageError
+from fink_dask.kafka.topics import SURVEYS, check_topic_name, survey_of
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from fink_dask.transfers.peek import Peeked
+
+#: Exit status where a record can't be decoded.
+_PARTIAL = 3
+
+
+@click.command(
+    context_settings=CONTEXT,
+    epilog="Example: fink-dask peek ftransfer_ztf_2026-02-24_123456 -n 1",
+)
+@click.argument("topic")
+@typed_option("--count", "-n", type=int, default=3, show_default=True, metavar="N", help="How many; at most 100.")
+@typed_option("--partition", type=click.IntRange(0), metavar="P", help="Of this partition; of all otherwise.")
+@typed_option("--offset", type=click.IntRange(0), metavar="O", help="From this offset of --partition on.")
+@typed_option("--newest", is_flag=True, help="Those with the newest timestamps; the first ones otherwise.")
+@typed_option("--json", "as_json", is_flag=True, help="Print each alert as a JSON object, one a line.")
+@typed_option(
+    "--cutouts",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Write the cutouts as PNG files, and show them on a terminal.",
+)
+@option("--survey", type=click.Choice(SURVEYS), help="Otherwise read off the topic's name.")
+@typed_option("--schema", "schema_file", type=click.Path(path_type=Path), help="Avro schema, instead of that in Kafka.")
+@connection_options
+@verbose_option
+def peek(
+    topic: str,
+    count: int,
+    partition: int | None,
+    offset: int | None,
+    newest: bool,
+    as_json: bool,
+    cutouts: Path | None,
+    survey: str | None,
+    schema_file: Path | None,
+    verbose: bool,
+    **connection: Any,
+) -> int:
+    """Show a few alerts of TOPIC as they are in Kafka; nothing is written, and no offset committed.
+
+    Long lists are shortened, bytes are said by their size, fields without a value by their names; --json has all.
+    --cutouts needs astropy: pip install 'fink-dask[report]'. Exit status: 3 where a record can't be decoded.
+    """
+    from rich.console import Console
+
+    from fink_dask.cli.log import log_to_stderr
+    from fink_dask.config import TransferSettings
+    from fink_dask.kafka.connection import open_connection
+    from fink_dask.report.stamps import HINT, can_read_stamps
+    from fink_dask.transfers.peek import Peek
+    from fink_dask.transfers.peek import peek as look
+
+    log_to_stderr(verbose)
+    wanted = Peek(count, partition, offset, newest)
+    if cutouts is not None and not can_read_stamps():
+        raise SettingsError(f"--cutouts needs astropy and Pillow, which are not installed: {HINT}")
+    check_topic_name(topic)
+    kafka = kafka_settings(survey or survey_of(topic), **connection)
+    settings = TransferSettings(topic, Path("peek"), kafka, survey=survey, schema_file=schema_file)
+    with open_connection(kafka) as opened:
+        found = look(settings, wanted, opened)
+    # Colours where there is a terminal, unless NO_COLOR is set.
+    console = Console(highlight=False, markup=False, emoji=False)
+    for record in found:
+        if record.alert is None:
+            where = f"{topic}[{record.partition}] at offset {record.offset}"
+            click.echo(f"fink-dask: warning: {where} can't be decoded: {record.reason}", err=True)
+        else:
+            _show(record, console, as_json)
+            if cutouts is not None:
+                _save(record, cutouts, None if as_json else console)
+    return 0 if all(record.alert is not None for record in found) else _PARTIAL
+
+
+def _show(record: Peeked, console: Console, as_json: bool) -> None:
+    from fink_dask.show import alert
+
+    if as_json:
+        click.echo(json.dumps(alert.as_json(record.alert)))
+        return
+    title = f"partition {record.partition}, offset {record.offset}"
+    if record.timestamp_ms >= 0:
+        title += (
+            f", {datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=record.timestamp_ms):%Y-%m-%d %H:%M:%S} UTC"
+        )
+    console.print(alert.alert_tree(title, record.alert))
+
+
+def _save(record: Peeked, folder: Path, console: Console | None) -> None:
+    """Write the cutouts of an alert; names tell where it is in the topic, and nothing that comes from outside."""
+    from rich.columns import Columns
+    from rich.console import Group
+
+    from fink_dask.dataset.partitioning import column_of
+    from fink_dask.report.fields import find_fields
+    from fink_dask.report.stamps import png, read_stamp, shades
+    from fink_dask.show.alert import picture
+
+    assert record.alert is not None
+    paths = find_fields(record.alert.schema).cutouts
+    if not paths:
+        raise SettingsError("--cutouts: these alerts have none; full packets do")
+    drawn = []
+    for shown, path in paths.items():
+        image = read_stamp(column_of(record.alert, path)[0].as_py())
+        if image is None:
+            click.echo(f"fink-dask: warning: the {shown} cutout can't be read", err=True)
+            continue
+        file = folder / f"{record.partition}-{record.offset}-{shown}.png"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(png(image))
+        except OSError as error:
+            raise StorageError(f"{file}: {error.strerror}") from error
+        drawn.append(Group(shown, picture(shades(image))))
+    if console is not None and console.is_terminal and console.color_system is not None:
+        console.print(Columns(drawn, padding=(0, 2)))
+    click.echo(f"{len(drawn)} pictures in {folder}", err=True)

@@ -1,0 +1,78 @@
+"""``fink-dask report``: a dataset on one page, to look at and to send around."""
+
+from __future__ import annotations
+
+import webbrowser
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from fink_dask.cli.options import CONTEXT, Place, typed_option
+from fink_dask.errors import StorageError
+
+if TYPE_CHECKING:
+    from fink_dask.dataset.ledger import Ledger
+
+#: Bytes of a file in which a page says what it is.
+_HEAD_BYTES = 2000
+
+
+@click.command(context_settings=CONTEXT, epilog="Example: fink-dask report alerts -o report.html --open")
+@click.argument("outdir", type=Place())
+@typed_option(
+    "--output",
+    "-o",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("report.html"),
+    show_default=True,
+    help="The page; an older report is replaced, nothing else.",
+)
+@typed_option("--open", "opens", is_flag=True, help="Open it in a browser.")
+def report(outdir: Path, output: Path, opens: bool) -> int:
+    """Show the dataset OUTDIR on one page: an HTML file with everything in it, that asks nobody for anything.
+
+    How far it is, the sky, brightness, nights, classes, a few alerts with cutouts and light curves, speed, partitions,
+    quarantine and losses. OUTDIR is only read, also while a transfer runs; of a large one a sample is, which the page
+    says. Cutouts need astropy: pip install 'fink-dask[report]'.
+    """
+    from datetime import UTC, datetime
+
+    from rich.filesize import decimal
+
+    import fink_dask
+    from fink_dask.dataset.durable import replace_file
+    from fink_dask.dataset.ledger import Ledger, storage_error
+    from fink_dask.report.facts import find_facts
+    from fink_dask.report.page import render
+    from fink_dask.report.panels import find_panels
+
+    ledger, target = Ledger(outdir.resolve()), output.resolve()
+    _check_target(ledger, target)
+    facts = find_facts(ledger)
+    page = render(facts, find_panels(ledger, facts), str(outdir), fink_dask.__version__, datetime.now(UTC))
+    content = page.encode()
+    try:
+        replace_file(target, content)
+    except OSError as error:
+        raise storage_error(error, target) from error
+    click.echo(f"{output}: {decimal(len(content))}")
+    if opens and not webbrowser.open(target.as_uri()):
+        click.echo(f"fink-dask: warning: there is no browser here; open {output} in one", err=True)
+    return 0
+
+
+def _check_target(ledger: Ledger, target: Path) -> None:
+    """Refuse to write into a dataset, or over a file that is no report."""
+    from fink_dask.report.page import GENERATOR
+
+    if not target.parent.is_dir():
+        raise StorageError(f"{target.parent} is no directory: make it first, or choose another with -o")
+    if {ledger.outdir, ledger.path} & set(target.parents):
+        raise StorageError(
+            f"{target} is inside the dataset, whose readers would take it for alerts: choose another place"
+        )
+    if target.exists():
+        with target.open("rb") as file:
+            if GENERATOR.encode() not in file.read(_HEAD_BYTES):
+                raise StorageError(f"{target} is there, and is no report: choose another name with -o, or remove it")

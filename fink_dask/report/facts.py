@@ -1,0 +1,238 @@
+"""What the ledger of a dataset knows: how far it is, what became of each offset, its files, and when all that was."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote
+
+from fink_dask.dataset.damaged import DamagedMarker
+from fink_dask.dataset.documents import unseal
+from fink_dask.dataset.lease import is_held
+from fink_dask.dataset.ledger import Ledger
+from fink_dask.dataset.location import for_each
+from fink_dask.dataset.outdir import check_dataset
+from fink_dask.dataset.quarantine import read_quarantine
+from fink_dask.dataset.records import Identity, Marker, Plan
+from fink_dask.dataset.summary import Progress, progress_of
+from fink_dask.errors import FinkDaskError
+from fink_dask.kafka.offsets import total
+from fink_dask.report.pace import Commit, Pace, pace_of
+from fink_dask.transfers.profile import Profile
+
+#: Profiles, and quarantined records, that are looked at.
+_PROFILES, _QUARANTINED = 200, 100_000
+
+
+@dataclass
+class Partition:
+    """What became of the planned offsets of a partition; ``absent`` are holes of Kafka, and duplicates left out."""
+
+    number: int
+    alerts: int = 0
+    filtered: int = 0
+    absent: int = 0
+    quarantined: int = 0
+    lost: int = 0
+    missing: int = 0
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Offsets that Kafka had removed, and when that was noticed."""
+
+    partition: int
+    start: int
+    end: int
+    at: str | None
+
+
+@dataclass
+class Reasons:
+    """Why records are quarantined.
+
+    Parameters
+    ----------
+    counts : collections.Counter
+        Records by reason.
+    examples : dict of str to (int, int)
+        Partition and offset of the first of each.
+    looked_at : int
+        Records of which the reason was read.
+    problem : str or None
+        Why not all of them could be read.
+    """
+
+    counts: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, tuple[int, int]] = field(default_factory=dict)
+    looked_at: int = 0
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything that needs none of the alerts.
+
+    Parameters
+    ----------
+    outdir : pathlib.Path
+        The dataset.
+    identity : Identity
+        What it is of.
+    progress : Progress
+        Sums, and what is missing.
+    is_running : bool
+        A transfer is at it.
+    damaged : int
+        Markers that can't be read; what they say counts as missing.
+    markers : list of Marker
+        The committed ranges.
+    partitions : list of Partition
+        What became of the offsets.
+    pace : Pace
+        What was committed when.
+    profiles : list of Profile
+        Where the time of the runs went that came to their end, the last ones.
+    reasons : Reasons
+        Of the quarantine.
+    losses : list of Loss
+        The largest first.
+    """
+
+    outdir: Path
+    identity: Identity
+    progress: Progress
+    is_running: bool
+    damaged: int
+    markers: list[Marker]
+    partitions: list[Partition]
+    pace: Pace
+    profiles: list[Profile]
+    reasons: Reasons
+    losses: list[Loss]
+
+    @property
+    def sizes(self) -> list[int]:
+        """Bytes of each file of the dataset."""
+        return list({file.path: file.size for marker in self.markers for file in marker.files}.values())
+
+    @property
+    def keys(self) -> Counter[tuple[tuple[str, str], ...]]:
+        """Alerts by the levels of their directories, as names of columns and texts."""
+        found: Counter[tuple[tuple[str, str], ...]] = Counter()
+        for marker in self.markers:
+            for file in marker.files:
+                found[_levels(file.path)] += file.rows
+        return found
+
+
+def find_facts(ledger: Ledger) -> Facts:
+    """Read a ledger; nothing is written, and a transfer may be at it.
+
+    Raises
+    ------
+    LedgerError
+        If there is no dataset, or its plan is damaged.
+    StorageError
+        If the file system, or the object store, refuses.
+    """
+    check_dataset(ledger)
+    is_running = is_held(ledger)
+    plans = ledger.plans()
+    damaged: list[DamagedMarker] = []
+    markers = list(ledger.markers(plans, damaged))
+    progress = progress_of(plans, markers)
+    profiles, begins = _profiles(ledger)
+    losses = [
+        Loss(marker.range.partition, start, end, marker.lost_at) for marker in markers for start, end in marker.lost
+    ]
+    return Facts(
+        outdir=ledger.outdir,
+        identity=plans[-1].identity,
+        progress=progress,
+        is_running=is_running,
+        damaged=len(damaged),
+        markers=markers,
+        partitions=_partitions(plans, markers, progress),
+        pace=pace_of(_commits(ledger, markers), [*begins, *_planned(ledger, plans)]),
+        profiles=profiles,
+        reasons=_reasons(ledger, markers),
+        losses=sorted(losses, key=lambda loss: loss.start - loss.end),
+    )
+
+
+def _partitions(plans: Sequence[Plan], markers: Sequence[Marker], progress: Progress) -> list[Partition]:
+    found = {range_.partition: Partition(range_.partition) for plan in plans for range_ in plan.ranges}
+    for marker in markers:
+        partition = found[marker.range.partition]
+        partition.alerts += marker.rows
+        partition.filtered += marker.filtered
+        partition.absent += total(marker.holes) + total(marker.duplicates)
+        partition.quarantined += marker.quarantined
+        partition.lost += total(marker.lost)
+    for number, intervals in progress.missing.items():
+        found[number].missing = total(intervals)
+    return [found[number] for number in sorted(found)]
+
+
+def _commits(ledger: Ledger, markers: Sequence[Marker]) -> list[Commit]:
+    """Find out when ranges were committed: a marker's file is as old as it, a repair leaves the first one there."""
+
+    def committed_at(marker: Marker) -> float | None:
+        for revision in dict.fromkeys((0, marker.revision)):
+            with suppress(OSError):
+                return ledger.marker_path(marker.range, revision).stat().st_mtime
+        return None
+
+    return [
+        Commit(at, marker.rows + marker.filtered, marker.raw_bytes)
+        for marker, at in for_each(ledger.path, committed_at, markers)
+        if at is not None
+    ]
+
+
+def _planned(ledger: Ledger, plans: Sequence[Plan]) -> list[float]:
+    found = []
+    for plan in plans:
+        with suppress(OSError):
+            found.append(ledger.plan_path(plan).stat().st_mtime)
+    return found
+
+
+def _profiles(ledger: Ledger) -> tuple[list[Profile], list[float]]:
+    """Read the profiles of the last runs, and when these began; what is damaged is left out."""
+    profiles, begins = [], []
+    if not ledger.profiles_path.is_dir():
+        return [], []
+    for path in sorted(ledger.profiles_path.glob("[0-9]*.json"))[-_PROFILES:]:
+        with suppress(FinkDaskError, OSError):
+            profile = Profile.from_json(unseal("profile", path))
+            profiles.append(profile)
+            begins.append(path.stat().st_mtime - profile.seconds)
+    return profiles, begins
+
+
+def _reasons(ledger: Ledger, markers: Sequence[Marker]) -> Reasons:
+    found = Reasons()
+    for marker in markers:
+        if marker.quarantine is None:
+            continue
+        if found.looked_at >= _QUARANTINED:
+            break
+        try:
+            for batch in read_quarantine(ledger, marker.quarantine, ["kafka_partition", "kafka_offset", "reason"]):
+                for partition, offset, reason in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                    found.counts[reason] += 1
+                    found.examples.setdefault(reason, (partition, offset))
+                    found.looked_at += 1
+        except FinkDaskError as error:
+            found.problem = str(error)
+    return found
+
+
+def _levels(path: str) -> tuple[tuple[str, str], ...]:
+    levels = (level.partition("=") for level in PurePosixPath(path).parts[:-1])
+    return tuple((unquote(column), unquote(value)) for column, _, value in levels)

@@ -1,0 +1,167 @@
+"""Where the alerts of a dataset have what a report draws: position, time, brightness, class, history, cutouts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from fink_dask.avro.schema import field_type
+from fink_dask.dataset.days import Scale
+
+#: Columns that say what an alert may be, the first that is there counts.
+CLASSES = ("finkclass", "tnsclass", "classId", "xm.simbad_otype", "pred.main_label_crossmatch")
+#: Filters by the numbers that ZTF gives them.
+_ZTF_BANDS = {1: "g", 2: "r", 3: "i"}
+_LSST_BANDS = {band: band for band in "ugrizy"}
+#: What a stamp is called above its picture, and in packets.
+CUTOUTS = {"science": "cutoutScience", "template": "cutoutTemplate", "difference": "cutoutDifference"}
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a survey calls things.
+
+    Parameters
+    ----------
+    record : str
+        The record of full packets that has the detection; light packets have its fields themselves.
+    history : str
+        The list of earlier detections.
+    names : mapping of str to str
+        ``object``, ``source``, ``time``, ``value``, ``error`` and ``band``, and what they are called.
+    scale : {"utc-jd", "tai-mjd"}
+        How times are said, in days.
+    bands : mapping
+        The filters, by how they are said.
+    is_flux : bool
+        The value is a flux in nJy; otherwise it is a magnitude.
+    stamp : str
+        The field of a cutout that has the picture; empty where the cutout is the picture.
+    """
+
+    record: str
+    history: str
+    names: Mapping[str, str]
+    scale: Scale
+    bands: Mapping[int, str] | Mapping[str, str]
+    is_flux: bool
+    stamp: str
+
+
+# https://zwickytransientfacility.github.io/ztf-avro-alert and https://sdm-schemas.lsst.io/apdb.html have the fields.
+_ZTF = Survey(
+    "candidate",
+    "prv_candidates",
+    {"object": "objectId", "source": "candid", "time": "jd", "value": "magpsf", "error": "sigmapsf", "band": "fid"},
+    "utc-jd",
+    _ZTF_BANDS,
+    False,
+    ".stampData",
+)
+_LSST = Survey(
+    "diaSource",
+    "prvDiaSources",
+    {
+        "object": "diaObjectId",
+        "source": "diaSourceId",
+        "time": "midpointMjdTai",
+        "value": "psfFlux",
+        "error": "psfFluxErr",
+        "band": "band",
+    },
+    "tai-mjd",
+    _LSST_BANDS,
+    True,
+    "",
+)
+
+
+@dataclass(frozen=True)
+class Fields:
+    """What of it a dataset has.
+
+    Parameters
+    ----------
+    survey : Survey
+        Whose alerts they are.
+    paths : mapping of str to str
+        ``object``, ``source``, ``time``, ``value``, ``error``, ``band``, ``ra``, ``dec``, ``class``, and the dotted
+        path of each that is there.
+    history : tuple of str
+        Fields of the earlier detections: those of ``time``, ``value``, ``error`` and ``band``; empty where they
+        have not at least a time and a value.
+    cutouts : mapping of str to str
+        The paths of the pictures that are there, by what they show.
+    """
+
+    survey: Survey
+    paths: Mapping[str, str]
+    history: tuple[str, ...]
+    cutouts: Mapping[str, str]
+
+    def has(self, *names: str) -> bool:
+        """Tell whether all of these are there."""
+        return set(names) <= self.paths.keys()
+
+
+def find_fields(schema: pa.Schema) -> Fields:
+    """Look for everything in the columns of a dataset, partition columns too; the survey is the one that has more."""
+    found = [_look(schema, survey) for survey in (_ZTF, _LSST)]
+    return max(found, key=lambda fields: len(fields.paths) + len(fields.history))
+
+
+def expression(path: str) -> pc.Expression:
+    """Return what a scanner of the dataset is asked for."""
+    return pc.field(*path.split("."))
+
+
+def _look(schema: pa.Schema, survey: Survey) -> Fields:
+    def first(name: str, is_fit: Callable[[pa.DataType], bool]) -> str | None:
+        for path in (f"{survey.record}.{name}", name):
+            kind = field_type(schema, path)
+            if kind is not None and is_fit(kind):
+                return path
+        return None
+
+    wanted: dict[str, tuple[str, Callable[[pa.DataType], bool]]] = {
+        role: (name, _is_label if role in {"object", "source", "band"} else _is_number)
+        for role, name in survey.names.items()
+    }
+    wanted |= {"ra": ("ra", _is_number), "dec": ("dec", _is_number)}
+    paths = {role: path for role, (name, is_fit) in wanted.items() if (path := first(name, is_fit)) is not None}
+    for name in CLASSES:
+        kind = field_type(schema, name)
+        if kind is not None and _is_label(kind):
+            paths["class"] = name
+            break
+    cutouts = {}
+    for shown, column in CUTOUTS.items():
+        kind = field_type(schema, f"{column}{survey.stamp}")
+        if kind is not None and (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
+            cutouts[shown] = f"{column}{survey.stamp}"
+    return Fields(survey, paths, _history(schema, survey), cutouts)
+
+
+def _history(schema: pa.Schema, survey: Survey) -> tuple[str, ...]:
+    kind = field_type(schema, survey.history)
+    if kind is None or not pa.types.is_list(kind) or not pa.types.is_struct(kind.value_type):
+        return ()
+    inside = pa.schema(list(kind.value_type))
+    roles = [
+        role
+        for role in ("time", "value", "error", "band")
+        if (found := field_type(inside, survey.names[role])) is not None
+        and (_is_label(found) if role == "band" else _is_number(found))
+    ]
+    return tuple(roles) if {"time", "value"} <= set(roles) else ()
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind))
+
+
+def _is_label(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_integer(kind))

@@ -1,0 +1,223 @@
+"""The page of a report: one HTML file that asks nobody for anything."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Mapping
+from datetime import UTC, date, datetime, timedelta
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+from bokeh.embed import components
+from bokeh.resources import Resources
+from jinja2 import Environment, StrictUndefined
+from rich.filesize import decimal
+
+from fink_dask.report import charts
+from fink_dask.report.charts import BANDS, PARTS
+from fink_dask.report.facts import Facts
+from fink_dask.report.panels import Counts, Panels
+from fink_dask.report.stamps import png
+from fink_dask.transfers.profile import STAGES
+
+#: Of a text from outside.
+_MOST_CHARACTERS = 120
+#: Rows of a table.
+_MOST_ROWS = 15
+#: Up to so many alerts each is a point on the map.
+_POINTS = 2000
+#: Pixels of the chart of the nights, and of a line of the list of classes beside it.
+_NIGHTS_HEIGHT, _CLASS_HEIGHT = 260, 25
+#: Says who has made a page, so that no other one is replaced.
+GENERATOR = '<meta name="generator" content="fink-dask report">'
+_STAGE_COLOURS = ("#1864ab", "#4dabf7", "#2b8a3e", "#8ce99a", "#e67700", "#862e9c", "#868e96")
+_STATES = {
+    "complete": "every planned offset is in the dataset",
+    "partial": "finished, without the records that could not be decoded or that Kafka had removed",
+    "interrupted": "offsets are missing; the same transfer goes on with them",
+    "failed": "it ended with an error",
+    "running": "a transfer is at it",
+}
+
+
+def render(facts: Facts, panels: Panels, outdir: str, version: str, made_at: datetime) -> str:
+    """Write the page.
+
+    Parameters
+    ----------
+    facts : Facts
+        What the ledger knows.
+    panels : Panels
+        What the alerts show.
+    outdir : str
+        The dataset, as its user calls it.
+    version : str
+        Of this program.
+    made_at : datetime.datetime
+        Now.
+
+    Returns
+    -------
+    str
+        HTML.
+    """
+    figures: dict[str, Any] = {"speed": charts.speed(facts.pace), "partitions": charts.partitions(facts.partitions)}
+    density = None
+    if panels.position_x is not None and panels.position_y is not None and panels.position_weights is not None:
+        as_points = len(panels.position_x) <= _POINTS
+        figures["sky"], density = charts.sky_map(
+            panels.position_x, panels.position_y, panels.position_weights, as_points
+        )
+    if panels.magnitudes:
+        figures["magnitudes"] = charts.magnitudes(panels.magnitudes, panels.magnitude_edges)
+    if panels.nights is not None:
+        days = sorted(day for day in panels.nights.values if day is not None)
+        counts = np.array([panels.nights.values[day] for day in days])
+        height = max(_NIGHTS_HEIGHT, _CLASS_HEIGHT * len(_shares(panels.classes)))
+        figures["nights"] = charts.nights(np.array(days, dtype=np.int64), counts, height)
+    if facts.sizes:
+        figures["sizes"] = charts.sizes(facts.sizes)
+    for number, example in enumerate(panels.examples):
+        if example.curve:
+            is_flux = panels.fields is not None and panels.fields.survey.is_flux
+            figures[f"curve{number}"] = charts.light_curve(f"curve{number}", example.curve, is_flux)
+    script, places = components(figures)
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    # Errors name the dataset by its whole path, which is nobody's concern where the page is sent to.
+    environment.filters["outside"] = lambda text: _outside(str(text).replace(str(facts.outdir), outdir))
+    environment.filters |= {"size": _size, "count": _count, "duration": _duration}
+    template = environment.from_string(files("fink_dask.report").joinpath("page.html").read_text(encoding="utf-8"))
+    summary = facts.progress.summary
+    return template.render(
+        generator=GENERATOR,
+        bokeh=Resources(mode="inline", components=["bokeh"]).render_js(),
+        script=script,
+        places=places,
+        outdir=outdir,
+        version=version,
+        made_at=f"{made_at:%Y-%m-%d %H:%M} UTC",
+        summary=summary,
+        identity=facts.identity,
+        state="running" if facts.is_running else summary.state,
+        states=_STATES,
+        tiles=_tiles(facts, panels),
+        facts=facts,
+        began=_day_and_time(facts.pace.began),
+        ended=_day_and_time(facts.pace.ended),
+        density=density,
+        classes=_shares(panels.classes),
+        nights=_night_words(panels.nights),
+        panels=panels,
+        pictures=[_pictures(example.stamps) for example in panels.examples],
+        stages=_stages(facts),
+        curve_bands=[band for band in BANDS if any(band in example.curve for example in panels.examples)],
+        parts=PARTS,
+        bands=BANDS,
+        most_partitions=charts.MOST_PARTITIONS,
+        most_rows=_MOST_ROWS,
+        sizes=sorted(facts.sizes),
+        night_blue=charts.NIGHT_BLUE,
+    )
+
+
+def _tiles(facts: Facts, panels: Panels) -> list[tuple[str, str, str, bool]]:
+    """List id, value, label, and whether it is bad news."""
+    summary, progress, pace = facts.progress.summary, facts.progress, facts.pace
+    found = [("alerts", _count(summary.alerts), "alerts", False)]
+    if panels.nights is not None:
+        found.append(("nights-count", _count(sum(day is not None for day in panels.nights.values)), "nights", False))
+    found += [
+        ("raw", _size(summary.raw_bytes), "read from Kafka", False),
+        ("written", _size(summary.written_bytes), f"in {_count(summary.files)} files", False),
+        ("seconds", _duration(pace.seconds), "at work", False),
+    ]
+    read = summary.alerts + summary.filtered
+    if pace.seconds and read:
+        found.append(("rate", _count(read / pace.seconds), "alerts/s", False))
+    for name, value, words, is_bad in (
+        ("filtered", summary.filtered, "filtered", False),
+        ("duplicates", summary.duplicates, "duplicates", False),
+        ("quarantined", summary.quarantined, "in quarantine", True),
+        ("lost", summary.lost, "lost to retention", True),
+        ("missing", progress.missing_offsets, "offsets missing", not facts.is_running),
+        ("damaged", facts.damaged, "damaged markers", True),
+    ):
+        if value:
+            found.append((name, _count(value), words, is_bad))
+    return found
+
+
+def _stages(facts: Facts) -> list[tuple[str, float, float, str]]:
+    """List stage, seconds, percent and colour, of all runs whose profiles are known."""
+    seconds = {stage: sum(profile.stage_seconds[stage] for profile in facts.profiles) for stage in STAGES}
+    whole = sum(seconds.values())
+    if not whole:
+        return []
+    return [
+        (stage, seconds[stage], 100 * seconds[stage] / whole, colour)
+        for stage, colour in zip(STAGES, _STAGE_COLOURS, strict=True)
+    ]
+
+
+def _shares(counts: Counts | None) -> list[tuple[str, float, float]]:
+    """List classes, how many alerts each has, and the length of its bar in percent; small ones together."""
+    if counts is None:
+        return []
+    ordered = sorted(counts.values.items(), key=lambda item: -item[1])
+    most = ordered[0][1] if ordered else 1
+    found = [("no class" if name is None else str(name), count, 100 * count / most) for name, count in ordered]
+    rest = sum(count for _, count, _ in found[_MOST_ROWS:])
+    if rest:
+        others = f"{_count(len(found) - _MOST_ROWS)} others"
+        return [*found[:_MOST_ROWS], (others, rest, min(100.0, 100 * rest / most))]
+    return found
+
+
+def _night_words(counts: Counts | None) -> str:
+    """Say which nights these are."""
+    if counts is None:
+        return ""
+    days = sorted(day for day in counts.values if day is not None)
+    first_and_last = [str(date(1970, 1, 1) + timedelta(days=int(day))) for day in (days[:1] + days[-1:])]
+    words = " to ".join(dict.fromkeys(first_and_last))
+    without = counts.values.get(None, 0)
+    return f"{words}; {_count(without)} alerts without a time" if without else words
+
+
+def _pictures(stamps: Mapping[str, Any]) -> list[tuple[str, str | None]]:
+    return [
+        (shown, None if image is None else f"data:image/png;base64,{base64.b64encode(png(image)).decode()}")
+        for shown, image in stamps.items()
+    ]
+
+
+def _outside(whole: str) -> str:
+    """Bound what comes from outside, in one line; the template encodes it."""
+    printable = "".join(
+        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in whole[:_MOST_CHARACTERS]
+    )
+    return printable if len(whole) <= _MOST_CHARACTERS else f"{printable}…"
+
+
+def _size(value: float) -> str:
+    return decimal(int(value))
+
+
+def _count(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 or value == int(value) else f"{value:.1f}"
+
+
+def _day_and_time(seconds: float | None) -> str:
+    return "" if seconds is None else f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def _duration(seconds: float) -> str:
+    """Say a duration in its two largest units."""
+    if not math.isfinite(seconds) or seconds < 60:
+        return f"{seconds:.1f} s"
+    for size, unit, smaller, small_unit in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if seconds >= size:
+            return f"{seconds // size:.0f} {unit} {seconds % size // smaller:.0f} {small_unit}"
+    return ""

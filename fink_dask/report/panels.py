@@ -1,0 +1,234 @@
+"""What a report shows of the alerts themselves, as far as the dataset has the columns for it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from fink_dask.dataset.days import NO_DAY, days_since_1970
+from fink_dask.dataset.ledger import Ledger
+from fink_dask.dataset.location import filesystem_of
+from fink_dask.dataset.partitioning import NULL_KEY
+from fink_dask.dataset.read import open_dataset
+from fink_dask.errors import FinkDaskError
+from fink_dask.report.examples import OTHER_BAND, Example, band_name, find_examples
+from fink_dask.report.facts import Facts
+from fink_dask.report.fields import CLASSES, Fields, find_fields
+from fink_dask.report.sample import Piece, Sample, choose_pieces, read_sample
+from fink_dask.report.sky import project
+from fink_dask.report.stamps import HINT, can_read_stamps
+
+Floats = npt.NDArray[np.float64]
+
+#: The AB magnitude of a flux of 1 nJy.
+_ZERO_POINT = 31.4
+#: Magnitudes of a histogram, its bins, and percent of the alerts that may lie beyond either end of it.
+_MAGNITUDES, _BIN, _BEYOND = (0.0, 40.0), 0.25, 0.02
+_DATE_PARTS = ("year", "month", "day")
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many alerts have each value; ``is_exact`` where that is counted, and not estimated."""
+
+    values: Mapping[Any, float]
+    is_exact: bool
+
+
+@dataclass
+class Panels:
+    """What there is to show, and what not.
+
+    Parameters
+    ----------
+    nights, classes : Counts or None
+        Alerts of each day since 1970, and of each class; None stands for no time and for no class.
+    position_x, position_y, position_weights : numpy.ndarray or None
+        Places on the map, and how many alerts each stands for.
+    magnitudes : dict of str to numpy.ndarray
+        Alerts of each band by magnitude, between `magnitude_edges`.
+    examples : list of Example
+        A few alerts.
+    fields : Fields or None
+        Where all this is; None where the dataset can't be read.
+    sampled : int
+        Rows that were read; 0 where none had to be.
+    is_whole : bool
+        These are all.
+    unread : int
+        Files that could not be read.
+    left_out : dict of str to str
+        Why a panel is not there, by its name.
+    """
+
+    nights: Counts | None = None
+    classes: Counts | None = None
+    position_x: Floats | None = None
+    position_y: Floats | None = None
+    position_weights: Floats | None = None
+    magnitudes: dict[str, Floats] = field(default_factory=dict)
+    magnitude_edges: Floats = field(default_factory=lambda: np.empty(0))
+    examples: list[Example] = field(default_factory=list)
+    fields: Fields | None = None
+    sampled: int = 0
+    is_whole: bool = False
+    unread: int = 0
+    left_out: dict[str, str] = field(default_factory=dict)
+
+
+def find_panels(ledger: Ledger, facts: Facts) -> Panels:
+    """Read what is to be shown; what can't be read, or is not there, is left out with a reason.
+
+    Parameters
+    ----------
+    ledger : Ledger
+        The dataset.
+    facts : Facts
+        What its ledger knows.
+    """
+    panels = Panels()
+    keys = facts.keys
+    if "time" in facts.identity.partitionby:
+        panels.nights = Counts(_nights_of(keys), is_exact=True)
+    panels.classes = _classes_of(keys)
+    try:
+        dataset = open_dataset(ledger.outdir)
+        _, root = filesystem_of(ledger.outdir)
+        rows_of = {f"{root}/{file.path}": file.all_rows for marker in facts.markers for file in marker.files}
+        pieces = choose_pieces(dataset, rows_of)
+        if pieces:
+            panels.fields = find_fields(dataset.schema)
+            _read(ledger, dataset, pieces, panels, facts.progress.summary.alerts)
+            return panels
+        words = "there are no alerts in the dataset"
+    except FinkDaskError as error:
+        words = str(error)
+    except (OSError, pa.ArrowException) as error:
+        words = f"the dataset can't be read: {str(error).splitlines()[0][:200]}"
+    shown = {
+        "positions": panels.position_x is not None,
+        "magnitudes": bool(panels.magnitudes),
+        "nights": panels.nights is not None,
+        "classes": panels.classes is not None,
+        "examples": False,
+    }
+    panels.left_out = {name: words for name, is_there in shown.items() if not is_there} | panels.left_out
+    return panels
+
+
+def _read(ledger: Ledger, dataset: ds.Dataset, pieces: list[Piece], panels: Panels, of: int) -> None:
+    fields = panels.fields
+    assert fields is not None
+    wanted = {"ra", "dec", "value", "band"}
+    wanted |= set() if panels.nights else {"time"}
+    wanted |= set() if panels.classes else {"class"}
+    paths = {role: path for role, path in fields.paths.items() if role in wanted}
+    sample = read_sample(ledger.outdir, dataset, pieces, paths, of) if paths else None
+    if sample is not None:
+        panels.sampled, panels.unread = sample.table.num_rows, sample.unread
+        panels.is_whole = panels.sampled >= of
+    _place(panels, fields, sample)
+    _measure(panels, fields, sample)
+    if panels.nights is None:
+        if sample is not None and fields.has("time"):
+            counts = sample.counts(pa.chunked_array([_days(sample, fields)]))
+            panels.nights = Counts(
+                {None if day == NO_DAY else day: count for day, count in counts.items()}, panels.is_whole
+            )
+        else:
+            panels.left_out["nights"] = f"the dataset has no {fields.survey.names['time']}"
+    if panels.classes is None:
+        if sample is not None and fields.has("class"):
+            panels.classes = Counts(sample.counts(sample.table["class"]), panels.is_whole)
+        else:
+            panels.left_out["classes"] = f"the dataset has none of {', '.join(CLASSES)}"
+    if not fields.history and not fields.cutouts:
+        panels.left_out["examples"] = f"the dataset has neither {fields.survey.history} nor cutouts"
+        return
+    if fields.cutouts and not can_read_stamps():
+        panels.left_out["cutouts"] = f"astropy and Pillow are not installed: {HINT} brings them"
+    elif not fields.cutouts:
+        panels.left_out["cutouts"] = "the dataset has none"
+    if not fields.has("time", "value") or not fields.history:
+        panels.left_out["light curves"] = f"the dataset has no {fields.survey.history} with time and brightness"
+    panels.examples = find_examples(dataset, pieces, fields, "cutouts" not in panels.left_out)
+
+
+def _place(panels: Panels, fields: Fields, sample: Sample | None) -> None:
+    if sample is None or not fields.has("ra", "dec"):
+        panels.left_out["positions"] = "the dataset has no ra and dec"
+        return
+    ra, dec = sample.numbers("ra"), sample.numbers("dec")
+    is_place = (ra >= 0) & (ra <= 360) & (np.abs(dec) <= 90)
+    if not is_place.any():
+        panels.left_out["positions"] = "no alert has a position"
+        return
+    panels.position_x, panels.position_y = project(ra[is_place], dec[is_place])
+    panels.position_weights = sample.weights[is_place]
+
+
+def _measure(panels: Panels, fields: Fields, sample: Sample | None) -> None:
+    if sample is None or not fields.has("value", "band"):
+        names = " and ".join(fields.survey.names[role] for role in ("value", "band"))
+        panels.left_out["magnitudes"] = f"the dataset has no {names}"
+        return
+    found = sample.numbers("value")
+    if fields.survey.is_flux:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            found = np.where(found > 0, _ZERO_POINT - 2.5 * np.log10(found), np.nan)
+    least, most = _MAGNITUDES
+    is_one = (found > least) & (found < most)
+    if not is_one.any():
+        panels.left_out["magnitudes"] = "no alert has one"
+        return
+    low, high = np.percentile(found[is_one], (_BEYOND, 100 - _BEYOND))
+    edges = np.arange(np.floor(low / _BIN), np.ceil(high / _BIN) + 1) * _BIN
+    edges = edges if len(edges) > 1 else np.array([edges[0], edges[0] + _BIN])
+    encoded = sample.table["band"].combine_chunks().dictionary_encode(null_encoding="encode")
+    codes = encoded.indices.to_numpy(zero_copy_only=False)
+    bands = [band_name(fields, band) for band in encoded.dictionary.to_pylist()]
+    ordered: list[str] = [*fields.survey.bands.values(), OTHER_BAND]
+    for band in ordered:
+        chosen = is_one & np.isin(codes, [code for code, each in enumerate(bands) if each == band])
+        if chosen.any():
+            panels.magnitudes[band] = np.histogram(found[chosen], edges, weights=sample.weights[chosen])[0]
+    panels.magnitude_edges = edges
+
+
+def _days(sample: Sample, fields: Fields) -> pa.Array:
+    return pa.array(days_since_1970(sample.numbers("time"), fields.survey.scale))
+
+
+def _nights_of(keys: Counter[tuple[tuple[str, str], ...]]) -> dict[int | None, float]:
+    found: dict[int | None, float] = {}
+    for levels, count in keys.items():
+        named = dict(levels)
+        try:
+            year, month, day = (int(named[part]) for part in _DATE_PARTS)
+            number = date(year, month, day).toordinal() - date(1970, 1, 1).toordinal()
+        except (KeyError, ValueError):
+            found[None] = found.get(None, 0) + count
+        else:
+            found[number] = found.get(number, 0) + count
+    return found
+
+
+def _classes_of(keys: Counter[tuple[tuple[str, str], ...]]) -> Counts | None:
+    """Count the classes that directories are called after."""
+    columns = {column for levels in keys for column, _ in levels}
+    name = next((name for name in CLASSES if name in columns), None)
+    if name is None:
+        return None
+    found: Counter[str | None] = Counter()
+    for levels, count in keys.items():
+        value = dict(levels).get(name, NULL_KEY)
+        found[None if value == NULL_KEY else value] += count
+    return Counts(found, is_exact=True)

@@ -1,0 +1,158 @@
+"""Read some columns of a dataset: all rows of a small one, a fair sample of a large one, in bounded time and memory."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+from fink_dask.avro.schema import field_type
+from fink_dask.dataset.location import for_each
+from fink_dask.report.fields import expression
+
+Floats = npt.NDArray[np.float64]
+
+#: Rows of a sample, and of a dataset up to which all are read, of so many files at most.
+SAMPLE_ROWS = 250_000
+_WHOLE_FILES = 400
+#: Places of a larger dataset that are looked at, for so many rows each.
+_PLACES = 250
+_ROWS_OF_PLACE = SAMPLE_ROWS // _PLACES
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What is read of a file.
+
+    Parameters
+    ----------
+    fragment : pyarrow.dataset.Fragment
+        The file.
+    places : tuple of int or None
+        Rows around which is read; None for the whole file.
+    """
+
+    fragment: Any
+    places: tuple[int, ...] | None = None
+
+    def groups(self) -> Iterator[tuple[Any, int]]:
+        """Yield each row group that has some of the places, and how many; the file itself where it is read whole."""
+        if self.places is None:
+            yield self.fragment, 0
+            return
+        ends = np.cumsum([group.num_rows for group in self.fragment.row_groups])
+        for index, count in sorted(Counter(np.searchsorted(ends, self.places, side="right").tolist()).items()):
+            if index < len(ends):
+                yield self.fragment.subset(row_group_ids=[index]), count
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Some rows, and what they stand for.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+        The columns that were asked for.
+    weights : numpy.ndarray
+        How many alerts of the dataset each row stands for.
+    of : int
+        Rows of the dataset.
+    unread : int
+        Files that could not be read, such as those that went away meanwhile.
+    """
+
+    table: pa.Table
+    weights: Floats
+    of: int
+    unread: int = 0
+
+    def numbers(self, name: str) -> Floats:
+        """Return a column as numbers; NaN for null."""
+        return np.asarray(pc.fill_null(self.table[name].cast(pa.float64()), np.nan).to_numpy(), dtype=np.float64)
+
+    def counts(self, values: pa.ChunkedArray) -> dict[Any, float]:
+        """Estimate how many alerts have each value of a column."""
+        encoded = values.combine_chunks().dictionary_encode(null_encoding="encode")
+        if isinstance(encoded, pa.ChunkedArray):
+            encoded = encoded.combine_chunks()
+        codes = encoded.indices.to_numpy(zero_copy_only=False)
+        sums = np.bincount(codes, self.weights, len(encoded.dictionary))
+        return dict(zip(encoded.dictionary.to_pylist(), sums.tolist(), strict=True))
+
+
+def choose_pieces(dataset: ds.Dataset, rows_of: Mapping[str, int]) -> list[Piece]:
+    """Choose what to read: places at equal distances, in files by the order of their names, so that each key has some.
+
+    Parameters
+    ----------
+    dataset : pyarrow.dataset.Dataset
+        The dataset.
+    rows_of : mapping of str to int
+        Rows of each of its files, by path.
+    """
+    fragments = sorted(dataset.get_fragments(), key=lambda fragment: str(fragment.path))
+    fragments = [fragment for fragment in fragments if rows_of.get(fragment.path)]
+    ends = np.cumsum([rows_of[fragment.path] for fragment in fragments], dtype=np.int64)
+    total = int(ends[-1]) if len(ends) else 0
+    if total <= SAMPLE_ROWS and len(fragments) <= _WHOLE_FILES:
+        return [Piece(fragment) for fragment in fragments]
+    places = ((np.arange(_PLACES) + 0.5) * total / _PLACES).astype(np.int64)
+    by_file: dict[int, list[int]] = {}
+    for place, index in zip(places.tolist(), np.searchsorted(ends, places, side="right").tolist(), strict=True):
+        by_file.setdefault(index, []).append(place - int(ends[index]) + rows_of[fragments[index].path])
+    return [Piece(fragments[index], tuple(inside)) for index, inside in by_file.items()]
+
+
+def read_sample(outdir: Path, dataset: ds.Dataset, pieces: list[Piece], paths: Mapping[str, str], of: int) -> Sample:
+    """Read columns of the pieces; what can't be read is left out, and counted.
+
+    Parameters
+    ----------
+    outdir : pathlib.Path
+        Where the dataset is.
+    dataset : pyarrow.dataset.Dataset
+        The dataset.
+    pieces : list of Piece
+        From `choose_pieces`.
+    paths : mapping of str to str
+        The columns by name, as dotted paths.
+    of : int
+        Rows of the dataset.
+    """
+    columns = {name: expression(path) for name, path in paths.items()}
+    tables: list[pa.Table] = []
+    weights, unread = [np.empty(0)], 0
+
+    def read(piece: Piece) -> list[tuple[pa.Table, int]] | None:
+        try:
+            found = [(group.to_table(dataset.schema, columns=columns), count) for group, count in piece.groups()]
+        except (OSError, pa.ArrowException):
+            return None
+        # Rows are in the order of offsets: as many as are wanted, at equal distances.
+        return [(_thinned(table, count * _ROWS_OF_PLACE) if count else table, count) for table, count in found]
+
+    for _, read_tables in for_each(outdir, read, pieces):
+        unread += read_tables is None
+        for table, count in read_tables or []:
+            tables.append(table)
+            weights.append(np.full(table.num_rows, count / max(table.num_rows, 1) if count else 1.0))
+    if not tables:
+        kinds = [(name, field_type(dataset.schema, path)) for name, path in paths.items()]
+        tables.append(pa.schema(kinds).empty_table())
+    weight = np.concatenate(weights)
+    return Sample(pa.concat_tables(tables), weight * (of / max(weight.sum(), 1e-9)), of, unread)
+
+
+def _thinned(table: pa.Table, rows: int) -> pa.Table:
+    if table.num_rows <= rows:
+        return table
+    return table.take(pa.array(np.linspace(0, table.num_rows - 1, rows).astype(np.int64)))

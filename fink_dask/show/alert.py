@@ -1,0 +1,201 @@
+"""An alert for people, on a terminal or in a pipe; and for programs, as JSON."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from rich.columns import Columns
+from rich.console import Group, RenderableType
+from rich.filesize import decimal
+from rich.style import Style
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+from fink_dask.dataset.writer import KAFKA_FIELDS
+
+#: Characters of a name and of a value, items of a list, rows and columns of a table, and fields of a struct.
+_NAME, _VALUE, _ITEMS, _ROWS, _COLUMNS, _FIELDS = 40, 48, 4, 3, 7, 1500
+#: Levels of structs; deeper ones are said in a word.
+_LEVELS = 8
+_FAINT = "dim"
+#: Characters across a picture.
+_PICTURE = 32
+
+
+def alert_tree(title: str, alert: pa.RecordBatch) -> Tree:
+    """Draw an alert: its values, then what is in its structs and lists.
+
+    Parameters
+    ----------
+    title : str
+        Stands above it.
+    alert : pyarrow.RecordBatch
+        One row.
+    """
+    tree = Tree(Text(_printable(title, 200), style="bold"), guide_style=_FAINT)
+    fields = [
+        (field.name, field.type, _value(alert, index))
+        for index, field in enumerate(alert.schema)
+        if field not in KAFKA_FIELDS  # where it is, the title says
+    ]
+    _grow(tree, fields, _LEVELS)
+    return tree
+
+
+def as_json(alert: pa.RecordBatch) -> dict[str, Any]:
+    """Return an alert as JSON has it: numbers with all their digits, null for NaN, bytes in Base64."""
+    return {field.name: _plain(_value(alert, index), field.type) for index, field in enumerate(alert.schema)}
+
+
+def picture(shades: npt.NDArray[np.uint8]) -> Text:
+    """Draw an image of greys as characters that are half foreground and half background."""
+    rows, columns = shades.shape
+    step = max(1, math.ceil(max(rows, columns) / _PICTURE))
+    small = shades[: rows // step * step, : columns // step * step]
+    small = small.reshape(rows // step, step, columns // step, step).mean(axis=(1, 3)).astype(int)
+    drawn = Text()
+    for upper, lower in zip(small[::2].tolist(), small[1::2].tolist(), strict=False):  # an odd row more is left out
+        for above, below in zip(upper, lower, strict=True):
+            style = Style(color=f"rgb({above},{above},{above})", bgcolor=f"rgb({below},{below},{below})")
+            drawn.append("\N{UPPER HALF BLOCK}", style)
+        drawn.append("\n")
+    return drawn
+
+
+def _grow(tree: Tree, fields: Sequence[tuple[str, pa.DataType, Any]], levels: int) -> None:
+    """Add fields to a branch: single values side by side, nulls by their names alone, and a branch for each other."""
+    single, nothing, branches = [], [], []
+    for name, kind, value in fields[:_FIELDS]:
+        if value is None:
+            nothing.append(_printable(name, _NAME))
+        elif pa.types.is_nested(kind) and not _is_short(kind, value):
+            branches.append((name, kind, value))
+        else:
+            single.append(Text.assemble((f"{_printable(name, _NAME)} ", _FAINT), _words(value, kind)))
+    if single:
+        tree.add(Columns(single, padding=(0, 3), column_first=True))
+    for name, kind, value in branches:
+        _branch(tree, name, kind, value, levels)
+    if nothing:
+        tree.add(Text(f"null: {', '.join(nothing)}", style=_FAINT))
+    if len(fields) > _FIELDS:
+        tree.add(Text(f"and {len(fields) - _FIELDS:,} more", style=_FAINT))
+
+
+def _branch(tree: Tree, name: str, kind: pa.DataType, value: Any, levels: int) -> None:
+    label = Text(_printable(name, _NAME), style="cyan")
+    if levels == 0:
+        tree.add(label.append(" …"))
+    elif pa.types.is_struct(kind):
+        _grow(tree.add(label), [(field.name, field.type, value.get(field.name)) for field in kind], levels - 1)
+    elif pa.types.is_map(kind):
+        entries = [(str(key), kind.item_type, item) for key, item in value]
+        _grow(tree.add(label.append(f" {len(entries):,} entries", _FAINT)), entries, levels - 1)
+    elif pa.types.is_struct(kind.value_type):
+        tree.add(Group(label.append(f" {len(value):,} entries", _FAINT), _table(kind.value_type, value)))
+    else:
+        shown = ", ".join(_words(item, kind.value_type) for item in value[:_ITEMS])
+        more = f", … and {len(value) - _ITEMS:,} more" if len(value) > _ITEMS else ""
+        tree.add(label.append(f" [{shown}{more}]", ""))
+
+
+def _table(kind: pa.StructType, rows: Sequence[dict[str, Any] | None]) -> RenderableType:
+    """Show the first entries of a list, and of those the first columns that have something."""
+    shown = [row or {} for row in rows[:_ROWS]]
+    columns = [
+        field
+        for field in kind
+        if not pa.types.is_nested(field.type) and any(row.get(field.name) is not None for row in shown)
+    ]
+    columns.sort(key=lambda field: pa.types.is_string(field.type))  # texts are long
+    table = Table(box=None, pad_edge=False, header_style=_FAINT, expand=False)
+    for field in columns[:_COLUMNS]:
+        table.add_column(Text(_printable(field.name, _NAME)), overflow="ellipsis", no_wrap=True)
+    for row in shown:
+        table.add_row(*(Text(_words(row.get(field.name), field.type)) for field in columns[:_COLUMNS]))
+    notes = []
+    if len(rows) > _ROWS:
+        notes.append(f"{len(rows) - _ROWS:,} more entries")
+    if len(columns) > _COLUMNS:
+        notes.append(f"{len(columns) - _COLUMNS:,} more columns")
+    return Group(table, Text(f"… {', '.join(notes)}", style=_FAINT)) if notes else table
+
+
+def _is_short(kind: pa.DataType, value: Any) -> bool:
+    return not pa.types.is_struct(kind) and not len(value)
+
+
+def _words(value: Any, kind: pa.DataType) -> str:
+    """Say a value in a few characters."""
+    if value is None:
+        return ""
+    if isinstance(value, bytes):
+        return decimal(len(value))
+    if pa.types.is_float32(kind):
+        return str(np.float32(value))
+    if pa.types.is_nested(kind):
+        return "[]" if not value else "…"
+    return _printable(str(value), _VALUE)
+
+
+def _plain(value: Any, kind: pa.DataType) -> Any:
+    if isinstance(value, dict):
+        return {field.name: _plain(value.get(field.name), field.type) for field in kind}
+    if isinstance(value, list) and pa.types.is_map(kind):
+        entries = [(str(key), _plain(item, kind.item_type)) for key, item in value]
+        # A map of Avro may have a key twice, an object of JSON not.
+        return dict(entries) if len(dict(entries)) == len(entries) else [list(entry) for entry in entries]
+    if isinstance(value, list):
+        return [_plain(item, kind.value_type) for item in value]
+    return _plain_scalar(value, kind)
+
+
+def _plain_scalar(value: Any, kind: pa.DataType) -> Any:
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if not isinstance(value, float):
+        return str(value)
+    if not math.isfinite(value):
+        return None
+    # The shortest decimal number that is this one; of 32 bits it has fewer digits.
+    return float(str(np.float32(value))) if pa.types.is_float32(kind) else value
+
+
+def _value(alert: pa.RecordBatch, column: int) -> Any:
+    """Return a value as Python has it."""
+    value = alert.column(column)[0]
+    try:
+        return value.as_py()
+    except (ValueError, OverflowError, pa.ArrowException):
+        return _careful(value)
+
+
+def _careful(value: pa.Scalar) -> Any:
+    """Return a value in which there may be dates that Python has not; they are numbers, as in the alert."""
+    if not value.is_valid:
+        return None
+    if isinstance(value, pa.StructScalar):
+        return {name: _careful(value[name]) for name in value}
+    if isinstance(value, pa.MapScalar):
+        return [(key.as_py(), _careful(item)) for key, item in zip(*value.values.flatten(), strict=True)]
+    if isinstance(value, pa.ListScalar):
+        return [_careful(item) for item in value.values]
+    try:
+        return value.as_py()
+    except (ValueError, OverflowError, pa.ArrowException):
+        return str(value.value)
+
+
+def _printable(text: str, most: int) -> str:
+    """Bound a text, and take from it what a terminal would obey."""
+    shown = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text[:most])
+    return shown if len(text) <= most else f"{shown}…"

@@ -1,0 +1,251 @@
+"""A few alerts of a topic, as they are there: for people, for programs, and as pictures."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from fink_dask.demo.alerts import AlertKind, avro_schema, encoder, made_up_alerts
+from fink_dask.show.alert import alert_tree, as_json
+from tests.harness.cli import PROGRAM, environment, run_cli
+from tests.harness.oracle import Oracle, fill_topic, make_topic, note
+from tests.harness.producer import produce, produce_transaction
+
+HOSTILE = "\x1b[2J\x1b]0;owned\x07[bold]x[/bold]\u202e\n\r" + "y" * 10_000
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def peek(kafka: Any, topic: str, *more: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return run_cli("peek", topic, "--bootstrap-servers", kafka.bootstrap_servers, *more, cwd=cwd)
+
+
+def on_a_terminal(*arguments: str, **env: str) -> str:
+    """Run a command on a terminal of its own, and return what it wrote there."""
+    ours, theirs = pty.openpty()
+    more = {"TERM": "xterm-256color", "COLORTERM": "truecolor", "COLUMNS": "120", **env}
+    process = subprocess.Popen(
+        [*PROGRAM, *arguments], stdin=theirs, stdout=theirs, stderr=theirs, env=environment(more)
+    )
+    os.close(theirs)
+    written = b""
+    while True:
+        try:
+            part = os.read(ours, 65536)
+        except OSError:  # Linux says so at the end
+            break
+        if not part:
+            break
+        written += part
+    os.close(ours)
+    assert process.wait(timeout=120) == 0, written
+    return written.decode()
+
+
+def expected(value: Any) -> Any:
+    """Say a value of fastavro as JSON has it."""
+    if isinstance(value, dict):
+        return {name: expected(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [expected(item) for item in value]
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, float):
+        return value if np.isfinite(value) else None
+    return value
+
+
+def same(found: Any, wanted: Any) -> bool:
+    """Compare; what had 32 bits has the same 32 bits."""
+    if isinstance(wanted, dict):
+        return found.keys() == wanted.keys() and all(same(found[name], wanted[name]) for name in wanted)
+    if isinstance(wanted, list):
+        return len(found) == len(wanted) and all(map(same, found, wanted))
+    if isinstance(wanted, float):
+        return bool(found == wanted or np.float32(found) == np.float32(wanted))
+    return bool(type(found) is type(wanted) and found == wanted)
+
+
+@pytest.mark.parametrize("kind", list(AlertKind), ids=lambda kind: kind.value)
+def test_json_has_every_value_that_was_published(kind: AlertKind, kafka: Any, topic_name: str) -> None:
+    oracle = fill_topic(kafka.bootstrap_servers, topic_name, kind, 12, partitions=2)
+    result = peek(kafka, topic_name, "-n", "20", "--json")
+    assert (result.returncode, result.stderr) == (0, "")
+    rows = [json.loads(line, parse_constant=pytest.fail) for line in result.stdout.splitlines()]
+    places = [(row.pop("kafka_partition"), row.pop("kafka_offset")) for row in rows]
+    assert places == sorted(oracle.values)
+    for place, row in zip(places, rows, strict=True):
+        assert same(row, expected(oracle.alert(place))), place
+
+
+def test_the_alerts_that_were_asked_for_are_shown(kafka: Any, topic_name: str) -> None:
+    oracle = fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 40, partitions=3)
+    (last,) = produce(kafka.bootstrap_servers, topic_name, [next(iter(oracle.values.values()))])
+
+    def places(*options: str) -> list[tuple[int, int]]:
+        result = peek(kafka, topic_name, "--json", *options)
+        assert result.returncode == 0, result.stderr
+        rows = map(json.loads, result.stdout.splitlines())
+        return [(row["kafka_partition"], row["kafka_offset"]) for row in rows]
+
+    assert places() == [(0, 0), (0, 1), (0, 2)]
+    assert places("-n", "1", "--partition", "2") == [(2, 0)]
+    assert places("-n", "2", "--partition", "1", "--offset", "4") == [(1, 4), (1, 5)]
+    assert places("-n", "1", "--newest") == [(last.partition, last.offset)]
+    assert places("-n", "100", "--newest") != []
+    assert sorted(places("-n", "100")) == sorted([*oracle.values, (last.partition, last.offset)])
+    of_two = [offset for partition, offset in [*oracle.values, (last.partition, last.offset)] if partition == 2]
+    assert sorted(places("-n", "3", "--partition", "2", "--newest")) == [(2, n) for n in sorted(of_two)[-3:]]
+
+
+def test_the_newest_of_a_topic_that_is_written_in_transactions_is_found(kafka: Any, topic_name: str) -> None:
+    schema = make_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 1)
+    values = list(map(encoder(schema), made_up_alerts(AlertKind.ZTF_LIGHT, 4)))
+    for value in values:
+        produce_transaction(kafka.bootstrap_servers, topic_name, [value])
+    result = peek(kafka, topic_name, "--newest", "-n", "2", "--json")
+    assert result.returncode == 0, result.stderr
+    assert len(result.stdout.splitlines()) == 2
+
+
+def test_what_can_not_be_asked_for_is_one_line_that_says_what_there_is(kafka: Any, topic_name: str) -> None:
+    make_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 2)
+    empty = peek(kafka, topic_name)
+    assert (empty.returncode, empty.stderr.count("\n")) == (1, 1)
+    assert "there is nothing in it now" in empty.stderr
+    value = next(iter(map(encoder(avro_schema(AlertKind.ZTF_LIGHT)), made_up_alerts(AlertKind.ZTF_LIGHT, 1))))
+    produce(kafka.bootstrap_servers, topic_name, [value] * 8)
+    for options, status, words in (
+        (("--partition", "7"), 1, "there is no partition 7: it has 2, from 0 on"),
+        (("--partition", "0", "--offset", "5000"), 1, "it holds 0 to"),
+        (("--offset", "1"), 2, "--offset is one of a --partition"),
+        (("--partition", "0", "--offset", "1", "--newest"), 2, "does not go with --newest"),
+        (("-n", "0"), 2, "-n 0 is not between 1 and 100"),
+        (("-n", "101"), 2, "fink-dask transfer --limit N takes more"),
+        (("--cutouts", "pictures"), 2, "these alerts have none; full packets do"),
+    ):
+        result = peek(kafka, topic_name, *options)
+        assert (result.returncode, words in result.stderr) == (status, True), result.stderr
+        assert result.stderr.count("\n") == 1
+    for name, status in ((f"{topic_name}_nowhere", 1), ("\x1b[2J", 2)):
+        result = peek(kafka, name)
+        assert (result.returncode, result.stderr.count("\n")) == (status, 1)
+        assert "\x1b" not in result.stderr
+
+
+def test_no_value_reaches_the_terminal_as_a_command_to_it(kafka: Any, topic_name: str) -> None:
+    schema = make_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_FULL, 1)
+    (alert,) = made_up_alerts(AlertKind.ZTF_FULL, 1)
+    alert["objectId"] = alert["finkclass"] = alert["cutoutScience"]["fileName"] = HOSTILE
+    alert["mangrove"] = {HOSTILE: HOSTILE}
+    alert["prv_candidates"] = [{**one, "programpi": HOSTILE} for one in alert["prv_candidates"] or []]
+    produce(kafka.bootstrap_servers, topic_name, [encoder(schema)(alert)])
+    piped = peek(kafka, topic_name).stdout
+    seen = on_a_terminal("peek", topic_name, "--bootstrap-servers", kafka.bootstrap_servers)
+    plain = on_a_terminal("peek", topic_name, "--bootstrap-servers", kafka.bootstrap_servers, NO_COLOR="1")
+    assert "\x1b[" in seen, "a terminal has colours"
+    for written in (piped, _COLOURS.sub("", seen), _COLOURS.sub("", plain)):
+        shown = written.replace("\r\n", "\n")
+        assert all(letter.isprintable() or letter == "\n" for letter in shown)
+        assert "[bold]x[/bold]" in shown, "it is no markup"
+        assert "y" * 100 not in shown
+        assert max(map(len, shown.splitlines())) <= 120
+    as_lines = peek(kafka, topic_name, "--json").stdout
+    assert all(letter.isprintable() for letter in as_lines.rstrip("\n"))
+    assert json.loads(as_lines)["objectId"] == HOSTILE
+
+
+def test_records_that_can_not_be_decoded_are_said_and_the_others_are_shown(kafka: Any, topic_name: str) -> None:
+    oracle = fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 3, partitions=1)
+    (bad,) = produce(kafka.bootstrap_servers, topic_name, [b"\x1b[2J"])
+    result = peek(kafka, topic_name, "-n", "10", "--json")
+    assert result.returncode == 3
+    assert len(result.stdout.splitlines()) == len(oracle.values)
+    assert f"{topic_name}[0] at offset {bad.offset} can't be decoded: " in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(("kind", "edge"), [(AlertKind.ZTF_FULL, 63), (AlertKind.LSST_FULL, 88)])
+def test_cutouts_become_pictures(kind: AlertKind, edge: int, kafka: Any, topic_name: str, tmp_path: Path) -> None:
+    schema = make_topic(kafka.bootstrap_servers, topic_name, kind, 1)
+    alerts = list(made_up_alerts(kind, 2))
+    if kind is AlertKind.ZTF_FULL:
+        alerts[1]["cutoutScience"]["stampData"] = b"no image"
+    values = list(map(encoder(schema), alerts))
+    note(Oracle(schema, {}), produce(kafka.bootstrap_servers, topic_name, values), values)
+    result = peek(kafka, topic_name, "--cutouts", "pictures", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    found = {path.name for path in (tmp_path / "pictures").iterdir()}
+    wanted = {f"0-{n}-{shown}.png" for n in range(2) for shown in ("science", "template", "difference")}
+    if kind is AlertKind.ZTF_FULL:
+        wanted.remove("0-1-science.png")
+        assert "the science cutout can't be read" in result.stderr
+    assert found == wanted
+    assert Image.open(tmp_path / "pictures" / "0-0-science.png").size == (edge, edge)
+    assert "▀" not in result.stdout
+    arguments = ("peek", topic_name, "--bootstrap-servers", kafka.bootstrap_servers, "-n", "1", "--cutouts")
+    assert on_a_terminal(*arguments, str(tmp_path / "again")).count("▀") > 3 * 20 * 10
+
+
+def test_without_astropy_cutouts_are_refused_with_what_to_type() -> None:
+    code = (
+        "import importlib.util, sys; find = importlib.util.find_spec\n"
+        "importlib.util.find_spec = lambda name, *more: None if name == 'astropy' else find(name, *more)\n"
+        "from fink_dask.cli.main import main; main(sys.argv[1:])"
+    )
+    words = ["peek", "topic", "--cutouts", "x", "--bootstrap-servers", "127.0.0.1:1"]
+    ended = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert ended.returncode == 2
+    assert "pip install 'fink-dask[report]'" in ended.stderr
+
+
+def test_every_type_of_avro_is_shown_and_is_valid_json() -> None:
+    far = np.array([2**62], np.int64)
+    row = pa.RecordBatch.from_pydict(
+        {
+            "big": pa.array([2**63 - 1]),
+            "nothing": pa.array([None], pa.float64()),
+            "wrong": pa.array([float("-inf")]),
+            "amount": pa.array([Decimal("1.50")]),
+            "far": pa.array(far).view(pa.timestamp("us", tz="UTC")),
+            "day": pa.array([2**30], pa.int32()).view(pa.date32()),
+            "within": pa.array([[{"day": 1}, {"day": 2**30}, None]], pa.list_(pa.struct([("day", pa.int32())]))).cast(
+                pa.list_(pa.struct([("day", pa.date32())]))
+            ),
+            "of": pa.array([[("x", 2**30)]], pa.map_(pa.string(), pa.int32())).cast(pa.map_(pa.string(), pa.date32())),
+            "twice": pa.array([[("a", 1), ("a", 2)]], pa.map_(pa.string(), pa.int32())),
+            "once": pa.array([[("a", 1.5)]], pa.map_(pa.string(), pa.float32())),
+            "deep": pa.array([[[{"x": b"123"}, None], []]]),
+            "empty": pa.array([[]], pa.list_(pa.int32())),
+            "many": pa.array([list(range(1000))]),
+        }
+    )
+    found = json.loads(json.dumps(as_json(row), allow_nan=False))
+    assert found["big"] == 2**63 - 1
+    assert (found["nothing"], found["wrong"], found["amount"]) == (None, None, "1.50")
+    assert (found["twice"], found["once"]) == ([["a", 1], ["a", 2]], {"a": 1.5})
+    assert found["deep"] == [[{"x": "MTIz"}, None], []]
+    assert (found["far"], found["day"]) == (str(2**62), str(2**30))
+    assert found["within"] == [{"day": "1970-01-02"}, {"day": str(2**30)}, None]
+    assert found["of"] == {"x": str(2**30)}
+    shown = io.StringIO()
+    Console(file=shown, width=100).print(alert_tree("title", row))
+    assert "and 996 more" in shown.getvalue()
+    assert str(2**63 - 1) in shown.getvalue()
+    assert "null: nothing" in shown.getvalue()
