@@ -55,7 +55,7 @@ _FATAL = {
     KafkaError._SSL: (
         "TLS with the broker failed: a wrong --ssl-ca-file, or a certificate that is expired, foreign or another host's"
     ),
-    KafkaError.TOPIC_AUTHORIZATION_FAILED: "these credentials may not read it",
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: "these credentials may not use it",
     KafkaError.GROUP_AUTHORIZATION_FAILED: "these credentials may not use the consumer group",
     KafkaError.CLUSTER_AUTHORIZATION_FAILED: "these credentials may not do this",
 }
