@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         error.show()
         code = error.exit_code
     except click.ClickException as error:
-        code = _fail(error.format_message().rstrip("."), error.exit_code)
+        code = _fail(" ".join(error.format_message().split()).rstrip("."), error.exit_code)
     except click.Abort as error:  # click's name for a KeyboardInterrupt, and for a "no" at its prompt
         cause = error.__cause__
         if isinstance(cause, SignalReceivedError):

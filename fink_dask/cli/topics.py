@@ -65,12 +65,12 @@ def topics(
         click.echo(f"fink-dask: no topic matches {printable(pattern)}", err=True)
     for topic in overview.topics:
         if topic.error is not None:
-            click.echo(f"fink-dask: {printable(topic.topic)}: {topic.error}", err=True)
+            click.echo(f"fink-dask: {printable(topic.topic)}: {printable(topic.error)}", err=True)
     now_ms = time.time() * 1000
     if as_json:
         each = [_as_json(topic, now_ms) for topic in overview.topics]
         click.echo(json.dumps({"group_id": group_id, "topics": each, "others": overview.others}))
-    else:
+    elif any(topic.error is None for topic in overview.topics) or not overview.topics:
         _print(overview, group_id, now_ms)
     return int(any(topic.error for topic in overview.topics))
 

@@ -125,7 +125,7 @@ def _check_complete(content: Mapping[str, object]) -> None:
         if not value
     ]
     if missing:
-        raise SettingsError(f"{', '.join(missing)} is missing: Fink's mail after your registration says it")
+        raise SettingsError(f"give {', '.join(missing)} too: Fink's answer to your registration says what")
 
 
 def _write(path: Path, text: bytes, replace: bool) -> None:

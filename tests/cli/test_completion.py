@@ -73,10 +73,15 @@ def test_the_script_asks_in_the_way_that_is_answered(shell: str) -> None:
     assert f"_FINK_DASK_COMPLETE={shell}_complete" in printed.stdout
 
 
-def test_another_shell_is_refused_in_one_line() -> None:
-    result = run_cli("completion", "tcsh")
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [(["tcsh"], "'tcsh' is not one of 'bash', 'zsh', 'fish'"), ([], "Choose from: bash, zsh, fish")],
+)
+def test_another_shell_is_refused_in_one_line(arguments: list[str], words: str) -> None:
+    result = run_cli("completion", *arguments)
     assert result.returncode == 2
-    assert "'tcsh' is not one of 'bash', 'zsh', 'fish'" in result.stderr
+    assert words in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
 
 
 #: How each is started without a user's settings, and told to complete.

@@ -157,7 +157,7 @@ def test_a_value_that_can_be_none_is_refused_in_one_line_and_nothing_is_written(
 def test_what_is_missing_is_named_and_nothing_is_written(file: Path) -> None:
     result = register(file, "--survey", "ztf", "--username", "ada")
     assert result.returncode == 2
-    assert "--group-id, --servers is missing" in result.stderr
+    assert "give --group-id, --servers too" in result.stderr
     assert not file.exists()
 
 

@@ -171,6 +171,7 @@ def test_what_matches_nothing_is_one_line(kafka: Any, held: str, patterns: list[
     assert words in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
     assert "\x1b" not in result.stderr
+    assert result.stdout == ""
 
 
 def test_one_of_several_patterns_that_matches_nothing_is_said(kafka: Any, held: str) -> None:
