@@ -14,7 +14,8 @@ MINUTES ?= 20
 PIP_FLAGS := --quiet --no-input --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-cluster test-faults soak screenshots bench lint types format lock clean
+.PHONY: help venv demo test test-cluster test-faults test-pythons test-oldest soak screenshots bench bench-size \
+  lint types format lock dist clean
 .DELETE_ON_ERROR:
 
 help:  ## List these targets
@@ -34,6 +35,12 @@ test-cluster: venv  ## Run the tests on a real Slurm, a real Grid Engine and sev
 test-faults: venv  ## Run all faults, those that take long as well (SEED=1 repeats what was random); half an hour at most
 	@FINK_DASK_TEST_SEED=$(SEED) $(BIN)/python -m pytest -m "faults or not faults" tests/faults $(PYTEST_ARGS)
 
+test-pythons: venv  ## Run the demo and tests of each stage on every supported Python that is here, as locked; minutes
+	@$(BIN)/python -m pytest -m environments tests/packaging/test_supported.py -k python -rA $(PYTEST_ARGS)
+
+test-oldest: venv  ## Run the same with the oldest libraries that pyproject.toml allows; minutes
+	@$(BIN)/python -m pytest -m environments tests/packaging/test_supported.py -k oldest -rA $(PYTEST_ARGS)
+
 soak: venv  ## Transfer while everything that can happen does (MINUTES=20, SEED=1)
 	@$(BIN)/python -m tests.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
@@ -42,6 +49,9 @@ screenshots: venv  ## Make the pictures of the dashboard in docs/ anew, from tes
 
 bench: venv  ## Measure against fink-client and Spark (BENCH_ARGS="--scale small" for some minutes); an hour
 	@$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+bench-size: venv  ## Measure what an installation takes, beside fink-client's
+	@$(BIN)/python -m benchmarks.size
 
 lint: venv  ## Check style and formatting
 	@$(BIN)/ruff check .
@@ -62,6 +72,10 @@ lock: | $(VENV)/.locked  ## Resolve requirements-dev.lock again (LOCK_ARGS=--upg
 	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --extra dev --extra hats --build-deps-for editable \
 	  --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-trusted-host \
 	  --no-emit-find-links --no-emit-options $(LOCK_ARGS) --output-file $(LOCK) pyproject.toml
+
+dist: venv  ## Build the wheel and the source distribution into dist/, as a release does
+	@rm -rf dist
+	@$(BIN)/python -m build --no-isolation --outdir dist .
 
 clean:  ## Remove .venv, the downloaded Kafka, caches and builds
 	rm -rf $(VENV) .cache build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

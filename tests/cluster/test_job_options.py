@@ -47,7 +47,7 @@ def test_jobs_that_can_not_be_are_refused_in_one_line(more: tuple[str, ...], wor
 
 def test_a_missing_dask_jobqueue_is_one_line_that_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "dask_jobqueue", None)
-    with pytest.raises(SettingsError, match=r"pip install 'fink-dask\[jobqueue\]'"):
+    with pytest.raises(SettingsError, match=r"pip install 'fink-dask\[hpc\]'"):
         JobOptions("slurm", cores=1, memory="1GB").resolve()
 
 
