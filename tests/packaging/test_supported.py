@@ -27,19 +27,26 @@ from tests.harness.environments import (
 
 FOUND = {version: python for version in PYTHONS if (python := find_python(version))}
 #: What the tests below need besides.
-TOOLS = ("pytest", "pytest-timeout", "hypothesis", "nbclient", "ipykernel", "polars", "psutil", "trustme", "packaging")
+TOOLS = (
+    "pytest",
+    "pytest-timeout",
+    "pytest-xdist",
+    "hypothesis",
+    "nbclient",
+    "ipykernel",
+    "polars",
+    "psutil",
+    "trustme",
+    "packaging",
+)
 EXTRAS = ("dataframe", "hpc", "notebook", "s3")
-#: Of each stage one or two: Kafka, decoder, writer, commit, the job in processes, from Python, on the extras.
+#: Of each stage one: Kafka, decoder, writer, object store, the job in processes, its page, batch jobs, Python, options.
 STAGES = (
     "tests/kafka/test_consume.py",
-    "tests/kafka/test_client.py",
     "tests/avro/test_decoder.py",
-    "tests/avro/test_unions.py",
     "tests/dataset/test_writer.py",
-    "tests/dataset/test_commit.py",
     "tests/dataset/test_read.py",
     "tests/dataset/test_objects.py",
-    "tests/transfers/test_task.py",
     "tests/cluster/test_end_to_end.py",
     "tests/cluster/test_board.py",
     "tests/cluster/test_job_options.py",
@@ -70,7 +77,7 @@ def assert_works(environment: Environment, built: Distributions, folder: Path) -
     source = built.unpack(folder / "source")
     shutil.rmtree(source / "fink_dask")
     ended = environment.run(
-        *("python", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *STAGES),
+        *("python", "-m", "pytest", "-q", "-x", "-n", "2", "--dist", "loadfile", "-p", "no:cacheprovider", *STAGES),
         cwd=source,
         more={"FINK_DASK_TEST_CACHE": str(ROOT / ".cache")},
         timeout_s=1200,
