@@ -11,10 +11,11 @@ TEST_PROCESSES := 2
 # Of what is random in make test-faults and make soak; another one each time where none is given.
 SEED ?=
 MINUTES ?= 20
+DOCS := build/docs
 PIP_FLAGS := --quiet --no-input --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-cluster test-faults test-pythons test-oldest soak screenshots bench bench-size \
+.PHONY: help venv demo test test-cluster test-faults test-pythons test-oldest soak screenshots bench bench-size docs \
   lint types format lock dist clean
 .DELETE_ON_ERROR:
 
@@ -44,14 +45,17 @@ test-oldest: venv  ## Run the same with the oldest libraries that pyproject.toml
 soak: venv  ## Transfer while everything that can happen does (MINUTES=20, SEED=1)
 	@$(BIN)/python -m tests.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
-screenshots: venv  ## Make the pictures of the dashboard in docs/ anew, from tests that look at it in Chromium
-	@FINK_DASK_TEST_PICTURES=docs $(BIN)/python -m pytest -q tests/cluster/test_dashboard.py tests/cluster/test_dashboard_size.py
+screenshots: venv  ## Make the pictures in docs/ anew, of the dashboard and the terminal, from the tests that look at them
+	@FINK_DASK_TEST_PICTURES=docs $(BIN)/python -m pytest -q tests/cluster/test_dashboard.py tests/cluster/test_dashboard_size.py tests/docs/test_terminal.py
 
 bench: venv  ## Measure against fink-client and Spark (BENCH_ARGS="--scale small" for some minutes); an hour
 	@$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 bench-size: venv  ## Measure what an installation takes, beside fink-client's
 	@$(BIN)/python -m benchmarks.size
+
+docs: venv  ## Build the documentation as a site, in build/docs; a warning is an error
+	@$(BIN)/python -m sphinx --quiet --nitpicky --fail-on-warning --keep-going --fresh-env -b html -c docs . $(DOCS)
 
 lint: venv  ## Check style and formatting
 	@$(BIN)/ruff check .
