@@ -54,12 +54,12 @@ def setup(app: Sphinx) -> None:
 def _add_contents(app: Sphinx, page: str, source: list[str]) -> None:
     if page == root_doc:
         for caption, links in re.findall(r"^## (.+)$((?:(?!^## )[\s\S])*)", source[0], re.MULTILINE):
-            source[0] += _contents(re.findall(r"^- \[[^]]+\]\(([^)#]+)\)", links, re.MULTILINE), caption)
+            source[0] += _contents(re.findall(r"^- \[([^]]+)\]\(([^)#]+)\)", links, re.MULTILINE), caption)
     elif page == "deploy/README":
-        source[0] += _contents(re.findall(r"\]\((\w[\w-]*/README\.md)\)", source[0]))
+        source[0] += _contents(re.findall(r"\[`?([^]`]+)`?\]\((\w[\w-]*/README\.md)\)", source[0]))
 
 
-def _contents(pages: list[str], caption: str | None = None) -> str:
-    entries = "\n".join(each.rpartition(".")[0] for each in pages)
+def _contents(pages: list[tuple[str, str]], caption: str | None = None) -> str:
+    entries = "\n".join(f"{name} <{page.rpartition('.')[0]}>" for name, page in pages)
     shown = f":caption: {caption}\n" if caption else ""
     return f"\n```{{toctree}}\n:hidden:\n{shown}\n{entries}\n```\n"
