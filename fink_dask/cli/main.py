@@ -13,7 +13,9 @@ import click
 
 import fink_dask
 from fink_dask.cli.compact import compact
+from fink_dask.cli.completion import completion
 from fink_dask.cli.demo import demo
+from fink_dask.cli.doctor import doctor
 from fink_dask.cli.export_hats import export_hats
 from fink_dask.cli.options import CONTEXT
 from fink_dask.cli.peek import peek
@@ -52,11 +54,13 @@ COMMANDS = (
     status,
     report,
     register,
+    doctor,
     topics,
     schema,
     peek,
     publish,
     demo,
+    completion,
 )
 for command in COMMANDS:
     cli.add_command(command)

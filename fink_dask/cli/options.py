@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from fink_dask.dataset.grammar import parse_condition
 from fink_dask.dataset.location import check_is_local, locate
@@ -46,6 +47,10 @@ class Place(click.ParamType):  # type: ignore[type-arg]
         except SettingsError as error:
             self.fail(str(error), param, ctx)
         return place
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[Any]]:
+        """Let the shell complete directories."""
+        return [CompletionItem(incomplete, type="dir")]
 
 
 class FinkOption(click.Option):

@@ -14,6 +14,7 @@ from confluent_kafka import (
     Producer,
     TopicCollection,
     TopicPartition,
+    libversion,
 )
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec
 
@@ -37,6 +38,7 @@ __all__ = [
     "broker_error",
     "client_config",
     "is_passing",
+    "librdkafka_version",
     "one_line",
 ]
 
@@ -53,7 +55,7 @@ _FATAL = {
     KafkaError._SSL: (
         "TLS with the broker failed: a wrong --ssl-ca-file, or a certificate that is expired, foreign or another host's"
     ),
-    KafkaError.TOPIC_AUTHORIZATION_FAILED: "these credentials may not read it",
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: "these credentials may not use it",
     KafkaError.GROUP_AUTHORIZATION_FAILED: "these credentials may not use the consumer group",
     KafkaError.CLUSTER_AUTHORIZATION_FAILED: "these credentials may not do this",
 }
@@ -120,6 +122,11 @@ def broker_error(
     meaning = _FATAL.get(error.code())
     detail = one_line(error.str())
     return kind(f"{meaning} ({detail})" if meaning else detail, topic, partition, offset)
+
+
+def librdkafka_version() -> str:
+    """Return the version of the library beneath."""
+    return str(libversion()[0])
 
 
 def one_line(text: str) -> str:

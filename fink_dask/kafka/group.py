@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from fink_dask.config import KafkaSettings
 from fink_dask.errors import BrokerError, BrokerUnavailableError, SettingsError
@@ -13,7 +13,7 @@ from fink_dask.kafka.client import (
     TopicPartition,
     broker_error,
 )
-from fink_dask.kafka.connection import Admin
+from fink_dask.kafka.connection import Admin, open_connection
 
 #: How Kafka says that somebody else is at work in the group.
 _IN_USE = {KafkaError.UNKNOWN_MEMBER_ID, KafkaError.NON_EMPTY_GROUP, KafkaError.ILLEGAL_GENERATION}
@@ -60,17 +60,33 @@ def commit_group_offsets(settings: KafkaSettings, topic: str, group_id: str, off
             return
 
 
-def read_group_offsets(admin: Admin, group_id: str) -> dict[tuple[str, int], int]:
+def read_group_offsets(
+    settings: KafkaSettings, group_id: str, partitions: Mapping[str, Sequence[int]]
+) -> dict[tuple[str, int], int]:
     """Read the next offset to read of each topic and partition that a consumer group has committed.
+
+    Parameters
+    ----------
+    settings : KafkaSettings
+        How to reach Kafka.
+    group_id : str
+        The consumer group; it is not joined.
+    partitions : mapping of str to sequence of int
+        Partitions of each topic.
 
     Raises
     ------
     BrokerError
         If Kafka refuses or does not answer.
     """
-    timeout_s, request = admin.settings.request_timeout_s, [ConsumerGroupTopicPartitions(group_id)]
-    answer = admin.ask(lambda client: client.list_consumer_group_offsets(request, request_timeout=timeout_s)[group_id])
-    return {(each.topic, each.partition): each.offset for each in answer.topic_partitions if each.offset >= 0}
+    wanted = [TopicPartition(topic, number) for topic, numbers in partitions.items() for number in numbers]
+    if not wanted:
+        return {}
+    # Not through an admin client: its question ends the process where a group has no coordinator yet, as on a cluster
+    # that has never seen one. https://github.com/confluentinc/confluent-kafka-javascript/issues/374
+    with open_connection(settings, group_id=group_id) as connection:
+        found = connection.ask(lambda timeout: connection.consumer.committed(wanted, timeout=timeout), None)
+    return {(each.topic, each.partition): each.offset for each in found if each.offset >= 0}
 
 
 def _commit(admin: Admin, topic: str, group_id: str, offsets: Mapping[int, int]) -> None:

@@ -117,7 +117,7 @@ def look_at_topics(
         oldest = _times(admin, partitions, OffsetSpec.for_timestamp(0))
         newest = _times(admin, partitions, OffsetSpec.max_timestamp())
         retention = _retentions(admin, list(partitions))
-        committed, group_error = _committed(admin, group_id)
+    committed, group_error = _committed(settings, group_id, partitions)
     topics = []
     for topic in chosen:
         held = marks.get(topic) or listed.get(topic) or BrokerError("no such topic on this Kafka", topic)
@@ -194,11 +194,13 @@ def _retention(config: Mapping[str, Any] | None) -> int | None:
     return retention_ms if 0 <= retention_ms < _MOST_MS else FOREVER
 
 
-def _committed(admin: Admin, group_id: str | None) -> tuple[dict[tuple[str, int], int], str | None]:
+def _committed(
+    settings: KafkaSettings, group_id: str | None, partitions: Mapping[str, Sequence[int]]
+) -> tuple[dict[tuple[str, int], int], str | None]:
     if not group_id:
         return {}, None
     try:
-        return read_group_offsets(admin, group_id), None
+        return read_group_offsets(settings, group_id, partitions), None
     except BrokerError as error:
         return {}, str(error)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,21 +15,9 @@ from fink_dask.kafka.credentials import read_credentials
 from fink_dask.kafka.registration import Registration, write_credentials
 from tests.harness.cli import PROGRAM, environment, run_cli
 from tests.harness.kafka_settings import free_ports
-from tests.harness.secure import PASSWORD, USER, SecureKafka, secure_kafka
-from tests.harness.topics import create_topic
+from tests.harness.secure import PASSWORD, USER, SecureKafka
 
 ADA = ["--survey", "ztf", "--username", USER, "--group-id", "ada-1", "--servers", "kafka.example.org:9092"]
-
-
-@pytest.fixture(scope="module")
-def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureKafka]:
-    found = secure_kafka(tmp_path_factory.mktemp("secure"))
-    try:
-        found.broker.start()
-        create_topic(found.broker.bootstrap_servers, "ftransfer_ztf_2026-11-01_1", 1)
-        yield found
-    finally:
-        found.broker.discard()
 
 
 @pytest.fixture

@@ -138,6 +138,15 @@ def test_the_lag_is_that_of_the_users_group(kafka: Any, held: str, tmp_path: Pat
     assert f"consumer group {group}" in table.stdout
 
 
+def test_a_group_on_a_broker_that_has_never_seen_one_is_no_crash(private_kafka: Callable[..., Any]) -> None:
+    broker = private_kafka()
+    create_topic(broker.bootstrap_servers, "ftransfer_ztf_2026-11-01_1", 2)
+    # The first question makes the broker appoint coordinators, which end an admin client of librdkafka that asks.
+    for number in range(5):
+        found = look(broker, "--group-id", f"group-{number}")
+        assert found["ftransfer_ztf_2026-11-01_1"]["lag"] is None
+
+
 def test_a_credentials_file_that_is_broken_keeps_nobody_from_looking(kafka: Any, held: str, tmp_path: Path) -> None:
     (tmp_path / ".finkclient").mkdir()
     (tmp_path / ".finkclient" / "ztf_credentials.yml").write_text("[")

@@ -66,7 +66,7 @@ def ask_with(settings: KafkaSettings, question: Callable[[float], Any], *said: K
             "TLS with the broker failed: a wrong --ssl-ca-file, or a certificate that is expired, foreign or another "
             "host's",
         ),
-        (KafkaError.TOPIC_AUTHORIZATION_FAILED, "these credentials may not read it"),
+        (KafkaError.TOPIC_AUTHORIZATION_FAILED, "these credentials may not use it"),
     ],
 )
 @pytest.mark.parametrize("told_by", ["answer", "callback"])

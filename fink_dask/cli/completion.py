@@ -1,0 +1,27 @@
+"""``fink-dask completion``: what a shell needs to complete commands, options and directories."""
+
+from __future__ import annotations
+
+import click
+from click.shell_completion import get_completion_class
+
+from fink_dask.cli.options import CONTEXT
+from fink_dask.errors import SettingsError
+
+#: Tells the program that a shell asks; click's own name for it.
+COMPLETE_VARIABLE = "_FINK_DASK_COMPLETE"
+
+
+@click.command(
+    context_settings=CONTEXT,
+    epilog="Example: fink-dask completion fish > ~/.config/fish/completions/fink-dask.fish",
+)
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> int:
+    """Print the script that makes SHELL complete fink-dask; docs/commands.md says where to put it."""
+    made = get_completion_class(shell)
+    if made is None:  # a click without this shell
+        raise SettingsError(f"this version of click can't complete in {shell}")
+    root = click.get_current_context().find_root().command
+    click.echo(made(root, {}, "fink-dask", COMPLETE_VARIABLE).source(), nl=False)
+    return 0

@@ -1,0 +1,96 @@
+"""``fink-dask doctor``: what is wrong here, and what to type."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fink_dask.cli.connection import connection_options, kafka_settings
+from fink_dask.cli.options import CONTEXT, Place, json_option, option, verbose_option
+from fink_dask.errors import SettingsError
+from fink_dask.kafka.topics import SURVEYS, check_topic_name, survey_of
+from fink_dask.show.words import printable
+
+if TYPE_CHECKING:
+    from fink_dask.cluster.check import Check
+
+_COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
+#: Characters of what was found; a broker, or a name, may be of any length.
+_MOST = 500
+
+
+@click.command(
+    context_settings=CONTEXT, epilog="Example: fink-dask doctor ftransfer_ztf_2026-02-24_123456 --outdir alerts"
+)
+@click.argument("topic", required=False)
+@option("--outdir", type=Place(), help="Where a dataset is to be: its file system, its clock and its free space.")
+@option("--survey", type=click.Choice(SURVEYS), help="Whose credentials file is read, where no TOPIC tells.")
+@connection_options
+@json_option
+@verbose_option
+def doctor(
+    topic: str | None, outdir: Path | None, survey: str | None, as_json: bool, verbose: bool, **connection: Any
+) -> int:
+    """Look at all that a transfer needs, a line each, and say what to do where something is wrong.
+
+    Versions, the decoder's compiler, cores, memory, credentials, Kafka, clocks; with TOPIC, how many alerts it holds
+    and for how long yet; with --outdir, whether a commit is safe there; with both, whether there is room. The status is
+    1 if anything fails.
+    """
+    from fink_dask.cli.log import log_to_stderr
+
+    log_to_stderr(verbose)
+    if topic is not None:
+        check_topic_name(topic)
+    found = []
+    for check in _checks(topic, outdir, survey or survey_of(topic or ""), connection):
+        found.append(check)
+        if not as_json:
+            _print(check)
+    failed = any(check.state == "fail" for check in found)
+    if as_json:
+        click.echo(json.dumps({"failed": failed, "checks": [asdict(check) for check in found]}))
+    return int(failed)
+
+
+def _checks(topic: str | None, outdir: Path | None, survey: str | None, connection: dict[str, Any]) -> Iterator[Check]:
+    from fink_dask.cluster.check import Check
+    from fink_dask.cluster.check_kafka import check_credentials, check_kafka
+    from fink_dask.cluster.check_machine import check_compiler, check_cores, check_memory, check_versions
+    from fink_dask.cluster.check_place import check_disk, check_place, check_room
+    from fink_dask.config import TransferSettings
+
+    yield check_versions()
+    compiler = check_compiler()
+    yield compiler
+    yield check_cores()
+    yield check_memory()
+    yield check_credentials(survey)
+    kafka = None
+    try:
+        kafka = kafka_settings(survey, **connection)
+    except SettingsError as error:
+        yield Check("broker", "fail", str(error), f"fink-dask register --survey {survey or 'ztf'}")
+    seen = list(check_kafka(kafka, topic)) if kafka is not None else []
+    yield from seen
+    if outdir is None:
+        return
+    outdir = outdir.resolve()
+    yield from check_place(outdir)
+    is_topic_known = any(check.name == "topic" and check.state != "fail" for check in seen)
+    if kafka is not None and topic is not None and is_topic_known and compiler.state == "ok":
+        yield check_room(TransferSettings(topic=topic, outdir=outdir, kafka=kafka))
+    else:
+        yield check_disk(outdir)
+
+
+def _print(check: Check) -> None:
+    state = click.style(f"{check.state:<5}", fg=_COLOURS[check.state], bold=True)
+    click.echo(f"{state} {check.name:<12} {printable(check.found, _MOST)}")
+    if check.advice:
+        click.echo(f"{'':18} -> {printable(check.advice, _MOST)}")
