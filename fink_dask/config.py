@@ -221,6 +221,8 @@ class TransferSettings:
         One of `ON_LOSS`.
     follow : FollowSettings, optional
         Wait for what is still to come; otherwise what is there when the transfer begins is all.
+    force : bool
+        Begin also where the disk seems too small.
 
     Raises
     ------
@@ -247,6 +249,7 @@ class TransferSettings:
     on_bad_record: str = ON_BAD_RECORD[0]
     on_loss: str = ON_LOSS[0]
     follow: FollowSettings | None = None
+    force: bool = False
 
     def __post_init__(self) -> None:
         if self.follow is not None and self.limit is not None:

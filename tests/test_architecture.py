@@ -47,7 +47,7 @@ IMPORTERS = {
     "rich": {"cli", "show"},
     "prometheus_client": {"cluster.metrics"},
     "tornado": {"cluster.dashboard", "cluster.page"},
-    "yaml": {"kafka.credentials"},
+    "yaml": {"kafka.credentials", "kafka.registration"},
 }
 ANYWHERE = {"erfa", "numpy", "pyarrow"}
 

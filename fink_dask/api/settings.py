@@ -10,6 +10,7 @@ from typing import Any
 
 from distributed import Client
 
+from fink_dask.cluster.existing import threads_of
 from fink_dask.cluster.local import parse_memory, usable_cores
 from fink_dask.config import COMPRESSION, ON_BAD_RECORD, ON_LOSS, OUTFORMATS, KafkaSettings, TransferSettings
 from fink_dask.dataset.location import locate
@@ -42,6 +43,7 @@ def transfer_settings(
     group_id: str | None = None,
     on_bad_record: str = ON_BAD_RECORD[0],
     on_loss: str = ON_LOSS[0],
+    force: bool = False,
     **connection: Any,
 ) -> TransferSettings:
     """Put the settings of a transfer together; see `fink_dask.transfer`.
@@ -72,6 +74,7 @@ def transfer_settings(
         memory_limit=None if memory_limit is None else parse_memory("memory_limit", str(memory_limit)),
         on_bad_record=on_bad_record,
         on_loss=on_loss,
+        force=force,
     )
 
 
@@ -121,4 +124,4 @@ def as_names(argument: str, given: str | Sequence[str]) -> tuple[str, ...]:
 
 def _threads(client: Client | None) -> int:
     """Count the ranges that can be consumed at once: as many as a cluster has threads, or this machine cores."""
-    return usable_cores() if client is None else max(1, sum(client.nthreads().values()))
+    return usable_cores() if client is None else threads_of(client)

@@ -16,7 +16,7 @@ from distributed import Client, default_client
 
 from fink_dask.api.settings import transfer_settings
 from fink_dask.cluster.existing import Scheduler
-from fink_dask.cluster.run import Where, run_transfer
+from fink_dask.cluster.run import Where, cores_of, run_transfer
 from fink_dask.config import COMPRESSION, ON_BAD_RECORD, ON_LOSS, OUTFORMATS
 from fink_dask.dataset.read import open_dataset
 from fink_dask.dataset.summary import Summary
@@ -83,6 +83,7 @@ def transfer(
     group_id: str | None = None,
     on_bad_record: str = ON_BAD_RECORD[0],
     on_loss: str = ON_LOSS[0],
+    force: bool = False,
     progress: bool = True,
     dashboard_address: str = "127.0.0.1:8787",
     **connection: Any,
@@ -133,6 +134,8 @@ def transfer(
         What becomes of a record that can't be decoded.
     on_loss : {"continue", "fail"}
         When Kafka has removed alerts before they were read: declare them lost, or fail.
+    force : bool
+        Begin also where the disk seems too small for what there is to write.
     progress : bool
         Show how far it is, on stderr or below the cell of a notebook.
     dashboard_address : str
@@ -179,13 +182,13 @@ def transfer(
         group_id=group_id,
         on_bad_record=on_bad_record,
         on_loss=on_loss,
+        force=force,
         **connection,
     )
-    scheduler = None if lent is None else Scheduler(lent.scheduler.address, client=lent)
     shown: AbstractContextManager[Observer] = Display() if progress else nullcontext(_log)
     with _same_environment(), shown as observe:
         try:
-            found = run_transfer(settings, observe, Where(scheduler, dashboard_address), restart)
+            found = run_transfer(settings, observe, Where(_scheduler(lent), dashboard_address), restart)
         except RuntimeError as error:
             if "failed to start" not in str(error):
                 raise
@@ -215,7 +218,8 @@ def plan(
     Returns
     -------
     Outlook
-        What would be read: ``offsets`` of how many ranges, and what is committed already.
+        What would be read: ``offsets`` of how many ranges, what is committed already, and the ``forecast`` of bytes and
+        seconds.
 
     Raises
     ------
@@ -224,7 +228,9 @@ def plan(
     """
     for name in ("progress", "dashboard_address"):
         settings.pop(name, None)
-    return preview(transfer_settings(topic, outdir, bootstrap_servers, _choose_client(client), **settings), restart)
+    lent = _choose_client(client)
+    asked = transfer_settings(topic, outdir, bootstrap_servers, lent, **settings)
+    return preview(asked, cores_of(asked, Where(_scheduler(lent))), restart)
 
 
 def _choose_client(given: Client | None) -> Client | None:
@@ -240,6 +246,10 @@ def _choose_client(given: Client | None) -> Client | None:
     if client.status != "running":
         raise SettingsError(f"the client is {client.status}: give another, Client(address)")
     return client
+
+
+def _scheduler(client: Client | None) -> Scheduler | None:
+    return None if client is None else Scheduler(client.scheduler.address, client=client)
 
 
 def _log(event: Event) -> None:

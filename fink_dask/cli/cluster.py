@@ -112,7 +112,7 @@ def cluster_settings(given: dict[str, Any], scheduler: str | None = None) -> Job
     """
     values = {name: given.pop(name) for name in CLUSTER_OPTIONS}
     system, options = values.pop("cluster"), values.pop("cluster_option")
-    if system == _LOCAL:
+    if system.lower() == _LOCAL:
         said = [name for name, value in {**values, "cluster_option": options}.items() if value]
         if said:
             raise SettingsError(

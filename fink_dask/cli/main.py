@@ -16,11 +16,15 @@ from fink_dask.cli.compact import compact
 from fink_dask.cli.demo import demo
 from fink_dask.cli.export_hats import export_hats
 from fink_dask.cli.options import CONTEXT
+from fink_dask.cli.publish import publish
 from fink_dask.cli.quarantine import quarantine
+from fink_dask.cli.register import register
 from fink_dask.cli.repair import repair
+from fink_dask.cli.schema import schema
 from fink_dask.cli.signals import SignalReceivedError, handle_signals
 from fink_dask.cli.status import status
 from fink_dask.cli.submit import submit
+from fink_dask.cli.topics import topics
 from fink_dask.cli.transfer import transfer
 from fink_dask.cli.verify import verify
 from fink_dask.errors import FinkDaskError
@@ -35,7 +39,22 @@ def cli() -> None:
     """Move Kafka topics of Fink alerts into complete, partitioned Parquet datasets, with Dask."""
 
 
-for command in (transfer, submit, compact, export_hats, verify, repair, quarantine, status, demo):
+COMMANDS = (
+    transfer,
+    submit,
+    compact,
+    export_hats,
+    verify,
+    repair,
+    quarantine,
+    status,
+    register,
+    topics,
+    schema,
+    publish,
+    demo,
+)
+for command in COMMANDS:
     cli.add_command(command)
 
 

@@ -182,7 +182,8 @@ nconsumers_option = option(
     default=-1,
     callback=_consumers,
     metavar="N",
-    help="Ranges that are consumed at once.  [default: the cores that this process may use]",
+    help="Ranges that are consumed at once.  [default: the cores that this process may use, or those of all jobs, or "
+    "the threads of the workers that --scheduler has]",
 )
 partitionby_option = option(
     "--partitionby",

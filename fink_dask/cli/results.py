@@ -13,7 +13,8 @@ from rich.filesize import decimal
 from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.summary import Summary
 from fink_dask.kafka.offsets import Interval
-from fink_dask.show.words import counted
+from fink_dask.show.words import counted, duration_words
+from fink_dask.transfers.forecast import Forecast
 from fink_dask.transfers.preview import Outlook
 from fink_dask.transfers.profile import Profile
 
@@ -87,6 +88,7 @@ def outlook_json(outlook: Outlook) -> dict[str, Any]:
         "removed": outlook.removed,
         "estimated_bytes": plan.estimated_bytes if plan else 0,
         "where": outlook.where,
+        "forecast": None if outlook.forecast is None else asdict(outlook.forecast),
         "ranges": outlook.open_ranges + (len(plan.ranges) if plan else 0),
         "committed_ranges": outlook.committed_ranges,
         "committed_alerts": outlook.committed_alerts,
@@ -102,7 +104,20 @@ def print_outlook(outlook: Outlook, outdir: Path, as_json: bool, job_script: str
         return
     _print_outlook(outlook, outdir)
     if job_script is not None:
-        click.echo(f"\neach job would be:\n\n{job_script}", nl=False)
+        print_job_script(job_script)
+
+
+def print_job_script(script: str) -> None:
+    """Print what each job would be."""
+    click.echo(f"\neach job would be:\n\n{script}", nl=False)
+
+
+def _print_forecast(forecast: Forecast) -> None:
+    took = duration_words(max(1, forecast.seconds))
+    click.echo(f"  would take      about {took}, as long as Kafka and the network keep up")
+    if forecast.free_bytes is not None:
+        words = f"about {decimal(forecast.written_bytes)}, where {decimal(forecast.free_bytes)} are free"
+        click.echo(f"  would write     {words}")
 
 
 def _print_outlook(outlook: Outlook, outdir: Path) -> None:
@@ -123,6 +138,8 @@ def _print_outlook(outlook: Outlook, outdir: Path) -> None:
         click.echo("  nothing to read" if outlook.removed else "  nothing to do")
         return
     click.echo(f"  would read      {outlook.offsets:,} offsets: an alert each, less those that Kafka uses itself")
+    if outlook.forecast is not None:
+        _print_forecast(outlook.forecast)
     if outlook.where is not None:
         click.echo(f"  would keep      those of which {outlook.where}")
     if outlook.committed_ranges:

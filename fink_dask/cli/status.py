@@ -29,6 +29,7 @@ def status(outdir: Path, as_json: bool) -> int:
     Where OUTDIR holds the datasets of several topics: of each of them.
     """
     from fink_dask.cli.results import headline, print_intervals, print_json
+    from fink_dask.dataset.lease import is_held
     from fink_dask.dataset.ledger import Ledger
     from fink_dask.dataset.outdir import unfinished
     from fink_dask.dataset.several import datasets_in
@@ -41,6 +42,11 @@ def status(outdir: Path, as_json: bool) -> int:
             return _say_each(several, as_json)
         if ledger.compaction_path.exists():
             raise LedgerError(unfinished(ledger))
+        if is_held(ledger):
+            raise LedgerError(
+                f"a transfer into {ledger.outdir} has begun and has not planned yet, as when its jobs wait in a queue: "
+                "ask again later"
+            )
         raise LedgerError(f"there is no ledger {ledger.path}: no transfer into {ledger.outdir} was planned yet")
     running, progress, lag = _look(ledger)
     if as_json:
@@ -88,7 +94,7 @@ def _details(running: bool, progress: Progress, lag: Lag | None) -> dict[str, An
 
 def _say_each(ledgers: list[Ledger], as_json: bool) -> int:
     """Say how far each of several topics is, in a line each."""
-    from fink_dask.cli.topics import print_table, print_topics_json
+    from fink_dask.cli.several import print_table, print_topics_json
     from fink_dask.dataset.summary import Summary
     from fink_dask.show.words import lags_words
 

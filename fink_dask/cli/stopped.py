@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fink_dask.cli.several import ledgers_of, print_topics_json
 from fink_dask.cli.signals import SignalReceivedError
-from fink_dask.cli.topics import ledgers_of, print_topics_json
 from fink_dask.config import TransferSettings
 from fink_dask.dataset.location import is_remote
 from fink_dask.errors import FinkDaskError

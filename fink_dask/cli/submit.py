@@ -35,6 +35,11 @@ class _Submit(click.Command):
         return super().parse_args(ctx, args)
 
 
+def _is_one_job(_: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        raise click.BadParameter("what is submitted is one job: --cores says how large it is", param=parameter)
+
+
 @click.command(
     cls=_Submit,
     context_settings=CONTEXT,
@@ -42,6 +47,8 @@ class _Submit(click.Command):
     "--topic ftransfer_ztf_2026-02-24_123456 --outdir alerts",
 )
 @typed_option("--dry-run", is_flag=True, help="Print the job script; submit nothing.")
+@typed_option("--jobs", hidden=True, expose_value=False, callback=_is_one_job)
+@typed_option("--adapt", hidden=True, expose_value=False, callback=_is_one_job)
 @json_option
 @config_option
 def submit(

@@ -1,146 +1,154 @@
-"""Several topics on the command line: what is typed for them, and how a run that has several ends."""
+"""``fink-dask topics``: what is on the broker, how much, and for how long yet."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import time
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from fink_dask.cli.options import option
-from fink_dask.config import TransferSettings
+from fink_dask.cli.connection import connection_options, kafka_settings
+from fink_dask.cli.options import CONTEXT, json_option, option, typed_option, verbose_option
 from fink_dask.errors import FinkDaskError
-from fink_dask.kafka.choice import TopicChoice
-from fink_dask.kafka.topics import survey_of
-from fink_dask.show.words import counted
+from fink_dask.kafka.topics import SURVEYS, survey_of
 
 if TYPE_CHECKING:
-    from fink_dask.cluster.outcome import TopicsOutcome
-    from fink_dask.dataset.ledger import Ledger
-    from fink_dask.dataset.summary import Summary
-    from fink_dask.transfers.profile import Profile
+    from fink_dask.kafka.overview import Overview, TopicOverview
 
-topic_option = option(
-    "--topic",
-    "topics",
-    required=True,
-    multiple=True,
-    metavar="NAME",
-    help="The topic that the portal named. May be repeated, or be a pattern such as 'ftransfer_lsst_2026-*': each "
-    "topic then has a dataset of its own, OUTDIR/TOPIC, and --follow takes in those that appear later.",
+#: Columns of the table where it goes into a file or a pipe.
+_WIDE = 1000
+
+
+@click.command(context_settings=CONTEXT, epilog="Example: fink-dask topics 'ftransfer_ztf_*'")
+@click.argument("patterns", nargs=-1, metavar="[PATTERN]...")
+@typed_option(
+    "--all", "everything", is_flag=True, help="Also schema topics, Kafka's own, and those that are not Fink's."
 )
+@option("--survey", type=click.Choice(SURVEYS), help="Whose credentials file is read, where no PATTERN tells.")
+@option(
+    "--group-id",
+    metavar="NAME",
+    help="The consumer group whose lag is shown; otherwise the one in the credentials file.",
+)
+@connection_options
+@json_option
+@verbose_option
+def topics(
+    patterns: tuple[str, ...],
+    everything: bool,
+    survey: str | None,
+    group_id: str | None,
+    as_json: bool,
+    verbose: bool,
+    **connection: Any,
+) -> int:
+    """List the topics of Fink on the broker, or those that are, or match, a PATTERN such as 'ftransfer_lsst_*'.
 
+    For each: how many alerts it holds, how old the oldest and the newest one are, how long Kafka keeps them, how long
+    it is before Kafka may begin to remove them, and how many of them a consumer group has not read.
+    """
+    from fink_dask.cli.log import log_to_stderr
+    from fink_dask.kafka.overview import look_at_topics
+    from fink_dask.show.words import printable
 
-def survey_of_topics(choice: TopicChoice) -> str | None:
-    """Find the survey that all names and patterns agree on, which says where the servers are to be looked up."""
-    found = {survey_of(name) for name in (*choice.names, *choice.patterns)}
-    return found.pop() if len(found) == 1 else None
-
-
-def ledgers_of(settings: TransferSettings, choice: TopicChoice) -> list[Ledger]:
-    """List what is there already of the topics that are meant; Kafka is not asked."""
-    from fink_dask.dataset.ledger import Ledger
-    from fink_dask.dataset.several import datasets_in
-
-    if not choice.is_several:
-        ledger = Ledger(settings.outdir)
-        return [ledger] if ledger.exists() else []
-    found = {ledger.outdir.name: ledger for ledger in datasets_in(settings.outdir)}
-    return [found[name] for name in choice.of(found) if name in found]
-
-
-def print_outcome(outcome: TopicsOutcome, outdir: Path, as_json: bool, profile: Profile | None) -> int:
-    """Print what has become of each topic and of all; returns the exit status, which is the worst."""
-    from fink_dask.cli.results import print_profile
-    from fink_dask.dataset.several import total_of
-
-    summaries = [each.summary for each in outcome.topics]
-    errors = {each.summary.topic: str(each.error) for each in outcome.topics if each.error is not None}
+    log_to_stderr(verbose)
+    found = {survey_of(pattern) for pattern in patterns}
+    survey = survey or (found.pop() if len(found) == 1 else None)
+    kafka = kafka_settings(survey, **connection)
+    group_id = group_id or _known_group(survey)
+    overview = look_at_topics(kafka, patterns, everything, group_id)
+    if overview.group_error is not None:
+        click.echo(f"fink-dask: the lag of group {group_id!r} is not known: {overview.group_error}", err=True)
+    for pattern in overview.unmatched:
+        click.echo(f"fink-dask: no topic matches {printable(pattern)}", err=True)
+    for topic in overview.topics:
+        if topic.error is not None:
+            click.echo(f"fink-dask: {printable(topic.topic)}: {topic.error}", err=True)
+    now_ms = time.time() * 1000
     if as_json:
-        more = {} if profile is None else {"profile": profile.to_json()}
-        print_topics_json(summaries, errors, outcome.profile.seconds, more=more)
-        return total_of(summaries).exit_code
-    print_table(summaries)
-    total = total_of(summaries)
-    if total.run_alerts:
-        seconds = max(outcome.profile.seconds, 1e-3)
-        speed = f"{total.run_alerts / seconds:,.0f} alerts/s"
-        click.echo(f"  this run   {counted(total.run_alerts, 'alert')} in {seconds:.1f} s, start included ({speed})")
-    if total.alerts:
-        click.echo(f"  datasets   {outdir}/TOPIC")
-        click.echo(f"  ledgers    {outdir}/TOPIC.fink")
-    if profile is not None:
-        print_profile(profile)
-    if total.quarantined:
-        click.echo(f"  the records that can't be decoded are in {outdir}/TOPIC.fink/quarantine")
-    for topic, words in errors.items():
-        click.echo(f"  {words if words.startswith(topic) else f'{topic}: {words}'}")
-    return total.exit_code
+        each = [_as_json(topic, now_ms) for topic in overview.topics]
+        click.echo(json.dumps({"group_id": group_id, "topics": each, "others": overview.others}))
+    else:
+        _print(overview, group_id, now_ms)
+    return int(any(topic.error for topic in overview.topics))
 
 
-def print_table(summaries: Sequence[Summary], states: Sequence[str] | None = None) -> None:
-    """Print a line for each topic, and one for all of them."""
-    from fink_dask.cli.results import STATE_COLOURS
-    from fink_dask.dataset.several import total_of
+def _known_group(survey: str | None) -> str | None:
+    from fink_dask.kafka.credentials import find_credentials
 
-    total = total_of(summaries)
-    shown = [*(states or [summary.state for summary in summaries]), total.state]
-    width = max(len(summary.topic) for summary in (*summaries, total))
-    names = [
-        ("alerts", 13),
-        *([("filtered", 13)] if total.filtered else []),
-        ("quarantined", 13),
-        ("lost", 11),
-        ("files", 9),
+    try:
+        credentials = find_credentials(survey)
+    except FinkDaskError as error:  # the servers came from elsewhere, or this had been said before
+        click.echo(f"fink-dask: the lag is not known: {error}", err=True)
+        return None
+    return None if credentials is None else credentials.group_id
+
+
+def _as_json(topic: TopicOverview, now_ms: float) -> dict[str, Any]:
+    left_ms = None if topic.removal_ms is None else topic.removal_ms - now_ms
+    days_left = None if left_ms is None else round(left_ms / 86_400_000, 3)
+    return asdict(topic) | {"removal_ms": topic.removal_ms, "days_left": days_left}
+
+
+def _print(overview: Overview, group_id: str | None, now_ms: float) -> None:
+    """Print a table, or where a terminal is too narrow for it, two lines a topic."""
+    from rich.console import Console
+    from rich.measure import Measurement
+    from rich.table import Table
+
+    from fink_dask.show.words import counted, printable
+
+    others = f"{counted(overview.others, 'other topic')} on this Kafka (--all shows them)"
+    if not overview.topics:
+        click.echo(f"no topic of Fink; {others}")
+        return
+    rows = {printable(topic.topic): _cells(topic, now_ms) for topic in overview.topics if topic.error is None}
+    names = ["partitions", "alerts", "oldest", "newest", "kept", "left", *(["lag"] if group_id else [])]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("topic", no_wrap=True)
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
+    for topic, cells in rows.items():
+        table.add_row(topic, *cells[: len(names)])
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal:
+        console.width = _WIDE
+    if Measurement.get(console, console.options.update(max_width=_WIDE), table).maximum <= console.width:
+        console.print(table)
+    else:
+        for topic, cells in rows.items():
+            said = ", ".join(f"{name} {cell}" for name, cell in zip(names, cells, strict=False) if cell)
+            console.print(f"{topic}\n  {said}", soft_wrap=True)
+    click.echo("alerts: last stable less first offset, so with what Kafka uses itself; ages by Kafka's timestamps")
+    click.echo("left: before Kafka may begin to remove the oldest")
+    if group_id:
+        click.echo(f"lag: what consumer group {printable(group_id)} has not read")
+    if overview.others:
+        click.echo(others)
+
+
+def _cells(topic: TopicOverview, now_ms: float) -> list[str]:
+    from fink_dask.kafka.overview import FOREVER
+    from fink_dask.show.words import duration_words
+
+    def since(time_ms: int | None) -> str:
+        return "" if time_ms is None else duration_words((now_ms - time_ms) / 1000)
+
+    kept = "?" if topic.retention_ms is None else duration_words(topic.retention_ms / 1000)
+    left = ""
+    if topic.retention_ms == FOREVER:
+        kept = "for ever"
+    elif topic.removal_ms is not None:
+        left = "0" if topic.removal_ms <= now_ms else duration_words((topic.removal_ms - now_ms) / 1000)
+    lag = "" if topic.lag is None else f"{topic.lag:,}"
+    return [
+        f"{topic.partitions:,}",
+        f"{topic.offsets:,}",
+        since(topic.oldest_ms),
+        since(topic.newest_ms),
+        kept,
+        left,
+        lag,
     ]
-    click.echo(f"{'':{width}}  {'state':<11}{''.join(f'{name:>{wide}}' for name, wide in names)}")
-    for summary, state in zip((*summaries, total), shown, strict=True):
-        word = click.style(f"{state:<11}", fg=STATE_COLOURS[summary.state], bold=True)
-        counts = "".join(f"{getattr(summary, name):>{wide},}" for name, wide in names)
-        click.echo(f"{summary.topic:{width}}  {word}{counts}")
-
-
-def print_topics_json(
-    summaries: Sequence[Summary],
-    errors: dict[str, str],
-    run_seconds: float,
-    details: Sequence[Mapping[str, Any]] = (),
-    more: Mapping[str, Any] | None = None,
-) -> None:
-    """Print one JSON object: each topic's as it would be for that one alone, the worst state, and the sums."""
-    from fink_dask.dataset.several import total_of
-
-    each = []
-    for number, summary in enumerate(summaries):
-        error = {"error": errors[summary.topic]} if summary.topic in errors else {}
-        about = details[number] if details else {}
-        each.append(asdict(summary) | {"run_seconds": round(summary.run_seconds, 3)} | dict(about) | error)
-    totals = asdict(total_of(summaries)) | {"run_seconds": round(run_seconds, 3)}
-    del totals["topic"]
-    click.echo(json.dumps({"topics": each} | totals | dict(more or {})))
-
-
-def preview_topics(settings: TransferSettings, choice: TopicChoice, restart: bool, as_json: bool) -> int:
-    """Say what a transfer of several topics would do for each; returns the exit status."""
-    from fink_dask.cli.results import outlook_json, print_outlook
-    from fink_dask.transfers.preview import preview_each
-
-    found = preview_each(settings, choice, restart)
-    failed = any(isinstance(outlook, FinkDaskError) for outlook in found.values())
-    if as_json:
-        content = [
-            {"topic": topic, "error": str(each)} if isinstance(each, FinkDaskError) else outlook_json(each)
-            for topic, each in found.items()
-        ]
-        click.echo(json.dumps({"topics": content}))
-        return int(failed)
-    for topic, each in found.items():
-        if isinstance(each, FinkDaskError):
-            words = str(each)
-            click.echo(f"{words if words.startswith(topic) else f'{topic}: {words}'}")
-        else:
-            print_outlook(each, settings.outdir / topic, as_json=False)
-    return int(failed)

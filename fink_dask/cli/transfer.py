@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,8 +29,8 @@ from fink_dask.cli.options import (
     where_option,
 )
 from fink_dask.cli.schemas import dump_schemas_of
+from fink_dask.cli.several import ledgers_of, preview_topics, print_outcome, survey_of_topics, topic_option
 from fink_dask.cli.stopped import failure_as_json
-from fink_dask.cli.topics import ledgers_of, preview_topics, print_outcome, survey_of_topics, topic_option
 from fink_dask.config import BATCHSIZE, COMPRESSION, COMPRESSIONS, ON_BAD_RECORD, ON_LOSS, OUTFORMATS, TransferSettings
 from fink_dask.dataset.location import check_place
 from fink_dask.kafka.choice import TopicChoice, choose_topics
@@ -37,7 +38,6 @@ from fink_dask.kafka.topics import SURVEYS
 from fink_dask.show.words import counted
 
 if TYPE_CHECKING:
-    from fink_dask.cluster.joboptions import JobSpec
     from fink_dask.cluster.run import Where
 
 
@@ -144,6 +144,7 @@ def _without_effect(_: click.Context, parameter: click.Parameter, value: object)
 @dashboard_address_option
 @typed_option("--maxtimeout", type=float, hidden=True, expose_value=False, callback=_without_effect)
 @typed_option("--number-partitions", type=int, hidden=True, expose_value=False, callback=_without_effect)
+@typed_option("--force", is_flag=True, help="Begin also where the disk seems too small for what there is to write.")
 @option("--profile", is_flag=True, help="Print at the end where the time went.")
 @json_option
 @verbose_option
@@ -174,6 +175,7 @@ def transfer(
     tls_cert: Path | None,
     tls_key: Path | None,
     dashboard_address: str,
+    force: bool,
     profile: bool,
     as_json: bool,
     verbose: bool,
@@ -206,6 +208,7 @@ def transfer(
 
     log_to_stderr(verbose)  # after Dask's own set-up of logging, which its import is
     spec = None if jobs is None else jobs.resolve()
+    existing = None if scheduler is None else Scheduler(scheduler, tls_ca_file, tls_cert, tls_key)
     settings = TransferSettings(
         topic=topics[0],
         outdir=outdir,
@@ -224,6 +227,7 @@ def transfer(
         memory_limit=None if memory_limit is None else parse_memory("--memory-limit", memory_limit),
         on_bad_record=on_bad_record,
         on_loss=on_loss,
+        force=force,
         follow=follow_settings(
             follow=follow,
             roll_interval=roll_interval,
@@ -236,12 +240,13 @@ def transfer(
     if restart and not dry_run and not yes:
         _ask_before_restart(settings, choice)
     with failure_as_json(settings, choice, as_json):
+        if existing is not None and nconsumers == -1:
+            settings = replace(settings, nconsumers=existing.threads())
+        place = Where(existing, dashboard_address, spec)
         if dry_run:
-            return _preview(settings, choice, restart, as_json, spec)
+            return _preview(settings, choice, place, restart, as_json)
         if dump_schemas:
             dump_schemas_of(settings, choice)
-        existing = None if scheduler is None else Scheduler(scheduler, tls_ca_file, tls_cert, tls_key)
-        place = Where(existing, dashboard_address, spec)
         return _transfer(settings, choice, place, restart, profile, as_json)
 
 
@@ -272,16 +277,16 @@ def _ask_before_restart(settings: TransferSettings, choice: TopicChoice) -> None
         click.confirm(f"Replace {what} in {settings.outdir} ({alerts:,} alerts)?", abort=True, err=True)
 
 
-def _preview(
-    settings: TransferSettings, choice: TopicChoice, restart: bool, as_json: bool, spec: JobSpec | None
-) -> int:
+def _preview(settings: TransferSettings, choice: TopicChoice, where: Where, restart: bool, as_json: bool) -> int:
     from fink_dask.cli.results import print_outlook
     from fink_dask.cluster.jobqueue import job_script
+    from fink_dask.cluster.run import cores_of
     from fink_dask.dataset.ledger import Ledger
     from fink_dask.transfers.preview import preview
 
+    cores = cores_of(settings, where)
     if choice.is_several:
-        return preview_topics(settings, choice, restart, as_json)
-    script = None if spec is None else job_script(spec, Ledger(settings.outdir))
-    print_outlook(preview(settings, restart), settings.outdir, as_json, script)
+        return preview_topics(settings, cores, choice, restart, as_json, where.jobs)
+    script = None if where.jobs is None else job_script(where.jobs, Ledger(settings.outdir))
+    print_outlook(preview(settings, cores, restart), settings.outdir, as_json, script)
     return 0

@@ -113,7 +113,7 @@ def _verify_each(
     ledgers: list[Ledger], kafka: KafkaSettings | None, sample: int | None, seed: int | None, as_json: bool
 ) -> int:
     """Verify the datasets of several topics, in turn; returns the worst exit status."""
-    from fink_dask.cli.topics import print_table, print_topics_json
+    from fink_dask.cli.several import print_table, print_topics_json
     from fink_dask.dataset.several import total_of
     from fink_dask.dataset.summary import Summary
 

@@ -15,6 +15,7 @@ from distributed.diagnostics.plugin import SchedulerPlugin
 from fink_dask.cluster.dashboard import add_page
 from fink_dask.cluster.history import History
 from fink_dask.cluster.report import TopicReport, TransferReport
+from fink_dask.transfers.job import progress_prefix
 
 log = logging.getLogger(__name__)
 
@@ -156,8 +157,11 @@ class TransferBoardPlugin(SchedulerPlugin):  # type: ignore[misc]  # Dask has no
         return self._lack
 
     def remove_client(self, scheduler: Scheduler, client: str) -> None:
-        """Take note of a client that has gone."""
+        """Take note of a client that has gone, and forget what its ranges have reported, which Dask would keep."""
         self._board.lose(client)
+        topics = getattr(getattr(scheduler, "_broker", None), "_topics", {})  # there is no public way
+        for name in [name for name in topics if name.startswith(progress_prefix(client))]:
+            del topics[name]
 
 
 def words_of(error: Exception) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -27,6 +28,9 @@ _CONNECT_S = 5
 _WORKERS_S = 20
 #: Longer than Kafka's own time-out, and the tasks that a busy worker has to finish first.
 _ANSWER_S = 120
+#: Seconds between two looks whether they have answered, or gone.
+_LOOK_S = 0.1
+_NEEDS_TLS = "tls:// needs --tls-ca-file, --tls-cert and --tls-key, or distributed.comm.tls in Dask's configuration"
 
 
 @dataclass(frozen=True)
@@ -83,8 +87,28 @@ class Scheduler:
             security = Security(require_encryption=True, **given) if given else None
             client: AbstractContextManager[Client] = Client(self.address, timeout=_CONNECT_S, security=security)
         except (OSError, ValueError, RuntimeError, TypeError) as error:  # Dask's words where TLS is asked for, or not
-            raise TransferError(f"no Dask scheduler answers at {self.address} ({_words(error)})") from error
+            words = _NEEDS_TLS if "ssl_context" in str(error) else _words(error)
+            raise TransferError(f"no Dask scheduler answers at {self.address} ({words})") from error
         return client
+
+    def threads(self) -> int:
+        """Count the ranges that its workers can consume at once: one a thread.
+
+        Raises
+        ------
+        SettingsError
+            If a file of TLS can't be used.
+        TransferError
+            If no scheduler answers, or it has no workers.
+        """
+        with self.connect() as client:
+            _wait_for_workers(client)
+            return threads_of(client)
+
+
+def threads_of(client: Client) -> int:
+    """Count the threads of all workers that there are, or one where there are none yet."""
+    return max(1, int(sum(client.nthreads().values())))
 
 
 @contextmanager
@@ -143,13 +167,13 @@ def check_workers(client: Client, kafka: KafkaSettings, topic: str, ledger: Ledg
     TransferError
         That says which worker lacks what.
     """
-    try:
-        client.wait_for_workers(1, timeout=_WORKERS_S)
-    except TimeoutError as error:
-        raise TransferError(f"the Dask scheduler {client.scheduler.address} has no workers") from error
+    _wait_for_workers(client)
     version = fink_dask.__version__
     # Only the standard library's functions can be sent to a process that may lack this package.
     found = client.run(importlib.metadata.version, "fink-dask", on_error="return")
+    here = client.nthreads()
+    # One that has gone meanwhile lacks nothing: another one comes in its place, or does not.
+    found = {where: answer for where, answer in found.items() if where in here or not isinstance(answer, OSError)}
     for where, answer in [*found.items(), ("the scheduler", _version_on_scheduler(client))]:
         if answer != version:
             what = f"fink-dask {answer}" if isinstance(answer, str) else "no fink-dask"
@@ -165,21 +189,42 @@ def check_workers(client: Client, kafka: KafkaSettings, topic: str, ledger: Ledg
             raise TransferError(f"{_who(where)} can't work here: {_words(lack)}")
 
 
+def _wait_for_workers(client: Client) -> None:
+    try:
+        client.wait_for_workers(1, timeout=_WORKERS_S)
+    except TimeoutError as error:
+        raise TransferError(f"the Dask scheduler {client.scheduler.address} has no workers") from error
+
+
 def _ask_each(
     client: Client, workers: Iterable[str], token: Path, ledger: Ledger, kafka: KafkaSettings, topic: str
 ) -> dict[str, Exception | None]:
-    """Check each worker in a task, so that its event loop goes on while Kafka is waited for."""
+    """Check each worker in a task, so that its event loop goes on while Kafka is waited for.
+
+    One that goes meanwhile, or that has no time for an answer, lacks nothing; it looks itself before its first range.
+    """
     what = (check_fitness, ledger, token, kafka, topic)
     asked = {
         worker: client.submit(*what, workers=[worker], pure=False, key=f"{token.name}-{number}")
         for number, worker in enumerate(workers)
     }
+    deadline = time.monotonic() + _ANSWER_S
+    here = client.nthreads()
+    while any(worker in here and not future.done() for worker, future in asked.items()):
+        if time.monotonic() > deadline:
+            break
+        time.sleep(_LOOK_S)
+        here = client.nthreads()
     answers: dict[str, Exception | None] = {}
     for worker, future in asked.items():
-        try:
-            answers[worker] = future.result(timeout=_ANSWER_S)
-        except Exception as error:  # whatever it raised is what it lacks
-            answers[worker] = error
+        if worker in here and future.done():
+            try:
+                answers[worker] = future.result()
+            except Exception as error:  # whatever it raised is what it lacks
+                answers[worker] = error
+    if not answers:
+        words = f"no worker of the Dask scheduler {client.scheduler.address} has answered for {_ANSWER_S} s"
+        raise TransferError(f"{words}: are they busy with something else, or gone?")
     return answers
 
 

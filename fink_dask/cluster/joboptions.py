@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 import re
 import signal
@@ -14,6 +13,7 @@ from typing import Any
 
 import dask
 
+from fink_dask.cluster.jobconfig import LISTS, check_value, read_section
 from fink_dask.cluster.local import DASK_CONFIG, MEMORY_FRACTION, parse_memory
 from fink_dask.errors import SettingsError
 from fink_dask.transfers.memory import WORKER_BYTES, MemoryShare, share_memory
@@ -35,8 +35,6 @@ TRIED = ("slurm", "sge")
 WORKER_DIRECTIVES = {"slurm": ["--no-requeue"], "sge": ["-r n", "-S /bin/bash"]}
 #: What is set here, or makes no sense for jobs that only work for one transfer.
 _RESERVED = {"config_name", "name", "nanny", "scheduler", "security", "worker_command"}
-#: These are lists; what is given is added to what is there.
-_LISTS = {"job_extra_directives", "job_script_prologue", "worker_extra_args"}
 #: Each thread that decodes has one beside it that makes the next range ready, or brings one to the disk.
 _THREADS_A_CONSUMER = 2
 _NOT_INSTALLED = "batch systems need dask-jobqueue, which is not installed here: pip install 'fink-dask[hpc]'"
@@ -98,7 +96,6 @@ class JobOptions:
             raise SettingsError(f"--adapt {self.least_jobs}:{self.jobs} has more at least than at most")
         texts = {"--walltime": self.walltime, "--queue": self.queue, "--account": self.account}
         texts |= {f"--job-extra {text[:20]!r}": text for text in self.job_extra}
-        texts |= {f"--cluster-option {name}": repr(value) for name, value in self.options.items()}
         for name, text in texts.items():
             # A second line would be a command of the script.
             if text is not None and not text.isprintable():
@@ -126,11 +123,14 @@ class JobOptions:
             if name not in known | {"scheduler_options"}:
                 words = "fink-dask sets it itself" if name in _RESERVED else f"there is none such for {system}"
                 raise SettingsError(f"--cluster-option {name[:40]}: {words}; there are {', '.join(sorted(known))}")
-        section = self._section()
+        section = read_section(self.system, self._config_name)
         given = self._given(known)
         for name, value in self.options.items():
             # Text as the environment has it, too: 4 is a number, and [...] a list.
             given[name] = dask.config.interpret_value(value) if isinstance(value, str) else value
+            check_value(f"--cluster-option {name}", name, given[name])
+        if not isinstance(given.get("scheduler_options", {}), dict):
+            raise SettingsError('--cluster-option scheduler_options should be names and values, such as {"port": 8786}')
         cores = int(_number("cores", given.get("cores", section.get("cores")), system))
         memory = given.get("memory", section.get("memory"))
         if memory is None:
@@ -139,7 +139,7 @@ class JobOptions:
         processes = int(_number("processes", given.get("processes", section.get("processes") or cores), system))
         if processes > cores:
             raise SettingsError(f"{processes} processes are too many for {cores} cores")
-        lists = {name: [*(section.get(name.replace("_", "-")) or []), *given.pop(name, ())] for name in _LISTS}
+        lists = {name: [*(section.get(name.replace("_", "-")) or []), *given.pop(name, ())] for name in LISTS}
         if section.get("log-directory"):
             given.setdefault("log_directory", section["log-directory"])
         turns = -(-cores // processes)
@@ -159,19 +159,6 @@ class JobOptions:
     @property
     def _config_name(self) -> str:
         return self.config_name or self.system
-
-    def _section(self) -> dict[str, Any]:
-        """Find the section of Dask's configuration; where it says nothing, the one of the batch system counts."""
-        sections = dask.config.get("jobqueue")
-        if self._config_name not in sections:
-            raise SettingsError(
-                f"--cluster-config {self._config_name[:40]}: Dask's configuration has no such section of jobqueue, "
-                f"but {', '.join(sorted(sections))}"
-            )
-        section = copy.deepcopy(sections[self.system])
-        dask.config.update(section, sections[self._config_name] or {})
-        dask.config.set({f"jobqueue.{self._config_name}": section})
-        return {name.replace("_", "-"): value for name, value in section.items()}
 
     def _given(self, known: set[str]) -> dict[str, Any]:
         """Name the options as the batch system's part of dask-jobqueue does."""
@@ -232,10 +219,12 @@ class JobSpec:
         """Divide the memory of a job among its threads; `limit` is what the user allows all jobs together."""
         threads = _THREADS_A_CONSUMER * self.turns * self.processes
         most = int(self.memory_bytes * MEMORY_FRACTION)
-        if limit is not None:
-            most = min(most, limit // self.asked.jobs)
+        remedy = "give jobs more --memory, of which they take half, or fewer --cores"
+        if limit is not None and limit // self.asked.jobs < most:
+            most = limit // self.asked.jobs
+            remedy = "give a larger --memory-limit, which is for all jobs, or fewer --jobs or --cores"
         # The process that watches over those of a job is as large as they are.
-        return share_memory(most, (self.processes + 1) * WORKER_BYTES, threads, full_shares=threads)
+        return share_memory(most, (self.processes + 1) * WORKER_BYTES, threads, threads, remedy)
 
     def new_job(self, job_class: Any, address: str, name: str, keywords: dict[str, Any]) -> Any:
         """Make a job that is not submitted.
@@ -259,9 +248,17 @@ class JobSpec:
         SettingsError
             If a job script can't hold the directory's name.
         """
-        if not _PLAIN_PATH.fullmatch(str(room)) or not _PLAIN_PATH.fullmatch(sys.prefix):
-            raise SettingsError(f"a job script can't hold {room}: choose an --outdir of letters, digits, and ._-+=")
+        check_path(room)
+        if not _PLAIN_PATH.fullmatch(sys.executable) and "python" not in self.arguments:
+            words = "install fink-dask elsewhere, or give --cluster-option python=/shared/env/bin/python"
+            raise SettingsError(f"a job script can't hold {sys.executable}: {words}")
         return {"log_directory": str(room), **self.arguments, "security": security}
+
+
+def check_path(path: Path) -> None:
+    """Raise a SettingsError where a job script can't hold a path of the dataset's."""
+    if not _PLAIN_PATH.fullmatch(str(path)):
+        raise SettingsError(f"a job script can't hold {path}: choose an --outdir of letters, digits, and ._-+=")
 
 
 def _import_dask_jobqueue() -> Any:

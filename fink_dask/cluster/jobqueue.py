@@ -19,7 +19,7 @@ from distributed.security import Security
 from fink_dask.cluster.dashboard import offer_dashboard
 from fink_dask.cluster.existing import check_workers
 from fink_dask.cluster.forkserver import without_interrupts
-from fink_dask.cluster.joboptions import TRIED, JobSpec
+from fink_dask.cluster.joboptions import TRIED, JobSpec, check_path
 from fink_dask.cluster.local import DASK_CONFIG, Cluster, free_address
 from fink_dask.config import TransferSettings
 from fink_dask.dataset.ledger import Ledger
@@ -105,6 +105,7 @@ def job_script(spec: JobSpec, ledger: Ledger) -> str:
     """Write the script of a job, with names in the place of what only a run knows."""
     room = _room_of(ledger)
     scheme = "tls" if spec.is_encrypted else "tcp"
+    check_path(room)
     with TemporaryDirectory() as elsewhere:  # dask-jobqueue makes the directory of the logs where there is none
         keywords = spec.keywords(Path(elsewhere), _keys_in(room) if spec.is_encrypted else None)
         keywords.pop("scheduler_options", None)

@@ -12,6 +12,9 @@ from dask_jobqueue.core import Job
 from distributed.core import Status
 
 _TAIL_BYTES = 8192
+#: Dask's words where a worker does not reach its scheduler, and others that say more than what comes after them.
+UNREACHED = "Timed out trying to connect"
+_CAUSES = (UNREACHED, "CERTIFICATE_VERIFY_FAILED", "No space left on device", "ModuleNotFoundError")
 
 
 class WatchedJob(Job):  # type: ignore[misc]
@@ -79,6 +82,7 @@ def watched(cluster_class: Any) -> Any:
 
 
 def _last_words(text: str) -> str:
-    """Take the last line that says something, bounded and printable."""
+    """Take the last line that says something, or of those the last that says a cause; bounded and printable."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return "".join(filter(str.isprintable, lines[-1]))[:300] if lines else ""
+    causes = [line for line in lines if any(cause in line for cause in _CAUSES)]
+    return "".join(filter(str.isprintable, (causes or lines)[-1]))[:300] if lines else ""

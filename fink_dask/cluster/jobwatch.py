@@ -13,7 +13,7 @@ import time
 from typing import Any
 
 from fink_dask.cluster.joboptions import JobSpec
-from fink_dask.cluster.jobs import WatchedJob
+from fink_dask.cluster.jobs import UNREACHED, WatchedJob
 from fink_dask.cluster.jobstates import JobState, ask_states
 from fink_dask.errors import TransferError
 from fink_dask.transfers.events import Note, Observer
@@ -67,6 +67,7 @@ class JobWatch:
         self._joined = False
         self._workers = 0
         self._useless = 0
+        self._refused, self._refusal = 0, ""
         self._not_before = 0.0
         self._asked_at, self._ask_s = 0.0, _ASK_S
         self._waiting = ""
@@ -136,6 +137,7 @@ class JobWatch:
                 if job.joined is None:
                     job.joined = now
                     self._joined = True
+                    self._refused = 0
                 job.alone = None
             else:
                 job.alone = job.alone or now
@@ -180,29 +182,47 @@ class JobWatch:
 
     async def _lose(self, name: str, job: WatchedJob, words: str) -> None:
         """Do without a job, and decide whether another one may help."""
-        helped = job.joined is not None and (job.alone or time.monotonic()) - job.joined >= _SHORT_S
-        self._useless = 0 if helped else self._useless + 1
         self._cluster.workers.pop(name, None)
         await job.close()
-        said = "" if job.refusal or job.joined is not None else job.tail()
         what = f"{self._spec.system} {'refused a job' if job.refusal else f'job {job.job_id}'}: {words}"
+        if job.refusal and any(other.job_id for other in self._cluster.workers.values()):
+            self._do_without(name, what)
+            return
+        helped = job.joined is not None and (job.alone or time.monotonic()) - job.joined >= _SHORT_S
+        self._useless = 0 if helped else self._useless + 1
+        said = "" if job.refusal or job.joined is not None else job.tail()
         if said:
             what += f" ({said})"
-        if not self._joined:
-            others = any(other.job_id for other in self._cluster.workers.values())
-            if (job.refusal and not others) or self._useless >= max(2, self._least):
-                self._failure = what if job.refusal else f"{what}; no worker of {self._useless} jobs has come"
-                if not job.refusal and job.log() is not None:
-                    self._failure += f", see {job.log()}"
-                return
+        if UNREACHED in said:
+            what += "; nodes do not reach this scheduler: --cluster-option interface=NAME gives it another network"
+        if not self._joined and (job.refusal or self._useless >= max(2, self._least)):
+            self._failure = what if job.refusal else f"{what}; no worker of {self._useless} jobs has come"
+            if not job.refusal and job.log() is not None:
+                self._failure += f", see {job.log()}"
+            return
         if self._useless > _REPLACEMENTS * self._most:
             self._cluster.worker_spec.pop(name, None)
             self._note(f"{what}; it is not replaced, as {self._useless} jobs in a row were no help")
             if not self._cluster.worker_spec:
                 self._failure = f"{what}; none of the last {self._useless} jobs was any help"
             return
-        self._not_before = time.monotonic() + min(_PAUSE_MOST_S, _PAUSE_S * 2 ** max(0, self._useless - 1))
+        self._pause(self._useless)
         self._note(f"{what}; another one takes its place")
+
+    def _do_without(self, name: str, what: str) -> None:
+        """Try later to have a job beside those that were taken: a user may have a few only, and they are as good."""
+        self._refused += 1
+        words = f"{what}; those that it has taken go on, and another one is tried later"
+        if self._refused > _REPLACEMENTS * self._most:
+            self._cluster.worker_spec.pop(name, None)
+            words = f"{what}; those that it has taken go on without another one"
+        if words != self._refusal:  # where many are too many, each of them is refused
+            self._note(words)
+        self._refusal = words
+        self._pause(self._refused)
+
+    def _pause(self, in_a_row: int) -> None:
+        self._not_before = time.monotonic() + min(_PAUSE_MOST_S, _PAUSE_S * 2 ** min(max(0, in_a_row - 1), 10))
 
     def _submit(self, now: float) -> None:
         """Submit what takes the place of jobs that were lost."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import socket
 from collections.abc import Callable, Iterator
@@ -195,7 +196,7 @@ def free_address(address: str) -> str:
     Raises
     ------
     SettingsError
-        If there is no such address.
+        If there is no such address on this machine.
     """
     host, _, port = address.rpartition(":")
     with socket.socket() as probe:
@@ -204,6 +205,8 @@ def free_address(address: str) -> str:
             probe.bind((host, int(port)))
         except socket.gaierror as error:
             raise SettingsError(f"--dashboard-address {address}: there is no address {host} here") from error
-        except OSError:
+        except OSError as error:
+            if error.errno not in {errno.EADDRINUSE, errno.EACCES}:
+                raise SettingsError(f"--dashboard-address {address}: {error.strerror}") from error
             return f"{host}:0"
     return address

@@ -10,7 +10,7 @@ from fink_dask.cluster.dashboard import page_link
 from fink_dask.cluster.existing import Scheduler, existing_scheduler
 from fink_dask.cluster.joboptions import JobSpec
 from fink_dask.cluster.jobqueue import job_queue_cluster
-from fink_dask.cluster.local import Cluster, local_cluster
+from fink_dask.cluster.local import Cluster, local_cluster, usable_cores
 from fink_dask.cluster.outcome import Outcome, TopicOutcome, TopicsOutcome
 from fink_dask.cluster.publisher import Publisher
 from fink_dask.config import FollowSettings, TransferSettings
@@ -201,6 +201,7 @@ def _transfer(
                     return
                 if cluster is None:
                     # Before the plan is frozen: what can't run leaves nothing to continue.
+                    topics.check_room(cores_of(settings, where))
                     if settings.follow is not None:  # there will be more
                         ranges = max(ranges, settings.nconsumers)
                     cluster = stack.enter_context(_connect(settings, observe, where, topics.open[0], ranges))
@@ -252,6 +253,12 @@ def _follow(
             follow.reconnect_timeout_s,
             cluster.others_join,
         )
+
+
+def cores_of(settings: TransferSettings, where: Where) -> int:
+    """Count the processor cores that share the work, as far as that is known before they are there."""
+    is_here = where.scheduler is None and where.jobs is None
+    return min(settings.nconsumers, usable_cores()) if is_here else settings.nconsumers
 
 
 def _nothing_new(settings: TransferSettings, choice: TopicChoice) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from fink_dask.cluster.joboptions import WORKER_DIRECTIVES, JobSpec
+from fink_dask.cluster.joboptions import WORKER_DIRECTIVES, JobSpec, check_path
 from fink_dask.cluster.local import MEMORY_FRACTION
 from fink_dask.errors import SettingsError, StorageError, TransferError
 
@@ -49,6 +49,7 @@ class BatchTransfer:
 
     def script(self) -> str:
         """Write the job script."""
+        check_path(self.outdir.parent)
         with TemporaryDirectory() as elsewhere:  # dask-jobqueue makes the directory of the logs where there is none
             script: str = self._job(Path(elsewhere)).job_script()
         return script.replace(elsewhere, str(self.outdir.parent))

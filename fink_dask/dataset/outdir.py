@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -50,6 +51,25 @@ def create_ledger(ledger: Ledger) -> list[Path]:
         remove_if_unused(ledger, made)
         raise
     return made
+
+
+def free_bytes(outdir: Path) -> int | None:
+    """Find out how many bytes are free for the files of a dataset that may not be there yet.
+
+    Returns
+    -------
+    int or None
+        None on an object store, and where the file system does not say. A quota is not seen.
+    """
+    if is_remote(outdir):
+        return None
+    place = outdir.absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    try:
+        return shutil.disk_usage(place).free
+    except OSError:
+        return None
 
 
 def remove_if_unused(ledger: Ledger, made: Sequence[Path]) -> None:

@@ -6,25 +6,18 @@ import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date
-from enum import StrEnum
 
 import fastavro
 import numpy as np
 
 from fink_dask.demo import lsst, lsst_schemas, ztf, ztf_schemas
+from fink_dask.demo.kinds import AlertKind
 from fink_dask.demo.noise import Row
 from fink_dask.demo.schemas import AvroSchema
 from fink_dask.demo.sky import Sightings, sightings
 from fink_dask.errors import SettingsError
 
-
-class AlertKind(StrEnum):
-    """A survey and how much of a packet is sent."""
-
-    ZTF_LIGHT = "ztf-light"
-    ZTF_FULL = "ztf-full"
-    LSST_LIGHT = "lsst-light"
-    LSST_FULL = "lsst-full"
+__all__ = ["AlertKind", "avro_schema", "encode", "encoded_alerts", "encoder", "made_up_alerts"]
 
 
 @dataclass(frozen=True)

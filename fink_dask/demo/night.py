@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-import random
-from collections.abc import Iterator
 
 from fink_dask.demo.alerts import AlertKind, avro_schema, encoded_alerts
+from fink_dask.demo.fill import Destination, fill_topic
 from fink_dask.kafka.mock import MOCK_PARTITIONS, MockBroker
-from fink_dask.kafka.topics import schema_topic
 
 DEMO_TOPIC = "ftransfer_ztf_2026-02-24_123456"
-#: Copies of the schema that Fink's server writes; one is read.
-_SCHEMA_COPIES = 10
 
 
 def publish_night(broker: MockBroker, topic: str, count: int, seed: int) -> int:
@@ -34,12 +30,6 @@ def publish_night(broker: MockBroker, topic: str, count: int, seed: int) -> int:
     int
         Alerts that were acknowledged.
     """
-    schema = json.dumps(avro_schema(AlertKind.ZTF_LIGHT)).encode()
-    broker.publish(schema_topic(topic), ((0, schema, topic.encode()) for _ in range(_SCHEMA_COPIES)))
-    return broker.publish(topic, _records(topic, count, seed))
-
-
-def _records(topic: str, count: int, seed: int) -> Iterator[tuple[int, bytes, bytes]]:
-    chance = random.Random(seed)  # noqa: S311 - which partition an alert goes to is no secret
-    for value in encoded_alerts(AlertKind.ZTF_LIGHT, count, seed=seed, nights=2):
-        yield chance.randrange(MOCK_PARTITIONS), topic.encode(), value
+    alerts = encoded_alerts(AlertKind.ZTF_LIGHT, count, seed=seed, nights=2)
+    schema = json.dumps(avro_schema(AlertKind.ZTF_LIGHT))
+    return fill_topic(broker.publisher, Destination(topic, MOCK_PARTITIONS), schema, alerts, seed)

@@ -15,19 +15,22 @@ from confluent_kafka import (
     TopicCollection,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec
 
 from fink_dask.config import KafkaSettings, has_sasl, has_tls
 from fink_dask.errors import BrokerError, BrokerUnavailableError
 
 __all__ = [
     "AdminClient",
+    "ConfigResource",
     "Consumer",
     "ConsumerGroupTopicPartitions",
     "Errors",
     "KafkaError",
     "KafkaException",
     "Message",
+    "NewTopic",
+    "OffsetSpec",
     "Producer",
     "TopicCollection",
     "TopicPartition",

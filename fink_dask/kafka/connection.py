@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -23,11 +23,14 @@ from fink_dask.kafka.client import (
 )
 
 Answer = TypeVar("Answer")
+Key = TypeVar("Key")
 
 #: Seconds for which librdkafka is taken to know where a topic's partitions are; it forgets after 15 minutes.
 _KNOWN_S = 300.0
 #: Seconds for a broker to list its topics, before it counts as silent.
 _LIST_S = 2.0
+#: What librdkafka says where a question has had no answer.
+_SILENT = {KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN}
 #: Bounds of what one fetch asks for, in bytes; a record that is larger still comes.
 _LEAST_FETCHED, _MOST_FETCHED = 2**20, 8 * 2**20
 
@@ -72,6 +75,37 @@ class Admin:
             if is_passing(error):
                 raise _no_answer(self.settings, self._errors.last or error, topic) from exception
             raise broker_error(error, topic) from exception
+
+    def ask_each(self, question: Callable[[AdminClient], Mapping[Key, Future[Answer]]]) -> dict[Key, Answer | None]:
+        """Ask one question about many things, and wait for all answers.
+
+        Parameters
+        ----------
+        question : callable
+            Takes the client and returns a future for each, which are bounded by `request_timeout`.
+
+        Returns
+        -------
+        dict
+            The answers; None where the broker can't or won't say.
+
+        Raises
+        ------
+        BrokerUnavailableError
+            If there is no answer in time.
+        """
+        self._errors.forget()
+        found: dict[Key, Answer | None] = {}
+        for key, future in question(self._client).items():
+            try:
+                found[key] = future.result()
+            except KafkaException as exception:
+                error = exception.args[0]
+                if error.code() in _SILENT:
+                    self._client.poll(0)
+                    raise _no_answer(self.settings, self._errors.last or error, None) from exception
+                found[key] = None
+        return found
 
 
 class Connection:

@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 
 from fink_dask.errors import SettingsError
+from fink_dask.kafka.topics import SURVEYS
 
 #: A credentials file has half a dozen lines, and one of a password has one; more than this is something else.
 _MAX_BYTES = 64 * 1024
@@ -29,12 +30,15 @@ class Credentials:
         The user's name.
     secret : object
         What stands for the password; `password` checks it.
+    group_id : str, optional
+        The user's consumer group.
     """
 
     path: Path
     servers: str | None
     username: str | None = None
     secret: object = field(default=None, repr=False)
+    group_id: str | None = None
 
     @property
     def password(self) -> str | None:
@@ -63,23 +67,45 @@ def find_credentials(survey: str | None, home: Path | None = None) -> Credential
     SettingsError
         If a file can't be read, is not YAML, or is of another form.
     """
-    folder = home or Path(os.path.expanduser("~"))  # noqa: PTH111 - Path.home() raises where there is none
-    folder /= ".finkclient"
-    names = [f"{survey}_credentials.yml"] if survey else ["ztf_credentials.yml", "lsst_credentials.yml"]
-    found = [folder / name for name in names if _exists(folder / name)]
+    paths = [credentials_path(each, home) for each in ([survey] if survey else SURVEYS)]
+    found = [path for path in paths if _exists(path)]
     if len(found) == 1:
         return read_credentials(found[0])
-    old = folder / "credentials.yml"
+    old = paths[0].with_name("credentials.yml")
     return read_credentials(old) if _exists(old) else None
 
 
+def credentials_path(survey: str, home: Path | None = None) -> Path:
+    """Name the credentials file of a survey, whether it is there or not."""
+    folder = home or Path(os.path.expanduser("~"))  # noqa: PTH111 - Path.home() raises where there is none
+    return folder / ".finkclient" / f"{survey}_credentials.yml"
+
+
 def read_credentials(path: Path) -> Credentials:
-    """Read one credentials file; YAML tags in it are refused, never run.
+    """Read what fink-dask needs of one credentials file.
 
     Raises
     ------
     SettingsError
         If it can't be read, is not YAML, or is of another form.
+    """
+    content = read_content(path)
+    return Credentials(
+        path=path,
+        servers=_servers(path, content.get("servers")),
+        username=_text(path, "username", content.get("username")),
+        secret=content.get("password"),
+        group_id=_text(path, "groupid", content.get("groupid") or content.get("group_id")),
+    )
+
+
+def read_content(path: Path) -> dict[str, object]:
+    """Read all of a credentials file; YAML tags in it are refused, never run.
+
+    Raises
+    ------
+    SettingsError
+        If it can't be read, is not YAML, or holds no names with values.
     """
     text = _read(path, "credentials file")
     try:
@@ -89,12 +115,7 @@ def read_credentials(path: Path) -> Credentials:
         raise SettingsError(f"{path} is not valid YAML") from None
     if not isinstance(content, dict):
         raise SettingsError(f"{path} is no credentials file: it should hold 'servers: HOST:PORT' and the like")
-    return Credentials(
-        path=path,
-        servers=_servers(path, content.get("servers")),
-        username=_text(path, "username", content.get("username")),
-        secret=content.get("password"),
-    )
+    return content
 
 
 def read_password(path: Path) -> str:

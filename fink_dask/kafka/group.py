@@ -1,4 +1,4 @@
-"""Commit offsets to a consumer group, for the user's other tools; the ledger never reads them back."""
+"""The offsets of a consumer group, for the user's other tools and from them; the ledger never reads them."""
 
 from __future__ import annotations
 
@@ -58,6 +58,19 @@ def commit_group_offsets(settings: KafkaSettings, topic: str, group_id: str, off
             time.sleep(_PAUSE_S)
         else:
             return
+
+
+def read_group_offsets(admin: Admin, group_id: str) -> dict[tuple[str, int], int]:
+    """Read the next offset to read of each topic and partition that a consumer group has committed.
+
+    Raises
+    ------
+    BrokerError
+        If Kafka refuses or does not answer.
+    """
+    timeout_s, request = admin.settings.request_timeout_s, [ConsumerGroupTopicPartitions(group_id)]
+    answer = admin.ask(lambda client: client.list_consumer_group_offsets(request, request_timeout=timeout_s)[group_id])
+    return {(each.topic, each.partition): each.offset for each in answer.topic_partitions if each.offset >= 0}
 
 
 def _commit(admin: Admin, topic: str, group_id: str, offsets: Mapping[int, int]) -> None:

@@ -6,59 +6,32 @@ admin requests are not answered. https://github.com/confluentinc/librdkafka/blob
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
-from fink_dask.errors import BrokerError
 from fink_dask.kafka.client import KafkaException, Producer, broker_error
+from fink_dask.kafka.publish import PRODUCER_CONFIG, Publisher
 
 #: More than this in a partition, and the mock forgets the oldest records.
 MOCK_PARTITION_BYTES = 5 * 2**20
 MOCK_PARTITIONS = 4
 
 
+@dataclass(frozen=True)
 class MockBroker:
     """A running mock cluster.
 
     Parameters
     ----------
-    producer : Producer
-        The client that hosts it.
+    publisher : Publisher
+        Puts records into it.
     bootstrap_servers : str
         Where it listens.
     """
 
-    def __init__(self, producer: Producer, bootstrap_servers: str) -> None:
-        self._producer = producer
-        self.bootstrap_servers = bootstrap_servers
-
-    def publish(self, topic: str, records: Iterable[tuple[int, bytes, bytes]]) -> int:
-        """Publish records given as partition, key and value; return how many were acknowledged.
-
-        Raises
-        ------
-        BrokerError
-            If one was not.
-        """
-        refused: list[object] = []
-
-        def note(error: object, _: object) -> None:
-            if error is not None:
-                refused.append(error)
-
-        count = 0
-        for partition, key, value in records:
-            while True:
-                try:
-                    self._producer.produce(topic, value, key, partition, on_delivery=note)
-                    break
-                except BufferError:  # the queue is full: let it drain
-                    self._producer.poll(0.1)
-            count += 1
-        left = self._producer.flush(30)
-        if left or refused:
-            raise BrokerError(f"{left or len(refused)} of {count} records were not acknowledged", topic)
-        return count
+    publisher: Publisher
+    bootstrap_servers: str
 
 
 @contextmanager
@@ -71,14 +44,12 @@ def mock_broker() -> Iterator[MockBroker]:
         If it does not start.
     """
     # log_level 0: a mock that is announced, and connections that close at the end, are no news.
-    producer = Producer(
-        {"bootstrap.servers": "mock", "test.mock.num.brokers": 1, "linger.ms": 5, "log_level": 0, "acks": "all"}
-    )
+    producer = Producer(PRODUCER_CONFIG | {"bootstrap.servers": "mock", "test.mock.num.brokers": 1, "log_level": 0})
     try:
         brokers = producer.list_topics(timeout=10).brokers.values()
     except KafkaException as exception:
         raise broker_error(exception.args[0]) from exception
     try:
-        yield MockBroker(producer, ",".join(f"{broker.host}:{broker.port}" for broker in brokers))
+        yield MockBroker(Publisher(producer), ",".join(f"{broker.host}:{broker.port}" for broker in brokers))
     finally:
         producer.flush(5)

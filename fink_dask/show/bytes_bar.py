@@ -1,4 +1,4 @@
-"""How many bytes are read of how many: a bar on a terminal, otherwise a line now and then."""
+"""How many bytes, or things, are done of how many: a bar on a terminal, otherwise a line now and then."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from typing import Self
 
 from rich.console import Console
 from rich.filesize import decimal
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from fink_dask.show.screen import is_live
+from fink_dask.show.words import counted
 
 #: Seconds between two lines where there is no terminal.
 _LINE_S = 10.0
 
 
 class BytesBar:
-    """Shows how far something is that reads files; a context manager that leaves the terminal as it was.
+    """Shows how far something is that is counted; a context manager that leaves the terminal as it was.
 
     Parameters
     ----------
@@ -26,14 +27,18 @@ class BytesBar:
         What is done.
     total : int, optional
         How many bytes there are to read.
+    noun : str, optional
+        What is counted, where it is not bytes.
     """
 
-    def __init__(self, words: str, total: int | None = None) -> None:
+    def __init__(self, words: str, total: int | None = None, noun: str | None = None) -> None:
         console = Console(stderr=True, highlight=False)
         self._words = words
         self._console = console
         self._is_live = is_live(console)
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn(compact=True))
+        self._noun = noun
+        numbers = DownloadColumn() if noun is None else MofNCompleteColumn()
+        columns = (TextColumn("{task.description}"), BarColumn(), numbers, TimeRemainingColumn(compact=True))
         self._bar = Progress(*columns, console=console, transient=True, disable=not self._is_live)
         self._task = self._bar.add_task(words, total=total)
         self._total, self._done, self._said = total, 0, time.monotonic()
@@ -66,5 +71,8 @@ class BytesBar:
             if self._is_live or now - self._said < _LINE_S:
                 return
             self._said = now
-            of = f" of {decimal(self._total)}" if self._total else ""
-            self._console.print(f"{self._words}: {decimal(self._done)}{of}", soft_wrap=True)
+            of = f" of {self._in_words(self._total)}" if self._total else ""
+            self._console.print(f"{self._words}: {self._in_words(self._done)}{of}", soft_wrap=True)
+
+    def _in_words(self, size: int) -> str:
+        return decimal(size) if self._noun is None else counted(size, self._noun)

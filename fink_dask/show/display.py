@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Column
 
 from fink_dask.show.screen import is_live
-from fink_dask.show.words import counted, lags_words
+from fink_dask.show.words import counted, forecast_words, lags_words
 from fink_dask.transfers.events import (
     Event,
     Note,
@@ -121,6 +121,8 @@ class Display:
         words = f"{event.topic}: {counted(event.offsets - event.offsets_committed, 'offset')} to read in {left}"
         if event.ranges_committed:
             words += f"; {counted(event.ranges_committed, 'range')} committed already"
+        if event.forecast is not None:
+            words += f"; {forecast_words(event.forecast)}"
         self._say(words)
         if event.dashboard and len(self._topics) == 1:
             self._say(f"Dask dashboard: {event.dashboard}")

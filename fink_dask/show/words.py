@@ -5,13 +5,36 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from rich.filesize import decimal
+
 if TYPE_CHECKING:
     from fink_dask.dataset.lag import Lag
+    from fink_dask.transfers.forecast import Forecast
 
 
 def counted(number: int, noun: str) -> str:
     """Say a number of things: "1 range", "2,000 ranges"."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def printable(text: str, most: int = 300) -> str:
+    """Make a text from outside fit for a terminal: nothing in it moves the cursor, and it has an end."""
+    shown = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text[:most])
+    return f"{shown}…" if len(text) > most else shown
+
+
+def duration_words(seconds: float) -> str:
+    """Say how long something is, in the unit that fits: "12 s", "3.5 h", "6.2 d"."""
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:,.1f} {unit}"
+    return f"{max(seconds, 0):.0f} s"
+
+
+def forecast_words(forecast: Forecast) -> str:
+    """Say how much a run has to do: "about 66.8 MB in 3 s, 12.1 GB of disk are free"."""
+    words = f"about {decimal(forecast.raw_bytes)} in {duration_words(max(1, forecast.seconds))}"
+    return words if forecast.free_bytes is None else f"{words}, {decimal(forecast.free_bytes)} of disk are free"
 
 
 def lag_words(lag: Lag) -> str:

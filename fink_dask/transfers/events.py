@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from fink_dask.dataset.lag import Lag
 from fink_dask.kafka.offsets import Range
+from fink_dask.transfers.forecast import Forecast
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,8 @@ class TransferStarted:
         Address of the dashboard.
     partitions : mapping of int to tuple of int
         Offsets of each partition that are planned, and how many of them are committed.
+    forecast : Forecast or None
+        What the work is estimated to be; None where nobody has estimated it.
     """
 
     topic: str
@@ -88,6 +91,7 @@ class TransferStarted:
     offsets_committed: int
     dashboard: str | None
     partitions: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+    forecast: Forecast | None = None
 
 
 @dataclass(frozen=True)

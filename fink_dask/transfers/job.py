@@ -128,7 +128,7 @@ class _Run:
         self._stopped = False
         self._silence = Silence()
         #: Another job on the same scheduler reports under another name.
-        self.topic = f"fink-dask-progress-{uuid.uuid4().hex}"
+        self.topic = f"{progress_prefix(client.id)}{uuid.uuid4().hex}"
 
     def unfinished(self) -> bool:
         return bool(self._running or ((self._waiting or self._more is not None) and not self._stopped))
@@ -275,6 +275,11 @@ class _Run:
             self._topics.failed(item.topic, error)
         else:
             self._failures.append(error)
+
+
+def progress_prefix(client: str) -> str:
+    """Say what the names of all of Dask's topics begin with to which ranges report that a client has submitted."""
+    return f"fink-dask-progress-{client}-"
 
 
 def _largest_first(work: Sequence[Work]) -> list[Work]:

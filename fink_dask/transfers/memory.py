@@ -48,7 +48,13 @@ FULL_SHARE = MemoryShare()
 LEAST_SHARE = MemoryShare(queue_bytes=_MIB, batch_bytes=_MIB, buffer_bytes=4 * _MIB)
 
 
-def share_memory(limit: int, overhead: int, consumers: int, full_shares: int) -> MemoryShare:
+def share_memory(
+    limit: int,
+    overhead: int,
+    consumers: int,
+    full_shares: int,
+    remedy: str = "give a larger --memory-limit, or fewer --nconsumers",
+) -> MemoryShare:
     """Divide memory among consumers.
 
     Parameters
@@ -61,6 +67,8 @@ def share_memory(limit: int, overhead: int, consumers: int, full_shares: int) ->
         Ranges that they consume at once.
     full_shares : int
         As many consumers may get `FULL_SHARE`; more of them share what these would have.
+    remedy : str
+        What the user is told to do where the limit is too low.
 
     Returns
     -------
@@ -76,7 +84,7 @@ def share_memory(limit: int, overhead: int, consumers: int, full_shares: int) ->
     if limit < needed:
         raise SettingsError(
             f"{limit // _MIB:,} MiB of memory are too little for so many consumers, which take "
-            f"{-(-needed // _MIB):,} MiB at least: give a larger --memory-limit, or fewer --nconsumers"
+            f"{-(-needed // _MIB):,} MiB at least: {remedy}"
         )
     # What there is beyond the least is shared alike, so that the whole never exceeds it.
     room = FULL_SHARE.total - LEAST_SHARE.total

@@ -9,9 +9,11 @@ from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.outdir import check_outdir
 from fink_dask.dataset.records import Plan
 from fink_dask.dataset.several import check_for_one, check_for_several, check_name
+from fink_dask.dataset.summary import progress_of
 from fink_dask.errors import BrokerUnavailableError, FinkDaskError
 from fink_dask.kafka.choice import TopicChoice, no_such_topics
 from fink_dask.kafka.describe import Inspector, open_inspector
+from fink_dask.transfers.forecast import Forecast, forecast
 from fink_dask.transfers.inspect import inspect_topic
 from fink_dask.transfers.plan import still_there
 from fink_dask.transfers.prepare import open_ranges, plan_next
@@ -40,6 +42,8 @@ class Outlook:
         The first of them in each partition.
     where : str or None
         The condition on the alerts that would be kept.
+    forecast : Forecast or None
+        What the work is estimated to be; None where there is none.
     """
 
     topic: str
@@ -51,10 +55,11 @@ class Outlook:
     removed: int
     resume_at: dict[int, int]
     where: str | None = None
+    forecast: Forecast | None = None
 
 
-def preview(settings: TransferSettings, restart: bool = False) -> Outlook:
-    """Find out what `run_transfer` would do, and write nothing.
+def preview(settings: TransferSettings, cores: int, restart: bool = False) -> Outlook:
+    """Find out what `run_transfer` would do by so many processor cores, and write nothing.
 
     Raises
     ------
@@ -63,13 +68,13 @@ def preview(settings: TransferSettings, restart: bool = False) -> Outlook:
     """
     check_for_one(settings.outdir)
     with open_inspector(settings.kafka) as inspector:
-        return _preview(settings, inspector, restart)
+        return _preview(settings, cores, inspector, restart)
 
 
 def preview_each(
-    settings: TransferSettings, choice: TopicChoice, restart: bool = False
+    settings: TransferSettings, cores: int, choice: TopicChoice, restart: bool = False
 ) -> dict[str, Outlook | FinkDaskError]:
-    """Find out what `run_topics` would do with each of several topics, or why it can't, and write nothing.
+    """Find out what `run_topics` would do with each of several topics, or why it can't; see `preview`.
 
     Raises
     ------
@@ -82,7 +87,7 @@ def preview_each(
         for topic in topics_now(choice, inspector):
             try:
                 check_name(topic)
-                found[topic] = _preview(settings_of(settings, choice, topic), inspector, restart)
+                found[topic] = _preview(settings_of(settings, choice, topic), cores, inspector, restart)
             except BrokerUnavailableError:
                 raise
             except FinkDaskError as error:
@@ -105,7 +110,7 @@ def topics_now(choice: TopicChoice, inspector: Inspector) -> tuple[str, ...]:
     return topics
 
 
-def _preview(settings: TransferSettings, inspector: Inspector, restart: bool) -> Outlook:
+def _preview(settings: TransferSettings, cores: int, inspector: Inspector, restart: bool) -> Outlook:
     ledger = Ledger(settings.outdir)
     if not restart:
         check_outdir(ledger)
@@ -115,7 +120,8 @@ def _preview(settings: TransferSettings, inspector: Inspector, restart: bool) ->
     plans = [] if restart else ledger.plans()
     markers = list(ledger.markers(plans))
     plan = plan_next(settings, target, inspector, ledger, plans)
-    left = [range_ for _, range_ in open_ranges(plans, markers)]
+    opened = open_ranges(plans, markers)
+    left = [range_ for _, range_ in opened]
     todo = [*left, *(plan.ranges if plan else ())]
     offsets = still_there(todo, target.description.watermarks)
     resume_at: dict[int, int] = {}
@@ -131,4 +137,7 @@ def _preview(settings: TransferSettings, inspector: Inspector, restart: bool) ->
         removed=sum(map(len, todo)) - offsets,
         resume_at=resume_at,
         where=target.identity.where,
+        forecast=forecast(settings, target, progress_of(plans, markers).summary, opened, plan, cores)
+        if offsets
+        else None,
     )

@@ -84,17 +84,11 @@ def find_schemas(
         if chosen not in (sampled := parse_keys(keys)):
             return FoundSchemas(Versions((chosen,)), "file")
         return _fitted(Versions((chosen,)), sampled, asked)
-    try:
-        found = inspector.schema(description.topic, description)
-    except SchemaError:
-        if before is None:
-            raise
-        return FoundSchemas(Versions((ledger.schema(before),)), before.schema_source)
-    if found.source != _KEYS or before is not None:
-        return FoundSchemas(Versions((parse_schema(found.text),)), found.source)
-    keys = [found.text, *inspector.sample_keys(description.topic, _unplanned(description, plans))]
-    # A key that is no schema makes no difference, unless there is none.
-    sampled = parse_keys(keys) or [parse_schema(found.text)]
+    if before is not None:
+        return _again(inspector, description, ledger, before)
+    sampled, source = _in_kafka(inspector, description)
+    if source != _KEYS:
+        return FoundSchemas(Versions((sampled[0],)), source)
     if asked.outformat == "avro" and len(sampled) > 1:
         raise SchemaError(
             f"its records have {len(sampled)} schemas, and Avro files have one: leave out --outformat avro, or choose "
@@ -102,6 +96,43 @@ def find_schemas(
             description.topic,
         )
     return _fitted(Versions((sampled[0],)), sampled, asked)
+
+
+def show_schemas(inspector: Inspector, topic: str) -> tuple[FoundSchemas, Identity]:
+    """Find the schemas that a new dataset of a topic would have, whatever its options, and what it would be of.
+
+    Raises
+    ------
+    SchemaError
+        If there is none, or it can't be used.
+    BrokerError
+        If there is no such topic, or the broker refuses or does not answer.
+    """
+    description = inspector.describe(topic)
+    sampled, source = _in_kafka(inspector, description)
+    identity = Identity(topic, description.topic_id, (), None, sampled[0].fingerprint, source)
+    if source != _KEYS:
+        return FoundSchemas(Versions((sampled[0],)), source), identity
+    return _fitted(Versions((sampled[0],)), sampled, identity), identity
+
+
+def _again(inspector: Inspector, description: TopicDescription, ledger: Ledger, before: Identity) -> FoundSchemas:
+    """Find the schema of a dataset that goes on: Kafka's, or else, as Kafka keeps it for days only, the ledger's."""
+    try:
+        found = inspector.schema(description.topic, description)
+    except SchemaError:
+        return FoundSchemas(Versions((ledger.schema(before),)), before.schema_source)
+    return FoundSchemas(Versions((parse_schema(found.text),)), found.source)
+
+
+def _in_kafka(inspector: Inspector, description: TopicDescription) -> tuple[list[AvroSchema], str]:
+    """Find the schemas that Kafka has, one at least, and say where."""
+    found = inspector.schema(description.topic, description)
+    if found.source != _KEYS:
+        return [parse_schema(found.text)], found.source
+    keys = [found.text, *inspector.sample_keys(description.topic, _unplanned(description, ()))]
+    # A key that is no schema makes no difference, unless there is none.
+    return parse_keys(keys) or [parse_schema(found.text)], found.source
 
 
 def restore_schemas(ledger: Ledger, identity: Identity, plans: Sequence[Plan], inspector: Inspector) -> None:

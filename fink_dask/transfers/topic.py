@@ -20,6 +20,7 @@ from fink_dask.kafka.offsets import Range
 from fink_dask.transfers.events import Note, Observer, TransferStarted
 from fink_dask.transfers.failures import failure_of
 from fink_dask.transfers.finish import finish
+from fink_dask.transfers.forecast import Forecast, forecast
 from fink_dask.transfers.inspect import Target, inspect_topic
 from fink_dask.transfers.memory import MemoryShare
 from fink_dask.transfers.plan import planned_ends, removed_heads
@@ -78,8 +79,9 @@ class TopicTransfer:
         self._restart = restart
         self._target: Target | None = None
         self._lease: Lease | None = None
-        self._before = 0
+        self._before = Summary(self.topic, "interrupted")
         self._next: Plan | None = None
+        self._forecast: Forecast | None = None
         self._opened: list[tuple[Plan, Range]] = []
         self._range_failures: list[FinkDaskError] = []
         self._stack = ExitStack()
@@ -146,7 +148,7 @@ class TopicTransfer:
         made = create_ledger(self.ledger)
         self._stack.callback(remove_if_unused, self.ledger, made)
         self._lease = self._stack.enter_context(hold_lease(self.ledger))
-        self._before = summarise(self.ledger).summary.alerts
+        self._before = summarise(self.ledger).summary
         self.plans = self.ledger.plans()
         rolled = roll_forward(self.ledger, self.plans)
         if rolled:
@@ -165,6 +167,11 @@ class TopicTransfer:
         self._next = plan_next(self.settings, self.target, inspector, self.ledger, self.plans)
         self._opened = open_ranges(self.plans, self.ledger.markers(self.plans))
         return len(self._opened) + (len(self._next.ranges) if self._next else 0)
+
+    def estimate(self, cores: int) -> Forecast:
+        """Estimate what there is to do, once that is planned, by so many processor cores."""
+        self._forecast = forecast(self.settings, self.target, self._before, self._opened, self._next, cores)
+        return self._forecast
 
     def freeze(self) -> None:
         """Freeze what was planned, if anything was.
@@ -196,6 +203,7 @@ class TopicTransfer:
                 offsets_committed=offsets - sum(len(item.range) for item in work),
                 dashboard=dashboard,
                 partitions=offsets_by_partition(planned, work),
+                forecast=self._forecast,
             )
         )
         return work
@@ -252,7 +260,7 @@ class TopicTransfer:
     def sum_up(self) -> None:
         """Sum up what the dataset holds, and what this run has added."""
         summary = summarise(self.ledger).summary
-        added = summary.alerts - self._before if self._lease is not None else 0
+        added = summary.alerts - self._before.alerts if self._lease is not None else 0
         self.profile = self.observe.profile()
         self.summary = replace(summary, topic=self.topic, run_alerts=added, run_seconds=self.profile.seconds)
 

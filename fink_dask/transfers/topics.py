@@ -13,6 +13,7 @@ from fink_dask.errors import BrokerError, BrokerUnavailableError, FinkDaskError
 from fink_dask.kafka.choice import TopicChoice
 from fink_dask.kafka.describe import Inspector
 from fink_dask.transfers.events import Event, Note, Observer, RangeCommitted, RangeFailed, RangeProgress
+from fink_dask.transfers.forecast import check_room
 from fink_dask.transfers.topic import TopicTransfer
 
 
@@ -74,6 +75,20 @@ class Topics:
                 raise transfer.error
             transfer.begin()
         return transfer.is_open
+
+    def check_room(self, cores: int) -> None:
+        """Estimate what there is to do, by so many processor cores, and refuse what the disk can't hold.
+
+        Raises
+        ------
+        StorageError
+            If it can't, and that is not forced.
+        """
+        found = []
+        for transfer in self.open:
+            with self.alone(transfer):
+                found.append(transfer.estimate(cores))
+        check_room(found, self._settings)
 
     def add_empty(self, topic: str) -> None:
         """Take in a topic that held nothing to the end."""

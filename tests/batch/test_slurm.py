@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 from collections.abc import Callable, Iterator
@@ -182,6 +183,35 @@ def test_whatever_ends_a_transfer_no_job_is_left_and_it_can_be_resumed(
     wait_for(lambda: gone(slurm), 90, "the jobs to end")
     assert run_cli(*arguments, env=settings).returncode == 0
     assert_exactly_once(outdir, oracle.values)
+
+
+def test_jobs_that_are_too_many_for_a_user_leave_the_others_their_turn_in_the_queue(
+    slurm: Slurm, settings: dict[str, str], kafka: Any, small_topic: str, tmp_path: Path
+) -> None:
+    """A site takes one job of each user, which waits in the queue for longer than the others are tried."""
+    refusals = tmp_path / "refusals"
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    sbatch = programs / "sbatch"
+    real = "PATH=${PATH#*:}; exec 9>lock; flock 9"
+    limit = f'if [ -n "$(squeue --me -h)" ]; then echo too many >&2; echo >> {refusals}; exit 1; fi'
+    sbatch.write_text(f'#!/bin/bash\ncd {tmp_path}; {real}\n{limit}\nsbatch "$@" 9>&-\n')
+    sbatch.chmod(0o755)
+    arguments = transfer_arguments(kafka, small_topic, tmp_path / "out", *JOB, "--jobs", "3", "--job-extra", "--hold")
+    process = start_cli(arguments, settings | {"PATH": f"{programs}:{os.environ['PATH']}"})
+    try:
+        wait_for(
+            lambda: process.poll() is not None or (refusals.exists() and len(refusals.read_text()) >= 6),
+            60,
+            "refusals",
+        )
+        slurm.run("scontrol", "release", *slurm.jobs())
+        out, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 0, err
+    assert "complete" in out
+    assert err.count("too many; those that it has taken go on") == 1, err
 
 
 def test_a_follower_has_as_many_jobs_as_there_is_work_for(

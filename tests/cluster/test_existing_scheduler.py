@@ -5,18 +5,22 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 import venv
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
+import psutil
 import pytest
 from distributed import Client, LocalCluster
 
 import fink_dask
 from fink_dask.cluster import existing
-from fink_dask.cluster.existing import check_workers
+from fink_dask.cluster.existing import Scheduler, check_workers
+from fink_dask.cluster.local import usable_cores
 from fink_dask.config import KafkaSettings
 from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.outdir import create_ledger
@@ -51,6 +55,40 @@ def test_a_transfer_on_an_existing_scheduler_is_exactly_once_and_leaves_it_runni
     assert_exactly_once(tmp_path / "out", oracle.values)
     with Client(dask_scheduler, timeout=5) as client:
         assert len(client.scheduler_info()["workers"]) == 2
+
+        def topics(dask_scheduler: Any) -> list[str]:
+            return list(dask_scheduler._broker._topics)
+
+        wait_for(lambda: not any("fink-dask" in name for name in client.run_on_scheduler(topics)), 10, "a clean end")
+
+
+def test_a_scheduler_that_speaks_tls_says_which_options_it_needs(tmp_path: Path) -> None:
+    with pytest.raises(TransferError, match="tls:// needs --tls-ca-file, --tls-cert and --tls-key"):
+        Scheduler("tls://127.0.0.1:1").connect()
+
+
+def test_all_threads_of_a_schedulers_workers_are_given_ranges(kafka: Any, topic_name: str, tmp_path: Path) -> None:
+    """More than this machine's cores: workers elsewhere have theirs."""
+    threads = usable_cores() + 2
+    fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 400 * threads, partitions=threads)
+    address = {"protocol": "tcp://", "host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=threads, processes=False, **address) as cluster,
+        Client(cluster) as client,
+    ):
+        arguments = transfer_arguments(kafka, topic_name, tmp_path / "out", "--scheduler", cluster.scheduler_address)
+        transfer = subprocess.Popen([*PROGRAM, *arguments, "-batchsize", "1"], env=environment(SLOWLY))
+
+        def ranges() -> int:
+            return sum("transfer_range" in key for keys in client.processing().values() for key in keys)
+
+        try:
+            wait_for(lambda: ranges() == threads or transfer.poll() is not None, 60, "a range a thread")
+            assert transfer.poll() is None
+            transfer.wait(60)
+        finally:
+            transfer.kill()
+            transfer.wait()
 
 
 def test_a_scheduler_that_is_not_there_is_one_line(kafka: Any, topic_name: str, tmp_path: Path) -> None:
@@ -114,6 +152,48 @@ def test_workers_that_cannot_reach_kafka_are_named(
     unreachable = KafkaSettings(f"127.0.0.1:{port}", request_timeout_s=1.5)
     with Client(dask_scheduler) as client, pytest.raises(TransferError, match=r"worker tcp://.* does not reach Kafka"):
         check_workers(client, unreachable, topic_name, ledger)
+
+
+@pytest.mark.parametrize("busy", [1, 2])
+def test_a_worker_that_is_busy_keeps_nobody_from_the_others(
+    kafka: Any, topic_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, busy: int
+) -> None:
+    """Somebody else's tasks have taken it; all together are waited for once."""
+    monkeypatch.setattr(existing, "_ANSWER_S", 3)
+    fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 10, partitions=1)
+    ledger = Ledger(tmp_path / "out")
+    create_ledger(ledger)
+    size = {"n_workers": 2, "threads_per_worker": 1, "processes": False, "dashboard_address": "127.0.0.1:0"}
+    with LocalCluster(**size) as cluster, Client(cluster) as client:
+        workers = list(client.nthreads())[:busy]
+        others = [client.submit(time.sleep, 6, workers=[each], pure=False) for each in workers]
+        wait_for(lambda: sum(map(len, client.processing().values())) == busy, 10, "them to be busy")
+        if busy == 2:
+            with pytest.raises(TransferError, match=r"no worker of the Dask scheduler .* busy"):
+                check_workers(client, KafkaSettings(kafka.bootstrap_servers), topic_name, ledger)
+        else:
+            check_workers(client, KafkaSettings(kafka.bootstrap_servers), topic_name, ledger)
+        client.gather(others)
+
+
+def test_a_worker_that_goes_while_it_is_asked_lacks_nothing(kafka: Any, topic_name: str, tmp_path: Path) -> None:
+    fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 10, partitions=1)
+    ledger = Ledger(tmp_path / "out")
+    create_ledger(ledger)
+    size = {"n_workers": 0, "protocol": "tcp://", "host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
+    with LocalCluster(**size) as cluster, Client(cluster) as client:
+        address = cluster.scheduler_address
+        worker = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--no-nanny", "--no-dashboard"]
+        with processes(worker, worker):
+            client.wait_for_workers(2, timeout=30)
+            doomed = psutil.Process(min(client.run(os.getpid).values()))
+            doomed.suspend()  # it does not answer any more
+            killer = Timer(2, doomed.kill)
+            killer.start()
+            try:
+                check_workers(client, KafkaSettings(kafka.bootstrap_servers), topic_name, ledger)
+            finally:
+                killer.join()
 
 
 def test_a_scheduler_without_workers_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -9,11 +10,14 @@ import pytest
 
 from fink_dask.cluster.joboptions import SYSTEMS, JobOptions
 from fink_dask.cluster.jobqueue import job_script
+from fink_dask.cluster.jobs import UNREACHED, _last_words
 from fink_dask.cluster.jobstates import _grid_engine, _slurm
+from fink_dask.cluster.submit import BatchTransfer
 from fink_dask.dataset.ledger import Ledger
 from fink_dask.errors import SettingsError
 from tests.harness.cli import run_cli
 
+JOB = ("--cluster", "slurm", "--cores", "2", "--memory", "4GB")
 TRANSFER = ("-topic", "ftransfer_ztf_2026-11-01_1", "-outdir", "out", "--servers", "127.0.0.1:1")
 
 
@@ -31,7 +35,11 @@ TRANSFER = ("-topic", "ftransfer_ztf_2026-11-01_1", "-outdir", "out", "--servers
         (("--cluster", "slurm", "--adapt", "0:1"), "should be MIN:MAX"),
         (("--cluster", "slurm", "--queue", "a\nrm -rf"), "--queue holds a line break"),
         (("--cluster", "slurm", "--job-extra", "a\nrm"), "holds a line break"),
+        (("--cluster", "Local", "--jobs", "2"), "--jobs is about jobs: it needs --cluster slurm"),
         (("--cluster", "slurm", "--cluster-option", "interface"), "should be KEY=VALUE"),
+        ((*JOB, "--cluster-option", "job_name=a\nrm"), "--cluster-option job_name holds a line break"),
+        ((*JOB, "--cluster-option", "job_extra_directives=--foo"), "job_extra_directives should be a list of texts"),
+        ((*JOB, "--cluster-option", "scheduler_options=5"), "scheduler_options should be names and values"),
         (("--cluster", "slurm", "--cluster-option", "security=1"), "security: fink-dask sets it itself"),
         (("--cluster", "htcondor", "--cores", "1", "--memory", "1GB", "--dry-run"), "how much disk to use per job"),
         (("--cluster", "htcondor", "--cores", "1", "--memory", "1GB", "--walltime", "1"), "means nothing to HTCondor"),
@@ -45,10 +53,47 @@ def test_jobs_that_can_not_be_are_refused_in_one_line(more: tuple[str, ...], wor
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        ("5", "jobqueue.site of Dask's configuration is no section"),
+        ("[1, 2]", "jobqueue.site of Dask's configuration is no section"),
+        (
+            "{walltime: 12:00:00}",
+            "walltime in jobqueue.site of Dask's configuration is the number 43200: have it in quotes",
+        ),
+        ("{job-extra-directives: --foo}", "job-extra-directives in jobqueue.site .* should be a list of texts"),
+        ("{job-script-prologue: [7]}", "job-script-prologue in jobqueue.site .* should be a list of texts"),
+        ('{queue: "a\\nb"}', "queue in jobqueue.site .* holds a line break"),
+    ],
+)
+def test_a_section_that_would_be_another_job_script_is_refused_in_one_line(
+    section: str, words: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / ".config" / "dask"
+    folder.mkdir(parents=True)
+    (folder / "site.yaml").write_text(f"jobqueue:\n  site: {section}\n")
+    more = (*JOB, "--cluster-config", "site", "--dry-run")
+    result = run_cli("transfer", *TRANSFER, *more, cwd=tmp_path, env={"HOME": str(tmp_path)})
+    assert result.returncode == 2
+    assert re.search(words, result.stderr), result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
 def test_a_missing_dask_jobqueue_is_one_line_that_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "dask_jobqueue", None)
     with pytest.raises(SettingsError, match=r"pip install 'fink-dask\[hpc\]'"):
         JobOptions("slurm", cores=1, memory="1GB").resolve()
+
+
+@pytest.mark.parametrize(
+    ("memory", "limit", "words"),
+    [("1GB", None, "give jobs more --memory, .* or fewer --cores"), ("8GB", 2 * 10**9, "give a larger --memory-limit")],
+)
+def test_jobs_with_too_little_memory_are_refused_with_what_helps(memory: str, limit: int | None, words: str) -> None:
+    spec = JobOptions("slurm", jobs=4, cores=8, memory=memory).resolve()
+    with pytest.raises(SettingsError, match=f"MiB of memory are too little .*{words}"):
+        spec.memory_share(limit)
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
@@ -69,6 +114,36 @@ def test_a_directory_that_a_script_can_not_hold_is_refused(tmp_path: Path) -> No
     spec = JobOptions("slurm", cores=1, memory="1GB").resolve()
     with pytest.raises(SettingsError, match="a job script can't hold"):
         spec.keywords(tmp_path / "my $(alerts)", None)
+    with pytest.raises(SettingsError, match=r"a job script can't hold .* choose an --outdir"):
+        job_script(spec, Ledger(tmp_path / "my alerts"))  # as --dry-run does
+    with pytest.raises(SettingsError, match=r"a job script can't hold .* choose an --outdir"):
+        BatchTransfer(spec, tmp_path / "my nights" / "out", ()).script()
+
+
+def test_a_python_that_a_script_can_not_hold_is_refused_as_what_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/home/ada/my env/bin/python")
+    spec = JobOptions("slurm", cores=1, memory="1GB").resolve()
+    with pytest.raises(SettingsError, match="can't hold /home/ada/my env/bin/python: install fink-dask elsewhere"):
+        spec.keywords(tmp_path, None)
+    other = JobOptions("slurm", cores=1, memory="1GB", options={"python": "/env/bin/python"}).resolve()
+    assert "/env/bin/python -m distributed" in job_script(other, Ledger(tmp_path / "out"))
+
+
+def test_a_transfer_that_is_submitted_is_one_job(tmp_path: Path) -> None:
+    result = run_cli("submit", *TRANSFER, *JOB, "--jobs", "4", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "'--jobs': what is submitted is one job" in result.stderr
+
+
+def test_the_last_words_of_a_job_are_the_cause() -> None:
+    log = (
+        f"Start Nanny\nOSError: {UNREACHED} to tls://192.0.2.77:8786 after 30 s\nRuntimeError: Nanny failed to start.\n"
+    )
+    assert _last_words(log).startswith(f"OSError: {UNREACHED} to tls://192.0.2.77")
+    assert _last_words("bash: no-such-python: command not found\n\n") == "bash: no-such-python: command not found"
+    assert _last_words(" \n") == ""
 
 
 def test_the_answers_of_batch_systems_are_read() -> None:

@@ -207,6 +207,9 @@ def test_restart_limit_dry_run_and_schemas_are_for_each(kafka: Any, stem: str, t
     dry = transfer(kafka, both, night, "--dry-run", "--json", cwd=tmp_path)
     assert [topic["offsets"] for topic in json.loads(dry.stdout)["topics"]] == [150, 150]
     assert not night.exists()
+    jobs = ("--cluster", "slurm", "--cores", "1", "--memory", "2GB")
+    assert transfer(kafka, both, night, "--dry-run", *jobs).stdout.count("#SBATCH -J") == 1
+    assert "#SBATCH -J" in json.loads(transfer(kafka, both, night, "--dry-run", *jobs, "--json").stdout)["job_script"]
     limited = transfer(kafka, both, night, "--limit", "40", "--dump-schemas", "--json", cwd=tmp_path)
     assert limited.returncode == 0, limited.stderr
     assert [topic["alerts"] for topic in json.loads(limited.stdout)["topics"]] == [40, 40]

@@ -24,7 +24,7 @@ from tests.harness.cli import environment
 from tests.harness.environments import build_distributions, write_locked
 from tests.harness.object_store import BUCKET, ObjectStore
 from tests.harness.oracle import fill_topic
-from tests.harness.topics import delete_topic
+from tests.harness.topics import delete_topic, topic_names
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(
@@ -137,8 +137,10 @@ def topic(kafka: Any) -> Iterator[str]:
     name = f"ftransfer_ztf_2026-11-01_{uuid.uuid4().int % 10**12}"
     fill_topic(kafka.bootstrap_servers, name, AlertKind.ZTF_LIGHT, ALERTS, partitions=3)
     yield name
-    for each in (name, f"{name}_schema"):
-        delete_topic(kafka.bootstrap_servers, each, missing_ok=True)
+    # A page may publish topics of its own, whose names begin with this one.
+    for each in topic_names(kafka.bootstrap_servers):
+        if each.startswith(name):
+            delete_topic(kafka.bootstrap_servers, each, missing_ok=True)
 
 
 @pytest.fixture(scope="session")

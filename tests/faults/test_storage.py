@@ -37,21 +37,22 @@ cp -r "$disk/." "$kept/disk"
 
 @pytest.mark.skipif(sys.platform != "linux", reason="mount namespaces are Linux's own")
 @pytest.mark.parametrize(
-    ("small", "large", "words"),
+    ("small", "large", "more", "words"),
     [
-        ("size=2m,nr_inodes=1000", "size=300m", "No space left on device"),
-        ("size=300m,nr_inodes=25", "nr_inodes=10000", "No space left on device"),
-        ("size=300m,ro", "rw", "Read-only file system"),
+        ("size=2m,nr_inodes=1000", "size=300m", [], "would be written, but 2.1 MB are free"),
+        ("size=2m,nr_inodes=1000", "size=300m", ["--force"], "No space left on device"),
+        ("size=300m,nr_inodes=25", "nr_inodes=10000", [], "No space left on device"),
+        ("size=300m,ro", "rw", [], "Read-only file system"),
     ],
-    ids=["full", "inodes", "read-only"],
+    ids=["small", "full", "inodes", "read-only"],
 )
 def test_16_a_disk_that_takes_no_more_is_one_line_and_the_same_command_goes_on(
-    kafka: Any, module_topic: str, oracle: Oracle, tmp_path: Path, small: str, large: str, words: str
+    kafka: Any, module_topic: str, oracle: Oracle, tmp_path: Path, small: str, large: str, more: list[str], words: str
 ) -> None:
     disk, kept = tmp_path / "disk", tmp_path / "kept"
     disk.mkdir()
     kept.mkdir()
-    command = transfer_arguments(kafka, module_topic, disk / "alerts", "-partitionby", "time")
+    command = transfer_arguments(kafka, module_topic, disk / "alerts", "-partitionby", "time", *more)
     subprocess.run(
         ["unshare", "-rm", "sh", "-c", SCRIPT, "sh", str(disk), str(kept), small, large, *PROGRAM, *command],
         check=True,

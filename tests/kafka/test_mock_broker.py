@@ -20,8 +20,8 @@ SCHEMA = b'{"type": "string"}'
 def test_what_the_demo_publishes_is_described_and_read_back() -> None:
     records = [(i % MOCK_PARTITIONS, b"topic", b"alert %d" % i) for i in range(4000)]
     with mock_broker() as broker:
-        assert broker.publish("topic", records) == 4000
-        assert broker.publish("topic_schema", [(0, SCHEMA, b"0")] * 3) == 3
+        assert broker.publisher.publish("topic", records) == 4000
+        assert broker.publisher.publish("topic_schema", [(0, SCHEMA, b"0")] * 3) == 3
         settings = KafkaSettings(broker.bootstrap_servers, stall_timeout_s=20)
         with open_inspector(settings) as inspector:
             began = time.monotonic()
@@ -47,4 +47,4 @@ def test_what_the_demo_publishes_is_described_and_read_back() -> None:
 
 def test_records_that_the_demo_loses_are_said() -> None:
     with mock_broker() as broker, pytest.raises(BrokerError, match="1 of 2 records were not acknowledged"):
-        broker.publish("topic", [(0, b"", b"alert"), (MOCK_PARTITIONS + 95, b"", b"to no partition")])
+        broker.publisher.publish("topic", [(0, b"", b"alert"), (MOCK_PARTITIONS + 95, b"", b"to no partition")])

@@ -1,0 +1,151 @@
+"""``fink-dask publish``: a topic in Fink's conventions, for tests and demonstrations."""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fink_dask.cli.connection import connection_options, kafka_settings
+from fink_dask.cli.options import CONTEXT, at_least_one, json_option, option, typed_option, verbose_option
+from fink_dask.demo.kinds import AlertKind
+from fink_dask.errors import SettingsError
+from fink_dask.kafka.topics import survey_of
+
+#: More than any cluster has room for.
+_MOST_PARTITIONS = 10_000
+
+
+def _partitions(_: click.Context, parameter: click.Parameter, value: int) -> int:
+    if not 1 <= value <= _MOST_PARTITIONS:
+        raise click.BadParameter(f"must be between 1 and {_MOST_PARTITIONS:,}", param=parameter)
+    return value
+
+
+def _rate(_: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not 0 < value < math.inf:
+        raise click.BadParameter("must be more than nothing, in alerts a second", param=parameter)
+    return value
+
+
+def _seed(_: click.Context, parameter: click.Parameter, value: int) -> int:
+    if value < 0:
+        raise click.BadParameter("must not be negative", param=parameter)
+    return value
+
+
+@click.command(
+    context_settings=CONTEXT,
+    epilog="Example: fink-dask publish --topic ftransfer_ztf_2026-02-24_1 --synthetic 10000 --rate 2000",
+)
+@click.argument("files", nargs=-1, type=click.Path(dir_okay=False, path_type=Path))
+@typed_option("--topic", required=True, metavar="NAME", help="The topic that is filled; TOPIC_schema gets the schema.")
+@typed_option("--synthetic", type=int, callback=at_least_one, metavar="N", help="Make N alerts up, instead of FILES.")
+@option(
+    "--kind",
+    type=click.Choice([kind.value for kind in AlertKind]),
+    default=AlertKind.ZTF_LIGHT.value,
+    show_default=True,
+    help="What alerts are made up.",
+)
+@option(
+    "--seed",
+    type=int,
+    default=0,
+    show_default=True,
+    callback=_seed,
+    help="Decides what is made up, and which partition each alert goes to.",
+)
+@option(
+    "--rate", type=float, callback=_rate, metavar="R", help="Alerts a second; otherwise as fast as Kafka takes them."
+)
+@option(
+    "--partitions",
+    type=int,
+    default=10,
+    show_default=True,
+    callback=_partitions,
+    metavar="N",
+    help="Partitions of a new topic.",
+)
+@typed_option(
+    "--append", is_flag=True, help="Add to a topic that exists; alerts that are made up get other ids than those there."
+)
+@connection_options
+@json_option
+@verbose_option
+def publish(
+    files: tuple[Path, ...],
+    topic: str,
+    synthetic: int | None,
+    kind: str,
+    seed: int,
+    rate: float | None,
+    partitions: int,
+    append: bool,
+    as_json: bool,
+    verbose: bool,
+    **connection: Any,
+) -> int:
+    """Fill a topic as Fink does, for tests and demonstrations.
+
+    FILES are Avro container files of one schema, whose alerts are published byte for byte. The topic is made, and is
+    refused where it is there already. Each alert is confirmed by Kafka; the status is 0 if all are.
+    """
+    from fink_dask.avro.schema import parse_schema
+    from fink_dask.cli.log import log_to_stderr
+    from fink_dask.cli.signals import SignalReceivedError
+    from fink_dask.demo.alerts import avro_schema, encoded_alerts
+    from fink_dask.demo.files import open_files
+    from fink_dask.demo.fill import fill_topic, prepare_topic
+    from fink_dask.kafka.publish import open_publisher, paced
+    from fink_dask.show.bytes_bar import BytesBar
+    from fink_dask.show.words import counted
+
+    if bool(files) == (synthetic is not None):
+        raise SettingsError("give FILES, or --synthetic N for alerts that are made up: one of the two")
+    log_to_stderr(verbose)
+    kafka = kafka_settings(survey_of(topic), **connection)
+    opened = open_files(files) if files else None
+    text = opened.text if opened is not None else json.dumps(avro_schema(kind))
+    total = opened.alerts if opened is not None else synthetic or 0
+    where = prepare_topic(kafka, topic, parse_schema(text), partitions, append)
+    values = opened.values() if opened is not None else encoded_alerts(kind, total, seed=seed, first_id=where.offsets)
+    done, began, stop = 0, time.monotonic(), threading.Event()
+    with open_publisher(kafka) as publisher, BytesBar("publishing", total, noun="alert") as bar:
+
+        def note(alerts: int) -> None:
+            nonlocal done
+            done += alerts
+            bar.advance(alerts)
+
+        paced_values = paced(values, rate, stop.wait) if rate else values
+        # In a thread, because only this one gets signals: one in the middle of fastavro would end as an error of its.
+        with ThreadPoolExecutor(1) as thread:
+            filling = thread.submit(fill_topic, publisher, where, text, paced_values, seed, note, stop.is_set)
+            try:
+                filling.result()
+            except KeyboardInterrupt as error:
+                stop.set()
+                wait([filling])
+                bar.stop()
+                click.echo(f"fink-dask: stopped; {counted(done, 'alert')} of {total:,} are in {topic}", err=True)
+                if isinstance(error, SignalReceivedError):
+                    error.said = True
+                raise
+    seconds = time.monotonic() - began
+    if as_json:
+        content = {"topic": topic, "alerts": done, "partitions": where.partitions, "run_seconds": round(seconds, 3)}
+        click.echo(json.dumps(content))
+        return 0
+    speed = f"{done / max(seconds, 1e-3):,.0f} alerts/s"
+    click.echo(f"{topic}: {counted(done, 'alert')} published in {seconds:.1f} s ({speed})")
+    click.echo(f"  partitions {where.partitions}")
+    click.echo(f"  transfer   fink-dask transfer --topic {topic} --outdir {topic} --partitionby time")
+    return 0

@@ -1,0 +1,119 @@
+"""``fink-dask register``: the credentials file that today's client reads too."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from fink_dask.cli.connection import PASSWORD_VARIABLE, connection_options, kafka_settings
+from fink_dask.cli.options import CONTEXT, at_least_one, option, typed_option
+from fink_dask.errors import SettingsError
+from fink_dask.kafka.credentials import credentials_path, read_password
+from fink_dask.kafka.topics import SURVEYS
+
+
+@click.command(
+    context_settings=CONTEXT,
+    epilog="Example: fink-dask register --survey ztf --username ada --group-id ada-1 --servers kafka.example.org:9092",
+)
+@typed_option("--survey", type=click.Choice(SURVEYS), required=True, help="Whose file it is: each survey has its own.")
+@option("--group-id", "--groupid", metavar="NAME", help="The consumer group that Fink has given you.")
+@typed_option(
+    "--maxtimeout",
+    type=int,
+    callback=at_least_one,
+    metavar="SECONDS",
+    help="How long today's client waits for an alert; 10 in a new file.",
+)
+@typed_option("--force", is_flag=True, help="Change a file that is there, without a question.")
+@typed_option("--check", is_flag=True, help="Connect, and say what is found; with nothing else, only that.")
+@connection_options
+def register(
+    survey: str, group_id: str | None, maxtimeout: int | None, force: bool, check: bool, **connection: Any
+) -> int:
+    """Write ~/.finkclient/SURVEY_credentials.yml, which fink-dask and Fink's own client read.
+
+    Only you can read the file. The password is asked for without being shown, or comes from --password-file or the
+    variable FINK_DASK_PASSWORD; without one, none is written. In a file that is there already, what you give is
+    changed, and all else is kept.
+    """
+    from fink_dask.kafka.registration import Registration, write_credentials
+
+    path = credentials_path(survey)
+    there = path.exists()
+    if there and check and not force and not _is_anything_typed():
+        return _check(survey, group_id, connection)
+    if there and not force:
+        if not sys.stdin.isatty():
+            raise SettingsError(f"{path} is there: --force changes what you give in it, and keeps the rest")
+        click.confirm(f"{path} is there. Change what you give in it, and keep the rest?", abort=True, err=True)
+    username, group_id, servers = (
+        _asked(words, value, there)
+        for words, value in (
+            ("User name", connection["username"]),
+            ("Consumer group", group_id),
+            ("Servers (HOST:PORT)", connection["bootstrap_servers"]),
+        )
+    )
+    password = _password(connection["password_file"], there)
+    write_credentials(path, Registration(survey, username, group_id, servers, password, maxtimeout), replace=there)
+    click.echo(f"{'changed' if there else 'written'}: {path}, which only you can read")
+    if not check:
+        click.echo(f"  try it    fink-dask register --survey {survey} --check")
+        return 0
+    return _check(survey, group_id, connection)
+
+
+def _is_anything_typed() -> bool:
+    """Tell whether there is something to write; what the environment says is for all commands."""
+    source = click.get_current_context().get_parameter_source
+    names = ("username", "group_id", "bootstrap_servers", "password_file", "maxtimeout")
+    return any(source(name) is ParameterSource.COMMANDLINE for name in names)
+
+
+def _asked(words: str, value: str | None, there: bool) -> str | None:
+    """Ask for what is missing, where somebody can answer and a file that is there does not have it."""
+    if value is not None or there or not sys.stdin.isatty():
+        return value
+    answer: str = click.prompt(words, err=True)
+    return answer
+
+
+def _password(file: Path | None, there: bool) -> str | None:
+    if file is not None:
+        return read_password(file)
+    given = os.environ.pop(PASSWORD_VARIABLE, None)
+    if given is None and sys.stdin.isatty():
+        keep = "to keep it" if there else "for none"
+        given = click.prompt(f"Password (Enter {keep})", default="", show_default=False, hide_input=True, err=True)
+    return given or None
+
+
+def _check(survey: str, group_id: str | None, connection: dict[str, Any]) -> int:
+    """Connect, and say what is found."""
+    from fink_dask.config import has_sasl
+    from fink_dask.kafka.credentials import find_credentials
+    from fink_dask.kafka.overview import look_at_topics
+    from fink_dask.show.words import counted, printable
+
+    kafka = kafka_settings(survey, **connection)
+    credentials = find_credentials(survey)
+    group_id = group_id or (credentials.group_id if credentials is not None else None)
+    found = look_at_topics(kafka, group_id=group_id)
+    click.echo(f"Kafka at {kafka.bootstrap_servers} answers")
+    if has_sasl(kafka.security.protocol):
+        click.echo(f"  password  accepted, of {printable(kafka.security.username or '')}")
+    else:
+        click.echo(f"  password  not asked for ({kafka.security.protocol})")
+    click.echo(f"  topics    {counted(len(found.topics), 'topic')} of Fink, and {found.others:,} others")
+    if found.group_error is not None:
+        click.echo(f"  group     {printable(found.group_error)}")
+    elif group_id:
+        read = sum(topic.lag is not None for topic in found.topics)
+        click.echo(f"  group     {printable(group_id)} has read of {counted(read, 'topic')} of these")
+    return int(found.group_error is not None)

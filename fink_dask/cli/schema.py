@@ -1,0 +1,128 @@
+"""``fink-dask schema``: the fields of a topic's alerts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fink_dask.cli.connection import connection_options, kafka_settings
+from fink_dask.cli.options import CONTEXT, option, verbose_option
+from fink_dask.kafka.topics import check_topic_name, survey_of
+from fink_dask.show.words import counted, printable
+
+if TYPE_CHECKING:
+    from rich.tree import Tree
+
+    from fink_dask.avro.fields import Field
+    from fink_dask.avro.schema import AvroSchema
+    from fink_dask.dataset.records import Identity
+    from fink_dask.transfers.schemas import FoundSchemas
+
+#: Characters of what a writer says of a field.
+_DOC_CHARS = 500
+#: Columns of the tree where nobody looks at it: nothing is folded.
+_WIDE = 2000
+
+
+@click.command(
+    context_settings=CONTEXT, epilog="Example: fink-dask schema ftransfer_ztf_2026-02-24_123456 --format arrow"
+)
+@click.argument("topic")
+@option(
+    "--format",
+    "form",
+    type=click.Choice(["tree", "avro", "arrow", "json"]),
+    default="tree",
+    show_default=True,
+    help="A tree of the fields; the Avro schema as it is in Kafka; the Arrow schema of the files; the fields as JSON.",
+)
+@connection_options
+@verbose_option
+def schema(topic: str, form: str, verbose: bool, **connection: Any) -> int:
+    """Show the fields of the alerts of TOPIC, with their types and what the writer says of them.
+
+    Where the keys of its records hold several schemas, all that the first and the last records have are shown.
+    """
+    from fink_dask.cli.log import log_to_stderr
+    from fink_dask.kafka.describe import open_inspector
+    from fink_dask.transfers.schemas import show_schemas
+
+    log_to_stderr(verbose)
+    check_topic_name(topic)
+    with open_inspector(kafka_settings(survey_of(topic), **connection)) as inspector:
+        found, identity = show_schemas(inspector, topic)
+    # Those whose records can't be in the dataset come last.
+    each = [(one, "") for one in found.versions.schemas] + [(misfit.schema, misfit.reason) for misfit in found.misfits]
+    if form == "arrow":
+        _print_arrow(found, identity)
+    elif form == "json":
+        _print_json(topic, found, each)
+    else:
+        for number, (one, misfit) in enumerate(each, 1):
+            of = f" {number} of {len(each)}" if len(each) > 1 else ""
+            title = f"{topic}: schema{of} from {_PLACES[found.source]}"
+            # Beside the schema, so that what is on stdout is nothing but JSON.
+            click.echo(title if form == "tree" else f"fink-dask: {title}", err=form != "tree")
+            if misfit:
+                click.echo(f"  not in a dataset with the first one: {printable(misfit)}", err=form != "tree")
+            if form == "avro":
+                click.echo(json.dumps(json.loads(one.text), indent=2))
+            else:
+                _print_tree(one)
+    return 0
+
+
+_PLACES = {"schema topic": "its schema topic", "record key": "the keys of its records"}
+
+
+def _print_arrow(found: FoundSchemas, identity: Identity) -> None:
+    """Print the columns of the files that a transfer without partition columns writes."""
+    from fink_dask.dataset.columns import file_schema, partitioning_of
+
+    columns = file_schema(found.versions, identity, partitioning_of(identity, found.versions))
+    if len(found.versions.schemas) > 1:
+        click.echo(f"fink-dask: the columns of {len(found.versions.schemas)} schemas together", err=True)
+    for misfit in found.misfits:
+        click.echo(f"fink-dask: left out is a schema that does not fit: {printable(misfit.reason)}", err=True)
+    for column in columns:
+        click.echo(f"{column.name}: {column.type}{'' if column.nullable else ' not null'}")
+
+
+def _print_json(topic: str, found: FoundSchemas, each: Sequence[tuple[AvroSchema, str]]) -> None:
+    from fink_dask.avro.fields import fields_of
+
+    schemas = [
+        {"sha256": one.fingerprint, "misfit": misfit or None, "fields": [asdict(field) for field in fields_of(one)]}
+        for one, misfit in each
+    ]
+    click.echo(json.dumps({"topic": topic, "source": found.source, "schemas": schemas}))
+
+
+def _print_tree(one: AvroSchema) -> None:
+    from rich.console import Console
+    from rich.tree import Tree
+
+    from fink_dask.avro.fields import count_fields, fields_of
+
+    fields = fields_of(one)
+    tree = Tree(f"{counted(count_fields(fields), 'field')}; ? may be null")
+    _grow(tree, fields)
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = _WIDE
+    console.print(tree)
+
+
+def _grow(tree: Tree, fields: Sequence[Field]) -> None:
+    from rich.text import Text
+
+    for field in fields:
+        words = Text(field.name, style="bold")
+        words.append(f"  {field.type}{'?' if field.nullable else ''}", style="not bold cyan")
+        if field.doc:
+            words.append(f"  {printable(' '.join(field.doc.split()), _DOC_CHARS)}", style="not bold dim")
+        _grow(tree.add(words), field.fields)

@@ -1,0 +1,160 @@
+"""Several topics on the command line: what is typed for them, and how a run that has several ends."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fink_dask.cli.options import option
+from fink_dask.config import TransferSettings
+from fink_dask.errors import FinkDaskError
+from fink_dask.kafka.choice import TopicChoice
+from fink_dask.kafka.topics import survey_of
+from fink_dask.show.words import counted
+
+if TYPE_CHECKING:
+    from fink_dask.cluster.joboptions import JobSpec
+    from fink_dask.cluster.outcome import TopicsOutcome
+    from fink_dask.dataset.ledger import Ledger
+    from fink_dask.dataset.summary import Summary
+    from fink_dask.transfers.profile import Profile
+
+topic_option = option(
+    "--topic",
+    "topics",
+    required=True,
+    multiple=True,
+    metavar="NAME",
+    help="The topic that the portal named. May be repeated, or be a pattern such as 'ftransfer_lsst_2026-*': each "
+    "topic then has a dataset of its own, OUTDIR/TOPIC, and --follow takes in those that appear later.",
+)
+
+
+def survey_of_topics(choice: TopicChoice) -> str | None:
+    """Find the survey that all names and patterns agree on, which says where the servers are to be looked up."""
+    found = {survey_of(name) for name in (*choice.names, *choice.patterns)}
+    return found.pop() if len(found) == 1 else None
+
+
+def ledgers_of(settings: TransferSettings, choice: TopicChoice) -> list[Ledger]:
+    """List what is there already of the topics that are meant; Kafka is not asked."""
+    from fink_dask.dataset.ledger import Ledger
+    from fink_dask.dataset.several import datasets_in
+
+    if not choice.is_several:
+        ledger = Ledger(settings.outdir)
+        return [ledger] if ledger.exists() else []
+    found = {ledger.outdir.name: ledger for ledger in datasets_in(settings.outdir)}
+    return [found[name] for name in choice.of(found) if name in found]
+
+
+def print_outcome(outcome: TopicsOutcome, outdir: Path, as_json: bool, profile: Profile | None) -> int:
+    """Print what has become of each topic and of all; returns the exit status, which is the worst."""
+    from fink_dask.cli.results import print_profile
+    from fink_dask.dataset.several import total_of
+
+    summaries = [each.summary for each in outcome.topics]
+    errors = {each.summary.topic: str(each.error) for each in outcome.topics if each.error is not None}
+    if as_json:
+        more = {} if profile is None else {"profile": profile.to_json()}
+        print_topics_json(summaries, errors, outcome.profile.seconds, more=more)
+        return total_of(summaries).exit_code
+    print_table(summaries)
+    total = total_of(summaries)
+    if total.run_alerts:
+        seconds = max(outcome.profile.seconds, 1e-3)
+        speed = f"{total.run_alerts / seconds:,.0f} alerts/s"
+        click.echo(f"  this run   {counted(total.run_alerts, 'alert')} in {seconds:.1f} s, start included ({speed})")
+    if total.alerts:
+        click.echo(f"  datasets   {outdir}/TOPIC")
+        click.echo(f"  ledgers    {outdir}/TOPIC.fink")
+    if profile is not None:
+        print_profile(profile)
+    if total.quarantined:
+        click.echo(f"  the records that can't be decoded are in {outdir}/TOPIC.fink/quarantine")
+    for topic, words in errors.items():
+        click.echo(f"  {words if words.startswith(topic) else f'{topic}: {words}'}")
+    return total.exit_code
+
+
+def print_table(summaries: Sequence[Summary], states: Sequence[str] | None = None) -> None:
+    """Print a line for each topic, and one for all of them."""
+    from fink_dask.cli.results import STATE_COLOURS
+    from fink_dask.dataset.several import total_of
+
+    total = total_of(summaries)
+    shown = [*(states or [summary.state for summary in summaries]), total.state]
+    width = max(len(summary.topic) for summary in (*summaries, total))
+    names = [
+        ("alerts", 13),
+        *([("filtered", 13)] if total.filtered else []),
+        ("quarantined", 13),
+        ("lost", 11),
+        ("files", 9),
+    ]
+    click.echo(f"{'':{width}}  {'state':<11}{''.join(f'{name:>{wide}}' for name, wide in names)}")
+    for summary, state in zip((*summaries, total), shown, strict=True):
+        word = click.style(f"{state:<11}", fg=STATE_COLOURS[summary.state], bold=True)
+        counts = "".join(f"{getattr(summary, name):>{wide},}" for name, wide in names)
+        click.echo(f"{summary.topic:{width}}  {word}{counts}")
+
+
+def print_topics_json(
+    summaries: Sequence[Summary],
+    errors: dict[str, str],
+    run_seconds: float,
+    details: Sequence[Mapping[str, Any]] = (),
+    more: Mapping[str, Any] | None = None,
+) -> None:
+    """Print one JSON object: each topic's as it would be for that one alone, the worst state, and the sums."""
+    from fink_dask.dataset.several import total_of
+
+    each = []
+    for number, summary in enumerate(summaries):
+        error = {"error": errors[summary.topic]} if summary.topic in errors else {}
+        about = details[number] if details else {}
+        each.append(asdict(summary) | {"run_seconds": round(summary.run_seconds, 3)} | dict(about) | error)
+    totals = asdict(total_of(summaries)) | {"run_seconds": round(run_seconds, 3)}
+    del totals["topic"]
+    click.echo(json.dumps({"topics": each} | totals | dict(more or {})))
+
+
+def preview_topics(
+    settings: TransferSettings,
+    cores: int,
+    choice: TopicChoice,
+    restart: bool,
+    as_json: bool,
+    jobs: JobSpec | None,
+) -> int:
+    """Say what a transfer of several topics would do for each, and in what jobs; returns the exit status."""
+    from fink_dask.cli.results import outlook_json, print_job_script, print_outlook
+    from fink_dask.cluster.jobqueue import job_script
+    from fink_dask.dataset.ledger import Ledger
+    from fink_dask.transfers.preview import preview_each
+
+    found = preview_each(settings, cores, choice, restart)
+    failed = any(isinstance(outlook, FinkDaskError) for outlook in found.values())
+    # The jobs work on all topics; what they leave is beside the first one's dataset.
+    script = None if jobs is None else job_script(jobs, Ledger(settings.outdir / next(iter(found))))
+    if as_json:
+        content = [
+            {"topic": topic, "error": str(each)} if isinstance(each, FinkDaskError) else outlook_json(each)
+            for topic, each in found.items()
+        ]
+        click.echo(json.dumps({"topics": content} | ({} if script is None else {"job_script": script})))
+        return int(failed)
+    for topic, each in found.items():
+        if isinstance(each, FinkDaskError):
+            words = str(each)
+            click.echo(f"{words if words.startswith(topic) else f'{topic}: {words}'}")
+        else:
+            print_outlook(each, settings.outdir / topic, as_json=False)
+    if script is not None:
+        print_job_script(script)
+    return int(failed)

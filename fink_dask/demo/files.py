@@ -1,0 +1,79 @@
+"""Alerts from Avro container files, such as Fink hands out and ``--outformat avro`` writes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fink_dask.avro.container import read_header, read_records
+from fink_dask.avro.schema import AvroSchema, parse_schema
+from fink_dask.avro.walk import RecordError
+from fink_dask.errors import SchemaError, SettingsError
+
+
+@dataclass(frozen=True)
+class AlertFiles:
+    """Files of one schema.
+
+    Parameters
+    ----------
+    paths : tuple of pathlib.Path
+        The files.
+    text : str
+        The schema as the first file has it.
+    schema : AvroSchema
+        The same, read.
+    alerts : int
+        How many the files say that they hold.
+    """
+
+    paths: tuple[Path, ...]
+    text: str
+    schema: AvroSchema
+    alerts: int
+
+    def values(self) -> Iterator[bytes]:
+        """Yield the alerts as schemaless Avro, byte for byte; a block of a file at a time is held.
+
+        Raises
+        ------
+        SchemaError
+            If the bytes of a file are no records of its schema.
+        """
+        for path in self.paths:
+            try:
+                yield from read_records(path, self.schema)
+            except RecordError as error:
+                raise SchemaError(f"{path}: {error}") from error
+
+
+def open_files(paths: Sequence[Path]) -> AlertFiles:
+    """Look at files before anything of them is published: each is read once.
+
+    Raises
+    ------
+    SettingsError
+        If one can't be read, is no Avro file, or has another schema than the first one.
+    SchemaError
+        If their schema can't be used.
+    """
+    found: list[tuple[str, AvroSchema]] = []
+    alerts = 0
+    for path in paths:
+        try:
+            metadata, records = read_header(path)
+            text = metadata["avro.schema"]
+        except OSError as error:
+            raise SettingsError(f"can't read {path}: {error.strerror}") from error
+        except (ValueError, KeyError) as error:
+            raise SettingsError(f"{path} is {error if isinstance(error, ValueError) else 'no Avro file'}") from error
+        try:
+            schema = parse_schema(text)
+        except SchemaError as error:
+            raise SchemaError(f"{path}: {error}") from error
+        if found and schema != found[0][1]:
+            raise SettingsError(f"{path} has another schema than {paths[0]}: a topic of Fink has one")
+        found.append((text, schema))
+        alerts += records
+    return AlertFiles(tuple(paths), *found[0], alerts)

@@ -1,0 +1,148 @@
+"""Fill a topic as Fink's data transfer service does."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from fink_dask.avro.schema import AvroSchema, parse_schema
+from fink_dask.config import KafkaSettings
+from fink_dask.errors import MissingSchemaError, SettingsError
+from fink_dask.kafka.describe import Inspector, open_inspector
+from fink_dask.kafka.publish import Publisher, create_topics
+from fink_dask.kafka.topics import SCHEMA_SUFFIX, check_topic_name, schema_topic
+
+#: Copies of the schema that are written; Fink writes a thousand, and one is read.
+_SCHEMA_COPIES = 10
+
+
+@dataclass(frozen=True)
+class Destination:
+    """A topic that alerts can be put into.
+
+    Parameters
+    ----------
+    topic : str
+        The topic.
+    partitions : int
+        How many it has.
+    offsets : int
+        How many offsets it has had, so that what is put there gets other numbers.
+    has_schema : bool
+        Whether its schema topic holds the alerts' schema already.
+    """
+
+    topic: str
+    partitions: int
+    offsets: int = 0
+    has_schema: bool = False
+
+
+def prepare_topic(
+    settings: KafkaSettings, topic: str, schema: AvroSchema, partitions: int, append: bool
+) -> Destination:
+    """Make a topic and its schema topic, or find out whether alerts of a schema can be added to those that are there.
+
+    Parameters
+    ----------
+    settings : KafkaSettings
+        How to reach Kafka.
+    topic : str
+        The topic.
+    schema : AvroSchema
+        The alerts' schema.
+    partitions : int
+        Of a new topic.
+    append : bool
+        Whether the topic may be there already.
+
+    Raises
+    ------
+    SettingsError
+        If the topic is there and may not be, or can't take the alerts.
+    BrokerError
+        If the broker refuses or does not answer.
+    """
+    check_topic_name(topic)
+    if topic.endswith(SCHEMA_SUFFIX):
+        raise SettingsError(f"{topic} would be the schema topic of another one: leave {SCHEMA_SUFFIX} out")
+    with open_inspector(settings) as inspector:
+        listed = inspector.topics()
+        if topic in listed and not append:
+            raise SettingsError(f"{topic} exists already: choose another --topic, or add to it with --append")
+        if topic in listed:
+            return _existing(settings, inspector, topic, schema)
+        if schema_topic(topic) in listed:
+            raise SettingsError(f"{schema_topic(topic)} is there, but no {topic}: choose another --topic")
+        create_topics(settings, inspector, {topic: partitions, schema_topic(topic): 1})
+    return Destination(topic, partitions)
+
+
+def fill_topic(
+    publisher: Publisher,
+    where: Destination,
+    schema: str,
+    values: Iterable[bytes],
+    seed: int,
+    delivered: Callable[[int], None] = lambda _: None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> int:
+    """Put alerts into partitions chosen at random, with the topic's name as key; the schema topic is filled first.
+
+    Parameters
+    ----------
+    publisher : Publisher
+        Writes them.
+    where : Destination
+        Where to.
+    schema : str
+        The Avro schema, which becomes the key of the schema topic's records.
+    values : iterable of bytes
+        The alerts, as schemaless Avro.
+    seed : int
+        Of the choice of partitions.
+    delivered : callable, optional
+        Called with 1 for each alert that the broker has confirmed.
+    stopped : callable, optional
+        Tells whether to stop.
+
+    Returns
+    -------
+    int
+        Alerts that were confirmed, which are all unless it was stopped.
+
+    Raises
+    ------
+    BrokerError
+        If one was not confirmed.
+    """
+    key = where.topic.encode()
+    if not where.has_schema:
+        publisher.publish(schema_topic(where.topic), ((0, schema.encode(), key) for _ in range(_SCHEMA_COPIES)))
+    return publisher.publish(where.topic, _scattered(values, key, where.partitions, seed), delivered, stopped)
+
+
+def _existing(settings: KafkaSettings, inspector: Inspector, topic: str, schema: AvroSchema) -> Destination:
+    description = inspector.describe(topic)
+    partitions = len(description.watermarks)
+    offsets = sum(marks.stable for marks in description.watermarks.values())
+    try:
+        known = inspector.schema(topic, description)
+    except MissingSchemaError as error:
+        if offsets:
+            raise SettingsError(f"{topic} holds records of no known schema: choose another --topic") from error
+        if schema_topic(topic) not in inspector.topics():
+            create_topics(settings, inspector, {schema_topic(topic): 1})
+        return Destination(topic, partitions)
+    if known.source == "record key":
+        raise SettingsError(f"{topic} has its schemas in the keys of its records: choose another --topic")
+    if parse_schema(known.text) != schema:
+        raise SettingsError(f"{topic} holds alerts of another schema than these: choose another --topic")
+    return Destination(topic, partitions, offsets, has_schema=True)
+
+
+def _scattered(values: Iterable[bytes], key: bytes, partitions: int, seed: int) -> Iterator[tuple[int, bytes, bytes]]:
+    chance = random.Random(seed)  # noqa: S311 - which partition an alert goes to is no secret
+    for value in values:
+        yield chance.randrange(partitions), key, value

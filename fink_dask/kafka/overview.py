@@ -1,0 +1,212 @@
+"""What topics there are on a broker, how much they hold, and for how long yet: a few requests for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from fink_dask.config import KafkaSettings
+from fink_dask.errors import BrokerError
+from fink_dask.kafka.choice import choose_topics, no_such_topics
+from fink_dask.kafka.client import AdminClient, ConfigResource, OffsetSpec, TopicPartition
+from fink_dask.kafka.connection import Admin, open_connection
+from fink_dask.kafka.describe import Inspector
+from fink_dask.kafka.group import read_group_offsets
+from fink_dask.kafka.offsets import Watermarks
+from fink_dask.kafka.topics import FINK_PATTERNS
+from fink_dask.kafka.watermarks import ask_watermarks
+
+#: Stands for a retention without end, as in Kafka's configuration.
+FOREVER = -1
+#: A retention of more than a thousand years has no end either.
+_MOST_MS = 1000 * 365 * 86_400_000
+
+
+@dataclass(frozen=True)
+class TopicOverview:
+    """What a topic holds.
+
+    Parameters
+    ----------
+    topic : str
+        Its name, as the broker has it.
+    partitions : int
+        How many it has.
+    offsets : int
+        Last stable less first offset, of all partitions together: an alert each, less those that Kafka uses itself.
+    oldest_ms, newest_ms : int, optional
+        Kafka's timestamps of the first record that is left and of the newest one, in milliseconds since 1970.
+    retention_ms : int, optional
+        How long Kafka keeps a record, in milliseconds, or `FOREVER`; None where the broker does not say.
+    lag : int, optional
+        Offsets that the consumer group has not read; None where it has read nothing of this topic.
+    error : str, optional
+        Why nothing of this is known.
+    """
+
+    topic: str
+    partitions: int = 0
+    offsets: int = 0
+    oldest_ms: int | None = None
+    newest_ms: int | None = None
+    retention_ms: int | None = None
+    lag: int | None = None
+    error: str | None = None
+
+    @property
+    def removal_ms(self) -> int | None:
+        """When Kafka may begin to remove what is there, in milliseconds since 1970; it removes whole segments."""
+        if self.oldest_ms is None or self.retention_ms in {None, FOREVER}:
+            return None
+        return self.oldest_ms + (self.retention_ms or 0)
+
+
+@dataclass(frozen=True)
+class Overview:
+    """The topics that are meant.
+
+    Parameters
+    ----------
+    topics : tuple of TopicOverview
+        Each of them, by name.
+    others : int
+        How many other topics there are.
+    unmatched : tuple of str
+        Patterns that match none.
+    group_error : str, optional
+        Why the consumer group's offsets are not known.
+    """
+
+    topics: tuple[TopicOverview, ...]
+    others: int
+    unmatched: tuple[str, ...] = ()
+    group_error: str | None = None
+
+
+def look_at_topics(
+    settings: KafkaSettings, patterns: Sequence[str] = (), everything: bool = False, group_id: str | None = None
+) -> Overview:
+    """Find out what topics hold, in as many requests for hundreds as for one.
+
+    Parameters
+    ----------
+    settings : KafkaSettings
+        How to reach Kafka.
+    patterns : sequence of str
+        Names or patterns; all of Fink's where there are none.
+    everything : bool
+        Take in schema topics, Kafka's own and, without patterns, those that are not Fink's.
+    group_id : str, optional
+        The consumer group whose lag is of interest.
+
+    Raises
+    ------
+    SettingsError
+        If a pattern is none.
+    BrokerError
+        If no topic matches, or the broker refuses or does not answer.
+    """
+    with open_connection(settings) as connection:
+        listed = Inspector(connection).topics()
+        chosen, unmatched = _choose(listed, patterns, everything)
+        partitions = {topic: found for topic in chosen if isinstance(found := listed.get(topic), list)}
+        marks = ask_watermarks(connection, partitions) if partitions else {}
+        admin = connection.admin
+        oldest = _times(admin, partitions, OffsetSpec.for_timestamp(0))
+        newest = _times(admin, partitions, OffsetSpec.max_timestamp())
+        retention = _retentions(admin, list(partitions))
+        committed, group_error = _committed(admin, group_id)
+    topics = []
+    for topic in chosen:
+        held = marks.get(topic) or listed.get(topic) or BrokerError("no such topic on this Kafka", topic)
+        if not isinstance(held, dict):
+            topics.append(TopicOverview(topic, error=held.message if isinstance(held, BrokerError) else "unknown"))
+            continue
+        topics.append(
+            TopicOverview(
+                topic,
+                len(held),
+                sum(each.stable - each.low for each in held.values()),
+                min(oldest[topic], default=None),
+                max(newest[topic], default=None),
+                retention[topic],
+                _lag(topic, held, committed),
+            )
+        )
+    return Overview(tuple(topics), len(set(listed) - set(chosen)), unmatched, group_error)
+
+
+def _choose(
+    listed: Collection[str], patterns: Sequence[str], everything: bool
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Choose from what there is; returns that and the patterns that match nothing."""
+    if everything:
+        matched = [name for name in listed if not patterns or any(fnmatchcase(name, each) for each in patterns)]
+        missing = tuple(each for each in patterns if not any(fnmatchcase(name, each) for name in listed))
+    else:
+        choice = choose_topics(patterns or FINK_PATTERNS)
+        matched = list(choice.of(listed))
+        missing = tuple(choice.unmatched(listed)) if patterns else ()
+    if patterns and not matched:
+        raise no_such_topics(patterns, listed)
+    return tuple(sorted(matched)), missing
+
+
+def _times(admin: Admin, partitions: Mapping[str, Sequence[int]], spec: Any) -> dict[str, list[int]]:
+    """Ask for a timestamp in each partition, in milliseconds; those of a topic that are known."""
+    times: dict[str, list[int]] = {topic: [] for topic in partitions}
+    asked = {TopicPartition(topic, number): spec for topic, numbers in partitions.items() for number in numbers}
+    if not asked:
+        return times
+    timeout_s = admin.settings.request_timeout_s
+    for place, answer in admin.ask_each(lambda client: client.list_offsets(asked, request_timeout=timeout_s)).items():
+        if answer is not None and answer.timestamp >= 0:
+            times[place.topic].append(answer.timestamp)
+    return times
+
+
+def _retentions(admin: Admin, topics: Sequence[str]) -> dict[str, int | None]:
+    resources = [ConfigResource(ConfigResource.Type.TOPIC, topic) for topic in topics]
+    if not resources:
+        return {}
+    timeout_s = admin.settings.request_timeout_s
+
+    def question(client: AdminClient) -> Any:
+        return client.describe_configs(resources, request_timeout=timeout_s)
+
+    answers = admin.ask_each(question)
+    return {resource.name: _retention(answer) for resource, answer in answers.items()}
+
+
+def _retention(config: Mapping[str, Any] | None) -> int | None:
+    """Read how long a topic's records are kept."""
+    if config is None:
+        return None
+    said = {name: str(config[name].value) for name in ("cleanup.policy", "retention.ms") if name in config}
+    if "delete" not in said.get("cleanup.policy", "delete"):
+        return FOREVER
+    try:
+        retention_ms = int(said["retention.ms"])
+    except (KeyError, ValueError):
+        return None
+    return retention_ms if 0 <= retention_ms < _MOST_MS else FOREVER
+
+
+def _committed(admin: Admin, group_id: str | None) -> tuple[dict[tuple[str, int], int], str | None]:
+    if not group_id:
+        return {}, None
+    try:
+        return read_group_offsets(admin, group_id), None
+    except BrokerError as error:
+        return {}, str(error)
+
+
+def _lag(topic: str, held: Mapping[int, Watermarks], committed: Mapping[tuple[str, int], int]) -> int | None:
+    """Count what a group has still to read; None where it has read nothing of this topic."""
+    if not any((topic, partition) in committed for partition in held):
+        return None
+    return sum(
+        max(0, marks.stable - max(marks.low, committed.get((topic, partition), 0))) for partition, marks in held.items()
+    )

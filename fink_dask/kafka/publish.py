@@ -1,0 +1,194 @@
+"""Put records into topics, each confirmed by the broker; and make the topics for it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, TypeVar
+
+from fink_dask.config import KafkaSettings
+from fink_dask.errors import BrokerError, BrokerUnavailableError
+from fink_dask.kafka.client import (
+    Errors,
+    KafkaError,
+    KafkaException,
+    NewTopic,
+    Producer,
+    broker_error,
+    client_config,
+    one_line,
+)
+from fink_dask.kafka.connection import Admin
+from fink_dask.kafka.describe import Inspector
+
+Item = TypeVar("Item")
+
+#: The properties of every producer. An alert of Rubin has up to 300 kB; what is not sent yet takes 32 MiB at most.
+PRODUCER_CONFIG: dict[str, Any] = {
+    "acks": "all",
+    # Else a record whose answer was lost on the way would be in the topic twice.
+    "enable.idempotence": True,
+    "linger.ms": 5,
+    "batch.size": 2**20,
+    "message.max.bytes": 20_000_000,
+    "queue.buffering.max.kbytes": 32 * 1024,
+    "message.timeout.ms": 60_000,
+}
+#: Seconds after which is looked whether to stop, and for what is on its way then.
+_LOOK_S, _STOP_S = 0.2, 5.0
+#: Seconds before the broker is asked again whether a new topic is there.
+_PAUSE_S = 0.1
+
+
+class Publisher:
+    """Puts records into topics through one producer.
+
+    Parameters
+    ----------
+    producer : Producer
+        The producer, made with `PRODUCER_CONFIG`.
+    """
+
+    def __init__(self, producer: Producer) -> None:
+        self._producer = producer
+
+    def publish(
+        self,
+        topic: str,
+        records: Iterable[tuple[int, bytes, bytes]],
+        delivered: Callable[[int], None] = lambda _: None,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> int:
+        """Publish records, and return when the broker has confirmed each of them.
+
+        What is stopped, or fails, sends nothing more, and waits for what is on its way: what `delivered` was told is
+        what the topic then holds.
+
+        Parameters
+        ----------
+        topic : str
+            The topic.
+        records : iterable of tuple
+            Partition, key and value of each; taken as they can be sent.
+        delivered : callable, optional
+            Called with 1 for each record that the broker has confirmed.
+        stopped : callable, optional
+            Tells whether to stop.
+
+        Returns
+        -------
+        int
+            Records that were confirmed, which are all unless it was stopped.
+
+        Raises
+        ------
+        BrokerError
+            If one was not confirmed.
+        """
+        refused: list[KafkaError] = []
+        confirmed = 0
+
+        def note(error: KafkaError | None, _: object) -> None:
+            nonlocal confirmed
+            if error is None:
+                confirmed += 1
+                delivered(1)
+            else:
+                refused.append(error)
+
+        sent = 0
+        try:
+            for partition, key, value in records:
+                if refused or stopped():
+                    break
+                self._send(topic, partition, key, value, note, stopped)
+                sent += 1
+            while not (refused or stopped()) and self._producer.flush(_LOOK_S):
+                pass
+        finally:
+            self._settle()
+        # What waited when it was stopped is forgotten, and not refused.
+        if refused and not stopped():
+            reason = one_line(refused[0].str())
+            raise BrokerError(f"{sent - confirmed:,} of {sent:,} records were not acknowledged: {reason}", topic)
+        return confirmed
+
+    def _send(
+        self,
+        topic: str,
+        partition: int,
+        key: bytes,
+        value: bytes,
+        note: Callable[..., None],
+        stopped: Callable[[], bool],
+    ) -> None:
+        while not stopped():
+            try:
+                self._producer.produce(topic, value, key, partition, on_delivery=note)
+            except BufferError:  # the queue is full: let it drain
+                self._producer.poll(_LOOK_S)
+            except KafkaException as exception:
+                raise broker_error(exception.args[0], topic, partition) from exception
+            else:
+                self._producer.poll(0)
+                return
+
+    def _settle(self) -> None:
+        """Forget what waits, where it does, and wait for what is on its way."""
+        if len(self._producer):
+            self._producer.purge(in_queue=True, in_flight=False, blocking=True)
+            self._producer.flush(_STOP_S)
+
+
+@contextmanager
+def open_publisher(settings: KafkaSettings) -> Iterator[Publisher]:
+    """Make a `Publisher`; the broker confirms a record when all its replicas have it, and none is there twice.
+
+    Raises
+    ------
+    BrokerError
+        If librdkafka refuses a property.
+    """
+    try:
+        producer = Producer(client_config(settings, Errors()) | PRODUCER_CONFIG)
+    except KafkaException as exception:
+        raise broker_error(exception.args[0]) from exception
+    yield Publisher(producer)
+
+
+def create_topics(settings: KafkaSettings, inspector: Inspector, partitions: Mapping[str, int]) -> None:
+    """Make topics, and return when each partition has a leader; replicas are as many as the broker makes by itself.
+
+    Raises
+    ------
+    BrokerError
+        If one exists, or the broker refuses or does not answer.
+    """
+    timeout_s = settings.request_timeout_s
+    admin = Admin(settings)
+
+    def create(client: Any, topic: str) -> Any:
+        new = NewTopic(topic, num_partitions=partitions[topic], replication_factor=-1)
+        return client.create_topics([new], operation_timeout=timeout_s, request_timeout=timeout_s)[topic]
+
+    for topic in partitions:
+        admin.ask(partial(create, topic=topic), topic)
+    deadline = time.monotonic() + timeout_s
+    while True:
+        listed = inspector.topics()
+        missing = [topic for topic, count in partitions.items() if listed.get(topic) != list(range(count))]
+        if not missing:
+            return
+        if time.monotonic() > deadline:
+            raise BrokerUnavailableError(f"the new topic has no leaders after {timeout_s:g} s", missing[0])
+        time.sleep(_PAUSE_S)
+
+
+def paced(items: Iterable[Item], per_second: float, wait: Callable[[float], object]) -> Iterator[Item]:
+    """Yield items no faster than so many a second, counted from the first one; `wait` takes the seconds to wait."""
+    began = time.monotonic()
+    for number, item in enumerate(items):
+        wait(max(0.0, began + number / per_second - time.monotonic()))
+        yield item

@@ -1,0 +1,175 @@
+"""Say before a run begins how much it has to do, about how long that takes, and whether the disk holds it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fink_dask.config import BATCHSIZE, TransferSettings
+from fink_dask.dataset.outdir import free_bytes
+from fink_dask.dataset.parquet_file import write_options
+from fink_dask.dataset.records import Plan
+from fink_dask.dataset.summary import Summary
+from fink_dask.errors import StorageError
+from fink_dask.kafka.connection import Connection
+from fink_dask.kafka.consume import RangeReader
+from fink_dask.kafka.offsets import Range, Watermarks
+from fink_dask.transfers.decode import RangeDecoder
+from fink_dask.transfers.inspect import Target
+
+#: What a core takes for an alert, for a byte of one, and a run for its start, in seconds: what a million light alerts
+#: and 7,000 full packets take on two cores by `make bench`.
+_ALERT_S = 10e-6
+_BYTE_S = 6e-9
+_START_S = 1.5
+#: With so many bytes committed, a dataset tells itself how large its files are.
+_TELLING_BYTES = 10 * 2**20
+#: What is read to find out otherwise, at most.
+_SAMPLE_ALERTS = 1000
+_SAMPLE_BYTES = 8 * 2**20
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a run has before it; estimates.
+
+    Parameters
+    ----------
+    alerts : int
+        Alerts to read, at most.
+    raw_bytes : int
+        Their bytes in Kafka.
+    written_bytes : int
+        Bytes of the files that they become.
+    seconds : float
+        What this takes if Kafka and the network are faster than the cores.
+    free_bytes : int or None
+        Free bytes where the files will be; None where nobody can tell.
+    """
+
+    alerts: int
+    raw_bytes: int
+    written_bytes: int
+    seconds: float
+    free_bytes: int | None
+
+
+def forecast(
+    settings: TransferSettings,
+    target: Target,
+    summary: Summary,
+    opened: Sequence[tuple[Plan, Range]],
+    plan: Plan | None,
+    cores: int,
+) -> Forecast:
+    """Estimate what a run has before it.
+
+    Parameters
+    ----------
+    settings : TransferSettings
+        What is asked for.
+    target : Target
+        The topic.
+    summary : Summary
+        What the dataset holds.
+    opened : sequence of (Plan, Range)
+        Ranges of earlier plans that are open.
+    plan : Plan or None
+        What would be planned now.
+    cores : int
+        Processor cores that share the work.
+
+    Returns
+    -------
+    Forecast
+        An estimate. Kafka is asked for a sample only where it is in doubt whether the disk holds all.
+    """
+    ranges = [*opened, *([(plan, range_) for range_ in plan.ranges] if plan is not None else [])]
+    watermarks = target.description.watermarks
+    alerts = sum(_left(range_, watermarks) for _, range_ in ranges)
+    raw_bytes = round(sum(_left(range_, watermarks) * _mean_bytes(planned) for planned, range_ in ranges))
+    free = free_bytes(settings.outdir)
+    share = 1.0
+    if summary.raw_bytes >= _TELLING_BYTES:
+        share = summary.written_bytes / summary.raw_bytes
+    elif free is not None and raw_bytes > free:
+        share = _sampled_share(settings, target, [range_ for _, range_ in ranges])
+    seconds = _START_S + (alerts * _ALERT_S + raw_bytes * _BYTE_S) / max(1, min(cores, len(ranges)))
+    return Forecast(alerts, raw_bytes, round(raw_bytes * share), seconds, free)
+
+
+def check_room(forecasts: Iterable[Forecast], settings: TransferSettings) -> None:
+    """Refuse what the disk can't hold, unless that is forced.
+
+    Parameters
+    ----------
+    forecasts : iterable of Forecast
+        Those of all datasets that are to be on the same disk.
+    settings : TransferSettings
+        What is asked for.
+
+    Raises
+    ------
+    StorageError
+        That says how much is missing.
+    """
+    found = list(forecasts)
+    free = min((each.free_bytes for each in found if each.free_bytes is not None), default=None)
+    needed = sum(each.written_bytes for each in found)
+    if free is None or needed <= free or settings.force:
+        return
+    raise StorageError(
+        f"about {_in_words(needed)} would be written, but {_in_words(free)} are free at {settings.outdir}: make room "
+        "there, take another --outdir or less with --columns or --where, or begin nevertheless with --force"
+    )
+
+
+def _left(range_: Range, watermarks: Mapping[int, Watermarks]) -> int:
+    """Count the offsets of a range that Kafka still has."""
+    low = watermarks[range_.partition].low if range_.partition in watermarks else 0
+    return max(0, range_.end - max(range_.start, low))
+
+
+def _mean_bytes(plan: Plan) -> float:
+    return plan.estimated_bytes / max(1, sum(map(len, plan.ranges)))
+
+
+def _sampled_share(settings: TransferSettings, target: Target, ranges: Sequence[Range]) -> float:
+    """Estimate what share of their bytes in Kafka alerts have in files: some of the largest range are made a file."""
+    if settings.outformat == "avro":
+        return 1.0
+    largest = max(ranges, key=len)
+    middle = (largest.start + largest.end) // 2
+    sample = Range(largest.partition, middle, min(middle + _SAMPLE_ALERTS, largest.end))
+    raw, written = 0, 0
+    connection = Connection(settings.kafka)
+    try:
+        decoder = RangeDecoder(target.versions, target.identity, target.partitioning, sample.partition)
+        reader = RangeReader(connection, settings.topic, sample, lambda: False)
+        for batch in reader.batches(BATCHSIZE, _SAMPLE_BYTES, most_records=decoder.most_rows):
+            decoded = decoder.decode(batch)
+            raw += batch.raw_bytes
+            if decoded.parts:
+                rows = pa.Table.from_batches([part for _, part in decoded.parts])
+                written += _parquet_bytes(rows, settings.compression)
+            if raw >= _SAMPLE_BYTES:
+                break
+    finally:
+        connection.close()
+    return written / raw if raw else 1.0
+
+
+def _parquet_bytes(rows: pa.Table, compression: str) -> int:
+    """Count what rows take in a Parquet file, without its footer: there are many rows to a footer."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(rows, sink, **write_options(rows.schema, compression))
+    metadata = pq.read_metadata(pa.BufferReader(sink.getvalue()))
+    groups = map(metadata.row_group, range(metadata.num_row_groups))
+    return sum(group.column(number).total_compressed_size for group in groups for number in range(group.num_columns))
+
+
+def _in_words(size: int) -> str:
+    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"

@@ -1,0 +1,269 @@
+"""Credentials are written as today's client reads them, whole or not at all, for their owner alone, and never shown."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fink_dask.errors import SettingsError
+from fink_dask.kafka.credentials import read_credentials
+from fink_dask.kafka.registration import Registration, write_credentials
+from tests.harness.cli import PROGRAM, environment, run_cli
+from tests.harness.kafka_settings import free_ports
+from tests.harness.secure import PASSWORD, USER, SecureKafka, secure_kafka
+from tests.harness.topics import create_topic
+
+ADA = ["--survey", "ztf", "--username", USER, "--group-id", "ada-1", "--servers", "kafka.example.org:9092"]
+
+
+@pytest.fixture(scope="module")
+def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureKafka]:
+    found = secure_kafka(tmp_path_factory.mktemp("secure"))
+    try:
+        found.broker.start()
+        create_topic(found.broker.bootstrap_servers, "ftransfer_ztf_2026-11-01_1", 1)
+        yield found
+    finally:
+        found.broker.discard()
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / ".finkclient" / "ztf_credentials.yml"
+
+
+def register(file: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    result = run_cli("register", *arguments, env={"HOME": str(file.parent.parent), **env})
+    assert PASSWORD not in result.stdout + result.stderr
+    assert "Traceback" not in result.stderr
+    return result
+
+
+def mode(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+def test_what_is_written_is_what_todays_client_reads(file: Path) -> None:
+    result = register(file, *ADA, FINK_DASK_PASSWORD=PASSWORD)
+    assert result.returncode == 0, result.stderr
+    assert yaml.safe_load(file.read_text()) == {
+        "survey": "ztf",
+        "username": USER,
+        "password": PASSWORD,
+        "groupid": "ada-1",
+        "servers": "kafka.example.org:9092",
+        "maxtimeout": 10,
+    }
+    assert (mode(file), mode(file.parent)) == (0o600, 0o700)
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
+
+
+def test_without_a_password_none_is_written_and_nobody_is_asked(file: Path) -> None:
+    assert register(file, *ADA).returncode == 0
+    assert yaml.safe_load(file.read_text())["password"] is None
+
+
+def test_a_file_that_is_there_is_kept_as_it_was_unless_forced(file: Path, tmp_path: Path) -> None:
+    file.parent.mkdir()
+    before = "group_id: old\nservers: [a:1, b:2]\nusername: bob\npassword: p\ntopics:\n  mine: {slack: {token: t}}\n"
+    file.write_text(before)
+    refused = register(file, *ADA)
+    assert refused.returncode == 2
+    assert f"{file} is there: --force" in refused.stderr
+    assert file.read_text() == before
+    forced = register(file, "--survey", "ztf", "--group-id", "new", "--force")
+    assert forced.returncode == 0, forced.stderr
+    assert yaml.safe_load(file.read_text()) == {
+        "group_id": "new",
+        "servers": ["a:1", "b:2"],
+        "username": "bob",
+        "password": "p",
+        "topics": {"mine": {"slack": {"token": "t"}}},
+        "survey": "ztf",
+        "groupid": "new",
+        "maxtimeout": 10,
+    }
+    assert mode(file) == 0o600, "it was open to others before"
+
+
+def test_a_file_that_is_broken_is_left_to_its_owner(file: Path) -> None:
+    file.parent.mkdir()
+    file.write_text(f"password: {PASSWORD}\n[")
+    result = register(file, *ADA, "--force")
+    assert result.returncode == 2
+    assert "is not valid YAML" in result.stderr
+    assert file.read_text() == f"password: {PASSWORD}\n["
+
+
+def test_a_link_to_the_file_stays_one(file: Path, tmp_path: Path) -> None:
+    file.parent.mkdir()
+    (tmp_path / "dotfiles.yml").write_text("servers: a:1\n")
+    file.symlink_to(tmp_path / "dotfiles.yml")
+    assert register(file, *ADA, "--force").returncode == 0
+    assert file.is_symlink()
+    assert yaml.safe_load((tmp_path / "dotfiles.yml").read_text())["username"] == USER
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0123",
+        "yes",
+        "null",
+        "a: b",
+        "- a",
+        "# c",
+        "'",
+        '"',
+        "!!python/name:os.system",
+        "&a",
+        "*a",
+        "%x",
+        " {a",
+        "é🙂",
+        "~",
+    ],
+)
+def test_whatever_a_value_looks_like_it_comes_back_as_it_was_typed(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "credentials.yml"
+    write_credentials(path, Registration("ztf", text, text, "a:1", text), replace=False)
+    found = read_credentials(path)
+    assert (found.username, found.group_id, found.password, found.servers) == (text, text, text, "a:1")
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--username", "ada\nservers: evil:1"),
+        ("--username", "\x1b[31m"),
+        ("--username", " "),
+        ("--group-id", "x" * 1001),
+        ("--group-id", "a\0b"),
+        ("--servers", "kafka.example.org"),
+        ("--servers", "kafka.example.org:99999"),
+        ("--servers", "a:1,,b:2"),
+        ("--servers", "http://a:1"),
+        ("--servers", ""),
+        ("--maxtimeout", "0"),
+    ],
+)
+def test_a_value_that_can_be_none_is_refused_in_one_line_and_nothing_is_written(
+    file: Path, option: str, value: str
+) -> None:
+    if "\0" in value:
+        with pytest.raises(SettingsError):
+            Registration("ztf", group_id=value)
+        return
+    result = register(file, *ADA, option, value)
+    assert result.returncode == 2
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert "\x1b" not in result.stderr
+    assert not file.exists()
+
+
+def test_what_is_missing_is_named_and_nothing_is_written(file: Path) -> None:
+    result = register(file, "--survey", "ztf", "--username", "ada")
+    assert result.returncode == 2
+    assert "--group-id, --servers is missing" in result.stderr
+    assert not file.exists()
+
+
+def test_nobody_else_can_read_the_file_at_any_time_and_a_full_disk_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "credentials.yml"
+    seen: list[int] = []
+    sync = os.fsync
+
+    def look(descriptor: int) -> None:
+        seen.extend(mode(each) for each in tmp_path.iterdir())
+        sync(descriptor)
+
+    before = os.umask(0)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", look)
+            write_credentials(path, Registration("ztf", "ada", "g", "a:1", PASSWORD), replace=False)
+    finally:
+        os.umask(before)
+    assert seen == [0o600]
+    text = path.read_text()
+
+    def full(_: int) -> None:
+        raise OSError(28, os.strerror(28))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(SettingsError, match="No space left"):
+            write_credentials(path, Registration("ztf", "bob"), replace=True)
+    assert path.read_text() == text
+    assert list(tmp_path.iterdir()) == [path]
+    with pytest.raises(SettingsError, match="File exists"):  # another one was quicker
+        write_credentials(path, Registration("ztf", "bob", "g", "a:1"), replace=False)
+    assert path.read_text() == text
+
+
+def test_on_a_terminal_the_password_is_asked_for_and_not_shown(file: Path, tmp_path: Path) -> None:
+    leader, follower = os.openpty()
+    process = subprocess.Popen(
+        [*PROGRAM, "register", *ADA],
+        stdin=follower,
+        stdout=follower,
+        stderr=follower,
+        env=environment({"HOME": str(tmp_path)}),
+        start_new_session=True,
+    )
+    os.close(follower)
+    shown = b""
+    typed = False
+    with suppress(OSError):
+        while chunk := os.read(leader, 4096):
+            shown += chunk
+            if not typed and b"Password" in shown:
+                os.write(leader, f"{PASSWORD}\n".encode())
+                typed = True
+    os.close(leader)
+    assert process.wait(timeout=60) == 0, shown
+    assert PASSWORD.encode() not in shown
+    assert read_credentials(file).password == PASSWORD
+
+
+def test_a_check_connects_and_says_what_it_found(secure: SecureKafka, file: Path, tmp_path: Path) -> None:
+    (tmp_path / "password").write_text(f"{PASSWORD}\n")
+    (tmp_path / "password").chmod(0o600)
+    sasl = ["--security-protocol", "SASL_PLAINTEXT"]
+    servers = ["--servers", secure.broker.address("SASL")]
+    written = register(file, *ADA, *servers, *sasl, "--password-file", str(tmp_path / "password"), "--check")
+    assert written.returncode == 0, written.stderr
+    assert f"Kafka at {secure.broker.address('SASL')} answers" in written.stdout
+    assert f"password  accepted, of {USER}" in written.stdout
+    assert "1 topic of Fink" in written.stdout
+    assert "group     ada-1 has read of 0 topics" in written.stdout
+    before = file.read_text()
+    again = register(file, "--survey", "ztf", "--check", *sasl)
+    assert again.returncode == 0, again.stderr
+    assert "accepted" in again.stdout
+    assert file.read_text() == before
+    wrong = register(file, "--survey", "ztf", "--check", "--force", *sasl, FINK_DASK_PASSWORD="wrong")
+    assert wrong.returncode == 1
+    assert "the broker refused the credentials" in wrong.stderr
+
+
+def test_a_check_says_where_nobody_asks_for_the_password(secure: SecureKafka, file: Path) -> None:
+    assert register(file, *ADA, "--servers", secure.broker.bootstrap_servers).returncode == 0
+    found = register(file, "--survey", "ztf", "--check")
+    assert found.returncode == 0, found.stderr
+    assert "not asked for (PLAINTEXT)" in found.stdout
+
+
+def test_a_check_of_a_broker_that_is_not_there_fails_in_one_line(file: Path) -> None:
+    result = register(file, *ADA, "--servers", f"127.0.0.1:{free_ports(1)[0]}", "--check")
+    assert result.returncode == 1
+    assert "no answer from Kafka" in result.stderr
+    assert file.exists()

@@ -1,0 +1,106 @@
+"""What is said before a run begins: how much, how long, and whether the disk holds it."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import fink_dask
+from fink_dask.dataset import outdir as outdir_module
+from fink_dask.demo.alerts import AlertKind
+from fink_dask.errors import StorageError
+from fink_dask.transfers import forecast as forecast_module
+from tests.harness.cli import run_cli, transfer_arguments
+from tests.harness.oracle import Oracle, fill_topic
+
+COUNT = 6000
+
+
+@pytest.fixture(scope="module")
+def topic(module_topic: str) -> str:
+    return module_topic
+
+
+@pytest.fixture(scope="module")
+def oracle(kafka: Any, topic: str) -> Oracle:
+    return fill_topic(kafka.bootstrap_servers, topic, AlertKind.ZTF_LIGHT, COUNT, partitions=3)
+
+
+@pytest.fixture
+def small_disk(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Have a file system that says that it has less room than the topic has bytes."""
+    monkeypatch.setattr(forecast_module, "free_bytes", lambda _: 1_000_000)
+    return 1_000_000
+
+
+def _raw_bytes(oracle: Oracle) -> int:
+    return sum(map(len, oracle.values.values()))
+
+
+def test_a_transfer_says_beforehand_what_it_has_to_do(kafka: Any, topic: str, oracle: Oracle, tmp_path: Path) -> None:
+    result = run_cli(*transfer_arguments(kafka, topic, tmp_path / "alerts"))
+    assert result.returncode == 0, result.stderr
+    said = re.search(r"6,000 offsets to read in .*; about ([\d.]+) MB in \d s, .* of disk are free", result.stderr)
+    assert said is not None, result.stderr
+    assert float(said[1]) == pytest.approx(_raw_bytes(oracle) / 1e6, rel=0.2)
+
+
+def test_a_dry_run_says_it_in_words_and_as_json(kafka: Any, topic: str, oracle: Oracle, tmp_path: Path) -> None:
+    arguments = transfer_arguments(kafka, topic, tmp_path / "alerts", "--dry-run")
+    words = run_cli(*arguments).stdout
+    assert "would take      about 2 s, as long as" in words
+    assert re.search(r"would write     about [\d.]+ MB, where .* are free", words)
+    found = json.loads(run_cli(*arguments, "--json").stdout)["forecast"]
+    assert found["alerts"] == COUNT
+    assert found["raw_bytes"] == pytest.approx(_raw_bytes(oracle), rel=0.2)
+    assert found["free_bytes"] > 0
+    assert found["seconds"] > 0
+    assert not (tmp_path / "alerts").exists()
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{}, {"columns": "objectId,candid"}, {"where": "magpsf < 17"}, {"partitionby": "finkclass"}, {"outformat": "avro"}],
+    ids=lambda more: "-".join(more) or "all",
+)
+def test_where_it_is_in_doubt_a_sample_tells_how_much_is_written(
+    kafka: Any, topic: str, oracle: Oracle, tmp_path: Path, small_disk: int, more: dict[str, str]
+) -> None:
+    place = (topic, tmp_path / "alerts", kafka.bootstrap_servers)
+    estimated = fink_dask.plan(*place, **more).forecast
+    assert estimated is not None
+    assert estimated.free_bytes == small_disk
+    done = fink_dask.transfer(*place, force=True, progress=False, dashboard_address="127.0.0.1:0", **more)
+    # The footers of small files are not in it.
+    assert 0.4 * done.summary.written_bytes < estimated.written_bytes < 1.6 * done.summary.written_bytes
+
+
+def test_what_the_disk_can_not_hold_is_refused_and_leaves_nothing(
+    kafka: Any, topic: str, oracle: Oracle, tmp_path: Path, small_disk: int
+) -> None:
+    call = (topic, tmp_path / "alerts", kafka.bootstrap_servers)
+    with pytest.raises(StorageError, match=r"MB would be written, but 1\.0 MB are free at .*--force") as caught:
+        fink_dask.transfer(*call, progress=False, dashboard_address="127.0.0.1:0")
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_there_already_tells_how_much_the_rest_is(
+    kafka: Any, topic: str, oracle: Oracle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forecast_module, "_TELLING_BYTES", 1000)
+    call = (topic, tmp_path / "alerts", kafka.bootstrap_servers)
+    some = fink_dask.transfer(*call, limit=2000, progress=False, dashboard_address="127.0.0.1:0").summary
+    rest = fink_dask.plan(*call).forecast
+    assert rest is not None
+    assert rest.alerts == COUNT - 2000
+    assert rest.written_bytes / rest.raw_bytes == pytest.approx(some.written_bytes / some.raw_bytes, rel=0.01)
+
+
+def test_the_room_is_that_of_the_nearest_directory_that_is_there(tmp_path: Path) -> None:
+    assert outdir_module.free_bytes(tmp_path / "not" / "there") is not None
+    assert outdir_module.free_bytes(Path("not-there")) is not None
