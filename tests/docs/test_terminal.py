@@ -35,7 +35,7 @@ def test_what_stands_on_the_terminal_after_a_transfer_is_whole(kafka: Any, tmp_p
         env = {"FINK_DASK_BOOTSTRAP_SERVERS": kafka.bootstrap_servers, "FINK_DASK_DASHBOARD_ADDRESS": "127.0.0.1:0"}
         # The decoder is compiled once a machine, which is not what the picture is about.
         run_cli("transfer", "--topic", TOPIC, "--outdir", "a-few", "--limit", "10", cwd=tmp_path, env=env)
-        terminal = Terminal(tmp_path, env, width=108)
+        terminal = Terminal(tmp_path, env, width=116)
         for command in COMMANDS:
             assert terminal.type(command, [*PROGRAM, *shlex.split(command)[1:]]) == 0, terminal.text
     finally:

@@ -78,7 +78,9 @@ class Terminal:
         for line in self._lines:
             for old, new in replaced.items():
                 line = line.replace(old, new)  # noqa: PLW2901 - the same line
-            console.print(Text.from_ansi(line), soft_wrap=True)
+            text = Text.from_ansi(line)
+            for row in text.divide(range(self._width, len(text), self._width)):  # a terminal goes on in the next line
+                console.print(row, soft_wrap=True)
         drawn = console.export_svg(title=title, code_format=_FORMAT, unique_id="terminal")
         path.write_text("\n".join(line.rstrip() for line in drawn.splitlines()) + "\n", encoding="utf-8")
 
