@@ -11,10 +11,12 @@ TEST_PROCESSES := 2
 # Of what is random in make test-faults and make soak; another one each time where none is given.
 SEED ?=
 MINUTES ?= 20
+DOCS := build/docs
 PIP_FLAGS := --quiet --no-input --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-cluster test-faults soak screenshots bench lint types format lock clean
+.PHONY: help venv demo test test-cluster test-faults test-pythons test-oldest soak screenshots bench bench-size docs \
+  lint types format lock dist clean
 .DELETE_ON_ERROR:
 
 help:  ## List these targets
@@ -34,15 +36,27 @@ test-cluster: venv  ## Run the tests on a real Slurm, a real Grid Engine and sev
 test-faults: venv  ## Run all faults, those that take long as well (SEED=1 repeats what was random); half an hour at most
 	@FINK_DASK_TEST_SEED=$(SEED) $(BIN)/python -m pytest -m "faults or not faults" tests/faults $(PYTEST_ARGS)
 
+test-pythons: venv  ## Run the demo and tests of each stage on every supported Python that is here, as locked; minutes
+	@$(BIN)/python -m pytest -m environments tests/packaging/test_supported.py -k python -rA $(PYTEST_ARGS)
+
+test-oldest: venv  ## Run the same with the oldest libraries that pyproject.toml allows; minutes
+	@$(BIN)/python -m pytest -m environments tests/packaging/test_supported.py -k oldest -rA $(PYTEST_ARGS)
+
 soak: venv  ## Transfer while everything that can happen does (MINUTES=20, SEED=1)
 	@$(BIN)/python -m tests.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
-screenshots: venv  ## Make the pictures of dashboard and report in docs/ anew, from tests that look at them in Chromium
+screenshots: venv  ## Make the pictures in docs/ anew: dashboard, report and terminal, from the tests that look at them
 	@FINK_DASK_TEST_PICTURES=docs $(BIN)/python -m pytest -q tests/cluster/test_dashboard.py tests/cluster/test_dashboard_size.py \
-	  tests/report/test_report.py
+	  tests/report/test_report.py tests/docs/test_terminal.py
 
 bench: venv  ## Measure against fink-client and Spark (BENCH_ARGS="--scale small" for some minutes); an hour
 	@$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+bench-size: venv  ## Measure what an installation takes, beside fink-client's
+	@$(BIN)/python -m benchmarks.size
+
+docs: venv  ## Build the documentation as a site, in build/docs; a warning is an error
+	@$(BIN)/python -m sphinx --quiet --nitpicky --fail-on-warning --keep-going --fresh-env -b html -c docs . $(DOCS)
 
 lint: venv  ## Check style and formatting
 	@$(BIN)/ruff check .
@@ -63,6 +77,10 @@ lock: | $(VENV)/.locked  ## Resolve requirements-dev.lock again (LOCK_ARGS=--upg
 	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --extra dev --extra hats --build-deps-for editable \
 	  --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-trusted-host \
 	  --no-emit-find-links --no-emit-options $(LOCK_ARGS) --output-file $(LOCK) pyproject.toml
+
+dist: venv  ## Build the wheel and the source distribution into dist/, as a release does
+	@rm -rf dist
+	@$(BIN)/python -m build --no-isolation --outdir dist .
 
 clean:  ## Remove .venv, the downloaded Kafka, caches and builds
 	rm -rf $(VENV) .cache build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -75,7 +75,7 @@ def make_environments() -> Environments:
         Something could not be installed.
     """
     return Environments(
-        _python("fink-client", f"fink-client=={FINK_CLIENT}"),
+        python_environment("fink-client", f"fink-client=={FINK_CLIENT}"),
         spark_environment(),
         figures_environment(),
         _jars(),
@@ -90,7 +90,7 @@ def figures_environment() -> Path:
     Path
         A Python environment with matplotlib.
     """
-    return _python("figures", f"matplotlib>={MATPLOTLIB}")
+    return python_environment("figures", f"matplotlib>={MATPLOTLIB}")
 
 
 def spark_environment() -> Path:
@@ -101,7 +101,7 @@ def spark_environment() -> Path:
     Path
         A Python environment with pyspark.
     """
-    return _python("spark", f"pyspark=={SPARK}")
+    return python_environment("spark", f"pyspark=={SPARK}")
 
 
 def python_of(environment: Path) -> str:
@@ -140,7 +140,7 @@ def installed(environment: Path, packages: Sequence[str]) -> dict[str, str]:
     return dict(zip(packages, said.split(), strict=True))
 
 
-def _python(name: str, requirement: str) -> Path:
+def python_environment(name: str, requirement: str) -> Path:
     """Make a virtual environment; its stamp says that it is complete, and with what."""
     folder = CACHE / name
     stamp = folder / ".installed"

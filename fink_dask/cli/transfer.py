@@ -125,7 +125,12 @@ def _without_effect(_: click.Context, parameter: click.Parameter, value: object)
 )
 @follow_options
 @option("--group-id", metavar="NAME", help="Consumer group whose offsets are committed at the end, for other tools.")
-@option("--dump-schemas", is_flag=True, help="Write avro_schema_TOPIC.json and arrow_schema_TOPIC.metadata here.")
+@option(
+    "--dump-schemas",
+    "--dump-schema",
+    is_flag=True,
+    help="Write avro_schema_TOPIC.json and arrow_schema_TOPIC.metadata here.",
+)
 @typed_option("--dry-run", is_flag=True, help="Say what would be done; write nothing.")
 @typed_option(
     "--restart", "--restart-from-beginning", is_flag=True, help="Begin again; the old dataset goes when it is done."

@@ -37,7 +37,7 @@ WORKER_DIRECTIVES = {"slurm": ["--no-requeue"], "sge": ["-r n", "-S /bin/bash"]}
 _RESERVED = {"config_name", "name", "nanny", "scheduler", "security", "worker_command"}
 #: Each thread that decodes has one beside it that makes the next range ready, or brings one to the disk.
 _THREADS_A_CONSUMER = 2
-_NOT_INSTALLED = "batch systems need dask-jobqueue, which is not installed here: pip install 'fink-dask[jobqueue]'"
+_NOT_INSTALLED = "batch systems need dask-jobqueue, which is not installed here: pip install 'fink-dask[hpc]'"
 #: What may stand in a job script without quotes.
 _PLAIN_PATH = re.compile(r"[\w./+@:,=-]+")
 

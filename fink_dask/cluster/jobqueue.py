@@ -131,7 +131,7 @@ def write_keys(room: Path) -> Security:
     try:
         made = Security.temporary()
     except ImportError as error:
-        raise SettingsError("keys need cryptography, which is not here: pip install 'fink-dask[jobqueue]'") from error
+        raise SettingsError("keys need cryptography, which is not here: pip install 'fink-dask[hpc]'") from error
     keys = _keys_in(room)
     for path, text in ((keys.tls_ca_file, made.tls_ca_file), (keys.tls_worker_key, made.tls_worker_key)):
         # Brought to the disk: on NFS another machine sees nothing of a file before.

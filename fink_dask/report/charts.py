@@ -54,7 +54,7 @@ _PALETTE = Inferno256[70:]
 _BLUE, _TEXT, _LINES = "#1864ab", "#495057", "#dee2e6"
 _DAY_MS = 86_400_000
 _LABELLED_DAYS = 8
-_COUNTS = "0.[0]a"
+_COUNTS = "0,0.[0]"
 
 
 def sky_map(x: Floats, y: Floats, weights: Floats, as_points: bool) -> tuple[Any, tuple[float, float] | None]:
@@ -186,7 +186,7 @@ def sizes(found: Sequence[int]) -> Any:
     bars = made.quad(left=edges[:-1], right=edges[1:], bottom=0, top=counts, color=_BLUE, line_color="white")
     _name(bars, "sizes")
     labelled = ticks[low : high + 1]
-    labelled = labelled[:: -(-len(labelled) // 7)]
+    labelled = labelled[:: -(-len(labelled) // 5)]
     made.xaxis.ticker = FixedTicker(ticks=np.log10(labelled).tolist())
     made.xaxis.major_label_overrides = {float(np.log10(size)): decimal(round(size)) for size in labelled}
     made.y_range.start = 0

@@ -86,6 +86,8 @@ class Facts:
         Sums, and what is missing.
     is_running : bool
         A transfer is at it.
+    is_compacted : bool
+        It was compacted, so that nobody knows any more when its ranges were committed.
     damaged : int
         Markers that can't be read; what they say counts as missing.
     markers : list of Marker
@@ -106,6 +108,7 @@ class Facts:
     identity: Identity
     progress: Progress
     is_running: bool
+    is_compacted: bool
     damaged: int
     markers: list[Marker]
     partitions: list[Partition]
@@ -140,7 +143,7 @@ def find_facts(ledger: Ledger) -> Facts:
         If the file system, or the object store, refuses.
     """
     check_dataset(ledger)
-    is_running = is_held(ledger)
+    is_running, is_compacted = is_held(ledger), ledger.compaction_path.exists()
     plans = ledger.plans()
     damaged: list[DamagedMarker] = []
     markers = list(ledger.markers(plans, damaged))
@@ -154,10 +157,11 @@ def find_facts(ledger: Ledger) -> Facts:
         identity=plans[-1].identity,
         progress=progress,
         is_running=is_running,
+        is_compacted=is_compacted,
         damaged=len(damaged),
         markers=markers,
         partitions=_partitions(plans, markers, progress),
-        pace=pace_of(_commits(ledger, markers), [*begins, *_planned(ledger, plans)]),
+        pace=pace_of([] if is_compacted else _commits(ledger, markers), [*begins, *_planned(ledger, plans)]),
         profiles=profiles,
         reasons=_reasons(ledger, markers),
         losses=sorted(losses, key=lambda loss: loss.start - loss.end),

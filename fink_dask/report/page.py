@@ -63,7 +63,9 @@ def render(facts: Facts, panels: Panels, outdir: str, version: str, made_at: dat
     str
         HTML.
     """
-    figures: dict[str, Any] = {"speed": charts.speed(facts.pace), "partitions": charts.partitions(facts.partitions)}
+    figures: dict[str, Any] = {"partitions": charts.partitions(facts.partitions)}
+    if facts.pace.seconds:
+        figures["speed"] = charts.speed(facts.pace)
     density = None
     if panels.position_x is not None and panels.position_y is not None and panels.position_weights is not None:
         as_points = len(panels.position_x) <= _POINTS
@@ -131,8 +133,9 @@ def _tiles(facts: Facts, panels: Panels) -> list[tuple[str, str, str, bool]]:
     found += [
         ("raw", _size(summary.raw_bytes), "read from Kafka", False),
         ("written", _size(summary.written_bytes), f"in {_count(summary.files)} files", False),
-        ("seconds", _duration(pace.seconds), "at work", False),
     ]
+    if pace.seconds:
+        found.append(("seconds", _duration(pace.seconds), "at work", False))
     read = summary.alerts + summary.filtered
     if pace.seconds and read:
         found.append(("rate", _count(read / pace.seconds), "alerts/s", False))

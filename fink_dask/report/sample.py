@@ -45,13 +45,16 @@ class Piece:
 
     def groups(self) -> Iterator[tuple[Any, int]]:
         """Yield each row group that has some of the places, and how many; the file itself where it is read whole."""
+        known = self.fragment
+        # A file keeps its footer once that is read, and footers of full packets have a megabyte.
+        fresh = known.format.make_fragment(known.path, known.filesystem, known.partition_expression)
         if self.places is None:
-            yield self.fragment, 0
+            yield fresh, 0
             return
-        ends = np.cumsum([group.num_rows for group in self.fragment.row_groups])
+        ends = np.cumsum([group.num_rows for group in fresh.row_groups])
         for index, count in sorted(Counter(np.searchsorted(ends, self.places, side="right").tolist()).items()):
             if index < len(ends):
-                yield self.fragment.subset(row_group_ids=[index]), count
+                yield fresh.subset(row_group_ids=[index]), count
 
 
 @dataclass(frozen=True)

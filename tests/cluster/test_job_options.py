@@ -82,7 +82,7 @@ def test_a_section_that_would_be_another_job_script_is_refused_in_one_line(
 
 def test_a_missing_dask_jobqueue_is_one_line_that_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "dask_jobqueue", None)
-    with pytest.raises(SettingsError, match=r"pip install 'fink-dask\[jobqueue\]'"):
+    with pytest.raises(SettingsError, match=r"pip install 'fink-dask\[hpc\]'"):
         JobOptions("slurm", cores=1, memory="1GB").resolve()
 
 

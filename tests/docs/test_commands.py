@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -20,13 +21,18 @@ from benchmarks.__main__ import main as bench
 from fink_dask.cli.main import cli
 from fink_dask.demo.alerts import AlertKind
 from tests.harness.cli import environment
+from tests.harness.environments import build_distributions, write_locked
 from tests.harness.object_store import BUCKET, ObjectStore
 from tests.harness.oracle import fill_topic
 from tests.harness.topics import delete_topic, topic_names
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(
-    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "deploy").rglob("*.md"), *(ROOT / "docs").glob("*.md")]
+    [
+        *(ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "examples" / "README.md"),
+        *(ROOT / "deploy").rglob("*.md"),
+        *(ROOT / "docs").glob("*.md"),
+    ]
 )
 # The last one needs alerts with cutouts that are images: tests/readers runs it.
 EXAMPLES = {"transfer_in_python.py", "read_dataset.py", "show_cutout.py"}
@@ -50,6 +56,7 @@ if [ "${{1:-}} ${{2:-}}" = "-m pytest" ]; then
     shift 2; cd "{root}"; exec "{python}" -m pytest --collect-only --quiet "$@"
 fi
 exec "{python}" "$@\"""",
+    "python3": 'exec "{python}" "$@"',
     "make": """\
 case "$*" in
     demo) exec fink-dask demo --alerts 500 ;;
@@ -94,7 +101,7 @@ def steps(page: str) -> list[Step]:
     for block in blocks(page):
         assert block.language in RUN | NOT_RUN, f"line {block.line}: is {block.language!r} to be run or not?"
         if block.language == "python":
-            found.append(Step(block.line, [sys.executable, "-c", block.text], 0))
+            found.append(Step(block.line, ["python", "-c", block.text], 0))
         elif block.language == "sh":
             found.append(shell(block.line, f"set -e\n{block.text}"))
         elif block.language == "console":
@@ -136,9 +143,23 @@ def topic(kafka: Any) -> Iterator[str]:
             delete_topic(kafka.bootstrap_servers, each, missing_ok=True)
 
 
+@pytest.fixture(scope="session")
+def from_an_index(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Return what makes ``pip install fink-dask`` install this checkout, as if it were released, and what is locked."""
+    folder = tmp_path_factory.mktemp("index")
+    build_distributions(folder)
+    return {
+        "PIP_FIND_LINKS": f"{folder} {os.environ.get('PIP_FIND_LINKS', '')}",
+        "PIP_CONSTRAINT": str(write_locked(folder / "locked.txt")),
+    }
+
+
 @pytest.fixture
-def reader(tmp_path: Path, kafka: Any, object_store: ObjectStore) -> dict[str, str]:
-    """Return the environment of somebody who reads the documentation in a clone with ``.venv/bin`` in the PATH."""
+def reader(tmp_path: Path, kafka: Any, object_store: ObjectStore, from_an_index: dict[str, str]) -> dict[str, str]:
+    """Return the environment of somebody who reads the documentation in a clone with ``.venv/bin`` in the PATH.
+
+    The first page makes an environment of its own, ``env``, and goes on with that.
+    """
     make = shutil.which("make")
     assert make is not None
     programs = tmp_path / ".venv" / "bin"
@@ -152,10 +173,11 @@ def reader(tmp_path: Path, kafka: Any, object_store: ObjectStore) -> dict[str, s
     made = environment(
         {
             **object_store.environment,
+            **from_an_index,
             "FINK_DASK_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
             "FINK_DASK_DASHBOARD_ADDRESS": "127.0.0.1:0",
             "HOME": str(home),
-            "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+            "PATH": os.pathsep.join([str(tmp_path / "env" / "bin"), str(programs), os.environ["PATH"]]),
         }
     )
     # Where make runs these tests, its flags are not a reader's.
@@ -224,7 +246,10 @@ def test_the_published_command_is_in_the_readme_letter_for_letter() -> None:
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_page_names_only_options_that_exist_and_links_only_to_what_is_there(path: Path) -> None:
     page = re.sub(r"^```.*?^```$", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
-    known = {name for command in (*cli.commands.values(), bench) for option in command.params for name in option.opts}
+    if path.name == "moving-from-fink-client.md":
+        page = re.sub(r"^\|[^|]*\|", "|", page, flags=re.MULTILINE)  # its first column is of fink-client's options
+    commands = (cli, *cli.commands.values(), bench)
+    known = {name for command in commands for option in command.params for name in option.opts}
     named = {
         flag.replace("_", "-")
         for code in re.findall(r"`([^`]+)`", page)
@@ -281,6 +306,24 @@ def test_the_examples_run(kind: AlertKind, kafka: Any, reader: dict[str, str], t
     finally:
         for topic in (name, f"{name}_schema"):
             delete_topic(kafka.bootstrap_servers, topic, missing_ok=True)
+
+
+@pytest.mark.timeout(600)
+def test_the_ten_minutes_end_with_a_light_curve_in_a_notebook(
+    topic: str, reader: dict[str, str], tmp_path: Path
+) -> None:
+    script = [str(ROOT / "examples" / "ten_minutes.sh"), topic, "path"]
+    ended = subprocess.run(
+        script, cwd=tmp_path, env=reader, capture_output=True, text=True, input="", timeout=500, check=False
+    )
+    assert ended.returncode == 0, ended.stdout[-2000:] + ended.stderr[-2000:]
+    notebook = json.loads((tmp_path / "path" / "light_curve.ipynb").read_text())
+    *_, table, drawn = (cell for cell in notebook["cells"] if cell["cell_type"] == "code")
+    assert any("magpsf" in "".join(output["data"]["text/plain"]) for output in table["outputs"] if "data" in output)
+    assert any("application/vnd.bokehjs_exec.v0+json" in output.get("data", {}) for output in drawn["outputs"])
+    # As it stands in the repository it has not been run: no results of ours, and no path of a machine.
+    kept = json.loads((ROOT / "examples" / "light_curve.ipynb").read_text())
+    assert all(not cell.get("outputs") and not cell.get("execution_count") for cell in kept["cells"])
 
 
 def test_every_fault_of_the_reliability_page_has_the_tests_that_it_names() -> None:

@@ -220,6 +220,22 @@ def test_files_that_are_missing_or_markers_that_are_damaged_are_said_and_the_res
     assert re.search(r'id="damaged"><b>1</b>', made("alerts", tmp_path))
 
 
+def test_a_compacted_dataset_is_shown_without_the_times_that_it_has_not(tmp_path: Path) -> None:
+    plan = make_plan([Range(0, 0, 100), Range(0, 100, 200)])
+    ledger = make_ledger(tmp_path / "alerts", plan)
+    for range_ in plan.ranges:
+        transfer(ledger, plan, range_)
+    before = made("alerts", tmp_path)
+    assert run_cli("compact", "alerts", "compacted", cwd=tmp_path).returncode == 3
+    page = made("compacted", tmp_path)
+    assert "was compacted" in left_out(page)["speed"]
+    assert 'id="seconds"' in before
+    assert 'id="seconds"' not in page
+    for shown in ('id="alerts"><b>160</b>', "All 160 alerts were read"):
+        assert shown in before
+        assert shown in page
+
+
 def test_a_report_goes_nowhere_where_it_would_do_harm_and_says_what_to_do(tmp_path: Path) -> None:
     plan = make_plan([Range(0, 0, 10)])
     make_ledger(tmp_path / "several" / "one", plan)
