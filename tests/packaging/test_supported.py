@@ -39,8 +39,9 @@ TOOLS = (
     "trustme",
     "packaging",
 )
-EXTRAS = ("dataframe", "hpc", "notebook", "s3")
-#: Of each stage one: Kafka, decoder, writer, object store, the job in processes, its page, batch jobs, Python, options.
+EXTRAS = ("dataframe", "hpc", "notebook", "report", "s3")
+#: Of each stage one: Kafka, decoder, writer, object store, the job in processes, its page, batch jobs, cutouts, Python,
+#: options.
 STAGES = (
     "tests/kafka/test_consume.py",
     "tests/avro/test_decoder.py",
@@ -50,6 +51,7 @@ STAGES = (
     "tests/cluster/test_end_to_end.py",
     "tests/cluster/test_board.py",
     "tests/cluster/test_job_options.py",
+    "tests/report/test_stamps.py",
     "tests/api",
     "tests/cli/test_options.py",
 )
