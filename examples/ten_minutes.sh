@@ -29,4 +29,8 @@ fink-dask verify alerts
 echo "== notebook"
 cp "$notebook" light_curve.ipynb
 FINK_DASK_TOPIC=$topic jupyter execute --inplace light_curve.ipynb
-echo "open $PWD/light_curve.ipynb with Jupyter: its last cell is a light curve"
+
+echo "== report"
+fink-dask report alerts
+
+echo "open $PWD/light_curve.ipynb with Jupyter: its last cell is a light curve; and $PWD/report.html in a browser"

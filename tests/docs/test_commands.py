@@ -309,7 +309,7 @@ def test_the_examples_run(kind: AlertKind, kafka: Any, reader: dict[str, str], t
 
 
 @pytest.mark.timeout(600)
-def test_the_ten_minutes_end_with_a_light_curve_in_a_notebook(
+def test_the_ten_minutes_end_with_a_light_curve_in_a_notebook_and_a_report(
     topic: str, reader: dict[str, str], tmp_path: Path
 ) -> None:
     script = [str(ROOT / "examples" / "ten_minutes.sh"), topic, "path"]
@@ -321,6 +321,7 @@ def test_the_ten_minutes_end_with_a_light_curve_in_a_notebook(
     *_, table, drawn = (cell for cell in notebook["cells"] if cell["cell_type"] == "code")
     assert any("magpsf" in "".join(output["data"]["text/plain"]) for output in table["outputs"] if "data" in output)
     assert any("application/vnd.bokehjs_exec.v0+json" in output.get("data", {}) for output in drawn["outputs"])
+    assert topic in (tmp_path / "path" / "report.html").read_text()
     # As it stands in the repository it has not been run: no results of ours, and no path of a machine.
     kept = json.loads((ROOT / "examples" / "light_curve.ipynb").read_text())
     assert all(not cell.get("outputs") and not cell.get("execution_count") for cell in kept["cells"])
