@@ -64,6 +64,7 @@ def forecast(
     opened: Sequence[tuple[Plan, Range]],
     plan: Plan | None,
     cores: int,
+    samples: bool = False,
 ) -> Forecast:
     """Estimate what a run has before it.
 
@@ -81,11 +82,14 @@ def forecast(
         What would be planned now.
     cores : int
         Processor cores that share the work.
+    samples : bool
+        Make some alerts a file to see how large it is, which takes a second; otherwise this is done only where it is in
+        doubt whether the disk holds all, and a file is taken to have as many bytes as its alerts have in Kafka.
 
     Returns
     -------
     Forecast
-        An estimate. Kafka is asked for a sample only where it is in doubt whether the disk holds all.
+        An estimate.
     """
     ranges = [*opened, *([(plan, range_) for range_ in plan.ranges] if plan is not None else [])]
     watermarks = target.description.watermarks
@@ -95,7 +99,7 @@ def forecast(
     share = 1.0
     if summary.raw_bytes >= _TELLING_BYTES:
         share = summary.written_bytes / summary.raw_bytes
-    elif free is not None and raw_bytes > free:
+    elif raw_bytes and (samples or (free is not None and raw_bytes > free)):
         share = _sampled_share(settings, target, [range_ for _, range_ in ranges])
     seconds = _START_S + (alerts * _ALERT_S + raw_bytes * _BYTE_S) / max(1, min(cores, len(ranges)))
     return Forecast(alerts, raw_bytes, round(raw_bytes * share), seconds, free)

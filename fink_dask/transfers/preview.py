@@ -127,6 +127,10 @@ def _preview(settings: TransferSettings, cores: int, inspector: Inspector, resta
     resume_at: dict[int, int] = {}
     for range_ in sorted(todo):
         resume_at.setdefault(range_.partition, range_.start)
+    estimate = None
+    if offsets:
+        summary = progress_of(plans, markers).summary
+        estimate = forecast(settings, target, summary, opened, plan, cores, samples=True)
     return Outlook(
         topic=settings.topic,
         committed_ranges=len(markers),
@@ -137,7 +141,5 @@ def _preview(settings: TransferSettings, cores: int, inspector: Inspector, resta
         removed=sum(map(len, todo)) - offsets,
         resume_at=resume_at,
         where=target.identity.where,
-        forecast=forecast(settings, target, progress_of(plans, markers).summary, opened, plan, cores)
-        if offsets
-        else None,
+        forecast=estimate,
     )
