@@ -17,14 +17,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from confluent_kafka import Producer
 from PIL import Image
 from rich.console import Console
 
-from fink_dask.demo.alerts import AlertKind, avro_schema, encoder, made_up_alerts
+from fink_dask.demo.alerts import AlertKind, avro_schema, encoded_alerts, encoder, made_up_alerts
 from fink_dask.show.alert import alert_tree, as_json
 from tests.harness.cli import PROGRAM, environment, run_cli
 from tests.harness.oracle import Oracle, fill_topic, make_topic, note
-from tests.harness.producer import produce, produce_transaction
+from tests.harness.producer import produce, produce_transaction, publish_schema
+from tests.harness.topics import client_config, create_topic
 
 HOSTILE = "\x1b[2J\x1b]0;owned\x07[bold]x[/bold]\u202e\n\r" + "y" * 10_000
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
@@ -120,6 +122,23 @@ def test_the_newest_of_a_topic_that_is_written_in_transactions_is_found(kafka: A
     result = peek(kafka, topic_name, "--newest", "-n", "2", "--json")
     assert result.returncode == 0, result.stderr
     assert len(result.stdout.splitlines()) == 2
+
+
+def test_a_record_of_any_time_is_shown(kafka: Any, topic_name: str) -> None:
+    create_topic(kafka.bootstrap_servers, topic_name, 1, {"message.timestamp.after.max.ms": str(2**63 - 1)})
+    publish_schema(kafka.bootstrap_servers, topic_name, json.dumps(avro_schema(AlertKind.ZTF_LIGHT)))
+    (value,) = encoded_alerts(AlertKind.ZTF_LIGHT, 1)
+    writer = Producer(client_config(kafka.bootstrap_servers))
+    for time_ms in (1_700_000_000_000, 1_700_000_000_000_000, 2**63 - 1):  # the second as if in microseconds
+        writer.produce(topic_name, value, partition=0, timestamp=time_ms)
+    assert writer.flush(30) == 0
+    for options in ((), ("--newest",)):
+        result = peek(kafka, topic_name, *options)
+        assert (result.returncode, result.stderr) == (0, "")
+        titles = [line for line in result.stdout.splitlines() if line.startswith("partition")]
+        assert len(titles) == 3
+        assert titles[0] == "partition 0, offset 0, 2023-11-14 22:13:20 UTC"
+        assert titles[1].startswith("partition 0, offset 1, 55840-")
 
 
 def test_what_can_not_be_asked_for_is_one_line_that_says_what_there_is(kafka: Any, topic_name: str) -> None:
