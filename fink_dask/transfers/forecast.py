@@ -64,6 +64,7 @@ def forecast(
     opened: Sequence[tuple[Plan, Range]],
     plan: Plan | None,
     cores: int,
+    is_tight: bool = False,
 ) -> Forecast:
     """Estimate what a run has before it.
 
@@ -81,6 +82,8 @@ def forecast(
         What would be planned now.
     cores : int
         Processor cores that share the work.
+    is_tight : bool
+        Others write to the same disk, and whether it holds all is in doubt.
 
     Returns
     -------
@@ -95,10 +98,16 @@ def forecast(
     share = 1.0
     if summary.raw_bytes >= _TELLING_BYTES:
         share = summary.written_bytes / summary.raw_bytes
-    elif free is not None and raw_bytes > free:
+    elif free is not None and (is_tight or raw_bytes > free):
         share = _sampled_share(settings, target, [range_ for _, range_ in ranges])
     seconds = _START_S + (alerts * _ALERT_S + raw_bytes * _BYTE_S) / max(1, min(cores, len(ranges)))
     return Forecast(alerts, raw_bytes, round(raw_bytes * share), seconds, free)
+
+
+def has_room(forecasts: Iterable[Forecast]) -> bool:
+    """Tell whether the disk holds what is to be written, or nobody can tell."""
+    needed, free = _needed_and_free(forecasts)
+    return free is None or needed <= free
 
 
 def check_room(forecasts: Iterable[Forecast], settings: TransferSettings) -> None:
@@ -116,15 +125,19 @@ def check_room(forecasts: Iterable[Forecast], settings: TransferSettings) -> Non
     StorageError
         That says how much is missing.
     """
-    found = list(forecasts)
-    free = min((each.free_bytes for each in found if each.free_bytes is not None), default=None)
-    needed = sum(each.written_bytes for each in found)
+    needed, free = _needed_and_free(forecasts)
     if free is None or needed <= free or settings.force:
         return
     raise StorageError(
         f"about {_in_words(needed)} would be written, but {_in_words(free)} are free at {settings.outdir}: make room "
         "there, take another --outdir or less with --columns or --where, or begin nevertheless with --force"
     )
+
+
+def _needed_and_free(forecasts: Iterable[Forecast]) -> tuple[int, int | None]:
+    found = list(forecasts)
+    free = min((each.free_bytes for each in found if each.free_bytes is not None), default=None)
+    return sum(each.written_bytes for each in found), free
 
 
 def _left(range_: Range, watermarks: Mapping[int, Watermarks]) -> int:
