@@ -10,6 +10,8 @@ import pty
 import re
 import subprocess
 import sys
+import weakref
+from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -21,8 +23,11 @@ from confluent_kafka import Producer
 from PIL import Image
 from rich.console import Console
 
+from fink_dask.config import KafkaSettings, TransferSettings
 from fink_dask.demo.alerts import AlertKind, avro_schema, encoded_alerts, encoder, made_up_alerts
+from fink_dask.kafka.connection import open_connection
 from fink_dask.show.alert import alert_tree, as_json
+from fink_dask.transfers import peek as peek_module
 from tests.harness.cli import PROGRAM, environment, run_cli
 from tests.harness.oracle import Oracle, fill_topic, make_topic, note
 from tests.harness.producer import produce, produce_transaction, publish_schema
@@ -112,6 +117,30 @@ def test_the_alerts_that_were_asked_for_are_shown(kafka: Any, topic_name: str) -
     assert sorted(places("-n", "100")) == sorted([*oracle.values, (last.partition, last.offset)])
     of_two = [offset for partition, offset in [*oracle.values, (last.partition, last.offset)] if partition == 2]
     assert sorted(places("-n", "3", "--partition", "2", "--newest")) == [(2, n) for n in sorted(of_two)[-3:]]
+
+
+def test_what_is_held_of_many_partitions_is_no_more_than_was_asked_for(
+    kafka: Any, topic_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    oracle = fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 200, partitions=10)
+    settings = TransferSettings(topic_name, Path("peek"), KafkaSettings(kafka.bootstrap_servers))
+    read, held, most = peek_module._read, [], 0
+
+    def noted(*arguments: Any) -> Iterator[peek_module.Peeked]:
+        nonlocal most
+        most = max(most, sum(reference() is not None for reference in held))
+        for record in read(*arguments):
+            held.append(weakref.ref(record))
+            yield record
+
+    monkeypatch.setattr(peek_module, "_read", noted)
+    with open_connection(settings.kafka) as connection:
+        found = peek_module.peek(settings, peek_module.Peek(3, is_newest=True), connection)
+    assert len(found) == 3
+    assert len(held) > 10 * 3
+    assert most == 3
+    alert = max(map(len, oracle.values.values()))
+    assert all(record.alert is not None and record.alert.get_total_buffer_size() < 10 * alert for record in found)
 
 
 def test_the_newest_of_a_topic_that_is_written_in_transactions_is_found(kafka: Any, topic_name: str) -> None:
