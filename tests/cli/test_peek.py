@@ -217,6 +217,20 @@ def test_no_value_reaches_the_terminal_as_a_command_to_it(kafka: Any, topic_name
     assert json.loads(as_lines)["objectId"] == HOSTILE
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_terminal_that_is_not_of_utf_8_gets_what_it_has_letters_for(
+    kafka: Any, topic_name: str, encoding: str
+) -> None:
+    schema = make_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 1)
+    (alert,) = made_up_alerts(AlertKind.ZTF_LIGHT, 1)
+    produce(kafka.bootstrap_servers, topic_name, [encoder(schema)(alert | {"finkclass": "δ Sct"})])
+    broker = ("--bootstrap-servers", kafka.bootstrap_servers)
+    for arguments in (("peek", topic_name, *broker), ("schema", topic_name, *broker), ("peek", "--help")):
+        result = run_cli(*arguments, env={"PYTHONIOENCODING": encoding})
+        assert (result.returncode, "error" in result.stderr) == (0, False), result.stderr
+        assert arguments[0] == "schema" or arguments[1] == "--help" or "\\u03b4 Sct" in result.stdout
+
+
 def test_records_that_can_not_be_decoded_are_said_and_the_others_are_shown(kafka: Any, topic_name: str) -> None:
     oracle = fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 3, partitions=1)
     (bad,) = produce(kafka.bootstrap_servers, topic_name, [b"\x1b[2J"])
