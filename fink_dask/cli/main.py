@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import io
 import logging
 import os
 import sys
@@ -69,6 +70,9 @@ for command in COMMANDS:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit with its status; every failure is one line on stderr."""
     handle_signals()
+    # Where a terminal is not of UTF-8, what it has no letter for is written as its number.
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         # https://no-color.org; whether there is a terminal, click finds out itself.
         colour = False if os.environ.get("NO_COLOR") else None

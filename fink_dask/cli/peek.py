@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,6 +92,8 @@ def peek(
 
 
 def _show(record: Peeked, console: Console, as_json: bool) -> None:
+    import numpy as np
+
     from fink_dask.show import alert
 
     if as_json:
@@ -100,9 +101,9 @@ def _show(record: Peeked, console: Console, as_json: bool) -> None:
         return
     title = f"partition {record.partition}, offset {record.offset}"
     if record.timestamp_ms >= 0:
-        title += (
-            f", {datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=record.timestamp_ms):%Y-%m-%d %H:%M:%S} UTC"
-        )
+        # A producer may say any time, and the years of Python's own end with 9999.
+        time = np.datetime64(record.timestamp_ms, "ms").astype("datetime64[s]")
+        title += f", {str(time).replace('T', ' ')} UTC"
     console.print(alert.alert_tree(title, record.alert))
 
 

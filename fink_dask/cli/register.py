@@ -52,16 +52,17 @@ def register(
         if not sys.stdin.isatty():
             raise SettingsError(f"{path} is there: --force changes what you give in it, and keeps the rest")
         click.confirm(f"{path} is there. Change what you give in it, and keep the rest?", abort=True, err=True)
-    username, group_id, servers = (
-        _asked(words, value, there)
-        for words, value in (
-            ("User name", connection["username"]),
-            ("Consumer group", group_id),
-            ("Servers (HOST:PORT)", connection["bootstrap_servers"]),
+    username, group, servers = (
+        # What a file has is not overwritten by what the environment says, which is for all commands.
+        _asked(words, value if _is_typed(name) or not there else None, there)
+        for words, name, value in (
+            ("User name", "username", connection["username"]),
+            ("Consumer group", "group_id", group_id),
+            ("Servers (HOST:PORT)", "bootstrap_servers", connection["bootstrap_servers"]),
         )
     )
     password = _password(connection["password_file"], there)
-    write_credentials(path, Registration(survey, username, group_id, servers, password, maxtimeout), replace=there)
+    write_credentials(path, Registration(survey, username, group, servers, password, maxtimeout), replace=there)
     click.echo(f"{'changed' if there else 'written'}: {path}, which only you can read")
     if not check:
         click.echo(f"  try it    fink-dask register --survey {survey} --check")
@@ -71,9 +72,11 @@ def register(
 
 def _is_anything_typed() -> bool:
     """Tell whether there is something to write; what the environment says is for all commands."""
-    source = click.get_current_context().get_parameter_source
-    names = ("username", "group_id", "bootstrap_servers", "password_file", "maxtimeout")
-    return any(source(name) is ParameterSource.COMMANDLINE for name in names)
+    return any(map(_is_typed, ("username", "group_id", "bootstrap_servers", "password_file", "maxtimeout")))
+
+
+def _is_typed(name: str) -> bool:
+    return click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE
 
 
 def _asked(words: str, value: str | None, there: bool) -> str | None:

@@ -64,15 +64,25 @@ def report(outdir: Path, output: Path, opens: bool) -> int:
 
 def _check_target(ledger: Ledger, target: Path) -> None:
     """Refuse to write into a dataset, or over a file that is no report."""
-    from fink_dask.report.page import GENERATOR
-
     if not target.parent.is_dir():
         raise StorageError(f"{target.parent} is no directory: make it first, or choose another with -o")
     if {ledger.outdir, ledger.path} & set(target.parents):
         raise StorageError(
             f"{target} is inside the dataset, whose readers would take it for alerts: choose another place"
         )
-    if target.exists():
-        with target.open("rb") as file:
-            if GENERATOR.encode() not in file.read(_HEAD_BYTES):
-                raise StorageError(f"{target} is there, and is no report: choose another name with -o, or remove it")
+    if target.exists() and not _is_report(target):
+        raise StorageError(f"{target} is there, and is no report: choose another name with -o, or remove it")
+
+
+def _is_report(path: Path) -> bool:
+    """Tell whether a file is a report; a pipe is none, and would be waited for."""
+    from fink_dask.dataset.ledger import storage_error
+    from fink_dask.report.page import GENERATOR
+
+    if not path.is_file():
+        return False
+    try:
+        with path.open("rb") as file:
+            return GENERATOR.encode() in file.read(_HEAD_BYTES)
+    except OSError as error:
+        raise storage_error(error, path) from error

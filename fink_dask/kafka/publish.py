@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -190,5 +191,5 @@ def paced(items: Iterable[Item], per_second: float, wait: Callable[[float], obje
     """Yield items no faster than so many a second, counted from the first one; `wait` takes the seconds to wait."""
     began = time.monotonic()
     for number, item in enumerate(items):
-        wait(max(0.0, began + number / per_second - time.monotonic()))
+        wait(min(max(0.0, began + number / per_second - time.monotonic()), threading.TIMEOUT_MAX))
         yield item

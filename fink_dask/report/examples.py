@@ -164,10 +164,13 @@ def _curve(batch: pa.RecordBatch, row: int, fields: Fields) -> dict[str, Points]
     if not fields.survey.is_flux:
         is_sound &= (values > 0) & (values < _FAINTEST)
     bands = np.array([band_name(fields, band) for band in columns["band"]])
+    # One bar beyond all others would leave a flat line of the curve.
+    most_error = math.inf if fields.survey.is_flux else _FAINTEST
+    errors = np.where((errors >= 0) & (errors < most_error), errors, 0)
     kept = np.flatnonzero(is_sound)
     kept = kept[np.argsort(times[kept], kind="stable")][-_POINTS:]
     return {
-        str(band): Points(*(each[kept][bands[kept] == band] for each in (times - now, values, np.nan_to_num(errors))))
+        str(band): Points(*(each[kept][bands[kept] == band] for each in (times - now, values, errors)))
         for band in sorted(set(bands[kept].tolist()))
     }
 

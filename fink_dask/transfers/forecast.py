@@ -17,7 +17,6 @@ from fink_dask.errors import StorageError
 from fink_dask.kafka.connection import Connection
 from fink_dask.kafka.consume import RangeReader
 from fink_dask.kafka.offsets import Range, Watermarks
-from fink_dask.transfers.decode import RangeDecoder
 from fink_dask.transfers.inspect import Target
 
 #: What a core takes for an alert, for a byte of one, and a run for its start, in seconds: what a million light alerts
@@ -105,6 +104,12 @@ def forecast(
     return Forecast(alerts, raw_bytes, round(raw_bytes * share), seconds, free)
 
 
+def has_room(forecasts: Iterable[Forecast]) -> bool:
+    """Tell whether the disk holds what is to be written, or nobody can tell."""
+    needed, free = _needed_and_free(forecasts)
+    return free is None or needed <= free
+
+
 def check_room(forecasts: Iterable[Forecast], settings: TransferSettings) -> None:
     """Refuse what the disk can't hold, unless that is forced.
 
@@ -120,15 +125,19 @@ def check_room(forecasts: Iterable[Forecast], settings: TransferSettings) -> Non
     StorageError
         That says how much is missing.
     """
-    found = list(forecasts)
-    free = min((each.free_bytes for each in found if each.free_bytes is not None), default=None)
-    needed = sum(each.written_bytes for each in found)
+    needed, free = _needed_and_free(forecasts)
     if free is None or needed <= free or settings.force:
         return
     raise StorageError(
         f"about {_in_words(needed)} would be written, but {_in_words(free)} are free at {settings.outdir}: make room "
         "there, take another --outdir or less with --columns or --where, or begin nevertheless with --force"
     )
+
+
+def _needed_and_free(forecasts: Iterable[Forecast]) -> tuple[int, int | None]:
+    found = list(forecasts)
+    free = min((each.free_bytes for each in found if each.free_bytes is not None), default=None)
+    return sum(each.written_bytes for each in found), free
 
 
 def _left(range_: Range, watermarks: Mapping[int, Watermarks]) -> int:
@@ -143,6 +152,8 @@ def _mean_bytes(plan: Plan) -> float:
 
 def _sampled_share(settings: TransferSettings, target: Target, ranges: Sequence[Range]) -> float:
     """Estimate what share of their bytes in Kafka alerts have in files: some of the largest range are made a file."""
+    from fink_dask.transfers.decode import RangeDecoder  # its compiler takes a third of a second, and is needed seldom
+
     if settings.outformat == "avro":
         return 1.0
     largest = max(ranges, key=len)

@@ -135,12 +135,16 @@ def peek(settings: TransferSettings, wanted: Peek, connection: Connection) -> li
     found: list[Peeked] = []
     for range_ in ranges:
         if wanted.is_newest:
-            found += list(_read(connection, target, range_, len(range_)))[-wanted.count :]
+            # No more than these are held, however many partitions there are.
+            found = sorted([*found, *list(_read(connection, target, range_, len(range_)))[-wanted.count :]], key=_age)
+            found = found[-wanted.count :]
         elif len(found) < wanted.count:
             found += _read(connection, target, range_, wanted.count - len(found))
-    if wanted.is_newest:
-        found = sorted(found, key=lambda record: (record.timestamp_ms, record.partition, record.offset))
-    return found[-wanted.count :]
+    return found
+
+
+def _age(record: Peeked) -> tuple[int, int, int]:
+    return record.timestamp_ms, record.partition, record.offset
 
 
 def _read(connection: Connection, target: Target, range_: Range, count: int) -> Iterator[Peeked]:
@@ -152,7 +156,7 @@ def _read(connection: Connection, target: Target, range_: Range, count: int) -> 
         decoded = decoder.decode(batch)
         reasons = {int(batch.offsets[index]): reason for index, reason in decoded.bad}
         rows = {
-            offset: part.slice(row, 1)
+            offset: part.take([row])  # a slice would hold all of the batch
             for _, part in decoded.parts
             for row, offset in enumerate(part["kafka_offset"].to_pylist())
         }

@@ -168,9 +168,9 @@ class TopicTransfer:
         self._opened = open_ranges(self.plans, self.ledger.markers(self.plans))
         return len(self._opened) + (len(self._next.ranges) if self._next else 0)
 
-    def estimate(self, cores: int) -> Forecast:
-        """Estimate what there is to do, once that is planned, by so many processor cores."""
-        self._forecast = forecast(self.settings, self.target, self._before, self._opened, self._next, cores)
+    def estimate(self, cores: int, samples: bool) -> Forecast:
+        """Estimate what there is to do, once that is planned, by so many processor cores; see `forecast`."""
+        self._forecast = forecast(self.settings, self.target, self._before, self._opened, self._next, cores, samples)
         return self._forecast
 
     def freeze(self) -> None:

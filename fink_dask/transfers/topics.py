@@ -13,7 +13,7 @@ from fink_dask.errors import BrokerError, BrokerUnavailableError, FinkDaskError
 from fink_dask.kafka.choice import TopicChoice
 from fink_dask.kafka.describe import Inspector
 from fink_dask.transfers.events import Event, Note, Observer, RangeCommitted, RangeFailed, RangeProgress
-from fink_dask.transfers.forecast import check_room
+from fink_dask.transfers.forecast import Forecast, check_room, has_room
 from fink_dask.transfers.topic import TopicTransfer
 
 
@@ -84,11 +84,18 @@ class Topics:
         StorageError
             If it can't, and that is not forced.
         """
+        found = self._estimates(cores)
+        # Each may have room alone, so that none was looked at closely, and all together not.
+        if len(found) > 1 and not has_room(found):
+            found = self._estimates(cores, samples=True)
+        check_room(found, self._settings)
+
+    def _estimates(self, cores: int, samples: bool = False) -> list[Forecast]:
         found = []
         for transfer in self.open:
             with self.alone(transfer):
-                found.append(transfer.estimate(cores))
-        check_room(found, self._settings)
+                found.append(transfer.estimate(cores, samples))
+        return found
 
     def add_empty(self, topic: str) -> None:
         """Take in a topic that held nothing to the end."""

@@ -10,6 +10,8 @@ import pty
 import re
 import subprocess
 import sys
+import weakref
+from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -17,14 +19,19 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from confluent_kafka import Producer
 from PIL import Image
 from rich.console import Console
 
-from fink_dask.demo.alerts import AlertKind, avro_schema, encoder, made_up_alerts
+from fink_dask.config import KafkaSettings, TransferSettings
+from fink_dask.demo.alerts import AlertKind, avro_schema, encoded_alerts, encoder, made_up_alerts
+from fink_dask.kafka.connection import open_connection
 from fink_dask.show.alert import alert_tree, as_json
+from fink_dask.transfers import peek as peek_module
 from tests.harness.cli import PROGRAM, environment, run_cli
 from tests.harness.oracle import Oracle, fill_topic, make_topic, note
-from tests.harness.producer import produce, produce_transaction
+from tests.harness.producer import produce, produce_transaction, publish_schema
+from tests.harness.topics import client_config, create_topic
 
 HOSTILE = "\x1b[2J\x1b]0;owned\x07[bold]x[/bold]\u202e\n\r" + "y" * 10_000
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
@@ -112,6 +119,30 @@ def test_the_alerts_that_were_asked_for_are_shown(kafka: Any, topic_name: str) -
     assert sorted(places("-n", "3", "--partition", "2", "--newest")) == [(2, n) for n in sorted(of_two)[-3:]]
 
 
+def test_what_is_held_of_many_partitions_is_no_more_than_was_asked_for(
+    kafka: Any, topic_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    oracle = fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 200, partitions=10)
+    settings = TransferSettings(topic_name, Path("peek"), KafkaSettings(kafka.bootstrap_servers))
+    read, held, most = peek_module._read, [], 0
+
+    def noted(*arguments: Any) -> Iterator[peek_module.Peeked]:
+        nonlocal most
+        most = max(most, sum(reference() is not None for reference in held))
+        for record in read(*arguments):
+            held.append(weakref.ref(record))
+            yield record
+
+    monkeypatch.setattr(peek_module, "_read", noted)
+    with open_connection(settings.kafka) as connection:
+        found = peek_module.peek(settings, peek_module.Peek(3, is_newest=True), connection)
+    assert len(found) == 3
+    assert len(held) > 10 * 3
+    assert most == 3
+    alert = max(map(len, oracle.values.values()))
+    assert all(record.alert is not None and record.alert.get_total_buffer_size() < 10 * alert for record in found)
+
+
 def test_the_newest_of_a_topic_that_is_written_in_transactions_is_found(kafka: Any, topic_name: str) -> None:
     schema = make_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 1)
     values = list(map(encoder(schema), made_up_alerts(AlertKind.ZTF_LIGHT, 4)))
@@ -120,6 +151,23 @@ def test_the_newest_of_a_topic_that_is_written_in_transactions_is_found(kafka: A
     result = peek(kafka, topic_name, "--newest", "-n", "2", "--json")
     assert result.returncode == 0, result.stderr
     assert len(result.stdout.splitlines()) == 2
+
+
+def test_a_record_of_any_time_is_shown(kafka: Any, topic_name: str) -> None:
+    create_topic(kafka.bootstrap_servers, topic_name, 1, {"message.timestamp.after.max.ms": str(2**63 - 1)})
+    publish_schema(kafka.bootstrap_servers, topic_name, json.dumps(avro_schema(AlertKind.ZTF_LIGHT)))
+    (value,) = encoded_alerts(AlertKind.ZTF_LIGHT, 1)
+    writer = Producer(client_config(kafka.bootstrap_servers))
+    for time_ms in (1_700_000_000_000, 1_700_000_000_000_000, 2**63 - 1):  # the second as if in microseconds
+        writer.produce(topic_name, value, partition=0, timestamp=time_ms)
+    assert writer.flush(30) == 0
+    for options in ((), ("--newest",)):
+        result = peek(kafka, topic_name, *options)
+        assert (result.returncode, result.stderr) == (0, "")
+        titles = [line for line in result.stdout.splitlines() if line.startswith("partition")]
+        assert len(titles) == 3
+        assert titles[0] == "partition 0, offset 0, 2023-11-14 22:13:20 UTC"
+        assert titles[1].startswith("partition 0, offset 1, 55840-")
 
 
 def test_what_can_not_be_asked_for_is_one_line_that_says_what_there_is(kafka: Any, topic_name: str) -> None:
@@ -167,6 +215,20 @@ def test_no_value_reaches_the_terminal_as_a_command_to_it(kafka: Any, topic_name
     as_lines = peek(kafka, topic_name, "--json").stdout
     assert all(letter.isprintable() for letter in as_lines.rstrip("\n"))
     assert json.loads(as_lines)["objectId"] == HOSTILE
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_terminal_that_is_not_of_utf_8_gets_what_it_has_letters_for(
+    kafka: Any, topic_name: str, encoding: str
+) -> None:
+    schema = make_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 1)
+    (alert,) = made_up_alerts(AlertKind.ZTF_LIGHT, 1)
+    produce(kafka.bootstrap_servers, topic_name, [encoder(schema)(alert | {"finkclass": "δ Sct"})])
+    broker = ("--bootstrap-servers", kafka.bootstrap_servers)
+    for arguments in (("peek", topic_name, *broker), ("schema", topic_name, *broker), ("peek", "--help")):
+        result = run_cli(*arguments, env={"PYTHONIOENCODING": encoding})
+        assert (result.returncode, "error" in result.stderr) == (0, False), result.stderr
+        assert arguments[0] == "schema" or arguments[1] == "--help" or "\\u03b4 Sct" in result.stdout
 
 
 def test_records_that_can_not_be_decoded_are_said_and_the_others_are_shown(kafka: Any, topic_name: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import threading
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from confluent_kafka import Consumer, Message, TopicPartition
 from fink_dask.avro.container import SYNC_BYTES, block_head, header
 from fink_dask.avro.schema import parse_schema
 from fink_dask.demo.alerts import AlertKind, avro_schema, encoded_alerts, made_up_alerts
+from fink_dask.kafka.publish import paced
 from tests.harness.cli import PROGRAM, environment, run_cli, transfer_arguments
 from tests.harness.oracle import places, wait_for
 from tests.harness.producer import produce
@@ -200,6 +202,14 @@ def test_an_alert_that_kafka_refuses_fails_the_command(kafka: Any, topic_name: s
     assert "were not acknowledged" in result.stderr
     assert "too large" in result.stderr
     assert not records(kafka, topic_name)
+
+
+@pytest.mark.parametrize("rate", [1e-12, 5e-324])
+def test_however_slow_a_rate_is_it_can_be_waited_for(rate: float) -> None:
+    def wait(seconds: float) -> None:
+        assert threading.Lock().acquire(timeout=seconds), "nobody has it, so that it is there at once"
+
+    assert list(paced(range(3), rate, wait)) == [0, 1, 2]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

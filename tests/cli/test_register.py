@@ -79,6 +79,18 @@ def test_a_file_that_is_there_is_kept_as_it_was_unless_forced(file: Path, tmp_pa
     assert mode(file) == 0o600, "it was open to others before"
 
 
+def test_what_the_environment_says_for_all_commands_changes_no_file_that_is_there(file: Path) -> None:
+    said = {"FINK_DASK_USERNAME": "other", "FINK_DASK_GROUP_ID": "other", "FINK_DASK_BOOTSTRAP_SERVERS": "other:1"}
+    assert register(file, *ADA).returncode == 0
+    before = yaml.safe_load(file.read_text())
+    changed = register(file, "--survey", "ztf", "--force", FINK_DASK_PASSWORD=PASSWORD, **said)
+    assert changed.returncode == 0, changed.stderr
+    assert yaml.safe_load(file.read_text()) == before | {"password": PASSWORD}
+    file.unlink()
+    assert register(file, "--survey", "ztf", **said).returncode == 0
+    assert yaml.safe_load(file.read_text())["servers"] == "other:1", "a new file has nothing to keep"
+
+
 def test_a_file_that_is_broken_is_left_to_its_owner(file: Path) -> None:
     file.parent.mkdir()
     file.write_text(f"password: {PASSWORD}\n[")

@@ -242,6 +242,7 @@ def test_a_report_goes_nowhere_where_it_would_do_harm_and_says_what_to_do(tmp_pa
     make_ledger(tmp_path / "several" / "other", plan)
     make_ledger(tmp_path / "alerts", plan)
     (tmp_path / "mine.html").write_text("<p>mine</p>")
+    os.mkfifo(tmp_path / "pipe")
     for arguments, status, words in (
         (("nowhere",), 1, "has no ledger"),
         (("several",), 1, "holds datasets of several topics: name one, such as"),
@@ -250,6 +251,7 @@ def test_a_report_goes_nowhere_where_it_would_do_harm_and_says_what_to_do(tmp_pa
         (("alerts", "-o", "mine.html"), 1, "is there, and is no report"),
         (("alerts", "-o", "no/report.html"), 1, "is no directory: make it first"),
         (("alerts", "-o", "several"), 2, "is a directory"),
+        (("alerts", "-o", "pipe"), 1, "is there, and is no report"),
     ):
         result = run_cli("report", *arguments, cwd=tmp_path)
         assert result.returncode == status, result.stderr

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import fink_dask
+from fink_dask.cli.main import cli
 from fink_dask.dataset import outdir as outdir_module
 from fink_dask.demo.alerts import AlertKind
 from fink_dask.errors import StorageError
@@ -87,6 +88,22 @@ def test_what_the_disk_can_not_hold_is_refused_and_leaves_nothing(
         fink_dask.transfer(*call, progress=False, dashboard_address="127.0.0.1:0")
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_topics_that_have_room_each_and_as_files_together_are_not_refused(
+    kafka: Any, topic: str, oracle: Oracle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = fill_topic(kafka.bootstrap_servers, f"{topic}_other", AlertKind.ZTF_LIGHT, COUNT, partitions=3)
+    free = int(1.3 * _raw_bytes(other))
+    monkeypatch.setattr(forecast_module, "free_bytes", lambda _: free)
+    arguments = transfer_arguments(kafka, topic, tmp_path / "alerts", "--topic", f"{topic}_other")
+    assert cli.main(arguments, standalone_mode=False) == 0
+    written = sum(path.stat().st_size for path in (tmp_path / "alerts").glob("*_*/*.parquet"))
+    assert 0 < written < free < _raw_bytes(oracle) + _raw_bytes(other)
+    monkeypatch.setattr(forecast_module, "free_bytes", lambda _: written // 3)
+    arguments = transfer_arguments(kafka, topic, tmp_path / "more", "--topic", f"{topic}_other")
+    with pytest.raises(StorageError, match="MB would be written, but"):
+        cli.main(arguments, standalone_mode=False)
 
 
 def test_what_is_there_already_tells_how_much_the_rest_is(

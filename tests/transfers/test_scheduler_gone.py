@@ -13,6 +13,7 @@ from fink_dask.transfers import crew, job
 class _Client:
     """A client whose scheduler dies while it is asked for its workers: Dask then knows of none, under no name."""
 
+    id = "client"
     status = "running"
 
     def scheduler_info(self, n_workers: int) -> dict[str, Any]:

@@ -1,0 +1,42 @@
+"""Light curves show what was measured, whatever fillers a packet has."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+
+from fink_dask.report.examples import find_examples
+from fink_dask.report.fields import find_fields
+from fink_dask.report.sample import choose_pieces
+
+ZTF = {"time": "jd", "value": "magpsf", "error": "sigmapsf", "band": "fid"}
+LSST = {"time": "midpointMjdTai", "value": "psfFlux", "error": "psfFluxErr", "band": "band"}
+
+
+@pytest.mark.parametrize(
+    ("names", "history", "value", "fillers"),
+    [
+        (ZTF, "prv_candidates", 18.0, [math.inf, -math.inf, math.nan, None, -999.0, 1e30]),
+        (LSST, "prvDiaSources", 1200.0, [math.inf, -math.inf, math.nan, None, -999.0]),
+    ],
+    ids=["magnitudes", "fluxes"],
+)
+def test_an_error_that_is_none_has_no_bar_and_its_measurement_stays(
+    names: dict[str, str], history: str, value: float, fillers: list[float | None], tmp_path: Path
+) -> None:
+    now: dict[str, object] = {names["time"]: 60_000.0, names["value"]: value, names["error"]: 0.25, names["band"]: None}
+    earlier = [now | {names["time"]: 59_000.0 + day, names["error"]: error} for day, error in enumerate(fillers)]
+    pq.write_table(pa.Table.from_pylist([now | {history: earlier}]), tmp_path / "one.parquet")
+    dataset = ds.dataset(tmp_path)
+    pieces = choose_pieces(dataset, dict.fromkeys(dataset.files, 1))
+    (example,) = find_examples(dataset, pieces, find_fields(dataset.schema), with_stamps=False)
+    (points,) = example.curve.values()
+    assert points.values.tolist() == [value] * (len(fillers) + 1)
+    assert points.errors.tolist() == [0.0] * len(fillers) + [0.25]
+    assert np.ptp(points.days) == 1000
