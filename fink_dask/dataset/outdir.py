@@ -87,8 +87,12 @@ def check_outdir(ledger: Ledger) -> None:
     Raises
     ------
     StorageError
-        If a file is in the way, or the directory holds files that no ledger knows.
+        If a file is in the way, or the directory holds files that no ledger knows; or if its name is no text.
     """
+    try:
+        str(ledger.outdir).encode()
+    except UnicodeEncodeError:
+        raise StorageError(f"{str(ledger.outdir)!a} is no name in UTF-8: choose another directory") from None
     for path in (ledger.outdir, ledger.path, *ledger.outdir.parents):
         if path.exists() and not path.is_dir():
             raise StorageError(f"{path} is a file, but a directory is needed there")

@@ -232,6 +232,8 @@ def _reasons(ledger: Ledger, markers: Sequence[Marker]) -> Reasons:
                     found.counts[reason] += 1
                     found.examples.setdefault(reason, (partition, offset))
                     found.looked_at += 1
+                if found.looked_at >= _QUARANTINED:
+                    break
         except FinkDaskError as error:
             found.problem = str(error)
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import pickle
 import shutil
 import tempfile
@@ -162,6 +163,12 @@ def test_a_file_in_the_way_is_named(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("mine")
     with pytest.raises(StorageError, match="is a file, but a directory is needed"):
         check_outdir(Ledger(tmp_path / "alerts"))
+
+
+def test_a_directory_whose_name_is_no_text_is_refused_before_anything_is_planned(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="is no name in UTF-8") as caught:
+        check_outdir(Ledger(tmp_path / os.fsdecode(b"alerts\xff")))
+    assert str(caught.value).isascii()
 
 
 @pytest.mark.parametrize("inside", ["alerts/year=2026", "alerts.fink/more", "alerts.fink/staging/deep/down"])
