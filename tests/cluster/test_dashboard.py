@@ -159,6 +159,8 @@ def test_ranges_that_run_have_their_worker_and_those_of_a_worker_that_is_killed_
             time.sleep(0.1)  # a step of the transfer, on a machine of any speed
             freeze(running)
         seen = shown(browser)
+        # The list may be drawn after the tiles above it.
+        wait_for(lambda: bool(browser.texts(".range")), 30, "the ranges that are read")
         (first, *_) = browser.texts(".range")
         listening = {
             f"{connection.laddr.ip}:{connection.laddr.port}"

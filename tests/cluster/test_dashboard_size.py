@@ -139,6 +139,8 @@ def test_the_page_is_whole_and_readable(
             transfer.step()
             shown(browser)  # in the time that takes, others happen
         wait_for(lambda: shown(browser).tiles.get("alerts") == f"{transfer.committed:,}", 30, "the last report")
+        # A figure or a list may be drawn after the tiles above them.
+        wait_for(lambda: len(browser.texts(".range")) == transfer.running, 30, "the ranges that are read")
         seen = shown(browser)
         assert seen.number("lag") == transfer.offsets - transfer.committed
         assert seen.number("ranges_running") == transfer.running == len(browser.texts(".range"))

@@ -64,9 +64,10 @@ def test_kills_of_everything_of_workers_and_of_the_broker_cost_a_follower_nothin
     broker, chance = private_kafka(), random.Random(5)
     topic, outdir = "ftransfer_ztf_2026-11-01_8", tmp_path / "alerts"
     make_topic(broker.bootstrap_servers, topic, LIGHT)
-    with feed(broker, topic, 20_000, 700) as feeding:
+    with feed(broker, topic, 30_000, 600) as feeding:
         for kill in range(5):
-            running = Running(broker, topic, outdir, *FOLLOW, "-batchsize", "100")
+            # On a slow machine the feed may be over before the last kill is; a follower must not be.
+            running = Running(broker, topic, outdir, *FOLLOW, "--idle-timeout", "10m", "-batchsize", "100")
             running.wait_until_it_reads()
             time.sleep(chance.random() * 2)
             for worker in running.workers()[:1]:
