@@ -18,7 +18,7 @@ from distributed.system import MEMORY_LIMIT
 
 from fink_dask.cluster.dashboard import offer_dashboard
 from fink_dask.cluster.forkserver import prepare_decoder, start_forkserver, without_interrupts
-from fink_dask.errors import SettingsError
+from fink_dask.errors import SettingsError, TransferError
 from fink_dask.transfers.crew import NO_LOOKAHEAD, Lookahead
 from fink_dask.transfers.memory import BASE_BYTES, WORKER_BYTES, MemoryShare, share_memory
 
@@ -40,6 +40,8 @@ DASK_CONFIG = {
 
 #: Of what this process may use: other programs live here as well.
 MEMORY_FRACTION = 0.5
+#: Times that workers are started, while one of them ends before all are there.
+_STARTS = 3
 #: Consumers that get all the memory that is of use, where there are fewer cores; more of them share it.
 _FULL_SHARES = 16
 
@@ -154,6 +156,8 @@ def local_cluster(
     ------
     SettingsError
         If the memory is too little, or there is no such address.
+    TransferError
+        If the workers do not start.
     """
     busy = max(1, min(nconsumers, ranges))
     workers = min(busy, usable_cores())
@@ -171,7 +175,20 @@ def local_cluster(
         # Else Dask imports pandas and others for the process that workers are forked from, which has all it needs.
         distributed.utils._forkserver_preload_set = True
         with without_interrupts():
-            cluster = LocalCluster(
+            cluster = _start_workers(workers, threads, dashboard_address)
+        try:
+            offer_dashboard(cluster.scheduler)
+            with Client(cluster) as client:
+                yield Cluster(client, memory, Lookahead(max(0, threads * workers - busy), turns=1))
+        finally:
+            cluster.close(timeout=5)
+
+
+def _start_workers(workers: int, threads: int, dashboard_address: str) -> LocalCluster:
+    """Start them all, once more where one ended while it started: Dask then gives up, later it starts another one."""
+    for left in reversed(range(_STARTS)):
+        try:
+            return LocalCluster(
                 n_workers=workers,
                 threads_per_worker=threads,
                 memory_limit=MEMORY_LIMIT // workers,
@@ -182,12 +199,13 @@ def local_cluster(
                 # A worker that is stopped in the middle of a range says so at length; the job says it in a line.
                 silence_logs=logging.CRITICAL,
             )
-        try:
-            offer_dashboard(cluster.scheduler)
-            with Client(cluster) as client:
-                yield Cluster(client, memory, Lookahead(max(0, threads * workers - busy), turns=1))
-        finally:
-            cluster.close(timeout=5)
+        except RuntimeError as error:
+            if not left:
+                raise TransferError(
+                    f"Dask could not start {workers} workers, {_STARTS} times ({error.__cause__ or error}); "
+                    "where memory is short they are killed as they start: with a smaller -nconsumers there are fewer"
+                ) from error
+    raise AssertionError("no start was tried")
 
 
 def free_address(address: str) -> str:

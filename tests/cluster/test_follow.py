@@ -77,7 +77,7 @@ def test_kills_of_everything_of_workers_and_of_the_broker_cost_a_follower_nothin
                 broker.kill()
                 broker.start()
             time.sleep(chance.random())
-            assert not running.is_over
+            assert not running.is_over, running.finish()
             running.kill()
         running = Running(broker, topic, outdir, *FOLLOW, "-batchsize", "1000")
     code, err = running.finish()

@@ -3,11 +3,54 @@
 from __future__ import annotations
 
 import socket
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 
 from fink_dask.cluster.local import free_address
+from fink_dask.demo.alerts import AlertKind
 from fink_dask.errors import SettingsError
+from tests.harness.oracle import assert_exactly_once, fill_topic
+from tests.harness.running import Running
+
+
+def kill_as_they_start(running: Running, workers: float) -> None:
+    """Kill so many workers, each as soon as there is one, or all until the transfer is over."""
+    killed: set[int] = set()
+    ends_at = time.monotonic() + 120
+    while len(killed) < workers and not running.is_over:
+        assert time.monotonic() < ends_at, f"only {len(killed)} workers"
+        for worker in running.workers():
+            if worker.pid not in killed:
+                with suppress(psutil.Error):
+                    worker.kill()
+                    killed.add(worker.pid)
+        time.sleep(0.01)
+
+
+def test_a_worker_that_is_killed_while_it_starts_costs_nothing(kafka: Any, topic_name: str, tmp_path: Path) -> None:
+    oracle = fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 200)
+    running = Running(kafka, topic_name, tmp_path / "alerts", "-nconsumers", "2")
+    kill_as_they_start(running, 1)
+    code, err = running.finish()
+    assert code == 0, err
+    assert_exactly_once(running.outdir, oracle.values)
+
+
+def test_workers_that_never_start_are_an_error_in_one_line(kafka: Any, topic_name: str, tmp_path: Path) -> None:
+    fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 20)
+    running = Running(kafka, topic_name, tmp_path / "alerts", "-nconsumers", "2")
+    kill_as_they_start(running, float("inf"))
+    code, err = running.finish()
+    assert code == 1, err
+    (error,) = (line for line in err.splitlines() if "error: " in line)
+    assert "could not start 2 workers" in error
+    assert "memory" in error
+    assert "Traceback" not in err
 
 
 def test_a_dashboard_elsewhere_is_refused_in_one_line_and_a_taken_port_is_another_one() -> None:
