@@ -16,7 +16,7 @@ import click
 import psutil
 
 from benchmarks.page import FOLLOWING
-from fink_dask.dataset.contents import read_places
+from fink_dask.dataset.formats import format_of
 from fink_dask.dataset.lag import read_lag
 from fink_dask.dataset.ledger import Ledger
 from fink_dask.demo.alerts import AlertKind
@@ -118,7 +118,7 @@ def _measure(case: Case, broker: KafkaBroker, outdir: Path) -> dict[str, object]
             now = time.time()
             for path in [path for path in outdir.rglob("*.parquet") if path not in known]:
                 known.add(path)
-                partitions, offsets = read_places(path)
+                partitions, offsets = format_of(path).read_places(path)
                 readable.update(dict.fromkeys(zip(partitions.tolist(), offsets.tolist(), strict=True), now))
             if not feed.is_over:
                 before_end = len(readable)

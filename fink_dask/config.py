@@ -30,8 +30,9 @@ QUEUE_BYTES = 16 * 2**20
 #: Parquet's codecs, the default first: what takes the least time for the smallest files.
 COMPRESSIONS = ("zstd", "snappy", "lz4", "gzip", "brotli", "none")
 COMPRESSION = COMPRESSIONS[0]
-#: Formats of the files, the default first: decoded into columns, or the records as they came.
+#: Formats of the files, the default first, and those of them that keep the records as they came, without columns.
 OUTFORMATS = ("parquet", "avro")
+RECORD_OUTFORMATS = ("avro",)
 #: What becomes of a record that can't be decoded, and of a range that Kafka has removed some of; the defaults first.
 ON_BAD_RECORD = ("quarantine", "fail")
 ON_LOSS = ("continue", "fail")
@@ -268,8 +269,8 @@ class TransferSettings:
             ("--on-loss", self.on_loss, ON_LOSS),
         ):
             _check_known(option, value, known)
-        if self.outformat == "avro" and self.columns is not None:
-            raise SettingsError("--outformat avro keeps whole records: leave out --columns")
+        if self.outformat in RECORD_OUTFORMATS and self.columns is not None:
+            raise SettingsError(f"--outformat {self.outformat} keeps whole records: leave out --columns")
         if self.group_id is not None and not self.group_id.strip():
             raise SettingsError("--group-id is empty")
         if _SCHEME.fullmatch(self.outdir.parts[0] if self.outdir.parts else ""):

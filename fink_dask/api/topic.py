@@ -25,10 +25,10 @@ from fink_dask.avro.versions import Versions
 from fink_dask.cluster.local import parse_memory
 from fink_dask.config import BATCH_BYTES, BATCHSIZE, LEAST_BATCH_BYTES, KafkaSettings, TransferSettings
 from fink_dask.dataset.columns import file_schema
+from fink_dask.dataset.data_format import KAFKA_FIELDS
 from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.partitioning import Partitioning
 from fink_dask.dataset.records import Identity
-from fink_dask.dataset.writer import KAFKA_FIELDS
 from fink_dask.errors import BrokerError, SchemaError, SettingsError
 from fink_dask.kafka.consume import RangeReader
 from fink_dask.kafka.describe import UNKNOWN_ID, Inspector, open_inspector

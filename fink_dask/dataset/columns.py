@@ -6,11 +6,12 @@ import pyarrow as pa
 
 from fink_dask.avro.projection import project
 from fink_dask.avro.versions import Versions
+from fink_dask.config import RECORD_OUTFORMATS
+from fink_dask.dataset.data_format import KAFKA_FIELDS, RAW_SCHEMA
 from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.partitioning import Partitioning, resolve_partitioning
 from fink_dask.dataset.records import Identity
 from fink_dask.dataset.versions import known_versions
-from fink_dask.dataset.writer import KAFKA_FIELDS
 from fink_dask.errors import LedgerError, SettingsError
 
 
@@ -41,12 +42,8 @@ def dataset_schema(ledger: Ledger) -> pa.Schema:
     return file_schema(versions, identity, partitioning_of(identity, versions))
 
 
-#: What is handed to an Avro file: records as they were in Kafka, and where they were there.
-RAW_SCHEMA = pa.schema([pa.field("value", pa.binary(), nullable=False), *KAFKA_FIELDS])
-
-
 def check_is_parquet(ledger: Ledger, what: str) -> None:
-    """Refuse to read the files of a dataset as Parquet that are Avro's.
+    """Refuse to read the files of a dataset as Parquet that are of another format.
 
     Parameters
     ----------
@@ -60,13 +57,17 @@ def check_is_parquet(ledger: Ledger, what: str) -> None:
     LedgerError
         If they are.
     """
-    if ledger.plans()[0].identity.outformat == "avro":
-        raise LedgerError(f"the files in {ledger.outdir} are Avro's, but {what} needs Parquet: transfer it once more")
+    outformat = ledger.plans()[0].identity.outformat
+    if outformat != "parquet":
+        raise LedgerError(
+            f"the files in {ledger.outdir} are {outformat.capitalize()}'s, but {what} needs Parquet: "
+            "transfer it once more"
+        )
 
 
 def file_schema(versions: Versions, identity: Identity, partitioning: Partitioning) -> pa.Schema:
     """Return the columns of files that hold records of these schemas."""
-    if identity.outformat == "avro":
+    if identity.outformat in RECORD_OUTFORMATS:
         return RAW_SCHEMA
     columns = project(versions.record, identity.columns).arrow_fields
     return partitioning.file_schema(pa.schema([*columns, *KAFKA_FIELDS]))

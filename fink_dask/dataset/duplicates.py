@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from fink_dask.avro.schema import field_type
-from fink_dask.dataset.writer import KAFKA_FIELDS
+from fink_dask.dataset.data_format import KAFKA_FIELDS
 from fink_dask.errors import SettingsError
 
 Places = npt.NDArray[np.int64]

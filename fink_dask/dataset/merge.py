@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 
 from fink_dask.config import BUFFER_BYTES
 from fink_dask.dataset.compaction import Group, RangeIndex
-from fink_dask.dataset.contents import Offsets
 from fink_dask.dataset.data_file import DataFile
+from fink_dask.dataset.data_format import Offsets
 from fink_dask.dataset.duplicates import Duplicates
 from fink_dask.dataset.durable import sync_file
 from fink_dask.dataset.parquet_file import write_options

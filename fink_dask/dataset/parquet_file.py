@@ -1,4 +1,4 @@
-"""A Parquet file in the making, and its encodings."""
+"""Parquet files: one in the making, its encodings, and what such a file says."""
 
 from __future__ import annotations
 
@@ -10,7 +10,56 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from fink_dask.avro.schema import AvroSchema
 from fink_dask.config import COMPRESSION
+from fink_dask.dataset.data_format import KAFKA_FIELDS, Contents, Layout, Offsets, Origin, Partitions
+from fink_dask.dataset.location import parquet_source
+from fink_dask.errors import LedgerError
+
+#: Rows that are read at once where all of a file is.
+_ROWS_AT_ONCE = 1000
+
+
+class ParquetFormat:
+    """Apache Parquet: a column for each of the layout's."""
+
+    suffix = ".parquet"
+
+    def create(self, path: Path, layout: Layout, origin: Origin) -> ParquetFile:
+        """Begin a file."""
+        return ParquetFile(path, layout.columns, layout.compression, origin.footer())
+
+    def read_contents(self, path: Path) -> Contents:
+        """Read what a file says of itself in its footer."""
+        with pq.ParquetFile(parquet_source(path)) as parquet:
+            metadata = parquet.metadata
+        said = (metadata.metadata or {}).items()
+        return Contents(
+            metadata.num_rows, {key.decode(errors="replace"): text.decode(errors="replace") for key, text in said}
+        )
+
+    def read_places(self, path: Path) -> tuple[Partitions, Offsets]:
+        """Read the columns of Kafka."""
+        table = pq.read_table(parquet_source(path), columns=[field.name for field in KAFKA_FIELDS], partitioning=None)
+        partitions, offsets = (table[field.name].to_numpy() for field in KAFKA_FIELDS)
+        return partitions, offsets
+
+    def read_alert(self, path: Path, number: int, records: AvroSchema) -> dict[str, Any]:
+        """Read the values of one row."""
+        with pq.ParquetFile(parquet_source(path)) as parquet:
+            for group in range(parquet.num_row_groups):  # no more of them than the one that holds it
+                rows = parquet.metadata.row_group(group).num_rows
+                if number < rows:
+                    found: dict[str, Any] = parquet.read_row_group(group).slice(number, 1).to_pylist()[0]
+                    return found
+                number -= rows
+        raise LedgerError(f"{path} has fewer rows than it had a moment ago")
+
+    def read_through(self, path: Path) -> None:
+        """Read all columns of all rows."""
+        with pq.ParquetFile(parquet_source(path)) as parquet:
+            for _ in parquet.iter_batches(batch_size=_ROWS_AT_ONCE):
+                pass
 
 
 class ParquetFile:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fink_dask.dataset.contents import Offsets, read_places
+from fink_dask.dataset.data_format import Offsets
+from fink_dask.dataset.formats import format_of
 from fink_dask.dataset.records import Marker
 from fink_dask.kafka.offsets import Interval, Range
 
@@ -29,7 +30,7 @@ class SharedPlaces:
     def by_partition(self, path: Path) -> dict[int, Offsets]:
         """Return the offsets of each partition in a file, in order."""
         if path not in self._sorted:
-            partitions, offsets = read_places(path)
+            partitions, offsets = format_of(path).read_places(path)
             self._sorted[path] = {
                 int(partition): np.sort(offsets[partitions == partition]) for partition in np.unique(partitions)
             }

@@ -9,11 +9,11 @@ from collections.abc import Collection, Sequence
 import pyarrow as pa
 
 from fink_dask.dataset.damaged import DamagedMarker
+from fink_dask.dataset.data_format import Origin
 from fink_dask.dataset.ledger import Ledger, storage_error
 from fink_dask.dataset.places import SharedPlaces
 from fink_dask.dataset.publish import missing_files
 from fink_dask.dataset.records import Identity, Marker, Plan
-from fink_dask.dataset.writer import Origin
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.offsets import Range
 

@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fink_dask.dataset.data_file import DataFile
+from fink_dask.dataset.data_format import KAFKA_FIELDS
 from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.location import parquet_source
-from fink_dask.dataset.writer import KAFKA_FIELDS
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.records import RawBatch
 

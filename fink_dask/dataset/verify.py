@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from fink_dask.dataset.contents import Contents, Offsets, read_contents, read_places
 from fink_dask.dataset.damaged import DamagedMarker
 from fink_dask.dataset.data_file import DataFile
+from fink_dask.dataset.data_format import Contents, Offsets, Origin
+from fink_dask.dataset.formats import format_of
 from fink_dask.dataset.lease import is_held
 from fink_dask.dataset.ledger import Ledger, storage_error
 from fink_dask.dataset.objects import ObjectPath
@@ -23,7 +24,6 @@ from fink_dask.dataset.publish import destinations, staging_of
 from fink_dask.dataset.records import Identity, Marker
 from fink_dask.dataset.summary import Progress, Summary, progress_of
 from fink_dask.dataset.versions import check_schemas
-from fink_dask.dataset.writer import Origin
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.offsets import Interval
 
@@ -218,7 +218,7 @@ class _Examiner:
                     seen.append(self._places.of_range(path, marker.range))
                     is_whole = len(seen[-1]) == file.rows
                 else:
-                    partitions, offsets = read_places(path)
+                    partitions, offsets = format_of(path).read_places(path)
                     seen.append(offsets)
                     inside = (offsets >= marker.range.start) & (offsets < marker.range.end)
                     is_whole = bool((inside & (partitions == marker.range.partition)).all())
@@ -239,7 +239,7 @@ def check_file(path: Path, file: DataFile, footer: Mapping[str, str]) -> list[st
         with path.open("rb") as content:
             if hashlib.file_digest(content, "sha256").hexdigest() != file.sha256:
                 return [f"{path}: its content is not what was written"]
-        contents = read_contents(path)
+        contents = format_of(path).read_contents(path)
     except FileNotFoundError:
         return [f"{path}: missing"]
     except (OSError, ValueError, pa.ArrowException) as error:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from fink_dask.avro.schema import AvroSchema
 from fink_dask.avro.versions import Versions
+from fink_dask.config import RECORD_OUTFORMATS
 from fink_dask.dataset.documents import seal, unseal
 from fink_dask.dataset.durable import make_directory, publish_beside, remove_tree, replace_file, sync_directory
 from fink_dask.dataset.ledger import Ledger, storage_error
@@ -60,8 +61,8 @@ def add_version(known: Versions, identity: Identity, partitioning: Partitioning,
     SchemaError
         If it does not fit.
     """
-    if identity.outformat == "avro" and schema not in known.schemas:
-        raise SchemaError("Avro files have one schema, and this is another one")
+    if identity.outformat in RECORD_OUTFORMATS and schema not in known.schemas:
+        raise SchemaError(f"{identity.outformat.capitalize()} files have one schema, and this is another one")
     # Such a column would vanish behind the directories of the other field.
     taken = [source.columns[0] for source in partitioning.sources if "." in source.path and source.scale is None]
     for name in taken:

@@ -7,20 +7,18 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
 
 from fink_dask.avro.schema import AvroSchema
-from fink_dask.config import BUFFER_BYTES, COMPRESSION
+from fink_dask.config import BUFFER_BYTES, COMPRESSION, OUTFORMATS
 from fink_dask.dataset.attempt import Attempt
-from fink_dask.dataset.container import ContainerFile
 from fink_dask.dataset.data_file import DataFile
-from fink_dask.dataset.parquet_file import ParquetFile
+from fink_dask.dataset.data_format import DataFileWriter, Layout, Origin
+from fink_dask.dataset.formats import FORMATS
 from fink_dask.errors import SettingsError
-from fink_dask.kafka.offsets import Range
-from fink_dask.kafka.topics import topic_hash
 
 #: Each key of a range is a file; more of them is a column that should not be a directory.
 MAX_KEYS = 1000
@@ -28,68 +26,6 @@ MAX_KEYS = 1000
 _ARRAY_BYTES = 512
 #: Files that a process may have open, for a few ranges of that many keys; macOS allows 10,240 at most.
 _OPEN_FILES = 10_000
-
-#: Added to every alert, so that the dataset proves itself even without its ledger.
-KAFKA_FIELDS = (
-    pa.field("kafka_partition", pa.int32(), nullable=False),
-    pa.field("kafka_offset", pa.int64(), nullable=False),
-)
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where the rows of a file come from; written in its footer.
-
-    Parameters
-    ----------
-    topic, topic_id : str
-        The topic and Kafka's id of it.
-    range : Range
-        The range.
-    plan_id : str
-        The plan that holds the range.
-    revision : int
-        The marker's revision, which the name of a file tells apart; see `Marker`.
-    """
-
-    topic: str
-    topic_id: str
-    range: Range
-    plan_id: str
-    revision: int = 0
-
-    @property
-    def stem(self) -> str:
-        """Name of the file without its suffix, the same in each partition key's directory and for each attempt."""
-        numbers = f"{self.range.partition}-{self.range.start}-{self.range.end}"
-        revision = f"-{self.revision}" if self.revision else ""
-        return f"part-{topic_hash(self.topic)}-{numbers}-{self.plan_id}{revision}"
-
-    @property
-    def staged_prefix(self) -> str:
-        """What staged names begin with: a marker may name files of several revisions, each by its staged name too."""
-        return f"{self.revision}-" if self.revision else ""
-
-    def footer(self) -> dict[str, str]:
-        """Return the key-value metadata of the file."""
-        return {
-            "fink_dask.topic": self.topic,
-            "fink_dask.topic_id": self.topic_id,
-            "fink_dask.partition": str(self.range.partition),
-            "fink_dask.start": str(self.range.start),
-            "fink_dask.end": str(self.range.end),
-            "fink_dask.plan": self.plan_id,
-        }
-
-
-class DataFileWriter(Protocol):
-    """A file in the making."""
-
-    def write_table(self, table: pa.Table) -> None:
-        """Add rows."""
-
-    def close(self) -> None:
-        """Complete the file."""
 
 
 @dataclass
@@ -138,8 +74,10 @@ class StagedWriter:
         The most decoded bytes that are held back, with what small batches cost beside their data.
     compression : str
         Codec of the files; see `write_options`.
-    avro : AvroSchema, optional
-        The files are Avro's, of records of this schema, and `schema` is `RAW_SCHEMA`; otherwise they are Parquet's.
+    outformat : str
+        Format of the files, one of `fink_dask.config.OUTFORMATS`.
+    records : AvroSchema, optional
+        The schema of the records, where the format keeps them; `schema` is `RAW_SCHEMA` then.
     """
 
     def __init__(
@@ -150,15 +88,16 @@ class StagedWriter:
         prefix: str = "",
         buffer_bytes: int = BUFFER_BYTES,
         compression: str = COMPRESSION,
-        avro: AvroSchema | None = None,
+        outformat: str = OUTFORMATS[0],
+        records: AvroSchema | None = None,
     ) -> None:
         self._attempt = attempt
         self._schema = schema
         self._origin = origin
         self._prefix = prefix
         self._buffer_bytes = buffer_bytes
-        self._compression = compression
-        self._avro = avro
+        self._format = FORMATS[outformat]
+        self._layout = Layout(schema, compression, records)
         self._batch_bytes = _ARRAY_BYTES * sum(_count_arrays(field.type) for field in schema)
         self._targets: dict[str, _Target] = {}
         self._waiting_bytes = 0
@@ -192,7 +131,7 @@ class StagedWriter:
                     self._origin.topic,
                     self._origin.range.partition,
                 )
-            suffix = ".parquet" if self._avro is None else ".avro"
+            suffix = self._format.suffix
             final = f"{directory}/{self._origin.stem}{suffix}" if directory else f"{self._origin.stem}{suffix}"
             name = f"{self._origin.staged_prefix}{self._prefix}{len(self._targets):05d}{suffix}"
             path = self._attempt.room / name
@@ -218,9 +157,7 @@ class StagedWriter:
 
     def _open(self, path: Path) -> DataFileWriter:
         _allow_open_files()
-        if self._avro is not None:
-            return ContainerFile(path, self._avro, self._origin.range, self._origin.footer())
-        return ParquetFile(path, self._schema, self._compression, self._origin.footer())
+        return self._format.create(path, self._layout, self._origin)
 
     def _relieve(self) -> None:
         """Hold back half of what may wait, at most, in copies that keep no other memory."""

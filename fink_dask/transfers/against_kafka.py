@@ -21,12 +21,12 @@ from fink_dask.avro.schema import AvroSchema, parse_schema
 from fink_dask.avro.versions import MAX_VERSIONS
 from fink_dask.config import KafkaSettings
 from fink_dask.dataset.condition import bind_condition
-from fink_dask.dataset.contents import read_alert, read_places
+from fink_dask.dataset.data_format import KAFKA_FIELDS
+from fink_dask.dataset.formats import format_of
 from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.quarantine import read_quarantine
 from fink_dask.dataset.records import Identity, Marker, Plan
 from fink_dask.dataset.versions import known_versions
-from fink_dask.dataset.writer import KAFKA_FIELDS
 from fink_dask.errors import LedgerError, SchemaError
 from fink_dask.kafka.connection import Connection, open_connection
 from fink_dask.kafka.consume import RangeReader
@@ -196,7 +196,7 @@ class _Checked:
         self._decoders = decoders
         self._marker = marker
         paths = [ledger.outdir / file.path for file in marker.files]
-        self._places = [(path, *read_places(path)) for path in paths]
+        self._places = [(path, *format_of(path).read_places(path)) for path in paths]
 
     def compare(self, connection: Connection, offset: int) -> _Sameness:
         """Read one offset from Kafka, and tell whether it is as it is there.
@@ -237,7 +237,7 @@ class _Checked:
         for path, partitions, offsets in self._places:
             (places,) = np.nonzero((offsets == offset) & (partitions == self._marker.range.partition))
             if places.size:
-                return read_alert(path, int(places[0]), self._decoders.first)
+                return format_of(path).read_alert(path, int(places[0]), self._decoders.first)
         return None
 
     def _compare_absent(self, offset: int, value: bytes | None, key: bytes | None) -> _Sameness:

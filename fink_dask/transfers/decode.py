@@ -16,11 +16,12 @@ from fink_dask.avro.fit import fit_batch
 from fink_dask.avro.projection import covering, project
 from fink_dask.avro.schema import AvroSchema
 from fink_dask.avro.versions import Versions
-from fink_dask.dataset.columns import RAW_SCHEMA, file_schema
+from fink_dask.config import RECORD_OUTFORMATS
+from fink_dask.dataset.columns import file_schema
 from fink_dask.dataset.condition import bind_condition
+from fink_dask.dataset.data_format import KAFKA_FIELDS, RAW_SCHEMA
 from fink_dask.dataset.partitioning import Partitioning, Split
 from fink_dask.dataset.records import Identity
-from fink_dask.dataset.writer import KAFKA_FIELDS
 from fink_dask.errors import SchemaError
 from fink_dask.kafka.records import RawBatch
 from fink_dask.transfers.keys import Foreign, SchemaKeys, TakeIn
@@ -95,7 +96,7 @@ class RangeDecoder:
         # They are decoded first: of the alerts that are left out, nothing else is.
         conditional = () if self._condition is None else self._condition.columns
         paths = tuple(dict.fromkeys((*(source.path for source in partitioning.sources), *conditional)))
-        self._is_raw = identity.outformat == "avro"
+        self._is_raw = identity.outformat in RECORD_OUTFORMATS
         # Of a record that is kept as it came, nothing is decoded but the keys.
         columns = (paths or (versions.arrow.names[0],)) if self._is_raw else identity.columns
         self._rows = pa.schema(project(versions.record, columns).arrow_fields)
@@ -115,8 +116,8 @@ class RangeDecoder:
         return frozenset() if self._schemas is None else frozenset(self._schemas.met)
 
     @property
-    def avro(self) -> AvroSchema | None:
-        """The schema of the files, where they are Avro's."""
+    def records(self) -> AvroSchema | None:
+        """The schema of the records, where the files keep them as they came."""
         return self._versions.first if self._is_raw else None
 
     @property

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from fink_dask.config import BATCHSIZE, TransferSettings
+from fink_dask.dataset.data_format import Layout, Origin
+from fink_dask.dataset.formats import FORMATS
 from fink_dask.dataset.outdir import free_bytes
-from fink_dask.dataset.parquet_file import write_options
 from fink_dask.dataset.records import Plan
 from fink_dask.dataset.summary import Summary
 from fink_dask.errors import StorageError
@@ -154,12 +156,10 @@ def _sampled_share(settings: TransferSettings, target: Target, ranges: Sequence[
     """Estimate what share of their bytes in Kafka alerts have in files: some of the largest range are made a file."""
     from fink_dask.transfers.decode import RangeDecoder  # its compiler takes a third of a second, and is needed seldom
 
-    if settings.outformat == "avro":
-        return 1.0
     largest = max(ranges, key=len)
     middle = (largest.start + largest.end) // 2
     sample = Range(largest.partition, middle, min(middle + _SAMPLE_ALERTS, largest.end))
-    raw, written = 0, 0
+    raw, parts = 0, []
     connection = Connection(settings.kafka)
     try:
         decoder = RangeDecoder(target.versions, target.identity, target.partitioning, sample.partition)
@@ -167,23 +167,33 @@ def _sampled_share(settings: TransferSettings, target: Target, ranges: Sequence[
         for batch in reader.batches(BATCHSIZE, _SAMPLE_BYTES, most_records=decoder.most_rows):
             decoded = decoder.decode(batch)
             raw += batch.raw_bytes
-            if decoded.parts:
-                rows = pa.Table.from_batches([part for _, part in decoded.parts])
-                written += _parquet_bytes(rows, settings.compression)
+            parts += [part for _, part in decoded.parts]
             if raw >= _SAMPLE_BYTES:
                 break
     finally:
         connection.close()
-    return written / raw if raw else 1.0
+    if not parts:
+        return 1.0
+    layout = Layout(decoder.file_schema, settings.compression, decoder.records)
+    rows = pa.Table.from_batches(parts)
+    try:
+        return _file_bytes(settings.outformat, layout, sample, rows) / raw
+    except OSError:  # no place for temporary files, for instance
+        return 1.0
 
 
-def _parquet_bytes(rows: pa.Table, compression: str) -> int:
-    """Count what rows take in a Parquet file, without its footer: there are many rows to a footer."""
-    sink = pa.BufferOutputStream()
-    pq.write_table(rows, sink, **write_options(rows.schema, compression))
-    metadata = pq.read_metadata(pa.BufferReader(sink.getvalue()))
-    groups = map(metadata.row_group, range(metadata.num_row_groups))
-    return sum(group.column(number).total_compressed_size for group in groups for number in range(group.num_columns))
+def _file_bytes(outformat: str, layout: Layout, sample: Range, rows: pa.Table) -> int:
+    """Count what rows take in a file, without what it has besides: a real one has many more rows."""
+    with TemporaryDirectory() as directory:
+        sizes = []
+        for number, table in enumerate((rows, rows.slice(0, 0))):
+            path = Path(directory) / str(number)
+            file = FORMATS[outformat].create(path, layout, Origin("", "", sample, ""))
+            if table.num_rows:
+                file.write_table(table)
+            file.close()
+            sizes.append(path.stat().st_size)
+    return sizes[0] - sizes[1]
 
 
 def _in_words(size: int) -> str:

@@ -11,24 +11,19 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from fink_dask.avro.container import read_records
-from fink_dask.avro.schema import parse_schema
 from fink_dask.dataset.attempt import Attempt
-from fink_dask.dataset.container import SUFFIX
-from fink_dask.dataset.contents import read_contents, read_places
 from fink_dask.dataset.damaged import DamagedMarker
 from fink_dask.dataset.data_file import DataFile
+from fink_dask.dataset.data_format import Origin
 from fink_dask.dataset.documents import unseal
+from fink_dask.dataset.formats import format_of
 from fink_dask.dataset.ledger import QUARANTINE_DIRECTORY, Ledger
-from fink_dask.dataset.location import parquet_source
 from fink_dask.dataset.places import intervals_of
 from fink_dask.dataset.presence import with_shared_rows
 from fink_dask.dataset.records import Identity, Plan
 from fink_dask.dataset.remainder import Remainder, rest_of
 from fink_dask.dataset.verify import Finding, Verification, check_file, check_footer
-from fink_dask.dataset.writer import Origin
 from fink_dask.errors import LedgerError, SchemaError
 from fink_dask.kafka.offsets import Interval, Range, merge, subtract, total
 
@@ -201,15 +196,10 @@ def _read_file(path: Path, name: str, origin: Origin) -> DataFile:
     LedgerError
         If its footer says that it comes from elsewhere.
     """
-    if problems := check_footer(path, contents := read_contents(path), origin.footer()):
+    its_format = format_of(path)
+    if problems := check_footer(path, contents := its_format.read_contents(path), origin.footer()):
         raise LedgerError(problems[0])
-    if path.suffix == SUFFIX:
-        for _ in read_records(path, parse_schema(contents.footer["avro.schema"])):
-            pass
-    else:
-        with pq.ParquetFile(parquet_source(path)) as parquet:
-            for _ in parquet.iter_batches(batch_size=1000):
-                pass
+    its_format.read_through(path)
     with path.open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
     return DataFile(name, path.name, contents.rows, path.stat().st_size, digest)
@@ -239,7 +229,7 @@ def _described(path: Path) -> tuple[list[DataFile], DataFile | None]:
 
 def _intervals(path: Path, partition: int) -> list[Interval]:
     """List the offsets of a partition whose rows are in a file."""
-    partitions, offsets = read_places(path)
+    partitions, offsets = format_of(path).read_places(path)
     return intervals_of(np.sort(offsets[partitions == partition]))
 
 

@@ -12,6 +12,7 @@ from fink_dask.avro.transcode import Transcoder
 from fink_dask.avro.walk import RecordError
 from fink_dask.dataset.attempt import Attempt
 from fink_dask.dataset.columns import partitioning_of
+from fink_dask.dataset.data_format import Origin
 from fink_dask.dataset.lease import Lease, hold_lease
 from fink_dask.dataset.ledger import Ledger, storage_error
 from fink_dask.dataset.outdir import check_dataset
@@ -22,7 +23,6 @@ from fink_dask.dataset.roll_forward import roll_forward
 from fink_dask.dataset.summary import Summary, summarise
 from fink_dask.dataset.verify import check_file
 from fink_dask.dataset.versions import known_versions, planned_versions, take_in
-from fink_dask.dataset.writer import Origin
 from fink_dask.errors import LedgerError, SchemaError
 from fink_dask.kafka.memory import Memory
 from fink_dask.kafka.records import join_records

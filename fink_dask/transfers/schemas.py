@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from fink_dask.avro.schema import AvroSchema, parse_schema, read_schema_file
 from fink_dask.avro.versions import Versions
-from fink_dask.config import TransferSettings
+from fink_dask.config import RECORD_OUTFORMATS, TransferSettings
 from fink_dask.dataset.columns import partitioning_of
 from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.partitioning import Partitioning
@@ -89,10 +89,10 @@ def find_schemas(
     sampled, source = _in_kafka(inspector, description)
     if source != _KEYS:
         return FoundSchemas(Versions((sampled[0],)), source)
-    if asked.outformat == "avro" and len(sampled) > 1:
+    if asked.outformat in RECORD_OUTFORMATS and len(sampled) > 1:
         raise SchemaError(
-            f"its records have {len(sampled)} schemas, and Avro files have one: leave out --outformat avro, or choose "
-            "one with --schema FILE (--dump-schemas writes them all)",
+            f"its records have {len(sampled)} schemas, and {asked.outformat.capitalize()} files have one: leave out "
+            f"--outformat {asked.outformat}, or choose one with --schema FILE (--dump-schemas writes them all)",
             description.topic,
         )
     return _fitted(Versions((sampled[0],)), sampled, asked)

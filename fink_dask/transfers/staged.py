@@ -10,11 +10,12 @@ import pyarrow as pa
 from fink_dask.config import COMPRESSION, ON_BAD_RECORD
 from fink_dask.dataset.attempt import Attempt
 from fink_dask.dataset.data_file import DataFile
+from fink_dask.dataset.data_format import Origin
 from fink_dask.dataset.ledger import QUARANTINE_DIRECTORY
 from fink_dask.dataset.quarantine import QUARANTINE_SCHEMA, quarantine_rows, read_quarantine
 from fink_dask.dataset.records import Identity
 from fink_dask.dataset.remainder import Remainder
-from fink_dask.dataset.writer import Origin, StagedWriter
+from fink_dask.dataset.writer import StagedWriter
 from fink_dask.errors import SchemaError
 from fink_dask.kafka.records import RawBatch
 from fink_dask.transfers.decode import RangeDecoder, SortedBatch
@@ -77,7 +78,8 @@ class StagedRange:
             origin,
             buffer_bytes=memory.buffer_bytes,
             compression=compression,
-            avro=decoder.avro,
+            outformat=identity.outformat,
+            records=decoder.records,
         )
         self._quarantine = StagedWriter(
             attempt, QUARANTINE_SCHEMA, origin, prefix="quarantine-", buffer_bytes=memory.batch_bytes

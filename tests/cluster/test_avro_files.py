@@ -14,7 +14,7 @@ import pytest
 
 from fink_dask.avro.container import read_header, read_records
 from fink_dask.avro.schema import AvroSchema, parse_schema
-from fink_dask.dataset.contents import read_places
+from fink_dask.dataset.formats import format_of
 from fink_dask.dataset.ledger import Ledger
 from fink_dask.demo.alerts import AlertKind
 from tests.harness.cli import run_cli, transfer_arguments
@@ -35,7 +35,7 @@ def _assert_as_in_kafka(outdir: Path, oracle: Oracle) -> None:
     """Hold every record of every file against what was published, byte by byte, and read them with fastavro."""
     found: dict[tuple[int, int], bytes] = {}
     for path in outdir.rglob("*.avro"):
-        partitions, offsets = read_places(path)
+        partitions, offsets = format_of(path).read_places(path)
         records = list(read_records(path, _schema(oracle)))
         assert len(records) == len(offsets)
         for *place, record in zip(partitions.tolist(), offsets.tolist(), records, strict=True):
@@ -83,7 +83,7 @@ def test_records_lie_in_the_directories_of_their_keys(kafka: Any, topic: str, or
         {
             (path.parent.name, partition, offset)
             for path in outdir.rglob("part-*")
-            for partition, offset in zip(*map(np.ndarray.tolist, read_places(path)), strict=True)
+            for partition, offset in zip(*map(np.ndarray.tolist, format_of(path).read_places(path)), strict=True)
         }
         for outdir in (tmp_path / "avro", tmp_path / "parquet")
     )

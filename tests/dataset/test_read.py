@@ -16,11 +16,12 @@ from fink_dask.avro.schema import parse_schema
 from fink_dask.dataset.attempt import Attempt
 from fink_dask.dataset.compact import Caller, compact_dataset
 from fink_dask.dataset.compaction import Form
+from fink_dask.dataset.data_format import KAFKA_FIELDS, Origin
 from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.partitioning import resolve_partitioning
 from fink_dask.dataset.publish import publish
 from fink_dask.dataset.records import Marker, Plan
-from fink_dask.dataset.writer import KAFKA_FIELDS, Origin, StagedWriter
+from fink_dask.dataset.writer import StagedWriter
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.offsets import Range
 from tests.harness.ledgers import IDENTITY, make_ledger, make_plan, places, stage_range, transfer

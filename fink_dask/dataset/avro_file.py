@@ -1,30 +1,70 @@
-"""An Avro container file of the records of a range, as they were in Kafka, that says which offsets it holds."""
+"""Avro container files of the records of a range, as they were in Kafka, that say which offsets they hold."""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from fink_dask.avro.container import SYNC_BYTES, block_head, header, read_header
-from fink_dask.avro.schema import AvroSchema
-from fink_dask.kafka.offsets import Range
+from fink_dask.avro.container import SYNC_BYTES, block_head, header, read_header, read_records
+from fink_dask.avro.schema import AvroSchema, parse_schema
+from fink_dask.dataset.data_format import Contents, Layout, Offsets, Origin, Partitions
+from fink_dask.errors import LedgerError
 
-#: What such files are called after.
-SUFFIX = ".avro"
 #: Names the offsets: a bit for each offset of the range, in base64, as values of the header are text to most readers.
 _OFFSETS = "fink_dask.offsets"
 #: Bytes of a block, beyond which another one begins; a reader holds one.
 _BLOCK_BYTES = 2**20
 
 
-class ContainerFile:
+class AvroFormat:
+    """Avro's own container: the records as they were in Kafka."""
+
+    suffix = ".avro"
+
+    def create(self, path: Path, layout: Layout, origin: Origin) -> AvroFile:
+        """Begin a file."""
+        assert layout.records is not None
+        return AvroFile(path, layout.records, origin)
+
+    def read_contents(self, path: Path) -> Contents:
+        """Read what a file says of itself in its header, and count its records."""
+        said, rows = read_header(path)
+        return Contents(rows, said)
+
+    def read_places(self, path: Path) -> tuple[Partitions, Offsets]:
+        """Read from the header which offsets there are."""
+        said, records = read_header(path)
+        try:
+            partition, start = int(said["fink_dask.partition"]), int(said["fink_dask.start"])
+            bits = np.frombuffer(base64.b64decode(said[_OFFSETS], validate=True), np.uint8)
+        except (KeyError, binascii.Error) as error:
+            raise ValueError(f"it does not say which offsets it holds ({error})") from error
+        offsets = start + np.flatnonzero(np.unpackbits(bits))
+        if len(offsets) != records:
+            raise ValueError(f"it has {records:,} records, but says that it holds {len(offsets):,} offsets")
+        return np.full(len(offsets), partition, np.int32), offsets
+
+    def read_alert(self, path: Path, number: int, records: AvroSchema) -> bytes:
+        """Read the bytes of one record."""
+        for record in islice(read_records(path, records), number, None):
+            return record
+        raise LedgerError(f"{path} has fewer rows than it had a moment ago")
+
+    def read_through(self, path: Path) -> None:
+        """Read all records, by the schema that the file names."""
+        for _ in read_records(path, parse_schema(self.read_contents(path).footer["avro.schema"])):
+            pass
+
+
+class AvroFile:
     """An Avro container file in the making.
 
     The header has room for the offsets, which are known once all rows are there.
@@ -35,18 +75,17 @@ class ContainerFile:
         The file.
     schema : AvroSchema
         The schema of its records.
-    range_ : Range
+    origin : Origin
         Where they come from.
-    footer : mapping of str to str
-        What it says of itself.
     """
 
-    def __init__(self, path: Path, schema: AvroSchema, range_: Range, footer: Mapping[str, str]) -> None:
+    def __init__(self, path: Path, schema: AvroSchema, origin: Origin) -> None:
+        footer = origin.footer()
         said = {name: value.encode() for name, value in footer.items()}
         # Two attempts write the same bytes; the records of other files never follow this marker.
         self._sync = hashlib.sha256(repr(sorted(footer.items())).encode()).digest()[:SYNC_BYTES]
-        self._start = range_.start
-        self._bits = np.zeros(-(-len(range_) // 8), np.uint8)
+        self._start = origin.range.start
+        self._bits = np.zeros(-(-len(origin.range) // 8), np.uint8)
         room = _encoded(self._bits)
         head = header(schema, {**said, _OFFSETS: room}, self._sync)
         self._place = head.rindex(room)
@@ -70,26 +109,6 @@ class ContainerFile:
         with self._file as file:
             file.seek(self._place)
             file.write(_encoded(self._bits))
-
-
-def read_offsets(path: Path) -> tuple[int, npt.NDArray[np.int64]]:
-    """Read the partition of a file, and the offset of each of its records.
-
-    Raises
-    ------
-    ValueError
-        If it is no such file, or does not say so.
-    """
-    said, records = read_header(path)
-    try:
-        partition, start = int(said["fink_dask.partition"]), int(said["fink_dask.start"])
-        bits = np.frombuffer(base64.b64decode(said[_OFFSETS], validate=True), np.uint8)
-    except (KeyError, binascii.Error) as error:
-        raise ValueError(f"it does not say which offsets it holds ({error})") from error
-    offsets = start + np.flatnonzero(np.unpackbits(bits))
-    if len(offsets) != records:
-        raise ValueError(f"it has {records:,} records, but says that it holds {len(offsets):,} offsets")
-    return partition, offsets
 
 
 def _encoded(bits: npt.NDArray[np.uint8]) -> bytes:
