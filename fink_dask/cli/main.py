@@ -67,6 +67,10 @@ for command in COMMANDS:
     cli.add_command(command)
 
 
+#: How Dask, when it is first imported, begins to say that a file of the user's configuration is malformed.
+_DASK_CONFIG = "A dask config file"
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit with its status; every failure is one line on stderr."""
     handle_signals()
@@ -101,9 +105,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except OSError as error:  # such as a name that is too long, or an output that is full
         what = f": {str(error.filename)[:200]}" if error.filename else ""
         code = _fail(f"{error.strerror or error}{what}", 1)
-    except Exception as error:  # a bug: one line for the user, the trace for who looks for it
-        logging.getLogger(__name__).debug("unexpected error", exc_info=True)
-        code = _fail(f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:300]} (-v shows where)", 1)
+    except Exception as error:
+        code = _fail_unexpectedly(error)
     # All memory goes at once in a moment: to look for cycles in it first takes longer than many a command.
     gc.freeze()
     sys.exit(code if isinstance(code, int) else 0)
@@ -114,6 +117,15 @@ def _forget_clusters() -> None:
     spec = sys.modules.get("distributed.deploy.spec")
     if spec is not None:
         atexit.unregister(spec.close_clusters)
+
+
+def _fail_unexpectedly(error: Exception) -> int:
+    words = " ".join(str(error).split())[:300]
+    if words.startswith(_DASK_CONFIG):
+        return _fail(words, 2)
+    # A bug: one line for the user, the trace for who looks for it.
+    logging.getLogger(__name__).debug("unexpected error", exc_info=True)
+    return _fail(f"unexpected {type(error).__name__}: {words} (-v shows where)", 1)
 
 
 def _fail(message: str, code: int) -> int:

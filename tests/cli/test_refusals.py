@@ -48,6 +48,19 @@ def test_a_wrong_topic_is_not_created_even_where_the_broker_creates_topics_on_de
     assert not {name for name in topic_names(broker.bootstrap_servers) if name.startswith("ftransfer")}
 
 
+def test_a_malformed_file_of_dasks_configuration_is_one_line(kafka: Any, light_topic: str, tmp_path: Path) -> None:
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "dask.yaml").write_text("distributed: [1,\n  worker: {")
+    said = refused(
+        transfer_arguments(kafka, light_topic, tmp_path / "out"),
+        2,
+        "is malformed",
+        tmp_path,
+        env={"DASK_CONFIG": str(tmp_path / "config")},
+    )
+    assert "dask.yaml" in said
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "no-such-host.invalid"])
 def test_no_broker_is_one_line_within_seconds(tmp_path: Path, topic_name: str, host: str) -> None:
     class Nowhere:
