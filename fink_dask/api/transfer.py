@@ -189,11 +189,11 @@ def transfer(
     with _same_environment(), shown as observe:
         try:
             found = run_transfer(settings, observe, Where(_scheduler(lent), dashboard_address), restart)
-        except RuntimeError as error:
-            if "failed to start" not in str(error):
+        except TransferError as error:
+            # Dask's RuntimeError is that of a process which ended before it was a worker.
+            if lent is not None or not isinstance(error.__cause__, RuntimeError):
                 raise
-            # Dask's, of a process that ended before it was a worker.
-            raise TransferError(f"no worker could be started here ({error}); a script needs {_GUARD} call") from error
+            raise TransferError(f"{error.message}; a script needs {_GUARD} call") from error
     return TransferResult(settings.outdir, found.summary, found.profile)
 
 
