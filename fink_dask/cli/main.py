@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit with its status; every failure is one line on stderr."""
     handle_signals()
     # Where a terminal is not of UTF-8, what it has no letter for is written as its number.
-    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in {"strict", "surrogateescape"}:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         # https://no-color.org; whether there is a terminal, click finds out itself.
