@@ -132,7 +132,7 @@ class KafkaSettings:
 
     def __post_init__(self) -> None:
         if not self.bootstrap_servers.strip():
-            raise SettingsError("no Kafka servers: give --bootstrap-servers HOST:PORT, or register with fink-client")
+            raise SettingsError("no Kafka servers: give --bootstrap-servers HOST:PORT, or type fink-dask register")
 
 
 @dataclass(frozen=True)

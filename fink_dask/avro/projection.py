@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pyarrow as pa
 
+from fink_dask.avro.near import near_column
 from fink_dask.avro.resolve import show
 from fink_dask.avro.types import AvroType
 from fink_dask.errors import SettingsError
@@ -111,6 +112,8 @@ def _check(record: AvroType, column: str) -> None:
     for name in column.split("."):
         node = node.value
         if name not in node.names:
-            inside = "which is inside a list or a map" if node.kind in {"array", "map"} else "which the schema has not"
-            raise SettingsError(f"a column {show(column)} is asked for, {inside}")
+            if node.kind in {"array", "map"}:
+                raise SettingsError(f"a column {show(column)} is asked for, which is inside a list or a map")
+            near = near_column(column, record.arrow)
+            raise SettingsError(f"a column {show(column)} is asked for, which the schema has not{near}")
         node = node.children[node.names.index(name)]

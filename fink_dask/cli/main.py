@@ -34,8 +34,37 @@ from fink_dask.cli.transfer import transfer
 from fink_dask.cli.verify import verify
 from fink_dask.errors import FinkDaskError
 
+#: In the order in which somebody needs them who begins, each with what the list of commands has room for.
+COMMANDS = {
+    demo: "Show everything on a made-up night; needs no Kafka.",
+    register: "Keep servers, user name and password for all commands.",
+    doctor: "Find what is wrong here or with Kafka, and say what to do.",
+    topics: "List the topics of Fink, and how long each is there yet.",
+    schema: "Show the fields of a topic's alerts.",
+    peek: "Show a few alerts of a topic.",
+    transfer: "Move a topic into a Parquet dataset, exactly once.",
+    submit: "Put a whole transfer into a job of a batch system.",
+    status: "Say how far a transfer is.",
+    verify: "Prove that a dataset is complete and undamaged.",
+    repair: "Fetch again what verify finds missing or damaged.",
+    quarantine: "Show the records that could not be decoded, and retry them.",
+    report: "Show a dataset on one HTML page.",
+    compact: "Write a dataset once more, with few large files.",
+    export_hats: "Write a dataset's objects as a HATS catalog, for LSDB.",
+    publish: "Fill a topic as Fink does, for tests and demonstrations.",
+    completion: "Make Tab complete commands and options in the shell.",
+}
+
+
+class _Program(click.Group):
+    """The commands in their order, where click would sort them by their names."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
 
 @click.group(
+    cls=_Program,
     context_settings=CONTEXT,
     epilog="Example: fink-dask transfer --topic ftransfer_ztf_2026-02-24_123456 --outdir alerts --partitionby time",
 )
@@ -44,27 +73,11 @@ def cli() -> None:
     """Move Kafka topics of Fink alerts into complete, partitioned Parquet datasets, with Dask."""
 
 
-COMMANDS = (
-    transfer,
-    submit,
-    compact,
-    export_hats,
-    verify,
-    repair,
-    quarantine,
-    status,
-    report,
-    register,
-    doctor,
-    topics,
-    schema,
-    peek,
-    publish,
-    demo,
-    completion,
-)
-for command in COMMANDS:
+for command, summary in COMMANDS.items():
+    command.short_help = summary
     cli.add_command(command)
+for command in (cli, *COMMANDS):
+    command.epilog = f"\b\n{command.epilog}"  # one line, however narrow the terminal is: it is there to be copied
 
 
 #: How Dask, when it is first imported, begins to say that a file of the user's configuration is malformed.
@@ -75,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit with its status; every failure is one line on stderr."""
     handle_signals()
     # Where a terminal is not of UTF-8, what it has no letter for is written as its number.
-    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in {"strict", "surrogateescape"}:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         # https://no-color.org; whether there is a terminal, click finds out itself.

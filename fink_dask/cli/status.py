@@ -31,7 +31,7 @@ def status(outdir: Path, as_json: bool) -> int:
     from fink_dask.cli.results import headline, print_intervals, print_json
     from fink_dask.dataset.lease import is_held
     from fink_dask.dataset.ledger import Ledger
-    from fink_dask.dataset.outdir import unfinished
+    from fink_dask.dataset.outdir import dataset_beside, unfinished
     from fink_dask.dataset.several import datasets_in
     from fink_dask.show.words import lag_words
 
@@ -47,7 +47,10 @@ def status(outdir: Path, as_json: bool) -> int:
                 f"a transfer into {ledger.outdir} has begun and has not planned yet, as when its jobs wait in a queue: "
                 "ask again later"
             )
-        raise LedgerError(f"there is no ledger {ledger.path}: no transfer into {ledger.outdir} was planned yet")
+        raise LedgerError(
+            f"there is no ledger {ledger.path}: no transfer into {ledger.outdir} was planned yet"
+            f"{dataset_beside(ledger)}"
+        )
     running, progress, lag = _look(ledger)
     if as_json:
         print_json(progress.summary, **_details(running, progress, lag))

@@ -102,7 +102,11 @@ class TransferPage(DashboardComponent):  # type: ignore[misc]  # Dask has no typ
             self._title,
             self._bars.figure,
             self._lags.figure,
-            row(self._alerts.figure, self._bytes.figure, self._lag.figure, sizing_mode="stretch_width"),
+            row(
+                *(self._alerts.figure, self._bytes.figure, self._lag.figure),
+                sizing_mode="stretch_width",
+                stylesheets=[InlineStyleSheet(css=":host { flex-wrap: wrap; }")],
+            ),
             self._stages,
             self._running,
             sizing_mode="stretch_width",

@@ -7,7 +7,6 @@ it is compared with, or refused: no integer of 64 bits ever becomes a floating-p
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import reduce
@@ -19,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
+from fink_dask.avro.near import near_column
 from fink_dask.avro.schema import field_type
 from fink_dask.dataset.expression import COMPARISONS, Node
 from fink_dask.dataset.grammar import mistake, parse_condition
@@ -223,7 +223,8 @@ class _Binder:
         path = str(node.value)
         kind = field_type(self._schema, path)
         if kind is None:
-            raise self._mistake(node, f"the alerts have no column {node}{_near(path, self._schema)}")
+            near = near_column(path, self._schema) or ("" if "." in path else "; text stands in quotes")
+            raise self._mistake(node, f"the alerts have no column {node}{near}")
         return kind
 
     def _literal(self, node: Node, kind: pa.DataType, beside: Node) -> _Compute:
@@ -263,14 +264,3 @@ def _in_words(kind: pa.DataType) -> str:
         return "text"
     word = "map" if pt.is_map(kind) else "list" if pt.is_list(kind) else str(kind)
     return f"{'an' if word[0] in 'aeiou' else 'a'} {word}"
-
-
-def _near(column: str, schema: pa.Schema) -> str:
-    """Name a column that may be meant, within structs as well."""
-    names = [field.name for field in schema]
-    for field in schema:
-        if pt.is_struct(field.type):
-            names += [f"{field.name}.{field.type.field(index).name}" for index in range(field.type.num_fields)]
-    last = column.rpartition(".")[2]
-    found = [name for name in names if name.rpartition(".")[2] == last] or difflib.get_close_matches(column, names, 1)
-    return f"; is {found[0]} meant?" if found else "; text stands in quotes" if "." not in column else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
+from difflib import get_close_matches
 from pathlib import Path
 
 from fink_dask.dataset.durable import make_directory, sync_directory
@@ -131,7 +132,26 @@ def check_dataset(ledger: Ledger) -> None:
             raise LedgerError(
                 f"{ledger.outdir} holds datasets of several topics: name one, such as {several[0].outdir}"
             )
-        raise LedgerError(f"{ledger.outdir} has no ledger {ledger.path}: fink-dask did not write it, or it was removed")
+        what = "has" if ledger.outdir.is_dir() else "is not there, and has"
+        raise LedgerError(
+            f"{ledger.outdir} {what} no ledger {ledger.path}: fink-dask did not write it, or it was removed"
+            f"{dataset_beside(ledger)}"
+        )
+
+
+def dataset_beside(ledger: Ledger) -> str:
+    """Name the dataset that may be meant where there is none, for the end of an error; empty where nothing is like it.
+
+    Raises
+    ------
+    StorageError
+        If the directory around it can't be read.
+    """
+    beside = {each.outdir.name: each for each in datasets_in(ledger.outdir.parent)}
+    if ledger.outdir.suffix == ".fink" and ledger.outdir.stem in beside:
+        return f"; it is the ledger of {beside[ledger.outdir.stem].outdir}, which is to be named"
+    near = get_close_matches(ledger.outdir.name, sorted(beside), 1)
+    return f"; is {beside[near[0]].outdir} meant?" if near else ""
 
 
 def unfinished(ledger: Ledger) -> str:

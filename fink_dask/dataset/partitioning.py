@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from fink_dask.avro.near import near_column
 from fink_dask.avro.schema import field_type
 from fink_dask.dataset.days import FIRST_DAY, LAST_DAY, NO_DAY, Integers, Scale, days_since_1970
 from fink_dask.errors import SettingsError
@@ -145,9 +146,8 @@ def resolve_partitioning(names: tuple[str, ...], survey: str | None, schema: pa.
         else:
             kind = field_type(schema, name)
             if kind is None:
-                raise SettingsError(
-                    f"--partitionby {name}: the alerts have no such column; {_columns_in_words(schema)}"
-                )
+                near = near_column(name, [pa.field("time", pa.float64()), *schema]) or f"; {_columns_in_words(schema)}"
+                raise SettingsError(f"--partitionby {name}: the alerts have no such column{near}")
             if not _is_scalar(kind):
                 raise SettingsError(f"--partitionby {name}: {_in_words(kind)} can't be part of a directory's name")
             column = name.replace(".", "_")

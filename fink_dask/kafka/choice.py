@@ -19,6 +19,8 @@ _LEGAL_PATTERN = re.compile(r"[A-Za-z0-9._\-*?\[\]!]{1,249}")
 _WILD = frozenset("*?[")
 #: Shown of what is there where nothing is what was meant.
 _NEAR = 3
+#: How alike two names are (of difflib) that differ by one or two characters; topics of one night are less so.
+_TYPING_ERROR = 0.9
 
 
 @dataclass(frozen=True)
@@ -83,12 +85,23 @@ def choose_topics(values: Iterable[str]) -> TopicChoice:
     return TopicChoice(names, patterns)
 
 
+def no_such_topic(topic: str, listed: Collection[str]) -> BrokerError:
+    """Say that there is no topic of a name, and the one that is so like it that it must be meant."""
+    near = get_close_matches(topic, _transferable(listed), 1, cutoff=_TYPING_ERROR)
+    what = f"is {near[0]} meant?" if near else "check the name, which fink-dask topics lists, or it has expired"
+    return BrokerError(f"no such topic on this Kafka (nothing was created); {what}", topic)
+
+
 def no_such_topics(patterns: Sequence[str], listed: Collection[str]) -> BrokerError:
     """Say that patterns match nothing, and what there is that looks like them."""
     shown = " or ".join(patterns[:_NEAR])
-    there = [name for name in sorted(listed) if TopicChoice._matches(name, ["*"])]
+    there = _transferable(listed)
     near = [name for pattern in patterns for name in get_close_matches(pattern, there, _NEAR, cutoff=0.3)]
     words = f"no topic of this Kafka matches {shown[:200]}"
     if near:
         return BrokerError(f"{words}; near it are {', '.join(dict.fromkeys(near[: 2 * _NEAR]))}")
-    return BrokerError(f"{words}; it has {len(there):,} topics, and none with a similar name")
+    return BrokerError(f"{words}, and none has a similar name; fink-dask topics lists what there is")
+
+
+def _transferable(listed: Iterable[str]) -> list[str]:
+    return [name for name in sorted(listed) if TopicChoice._matches(name, ["*"])]

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from fink_dask.config import KafkaSettings
 from fink_dask.errors import BrokerError, BrokerUnavailableError, MissingSchemaError, SchemaError
+from fink_dask.kafka.choice import no_such_topic
 from fink_dask.kafka.client import (
     KafkaError,
     Message,
@@ -124,9 +125,7 @@ class Inspector:
             if isinstance(each, list):
                 partitions[topic] = each
             else:
-                found[topic] = each or BrokerError(
-                    "no such topic on this Kafka (nothing was created): check the name, or it has expired", topic
-                )
+                found[topic] = each or no_such_topic(topic, listed)
         if not partitions:
             return found
         marks = ask_watermarks(self._connection, partitions)

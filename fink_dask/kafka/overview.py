@@ -9,7 +9,7 @@ from typing import Any
 
 from fink_dask.config import KafkaSettings
 from fink_dask.errors import BrokerError
-from fink_dask.kafka.choice import choose_topics, no_such_topics
+from fink_dask.kafka.choice import choose_topics, no_such_topic, no_such_topics
 from fink_dask.kafka.client import AdminClient, ConfigResource, OffsetSpec, TopicPartition
 from fink_dask.kafka.connection import Admin, open_connection
 from fink_dask.kafka.describe import Inspector
@@ -120,7 +120,7 @@ def look_at_topics(
     committed, group_error = _committed(settings, group_id, partitions)
     topics = []
     for topic in chosen:
-        held = marks.get(topic) or listed.get(topic) or BrokerError("no such topic on this Kafka", topic)
+        held = marks.get(topic) or listed.get(topic) or no_such_topic(topic, listed)
         if not isinstance(held, dict):
             topics.append(TopicOverview(topic, error=held.message if isinstance(held, BrokerError) else "unknown"))
             continue

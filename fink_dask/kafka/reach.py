@@ -98,7 +98,8 @@ def _warn_if_open(path: Path, warn: Callable[[str], None]) -> None:
 def _servers(credentials: Credentials | None, survey: str | None) -> str:
     if credentials is None or credentials.servers is None:
         raise SettingsError(
-            f"no Kafka servers: give --bootstrap-servers HOST:PORT, set {SERVERS_VARIABLE}, or have "
-            f"'servers' in ~/.finkclient/{survey or 'ztf'}_credentials.yml"
+            f"no Kafka servers: give --bootstrap-servers HOST:PORT, set {SERVERS_VARIABLE}, or type "
+            f"fink-dask register --survey {survey or 'ztf'}, which keeps what Fink has sent you in "
+            f"~/.finkclient/{survey or 'ztf'}_credentials.yml"
         )
     return credentials.servers

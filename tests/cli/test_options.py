@@ -163,6 +163,16 @@ def test_help_names_each_option_once_and_ends_with_an_example(tmp_path: Path) ->
         assert "Traceback" not in text
 
 
+def test_an_example_can_be_copied_and_no_summary_is_cut_on_a_terminal_of_80_columns(tmp_path: Path) -> None:
+    shown = run_cli("--help", cwd=tmp_path, env={"COLUMNS": "80"}).stdout
+    assert "..." not in shown.partition("Commands:")[2]
+    assert max(len(line) for line in shown.partition("Example:")[0].splitlines()) <= 80
+    for command in ((), ("transfer",), ("register",)):
+        *_, example = run_cli(*command, "--help", cwd=tmp_path, env={"COLUMNS": "80"}).stdout.strip().splitlines()
+        assert example.strip().startswith("Example: fink-dask ")
+        assert len(example) > 80
+
+
 def test_help_needs_none_of_the_heavy_libraries() -> None:
     code = (
         "import sys, fink_dask.cli.main as main\n"

@@ -1,13 +1,17 @@
-"""``status`` of a transfer whose jobs still wait in a queue, so that nothing is planned yet."""
+"""``status`` of what has no plan: of a transfer whose jobs still wait in a queue, and of a name that was mistyped."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from fink_dask.dataset.lease import hold_lease
 from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.outdir import create_ledger
+from fink_dask.kafka.offsets import Range
 from tests.harness.cli import run_cli
+from tests.harness.ledgers import make_ledger, make_plan
 
 
 def test_a_transfer_that_waits_is_not_called_one_that_nobody_has_begun(tmp_path: Path) -> None:
@@ -18,3 +22,18 @@ def test_a_transfer_that_waits_is_not_called_one_that_nobody_has_begun(tmp_path:
     assert result.returncode == 1
     assert "has begun and has not planned yet" in result.stderr
     assert "was planned yet" in run_cli("status", str(ledger.outdir)).stderr
+
+
+@pytest.mark.parametrize("command", ["status", "verify"])
+def test_a_mistyped_dataset_is_said_with_the_one_that_is_there(command: str, tmp_path: Path) -> None:
+    make_ledger(tmp_path / "alerts", make_plan([Range(0, 0, 1)]))
+    for typed, words in (
+        ("alrts", f"is {tmp_path / 'alerts'} meant?"),
+        ("alerts.fink", "it is the ledger of "),
+        ("x", ""),
+    ):
+        result = run_cli(command, typed, cwd=tmp_path)
+        assert result.returncode == 1
+        assert words in result.stderr
+        assert ("meant" in result.stderr) == ("meant" in words)
+        assert result.stderr.count("\n") == 1

@@ -91,6 +91,7 @@ def test_which_records_are_quarantined_does_not_depend_on_the_columns(few: Few, 
     ("columns", "words"),
     [
         ("candid,nothing", "--columns: a column 'nothing' is asked for, which the schema has not"),
+        ("objctId,candid", "'objctId' is asked for, which the schema has not; is objectId meant?"),
         ("candidate.nothing", "'candidate.nothing'"),
         ("candidate.magpsf.x", "'candidate.magpsf.x'"),
         ("prv_candidates.jd", "inside a list or a map"),

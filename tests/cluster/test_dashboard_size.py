@@ -165,3 +165,6 @@ def test_the_page_is_whole_and_readable(
             assert metrics(base)["fink_dask_lag"][topic,] == seen.number("lag")
         if partitions > 10:
             keep_picture(browser, "dashboard-large.png", tmp_path)
+        # Nor out of half a screen, beside a terminal.
+        browser.call("Emulation.setDeviceMetricsOverride", width=640, height=900, deviceScaleFactor=1, mobile=False)
+        wait_for(lambda: browser.evaluate("document.documentElement.scrollWidth <= 640"), 30, "a narrower page")

@@ -31,10 +31,11 @@ FINK_DATATRANSFER = (FINKCTL_TRANSFER - {"-survey", "-outformat", "--dump_schema
 OTHERS = {
     *("-username", "-groupid", "-servers", "-log_level", "--tmp", "-start_at", "-ext_schema", "--display_statistics"),
     *("--display", "--save", "--telegram", "--slack", "--dump_schema", "-f"),
+    *("-group_id", "-password", "-mytopics", "-schema", "--available_topics"),  # until fink-client 11
 }
 SAID = {
     *("finkctl auth register", "finkctl auth show", "finkctl topic", "finkctl stream", "finkctl transfer"),
-    "fink_alert_viewer",
+    *("fink_alert_viewer", "fink_client_register", "fink_consumer"),
 }
 
 

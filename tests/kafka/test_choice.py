@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fink_dask.errors import SettingsError
-from fink_dask.kafka.choice import MOST_TOPICS, TopicChoice, choose_topics, no_such_topics
+from fink_dask.kafka.choice import MOST_TOPICS, TopicChoice, choose_topics, no_such_topic, no_such_topics
 
 LISTED = [
     "__consumer_offsets",
@@ -68,7 +68,16 @@ def test_what_nothing_matches_is_said_with_what_is_near() -> None:
     words = str(no_such_topics(choice.unmatched(LISTED), LISTED))
     assert "matches ftransfer_lst_2026-*; near it are ftransfer_lsst_2026-01-0" in words
     assert "schema" not in words
-    assert "none with a similar name" in str(no_such_topics(["~"], LISTED))
+    assert "none has a similar name" in str(no_such_topics(["~"], LISTED))
+
+
+def test_a_topic_that_was_mistyped_is_said_with_the_one_that_is_there_and_not_with_another_one_of_its_night() -> None:
+    listed = ["ftransfer_ztf_2026-02-24_123456", "ftransfer_ztf_2026-02-24_123456_schema"]
+    for mistyped in ("ftransfer_ztf_2026-02-24_12345", "ftranfser_ztf_2026-02-24_123456"):
+        said = str(no_such_topic(mistyped, listed))
+        assert said.endswith("is ftransfer_ztf_2026-02-24_123456 meant?")
+    said = str(no_such_topic("ftransfer_ztf_2026-02-24_987000", listed))
+    assert said.endswith("check the name, which fink-dask topics lists, or it has expired")
 
 
 def test_a_hostile_name_can_not_stop_a_pattern() -> None:
