@@ -16,7 +16,7 @@ from jinja2 import Environment, StrictUndefined
 from rich.filesize import decimal
 
 from fink_dask.report import charts
-from fink_dask.report.charts import BANDS, PARTS
+from fink_dask.report.charts import BANDS, PARTS, STAGE_COLOURS
 from fink_dask.report.facts import Facts
 from fink_dask.report.panels import Counts, Panels
 from fink_dask.report.stamps import png
@@ -30,9 +30,10 @@ _MOST_ROWS = 15
 _POINTS = 2000
 #: Pixels of the chart of the nights, and of a line of the list of classes beside it.
 _NIGHTS_HEIGHT, _CLASS_HEIGHT = 260, 25
+#: Edges of a curve of one step.
+_FEW_EDGES = 2
 #: Says who has made a page, so that no other one is replaced.
 GENERATOR = '<meta name="generator" content="fink-dask report">'
-_STAGE_COLOURS = ("#1864ab", "#4dabf7", "#2b8a3e", "#8ce99a", "#e67700", "#862e9c", "#868e96")
 _STATES = {
     "complete": "every planned offset is in the dataset",
     "partial": "finished, without the records that could not be decoded or that Kafka had removed",
@@ -66,6 +67,9 @@ def render(facts: Facts, panels: Panels, outdir: str, version: str, made_at: dat
     figures: dict[str, Any] = {"partitions": charts.partitions(facts.partitions)}
     if facts.pace.seconds:
         figures["speed"] = charts.speed(facts.pace)
+        # Of one step, they are the sums.
+        if facts.pace.stage_seconds.any() and len(facts.pace.edges) > _FEW_EDGES:
+            figures["shares"] = charts.shares(facts.pace)
     density = None
     if panels.position_x is not None and panels.position_y is not None and panels.position_weights is not None:
         as_points = len(panels.position_x) <= _POINTS
@@ -116,6 +120,7 @@ def render(facts: Facts, panels: Panels, outdir: str, version: str, made_at: dat
         stages=_stages(facts),
         curve_bands=[band for band in BANDS if any(band in example.curve for example in panels.examples)],
         parts=PARTS,
+        stage_colours=STAGE_COLOURS,
         bands=BANDS,
         most_partitions=charts.MOST_PARTITIONS,
         most_rows=_MOST_ROWS,
@@ -154,14 +159,11 @@ def _tiles(facts: Facts, panels: Panels) -> list[tuple[str, str, str, bool]]:
 
 def _stages(facts: Facts) -> list[tuple[str, float, float, str]]:
     """List stage, seconds, percent and colour, of all runs whose profiles are known."""
-    seconds = {stage: sum(profile.stage_seconds[stage] for profile in facts.profiles) for stage in STAGES}
+    seconds = {stage: sum(run.profile.stage_seconds[stage] for run in facts.runs) for stage in STAGES}
     whole = sum(seconds.values())
     if not whole:
         return []
-    return [
-        (stage, seconds[stage], 100 * seconds[stage] / whole, colour)
-        for stage, colour in zip(STAGES, _STAGE_COLOURS, strict=True)
-    ]
+    return [(stage, seconds[stage], 100 * seconds[stage] / whole, colour) for stage, colour in STAGE_COLOURS.items()]
 
 
 def _shares(counts: Counts | None) -> list[tuple[str, float, float]]:

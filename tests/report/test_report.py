@@ -19,6 +19,7 @@ from fink_dask.dataset.summary import summarise
 from fink_dask.demo.alerts import AlertKind, encoder
 from fink_dask.kafka.offsets import Range
 from fink_dask.report.sky import project
+from fink_dask.transfers.profile import STAGES
 from tests.harness.cli import run_cli, transfer_arguments
 from tests.harness.dashboard import PICTURES, keep_picture
 from tests.harness.ledgers import make_ledger, make_plan, transfer
@@ -65,7 +66,8 @@ def test_a_dataset_of_full_packets_is_shown_with_everything_that_is_in_it(
 ) -> None:
     count = 3000 if os.environ.get(PICTURES) else 300
     alerts = alerts_on_the_sky(AlertKind.ZTF_FULL, count)
-    oracle = publish(kafka, topic_name, AlertKind.ZTF_FULL, alerts)
+    # So many ranges that there is something to see over time.
+    oracle = publish(kafka, topic_name, AlertKind.ZTF_FULL, alerts, partitions=24 if os.environ.get(PICTURES) else 8)
     produce(kafka.bootstrap_servers, topic_name, [b"no alert", b"\xff" * 30])
     lost = delete_records_before(kafka.bootstrap_servers, topic_name, 3, 20)
     arguments = transfer_arguments(kafka, topic_name, tmp_path / "alerts", "-partitionby", "time", "-nconsumers", "4")
@@ -81,7 +83,7 @@ def test_a_dataset_of_full_packets_is_shown_with_everything_that_is_in_it(
         with shown_report(tmp_path / "report.html", width, height) as browser:
             assert troubles(browser, width) == []
             charts, canvases = painted(browser)
-            assert charts == 6 + 6
+            assert charts == 7 + 6
             assert canvases >= charts
             assert browser.texts("#topic") == [topic_name]
             assert browser.texts("#state") == ["partial"]
@@ -98,6 +100,13 @@ def test_a_dataset_of_full_packets_is_shown_with_everything_that_is_in_it(
             }  # fmt: skip
             assert sum(sum(partitions[part]) for part in parts) == planned
             assert sum(sizes["top"]) == summary.files
+            (speed, shares) = browser.sources("speed", "shares")
+            middles = (np.array(speed["left"]) + np.array(speed["right"])) / 2
+            # While workers were started there were none.
+            known = len(shares["middle"])
+            assert known >= 1
+            assert shares["middle"] == pytest.approx(middles[-known:])
+            assert sum(np.array(shares[stage]) for stage in STAGES) == pytest.approx(np.full(known, 100))
             classes = Counter(alert["finkclass"] or "no class" for alert in there)
             names, numbers = browser.texts("#classes .name"), browser.texts("#classes .number")
             assert dict(zip(names, numbers, strict=True)) == {name: f"{classes[name]:,}" for name in classes}
