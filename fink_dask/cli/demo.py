@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from fink_dask.cli.options import CONTEXT, Place, nconsumers_option, typed_option
+from fink_dask.nouns import counted
 
 _MOST_ALERTS = 12_000
 
@@ -83,7 +84,10 @@ def demo(alerts: int, outdir: Path, nconsumers: int) -> int:
     found = verify_dataset(ledger)
     for problem in found.problems:
         click.echo(f"  {problem}")
-    click.echo(f"  {found.summary.state}: {found.progress.planned_offsets:,} offsets, {found.summary.alerts:,} alerts")
+    click.echo(
+        f"  {found.summary.state}: {counted(found.progress.planned_offsets, 'offset')}, "
+        f"{counted(found.summary.alerts, 'alert')}"
+    )
     _show_files(ledger.outdir)
     click.echo("Read it:\n")
     click.echo("  import pandas as pd")
@@ -99,4 +103,4 @@ def _show_files(outdir: Path) -> None:
     for directory in sorted({path.parent for path in outdir.rglob("*.parquet")}):
         files = list(directory.glob("*.parquet"))
         size = decimal(sum(path.stat().st_size for path in files))
-        click.echo(f"  {directory.relative_to(outdir)}/  {len(files)} files, {size}")
+        click.echo(f"  {directory.relative_to(outdir)}/  {counted(len(files), 'file')}, {size}")

@@ -105,8 +105,8 @@ def publish(
     from fink_dask.demo.files import open_files
     from fink_dask.demo.fill import fill_topic, prepare_topic
     from fink_dask.kafka.publish import open_publisher, paced
+    from fink_dask.nouns import counted
     from fink_dask.show.bytes_bar import BytesBar
-    from fink_dask.show.words import counted
 
     if bool(files) == (synthetic is not None):
         raise SettingsError("give FILES, or --synthetic N for alerts that are made up: one of the two")

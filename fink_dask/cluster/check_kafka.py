@@ -10,6 +10,7 @@ from fink_dask.config import KafkaSettings, has_sasl
 from fink_dask.errors import BrokerError, FinkDaskError, SettingsError
 from fink_dask.kafka.credentials import find_credentials, is_open_to_others
 from fink_dask.kafka.overview import TopicOverview, look_at_topics
+from fink_dask.nouns import counted
 
 #: Seconds by which a clock may be wrong and nobody cares.
 _CLOCK_S = 60.0
@@ -68,7 +69,7 @@ def check_kafka(settings: KafkaSettings, topic: str | None) -> Iterator[Check]:
 def _check_topic(topic: TopicOverview) -> Check:
     if topic.error is not None:
         return Check("topic", "fail", f"{topic.topic}: {topic.error}", "fink-dask topics")
-    words = f"{topic.topic} holds {topic.offsets:,} alerts in {topic.partitions:,} partitions"
+    words = f"{topic.topic} holds {counted(topic.offsets, 'alert')} in {counted(topic.partitions, 'partition')}"
     if not topic.offsets:
         return Check("topic", "warn", words, "fink-dask topics shows which ones hold any; --follow waits for them")
     if topic.removal_ms is None:

@@ -15,6 +15,7 @@ import pyarrow as pa
 from fink_dask.avro.container import SYNC_BYTES, block_head, header, read_header
 from fink_dask.avro.schema import AvroSchema
 from fink_dask.kafka.offsets import Range
+from fink_dask.nouns import counted
 
 #: What such files are called after.
 SUFFIX = ".avro"
@@ -88,7 +89,9 @@ def read_offsets(path: Path) -> tuple[int, npt.NDArray[np.int64]]:
         raise ValueError(f"it does not say which offsets it holds ({error})") from error
     offsets = start + np.flatnonzero(np.unpackbits(bits))
     if len(offsets) != records:
-        raise ValueError(f"it has {records:,} records, but says that it holds {len(offsets):,} offsets")
+        raise ValueError(
+            f"it has {counted(records, 'record')}, but says that it holds {counted(len(offsets), 'offset')}"
+        )
     return partition, offsets
 
 

@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 
 from fink_dask.errors import BrokerError, SettingsError
 from fink_dask.kafka.topics import SCHEMA_SUFFIX, check_topic_name
+from fink_dask.nouns import counted
 
 #: Topics that are transferred together, at most: each has a ledger, a lease and a directory of its own.
 MOST_TOPICS = 200
@@ -91,4 +92,4 @@ def no_such_topics(patterns: Sequence[str], listed: Collection[str]) -> BrokerEr
     words = f"no topic of this Kafka matches {shown[:200]}"
     if near:
         return BrokerError(f"{words}; near it are {', '.join(dict.fromkeys(near[: 2 * _NEAR]))}")
-    return BrokerError(f"{words}; it has {len(there):,} topics, and none with a similar name")
+    return BrokerError(f"{words}; it has {counted(len(there), 'topic')}, and none with a similar name")

@@ -199,7 +199,7 @@ def test_an_alert_that_kafka_refuses_fails_the_command(kafka: Any, topic_name: s
     create_topic(kafka.bootstrap_servers, f"{topic_name}_schema", 1)
     result = publish(kafka, "--topic", topic_name, "--synthetic", "5", "--append")
     assert result.returncode == 1
-    assert "were not acknowledged" in result.stderr
+    assert "not acknowledged" in result.stderr
     assert "too large" in result.stderr
     assert not records(kafka, topic_name)
 

@@ -157,6 +157,29 @@ def test_what_comes_from_outside_is_text_and_nothing_else(kafka: Any, topic_name
 
 
 @pytest.mark.usefixtures("chromium")
+@pytest.mark.parametrize("options", [["-partitionby", "time"], []], ids=["directories", "columns"])
+def test_one_wrong_time_makes_no_needles_of_the_nights_and_no_class_is_nameless(
+    options: list[str], kafka: Any, topic_name: str, tmp_path: Path
+) -> None:
+    alerts = alerts_on_the_sky(AlertKind.ZTF_LIGHT, 60)
+    there = Counter(alert["timestamp"][:10] for alert in alerts[1:])
+    alerts[0]["jd"] = 2_488_069.5  # the year 2100
+    for alert in alerts[:3]:
+        alert["finkclass"] = ""
+    publish(kafka, topic_name, AlertKind.ZTF_LIGHT, alerts)
+    assert run_cli(*transfer_arguments(kafka, topic_name, tmp_path / "alerts", *options)).returncode == 0
+    page = made("alerts", tmp_path)
+    assert f"Nights: {min(there)} to {max(there)}; 1 alert on 2100-01-01" in page
+    with shown_report(tmp_path / "report.html", *PHONE) as browser:
+        assert troubles(browser, PHONE[0]) == []
+        (nights,) = browser.sources("nights")
+        assert nights["top"] == [there[day] for day in sorted(there)]
+        assert browser.texts("#far-nights") == ["Not drawn, as it is far from the others: 1 alert on 2100-01-01."]
+        classes = dict(zip(browser.texts("#classes .name"), browser.texts("#classes .number"), strict=True))
+        assert classes["(empty)"] == "3"
+
+
+@pytest.mark.usefixtures("chromium")
 def test_a_hostile_ledger_is_text_as_well_and_a_dataset_in_the_making_is_shown(tmp_path: Path) -> None:
     plan = make_plan([Range(0, 0, 100), Range(0, 100, 200), Range(7, 0, 50)], topic=HOSTILE[:100])
     ledger = make_ledger(tmp_path / "alerts", plan)
@@ -240,7 +263,7 @@ def test_a_compacted_dataset_is_shown_without_the_times_that_it_has_not(tmp_path
     assert "was compacted" in left_out(page)["speed"]
     assert 'id="seconds"' in before
     assert 'id="seconds"' not in page
-    for shown in ('id="alerts"><b>160</b>', "All 160 alerts were read"):
+    for shown in ('id="alerts"><b>160</b>', "Read in full: 160 alerts"):
         assert shown in before
         assert shown in page
 
