@@ -41,6 +41,7 @@ def _fitting(_: click.Context, parameter: click.Parameter, value: int) -> int:
 def demo(alerts: int, outdir: Path, nconsumers: int) -> int:
     """Publish a made-up night to an embedded Kafka, transfer it, verify it, and show how to read it."""
     from fink_dask.cli.results import print_summary
+    from fink_dask.cli.signals import run_apart
     from fink_dask.cluster.local import usable_cores
     from fink_dask.cluster.run import Where, run_transfer
     from fink_dask.config import KafkaSettings, TransferSettings
@@ -66,7 +67,7 @@ def demo(alerts: int, outdir: Path, nconsumers: int) -> int:
             delete_old_dataset(old)
     with mock_broker() as broker:
         click.echo(f"1. publish: {alerts:,} made-up alerts to {DEMO_TOPIC} on {broker.bootstrap_servers}")
-        publish_night(broker, DEMO_TOPIC, alerts, seed=1)
+        run_apart(lambda stop: publish_night(broker, DEMO_TOPIC, alerts, seed=1, stopped=stop.is_set))
         settings = TransferSettings(
             topic=DEMO_TOPIC,
             outdir=outdir,
