@@ -48,7 +48,10 @@ def status(outdir: Path, as_json: bool) -> int:
                 f"a transfer into {ledger.outdir} has begun and has not planned yet, as when its jobs wait in a queue: "
                 "ask again later"
             )
-        raise LedgerError(f"there is no ledger {ledger.path}: no transfer into {ledger.outdir} was planned yet")
+        raise LedgerError(
+            f"there is no ledger {ledger.path}: no transfer into {ledger.outdir} was planned yet; "
+            "of a topic that is empty, nothing is written"
+        )
     running, progress, lag = _look(ledger)
     if as_json:
         print_json(progress.summary, **_details(running, progress, lag))

@@ -128,7 +128,7 @@ def run_topics(
             for transfer in finder.take():
                 topics.begin(transfer)
             for topic in finder.empty:
-                profiler(Note(f"{topic} is empty: there is nothing to transfer"))
+                profiler(Note(f"{topic} is empty: there is nothing to transfer, and nothing is written"))
                 topics.add_empty(topic)
             topics.finish(inspector)
             if not topics.results():

@@ -131,7 +131,12 @@ def check_dataset(ledger: Ledger) -> None:
             raise LedgerError(
                 f"{ledger.outdir} holds datasets of several topics: name one, such as {several[0].outdir}"
             )
-        raise LedgerError(f"{ledger.outdir} has no ledger {ledger.path}: fink-dask did not write it, or it was removed")
+        words = f"{ledger.outdir} has no ledger {ledger.path}"
+        if ledger.outdir.is_dir() and any(ledger.outdir.iterdir()):
+            raise LedgerError(f"{words}: fink-dask did not write it, or it was removed")
+        raise LedgerError(
+            f"{words}, and nothing is in it: see that the name is right; of a topic that is empty, nothing is written"
+        )
 
 
 def unfinished(ledger: Ledger) -> str:
