@@ -49,7 +49,7 @@ IMPORTERS = {
     "pandas": {"api"},
     "hats_import": {"cluster.hats"},
     "PIL": {"report.stamps"},
-    "rich": {"cli", "report", "show"},
+    "rich": {"cli", "cluster.check_machine", "cluster.check_place", "report", "show"},
     "prometheus_client": {"cluster.metrics"},
     "tornado": {"cluster.dashboard", "cluster.page"},
     "yaml": {"kafka.credentials", "kafka.registration"},
