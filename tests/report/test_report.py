@@ -277,7 +277,7 @@ def test_a_report_goes_nowhere_where_it_would_do_harm_and_says_what_to_do(tmp_pa
     os.mkfifo(tmp_path / "pipe")
     for arguments, status, words in (
         (("nowhere",), 1, "has no ledger"),
-        (("several",), 1, "holds datasets of several topics: name one, such as"),
+        (("several", "--open"), 2, "holds datasets of 2 topics: name one, such as several/one"),
         (("alerts", "-o", "alerts/report.html"), 1, "is inside the dataset"),
         (("alerts", "-o", "alerts.fink/report.html"), 1, "is inside the dataset"),
         (("alerts", "-o", "mine.html"), 1, "is there, and is no report"),
@@ -291,6 +291,29 @@ def test_a_report_goes_nowhere_where_it_would_do_harm_and_says_what_to_do(tmp_pa
         assert result.stderr.count("\n") == 1
     assert (tmp_path / "mine.html").read_text() == "<p>mine</p>"
     assert not list((tmp_path / "alerts").iterdir())
+
+
+def test_several_topics_have_a_page_each_and_one_that_fails_stops_no_other(tmp_path: Path) -> None:
+    plan = make_plan([Range(0, 0, 100)])
+    for name in ("one", "other"):
+        transfer(make_ledger(tmp_path / "nights" / name, plan), plan, plan.ranges[0])
+    make_ledger(tmp_path / "nights" / "worse", plan).plan_path(plan).write_text("{}")
+    result = run_cli("report", "nights", "-o", "page.html", cwd=tmp_path)
+    assert result.returncode == 1
+    written = [line.partition(":")[0] for line in result.stdout.splitlines()]
+    assert written == ["page-one.html", "page-other.html"]
+    assert sorted(path.name for path in tmp_path.glob("*.html")) == written
+    (line,) = result.stderr.strip().splitlines()
+    assert line.startswith("fink-dask: error: ")
+    assert "worse" in line
+    for name in ("one", "other"):
+        page = (tmp_path / f"page-{name}.html").read_text()
+        assert f"Made of nights/{name} by" in page
+        assert str(tmp_path) not in page
+    (tmp_path / "page-other.html").write_text("mine")
+    again = run_cli("report", "nights", "-o", "page.html", cwd=tmp_path)
+    assert "is there, and is no report" in again.stderr
+    assert (tmp_path / "page-other.html").read_text() == "mine"
 
 
 def test_it_opens_a_browser_where_there_is_one(tmp_path: Path) -> None:
