@@ -2,14 +2,49 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
-from click.shell_completion import get_completion_class
+from click.shell_completion import (
+    BashComplete,
+    CompletionItem,
+    FishComplete,
+    ShellComplete,
+    ZshComplete,
+    add_completion_class,
+    get_completion_class,
+)
 
 from fink_dask.cli.options import CONTEXT
 from fink_dask.errors import SettingsError
 
 #: Tells the program that a shell asks; click's own name for it.
 COMPLETE_VARIABLE = "_FINK_DASK_COMPLETE"
+
+
+class _EachOptionOnce(ShellComplete):
+    """Options have two names, with two dashes and with one: where both fit what was typed, the first is offered."""
+
+    def get_completions(self, args: list[str], incomplete: str) -> list[CompletionItem[Any]]:
+        """Find what fits."""
+        found = super().get_completions(args, incomplete)
+        names = {item.value for item in found}
+        return [item for item in found if f"-{item.value}" not in names]
+
+
+@add_completion_class
+class _Bash(_EachOptionOnce, BashComplete):
+    """Completion in bash."""
+
+
+@add_completion_class
+class _Zsh(_EachOptionOnce, ZshComplete):
+    """Completion in zsh."""
+
+
+@add_completion_class
+class _Fish(_EachOptionOnce, FishComplete):
+    """Completion in fish."""
 
 
 @click.command(

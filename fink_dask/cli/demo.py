@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from fink_dask.cli.options import CONTEXT, Place, nconsumers_option, typed_option
+from fink_dask.nouns import counted
 
 _MOST_ALERTS = 12_000
 
@@ -40,6 +41,7 @@ def _fitting(_: click.Context, parameter: click.Parameter, value: int) -> int:
 def demo(alerts: int, outdir: Path, nconsumers: int) -> int:
     """Publish a made-up night to an embedded Kafka, transfer it, verify it, and show how to read it."""
     from fink_dask.cli.results import print_summary
+    from fink_dask.cli.signals import run_apart
     from fink_dask.cluster.local import usable_cores
     from fink_dask.cluster.run import Where, run_transfer
     from fink_dask.config import KafkaSettings, TransferSettings
@@ -65,7 +67,7 @@ def demo(alerts: int, outdir: Path, nconsumers: int) -> int:
             delete_old_dataset(old)
     with mock_broker() as broker:
         click.echo(f"1. publish: {alerts:,} made-up alerts to {DEMO_TOPIC} on {broker.bootstrap_servers}")
-        publish_night(broker, DEMO_TOPIC, alerts, seed=1)
+        run_apart(lambda stop: publish_night(broker, DEMO_TOPIC, alerts, seed=1, stopped=stop.is_set))
         settings = TransferSettings(
             topic=DEMO_TOPIC,
             outdir=outdir,
@@ -83,7 +85,10 @@ def demo(alerts: int, outdir: Path, nconsumers: int) -> int:
     found = verify_dataset(ledger)
     for problem in found.problems:
         click.echo(f"  {problem}")
-    click.echo(f"  {found.summary.state}: {found.progress.planned_offsets:,} offsets, {found.summary.alerts:,} alerts")
+    click.echo(
+        f"  {found.summary.state}: {counted(found.progress.planned_offsets, 'offset')}, "
+        f"{counted(found.summary.alerts, 'alert')}"
+    )
     _show_files(ledger.outdir)
     click.echo("Read it:\n")
     click.echo("  import pandas as pd")
@@ -99,4 +104,4 @@ def _show_files(outdir: Path) -> None:
     for directory in sorted({path.parent for path in outdir.rglob("*.parquet")}):
         files = list(directory.glob("*.parquet"))
         size = decimal(sum(path.stat().st_size for path in files))
-        click.echo(f"  {directory.relative_to(outdir)}/  {len(files)} files, {size}")
+        click.echo(f"  {directory.relative_to(outdir)}/  {counted(len(files), 'file')}, {size}")

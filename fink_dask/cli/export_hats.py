@@ -11,7 +11,7 @@ import click
 
 from fink_dask.cli.options import CONTEXT, Place, json_option, typed_option, verbose_option
 from fink_dask.cli.signals import SignalReceivedError
-from fink_dask.show.words import counted
+from fink_dask.nouns import counted
 
 if TYPE_CHECKING:
     from fink_dask.cluster.hats import Exported

@@ -12,6 +12,7 @@ from fink_dask.cli.connection import connection_options, kafka_settings
 from fink_dask.cli.options import CONTEXT, option, typed_option, verbose_option
 from fink_dask.errors import SettingsError, StorageError
 from fink_dask.kafka.topics import SURVEYS, check_topic_name, survey_of
+from fink_dask.nouns import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -136,4 +137,4 @@ def _save(record: Peeked, folder: Path, console: Console | None) -> None:
         drawn.append(Group(shown, picture(shades(image))))
     if console is not None and console.is_terminal and console.color_system is not None:
         console.print(Columns(drawn, padding=(0, 2)))
-    click.echo(f"{len(drawn)} pictures in {folder}", err=True)
+    click.echo(f"{counted(len(drawn), 'picture')} in {folder}", err=True)

@@ -6,7 +6,6 @@ import json
 import math
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -100,13 +99,13 @@ def publish(
     """
     from fink_dask.avro.schema import parse_schema
     from fink_dask.cli.log import log_to_stderr
-    from fink_dask.cli.signals import SignalReceivedError
+    from fink_dask.cli.signals import SignalReceivedError, run_apart
     from fink_dask.demo.alerts import avro_schema, encoded_alerts
     from fink_dask.demo.files import open_files
     from fink_dask.demo.fill import fill_topic, prepare_topic
     from fink_dask.kafka.publish import open_publisher, paced
+    from fink_dask.nouns import counted
     from fink_dask.show.bytes_bar import BytesBar
-    from fink_dask.show.words import counted
 
     if bool(files) == (synthetic is not None):
         raise SettingsError("give FILES, or --synthetic N for alerts that are made up: one of the two")
@@ -117,7 +116,7 @@ def publish(
     total = opened.alerts if opened is not None else synthetic or 0
     where = prepare_topic(kafka, topic, parse_schema(text), partitions, append)
     values = opened.values() if opened is not None else encoded_alerts(kind, total, seed=seed, first_id=where.offsets)
-    done, began, stop = 0, time.monotonic(), threading.Event()
+    done, began = 0, time.monotonic()
     with open_publisher(kafka) as publisher, BytesBar("publishing", total, noun="alert") as bar:
 
         def note(alerts: int) -> None:
@@ -125,20 +124,18 @@ def publish(
             done += alerts
             bar.advance(alerts)
 
-        paced_values = paced(values, rate, stop.wait) if rate else values
-        # In a thread, because only this one gets signals: one in the middle of fastavro would end as an error of its.
-        with ThreadPoolExecutor(1) as thread:
-            filling = thread.submit(fill_topic, publisher, where, text, paced_values, seed, note, stop.is_set)
-            try:
-                filling.result()
-            except KeyboardInterrupt as error:
-                stop.set()
-                wait([filling])
-                bar.stop()
-                click.echo(f"fink-dask: stopped; {counted(done, 'alert')} of {total:,} are in {topic}", err=True)
-                if isinstance(error, SignalReceivedError):
-                    error.said = True
-                raise
+        def fill(stop: threading.Event) -> None:
+            paced_values = paced(values, rate, stop.wait) if rate else values
+            fill_topic(publisher, where, text, paced_values, seed, note, stop.is_set)
+
+        try:
+            run_apart(fill)
+        except KeyboardInterrupt as error:
+            bar.stop()
+            click.echo(f"fink-dask: stopped; {done:,} of {counted(total, 'alert')} published to {topic}", err=True)
+            if isinstance(error, SignalReceivedError):
+                error.said = True
+            raise
     seconds = time.monotonic() - began
     if as_json:
         content = {"topic": topic, "alerts": done, "partitions": where.partitions, "run_seconds": round(seconds, 3)}

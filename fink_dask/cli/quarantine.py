@@ -12,7 +12,7 @@ import click
 
 from fink_dask.cli.options import CONTEXT, Place, at_least_one, json_option, typed_option, verbose_option
 from fink_dask.errors import SettingsError
-from fink_dask.show.words import counted
+from fink_dask.nouns import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -56,9 +56,9 @@ def repair(outdir: Path, on_loss: str, dashboard_address: str, as_json: bool, ve
     from fink_dask.cli.results import headline, print_json
     from fink_dask.cluster.repair import run_repair
     from fink_dask.dataset.summary import written_bytes
+    from fink_dask.nouns import counted
     from fink_dask.show.bytes_bar import BytesBar
     from fink_dask.show.display import Display
-    from fink_dask.show.words import counted
 
     log_to_stderr(verbose)
     with ExitStack() as stack:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from fink_dask.cli.options import CONTEXT, Place, typed_option
-from fink_dask.errors import StorageError
+from fink_dask.errors import FinkDaskError, SettingsError, StorageError
+from fink_dask.nouns import counted
 
 if TYPE_CHECKING:
     from fink_dask.dataset.ledger import Ledger
@@ -35,19 +36,54 @@ def report(outdir: Path, output: Path, opens: bool) -> int:
     How far it is, the sky, brightness, nights, classes, a few alerts with cutouts and light curves, speed, partitions,
     quarantine and losses. OUTDIR is only read, also while a transfer runs; of a large one a sample is, which the page
     says. Cutouts need astropy: pip install 'fink-dask[report]'.
+
+    Where OUTDIR holds the datasets of several topics, each of them has a page, such as report-TOPIC.html.
     """
+    from fink_dask.dataset.ledger import Ledger
+    from fink_dask.dataset.several import datasets_in
+
+    ledger = Ledger(outdir.resolve())
+    several = [] if ledger.exists() else datasets_in(ledger.outdir)
+    if several:
+        if opens:
+            raise SettingsError(
+                f"--open shows one page, and {outdir} holds datasets of {counted(len(several), 'topic')}: name one, "
+                f"such as {outdir / several[0].outdir.name}"
+            )
+        return _write_each(several, outdir, output)
+    _write(ledger, outdir, output)
+    if opens and not webbrowser.open(output.resolve().as_uri()):
+        click.echo(f"fink-dask: warning: there is no browser here; open {output} in one", err=True)
+    return 0
+
+
+def _write_each(ledgers: list[Ledger], outdir: Path, output: Path) -> int:
+    """Write a page for each of several topics; one that fails stops no other one."""
+    failed = False
+    for ledger in ledgers:
+        topic = ledger.outdir.name
+        try:
+            _write(ledger, outdir / topic, output.with_stem(f"{output.stem}-{topic}"))
+        except FinkDaskError as error:
+            failed = True
+            click.echo(f"fink-dask: error: {error if topic in str(error) else f'{topic}: {error}'}", err=True)
+    return int(failed)
+
+
+def _write(ledger: Ledger, outdir: Path, output: Path) -> None:
+    """Write the page of a dataset, and say so."""
     from datetime import UTC, datetime
 
     from rich.filesize import decimal
 
     import fink_dask
     from fink_dask.dataset.durable import replace_file
-    from fink_dask.dataset.ledger import Ledger, storage_error
+    from fink_dask.dataset.ledger import storage_error
     from fink_dask.report.facts import find_facts
     from fink_dask.report.page import render
     from fink_dask.report.panels import find_panels
 
-    ledger, target = Ledger(outdir.resolve()), output.resolve()
+    target = output.resolve()
     _check_target(ledger, target)
     facts = find_facts(ledger)
     page = render(facts, find_panels(ledger, facts), str(outdir), fink_dask.__version__, datetime.now(UTC))
@@ -57,9 +93,6 @@ def report(outdir: Path, output: Path, opens: bool) -> int:
     except OSError as error:
         raise storage_error(error, target) from error
     click.echo(f"{output}: {decimal(len(content))}")
-    if opens and not webbrowser.open(target.as_uri()):
-        click.echo(f"fink-dask: warning: there is no browser here; open {output} in one", err=True)
-    return 0
 
 
 def _check_target(ledger: Ledger, target: Path) -> None:

@@ -13,7 +13,8 @@ from rich.filesize import decimal
 from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.summary import Summary
 from fink_dask.kafka.offsets import Interval
-from fink_dask.show.words import counted, duration_words
+from fink_dask.nouns import counted
+from fink_dask.show.words import duration_words
 from fink_dask.transfers.forecast import Forecast
 from fink_dask.transfers.preview import Outlook
 from fink_dask.transfers.profile import Profile
@@ -133,11 +134,13 @@ def _print_outlook(outlook: Outlook, outdir: Path) -> None:
         size = f"{decimal(plan.estimated_bytes)} (estimated from a few alerts a partition)"
         click.echo(f"  to plan         {offsets} in {ranges}, about {size}")
     if outlook.removed:
-        click.echo(f"  would be lost   {outlook.removed:,} offsets that Kafka has removed already")
+        click.echo(f"  would be lost   {counted(outlook.removed, 'offset')} that Kafka has removed already")
     if not outlook.offsets:
         click.echo("  nothing to read" if outlook.removed else "  nothing to do")
         return
-    click.echo(f"  would read      {outlook.offsets:,} offsets: an alert each, less those that Kafka uses itself")
+    click.echo(
+        f"  would read      {counted(outlook.offsets, 'offset')}: an alert each, less those that Kafka uses itself"
+    )
     if outlook.forecast is not None:
         _print_forecast(outlook.forecast)
     if outlook.where is not None:

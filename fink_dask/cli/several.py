@@ -15,7 +15,7 @@ from fink_dask.config import TransferSettings
 from fink_dask.errors import FinkDaskError
 from fink_dask.kafka.choice import TopicChoice
 from fink_dask.kafka.topics import survey_of
-from fink_dask.show.words import counted
+from fink_dask.nouns import counted
 
 if TYPE_CHECKING:
     from fink_dask.cluster.joboptions import JobSpec

@@ -5,7 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType
+from typing import TypeVar
+
+Result = TypeVar("Result")
 
 #: Seconds that an orderly stop may take.
 _PATIENCE_S = 8.0
@@ -54,3 +58,29 @@ def handle_signals() -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, stop)
+
+
+def run_apart(work: Callable[[threading.Event], Result]) -> Result:
+    """Run something in a thread, as only the main one gets signals: one in the middle of fastavro would be its error.
+
+    Parameters
+    ----------
+    work : callable
+        Takes what is set when it is to stop, which a signal asks for; it is waited for then.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        If it was asked to stop, once it has.
+    """
+    from concurrent.futures import ThreadPoolExecutor, wait
+
+    stop = threading.Event()
+    with ThreadPoolExecutor(1) as thread:
+        working = thread.submit(work, stop)
+        try:
+            return working.result()
+        except KeyboardInterrupt:
+            stop.set()
+            wait([working])
+            raise

@@ -10,6 +10,7 @@ import click
 
 from fink_dask.cli.options import CONTEXT, Place, json_option
 from fink_dask.errors import FinkDaskError, LedgerError
+from fink_dask.nouns import counted
 
 if TYPE_CHECKING:
     from fink_dask.dataset.lag import Lag
@@ -49,7 +50,7 @@ def status(outdir: Path, as_json: bool) -> int:
             )
         raise LedgerError(
             f"there is no ledger {ledger.path}: no transfer into {ledger.outdir} was planned yet"
-            f"{dataset_beside(ledger)}"
+            f"{dataset_beside(ledger) or '; of a topic that is empty, nothing is written'}"
         )
     running, progress, lag = _look(ledger)
     if as_json:
@@ -59,8 +60,8 @@ def status(outdir: Path, as_json: bool) -> int:
     done = progress.planned_offsets - progress.missing_offsets
     share = 100 * done / max(progress.planned_offsets, 1)
     click.echo(
-        f"  committed  {share:.0f} %: {done:,} of {progress.planned_offsets:,} offsets, "
-        f"{progress.summary.ranges:,} of {progress.planned_ranges:,} ranges"
+        f"  committed  {share:.0f} %: {done:,} of {counted(progress.planned_offsets, 'offset')}, "
+        f"{progress.summary.ranges:,} of {counted(progress.planned_ranges, 'range')}"
     )
     click.echo(f"  running    {'yes' if running else 'no'}")
     if lag is not None:

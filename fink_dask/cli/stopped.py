@@ -17,6 +17,7 @@ from fink_dask.config import TransferSettings
 from fink_dask.dataset.location import is_remote
 from fink_dask.errors import FinkDaskError
 from fink_dask.kafka.choice import TopicChoice
+from fink_dask.nouns import counted
 
 if TYPE_CHECKING:
     from fink_dask.dataset.ledger import Ledger
@@ -37,7 +38,7 @@ def failure_as_json(settings: TransferSettings, choice: TopicChoice, as_json: bo
         summaries = [_summary(ledger) for ledger in ledgers]
         if stopped:
             alerts = sum(summary.alerts for summary in summaries)
-            where = f"{alerts:,} alerts are safe in {settings.outdir}; " if alerts else ""
+            where = f"{counted(alerts, 'alert')} safe in {settings.outdir}; " if alerts else ""
             click.echo(f"fink-dask: stopped; {where}run the same command again to go on", err=True)
             if isinstance(error, SignalReceivedError):
                 error.said = True

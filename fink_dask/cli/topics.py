@@ -89,7 +89,9 @@ def _known_group(survey: str | None) -> str | None:
 def _as_json(topic: TopicOverview, now_ms: float) -> dict[str, Any]:
     left_ms = None if topic.removal_ms is None else topic.removal_ms - now_ms
     days_left = None if left_ms is None else round(left_ms / 86_400_000, 3)
-    return asdict(topic) | {"removal_ms": topic.removal_ms, "days_left": days_left}
+    content = asdict(topic) | {"removal_ms": topic.removal_ms, "days_left": days_left}
+    del content["newest_each_ms"]  # there may be thousands
+    return content
 
 
 def _print(overview: Overview, group_id: str | None, now_ms: float) -> None:
@@ -98,7 +100,8 @@ def _print(overview: Overview, group_id: str | None, now_ms: float) -> None:
     from rich.measure import Measurement
     from rich.table import Table
 
-    from fink_dask.show.words import counted, printable
+    from fink_dask.nouns import counted
+    from fink_dask.show.words import printable
 
     others = f"{counted(overview.others, 'other topic')} on this Kafka (--all shows them)"
     if not overview.topics:

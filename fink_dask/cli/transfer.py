@@ -35,7 +35,7 @@ from fink_dask.config import BATCHSIZE, COMPRESSION, COMPRESSIONS, ON_BAD_RECORD
 from fink_dask.dataset.location import check_place
 from fink_dask.kafka.choice import TopicChoice, choose_topics
 from fink_dask.kafka.topics import SURVEYS
-from fink_dask.show.words import counted
+from fink_dask.nouns import counted
 
 if TYPE_CHECKING:
     from fink_dask.cluster.run import Where
@@ -274,7 +274,7 @@ def _ask_before_restart(settings: TransferSettings, choice: TopicChoice) -> None
     if ledgers:
         alerts = sum(summarise(ledger).summary.alerts for ledger in ledgers)
         what = f"the datasets of {counted(len(ledgers), 'topic')}" if choice.is_several else "the dataset"
-        click.confirm(f"Replace {what} in {settings.outdir} ({alerts:,} alerts)?", abort=True, err=True)
+        click.confirm(f"Replace {what} in {settings.outdir} ({counted(alerts, 'alert')})?", abort=True, err=True)
 
 
 def _preview(settings: TransferSettings, choice: TopicChoice, where: Where, restart: bool, as_json: bool) -> int:

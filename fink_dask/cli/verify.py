@@ -14,7 +14,7 @@ from fink_dask.cli.dataset import survey_of_dataset
 from fink_dask.cli.options import CONTEXT, Place, at_least_one, config_option, json_option, option, verbose_option
 from fink_dask.errors import FinkDaskError
 from fink_dask.kafka.offsets import subtract
-from fink_dask.show.words import counted
+from fink_dask.nouns import counted
 
 if TYPE_CHECKING:
     from fink_dask.config import KafkaSettings
@@ -193,7 +193,7 @@ def _say(found: Verification, compared: Comparison | None, as_json: bool) -> int
         click.echo("  run the same transfer again to go on")
     print_intervals("lost", found.progress.lost)
     if not problems and not found.progress.missing:
-        click.echo(f"  every one of {found.progress.planned_offsets:,} planned offsets is accounted for, once")
+        click.echo(f"  every one of {counted(found.progress.planned_offsets, 'planned offset')} is accounted for, once")
     if compared is not None:
         _say_compared(compared)
     return summary.exit_code

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from statistics import median
 
 from fink_dask.cluster.check import Check
 from fink_dask.config import KafkaSettings, has_sasl
 from fink_dask.errors import BrokerError, FinkDaskError, SettingsError
 from fink_dask.kafka.credentials import find_credentials, is_open_to_others
 from fink_dask.kafka.overview import TopicOverview, look_at_topics
+from fink_dask.nouns import counted
 
 #: Seconds by which a clock may be wrong and nobody cares.
 _CLOCK_S = 60.0
@@ -68,7 +70,7 @@ def check_kafka(settings: KafkaSettings, topic: str | None) -> Iterator[Check]:
 def _check_topic(topic: TopicOverview) -> Check:
     if topic.error is not None:
         return Check("topic", "fail", f"{topic.topic}: {topic.error}", "fink-dask topics")
-    words = f"{topic.topic} holds {topic.offsets:,} alerts in {topic.partitions:,} partitions"
+    words = f"{topic.topic} holds {counted(topic.offsets, 'alert')} in {counted(topic.partitions, 'partition')}"
     if not topic.offsets:
         return Check("topic", "warn", words, "fink-dask topics shows which ones hold any; --follow waits for them")
     if topic.removal_ms is None:
@@ -79,14 +81,23 @@ def _check_topic(topic: TopicOverview) -> Check:
 
 
 def _check_clock(topics: list[TopicOverview]) -> Check:
-    """Compare the clock with the newest alert: Kafka tells its time in no other way."""
-    newest_ms = max((topic.newest_ms for topic in topics if topic.newest_ms is not None), default=None)
-    if newest_ms is None:
+    """Compare the clock with the newest alert of each partition: Kafka tells its time in no other way.
+
+    One that is ahead of it alone has a wrong timestamp: where this machine's clock is slow, there are more.
+    """
+    newest = {topic.topic: topic.newest_each_ms for topic in topics}
+    now_ms = time.time() * 1000
+    ahead = {topic: [at - now_ms for at in each if at - now_ms > 1000 * _CLOCK_S] for topic, each in newest.items()}
+    found = [by_ms / 1000 for each in ahead.values() for by_ms in each]
+    partitions = sum(map(len, newest.values()))
+    if not partitions:
         return Check("clock", "ok", "can't be told: Kafka holds no alert to compare it with")
-    ahead_s = newest_ms / 1000 - time.time()
-    if ahead_s > _CLOCK_S:
-        words = (
-            f"the newest alert is {ahead_s:,.0f} s in the future: this machine's clock is slow, or the producer's fast"
-        )
-        return Check("clock", "warn", words, "timedatectl status")
-    return Check("clock", "ok", "not behind the newest alert; that it is not ahead can't be told from Kafka")
+    if not found:
+        return Check("clock", "ok", "not behind the newest alerts; that it is not ahead can't be told from Kafka")
+    if len(found) == 1 < partitions:
+        (topic,) = (topic for topic, each in ahead.items() if each)
+        words = f"an alert of {topic} is {found[0]:,.0f} s in the future, alone of {counted(partitions, 'partition')}"
+        return Check("clock", "ok", f"{words}: its timestamp is wrong, rather than this machine's clock")
+    words = f"the newest alerts of {len(found):,} of {counted(partitions, 'partition')} are in the future, by about "
+    words += f"{median(found):,.0f} s: this machine's clock is slow, or the producer's fast"
+    return Check("clock", "warn", words, "timedatectl status")

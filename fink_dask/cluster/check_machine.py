@@ -6,7 +6,7 @@ import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
-from dask.utils import format_bytes
+from rich.filesize import decimal
 
 from fink_dask.cluster.check import Check
 from fink_dask.cluster.local import MEMORY_FRACTION, usable_cores, usable_memory
@@ -59,7 +59,7 @@ def check_memory() -> Check:
     """Find out whether the memory is enough for a consumer on each core."""
     usable, cores = usable_memory(), usable_cores()
     limit = int(usable * MEMORY_FRACTION)
-    words = f"{format_bytes(usable)} usable, of which a transfer takes up to {format_bytes(limit)}"
+    words = f"{decimal(usable)} usable, of which a transfer takes up to {decimal(limit)}"
     try:
         share_memory(limit, BASE_BYTES + cores * WORKER_BYTES, 2 * cores, 2 * cores)
     except SettingsError as error:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from dask.utils import format_bytes
+from rich.filesize import decimal
 
 from fink_dask.cluster.check import Check
 from fink_dask.cluster.local import usable_cores
@@ -65,10 +65,10 @@ def check_room(settings: TransferSettings) -> Check:
             )
         forecast = preview(settings, usable_cores()).forecast
     except FinkDaskError as error:
-        return Check("disk", "warn", f"{format_bytes(free)} free; how much it takes is not known: {error}", "see above")
+        return Check("disk", "warn", f"{decimal(free)} free; how much it takes is not known: {error}", "see above")
     if forecast is None:
-        return Check("disk", "ok", f"{format_bytes(free)} free, and nothing to write")
-    words = f"{format_bytes(free)} free; the transfer writes about {format_bytes(forecast.written_bytes)}"
+        return Check("disk", "ok", f"{decimal(free)} free, and nothing to write")
+    words = f"{decimal(free)} free; the transfer writes about {decimal(forecast.written_bytes)}"
     if forecast.written_bytes <= free:
         return Check("disk", "ok", words)
     return Check("disk", "fail", words, "make room, choose another --outdir, or fewer alerts with --limit or --columns")
@@ -79,7 +79,7 @@ def check_disk(outdir: Path) -> Check:
     free = free_bytes(outdir)
     if free is None:
         return Check("disk", "ok", f"how much is free at {outdir} can't be told")
-    return Check("disk", "ok", f"{format_bytes(free)} free; with a TOPIC, it is compared with what its transfer writes")
+    return Check("disk", "ok", f"{decimal(free)} free; with a TOPIC, it is compared with what its transfer writes")
 
 
 def _try(beside: Path) -> Iterator[Check]:

@@ -16,6 +16,7 @@ import dask
 from fink_dask.cluster.jobconfig import LISTS, check_value, read_section
 from fink_dask.cluster.local import DASK_CONFIG, MEMORY_FRACTION, parse_memory
 from fink_dask.errors import SettingsError
+from fink_dask.nouns import counted
 from fink_dask.transfers.memory import WORKER_BYTES, MemoryShare, share_memory
 
 #: The batch systems that dask-jobqueue knows, as a user and as a sentence name them.
@@ -138,7 +139,9 @@ class JobOptions:
         memory_bytes = parse_memory("--memory", str(memory))
         processes = int(_number("processes", given.get("processes", section.get("processes") or cores), system))
         if processes > cores:
-            raise SettingsError(f"{processes} processes are too many for {cores} cores")
+            raise SettingsError(
+                f"{counted(processes, 'process', 'processes')} are too many for {counted(cores, 'core')}"
+            )
         lists = {name: [*(section.get(name.replace("_", "-")) or []), *given.pop(name, ())] for name in LISTS}
         if section.get("log-directory"):
             given.setdefault("log_directory", section["log-directory"])

@@ -24,6 +24,7 @@ from fink_dask.errors import LedgerError
 from fink_dask.kafka.describe import TopicDescription, open_inspector
 from fink_dask.kafka.identity import is_other_topic
 from fink_dask.kafka.offsets import Range, total
+from fink_dask.nouns import counted
 from fink_dask.transfers.events import Observer, TransferStarted
 from fink_dask.transfers.job import run_ranges
 from fink_dask.transfers.plan import known_topic_id
@@ -205,7 +206,7 @@ def _choose(damages: Sequence[Damage], topic: TopicDescription, on_loss: str) ->
             continue
         gone = damage.gone(marks.low)
         if gone and on_loss == "fail":
-            words = f"Kafka no longer has {gone:,} of the {total(damage.remainder.wanted):,} offsets that are missing"
+            words = f"Kafka no longer has {gone:,} of {counted(total(damage.remainder.wanted), 'missing offset')}"
             others = "fetch the others and " if gone < total(damage.remainder.wanted) else ""
             left.append(f"{name}: {words}; --on-loss continue would {others}declare these lost")
             continue

@@ -19,6 +19,7 @@ from fink_dask.dataset.several import check_for_one, check_for_several
 from fink_dask.errors import SettingsError
 from fink_dask.kafka.choice import TopicChoice, no_such_topics
 from fink_dask.kafka.describe import Inspector, open_inspector
+from fink_dask.nouns import counted
 from fink_dask.transfers.events import Note, Observer
 from fink_dask.transfers.find import Finder
 from fink_dask.transfers.followers import Followers, look_first, wait_for_first
@@ -127,7 +128,7 @@ def run_topics(
             for transfer in finder.take():
                 topics.begin(transfer)
             for topic in finder.empty:
-                profiler(Note(f"{topic} is empty: there is nothing to transfer"))
+                profiler(Note(f"{topic} is empty: there is nothing to transfer, and nothing is written"))
                 topics.add_empty(topic)
             topics.finish(inspector)
             if not topics.results():
@@ -263,7 +264,7 @@ def cores_of(settings: TransferSettings, where: Where) -> int:
 
 def _nothing_new(settings: TransferSettings, choice: TopicChoice) -> str:
     if settings.limit is not None:
-        return f"nothing new: the dataset holds all there is, or the limit of {settings.limit:,} alerts"
+        return f"nothing new: the dataset holds all there is, or the limit of {counted(settings.limit, 'alert')}"
     if choice.is_several:
         return "nothing new: every offset of the topics is already in the datasets"
     return "nothing new: every offset of the topic is already in the dataset"

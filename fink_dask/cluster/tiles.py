@@ -9,6 +9,7 @@ from html import escape
 from fink_dask.cluster.board import Reported
 from fink_dask.cluster.report import RunningReport, TopicReport
 from fink_dask.dataset.lag import freshness_s
+from fink_dask.nouns import counted
 from fink_dask.transfers.profile import STAGES
 
 #: Of a topic's name, or of why a transfer failed.
@@ -87,7 +88,7 @@ def _tiles(known: Reported, topic: TopicReport) -> list[tuple[str, str, str, boo
     planned = f"ranges committed of {topic.ranges:,}" if not topic.is_followed else "ranges committed"
     return [
         # Rounded down: what is not all is not 100 %.
-        ("share", f"{int(share * 10) / 10:g} %", f"of {topic.offsets:,} offsets", False),
+        ("share", f"{int(share * 10) / 10:g} %", f"of {counted(topic.offsets, 'offset')}", False),
         ("alerts", f"{topic.alerts:,}", "alerts, by this run", False),
         *([("filtered", f"{topic.filtered:,}", "filtered", False)] if topic.filtered else []),
         ("alerts_per_second", f"{topic.alerts_per_second:,.0f}" if now else "\N{EN DASH}", "alerts/s", False),
@@ -112,7 +113,7 @@ def partitions_title(topic: TopicReport) -> str:
     """Say what the bars are."""
     parts = ((COMMITTED, "committed"), (READING, "being read"), (NOT_READ, "not read"))
     legend = "".join(f'<span><i style="background: {colour}"></i>{words}</span>' for colour, words in parts)
-    more = f"<span>and {topic.more_partitions:,} partitions more</span>" if topic.more_partitions else ""
+    more = f"<span>and {counted(topic.more_partitions, 'more partition')}</span>" if topic.more_partitions else ""
     return f"<h2>partitions, in % of their offsets{legend}{more}</h2>"
 
 

@@ -17,6 +17,7 @@ from fink_dask.avro.container import SYNC_BYTES, block_head, header, read_header
 from fink_dask.avro.schema import AvroSchema, parse_schema
 from fink_dask.dataset.data_format import Contents, Layout, Offsets, Origin, Partitions
 from fink_dask.errors import LedgerError
+from fink_dask.nouns import counted
 
 #: Names the offsets: a bit for each offset of the range, in base64, as values of the header are text to most readers.
 _OFFSETS = "fink_dask.offsets"
@@ -49,7 +50,9 @@ class AvroFormat:
             raise ValueError(f"it does not say which offsets it holds ({error})") from error
         offsets = start + np.flatnonzero(np.unpackbits(bits))
         if len(offsets) != records:
-            raise ValueError(f"it has {records:,} records, but says that it holds {len(offsets):,} offsets")
+            raise ValueError(
+                f"it has {counted(records, 'record')}, but says that it holds {counted(len(offsets), 'offset')}"
+            )
         return np.full(len(offsets), partition, np.int32), offsets
 
     def read_alert(self, path: Path, number: int, records: AvroSchema) -> bytes:

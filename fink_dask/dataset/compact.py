@@ -27,6 +27,7 @@ from fink_dask.dataset.records import Marker, Plan
 from fink_dask.dataset.summary import Summary, summarise
 from fink_dask.dataset.workspace import Step, Workspace, read_compaction
 from fink_dask.errors import LedgerError, SettingsError, StorageError
+from fink_dask.nouns import counted
 
 #: What a thread holds at most, about: a row group as it is read, what waits for the next one, and its encoding.
 THREAD_BYTES = 5 * BUFFER_BYTES
@@ -254,7 +255,7 @@ class _Job:
         if unique is None:
             return Duplicates()
         files = [file for group in self._groups for file in group.sources]
-        self._caller.note(f"looking for alerts with the same {unique} in {len(files):,} files")
+        self._caller.note(f"looking for alerts with the same {unique} in {counted(len(files), 'file')}")
         for file in files:
             # What has gone bad since its group was complete must not decide which alert stays.
             check_source(self._source.outdir, file)

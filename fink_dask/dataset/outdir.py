@@ -132,10 +132,13 @@ def check_dataset(ledger: Ledger) -> None:
             raise LedgerError(
                 f"{ledger.outdir} holds datasets of several topics: name one, such as {several[0].outdir}"
             )
-        what = "has" if ledger.outdir.is_dir() else "is not there, and has"
+        words = f"{ledger.outdir} has no ledger {ledger.path}"
+        if beside := dataset_beside(ledger):
+            raise LedgerError(f"{words}{beside}")
+        if ledger.outdir.is_dir() and any(ledger.outdir.iterdir()):
+            raise LedgerError(f"{words}: fink-dask did not write it, or it was removed")
         raise LedgerError(
-            f"{ledger.outdir} {what} no ledger {ledger.path}: fink-dask did not write it, or it was removed"
-            f"{dataset_beside(ledger)}"
+            f"{words}, and nothing is in it: see that the name is right; of a topic that is empty, nothing is written"
         )
 
 

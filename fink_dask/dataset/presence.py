@@ -16,6 +16,7 @@ from fink_dask.dataset.publish import missing_files
 from fink_dask.dataset.records import Identity, Marker, Plan
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.offsets import Range
+from fink_dask.nouns import counted
 
 #: What the name of a file ends in that a later revision of its range wrote, after eight digits of the plan.
 _REVISION = re.compile(r"(?<=-[0-9a-f]{8})-[0-9]+$")
@@ -37,8 +38,8 @@ def check_files(ledger: Ledger, plans: Sequence[Plan]) -> None:
     gone = missing_files(ledger, markers)
     if gone:
         raise LedgerError(
-            f"{len(gone):,} files of the dataset are missing or changed, such as {gone[0]}: fink-dask repair fetches "
-            "them again (fink-dask verify lists all)"
+            f"{counted(len(gone), 'file')} of the dataset missing or changed, such as {gone[0]}: fink-dask repair "
+            "fetches them again (fink-dask verify lists all)"
         )
 
 

@@ -15,6 +15,7 @@ from fink_dask.dataset.outdir import check_dataset
 from fink_dask.dataset.publish import missing_files, published
 from fink_dask.dataset.versions import known_versions
 from fink_dask.errors import LedgerError
+from fink_dask.nouns import counted
 
 #: Of ``year``, ``month`` and ``day``, whatever a packet of its own calls so.
 _DATE_PART = pa.int32()
@@ -55,8 +56,8 @@ def open_dataset(outdir: str | os.PathLike[str]) -> ds.Dataset:
     markers = published(ledger, committed)
     if gone := missing_files(ledger, markers):
         raise LedgerError(
-            f"{len(gone):,} files of the dataset are missing or changed, such as {gone[0]}: fink-dask repair fetches "
-            "them again"
+            f"{counted(len(gone), 'file')} of the dataset missing or changed, such as {gone[0]}: fink-dask repair "
+            "fetches them again"
         )
     files, partition_columns = _columns(ledger)
     names = sorted({file.path for marker in markers for file in marker.files})

@@ -13,6 +13,7 @@ from fink_dask.dataset.data_file import DataFile, check_inside
 from fink_dask.dataset.documents import checksum
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.offsets import Interval, Range, merge, total
+from fink_dask.nouns import counted
 
 #: What the names of attempts and plans look like: they become those of directories, which are removed in the end.
 _NAME = re.compile(r"[0-9a-f]{1,32}")
@@ -213,7 +214,7 @@ class Marker:
         counts = (self.rows, self.quarantined, self.filtered)
         accounted = sum(counts) + total(absent)
         if accounted != len(self.range) or min(*counts, self.raw_bytes) < 0:
-            raise LedgerError(f"{what} accounts for {accounted} of {len(self.range)} offsets")
+            raise LedgerError(f"{what} accounts for {accounted:,} of {counted(len(self.range), 'offset')}")
         inside = all(self.range.start <= start < end <= self.range.end for start, end in absent)
         if not inside or total(merge(absent)) != total(absent):
             raise LedgerError(f"{what} holds intervals that overlap, or are not of the range")

@@ -9,6 +9,7 @@ from fink_dask.dataset.durable import directories_in
 from fink_dask.dataset.ledger import Ledger, storage_error
 from fink_dask.dataset.summary import State, Summary
 from fink_dask.errors import LedgerError, StorageError
+from fink_dask.nouns import counted
 
 _SUFFIX = ".fink"
 _WORST_FIRST: tuple[State, ...] = ("failed", "interrupted", "partial", "complete")
@@ -93,7 +94,7 @@ def total_of(summaries: Sequence[Summary]) -> Summary:
     """Add up the summaries of several topics; the state is the worst one, and the topic how many there are."""
     states = [summary.state for summary in summaries]
     return Summary(
-        topic=f"{len(summaries):,} topics" if len(summaries) != 1 else "1 topic",
+        topic=counted(len(summaries), "topic"),
         state=next((state for state in _WORST_FIRST if state in states), "complete"),
         **{name: sum(getattr(summary, name) for summary in summaries) for name in _COUNTS},
         run_seconds=max((summary.run_seconds for summary in summaries), default=0.0),

@@ -26,6 +26,7 @@ from fink_dask.dataset.summary import Progress, Summary, progress_of
 from fink_dask.dataset.versions import check_schemas
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.offsets import Interval
+from fink_dask.nouns import counted
 
 #: What the footer of a file of many ranges says, too.
 SHARED_FOOTER = ("fink_dask.topic",)
@@ -202,7 +203,7 @@ class _Examiner:
             topic = {name: footer[name] for name in SHARED_FOOTER}
             found = self._shared[file.path] = check_file(path, file, topic)
             if not found and self._claimed[file.path] > file.all_rows:
-                found += [f"{path}: {file.all_rows:,} rows, but markers name {self._claimed[file.path]:,}"]
+                found += [f"{path}: {counted(file.all_rows, 'row')}, but markers name {self._claimed[file.path]:,}"]
         else:
             found = check_file(path, file, footer)
         self._advance(file.size)
@@ -235,7 +236,7 @@ def check_file(path: Path, file: DataFile, footer: Mapping[str, str]) -> list[st
     try:
         size = path.stat().st_size
         if size != file.size:
-            return [f"{path}: {size:,} bytes, but {file.size:,} were written"]
+            return [f"{path}: {counted(size, 'byte')}, but {file.size:,} were written"]
         with path.open("rb") as content:
             if hashlib.file_digest(content, "sha256").hexdigest() != file.sha256:
                 return [f"{path}: its content is not what was written"]
@@ -245,7 +246,7 @@ def check_file(path: Path, file: DataFile, footer: Mapping[str, str]) -> list[st
     except (OSError, ValueError, pa.ArrowException) as error:
         return [f"{path}: {str(error).splitlines()[0][:200]}"]
     if contents.rows != file.all_rows:
-        return [f"{path}: {contents.rows:,} rows, but {file.all_rows:,} were written"]
+        return [f"{path}: {counted(contents.rows, 'row')}, but {file.all_rows:,} were written"]
     return check_footer(path, contents, footer)
 
 

@@ -43,6 +43,7 @@ from fink_dask.dataset.records import Marker, Plan
 from fink_dask.dataset.versions import copy_versions
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.offsets import Interval, Range, merge, total
+from fink_dask.nouns import counted
 
 Step = Callable[[str], None]
 
@@ -211,7 +212,9 @@ def _new_markers(markers: Sequence[Marker], merged: Sequence[Merged], compaction
         files = tuple(sorted(shares.get(marker.range, []), key=lambda file: file.path))
         rows, duplicates = sum(file.rows for file in files), merge(left_out.get(marker.range, []))
         if rows + total(duplicates) != marker.rows:
-            words = f"its files hold {rows + total(duplicates):,} rows of it, but its marker says {marker.rows:,}"
+            words = (
+                f"its files hold {counted(rows + total(duplicates), 'row')} of it, but its marker says {marker.rows:,}"
+            )
             raise LedgerError(f"range {marker.range.name}: {words}; fink-dask verify says more")
         new.append(
             replace(

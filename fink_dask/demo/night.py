@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 from fink_dask.demo.alerts import AlertKind, avro_schema, encoded_alerts
 from fink_dask.demo.fill import Destination, fill_topic
@@ -11,7 +12,9 @@ from fink_dask.kafka.mock import MOCK_PARTITIONS, MockBroker
 DEMO_TOPIC = "ftransfer_ztf_2026-02-24_123456"
 
 
-def publish_night(broker: MockBroker, topic: str, count: int, seed: int) -> int:
+def publish_night(
+    broker: MockBroker, topic: str, count: int, seed: int, stopped: Callable[[], bool] = lambda: False
+) -> int:
     """Fill a topic with a night of light ZTF alerts, in Fink's conventions.
 
     Parameters
@@ -24,6 +27,8 @@ def publish_night(broker: MockBroker, topic: str, count: int, seed: int) -> int:
         Number of alerts.
     seed : int
         The same seed makes the same night.
+    stopped : callable, optional
+        Tells whether to stop.
 
     Returns
     -------
@@ -32,4 +37,4 @@ def publish_night(broker: MockBroker, topic: str, count: int, seed: int) -> int:
     """
     alerts = encoded_alerts(AlertKind.ZTF_LIGHT, count, seed=seed, nights=2)
     schema = json.dumps(avro_schema(AlertKind.ZTF_LIGHT))
-    return fill_topic(broker.publisher, Destination(topic, MOCK_PARTITIONS), schema, alerts, seed)
+    return fill_topic(broker.publisher, Destination(topic, MOCK_PARTITIONS), schema, alerts, seed, stopped=stopped)

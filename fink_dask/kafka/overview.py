@@ -38,6 +38,8 @@ class TopicOverview:
         Last stable less first offset, of all partitions together: an alert each, less those that Kafka uses itself.
     oldest_ms, newest_ms : int, optional
         Kafka's timestamps of the first record that is left and of the newest one, in milliseconds since 1970.
+    newest_each_ms : tuple of int
+        The newest one of each partition that has any.
     retention_ms : int, optional
         How long Kafka keeps a record, in milliseconds, or `FOREVER`; None where the broker does not say.
     lag : int, optional
@@ -54,6 +56,7 @@ class TopicOverview:
     retention_ms: int | None = None
     lag: int | None = None
     error: str | None = None
+    newest_each_ms: tuple[int, ...] = ()
 
     @property
     def removal_ms(self) -> int | None:
@@ -133,6 +136,7 @@ def look_at_topics(
                 max(newest[topic], default=None),
                 retention[topic],
                 _lag(topic, held, committed),
+                newest_each_ms=tuple(newest[topic]),
             )
         )
     return Overview(tuple(topics), len(set(listed) - set(chosen)), unmatched, group_error)

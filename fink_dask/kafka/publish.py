@@ -23,6 +23,7 @@ from fink_dask.kafka.client import (
 )
 from fink_dask.kafka.connection import Admin
 from fink_dask.kafka.describe import Inspector
+from fink_dask.nouns import counted
 
 Item = TypeVar("Item")
 
@@ -113,7 +114,7 @@ class Publisher:
         # What waited when it was stopped is forgotten, and not refused.
         if refused and not stopped():
             reason = one_line(refused[0].str())
-            raise BrokerError(f"{sent - confirmed:,} of {sent:,} records were not acknowledged: {reason}", topic)
+            raise BrokerError(f"{sent - confirmed:,} of {counted(sent, 'record')} not acknowledged: {reason}", topic)
         return confirmed
 
     def _send(

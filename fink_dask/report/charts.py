@@ -24,6 +24,7 @@ from fink_dask.report import sky
 from fink_dask.report.examples import OTHER_BAND, Points
 from fink_dask.report.facts import Partition
 from fink_dask.report.pace import Pace
+from fink_dask.transfers.profile import STAGES
 
 Floats = npt.NDArray[np.float64]
 
@@ -46,6 +47,10 @@ PARTS = {
     "lost": "#c92a2a",
     "missing": "#f1f3f5",
 }
+#: What consumers do, and its colour.
+STAGE_COLOURS = dict(
+    zip(STAGES, ("#1864ab", "#4dabf7", "#2b8a3e", "#8ce99a", "#e67700", "#862e9c", "#868e96"), strict=True)
+)
 #: Partitions that have a bar.
 MOST_PARTITIONS = 1000
 NIGHT_BLUE = "#0b1733"
@@ -54,6 +59,8 @@ _PALETTE = Inferno256[70:]
 _BLUE, _TEXT, _LINES = "#1864ab", "#495057", "#dee2e6"
 _DAY_MS = 86_400_000
 _LABELLED_DAYS = 8
+#: Pixels left of charts that have the same times below each other.
+_LEFT = 75
 _COUNTS = "0,0.[0]"
 
 
@@ -141,15 +148,43 @@ def nights(days: npt.NDArray[np.int64], counts: Floats, height: int) -> Any:
 
 def speed(pace: Pace) -> Any:
     """Draw what was committed a second, over the time at work."""
-    made = _figure("speed", 240, "seconds at work" if pace.seconds < 600 else "minutes at work", "alerts/s")
-    edges = pace.edges if pace.seconds < 600 else pace.edges / 60
+    edges, unit = _time_at_work(pace)
+    made = _figure("speed", 240, unit, "alerts/s")
     values = pace.alerts_per_second
     bars = made.quad(left=edges[:-1], right=edges[1:], bottom=0, top=values, color=_BLUE, alpha=0.25, line_color=None)
     _name(bars, "speed")
     made.step(edges, np.append(values, values[-1:]), mode="after", color=_BLUE, width=2)
     made.y_range.start = 0
-    made.x_range.range_padding = 0
+    made.x_range = Range1d(edges[0], edges[-1])
+    made.min_border_left = _LEFT
     return made
+
+
+def shares(pace: Pace) -> Any:
+    """Draw the stages' shares of the consumers' work, over the same time; nothing where they are not known."""
+    edges, unit = _time_at_work(pace)
+    made = _figure("shares", 190, unit, "% of the work")
+    whole = pace.stage_seconds.sum(axis=0)
+    known = np.flatnonzero(whole > 0)
+    data: dict[str, Floats] = {"middle": (edges[known] + edges[known + 1]) / 2}
+    data |= {
+        stage: 100 * seconds[known] / whole[known] for stage, seconds in zip(STAGES, pace.stage_seconds, strict=True)
+    }
+    colours = list(STAGE_COLOURS.values())
+    bars = made.vbar_stack(
+        list(STAGES), x="middle", width=edges[1] - edges[0], color=colours, source=data, line_color=None
+    )
+    _name(bars[0], "shares")
+    tips = [(stage, f"@{stage}{{0}} %") for stage in STAGES]
+    made.add_tools(HoverTool(renderers=bars[:1], tooltips=tips, mode="vline"))
+    made.x_range, made.y_range = Range1d(edges[0], edges[-1]), Range1d(0, 100)
+    made.min_border_left = _LEFT
+    return made
+
+
+def _time_at_work(pace: Pace) -> tuple[Floats, str]:
+    """Return the edges of the steps, and what they are counted in."""
+    return (pace.edges, "seconds at work") if pace.seconds < 600 else (pace.edges / 60, "minutes at work")
 
 
 def partitions(found: Sequence[Partition]) -> Any:

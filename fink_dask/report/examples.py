@@ -25,8 +25,11 @@ SHOWN = 6
 _PLACES, _ROWS = 8, 32
 #: Points of a light curve, the last ones.
 _POINTS = 500
-#: Magnitudes that are none of this world; some packets have -999.
+#: Magnitudes that are none of this world; some packets have -999. A flux of magnitude 0, in nJy, and days of twenty
+#: years: what is beyond would leave one needle of the curve.
 _FAINTEST = 40.0
+_MOST_FLUX = 3.63e12
+_LONGEST = 7305.0
 #: What bands are called that are none of the survey's.
 OTHER_BAND = "other"
 
@@ -52,6 +55,8 @@ class Example:
         The cutouts, None where one can't be read; empty where there are none.
     curve : dict of str to Points
         The light curve, by band.
+    beyond : int
+        Points that it has not, as time or brightness can't be.
     """
 
     name: str
@@ -59,6 +64,7 @@ class Example:
     label: str
     stamps: Mapping[str, Image | None]
     curve: Mapping[str, Points]
+    beyond: int = 0
 
 
 def find_examples(dataset: ds.Dataset, pieces: Sequence[Piece], fields: Fields, with_stamps: bool) -> list[Example]:
@@ -137,20 +143,20 @@ def _example(batch: pa.RecordBatch, row: int, fields: Fields) -> Example:
     }
     return Example(
         _text(batch, "object", row), _text(batch, "source", row), _text(batch, "class", row), stamps,
-        _curve(batch, row, fields),
+        *_curve(batch, row, fields),
     )  # fmt: skip
 
 
-def _curve(batch: pa.RecordBatch, row: int, fields: Fields) -> dict[str, Points]:
-    """Put an alert's detection and the earlier ones together, by band."""
+def _curve(batch: pa.RecordBatch, row: int, fields: Fields) -> tuple[dict[str, Points], int]:
+    """Put an alert's detection and the earlier ones together, by band; and count the points that can't be."""
     if not fields.has("time", "value"):
-        return {}
+        return {}, 0
     columns = {
         role: [batch[role][row].as_py() if fields.has(role) else None] for role in ("time", "value", "error", "band")
     }
     now = columns["time"][0]
     if now is None or not math.isfinite(now):
-        return {}
+        return {}, 0
     earlier = batch["history"][row].values if "history" in batch.schema.names else None
     if earlier is not None:
         for role, said in columns.items():
@@ -160,19 +166,23 @@ def _curve(batch: pa.RecordBatch, row: int, fields: Fields) -> dict[str, Points]
         np.array([np.nan if value is None else value for value in columns[role]], dtype=np.float64)
         for role in ("time", "value", "error")
     )
-    is_sound = np.isfinite(times) & np.isfinite(values)
-    if not fields.survey.is_flux:
-        is_sound &= (values > 0) & (values < _FAINTEST)
+    is_there = ~np.isnan(times) & ~np.isnan(values)
+    if fields.survey.is_flux:
+        is_sound = is_there & (np.abs(values) < _MOST_FLUX)
+    else:
+        is_sound = is_there & (values > 0) & (values < _FAINTEST)
+    is_sound &= np.abs(times - now) < _LONGEST
     bands = np.array([band_name(fields, band) for band in columns["band"]])
     # One bar beyond all others would leave a flat line of the curve.
-    most_error = math.inf if fields.survey.is_flux else _FAINTEST
+    most_error = _MOST_FLUX if fields.survey.is_flux else _FAINTEST
     errors = np.where((errors >= 0) & (errors < most_error), errors, 0)
     kept = np.flatnonzero(is_sound)
     kept = kept[np.argsort(times[kept], kind="stable")][-_POINTS:]
-    return {
+    curve = {
         str(band): Points(*(each[kept][bands[kept] == band] for each in (times - now, values, errors)))
         for band in sorted(set(bands[kept].tolist()))
     }
+    return curve, int(np.count_nonzero(is_there & ~is_sound))
 
 
 def band_name(fields: Fields, said: Any) -> str:

@@ -20,7 +20,7 @@ from fink_dask.dataset.records import Identity, Marker, Plan
 from fink_dask.dataset.summary import Progress, progress_of
 from fink_dask.errors import FinkDaskError
 from fink_dask.kafka.offsets import total
-from fink_dask.report.pace import Commit, Pace, pace_of
+from fink_dask.report.pace import Commit, Pace, Run, pace_of
 from fink_dask.transfers.profile import Profile
 
 #: Profiles, and quarantined records, that are looked at.
@@ -96,8 +96,8 @@ class Facts:
         What became of the offsets.
     pace : Pace
         What was committed when.
-    profiles : list of Profile
-        Where the time of the runs went that came to their end, the last ones.
+    runs : list of Run
+        The runs that came to their end, the last ones.
     reasons : Reasons
         Of the quarantine.
     losses : list of Loss
@@ -113,7 +113,7 @@ class Facts:
     markers: list[Marker]
     partitions: list[Partition]
     pace: Pace
-    profiles: list[Profile]
+    runs: list[Run]
     reasons: Reasons
     losses: list[Loss]
 
@@ -148,7 +148,7 @@ def find_facts(ledger: Ledger) -> Facts:
     damaged: list[DamagedMarker] = []
     markers = list(ledger.markers(plans, damaged))
     progress = progress_of(plans, markers)
-    profiles, begins = _profiles(ledger)
+    runs = _runs(ledger)
     losses = [
         Loss(marker.range.partition, start, end, marker.lost_at) for marker in markers for start, end in marker.lost
     ]
@@ -161,8 +161,8 @@ def find_facts(ledger: Ledger) -> Facts:
         damaged=len(damaged),
         markers=markers,
         partitions=_partitions(plans, markers, progress),
-        pace=pace_of([] if is_compacted else _commits(ledger, markers), [*begins, *_planned(ledger, plans)]),
-        profiles=profiles,
+        pace=pace_of([] if is_compacted else _commits(ledger, markers), _planned(ledger, plans), runs),
+        runs=runs,
         reasons=_reasons(ledger, markers),
         losses=sorted(losses, key=lambda loss: loss.start - loss.end),
     )
@@ -206,17 +206,16 @@ def _planned(ledger: Ledger, plans: Sequence[Plan]) -> list[float]:
     return found
 
 
-def _profiles(ledger: Ledger) -> tuple[list[Profile], list[float]]:
+def _runs(ledger: Ledger) -> list[Run]:
     """Read the profiles of the last runs, and when these began; what is damaged is left out."""
-    profiles, begins = [], []
+    found: list[Run] = []
     if not ledger.profiles_path.is_dir():
-        return [], []
+        return found
     for path in sorted(ledger.profiles_path.glob("[0-9]*.json"))[-_PROFILES:]:
         with suppress(FinkDaskError, OSError):
             profile = Profile.from_json(unseal("profile", path))
-            profiles.append(profile)
-            begins.append(path.stat().st_mtime - profile.seconds)
-    return profiles, begins
+            found.append(Run(path.stat().st_mtime - profile.seconds, profile))
+    return found
 
 
 def _reasons(ledger: Ledger, markers: Sequence[Marker]) -> Reasons:

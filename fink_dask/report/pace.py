@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from fink_dask.transfers.profile import STAGES, Profile
+
 Floats = npt.NDArray[np.float64]
 
 #: Seconds without a commit that are a pause, where commits are not rare anyhow.
@@ -36,6 +38,14 @@ class Commit:
 
 
 @dataclass(frozen=True)
+class Run:
+    """A run that came to its end: when it began, in seconds since 1970-01-01 UTC, and where its time went."""
+
+    began: float
+    profile: Profile
+
+
+@dataclass(frozen=True)
 class Pace:
     """How fast it went.
 
@@ -51,6 +61,8 @@ class Pace:
         Seconds at work at which steps begin and end.
     alerts_per_second, bytes_per_second : numpy.ndarray
         What was committed in each step.
+    stage_seconds : numpy.ndarray
+        What each stage took of each step, as far as it is known: a row for each of `STAGES`.
     """
 
     began: float | None
@@ -60,20 +72,26 @@ class Pace:
     edges: Floats
     alerts_per_second: Floats
     bytes_per_second: Floats
+    stage_seconds: Floats
 
 
-def pace_of(commits: Sequence[Commit], begins: Sequence[float]) -> Pace:
+def pace_of(commits: Sequence[Commit], plans: Sequence[float], runs: Sequence[Run] = ()) -> Pace:
     """Find out how fast a dataset came to be.
 
     Parameters
     ----------
     commits : sequence of Commit
         In any order.
-    begins : sequence of float
-        When runs are known to have begun, or plans to have been made.
+    plans : sequence of float
+        When plans were made.
+    runs : sequence of Run
+        Those that are known.
     """
+    begins = [*plans, *(run.began for run in runs)]
     if not commits:
-        return Pace(min(begins, default=None), None, 0.0, 0, *(np.empty(0) for _ in range(3)))
+        nothing = np.empty(0)
+        stages = np.empty((len(STAGES), 0))
+        return Pace(min(begins, default=None), None, 0.0, 0, nothing, nothing, nothing, stages)
     ordered = sorted(commits, key=lambda commit: commit.at)
     at = np.array([commit.at for commit in ordered])
     gaps = np.diff(at)
@@ -82,6 +100,7 @@ def pace_of(commits: Sequence[Commit], begins: Sequence[float]) -> Pace:
     firsts = np.flatnonzero(np.concatenate([[True], gaps > max(_PAUSE_S, _RARE * usual)]))
     worked = np.zeros(len(at))
     seconds = 0.0
+    starts = []
     for number, first in enumerate(firsts):
         last = firsts[number + 1] if number + 1 < len(firsts) else len(at)
         before = at[first - 1] if first else -np.inf
@@ -89,13 +108,40 @@ def pace_of(commits: Sequence[Commit], begins: Sequence[float]) -> Pace:
         if not number:
             begin = min((each for each in begins if each <= at[first]), default=begin)
             began = begin
+        starts.append((begin, seconds))
         worked[first:last] = seconds + at[first:last] - begin
         seconds = float(worked[last - 1])
     seconds = max(seconds, _LEAST_S)
     edges = np.linspace(0, seconds, int(np.clip(len(at) // _STEP_COMMITS, 1, _STEPS)) + 1)
     step_s = edges[1]
-    sums = [
+    alerts_per_second, bytes_per_second = (
         np.histogram(worked, edges, weights=np.array([float(value) for value in values]))[0] / step_s
         for values in ([each.alerts for each in ordered], [each.raw_bytes for each in ordered])
-    ]
-    return Pace(float(began), float(at[-1]), seconds, len(firsts) - 1, edges, *sums)
+    )
+    # Which second at work each moment was.
+    moments = sorted([*starts, *zip(at.tolist(), worked.tolist(), strict=True)])
+    stages = sum((_stages(run, moments, edges) for run in runs), start=np.zeros((len(STAGES), len(edges) - 1)))
+    pauses = len(firsts) - 1
+    return Pace(float(began), float(at[-1]), seconds, pauses, edges, alerts_per_second, bytes_per_second, stages)
+
+
+def _stages(run: Run, moments: Sequence[tuple[float, float]], edges: Floats) -> Floats:
+    """Find what the stages of a run took between the edges: what led to a commit went on since the one before it.
+
+    Until the first batch there was nothing of this: workers were started.
+    """
+    steps = run.profile.steps
+    if not steps:
+        return np.zeros((len(STAGES), len(edges) - 1))
+    times, worked = zip(*moments, strict=True)
+    untils = [step.until_seconds for step in steps]
+    ends = run.began + np.array([min(run.profile.start_seconds, untils[0]), *untils])
+    places = np.interp(ends, times, worked)
+    rows = []
+    for stage in STAGES:
+        sums = np.cumsum([0.0, *(step.stage_seconds[stage] for step in steps)])
+        so_far = np.interp(edges, places, sums)
+        # Where all of it is at the very beginning.
+        so_far[0] = 0.0
+        rows.append(np.diff(so_far))
+    return np.array(rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Mapping
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime
 from importlib.resources import files
 from typing import Any
 
@@ -15,9 +15,11 @@ from bokeh.resources import Resources
 from jinja2 import Environment, StrictUndefined
 from rich.filesize import decimal
 
+from fink_dask.nouns import counted
 from fink_dask.report import charts
-from fink_dask.report.charts import BANDS, PARTS
+from fink_dask.report.charts import BANDS, PARTS, STAGE_COLOURS
 from fink_dask.report.facts import Facts
+from fink_dask.report.nights import far_words, night_words, nights_shown
 from fink_dask.report.panels import Counts, Panels
 from fink_dask.report.stamps import png
 from fink_dask.transfers.profile import STAGES
@@ -30,9 +32,10 @@ _MOST_ROWS = 15
 _POINTS = 2000
 #: Pixels of the chart of the nights, and of a line of the list of classes beside it.
 _NIGHTS_HEIGHT, _CLASS_HEIGHT = 260, 25
+#: Edges of a curve of one step.
+_FEW_EDGES = 2
 #: Says who has made a page, so that no other one is replaced.
 GENERATOR = '<meta name="generator" content="fink-dask report">'
-_STAGE_COLOURS = ("#1864ab", "#4dabf7", "#2b8a3e", "#8ce99a", "#e67700", "#862e9c", "#868e96")
 _STATES = {
     "complete": "every planned offset is in the dataset",
     "partial": "finished, without the records that could not be decoded or that Kafka had removed",
@@ -66,6 +69,9 @@ def render(facts: Facts, panels: Panels, outdir: str, version: str, made_at: dat
     figures: dict[str, Any] = {"partitions": charts.partitions(facts.partitions)}
     if facts.pace.seconds:
         figures["speed"] = charts.speed(facts.pace)
+        # Of one step, they are the sums.
+        if facts.pace.stage_seconds.any() and len(facts.pace.edges) > _FEW_EDGES:
+            figures["shares"] = charts.shares(facts.pace)
     density = None
     if panels.position_x is not None and panels.position_y is not None and panels.position_weights is not None:
         as_points = len(panels.position_x) <= _POINTS
@@ -75,7 +81,7 @@ def render(facts: Facts, panels: Panels, outdir: str, version: str, made_at: dat
     if panels.magnitudes:
         figures["magnitudes"] = charts.magnitudes(panels.magnitudes, panels.magnitude_edges)
     if panels.nights is not None:
-        days = sorted(day for day in panels.nights.values if day is not None)
+        days = nights_shown(panels.nights.values)
         counts = np.array([panels.nights.values[day] for day in days])
         height = max(_NIGHTS_HEIGHT, _CLASS_HEIGHT * len(_shares(panels.classes)))
         figures["nights"] = charts.nights(np.array(days, dtype=np.int64), counts, height)
@@ -89,7 +95,7 @@ def render(facts: Facts, panels: Panels, outdir: str, version: str, made_at: dat
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     # Errors name the dataset by its whole path, which is nobody's concern where the page is sent to.
     environment.filters["outside"] = lambda text: _outside(str(text).replace(str(facts.outdir), outdir))
-    environment.filters |= {"size": _size, "count": _count, "duration": _duration}
+    environment.filters |= {"size": _size, "count": _count, "counted": counted}
     template = environment.from_string(files("fink_dask.report").joinpath("page.html").read_text(encoding="utf-8"))
     summary = facts.progress.summary
     return template.render(
@@ -110,12 +116,14 @@ def render(facts: Facts, panels: Panels, outdir: str, version: str, made_at: dat
         ended=_day_and_time(facts.pace.ended),
         density=density,
         classes=_shares(panels.classes),
-        nights=_night_words(panels.nights),
+        nights="" if panels.nights is None else night_words(panels.nights.values),
+        far_nights="" if panels.nights is None else far_words(panels.nights.values),
         panels=panels,
         pictures=[_pictures(example.stamps) for example in panels.examples],
         stages=_stages(facts),
         curve_bands=[band for band in BANDS if any(band in example.curve for example in panels.examples)],
         parts=PARTS,
+        stage_colours=STAGE_COLOURS,
         bands=BANDS,
         most_partitions=charts.MOST_PARTITIONS,
         most_rows=_MOST_ROWS,
@@ -127,12 +135,13 @@ def render(facts: Facts, panels: Panels, outdir: str, version: str, made_at: dat
 def _tiles(facts: Facts, panels: Panels) -> list[tuple[str, str, str, bool]]:
     """List id, value, label, and whether it is bad news."""
     summary, progress, pace = facts.progress.summary, facts.progress, facts.pace
-    found = [("alerts", _count(summary.alerts), "alerts", False)]
+    found = [("alerts", _count(summary.alerts), _noun(summary.alerts, "alert"), False)]
     if panels.nights is not None:
-        found.append(("nights-count", _count(sum(day is not None for day in panels.nights.values)), "nights", False))
+        nights = sum(day is not None for day in panels.nights.values)
+        found.append(("nights-count", _count(nights), _noun(nights, "night"), False))
     found += [
         ("raw", _size(summary.raw_bytes), "read from Kafka", False),
-        ("written", _size(summary.written_bytes), f"in {_count(summary.files)} files", False),
+        ("written", _size(summary.written_bytes), f"in {counted(summary.files, 'file')}", False),
     ]
     if pace.seconds:
         found.append(("seconds", _duration(pace.seconds), "at work", False))
@@ -141,27 +150,34 @@ def _tiles(facts: Facts, panels: Panels) -> list[tuple[str, str, str, bool]]:
         found.append(("rate", _count(read / pace.seconds), "alerts/s", False))
     for name, value, words, is_bad in (
         ("filtered", summary.filtered, "filtered", False),
-        ("duplicates", summary.duplicates, "duplicates", False),
+        ("duplicates", summary.duplicates, _noun(summary.duplicates, "duplicate"), False),
         ("quarantined", summary.quarantined, "in quarantine", True),
         ("lost", summary.lost, "lost to retention", True),
-        ("missing", progress.missing_offsets, "offsets missing", not facts.is_running),
-        ("damaged", facts.damaged, "damaged markers", True),
+        (
+            "missing",
+            progress.missing_offsets,
+            f"{_noun(progress.missing_offsets, 'offset')} missing",
+            not facts.is_running,
+        ),
+        ("damaged", facts.damaged, _noun(facts.damaged, "damaged marker"), True),
     ):
         if value:
             found.append((name, _count(value), words, is_bad))
     return found
 
 
+def _noun(number: int, noun: str) -> str:
+    """Name what a number that stands above it is of."""
+    return counted(number, noun).partition(" ")[2]
+
+
 def _stages(facts: Facts) -> list[tuple[str, float, float, str]]:
     """List stage, seconds, percent and colour, of all runs whose profiles are known."""
-    seconds = {stage: sum(profile.stage_seconds[stage] for profile in facts.profiles) for stage in STAGES}
+    seconds = {stage: sum(run.profile.stage_seconds[stage] for run in facts.runs) for stage in STAGES}
     whole = sum(seconds.values())
     if not whole:
         return []
-    return [
-        (stage, seconds[stage], 100 * seconds[stage] / whole, colour)
-        for stage, colour in zip(STAGES, _STAGE_COLOURS, strict=True)
-    ]
+    return [(stage, seconds[stage], 100 * seconds[stage] / whole, colour) for stage, colour in STAGE_COLOURS.items()]
 
 
 def _shares(counts: Counts | None) -> list[tuple[str, float, float]]:
@@ -170,23 +186,17 @@ def _shares(counts: Counts | None) -> list[tuple[str, float, float]]:
         return []
     ordered = sorted(counts.values.items(), key=lambda item: -item[1])
     most = ordered[0][1] if ordered else 1
-    found = [("no class" if name is None else str(name), count, 100 * count / most) for name, count in ordered]
+    found = [(_class_name(name), count, 100 * count / most) for name, count in ordered]
     rest = sum(count for _, count, _ in found[_MOST_ROWS:])
     if rest:
-        others = f"{_count(len(found) - _MOST_ROWS)} others"
+        others = counted(len(found) - _MOST_ROWS, "other")
         return [*found[:_MOST_ROWS], (others, rest, min(100.0, 100 * rest / most))]
     return found
 
 
-def _night_words(counts: Counts | None) -> str:
-    """Say which nights these are."""
-    if counts is None:
-        return ""
-    days = sorted(day for day in counts.values if day is not None)
-    first_and_last = [str(date(1970, 1, 1) + timedelta(days=int(day))) for day in (days[:1] + days[-1:])]
-    words = " to ".join(dict.fromkeys(first_and_last))
-    without = counts.values.get(None, 0)
-    return f"{words}; {_count(without)} alerts without a time" if without else words
+def _class_name(name: Any) -> str:
+    """Name a class; one that is no text to be seen is named by what it is."""
+    return "no class" if name is None else str(name) if str(name).strip() else "(empty)"
 
 
 def _pictures(stamps: Mapping[str, Any]) -> list[tuple[str, str | None]]:

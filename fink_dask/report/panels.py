@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import date
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from fink_dask.errors import FinkDaskError
 from fink_dask.report.examples import OTHER_BAND, Example, band_name, find_examples
 from fink_dask.report.facts import Facts
 from fink_dask.report.fields import CLASSES, Fields, find_fields
+from fink_dask.report.nights import nights_of
 from fink_dask.report.sample import Piece, Sample, choose_pieces, read_sample
 from fink_dask.report.sky import project
 from fink_dask.report.stamps import HINT, can_read_stamps
@@ -32,7 +32,6 @@ Floats = npt.NDArray[np.float64]
 _ZERO_POINT = 31.4
 #: Magnitudes of a histogram, its bins, and percent of the alerts that may lie beyond either end of it.
 _MAGNITUDES, _BIN, _BEYOND = (0.0, 40.0), 0.25, 0.02
-_DATE_PARTS = ("year", "month", "day")
 
 
 @dataclass(frozen=True)
@@ -55,6 +54,8 @@ class Panels:
         Places on the map, and how many alerts each stands for.
     magnitudes : dict of str to numpy.ndarray
         Alerts of each band by magnitude, between `magnitude_edges`.
+    magnitudes_beyond : float
+        Alerts whose magnitude lies beyond them.
     examples : list of Example
         A few alerts.
     fields : Fields or None
@@ -76,6 +77,7 @@ class Panels:
     position_weights: Floats | None = None
     magnitudes: dict[str, Floats] = field(default_factory=dict)
     magnitude_edges: Floats = field(default_factory=lambda: np.empty(0))
+    magnitudes_beyond: float = 0.0
     examples: list[Example] = field(default_factory=list)
     fields: Fields | None = None
     sampled: int = 0
@@ -97,7 +99,7 @@ def find_panels(ledger: Ledger, facts: Facts) -> Panels:
     panels = Panels()
     keys = facts.keys
     if "time" in facts.identity.partitionby:
-        panels.nights = Counts(_nights_of(keys), is_exact=True)
+        panels.nights = Counts(nights_of(keys), is_exact=True)
     panels.classes = _classes_of(keys)
     try:
         dataset = open_dataset(ledger.outdir)
@@ -201,24 +203,12 @@ def _measure(panels: Panels, fields: Fields, sample: Sample | None) -> None:
         if chosen.any():
             panels.magnitudes[band] = np.histogram(found[chosen], edges, weights=sample.weights[chosen])[0]
     panels.magnitude_edges = edges
+    is_beyond = ~np.isnan(found) & ((found < edges[0]) | (found > edges[-1]))
+    panels.magnitudes_beyond = float(sample.weights[is_beyond].sum())
 
 
 def _days(sample: Sample, fields: Fields) -> pa.Array:
     return pa.array(days_since_1970(sample.numbers("time"), fields.survey.scale))
-
-
-def _nights_of(keys: Counter[tuple[tuple[str, str], ...]]) -> dict[int | None, float]:
-    found: dict[int | None, float] = {}
-    for levels, count in keys.items():
-        named = dict(levels)
-        try:
-            year, month, day = (int(named[part]) for part in _DATE_PARTS)
-            number = date(year, month, day).toordinal() - date(1970, 1, 1).toordinal()
-        except (KeyError, ValueError):
-            found[None] = found.get(None, 0) + count
-        else:
-            found[number] = found.get(number, 0) + count
-    return found
 
 
 def _classes_of(keys: Counter[tuple[tuple[str, str], ...]]) -> Counts | None:

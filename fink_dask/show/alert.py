@@ -19,6 +19,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from fink_dask.dataset.data_format import KAFKA_FIELDS
+from fink_dask.nouns import counted
 
 #: Characters of a name and of a value, items of a list, rows and columns of a table, and fields of a struct.
 _NAME, _VALUE, _ITEMS, _ROWS, _COLUMNS, _FIELDS = 40, 48, 4, 3, 7, 1500
@@ -97,9 +98,11 @@ def _branch(tree: Tree, name: str, kind: pa.DataType, value: Any, levels: int) -
         _grow(tree.add(label), [(field.name, field.type, value.get(field.name)) for field in kind], levels - 1)
     elif pa.types.is_map(kind):
         entries = [(str(key), kind.item_type, item) for key, item in value]
-        _grow(tree.add(label.append(f" {len(entries):,} entries", _FAINT)), entries, levels - 1)
+        _grow(tree.add(label.append(f" {counted(len(entries), 'entry', 'entries')}", _FAINT)), entries, levels - 1)
     elif pa.types.is_struct(kind.value_type):
-        tree.add(Group(label.append(f" {len(value):,} entries", _FAINT), _table(kind.value_type, value)))
+        tree.add(
+            Group(label.append(f" {counted(len(value), 'entry', 'entries')}", _FAINT), _table(kind.value_type, value))
+        )
     else:
         shown = ", ".join(_words(item, kind.value_type) for item in value[:_ITEMS])
         more = f", … and {len(value) - _ITEMS:,} more" if len(value) > _ITEMS else ""
@@ -122,9 +125,9 @@ def _table(kind: pa.StructType, rows: Sequence[dict[str, Any] | None]) -> Render
         table.add_row(*(Text(_words(row.get(field.name), field.type)) for field in columns[:_COLUMNS]))
     notes = []
     if len(rows) > _ROWS:
-        notes.append(f"{len(rows) - _ROWS:,} more entries")
+        notes.append(counted(len(rows) - _ROWS, "more entry", "more entries"))
     if len(columns) > _COLUMNS:
-        notes.append(f"{len(columns) - _COLUMNS:,} more columns")
+        notes.append(counted(len(columns) - _COLUMNS, "more column"))
     return Group(table, Text(f"… {', '.join(notes)}", style=_FAINT)) if notes else table
 
 

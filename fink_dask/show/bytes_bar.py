@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from fink_dask.nouns import counted
 from fink_dask.show.screen import is_live
-from fink_dask.show.words import counted
 
 #: Seconds between two lines where there is no terminal.
 _LINE_S = 10.0

@@ -12,8 +12,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
+from fink_dask.nouns import counted
 from fink_dask.show.screen import is_live
-from fink_dask.show.words import counted, forecast_words, lags_words
+from fink_dask.show.words import forecast_words, lags_words
 from fink_dask.transfers.events import (
     Event,
     Note,
@@ -147,7 +148,9 @@ class Display:
 
     def _numbers(self) -> str:
         tally = self._tally
-        alerts = f"{tally.topics:,} topics, {tally.rows:,} alerts" if tally.topics > 1 else f"{tally.rows:,} alerts"
+        alerts = counted(tally.rows, "alert")
+        if tally.topics > 1:
+            alerts = f"{counted(tally.topics, 'topic')}, {alerts}"
         if tally.read > tally.rows:
             alerts += f" of {tally.read:,}"
         if self._looked:

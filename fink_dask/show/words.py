@@ -1,4 +1,4 @@
-"""Numbers and nouns."""
+"""Names, durations, bytes and lags in words."""
 
 from __future__ import annotations
 
@@ -10,11 +10,6 @@ from rich.filesize import decimal
 if TYPE_CHECKING:
     from fink_dask.dataset.lag import Lag
     from fink_dask.transfers.forecast import Forecast
-
-
-def counted(number: int, noun: str) -> str:
-    """Say a number of things: "1 range", "2,000 ranges"."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def printable(text: str, most: int = 300) -> str:

@@ -15,6 +15,7 @@ from fink_dask.errors import BrokerError, BrokerUnavailableError, LedgerError
 from fink_dask.kafka.describe import Inspector
 from fink_dask.kafka.group import commit_group_offsets
 from fink_dask.kafka.identity import is_other_topic
+from fink_dask.nouns import counted
 from fink_dask.transfers.events import Note, Observer
 from fink_dask.transfers.plan import known_topic_id, planned_ends, spans_to_plan
 
@@ -32,7 +33,7 @@ def finish(settings: TransferSettings, observe: Observer, ledger: Ledger, inspec
     _look_again(settings, observe, inspector, plans)
     progress = summarise(ledger)
     if progress.missing:
-        raise LedgerError(f"{progress.missing_offsets:,} planned offsets are not committed", settings.topic)
+        raise LedgerError(f"not committed: {counted(progress.missing_offsets, 'planned offset')}", settings.topic)
     check_files(ledger, plans)
     lease.check()
     if settings.group_id is not None:
@@ -47,8 +48,8 @@ def finish(settings: TransferSettings, observe: Observer, ledger: Ledger, inspec
             delete_old_dataset(old)
         else:
             # Kafka may no longer hold what the old one does.
-            held = "an unknown number of" if alerts is None else f"{alerts:,}"
-            words = f"the old dataset is kept in {old.path}: it holds {held} alerts, the new one "
+            held = "an unknown number of alerts" if alerts is None else counted(alerts, "alert")
+            words = f"the old dataset is kept in {old.path}: it holds {held}, the new one "
             words += f"{progress.summary.alerts:,} and is {progress.summary.state}; delete it when you need it no more"
             observe(Note(words, warning=True))
 
@@ -71,8 +72,8 @@ def _look_again(settings: TransferSettings, observe: Observer, inspector: Inspec
     if grown and settings.limit is None:
         observe(
             Note(
-                f"the topic is still being filled: {grown:,} records came after the plan was made; run the same "
-                "command again to fetch them (--follow waits for them)",
+                f"the topic is still being filled: {counted(grown, 'record')} came after the plan was made; run the "
+                "same command again to fetch them (--follow waits for them)",
                 warning=True,
             )
         )

@@ -17,6 +17,7 @@ from fink_dask.dataset.records import Identity
 from fink_dask.errors import BrokerError, SettingsError
 from fink_dask.kafka.describe import UNKNOWN_ID, Inspector, TopicDescription
 from fink_dask.kafka.topics import check_topic_name, survey_of
+from fink_dask.nouns import counted
 from fink_dask.transfers.plan import check_identity, known_topic_id
 from fink_dask.transfers.schemas import Misfit, find_schemas
 
@@ -112,7 +113,7 @@ def _is_empty(description: TopicDescription) -> bool:
     removed = sum(marks.stable for marks in description.watermarks.values())
     if removed:
         raise BrokerError(
-            f"nothing is left of this topic: Kafka's retention has removed all of its {removed:,} offsets",
+            f"nothing is left of this topic: Kafka's retention has removed {counted(removed, 'offset')}, all of it",
             description.topic,
         )
     return True

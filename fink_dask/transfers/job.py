@@ -16,6 +16,7 @@ from distributed import CancelledError, Client, Future, KilledWorker
 import fink_dask
 from fink_dask.errors import BrokerUnavailableError, FinkDaskError, SettingsError, StorageError, TransferError
 from fink_dask.kafka.offsets import Range
+from fink_dask.nouns import counted
 from fink_dask.transfers.crew import NO_LOOKAHEAD, Crew, Lookahead
 from fink_dask.transfers.events import Note, Observer, RangeFailed, RangeProgress
 from fink_dask.transfers.failures import TopicFailures, failure_of
@@ -146,7 +147,9 @@ class _Run:
         """Complete what is on its way, where a topic is followed: its ranges are small."""
         if self._more is None or not self._running:
             return
-        self._observe(Note(f"stopping: {len(self._running)} ranges are completed first; once more stops at once"))
+        self._observe(
+            Note(f"stopping: {counted(len(self._running), 'range')} to complete first; once more stops at once")
+        )
         self._stopped = True
         deadline = time.monotonic() + _DRAIN_S
         while self._running and time.monotonic() < deadline and self._client.status == "running":

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fink_dask.config import BATCH_BYTES, BUFFER_BYTES, QUEUE_BYTES
 from fink_dask.errors import SettingsError
 
-_MIB = 2**20
+_MIB, _MB = 2**20, 10**6
 #: What a process takes before it has consumed anything: Python, Dask, Arrow and the compiled decoder.
 WORKER_BYTES = 140 * _MIB
 #: The same of the process that runs the scheduler, and of the one that workers are forked from.
@@ -83,8 +83,8 @@ def share_memory(
     needed = overhead + consumers * LEAST_SHARE.total
     if limit < needed:
         raise SettingsError(
-            f"{limit // _MIB:,} MiB of memory are too little for so many consumers, which take "
-            f"{-(-needed // _MIB):,} MiB at least: {remedy}"
+            f"{limit // _MB:,} MB of memory are too little for so many consumers, which take "
+            f"{-(-needed // _MB):,} MB at least: {remedy}"
         )
     # What there is beyond the least is shared alike, so that the whole never exceeds it.
     room = FULL_SHARE.total - LEAST_SHARE.total

@@ -13,6 +13,7 @@ from fink_dask.dataset.versions import settle_versions
 from fink_dask.errors import BrokerError, LedgerError
 from fink_dask.kafka.describe import Inspector
 from fink_dask.kafka.offsets import Range
+from fink_dask.nouns import counted
 from fink_dask.transfers.events import Note, Observer
 from fink_dask.transfers.inspect import Target
 from fink_dask.transfers.memory import FULL_SHARE, MemoryShare
@@ -44,7 +45,7 @@ def plan_next(
         room = settings.limit - at_most
         if room < 0:
             raise LedgerError(
-                f"--limit {settings.limit:,}: this dataset holds or has planned {at_most:,} alerts already; "
+                f"--limit {settings.limit:,}: this dataset holds or has planned {counted(at_most, 'alert')} already; "
                 "use another --outdir, or --restart"
             )
     planned = planned_ends(plans)
@@ -93,7 +94,7 @@ def check_heads(settings: TransferSettings, heads: Mapping[int, tuple[int, int]]
         words = f"Kafka has removed offsets {start} to {end - 1} before they could be read; --on-loss continue would "
         raise BrokerError(f"{words}declare them lost", settings.topic, partition, start)
     removed = sum(end - start for start, end in heads.values())
-    words = f"Kafka has removed {removed:,} offsets of this topic before they could be read: they are declared lost"
+    words = f"Kafka has removed {counted(removed, 'offset')} of this topic before this run: declared lost"
     observe(Note(words, warning=True))
 
 

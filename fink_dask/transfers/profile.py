@@ -15,6 +15,8 @@ from fink_dask.transfers.events import Event, Observer, RangeCommitted, RangePro
 #: decoding, finding partition keys, encoding Parquet, bringing files to the disk with their hashes, and making them
 #: part of the dataset.
 STAGES = ("poll", "copy", "decode", "split", "write", "fsync", "commit")
+#: Steps of a profile at most: one a range, and where there are more ranges, one of as many as it takes.
+_MOST_STEPS = 200
 
 
 class Stopwatch:
@@ -47,6 +49,22 @@ class Stopwatch:
 
 
 @dataclass(frozen=True)
+class Step:
+    """What consumers did for the ranges that were committed one after the other.
+
+    Parameters
+    ----------
+    until_seconds : float
+        When the last of them was committed, since the beginning of the run.
+    stage_seconds : mapping of str to float
+        Seconds of each of `STAGES`, of these ranges together.
+    """
+
+    until_seconds: float
+    stage_seconds: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class Profile:
     """Where the time of one run went.
 
@@ -58,6 +76,8 @@ class Profile:
         Seconds of each of `STAGES`, of all consumers together.
     ranges, alerts, raw_bytes : int
         What this run has committed.
+    steps : tuple of Step
+        The same stages over time, in order; empty where that was not kept.
     """
 
     start_seconds: float
@@ -67,6 +87,7 @@ class Profile:
     ranges: int
     alerts: int
     raw_bytes: int
+    steps: tuple[Step, ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -87,16 +108,26 @@ class Profile:
             If something is missing or of another type.
         """
         try:
-            seconds = {stage: float(content["stage_seconds"].get(stage, 0)) for stage in STAGES}
+            seconds = _stage_seconds(content)
+            kept = content.get("steps", ())[:_MOST_STEPS]
+            steps = tuple(Step(float(step["until_seconds"]), _stage_seconds(step)) for step in kept)
             phases = [float(content[f"{phase}_seconds"]) for phase in ("start", "work", "finish")]
             counts = [int(content[name]) for name in ("ranges", "alerts", "raw_bytes")]
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise LedgerError(f"a profile can't be read: {error}") from error
-        if not all(map(math.isfinite, (*seconds.values(), *phases))):
+        untils = [step.until_seconds for step in steps]
+        of_steps = [value for step in steps for value in step.stage_seconds.values()]
+        if not all(map(math.isfinite, (*seconds.values(), *phases, *untils, *of_steps))):
             raise LedgerError("a profile holds numbers that are none")
+        if untils != sorted(untils):
+            raise LedgerError("a profile holds steps that are not in their order")
         start, work, finish = phases
         ranges, alerts, raw_bytes = counts
-        return cls(start, work, finish, seconds, ranges, alerts, raw_bytes)
+        return cls(start, work, finish, seconds, ranges, alerts, raw_bytes, steps)
+
+
+def _stage_seconds(content: Mapping[str, Any]) -> dict[str, float]:
+    return {stage: float(content["stage_seconds"].get(stage, 0)) for stage in STAGES}
 
 
 class Profiler:
@@ -117,6 +148,8 @@ class Profiler:
         self._last: float | None = None
         self._seconds = dict.fromkeys(STAGES, 0.0)
         self._ranges = self._alerts = self._raw_bytes = 0
+        self._steps: list[Step] = []
+        self._ranges_of_step = 1
 
     def __call__(self, event: Event) -> None:
         """Take an event."""
@@ -129,7 +162,18 @@ class Profiler:
             self._raw_bytes += event.raw_bytes
             for stage, seconds in event.seconds.items():
                 self._seconds[stage] += seconds
+            self._add_step(Step(self._last - self._began, event.seconds))
         self._observe(event)
+
+    def _add_step(self, step: Step) -> None:
+        """Keep what a range took; a run of any length has no more steps than fit in a small document."""
+        if (self._ranges - 1) % self._ranges_of_step:
+            self._steps[-1] = _together(self._steps[-1], step)
+            return
+        if len(self._steps) == _MOST_STEPS:
+            self._steps = [_together(*pair) for pair in zip(self._steps[::2], self._steps[1::2], strict=True)]
+            self._ranges_of_step *= 2
+        self._steps.append(step)
 
     def profile(self) -> Profile:
         """Return the profile of the run, which ends now."""
@@ -139,8 +183,18 @@ class Profiler:
             start_seconds=round(first - self._began, 3),
             work_seconds=round(last - first, 3),
             finish_seconds=round(now - last, 3),
-            stage_seconds={stage: round(seconds, 3) for stage, seconds in self._seconds.items()},
+            stage_seconds=_rounded(self._seconds),
             ranges=self._ranges,
             alerts=self._alerts,
             raw_bytes=self._raw_bytes,
+            steps=tuple(Step(round(step.until_seconds, 3), _rounded(step.stage_seconds)) for step in self._steps),
         )
+
+
+def _together(step: Step, later: Step) -> Step:
+    seconds = {stage: step.stage_seconds.get(stage, 0.0) + later.stage_seconds.get(stage, 0.0) for stage in STAGES}
+    return Step(later.until_seconds, seconds)
+
+
+def _rounded(seconds: Mapping[str, float]) -> dict[str, float]:
+    return {stage: round(seconds.get(stage, 0.0), 3) for stage in STAGES}

@@ -17,6 +17,7 @@ from fink_dask.dataset.summary import Summary, summarise
 from fink_dask.errors import FinkDaskError, SettingsError, StorageError, TransferError
 from fink_dask.kafka.describe import Inspector
 from fink_dask.kafka.offsets import Range
+from fink_dask.nouns import counted
 from fink_dask.transfers.events import Note, Observer, TransferStarted
 from fink_dask.transfers.failures import failure_of
 from fink_dask.transfers.finish import finish
@@ -152,7 +153,7 @@ class TopicTransfer:
         self.plans = self.ledger.plans()
         rolled = roll_forward(self.ledger, self.plans)
         if rolled:
-            self.observe(Note(f"{rolled} ranges that were committed by an earlier run are now in the dataset"))
+            self.observe(Note(f"now in the dataset: {counted(rolled, 'range')} that an earlier run had committed"))
         check_files(self.ledger, self.plans)
         self._opened = open_ranges(self.plans, self.ledger.markers(self.plans))
 

@@ -12,6 +12,7 @@ from fink_dask.dataset.summary import summarise
 from fink_dask.errors import BrokerError, BrokerUnavailableError, FinkDaskError
 from fink_dask.kafka.choice import TopicChoice
 from fink_dask.kafka.describe import Inspector
+from fink_dask.nouns import counted
 from fink_dask.transfers.events import Event, Note, Observer, RangeCommitted, RangeFailed, RangeProgress
 from fink_dask.transfers.forecast import Forecast, check_room, has_room
 from fink_dask.transfers.topic import TopicTransfer
@@ -116,7 +117,9 @@ class Topics:
                 missing = summarise(found[topic]).missing_offsets
                 if not missing:
                     continue
-                words = f"Kafka no longer has this topic, and {missing:,} planned offsets of it are not in the dataset"
+                words = (
+                    f"Kafka no longer has this topic, and the dataset lacks {counted(missing, 'planned offset')} of it"
+                )
                 transfer.error = BrokerError(words, topic)
                 self.begin(transfer)
 

@@ -58,6 +58,17 @@ def test_commands_options_values_and_directories_are_completed(shell: str) -> No
 
 
 @pytest.mark.parametrize("shell", SHELLS)
+def test_each_option_is_offered_once_and_by_one_dash_where_that_was_typed(shell: str) -> None:
+    offered = complete(shell, "fink-dask status -")
+    assert offered == ["--json", "-h", "--help"] or offered == ["--json", "--help", "-h"]
+    assert complete(shell, "fink-dask status -j") == ["-json"]
+    assert complete(shell, "fink-dask status --j") == ["--json"]
+    offered = complete(shell, "fink-dask verify -")
+    assert {"-v", "--verbose", "--sample"} <= set(offered)
+    assert not {"-verbose", "-sample"} & set(offered)
+
+
+@pytest.mark.parametrize("shell", SHELLS)
 def test_the_script_asks_in_the_way_that_is_answered(shell: str) -> None:
     printed = run_cli("completion", shell)
     assert printed.returncode == 0, printed.stderr

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from fink_dask.demo.night import DEMO_TOPIC
 from fink_dask.kafka.offsets import Range
-from tests.harness.cli import run_cli
+from tests.harness.cli import PROGRAM, environment, run_cli
 from tests.harness.ledgers import make_ledger, make_plan
 
 
@@ -49,3 +52,24 @@ def test_a_users_dataset_of_a_topic_of_the_demos_name_is_left_alone(tmp_path: Pa
     assert refused.returncode == 2
     assert f"is a dataset of {DEMO_TOPIC}: choose another --outdir" in refused.stderr
     assert len(ledger.plans()) == 1
+
+
+@pytest.mark.parametrize("later_s", [0.0, 0.05, 0.1, 0.15])
+def test_a_stop_while_it_publishes_is_no_error(later_s: float, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [*PROGRAM, "demo", "--alerts", "12000"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("1. publish")
+    time.sleep(later_s)  # into the middle of it, at one place or another
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGINT, err
+    assert err.strip() == "fink-dask: stopped; what is written is safe, and the same command may be run again"
+    assert "3. verify" not in out
+    assert not list(tmp_path.glob("*/*.parquet"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import time
 from pathlib import Path
@@ -22,6 +23,8 @@ from tests.harness.topics import client_config, create_topic
 
 MACHINE = ["versions", "compiler", "cores", "memory"]
 DAY_MS = 86_400_000
+#: For topics that take any timestamp, as those of older brokers do.
+ANY_TIME = {"message.timestamp.after.max.ms": str(2**62)}
 
 
 @pytest.fixture(scope="module")
@@ -138,13 +141,37 @@ def test_a_topic_that_is_none_or_goes_soon_is_said(kafka: Any, topic_name: str) 
 
 
 def test_a_clock_behind_kafkas_is_said(kafka: Any, topic_name: str) -> None:
-    create_topic(kafka.bootstrap_servers, topic_name, 1)
+    create_topic(kafka.bootstrap_servers, topic_name, 3, ANY_TIME)
     writer = Producer(client_config(kafka.bootstrap_servers))
-    writer.produce(topic_name, b"x", timestamp=int(time.time() * 1000) + 600_000)
+    now_ms = int(time.time() * 1000)
+    # One of them lies far ahead, and says nothing of how slow the clock is.
+    for partition, ahead_ms in enumerate((700_000, 700_000, 75 * 365 * DAY_MS)):
+        writer.produce(topic_name, b"x", partition=partition, timestamp=now_ms + ahead_ms)
     writer.flush(30)
     found = doctor(topic_name, "--bootstrap-servers", kafka.bootstrap_servers)
     assert states(found) == {"clock": "warn"}
-    assert "in the future" in found["clock"]["found"]
+    assert re.search(
+        r"the newest alerts of 3 of [\d,]+ partitions are in the future, by about 6\d\d s", found["clock"]["found"]
+    )
+
+
+def test_one_wrong_timestamp_is_said_and_no_reason_to_doubt_the_clock(kafka: Any, alerts: str, topic_name: str) -> None:
+    create_topic(kafka.bootstrap_servers, topic_name, 1, ANY_TIME)
+    writer = Producer(client_config(kafka.bootstrap_servers))
+    writer.produce(topic_name, b"x", timestamp=int(time.time() * 1000) + 75 * 365 * DAY_MS)
+    writer.flush(30)
+    for topic in (topic_name, alerts):
+        found = doctor(topic, "--bootstrap-servers", kafka.bootstrap_servers)
+        assert states(found) == {}
+        assert f"an alert of {topic_name} is " in found["clock"]["found"]
+        assert "its timestamp is wrong" in found["clock"]["found"]
+
+
+def test_amounts_are_in_the_units_of_a_transfer(kafka: Any, alerts: str, tmp_path: Path) -> None:
+    found = doctor(alerts, "--outdir", str(tmp_path / "out"), "--bootstrap-servers", kafka.bootstrap_servers)
+    for name in ("memory", "disk"):
+        assert not re.search(r"\d [KMGT]iB", found[name]["found"])
+        assert re.search(r"\d [kMGT]B ", found[name]["found"])
 
 
 def test_a_library_that_does_not_load_is_said_and_the_rest_is_looked_at(

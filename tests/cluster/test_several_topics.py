@@ -240,7 +240,7 @@ def test_what_is_held_or_gone_fails_alone_and_a_pattern_is_waited_for(kafka: Any
         "held": "failed",
     }
     assert "another transfer into this directory is running" in said["held"]["error"]
-    assert "no longer has this topic, and 30 planned offsets" in said["gone"]["error"]
+    assert "no longer has this topic, and the dataset lacks 30 planned offsets" in said["gone"]["error"]
     status = run_cli("status", str(night))
     assert "interrupted" in status.stdout
     again = transfer(kafka, f"{stem}_[fh]*", night)

@@ -113,7 +113,7 @@ def test_09_what_retention_took_before_the_run_is_declared_and_the_rest_arrives(
     assert "would be lost   70 offsets" in dry.stdout
     result = run_cli(*transfer_arguments(kafka, topic_name, outdir))
     assert result.returncode == 3, result.stderr
-    assert "removed 70 offsets of this topic before they could be read: they are declared lost" in result.stderr
+    assert "removed 70 offsets of this topic before this run: declared lost" in result.stderr
     assert_exactly_once(outdir, [place for place in oracle.values if place[0] != 1 or place[1] >= 70])
     summary = summary_of(outdir)
     assert (summary["state"], summary["alerts"], summary["lost"]) == ("partial", 530, 70)
@@ -167,7 +167,7 @@ def test_09_a_topic_of_which_nothing_is_left_is_no_success(kafka: Any, topic_nam
     delete_records_before(kafka.bootstrap_servers, topic_name, 0, 50)
     result = run_cli(*transfer_arguments(kafka, topic_name, tmp_path / "alerts"))
     assert result.returncode == 1
-    assert "nothing is left of this topic: Kafka's retention has removed all of its 50 offsets" in result.stderr
+    assert "nothing is left of this topic: Kafka's retention has removed 50 offsets, all of it" in result.stderr
 
 
 def test_11_a_partition_that_was_added_is_read_from_its_start(kafka: Any, topic_name: str, tmp_path: Path) -> None:

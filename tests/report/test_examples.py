@@ -40,3 +40,28 @@ def test_an_error_that_is_none_has_no_bar_and_its_measurement_stays(
     assert points.values.tolist() == [value] * (len(fillers) + 1)
     assert points.errors.tolist() == [0.0] * len(fillers) + [0.25]
     assert np.ptp(points.days) == 1000
+
+
+@pytest.mark.parametrize(
+    ("names", "history", "value", "wrong"),
+    [
+        (ZTF, "prv_candidates", 18.0, [-999.0, 99.0, math.inf]),
+        (LSST, "prvDiaSources", -1200.0, [1e30, -1e30, math.inf]),
+    ],
+    ids=["magnitudes", "fluxes"],
+)
+def test_a_point_that_can_not_be_makes_no_needle_of_the_others_and_is_counted(
+    names: dict[str, str], history: str, value: float, wrong: list[float], tmp_path: Path
+) -> None:
+    now: dict[str, object] = {names["time"]: 60_000.0, names["value"]: value, names["error"]: 0.25, names["band"]: None}
+    right = [now | {names["time"]: 59_990.0}, now | {names["value"]: None}]
+    bad = [now | {names["value"]: each} for each in wrong]
+    bad += [now | {names["time"]: each} for each in (0.0, 87_000.0, math.inf)]
+    pq.write_table(pa.Table.from_pylist([now | {history: [*right, *bad]}]), tmp_path / "one.parquet")
+    dataset = ds.dataset(tmp_path)
+    pieces = choose_pieces(dataset, dict.fromkeys(dataset.files, 1))
+    (example,) = find_examples(dataset, pieces, find_fields(dataset.schema), with_stamps=False)
+    (points,) = example.curve.values()
+    assert points.days.tolist() == [-10.0, 0.0]
+    assert points.values.tolist() == [value, value]
+    assert example.beyond == len(bad)

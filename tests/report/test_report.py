@@ -19,6 +19,7 @@ from fink_dask.dataset.summary import summarise
 from fink_dask.demo.alerts import AlertKind, encoder
 from fink_dask.kafka.offsets import Range
 from fink_dask.report.sky import project
+from fink_dask.transfers.profile import STAGES
 from tests.harness.cli import run_cli, transfer_arguments
 from tests.harness.dashboard import PICTURES, keep_picture
 from tests.harness.ledgers import make_ledger, make_plan, transfer
@@ -65,7 +66,8 @@ def test_a_dataset_of_full_packets_is_shown_with_everything_that_is_in_it(
 ) -> None:
     count = 3000 if os.environ.get(PICTURES) else 300
     alerts = alerts_on_the_sky(AlertKind.ZTF_FULL, count)
-    oracle = publish(kafka, topic_name, AlertKind.ZTF_FULL, alerts)
+    # So many ranges that there is something to see over time.
+    oracle = publish(kafka, topic_name, AlertKind.ZTF_FULL, alerts, partitions=24 if os.environ.get(PICTURES) else 8)
     produce(kafka.bootstrap_servers, topic_name, [b"no alert", b"\xff" * 30])
     lost = delete_records_before(kafka.bootstrap_servers, topic_name, 3, 20)
     arguments = transfer_arguments(kafka, topic_name, tmp_path / "alerts", "-partitionby", "time", "-nconsumers", "4")
@@ -81,7 +83,7 @@ def test_a_dataset_of_full_packets_is_shown_with_everything_that_is_in_it(
         with shown_report(tmp_path / "report.html", width, height) as browser:
             assert troubles(browser, width) == []
             charts, canvases = painted(browser)
-            assert charts == 6 + 6
+            assert charts == 7 + 6
             assert canvases >= charts
             assert browser.texts("#topic") == [topic_name]
             assert browser.texts("#state") == ["partial"]
@@ -98,6 +100,13 @@ def test_a_dataset_of_full_packets_is_shown_with_everything_that_is_in_it(
             }  # fmt: skip
             assert sum(sum(partitions[part]) for part in parts) == planned
             assert sum(sizes["top"]) == summary.files
+            (speed, shares) = browser.sources("speed", "shares")
+            middles = (np.array(speed["left"]) + np.array(speed["right"])) / 2
+            # While workers were started there were none.
+            known = len(shares["middle"])
+            assert known >= 1
+            assert shares["middle"] == pytest.approx(middles[-known:])
+            assert sum(np.array(shares[stage]) for stage in STAGES) == pytest.approx(np.full(known, 100))
             classes = Counter(alert["finkclass"] or "no class" for alert in there)
             names, numbers = browser.texts("#classes .name"), browser.texts("#classes .number")
             assert dict(zip(names, numbers, strict=True)) == {name: f"{classes[name]:,}" for name in classes}
@@ -145,6 +154,29 @@ def test_what_comes_from_outside_is_text_and_nothing_else(kafka: Any, topic_name
         assert troubles(browser, PHONE[0]) == []
         assert browser.evaluate("document.title") == topic_name
         assert sorted(browser.texts("#classes .name")) == [SEEN, "x" * 120 + "…"]
+
+
+@pytest.mark.usefixtures("chromium")
+@pytest.mark.parametrize("options", [["-partitionby", "time"], []], ids=["directories", "columns"])
+def test_one_wrong_time_makes_no_needles_of_the_nights_and_no_class_is_nameless(
+    options: list[str], kafka: Any, topic_name: str, tmp_path: Path
+) -> None:
+    alerts = alerts_on_the_sky(AlertKind.ZTF_LIGHT, 60)
+    there = Counter(alert["timestamp"][:10] for alert in alerts[1:])
+    alerts[0]["jd"] = 2_488_069.5  # the year 2100
+    for alert in alerts[:3]:
+        alert["finkclass"] = ""
+    publish(kafka, topic_name, AlertKind.ZTF_LIGHT, alerts)
+    assert run_cli(*transfer_arguments(kafka, topic_name, tmp_path / "alerts", *options)).returncode == 0
+    page = made("alerts", tmp_path)
+    assert f"Nights: {min(there)} to {max(there)}; 1 alert on 2100-01-01" in page
+    with shown_report(tmp_path / "report.html", *PHONE) as browser:
+        assert troubles(browser, PHONE[0]) == []
+        (nights,) = browser.sources("nights")
+        assert nights["top"] == [there[day] for day in sorted(there)]
+        assert browser.texts("#far-nights") == ["Not drawn, as it is far from the others: 1 alert on 2100-01-01."]
+        classes = dict(zip(browser.texts("#classes .name"), browser.texts("#classes .number"), strict=True))
+        assert classes["(empty)"] == "3"
 
 
 @pytest.mark.usefixtures("chromium")
@@ -231,7 +263,7 @@ def test_a_compacted_dataset_is_shown_without_the_times_that_it_has_not(tmp_path
     assert "was compacted" in left_out(page)["speed"]
     assert 'id="seconds"' in before
     assert 'id="seconds"' not in page
-    for shown in ('id="alerts"><b>160</b>', "All 160 alerts were read"):
+    for shown in ('id="alerts"><b>160</b>', "Read in full: 160 alerts"):
         assert shown in before
         assert shown in page
 
@@ -245,7 +277,7 @@ def test_a_report_goes_nowhere_where_it_would_do_harm_and_says_what_to_do(tmp_pa
     os.mkfifo(tmp_path / "pipe")
     for arguments, status, words in (
         (("nowhere",), 1, "has no ledger"),
-        (("several",), 1, "holds datasets of several topics: name one, such as"),
+        (("several", "--open"), 2, "holds datasets of 2 topics: name one, such as several/one"),
         (("alerts", "-o", "alerts/report.html"), 1, "is inside the dataset"),
         (("alerts", "-o", "alerts.fink/report.html"), 1, "is inside the dataset"),
         (("alerts", "-o", "mine.html"), 1, "is there, and is no report"),
@@ -259,6 +291,29 @@ def test_a_report_goes_nowhere_where_it_would_do_harm_and_says_what_to_do(tmp_pa
         assert result.stderr.count("\n") == 1
     assert (tmp_path / "mine.html").read_text() == "<p>mine</p>"
     assert not list((tmp_path / "alerts").iterdir())
+
+
+def test_several_topics_have_a_page_each_and_one_that_fails_stops_no_other(tmp_path: Path) -> None:
+    plan = make_plan([Range(0, 0, 100)])
+    for name in ("one", "other"):
+        transfer(make_ledger(tmp_path / "nights" / name, plan), plan, plan.ranges[0])
+    make_ledger(tmp_path / "nights" / "worse", plan).plan_path(plan).write_text("{}")
+    result = run_cli("report", "nights", "-o", "page.html", cwd=tmp_path)
+    assert result.returncode == 1
+    written = [line.partition(":")[0] for line in result.stdout.splitlines()]
+    assert written == ["page-one.html", "page-other.html"]
+    assert sorted(path.name for path in tmp_path.glob("*.html")) == written
+    (line,) = result.stderr.strip().splitlines()
+    assert line.startswith("fink-dask: error: ")
+    assert "worse" in line
+    for name in ("one", "other"):
+        page = (tmp_path / f"page-{name}.html").read_text()
+        assert f"Made of nights/{name} by" in page
+        assert str(tmp_path) not in page
+    (tmp_path / "page-other.html").write_text("mine")
+    again = run_cli("report", "nights", "-o", "page.html", cwd=tmp_path)
+    assert "is there, and is no report" in again.stderr
+    assert (tmp_path / "page-other.html").read_text() == "mine"
 
 
 def test_it_opens_a_browser_where_there_is_one(tmp_path: Path) -> None:

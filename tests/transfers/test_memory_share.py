@@ -23,7 +23,7 @@ from tests.harness.oracle import assert_exactly_once, fill_topic
 from tests.harness.planned import plan_topic
 from tests.harness.producer import produce
 
-MIB = 2**20
+MIB, MB = 2**20, 10**6
 AMOUNTS = st.integers(0, 64 * 2**30) | st.integers(0, 4096).map(lambda number: number * MIB)
 COUNTS = st.integers(1, 300)
 
@@ -72,15 +72,15 @@ def test_more_memory_is_never_a_smaller_share_and_more_consumers_never_a_larger_
 
 
 @given(st.integers(1, 4096), st.integers(0, 1024), COUNTS)
-def test_what_a_refusal_names_is_enough_and_a_mebibyte_less_is_not(limit: int, overhead: int, consumers: int) -> None:
+def test_what_a_refusal_names_is_enough_and_a_megabyte_less_is_not(limit: int, overhead: int, consumers: int) -> None:
     assume(shared(limit * MIB, overhead * MIB, consumers, 16) is None)
     with pytest.raises(SettingsError) as refusal:
         share_memory(limit * MIB, overhead * MIB, consumers, 16)
-    (needed,) = re.findall(r"which take ([\d,]+) MiB at least", str(refusal.value))
-    enough = int(needed.replace(",", "")) * MIB
+    (needed,) = re.findall(r"which take ([\d,]+) MB at least", str(refusal.value))
+    enough = int(needed.replace(",", "")) * MB
     assert "\n" not in str(refusal.value)
     assert shared(enough, overhead * MIB, consumers, 16) is not None
-    assert shared(enough - MIB, overhead * MIB, consumers, 16) is None
+    assert shared(enough - MB, overhead * MIB, consumers, 16) is None
 
 
 @pytest.mark.parametrize(
@@ -109,14 +109,14 @@ def test_what_is_no_amount_of_memory_is_refused_in_one_line(text: str) -> None:
 def test_too_little_memory_is_one_line_that_says_how_much_would_do(kafka: Any, topic_name: str, tmp_path: Path) -> None:
     fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 20, partitions=1)
     arguments = transfer_arguments(kafka, topic_name, tmp_path / "out", "-nconsumers", "1", "--memory-limit")
-    for text, words in (("lots", "'lots' is no amount of memory"), ("100MB", "95 MiB of memory are too little")):
+    for text, words in (("lots", "'lots' is no amount of memory"), ("100MB", "100 MB of memory are too little")):
         result = run_cli(*arguments, text)
         assert result.returncode == 2
         (line,) = [line for line in result.stderr.splitlines() if line]
         assert words in line
         assert not list(tmp_path.iterdir())
-    (needed,) = re.findall(r"([\d,]+) MiB at least", line)
-    result = run_cli(*arguments, f"{needed.replace(',', '')}MiB")
+    (needed,) = re.findall(r"([\d,]+) MB at least", line)
+    result = run_cli(*arguments, f"{needed.replace(',', '')}MB")
     assert result.returncode == 0, result.stderr
 
 
@@ -140,8 +140,8 @@ def test_the_limit_holds_for_all_workers_of_an_existing_scheduler_together(
     try:
         share = _memory(_Client(*workers), limit)
     except SettingsError as error:
-        (needed,) = re.findall(r"([\d,]+) MiB at least", str(error))
-        assert _memory(_Client(*workers), int(needed.replace(",", "")) * MIB)
+        (needed,) = re.findall(r"([\d,]+) MB at least", str(error))
+        assert _memory(_Client(*workers), int(needed.replace(",", "")) * MB)
     else:
         assert overhead + threads * share.total <= limit
 

@@ -1,0 +1,57 @@
+"""A night that is far from the others by mistake hides none of them, and is said; nights that are far by right stay."""
+
+from __future__ import annotations
+
+from datetime import date
+
+import pytest
+
+from fink_dask.report.nights import far_words, night_words, nights_shown
+
+NIGHT = date(2026, 2, 24).toordinal() - date(1970, 1, 1).toordinal()
+YEAR = 365
+
+
+def days(*years: int) -> list[int]:
+    return [date(year, 1, 1).toordinal() - date(1970, 1, 1).toordinal() for year in years]
+
+
+@pytest.mark.parametrize("wrong", [days(2100), days(1900), days(1900, 2100), days(1, 9999)])
+def test_a_few_wrong_times_make_no_needles_of_the_nights_and_are_said(wrong: list[int]) -> None:
+    counts: dict[int | None, float] = {}
+    counts |= dict.fromkeys(range(NIGHT, NIGHT + 3), 100.0)
+    counts |= dict.fromkeys(wrong, 1.0)
+    assert nights_shown(counts) == [NIGHT, NIGHT + 1, NIGHT + 2]
+    told = far_words(counts)
+    assert told.count("1 alert on ") == len(wrong)
+    assert night_words(counts) == f"2026-02-24 to 2026-02-26; {told}"
+    assert night_words({**counts, None: 1}).endswith("; 1 alert without a time")
+
+
+def test_one_night_is_one_and_many_wrong_ones_are_said_together() -> None:
+    counts: dict[int | None, float] = {
+        NIGHT: 1000.0,
+        NIGHT + 1: 1.0,
+        **dict.fromkeys(days(1900, 1950, 2050, 2100), 2.0),
+    }
+    assert nights_shown(counts) == [NIGHT, NIGHT + 1]
+    assert far_words(counts) == "8 alerts on 4 other nights between 1900-01-01 and 2100-01-01"
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [
+        {},
+        {None: 7.0},
+        {NIGHT: 1.0},
+        {NIGHT: 1000.0, NIGHT + 200: 1.0},
+        {NIGHT: 1.0, NIGHT + 50 * YEAR: 1.0},
+        {NIGHT: 90.0, NIGHT - 6 * YEAR: 10.0},
+        dict.fromkeys(range(NIGHT - 2400, NIGHT, 30), 5.0),
+        dict.fromkeys(days(*range(1990, 2026)), 1.0),
+    ],
+    ids=["none", "no time", "one", "half a year", "one each", "a tenth", "years of nights", "a night a year"],
+)
+def test_nights_that_are_far_by_right_are_all_shown(counts: dict[int | None, float]) -> None:
+    assert nights_shown(counts) == sorted(day for day in counts if day is not None)
+    assert far_words(counts) == ""
