@@ -79,6 +79,12 @@ def is_cached(function: Any, arguments: tuple[Any, ...]) -> bool:
         return False
 
 
+def is_kept(function: Any) -> bool:
+    """Tell whether other processes will find what is compiled of a function: numba may have no place to write it to."""
+    # As above, no public word; in doubt it is.
+    return type(getattr(function, "_cache", None)).__name__ != "NullCache"
+
+
 @intrinsic  # type: ignore[untyped-decorator]
 def _load(typing_context: Any, array: Any, at: Any, like: Any) -> Any:
     """Read an integer of the type of `like` at any byte."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fink_dask.avro.kernels import is_cached
+from fink_dask.avro.kernels import is_cached, is_kept
 from fink_dask.avro.operations import LIMIT_BYTES
 from fink_dask.avro.pass_one import walk
 from fink_dask.avro.pass_two import fill
@@ -69,3 +69,14 @@ def is_compiled() -> bool:
         Whether everything is compiled in this process, or kept on disk for it.
     """
     return all(is_cached(function, arguments) for function, arguments in _examples())
+
+
+def is_kept_on_disk() -> bool:
+    """Tell whether what `warm_up` compiles is there for the next process as well.
+
+    Returns
+    -------
+    bool
+        False where numba may write neither beside the code nor to the user's cache directory.
+    """
+    return all(is_kept(function) for function, _ in _examples())

@@ -100,16 +100,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except click.ClickException as error:
         code = _fail(" ".join(error.format_message().split()).rstrip("."), error.exit_code)
     except click.Abort as error:  # click's name for a KeyboardInterrupt, and for a "no" at its prompt
-        cause = error.__cause__
-        if isinstance(cause, SignalReceivedError):
-            code = cause.exit_code
-            if not cause.said:
-                click.echo(
-                    "fink-dask: stopped; what is written is safe, and the same command may be run again", err=True
-                )
-        else:
-            code = _fail("nothing was changed", 1)
-        _forget_clusters()
+        received = _signal_behind(error)
+        code = _fail("nothing was changed", 1) if received is None else _stop(received)
     except FinkDaskError as error:
         code = _fail(str(error), error.exit_code)
     except BrokenPipeError:
@@ -119,10 +111,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
         what = f": {str(error.filename)[:200]}" if error.filename else ""
         code = _fail(f"{error.strerror or error}{what}", 1)
     except Exception as error:
-        code = _fail_unexpectedly(error)
+        received = _signal_behind(error)
+        code = _fail_unexpectedly(error) if received is None else _stop(received)
     # All memory goes at once in a moment: to look for cycles in it first takes longer than many a command.
     gc.freeze()
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _signal_behind(error: BaseException) -> SignalReceivedError | None:
+    """Return the signal that an error comes from: of one in its middle, compiled code makes a SystemError."""
+    seen: BaseException | None = error
+    while seen is not None and not isinstance(seen, SignalReceivedError):
+        seen = seen.__cause__
+    return seen
+
+
+def _stop(received: SignalReceivedError) -> int:
+    if not received.said:
+        click.echo("fink-dask: stopped; what is written is safe, and the same command may be run again", err=True)
+    _forget_clusters()
+    return received.exit_code
 
 
 def _forget_clusters() -> None:

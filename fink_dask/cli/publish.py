@@ -144,5 +144,13 @@ def publish(
     speed = f"{done / max(seconds, 1e-3):,.0f} alerts/s"
     click.echo(f"{topic}: {counted(done, 'alert')} published in {seconds:.1f} s ({speed})")
     click.echo(f"  partitions {where.partitions}")
-    click.echo(f"  transfer   fink-dask transfer --topic {topic} --outdir {topic} --partitionby time")
+    click.echo(f"  transfer   {_transfer_of(topic, None if files else kind)}")
     return 0
+
+
+def _transfer_of(topic: str, kind: str | None) -> str:
+    """Say what transfers a topic; where its name does not tell the survey, the days are those of the alerts' kind."""
+    command = f"fink-dask transfer --topic {topic} --outdir {topic}"
+    if survey_of(topic) is not None:
+        return f"{command} --partitionby time"
+    return command if kind is None else f"{command} --partitionby time --survey {kind.partition('-')[0]}"

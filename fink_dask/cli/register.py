@@ -56,7 +56,7 @@ def register(
         # What a file has is not overwritten by what the environment says, which is for all commands.
         _asked(words, value if _is_typed(name) or not there else None, there)
         for words, name, value in (
-            ("User name", "username", connection["username"]),
+            ("User name, as Fink has sent it", "username", connection["username"]),
             ("Consumer group", "group_id", group_id),
             ("Servers (HOST:PORT)", "bootstrap_servers", connection["bootstrap_servers"]),
         )

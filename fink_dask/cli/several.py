@@ -89,18 +89,15 @@ def print_table(summaries: Sequence[Summary], states: Sequence[str] | None = Non
 
     total = total_of(summaries)
     shown = [*(states or [summary.state for summary in summaries]), total.state]
+    names = ["alerts", *(["filtered"] if total.filtered else []), "quarantined", "lost", "files"]
+    # No wider than it must be: with a topic's usual name it fits a terminal of 80 columns.
     width = max(len(summary.topic) for summary in (*summaries, total))
-    names = [
-        ("alerts", 13),
-        *([("filtered", 13)] if total.filtered else []),
-        ("quarantined", 13),
-        ("lost", 11),
-        ("files", 9),
-    ]
-    click.echo(f"{'':{width}}  {'state':<11}{''.join(f'{name:>{wide}}' for name, wide in names)}")
+    wide = {name: max(len(name), len(f"{getattr(total, name):,}")) for name in names}
+    widest = max(map(len, shown))
+    click.echo(f"{'':{width}}  {'state':{widest}}{''.join(f'  {name:>{wide[name]}}' for name in names)}")
     for summary, state in zip((*summaries, total), shown, strict=True):
-        word = click.style(f"{state:<11}", fg=STATE_COLOURS[summary.state], bold=True)
-        counts = "".join(f"{getattr(summary, name):>{wide},}" for name, wide in names)
+        word = click.style(f"{state:{widest}}", fg=STATE_COLOURS[summary.state], bold=True)
+        counts = "".join(f"  {getattr(summary, name):>{wide[name]},}" for name in names)
         click.echo(f"{summary.topic:{width}}  {word}{counts}")
 
 

@@ -38,12 +38,17 @@ def start_forkserver() -> str:
 def prepare_decoder() -> None:
     """Compile the decoder or load it from numba's cache, and say so where it takes a while."""
     # Late, because the compiler takes a third of a second to import, and this process may not need it.
-    from fink_dask.avro.warm_up import is_compiled, warm_up
+    from fink_dask.avro.warm_up import is_compiled, is_kept_on_disk, warm_up
 
     if not is_compiled():
         # A terminal may show a spinner on this line, of the process that started this one.
         clear = "\r\x1b[2K" if sys.stderr.isatty() else ""
-        sys.stderr.write(f"{clear}compiling the decoder for this machine, once; it takes some seconds\n")
+        often = (
+            "once; it takes some seconds"
+            if is_kept_on_disk()
+            else "at each start; NUMBA_CACHE_DIR=DIR keeps it in a directory that you may write to"
+        )
+        sys.stderr.write(f"{clear}compiling the decoder for this machine, {often}\n")
     warm_up()
 
 

@@ -38,7 +38,7 @@ def lag_words(lag: Lag) -> str:
     partition, most = lag.worst
     if most:
         words += f" (most in partition {partition}: {most:,})"
-    return words if lag.freshness_s is None else f"{words}, newest alert {lag.freshness_s:,.0f} s old"
+    return words if lag.freshness_s is None else f"{words}, newest alert {duration_words(lag.freshness_s)} old"
 
 
 def lags_words(lags: Mapping[str, Lag]) -> str:
@@ -49,6 +49,6 @@ def lags_words(lags: Mapping[str, Lag]) -> str:
     words = f"lag {sum(lag.total for lag in lags.values()):,}"
     ages = [lag.freshness_s for lag in lags.values() if lag.freshness_s is not None]
     if ages:
-        words += f", newest alert {min(ages):,.0f} s old"
+        words += f", newest alert {duration_words(min(ages))} old"
     # Last, as a name is long and a terminal may be narrow.
     return f"{words}, most in {topic}: {worst.total:,}" if worst.total else words

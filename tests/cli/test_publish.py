@@ -21,7 +21,7 @@ from fink_dask.kafka.publish import paced
 from tests.harness.cli import PROGRAM, environment, run_cli, transfer_arguments
 from tests.harness.oracle import places, wait_for
 from tests.harness.producer import produce
-from tests.harness.topics import client_config, create_topic, partition_count, topic_names
+from tests.harness.topics import client_config, create_topic, delete_topic, partition_count, topic_names
 
 KIND = AlertKind.ZTF_LIGHT
 
@@ -57,6 +57,23 @@ def write_file(path: Path, kind: AlertKind, count: int, codec: str = "null", fir
             file, avro_schema(kind), made_up_alerts(kind, count, first_id=first_id), codec=codec, sync_interval=20_000
         )
     return list(encoded_alerts(kind, count, first_id=first_id))
+
+
+@pytest.mark.parametrize("kind", [AlertKind.ZTF_LIGHT, AlertKind.LSST_LIGHT])
+def test_the_transfer_that_it_names_can_be_typed_whatever_the_topic_is_called(
+    kafka: Any, topic_name: str, kind: AlertKind, tmp_path: Path
+) -> None:
+    name = topic_name.replace("ftransfer_ztf_", "mine-")
+    result = publish(kafka, "--topic", name, "--synthetic", "20", "--kind", kind)
+    (named,) = [line for line in result.stdout.splitlines() if line.startswith("  transfer ")]
+    program, *arguments = named.split()[1:]
+    assert program == "fink-dask"
+    servers = {"FINK_DASK_BOOTSTRAP_SERVERS": kafka.bootstrap_servers, "FINK_DASK_DASHBOARD_ADDRESS": "127.0.0.1:0"}
+    done = run_cli(*arguments, "-nconsumers", "1", env=servers, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert list((tmp_path / name).glob("year=*/month=*/day=*/*.parquet"))
+    for made in (name, f"{name}_schema"):
+        delete_topic(kafka.bootstrap_servers, made)
 
 
 def test_what_is_made_up_is_published_in_finks_conventions_and_transferred_whole(

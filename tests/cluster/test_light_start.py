@@ -106,3 +106,27 @@ def test_the_dashboard_is_loaded_by_its_first_visitors_and_then_is_there() -> No
     assert seen["where"] == ["/status", "/status", "/workers"]
     assert seen["after_visit"]
     assert (seen["again"], seen["health_again"], seen["nowhere"]) == (200, 200, 404)
+
+
+def test_who_compiles_at_each_start_is_told_how_to_keep_it() -> None:
+    """As where neither the code nor the user's home can be written, in a container or a batch job."""
+    code = """
+        from numba.core import caching
+        if {nowhere}: getattr(caching, "CacheImpl", caching.__dict__.get("_CacheImpl"))._locator_classes = []
+        import fink_dask.avro.warm_up as warm_up
+        from fink_dask.cluster.forkserver import prepare_decoder
+        warm_up.is_compiled, warm_up.warm_up = (lambda: False), (lambda: 0.0)
+        prepare_decoder()
+    """
+    said = [
+        subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(code.format(nowhere=nowhere))],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=90,
+        ).stderr
+        for nowhere in (False, True)
+    ]
+    assert said[0] == "compiling the decoder for this machine, once; it takes some seconds\n"
+    assert "at each start; NUMBA_CACHE_DIR=DIR keeps it" in said[1]

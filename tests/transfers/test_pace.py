@@ -87,5 +87,6 @@ def test_the_worst_lag_is_named() -> None:
     assert lag_words(Lag(100.0, {0: 0})) == "lag 0"
     lags = {"a": Lag(100.0, {0: 5}, newest_ms=96_000), "b": Lag(100.0, {0: 3, 1: 4}, newest_ms=90_000)}
     assert lags_words(lags) == "lag 12, newest alert 4 s old, most in b: 7"
+    assert lag_words(Lag(7300.0, {0: 0}, newest_ms=100_000)) == "lag 0, newest alert 2.0 h old"
     assert lags_words({"a": lags["a"]}) == lag_words(lags["a"])
     assert lags_words({"a": Lag(100.0, {}), "b": Lag(100.0, {0: 0})}) == "lag 0"

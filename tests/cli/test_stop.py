@@ -1,0 +1,32 @@
+"""Wherever a signal comes, a command ends as one that was stopped."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+#: What fastavro does, and other compiled code, when a signal comes in its middle.
+_FILL = """
+import os, signal
+import fink_dask.cli.main as main
+
+@main.cli.command("fill")
+def fill():
+    try:
+        os.kill(os.getpid(), signal.{name})
+    except KeyboardInterrupt as stopped:
+        raise SystemError("<cyfunction _validate> returned a result with an exception set") from stopped
+
+main.main(["fill"])
+"""
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_signal_in_the_middle_of_compiled_code_is_no_bug(name: str, code: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _FILL.format(name=name)], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == code, done.stderr
+    assert done.stderr == "fink-dask: stopped; what is written is safe, and the same command may be run again\n"
