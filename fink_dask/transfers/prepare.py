@@ -94,7 +94,7 @@ def check_heads(settings: TransferSettings, heads: Mapping[int, tuple[int, int]]
         words = f"Kafka has removed offsets {start} to {end - 1} before they could be read; --on-loss continue would "
         raise BrokerError(f"{words}declare them lost", settings.topic, partition, start)
     removed = sum(end - start for start, end in heads.values())
-    words = f"Kafka has removed {counted(removed, 'offset')} of this topic before this run: declared lost"
+    words = f"Kafka has removed {counted(removed, 'offset')} of this topic, unread: declared lost"
     observe(Note(words, warning=True))
 
 

@@ -221,7 +221,7 @@ def test_a_dataset_whose_files_were_removed_is_never_called_complete(
     with pytest.raises(LedgerError, match=f"1 file of the dataset missing or changed, such as .*{victim.name}"):
         transfer(kafka, topic_name, tmp_path / "out")
     shutil.rmtree(tmp_path / "out")
-    with pytest.raises(LedgerError, match="2 files of the dataset are missing"):
+    with pytest.raises(LedgerError, match="2 files of the dataset missing"):
         transfer(kafka, topic_name, tmp_path / "out")
 
 
@@ -236,7 +236,7 @@ def test_a_restart_never_deletes_alerts_that_kafka_holds_no_more(kafka: Any, top
     assert places(aside / "out").total() == 200
     delete_records_before(kafka.bootstrap_servers, topic_name, 0, 200)
     (tmp_path / "schema.json").write_text(json.dumps(avro_schema(LIGHT)))
-    with pytest.raises(BrokerError, match=r"nothing is left of this topic: .* all of its 200 offsets"):
+    with pytest.raises(BrokerError, match=r"nothing is left of this topic: .* removed 200 offsets, all of it"):
         transfer(kafka, topic_name, tmp_path / "out", restart=True, schema_file=tmp_path / "schema.json")
     assert places(tmp_path / "out").total() == 50
 

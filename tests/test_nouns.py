@@ -1,0 +1,21 @@
+"""One thing is said as one."""
+
+from __future__ import annotations
+
+import pytest
+
+from fink_dask.nouns import counted
+
+
+@pytest.mark.parametrize(
+    ("number", "nouns", "words"),
+    [
+        (0, ["range"], "0 ranges"),
+        (1, ["range"], "1 range"),
+        (2000, ["range"], "2,000 ranges"),
+        (1, ["more entry", "more entries"], "1 more entry"),
+        (7, ["more entry", "more entries"], "7 more entries"),
+    ],
+)
+def test_a_number_of_things_is_in_its_grammatical_number(number: int, nouns: list[str], words: str) -> None:
+    assert counted(number, *nouns) == words
