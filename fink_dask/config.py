@@ -17,6 +17,8 @@ from fink_dask.errors import SettingsError
 RANGE_BYTES = 256 * 2**20
 #: A range is not cut smaller than this to keep more consumers busy: each range writes a file a partition key.
 SMALLEST_RANGE_BYTES = 64 * 2**20
+#: Where the Dask dashboard is, unless that port is taken; Dask's own default.
+DASHBOARD_ADDRESS = "127.0.0.1:8787"
 #: Alerts that are decoded at once.
 BATCHSIZE = 1000
 #: Raw bytes of a batch, whatever the batch size says; also how much is decoded before a stop is noticed.

@@ -16,8 +16,8 @@ from distributed import Client, default_client
 
 from fink_dask.api.settings import transfer_settings
 from fink_dask.cluster.existing import Scheduler
-from fink_dask.cluster.run import Where, cores_of, run_transfer
-from fink_dask.config import COMPRESSION, ON_BAD_RECORD, ON_LOSS, OUTFORMATS
+from fink_dask.cluster.run import ClusterChoice, cores_of, run_transfer
+from fink_dask.config import COMPRESSION, DASHBOARD_ADDRESS, ON_BAD_RECORD, ON_LOSS, OUTFORMATS
 from fink_dask.dataset.read import open_dataset
 from fink_dask.dataset.summary import Summary
 from fink_dask.errors import SettingsError, TransferError
@@ -85,7 +85,7 @@ def transfer(
     on_loss: str = ON_LOSS[0],
     force: bool = False,
     progress: bool = True,
-    dashboard_address: str = "127.0.0.1:8787",
+    dashboard_address: str = DASHBOARD_ADDRESS,
     **connection: Any,
 ) -> TransferResult:
     """Move everything that a topic holds into a partitioned Parquet dataset, exactly once.
@@ -188,7 +188,7 @@ def transfer(
     shown: AbstractContextManager[Observer] = Display() if progress else nullcontext(_log)
     with _same_environment(), shown as observe:
         try:
-            found = run_transfer(settings, observe, Where(_scheduler(lent), dashboard_address), restart)
+            found = run_transfer(settings, observe, ClusterChoice(_scheduler(lent), dashboard_address), restart)
         except TransferError as error:
             # Dask's RuntimeError is that of a process which ended before it was a worker.
             if lent is not None or not isinstance(error.__cause__, RuntimeError):
@@ -230,7 +230,7 @@ def plan(
         settings.pop(name, None)
     lent = _choose_client(client)
     asked = transfer_settings(topic, outdir, bootstrap_servers, lent, **settings)
-    return preview(asked, cores_of(asked, Where(_scheduler(lent))), restart)
+    return preview(asked, cores_of(asked, ClusterChoice(_scheduler(lent))), restart)
 
 
 def _choose_client(given: Client | None) -> Client | None:

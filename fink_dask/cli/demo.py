@@ -43,7 +43,7 @@ def demo(alerts: int, outdir: Path, nconsumers: int) -> int:
     from fink_dask.cli.results import print_summary
     from fink_dask.cli.signals import run_apart
     from fink_dask.cluster.local import usable_cores
-    from fink_dask.cluster.run import Where, run_transfer
+    from fink_dask.cluster.run import ClusterChoice, run_transfer
     from fink_dask.config import KafkaSettings, TransferSettings
     from fink_dask.dataset.lease import hold_lease
     from fink_dask.dataset.ledger import Ledger
@@ -79,7 +79,7 @@ def demo(alerts: int, outdir: Path, nconsumers: int) -> int:
             f"2. transfer, as 'fink-dask transfer --topic {DEMO_TOPIC} --outdir {outdir} --partitionby time' does"
         )
         with Display() as display:
-            outcome = run_transfer(settings, display, Where())
+            outcome = run_transfer(settings, display, ClusterChoice())
     print_summary(outcome.summary, ledger, as_json=False)
     click.echo(f"3. verify: fink-dask verify {outdir}")
     found = verify_dataset(ledger)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fink_dask.cli.options import CONTEXT, Place, json_option, typed_option, verbose_option
+from fink_dask.cli.options import CONTEXT, Place, json_option, parse_names, typed_option, verbose_option
 from fink_dask.cli.signals import SignalReceivedError
 from fink_dask.nouns import counted
 
@@ -30,12 +30,13 @@ _PARTIAL = 3
 @click.argument("catalog", type=Place("export-hats"))
 @typed_option(
     "--columns",
-    metavar="NAME,...",
+    callback=parse_names,
+    metavar="NAME,…",
     help="Only these columns in the light curves, such as candid,jd,fid,magpsf; all single values otherwise.",
 )
 @json_option
 @verbose_option
-def export_hats(outdir: Path, catalog: Path, columns: str | None, as_json: bool, verbose: bool) -> int:
+def export_hats(outdir: Path, catalog: Path, columns: tuple[str, ...] | None, as_json: bool, verbose: bool) -> int:
     """Write the objects of the dataset OUTDIR as a HATS catalog, which LSDB opens; OUTDIR is only read.
 
     A row is an object, at the position of its newest alert, with its light curve as a nested column. CATALOG appears
@@ -72,8 +73,7 @@ def export_hats(outdir: Path, catalog: Path, columns: str | None, as_json: bool,
             advance=lambda steps: bar.advance(task, steps),
         )
         try:
-            names = None if columns is None else [name.strip() for name in columns.split(",")]
-            exported = export(ledger, catalog, names, usable_cores(), caller)
+            exported = export(ledger, catalog, columns, usable_cores(), caller)
         except SignalReceivedError as error:
             bar.stop()
             click.echo(f"fink-dask: stopped; there is no {catalog}", err=True)

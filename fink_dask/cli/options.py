@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
+from fink_dask.config import DASHBOARD_ADDRESS
 from fink_dask.dataset.grammar import parse_condition
 from fink_dask.dataset.location import check_is_local, locate
 from fink_dask.errors import SettingsError
@@ -148,7 +149,8 @@ def _columns(_: click.Context, parameter: click.Parameter, value: str) -> tuple[
     return names
 
 
-def _selected(_: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+def parse_names(_: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    """Read names with commas between them, each once; the callback of options that select columns."""
     if value is None:
         return None
     names = tuple(name.strip() for name in value.split(","))
@@ -201,7 +203,7 @@ partitionby_option = option(
 )
 columns_option = option(
     "--columns",
-    callback=_selected,
+    callback=parse_names,
     metavar="NAME,…",
     help="Only these columns, or fields of structs such as candidate.jd; the others are skipped, not decoded.",
 )
@@ -214,7 +216,7 @@ where_option = option(
 )
 dashboard_address_option = option(
     "--dashboard-address",
-    default="127.0.0.1:8787",
+    default=DASHBOARD_ADDRESS,
     show_default=True,
     callback=_address,
     metavar="HOST:PORT",

@@ -38,7 +38,7 @@ from fink_dask.kafka.topics import SURVEYS
 from fink_dask.nouns import counted
 
 if TYPE_CHECKING:
-    from fink_dask.cluster.run import Where
+    from fink_dask.cluster.run import ClusterChoice
 
 
 #: When the program had loaded this, which is nearly when it began.
@@ -204,7 +204,7 @@ def transfer(
     from fink_dask.cli.log import log_to_stderr
     from fink_dask.cluster.existing import Scheduler
     from fink_dask.cluster.local import parse_memory
-    from fink_dask.cluster.run import Where
+    from fink_dask.cluster.run import ClusterChoice
 
     log_to_stderr(verbose)  # after Dask's own set-up of logging, which its import is
     spec = None if jobs is None else jobs.resolve()
@@ -242,23 +242,23 @@ def transfer(
     with failure_as_json(settings, choice, as_json):
         if existing is not None and nconsumers == -1:
             settings = replace(settings, nconsumers=existing.threads())
-        place = Where(existing, dashboard_address, spec)
+        chosen = ClusterChoice(existing, dashboard_address, spec)
         if dry_run:
-            return _preview(settings, choice, place, restart, as_json)
+            return _preview(settings, choice, chosen, restart, as_json)
         if dump_schemas:
             dump_schemas_of(settings, choice)
-        return _transfer(settings, choice, place, restart, profile, as_json)
+        return _transfer(settings, choice, chosen, restart, profile, as_json)
 
 
 def _transfer(
-    settings: TransferSettings, choice: TopicChoice, where: Where, restart: bool, profile: bool, as_json: bool
+    settings: TransferSettings, choice: TopicChoice, chosen: ClusterChoice, restart: bool, profile: bool, as_json: bool
 ) -> int:
     from fink_dask.cli.results import print_summary
     from fink_dask.cluster.run import run_topics
     from fink_dask.show.display import Display
 
     with Display() as display:
-        outcome = run_topics(choice, settings, display, where, restart, _BEGAN)
+        outcome = run_topics(choice, settings, display, chosen, restart, _BEGAN)
     shown = outcome.profile if profile else None
     if choice.is_several:
         return print_outcome(outcome, settings.outdir, as_json, shown)
@@ -277,16 +277,18 @@ def _ask_before_restart(settings: TransferSettings, choice: TopicChoice) -> None
         click.confirm(f"Replace {what} in {settings.outdir} ({counted(alerts, 'alert')})?", abort=True, err=True)
 
 
-def _preview(settings: TransferSettings, choice: TopicChoice, where: Where, restart: bool, as_json: bool) -> int:
+def _preview(
+    settings: TransferSettings, choice: TopicChoice, chosen: ClusterChoice, restart: bool, as_json: bool
+) -> int:
     from fink_dask.cli.results import print_outlook
     from fink_dask.cluster.jobqueue import job_script
     from fink_dask.cluster.run import cores_of
     from fink_dask.dataset.ledger import Ledger
     from fink_dask.transfers.preview import preview
 
-    cores = cores_of(settings, where)
+    cores = cores_of(settings, chosen)
     if choice.is_several:
-        return preview_topics(settings, cores, choice, restart, as_json, where.jobs)
-    script = None if where.jobs is None else job_script(where.jobs, Ledger(settings.outdir))
+        return preview_topics(settings, cores, choice, restart, as_json, chosen.jobs)
+    script = None if chosen.jobs is None else job_script(chosen.jobs, Ledger(settings.outdir))
     print_outlook(preview(settings, cores, restart), settings.outdir, as_json, script)
     return 0

@@ -13,7 +13,7 @@ from fink_dask.cluster.jobqueue import job_queue_cluster
 from fink_dask.cluster.local import Cluster, local_cluster, usable_cores
 from fink_dask.cluster.outcome import Outcome, TopicOutcome, TopicsOutcome
 from fink_dask.cluster.publisher import Publisher
-from fink_dask.config import FollowSettings, TransferSettings
+from fink_dask.config import DASHBOARD_ADDRESS, FollowSettings, TransferSettings
 from fink_dask.dataset.location import check_place
 from fink_dask.dataset.several import check_for_one, check_for_several
 from fink_dask.errors import SettingsError
@@ -32,8 +32,8 @@ from fink_dask.transfers.work import Work
 
 
 @dataclass(frozen=True)
-class Where:
-    """Where a transfer runs.
+class ClusterChoice:
+    """Which cluster a transfer runs on.
 
     Parameters
     ----------
@@ -46,12 +46,16 @@ class Where:
     """
 
     scheduler: Scheduler | None = None
-    dashboard_address: str = "127.0.0.1:8787"
+    dashboard_address: str = DASHBOARD_ADDRESS
     jobs: JobSpec | None = None
 
 
 def run_transfer(
-    settings: TransferSettings, observe: Observer, where: Where, restart: bool = False, began: float | None = None
+    settings: TransferSettings,
+    observe: Observer,
+    chosen: ClusterChoice,
+    restart: bool = False,
+    began: float | None = None,
 ) -> Outcome:
     """Transfer a topic, or go on with it.
 
@@ -61,7 +65,7 @@ def run_transfer(
         What to transfer, where to, and how.
     observe : callable
         Takes the events.
-    where : Where
+    chosen : ClusterChoice
         Where it runs.
     restart : bool
         Move what is there aside first.
@@ -78,7 +82,7 @@ def run_transfer(
     FinkDaskError
         If it was refused or could not be finished; what is committed stays committed.
     """
-    found = run_topics(TopicChoice((settings.topic,)), settings, observe, where, restart, began)
+    found = run_topics(TopicChoice((settings.topic,)), settings, observe, chosen, restart, began)
     return Outcome(found.topics[0].summary, found.profile)
 
 
@@ -86,7 +90,7 @@ def run_topics(
     choice: TopicChoice,
     settings: TransferSettings,
     observe: Observer,
-    where: Where,
+    chosen: ClusterChoice,
     restart: bool = False,
     began: float | None = None,
 ) -> TopicsOutcome:
@@ -98,7 +102,7 @@ def run_topics(
         Which topics. Where they are, or may be, several, each has a dataset ``OUTDIR/TOPIC``.
     settings : TransferSettings
         What to transfer, where to, and how; the topic in it does not matter.
-    observe, where, restart, began
+    observe, chosen, restart, began
         See `run_transfer`.
 
     Returns
@@ -111,7 +115,7 @@ def run_topics(
     FinkDaskError
         If nothing could be transferred, or a failure concerns all topics, or there is only one.
     """
-    check_place(settings.outdir, restart, where.jobs is not None)
+    check_place(settings.outdir, restart, chosen.jobs is not None)
     profiler = Profiler(observe, began)
     if choice.is_several:
         check_for_several(settings.outdir)
@@ -123,7 +127,7 @@ def run_topics(
             finder = Finder(choice, topics.make, is_patient=settings.follow is not None)
             _begin(topics, finder, inspector, settings.follow, profiler)
             if topics.open:
-                _transfer(settings, topics, finder, inspector, where, profiler)
+                _transfer(settings, topics, finder, inspector, chosen, profiler)
             finder.give_up()
             for transfer in finder.take():
                 topics.begin(transfer)
@@ -176,7 +180,7 @@ def _transfer(
     topics: Topics,
     finder: Finder,
     inspector: Inspector,
-    where: Where,
+    chosen: ClusterChoice,
     observe: Observer,
 ) -> None:
     """Continue the plans and make the next ones, until there is nothing left to plan."""
@@ -202,10 +206,10 @@ def _transfer(
                     return
                 if cluster is None:
                     # Before the plan is frozen: what can't run leaves nothing to continue.
-                    topics.check_room(cores_of(settings, where))
+                    topics.check_room(cores_of(settings, chosen))
                     if settings.follow is not None:  # there will be more
                         ranges = max(ranges, settings.nconsumers)
-                    cluster = stack.enter_context(_connect(settings, observe, where, topics.open[0], ranges))
+                    cluster = stack.enter_context(_connect(settings, observe, chosen, topics.open[0], ranges))
                     observe = topics.tell(stack.enter_context(Publisher(cluster.client, observe)))
                 topics.each(TopicTransfer.freeze)
                 work = _announce(topics, cluster)
@@ -256,9 +260,9 @@ def _follow(
         )
 
 
-def cores_of(settings: TransferSettings, where: Where) -> int:
+def cores_of(settings: TransferSettings, chosen: ClusterChoice) -> int:
     """Count the processor cores that share the work, as far as that is known before they are there."""
-    is_here = where.scheduler is None and where.jobs is None
+    is_here = chosen.scheduler is None and chosen.jobs is None
     return min(settings.nconsumers, usable_cores()) if is_here else settings.nconsumers
 
 
@@ -271,19 +275,19 @@ def _nothing_new(settings: TransferSettings, choice: TopicChoice) -> str:
 
 
 def _connect(
-    settings: TransferSettings, observe: Observer, where: Where, first: TopicTransfer, ranges: int
+    settings: TransferSettings, observe: Observer, chosen: ClusterChoice, first: TopicTransfer, ranges: int
 ) -> AbstractContextManager[Cluster]:
-    if where.jobs is not None:
-        if settings.kafka.security.password is not None and not where.jobs.is_encrypted:
+    if chosen.jobs is not None:
+        if settings.kafka.security.password is not None and not chosen.jobs.is_encrypted:
             words = "Kafka's password goes unencrypted to the workers: without protocol=tcp it would not"
             observe(Note(words, warning=True))
-        return job_queue_cluster(where.jobs, settings, first.ledger, ranges, where.dashboard_address, observe)
-    if where.scheduler is not None:
-        if settings.kafka.security.password is not None and where.scheduler.is_open:
-            words = f"Kafka's password goes unencrypted to the workers of {where.scheduler.address}: use tls://"
+        return job_queue_cluster(chosen.jobs, settings, first.ledger, ranges, chosen.dashboard_address, observe)
+    if chosen.scheduler is not None:
+        if settings.kafka.security.password is not None and chosen.scheduler.is_open:
+            words = f"Kafka's password goes unencrypted to the workers of {chosen.scheduler.address}: use tls://"
             observe(Note(words, warning=True))
-        return existing_scheduler(where.scheduler, settings.kafka, first.topic, first.ledger, settings.memory_limit)
-    return local_cluster(settings.nconsumers, ranges, where.dashboard_address, settings.memory_limit)
+        return existing_scheduler(chosen.scheduler, settings.kafka, first.topic, first.ledger, settings.memory_limit)
+    return local_cluster(settings.nconsumers, ranges, chosen.dashboard_address, settings.memory_limit)
 
 
 def _announce(topics: Topics, cluster: Cluster) -> list[Work]:

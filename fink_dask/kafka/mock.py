@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from fink_dask.kafka.client import KafkaException, Producer, broker_error
 from fink_dask.kafka.publish import PRODUCER_CONFIG, Publisher
 
-#: More than this in a partition, and the mock forgets the oldest records.
-MOCK_PARTITION_BYTES = 5 * 2**20
 MOCK_PARTITIONS = 4
 
 

@@ -20,6 +20,7 @@ from rich.tree import Tree
 
 from fink_dask.dataset.data_format import KAFKA_FIELDS
 from fink_dask.nouns import counted
+from fink_dask.show.words import printable
 
 #: Characters of a name and of a value, items of a list, rows and columns of a table, and fields of a struct.
 _NAME, _VALUE, _ITEMS, _ROWS, _COLUMNS, _FIELDS = 40, 48, 4, 3, 7, 1500
@@ -40,7 +41,7 @@ def alert_tree(title: str, alert: pa.RecordBatch) -> Tree:
     alert : pyarrow.RecordBatch
         One row.
     """
-    tree = Tree(Text(_printable(title, 200), style="bold"), guide_style=_FAINT)
+    tree = Tree(Text(printable(title, 200), style="bold"), guide_style=_FAINT)
     fields = [
         (field.name, field.type, _value(alert, index))
         for index, field in enumerate(alert.schema)
@@ -75,11 +76,11 @@ def _grow(tree: Tree, fields: Sequence[tuple[str, pa.DataType, Any]], levels: in
     single, nothing, branches = [], [], []
     for name, kind, value in fields[:_FIELDS]:
         if value is None:
-            nothing.append(_printable(name, _NAME))
+            nothing.append(printable(name, _NAME))
         elif pa.types.is_nested(kind) and not _is_short(kind, value):
             branches.append((name, kind, value))
         else:
-            single.append(Text.assemble((f"{_printable(name, _NAME)} ", _FAINT), _words(value, kind)))
+            single.append(Text.assemble((f"{printable(name, _NAME)} ", _FAINT), _words(value, kind)))
     if single:
         tree.add(Columns(single, padding=(0, 3), column_first=True))
     for name, kind, value in branches:
@@ -91,7 +92,7 @@ def _grow(tree: Tree, fields: Sequence[tuple[str, pa.DataType, Any]], levels: in
 
 
 def _branch(tree: Tree, name: str, kind: pa.DataType, value: Any, levels: int) -> None:
-    label = Text(_printable(name, _NAME), style="cyan")
+    label = Text(printable(name, _NAME), style="cyan")
     if levels == 0:
         tree.add(label.append(" …"))
     elif pa.types.is_struct(kind):
@@ -120,7 +121,7 @@ def _table(kind: pa.StructType, rows: Sequence[dict[str, Any] | None]) -> Render
     columns.sort(key=lambda field: pa.types.is_string(field.type))  # texts are long
     table = Table(box=None, pad_edge=False, header_style=_FAINT, expand=False)
     for field in columns[:_COLUMNS]:
-        table.add_column(Text(_printable(field.name, _NAME)), overflow="ellipsis", no_wrap=True)
+        table.add_column(Text(printable(field.name, _NAME)), overflow="ellipsis", no_wrap=True)
     for row in shown:
         table.add_row(*(Text(_words(row.get(field.name), field.type)) for field in columns[:_COLUMNS]))
     notes = []
@@ -145,7 +146,7 @@ def _words(value: Any, kind: pa.DataType) -> str:
         return str(np.float32(value))
     if pa.types.is_nested(kind):
         return "[]" if not value else "…"
-    return _printable(str(value), _VALUE)
+    return printable(str(value), _VALUE)
 
 
 def _plain(value: Any, kind: pa.DataType) -> Any:
@@ -196,9 +197,3 @@ def _careful(value: pa.Scalar) -> Any:
         return value.as_py()
     except (ValueError, OverflowError, pa.ArrowException):
         return str(value.value)
-
-
-def _printable(text: str, most: int) -> str:
-    """Bound a text, and take from it what a terminal would obey."""
-    shown = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text[:most])
-    return shown if len(text) <= most else f"{shown}…"

@@ -87,6 +87,20 @@ def same(found: Any, wanted: Any) -> bool:
     return bool(type(found) is type(wanted) and found == wanted)
 
 
+def test_a_topic_without_a_schema_of_its_own_is_shown_by_a_file_and_a_name_without_a_survey_by_an_option(
+    kafka: Any, topic_name: str, tmp_path: Path
+) -> None:
+    topic, kind = topic_name.replace("ztf", "other"), AlertKind.ZTF_LIGHT
+    create_topic(kafka.bootstrap_servers, topic, 1)
+    produce(kafka.bootstrap_servers, topic, list(encoded_alerts(kind, 3)), partitions=1)
+    assert peek(kafka, topic, "--survey", "ztf").returncode == 1
+    (tmp_path / "alert.avsc").write_text(json.dumps(avro_schema(kind)))
+    result = peek(kafka, topic, "--survey", "ztf", "--schema", "alert.avsc", "--json", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    found = [json.loads(line)["candid"] for line in result.stdout.splitlines()]
+    assert found == [alert["candid"] for alert in made_up_alerts(kind, 3)]
+
+
 @pytest.mark.parametrize("kind", list(AlertKind), ids=lambda kind: kind.value)
 def test_json_has_every_value_that_was_published(kind: AlertKind, kafka: Any, topic_name: str) -> None:
     oracle = fill_topic(kafka.bootstrap_servers, topic_name, kind, 12, partitions=2)

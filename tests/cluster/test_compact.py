@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 import pytest
 
 from fink_dask.dataset.ledger import Ledger
@@ -107,8 +108,10 @@ def test_few_files_are_left_and_the_duplicates_are_gone(
     kafka: Any, topic: str, many: Ledger, oracle: Oracle, tmp_path: Path
 ) -> None:
     target = Ledger(tmp_path / "few")
-    result = _compact(many, target, "--unique", "candid", "--json")
+    result = _compact(many, target, "--unique", "candid", "--compression", "snappy", "--json")
     found = json.loads(result.stdout)
+    codecs = {pq.read_metadata(path).row_group(0).column(0).compression for path in target.outdir.rglob("*.parquet")}
+    assert codecs == {"SNAPPY"}
     keys = {path.parent for path in many.outdir.rglob("*.parquet")}
     assert (result.returncode, found["files"], found["duplicates"]) == (3, len(keys), TWICE)
     assert found["files_before"] == len(list(many.outdir.rglob("*.parquet"))) > 2 * len(keys)
@@ -117,7 +120,7 @@ def test_few_files_are_left_and_the_duplicates_are_gone(
     found = _verify(target, "--bootstrap-servers", kafka.bootstrap_servers, "--sample", "10000")
     assert found["kafka"]["incomparable"] >= TWICE
     assert found["alerts"] + found["duplicates"] + found["quarantined"] == len(oracle.values)
-    words = _compact(many, target, "--unique", "candid").stdout
+    words = _compact(many, target, "--unique", "candid", "--compression", "snappy").stdout
     assert "compacted already" in words
     assert f"{TWICE} duplicates left out" in words
 

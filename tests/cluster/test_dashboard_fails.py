@@ -15,7 +15,7 @@ import pytest
 
 from fink_dask.cluster import board, publisher
 from fink_dask.cluster.progress import TransferProgress
-from fink_dask.cluster.run import Where, run_transfer
+from fink_dask.cluster.run import ClusterChoice, run_transfer
 from fink_dask.config import KafkaSettings, TransferSettings
 from fink_dask.demo.alerts import AlertKind
 from fink_dask.transfers.events import Event, Note
@@ -85,7 +85,7 @@ def transfer(kafka: Any, topic: str, outdir: Path) -> list[Event]:
     """Transfer a topic in this process."""
     events: list[Event] = []
     settings = TransferSettings(topic, outdir, KafkaSettings(kafka.bootstrap_servers), nconsumers=2)
-    outcome = run_transfer(settings, events.append, Where(dashboard_address="127.0.0.1:0"))
+    outcome = run_transfer(settings, events.append, ClusterChoice(dashboard_address="127.0.0.1:0"))
     assert outcome.summary.state == "complete"
     return events
 

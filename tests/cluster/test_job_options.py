@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 from pathlib import Path
 
 import pytest
 
+from fink_dask.cli.cluster import CLUSTER_OPTIONS
+from fink_dask.cli.submit import _LEFT_OUT
+from fink_dask.cli.transfer import transfer
 from fink_dask.cluster.joboptions import SYSTEMS, JobOptions
 from fink_dask.cluster.jobqueue import job_script
 from fink_dask.cluster.jobs import UNREACHED, _last_words
@@ -135,6 +139,52 @@ def test_a_transfer_that_is_submitted_is_one_job(tmp_path: Path) -> None:
     result = run_cli("submit", *TRANSFER, *JOB, "--jobs", "4", cwd=tmp_path)
     assert result.returncode == 2
     assert "'--jobs': what is submitted is one job" in result.stderr
+
+
+def test_each_option_of_a_transfer_comes_to_the_job_that_is_submitted(tmp_path: Path) -> None:
+    for name in ("password", "ca.pem", "schema.avsc"):
+        (tmp_path / name).write_text("{}")
+    typed = {
+        "--survey": "ztf",
+        "--security-protocol": "SASL_SSL",
+        "--sasl-mechanism": "PLAIN",
+        "--username": "ada",
+        "--password-file": "password",
+        "--ssl-ca-file": "ca.pem",
+        "--partitionby": "finkclass,time",
+        "--nconsumers": "3",
+        "--batchsize": "77",
+        "--columns": "candid,jd",
+        "--where": "magpsf < 18 and fid == 1",
+        "--outformat": "avro",
+        "--compression": "lz4",
+        "--memory-limit": "2GB",
+        "--limit": "99",
+        "--schema": "schema.avsc",
+        "--on-bad-record": "fail",
+        "--on-loss": "fail",
+        "--roll-interval": "5s",
+        "--idle-timeout": "90s",
+        "--until-count": "4000",
+        "--until": "2026-11-02T00:00:00Z",
+        "--reconnect-timeout": "2m",
+        "--group-id": "my group",
+        "--maxtimeout": "5.0",
+        "--number-partitions": "10",
+    }
+    flags = ["--follow", "--dump-schemas", "--restart", "--yes", "--force", "--profile"]
+    given = [word for pair in typed.items() for word in pair]
+    result = run_cli("submit", *TRANSFER, *JOB, *given, *flags, "--dry-run", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    (line,) = (line for line in result.stdout.splitlines() if line.startswith("exec "))
+    words = shlex.split(line)
+    for option, value in typed.items():
+        assert words[words.index(option) + 1] == value
+    assert set(flags) < set(words)
+    # None is forgotten here: what is left are options about workers elsewhere, or about this terminal.
+    elsewhere = _LEFT_OUT | set(CLUSTER_OPTIONS)
+    wanted = {each.opts[0] for each in transfer.params if each.name not in elsewhere}
+    assert wanted <= {*typed, *flags, "--topic", "--outdir", "--bootstrap-servers"}
 
 
 def test_the_last_words_of_a_job_are_the_cause() -> None:

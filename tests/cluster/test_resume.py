@@ -13,7 +13,7 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 
 from fink_dask.cluster.existing import Scheduler
-from fink_dask.cluster.run import Where, run_transfer
+from fink_dask.cluster.run import ClusterChoice, run_transfer
 from fink_dask.config import KafkaSettings, TransferSettings
 from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.summary import Summary
@@ -45,12 +45,12 @@ class Notes:
 @pytest.fixture(autouse=True)
 def where(dask_scheduler: str) -> Iterator[None]:
     """Run on a scheduler that is there already: twenty transfers need not start one each."""
-    WHERE.append(Where(scheduler=Scheduler(dask_scheduler)))
+    WHERE.append(ClusterChoice(scheduler=Scheduler(dask_scheduler)))
     yield
     WHERE.clear()
 
 
-WHERE: list[Where] = []
+WHERE: list[ClusterChoice] = []
 
 
 def transfer(kafka: Any, topic: str, outdir: Path, restart: bool = False, **settings: Any) -> tuple[Summary, Notes]:
