@@ -38,8 +38,8 @@ PRODUCER_CONFIG: dict[str, Any] = {
     "queue.buffering.max.kbytes": 32 * 1024,
     "message.timeout.ms": 60_000,
 }
-#: Seconds after which is looked whether to stop, and for what is on its way then.
-_LOOK_S, _STOP_S = 0.2, 5.0
+#: Seconds after which is looked whether to stop, and then for what waits and for what is on its way.
+_LOOK_S, _DRAIN_S, _STOP_S = 0.2, 2.0, 5.0
 #: Seconds before the broker is asked again whether a new topic is there.
 _PAUSE_S = 0.1
 
@@ -65,8 +65,8 @@ class Publisher:
     ) -> int:
         """Publish records, and return when the broker has confirmed each of them.
 
-        What is stopped, or fails, sends nothing more, and waits for what is on its way: what `delivered` was told is
-        what the topic then holds.
+        What is stopped, or fails, takes no more records, and waits for those that it took: what `delivered` was told is
+        what the topic then holds. Where the broker keeps up, these are the first of `records`.
 
         Parameters
         ----------
@@ -110,6 +110,9 @@ class Publisher:
             while not (refused or stopped()) and self._producer.flush(_LOOK_S):
                 pass
         finally:
+            if not refused:
+                # Else what waits for one partition would be missing before what is in another one already.
+                self._producer.flush(_DRAIN_S)
             self._settle()
         # What waited when it was stopped is forgotten, and not refused.
         if refused and not stopped():
