@@ -172,8 +172,8 @@ def _sampled_share(settings: TransferSettings, target: Target, ranges: Sequence[
                 break
     finally:
         connection.close()
-    if not parts:
-        return 1.0
+    if not parts:  # nothing could be read, or the condition is true of none
+        return 0.0 if raw else 1.0
     layout = Layout(decoder.file_schema, settings.compression, decoder.records)
     rows = pa.Table.from_batches(parts)
     try:

@@ -90,6 +90,14 @@ def test_what_the_disk_can_not_hold_is_refused_and_leaves_nothing(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_condition_that_is_true_of_no_alert_needs_no_room(
+    kafka: Any, topic: str, oracle: Oracle, tmp_path: Path, small_disk: int
+) -> None:
+    call = (topic, tmp_path / "alerts", kafka.bootstrap_servers)
+    done = fink_dask.transfer(*call, where="magpsf < 1", progress=False, dashboard_address="127.0.0.1:0")
+    assert (done.summary.alerts, done.summary.filtered) == (0, len(oracle.values))
+
+
 def test_topics_that_have_room_each_and_as_files_together_are_not_refused(
     kafka: Any, topic: str, oracle: Oracle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
