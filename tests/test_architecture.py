@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -55,6 +56,12 @@ IMPORTERS = {
     "yaml": {"kafka.credentials", "kafka.registration"},
 }
 ANYWHERE = {"erfa", "numpy", "pyarrow"}
+
+#: Files of commands, which the design does not list.
+_COMMANDS = {
+    *("compact", "completion", "demo", "doctor", "export_hats", "peek", "publish", "quarantine", "register", "repair"),
+    *("report", "schema", "status", "submit", "topics", "transfer", "verify"),
+}
 
 #: A name that says nothing about what is inside.
 BAD_NAMES = {"common", "core", "helpers", "misc", "util", "utils"}
@@ -121,3 +128,16 @@ def test_every_dependency_is_argued_for() -> None:
     names = ast.literal_eval(project.partition("dependencies = ")[2].partition("]")[0] + "]")
     section = design.partition("## Dependencies")[2].partition("\n## ")[0].lower()
     assert [name for name in names if name.partition(">")[0].lower() not in section] == []
+
+
+def test_the_rooms_of_the_design_name_each_module() -> None:
+    design = (PACKAGE.parent / "docs" / "design.md").read_text()
+    rooms = re.split(
+        r"^(\w+)/ ", design[design.index("```text\ncli/ ") :].split("```")[1].removeprefix("text\n"), flags=re.M
+    )
+    named = {room: set(re.findall(r"\w+", words)) for room, words in zip(rooms[1::2], rooms[2::2], strict=True)}
+    for path in MODULES:
+        room = path.parent.name
+        if path.parent == PACKAGE or path.stem == "__init__" or (room == "cli" and path.stem in _COMMANDS):
+            continue
+        assert path.stem in named[room], f"{room}/{path.stem} is not in the rooms of docs/design.md"

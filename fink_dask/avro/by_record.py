@@ -27,7 +27,7 @@ class FastavroDecoder:
     schema : AvroSchema
         The schema that the records were written with.
     columns : sequence of str or None
-        The columns that are decoded; see `make_decoder`.
+        The columns that are decoded; see `fink_dask.avro.projection.project`.
     """
 
     def __init__(self, schema: AvroSchema, columns: Sequence[str] | None = None) -> None:

@@ -203,7 +203,7 @@ def _start_workers(workers: int, threads: int, dashboard_address: str) -> LocalC
             if not left:
                 raise TransferError(
                     f"Dask could not start {workers} workers, {_STARTS} times ({error.__cause__ or error}); "
-                    "where memory is short they are killed as they start: with a smaller -nconsumers there are fewer"
+                    "where memory is short they are killed as they start: with a smaller --nconsumers there are fewer"
                 ) from error
     raise AssertionError("no start was tried")
 

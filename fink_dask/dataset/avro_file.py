@@ -30,10 +30,10 @@ class AvroFormat:
 
     suffix = ".avro"
 
-    def create(self, path: Path, layout: Layout, origin: Origin) -> AvroFile:
+    def create(self, path: Path, layout: Layout, origin: Origin) -> AvroFileWriter:
         """Begin a file."""
         assert layout.records is not None
-        return AvroFile(path, layout.records, origin)
+        return AvroFileWriter(path, layout.records, origin)
 
     def read_contents(self, path: Path) -> Contents:
         """Read what a file says of itself in its header, and count its records."""
@@ -67,7 +67,7 @@ class AvroFormat:
             pass
 
 
-class AvroFile:
+class AvroFileWriter:
     """An Avro container file in the making.
 
     The header has room for the offsets, which are known once all rows are there.

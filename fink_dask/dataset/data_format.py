@@ -27,6 +27,10 @@ KAFKA_FIELDS = (
 RAW_SCHEMA = pa.schema([pa.field("value", pa.binary(), nullable=False), *KAFKA_FIELDS])
 
 
+#: What reading a file raises that is damaged or another's.
+UNREADABLE = (OSError, KeyError, ValueError, pa.ArrowException)
+
+
 @dataclass(frozen=True)
 class Origin:
     """Where the rows of a file come from; written in its footer.
@@ -121,8 +125,7 @@ class DataFileWriter(Protocol):
 class DataFormat(Protocol):
     """A format of data files.
 
-    What can't be read, because it is damaged or another's, is an OSError, a KeyError, a ValueError, or a
-    pyarrow.ArrowException; `verify` names the file then.
+    What can't be read, because it is damaged or another's, is one of `UNREADABLE`; `verify` names the file then.
     """
 
     #: What its files are called after; no two formats have the same.

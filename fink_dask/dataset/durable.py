@@ -85,8 +85,11 @@ def replace_file(target: Path, content: bytes) -> None:
         target.write_bytes(content)
         return
     aside = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-    write_file(aside, content)
-    aside.replace(target)
+    try:
+        write_file(aside, content)
+        aside.replace(target)
+    finally:
+        aside.unlink(missing_ok=True)
     sync_directory(target.parent)
 
 
@@ -182,8 +185,7 @@ def prepare_directory(root: Path, path: str) -> None:
 
 def directories_down_to(root: Path, path: str) -> list[Path]:
     """List the directories from `root` down to the one that holds `path`."""
-    target = root / path
-    return [parent for parent in target.parents if parent == root or root in parent.parents]
+    return [parent for parent in (root / path).parents if parent == root or root in parent.parents]
 
 
 def move_file(source: Path, target: Path) -> None:

@@ -164,6 +164,8 @@ def _leases(directory: Path) -> list[Path]:
         return sorted(path for path in directory.iterdir() if _LEASE_NAME.fullmatch(path.name))
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise storage_error(error, directory) from error
 
 
 def _take(aside: Path) -> Path:

@@ -97,8 +97,17 @@ class Ledger:
         return [attempt for plan in directories_in(self.staging_path) for attempt in directories_in(plan)]
 
     def exists(self) -> bool:
-        """Tell whether a plan was ever frozen here."""
-        return self.plans_path.is_dir() and any(self.plans_path.glob(_PLANS))
+        """Tell whether a plan was ever frozen here.
+
+        Raises
+        ------
+        StorageError
+            If that can't be seen.
+        """
+        try:
+            return self.plans_path.is_dir() and any(self.plans_path.glob(_PLANS))
+        except OSError as error:
+            raise storage_error(error, self.plans_path) from error
 
     def plans(self) -> list[Plan]:
         """Read all generations of the plan, the first one first.

@@ -25,9 +25,9 @@ class ParquetFormat:
 
     suffix = ".parquet"
 
-    def create(self, path: Path, layout: Layout, origin: Origin) -> ParquetFile:
+    def create(self, path: Path, layout: Layout, origin: Origin) -> ParquetFileWriter:
         """Begin a file."""
-        return ParquetFile(path, layout.columns, layout.compression, origin.footer())
+        return ParquetFileWriter(path, layout.columns, layout.compression, origin.footer())
 
     def read_contents(self, path: Path) -> Contents:
         """Read what a file says of itself in its footer."""
@@ -62,7 +62,7 @@ class ParquetFormat:
                 pass
 
 
-class ParquetFile:
+class ParquetFileWriter:
     """A Parquet file in the making.
 
     Parameters

@@ -6,10 +6,8 @@ import re
 from collections import Counter
 from collections.abc import Collection, Sequence
 
-import pyarrow as pa
-
 from fink_dask.dataset.damaged import DamagedMarker
-from fink_dask.dataset.data_format import Origin
+from fink_dask.dataset.data_format import UNREADABLE, Origin
 from fink_dask.dataset.ledger import Ledger, storage_error
 from fink_dask.dataset.places import SharedPlaces
 from fink_dask.dataset.publish import missing_files
@@ -97,6 +95,6 @@ def with_shared_rows(ledger: Ledger, markers: Sequence[Marker], unmarked: Collec
     for path in sorted(path for path, count in rows.items() if claimed[path] < count):
         try:
             found |= {range_ for range_ in unmarked if places.of_range(ledger.outdir / path, range_).size}
-        except (OSError, KeyError, pa.ArrowException):
+        except UNREADABLE:
             continue  # verify says what is wrong with it
     return found

@@ -8,11 +8,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import pyarrow as pa
-
 from fink_dask.dataset.damaged import DamagedMarker
 from fink_dask.dataset.data_file import DataFile
-from fink_dask.dataset.data_format import Contents, Offsets, Origin
+from fink_dask.dataset.data_format import UNREADABLE, Contents, Offsets, Origin
 from fink_dask.dataset.formats import format_of
 from fink_dask.dataset.lease import is_held
 from fink_dask.dataset.ledger import Ledger, storage_error
@@ -223,7 +221,7 @@ class _Examiner:
                     seen.append(offsets)
                     inside = (offsets >= marker.range.start) & (offsets < marker.range.end)
                     is_whole = bool((inside & (partitions == marker.range.partition)).all())
-            except (OSError, KeyError, ValueError, pa.ArrowException) as error:
+            except UNREADABLE as error:
                 return [f"{path}: {str(error).splitlines()[0][:200]}"]
             if not is_whole:
                 range_ = marker.range
@@ -243,7 +241,7 @@ def check_file(path: Path, file: DataFile, footer: Mapping[str, str]) -> list[st
         contents = format_of(path).read_contents(path)
     except FileNotFoundError:
         return [f"{path}: missing"]
-    except (OSError, ValueError, pa.ArrowException) as error:
+    except UNREADABLE as error:
         return [f"{path}: {str(error).splitlines()[0][:200]}"]
     if contents.rows != file.all_rows:
         return [f"{path}: {counted(contents.rows, 'row')}, but {file.all_rows:,} were written"]

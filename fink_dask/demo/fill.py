@@ -119,7 +119,8 @@ def fill_topic(
     """
     key = where.topic.encode()
     if not where.has_schema:
-        publisher.publish(schema_topic(where.topic), ((0, schema.encode(), key) for _ in range(_SCHEMA_COPIES)))
+        copies = ((0, schema.encode(), key) for _ in range(_SCHEMA_COPIES))
+        publisher.publish(schema_topic(where.topic), copies, stopped=stopped)
     return publisher.publish(where.topic, _scattered(values, key, where.partitions, seed), delivered, stopped)
 
 

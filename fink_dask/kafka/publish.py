@@ -66,7 +66,8 @@ class Publisher:
         """Publish records, and return when the broker has confirmed each of them.
 
         What is stopped, or fails, takes no more records, and waits for those that it took: what `delivered` was told is
-        what the topic then holds. Where the broker keeps up, these are the first of `records`.
+        what the topic then holds, unless the broker takes more than 5 s for the rest. Where it keeps up, these are the
+        first of `records`.
 
         Parameters
         ----------

@@ -192,7 +192,7 @@ def _commits(ledger: Ledger, markers: Sequence[Marker]) -> list[Commit]:
         return None
 
     return [
-        Commit(at, marker.rows + marker.filtered, marker.raw_bytes)
+        Commit(at, marker.rows + marker.filtered)
         for marker, at in for_each(ledger.path, committed_at, markers)
         if at is not None
     ]

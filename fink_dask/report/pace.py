@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -28,13 +29,12 @@ class Commit:
     ----------
     at : float
         When, in seconds since 1970-01-01 UTC.
-    alerts, raw_bytes : int
-        What was read for it.
+    alerts : int
+        Alerts that were read for it.
     """
 
     at: float
     alerts: int
-    raw_bytes: int
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Pace:
         Times in which nothing was committed.
     edges : numpy.ndarray
         Seconds at work at which steps begin and end.
-    alerts_per_second, bytes_per_second : numpy.ndarray
+    alerts_per_second : numpy.ndarray
         What was committed in each step.
     stage_seconds : numpy.ndarray
         What each stage took of each step, as far as it is known: a row for each of `STAGES`.
@@ -71,7 +71,6 @@ class Pace:
     pauses: int
     edges: Floats
     alerts_per_second: Floats
-    bytes_per_second: Floats
     stage_seconds: Floats
 
 
@@ -87,11 +86,11 @@ def pace_of(commits: Sequence[Commit], plans: Sequence[float], runs: Sequence[Ru
     runs : sequence of Run
         Those that are known.
     """
-    begins = [*plans, *(run.began for run in runs)]
+    begins = sorted([*plans, *(run.began for run in runs)])
     if not commits:
         nothing = np.empty(0)
         stages = np.empty((len(STAGES), 0))
-        return Pace(min(begins, default=None), None, 0.0, 0, nothing, nothing, nothing, stages)
+        return Pace(min(begins, default=None), None, 0.0, 0, nothing, nothing, stages)
     ordered = sorted(commits, key=lambda commit: commit.at)
     at = np.array([commit.at for commit in ordered])
     gaps = np.diff(at)
@@ -104,7 +103,9 @@ def pace_of(commits: Sequence[Commit], plans: Sequence[float], runs: Sequence[Ru
     for number, first in enumerate(firsts):
         last = firsts[number + 1] if number + 1 < len(firsts) else len(at)
         before = at[first - 1] if first else -np.inf
-        begin = max((each for each in begins if before < each <= at[first]), default=at[first] - max(usual, _LEAST_S))
+        latest = bisect_right(begins, at[first]) - 1
+        has_begun = latest >= 0 and begins[latest] > before
+        begin = begins[latest] if has_begun else at[first] - max(usual, _LEAST_S)
         if not number:
             begin = min((each for each in begins if each <= at[first]), default=begin)
             began = begin
@@ -114,15 +115,13 @@ def pace_of(commits: Sequence[Commit], plans: Sequence[float], runs: Sequence[Ru
     seconds = max(seconds, _LEAST_S)
     edges = np.linspace(0, seconds, int(np.clip(len(at) // _STEP_COMMITS, 1, _STEPS)) + 1)
     step_s = edges[1]
-    alerts_per_second, bytes_per_second = (
-        np.histogram(worked, edges, weights=np.array([float(value) for value in values]))[0] / step_s
-        for values in ([each.alerts for each in ordered], [each.raw_bytes for each in ordered])
-    )
+    alerts = np.array([float(each.alerts) for each in ordered])
+    alerts_per_second = np.histogram(worked, edges, weights=alerts)[0] / step_s
     # Which second at work each moment was.
     moments = sorted([*starts, *zip(at.tolist(), worked.tolist(), strict=True)])
     stages = sum((_stages(run, moments, edges) for run in runs), start=np.zeros((len(STAGES), len(edges) - 1)))
     pauses = len(firsts) - 1
-    return Pace(float(began), float(at[-1]), seconds, pauses, edges, alerts_per_second, bytes_per_second, stages)
+    return Pace(float(began), float(at[-1]), seconds, pauses, edges, alerts_per_second, stages)
 
 
 def _stages(run: Run, moments: Sequence[tuple[float, float]], edges: Floats) -> Floats:

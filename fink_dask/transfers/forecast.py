@@ -92,16 +92,20 @@ def forecast(
     Forecast
         An estimate.
     """
-    ranges = [*opened, *([(plan, range_) for range_ in plan.ranges] if plan is not None else [])]
     watermarks = target.description.watermarks
-    alerts = sum(_left(range_, watermarks) for _, range_ in ranges)
-    raw_bytes = round(sum(_left(range_, watermarks) * _mean_bytes(planned) for planned, range_ in ranges))
+    old = [(planned, left) for planned, range_ in opened for left in _left(range_, watermarks)]
+    new = [left for range_ in (plan.ranges if plan is not None else ()) for left in _left(range_, watermarks)]
+    ranges = [*(left for _, left in old), *new]
+    alerts = sum(map(len, ranges))
+    # A new plan has estimated what is there now; of those that are begun, the dataset tells itself.
+    of_old = sum(len(left) * _mean_bytes(planned, summary) for planned, left in old)
+    raw_bytes = round(of_old) + (plan.estimated_bytes if plan is not None else 0)
     free = free_bytes(settings.outdir)
     share = 1.0
     if summary.raw_bytes >= _TELLING_BYTES:
         share = summary.written_bytes / summary.raw_bytes
     elif raw_bytes and (samples or (free is not None and raw_bytes > free)):
-        share = _sampled_share(settings, target, [range_ for _, range_ in ranges])
+        share = _sampled_share(settings, target, ranges)
     seconds = _START_S + (alerts * _ALERT_S + raw_bytes * _BYTE_S) / max(1, min(cores, len(ranges)))
     return Forecast(alerts, raw_bytes, round(raw_bytes * share), seconds, free)
 
@@ -142,14 +146,16 @@ def _needed_and_free(forecasts: Iterable[Forecast]) -> tuple[int, int | None]:
     return sum(each.written_bytes for each in found), free
 
 
-def _left(range_: Range, watermarks: Mapping[int, Watermarks]) -> int:
-    """Count the offsets of a range that Kafka still has."""
+def _left(range_: Range, watermarks: Mapping[int, Watermarks]) -> list[Range]:
+    """Return what Kafka still has of a range: one, or none."""
     low = watermarks[range_.partition].low if range_.partition in watermarks else 0
-    return max(0, range_.end - max(range_.start, low))
+    start = max(range_.start, low)
+    return [Range(range_.partition, start, range_.end)] if start < range_.end else []
 
 
-def _mean_bytes(plan: Plan) -> float:
-    return plan.estimated_bytes / max(1, sum(map(len, plan.ranges)))
+def _mean_bytes(plan: Plan, summary: Summary) -> float:
+    read = summary.alerts + summary.filtered + summary.duplicates + summary.quarantined
+    return summary.raw_bytes / read if read else plan.estimated_bytes / max(1, sum(map(len, plan.ranges)))
 
 
 def _sampled_share(settings: TransferSettings, target: Target, ranges: Sequence[Range]) -> float:
@@ -159,7 +165,7 @@ def _sampled_share(settings: TransferSettings, target: Target, ranges: Sequence[
     largest = max(ranges, key=len)
     middle = (largest.start + largest.end) // 2
     sample = Range(largest.partition, middle, min(middle + _SAMPLE_ALERTS, largest.end))
-    raw, parts = 0, []
+    raw, bad, parts = 0, 0, []
     connection = Connection(settings.kafka)
     try:
         decoder = RangeDecoder(target.versions, target.identity, target.partitioning, sample.partition)
@@ -167,13 +173,14 @@ def _sampled_share(settings: TransferSettings, target: Target, ranges: Sequence[
         for batch in reader.batches(BATCHSIZE, _SAMPLE_BYTES, most_records=decoder.most_rows):
             decoded = decoder.decode(batch)
             raw += batch.raw_bytes
+            bad += len(decoded.bad)
             parts += [part for _, part in decoded.parts]
             if raw >= _SAMPLE_BYTES:
                 break
     finally:
         connection.close()
-    if not parts:  # nothing could be read, or the condition is true of none
-        return 0.0 if raw else 1.0
+    if not (parts and raw):  # nothing could be read, or decoded, or the condition is true of none
+        return 0.0 if raw and not bad else 1.0
     layout = Layout(decoder.file_schema, settings.compression, decoder.records)
     rows = pa.Table.from_batches(parts)
     try:

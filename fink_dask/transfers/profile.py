@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -15,6 +14,8 @@ from fink_dask.transfers.events import Event, Observer, RangeCommitted, RangePro
 #: decoding, finding partition keys, encoding Parquet, bringing files to the disk with their hashes, and making them
 #: part of the dataset.
 STAGES = ("poll", "copy", "decode", "split", "write", "fsync", "commit")
+#: Seconds that no run takes: thirty years.
+_MOST_S = 1e9
 #: Steps of a profile at most: one a range, and where there are more ranges, one of as many as it takes.
 _MOST_STEPS = 200
 
@@ -117,7 +118,7 @@ class Profile:
             raise LedgerError(f"a profile can't be read: {error}") from error
         untils = [step.until_seconds for step in steps]
         of_steps = [value for step in steps for value in step.stage_seconds.values()]
-        if not all(map(math.isfinite, (*seconds.values(), *phases, *untils, *of_steps))):
+        if not all(abs(value) < _MOST_S for value in (*seconds.values(), *phases, *untils, *of_steps)):  # NaN is not
             raise LedgerError("a profile holds numbers that are none")
         if untils != sorted(untils):
             raise LedgerError("a profile holds steps that are not in their order")

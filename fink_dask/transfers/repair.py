@@ -10,12 +10,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from fink_dask.dataset.attempt import Attempt
 from fink_dask.dataset.damaged import DamagedMarker
 from fink_dask.dataset.data_file import DataFile
-from fink_dask.dataset.data_format import Origin
+from fink_dask.dataset.data_format import UNREADABLE, Origin
 from fink_dask.dataset.documents import unseal
 from fink_dask.dataset.formats import format_of
 from fink_dask.dataset.ledger import QUARANTINE_DIRECTORY, Ledger
@@ -173,7 +172,7 @@ def _with_readable(ledger: Ledger, proved: Remainder, origin: Origin) -> Remaind
         path = (ledger.path if is_aside else ledger.outdir) / name
         try:
             file, intervals = _read_file(path, name, origin), _intervals(path, origin.range.partition)
-        except (OSError, KeyError, ValueError, pa.ArrowException, LedgerError, SchemaError):
+        except (*UNREADABLE, LedgerError, SchemaError):
             continue
         is_new = not subtract(intervals, rest.wanted)
         if not is_new or (is_aside and rest.quarantine is not None):

@@ -13,7 +13,7 @@ import pytest
 
 from fink_dask.avro.schema import parse_schema
 from fink_dask.dataset.attempt import Attempt
-from fink_dask.dataset.durable import link_exclusively, make_directory, publish_file, write_file
+from fink_dask.dataset.durable import link_exclusively, make_directory, publish_file, replace_file, write_file
 from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.outdir import create_ledger
 from fink_dask.dataset.publish import staging_of
@@ -216,6 +216,22 @@ def test_a_link_that_vanished_again_is_no_win(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(os, "link", refuse)
     write_file(tmp_path / "source", b"")
     assert not link_exclusively(tmp_path / "source", tmp_path / "target")
+
+
+def test_a_file_that_can_not_be_replaced_leaves_nothing_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "report.html"
+    target.write_bytes(b"the old one")
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        replace_file(target, b"the new one")
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+    assert target.read_bytes() == b"the old one"
 
 
 def test_a_file_is_never_written_over(tmp_path: Path) -> None:

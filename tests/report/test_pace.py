@@ -10,7 +10,7 @@ from fink_dask.transfers.profile import STAGES, Profile, Step
 
 
 def commits(*at: float) -> list[Commit]:
-    return [Commit(each, 100, 1000) for each in at]
+    return [Commit(each, 100) for each in at]
 
 
 def test_a_run_without_a_pause_has_all_its_alerts_in_its_time() -> None:
@@ -18,7 +18,6 @@ def test_a_run_without_a_pause_has_all_its_alerts_in_its_time() -> None:
     assert (pace.began, pace.ended, pace.seconds, pace.pauses) == (1000, 1060, 60, 0)
     steps = np.diff(pace.edges)
     assert (pace.alerts_per_second * steps).sum() == pytest.approx(6000)
-    assert (pace.bytes_per_second * steps).sum() == pytest.approx(60_000)
     assert pace.alerts_per_second == pytest.approx(np.full(20, 100), rel=0.5)
 
 

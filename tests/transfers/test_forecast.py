@@ -16,7 +16,9 @@ from fink_dask.demo.alerts import AlertKind
 from fink_dask.errors import StorageError
 from fink_dask.transfers import forecast as forecast_module
 from tests.harness.cli import run_cli, transfer_arguments
-from tests.harness.oracle import Oracle, fill_topic
+from tests.harness.oracle import Oracle, fill_topic, make_topic
+from tests.harness.producer import produce
+from tests.harness.topics import delete_records_before
 
 COUNT = 6000
 
@@ -96,6 +98,34 @@ def test_a_condition_that_is_true_of_no_alert_needs_no_room(
     call = (topic, tmp_path / "alerts", kafka.bootstrap_servers)
     done = fink_dask.transfer(*call, where="magpsf < 1", progress=False, dashboard_address="127.0.0.1:0")
     assert (done.summary.alerts, done.summary.filtered) == (0, len(oracle.values))
+
+
+@pytest.mark.parametrize("begun", [False, True], ids=["new", "begun"])
+def test_what_kafka_has_removed_already_is_no_part_of_it(
+    kafka: Any, topic_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun: bool
+) -> None:
+    oracle = fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 4000, partitions=2)
+    call = (topic_name, tmp_path / "alerts", kafka.bootstrap_servers)
+    if begun:
+        monkeypatch.setattr(forecast_module, "_TELLING_BYTES", 1000)
+        fink_dask.transfer(*call, limit=200, progress=False, dashboard_address="127.0.0.1:0")
+    for partition in range(2):
+        delete_records_before(kafka.bootstrap_servers, topic_name, partition, 1600)
+    left = {place: value for place, value in oracle.values.items() if place[1] >= 1600}
+    found = fink_dask.plan(*call, columns=None if begun else "objectId,candid").forecast
+    assert found is not None
+    assert found.alerts == len(left)
+    assert found.raw_bytes == pytest.approx(sum(map(len, left.values())), rel=0.2)
+    # The longest range is what Kafka has removed, which no sample can be taken of.
+    assert begun or found.written_bytes < 0.2 * found.raw_bytes
+
+
+def test_records_that_are_quarantined_take_room(kafka: Any, topic_name: str, tmp_path: Path) -> None:
+    make_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 1)
+    produce(kafka.bootstrap_servers, topic_name, [b"no alert" * 100] * 500, partitions=1)
+    found = fink_dask.plan(topic_name, tmp_path / "alerts", kafka.bootstrap_servers).forecast
+    assert found is not None
+    assert found.written_bytes == found.raw_bytes > 0
 
 
 def test_topics_that_have_room_each_and_as_files_together_are_not_refused(

@@ -43,6 +43,7 @@ def test_a_profile_without_steps_is_one_and_steps_that_are_none_are_refused() ->
         [step, step | {"until_seconds": 1.0}],
         [step | {"until_seconds": "never"}],
         [step | {"stage_seconds": {"poll": float("nan")}}],
+        [step | {"until_seconds": 1e300}],
         [{"until_seconds": 1.0}],
         7,
     ):
