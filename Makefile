@@ -46,7 +46,7 @@ soak: venv  ## Transfer while everything that can happen does (MINUTES=20, SEED=
 	@$(BIN)/python -m tests.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 screenshots: venv  ## Make the pictures in docs/ anew: dashboard, report and terminal, from the tests that look at them
-	@FINK_DASK_TEST_PICTURES=docs $(BIN)/python -m pytest -q tests/cluster/test_dashboard.py tests/cluster/test_dashboard_size.py \
+	@FINK_DASK_TEST_PICTURES=docs $(BIN)/python -m pytest -q tests/dashboard/test_dashboard.py tests/dashboard/test_dashboard_size.py \
 	  tests/report/test_report.py tests/docs/test_terminal.py
 
 bench: venv  ## Measure against fink-client and Spark (BENCH_ARGS="--scale small" for some minutes); an hour

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 
-from fink_dask.dataset.bucket import open_bucket
+from fink_dask.store.bucket import open_bucket
 from tests.harness.browser import ensure_chromium
 from tests.harness.kafka import ExternalKafka, KafkaBroker
 from tests.harness.kafka_install import HarnessError, ensure_kafka_jars
@@ -16,6 +16,8 @@ from tests.harness.object_store import BUCKET, ObjectStore, ensure_s3proxy_jar
 from tests.harness.topics import delete_topic
 
 EXTERNAL = "FINK_DASK_TEST_BOOTSTRAP"
+#: Their tests end processes, not machines: what an fsync is for is tried by test_durable.py on a trace.
+_WITHOUT_FSYNC = {"store", "ledger", "dataset", "compaction"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -39,6 +41,12 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             ensure_chromium()
     except HarnessError as error:
         raise pytest.UsageError(str(error)) from error
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting_for_the_disk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.path.parent.name in _WITHOUT_FSYNC:
+        monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 @pytest.fixture(scope="session")

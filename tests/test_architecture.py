@@ -20,15 +20,33 @@ ROOMS = {
     "nouns": set(),
     "config": {"errors"},
     "kafka": {"config", "errors", "nouns"},
-    "avro": {"kafka", "config", "errors"},
-    "dataset": {"avro", "kafka", "config", "errors", "nouns"},
-    "transfers": {"dataset", "avro", "kafka", "config", "errors", "nouns"},
-    "cluster": {"transfers", "dataset", "avro", "kafka", "config", "errors", "nouns"},
+    "avro": {"kafka", "errors"},
+    "store": {"errors"},
+    "ledger": {"store", "avro", "kafka", "config", "errors", "nouns"},
+    "dataset": {"ledger", "store", "avro", "kafka", "config", "errors", "nouns"},
+    "conditions": {"dataset", "avro", "errors"},
+    "compaction": {"dataset", "ledger", "store", "avro", "kafka", "config", "errors", "nouns"},
+    "transfers": {"conditions", "dataset", "ledger", "store", "avro", "kafka", "config", "errors", "nouns"},
+    "following": {"transfers", "ledger", "kafka", "config", "errors"},
+    "dashboard": {"transfers", "ledger", "kafka", "nouns"},
+    "cluster": {
+        *("dashboard", "following", "transfers"),
+        *("ledger", "store", "avro", "kafka", "config", "errors", "nouns"),
+    },
+    "repair": {
+        *("cluster", "transfers", "compaction", "dataset"),
+        *("ledger", "avro", "kafka", "config", "errors", "nouns"),
+    },
+    "catalog": {"cluster", "dataset", "ledger", "store", "avro", "errors"},
+    "doctor": {"cluster", "transfers", "ledger", "store", "avro", "kafka", "config", "errors", "nouns"},
     "demo": {"kafka", "avro", "config", "errors"},
-    "show": {"transfers", "dataset", "kafka", "nouns"},
-    "report": {"transfers", "dataset", "avro", "kafka", "errors", "nouns"},
-    "cli": {"report", "show", "cluster", "demo", "transfers", "dataset", "avro", "kafka", "config", "errors", "nouns"},
-    "api": {"show", "cluster", "transfers", "dataset", "avro", "kafka", "config", "errors"},
+    "show": {"transfers", "dataset", "ledger", "nouns"},
+    "report": {"transfers", "dataset", "ledger", "store", "avro", "kafka", "errors", "nouns"},
+    "api": {"show", "cluster", "transfers", "dataset", "ledger", "store", "avro", "kafka", "config", "errors"},
+    "cli": {
+        *("report", "show", "demo", "doctor", "catalog", "repair", "cluster", "transfers", "compaction", "conditions"),
+        *("dataset", "ledger", "store", "avro", "kafka", "config", "errors", "nouns"),
+    },
     "__main__": {"cli"},
     "__init__": {"api", "dataset"},
 }
@@ -36,23 +54,23 @@ ROOMS = {
 #: The only importers of an outside library, as modules or rooms.
 IMPORTERS = {
     "astropy": {"report.stamps"},
-    "bokeh": {"cluster.charts", "cluster.page", "report.charts", "report.page"},
-    "botocore": {"dataset.bucket"},
+    "bokeh": {"dashboard.charts", "dashboard.page", "report.charts", "report.page"},
+    "botocore": {"store.bucket"},
     "click": {"cli"},
     "confluent_kafka": {"kafka.client"},
-    "dask": {"api", "cluster", "transfers.job", "transfers.worker"},
+    "dask": {"api", "catalog.hats", "cluster", "dashboard", "transfers.job", "transfers.worker"},
     "dask_jobqueue": {"cluster.joboptions", "cluster.jobs"},
-    "distributed": {"api", "cluster", "transfers.job", "transfers.worker"},
+    "distributed": {"api", "catalog.hats", "cluster", "dashboard", "transfers.job", "transfers.worker"},
     "jinja2": {"report.page"},
-    "obstore": {"dataset.bucket"},
+    "obstore": {"store.bucket"},
     "numba": {"avro.kernels"},
     "fastavro": {"avro", "demo"},
     "pandas": {"api"},
-    "hats_import": {"cluster.hats"},
+    "hats_import": {"catalog.hats"},
     "PIL": {"report.stamps"},
-    "rich": {"cli", "cluster.check_machine", "cluster.check_place", "report", "show"},
-    "prometheus_client": {"cluster.metrics"},
-    "tornado": {"cluster.dashboard", "cluster.page"},
+    "rich": {"cli", "doctor.machine", "doctor.place", "report", "show"},
+    "prometheus_client": {"dashboard.metrics"},
+    "tornado": {"dashboard.dashboard", "dashboard.page"},
     "yaml": {"kafka.credentials", "kafka.registration"},
 }
 ANYWHERE = {"erfa", "numpy", "pyarrow"}
@@ -130,14 +148,38 @@ def test_every_dependency_is_argued_for() -> None:
     assert [name for name in names if name.partition(">")[0].lower() not in section] == []
 
 
-def test_the_rooms_of_the_design_name_each_module() -> None:
+def rooms_of_the_design() -> dict[str, set[str]]:
+    """Read the list of rooms: all words that stand beside each, in the order of the list."""
     design = (PACKAGE.parent / "docs" / "design.md").read_text()
-    rooms = re.split(
-        r"^(\w+)/ ", design[design.index("```text\ncli/ ") :].split("```")[1].removeprefix("text\n"), flags=re.M
-    )
-    named = {room: set(re.findall(r"\w+", words)) for room, words in zip(rooms[1::2], rooms[2::2], strict=True)}
+    listed = design.partition("## Rooms\n\n```text\n")[2].partition("```")[0]
+    parts = re.split(r"^(\w+)/ ", listed, flags=re.M)[1:]
+    return {room: set(re.findall(r"\w+", words)) for room, words in zip(parts[::2], parts[1::2], strict=True)}
+
+
+def test_the_rooms_of_the_design_name_each_module() -> None:
+    named = rooms_of_the_design()
     for path in MODULES:
         room = path.parent.name
         if path.parent == PACKAGE or path.stem == "__init__" or (room == "cli" and path.stem in _COMMANDS):
             continue
         assert path.stem in named[room], f"{room}/{path.stem} is not in the rooms of docs/design.md"
+
+
+def test_the_rooms_of_the_design_stand_after_those_they_use() -> None:
+    order = list(rooms_of_the_design())
+    files = {"config", "errors", "nouns"}
+    assert set(order) == ROOMS.keys() - files - {"__main__", "__init__"}
+    for position, room in enumerate(order):
+        assert ROOMS[room] - files <= set(order[:position])
+
+
+def test_no_room_may_use_what_it_does_not() -> None:
+    for room, allowed in ROOMS.items():
+        used = {
+            module.split(".")[1]
+            for path in MODULES
+            if name_of(path).partition(".")[0] == room
+            for module in imports(path)
+            if module.startswith("fink_dask.")
+        }
+        assert allowed <= used, f"{room} does not use {sorted(allowed - used)}"

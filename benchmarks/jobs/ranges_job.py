@@ -22,14 +22,14 @@ from distributed import Client, LocalCluster
 
 from fink_dask.avro.schema import parse_schema
 from fink_dask.cluster.local import DASK_CONFIG, Cluster, local_cluster
-from fink_dask.cluster.publisher import Publisher
 from fink_dask.config import KafkaSettings
-from fink_dask.dataset.documents import seal
-from fink_dask.dataset.ledger import Ledger
-from fink_dask.dataset.outdir import create_ledger
+from fink_dask.dashboard.reporter import Reporter
 from fink_dask.dataset.partitioning import Partitioning
-from fink_dask.dataset.records import Identity, Marker, Plan
 from fink_dask.demo.alerts import AlertKind, avro_schema
+from fink_dask.ledger.documents import seal
+from fink_dask.ledger.ledger import Ledger
+from fink_dask.ledger.outdir import create_ledger
+from fink_dask.ledger.records import Identity, Marker, Plan
 from fink_dask.transfers.events import TransferStarted
 from fink_dask.transfers.job import run_ranges
 from fink_dask.transfers.memory import FULL_SHARE
@@ -66,7 +66,7 @@ def main() -> None:
             work = [Work(range_, settings) for range_ in plan.ranges]
             before = _peak_mb()
             used = time.process_time()
-            with Publisher(cluster.client, lambda _: None) as observe:
+            with Reporter(cluster.client, lambda _: None) as observe:
                 observe(TransferStarted(identity.topic, count, 0, count, 0, None, dict.fromkeys(spans, (0, 0))))
                 run_ranges(cluster.client, work, consumers, observe, lambda: None, cluster.lookahead)
             collected, used = time.perf_counter() - began, time.process_time() - used

@@ -13,10 +13,10 @@ from distributed import Client
 from fink_dask.cluster.existing import threads_of
 from fink_dask.cluster.local import parse_memory, usable_cores
 from fink_dask.config import COMPRESSION, ON_BAD_RECORD, ON_LOSS, OUTFORMATS, KafkaSettings, TransferSettings
-from fink_dask.dataset.location import locate
 from fink_dask.errors import SettingsError
 from fink_dask.kafka.reach import SERVERS_VARIABLE, find_kafka
 from fink_dask.kafka.topics import SURVEYS, check_topic_name, survey_of
+from fink_dask.store.location import locate
 
 log = logging.getLogger(__name__)
 

@@ -26,14 +26,14 @@ from fink_dask.cluster.local import parse_memory
 from fink_dask.config import BATCH_BYTES, BATCHSIZE, LEAST_BATCH_BYTES, KafkaSettings, TransferSettings
 from fink_dask.dataset.columns import file_schema
 from fink_dask.dataset.data_format import KAFKA_FIELDS
-from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.partitioning import Partitioning
-from fink_dask.dataset.records import Identity
 from fink_dask.errors import BrokerError, SchemaError, SettingsError
 from fink_dask.kafka.consume import RangeReader
 from fink_dask.kafka.describe import UNKNOWN_ID, Inspector, open_inspector
 from fink_dask.kafka.offsets import Range
 from fink_dask.kafka.pool import ConnectionPool
+from fink_dask.ledger.ledger import Ledger
+from fink_dask.ledger.records import Identity
 from fink_dask.transfers.decode import RangeDecoder
 from fink_dask.transfers.inspect import check_selection, inspect_topic
 from fink_dask.transfers.plan import Sizing, next_plan
@@ -206,7 +206,7 @@ def read_table(range_: Range | None, source: TopicSource, columns: Sequence[str]
         decoder = _decoder(source, names, range_.partition)
         with _connections.connect(source.kafka) as connection:
             reader = RangeReader(connection, source.identity.topic, range_, lambda: False, source.identity.topic_id)
-            for batch in reader.batches(BATCHSIZE, BATCH_BYTES, LEAST_BATCH_BYTES, source.versions.most_rows):
+            for batch in reader.batches(BATCHSIZE, BATCH_BYTES, LEAST_BATCH_BYTES, source.versions.most_records):
                 decoded = decoder.decode(batch)
                 for index, reason in decoded.bad:
                     _report(source, range_, int(batch.offsets[index]), reason)

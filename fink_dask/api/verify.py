@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 
-from fink_dask.dataset.ledger import Ledger
-from fink_dask.dataset.location import locate
-from fink_dask.dataset.outdir import check_dataset
-from fink_dask.dataset.summary import written_bytes
 from fink_dask.dataset.verify import Verification, verify_dataset
-from fink_dask.show.bytes_bar import BytesBar
+from fink_dask.ledger.ledger import Ledger
+from fink_dask.ledger.outdir import check_dataset
+from fink_dask.ledger.summary import written_bytes
+from fink_dask.show.bar import CountBar
+from fink_dask.store.location import locate
 
 
 def verify(outdir: str | os.PathLike[str], *, progress: bool = True) -> Verification:
@@ -39,5 +39,5 @@ def verify(outdir: str | os.PathLike[str], *, progress: bool = True) -> Verifica
     if not progress:
         return verify_dataset(ledger)
     check_dataset(ledger)
-    with BytesBar("verifying", written_bytes(ledger)) as bar:
+    with CountBar("verifying", written_bytes(ledger)) as bar:
         return verify_dataset(ledger, bar.advance)

@@ -43,16 +43,16 @@ def compact(
     from fink_dask.cli.log import log_to_stderr
     from fink_dask.cli.results import headline, print_json
     from fink_dask.cluster.local import parse_memory, usable_cores, usable_memory
-    from fink_dask.dataset.compact import THREAD_BYTES, Caller, compact_dataset
-    from fink_dask.dataset.compaction import Form
-    from fink_dask.dataset.ledger import Ledger
-    from fink_dask.show.bytes_bar import BytesBar
+    from fink_dask.compaction.compact import THREAD_BYTES, Caller, compact_dataset
+    from fink_dask.compaction.groups import Form
+    from fink_dask.ledger.ledger import Ledger
+    from fink_dask.show.bar import CountBar
 
     log_to_stderr(verbose)
     form = Form(parse_memory("--file-size", file_size), unique, compression)
     threads = max(1, min(usable_cores(), usable_memory() // (2 * THREAD_BYTES)))
     source, target = Ledger(outdir.resolve()), Ledger(newdir.resolve())
-    with BytesBar("compacting") as bar:
+    with CountBar("compacting") as bar:
         caller = Caller(
             note=lambda words: click.echo(f"fink-dask: {words}", err=True), plan=bar.plan, advance=bar.advance
         )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from fink_dask.kafka.topics import survey_of
 
 if TYPE_CHECKING:
-    from fink_dask.dataset.ledger import Ledger
+    from fink_dask.ledger.ledger import Ledger
 
 
 def survey_of_dataset(ledger: Ledger) -> str | None:
@@ -18,7 +18,7 @@ def survey_of_dataset(ledger: Ledger) -> str | None:
     LedgerError
         If there is no ledger, or it is damaged.
     """
-    from fink_dask.dataset.outdir import check_dataset
+    from fink_dask.ledger.outdir import check_dataset
 
     check_dataset(ledger)
     identity = ledger.plans()[0].identity

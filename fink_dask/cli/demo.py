@@ -45,14 +45,14 @@ def demo(alerts: int, outdir: Path, nconsumers: int) -> int:
     from fink_dask.cluster.local import usable_cores
     from fink_dask.cluster.run import ClusterChoice, run_transfer
     from fink_dask.config import KafkaSettings, TransferSettings
-    from fink_dask.dataset.lease import hold_lease
-    from fink_dask.dataset.ledger import Ledger
-    from fink_dask.dataset.restart import delete_old_dataset, old_datasets, set_aside
     from fink_dask.dataset.verify import verify_dataset
     from fink_dask.demo.night import DEMO_TOPIC, publish_night
     from fink_dask.errors import SettingsError
     from fink_dask.kafka.describe import UNKNOWN_ID
     from fink_dask.kafka.mock import mock_broker
+    from fink_dask.ledger.lease import hold_lease
+    from fink_dask.ledger.ledger import Ledger
+    from fink_dask.ledger.restart import delete_old_dataset, old_datasets, set_aside
     from fink_dask.show.display import Display
 
     ledger = Ledger(outdir.resolve())

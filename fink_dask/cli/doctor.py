@@ -17,7 +17,7 @@ from fink_dask.kafka.topics import SURVEYS, check_topic_name, survey_of
 from fink_dask.show.words import printable
 
 if TYPE_CHECKING:
-    from fink_dask.cluster.check import Check
+    from fink_dask.doctor.check import Check
 
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 #: Characters of what was found; a broker, or a name, may be of any length.
@@ -59,23 +59,25 @@ def doctor(
 
 
 def _checks(topic: str | None, outdir: Path | None, survey: str | None, connection: dict[str, Any]) -> Iterator[Check]:
-    from fink_dask.cluster.check import Check
-    from fink_dask.cluster.check_kafka import check_credentials, check_kafka
-    from fink_dask.cluster.check_machine import check_compiler, check_cores, check_memory, check_versions
-    from fink_dask.cluster.check_place import check_disk, check_place, check_room
     from fink_dask.config import TransferSettings
+    from fink_dask.doctor.check import Check
+    from fink_dask.doctor.kafka import check_credentials, check_kafka
+    from fink_dask.doctor.machine import check_compiler, check_cores, check_memory, check_versions
+    from fink_dask.doctor.place import check_disk, check_place, check_room
 
     yield check_versions()
     compiler = check_compiler()
     yield compiler
     yield check_cores()
     yield check_memory()
-    yield check_credentials(survey)
-    kafka = None
+    kafka, lack = None, None
     try:
         kafka = kafka_settings(survey, **connection)
     except SettingsError as error:
-        yield Check("broker", "fail", str(error), f"fink-dask register --survey {survey or 'ztf'}")
+        lack = error
+    yield check_credentials(survey, is_needed=kafka is None)
+    if lack is not None:
+        yield Check("broker", "fail", str(lack), f"fink-dask register --survey {survey or 'ztf'}")
     seen = list(check_kafka(kafka, topic)) if kafka is not None else []
     yield from seen
     if outdir is None:

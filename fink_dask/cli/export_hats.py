@@ -14,8 +14,8 @@ from fink_dask.cli.signals import SignalReceivedError
 from fink_dask.nouns import counted
 
 if TYPE_CHECKING:
-    from fink_dask.cluster.hats import Exported
-    from fink_dask.dataset.summary import Progress
+    from fink_dask.catalog.hats import Exported
+    from fink_dask.ledger.summary import Progress
 
 #: Exit status of a catalog that lacks alerts which the topic had.
 _PARTIAL = 3
@@ -46,13 +46,13 @@ def export_hats(outdir: Path, catalog: Path, columns: tuple[str, ...] | None, as
     from rich.console import Console
     from rich.progress import Progress as Bar
 
+    from fink_dask.catalog.hats import Caller, unfinished
+    from fink_dask.catalog.hats import export_hats as export
     from fink_dask.cli.log import log_to_stderr
-    from fink_dask.cluster.hats import Caller, unfinished
-    from fink_dask.cluster.hats import export_hats as export
     from fink_dask.cluster.local import usable_cores
-    from fink_dask.dataset.ledger import Ledger
-    from fink_dask.dataset.outdir import check_dataset
-    from fink_dask.dataset.summary import summarise
+    from fink_dask.ledger.ledger import Ledger
+    from fink_dask.ledger.outdir import check_dataset
+    from fink_dask.ledger.summary import summarise
 
     log_to_stderr(verbose)
     ledger, catalog = Ledger(outdir.resolve()), catalog.resolve()

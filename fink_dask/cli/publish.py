@@ -105,7 +105,7 @@ def publish(
     from fink_dask.demo.fill import fill_topic, prepare_topic
     from fink_dask.kafka.publish import open_publisher, paced
     from fink_dask.nouns import counted
-    from fink_dask.show.bytes_bar import BytesBar
+    from fink_dask.show.bar import CountBar
 
     if bool(files) == (synthetic is not None):
         raise SettingsError("give FILES, or --synthetic N for alerts that are made up: one of the two")
@@ -117,7 +117,7 @@ def publish(
     where = prepare_topic(kafka, topic, parse_schema(text), partitions, append)
     values = opened.values() if opened is not None else encoded_alerts(kind, total, seed=seed, first_id=where.offsets)
     done, began = 0, time.monotonic()
-    with open_publisher(kafka) as publisher, BytesBar("publishing", total, noun="alert") as bar:
+    with open_publisher(kafka) as publisher, CountBar("publishing", total, noun="alert") as bar:
 
         def note(alerts: int) -> None:
             nonlocal done

@@ -17,7 +17,7 @@ from fink_dask.nouns import counted
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from fink_dask.dataset.ledger import Ledger
+    from fink_dask.ledger.ledger import Ledger
 
 _SHOWN_REASONS = 10
 
@@ -45,8 +45,8 @@ def quarantine(outdir: Path, limit: int, retry: bool, schema_file: Path | None, 
     Their bytes are in OUTDIR.fink/quarantine, in Parquet files. Exit status: 0, or 3 where some are left after --retry.
     """
     from fink_dask.cli.log import log_to_stderr
-    from fink_dask.dataset.ledger import Ledger
-    from fink_dask.dataset.outdir import check_dataset
+    from fink_dask.ledger.ledger import Ledger
+    from fink_dask.ledger.outdir import check_dataset
 
     log_to_stderr(verbose)
     ledger = Ledger(outdir.resolve())
@@ -65,8 +65,8 @@ def _retry(ledger: Ledger, schema_file: Path | None, as_json: bool) -> int:
 
     from fink_dask.avro.schema import read_schema_file
     from fink_dask.cli.results import headline, print_json
-    from fink_dask.dataset.summary import summarise
-    from fink_dask.transfers.retry import retry_quarantine
+    from fink_dask.ledger.summary import summarise
+    from fink_dask.repair.retry import retry_quarantine
 
     schema = None if schema_file is None else read_schema_file(schema_file)
     console = Console(stderr=True)

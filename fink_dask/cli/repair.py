@@ -45,7 +45,7 @@ def repair(outdir: Path, on_loss: str, dashboard_address: str, as_json: bool, ve
 
     Exit status: 0 complete, 1 something could not be repaired, 3 complete but for alerts that were quarantined or lost.
     """
-    from fink_dask.dataset.ledger import Ledger
+    from fink_dask.ledger.ledger import Ledger
 
     ledger = Ledger(outdir.resolve())
     kafka = kafka_settings(survey_of_dataset(ledger), **connection)
@@ -54,15 +54,15 @@ def repair(outdir: Path, on_loss: str, dashboard_address: str, as_json: bool, ve
     start_forkserver()  # it loads what workers need while the files are checked
     from fink_dask.cli.log import log_to_stderr
     from fink_dask.cli.results import headline, print_json
-    from fink_dask.cluster.repair import run_repair
-    from fink_dask.dataset.summary import written_bytes
+    from fink_dask.ledger.summary import written_bytes
     from fink_dask.nouns import counted
-    from fink_dask.show.bytes_bar import BytesBar
+    from fink_dask.repair.repair import run_repair
+    from fink_dask.show.bar import CountBar
     from fink_dask.show.display import Display
 
     log_to_stderr(verbose)
     with ExitStack() as stack:
-        bar = stack.enter_context(BytesBar("checking", written_bytes(ledger)))
+        bar = stack.enter_context(CountBar("checking", written_bytes(ledger)))
         displays: list[Display] = []
 
         def observe(event: Event) -> None:

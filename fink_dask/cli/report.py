@@ -13,7 +13,7 @@ from fink_dask.errors import FinkDaskError, SettingsError, StorageError
 from fink_dask.nouns import counted
 
 if TYPE_CHECKING:
-    from fink_dask.dataset.ledger import Ledger
+    from fink_dask.ledger.ledger import Ledger
 
 #: Bytes of a file in which a page says what it is.
 _HEAD_BYTES = 2000
@@ -39,8 +39,8 @@ def report(outdir: Path, output: Path, opens: bool) -> int:
 
     Where OUTDIR holds the datasets of several topics, each of them has a page, such as report-TOPIC.html.
     """
-    from fink_dask.dataset.ledger import Ledger
-    from fink_dask.dataset.several import datasets_in
+    from fink_dask.ledger.ledger import Ledger
+    from fink_dask.ledger.several import datasets_in
 
     ledger = Ledger(outdir.resolve())
     several = [] if ledger.exists() else datasets_in(ledger.outdir)
@@ -77,11 +77,11 @@ def _write(ledger: Ledger, outdir: Path, output: Path) -> None:
     from rich.filesize import decimal
 
     import fink_dask
-    from fink_dask.dataset.durable import replace_file
-    from fink_dask.dataset.ledger import storage_error
+    from fink_dask.ledger.ledger import storage_error
     from fink_dask.report.facts import find_facts
     from fink_dask.report.page import render
     from fink_dask.report.panels import find_panels
+    from fink_dask.store.durable import replace_file
 
     target = output.resolve()
     _check_target(ledger, target)
@@ -109,7 +109,7 @@ def _check_target(ledger: Ledger, target: Path) -> None:
 
 def _is_report(path: Path) -> bool:
     """Tell whether a file is a report; a pipe is none, and would be waited for."""
-    from fink_dask.dataset.ledger import storage_error
+    from fink_dask.ledger.ledger import storage_error
     from fink_dask.report.page import GENERATOR
 
     if not path.is_file():

@@ -10,9 +10,9 @@ from typing import Any
 import click
 from rich.filesize import decimal
 
-from fink_dask.dataset.ledger import Ledger
-from fink_dask.dataset.summary import Summary
 from fink_dask.kafka.offsets import Interval
+from fink_dask.ledger.ledger import Ledger
+from fink_dask.ledger.summary import Summary
 from fink_dask.nouns import counted
 from fink_dask.show.words import duration_words
 from fink_dask.transfers.forecast import Forecast

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from fink_dask.avro.fields import Field
     from fink_dask.avro.schema import AvroSchema
-    from fink_dask.dataset.records import Identity
+    from fink_dask.ledger.records import Identity
     from fink_dask.transfers.schemas import FoundSchemas
 
 #: Characters of what a writer says of a field.

@@ -47,7 +47,7 @@ def dump_schemas_of(settings: TransferSettings, choice: TopicChoice) -> None:
 def _dump(settings: TransferSettings, inspector: Inspector) -> None:
     import pyarrow.parquet as pq
 
-    from fink_dask.dataset.ledger import Ledger
+    from fink_dask.ledger.ledger import Ledger
     from fink_dask.transfers.inspect import inspect_topic
 
     # All schemas, also of a topic that has too many of them for the files that are asked for.

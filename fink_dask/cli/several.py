@@ -20,8 +20,8 @@ from fink_dask.nouns import counted
 if TYPE_CHECKING:
     from fink_dask.cluster.joboptions import JobSpec
     from fink_dask.cluster.outcome import TopicsOutcome
-    from fink_dask.dataset.ledger import Ledger
-    from fink_dask.dataset.summary import Summary
+    from fink_dask.ledger.ledger import Ledger
+    from fink_dask.ledger.summary import Summary
     from fink_dask.transfers.profile import Profile
 
 topic_option = option(
@@ -43,8 +43,8 @@ def survey_of_topics(choice: TopicChoice) -> str | None:
 
 def ledgers_of(settings: TransferSettings, choice: TopicChoice) -> list[Ledger]:
     """List what is there already of the topics that are meant; Kafka is not asked."""
-    from fink_dask.dataset.ledger import Ledger
-    from fink_dask.dataset.several import datasets_in
+    from fink_dask.ledger.ledger import Ledger
+    from fink_dask.ledger.several import datasets_in
 
     if not choice.is_several:
         ledger = Ledger(settings.outdir)
@@ -56,7 +56,7 @@ def ledgers_of(settings: TransferSettings, choice: TopicChoice) -> list[Ledger]:
 def print_outcome(outcome: TopicsOutcome, outdir: Path, as_json: bool, profile: Profile | None) -> int:
     """Print what has become of each topic and of all; returns the exit status, which is the worst."""
     from fink_dask.cli.results import print_profile
-    from fink_dask.dataset.several import total_of
+    from fink_dask.ledger.several import total_of
 
     summaries = [each.summary for each in outcome.topics]
     errors = {each.summary.topic: str(each.error) for each in outcome.topics if each.error is not None}
@@ -85,7 +85,7 @@ def print_outcome(outcome: TopicsOutcome, outdir: Path, as_json: bool, profile: 
 def print_table(summaries: Sequence[Summary], states: Sequence[str] | None = None) -> None:
     """Print a line for each topic, and one for all of them."""
     from fink_dask.cli.results import STATE_COLOURS
-    from fink_dask.dataset.several import total_of
+    from fink_dask.ledger.several import total_of
 
     total = total_of(summaries)
     shown = [*(states or [summary.state for summary in summaries]), total.state]
@@ -109,7 +109,7 @@ def print_topics_json(
     more: Mapping[str, Any] | None = None,
 ) -> None:
     """Print one JSON object: each topic's as it would be for that one alone, the worst state, and the sums."""
-    from fink_dask.dataset.several import total_of
+    from fink_dask.ledger.several import total_of
 
     each = []
     for number, summary in enumerate(summaries):
@@ -132,7 +132,7 @@ def preview_topics(
     """Say what a transfer of several topics would do for each, and in what jobs; returns the exit status."""
     from fink_dask.cli.results import outlook_json, print_job_script, print_outlook
     from fink_dask.cluster.jobqueue import job_script
-    from fink_dask.dataset.ledger import Ledger
+    from fink_dask.ledger.ledger import Ledger
     from fink_dask.transfers.preview import preview_each
 
     found = preview_each(settings, cores, choice, restart)

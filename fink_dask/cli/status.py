@@ -13,9 +13,9 @@ from fink_dask.errors import FinkDaskError, LedgerError
 from fink_dask.nouns import counted
 
 if TYPE_CHECKING:
-    from fink_dask.dataset.lag import Lag
-    from fink_dask.dataset.ledger import Ledger
-    from fink_dask.dataset.summary import Progress
+    from fink_dask.ledger.lag import Lag
+    from fink_dask.ledger.ledger import Ledger
+    from fink_dask.ledger.summary import Progress
 
 #: Seconds after which the lag of a topic that is followed says nothing any more; it is kept every two.
 _LAG_S = 30.0
@@ -30,10 +30,10 @@ def status(outdir: Path, as_json: bool) -> int:
     Where OUTDIR holds the datasets of several topics: of each of them.
     """
     from fink_dask.cli.results import headline, print_intervals, print_json
-    from fink_dask.dataset.lease import is_held
-    from fink_dask.dataset.ledger import Ledger
-    from fink_dask.dataset.outdir import dataset_beside, unfinished
-    from fink_dask.dataset.several import datasets_in
+    from fink_dask.ledger.lease import is_held
+    from fink_dask.ledger.ledger import Ledger
+    from fink_dask.ledger.outdir import dataset_beside, unfinished
+    from fink_dask.ledger.several import datasets_in
     from fink_dask.show.words import lag_words
 
     ledger = Ledger(outdir.resolve())
@@ -73,9 +73,9 @@ def status(outdir: Path, as_json: bool) -> int:
 
 
 def _look(ledger: Ledger) -> tuple[bool, Progress, Lag | None]:
-    from fink_dask.dataset.lag import read_lag
-    from fink_dask.dataset.lease import is_held
-    from fink_dask.dataset.summary import summarise
+    from fink_dask.ledger.lag import read_lag
+    from fink_dask.ledger.lease import is_held
+    from fink_dask.ledger.summary import summarise
 
     running = is_held(ledger)
     return running, summarise(ledger), read_lag(ledger, _LAG_S) if running else None
@@ -83,7 +83,7 @@ def _look(ledger: Ledger) -> tuple[bool, Progress, Lag | None]:
 
 def _details(running: bool, progress: Progress, lag: Lag | None) -> dict[str, Any]:
     """Return what ``--json`` says beside the summary."""
-    from fink_dask.dataset.lag import freshness_s
+    from fink_dask.ledger.lag import freshness_s
 
     return {
         "running": running,
@@ -99,7 +99,7 @@ def _details(running: bool, progress: Progress, lag: Lag | None) -> dict[str, An
 def _say_each(ledgers: list[Ledger], as_json: bool) -> int:
     """Say how far each of several topics is, in a line each."""
     from fink_dask.cli.several import print_table, print_topics_json
-    from fink_dask.dataset.summary import Summary
+    from fink_dask.ledger.summary import Summary
     from fink_dask.show.words import lags_words
 
     found, errors = {}, {}

@@ -14,14 +14,14 @@ import click
 from fink_dask.cli.several import ledgers_of, print_topics_json
 from fink_dask.cli.signals import SignalReceivedError
 from fink_dask.config import TransferSettings
-from fink_dask.dataset.location import is_remote
 from fink_dask.errors import FinkDaskError
 from fink_dask.kafka.choice import TopicChoice
 from fink_dask.nouns import counted
+from fink_dask.store.location import is_remote
 
 if TYPE_CHECKING:
-    from fink_dask.dataset.ledger import Ledger
-    from fink_dask.dataset.summary import State, Summary
+    from fink_dask.ledger.ledger import Ledger
+    from fink_dask.ledger.summary import State, Summary
 
 
 @contextmanager
@@ -62,7 +62,7 @@ def _print(
     summaries: Sequence[Summary], settings: TransferSettings, choice: TopicChoice, state: State, seconds: float
 ) -> None:
     from fink_dask.cli.results import print_json
-    from fink_dask.dataset.summary import Summary
+    from fink_dask.ledger.summary import Summary
 
     if choice.is_several:
         print_topics_json(summaries, {}, seconds, more={"state": state})
@@ -79,7 +79,7 @@ def _found(settings: TransferSettings, choice: TopicChoice) -> list[Ledger]:
 
 
 def _summary(ledger: Ledger) -> Summary:
-    from fink_dask.dataset.summary import Summary, summarise
+    from fink_dask.ledger.summary import Summary, summarise
 
     try:
         return summarise(ledger).summary
@@ -89,7 +89,7 @@ def _summary(ledger: Ledger) -> Summary:
 
 def _find_alerts(ledgers: Sequence[Ledger]) -> Counter[int]:
     """Count the committed alerts, under the numbers that the file system gives the ledgers."""
-    from fink_dask.dataset.summary import summarise
+    from fink_dask.ledger.summary import summarise
 
     found: Counter[int] = Counter()
     for ledger in ledgers:

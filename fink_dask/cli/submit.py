@@ -15,9 +15,9 @@ from fink_dask.cli.connection import PASSWORD_VARIABLE
 from fink_dask.cli.options import CONTEXT, config_option, json_option, typed_option
 from fink_dask.cli.transfer import transfer
 from fink_dask.config import has_sasl
-from fink_dask.dataset.location import check_is_local
 from fink_dask.errors import SettingsError
 from fink_dask.kafka.choice import choose_topics
+from fink_dask.store.location import check_is_local
 
 #: What is about workers elsewhere, or about the terminal that this is typed in.
 _LEFT_OUT = {

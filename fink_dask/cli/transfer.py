@@ -32,10 +32,10 @@ from fink_dask.cli.schemas import dump_schemas_of
 from fink_dask.cli.several import ledgers_of, preview_topics, print_outcome, survey_of_topics, topic_option
 from fink_dask.cli.stopped import failure_as_json
 from fink_dask.config import BATCHSIZE, COMPRESSION, COMPRESSIONS, ON_BAD_RECORD, ON_LOSS, OUTFORMATS, TransferSettings
-from fink_dask.dataset.location import check_place
 from fink_dask.kafka.choice import TopicChoice, choose_topics
 from fink_dask.kafka.topics import SURVEYS
 from fink_dask.nouns import counted
+from fink_dask.store.location import check_place
 
 if TYPE_CHECKING:
     from fink_dask.cluster.run import ClusterChoice
@@ -268,7 +268,7 @@ def _transfer(
 
 
 def _ask_before_restart(settings: TransferSettings, choice: TopicChoice) -> None:
-    from fink_dask.dataset.summary import summarise
+    from fink_dask.ledger.summary import summarise
 
     ledgers = ledgers_of(settings, choice)
     if ledgers:
@@ -283,7 +283,7 @@ def _preview(
     from fink_dask.cli.results import print_outlook
     from fink_dask.cluster.jobqueue import job_script
     from fink_dask.cluster.run import cores_of
-    from fink_dask.dataset.ledger import Ledger
+    from fink_dask.ledger.ledger import Ledger
     from fink_dask.transfers.preview import preview
 
     cores = cores_of(settings, chosen)

@@ -18,9 +18,9 @@ from fink_dask.nouns import counted
 
 if TYPE_CHECKING:
     from fink_dask.config import KafkaSettings
-    from fink_dask.dataset.ledger import Ledger
-    from fink_dask.dataset.summary import Summary
     from fink_dask.dataset.verify import Verification
+    from fink_dask.ledger.ledger import Ledger
+    from fink_dask.ledger.summary import Summary
     from fink_dask.transfers.against_kafka import Comparison
 
 _SHOWN_PROBLEMS = 20
@@ -60,9 +60,9 @@ def verify(
     were quarantined or lost.
     """
     from fink_dask.cli.log import log_to_stderr
-    from fink_dask.dataset.ledger import Ledger
-    from fink_dask.dataset.outdir import check_dataset
-    from fink_dask.dataset.several import datasets_in
+    from fink_dask.ledger.ledger import Ledger
+    from fink_dask.ledger.outdir import check_dataset
+    from fink_dask.ledger.several import datasets_in
 
     log_to_stderr(verbose)
     ledger = Ledger(outdir.resolve())
@@ -87,11 +87,11 @@ def _verify(
     from rich.console import Console
     from rich.progress import Progress
 
-    from fink_dask.dataset.summary import written_bytes
     from fink_dask.dataset.verify import verify_dataset
-    from fink_dask.show.bytes_bar import BytesBar
+    from fink_dask.ledger.summary import written_bytes
+    from fink_dask.show.bar import CountBar
 
-    with BytesBar("verifying", written_bytes(ledger)) as reading:
+    with CountBar("verifying", written_bytes(ledger)) as reading:
         found = verify_dataset(ledger, reading.advance)
     compared = None
     if kafka is not None and not found.problems:
@@ -114,8 +114,8 @@ def _verify_each(
 ) -> int:
     """Verify the datasets of several topics, in turn; returns the worst exit status."""
     from fink_dask.cli.several import print_table, print_topics_json
-    from fink_dask.dataset.several import total_of
-    from fink_dask.dataset.summary import Summary
+    from fink_dask.ledger.several import total_of
+    from fink_dask.ledger.summary import Summary
 
     summaries: list[Summary] = []
     details: list[dict[str, Any]] = []

@@ -16,8 +16,8 @@ from dask.utils import parse_bytes, parse_timedelta
 from distributed import Client, LocalCluster
 from distributed.system import MEMORY_LIMIT
 
-from fink_dask.cluster.dashboard import offer_dashboard
 from fink_dask.cluster.forkserver import prepare_decoder, start_forkserver, without_interrupts
+from fink_dask.dashboard.dashboard import offer_dashboard
 from fink_dask.errors import SettingsError, TransferError
 from fink_dask.transfers.crew import NO_LOOKAHEAD, Lookahead
 from fink_dask.transfers.memory import BASE_BYTES, WORKER_BYTES, MemoryShare, share_memory

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fink_dask.dataset.ledger import Ledger
-from fink_dask.dataset.summary import Summary
 from fink_dask.errors import FinkDaskError
+from fink_dask.ledger.ledger import Ledger
+from fink_dask.ledger.summary import Summary
 from fink_dask.transfers.profile import Profile
 
 

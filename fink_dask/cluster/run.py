@@ -6,28 +6,28 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 
-from fink_dask.cluster.dashboard import page_link
 from fink_dask.cluster.existing import Scheduler, existing_scheduler
 from fink_dask.cluster.joboptions import JobSpec
 from fink_dask.cluster.jobqueue import job_queue_cluster
 from fink_dask.cluster.local import Cluster, local_cluster, usable_cores
 from fink_dask.cluster.outcome import Outcome, TopicOutcome, TopicsOutcome
-from fink_dask.cluster.publisher import Publisher
 from fink_dask.config import DASHBOARD_ADDRESS, FollowSettings, TransferSettings
-from fink_dask.dataset.location import check_place
-from fink_dask.dataset.several import check_for_one, check_for_several
+from fink_dask.dashboard.dashboard import page_link
+from fink_dask.dashboard.reporter import Reporter
 from fink_dask.errors import SettingsError
+from fink_dask.following.followers import Followers, look_first, wait_for_first
+from fink_dask.following.watch import Watch
 from fink_dask.kafka.choice import TopicChoice, no_such_topics
 from fink_dask.kafka.describe import Inspector, open_inspector
+from fink_dask.ledger.several import check_for_one, check_for_several
 from fink_dask.nouns import counted
+from fink_dask.store.location import check_place
 from fink_dask.transfers.events import Note, Observer
 from fink_dask.transfers.find import Finder
-from fink_dask.transfers.followers import Followers, look_first, wait_for_first
 from fink_dask.transfers.job import run_ranges
 from fink_dask.transfers.profile import Profiler
 from fink_dask.transfers.topic import TopicTransfer
 from fink_dask.transfers.topics import Topics
-from fink_dask.transfers.watch import Watch
 from fink_dask.transfers.work import Work
 
 
@@ -210,7 +210,7 @@ def _transfer(
                     if settings.follow is not None:  # there will be more
                         ranges = max(ranges, settings.nconsumers)
                     cluster = stack.enter_context(_connect(settings, observe, chosen, topics.open[0], ranges))
-                    observe = topics.tell(stack.enter_context(Publisher(cluster.client, observe)))
+                    observe = topics.tell(stack.enter_context(Reporter(cluster.client, observe)))
                 topics.each(TopicTransfer.freeze)
                 work = _announce(topics, cluster)
                 if settings.follow is not None:

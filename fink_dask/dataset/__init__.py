@@ -1,1 +1,1 @@
-"""Arrow to Parquet: partition keys, files, the ledger and its proofs."""
+"""Arrow to files and back: partition columns, formats, what a reader opens, and the proof of it."""

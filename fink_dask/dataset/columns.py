@@ -8,11 +8,11 @@ from fink_dask.avro.projection import project
 from fink_dask.avro.versions import Versions
 from fink_dask.config import RECORD_OUTFORMATS
 from fink_dask.dataset.data_format import KAFKA_FIELDS, RAW_SCHEMA
-from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.partitioning import Partitioning, resolve_partitioning
-from fink_dask.dataset.records import Identity
 from fink_dask.dataset.versions import known_versions
 from fink_dask.errors import LedgerError, SettingsError
+from fink_dask.ledger.ledger import Ledger
+from fink_dask.ledger.records import Identity
 
 
 def dataset_schema(ledger: Ledger) -> pa.Schema:

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 from fink_dask.avro.schema import AvroSchema
 from fink_dask.config import COMPRESSION
 from fink_dask.dataset.data_format import KAFKA_FIELDS, Contents, Layout, Offsets, Origin, Partitions
-from fink_dask.dataset.location import parquet_source
 from fink_dask.errors import LedgerError
+from fink_dask.store.location import parquet_source
 
 #: Rows that are read at once where all of a file is.
 _ROWS_AT_ONCE = 1000

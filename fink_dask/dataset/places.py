@@ -9,8 +9,8 @@ import numpy as np
 
 from fink_dask.dataset.data_format import Offsets
 from fink_dask.dataset.formats import format_of
-from fink_dask.dataset.records import Marker
 from fink_dask.kafka.offsets import Interval, Range
+from fink_dask.ledger.records import Marker
 
 
 def intervals_of(offsets: Offsets) -> list[Interval]:

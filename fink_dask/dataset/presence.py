@@ -6,14 +6,14 @@ import re
 from collections import Counter
 from collections.abc import Collection, Sequence
 
-from fink_dask.dataset.damaged import DamagedMarker
 from fink_dask.dataset.data_format import UNREADABLE, Origin
-from fink_dask.dataset.ledger import Ledger, storage_error
 from fink_dask.dataset.places import SharedPlaces
-from fink_dask.dataset.publish import missing_files
-from fink_dask.dataset.records import Identity, Marker, Plan
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.offsets import Range
+from fink_dask.ledger.damaged import DamagedMarker
+from fink_dask.ledger.ledger import Ledger, storage_error
+from fink_dask.ledger.publish import missing_files
+from fink_dask.ledger.records import Identity, Marker, Plan
 from fink_dask.nouns import counted
 
 #: What the name of a file ends in that a later revision of its range wrote, after eight digits of the plan.

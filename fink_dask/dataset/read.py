@@ -9,13 +9,13 @@ import pyarrow.dataset as ds
 
 from fink_dask.avro.schema import field_type
 from fink_dask.dataset.columns import check_is_parquet, file_schema, partitioning_of
-from fink_dask.dataset.ledger import Ledger
-from fink_dask.dataset.location import filesystem_of, locate
-from fink_dask.dataset.outdir import check_dataset
-from fink_dask.dataset.publish import missing_files, published
 from fink_dask.dataset.versions import known_versions
 from fink_dask.errors import LedgerError
+from fink_dask.ledger.ledger import Ledger
+from fink_dask.ledger.outdir import check_dataset
+from fink_dask.ledger.publish import missing_files, published
 from fink_dask.nouns import counted
+from fink_dask.store.location import filesystem_of, locate
 
 #: Of ``year``, ``month`` and ``day``, whatever a packet of its own calls so.
 _DATE_PART = pa.int32()

@@ -8,23 +8,23 @@ from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fink_dask.dataset.damaged import DamagedMarker
-from fink_dask.dataset.data_file import DataFile
 from fink_dask.dataset.data_format import UNREADABLE, Contents, Offsets, Origin
 from fink_dask.dataset.formats import format_of
-from fink_dask.dataset.lease import is_held
-from fink_dask.dataset.ledger import Ledger, storage_error
-from fink_dask.dataset.objects import ObjectPath
-from fink_dask.dataset.outdir import check_dataset, is_finder_file
 from fink_dask.dataset.places import SharedPlaces, check_offsets
 from fink_dask.dataset.presence import stem_of, unmarked_ranges, without_revision
-from fink_dask.dataset.publish import destinations, staging_of
-from fink_dask.dataset.records import Identity, Marker
-from fink_dask.dataset.summary import Progress, Summary, progress_of
 from fink_dask.dataset.versions import check_schemas
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.offsets import Interval
+from fink_dask.ledger.damaged import DamagedMarker
+from fink_dask.ledger.data_file import DataFile
+from fink_dask.ledger.lease import is_held
+from fink_dask.ledger.ledger import Ledger, storage_error
+from fink_dask.ledger.outdir import check_dataset, is_finder_file
+from fink_dask.ledger.publish import destinations, staging_of
+from fink_dask.ledger.records import Identity, Marker
+from fink_dask.ledger.summary import Progress, Summary, progress_of
 from fink_dask.nouns import counted
+from fink_dask.store.objects import ObjectPath
 
 #: What the footer of a file of many ranges says, too.
 SHARED_FOOTER = ("fink_dask.topic",)

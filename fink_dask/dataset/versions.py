@@ -15,12 +15,12 @@ from pathlib import Path
 from fink_dask.avro.schema import AvroSchema
 from fink_dask.avro.versions import Versions
 from fink_dask.config import RECORD_OUTFORMATS
-from fink_dask.dataset.documents import seal, unseal
-from fink_dask.dataset.durable import make_directory, publish_beside, remove_tree, replace_file, sync_directory
-from fink_dask.dataset.ledger import Ledger, storage_error
 from fink_dask.dataset.partitioning import Partitioning
-from fink_dask.dataset.records import Identity, Plan
 from fink_dask.errors import LedgerError, SchemaError
+from fink_dask.ledger.documents import seal, unseal
+from fink_dask.ledger.ledger import Ledger, storage_error
+from fink_dask.ledger.records import Identity, Plan
+from fink_dask.store.durable import make_directory, publish_beside, remove_tree, replace_file, sync_directory
 
 #: The first schema has number 1, and is named by every plan.
 _FIRST_NUMBER = 2

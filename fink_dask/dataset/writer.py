@@ -14,11 +14,11 @@ import pyarrow as pa
 
 from fink_dask.avro.schema import AvroSchema
 from fink_dask.config import BUFFER_BYTES, COMPRESSION, OUTFORMATS
-from fink_dask.dataset.attempt import Attempt
-from fink_dask.dataset.data_file import DataFile
 from fink_dask.dataset.data_format import DataFileWriter, Layout, Origin
 from fink_dask.dataset.formats import FORMATS
 from fink_dask.errors import SettingsError
+from fink_dask.ledger.attempt import Attempt
+from fink_dask.ledger.data_file import DataFile
 
 #: Each key of a range is a file; more of them is a column that should not be a directory.
 MAX_KEYS = 1000

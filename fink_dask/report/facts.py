@@ -9,18 +9,18 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
-from fink_dask.dataset.damaged import DamagedMarker
-from fink_dask.dataset.documents import unseal
-from fink_dask.dataset.lease import is_held
-from fink_dask.dataset.ledger import Ledger
-from fink_dask.dataset.location import for_each
-from fink_dask.dataset.outdir import check_dataset
 from fink_dask.dataset.quarantine import read_quarantine
-from fink_dask.dataset.records import Identity, Marker, Plan
-from fink_dask.dataset.summary import Progress, progress_of
 from fink_dask.errors import FinkDaskError
 from fink_dask.kafka.offsets import total
+from fink_dask.ledger.damaged import DamagedMarker
+from fink_dask.ledger.documents import unseal
+from fink_dask.ledger.lease import is_held
+from fink_dask.ledger.ledger import Ledger
+from fink_dask.ledger.outdir import check_dataset
+from fink_dask.ledger.records import Identity, Marker, Plan
+from fink_dask.ledger.summary import Progress, progress_of
 from fink_dask.report.pace import Commit, Pace, Run, pace_of
+from fink_dask.store.location import for_each
 from fink_dask.transfers.profile import Profile
 
 #: Profiles, and quarantined records, that are looked at.

@@ -13,11 +13,10 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from fink_dask.dataset.days import NO_DAY, days_since_1970
-from fink_dask.dataset.ledger import Ledger
-from fink_dask.dataset.location import filesystem_of
 from fink_dask.dataset.partitioning import NULL_KEY
 from fink_dask.dataset.read import open_dataset
 from fink_dask.errors import FinkDaskError
+from fink_dask.ledger.ledger import Ledger
 from fink_dask.report.examples import OTHER_BAND, Example, band_name, find_examples
 from fink_dask.report.facts import Facts
 from fink_dask.report.fields import CLASSES, Fields, find_fields
@@ -25,6 +24,7 @@ from fink_dask.report.nights import nights_of
 from fink_dask.report.sample import Piece, Sample, choose_pieces, read_sample
 from fink_dask.report.sky import project
 from fink_dask.report.stamps import HINT, can_read_stamps
+from fink_dask.store.location import filesystem_of
 
 Floats = npt.NDArray[np.float64]
 

@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from fink_dask.avro.schema import field_type
-from fink_dask.dataset.location import for_each
 from fink_dask.report.fields import expression
+from fink_dask.store.location import for_each
 
 Floats = npt.NDArray[np.float64]
 

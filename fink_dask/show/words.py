@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.filesize import decimal
 
 if TYPE_CHECKING:
-    from fink_dask.dataset.lag import Lag
+    from fink_dask.ledger.lag import Lag
     from fink_dask.transfers.forecast import Forecast
 
 

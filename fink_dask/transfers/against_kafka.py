@@ -19,13 +19,11 @@ from fink_dask.avro.decoded import DecodedBatch
 from fink_dask.avro.fit import fit_batch
 from fink_dask.avro.schema import AvroSchema, parse_schema
 from fink_dask.avro.versions import MAX_VERSIONS
+from fink_dask.conditions.condition import bind_condition
 from fink_dask.config import KafkaSettings
-from fink_dask.dataset.condition import bind_condition
 from fink_dask.dataset.data_format import KAFKA_FIELDS
 from fink_dask.dataset.formats import format_of
-from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.quarantine import read_quarantine
-from fink_dask.dataset.records import Identity, Marker, Plan
 from fink_dask.dataset.versions import known_versions
 from fink_dask.errors import LedgerError, SchemaError
 from fink_dask.kafka.connection import Connection, open_connection
@@ -33,6 +31,8 @@ from fink_dask.kafka.consume import RangeReader
 from fink_dask.kafka.describe import Inspector, TopicDescription
 from fink_dask.kafka.identity import is_other_topic
 from fink_dask.kafka.offsets import Range
+from fink_dask.ledger.ledger import Ledger
+from fink_dask.ledger.records import Identity, Marker, Plan
 from fink_dask.transfers.plan import known_topic_id, planned_ends, spans_to_plan
 
 _BATCH_BYTES = 2**20

@@ -16,14 +16,14 @@ from fink_dask.avro.fit import fit_batch
 from fink_dask.avro.projection import covering, project
 from fink_dask.avro.schema import AvroSchema
 from fink_dask.avro.versions import Versions
+from fink_dask.conditions.condition import bind_condition
 from fink_dask.config import RECORD_OUTFORMATS
 from fink_dask.dataset.columns import file_schema
-from fink_dask.dataset.condition import bind_condition
 from fink_dask.dataset.data_format import KAFKA_FIELDS, RAW_SCHEMA
 from fink_dask.dataset.partitioning import Partitioning, Split
-from fink_dask.dataset.records import Identity
 from fink_dask.errors import SchemaError
 from fink_dask.kafka.records import RawBatch
+from fink_dask.ledger.records import Identity
 from fink_dask.transfers.keys import Foreign, SchemaKeys, TakeIn
 
 _Ints = npt.NDArray[np.int64]
@@ -121,9 +121,9 @@ class RangeDecoder:
         return self._versions.first if self._is_raw else None
 
     @property
-    def most_rows(self) -> int:
-        """The most records to decode at once; see `AvroSchema.most_rows`."""
-        return self._versions.most_rows
+    def most_records(self) -> int:
+        """The most records to decode at once; see `AvroSchema.most_records`."""
+        return self._versions.most_records
 
     def decode(self, batch: RawBatch) -> SortedBatch:
         """Decode a batch; the parts are slices of the same memory."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from fink_dask.dataset.lag import Lag
 from fink_dask.kafka.offsets import Range
+from fink_dask.ledger.lag import Lag
 from fink_dask.transfers.forecast import Forecast
 
 

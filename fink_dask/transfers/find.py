@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
-from fink_dask.dataset.ledger import storage_error
 from fink_dask.errors import BrokerError, BrokerUnavailableError, FinkDaskError, MissingSchemaError, SettingsError
 from fink_dask.kafka.choice import MOST_TOPICS, TopicChoice
 from fink_dask.kafka.describe import Inspector, TopicDescription
 from fink_dask.kafka.suspicion import Suspicion
+from fink_dask.ledger.ledger import storage_error
 from fink_dask.transfers.events import Note
 from fink_dask.transfers.topic import TopicTransfer
 

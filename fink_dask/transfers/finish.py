@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fink_dask.config import TransferSettings
-from fink_dask.dataset.lease import Lease
-from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.presence import check_files
-from fink_dask.dataset.records import Plan
-from fink_dask.dataset.restart import delete_old_dataset, old_datasets
-from fink_dask.dataset.summary import summarise
 from fink_dask.errors import BrokerError, BrokerUnavailableError, LedgerError
 from fink_dask.kafka.describe import Inspector
 from fink_dask.kafka.group import commit_group_offsets
 from fink_dask.kafka.identity import is_other_topic
+from fink_dask.ledger.lease import Lease
+from fink_dask.ledger.ledger import Ledger
+from fink_dask.ledger.records import Plan
+from fink_dask.ledger.restart import delete_old_dataset, old_datasets
+from fink_dask.ledger.summary import summarise
 from fink_dask.nouns import counted
 from fink_dask.transfers.events import Note, Observer
 from fink_dask.transfers.plan import known_topic_id, planned_ends, spans_to_plan

@@ -6,9 +6,9 @@ import uuid
 from pathlib import Path
 
 from fink_dask.config import KafkaSettings
-from fink_dask.dataset.ledger import Ledger
 from fink_dask.errors import BrokerError, FinkDaskError, StorageError
 from fink_dask.kafka.describe import open_inspector
+from fink_dask.ledger.ledger import Ledger
 
 #: What comes of a range on a worker that lacks something, which has not begun with it: its address, and what it lacks.
 Unfit = tuple[str, str]

@@ -12,13 +12,13 @@ import pyarrow as pa
 from fink_dask.config import BATCHSIZE, TransferSettings
 from fink_dask.dataset.data_format import Layout, Origin
 from fink_dask.dataset.formats import FORMATS
-from fink_dask.dataset.outdir import free_bytes
-from fink_dask.dataset.records import Plan
-from fink_dask.dataset.summary import Summary
 from fink_dask.errors import StorageError
 from fink_dask.kafka.connection import Connection
 from fink_dask.kafka.consume import RangeReader
 from fink_dask.kafka.offsets import Range, Watermarks
+from fink_dask.ledger.outdir import free_bytes
+from fink_dask.ledger.records import Plan
+from fink_dask.ledger.summary import Summary
 from fink_dask.transfers.inspect import Target
 
 #: What a core takes for an alert, for a byte of one, and a run for its start, in seconds: what a million light alerts
@@ -170,7 +170,7 @@ def _sampled_share(settings: TransferSettings, target: Target, ranges: Sequence[
     try:
         decoder = RangeDecoder(target.versions, target.identity, target.partitioning, sample.partition)
         reader = RangeReader(connection, settings.topic, sample, lambda: False)
-        for batch in reader.batches(BATCHSIZE, _SAMPLE_BYTES, most_records=decoder.most_rows):
+        for batch in reader.batches(BATCHSIZE, _SAMPLE_BYTES, most_records=decoder.most_records):
             decoded = decoder.decode(batch)
             raw += batch.raw_bytes
             bad += len(decoded.bad)

@@ -7,16 +7,16 @@ from dataclasses import dataclass, replace
 from fink_dask.avro.projection import project
 from fink_dask.avro.schema import AvroSchema
 from fink_dask.avro.versions import Versions
+from fink_dask.conditions.condition import bind_condition
+from fink_dask.conditions.grammar import parse_condition
 from fink_dask.config import TransferSettings
 from fink_dask.dataset.columns import partitioning_of
-from fink_dask.dataset.condition import bind_condition
-from fink_dask.dataset.grammar import parse_condition
-from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.partitioning import Partitioning
-from fink_dask.dataset.records import Identity
 from fink_dask.errors import BrokerError, SettingsError
 from fink_dask.kafka.describe import UNKNOWN_ID, Inspector, TopicDescription
 from fink_dask.kafka.topics import check_topic_name, survey_of
+from fink_dask.ledger.ledger import Ledger
+from fink_dask.ledger.records import Identity
 from fink_dask.nouns import counted
 from fink_dask.transfers.plan import check_identity, known_topic_id
 from fink_dask.transfers.schemas import Misfit, find_schemas

@@ -9,13 +9,13 @@ from pathlib import Path
 import pyarrow as pa
 
 from fink_dask.config import BATCH_BYTES, TransferSettings
-from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.partitioning import Partitioning
 from fink_dask.errors import BrokerError, SettingsError
 from fink_dask.kafka.connection import Connection
 from fink_dask.kafka.consume import RangeReader
 from fink_dask.kafka.describe import Inspector
 from fink_dask.kafka.offsets import Range, Watermarks
+from fink_dask.ledger.ledger import Ledger
 from fink_dask.transfers.decode import RangeDecoder
 from fink_dask.transfers.inspect import Target, inspect_topic
 
@@ -152,7 +152,7 @@ def _read(connection: Connection, target: Target, range_: Range, count: int) -> 
     decoder = RangeDecoder(target.versions, target.identity, Partitioning(()), range_.partition)
     reader = RangeReader(connection, target.identity.topic, range_, lambda: False)
     left = count
-    for batch in reader.batches(count, BATCH_BYTES, most_records=decoder.most_rows):
+    for batch in reader.batches(count, BATCH_BYTES, most_records=decoder.most_records):
         decoded = decoder.decode(batch)
         reasons = {int(batch.offsets[index]): reason for index, reason in decoded.bad}
         rows = {

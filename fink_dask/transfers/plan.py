@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from fink_dask.config import SMALLEST_RANGE_BYTES
-from fink_dask.dataset.records import Identity, Marker, Plan
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.identity import UNKNOWN_ID, is_other_topic
 from fink_dask.kafka.offsets import Range, Watermarks, split
+from fink_dask.ledger.records import Identity, Marker, Plan
 
 #: Bytes an alert is taken to have where no sample could be had.
 _GUESSED_BYTES = 50_000.0

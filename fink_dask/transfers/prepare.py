@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from fink_dask.config import TransferSettings
-from fink_dask.dataset.ledger import Ledger
-from fink_dask.dataset.records import Marker, Plan
 from fink_dask.dataset.versions import settle_versions
 from fink_dask.errors import BrokerError, LedgerError
 from fink_dask.kafka.describe import Inspector
 from fink_dask.kafka.offsets import Range
+from fink_dask.ledger.ledger import Ledger
+from fink_dask.ledger.records import Marker, Plan
 from fink_dask.nouns import counted
 from fink_dask.transfers.events import Note, Observer
 from fink_dask.transfers.inspect import Target

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from fink_dask.config import TransferSettings
-from fink_dask.dataset.ledger import Ledger
-from fink_dask.dataset.outdir import check_outdir
-from fink_dask.dataset.records import Plan
-from fink_dask.dataset.several import check_for_one, check_for_several, check_name
-from fink_dask.dataset.summary import progress_of
 from fink_dask.errors import BrokerUnavailableError, FinkDaskError
 from fink_dask.kafka.choice import TopicChoice, no_such_topics
 from fink_dask.kafka.describe import Inspector, open_inspector
+from fink_dask.ledger.ledger import Ledger
+from fink_dask.ledger.outdir import check_outdir
+from fink_dask.ledger.records import Plan
+from fink_dask.ledger.several import check_for_one, check_for_several, check_name
+from fink_dask.ledger.summary import progress_of
 from fink_dask.transfers.forecast import Forecast, forecast
 from fink_dask.transfers.inspect import inspect_topic
 from fink_dask.transfers.plan import still_there

@@ -9,13 +9,13 @@ from fink_dask.avro.schema import AvroSchema, parse_schema, read_schema_file
 from fink_dask.avro.versions import Versions
 from fink_dask.config import RECORD_OUTFORMATS, TransferSettings
 from fink_dask.dataset.columns import partitioning_of
-from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.partitioning import Partitioning
-from fink_dask.dataset.records import Identity, Plan
 from fink_dask.dataset.versions import add_version, known_identities, known_versions
 from fink_dask.errors import LedgerError, SchemaError, SettingsError
 from fink_dask.kafka.describe import Inspector, TopicDescription
 from fink_dask.kafka.offsets import Interval
+from fink_dask.ledger.ledger import Ledger
+from fink_dask.ledger.records import Identity, Plan
 from fink_dask.transfers.keys import is_schema_like, misfit_in_words
 from fink_dask.transfers.plan import planned_ends
 

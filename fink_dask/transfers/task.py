@@ -6,16 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from fink_dask.dataset.attempt import Attempt, Step
-from fink_dask.dataset.ledger import storage_error
-from fink_dask.dataset.publish import is_published, publish
-from fink_dask.dataset.records import Marker
-from fink_dask.dataset.remainder import Remainder, whole_range
 from fink_dask.errors import BrokerError
 from fink_dask.kafka.connection import open_connection
 from fink_dask.kafka.consume import RangeReader
 from fink_dask.kafka.offsets import Range, total
 from fink_dask.kafka.pool import Connect
+from fink_dask.ledger.attempt import Attempt, Step
+from fink_dask.ledger.ledger import storage_error
+from fink_dask.ledger.publish import is_published, publish
+from fink_dask.ledger.records import Marker
+from fink_dask.ledger.remainder import Remainder, whole_range
 from fink_dask.transfers.decode import RangeDecoder
 from fink_dask.transfers.events import RangeProgress
 from fink_dask.transfers.grow import Grower, OutgrownError
@@ -133,7 +133,7 @@ def _stage(
     """Consume the range into staged files; return the marker that would commit them."""
     identity, rest = settings.identity, caller.rest
     range_ = rest.span(attempt.range)
-    bounds = (settings.memory.batch_bytes, settings.least_batch_bytes, decoder.most_rows)
+    bounds = (settings.memory.batch_bytes, settings.least_batch_bytes, decoder.most_records)
     with StagedRange(
         attempt,
         identity,

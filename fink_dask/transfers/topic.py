@@ -6,17 +6,17 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 
 from fink_dask.config import TransferSettings
-from fink_dask.dataset.lease import Lease, hold_lease
-from fink_dask.dataset.ledger import Ledger
-from fink_dask.dataset.outdir import check_outdir, create_ledger, remove_if_unused
 from fink_dask.dataset.presence import check_files
-from fink_dask.dataset.records import Plan
-from fink_dask.dataset.restart import complete_move, set_aside
-from fink_dask.dataset.roll_forward import roll_forward
-from fink_dask.dataset.summary import Summary, summarise
 from fink_dask.errors import FinkDaskError, SettingsError, StorageError, TransferError
 from fink_dask.kafka.describe import Inspector
 from fink_dask.kafka.offsets import Range
+from fink_dask.ledger.lease import Lease, hold_lease
+from fink_dask.ledger.ledger import Ledger
+from fink_dask.ledger.outdir import check_outdir, create_ledger, remove_if_unused
+from fink_dask.ledger.records import Plan
+from fink_dask.ledger.restart import complete_move, set_aside
+from fink_dask.ledger.roll_forward import roll_forward
+from fink_dask.ledger.summary import Summary, summarise
 from fink_dask.nouns import counted
 from fink_dask.transfers.events import Note, Observer, TransferStarted
 from fink_dask.transfers.failures import failure_of

@@ -7,11 +7,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from fink_dask.config import TransferSettings
-from fink_dask.dataset.several import check_name, datasets_in
-from fink_dask.dataset.summary import summarise
 from fink_dask.errors import BrokerError, BrokerUnavailableError, FinkDaskError
 from fink_dask.kafka.choice import TopicChoice
 from fink_dask.kafka.describe import Inspector
+from fink_dask.ledger.several import check_name, datasets_in
+from fink_dask.ledger.summary import summarise
 from fink_dask.nouns import counted
 from fink_dask.transfers.events import Event, Note, Observer, RangeCommitted, RangeFailed, RangeProgress
 from fink_dask.transfers.forecast import Forecast, check_room, has_room

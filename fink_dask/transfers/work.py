@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fink_dask.config import COMPRESSION, LEAST_BATCH_BYTES, ON_BAD_RECORD, ON_LOSS, KafkaSettings
-from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.partitioning import Partitioning
-from fink_dask.dataset.records import Identity
-from fink_dask.dataset.remainder import Remainder
 from fink_dask.kafka.offsets import Range
+from fink_dask.ledger.ledger import Ledger
+from fink_dask.ledger.records import Identity
+from fink_dask.ledger.remainder import Remainder
 from fink_dask.transfers.events import RangeCommitted
 from fink_dask.transfers.memory import FULL_SHARE, MemoryShare
 

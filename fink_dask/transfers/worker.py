@@ -12,11 +12,11 @@ from typing import Any
 import pyarrow as pa
 from distributed import get_worker
 
-from fink_dask.dataset.durable import admission
-from fink_dask.dataset.remainder import Remainder
 from fink_dask.errors import FinkDaskError
 from fink_dask.kafka.offsets import Range
 from fink_dask.kafka.pool import ConnectionPool
+from fink_dask.ledger.remainder import Remainder
+from fink_dask.store.durable import admission
 from fink_dask.transfers.events import RangeProgress
 from fink_dask.transfers.fitness import Unfit, check_fitness
 from fink_dask.transfers.turn import Turn, Turns

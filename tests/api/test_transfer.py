@@ -17,9 +17,9 @@ from distributed import Client
 from nbclient import NotebookClient
 
 import fink_dask
-from fink_dask.dataset.ledger import Ledger
 from fink_dask.demo.alerts import AlertKind
 from fink_dask.errors import FinkDaskError, SettingsError
+from fink_dask.ledger.ledger import Ledger
 from tests.harness.cli import SLOWLY, environment, run_cli, transfer_arguments
 from tests.harness.oracle import Oracle, assert_exactly_once, assert_values_equal, fill_topic, wait_for
 

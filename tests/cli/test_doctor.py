@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from confluent_kafka import Producer
 
-from fink_dask.cluster.check_place import check_place
 from fink_dask.demo.alerts import AlertKind
+from fink_dask.doctor.place import check_place
 from tests.harness.cli import PROGRAM, environment, run_cli, transfer_arguments
 from tests.harness.kafka_settings import free_ports
 from tests.harness.oracle import fill_topic
@@ -84,7 +84,7 @@ def test_a_broker_that_is_not_there_fails_and_all_else_is_looked_at(tmp_path: Pa
 
 def test_without_servers_it_says_how_to_register(tmp_path: Path) -> None:
     found = doctor("--survey", "lsst", code=1)
-    assert states(found) == {"broker": "fail"}
+    assert states(found) == {"credentials": "warn", "broker": "fail"}
     assert found["broker"]["advice"] == "fink-dask register --survey lsst"
 
 

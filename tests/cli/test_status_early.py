@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from fink_dask.dataset.lease import hold_lease
-from fink_dask.dataset.ledger import Ledger
-from fink_dask.dataset.outdir import create_ledger
 from fink_dask.kafka.offsets import Range
+from fink_dask.ledger.lease import hold_lease
+from fink_dask.ledger.ledger import Ledger
+from fink_dask.ledger.outdir import create_ledger
 from tests.harness.cli import run_cli
 from tests.harness.ledgers import make_ledger, make_plan
 

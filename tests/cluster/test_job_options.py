@@ -17,8 +17,8 @@ from fink_dask.cluster.jobqueue import job_script
 from fink_dask.cluster.jobs import UNREACHED, _last_words
 from fink_dask.cluster.jobstates import _grid_engine, _slurm
 from fink_dask.cluster.submit import BatchTransfer
-from fink_dask.dataset.ledger import Ledger
 from fink_dask.errors import SettingsError
+from fink_dask.ledger.ledger import Ledger
 from tests.harness.cli import run_cli
 
 JOB = ("--cluster", "slurm", "--cores", "2", "--memory", "4GB")

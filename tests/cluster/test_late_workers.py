@@ -17,8 +17,8 @@ import pytest
 from distributed import Client
 
 import fink_dask
-from fink_dask.dataset.ledger import Ledger
 from fink_dask.demo.alerts import AlertKind
+from fink_dask.ledger.ledger import Ledger
 from fink_dask.transfers.events import Event, Note, RangeFailed, RangeProgress
 from fink_dask.transfers.job import run_ranges
 from fink_dask.transfers.work import Work

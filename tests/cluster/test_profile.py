@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from fink_dask.dataset.documents import unseal
-from fink_dask.dataset.ledger import Ledger
-from fink_dask.dataset.outdir import create_ledger
-from fink_dask.dataset.restart import set_aside
 from fink_dask.demo.alerts import AlertKind
+from fink_dask.ledger.documents import unseal
+from fink_dask.ledger.ledger import Ledger
+from fink_dask.ledger.outdir import create_ledger
+from fink_dask.ledger.restart import set_aside
 from fink_dask.transfers.profile import STAGES
 from tests.harness.cli import run_cli, transfer_arguments
 from tests.harness.oracle import add_alerts, assert_exactly_once, fill_topic

@@ -13,12 +13,12 @@ import pytest
 from fink_dask.avro.schema import AvroSchema, parse_schema
 from fink_dask.avro.versions import Versions
 from fink_dask.dataset.columns import dataset_schema, partitioning_of
-from fink_dask.dataset.ledger import Ledger
 from fink_dask.dataset.partitioning import Partitioning, PartitionSource
-from fink_dask.dataset.records import Identity, Plan
 from fink_dask.dataset.versions import known_versions, settle_versions, take_in
 from fink_dask.errors import LedgerError, SchemaError, SettingsError
 from fink_dask.kafka.offsets import Range
+from fink_dask.ledger.ledger import Ledger
+from fink_dask.ledger.records import Identity, Plan
 from tests.harness.crash import barrier, run_until, start
 from tests.harness.ledgers import make_ledger
 from tests.harness.powercut import Recorder, after_power_cut

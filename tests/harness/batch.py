@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from fink_dask.dataset.ledger import Ledger
+from fink_dask.ledger.ledger import Ledger
 from tests.harness.cli import PROGRAM
 from tests.harness.kafka_install import HarnessError, apt_install, is_debian_root
 

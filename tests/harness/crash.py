@@ -13,7 +13,7 @@ OPERATIONS = ("fsync", "link", "mkdir", "rename", "rmdir", "unlink", "utime")
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
-    ["pytest", "tests.harness.ledgers", "fink_dask.dataset.restart", "fink_dask.dataset.verify"]
+    ["pytest", "tests.harness.ledgers", "fink_dask.ledger.restart", "fink_dask.dataset.verify"]
 )
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from fink_dask.config import KafkaSettings, TransferSettings
-from fink_dask.dataset.ledger import Ledger
-from fink_dask.dataset.outdir import create_ledger
 from fink_dask.kafka.describe import open_inspector
+from fink_dask.ledger.ledger import Ledger
+from fink_dask.ledger.outdir import create_ledger
 from fink_dask.transfers.inspect import inspect_topic
 from fink_dask.transfers.prepare import freeze_plan, make_work, open_ranges, plan_next
 from fink_dask.transfers.work import Work

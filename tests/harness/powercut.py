@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from fink_dask.dataset import durable
+from fink_dask.store import durable
 
 #: Path of everything below the root, with an identity that outlives a rename.
 Tree = dict[Path, int]

@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 
-from fink_dask.dataset.ledger import Ledger
+from fink_dask.ledger.ledger import Ledger
 from tests.harness.cli import PROGRAM, SLOWLY, environment, run_cli, transfer_arguments
 from tests.harness.oracle import Oracle, assert_exactly_once, wait_for
 

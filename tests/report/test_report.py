@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fink_dask.dataset.ledger import Ledger
-from fink_dask.dataset.summary import summarise
 from fink_dask.demo.alerts import AlertKind, encoder
 from fink_dask.kafka.offsets import Range
+from fink_dask.ledger.ledger import Ledger
+from fink_dask.ledger.summary import summarise
 from fink_dask.report.sky import project
 from fink_dask.transfers.profile import STAGES
 from tests.harness.cli import run_cli, transfer_arguments

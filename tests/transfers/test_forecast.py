@@ -11,9 +11,9 @@ import pytest
 
 import fink_dask
 from fink_dask.cli.main import cli
-from fink_dask.dataset import outdir as outdir_module
 from fink_dask.demo.alerts import AlertKind
 from fink_dask.errors import StorageError
+from fink_dask.ledger import outdir as outdir_module
 from fink_dask.transfers import forecast as forecast_module
 from tests.harness.cli import run_cli, transfer_arguments
 from tests.harness.oracle import Oracle, fill_topic, make_topic

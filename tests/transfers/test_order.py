@@ -15,13 +15,13 @@ from distributed import Client, LocalCluster
 from fink_dask.avro.schema import parse_schema
 from fink_dask.cluster.local import DASK_CONFIG
 from fink_dask.config import KafkaSettings
-from fink_dask.dataset.documents import seal
-from fink_dask.dataset.ledger import Ledger
-from fink_dask.dataset.outdir import create_ledger
 from fink_dask.dataset.partitioning import Partitioning
-from fink_dask.dataset.records import Identity, Marker, Plan
 from fink_dask.demo.alerts import AlertKind, avro_schema
 from fink_dask.kafka.offsets import Range
+from fink_dask.ledger.documents import seal
+from fink_dask.ledger.ledger import Ledger
+from fink_dask.ledger.outdir import create_ledger
+from fink_dask.ledger.records import Identity, Marker, Plan
 from fink_dask.transfers.crew import Lookahead
 from fink_dask.transfers.events import Event, RangeCommitted
 from fink_dask.transfers.job import run_ranges

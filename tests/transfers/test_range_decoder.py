@@ -21,9 +21,9 @@ from fink_dask.avro.decoded import TOMBSTONE
 from fink_dask.avro.schema import parse_schema
 from fink_dask.avro.versions import Versions
 from fink_dask.dataset.partitioning import MAX_KEY_LENGTH, NULL_KEY, hive_level, resolve_partitioning
-from fink_dask.dataset.records import Identity
 from fink_dask.kafka.memory import Memory
 from fink_dask.kafka.records import join_records
+from fink_dask.ledger.records import Identity
 from fink_dask.transfers.decode import RangeDecoder
 
 RAW = {

@@ -1,0 +1,1 @@
+"""The light curves of a dataset, as a HATS catalog of objects."""

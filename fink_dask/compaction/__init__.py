@@ -1,0 +1,1 @@
+"""A dataset written once more with few files."""

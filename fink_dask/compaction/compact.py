@@ -1,0 +1,288 @@
+"""Compact: write a dataset of many small files once more, as a new one of few, and leave the old one untouched."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from fink_dask.avro.schema import field_type
+from fink_dask.compaction.duplicates import Duplicates, check_identifier, find_duplicates
+from fink_dask.compaction.groups import Compaction, Form, Group, RangeIndex, make_groups, snapshot_of
+from fink_dask.compaction.merge import Merged, Merging, check_source, merge_group
+from fink_dask.compaction.workspace import Step, Workspace, read_compaction
+from fink_dask.config import BUFFER_BYTES
+from fink_dask.dataset.columns import check_is_parquet, dataset_schema
+from fink_dask.dataset.presence import check_files
+from fink_dask.errors import LedgerError, SettingsError, StorageError
+from fink_dask.ledger.documents import seal
+from fink_dask.ledger.lease import Lease, hold_lease, is_held
+from fink_dask.ledger.ledger import Ledger, storage_error
+from fink_dask.ledger.outdir import check_dataset, check_outdir
+from fink_dask.ledger.publish import is_published
+from fink_dask.ledger.records import Marker, Plan
+from fink_dask.ledger.summary import Summary, summarise
+from fink_dask.nouns import counted
+from fink_dask.store.durable import make_directory, publish_beside
+
+#: What a thread holds at most, about: a row group as it is read, what waits for the next one, and its encoding.
+THREAD_BYTES = 5 * BUFFER_BYTES
+#: The share of duplicates that makes one doubt the identifier.
+_MANY = 0.2
+#: Seconds between two looks at the lease.
+_LOOK_S = 0.5
+
+
+@dataclass(frozen=True)
+class Compacted:
+    """What a compaction has come to.
+
+    Parameters
+    ----------
+    summary : Summary
+        What the new dataset holds.
+    files_before : int
+        Files that it was made of.
+    is_new : bool
+        Whether this run has done anything.
+    """
+
+    summary: Summary
+    files_before: int
+    is_new: bool
+
+
+@dataclass(frozen=True)
+class Caller:
+    """What a compaction tells, and asks, while it runs.
+
+    Parameters
+    ----------
+    note : callable
+        Takes a remark.
+    plan : callable
+        Told how many bytes there are to read.
+    advance : callable
+        Told the bytes that were read, by several threads.
+    step : callable
+        Told the name of each step; tests end the process there.
+    """
+
+    note: Callable[[str], None] = lambda _: None
+    plan: Callable[[int], None] = lambda _: None
+    advance: Callable[[int], None] = lambda _: None
+    step: Step = lambda _: None
+
+
+def compact_dataset(source: Ledger, target: Ledger, form: Form, threads: int, caller: Caller) -> Compacted:
+    """Compact a dataset, or go on with it.
+
+    Parameters
+    ----------
+    source, target : Ledger
+        The dataset, and the new one.
+    form : Form
+        What the new one is to be like.
+    threads : int
+        Groups that are merged at once.
+    caller : Caller
+        Is told of it.
+
+    Raises
+    ------
+    FinkDaskError
+        If the dataset is not whole, the new one is there already and another one, or the file system refuses. What was
+        done is kept, and the same call goes on from there.
+    """
+    check_dataset(source)
+    check_is_parquet(source, "compact")
+    if is_held(source):
+        raise LedgerError(f"a transfer into {source.outdir} is running: compact it when it has ended")
+    if target.outdir == source.outdir:
+        raise SettingsError("the new dataset needs a directory of its own: the old one is left untouched")
+    try:
+        plans = source.plans()
+        check_files(source, plans)
+        markers = list(source.markers(plans))
+        if not all(is_published(source, marker) for marker in markers):
+            raise LedgerError(
+                f"{source.outdir} lacks files that are committed: run its transfer again, then compact it"
+            )
+        compaction = Compaction(str(source.outdir), snapshot_of(plans, markers), form)
+        before = len({file.path for marker in markers for file in marker.files})
+        if not target.exists() and not target.compaction_path.exists():
+            check_outdir(target)
+        job = _Job(source, target, plans, markers, compaction, threads, caller)
+        is_new = not target.exists()
+        if is_new:
+            job.check()
+        if is_new or Workspace(target, compaction).path.exists():
+            make_directory(target.path)
+            with hold_lease(target) as lease:
+                job.run(lease)
+        _check_result(target, compaction)
+        return Compacted(summarise(target).summary, before, is_new)
+    except OSError as error:
+        raise storage_error(error, target.path) from error
+    except pa.ArrowException as error:
+        words = str(error).splitlines()[0][:200]
+        raise LedgerError(f"the files of {source.outdir} can't be merged: {words}") from error
+
+
+class _Job:
+    """One run of a compaction."""
+
+    def __init__(
+        self,
+        source: Ledger,
+        target: Ledger,
+        plans: Sequence[Plan],
+        markers: Sequence[Marker],
+        compaction: Compaction,
+        threads: int,
+        caller: Caller,
+    ) -> None:
+        self._source = source
+        self._target = target
+        self._plans = plans
+        self._markers = markers
+        self._compaction = compaction
+        self._threads = threads
+        self._caller = caller
+        self._groups = make_groups(markers, compaction.form.file_bytes)
+        self._stopped = threading.Event()
+
+    def check(self) -> None:
+        """Refuse what can't be done, before anything is written.
+
+        Raises
+        ------
+        SettingsError
+            If the column that is to be unique is not one.
+        StorageError
+            If the new dataset can't be renamed into its place.
+        """
+        outdir, ledger = self._target.outdir, self._target.path
+        if outdir.is_mount():
+            raise StorageError(f"{outdir} is the top of a file system: choose a directory in it")
+        if ledger.exists() and ledger.stat().st_dev != outdir.parent.stat().st_dev:
+            raise StorageError(f"{outdir} and its ledger {ledger} are on two file systems")
+        if not self._target.compaction_path.exists() and outdir.exists() and any(outdir.iterdir()):
+            raise StorageError(f"{outdir} is not empty: remove what is in it, or choose another directory")
+        if self._compaction.form.unique is not None and self._groups:
+            check_identifier(dataset_schema(self._source), self._compaction.form.unique)
+
+    def run(self, lease: Lease) -> None:
+        """Do what is left to do; the caller holds the lease on the new ledger."""
+        begun = read_compaction(self._target)
+        if begun is not None:
+            workspace = Workspace(self._target, begun, self._caller.step)
+            if workspace.is_ready():
+                self._caller.note("an earlier run was all but done: completed")
+                workspace.publish()
+                return
+            if self._target.exists():  # only what is of no use any more was left
+                workspace.remove()
+                return
+            if begun.compaction_id != self._compaction.compaction_id:
+                self._caller.note("begun anew: the dataset has changed since, or the new one is to be another")
+                workspace.remove()
+                self._target.compaction_path.unlink()
+        elif self._target.exists():
+            raise StorageError(
+                f"another job has just made a dataset in {self._target.outdir}: choose another directory"
+            )
+        workspace = Workspace(self._target, self._compaction, self._caller.step)
+        workspace.begin()
+        publish_beside(self._target.compaction_path, seal("compaction", self._compaction.to_json()))
+        self._caller.step("begun")
+        found = ((group.number, workspace.merged(group)) for group in self._groups)
+        done = {number: merged for number, merged in found if merged is not None}
+        self._merge([group for group in self._groups if group.number not in done], workspace, done, lease)
+        lease.check()
+        workspace.assemble(self._source, self._plans, self._markers, [done[group.number] for group in self._groups])
+        lease.check()
+        workspace.publish()
+
+    def _merge(self, groups: list[Group], workspace: Workspace, done: dict[int, Merged], lease: Lease) -> None:
+        """Merge groups in several threads; what was complete before is in `done`, and what is then."""
+        if not groups:
+            return
+        size = sum(file.size for group in groups for file in group.sources)
+        self._check_space(size)
+        self._caller.plan(size)
+        schema = dataset_schema(self._source)
+        merging = Merging(
+            root=self._source.outdir,
+            schema=schema,
+            index=RangeIndex(range_ for plan in self._plans for range_ in plan.ranges),
+            duplicates=self._find_duplicates(schema),
+            footer=self._compaction.footer(self._plans[-1]),
+            compression=self._compaction.form.compression,
+            should_stop=self._stopped.is_set,
+        )
+
+        def merge(group: Group) -> None:
+            name = self._compaction.file_name(self._plans[0].identity.topic, group.number)
+            final = f"{group.directory}/{name}" if group.directory else name
+            path = workspace.new_file(group)
+            try:
+                done[group.number] = merge_group(group, merging, path, final, self._caller.advance)
+            except BaseException:
+                path.unlink(missing_ok=True)
+                raise
+            workspace.complete(group, done[group.number])
+
+        with ThreadPoolExecutor(self._threads) as pool:
+            try:
+                left: set[Future[None]] = {pool.submit(merge, group) for group in groups}
+                while left:
+                    finished, left = wait(left, _LOOK_S, FIRST_EXCEPTION)
+                    for future in finished:
+                        future.result()
+                    lease.check()
+            except BaseException:
+                self._stopped.set()
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
+
+    def _find_duplicates(self, schema: pa.Schema) -> Duplicates:
+        unique = self._compaction.form.unique
+        if unique is None:
+            return Duplicates()
+        files = [file for group in self._groups for file in group.sources]
+        self._caller.note(f"looking for alerts with the same {unique} in {counted(len(files), 'file')}")
+        for file in files:
+            # What has gone bad since its group was complete must not decide which alert stays.
+            check_source(self._source.outdir, file)
+        kind = field_type(schema, unique)
+        found = find_duplicates([self._source.outdir / file.path for file in files], unique, kind)
+        alerts = sum(marker.rows for marker in self._markers)
+        if len(found) > _MANY * alerts:
+            words = f"{len(found):,} of {alerts:,} alerts have the same {unique} as another one"
+            self._caller.note(f"warning: {words}: is that what tells alerts apart?")
+        return found
+
+    def _check_space(self, size: int) -> None:
+        free = shutil.disk_usage(self._target.path).free
+        if free < size:
+            raise StorageError(
+                f"{self._target.path.parent} has {free / 1e9:,.1f} GB free, and the new dataset needs up to "
+                f"{size / 1e9:,.1f} GB"
+            )
+
+
+def _check_result(target: Ledger, compaction: Compaction) -> None:
+    """Refuse to call a dataset the result that was there before, and is of something else."""
+    found = read_compaction(target)
+    if found is None:
+        raise StorageError(f"{target.outdir} is a dataset that was transferred: choose another directory")
+    if found.compaction_id != compaction.compaction_id:
+        raise StorageError(
+            f"{target.outdir} was compacted from {found.source} as it was, or with other options: choose another "
+            "directory, or remove it and its ledger"
+        )

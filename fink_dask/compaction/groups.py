@@ -1,0 +1,188 @@
+"""What a compaction is made of: the state of a dataset, and the groups of files that become one each. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fink_dask.config import COMPRESSION
+from fink_dask.errors import LedgerError
+from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.topics import topic_hash
+from fink_dask.ledger.data_file import DataFile
+from fink_dask.ledger.documents import checksum
+from fink_dask.ledger.records import Marker, Plan
+
+#: Bytes of a compacted file, about: large enough that opening it costs nothing, small enough for one core to read.
+FILE_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True)
+class Form:
+    """What is asked of a compaction.
+
+    Parameters
+    ----------
+    file_bytes : int
+        Bytes of a file, about.
+    unique : str or None
+        The column by which alerts that the producer has sent twice are left out.
+    compression : str
+        Codec of the files; see `write_options`.
+    """
+
+    file_bytes: int = FILE_BYTES
+    unique: str | None = None
+    compression: str = COMPRESSION
+
+
+@dataclass(frozen=True)
+class Compaction:
+    """What is compacted, and how; the ledger keeps it.
+
+    Parameters
+    ----------
+    source : str
+        Path of the dataset.
+    snapshot : str
+        Hash of its plans and markers.
+    form : Form
+        What is asked for.
+    """
+
+    source: str
+    snapshot: str
+    form: Form
+
+    @cached_property
+    def compaction_id(self) -> str:
+        """16 hex digits that follow from what is compacted and how: the same compaction gives the same names."""
+        return checksum({"snapshot": self.snapshot, "form": asdict(self.form)})[:16]
+
+    def file_name(self, topic: str, number: int) -> str:
+        """Name the file of a group."""
+        return f"part-{topic_hash(topic)}-compacted-{self.compaction_id[:8]}-{number:06d}.parquet"
+
+    def footer(self, plan: Plan) -> dict[str, str]:
+        """Return the key-value metadata of the files; see `SHARED_FOOTER`."""
+        return {
+            "fink_dask.topic": plan.identity.topic,
+            "fink_dask.topic_id": plan.identity.topic_id,
+            "fink_dask.compaction": self.compaction_id,
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON holds it."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Compaction:
+        """Read it from JSON.
+
+        Raises
+        ------
+        LedgerError
+            If something is missing or of another type.
+        """
+        try:
+            form = content["form"]
+            unique = form["unique"]
+            return cls(
+                source=str(content["source"]),
+                snapshot=str(content["snapshot"]),
+                form=Form(int(form["file_bytes"]), None if unique is None else str(unique), str(form["compression"])),
+            )
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise LedgerError(f"the ledger's compaction can't be read: {error}") from error
+
+
+@dataclass(frozen=True)
+class Group:
+    """Files of one partition key that become one file.
+
+    Parameters
+    ----------
+    number : int
+        Its number.
+    directory : str
+        The directory of the partition key; empty without partition columns.
+    sources : tuple of DataFile
+        The files, in the order of their ranges.
+    """
+
+    number: int
+    directory: str
+    sources: tuple[DataFile, ...]
+
+
+def snapshot_of(plans: Sequence[Plan], markers: Sequence[Marker]) -> str:
+    """Hash what a dataset holds."""
+    return checksum({"plans": [plan.plan_id for plan in plans], "markers": [marker.to_json() for marker in markers]})
+
+
+def make_groups(markers: Iterable[Marker], file_bytes: int) -> list[Group]:
+    """Gather the files of each partition key into groups of `file_bytes`, as far as single files are not larger."""
+    by_directory: dict[str, dict[str, DataFile]] = {}
+    for marker in sorted(markers, key=lambda marker: marker.range):
+        for file in marker.files:
+            parent = PurePosixPath(file.path).parent.as_posix()
+            by_directory.setdefault("" if parent == "." else parent, {}).setdefault(file.path, file)
+    groups: list[Group] = []
+    for directory, files in sorted(by_directory.items()):
+        chosen: list[DataFile] = []
+        size = 0
+        for file in files.values():
+            if chosen and size + file.size > file_bytes:
+                groups.append(Group(len(groups), directory, tuple(chosen)))
+                chosen, size = [], 0
+            chosen.append(file)
+            size += file.size
+        groups.append(Group(len(groups), directory, tuple(chosen)))
+    return groups
+
+
+class RangeIndex:
+    """Finds the range of each row.
+
+    Parameters
+    ----------
+    ranges : sequence of Range
+        Ranges that do not overlap.
+    """
+
+    def __init__(self, ranges: Iterable[Range]) -> None:
+        self._ranges: dict[int, list[Range]] = {}
+        for range_ in sorted(ranges):
+            self._ranges.setdefault(range_.partition, []).append(range_)
+        self._starts = {
+            partition: np.array([range_.start for range_ in ranges], np.int64)
+            for partition, ranges in self._ranges.items()
+        }
+
+    def split(
+        self, partitions: npt.NDArray[np.int32], offsets: npt.NDArray[np.int64]
+    ) -> dict[Range, npt.NDArray[np.int64]]:
+        """Return the offsets of the rows of each range, in order.
+
+        Raises
+        ------
+        LedgerError
+            If a row is of none of them.
+        """
+        found: dict[Range, npt.NDArray[np.int64]] = {}
+        for partition in np.unique(partitions).tolist():
+            mine = np.sort(offsets[partitions == partition])
+            ranges = self._ranges.get(partition, [])
+            places = np.searchsorted(self._starts.get(partition, np.empty(0, np.int64)), mine, side="right") - 1
+            for place in np.unique(places).tolist():
+                range_, inside = ranges[place] if place >= 0 else None, mine[places == place]
+                if range_ is None or int(inside[-1]) >= range_.end:
+                    raise LedgerError(f"rows of partition {partition} are in no range that the ledger knows")
+                found[range_] = inside
+        return found

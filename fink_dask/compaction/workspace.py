@@ -1,0 +1,240 @@
+"""What a compaction has done so far, in the staging directory of the new ledger; complete, it becomes the dataset.
+
+::
+
+    staging/<compaction>/
+      <group>-<nonce>.parquet     the file of a group
+      group-<group>.json          says that it is complete, and whose rows are in it
+      assembled-<nonce>/dataset/ quarantine/ markers/ plans/    the dataset and its ledger
+      ready.json                  says which of these is complete
+
+The four directories are renamed into their places, the plans last: before that rename there is no new dataset, after it
+there is all of it. A job that stood still for so long that another one has taken over may wake at any moment: it has an
+assembly of its own, and can't take anything out of the other's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import uuid
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from fink_dask.compaction.groups import Compaction, Group
+from fink_dask.compaction.merge import Merged
+from fink_dask.dataset.versions import copy_versions
+from fink_dask.errors import LedgerError
+from fink_dask.kafka.offsets import Interval, Range, merge, total
+from fink_dask.ledger.data_file import DataFile
+from fink_dask.ledger.documents import seal, unseal
+from fink_dask.ledger.ledger import Ledger
+from fink_dask.ledger.records import Marker, Plan
+from fink_dask.nouns import counted
+from fink_dask.store.durable import (
+    directories_down_to,
+    has_size,
+    link_exclusively,
+    make_directory,
+    prepare_directory,
+    publish_beside,
+    sync_directory,
+    write_file,
+)
+
+Step = Callable[[str], None]
+
+_ASSEMBLY = re.compile(r"assembled-[0-9a-f]{32}")
+
+
+class Workspace:
+    """The staging directory of one compaction.
+
+    Parameters
+    ----------
+    target : Ledger
+        The new dataset.
+    compaction : Compaction
+        What it is made of.
+    step : callable
+        Told the name of each step; tests end the process there.
+    """
+
+    def __init__(self, target: Ledger, compaction: Compaction, step: Step = lambda _: None) -> None:
+        self._target = target
+        self._compaction = compaction
+        self._step = step
+        self.path = target.staging_path / compaction.compaction_id
+        self._ready = self.path / "ready.json"
+
+    def begin(self) -> None:
+        """Make the directory."""
+        make_directory(self.path)
+
+    def is_ready(self) -> bool:
+        """Tell whether all is done but the renames."""
+        return self._ready.exists()
+
+    def new_file(self, group: Group) -> Path:
+        """Name the file of a group; nobody else has the name."""
+        return self.path / f"{group.number:06d}-{uuid.uuid4().hex[:8]}.parquet"
+
+    def merged(self, group: Group) -> Merged | None:
+        """Return what has become of a group, or None where it is not complete, or what says so is damaged."""
+        try:
+            content = unseal("group", self._document(group.number))
+            file = None if content["file"] is None else DataFile(**content["file"])
+            rows = {Range(*range_): int(count) for *range_, count in content["rows"]}
+            left_out = {
+                Range(*range_): [(int(start), int(end)) for start, end in intervals]
+                for *range_, intervals in content["left_out"]
+            }
+        except (FileNotFoundError, LedgerError, KeyError, TypeError, ValueError):
+            return None
+        return Merged(file, rows, left_out) if file is None or has_size(self.path / file.staged, file.size) else None
+
+    def complete(self, group: Group, merged: Merged) -> None:
+        """Say that a group is complete; its file is on the disk."""
+        sync_directory(self.path)
+        content = {
+            "file": None if merged.file is None else asdict(merged.file),
+            "rows": [[*asdict(range_).values(), rows] for range_, rows in merged.rows.items()],
+            "left_out": [[*asdict(range_).values(), intervals] for range_, intervals in merged.left_out.items()],
+        }
+        document = self._document(group.number)
+        document.unlink(missing_ok=True)  # of a file that is gone
+        publish_beside(document, seal("group", content))
+        self._step("group")
+
+    def assemble(self, source: Ledger, plans: Sequence[Plan], markers: Sequence[Marker], merged: list[Merged]) -> None:
+        """Put the new dataset and its ledger together.
+
+        Raises
+        ------
+        LedgerError
+            If a file of the old dataset's quarantine is not what was written, or rows are missing.
+        """
+        assembly = self.path / f"assembled-{uuid.uuid4().hex}"
+        quarantine, ledger_markers, dataset, ledger_plans = (staged for staged, _ in self._moves(assembly.name))
+        for directory in (quarantine, ledger_markers, dataset, ledger_plans):
+            make_directory(directory)
+        touched = {quarantine, ledger_markers, dataset, ledger_plans, assembly, self.path}
+        for one in merged:
+            if one.file is not None:
+                prepare_directory(dataset, one.file.path)
+                link_exclusively(self.path / one.file.staged, dataset / one.file.path)
+                touched.update(directories_down_to(dataset, one.file.path))
+        self._step("dataset")
+        for marker in _new_markers(markers, merged, self._compaction):
+            name = self._target.marker_path(marker.range, marker.revision).name
+            write_file(ledger_markers / name, seal("marker", marker.to_json()))
+            if marker.quarantine is not None:
+                _copy(source.path, marker.quarantine, quarantine)
+        copy_versions(source, self._target, plans[-1].identity)
+        for plan in plans:
+            write_file(ledger_plans / self._target.plan_path(plan).name, seal("plan", plan.to_json()))
+        for directory in touched:
+            sync_directory(directory)
+        self._step("assembled")
+        # Where another job has said so first, its assembly is the one.
+        publish_beside(self._ready, seal("ready", {"assembly": assembly.name}))
+        self._step("ready")
+
+    def publish(self) -> None:
+        """Rename what was assembled into its place; repeatable, also after a kill whose traces a power cut may undo.
+
+        Raises
+        ------
+        LedgerError
+            If what says which assembly is complete is damaged.
+        """
+        name = str(unseal("ready", self._ready).get("assembly"))
+        if not _ASSEMBLY.fullmatch(name):
+            raise LedgerError(f"{self._ready} is damaged")
+        for staged, final in self._moves(name):
+            with suppress(FileNotFoundError):  # renamed by an earlier run
+                staged.rename(final)
+            if not final.exists():
+                raise LedgerError(f"{final} is neither there nor staged: remove {self._target.path}, and compact again")
+            sync_directory(final.parent)
+            if staged.parent.exists():  # it goes when all is done
+                sync_directory(staged.parent)
+            self._step(f"renamed {final.name}")
+        self.remove()
+
+    def remove(self) -> None:
+        """Remove what is of no use any more."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def _moves(self, assembly: str) -> tuple[tuple[Path, Path], ...]:
+        """Say what is renamed and where to, in this order: without its plans a ledger is none."""
+        staged = self.path / assembly
+        return (
+            (staged / "quarantine", self._target.quarantine_path),
+            (staged / "markers", self._target.markers_path),
+            (staged / "dataset", self._target.outdir),
+            (staged / "plans", self._target.plans_path),
+        )
+
+    def _document(self, number: int) -> Path:
+        return self.path / f"group-{number:06d}.json"
+
+
+def read_compaction(ledger: Ledger) -> Compaction | None:
+    """Read what a dataset was compacted from, or is being; None for one that was transferred.
+
+    Raises
+    ------
+    LedgerError
+        If that can't be read.
+    """
+    try:
+        return Compaction.from_json(unseal("compaction", ledger.compaction_path))
+    except FileNotFoundError:
+        return None
+
+
+def _new_markers(markers: Sequence[Marker], merged: Sequence[Merged], compaction: Compaction) -> list[Marker]:
+    """Say of each range where its rows are now."""
+    shares: dict[Range, list[DataFile]] = {}
+    left_out: dict[Range, list[Interval]] = {}
+    for one in merged:
+        for range_, intervals in one.left_out.items():
+            left_out.setdefault(range_, []).extend(intervals)
+        for range_, rows in one.rows.items():
+            assert one.file is not None
+            shares.setdefault(range_, []).append(replace(one.file, rows=rows))
+    new = []
+    for marker in markers:
+        files = tuple(sorted(shares.get(marker.range, []), key=lambda file: file.path))
+        rows, duplicates = sum(file.rows for file in files), merge(left_out.get(marker.range, []))
+        if rows + total(duplicates) != marker.rows:
+            words = (
+                f"its files hold {counted(rows + total(duplicates), 'row')} of it, but its marker says {marker.rows:,}"
+            )
+            raise LedgerError(f"range {marker.range.name}: {words}; fink-dask verify says more")
+        new.append(
+            replace(
+                marker,
+                attempt=compaction.compaction_id,
+                rows=rows,
+                files=files,
+                # The revision stays: the quarantine file has the name that it gave, and the next one must have another.
+                superseded=(),
+                duplicates=tuple(merge((*marker.duplicates, *duplicates))),
+            )
+        )
+    return new
+
+
+def _copy(source: Path, file: DataFile, directory: Path) -> None:
+    """Copy a quarantine file, if it is what was written."""
+    content = (source / file.path).read_bytes()
+    if hashlib.sha256(content).hexdigest() != file.sha256:
+        raise LedgerError(
+            f"{source / file.path}: its content is not what was written: fink-dask repair fetches it again"
+        )
+    write_file(directory / Path(file.path).name, content)

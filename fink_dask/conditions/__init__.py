@@ -1,0 +1,1 @@
+"""Which alerts are kept: what `--where` asks of each."""

@@ -1,0 +1,129 @@
+"""What the scheduler knows of the transfers that report to it: the last report of each, and sums that only grow."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from distributed import Scheduler
+
+from fink_dask.dashboard.history import History
+from fink_dask.dashboard.reports import TopicReport, TransferReport
+
+#: Where the scheduler keeps the board.
+_EXTENSION = "fink_dask"
+#: Seconds without a report after which a transfer is said to be silent.
+_SILENT_S = 15.0
+#: Transfers that are remembered when they have ended, transfers in all, and topics that are counted. What runs is not
+#: forgotten: it would be counted once more.
+_MOST_ENDED = 8
+_MOST_TRANSFERS = 64
+_MOST_TOPICS = 500
+#: What of a topic's report only grows, and is counted for as long as the scheduler lives.
+COUNTED = (
+    *("alerts", "raw_bytes", "alerts_read", "bytes_read", "ranges_run", "filtered", "quarantined", "lost", "retries"),
+)
+
+
+@dataclass
+class Reported:
+    """A transfer that has reported.
+
+    Parameters
+    ----------
+    report : TransferReport
+        Its last report.
+    heard : float
+        When that came, on the clock of `time.monotonic`.
+    histories : dict of str to History
+        What each topic has come to, over time.
+    is_lost : bool
+        Whether its process went away without a word.
+    """
+
+    report: TransferReport
+    heard: float
+    histories: dict[str, History] = field(default_factory=dict)
+    is_lost: bool = False
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has not ended, as far as anybody knows."""
+        return self.report.state == "running" and not self.is_lost
+
+    @property
+    def silent_s(self) -> float | None:
+        """Seconds since its last report, where that is longer than usual."""
+        silent_s = time.monotonic() - self.heard
+        return silent_s if self.is_running and silent_s > _SILENT_S else None
+
+
+class Board:
+    """All transfers that have reported, the latest last.
+
+    Attributes
+    ----------
+    transfers : dict of str to Reported
+        By their ids.
+    counts : dict of str to dict of str to float
+        For each topic, sums of `COUNTED` and of the stages' seconds over all its transfers.
+    """
+
+    def __init__(self) -> None:
+        self.transfers: dict[str, Reported] = {}
+        self.counts: dict[str, dict[str, float]] = {}
+
+    def take(self, report: TransferReport) -> None:
+        """Take a report; one that comes late changes nothing, nor does that of a transfer too many."""
+        known = self.transfers.get(report.transfer)
+        if known is not None and known.report.seconds > report.seconds:
+            return
+        if known is None and len(self.transfers) >= _MOST_TRANSFERS:
+            return
+        before = {topic.topic: topic for topic in known.report.topics} if known is not None else {}
+        if known is None:
+            known = self.transfers[report.transfer] = Reported(report, 0.0)
+        known.report, known.heard, known.is_lost = report, time.monotonic(), False
+        for topic in report.topics:
+            self._count(topic, before.get(topic.topic))
+            history = known.histories.setdefault(topic.topic, History())
+            history.add(report.seconds, topic.alerts_read, topic.bytes_read, topic.lag)
+        self._forget()
+
+    def lose(self, client: str) -> None:
+        """Note that a client has gone."""
+        for known in self.transfers.values():
+            if known.report.client == client and known.is_running:
+                known.is_lost = True
+        self._forget()
+
+    def topics(self) -> Iterator[tuple[Reported, TopicReport]]:
+        """Yield every topic of every transfer, the latest transfer last."""
+        for known in self.transfers.values():
+            for topic in known.report.topics:
+                yield known, topic
+
+    def _count(self, topic: TopicReport, before: TopicReport | None) -> None:
+        sums = self.counts.get(topic.topic)
+        if sums is None:
+            if len(self.counts) >= _MOST_TOPICS:
+                return
+            sums = self.counts[topic.topic] = {}
+        for name in COUNTED:
+            grown = getattr(topic, name) - (getattr(before, name) if before is not None else 0)
+            sums[name] = sums.get(name, 0) + max(0, grown)
+        for stage, seconds in topic.stage_seconds.items():
+            grown = seconds - (before.stage_seconds.get(stage, 0.0) if before is not None else 0.0)
+            sums[f"stage {stage}"] = sums.get(f"stage {stage}", 0.0) + max(0.0, grown)
+
+    def _forget(self) -> None:
+        ended = [key for key, known in self.transfers.items() if not known.is_running]
+        for key in ended[: max(0, len(ended) - _MOST_ENDED)]:
+            del self.transfers[key]
+
+
+def board_of(scheduler: Scheduler) -> Board:
+    """Return the board of a scheduler, which is made where there is none."""
+    board: Board = scheduler.extensions.setdefault(_EXTENSION, Board())
+    return board

@@ -1,0 +1,105 @@
+"""Look at Kafka as a transfer will meet it: who we are to it, whether it answers, what it holds, what time it is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from statistics import median
+
+from fink_dask.config import KafkaSettings, has_sasl
+from fink_dask.doctor.check import Check
+from fink_dask.errors import BrokerError, FinkDaskError, SettingsError
+from fink_dask.kafka.credentials import find_credentials, is_open_to_others
+from fink_dask.kafka.overview import TopicOverview, look_at_topics
+from fink_dask.nouns import counted
+
+#: Seconds by which a clock may be wrong and nobody cares.
+_CLOCK_S = 60.0
+#: Days before Kafka removes the first alerts within which a transfer should begin.
+_SOON_DAYS = 1.0
+
+
+def check_credentials(survey: str | None, is_needed: bool) -> Check:
+    """Look for the credentials file; that there is none is fine where nothing else is needed to find Kafka."""
+    register = f"fink-dask register --survey {survey or 'ztf'}"
+    try:
+        found = find_credentials(survey)
+        if found is None and is_needed:
+            return Check("credentials", "warn", "no file in ~/.finkclient", register)
+        if found is None:
+            return Check("credentials", "ok", "no file in ~/.finkclient: options and the environment say everything")
+        if found.secret and is_open_to_others(found.path):
+            return Check(
+                "credentials", "warn", f"others can read the password in {found.path}", f"chmod 600 {found.path}"
+            )
+        holds = [
+            name
+            for name, value in (
+                ("servers", found.servers),
+                ("user name", found.username),
+                ("password", found.password),
+                ("consumer group", found.group_id),
+            )
+            if value
+        ]
+    except FinkDaskError as error:
+        return Check("credentials", "fail", str(error), f"mend the file, or move it away and run: {register}")
+    return Check("credentials", "ok", f"{found.path} has {', '.join(holds) or 'nothing of use'}")
+
+
+def check_kafka(settings: KafkaSettings, topic: str | None) -> Iterator[Check]:
+    """Connect, and look at the topic, or at all of Fink's; and at the clock by the newest alert."""
+    servers = settings.bootstrap_servers
+    try:
+        found = look_at_topics(settings).topics
+        named = look_at_topics(settings, [topic]).topics[0] if topic is not None else None
+    except SettingsError as error:
+        yield Check("topic", "fail", str(error), "fink-dask topics")
+        return
+    except BrokerError as error:
+        advice = (
+            "see that the servers, --security-protocol and the password are right, and that a firewall lets you out"
+        )
+        yield Check("broker", "fail", str(error), advice)
+        return
+    who = f" and takes the password of {settings.security.username}" if has_sasl(settings.security.protocol) else ""
+    yield Check("broker", "ok", f"{servers} answers ({settings.security.protocol}){who}; topics of Fink: {len(found)}")
+    if named is not None:
+        yield _check_topic(named)
+    yield _check_clock([*found, *([named] if named is not None else [])])
+
+
+def _check_topic(topic: TopicOverview) -> Check:
+    if topic.error is not None:
+        return Check("topic", "fail", f"{topic.topic}: {topic.error}", "fink-dask topics")
+    words = f"{topic.topic} holds {counted(topic.offsets, 'alert')} in {counted(topic.partitions, 'partition')}"
+    if not topic.offsets:
+        return Check("topic", "warn", words, "fink-dask topics shows which ones hold any; --follow waits for them")
+    if topic.removal_ms is None:
+        return Check("topic", "ok", words)
+    days = (topic.removal_ms / 1000 - time.time()) / 86_400
+    words += f"; Kafka may begin to remove them in {max(days, 0):.1f} days"
+    return Check("topic", "warn" if days < _SOON_DAYS else "ok", words, "transfer it now" if days < _SOON_DAYS else "")
+
+
+def _check_clock(topics: list[TopicOverview]) -> Check:
+    """Compare the clock with the newest alert of each partition: Kafka tells its time in no other way.
+
+    One that is ahead of it alone has a wrong timestamp: where this machine's clock is slow, there are more.
+    """
+    newest = {topic.topic: topic.newest_each_ms for topic in topics}
+    now_ms = time.time() * 1000
+    ahead = {topic: [at - now_ms for at in each if at - now_ms > 1000 * _CLOCK_S] for topic, each in newest.items()}
+    found = [by_ms / 1000 for each in ahead.values() for by_ms in each]
+    partitions = sum(map(len, newest.values()))
+    if not partitions:
+        return Check("clock", "ok", "can't be told: Kafka holds no alert to compare it with")
+    if not found:
+        return Check("clock", "ok", "not behind the newest alerts; that it is not ahead can't be told from Kafka")
+    if len(found) == 1 < partitions:
+        (topic,) = (topic for topic, each in ahead.items() if each)
+        words = f"an alert of {topic} is {found[0]:,.0f} s in the future, alone of {counted(partitions, 'partition')}"
+        return Check("clock", "ok", f"{words}: its timestamp is wrong, rather than this machine's clock")
+    words = f"the newest alerts of {len(found):,} of {counted(partitions, 'partition')} are in the future, by about "
+    words += f"{median(found):,.0f} s: this machine's clock is slow, or the producer's fast"
+    return Check("clock", "warn", words, "timedatectl status")

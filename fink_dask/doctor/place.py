@@ -1,0 +1,114 @@
+"""Look at the place of a dataset: what commits need of it, its clock, and whether what is to come has room."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from rich.filesize import decimal
+
+from fink_dask.cluster.local import usable_cores
+from fink_dask.config import TransferSettings
+from fink_dask.doctor.check import Check
+from fink_dask.errors import FinkDaskError
+from fink_dask.ledger.ledger import Ledger
+from fink_dask.ledger.outdir import check_outdir, free_bytes
+from fink_dask.store.durable import link_exclusively, sync_directory, write_file
+from fink_dask.store.objects import ObjectPath
+
+#: Seconds by which the clock of a file server may differ: a lease counts as dead after a minute.
+_CLOCK_S = 10.0
+
+
+def check_place(outdir: Path) -> Iterator[Check]:
+    """Try what a commit does, in a directory beside the dataset's that is removed again."""
+    ledger = Ledger(outdir)
+    try:
+        check_outdir(ledger)
+        if isinstance(ledger.path, ObjectPath):
+            ledger.path.check_conditions()
+            yield Check("storage", "ok", f"{outdir} is reached, and keeps a put from replacing what is there")
+            return
+        beside = outdir.parent
+        while not beside.exists():
+            beside = beside.parent
+        yield from _try(beside)
+    except FinkDaskError as error:
+        yield Check("storage", "fail", str(error), "choose another --outdir")
+    except OSError as error:
+        words = f"{error.filename or outdir}: {error.strerror}"
+        yield Check("storage", "fail", words, "choose an --outdir that you may write to")
+
+
+def check_room(settings: TransferSettings) -> Check:
+    """Compare the free disk with what the transfer of a topic is estimated to write."""
+    from fink_dask.transfers.preview import preview  # here, as it loads the decoder, which may be what is wrong
+
+    free = free_bytes(settings.outdir)
+    if free is None:
+        return Check("disk", "ok", f"how much is free at {settings.outdir} can't be told")
+    try:
+        plans = Ledger(settings.outdir).plans()
+        if plans:  # go on as the dataset was begun
+            begun = plans[0].identity
+            settings = replace(
+                settings,
+                survey=begun.survey,
+                partitionby=begun.partitionby,
+                columns=begun.columns,
+                where=begun.where,
+                outformat=begun.outformat,
+            )
+        forecast = preview(settings, usable_cores()).forecast
+    except FinkDaskError as error:
+        return Check("disk", "warn", f"{decimal(free)} free; how much it takes is not known: {error}", "see above")
+    if forecast is None:
+        return Check("disk", "ok", f"{decimal(free)} free, and nothing to write")
+    words = f"{decimal(free)} free; the transfer writes about {decimal(forecast.written_bytes)}"
+    if forecast.written_bytes <= free:
+        return Check("disk", "ok", words)
+    return Check("disk", "fail", words, "make room, choose another --outdir, or fewer alerts with --limit or --columns")
+
+
+def check_disk(outdir: Path) -> Check:
+    """Say how much disk is free, where no topic says how much is needed."""
+    free = free_bytes(outdir)
+    if free is None:
+        return Check("disk", "ok", f"how much is free at {outdir} can't be told")
+    return Check("disk", "ok", f"{decimal(free)} free; with a TOPIC, it is compared with what its transfer writes")
+
+
+def _try(beside: Path) -> Iterator[Check]:
+    scratch = Path(tempfile.mkdtemp(prefix=".fink-dask-doctor-", dir=beside))
+    try:
+        before = time.time()
+        write_file(scratch / "staged", b"alert")
+        stamp = (scratch / "staged").stat().st_mtime
+        after = time.time()
+        if not link_exclusively(scratch / "staged", scratch / "marker"):
+            yield Check(
+                "storage", "fail", f"{beside} has lost a hard link that was just made", "choose another --outdir"
+            )
+            return
+        write_file(scratch / "other", b"another")
+        replaces = link_exclusively(scratch / "other", scratch / "marker")
+        (scratch / "staged").replace(scratch / "published")
+        sync_directory(scratch)
+        whole = (scratch / "published").read_bytes() == (scratch / "marker").read_bytes() == b"alert"
+        if replaces or not whole:
+            words = f"{beside} replaces what a hard link must leave alone: a commit there is not safe"
+            yield Check("storage", "fail", words, "choose another --outdir")
+            return
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    yield Check("storage", "ok", f"{beside} can link, rename and bring to the disk")
+    off_s = max(before - stamp, stamp - after, 0.0)
+    if off_s > _CLOCK_S:
+        words = (
+            f"the clock of the file system in {beside} differs by {off_s:,.0f} s: a running job may look dead to others"
+        )
+        yield Check("file clock", "warn", words, "timedatectl status, here and on the file server")

@@ -1,0 +1,196 @@
+"""Follow a topic: plan what comes to it, generation by generation, and know how far behind it the dataset is."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from contextlib import suppress
+from enum import Enum
+
+from fink_dask.config import FollowSettings
+from fink_dask.errors import LedgerError, StorageError
+from fink_dask.following.pace import Pace
+from fink_dask.kafka.describe import TopicDescription
+from fink_dask.kafka.identity import is_other_topic
+from fink_dask.kafka.offsets import Range, total
+from fink_dask.kafka.suspicion import Suspicion
+from fink_dask.ledger.lag import Lag, write_lag
+from fink_dask.ledger.records import Plan
+from fink_dask.transfers.events import RangeCommitted, TopicLooked
+from fink_dask.transfers.plan import Sizing, next_plan, planned_ends, removed_heads, spans_to_plan
+from fink_dask.transfers.prepare import check_heads, freeze_plan, open_ranges
+from fink_dask.transfers.topic import TopicTransfer
+
+#: Seconds over which the speed is measured.
+_SPEED_S = 60.0
+#: Seconds between two times that the ledger is told the lag.
+_KEEP_S = 2.0
+
+
+class Amount(Enum):
+    """How much of what has come is to be planned."""
+
+    NOTHING = "nothing, as consumers have enough to do"
+    DUE = "what has waited for long enough, or is enough for a range"
+    ALL = "all of it, as the end has come"
+
+
+class Follower:
+    """Plans what has come to one topic.
+
+    Parameters
+    ----------
+    transfer : TopicTransfer
+        The topic's transfer, which has begun.
+    follow : FollowSettings
+        When ranges are closed.
+
+    Attributes
+    ----------
+    accounted : int
+        Records that are in the dataset, in its quarantine, or declared lost.
+    seen_at : float
+        When it was last known how the topic looks, on the clock of `time.monotonic`.
+    """
+
+    def __init__(self, transfer: TopicTransfer, follow: FollowSettings) -> None:
+        self.transfer = transfer
+        self._settings = transfer.settings
+        self._pace = Pace(follow.roll_interval_s)
+        self._suspicion = Suspicion()
+        self._description = transfer.target.description
+        self._spans: dict[int, tuple[int, int]] = {}
+        self._heads: dict[int, tuple[int, int]] = {}
+        # Kept and not counted anew at each look: a topic that is followed for days has thousands of generations.
+        self._planned = planned_ends(transfer.plans)
+        self._offsets = sum(len(range_) for plan in transfer.plans for range_ in plan.ranges)
+        markers = list(transfer.ledger.markers(transfer.plans))
+        self.accounted = sum(
+            marker.rows + marker.filtered + marker.quarantined + total(marker.lost + marker.duplicates)
+            for marker in markers
+        )
+        stamps = (marker.newest_ms for marker in markers if marker.newest_ms is not None)
+        self._newest_ms: int | None = max(stamps, default=None)
+        self.seen_at = time.monotonic()
+        self._open: Counter[int] = Counter()
+        for _, range_ in open_ranges(transfer.plans, markers):
+            self._open[range_.partition] += len(range_)
+        self._bytes = self._records = 0
+        self._commits: deque[tuple[float, int]] = deque()
+        self._kept = 0.0
+
+    @property
+    def unplanned(self) -> int:
+        """Offsets that have come and are in no plan yet."""
+        return sum(end - start for start, end in self._spans.values())
+
+    @property
+    def coming(self) -> int:
+        """Records that will be accounted for once everything is planned and committed, about."""
+        return self.accounted + self._open.total() + self.unplanned
+
+    @property
+    def stables(self) -> dict[int, int]:
+        """The last stable offset of each partition, as it was last seen."""
+        return {partition: marks.stable for partition, marks in self._description.watermarks.items()}
+
+    def commit(self, event: RangeCommitted) -> None:
+        """Count what is committed."""
+        self.accounted += event.read + event.aside
+        self._records += event.read
+        self._bytes += event.raw_bytes
+        self._open[event.range.partition] -= len(event.range)
+        self._commits.append((time.monotonic(), event.read))
+        if event.newest_ms is not None:
+            self._newest_ms = max(event.newest_ms, self._newest_ms or 0)
+
+    def look(self, description: TopicDescription, now: float) -> bool:
+        """Take how the topic looks now.
+
+        Returns
+        -------
+        bool
+            False where a broker may just not have come to itself: then nothing is known.
+
+        Raises
+        ------
+        LedgerError
+            If the topic is no longer what was planned.
+        """
+        if is_other_topic(self.transfer.target.identity.topic_id, description.topic_id):
+            raise LedgerError(
+                "the topic was deleted and made again while it was followed; what is committed stays as it is, and the "
+                "new topic needs another --outdir",
+                self._settings.topic,
+            )
+        try:
+            self._spans = spans_to_plan(description.watermarks, self._planned, self._settings.topic)
+        except LedgerError:
+            if self._suspicion.confirms("truncated"):
+                raise
+            return False
+        self._suspicion.clear()
+        self.seen_at = now
+        self._description = description
+        self._heads = removed_heads(description.watermarks, self._planned)
+        self._pace.look(self._spans, now)
+        return True
+
+    def plan(self, amount: Amount, now: float) -> list[tuple[Plan, Range]]:
+        """Plan so much of what has come, and freeze the plan.
+
+        Returns
+        -------
+        list of (Plan, Range)
+            What was planned.
+
+        Raises
+        ------
+        FinkDaskError
+            If Kafka has removed something, and the settings say that this is a failure; or the ledger refuses.
+        """
+        sizing = self._sizing()
+        chosen: dict[int, tuple[int, int]] = {}
+        if amount is Amount.ALL:
+            chosen = self._spans
+        elif amount is Amount.DUE:
+            chosen = self._pace.due(self._spans, sizing, now)
+        plans = self.transfer.plans
+        plan = next_plan(len(plans) + 1, self.transfer.target.identity, chosen, sizing, None, self._heads)
+        if plan is None:
+            return []
+        check_heads(self._settings, self._heads, self.transfer.observe)
+        plan = freeze_plan(self.transfer.ledger, self.transfer.target, plan, plans, self.transfer.observe)
+        self._pace.planned(chosen)
+        self._spans = {partition: span for partition, span in self._spans.items() if partition not in chosen}
+        self._heads = {}
+        for range_ in plan.ranges:
+            self._open[range_.partition] += len(range_)
+            self._planned[range_.partition] = max(range_.end, self._planned.get(range_.partition, 0))
+            self._offsets += len(range_)
+        return [(plan, range_) for range_ in plan.ranges]
+
+    def report(self, quiet_s: float, now: float) -> None:
+        """Say how far behind the dataset is, and keep it in the ledger."""
+        while self._commits and now - self._commits[0][0] > _SPEED_S:
+            self._commits.popleft()
+        behind = {
+            partition: max(0, marks.stable - self._planned.get(partition, marks.low)) + self._open[partition]
+            for partition, marks in sorted(self._description.watermarks.items())
+        }
+        seconds = min(_SPEED_S, now - self._commits[0][0]) if self._commits else 0.0
+        lag = Lag(
+            at=time.time(),
+            partitions=behind,
+            alerts_per_second=round(sum(rows for _, rows in self._commits) / max(seconds, 1.0), 1),
+            newest_ms=self._newest_ms,
+        )
+        self.transfer.observe(TopicLooked(self.transfer.topic, self._offsets, lag, quiet_s))
+        if now - self._kept >= _KEEP_S:
+            self._kept = now
+            with suppress(StorageError):  # nothing depends on it, and a full disk is said by what does
+                write_lag(self.transfer.ledger, lag)
+
+    def _sizing(self) -> Sizing:
+        known = dict.fromkeys(self._open, self._bytes / self._records) if self._records else {}
+        return Sizing(self._settings.range_bytes, self._settings.nconsumers, known)

@@ -1,0 +1,216 @@
+"""The lease on a ledger: one job at a time, and a dead job's ledger is free again.
+
+A lease is a numbered file. A free or dead one is taken over by linking the next number, which only one job can do; a
+lease is never taken away from under a name that somebody else might have taken in the meantime. On an object store
+it is the same with objects.
+
+The lease spares two jobs from doing each other's work. Exactly-once does not rest on it: that is the markers' task.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from fink_dask.errors import LedgerError, StorageError
+from fink_dask.ledger.ledger import Ledger, storage_error
+from fink_dask.ledger.pulse import pulse_of, time_of
+from fink_dask.store.durable import link_exclusively, write_file
+from fink_dask.store.location import is_remote
+from fink_dask.store.objects import ObjectPath
+
+#: Seconds between two signs of life.
+BEAT_S = 5.0
+#: Seconds without one after which a job on another host counts as dead.
+DEAD_AFTER_S = 60.0
+
+_LEASE_NAME = re.compile(r"lease-\d{8}\.json")
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a lease.
+
+    Parameters
+    ----------
+    host : str
+        Name of the host.
+    pid : int
+        Process on that host.
+    nonce : str
+        Tells two leases of the same process apart.
+    """
+
+    host: str
+    pid: int
+    nonce: str
+
+
+class Lease:
+    """A lease that this process holds.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The lease's file.
+    holder : Holder
+        This process.
+    """
+
+    def __init__(self, path: Path, holder: Holder) -> None:
+        self.path = path
+        self.holder = holder
+        self._pulse = pulse_of(path)
+        # A store wants to be paid for each look.
+        self._look_s = BEAT_S if is_remote(path) else 0.0
+        self._looked = time.monotonic()
+        self._released = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="fink-dask-lease", daemon=True)
+        self._thread.start()
+
+    def check(self) -> None:
+        """Raise a LedgerError if another job has taken the lease over, as it may after a long standstill."""
+        now = time.monotonic()
+        if now - self._looked < self._look_s:
+            return
+        self._looked = now
+        try:
+            leases = _leases(self.path.parent)
+        except (OSError, StorageError):
+            return  # a disk that does not answer shows elsewhere
+        if not leases:
+            raise LedgerError(f"the ledger {self.path.parent} was moved or removed while this job worked on it")
+        found = read_holder(leases[-1])
+        if found is not None and found != self.holder:
+            raise LedgerError(
+                f"this job stood still for so long that another one (process {found.pid} on {found.host}) has taken "
+                "over; what is committed is safe"
+            )
+
+    def release(self) -> None:
+        """Give the lease back."""
+        self._released.set()
+        self._thread.join()
+        with suppress(OSError, StorageError):
+            self._pulse.end()
+
+    def _beat(self) -> None:
+        while not self._released.wait(BEAT_S):
+            with suppress(OSError, StorageError):  # what is full or absent shows elsewhere; the lease then runs out
+                self._pulse.beat()
+
+
+@contextmanager
+def hold_lease(ledger: Ledger) -> Iterator[Lease]:
+    """Hold the lease on a ledger.
+
+    Raises
+    ------
+    LedgerError
+        If another job that is alive holds it.
+    StorageError
+        If the file system has no hard links, or refuses; or if the object store can't keep a put from replacing what
+        is there.
+    """
+    if isinstance(ledger.path, ObjectPath):
+        ledger.path.check_conditions()  # a lease stands on them, and so does every marker
+    holder = Holder(socket.gethostname(), os.getpid(), uuid.uuid4().hex)
+    aside = ledger.path / f".lease-{holder.nonce}"
+    try:
+        write_file(aside, json.dumps(asdict(holder)).encode())
+        try:
+            path = _take(aside)
+        finally:
+            aside.unlink(missing_ok=True)
+        lease = Lease(path, holder)
+    except OSError as error:
+        raise storage_error(error, ledger.path) from error
+    try:
+        yield lease
+    finally:
+        is_unused = not ledger.exists() and read_holder(path) == holder
+        lease.release()
+        if is_unused:
+            path.unlink(missing_ok=True)  # so that a ledger that came to nothing can be removed
+
+
+def read_holder(path: Path) -> Holder | None:
+    """Read who holds the lease; None where the file is gone, or none of ours."""
+    try:
+        holder = Holder(**json.loads(path.read_bytes()))
+    except (OSError, ValueError, TypeError, RecursionError):
+        return None
+    return holder if isinstance(holder.pid, int) and 0 < holder.pid < 2**31 else None
+
+
+def is_held(ledger: Ledger) -> bool:
+    """Tell whether a job that is alive works on this ledger; writes nothing, so this host's clock has to do."""
+    leases = _leases(ledger.path)
+    return bool(leases) and _is_alive(leases[-1], time.time())
+
+
+def _leases(directory: Path) -> list[Path]:
+    """List the leases; the last one counts."""
+    try:
+        return sorted(path for path in directory.iterdir() if _LEASE_NAME.fullmatch(path.name))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise storage_error(error, directory) from error
+
+
+def _take(aside: Path) -> Path:
+    """Link `aside` as the next lease, or raise a LedgerError where the last one is alive."""
+    while True:
+        earlier = _leases(aside.parent)
+        now = time_of(aside)
+        if earlier and _is_alive(earlier[-1], now):
+            holder = read_holder(earlier[-1])
+            who = f"process {holder.pid} on {holder.host}" if holder else f"{earlier[-1]} can't be read"
+            raise LedgerError(
+                f"another transfer into this directory is running ({who}); see fink-dask status, or wait until it has "
+                "ended"
+            )
+        number = int(earlier[-1].stem.removeprefix("lease-")) + 1 if earlier else 1
+        mine = aside.with_name(f"lease-{number:08d}.json")
+        if not link_exclusively(aside, mine):
+            continue
+        # A job that had stood still since it looked may link a number that is long past.
+        *earlier, last = _leases(aside.parent) or [aside]
+        if last == mine:
+            for path in earlier:
+                path.unlink(missing_ok=True)
+            return mine
+        mine.unlink(missing_ok=True)
+
+
+def _is_alive(path: Path, now: float) -> bool:
+    holder = read_holder(path)  # opens the file, which makes a network file system ask for its time again
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return False
+    if is_remote(path) and not found.st_size:
+        return False  # released
+    if holder is not None and holder.host == socket.gethostname() and not _process_exists(holder.pid):
+        return False
+    return now - found.st_mtime < DEAD_AFTER_S
+
+
+def _process_exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,297 @@
+"""The ledger: the plan and the commit markers, in ``OUTDIR.fink/`` beside the dataset.
+
+::
+
+    OUTDIR.fink/
+      schema-<fingerprint>.avsc          a writer schema
+      versions/00000002.json             which writer schema was taken in second, and so on
+      plans/00000001.json                a generation of the plan, written before its first byte is consumed
+      markers/<range>.json               a committed range: the only commit point
+      markers/<range>.<revision>.json    the same range, after a repair or a retry of its quarantine
+      staging/<plan>/<range>-<attempt>/  what is not yet the dataset
+      quarantine/<file>.parquet          records that can't be decoded
+      profiles/00000001.json             where the time of a run went
+      compaction.json                    what the dataset was compacted from, if it was
+      lease-<number>.json                the job that works on it
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fink_dask.avro.schema import AvroSchema, parse_schema
+from fink_dask.errors import LedgerError, SchemaError, StorageError
+from fink_dask.kafka.offsets import Range
+from fink_dask.ledger.damaged import DamagedMarker
+from fink_dask.ledger.documents import seal, unseal
+from fink_dask.ledger.records import Identity, Marker, Plan
+from fink_dask.store.durable import admit, directories_in, make_directory, names_in, publish_beside, replace_file
+from fink_dask.store.location import for_each
+
+#: The directory below the ledger that holds quarantine files.
+QUARANTINE_DIRECTORY = "quarantine"
+#: The names of plans; not those of the ``._00000001.json`` that macOS may put beside them.
+_PLANS = "[0-9]*.json"
+_MENDS = ": fink-dask repair fetches it again"
+#: The name of a marker that is not the first one of its range.
+_REVISION = re.compile(r"([0-9-]+)\.([1-9][0-9]{0,5})\.json")
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """A dataset and its ledger.
+
+    Parameters
+    ----------
+    outdir : pathlib.Path
+        The dataset.
+    """
+
+    outdir: Path
+
+    @property
+    def path(self) -> Path:
+        """The ledger's directory, on the dataset's file system so that files can be renamed from it."""
+        return self.outdir.with_name(self.outdir.name + ".fink")
+
+    @property
+    def plans_path(self) -> Path:
+        """Where the generations of the plan are."""
+        return self.path / "plans"
+
+    @property
+    def markers_path(self) -> Path:
+        """Where the commit markers are."""
+        return self.path / "markers"
+
+    @property
+    def staging_path(self) -> Path:
+        """Where attempts stage their files, in a directory for each plan."""
+        return self.path / "staging"
+
+    @property
+    def quarantine_path(self) -> Path:
+        """Where the records are that can't be decoded."""
+        return self.path / QUARANTINE_DIRECTORY
+
+    @property
+    def compaction_path(self) -> Path:
+        """What the dataset is compacted from; without a plan beside it, that is not complete yet."""
+        return self.path / "compaction.json"
+
+    @property
+    def profiles_path(self) -> Path:
+        """Where the profiles of the runs are."""
+        return self.path / "profiles"
+
+    def attempt_path(self, plan_id: str, range_: Range, attempt: str) -> Path:
+        """Where an attempt at a range of a plan stages its files."""
+        return self.staging_path / plan_id / f"{range_.name}-{attempt}"
+
+    def staged(self) -> list[Path]:
+        """List the staging directories of all attempts."""
+        return [attempt for plan in directories_in(self.staging_path) for attempt in directories_in(plan)]
+
+    def exists(self) -> bool:
+        """Tell whether a plan was ever frozen here.
+
+        Raises
+        ------
+        StorageError
+            If that can't be seen.
+        """
+        try:
+            return self.plans_path.is_dir() and any(self.plans_path.glob(_PLANS))
+        except OSError as error:
+            raise storage_error(error, self.plans_path) from error
+
+    def plans(self) -> list[Plan]:
+        """Read all generations of the plan, the first one first.
+
+        Raises
+        ------
+        LedgerError
+            If one is damaged or missing, or ranges overlap.
+        """
+        if not self.plans_path.is_dir():
+            return []
+        plans = [Plan.from_json(_read("plan", path)) for path in sorted(self.plans_path.glob(_PLANS))]
+        if [plan.generation for plan in plans] != list(range(1, len(plans) + 1)):
+            raise LedgerError(f"{self.plans_path} lacks a generation of the plan")
+        reached: dict[int, int] = {}
+        for range_ in sorted(range_ for plan in plans for range_ in plan.ranges):
+            if range_.start < reached.get(range_.partition, 0):
+                raise LedgerError(f"the plan in {self.plans_path} holds offsets twice: {range_.name}")
+            reached[range_.partition] = range_.end
+        return plans
+
+    def plan_path(self, plan: Plan) -> Path:
+        """Where a generation of the plan is, once it is frozen."""
+        return self.plans_path / f"{plan.generation:08d}.json"
+
+    def freeze(self, plan: Plan, schema: AvroSchema) -> None:
+        """Write a generation of the plan, durably, before anything of it is consumed.
+
+        Raises
+        ------
+        LedgerError
+            If another job has written this generation.
+        """
+        # Also where it is there already: only then is its name known to be on the disk before the plan's.
+        self._publish(self.schema_path(plan.identity), schema.text.encode())
+        try:
+            admit(self.staging_path / plan.plan_id)
+        except OSError as error:
+            raise storage_error(error, self.staging_path) from error
+        if not self._publish(self.plan_path(plan), seal("plan", plan.to_json())):
+            raise LedgerError(f"another transfer has just planned into {self.outdir}")
+
+    def schema(self, identity: Identity) -> AvroSchema:
+        """Read the writer schema that the plan was made with.
+
+        Raises
+        ------
+        LedgerError
+            If it is missing or not the one.
+        """
+        path = self.schema_path(identity)
+        try:
+            schema = parse_schema(path.read_bytes())
+        except OSError as error:
+            raise LedgerError(f"the ledger lacks its schema {path} ({error.strerror}){_MENDS}") from error
+        except SchemaError as error:
+            raise LedgerError(f"{path} was changed after it was written{_MENDS}") from error
+        if schema.fingerprint != identity.schema_sha256:
+            raise LedgerError(f"{path} was changed after it was written{_MENDS}")
+        return schema
+
+    def restore_schema(self, identity: Identity, schema: AvroSchema) -> None:
+        """Put the writer schema back in its place, by the holder of the lease only.
+
+        Raises
+        ------
+        LedgerError
+            If it is not the one.
+        StorageError
+            If the file system refuses.
+        """
+        path = self.schema_path(identity)
+        if schema.fingerprint != identity.schema_sha256:
+            raise LedgerError(f"the schema that Kafka has is another one than {path} was")
+        try:
+            replace_file(path, schema.text.encode())
+        except OSError as error:
+            raise storage_error(error, path) from error
+
+    def marker_path(self, range_: Range, revision: int = 0) -> Path:
+        """Where a marker of a range is, once it is committed."""
+        return self.markers_path / f"{range_.name}{f'.{revision}' if revision else ''}.json"
+
+    def marker(self, range_: Range, plan_id: str, revision: int = 0) -> Marker | None:
+        """Read a marker of a range of a plan, or None where it is not committed.
+
+        Raises
+        ------
+        LedgerError
+            If it is damaged, or of another range, revision or plan.
+        """
+        path = self.marker_path(range_, revision)
+        try:
+            marker = Marker.from_json(_read("marker", path))
+        except FileNotFoundError:
+            return None
+        if marker.range != range_:
+            raise LedgerError(f"{path} is the marker of another range, {marker.range.name}")
+        if marker.revision != revision:
+            raise LedgerError(f"{path} is revision {marker.revision} of the range, not {revision}")
+        if marker.plan_id != plan_id:
+            raise LedgerError(f"{path} belongs to another plan, {marker.plan_id}, than {plan_id}")
+        return marker
+
+    def _marker_or_error(self, which: tuple[str, Range, int]) -> Marker | LedgerError | None:
+        plan_id, range_, revision = which
+        try:
+            return self.marker(range_, plan_id, revision)
+        except LedgerError as error:
+            return error
+
+    def revisions(self) -> dict[str, int]:
+        """Find the last revision of each range that has any, by the range's name; one look at the directory.
+
+        Raises
+        ------
+        StorageError
+            If the directory can't be read.
+        """
+        found: dict[str, int] = {}
+        try:
+            names = names_in(self.markers_path)
+        except OSError as error:
+            raise storage_error(error, self.markers_path) from error
+        for match in filter(None, map(_REVISION.fullmatch, names)):
+            name, revision = match[1], int(match[2])
+            found[name] = max(found.get(name, 0), revision)
+        return found
+
+    def markers(self, plans: Sequence[Plan], damaged: list[DamagedMarker] | None = None) -> Iterator[Marker]:
+        """Yield the marker that counts of each committed range, its last revision, in plan order.
+
+        Parameters
+        ----------
+        plans : sequence of Plan
+            The plans.
+        damaged : list of DamagedMarker, optional
+            Takes the markers that can't be read, which otherwise are raised.
+
+        Raises
+        ------
+        LedgerError
+            If one is damaged, or belongs to another plan than the one that holds its range.
+        """
+        revisions = self.revisions() if plans else {}
+        wanted = ((plan.plan_id, each, revisions.get(each.name, 0)) for plan in plans for each in plan.ranges)
+        for (plan_id, range_, revision), found in for_each(self.path, self._marker_or_error, wanted):
+            if isinstance(found, LedgerError):
+                if damaged is None:
+                    raise found
+                damaged.append(DamagedMarker(plan_id, range_, revision, found))
+            elif found is not None:
+                yield found
+
+    def add_profile(self, profile: dict[str, Any]) -> None:
+        """Keep where the time of a run went; by the holder of the lease only."""
+        try:
+            make_directory(self.profiles_path)
+            number = 1 + sum(1 for _ in self.profiles_path.glob("*.json"))
+        except OSError as error:
+            raise storage_error(error, self.profiles_path) from error
+        while not self._publish(self.profiles_path / f"{number:08d}.json", seal("profile", profile)):
+            number += 1
+
+    def schema_path(self, identity: Identity) -> Path:
+        """Where the first schema of an identity is."""
+        return self.path / f"schema-{identity.schema_sha256[:16]}.avsc"
+
+    def _publish(self, path: Path, content: bytes) -> bool:
+        try:
+            return publish_beside(path, content)
+        except OSError as error:
+            raise storage_error(error, path) from error
+
+
+def _read(kind: str, path: Path) -> dict[str, Any]:
+    try:
+        return unseal(kind, path)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise storage_error(error, path) from error
+
+
+def storage_error(error: OSError, path: Path) -> StorageError:
+    """Say an OSError in one line, with what it happened to."""
+    return StorageError(f"{error.strerror or error}: {error.filename or path}")

@@ -1,0 +1,172 @@
+"""The directories of a dataset and of its ledger: what may be in them, how they are made, and removed again."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from contextlib import suppress
+from difflib import get_close_matches
+from pathlib import Path
+
+from fink_dask.errors import LedgerError, StorageError
+from fink_dask.ledger.lease import is_held
+from fink_dask.ledger.ledger import Ledger, storage_error
+from fink_dask.ledger.several import datasets_in
+from fink_dask.store.durable import make_directory, sync_directory
+from fink_dask.store.location import is_remote
+
+
+def create_ledger(ledger: Ledger) -> list[Path]:
+    """Make the directories of a dataset and of its ledger, on one file system.
+
+    Returns
+    -------
+    list of pathlib.Path
+        The directories that were not there before, for `remove_if_unused`.
+
+    Raises
+    ------
+    StorageError
+        If they can't be made, are in the way of something else, or are on two file systems.
+    """
+    check_outdir(ledger)
+    if is_remote(ledger.path):
+        return []
+    made: list[Path] = []
+    try:
+        directories = (ledger.outdir, ledger.plans_path, ledger.markers_path, ledger.staging_path)
+        for directory in directories:
+            made += make_directory(directory)
+        # What a job that was killed had made, but not brought to the disk yet, is built upon from now on.
+        for directory in (*directories, ledger.path, ledger.path.parent):
+            sync_directory(directory)
+        if ledger.outdir.stat().st_dev != ledger.path.stat().st_dev:
+            raise StorageError(
+                f"{ledger.outdir} and its ledger {ledger.path} are on two file systems; "
+                "choose an --outdir below the mount point"
+            )
+    except OSError as error:
+        remove_if_unused(ledger, made)
+        raise storage_error(error, ledger.path) from error
+    except StorageError:
+        remove_if_unused(ledger, made)
+        raise
+    return made
+
+
+def free_bytes(outdir: Path) -> int | None:
+    """Find out how many bytes are free for the files of a dataset that may not be there yet.
+
+    Returns
+    -------
+    int or None
+        None on an object store, and where the file system does not say. A quota is not seen.
+    """
+    if is_remote(outdir):
+        return None
+    place = outdir.absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    try:
+        return shutil.disk_usage(place).free
+    except OSError:
+        return None
+
+
+def remove_if_unused(ledger: Ledger, made: Sequence[Path]) -> None:
+    """Remove the directories that `create_ledger` made, where no plan was frozen and nothing is in them."""
+    if ledger.exists():
+        return
+    for directory in reversed(made):
+        with suppress(OSError):
+            directory.rmdir()
+
+
+def check_outdir(ledger: Ledger) -> None:
+    """Refuse an output directory that can't become, or is not, a dataset of fink-dask.
+
+    Raises
+    ------
+    StorageError
+        If a file is in the way, or the directory holds files that no ledger knows; or if its name is no text.
+    """
+    try:
+        str(ledger.outdir).encode()
+    except UnicodeEncodeError:
+        raise StorageError(f"{str(ledger.outdir)!a} is no name in UTF-8: choose another directory") from None
+    for path in (ledger.outdir, ledger.path, *ledger.outdir.parents):
+        if path.exists() and not path.is_dir():
+            raise StorageError(f"{path} is a file, but a directory is needed there")
+    for parent in filter(lambda path: path.name, ledger.outdir.parents):
+        if Ledger(parent).exists() or (parent.suffix == ".fink" and Ledger(parent.with_suffix("")).exists()):
+            raise StorageError(
+                f"{ledger.outdir} is inside another dataset or its ledger, {parent}, whose readers would take these "
+                "alerts for their own; choose another directory"
+            )
+    if Ledger(ledger.path).exists():
+        raise StorageError(
+            f"{ledger.path}, where the ledger of {ledger.outdir} belongs, is a dataset itself; choose another name"
+        )
+    if ledger.compaction_path.exists() and not ledger.exists():
+        raise StorageError(unfinished(ledger))
+    if not ledger.exists() and ledger.outdir.is_dir() and not all(map(is_finder_file, ledger.outdir.iterdir())):
+        raise StorageError(
+            f"{ledger.outdir} is not empty and has no ledger {ledger.path}: choose another directory, "
+            "so that what is there is not mixed with the new dataset"
+        )
+
+
+def check_dataset(ledger: Ledger) -> None:
+    """Refuse a directory that is no dataset of fink-dask.
+
+    Raises
+    ------
+    LedgerError
+        If it has no ledger with a plan.
+    """
+    if ledger.compaction_path.exists() and not ledger.exists():
+        raise LedgerError(unfinished(ledger))
+    if not ledger.exists():
+        several = datasets_in(ledger.outdir)
+        if several:
+            raise LedgerError(
+                f"{ledger.outdir} holds datasets of several topics: name one, such as {several[0].outdir}"
+            )
+        words = f"{ledger.outdir} has no ledger {ledger.path}"
+        if beside := dataset_beside(ledger):
+            raise LedgerError(f"{words}{beside}")
+        if ledger.outdir.is_dir() and any(ledger.outdir.iterdir()):
+            raise LedgerError(f"{words}: fink-dask did not write it, or it was removed")
+        raise LedgerError(
+            f"{words}, and nothing is in it: see that the name is right; of a topic that is empty, nothing is written"
+        )
+
+
+def dataset_beside(ledger: Ledger) -> str:
+    """Name the dataset that may be meant where there is none, for the end of an error; empty where nothing is like it.
+
+    Raises
+    ------
+    StorageError
+        If the directory around it can't be read.
+    """
+    beside = {each.outdir.name: each for each in datasets_in(ledger.outdir.parent)}
+    if ledger.outdir.suffix == ".fink" and ledger.outdir.stem in beside:
+        return f"; it is the ledger of {beside[ledger.outdir.stem].outdir}, which is to be named"
+    near = get_close_matches(ledger.outdir.name, sorted(beside), 1)
+    return f"; is {beside[near[0]].outdir} meant?" if near else ""
+
+
+def unfinished(ledger: Ledger) -> str:
+    """Say that a compaction into a dataset has not come to its end."""
+    if is_held(ledger):
+        return f"a compaction into {ledger.outdir} is running: wait until it has ended"
+    return (
+        f"the compaction into {ledger.outdir} has not come to its end: the same fink-dask compact goes on with it, or "
+        f"remove {ledger.path}"
+    )
+
+
+def is_finder_file(path: Path) -> bool:
+    """Tell whether a file is one that macOS puts into directories by itself, so that it is nobody's."""
+    return (path.name == ".DS_Store" or path.name.startswith("._")) and path.is_file() and not path.is_symlink()

@@ -1,0 +1,254 @@
+"""What the ledger records: the plan of a transfer and the marker of a committed range. Pure, frozen, JSON both ways."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from fink_dask.config import OUTFORMATS
+from fink_dask.errors import LedgerError
+from fink_dask.kafka.offsets import Interval, Range, merge, total
+from fink_dask.ledger.data_file import DataFile, check_inside
+from fink_dask.ledger.documents import checksum
+from fink_dask.nouns import counted
+
+#: What the names of attempts and plans look like: they become those of directories, which are removed in the end.
+_NAME = re.compile(r"[0-9a-f]{1,32}")
+#: More revisions of a range than anybody makes; what a name in the ledger may say.
+_MOST_REVISIONS = 10**6
+#: What reading JSON of other types than expected ends in; an infinite number overflows.
+_MISREAD = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What must stay the same for a ledger to be continued.
+
+    Parameters
+    ----------
+    topic, topic_id : str
+        The topic and Kafka's id of it.
+    partitionby : tuple of str
+        What the partition columns come from.
+    survey : str or None
+        How times are read; None where that does not matter.
+    schema_sha256 : str
+        Fingerprint of the writer schema.
+    schema_source : str
+        Where the writer schema came from.
+    columns : tuple of str or None
+        The columns, or fields of structs, that the dataset has; None for all of them.
+    more_schemas : tuple of str
+        Fingerprints of the writer schemas that were taken in before the plan was made, beside the first one.
+    where : str or None
+        The condition on the alerts that the dataset has, in its one form; None for all of them.
+    outformat : str
+        The format of the files, one of `fink_dask.config.OUTFORMATS`.
+    """
+
+    topic: str
+    topic_id: str
+    partitionby: tuple[str, ...]
+    survey: str | None
+    schema_sha256: str
+    schema_source: str
+    columns: tuple[str, ...] | None = None
+    more_schemas: tuple[str, ...] = ()
+    where: str | None = None
+    outformat: str = OUTFORMATS[0]
+
+    @property
+    def each_schema(self) -> tuple[Identity, ...]:
+        """The same with one schema at a time, in the order in which they were taken in."""
+        names = (self.schema_sha256, *self.more_schemas)
+        return tuple(replace(self, schema_sha256=name, more_schemas=()) for name in names)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The frozen list of ranges of one generation.
+
+    Parameters
+    ----------
+    generation : int
+        1 for the first plan of a ledger, and one more each time the topic had grown.
+    identity : Identity
+        What the ranges belong to.
+    ranges : tuple of Range
+        In plan order: by partition, then by offset.
+    estimated_bytes : int
+        Raw bytes of all ranges, estimated from a sample.
+    """
+
+    generation: int
+    identity: Identity
+    ranges: tuple[Range, ...]
+    estimated_bytes: int
+
+    @cached_property
+    def plan_id(self) -> str:
+        """8 hex digits that follow from the content: the same plan gives the same file names."""
+        return checksum(self.to_json())[:8]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plan as JSON holds it."""
+        values = asdict(self.identity).items()
+        identity = {name: list(value) if isinstance(value, tuple) else value for name, value in values}
+        for name, usual in (("more_schemas", []), ("where", None), ("outformat", OUTFORMATS[0])):
+            if identity[name] == usual:
+                del identity[name]  # plans without it keep their ids
+        return {
+            "generation": self.generation,
+            "identity": identity,
+            "estimated_bytes": self.estimated_bytes,
+            "ranges": [[range_.partition, range_.start, range_.end] for range_ in self.ranges],
+        }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Plan:
+        """Read the plan from JSON.
+
+        Raises
+        ------
+        LedgerError
+            If something is missing or of another type.
+        """
+        try:
+            values = dict(content["identity"])
+            for name in ("partitionby", "columns", "more_schemas"):
+                if values.get(name) is not None:
+                    values[name] = tuple(map(str, values[name]))
+            if values.get("outformat", OUTFORMATS[0]) not in OUTFORMATS:
+                raise ValueError(f"there is no format {str(values['outformat'])[:40]!r}")
+            return cls(
+                generation=int(content["generation"]),
+                identity=Identity(**values),
+                ranges=tuple(Range(*map(int, numbers)) for numbers in content["ranges"]),
+                estimated_bytes=int(content["estimated_bytes"]),
+            )
+        except _MISREAD as error:
+            raise LedgerError(f"the ledger's plan can't be read: {error}") from error
+
+
+@dataclass(frozen=True)
+class Marker:
+    """What a committed range holds: every offset of it is in exactly one of six places.
+
+    Parameters
+    ----------
+    plan_id : str
+        The plan that the range belongs to.
+    range : Range
+        The range.
+    attempt : str
+        The attempt that won.
+    rows : int
+        Alerts in the dataset.
+    raw_bytes : int
+        Bytes of the values that were consumed.
+    files : tuple of DataFile
+        The range's files, one a partition key; after a compaction its shares in the files of many ranges.
+    quarantined : int
+        Records that could not be decoded.
+    quarantine : DataFile or None
+        The file that holds their raw bytes.
+    filtered : int
+        Alerts that the condition of the plan is not true of.
+    lost : tuple of (int, int)
+        Intervals that retention removed before they could be read.
+    holes : tuple of (int, int)
+        Intervals that hold no record for a reader (transaction markers, aborted records, compaction).
+    lost_at : str or None
+        When the loss was noticed, in UTC (ISO 8601); None where nothing was lost.
+    revision : int
+        0 for the first marker of a range, and one more for each repair, or retry of what is quarantined. A marker is
+        never changed: the one with the highest revision counts.
+    superseded : tuple of str
+        Files of earlier revisions that this one does without, relative to the dataset, or to the ledger for those of
+        the quarantine; they are removed once its own are published.
+    newest_ms : int or None
+        Kafka's newest timestamp among the records, in milliseconds since 1970-01-01 UTC; None where none has any.
+    duplicates : tuple of (int, int)
+        Intervals of alerts that a compaction has left out, because another one with the same identifier is there.
+
+    Raises
+    ------
+    LedgerError
+        If the six do not add up to the range, or contradict each other.
+    """
+
+    plan_id: str
+    range: Range
+    attempt: str
+    rows: int
+    raw_bytes: int
+    files: tuple[DataFile, ...]
+    quarantined: int = 0
+    quarantine: DataFile | None = None
+    filtered: int = 0
+    lost: tuple[Interval, ...] = ()
+    holes: tuple[Interval, ...] = ()
+    lost_at: str | None = None
+    revision: int = 0
+    superseded: tuple[str, ...] = ()
+    newest_ms: int | None = None
+    duplicates: tuple[Interval, ...] = ()
+
+    def __post_init__(self) -> None:
+        what = f"the marker of range {self.range.name}"
+        if not _NAME.fullmatch(self.attempt):
+            raise LedgerError(f"{what} names no attempt: {self.attempt[:80]!r}")
+        if not _NAME.fullmatch(self.plan_id):
+            raise LedgerError(f"{what} names no plan: {self.plan_id[:80]!r}")
+        if not 0 <= self.revision < _MOST_REVISIONS:
+            raise LedgerError(f"{what} has no revision {self.revision}")
+        for name in self.superseded:
+            check_inside(name)
+        mine = {file.path for file in (*self.files, *filter(None, (self.quarantine,)))}
+        if mine.intersection(self.superseded):
+            raise LedgerError(f"{what} does without files that it names")
+        absent = (*self.lost, *self.holes, *self.duplicates)
+        counts = (self.rows, self.quarantined, self.filtered)
+        accounted = sum(counts) + total(absent)
+        if accounted != len(self.range) or min(*counts, self.raw_bytes) < 0:
+            raise LedgerError(f"{what} accounts for {accounted:,} of {counted(len(self.range), 'offset')}")
+        inside = all(self.range.start <= start < end <= self.range.end for start, end in absent)
+        if not inside or total(merge(absent)) != total(absent):
+            raise LedgerError(f"{what} holds intervals that overlap, or are not of the range")
+        if sum(file.rows for file in self.files) != self.rows:
+            raise LedgerError(f"{what} names files of other than its {self.rows} rows")
+        if self.quarantined != (self.quarantine.rows if self.quarantine is not None else 0):
+            raise LedgerError(f"{what} names a quarantine file of other than its {self.quarantined} records")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the marker as JSON holds it."""
+        content = asdict(self)
+        content["range"] = [self.range.partition, self.range.start, self.range.end]
+        return content
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Marker:
+        """Read the marker from JSON.
+
+        Raises
+        ------
+        LedgerError
+            If something is missing or of another type, or does not add up.
+        """
+        try:
+            values = dict(content)
+            values["range"] = Range(*map(int, values["range"]))
+            values["files"] = tuple(DataFile(**file) for file in values["files"])
+            values["quarantine"] = None if values["quarantine"] is None else DataFile(**values["quarantine"])
+            for name in ("lost", "holes", "duplicates"):
+                values[name] = tuple((int(start), int(end)) for start, end in values.get(name, ()))
+            values["superseded"] = tuple(map(str, values.get("superseded", ())))
+            values["revision"] = int(values.get("revision", 0))
+            newest_ms = values.get("newest_ms")
+            values["newest_ms"] = None if newest_ms is None else int(newest_ms)
+            return cls(**values)
+        except _MISREAD as error:
+            raise LedgerError(f"a marker can't be read: {error}") from error

@@ -1,0 +1,178 @@
+"""Decode again what is quarantined: what becomes a row leaves the quarantine for the dataset, exactly once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+
+from fink_dask.avro.schema import AvroSchema
+from fink_dask.avro.transcode import Transcoder
+from fink_dask.avro.walk import RecordError
+from fink_dask.dataset.columns import partitioning_of
+from fink_dask.dataset.data_format import Origin
+from fink_dask.dataset.quarantine import read_quarantine
+from fink_dask.dataset.verify import check_file
+from fink_dask.dataset.versions import known_versions, planned_versions, take_in
+from fink_dask.errors import LedgerError, SchemaError
+from fink_dask.kafka.memory import Memory
+from fink_dask.kafka.records import join_records
+from fink_dask.ledger.attempt import Attempt
+from fink_dask.ledger.lease import Lease, hold_lease
+from fink_dask.ledger.ledger import Ledger, storage_error
+from fink_dask.ledger.outdir import check_dataset
+from fink_dask.ledger.records import Identity, Marker
+from fink_dask.ledger.remainder import rest_of
+from fink_dask.ledger.roll_forward import roll_forward
+from fink_dask.ledger.summary import Summary, summarise
+from fink_dask.transfers.decode import RangeDecoder
+from fink_dask.transfers.grow import Grower, OutgrownError
+from fink_dask.transfers.staged import StagedRange
+
+
+@dataclass(frozen=True)
+class Retry:
+    """What a retry has come to.
+
+    Parameters
+    ----------
+    summary : Summary
+        What the dataset holds now.
+    recovered : int
+        Records that are alerts of the dataset now.
+    filtered : int
+        Records that are alerts now which the dataset's condition is not true of.
+    """
+
+    summary: Summary
+    recovered: int
+    filtered: int
+
+
+def retry_quarantine(ledger: Ledger, schema: AvroSchema | None, advance: Callable[[int], None]) -> Retry:
+    """Decode the quarantine again, and make what becomes a row part of the dataset.
+
+    Parameters
+    ----------
+    ledger : Ledger
+        The dataset.
+    schema : AvroSchema or None
+        What the records were written with; that of the dataset otherwise. Records are read with it as the dataset's
+        schema has them, by the rules of Avro's schema resolution.
+    advance : callable
+        Told how many records were tried.
+
+    Raises
+    ------
+    FinkDaskError
+        If there is no ledger, a transfer is running, a file is damaged, or the file system refuses; each range that is
+        done stays so.
+    """
+    check_dataset(ledger)
+    done: list[tuple[int, int]] = []
+    with hold_lease(ledger) as lease:
+        plans = ledger.plans()
+        roll_forward(ledger, plans)
+        for plan in plans:
+            tries = [marker for marker in ledger.markers([plan]) if marker.quarantine is not None]
+            if tries:
+                done += _retry_plan(ledger, plan.identity, tries, schema, lease, advance)
+        return Retry(summarise(ledger).summary, sum(rows for rows, _ in done), sum(filtered for _, filtered in done))
+
+
+def _retry_plan(
+    ledger: Ledger,
+    identity: Identity,
+    markers: list[Marker],
+    schema: AvroSchema | None,
+    lease: Lease,
+    advance: Callable[[int], None],
+) -> list[tuple[int, int]]:
+    """Retry the ranges of a plan; returns how many records of each have become rows, and how many were filtered."""
+    ours = planned_versions(ledger, identity)
+    partitioning = partitioning_of(identity, ours)
+    written: AvroSchema | Transcoder | None = schema
+    if schema is not None and len(known_versions(ledger, identity).schemas) > 1:
+        # There is no one schema to resolve it to: it becomes one more of those whose columns the dataset has.
+        try:
+            take_in(ledger, identity, partitioning, schema)
+        except SchemaError as error:
+            raise SchemaError(f"--schema: {error}") from error
+    elif schema is not None:
+        # The user says what they were written with, whatever their keys say.
+        identity = replace(identity, schema_source="file")
+        written = Transcoder(schema, ours.first) if schema != ours.first else None
+    done = []
+    for marker in markers:
+        lease.check()
+        grower = Grower(ledger, identity, partitioning, marker.range.partition)
+        assert marker.quarantine is not None
+        footer = Origin(identity.topic, identity.topic_id, marker.range, marker.plan_id).footer()
+        problems = check_file(ledger.path / marker.quarantine.path, marker.quarantine, footer)
+        if problems:
+            raise LedgerError(f"{problems[0]}; fink-dask repair fetches it again")
+        try:
+            done.append(_retry_range(ledger, identity, marker, grower, written))
+        except OSError as error:
+            raise storage_error(error, ledger.path) from error
+        advance(marker.quarantined)
+    return done
+
+
+def _retry_range(
+    ledger: Ledger, identity: Identity, marker: Marker, grower: Grower, written: AvroSchema | Transcoder | None
+) -> tuple[int, int]:
+    """Commit the next revision of a range's marker, if anything can be decoded now; see `_retry_plan`."""
+    while True:
+        attempt = Attempt(ledger, marker.range, marker.plan_id, lambda _: None, marker.revision + 1)
+        attempt.begin()
+        try:
+            assert marker.quarantine is not None
+            # What is retried is not what is left: the records that still can't be decoded make a new quarantine file.
+            rest = replace(rest_of(marker), quarantine=None, superseded=(marker.quarantine.path,))
+            decoder = grower.decoder(attempt)
+            with StagedRange(attempt, identity, decoder, rest) as staged:
+                for records in read_quarantine(ledger, marker.quarantine):
+                    _decode_again(staged, decoder, records, written)
+                if decoder.met:
+                    raise OutgrownError
+                if not (staged.rows or staged.filtered):
+                    return 0, 0
+                staged.complete()
+                files, quarantine = staged.stage()
+            attempt.supersede(
+                rest.marker(marker.plan_id, marker.range, attempt.name, files, quarantine, filtered=staged.filtered)
+            )
+            return staged.rows, staged.filtered
+        except OutgrownError:
+            grower.grow()
+        finally:
+            attempt.clean_up()
+
+
+def _decode_again(
+    staged: StagedRange, decoder: RangeDecoder, records: pa.RecordBatch, written: AvroSchema | Transcoder | None
+) -> None:
+    """Write the rows of those records that become one, and the others back into quarantine, as they were."""
+    values, keys = records["value"].to_pylist(), records["key"].to_pylist()
+    failed = set()
+    if isinstance(written, AvroSchema):
+        keys = [written.text.encode()] * len(keys)
+    elif written is not None:
+        for index, value in enumerate(values):
+            try:
+                if value is None:
+                    raise RecordError("no value")
+                values[index] = written.transcode(value)
+            except RecordError:
+                values[index] = None
+                failed.add(index)
+    offsets = records["kafka_offset"].to_pylist()
+    # A key can't make a difference but where it names the schema.
+    batch = join_records(offsets, [-1] * len(offsets), values, keys, Memory())
+    decoded = decoder.decode(batch)
+    staged.write_rows(decoded)
+    failed |= {index for index, _ in decoded.bad}
+    if failed:
+        staged.write_quarantine(records.take(pa.array(sorted(failed), pa.int64())))

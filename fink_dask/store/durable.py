@@ -1,0 +1,300 @@
+"""The few operations that the guarantee stands on: write, fsync, link, rename; and what they are on an object store.
+
+There an object is durable when it is answered for, a put that must not replace anything stands for the link, and a copy
+for the rename: what is copied stays until all that was staged with it is removed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import sys
+import tempfile
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from stat import S_ISREG
+
+from fink_dask.errors import StorageError
+from fink_dask.store.objects import ObjectPath
+
+if sys.platform == "darwin":
+    import fcntl
+
+#: The object that stands for a directory of an object store.
+_ADMITTED = ".admitted"
+
+
+def sync_file(path: Path) -> None:
+    """Bring a file's content to the disk."""
+    if isinstance(path, ObjectPath):
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        _sync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_directory(path: Path) -> None:
+    """Bring a directory's entries to the disk."""
+    sync_file(path)
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a new file and bring its content to the disk; its name is durable once the directory is synced."""
+    if isinstance(path, ObjectPath):
+        path.write_bytes(content)
+        return
+    with path.open("xb") as file:
+        file.write(content)
+        file.flush()
+        _sync(file.fileno())
+
+
+def publish_file(aside: Path, target: Path, content: bytes) -> bool:
+    """Write a file that appears whole or not at all; False where `target` exists already.
+
+    Parameters
+    ----------
+    aside : pathlib.Path
+        A name that nobody else uses, in a directory of the same file system.
+    target : pathlib.Path
+        Its final name.
+    content : bytes
+        What is in it.
+    """
+    if isinstance(target, ObjectPath):
+        return target.create(content)
+    try:
+        write_file(aside, content)
+        return link_exclusively(aside, target)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def publish_beside(target: Path, content: bytes) -> bool:
+    """Do as `publish_file` does, by way of a hidden name beside the target's that nobody else uses."""
+    return publish_file(target.with_name(f".{target.name}.{uuid.uuid4().hex}"), target, content)
+
+
+def replace_file(target: Path, content: bytes) -> None:
+    """Put a file in the place of another one, durably; a reader finds the old one or the new one, whole."""
+    if isinstance(target, ObjectPath):
+        target.write_bytes(content)
+        return
+    aside = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    try:
+        write_file(aside, content)
+        aside.replace(target)
+    finally:
+        aside.unlink(missing_ok=True)
+    sync_directory(target.parent)
+
+
+def link_exclusively(source: Path, target: Path) -> bool:
+    """Give `source` the name `target` as well, unless that name exists: False then.
+
+    Linking is the one POSIX operation that is atomic, refuses to replace, and works over NFS. Whoever holds the name
+    afterwards, it is on the disk: the loser goes by what it finds there, and must not lose it to a power cut either.
+
+    Raises
+    ------
+    StorageError
+        If the file system has no hard links.
+    """
+    if isinstance(target, ObjectPath):
+        try:
+            content = source.read_bytes()
+        except FileNotFoundError:
+            return False  # a roll forward may have put it, published what it names, and removed it
+        return target.create(content)
+    won = True
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        # A network file system that carried out the link and lost the answer says this to its own second try.
+        won = is_same(source, target)
+    except OSError as error:
+        if error.errno in {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}:
+            raise StorageError(
+                f"the file system of {target.parent} can't make the hard links that a safe commit needs "
+                f"({os.strerror(error.errno)}); keep the dataset on another one"
+            ) from error
+        raise
+    sync_directory(target.parent)
+    return won
+
+
+def is_same(first: Path, second: Path) -> bool:
+    """Tell whether two names are the same file or directory; False where one of them is not there."""
+    try:
+        return first.samefile(second)
+    except FileNotFoundError:
+        return False
+
+
+def make_directory(path: Path) -> list[Path]:
+    """Make a directory and those above it, and bring their entries to the disk.
+
+    Returns
+    -------
+    list of pathlib.Path
+        The directories that were not there before, the outermost first.
+    """
+    if isinstance(path, ObjectPath):
+        return []
+    missing = []
+    while not path.is_dir():
+        missing.append(path)
+        path = path.parent
+    made = []
+    for directory in reversed(missing):
+        try:
+            directory.mkdir()
+            made.append(directory)
+        except FileExistsError:
+            if not directory.is_dir():
+                raise
+        sync_directory(directory.parent)
+    return made
+
+
+def prepare_directory(root: Path, path: str) -> None:
+    """Make the directory that a file of the dataset belongs in.
+
+    Raises
+    ------
+    StorageError
+        If the file system takes it for another partition key's, because it does not tell upper and lower case apart.
+    """
+    if isinstance(root, ObjectPath):
+        return
+    make_directory((root / path).parent)
+    for level in directories_down_to(root, path):
+        twin = level.with_name(level.name.swapcase())
+        if level == root or twin.name == level.name or not is_same(level, twin):
+            continue
+        if level.name not in {entry.name for entry in level.parent.iterdir()}:
+            raise StorageError(
+                f"this file system takes {level.name!r} and another partition key for the same, because they differ "
+                "in case only; partition by something else, or write to another file system"
+            )
+
+
+def directories_down_to(root: Path, path: str) -> list[Path]:
+    """List the directories from `root` down to the one that holds `path`."""
+    return [parent for parent in (root / path).parents if parent == root or root in parent.parents]
+
+
+def move_file(source: Path, target: Path) -> None:
+    """Give a file its final name, in the place of one that may be there.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the file is not there, or the target's directory.
+    """
+    if isinstance(source, ObjectPath) and isinstance(target, ObjectPath):
+        source.copy_to(target)
+    else:
+        source.rename(target)
+
+
+def remove_tree(directory: Path) -> None:
+    """Remove a directory with all that is in it, as far as that can be done.
+
+    Raises
+    ------
+    StorageError
+        If an object store refuses: nothing there may be left to be published once more.
+    """
+    if isinstance(directory, ObjectPath):
+        directory.delete_below()
+    else:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def directories_in(path: Path) -> list[Path]:
+    """List the directories that are right in one."""
+    if isinstance(path, ObjectPath):
+        return list(path.directories())
+    return sorted(filter(Path.is_dir, path.iterdir()))
+
+
+def names_in(path: Path) -> list[str]:
+    """List the names of what is in a directory."""
+    if isinstance(path, ObjectPath):
+        return [each.name for each in path.iterdir()]
+    return [entry.name for entry in os.scandir(path)]
+
+
+def admit(directory: Path) -> None:
+    """Make a directory that others can make one in, see `make_room`."""
+    if isinstance(directory, ObjectPath):
+        (directory / _ADMITTED).write_bytes(b"")
+    else:
+        make_directory(directory)
+
+
+def is_admitted(directory: Path) -> bool:
+    """Tell whether `admit` has made a directory, and it is still there."""
+    return admission(directory).exists()
+
+
+def admission(directory: Path) -> Path:
+    """Return what is there where attempts are admitted: the directory itself, or an object that stands for it."""
+    return directory / _ADMITTED if isinstance(directory, ObjectPath) else directory
+
+
+def make_room(directory: Path) -> Path:
+    """Make a directory of a name that nobody else uses, and return where its files are written.
+
+    What belongs on an object store is written in a directory of this host and uploaded afterwards, see `bring`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the directory that it belongs in was not made by `admit`, or removed.
+    """
+    if not isinstance(directory, ObjectPath):
+        directory.mkdir()
+        return directory
+    if not is_admitted(directory.parent):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(directory.parent))
+    return Path(tempfile.mkdtemp(prefix="fink-dask-"))
+
+
+def bring(file: Path, directory: Path) -> None:
+    """Bring a file to the disk, or from this host into a directory on an object store, under its own name."""
+    if isinstance(directory, ObjectPath):
+        (directory / file.name).upload(file)
+        file.unlink()
+    else:
+        sync_file(file)
+
+
+def size_finder(*roots: Path) -> Callable[[Path, int], bool]:
+    """Return what `has_size` does for files below these directories; on an object store they are listed once."""
+    if not isinstance(roots[0], ObjectPath):
+        return has_size
+    known = {path: size for root in roots if isinstance(root, ObjectPath) for path, size in root.sizes().items()}
+    return lambda path, size: known.get(path) == size
+
+
+def has_size(path: Path, size: int) -> bool:
+    """Tell whether a file is there, as large as it should be."""
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return S_ISREG(found.st_mode) and found.st_size == size
+
+
+def _sync(descriptor: int) -> None:
+    if sys.platform == "darwin":
+        # On macOS fsync stops at the drive's cache; this does not (man 2 fsync).
+        fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+    else:
+        os.fsync(descriptor)

@@ -1,0 +1,288 @@
+"""Paths of an object store: what the ledger asks of a directory, asked of a bucket.
+
+An object appears whole or not at all, and is on the store's disks when the store has said so. There are no directories:
+one is there as long as the name of an object leads through it. Nothing can be renamed.
+"""
+
+from __future__ import annotations
+
+import errno
+import fnmatch
+import io
+import os
+import re
+import stat
+import uuid
+from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PosixPath
+from typing import Any, NoReturn
+
+from fink_dask.errors import SettingsError, StorageError
+from fink_dask.store.bucket import Bucket, open_bucket
+
+SCHEME = "s3://"
+#: S3's own rules allow less, other stores more.
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
+#: Bytes that are asked for at once where an object is read from end to end.
+_READ_BYTES = 8 * 2**20
+#: How often a put that must not replace anything is tried, where the store does not say what became of it.
+_TRIES = 5
+#: Puts that come at once to find out whether a store tells them apart, and how often.
+_AT_ONCE = 8
+_PROBES = 2
+
+
+class ObjectPath(PosixPath):
+    """The name of an object, or what names of objects begin with: ``/bucket/key``, and ``s3://bucket/key`` in words.
+
+    Nothing that would touch the file system works: an object has no name there.
+    """
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, url: str) -> ObjectPath:
+        """Read a URL.
+
+        Raises
+        ------
+        SettingsError
+            If it names no dataset on a store.
+        """
+        bucket, _, key = url.removeprefix(SCHEME).partition("/")
+        parts = [part for part in key.split("/") if part not in {"", "."}]
+        if not _BUCKET.fullmatch(bucket) or ".." in parts or not url.isprintable():
+            raise SettingsError(f"{url[:200]!a} is no place on an object store such as s3://BUCKET/NAME")
+        if not parts:
+            raise SettingsError(f"{url} is a whole bucket: name a place in it, such as {SCHEME}{bucket}/alerts")
+        return cls("/", bucket, *parts)
+
+    def __str__(self) -> str:
+        # Below a dataset, a name is relative, as `relative_to` makes it.
+        return SCHEME + "/".join(self.parts[1:]) if self.is_absolute() else "/".join(self.parts)
+
+    def __fspath__(self) -> NoReturn:
+        raise TypeError(f"{self} is no file")
+
+    @property
+    def bucket(self) -> Bucket:
+        """The bucket."""
+        return open_bucket(self.parts[1])
+
+    @property
+    def key(self) -> str:
+        """The object's name in its bucket."""
+        return "/".join(self.parts[2:])
+
+    @property
+    def parents(self) -> tuple[ObjectPath, ...]:
+        """What is above it in the bucket, the nearest first."""
+        return tuple(type(self)(*self.parts[:length]) for length in range(len(self.parts) - 1, 2, -1))
+
+    def resolve(self, strict: bool = False) -> ObjectPath:
+        """Return itself: there are no links."""
+        return self
+
+    def exists(self, *, follow_symlinks: bool = True) -> bool:
+        """Tell whether there is an object of this name, or any below it."""
+        return self.is_file() or self.is_dir()
+
+    def is_file(self, *, follow_symlinks: bool = True) -> bool:
+        """Tell whether there is an object of this name."""
+        try:
+            self.bucket.head(self.key)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def is_dir(self, *, follow_symlinks: bool = True) -> bool:
+        """Tell whether there is any object below this name."""
+        return next(self.bucket.below(self.key), None) is not None
+
+    def is_symlink(self) -> bool:
+        """Return False."""
+        return False
+
+    def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
+        """Say how large an object is, and when it was written by the store's clock."""
+        found = self.bucket.head(self.key)
+        times = (found.modified,) * 3
+        return os.stat_result((stat.S_IFREG, 0, 0, 1, 0, 0, found.size, *map(int, times)), {})
+
+    def iterdir(self) -> Generator[ObjectPath, None, None]:
+        """Yield what is right below this name; nothing where there is nothing."""
+        prefixes, objects = self.bucket.children(self.key)
+        for key in (*prefixes, *(found.key for found in objects)):
+            yield self._at(key)
+
+    def directories(self) -> list[ObjectPath]:
+        """List what is right below this name and leads on."""
+        return [self._at(key) for key in self.bucket.children(self.key)[0]]
+
+    def sizes(self) -> dict[Path, int]:
+        """List all objects below this name, with their sizes in bytes."""
+        return {self._at(found.key): found.size for found in self.bucket.below(self.key)}
+
+    def glob(self, pattern: str, **_: Any) -> Iterator[ObjectPath]:  # type: ignore[override]
+        """Yield what is right below this name and matches a pattern."""
+        return (path for path in self.iterdir() if fnmatch.fnmatchcase(path.name, pattern))
+
+    def rglob(self, pattern: str, **_: Any) -> Iterator[ObjectPath]:  # type: ignore[override]
+        """Yield the objects below this name that match a pattern."""
+        paths = (self._at(found.key) for found in self.bucket.below(self.key))
+        return (path for path in paths if fnmatch.fnmatchcase(path.name, pattern))
+
+    def read_bytes(self) -> bytes:
+        """Read the object."""
+        return self.bucket.get(self.key)
+
+    def read_text(self, *_: Any, **__: Any) -> str:
+        """Read the object as text in UTF-8."""
+        return self.read_bytes().decode()
+
+    def open(self, mode: str = "r", buffering: int = -1, *_: Any, **__: Any) -> Any:
+        """Open the object for reading its bytes."""
+        if mode != "rb":
+            raise ValueError(f"an object can't be opened as {mode!r}")
+        size = self.bucket.head(self.key).size
+        return io.BufferedReader(_Reader(self, size), _READ_BYTES if buffering < 1 else buffering)
+
+    def write_bytes(self, data: Any) -> int:
+        """Write the object, in the place of one that may be there."""
+        self.bucket.put(self.key, bytes(data))
+        return len(data)
+
+    def write_text(self, data: str, *_: Any, **__: Any) -> int:
+        """Write the object as text in UTF-8."""
+        return self.write_bytes(data.encode())
+
+    def unlink(self, missing_ok: bool = True) -> None:
+        """Remove the object; the store does not say whether it was there."""
+        self.bucket.delete([self.key])
+
+    def upload(self, file: Path) -> None:
+        """Write a local file as this object."""
+        self.bucket.upload(self.key, file)
+
+    def copy_to(self, target: ObjectPath) -> None:
+        """Copy the object within its bucket; the store does it, and the copy appears whole."""
+        self.bucket.copy(self.key, target.key)
+
+    def create(self, content: bytes) -> bool:
+        """Write the object unless there is one; of all that try, one does. False where another one has.
+
+        Parameters
+        ----------
+        content : bytes
+            Nobody else writes the same, or it does not matter who did: an object that is there and
+            holds it is taken for this one. A store that has carried out a put, and whose answer was lost, refuses the
+            second try.
+
+        Raises
+        ------
+        StorageError
+            If the store does not tell; the object may come to be there later on.
+        """
+        for attempt in range(_TRIES):
+            failure: Exception | None = None
+            try:
+                if self.try_to_create(content):
+                    return True
+            except StorageError as error:
+                failure = error
+            try:
+                return self.read_bytes() == content
+            except FileNotFoundError:
+                # Two that put at once may both be refused, with the advice to try again.
+                if failure is not None or attempt == _TRIES - 1:
+                    raise failure or StorageError(f"the store neither takes {self} nor has it") from None
+        raise AssertionError
+
+    def check_conditions(self) -> None:
+        """Try out whether the store lets one of several puts win, also when all come at once: a safe commit needs it.
+
+        A process tries it out once for a bucket.
+
+        Raises
+        ------
+        StorageError
+            If it does not, or refuses to write or to remove.
+        """
+        if self.bucket.heeds_conditions:
+            return
+        probes = [self / f".probe-{uuid.uuid4().hex}" for _ in range(_PROBES)]
+        contents = [str(number).encode() for number in range(_AT_ONCE)]
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            try:
+                for probe in probes:
+                    won = sum(pool.map(probe.try_to_create, contents))
+                    held = probe.read_bytes()
+                    if won > 1 or not probe.exchange(held, b"-") or probe.exchange(held, b"+"):
+                        raise StorageError(
+                            f"the object store of {self} does not keep to If-None-Match and If-Match when requests "
+                            "come at once, as a safe commit needs it to; keep the dataset on another one"
+                        )
+            finally:
+                self.bucket.delete([probe.key for probe in probes])
+        self.bucket.heeds_conditions = True
+
+    def delete_below(self) -> None:
+        """Remove all objects below this name."""
+        self.bucket.delete([found.key for found in self.bucket.below(self.key)])
+
+    def try_to_create(self, content: bytes) -> bool:
+        """Write the object unless there is one; False where the store refuses, which may follow on its own success."""
+        try:
+            self.bucket.put_new(self.key, content)
+        except FileExistsError:
+            return False
+        return True
+
+    def exchange(self, before: bytes, after: bytes) -> bool:
+        """Write other content in the place of `before`; False where there is something else."""
+        try:
+            tag = self.bucket.head(self.key).tag
+            if self.read_bytes() != before:
+                return False
+            self.bucket.put_instead(self.key, after, tag)
+        except (FileNotFoundError, FileExistsError):
+            return False
+        return True
+
+    def _at(self, key: str) -> ObjectPath:
+        return type(self)(*self.parts[:2], key)
+
+
+class _Reader(io.RawIOBase):
+    """The bytes of an object, as many at a time as are asked for."""
+
+    def __init__(self, path: ObjectPath, size: int) -> None:
+        self._path = path
+        self._size = size
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = max(0, base + offset)
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        end = min(self._position + len(buffer), self._size)
+        if end <= self._position:
+            return 0
+        content = self._path.bucket.get_range(self._path.key, self._position, end)
+        if len(content) != end - self._position:
+            raise OSError(errno.EIO, "The store gave other bytes than were asked for", str(self._path))
+        buffer[: len(content)] = content
+        self._position = end
+        return len(content)

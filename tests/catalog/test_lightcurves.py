@@ -1,0 +1,185 @@
+"""Every alert of an object is in its light curve, once and in the order of time, however the alerts are spread."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+
+from fink_dask.catalog import buckets
+from fink_dask.catalog.buckets import deal
+from fink_dask.catalog.lightcurves import find_form, gather
+from fink_dask.errors import SettingsError
+
+BIG = 2**60 + 1
+ZTF_LIGHT = pa.schema(
+    [
+        ("objectId", pa.string()),
+        ("candid", pa.int64()),
+        ("jd", pa.float64()),
+        ("ra", pa.float64()),
+        ("dec", pa.float64()),
+        ("prv_candidates", pa.list_(pa.struct([("jd", pa.float64())]))),
+        ("finkclass", pa.string()),
+        ("kafka_partition", pa.int32()),
+        ("kafka_offset", pa.int64()),
+    ]
+)
+DIA_SOURCE = pa.struct(
+    [
+        ("diaSourceId", pa.int64()),
+        ("diaObjectId", pa.int64()),
+        ("midpointMjdTai", pa.float64()),
+        ("ra", pa.float64()),
+        ("dec", pa.float64()),
+    ]
+)
+LSST_FULL = pa.schema(
+    [
+        ("diaSourceId", pa.int64()),
+        ("diaSource", DIA_SOURCE),
+        ("cutoutScience", pa.binary()),
+        ("kafka_partition", pa.int32()),
+        ("kafka_offset", pa.int64()),
+    ]
+)
+
+
+def _alert(number: int, name: str | None, jd: float | None, **more: Any) -> dict[str, Any]:
+    place = {"kafka_partition": number % 3, "kafka_offset": number}
+    return {
+        "objectId": name,
+        "candid": BIG + number,
+        "jd": jd,
+        "ra": 10.0,
+        "dec": 20.0,
+        "finkclass": "SN",
+        **place,
+        **more,
+    }
+
+
+def _light_curves(rows: list[dict[str, Any]], schema: pa.Schema = ZTF_LIGHT) -> tuple[list[dict[str, Any]], int]:
+    table = pa.Table.from_pylist(rows, schema=schema)
+    form = find_form(schema)
+    objects, duplicates = gather(ds.dataset(table).to_table(columns=form.expressions()), form)
+    return objects.to_pylist(), duplicates
+
+
+def test_the_alerts_of_an_object_are_in_the_order_of_time_and_the_newest_speaks_for_it() -> None:
+    rows = [
+        _alert(0, "b", 3.0, finkclass="QSO", ra=11.0),
+        _alert(1, "a", 5.0),
+        _alert(2, "b", 1.0),
+        _alert(3, "b", None),
+        _alert(4, "b", float("nan")),
+        _alert(5, "b", 2.0),
+    ]
+    (first, second), duplicates = _light_curves(rows)
+    assert duplicates == 0
+    assert (first["objectId"], first["alerts"], first["lightcurve"]["candid"]) == ("a", 1, [BIG + 1])
+    assert (second["objectId"], second["alerts"], second["ra"], second["finkclass"]) == ("b", 5, 11.0, "QSO")
+    assert second["lightcurve"]["candid"] == [BIG + 3, BIG + 4, BIG + 2, BIG + 5, BIG + 0]
+    assert second["lightcurve"]["alert_ra"] == [10.0, 10.0, 10.0, 10.0, 11.0]
+
+
+def test_an_alert_that_was_sent_twice_is_there_once_and_counted() -> None:
+    rows = [_alert(0, "a", 1.0), _alert(1, "a", 2.0), _alert(2, "a", 1.0, candid=BIG)]
+    # The same identifier of another object, or none at all, tells nothing.
+    rows += [_alert(3, "b", 1.0, candid=BIG), _alert(4, "b", 2.0, candid=None), _alert(5, "b", 3.0, candid=None)]
+    (first, second), duplicates = _light_curves(rows)
+    assert duplicates == 1
+    assert first["lightcurve"]["kafka_offset"] == [0, 1]
+    assert second["lightcurve"]["candid"] == [BIG, None, None]
+
+
+def test_fields_of_the_record_with_the_position_are_taken_and_what_is_no_single_value_is_not() -> None:
+    source = {"diaSourceId": BIG, "diaObjectId": BIG + 2, "midpointMjdTai": 61000.5, "ra": 1.0, "dec": 2.0}
+    row = {"diaSourceId": BIG, "diaSource": source, "cutoutScience": b"x", "kafka_partition": 0, "kafka_offset": 7}
+    ((found,), _) = _light_curves([row], LSST_FULL)
+    assert found == {
+        "diaObjectId": BIG + 2,
+        "ra": 1.0,
+        "dec": 2.0,
+        "alerts": 1,
+        "lightcurve": {
+            "diaSourceId": [BIG],
+            "midpointMjdTai": [61000.5],
+            "alert_ra": [1.0],
+            "alert_dec": [2.0],
+            "kafka_partition": [0],
+            "kafka_offset": [7],
+        },
+    }
+
+
+def test_columns_can_be_chosen() -> None:
+    form = find_form(ZTF_LIGHT, ["jd", "ra"])
+    assert form.nested == {"jd": "jd", "alert_ra": "ra"}
+
+
+@pytest.mark.parametrize(
+    ("without", "columns", "words"),
+    [
+        ("ra", None, "needs objectId"),
+        ("jd", None, "needs objectId"),
+        ("", ["prv_candidates"], "prv_candidates: there is no such column, or it is not a single value"),
+        ("", ["objectId"], "leaves nothing"),
+    ],
+)
+def test_what_no_catalog_can_be_made_of_is_refused(without: str, columns: list[str] | None, words: str) -> None:
+    schema = pa.schema([field for field in ZTF_LIGHT if field.name != without])
+    with pytest.raises(SettingsError, match=words):
+        find_form(schema, columns)
+
+
+@pytest.mark.parametrize("kind", ["text", "number"])
+def test_alerts_that_do_not_fit_in_memory_at_once_come_together_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(buckets, "BUCKET_ROWS", 30)
+    monkeypatch.setattr(buckets, "_BATCH_ROWS", 17)
+    monkeypatch.setattr(buckets, "_WAITING_BYTES", 2000)
+    shuffled = random.Random(1)
+    schema, rows = ZTF_LIGHT, [_alert(number, f"ZTF{number % 40}", float(-number)) for number in range(300)]
+    rows += [
+        _alert(300, None, 1.0),
+        _alert(301, "", 1.0),
+        _alert(302, "a", 1.0, ra=None),
+        _alert(303, "a", 1.0, dec=91.0),
+    ]
+    rows += [_alert(304, "a", 1.0, ra=float("nan")), _alert(305, None, 1.0, ra=None)]
+    if kind == "number":
+        numbers = {None: None, "": 0, "a": 5} | {
+            f"ZTF{number}": (1 - 2 * (number % 2)) * (BIG + number) for number in range(40)
+        }
+        schema = pa.schema(
+            [
+                pa.field("diaObjectId", pa.int64()),
+                ("diaSourceId", pa.int64()),
+                ("midpointMjdTai", pa.float64()),
+                *ZTF_LIGHT,
+            ]
+        )
+        for row in rows:
+            row |= {"diaObjectId": numbers[row.pop("objectId")], "diaSourceId": row.pop("candid")}
+            row["midpointMjdTai"] = row.pop("jd")
+        schema = pa.schema([field for field in schema if field.name not in {"objectId", "candid", "jd"}])
+    shuffled.shuffle(rows)
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), tmp_path / "alerts.parquet", row_group_size=50)
+    read: list[int] = []
+    form = find_form(schema)
+    dealt = deal(ds.dataset(tmp_path / "alerts.parquet"), form, tmp_path, len(rows), read.append)
+    assert (dealt.alerts, dealt.without_object, dealt.without_position, sum(read)) == (306, 3, 3, 306)
+    assert len(dealt.paths) > 5
+    found: dict[Any, list[int]] = {}
+    for path in dealt.paths:
+        for one in gather(pq.read_table(path), form)[0].to_pylist():
+            assert one[form.object_id] not in found
+            found[one[form.object_id]] = one["lightcurve"]["kafka_offset"]
+    assert sorted(found.values()) == sorted(list(range(first, 300, 40))[::-1] for first in range(40))

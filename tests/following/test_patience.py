@@ -1,0 +1,30 @@
+"""A broker that is away is waited for and said once, and its absence is not taken for a quiet topic."""
+
+from __future__ import annotations
+
+import pytest
+
+from fink_dask.errors import BrokerUnavailableError
+from fink_dask.following.patience import Patience
+from fink_dask.transfers.events import Event, Note
+
+AWAY = BrokerUnavailableError("no answer from Kafka", "topic")
+
+
+def test_an_absence_is_said_once_excused_and_given_up_in_the_end() -> None:
+    said: list[Event] = []
+    excused: list[float] = []
+    patience = Patience(5.0, said.append, excused.append)
+    patience.end(0.0)
+    assert (said, excused) == ([], [])
+    for now in (1.0, 2.0, 4.9):
+        patience.wait(AWAY, now)
+    patience.end(6.5)
+    assert excused == [6.5], "since it last answered, as the first question has waited, too"
+    assert [event.text for event in said if isinstance(event, Note)] == [
+        "topic: no answer from Kafka; it is waited for, 5 s at most",
+        "Kafka answers again, after 6 s",
+    ]
+    patience.wait(AWAY, 10.0)
+    with pytest.raises(BrokerUnavailableError, match=r"^topic: Kafka was away for 5 s \(no answer from Kafka\)"):
+        patience.wait(AWAY, 15.1)

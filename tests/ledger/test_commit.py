@@ -1,0 +1,316 @@
+"""A range is in the dataset exactly once, whatever is killed and whenever."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import signal
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from fink_dask.dataset.verify import verify_dataset
+from fink_dask.errors import LedgerError, StorageError
+from fink_dask.kafka.offsets import Range
+from fink_dask.ledger import publish as publish_module
+from fink_dask.ledger.attempt import Attempt
+from fink_dask.ledger.ledger import Ledger, storage_error
+from fink_dask.ledger.outdir import create_ledger
+from fink_dask.ledger.publish import missing_files, publish
+from fink_dask.ledger.roll_forward import roll_forward
+from fink_dask.store.durable import prepare_directory
+from tests.harness.crash import kill_self, run, run_until
+from tests.harness.ledgers import (
+    alerts_of,
+    files_below,
+    make_ledger,
+    make_plan,
+    places,
+    read_places,
+    stage_range,
+    transfer,
+)
+
+FIRST, SECOND = Range(0, 0, 25), Range(3, 100, 130)
+PLAN = make_plan([FIRST, SECOND])
+
+
+def _transfer(ledger: Ledger, range_: Range) -> None:
+    transfer(ledger, PLAN, range_)
+
+
+def _resume(ledger: Ledger) -> None:
+    """Go on as the next job does."""
+    create_ledger(ledger)
+    roll_forward(ledger, ledger.plans())
+    for range_ in PLAN.ranges:
+        transfer(ledger, PLAN, range_)
+
+
+def _assert_whole(ledger: Ledger) -> None:
+    assert read_places(ledger) == places(PLAN)
+    assert ledger.staged() == []
+    assert verify_dataset(ledger).problems == ()
+
+
+def _assert_only_committed_is_seen(ledger: Ledger) -> None:
+    committed = {(marker.range.partition, o) for marker in ledger.markers([PLAN]) for o in alerts_of(marker.range)}
+    assert set(read_places(ledger)) <= committed
+
+
+def _transfer_and_die(ledger: Ledger, at: int) -> None:
+    seen = 0
+
+    def step(_: str) -> None:
+        nonlocal seen
+        seen += 1
+        if seen == at:
+            kill_self()
+
+    transfer(ledger, PLAN, FIRST, step)
+
+
+STEPS = ["staged", "marked", "linked", "renamed", "renamed", "renamed", "renamed", "published"]
+
+
+@pytest.mark.parametrize("at", range(1, len(STEPS) + 1), ids=lambda at: f"{at}-{STEPS[at - 1]}")
+def test_no_alert_is_lost_or_doubled_by_a_kill_at_a_step(tmp_path: Path, at: int) -> None:
+    ledger = make_ledger(tmp_path / "alerts", PLAN)
+    transfer(ledger, PLAN, SECOND)
+    assert run(_transfer_and_die, ledger, at) == -signal.SIGKILL
+    assert (ledger.marker(FIRST, PLAN.plan_id) is not None) == (STEPS[at - 1] not in {"staged", "marked"})
+    _assert_only_committed_is_seen(ledger)
+    _resume(ledger)
+    _assert_whole(ledger)
+
+
+def test_the_steps_that_tests_are_killed_at_are_all_there_are(tmp_path: Path) -> None:
+    ledger = make_ledger(tmp_path / "alerts", PLAN)
+    told: list[str] = []
+    transfer(ledger, PLAN, FIRST, told.append)
+    assert told == STEPS
+
+
+def test_no_alert_is_lost_or_doubled_by_a_kill_after_any_operation(tmp_path: Path) -> None:
+    for after in count(1):
+        ledger = make_ledger(tmp_path / str(after), PLAN)
+        killed = run_until(after, _transfer, ledger, FIRST)
+        _assert_only_committed_is_seen(ledger)
+        if not killed:
+            break
+        # The resume is killed as well, somewhere in its course.
+        run_until(1 + 7 * after % 20, _resume, ledger)
+        _assert_only_committed_is_seen(ledger)
+        _resume(ledger)
+        _assert_whole(ledger)
+    assert after > 20
+
+
+def test_of_two_attempts_at_once_one_is_in_the_dataset(tmp_path: Path) -> None:
+    ledger = make_ledger(tmp_path / "alerts", PLAN)
+    early, late = (Attempt(ledger, FIRST, PLAN.plan_id, lambda _: None) for _ in range(2))
+    for attempt in (early, late):
+        attempt.begin()
+    markers = [stage_range(attempt, PLAN, FIRST) for attempt in (early, late)]
+    won, lost = early.commit(markers[0]), late.commit(markers[1])
+    assert won.attempt == lost.attempt == early.name
+    late.clean_up()
+    early.clean_up()
+    assert not late.directory.exists()
+    assert early.directory.exists(), "the winner's files went with the loser's"
+    for marker in (won, lost):
+        publish(ledger, marker, lambda _: None)
+    assert read_places(ledger) == places(make_plan([FIRST]))
+    _resume(ledger)
+    _assert_whole(ledger)
+
+
+def test_a_link_that_succeeds_and_says_it_exists_is_a_win(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.link
+
+    def like_nfs(source: Path, target: Path) -> None:
+        real(source, target)
+        raise FileExistsError(errno.EEXIST, "File exists", str(target))
+
+    monkeypatch.setattr(os, "link", like_nfs)
+    ledger = make_ledger(tmp_path / "alerts", PLAN)
+    _resume(ledger)
+    _assert_whole(ledger)
+
+
+@pytest.mark.parametrize("code", [errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK])
+def test_a_file_system_without_hard_links_is_named_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    ledger = make_ledger(tmp_path / "alerts", PLAN)
+
+    def refuse(source: Path, target: Path) -> None:
+        raise OSError(code, os.strerror(code), str(source), None, str(target))
+
+    monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(StorageError, match="hard links") as caught:
+        transfer(ledger, PLAN, FIRST)
+    assert "\n" not in str(caught.value)
+    assert ledger.staged() == []
+    assert files_below(ledger.outdir) == []
+
+
+FAILURES_AFTER_THE_LINK = [OSError(errno.EIO, "Input/output error"), KeyboardInterrupt(), MemoryError()]
+
+
+@pytest.mark.parametrize("failure", FAILURES_AFTER_THE_LINK, ids=repr)
+@pytest.mark.parametrize("where", ["sync", "step"])
+def test_a_failure_after_the_link_keeps_the_files_that_the_marker_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: BaseException, where: str
+) -> None:
+    ledger = make_ledger(tmp_path / "alerts", PLAN)
+
+    def fail_when_linked(name: str) -> None:
+        if name == "linked":
+            raise failure
+
+    def fail(path: Path) -> None:
+        if path == ledger.markers_path:
+            raise failure
+
+    if where == "sync":
+        monkeypatch.setattr("fink_dask.store.durable.sync_directory", fail)
+    with pytest.raises(type(failure)):
+        transfer(ledger, PLAN, FIRST, fail_when_linked if where == "step" else lambda _: None)
+    monkeypatch.undo()
+    assert ledger.marker(FIRST, PLAN.plan_id) is not None
+    _resume(ledger)
+    _assert_whole(ledger)
+
+
+def test_a_failure_before_the_link_leaves_nothing(tmp_path: Path) -> None:
+    ledger = make_ledger(tmp_path / "alerts", PLAN)
+
+    def fail(name: str) -> None:
+        if name == "marked":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        transfer(ledger, PLAN, FIRST, fail)
+    assert ledger.staged() == []
+
+
+def test_a_committed_file_that_is_nowhere_is_reported(tmp_path: Path) -> None:
+    ledger = make_ledger(tmp_path / "alerts", PLAN)
+    marker = transfer(ledger, PLAN, FIRST)
+    (ledger.outdir / marker.files[0].path).unlink()
+    with pytest.raises(LedgerError, match="neither there nor staged"):
+        publish(ledger, marker, lambda _: None)
+
+
+def test_an_attempt_of_another_plan_cannot_begin(tmp_path: Path) -> None:
+    ledger = make_ledger(tmp_path / "alerts", PLAN)
+    before = make_plan([FIRST])
+    with pytest.raises(LedgerError, match=f"does not hold plan {before.plan_id}"):
+        transfer(ledger, before, FIRST)
+    assert ledger.staged() == []
+    transfer(ledger, PLAN, FIRST)
+    with pytest.raises(LedgerError, match="belongs to another plan"):
+        transfer(ledger, before, FIRST)
+    _resume(ledger)
+    _assert_whole(ledger)
+
+
+def test_an_attempt_never_takes_the_marker_of_another_plan_for_its_own(tmp_path: Path) -> None:
+    ledger, other = make_ledger(tmp_path / "alerts", PLAN), make_ledger(tmp_path / "other", make_plan([FIRST]))
+    transfer(other, make_plan([FIRST]), FIRST)
+
+    def another_is_faster(name: str) -> None:
+        if name == "marked":
+            shutil.copy(other.marker_path(FIRST), ledger.marker_path(FIRST))
+
+    with pytest.raises(LedgerError, match="belongs to another plan"):
+        transfer(ledger, PLAN, FIRST, another_is_faster)
+    assert files_below(ledger.outdir) == []
+
+
+def test_committed_files_that_somebody_removed_are_listed(tmp_path: Path) -> None:
+    ledger = make_ledger(tmp_path / "alerts", PLAN)
+    assert run(_transfer_and_die, ledger, STEPS.index("linked") + 1) == -signal.SIGKILL
+    assert missing_files(ledger, ledger.markers([PLAN])) == [], "what is staged is not lost"
+    _resume(ledger)
+    assert missing_files(ledger, ledger.markers([PLAN])) == []
+    marker = ledger.marker(FIRST, PLAN.plan_id)
+    assert marker is not None
+    assert marker.quarantine is not None
+    removed, shortened, replaced, *_ = [ledger.outdir / file.path for file in marker.files]
+    removed.unlink()
+    shortened.write_bytes(b"x")
+    replaced.unlink()
+    replaced.mkdir()
+    quarantine = ledger.path / marker.quarantine.path
+    quarantine.unlink()
+    assert missing_files(ledger, ledger.markers([PLAN])) == [removed, shortened, replaced, quarantine]
+    shutil.rmtree(ledger.outdir)
+    ledger.outdir.write_text("a file where the dataset was")
+    assert len(missing_files(ledger, ledger.markers([PLAN]))) == sum(len(m.files) for m in ledger.markers([PLAN])) + 1
+
+
+def test_a_directory_removed_in_mid_run_is_made_again(tmp_path: Path) -> None:
+    ledger = make_ledger(tmp_path / "alerts", PLAN)
+    assert run(_transfer_and_die, ledger, STEPS.index("linked") + 1) == -signal.SIGKILL
+    shutil.rmtree(ledger.outdir)
+    _resume(ledger)
+    _assert_whole(ledger)
+
+
+@pytest.mark.parametrize("in_the_way", ["class=class%200", "quarantine"])
+def test_a_file_in_the_way_is_refused_before_the_range_is_committed(tmp_path: Path, in_the_way: str) -> None:
+    ledger = make_ledger(tmp_path / "alerts", PLAN)
+    obstacle = (ledger.path if in_the_way == "quarantine" else ledger.outdir) / in_the_way
+    obstacle.write_text("mine")
+    with pytest.raises(FileExistsError) as caught:
+        transfer(ledger, PLAN, FIRST)
+    assert in_the_way in str(storage_error(caught.value, ledger.outdir))
+    assert ledger.marker(FIRST, PLAN.plan_id) is None
+    assert ledger.staged() == []
+    obstacle.unlink()
+    _resume(ledger)
+    _assert_whole(ledger)
+
+
+def test_a_file_system_that_ignores_case_is_refused_before_the_range_is_committed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = make_ledger(tmp_path / "alerts", PLAN)
+    (ledger.outdir / "CLASS=class%200").mkdir()
+    real_is_dir, real_samefile = Path.is_dir, Path.samefile
+
+    def fold(path: Path) -> Path:
+        """Find a name as a file system does that ignores case."""
+        twins = {entry.name.lower(): entry for entry in path.parent.iterdir()} if path.parent.exists() else {}
+        return twins.get(path.name.lower(), path)
+
+    monkeypatch.setattr(Path, "is_dir", lambda path: real_is_dir(fold(path)))
+    monkeypatch.setattr(Path, "samefile", lambda path, other: real_samefile(fold(path), fold(Path(other))))
+    with pytest.raises(StorageError, match="differ in case only"):
+        transfer(ledger, PLAN, FIRST)
+    assert ledger.marker(FIRST, PLAN.plan_id) is None
+    # A directory that is there as it is called is used again.
+    prepare_directory(ledger.outdir, "CLASS=class%200/x.parquet")
+
+
+def test_the_marker_is_on_the_disk_before_another_attempt_publishes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = make_ledger(tmp_path / "alerts", PLAN)
+    assert run(_transfer_and_die, ledger, STEPS.index("linked") + 1) == -signal.SIGKILL
+    synced: list[Path] = []
+    real = publish_module.sync_directory
+
+    def note(path: Path) -> None:
+        synced.append(path)
+        if path == ledger.markers_path:
+            assert files_below(ledger.outdir) == []
+        real(path)
+
+    monkeypatch.setattr(publish_module, "sync_directory", note)
+    transfer(ledger, PLAN, FIRST)
+    assert synced[0] == ledger.markers_path

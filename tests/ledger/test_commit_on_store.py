@@ -1,0 +1,338 @@
+"""A range is in the dataset exactly once on an object store, whatever is killed, late, or left without an answer."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+from pathlib import Path
+from threading import Barrier
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from fink_dask.dataset.verify import verify_dataset
+from fink_dask.errors import LedgerError, StorageError
+from fink_dask.kafka.offsets import Range
+from fink_dask.ledger.attempt import Attempt
+from fink_dask.ledger.ledger import Ledger
+from fink_dask.ledger.outdir import create_ledger
+from fink_dask.ledger.publish import is_published, missing_files, publish
+from fink_dask.ledger.roll_forward import roll_forward
+from fink_dask.store import bucket as bucket_module
+from fink_dask.store.bucket import Bucket
+from fink_dask.store.location import locate
+from tests.harness.crash import kill_self, run
+from tests.harness.ledgers import alerts_of, make_ledger, make_plan, places, revise, stage_range, transfer
+from tests.harness.object_store import BUCKET, ObjectStore
+
+FIRST, SECOND = Range(0, 0, 25), Range(3, 100, 130)
+PLAN = make_plan([FIRST, SECOND])
+#: What changes a store. A kill between two of these leaves what a kill after the first one leaves.
+CHANGES = ("put", "upload", "put_new", "put_instead", "copy", "delete")
+STEPS = ["staged", "marked", "linked", "renamed", "renamed", "renamed", "renamed", "published"]
+
+
+@pytest.fixture
+def ledger(store_url: str) -> Ledger:
+    return make_ledger(locate(store_url), PLAN)
+
+
+def _resume(ledger: Ledger) -> None:
+    """Go on as the next job does."""
+    create_ledger(ledger)
+    roll_forward(ledger, ledger.plans())
+    for range_ in PLAN.ranges:
+        transfer(ledger, PLAN, range_)
+    roll_forward(ledger, ledger.plans())
+
+
+def _read_places(ledger: Ledger) -> list[tuple[int, int]]:
+    """Partition and offset of every row that a reader of all objects sees, whatever the ledger says."""
+    found: list[tuple[int, int]] = []
+    for path in ledger.outdir.rglob("*"):
+        table = pq.ParquetFile(io.BytesIO(path.read_bytes())).read(columns=["kafka_partition", "kafka_offset"])
+        found += zip(table["kafka_partition"].to_pylist(), table["kafka_offset"].to_pylist(), strict=True)
+    return sorted(found)
+
+
+def _assert_whole(ledger: Ledger) -> None:
+    assert _read_places(ledger) == places(PLAN)
+    named = {ledger.outdir / file.path for marker in ledger.markers([PLAN]) for file in marker.files}
+    assert set(ledger.outdir.rglob("*")) == named, "an object that no marker names"
+    assert ledger.staged() == []
+    assert verify_dataset(ledger).problems == ()
+
+
+def _assert_only_committed_is_seen(ledger: Ledger) -> None:
+    committed = {(marker.range.partition, o) for marker in ledger.markers([PLAN]) for o in alerts_of(marker.range)}
+    assert set(_read_places(ledger)) <= committed
+
+
+def _in_environment(environment: Mapping[str, str], function: Callable[..., object], *arguments: Any) -> None:
+    """Call a function in a process that was forked before the store was there."""
+    os.environ.update(environment)
+    function(*arguments)
+
+
+def _transfer_and_die(ledger: Ledger, at: int) -> None:
+    seen = 0
+
+    def step(_: str) -> None:
+        nonlocal seen
+        seen += 1
+        if seen == at:
+            kill_self()
+
+    transfer(ledger, PLAN, FIRST, step)
+
+
+def _killed_after(changes: int, function: Callable[..., object], *arguments: Any) -> None:
+    """Call a function, and end this process after so many changes to the store."""
+    seen = 0
+
+    def counting(real: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*given: Any) -> Any:
+            nonlocal seen
+            try:
+                return real(*given)
+            finally:
+                seen += 1
+                if seen == changes:
+                    kill_self()
+
+        return counted
+
+    for name in CHANGES:
+        setattr(Bucket, name, counting(getattr(Bucket, name)))
+    remove_one = Bucket.delete
+
+    def remove_each(bucket: Bucket, keys: list[str]) -> None:
+        for key in keys:
+            remove_one(bucket, [key])
+
+    Bucket.delete = remove_each  # type: ignore[method-assign]
+    function(*arguments)
+
+
+def _run(store: ObjectStore, function: Callable[..., object], *arguments: Any) -> int:
+    return run(_in_environment, store.environment, function, *arguments)
+
+
+@pytest.mark.parametrize("at", range(1, len(STEPS) + 1), ids=lambda at: f"{at}-{STEPS[at - 1]}")
+def test_no_alert_is_lost_or_doubled_by_a_kill_at_a_step(object_store: ObjectStore, ledger: Ledger, at: int) -> None:
+    transfer(ledger, PLAN, SECOND)
+    assert _run(object_store, _transfer_and_die, ledger, at) == -signal.SIGKILL
+    assert (ledger.marker(FIRST, PLAN.plan_id) is not None) == (STEPS[at - 1] not in {"staged", "marked"})
+    _assert_only_committed_is_seen(ledger)
+    _resume(ledger)
+    _assert_whole(ledger)
+
+
+def test_the_steps_that_tests_are_killed_at_are_all_there_are(ledger: Ledger) -> None:
+    told: list[str] = []
+    transfer(ledger, PLAN, FIRST, told.append)
+    assert told == STEPS
+
+
+def test_no_alert_is_lost_or_doubled_by_a_kill_after_any_change(object_store: ObjectStore, store_url: str) -> None:
+    for after in count(1):
+        ledger = make_ledger(locate(f"{store_url}-{after}"), PLAN)
+        killed = _run(object_store, _killed_after, after, transfer, ledger, PLAN, FIRST) == -signal.SIGKILL
+        _assert_only_committed_is_seen(ledger)
+        if not killed:
+            break
+        # The resume is killed as well, somewhere in its course.
+        _run(object_store, _killed_after, 1 + 7 * after % 40, _resume, ledger)
+        _assert_only_committed_is_seen(ledger)
+        _resume(ledger)
+        _assert_whole(ledger)
+    assert after > 12
+
+
+def test_of_two_attempts_at_once_one_is_in_the_dataset(ledger: Ledger) -> None:
+    for _ in range(5):
+        _race(ledger)
+
+
+def _race(ledger: Ledger) -> None:
+    attempts = [Attempt(ledger, FIRST, PLAN.plan_id, lambda _: None) for _ in range(4)]
+    for attempt in attempts:
+        attempt.begin()
+    markers = [stage_range(attempt, PLAN, FIRST) for attempt in attempts]
+    together = Barrier(len(attempts))
+
+    def commit(number: int) -> str:
+        together.wait()
+        won = attempts[number].commit(markers[number])
+        publish(ledger, won, lambda _: None)
+        attempts[number].clean_up()
+        return won.attempt
+
+    with ThreadPoolExecutor(len(attempts)) as pool:
+        winners = set(pool.map(commit, range(len(attempts))))
+    assert len(winners) == 1
+    assert ledger.staged() == []
+    assert _read_places(ledger) == places(make_plan([FIRST]))
+    ledger.marker_path(FIRST).unlink()
+    ledger.outdir.delete_below()
+
+
+def test_a_late_attempt_can_not_win_after_its_range_was_transferred_again(ledger: Ledger) -> None:
+    late = Attempt(ledger, FIRST, PLAN.plan_id, lambda _: None)
+    late.begin()
+    marker = stage_range(late, PLAN, FIRST)
+    roll_forward(ledger, ledger.plans())
+    assert late.directory in ledger.staged(), "what an attempt that may still run has staged was removed"
+    _resume(ledger)
+    assert ledger.staged() == []
+    with pytest.raises(LedgerError, match="what was staged is gone"):
+        late.commit(marker)
+    late.clean_up()
+    _assert_whole(ledger)
+
+
+def test_a_late_attempt_that_is_about_to_put_its_marker_is_beaten(ledger: Ledger) -> None:
+    late = Attempt(ledger, FIRST, PLAN.plan_id, lambda name: _resume(ledger) if name == "staged" else None)
+    late.begin()
+    with pytest.raises(LedgerError, match="what was staged is gone"):
+        late.commit(stage_range(late, PLAN, FIRST))
+    late.clean_up()
+    _resume(ledger)
+    _assert_whole(ledger)
+
+
+def test_an_attempt_that_a_roll_forward_takes_over_wins_with_it(ledger: Ledger) -> None:
+    late = Attempt(ledger, FIRST, PLAN.plan_id, lambda name: _resume(ledger) if name == "marked" else None)
+    late.begin()
+    won = late.commit(stage_range(late, PLAN, FIRST))
+    assert won.attempt == late.name
+    assert is_published(ledger, won)
+    publish(ledger, won, lambda _: None)
+    late.clean_up()
+    _assert_whole(ledger)
+
+
+@pytest.mark.parametrize("fate", ["lost", "reset", "500", "503", "slow"])
+@pytest.mark.parametrize("method", ["PUT", "GET", "HEAD", "DELETE"])
+def test_every_second_request_that_goes_wrong_changes_nothing(
+    object_store: ObjectStore, ledger: Ledger, method: str, fate: Any
+) -> None:
+    seen: dict[str, int] = {}
+
+    def rule(verb: str, path: str, _: Mapping[str, str]) -> Any:
+        # Each thing that is asked for goes wrong the first time; of what takes long, some things do.
+        seen[verb + path] = seen.get(verb + path, 0) + 1
+        is_meant = verb == method and seen[verb + path] == 1
+        return fate if is_meant and (fate != "slow" or len(seen) % 8 == 0) else "pass"
+
+    object_store.wire.rule = rule
+    _resume(ledger)
+    object_store.wire.mend()
+    _assert_whole(ledger)
+
+
+def test_a_marker_whose_answer_is_lost_is_a_win(object_store: ObjectStore, ledger: Ledger) -> None:
+    lost: list[str] = []
+
+    def rule(method: str, path: str, headers: Mapping[str, str]) -> Any:
+        is_marker = method == "PUT" and "/markers/" in path and path not in lost
+        if is_marker:
+            lost.append(path)
+        return "lost" if is_marker else "pass"
+
+    object_store.wire.rule = rule
+    _resume(ledger)
+    assert len(lost) == 2
+    object_store.wire.mend()
+    _assert_whole(ledger)
+
+
+def test_a_store_that_goes_away_after_the_marker_was_put_loses_nothing(
+    object_store: ObjectStore, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bucket_module, "PATIENCE_S", 0.5)
+    bucket_module.open_bucket.cache_clear()
+    gone: list[str] = []
+
+    def rule(method: str, path: str, _: Mapping[str, str]) -> Any:
+        if method == "PUT" and "/markers/" in path and not gone:
+            gone.append(path)
+            return "lost"
+        return "reset" if gone else "pass"
+
+    object_store.wire.rule = rule
+    with pytest.raises(StorageError, match="does not answer"):
+        transfer(ledger, PLAN, FIRST)
+    object_store.wire.mend()
+    assert ledger.marker(FIRST, PLAN.plan_id) is not None
+    assert missing_files(ledger, ledger.markers([PLAN])) == [], "what is staged is not lost"
+    _resume(ledger)
+    _assert_whole(ledger)
+
+
+def test_an_attempt_of_another_plan_cannot_begin(ledger: Ledger) -> None:
+    before = make_plan([FIRST])
+    with pytest.raises(LedgerError, match=f"does not hold plan {before.plan_id}"):
+        transfer(ledger, before, FIRST)
+    _resume(ledger)
+    _assert_whole(ledger)
+
+
+def test_an_attempt_commits_nothing_into_a_ledger_that_was_removed(ledger: Ledger) -> None:
+    late = Attempt(ledger, FIRST, PLAN.plan_id, lambda _: None)
+    late.begin()
+    marker = stage_range(late, PLAN, FIRST)
+    ledger.path.delete_below()
+    make_ledger(ledger.outdir, make_plan([FIRST]))
+    with pytest.raises(LedgerError, match="what was staged is gone"):
+        late.commit(marker)
+    assert list(ledger.markers([make_plan([FIRST])])) == []
+
+
+def test_what_is_removed_from_the_dataset_is_listed(ledger: Ledger) -> None:
+    _resume(ledger)
+    marker = ledger.marker(FIRST, PLAN.plan_id)
+    assert marker is not None
+    removed, shortened, *_ = [ledger.outdir / file.path for file in marker.files]
+    removed.unlink()
+    shortened.write_bytes(b"x")
+    assert missing_files(ledger, ledger.markers([PLAN])) == [removed, shortened]
+    found = verify_dataset(ledger)
+    assert len(found.problems) == 2
+    (ledger.outdir / "class=other" / "mine.parquet").write_bytes(b"x")
+    assert verify_dataset(ledger).foreign == (ledger.outdir / "class=other" / "mine.parquet",)
+
+
+def test_nothing_is_left_on_this_host(ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    _resume(ledger)
+    assert list(tmp_path.iterdir()) == []
+    assert not Path("s3:").exists()
+    assert BUCKET in str(ledger.outdir)
+
+
+def _revise_and_die(ledger: Ledger, changes: int) -> None:
+    _killed_after(changes, revise, ledger, PLAN, FIRST)
+
+
+def test_a_change_of_a_range_that_is_killed_after_any_change_to_the_store_counts_once(
+    object_store: ObjectStore, store_url: str
+) -> None:
+    for after in count(1):
+        ledger = make_ledger(locate(f"{store_url}-{after}"), PLAN)
+        for range_ in PLAN.ranges:
+            transfer(ledger, PLAN, range_)
+        killed = _run(object_store, _revise_and_die, ledger, after) == -signal.SIGKILL
+        roll_forward(ledger, ledger.plans())
+        assert _read_places(ledger) == places(PLAN)
+        revise(ledger, PLAN, FIRST)
+        roll_forward(ledger, ledger.plans())
+        _assert_whole(ledger)
+        if not killed:
+            break
+    assert after > 12

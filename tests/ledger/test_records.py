@@ -1,0 +1,144 @@
+"""What the ledger records comes back as it was, or not at all."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fink_dask.errors import LedgerError
+from fink_dask.kafka.offsets import Range
+from fink_dask.ledger.data_file import DataFile
+from fink_dask.ledger.documents import seal, unseal
+from fink_dask.ledger.records import Marker, Plan
+from tests.harness.ledgers import IDENTITY, make_plan
+
+FILE = DataFile("key=1/part.parquet", "00000.parquet", 6, 100, "00")
+MARKER = Marker(
+    plan_id="01234567",
+    range=Range(3, 10, 20),
+    attempt="0123456789abcdef",
+    rows=6,
+    raw_bytes=1000,
+    files=(FILE,),
+    quarantined=1,
+    quarantine=DataFile("quarantine/part.parquet", "quarantine-00000.parquet", 1, 10, "00"),
+    filtered=1,
+    lost=((10, 11),),
+    holes=((19, 20),),
+)
+
+
+@pytest.mark.parametrize("marker", [MARKER, replace(MARKER, quarantined=0, quarantine=None, filtered=2)])
+def test_a_marker_comes_back(tmp_path: Path, marker: Marker) -> None:
+    path = tmp_path / "marker.json"
+    path.write_bytes(seal("marker", marker.to_json()))
+    assert Marker.from_json(unseal("marker", path)) == marker
+
+
+@pytest.mark.parametrize("survey", [None, "ztf"])
+def test_a_plan_comes_back_with_the_same_id(tmp_path: Path, survey: str | None) -> None:
+    plan = replace(make_plan([Range(0, 5, 7), Range(1, 0, 2**62)]), identity=replace(IDENTITY, survey=survey))
+    path = tmp_path / "plan.json"
+    path.write_bytes(seal("plan", plan.to_json()))
+    again = Plan.from_json(unseal("plan", path))
+    assert again == plan
+    assert again.plan_id == plan.plan_id
+
+
+def test_a_plan_has_its_condition_and_one_without_is_what_it_was() -> None:
+    plan = make_plan([Range(0, 5, 7)])
+    # What ledgers of before have: no key, and the same id.
+    assert "where" not in plan.to_json()["identity"]
+    assert plan.plan_id == "d8f6eb67"
+    asked = replace(plan, identity=replace(plan.identity, where='magpsf < 18 and finkclass == "SN candidate"'))
+    assert Plan.from_json(json.loads(json.dumps(asked.to_json()))) == asked
+    assert asked.plan_id != plan.plan_id
+
+
+CONTRADICTIONS: list[dict[str, Any]] = [
+    {"rows": 7},
+    {"rows": 5, "filtered": 2},
+    {"filtered": 0},
+    {"filtered": -1, "holes": ((17, 20),)},
+    {"lost": ((9, 10),)},
+    {"lost": ((20, 21),)},
+    {"lost": ((19, 20),)},
+    {"lost": ((12, 11), (13, 15))},
+    {"holes": ((10, 11),)},
+    {"files": ()},
+    {"files": (FILE, FILE)},
+    {"quarantine": None},
+    {"quarantined": 0, "filtered": 2},
+    {"attempt": "../x"},
+    {"attempt": ""},
+    {"plan_id": "../x"},
+    {"plan_id": ""},
+    {"raw_bytes": -1},
+]
+
+
+@pytest.mark.parametrize("changes", CONTRADICTIONS, ids=str)
+def test_a_marker_accounts_for_every_offset_of_its_range_once(changes: dict[str, Any]) -> None:
+    with pytest.raises(LedgerError, match=MARKER.range.name):
+        replace(MARKER, **changes)
+
+
+BROKEN_PLANS: list[dict[str, Any]] = [
+    {"ranges": [[0, 0, float("inf")]]},
+    {"ranges": [[0, 0]]},
+    {"ranges": [[0, 5, 5]]},
+    {"ranges": None},
+    {"identity": {}},
+    {"identity": None},
+    {"generation": "x"},
+    {"estimated_bytes": None},
+]
+
+
+@pytest.mark.parametrize("changes", BROKEN_PLANS, ids=str)
+def test_a_plan_that_cannot_be_read_is_one_line(changes: dict[str, Any]) -> None:
+    with pytest.raises(LedgerError, match="can't be read"):
+        Plan.from_json(make_plan([Range(0, 0, 1)]).to_json() | changes)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda children: st.lists(children) | st.dictionaries(st.text(), children),
+    max_leaves=10,
+)
+
+
+@given(content=st.dictionaries(st.text(), json_values))
+def test_a_document_comes_back(tmp_path_factory: pytest.TempPathFactory, content: dict[str, Any]) -> None:
+    path = tmp_path_factory.getbasetemp() / "document.json"
+    path.write_bytes(seal("marker", content))
+    assert unseal("marker", path) == content
+
+
+@given(content=json_values)
+def test_any_other_json_is_no_document(tmp_path_factory: pytest.TempPathFactory, content: object) -> None:
+    path = tmp_path_factory.getbasetemp() / "other.json"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(LedgerError):
+        unseal("marker", path)
+
+
+@given(content=json_values)
+def test_any_json_is_a_marker_or_refused(content: Any) -> None:
+    for name in MARKER.to_json():
+        with suppress(LedgerError):
+            Marker.from_json(MARKER.to_json() | {name: content})
+
+
+def test_a_document_of_a_later_version_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    path.write_bytes(seal("plan", {}).replace(b'"format":1', b'"format":7'))
+    with pytest.raises(LedgerError, match="use the one that wrote it"):
+        unseal("plan", path)

@@ -1,0 +1,66 @@
+"""A directory of datasets is told from a dataset, and the sum over topics is never better than the worst of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fink_dask.errors import LedgerError, StorageError
+from fink_dask.ledger.ledger import Ledger
+from fink_dask.ledger.several import check_for_one, check_for_several, check_name, datasets_in, total_of
+from fink_dask.ledger.summary import State, Summary
+
+
+def make_dataset(outdir: Path) -> None:
+    """Make what looks like a dataset with a plan."""
+    plans = Ledger(outdir).plans_path
+    plans.mkdir(parents=True)
+    (plans / "00000001.json").touch()
+    outdir.mkdir(exist_ok=True)
+
+
+def test_datasets_are_found_by_their_ledgers_and_nothing_else_is(tmp_path: Path) -> None:
+    assert datasets_in(tmp_path / "nothing") == []
+    for name in ("b", "a"):
+        make_dataset(tmp_path / "night" / name)
+    (tmp_path / "night" / "c.fink").mkdir()
+    (tmp_path / "night" / "d.fink").touch()
+    make_dataset(tmp_path / "night" / "a.fink-old-12345678" / "a")
+    assert [ledger.outdir.name for ledger in datasets_in(tmp_path / "night")] == ["a", "b"]
+
+
+def test_one_topic_and_several_do_not_share_a_directory(tmp_path: Path) -> None:
+    make_dataset(tmp_path / "one")
+    make_dataset(tmp_path / "many" / "a")
+    check_for_one(tmp_path / "one")
+    check_for_one(tmp_path / "new")
+    check_for_several(tmp_path / "many")
+    check_for_several(tmp_path / "new")
+    with pytest.raises(LedgerError, match="holds a dataset for each of several topics, such as a;"):
+        check_for_one(tmp_path / "many")
+    with pytest.raises(LedgerError, match="is the dataset of one topic"):
+        check_for_several(tmp_path / "one")
+
+
+@pytest.mark.parametrize("topic", ["a.fink", "a.fink-old-12345678", ".fink"])
+def test_no_dataset_takes_the_place_of_a_ledger(topic: str) -> None:
+    with pytest.raises(StorageError, match="transfer it on its own"):
+        check_name(topic)
+    check_name("a.fin_k")
+
+
+@pytest.mark.parametrize(
+    ("states", "worst", "exit_code"),
+    [
+        ([], "complete", 0),
+        (["complete", "complete"], "complete", 0),
+        (["complete", "partial"], "partial", 3),
+        (["partial", "interrupted", "complete"], "interrupted", 1),
+        (["partial", "failed", "interrupted"], "failed", 1),
+    ],
+)
+def test_the_worst_state_counts_and_alerts_add_up(states: list[State], worst: State, exit_code: int) -> None:
+    total = total_of([Summary(str(n), state, alerts=n, run_alerts=1) for n, state in enumerate(states)])
+    assert (total.state, total.exit_code) == (worst, exit_code)
+    assert (total.alerts, total.run_alerts) == (sum(range(len(states))), len(states))
