@@ -260,10 +260,14 @@ class TransferSettings:
         if self.where is not None and self.limit is not None:
             # A plan is made of offsets, and how many of them the condition is true of comes to light later.
             raise SettingsError("--limit has no --where: nobody knows beforehand how many offsets N such alerts take")
-        for name, lowest in (("nconsumers", 1), ("batchsize", 1), ("limit", 1), ("range_bytes", 1)):
-            value = getattr(self, name)
-            if value is not None and value < lowest:
-                raise SettingsError(f"--{name} is {value}, but must be at least {lowest}")
+        for name, number in (
+            ("--nconsumers", self.nconsumers),
+            ("--batchsize", self.batchsize),
+            ("--limit", self.limit),
+            ("range_bytes", self.range_bytes),
+        ):
+            if number is not None and number < 1:
+                raise SettingsError(f"{name} is {number}, but must be at least 1")
         for option, value, known in (
             ("--outformat", self.outformat, OUTFORMATS),
             ("--compression", self.compression, COMPRESSIONS),
@@ -276,9 +280,7 @@ class TransferSettings:
         if self.group_id is not None and not self.group_id.strip():
             raise SettingsError("--group-id is empty")
         if _SCHEME.fullmatch(self.outdir.parts[0] if self.outdir.parts else ""):
-            raise SettingsError(
-                f"--outdir {self.outdir} has lost a slash: fink_dask.dataset.location.locate takes URLs"
-            )
+            raise SettingsError(f"--outdir {self.outdir} has lost a slash: fink_dask.store.location.locate takes URLs")
         if "://" not in str(self.outdir):  # on an object store there are no links
             object.__setattr__(self, "outdir", Path(os.path.realpath(self.outdir)))
         if self.outdir.name in {"", ".", ".."}:

@@ -119,10 +119,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _signal_behind(error: BaseException) -> SignalReceivedError | None:
-    """Return the signal that an error comes from: of one in its middle, compiled code makes a SystemError."""
+    """Return the signal that an error comes from: compiled code makes a SystemError of it, click's prompt an Abort."""
     seen: BaseException | None = error
     while seen is not None and not isinstance(seen, SignalReceivedError):
-        seen = seen.__cause__
+        seen = seen.__cause__ or (seen.__context__ if isinstance(seen, click.Abort) else None)
     return seen
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,10 @@ def register(
             ("Servers (HOST:PORT)", "bootstrap_servers", connection["bootstrap_servers"]),
         )
     )
-    password = _password(connection["password_file"], there)
-    write_credentials(path, Registration(survey, username, group, servers, password, maxtimeout), replace=there)
+    # Made before the password is asked for: what is refused is refused at once.
+    registration = Registration(survey, username, group, servers, maxtimeout=maxtimeout)
+    registration = replace(registration, password=_password(connection["password_file"], there))
+    write_credentials(path, registration, replace=there)
     click.echo(f"{'changed' if there else 'written'}: {path}, which only you can read")
     if not check:
         click.echo(f"  try it    fink-dask register --survey {survey} --check")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -208,29 +210,51 @@ def test_nobody_else_can_read_the_file_at_any_time_and_a_full_disk_leaves_the_ol
     assert path.read_text() == text
 
 
-def test_on_a_terminal_the_password_is_asked_for_and_not_shown(file: Path, tmp_path: Path) -> None:
+def answer(file: Path, arguments: list[str], answers: dict[bytes, Callable[[subprocess.Popen[bytes]], bytes]]) -> str:
+    """Register on a terminal: what is done at each question gives what is typed. Returns the screen, and the status."""
     leader, follower = os.openpty()
     process = subprocess.Popen(
-        [*PROGRAM, "register", *ADA],
+        [*PROGRAM, "register", *arguments],
         stdin=follower,
         stdout=follower,
         stderr=follower,
-        env=environment({"HOME": str(tmp_path)}),
+        env=environment({"HOME": str(file.parent.parent)}),
         start_new_session=True,
     )
     os.close(follower)
     shown = b""
-    typed = False
     with suppress(OSError):
         while chunk := os.read(leader, 4096):
             shown += chunk
-            if not typed and b"Password" in shown:
-                os.write(leader, f"{PASSWORD}\n".encode())
-                typed = True
+            for question in [question for question in answers if question in shown]:
+                os.write(leader, answers.pop(question)(process))
     os.close(leader)
-    assert process.wait(timeout=60) == 0, shown
-    assert PASSWORD.encode() not in shown
+    return f"{shown.decode()}\nstatus {process.wait(timeout=60)}"
+
+
+def test_on_a_terminal_the_password_is_asked_for_and_not_shown(file: Path) -> None:
+    shown = answer(file, ADA, {b"Password": lambda _: f"{PASSWORD}\n".encode()})
+    assert shown.endswith("status 0"), shown
+    assert PASSWORD not in shown
     assert read_credentials(file).password == PASSWORD
+
+
+def test_on_a_terminal_what_is_refused_is_refused_before_the_password_is_asked_for(file: Path) -> None:
+    shown = answer(file, [*ADA[:-1], "kafka.example.org"], {b"Password": lambda _: b"secret\n"})
+    assert shown.endswith("status 2"), shown
+    assert "'kafka.example.org' is no HOST:PORT" in shown
+    assert "Password" not in shown
+
+
+def test_a_question_that_is_interrupted_ends_as_every_interrupt_does(file: Path) -> None:
+    def interrupt(process: subprocess.Popen[bytes]) -> bytes:
+        process.send_signal(signal.SIGINT)
+        return b""
+
+    for arguments, question in ((ADA, b"Password"), (ADA[:2], b"User name")):
+        shown = answer(file, arguments, {question: interrupt})
+        assert shown.endswith("status 130"), shown
+        assert not file.exists()
 
 
 def test_a_check_connects_and_says_what_it_found(secure: SecureKafka, file: Path, tmp_path: Path) -> None:
