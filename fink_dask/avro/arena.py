@@ -16,7 +16,7 @@ MAX_OFFSET = 2**31 - 1
 _ALIGNMENT = 64
 
 
-class Layout:
+class ArenaLayout:
     """What is the same for the arenas of all batches.
 
     Parameters
@@ -54,7 +54,7 @@ class Arena:
 
     Parameters
     ----------
-    layout : Layout
+    layout : ArenaLayout
         The columns.
     memory : Memory
         Where it is taken from.
@@ -77,7 +77,7 @@ class Arena:
     """
 
     def __init__(
-        self, layout: Layout, memory: Memory, entries: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64]
+        self, layout: ArenaLayout, memory: Memory, entries: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64]
     ) -> None:
         if max(sizes.max(), entries.max()) > MAX_OFFSET:
             raise FinkDaskError(

@@ -13,7 +13,7 @@ from fink_dask.avro.decoded import MAX_BATCH_BYTES, TOMBSTONE, BadRecord, Decode
 from fink_dask.avro.projection import project, project_array
 from fink_dask.avro.schema import AvroSchema
 from fink_dask.avro.storage import from_storage, storage_schema, storage_type
-from fink_dask.avro.walk import RecordError, compile_walk
+from fink_dask.avro.walk import RecordError, make_walk
 from fink_dask.errors import FinkDaskError
 
 _Row = dict[str, object]
@@ -34,7 +34,7 @@ class FastavroDecoder:
         self._schema = schema
         self._columns = columns
         self._kept = project(schema.parsed, columns)
-        self._walk = compile_walk(schema.parsed)
+        self._walk = make_walk(schema.parsed)
         self._storage_schema = storage_schema(schema.parsed)
         self._storage_types = [storage_type(child) for child in schema.parsed.children]
 

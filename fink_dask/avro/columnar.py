@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from fink_dask.avro.arena import Arena, Layout
+from fink_dask.avro.arena import Arena, ArenaLayout
 from fink_dask.avro.decoded import TOMBSTONE, DecodedBatch, bad_record, check_size
 from fink_dask.avro.fill_program import FillProgram
 from fink_dask.avro.lazy import lazy_property
@@ -21,8 +21,7 @@ from fink_dask.avro.projection import project
 from fink_dask.avro.resolve import MAX_CELLS
 from fink_dask.avro.schema import AvroSchema
 from fink_dask.avro.types import AvroType
-from fink_dask.avro.walk import RecordError
-from fink_dask.avro.walk import compile_walk as compile_reasons
+from fink_dask.avro.walk import RecordError, make_walk
 from fink_dask.kafka.memory import Memory
 from fink_dask.kafka.records import join_values
 
@@ -172,7 +171,7 @@ class ColumnarDecoder:
 
     @lazy_property
     def _explain(self) -> Callable[[bytes], None]:
-        return compile_reasons(self._schema.parsed)
+        return make_walk(self._schema.parsed)
 
 
 class _Filling:
@@ -180,7 +179,7 @@ class _Filling:
 
     def __init__(self, program: FillProgram, kept: AvroType, marked: list[int], constants: Constants) -> None:
         self.arrow = pa.schema(kept.arrow_fields)
-        self._layout, self._memory = Layout(program), Memory()
+        self._layout, self._memory = ArenaLayout(program), Memory()
         segments = np.array([(marked.index(field), pc) for field, pc in program.starts], np.int64)
         self._tables = (segments, program.ops, program.nulled, constants.symbols, constants.letters)
 

@@ -10,7 +10,7 @@ import fastavro.read
 import pyarrow as pa
 
 from fink_dask.avro.schema import AvroSchema
-from fink_dask.avro.walk import RecordError, compile_walk
+from fink_dask.avro.walk import RecordError, make_walk
 from fink_dask.errors import SchemaError
 
 
@@ -38,7 +38,7 @@ class Transcoder:
             index = writer.arrow.get_field_index(field.name)
             if index >= 0:
                 _check_same_kind(field.name, writer.arrow.field(index).type, field.type)
-        self._walk = compile_walk(writer.parsed)
+        self._walk = make_walk(writer.parsed)
         try:
             self._writer = fastavro.parse_schema(_without_logical_types(json.loads(writer.text)))
             self._reader = fastavro.parse_schema(_without_logical_types(json.loads(reader.text)))

@@ -26,7 +26,7 @@ class RecordError(ValueError):
     """A record's bytes are not what its schema says; the message is the reason."""
 
 
-def compile_walk(record: AvroType) -> Callable[[bytes], None]:
+def make_walk(record: AvroType) -> Callable[[bytes], None]:
     """Compile a schema into a function that walks a record.
 
     Parameters

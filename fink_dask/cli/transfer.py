@@ -35,7 +35,7 @@ from fink_dask.config import BATCHSIZE, COMPRESSION, COMPRESSIONS, ON_BAD_RECORD
 from fink_dask.kafka.choice import TopicChoice, choose_topics
 from fink_dask.kafka.topics import SURVEYS
 from fink_dask.nouns import counted
-from fink_dask.store.location import check_place
+from fink_dask.store.location import check_remote
 
 if TYPE_CHECKING:
     from fink_dask.cluster.run import ClusterChoice
@@ -195,7 +195,7 @@ def transfer(
     """
     choice = choose_topics(topics)
     jobs = cluster_settings(others, scheduler)
-    check_place(outdir, restart, jobs is not None)
+    check_remote(outdir, restart, jobs is not None)
     kafka = kafka_settings(survey or survey_of_topics(choice), **others)
     if scheduler is None and jobs is None and not dry_run:
         from fink_dask.cluster.forkserver import start_forkserver

@@ -21,7 +21,7 @@ from fink_dask.kafka.choice import TopicChoice, no_such_topics
 from fink_dask.kafka.describe import Inspector, open_inspector
 from fink_dask.ledger.several import check_for_one, check_for_several
 from fink_dask.nouns import counted
-from fink_dask.store.location import check_place
+from fink_dask.store.location import check_remote
 from fink_dask.transfers.events import Note, Observer
 from fink_dask.transfers.find import Finder
 from fink_dask.transfers.job import run_ranges
@@ -115,7 +115,7 @@ def run_topics(
     FinkDaskError
         If nothing could be transferred, or a failure concerns all topics, or there is only one.
     """
-    check_place(settings.outdir, restart, chosen.jobs is not None)
+    check_remote(settings.outdir, restart, chosen.jobs is not None)
     profiler = Profiler(observe, began)
     if choice.is_several:
         check_for_several(settings.outdir)
@@ -206,7 +206,7 @@ def _transfer(
                     return
                 if cluster is None:
                     # Before the plan is frozen: what can't run leaves nothing to continue.
-                    topics.check_room(cores_of(settings, chosen))
+                    topics.require_room(cores_of(settings, chosen))
                     if settings.follow is not None:  # there will be more
                         ranges = max(ranges, settings.nconsumers)
                     cluster = stack.enter_context(_connect(settings, observe, chosen, topics.open[0], ranges))

@@ -14,11 +14,12 @@ from fink_dask.avro.schema import field_type
 from fink_dask.compaction.duplicates import Duplicates, check_identifier, find_duplicates
 from fink_dask.compaction.groups import Compaction, Form, Group, RangeIndex, make_groups, snapshot_of
 from fink_dask.compaction.merge import Merged, Merging, check_source, merge_group
-from fink_dask.compaction.workspace import Step, Workspace, read_compaction
+from fink_dask.compaction.workspace import Workspace, read_compaction
 from fink_dask.config import BUFFER_BYTES
 from fink_dask.dataset.columns import check_is_parquet, dataset_schema
 from fink_dask.dataset.presence import check_files
 from fink_dask.errors import LedgerError, SettingsError, StorageError
+from fink_dask.ledger.attempt import Step
 from fink_dask.ledger.documents import seal
 from fink_dask.ledger.lease import Lease, hold_lease, is_held
 from fink_dask.ledger.ledger import Ledger, storage_error

@@ -19,7 +19,7 @@ import hashlib
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -29,6 +29,7 @@ from fink_dask.compaction.merge import Merged
 from fink_dask.dataset.versions import copy_versions
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.offsets import Interval, Range, merge, total
+from fink_dask.ledger.attempt import Step
 from fink_dask.ledger.data_file import DataFile
 from fink_dask.ledger.documents import seal, unseal
 from fink_dask.ledger.ledger import Ledger
@@ -44,8 +45,6 @@ from fink_dask.store.durable import (
     sync_directory,
     write_file,
 )
-
-Step = Callable[[str], None]
 
 _ASSEMBLY = re.compile(r"assembled-[0-9a-f]{32}")
 

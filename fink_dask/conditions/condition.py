@@ -20,7 +20,7 @@ import pyarrow.types as pt
 
 from fink_dask.avro.near import near_column
 from fink_dask.avro.schema import field_type
-from fink_dask.conditions.expression import COMPARISONS, Node
+from fink_dask.conditions.expression import COMPARISONS, Expression
 from fink_dask.conditions.grammar import mistake, parse_condition
 from fink_dask.conditions.literals import example_of, read_literal
 from fink_dask.dataset.partitioning import column_of
@@ -91,7 +91,7 @@ def bind_condition(text: str, schema: pa.Schema) -> Condition:
     return Condition(columns, _Binder(text, schema).truth(tree))
 
 
-def _columns(node: Node) -> Iterator[str]:
+def _columns(node: Expression) -> Iterator[str]:
     if node.op == "column":
         yield str(node.value)
     for part in node.parts:
@@ -117,7 +117,7 @@ class _Binder:
         self._text = text
         self._schema = schema
 
-    def truth(self, node: Node) -> _Compute:
+    def truth(self, node: Expression) -> _Compute:
         """Bind what has to be true or false."""
         match node.op:
             case "and" | "or":
@@ -140,7 +140,7 @@ class _Binder:
             raise self._mistake(node, f"{node} is {_in_words(found.kind)}, neither true nor false")
         return found.compute
 
-    def _comparison(self, node: Node) -> _Compute:
+    def _comparison(self, node: Expression) -> _Compute:
         left, right = node.parts
         if left.is_literal and right.is_literal:
             raise self._mistake(node, "one of what is compared has to be a column")
@@ -164,7 +164,7 @@ class _Binder:
         compare, (first, second) = _FUNCTIONS[node.op], values
         return lambda rows: compare(first(rows), second(rows))
 
-    def _member(self, node: Node) -> _Compute:
+    def _member(self, node: Expression) -> _Compute:
         first, *literals = node.parts
         if first.is_literal:
             raise self._mistake(first, "a column stands before in")
@@ -182,7 +182,7 @@ class _Binder:
 
         return compute
 
-    def _nullness(self, node: Node) -> _Compute:
+    def _nullness(self, node: Expression) -> _Compute:
         (part,) = node.parts
         if part.op != "column":
             raise self._mistake(part, f"a column stands before {node.op}")
@@ -190,7 +190,7 @@ class _Binder:
         self._kind(part)
         return lambda rows: ask(column_of(rows, path))
 
-    def _operand(self, node: Node) -> _Operand:
+    def _operand(self, node: Expression) -> _Operand:
         """Bind what has a value."""
         if node.op in _TRUTHS:
             return _Operand(pa.bool_(), self.truth(node))
@@ -208,7 +208,7 @@ class _Binder:
         function = _FUNCTIONS[node.op]
         return _Operand(pa.float64(), lambda rows: function(parts[0](rows), parts[1](rows)))
 
-    def _number(self, node: Node) -> _Compute:
+    def _number(self, node: Expression) -> _Compute:
         """Bind what is computed with, all of it in floating-point numbers of 64 bits."""
         if node.is_literal:
             return self._literal(node, pa.float64(), node)
@@ -219,7 +219,7 @@ class _Binder:
             raise self._mistake(node, f"{node} is {_in_words(found.kind)}, and no number to compute with")
         return found.cast(pa.float64())
 
-    def _kind(self, node: Node) -> pa.DataType:
+    def _kind(self, node: Expression) -> pa.DataType:
         path = str(node.value)
         kind = field_type(self._schema, path)
         if kind is None:
@@ -227,7 +227,7 @@ class _Binder:
             raise self._mistake(node, f"the alerts have no column {node}{near}")
         return kind
 
-    def _literal(self, node: Node, kind: pa.DataType, beside: Node) -> _Compute:
+    def _literal(self, node: Expression, kind: pa.DataType, beside: Expression) -> _Compute:
         """Read a literal as a value of the type of what it is compared with."""
         scalar = read_literal(node, kind)
         if scalar is None:
@@ -235,7 +235,7 @@ class _Binder:
             raise self._mistake(node, f"{node} is not {what}{example_of(kind)}")
         return lambda rows: scalar
 
-    def _mistake(self, node: Node, words: str) -> SettingsError:
+    def _mistake(self, node: Expression, words: str) -> SettingsError:
         return mistake(self._text, node.at, words)
 
 

@@ -16,7 +16,7 @@ _PLAIN_DIGITS = 30
 
 
 @dataclass(frozen=True)
-class Node:
+class Expression:
     """A part of a condition; as text it is the one form of all ways to write it.
 
     Parameters
@@ -24,7 +24,7 @@ class Node:
     op : str
         ``and``, ``or``, ``not``, one of `COMPARISONS`, ``in``, ``not in``, ``is null``, ``is not null``, ``+``, ``-``,
         ``*``, ``/``, ``negative``, ``column``, ``number``, ``text`` or ``truth``.
-    parts : tuple of Node
+    parts : tuple of Expression
         What it is made of.
     value : str, decimal.Decimal or bool, optional
         Of the last four.
@@ -38,7 +38,7 @@ class Node:
     """
 
     op: str
-    parts: tuple[Node, ...] = ()
+    parts: tuple[Expression, ...] = ()
     value: str | Decimal | bool | None = None
     at: int = field(default=0, compare=False)
     depth: int = field(init=False, compare=False, repr=False)

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from decimal import Context, Decimal, DecimalException
 from typing import NamedTuple
 
-from fink_dask.conditions.expression import COMPARISONS, WORDS, Node
+from fink_dask.conditions.expression import COMPARISONS, WORDS, Expression
 from fink_dask.errors import SettingsError
 
 #: Longer ones, deeper ones, or ones of more parts nobody writes; a list of some hundred identifiers has room.
@@ -49,7 +49,7 @@ class _Token(NamedTuple):
     at: int
 
 
-def parse_condition(text: str) -> Node:
+def parse_condition(text: str) -> Expression:
     """Read a condition.
 
     Parameters
@@ -74,7 +74,7 @@ def mistake(text: str, at: int, words: str) -> SettingsError:
     return SettingsError(f"{words} ({place})")
 
 
-def _read(text: str) -> Node:
+def _read(text: str) -> Expression:
     if len(text) > MAX_LENGTH:
         raise SettingsError(f"the condition has {len(text):,} characters, more than {MAX_LENGTH:,}")
     return _Parser(text).whole()
@@ -88,7 +88,7 @@ class _Parser:
         self._tokens = self._tokenise()
         self._next = self._nested = 0
 
-    def whole(self) -> Node:
+    def whole(self) -> Expression:
         found = self._either()
         if self._token.kind != "end":
             raise self._unexpected("and, or, or an operator is expected; text stands in quotes")
@@ -135,15 +135,15 @@ class _Parser:
     def _unexpected(self, words: str) -> SettingsError:
         return mistake(self._text, self._token.at, words)
 
-    def _node(self, op: str, at: int, *parts: Node, value: str | Decimal | bool | None = None) -> Node:
-        node = Node(op, parts, value, at)
+    def _node(self, op: str, at: int, *parts: Expression, value: str | Decimal | bool | None = None) -> Expression:
+        node = Expression(op, parts, value, at)
         if node.size > MAX_PARTS:
             raise mistake(self._text, at, f"the condition has more than {MAX_PARTS:,} parts")
         if node.depth > MAX_DEPTH:
             raise mistake(self._text, at, f"the condition is nested deeper than {MAX_DEPTH} levels")
         return node
 
-    def _deeper(self, read: Callable[[], Node]) -> Node:
+    def _deeper(self, read: Callable[[], Expression]) -> Expression:
         """Read what is inside something, which calls this again."""
         self._nested += 1
         if self._nested > MAX_DEPTH:
@@ -152,13 +152,13 @@ class _Parser:
         self._nested -= 1
         return found
 
-    def _either(self) -> Node:
+    def _either(self) -> Expression:
         return self._joined("or", self._both)
 
-    def _both(self) -> Node:
+    def _both(self) -> Expression:
         return self._joined("and", self._negated)
 
-    def _joined(self, op: str, read: Callable[[], Node]) -> Node:
+    def _joined(self, op: str, read: Callable[[], Expression]) -> Expression:
         at, parts = self._token.at, [read()]
         while self._take(op):
             parts.append(read())
@@ -168,12 +168,12 @@ class _Parser:
         flat = [inner for part in parts for inner in (part.parts if part.op == op else (part,))]
         return self._node(op, at, *flat)
 
-    def _negated(self) -> Node:
+    def _negated(self) -> Expression:
         if token := self._take("not"):
             return self._node("not", token.at, self._deeper(self._negated))
         return self._comparison()
 
-    def _comparison(self) -> Node:
+    def _comparison(self) -> Expression:
         left = self._sum()
         if self._take("is"):
             op = "is not null" if self._take("not") else "is null"
@@ -191,7 +191,7 @@ class _Parser:
         # As in Python, 16 < x <= 18 is 16 < x and x <= 18.
         return left if not found else found[0] if len(found) == 1 else self._node("and", found[0].at, *found)
 
-    def _list(self) -> list[Node]:
+    def _list(self) -> list[Expression]:
         self._want("[")
         found = [self._literal()]
         while self._take(","):
@@ -199,25 +199,25 @@ class _Parser:
         self._want("]")
         return found
 
-    def _literal(self) -> Node:
+    def _literal(self) -> Expression:
         at, found = self._token.at, self._signed()
         if not found.is_literal:
             raise mistake(self._text, at, "a list has numbers or quoted texts only")
         return found
 
-    def _sum(self) -> Node:
+    def _sum(self) -> Expression:
         return self._computed(("+", "-"), self._product)
 
-    def _product(self) -> Node:
+    def _product(self) -> Expression:
         return self._computed(("*", "/"), self._signed)
 
-    def _computed(self, signs: tuple[str, str], read: Callable[[], Node]) -> Node:
+    def _computed(self, signs: tuple[str, str], read: Callable[[], Expression]) -> Expression:
         found = read()
         while sign := self._take(*signs):
             found = self._node(sign.text, found.at, found, read())
         return found
 
-    def _signed(self) -> Node:
+    def _signed(self) -> Expression:
         token = self._take("-")
         if token is None:
             return self._atom()
@@ -226,7 +226,7 @@ class _Parser:
             return self._node("number", token.at, value=-found.value if found.value else found.value)
         return self._node("negative", token.at, found)
 
-    def _atom(self) -> Node:
+    def _atom(self) -> Expression:
         token = self._token
         if self._take("("):
             found = self._deeper(self._either)

@@ -9,10 +9,10 @@ from decimal import Decimal
 import pyarrow as pa
 import pyarrow.types as pt
 
-from fink_dask.conditions.expression import Node
+from fink_dask.conditions.expression import Expression
 
 
-def read_literal(node: Node, kind: pa.DataType) -> pa.Scalar | None:
+def read_literal(node: Expression, kind: pa.DataType) -> pa.Scalar | None:
     """Read a literal as a value of a type, exactly; a number beside floating-point ones is rounded as those were.
 
     Returns
@@ -26,7 +26,7 @@ def read_literal(node: Node, kind: pa.DataType) -> pa.Scalar | None:
         return None
 
 
-def _scalar(node: Node, kind: pa.DataType) -> pa.Scalar | None:
+def _scalar(node: Expression, kind: pa.DataType) -> pa.Scalar | None:
     value = node.value
     if isinstance(value, bool):
         return pa.scalar(value) if pt.is_boolean(kind) else None

@@ -9,7 +9,7 @@ import numpy as np
 from fink_dask.demo.lsst_schemas import BANDS, full_schema, light_schema
 from fink_dask.demo.noise import Row, noisy_rows, with_nulls
 from fink_dask.demo.packet import broker_columns
-from fink_dask.demo.schemas import AvroSchema, field_type
+from fink_dask.demo.schemas import AvroSchema, innermost_type
 from fink_dask.demo.sky import Sightings, history, ids
 from fink_dask.demo.stamps import stamps
 
@@ -41,7 +41,7 @@ def light_alerts(seen: Sightings, rng: np.random.Generator) -> list[Row]:
     """
     past = history(seen, rng.integers(0, 68, len(seen)), rng)
     earlier = noisy_rows(
-        field_type(light_schema(), "prvDiaSources"), len(past.sightings), rng, _photometry(past.sightings, rng)
+        innermost_type(light_schema(), "prvDiaSources"), len(past.sightings), rng, _photometry(past.sightings, rng)
     )
     known = {
         **_photometry(seen, rng),
@@ -75,24 +75,24 @@ def full_alerts(seen: Sightings, rng: np.random.Generator) -> list[Row]:
     forced = history(seen, np.where(moving, 0, often + rng.integers(0, 1 + often)), rng, days=60)
 
     def rows(name: str, of: Sightings, **options: float) -> list[Row]:
-        return noisy_rows(field_type(schema, name), len(of), rng, _photometry(of, rng), **options)
+        return noisy_rows(innermost_type(schema, name), len(of), rng, _photometry(of, rng), **options)
 
     made = [stamps(rng, _STAMP_EDGE, _TEMPLATE_EDGES[size]) for size in rng.integers(0, 2, count)]
     known = {
         **about,
-        "diaSource": noisy_rows(field_type(schema, "diaSource"), count, rng, about),
+        "diaSource": noisy_rows(innermost_type(schema, "diaSource"), count, rng, about),
         "prvDiaSources": _hidden(sources.split(rows("prvDiaSources", sources.sightings), rng, missing=0), moving),
         "prvDiaForcedSources": _hidden(
             forced.split(rows("prvDiaForcedSources", forced.sightings), rng, missing=0), moving
         ),
-        "diaObject": _emptied(noisy_rows(field_type(schema, "diaObject"), count, rng, about, nulls=0.3), moving),
-        "ssSource": _emptied(noisy_rows(field_type(schema, "ssSource"), count, rng, about), ~moving),
-        "mpc_orbits": _emptied(noisy_rows(field_type(schema, "mpc_orbits"), count, rng, about), ~moving),
-        "lc_features": _features(field_type(schema, "lc_features"), count, rng),
+        "diaObject": _emptied(noisy_rows(innermost_type(schema, "diaObject"), count, rng, about, nulls=0.3), moving),
+        "ssSource": _emptied(noisy_rows(innermost_type(schema, "ssSource"), count, rng, about), ~moving),
+        "mpc_orbits": _emptied(noisy_rows(innermost_type(schema, "mpc_orbits"), count, rng, about), ~moving),
+        "lc_features": _features(innermost_type(schema, "lc_features"), count, rng),
         "brokerIngestMjd": seen.day + seen.fraction + rng.uniform(0.001, 0.002, count),
         **{f"cutout{name}": [getattr(each, name.lower()) for each in made] for name in _CUTOUTS},
         **{
-            name: noisy_rows(field_type(schema, name), count, rng, about, nulls=0.3)
+            name: noisy_rows(innermost_type(schema, name), count, rng, about, nulls=0.3)
             for name in ("clf", "xm", "pred", "misc")
         },
     }

@@ -133,7 +133,7 @@ def nullable_map(values: AvroType) -> list[AvroType]:
     return nullable({"type": "map", "values": nullable(values)})
 
 
-def field_type(schema: AvroSchema, name: str) -> Any:
+def innermost_type(schema: AvroSchema, name: str) -> Any:
     """Return the record or the primitive inside a field of a record, below unions, arrays and maps.
 
     Parameters

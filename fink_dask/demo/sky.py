@@ -142,7 +142,7 @@ class Sightings:
 
 
 @dataclass(frozen=True)
-class History:
+class EarlierSightings:
     """Earlier sightings of the objects of a block, oldest first within each alert.
 
     Parameters
@@ -219,7 +219,7 @@ def sightings(
     )
 
 
-def history(of: Sightings, lengths: Ints, rng: np.random.Generator, days: float = 30) -> History:
+def history(of: Sightings, lengths: Ints, rng: np.random.Generator, days: float = 30) -> EarlierSightings:
     """Plan the earlier sightings of the objects of a block.
 
     Parameters
@@ -235,7 +235,7 @@ def history(of: Sightings, lengths: Ints, rng: np.random.Generator, days: float 
 
     Returns
     -------
-    History
+    EarlierSightings
         The earlier sightings.
     """
     owner = np.repeat(np.arange(len(of)), lengths)
@@ -249,7 +249,7 @@ def history(of: Sightings, lengths: Ints, rng: np.random.Generator, days: float 
         fraction=of.fraction[owner] - age - carry,
         seed=of.seed,
     )
-    return History(earlier, np.cumsum(lengths))
+    return EarlierSightings(earlier, np.cumsum(lengths))
 
 
 def ids(numbers: Ints, bits: int) -> Ints:

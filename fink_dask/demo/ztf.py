@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from fink_dask.demo.noise import Row, noisy_rows, with_nulls
 from fink_dask.demo.packet import broker_columns
-from fink_dask.demo.schemas import AvroSchema, field_type
-from fink_dask.demo.sky import History, Ints, Sightings, history, ids
+from fink_dask.demo.schemas import AvroSchema, innermost_type
+from fink_dask.demo.sky import EarlierSightings, Ints, Sightings, history, ids
 from fink_dask.demo.stamps import compressed, stamps
 from fink_dask.demo.ztf_schemas import UPPER_LIMIT, full_schema, light_schema
 
@@ -63,7 +63,7 @@ def full_alerts(seen: Sightings, rng: np.random.Generator) -> list[Row]:
     known = {
         **about,
         "schemavsn": ["4.02"] * count,
-        "candidate": noisy_rows(field_type(schema, "candidate"), count, rng, about, nulls=0.005),
+        "candidate": noisy_rows(innermost_type(schema, "candidate"), count, rng, about, nulls=0.005),
         "prv_candidates": past.split(_earlier(schema, past, rng, limits=0.67), rng, missing=0.02),
         "mangrove": [_mangrove(i, rng) for i in range(count)],
         "blazar_stats": [dict(zip(("m0", "m1", "m2"), row, strict=True)) for row in _floats(rng, (count, 3))],
@@ -111,9 +111,9 @@ def _about(seen: Sightings, rng: np.random.Generator) -> dict[str, Any]:
     }
 
 
-def _earlier(schema: AvroSchema, past: History, rng: np.random.Generator, *, limits: float) -> list[Row]:
+def _earlier(schema: AvroSchema, past: EarlierSightings, rng: np.random.Generator, *, limits: float) -> list[Row]:
     """Return the earlier candidates, a share of which are upper limits and hence mostly null."""
-    earlier, count = field_type(schema, "prv_candidates"), len(past.sightings)
+    earlier, count = innermost_type(schema, "prv_candidates"), len(past.sightings)
     rows = noisy_rows(earlier, count, rng, _photometry(past.sightings, rng), nulls=0.005)
     for row, limit in zip(rows, rng.random(count) < limits, strict=True):
         if limit:
@@ -123,7 +123,7 @@ def _earlier(schema: AvroSchema, past: History, rng: np.random.Generator, *, lim
 
 def _features(name: str, count: int, rng: np.random.Generator) -> list[Row]:
     """Return light-curve features; with too few points most are NaN, without any all are null."""
-    schema = field_type(full_schema(), name)
+    schema = innermost_type(full_schema(), name)
     rows = noisy_rows(schema, count, rng, {}, nulls=0, nans=0.1)
     return [row if some else dict.fromkeys(row) for row, some in zip(rows, rng.random(count) > 0.05, strict=True)]
 

@@ -23,7 +23,7 @@ from rich.filesize import decimal
 from fink_dask.report import sky
 from fink_dask.report.examples import OTHER_BAND, Points
 from fink_dask.report.facts import Partition
-from fink_dask.report.pace import Pace
+from fink_dask.report.throughput import Throughput
 from fink_dask.transfers.profile import STAGES
 
 Floats = npt.NDArray[np.float64]
@@ -146,7 +146,7 @@ def nights(days: npt.NDArray[np.int64], counts: Floats, height: int) -> Any:
     return made
 
 
-def speed(pace: Pace) -> Any:
+def speed(pace: Throughput) -> Any:
     """Draw what was committed a second, over the time at work."""
     edges, unit = _time_at_work(pace)
     made = _figure("speed", 240, unit, "alerts/s")
@@ -160,7 +160,7 @@ def speed(pace: Pace) -> Any:
     return made
 
 
-def shares(pace: Pace) -> Any:
+def shares(pace: Throughput) -> Any:
     """Draw the stages' shares of the consumers' work, over the same time; nothing where they are not known."""
     edges, unit = _time_at_work(pace)
     made = _figure("shares", 190, unit, "% of the work")
@@ -182,7 +182,7 @@ def shares(pace: Pace) -> Any:
     return made
 
 
-def _time_at_work(pace: Pace) -> tuple[Floats, str]:
+def _time_at_work(pace: Throughput) -> tuple[Floats, str]:
     """Return the edges of the steps, and what they are counted in."""
     return (pace.edges, "seconds at work") if pace.seconds < 600 else (pace.edges / 60, "minutes at work")
 

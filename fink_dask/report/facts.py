@@ -19,7 +19,7 @@ from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import check_dataset
 from fink_dask.ledger.records import Identity, Marker, Plan
 from fink_dask.ledger.summary import Progress, progress_of
-from fink_dask.report.pace import Commit, Pace, Run, pace_of
+from fink_dask.report.throughput import Commit, Run, Throughput, pace_of
 from fink_dask.store.location import for_each
 from fink_dask.transfers.profile import Profile
 
@@ -94,7 +94,7 @@ class Facts:
         The committed ranges.
     partitions : list of Partition
         What became of the offsets.
-    pace : Pace
+    pace : Throughput
         What was committed when.
     runs : list of Run
         The runs that came to their end, the last ones.
@@ -112,7 +112,7 @@ class Facts:
     damaged: int
     markers: list[Marker]
     partitions: list[Partition]
-    pace: Pace
+    pace: Throughput
     runs: list[Run]
     reasons: Reasons
     losses: list[Loss]

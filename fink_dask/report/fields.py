@@ -21,7 +21,7 @@ CUTOUTS = {"science": "cutoutScience", "template": "cutoutTemplate", "difference
 
 
 @dataclass(frozen=True)
-class Survey:
+class SurveyNames:
     """What a survey calls things.
 
     Parameters
@@ -52,7 +52,7 @@ class Survey:
 
 
 # https://zwickytransientfacility.github.io/ztf-avro-alert and https://sdm-schemas.lsst.io/apdb.html have the fields.
-_ZTF = Survey(
+_ZTF = SurveyNames(
     "candidate",
     "prv_candidates",
     {"object": "objectId", "source": "candid", "time": "jd", "value": "magpsf", "error": "sigmapsf", "band": "fid"},
@@ -61,7 +61,7 @@ _ZTF = Survey(
     False,
     ".stampData",
 )
-_LSST = Survey(
+_LSST = SurveyNames(
     "diaSource",
     "prvDiaSources",
     {
@@ -85,7 +85,7 @@ class Fields:
 
     Parameters
     ----------
-    survey : Survey
+    survey : SurveyNames
         Whose alerts they are.
     paths : mapping of str to str
         ``object``, ``source``, ``time``, ``value``, ``error``, ``band``, ``ra``, ``dec``, ``class``, and the dotted
@@ -97,7 +97,7 @@ class Fields:
         The paths of the pictures that are there, by what they show.
     """
 
-    survey: Survey
+    survey: SurveyNames
     paths: Mapping[str, str]
     history: tuple[str, ...]
     cutouts: Mapping[str, str]
@@ -118,7 +118,7 @@ def expression(path: str) -> pc.Expression:
     return pc.field(*path.split("."))
 
 
-def _look(schema: pa.Schema, survey: Survey) -> Fields:
+def _look(schema: pa.Schema, survey: SurveyNames) -> Fields:
     def first(name: str, is_fit: Callable[[pa.DataType], bool]) -> str | None:
         for path in (f"{survey.record}.{name}", name):
             kind = field_type(schema, path)
@@ -145,7 +145,7 @@ def _look(schema: pa.Schema, survey: Survey) -> Fields:
     return Fields(survey, paths, _history(schema, survey), cutouts)
 
 
-def _history(schema: pa.Schema, survey: Survey) -> tuple[str, ...]:
+def _history(schema: pa.Schema, survey: SurveyNames) -> tuple[str, ...]:
     kind = field_type(schema, survey.history)
     if kind is None or not pa.types.is_list(kind) or not pa.types.is_struct(kind.value_type):
         return ()

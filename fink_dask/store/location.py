@@ -95,7 +95,7 @@ def check_is_local(path: Path, what: str) -> None:
         raise SettingsError(f"{what} works with a directory only, and {path} is on an object store")
 
 
-def check_place(outdir: Path, restart: bool, has_jobs: bool) -> None:
+def check_remote(outdir: Path, restart: bool, has_jobs: bool) -> None:
     """Refuse what a transfer can't do on an object store.
 
     Parameters

@@ -116,7 +116,7 @@ def has_room(forecasts: Iterable[Forecast]) -> bool:
     return free is None or needed <= free
 
 
-def check_room(forecasts: Iterable[Forecast], settings: TransferSettings) -> None:
+def require_room(forecasts: Iterable[Forecast], settings: TransferSettings) -> None:
     """Refuse what the disk can't hold, unless that is forced.
 
     Parameters

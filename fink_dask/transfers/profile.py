@@ -50,7 +50,7 @@ class Stopwatch:
 
 
 @dataclass(frozen=True)
-class Step:
+class ProfileStep:
     """What consumers did for the ranges that were committed one after the other.
 
     Parameters
@@ -77,7 +77,7 @@ class Profile:
         Seconds of each of `STAGES`, of all consumers together.
     ranges, alerts, raw_bytes : int
         What this run has committed.
-    steps : tuple of Step
+    steps : tuple of ProfileStep
         The same stages over time, in order; empty where that was not kept.
     """
 
@@ -88,7 +88,7 @@ class Profile:
     ranges: int
     alerts: int
     raw_bytes: int
-    steps: tuple[Step, ...] = ()
+    steps: tuple[ProfileStep, ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -111,7 +111,7 @@ class Profile:
         try:
             seconds = _stage_seconds(content)
             kept = content.get("steps", ())[:_MOST_STEPS]
-            steps = tuple(Step(float(step["until_seconds"]), _stage_seconds(step)) for step in kept)
+            steps = tuple(ProfileStep(float(step["until_seconds"]), _stage_seconds(step)) for step in kept)
             phases = [float(content[f"{phase}_seconds"]) for phase in ("start", "work", "finish")]
             counts = [int(content[name]) for name in ("ranges", "alerts", "raw_bytes")]
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
@@ -149,7 +149,7 @@ class Profiler:
         self._last: float | None = None
         self._seconds = dict.fromkeys(STAGES, 0.0)
         self._ranges = self._alerts = self._raw_bytes = 0
-        self._steps: list[Step] = []
+        self._steps: list[ProfileStep] = []
         self._ranges_of_step = 1
 
     def __call__(self, event: Event) -> None:
@@ -163,10 +163,10 @@ class Profiler:
             self._raw_bytes += event.raw_bytes
             for stage, seconds in event.seconds.items():
                 self._seconds[stage] += seconds
-            self._add_step(Step(self._last - self._began, event.seconds))
+            self._add_step(ProfileStep(self._last - self._began, event.seconds))
         self._observe(event)
 
-    def _add_step(self, step: Step) -> None:
+    def _add_step(self, step: ProfileStep) -> None:
         """Keep what a range took; a run of any length has no more steps than fit in a small document."""
         if (self._ranges - 1) % self._ranges_of_step:
             self._steps[-1] = _together(self._steps[-1], step)
@@ -188,13 +188,15 @@ class Profiler:
             ranges=self._ranges,
             alerts=self._alerts,
             raw_bytes=self._raw_bytes,
-            steps=tuple(Step(round(step.until_seconds, 3), _rounded(step.stage_seconds)) for step in self._steps),
+            steps=tuple(
+                ProfileStep(round(step.until_seconds, 3), _rounded(step.stage_seconds)) for step in self._steps
+            ),
         )
 
 
-def _together(step: Step, later: Step) -> Step:
+def _together(step: ProfileStep, later: ProfileStep) -> ProfileStep:
     seconds = {stage: step.stage_seconds.get(stage, 0.0) + later.stage_seconds.get(stage, 0.0) for stage in STAGES}
-    return Step(later.until_seconds, seconds)
+    return ProfileStep(later.until_seconds, seconds)
 
 
 def _rounded(seconds: Mapping[str, float]) -> dict[str, float]:

@@ -14,7 +14,7 @@ from fink_dask.ledger.several import check_name, datasets_in
 from fink_dask.ledger.summary import summarise
 from fink_dask.nouns import counted
 from fink_dask.transfers.events import Event, Note, Observer, RangeCommitted, RangeFailed, RangeProgress
-from fink_dask.transfers.forecast import Forecast, check_room, has_room
+from fink_dask.transfers.forecast import Forecast, has_room, require_room
 from fink_dask.transfers.topic import TopicTransfer
 
 
@@ -77,7 +77,7 @@ class Topics:
             transfer.begin()
         return transfer.is_open
 
-    def check_room(self, cores: int) -> None:
+    def require_room(self, cores: int) -> None:
         """Estimate what there is to do, by so many processor cores, and refuse what the disk can't hold.
 
         Raises
@@ -89,7 +89,7 @@ class Topics:
         # Each may have room alone, so that none was looked at closely, and all together not.
         if len(found) > 1 and not has_room(found):
             found = self._estimates(cores, samples=True)
-        check_room(found, self._settings)
+        require_room(found, self._settings)
 
     def _estimates(self, cores: int, samples: bool = False) -> list[Forecast]:
         found = []

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fink_dask.conditions.condition import bind_condition
-from fink_dask.conditions.expression import Node
+from fink_dask.conditions.expression import Expression
 from fink_dask.conditions.grammar import MAX_LENGTH, parse_condition
 from fink_dask.errors import SettingsError
 
@@ -246,7 +246,7 @@ SIGNS: dict[str, Callable[[Any, Any], Any]] = {
 }
 
 
-def plainly(node: Node, row: dict[str, Any]) -> Answer:
+def plainly(node: Expression, row: dict[str, Any]) -> Answer:
     """Evaluate a condition on one row in plain Python; None is null."""
     if node.op == "column":
         return row[str(node.value)]

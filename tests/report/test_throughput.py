@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fink_dask.report.pace import Commit, Run, pace_of
-from fink_dask.transfers.profile import STAGES, Profile, Step
+from fink_dask.report.throughput import Commit, Run, pace_of
+from fink_dask.transfers.profile import STAGES, Profile, ProfileStep
 
 
 def commits(*at: float) -> list[Commit]:
@@ -50,7 +50,7 @@ def test_commits_before_every_known_begin_or_all_at_once_are_no_error() -> None:
 
 def run(began: float, seconds: float, *steps: tuple[float, str, float], start_s: float = 0.0) -> Run:
     """Make a run whose ranges took one stage each: until when, which one, and how long."""
-    made = [Step(until, dict.fromkeys(STAGES, 0.0) | {stage: took}) for until, stage, took in steps]
+    made = [ProfileStep(until, dict.fromkeys(STAGES, 0.0) | {stage: took}) for until, stage, took in steps]
     return Run(
         began, Profile(start_s, seconds - start_s, 0.0, dict.fromkeys(STAGES, 0.0), len(made), 0, 0, tuple(made))
     )

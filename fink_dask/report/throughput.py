@@ -46,7 +46,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Pace:
+class Throughput:
     """How fast it went.
 
     Parameters
@@ -74,7 +74,7 @@ class Pace:
     stage_seconds: Floats
 
 
-def pace_of(commits: Sequence[Commit], plans: Sequence[float], runs: Sequence[Run] = ()) -> Pace:
+def pace_of(commits: Sequence[Commit], plans: Sequence[float], runs: Sequence[Run] = ()) -> Throughput:
     """Find out how fast a dataset came to be.
 
     Parameters
@@ -90,7 +90,7 @@ def pace_of(commits: Sequence[Commit], plans: Sequence[float], runs: Sequence[Ru
     if not commits:
         nothing = np.empty(0)
         stages = np.empty((len(STAGES), 0))
-        return Pace(min(begins, default=None), None, 0.0, 0, nothing, nothing, stages)
+        return Throughput(min(begins, default=None), None, 0.0, 0, nothing, nothing, stages)
     ordered = sorted(commits, key=lambda commit: commit.at)
     at = np.array([commit.at for commit in ordered])
     gaps = np.diff(at)
@@ -121,7 +121,7 @@ def pace_of(commits: Sequence[Commit], plans: Sequence[float], runs: Sequence[Ru
     moments = sorted([*starts, *zip(at.tolist(), worked.tolist(), strict=True)])
     stages = sum((_stages(run, moments, edges) for run in runs), start=np.zeros((len(STAGES), len(edges) - 1)))
     pauses = len(firsts) - 1
-    return Pace(float(began), float(at[-1]), seconds, pauses, edges, alerts_per_second, stages)
+    return Throughput(float(began), float(at[-1]), seconds, pauses, edges, alerts_per_second, stages)
 
 
 def _stages(run: Run, moments: Sequence[tuple[float, float]], edges: Floats) -> Floats:
