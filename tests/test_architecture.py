@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -183,3 +184,13 @@ def test_no_room_may_use_what_it_does_not() -> None:
             if module.startswith("fink_dask.")
         }
         assert allowed <= used, f"{room} does not use {sorted(allowed - used)}"
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    # Without the package itself, which has its names from where they are made, when they are asked for.
+    known = {f"fink_dask.{name_of(path)}".removesuffix(".__init__"): path for path in MODULES if path.parent != PACKAGE}
+    graph = {}
+    for name, path in known.items():
+        found = imports(path)
+        graph[name] = {module for module in known if module in found and module != name}
+    TopologicalSorter(graph).prepare()
