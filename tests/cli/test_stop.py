@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from tests.harness.cli import PROGRAM, environment
 
 #: What fastavro does, and other compiled code, when a signal comes in its middle.
 _FILL = """
@@ -30,3 +34,19 @@ def test_a_signal_in_the_middle_of_compiled_code_is_no_bug(name: str, code: int)
     )
     assert done.returncode == code, done.stderr
     assert done.stderr == "fink-dask: stopped; what is written is safe, and the same command may be run again\n"
+
+
+def test_a_signal_while_it_is_loaded_ends_it_without_a_trace(tmp_path: Path) -> None:
+    (tmp_path / "click.py").write_text("import time\nprint('loading', flush=True)\ntime.sleep(60)\n")
+    process = subprocess.Popen(
+        [*PROGRAM, "--help"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment({"PYTHONPATH": str(tmp_path)}),
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "loading\n"
+    process.send_signal(signal.SIGINT)
+    said, complained = process.communicate(timeout=60)
+    assert (process.returncode, said, complained) == (-signal.SIGINT, "", "")
