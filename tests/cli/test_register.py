@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
@@ -17,6 +18,7 @@ from fink_dask.kafka.credentials import read_credentials
 from fink_dask.kafka.registration import Registration, write_credentials
 from tests.harness.cli import PROGRAM, environment, run_cli
 from tests.harness.kafka_settings import free_ports
+from tests.harness.oracle import wait_for
 from tests.harness.secure import PASSWORD, USER, SecureKafka
 
 ADA = ["--survey", "ztf", "--username", USER, "--group-id", "ada-1", "--servers", "kafka.example.org:9092"]
@@ -248,6 +250,8 @@ def test_on_a_terminal_what_is_refused_is_refused_before_the_password_is_asked_f
 
 def test_a_question_that_is_interrupted_ends_as_every_interrupt_does(file: Path) -> None:
     def interrupt(process: subprocess.Popen[bytes]) -> bytes:
+        # Between the question and the system call that waits for the answer, Python takes note of a signal and waits.
+        wait_for(lambda: psutil.Process(process.pid).status() == psutil.STATUS_SLEEPING, 60, "it to wait for an answer")
         process.send_signal(signal.SIGINT)
         return b""
 

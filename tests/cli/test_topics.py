@@ -194,10 +194,15 @@ def test_hundreds_of_topics_are_looked_at_in_a_few_requests(private_kafka: Calla
     names = [f"ftransfer_lsst_2026-11-01_{number}" for number in range(300)]
     for future in admin.create_topics([NewTopic(name, 10, 1) for name in names], operation_timeout=120).values():
         future.result(150)
+    # The broker says that they are made some seconds before it knows them all, and leads their 3,000 partitions.
+    arguments = ["topics", "--json", "--bootstrap-servers", broker.bootstrap_servers]
+
+    def is_ready() -> bool:
+        said = run_cli(*arguments)
+        return said.returncode == 0 and len(json.loads(said.stdout)["topics"]) == len(names)
+
+    wait_for(is_ready, 120, "the partitions to have leaders")
     produce(broker.bootstrap_servers, names[7], [b"x"] * 5)
-    arguments = ["topics", "--bootstrap-servers", broker.bootstrap_servers]
-    # The broker says that they are made some seconds before it leads all 3,000 partitions.
-    wait_for(lambda: run_cli(*arguments).returncode == 0, 120, "the partitions to have leaders")
     found = look(broker, "ftransfer_lsst_*", "--group-id", "nobody")
     assert len(found) == 300
     assert {topic["partitions"] for topic in found.values()} == {10}

@@ -83,11 +83,19 @@ class Transfer:
     work : sequence of Work
         The ranges.
     meanwhile : callable
-        Called again and again, with what was observed, once the first range has been begun, until it says True.
+        Called again and again, once the first range has been begun, until it says True.
+    observe : callable
+        Called with each event.
     """
 
-    def __init__(self, work: Sequence[Work], meanwhile: Callable[[list[Event]], bool]) -> None:
+    def __init__(
+        self,
+        work: Sequence[Work],
+        meanwhile: Callable[[], bool],
+        observe: Callable[[Event], None] = lambda event: None,
+    ) -> None:
         self.events: list[Event] = []
+        self._observe = observe
         self._work = list(work)
         self._meanwhile = meanwhile
         self._later = False
@@ -101,13 +109,17 @@ class Transfer:
         return {event.worker for event in self.events if isinstance(event, RangeProgress)}
 
     def run(self, client: Client) -> None:
+        def observe(event: Event) -> None:
+            self.events.append(event)
+            self._observe(event)
+
         half = len(self._work) // 2
-        run_ranges(client, self._work[:half], 3, self.events.append, lambda: None, more=self._more, others_join=True)
+        run_ranges(client, self._work[:half], 3, observe, lambda: None, more=self._more, others_join=True)
 
     def _more(self, waiting: int, running: int) -> list[Work] | None:
         if self._later:
             return None
-        if not self.workers or not self._meanwhile(self.events):
+        if not self.workers or not self._meanwhile():
             return []
         self._later = True
         return self._work[len(self._work) // 2 :]
@@ -160,7 +172,7 @@ def test_a_worker_that_joins_late_gets_work_or_is_named_and_spoils_nothing(
         early = late(client, set())
         started: list[Any] = []
 
-        def meanwhile(events: list[Event]) -> bool:
+        def meanwhile() -> bool:
             if not started:
                 folder = elsewhere if lack == "directory" else home
                 started.append(stack.enter_context(worker(address, folder, python, env)))
@@ -190,18 +202,21 @@ def test_ranges_wait_for_another_worker_where_the_only_one_that_is_left_lacks_so
         first = stack.enter_context(worker(address, home))
         wait_for(lambda: answers(address), 60, "the worker")
         client = stack.enter_context(Client(address, set_as_default=False))
+        early = late(client, set())
         started: list[Any] = []
 
-        def meanwhile(events: list[Event]) -> bool:
+        def meanwhile() -> bool:
             if not started:
                 started.append(stack.enter_context(worker(address, elsewhere)))
-            if any(isinstance(event, Note) for event in events) and first.poll() is None:
+            return bool(late(client, early))
+
+        def observe(event: Event) -> None:
+            if isinstance(event, Note) and first.poll() is None:
                 first.kill()  # with ranges on it that only it may have
                 first.wait()
-                started.append(stack.enter_context(worker(address, home)))
-            return len(started) == 2
+                stack.enter_context(worker(address, home))
 
-        transfer = Transfer(work, meanwhile)
+        transfer = Transfer(work, meanwhile, observe)
         transfer.run(client)
     assert_exactly_once(home / "out", oracle.values)
     assert len(transfer.warnings) == 1
