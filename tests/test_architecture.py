@@ -149,21 +149,24 @@ def test_every_dependency_is_argued_for() -> None:
     assert [name for name in names if name.partition(">")[0].lower() not in section] == []
 
 
-def rooms_of_the_design() -> dict[str, set[str]]:
-    """Read the list of rooms: all words that stand beside each, in the order of the list."""
+def rooms_of_the_design() -> dict[str, list[str]]:
+    """Read the table of rooms: the modules that stand beside each, in the order of the table."""
     design = (PACKAGE.parent / "docs" / "design.md").read_text()
-    listed = design.partition("## Rooms\n\n```text\n")[2].partition("```")[0]
-    parts = re.split(r"^(\w+)/ ", listed, flags=re.M)[1:]
-    return {room: set(re.findall(r"\w+", words)) for room, words in zip(parts[::2], parts[1::2], strict=True)}
+    section = design.partition("## Rooms\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)/` \| [^|]+ \| ([^|]+) \|$", section, flags=re.M)
+    return {room: re.findall(r"`(\w+)`", modules) for room, modules in rows}
 
 
-def test_the_rooms_of_the_design_name_each_module() -> None:
-    named = rooms_of_the_design()
+def test_the_rooms_of_the_design_name_each_module_once_and_none_that_is_not_there() -> None:
+    there: dict[str, list[str]] = {room: [] for room in rooms_of_the_design()}
     for path in MODULES:
         room = path.parent.name
         if path.parent == PACKAGE or path.stem == "__init__" or (room == "cli" and path.stem in _COMMANDS):
             continue
-        assert path.stem in named[room], f"{room}/{path.stem} is not in the rooms of docs/design.md"
+        there[room].append(path.stem)
+    assert {room: sorted(named) for room, named in rooms_of_the_design().items()} == {
+        room: sorted(modules) for room, modules in there.items()
+    }
 
 
 def test_the_rooms_of_the_design_stand_after_those_they_use() -> None:
