@@ -62,9 +62,9 @@ def page(results: Results, ranges: Sequence[dict[str, Any]] = (), following: Seq
     return f"""\
 # Benchmarks
 
-This page is made by `make bench`, which needs Java and Maven, {disk} of disk and more than an hour. It starts Kafka,
-fills its topics with made-up alerts, and measures fink-dask, Fink's own client, Spark and the bare drain of Kafka by
-turns, on one machine and in one run (`{run["id"]}`, {run["date"]}). Ratios are formed within that run only.
+`make bench` makes this page; it needs Java and Maven, {disk} of disk and more than an hour. It starts Kafka, fills its
+topics with made-up alerts, and measures fink-dask, Fink's own client, Spark and the bare drain of Kafka by turns, on
+one machine and in one run (`{run["id"]}`, {run["date"]}). Ratios compare figures of that run only.
 {"" if scale.name == "full" else _SMALL}
 ## Targets
 
@@ -72,24 +72,24 @@ turns, on one machine and in one run (`{run["id"]}`, {run["date"]}). Ratios are 
 
 ## Times
 
-Seconds from the start of the program to its exit: the median of {run["runs"]}, with the shortest and the longest in
-brackets; of the bare drain, the best of its runs. Kafka runs on the same {cores} cores. A blank was not measured.
+Seconds from the start of the program to its exit: the median of {run["runs"]} runs, with the shortest and the longest
+in brackets; for the bare drain, the best of its runs. Kafka runs on the same {cores} cores. Blanks were not measured.
 
 {table(("alerts", "fink-dask", "fink-client", "Spark", "bare drain"), _times(results))}
 
-At the end of each partition fink-client waits for {wait} before it goes on to the next, and its users wait with it.
-Until its last file was written, it took: {_last_files(results)}.
+At the end of each partition fink-client waits for {wait} before it moves on to the next, and its users wait with it.
+The time until its last file was written: {_last_files(results)}.
 
 ## Processor time, memory and files
 
-Of the whole tree of processes: processor time from the kernel's account of all that have ended (`wait4`), and the
-peak of the summed proportional set size (PSS: memory that processes share counts once among them), sampled five times
-a second or as often as takes 5 % of a core. Kafka is not in it. Medians.
+Medians, for the whole tree of processes. Processor time is the kernel's account of all processes that have ended
+(`wait4`). Memory is the peak of the summed proportional set size (PSS: memory that processes share counts once among
+them), sampled five times a second, or as often as takes 5 % of a core. Kafka is not included.
 
-{table(("alerts", "program", "CPU s", "peak GB", "files", "dataset MB", "all right"), _resources(results))}
+{table(("alerts", "program", "CPU s", "peak GB", "files", "dataset MB", "correct"), _resources(results))}
 
-"Right" says that the dataset was read again and held against what was published: every id once, and for fink-dask
-every partition and offset once; for the bare drain the number of records and of bytes.
+"Correct" means that the dataset was read again and compared with what was published: every id once, and for fink-dask
+every partition and offset once; for the bare drain, the numbers of records and of bytes.
 
 ## Consumers and batch size
 
@@ -111,24 +111,25 @@ every partition and offset once; for the bare drain the number of records and of
 {_lines(results.versions)}
 
 - **Topics.** {_topics(results)}. Ten partitions, chosen at random; three nights; no compression.
-- **Alerts.** Made up by fink-dask, with the schemas of Fink's packets. A pool of some hundred to some thousand is
-  encoded, and every copy gets ids, low mantissa bits, last digits and cutouts of its own, so that Parquet finds no
+- **Alerts.** Made up by fink-dask, with the schemas of Fink's packets. A pool of several hundred to several thousand is
+  encoded, and every copy gets its own ids, low mantissa bits, last digits and cutouts, so that Parquet finds no
   repeats. The share of nulls and the lengths of light curves are those of the pool.
 - **Page cache.** The topics have just been written and fit into memory, so Kafka reads from the page cache, for all
-  alike. What a run has left to write is brought to the disk before the next one starts; its dataset is deleted.
+  programs alike. Before the next run starts, what the last one has left to write is flushed to disk, and its dataset is
+  deleted.
 - **fink-dask.** `{mine}`. It compiles
-  its decoder once after an installation, which a rehearsal does before anything is measured.
+  its decoder once after an installation; a rehearsal does that before anything is measured.
 - **fink-client.** Unmodified, from PyPI, in an environment of its own:
   `finkctl {theirs}`,
-  registered with its default timeout of {wait}, and a new consumer group each run. Since its version 12,
-  `finkctl transfer` has the place of `fink_datatransfer`.
+  registered with its default timeout of {wait}, and a new consumer group for each run. Since its version 12,
+  `finkctl transfer` replaces `fink_datatransfer`.
 - **Spark.** `local[{cores}]`, {memory} GB for the driver, one batch of all offsets, with no limit, `from_avro`,
-  `partitionBy("year", "month", "day")` of the alert's time, zstd; all else is its default. The script is
+  `partitionBy("year", "month", "day")` of the alert's time, zstd; everything else is left at its default. The script is
   `benchmarks/jobs/spark_job.py`.
 - **Bare drain.** {cores} processes share the partitions; librdkafka hands over the values; they are joined and dropped.
-- **Limits.** A run of the tables is stopped after {limit_s}, a run that only the figures need after {figure_limit}, and
-  fink-client is called frozen when it has written no file for {silence}. A run that was stopped, or delivered
-  anything but each alert once, is no part of a median.
+- **Limits.** A run for the tables is stopped after {limit_s}, a run that only the figures need after {figure_limit},
+  and fink-client counts as frozen when it has written no file for {silence}. A run that was stopped, or that did not
+  deliver each alert exactly once, is excluded from the medians.
 """
 
 
@@ -195,15 +196,15 @@ def _last_files(results: Results) -> str:
 
 def _caption(results: Results) -> str:
     return (
-        f"{label(results, 'light_l')} alerts for fink-dask. fink-client has a subset, because of the time it takes:\n"
-        f"{label(results, 'subset')} alerts. One run a point; where the tables above have more, their median."
+        f"{label(results, 'light_l')} alerts for fink-dask. fink-client gets a subset, because of the time it takes:\n"
+        f"{label(results, 'subset')} alerts. One run for each point; where the tables above have more, their median."
         f"{_not_ended(results)}"
     )
 
 
 def _not_ended(results: Results) -> str:
     said = ""
-    for ended, words in (("frozen", "Frozen, and then stopped"), ("limit", "Stopped because its time was over")):
+    for ended, words in (("frozen", "Frozen, and then stopped"), ("limit", "Stopped at its time limit")):
         found = []
         for axis, word in (("consumers", "{} consumers"), ("batchsize", "batches of {}")):
             peer = points(results, "subset", FINK_CLIENT, axis)
@@ -232,8 +233,8 @@ def _ranges(ranges: Sequence[dict[str, Any]]) -> str:
     return f"""
 ## Many ranges
 
-Ranges that hold nothing to read, planned, submitted to two workers and collected, in one process. It should take time
-in proportion to their number.
+Ranges with nothing to read are planned, submitted to two workers and collected, in one process. The time should be
+proportional to their number.
 
 {table(head, ([str(row[name]) for name in head] for row in ranges))}
 """
@@ -247,9 +248,9 @@ def _following(following: Sequence[dict[str, Any]]) -> str:
     return f"""
 ## Following
 
-Topics of ten partitions that are filled while they are followed; one run each. `benchmarks/follow.py` says at what
-speed and with which options: *steady* and *uneven* at 4,000 alerts a second, the second into partitions that fill at
-speeds of 1 to 1,000; *loading* as fast as the producer can, up to `--until-count`; *slow* at 20 a minute.
+Topics of ten partitions that are filled while they are followed; one run each. `benchmarks/follow.py` has the speeds
+and options: *steady* and *uneven* get 4,000 alerts a second, *uneven* into partitions whose speeds range from 1 to
+1,000; *loading* is as fast as the producer can be, up to `--until-count`; *slow* gets 20 a minute.
 
 {table(("", *(case["case"] for case in following)), rows)}
 """
