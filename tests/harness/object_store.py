@@ -2,13 +2,15 @@
 
 S3Proxy answers 412 where an object is there already, but of puts that come at once it may let several win, which a
 store must not; and while an object is replaced, a list may lack it. The wire lets such puts through one at a time and
-alone, as a store that is fit for use behaves.
+alone, as a store that is fit for use behaves. Nor may a store show what it had not finished when it was killed: S3Proxy
+writes an object under a temporary name in the same folder, and lists what is left of it, so the harness removes that.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -35,6 +37,8 @@ _START_S = 60
 BUCKET = "alerts-bucket"
 #: Who the tests are to the store; the second one must appear nowhere.
 KEY_ID, SECRET = "harness-identity", "harness-secret-0123456789"
+#: How the name ends that S3Proxy gives an object until it is whole; no name of ours does.
+_UNFINISHED = re.compile(r"-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
 
 #: What becomes of a request: it passes; is answered with a status; is not passed on, or is, and nobody hears of it.
 Fate = Literal["pass", "500", "503", "reset", "lost", "slow"]
@@ -144,6 +148,9 @@ class ObjectStore:
             self._process.send_signal(signal.SIGKILL)
             self._process.wait()
             self._process = None
+            for path in (self.folder / "data").rglob("*"):
+                if _UNFINISHED.search(path.name):
+                    path.unlink()
 
     def discard(self) -> None:
         """End everything, and remove what was kept."""
