@@ -50,6 +50,22 @@ def _check_known(option: str, value: str, known: tuple[str, ...]) -> None:
         raise SettingsError(f"{option} is {value[:40]}, but must be one of {', '.join(known)}")
 
 
+def check_sendable(what: str, text: str | None) -> None:
+    """Refuse a text that librdkafka would cut short at a NUL, or confluent_kafka end the process over.
+
+    Raises
+    ------
+    SettingsError
+        That says what it is, and not what is in it: it may be a password.
+    """
+    try:
+        is_text = text is None or b"\0" not in text.encode()
+    except UnicodeEncodeError:  # from an environment or an argument that is not UTF-8
+        is_text = False
+    if not is_text:
+        raise SettingsError(f"{what} holds a NUL, or is not UTF-8, and Kafka's clients can't send it")
+
+
 def has_sasl(protocol: str) -> bool:
     """Whether a broker that is spoken to by this protocol asks who we are."""
     return protocol.startswith("SASL_")
@@ -79,7 +95,7 @@ class Security:
     Raises
     ------
     SettingsError
-        If there is no such protocol or mechanism, or SASL lacks the user's name or password.
+        If there is no such protocol or mechanism, SASL lacks the user's name or password, or one can't be sent.
     """
 
     protocol: str = SECURITY_PROTOCOLS[0]
@@ -89,11 +105,8 @@ class Security:
     ca_pem: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        for name, value, known in (
-            ("--security-protocol", self.protocol, SECURITY_PROTOCOLS),
-            ("--sasl-mechanism", self.mechanism, SASL_MECHANISMS),
-        ):
-            _check_known(name, value, known)
+        _check_known("--security-protocol", self.protocol, SECURITY_PROTOCOLS)
+        _check_known("--sasl-mechanism", self.mechanism, SASL_MECHANISMS)
         if has_sasl(self.protocol) and not self.username:
             raise SettingsError(f"{self.protocol} needs a user name: give --username NAME")
         if has_sasl(self.protocol) and not self.password:
@@ -101,8 +114,8 @@ class Security:
                 f"{self.protocol} needs a password: set FINK_DASK_PASSWORD, give --password-file FILE, or have it in "
                 "the credentials file"
             )
-        if "\0" in f"{self.username}{self.password}":
-            raise SettingsError("the user name or the password holds a NUL, which Kafka's clients can't send")
+        check_sendable("the user name", self.username)
+        check_sendable("the password", self.password)
 
 
 PLAINTEXT = Security()
@@ -135,6 +148,7 @@ class KafkaSettings:
     def __post_init__(self) -> None:
         if not self.bootstrap_servers.strip():
             raise SettingsError("no Kafka servers: give --bootstrap-servers HOST:PORT, or type fink-dask register")
+        check_sendable("--bootstrap-servers", self.bootstrap_servers)
 
 
 @dataclass(frozen=True)
@@ -268,17 +282,15 @@ class TransferSettings:
         ):
             if number is not None and number < 1:
                 raise SettingsError(f"{name} is {number}, but must be at least 1")
-        for option, value, known in (
-            ("--outformat", self.outformat, OUTFORMATS),
-            ("--compression", self.compression, COMPRESSIONS),
-            ("--on-bad-record", self.on_bad_record, ON_BAD_RECORD),
-            ("--on-loss", self.on_loss, ON_LOSS),
-        ):
-            _check_known(option, value, known)
+        _check_known("--outformat", self.outformat, OUTFORMATS)
+        _check_known("--compression", self.compression, COMPRESSIONS)
+        _check_known("--on-bad-record", self.on_bad_record, ON_BAD_RECORD)
+        _check_known("--on-loss", self.on_loss, ON_LOSS)
         if self.outformat in RECORD_OUTFORMATS and self.columns is not None:
             raise SettingsError(f"--outformat {self.outformat} keeps whole records: leave out --columns")
         if self.group_id is not None and not self.group_id.strip():
             raise SettingsError("--group-id is empty")
+        check_sendable("--group-id", self.group_id)
         if _SCHEME.fullmatch(self.outdir.parts[0] if self.outdir.parts else ""):
             raise SettingsError(f"--outdir {self.outdir} has lost a slash: fink_dask.store.location.locate takes URLs")
         if "://" not in str(self.outdir):  # on an object store there are no links

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 
-from fink_dask.config import KafkaSettings
+from fink_dask.config import KafkaSettings, check_sendable
 from fink_dask.errors import BrokerError, BrokerUnavailableError, SettingsError
 from fink_dask.kafka.client import (
     ConsumerGroupTopicPartitions,
@@ -41,10 +41,11 @@ def commit_group_offsets(settings: KafkaSettings, topic: str, group_id: str, off
     BrokerError
         If Kafka refuses or does not answer.
     SettingsError
-        If the group has no name.
+        If the group has no name, or one that can't be sent.
     """
     if not group_id:
         raise SettingsError("the consumer group has no name")
+    check_sendable("--group-id", group_id)
     if not offsets:
         return
     admin, deadline = Admin(settings), time.monotonic() + settings.request_timeout_s
@@ -78,7 +79,10 @@ def read_group_offsets(
     ------
     BrokerError
         If Kafka refuses or does not answer.
+    SettingsError
+        If the name of the group can't be sent.
     """
+    check_sendable("--group-id", group_id)
     wanted = [TopicPartition(topic, number) for topic, numbers in partitions.items() for number in numbers]
     if not wanted:
         return {}

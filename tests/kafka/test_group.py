@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 import uuid
+from pathlib import Path
 
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
-from fink_dask.config import KafkaSettings
+from fink_dask.config import KafkaSettings, TransferSettings
 from fink_dask.errors import BrokerError, BrokerUnavailableError, SettingsError
-from fink_dask.kafka.group import commit_group_offsets
+from fink_dask.kafka.group import commit_group_offsets, read_group_offsets
 from tests.harness.kafka import ExternalKafka, KafkaBroker
 from tests.harness.kafka_settings import free_ports
 from tests.harness.producer import produce
@@ -73,3 +74,15 @@ def test_a_kafka_that_is_gone_ends_the_commit_in_seconds() -> None:
 def test_a_group_without_a_name_is_a_wrong_setting() -> None:
     with pytest.raises(SettingsError, match="no name"):
         commit_group_offsets(KafkaSettings("127.0.0.1:1"), "topic", "", {0: 1})
+
+
+@pytest.mark.parametrize("group", ["ada\0", "ada\udcff"])
+def test_a_group_that_would_end_the_process_in_its_client_is_a_wrong_setting(group: str, tmp_path: Path) -> None:
+    kafka = KafkaSettings("127.0.0.1:1", request_timeout_s=1)
+    for asks in (
+        lambda: TransferSettings("topic", tmp_path / "alerts", kafka, group_id=group),
+        lambda: commit_group_offsets(kafka, "topic", group, {0: 1}),
+        lambda: read_group_offsets(kafka, group, {"topic": [0]}),
+    ):
+        with pytest.raises(SettingsError, match="--group-id holds a NUL, or is not UTF-8"):
+            asks()

@@ -94,12 +94,20 @@ def test_what_is_wrong_is_said_in_one_line_within_seconds(
         ({"protocol": "SASL_SSL", "username": "me"}, "FINK_DASK_PASSWORD"),
         ({"protocol": "sasl"}, "--security-protocol is sasl"),
         ({"mechanism": "GSSAPI"}, "--sasl-mechanism is GSSAPI"),
-        ({"protocol": "SASL_SSL", "username": "me", "password": "a\0b"}, "NUL"),
+        ({"protocol": "SASL_SSL", "username": "me", "password": "a\0b"}, "the password holds a NUL"),
+        ({"protocol": "SASL_SSL", "username": "me", "password": "\udcff"}, "the password holds a NUL, or is not UTF-8"),
+        ({"protocol": "SASL_SSL", "username": "\udcff", "password": "secret"}, "the user name holds a NUL"),
     ],
 )
 def test_what_is_not_enough_is_refused_before_anybody_is_asked(more: dict[str, Any], words: str) -> None:
     with pytest.raises(SettingsError, match=words):
         Security(**more)
+
+
+@pytest.mark.parametrize("servers", ["kafka\0.example:9092", "kafka\udcff:9092"])
+def test_servers_that_no_client_can_be_told_of_are_refused_in_words(servers: str) -> None:
+    with pytest.raises(SettingsError, match="--bootstrap-servers holds a NUL, or is not UTF-8"):
+        KafkaSettings(servers)
 
 
 def test_the_password_is_in_what_librdkafka_is_told_and_in_no_representation() -> None:
