@@ -188,7 +188,7 @@ class Connection:
         while True:
             try:
                 # Python sees no signal while librdkafka waits, so it asks in short calls; they grow for a slow broker.
-                return question(max(0.1, min(patience, deadline - time.monotonic())))
+                answer = question(max(0.1, min(patience, deadline - time.monotonic())))
             except KafkaException as exception:
                 self.consumer.poll(0)  # serves the error callback
                 error = self.errors.fatal or exception.args[0]
@@ -197,6 +197,11 @@ class Connection:
                 if time.monotonic() >= deadline:
                     raise _no_answer(self.settings, self.errors.last or error, topic) from exception
                 patience *= 2
+            else:
+                # What was said until now, served or not yet, must not be the reason for a silence hours later.
+                self.consumer.poll(0)
+                self.errors.forget()
+                return answer
 
     def learn(self, topic: str) -> None:
         """Have librdkafka know where the partitions of a topic are, before one of them is assigned.

@@ -130,6 +130,19 @@ def test_no_answer_names_the_servers_and_the_reason_behind_all_brokers_being_dow
     assert caught.value.transient
 
 
+def test_a_refusal_before_the_last_answer_is_not_why_the_broker_is_silent_now() -> None:
+    refusal = KafkaError(KafkaError._SSL, "handshake failed while the broker started")
+    with open_connection(SETTINGS) as connection:
+        consumer, connection.consumer = connection.consumer, SilentConsumer(connection.errors, refusal)
+        try:
+            assert connection.ask(lambda _: "answer", "topic") == "answer"
+            with pytest.raises(BrokerUnavailableError) as caught:
+                connection.ask(fail_with(KafkaError._TRANSPORT, "connection refused"), "topic")
+        finally:
+            connection.consumer = consumer
+    assert "handshake" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("code", "passing"),
     [
