@@ -85,11 +85,11 @@ class Lease:
         self._looked = now
         try:
             leases = _leases(self.path.parent)
+            found = read_holder(leases[-1]) if leases else None
         except (OSError, StorageError):
             return  # a disk that does not answer shows elsewhere
         if not leases:
             raise LedgerError(f"the ledger {self.path.parent} was moved or removed while this job worked on it")
-        found = read_holder(leases[-1])
         if found is not None and found != self.holder:
             raise LedgerError(
                 f"this job stood still for so long that another one (process {found.pid} on {found.host}) has taken "
@@ -137,10 +137,15 @@ def hold_lease(ledger: Ledger) -> Iterator[Lease]:
     try:
         yield lease
     finally:
-        is_unused = not ledger.exists() and read_holder(path) == holder
-        lease.release()
+        is_unused = False
+        try:
+            with suppress(StorageError):
+                is_unused = not ledger.exists() and read_holder(path) == holder
+        finally:
+            lease.release()
         if is_unused:
-            path.unlink(missing_ok=True)  # so that a ledger that came to nothing can be removed
+            with suppress(OSError, StorageError):
+                path.unlink(missing_ok=True)  # so that a ledger that came to nothing can be removed
 
 
 def read_holder(path: Path) -> Holder | None:

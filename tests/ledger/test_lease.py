@@ -202,6 +202,30 @@ def test_a_ledger_that_came_to_nothing_can_be_removed(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_disk_that_fails_at_the_end_leaves_no_lease_that_this_process_holds(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Ledger) -> bool:
+        raise StorageError("Stale file handle: alerts.fink")
+
+    with monkeypatch.context() as patch, hold_lease(ledger):
+        patch.setattr(Ledger, "exists", fail)
+    assert not is_held(ledger)
+
+
+def test_a_store_that_can_not_be_read_for_a_moment_does_not_end_a_job(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Path) -> Holder | None:
+        raise StorageError("the store does not answer")
+
+    with hold_lease(ledger) as held:
+        with monkeypatch.context() as patch:
+            patch.setattr(lease_module, "read_holder", fail)
+            held.check()
+        held.check()
+
+
 def test_a_job_whose_ledger_was_moved_finds_out_and_leaves_the_new_one_alone(ledger: Ledger) -> None:
     with hold_lease(ledger) as held:
         set_aside(ledger)
