@@ -17,13 +17,13 @@ from fink_dask.errors import SettingsError
 RANGE_BYTES = 256 * 2**20
 #: A range is not cut smaller than this to keep more consumers busy: each range writes a file a partition key.
 SMALLEST_RANGE_BYTES = 64 * 2**20
-#: Where the Dask dashboard is, unless that port is taken; Dask's own default.
+#: Where the Dask dashboard listens, unless that port is taken; Dask's own default.
 DASHBOARD_ADDRESS = "127.0.0.1:8787"
 #: Alerts that are decoded at once.
 BATCHSIZE = 1000
-#: Raw bytes of a batch, whatever the batch size says; also how much is decoded before a stop is noticed.
+#: The most raw bytes of a batch, whatever the batch size says; also how much is decoded before a stop is noticed.
 BATCH_BYTES = 8 * 2**20
-#: Small batches are joined up to so many raw bytes: what is done once a batch would cost more than its records.
+#: Small batches are joined until they have this many raw bytes: the work per batch would cost more than its records.
 LEAST_BATCH_BYTES = 4 * 2**20
 #: Decoded bytes that a range holds back to fill its row groups.
 BUFFER_BYTES = 48 * 2**20
@@ -35,7 +35,7 @@ COMPRESSION = COMPRESSIONS[0]
 #: Formats of the files, the default first, and those of them that keep the records as they came, without columns.
 OUTFORMATS = ("parquet", "avro")
 RECORD_OUTFORMATS = ("avro",)
-#: What becomes of a record that can't be decoded, and of a range that Kafka has removed some of; the defaults first.
+#: What becomes of a record that can't be decoded, and of a range that Kafka no longer has all of; the defaults first.
 ON_BAD_RECORD = ("quarantine", "fail")
 ON_LOSS = ("continue", "fail")
 #: Kafka's names of them, the default first: https://kafka.apache.org/documentation/#security
@@ -67,12 +67,12 @@ def check_sendable(what: str, text: str | None) -> None:
 
 
 def has_sasl(protocol: str) -> bool:
-    """Whether a broker that is spoken to by this protocol asks who we are."""
+    """Whether the protocol makes the broker ask who we are."""
     return protocol.startswith("SASL_")
 
 
 def has_tls(protocol: str) -> bool:
-    """Whether the protocol encrypts."""
+    """Whether the protocol encrypts the connection."""
     return protocol.endswith("SSL")
 
 
@@ -87,10 +87,10 @@ class Security:
     mechanism : str
         One of `SASL_MECHANISMS`, for the two protocols with SASL.
     username, password : str, optional
-        For the same. The password is in no representation of this object: Dask and others log those.
+        For the same. The password is left out of the repr of this object, which Dask and others log.
     ca_pem : str, optional
         Certificates of the authorities that are trusted, as PEM; otherwise those of the system. The text and not the
-        name of a file, as workers on other machines may not have it.
+        name of a file, which workers on other machines may not have.
 
     Raises
     ------
@@ -153,20 +153,20 @@ class KafkaSettings:
 
 @dataclass(frozen=True)
 class FollowSettings:
-    """How a topic is followed that is still being filled, and when that ends: with whatever comes first.
+    """How to follow a topic that is still being filled, and when to end: whichever of these comes first.
 
     Parameters
     ----------
     roll_interval_s : float
-        How long an alert waits at most before its range is planned, in seconds, while a consumer is free.
+        The longest that an alert waits before its range is planned, in seconds, while a consumer is free.
     idle_timeout_s : float, optional
-        The end comes when no partition has grown for so long, in seconds.
+        End when no partition has grown for this long, in seconds.
     until_count : int, optional
-        The end comes when so many records are in the dataset, in its quarantine, or declared lost.
+        End when this many records are in the dataset, in its quarantine, or declared lost.
     until : datetime.datetime, optional
-        The end comes at this time, with a time zone.
+        End at this time, which has a time zone.
     reconnect_timeout_s : float
-        How long Kafka may be away, in seconds.
+        How long Kafka may be unreachable, in seconds.
 
     Raises
     ------
@@ -187,11 +187,11 @@ class FollowSettings:
             ("reconnect-timeout", self.reconnect_timeout_s),
         ):
             if seconds is not None and not 0 < seconds < float("inf"):
-                raise SettingsError(f"--{name} is {seconds:g} s, but must be more than nothing, and end some time")
+                raise SettingsError(f"--{name} is {seconds:g} s, but must be positive and finite")
         if self.until_count is not None and self.until_count < 1:
             raise SettingsError(f"--until-count is {self.until_count}, but must be at least 1")
         if self.until is not None and self.until.tzinfo is None:
-            raise SettingsError("--until has no time zone")
+            raise SettingsError("--until has no time zone: add Z for UTC, or an offset such as +02:00")
 
 
 @dataclass(frozen=True)
@@ -207,13 +207,13 @@ class TransferSettings:
     kafka : KafkaSettings
         How to reach Kafka.
     survey : str, optional
-        ``ztf`` or ``lsst``; says how a time is to be read when the topic's name does not.
+        ``ztf`` or ``lsst``; says how to read times where the topic's name does not.
     partitionby : tuple of str
         ``time``, columns or dotted fields; empty for no partition columns.
     nconsumers : int
         How many ranges are consumed at once.
     batchsize : int
-        Alerts that are decoded at once; small ones are joined to more.
+        Alerts that are decoded at once; small batches are joined.
     limit : int, optional
         The most alerts that the dataset may hold.
     schema_file : pathlib.Path, optional
@@ -225,7 +225,7 @@ class TransferSettings:
     columns : tuple of str, optional
         The columns, or fields of structs with dots, that are decoded; all of them otherwise.
     where : str, optional
-        The condition on the alerts that are taken; all of them otherwise.
+        The condition that is true of the alerts to take; all of them otherwise.
     outformat : str
         One of `OUTFORMATS`.
     compression : str
@@ -237,9 +237,9 @@ class TransferSettings:
     on_loss : str
         One of `ON_LOSS`.
     follow : FollowSettings, optional
-        Wait for what is still to come; otherwise what is there when the transfer begins is all.
+        Wait for what is still to come; otherwise take only what is there when the transfer begins.
     force : bool
-        Begin also where the disk seems too small.
+        Begin even where the disk seems too small.
 
     Raises
     ------
@@ -270,10 +270,10 @@ class TransferSettings:
 
     def __post_init__(self) -> None:
         if self.follow is not None and self.limit is not None:
-            raise SettingsError("--follow has no --limit: --until-count N ends it when N alerts are there")
+            raise SettingsError("--limit does not go with --follow: --until-count N ends it when N alerts are there")
         if self.where is not None and self.limit is not None:
-            # A plan is made of offsets, and how many of them the condition is true of comes to light later.
-            raise SettingsError("--limit has no --where: nobody knows beforehand how many offsets N such alerts take")
+            # A plan is made of offsets, and only decoding tells how many of them the condition is true of.
+            raise SettingsError("--limit does not go with --where: how many offsets N such alerts take is unknown")
         for name, number in (
             ("--nconsumers", self.nconsumers),
             ("--batchsize", self.batchsize),
@@ -292,7 +292,7 @@ class TransferSettings:
             raise SettingsError("--group-id is empty")
         check_sendable("--group-id", self.group_id)
         if _SCHEME.fullmatch(self.outdir.parts[0] if self.outdir.parts else ""):
-            raise SettingsError(f"--outdir {self.outdir} has lost a slash: fink_dask.store.location.locate takes URLs")
+            raise SettingsError(f"--outdir {self.outdir} has lost a slash: give s3://BUCKET/NAME as text, not a Path")
         if "://" not in str(self.outdir):  # on an object store there are no links
             object.__setattr__(self, "outdir", Path(os.path.realpath(self.outdir)))
         if self.outdir.name in {"", ".", ".."}:

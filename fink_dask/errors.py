@@ -61,11 +61,11 @@ class BrokerUnavailableError(BrokerError):
 
 
 class SchemaError(FinkDaskError):
-    """An Avro schema is missing, hostile, or of a form that is not supported."""
+    """An Avro schema is missing, hostile, or of an unsupported form."""
 
 
 class MissingSchemaError(SchemaError):
-    """A topic has no schema, or not yet."""
+    """A topic has no schema, or none yet."""
 
 
 class LedgerError(FinkDaskError):

@@ -1,4 +1,4 @@
-"""Which column is meant where alerts have none of that name."""
+"""Which column a user may have meant where alerts have none of that name."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import pyarrow as pa
 
 
 def near_column(column: str, fields: Iterable[pa.Field]) -> str:
-    """Name the column that may be meant, for the end of an error; fields of structs have dots.
+    """Name the column that the user may have meant, for the end of an error; fields of structs have dots.
 
     Returns
     -------
     str
-        Such as ``; is magpsf meant?``; empty where nothing is like it.
+        Such as ``; did you mean magpsf?``; empty where nothing is like it.
     """
     names = []
     for field in fields:
@@ -23,4 +23,4 @@ def near_column(column: str, fields: Iterable[pa.Field]) -> str:
             names += [f"{field.name}.{field.type.field(index).name}" for index in range(field.type.num_fields)]
     last = column.rpartition(".")[2]
     found = [name for name in names if name.rpartition(".")[2] == last] or get_close_matches(column, names, 1)
-    return f"; is {found[0]} meant?" if found else ""
+    return f"; did you mean {found[0]}?" if found else ""

@@ -37,7 +37,7 @@ def project(record: AvroType, columns: Sequence[str] | None) -> AvroType:
     if columns is None:
         return record
     if not columns:
-        raise SettingsError("no columns are asked for")
+        raise SettingsError("no column is named")
     for column in columns:
         _check(record, column)
     return _keep(record, [column.split(".") for column in columns])
@@ -46,8 +46,8 @@ def project(record: AvroType, columns: Sequence[str] | None) -> AvroType:
 def covering(record: AvroType, columns: Sequence[str] | None) -> tuple[str, ...] | None:
     """Name the columns of a record that hold all that it has of the columns of several; see `project`.
 
-    Where it has a struct, but not the field of it that is asked for, it is the whole struct: whether it is null counts.
-    A record that has nothing of them gives its first column, because a row can't be without any.
+    Where it has a struct, but not the field that is asked for, it is the whole struct: whether that is null counts.
+    Of a record that has none of them it is the first column, because a row can't be without any.
     """
     if columns is None:
         return None
@@ -66,7 +66,7 @@ def covering(record: AvroType, columns: Sequence[str] | None) -> tuple[str, ...]
 
 
 def project_array(array: pa.Array, node: AvroType, kept: AvroType) -> pa.Array:
-    """Cut a column down to the fields of a projection, without a copy.
+    """Cut a column down to the fields of a projection, without copying.
 
     Parameters
     ----------
@@ -113,7 +113,7 @@ def _check(record: AvroType, column: str) -> None:
         node = node.value
         if name not in node.names:
             if node.kind in {"array", "map"}:
-                raise SettingsError(f"a column {show(column)} is asked for, which is inside a list or a map")
+                raise SettingsError(f"the column {show(column)} is inside a list or a map: name the whole of that")
             near = near_column(column, record.arrow)
-            raise SettingsError(f"a column {show(column)} is asked for, which the schema has not{near}")
+            raise SettingsError(f"the schema has no column {show(column)}{near}")
         node = node.children[node.names.index(name)]

@@ -1,4 +1,4 @@
-"""Which topics are meant: names, and patterns that a broker's list is held against. Pure: nothing here asks Kafka."""
+"""Which topics are meant: names, and patterns to match a broker's list with. Pure: nothing here asks Kafka."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from fnmatch import fnmatchcase
 from fink_dask.errors import BrokerError, SettingsError
 from fink_dask.kafka.topics import SCHEMA_SUFFIX, check_topic_name
 
-#: Topics that are transferred together, at most: each has a ledger, a lease and a directory of its own.
+#: The most topics that are transferred together: each has a ledger, a lease and a directory of its own.
 MOST_TOPICS = 200
 
 #: What Kafka allows in a name, and what patterns are made of, which it does not allow.
 _LEGAL_PATTERN = re.compile(r"[A-Za-z0-9._\-*?\[\]!]{1,249}")
 _WILD = frozenset("*?[")
-#: Shown of what is there where nothing is what was meant.
+#: How many patterns, and how many names like each, are shown where nothing matches.
 _NEAR = 3
-#: How alike two names are (of difflib) that differ by one or two characters; topics of one night are less so.
+#: How alike (by difflib) two names are that differ in one or two characters; topics of one night are less alike.
 _TYPING_ERROR = 0.9
 
 
@@ -54,7 +54,7 @@ class TopicChoice:
 
     @staticmethod
     def _matches(name: str, patterns: Sequence[str]) -> bool:
-        # Fink's schemas and Kafka's own topics are no alerts, and neither is what no --topic could name.
+        # Fink's schemas and Kafka's own topics hold no alerts, nor does what --topic would refuse.
         if name.startswith("__") or name.endswith(SCHEMA_SUFFIX):
             return False
         try:
@@ -74,21 +74,21 @@ def choose_topics(values: Iterable[str]) -> TopicChoice:
     """
     values = tuple(dict.fromkeys(values))
     if not values:
-        raise SettingsError("--topic is missing: give the name that the portal said")
+        raise SettingsError("--topic is missing: give the name that the portal showed")
     if len(values) > MOST_TOPICS:
-        raise SettingsError(f"{len(values):,} topics are too many: {MOST_TOPICS} are transferred together at most")
+        raise SettingsError(f"{len(values):,} topics are too many: at most {MOST_TOPICS} are transferred together")
     patterns = tuple(value for value in values if _WILD & set(value))
     for pattern in patterns:
         if not _LEGAL_PATTERN.fullmatch(pattern):
-            raise SettingsError(f"{pattern[:80]!r} can match no topic: it holds what Kafka allows in no name")
+            raise SettingsError(f"{pattern[:80]!r} can match no topic: it has characters that Kafka allows in no name")
     names = tuple(check_topic_name(value) for value in values if value not in patterns)
     return TopicChoice(names, patterns)
 
 
 def no_such_topic(topic: str, listed: Collection[str]) -> BrokerError:
-    """Say that there is no topic of a name, and the one that is so like it that it must be meant."""
+    """Say that there is no topic of a name, and which one is so like it that it must be the one."""
     near = get_close_matches(topic, _transferable(listed), 1, cutoff=_TYPING_ERROR)
-    what = f"is {near[0]} meant?" if near else "check the name, which fink-dask topics lists, or it has expired"
+    what = f"did you mean {near[0]}?" if near else "check its name with fink-dask topics; it may have expired"
     return BrokerError(f"no such topic on this Kafka (nothing was created); {what}", topic)
 
 

@@ -44,7 +44,7 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 _librdkafka_log = logging.getLogger("fink_dask.kafka.librdkafka")
-# librdkafka calls every reconnection that it survives an error; nobody reads them who has not set a level here.
+# librdkafka logs every reconnection that it survives as an error: only who has set a level here gets to read them.
 if _librdkafka_log.level == logging.NOTSET:
     _librdkafka_log.setLevel(logging.CRITICAL + 1)
 
@@ -96,13 +96,13 @@ class Errors:
         self.fatal: KafkaError | None = None
 
     def forget(self) -> None:
-        """Begin anew, for another question or another range."""
+        """Start afresh, for another question or another range."""
         self.last = self.fatal = None
 
     def __call__(self, error: KafkaError) -> None:
         """Take one error event."""
         log.info("librdkafka: %s", error.str())
-        # "All brokers down" follows the reason that brought the last one down; the reason is the better word.
+        # "All brokers down" follows the reason that brought the last one down; the reason says more.
         if self.last is None or error.code() != KafkaError._ALL_BROKERS_DOWN:
             self.last = error
         if error.code() in _FATAL:
@@ -125,7 +125,7 @@ def broker_error(
 
 
 def librdkafka_version() -> str:
-    """Return the version of the library beneath."""
+    """Return the version of the C library."""
     return str(libversion()[0])
 
 
@@ -135,12 +135,12 @@ def one_line(text: str) -> str:
 
 
 def client_config(settings: KafkaSettings, errors: Errors) -> dict[str, Any]:
-    """Return what every client is made with; the password is in it, so it is neither shown nor logged."""
+    """Return the properties of every client; the password is among them, so they are neither shown nor logged."""
     config: dict[str, Any] = {
         "bootstrap.servers": settings.bootstrap_servers,
         "client.id": "fink-dask",
         "reconnect.backoff.max.ms": 2000,
-        # A connection that is silent for so long is made anew: a cut network tells neither side.
+        # A connection that is silent for this long is made anew: neither side is told of a cut network.
         "socket.timeout.ms": 20_000,
         "socket.keepalive.enable": True,
         "security.protocol": settings.security.protocol,

@@ -1,4 +1,4 @@
-"""What a broker is asked through: a consumer, an admin client where one is needed, and what both have to say."""
+"""What a broker is asked through: a consumer, and an admin client where one is needed."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from fink_dask.kafka.client import (
 Answer = TypeVar("Answer")
 Key = TypeVar("Key")
 
-#: Seconds for which librdkafka is taken to know where a topic's partitions are; it forgets after 15 minutes.
+#: Seconds for which librdkafka is trusted to know where a topic's partitions are; it forgets after 15 minutes.
 _KNOWN_S = 300.0
 #: Seconds for a broker to list its topics, before it counts as silent.
 _LIST_S = 2.0
-#: What librdkafka says where a question has had no answer.
+#: What librdkafka says where a question got no answer.
 _SILENT = {KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN}
 #: Bounds of what one fetch asks for, in bytes; a record that is larger still comes.
 _LEAST_FETCHED, _MOST_FETCHED = 2**20, 8 * 2**20
 
 
 class Admin:
-    """An admin client, for what only such a one may ask.
+    """An admin client, for questions that a consumer can't ask.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ class Admin:
         self._client = AdminClient(client_config(settings, self._errors))
 
     def ask(self, question: Callable[[AdminClient], Future[Answer]], topic: str | None = None) -> Answer:
-        """Ask, and wait for the answer where a signal is seen at once.
+        """Ask, and wait for the answer in a way that lets signals through at once.
 
         Parameters
         ----------
@@ -77,7 +77,7 @@ class Admin:
             raise broker_error(error, topic) from exception
 
     def ask_each(self, question: Callable[[AdminClient], Mapping[Key, Future[Answer]]]) -> dict[Key, Answer | None]:
-        """Ask one question about many things, and wait for all answers.
+        """Ask about many things at once, and wait for all answers.
 
         Parameters
         ----------
@@ -137,7 +137,7 @@ class Connection:
         self._admin: Admin | None = None
         self._learnt: dict[str, float] = {}
         config = client_config(settings, self.errors) | {
-            # librdkafka wants a name even of those who assign by hand; no group of this name is joined.
+            # librdkafka wants a name even where partitions are assigned by hand; no group of this name is joined.
             "group.id": "fink-dask",
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
@@ -146,10 +146,10 @@ class Connection:
             "allow.auto.create.topics": False,
             "isolation.level": "read_committed",
             "check.crcs": True,
-            # The default of 500 ms is what a consumer waits at the end of one partition before it sees the next.
+            # With the default of 500 ms a consumer waits that long at the end of a partition before it sees the next.
             "fetch.wait.max.ms": 10,
             "queued.max.messages.kbytes": max(1, settings.queue_bytes // 1024),
-            # One fetch at a time is on its way: over a long distance a small one is mostly waited for.
+            # There is one fetch at a time: over a long distance, a small one is mostly waiting.
             "fetch.message.max.bytes": min(_MOST_FETCHED, max(_LEAST_FETCHED, settings.queue_bytes // 2)),
             "fetch.queue.backoff.ms": 20,
             **{name.replace("_", "."): value for name, value in options.items()},
@@ -167,7 +167,7 @@ class Connection:
         return self._admin
 
     def ask(self, question: Callable[[float], Answer], topic: str | None) -> Answer:
-        """Ask a broker something until it answers, a refusal is final, or the request's time is over.
+        """Ask a broker until it answers, refuses for good, or the time for the request is over.
 
         Parameters
         ----------
@@ -204,7 +204,7 @@ class Connection:
                 return answer
 
     def learn(self, topic: str) -> None:
-        """Have librdkafka know where the partitions of a topic are, before one of them is assigned.
+        """Make librdkafka find out where the partitions of a topic are, before one of them is assigned.
 
         It finds out by itself for the first topic; for any other one it waits up to a second until it asks.
 
@@ -222,9 +222,9 @@ class Connection:
         self._learnt[topic] = now
 
     def lacks(self, topic: str, partition: int) -> bool:
-        """Tell whether a broker says that there is no such partition; one that says nothing has not said so.
+        """Tell whether a broker says that there is no such partition; silence does not count as saying so.
 
-        librdkafka itself says so after a while, where no broker can be reached.
+        librdkafka itself says so after a while where it can reach no broker.
         """
         try:
             # All topics, as above.

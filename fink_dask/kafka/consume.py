@@ -93,7 +93,7 @@ class RangeReader:
         self._suspicion = Suspicion()
 
     def prefetch(self) -> None:
-        """Have librdkafka fetch the first records already, as far as its queue goes."""
+        """Let librdkafka fetch the first records ahead, as many as its queue takes."""
         self._assign()
 
     def batches(
@@ -134,18 +134,18 @@ class RangeReader:
                 with self._waiting():
                     messages = self._consumer.consume(num_messages=min(wanted, end - before), timeout=_POLL_S)
                     polled = time.monotonic()
-                # How long it takes to be let on is no silence of Kafka's.
+                # The time that this thread waits for its turn is no silence of Kafka's.
                 kept = time.monotonic() - polled
                 heard, looked = heard + kept, looked + kept
             records = self._account(messages)
             if records:
                 size = pending.extend(records)
                 wanted = max(1, min(_POLL_RECORDS, most_bytes * len(records) // max(1, size)))
-                del messages, records  # or they would be held while the batch is used
+                del messages, records  # or they would stay in memory while the batch is used
                 for batch in pending.full():
                     yield batch
                     self._check_stop()  # a batch can take seconds to use
-            # What it takes to use the records is no silence of Kafka's: the clock is read after they are used.
+            # The time that it takes to use the records is no silence of Kafka's: so the clock is read only now.
             now = time.monotonic()
             if self.position == before and (
                 now - looked > _LOOK_S or (self._is_off_the_log and looked_at != self.position)
@@ -197,7 +197,7 @@ class RangeReader:
 
     def _concerns(self, message: Message) -> bool:
         """Tell whether a record or an event is of this partition, or of the whole topic, or of the connection."""
-        # librdkafka drops what an assignment left over; an end that it let through would make a hole of what is left.
+        # librdkafka drops what an assignment left over; an old end-of-partition event would make the rest a hole.
         if message.error() is not None and message.topic() is None:
             return True
         partitions = {self._range.partition} if message.error() is None else {self._range.partition, -1}
@@ -241,7 +241,7 @@ class RangeReader:
         elif code in _OFF_THE_LOG:
             self._is_off_the_log = True
         elif code == KafkaError._LOG_TRUNCATION:
-            raise self._failed("the partition was truncated (an unclean change of its leader): plan it anew")
+            raise self._failed("truncated by an unclean leader election: use another --outdir, or --restart")
         elif is_passing(error) or code in _NO_TOPIC:  # a topic that is gone is looked for before it is believed
             log.info("%s[%d]: %s", self._topic, self._range.partition, error.str())
         else:
@@ -259,11 +259,11 @@ class RangeReader:
         if low > self.position:
             self._lose_until(min(low, self._range.end))
         elif stable < self._range.end:
-            # The plan ends where this offset once was, and it never goes back.
+            # The last stable offset was at the end of the plan or beyond it, and it never goes back.
             self._suspect(f"the partition ends at {stable}, before what was planned: truncated, or made anew")
         else:
             self._suspicion.clear()
-            if self._is_off_the_log:  # librdkafka has stopped to fetch
+            if self._is_off_the_log:  # librdkafka has stopped fetching
                 self._assign()
 
     def _suspect(self, finding: str) -> None:
@@ -292,7 +292,7 @@ class RangeReader:
             )
 
     def _check_topic_id(self) -> None:
-        """Make sure at the end that it was one topic all the time: an id never comes back."""
+        """Make sure at the end that it was the same topic all along: an id never comes back."""
         if self._topic_id != UNKNOWN_ID and ask_topic_id(self._connection.admin, self._topic) != self._topic_id:
             raise self._failed("the topic was deleted and made again while it was read")
 

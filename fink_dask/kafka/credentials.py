@@ -12,7 +12,7 @@ import yaml
 from fink_dask.errors import SettingsError
 from fink_dask.kafka.topics import SURVEYS
 
-#: A credentials file has half a dozen lines, and one of a password has one; more than this is something else.
+#: A credentials file has half a dozen lines, a password file has one; anything larger is something else.
 _MAX_BYTES = 64 * 1024
 
 
@@ -42,12 +42,12 @@ class Credentials:
 
     @property
     def password(self) -> str | None:
-        """The password; checked when it is needed only, as many files hold one that no broker asks for.
+        """The password; checked only when it is needed, as many files hold one that no broker asks for.
 
         Raises
         ------
         SettingsError
-            If it is no text: YAML reads ``0123`` as a number, which is not what was typed.
+            If it is not text: YAML reads ``0123`` as a number, which is not what was typed.
         """
         if self.secret is None or self.secret == "":
             return None
@@ -65,7 +65,7 @@ def find_credentials(survey: str | None, home: Path | None = None) -> Credential
     Raises
     ------
     SettingsError
-        If a file can't be read, is not YAML, or is of another form.
+        If a file can't be read, is not YAML, or has another form.
     """
     paths = [credentials_path(each, home) for each in ([survey] if survey else SURVEYS)]
     found = [path for path in paths if _exists(path)]
@@ -76,7 +76,7 @@ def find_credentials(survey: str | None, home: Path | None = None) -> Credential
 
 
 def credentials_path(survey: str, home: Path | None = None) -> Path:
-    """Name the credentials file of a survey, whether it is there or not."""
+    """Name the credentials file of a survey, whether it exists or not."""
     folder = home or Path(os.path.expanduser("~"))  # noqa: PTH111 - Path.home() raises where there is none
     return folder / ".finkclient" / f"{survey}_credentials.yml"
 
@@ -87,7 +87,7 @@ def read_credentials(path: Path) -> Credentials:
     Raises
     ------
     SettingsError
-        If it can't be read, is not YAML, or is of another form.
+        If it can't be read, is not YAML, or has another form.
     """
     content = read_content(path)
     return Credentials(
@@ -100,7 +100,7 @@ def read_credentials(path: Path) -> Credentials:
 
 
 def read_content(path: Path) -> dict[str, object]:
-    """Read all of a credentials file; YAML tags in it are refused, never run.
+    """Read the whole of a credentials file; YAML tags in it are refused, never run.
 
     Raises
     ------
@@ -110,16 +110,16 @@ def read_content(path: Path) -> dict[str, object]:
     text = _read(path, "credentials file")
     try:
         content = yaml.safe_load(text)
-    except Exception:  # PyYAML has no one root: a bad number, date or tag raises what it likes
+    except Exception:  # PyYAML's errors have no common root: a bad number, date or tag raises what it likes
         # Without its cause, whose text quotes the file, and with it a password.
         raise SettingsError(f"{path} is not valid YAML") from None
     if not isinstance(content, dict):
-        raise SettingsError(f"{path} is no credentials file: it should hold 'servers: HOST:PORT' and the like")
+        raise SettingsError(f"{path} is not a credentials file: it should hold 'servers: HOST:PORT' and the like")
     return content
 
 
 def read_password(path: Path) -> str:
-    """Read a password from the one line of a file.
+    """Read a password from a file of one line.
 
     Raises
     ------
@@ -132,7 +132,7 @@ def read_password(path: Path) -> str:
     except UnicodeDecodeError:
         password = ""
     if not password or not password.isprintable():
-        raise SettingsError(f"{path} is no password file: it should hold the password in one line")  # and not quote it
+        raise SettingsError(f"{path} is not a password file: it should hold one line, the password")
     return password
 
 
@@ -151,7 +151,7 @@ def read_certificates(path: Path) -> str:
 
 
 def is_open_to_others(path: Path) -> bool:
-    """Tell whether others than the owner may read a file."""
+    """Tell whether anybody but the owner may read a file."""
     return bool(path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH))
 
 
@@ -162,7 +162,7 @@ def _read(path: Path, what: str, most_bytes: int = _MAX_BYTES) -> bytes:
     except OSError as error:
         raise SettingsError(f"can't read {path}: {error.strerror}") from error
     if len(text) > most_bytes:
-        raise SettingsError(f"{path} is no {what}: it is larger than {most_bytes // 1024} kB")
+        raise SettingsError(f"{path} is not a {what}: it is larger than {most_bytes // 1024} kB")
     return text
 
 

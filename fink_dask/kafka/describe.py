@@ -29,11 +29,11 @@ __all__ = ["UNKNOWN_ID", "Inspector", "SchemaSource", "TopicDescription", "Topic
 
 #: Offsets at the end of a schema topic that are searched for its last copy: after a transaction a marker comes last.
 _TAIL = 10
-#: Records whose keys are looked at, at either end of a partition.
-_SAMPLED_KEYS = 3
-#: Bytes of different keys that are kept of them; a schema has some 50 kB.
+#: Records whose sizes are looked at, in the middle of a partition, and whose keys are, at either end.
+_SAMPLED_SIZES, _SAMPLED_KEYS = 5, 3
+#: Bytes of different keys that are kept; a schema has some 50 kB.
 _SAMPLED_BYTES = 32 * 2**20
-#: The partition's end, or its head was removed meanwhile: either way there is nothing to read.
+#: The partition has ended, or its head was removed meanwhile: either way there is nothing to read.
 _OVER = {KafkaError._PARTITION_EOF, KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}
 
 #: Seconds before a partition that has just lost its leader is asked again.
@@ -75,7 +75,7 @@ class Inspector:
             time.sleep(_PAUSE_S)
 
     def topics(self) -> dict[str, list[int] | BrokerError]:
-        """List all topics with their partitions; with an error where one has no leader just now.
+        """List all topics with their partitions, or with an error where one has no leader just now.
 
         Raises
         ------
@@ -92,14 +92,14 @@ class Inspector:
             leaderless = min((number for number, each in topic.partitions.items() if each.leader < 0), default=None)
             if leaderless is None:
                 found[name] = sorted(topic.partitions)
-            else:  # to ask for its offsets would keep all other topics waiting
+            else:  # asking for its offsets would keep all other topics waiting
                 found[name] = BrokerUnavailableError("the partition has no leader now", name, leaderless)
         return found
 
     def describe_each(
         self, listed: Mapping[str, list[int] | BrokerError], topics: Sequence[str]
     ) -> dict[str, TopicDescription | BrokerError]:
-        """Describe several topics, in as many requests as for one.
+        """Describe several topics, in no more requests than for one.
 
         Parameters
         ----------
@@ -140,7 +140,7 @@ class Inspector:
             if isinstance(watermarks, BrokerError):
                 found[topic] = watermarks
             elif isinstance(topic_id, BrokerError):
-                # It is listed: it is coming to be, or going, and the next look tells which.
+                # It is listed: it is being created or deleted, and the next look tells which.
                 found[topic] = BrokerUnavailableError(topic_id.message, topic)
             else:
                 found[topic] = TopicDescription(topic, topic_id, watermarks)
@@ -161,7 +161,7 @@ class Inspector:
         MissingSchemaError
             If neither holds one.
         SchemaError
-            If ``<topic>_schema`` holds two that differ.
+            If ``<topic>_schema`` holds schemas that differ.
         """
         name = schema_topic(topic)
         # The copies should be identical; the first and the last one of each partition tell whether they are.
@@ -182,17 +182,17 @@ class Inspector:
             f"no schema: {name} is absent or empty, and the records' keys hold none; give one with --schema FILE", topic
         )
 
-    def sample_sizes(self, topic: str, spans: Mapping[int, tuple[int, int]], count: int = 5) -> dict[int, float]:
-        """Estimate the mean bytes of a value in each partition from `count` records in the middle of its span.
+    def sample_sizes(self, topic: str, spans: Mapping[int, tuple[int, int]]) -> dict[int, float]:
+        """Estimate the mean bytes of a value in each partition from a few records in the middle of its span.
 
         Partitions that yield nothing in time (holes, a slow broker) are absent from the result.
         """
         middles = {partition: (sum(span) // 2, span[1]) for partition, span in spans.items()}
-        sizes = self._sample(topic, middles, count, lambda message: len(message.value() or b""))
+        sizes = self._sample(topic, middles, _SAMPLED_SIZES, lambda message: len(message.value() or b""))
         return {partition: sum(found) / len(found) for partition, found in sizes.items() if found}
 
     def sample_keys(self, topic: str, spans: Mapping[int, tuple[int, int]]) -> list[bytes]:
-        """Read the keys of the first and of the last records of each span, each one once, the first ones first.
+        """Read the keys of the first and the last records of each span, each key once, the first ones first.
 
         Partitions that yield nothing in time (holes, a slow broker) are left out.
         """
@@ -212,7 +212,7 @@ class Inspector:
     def _sample(
         self, topic: str, spans: Mapping[int, tuple[int, int]], count: int, take: Callable[[Message], Sampled]
     ) -> dict[int, list[Sampled]]:
-        """Take something of the first `count` records of each span, of all partitions at once."""
+        """Take something from the first `count` records of each span, from all partitions at once."""
         wanted = {partition for partition, (start, end) in spans.items() if start < end}
         taken: dict[int, list[Sampled]] = {partition: [] for partition in wanted}
         self._consumer.assign([TopicPartition(topic, partition, spans[partition][0]) for partition in sorted(wanted)])

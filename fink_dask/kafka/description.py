@@ -21,7 +21,7 @@ class TopicDescription:
     topic : str
         Its name.
     topic_id : str
-        Kafka's id, another one when the topic is deleted and made again; `UNKNOWN_ID` where the broker can't say.
+        Kafka's id, which changes when the topic is deleted and made again; `UNKNOWN_ID` where the broker can't say.
     watermarks : mapping of int to Watermarks
         What each partition holds.
     """

@@ -15,7 +15,7 @@ from fink_dask.kafka.client import (
 )
 from fink_dask.kafka.connection import Admin, open_connection
 
-#: How Kafka says that somebody else is at work in the group.
+#: How Kafka says that the group has members at work.
 _IN_USE = {KafkaError.UNKNOWN_MEMBER_ID, KafkaError.NON_EMPTY_GROUP, KafkaError.ILLEGAL_GENERATION}
 
 #: Seconds before a refusal that may pass is tried again.
@@ -64,7 +64,7 @@ def commit_group_offsets(settings: KafkaSettings, topic: str, group_id: str, off
 def read_group_offsets(
     settings: KafkaSettings, group_id: str, partitions: Mapping[str, Sequence[int]]
 ) -> dict[tuple[str, int], int]:
-    """Read the next offset to read of each topic and partition that a consumer group has committed.
+    """Read the offsets that a consumer group has committed: the next one to read of each topic and partition.
 
     Parameters
     ----------

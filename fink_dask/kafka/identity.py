@@ -1,4 +1,4 @@
-"""A topic's id: the only thing that tells a topic from another one that was made later under its name."""
+"""A topic's id: the only thing that tells a topic from a later one of the same name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fink_dask.kafka.client import AdminClient, KafkaError, KafkaException, Topi
 from fink_dask.kafka.connection import Admin
 from fink_dask.kafka.suspicion import Suspicion
 
-#: Stands for a topic's id where the broker can't say it, as librdkafka's mock and brokers before 2.8.
+#: Stands for a topic's id where the broker can't tell it, as librdkafka's mock and Kafka before 2.8 can't.
 UNKNOWN_ID = "unknown"
 
 #: Seconds before a broker that does not know the topic is asked again.
@@ -22,7 +22,7 @@ _NO_ID = "A" * 22
 
 
 def is_other_topic(known: str, now: str) -> bool:
-    """Tell whether two ids are of two topics; where one is not known, nobody can tell, and they are taken for one."""
+    """Tell whether two ids belong to two topics; where one is unknown, they are taken to be the same."""
     return UNKNOWN_ID not in {known, now} and known != now
 
 

@@ -41,7 +41,7 @@ def mock_broker() -> Iterator[MockBroker]:
     BrokerError
         If it does not start.
     """
-    # log_level 0: a mock that is announced, and connections that close at the end, are no news.
+    # log_level 0: neither the mock's start nor connections that close at the end are news.
     producer = Producer(PRODUCER_CONFIG | {"bootstrap.servers": "mock", "test.mock.num.brokers": 1, "log_level": 0})
     try:
         brokers = producer.list_topics(timeout=10).brokers.values()

@@ -26,7 +26,7 @@ class Range:
     Raises
     ------
     ValueError
-        If the numbers are no range.
+        If the numbers do not make a range.
     """
 
     partition: int

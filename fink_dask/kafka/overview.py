@@ -1,4 +1,4 @@
-"""What topics there are on a broker, how much they hold, and for how long yet: a few requests for all of them."""
+"""What topics there are on a broker, how much they hold, and for how much longer: a few requests for all of them."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from fink_dask.kafka.offsets import Watermarks
 from fink_dask.kafka.topics import FINK_PATTERNS
 from fink_dask.kafka.watermarks import ask_watermarks
 
-#: Stands for a retention without end, as in Kafka's configuration.
+#: Stands for unlimited retention, as in Kafka's configuration.
 FOREVER = -1
-#: A retention of more than a thousand years has no end either.
+#: A retention of more than a thousand years counts as unlimited.
 _MOST_MS = 1000 * 365 * 86_400_000
 
 
@@ -35,9 +35,9 @@ class TopicOverview:
     partitions : int
         How many it has.
     offsets : int
-        Last stable less first offset, of all partitions together: an alert each, less those that Kafka uses itself.
+        Last stable minus first offset, summed over all partitions: an alert each, but for those that Kafka uses itself.
     oldest_ms, newest_ms : int, optional
-        Kafka's timestamps of the first record that is left and of the newest one, in milliseconds since 1970.
+        Kafka's timestamps of the oldest record that is left and of the newest one, in milliseconds since 1970.
     newest_each_ms : tuple of int
         The newest one of each partition that has any.
     retention_ms : int, optional
@@ -45,7 +45,7 @@ class TopicOverview:
     lag : int, optional
         Offsets that the consumer group has not read; None where it has read nothing of this topic.
     error : str, optional
-        Why nothing of this is known.
+        Why none of this is known.
     """
 
     topic: str
@@ -60,7 +60,7 @@ class TopicOverview:
 
     @property
     def removal_ms(self) -> int | None:
-        """When Kafka may begin to remove what is there, in milliseconds since 1970; it removes whole segments."""
+        """When Kafka may begin to remove records, in milliseconds since 1970; it removes whole segments."""
         if self.oldest_ms is None or self.retention_ms in {None, FOREVER}:
             return None
         return self.oldest_ms + (self.retention_ms or 0)
@@ -91,7 +91,7 @@ class Overview:
 def look_at_topics(
     settings: KafkaSettings, patterns: Sequence[str] = (), everything: bool = False, group_id: str | None = None
 ) -> Overview:
-    """Find out what topics hold, in as many requests for hundreds as for one.
+    """Find out what topics hold, in no more requests for hundreds than for one.
 
     Parameters
     ----------
@@ -100,14 +100,14 @@ def look_at_topics(
     patterns : sequence of str
         Names or patterns; all of Fink's where there are none.
     everything : bool
-        Take in schema topics, Kafka's own and, without patterns, those that are not Fink's.
+        Include schema topics, Kafka's own and, without patterns, those that are not Fink's.
     group_id : str, optional
-        The consumer group whose lag is of interest.
+        The consumer group whose lag is wanted.
 
     Raises
     ------
     SettingsError
-        If a pattern is none.
+        If a pattern is not one.
     BrokerError
         If no topic matches, or the broker refuses or does not answer.
     """
@@ -145,7 +145,7 @@ def look_at_topics(
 def _choose(
     listed: Collection[str], patterns: Sequence[str], everything: bool
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Choose from what there is; returns that and the patterns that match nothing."""
+    """Choose from what there is; returns the choice, and the patterns that match nothing."""
     if everything:
         matched = [name for name in listed if not patterns or any(fnmatchcase(name, each) for each in patterns)]
         missing = tuple(each for each in patterns if not any(fnmatchcase(name, each) for name in listed))
@@ -159,7 +159,7 @@ def _choose(
 
 
 def _times(admin: Admin, partitions: Mapping[str, Sequence[int]], spec: Any) -> dict[str, list[int]]:
-    """Ask for a timestamp in each partition, in milliseconds; those of a topic that are known."""
+    """Ask for a timestamp in each partition; returns those of each topic that are known, in milliseconds."""
     times: dict[str, list[int]] = {topic: [] for topic in partitions}
     asked = {TopicPartition(topic, number): spec for topic, numbers in partitions.items() for number in numbers}
     if not asked:

@@ -11,7 +11,7 @@ from fink_dask.kafka.client import Message
 from fink_dask.kafka.memory import Memory
 from fink_dask.kafka.records import RawBatch, join_records
 
-#: What a batch of the smallest records has; each record costs memory beside its bytes.
+#: The most records of any batch: each costs memory beside its bytes, however small it is.
 MAX_BATCH_RECORDS = 100_000
 
 
@@ -27,7 +27,7 @@ class Pending:
     batch_bytes : int
         The most bytes of a batch's values and keys, unless a single record is larger.
     least_bytes : int
-        Fewer bytes do not make a batch, until there are `most_records`.
+        A batch has at least this many bytes, unless it has `most_records`.
     most_records : int
         The most records of any batch.
 
@@ -65,7 +65,7 @@ class Pending:
         return added
 
     def full(self) -> Iterator[RawBatch]:
-        """Yield the batches that no later record can be part of."""
+        """Yield the batches that no later record can become part of."""
         while self._size > self._batch_bytes or len(self._sizes) > (
             min(self._batchsize, self._most_records) if self._size >= self._least_bytes else self._most_records
         ):

@@ -1,4 +1,4 @@
-"""Connections that are used again: opening one costs more than what a small range holds."""
+"""Connections that are reused: opening one costs more than reading a small range."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ConnectionPool:
 
     @contextmanager
     def connect(self, settings: KafkaSettings) -> Iterator[Connection]:
-        """Lend a connection. It comes back when the block ends, but not when it fails: who knows in what state."""
+        """Lend a connection. It comes back when the block ends, but not when that fails: its state is then unknown."""
         with self._lock:
             idle = self._idle.get(settings)
             connection, timer = idle.pop() if idle else (None, None)
@@ -65,5 +65,5 @@ class ConnectionPool:
             found = [pair for pair in pairs if pair[0] is connection]
             for pair in found:
                 pairs.remove(pair)
-        if found:  # else it was lent again in the same moment
+        if found:  # else it was lent again at the same moment
             connection.close()

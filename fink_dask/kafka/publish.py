@@ -1,4 +1,4 @@
-"""Put records into topics, each confirmed by the broker; and make the topics for it."""
+"""Put records into topics, each confirmed by the broker; and create the topics for them."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from fink_dask.nouns import counted
 
 Item = TypeVar("Item")
 
-#: The properties of every producer. An alert of Rubin has up to 300 kB; what is not sent yet takes 32 MiB at most.
+#: The properties of every producer. An alert of Rubin has up to 300 kB; what waits to be sent takes 32 MiB at most.
 PRODUCER_CONFIG: dict[str, Any] = {
     "acks": "all",
-    # Else a record whose answer was lost on the way would be in the topic twice.
+    # Otherwise a record whose acknowledgement was lost on the way would be in the topic twice.
     "enable.idempotence": True,
     "linger.ms": 5,
     "batch.size": 2**20,
@@ -38,7 +38,7 @@ PRODUCER_CONFIG: dict[str, Any] = {
     "queue.buffering.max.kbytes": 32 * 1024,
     "message.timeout.ms": 60_000,
 }
-#: Seconds after which is looked whether to stop, and then for what waits and for what is on its way.
+#: Seconds between two looks at whether to stop; and then for what waits, and for what is on its way.
 _LOOK_S, _DRAIN_S, _STOP_S = 0.2, 2.0, 5.0
 #: Seconds before the broker is asked again whether a new topic is there.
 _PAUSE_S = 0.1
@@ -83,7 +83,7 @@ class Publisher:
         Returns
         -------
         int
-            Records that were confirmed, which are all unless it was stopped.
+            How many were confirmed: all, unless it was stopped.
 
         Raises
         ------
@@ -115,7 +115,7 @@ class Publisher:
                 # Else what waits for one partition would be missing before what is in another one already.
                 self._producer.flush(_DRAIN_S)
             self._settle()
-        # What waited when it was stopped is forgotten, and not refused.
+        # What still waited when it was stopped was dropped, not refused.
         if refused and not stopped():
             reason = one_line(refused[0].str())
             raise BrokerError(f"{sent - confirmed:,} of {counted(sent, 'record')} not acknowledged: {reason}", topic)
@@ -142,7 +142,7 @@ class Publisher:
                 return
 
     def _settle(self) -> None:
-        """Forget what waits, where it does, and wait for what is on its way."""
+        """Drop what still waits, and wait for what is on its way."""
         if len(self._producer):
             self._producer.purge(in_queue=True, in_flight=False, blocking=True)
             self._producer.flush(_STOP_S)
@@ -165,7 +165,7 @@ def open_publisher(settings: KafkaSettings) -> Iterator[Publisher]:
 
 
 def create_topics(settings: KafkaSettings, inspector: Inspector, partitions: Mapping[str, int]) -> None:
-    """Make topics, and return when each partition has a leader; replicas are as many as the broker makes by itself.
+    """Create topics, and return when each partition has a leader; the broker decides how many replicas there are.
 
     Raises
     ------

@@ -36,9 +36,9 @@ def find_kafka(
     Parameters
     ----------
     survey : {"ztf", "lsst"} or None
-        Whose credentials file is looked for.
+        Whose credentials file to look for.
     warn : callable
-        Told where others on the machine can read a password.
+        Told of a password that others on the machine can read.
     bootstrap_servers : str, optional
         ``host:port`` pairs with commas between them.
     security_protocol, sasl_mechanism : str
@@ -46,7 +46,7 @@ def find_kafka(
     username, password : str, optional
         For SASL.
     password_file : pathlib.Path, optional
-        Holds the password; goes before `password`.
+        Holds the password; takes precedence over `password`.
     ssl_ca_file : pathlib.Path, optional
         Certificates of the authorities that are trusted, as PEM.
 
@@ -77,7 +77,7 @@ def find_kafka(
 def _password(
     file: Path | None, given: str | None, credentials: Credentials | None, warn: Callable[[str], None]
 ) -> str | None:
-    """Find the password: the file that was named goes before what was given, and that before the credentials file."""
+    """Find the password: first in the file that was named, then what was given, then in the credentials file."""
     if file is not None:
         password = read_password(file)
         _warn_if_open(file, warn)
@@ -92,7 +92,7 @@ def _password(
 
 def _warn_if_open(path: Path, warn: Callable[[str], None]) -> None:
     if is_open_to_others(path):
-        warn(f"others on this machine can read the password in {path}: chmod 600 it")
+        warn(f"others on this machine can read the password in {path}: run chmod 600 on it")
 
 
 def _servers(credentials: Credentials | None, survey: str | None) -> str:

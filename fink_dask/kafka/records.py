@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from fink_dask.kafka.memory import Memory
 
-#: Bytes of a value below which Python's own join is faster than one into memory that is used again.
+#: Bytes of a value below which Python's own join is faster than one into memory that is reused.
 _FEW_BYTES = 4096
 
 
@@ -26,7 +26,7 @@ class RawBatch:
     timestamps_ms : numpy.ndarray of int64, shape (records,)
         Kafka timestamp of each record in milliseconds since 1970-01-01 UTC, -1 where the broker has none.
     data : bytes or numpy.ndarray of uint8
-        The untouched values, one after the other.
+        The untouched values, one after another.
     starts : numpy.ndarray of int64, shape (records + 1,)
         Where each value begins in `data`, and where the last one ends.
     missing : numpy.ndarray of bool or None
@@ -51,7 +51,7 @@ class RawBatch:
         return int(self.starts[-1])
 
     def values(self) -> pa.BinaryArray:
-        """Return all values, in the memory that they are in; a missing one is empty."""
+        """Return all values without copying them; a missing one is empty."""
         starts = pa.py_buffer(self.starts.astype(np.int32))
         return pa.Array.from_buffers(pa.binary(), len(self), [None, starts, pa.py_buffer(self.data)])
 

@@ -14,7 +14,7 @@ import yaml
 from fink_dask.errors import SettingsError
 from fink_dask.kafka.credentials import read_content
 
-#: Characters of a value; a password of a hundred is a long one.
+#: The most characters of a value; even a password of a hundred is a long one.
 _MOST_CHARS = 1000
 _SERVER = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
 
@@ -34,14 +34,14 @@ class Registration:
     servers : str, optional
         ``host:port`` pairs with commas between them.
     password : str, optional
-        The password; in no representation of this object.
+        The password; left out of the repr of this object.
     maxtimeout : int, optional
-        Seconds that today's client waits for an alert; it means nothing here.
+        Seconds that today's client waits for an alert; unused here.
 
     Raises
     ------
     SettingsError
-        If a value can't be one.
+        If a value is empty, too long, or of no such form.
     """
 
     survey: str
@@ -60,14 +60,14 @@ class Registration:
         ):
             # Without the value: it may be a password.
             if value is not None and not (value.isprintable() and value.strip() and len(value) <= _MOST_CHARS):
-                raise SettingsError(f"the {name} is empty, too long, or has characters that can't be printed")
+                raise SettingsError(f"the {name} is empty, too long, or has unprintable characters")
         for server in (self.servers or "a:1").split(","):
             match = _SERVER.fullmatch(server.strip())
             if match is None or not 0 < int(match[2]) < 65536:
-                raise SettingsError(f"--servers: {server[:80]!r} is no HOST:PORT")
+                raise SettingsError(f"--servers: {server[:80]!r} is not HOST:PORT")
 
     def content(self) -> dict[str, object]:
-        """Return what is said, under the names that today's client has for it."""
+        """Return what is set, under the names that today's client uses."""
         said = {
             "survey": self.survey,
             "username": self.username,
@@ -89,14 +89,14 @@ def write_credentials(path: Path, registration: Registration, replace: bool) -> 
     registration : Registration
         What goes into it.
     replace : bool
-        Whether it may be there already; what `registration` says nothing of, then stays in it, comments apart.
+        Whether it may exist already; what `registration` leaves out then stays in it, except for comments.
 
     Raises
     ------
     SettingsError
-        If it is there and may not be, can't be read or written, or would not be complete.
+        If it exists and may not, can't be read or written, or would be incomplete.
     """
-    path = Path(os.path.realpath(path))  # a link to it stays one
+    path = Path(os.path.realpath(path))  # a link to it stays a link
     before = read_content(path) if replace and path.exists() else {}
     content = before | registration.content()
     if "group_id" in before and registration.group_id is not None:
@@ -125,7 +125,7 @@ def _check_complete(content: Mapping[str, object]) -> None:
         if not value
     ]
     if missing:
-        raise SettingsError(f"give {', '.join(missing)} too: Fink's answer to your registration says what")
+        raise SettingsError(f"give {', '.join(missing)} too: they are in Fink's answer to your registration")
 
 
 def _write(path: Path, text: bytes, replace: bool) -> None:

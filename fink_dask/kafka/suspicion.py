@@ -1,10 +1,10 @@
-"""What a broker says is gone may come back: one that has just started may not know its topics yet."""
+"""What a broker calls gone may come back: one that has just started may not know its topics yet."""
 
 from __future__ import annotations
 
 import time
 
-#: What stays so for this long is believed, in seconds.
+#: Seconds for which a finding has to last before it is believed.
 SURE_S = 10.0
 
 

@@ -10,7 +10,7 @@ from fink_dask.errors import SettingsError
 
 Survey = Literal["ztf", "lsst"]
 SURVEYS: tuple[Survey, ...] = get_args(Survey)
-#: How the names of Fink's topics begin: of the data transfer, of cross-matches, and of the livestream.
+#: How the names of Fink's topics begin: those of the data transfer, of cross-matches, and of the livestream.
 FINK_PATTERNS = ("ftransfer_*", "fxmatch_*", "fink_*")
 #: What Fink adds to a topic's name for the topic that holds its schema.
 SCHEMA_SUFFIX = "_schema"

@@ -24,7 +24,7 @@ def ask_watermarks(
     connection : Connection
         What to ask through; it reads committed records only.
     partitions : mapping of str to sequence of int
-        Partitions of each topic, one at least.
+        Partitions of each topic, at least one.
 
     Returns
     -------
@@ -53,7 +53,7 @@ def _ask(
     connection: Connection, partitions: Mapping[str, Sequence[int]], which: int
 ) -> dict[str, dict[int, int] | BrokerError]:
     wanted = [TopicPartition(topic, number, which) for topic, numbers in partitions.items() for number in numbers]
-    # An error that concerns all of them is said of the topic, where there is only one.
+    # Where there is only one topic, an error that concerns the whole request names it.
     topic = next(iter(partitions)) if len(partitions) == 1 else None
     answers = connection.ask(lambda timeout: connection.consumer.offsets_for_times(wanted, timeout=timeout), topic)
     found: dict[str, dict[int, int] | BrokerError] = {topic: {} for topic in partitions}

@@ -143,7 +143,7 @@ def check_dataset(ledger: Ledger) -> None:
 
 
 def dataset_beside(ledger: Ledger) -> str:
-    """Name the dataset that may be meant where there is none, for the end of an error; empty where nothing is like it.
+    """Name the dataset that the user may have meant, for the end of an error; empty where no name is like it.
 
     Raises
     ------
@@ -154,7 +154,7 @@ def dataset_beside(ledger: Ledger) -> str:
     if ledger.outdir.suffix == ".fink" and ledger.outdir.stem in beside:
         return f"; it is the ledger of {beside[ledger.outdir.stem].outdir}, which is to be named"
     near = get_close_matches(ledger.outdir.name, sorted(beside), 1)
-    return f"; is {beside[near[0]].outdir} meant?" if near else ""
+    return f"; did you mean {beside[near[0]].outdir}?" if near else ""
 
 
 def unfinished(ledger: Ledger) -> str:

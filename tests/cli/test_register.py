@@ -244,7 +244,7 @@ def test_on_a_terminal_the_password_is_asked_for_and_not_shown(file: Path) -> No
 def test_on_a_terminal_what_is_refused_is_refused_before_the_password_is_asked_for(file: Path) -> None:
     shown = answer(file, [*ADA[:-1], "kafka.example.org"], {b"Password": lambda _: b"secret\n"})
     assert shown.endswith("status 2"), shown
-    assert "'kafka.example.org' is no HOST:PORT" in shown
+    assert "'kafka.example.org' is not HOST:PORT" in shown
     assert "Password" not in shown
 
 

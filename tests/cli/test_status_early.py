@@ -28,7 +28,7 @@ def test_a_transfer_that_waits_is_not_called_one_that_nobody_has_begun(tmp_path:
 def test_a_mistyped_dataset_is_said_with_the_one_that_is_there(command: str, tmp_path: Path) -> None:
     make_ledger(tmp_path / "alerts", make_plan([Range(0, 0, 1)]))
     for typed, words in (
-        ("alrts", f"is {tmp_path / 'alerts'} meant?"),
+        ("alrts", f"did you mean {tmp_path / 'alerts'}?"),
         ("alerts.fink", "it is the ledger of "),
         ("x", ""),
     ):

@@ -226,14 +226,14 @@ def test_what_is_kept_depends_on_no_other_option(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--where", "magpsg < 18"), "--where: the alerts have no column magpsg; is magpsf meant? (at character 1: "),
+        (("--where", "magpsg < 18"), "--where: the alerts have no column magpsg; did you mean magpsf? (at character"),
         (("--where", "magpsf < '18'"), '--where: "18" is not a value of magpsf, a float (at character 10: '),
         (("--where", "candid == 1.5"), "--where: 1.5 is not a value of candid, an int64"),
         (("--where", "prv_candidates == 1"), "--where: prv_candidates is a list, which can't be compared"),
         (("--where", "magpsf <"), "Invalid value for '--where': a column, a number or quoted text is expected (at its"),
         (("--where", "__import__('os').system('id') == 1"), "Invalid value for '--where'"),
         (("--where", ""), "Invalid value for '--where'"),
-        (("--where", "magpsf < 17", "--limit", "3"), "--limit has no --where"),
+        (("--where", "magpsf < 17", "--limit", "3"), "--limit does not go with --where"),
     ],
 )
 def test_what_is_no_condition_on_these_alerts_is_one_line_and_leaves_nothing(
@@ -401,7 +401,7 @@ def test_it_is_asked_of_each_of_several_topics(kafka: Any, topic_name: str, tmp_
     }
     result = run_cli(*transfer_arguments(kafka, f"{topic_name}*", tmp_path / "alerts", "--where", WHERE))
     assert result.returncode == 1, result.stdout + result.stderr
-    assert f"{names[1]}: --where: the alerts have no column magpsf; is candidate.magpsf meant?" in result.stdout
+    assert f"{names[1]}: --where: the alerts have no column magpsf; did you mean candidate.magpsf?" in result.stdout
     assert "filtered" in result.stdout.splitlines()[0]
     assert_exactly_once(tmp_path / "alerts" / names[0], wanted_of(oracles[names[0]]))
     for name in names:

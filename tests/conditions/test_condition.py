@@ -141,8 +141,8 @@ def test_it_is_the_same_condition_however_it_is_written(text: str, form: str) ->
 
 
 REFUSED = [
-    ("magpsf < 18", "is candidate.magpsf meant? (at character 1: 'magpsf < 18')"),
-    ("ok and finkclas == 'a'", "is finkclass meant? (at character 8"),
+    ("magpsf < 18", "did you mean candidate.magpsf? (at character 1: 'magpsf < 18')"),
+    ("ok and finkclas == 'a'", "did you mean finkclass? (at character 8"),
     ("finkclass == Unknown", "the alerts have no column Unknown; text stands in quotes (at character 14"),
     ("candidate.magpsf.x == 1", "no column candidate.magpsf.x"),
     ("kafka_offset < 10", "no column kafka_offset"),

@@ -259,8 +259,8 @@ def test_without_partition_columns_all_is_in_the_dataset_itself() -> None:
 
 WRONG: list[tuple[tuple[str, ...], str | None, str]] = [
     (("nothing",), None, "no such column; there are candidate_rb, k"),
-    (("rb",), None, "no such column; is candidate.rb meant?"),
-    (("tim",), None, "no such column; is time meant?"),
+    (("rb",), None, "no such column; did you mean candidate.rb?"),
+    (("tim",), None, "no such column; did you mean time?"),
     (("candidate.nothing",), None, "no such column"),
     (("candidate",), None, "can't be part of a directory's name"),
     (("list",), None, "can't be part of a directory's name"),

@@ -75,9 +75,9 @@ def test_a_topic_that_was_mistyped_is_said_with_the_one_that_is_there_and_not_wi
     listed = ["ftransfer_ztf_2026-02-24_123456", "ftransfer_ztf_2026-02-24_123456_schema"]
     for mistyped in ("ftransfer_ztf_2026-02-24_12345", "ftranfser_ztf_2026-02-24_123456"):
         said = str(no_such_topic(mistyped, listed))
-        assert said.endswith("is ftransfer_ztf_2026-02-24_123456 meant?")
+        assert said.endswith("did you mean ftransfer_ztf_2026-02-24_123456?")
     said = str(no_such_topic("ftransfer_ztf_2026-02-24_987000", listed))
-    assert said.endswith("check the name, which fink-dask topics lists, or it has expired")
+    assert said.endswith("check its name with fink-dask topics; it may have expired")
 
 
 def test_a_hostile_name_can_not_stop_a_pattern() -> None:

@@ -82,7 +82,7 @@ def test_a_password_file_has_one_line(tmp_path: Path) -> None:
     assert read_password(path) == "pass word"
     for text in (b"", b"\n", b"two\nlines\n", b"nul\0", b"\xff\xfe", b"x" * 70_000):
         path.write_bytes(text)
-        with pytest.raises(SettingsError, match="is no password file"):
+        with pytest.raises(SettingsError, match="is not a password file"):
             read_password(path)
     with pytest.raises(SettingsError, match="can't read"):
         read_password(tmp_path / "absent")
