@@ -1,7 +1,7 @@
-"""Avro's object container files, around records that are encoded already.
+"""Avro's object container files, around records that are already encoded.
 
-The format is that of https://avro.apache.org/docs/1.12.0/specification/#object-container-files. fastavro reads it; it
-has no way to write records whose bytes are there.
+The format is that of https://avro.apache.org/docs/1.12.0/specification/#object-container-files. fastavro reads it, but
+can't write records that are given as bytes.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ def header(schema: AvroSchema, metadata: Mapping[str, bytes], sync: bytes) -> by
 
 
 def block_head(records: int, size: int) -> bytes:
-    """Return what stands before the bytes of so many records; the file's sync marker follows them."""
+    """Return what precedes the bytes of a block of records; the file's sync marker follows them."""
     return _long(records) + _long(size)
 
 
 def read_header(path: Path) -> tuple[dict[str, str], int]:
-    """Read what a file says of itself, and count its records; nothing of them is decoded.
+    """Read what a file says of itself, and count its records without decoding them.
 
     Raises
     ------
     ValueError
-        If it is no such file.
+        If it is not such a file.
     """
     import fastavro  # here, as most transfers never need it
 
@@ -57,16 +57,17 @@ def read_header(path: Path) -> tuple[dict[str, str], int]:
         except OSError:
             raise
         except Exception as error:  # fastavro's own are of many kinds, and this file may be anything
-            raise ValueError(f"no Avro file ({' '.join(str(error).split())[:100] or type(error).__name__})") from error
+            words = " ".join(str(error).split())[:100] or type(error).__name__
+            raise ValueError(f"not an Avro file ({words})") from error
 
 
 def read_records(path: Path, schema: AvroSchema) -> Iterator[bytes]:
-    """Yield the bytes of each record of a sound file; one after the other, as slow as Python is.
+    """Yield the bytes of each record of a sound file, one by one in Python, which is slow.
 
     Raises
     ------
     RecordError
-        If the bytes of a block are no records of the schema.
+        If the bytes of a block are not records of the schema.
     """
     import fastavro
 

@@ -17,6 +17,7 @@ from fink_dask.compaction.merge import Merged, Merging, check_source, merge_grou
 from fink_dask.compaction.workspace import Workspace, read_compaction
 from fink_dask.config import BUFFER_BYTES
 from fink_dask.dataset.columns import check_is_parquet, dataset_schema
+from fink_dask.dataset.data_format import why_unreadable
 from fink_dask.dataset.presence import check_files
 from fink_dask.errors import LedgerError, SettingsError, StorageError
 from fink_dask.ledger.attempt import Step
@@ -130,8 +131,7 @@ def compact_dataset(source: Ledger, target: Ledger, form: Form, threads: int, ca
     except OSError as error:
         raise storage_error(error, target.path) from error
     except pa.ArrowException as error:
-        words = str(error).splitlines()[0][:200]
-        raise LedgerError(f"the files of {source.outdir} can't be merged: {words}") from error
+        raise LedgerError(f"the files of {source.outdir} can't be merged: {why_unreadable(error)}") from error
 
 
 class _Job:

@@ -91,7 +91,7 @@ class AvroFileWriter:
         self._bits = np.zeros(-(-len(origin.range) // 8), np.uint8)
         room = _encoded(self._bits)
         head = header(schema, {**said, _OFFSETS: room}, self._sync)
-        self._place = head.rindex(room)
+        self._place = head.rindex(room, 0, -SYNC_BYTES)  # the marker could hold the same few bytes by chance
         self._file = path.open("wb")
         self._file.write(head)
 

@@ -16,7 +16,7 @@ from fink_dask.ledger.records import Identity
 
 
 def dataset_schema(ledger: Ledger) -> pa.Schema:
-    """Find the columns that the files of a dataset have between them.
+    """Find the columns that the files of a dataset have among them.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ def dataset_schema(ledger: Ledger) -> pa.Schema:
 
 
 def check_is_parquet(ledger: Ledger, what: str) -> None:
-    """Refuse to read the files of a dataset as Parquet that are of another format.
+    """Refuse a dataset whose files are not Parquet.
 
     Parameters
     ----------
@@ -55,13 +55,13 @@ def check_is_parquet(ledger: Ledger, what: str) -> None:
     Raises
     ------
     LedgerError
-        If they are.
+        If they are not.
     """
     outformat = ledger.plans()[0].identity.outformat
     if outformat != "parquet":
         raise LedgerError(
-            f"the files in {ledger.outdir} are {outformat.capitalize()}'s, but {what} needs Parquet: "
-            "transfer it once more"
+            f"the files in {ledger.outdir} are {outformat.capitalize()} files, but {what} needs Parquet: "
+            "transfer the topic once more, into Parquet"
         )
 
 
@@ -74,7 +74,7 @@ def file_schema(versions: Versions, identity: Identity, partitioning: Partitioni
 
 
 def partitioning_of(identity: Identity, versions: Versions) -> Partitioning:
-    """Find the fields that the partition columns come from, among those of the first schemas that have them.
+    """Find the fields that the partition columns come from, in the first schemas that have them.
 
     What a later schema adds never changes what the directories of a dataset mean.
 

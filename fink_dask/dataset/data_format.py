@@ -27,8 +27,15 @@ KAFKA_FIELDS = (
 RAW_SCHEMA = pa.schema([pa.field("value", pa.binary(), nullable=False), *KAFKA_FIELDS])
 
 
-#: What reading a file raises that is damaged or another's.
+#: What reading a file raises that is damaged, or not one of ours.
 UNREADABLE = (OSError, KeyError, ValueError, pa.ArrowException)
+_REASON_CHARS = 200
+
+
+def why_unreadable(error: Exception) -> str:
+    """Say one of `UNREADABLE` in a line, without the file's name."""
+    words = str(getattr(error, "strerror", None) or error) or type(error).__name__
+    return words.splitlines()[0][:_REASON_CHARS]
 
 
 @dataclass(frozen=True)
@@ -55,14 +62,14 @@ class Origin:
 
     @property
     def stem(self) -> str:
-        """Name of the file without its suffix, the same in each partition key's directory and for each attempt."""
+        """Name of the file without its suffix, the same in the directory of each partition key and for each attempt."""
         numbers = f"{self.range.partition}-{self.range.start}-{self.range.end}"
         revision = f"-{self.revision}" if self.revision else ""
         return f"part-{topic_hash(self.topic)}-{numbers}-{self.plan_id}{revision}"
 
     @property
     def staged_prefix(self) -> str:
-        """What staged names begin with: a marker may name files of several revisions, each by its staged name too."""
+        """What staged names begin with, as a marker may name staged files of several revisions."""
         return f"{self.revision}-" if self.revision else ""
 
     def footer(self) -> dict[str, str]:
@@ -119,13 +126,13 @@ class DataFileWriter(Protocol):
         """Add rows, in the order of their offsets."""
 
     def close(self) -> None:
-        """Complete the file, and close it also where that fails."""
+        """Complete the file, and close it even where that fails."""
 
 
 class DataFormat(Protocol):
     """A format of data files.
 
-    What can't be read, because it is damaged or another's, is one of `UNREADABLE`; `verify` names the file then.
+    Reading what is damaged, or not one of ours, raises one of `UNREADABLE`; `verify` then names the file.
     """
 
     #: What its files are called after; no two formats have the same.
@@ -150,4 +157,4 @@ class DataFormat(Protocol):
         """
 
     def read_through(self, path: Path) -> None:
-        """Read all of a file, so that damage anywhere in it is found; it need not be in memory at once."""
+        """Read all of a file, so that damage anywhere in it is found; not all of it is in memory at once."""

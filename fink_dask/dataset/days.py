@@ -1,4 +1,4 @@
-"""The UTC day of an alert, from the times that the surveys give."""
+"""The UTC day of an alert, from the time that its survey gives."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Integers = npt.NDArray[np.int64]
 
 #: Days since 1970 of 0001-01-01 and 9999-12-31: the years that four digits can say.
 FIRST_DAY, LAST_DAY = -719162, 2932896
-#: Stands for a time that is no date.
+#: Stands for a time that is not a date.
 NO_DAY = np.iinfo(np.int64).min
 
 _JD_OF_1970 = 2440587.5
 _MJD_OF_1970 = 40587
-#: Day of 1958-01-01, when TAI began: what is before it (0 and -1 are) stands for no time at all.
+#: Day of 1958-01-01, when TAI began: anything earlier (such as 0 and -1) stands for no time at all.
 _FIRST_TAI_DAY = -4383
 
 
@@ -37,7 +37,7 @@ def days_since_1970(times: npt.NDArray[np.float64], scale: Scale) -> Integers:
     Returns
     -------
     numpy.ndarray
-        Days since 1970-01-01, or `NO_DAY` where a time is no date between the years 1 (TAI: 1958) and 9999.
+        Days since 1970-01-01, or `NO_DAY` where a time is not a date between the years 1 (TAI: 1958) and 9999.
 
     Notes
     -----

@@ -1,4 +1,4 @@
-"""The formats of data files, by the names that `--outformat` has for them."""
+"""The formats of data files, by their names for `--outformat`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FORMATS: Mapping[str, DataFormat] = {"parquet": ParquetFormat(), "avro": AvroFor
 
 
 def format_of(path: Path) -> DataFormat:
-    """Tell by its name which format a file has.
+    """Tell the format of a file by its name.
 
     Raises
     ------
@@ -24,4 +24,4 @@ def format_of(path: Path) -> DataFormat:
     for each in FORMATS.values():
         if path.suffix == each.suffix:
             return each
-    raise ValueError(f"no data file has a name like {path.name[-40:]!r}")
+    raise ValueError(f"{path.name[-40:]!r} is not the name of a data file")

@@ -1,4 +1,4 @@
-"""Parquet files: one in the making, its encodings, and what such a file says."""
+"""Parquet files: how one is written, its encodings, and what one says of itself."""
 
 from __future__ import annotations
 
@@ -87,21 +87,21 @@ class ParquetFileWriter:
         self._writer.write_table(table, row_group_size=max(table.num_rows, 1))
 
     def close(self) -> None:
-        """Write the footer and close the file, the file also where the footer can't be written."""
+        """Write the footer, and close the file even where that fails."""
         try:
             self._writer.close()
         finally:
-            self._writer.is_open = False  # else it is closed once more when it is collected, and fails aloud
+            self._writer.is_open = False  # else it is closed once more when it is collected, and prints an error
             self._sink.close()
 
 
 @lru_cache(maxsize=16)
 def write_options(schema: pa.Schema, compression: str = COMPRESSION) -> Mapping[str, Any]:
-    """Choose Parquet's encodings column by column; once a process, as every range of a plan has the same columns.
+    """Choose Parquet's encodings column by column; once per process, as all ranges of a plan have the same columns.
 
     Dictionaries pay off for strings only; floats compress better with their bytes split; cutouts are compressed
-    already, so that compression of them is time lost; offsets count upwards. The least and the greatest of a row
-    group's strings or cutouts tell a reader nothing, as a range holds alerts of all kinds.
+    already, so compressing them again is a waste of time; offsets count upwards. Minimum and maximum of the strings or
+    cutouts of a row group tell a reader nothing, as a range holds alerts of all kinds.
 
     Parameters
     ----------

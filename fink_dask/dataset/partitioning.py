@@ -15,7 +15,7 @@ from fink_dask.avro.schema import field_type
 from fink_dask.dataset.days import FIRST_DAY, LAST_DAY, NO_DAY, Integers, Scale, days_since_1970
 from fink_dask.errors import SettingsError
 
-#: Where rows without a usable partition key go; the name is Hive's, and every reader takes it for null.
+#: Where rows without a usable partition key go; the name is Hive's, and all readers take it for null.
 NULL_KEY = "__HIVE_DEFAULT_PARTITION__"
 _QUOTED_NULL_KEY = "%5F" + NULL_KEY[1:]
 #: File systems allow 255 bytes a name; ``column=`` and what readers append must fit as well.
@@ -41,7 +41,7 @@ class PartitionSource:
     columns : tuple of str
         Names of the partition columns.
     scale : {"utc-jd", "tai-mjd"} or None
-        How the field says a time; None for a field that is used as it is.
+        How the field gives a time; None for a field that is used as it is.
     """
 
     path: str
@@ -51,7 +51,7 @@ class PartitionSource:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """An order of the rows of a batch that has those of each partition key one after the other.
+    """An order of the rows of a batch in which those of each partition key are together.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ class Split:
         The rows: of each key in their order, then those that can't be placed.
     parts : list of (str, int)
         A directory such as ``year=2026/month=02/day=24`` (empty without partition columns), and how many of the rows
-        are its; in the order of the rows.
+        belong in it; in the order of the rows.
     refused : list of str
         Why each of the rows that are left can't be placed.
     """
@@ -69,7 +69,7 @@ class Split:
     refused: list[str]
 
     def slices(self, rows: pa.RecordBatch) -> Iterator[tuple[str, pa.RecordBatch]]:
-        """Yield each directory with its rows, of rows that are in this order."""
+        """Yield each directory with its rows, given rows that are in this order."""
         start = 0
         for directory, count in self.parts:
             yield directory, rows.slice(start, count)
@@ -98,7 +98,7 @@ class Partitioning:
         return pa.schema([field for field in schema if field.name not in self.columns])
 
     def split(self, batch: pa.RecordBatch) -> Split:
-        """Sort the rows of a batch by partition key; only the columns of the sources have to be in it."""
+        """Sort the rows of a batch by partition key; it needs only the columns of the sources."""
         if not self.sources:
             return Split(np.arange(batch.num_rows, dtype=np.int64), [("", batch.num_rows)], [])
         codes = np.zeros(batch.num_rows, dtype=np.int64)
@@ -130,7 +130,7 @@ def resolve_partitioning(names: tuple[str, ...], survey: str | None, schema: pa.
     names : tuple of str
         ``time``, columns or dotted fields.
     survey : str or None
-        ``ztf`` or ``lsst``: how times are said.
+        ``ztf`` or ``lsst``: how times are given.
     schema : pyarrow.Schema
         The alerts' columns.
 
@@ -152,7 +152,7 @@ def resolve_partitioning(names: tuple[str, ...], survey: str | None, schema: pa.
                 raise SettingsError(f"--partitionby {name}: {_in_words(kind)} can't be part of a directory's name")
             column = name.replace(".", "_")
             if len(column) > MAX_KEY_LENGTH // 2:
-                raise SettingsError(f"--partitionby {name[:40]}...: too long for a directory's name")
+                raise SettingsError(f"--partitionby {name[:40]}...: the name is too long for a directory")
             sources.append(PartitionSource(name, (column,)))
     columns = [column for source in sources for column in source.columns]
     for column in columns:
@@ -218,7 +218,7 @@ def _number_and_name(source: PartitionSource, batch: pa.RecordBatch) -> tuple[In
     if pa.types.is_floating(values.type):
         values = pc.if_else(pc.is_nan(values), pa.scalar(None, values.type), values)
     if pa.types.is_date(values.type):
-        # Avro's dates reach millions of years further than any reader's.
+        # Avro's dates reach millions of years further than those of any reader.
         values = pc.if_else(_is_date_of_four_digits(values), values, pa.scalar(None, values.type))
     encoded = values.dictionary_encode(null_encoding="encode")
     names = [hive_level(source.columns[0], _text(value)) for value in encoded.dictionary.to_pylist()]

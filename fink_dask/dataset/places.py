@@ -1,4 +1,4 @@
-"""Where the rows of files come from: the partition and offset that each carries, against what a marker accounts for."""
+"""Where the rows of files come from: compare the partition and offset of each with what a marker accounts for."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fink_dask.ledger.records import Marker
 
 
 def intervals_of(offsets: Offsets) -> list[Interval]:
-    """Join offsets, which are in order, to intervals."""
+    """Join offsets, given in order, into intervals."""
     cuts = np.flatnonzero(np.diff(offsets) != 1) + 1
     starts = offsets[np.concatenate([[0], cuts])].tolist() if offsets.size else []
     ends = (offsets[np.concatenate([cuts - 1, [offsets.size - 1]])] + 1).tolist() if offsets.size else []
@@ -22,7 +22,7 @@ def intervals_of(offsets: Offsets) -> list[Interval]:
 
 
 class SharedPlaces:
-    """The offsets in files of many ranges, of which each is read once."""
+    """The offsets in files of many ranges; each file is read once."""
 
     def __init__(self) -> None:
         self._sorted: dict[Path, dict[int, Offsets]] = {}
@@ -45,11 +45,10 @@ class SharedPlaces:
 
 def check_offsets(marker: Marker, seen: Sequence[Offsets]) -> list[str]:
     """Compare the offsets of a range's rows, as several files have them, with what its marker accounts for."""
-    name = f"partition {marker.range.partition} [{marker.range.start}, {marker.range.end})"
     offsets = np.sort(np.concatenate(seen)) if seen else np.empty(0, np.int64)
     repeated = offsets[1:][np.diff(offsets) == 0]
     if repeated.size:
-        return [f"{name}: offset {repeated[0]} is there twice"]
+        return [f"{marker.range}: offset {repeated[0]} is there twice"]
     for absent, why in (
         (marker.lost + marker.holes, "that Kafka had none"),
         (marker.duplicates, "that it was left out"),
@@ -57,5 +56,5 @@ def check_offsets(marker: Marker, seen: Sequence[Offsets]) -> list[str]:
         for start, end in absent:
             first, last = np.searchsorted(offsets, (start, end))
             if last > first:
-                return [f"{name}: offset {offsets[first]} is there, but its marker says {why}"]
+                return [f"{marker.range}: offset {offsets[first]} is there, but its marker says {why}"]
     return []

@@ -1,10 +1,11 @@
-"""Whether everything is there that the markers name, and a marker for everything that is there; by names and sizes."""
+"""Whether all that the markers name is there, and a marker for all that is there; by names and sizes."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
 from collections.abc import Collection, Sequence
+from pathlib import Path
 
 from fink_dask.dataset.data_format import UNREADABLE, Origin
 from fink_dask.dataset.places import SharedPlaces
@@ -16,7 +17,7 @@ from fink_dask.ledger.publish import missing_files
 from fink_dask.ledger.records import Identity, Marker, Plan
 from fink_dask.nouns import counted
 
-#: What the name of a file ends in that a later revision of its range wrote, after eight digits of the plan.
+#: How the name of a file ends that a later revision of its range wrote, after eight digits of the plan.
 _REVISION = re.compile(r"(?<=-[0-9a-f]{8})-[0-9]+$")
 
 
@@ -31,20 +32,26 @@ def check_files(ledger: Ledger, plans: Sequence[Plan]) -> None:
     markers = list(ledger.markers(plans))
     unmarked = unmarked_ranges(ledger, plans, markers)
     if unmarked:
-        # To read it again would replace its files, or, where Kafka no longer has them, declare them lost beside it.
+        # Reading it again would replace its files, or, where Kafka no longer has the alerts, declare them lost.
         raise LedgerError(f"{unmarked[0].error}: fink-dask repair writes the marker again")
     gone = missing_files(ledger, markers)
     if gone:
-        raise LedgerError(
-            f"{counted(len(gone), 'file')} of the dataset missing or changed, such as {gone[0]}: fink-dask repair "
-            "fetches them again (fink-dask verify lists all)"
-        )
+        raise missing_error(gone)
+
+
+def missing_error(gone: Sequence[Path]) -> LedgerError:
+    """Say that committed files are gone or changed, and what to do about it."""
+    are, them = ("is", "it") if len(gone) == 1 else ("are", "them")
+    return LedgerError(
+        f"{counted(len(gone), 'file')} of the dataset {are} missing or changed, such as {gone[0]}: fink-dask repair "
+        f"fetches {them} again (fink-dask verify lists all)"
+    )
 
 
 def unmarked_ranges(
     ledger: Ledger, plans: Sequence[Plan], markers: Sequence[Marker], damaged: Sequence[DamagedMarker] = ()
 ) -> list[DamagedMarker]:
-    """List the ranges that have rows in the dataset but no marker: somebody has removed it, as it comes first.
+    """List the ranges that have rows in the dataset but no marker: it is written before them, so somebody removed it.
 
     Raises
     ------

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fink_dask.dataset.data_format import KAFKA_FIELDS
+from fink_dask.dataset.data_format import KAFKA_FIELDS, why_unreadable
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.records import RawBatch
 from fink_dask.ledger.data_file import DataFile
@@ -61,7 +61,7 @@ def quarantine_rows(batch: RawBatch, bad: Sequence[tuple[int, str]], partition: 
 
 
 def read_quarantine(ledger: Ledger, file: DataFile, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-    """Yield the records of a quarantine file, some at a time; all columns, or these.
+    """Yield the records of a quarantine file, some at a time; with all columns, or only these.
 
     Raises
     ------
@@ -76,4 +76,4 @@ def read_quarantine(ledger: Ledger, file: DataFile, columns: Sequence[str] | Non
             # Records are up to some megabytes: a few at a time.
             yield from parquet.iter_batches(batch_size=_READ_RECORDS, columns=columns)
     except (OSError, pa.ArrowException) as error:
-        raise LedgerError(f"{path} can't be read: {str(error).splitlines()[0][:200]}") from error
+        raise LedgerError(f"{path} can't be read: {why_unreadable(error)}") from error

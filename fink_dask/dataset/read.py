@@ -9,24 +9,24 @@ import pyarrow.dataset as ds
 
 from fink_dask.avro.schema import field_type
 from fink_dask.dataset.columns import check_is_parquet, file_schema, partitioning_of
+from fink_dask.dataset.presence import missing_error
 from fink_dask.dataset.versions import known_versions
-from fink_dask.errors import LedgerError
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import check_dataset
 from fink_dask.ledger.publish import missing_files, published
-from fink_dask.nouns import counted
+from fink_dask.ledger.records import Identity
 from fink_dask.store.location import filesystem_of, locate
 
-#: Of ``year``, ``month`` and ``day``, whatever a packet of its own calls so.
+#: Of ``year``, ``month`` and ``day``, whatever type a packet's own fields of these names have.
 _DATE_PART = pa.int32()
 
 
 def open_dataset(outdir: str | os.PathLike[str]) -> ds.Dataset:
     """Open a dataset that fink-dask has written, for reading with pyarrow and whatever takes its datasets.
 
-    Only files that the ledger names are read: neither a stranger's file below `outdir` nor what a transfer is just
-    writing. A range of the topic that was committed but not published, by a transfer that is at it or was killed there,
-    is left out whole. What is committed later is there when the dataset is opened again.
+    Only files that the ledger names are read: neither a foreign file below `outdir` nor what a transfer is writing now.
+    A range of the topic that is committed but not published yet, because its transfer is at work or was killed, is left
+    out whole. What is committed later is there when the dataset is opened again.
 
     Partition columns have the types that they had in the alerts, such as int64 for ``classId``; those of ``time`` are
     int32. Values that have no directory of their own (null, NaN, the empty string) are null.
@@ -55,11 +55,8 @@ def open_dataset(outdir: str | os.PathLike[str]) -> ds.Dataset:
     committed = list(ledger.markers(plans))
     markers = published(ledger, committed)
     if gone := missing_files(ledger, markers):
-        raise LedgerError(
-            f"{counted(len(gone), 'file')} of the dataset missing or changed, such as {gone[0]}: fink-dask repair "
-            "fetches them again"
-        )
-    files, partition_columns = _columns(ledger)
+        raise missing_error(gone)
+    files, partition_columns = _columns(ledger, plans[-1].identity)
     names = sorted({file.path for marker in markers for file in marker.files})
     filesystem, root = filesystem_of(ledger.outdir)
     schema = pa.schema([*files, *partition_columns])
@@ -75,9 +72,8 @@ def open_dataset(outdir: str | os.PathLike[str]) -> ds.Dataset:
     )
 
 
-def _columns(ledger: Ledger) -> tuple[pa.Schema, pa.Schema]:
+def _columns(ledger: Ledger, identity: Identity) -> tuple[pa.Schema, pa.Schema]:
     """Find the columns of the files, and those that the directories are called after."""
-    identity = ledger.plans()[-1].identity
     versions = known_versions(ledger, identity)
     partitioning = partitioning_of(identity, versions)
     partition_columns = [

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fink_dask.dataset.data_format import UNREADABLE, Contents, Offsets, Origin
+from fink_dask.dataset.data_format import UNREADABLE, Contents, Offsets, Origin, why_unreadable
 from fink_dask.dataset.formats import format_of
 from fink_dask.dataset.places import SharedPlaces, check_offsets
 from fink_dask.dataset.presence import stem_of, unmarked_ranges, without_revision
@@ -26,7 +26,7 @@ from fink_dask.ledger.summary import Progress, Summary, progress_of
 from fink_dask.nouns import counted
 from fink_dask.store.objects import ObjectPath
 
-#: What the footer of a file of many ranges says, too.
+#: What the footer of a file of many ranges says as well.
 SHARED_FOOTER = ("fink_dask.topic",)
 
 
@@ -94,7 +94,7 @@ class Verification:
 
     @property
     def damaged_ranges(self) -> dict[int, list[Interval]]:
-        """The ranges, by partition, that lack some of their offsets, or may do so."""
+        """The ranges, by partition, that lack some of their offsets, or may lack some."""
         ranges = sorted([finding.marker.range for finding in self.findings] + [marker.range for marker in self.damaged])
         found: dict[int, list[Interval]] = {}
         for range_ in ranges:
@@ -180,13 +180,12 @@ class _Examiner:
             if not found:
                 intact.append(file)
         if not problems:
-            # Rows of files that are not the ones that were written would only say the same again.
+            # Of files that are not as they were written, the rows would only say the same again.
             problems = self._check_rows(marker)
             if problems:
                 intact = []
             elif marker.filtered and identity.where is None:
-                name = f"partition {marker.range.partition} [{marker.range.start}, {marker.range.end})"
-                problems = [f"{name}: its marker says that alerts were filtered, but the plan has no condition"]
+                problems = [f"{marker.range}: its marker says that alerts were filtered, but the plan has no condition"]
             else:
                 return None
         quarantine = marker.quarantine if marker.quarantine in intact else None
@@ -222,10 +221,9 @@ class _Examiner:
                     inside = (offsets >= marker.range.start) & (offsets < marker.range.end)
                     is_whole = bool((inside & (partitions == marker.range.partition)).all())
             except UNREADABLE as error:
-                return [f"{path}: {str(error).splitlines()[0][:200]}"]
+                return [f"{path}: {why_unreadable(error)}"]
             if not is_whole:
-                range_ = marker.range
-                return [f"{path}: holds other rows than partition {range_.partition} [{range_.start}, {range_.end})"]
+                return [f"{path}: its rows are not those of {marker.range}"]
         return check_offsets(marker, seen)
 
 
@@ -242,7 +240,7 @@ def check_file(path: Path, file: DataFile, footer: Mapping[str, str]) -> list[st
     except FileNotFoundError:
         return [f"{path}: missing"]
     except UNREADABLE as error:
-        return [f"{path}: {str(error).splitlines()[0][:200]}"]
+        return [f"{path}: {why_unreadable(error)}"]
     if contents.rows != file.all_rows:
         return [f"{path}: {counted(contents.rows, 'row')}, but {file.all_rows:,} were written"]
     return check_footer(path, contents, footer)
@@ -256,7 +254,7 @@ def check_footer(path: Path, contents: Contents, footer: Mapping[str, str]) -> l
 
 
 def _files_below(directory: Path, known: Set[Path]) -> Iterator[Path]:
-    """Yield whatever is no directory; a link to one as well, because readers follow it, unless it is known.
+    """Yield whatever is not a directory; also a link to one, because readers follow it, unless it is known.
 
     A directory of the dataset may be a link to another disk.
     """

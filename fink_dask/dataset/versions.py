@@ -2,7 +2,7 @@
 
 Whoever meets a schema takes it in, a job before it plans as well as a range that reads a record of it. A number is
 taken by linking, so that of two schemas which don't fit each other one comes first, and the other one is refused from
-then on. What was said of a schema once, that it was taken in or why it can't be, therefore stays true, and a second
+then on. What was once said of a schema, that it was taken in or why it can't be, therefore stays true, and a second
 attempt at a range decides as the first one did.
 """
 
@@ -95,7 +95,7 @@ def take_in(ledger: Ledger, identity: Identity, partitioning: Partitioning, sche
         If the file system refuses.
     """
     while True:
-        # One look, so that the number is free only if nothing has come that is not known.
+        # A single look, so that the number is free only if no schema has come that is not among the known ones.
         taken = _taken(ledger)
         known = _read(ledger, _identities(identity, taken))
         if schema in known.schemas:
@@ -106,7 +106,7 @@ def take_in(ledger: Ledger, identity: Identity, partitioning: Partitioning, sche
         alone = replace(identity, schema_sha256=schema.fingerprint, more_schemas=())
         try:
             make_directory(path.parent)
-            # Before its number: who finds the number reads the schema.
+            # Before its number: whoever finds the number reads the schema.
             publish_beside(ledger.schema_path(alone), schema.text.encode())
             ledger.schema(alone)
             # Where another one has this number now, it is among the known ones the next time.
@@ -120,7 +120,7 @@ def take_in(ledger: Ledger, identity: Identity, partitioning: Partitioning, sche
 def settle_versions(
     ledger: Ledger, identity: Identity, partitioning: Partitioning, versions: Versions, is_first: bool
 ) -> Identity:
-    """Take in what was found before a plan is frozen; returns the identity that names all that the dataset has.
+    """Take in what was found before a plan is frozen; returns the identity that names all schemas of the dataset.
 
     Parameters
     ----------
@@ -133,7 +133,7 @@ def settle_versions(
     versions : Versions
         The schemas that were found.
     is_first : bool
-        Nothing was planned yet: what a job has left that was killed before its first plan counts for nothing.
+        Nothing was planned yet: what a job left behind that was killed before its first plan does not count.
 
     Raises
     ------
@@ -174,7 +174,7 @@ def check_schemas(ledger: Ledger, plans: Sequence[Plan]) -> tuple[str, ...]:
 
 
 def mend_versions(ledger: Ledger, plans: Sequence[Plan]) -> None:
-    """Write the list of schemas again as far as the plans name it, by the holder of the lease only.
+    """Write the list of schemas again as far as the plans name them; only the holder of the lease may.
 
     Raises
     ------
@@ -237,7 +237,7 @@ def _taken(ledger: Ledger) -> list[str]:
 
 
 def _sync(ledger: Ledger) -> None:
-    """Bring the list to the disk, also what others have written: files are about to follow it."""
+    """Bring the list to the disk, also what others have written to it: files are about to rely on it."""
     try:
         if _directory(ledger).is_dir():
             sync_directory(_directory(ledger))

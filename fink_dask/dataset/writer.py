@@ -1,4 +1,4 @@
-"""Write the rows of a range into staged files, one a partition key."""
+"""Write the rows of a range into staged files, one for each partition key."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from fink_dask.errors import SettingsError
 from fink_dask.ledger.attempt import Attempt
 from fink_dask.ledger.data_file import DataFile
 
-#: Each key of a range is a file; more of them is a column that should not be a directory.
+#: Each key of a range is a file; a column with more of them should not name directories.
 MAX_KEYS = 1000
-#: What an Arrow array costs beside its data, about; a batch has one or more a column.
+#: About what an Arrow array costs beside its data; a batch has at least one for each column.
 _ARRAY_BYTES = 512
-#: Files that a process may have open, for a few ranges of that many keys; macOS allows 10,240 at most.
+#: Files that a process may have open: enough for a few ranges of that many keys; macOS allows 10,240 at most.
 _OPEN_FILES = 10_000
 
 
@@ -40,7 +40,7 @@ class _Target:
     file: DataFileWriter | None = None
 
     def join(self, schema: pa.Schema) -> None:
-        """Make one batch of those that wait, a copy that keeps nothing of the memory that they are slices of."""
+        """Make one batch of those that wait: a copy that keeps none of the memory that they are slices of."""
         if len(self.waiting) == 1:
             self.waiting = [self.waiting[0].take(pa.array(np.arange(self.waiting[0].num_rows)))]
         elif self.waiting:
@@ -108,8 +108,8 @@ class StagedWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        # Only an attempt that failed has files open here. They are removed with its staging directory, so that it does
-        # not matter what closing them says, for instance that the disk is still full.
+        # Only an attempt that failed has files open here. They are removed with its staging directory, so it does not
+        # matter whether they can be closed: the disk may still be full.
         for target in self._targets.values():
             with suppress(OSError, pa.ArrowException):
                 target.close()
@@ -136,7 +136,7 @@ class StagedWriter:
             name = f"{self._origin.staged_prefix}{self._prefix}{len(self._targets):05d}{suffix}"
             path = self._attempt.room / name
             target = self._targets[directory] = _Target(final, path)
-        # The first batch of a key costs as much as any, but joining can't spare it.
+        # The first batch of a key costs as much as any, but joining can't save that.
         cost = batch.nbytes + (self._batch_bytes if target.waiting else 0)
         target.waiting.append(batch)
         target.waiting_bytes += cost
@@ -160,7 +160,7 @@ class StagedWriter:
         return self._format.create(path, self._layout, self._origin)
 
     def _relieve(self) -> None:
-        """Hold back half of what may wait, at most, in copies that keep no other memory."""
+        """Hold back at most half of what may wait, in copies that keep no other memory alive."""
         extra = self._batch_bytes * sum(len(target.waiting) - 1 for target in self._targets.values() if target.waiting)
         joined = 2 * extra >= self._waiting_bytes
         if joined:  # the batches cost more than their data
@@ -194,7 +194,7 @@ def _count_arrays(type_: pa.DataType) -> int:
 
 
 def _allow_open_files() -> None:
-    """Raise this process's own limit of open files, which starts at 256 on macOS: its threads write ranges at once."""
+    """Raise this process's limit of open files, which is 256 on macOS at first: its threads write ranges at once."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     allowed = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < allowed:

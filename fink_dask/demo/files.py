@@ -54,7 +54,7 @@ def open_files(paths: Sequence[Path]) -> AlertFiles:
     Raises
     ------
     SettingsError
-        If one can't be read, is no Avro file, or has another schema than the first one.
+        If one can't be read, is not an Avro file, or has another schema than the first one.
     SchemaError
         If their schema can't be used.
     """
@@ -67,7 +67,8 @@ def open_files(paths: Sequence[Path]) -> AlertFiles:
         except OSError as error:
             raise SettingsError(f"can't read {path}: {error.strerror}") from error
         except (ValueError, KeyError) as error:
-            raise SettingsError(f"{path} is {error if isinstance(error, ValueError) else 'no Avro file'}") from error
+            words = error if isinstance(error, ValueError) else "not an Avro file"
+            raise SettingsError(f"{path} is {words}") from error
         try:
             schema = parse_schema(text)
         except SchemaError as error:

@@ -35,10 +35,13 @@ class Range:
 
     def __post_init__(self) -> None:
         if self.partition < 0 or self.start < 0 or self.end <= self.start:
-            raise ValueError(f"not a range of offsets: partition {self.partition} [{self.start}, {self.end})")
+            raise ValueError(f"not a range of offsets: {self}")
 
     def __len__(self) -> int:
         return self.end - self.start
+
+    def __str__(self) -> str:
+        return f"partition {self.partition} [{self.start}, {self.end})"
 
     @property
     def name(self) -> str:

@@ -200,15 +200,14 @@ def _choose(damages: Sequence[Damage], topic: TopicDescription, on_loss: str) ->
             if not damage.remainder.wanted:
                 chosen.append(damage)
                 continue
-        name = f"partition {range_.partition} [{range_.start}, {range_.end})"
         if marks is None or marks.stable < damage.remainder.wanted[-1][1]:
-            left.append(f"{name}: the topic ends before it: it was truncated, or made anew")
+            left.append(f"{range_}: the topic ends before it: it was truncated, or made anew")
             continue
         gone = damage.gone(marks.low)
         if gone and on_loss == "fail":
             words = f"Kafka no longer has {gone:,} of {counted(total(damage.remainder.wanted), 'missing offset')}"
             others = "fetch the others and " if gone < total(damage.remainder.wanted) else ""
-            left.append(f"{name}: {words}; --on-loss continue would {others}declare these lost")
+            left.append(f"{range_}: {words}; --on-loss continue would {others}declare these lost")
             continue
         chosen.append(damage)
     return chosen, tuple(left)

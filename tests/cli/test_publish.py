@@ -145,8 +145,8 @@ def damaged(path: Path) -> None:
     ("files", "words"),
     [
         (["light.avro", "lsst.avro"], "lsst.avro has another schema than light.avro"),
-        (["text.avro"], "text.avro is no Avro file"),
-        (["cut.avro"], "cut.avro is no Avro file"),
+        (["text.avro"], "text.avro is not an Avro file"),
+        (["cut.avro"], "cut.avro is not an Avro file"),
         (["absent.avro"], "can't read absent.avro"),
         (["numbers.avro"], "a topic's schema must be a record"),
         ([], "FILES, or --synthetic N"),

@@ -388,7 +388,7 @@ def test_a_marker_that_takes_other_rows_for_its_own_is_noticed(tmp_path: Path) -
         marker, files=(replace(share, rows=share.rows - 1), *others), rows=marker.rows - 1, filtered=marker.filtered + 1
     )
     target.marker_path(marker.range).write_bytes(seal("marker", changed.to_json()))
-    assert any("other rows than" in problem for problem in verify_dataset(target).problems)
+    assert any("its rows are not those of" in problem for problem in verify_dataset(target).problems)
 
 
 def test_a_compaction_that_was_begun_is_begun_anew_when_the_dataset_has_changed(tmp_path: Path) -> None:

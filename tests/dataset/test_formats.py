@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import fastavro
@@ -12,6 +14,7 @@ import pyarrow as pa
 import pytest
 
 from fink_dask.config import OUTFORMATS, RECORD_OUTFORMATS
+from fink_dask.dataset import avro_file
 from fink_dask.dataset.data_format import KAFKA_FIELDS, RAW_SCHEMA, Layout, Origin
 from fink_dask.dataset.formats import FORMATS, format_of
 from fink_dask.errors import FinkDaskError
@@ -59,7 +62,7 @@ def test_every_format_can_be_asked_for_and_has_a_name_of_its_own() -> None:
     for outformat, each in FORMATS.items():
         assert each.suffix == f".{outformat}"
         assert format_of(Path(f"a/part-1{each.suffix}")) is each
-    with pytest.raises(ValueError, match=r"no data file has a name like 'part\.fits'"):
+    with pytest.raises(ValueError, match=r"'part\.fits' is not the name of a data file"):
         format_of(Path("a/part.fits"))
 
 
@@ -80,6 +83,19 @@ def test_a_file_holds_each_row_and_says_where_it_comes_from(outformat: str, tmp_
     with pytest.raises(FinkDaskError, match="fewer rows"):
         each.read_alert(path, len(OFFSETS), SCHEMA)
     each.read_through(path)
+
+
+def test_the_marker_of_an_avro_file_is_never_taken_for_the_place_of_its_offsets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Of a small range the place is as short as AAAA, which the hash that makes the marker can hold, too.
+    monkeypatch.setattr(avro_file.hashlib, "sha256", lambda _: SimpleNamespace(digest=lambda: b"A" * 32))
+    path, origin = tmp_path / "file", replace(ORIGIN, range=Range(3, 1000, 1024))
+    file = FORMATS["avro"].create(path, layout_of("avro"), origin)
+    rows = [{"value": encoded(ALERTS[0]), "kafka_partition": 3, "kafka_offset": offset} for offset in (1000, 1023)]
+    file.write_table(pa.Table.from_pylist(rows, schema=RAW_SCHEMA))
+    file.close()
+    assert FORMATS["avro"].read_places(path)[1].tolist() == [1000, 1023]
 
 
 @pytest.mark.parametrize("outformat", OUTFORMATS)

@@ -102,7 +102,7 @@ def test_a_dataset_that_lacks_a_file_is_refused(tmp_path: Path, damage: str) -> 
         some.unlink()
     else:
         some.write_bytes(some.read_bytes()[:-10])
-    with pytest.raises(LedgerError, match="1 file of the dataset missing or changed"):
+    with pytest.raises(LedgerError, match="1 file of the dataset is missing or changed"):
         fink_dask.open_dataset(ledger.outdir)
 
 

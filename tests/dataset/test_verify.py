@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import shutil
@@ -14,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from fink_dask.dataset.parquet_file import ParquetFormat
 from fink_dask.dataset.verify import verify_dataset
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.offsets import Range
@@ -153,7 +155,7 @@ DAMAGE: list[tuple[str, Callable[[Ledger], object], str]] = [
     (
         "rows of another range",
         lambda ledger: _rewrite(ledger, _path(ledger), _with_offsets(lambda offset: offset + 10)),
-        "other rows than",
+        "its rows are not those of partition",
     ),
     (
         "an offset of a hole",
@@ -343,6 +345,21 @@ def test_what_nobody_has_asked_to_filter_is_missing(ledger: Ledger) -> None:
     # All that a repair needs to fetch them: what is there, and is as it was.
     (finding,) = found.findings
     assert finding.files == tuple(kept)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [(OSError(errno.EIO, "Input/output error", "a.parquet"), "Input/output error"), (OSError(), "OSError")],
+)
+def test_a_disk_that_can_not_be_read_is_said_once_and_without_a_trace(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, error: OSError, words: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    path = _path(ledger)
+    monkeypatch.setattr(ParquetFormat, "read_contents", fail)
+    assert f"{path}: {words}" in verify_dataset(ledger).problems
 
 
 def test_a_dataset_without_a_ledger_proves_nothing(tmp_path: Path) -> None:
