@@ -36,12 +36,12 @@ from fink_dask.store.durable import (
 )
 from fink_dask.store.location import is_remote
 
-#: Told the name of each step of a commit; tests end the process there.
+#: Is told the name of each step of a commit; tests kill the process there.
 Step = Callable[[str], None]
 
 #: What an attempt calls its marker.
 MARKER = "marker.json"
-#: The same when it takes it back.
+#: The same after it was withdrawn.
 _WITHDRAWN = "withdrawn.json"
 
 
@@ -57,9 +57,9 @@ class Attempt:
     plan_id : str
         The plan that holds the range.
     step : callable
-        Told the name of each step.
+        Is told the name of each step.
     revision : int
-        Which marker of the range it would write; see `Marker`.
+        The number of the marker that it would write; see `Marker`.
     """
 
     def __init__(self, ledger: Ledger, range_: Range, plan_id: str, step: Step, revision: int = 0) -> None:
@@ -91,7 +91,7 @@ class Attempt:
             self.room = make_room(self.directory)
         except FileNotFoundError as error:
             raise LedgerError(
-                f"{self.ledger.path} does not hold plan {self.plan_id}: it was removed, or begun again meanwhile"
+                f"{self.ledger.path} does not hold plan {self.plan_id}: it was removed, or begun again, meanwhile"
             ) from error
 
     def is_wanted(self) -> bool:
@@ -149,7 +149,7 @@ class Attempt:
         publish(self.ledger, done, self._step)
 
     def clean_up(self) -> None:
-        """Remove the staging directory, unless the range's marker names it, or may do so.
+        """Remove the staging directory, unless the range's marker names it, or may name it.
 
         A commit that failed after its link, or on the way, may have won: its files are then all that there is of the
         range. Whoever rolls the ledger forward can tell.
@@ -165,7 +165,7 @@ class Attempt:
                 remove_tree(self.directory)
 
     def _check_staged(self) -> None:
-        """Refuse to commit what is not on the object store any more.
+        """Refuse to commit what is no longer on the object store.
 
         In a file system the marker is linked from the staging directory, and can't be once that was removed.
 
@@ -177,16 +177,16 @@ class Attempt:
         if is_remote(self.directory):
             there = size_finder(self.directory)
             if not all(there(self.directory / name, size) for name, size in self._staged.items()):
-                raise LedgerError(f"{self.directory}: what was staged is gone: the ledger was removed meanwhile")
+                raise LedgerError(f"what was staged is gone from {self.directory}: the ledger was removed meanwhile")
 
     def _is_beaten(self) -> bool:
         marker = self.ledger.marker(self.range, self.plan_id, self.revision)
         return marker is not None and marker.attempt != self.name
 
     def _withdraw(self) -> bool:
-        """Take the marker back, so that nobody can link it any more; False where somebody has done so.
+        """Withdraw the marker, so that nobody can link it any more; False where somebody already has.
 
-        On an object store it can't be taken back: somebody may be about to put it.
+        On an object store it can't be withdrawn: somebody may be about to put it.
         """
         if is_remote(self.directory):
             return False

@@ -19,7 +19,7 @@ class DamagedMarker:
     range : Range
         The range.
     revision : int
-        Which marker of the range it is.
+        The number of the marker.
     error : LedgerError
         What is wrong.
     """

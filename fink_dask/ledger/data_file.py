@@ -25,7 +25,7 @@ class DataFile:
     sha256 : str
         Hash of its content.
     file_rows : int or None
-        All rows of a file that was compacted, which holds those of other ranges, too; None for a range's own file.
+        All rows of a compacted file, which holds those of other ranges as well; None for a range's own file.
     """
 
     path: str
@@ -48,12 +48,12 @@ class DataFile:
 
     @property
     def is_shared(self) -> bool:
-        """Tell whether other ranges have rows in it, too."""
+        """Tell whether other ranges have rows in it as well."""
         return self.file_rows is not None
 
 
 def check_inside(name: str) -> None:
-    """Refuse the name of a file that would be outside of dataset and ledger."""
+    """Refuse the name of a file that would lie outside dataset and ledger."""
     parts = PurePosixPath(name).parts
     if not parts or PurePosixPath(name).is_absolute() or ".." in parts or "\0" in name or "://" in name:
         raise LedgerError(f"a marker names a file outside the dataset: {name[:80]!r}")

@@ -9,7 +9,7 @@ from typing import Any
 
 from fink_dask.errors import LedgerError
 
-#: Raised when a document's form changes so that an older fink-dask could misread it.
+#: Increased when a document's form changes so that an older fink-dask could misread it.
 FORMAT = 1
 
 
@@ -26,7 +26,7 @@ def unseal(kind: str, path: Path) -> dict[str, Any]:
     Raises
     ------
     LedgerError
-        If it is no document of this kind, or not what was written.
+        If it is not a document of this kind, or not as it was written.
     FileNotFoundError
         If there is none.
     """
@@ -35,10 +35,10 @@ def unseal(kind: str, path: Path) -> dict[str, Any]:
         content: dict[str, Any] = document[kind]
         version, expected = document["format"], document["sha256"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise LedgerError(f"{path} is damaged: it is no {kind} of a fink-dask ledger") from error
+        raise LedgerError(f"{path} is damaged: it is not a {kind} of a fink-dask ledger") from error
     if version != FORMAT:
         raise LedgerError(
-            f"{path} has format {version}, this fink-dask reads format {FORMAT}: use the one that wrote it"
+            f"{path} has format {version}, and this fink-dask reads format {FORMAT}: use the one that wrote it"
         )
     if checksum(content) != expected:
         raise LedgerError(f"{path} was changed after it was written: its checksum differs")

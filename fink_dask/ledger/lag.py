@@ -1,4 +1,4 @@
-"""How far a dataset is behind a topic that is followed: kept in the ledger for whoever asks, and for nothing else."""
+"""How far a dataset is behind a topic that is followed: kept in the ledger for `status`, and for nothing else."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Lag:
     partitions : mapping of int to int
         Offsets of each partition between what is committed and its last stable offset.
     alerts_per_second : float
-        Alerts that came to be in the dataset, over the last minute or so.
+        Alerts added to the dataset per second, over the last minute or so.
     newest_ms : int or None
         Newest timestamp of what is committed, in milliseconds since 1970-01-01 UTC.
     """
@@ -48,7 +48,7 @@ class Lag:
 
     @property
     def worst(self) -> tuple[int, int]:
-        """The partition that is most behind, and its lag."""
+        """The partition that is furthest behind, and its lag."""
         return max(self.partitions.items(), key=lambda item: (item[1], -item[0]), default=(0, 0))
 
     @property
@@ -58,12 +58,12 @@ class Lag:
 
 
 def freshness_s(newest_ms: int | None, at: float) -> float | None:
-    """Return the age of an alert with this timestamp, in seconds; clocks that disagree make it no younger than new."""
+    """Return the age of an alert with this timestamp, in seconds; never negative, where clocks disagree."""
     return None if newest_ms is None else max(0.0, at - newest_ms / 1000)
 
 
 def write_lag(ledger: Ledger, lag: Lag) -> None:
-    """Keep a lag in the ledger; nothing depends on it, so that it need not survive a power cut.
+    """Keep a lag in the ledger; nothing depends on it, so it need not survive a power cut.
 
     Raises
     ------
@@ -97,5 +97,5 @@ def read_lag(ledger: Ledger, not_older_s: float) -> Lag | None:
         return None
     numbers = (lag.alerts_per_second, lag.newest_ms or 0, *lag.partitions.values())
     is_sound = all(math.isfinite(number) and abs(number) < _MOST for number in numbers)
-    # Clocks differ a little; a time far ahead would never grow old.
+    # Clocks differ a little; a time far in the future would never become old.
     return lag if is_sound and abs(time.time() - lag.at) <= not_older_s else None

@@ -1,8 +1,8 @@
 """The lease on a ledger: one job at a time, and a dead job's ledger is free again.
 
 A lease is a numbered file. A free or dead one is taken over by linking the next number, which only one job can do; a
-lease is never taken away from under a name that somebody else might have taken in the meantime. On an object store
-it is the same with objects.
+lease is never removed under a name that somebody else might have taken in the meantime. On an object store it is the
+same with objects.
 
 The lease spares two jobs from doing each other's work. Exactly-once does not rest on it: that is the markers' task.
 """
@@ -70,7 +70,7 @@ class Lease:
         self.path = path
         self.holder = holder
         self._pulse = pulse_of(path)
-        # A store wants to be paid for each look.
+        # A store charges for each look.
         self._look_s = BEAT_S if is_remote(path) else 0.0
         self._looked = time.monotonic()
         self._released = threading.Event()
@@ -78,7 +78,7 @@ class Lease:
         self._thread.start()
 
     def check(self) -> None:
-        """Raise a LedgerError if another job has taken the lease over, as it may after a long standstill."""
+        """Raise a LedgerError if another job has taken over the lease, as it may after a long standstill."""
         now = time.monotonic()
         if now - self._looked < self._look_s:
             return
@@ -105,7 +105,7 @@ class Lease:
 
     def _beat(self) -> None:
         while not self._released.wait(BEAT_S):
-            with suppress(OSError, StorageError):  # what is full or absent shows elsewhere; the lease then runs out
+            with suppress(OSError, StorageError):  # a full or absent disk shows elsewhere; the lease then runs out
                 self._pulse.beat()
 
 
@@ -118,8 +118,8 @@ def hold_lease(ledger: Ledger) -> Iterator[Lease]:
     LedgerError
         If another job that is alive holds it.
     StorageError
-        If the file system has no hard links, or refuses; or if the object store can't keep a put from replacing what
-        is there.
+        If the file system has no hard links, or refuses; or if the object store can't keep a put from replacing an
+        object.
     """
     if isinstance(ledger.path, ObjectPath):
         ledger.path.check_conditions()  # a lease stands on them, and so does every marker
@@ -149,7 +149,7 @@ def hold_lease(ledger: Ledger) -> Iterator[Lease]:
 
 
 def read_holder(path: Path) -> Holder | None:
-    """Read who holds the lease; None where the file is gone, or none of ours."""
+    """Read who holds the lease; None where the file is gone, or not one of ours."""
     try:
         holder = Holder(**json.loads(path.read_bytes()))
     except (OSError, ValueError, TypeError, RecursionError):
@@ -164,7 +164,7 @@ def is_held(ledger: Ledger) -> bool:
 
 
 def _leases(directory: Path) -> list[Path]:
-    """List the leases; the last one counts."""
+    """List the leases, of which the last one counts."""
     try:
         return sorted(path for path in directory.iterdir() if _LEASE_NAME.fullmatch(path.name))
     except FileNotFoundError:
@@ -182,8 +182,7 @@ def _take(aside: Path) -> Path:
             holder = read_holder(earlier[-1])
             who = f"process {holder.pid} on {holder.host}" if holder else f"{earlier[-1]} can't be read"
             raise LedgerError(
-                f"another transfer into this directory is running ({who}); see fink-dask status, or wait until it has "
-                "ended"
+                f"another transfer into this directory is running ({who}): wait until it ends, see fink-dask status"
             )
         number = int(earlier[-1].stem.removeprefix("lease-")) + 1 if earlier else 1
         mine = aside.with_name(f"lease-{number:08d}.json")

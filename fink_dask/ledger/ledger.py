@@ -34,10 +34,10 @@ from fink_dask.store.location import for_each
 
 #: The directory below the ledger that holds quarantine files.
 QUARANTINE_DIRECTORY = "quarantine"
-#: The names of plans; not those of the ``._00000001.json`` that macOS may put beside them.
+#: The names of plans, but not of files such as ``._00000001.json`` that macOS may put beside them.
 _PLANS = "[0-9]*.json"
 _MENDS = ": fink-dask repair fetches it again"
-#: The name of a marker that is not the first one of its range.
+#: The name of a marker that is not the first of its range.
 _REVISION = re.compile(r"([0-9-]+)\.([1-9][0-9]{0,5})\.json")
 
 
@@ -80,7 +80,7 @@ class Ledger:
 
     @property
     def compaction_path(self) -> Path:
-        """What the dataset is compacted from; without a plan beside it, that is not complete yet."""
+        """What the dataset is compacted from; without a plan beside it, the compaction is not complete yet."""
         return self.path / "compaction.json"
 
     @property
@@ -97,12 +97,12 @@ class Ledger:
         return [attempt for plan in directories_in(self.staging_path) for attempt in directories_in(plan)]
 
     def exists(self) -> bool:
-        """Tell whether a plan was ever frozen here.
+        """Tell whether there is a plan.
 
         Raises
         ------
         StorageError
-            If that can't be seen.
+            If the file system does not say.
         """
         try:
             return self.plans_path.is_dir() and any(self.plans_path.glob(_PLANS))
@@ -141,7 +141,7 @@ class Ledger:
         LedgerError
             If another job has written this generation.
         """
-        # Also where it is there already: only then is its name known to be on the disk before the plan's.
+        # Even where it is there already: only then is its name known to be on the disk before the plan's.
         self._publish(self.schema_path(plan.identity), schema.text.encode())
         try:
             admit(self.staging_path / plan.plan_id)
@@ -156,7 +156,7 @@ class Ledger:
         Raises
         ------
         LedgerError
-            If it is missing or not the one.
+            If it is missing, or another one.
         """
         path = self.schema_path(identity)
         try:
@@ -170,18 +170,18 @@ class Ledger:
         return schema
 
     def restore_schema(self, identity: Identity, schema: AvroSchema) -> None:
-        """Put the writer schema back in its place, by the holder of the lease only.
+        """Put the writer schema back in its place; only the holder of the lease may.
 
         Raises
         ------
         LedgerError
-            If it is not the one.
+            If it is another one.
         StorageError
             If the file system refuses.
         """
         path = self.schema_path(identity)
         if schema.fingerprint != identity.schema_sha256:
-            raise LedgerError(f"the schema that Kafka has is another one than {path} was")
+            raise LedgerError(f"the schema in Kafka is not the one that {path} was")
         try:
             replace_file(path, schema.text.encode())
         except OSError as error:
@@ -209,7 +209,7 @@ class Ledger:
         if marker.revision != revision:
             raise LedgerError(f"{path} is revision {marker.revision} of the range, not {revision}")
         if marker.plan_id != plan_id:
-            raise LedgerError(f"{path} belongs to another plan, {marker.plan_id}, than {plan_id}")
+            raise LedgerError(f"{path} belongs to another plan: {marker.plan_id}, not {plan_id}")
         return marker
 
     def _marker_or_error(self, which: tuple[str, Range, int]) -> Marker | LedgerError | None:
@@ -220,7 +220,7 @@ class Ledger:
             return error
 
     def revisions(self) -> dict[str, int]:
-        """Find the last revision of each range that has any, by the range's name; one look at the directory.
+        """Find the last revision of each range that has any, by the range's name, in one look at the directory.
 
         Raises
         ------
@@ -245,7 +245,7 @@ class Ledger:
         plans : sequence of Plan
             The plans.
         damaged : list of DamagedMarker, optional
-            Takes the markers that can't be read, which otherwise are raised.
+            Takes the markers that can't be read; without it, the first one is raised.
 
         Raises
         ------
@@ -263,7 +263,7 @@ class Ledger:
                 yield found
 
     def add_profile(self, profile: dict[str, Any]) -> None:
-        """Keep where the time of a run went; by the holder of the lease only."""
+        """Keep where the time of a run went; only the holder of the lease may."""
         try:
             make_directory(self.profiles_path)
             number = 1 + sum(1 for _ in self.profiles_path.glob("*.json"))

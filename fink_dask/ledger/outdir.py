@@ -1,4 +1,4 @@
-"""The directories of a dataset and of its ledger: what may be in them, how they are made, and removed again."""
+"""The directories of a dataset and of its ledger: what may be in them, how they are made and removed again."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def create_ledger(ledger: Ledger) -> list[Path]:
     Raises
     ------
     StorageError
-        If they can't be made, are in the way of something else, or are on two file systems.
+        If they can't be made, something else is in their place, or they are on two file systems.
     """
     check_outdir(ledger)
     if is_remote(ledger.path):
@@ -37,7 +37,7 @@ def create_ledger(ledger: Ledger) -> list[Path]:
         directories = (ledger.outdir, ledger.plans_path, ledger.markers_path, ledger.staging_path)
         for directory in directories:
             made += make_directory(directory)
-        # What a job that was killed had made, but not brought to the disk yet, is built upon from now on.
+        # A job that was killed may have made them without bringing them to the disk; from now on they are relied on.
         for directory in (*directories, ledger.path, ledger.path.parent):
             sync_directory(directory)
         if ledger.outdir.stat().st_dev != ledger.path.stat().st_dev:
@@ -60,7 +60,7 @@ def free_bytes(outdir: Path) -> int | None:
     Returns
     -------
     int or None
-        None on an object store, and where the file system does not say. A quota is not seen.
+        None on an object store, and where the file system does not say. Quotas are not seen.
     """
     if is_remote(outdir):
         return None
@@ -83,17 +83,17 @@ def remove_if_unused(ledger: Ledger, made: Sequence[Path]) -> None:
 
 
 def check_outdir(ledger: Ledger) -> None:
-    """Refuse an output directory that can't become, or is not, a dataset of fink-dask.
+    """Refuse an output directory that neither is nor can become a dataset of fink-dask.
 
     Raises
     ------
     StorageError
-        If a file is in the way, or the directory holds files that no ledger knows; or if its name is no text.
+        If a file is in the way, the directory holds files that no ledger knows, or its name is not text.
     """
     try:
         str(ledger.outdir).encode()
     except UnicodeEncodeError:
-        raise StorageError(f"{str(ledger.outdir)!a} is no name in UTF-8: choose another directory") from None
+        raise StorageError(f"{str(ledger.outdir)!a} is not a name in UTF-8: choose another directory") from None
     for path in (ledger.outdir, ledger.path, *ledger.outdir.parents):
         if path.exists() and not path.is_dir():
             raise StorageError(f"{path} is a file, but a directory is needed there")
@@ -101,7 +101,7 @@ def check_outdir(ledger: Ledger) -> None:
         if Ledger(parent).exists() or (parent.suffix == ".fink" and Ledger(parent.with_suffix("")).exists()):
             raise StorageError(
                 f"{ledger.outdir} is inside another dataset or its ledger, {parent}, whose readers would take these "
-                "alerts for their own; choose another directory"
+                "alerts for its own; choose another directory"
             )
     if Ledger(ledger.path).exists():
         raise StorageError(
@@ -117,7 +117,7 @@ def check_outdir(ledger: Ledger) -> None:
 
 
 def check_dataset(ledger: Ledger) -> None:
-    """Refuse a directory that is no dataset of fink-dask.
+    """Refuse a directory that is not a dataset of fink-dask.
 
     Raises
     ------
@@ -136,9 +136,9 @@ def check_dataset(ledger: Ledger) -> None:
         if beside := dataset_beside(ledger):
             raise LedgerError(f"{words}{beside}")
         if ledger.outdir.is_dir() and any(ledger.outdir.iterdir()):
-            raise LedgerError(f"{words}: fink-dask did not write it, or it was removed")
+            raise LedgerError(f"{words}: fink-dask did not write it, or its ledger was removed")
         raise LedgerError(
-            f"{words}, and nothing is in it: see that the name is right; of a topic that is empty, nothing is written"
+            f"{words}, and nothing is in it: check the name; of a topic that is empty, nothing is written"
         )
 
 
@@ -152,21 +152,21 @@ def dataset_beside(ledger: Ledger) -> str:
     """
     beside = {each.outdir.name: each for each in datasets_in(ledger.outdir.parent)}
     if ledger.outdir.suffix == ".fink" and ledger.outdir.stem in beside:
-        return f"; it is the ledger of {beside[ledger.outdir.stem].outdir}, which is to be named"
+        return f"; it is the ledger of {beside[ledger.outdir.stem].outdir}: name that instead"
     near = get_close_matches(ledger.outdir.name, sorted(beside), 1)
     return f"; did you mean {beside[near[0]].outdir}?" if near else ""
 
 
 def unfinished(ledger: Ledger) -> str:
-    """Say that a compaction into a dataset has not come to its end."""
+    """Say that a compaction into a dataset is not complete."""
     if is_held(ledger):
         return f"a compaction into {ledger.outdir} is running: wait until it has ended"
     return (
-        f"the compaction into {ledger.outdir} has not come to its end: the same fink-dask compact goes on with it, or "
-        f"remove {ledger.path}"
+        f"the compaction into {ledger.outdir} is not complete: the same fink-dask compact goes on with it, or remove "
+        f"{ledger.path}"
     )
 
 
 def is_finder_file(path: Path) -> bool:
-    """Tell whether a file is one that macOS puts into directories by itself, so that it is nobody's."""
+    """Tell whether a file is one that macOS puts into directories by itself, so that it counts as nobody's."""
     return (path.name == ".DS_Store" or path.name.startswith("._")) and path.is_file() and not path.is_symlink()

@@ -24,7 +24,7 @@ from fink_dask.store.location import is_remote
 def publish(ledger: Ledger, marker: Marker, step: Callable[[str], None]) -> None:
     """Rename the files of a committed range into the dataset; repeatable, by anyone, at any time after the commit.
 
-    Files that the marker supersedes are removed afterwards, so that no alert is ever absent.
+    Files that the marker supersedes are removed afterwards, so that no alert is ever missing.
 
     Raises
     ------
@@ -80,7 +80,7 @@ def published(ledger: Ledger, markers: Sequence[Marker]) -> list[Marker]:
 
 
 def missing_files(ledger: Ledger, markers: Iterable[Marker]) -> list[Path]:
-    """List committed files that are neither in the dataset nor staged, or not as large as they were written.
+    """List committed files that are neither in the dataset nor staged with the size that was written.
 
     Sizes are compared, contents are not: that is what `verify` is for.
     """
@@ -91,7 +91,7 @@ def missing_files(ledger: Ledger, markers: Iterable[Marker]) -> list[Path]:
 def missing_of(
     ledger: Ledger, marker: Marker, staging: Path, there: Callable[[Path, int], bool] = has_size
 ) -> list[Path]:
-    """List the files of a range that are neither in the dataset nor in `staging`, as large as they were written."""
+    """List the files of a range that are neither in the dataset nor in `staging` with the size that was written."""
     return [
         root / file.path
         for root, file in destinations(ledger, marker)
@@ -107,14 +107,14 @@ def destinations(ledger: Ledger, marker: Marker) -> Iterator[tuple[Path, DataFil
 
 
 def _remove_superseded(ledger: Ledger, marker: Marker) -> None:
-    """Remove what the marker does without, durably: with the staging directory goes what would remove it again."""
+    """Remove what the marker supersedes, durably: once the staging directory is gone, nobody tries again."""
     emptied: set[Path] = set()
     for name in marker.superseded:
-        # Directories of the dataset are called column=key, so that none has this name.
+        # Directories of the dataset are called column=key, so none of them has this name.
         root = ledger.path if PurePosixPath(name).parts[0] == QUARANTINE_DIRECTORY else ledger.outdir
         path = root / name
         if path.is_dir() and not path.is_symlink():
-            continue  # somebody has put a directory where a file was; it is not ours to remove
+            continue  # somebody has put a directory in the place of a file; it is not ours to remove
         path.unlink(missing_ok=True)
         if path.parent.is_dir():
             emptied.add(path.parent)

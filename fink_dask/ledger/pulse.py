@@ -1,4 +1,4 @@
-"""The signs of life of a lease: times of a file system's clock, or of an object store's, never of this host's."""
+"""The heartbeat of a lease: times of a file system's clock, or of an object store's, never of this host's."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from fink_dask.store.objects import ObjectPath
 
 
 class Pulse(Protocol):
-    """What keeps a lease."""
+    """What keeps a lease alive."""
 
     def beat(self) -> None:
-        """Give a sign of life."""
+        """Renew the lease."""
 
     def end(self) -> None:
         """Make the lease free."""
 
 
 def pulse_of(path: Path) -> Pulse:
-    """Return what keeps a lease that this process has just taken."""
+    """Return the heartbeat of a lease that this process has just taken."""
     return _ObjectPulse(path) if isinstance(path, ObjectPath) else _FilePulse(path)
 
 
@@ -37,7 +37,7 @@ class _FilePulse:
     """The modification time of a lease's file."""
 
     def __init__(self, path: Path) -> None:
-        # Held open, so that a ledger which was moved or taken over is never given a sign of life of this job.
+        # Held open, so that this job never renews the lease of a ledger that was moved or taken over.
         self._descriptor = os.open(path, os.O_RDONLY)
 
     def beat(self) -> None:
@@ -45,13 +45,13 @@ class _FilePulse:
 
     def end(self) -> None:
         try:
-            os.utime(self._descriptor, (0, 0))  # a sign of life so old that the lease is free
+            os.utime(self._descriptor, (0, 0))  # so long ago that the lease is free
         finally:
             os.close(self._descriptor)
 
 
 class _ObjectPulse:
-    """An object that is written again and again, as long as it is still the same; an empty one is a free lease."""
+    """An object that is written again and again, as long as nobody has replaced it; an empty one is a free lease."""
 
     def __init__(self, path: ObjectPath) -> None:
         self._path = path

@@ -15,11 +15,11 @@ from fink_dask.ledger.data_file import DataFile, check_inside
 from fink_dask.ledger.documents import checksum
 from fink_dask.nouns import counted
 
-#: What the names of attempts and plans look like: they become those of directories, which are removed in the end.
+#: The form of the names of attempts and plans: they become names of directories, which are removed in the end.
 _NAME = re.compile(r"[0-9a-f]{1,32}")
-#: More revisions of a range than anybody makes; what a name in the ledger may say.
+#: More revisions of a range than anybody makes, but no more than the name of a marker can hold.
 _MOST_REVISIONS = 10**6
-#: What reading JSON of other types than expected ends in; an infinite number overflows.
+#: What reading JSON of unexpected types raises; an infinite number overflows.
 _MISREAD = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
 
 
@@ -74,7 +74,7 @@ class Plan:
     Parameters
     ----------
     generation : int
-        1 for the first plan of a ledger, and one more each time the topic had grown.
+        1 for the first plan of a ledger, and one more each time the topic has grown.
     identity : Identity
         What the ranges belong to.
     ranges : tuple of Range
@@ -122,7 +122,7 @@ class Plan:
                 if values.get(name) is not None:
                     values[name] = tuple(map(str, values[name]))
             if values.get("outformat", OUTFORMATS[0]) not in OUTFORMATS:
-                raise ValueError(f"there is no format {str(values['outformat'])[:40]!r}")
+                raise ValueError(f"unknown format {str(values['outformat'])[:40]!r}")
             return cls(
                 generation=int(content["generation"]),
                 identity=Identity(**values),
@@ -150,7 +150,7 @@ class Marker:
     raw_bytes : int
         Bytes of the values that were consumed.
     files : tuple of DataFile
-        The range's files, one a partition key; after a compaction its shares in the files of many ranges.
+        The range's files, one for each partition key; after a compaction its shares in files of many ranges.
     quarantined : int
         Records that could not be decoded.
     quarantine : DataFile or None
@@ -167,8 +167,8 @@ class Marker:
         0 for the first marker of a range, and one more for each repair, or retry of what is quarantined. A marker is
         never changed: the one with the highest revision counts.
     superseded : tuple of str
-        Files of earlier revisions that this one does without, relative to the dataset, or to the ledger for those of
-        the quarantine; they are removed once its own are published.
+        Files of earlier revisions that this one replaces, relative to the dataset, or to the ledger for those of the
+        quarantine; they are removed once its own are published.
     newest_ms : int or None
         Kafka's newest timestamp among the records, in milliseconds since 1970-01-01 UTC; None where none has any.
     duplicates : tuple of (int, int)
@@ -200,16 +200,16 @@ class Marker:
     def __post_init__(self) -> None:
         what = f"the marker of range {self.range.name}"
         if not _NAME.fullmatch(self.attempt):
-            raise LedgerError(f"{what} names no attempt: {self.attempt[:80]!r}")
+            raise LedgerError(f"{what} does not name an attempt: {self.attempt[:80]!r}")
         if not _NAME.fullmatch(self.plan_id):
-            raise LedgerError(f"{what} names no plan: {self.plan_id[:80]!r}")
+            raise LedgerError(f"{what} does not name a plan: {self.plan_id[:80]!r}")
         if not 0 <= self.revision < _MOST_REVISIONS:
-            raise LedgerError(f"{what} has no revision {self.revision}")
+            raise LedgerError(f"{what} has an impossible revision, {self.revision}")
         for name in self.superseded:
             check_inside(name)
         mine = {file.path for file in (*self.files, *filter(None, (self.quarantine,)))}
         if mine.intersection(self.superseded):
-            raise LedgerError(f"{what} does without files that it names")
+            raise LedgerError(f"{what} both names and supersedes a file")
         absent = (*self.lost, *self.holes, *self.duplicates)
         counts = (self.rows, self.quarantined, self.filtered)
         accounted = sum(counts) + total(absent)
@@ -217,11 +217,12 @@ class Marker:
             raise LedgerError(f"{what} accounts for {accounted:,} of {counted(len(self.range), 'offset')}")
         inside = all(self.range.start <= start < end <= self.range.end for start, end in absent)
         if not inside or total(merge(absent)) != total(absent):
-            raise LedgerError(f"{what} holds intervals that overlap, or are not of the range")
+            raise LedgerError(f"{what} holds intervals that overlap, or are outside the range")
         if sum(file.rows for file in self.files) != self.rows:
-            raise LedgerError(f"{what} names files of other than its {self.rows} rows")
+            raise LedgerError(f"{what} names files that do not add up to its {counted(self.rows, 'row')}")
         if self.quarantined != (self.quarantine.rows if self.quarantine is not None else 0):
-            raise LedgerError(f"{what} names a quarantine file of other than its {self.quarantined} records")
+            records = counted(self.quarantined, "record")
+            raise LedgerError(f"{what} names a quarantine file that does not hold its {records}")
 
     def to_json(self) -> dict[str, Any]:
         """Return the marker as JSON holds it."""

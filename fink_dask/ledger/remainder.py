@@ -1,4 +1,4 @@
-"""What there is of a range, and what of it has to be read: nothing and all of it, but for a repair. Pure."""
+"""What there is of a range, and what still has to be read: nothing and all of it, except in a repair. Pure."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class Remainder:
     lost_at : str or None
         When the loss was noticed.
     superseded : tuple of str
-        The files that the next revision does without; see `Marker`.
+        The files that the next revision replaces; see `Marker`.
     is_rebuilt : bool
-        No marker says whether the wanted offsets ever held a record.
+        Whether no marker says if the wanted offsets ever held a record.
     raw_bytes : int
         Bytes of the values of the whole range, where its marker said so; otherwise 0.
     newest_ms : int or None
@@ -60,7 +60,7 @@ class Remainder:
     filtered: int = 0
 
     def span(self, range_: Range) -> Range:
-        """Find what has to be read of the range: from the first wanted offset to the last one."""
+        """Find what has to be read of the range: from the first wanted offset to the last."""
         return Range(range_.partition, self.wanted[0][0], self.wanted[-1][1])
 
     def is_wanted(self, offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
@@ -74,7 +74,7 @@ class Remainder:
         """Tell loss and holes apart among the wanted offsets that Kafka has delivered nothing of.
 
         An offset that held a record, and of which nothing comes any more, is lost, whatever took it. Only where the
-        marker could not be read, a hole is taken for one that was always there.
+        marker could not be read is a hole taken to have been there always.
         """
         gone, empty = self._within(lost), self._within(holes)
         return (gone, empty) if self.is_rebuilt else (merge((*gone, *empty)), [])
@@ -95,7 +95,7 @@ class Remainder:
     ) -> Marker:
         """Build the range's next marker: what was left of it, and what an attempt adds.
 
-        A quarantine file that is added holds what was in the one that was left, too, and takes its place.
+        A quarantine file that is added also holds what was in the one that was left, and takes its place.
         """
         whole = (*self.files, *files)
         quarantined = quarantine or self.quarantine
@@ -125,7 +125,7 @@ class Remainder:
 
 
 def rest_of(marker: Marker) -> Remainder:
-    """Return what there is of a committed range, all of it wanted again, as the base of its next revision."""
+    """Return what there is of a committed range, with all of it wanted again, as the base of its next revision."""
     return Remainder(
         revision=marker.revision + 1,
         wanted=((marker.range.start, marker.range.end),),

@@ -54,7 +54,7 @@ def complete_move(ledger: Ledger) -> Path | None:
     Raises
     ------
     LedgerError
-        If the job that moves is alive, or the token is not one that `set_aside` wrote.
+        If the job that moves it is alive, or the token is not one that `set_aside` wrote.
     """
     if is_remote(ledger.path) or not (ledger.path / _INTENT).exists():
         return None
@@ -90,12 +90,12 @@ class OldDataset:
 
 
 def old_datasets(ledger: Ledger) -> list[OldDataset]:
-    """List what was moved aside and not deleted yet."""
+    """List the datasets that were moved aside and not deleted yet."""
     if is_remote(ledger.path):
         return []  # nothing can be moved there
     prefix = f"{ledger.path.name}-old-"
     siblings = sorted(ledger.path.parent.iterdir())
-    # One that is empty has lost its label last: only its own removal was cut off.
+    # An empty one has lost its label, which goes last: only its own removal was cut off.
     return [
         OldDataset(path, Ledger(path / ledger.outdir.name))
         for path in siblings
@@ -104,7 +104,7 @@ def old_datasets(ledger: Ledger) -> list[OldDataset]:
 
 
 def delete_old_dataset(old: OldDataset) -> None:
-    """Delete what was moved aside; what can't be deleted now is found again by the next call."""
+    """Delete what was moved aside; the next call finds what can't be deleted now."""
     parts = (old.ledger.outdir, old.ledger.path)
     for part in parts:
         shutil.rmtree(part, ignore_errors=True)
@@ -118,7 +118,7 @@ def _move(ledger: Ledger) -> Path:
     aside, parent = _destination(ledger), ledger.path.parent
     aside.mkdir(exist_ok=True)
     words = b"Moved here by fink-dask transfer --restart, which deletes it when the new dataset is complete.\n"
-    with suppress(FileExistsError):  # one that is torn does as well: only its name counts
+    with suppress(FileExistsError):  # a torn one will do: only its name counts
         write_file(aside / _LABEL, words)
     sync_directory(parent)
     old = Ledger(aside / ledger.outdir.name)

@@ -1,4 +1,4 @@
-"""Roll forward: complete what attempts have committed or made ready, and remove what else they have left."""
+"""Roll forward: complete what attempts have committed or made ready, and remove what else they left behind."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ _DOOMED = ".doomed"
 
 
 def roll_forward(ledger: Ledger, plans: Iterable[Plan]) -> int:
-    """Publish what was committed, commit and publish what was ready for it, and remove what else was staged.
+    """Publish what is committed, commit and publish what is ready for it, and remove what else is staged.
 
     Only the holder of the lease may call this, while none of its own attempts runs.
 
     Returns
     -------
     int
-        The ranges that were rolled forward.
+        How many ranges were rolled forward.
 
     Raises
     ------
     LedgerError
-        If a marker can't be found that is there.
+        If a marker that is there can't be found.
     StorageError
         If the file system refuses.
     """
@@ -162,7 +162,7 @@ def _adopt(ledger: Ledger, range_: Range, plan_id: str, attempt: str, directory:
     named = (marker.range, marker.plan_id, marker.attempt) == (range_, plan_id, attempt)
     if not named or missing_of(ledger, marker, directory):
         return None
-    # The files were brought to the disk before the marker was written; it and their names may not be there yet.
+    # The files were brought to the disk before the marker was written; the marker and their names may not be yet.
     sync_file(mine)
     sync_directory(directory)
     sync_directory(directory.parent)

@@ -1,4 +1,4 @@
-"""A directory with the datasets of several topics: ``OUTDIR/TOPIC``, each with its ledger ``OUTDIR/TOPIC.fink``."""
+"""A directory with the datasets of several topics: each in ``OUTDIR/TOPIC``, with its ledger ``OUTDIR/TOPIC.fink``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fink_dask.store.durable import directories_in
 
 _SUFFIX = ".fink"
 _WORST_FIRST: tuple[State, ...] = ("failed", "interrupted", "partial", "complete")
-#: What of summaries is added up.
+#: The fields of summaries that are added up.
 _COUNTS = (
     "alerts",
     "filtered",
@@ -55,8 +55,8 @@ def check_for_several(outdir: Path) -> None:
     """
     if Ledger(outdir).exists():
         raise LedgerError(
-            f"{outdir} is the dataset of one topic, and a dataset for each of several topics can't lie in it; choose "
-            "another --outdir, or give that one topic alone"
+            f"{outdir} is the dataset of one topic, and can't hold those of several; choose another --outdir, or give "
+            "that one topic alone"
         )
 
 
@@ -86,7 +86,7 @@ def check_name(topic: str) -> None:
     """
     if _SUFFIX in topic:
         raise StorageError(
-            f"its dataset could be taken for a ledger, as there is {_SUFFIX} in its name; transfer it on its own"
+            f"its dataset could be taken for a ledger, as its name contains {_SUFFIX}; transfer it on its own"
         )
 
 

@@ -1,4 +1,4 @@
-"""How far a dataset is, read off its ledger."""
+"""How complete a dataset is, read off its ledger."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Summary:
     state : {"complete", "partial", "failed", "interrupted"}
         How it ended.
     alerts, filtered, duplicates, quarantined, lost : int
-        Alerts in the dataset, left out on request, left out because another one has the same identifier, not decodable,
-        removed by Kafka before they could be read.
+        Alerts in the dataset, left out by the condition, left out because another one has the same identifier, not
+        decodable, removed by Kafka before they could be read.
     raw_bytes, written_bytes : int
         Bytes consumed from Kafka and bytes of the files.
     files, ranges : int
@@ -55,7 +55,7 @@ class Summary:
 
     @property
     def exit_code(self) -> int:
-        """Exit status that tells a script the same."""
+        """The exit status that tells a script the same."""
         return {"complete": 0, "partial": 3, "failed": 1, "interrupted": 1}[self.state]
 
 
@@ -92,7 +92,7 @@ class Progress:
 
 
 def summarise(ledger: Ledger) -> Progress:
-    """Read how far a dataset is.
+    """Read how complete a dataset is.
 
     Raises
     ------
@@ -139,7 +139,7 @@ def progress_of(plans: Sequence[Plan], markers: Sequence[Marker]) -> Progress:
 
 
 def written_bytes(ledger: Ledger) -> int:
-    """Sum up the bytes of the dataset's files, whatever is wrong with some markers."""
+    """Sum up the bytes of the dataset's files, leaving out markers that can't be read."""
     markers = ledger.markers(ledger.plans(), [])
     return sum({file.path: file.size for marker in markers for file in marker.files}.values())
 

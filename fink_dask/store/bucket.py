@@ -1,7 +1,7 @@
-"""A bucket of an S3 object store: how to come by it, its few requests, and what can go wrong with them, in words.
+"""A bucket of an S3 object store: how to connect to it, its few requests, and what can go wrong with them, in words.
 
-Who we are, where the store is, and in which region, is said as for all programs that speak S3: by ``AWS_…`` in the
-environment and by ``~/.aws``. Each process finds that out for itself, so that none of it travels or is written.
+Credentials, endpoint and region are given as to all programs that speak S3: by ``AWS_…`` in the environment and by
+``~/.aws``. Each process looks them up for itself, so that none of it travels or is written.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from fink_dask.errors import SettingsError, StorageError
 if TYPE_CHECKING:
     from obstore.store import S3Store
 
-#: Seconds for which a request is tried again that the store refused for the moment, or left without an answer.
+#: Seconds for which a request is retried that the store refused for the moment, or did not answer.
 PATIENCE_S = 60.0
-#: The same where the store has not answered yet, or not the last time: a wrong address is said soon, and a run whose
-#: store has gone away comes to its end.
+#: The same where the store has never answered, or not the last time: a wrong address is soon reported, and a run whose
+#: store has gone away comes to an end.
 _FIRST_PATIENCE_S = 8.0
 _LAST_PAUSE_S = 8.0
 #: Seconds that a connection, and a whole request, may take.
 _CONNECT_S = 5
 _REQUEST_S = 60
-#: Seconds for which credentials are used before they are asked for again; they may be such that expire.
+#: Seconds for which credentials are used before they are asked for again, as they may expire.
 _CREDENTIALS_S = 300.0
-#: A larger file is sent in parts of so many bytes.
+#: A larger file is sent in parts of this many bytes.
 PART_BYTES = 16 * 2**20
 _REGION = "us-east-1"
 _HOW_TO_SIGN = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE for one of ~/.aws/credentials"
@@ -67,7 +67,7 @@ class Bucket:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        #: Whether that was tried out, see `ObjectPath.check_conditions`.
+        #: Whether the store was found to heed conditions; see `ObjectPath.check_conditions`.
         self.heeds_conditions = False
         self._answers = False
         session = _session()
@@ -107,7 +107,7 @@ class Bucket:
             return _found(_obstore().head(self._store, key))
 
     def put(self, key: str, content: bytes) -> None:
-        """Write an object, in the place of one that may be there."""
+        """Write an object, replacing one that may be there."""
         with self._in_words(key):
             _obstore().put(self._store, key, content, use_multipart=False)
 
@@ -117,23 +117,23 @@ class Bucket:
             with self._in_words(key):
                 _obstore().put(self._store, key, path, chunk_size=PART_BYTES, max_concurrency=4)
         except FileNotFoundError:
-            # Of an upload in parts whose end was answered for, but not heard of, the store knows nothing any more.
+            # Where the answer to the end of an upload in parts was lost, the store no longer knows the upload.
             # Nobody else writes an object of this name.
             if self.head(key).size != path.stat().st_size:
                 raise
 
     def put_new(self, key: str, content: bytes) -> None:
-        """Write an object if there is none of that name; a FileExistsError may follow on a put that has succeeded."""
+        """Write an object if there is none of that name; a put that succeeded may still raise a FileExistsError."""
         with self._in_words(key):
             _obstore().put(self._store, key, content, mode="create")
 
     def put_instead(self, key: str, content: bytes, tag: str) -> None:
-        """Write an object in the place of the one with this tag."""
+        """Write an object in place of the one with this tag."""
         with self._in_words(key):
             _obstore().put(self._store, key, content, mode={"e_tag": tag})
 
     def copy(self, source: str, target: str) -> None:
-        """Copy an object, without its bytes coming here."""
+        """Copy an object within the store."""
         with self._in_words(source):
             _obstore().copy(self._store, source, target)
 
@@ -162,7 +162,7 @@ class Bucket:
         from obstore.store import S3Store
 
         credentials = self._credentials()
-        credentials()  # whatever is wrong with them is said here, and not tried again
+        credentials()  # whatever is wrong with them is said here, and not retried
         return S3Store(
             self.name,
             region=self.region,
@@ -182,7 +182,7 @@ class Bucket:
         )
 
     def _credentials(self) -> Any:
-        """Return what the store asks for credentials."""
+        """Return the function that obstore asks for credentials."""
         held = self._held
 
         def credentials() -> dict[str, Any]:
@@ -213,7 +213,7 @@ class Bucket:
 
     @contextmanager
     def _settings_in_words(self) -> Iterator[None]:
-        """Say in one line what is wrong with the environment or ~/.aws; for some of it botocore has ValueErrors."""
+        """Say in one line what is wrong with the environment or ~/.aws; botocore raises ValueErrors for some of it."""
         from botocore.exceptions import BotoCoreError
 
         try:
@@ -233,10 +233,10 @@ class Bucket:
         if isinstance(error, exceptions.AlreadyExistsError | exceptions.PreconditionError):
             return FileExistsError(errno.EEXIST, "There is another object", url)
         if reason.startswith(("401", "403")):
-            open_bucket.cache_clear()  # the next one finds the credentials that were mended meanwhile
-            words = f"refuses access to {url} ({reason}): check the credentials, and what they allow"
+            open_bucket.cache_clear()  # so that credentials that are mended meanwhile are found
+            words = f"refuses access to {url} ({reason}): check the credentials, and what they permit"
         elif "redirect" in text.lower() or reason.startswith("301"):
-            words = f"has the bucket {self.name} in another region than {self.region}: set AWS_REGION"
+            words = f"has the bucket {self.name} in a region other than {self.region}: set AWS_REGION"
         elif reason:
             words = f"can't serve {url} now ({reason}); the same command goes on when it can"
         else:
@@ -246,7 +246,7 @@ class Bucket:
 
 @lru_cache(maxsize=64)
 def open_bucket(name: str) -> Bucket:
-    """Return the bucket of a name, of which a process has one."""
+    """Return the one object that a process has for a bucket."""
     return Bucket(name)
 
 

@@ -1,7 +1,7 @@
 """The few operations that the guarantee stands on: write, fsync, link, rename; and what they are on an object store.
 
-There an object is durable when it is answered for, a put that must not replace anything stands for the link, and a copy
-for the rename: what is copied stays until all that was staged with it is removed.
+There an object is durable when its put is acknowledged; a put that must not replace anything stands for the link, and a
+copy for the rename: what was copied stays until all that was staged with it is removed.
 """
 
 from __future__ import annotations
@@ -75,12 +75,12 @@ def publish_file(aside: Path, target: Path, content: bytes) -> bool:
 
 
 def publish_beside(target: Path, content: bytes) -> bool:
-    """Do as `publish_file` does, by way of a hidden name beside the target's that nobody else uses."""
+    """Do as `publish_file` does, by way of a hidden name beside the target that nobody else uses."""
     return publish_file(target.with_name(f".{target.name}.{uuid.uuid4().hex}"), target, content)
 
 
 def replace_file(target: Path, content: bytes) -> None:
-    """Put a file in the place of another one, durably; a reader finds the old one or the new one, whole."""
+    """Replace a file, durably; a reader finds the old one or the new one, whole."""
     if isinstance(target, ObjectPath):
         target.write_bytes(content)
         return
@@ -120,7 +120,7 @@ def link_exclusively(source: Path, target: Path) -> bool:
         if error.errno in {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}:
             raise StorageError(
                 f"the file system of {target.parent} can't make the hard links that a safe commit needs "
-                f"({os.strerror(error.errno)}); keep the dataset on another one"
+                f"({os.strerror(error.errno)}); keep the dataset on another file system"
             ) from error
         raise
     sync_directory(target.parent)
@@ -167,7 +167,7 @@ def prepare_directory(root: Path, path: str) -> None:
     Raises
     ------
     StorageError
-        If the file system takes it for another partition key's, because it does not tell upper and lower case apart.
+        If the file system takes it for that of another partition key, because it ignores upper and lower case.
     """
     if isinstance(root, ObjectPath):
         return
@@ -189,7 +189,7 @@ def directories_down_to(root: Path, path: str) -> list[Path]:
 
 
 def move_file(source: Path, target: Path) -> None:
-    """Give a file its final name, in the place of one that may be there.
+    """Give a file its final name, replacing one that may be there.
 
     Raises
     ------
@@ -208,7 +208,7 @@ def remove_tree(directory: Path) -> None:
     Raises
     ------
     StorageError
-        If an object store refuses: nothing there may be left to be published once more.
+        If an object store refuses: nothing may be left there that could be published once more.
     """
     if isinstance(directory, ObjectPath):
         directory.delete_below()
@@ -217,7 +217,7 @@ def remove_tree(directory: Path) -> None:
 
 
 def directories_in(path: Path) -> list[Path]:
-    """List the directories that are right in one."""
+    """List the directories directly in one."""
     if isinstance(path, ObjectPath):
         return list(path.directories())
     return sorted(filter(Path.is_dir, path.iterdir()))
@@ -231,7 +231,7 @@ def names_in(path: Path) -> list[str]:
 
 
 def admit(directory: Path) -> None:
-    """Make a directory that others can make one in, see `make_room`."""
+    """Make a directory in which `make_room` can make others."""
     if isinstance(directory, ObjectPath):
         (directory / _ADMITTED).write_bytes(b"")
     else:
@@ -239,24 +239,24 @@ def admit(directory: Path) -> None:
 
 
 def is_admitted(directory: Path) -> bool:
-    """Tell whether `admit` has made a directory, and it is still there."""
+    """Tell whether a directory that `admit` made is still there."""
     return admission(directory).exists()
 
 
 def admission(directory: Path) -> Path:
-    """Return what is there where attempts are admitted: the directory itself, or an object that stands for it."""
+    """Return what `admit` makes: the directory itself, or the object that stands for it."""
     return directory / _ADMITTED if isinstance(directory, ObjectPath) else directory
 
 
 def make_room(directory: Path) -> Path:
     """Make a directory of a name that nobody else uses, and return where its files are written.
 
-    What belongs on an object store is written in a directory of this host and uploaded afterwards, see `bring`.
+    What belongs on an object store is written in a directory of this host, and uploaded by `bring`.
 
     Raises
     ------
     FileNotFoundError
-        If the directory that it belongs in was not made by `admit`, or removed.
+        If the directory around it was not made by `admit`, or was removed.
     """
     if not isinstance(directory, ObjectPath):
         directory.mkdir()
@@ -267,7 +267,7 @@ def make_room(directory: Path) -> Path:
 
 
 def bring(file: Path, directory: Path) -> None:
-    """Bring a file to the disk, or from this host into a directory on an object store, under its own name."""
+    """Bring a file to the disk, or move it from this host into a directory on an object store, under its own name."""
     if isinstance(directory, ObjectPath):
         (directory / file.name).upload(file)
         file.unlink()
@@ -284,7 +284,7 @@ def size_finder(*roots: Path) -> Callable[[Path, int], bool]:
 
 
 def has_size(path: Path, size: int) -> bool:
-    """Tell whether a file is there, as large as it should be."""
+    """Tell whether a file is there, with the size that it should have."""
     try:
         found = path.stat()
     except (FileNotFoundError, NotADirectoryError):

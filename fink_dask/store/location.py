@@ -12,12 +12,12 @@ from typing import Any, TypeVar
 from fink_dask.errors import SettingsError
 from fink_dask.store.objects import SCHEME, ObjectPath
 
-#: How a URL begins; `Path` makes one slash of two.
+#: How a URL begins; `Path` turns two slashes into one.
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/+")
 
-#: Bytes of an object that are asked for at once, at least, where some of its columns are read.
+#: The fewest bytes of an object that are asked for at once, where some of its columns are read.
 _READ_BYTES = 2**18
-#: Requests that are on their way at once.
+#: Requests that are made at once.
 _AT_ONCE = 16
 
 Item = TypeVar("Item")
@@ -25,17 +25,17 @@ Result = TypeVar("Result")
 
 
 def locate(place: str | os.PathLike[str]) -> Path:
-    """Find out where a dataset is meant to be.
+    """Turn what a user gave into the place of a dataset.
 
     Returns
     -------
     pathlib.Path
-        As it is given; or an `ObjectPath`.
+        The directory as it was given, or an `ObjectPath`.
 
     Raises
     ------
     SettingsError
-        If it is on a store of a kind that is not supported.
+        If it is on an unsupported kind of store.
     """
     if isinstance(place, ObjectPath):
         return place
@@ -56,7 +56,7 @@ def is_remote(path: Path) -> bool:
 
 
 def for_each(place: Path, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tuple[Item, Result]]:
-    """Call a function with one item after the other, each with what it returns; on an object store, some at once."""
+    """Yield each item with what a function returns for it; on an object store, several calls run at once."""
     if not is_remote(place):
         yield from ((item, function(item)) for item in items)
         return
@@ -65,12 +65,12 @@ def for_each(place: Path, function: Callable[[Item], Result], items: Iterable[It
 
 
 def parquet_source(path: Path) -> Any:
-    """Return what pyarrow reads a Parquet file from."""
+    """Return what pyarrow is to read a Parquet file from."""
     return path.open("rb", _READ_BYTES) if is_remote(path) else path
 
 
 def filesystem_of(path: Path) -> tuple[Any, str]:
-    """Return the file system through which pyarrow reads a dataset, None for that of this host, and its name there.
+    """Return the file system through which pyarrow reads a dataset (None for that of this host), and its name there.
 
     Credentials are looked up where they are used, so that a dataset may be sent to others.
     """
@@ -89,7 +89,7 @@ def check_is_local(path: Path, what: str) -> None:
     Raises
     ------
     SettingsError
-        That says what, and of which dataset.
+        If the dataset is on an object store; it says what does not work there.
     """
     if is_remote(path):
         raise SettingsError(f"{what} works with a directory only, and {path} is on an object store")
@@ -103,9 +103,9 @@ def check_remote(outdir: Path, restart: bool, has_jobs: bool) -> None:
     outdir : pathlib.Path
         Where the dataset is.
     restart : bool
-        What is there is to be moved aside, which takes renames.
+        Whether the dataset is to be moved aside, which takes renames.
     has_jobs : bool
-        It is to run in jobs of a batch system, whose logs and keys are kept in the ledger.
+        Whether it is to run in jobs of a batch system, whose logs and keys are kept in the ledger.
 
     Raises
     ------
@@ -116,7 +116,7 @@ def check_remote(outdir: Path, restart: bool, has_jobs: bool) -> None:
         return
     if restart:
         raise SettingsError(
-            f"--restart can't move {outdir} aside, as an object store renames nothing: choose another --outdir, or "
+            f"--restart can't move {outdir} aside, as an object store has no renames: choose another --outdir, or "
             f"delete this one and {outdir.name}.fink"
         )
     if has_jobs:

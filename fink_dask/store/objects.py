@@ -1,7 +1,7 @@
-"""Paths of an object store: what the ledger asks of a directory, asked of a bucket.
+"""Paths of an object store: what the ledger does in a directory, done in a bucket.
 
-An object appears whole or not at all, and is on the store's disks when the store has said so. There are no directories:
-one is there as long as the name of an object leads through it. Nothing can be renamed.
+An object appears whole or not at all, and is durable when the store has acknowledged it. There are no directories: one
+is there as long as the name of an object leads through it. Nothing can be renamed.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from fink_dask.store.bucket import Bucket, open_bucket
 SCHEME = "s3://"
 #: S3's own rules allow less, other stores more.
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
-#: Bytes that are asked for at once where an object is read from end to end.
+#: Bytes that are asked for at once where an object is read from beginning to end.
 _READ_BYTES = 8 * 2**20
-#: How often a put that must not replace anything is tried, where the store does not say what became of it.
+#: How often a put that must not replace anything is tried where the store does not say what became of it.
 _TRIES = 5
-#: Puts that come at once to find out whether a store tells them apart, and how often.
+#: Simultaneous puts by which a store is tested for letting only one win, and how often.
 _AT_ONCE = 8
 _PROBES = 2
 
 
 class ObjectPath(PosixPath):
-    """The name of an object, or what names of objects begin with: ``/bucket/key``, and ``s3://bucket/key`` in words.
+    """The name of an object, or a prefix of names: ``/bucket/key``, and ``s3://bucket/key`` as text.
 
     Nothing that would touch the file system works: an object has no name there.
     """
@@ -53,7 +53,7 @@ class ObjectPath(PosixPath):
         bucket, _, key = url.removeprefix(SCHEME).partition("/")
         parts = [part for part in key.split("/") if part not in {"", "."}]
         if not _BUCKET.fullmatch(bucket) or ".." in parts or not url.isprintable():
-            raise SettingsError(f"{url[:200]!a} is no place on an object store such as s3://BUCKET/NAME")
+            raise SettingsError(f"{url[:200]!a} is not a place on an object store such as s3://BUCKET/NAME")
         if not parts:
             raise SettingsError(f"{url} is a whole bucket: name a place in it, such as {SCHEME}{bucket}/alerts")
         return cls("/", bucket, *parts)
@@ -63,7 +63,7 @@ class ObjectPath(PosixPath):
         return SCHEME + "/".join(self.parts[1:]) if self.is_absolute() else "/".join(self.parts)
 
     def __fspath__(self) -> NoReturn:
-        raise TypeError(f"{self} is no file")
+        raise TypeError(f"{self} is not a file")
 
     @property
     def bucket(self) -> Bucket:
@@ -77,7 +77,7 @@ class ObjectPath(PosixPath):
 
     @property
     def parents(self) -> tuple[ObjectPath, ...]:
-        """What is above it in the bucket, the nearest first."""
+        """The prefixes above it in the bucket, the nearest first."""
         return tuple(type(self)(*self.parts[:length]) for length in range(len(self.parts) - 1, 2, -1))
 
     def resolve(self, strict: bool = False) -> ObjectPath:
@@ -111,13 +111,13 @@ class ObjectPath(PosixPath):
         return os.stat_result((stat.S_IFREG, 0, 0, 1, 0, 0, found.size, *map(int, times)), {})
 
     def iterdir(self) -> Generator[ObjectPath, None, None]:
-        """Yield what is right below this name; nothing where there is nothing."""
+        """Yield what is directly below this name, if anything."""
         prefixes, objects = self.bucket.children(self.key)
         for key in (*prefixes, *(found.key for found in objects)):
             yield self._at(key)
 
     def directories(self) -> list[ObjectPath]:
-        """List what is right below this name and leads on."""
+        """List the prefixes directly below this name."""
         return [self._at(key) for key in self.bucket.children(self.key)[0]]
 
     def sizes(self) -> dict[Path, int]:
@@ -125,7 +125,7 @@ class ObjectPath(PosixPath):
         return {self._at(found.key): found.size for found in self.bucket.below(self.key)}
 
     def glob(self, pattern: str, **_: Any) -> Iterator[ObjectPath]:  # type: ignore[override]
-        """Yield what is right below this name and matches a pattern."""
+        """Yield what is directly below this name and matches a pattern."""
         return (path for path in self.iterdir() if fnmatch.fnmatchcase(path.name, pattern))
 
     def rglob(self, pattern: str, **_: Any) -> Iterator[ObjectPath]:  # type: ignore[override]
@@ -149,7 +149,7 @@ class ObjectPath(PosixPath):
         return io.BufferedReader(_Reader(self, size), _READ_BYTES if buffering < 1 else buffering)
 
     def write_bytes(self, data: Any) -> int:
-        """Write the object, in the place of one that may be there."""
+        """Write the object, replacing one that may be there."""
         self.bucket.put(self.key, bytes(data))
         return len(data)
 
@@ -175,14 +175,13 @@ class ObjectPath(PosixPath):
         Parameters
         ----------
         content : bytes
-            Nobody else writes the same, or it does not matter who did: an object that is there and
-            holds it is taken for this one. A store that has carried out a put, and whose answer was lost, refuses the
-            second try.
+            Either nobody else writes the same, or it does not matter who did: an object that holds it already is taken
+            for this one. A store refuses the second try of a put that it has carried out, but whose answer was lost.
 
         Raises
         ------
         StorageError
-            If the store does not tell; the object may come to be there later on.
+            If the store does not tell; the object may still appear later.
         """
         for attempt in range(_TRIES):
             failure: Exception | None = None
@@ -194,15 +193,15 @@ class ObjectPath(PosixPath):
             try:
                 return self.read_bytes() == content
             except FileNotFoundError:
-                # Two that put at once may both be refused, with the advice to try again.
+                # Of two puts at once both may be refused, with the advice to try again.
                 if failure is not None or attempt == _TRIES - 1:
                     raise failure or StorageError(f"the store neither takes {self} nor has it") from None
         raise AssertionError
 
     def check_conditions(self) -> None:
-        """Try out whether the store lets one of several puts win, also when all come at once: a safe commit needs it.
+        """Test whether the store lets only one of several puts win, even when all come at once: a safe commit needs it.
 
-        A process tries it out once for a bucket.
+        A process tests each bucket once.
 
         Raises
         ------
@@ -232,7 +231,7 @@ class ObjectPath(PosixPath):
         self.bucket.delete([found.key for found in self.bucket.below(self.key)])
 
     def try_to_create(self, content: bytes) -> bool:
-        """Write the object unless there is one; False where the store refuses, which may follow on its own success."""
+        """Write the object unless there is one; False where the store refuses, which may even follow on success."""
         try:
             self.bucket.put_new(self.key, content)
         except FileExistsError:
@@ -240,7 +239,7 @@ class ObjectPath(PosixPath):
         return True
 
     def exchange(self, before: bytes, after: bytes) -> bool:
-        """Write other content in the place of `before`; False where there is something else."""
+        """Replace the content `before` by another; False where the object holds something else."""
         try:
             tag = self.bucket.head(self.key).tag
             if self.read_bytes() != before:
@@ -255,7 +254,7 @@ class ObjectPath(PosixPath):
 
 
 class _Reader(io.RawIOBase):
-    """The bytes of an object, as many at a time as are asked for."""
+    """Reads the bytes of an object, as many at a time as are asked for."""
 
     def __init__(self, path: ObjectPath, size: int) -> None:
         self._path = path
@@ -282,7 +281,7 @@ class _Reader(io.RawIOBase):
             return 0
         content = self._path.bucket.get_range(self._path.key, self._position, end)
         if len(content) != end - self._position:
-            raise OSError(errno.EIO, "The store gave other bytes than were asked for", str(self._path))
+            raise OSError(errno.EIO, "The store did not give the bytes that were asked for", str(self._path))
         buffer[: len(content)] = content
         self._position = end
         return len(content)

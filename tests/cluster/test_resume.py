@@ -221,7 +221,7 @@ def test_a_dataset_whose_files_were_removed_is_never_called_complete(
     with pytest.raises(LedgerError, match=f"1 file of the dataset is missing or changed, such as .*{victim.name}"):
         transfer(kafka, topic_name, tmp_path / "out")
     shutil.rmtree(tmp_path / "out")
-    with pytest.raises(LedgerError, match="2 files of the dataset missing"):
+    with pytest.raises(LedgerError, match="2 files of the dataset are missing"):
         transfer(kafka, topic_name, tmp_path / "out")
 
 

@@ -240,7 +240,7 @@ def test_a_marker_that_removes_its_own_files_is_refused(tmp_path: Path) -> None:
     marker = next(iter(source.markers(PLANS)))
     assert marker.quarantine is not None
     for file in (marker.files[0], marker.quarantine):
-        with pytest.raises(LedgerError, match="does without files that it names"):
+        with pytest.raises(LedgerError, match="both names and supersedes a file"):
             replace(marker, superseded=(file.path,))
 
 
@@ -463,7 +463,7 @@ def test_nobody_takes_a_compaction_that_is_not_complete_for_a_dataset(tmp_path: 
     source, target = _source(tmp_path / "alerts"), Ledger(tmp_path / "few")
     _begin(source, target)
     for use in (create_ledger, verify_dataset):
-        with pytest.raises(FinkDaskError, match="has not come to its end"):
+        with pytest.raises(FinkDaskError, match="is not complete"):
             use(target)
 
 

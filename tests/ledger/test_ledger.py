@@ -166,7 +166,7 @@ def test_a_file_in_the_way_is_named(tmp_path: Path, name: str) -> None:
 
 
 def test_a_directory_whose_name_is_no_text_is_refused_before_anything_is_planned(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="is no name in UTF-8") as caught:
+    with pytest.raises(StorageError, match="is not a name in UTF-8") as caught:
         check_outdir(Ledger(tmp_path / os.fsdecode(b"alerts\xff")))
     assert str(caught.value).isascii()
 

@@ -68,7 +68,7 @@ def test_nothing_reaches_the_file_system(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(tmp_path)
     path = ObjectPath.parse("s3://bucket/alerts")
     for touch in (os.mkdir, os.listdir, os.stat, lambda found: Path.open(found, "wb"), lambda found: found.mkdir()):
-        with pytest.raises(TypeError, match="is no file"):
+        with pytest.raises(TypeError, match="is not a file"):
             touch(path)
     with pytest.raises(SettingsError, match="has lost a slash"):
         TransferSettings("topic", Path("s3://bucket/alerts"), KafkaSettings("localhost:9092"))
