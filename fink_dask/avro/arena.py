@@ -11,7 +11,7 @@ from fink_dask.avro.operations import DATA, ENDS, TEXT, VALID
 from fink_dask.errors import FinkDaskError
 from fink_dask.kafka.memory import Memory
 
-#: The greatest offset that 32 bits hold.
+#: The greatest offset of Arrow that 32 bits hold.
 MAX_OFFSET = 2**31 - 1
 _ALIGNMENT = 64
 
@@ -31,8 +31,8 @@ class ArenaLayout:
     nullable, has_ends : numpy.ndarray of bool
         Whether a column has a validity and 32-bit offsets.
     bits, scopes, slots, units : numpy.ndarray of int64
-        Of a column: bits of a value, what it has one entry of for each, where pass 1 counts its bytes, and in how many
-        bytes pass 2 counts its values.
+        Of a column: bits of a value, the scope whose rows it has one entry for, where pass 1 counts its bytes, and the
+        bytes of the unit in which pass 2 counts its values.
     """
 
     def __init__(self, program: FillProgram) -> None:
@@ -66,14 +66,14 @@ class Arena:
     Attributes
     ----------
     used : numpy.ndarray of int64
-        The last 32-bit offset of each column so far; one more is of nobody.
+        The last 32-bit offset of each column so far; the one after them belongs to none.
     nulls : numpy.ndarray of int64
         Nulls of each column so far.
 
     Raises
     ------
     FinkDaskError
-        If a column is larger than its 32-bit offsets can say.
+        If a column is too large for its 32-bit offsets.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class Arena:
 
     def arrays(self) -> list[pa.Array]:
         """Return the columns of Arrow, none of them copied."""
-        # No function in here that calls itself: the cycle would keep the memory until it is collected.
+        # Not by a nested function that calls itself: its reference cycle would keep the memory until it is collected.
         return [self._array(built) for built in self._layout.built]
 
     def _array(self, built: Built) -> pa.Array:

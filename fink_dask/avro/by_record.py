@@ -1,4 +1,4 @@
-"""Decode record by record with fastavro: slow, plain, and what the columnar decoder is held against."""
+"""Decode record by record with fastavro: slow, plain, and what the columnar decoder is compared with."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class FastavroDecoder:
         for name, child, type_ in zip(record.names, record.children, self._storage_types, strict=True):
             column = pa.array([row[name] for row in rows], type_)
             if isinstance(column, pa.ChunkedArray):
-                # Symbols of an enum are longer than their bytes, so the sum of the values is no bound for them.
+                # Symbols of an enum are longer than their bytes, so the sum of the values does not bound them.
                 raise pa.ArrowCapacityError(f"the column {name} takes more than {MAX_BATCH_BYTES:,} bytes")
             columns.append(from_storage(column, child))
         whole = pa.StructArray.from_arrays(columns, fields=record.arrow_fields)

@@ -28,12 +28,12 @@ from fink_dask.kafka.records import join_values
 _Ints = npt.NDArray[np.int64]
 _Bytes = npt.NDArray[np.uint8]
 
-#: Takes the rows of the key columns; returns the numbers of those rows that are wanted, in the order that is wanted.
+#: Takes the rows of the key columns; returns the numbers of the rows that are wanted, in the order they are wanted in.
 Order = Callable[[pa.RecordBatch], _Ints]
 
 
 class ColumnarDecoder:
-    """Decode a batch at once, in two passes over its bytes that are compiled and hold no lock of Python.
+    """Decode a batch at once, in two compiled passes over its bytes that release Python's lock.
 
     All of a record is checked, whatever columns are asked for: which records are bad does not depend on them.
 
@@ -67,7 +67,7 @@ class ColumnarDecoder:
         self._keys = _Filling(keys, kept_keys, marked, constants) if keys and kept_keys else None
 
     def __reduce__(self) -> tuple[type[ColumnarDecoder], tuple[AvroSchema, Sequence[str] | None, Sequence[str]]]:
-        # The schema is smaller than what is made of it.
+        # The schema is smaller than what is compiled from it.
         return (ColumnarDecoder, (self._schema, self._columns, self._key_columns))
 
     @property
@@ -103,8 +103,8 @@ class ColumnarDecoder:
         missing : numpy.ndarray of bool, optional
             Which values are Kafka's tombstone, and not only empty.
         order : callable, optional
-            Is given the sound rows with the key columns only, and returns the order in which the rows come out. Of
-            rows that it leaves out nothing else is decoded.
+            Is given the sound rows with the key columns only, and returns the order in which the rows come out. Rows
+            that it leaves out are not decoded any further.
 
         Returns
         -------
@@ -138,13 +138,13 @@ class ColumnarDecoder:
             if self._keys is None:
                 raise ValueError("an order without key columns")
             wanted = np.asarray(order(self._keys.fill(data, positions, marks, entries, sizes)), np.int64)
-            # A row that came twice would take more than pass 1 has counted.
+            # A row that came twice would take more memory than pass 1 has counted.
             times = np.bincount(wanted, minlength=len(positions))
             if len(times) > len(positions) or (times > 1).any():
                 raise ValueError("an order that has a row twice")
             left_out = positions[times == 0]
             if left_out.size:
-                # What the fewer ones take is counted once more.
+                # Pass 1 counts once more, of whichever are fewer: those that stay or those that don't.
                 are_fewer = 2 * len(wanted) < len(positions)
                 others = np.zeros(len(failed), np.int64)
                 others[positions[times > 0] if are_fewer else left_out] = -1
@@ -190,5 +190,5 @@ class _Filling:
 
 
 def _stacks() -> tuple[_Ints, _Ints]:
-    """Make room for the arrays and maps that a pass is in; what is compiled can't take memory itself."""
+    """Make room for the arrays and maps that a pass is inside of; compiled code can't allocate memory itself."""
     return np.empty(MAX_LOOPS, np.int64), np.empty(MAX_LOOPS, np.int64)

@@ -1,4 +1,4 @@
-"""What decoding a batch gives, whoever decodes it: rows, and every bad record set aside and named."""
+"""What decoding a batch gives, by whichever decoder: rows, and every bad record set aside with its reason."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fink_dask.errors import FinkDaskError
 MAX_BATCH_BYTES = 2**31 - 1
 #: Characters of a reason.
 MAX_REASON_CHARS = 200
-#: Why a record without a value is no row.
+#: Why a record without a value is not a row.
 TOMBSTONE = "there is no value, which is Kafka's tombstone"
 
 
@@ -48,7 +48,7 @@ class DecodedBatch:
     positions : numpy.ndarray of int64, shape (rows,)
         Where each row was: ``rows[i]`` is decoded from ``values[positions[i]]``.
     bad : tuple of BadRecord
-        The records that can't be decoded, by index.
+        The records that can't be decoded, in order of their index.
     left_out : numpy.ndarray of int64
         Where the sound records were that nobody wanted, in order.
     """
@@ -60,7 +60,7 @@ class DecodedBatch:
 
 
 def bad_record(index: int, reason: str) -> BadRecord:
-    """Make a `BadRecord` of a reason that may be long or have many lines.
+    """Make a `BadRecord` from a reason that may be long or have many lines.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ def check_size(total: int) -> None:
         If it is larger than `MAX_BATCH_BYTES`.
     """
     if total > MAX_BATCH_BYTES:
-        raise FinkDaskError(f"a batch of {total:,} bytes; Arrow holds at most {MAX_BATCH_BYTES:,}")
+        raise FinkDaskError(f"a batch has {total:,} bytes, and Arrow holds at most {MAX_BATCH_BYTES:,}")
 
 
 class Decoder(Protocol):

@@ -28,7 +28,7 @@ class Field:
     nullable : bool
         Whether it may be null.
     doc : str
-        What the writer says of it, from outside and unchecked; empty where that is nothing.
+        What the writer says of it, unchecked; empty where it says nothing.
     fields : tuple of Field
         The fields of the record, or the members of the union, that it or its items are.
     """
@@ -48,12 +48,12 @@ def fields_of(schema: AvroSchema) -> tuple[Field, ...]:
 
 
 def count_fields(fields: Sequence[Field]) -> int:
-    """Count fields, those inside of others included."""
+    """Count fields, including those inside others."""
     return sum(1 + count_fields(field.fields) for field in fields)
 
 
 def _gather(raw: object, node: AvroType, docs: _Docs) -> None:
-    """Note what a definition says; a name that stands for one has no more to say."""
+    """Note what a definition says of its fields; a mere reference to it by name says nothing."""
     if isinstance(raw, list):
         for branch, (_, child) in zip(raw, node.branches, strict=True):
             _gather(branch, child, docs)

@@ -57,7 +57,7 @@ class Built:
     arrow : pyarrow.DataType
         Its type.
     scope : int
-        What it has one entry of for each.
+        The scope whose rows it has one entry for.
     column : int
         What pass 2 fills for it, -1 where there is nothing.
     parts : tuple of int

@@ -1,4 +1,4 @@
-"""Fit the rows of one writer schema into the columns of several: what a row has not is null, nothing is copied."""
+"""Fit the rows of one writer schema into the columns of several: what a row lacks is null, and nothing is copied."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _fit_entries(array: pa.Array, kind: pa.DataType) -> pa.Array:
 
 
 def _blank(field: pa.Field, count: int) -> pa.Array:
-    """Make `count` nulls; where the field can't be null, what is below a null that is further up."""
+    """Make `count` nulls; where the field can't be null, the values that lie beneath a null further up."""
     kind = field.type
     if pa.types.is_null(kind):
         return pa.nulls(count)

@@ -28,7 +28,7 @@ _WITHOUT_SIGN = 0x7FFFFFFFFFFFFFFF
 def compiled(function: Callable[..., Any]) -> Any:
     """Let numba compile a function, once for all processes of a user.
 
-    It holds no lock of Python. It can't take memory either, and so it does not count references: that took longer than
+    It releases Python's lock. It can't allocate memory either, so that it counts no references: that took longer than
     all the rest.
 
     Parameters
@@ -44,10 +44,10 @@ def compiled(function: Callable[..., Any]) -> Any:
     try:
         dispatcher = numba.njit(nogil=True, cache=True, _nrt=False)(function)
     except RuntimeError:
-        # There is no directory that numba may write: compile in every process rather than fail.
+        # There is no directory that numba may write to: compile in every process rather than fail.
         return numba.njit(nogil=True, _nrt=False)(function)
     with suppress(AttributeError, OSError):
-        # numba looks only at the file of the function to see whether what it has kept is out of date.
+        # numba looks only at the file of the function itself to see whether its cache is out of date.
         stats = [(Path(__file__).parent / name).stat() for name in _SOURCES]
         dispatcher._cache._cache_file._source_stamp = [(stat.st_mtime, stat.st_size) for stat in stats]
     return dispatcher
@@ -72,7 +72,7 @@ def is_cached(function: Any, arguments: tuple[Any, ...]) -> bool:
     if signature in function.overloads:
         return True
     try:
-        # numba has no public word for this; should it move, a first run is announced once too often.
+        # numba has no public API for this; should it change, a first run is announced once too often.
         key = function._cache._index_key(signature, function.targetctx.codegen())
         return key in function._cache._cache_file._load_index()
     except (AttributeError, OSError, TypeError):
@@ -80,8 +80,8 @@ def is_cached(function: Any, arguments: tuple[Any, ...]) -> bool:
 
 
 def is_kept(function: Any) -> bool:
-    """Tell whether other processes will find what is compiled of a function: numba may have no place to write it to."""
-    # As above, no public word; in doubt it is.
+    """Tell whether other processes will find a compiled function: numba may have no place to write it to."""
+    # As above, no public API; in doubt, yes.
     return type(getattr(function, "_cache", None)).__name__ != "NullCache"
 
 

@@ -9,7 +9,7 @@ Value = TypeVar("Value")
 
 
 class lazy_property(Generic[Value]):  # noqa: N801 - it is used like a function
-    """Like `functools.cached_property`, but without a lock, as that one is from Python 3.12 on.
+    """Like `functools.cached_property`, but without a lock, as that is from Python 3.12 on.
 
     Before, all instances of a class share the lock of an attribute: two threads that each compute one attribute, and
     need the other's for it, would wait for each other for ever. Here both may compute it, to the same result.

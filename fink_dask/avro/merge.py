@@ -1,4 +1,4 @@
-"""Merge the records of several writer schemas into one, with the columns of all of them, or say why that can't be."""
+"""Merge the records of several writer schemas into one, with the columns of all, or say why that is impossible."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _NULL = AvroType("null")
 def merge_types(first: AvroType, second: AvroType, path: str = "") -> AvroType:
     """Merge two types, so that each value of either is a value of the result, unchanged.
 
-    What only one of two records has, or only one of them lets be null, may be null. All else must be the same: numbers
-    are not widened, because files that were written before would have another type than those that come after.
+    What only one of two records has, or only one allows to be null, may be null. All else must be the same: numbers are
+    not widened, because files that were written before would have another type than those that come after.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ def check_bounds(merged: AvroType, parts: tuple[AvroType, ...]) -> None:
         for item, whole in _items(part, merged)
     )
     if wide or merged.field_count > MAX_FIELDS or merged.cells > MAX_VALUE_CELLS:
-        raise SchemaError("together with the schemas of this dataset it has too many fields")
+        raise SchemaError("together with the other schemas of this dataset, it has too many fields")
 
 
 def _merge_records(one: AvroType, other: AvroType, path: str) -> AvroType:
@@ -97,7 +97,7 @@ def _nullable(node: AvroType) -> AvroType:
 def _is_same_kind(one: AvroType, other: AvroType) -> bool:
     """Tell whether two types that are not null hold values of one kind, whatever is below records, arrays and maps."""
     if one.kind == "choice":
-        # Members have numbers for names: only where their types differ it is sure which one is meant.
+        # Members have numbers for names: only where their types differ is it certain which one is meant.
         members = [child.arrow for child in one.children]
         is_clear = len(set(members)) == len(members)
         return is_clear and other.kind == "choice" and members == [child.arrow for child in other.children]

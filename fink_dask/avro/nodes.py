@@ -24,13 +24,13 @@ class Node:
     null_byte : int
         The number of its null branch as a varint, -1 where there is none.
     scope : int
-        What it has one entry of for each: 0 is the records, any other the items of an array or a map.
+        What it has one entry for: 0 is each record, any other each item of an array or a map.
     slot : int
         For what has a length: the number of the sum of its bytes, or for arrays and maps the scope of their items.
     children : tuple of Node
         Fields; members of a choice; the item of an array; the key and the value of a map.
     is_member : bool
-        Whether it is the member of a choice, and null where another one is taken.
+        Whether it is a member of a choice, which is null where another member is taken.
     """
 
     type: AvroType

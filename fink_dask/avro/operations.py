@@ -1,4 +1,4 @@
-"""The words of the tables of operations: what the compilers of a schema write and the two passes read.
+"""The codes in the tables of operations, which the compilers of a schema write and the two passes read.
 
 An operation is a row: what it does, how often it does it for neighbouring columns, the branches of its union (0 where
 there is none), the byte of the null branch (-1 where there is none), its first column (in pass 1: where the bytes are
@@ -22,7 +22,7 @@ from __future__ import annotations
 
 #: Columns of a table of operations.
 CODE, REPEAT, BRANCHES, NULL_BYTE, COLUMN, JUMP, A, B = range(8)
-#: Operations that steer, and those of one value.
+#: Operations that control the flow, and those that read one value.
 STOP, MARK, RECORD, BLOCKS, NEXT, CHOICE, GOTO = range(7)
 NULL, FIXED, LONG, ENUM, BOOLEAN, BYTES, DECIMAL = range(7, 14)
 #: Operations of one value that only pass 1 has, and those that only pass 2 has.
@@ -32,14 +32,14 @@ INT, FLOAT, DOUBLE, SKIP_FIXED, SKIP_NUMBER, SKIP_BYTES = range(16, 22)
 VALID, DATA, ENDS, TEXT = range(4)
 #: Bytes of a decimal's limit.
 LIMIT_BYTES = 32
-#: Arrays and maps in each other; a schema has fewer levels.
+#: Levels of arrays and maps inside each other; no schema has more.
 MAX_LOOPS = 64
 #: Units of eight bytes that the rows of a batch, whatever they hold, and as many again that its items may take.
 BATCH_CELLS = 2**26
 
 
 def allowed_cells(size: int) -> int:
-    """Say how many units of eight bytes the items of a record may take in Arrow, without their own bytes.
+    """Return how many units of eight bytes the items of a record may take in Arrow, without their own bytes.
 
     A field takes a byte of the record at least, also a null, and one unit, unless it is a symbol, a decimal or a fixed:
     alerts need one unit a byte, and a batch of 8 MiB never takes more than `BATCH_CELLS`.
@@ -52,6 +52,6 @@ def allowed_cells(size: int) -> int:
     Returns
     -------
     int
-        Eight for each byte, but no more than one for each of a record that is larger than a batch.
+        Eight for each byte, but no more than one for each byte beyond a batch.
     """
     return min(8 * size, BATCH_CELLS + size)

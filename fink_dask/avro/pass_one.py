@@ -40,7 +40,7 @@ def _walk_record(  # noqa: PLR0911, PLR0912, PLR0915 - one loop over one table
 ) -> int:  # fmt: skip
     """Walk one record; returns where it ends, or -1 minus the place where it is damaged.
 
-    What it counts is added `sign` times: to walk a bad record again with -1 takes back what it has counted.
+    What it counts is added `sign` times: walking a bad record again with -1 takes back what was counted.
     """
     pc = 0
     depth = -1
@@ -67,7 +67,7 @@ def _walk_record(  # noqa: PLR0911, PLR0912, PLR0915 - one loop over one table
                 if at > end:
                     return -1 - end
             elif code == LONG:
-                # Its value does not matter: find the last byte, and that of ten the last is no more than one bit.
+                # Its value does not matter: find the last byte; of ten bytes, the last may hold one bit only.
                 last = min(at + 9, end - 1)
                 first = at
                 while at < last and buffer[at] >= 0x80:

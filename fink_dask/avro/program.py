@@ -1,7 +1,7 @@
 """Compile a schema into the table of operations that pass 1 of the columnar decoder interprets.
 
 A value that may be null is one operation with its union, and neighbours that are alike are one operation that repeats,
-because what a pass spends its time on is choosing what comes next.
+because a pass spends its time on choosing what comes next.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _INT = (-(2**31), 2**31 - 1)
 
 
 class Operations:
-    """A table of operations that is being put together."""
+    """A table of operations under construction."""
 
     def __init__(self) -> None:
         self.rows: list[list[int]] = []
@@ -33,7 +33,7 @@ class Operations:
         return len(self.rows)
 
     def add(self, code: int, node: Node | None = None, column: int = 0, a: int = 0, b: int = 0) -> list[int]:
-        """Append an operation, or let the last one repeat."""
+        """Append an operation, or make the last one repeat."""
         branches, null_byte = (0, -1) if node is None else (node.branches, node.null_byte)
         if code >= op.NULL and len(self.rows) > self._barrier:
             last = self.rows[-1]
@@ -65,7 +65,7 @@ class Operations:
             self.end(row)
 
     def end(self, row: list[int]) -> None:
-        """Let an operation jump to the next one that is added, which therefore is no repetition."""
+        """Make an operation jump to the next one that is added, which is therefore never joined to the last."""
         row[op.JUMP] = self._barrier = len(self.rows)
 
     def table(self) -> npt.NDArray[np.int64]:

@@ -72,7 +72,7 @@ class Resolver:
             node = self._object(raw, namespace, path, depth)
         else:
             refuse(path, f"{show(raw)} is not an Avro type")
-        # Again, now that what a name stands for is counted with it.
+        # Once more, now that what a name stands for is counted as well.
         if depth + node.height - 1 > MAX_DEPTH:
             refuse(path, f"more than {MAX_DEPTH} levels of nesting")
         if node.field_count > MAX_FIELDS:
@@ -245,7 +245,7 @@ def show(raw: object) -> str:
     Returns
     -------
     str
-        The start of a string, quoted and escaped; of anything else, what it is.
+        The beginning of a string, quoted and escaped; of anything else, its kind.
     """
     if isinstance(raw, str):
         return ascii(raw if len(raw) <= _SHOWN_CHARS else f"{raw[:_SHOWN_CHARS]}...")

@@ -1,4 +1,4 @@
-"""Read a writer schema that nobody vouches for, and say what Arrow schema its records become."""
+"""Read a writer schema that nobody vouches for, and tell which Arrow schema its records have."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fink_dask.avro.resolve import MAX_CELLS, Resolver, refuse, show
 from fink_dask.avro.types import AvroType
 from fink_dask.errors import SchemaError, SettingsError
 
-#: Bytes of a schema. Those of Fink have 40 to 73 kB; a broker may send a message of any size instead.
+#: The most bytes of a schema. Those of Fink have 40 to 73 kB; a hostile message may have any size.
 MAX_SCHEMA_BYTES = 4 * 1024 * 1024
 #: Columns that the dataset adds to every row.
 RESERVED_COLUMNS = frozenset({"kafka_partition", "kafka_offset"})

@@ -29,8 +29,8 @@ class Transcoder:
     Raises
     ------
     SchemaError
-        If fastavro refuses one of the schemas, or a value is a time or a decimal number in one of them and in the other
-        one not, or not in the same unit.
+        If fastavro refuses one of the schemas, or a value is a time or a decimal number in only one of them, or not in
+        the same unit.
     """
 
     def __init__(self, writer: AvroSchema, reader: AvroSchema) -> None:
@@ -63,7 +63,7 @@ class Transcoder:
         RecordError
             If it is not what the writer's schema says, or can't be read with the reader's.
         """
-        self._walk(value)  # bounds what fastavro makes of it
+        self._walk(value)  # which bounds what fastavro makes of it
         stream = BytesIO(value)
         try:
             record = fastavro.schemaless_reader(stream, self._writer, self._reader)

@@ -32,7 +32,7 @@ class Versions:
 
     @property
     def first(self) -> AvroSchema:
-        """The schema that the dataset was begun with."""
+        """The schema with which the dataset began."""
         return self.schemas[0]
 
     @lazy_property
@@ -54,7 +54,7 @@ class Versions:
         """Add a schema.
 
         What it says of a schema that does not fit stays the same when others are taken in meanwhile: it is about the
-        first of `schemas` that it does not go with.
+        first of `schemas` with which it does not fit.
 
         Raises
         ------

@@ -15,7 +15,7 @@ from fink_dask.avro.operations import allowed_cells
 from fink_dask.avro.resolve import MAX_CELLS
 from fink_dask.avro.types import END_OF_DAY, AvroType
 
-#: Walk one value: its record's bytes, where it starts, what the record may still expand to; returns where it ends.
+#: Walks one value: takes the record's bytes, where it starts and how far the record may still expand; returns its end.
 _Step = Callable[[bytes, int, list[int]], int]
 
 _WIDTHS = {"null": 0, "float": 4, "double": 8}
@@ -58,7 +58,7 @@ def make_walk(record: AvroType) -> Callable[[bytes], None]:
 
 
 def compile_split(record: AvroType) -> Callable[[bytes], Iterator[bytes]]:
-    """Compile a schema into a function that takes records apart that lie one after the other.
+    """Compile a schema into a function that separates records that lie one after another.
 
     Parameters
     ----------
@@ -249,7 +249,7 @@ def _decimal_step(node: AvroType, path: str) -> _Step:
 
 def _fixed_width_step(node: AvroType, path: str) -> _Step:
     width = _WIDTHS.get(node.kind, node.size)
-    # Past the end is found by whoever reads the next byte, or by the last check of the record.
+    # A place past the end is noticed where the next byte is read, or by the last check of the record.
     return lambda data, at, budget: at + width
 
 

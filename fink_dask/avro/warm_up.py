@@ -72,7 +72,7 @@ def is_compiled() -> bool:
 
 
 def is_kept_on_disk() -> bool:
-    """Tell whether what `warm_up` compiles is there for the next process as well.
+    """Tell whether what `warm_up` compiles is kept for the next process as well.
 
     Returns
     -------

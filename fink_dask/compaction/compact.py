@@ -31,9 +31,9 @@ from fink_dask.ledger.summary import Summary, summarise
 from fink_dask.nouns import counted
 from fink_dask.store.durable import make_directory, publish_beside
 
-#: What a thread holds at most, about: a row group as it is read, what waits for the next one, and its encoding.
+#: About the most that a thread holds: a row group as it is read, what waits for the next one, and its encoding.
 THREAD_BYTES = 5 * BUFFER_BYTES
-#: The share of duplicates that makes one doubt the identifier.
+#: The share of duplicates beyond which the identifier is in doubt.
 _MANY = 0.2
 #: Seconds between two looks at the lease.
 _LOOK_S = 0.5
@@ -67,11 +67,11 @@ class Caller:
     note : callable
         Takes a remark.
     plan : callable
-        Told how many bytes there are to read.
+        Is told how many bytes there are to read.
     advance : callable
-        Told the bytes that were read, by several threads.
+        Is told the bytes that were read, by several threads.
     step : callable
-        Told the name of each step; tests end the process there.
+        Is told the name of each step; tests kill the process there.
     """
 
     note: Callable[[str], None] = lambda _: None
@@ -97,8 +97,8 @@ def compact_dataset(source: Ledger, target: Ledger, form: Form, threads: int, ca
     Raises
     ------
     FinkDaskError
-        If the dataset is not whole, the new one is there already and another one, or the file system refuses. What was
-        done is kept, and the same call goes on from there.
+        If the dataset is not whole, there is already another one in place of the new one, or the file system refuses.
+        What was done is kept, and the same call goes on from there.
     """
     check_dataset(source)
     check_is_parquet(source, "compact")
@@ -210,7 +210,7 @@ class _Job:
         workspace.publish()
 
     def _merge(self, groups: list[Group], workspace: Workspace, done: dict[int, Merged], lease: Lease) -> None:
-        """Merge groups in several threads; what was complete before is in `done`, and what is then."""
+        """Merge groups in several threads; `done` has those that were complete before, and takes the others."""
         if not groups:
             return
         size = sum(file.size for group in groups for file in group.sources)
@@ -258,7 +258,7 @@ class _Job:
         files = [file for group in self._groups for file in group.sources]
         self._caller.note(f"looking for alerts with the same {unique} in {counted(len(files), 'file')}")
         for file in files:
-            # What has gone bad since its group was complete must not decide which alert stays.
+            # A file that has gone bad since its group was complete must not decide which alert stays.
             check_source(self._source.outdir, file)
         kind = field_type(schema, unique)
         found = find_duplicates([self._source.outdir / file.path for file in files], unique, kind)
@@ -278,7 +278,7 @@ class _Job:
 
 
 def _check_result(target: Ledger, compaction: Compaction) -> None:
-    """Refuse to call a dataset the result that was there before, and is of something else."""
+    """Refuse to take for the result a dataset that was there before, and is made of something else."""
     found = read_compaction(target)
     if found is None:
         raise StorageError(f"{target.outdir} is a dataset that was transferred: choose another directory")

@@ -49,7 +49,7 @@ def check_identifier(schema: pa.Schema, name: str) -> None:
     Raises
     ------
     SettingsError
-        If there is no such column or field in the files, or it is neither an integer nor a string.
+        If the files have no such column or field, or it is neither an integer nor a string.
     """
     kind = field_type(schema, name)
     if kind is None:
@@ -59,7 +59,7 @@ def check_identifier(schema: pa.Schema, name: str) -> None:
 
 
 def find_duplicates(paths: Sequence[Path], name: str, kind: pa.DataType) -> Duplicates:
-    """Find the rows of files whose identifier another row has, too; those without an identifier are all kept.
+    """Find the rows of files whose identifier an earlier row has; those without an identifier are all kept.
 
     Holds identifier, partition and offset of all rows, and an order of them: about 90 bytes an alert, more for text.
 

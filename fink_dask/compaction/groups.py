@@ -19,7 +19,7 @@ from fink_dask.ledger.data_file import DataFile
 from fink_dask.ledger.documents import checksum
 from fink_dask.ledger.records import Marker, Plan
 
-#: Bytes of a compacted file, about: large enough that opening it costs nothing, small enough for one core to read.
+#: About the bytes of a compacted file: large enough that opening it costs nothing, small enough for one core to read.
 FILE_BYTES = 256 * 2**20
 
 
@@ -30,7 +30,7 @@ class Form:
     Parameters
     ----------
     file_bytes : int
-        Bytes of a file, about.
+        About how many bytes a file has.
     unique : str or None
         The column by which alerts that the producer has sent twice are left out.
     compression : str
@@ -127,7 +127,7 @@ def snapshot_of(plans: Sequence[Plan], markers: Sequence[Marker]) -> str:
 
 
 def make_groups(markers: Iterable[Marker], file_bytes: int) -> list[Group]:
-    """Gather the files of each partition key into groups of `file_bytes`, as far as single files are not larger."""
+    """Gather the files of each partition key into groups of at most `file_bytes`, unless a single file is larger."""
     by_directory: dict[str, dict[str, DataFile]] = {}
     for marker in sorted(markers, key=lambda marker: marker.range):
         for file in marker.files:

@@ -133,7 +133,7 @@ def merge_group(group: Group, merging: Merging, path: Path, final: str, advance:
 
 
 def check_source(root: Path, file: DataFile) -> None:
-    """Compare a file with what was written, so that nothing that has gone bad gets a new hash.
+    """Compare a file with what was written, so that none that has gone bad gets a new hash.
 
     Raises
     ------
@@ -145,7 +145,7 @@ def check_source(root: Path, file: DataFile) -> None:
 
 
 def _select(table: pa.Table, merging: Merging) -> tuple[pa.Table, dict[Range, Offsets], dict[Range, Offsets]]:
-    """Give a row group the columns of all; returns those rows that stay, and which of each range do and don't."""
+    """Give a row group the columns of all; returns the rows that stay, and which of each range stay and don't."""
     partitions, offsets = table["kafka_partition"].to_numpy(), table["kafka_offset"].to_numpy()
     is_kept = merging.duplicates.is_kept(partitions, offsets)
     kept = merging.index.split(partitions[is_kept], offsets[is_kept])

@@ -74,7 +74,7 @@ class Workspace:
         make_directory(self.path)
 
     def is_ready(self) -> bool:
-        """Tell whether all is done but the renames."""
+        """Tell whether everything but the renames is done."""
         return self._ready.exists()
 
     def new_file(self, group: Group) -> Path:
@@ -165,7 +165,7 @@ class Workspace:
         self.remove()
 
     def remove(self) -> None:
-        """Remove what is of no use any more."""
+        """Remove what is no longer of use."""
         shutil.rmtree(self.path, ignore_errors=True)
 
     def _moves(self, assembly: str) -> tuple[tuple[Path, Path], ...]:

@@ -47,14 +47,14 @@ _TRUTHS = {*COMPARISONS, "and", "or", "not", "in", "not in", "is null", "is not 
 
 @dataclass(frozen=True, eq=False)
 class Condition:
-    """A condition that can be asked of alerts; `bind_condition` makes one.
+    """A condition that is bound to the columns of alerts; `bind_condition` makes one.
 
     Parameters
     ----------
     columns : tuple of str
         The columns, or dotted fields, that it looks at.
     evaluate : callable
-        Computes it of rows that have these columns.
+        Computes it for rows that have these columns.
     """
 
     columns: tuple[str, ...]
@@ -82,12 +82,12 @@ def bind_condition(text: str, schema: pa.Schema) -> Condition:
     Raises
     ------
     SettingsError
-        If it is none, or a column is not there, or is compared with what it can't be; it says where.
+        If it is not one, or a column is not there, or is compared with what it can't be; it says where.
     """
     tree = parse_condition(text)
     columns = tuple(sorted(set(_columns(tree))))
     if not columns:
-        raise SettingsError("the condition looks at no column")
+        raise SettingsError("the condition names no column: it would be the same for every alert")
     return Condition(columns, _Binder(text, schema).truth(tree))
 
 
@@ -143,7 +143,7 @@ class _Binder:
     def _comparison(self, node: Expression) -> _Compute:
         left, right = node.parts
         if left.is_literal and right.is_literal:
-            raise self._mistake(node, "one of what is compared has to be a column")
+            raise self._mistake(node, "a comparison needs a column on one side")
         if left.is_literal:
             other = self._operand(right)
             values = [self._literal(left, other.kind, right), other.compute]
@@ -160,14 +160,14 @@ class _Binder:
                 raise self._mistake(node, f"{words}: they can't be compared")
             kind, values = common, [one.cast(common), other.cast(common)]
         if pt.is_boolean(kind) and node.op not in _EQUALITY:
-            raise self._mistake(node, f"true and false have no order for {node.op}")
+            raise self._mistake(node, f"true and false have no order: {node.op} does not apply, == and != do")
         compare, (first, second) = _FUNCTIONS[node.op], values
         return lambda rows: compare(first(rows), second(rows))
 
     def _member(self, node: Expression) -> _Compute:
         first, *literals = node.parts
         if first.is_literal:
-            raise self._mistake(first, "a column stands before in")
+            raise self._mistake(first, "in needs a column before it")
         one, is_wanted = self._operand(first), node.op == "in"
         scalars = [self._literal(literal, one.kind, first)(None) for literal in literals]
         values = pa.concat_arrays([pa.repeat(scalar, 1) for scalar in scalars])
@@ -185,7 +185,7 @@ class _Binder:
     def _nullness(self, node: Expression) -> _Compute:
         (part,) = node.parts
         if part.op != "column":
-            raise self._mistake(part, f"a column stands before {node.op}")
+            raise self._mistake(part, f"{node.op} needs a column before it")
         path, ask = str(part.value), pc.is_null if node.op == "is null" else pc.is_valid
         self._kind(part)
         return lambda rows: ask(column_of(rows, path))
@@ -197,7 +197,7 @@ class _Binder:
         if node.op == "column":
             kind, path = self._kind(node), str(node.value)
             if not _is_comparable(kind):
-                more = " could" if pt.is_struct(kind) else " only is null, or is not null, can be asked of it"
+                more = " could" if pt.is_struct(kind) else " it can only be tested with is null, or is not null"
                 words = f"{node} is {_in_words(kind)}, which can't be compared:"
                 fields = f" its fields, such as {node}.{kind.field(0).name}," if pt.is_struct(kind) else ""
                 raise self._mistake(node, f"{words}{fields}{more}")
@@ -216,7 +216,7 @@ class _Binder:
         if pt.is_int64(found.kind):
             raise self._mistake(node, f"{node} is an integer of 64 bits, and computing with it would round it")
         if not (pt.is_floating(found.kind) or pt.is_int32(found.kind)):
-            raise self._mistake(node, f"{node} is {_in_words(found.kind)}, and no number to compute with")
+            raise self._mistake(node, f"{node} is {_in_words(found.kind)}, not a number to compute with")
         return found.cast(pa.float64())
 
     def _kind(self, node: Expression) -> pa.DataType:

@@ -1,4 +1,4 @@
-"""A condition as a tree, and the one text for all ways to write it, by which a ledger knows it."""
+"""A condition as a tree, and the one text that stands for all ways to write it, by which a ledger knows it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 
 COMPARISONS = ("==", "!=", "<", "<=", ">", ">=")
-#: Columns that are called like these stand in backticks.
+#: The words of the language; columns of these names are written in backticks.
 WORDS = frozenset({"and", "or", "not", "in", "is", "null", "none", "true", "false"})
 #: How tightly the parts of a tree hold together, for its parentheses.
 _STRENGTHS = {"or": 1, "and": 2, "not": 3, "+": 5, "-": 5, "*": 6, "/": 6, "negative": 7}
@@ -45,7 +45,7 @@ class Expression:
     size: int = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        # Known at once: what is shared, as the middle of a < b < c, doubles with each level that is around it.
+        # Computed at once: what is shared, as the middle of a < b < c, doubles with each level around it.
         object.__setattr__(self, "depth", 1 + max((part.depth for part in self.parts), default=0))
         object.__setattr__(self, "size", 1 + sum(part.size for part in self.parts))
 

@@ -23,7 +23,7 @@ from typing import NamedTuple
 from fink_dask.conditions.expression import COMPARISONS, WORDS, Expression
 from fink_dask.errors import SettingsError
 
-#: Longer ones, deeper ones, or ones of more parts nobody writes; a list of some hundred identifiers has room.
+#: Nobody writes longer or deeper ones, or ones of more parts; a list of some hundred identifiers has room.
 MAX_LENGTH, MAX_PARTS, MAX_DEPTH = 10_000, 1_000, 50
 #: Beyond any number that Avro has.
 _MAX_DIGITS, _MAX_EXPONENT = 100, 400
@@ -39,7 +39,7 @@ _TOKEN = re.compile(
     |(?P<space>\s+)""",
     re.VERBOSE | re.ASCII | re.IGNORECASE,
 )
-#: What other languages have, with what it is called here.
+#: Signs of other languages, and what they are here.
 _HINTS = {"=": "==", "&": "and", "|": "or", "!": "not"}
 
 
@@ -69,7 +69,7 @@ def parse_condition(text: str) -> Expression:
 
 
 def mistake(text: str, at: int, words: str) -> SettingsError:
-    """Make an error that points to a place in a condition."""
+    """Make an error that points at a place in a condition."""
     place = f"at character {at + 1}: {text[at : at + _SHOWN]!r}" if text[at:].strip() else "at its end"
     return SettingsError(f"{words} ({place})")
 
@@ -112,9 +112,9 @@ class _Parser:
     @staticmethod
     def _why_no_token(character: str) -> str:
         if character in "\"'`":
-            return f"a quotation that begins with {character} does not end, or is no name"
-        hint = f"; there is {_HINTS[character]}" if character in _HINTS else ""
-        return f"{character!r} is not of the language{hint}"
+            return f"a quotation that begins with {character} does not end, or is not a name"
+        hint = f": write {_HINTS[character]}" if character in _HINTS else ""
+        return f"{character!r} is not part of the language{hint}"
 
     @property
     def _token(self) -> _Token:
@@ -202,7 +202,7 @@ class _Parser:
     def _literal(self) -> Expression:
         at, found = self._token.at, self._signed()
         if not found.is_literal:
-            raise mistake(self._text, at, "a list has numbers or quoted texts only")
+            raise mistake(self._text, at, "a list holds only numbers and quoted texts")
         return found
 
     def _sum(self) -> Expression:
@@ -235,7 +235,7 @@ class _Parser:
         if truth := self._take("true", "false"):
             return self._node("truth", truth.at, value=truth.text == "true")
         if token.text == "null" and token.kind == "word":
-            raise self._unexpected("nothing is equal to null: there are is null, and is not null")
+            raise self._unexpected("nothing is equal to null: write is null, or is not null")
         if token.kind not in {"number", "text", "name", "column"}:
             raise self._unexpected("a column, a number or quoted text is expected")
         self._next += 1
@@ -264,7 +264,7 @@ class _Parser:
         inside = token.text[1:-1]
         for match in re.finditer(r"\\(.)", inside, re.DOTALL):
             if match[1] not in "\\\"'":
-                raise mistake(self._text, token.at + 1 + match.start(), "a backslash stands before \\, \" or ' only")
+                raise mistake(self._text, token.at + 1 + match.start(), "a backslash may stand before \\, \" or ' only")
         if not inside.isprintable():
-            raise mistake(self._text, token.at, "quoted text with characters that can't be printed")
+            raise mistake(self._text, token.at, "quoted text has unprintable characters")
         return re.sub(r"\\(.)", r"\1", inside)

@@ -41,9 +41,9 @@ class Damage:
     range : Range
         The range.
     remainder : Remainder
-        What is left of it, of what can be proved.
+        What is provably left of it.
     readable : Remainder, optional
-        The same with files that only their footers and offsets speak for, as no marker does: better than nothing, where
+        The same with files that only their footers and offsets vouch for, and no marker: better than nothing, where
         Kafka no longer has what is in them.
     """
 
@@ -74,7 +74,7 @@ def find_damage(ledger: Ledger, plans: Sequence[Plan], found: Verification) -> t
     list of Damage
         What can be repaired.
     set of Range
-        What can't: ranges whose rows were compacted into files of many ranges, of which one is damaged. A range can't
+        What can't: ranges whose rows were compacted into files of many ranges, one of which is damaged. A range can't
         take its rows out of such a file without those of the others.
 
     Raises
@@ -140,7 +140,7 @@ def _of_files(ledger: Ledger, finding: Finding) -> Damage:
 def _of_marker(ledger: Ledger, identity: Identity, bad: DamagedMarker) -> Damage:
     """Keep of a range without a marker the files that the damaged marker still describes as they are."""
     if _is_sealed(ledger.marker_path(bad.range, bad.revision)):
-        raise bad.error  # it is whole, but no marker of this range and plan: what belongs here nobody can tell
+        raise bad.error  # it is whole, but not of this range and plan: nobody can tell what belongs here
     origin = Origin(identity.topic, identity.topic_id, bad.range, bad.plan_id)
     pattern = f"{origin.stem}*"
     files, quarantine = _described(ledger.marker_path(bad.range, bad.revision))
@@ -164,7 +164,7 @@ def _of_marker(ledger: Ledger, identity: Identity, bad: DamagedMarker) -> Damage
 
 
 def _with_readable(ledger: Ledger, proved: Remainder, origin: Origin) -> Remainder:
-    """Keep also the files that nobody can prove, as far as they can be read and hold what is wanted."""
+    """Also keep the files that no marker proves, as far as they can be read and hold what is wanted."""
     rest = proved
     # The files of later revisions first.
     for name in sorted(proved.superseded, key=lambda name: (len(PurePosixPath(name).name), name), reverse=True):
@@ -188,7 +188,7 @@ def _with_readable(ledger: Ledger, proved: Remainder, origin: Origin) -> Remaind
 
 
 def _read_file(path: Path, name: str, origin: Origin) -> DataFile:
-    """Describe a file as it is, once all of it was read.
+    """Describe a file as it is, after reading all of it.
 
     Raises
     ------

@@ -64,7 +64,7 @@ def run_repair(
     on_loss: str,
     dashboard_address: str,
 ) -> Repair:
-    """Repair what `verify` would complain of, as far as Kafka still has it.
+    """Repair what `verify` would complain about, as far as Kafka still has it.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def run_repair(
     advance : callable
         Told the bytes of each file that was checked.
     on_loss : {"fail", "continue"}
-        Leave a range as it is that Kafka no longer holds all of, or repair what can be and declare the rest lost.
+        Leave a range alone that Kafka no longer holds all of, or repair what can be repaired and declare the rest lost.
     dashboard_address : str
         ``host:port`` of the Dask dashboard.
 
@@ -113,7 +113,7 @@ def run_repair(
             left = (*left, _say_compacted(ledger, compacted))
         markers = list(ledger.markers(plans, damaged))
         summary = progress_of(plans, markers).summary
-        # A file that was nobody's may have been replaced by one of the same name.
+        # A foreign file may have been replaced by one of the same name.
         known = {ledger.outdir / file.path for marker in markers for file in marker.files}
         foreign = tuple(path for path in found.foreign if path not in known)
     return Repair(
@@ -166,7 +166,7 @@ def _restore_schemas(ledger: Ledger, plans: Sequence[Plan], kafka: KafkaSettings
 
 
 def _say_compacted(ledger: Ledger, ranges: Collection[Range]) -> str:
-    """Say how to come by ranges whose rows are in damaged files of many ranges."""
+    """Say how to get back ranges whose rows are in damaged files of many ranges."""
     compaction = read_compaction(ledger)
     words = f"ranges with rows in compacted files that are damaged: {len(ranges):,}; "
     if compaction is None or not Ledger(Path(compaction.source)).exists():

@@ -58,8 +58,8 @@ def retry_quarantine(ledger: Ledger, schema: AvroSchema | None, advance: Callabl
     ledger : Ledger
         The dataset.
     schema : AvroSchema or None
-        What the records were written with; that of the dataset otherwise. Records are read with it as the dataset's
-        schema has them, by the rules of Avro's schema resolution.
+        What the records were written with; that of the dataset otherwise. Records are read with it into the dataset's
+        schema, by the rules of Avro's schema resolution.
     advance : callable
         Told how many records were tried.
 
@@ -129,7 +129,7 @@ def _retry_range(
         attempt.begin()
         try:
             assert marker.quarantine is not None
-            # What is retried is not what is left: the records that still can't be decoded make a new quarantine file.
+            # The records that still can't be decoded make a new quarantine file.
             rest = replace(rest_of(marker), quarantine=None, superseded=(marker.quarantine.path,))
             decoder = grower.decoder(attempt)
             with StagedRange(attempt, identity, decoder, rest) as staged:
@@ -169,7 +169,7 @@ def _decode_again(
                 values[index] = None
                 failed.add(index)
     offsets = records["kafka_offset"].to_pylist()
-    # A key can't make a difference but where it names the schema.
+    # A key makes a difference only where it holds the schema.
     batch = join_records(offsets, [-1] * len(offsets), values, keys, Memory())
     decoded = decoder.decode(batch)
     staged.write_rows(decoded)

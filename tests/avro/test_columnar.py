@@ -169,7 +169,7 @@ def test_any_selection_of_columns_is_what_the_whole_has(
 @pytest.mark.parametrize(
     ("columns", "reason"),
     [
-        ([], "no columns"),
+        ([], "no column is named"),
         (["f99"], "'f99'"),
         (["f0.x"], "'f0.x'"),
         (["f6.texts"], "'f6.texts'"),

@@ -131,7 +131,7 @@ def test_a_message_of_a_few_kilobytes_can_not_ask_for_gigabytes() -> None:
 
 def test_a_batch_beyond_the_reach_of_arrow_is_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoded, "MAX_BATCH_BYTES", 3)
-    with pytest.raises(FinkDaskError, match="a batch of 4 bytes"):
+    with pytest.raises(FinkDaskError, match="a batch has 4 bytes"):
         decoder_of(alert("int")).decode([b"\x02"] * 4)
 
 
