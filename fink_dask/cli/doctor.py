@@ -1,4 +1,4 @@
-"""``fink-dask doctor``: what is wrong here, and what to type."""
+"""``fink-dask doctor``: what is wrong, and what to type."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fink_dask.doctor.check import Check
 
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
-#: Characters of what was found; a broker, or a name, may be of any length.
+#: Characters shown of what was found; what a broker says, or a name, may be of any length.
 _MOST = 500
 
 
@@ -28,7 +28,7 @@ _MOST = 500
     context_settings=CONTEXT, epilog="Example: fink-dask doctor ftransfer_ztf_2026-02-24_123456 --outdir alerts"
 )
 @click.argument("topic", required=False)
-@option("--outdir", type=Place(), help="Where a dataset is to be: its file system, its clock and its free space.")
+@option("--outdir", type=Place(), help="Where a dataset is to be: also check its file system, clock and free space.")
 @option("--survey", type=click.Choice(SURVEYS), help="Whose credentials file is read, where no TOPIC tells.")
 @connection_options
 @json_option
@@ -36,11 +36,11 @@ _MOST = 500
 def doctor(
     topic: str | None, outdir: Path | None, survey: str | None, as_json: bool, verbose: bool, **connection: Any
 ) -> int:
-    """Look at all that a transfer needs, a line each, and say what to do where something is wrong.
+    """Check everything that a transfer needs, one line each, and say what to do where something is wrong.
 
-    Versions, the decoder's compiler, cores, memory, credentials, Kafka, clocks; with TOPIC, how many alerts it holds
-    and for how long yet; with --outdir, whether a commit is safe there; with both, whether there is room. The status is
-    1 if anything fails.
+    Versions, the decoder's compiler, cores, memory, credentials, Kafka and clocks; with TOPIC, how many alerts it holds
+    and how long Kafka will keep them; with --outdir, whether a commit is safe there; with both, whether there is room.
+    Exit status: 0, or 1 if any check fails.
     """
     from fink_dask.cli.log import log_to_stderr
 

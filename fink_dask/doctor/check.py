@@ -1,4 +1,4 @@
-"""The result of looking at one thing that a transfer needs."""
+"""The result of one check of what a transfer needs."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class Check:
     Parameters
     ----------
     name : str
-        What was looked at.
+        What was checked.
     state : {"ok", "warn", "fail"}
-        Whether a transfer will do with it.
+        Whether a transfer can work with it.
     found : str
-        What there is, in a line.
+        What was found, in one line.
     advice : str
         What to do or type where it is not ok.
     """

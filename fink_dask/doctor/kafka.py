@@ -1,4 +1,4 @@
-"""Look at Kafka as a transfer will meet it: who we are to it, whether it answers, what it holds, what time it is."""
+"""Look at Kafka as a transfer will meet it: our credentials, whether it answers, what it holds, and its clock."""
 
 from __future__ import annotations
 
@@ -13,21 +13,29 @@ from fink_dask.kafka.credentials import find_credentials, is_open_to_others
 from fink_dask.kafka.overview import TopicOverview, look_at_topics
 from fink_dask.nouns import counted
 
-#: Seconds by which a clock may be wrong and nobody cares.
+#: Seconds by which a clock may be wrong without harm.
 _CLOCK_S = 60.0
 #: Days before Kafka removes the first alerts within which a transfer should begin.
 _SOON_DAYS = 1.0
 
 
 def check_credentials(survey: str | None, is_needed: bool) -> Check:
-    """Look for the credentials file; that there is none is fine where nothing else is needed to find Kafka."""
+    """Look for the credentials file; one that is absent, or names no servers, is fine where these are known without it.
+
+    Parameters
+    ----------
+    survey : {"ztf", "lsst"} or None
+        Whose file is looked for.
+    is_needed : bool
+        Whether options and the environment alone did not say how to reach Kafka.
+    """
     register = f"fink-dask register --survey {survey or 'ztf'}"
     try:
         found = find_credentials(survey)
         if found is None and is_needed:
             return Check("credentials", "warn", "no file in ~/.finkclient", register)
         if found is None:
-            return Check("credentials", "ok", "no file in ~/.finkclient: options and the environment say everything")
+            return Check("credentials", "ok", "no file in ~/.finkclient, and none is needed")
         if found.secret and is_open_to_others(found.path):
             return Check(
                 "credentials", "warn", f"others can read the password in {found.path}", f"chmod 600 {found.path}"
@@ -44,7 +52,10 @@ def check_credentials(survey: str | None, is_needed: bool) -> Check:
         ]
     except FinkDaskError as error:
         return Check("credentials", "fail", str(error), f"mend the file, or move it away and run: {register}")
-    return Check("credentials", "ok", f"{found.path} has {', '.join(holds) or 'nothing of use'}")
+    words = f"{found.path} has {', '.join(holds) or 'nothing of use'}"
+    if is_needed and not found.servers:
+        return Check("credentials", "warn", f"{words}, and no servers", f"{register} --servers HOST:PORT")
+    return Check("credentials", "ok", words)
 
 
 def check_kafka(settings: KafkaSettings, topic: str | None) -> Iterator[Check]:
@@ -57,13 +68,12 @@ def check_kafka(settings: KafkaSettings, topic: str | None) -> Iterator[Check]:
         yield Check("topic", "fail", str(error), "fink-dask topics")
         return
     except BrokerError as error:
-        advice = (
-            "see that the servers, --security-protocol and the password are right, and that a firewall lets you out"
-        )
+        advice = "check the servers, --security-protocol and the password, and that no firewall blocks the way"
         yield Check("broker", "fail", str(error), advice)
         return
-    who = f" and takes the password of {settings.security.username}" if has_sasl(settings.security.protocol) else ""
-    yield Check("broker", "ok", f"{servers} answers ({settings.security.protocol}){who}; topics of Fink: {len(found)}")
+    who = f" and accepts the password of {settings.security.username}" if has_sasl(settings.security.protocol) else ""
+    words = f"{servers} answers ({settings.security.protocol}){who}; {counted(len(found), 'topic')} of Fink"
+    yield Check("broker", "ok", words)
     if named is not None:
         yield _check_topic(named)
     yield _check_clock([*found, *([named] if named is not None else [])])
@@ -83,9 +93,9 @@ def _check_topic(topic: TopicOverview) -> Check:
 
 
 def _check_clock(topics: list[TopicOverview]) -> Check:
-    """Compare the clock with the newest alert of each partition: Kafka tells its time in no other way.
+    """Compare the clock with the newest alert of each partition, the only thing by which Kafka shows its time.
 
-    One that is ahead of it alone has a wrong timestamp: where this machine's clock is slow, there are more.
+    A single alert ahead of the clock has a wrong timestamp; were this machine's clock slow, there would be more.
     """
     newest = {topic.topic: topic.newest_each_ms for topic in topics}
     now_ms = time.time() * 1000
@@ -93,13 +103,13 @@ def _check_clock(topics: list[TopicOverview]) -> Check:
     found = [by_ms / 1000 for each in ahead.values() for by_ms in each]
     partitions = sum(map(len, newest.values()))
     if not partitions:
-        return Check("clock", "ok", "can't be told: Kafka holds no alert to compare it with")
+        return Check("clock", "ok", "not known: Kafka holds no alert to compare it with")
     if not found:
-        return Check("clock", "ok", "not behind the newest alerts; that it is not ahead can't be told from Kafka")
+        return Check("clock", "ok", "not behind the newest alerts; Kafka can't show whether it is ahead")
     if len(found) == 1 < partitions:
         (topic,) = (topic for topic, each in ahead.items() if each)
-        words = f"an alert of {topic} is {found[0]:,.0f} s in the future, alone of {counted(partitions, 'partition')}"
-        return Check("clock", "ok", f"{words}: its timestamp is wrong, rather than this machine's clock")
+        words = f"an alert of {topic} is {found[0]:,.0f} s in the future, alone in {counted(partitions, 'partition')}"
+        return Check("clock", "ok", f"{words}: its timestamp is wrong, not this machine's clock")
     words = f"the newest alerts of {len(found):,} of {counted(partitions, 'partition')} are in the future, by about "
-    words += f"{median(found):,.0f} s: this machine's clock is slow, or the producer's fast"
+    words += f"{median(found):,.0f} s: this machine's clock is slow, or the producer's is fast"
     return Check("clock", "warn", words, "timedatectl status")

@@ -1,4 +1,4 @@
-"""Look at this machine: versions, the decoder's compiler, cores and memory."""
+"""Check this machine: versions, the decoder's compiler, cores and memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fink_dask.errors import SettingsError
 from fink_dask.kafka.client import librdkafka_version
 from fink_dask.transfers.memory import BASE_BYTES, WORKER_BYTES, share_memory
 
-#: What a difference of versions between machines is looked for in.
+#: Packages whose versions should be the same on all machines of a transfer.
 _PACKAGES = ("fink-dask", "dask", "distributed", "pyarrow", "numba", "numpy", "confluent-kafka")
 
 
@@ -29,7 +29,7 @@ def check_versions() -> Check:
             missing.append(name)
     found.append(f"librdkafka {librdkafka_version()}")
     if missing:
-        words = f"{', '.join(missing)} has no version: it is not installed as packages are"
+        words = f"no version is known of {', '.join(missing)}: not installed as a package"
         return Check("versions", "warn", words, "pip install fink-dask")
     return Check("versions", "ok", ", ".join(found))
 
@@ -44,14 +44,14 @@ def check_compiler() -> Check:
         words = f"numba can't compile the decoder: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
         if isinstance(error, ImportError):
             return Check("compiler", "fail", words, "pip install --upgrade fink-dask numba numpy")
-        return Check("compiler", "fail", words, "set NUMBA_CACHE_DIR to a directory that you may write")
+        return Check("compiler", "fail", words, "set NUMBA_CACHE_DIR to a directory that you may write to")
     return Check("compiler", "ok", f"numba has the decoder ready in {seconds:.1f} s")
 
 
 def check_cores() -> Check:
     """Count the cores that a transfer may use here."""
     usable, there = usable_cores(), os.cpu_count() or 1
-    of = f" of {there}: affinity or a cgroup withholds the others" if usable < there else ""
+    of = f" of {there}: CPU affinity or a cgroup withholds the others" if usable < there else ""
     return Check("cores", "ok", f"{usable} usable{of}")
 
 
@@ -59,7 +59,7 @@ def check_memory() -> Check:
     """Find out whether the memory is enough for a consumer on each core."""
     usable, cores = usable_memory(), usable_cores()
     limit = int(usable * MEMORY_FRACTION)
-    words = f"{decimal(usable)} usable, of which a transfer takes up to {decimal(limit)}"
+    words = f"{decimal(usable)} usable, of which a transfer takes at most {decimal(limit)}"
     try:
         share_memory(limit, BASE_BYTES + cores * WORKER_BYTES, 2 * cores, 2 * cores)
     except SettingsError as error:

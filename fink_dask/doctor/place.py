@@ -1,4 +1,4 @@
-"""Look at the place of a dataset: what commits need of it, its clock, and whether what is to come has room."""
+"""Check where a dataset is to be: what commits need of the file system, its clock, and whether there is room."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _CLOCK_S = 10.0
 
 
 def check_place(outdir: Path) -> Iterator[Check]:
-    """Try what a commit does, in a directory beside the dataset's that is removed again."""
+    """Try what a commit does, in a directory beside the dataset that is removed afterwards."""
     ledger = Ledger(outdir)
     try:
         check_outdir(ledger)
         if isinstance(ledger.path, ObjectPath):
             ledger.path.check_conditions()
-            yield Check("storage", "ok", f"{outdir} is reached, and keeps a put from replacing what is there")
+            yield Check("storage", "ok", f"{outdir} can be reached, and keeps a put from replacing what is there")
             return
         beside = outdir.parent
         while not beside.exists():
@@ -45,15 +45,15 @@ def check_place(outdir: Path) -> Iterator[Check]:
 
 
 def check_room(settings: TransferSettings) -> Check:
-    """Compare the free disk with what the transfer of a topic is estimated to write."""
+    """Compare the free space with what the transfer of a topic is estimated to write."""
     from fink_dask.transfers.preview import preview  # here, as it loads the decoder, which may be what is wrong
 
     free = free_bytes(settings.outdir)
     if free is None:
-        return Check("disk", "ok", f"how much is free at {settings.outdir} can't be told")
+        return Check("disk", "ok", f"free space at {settings.outdir} is not known")
     try:
         plans = Ledger(settings.outdir).plans()
-        if plans:  # go on as the dataset was begun
+        if plans:  # continue as the dataset was begun
             begun = plans[0].identity
             settings = replace(
                 settings,
@@ -65,21 +65,22 @@ def check_room(settings: TransferSettings) -> Check:
             )
         forecast = preview(settings, usable_cores()).forecast
     except FinkDaskError as error:
-        return Check("disk", "warn", f"{decimal(free)} free; how much it takes is not known: {error}", "see above")
+        words = f"{decimal(free)} free; how much the transfer would write is not known: {error}"
+        return Check("disk", "warn", words, "put that right first: it would stop the transfer, too")
     if forecast is None:
         return Check("disk", "ok", f"{decimal(free)} free, and nothing to write")
-    words = f"{decimal(free)} free; the transfer writes about {decimal(forecast.written_bytes)}"
+    words = f"{decimal(free)} free; the transfer would write about {decimal(forecast.written_bytes)}"
     if forecast.written_bytes <= free:
         return Check("disk", "ok", words)
-    return Check("disk", "fail", words, "make room, choose another --outdir, or fewer alerts with --limit or --columns")
+    return Check("disk", "fail", words, "make room, choose another --outdir, or take less with --limit or --columns")
 
 
 def check_disk(outdir: Path) -> Check:
-    """Say how much disk is free, where no topic says how much is needed."""
+    """Say how much space is free, where no topic says how much is needed."""
     free = free_bytes(outdir)
     if free is None:
-        return Check("disk", "ok", f"how much is free at {outdir} can't be told")
-    return Check("disk", "ok", f"{decimal(free)} free; with a TOPIC, it is compared with what its transfer writes")
+        return Check("disk", "ok", f"free space at {outdir} is not known")
+    return Check("disk", "ok", f"{decimal(free)} free; give a TOPIC to compare that with what its transfer would write")
 
 
 def _try(beside: Path) -> Iterator[Check]:
@@ -91,7 +92,7 @@ def _try(beside: Path) -> Iterator[Check]:
         after = time.time()
         if not link_exclusively(scratch / "staged", scratch / "marker"):
             yield Check(
-                "storage", "fail", f"{beside} has lost a hard link that was just made", "choose another --outdir"
+                "storage", "fail", f"{beside} lost a hard link that had just been made", "choose another --outdir"
             )
             return
         write_file(scratch / "other", b"another")
@@ -100,12 +101,12 @@ def _try(beside: Path) -> Iterator[Check]:
         sync_directory(scratch)
         whole = (scratch / "published").read_bytes() == (scratch / "marker").read_bytes() == b"alert"
         if replaces or not whole:
-            words = f"{beside} replaces what a hard link must leave alone: a commit there is not safe"
+            words = f"{beside} lets a hard link replace an existing file: a commit there is not safe"
             yield Check("storage", "fail", words, "choose another --outdir")
             return
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    yield Check("storage", "ok", f"{beside} can link, rename and bring to the disk")
+    yield Check("storage", "ok", f"{beside} can link, rename and fsync")
     off_s = max(before - stamp, stamp - after, 0.0)
     if off_s > _CLOCK_S:
         words = (

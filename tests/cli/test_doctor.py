@@ -58,7 +58,7 @@ def test_where_nothing_is_wrong_every_line_is_ok_and_nothing_is_left_behind(
     assert list(found) == [*MACHINE, "credentials", "broker", "topic", "clock", "storage", "disk"]
     assert states(found) == {}
     assert "holds 100 alerts in 2 partitions" in found["topic"]["found"]
-    assert "the transfer writes about" in found["disk"]["found"]
+    assert "the transfer would write about" in found["disk"]["found"]
     assert "librdkafka" in found["versions"]["found"]
     assert list(tmp_path.iterdir()) == []
     shown = run_cli("doctor", *arguments)
@@ -72,7 +72,7 @@ def test_a_dataset_that_is_begun_is_looked_at_as_it_is(kafka: Any, alerts: str, 
     assert ended.returncode == 0, ended.stderr
     found = doctor(alerts, "--outdir", str(tmp_path / "out"), "--bootstrap-servers", kafka.bootstrap_servers)
     assert states(found) == {}
-    assert "the transfer writes about" in found["disk"]["found"]
+    assert "the transfer would write about" in found["disk"]["found"]
 
 
 def test_a_broker_that_is_not_there_fails_and_all_else_is_looked_at(tmp_path: Path) -> None:
@@ -88,6 +88,19 @@ def test_without_servers_it_says_how_to_register(tmp_path: Path) -> None:
     assert found["broker"]["advice"] == "fink-dask register --survey lsst"
 
 
+@pytest.mark.parametrize("text", ["username: ada\npassword: p\n", "maxtimeout: 10\n"])
+def test_a_credentials_file_without_the_servers_that_are_missing_is_not_ok(tmp_path: Path, text: str) -> None:
+    (tmp_path / ".finkclient").mkdir()
+    file = tmp_path / ".finkclient" / "ztf_credentials.yml"
+    file.write_text(text)
+    file.chmod(0o600)
+    found = doctor("--survey", "ztf", home=tmp_path, code=1)
+    assert states(found) == {"credentials": "warn", "broker": "fail"}
+    assert found["credentials"]["found"].startswith(f"{file} has ")
+    assert found["credentials"]["found"].endswith(", and no servers")
+    assert found["credentials"]["advice"] == "fink-dask register --survey ztf --servers HOST:PORT"
+
+
 def test_the_password_is_tried_and_a_wrong_one_fails(secure: SecureKafka) -> None:
     arguments = [
         "--servers",
@@ -98,7 +111,7 @@ def test_the_password_is_tried_and_a_wrong_one_fails(secure: SecureKafka) -> Non
         USER,
     ]
     found = doctor(*arguments, FINK_DASK_PASSWORD=PASSWORD)
-    assert f"takes the password of {USER}" in found["broker"]["found"]
+    assert f"accepts the password of {USER}" in found["broker"]["found"]
     wrong = doctor(*arguments, code=1, FINK_DASK_PASSWORD="wrong")
     assert "the broker refused the credentials" in wrong["broker"]["found"]
 
@@ -227,7 +240,7 @@ def test_a_disk_that_is_too_small_for_the_topic_fails(kafka: Any, alerts: str, t
     assert ended.returncode == 1, ended.stderr
     failed = {check["name"]: check for check in json.loads(ended.stdout)["checks"] if check["state"] == "fail"}
     assert list(failed) == ["disk"]
-    assert "the transfer writes about" in failed["disk"]["found"]
+    assert "the transfer would write about" in failed["disk"]["found"]
     assert "--limit" in failed["disk"]["advice"]
 
 
