@@ -117,10 +117,7 @@ def run_topics(
     """
     check_remote(settings.outdir, restart, chosen.jobs is not None)
     profiler = Profiler(observe, began)
-    if choice.is_several:
-        check_for_several(settings.outdir)
-    else:
-        check_for_one(settings.outdir)
+    (check_for_several if choice.is_several else check_for_one)(settings.outdir)
     topics = Topics(choice, settings, profiler, restart, began)
     try:
         with open_inspector(settings.kafka) as inspector:
@@ -210,7 +207,9 @@ def _transfer(
                     if settings.follow is not None:  # there will be more
                         ranges = max(ranges, settings.nconsumers)
                     cluster = stack.enter_context(_connect(settings, observe, chosen, topics.open[0], ranges))
-                    observe = topics.tell(stack.enter_context(Reporter(cluster.client, observe)))
+                    # A scheduler that is started here ends with the transfer, and its page with it.
+                    reporter = Reporter(cluster.client, observe, outlived=chosen.scheduler is not None)
+                    observe = topics.tell(stack.enter_context(reporter))
                 topics.each(TopicTransfer.freeze)
                 work = _announce(topics, cluster)
                 if settings.follow is not None:
@@ -261,7 +260,7 @@ def _follow(
 
 
 def cores_of(settings: TransferSettings, chosen: ClusterChoice) -> int:
-    """Count the processor cores that share the work, as far as that is known before they are there."""
+    """Count the processor cores that will share the work, as far as that is known beforehand."""
     is_here = chosen.scheduler is None and chosen.jobs is None
     return min(settings.nconsumers, usable_cores()) if is_here else settings.nconsumers
 

@@ -30,11 +30,14 @@ class Reporter:
         A client of the scheduler.
     observe : callable
         Takes the events, and one warning where there is no page or there are no metrics.
+    outlived : bool
+        Whether the scheduler outlives the transfer, and its page has to be told how that ended.
     """
 
-    def __init__(self, client: Client, observe: Observer) -> None:
+    def __init__(self, client: Client, observe: Observer, outlived: bool = True) -> None:
         self._client = client
         self._observe = observe
+        self._outlived = outlived
         self._progress = TransferProgress(client.id)
         self._lock = threading.Lock()
         self._over = threading.Event()
@@ -54,10 +57,8 @@ class Reporter:
         self._over.set()
         self._thread.join(_END_S)
         self._tell()
-        if self._thread.is_alive() or self._is_broken or self._client.status != "running":
+        if self._thread.is_alive() or self._is_broken or not self._outlived or self._client.status != "running":
             return
-        if self._client.cluster is not None:
-            return  # a scheduler that was started for this transfer ends with it, and its page too
         state = "done" if error is None else "failed" if isinstance(error, Exception) else "stopped"
         words = " ".join(str(error).split()) if state == "failed" else ""
         with suppress(Exception):

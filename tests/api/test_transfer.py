@@ -160,6 +160,18 @@ def test_threads_of_this_process_do_as_well(kafka: Any, topic: str, oracle: Orac
     assert_exactly_once(tmp_path / "alerts", oracle.values)
 
 
+def test_a_cluster_of_the_user_s_own_is_told_how_each_transfer_ended(
+    kafka: Any, topic: str, oracle: Oracle, tmp_path: Path
+) -> None:
+    def states(dask_scheduler: Any = None) -> list[str]:
+        return [known.report.state for known in dask_scheduler.extensions["fink_dask"].transfers.values()]
+
+    with Client(processes=False, n_workers=1, threads_per_worker=2, dashboard_address="127.0.0.1:0") as client:
+        fink_dask.transfer(topic, tmp_path / "one", kafka.bootstrap_servers, progress=False)
+        fink_dask.transfer(topic, tmp_path / "two", kafka.bootstrap_servers, progress=False)
+        assert client.run_on_scheduler(states) == ["done", "done"]
+
+
 def test_a_plan_writes_nothing_and_what_is_damaged_is_told(
     kafka: Any, topic: str, oracle: Oracle, tmp_path: Path
 ) -> None:
