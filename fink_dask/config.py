@@ -66,6 +66,20 @@ def check_sendable(what: str, text: str | None) -> None:
         raise SettingsError(f"{what} holds a NUL, or is not UTF-8, and Kafka's clients can't send it")
 
 
+def parse_address(option: str, text: str) -> str:
+    """Read the ``HOST:PORT`` of something that listens; without a host, on this machine alone.
+
+    Raises
+    ------
+    SettingsError
+        If it is not one.
+    """
+    host, colon, port = text.rpartition(":")
+    if not colon or not (port.isascii() and port.isdecimal()) or len(port) > 5 or int(port) > 65535:
+        raise SettingsError(f"{option} is {text[:80]!r}, but should be HOST:PORT")
+    return f"{host or '127.0.0.1'}:{port}"
+
+
 def has_sasl(protocol: str) -> bool:
     """Whether the protocol makes the broker ask who we are."""
     return protocol.startswith("SASL_")

@@ -1,10 +1,12 @@
-"""What the arguments of the functions mean: how to reach a topic, names, and the settings of a transfer."""
+"""What the arguments of the functions mean, and errors that name them: a topic's Kafka, the settings of a transfer."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from distributed import Client
 from fink_dask.cluster.existing import threads_of
 from fink_dask.cluster.local import parse_memory, usable_cores
 from fink_dask.config import COMPRESSION, ON_BAD_RECORD, ON_LOSS, OUTFORMATS, KafkaSettings, TransferSettings
-from fink_dask.errors import SettingsError
+from fink_dask.errors import FinkDaskError, SettingsError
 from fink_dask.kafka.reach import SERVERS_VARIABLE, find_kafka
 from fink_dask.kafka.topics import SURVEYS, check_topic_name, survey_of
 from fink_dask.store.location import locate
@@ -22,6 +24,37 @@ log = logging.getLogger(__name__)
 
 #: What else `find_kafka` takes.
 _CONNECTION = {"security_protocol", "sasl_mechanism", "username", "password", "password_file", "ssl_ca_file"}
+#: Arguments that the command line has as options of the same names.
+_ARGUMENTS = _CONNECTION | {
+    *("topic", "outdir", "bootstrap_servers", "survey", "partitionby", "columns", "where", "limit", "restart", "force"),
+    *("nconsumers", "memory_limit", "outformat", "compression", "schema", "group_id", "on_bad_record", "on_loss"),
+    *("dashboard_address",),
+}
+_FLAGS = {"restart", "force"}
+#: An option in an error, with what stands for its value, or is the value.
+_OPTION = re.compile(r"--([a-z][a-z-]*)(?: ([A-Z][A-Z:]*\b|continue|quarantine|avro|parquet))?")
+#: How the command line is given a password, and Python.
+_GIVE_PASSWORD = "set FINK_DASK_PASSWORD, give --password-file FILE", "give password or password_file"
+
+
+@contextmanager
+def errors_in_python() -> Iterator[None]:
+    """Have the errors of the block name arguments of Python, where those of the other rooms name options."""
+    try:
+        yield
+    except FinkDaskError as error:
+        error.message = _OPTION.sub(_argument, error.message.replace(*_GIVE_PASSWORD))
+        error.args = (error.message, *error.args[1:])
+        raise
+
+
+def _argument(option: re.Match[str]) -> str:
+    name, value = option[1].replace("-", "_"), option[2]
+    if name not in _ARGUMENTS:  # such as --follow, which only the command has
+        return option[0]
+    if value is not None:
+        return f"{name}={value if value.isupper() else repr(value)}"
+    return f"{name}=True" if name in _FLAGS else name
 
 
 def transfer_settings(

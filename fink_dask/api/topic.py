@@ -19,7 +19,7 @@ import pyarrow as pa
 from dask.dataframe.dask_expr.io import FromMap
 from dask.delayed import Delayed
 
-from fink_dask.api.settings import as_names, kafka_of
+from fink_dask.api.settings import as_names, errors_in_python, kafka_of
 from fink_dask.avro.schema import parse_schema, read_schema_file
 from fink_dask.avro.versions import Versions
 from fink_dask.cluster.local import parse_memory
@@ -87,6 +87,7 @@ class TopicFrame(dd.DataFrame):  # type: ignore[misc]
         return [dask.delayed(read_table, pure=True)(range_, source) for range_ in ranges]
 
 
+@errors_in_python()
 def read_topic(
     topic: str,
     bootstrap_servers: str | None = None,

@@ -14,10 +14,10 @@ from typing import Any
 import pyarrow.dataset as ds
 from distributed import Client, default_client
 
-from fink_dask.api.settings import transfer_settings
+from fink_dask.api.settings import errors_in_python, transfer_settings
 from fink_dask.cluster.existing import Scheduler
 from fink_dask.cluster.run import ClusterChoice, cores_of, run_transfer
-from fink_dask.config import COMPRESSION, DASHBOARD_ADDRESS, ON_BAD_RECORD, ON_LOSS, OUTFORMATS
+from fink_dask.config import COMPRESSION, DASHBOARD_ADDRESS, ON_BAD_RECORD, ON_LOSS, OUTFORMATS, parse_address
 from fink_dask.dataset.read import open_dataset
 from fink_dask.errors import SettingsError, TransferError
 from fink_dask.ledger.summary import Summary
@@ -63,6 +63,7 @@ class TransferResult:
         return open_dataset(self.outdir)
 
 
+@errors_in_python()
 def transfer(
     topic: str,
     outdir: str | os.PathLike[str],
@@ -164,6 +165,7 @@ def transfer(
         # Python itself would say so at length, for each worker, and again for those that replace them.
         raise SettingsError(f"fink_dask.transfer is called while a script is imported: it needs {_GUARD} call")
     lent = _choose_client(client)
+    address = parse_address("--dashboard-address", dashboard_address)
     settings = transfer_settings(
         topic,
         outdir,
@@ -188,7 +190,7 @@ def transfer(
     shown: AbstractContextManager[Observer] = Display() if progress else nullcontext(_log)
     with _same_environment(), shown as observe:
         try:
-            found = run_transfer(settings, observe, ClusterChoice(_scheduler(lent), dashboard_address), restart)
+            found = run_transfer(settings, observe, ClusterChoice(_scheduler(lent), address), restart)
         except TransferError as error:
             # Dask's RuntimeError is that of a process which ended before it was a worker.
             if lent is not None or not isinstance(error.__cause__, RuntimeError):
@@ -197,6 +199,7 @@ def transfer(
     return TransferResult(settings.outdir, found.summary, found.profile)
 
 
+@errors_in_python()
 def plan(
     topic: str,
     outdir: str | os.PathLike[str],

@@ -11,7 +11,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from fink_dask.conditions.grammar import parse_condition
-from fink_dask.config import DASHBOARD_ADDRESS
+from fink_dask.config import DASHBOARD_ADDRESS, parse_address
 from fink_dask.errors import SettingsError
 from fink_dask.store.location import check_is_local, locate
 
@@ -169,10 +169,7 @@ def _condition(_: click.Context, parameter: click.Parameter, value: str | None) 
 
 
 def _address(_: click.Context, parameter: click.Parameter, value: str) -> str:
-    host, colon, port = value.rpartition(":")
-    if not colon or not port.isdecimal() or int(port) > 65535:
-        raise click.BadParameter(f"{value!r} should be HOST:PORT", param=parameter)
-    return f"{host or '127.0.0.1'}:{port}"
+    return parse_address(parameter.opts[0], value)
 
 
 config_option = option(

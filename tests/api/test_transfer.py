@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -196,11 +198,15 @@ def test_a_plan_writes_nothing_and_what_is_damaged_is_told(
         ({"partitionby": ["time", "time"]}, "partitionby should be names"),
         ({"memory_limit": "much"}, "memory_limit 'much' is no amount of memory"),
         ({"survey": "sdss"}, "survey is 'sdss'"),
-        ({"compression": "zip"}, "--compression is zip"),
-        ({"limit": 0}, "--limit is 0"),
+        ({"compression": "zip"}, "compression is zip"),
+        ({"limit": 0}, "limit is 0"),
         ({"schema": "/nowhere/schema.json"}, "/nowhere/schema.json"),
         ({"columns": ["nothing"]}, "nothing"),
-        ({"where": "magpsf < "}, "--where"),
+        ({"where": "magpsf < "}, "where: a column"),
+        ({"limit": 1, "where": "magpsf < 18"}, "limit has no where"),
+        ({"outformat": "avro", "columns": "objectId"}, "outformat='avro' keeps whole records: leave out columns"),
+        ({"security_protocol": "SASL_SSL"}, "give username=NAME"),
+        ({"security_protocol": "SASL_SSL", "username": "ada"}, "give password or password_file, or have it in"),
         ({"partition_by": "time"}, "there is no argument 'partition_by'"),
         ({"limit": "5"}, "limit is '5'"),
         ({"columns": ["objectId", 3]}, "3"),
@@ -216,7 +222,27 @@ def test_what_is_wrong_is_refused_in_a_line(
             call(topic, tmp_path / "alerts", kafka.bootstrap_servers, **settings)
         assert words in str(caught.value)
         assert "\n" not in str(caught.value)
+        assert "--" not in str(caught.value), "an option of the command line"
+        assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("address", ["nonsense", "127.0.0.1:99999", "127.0.0.1:1x", "127.0.0.1:\N{SUPERSCRIPT TWO}"])
+def test_an_address_that_is_none_is_refused_in_a_line(kafka: Any, topic: str, tmp_path: Path, address: str) -> None:
+    with pytest.raises(SettingsError, match=f"^dashboard_address is '{re.escape(address)}', but should be HOST:PORT$"):
+        fink_dask.transfer(topic, tmp_path / "alerts", kafka.bootstrap_servers, dashboard_address=address)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_of_a_dataset_that_is_begun_names_arguments(
+    kafka: Any, topic: str, oracle: Oracle, tmp_path: Path
+) -> None:
+    with Client(processes=False, dashboard_address="127.0.0.1:0"):
+        fink_dask.transfer(topic, tmp_path / "alerts", kafka.bootstrap_servers, progress=False)
+        with pytest.raises(
+            FinkDaskError, match="begun with columns all, not candid; use another outdir, or restart=True"
+        ):
+            fink_dask.transfer(topic, tmp_path / "alerts", kafka.bootstrap_servers, columns="candid", progress=False)
 
 
 def test_a_client_that_does_not_wait_is_refused(kafka: Any, topic: str, tmp_path: Path) -> None:
