@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from fink_dask.cli.options import CONTEXT, Place, json_option, typed_option, verbose_option
 from fink_dask.cli.signals import SignalReceivedError
 from fink_dask.config import COMPRESSION, COMPRESSIONS
+from fink_dask.errors import FinkDaskError
 from fink_dask.nouns import counted
+
+if TYPE_CHECKING:
+    from fink_dask.ledger.ledger import Ledger
 
 
 @click.command(
@@ -46,6 +51,7 @@ def compact(
     from fink_dask.compaction.compact import THREAD_BYTES, Caller, compact_dataset
     from fink_dask.compaction.groups import Form
     from fink_dask.ledger.ledger import Ledger
+    from fink_dask.ledger.summary import Summary
     from fink_dask.show.bar import CountBar
 
     log_to_stderr(verbose)
@@ -58,10 +64,16 @@ def compact(
         )
         try:
             found = compact_dataset(source, target, form, threads, caller)
+        except FinkDaskError as error:
+            if as_json:
+                print_json(Summary(_topic_of(source), "failed"), error=str(error))
+            raise
         except SignalReceivedError as error:
             bar.stop()
-            click.echo("fink-dask: stopped; run the same command again to go on", err=True)
+            click.echo("fink-dask: stopped; run the same command again to continue", err=True)
             error.said = True
+            if as_json:
+                print_json(Summary(_topic_of(source), "interrupted"))
             raise
     # The new dataset is as complete as the old one.
     exit_code = 0 if found.summary.state == "complete" else 3
@@ -81,3 +93,12 @@ def compact(
             "  the old dataset lacks some of its plan, and so does this one: transfer with this --outdir fetches it"
         )
     return exit_code
+
+
+def _topic_of(ledger: Ledger) -> str:
+    """Name the topic of a dataset, or the dataset where its ledger can't be read."""
+    try:
+        plans = ledger.plans()
+    except FinkDaskError:
+        plans = []
+    return plans[0].identity.topic if plans else ledger.outdir.name

@@ -112,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = _fail(f"{error.strerror or error}{what}", 1)
     except Exception as error:
         received = _signal_behind(error)
-        code = _fail_unexpectedly(error) if received is None else _stop(received)
+        code = _fail_unexpectedly(error, arguments) if received is None else _stop(received)
     # All memory goes at once in a moment: to look for cycles in it first takes longer than many a command.
     gc.freeze()
     sys.exit(code if isinstance(code, int) else 0)
@@ -140,13 +140,16 @@ def _forget_clusters() -> None:
         atexit.unregister(spec.close_clusters)
 
 
-def _fail_unexpectedly(error: Exception) -> int:
+def _fail_unexpectedly(error: Exception, arguments: Sequence[str] | None) -> int:
     words = " ".join(str(error).split())[:300]
     if words.startswith(_DASK_CONFIG):
         return _fail(words, 2)
-    # A bug: one line for the user, the trace for who looks for it.
+    # A bug: one line for the user, the trace for whoever looks for it.
     logging.getLogger(__name__).debug("unexpected error", exc_info=True)
-    return _fail(f"unexpected {type(error).__name__}: {words} (-v shows where)", 1)
+    typed = sys.argv[1:] if arguments is None else arguments
+    command = next((cli.commands[word] for word in typed if word in cli.commands), cli)
+    hint = " (-v shows where)" if any(parameter.name == "verbose" for parameter in command.params) else ""
+    return _fail(f"unexpected {type(error).__name__}: {words}{hint}", 1)
 
 
 def _fail(message: str, code: int) -> int:

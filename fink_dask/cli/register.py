@@ -117,10 +117,10 @@ def _check(survey: str, group_id: str | None, connection: dict[str, Any]) -> int
         click.echo(f"  password  accepted, of {printable(kafka.security.username or '')}")
     else:
         click.echo(f"  password  not asked for ({kafka.security.protocol})")
-    click.echo(f"  topics    {counted(len(found.topics), 'topic')} of Fink, and {found.others:,} others")
+    click.echo(f"  topics    {counted(len(found.topics), 'topic')} of Fink, and {counted(found.others, 'other')}")
     if found.group_error is not None:
         click.echo(f"  group     {printable(found.group_error)}")
     elif group_id:
         read = sum(topic.lag is not None for topic in found.topics)
-        click.echo(f"  group     {printable(group_id)} has read of {counted(read, 'topic')} of these")
+        click.echo(f"  group     {printable(group_id)} has read from {counted(read, 'topic')} of these")
     return int(found.group_error is not None)

@@ -58,9 +58,9 @@ def status(outdir: Path, as_json: bool) -> int:
         return 0
     click.echo(headline(progress.summary, running))
     done = progress.planned_offsets - progress.missing_offsets
-    share = 100 * done / max(progress.planned_offsets, 1)
+    share = 100 * done // max(progress.planned_offsets, 1)  # rounded down: what is not all is not 100 %
     click.echo(
-        f"  committed  {share:.0f} %: {done:,} of {counted(progress.planned_offsets, 'offset')}, "
+        f"  committed  {share} %: {done:,} of {counted(progress.planned_offsets, 'offset')}, "
         f"{progress.summary.ranges:,} of {counted(progress.planned_ranges, 'range')}"
     )
     click.echo(f"  running    {'yes' if running else 'no'}")

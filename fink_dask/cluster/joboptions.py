@@ -89,10 +89,9 @@ class JobOptions:
     def __post_init__(self) -> None:
         if self.system not in SYSTEMS:
             raise SettingsError(f"--cluster is {self.system[:40]}, but must be one of local, {', '.join(SYSTEMS)}")
-        for name in ("jobs", "cores", "least_jobs"):
-            value = getattr(self, name)
+        for option, value in (("--jobs", self.jobs), ("--cores", self.cores), ("--adapt", self.least_jobs)):
             if value is not None and value < 1:
-                raise SettingsError(f"--{name} is {value}, but must be at least 1")
+                raise SettingsError(f"{option} is {value}, but must be at least 1")
         if self.least_jobs is not None and self.least_jobs > self.jobs:
             raise SettingsError(f"--adapt {self.least_jobs}:{self.jobs} has more at least than at most")
         texts = {"--walltime": self.walltime, "--queue": self.queue, "--account": self.account}
@@ -284,7 +283,8 @@ def _variable(key: str) -> str:
 
 def _number(name: str, value: Any, system: str) -> int:
     if value is None:
-        raise SettingsError(f"jobs of {system} need {name}: give --{name}, such as --{name} 4")
+        example = "--cluster-option processes=4" if name == "processes" else f"--{name}, such as --{name} 4"
+        raise SettingsError(f"jobs of {system} need {name}: give {example}")
     if not isinstance(value, int) or value < 1:
         raise SettingsError(f"{name} of a job is {value!r}, but must be a whole number, at least 1")
     return value

@@ -142,9 +142,9 @@ class Display:
             self._bar.update(self._task, completed=tally.offsets_done, numbers=self._numbers())
         elif tally.offsets and time.monotonic() - self._last_line >= _LINE_S:
             self._last_line = time.monotonic()
-            share = 100 * tally.offsets_done / tally.offsets
+            share = 100 * tally.offsets_done // tally.offsets  # rounded down: what is not all is not 100 %
             left = f", about {self._seconds_left():.0f} s left" if not self._looked else ""
-            self._say(f"{share:.0f} %, {self._numbers()}{left}")
+            self._say(f"{share} %, {self._numbers()}{left}")
 
     def _numbers(self) -> str:
         tally = self._tally

@@ -11,7 +11,7 @@ from fink_dask.ledger.lease import hold_lease
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import create_ledger
 from tests.harness.cli import run_cli
-from tests.harness.ledgers import make_ledger, make_plan
+from tests.harness.ledgers import make_ledger, make_plan, transfer
 
 
 def test_a_transfer_that_waits_is_not_called_one_that_nobody_has_begun(tmp_path: Path) -> None:
@@ -22,6 +22,14 @@ def test_a_transfer_that_waits_is_not_called_one_that_nobody_has_begun(tmp_path:
     assert result.returncode == 1
     assert "has begun and has not planned yet" in result.stderr
     assert "was planned yet" in run_cli("status", str(ledger.outdir)).stderr
+
+
+def test_what_is_nearly_all_is_not_called_all_of_it(tmp_path: Path) -> None:
+    plan = make_plan([Range(0, 0, 999), Range(1, 0, 1)])
+    ledger = make_ledger(tmp_path / "alerts", plan)
+    transfer(ledger, plan, plan.ranges[0])
+    result = run_cli("status", str(ledger.outdir))
+    assert "committed  99 %: 999 of 1,000 offsets, 1 of 2 ranges" in result.stdout
 
 
 @pytest.mark.parametrize("command", ["status", "verify"])

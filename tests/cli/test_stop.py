@@ -36,6 +36,26 @@ def test_a_signal_in_the_middle_of_compiled_code_is_no_bug(name: str, code: int)
     assert done.stderr == "fink-dask: stopped; what is written is safe, and the same command may be run again\n"
 
 
+_BUG = """
+import fink_dask.cli.main as main
+
+def fail(*_, **__):
+    raise ValueError("a bug")
+
+main.cli.commands["{name}"].callback = fail
+main.main(["{name}", "alerts"])
+"""
+
+
+@pytest.mark.parametrize(("name", "hint"), [("verify", " (-v shows where)"), ("status", "")])
+def test_a_bug_is_one_line_and_names_an_option_only_where_there_is_one(name: str, hint: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _BUG.format(name=name)], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 1
+    assert done.stderr == f"fink-dask: error: unexpected ValueError: a bug{hint}\n"
+
+
 def test_a_signal_while_it_is_loaded_ends_it_without_a_trace(tmp_path: Path) -> None:
     (tmp_path / "click.py").write_text("import time\nprint('loading', flush=True)\ntime.sleep(60)\n")
     process = subprocess.Popen(

@@ -44,6 +44,7 @@ TRANSFER = ("-topic", "ftransfer_ztf_2026-11-01_1", "-outdir", "out", "--servers
         ((*JOB, "--cluster-option", "job_name=a\nrm"), "--cluster-option job_name holds a line break"),
         ((*JOB, "--cluster-option", "job_extra_directives=--foo"), "job_extra_directives should be a list of texts"),
         ((*JOB, "--cluster-option", "scheduler_options=5"), "scheduler_options should be names and values"),
+        ((*JOB, "--cluster-option", "processes=None"), "need processes: give --cluster-option processes=4"),
         (("--cluster", "slurm", "--cluster-option", "security=1"), "security: fink-dask sets it itself"),
         (("--cluster", "htcondor", "--cores", "1", "--memory", "1GB", "--dry-run"), "how much disk to use per job"),
         (("--cluster", "htcondor", "--cores", "1", "--memory", "1GB", "--walltime", "1"), "means nothing to HTCondor"),
@@ -82,6 +83,11 @@ def test_a_section_that_would_be_another_job_script_is_refused_in_one_line(
     assert result.returncode == 2
     assert re.search(words, result.stderr), result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_the_least_number_of_jobs_is_refused_by_the_name_of_its_option() -> None:
+    with pytest.raises(SettingsError, match=r"^--adapt is 0, but must be at least 1$"):
+        JobOptions("slurm", jobs=2, least_jobs=0)
 
 
 def test_a_missing_dask_jobqueue_is_one_line_that_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

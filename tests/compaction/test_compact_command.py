@@ -125,6 +125,18 @@ def test_few_files_are_left_and_the_duplicates_are_gone(
     assert f"{TWICE} duplicates left out" in words
 
 
+def test_a_compaction_that_fails_says_so_to_a_script_too(topic: str, many: Ledger, tmp_path: Path) -> None:
+    for source, target, name in (
+        (many, many, topic),
+        (Ledger(tmp_path / "none"), Ledger(tmp_path / "few"), "none"),
+    ):
+        result = _compact(source, target, "--json")
+        found = json.loads(result.stdout)
+        assert (found["topic"], found["state"], found["alerts"]) == (name, "failed", 0)
+        assert result.stderr == f"fink-dask: error: {found['error']}\n"
+        assert result.returncode in {1, 2}
+
+
 def test_a_topic_goes_on_into_a_compacted_dataset(
     kafka: Any, topic: str, many: Ledger, oracle: Oracle, tmp_path: Path
 ) -> None:
