@@ -1,4 +1,4 @@
-"""The options that say on what jobs of a batch system a transfer runs."""
+"""The options for running a transfer in jobs of a batch system."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ _OPTIONS = (
         default=_LOCAL,
         show_default=True,
         metavar="local|slurm|sge|NAME",
-        help="Where workers run: on this machine, or in jobs of Slurm, of Grid Engine, or of what dask-jobqueue knows "
-        "besides, where this was never tried: pbs, lsf, oar, moab, htcondor.",
+        help="Where workers run: on this machine, in jobs of Slurm or Grid Engine, or in jobs of another system that "
+        "dask-jobqueue knows, which is untested: pbs, lsf, oar, moab, htcondor.",
     ),
     option("--jobs", type=int, callback=at_least_one, metavar="N", help="With --cluster: how many jobs.  [default: 1]"),
     option(
@@ -50,12 +50,12 @@ _OPTIONS = (
         type=int,
         callback=at_least_one,
         metavar="N",
-        help="With --cluster: cores of a job, each of which consumes a range.",
+        help="With --cluster: cores per job; each consumes one range at a time.",
     ),
-    option("--memory", metavar="BYTES", help="With --cluster: memory of a job, such as 8GB."),
-    option("--walltime", metavar="TIME", help="With --cluster: how long a job may take, such as 02:00:00."),
+    option("--memory", metavar="BYTES", help="With --cluster: memory per job, such as 8GB."),
+    option("--walltime", metavar="TIME", help="With --cluster: time limit of a job, such as 02:00:00."),
     option("--queue", metavar="NAME", help="With --cluster: the queue, or Slurm's partition."),
-    option("--account", metavar="NAME", help="With --cluster: who pays; a project in Grid Engine."),
+    option("--account", metavar="NAME", help="With --cluster: the account to charge; in Grid Engine, the project."),
     option(
         "--job-extra",
         multiple=True,
@@ -67,18 +67,18 @@ _OPTIONS = (
         multiple=True,
         callback=_pairs,
         metavar="KEY=VALUE",
-        help="With --cluster: anything else that dask-jobqueue takes, such as interface=ib0; repeatable.",
+        help="With --cluster: any other argument of dask-jobqueue, such as interface=ib0; repeatable.",
     ),
     option(
         "--cluster-config",
         metavar="NAME",
-        help="With --cluster: a section of jobqueue in Dask's own configuration, such as ~/.config/dask/jobqueue.yaml.",
+        help="With --cluster: the section of jobqueue to use in Dask's configuration (~/.config/dask/jobqueue.yaml).",
     ),
     option(
         "--adapt",
         callback=_bounds,
         metavar="MIN:MAX",
-        help="With --cluster, instead of --jobs: as many as there is work for.",
+        help="With --cluster, instead of --jobs: as many jobs as there is work for, within these bounds.",
     ),
 )
 
@@ -96,14 +96,14 @@ def cluster_options(command: Command) -> Command:
 
 
 def cluster_settings(given: dict[str, Any], scheduler: str | None = None) -> JobOptions | None:
-    """Put together what jobs are wanted; None for this machine.
+    """Collect what jobs are wanted; None for this machine.
 
     Parameters
     ----------
     given : dict
         The values of all options; those of this module are taken out.
     scheduler : str, optional
-        A Dask scheduler that was named.
+        The address of a Dask scheduler, if one was given.
 
     Raises
     ------
@@ -116,7 +116,7 @@ def cluster_settings(given: dict[str, Any], scheduler: str | None = None) -> Job
         said = [name for name, value in {**values, "cluster_option": options}.items() if value]
         if said:
             raise SettingsError(
-                f"--{said[0].replace('_', '-')} is about jobs: it needs --cluster slurm, or another one"
+                f"--{said[0].replace('_', '-')} is about jobs: give --cluster slurm, or another batch system, as well"
             )
         return None
     if scheduler is not None:

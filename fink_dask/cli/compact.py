@@ -1,4 +1,4 @@
-"""``fink-dask compact``: write a dataset of many small files once more, as one of few."""
+"""``fink-dask compact``: rewrite a dataset of many small files as one of few large ones."""
 
 from __future__ import annotations
 
@@ -25,12 +25,16 @@ if TYPE_CHECKING:
 @click.argument("outdir", type=Place("compact"))
 @click.argument("newdir", type=Place("compact"))
 @typed_option(
-    "--file-size", default="256MiB", show_default=True, metavar="BYTES", help="Of a file and a partition key, about."
+    "--file-size",
+    default="256MiB",
+    show_default=True,
+    metavar="BYTES",
+    help="About how large each file is to be.",
 )
 @typed_option(
     "--unique",
     metavar="COLUMN",
-    help="Keep one of the alerts with the same value, such as candid or diaSourceId: the first in Kafka's order.",
+    help="Of alerts with the same value, such as candid or diaSourceId, keep only the first in Kafka's order.",
 )
 @typed_option(
     "--compression", type=click.Choice(COMPRESSIONS), default=COMPRESSION, show_default=True, help="Codec of the files."
@@ -40,10 +44,10 @@ if TYPE_CHECKING:
 def compact(
     outdir: Path, newdir: Path, file_size: str, unique: str | None, compression: str, as_json: bool, verbose: bool
 ) -> int:
-    """Write the dataset OUTDIR once more, as NEWDIR, with few large files; OUTDIR is left as it is.
+    """Rewrite the dataset OUTDIR as NEWDIR, with a few large files; OUTDIR is left as it is.
 
-    NEWDIR appears when it is complete, with a ledger of its own, which verify proves. The same command goes on with one
-    that was stopped. Exit status: 0, 1 failed, 3 where OUTDIR is not complete, or alerts were quarantined or lost.
+    NEWDIR appears once it is complete, with its own ledger, which verify can check. If stopped, run the same command
+    again to continue. Exit status: 0 complete, 1 failed, 3 if OUTDIR is incomplete, or alerts were quarantined or lost.
     """
     from fink_dask.cli.log import log_to_stderr
     from fink_dask.cli.results import headline, print_json
@@ -75,14 +79,14 @@ def compact(
             if as_json:
                 print_json(Summary(_topic_of(source), "interrupted"))
             raise
-    # The new dataset is as complete as the old one.
+    # The new dataset is only as complete as the old one.
     exit_code = 0 if found.summary.state == "complete" else 3
     if as_json:
         print_json(found.summary, files_before=found.files_before, form=asdict(form), is_new=found.is_new)
         return exit_code
     click.echo(headline(found.summary))
     if not found.is_new:
-        click.echo("  nothing to do: it was compacted already")
+        click.echo("  nothing to do: it was already compacted")
     click.echo(f"  compacted  {counted(found.files_before, 'file')} into {counted(found.summary.files, 'file')}")
     if unique is not None:
         click.echo(f"  unique     {counted(found.summary.duplicates, 'duplicate')} left out, by {unique}")
@@ -90,7 +94,7 @@ def compact(
     click.echo(f"  ledger     {target.path}")
     if found.summary.state == "interrupted":
         click.echo(
-            "  the old dataset lacks some of its plan, and so does this one: transfer with this --outdir fetches it"
+            "  the old dataset lacks some of its planned offsets, and so does this one: transfer into it to fetch them"
         )
     return exit_code
 

@@ -23,7 +23,7 @@ COMPLETE_VARIABLE = "_FINK_DASK_COMPLETE"
 
 
 class _EachOptionOnce(ShellComplete):
-    """Options have two names, with two dashes and with one: where both fit what was typed, the first is offered."""
+    """Options have two names, with two dashes and with one: where both match what was typed, offer the first."""
 
     def get_completions(self, args: list[str], incomplete: str) -> list[CompletionItem[Any]]:
         """Find what fits."""
@@ -53,7 +53,7 @@ class _Fish(_EachOptionOnce, FishComplete):
 )
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> int:
-    """Print the script that makes SHELL complete fink-dask; docs/commands.md says where to put it."""
+    """Print the script with which SHELL completes fink-dask; docs/commands.md says where to put it."""
     made = get_completion_class(shell)
     if made is None:  # a click without this shell
         raise SettingsError(f"this version of click can't complete in {shell}")

@@ -1,4 +1,4 @@
-"""The options that say how to reach Kafka, and where its secrets come from: never from the command line."""
+"""The options for reaching Kafka; secrets never come from the command line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fink_dask.cli.options import Command, declare_all, option
 from fink_dask.config import SASL_MECHANISMS, SECURITY_PROTOCOLS, KafkaSettings
 from fink_dask.kafka.reach import find_kafka
 
-#: Holds the password. There is no option of it: everybody on the machine sees what processes are started with.
+#: Holds the password. There is no option for it: everybody on the machine can see the arguments of processes.
 PASSWORD_VARIABLE = "FINK_DASK_PASSWORD"  # noqa: S105 - a name, no password
 
 _OPTIONS = (
@@ -20,32 +20,35 @@ _OPTIONS = (
         "--bootstrap-servers",
         "--servers",
         metavar="HOST:PORT,…",
-        help="Kafka; otherwise the servers in ~/.finkclient/ztf_credentials.yml or lsst_credentials.yml.",
+        help="The Kafka servers; by default those in ~/.finkclient/ztf_credentials.yml or lsst_credentials.yml.",
     ),
     option(
         "--security-protocol",
         type=click.Choice(SECURITY_PROTOCOLS, case_sensitive=False),
+        metavar="|".join(SECURITY_PROTOCOLS),
         default=SECURITY_PROTOCOLS[0],
         show_default=True,
-        help="How Kafka is spoken to.",
+        help="Kafka's security protocol.",
     ),
     option(
         "--sasl-mechanism",
         type=click.Choice(SASL_MECHANISMS, case_sensitive=False),
+        metavar="|".join(SASL_MECHANISMS),
         default=SASL_MECHANISMS[0],
         show_default=True,
-        help="How the password is proved, with SASL_….",
+        help="With SASL_…: how the password is proved.",
     ),
-    option("--username", metavar="NAME", help="With SASL_…; otherwise the one in the credentials file."),
+    option("--username", metavar="NAME", help="With SASL_…: user name; by default that of the credentials file."),
     option(
         "--password-file",
         type=click.Path(dir_okay=False, path_type=Path),
-        help=f"File with the password in one line; otherwise ${PASSWORD_VARIABLE}, or the credentials file.",
+        help=f"With SASL_…: a file with the password in one line; by default ${PASSWORD_VARIABLE}, or the credentials "
+        "file.",
     ),
     option(
         "--ssl-ca-file",
         type=click.Path(dir_okay=False, path_type=Path),
-        help="Certificates to trust, as PEM, with …SSL; otherwise the system's.",
+        help="With …SSL: the CA certificates to trust, as PEM; by default the system's.",
     ),
 )
 
@@ -56,14 +59,14 @@ def connection_options(command: Command) -> Command:
 
 
 def kafka_settings(survey: str | None, **options: Any) -> KafkaSettings:
-    """Put together how to reach Kafka, from `connection_options`, environment and credentials file.
+    """Find out how to reach Kafka, from `connection_options`, environment and credentials file.
 
     Raises
     ------
     SettingsError
         If something is missing, or a file can't be used.
     """
-    # The processes that are started from here have no need of it.
+    # The processes that are started from here do not need it.
     password = os.environ.pop(PASSWORD_VARIABLE, None)
     return find_kafka(survey, _warn, password=password, **options)
 

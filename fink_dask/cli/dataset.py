@@ -1,4 +1,4 @@
-"""What commands on a dataset that is there already ask of its ledger first."""
+"""What commands on an existing dataset first ask its ledger."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def survey_of_dataset(ledger: Ledger) -> str | None:
-    """Find the survey, which says where the Kafka servers are to be looked up.
+    """Find the survey, which says where to look up the Kafka servers.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""``fink-dask demo``: the whole path on this machine, with nothing installed besides."""
+"""``fink-dask demo``: the whole path on this machine, with nothing else installed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MOST_ALERTS = 12_000
 def _fitting(_: click.Context, parameter: click.Parameter, value: int) -> int:
     if not 1 <= value <= _MOST_ALERTS:
         raise click.BadParameter(
-            f"must be between 1 and {_MOST_ALERTS:,}, which the embedded Kafka holds", param=parameter
+            f"must be between 1 and {_MOST_ALERTS:,}, the most that the embedded Kafka holds", param=parameter
         )
     return value
 
@@ -28,14 +28,14 @@ def _fitting(_: click.Context, parameter: click.Parameter, value: int) -> int:
     show_default=True,
     callback=_fitting,
     metavar="N",
-    help="Alerts of the made-up night; the embedded Kafka holds 12,000.",
+    help="Alerts in the made-up night; at most 12,000.",
 )
 @typed_option(
     "--outdir",
     type=Place("demo"),
     default=Path("fink-dask-demo"),
     show_default=True,
-    help="Directory of the dataset; an earlier demo's is replaced.",
+    help="Directory for the dataset; that of an earlier demo is replaced.",
 )
 @nconsumers_option
 def demo(alerts: int, outdir: Path, nconsumers: int) -> int:
@@ -58,9 +58,9 @@ def demo(alerts: int, outdir: Path, nconsumers: int) -> int:
     ledger = Ledger(outdir.resolve())
     if ledger.exists():
         identity = ledger.plans()[0].identity
-        # A real topic may have the demo's name, but it has an id, which the embedded Kafka can't say.
+        # A real topic may have the demo's name, but it has an id, which the embedded Kafka does not give.
         if (identity.topic, identity.topic_id) != (DEMO_TOPIC, UNKNOWN_ID):
-            raise SettingsError(f"{ledger.outdir} is a dataset of {identity.topic}: choose another --outdir")
+            raise SettingsError(f"{ledger.outdir} already holds a dataset of {identity.topic}: choose another --outdir")
         with hold_lease(ledger):
             set_aside(ledger)
         for old in old_datasets(ledger):

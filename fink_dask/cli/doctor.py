@@ -29,7 +29,7 @@ _MOST = 500
 )
 @click.argument("topic", required=False)
 @option("--outdir", type=Place(), help="Where a dataset is to be: also check its file system, clock and free space.")
-@option("--survey", type=click.Choice(SURVEYS), help="Whose credentials file is read, where no TOPIC tells.")
+@option("--survey", type=click.Choice(SURVEYS), help="Whose credentials file to read; by default TOPIC's.")
 @connection_options
 @json_option
 @verbose_option

@@ -32,7 +32,7 @@ _PARTIAL = 3
     "--columns",
     callback=parse_names,
     metavar="NAME,…",
-    help="Only these columns in the light curves, such as candid,jd,fid,magpsf; all single values otherwise.",
+    help="Columns of the light curves, such as candid,jd,fid,magpsf; by default all with a single value.",
 )
 @json_option
 @verbose_option
@@ -40,8 +40,8 @@ def export_hats(outdir: Path, catalog: Path, columns: tuple[str, ...] | None, as
     """Write the objects of the dataset OUTDIR as a HATS catalog, which LSDB opens; OUTDIR is only read.
 
     A row is an object, at the position of its newest alert, with its light curve as a nested column. CATALOG appears
-    whole or not at all. Needs hats-import: pip install 'fink-dask[hats]'. Exit status: 3 where the dataset lacks alerts
-    of its topic.
+    whole or not at all. Needs hats-import: pip install 'fink-dask[hats]'. Exit status: 0 complete, 1 failed, 3 if the
+    dataset lacks alerts of its topic.
     """
     from rich.console import Console
     from rich.progress import Progress as Bar
@@ -61,10 +61,11 @@ def export_hats(outdir: Path, catalog: Path, columns: tuple[str, ...] | None, as
     if progress.missing_offsets:
         missing = counted(progress.missing_offsets, "planned offset")
         click.echo(
-            f"fink-dask: warning: {ledger.outdir} is not complete, and neither is this: {missing} missing", err=True
+            f"fink-dask: warning: {ledger.outdir} is not complete, so neither is the catalog: {missing} missing",
+            err=True,
         )
     for left in unfinished(catalog):
-        click.echo(f"fink-dask: {left} is of another export, that was killed or still runs", err=True)
+        click.echo(f"fink-dask: {left} is from another export, which was killed or is still running", err=True)
     console = Console(stderr=True, highlight=False)
     with Bar(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=None)
@@ -76,7 +77,7 @@ def export_hats(outdir: Path, catalog: Path, columns: tuple[str, ...] | None, as
             exported = export(ledger, catalog, columns, usable_cores(), caller)
         except SignalReceivedError as error:
             bar.stop()
-            click.echo(f"fink-dask: stopped; there is no {catalog}", err=True)
+            click.echo(f"fink-dask: stopped; {catalog} was not written", err=True)
             error.said = True
             raise
     _print(progress, exported, catalog, as_json)
@@ -91,10 +92,10 @@ def _print(progress: Progress, exported: Exported, catalog: Path, as_json: bool)
         return
     click.echo(f"{summary.topic}: {counted(exported.objects, 'object')}, {counted(exported.alerts, 'alert')}")
     for number, words in (
-        (exported.duplicates, "has the identifier of another one"),
-        (exported.without_object, "is of no object"),
-        (exported.without_position, "has no position"),
+        (exported.duplicates, "with the identifier of another one"),
+        (exported.without_object, "of no object"),
+        (exported.without_position, "without a position"),
     ):
         if number:
-            click.echo(f"  left out   {counted(number, 'alert')}: each {words}")
+            click.echo(f"  left out   {counted(number, 'alert')} {words}")
     click.echo(f"  catalog    {catalog}")

@@ -1,4 +1,4 @@
-"""The options that say how a topic is followed, and when that ends."""
+"""The options for following a topic, and for when that ends."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fink_dask.cli.options import Command, at_least_one, declare_all, option, ty
 from fink_dask.config import FollowSettings
 from fink_dask.errors import SettingsError
 
-#: The end where the user names none.
+#: How following ends where the user does not say.
 _IDLE = "60s"
 
 
@@ -20,37 +20,37 @@ def _time(_: click.Context, parameter: click.Parameter, value: str | None) -> da
     try:
         time = datetime.fromisoformat(value)
     except ValueError as error:
-        words = f"{value[:40]!r} is no time such as 2026-11-23T06:00 (UTC) or 2026-11-23T06:00+01:00"
+        words = f"{value[:40]!r} is not a time such as 2026-11-23T06:00 (UTC) or 2026-11-23T06:00+01:00"
         raise click.BadParameter(words, param=parameter) from error
     return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
 
 
 _OPTIONS = (
-    typed_option("--follow", is_flag=True, help="Wait for what is still to come, as while Fink fills the topic."),
+    typed_option("--follow", is_flag=True, help="Keep transferring what arrives while Fink fills the topic."),
     option(
         "--roll-interval",
         metavar="TIME",
-        help="With --follow: an alert waits at most so long for its range to be closed and consumed.  [default: 30s]",
+        help="With --follow: the longest that an alert waits before its range is consumed.  [default: 30s]",
     ),
     option(
         "--idle-timeout",
         metavar="TIME",
-        help="With --follow: end when no partition has grown for so long.  [default: 60s, where no other end is named]",
+        help="With --follow: end when nothing has arrived for this long.  [default: 60s, if no other end is given]",
     ),
     typed_option(
         "--until-count",
         type=int,
         callback=at_least_one,
         metavar="N",
-        help="With --follow: end when N alerts are there, as many as the portal has announced.",
+        help="With --follow: end once there are N alerts, such as the number that the portal announced.",
     ),
     typed_option(
-        "--until", metavar="TIME", callback=_time, help="With --follow: end at this time, UTC or with a zone."
+        "--until", metavar="TIME", callback=_time, help="With --follow: end at this time; UTC unless it has a zone."
     ),
     option(
         "--reconnect-timeout",
         metavar="TIME",
-        help="With --follow: how long Kafka may be away.  [default: 5m]",
+        help="With --follow: how long Kafka may be unreachable before the transfer fails.  [default: 5m]",
     ),
 )
 
@@ -69,12 +69,12 @@ def follow_settings(
     until: datetime | None,
     reconnect_timeout: str | None,
 ) -> FollowSettings | None:
-    """Put together how the topic is followed; None where it is not.
+    """Collect how the topic is followed; None where it is not.
 
     Raises
     ------
     SettingsError
-        If there is nothing that these could be said of, or a value is out of its bounds.
+        If the topic is not followed and one of these is given, or a value is out of its bounds.
     """
     if not follow:
         given = {
@@ -86,7 +86,7 @@ def follow_settings(
         }
         for name, value in given.items():
             if value is not None:
-                raise SettingsError(f"{name} says how to --follow: give that as well")
+                raise SettingsError(f"{name} needs --follow: give that as well")
         return None
     from fink_dask.cluster.local import parse_duration
 

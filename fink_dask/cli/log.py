@@ -8,7 +8,7 @@ import logging
 def log_to_stderr(verbose: bool) -> None:
     """Show the log of this package on stderr when `verbose`; librdkafka's lines only then."""
     if not verbose:
-        # What Dask and its event loop have to say of a scheduler that went away, the transfer says in one line.
+        # The transfer itself says in one line what Dask and its event loop would say of a scheduler that went away.
         for name in ("distributed", "distributed.client", "asyncio"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
         return

@@ -1,4 +1,4 @@
-"""The command ``fink-dask``: what a user types, and what every end of it looks like."""
+"""The command ``fink-dask``: what a user types, and how every command ends."""
 
 from __future__ import annotations
 
@@ -34,25 +34,25 @@ from fink_dask.cli.transfer import transfer
 from fink_dask.cli.verify import verify
 from fink_dask.errors import FinkDaskError
 
-#: In the order in which somebody needs them who begins, each with what the list of commands has room for.
+#: In the order in which a newcomer needs them, each with as much as the list of commands has room for.
 COMMANDS = {
-    demo: "Show everything on a made-up night; needs no Kafka.",
-    register: "Keep servers, user name and password for all commands.",
-    doctor: "Find what is wrong here or with Kafka, and say what to do.",
-    topics: "List the topics of Fink, and how long each is there yet.",
+    demo: "Show the whole path on a made-up night; needs no Kafka.",
+    register: "Save servers, user name and password for all commands.",
+    doctor: "Check this machine and Kafka, and say what to put right.",
+    topics: "List Fink's topics and how long Kafka will keep them.",
     schema: "Show the fields of a topic's alerts.",
     peek: "Show a few alerts of a topic.",
     transfer: "Move a topic into a Parquet dataset, exactly once.",
-    submit: "Put a whole transfer into a job of a batch system.",
-    status: "Say how far a transfer is.",
+    submit: "Run a whole transfer as a job of a batch system.",
+    status: "Show how far a transfer has got.",
     verify: "Prove that a dataset is complete and undamaged.",
     repair: "Fetch again what verify finds missing or damaged.",
-    quarantine: "Show the records that could not be decoded, and retry them.",
+    quarantine: "Show records that could not be decoded, and retry them.",
     report: "Show a dataset on one HTML page.",
-    compact: "Write a dataset once more, with few large files.",
+    compact: "Rewrite a dataset as a few large files.",
     export_hats: "Write a dataset's objects as a HATS catalog, for LSDB.",
     publish: "Fill a topic as Fink does, for tests and demonstrations.",
-    completion: "Make Tab complete commands and options in the shell.",
+    completion: "Complete commands and options with Tab in your shell.",
 }
 
 
@@ -87,11 +87,11 @@ _DASK_CONFIG = "A dask config file"
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit with its status; every failure is one line on stderr."""
     handle_signals()
-    # Where a terminal is not of UTF-8, what it has no letter for is written as its number.
+    # Where a terminal does not use UTF-8, characters that it lacks are written as escapes.
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in {"strict", "surrogateescape"}:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        # https://no-color.org; whether there is a terminal, click finds out itself.
+        # https://no-color.org; click itself finds out whether there is a terminal.
         colour = False if os.environ.get("NO_COLOR") else None
         code = cli.main(arguments, prog_name="fink-dask", standalone_mode=False, color=colour)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -113,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Exception as error:
         received = _signal_behind(error)
         code = _fail_unexpectedly(error, arguments) if received is None else _stop(received)
-    # All memory goes at once in a moment: to look for cycles in it first takes longer than many a command.
+    # All memory is freed at exit anyway: looking for cycles in it first takes longer than many a command.
     gc.freeze()
     sys.exit(code if isinstance(code, int) else 0)
 
@@ -134,7 +134,7 @@ def _stop(received: SignalReceivedError) -> int:
 
 
 def _forget_clusters() -> None:
-    """Keep Dask from closing at the end what was starting when a signal came: it trips over it, with a trace."""
+    """Keep Dask from closing at exit what was starting when a signal came: it would fail, with a trace."""
     spec = sys.modules.get("distributed.deploy.spec")
     if spec is not None:
         atexit.unregister(spec.close_clusters)

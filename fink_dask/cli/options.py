@@ -1,4 +1,4 @@
-"""Options as Fink's users know them: with two dashes or one, with dashes or underscores; declared once, named."""
+"""Options as Fink's users know them, with one dash or two, dashes or underscores; those of several commands."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ CONTEXT = {
 
 
 class Place(click.ParamType):  # type: ignore[type-arg]
-    """Where a dataset is: a directory, or ``s3://BUCKET/NAME`` where that will do.
+    """Where a dataset is: a directory, or ``s3://BUCKET/NAME`` where that works too.
 
     Parameters
     ----------
     what : str, optional
-        What works with a directory only.
+        The command, if it works with a directory only.
     """
 
     name = "path"
@@ -78,7 +78,7 @@ class FinkOption(click.Option):
 
 
 def typed_option(*declarations: str, **kwargs: Any) -> Callable[[Command], Command]:
-    """Declare a `FinkOption` that is typed each time: no environment and no file may replace data."""
+    """Declare a `FinkOption` that must be typed each time, as no environment and no file may replace data."""
     return option(*declarations, envvar=None, **kwargs)
 
 
@@ -113,11 +113,11 @@ def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> P
         if parameter is None or parameter.name in {"config", None}:
             raise click.BadParameter(f"{path}: there is no option {name!r}")
         if parameter.envvar is None:
-            raise click.BadParameter(f"{path}: {name} has to be typed each time")
+            raise click.BadParameter(f"{path}: {name} can't be set in a file, only typed")
         if parameter.multiple:
             value = value if isinstance(value, list) else [value]  # noqa: PLW2901 - the same value
             if not all(isinstance(each, str) for each in value):
-                raise click.BadParameter(f"{path}: {name} should be a text, or a list of texts")
+                raise click.BadParameter(f"{path}: {name} should be a string, or a list of strings")
         elif isinstance(value, dict | list):
             raise click.BadParameter(f"{path}: {name} should be a single value")
         if isinstance(parameter.type, click.types.IntParamType) and type(value) is not int:
@@ -145,17 +145,17 @@ def _columns(_: click.Context, parameter: click.Parameter, value: str) -> tuple[
     if names == ("none",):
         return ()
     if not all(names) or len(set(names)) < len(names):
-        raise click.BadParameter(f"{value!r} should be names with commas between them, each once", param=parameter)
+        raise click.BadParameter(f"{value!r} should be names separated by commas, each once", param=parameter)
     return names
 
 
 def parse_names(_: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
-    """Read names with commas between them, each once; the callback of options that select columns."""
+    """Read names separated by commas, repeats dropped; the callback of options that select columns."""
     if value is None:
         return None
     names = tuple(name.strip() for name in value.split(","))
     if not all(names):
-        raise click.BadParameter(f"{value!r} should be names with commas between them", param=parameter)
+        raise click.BadParameter(f"{value!r} should be names separated by commas", param=parameter)
     return tuple(dict.fromkeys(names))
 
 
@@ -178,7 +178,7 @@ config_option = option(
     is_eager=True,
     expose_value=False,
     callback=_read_config,
-    help="TOML file of these options; flags and FINK_DASK_… environment variables go before it.",
+    help="TOML file with these options; options that are typed, and FINK_DASK_… variables, take precedence over it.",
 )
 nconsumers_option = option(
     "--nconsumers",
@@ -186,8 +186,8 @@ nconsumers_option = option(
     default=-1,
     callback=_consumers,
     metavar="N",
-    help="Ranges that are consumed at once.  [default: the cores that this process may use, or those of all jobs, or "
-    "the threads of the workers that --scheduler has]",
+    help="Ranges to consume at once.  [default: the cores that this process may use, those of all jobs, or the "
+    "threads of all workers of --scheduler]",
 )
 partitionby_option = option(
     "--partitionby",
@@ -195,21 +195,21 @@ partitionby_option = option(
     show_default=True,
     callback=_columns,
     metavar="WHAT",
-    help="time (year=YYYY/month=MM/day=DD), finkclass, tnsclass, classId, any column or dotted field, several with "
-    "commas, or none.",
+    help="Partition columns: time (year=YYYY/month=MM/day=DD), finkclass, tnsclass, classId, any column or dotted "
+    "field, several separated by commas, or none.",
 )
 columns_option = option(
     "--columns",
     callback=parse_names,
     metavar="NAME,…",
-    help="Only these columns, or fields of structs such as candidate.jd; the others are skipped, not decoded.",
+    help="Take only these columns, or fields of structs such as candidate.jd; the others are not even decoded.",
 )
 where_option = option(
     "--where",
     callback=_condition,
     metavar="CONDITION",
-    help="Only alerts that this is true of, such as 'candidate.magpsf < 18 and finkclass == \"SN candidate\"'; the "
-    "others are counted.",
+    help="Take only alerts for which this is true, such as 'candidate.magpsf < 18 and finkclass == \"SN candidate\"'; "
+    "the others are counted.",
 )
 dashboard_address_option = option(
     "--dashboard-address",
@@ -217,7 +217,7 @@ dashboard_address_option = option(
     show_default=True,
     callback=_address,
     metavar="HOST:PORT",
-    help="The Dask dashboard; another free port when it is taken.",
+    help="Address of the Dask dashboard; another free port if this one is taken.",
 )
-json_option = option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
-verbose_option = option("--verbose", "-v", is_flag=True, help="Log what happens, to stderr.")
+json_option = option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+verbose_option = option("--verbose", "-v", is_flag=True, help="Write a log to stderr.")

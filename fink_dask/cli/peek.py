@@ -1,4 +1,4 @@
-"""``fink-dask peek``: a few alerts of a topic, to look at."""
+"""``fink-dask peek``: show a few alerts of a topic."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ _PARTIAL = 3
     epilog="Example: fink-dask peek ftransfer_ztf_2026-02-24_123456 -n 1",
 )
 @click.argument("topic")
-@typed_option("--count", "-n", type=int, default=3, show_default=True, metavar="N", help="How many; at most 100.")
-@typed_option("--partition", type=click.IntRange(0), metavar="P", help="Of this partition; of all otherwise.")
-@typed_option("--offset", type=click.IntRange(0), metavar="O", help="From this offset of --partition on.")
-@typed_option("--newest", is_flag=True, help="Those with the newest timestamps; the first ones otherwise.")
-@typed_option("--json", "as_json", is_flag=True, help="Print each alert as a JSON object, one a line.")
+@typed_option("--count", "-n", type=int, default=3, show_default=True, metavar="N", help="How many alerts, up to 100.")
+@typed_option("--partition", type=click.IntRange(0), metavar="P", help="Only alerts of this partition.")
+@typed_option("--offset", type=click.IntRange(0), metavar="O", help="Start at this offset of --partition.")
+@typed_option("--newest", is_flag=True, help="The alerts with the newest timestamps instead of the first.")
+@typed_option("--json", "as_json", is_flag=True, help="Print each alert as a JSON object, one per line.")
 @typed_option(
     "--cutouts",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
-    help="Write the cutouts as PNG files, and show them on a terminal.",
+    help="Write the cutouts to DIR as PNG files, and show them on a terminal.",
 )
-@option("--survey", type=click.Choice(SURVEYS), help="Otherwise read off the topic's name.")
-@typed_option("--schema", "schema_file", type=click.Path(path_type=Path), help="Avro schema, instead of that in Kafka.")
+@option("--survey", type=click.Choice(SURVEYS), help="The survey; by default taken from the topic's name.")
+@typed_option("--schema", "schema_file", type=click.Path(path_type=Path), help="Avro schema file, instead of Kafka's.")
 @connection_options
 @verbose_option
 def peek(
@@ -56,10 +56,10 @@ def peek(
     verbose: bool,
     **connection: Any,
 ) -> int:
-    """Show a few alerts of TOPIC as they are in Kafka; nothing is written, and no offset committed.
+    """Show a few alerts of TOPIC as they are in Kafka; nothing is written, and no offset is committed.
 
-    Long lists are shortened, bytes are said by their size, fields without a value by their names; --json has all.
-    --cutouts needs astropy: pip install 'fink-dask[report]'. Exit status: 3 where a record can't be decoded.
+    Long lists are shortened, bytes shown as their size, and null fields listed by name; --json prints everything.
+    --cutouts needs astropy: pip install 'fink-dask[report]'. Exit status: 0, 1 failed, 3 if a record can't be decoded.
     """
     from rich.console import Console
 
@@ -102,14 +102,14 @@ def _show(record: Peeked, console: Console, as_json: bool) -> None:
         return
     title = f"partition {record.partition}, offset {record.offset}"
     if record.timestamp_ms >= 0:
-        # A producer may say any time, and the years of Python's own end with 9999.
+        # A producer may give any time, and Python's own years end with 9999.
         time = np.datetime64(record.timestamp_ms, "ms").astype("datetime64[s]")
         title += f", {str(time).replace('T', ' ')} UTC"
     console.print(alert.alert_tree(title, record.alert))
 
 
 def _save(record: Peeked, folder: Path, console: Console | None) -> None:
-    """Write the cutouts of an alert; names tell where it is in the topic, and nothing that comes from outside."""
+    """Write the cutouts of an alert; file names say where it is in the topic, and hold nothing from outside."""
     from rich.columns import Columns
     from rich.console import Group
 
@@ -121,7 +121,7 @@ def _save(record: Peeked, folder: Path, console: Console | None) -> None:
     assert record.alert is not None
     paths = find_fields(record.alert.schema).cutouts
     if not paths:
-        raise SettingsError("--cutouts: these alerts have none; full packets do")
+        raise SettingsError("--cutouts: these alerts have no cutouts; those of full packets do")
     drawn = []
     for shown, path in paths.items():
         image = read_stamp(column_of(record.alert, path)[0].as_py())

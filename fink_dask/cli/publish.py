@@ -1,4 +1,4 @@
-"""``fink-dask publish``: a topic in Fink's conventions, for tests and demonstrations."""
+"""``fink-dask publish``: fill a topic as Fink does, for tests and demonstrations."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fink_dask.demo.kinds import AlertKind
 from fink_dask.errors import SettingsError
 from fink_dask.kafka.topics import survey_of
 
-#: More than any cluster has room for.
+#: More than any Kafka cluster has room for.
 _MOST_PARTITIONS = 10_000
 
 
@@ -29,7 +29,7 @@ def _partitions(_: click.Context, parameter: click.Parameter, value: int) -> int
 
 def _rate(_: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
     if value is not None and not 0 < value < math.inf:
-        raise click.BadParameter("must be more than nothing, in alerts a second", param=parameter)
+        raise click.BadParameter("must be more than 0 alerts a second", param=parameter)
     return value
 
 
@@ -44,14 +44,14 @@ def _seed(_: click.Context, parameter: click.Parameter, value: int) -> int:
     epilog="Example: fink-dask publish --topic ftransfer_ztf_2026-02-24_1 --synthetic 10000 --rate 2000",
 )
 @click.argument("files", nargs=-1, type=click.Path(dir_okay=False, path_type=Path))
-@typed_option("--topic", required=True, metavar="NAME", help="The topic that is filled; TOPIC_schema gets the schema.")
-@typed_option("--synthetic", type=int, callback=at_least_one, metavar="N", help="Make N alerts up, instead of FILES.")
+@typed_option("--topic", required=True, metavar="NAME", help="The topic to fill; its schema goes to NAME_schema.")
+@typed_option("--synthetic", type=int, callback=at_least_one, metavar="N", help="Make up N alerts instead of FILES.")
 @option(
     "--kind",
     type=click.Choice([kind.value for kind in AlertKind]),
     default=AlertKind.ZTF_LIGHT.value,
     show_default=True,
-    help="What alerts are made up.",
+    help="What kind of alerts to make up.",
 )
 @option(
     "--seed",
@@ -59,10 +59,10 @@ def _seed(_: click.Context, parameter: click.Parameter, value: int) -> int:
     default=0,
     show_default=True,
     callback=_seed,
-    help="Decides what is made up, and which partition each alert goes to.",
+    help="Random seed for the made-up alerts, and for the partition that each alert goes to.",
 )
 @option(
-    "--rate", type=float, callback=_rate, metavar="R", help="Alerts a second; otherwise as fast as Kafka takes them."
+    "--rate", type=float, callback=_rate, metavar="R", help="Alerts a second; by default as fast as Kafka takes them."
 )
 @option(
     "--partitions",
@@ -71,10 +71,10 @@ def _seed(_: click.Context, parameter: click.Parameter, value: int) -> int:
     show_default=True,
     callback=_partitions,
     metavar="N",
-    help="Partitions of a new topic.",
+    help="Number of partitions of a new topic.",
 )
 @typed_option(
-    "--append", is_flag=True, help="Add to a topic that exists; alerts that are made up get other ids than those there."
+    "--append", is_flag=True, help="Add to an existing topic; made-up alerts get ids that it does not have yet."
 )
 @connection_options
 @json_option
@@ -94,8 +94,8 @@ def publish(
 ) -> int:
     """Fill a topic as Fink does, for tests and demonstrations.
 
-    FILES are Avro container files of one schema, whose alerts are published byte for byte. The topic is made, and is
-    refused where it is there already. Each alert is confirmed by Kafka; the status is 0 if all are.
+    FILES are Avro container files with the same schema, whose alerts are published byte for byte. The topic is created;
+    an existing one is refused unless --append is given. Exit status: 0 once Kafka has confirmed every alert.
     """
     from fink_dask.avro.schema import parse_schema
     from fink_dask.cli.log import log_to_stderr
@@ -108,7 +108,7 @@ def publish(
     from fink_dask.show.bar import CountBar
 
     if bool(files) == (synthetic is not None):
-        raise SettingsError("give FILES, or --synthetic N for alerts that are made up: one of the two")
+        raise SettingsError("give either FILES, or --synthetic N for made-up alerts")
     log_to_stderr(verbose)
     kafka = kafka_settings(survey_of(topic), **connection)
     opened = open_files(files) if files else None
@@ -149,7 +149,7 @@ def publish(
 
 
 def _transfer_of(topic: str, kind: str | None) -> str:
-    """Say what transfers a topic; where its name does not tell the survey, the days are those of the alerts' kind."""
+    """Return the command that transfers a topic; where its name has no survey, the kind of the alerts says it."""
     command = f"fink-dask transfer --topic {topic} --outdir {topic}"
     if survey_of(topic) is not None:
         return f"{command} --partitionby time"

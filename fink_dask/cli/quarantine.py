@@ -28,21 +28,22 @@ _SHOWN_REASONS = 10
 )
 @click.argument("outdir", type=Place())
 @typed_option(
-    "--limit", type=int, default=20, show_default=True, callback=at_least_one, metavar="N", help="Records shown."
+    "--limit", type=int, default=20, show_default=True, callback=at_least_one, metavar="N", help="Records to show."
 )
-@typed_option("--retry", is_flag=True, help="Decode them again, and move what becomes an alert into the dataset.")
+@typed_option("--retry", is_flag=True, help="Try to decode them again, and move those that succeed into the dataset.")
 @typed_option(
     "--schema",
     "schema_file",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Avro schema that they were written with, for --retry; the dataset keeps its own.",
+    help="With --retry: file with the Avro schema that they were written with; the dataset keeps its own.",
 )
 @json_option
 @verbose_option
 def quarantine(outdir: Path, limit: int, retry: bool, schema_file: Path | None, as_json: bool, verbose: bool) -> int:
     """Show the records of OUTDIR that could not be decoded: where they are in the topic, and why.
 
-    Their bytes are in OUTDIR.fink/quarantine, in Parquet files. Exit status: 0, or 3 where some are left after --retry.
+    Their bytes are in Parquet files in OUTDIR.fink/quarantine. Exit status: 0, 1 failed, 3 if some are left after
+    --retry.
     """
     from fink_dask.cli.log import log_to_stderr
     from fink_dask.ledger.ledger import Ledger
@@ -54,7 +55,7 @@ def quarantine(outdir: Path, limit: int, retry: bool, schema_file: Path | None, 
     if retry:
         return _retry(ledger, schema_file, as_json)
     if schema_file is not None:
-        raise SettingsError("--schema says what to decode them with again: give --retry as well")
+        raise SettingsError("--schema needs --retry: give that as well")
     _show(ledger, limit, as_json)
     return 0
 
@@ -94,7 +95,7 @@ def _show(ledger: Ledger, limit: int, as_json: bool) -> None:
         click.echo(json.dumps({"quarantined": reasons.total(), "reasons": dict(reasons), "records": shown}))
         return
     if not reasons:
-        click.echo(f"{ledger.outdir}: nothing is quarantined")
+        click.echo(f"{ledger.outdir}: no records in quarantine")
         return
     from rich.console import Console
     from rich.table import Table

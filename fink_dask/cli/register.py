@@ -1,4 +1,4 @@
-"""``fink-dask register``: the credentials file that today's client reads too."""
+"""``fink-dask register``: write the credentials file that Fink's own client reads too."""
 
 from __future__ import annotations
 
@@ -22,26 +22,25 @@ from fink_dask.kafka.topics import SURVEYS
     context_settings=CONTEXT,
     epilog="Example: fink-dask register --survey ztf --username ada --group-id ada-1 --servers kafka.example.org:9092",
 )
-@typed_option("--survey", type=click.Choice(SURVEYS), required=True, help="Whose file it is: each survey has its own.")
-@option("--group-id", "--groupid", metavar="NAME", help="The consumer group that Fink has given you.")
+@typed_option("--survey", type=click.Choice(SURVEYS), required=True, help="Which survey: each has its own file.")
+@option("--group-id", "--groupid", metavar="NAME", help="The consumer group that Fink gave you.")
 @typed_option(
     "--maxtimeout",
     type=int,
     callback=at_least_one,
     metavar="SECONDS",
-    help="How long today's client waits for an alert; 10 in a new file.",
+    help="How long Fink's own client waits for an alert; 10 in a new file.",
 )
-@typed_option("--force", is_flag=True, help="Change a file that is there, without a question.")
-@typed_option("--check", is_flag=True, help="Connect, and say what is found; with nothing else, only that.")
+@typed_option("--force", is_flag=True, help="Change an existing file without asking.")
+@typed_option("--check", is_flag=True, help="Connect and say what was found; with --survey alone, do only that.")
 @connection_options
 def register(
     survey: str, group_id: str | None, maxtimeout: int | None, force: bool, check: bool, **connection: Any
 ) -> int:
     """Write ~/.finkclient/SURVEY_credentials.yml, which fink-dask and Fink's own client read.
 
-    Only you can read the file. The password is asked for without being shown, or comes from --password-file or the
-    variable FINK_DASK_PASSWORD; without one, none is written. In a file that is there already, what you give is
-    changed, and all else is kept.
+    Only you can read the file. The password is prompted for without being shown, or comes from --password-file or the
+    variable FINK_DASK_PASSWORD; without one, none is written. In an existing file, only what you give is changed.
     """
     from fink_dask.kafka.registration import Registration, write_credentials
 
@@ -51,18 +50,18 @@ def register(
         return _check(survey, group_id, connection)
     if there and not force:
         if not sys.stdin.isatty():
-            raise SettingsError(f"{path} is there: --force changes what you give in it, and keeps the rest")
-        click.confirm(f"{path} is there. Change what you give in it, and keep the rest?", abort=True, err=True)
+            raise SettingsError(f"{path} exists: --force changes what you give, and keeps the rest")
+        click.confirm(f"{path} exists. Change what you give, and keep the rest?", abort=True, err=True)
     username, group, servers = (
-        # What a file has is not overwritten by what the environment says, which is for all commands.
+        # The environment is for all commands, so it does not overwrite what a file has.
         _asked(words, value if _is_typed(name) or not there else None, there)
         for words, name, value in (
-            ("User name, as Fink has sent it", "username", connection["username"]),
+            ("User name that Fink sent you", "username", connection["username"]),
             ("Consumer group", "group_id", group_id),
             ("Servers (HOST:PORT)", "bootstrap_servers", connection["bootstrap_servers"]),
         )
     )
-    # Made before the password is asked for: what is refused is refused at once.
+    # Made before the password is asked for, so that what is wrong is refused at once.
     registration = Registration(survey, username, group, servers, maxtimeout=maxtimeout)
     registration = replace(registration, password=_password(connection["password_file"], there))
     write_credentials(path, registration, replace=there)
@@ -74,7 +73,7 @@ def register(
 
 
 def _is_anything_typed() -> bool:
-    """Tell whether there is something to write; what the environment says is for all commands."""
+    """Tell whether there is something to write; the environment does not count, as it is for all commands."""
     return any(map(_is_typed, ("username", "group_id", "bootstrap_servers", "password_file", "maxtimeout")))
 
 
@@ -83,7 +82,7 @@ def _is_typed(name: str) -> bool:
 
 
 def _asked(words: str, value: str | None, there: bool) -> str | None:
-    """Ask for what is missing, where somebody can answer and a file that is there does not have it."""
+    """Ask for what is missing, where somebody can answer and there is no file yet."""
     if value is not None or there or not sys.stdin.isatty():
         return value
     answer: str = click.prompt(words, err=True)
@@ -96,12 +95,13 @@ def _password(file: Path | None, there: bool) -> str | None:
     given = os.environ.pop(PASSWORD_VARIABLE, None)
     if given is None and sys.stdin.isatty():
         keep = "to keep it" if there else "for none"
-        given = click.prompt(f"Password (Enter {keep})", default="", show_default=False, hide_input=True, err=True)
+        words = f"Password (press Enter {keep})"
+        given = click.prompt(words, default="", show_default=False, hide_input=True, err=True)
     return given or None
 
 
 def _check(survey: str, group_id: str | None, connection: dict[str, Any]) -> int:
-    """Connect, and say what is found."""
+    """Connect, and say what was found."""
     from fink_dask.config import has_sasl
     from fink_dask.kafka.credentials import find_credentials
     from fink_dask.kafka.overview import look_at_topics

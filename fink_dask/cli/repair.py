@@ -1,4 +1,4 @@
-"""``fink-dask repair``: read again from Kafka what the files of a dataset no longer hold."""
+"""``fink-dask repair``: fetch again from Kafka what the files of a dataset no longer hold."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     type=click.Choice(ON_LOSS),
     default="fail",
     show_default=True,
-    help="Where Kafka no longer has all of it: leave the files as they are, or fetch what is there, declare the rest "
-    "lost, and remove them.",
+    help="If Kafka no longer has all of what is missing: fail and leave the files as they are, or continue: fetch what "
+    "is left, declare the rest lost, and remove the damaged files.",
 )
 @connection_options
 @dashboard_address_option
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 def repair(outdir: Path, on_loss: str, dashboard_address: str, as_json: bool, verbose: bool, **connection: Any) -> int:
     """Make the dataset OUTDIR whole again: fetch what verify finds missing or damaged, and nothing else.
 
-    Exit status: 0 complete, 1 something could not be repaired, 3 complete but for alerts that were quarantined or lost.
+    Exit status: 0 complete, 1 something could not be repaired, 3 complete except for quarantined or lost alerts.
     """
     from fink_dask.ledger.ledger import Ledger
 
@@ -51,7 +51,7 @@ def repair(outdir: Path, on_loss: str, dashboard_address: str, as_json: bool, ve
     kafka = kafka_settings(survey_of_dataset(ledger), **connection)
     from fink_dask.cluster.forkserver import start_forkserver
 
-    start_forkserver()  # it loads what workers need while the files are checked
+    start_forkserver()  # loads what workers need while the files are checked
     from fink_dask.cli.log import log_to_stderr
     from fink_dask.cli.results import headline, print_json
     from fink_dask.ledger.summary import written_bytes

@@ -1,4 +1,4 @@
-"""``fink-dask report``: a dataset on one page, to look at and to send around."""
+"""``fink-dask report``: a dataset on one HTML page, to look at and to share."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ _HEAD_BYTES = 2000
     type=click.Path(dir_okay=False, path_type=Path),
     default=Path("report.html"),
     show_default=True,
-    help="The page; an older report is replaced, nothing else.",
+    help="File to write; an older report is replaced, any other file is not.",
 )
-@typed_option("--open", "opens", is_flag=True, help="Open it in a browser.")
+@typed_option("--open", "opens", is_flag=True, help="Open the page in a browser.")
 def report(outdir: Path, output: Path, opens: bool) -> int:
-    """Show the dataset OUTDIR on one page: an HTML file with everything in it, that asks nobody for anything.
+    """Show the dataset OUTDIR on one page: a self-contained HTML file that loads nothing from elsewhere.
 
-    How far it is, the sky, brightness, nights, classes, a few alerts with cutouts and light curves, speed, partitions,
-    quarantine and losses. OUTDIR is only read, also while a transfer runs; of a large one a sample is, which the page
-    says. Cutouts need astropy: pip install 'fink-dask[report]'.
+    It shows progress, the sky, brightness, nights, classes, a few alerts with cutouts and light curves, speed,
+    partitions, quarantine and losses. OUTDIR is only read, even while a transfer runs; of a large dataset only a sample
+    is read, and the page says so. Cutouts need astropy: pip install 'fink-dask[report]'.
 
-    Where OUTDIR holds the datasets of several topics, each of them has a page, such as report-TOPIC.html.
+    If OUTDIR holds the datasets of several topics, each gets a page of its own, such as report-TOPIC.html.
     """
     from fink_dask.ledger.ledger import Ledger
     from fink_dask.ledger.several import datasets_in
@@ -47,18 +47,18 @@ def report(outdir: Path, output: Path, opens: bool) -> int:
     if several:
         if opens:
             raise SettingsError(
-                f"--open shows one page, and {outdir} holds datasets of {counted(len(several), 'topic')}: name one, "
+                f"--open shows one page, but {outdir} holds datasets of {counted(len(several), 'topic')}: name one, "
                 f"such as {outdir / several[0].outdir.name}"
             )
         return _write_each(several, outdir, output)
     _write(ledger, outdir, output)
     if opens and not webbrowser.open(output.resolve().as_uri()):
-        click.echo(f"fink-dask: warning: there is no browser here; open {output} in one", err=True)
+        click.echo(f"fink-dask: warning: no browser was found; open {output} in one", err=True)
     return 0
 
 
 def _write_each(ledgers: list[Ledger], outdir: Path, output: Path) -> int:
-    """Write a page for each of several topics; one that fails stops no other one."""
+    """Write a page for each of several topics; one that fails does not stop the others."""
     failed = False
     for ledger in ledgers:
         topic = ledger.outdir.name
@@ -96,19 +96,19 @@ def _write(ledger: Ledger, outdir: Path, output: Path) -> None:
 
 
 def _check_target(ledger: Ledger, target: Path) -> None:
-    """Refuse to write into a dataset, or over a file that is no report."""
+    """Refuse to write into a dataset, or over a file that is not a report."""
     if not target.parent.is_dir():
-        raise StorageError(f"{target.parent} is no directory: make it first, or choose another with -o")
+        raise StorageError(f"{target.parent} is not a directory: make it first, or choose another with -o")
     if {ledger.outdir, ledger.path} & set(target.parents):
         raise StorageError(
             f"{target} is inside the dataset, whose readers would take it for alerts: choose another place"
         )
     if target.exists() and not _is_report(target):
-        raise StorageError(f"{target} is there, and is no report: choose another name with -o, or remove it")
+        raise StorageError(f"{target} exists and is not a report: choose another name with -o, or remove it")
 
 
 def _is_report(path: Path) -> bool:
-    """Tell whether a file is a report; a pipe is none, and would be waited for."""
+    """Tell whether a file is a report; a pipe is not, and reading it might wait for ever."""
     from fink_dask.ledger.ledger import storage_error
     from fink_dask.report.page import GENERATOR
 

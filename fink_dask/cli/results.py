@@ -1,4 +1,4 @@
-"""Print what a dataset holds: for people, or as JSON for scripts. Results go to stdout."""
+"""Print what a dataset holds, for people or as JSON for scripts; results go to stdout."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def print_json(summary: Summary, **more: object) -> None:
 
 
 def print_summary(summary: Summary, ledger: Ledger, as_json: bool, profile: Profile | None = None) -> None:
-    """Print what a transfer has done, and where its time went if that is asked for."""
+    """Print what a transfer has done, and on request where its time went."""
     if as_json:
         print_json(summary, **({} if profile is None else {"profile": profile.to_json()}))
         return
@@ -44,22 +44,22 @@ def print_summary(summary: Summary, ledger: Ledger, as_json: bool, profile: Prof
     if profile is not None:
         print_profile(profile)
     if summary.quarantined:
-        click.echo(f"  the records that can't be decoded are in {ledger.path / 'quarantine'}")
+        click.echo(f"  records that could not be decoded are in {ledger.path / 'quarantine'}")
 
 
 def print_profile(profile: Profile) -> None:
     """Print where the time of a run went."""
-    phases = (("until the first batch", profile.start_seconds), ("to the last commit", profile.work_seconds))
+    phases = (("to the first batch", profile.start_seconds), ("to the last commit", profile.work_seconds))
     for words, seconds in (*phases, ("to the end", profile.finish_seconds)):
         click.echo(f"  {words:<22} {seconds:>8.2f} s")
     total = sum(profile.stage_seconds.values())
-    click.echo("  of the consumers' time, all of them together")
+    click.echo("  consumers' time, all together")
     for stage, seconds in profile.stage_seconds.items():
         click.echo(f"    {stage:<20} {seconds:>8.2f} s {100 * seconds / max(total, 1e-9):>4.0f} %")
 
 
 def headline(summary: Summary, running: bool = False) -> str:
-    """Say state and sums in a few lines; what is still running is not called interrupted."""
+    """Return state and sums in a few lines; a transfer that is still running is not called interrupted."""
     word = "running" if running else summary.state
     state = click.style(word, fg=STATE_COLOURS[summary.state], bold=True)
     sizes = f"{decimal(summary.written_bytes)} in {counted(summary.files, 'file')}"
@@ -81,7 +81,7 @@ def print_intervals(title: str, intervals: dict[int, list[Interval]]) -> None:
 
 
 def outlook_json(outlook: Outlook) -> dict[str, Any]:
-    """Return what a transfer would do as ``--json`` has it."""
+    """Return what a transfer would do, as ``--json`` prints it."""
     plan = outlook.plan
     return {
         "topic": outlook.topic,
@@ -109,42 +109,42 @@ def print_outlook(outlook: Outlook, outdir: Path, as_json: bool, job_script: str
 
 
 def print_job_script(script: str) -> None:
-    """Print what each job would be."""
-    click.echo(f"\neach job would be:\n\n{script}", nl=False)
+    """Print the script of each job."""
+    click.echo(f"\nscript of each job:\n\n{script}", nl=False)
 
 
 def _print_forecast(forecast: Forecast) -> None:
     took = duration_words(max(1, forecast.seconds))
-    click.echo(f"  would take      about {took}, as long as Kafka and the network keep up")
+    click.echo(f"  would take      about {took}, if Kafka and the network keep up")
     if forecast.free_bytes is not None:
-        words = f"about {decimal(forecast.written_bytes)}, where {decimal(forecast.free_bytes)} are free"
+        words = f"about {decimal(forecast.written_bytes)}, with {decimal(forecast.free_bytes)} free"
         click.echo(f"  would write     {words}")
 
 
 def _print_outlook(outlook: Outlook, outdir: Path) -> None:
     plan = outlook.plan
-    click.echo(f"{outlook.topic} into {outdir} (nothing is written by --dry-run)")
+    click.echo(f"{outlook.topic} into {outdir} (--dry-run writes nothing)")
     if outlook.committed_ranges:
         alerts, ranges = counted(outlook.committed_alerts, "alert"), counted(outlook.committed_ranges, "range")
-        click.echo(f"  there already   {alerts} in {ranges}")
+        click.echo(f"  already there   {alerts} in {ranges}")
     if outlook.open_ranges:
-        click.echo(f"  left open       {counted(outlook.open_ranges, 'range')} of an earlier run")
+        click.echo(f"  left open       {counted(outlook.open_ranges, 'range')} by an earlier run")
     if plan is not None:
         offsets, ranges = counted(sum(map(len, plan.ranges)), "offset"), counted(len(plan.ranges), "range")
-        size = f"{decimal(plan.estimated_bytes)} (estimated from a few alerts a partition)"
+        size = f"{decimal(plan.estimated_bytes)} (estimated from a few alerts per partition)"
         click.echo(f"  to plan         {offsets} in {ranges}, about {size}")
     if outlook.removed:
-        click.echo(f"  would be lost   {counted(outlook.removed, 'offset')} that Kafka has removed already")
+        click.echo(f"  would be lost   {counted(outlook.removed, 'offset')} that Kafka has already removed")
     if not outlook.offsets:
         click.echo("  nothing to read" if outlook.removed else "  nothing to do")
         return
     click.echo(
-        f"  would read      {counted(outlook.offsets, 'offset')}: an alert each, less those that Kafka uses itself"
+        f"  would read      {counted(outlook.offsets, 'offset')}, one alert each except those that Kafka itself uses"
     )
     if outlook.forecast is not None:
         _print_forecast(outlook.forecast)
     if outlook.where is not None:
-        click.echo(f"  would keep      those of which {outlook.where}")
+        click.echo(f"  would keep      alerts for which {outlook.where}")
     if outlook.committed_ranges:
         for partition, start in outlook.resume_at.items():
             click.echo(f"    partition {partition} from offset {start:,}")

@@ -1,4 +1,4 @@
-"""``fink-dask schema``: the fields of a topic's alerts."""
+"""``fink-dask schema``: show the fields of a topic's alerts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fink_dask.ledger.records import Identity
     from fink_dask.transfers.schemas import FoundSchemas
 
-#: Characters of what a writer says of a field.
+#: Characters shown of a field's documentation.
 _DOC_CHARS = 500
 #: Columns of the tree where nobody looks at it: nothing is folded.
 _WIDE = 2000
@@ -39,14 +39,15 @@ _WIDE = 2000
     type=click.Choice(["tree", "avro", "arrow", "json"]),
     default="tree",
     show_default=True,
-    help="A tree of the fields; the Avro schema as it is in Kafka; the Arrow schema of the files; the fields as JSON.",
+    help="tree: the fields as a tree; avro: the Avro schema as it is in Kafka; arrow: the Arrow schema of the files; "
+    "json: the fields as JSON.",
 )
 @connection_options
 @verbose_option
 def schema(topic: str, form: str, verbose: bool, **connection: Any) -> int:
-    """Show the fields of the alerts of TOPIC, with their types and what the writer says of them.
+    """Show the fields of the alerts of TOPIC, with their types and documentation.
 
-    Where the keys of its records hold several schemas, all that the first and the last records have are shown.
+    If the keys of its records hold several schemas, those of the first and the last records are all shown.
     """
     from fink_dask.cli.log import log_to_stderr
     from fink_dask.kafka.describe import open_inspector
@@ -66,10 +67,10 @@ def schema(topic: str, form: str, verbose: bool, **connection: Any) -> int:
         for number, (one, misfit) in enumerate(each, 1):
             of = f" {number} of {len(each)}" if len(each) > 1 else ""
             title = f"{topic}: schema{of} from {_PLACES[found.source]}"
-            # Beside the schema, so that what is on stdout is nothing but JSON.
+            # Not on stdout, which holds nothing but JSON.
             click.echo(title if form == "tree" else f"fink-dask: {title}", err=form != "tree")
             if misfit:
-                click.echo(f"  not in a dataset with the first one: {printable(misfit)}", err=form != "tree")
+                click.echo(f"  can't be in one dataset with the first: {printable(misfit)}", err=form != "tree")
             if form == "avro":
                 click.echo(json.dumps(json.loads(one.text), indent=2))
             else:
@@ -88,7 +89,7 @@ def _print_arrow(found: FoundSchemas, identity: Identity) -> None:
     if len(found.versions.schemas) > 1:
         click.echo(f"fink-dask: the columns of {len(found.versions.schemas)} schemas together", err=True)
     for misfit in found.misfits:
-        click.echo(f"fink-dask: left out is a schema that does not fit: {printable(misfit.reason)}", err=True)
+        click.echo(f"fink-dask: a schema that does not fit is left out: {printable(misfit.reason)}", err=True)
     for column in columns:
         click.echo(f"{column.name}: {column.type}{'' if column.nullable else ' not null'}")
 
@@ -110,7 +111,7 @@ def _print_tree(one: AvroSchema) -> None:
     from fink_dask.avro.fields import count_fields, fields_of
 
     fields = fields_of(one)
-    tree = Tree(f"{counted(count_fields(fields), 'field')}; ? may be null")
+    tree = Tree(f"{counted(count_fields(fields), 'field')}; ? marks those that may be null")
     _grow(tree, fields)
     console = Console(highlight=False)
     if not console.is_terminal:

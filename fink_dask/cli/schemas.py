@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 def dump_schemas_of(settings: TransferSettings, choice: TopicChoice) -> None:
     """Write the Avro schemas of each topic, and what Arrow makes of them, into the current directory.
 
-    The first one has the topic's name alone. Others, which records have in their keys, have numbers behind it, those of
-    records that can't be in the same dataset the last ones. Where several topics are meant, one that has none is only
-    spoken of.
+    The first one is named after the topic alone. Others, which records have in their keys, are numbered, and those of
+    records that can't be in the same dataset come last. Where several topics are meant, one without a schema is
+    reported, and the others go on.
 
     Raises
     ------
@@ -41,7 +41,7 @@ def dump_schemas_of(settings: TransferSettings, choice: TopicChoice) -> None:
             try:
                 _dump(settings_of(settings, choice, topic), inspector)
             except (BrokerError, SchemaError) as error:
-                click.echo(f"fink-dask: no schema was written of {topic}: {error}", err=True)
+                click.echo(f"fink-dask: no schema of {topic} was written: {error}", err=True)
 
 
 def _dump(settings: TransferSettings, inspector: Inspector) -> None:

@@ -1,4 +1,4 @@
-"""Several topics on the command line: what is typed for them, and how a run that has several ends."""
+"""Several topics on the command line: how they are given, and what is printed of them."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ topic_option = option(
     required=True,
     multiple=True,
     metavar="NAME",
-    help="The topic that the portal named. May be repeated, or be a pattern such as 'ftransfer_lsst_2026-*': each "
-    "topic then has a dataset of its own, OUTDIR/TOPIC, and --follow takes in those that appear later.",
+    help="The topic that the portal named. Repeat it, or give a pattern such as 'ftransfer_lsst_2026-*', for several "
+    "topics: each then has its own dataset, OUTDIR/TOPIC, and --follow picks up those that appear later.",
 )
 
 
 def survey_of_topics(choice: TopicChoice) -> str | None:
-    """Find the survey that all names and patterns agree on, which says where the servers are to be looked up."""
+    """Find the survey that all names and patterns agree on, which says where to look up the servers."""
     found = {survey_of(name) for name in (*choice.names, *choice.patterns)}
     return found.pop() if len(found) == 1 else None
 
 
 def ledgers_of(settings: TransferSettings, choice: TopicChoice) -> list[Ledger]:
-    """List what is there already of the topics that are meant; Kafka is not asked."""
+    """List the existing datasets of the topics that are meant; Kafka is not asked."""
     from fink_dask.ledger.ledger import Ledger
     from fink_dask.ledger.several import datasets_in
 
@@ -54,7 +54,7 @@ def ledgers_of(settings: TransferSettings, choice: TopicChoice) -> list[Ledger]:
 
 
 def print_outcome(outcome: TopicsOutcome, outdir: Path, as_json: bool, profile: Profile | None) -> int:
-    """Print what has become of each topic and of all; returns the exit status, which is the worst."""
+    """Print what has become of each topic and of all together; returns the worst exit status."""
     from fink_dask.cli.results import print_profile
     from fink_dask.ledger.several import total_of
 
@@ -76,7 +76,7 @@ def print_outcome(outcome: TopicsOutcome, outdir: Path, as_json: bool, profile: 
     if profile is not None:
         print_profile(profile)
     if total.quarantined:
-        click.echo(f"  the records that can't be decoded are in {outdir}/TOPIC.fink/quarantine")
+        click.echo(f"  records that could not be decoded are in {outdir}/TOPIC.fink/quarantine")
     for topic, words in errors.items():
         click.echo(f"  {words if words.startswith(topic) else f'{topic}: {words}'}")
     return total.exit_code
@@ -90,7 +90,7 @@ def print_table(summaries: Sequence[Summary], states: Sequence[str] | None = Non
     total = total_of(summaries)
     shown = [*(states or [summary.state for summary in summaries]), total.state]
     names = ["alerts", *(["filtered"] if total.filtered else []), "quarantined", "lost", "files"]
-    # No wider than it must be: with a topic's usual name it fits a terminal of 80 columns.
+    # No wider than necessary: with topics of the usual length it fits a terminal of 80 columns.
     width = max(len(summary.topic) for summary in (*summaries, total))
     wide = {name: max(len(name), len(f"{getattr(total, name):,}")) for name in names}
     widest = max(map(len, shown))
@@ -108,7 +108,7 @@ def print_topics_json(
     details: Sequence[Mapping[str, Any]] = (),
     more: Mapping[str, Any] | None = None,
 ) -> None:
-    """Print one JSON object: each topic's as it would be for that one alone, the worst state, and the sums."""
+    """Print one JSON object: for each topic what it would be alone, then the worst state and the sums."""
     from fink_dask.ledger.several import total_of
 
     each = []
@@ -137,7 +137,7 @@ def preview_topics(
 
     found = preview_each(settings, cores, choice, restart)
     failed = any(isinstance(outlook, FinkDaskError) for outlook in found.values())
-    # The jobs work on all topics; what they leave is beside the first one's dataset.
+    # The jobs work on all topics; their keys and logs are in the first one's ledger.
     script = None if jobs is None else job_script(jobs, Ledger(settings.outdir / next(iter(found))))
     if as_json:
         content = [

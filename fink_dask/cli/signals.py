@@ -1,4 +1,4 @@
-"""The signals that ask to stop: the first one stops in good order, the second one, or eight seconds, at once."""
+"""The signals that ask to stop: the first stops in good order; a second one, or eight seconds, stops at once."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def handle_signals() -> None:
         if received:
             os._exit(128 + number)
         received = True
-        # Something that does not let go, a broker or a file system, must not keep the user waiting. What is
-        # committed is safe whenever the process ends; workers end with it.
+        # A broker or a file system that does not let go must not keep the user waiting. What is committed is safe
+        # whenever the process ends, and workers end with it.
         watchdog = threading.Timer(_PATIENCE_S, os._exit, (128 + number,))
         watchdog.daemon = True
         watchdog.start()
@@ -61,12 +61,12 @@ def handle_signals() -> None:
 
 
 def run_apart(work: Callable[[threading.Event], Result]) -> Result:
-    """Run something in a thread, as only the main one gets signals: one in the middle of fastavro would be its error.
+    """Run something in a thread, as only the main one gets signals: in the middle of fastavro one becomes its error.
 
     Parameters
     ----------
     work : callable
-        Takes what is set when it is to stop, which a signal asks for; it is waited for then.
+        Takes an event that is set when a signal asks to stop; its end is then waited for.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""``fink-dask status``: how far a transfer is, also while it runs."""
+"""``fink-dask status``: how far a transfer has got, even while it runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fink_dask.ledger.ledger import Ledger
     from fink_dask.ledger.summary import Progress
 
-#: Seconds after which the lag of a topic that is followed says nothing any more; it is kept every two.
+#: Seconds after which the lag of a followed topic is out of date; it is written every two.
 _LAG_S = 30.0
 
 
@@ -25,9 +25,9 @@ _LAG_S = 30.0
 @click.argument("outdir", type=Place())
 @json_option
 def status(outdir: Path, as_json: bool) -> int:
-    """Say how far the transfer into OUTDIR is; reads the ledger alone, and writes nothing.
+    """Show how far the transfer into OUTDIR has got; only reads the ledger, and writes nothing.
 
-    Where OUTDIR holds the datasets of several topics: of each of them.
+    If OUTDIR holds the datasets of several topics, each of them is shown.
     """
     from fink_dask.cli.results import headline, print_intervals, print_json
     from fink_dask.ledger.lease import is_held
@@ -45,8 +45,8 @@ def status(outdir: Path, as_json: bool) -> int:
             raise LedgerError(unfinished(ledger))
         if is_held(ledger):
             raise LedgerError(
-                f"a transfer into {ledger.outdir} has begun and has not planned yet, as when its jobs wait in a queue: "
-                "ask again later"
+                f"a transfer into {ledger.outdir} has begun but not planned yet, as when its jobs wait in a queue: "
+                "try again later"
             )
         raise LedgerError(
             f"there is no ledger {ledger.path}: no transfer into {ledger.outdir} was planned yet"
@@ -68,7 +68,7 @@ def status(outdir: Path, as_json: bool) -> int:
         click.echo(f"  following  {lag_words(lag)}, {lag.alerts_per_second:,.0f} alerts/s")
     if progress.missing and not running:
         print_intervals("missing", progress.missing)
-        click.echo("  run the same transfer again to go on")
+        click.echo("  run the same transfer again to continue")
     return 0
 
 
@@ -82,7 +82,7 @@ def _look(ledger: Ledger) -> tuple[bool, Progress, Lag | None]:
 
 
 def _details(running: bool, progress: Progress, lag: Lag | None) -> dict[str, Any]:
-    """Return what ``--json`` says beside the summary."""
+    """Return what ``--json`` prints besides the summary."""
     from fink_dask.ledger.lag import freshness_s
 
     return {
@@ -97,7 +97,7 @@ def _details(running: bool, progress: Progress, lag: Lag | None) -> dict[str, An
 
 
 def _say_each(ledgers: list[Ledger], as_json: bool) -> int:
-    """Say how far each of several topics is, in a line each."""
+    """Show how far each of several topics has got, one line each."""
     from fink_dask.cli.several import print_table, print_topics_json
     from fink_dask.ledger.summary import Summary
     from fink_dask.show.words import lags_words
@@ -122,7 +122,7 @@ def _say_each(ledgers: list[Ledger], as_json: bool) -> int:
         speed = sum(lag.alerts_per_second for lag in lags.values())
         click.echo(f"  following  {lags_words(lags)}, {speed:,.0f} alerts/s")
     if any(progress.missing and not running for running, progress, _ in found.values()):
-        click.echo("  run the same transfer again to go on with those that are interrupted")
+        click.echo("  run the same transfer again to continue the interrupted ones")
     for words in errors.values():
         click.echo(f"  {words}")
     return int(bool(errors))

@@ -1,4 +1,4 @@
-"""A transfer that failed or was stopped: how far it has come, and how to go on."""
+"""A transfer that failed or was stopped: how far it got, and how to continue."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def failure_as_json(settings: TransferSettings, choice: TopicChoice, as_json: bool) -> Iterator[None]:
-    """Print the summary also of a transfer that failed or was stopped, and tell how to go on."""
+    """Print the summary of a transfer that failed or was stopped as well, and say how to continue."""
     began = time.monotonic()
     before = _find_alerts(_found(settings, choice)) if as_json else Counter()
     try:
@@ -39,12 +39,12 @@ def failure_as_json(settings: TransferSettings, choice: TopicChoice, as_json: bo
         if stopped:
             alerts = sum(summary.alerts for summary in summaries)
             where = f"{counted(alerts, 'alert')} safe in {settings.outdir}; " if alerts else ""
-            click.echo(f"fink-dask: stopped; {where}run the same command again to go on", err=True)
+            click.echo(f"fink-dask: stopped; {where}run the same command again to continue", err=True)
             if isinstance(error, SignalReceivedError):
                 error.said = True
         if as_json:
             seconds = time.monotonic() - began
-            # A restart has put another ledger in the place of the one that was counted.
+            # After a restart, the ledger is not the one that was counted before.
             ended = [
                 replace(
                     summary,
@@ -88,7 +88,7 @@ def _summary(ledger: Ledger) -> Summary:
 
 
 def _find_alerts(ledgers: Sequence[Ledger]) -> Counter[int]:
-    """Count the committed alerts, under the numbers that the file system gives the ledgers."""
+    """Count the committed alerts of each ledger, by the ledger's inode."""
     from fink_dask.ledger.summary import summarise
 
     found: Counter[int] = Counter()

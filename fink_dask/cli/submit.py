@@ -1,4 +1,4 @@
-"""``fink-dask submit``: put a transfer into a job of a batch system, which no disconnect ends."""
+"""``fink-dask submit``: run a transfer as a job of a batch system, which no lost connection ends."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fink_dask.errors import SettingsError
 from fink_dask.kafka.choice import choose_topics
 from fink_dask.store.location import check_is_local
 
-#: What is about workers elsewhere, or about the terminal that this is typed in.
+#: Options about workers elsewhere, or about the terminal that this is typed in.
 _LEFT_OUT = {
     *("adapt", "as_json", "config", "dashboard_address", "dry_run", "jobs", "scheduler", "tls_ca_file", "tls_cert"),
     *("tls_key", "verbose"),
@@ -27,7 +27,7 @@ _LEFT_OUT = {
 
 
 class _Submit(click.Command):
-    """A command that has the options of another one, and keeps them as they were typed."""
+    """A command that has the options of another one, and keeps what was typed for them."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Note what was typed, before it becomes settings."""
@@ -37,7 +37,7 @@ class _Submit(click.Command):
 
 def _is_one_job(_: click.Context, parameter: click.Parameter, value: str | None) -> None:
     if value is not None:
-        raise click.BadParameter("what is submitted is one job: --cores says how large it is", param=parameter)
+        raise click.BadParameter("a single job is submitted: --cores says how large it is", param=parameter)
 
 
 @click.command(
@@ -60,25 +60,25 @@ def submit(
     as_json: bool,
     **others: Any,
 ) -> int:
-    """Put a whole transfer, its scheduler included, into one job of a batch system.
+    """Run a whole transfer, including its scheduler, as one job of a batch system.
 
-    The options are those of transfer, and those of the job. What the job has to do is done on the cores of its node.
-    The job prints what transfer prints; fink-dask status OUTDIR says how far it is. When its time is over it stops in
-    order: submit it again, and it goes on.
+    The options are those of transfer, and those of the job. All work is done on the cores of the job's node. The job
+    prints what transfer prints; fink-dask status OUTDIR shows how far it has got. At its time limit it stops in good
+    order: submit it again to continue.
     """
     choose_topics(topics)
     if others["restart"] and not others["yes"]:
-        raise SettingsError("--restart asks before it begins, and a job has nobody to ask: give --yes")
+        raise SettingsError("--restart asks for confirmation, and a job has nobody to ask: give --yes")
     if os.environ.pop(PASSWORD_VARIABLE, None) and has_sasl(security_protocol) and password_file is None:
         raise SettingsError(
-            f"a job does not get {PASSWORD_VARIABLE}, as others could see it there: have the password in a file that "
+            f"a job does not get {PASSWORD_VARIABLE}, as others could see it there: put the password into a file that "
             "only you can read, and give --password-file FILE"
         )
     check_is_local(outdir, "submit")
     arguments = _arguments(click.get_current_context())
     jobs = cluster_settings({**others, "adapt": None, "jobs": None})
     if jobs is None:
-        raise SettingsError("a job of which batch system? Give --cluster slurm, or another one")
+        raise SettingsError("no batch system was named: give --cluster slurm, or another one")
     from fink_dask.cluster.submit import BatchTransfer
 
     job = BatchTransfer(jobs.resolve(), Path(os.path.realpath(outdir)), arguments)
@@ -91,13 +91,13 @@ def submit(
         click.echo(json.dumps({"job": number, "job_script": script}))
         return 0
     click.echo(f"submitted to {job.spec.system} as job {number}")
-    click.echo(f"  how far it is   fink-dask status {outdir}")
-    click.echo(f"  what it prints  {job.outdir.parent}")
+    click.echo(f"  progress   fink-dask status {outdir}")
+    click.echo(f"  output in  {job.outdir.parent}")
     return 0
 
 
 def _arguments(ctx: click.Context) -> list[str]:
-    """Spell the options of the transfer once more, wherever they came from."""
+    """Spell out the options of the transfer again, wherever they came from."""
     found: list[str] = []
     for parameter in transfer.params:
         name = str(parameter.name)
@@ -118,5 +118,5 @@ def _arguments(ctx: click.Context) -> list[str]:
     return found
 
 
-# What belongs to the transfer comes first in --help.
+# The options of the transfer come first in --help.
 submit.params[:0] = [each for each in transfer.params if each.name not in _LEFT_OUT]

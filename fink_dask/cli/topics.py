@@ -1,4 +1,4 @@
-"""``fink-dask topics``: what is on the broker, how much, and for how long yet."""
+"""``fink-dask topics``: what is on the broker, how much, and how long Kafka will keep it."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from fink_dask.kafka.topics import SURVEYS, survey_of
 if TYPE_CHECKING:
     from fink_dask.kafka.overview import Overview, TopicOverview
 
-#: Columns of the table where it goes into a file or a pipe.
+#: Characters across the table where it goes into a file or a pipe.
 _WIDE = 1000
 
 
 @click.command(context_settings=CONTEXT, epilog="Example: fink-dask topics 'ftransfer_ztf_*'")
 @click.argument("patterns", nargs=-1, metavar="[PATTERN]...")
 @typed_option(
-    "--all", "everything", is_flag=True, help="Also schema topics, Kafka's own, and those that are not Fink's."
+    "--all", "everything", is_flag=True, help="Also list schema topics, Kafka's own topics, and those of others."
 )
-@option("--survey", type=click.Choice(SURVEYS), help="Whose credentials file is read, where no PATTERN tells.")
+@option("--survey", type=click.Choice(SURVEYS), help="Whose credentials file to read; by default PATTERN's.")
 @option(
     "--group-id",
     metavar="NAME",
-    help="The consumer group whose lag is shown; otherwise the one in the credentials file.",
+    help="The consumer group whose lag to show; by default the one in the credentials file.",
 )
 @connection_options
 @json_option
@@ -44,10 +44,10 @@ def topics(
     verbose: bool,
     **connection: Any,
 ) -> int:
-    """List the topics of Fink on the broker, or those that are, or match, a PATTERN such as 'ftransfer_lsst_*'.
+    """List Fink's topics on the broker, or those that match a name or a PATTERN such as 'ftransfer_lsst_*'.
 
-    For each: how many alerts it holds, how old the oldest and the newest one are, how long Kafka keeps them, how long
-    it is before Kafka may begin to remove them, and how many of them a consumer group has not read.
+    For each topic: how many alerts it holds, how old the oldest and the newest are, how long Kafka keeps alerts, how
+    much time is left before Kafka may begin to remove them, and how many a consumer group has not read.
     """
     from fink_dask.cli.log import log_to_stderr
     from fink_dask.kafka.overview import look_at_topics
@@ -80,7 +80,7 @@ def _known_group(survey: str | None) -> str | None:
 
     try:
         credentials = find_credentials(survey)
-    except FinkDaskError as error:  # the servers came from elsewhere, or this had been said before
+    except FinkDaskError as error:  # the servers came from elsewhere, or this would have been said before
         click.echo(f"fink-dask: the lag is not known: {error}", err=True)
         return None
     return None if credentials is None else credentials.group_id
@@ -95,7 +95,7 @@ def _as_json(topic: TopicOverview, now_ms: float) -> dict[str, Any]:
 
 
 def _print(overview: Overview, group_id: str | None, now_ms: float) -> None:
-    """Print a table, or where a terminal is too narrow for it, two lines a topic."""
+    """Print a table, or where the terminal is too narrow for it, two lines per topic."""
     from rich.console import Console
     from rich.measure import Measurement
     from rich.table import Table
@@ -103,9 +103,9 @@ def _print(overview: Overview, group_id: str | None, now_ms: float) -> None:
     from fink_dask.nouns import counted
     from fink_dask.show.words import printable
 
-    others = f"{counted(overview.others, 'other topic')} on this Kafka (--all shows them)"
+    others = f"{counted(overview.others, 'other topic')} on this Kafka (--all lists them)"
     if not overview.topics:
-        click.echo(f"no topic of Fink; {others}")
+        click.echo(f"no topics of Fink; {others}")
         return
     rows = {printable(topic.topic): _cells(topic, now_ms) for topic in overview.topics if topic.error is None}
     names = ["partitions", "alerts", "oldest", "newest", "kept", "left", *(["lag"] if group_id else [])]
@@ -124,8 +124,8 @@ def _print(overview: Overview, group_id: str | None, now_ms: float) -> None:
         for topic, cells in rows.items():
             said = ", ".join(f"{name} {cell}" for name, cell in zip(names, cells, strict=False) if cell)
             console.print(f"{topic}\n  {said}", soft_wrap=True)
-    click.echo("alerts: last stable less first offset, so with what Kafka uses itself; ages by Kafka's timestamps")
-    click.echo("left: before Kafka may begin to remove the oldest")
+    click.echo("alerts: last stable minus first offset, also those that Kafka itself uses; ages by Kafka's timestamps")
+    click.echo("left: time before Kafka may begin to remove the oldest")
     if group_id:
         click.echo(f"lag: what consumer group {printable(group_id)} has not read")
     if overview.others:

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from fink_dask.cluster.run import ClusterChoice
 
 
-#: When the program had loaded this, which is nearly when it began.
+#: When this was loaded, which is nearly when the program began.
 _BEGAN = time.monotonic()
 
 
@@ -50,9 +50,9 @@ _TLS_FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 def _without_effect(_: click.Context, parameter: click.Parameter, value: object) -> None:
-    """Take an option of Fink's own client that has nothing to decide here, and say so."""
+    """Accept an option of Fink's own client that has no effect here, and say so."""
     if value is not None:
-        click.echo(f"fink-dask: --{str(parameter.name).replace('_', '-')} has nothing to decide here", err=True)
+        click.echo(f"fink-dask: --{str(parameter.name).replace('_', '-')} has no effect here", err=True)
 
 
 @click.command(
@@ -64,10 +64,10 @@ def _without_effect(_: click.Context, parameter: click.Parameter, value: object)
     "--outdir",
     required=True,
     type=Place(),
-    help="Directory of the dataset, or s3://BUCKET/NAME; its ledger is OUTDIR.fink beside it. Of several topics: of "
-    "their datasets.",
+    help="Directory of the dataset, or s3://BUCKET/NAME; its ledger is OUTDIR.fink beside it. With several topics, the "
+    "directory of their datasets.",
 )
-@option("--survey", type=click.Choice(SURVEYS), help="Otherwise read off the topic's name.")
+@option("--survey", type=click.Choice(SURVEYS), help="The survey; by default taken from the topic's name.")
 @connection_options
 @partitionby_option
 @nconsumers_option
@@ -78,7 +78,7 @@ def _without_effect(_: click.Context, parameter: click.Parameter, value: object)
     show_default=True,
     callback=at_least_one,
     metavar="N",
-    help="Alerts decoded at once, as far as they are 4 to 8 MiB together.",
+    help="Alerts to decode at once; more or fewer where they would not come to 4 to 8 MiB.",
 )
 @columns_option
 @where_option
@@ -87,65 +87,65 @@ def _without_effect(_: click.Context, parameter: click.Parameter, value: object)
     type=click.Choice(OUTFORMATS),
     default=OUTFORMATS[0],
     show_default=True,
-    help="Format of the files; Avro's hold the records as they came.",
+    help="Format of the files; Avro files hold the records as they came.",
 )
 @option(
     "--compression",
     type=click.Choice(COMPRESSIONS),
     default=COMPRESSION,
     show_default=True,
-    help="Codec of Parquet files; cutouts are compressed already and stay as they are.",
+    help="Codec of Parquet files; cutouts, which are already compressed, stay as they are.",
 )
 @option(
     "--memory-limit",
     metavar="BYTES",
-    help="What all processes together may take, such as 4GB.  [default: half of what this process may use]",
+    help="Memory for all processes together, such as 4GB.  [default: half of what this process may use]",
 )
 @option(
     "--limit",
     type=int,
     callback=at_least_one,
     metavar="N",
-    help="The dataset ends with at most N alerts in all; of several topics, each dataset.",
+    help="The most alerts that the dataset may hold in all; with several topics, each dataset.",
 )
-@option("--schema", "schema_file", type=click.Path(path_type=Path), help="Avro schema, instead of those in Kafka.")
+@option("--schema", "schema_file", type=click.Path(path_type=Path), help="Avro schema file, instead of Kafka's.")
 @option(
     "--on-bad-record",
     type=click.Choice(ON_BAD_RECORD),
     default=ON_BAD_RECORD[0],
     show_default=True,
-    help="What becomes of a record that can't be decoded: it is put aside, or the transfer fails.",
+    help="If a record can't be decoded: put it into quarantine, or fail.",
 )
 @option(
     "--on-loss",
     type=click.Choice(ON_LOSS),
     default=ON_LOSS[0],
     show_default=True,
-    help="When Kafka has deleted alerts before they were read: declare them lost, or fail.",
+    help="If Kafka has removed alerts before they were read: declare them lost and continue, or fail.",
 )
 @follow_options
-@option("--group-id", metavar="NAME", help="Consumer group whose offsets are committed at the end, for other tools.")
+@option("--group-id", metavar="NAME", help="Consumer group to commit offsets for at the end, for other tools.")
 @option(
     "--dump-schemas",
     "--dump-schema",
     is_flag=True,
-    help="Write avro_schema_TOPIC.json and arrow_schema_TOPIC.metadata here.",
+    help="Write avro_schema_TOPIC.json and arrow_schema_TOPIC.metadata to the working directory.",
 )
-@typed_option("--dry-run", is_flag=True, help="Say what would be done; write nothing.")
+@typed_option("--dry-run", is_flag=True, help="Show what would be done; write nothing.")
 @typed_option(
-    "--restart", "--restart-from-beginning", is_flag=True, help="Begin again; the old dataset goes when it is done."
+    "--restart", "--restart-from-beginning", is_flag=True, help="Start over; delete the old dataset when done."
 )
 @typed_option("--yes", "-y", is_flag=True, help="Do not ask before --restart.")
-@option("--scheduler", metavar="ADDRESS", help="An existing Dask scheduler, instead of this machine's cores.")
-@option("--tls-ca-file", type=_TLS_FILE, help="For --scheduler tls://…: the authority that signed its certificate.")
-@option("--tls-cert", type=_TLS_FILE, help="For the same: the certificate to show there.")
-@option("--tls-key", type=_TLS_FILE, help="For the same: the certificate's key.")
+@option("--scheduler", metavar="ADDRESS", help="Use the workers of this existing Dask scheduler.")
+@option("--tls-ca-file", type=_TLS_FILE, help="For --scheduler tls://…: the CA certificate to trust.")
+@option("--tls-cert", type=_TLS_FILE, help="For --scheduler tls://…: the client's certificate.")
+@option("--tls-key", type=_TLS_FILE, help="For --scheduler tls://…: the client's key.")
 @cluster_options
 @dashboard_address_option
 @typed_option("--maxtimeout", type=float, hidden=True, expose_value=False, callback=_without_effect)
 @typed_option("--number-partitions", type=int, hidden=True, expose_value=False, callback=_without_effect)
-@typed_option("--force", is_flag=True, help="Begin also where the disk seems too small for what there is to write.")
-@option("--profile", is_flag=True, help="Print at the end where the time went.")
+@typed_option("--force", is_flag=True, help="Start even if the disk seems too small for what there is to write.")
+@option("--profile", is_flag=True, help="At the end, print where the time went.")
 @json_option
 @verbose_option
 @config_option
@@ -189,9 +189,9 @@ def transfer(
 ) -> int:
     """Move everything that a topic holds into a partitioned Parquet dataset, exactly once.
 
-    Run the same command again to go on where it stopped, or to fetch what came since. Exit status: 0 complete,
-    1 failed, 2 a wrong option or column, 3 finished but alerts were quarantined or lost, 130 and 143 interrupted;
-    of several topics, the worst.
+    Run the same command again to continue where it stopped, or to fetch what has arrived since. Exit status:
+    0 complete, 1 failed, 2 a wrong option or column, 3 finished but alerts were quarantined or lost, 130 and 143
+    interrupted; with several topics, the worst.
     """
     choice = choose_topics(topics)
     jobs = cluster_settings(others, scheduler)
@@ -200,13 +200,13 @@ def transfer(
     if scheduler is None and jobs is None and not dry_run:
         from fink_dask.cluster.forkserver import start_forkserver
 
-        start_forkserver()  # it loads what workers need while this process loads the rest
+        start_forkserver()  # loads what workers need while this process loads the rest
     from fink_dask.cli.log import log_to_stderr
     from fink_dask.cluster.existing import Scheduler
     from fink_dask.cluster.local import parse_memory
     from fink_dask.cluster.run import ClusterChoice
 
-    log_to_stderr(verbose)  # after Dask's own set-up of logging, which its import is
+    log_to_stderr(verbose)  # after the import of Dask, which sets up its own logging
     spec = None if jobs is None else jobs.resolve()
     existing = None if scheduler is None else Scheduler(scheduler, tls_ca_file, tls_cert, tls_key)
     settings = TransferSettings(

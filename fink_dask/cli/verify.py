@@ -1,4 +1,4 @@
-"""``fink-dask verify``: prove that a dataset is what its ledger says, and what Kafka has."""
+"""``fink-dask verify``: prove that a dataset is what its ledger says, and on request what Kafka holds."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ _SHOWN_PROBLEMS = 20
     context_settings=CONTEXT, epilog="Example: fink-dask verify alerts, or fink-dask verify alerts --sample 1000"
 )
 @click.argument("outdir", type=Place())
-@option("--against-kafka", is_flag=True, help="Compare with the topic as it is now, too: its id and its watermarks.")
+@option("--against-kafka", is_flag=True, help="Also compare with the topic as it is now: its id and its watermarks.")
 @option(
     "--sample",
     type=int,
     callback=at_least_one,
     metavar="N",
-    help="Read N alerts again from Kafka, chosen at random, and compare every value; decoded by fastavro.",
+    help="Also read N random alerts again from Kafka, decode them with fastavro, and compare every value.",
 )
-@option("--seed", type=int, metavar="N", help="Of that choice, to make the same one again.")
+@option("--seed", type=int, metavar="N", help="Random seed of --sample, to choose the same alerts again.")
 @connection_options
 @json_option
 @verbose_option
@@ -54,10 +54,10 @@ def verify(
 ) -> int:
     """Check files, rows, checksums and offsets of the dataset OUTDIR against its ledger.
 
-    Where OUTDIR holds the datasets of several topics, each of them is checked, and the worst exit status counts.
+    If OUTDIR holds the datasets of several topics, each of them is checked, and the worst exit status counts.
 
-    Exit status: 0 complete, 1 offsets are missing or files are not what was written, 3 complete but for alerts that
-    were quarantined or lost.
+    Exit status: 0 complete, 1 offsets are missing or files are not what was written, 3 complete except for quarantined
+    or lost alerts.
     """
     from fink_dask.cli.log import log_to_stderr
     from fink_dask.ledger.ledger import Ledger
@@ -102,10 +102,10 @@ def _verify(
                 compared = _compare(ledger, kafka, sample or 0, seed, lambda count: bar.advance(task, count))
             except FinkDaskError:
                 bar.stop()
-                say(found, None)  # what the files say stands, whatever becomes of Kafka
+                say(found, None)  # what was found in the files stands, whatever Kafka does
                 raise
     if kafka is not None and compared is None:
-        click.echo("fink-dask: Kafka was not asked, as the dataset itself is not whole", err=True)
+        click.echo("fink-dask: not compared with Kafka, as the dataset itself is damaged", err=True)
     return say(found, compared)
 
 
@@ -148,7 +148,7 @@ def _verify_each(
     for words in errors.values():
         click.echo(f"  {words}")
     if total.exit_code in {0, 3}:
-        click.echo("  every planned offset of each is accounted for, once")
+        click.echo("  all planned offsets of each are accounted for, exactly once")
     return total.exit_code
 
 
@@ -159,7 +159,7 @@ def _compare(ledger: Ledger, kafka: KafkaSettings, sample: int, seed: int | None
 
 
 def _result(found: Verification, compared: Comparison | None) -> tuple[Summary, dict[str, Any]]:
-    """Return the summary, and what ``--json`` says beside it."""
+    """Return the summary, and what ``--json`` prints besides."""
     problems = [*found.problems, *(compared.problems if compared is not None else ())]
     summary = replace(found.summary, state="failed") if problems else found.summary
     more = {} if compared is None else {"kafka": asdict(compared)}
@@ -179,10 +179,10 @@ def _say(found: Verification, compared: Comparison | None, as_json: bool) -> int
     for problem in problems[:_SHOWN_PROBLEMS]:
         click.echo(f"  {problem}")
     if len(problems) > _SHOWN_PROBLEMS:
-        click.echo(f"  and {len(problems) - _SHOWN_PROBLEMS:,} more (--json lists all)")
+        click.echo(f"  and {len(problems) - _SHOWN_PROBLEMS:,} more (--json lists them all)")
     print_intervals("damaged", found.damaged_ranges)
     if found.damaged_ranges:
-        click.echo("  fink-dask repair reads again from Kafka what is missing or damaged")
+        click.echo("  fink-dask repair fetches again from Kafka what is missing or damaged")
     damaged = found.damaged_ranges
     missing = {
         partition: subtract(lacks, damaged.get(partition, [])) for partition, lacks in found.progress.missing.items()
@@ -190,10 +190,12 @@ def _say(found: Verification, compared: Comparison | None, as_json: bool) -> int
     missing = {partition: lacks for partition, lacks in missing.items() if lacks}
     print_intervals("missing", missing)
     if missing:
-        click.echo("  run the same transfer again to go on")
+        click.echo("  run the same transfer again to continue")
     print_intervals("lost", found.progress.lost)
     if not problems and not found.progress.missing:
-        click.echo(f"  every one of {counted(found.progress.planned_offsets, 'planned offset')} is accounted for, once")
+        planned = found.progress.planned_offsets
+        every = f"all {planned:,} planned offsets are" if planned != 1 else "the one planned offset is"
+        click.echo(f"  {every} accounted for, exactly once")
     if compared is not None:
         _say_compared(compared)
     return summary.exit_code
@@ -201,16 +203,17 @@ def _say(found: Verification, compared: Comparison | None, as_json: bool) -> int
 
 def _say_compared(compared: Comparison) -> None:
     if not compared.problems:
-        click.echo("  Kafka      the topic is the one that was planned")
+        click.echo("  Kafka      the topic is the one that was transferred")
     if compared.equal:
-        click.echo(f"  Kafka      {counted(compared.equal, 'record')} read again, each as it is in the dataset")
+        click.echo(f"  Kafka      {counted(compared.equal, 'record')} read again, each the same as in the dataset")
     if compared.holes:
         click.echo(
-            f"  Kafka      holds nothing at {counted(compared.holes, 'offset')} of the sample, as the ledger says"
+            f"  Kafka      holds no record at {counted(compared.holes, 'offset')} of the sample, as the ledger says"
         )
     if compared.incomparable:
-        click.echo(f"  Kafka      {counted(compared.incomparable, 'record')} of the sample can't be compared any more")
+        click.echo(f"  Kafka      {counted(compared.incomparable, 'record')} of the sample can no longer be compared")
     if compared.gone:
-        click.echo(f"  Kafka      no longer has {counted(compared.gone, 'offset')} of the plan")
+        click.echo(f"  Kafka      no longer has {counted(compared.gone, 'planned offset')}")
     if compared.newer:
-        click.echo(f"  Kafka      has {counted(compared.newer, 'record')} more; run the same transfer again for them")
+        newer = counted(compared.newer, "newer record")
+        click.echo(f"  Kafka      has {newer}: run the same transfer again to fetch more")

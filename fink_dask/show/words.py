@@ -27,9 +27,9 @@ def duration_words(seconds: float) -> str:
 
 
 def forecast_words(forecast: Forecast) -> str:
-    """Say how much a run has to do: "about 66.8 MB in 3 s, 12.1 GB of disk are free"."""
+    """Say how much a run has to do: "about 66.8 MB in 3 s, 12.1 GB of disk free"."""
     words = f"about {decimal(forecast.raw_bytes)} in {duration_words(max(1, forecast.seconds))}"
-    return words if forecast.free_bytes is None else f"{words}, {decimal(forecast.free_bytes)} of disk are free"
+    return words if forecast.free_bytes is None else f"{words}, {decimal(forecast.free_bytes)} of disk free"
 
 
 def lag_words(lag: Lag) -> str:

@@ -285,7 +285,7 @@ def test_a_submitted_transfer_whose_time_is_over_stops_in_order_and_goes_on_when
     assert running["running"]
     slurm.run("scancel", "--batch", "--signal=TERM", job)  # as --signal=B:TERM@60 does a minute before the end
     wait_for(lambda: job not in slurm.jobs(), 60, "the job to end")
-    assert "run the same command again to go on" in (tmp_path / f"fink-dask-{job}.err").read_text()
+    assert "run the same command again to continue" in (tmp_path / f"fink-dask-{job}.err").read_text()
     again = json.loads(run_cli(*arguments, env=environ).stdout)["job"]
     wait_for(lambda: again not in slurm.jobs(), 240, "the other job")
     assert "complete" in (tmp_path / f"fink-dask-{again}.out").read_text()
@@ -297,9 +297,9 @@ def test_what_can_not_be_submitted_is_one_line(slurm: Slurm, settings: dict[str,
     job = ["--cluster", "slurm", "--cores", "1", "--memory", "1GB"]
     secret = {"FINK_DASK_PASSWORD": "not for others"}
     for more, env, status, words in (
-        ([], {}, 2, "a job of which batch system?"),
+        ([], {}, 2, "no batch system was named"),
         ([*job, "--queue", "nosuch"], {}, 1, "Slurm refused the job: sbatch: error: "),
-        ([*job, "--restart"], {}, 2, "--restart asks before it begins"),
+        ([*job, "--restart"], {}, 2, "--restart asks for confirmation"),
         ([*job, "--username", "ada", "--security-protocol", "SASL_SSL"], secret, 2, "give --password-file"),
     ):
         result = run_cli("submit", *options, *more, env=settings | env)

@@ -232,7 +232,7 @@ def test_an_export_that_is_stopped_leaves_nothing(sky: Sky, tmp_path: Path, at: 
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
-    assert err.rstrip() == f"fink-dask: stopped; there is no {tmp_path / 'catalog'}"
+    assert err.rstrip() == f"fink-dask: stopped; {tmp_path / 'catalog'} was not written"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -255,8 +255,8 @@ def test_an_export_that_is_killed_leaves_no_catalog_and_the_next_one_says_what_i
     copy.marker_path(marker.range).unlink()
     result = run_cli("export-hats", str(copy.outdir), str(catalog))
     assert result.returncode == 3
-    assert f"{left} is of another export" in result.stderr
-    assert f"not complete, and neither is this: {len(marker.range):,} planned offsets missing" in result.stderr
+    assert f"{left} is from another export" in result.stderr
+    assert f"not complete, so neither is the catalog: {len(marker.range):,} planned offsets missing" in result.stderr
     rows = fink_dask.open_dataset(copy.outdir).count_rows()
     assert rows < fink_dask.open_dataset(sky.ledger.outdir).count_rows()
     assert (catalog / "collection.properties").is_file()

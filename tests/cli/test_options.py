@@ -95,8 +95,8 @@ def test_topics_come_from_a_file_or_the_environment_too(kafka: Any, alerts: Any,
     [
         ("nconsumer = 3\n", "there is no option 'nconsumer'"),
         ('partitionby = ["a"]\n', "partitionby should be a single value"),
-        ('topic = ["a", 1]\n', "topic should be a text, or a list of texts"),
-        ("restart = true\n", "restart has to be typed each time"),
+        ('topic = ["a", 1]\n', "topic should be a string, or a list of strings"),
+        ("restart = true\n", "restart can't be set in a file"),
         ("topic = \n", "is not valid TOML"),
         ('limit = "many"\n', "limit should be a whole number"),
     ],
@@ -129,8 +129,8 @@ def test_options_of_todays_client_that_decide_nothing_here_are_taken_with_a_word
     former = ["-outformat", "parquet", "-maxtimeout", "5", "-number_partitions", "10"]
     result = run_cli("transfer", *options, *former, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    assert "--maxtimeout has nothing to decide here" in result.stderr
-    assert "--number-partitions has nothing to decide here" in result.stderr
+    assert "--maxtimeout has no effect here" in result.stderr
+    assert "--number-partitions has no effect here" in result.stderr
 
 
 def test_nothing_in_the_environment_can_restart_a_transfer(kafka: Any, alerts: Any, tmp_path: Path) -> None:

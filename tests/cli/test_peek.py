@@ -198,7 +198,7 @@ def test_what_can_not_be_asked_for_is_one_line_that_says_what_there_is(kafka: An
         (("--partition", "0", "--offset", "1", "--newest"), 2, "does not go with --newest"),
         (("-n", "0"), 2, "-n 0 is not between 1 and 100"),
         (("-n", "101"), 2, "fink-dask transfer --limit N takes more"),
-        (("--cutouts", "pictures"), 2, "these alerts have none; full packets do"),
+        (("--cutouts", "pictures"), 2, "these alerts have no cutouts; those of full packets do"),
     ):
         result = peek(kafka, topic_name, *options)
         assert (result.returncode, words in result.stderr) == (status, True), result.stderr

@@ -81,7 +81,7 @@ def test_no_broker_is_one_line_within_seconds(tmp_path: Path, topic_name: str, h
         (["-outformat", "orc"], 2, "'orc' is not one of 'parquet', 'avro'"),
         (["-partitionby", "nothing"], 2, "the alerts have no such column"),
         (["-partitionby", "time,time"], 2, "each once"),
-        (["-partitionby", "time,"], 2, "names with commas between them"),
+        (["-partitionby", "time,"], 2, "names separated by commas"),
         (["-partitionby", "prv_candidates"], 2, "a list can't be part of a directory's name"),
         (["-survey", "sdss"], 2, "'sdss' is not one of 'ztf', 'lsst'"),
         (["-survey", "lsst", "-partitionby", "time"], 2, "no diaSource.midpointMjdTai or midpointMjdTai"),

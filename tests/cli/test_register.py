@@ -66,7 +66,7 @@ def test_a_file_that_is_there_is_kept_as_it_was_unless_forced(file: Path, tmp_pa
     file.write_text(before)
     refused = register(file, *ADA)
     assert refused.returncode == 2
-    assert f"{file} is there: --force" in refused.stderr
+    assert f"{file} exists: --force" in refused.stderr
     assert file.read_text() == before
     forced = register(file, "--survey", "ztf", "--group-id", "new", "--force")
     assert forced.returncode == 0, forced.stderr
@@ -271,7 +271,7 @@ def test_a_check_connects_and_says_what_it_found(secure: SecureKafka, file: Path
     assert f"Kafka at {secure.broker.address('SASL')} answers" in written.stdout
     assert f"password  accepted, of {USER}" in written.stdout
     assert "1 topic of Fink" in written.stdout
-    assert "group     ada-1 has read of 0 topics" in written.stdout
+    assert "group     ada-1 has read from 0 topics" in written.stdout
     before = file.read_text()
     again = register(file, "--survey", "ztf", "--check", *sasl)
     assert again.returncode == 0, again.stderr

@@ -141,7 +141,7 @@ def test_all_schemas_in_the_keys_of_records_are_shown_with_their_number(kafka: A
     shown = show(kafka, topic_name)
     for number in (1, 2, 3):
         assert f"schema {number} of 3 from the keys of its records" in shown
-    assert "not in a dataset with the first one: " in shown
+    assert "can't be in one dataset with the first: " in shown
     found = json.loads(show(kafka, topic_name, "--format", "json"))
     assert found["source"] == "record key"
     assert [each["misfit"] is None for each in found["schemas"]] == [True, True, False]

@@ -20,7 +20,7 @@ def test_a_transfer_that_waits_is_not_called_one_that_nobody_has_begun(tmp_path:
     with hold_lease(ledger):
         result = run_cli("status", str(ledger.outdir))
     assert result.returncode == 1
-    assert "has begun and has not planned yet" in result.stderr
+    assert "has begun but not planned yet" in result.stderr
     assert "was planned yet" in run_cli("status", str(ledger.outdir)).stderr
 
 

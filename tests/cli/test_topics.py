@@ -80,7 +80,7 @@ def test_the_table_shows_the_same_and_is_not_folded_in_a_pipe(kafka: Any, held: 
     assert rows[f"{held}_c"][:2] == ["1", "6"]
     assert rows[f"{held}_c"][-2:] == ["for", "ever"]
     assert rows[f"{held}_d"][:2] == ["1", "0"]
-    assert "last stable less first offset" in result.stdout
+    assert "last stable minus first offset" in result.stdout
     assert "\x1b" not in result.stdout
 
 

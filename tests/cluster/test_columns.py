@@ -96,8 +96,8 @@ def test_which_records_are_quarantined_does_not_depend_on_the_columns(few: Few, 
         ("candidate.magpsf.x", "'candidate.magpsf.x'"),
         ("prv_candidates.jd", "inside a list or a map"),
         ("kafka_offset", "'kafka_offset'"),
-        ("candid,,jd", "names with commas between them"),
-        ("", "names with commas between them"),
+        ("candid,,jd", "names separated by commas"),
+        ("", "names separated by commas"),
     ],
 )
 def test_a_column_that_there_is_not_is_one_line_and_leaves_nothing(

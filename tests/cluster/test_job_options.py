@@ -32,14 +32,14 @@ TRANSFER = ("-topic", "ftransfer_ztf_2026-11-01_1", "-outdir", "out", "--servers
         (("--cluster", "slurm"), "jobs of Slurm need cores: give --cores"),
         (("--cluster", "slurm", "--cores", "2"), "jobs of Slurm need memory: give --memory"),
         (("--cluster", "slurm", "--cores", "2", "--memory", "much"), "--memory 'much' is no amount of memory"),
-        (("--jobs", "2"), "--jobs is about jobs: it needs --cluster slurm"),
+        (("--jobs", "2"), "--jobs is about jobs: give --cluster slurm"),
         (("--cluster", "slurm", "--scheduler", "tcp://a:1"), "leave out --cluster, or --scheduler"),
         (("--cluster", "slurm", "--adapt", "1:3", "--jobs", "2"), "--adapt says how many jobs there are"),
         (("--cluster", "slurm", "--adapt", "3:1"), "should be MIN:MAX"),
         (("--cluster", "slurm", "--adapt", "0:1"), "should be MIN:MAX"),
         (("--cluster", "slurm", "--queue", "a\nrm -rf"), "--queue holds a line break"),
         (("--cluster", "slurm", "--job-extra", "a\nrm"), "holds a line break"),
-        (("--cluster", "Local", "--jobs", "2"), "--jobs is about jobs: it needs --cluster slurm"),
+        (("--cluster", "Local", "--jobs", "2"), "--jobs is about jobs: give --cluster slurm"),
         (("--cluster", "slurm", "--cluster-option", "interface"), "should be KEY=VALUE"),
         ((*JOB, "--cluster-option", "job_name=a\nrm"), "--cluster-option job_name holds a line break"),
         ((*JOB, "--cluster-option", "job_extra_directives=--foo"), "job_extra_directives should be a list of texts"),
@@ -144,7 +144,7 @@ def test_a_python_that_a_script_can_not_hold_is_refused_as_what_it_is(
 def test_a_transfer_that_is_submitted_is_one_job(tmp_path: Path) -> None:
     result = run_cli("submit", *TRANSFER, *JOB, "--jobs", "4", cwd=tmp_path)
     assert result.returncode == 2
-    assert "'--jobs': what is submitted is one job" in result.stderr
+    assert "'--jobs': a single job is submitted" in result.stderr
 
 
 def test_each_option_of_a_transfer_comes_to_the_job_that_is_submitted(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def test_a_topic_becomes_a_dataset_on_a_store(
     arguments = transfer_arguments(kafka, topic, Path(), "-partitionby", "finkclass", "-outdir", store_url)
     preview = run_cli(*arguments, "--dry-run", cwd=tmp_path)
     assert preview.returncode == 0, preview.stderr
-    assert f"into {store_url} (nothing is written by --dry-run)" in preview.stdout
+    assert f"into {store_url} (--dry-run writes nothing)" in preview.stdout
     assert object_store.files("") == [] or not object_store.files(store_url.split("/")[3])
     object_store.wire.requests.clear()
     result = run_cli(*arguments, "-v", cwd=tmp_path)

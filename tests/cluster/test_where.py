@@ -142,8 +142,8 @@ def test_what_is_there_is_what_the_condition_is_true_of_and_the_rest_is_counted(
         "verify", str(ledger.outdir), "--sample", "10000", "--bootstrap-servers", kafka.bootstrap_servers
     )
     assert everything.returncode == 3, everything.stdout + everything.stderr
-    assert f"every one of {COUNT + BAD} planned offsets is accounted for, once" in everything.stdout
-    assert f"{COUNT + BAD} records read again, each as it is in the dataset" in everything.stdout
+    assert f"all {COUNT + BAD} planned offsets are accounted for, exactly once" in everything.stdout
+    assert f"{COUNT + BAD} records read again, each the same as in the dataset" in everything.stdout
 
 
 def test_a_ledger_that_calls_a_wanted_alert_filtered_is_found_out_by_asking_kafka(kafka: Any, ledger: Ledger) -> None:
@@ -251,7 +251,7 @@ def test_it_is_an_option_like_any_other(transfers: Transfers, oracle: Oracle, tm
     config = tmp_path / "transfer.toml"
     config.write_text(f'partitionby = "time"\nwhere = """\n{WHERE}\n"""\n')
     outlook = transfers.run(tmp_path / "alerts", "--dry-run", "--config", str(config))
-    assert f"  would keep      those of which {WHERE}\n" in outlook.stdout
+    assert f"  would keep      alerts for which {WHERE}\n" in outlook.stdout
     as_json = transfers.run(tmp_path / "alerts", "--dry-run", "--json", env={"FINK_DASK_WHERE": WHERE})
     assert json.loads(as_json.stdout)["where"] == WHERE
     assert transfers.run(tmp_path / "alerts", "--config", str(config)).returncode == 3

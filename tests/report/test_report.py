@@ -280,10 +280,10 @@ def test_a_report_goes_nowhere_where_it_would_do_harm_and_says_what_to_do(tmp_pa
         (("several", "--open"), 2, "holds datasets of 2 topics: name one, such as several/one"),
         (("alerts", "-o", "alerts/report.html"), 1, "is inside the dataset"),
         (("alerts", "-o", "alerts.fink/report.html"), 1, "is inside the dataset"),
-        (("alerts", "-o", "mine.html"), 1, "is there, and is no report"),
-        (("alerts", "-o", "no/report.html"), 1, "is no directory: make it first"),
+        (("alerts", "-o", "mine.html"), 1, "exists and is not a report"),
+        (("alerts", "-o", "no/report.html"), 1, "is not a directory: make it first"),
         (("alerts", "-o", "several"), 2, "is a directory"),
-        (("alerts", "-o", "pipe"), 1, "is there, and is no report"),
+        (("alerts", "-o", "pipe"), 1, "exists and is not a report"),
     ):
         result = run_cli("report", *arguments, cwd=tmp_path)
         assert result.returncode == status, result.stderr
@@ -312,7 +312,7 @@ def test_several_topics_have_a_page_each_and_one_that_fails_stops_no_other(tmp_p
         assert str(tmp_path) not in page
     (tmp_path / "page-other.html").write_text("mine")
     again = run_cli("report", "nights", "-o", "page.html", cwd=tmp_path)
-    assert "is there, and is no report" in again.stderr
+    assert "exists and is not a report" in again.stderr
     assert (tmp_path / "page-other.html").read_text() == "mine"
 
 

@@ -47,7 +47,7 @@ def _raw_bytes(oracle: Oracle) -> int:
 def test_a_transfer_says_beforehand_what_it_has_to_do(kafka: Any, topic: str, oracle: Oracle, tmp_path: Path) -> None:
     result = run_cli(*transfer_arguments(kafka, topic, tmp_path / "alerts"))
     assert result.returncode == 0, result.stderr
-    said = re.search(r"6,000 offsets to read in .*; about ([\d.]+) MB in \d s, .* of disk are free", result.stderr)
+    said = re.search(r"6,000 offsets to read in .*; about ([\d.]+) MB in \d s, .* of disk free", result.stderr)
     assert said is not None, result.stderr
     assert float(said[1]) == pytest.approx(_raw_bytes(oracle) / 1e6, rel=0.2)
 
@@ -56,7 +56,7 @@ def test_a_dry_run_says_it_in_words_and_as_json(kafka: Any, topic: str, oracle: 
     arguments = transfer_arguments(kafka, topic, tmp_path / "alerts", "--dry-run")
     words = run_cli(*arguments).stdout
     assert "would take      about 2 s, as long as" in words
-    assert re.search(r"would write     about [\d.]+ MB, where .* are free", words)
+    assert re.search(r"would write     about [\d.]+ MB, with .* free", words)
     found = json.loads(run_cli(*arguments, "--json").stdout)["forecast"]
     assert found["alerts"] == COUNT
     assert found["raw_bytes"] == pytest.approx(_raw_bytes(oracle), rel=0.2)
