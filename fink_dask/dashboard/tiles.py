@@ -130,7 +130,7 @@ def stage_shares(topic: TopicReport) -> str:
         f'<span id="stage-{stage}"><i style="background: {colour}"></i>{stage} {share:.0f} %</span>'
         for (stage, share), colour in zip(shares.items(), _COLOURS, strict=True)
     )
-    title = "stages: their shares in the time of committed ranges"
+    title = "stages: their shares of the time of committed ranges"
     return f'<h2>{title}</h2><div class="stages">{bar}</div><div class="legend">{legend}</div>'
 
 

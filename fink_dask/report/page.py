@@ -39,9 +39,9 @@ GENERATOR = '<meta name="generator" content="fink-dask report">'
 _STATES = {
     "complete": "every planned offset is in the dataset",
     "partial": "finished, without the records that could not be decoded or that Kafka had removed",
-    "interrupted": "offsets are missing; the same transfer goes on with them",
+    "interrupted": "offsets are missing; run the same transfer again to fetch them",
     "failed": "it ended with an error",
-    "running": "a transfer is at it",
+    "running": "a transfer is running",
 }
 
 

@@ -308,7 +308,7 @@ def test_several_topics_have_a_page_each_and_one_that_fails_stops_no_other(tmp_p
     assert "worse" in line
     for name in ("one", "other"):
         page = (tmp_path / f"page-{name}.html").read_text()
-        assert f"Made of nights/{name} by" in page
+        assert f"Made from nights/{name} by" in page
         assert str(tmp_path) not in page
     (tmp_path / "page-other.html").write_text("mine")
     again = run_cli("report", "nights", "-o", "page.html", cwd=tmp_path)
@@ -334,7 +334,7 @@ def test_a_dataset_on_an_object_store_has_one(kafka: Any, topic_name: str, store
     page = made(store_url, tmp_path)
     assert left_out(page).keys() == {"cutouts"}
     assert 'id="alerts"><b>300</b>' in page
-    assert f"Made of {store_url} by" in page
+    assert f"Made from {store_url} by" in page
 
 
 def test_without_astropy_cutouts_are_left_out_with_a_word(kafka: Any, topic_name: str, tmp_path: Path) -> None:
