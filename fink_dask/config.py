@@ -17,8 +17,6 @@ from fink_dask.errors import SettingsError
 RANGE_BYTES = 256 * 2**20
 #: A range is not cut smaller than this to keep more consumers busy: each range writes a file a partition key.
 SMALLEST_RANGE_BYTES = 64 * 2**20
-#: Where the Dask dashboard listens, unless that port is taken; Dask's own default.
-DASHBOARD_ADDRESS = "127.0.0.1:8787"
 #: Alerts that are decoded at once.
 BATCHSIZE = 1000
 #: The most raw bytes of a batch, whatever the batch size says; also how much is decoded before a stop is noticed.
@@ -64,20 +62,6 @@ def check_sendable(what: str, text: str | None) -> None:
         is_text = False
     if not is_text:
         raise SettingsError(f"{what} holds a NUL, or is not UTF-8, and Kafka's clients can't send it")
-
-
-def parse_address(option: str, text: str) -> str:
-    """Read the ``HOST:PORT`` of something that listens; without a host, on this machine alone.
-
-    Raises
-    ------
-    SettingsError
-        If it is not one.
-    """
-    host, colon, port = text.rpartition(":")
-    if not colon or not (port.isascii() and port.isdecimal()) or len(port) > 5 or int(port) > 65535:
-        raise SettingsError(f"{option} is {text[:80]!r}, but should be HOST:PORT")
-    return f"{host or '127.0.0.1'}:{port}"
 
 
 def has_sasl(protocol: str) -> bool:

@@ -15,9 +15,10 @@ import pyarrow.dataset as ds
 from distributed import Client, default_client
 
 from fink_dask.api.settings import errors_in_python, transfer_settings
+from fink_dask.cluster.address import DASHBOARD_ADDRESS, parse_address
 from fink_dask.cluster.existing import Scheduler
 from fink_dask.cluster.run import ClusterChoice, cores_of, run_transfer
-from fink_dask.config import COMPRESSION, DASHBOARD_ADDRESS, ON_BAD_RECORD, ON_LOSS, OUTFORMATS, parse_address
+from fink_dask.config import COMPRESSION, ON_BAD_RECORD, ON_LOSS, OUTFORMATS
 from fink_dask.dataset.read import open_dataset
 from fink_dask.errors import SettingsError, TransferError
 from fink_dask.ledger.summary import Summary

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 
+from fink_dask.cluster.address import DASHBOARD_ADDRESS
 from fink_dask.cluster.existing import Scheduler, existing_scheduler
 from fink_dask.cluster.joboptions import JobSpec
 from fink_dask.cluster.jobqueue import job_queue_cluster
 from fink_dask.cluster.local import Cluster, local_cluster, usable_cores
 from fink_dask.cluster.outcome import Outcome, TopicOutcome, TopicsOutcome
-from fink_dask.config import DASHBOARD_ADDRESS, FollowSettings, TransferSettings
+from fink_dask.config import FollowSettings, TransferSettings
 from fink_dask.dashboard.dashboard import page_link
 from fink_dask.dashboard.reporter import Reporter
 from fink_dask.errors import SettingsError
