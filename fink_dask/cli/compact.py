@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from fink_dask.cli.options import CONTEXT, Place, json_option, typed_option, verbose_option
-from fink_dask.cli.signals import SignalReceivedError
+from fink_dask.cli.stopped import ending_as_json
 from fink_dask.config import COMPRESSION, COMPRESSIONS
-from fink_dask.errors import FinkDaskError
 from fink_dask.nouns import counted
-
-if TYPE_CHECKING:
-    from fink_dask.ledger.ledger import Ledger
 
 
 @click.command(
@@ -55,30 +50,17 @@ def compact(
     from fink_dask.compaction.compact import THREAD_BYTES, Caller, compact_dataset
     from fink_dask.compaction.groups import Form
     from fink_dask.ledger.ledger import Ledger
-    from fink_dask.ledger.summary import Summary
     from fink_dask.show.bar import CountBar
 
     log_to_stderr(verbose)
     form = Form(parse_memory("--file-size", file_size), unique, compression)
     threads = max(1, min(usable_cores(), usable_memory() // (2 * THREAD_BYTES)))
     source, target = Ledger(outdir.resolve()), Ledger(newdir.resolve())
-    with CountBar("compacting") as bar:
+    with ending_as_json(source, as_json), CountBar("compacting") as bar:
         caller = Caller(
             note=lambda words: click.echo(f"fink-dask: {words}", err=True), plan=bar.plan, advance=bar.advance
         )
-        try:
-            found = compact_dataset(source, target, form, threads, caller)
-        except FinkDaskError as error:
-            if as_json:
-                print_json(Summary(_topic_of(source), "failed"), error=str(error))
-            raise
-        except SignalReceivedError as error:
-            bar.stop()
-            click.echo("fink-dask: stopped; run the same command again to continue", err=True)
-            error.said = True
-            if as_json:
-                print_json(Summary(_topic_of(source), "interrupted"))
-            raise
+        found = compact_dataset(source, target, form, threads, caller)
     # The new dataset is only as complete as the old one.
     exit_code = 0 if found.summary.state == "complete" else 3
     if as_json:
@@ -97,12 +79,3 @@ def compact(
             "  the old dataset lacks some of its planned offsets, and so does this one: transfer into it to fetch them"
         )
     return exit_code
-
-
-def _topic_of(ledger: Ledger) -> str:
-    """Name the topic of a dataset, or the dataset where its ledger can't be read."""
-    try:
-        plans = ledger.plans()
-    except FinkDaskError:
-        plans = []
-    return plans[0].identity.topic if plans else ledger.outdir.name

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fink_dask.cli.options import CONTEXT, Place, at_least_one, json_option, typed_option, verbose_option
+from fink_dask.cli.stopped import ending_as_json
 from fink_dask.errors import SettingsError
 from fink_dask.nouns import counted
 
@@ -69,9 +70,12 @@ def _retry(ledger: Ledger, schema_file: Path | None, as_json: bool) -> int:
     from fink_dask.ledger.summary import summarise
     from fink_dask.repair.retry import retry_quarantine
 
-    schema = None if schema_file is None else read_schema_file(schema_file)
     console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+    with (
+        ending_as_json(ledger, as_json),
+        Progress(console=console, transient=True, disable=not console.is_terminal) as bar,
+    ):
+        schema = None if schema_file is None else read_schema_file(schema_file)
         task = bar.add_task("decoding", total=summarise(ledger).summary.quarantined)
         found = retry_quarantine(ledger, schema, lambda count: bar.advance(task, count))
     if as_json:

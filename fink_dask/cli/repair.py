@@ -19,6 +19,7 @@ from fink_dask.cli.options import (
     typed_option,
     verbose_option,
 )
+from fink_dask.cli.stopped import ending_as_json
 from fink_dask.config import ON_LOSS
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def repair(outdir: Path, on_loss: str, dashboard_address: str, as_json: bool, ve
     from fink_dask.show.display import Display
 
     log_to_stderr(verbose)
-    with ExitStack() as stack:
+    with ending_as_json(ledger, as_json), ExitStack() as stack:
         bar = stack.enter_context(CountBar("checking", written_bytes(ledger)))
         displays: list[Display] = []
 

@@ -1,4 +1,4 @@
-"""A transfer that failed or was stopped: how far it got, and how to continue."""
+"""A transfer, or a change of a dataset, that failed or was stopped: how far it got, and how to continue."""
 
 from __future__ import annotations
 
@@ -56,6 +56,34 @@ def failure_as_json(settings: TransferSettings, choice: TopicChoice, as_json: bo
             ]
             _print(ended, settings, choice, state, seconds)
         raise
+
+
+@contextmanager
+def ending_as_json(ledger: Ledger, as_json: bool) -> Iterator[None]:
+    """Print also that a change of a dataset failed or was stopped, and say how to continue."""
+    try:
+        yield
+    except FinkDaskError as error:
+        if as_json:
+            _print_end(ledger, "failed", error=str(error))
+        raise
+    except SignalReceivedError as error:
+        click.echo("fink-dask: stopped; run the same command again to continue", err=True)
+        error.said = True
+        if as_json:
+            _print_end(ledger, "interrupted")
+        raise
+
+
+def _print_end(ledger: Ledger, state: State, **more: str) -> None:
+    from fink_dask.cli.results import print_json
+    from fink_dask.ledger.summary import Summary
+
+    try:
+        plans = ledger.plans()
+    except FinkDaskError:  # then it is called by the name of its directory
+        plans = []
+    print_json(Summary(plans[0].identity.topic if plans else ledger.outdir.name, state), **more)
 
 
 def _print(

@@ -189,7 +189,7 @@ def _unpublished(ledger: Ledger) -> list[str]:
 def test_what_is_asked_for_wrongly_is_one_line(kafka: Any, ledger: Ledger, tmp_path: Path, other: Path) -> None:
     (tmp_path / "bad.avsc").write_text('{"type": "array"}')
     for arguments, words, code in (
-        (["--schema", str(other)], "give --retry as well", 2),
+        (["--schema", str(other)], "--schema needs --retry", 2),
         (["--retry", "--schema", str(tmp_path / "absent")], "can't read --schema", 2),
         (["--retry", "--schema", str(tmp_path / "bad.avsc")], "Avro schema", 1),
     ):
@@ -197,6 +197,10 @@ def test_what_is_asked_for_wrongly_is_one_line(kafka: Any, ledger: Ledger, tmp_p
         assert (result.returncode, len(result.stderr.strip().splitlines())) == (code, 1), result.stderr
         assert words in result.stderr
     assert run_cli("quarantine", str(tmp_path / "nothing")).returncode == 1
+    failed = run_cli("quarantine", str(ledger.outdir), "--retry", "--schema", str(tmp_path / "bad.avsc"), "--json")
+    found = json.loads(failed.stdout)
+    assert found["state"] == "failed"
+    assert failed.stderr == f"fink-dask: error: {found['error']}\n"
 
 
 def test_a_bad_record_can_be_made_a_failure(kafka: Any, topic_name: str, tmp_path: Path) -> None:

@@ -190,6 +190,15 @@ def test_a_whole_dataset_is_left_alone(kafka: Any, ledger: Ledger, oracle: Oracl
     assert_whole(ledger, oracle)
 
 
+def test_a_repair_that_fails_says_so_to_a_script_too(topic: str, ledger: Ledger) -> None:
+    _files(ledger)[0].unlink()
+    result = run_cli("repair", str(ledger.outdir), "--bootstrap-servers", "127.0.0.1:1", "--json")
+    found = json.loads(result.stdout)
+    assert (found["topic"], found["state"]) == (topic, "failed")
+    assert result.stderr == f"fink-dask: error: {found['error']}\n"
+    assert result.returncode == 1
+
+
 def test_a_second_copy_of_a_file_is_named_and_not_removed(kafka: Any, ledger: Ledger) -> None:
     copy = _files(ledger)[0].with_name("copy.parquet")
     shutil.copy(_files(ledger)[0], copy)
