@@ -61,7 +61,7 @@ def doctor(
 def _checks(topic: str | None, outdir: Path | None, survey: str | None, connection: dict[str, Any]) -> Iterator[Check]:
     from fink_dask.config import TransferSettings
     from fink_dask.doctor.check import Check
-    from fink_dask.doctor.kafka import check_credentials, check_kafka
+    from fink_dask.doctor.kafka import advice_on_servers, check_credentials, check_kafka
     from fink_dask.doctor.machine import check_compiler, check_cores, check_memory, check_versions
     from fink_dask.doctor.place import check_disk, check_place, check_room
 
@@ -77,7 +77,7 @@ def _checks(topic: str | None, outdir: Path | None, survey: str | None, connecti
         lack = error
     yield check_credentials(survey, is_needed=kafka is None)
     if lack is not None:
-        yield Check("broker", "fail", str(lack), f"fink-dask register --survey {survey or 'ztf'}")
+        yield Check("broker", "fail", str(lack), advice_on_servers(survey))
     seen = list(check_kafka(kafka, topic)) if kafka is not None else []
     yield from seen
     if outdir is None:

@@ -9,8 +9,9 @@ from statistics import median
 from fink_dask.config import KafkaSettings, has_sasl
 from fink_dask.doctor.check import Check
 from fink_dask.errors import BrokerError, FinkDaskError, SettingsError
-from fink_dask.kafka.credentials import find_credentials, is_open_to_others
+from fink_dask.kafka.credentials import find_credentials, is_open_to_others, need_a_survey
 from fink_dask.kafka.overview import TopicOverview, look_at_topics
+from fink_dask.kafka.reach import OF_BOTH
 from fink_dask.nouns import counted
 
 #: Seconds by which a clock may be wrong without harm.
@@ -31,6 +32,8 @@ def check_credentials(survey: str | None, is_needed: bool) -> Check:
     """
     register = f"fink-dask register --survey {survey or 'ztf'}"
     try:
+        if is_needed and need_a_survey(survey):
+            return Check("credentials", "warn", OF_BOTH, advice_on_servers(survey))
         found = find_credentials(survey)
         if found is None and is_needed:
             return Check("credentials", "warn", "no file in ~/.finkclient", register)
@@ -56,6 +59,13 @@ def check_credentials(survey: str | None, is_needed: bool) -> Check:
     if is_needed and not found.servers:
         return Check("credentials", "warn", f"{words}, and no servers", f"{register} --servers HOST:PORT")
     return Check("credentials", "ok", words)
+
+
+def advice_on_servers(survey: str | None) -> str:
+    """Say what to type where nothing says where Kafka is."""
+    if need_a_survey(survey):
+        return "say --survey ztf or --survey lsst"
+    return f"fink-dask register --survey {survey or 'ztf'}"
 
 
 def check_kafka(settings: KafkaSettings, topic: str | None) -> Iterator[Check]:

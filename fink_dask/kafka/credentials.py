@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import yaml
@@ -60,7 +60,7 @@ def find_credentials(survey: str | None, home: Path | None = None) -> Credential
     """Read the first credentials file that exists for `survey`, or None.
 
     Newer clients write ``ztf_credentials.yml`` and ``lsst_credentials.yml``, older ones ``credentials.yml``. Without
-    a survey, a newer file is taken only where there is just one.
+    a survey, a newer file is taken only where there is just one, or both say the same.
 
     Raises
     ------
@@ -72,7 +72,21 @@ def find_credentials(survey: str | None, home: Path | None = None) -> Credential
     if len(found) == 1:
         return read_credentials(found[0])
     old = paths[0].with_name("credentials.yml")
-    return read_credentials(old) if _exists(old) else None
+    if _exists(old):
+        return read_credentials(old)
+    said = [read_credentials(path) for path in found]
+    return said[0] if said and all(replace(each, path=found[0]) == said[0] for each in said) else None
+
+
+def need_a_survey(survey: str | None, home: Path | None = None) -> bool:
+    """Tell whether there are credentials of several surveys, and nothing that tells whose are meant."""
+    if survey is not None or not all(_exists(credentials_path(each, home)) for each in SURVEYS):
+        return False
+    try:
+        found = find_credentials(None, home)
+    except SettingsError:  # a file that is broken is another matter, and said where it is read
+        return False
+    return found is None
 
 
 def credentials_path(survey: str, home: Path | None = None) -> Path:

@@ -11,12 +11,15 @@ from fink_dask.kafka.credentials import (
     Credentials,
     find_credentials,
     is_open_to_others,
+    need_a_survey,
     read_certificates,
     read_password,
 )
 
 #: Names the servers, for the command line and for Python.
 SERVERS_VARIABLE = "FINK_DASK_BOOTSTRAP_SERVERS"
+#: What is wrong where a name that tells no survey meets credentials of several.
+OF_BOTH = "~/.finkclient has credentials of ztf and others of lsst, and nothing tells whose are meant"
 
 
 def find_kafka(
@@ -96,6 +99,8 @@ def _warn_if_open(path: Path, warn: Callable[[str], None]) -> None:
 
 
 def _servers(credentials: Credentials | None, survey: str | None) -> str:
+    if need_a_survey(survey):
+        raise SettingsError(f"{OF_BOTH}: say --survey ztf or --survey lsst, or give --bootstrap-servers HOST:PORT")
     if credentials is None or credentials.servers is None:
         raise SettingsError(
             f"no Kafka servers: give --bootstrap-servers HOST:PORT, set {SERVERS_VARIABLE}, or type "

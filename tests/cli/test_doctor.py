@@ -101,6 +101,19 @@ def test_a_credentials_file_without_the_servers_that_are_missing_is_not_ok(tmp_p
     assert found["credentials"]["advice"] == "fink-dask register --survey ztf --servers HOST:PORT"
 
 
+def test_who_is_registered_for_both_surveys_is_asked_which_and_not_told_to_register(tmp_path: Path) -> None:
+    (tmp_path / ".finkclient").mkdir()
+    for survey in ("ztf", "lsst"):
+        (tmp_path / ".finkclient" / f"{survey}_credentials.yml").write_text(f"servers: {survey}.invalid:1\n")
+    found = doctor(home=tmp_path, code=1)
+    assert states(found) == {"credentials": "warn", "broker": "fail"}
+    assert {found[name]["advice"] for name in ("credentials", "broker")} == {"say --survey ztf or --survey lsst"}
+    listed = run_cli("topics", env={"HOME": str(tmp_path)})
+    assert listed.returncode == 2
+    assert "say --survey ztf or --survey lsst" in listed.stderr
+    assert "register" not in listed.stderr
+
+
 def test_the_password_is_tried_and_a_wrong_one_fails(secure: SecureKafka) -> None:
     arguments = [
         "--servers",

@@ -12,6 +12,7 @@ from fink_dask.errors import SettingsError
 from fink_dask.kafka.credentials import (
     find_credentials,
     is_open_to_others,
+    need_a_survey,
     read_certificates,
     read_credentials,
     read_password,
@@ -133,6 +134,19 @@ def test_the_file_of_the_survey_is_the_one_that_is_read(
         write(tmp_path, names[file], f"servers: {file}:1")
     found = find_credentials(survey, tmp_path)
     assert (found and found.servers) == (chosen and f"{chosen}:1")
+
+
+@pytest.mark.parametrize("name", ["me", "other"])
+def test_two_files_that_say_the_same_are_as_good_as_one_and_else_a_survey_is_needed(tmp_path: Path, name: str) -> None:
+    write(tmp_path, "ztf_credentials.yml", "survey: ztf\nservers: a:1\nusername: me")
+    assert not need_a_survey(None, tmp_path)
+    write(tmp_path, "lsst_credentials.yml", f"survey: lsst\nservers: a:1\nusername: {name}")
+    found = find_credentials(None, tmp_path)
+    assert (found and found.servers) == ("a:1" if name == "me" else None)
+    assert need_a_survey(None, tmp_path) == (found is None)
+    assert not need_a_survey("lsst", tmp_path)
+    write(tmp_path, "lsst_credentials.yml", "[")
+    assert not need_a_survey(None, tmp_path)
 
 
 def test_the_home_directory_is_where_files_are_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
