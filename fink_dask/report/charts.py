@@ -62,6 +62,8 @@ _LABELLED_DAYS = 8
 #: Pixels left of charts that have the same times below each other.
 _LEFT = 75
 _COUNTS = "0,0.[0]"
+#: What there is no half of, so that no axis says it.
+_COUNTED = ("alerts", "offsets", "files")
 
 
 def sky_map(x: Floats, y: Floats, weights: Floats, as_points: bool) -> tuple[Any, tuple[float, float] | None]:
@@ -137,9 +139,12 @@ def nights(days: npt.NDArray[np.int64], counts: Floats, height: int) -> Any:
     )
     made.add_tools(tips)
     words = "%d %b %Y"
-    made.xaxis.formatter = DatetimeTickFormatter(hours=words, days=words, months="%b %Y", years="%Y")
     if len(days) <= _LABELLED_DAYS:
+        # Bokeh takes the form by what lies between two ticks, and of one night it would say the year.
+        made.xaxis.formatter = DatetimeTickFormatter(hours=words, days=words, months=words, years=words)
         made.xaxis.ticker = FixedTicker(ticks=(days * float(_DAY_MS)).tolist())
+    else:
+        made.xaxis.formatter = DatetimeTickFormatter(hours=words, days=words, months="%b %Y", years="%Y")
     first, last = (days[0], days[-1]) if len(days) else (0, 0)
     made.x_range = Range1d((first - 0.7) * _DAY_MS, (last + 0.7) * _DAY_MS)
     made.y_range.start = 0
@@ -266,6 +271,8 @@ def _figure(name: str, height: int, x: str, y: str, **options: Any) -> Any:
     made.outline_line_color = None
     made.ygrid.grid_line_color = _LINES
     made.yaxis.formatter = NumeralTickFormatter(format=_COUNTS)
+    if y in _COUNTED:
+        made.yaxis.ticker = BasicTicker(min_interval=1, num_minor_ticks=0)
     for axis in (made.xaxis, made.yaxis):
         axis.axis_line_color = axis.major_tick_line_color = "#adb5bd"
         axis.minor_tick_line_color = None

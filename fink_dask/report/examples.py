@@ -111,7 +111,7 @@ def _first_rows(piece: Piece, schema: pa.Schema, columns: dict[str, pc.Expressio
 def _choose(found: Sequence[pa.RecordBatch]) -> list[tuple[pa.RecordBatch, int]]:
     """Choose rows: longest histories first, and no class again before every other one has its turn."""
     known = [
-        (-length, place, row, _text(batch, "class", row), _text(batch, "object", row))
+        (-length, place, row, _text(batch, "class", row), _object(batch, row))
         for place, batch in enumerate(found)
         for row, length in enumerate(_lengths(batch))
     ]
@@ -142,7 +142,7 @@ def _example(batch: pa.RecordBatch, row: int, fields: Fields) -> Example:
         if f"cutout {shown}" in batch.schema.names
     }
     return Example(
-        _text(batch, "object", row), _text(batch, "source", row), _text(batch, "class", row), stamps,
+        _object(batch, row), _text(batch, "source", row), _text(batch, "class", row), stamps,
         *_curve(batch, row, fields),
     )  # fmt: skip
 
@@ -189,6 +189,12 @@ def band_name(fields: Fields, said: Any) -> str:
     """Name a band; what is none of the survey's is another one."""
     bands: Mapping[Any, str] = fields.survey.bands
     return bands.get(said, OTHER_BAND)
+
+
+def _object(batch: pa.RecordBatch, row: int) -> str:
+    """Name the object; LSST numbers that of what is in the solar system 0."""
+    name = _text(batch, "object", row)
+    return _text(batch, "mover", row) if name in ("", "0") else name
 
 
 def _text(batch: pa.RecordBatch, role: str, row: int) -> str:

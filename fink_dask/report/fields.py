@@ -40,6 +40,9 @@ class SurveyNames:
         The value is a flux in nJy; otherwise it is a magnitude.
     stamp : str
         The field of a cutout that has the picture; empty where the cutout is the picture.
+    mover : str
+        What names something in the solar system, whose detections are of no object, so of the number 0; empty where
+        they have an object as all others.
     """
 
     record: str
@@ -49,6 +52,7 @@ class SurveyNames:
     bands: Mapping[int, str] | Mapping[str, str]
     is_flux: bool
     stamp: str
+    mover: str
 
 
 # https://zwickytransientfacility.github.io/ztf-avro-alert and https://sdm-schemas.lsst.io/apdb.html have the fields.
@@ -60,6 +64,7 @@ _ZTF = SurveyNames(
     _ZTF_BANDS,
     False,
     ".stampData",
+    "",
 )
 _LSST = SurveyNames(
     "diaSource",
@@ -76,6 +81,7 @@ _LSST = SurveyNames(
     _LSST_BANDS,
     True,
     "",
+    "ssSource.designation",
 )
 
 
@@ -88,8 +94,8 @@ class Fields:
     survey : SurveyNames
         Whose alerts they are.
     paths : mapping of str to str
-        ``object``, ``source``, ``time``, ``value``, ``error``, ``band``, ``ra``, ``dec``, ``class``, and the dotted
-        path of each that is there.
+        ``object``, ``source``, ``time``, ``value``, ``error``, ``band``, ``ra``, ``dec``, ``mover``, ``class``, and the
+        dotted path of each that is there.
     history : tuple of str
         Fields of the earlier detections: those of ``time``, ``value``, ``error`` and ``band``; empty where they
         have not at least a time and a value.
@@ -132,6 +138,8 @@ def _look(schema: pa.Schema, survey: SurveyNames) -> Fields:
     }
     wanted |= {"ra": ("ra", _is_number), "dec": ("dec", _is_number)}
     paths = {role: path for role, (name, is_fit) in wanted.items() if (path := first(name, is_fit)) is not None}
+    if (kind := field_type(schema, survey.mover)) is not None and _is_label(kind):
+        paths["mover"] = survey.mover
     for name in CLASSES:
         kind = field_type(schema, name)
         if kind is not None and _is_label(kind):

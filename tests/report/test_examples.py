@@ -65,3 +65,14 @@ def test_a_point_that_can_not_be_makes_no_needle_of_the_others_and_is_counted(
     assert points.days.tolist() == [-10.0, 0.0]
     assert points.values.tolist() == [value, value]
     assert example.beyond == len(bad)
+
+
+def test_what_is_in_the_solar_system_has_its_own_name_and_hides_no_other(tmp_path: Path) -> None:
+    seen = {"diaSourceId": 1, "diaObjectId": 0, "midpointMjdTai": 60_000.0, "psfFlux": 1.0, "band": "r"}
+    named = [{"designation": "2020 SJ88"}, {"designation": "2004 JQ12"}, {"designation": None}, None]
+    rows = [{"diaSource": seen | {"diaSourceId": n}, "ssSource": mover} for n, mover in enumerate(named)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "one.parquet")
+    dataset = ds.dataset(tmp_path)
+    pieces = choose_pieces(dataset, dict.fromkeys(dataset.files, 1))
+    found = find_examples(dataset, pieces, find_fields(dataset.schema), with_stamps=False)
+    assert {each.source: each.name for each in found} == {"0": "2020 SJ88", "1": "2004 JQ12", "2": "", "3": ""}
