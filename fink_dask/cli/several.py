@@ -82,23 +82,28 @@ def print_outcome(outcome: TopicsOutcome, outdir: Path, as_json: bool, profile: 
     return total.exit_code
 
 
-def print_table(summaries: Sequence[Summary], states: Sequence[str] | None = None) -> None:
-    """Print a line for each topic, and one for all of them."""
+def print_table(
+    summaries: Sequence[Summary], states: Sequence[str] | None = None, datasets: Sequence[str] = ()
+) -> None:
+    """Print a line for each topic, or for each dataset where these have names of their own, and one for all of them."""
     from fink_dask.cli.results import STATE_COLOURS
     from fink_dask.ledger.several import total_of
 
     total = total_of(summaries)
+    rows = [*(datasets or [summary.topic for summary in summaries]), total.topic]
+    if datasets and list(datasets) != [summary.topic for summary in summaries]:
+        rows[-1] = counted(len(datasets), "dataset")
     shown = [*(states or [summary.state for summary in summaries]), total.state]
     names = ["alerts", *(["filtered"] if total.filtered else []), "quarantined", "lost", "files"]
     # No wider than necessary: with topics of the usual length it fits a terminal of 80 columns.
-    width = max(len(summary.topic) for summary in (*summaries, total))
+    width = max(map(len, rows))
     wide = {name: max(len(name), len(f"{getattr(total, name):,}")) for name in names}
     widest = max(map(len, shown))
     click.echo(f"{'':{width}}  {'state':{widest}}{''.join(f'  {name:>{wide[name]}}' for name in names)}")
-    for summary, state in zip((*summaries, total), shown, strict=True):
+    for row, summary, state in zip(rows, (*summaries, total), shown, strict=True):
         word = click.style(f"{state:{widest}}", fg=STATE_COLOURS[summary.state], bold=True)
         counts = "".join(f"  {getattr(summary, name):>{wide[name]},}" for name in names)
-        click.echo(f"{summary.topic:{width}}  {word}{counts}")
+        click.echo(f"{row:{width}}  {word}{counts}")
 
 
 def print_topics_json(

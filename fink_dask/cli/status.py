@@ -109,15 +109,16 @@ def _say_each(ledgers: list[Ledger], as_json: bool) -> int:
         except FinkDaskError as error:
             errors[ledger.outdir.name] = str(error)
     unread = [Summary(name, "failed") for name in errors]
+    datasets = [*(ledger.outdir.name for ledger in found), *errors]
     summaries = [*(progress.summary for _, progress, _ in found.values()), *unread]
     if as_json:
-        print_topics_json(
-            summaries, errors, 0.0, [*(_details(*each) for each in found.values()), *({} for _ in unread)]
-        )
+        details = [*(_details(*each) for each in found.values()), *({"error": words} for words in errors.values())]
+        named = [{"dataset": name} | each for name, each in zip(datasets, details, strict=True)]
+        print_topics_json(summaries, {}, 0.0, named)
         return int(bool(errors))
     states = ["running" if running else progress.summary.state for running, progress, _ in found.values()]
-    print_table(summaries, [*states, *(summary.state for summary in unread)])
-    lags = {progress.summary.topic: lag for _, progress, lag in found.values() if lag is not None}
+    print_table(summaries, [*states, *(summary.state for summary in unread)], datasets)
+    lags = {ledger.outdir.name: lag for ledger, (_, _, lag) in found.items() if lag is not None}
     if lags:
         speed = sum(lag.alerts_per_second for lag in lags.values())
         click.echo(f"  following  {lags_words(lags)}, {speed:,.0f} alerts/s")

@@ -129,22 +129,24 @@ def _verify_each(
             _say(found, compared, as_json=False)
         return summary.exit_code
 
-    for ledger in ledgers:
+    datasets = [ledger.outdir.name for ledger in ledgers]
+    for number, (name, ledger) in enumerate(zip(datasets, ledgers, strict=True)):
         try:
             _verify(ledger, kafka, sample, seed, note)
         except FinkDaskError as error:
-            name = ledger.outdir.name
-            if summaries and summaries[-1].topic == name:
+            if len(summaries) > number:  # what its files say
                 summaries[-1] = replace(summaries[-1], state="failed")
             else:
                 summaries.append(Summary(name, "failed"))
                 details.append({})
             errors[name] = str(error)
+            details[-1]["error"] = str(error)
+        details[-1]["dataset"] = name
     total = total_of(summaries)
     if as_json:
-        print_topics_json(summaries, errors, 0.0, details)
+        print_topics_json(summaries, {}, 0.0, details)
         return total.exit_code
-    print_table(summaries)
+    print_table(summaries, datasets=datasets)
     for words in errors.values():
         click.echo(f"  {words}")
     if total.exit_code in {0, 3}:

@@ -270,3 +270,24 @@ def test_a_dataset_and_a_directory_of_datasets_are_not_mixed(kafka: Any, stem: s
     assert nothing.returncode == 1
     assert f"near it are {stem}_a" in nothing.stderr
     assert not (tmp_path / "none").exists()
+
+
+def test_datasets_of_one_topic_are_told_apart_by_their_names(kafka: Any, stem: str, tmp_path: Path) -> None:
+    fill(kafka, f"{stem}_a", 20)
+    for name in ("good", "worse"):
+        assert transfer(kafka, f"{stem}_a", tmp_path / name).returncode == 0
+    for file in (tmp_path / "worse").glob("*.parquet"):
+        file.unlink()
+    states = {"good": "complete", "worse": "failed"}
+    for command in ("status", "verify"):
+        table = run_cli(command, str(tmp_path)).stdout
+        rows = {line.split()[0]: line for line in table.splitlines() if line.startswith(("good ", "worse "))}
+        assert list(rows) == list(states)
+        assert "2 datasets" in table
+        said = json.loads(run_cli(command, str(tmp_path), "--json").stdout)["topics"]
+        assert [(each["dataset"], each["topic"]) for each in said] == [(name, f"{stem}_a") for name in states]
+    assert {each["dataset"]: each["state"] for each in said} == states
+    nobody = run_cli("verify", str(tmp_path), "--against-kafka", "--bootstrap-servers", "127.0.0.1:1", "--json")
+    found = {each["dataset"]: each for each in json.loads(nobody.stdout)["topics"]}
+    assert {name: each["state"] for name, each in found.items()} == dict.fromkeys(states, "failed")
+    assert "no answer from Kafka" in found["good"]["error"]
