@@ -9,6 +9,7 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 import pyarrow as pa
+from rich.filesize import decimal
 
 from fink_dask.avro.schema import field_type
 from fink_dask.compaction.duplicates import Duplicates, check_identifier, find_duplicates
@@ -272,8 +273,8 @@ class _Job:
         free = shutil.disk_usage(self._target.path).free
         if free < size:
             raise StorageError(
-                f"{self._target.path.parent} has {free / 1e9:,.1f} GB free, and the new dataset needs up to "
-                f"{size / 1e9:,.1f} GB"
+                f"{self._target.path.parent} has {decimal(free)} free, and the new dataset needs up to "
+                f"{decimal(size)}: make room there, or choose another directory"
             )
 
 

@@ -166,7 +166,7 @@ def _read(ledger: Ledger, dataset: ds.Dataset, pieces: list[Piece], panels: Pane
 
 def _place(panels: Panels, fields: Fields, sample: Sample | None) -> None:
     if sample is None or not fields.has("ra", "dec"):
-        panels.left_out["positions"] = "the dataset has no ra and dec"
+        panels.left_out["positions"] = _lacking(fields, {"ra": "ra", "dec": "dec"})
         return
     ra, dec = sample.numbers("ra"), sample.numbers("dec")
     is_place = (ra >= 0) & (ra <= 360) & (np.abs(dec) <= 90)
@@ -179,8 +179,9 @@ def _place(panels: Panels, fields: Fields, sample: Sample | None) -> None:
 
 def _measure(panels: Panels, fields: Fields, sample: Sample | None) -> None:
     if sample is None or not fields.has("value", "band"):
-        names = " and ".join(fields.survey.names[role] for role in ("value", "band"))
-        panels.left_out["magnitudes"] = f"the dataset has no {names}"
+        panels.left_out["magnitudes"] = _lacking(
+            fields, {role: fields.survey.names[role] for role in ("value", "band")}
+        )
         return
     found = sample.numbers("value")
     if fields.survey.is_flux:
@@ -205,6 +206,12 @@ def _measure(panels: Panels, fields: Fields, sample: Sample | None) -> None:
     panels.magnitude_edges = edges
     is_beyond = ~np.isnan(found) & ((found < edges[0]) | (found > edges[-1]))
     panels.magnitudes_beyond = float(sample.weights[is_beyond].sum())
+
+
+def _lacking(fields: Fields, wanted: Mapping[str, str]) -> str:
+    """Say which of these columns are not there."""
+    missing = [name for role, name in wanted.items() if not fields.has(role)]
+    return f"the dataset has no {' and no '.join(missing)}"
 
 
 def _days(sample: Sample, fields: Fields) -> pa.Array:

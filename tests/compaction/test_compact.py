@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -439,6 +440,15 @@ def test_a_directory_that_can_t_take_the_new_dataset_is_refused(tmp_path: Path, 
         _compact(source, target)
     assert _content(source) == before
     assert (target.outdir / "thesis.tex").exists()
+
+
+def test_a_disk_that_is_too_small_is_said_in_amounts_that_can_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = _source(tmp_path / "alerts"), Ledger(tmp_path / "few")
+    monkeypatch.setattr("fink_dask.compaction.compact.shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
+    with pytest.raises(StorageError, match=r"has 1\.0 kB free, and .* needs up to [\d.]+ [kM]B: make room"):
+        _compact(source, target)
 
 
 def test_what_can_t_be_compacted_is_refused_in_one_line(tmp_path: Path) -> None:

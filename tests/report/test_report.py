@@ -216,7 +216,7 @@ def test_it_is_made_while_a_transfer_runs(kafka: Any, topic_name: str, tmp_path:
     ("options", "expected"),
     [
         (["--columns", "objectId,candid"], {"positions", "magnitudes", "nights", "classes", "examples"}),
-        (["--columns", "ra,dec,jd", "-partitionby", "finkclass"], {"magnitudes", "examples"}),
+        (["--columns", "ra,dec,jd,fid", "-partitionby", "finkclass"], {"magnitudes", "examples"}),
         (["--outformat", "avro", "-partitionby", "time"], {"positions", "magnitudes", "classes", "examples"}),
         (["--where", "magpsf < 0"], {"positions", "magnitudes", "nights", "classes", "examples"}),
         (["--limit", "50"], {"cutouts"}),
@@ -234,6 +234,8 @@ def test_what_a_dataset_lacks_is_left_out_with_a_reason(
     found = left_out(made("alerts", tmp_path))
     assert found.keys() == expected
     assert all(len(words) > 15 for words in found.values())
+    if "ra,dec,jd,fid" in options:
+        assert found["magnitudes"] == "Left out: the dataset has no magpsf."
 
 
 _filled: set[str] = set()
