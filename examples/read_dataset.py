@@ -39,8 +39,9 @@ def light_curve(directory: Path) -> tuple[object, pa.Table]:
     """Take the object with the longest history, and unfold that into a table of measurements."""
     alerts = ds.dataset(directory, partitioning="hive")
     column = next(name for name in HISTORIES if name in alerts.schema.names)
-    # ZTF names an object in a column, LSST in a field of a struct.
-    name = pc.field("objectId") if column == "prv_candidates" else pc.field("diaObject", "diaObjectId")
+    # ZTF names an object in a column, LSST too in light packets, and in full ones in a field of a struct.
+    place = ["objectId"] if column == "prv_candidates" else ["diaObjectId"]
+    name = pc.field(*(place if place[0] in alerts.schema.names else ["diaSource", *place]))
     found = alerts.to_table(columns={"object": name, "history": pc.field(column)})
     longest = int(pc.list_value_length(found["history"]).fill_null(0).to_numpy().argmax())
     # One value of a list<struct> is an array of structs, and a field of that is a column: nothing is copied.

@@ -282,20 +282,35 @@ def test_the_command_line_reference_is_what_the_code_says() -> None:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("kind", [AlertKind.ZTF_LIGHT, AlertKind.LSST_FULL], ids=lambda kind: kind.value)
-def test_the_examples_run(kind: AlertKind, kafka: Any, reader: dict[str, str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", list(AlertKind), ids=lambda kind: kind.value)
+def test_the_examples_and_the_light_curves_are_for_every_kind_of_alerts(
+    kind: AlertKind, kafka: Any, reader: dict[str, str], tmp_path: Path
+) -> None:
     assert {path.name for path in (ROOT / "examples").glob("*.py")} == EXAMPLES
     name = f"ftransfer_{kind.value[:4]}_2026-11-01_{uuid.uuid4().int % 10**12}"
     fill_topic(kafka.bootstrap_servers, name, kind, 40, partitions=3)
     try:
-        for example, arguments in (
-            ("transfer_in_python.py", [kafka.bootstrap_servers, name, "alerts"]),
-            ("read_dataset.py", ["alerts"]),
+        (on_the_page,) = (
+            block.text for block in blocks((ROOT / "docs/start.md").read_text()) if block.language == "python"
+        )
+        cells = json.loads((ROOT / "examples" / "light_curve.ipynb").read_text())["cells"]
+        # The last cell draws in a notebook alone.
+        *in_the_notebook, _ = ("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+        for arguments in (
+            [str(ROOT / "examples" / "transfer_in_python.py"), kafka.bootstrap_servers, name, "alerts"],
+            [str(ROOT / "examples" / "read_dataset.py"), "alerts"],
+            ["-c", on_the_page],
+            [
+                "-c",
+                "\n".join(
+                    [*in_the_notebook, "assert len(curve) and None not in curve['mjd'].to_pylist(); print(name)"]
+                ),
+            ],
         ):
             ended = subprocess.run(
-                [sys.executable, str(ROOT / "examples" / example), *arguments],
+                [sys.executable, *arguments],
                 cwd=tmp_path,
-                env=reader,
+                env=reader | {"FINK_DASK_TOPIC": name},
                 capture_output=True,
                 text=True,
                 timeout=240,
