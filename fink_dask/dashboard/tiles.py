@@ -29,7 +29,7 @@ h2 span { font-weight: 400; margin-left: 14px; }
 .state.running, .state.done { background: #2b8a3e; }
 .state.failed, .state.lost { background: #c92a2a; }
 .words { color: #c92a2a; font-size: 13px; margin: 0 0 8px; overflow-wrap: anywhere; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(190px, 1fr)); gap: 8px; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(190px, 45%), 1fr)); gap: 8px; }
 .tile { background: #f8f9fa; border: 1px solid #e9ecef; border-radius: 6px; padding: 7px 10px; }
 .tile b { display: block; font-size: 19px; font-weight: 600; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .tile span { display: block; font-size: 11px; color: #5c636a; white-space: nowrap; overflow: hidden;
@@ -40,8 +40,8 @@ h2 span { font-weight: 400; margin-left: 14px; }
   font-variant-numeric: tabular-nums; }
 h2 i, .legend i { display: inline-block; width: 10px; height: 10px; border-radius: 2px; margin-right: 5px; }
 .ranges { columns: 400px; column-gap: 28px; font-size: 12px; font-variant-numeric: tabular-nums; }
-.range { display: grid; grid-template-columns: 34px 1fr 70px 46px 146px 58px; gap: 6px; align-items: center;
-  height: 20px; break-inside: avoid; white-space: nowrap; }
+.range { display: grid; grid-template-columns: 34px minmax(24px, 1fr) 70px 46px minmax(0, 146px) 58px; gap: 6px;
+  align-items: center; height: 20px; break-inside: avoid; white-space: nowrap; }
 .range > * { overflow: hidden; text-overflow: ellipsis; }
 .range .number { text-align: right; }
 .range .number + span:not(.number) { margin-left: 8px; }

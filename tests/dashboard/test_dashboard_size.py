@@ -166,3 +166,24 @@ def test_the_page_is_whole_and_readable(
         # Nor out of half a screen, beside a terminal.
         browser.call("Emulation.setDeviceMetricsOverride", width=640, height=900, deviceScaleFactor=1, mobile=False)
         wait_for(lambda: browser.evaluate("document.documentElement.scrollWidth <= 640"), 30, "a narrower page")
+        # On a phone tiles stand two abreast, and a range that is read has its meter yet.
+        browser.call("Emulation.setDeviceMetricsOverride", width=390, height=800, deviceScaleFactor=1, mobile=True)
+        wait_for(lambda: browser.evaluate("document.documentElement.scrollWidth <= 390"), 30, "a page for a phone")
+        wait_for(lambda: _is_fit_for_a_phone(browser), 30, "tiles and ranges that fit")
+
+
+def _is_fit_for_a_phone(browser: Browser) -> bool:
+    walk = """
+        const found = [], walk = (node) => node.querySelectorAll("*").forEach((each) => {
+            if (each.matches(".tile, .range, .meter")) found.push(each)
+            if (each.shadowRoot) walk(each.shadowRoot)
+        })
+        walk(document)
+        const box = (name) => found.filter((each) => each.matches(name)).map((each) => each.getBoundingClientRect())
+    """
+    fits = """
+        const [first, second] = box(".tile")
+        return first.top === second.top && found.every((each) => each.scrollWidth <= each.clientWidth + 1)
+            && box(".meter").every((each) => each.width >= 20 && each.right < 390)
+    """
+    return bool(browser.evaluate(f"(() => {{ {walk} {fits} }})()"))
