@@ -9,7 +9,7 @@ from statistics import median
 from fink_dask.config import KafkaSettings, has_sasl
 from fink_dask.doctor.check import Check
 from fink_dask.errors import BrokerError, FinkDaskError, SettingsError
-from fink_dask.kafka.credentials import find_credentials, is_open_to_others, need_a_survey
+from fink_dask.kafka.credentials import Credentials, find_credentials, is_open_to_others, need_a_survey
 from fink_dask.kafka.overview import TopicOverview, look_at_topics
 from fink_dask.kafka.reach import OF_BOTH
 from fink_dask.nouns import counted
@@ -35,26 +35,29 @@ def check_credentials(survey: str | None, is_needed: bool) -> Check:
         if is_needed and need_a_survey(survey):
             return Check("credentials", "warn", OF_BOTH, advice_on_servers(survey))
         found = find_credentials(survey)
-        if found is None and is_needed:
-            return Check("credentials", "warn", "no file in ~/.finkclient", register)
-        if found is None:
-            return Check("credentials", "ok", "no file in ~/.finkclient, and none is needed")
-        if found.secret and is_open_to_others(found.path):
-            return Check(
-                "credentials", "warn", f"others can read the password in {found.path}", f"chmod 600 {found.path}"
-            )
-        holds = [
-            name
-            for name, value in (
-                ("servers", found.servers),
-                ("user name", found.username),
-                ("password", found.password),
-                ("consumer group", found.group_id),
-            )
-            if value
-        ]
+        if found is not None:
+            return _check_file(found, is_needed, register)
     except FinkDaskError as error:
         return Check("credentials", "fail", str(error), f"mend the file, or move it away and run: {register}")
+    none = "no file in ~/.finkclient"
+    if is_needed:
+        return Check("credentials", "warn", none, register)
+    return Check("credentials", "ok", f"{none}, and none is needed")
+
+
+def _check_file(found: Credentials, is_needed: bool, register: str) -> Check:
+    if found.secret and is_open_to_others(found.path):
+        return Check("credentials", "warn", f"others can read the password in {found.path}", f"chmod 600 {found.path}")
+    holds = [
+        name
+        for name, value in (
+            ("servers", found.servers),
+            ("user name", found.username),
+            ("password", found.password),
+            ("consumer group", found.group_id),
+        )
+        if value
+    ]
     words = f"{found.path} has {', '.join(holds) or 'nothing of use'}"
     if is_needed and not found.servers:
         return Check("credentials", "warn", f"{words}, and no servers", f"{register} --servers HOST:PORT")
