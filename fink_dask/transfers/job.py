@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds between two looks at what else goes on.
 _LOOK_S = 0.25
+#: Seconds to wait for a result that was just there: if its worker has died, Dask computes it again.
+_RESULT_S = 60.0
 #: Seconds that ranges on their way have to end when a topic is followed no more; a signal gives eight in all.
 _DRAIN_S = 6.0
 
@@ -229,11 +231,13 @@ class _Run:
         if item is None:
             return
         try:
-            result = future.result(timeout=60)
+            result = future.result(timeout=_RESULT_S)
         except FinkDaskError as error:
             self._failed(item, error, error.transient)
-        except KilledWorker as error:
-            self._failed(item, TransferError(f"workers died on it: {error}", *_where(item)), passing=True)
+        except (KilledWorker, TimeoutError) as error:
+            is_killer = isinstance(error, KilledWorker)
+            words = f"workers died on it: {error}" if is_killer else "its worker died before its result was fetched"
+            self._failed(item, TransferError(words, *_where(item)), passing=True)
         except CancelledError:
             if self._client.status == "running":
                 self._failed(item, TransferError("Dask has cancelled it", *_where(item)), passing=True)
