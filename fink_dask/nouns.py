@@ -6,3 +6,9 @@ from __future__ import annotations
 def counted(number: int, noun: str, plural: str = "") -> str:
     """Say a number of things: "1 range", "2,000 ranges"; give the plural where it is not the noun with an s."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {plural or f'{noun}s'}"
+
+
+def amount(size: int) -> str:
+    """Say how much room there is or is needed, in bytes: "3.2 kB", "2.1 MB", "1,200.0 GB"."""
+    worth, unit = next((each for each in ((1e9, "GB"), (1e6, "MB")) if size >= each[0]), (1e3, "kB"))
+    return f"{size / worth:,.1f} {unit}"

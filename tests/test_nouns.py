@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fink_dask.nouns import counted
+from fink_dask.nouns import amount, counted
 
 
 @pytest.mark.parametrize(
@@ -19,3 +19,12 @@ from fink_dask.nouns import counted
 )
 def test_a_number_of_things_is_in_its_grammatical_number(number: int, nouns: list[str], words: str) -> None:
     assert counted(number, *nouns) == words
+
+
+def test_room_is_said_in_the_unit_that_fits() -> None:
+    assert [amount(size) for size in (0, 3200, 2_100_000, 1_200_000_000_000)] == [
+        "0.0 kB",
+        "3.2 kB",
+        "2.1 MB",
+        "1,200.0 GB",
+    ]

@@ -9,7 +9,6 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 import pyarrow as pa
-from rich.filesize import decimal
 
 from fink_dask.avro.schema import field_type
 from fink_dask.compaction.duplicates import Duplicates, check_identifier, find_duplicates
@@ -29,7 +28,7 @@ from fink_dask.ledger.outdir import check_dataset, check_outdir
 from fink_dask.ledger.publish import is_published
 from fink_dask.ledger.records import Marker, Plan
 from fink_dask.ledger.summary import Summary, summarise
-from fink_dask.nouns import counted
+from fink_dask.nouns import amount, counted
 from fink_dask.store.durable import make_directory, publish_beside
 
 #: About the most that a thread holds: a row group as it is read, what waits for the next one, and its encoding.
@@ -273,8 +272,8 @@ class _Job:
         free = shutil.disk_usage(self._target.path).free
         if free < size:
             raise StorageError(
-                f"{self._target.path.parent} has {decimal(free)} free, and the new dataset needs up to "
-                f"{decimal(size)}: make room there, or choose another directory"
+                f"{self._target.path.parent} has {amount(free)} free, and the new dataset needs up to "
+                f"{amount(size)}: make room there, or choose another directory"
             )
 
 

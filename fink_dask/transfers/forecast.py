@@ -19,6 +19,7 @@ from fink_dask.kafka.offsets import Range, Watermarks
 from fink_dask.ledger.outdir import free_bytes
 from fink_dask.ledger.records import Plan
 from fink_dask.ledger.summary import Summary
+from fink_dask.nouns import amount
 from fink_dask.transfers.inspect import Target
 
 #: What a core takes for an alert, for a byte of one, and a run for its start, in seconds: what a million light alerts
@@ -135,7 +136,7 @@ def require_room(forecasts: Iterable[Forecast], settings: TransferSettings) -> N
     if free is None or needed <= free or settings.force:
         return
     raise StorageError(
-        f"about {_in_words(needed)} would be written, but {_in_words(free)} are free at {settings.outdir}: make room "
+        f"about {amount(needed)} would be written, but {amount(free)} are free at {settings.outdir}: make room "
         "there, take another --outdir or less with --columns or --where, or begin nevertheless with --force"
     )
 
@@ -201,7 +202,3 @@ def _file_bytes(outformat: str, layout: Layout, sample: Range, rows: pa.Table) -
             file.close()
             sizes.append(path.stat().st_size)
     return sizes[0] - sizes[1]
-
-
-def _in_words(size: int) -> str:
-    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
