@@ -35,11 +35,14 @@ def locate(place: str | os.PathLike[str]) -> Path:
     Raises
     ------
     SettingsError
-        If it is on an unsupported kind of store.
+        If it is on an unsupported kind of store, or is empty: an unset shell variable does not mean the working
+        directory.
     """
     if isinstance(place, ObjectPath):
         return place
     text = os.fspath(place)
+    if not text:
+        raise SettingsError("'' names no directory: say . for the working directory")
     match = _URL.match(text)
     if match is None:
         return Path(text)

@@ -176,12 +176,18 @@ def test_what_can_not_be_published_is_one_line_and_makes_no_topic(
 
 
 @pytest.mark.parametrize(
-    ("name", "words"), [("a b", "is not a Kafka topic name"), ("ftransfer_schema", "the schema topic of another one")]
+    ("name", "words"),
+    [
+        ("a b", "is not a Kafka topic name"),
+        ("ftransfer_schema", "the schema topic of another one"),
+        (243 * "t", "has more than 242 letters"),
+    ],
 )
-def test_a_name_that_can_hold_no_alerts_is_refused(kafka: Any, name: str, words: str) -> None:
+def test_a_name_that_can_hold_no_alerts_is_refused_and_nothing_is_made(kafka: Any, name: str, words: str) -> None:
     result = publish(kafka, "--topic", name, "--synthetic", "3")
     assert result.returncode == 2
     assert words in result.stderr
+    assert name not in topic_names(kafka.bootstrap_servers)
 
 
 def test_alerts_are_not_mixed_with_those_of_another_schema_or_of_none(

@@ -78,6 +78,7 @@ def test_no_broker_is_one_line_within_seconds(tmp_path: Path, topic_name: str, h
         (["-nconsumers", "0"], 2, "must be at least 1, or -1"),
         (["-nconsumers", "-2"], 2, "must be at least 1, or -1"),
         (["-limit", "0"], 2, "must be at least 1"),
+        (["-outdir", ""], 2, "'' names no directory"),
         (["-outformat", "orc"], 2, "'orc' is not one of 'parquet', 'avro'"),
         (["-partitionby", "nothing"], 2, "the alerts have no such column"),
         (["-partitionby", "time,time"], 2, "each once"),
