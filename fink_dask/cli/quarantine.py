@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from fink_dask.ledger.ledger import Ledger
 
+#: Columns of the table where it goes into a file or a pipe.
+_WIDE = 1000
 _SHOWN_REASONS = 10
 
 
@@ -117,7 +119,10 @@ def _show(ledger: Ledger, limit: int, as_json: bool) -> None:
     for record in shown:
         size = "none" if record["bytes"] is None else f"{record['bytes']:,}"
         table.add_row(str(record["partition"]), str(record["offset"]), size, record["time"] or "", record["reason"])
-    Console(highlight=False, markup=False).print(table)
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal:
+        console.width = _WIDE
+    console.print(table)
     if reasons.total() > limit:
         click.echo(f"  and {counted(reasons.total() - limit, 'more record')} (--limit N shows more)")
 

@@ -114,6 +114,10 @@ def test_records_are_shown_with_place_and_reason(ledger: Ledger) -> None:
     assert "65 records in quarantine" in shown.stdout
     assert "the value is empty" in shown.stdout
     assert "62 more records" in shown.stdout
+    # A line each, which a pipe to grep finds whole.
+    (head,) = (at for at, line in enumerate(shown.stdout.splitlines()) if line.startswith("partition"))
+    assert all(line.split()[0].isdigit() for line in shown.stdout.splitlines()[head + 1 : -1])
+    assert len(shown.stdout.splitlines()) == head + 1 + 3 + 1
     content = json.loads(run_cli("quarantine", str(ledger.outdir), "--limit", "100", "--json").stdout)
     assert content["quarantined"] == len(content["records"]) == sum(content["reasons"].values()) == 65
     assert {"partition", "offset", "time", "bytes", "reason"} == content["records"][0].keys()
