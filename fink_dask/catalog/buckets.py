@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 
 from fink_dask.catalog.lightcurves import LightCurveForm, is_placed
 
-#: Alerts of a bucket, about: some hundred bytes each, and a few copies while they are sorted.
+#: About how many alerts a bucket has: some hundred bytes each, and a few copies while they are sorted.
 BUCKET_ROWS = 250_000
-#: Each bucket is an open file; beyond this they grow.
+#: Each bucket is an open file; for more alerts the buckets grow instead.
 _MOST_BUCKETS = 1000
 #: Bytes of rows that wait to be written, over all buckets.
 _WAITING_BYTES = 192 * 2**20
@@ -37,7 +37,7 @@ class Dealt:
     alerts : int
         Alerts that were read.
     without_object, without_position : int
-        How many of them are of no object, or else have no position, and are in no bucket.
+        Alerts in no bucket, because they have no object, or an object but no position.
     """
 
     paths: list[Path]
@@ -62,16 +62,16 @@ def deal(
     form : LightCurveForm
         The columns that are taken.
     directory : pathlib.Path
-        Where the buckets are written.
+        Where to write the buckets.
     rows : int
-        Alerts of the dataset, which the number of buckets follows from.
+        Alerts of the dataset, which decide the number of buckets.
     advance : callable
-        Told the alerts that were read.
+        Called with the number of alerts that were read.
     """
     count = min(_MOST_BUCKETS, 1 + rows // BUCKET_ROWS)
     without_object = without_position = alerts = 0
     with _Buckets(directory, count) as buckets:
-        # The rows of a file lie in few row groups; more than the next of them would only wait here.
+        # A file has few row groups; reading further ahead would only fill memory.
         batches = dataset.to_batches(
             columns=form.expressions(), batch_size=_BATCH_ROWS, batch_readahead=2, fragment_readahead=2
         )

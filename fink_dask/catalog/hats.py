@@ -25,19 +25,20 @@ from distributed import Client, LocalCluster
 from fink_dask.catalog.buckets import deal
 from fink_dask.catalog.lightcurves import find_form, gather
 from fink_dask.cluster.forkserver import without_interrupts
+from fink_dask.dataset.data_format import why_unreadable
 from fink_dask.dataset.read import open_dataset
 from fink_dask.errors import LedgerError, SettingsError, StorageError
 from fink_dask.ledger.ledger import Ledger, storage_error
 from fink_dask.store.durable import sync_directory, sync_file
 
-#: Bytes in memory of a file of the catalog, about: what a task of LSDB holds.
+#: About how many bytes a file of the catalog takes in memory: what a task of LSDB holds.
 _FILE_BYTES = 256 * 2**20
 #: Objects beyond a file's edge that are kept with it, in arcseconds, so that cross-matches miss none.
 _MARGIN_ARCSEC = 10.0
-#: The finest division of the sky that is looked at: a 0.05 square degree, in which no survey has more than a file's
-#: objects. hats-import makes maps of it, and its default would take sixteen times as long.
+#: The finest division of the sky: 0.05 square degrees, in which no survey has more objects than fit into a file.
+#: hats-import makes maps of it, and its default would take sixteen times as long.
 _FINEST_ORDER = 8
-#: What hats-import does by default is for catalogs that are published, and takes most of an export's time.
+#: hats-import's default level is meant for published catalogs, and takes most of an export's time.
 _ZSTD_LEVEL = 3
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]")
 
@@ -51,9 +52,9 @@ class Exported:
     objects, alerts : int
         Objects, and alerts in their light curves.
     duplicates : int
-        Alerts with the identifier of another one, which is there.
+        Alerts left out because another with the same identifier is there.
     without_object, without_position : int
-        Alerts of no object, and others that have no position.
+        Alerts without an object, and alerts with one but without a position.
     """
 
     objects: int
@@ -65,14 +66,14 @@ class Exported:
 
 @dataclass(frozen=True)
 class Caller:
-    """What an export tells while it runs.
+    """Whom an export tells how far it is.
 
     Parameters
     ----------
     begin : callable
-        Told the name of a stage, and how many steps it has; None where nobody knows.
+        Called with the name of a stage, and its number of steps; None if unknown.
     advance : callable
-        Told the steps that are done.
+        Called with the number of steps done.
     """
 
     begin: Callable[[str, int | None], None] = lambda *_: None
@@ -93,12 +94,12 @@ def export_hats(ledger: Ledger, catalog: Path, columns: Sequence[str] | None, wo
     workers : int
         Processes that write the catalog.
     caller : Caller
-        Is told of it.
+        Whom to tell how far it is.
 
     Raises
     ------
     SettingsError
-        If hats-import is not installed, the catalog is there already or can't be there, or the alerts lack what a
+        If hats-import is not installed, the catalog exists already or can't be there, or the alerts lack what a
         catalog needs.
     LedgerError
         If the dataset is not what its ledger says, or has no object with a position.
@@ -126,7 +127,7 @@ def export_hats(ledger: Ledger, catalog: Path, columns: Sequence[str] | None, wo
             objects, duplicates, size = objects + table.num_rows, duplicates + left_out, size + table.nbytes
             caller.advance(1)
         if not objects:
-            raise LedgerError(f"{ledger.outdir} has no alert of an object with a position: there is nothing to export")
+            raise LedgerError(f"{ledger.outdir} has no alert with an object and a position: there is nothing to export")
         caller.begin("writing the catalog", None)
         made = aside / "catalog"
         name = _NOT_IN_NAMES.sub("_", catalog.name)
@@ -135,7 +136,7 @@ def export_hats(ledger: Ledger, catalog: Path, columns: Sequence[str] | None, wo
     except OSError as error:
         raise storage_error(error, aside) from error
     except pa.ArrowException as error:
-        raise LedgerError(f"{ledger.outdir} can't be read: {str(error).splitlines()[0][:200]}") from error
+        raise LedgerError(f"{ledger.outdir} can't be read: {why_unreadable(error)}") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     alerts = dealt.alerts - dealt.without_object - dealt.without_position - duplicates
@@ -143,27 +144,27 @@ def export_hats(ledger: Ledger, catalog: Path, columns: Sequence[str] | None, wo
 
 
 def unfinished(catalog: Path) -> list[Path]:
-    """List what exports to the same place have left behind that were killed, or are still at it."""
+    """List what other exports to the same place have left there: they were killed, or are still running."""
     return sorted(catalog.parent.glob(f".{glob.escape(catalog.name)}.*.part"))
 
 
 def _check_target(ledger: Ledger, catalog: Path) -> None:
     if catalog.exists() or catalog.is_symlink():
-        raise SettingsError(f"{catalog} is there already: choose another directory, or remove it")
+        raise SettingsError(f"{catalog} already exists: choose another directory, or remove it")
     if not catalog.parent.is_dir():
-        raise SettingsError(f"{catalog.parent} is no directory: make it first")
+        raise SettingsError(f"{catalog.parent} is not a directory: make it first")
     for place in (ledger.outdir, ledger.path):
         if place in catalog.parents:
             raise SettingsError(f"{catalog} is inside {place}, whose readers would take it for alerts: choose another")
 
 
 def _rows_of(table: pa.Table) -> int:
-    """Return how many objects are read at once by those that make the catalog."""
+    """Return how many objects hats-import reads at once."""
     return max(1, _FILE_BYTES // 8 * int(table.num_rows) // max(int(table.nbytes), 1))
 
 
 def _import(files: list[Path], made: Path, name: str, object_id: str, objects: int, workers: int) -> None:
-    """Have hats-import make a collection: the catalog, and the margin that cross-matches need."""
+    """Let hats-import make a collection: the catalog, and the margin that cross-matches need."""
     from hats_import.catalog.file_readers import ParquetPyarrowReader
     from hats_import.collection.arguments import CollectionArguments
     from hats_import.collection.run_import import run
@@ -188,16 +189,16 @@ def _import(files: list[Path], made: Path, name: str, object_id: str, objects: i
         try:
             run(arguments, client)
         except (RuntimeError, ValueError, AssertionError) as error:
-            # Why a task failed is printed, and the error only says that one did.
+            # hats-import prints why a task failed; the error only says that one did.
             words = [*str(error).splitlines()[:1], *remarks.getvalue().strip().splitlines()[-1:]]
             raise StorageError(f"hats-import failed: {' '.join(words)[:300]}") from error
 
 
 @contextmanager
 def _cluster(workers: int) -> Iterator[Client]:
-    """Start what hats-import runs its tasks in: this process, where there is little to do, which starts sooner.
+    """Start the cluster in which hats-import runs its tasks: in this process for one worker, which starts sooner.
 
-    The workers of a transfer won't do: they are forked from a process that does without pandas.
+    The workers of a transfer are no use here: they are forked from a process without pandas.
     """
     with dask.config.set({"distributed.worker.multiprocessing-method": "spawn"}):
         with without_interrupts():
@@ -217,7 +218,7 @@ def _cluster(workers: int) -> Iterator[Client]:
 
 @contextmanager
 def _without_remarks() -> Iterator[io.StringIO]:
-    """Keep what libraries remark on the way from the user, whose stdout is for the result; errors are raised."""
+    """Keep the remarks of libraries away from the user, whose stdout is for the result; errors are still raised."""
     before, remarks = logging.root.manager.disable, io.StringIO()
     logging.disable(logging.WARNING)
     try:
@@ -229,12 +230,12 @@ def _without_remarks() -> Iterator[io.StringIO]:
 
 
 def _hush() -> None:
-    """Keep a worker from printing; what tasks have to say is sent to the client as well."""
+    """Keep a worker from printing; what tasks print is sent to the client as well."""
     sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - as long as the process
 
 
 def _publish(made: Path, catalog: Path) -> None:
-    """Bring everything to the disk, then give it its name."""
+    """Sync everything to disk, then give it its final name."""
     for path in (made, *made.rglob("*")):
         (sync_directory if path.is_dir() else sync_file)(path)
     made.rename(catalog)

@@ -19,9 +19,9 @@ from fink_dask.errors import SettingsError
 
 #: The nested column.
 LIGHT_CURVE = "lightcurve"
-#: How many alerts a light curve has.
+#: The column with the number of alerts in a light curve.
 ALERTS = "alerts"
-#: Columns of an object as its newest alert has them, where there are such; they are in the light curve, too.
+#: Columns that an object takes from its newest alert, if the dataset has them; the light curve has them too.
 _CLASSES = ("finkclass", "tnsclass", "classId")
 #: Object, record of full packets, identifier and time of each survey's detections; light packets have no such record.
 _SURVEYS = (("objectId", "candidate", "candid", "jd"), ("diaObjectId", "diaSource", "diaSourceId", "midpointMjdTai"))
@@ -40,8 +40,8 @@ class LightCurveForm:
     paths : dict of str to tuple of str
         Each column that is read, and where it is in an alert.
     nested : dict of str to str
-        The columns of a light curve, and which of `paths` each is. One that an object has as well is called ``alert_``
-        and its name, because readers put the two side by side.
+        The columns of a light curve, and which of `paths` each is. A column that the object has too is prefixed with
+        ``alert_``, because readers put the two side by side.
     """
 
     object_id: str
@@ -51,30 +51,30 @@ class LightCurveForm:
     nested: dict[str, str]
 
     def expressions(self) -> dict[str, pc.Expression]:
-        """Return what a scanner of the dataset is asked for."""
+        """Return the columns to ask a scanner of the dataset for."""
         return {name: pc.field(*path) for name, path in self.paths.items()}
 
     @property
     def of_newest(self) -> tuple[str, ...]:
-        """Columns of an object that are those of its newest alert."""
+        """Columns that an object takes from its newest alert."""
         return _of_newest(self.object_id, self.paths)
 
 
 def find_form(schema: pa.Schema, columns: Sequence[str] | None = None) -> LightCurveForm:
-    """Find out what the light curves of a dataset can be made of.
+    """Find the columns from which light curves of a dataset can be made.
 
     Parameters
     ----------
     schema : pyarrow.Schema
         The dataset's columns, partition columns too.
     columns : sequence of str, optional
-        The columns of a light curve; otherwise every one that is a single value: first those of the record that has the
+        The columns of a light curve; by default every one that is a single value: first those of the record with the
         position, then those of the alert.
 
     Raises
     ------
     SettingsError
-        If there are no objects, positions or times, or there is no such column.
+        If the dataset has no objects, positions or times, or lacks one of the columns.
     """
     for object_id, record, source_id, time in _SURVEYS:
         prefix = (record,) if field_type(schema, f"{record}.ra") is not None else ()
@@ -92,16 +92,16 @@ def find_form(schema: pa.Schema, columns: Sequence[str] | None = None) -> LightC
     newest = _of_newest(object_id, paths)
     wanted = [name for name in paths if name != object_id and (columns is None or name in columns)]
     if not wanted:
-        raise SettingsError("--columns leaves nothing in the light curves")
+        raise SettingsError("--columns leaves the light curves without a column")
     nested = {f"alert_{name}" if name in {*newest, ALERTS} else name: name for name in wanted}
     read = {source_id, time, *newest, *_ORDER, *wanted}
     return LightCurveForm(object_id, source_id, time, {name: paths[name] for name in paths if name in read}, nested)
 
 
 def is_placed(rows: pa.Table, form: LightCurveForm) -> tuple[np.ndarray, np.ndarray]:
-    """Tell of each alert whether it is of an object, and whether it has a position.
+    """Tell for each alert whether it has an object, and whether it has a position.
 
-    LSST numbers the object of what is in the solar system 0.
+    LSST gives alerts of the solar system the object 0.
     """
     ids = rows[form.object_id]
     no_object = "" if pa.types.is_string(ids.type) else 0
@@ -111,7 +111,7 @@ def is_placed(rows: pa.Table, form: LightCurveForm) -> tuple[np.ndarray, np.ndar
 
 
 def gather(rows: pa.Table, form: LightCurveForm) -> tuple[pa.Table, int]:
-    """Make one row of all alerts of an object.
+    """Gather all alerts of each object into one row.
 
     Parameters
     ----------
@@ -123,10 +123,9 @@ def gather(rows: pa.Table, form: LightCurveForm) -> tuple[pa.Table, int]:
     Returns
     -------
     objects : pyarrow.Table
-        A row an object: its columns as its newest alert has them, the number of alerts, and the light curve in the
-        order of time.
+        A row per object: the columns of its newest alert, the number of alerts, and the light curve in order of time.
     duplicates : int
-        Alerts that were left out, because an earlier one in Kafka's order has the same identifier.
+        Alerts left out because an earlier one in Kafka's order has the same identifier.
     """
     unique = _without_duplicates(rows, form)
     table = unique.take(_by_object_and_time(unique, form)).combine_chunks()
@@ -150,7 +149,7 @@ def _without_duplicates(rows: pa.Table, form: LightCurveForm) -> pa.Table:
 
 
 def _by_object_and_time(table: pa.Table, form: LightCurveForm) -> pa.Array:
-    """Order alerts; those without a time are the first of their object, whose newest alert is the last."""
+    """Order alerts by time, the newest of each object last; those without a time come first."""
     time = pc.fill_null(table[form.time].cast(pa.float64()), -np.inf)
     keys = {name: table[name] for name in (form.object_id, *_ORDER)}
     keys["time"] = pc.if_else(pc.is_nan(time), -np.inf, time)
@@ -158,7 +157,7 @@ def _by_object_and_time(table: pa.Table, form: LightCurveForm) -> pa.Array:
 
 
 def _is_first(values: pa.ChunkedArray) -> np.ndarray:
-    """Tell of each value whether it differs from the one before."""
+    """Tell for each value whether it differs from the one before."""
     found = np.ones(len(values), dtype=bool)
     found[1:] = pc.fill_null(pc.not_equal(values.slice(1), values.slice(0, len(values) - 1)), True).to_numpy()
     return found

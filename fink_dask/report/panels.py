@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.dataset as ds
 
+from fink_dask.dataset.data_format import why_unreadable
 from fink_dask.dataset.days import NO_DAY, days_since_1970
 from fink_dask.dataset.partitioning import NULL_KEY
 from fink_dask.dataset.read import open_dataset
@@ -114,7 +115,7 @@ def find_panels(ledger: Ledger, facts: Facts) -> Panels:
     except FinkDaskError as error:
         words = str(error)
     except (OSError, pa.ArrowException) as error:
-        words = f"the dataset can't be read: {str(error).splitlines()[0][:200]}"
+        words = f"the dataset can't be read: {why_unreadable(error)}"
     shown = {
         "positions": panels.position_x is not None,
         "magnitudes": bool(panels.magnitudes),

@@ -17,13 +17,14 @@ from typing import Any
 
 import dask
 import numpy as np
+import pyarrow as pa
 import pytest
 
 import fink_dask
-from fink_dask.catalog import buckets
+from fink_dask.catalog import buckets, hats
 from fink_dask.catalog.hats import Caller, export_hats
 from fink_dask.demo.alerts import AlertKind, encoder, made_up_alerts
-from fink_dask.errors import StorageError
+from fink_dask.errors import LedgerError, StorageError
 from fink_dask.ledger.ledger import Ledger
 from tests.harness.cli import PROGRAM, environment, run_cli, transfer_arguments
 from tests.harness.oracle import Oracle, make_topic, note
@@ -214,6 +215,19 @@ def test_a_task_that_fails_leaves_nothing_and_its_reason_is_said(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("sky", [AlertKind.ZTF_LIGHT], indirect=True, ids=["ztf-light"])
+def test_an_error_without_text_is_said_in_a_line_and_leaves_nothing(
+    sky: Sky, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise pa.ArrowInvalid("")
+
+    monkeypatch.setattr(hats, "deal", fail)
+    with pytest.raises(LedgerError, match=r"alerts can't be read: ArrowInvalid$"):
+        export_hats(sky.ledger, tmp_path / "catalog", None, 1, Caller())
+    assert list(tmp_path.iterdir()) == []
+
+
 def _until(process: subprocess.Popen[str], parent: Path, pattern: str) -> None:
     """Wait until an export has got somewhere."""
     deadline = time.monotonic() + 120
@@ -266,10 +280,10 @@ def test_an_export_that_is_killed_leaves_no_catalog_and_the_next_one_says_what_i
 @pytest.mark.parametrize(
     ("catalog", "more", "status", "words"),
     [
-        ("alerts", (), 2, "is there already"),
+        ("alerts", (), 2, "already exists"),
         ("alerts/catalog", (), 2, "is inside"),
         ("alerts.fink/catalog", (), 2, "is inside"),
-        ("no/catalog", (), 2, "is no directory"),
+        ("no/catalog", (), 2, "is not a directory"),
         ("catalog", ("--columns", "nothing"), 2, "there is no such column"),
     ],
 )
