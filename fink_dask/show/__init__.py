@@ -1,1 +1,1 @@
-"""What is shown while something goes on, on a terminal or in a notebook."""
+"""What is shown while something runs, on a terminal or in a notebook."""

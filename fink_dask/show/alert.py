@@ -1,4 +1,4 @@
-"""An alert for people, on a terminal or in a pipe; and for programs, as JSON."""
+"""An alert for people, on a terminal or in a pipe, and for programs, as JSON."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from fink_dask.show.words import printable
 
 #: Characters of a name and of a value, items of a list, rows and columns of a table, and fields of a struct.
 _NAME, _VALUE, _ITEMS, _ROWS, _COLUMNS, _FIELDS = 40, 48, 4, 3, 7, 1500
-#: Levels of structs; deeper ones are said in a word.
+#: Levels of structs that are shown; deeper ones are cut short.
 _LEVELS = 8
 _FAINT = "dim"
 #: Characters across a picture.
@@ -32,12 +32,12 @@ _PICTURE = 32
 
 
 def alert_tree(title: str, alert: pa.RecordBatch) -> Tree:
-    """Draw an alert: its values, then what is in its structs and lists.
+    """Draw an alert: its values, then the content of its structs and lists.
 
     Parameters
     ----------
     title : str
-        Stands above it.
+        The line above it.
     alert : pyarrow.RecordBatch
         One row.
     """
@@ -45,25 +45,25 @@ def alert_tree(title: str, alert: pa.RecordBatch) -> Tree:
     fields = [
         (field.name, field.type, _value(alert, index))
         for index, field in enumerate(alert.schema)
-        if field not in KAFKA_FIELDS  # where it is, the title says
+        if field not in KAFKA_FIELDS  # the title says where it is
     ]
     _grow(tree, fields, _LEVELS)
     return tree
 
 
 def as_json(alert: pa.RecordBatch) -> dict[str, Any]:
-    """Return an alert as JSON has it: numbers with all their digits, null for NaN, bytes in Base64."""
+    """Return an alert as JSON values: numbers with all their digits, null for NaN, bytes in Base64."""
     return {field.name: _plain(_value(alert, index), field.type) for index, field in enumerate(alert.schema)}
 
 
 def picture(shades: npt.NDArray[np.uint8]) -> Text:
-    """Draw an image of greys as characters that are half foreground and half background."""
+    """Draw a grey image as characters whose upper half is the foreground and whose lower half the background."""
     rows, columns = shades.shape
     step = max(1, math.ceil(max(rows, columns) / _PICTURE))
     small = shades[: rows // step * step, : columns // step * step]
     small = small.reshape(rows // step, step, columns // step, step).mean(axis=(1, 3)).astype(int)
     drawn = Text()
-    for upper, lower in zip(small[::2].tolist(), small[1::2].tolist(), strict=False):  # an odd row more is left out
+    for upper, lower in zip(small[::2].tolist(), small[1::2].tolist(), strict=False):  # drops an odd last row
         for above, below in zip(upper, lower, strict=True):
             style = Style(color=f"rgb({above},{above},{above})", bgcolor=f"rgb({below},{below},{below})")
             drawn.append("\N{UPPER HALF BLOCK}", style)
@@ -72,7 +72,7 @@ def picture(shades: npt.NDArray[np.uint8]) -> Text:
 
 
 def _grow(tree: Tree, fields: Sequence[tuple[str, pa.DataType, Any]], levels: int) -> None:
-    """Add fields to a branch: single values side by side, nulls by their names alone, and a branch for each other."""
+    """Add fields to a branch: single values side by side, a branch for each other value, and nulls by name only."""
     single, nothing, branches = [], [], []
     for name, kind, value in fields[:_FIELDS]:
         if value is None:
@@ -111,14 +111,14 @@ def _branch(tree: Tree, name: str, kind: pa.DataType, value: Any, levels: int) -
 
 
 def _table(kind: pa.StructType, rows: Sequence[dict[str, Any] | None]) -> RenderableType:
-    """Show the first entries of a list, and of those the first columns that have something."""
+    """Show the first entries of a list, and of these the first columns that hold a value."""
     shown = [row or {} for row in rows[:_ROWS]]
     columns = [
         field
         for field in kind
         if not pa.types.is_nested(field.type) and any(row.get(field.name) is not None for row in shown)
     ]
-    columns.sort(key=lambda field: pa.types.is_string(field.type))  # texts are long
+    columns.sort(key=lambda field: pa.types.is_string(field.type))  # strings are long
     table = Table(box=None, pad_edge=False, header_style=_FAINT, expand=False)
     for field in columns[:_COLUMNS]:
         table.add_column(Text(printable(field.name, _NAME)), overflow="ellipsis", no_wrap=True)
@@ -154,7 +154,7 @@ def _plain(value: Any, kind: pa.DataType) -> Any:
         return {field.name: _plain(value.get(field.name), field.type) for field in kind}
     if isinstance(value, list) and pa.types.is_map(kind):
         entries = [(str(key), _plain(item, kind.item_type)) for key, item in value]
-        # A map of Avro may have a key twice, an object of JSON not.
+        # Unlike a JSON object, an Avro map may have a key twice.
         return dict(entries) if len(dict(entries)) == len(entries) else [list(entry) for entry in entries]
     if isinstance(value, list):
         return [_plain(item, kind.value_type) for item in value]
@@ -170,12 +170,12 @@ def _plain_scalar(value: Any, kind: pa.DataType) -> Any:
         return str(value)
     if not math.isfinite(value):
         return None
-    # The shortest decimal number that is this one; of 32 bits it has fewer digits.
+    # The shortest decimal that reads back as this number; for 32 bits it has fewer digits.
     return float(str(np.float32(value))) if pa.types.is_float32(kind) else value
 
 
 def _value(alert: pa.RecordBatch, column: int) -> Any:
-    """Return a value as Python has it."""
+    """Return a value as a Python object."""
     value = alert.column(column)[0]
     try:
         return value.as_py()
@@ -184,7 +184,7 @@ def _value(alert: pa.RecordBatch, column: int) -> Any:
 
 
 def _careful(value: pa.Scalar) -> Any:
-    """Return a value in which there may be dates that Python has not; they are numbers, as in the alert."""
+    """Return a value that may hold dates beyond Python's; these stay numbers, as in the alert."""
     if not value.is_valid:
         return None
     if isinstance(value, pa.StructScalar):

@@ -1,4 +1,4 @@
-"""How many bytes, or things, are done of how many: a bar on a terminal, otherwise a line now and then."""
+"""How many bytes, or things, are done, and of how many: a bar on a terminal, otherwise a line now and then."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _LINE_S = 10.0
 
 
 class CountBar:
-    """Shows how far something is that is counted; a context manager that leaves the terminal as it was.
+    """Shows the progress of something countable; a context manager that leaves the terminal as it was.
 
     Parameters
     ----------
     words : str
-        What is done.
+        What is being done.
     total : int, optional
-        How many bytes there are to read.
+        How many bytes, or things, there are.
     noun : str, optional
-        What is counted, where it is not bytes.
+        What is counted, if not bytes.
     """
 
     def __init__(self, words: str, total: int | None = None, noun: str | None = None) -> None:
@@ -54,16 +54,16 @@ class CountBar:
         self.stop()
 
     def stop(self) -> None:
-        """Leave the terminal to somebody else."""
+        """Remove the bar, so that others can use the terminal."""
         self._bar.stop()
 
     def plan(self, total: int) -> None:
-        """Take how many bytes there are to read."""
+        """Set how many bytes, or things, there are."""
         self._total = total
         self._bar.update(self._task, total=total)
 
     def advance(self, size: int) -> None:
-        """Take how many bytes were read; by any thread."""
+        """Add bytes, or things, that are done; any thread may call this."""
         self._bar.advance(self._task, size)
         with self._lock:
             self._done += size

@@ -28,7 +28,7 @@ from fink_dask.transfers.tally import Tally
 
 #: Seconds between two lines where there is no terminal.
 _LINE_S = 10.0
-#: Seconds of silence that are worth a word while a topic is followed.
+#: Seconds of silence that are worth mentioning while a topic is followed.
 _QUIET_S = 5.0
 
 
@@ -104,7 +104,7 @@ class Display:
         elif self._is_live:
             self._bar = Progress(
                 SpinnerColumn(),
-                # On a narrow terminal the numbers lose their end, and nothing else anything.
+                # On a narrow terminal only the end of the numbers is cut off.
                 BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=4)),
                 TextColumn("{task.percentage:>3.0f}%", table_column=Column(no_wrap=True, min_width=4)),
                 TextColumn("{task.fields[numbers]}", table_column=Column(no_wrap=True, overflow="ellipsis")),
@@ -117,11 +117,11 @@ class Display:
 
     def _say_start(self, event: TransferStarted) -> None:
         if not event.ranges and len(self._topics) > 1:
-            return  # it has come to be while others are followed, which a note says
+            return  # created while others are followed, which a note says
         left = counted(event.ranges - event.ranges_committed, "range")
         words = f"{event.topic}: {counted(event.offsets - event.offsets_committed, 'offset')} to read in {left}"
         if event.ranges_committed:
-            words += f"; {counted(event.ranges_committed, 'range')} committed already"
+            words += f"; {counted(event.ranges_committed, 'range')} already committed"
         if event.forecast is not None:
             words += f"; {forecast_words(event.forecast)}"
         self._say(words)
@@ -142,7 +142,7 @@ class Display:
             self._bar.update(self._task, completed=tally.offsets_done, numbers=self._numbers())
         elif tally.offsets and time.monotonic() - self._last_line >= _LINE_S:
             self._last_line = time.monotonic()
-            share = 100 * tally.offsets_done // tally.offsets  # rounded down: what is not all is not 100 %
+            share = 100 * tally.offsets_done // tally.offsets  # rounded down: 100 % means all
             left = f", about {self._seconds_left():.0f} s left" if not self._looked else ""
             self._say(f"{share} %, {self._numbers()}{left}")
 
@@ -156,7 +156,7 @@ class Display:
         if self._looked:
             lags = {topic: looked.lag for topic, looked in self._looked.items()}
             quiet_s = min(looked.quiet_s for looked in self._looked.values())
-            quiet = f", nothing came for {quiet_s:.0f} s" if quiet_s > _QUIET_S else ""
+            quiet = f", nothing new for {quiet_s:.0f} s" if quiet_s > _QUIET_S else ""
             speed = sum(lag.alerts_per_second for lag in lags.values())
             return f"{alerts}, {speed:,.0f} alerts/s, {lags_words(lags)}{quiet}"
         megabytes = tally.raw_bytes / 1e6 / tally.seconds

@@ -1,4 +1,4 @@
-"""Whether there is something to draw on."""
+"""Whether progress can be drawn where it is shown."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from rich.console import Console
 
 
 def is_live(console: Console) -> bool:
-    """Tell whether what was drawn can be drawn again: on a terminal, and in a notebook that has widgets."""
+    """Tell whether a drawing can be updated in place: on a terminal, or in a notebook that has widgets."""
     return console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)

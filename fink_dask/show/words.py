@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def printable(text: str, most: int = 300) -> str:
-    """Make a text from outside fit for a terminal: nothing in it moves the cursor, and it has an end."""
+    """Make a text from outside safe for a terminal: nothing in it moves the cursor, and its length is bounded."""
     shown = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text[:most])
     return f"{shown}…" if len(text) > most else shown
 
@@ -27,7 +27,7 @@ def duration_words(seconds: float) -> str:
 
 
 def forecast_words(forecast: Forecast) -> str:
-    """Say how much a run has to do: "about 66.8 MB in 3 s, 12.1 GB of disk free"."""
+    """Say how much work a run has: "about 66.8 MB in 3 s, 12.1 GB of disk free"."""
     words = f"about {decimal(forecast.raw_bytes)} in {duration_words(max(1, forecast.seconds))}"
     return words if forecast.free_bytes is None else f"{words}, {decimal(forecast.free_bytes)} of disk free"
 
@@ -50,5 +50,5 @@ def lags_words(lags: Mapping[str, Lag]) -> str:
     ages = [lag.freshness_s for lag in lags.values() if lag.freshness_s is not None]
     if ages:
         words += f", newest alert {duration_words(min(ages))} old"
-    # Last, as a name is long and a terminal may be narrow.
+    # Last, as topic names are long and a terminal may be narrow.
     return f"{words}, most in {topic}: {worst.total:,}" if worst.total else words
