@@ -1,4 +1,4 @@
-"""What the arguments of the functions mean, and errors that name them: a topic's Kafka, the settings of a transfer."""
+"""Turn the arguments of the functions into settings: a topic's Kafka, a transfer; errors name the arguments."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from fink_dask.store.location import locate
 
 log = logging.getLogger(__name__)
 
-#: What else `find_kafka` takes.
+#: Other arguments of `find_kafka`.
 _CONNECTION = {"security_protocol", "sasl_mechanism", "username", "password", "password_file", "ssl_ca_file"}
-#: Arguments that the command line has as options of the same names.
+#: Arguments that are options of the command line, with the same names.
 _ARGUMENTS = _CONNECTION | {
     *("topic", "outdir", "bootstrap_servers", "survey", "partitionby", "columns", "where", "limit", "restart", "force"),
     *("nconsumers", "memory_limit", "outformat", "compression", "schema", "group_id", "on_bad_record", "on_loss"),
     *("dashboard_address",),
 }
 _FLAGS = {"restart", "force"}
-#: An option in an error, with what stands for its value, or is the value.
+#: An option in an error, with its value or a placeholder for it.
 _OPTION = re.compile(r"--([a-z][a-z-]*)(?: ([A-Z][A-Z:]*\b|continue|quarantine|avro|parquet))?")
-#: How the command line is given a password, and Python.
+#: How to give a password: on the command line, and in Python.
 _GIVE_PASSWORD = "set FINK_DASK_PASSWORD, give --password-file FILE", "give password or password_file"
 
 
 @contextmanager
 def errors_in_python() -> Iterator[None]:
-    """Have the errors of the block name arguments of Python, where those of the other rooms name options."""
+    """Let errors of the block name Python arguments instead of command-line options."""
     try:
         yield
     except FinkDaskError as error:
@@ -79,7 +79,7 @@ def transfer_settings(
     force: bool = False,
     **connection: Any,
 ) -> TransferSettings:
-    """Put the settings of a transfer together; see `fink_dask.transfer`.
+    """Collect the settings of a transfer; see `fink_dask.transfer`.
 
     Raises
     ------
@@ -114,20 +114,20 @@ def transfer_settings(
 def kafka_of(
     topic: str, survey: str | None, bootstrap_servers: str | None, function: str, **connection: Any
 ) -> KafkaSettings:
-    """Put together how to reach a topic.
+    """Find out how to reach a topic.
 
     Parameters
     ----------
     topic : str
         The topic.
     survey : {"ztf", "lsst"}, optional
-        Whose credentials file is taken; otherwise the topic's name tells.
+        Whose credentials file to use; by default taken from the topic's name.
     bootstrap_servers : str, optional
-        ``host:port`` pairs; otherwise those of the environment, or of the credentials file.
+        ``host:port`` pairs; by default those of the environment, or of the credentials file.
     function : str
-        Whose help lists the arguments.
+        The function whose help lists the arguments.
     **connection
-        What else `find_kafka` takes.
+        Other arguments of `find_kafka`.
 
     Raises
     ------
@@ -148,7 +148,7 @@ def kafka_of(
 
 
 def as_names(argument: str, given: str | Sequence[str]) -> tuple[str, ...]:
-    """Take names as a sequence, or with commas between them as on the command line."""
+    """Take names as a sequence, or separated by commas as on the command line."""
     names = tuple(str(name).strip() for name in (given.split(",") if isinstance(given, str) else given))
     if not all(names) or len(set(names)) < len(names):
         raise SettingsError(f"{argument} should be names, each once, but is {str(given)[:80]!r}")
@@ -156,5 +156,5 @@ def as_names(argument: str, given: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def _threads(client: Client | None) -> int:
-    """Count the ranges that can be consumed at once: as many as a cluster has threads, or this machine cores."""
+    """Count the ranges that can be consumed at once: the threads of the cluster, or the cores of this machine."""
     return usable_cores() if client is None else threads_of(client)

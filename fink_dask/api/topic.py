@@ -1,4 +1,4 @@
-"""A topic as a lazy Dask DataFrame, straight from Kafka: what is asked of it is read, and nothing is stored."""
+"""A topic as a lazy Dask DataFrame, straight from Kafka: only what is asked for is read, and nothing is stored."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ from fink_dask.transfers.plan import Sizing, next_plan
 
 log = logging.getLogger(__name__)
 
-#: What becomes of a record that can't be decoded; there is no quarantine here.
+#: What to do with a record that can't be decoded; there is no quarantine here.
 ON_BAD_RECORD = ("fail", "skip")
 _KAFKA_NAMES = tuple(field.name for field in KAFKA_FIELDS)
 
-#: The connections of this process, a worker's or the user's own.
+#: The connections of this process: a worker's, or the user's own.
 _connections = ConnectionPool()
 atexit.register(_connections.close)
 
 
 @dataclass(frozen=True)
 class TopicSource:
-    """What all partitions of a topic's frame have in common; small, as it travels with each of them.
+    """What all partitions of a topic's frame share; small, as it is sent with each of them.
 
     Parameters
     ----------
@@ -60,9 +60,9 @@ class TopicSource:
     identity : Identity
         The topic.
     packed_schemas : bytes
-        The writer schemas, compressed: each has up to a hundred kilobytes.
+        The writer schemas, compressed: each takes up to a hundred kilobytes.
     on_bad_record : {"fail", "skip"}
-        What becomes of a record that can't be decoded.
+        What to do with a record that can't be decoded.
     """
 
     kafka: KafkaSettings
@@ -77,10 +77,10 @@ class TopicSource:
 
 
 class TopicFrame(dd.DataFrame):  # type: ignore[misc]
-    """A topic's Dask DataFrame; what is made of it is an ordinary one."""
+    """A topic's Dask DataFrame; frames derived from it are ordinary ones."""
 
     def to_delayed(self, optimize_graph: bool = True) -> list[Delayed]:
-        """Return the partitions as delayed Arrow tables, which hold what pandas has no types for as it is."""
+        """Return the partitions as delayed Arrow tables, which keep even what pandas has no types for."""
         (reading,) = self.expr.find_operations(FromMap)
         (ranges,) = reading.operand("iterables")
         source = reading.operand("kwargs")["source"]
@@ -102,31 +102,31 @@ def read_topic(
 ) -> TopicFrame:
     """Read a topic as a lazy Dask DataFrame, straight from Kafka; nothing is written.
 
-    What the topic holds now is cut into ranges of offsets, of which each is a partition; a range is read when its
-    partition is computed, and again when it is computed once more. Of columns that are selected from the frame
-    (``df[["candid", "magpsf"]]``) only these are decoded, as Dask's optimisation hands them down.
+    What the topic holds now is cut into ranges of offsets, each of which is a partition of the frame. A range is read
+    whenever its partition is computed. If columns are selected from the frame (``df[["candid", "magpsf"]]``), only
+    these are decoded, as Dask's optimiser passes the selection on.
 
     Parameters
     ----------
     topic : str
         The topic.
     bootstrap_servers : str, optional
-        ``host:port`` pairs with commas between them; otherwise those of ``FINK_DASK_BOOTSTRAP_SERVERS``, or of the
+        ``host:port`` pairs separated by commas; by default those of ``FINK_DASK_BOOTSTRAP_SERVERS``, or of the
         credentials file.
     survey : {"ztf", "lsst"}, optional
-        Whose credentials file is taken, where the topic's name does not tell.
+        Whose credentials file to use; by default taken from the topic's name.
     columns : str or sequence of str, optional
-        Only these columns, or dotted fields of structs such as ``candidate.jd``, and the two of Kafka.
+        Read only these columns, or dotted fields of structs such as ``candidate.jd``, and the two Kafka columns.
     where : str, optional
-        Only the alerts that this condition is true of, such as ``magpsf < 18 and finkclass == "SN candidate"``. Of the
-        others no more is decoded than what it looks at, which need not be among `columns`.
+        Read only alerts for which this condition is true, such as ``magpsf < 18 and finkclass == "SN candidate"``. Of
+        the others, only the fields in the condition are decoded; these need not be among `columns`.
     schema : str or pathlib.Path, optional
-        A file with the Avro schema, in place of the one in Kafka.
+        A file with the Avro schema, instead of the one in Kafka.
     partition_bytes : int or str
-        Raw bytes of a partition, at most, such as ``"64MiB"``. Each thread of a worker holds one, decoded.
+        The most raw bytes per partition, such as ``"64MiB"``. Each thread of a worker holds one partition, decoded.
     on_bad_record : {"fail", "skip"}
-        What becomes of a record that can't be decoded: the computation fails, or it is left out, with a word in the
-        log of the worker.
+        What to do with a record that can't be decoded: fail the computation, or leave the record out with a warning in
+        the worker's log.
     **connection
         ``security_protocol``, ``sasl_mechanism``, ``username``, ``password``, ``password_file``, ``ssl_ca_file``: see
         `fink_dask.kafka.reach.find_kafka`.
@@ -134,14 +134,14 @@ def read_topic(
     Returns
     -------
     TopicFrame
-        A Dask DataFrame with types of Arrow, nested columns included, and ``kafka_partition`` and ``kafka_offset``.
+        A Dask DataFrame with Arrow types, nested columns included, and ``kafka_partition`` and ``kafka_offset``.
         Its `to_delayed` returns Arrow tables.
 
     Raises
     ------
     FinkDaskError
-        If there is no such topic, Kafka does not answer, or a setting is wrong. The computation raises it, too, where
-        Kafka has removed alerts meanwhile.
+        If there is no such topic, Kafka does not answer, or a setting is wrong. The computation raises it too if Kafka
+        has removed alerts in the meantime.
 
     Examples
     --------
@@ -158,7 +158,7 @@ def read_topic(
     with open_inspector(kafka) as inspector:
         wanted = None if columns is None else as_names("columns", columns)
         file = None if schema is None else Path(schema)
-        # There is no dataset: nothing is looked for in its directory.
+        # There is no dataset, so nothing is looked up in its directory.
         settings = TransferSettings(topic, Path(), kafka, survey=survey, columns=wanted, where=where, schema_file=file)
         target = inspect_topic(settings, inspector, Ledger(Path()), fresh=True)
         if target is None:
@@ -169,14 +169,14 @@ def read_topic(
             versions, identity = target.versions, target.identity
             marks = target.description.watermarks.items()
             spans = {partition: (each.low, each.stable) for partition, each in marks if each.low < each.stable}
-        # A partition of the frame holds so many bytes: how many consume at once does not matter for their size.
+        # Partitions of the frame have a fixed size, however many of them are consumed at once.
         sizing = Sizing(size, len(spans) or 1, inspector.sample_sizes(topic, spans))
     plan = next_plan(1, identity, spans, sizing, None)
     texts = json.dumps([one.text for one in versions.schemas])
     source = TopicSource(kafka, identity, zlib.compress(texts.encode()), on_bad_record)
-    # A frame has one partition at least.
+    # A frame has at least one partition.
     ranges: tuple[Range | None, ...] = plan.ranges if plan is not None else (None,)
-    # Text is Arrow's already; Dask would make pandas' own type of it.
+    # Strings are Arrow's already; Dask would convert them to pandas' own type.
     with dask.config.set({"dataframe.convert-string": False}):
         frame = dd.from_map(_read_frame, ranges, source=source, meta=_to_pandas(_empty(source)), label="read-topic")
     return TopicFrame(frame.expr)
@@ -188,11 +188,11 @@ def read_table(range_: Range | None, source: TopicSource, columns: Sequence[str]
     Parameters
     ----------
     range_ : Range or None
-        Offsets of one partition of the topic; None of an empty one.
+        Offsets of one partition of the topic; None if the topic is empty.
     source : TopicSource
         The topic.
     columns : sequence of str, optional
-        The columns of the table; all of the source's otherwise.
+        The columns of the table; by default all of the source's.
 
     Raises
     ------
@@ -224,7 +224,7 @@ def _read_frame(range_: Range | None, source: TopicSource, columns: Sequence[str
 
 
 def _of_empty(settings: TransferSettings, inspector: Inspector) -> Versions:
-    """Find the schema of a topic that holds nothing."""
+    """Find the schema of an empty topic."""
     if settings.schema_file is not None:
         return Versions((read_schema_file(settings.schema_file),))
     found = inspector.schema(settings.topic, inspector.describe(settings.topic))
@@ -239,7 +239,7 @@ def _report(source: TopicSource, range_: Range, offset: int, reason: str) -> Non
 
 
 def _decoder(source: TopicSource, names: Sequence[str], partition: int) -> RangeDecoder:
-    """Make a decoder of what the columns need; at least of one, as a row has to be there."""
+    """Make a decoder for what the columns need; for at least one column, as it must yield rows."""
     wanted = [name for name in names if name not in _KAFKA_NAMES]
     identity = source.identity
     if identity.columns is None:
@@ -265,5 +265,5 @@ def _empty(source: TopicSource, names: tuple[str, ...] | None = None) -> pa.Tabl
 
 
 def _to_pandas(table: pa.Table) -> pd.DataFrame:
-    """Hand a table to pandas as it is, without a copy."""
+    """Hand a table to pandas without a copy."""
     return table.to_pandas(types_mapper=pd.ArrowDtype)

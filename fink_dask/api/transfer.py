@@ -30,21 +30,21 @@ from fink_dask.transfers.profile import Profile
 log = logging.getLogger(__name__)
 
 _GUARD = "if __name__ == '__main__': above the"
-#: What is set for the processes that a transfer starts, and is not left to those that the user starts afterwards.
+#: Set for the processes that a transfer starts, and restored afterwards for those that the user starts.
 _VARIABLES = ("OPENBLAS_NUM_THREADS", "MALLOC_TRIM_THRESHOLD_")
 
 
 @dataclass(frozen=True)
 class TransferResult:
-    """What a transfer has come to.
+    """The result of a transfer.
 
     Parameters
     ----------
     outdir : pathlib.Path
         The dataset.
     summary : Summary
-        What it holds, and what this run has added: ``alerts``, ``quarantined``, ``lost``, ``files``, ``written_bytes``,
-        ``run_alerts``, ``run_seconds`` and others.
+        What the dataset holds, and what this run added: ``alerts``, ``quarantined``, ``lost``, ``files``,
+        ``written_bytes``, ``run_alerts``, ``run_seconds`` and others.
     profile : Profile
         Where the time of the run went.
     """
@@ -92,8 +92,8 @@ def transfer(
 ) -> TransferResult:
     """Move everything that a topic holds into a partitioned Parquet dataset, exactly once.
 
-    The same call goes on where an earlier one, or ``fink-dask transfer``, has stopped, and fetches what came since. An
-    interrupt (Ctrl+C, the stop button of a notebook) is safe at any time.
+    The same call continues where an earlier one, or ``fink-dask transfer``, stopped, and also fetches alerts that have
+    arrived since. An interrupt (Ctrl+C, the stop button of a notebook) is safe at any time.
 
     Parameters
     ----------
@@ -102,46 +102,46 @@ def transfer(
     outdir : str or os.PathLike
         Directory of the dataset; its ledger ``OUTDIR.fink`` is beside it.
     bootstrap_servers : str, optional
-        ``host:port`` pairs with commas between them; otherwise those of ``FINK_DASK_BOOTSTRAP_SERVERS``, or of the
+        ``host:port`` pairs separated by commas; by default those of ``FINK_DASK_BOOTSTRAP_SERVERS``, or of the
         credentials file.
     partitionby : str or sequence of str
-        What the directories are called after: ``time``, columns or dotted fields.
+        The partition columns: ``time``, columns or dotted fields.
     columns : str or sequence of str, optional
-        Only these columns, or dotted fields of structs; all of them otherwise.
+        Take only these columns, or dotted fields of structs; by default all.
     where : str, optional
-        Only alerts that this is true of, such as ``"candidate.magpsf < 18"``; see docs/selecting.md.
+        Take only alerts for which this is true, such as ``"candidate.magpsf < 18"``; see docs/selecting.md.
     limit : int, optional
-        The dataset ends with at most so many alerts in all.
+        The most alerts that the dataset is to hold in all.
     restart : bool
-        Begin again; the old dataset is removed when the new one is complete, and holds no less.
+        Begin again; the old dataset is removed once the new one is complete, and holds no less.
     client : distributed.Client, optional
-        The Dask cluster whose workers do the work: otherwise that of the current client, if there is one, and else
-        processes on this machine's cores that end with the transfer. A script that leaves it to those needs
-        ``if __name__ == "__main__":`` above the call, as each of them imports it.
+        A client of the Dask cluster that does the work; by default the current client, if there is one, and otherwise
+        processes on this machine's cores that end with the transfer. A script that relies on these processes needs
+        ``if __name__ == "__main__":`` above the call, as each of them imports the script.
     nconsumers : int, optional
-        Ranges that are consumed at once; otherwise the threads of the cluster, or the cores of this machine.
+        Ranges to consume at once; by default the threads of the cluster, or the cores of this machine.
     memory_limit : int or str, optional
-        Bytes that all processes together may take, such as ``"4GB"``; otherwise half of what they may use.
+        Bytes that all processes together may take, such as ``"4GB"``; by default half of the usable memory.
     outformat : {"parquet", "avro"}
-        Format of the files; Avro's hold the records as they came.
+        Format of the files; Avro files hold the records as they came.
     compression : str
         Codec of Parquet files: one of `fink_dask.config.COMPRESSIONS`.
     schema : str or os.PathLike, optional
-        A file with the Avro schema, in place of the one in Kafka.
+        A file with the Avro schema, instead of the one in Kafka.
     survey : {"ztf", "lsst"}, optional
-        Where the topic's name does not tell.
+        The survey; by default taken from the topic's name.
     group_id : str, optional
-        Consumer group whose offsets are committed at the end, for other tools.
+        Consumer group for which offsets are committed at the end, for other tools.
     on_bad_record : {"quarantine", "fail"}
-        What becomes of a record that can't be decoded.
+        What to do with a record that can't be decoded.
     on_loss : {"continue", "fail"}
-        When Kafka has removed alerts before they were read: declare them lost, or fail.
+        If Kafka removed alerts before they were read: declare them lost, or fail.
     force : bool
-        Begin also where the disk seems too small for what there is to write.
+        Begin even if the disk seems too small for what there is to write.
     progress : bool
-        Show how far it is, on stderr or below the cell of a notebook.
+        Show progress, on stderr or below the cell of a notebook.
     dashboard_address : str
-        ``host:port`` of the Dask dashboard of the processes on this machine.
+        ``host:port`` of the Dask dashboard, if the processes of this machine do the work.
     **connection
         ``security_protocol``, ``sasl_mechanism``, ``username``, ``password``, ``password_file``, ``ssl_ca_file``: see
         `fink_dask.kafka.reach.find_kafka`.
@@ -154,7 +154,7 @@ def transfer(
     Raises
     ------
     FinkDaskError
-        If it was refused, or could not be finished. What is committed is safe, and the same call goes on from there.
+        If it was refused, or could not be finished. What is committed is safe, and the same call continues from there.
 
     Examples
     --------
@@ -163,7 +163,7 @@ def transfer(
     >>> done.summary.alerts, done.is_complete  # doctest: +SKIP
     """
     if getattr(multiprocessing.current_process(), "_inheriting", False):
-        # Python itself would say so at length, for each worker, and again for those that replace them.
+        # Python itself would say so at length, for each worker and again for each one that replaces it.
         raise SettingsError(f"fink_dask.transfer is called while a script is imported: it needs {_GUARD} call")
     lent = _choose_client(client)
     address = parse_address("--dashboard-address", dashboard_address)
@@ -193,7 +193,7 @@ def transfer(
         try:
             found = run_transfer(settings, observe, ClusterChoice(_scheduler(lent), address), restart)
         except TransferError as error:
-            # Dask's RuntimeError is that of a process which ended before it was a worker.
+            # Dask raises RuntimeError when a process ends before it has become a worker.
             if lent is not None or not isinstance(error.__cause__, RuntimeError):
                 raise
             raise TransferError(f"{error.message}; a script needs {_GUARD} call") from error
@@ -210,20 +210,20 @@ def plan(
     client: Client | None = None,
     **settings: Any,
 ) -> Outlook:
-    """Find out what `transfer` would do, and write nothing.
+    """Find out what `transfer` would do, without writing anything.
 
     Parameters
     ----------
     topic, outdir, bootstrap_servers, restart, client
         As for `transfer`.
     **settings
-        The others of `transfer`; ``progress`` and ``dashboard_address`` make no difference here.
+        The other arguments of `transfer`; ``progress`` and ``dashboard_address`` make no difference here.
 
     Returns
     -------
     Outlook
-        What would be read: ``offsets`` of how many ranges, what is committed already, and the ``forecast`` of bytes and
-        seconds.
+        What would be read: the ``offsets`` and the number of ranges, what is already committed, and the ``forecast`` of
+        bytes and seconds.
 
     Raises
     ------
@@ -238,7 +238,7 @@ def plan(
 
 
 def _choose_client(given: Client | None) -> Client | None:
-    """Take the client that is given, or else the current one, if there is any."""
+    """Take the given client, or else the current one, if there is one."""
     try:
         client = given if given is not None else default_client()
     except ValueError:
@@ -246,7 +246,7 @@ def _choose_client(given: Client | None) -> Client | None:
     if not isinstance(client, Client):
         raise SettingsError(f"client is {str(client)[:80]!r}, but must be a distributed.Client")
     if client.asynchronous:
-        raise SettingsError("the client is an asynchronous one, but a transfer needs one that waits: Client(address)")
+        raise SettingsError("the client is asynchronous, but a transfer needs a synchronous one: Client(address)")
     if client.status != "running":
         raise SettingsError(f"the client is {client.status}: give another, Client(address)")
     return client

@@ -20,13 +20,13 @@ def verify(outdir: str | os.PathLike[str], *, progress: bool = True) -> Verifica
     outdir : str or os.PathLike
         The dataset's directory; its ledger ``OUTDIR.fink`` is beside it.
     progress : bool
-        Show how far it is, on stderr or below the cell of a notebook.
+        Show progress, on stderr or below the cell of a notebook.
 
     Returns
     -------
     Verification
-        What was found: ``is_complete`` tells whether every planned offset is in the dataset, as it was written;
-        ``problems`` has what is wrong, a line each.
+        What was found: ``is_complete`` tells whether every planned offset is in the dataset as it was written;
+        ``problems`` lists what is wrong, a line each.
 
     Raises
     ------

@@ -21,7 +21,7 @@ class Check:
     found : str
         What was found, in one line.
     advice : str
-        What to do or type where it is not ok.
+        What to do or type if it is not ok.
     """
 
     name: str

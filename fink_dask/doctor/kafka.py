@@ -1,4 +1,4 @@
-"""Look at Kafka as a transfer will meet it: our credentials, whether it answers, what it holds, and its clock."""
+"""Look at Kafka as a transfer will: the credentials, whether it answers, what it holds, and its clock."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _SOON_DAYS = 1.0
 
 
 def check_credentials(survey: str | None, is_needed: bool) -> Check:
-    """Look for the credentials file; one that is absent, or names no servers, is fine where these are known without it.
+    """Look for the credentials file; it may be absent, or name no servers, if they are known without it.
 
     Parameters
     ----------
     survey : {"ztf", "lsst"} or None
-        Whose file is looked for.
+        Whose file to look for.
     is_needed : bool
         Whether options and the environment alone did not say how to reach Kafka.
     """
@@ -72,7 +72,7 @@ def advice_on_servers(survey: str | None) -> str:
 
 
 def check_kafka(settings: KafkaSettings, topic: str | None) -> Iterator[Check]:
-    """Connect, and look at the topic, or at all of Fink's; and at the clock by the newest alert."""
+    """Connect, look at the topic, or at all of Fink's, and compare the clock with the newest alerts."""
     servers = settings.bootstrap_servers
     try:
         found = look_at_topics(settings).topics
@@ -106,9 +106,9 @@ def _check_topic(topic: TopicOverview) -> Check:
 
 
 def _check_clock(topics: list[TopicOverview]) -> Check:
-    """Compare the clock with the newest alert of each partition, the only thing by which Kafka shows its time.
+    """Compare the clock with the newest alert of each partition, which is all that Kafka shows of its time.
 
-    A single alert ahead of the clock has a wrong timestamp; were this machine's clock slow, there would be more.
+    A single alert ahead of the clock has a wrong timestamp; if this machine's clock were slow, there would be more.
     """
     newest = {topic.topic: topic.newest_each_ms for topic in topics}
     now_ms = time.time() * 1000

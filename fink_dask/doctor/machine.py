@@ -19,7 +19,7 @@ _PACKAGES = ("fink-dask", "dask", "distributed", "pyarrow", "numba", "numpy", "c
 
 
 def check_versions() -> Check:
-    """Name the versions of what a transfer runs on."""
+    """List the versions of the software that a transfer runs on."""
     found = [f"Python {platform.python_version()}"]
     missing = []
     for name in _PACKAGES:
@@ -29,7 +29,7 @@ def check_versions() -> Check:
             missing.append(name)
     found.append(f"librdkafka {librdkafka_version()}")
     if missing:
-        words = f"no version is known of {', '.join(missing)}: not installed as a package"
+        words = f"the version of {', '.join(missing)} is not known: not installed as a package"
         return Check("versions", "warn", words, "pip install fink-dask")
     return Check("versions", "ok", ", ".join(found))
 
@@ -37,10 +37,10 @@ def check_versions() -> Check:
 def check_compiler() -> Check:
     """Compile the decoder, or load it from numba's cache."""
     try:
-        from fink_dask.avro.warm_up import warm_up  # here, as an unfit numba fails when it is loaded
+        from fink_dask.avro.warm_up import warm_up  # here, as an incompatible numba fails on import
 
         seconds = warm_up()
-    except Exception as error:  # numba's are of many kinds
+    except Exception as error:  # numba raises many kinds
         words = f"numba can't compile the decoder: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
         if isinstance(error, ImportError):
             return Check("compiler", "fail", words, "pip install --upgrade fink-dask numba numpy")
@@ -56,7 +56,7 @@ def check_cores() -> Check:
 
 
 def check_memory() -> Check:
-    """Find out whether the memory is enough for a consumer on each core."""
+    """Find out whether there is enough memory for a consumer on each core."""
     usable, cores = usable_memory(), usable_cores()
     limit = int(usable * MEMORY_FRACTION)
     words = f"{decimal(usable)} usable, of which a transfer takes at most {decimal(limit)}"

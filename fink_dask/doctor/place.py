@@ -1,4 +1,4 @@
-"""Check where a dataset is to be: what commits need of the file system, its clock, and whether there is room."""
+"""Check where a dataset is to go: what commits need of the file system, its clock, and its free space."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _CLOCK_S = 10.0
 
 
 def check_place(outdir: Path) -> Iterator[Check]:
-    """Try what a commit does, in a directory beside the dataset that is removed afterwards."""
+    """Try what a commit does, in a temporary directory beside the dataset."""
     ledger = Ledger(outdir)
     try:
         check_outdir(ledger)
         if isinstance(ledger.path, ObjectPath):
             ledger.path.check_conditions()
-            yield Check("storage", "ok", f"{outdir} can be reached, and keeps a put from replacing what is there")
+            yield Check("storage", "ok", f"{outdir} can be reached, and keeps a put from replacing an existing object")
             return
         beside = outdir.parent
         while not beside.exists():
@@ -46,7 +46,7 @@ def check_place(outdir: Path) -> Iterator[Check]:
 
 def check_room(settings: TransferSettings) -> Check:
     """Compare the free space with what the transfer of a topic is estimated to write."""
-    from fink_dask.transfers.preview import preview  # here, as it loads the decoder, which may be what is wrong
+    from fink_dask.transfers.preview import preview  # here, as it loads the decoder, which may be at fault
 
     free = free_bytes(settings.outdir)
     if free is None:
@@ -66,7 +66,7 @@ def check_room(settings: TransferSettings) -> Check:
         forecast = preview(settings, usable_cores()).forecast
     except FinkDaskError as error:
         words = f"{decimal(free)} free; how much the transfer would write is not known: {error}"
-        return Check("disk", "warn", words, "put that right first: it would stop the transfer, too")
+        return Check("disk", "warn", words, "fix that first: it would stop the transfer too")
     if forecast is None:
         return Check("disk", "ok", f"{decimal(free)} free, and nothing to write")
     words = f"{decimal(free)} free; the transfer would write about {decimal(forecast.written_bytes)}"
@@ -76,7 +76,7 @@ def check_room(settings: TransferSettings) -> Check:
 
 
 def check_disk(outdir: Path) -> Check:
-    """Say how much space is free, where no topic says how much is needed."""
+    """Say how much space is free, as there is no topic that says how much is needed."""
     free = free_bytes(outdir)
     if free is None:
         return Check("disk", "ok", f"free space at {outdir} is not known")
