@@ -1,1 +1,1 @@
-"""What is seen of a transfer on Dask's dashboard and in its metrics."""
+"""What Dask's dashboard and its metrics show of a transfer."""

@@ -1,4 +1,4 @@
-"""What the scheduler knows of the transfers that report to it: the last report of each, and sums that only grow."""
+"""What the scheduler knows about the transfers that report to it: the last report of each, and sums that only grow."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from fink_dask.dashboard.reports import TopicReport, TransferReport
 _EXTENSION = "fink_dask"
 #: Seconds without a report after which a transfer is said to be silent.
 _SILENT_S = 15.0
-#: Transfers that are remembered when they have ended, transfers in all, and topics that are counted. What runs is not
-#: forgotten: it would be counted once more.
+#: The most ended transfers that are remembered, transfers in all, and topics that are counted. Running transfers are
+#: not forgotten: they would be counted again.
 _MOST_ENDED = 8
 _MOST_TRANSFERS = 64
 _MOST_TOPICS = 500
-#: What of a topic's report only grows, and is counted for as long as the scheduler lives.
+#: Fields of a topic's report that only grow, and are counted for as long as the scheduler lives.
 COUNTED = (
     *("alerts", "raw_bytes", "alerts_read", "bytes_read", "ranges_run", "filtered", "quarantined", "lost", "retries"),
 )
@@ -35,11 +35,11 @@ class Reported:
     report : TransferReport
         Its last report.
     heard : float
-        When that came, on the clock of `time.monotonic`.
+        When that arrived, by `time.monotonic`.
     histories : dict of str to History
-        What each topic has come to, over time.
+        The progress of each topic over time.
     is_lost : bool
-        Whether its process went away without a word.
+        Whether its process disappeared.
     """
 
     report: TransferReport
@@ -49,12 +49,12 @@ class Reported:
 
     @property
     def is_running(self) -> bool:
-        """Whether it has not ended, as far as anybody knows."""
+        """Whether it is still running, as far as is known."""
         return self.report.state == "running" and not self.is_lost
 
     @property
     def silent_s(self) -> float | None:
-        """Seconds since its last report, where that is longer than usual."""
+        """Seconds since its last report, if that is longer than usual."""
         silent_s = time.monotonic() - self.heard
         return silent_s if self.is_running and silent_s > _SILENT_S else None
 
@@ -75,7 +75,7 @@ class Board:
         self.counts: dict[str, dict[str, float]] = {}
 
     def take(self, report: TransferReport) -> None:
-        """Take a report; one that comes late changes nothing, nor does that of a transfer too many."""
+        """Take a report; ignore one that is out of date, or of a new transfer once there are too many."""
         known = self.transfers.get(report.transfer)
         if known is not None and known.report.seconds > report.seconds:
             return
@@ -124,6 +124,6 @@ class Board:
 
 
 def board_of(scheduler: Scheduler) -> Board:
-    """Return the board of a scheduler, which is made where there is none."""
+    """Return the board of a scheduler, creating it if there is none."""
     board: Board = scheduler.extensions.setdefault(_EXTENSION, Board())
     return board

@@ -21,9 +21,9 @@ from fink_dask.dashboard.reports import TopicReport
 from fink_dask.dashboard.tiles import COMMITTED, NOT_READ, READING
 
 _LAG, _SPEED, _GREY = "#e8590c", "#1864ab", "#868e96"
-#: Partitions up to which each has its number below its bar.
+#: Up to this many partitions, each has its number below its bar.
 _LABELLED = 24
-#: An axis in thousands, millions and so on, and one in minutes or hours.
+#: Labels of an axis in thousands, millions and so on, and of one in minutes or hours.
 _SHORT = """
     const big = [[1e9, "G"], [1e6, "M"], [1e3, "k"]].find(([size]) => Math.abs(tick) >= size)
     return big ? `${+(tick / big[0]).toFixed(2)}${big[1]}` : `${+tick.toFixed(2)}`
@@ -56,7 +56,7 @@ def _figure(title: str, height: int, **options: Any) -> Any:
 
 
 class _Bars:
-    """A bar a partition, however many there are: they get thin, and not all of them have their number below."""
+    """A bar per partition; if there are many, bars are thin and only some have their number below."""
 
     columns: tuple[str, ...] = ()
 
@@ -104,7 +104,7 @@ class PartitionBars(_Bars):
             data["offsets"].append(item.offsets)
             data["committed"].append(item.committed)
             data["reading"].append(item.reading)
-            # Of an empty partition everything is there.
+            # An empty partition is complete.
             data["committed_share"].append(100 * item.committed / of if item.offsets else 100.0)
             data["reading_share"].append(
                 min(100 * (item.committed + item.reading) / of, 100) if item.offsets else 100.0
@@ -148,7 +148,7 @@ class _OverTime:
 
 
 class SpeedOverTime(_OverTime):
-    """What was read a second."""
+    """What was read per second."""
 
     def __init__(self, title: str, name: str) -> None:
         super().__init__(title, name, _SPEED)

@@ -1,4 +1,4 @@
-"""Dask's dashboard, loaded when somebody first looks at it: its import takes longer than many a transfer."""
+"""Dask's dashboard, loaded on its first visit: its import takes longer than many a transfer."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def offer_dashboard(scheduler: Scheduler) -> None:
 
 
 def add_page(scheduler: Scheduler) -> str | None:
-    """Add the page of transfers to a dashboard, or leave it to the first visit where that is still awaited.
+    """Add the page of transfers to a dashboard, or leave it to the first visit if that is still to come.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def add_page(scheduler: Scheduler) -> str | None:
     Returns
     -------
     str or None
-        What is in the way.
+        What prevents it.
     """
     if any(isinstance(application, _Offer) for application in scheduler.http_application.applications):
         return None
@@ -52,8 +52,8 @@ def add_page(scheduler: Scheduler) -> str | None:
 
 
 def page_link(client: Client) -> str | None:
-    """Return the address of the page of transfers, or None where the scheduler serves no dashboard."""
-    # Dask names an address also where none is served.
+    """Return the address of the page of transfers, or None if the scheduler serves no dashboard."""
+    # Dask gives an address even if no dashboard is served.
     if "dashboard" not in client.scheduler_info().get("services", ()):
         return None
     link: str = client.dashboard_link
@@ -61,11 +61,11 @@ def page_link(client: Client) -> str | None:
 
 
 class _Offer(Application):
-    """Everything there is before the first visit."""
+    """All that is served before the first visit."""
 
 
 class _FirstVisit(RequestHandler):
-    """Loads the dashboard, takes itself out of the way, and sends the visitor to the page that he wanted."""
+    """Loads the dashboard, removes itself, and sends visitors to the page that they asked for."""
 
     def initialize(self, scheduler: Scheduler, lock: asyncio.Lock) -> None:
         self._scheduler = scheduler

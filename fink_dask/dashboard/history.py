@@ -1,23 +1,23 @@
-"""What a transfer has come to over time, in a bounded number of points: the longer it runs, the wider apart."""
+"""The progress of a transfer over time, in a bounded number of points: the longer it runs, the wider apart."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-#: The most points that are kept.
+#: How many points are kept at most.
 MOST_POINTS = 600
 
 
 @dataclass(frozen=True)
 class Point:
-    """What there is at one moment.
+    """The progress at one moment.
 
     Parameters
     ----------
     seconds : float
         Since the beginning.
     alerts, raw_bytes : int
-        Read until then.
+        Read so far.
     lag : int
         Offsets that are not committed.
     """
@@ -36,7 +36,7 @@ class History:
         self._apart_s = 0.0
 
     def add(self, seconds: float, alerts: int, raw_bytes: int, lag: int) -> None:
-        """Add what a report says."""
+        """Add a point."""
         point = Point(seconds, alerts, raw_bytes, lag)
         if len(self._points) > 1 and seconds - self._points[-2].seconds < self._apart_s:
             self._points[-1] = point
@@ -52,12 +52,12 @@ class History:
         return list(self._points)
 
     def speeds(self) -> tuple[list[float], list[float], list[float]]:
-        """Return the times of all points, and the alerts and bytes a second from the one before to each.
+        """Return the times of all points, and the alerts and bytes per second between each and the one before.
 
         Returns
         -------
         tuple of list of float
-            Seconds, alerts a second, bytes a second. The first point has the speeds of the second one.
+            Seconds, alerts per second, bytes per second. The first point has the speeds of the second one.
         """
         alerts, raw_bytes = [], []
         for before, after in zip(self._points, self._points[1:], strict=False):

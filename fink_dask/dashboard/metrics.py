@@ -15,34 +15,34 @@ from fink_dask.transfers.profile import STAGES
 
 log = logging.getLogger(__name__)
 
-#: Counters: what is counted of each topic for as long as the scheduler lives.
+#: Counters: what is counted for each topic for as long as the scheduler lives.
 _COUNTERS = (
     ("fink_dask_alerts", "Alerts that were committed to a dataset", "alerts"),
-    ("fink_dask_bytes", "Bytes that the committed alerts have in Kafka", "raw_bytes"),
-    ("fink_dask_alerts_read", "Alerts that were read; twice where a range was tried again", "alerts_read"),
+    ("fink_dask_bytes", "Bytes that the committed alerts take in Kafka", "raw_bytes"),
+    ("fink_dask_alerts_read", "Alerts that were read, counting those of a retried range again", "alerts_read"),
     ("fink_dask_bytes_read", "Bytes that were read from Kafka, committed or not", "bytes_read"),
     ("fink_dask_ranges_committed", "Ranges that were committed", "ranges_run"),
-    ("fink_dask_filtered", "Alerts that the condition of a transfer is not true of", "filtered"),
+    ("fink_dask_filtered", "Alerts for which the condition of a transfer is not true", "filtered"),
     ("fink_dask_quarantined", "Records that could not be decoded and are in quarantine", "quarantined"),
     ("fink_dask_lost", "Offsets that Kafka had removed before they were read", "lost"),
     ("fink_dask_retries", "Attempts at a range after the first one", "retries"),
 )
-#: Gauges: how each topic is now; the sum over its running transfers.
+#: Gauges: the state of each topic now, summed over its running transfers.
 _GAUGES: tuple[tuple[str, str, Callable[[TopicReport], float | None]], ...] = (
-    ("fink_dask_offsets", "Offsets there are: planned, or in a topic that is followed", lambda topic: topic.offsets),
-    ("fink_dask_offsets_committed", "Offsets that are committed, by earlier runs too", lambda topic: topic.committed),
-    ("fink_dask_ranges_running", "Ranges that workers have", lambda topic: len(topic.running) + topic.more_running),
-    ("fink_dask_alerts_per_second", "Alerts read a second, lately", lambda topic: topic.alerts_per_second),
+    ("fink_dask_offsets", "Offsets that are planned, or in the topic if it is followed", lambda topic: topic.offsets),
+    ("fink_dask_offsets_committed", "Offsets committed, including by earlier runs", lambda topic: topic.committed),
+    ("fink_dask_ranges_running", "Ranges that workers consume", lambda topic: len(topic.running) + topic.more_running),
+    ("fink_dask_alerts_per_second", "Alerts read per second, lately", lambda topic: topic.alerts_per_second),
 )
 
 
 class BoardCollector(Collector):
-    """Makes metrics of a board whenever they are asked for.
+    """Makes metrics from a board whenever they are asked for.
 
     Attributes
     ----------
     board : Board
-        The board; another one when a process has another scheduler, as the registry is the process's.
+        The board; replaced when the process gets another scheduler, as the process has only one registry.
     """
 
     def __init__(self, board: Board) -> None:
@@ -53,7 +53,7 @@ class BoardCollector(Collector):
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """Yield all metrics; an error costs these, not the scheduler's own."""
+        """Yield all metrics; an error costs only these, not the scheduler's own."""
         try:
             yield from list(self._metrics())
         except Exception:
@@ -86,7 +86,7 @@ class BoardCollector(Collector):
         return counter
 
     def _lags(self, running: list[tuple[Reported, TopicReport]]) -> Iterator[Metric]:
-        """Yield what can't be summed: where a topic has several transfers, the worst of them counts."""
+        """Yield what can't be summed: if a topic has several transfers, the worst of them counts."""
         lag = GaugeMetricFamily("fink_dask_lag", "Offsets that are not committed", labels=["topic"])
         partition_lag = GaugeMetricFamily(
             "fink_dask_partition_lag", "Offsets of a partition that are not committed", labels=["topic", "partition"]
@@ -126,8 +126,8 @@ _collector: BoardCollector | None = None
 
 
 def collect_metrics(board: Board) -> None:
-    """Serve the metrics of a board, in place of those of an earlier scheduler of this process."""
-    global _collector  # noqa: PLW0603 - as the registry is one for the process
+    """Serve the metrics of a board, instead of those of an earlier scheduler of this process."""
+    global _collector  # noqa: PLW0603 - a process has only one registry
     if _collector is None:
         _collector = BoardCollector(board)
         REGISTRY.register(_collector)

@@ -1,4 +1,4 @@
-"""The page `/fink` of the Dask dashboard; imported where a dashboard is, as it loads bokeh."""
+"""The page `/fink` of the Dask dashboard; imported only where there is a dashboard, as it loads bokeh."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from fink_dask.dashboard.tiles import (
     stage_shares,
 )
 
-#: Milliseconds between two looks at the board.
+#: Milliseconds between two updates from the board.
 _REDRAW_MS = 1000
 _ROUTE = "/fink"
 
 
 def serve_page(scheduler: Scheduler) -> None:
-    """Add the page to the scheduler's dashboard, and its link to the navigation of all pages; repeatable.
+    """Add the page to the scheduler's dashboard, and its link to the navigation of all pages; safe to repeat.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def serve_page(scheduler: Scheduler) -> None:
     Raises
     ------
     RuntimeError
-        If it has none.
+        If it has no dashboard.
     """
     applications = [app for app in scheduler.http_application.applications if isinstance(app, BokehTornado)]
     if not applications:
@@ -80,7 +80,7 @@ class TransferPage(DashboardComponent):  # type: ignore[misc]  # Dask has no typ
     Parameters
     ----------
     board : Board
-        What is known.
+        The transfers that have reported.
     """
 
     def __init__(self, board: Board) -> None:
@@ -145,7 +145,7 @@ class TransferPage(DashboardComponent):  # type: ignore[misc]  # Dask has no typ
         self._lag.show(history.points)
 
     def _choose(self, attribute: str, old: str, new: str) -> None:
-        """Keep to what a visitor has chosen, while it is there; the latest one is not kept to."""
+        """Keep showing what a visitor has chosen, while it exists; choosing the latest means whichever is latest."""
         topics = {f"{known.report.transfer} {topic.topic}": (known, topic) for known, topic in self._board.topics()}
         if new in topics:
             self._chosen = None if new == _latest(topics) else new
@@ -153,7 +153,7 @@ class TransferPage(DashboardComponent):  # type: ignore[misc]  # Dask has no typ
 
 
 def _latest(topics: dict[str, tuple[Reported, TopicReport]]) -> str:
-    """Return the transfer that began last, of those that run where some do."""
+    """Return the transfer that began last; running ones come before ended ones."""
     return max(topics, key=lambda key: (topics[key][0].is_running, topics[key][0].report.began_at))
 
 

@@ -1,4 +1,4 @@
-"""What a transfer sends to the scheduler, so that it takes reports and shows them on its page and among its metrics."""
+"""The plugin by which a scheduler takes reports of transfers, and shows them on its page and in its metrics."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from fink_dask.transfers.job import progress_prefix
 
 log = logging.getLogger(__name__)
 
-#: The scheduler's name for what takes a report.
+#: The scheduler's name for the handler of reports.
 HANDLER = "fink_dask_report"
 
 
 class TransferBoardPlugin(SchedulerPlugin):  # type: ignore[misc]  # Dask has no types
-    """Has a scheduler take reports, and show them on its dashboard and among its metrics."""
+    """Lets a scheduler take reports, and show them on its dashboard and in its metrics."""
 
     name = "fink-dask"
     idempotent = True
@@ -33,14 +33,14 @@ class TransferBoardPlugin(SchedulerPlugin):  # type: ignore[misc]  # Dask has no
         scheduler.handlers[HANDLER] = self.take
 
     async def take(self, message: dict[str, Any]) -> str | None:
-        """Take a report; returns what is missing here to show it."""
+        """Take a report; return what is missing here to show it."""
         self._board.take(TransferReport.from_message(message))
         return self._lack
 
     def remove_client(self, scheduler: Scheduler, client: str) -> None:
-        """Take note of a client that has gone, and forget what its ranges have reported, which Dask would keep."""
+        """Note that a client has gone, and drop the progress reports of its ranges, which Dask would keep."""
         self._board.lose(client)
-        topics = getattr(getattr(scheduler, "_broker", None), "_topics", {})  # there is no public way
+        topics = getattr(getattr(scheduler, "_broker", None), "_topics", {})  # no public way
         for name in [name for name in topics if name.startswith(progress_prefix(client))]:
             del topics[name]
 
@@ -51,7 +51,7 @@ def words_of(error: Exception) -> str:
 
 
 def _show(scheduler: Scheduler, board: Board) -> str | None:
-    """Add the page and the metrics; returns what is missing for one of them."""
+    """Add the page and the metrics; return what is missing for either."""
     lacks = []
     try:
         lack = add_page(scheduler)
@@ -61,7 +61,7 @@ def _show(scheduler: Scheduler, board: Board) -> str | None:
     if lack:
         lacks.append(f"the scheduler's dashboard has no page /fink ({lack})")
     if importlib.util.find_spec("prometheus_client") is None:
-        lacks.append("its /metrics has nothing to show (prometheus_client is not installed there)")
+        lacks.append("its /metrics shows nothing (prometheus_client is not installed there)")
     else:
         from fink_dask.dashboard.metrics import collect_metrics
 
@@ -69,5 +69,5 @@ def _show(scheduler: Scheduler, board: Board) -> str | None:
             collect_metrics(board)
         except Exception as error:
             log.warning("the metrics of transfers could not be added", exc_info=True)
-            lacks.append(f"its /metrics has nothing of transfers ({words_of(error)})")
+            lacks.append(f"its /metrics shows no transfers ({words_of(error)})")
     return " and ".join(lacks) or None

@@ -1,4 +1,4 @@
-"""Add up the events of a transfer, topic by topic, into what it reports to the scheduler."""
+"""Add up the events of a transfer, topic by topic, into its reports to the scheduler."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from fink_dask.transfers.events import (
 from fink_dask.transfers.profile import STAGES
 from fink_dask.transfers.tally import Tally
 
-#: Seconds over which the speed is measured; that of a slow topic needs some.
+#: Seconds over which the speed is measured; a slow topic needs a while.
 _SPEED_S = 20.0
-#: Of an address, or of why a transfer failed.
+#: The most characters of an address, or of the reason why a transfer failed.
 _MOST_CHARACTERS = 300
 
 
@@ -75,7 +75,7 @@ class TransferProgress:
 
 @dataclass
 class _Partition:
-    """How much there is of a partition, and how much of it is committed."""
+    """How many offsets a partition has, and how many of them are committed."""
 
     offsets: int = 0
     committed: int = 0
@@ -126,7 +126,7 @@ class _TopicProgress:
             return
         before = self._tally.running.get((event.topic, event.range))
         if before is None or before.attempt != event.attempt:
-            # After one that failed, or whose worker was gone so that Dask gave the range to another one.
+            # The attempt before failed, or lost its worker, so that Dask gave the range to another.
             self._retry(event.range, before is not None)
             self._since[event.range] = time.monotonic()
             before = None

@@ -1,4 +1,4 @@
-"""Send how far a transfer is to the scheduler, for its page and its metrics; whatever fails there harms nothing."""
+"""Tell the scheduler how far a transfer is, for its page and its metrics; a failure there never harms the transfer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fink_dask.dashboard.progress import TransferProgress
 from fink_dask.dashboard.reports import REPORT_S, SAME_REPORT_S, TransferReport
 from fink_dask.transfers.events import Event, Note, Observer
 
-#: Seconds that an answer of the scheduler may take, and that the end of a transfer may be held up.
+#: Seconds that an answer of the scheduler may take, and by which reports may delay the end of a transfer.
 _ANSWER_S = 30.0
 _END_S = 2.0
 
@@ -29,9 +29,9 @@ class Reporter:
     client : distributed.Client
         A client of the scheduler.
     observe : callable
-        Takes the events, and one warning where there is no page or there are no metrics.
+        Takes the events, and one warning if there is no page or there are no metrics.
     outlived : bool
-        Whether the scheduler outlives the transfer, and its page has to be told how that ended.
+        Whether the scheduler outlives the transfer, so that its page must be told how the transfer ended.
     """
 
     def __init__(self, client: Client, observe: Observer, outlived: bool = True) -> None:
@@ -78,7 +78,7 @@ class Reporter:
         while not self._is_broken and self._client.status == "running":
             try:
                 self._send_news()
-            except OSError:  # the scheduler is slow, which passes, or gone, which the job says
+            except OSError:  # the scheduler is slow, which passes, or gone, which the job reports
                 pass
             except Exception as error:  # whatever it is, the transfer goes on
                 self._fail(error)
@@ -86,7 +86,7 @@ class Reporter:
                 return
 
     def _send_news(self) -> None:
-        """Send a report, unless the last one said the same; the first time, have the scheduler take reports."""
+        """Send a report, unless the last one said the same; the first time, register the plugin that takes them."""
         if not self._is_registered:
             self._client.register_plugin(TransferBoardPlugin(), name=TransferBoardPlugin.name)
             self._is_registered = True
@@ -104,7 +104,7 @@ class Reporter:
             return self._progress.report(state, words)
 
     def _send(self, report: TransferReport, timeout_s: float) -> str | None:
-        """Send a report; returns what is missing on the scheduler."""
+        """Send a report; return what is missing on the scheduler."""
         handler = getattr(self._client.scheduler, HANDLER)
         answer: Any = self._client.sync(handler, message=report.to_message(), callback_timeout=timeout_s)
         return str(answer) if answer else None
@@ -112,17 +112,17 @@ class Reporter:
     def _fail(self, error: Exception) -> None:
         if not self._is_broken:
             self._is_broken = True
-            self._trouble = f"the page /fink and the metrics do not show this transfer any more ({words_of(error)})"
+            self._trouble = f"the page /fink and the metrics no longer show this transfer ({words_of(error)})"
 
     def _tell(self) -> None:
-        """Say what went wrong, once; here, as observers are called by one thread only."""
+        """Say what went wrong, once; not in the reporting thread, as observers are called by one thread only."""
         trouble, self._trouble = self._trouble, None
         if trouble is not None:
-            self._observe(Note(f"{trouble}; the transfer itself goes on", warning=True))
+            self._observe(Note(f"{trouble}; the transfer itself continues", warning=True))
 
 
 def _what_it_says(report: TransferReport) -> TransferReport:
-    """Return a report without what changes by itself."""
+    """Return a report without what changes on its own."""
     topics = tuple(
         replace(
             topic,

@@ -1,4 +1,4 @@
-"""What a transfer reports to the scheduler about once a second: bounded, whatever the size of the topic."""
+"""What a transfer reports to the scheduler about once a second: bounded, however large the topic."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-#: Partitions, running ranges and topics that a report names one by one; of the rest it has the number.
+#: The most partitions, running ranges and topics that a report lists; of further ones it has only the number.
 MOST_PARTITIONS = 1000
 MOST_RUNNING = 200
 MOST_TOPICS = 50
-#: Seconds between two reports, and the most between two that say the same.
+#: Seconds between two reports, and between two that say the same.
 REPORT_S = 1.0
 SAME_REPORT_S = 5.0
 
@@ -24,9 +24,9 @@ class PartitionReport:
     partition : int
         The partition.
     offsets : int
-        What there is of it: planned, or in the topic where that is followed.
+        Its offsets: those planned, or those in the topic if it is followed.
     committed, reading : int
-        Offsets of these that are committed, and that running ranges have read.
+        How many of these are committed, and how many running ranges have read.
     """
 
     partition: int
@@ -42,7 +42,7 @@ class PartitionReport:
 
 @dataclass(frozen=True)
 class RunningReport:
-    """How far a range is that a worker has.
+    """How far a range is that a worker is consuming.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ class RunningReport:
     worker : str
         Address of the worker.
     seconds : float
-        Since this attempt at it was first heard of.
+        Since the first progress of this attempt.
     """
 
     partition: int
@@ -78,32 +78,32 @@ class TopicReport:
     is_followed : bool
         Whether more may come.
     offsets, committed, lag : int
-        What there is, what of it is committed, and what is not; earlier runs count.
+        All offsets, those committed, and those not committed; earlier runs count.
     ranges, ranges_committed : int
         Ranges of the plan, and how many of them are committed; earlier runs count.
     ranges_run, alerts, raw_bytes : int
         What this run has committed.
     alerts_read, bytes_read : int
-        What this run has read, a range that failed and was read again twice; these never become less.
+        What this run has read, counting a range that failed and was read again twice; these never decrease.
     filtered, quarantined, lost, retries : int
-        Alerts of this run that the condition is not true of, records that are in quarantine, offsets that it declared
-        lost, attempts after the first one.
+        Of this run: alerts for which the condition is not true, records in quarantine, offsets declared lost, and
+        attempts after the first one.
     newest_ms : int or None
         Newest timestamp of what is committed, in milliseconds since 1970-01-01 UTC.
     alerts_per_second, bytes_per_second : float
         What was read lately.
     seconds_left : float or None
-        About how long it will take; None where nobody knows.
+        About how long it will take; None if unknown.
     stage_seconds : mapping of str to float
         Seconds of each stage of the ranges that this run has committed.
     partitions : tuple of PartitionReport
         The partitions, `MOST_PARTITIONS` at most.
     more_partitions : int
-        How many there are besides.
+        How many more there are.
     running : tuple of RunningReport
-        The ranges on their way, `MOST_RUNNING` at most.
+        The running ranges, `MOST_RUNNING` at most.
     more_running : int
-        How many there are besides.
+        How many more there are.
     """
 
     topic: str
@@ -148,7 +148,7 @@ class TransferReport:
     seconds : float
         How long it has run.
     state : {"running", "done", "failed", "stopped"}
-        How it is.
+        Its state.
     words : str
         Why it failed.
     topics : tuple of TopicReport
@@ -164,12 +164,12 @@ class TransferReport:
     topics: tuple[TopicReport, ...]
 
     def to_message(self) -> dict[str, Any]:
-        """Return what can be sent."""
+        """Return the message to send."""
         return asdict(self)
 
     @classmethod
     def from_message(cls, message: Mapping[str, Any]) -> Self:
-        """Take what was sent.
+        """Read a message.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""The words and numbers of the page, as HTML; all that comes from outside is escaped."""
+"""The words and numbers of the page, as HTML; everything from outside is escaped."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def nothing_yet() -> str:
 def choice_label(known: Reported, topic: TopicReport) -> str:
     """Name a topic of a transfer, as plain text."""
     began = datetime.fromtimestamp(known.report.began_at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    # Without what changes every second, as a visitor may be about to choose.
+    # Nothing that changes every second, as a visitor may be about to choose.
     return f"{topic.topic[:_MOST_CHARACTERS]}, begun {began} ({_state(known)[0]})"
 
 
@@ -87,9 +87,9 @@ def _tiles(known: Reported, topic: TopicReport) -> list[tuple[str, str, str, boo
     now = known.is_running
     planned = f"ranges committed of {topic.ranges:,}" if not topic.is_followed else "ranges committed"
     return [
-        # Rounded down: what is not all is not 100 %.
+        # Rounded down: 100 % means all.
         ("share", f"{int(share * 10) / 10:g} %", f"of {counted(topic.offsets, 'offset')}", False),
-        ("alerts", f"{topic.alerts:,}", "alerts, by this run", False),
+        ("alerts", f"{topic.alerts:,}", "alerts in this run", False),
         *([("filtered", f"{topic.filtered:,}", "filtered", False)] if topic.filtered else []),
         ("alerts_per_second", f"{topic.alerts_per_second:,.0f}" if now else "\N{EN DASH}", "alerts/s", False),
         ("megabytes_per_second", f"{topic.bytes_per_second / 1e6:,.1f}" if now else "\N{EN DASH}", "MB/s", False),
@@ -110,7 +110,7 @@ def _tiles(known: Reported, topic: TopicReport) -> list[tuple[str, str, str, boo
 
 
 def partitions_title(topic: TopicReport) -> str:
-    """Say what the bars are."""
+    """Explain the bars."""
     parts = ((COMMITTED, "committed"), (READING, "being read"), (NOT_READ, "not read"))
     legend = "".join(f'<span><i style="background: {colour}"></i>{words}</span>' for colour, words in parts)
     more = f"<span>and {counted(topic.more_partitions, 'more partition')}</span>" if topic.more_partitions else ""
@@ -130,19 +130,19 @@ def stage_shares(topic: TopicReport) -> str:
         f'<span id="stage-{stage}"><i style="background: {colour}"></i>{stage} {share:.0f} %</span>'
         for (stage, share), colour in zip(shares.items(), _COLOURS, strict=True)
     )
-    title = "stages: their shares of the time of committed ranges"
+    title = "stages, in % of the time of committed ranges"
     return f'<h2>{title}</h2><div class="stages">{bar}</div><div class="legend">{legend}</div>'
 
 
 def running_ranges(known: Reported, topic: TopicReport) -> str:
-    """List the ranges on their way, and who has them."""
+    """List the running ranges, and which worker has each."""
     if not known.is_running:
         return ""
     rows = "".join(map(_range_row, topic.running))
     more = f'<div class="more" id="more">and {topic.more_running:,} more</div>' if topic.more_running else ""
     if not rows:
         return '<h2>ranges running</h2><div class="more">none</div>'
-    title = "ranges running: partition, how far, alerts, worker, for how long"
+    title = "ranges running: partition, progress, alerts, worker, time"
     return f'<h2>{title}</h2><div class="ranges">{rows}</div>{more}'
 
 
@@ -160,11 +160,11 @@ def _range_row(item: RunningReport) -> str:
 
 
 def _state(known: Reported) -> tuple[str, str]:
-    """Return the kind of a transfer's state, and the words for it."""
+    """Return the kind of a transfer's state, and how to say it."""
     if known.is_lost:
-        return "lost", "its process went away without a word"
+        return "lost", "its process disappeared"
     if known.silent_s is not None:
-        return "silent", f"nothing heard for {_duration(known.silent_s)}"
+        return "silent", f"no report for {_duration(known.silent_s)}"
     state = known.report.state
     if state == "running":
         return state, f"running for {_duration(known.report.seconds)}"
@@ -175,7 +175,7 @@ def _state(known: Reported) -> tuple[str, str]:
 
 
 def _outside(text: str) -> str:
-    """Encode what comes from outside: in one line, bounded."""
+    """Escape text from outside, in one line of bounded length."""
     printable = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
     return escape(printable[:_MOST_CHARACTERS])
 

@@ -204,7 +204,7 @@ def test_a_scheduler_that_exists_shows_how_each_transfer_ended_and_counts_them_t
         until(browser, lambda seen: seen.state.startswith("running") and seen.number("alerts") == 4000, "the next one")
         assert metrics(base)["fink_dask_transfers"] == {(): 1}
         second.kill()
-        until(browser, lambda seen: "went away without a word" in seen.state, "its death")
+        until(browser, lambda seen: "its process disappeared" in seen.state, "its death")
         assert_exactly_once(tmp_path / "second", feeding.values)
         found = metrics(base)
         assert found["fink_dask_alerts_total"] == {(topic_name,): 8000}

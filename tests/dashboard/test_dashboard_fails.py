@@ -41,11 +41,11 @@ async def hangs(*_: Any, **__: Any) -> None:
 @pytest.mark.parametrize(
     ("owner", "name", "broken", "words"),
     [
-        (plugin.TransferBoardPlugin, "start", fails_later, "do not show this transfer any more (ValueError"),
-        (plugin.TransferBoardPlugin, "take", fails_later, "do not show this transfer any more (ValueError"),
+        (plugin.TransferBoardPlugin, "start", fails_later, "no longer show this transfer (ValueError"),
+        (plugin.TransferBoardPlugin, "take", fails_later, "no longer show this transfer (ValueError"),
         (plugin, "add_page", fails, "no page /fink (ValueError"),
-        (TransferProgress, "take", fails, "do not show this transfer any more (ValueError"),
-        (TransferProgress, "report", fails, "do not show this transfer any more (ValueError"),
+        (TransferProgress, "take", fails, "no longer show this transfer (ValueError"),
+        (TransferProgress, "report", fails, "no longer show this transfer (ValueError"),
     ],
     ids=["registered", "reported", "page", "events", "report"],
 )
@@ -65,7 +65,7 @@ def test_what_fails_is_said_in_one_line_and_the_transfer_is_complete(
     (warning,) = [event for event in events if isinstance(event, Note) and event.warning]
     assert words in warning.text
     assert "\n" not in warning.text
-    assert warning.text.endswith("the transfer itself goes on")
+    assert warning.text.endswith("the transfer itself continues")
     assert_exactly_once(tmp_path / "alerts", oracle.values)
 
 
@@ -110,7 +110,7 @@ def test_a_scheduler_that_serves_no_dashboard_is_one_warning(kafka: Any, topic_n
         result = run_cli(*transfer_arguments(kafka, topic_name, tmp_path / "alerts", "--scheduler", address))
     assert result.returncode == 0, result.stderr
     (warning,) = [line for line in result.stderr.splitlines() if "warning" in line]
-    assert "no page /fink (it serves no dashboard); the transfer itself goes on" in warning
+    assert "no page /fink (it serves no dashboard); the transfer itself continues" in warning
     assert_exactly_once(tmp_path / "alerts", oracle.values)
 
 
@@ -122,7 +122,7 @@ def test_a_scheduler_without_bokeh_and_prometheus_is_one_warning(kafka: Any, top
         result = run_cli(*transfer_arguments(kafka, topic_name, tmp_path / "alerts", "--scheduler", address))
     assert result.returncode == 0, result.stderr
     (warning,) = [line for line in result.stderr.splitlines() if "warning" in line]
-    assert "no page /fink (it serves no dashboard) and its /metrics has nothing to show" in warning
+    assert "no page /fink (it serves no dashboard) and its /metrics shows nothing" in warning
     assert "prometheus_client is not installed there" in warning
     assert_exactly_once(tmp_path / "alerts", oracle.values)
 
