@@ -1,1 +1,1 @@
-"""A dataset on one page: what its ledger knows, and what a sample of its alerts shows."""
+"""A dataset on one page: what its ledger says, and what a sample of its alerts shows."""

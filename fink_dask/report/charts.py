@@ -1,4 +1,4 @@
-"""The charts of a report. No text from outside gets into them: what is in a chart is known here, or a number."""
+"""The charts of a report. No text from outside gets into them: they hold only our own words, and numbers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from fink_dask.transfers.profile import STAGES
 
 Floats = npt.NDArray[np.float64]
 
-#: Colours of the filters, marks, and the letters like them; those that Rubin's figures have, https://rtn-045.lsst.io.
+#: Colour, mark, and a character like the mark for each filter, as in Rubin's figures, https://rtn-045.lsst.io.
 BANDS = {
     "u": ("#0c71ff", "circle", "●"),
     "g": ("#2f9e44", "triangle", "▲"),
@@ -51,15 +51,15 @@ PARTS = {
 STAGE_COLOURS = dict(
     zip(STAGES, ("#1864ab", "#4dabf7", "#2b8a3e", "#8ce99a", "#e67700", "#862e9c", "#868e96"), strict=True)
 )
-#: Partitions that have a bar.
+#: How many partitions have a bar at most.
 MOST_PARTITIONS = 1000
 NIGHT_BLUE = "#0b1733"
-#: The dark end of the palette can't be told from the night.
+#: Without the palette's dark end, which can't be told from the night.
 _PALETTE = Inferno256[70:]
 _BLUE, _TEXT, _LINES = "#1864ab", "#495057", "#dee2e6"
 _DAY_MS = 86_400_000
 _LABELLED_DAYS = 8
-#: Pixels left of charts that have the same times below each other.
+#: Pixels left of charts one above the other, so that the same times line up.
 _LEFT = 75
 _COUNTS = "0,0.[0]"
 #: What there is no half of, so that no axis says it.
@@ -67,7 +67,7 @@ _COUNTED = ("alerts", "offsets", "files")
 
 
 def sky_map(x: Floats, y: Floats, weights: Floats, as_points: bool) -> tuple[Any, tuple[float, float] | None]:
-    """Draw the map, and return with it the least and the greatest number of alerts that a cell has."""
+    """Draw the map; also return the least and the greatest number of alerts in a cell."""
     edge = 1.02
     made = figure(
         x_range=Range1d(-edge * sky.WIDTH, edge * sky.WIDTH),
@@ -97,7 +97,7 @@ def sky_map(x: Floats, y: Floats, weights: Floats, as_points: bool) -> tuple[Any
         )
         place = {"x": -sky.WIDTH, "y": -sky.HEIGHT, "dw": 2 * sky.WIDTH, "dh": 2 * sky.HEIGHT}
         _name(made.image([cells], color_mapper=colours, **place), "density")
-    # Cells are square, the edge is not.
+    # Cells are square: hide what sticks out beyond the round edge.
     corner_x, corner_y = 1.1 * sky.WIDTH, 1.1 * sky.HEIGHT
     frame = ([-corner_x, corner_x, corner_x, -corner_x], [-corner_y, -corner_y, corner_y, corner_y])
     made.multi_polygons([[[frame[0], outline.x]]], [[[frame[1], outline.y]]], fill_color="white", line_color=None)
@@ -118,7 +118,7 @@ def sky_map(x: Floats, y: Floats, weights: Floats, as_points: bool) -> tuple[Any
 
 
 def magnitudes(counts: Mapping[str, Floats], edges: Floats) -> Any:
-    """Draw how many alerts of each band have which magnitude."""
+    """Draw a histogram of the magnitudes in each band."""
     made = _figure("magnitudes", 372, "magnitude", "alerts")
     for band, values in counts.items():
         colour, *_ = BANDS[band]
@@ -152,7 +152,7 @@ def nights(days: npt.NDArray[np.int64], counts: Floats, height: int) -> Any:
 
 
 def speed(pace: Throughput) -> Any:
-    """Draw what was committed a second, over the time at work."""
+    """Draw the alerts committed per second, over the working time."""
     edges, unit = _time_at_work(pace)
     made = _figure("speed", 240, unit, "alerts/s")
     values = pace.alerts_per_second
@@ -166,7 +166,7 @@ def speed(pace: Throughput) -> Any:
 
 
 def shares(pace: Throughput) -> Any:
-    """Draw the stages' shares of the consumers' work, over the same time; nothing where they are not known."""
+    """Draw the stages' shares of the consumers' work over the same time, where they are known."""
     edges, unit = _time_at_work(pace)
     made = _figure("shares", 190, unit, "% of the work")
     whole = pace.stage_seconds.sum(axis=0)
@@ -188,12 +188,12 @@ def shares(pace: Throughput) -> Any:
 
 
 def _time_at_work(pace: Throughput) -> tuple[Floats, str]:
-    """Return the edges of the steps, and what they are counted in."""
-    return (pace.edges, "seconds at work") if pace.seconds < 600 else (pace.edges / 60, "minutes at work")
+    """Return the edges of the steps, and the label with their unit."""
+    return (pace.edges, "working time (s)") if pace.seconds < 600 else (pace.edges / 60, "working time (min)")
 
 
 def partitions(found: Sequence[Partition]) -> Any:
-    """Draw a bar a partition, of what became of its offsets."""
+    """Draw a bar per partition that shows what became of its offsets."""
     shown = found[:MOST_PARTITIONS]
     made = _figure("partitions", 240, "partition", "offsets")
     numbers = [each.number for each in shown]
@@ -213,7 +213,7 @@ def partitions(found: Sequence[Partition]) -> Any:
 
 
 def sizes(found: Sequence[int]) -> Any:
-    """Draw how many files have which size."""
+    """Draw a histogram of the sizes of the files."""
     values = np.maximum(np.array(found, dtype=np.float64), 1)
     first, last = np.floor(np.log10(values.min())), np.floor(np.log10(values.max())) + 1
     ticks = np.array([step * 10**power for power in np.arange(first, last) for step in (1, 2, 5)] + [10**last])
@@ -222,7 +222,7 @@ def sizes(found: Sequence[int]) -> Any:
     # Three bins between two ticks.
     edges = np.interp(np.arange(3 * low, 3 * high + 1) / 3, np.arange(len(ticks)), np.log10(ticks))
     counts, _ = np.histogram(np.log10(values), edges)
-    made = _figure("sizes", 240, "size of a file", "files")
+    made = _figure("sizes", 240, "file size", "files")
     bars = made.quad(left=edges[:-1], right=edges[1:], bottom=0, top=counts, color=_BLUE, line_color="white")
     _name(bars, "sizes")
     labelled = ticks[low : high + 1]
@@ -251,7 +251,7 @@ def light_curve(name: str, curve: Mapping[str, Points], is_flux: bool) -> Any:
 
 
 def _name(drawn: Any, name: str) -> None:
-    """Give what was drawn a name, by which its numbers can be asked for in a browser."""
+    """Name a drawing, so that its numbers can be found in a browser."""
     drawn.data_source.name = name
 
 

@@ -1,4 +1,4 @@
-"""A few alerts to look at: their cutouts and light curves."""
+"""A few example alerts, with their cutouts and light curves."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from fink_dask.report.stamps import Image, read_stamp
 
 Floats = npt.NDArray[np.float64]
 
-#: Alerts that are shown; places of the dataset where they are looked for, and rows that are looked at in each.
+#: How many alerts are shown; in how many places of the dataset to look for them, and at how many rows in each.
 SHOWN = 6
 _PLACES, _ROWS = 8, 32
-#: Points of a light curve, the last ones.
+#: Only this many of a light curve's last points are shown.
 _POINTS = 500
-#: Magnitudes that are none of this world; some packets have -999. A flux of magnitude 0, in nJy, and days of twenty
-#: years: what is beyond would leave one needle of the curve.
+#: Limits of a magnitude (some packets have -999), of a flux in nJy (that of magnitude 0), and of time in days (twenty
+#: years): a point beyond would squeeze the rest of the curve into a needle.
 _FAINTEST = 40.0
 _MOST_FLUX = 3.63e12
 _LONGEST = 7305.0
-#: What bands are called that are none of the survey's.
+#: The name of bands that are not the survey's.
 OTHER_BAND = "other"
 
 
@@ -45,18 +45,18 @@ class Points:
 
 @dataclass(frozen=True)
 class Example:
-    """An alert to look at.
+    """An alert to show.
 
     Parameters
     ----------
     name, source, label : str
-        Of the object, of the alert, and of its class; empty where there is none.
+        Names of the object, the alert and its class; empty if there is none.
     stamps : dict of str to numpy.ndarray or None
-        The cutouts, None where one can't be read; empty where there are none.
+        The cutouts, None for one that can't be read; empty if there are none.
     curve : dict of str to Points
         The light curve, by band.
     beyond : int
-        Points that it has not, as time or brightness can't be.
+        Points left out because their time or brightness is impossible.
     """
 
     name: str
@@ -68,7 +68,7 @@ class Example:
 
 
 def find_examples(dataset: ds.Dataset, pieces: Sequence[Piece], fields: Fields, with_stamps: bool) -> list[Example]:
-    """Choose alerts with long histories and of different classes, here and there in the dataset.
+    """Choose alerts with long histories and of different classes, from all over the dataset.
 
     Parameters
     ----------
@@ -77,9 +77,9 @@ def find_examples(dataset: ds.Dataset, pieces: Sequence[Piece], fields: Fields, 
     pieces : sequence of Piece
         Where to look.
     fields : Fields
-        Where things are.
+        Where to find what is shown.
     with_stamps : bool
-        Read cutouts as well.
+        Whether to read cutouts as well.
     """
     columns = {role: expression(path) for role, path in fields.paths.items() if role not in {"ra", "dec"}}
     if fields.history:
@@ -94,7 +94,7 @@ def find_examples(dataset: ds.Dataset, pieces: Sequence[Piece], fields: Fields, 
 
 
 def _first_rows(piece: Piece, schema: pa.Schema, columns: dict[str, pc.Expression]) -> pa.RecordBatch:
-    """Read the first rows of a row group, and as little else of it as can be: cutouts are most of it."""
+    """Read the first rows of a row group, and as little else of it as possible, as cutouts make it large."""
     group, _ = next(piece.groups())
     options = ds.ParquetFragmentScanOptions(use_buffered_stream=True, pre_buffer=False)
     scanner = group.scanner(
@@ -109,7 +109,7 @@ def _first_rows(piece: Piece, schema: pa.Schema, columns: dict[str, pc.Expressio
 
 
 def _choose(found: Sequence[pa.RecordBatch]) -> list[tuple[pa.RecordBatch, int]]:
-    """Choose rows: longest histories first, and no class again before every other one has its turn."""
+    """Choose rows: longest histories first, and no class twice before every other one has had its turn."""
     known = [
         (-length, place, row, _text(batch, "class", row), _object(batch, row))
         for place, batch in enumerate(found)
@@ -148,7 +148,7 @@ def _example(batch: pa.RecordBatch, row: int, fields: Fields) -> Example:
 
 
 def _curve(batch: pa.RecordBatch, row: int, fields: Fields) -> tuple[dict[str, Points], int]:
-    """Put an alert's detection and the earlier ones together, by band; and count the points that can't be."""
+    """Combine an alert's detection with the earlier ones, by band; also count the points that are impossible."""
     if not fields.has("time", "value"):
         return {}, 0
     columns = {
@@ -173,7 +173,7 @@ def _curve(batch: pa.RecordBatch, row: int, fields: Fields) -> tuple[dict[str, P
         is_sound = is_there & (values > 0) & (values < _FAINTEST)
     is_sound &= np.abs(times - now) < _LONGEST
     bands = np.array([band_name(fields, band) for band in columns["band"]])
-    # One bar beyond all others would leave a flat line of the curve.
+    # A single enormous error bar would flatten the curve into a line.
     most_error = _MOST_FLUX if fields.survey.is_flux else _FAINTEST
     errors = np.where((errors >= 0) & (errors < most_error), errors, 0)
     kept = np.flatnonzero(is_sound)
@@ -186,7 +186,7 @@ def _curve(batch: pa.RecordBatch, row: int, fields: Fields) -> tuple[dict[str, P
 
 
 def band_name(fields: Fields, said: Any) -> str:
-    """Name a band; what is none of the survey's is another one."""
+    """Name a band; one that is not the survey's is called `OTHER_BAND`."""
     bands: Mapping[Any, str] = fields.survey.bands
     return bands.get(said, OTHER_BAND)
 

@@ -1,4 +1,4 @@
-"""What the ledger of a dataset knows: how far it is, what became of each offset, its files, and when all that was."""
+"""What the ledger of a dataset says: how far it is, what became of each offset, its files, and when all that was."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from fink_dask.report.throughput import Commit, Run, Throughput, pace_of
 from fink_dask.store.location import for_each
 from fink_dask.transfers.profile import Profile
 
-#: Profiles, and quarantined records, that are looked at.
+#: How many profiles, and quarantined records, are looked at.
 _PROFILES, _QUARANTINED = 200, 100_000
 
 
 @dataclass
 class Partition:
-    """What became of the planned offsets of a partition; ``absent`` are holes of Kafka, and duplicates left out."""
+    """What became of a partition's planned offsets; ``absent`` counts Kafka's holes, and duplicates left out."""
 
     number: int
     alerts: int = 0
@@ -42,7 +42,7 @@ class Partition:
 
 @dataclass(frozen=True)
 class Loss:
-    """Offsets that Kafka had removed, and when that was noticed."""
+    """Offsets that Kafka removed, and when this was noticed."""
 
     partition: int
     start: int
@@ -59,11 +59,11 @@ class Reasons:
     counts : collections.Counter
         Records by reason.
     examples : dict of str to (int, int)
-        Partition and offset of the first of each.
+        Partition and offset of the first record for each reason.
     looked_at : int
-        Records of which the reason was read.
+        Records whose reason was read.
     problem : str or None
-        Why not all of them could be read.
+        Why some of them could not be read.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
@@ -74,22 +74,22 @@ class Reasons:
 
 @dataclass(frozen=True)
 class Facts:
-    """Everything that needs none of the alerts.
+    """Everything that can be said without reading alerts.
 
     Parameters
     ----------
     outdir : pathlib.Path
         The dataset.
     identity : Identity
-        What it is of.
+        The topic and selection that it holds.
     progress : Progress
         Sums, and what is missing.
     is_running : bool
-        A transfer is at it.
+        Whether a transfer is running on it.
     is_compacted : bool
-        It was compacted, so that nobody knows any more when its ranges were committed.
+        Whether it was compacted, so that the times at which its ranges were committed are lost.
     damaged : int
-        Markers that can't be read; what they say counts as missing.
+        Markers that can't be read; their ranges count as missing.
     markers : list of Marker
         The committed ranges.
     partitions : list of Partition
@@ -97,11 +97,11 @@ class Facts:
     pace : Throughput
         What was committed when.
     runs : list of Run
-        The runs that came to their end, the last ones.
+        The last finished runs.
     reasons : Reasons
-        Of the quarantine.
+        Why records are quarantined.
     losses : list of Loss
-        The largest first.
+        The lost offsets, the largest interval first.
     """
 
     outdir: Path
@@ -124,7 +124,7 @@ class Facts:
 
     @property
     def keys(self) -> Counter[tuple[tuple[str, str], ...]]:
-        """Alerts by the levels of their directories, as names of columns and texts."""
+        """Alerts by the levels of their directories, as column names and values."""
         found: Counter[tuple[tuple[str, str], ...]] = Counter()
         for marker in self.markers:
             for file in marker.files:
@@ -133,7 +133,7 @@ class Facts:
 
 
 def find_facts(ledger: Ledger) -> Facts:
-    """Read a ledger; nothing is written, and a transfer may be at it.
+    """Read a ledger; nothing is written, and a transfer may be running on it.
 
     Raises
     ------
@@ -183,7 +183,7 @@ def _partitions(plans: Sequence[Plan], markers: Sequence[Marker], progress: Prog
 
 
 def _commits(ledger: Ledger, markers: Sequence[Marker]) -> list[Commit]:
-    """Find out when ranges were committed: a marker's file is as old as it, a repair leaves the first one there."""
+    """Find out when ranges were committed: by the time of a marker's file, the first of which a repair leaves there."""
 
     def committed_at(marker: Marker) -> float | None:
         for revision in dict.fromkeys((0, marker.revision)):
@@ -207,7 +207,7 @@ def _planned(ledger: Ledger, plans: Sequence[Plan]) -> list[float]:
 
 
 def _runs(ledger: Ledger) -> list[Run]:
-    """Read the profiles of the last runs, and when these began; what is damaged is left out."""
+    """Read the profiles of the last runs, and when these began; damaged ones are left out."""
     found: list[Run] = []
     if not ledger.profiles_path.is_dir():
         return found

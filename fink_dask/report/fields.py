@@ -1,4 +1,4 @@
-"""Where the alerts of a dataset have what a report draws: position, time, brightness, class, history, cutouts."""
+"""Where in its alerts a dataset has what a report draws: position, time, brightness, class, history, cutouts."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import pyarrow.compute as pc
 from fink_dask.avro.schema import field_type
 from fink_dask.dataset.days import Scale
 
-#: Columns that say what an alert may be, the first that is there counts.
+#: Columns that say what an alert may be; the first that exists counts.
 CLASSES = ("finkclass", "tnsclass", "classId", "xm.simbad_otype", "pred.main_label_crossmatch")
-#: Filters by the numbers that ZTF gives them.
+#: Filters by ZTF's numbers.
 _ZTF_BANDS = {1: "g", 2: "r", 3: "i"}
 _LSST_BANDS = {band: band for band in "ugrizy"}
-#: What a stamp is called above its picture, and in packets.
+#: What a cutout is called below its picture, and in packets.
 CUTOUTS = {"science": "cutoutScience", "template": "cutoutTemplate", "difference": "cutoutDifference"}
 
 
@@ -27,22 +27,22 @@ class SurveyNames:
     Parameters
     ----------
     record : str
-        The record of full packets that has the detection; light packets have its fields themselves.
+        The record with the detection in full packets; light packets have its fields at the top level.
     history : str
         The list of earlier detections.
     names : mapping of str to str
-        ``object``, ``source``, ``time``, ``value``, ``error`` and ``band``, and what they are called.
+        The survey's names for ``object``, ``source``, ``time``, ``value``, ``error`` and ``band``.
     scale : {"utc-jd", "tai-mjd"}
-        How times are said, in days.
+        The scale of its times, in days.
     bands : mapping
-        The filters, by how they are said.
+        The filters, by their values in alerts.
     is_flux : bool
-        The value is a flux in nJy; otherwise it is a magnitude.
+        Whether the value is a flux in nJy; otherwise it is a magnitude.
     stamp : str
-        The field of a cutout that has the picture; empty where the cutout is the picture.
+        The field of a cutout that has the picture; empty if the cutout is the picture.
     mover : str
-        What names something in the solar system, whose detections are of no object, so of the number 0; empty where
-        they have an object as all others.
+        The designation of something in the solar system, whose detections belong to no object, and have the number 0;
+        empty if they have an object like all others.
     """
 
     record: str
@@ -55,7 +55,7 @@ class SurveyNames:
     mover: str
 
 
-# https://zwickytransientfacility.github.io/ztf-avro-alert and https://sdm-schemas.lsst.io/apdb.html have the fields.
+# https://zwickytransientfacility.github.io/ztf-avro-alert and https://sdm-schemas.lsst.io/apdb.html list the fields.
 _ZTF = SurveyNames(
     "candidate",
     "prv_candidates",
@@ -87,20 +87,20 @@ _LSST = SurveyNames(
 
 @dataclass(frozen=True)
 class Fields:
-    """What of it a dataset has.
+    """Which of these a dataset has.
 
     Parameters
     ----------
     survey : SurveyNames
         Whose alerts they are.
     paths : mapping of str to str
-        ``object``, ``source``, ``time``, ``value``, ``error``, ``band``, ``ra``, ``dec``, ``mover``, ``class``, and the
-        dotted path of each that is there.
+        The dotted paths of ``object``, ``source``, ``time``, ``value``, ``error``, ``band``, ``ra``, ``dec``, ``mover``
+        and ``class``, as far as they exist.
     history : tuple of str
-        Fields of the earlier detections: those of ``time``, ``value``, ``error`` and ``band``; empty where they
-        have not at least a time and a value.
+        Which of ``time``, ``value``, ``error`` and ``band`` the earlier detections have; empty unless they have at
+        least a time and a value.
     cutouts : mapping of str to str
-        The paths of the pictures that are there, by what they show.
+        The paths of the pictures that exist, by what they show.
     """
 
     survey: SurveyNames
@@ -109,7 +109,7 @@ class Fields:
     cutouts: Mapping[str, str]
 
     def has(self, *names: str) -> bool:
-        """Tell whether all of these are there."""
+        """Tell whether all of these exist."""
         return set(names) <= self.paths.keys()
 
 
@@ -120,7 +120,7 @@ def find_fields(schema: pa.Schema) -> Fields:
 
 
 def expression(path: str) -> pc.Expression:
-    """Return what a scanner of the dataset is asked for."""
+    """Return the expression to ask a scanner of the dataset for."""
     return pc.field(*path.split("."))
 
 

@@ -1,4 +1,4 @@
-"""The nights of the alerts: how many each has, and those that an axis is drawn for where a few times are far off."""
+"""The nights of the alerts: how many alerts each has, and which nights the axis shows if a few are far off."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from fink_dask.nouns import counted
 
 _DATE_PARTS = ("year", "month", "day")
 _EPOCH = date(1970, 1, 1)
-#: An axis of so many nights shows each of them still.
+#: An axis of this many nights still shows each of them.
 _READABLE = 400
-#: A longer one is cut where so many of its nights, and of its alerts, are all that is left out of sight.
+#: A longer one is cut if that hides at least this share of its length, and at most this share of the alerts.
 _FAR, _FEW = 0.9, 0.05
-#: Nights that are named one by one.
+#: Up to this many nights are named one by one.
 _NAMED = 3
 
 
 def nights_of(keys: Counter[tuple[tuple[str, str], ...]]) -> dict[int | None, float]:
-    """Count the alerts of each day since 1970 by the directories that are called after it; None is no date."""
+    """Count the alerts of each day since 1970 from the names of directories; None stands for no date."""
     found: dict[int | None, float] = {}
     for levels, count in keys.items():
         named = dict(levels)
@@ -35,7 +35,7 @@ def nights_of(keys: Counter[tuple[tuple[str, str], ...]]) -> dict[int | None, fl
 
 
 def nights_shown(counts: Mapping[int | None, float]) -> list[int]:
-    """Choose the nights that an axis is drawn for: all, unless a few wrong times would make needles of the others.
+    """Choose the nights for the axis to show: all, unless a few wrong times would squeeze the others into needles.
 
     Parameters
     ----------
@@ -45,8 +45,8 @@ def nights_shown(counts: Mapping[int | None, float]) -> list[int]:
     Returns
     -------
     list of int
-        All days, or those of the shortest time that holds nearly all alerts and what is near it, where that is a small
-        part of the whole.
+        All days; or, if that is a small part of the whole, those in and near the shortest period that holds nearly all
+        alerts.
     """
     days = sorted(day for day in counts if day is not None)
     if not days or days[-1] - days[0] < _READABLE:
@@ -65,14 +65,14 @@ def nights_shown(counts: Mapping[int | None, float]) -> list[int]:
 
 
 def night_words(counts: Mapping[int | None, float]) -> str:
-    """Say which nights these are; those that are not shown, and alerts without a time, apart."""
+    """Say which nights these are; then name those that are not shown, and alerts without a time."""
     shown = nights_shown(counts)
     words = " to ".join(dict.fromkeys(_name(day) for day in shown[:1] + shown[-1:]))
     return "; ".join(each for each in (words, far_words(counts), _timeless(counts.get(None, 0))) if each)
 
 
 def far_words(counts: Mapping[int | None, float]) -> str:
-    """Say what is not shown: how many alerts, and when they are said to be; empty where everything is."""
+    """Say what is not shown: how many alerts, and on which nights; empty if everything is shown."""
     shown = set(nights_shown(counts))
     far = sorted(day for day in counts if day is not None and day not in shown)
     if len(far) > _NAMED:

@@ -1,4 +1,4 @@
-"""The page of a report: one HTML file that asks nobody for anything."""
+"""The page of a report: one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from fink_dask.report.panels import Counts, Panels
 from fink_dask.report.stamps import png
 from fink_dask.transfers.profile import STAGES
 
-#: Of a text from outside.
+#: The most characters of a text from outside.
 _MOST_CHARACTERS = 120
-#: Rows of a table.
+#: The most rows of a table.
 _MOST_ROWS = 15
-#: Up to so many alerts each is a point on the map.
+#: Up to this many alerts, each is a point on the map.
 _POINTS = 2000
 #: Pixels of the chart of the nights, and of a line of the list of classes beside it.
 _NIGHTS_HEIGHT, _CLASS_HEIGHT = 260, 25
 #: Edges of a curve of one step.
 _FEW_EDGES = 2
-#: Says who has made a page, so that no other one is replaced.
+#: Marks our own pages, so that no other file is replaced.
 GENERATOR = '<meta name="generator" content="fink-dask report">'
 _STATES = {
     "complete": "every planned offset is in the dataset",
-    "partial": "finished, without the records that could not be decoded or that Kafka had removed",
+    "partial": "finished, without records that could not be decoded or that Kafka had removed",
     "interrupted": "offsets are missing; run the same transfer again to fetch them",
     "failed": "it ended with an error",
     "running": "a transfer is running",
@@ -55,9 +55,9 @@ def render(facts: Facts, panels: Panels, outdir: str, version: str, made_at: dat
     panels : Panels
         What the alerts show.
     outdir : str
-        The dataset, as its user calls it.
+        The dataset, as the user wrote it.
     version : str
-        Of this program.
+        The version of this program.
     made_at : datetime.datetime
         Now.
 
@@ -69,7 +69,7 @@ def render(facts: Facts, panels: Panels, outdir: str, version: str, made_at: dat
     figures: dict[str, Any] = {"partitions": charts.partitions(facts.partitions)}
     if facts.pace.seconds:
         figures["speed"] = charts.speed(facts.pace)
-        # Of one step, they are the sums.
+        # With one step, they would only repeat the sums.
         if facts.pace.stage_seconds.any() and len(facts.pace.edges) > _FEW_EDGES:
             figures["shares"] = charts.shares(facts.pace)
     density = None
@@ -93,7 +93,7 @@ def render(facts: Facts, panels: Panels, outdir: str, version: str, made_at: dat
             figures[f"curve{number}"] = charts.light_curve(f"curve{number}", example.curve, is_flux)
     script, places = components(figures)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    # Errors name the dataset by its whole path, which is nobody's concern where the page is sent to.
+    # Errors give the dataset's full path, which does not concern those to whom the page is sent.
     environment.filters["outside"] = lambda text: _outside(str(text).replace(str(facts.outdir), outdir))
     environment.filters |= {"size": _size, "count": _count, "counted": counted}
     template = environment.from_string(files("fink_dask.report").joinpath("page.html").read_text(encoding="utf-8"))
@@ -144,7 +144,7 @@ def _tiles(facts: Facts, panels: Panels) -> list[tuple[str, str, str, bool]]:
         ("written", _size(summary.written_bytes), f"in {counted(summary.files, 'file')}", False),
     ]
     if pace.seconds:
-        found.append(("seconds", _duration(pace.seconds), "at work", False))
+        found.append(("seconds", _duration(pace.seconds), "working time", False))
     read = summary.alerts + summary.filtered
     if pace.seconds and read:
         found.append(("rate", _count(read / pace.seconds), "alerts/s", False))
@@ -167,12 +167,12 @@ def _tiles(facts: Facts, panels: Panels) -> list[tuple[str, str, str, bool]]:
 
 
 def _noun(number: int, noun: str) -> str:
-    """Name what a number that stands above it is of."""
+    """Return the noun for a number that stands above it, singular or plural."""
     return counted(number, noun).partition(" ")[2]
 
 
 def _stages(facts: Facts) -> list[tuple[str, float, float, str]]:
-    """List stage, seconds, percent and colour, of all runs whose profiles are known."""
+    """List stage, seconds, percent and colour, over all runs whose profiles are known."""
     seconds = {stage: sum(run.profile.stage_seconds[stage] for run in facts.runs) for stage in STAGES}
     whole = sum(seconds.values())
     if not whole:
@@ -181,7 +181,7 @@ def _stages(facts: Facts) -> list[tuple[str, float, float, str]]:
 
 
 def _shares(counts: Counts | None) -> list[tuple[str, float, float]]:
-    """List classes, how many alerts each has, and the length of its bar in percent; small ones together."""
+    """List classes, their numbers of alerts, and the lengths of their bars in percent; small classes together."""
     if counts is None:
         return []
     ordered = sorted(counts.values.items(), key=lambda item: -item[1])
@@ -195,7 +195,7 @@ def _shares(counts: Counts | None) -> list[tuple[str, float, float]]:
 
 
 def _class_name(name: Any) -> str:
-    """Name a class; one that is no text to be seen is named by what it is."""
+    """Name a class, even one that is null or blank."""
     return "no class" if name is None else str(name) if str(name).strip() else "(empty)"
 
 
@@ -207,7 +207,7 @@ def _pictures(stamps: Mapping[str, Any]) -> list[tuple[str, str | None]]:
 
 
 def _outside(whole: str) -> str:
-    """Bound what comes from outside, in one line; the template encodes it."""
+    """Make text from outside one line of bounded length; the template escapes it."""
     printable = "".join(
         letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in whole[:_MOST_CHARACTERS]
     )

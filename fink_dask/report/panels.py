@@ -1,4 +1,4 @@
-"""What a report shows of the alerts themselves, as far as the dataset has the columns for it."""
+"""What a report shows of the alerts themselves, if the dataset has the columns for it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _MAGNITUDES, _BIN, _BEYOND = (0.0, 40.0), 0.25, 0.02
 
 @dataclass(frozen=True)
 class Counts:
-    """How many alerts have each value; ``is_exact`` where that is counted, and not estimated."""
+    """How many alerts have each value; ``is_exact`` if they were counted, not estimated."""
 
     values: Mapping[Any, float]
     is_exact: bool
@@ -45,12 +45,12 @@ class Counts:
 
 @dataclass
 class Panels:
-    """What there is to show, and what not.
+    """What there is to show, and what is left out.
 
     Parameters
     ----------
     nights, classes : Counts or None
-        Alerts of each day since 1970, and of each class; None stands for no time and for no class.
+        Alerts of each day since 1970, and of each class; the key None stands for no time and for no class.
     position_x, position_y, position_weights : numpy.ndarray or None
         Places on the map, and how many alerts each stands for.
     magnitudes : dict of str to numpy.ndarray
@@ -60,15 +60,15 @@ class Panels:
     examples : list of Example
         A few alerts.
     fields : Fields or None
-        Where all this is; None where the dataset can't be read.
+        Where to find all this; None if the dataset can't be read.
     sampled : int
-        Rows that were read; 0 where none had to be.
+        Rows that were read; 0 if none were needed.
     is_whole : bool
-        These are all.
+        Whether these are all rows.
     unread : int
         Files that could not be read.
     left_out : dict of str to str
-        Why a panel is not there, by its name.
+        Why each missing panel is left out, by its name.
     """
 
     nights: Counts | None = None
@@ -88,7 +88,7 @@ class Panels:
 
 
 def find_panels(ledger: Ledger, facts: Facts) -> Panels:
-    """Read what is to be shown; what can't be read, or is not there, is left out with a reason.
+    """Read what to show; what can't be read, or does not exist, is left out with a reason.
 
     Parameters
     ----------
@@ -111,7 +111,7 @@ def find_panels(ledger: Ledger, facts: Facts) -> Panels:
             panels.fields = find_fields(dataset.schema)
             _read(ledger, dataset, pieces, panels, facts.progress.summary.alerts)
             return panels
-        words = "there are no alerts in the dataset"
+        words = "the dataset has no alerts"
     except FinkDaskError as error:
         words = str(error)
     except (OSError, pa.ArrowException) as error:
@@ -191,7 +191,7 @@ def _measure(panels: Panels, fields: Fields, sample: Sample | None) -> None:
     least, most = _MAGNITUDES
     is_one = (found > least) & (found < most)
     if not is_one.any():
-        panels.left_out["magnitudes"] = "no alert has one"
+        panels.left_out["magnitudes"] = "no alert has a usable brightness"
         return
     low, high = np.percentile(found[is_one], (_BEYOND, 100 - _BEYOND))
     edges = np.arange(np.floor(low / _BIN), np.ceil(high / _BIN) + 1) * _BIN
@@ -220,7 +220,7 @@ def _days(sample: Sample, fields: Fields) -> pa.Array:
 
 
 def _classes_of(keys: Counter[tuple[tuple[str, str], ...]]) -> Counts | None:
-    """Count the classes that directories are called after."""
+    """Count alerts by class, from the names of the directories."""
     columns = {column for levels in keys for column, _ in levels}
     name = next((name for name in CLASSES if name in columns), None)
     if name is None:

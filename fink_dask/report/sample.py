@@ -1,4 +1,4 @@
-"""Read some columns of a dataset: all rows of a small one, a fair sample of a large one, in bounded time and memory."""
+"""Read some columns of a dataset, in bounded time and memory: all rows of a small one, a fair sample of a large one."""
 
 from __future__ import annotations
 
@@ -20,33 +20,33 @@ from fink_dask.store.location import for_each
 
 Floats = npt.NDArray[np.float64]
 
-#: Rows of a sample, and of a dataset up to which all are read, of so many files at most.
+#: Rows of a sample; a dataset of no more rows, and of this many files at most, is read in full.
 SAMPLE_ROWS = 250_000
 _WHOLE_FILES = 400
-#: Places of a larger dataset that are looked at, for so many rows each.
+#: Places of a larger dataset that are looked at, and how many rows each.
 _PLACES = 250
 _ROWS_OF_PLACE = SAMPLE_ROWS // _PLACES
 
 
 @dataclass(frozen=True)
 class Piece:
-    """What is read of a file.
+    """What to read of a file.
 
     Parameters
     ----------
     fragment : pyarrow.dataset.Fragment
         The file.
     places : tuple of int or None
-        Rows around which is read; None for the whole file.
+        Rows around which to read; None for the whole file.
     """
 
     fragment: Any
     places: tuple[int, ...] | None = None
 
     def groups(self) -> Iterator[tuple[Any, int]]:
-        """Yield each row group that has some of the places, and how many; the file itself where it is read whole."""
+        """Yield each row group that has some of the places, and how many; or the file itself if it is read whole."""
         known = self.fragment
-        # A file keeps its footer once that is read, and footers of full packets have a megabyte.
+        # A fragment keeps its footer once it is read, and footers of full packets take a megabyte.
         fresh = known.format.make_fragment(known.path, known.filesystem, known.partition_expression)
         if self.places is None:
             yield fresh, 0
@@ -70,7 +70,7 @@ class Sample:
     of : int
         Rows of the dataset.
     unread : int
-        Files that could not be read, such as those that went away meanwhile.
+        Files that could not be read, such as those removed in the meantime.
     """
 
     table: pa.Table
@@ -93,7 +93,7 @@ class Sample:
 
 
 def choose_pieces(dataset: ds.Dataset, rows_of: Mapping[str, int]) -> list[Piece]:
-    """Choose what to read: places at equal distances, in files by the order of their names, so that each key has some.
+    """Choose what to read: equidistant places, with files in the order of their names, so that each key has some.
 
     Parameters
     ----------
@@ -116,7 +116,7 @@ def choose_pieces(dataset: ds.Dataset, rows_of: Mapping[str, int]) -> list[Piece
 
 
 def read_sample(outdir: Path, dataset: ds.Dataset, pieces: list[Piece], paths: Mapping[str, str], of: int) -> Sample:
-    """Read columns of the pieces; what can't be read is left out, and counted.
+    """Read columns of the pieces; files that can't be read are left out, and counted.
 
     Parameters
     ----------
@@ -140,7 +140,7 @@ def read_sample(outdir: Path, dataset: ds.Dataset, pieces: list[Piece], paths: M
             found = [(group.to_table(dataset.schema, columns=columns), count) for group, count in piece.groups()]
         except (OSError, pa.ArrowException):
             return None
-        # Rows are in the order of offsets: as many as are wanted, at equal distances.
+        # Rows are in the order of offsets: take as many as are wanted, equidistant.
         return [(_thinned(table, count * _ROWS_OF_PLACE) if count else table, count) for table, count in found]
 
     for _, read_tables in for_each(outdir, read, pieces):

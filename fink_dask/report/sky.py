@@ -1,4 +1,4 @@
-"""Where alerts are on the sky, on a map: Hammer's projection of the whole sphere, which keeps areas."""
+"""A map of where alerts are on the sky: Hammer's projection of the whole sphere, which preserves areas."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Floats = npt.NDArray[np.float64]
 
 #: Half the width and half the height of the map.
 WIDTH, HEIGHT = 2 * np.sqrt(2), np.sqrt(2)
-#: Cells of a density, across the map and up; one has about two square degrees.
+#: Cells of a density, across the map and up; each has 3.2 square degrees.
 _COLUMNS, _ROWS = 180, 90
 #: Degrees between two lines of the graticule.
 _MERIDIANS, _PARALLELS = range(-180, 181, 60), range(-60, 61, 30)
@@ -21,7 +21,7 @@ _LINE_POINTS = 91
 
 @dataclass(frozen=True)
 class Line:
-    """A line on the map: NaN where it leaves the map at one side, to come back at the other."""
+    """A line on the map: NaN where it leaves the map on one side and returns on the other."""
 
     x: Floats
     y: Floats
@@ -38,8 +38,8 @@ def project(ra: npt.ArrayLike, dec: npt.ArrayLike) -> tuple[Floats, Floats]:
     Returns
     -------
     x, y : numpy.ndarray
-        Within ±`WIDTH` and ±`HEIGHT`. Right ascension 0 is in the middle and grows to the left, as it does for
-        somebody who looks up at the sky.
+        Within ±`WIDTH` and ±`HEIGHT`. Right ascension 0 is in the middle, and grows to the left, as seen when looking
+        up at the sky.
 
     Notes
     -----
@@ -78,7 +78,7 @@ def graticule() -> list[Line]:
 
 
 def labels() -> list[tuple[float, float, str]]:
-    """Name the lines: place and text, right ascensions on the equator in hours, declinations beside the map."""
+    """Label the lines, as place and text: right ascensions in hours on the equator, declinations beside the map."""
     found = []
     for degrees in _MERIDIANS[1:-1]:
         x, y = project(degrees, 0)
@@ -96,12 +96,12 @@ def galactic_plane() -> Line:
 
 
 def ecliptic() -> Line:
-    """Draw the way of the Sun, as it is in the year 2000."""
+    """Draw the path of the Sun, for the equinox of the year 2000."""
     return _great_circle(*erfa.eceq06(erfa.DJ00, 0.0, np.radians(np.linspace(0, 360, 4 * _LINE_POINTS)), 0.0))
 
 
 def _great_circle(ra: Floats, dec: Floats) -> Line:
     x, y = project(np.degrees(ra), np.degrees(dec))
-    # Not across the map where it goes on at the other side.
+    # Don't cross the map where the line continues on the other side.
     east = (ra + np.pi) % (2 * np.pi)
     return Line(np.where(np.abs(np.diff(east, prepend=east[0])) > np.pi, np.nan, x), y)

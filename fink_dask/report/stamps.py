@@ -1,4 +1,4 @@
-"""Cutouts: FITS files of a few kilobytes, compressed or not, that nobody vouches for; and pictures of them."""
+"""Cutouts: untrusted FITS files of a few kilobytes, compressed or not; and pictures of them."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ import numpy.typing as npt
 
 Image = npt.NDArray[np.float64]
 
-#: Bytes of a cutout, compressed or not: those of the surveys have up to 50 kB. A bomb goes off no further than this.
+#: The most bytes of a cutout, compressed or not, which stops decompression bombs; the surveys' have up to 50 kB.
 MAX_BYTES = 4 * 2**20
-#: Pixels along an edge; those of the surveys have about a hundred at most.
+#: The most pixels along an edge; the surveys' cutouts have about a hundred.
 MAX_EDGE = 512
 _GZIP = b"\x1f\x8b"
-#: Says that zlib is to take a header of gzip.
+#: Tells zlib to expect a gzip header.
 _GZIP_BITS = 31
-#: Percent of the pixels that are neither black nor white.
+#: Percentage of the pixels that are neither black nor white.
 _SHOWN_PERCENT = 99.5
-#: What brings the libraries that read and write them.
+#: Installs the libraries that read cutouts and write pictures.
 HINT = "pip install 'fink-dask[report]'"
 
 
 def can_read_stamps() -> bool:
-    """Tell whether the libraries are installed that read cutouts and write pictures."""
+    """Tell whether the libraries that read cutouts and write pictures are installed."""
     return all(importlib.util.find_spec(name) is not None for name in ("astropy", "PIL"))
 
 
@@ -41,7 +41,7 @@ def read_stamp(data: bytes | None) -> Image | None:
     Returns
     -------
     numpy.ndarray or None
-        The pixels, the lowest row first; None where there are none within the bounds, whatever it is that is there.
+        The pixels, the lowest row first; None if the data, whatever it is, holds no image within the bounds.
     """
     content = _unpacked(data or b"")
     if content is None:
@@ -51,7 +51,7 @@ def read_stamp(data: bytes | None) -> Image | None:
     try:
         with (
             warnings.catch_warnings(action="ignore"),
-            # Compressed images are unpacked by their own headers, to any size.
+            # Compressed images would be unpacked to any size that their headers give.
             fits.open(io.BytesIO(content), disable_image_compression=True) as units,
         ):
             for unit in units:
@@ -60,13 +60,13 @@ def read_stamp(data: bytes | None) -> Image | None:
                         return None
                     image = np.asarray(unit.data, dtype=np.float64)
                     return image if image.shape == unit.shape and np.isfinite(image).any() else None
-    except Exception:  # noqa: S110 - astropy's own are of many kinds, and this file may be anything
+    except Exception:  # noqa: S110 - astropy raises many kinds, and this file may be anything
         pass
     return None
 
 
 def shades(image: Image) -> npt.NDArray[np.uint8]:
-    """Make greys of an image, its highest row first, as FITS means it; pixels that are no number are black."""
+    """Turn an image into greys, the highest row first, as FITS has it the other way up; NaN becomes black."""
     from astropy.visualization import AsinhStretch, PercentileInterval
 
     shown = AsinhStretch()(PercentileInterval(_SHOWN_PERCENT)(image))
@@ -74,7 +74,7 @@ def shades(image: Image) -> npt.NDArray[np.uint8]:
 
 
 def png(image: Image) -> bytes:
-    """Write a picture of an image."""
+    """Write an image as a PNG file."""
     from PIL import Image as Picture
 
     file = io.BytesIO()
@@ -83,7 +83,7 @@ def png(image: Image) -> bytes:
 
 
 def _unpacked(data: bytes) -> bytes | None:
-    """Return a FITS file, or None where it is too large."""
+    """Return a FITS file, or None if it is too large, or can't be unpacked."""
     if len(data) > MAX_BYTES:
         return None
     if not data.startswith(_GZIP):

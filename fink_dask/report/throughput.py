@@ -1,4 +1,4 @@
-"""What was committed when, and so how fast: pauses between runs are left out."""
+"""What was committed when, and hence how fast; pauses between runs are left out."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from fink_dask.transfers.profile import STAGES, Profile
 
 Floats = npt.NDArray[np.float64]
 
-#: Seconds without a commit that are a pause, where commits are not rare anyhow.
+#: Seconds without a commit that count as a pause, or so many times the usual gap if commits are rare anyway.
 _PAUSE_S = 60.0
 _RARE = 20
-#: Commits of a step of the curve, at least, and steps of it at most.
+#: The fewest commits per step of the curve, and the most steps.
 _STEP_COMMITS, _STEPS = 3, 100
 _LEAST_S = 1e-3
 
 
 @dataclass(frozen=True)
 class Commit:
-    """A range became part of the dataset.
+    """A range that became part of the dataset.
 
     Parameters
     ----------
     at : float
         When, in seconds since 1970-01-01 UTC.
     alerts : int
-        Alerts that were read for it.
+        Alerts that it held, filtered ones too.
     """
 
     at: float
@@ -39,7 +39,7 @@ class Commit:
 
 @dataclass(frozen=True)
 class Run:
-    """A run that came to its end: when it began, in seconds since 1970-01-01 UTC, and where its time went."""
+    """A finished run: when it began, in seconds since 1970-01-01 UTC, and where its time went."""
 
     began: float
     profile: Profile
@@ -52,17 +52,17 @@ class Throughput:
     Parameters
     ----------
     began, ended : float or None
-        The first plan, or what is known to be first, and the last commit, in seconds since 1970-01-01 UTC.
+        The first plan, or else the first thing known, and the last commit, in seconds since 1970-01-01 UTC.
     seconds : float
-        Time at work, pauses left out.
+        Working time: that between them, without pauses.
     pauses : int
-        Times in which nothing was committed.
+        Periods in which nothing was committed.
     edges : numpy.ndarray
-        Seconds at work at which steps begin and end.
+        Working time, in seconds, at which steps begin and end.
     alerts_per_second : numpy.ndarray
         What was committed in each step.
     stage_seconds : numpy.ndarray
-        What each stage took of each step, as far as it is known: a row for each of `STAGES`.
+        Seconds of each stage in each step, as far as known: a row for each of `STAGES`.
     """
 
     began: float | None
@@ -75,7 +75,7 @@ class Throughput:
 
 
 def pace_of(commits: Sequence[Commit], plans: Sequence[float], runs: Sequence[Run] = ()) -> Throughput:
-    """Find out how fast a dataset came to be.
+    """Find out how fast a dataset was written.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ def pace_of(commits: Sequence[Commit], plans: Sequence[float], runs: Sequence[Ru
     plans : sequence of float
         When plans were made.
     runs : sequence of Run
-        Those that are known.
+        The runs that are known.
     """
     begins = sorted([*plans, *(run.began for run in runs)])
     if not commits:
@@ -95,7 +95,7 @@ def pace_of(commits: Sequence[Commit], plans: Sequence[float], runs: Sequence[Ru
     at = np.array([commit.at for commit in ordered])
     gaps = np.diff(at)
     usual = float(np.median(gaps)) if len(gaps) else 0.0
-    # Where each stretch of work has its first commit.
+    # The first commit of each stretch of work.
     firsts = np.flatnonzero(np.concatenate([[True], gaps > max(_PAUSE_S, _RARE * usual)]))
     worked = np.zeros(len(at))
     seconds = 0.0
@@ -117,7 +117,7 @@ def pace_of(commits: Sequence[Commit], plans: Sequence[float], runs: Sequence[Ru
     step_s = edges[1]
     alerts = np.array([float(each.alerts) for each in ordered])
     alerts_per_second = np.histogram(worked, edges, weights=alerts)[0] / step_s
-    # Which second at work each moment was.
+    # The working time at each moment.
     moments = sorted([*starts, *zip(at.tolist(), worked.tolist(), strict=True)])
     stages = sum((_stages(run, moments, edges) for run in runs), start=np.zeros((len(STAGES), len(edges) - 1)))
     pauses = len(firsts) - 1
@@ -125,9 +125,9 @@ def pace_of(commits: Sequence[Commit], plans: Sequence[float], runs: Sequence[Ru
 
 
 def _stages(run: Run, moments: Sequence[tuple[float, float]], edges: Floats) -> Floats:
-    """Find what the stages of a run took between the edges: what led to a commit went on since the one before it.
+    """Find what the stages of a run took between the edges; work is spread over the time since the commit before.
 
-    Until the first batch there was nothing of this: workers were started.
+    Until the first batch no stage took time: workers were being started.
     """
     steps = run.profile.steps
     if not steps:
@@ -140,7 +140,7 @@ def _stages(run: Run, moments: Sequence[tuple[float, float]], edges: Floats) -> 
     for stage in STAGES:
         sums = np.cumsum([0.0, *(step.stage_seconds[stage] for step in steps)])
         so_far = np.interp(edges, places, sums)
-        # Where all of it is at the very beginning.
+        # In case all of it is at the very beginning.
         so_far[0] = 0.0
         rows.append(np.diff(so_far))
     return np.array(rows)

@@ -147,7 +147,7 @@ def test_what_comes_from_outside_is_text_and_nothing_else(kafka: Any, topic_name
     assert "x" * 200 not in page
     assert left_out(page) | {"cutouts": ""} == {
         "positions": "Left out: no alert has a position.",
-        "magnitudes": "Left out: no alert has one.",
+        "magnitudes": "Left out: no alert has a usable brightness.",
         "cutouts": "",
     }
     with shown_report(tmp_path / "report.html", *PHONE) as browser:
