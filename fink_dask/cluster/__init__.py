@@ -1,1 +1,1 @@
-"""Where a transfer runs, and the whole of it from a topic's name to a dataset."""
+"""Where a transfer runs, and a whole transfer from a topic's name to a dataset."""

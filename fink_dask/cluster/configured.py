@@ -1,7 +1,7 @@
-"""Imported first by the process that workers are forked from: ends it without a word where Dask is configured wrongly.
+"""Imported first by the process that workers are forked from: ends it silently where Dask's configuration is wrong.
 
-Dask reads the user's files of configuration when it is imported. One that is malformed is met by the process that
-started this one as well, which says so in a line.
+Dask reads the user's configuration files when it is imported. The process that started this one meets a malformed one
+as well, and says so in a line.
 """
 
 try:

@@ -26,9 +26,9 @@ from fink_dask.transfers.memory import FULL_SHARE, WORKER_BYTES, MemoryShare, sh
 
 _CONNECT_S = 5
 _WORKERS_S = 20
-#: Longer than Kafka's own time-out, and the tasks that a busy worker has to finish first.
+#: Longer than Kafka's own time-out and the tasks that a busy worker has to finish first.
 _ANSWER_S = 120
-#: Seconds between two looks whether they have answered, or gone.
+#: Seconds between two looks at who has answered or gone.
 _LOOK_S = 0.1
 _NEEDS_TLS = "tls:// needs --tls-ca-file, --tls-cert and --tls-key, or distributed.comm.tls in Dask's configuration"
 
@@ -42,10 +42,10 @@ class Scheduler:
     address : str
         Such as ``tcp://host:8786``, or ``tls://host:8786`` where it is encrypted.
     tls_ca_file, tls_cert, tls_key : pathlib.Path, optional
-        For ``tls://``: the authority, and what this program shows of itself; otherwise what Dask's own configuration
-        (``distributed.comm.tls``) names.
+        For ``tls://``: the authority, and this program's own certificate and key; by default those that Dask's own
+        configuration (``distributed.comm.tls``) names.
     client : distributed.Client, optional
-        A connection to it that there is already; it is used, and stays open.
+        An open connection to it; it is used, and stays open.
     """
 
     address: str
@@ -56,7 +56,7 @@ class Scheduler:
 
     @property
     def is_open(self) -> bool:
-        """Whether others may listen on the way to the scheduler: it is not encrypted, and leads out of this machine."""
+        """Whether others can listen in on the scheduler's traffic: unencrypted, and not only on this machine."""
         parts = urlsplit(self.address if "://" in self.address else f"tcp://{self.address}")
         host = parts.hostname or ""
         try:
@@ -71,7 +71,7 @@ class Scheduler:
         Raises
         ------
         SettingsError
-            If a file of TLS can't be used.
+            If a TLS file can't be used.
         TransferError
             If no scheduler answers.
         """
@@ -83,7 +83,7 @@ class Scheduler:
             if not Path(path).is_file():
                 raise SettingsError(f"can't read {path}: no such file")
         try:
-            # Without anything given Dask's own configuration counts.
+            # Where none is given, Dask's own configuration counts.
             security = Security(require_encryption=True, **given) if given else None
             client: AbstractContextManager[Client] = Client(self.address, timeout=_CONNECT_S, security=security)
         except (OSError, ValueError, RuntimeError, TypeError) as error:  # Dask's words where TLS is asked for, or not
@@ -97,7 +97,7 @@ class Scheduler:
         Raises
         ------
         SettingsError
-            If a file of TLS can't be used.
+            If a TLS file can't be used.
         TransferError
             If no scheduler answers, or it has no workers.
         """
@@ -107,7 +107,7 @@ class Scheduler:
 
 
 def threads_of(client: Client) -> int:
-    """Count the threads of all workers that there are, or one where there are none yet."""
+    """Count the threads of all workers; one where there are no workers yet."""
     return max(1, int(sum(client.nthreads().values())))
 
 
@@ -128,7 +128,7 @@ def existing_scheduler(
     ledger : Ledger
         The directories that they must see.
     memory_limit : int, optional
-        Bytes that all workers together may take; half of their own limits otherwise.
+        Bytes that all workers together may take; by default half of their own limits.
 
     Yields
     ------
@@ -138,7 +138,7 @@ def existing_scheduler(
     Raises
     ------
     TransferError
-        That says which worker lacks what.
+        If a worker lacks something; it says which worker lacks what.
     """
     with scheduler.connect() as client:
         check_workers(client, kafka, topic, ledger)
@@ -146,7 +146,7 @@ def existing_scheduler(
 
 
 def _memory(client: Client, memory_limit: int | None) -> MemoryShare:
-    """Divide the user's limit, or else the memory of the worker that has the least for each of its threads."""
+    """Divide the user's limit, or else the memory of the worker that has the least per thread."""
     workers = client.scheduler_info(n_workers=-1).get("workers", {}).values()
     if memory_limit is not None:
         everybody = sum(worker["nthreads"] for worker in workers)
@@ -154,25 +154,25 @@ def _memory(client: Client, memory_limit: int | None) -> MemoryShare:
     shares = []
     for worker in workers:
         limit, threads = worker["memory_limit"] * MEMORY_FRACTION, worker["nthreads"]
-        if limit:  # a worker without a limit has room for all that is of use
+        if limit:  # a worker without a limit has room for all that it can use
             shares.append(share_memory(int(limit), WORKER_BYTES, threads, full_shares=threads))
     return min(shares, key=lambda share: share.total, default=FULL_SHARE)
 
 
 def check_workers(client: Client, kafka: KafkaSettings, topic: str, ledger: Ledger) -> None:
-    """Try on every worker what a range needs.
+    """Check on every worker that it has what a range needs.
 
     Raises
     ------
     TransferError
-        That says which worker lacks what.
+        If a worker lacks something; it says which worker lacks what.
     """
     _wait_for_workers(client)
     version = fink_dask.__version__
     # Only the standard library's functions can be sent to a process that may lack this package.
     found = client.run(importlib.metadata.version, "fink-dask", on_error="return")
     here = client.nthreads()
-    # One that has gone meanwhile lacks nothing: another one comes in its place, or does not.
+    # A worker that has gone meanwhile lacks nothing: another takes its place, or none does.
     found = {where: answer for where, answer in found.items() if where in here or not isinstance(answer, OSError)}
     for where, answer in [*found.items(), ("the scheduler", _version_on_scheduler(client))]:
         if answer != version:
@@ -199,9 +199,9 @@ def _wait_for_workers(client: Client) -> None:
 def _ask_each(
     client: Client, workers: Iterable[str], token: Path, ledger: Ledger, kafka: KafkaSettings, topic: str
 ) -> dict[str, Exception | None]:
-    """Check each worker in a task, so that its event loop goes on while Kafka is waited for.
+    """Check each worker in a task, so that its event loop runs on while Kafka is waited for.
 
-    One that goes meanwhile, or that has no time for an answer, lacks nothing; it looks itself before its first range.
+    One that goes meanwhile, or has no time to answer, lacks nothing; it checks itself before its first range.
     """
     what = (check_fitness, ledger, token, kafka, topic)
     asked = {
@@ -220,10 +220,10 @@ def _ask_each(
         if worker in here and future.done():
             try:
                 answers[worker] = future.result()
-            except Exception as error:  # whatever it raised is what it lacks
+            except Exception as error:  # whatever was raised says what is lacking
                 answers[worker] = error
     if not answers:
-        words = f"no worker of the Dask scheduler {client.scheduler.address} has answered for {_ANSWER_S} s"
+        words = f"no worker of the Dask scheduler {client.scheduler.address} has answered within {_ANSWER_S} s"
         raise TransferError(f"{words}: are they busy with something else, or gone?")
     return answers
 

@@ -1,4 +1,4 @@
-"""The process that workers are forked from; importing this module costs nothing, so that it can be started first."""
+"""The process that workers are forked from; this module costs nothing to import, so that it can be started first."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from multiprocessing import forkserver, resource_tracker
 
 
 def start_forkserver() -> str:
-    """Start the process that workers are forked from, which meanwhile loads what they need; repeatable.
+    """Start the process that workers are forked from, which loads what they need in the background; repeatable.
 
-    Workers that are spawned load it one by one, and two at once take twice as long on two cores. Only Linux: on macOS
-    some system libraries do not survive a fork.
+    Spawned workers would each load it, and two at once take twice as long on two cores. Linux only: on macOS some
+    system libraries do not survive a fork.
 
     Returns
     -------
     str
-        How Dask is to start workers: ``forkserver``, or ``spawn`` elsewhere.
+        How Dask is to start workers: ``forkserver`` on Linux, ``spawn`` elsewhere.
     """
-    # Nothing here multiplies matrices, but numpy's BLAS would start a thread a core in every process.
+    # Nothing here multiplies matrices, yet numpy's BLAS would start a thread per core in every process.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    # Dask sets this for workers that it starts; here it must be there before what they are forked from. Without it the
-    # C library keeps the memory of messages that are gone.
+    # Dask sets this for workers that it starts; here it must be set before the process that they are forked from
+    # starts. Without it the C library keeps the memory of messages that were freed.
     os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", "65536")
     if sys.platform != "linux":
         return "spawn"
@@ -36,12 +36,12 @@ def start_forkserver() -> str:
 
 
 def prepare_decoder() -> None:
-    """Compile the decoder or load it from numba's cache, and say so where it takes a while."""
-    # Late, because the compiler takes a third of a second to import, and this process may not need it.
+    """Compile the decoder or load it from numba's cache; say so where it takes a while."""
+    # Imported late: the compiler takes a third of a second to import, and this process may not need it.
     from fink_dask.avro.warm_up import is_compiled, is_kept_on_disk, warm_up
 
     if not is_compiled():
-        # A terminal may show a spinner on this line, of the process that started this one.
+        # A terminal may show on this line the spinner of the process that started this one.
         clear = "\r\x1b[2K" if sys.stderr.isatty() else ""
         often = (
             "once; it takes some seconds"
@@ -57,9 +57,9 @@ def without_interrupts() -> Iterator[None]:
     """Hold SIGINT back until the block ends.
 
     A terminal sends it to the whole process group. Threads and processes inherit the mask of the thread that starts
-    them, so that workers never see it, and this process decides what becomes of them.
+    them, so workers never see it, and this process decides what becomes of them.
     """
-    # Started later, from a thread that holds SIGINT back, multiprocessing's own helper would let it through again.
+    # Started later, in a thread that holds SIGINT back, multiprocessing's own helper would let it through again.
     resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

@@ -1,4 +1,4 @@
-"""What jobs a user wants of a batch system, and what dask-jobqueue is to be told for them."""
+"""The jobs that a user wants of a batch system, and what dask-jobqueue has to be told for them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fink_dask.errors import SettingsError
 from fink_dask.nouns import counted
 from fink_dask.transfers.memory import WORKER_BYTES, MemoryShare, share_memory
 
-#: The batch systems that dask-jobqueue knows, as a user and as a sentence name them.
+#: The batch systems that dask-jobqueue knows: what a user types, and the name in a sentence.
 SYSTEMS = {
     "slurm": "Slurm",
     "sge": "Grid Engine",
@@ -29,14 +29,14 @@ SYSTEMS = {
     "moab": "Moab",
     "htcondor": "HTCondor",
 }
-#: The tests of this project run on these.
+#: This project's tests run on these.
 TRIED = ("slurm", "sge")
-#: A job that the batch system begins again would come back to a transfer that has replaced it long ago. Grid Engine
-#: may have another shell for the script than the one that it names itself.
+#: A job that the batch system requeued would come back to a transfer that replaced it long ago. Grid Engine may run
+#: the script in another shell than the one that its first line names.
 WORKER_DIRECTIVES = {"slurm": ["--no-requeue"], "sge": ["-r n", "-S /bin/bash"]}
-#: What is set here, or makes no sense for jobs that only work for one transfer.
+#: Arguments that are set here, or make no sense for jobs that work for one transfer only.
 _RESERVED = {"config_name", "name", "nanny", "scheduler", "security", "worker_command"}
-#: Each thread that decodes has one beside it that makes the next range ready, or brings one to the disk.
+#: Beside each thread that decodes there is one that prepares the next range, or writes one to disk.
 _THREADS_A_CONSUMER = 2
 _NOT_INSTALLED = "batch systems need dask-jobqueue, which is not installed here: pip install 'fink-dask[hpc]'"
 #: What may stand in a job script without quotes.
@@ -45,28 +45,28 @@ _PLAIN_PATH = re.compile(r"[\w./+@:,=-]+")
 
 @dataclass(frozen=True)
 class JobOptions:
-    """Jobs that a user wants; what is not said comes from Dask's own configuration.
+    """The jobs that a user wants; what is not given comes from Dask's own configuration.
 
     Parameters
     ----------
     system : str
         One of `SYSTEMS`.
     jobs : int
-        How many; the most there may be, with `least_jobs`.
+        How many; with `least_jobs`, the most there may be.
     least_jobs : int, optional
-        Jobs that are there also when there is little to do.
+        Jobs to keep even when there is little to do.
     cores : int, optional
-        Of a job; as many ranges are consumed at once in it.
+        Of a job; it consumes as many ranges at once.
     memory : str, optional
         Of a job, such as ``8GB``.
     walltime, queue, account : str, optional
-        As the batch system takes them.
+        As the batch system expects them.
     job_extra : tuple of str
         Directives of the job script.
     options : dict
-        Other arguments of dask-jobqueue's.
+        Other arguments of dask-jobqueue.
     config_name : str, optional
-        Section of ``jobqueue`` in Dask's configuration, which may leave out what it has no opinion on.
+        Section of ``jobqueue`` in Dask's configuration, which need not be complete.
 
     Raises
     ------
@@ -102,12 +102,12 @@ class JobOptions:
                 raise SettingsError(f"{name} holds a line break, or something else that can't be printed")
 
     def resolve(self) -> JobSpec:
-        """Put options and Dask's configuration together.
+        """Combine the options with Dask's configuration.
 
         Raises
         ------
         SettingsError
-            If dask-jobqueue is missing or does not know an option, or cores or memory are said nowhere.
+            If dask-jobqueue is missing or does not know an option, or nothing gives the cores or the memory.
         """
         dask_jobqueue = _import_dask_jobqueue()
         system = SYSTEMS[self.system]
@@ -121,12 +121,12 @@ class JobOptions:
         known -= {"self", "base_class_kwargs", "kwargs"} | _RESERVED
         for name in self.options:
             if name not in known | {"scheduler_options"}:
-                words = "fink-dask sets it itself" if name in _RESERVED else f"there is none such for {system}"
+                words = "fink-dask sets it itself" if name in _RESERVED else f"{system} has no such option"
                 raise SettingsError(f"--cluster-option {name[:40]}: {words}; there are {', '.join(sorted(known))}")
         section = read_section(self.system, self._config_name)
         given = self._given(known)
         for name, value in self.options.items():
-            # Text as the environment has it, too: 4 is a number, and [...] a list.
+            # Read text as Dask reads the environment: 4 is a number, and [...] a list.
             given[name] = dask.config.interpret_value(value) if isinstance(value, str) else value
             check_value(f"--cluster-option {name}", name, given[name])
         if not isinstance(given.get("scheduler_options", {}), dict):
@@ -163,7 +163,7 @@ class JobOptions:
         return self.config_name or self.system
 
     def _given(self, known: set[str]) -> dict[str, Any]:
-        """Name the options as the batch system's part of dask-jobqueue does."""
+        """Give the options the names that dask-jobqueue has for them on this batch system."""
         account = "account" if "account" in known else "project"
         named = {"walltime": self.walltime, "queue": self.queue, account: self.account}
         for name, value in named.items():
@@ -178,16 +178,16 @@ class JobOptions:
 
 @dataclass(frozen=True)
 class JobSpec:
-    """What dask-jobqueue is told of jobs.
+    """What dask-jobqueue is told about the jobs.
 
     Parameters
     ----------
     asked : JobOptions
-        What the user has asked for.
+        What the user asked for.
     cluster_class : type
-        The class of dask-jobqueue's.
+        The class of dask-jobqueue.
     arguments : dict
-        What it takes.
+        Its arguments.
     cores, memory_bytes, processes : int
         Of each job.
     turns : int
@@ -204,12 +204,12 @@ class JobSpec:
 
     @property
     def system(self) -> str:
-        """Name the batch system, as a sentence does."""
+        """Name the batch system as in a sentence."""
         return SYSTEMS[self.asked.system]
 
     @property
     def consumers(self) -> int:
-        """How many ranges all jobs consume at once."""
+        """How many ranges the jobs together consume at once."""
         return self.asked.jobs * self.cores
 
     @property
@@ -225,25 +225,25 @@ class JobSpec:
         if limit is not None and limit // self.asked.jobs < most:
             most = limit // self.asked.jobs
             remedy = "give a larger --memory-limit, which is for all jobs, or fewer --jobs or --cores"
-        # The process that watches over those of a job is as large as they are.
+        # The process that watches over a job's workers is as large as one of them.
         return share_memory(most, (self.processes + 1) * WORKER_BYTES, threads, threads, remedy)
 
     def new_job(self, job_class: Any, address: str, name: str, keywords: dict[str, Any]) -> Any:
-        """Make a job that is not submitted.
+        """Make a job without submitting it.
 
         Raises
         ------
         SettingsError
-            If dask-jobqueue does not like an argument; with its words.
+            If dask-jobqueue refuses an argument, in its own words.
         """
         try:
             return job_class(address, name=name, **keywords)
         except (ValueError, TypeError, KeyError) as error:
             words = " ".join(str(error).split())[:300]
-            raise SettingsError(f"dask-jobqueue makes no job for {self.system} of this: {words}") from error
+            raise SettingsError(f"dask-jobqueue can't make a job for {self.system} of this: {words}") from error
 
     def keywords(self, room: Path, security: Any) -> dict[str, Any]:
-        """Complete the arguments with where logs go, and with the keys.
+        """Complete the arguments with the directory of the logs and the keys.
 
         Raises
         ------
@@ -258,13 +258,13 @@ class JobSpec:
 
 
 def check_path(path: Path) -> None:
-    """Raise a SettingsError where a job script can't hold a path of the dataset's."""
+    """Raise a SettingsError where a job script can't hold a path of the dataset."""
     if not _PLAIN_PATH.fullmatch(str(path)):
         raise SettingsError(f"a job script can't hold {path}: choose an --outdir of letters, digits, and ._-+=")
 
 
 def _import_dask_jobqueue() -> Any:
-    """Import it, and undo what it does to signals: with its import Ctrl+C would end the program as a success."""
+    """Import it, and undo what it does to signals: after its import Ctrl+C would end the program as a success."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         import dask_jobqueue
@@ -277,7 +277,7 @@ def _import_dask_jobqueue() -> Any:
 
 
 def _variable(key: str) -> str:
-    """Name the variable of the environment that Dask reads a setting from."""
+    """Name the environment variable that Dask reads a setting from."""
     return "DASK_" + key.replace(".", "__").replace("-", "_").upper()
 
 

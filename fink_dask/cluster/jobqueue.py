@@ -29,7 +29,7 @@ from fink_dask.transfers.events import Note, Observer
 
 log = logging.getLogger(__name__)
 
-#: Seconds that the end may take; the jobs end by themselves when nobody answers them any more.
+#: Seconds that closing may take; the jobs end by themselves once nobody answers them.
 _CLOSE_S = 5
 
 
@@ -44,29 +44,29 @@ def job_queue_cluster(
     spec : JobSpec
         The jobs.
     settings : TransferSettings
-        What they are for; workers must reach its Kafka.
+        What to transfer; workers must reach its Kafka.
     ledger : Ledger
         The directories that workers must see; their keys and logs are kept there as well.
     ranges : int
-        Ranges there are.
+        How many ranges there are.
     dashboard_address : str
-        ``host:port`` of the dashboard; another free port where that one is taken.
+        ``host:port`` of the dashboard; where the port is taken, another one that is free.
     observe : callable
         Takes the events.
 
     Yields
     ------
     Cluster
-        The cluster; its `check` tells of jobs that were lost, and is to be called now and then.
+        The cluster; its `check` reports lost jobs, and has to be called now and then.
 
     Raises
     ------
     SettingsError
-        If something is missing here, or the memory is too little.
+        If something is missing here, or there is too little memory.
     TransferError
-        If no jobs can be had, or their workers can't do the work, with the batch system's own words.
+        If no jobs can be had, or their workers can't do the work, in the batch system's own words.
     """
-    # Its import takes a while, and reads Dask's configuration.
+    # Importing dask-jobqueue takes a while, and reads Dask's configuration.
     from fink_dask.cluster.jobs import watched
     from fink_dask.cluster.jobwatch import JobWatch
 
@@ -78,13 +78,13 @@ def job_queue_cluster(
     if shutil.which(program) is None:
         raise SettingsError(f"there is no {program} here: run this on a host where {spec.system} takes jobs")
     if spec.asked.system not in TRIED:
-        observe(Note(f"fink-dask was never tried on {spec.system}: please tell us how it went", warning=True))
+        observe(Note(f"fink-dask has never been tried on {spec.system}: please tell us how it went", warning=True))
     with ExitStack() as stack:
         room = stack.enter_context(_room(ledger))
         keywords = spec.keywords(room, write_keys(room) if spec.is_encrypted else None)
         options = {"dashboard_address": free_address(dashboard_address), "dashboard": False}
         options |= keywords.pop("scheduler_options", {})
-        # Whoever watches decides what is lost.
+        # It is the watch that decides which jobs are lost.
         quiet = {"distributed.deploy.lost-worker-timeout": "1 day"}
         stack.enter_context(dask.config.set({**DASK_CONFIG, **quiet}))
         with without_interrupts():
@@ -97,12 +97,12 @@ def job_queue_cluster(
         watch.wait_for_workers()
         client = stack.enter_context(Client(cluster))
         check_workers(client, settings.kafka, settings.topic, ledger)
-        # Those that wait for their turn are a thread's each.
+        # Each range that waits for its turn has a thread of its own.
         yield Cluster(client, memory, Lookahead(busy, turns=spec.turns), watch.check, others_join=True)
 
 
 def job_script(spec: JobSpec, ledger: Ledger) -> str:
-    """Write the script of a job, with names in the place of what only a run knows."""
+    """Write the script of a job, with placeholders for what only a run knows."""
     room = _room_of(ledger)
     scheme = "tls" if spec.is_encrypted else "tcp"
     check_path(room)
@@ -116,7 +116,7 @@ def job_script(spec: JobSpec, ledger: Ledger) -> str:
 
 
 def write_keys(room: Path) -> Security:
-    """Make a key and a certificate that scheduler and workers of one run know each other by.
+    """Make a key and a certificate by which the scheduler and the workers of one run know each other.
 
     Parameters
     ----------
@@ -126,15 +126,15 @@ def write_keys(room: Path) -> Security:
     Raises
     ------
     SettingsError
-        If the library is missing that makes them.
+        If the library that makes them is missing.
     """
     try:
         made = Security.temporary()
     except ImportError as error:
-        raise SettingsError("keys need cryptography, which is not here: pip install 'fink-dask[hpc]'") from error
+        raise SettingsError("keys need cryptography, which is missing: pip install 'fink-dask[hpc]'") from error
     keys = _keys_in(room)
     for path, text in ((keys.tls_ca_file, made.tls_ca_file), (keys.tls_worker_key, made.tls_worker_key)):
-        # Brought to the disk: on NFS another machine sees nothing of a file before.
+        # Synced, because on NFS another machine sees nothing of a file before that.
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(text)
             file.flush()
@@ -155,7 +155,7 @@ def _room_of(ledger: Ledger) -> Path:
 
 @contextmanager
 def _room(ledger: Ledger) -> Iterator[Path]:
-    """Make a private directory for keys and logs; the logs stay where the run fails."""
+    """Make a private directory for keys and logs; the logs are kept where the run fails."""
     room = _room_of(ledger)
     shutil.rmtree(room, ignore_errors=True)  # of a run that was killed: the lease says that it is gone
     room.mkdir(mode=0o700)
@@ -173,7 +173,7 @@ def _room(ledger: Ledger) -> Iterator[Path]:
 def _start(spec: JobSpec, keywords: dict[str, Any]) -> Any:
     try:
         return spec.cluster_class(silence_logs=logging.CRITICAL, **keywords)
-    except (ValueError, TypeError, KeyError, RuntimeError, OSError) as error:  # dask-jobqueue's and Dask's own words
+    except (ValueError, TypeError, KeyError, RuntimeError, OSError) as error:  # from dask-jobqueue or Dask
         words = " ".join(str(error).split())[:300]
         raise TransferError(f"no Dask scheduler for jobs of {spec.system} could be started: {words}") from error
 
@@ -184,4 +184,4 @@ def _close(cluster: Any) -> None:
     try:
         cluster.close(timeout=_CLOSE_S)
     except Exception as error:  # the transfer is what counts, and jobs without a scheduler end by themselves
-        log.warning("jobs %s may go on for a minute: %s", ", ".join(names), error)
+        log.warning("jobs %s may run on for a minute: %s", ", ".join(names), error)

@@ -1,4 +1,4 @@
-"""Jobs of dask-jobqueue that say what has become of them."""
+"""Jobs of dask-jobqueue that can tell what became of them."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from dask_jobqueue.core import Job
 from distributed.core import Status
 
 _TAIL_BYTES = 8192
-#: Dask's words where a worker does not reach its scheduler, and others that say more than what comes after them.
+#: Dask's words where a worker can't reach its scheduler, and others that say more than the lines after them.
 UNREACHED = "Timed out trying to connect"
 _CAUSES = (UNREACHED, "CERTIFICATE_VERIFY_FAILED", "No space left on device", "ModuleNotFoundError")
 
 
 class WatchedJob(Job):  # type: ignore[misc]
-    """A job whose submission never fails with a trace in a log, and which knows when its workers came.
+    """A job whose submission never fails with a traceback in a log, and which knows when its workers came.
 
     Attributes
     ----------
     refusal : str or None
-        Why the batch system did not take it.
+        Why the batch system refused it.
     submitted : float
-        When it was, on the clock of `time.monotonic`.
+        When it was submitted, on the clock of `time.monotonic`.
     joined, alone : float or None
-        When its first worker came, and since when there is none.
+        When its first worker came, and since when it has had none.
     """
 
     refusal: str | None = None
@@ -43,17 +43,17 @@ class WatchedJob(Job):  # type: ignore[misc]
         except (RuntimeError, OSError, ValueError) as error:
             said = str(error).rpartition("stderr:\n")[2].split()
             self.refusal = "".join(filter(str.isprintable, " ".join(said)))[:300] or type(error).__name__
-            # Dask would take anything else for a mistake of its own; whoever watches ends it.
+            # Dask would take any other status for a mistake of its own; the watch ends the job.
             self.status = Status.running
 
     async def close(self) -> None:
-        """Cancel it; what ended long ago may be cancelled too."""
+        """Cancel it, even if it ended long ago."""
         with suppress(OSError):
             await super().close()
-        self.status = Status.closed  # dask-jobqueue forgets to, and Dask then fails when it closes
+        self.status = Status.closed  # dask-jobqueue does not set it, and Dask then fails as it closes
 
     def log(self) -> Path | None:
-        """Find the log that the batch system has kept of it, the last one that says something."""
+        """Find its log: the last one of the batch system's that is not empty."""
         if not self.log_directory or not self.job_id:
             return None
         with suppress(OSError):
@@ -65,7 +65,7 @@ class WatchedJob(Job):  # type: ignore[misc]
         return None
 
     def tail(self) -> str:
-        """Take the last words of its log."""
+        """Return the last words of its log."""
         path = self.log()
         if path is None:
             return ""
@@ -76,13 +76,13 @@ class WatchedJob(Job):  # type: ignore[misc]
 
 
 def watched(cluster_class: Any) -> Any:
-    """Make the class of the jobs of one of dask-jobqueue's clusters."""
+    """Make a class of watched jobs for one of dask-jobqueue's clusters."""
     job_class = cluster_class.job_cls
     return type(f"Watched{job_class.__name__}", (WatchedJob, job_class), {})
 
 
 def _last_words(text: str) -> str:
-    """Take the last line that says something, or of those the last that says a cause; bounded and printable."""
+    """Return the last line that names a cause, or else the last that is not empty; bounded and printable."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     causes = [line for line in lines if any(cause in line for cause in _CAUSES)]
     return "".join(filter(str.isprintable, (causes or lines)[-1]))[:300] if lines else ""

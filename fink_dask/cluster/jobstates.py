@@ -1,4 +1,4 @@
-"""What a batch system says of the jobs of this user, asked with its own commands."""
+"""What a batch system says about this user's jobs, asked with its own commands."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 log = logging.getLogger(__name__)
 
-#: A controller that is busy takes long; one that is away, for ever.
+#: A busy controller takes long to answer, and one that is away takes for ever.
 _ASK_S = 30.0
 #: https://slurm.schedmd.com/squeue.html#SECTION_JOB-STATE-CODES
 _SLURM_ENDED = {
@@ -28,16 +28,16 @@ _SLURM_ENDED = {
 
 @dataclass(frozen=True)
 class JobState:
-    """What the batch system says of a job.
+    """What the batch system says about a job.
 
     Parameters
     ----------
     words : str
         Its own words.
     ended : bool
-        Whether nothing will come of it any more.
+        Whether nothing more will come of it.
     waits : bool
-        Whether it has not begun.
+        Whether it has yet to begin.
     """
 
     words: str
@@ -78,7 +78,7 @@ async def ask_states(system: str) -> dict[str, JobState] | None:
     Returns
     -------
     dict or None
-        By the job's id. None where there is no answer, or nobody here knows how to ask.
+        By the job's id. None where there is no answer, or no known way to ask.
     """
     if system not in _ASK:
         return None

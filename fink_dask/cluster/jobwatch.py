@@ -1,7 +1,7 @@
-"""The watch over the jobs of a batch system: what ends is noticed, said, and replaced as long as that helps.
+"""The watch over the jobs of a batch system: a job that ends is noticed, reported, and replaced as long as that helps.
 
-dask-jobqueue submits jobs and waits: it says nothing of one that was refused, or that died before its worker came, and
-replaces none that is lost.
+dask-jobqueue submits jobs and waits: it says nothing about one that was refused, or that died before its worker came,
+and does not replace one that is lost.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ log = logging.getLogger(__name__)
 _LOOK_S = 1.0
 #: Seconds between two questions to the batch system, while a job has no worker: at first, and at most.
 _ASK_S, _ASK_MOST_S = 2.0, 30.0
-#: A job that the batch system does not list so long after it was submitted has ended, in seconds.
+#: Seconds after its submission from which a job that the batch system does not list has ended.
 _UNLISTED_S = 6.0
-#: A job that runs on without workers for so long, in seconds, is replaced; a nanny takes a few to replace one.
+#: Seconds after which a job that runs without workers is replaced; a nanny takes a few to restart a worker.
 _ALONE_S = 15.0
-#: A job whose worker was there for less than this, in seconds, was no help.
+#: A job whose worker stayed for fewer seconds than this was no help.
 _SHORT_S = 60.0
-#: Jobs that are no help are replaced so many times each; then something is wrong that a replacement does not mend.
+#: How many times each job that is no help is replaced; after that, something is wrong that no replacement mends.
 _REPLACEMENTS = 5
-#: Seconds to the next try after the first job in a row that was no help; doubled each time.
+#: Seconds until the next try after a job that was no help; doubled for each one in a row.
 _PAUSE_S, _PAUSE_MOST_S = 2.0, 60.0
-#: How long after the first worker others may be waited for, in seconds.
+#: Seconds that others are waited for after the first worker.
 _OTHERS_S = 3.0
-#: Jobs that are idle for so many looks in a row are ended, where there may be fewer.
+#: Looks in a row at which a job is idle before it is ended, where there may be fewer jobs.
 _IDLE_LOOKS = 10
 _SAFE = "what is committed is safe, and the same command goes on from there"
 
@@ -51,9 +51,9 @@ class JobWatch:
     spec : JobSpec
         What was asked for.
     jobs : int
-        As many jobs are of use.
+        How many jobs are of use.
     observe : callable
-        Takes the events; called by `check` alone.
+        Takes the events; only `check` calls it.
     """
 
     def __init__(self, cluster: Any, spec: JobSpec, jobs: int, observe: Observer) -> None:
@@ -75,16 +75,16 @@ class JobWatch:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Submit the jobs, and begin to watch."""
+        """Submit the jobs, and begin to watch them."""
         self._cluster.scale(jobs=self._least)
         self._cluster.sync(self._begin)
 
     def stop(self) -> None:
-        """Watch no more: the jobs that end now are meant to."""
+        """Stop watching: the jobs that end now are meant to."""
         self._cluster.sync(self._end)
 
     def check(self) -> None:
-        """Tell what has happened, and wait while there are no workers at all.
+        """Report what has happened, and wait while there are no workers at all.
 
         Raises
         ------
@@ -151,7 +151,7 @@ class JobWatch:
                 await self._adapt()
 
     async def _look_at(self, alone: dict[str, WatchedJob], now: float) -> None:
-        """Find the jobs without workers that will have none any more."""
+        """Find the jobs that have no workers and will get none."""
         for name, job in list(alone.items()):
             if job.refusal is not None:
                 await self._lose(name, job, job.refusal)
@@ -194,29 +194,29 @@ class JobWatch:
         if said:
             what += f" ({said})"
         if UNREACHED in said:
-            what += "; nodes do not reach this scheduler: --cluster-option interface=NAME gives it another network"
+            what += "; the nodes can't reach this scheduler: choose its network with --cluster-option interface=NAME"
         if not self._joined and (job.refusal or self._useless >= max(2, self._least)):
-            self._failure = what if job.refusal else f"{what}; no worker of {self._useless} jobs has come"
+            self._failure = what if job.refusal else f"{what}; none of {self._useless} jobs has brought a worker"
             if not job.refusal and job.log() is not None:
                 self._failure += f", see {job.log()}"
             return
         if self._useless > _REPLACEMENTS * self._most:
             self._cluster.worker_spec.pop(name, None)
-            self._note(f"{what}; it is not replaced, as {self._useless} jobs in a row were no help")
+            self._note(f"{what}; it is not replaced, as the last {self._useless} jobs were no help")
             if not self._cluster.worker_spec:
                 self._failure = f"{what}; none of the last {self._useless} jobs was any help"
             return
         self._pause(self._useless)
-        self._note(f"{what}; another one takes its place")
+        self._note(f"{what}; another takes its place")
 
     def _do_without(self, name: str, what: str) -> None:
-        """Try later to have a job beside those that were taken: a user may have a few only, and they are as good."""
+        """Try again later to add a job to those that were accepted: a user may be allowed only a few, and they do."""
         self._refused += 1
-        words = f"{what}; those that it has taken go on, and another one is tried later"
+        words = f"{what}; the jobs that it accepted go on, and another is tried later"
         if self._refused > _REPLACEMENTS * self._most:
             self._cluster.worker_spec.pop(name, None)
-            words = f"{what}; those that it has taken go on without another one"
-        if words != self._refusal:  # where many are too many, each of them is refused
+            words = f"{what}; the jobs that it accepted go on without another"
+        if words != self._refusal:  # where there are too many, each further one is refused
             self._note(words)
         self._refusal = words
         self._pause(self._refused)
@@ -225,7 +225,7 @@ class JobWatch:
         self._not_before = time.monotonic() + min(_PAUSE_MOST_S, _PAUSE_S * 2 ** min(max(0, in_a_row - 1), 10))
 
     def _submit(self, now: float) -> None:
-        """Submit what takes the place of jobs that were lost."""
+        """Submit replacements for the jobs that were lost."""
         wanted = self._cluster.worker_spec
         if set(wanted) - set(self._cluster.workers) and now >= self._not_before:
             self._ask_s = _ASK_S
@@ -233,7 +233,7 @@ class JobWatch:
             self._cluster.scale(jobs=len(wanted))
 
     async def _adapt(self) -> None:
-        """Have as many jobs as there is work for; one that works is never ended."""
+        """Keep as many jobs as there is work for; a busy one is never ended."""
         scheduler, wanted = self._cluster.scheduler, self._cluster.worker_spec
         busy = {worker.name for worker in scheduler.workers.values() if worker.processing}
         idle = [name for name, job in self._cluster.workers.items() if job.joined and not busy & self._workers_of(name)]
@@ -254,7 +254,7 @@ class JobWatch:
         return {f"{name}{suffix}" for suffix in group}
 
     def _say_waiting(self, waiting: list[JobState]) -> None:
-        """Say what keeps everybody waiting, once each."""
+        """Say what the transfer waits for, each reason once."""
         words = waiting[0].words if waiting and not self._workers else ""
         if words and words != self._waiting:
             self._note(f"waiting for {self._spec.system}, which says {words}", warning=False)

@@ -23,9 +23,9 @@ from fink_dask.transfers.crew import NO_LOOKAHEAD, Lookahead
 from fink_dask.transfers.memory import BASE_BYTES, WORKER_BYTES, MemoryShare, share_memory
 
 DASK_CONFIG = {
-    # One range of lookahead would sit behind a running one while another worker idles.
+    # With more, a range would wait behind a running one while another worker idles.
     "distributed.scheduler.worker-saturation": 1.0,
-    # A worker that is killed takes the blame for all ranges it was given; the job counts its own tries.
+    # Dask blames a killed worker on every range that it had been given; the job counts its own tries.
     "distributed.scheduler.allowed-failures": 10,
     # Ranges hold their memory in buffers of their own, which Dask can neither spill nor see: pausing never helps.
     "distributed.worker.memory.target": False,
@@ -33,16 +33,17 @@ DASK_CONFIG = {
     "distributed.worker.memory.pause": False,
     "distributed.worker.memory.terminate": 0.95,
     "distributed.worker.profile.enabled": False,
-    # Fifty times a second, in each process, Dask asks whether its event loop is late; a follower idles for hours.
+    # By default Dask checks fifty times a second, in each process, whether its event loop is late; a follower idles
+    # for hours.
     "distributed.admin.tick.interval": "500ms",
 }
 
 
-#: Of what this process may use: other programs live here as well.
+#: Of what this process may use: other programs need memory as well.
 MEMORY_FRACTION = 0.5
-#: Times that workers are started, while one of them ends before all are there.
+#: How often starting the workers is tried, where one of them ends before all are there.
 _STARTS = 3
-#: Consumers that get all the memory that is of use, where there are fewer cores; more of them share it.
+#: So many consumers get all the memory that they can use, even where there are fewer cores; more of them share it.
 _FULL_SHARES = 16
 
 
@@ -57,11 +58,11 @@ class Cluster:
     memory : MemoryShare
         What a consumer may hold.
     lookahead : Lookahead
-        Ranges that are made ready beyond those that are consumed.
+        Ranges that are prepared beyond those that are consumed.
     check : callable
-        To be called several times a second while ranges run; raises what ends them.
+        To be called several times a second while ranges run; raises the error that ends them.
     others_join : bool
-        Whether workers may join later that nobody has looked at.
+        Whether workers may join later that were not checked.
     """
 
     client: Client
@@ -92,15 +93,15 @@ def parse_memory(option: str, text: str) -> int:
     Raises
     ------
     SettingsError
-        If it is none; it names the option.
+        If it is not one; the error names the option.
     """
     try:
-        # Dask takes a unit alone for one of it.
+        # Dask reads a unit alone as one of it.
         amount = int(parse_bytes(text)) if any(map(str.isdigit, text)) else 0
     except (ValueError, OverflowError):
         amount = 0
     if amount < 1:
-        raise SettingsError(f"{option} {text[:40]!r} is no amount of memory such as 4GB or 512MiB")
+        raise SettingsError(f"{option} {text[:40]!r} is not an amount of memory such as 4GB or 512MiB")
     return amount
 
 
@@ -115,15 +116,15 @@ def parse_duration(option: str, text: str) -> float:
     Raises
     ------
     SettingsError
-        If it is none; it names the option.
+        If it is not one; the error names the option.
     """
     try:
-        # Dask takes a unit alone for one of it.
+        # Dask reads a unit alone as one of it.
         seconds = float(parse_timedelta(text)) if any(map(str.isdigit, text)) else -1.0
     except (ValueError, KeyError, OverflowError):
         seconds = -1.0
     if not seconds >= 0:
-        raise SettingsError(f"{option} {text[:40]!r} is no duration such as 90s, 5m or 2h")
+        raise SettingsError(f"{option} {text[:40]!r} is not a duration such as 90s, 5m or 2h")
     return seconds
 
 
@@ -139,13 +140,13 @@ def local_cluster(
     Parameters
     ----------
     nconsumers : int
-        Ranges that are to be consumed at once; beyond the cores they become threads.
+        How many ranges to consume at once; those beyond the cores become threads.
     ranges : int
-        Ranges there are.
+        How many ranges there are.
     dashboard_address : str
-        ``host:port`` of the dashboard; another free port where that one is taken.
+        ``host:port`` of the dashboard; where the port is taken, another one that is free.
     memory_limit : int, optional
-        Bytes that all processes together may take; half of what this process may use otherwise.
+        Bytes that all processes together may take; by default half of what this process may use.
 
     Yields
     ------
@@ -155,24 +156,24 @@ def local_cluster(
     Raises
     ------
     SettingsError
-        If the memory is too little, or there is no such address.
+        If there is too little memory, or no such address.
     TransferError
         If the workers do not start.
     """
     busy = max(1, min(nconsumers, ranges))
     workers = min(busy, usable_cores())
-    # Consumers beyond the cores are threads, and each process has two of them at least: one makes a range ready, or
-    # brings one to the disk, while the other has its turn to decode.
+    # Consumers beyond the cores are threads, and each process has at least two: one prepares a range, or writes one to
+    # disk, while the other has its turn to decode.
     threads = max(2, -(-busy // workers))
     limit = memory_limit if memory_limit is not None else int(MEMORY_LIMIT * MEMORY_FRACTION)
     memory = share_memory(
         limit, BASE_BYTES + workers * WORKER_BYTES, threads * workers, max(_FULL_SHARES, usable_cores())
     )
     method = start_forkserver()
-    if method == "spawn":  # what workers are forked from does so by itself, and they wait for it
+    if method == "spawn":  # the process that workers are forked from does so itself, and they wait for it
         prepare_decoder()
     with dask.config.set({**DASK_CONFIG, "distributed.worker.multiprocessing-method": method}):
-        # Else Dask imports pandas and others for the process that workers are forked from, which has all it needs.
+        # Otherwise Dask has the process that workers are forked from import pandas and more, which nobody needs.
         distributed.utils._forkserver_preload_set = True
         with without_interrupts():
             cluster = _start_workers(workers, threads, dashboard_address)
@@ -185,7 +186,7 @@ def local_cluster(
 
 
 def _start_workers(workers: int, threads: int, dashboard_address: str) -> LocalCluster:
-    """Start them all, once more where one ended while it started: Dask then gives up, later it starts another one."""
+    """Start them all, and again where one ended as it started: there Dask gives up, though later it replaces them."""
     for left in reversed(range(_STARTS)):
         try:
             return LocalCluster(
@@ -195,21 +196,22 @@ def _start_workers(workers: int, threads: int, dashboard_address: str) -> LocalC
                 processes=True,
                 host="127.0.0.1",
                 dashboard_address=free_address(dashboard_address),
-                scheduler_kwargs={"dashboard": False},  # not before somebody looks at it
-                # A worker that is stopped in the middle of a range says so at length; the job says it in a line.
+                scheduler_kwargs={"dashboard": False},  # not before somebody opens it
+                # A worker that is stopped in the middle of a range says so at length; the job does in a line.
                 silence_logs=logging.CRITICAL,
             )
         except RuntimeError as error:
             if not left:
                 raise TransferError(
-                    f"Dask could not start {workers} workers, {_STARTS} times ({error.__cause__ or error}); "
-                    "where memory is short they are killed as they start: with a smaller --nconsumers there are fewer"
+                    f"Dask tried {_STARTS} times to start {workers} workers, and failed "
+                    f"({error.__cause__ or error}); where memory is short they are killed as they start: "
+                    "a smaller --nconsumers starts fewer"
                 ) from error
     raise AssertionError("no start was tried")
 
 
 def free_address(address: str) -> str:
-    """Take another port for a dashboard where the wanted one is taken.
+    """Return the address, with any free port where the wanted one is taken.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What a run has come to."""
+"""How a run ended."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from fink_dask.transfers.profile import Profile
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run has come to.
+    """How a run ended.
 
     Parameters
     ----------
     summary : Summary
-        What the dataset holds, and what the run has added.
+        What the dataset holds, and what the run added.
     profile : Profile
         Where its time went.
     """
@@ -28,16 +28,16 @@ class Outcome:
 
 @dataclass(frozen=True)
 class TopicOutcome:
-    """What a run has come to for one of several topics.
+    """How a run ended for one of several topics.
 
     Parameters
     ----------
     summary : Summary
-        What its dataset holds, and what the run has added.
+        What its dataset holds, and what the run added.
     ledger : Ledger
-        Where that is.
+        The dataset's ledger.
     error : FinkDaskError, optional
-        Why it has failed.
+        Why it failed.
     """
 
     summary: Summary
@@ -47,12 +47,12 @@ class TopicOutcome:
 
 @dataclass(frozen=True)
 class TopicsOutcome:
-    """What a run has come to for all its topics.
+    """How a run ended for all its topics.
 
     Parameters
     ----------
     topics : tuple of TopicOutcome
-        Each of them, in the order of their names.
+        Each of them, by name.
     profile : Profile
         Where the run's time went.
     """

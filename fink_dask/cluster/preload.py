@@ -1,6 +1,6 @@
 """Imported once by the process that workers are forked from, so that each of them starts with everything loaded.
 
-Importing this module loads the libraries that a range needs, and compiles the decoder or loads it from numba's cache.
+The import loads the libraries that a range needs, and compiles the decoder or loads it from numba's cache.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class _NoPandas(MetaPathFinder):
 
 
 def _do_without_pandas() -> None:
-    """Have pyarrow look for pandas, as it does once, while there is none.
+    """Let pyarrow look for pandas, which it does only once, while it can't be found.
 
-    To import it takes as long as everything else here, and no worker has a use for it.
+    Importing pandas takes as long as everything else here, and no worker needs it.
     """
     finder = _NoPandas()
     sys.meta_path.insert(0, finder)
@@ -45,5 +45,5 @@ def _do_without_pandas() -> None:
 
 _do_without_pandas()
 prepare_decoder()
-# What is here stays: a worker that looks for garbage among it would copy all of it.
+# All of this stays: a garbage collection in a worker would look through it, and so copy the memory that is shared.
 gc.freeze()

@@ -58,7 +58,7 @@ def run_transfer(
     restart: bool = False,
     began: float | None = None,
 ) -> Outcome:
-    """Transfer a topic, or go on with it.
+    """Transfer a topic, or continue a transfer.
 
     Parameters
     ----------
@@ -69,9 +69,9 @@ def run_transfer(
     chosen : ClusterChoice
         Where it runs.
     restart : bool
-        Move what is there aside first.
+        Move an existing dataset aside first.
     began : float, optional
-        When the program began, on the clock of `time.monotonic`; otherwise the run begins now.
+        When the program began, on the clock of `time.monotonic`; by default now.
 
     Returns
     -------
@@ -81,7 +81,7 @@ def run_transfer(
     Raises
     ------
     FinkDaskError
-        If it was refused or could not be finished; what is committed stays committed.
+        If it is refused or can't be finished; what is committed stays committed.
     """
     found = run_topics(TopicChoice((settings.topic,)), settings, observe, chosen, restart, began)
     return Outcome(found.topics[0].summary, found.profile)
@@ -95,12 +95,12 @@ def run_topics(
     restart: bool = False,
     began: float | None = None,
 ) -> TopicsOutcome:
-    """Transfer topics together, or go on with them.
+    """Transfer topics together, or continue a transfer of theirs.
 
     Parameters
     ----------
     choice : TopicChoice
-        Which topics. Where they are, or may be, several, each has a dataset ``OUTDIR/TOPIC``.
+        Which topics. Where there are, or may be, several, each has a dataset ``OUTDIR/TOPIC``.
     settings : TransferSettings
         What to transfer, where to, and how; the topic in it does not matter.
     observe, chosen, restart, began
@@ -109,7 +109,7 @@ def run_topics(
     Returns
     -------
     TopicsOutcome
-        What the datasets hold now, what this run took, and which topics have failed.
+        What the datasets hold now, what this run took, and which topics failed.
 
     Raises
     ------
@@ -135,7 +135,7 @@ def run_topics(
             topics.finish(inspector)
             if not topics.results():
                 raise no_such_topics(finder.unmatched, finder.listed)
-        # Of one topic, the profile that its ledger keeps.
+        # For one topic, the profile that its ledger keeps.
         profile = profiler.profile() if choice.is_several else topics.results()[0].profile
     finally:
         topics.end()
@@ -146,7 +146,7 @@ def run_topics(
 def _begin(
     topics: Topics, finder: Finder, inspector: Inspector, follow: FollowSettings | None, observe: Observer
 ) -> None:
-    """Find the topics, and begin with those that hold something; where they are followed, wait for one that does."""
+    """Find the topics, and begin with those that hold something; when following, wait for one that does."""
     if follow is None:
         finder.look(inspector)
     else:
@@ -159,14 +159,14 @@ def _begin(
     found = finder.take()
     refusals = [transfer.error for transfer in found if isinstance(transfer.error, SettingsError)]
     if found and len(refusals) == len(found):
-        raise refusals[0]  # what is asked for is wrong for all of them, such as a column
+        raise refusals[0]  # what was asked for, such as a column, is wrong for all of them
     topics.add_gone(finder.listed)
     for transfer in found:
         topics.begin(transfer)
     if follow is None:
         return
     for pattern in finder.unmatched:
-        observe(Note(f"no topic matches {pattern} yet: it is waited for"))
+        observe(Note(f"no topic matches {pattern} yet: waiting for one"))
     for topic in finder.empty:
         observe(Note(f"{topic} is empty: waiting for its first alert"))
     if not topics.open and (finder.empty or finder.lacking or topics.choice.patterns):
@@ -203,7 +203,7 @@ def _transfer(
                         observe(Note(_nothing_new(settings, topics.choice)))
                     return
                 if cluster is None:
-                    # Before the plan is frozen: what can't run leaves nothing to continue.
+                    # Before the plan is frozen: a transfer that can't run leaves nothing to continue.
                     topics.require_room(cores_of(settings, chosen))
                     if settings.follow is not None:  # there will be more
                         ranges = max(ranges, settings.nconsumers)
@@ -243,7 +243,7 @@ def _follow(
     cluster: Cluster,
     check: Callable[[], None],
 ) -> None:
-    """Transfer what is planned, and what comes, until it is the end."""
+    """Transfer what is planned, and what arrives, until the end."""
     with Watch(inspector, finder) as watch:
         followers = Followers(topics, follow, watch, finder, cluster.memory, settings.nconsumers, observe)
         run_ranges(
@@ -261,7 +261,7 @@ def _follow(
 
 
 def cores_of(settings: TransferSettings, chosen: ClusterChoice) -> int:
-    """Count the processor cores that will share the work, as far as that is known beforehand."""
+    """Count the cores that will share the work, as far as that is known beforehand."""
     is_here = chosen.scheduler is None and chosen.jobs is None
     return min(settings.nconsumers, usable_cores()) if is_here else settings.nconsumers
 
@@ -279,7 +279,7 @@ def _connect(
 ) -> AbstractContextManager[Cluster]:
     if chosen.jobs is not None:
         if settings.kafka.security.password is not None and not chosen.jobs.is_encrypted:
-            words = "Kafka's password goes unencrypted to the workers: without protocol=tcp it would not"
+            words = "Kafka's password goes unencrypted to the workers: leave out protocol=tcp to encrypt it"
             observe(Note(words, warning=True))
         return job_queue_cluster(chosen.jobs, settings, first.ledger, ranges, chosen.dashboard_address, observe)
     if chosen.scheduler is not None:
@@ -291,7 +291,7 @@ def _connect(
 
 
 def _announce(topics: Topics, cluster: Cluster) -> list[Work]:
-    """Say what is to be done for each topic, and return it."""
+    """Announce the work of each topic, and return it."""
     dashboard = page_link(cluster.client)
     work: list[Work] = []
     for transfer in topics.open:

@@ -16,8 +16,8 @@ from fink_dask.cluster.joboptions import WORKER_DIRECTIVES, JobSpec, check_path
 from fink_dask.cluster.local import MEMORY_FRACTION
 from fink_dask.errors import SettingsError, StorageError, TransferError
 
-#: A job that is begun again goes on where it stopped, and a minute before its time is over is early enough to stop in
-#: order. Grid Engine may have another shell for the script than the one that it names itself.
+#: A job that is requeued goes on where it stopped, and a minute before its time is up is early enough to stop in good
+#: order. Grid Engine may run the script in another shell than the one that its first line names.
 _DIRECTIVES = {"slurm": ["--open-mode=append", "--signal=B:TERM@60"], "sge": ["-S /bin/bash"]}
 _AGAIN = {"slurm": ("--requeue", "--no-requeue"), "sge": ("-r y", "-r n")}
 _BODY = """\
@@ -40,7 +40,7 @@ class BatchTransfer:
     outdir : pathlib.Path
         The dataset's directory; the logs are kept beside it.
     arguments : sequence of str
-        What `fink-dask transfer` is given.
+        The arguments of `fink-dask transfer`.
     """
 
     spec: JobSpec
@@ -65,11 +65,11 @@ class BatchTransfer:
         Raises
         ------
         SettingsError
-            If the batch system's command is not here.
+            If the batch system's command is missing.
         StorageError
             If the directory for the logs can't be made.
         TransferError
-            If the job is refused, with the batch system's own words.
+            If the job is refused, in the batch system's own words.
         """
         job_class = self.spec.cluster_class.job_cls
         program = shlex.split(job_class.submit_command)[0]
@@ -92,14 +92,14 @@ class BatchTransfer:
         for name in ("scheduler_options", "protocol"):
             keywords.pop(name, None)
         if self.spec.asked.system == "htcondor":
-            raise SettingsError("a transfer as a job of HTCondor is not made yet: transfer --cluster htcondor may work")
+            raise SettingsError("a transfer can't be a job of HTCondor yet: transfer --cluster htcondor may work")
         system, directives = self.spec.asked.system, keywords["job_extra_directives"]
         if system in WORKER_DIRECTIVES:
-            # Begun again, --restart would begin anew each time.
+            # A requeued job with --restart would start from nothing each time.
             again = _AGAIN[system]["--restart" in self.arguments]
             others = [each for each in directives if each not in WORKER_DIRECTIVES[system]]
             keywords["job_extra_directives"] = [again, *_DIRECTIVES[system], *others]
-        # What Dask's workers are told is nothing to this one.
+        # Settings of Dask's workers mean nothing to this job.
         prologue = [line for line in keywords["job_script_prologue"] if not line.startswith("export DASK_")]
         job_class = watched(self.spec.cluster_class)
         job = self.spec.new_job(job_class, "", "", keywords | {"job_script_prologue": prologue})
@@ -111,6 +111,6 @@ class BatchTransfer:
         return job
 
     def _bounds(self) -> list[str]:
-        """Keep the transfer to what the job has, where the batch system does not."""
+        """Limit the transfer to what the job has, in case the batch system does not."""
         given = {"--nconsumers": self.spec.cores, "--memory-limit": int(self.spec.memory_bytes * MEMORY_FRACTION)}
         return [text for name, value in given.items() if name not in self.arguments for text in (name, str(value))]

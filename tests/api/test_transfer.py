@@ -196,7 +196,7 @@ def test_a_plan_writes_nothing_and_what_is_damaged_is_told(
     [
         ({"columns": "objectId,,candid"}, "columns should be names"),
         ({"partitionby": ["time", "time"]}, "partitionby should be names"),
-        ({"memory_limit": "much"}, "memory_limit 'much' is no amount of memory"),
+        ({"memory_limit": "much"}, "memory_limit 'much' is not an amount of memory"),
         ({"survey": "sdss"}, "survey is 'sdss'"),
         ({"compression": "zip"}, "compression is zip"),
         ({"limit": 0}, "limit is 0"),

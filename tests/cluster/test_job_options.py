@@ -31,7 +31,7 @@ TRANSFER = ("-topic", "ftransfer_ztf_2026-11-01_1", "-outdir", "out", "--servers
         (("--cluster", "nosuch"), "--cluster is nosuch, but must be one of local, slurm, sge"),
         (("--cluster", "slurm"), "jobs of Slurm need cores: give --cores"),
         (("--cluster", "slurm", "--cores", "2"), "jobs of Slurm need memory: give --memory"),
-        (("--cluster", "slurm", "--cores", "2", "--memory", "much"), "--memory 'much' is no amount of memory"),
+        (("--cluster", "slurm", "--cores", "2", "--memory", "much"), "--memory 'much' is not an amount of memory"),
         (("--jobs", "2"), "--jobs is about jobs: give --cluster slurm"),
         (("--cluster", "slurm", "--scheduler", "tcp://a:1"), "leave out --cluster, or --scheduler"),
         (("--cluster", "slurm", "--adapt", "1:3", "--jobs", "2"), "--adapt says how many jobs there are"),
@@ -61,11 +61,11 @@ def test_jobs_that_can_not_be_are_refused_in_one_line(more: tuple[str, ...], wor
 @pytest.mark.parametrize(
     ("section", "words"),
     [
-        ("5", "jobqueue.site of Dask's configuration is no section"),
-        ("[1, 2]", "jobqueue.site of Dask's configuration is no section"),
+        ("5", "jobqueue.site of Dask's configuration is not a section"),
+        ("[1, 2]", "jobqueue.site of Dask's configuration is not a section"),
         (
             "{walltime: 12:00:00}",
-            "walltime in jobqueue.site of Dask's configuration is the number 43200: have it in quotes",
+            "walltime in jobqueue.site of Dask's configuration is the number 43200: put it in quotes",
         ),
         ("{job-extra-directives: --foo}", "job-extra-directives in jobqueue.site .* should be a list of texts"),
         ("{job-script-prologue: [7]}", "job-script-prologue in jobqueue.site .* should be a list of texts"),

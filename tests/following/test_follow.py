@@ -214,7 +214,7 @@ def test_a_topic_that_is_made_anew_while_it_is_followed_is_refused(
         (("--until-count", "5"), "--until-count needs --follow"),
         (("--idle-timeout", "5s"), "--idle-timeout needs --follow"),
         (("--follow", "--limit", "5"), "--limit does not go with --follow"),
-        (("--follow", "--roll-interval", "soon"), "--roll-interval 'soon' is no duration such as 90s, 5m or 2h"),
+        (("--follow", "--roll-interval", "soon"), "--roll-interval 'soon' is not a duration such as 90s, 5m or 2h"),
         (("--follow", "--idle-timeout", "0"), "--idle-timeout is 0 s"),
         (("--follow", "--until", "tomorrow"), "is not a time such as"),
     ],
