@@ -1,1 +1,1 @@
-"""A topic that still fills: what is new is planned, again and again, until it is over."""
+"""A topic that still grows: what is new is planned, again and again, until the end."""

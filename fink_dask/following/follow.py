@@ -1,4 +1,4 @@
-"""Follow a topic: plan what comes to it, generation by generation, and know how far behind it the dataset is."""
+"""Follow a topic: plan what arrives, generation by generation, and know how far behind the dataset is."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from fink_dask.transfers.topic import TopicTransfer
 
 #: Seconds over which the speed is measured.
 _SPEED_S = 60.0
-#: Seconds between two times that the ledger is told the lag.
+#: Seconds between two writes of the lag to the ledger.
 _KEEP_S = 2.0
 
 
 class Amount(Enum):
-    """How much of what has come is to be planned."""
+    """How much of what has arrived is to be planned."""
 
     NOTHING = "nothing, as consumers have enough to do"
     DUE = "what has waited for long enough, or is enough for a range"
@@ -36,7 +36,7 @@ class Amount(Enum):
 
 
 class Follower:
-    """Plans what has come to one topic.
+    """Plans what arrives in one topic.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ class Follower:
     accounted : int
         Records that are in the dataset, in its quarantine, or declared lost.
     seen_at : float
-        When it was last known how the topic looks, on the clock of `time.monotonic`.
+        When the state of the topic was last known, on the clock of `time.monotonic`.
     """
 
     def __init__(self, transfer: TopicTransfer, follow: FollowSettings) -> None:
@@ -61,7 +61,7 @@ class Follower:
         self._description = transfer.target.description
         self._spans: dict[int, tuple[int, int]] = {}
         self._heads: dict[int, tuple[int, int]] = {}
-        # Kept and not counted anew at each look: a topic that is followed for days has thousands of generations.
+        # Kept, not counted anew at each look: a topic that is followed for days has thousands of generations.
         self._planned = planned_ends(transfer.plans)
         self._offsets = sum(len(range_) for plan in transfer.plans for range_ in plan.ranges)
         markers = list(transfer.ledger.markers(transfer.plans))
@@ -81,12 +81,12 @@ class Follower:
 
     @property
     def unplanned(self) -> int:
-        """Offsets that have come and are in no plan yet."""
+        """Offsets that have arrived and are in no plan yet."""
         return sum(end - start for start, end in self._spans.values())
 
     @property
     def coming(self) -> int:
-        """Records that will be accounted for once everything is planned and committed, about."""
+        """About how many records will be accounted for once everything is planned and committed."""
         return self.accounted + self._open.total() + self.unplanned
 
     @property
@@ -105,17 +105,17 @@ class Follower:
             self._newest_ms = max(event.newest_ms, self._newest_ms or 0)
 
     def look(self, description: TopicDescription, now: float) -> bool:
-        """Take how the topic looks now.
+        """Take note of the topic as it is now.
 
         Returns
         -------
         bool
-            False where a broker may just not have come to itself: then nothing is known.
+            False where nothing is known, as a broker may not have recovered yet.
 
         Raises
         ------
         LedgerError
-            If the topic is no longer what was planned.
+            If the topic is no longer the one that was planned.
         """
         if is_other_topic(self.transfer.target.identity.topic_id, description.topic_id):
             raise LedgerError(
@@ -137,7 +137,7 @@ class Follower:
         return True
 
     def plan(self, amount: Amount, now: float) -> list[tuple[Plan, Range]]:
-        """Plan so much of what has come, and freeze the plan.
+        """Plan this much of what has arrived, and freeze the plan.
 
         Returns
         -------
@@ -147,7 +147,7 @@ class Follower:
         Raises
         ------
         FinkDaskError
-            If Kafka has removed something, and the settings say that this is a failure; or the ledger refuses.
+            If Kafka has removed something, and the settings call that a failure; or the ledger refuses.
         """
         sizing = self._sizing()
         chosen: dict[int, tuple[int, int]] = {}
@@ -171,7 +171,7 @@ class Follower:
         return [(plan, range_) for range_ in plan.ranges]
 
     def report(self, quiet_s: float, now: float) -> None:
-        """Say how far behind the dataset is, and keep it in the ledger."""
+        """Report how far behind the dataset is, and keep it in the ledger."""
         while self._commits and now - self._commits[0][0] > _SPEED_S:
             self._commits.popleft()
         behind = {
@@ -188,7 +188,7 @@ class Follower:
         self.transfer.observe(TopicLooked(self.transfer.topic, self._offsets, lag, quiet_s))
         if now - self._kept >= _KEEP_S:
             self._kept = now
-            with suppress(StorageError):  # nothing depends on it, and a full disk is said by what does
+            with suppress(StorageError):  # nothing depends on it, and what does depend on the disk says when it is full
                 write_lag(self.transfer.ledger, lag)
 
     def _sizing(self) -> Sizing:

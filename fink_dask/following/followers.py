@@ -1,4 +1,4 @@
-"""Follow topics together: plan what comes to each, take in those that appear, and know when it is enough."""
+"""Follow topics together: plan what arrives in each, take in topics that appear, and know when it is enough."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from fink_dask.transfers.work import Work
 
 
 class Followers:
-    """Plans what has come to the topics of a run, and says when it is the end.
+    """Plans what arrives in the topics of a run, and decides when the end has come.
 
     Parameters
     ----------
     topics : Topics
-        The topics; those that have begun are followed, and those that are found later.
+        The topics; those that have begun are followed, and so are those that are found later.
     follow : FollowSettings
         When ranges are closed, and when the end comes.
     watch : Watch
         Looks at the topics.
     finder : Finder
-        Knows what was found meanwhile.
+        Knows what has been found meanwhile.
     memory : MemoryShare
         What a range may hold.
     nconsumers : int
@@ -81,16 +81,16 @@ class Followers:
         Returns
         -------
         list of Work or None
-            What was planned, and what topics that have just been found had left open; None when it is the end.
+            What was planned, and what topics that were just found had left open; None when the end has come.
 
         Raises
         ------
         FinkDaskError
-            If Kafka was away for too long, or the file system refuses; or a topic fails, and no other one is meant.
+            If Kafka was away for too long, or the file system refuses; or a topic fails, and no other was asked for.
         """
         round_ = self._watch.latest
         if self._is_final or self._ending.is_enough(self._accounted):
-            return None  # whatever is known of Kafka
+            return None  # whatever the state of Kafka
         if round_ is None or round_ is self._seen:
             return []
         self._seen = round_
@@ -98,18 +98,18 @@ class Followers:
         since_s, self._looked = now - self._looked, now
         work = self._join()
         if not self._answers(round_, now):
-            # What is there by then nobody can tell.
+            # Nobody can tell what the topics hold by then.
             return work or (None if self._ending.is_late() else [])
         seen = [follower for follower in self._open() if self._look(follower, round_, now)]
         if len(seen) < len(self._open()):
-            self._ending.excuse(since_s)  # nobody can tell whether these have grown
+            self._ending.excuse(since_s)  # nobody can tell whether the others have grown
         for follower in seen:
             self._ending.look(follower.transfer.topic, follower.stables, now)
         amount = self._amount(waiting, running, now)
         if amount is None:
             return work or None
         for follower in seen:
-            # A disk that is full is so for all of them.
+            # A full disk is full for all of them.
             with self._topics.alone(follower.transfer, StorageError):
                 work += self._plan(follower, amount, now)
         for follower in seen:
@@ -124,22 +124,22 @@ class Followers:
         return [follower for follower in self._followers.values() if follower.transfer.is_open]
 
     def _join(self) -> list[Work]:
-        """Take in what was found meanwhile."""
+        """Take in the topics that were found meanwhile."""
         work: list[Work] = []
         for transfer in self._finder.take():
             if self._topics.begin(transfer):
-                transfer.observe(Note("it is there now, and is followed too"))
+                transfer.observe(Note("it has appeared, and is now followed as well"))
                 with self._topics.alone(transfer):
                     self._followers[transfer.topic] = Follower(transfer, self._follow)
                     work += transfer.begin_work(self._memory, None)
         return work
 
     def _answers(self, round_: Round, now: float) -> bool:
-        """Tell whether Kafka answers; if not, it is waited for."""
+        """Tell whether Kafka answers; if it does not, wait for it as long as is allowed."""
         error = round_.error
         if error is None:
             errors = [look.error for look in round_.looks.values()]
-            # One that alone is not there is in doubt, and no reason to wait with the others.
+            # One topic alone that can't be seen is in doubt, and no reason to hold up the others.
             if errors and all(isinstance(each, BrokerUnavailableError) for each in errors):
                 error = errors[0]
         if error is None:
@@ -151,13 +151,13 @@ class Followers:
         return False
 
     def _look(self, follower: Follower, round_: Round, now: float) -> bool:
-        """Have a follower look; False where nothing is known of its topic."""
+        """Let a follower look; False where nothing is known about its topic."""
         look, limit_s = round_.looks.get(follower.transfer.topic), self._follow.reconnect_timeout_s
         with self._topics.alone(follower.transfer):
             if look is None or isinstance(look.error, BrokerUnavailableError):
                 if look is not None and now - follower.seen_at > limit_s:
                     raise BrokerError(
-                        f"nothing is known of it for {limit_s:g} s: {look.error}", follower.transfer.topic
+                        f"nothing was seen of it for {limit_s:g} s: {look.error}", follower.transfer.topic
                     )
                 return False
             if look.error is not None:
@@ -167,7 +167,7 @@ class Followers:
         return False
 
     def _amount(self, waiting: int, running: int, now: float) -> Amount | None:
-        """Decide how much is planned; None when it is the end."""
+        """Decide how much to plan; None when the end has come."""
         followers = self._followers.values()
         is_late, is_idle = self._ending.is_late(), self._ending.is_idle(now)
         unplanned = sum(follower.unplanned for follower in self._open())
@@ -175,12 +175,12 @@ class Followers:
         if is_idle and not unplanned and nothing_left:
             return None
         if not self._open() and not self._topics.choice.patterns:
-            return None  # all have failed, and no other can come
+            return None  # all have failed, and no other can appear
         coming = sum(follower.coming if follower.transfer.is_open else follower.accounted for follower in followers)
         if is_late or is_idle or self._ending.is_enough(coming):
             self._is_final = is_late
             return Amount.ALL
-        # Where consumers have enough to do, what comes meanwhile makes larger ranges, and fewer files.
+        # While consumers have enough to do, what arrives adds up to larger ranges, and fewer files.
         return Amount.NOTHING if waiting > self._nconsumers else Amount.DUE
 
     def _plan(self, follower: Follower, amount: Amount, now: float) -> list[Work]:
@@ -189,7 +189,7 @@ class Followers:
 
 
 def look_first(finder: Finder, inspector: Inspector, follow: FollowSettings, observe: Observer) -> None:
-    """Look for the topics; a broker that is away is waited for from the start, as a follower is begun again by itself.
+    """Look for the topics; wait for an absent broker from the start, as a follower may be restarted automatically.
 
     Raises
     ------
@@ -215,12 +215,12 @@ def wait_for_first(
     inspector: Inspector,
     sleep: Callable[[float], None] = time.sleep,
 ) -> bool:
-    """Wait until a topic is there that holds something; False where the end comes before.
+    """Wait until there is a topic that holds something; False where the end comes first.
 
     Raises
     ------
     FinkDaskError
-        If Kafka was away for too long; or a topic can't be transferred, and no other one is meant.
+        If Kafka was away for too long; or a topic can't be transferred, and no other was asked for.
     """
     ending = Ending(follow, time.monotonic())
     patience = Patience(follow.reconnect_timeout_s, topics.observe, ending.excuse)

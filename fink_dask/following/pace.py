@@ -1,4 +1,4 @@
-"""When what has come to a topic is planned, and when topics have been followed for long enough."""
+"""When to plan what has arrived in a topic, and when topics have been followed for long enough."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ Spans = Mapping[int, tuple[int, int]]
 
 
 class Pace:
-    """Decides what of a topic is due.
+    """Decides what part of a topic is due.
 
     Parameters
     ----------
     roll_interval_s : float
-        Seconds that an alert waits at most.
+        The most seconds that an alert waits.
     """
 
     def __init__(self, roll_interval_s: float) -> None:
@@ -25,13 +25,13 @@ class Pace:
         self._seen: dict[int, float] = {}
 
     def look(self, spans: Spans, now: float) -> None:
-        """Take what of each partition is not planned yet."""
+        """Take note of what is not planned yet, of each partition."""
         self._seen = {partition: self._seen.get(partition, now) for partition in spans}
 
     def due(self, spans: Spans, sizing: Sizing, now: float) -> dict[int, tuple[int, int]]:
-        """Choose what is to be planned now: a whole range's bytes, or everything once something has waited enough.
+        """Choose what to plan now: partitions with a whole range's bytes, or everything once something is overdue.
 
-        Partitions are rolled together, which makes no more files than each on its own, and fewer generations.
+        Partitions are rolled together, which makes fewer generations than each on its own, and no more files.
         """
         waited = max((now - self._seen.get(partition, now) for partition in spans), default=0.0)
         if waited >= self._roll_interval_s:
@@ -43,7 +43,7 @@ class Pace:
         }
 
     def planned(self, spans: Spans) -> None:
-        """Note that these were planned: what comes next in their partitions begins to wait anew."""
+        """Take note that these were planned: what comes next in their partitions begins to wait anew."""
         for partition in spans:
             self._seen.pop(partition, None)
 
@@ -56,7 +56,7 @@ class Ending:
     follow : FollowSettings
         What the user asked for.
     now : float
-        The time, in seconds, on any clock that the other times are on.
+        The time, in seconds, on the same clock as the other times.
     """
 
     def __init__(self, follow: FollowSettings, now: float) -> None:
@@ -65,28 +65,28 @@ class Ending:
         self._grew = now
 
     def look(self, topic: str, stables: Mapping[int, int], now: float) -> None:
-        """Take the last stable offset of each partition of a topic."""
+        """Take note of the last stable offset of each partition of a topic."""
         ends = {(topic, partition): stable for partition, stable in stables.items()}
         if self._stables and any(stable > self._stables.get(where, 0) for where, stable in ends.items()):
             self._grew = now
         self._stables |= ends
 
     def excuse(self, seconds: float) -> None:
-        """Leave some time out of account, in which nobody could tell whether a topic grew."""
+        """Leave out of account some time in which nobody could tell whether a topic grew."""
         self._grew += seconds
 
     def quiet_s(self, now: float) -> float:
-        """Return the seconds in which nothing has come."""
+        """Return the seconds in which nothing has arrived."""
         return max(0.0, now - self._grew)
 
     def is_idle(self, now: float) -> bool:
-        """Tell whether nothing has come for so long that nothing more is waited for."""
+        """Tell whether nothing has arrived for so long that nothing more is expected."""
         return self._follow.idle_timeout_s is not None and self.quiet_s(now) >= self._follow.idle_timeout_s
 
     def is_late(self) -> bool:
-        """Tell whether the time has come at which it is the end."""
+        """Tell whether the time at which to end has come."""
         return self._follow.until is not None and datetime.now(UTC) >= self._follow.until
 
     def is_enough(self, records: int) -> bool:
-        """Tell whether so many are as many as are wanted."""
+        """Tell whether this is as many as were wanted."""
         return self._follow.until_count is not None and records >= self._follow.until_count

@@ -1,4 +1,4 @@
-"""How long a broker that is away is waited for, and what is said of it."""
+"""How long an absent broker is waited for, and what the user is told."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Patience:
     observe : callable
         Takes the events.
     excuse : callable
-        Told the seconds of an absence, once it is over.
+        Is told the seconds of an absence, once it is over.
     """
 
     def __init__(self, limit_s: float, observe: Observer, excuse: Callable[[float], None]) -> None:
@@ -29,17 +29,17 @@ class Patience:
         self._heard: float | None = None
 
     def wait(self, error: BrokerUnavailableError, now: float) -> None:
-        """Take note that Kafka is away.
+        """Note that Kafka is away.
 
         Raises
         ------
         BrokerUnavailableError
-            If it has been so for too long.
+            If it has been away for too long.
         """
         if self._away_since is None:
-            # Since it last answered: the question itself has waited for some seconds.
+            # Since it last answered: the question itself took some seconds to fail.
             self._away_since = now if self._heard is None else self._heard
-            self._observe(Note(f"{error}; it is waited for, {self._limit_s:g} s at most", warning=True))
+            self._observe(Note(f"{error}; waiting for it, up to {self._limit_s:g} s", warning=True))
         elif now - self._away_since > self._limit_s:
             raise BrokerUnavailableError(
                 f"Kafka was away for {self._limit_s:g} s ({error.message}); what is committed is safe, and the same "
@@ -48,7 +48,7 @@ class Patience:
             )
 
     def end(self, now: float) -> None:
-        """Take note that Kafka answers."""
+        """Note that Kafka answers."""
         self._heard = now
         if self._away_since is not None:
             away_s, self._away_since = now - self._away_since, None

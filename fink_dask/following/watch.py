@@ -13,7 +13,7 @@ from fink_dask.kafka.describe import Inspector
 from fink_dask.kafka.suspicion import Suspicion
 from fink_dask.transfers.find import Finder, Look
 
-#: Seconds between two looks: what the end of a run may be late by, beside the work that is left.
+#: Seconds between two looks: by so much the end of a run may be late, besides the work that is left.
 LOOK_S = 0.5
 
 
@@ -24,9 +24,9 @@ class Round:
     Parameters
     ----------
     looks : mapping of str to Look
-        How each looks.
+        What was seen of each.
     error : Exception or None
-        Why nothing was seen of any.
+        Why nothing was seen of any of them.
     """
 
     looks: Mapping[str, Look] = field(default_factory=dict)
@@ -34,14 +34,14 @@ class Round:
 
 
 class Watch:
-    """Looks at topics in a thread of its own, so that a broker which is away holds nobody up; a context manager.
+    """Looks at topics in a thread of its own, so that an absent broker holds nobody up; a context manager.
 
     Parameters
     ----------
     inspector : Inspector
         Asks the broker; nobody else may use it meanwhile.
     finder : Finder
-        Knows which topics are meant; the same holds for it, but for what it has found.
+        Knows which topics are meant; nobody else may use it either, except to take what it has found.
     """
 
     def __init__(self, inspector: Inspector, finder: Finder) -> None:
@@ -81,7 +81,7 @@ class Watch:
             if self._suspicion.confirms(str(error)):
                 return Round(error=error)
             return Round(error=BrokerUnavailableError(error.message, error.topic))
-        except Exception as error:  # whatever it is, the run has to hear of it, or it would wait for ever
+        except Exception as error:  # whatever it is, the run has to know, or it would wait for ever
             return Round(error=error)
         self._suspicion.clear()
         return Round(looks)

@@ -1,1 +1,1 @@
-"""What changes a range that is committed: a repair of its files, a retry of its quarantine."""
+"""What changes a committed range: a repair of its files, a retry of its quarantine."""

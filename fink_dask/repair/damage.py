@@ -26,7 +26,7 @@ from fink_dask.ledger.ledger import QUARANTINE_DIRECTORY, Ledger
 from fink_dask.ledger.records import Identity, Plan
 from fink_dask.ledger.remainder import Remainder, rest_of
 
-#: A marker is smaller, also one with a hole for every second offset of its range.
+#: A marker is smaller, even one with a hole at every second offset of its range.
 _MAX_MARKER_BYTES = 256 * 2**20
 
 
@@ -43,7 +43,7 @@ class Damage:
     remainder : Remainder
         What is provably left of it.
     readable : Remainder, optional
-        The same with files that only their footers and offsets vouch for, and no marker: better than nothing, where
+        The same with files that no marker vouches for, only their footers and offsets: better than nothing, where
         Kafka no longer has what is in them.
     """
 
@@ -58,7 +58,7 @@ class Damage:
 
 
 def find_damage(ledger: Ledger, plans: Sequence[Plan], found: Verification) -> tuple[list[Damage], set[Range]]:
-    """Find the ranges whose files or markers are not what was written, with what is left of them.
+    """Find the ranges whose files or markers are not as they were written, with what is left of them.
 
     Parameters
     ----------
@@ -74,13 +74,13 @@ def find_damage(ledger: Ledger, plans: Sequence[Plan], found: Verification) -> t
     list of Damage
         What can be repaired.
     set of Range
-        What can't: ranges whose rows were compacted into files of many ranges, one of which is damaged. A range can't
-        take its rows out of such a file without those of the others.
+        What can't: ranges whose rows were compacted into files of many ranges, one of which is damaged. The rows of
+        one range can't be taken out of such a file without those of the others.
 
     Raises
     ------
     LedgerError
-        If a marker is one of another plan or range.
+        If a marker is of another plan or range.
     """
     identities = {plan.plan_id: plan.identity for plan in plans}
     compacted = {
@@ -119,7 +119,7 @@ def _of_files(ledger: Ledger, finding: Finding) -> Damage:
     paths = [ledger.outdir / file.path for file in finding.files]
     paths += [ledger.path / file.path for file in kept[len(paths) :]]
     present = [interval for path in paths for interval in _intervals(path, marker.range.partition)]
-    # Those of the marker itself too: where not all of its files could be published, they are still there.
+    # Also what the marker itself superseded: where not all of its files could be published, that is still there.
     superseded = [*marker.superseded, *(file.path for file in marker.files if file not in kept)]
     if marker.quarantine is not None and finding.quarantine is None:
         superseded.append(marker.quarantine.path)
@@ -138,9 +138,9 @@ def _of_files(ledger: Ledger, finding: Finding) -> Damage:
 
 
 def _of_marker(ledger: Ledger, identity: Identity, bad: DamagedMarker) -> Damage:
-    """Keep of a range without a marker the files that the damaged marker still describes as they are."""
+    """Of a range without a sound marker, keep the files that the damaged one still describes correctly."""
     if _is_sealed(ledger.marker_path(bad.range, bad.revision)):
-        raise bad.error  # it is whole, but not of this range and plan: nobody can tell what belongs here
+        raise bad.error  # it is intact, but of another range or plan: nobody can tell what belongs here
     origin = Origin(identity.topic, identity.topic_id, bad.range, bad.plan_id)
     pattern = f"{origin.stem}*"
     files, quarantine = _described(ledger.marker_path(bad.range, bad.revision))
@@ -164,9 +164,9 @@ def _of_marker(ledger: Ledger, identity: Identity, bad: DamagedMarker) -> Damage
 
 
 def _with_readable(ledger: Ledger, proved: Remainder, origin: Origin) -> Remainder:
-    """Also keep the files that no marker proves, as far as they can be read and hold what is wanted."""
+    """Also keep the files that no marker vouches for, where they can be read and hold only wanted offsets."""
     rest = proved
-    # The files of later revisions first.
+    # Files of later revisions first.
     for name in sorted(proved.superseded, key=lambda name: (len(PurePosixPath(name).name), name), reverse=True):
         is_aside = PurePosixPath(name).parts[0] == QUARANTINE_DIRECTORY
         path = (ledger.path if is_aside else ledger.outdir) / name
@@ -193,7 +193,7 @@ def _read_file(path: Path, name: str, origin: Origin) -> DataFile:
     Raises
     ------
     LedgerError
-        If its footer says that it comes from elsewhere.
+        If its footer says that it is of something else.
     """
     its_format = format_of(path)
     if problems := check_footer(path, contents := its_format.read_contents(path), origin.footer()):
@@ -213,7 +213,7 @@ def _is_sealed(path: Path) -> bool:
 
 
 def _described(path: Path) -> tuple[list[DataFile], DataFile | None]:
-    """Read what a damaged marker says of its files; nobody can edit a file's hash so that it fits by chance."""
+    """Read what a damaged marker says about its files; no damage makes a hash that fits a file by chance."""
     try:
         with path.open("rb") as file:
             content: Mapping[str, Any] = json.loads(file.read(_MAX_MARKER_BYTES))["marker"]

@@ -1,4 +1,4 @@
-"""Repair a dataset: read again from Kafka what its files no longer hold, and nothing else."""
+"""Repair a dataset: read from Kafka again what its files no longer hold, and nothing else."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ from fink_dask.transfers.work import TaskSettings, Work
 
 @dataclass(frozen=True)
 class Repair:
-    """What a repair has come to.
+    """How a repair ended.
 
     Parameters
     ----------
     summary : Summary
         What the dataset holds now; ``failed`` where something is still wrong.
     ranges, offsets : int
-        Ranges that were repaired, and how many offsets were read again for them.
+        Ranges that were repaired, and the offsets that were read again for them.
     left : tuple of str
-        What could not be repaired, and why, a line each.
+        What could not be repaired, and why, one line each.
     foreign : tuple of pathlib.Path
-        Files that no range wrote; they are left where they are.
+        Files that no range wrote; they stay where they are.
     """
 
     summary: Summary
@@ -64,7 +64,7 @@ def run_repair(
     on_loss: str,
     dashboard_address: str,
 ) -> Repair:
-    """Repair what `verify` would complain about, as far as Kafka still has it.
+    """Repair what `verify` complains about, as far as Kafka still has it.
 
     Parameters
     ----------
@@ -75,9 +75,9 @@ def run_repair(
     observe : callable
         Takes the events.
     advance : callable
-        Told the bytes of each file that was checked.
+        Is told the bytes of each file that was checked.
     on_loss : {"fail", "continue"}
-        Leave a range alone that Kafka no longer holds all of, or repair what can be repaired and declare the rest lost.
+        Leave a range alone where Kafka no longer holds all of it, or repair what can be and declare the rest lost.
     dashboard_address : str
         ``host:port`` of the Dask dashboard.
 
@@ -85,7 +85,7 @@ def run_repair(
     ------
     FinkDaskError
         If there is no ledger, a transfer is running, Kafka does not answer or holds another topic of this name, or a
-        range fails; what is repaired stays so.
+        range fails; what was repaired stays so.
     """
     check_dataset(ledger)
     with hold_lease(ledger) as lease:
@@ -166,7 +166,7 @@ def _restore_schemas(ledger: Ledger, plans: Sequence[Plan], kafka: KafkaSettings
 
 
 def _say_compacted(ledger: Ledger, ranges: Collection[Range]) -> str:
-    """Say how to get back ranges whose rows are in damaged files of many ranges."""
+    """Say how to recover ranges whose rows are in damaged files of many ranges."""
     compaction = read_compaction(ledger)
     words = f"ranges with rows in compacted files that are damaged: {len(ranges):,}; "
     if compaction is None or not Ledger(Path(compaction.source)).exists():
@@ -176,12 +176,12 @@ def _say_compacted(ledger: Ledger, ranges: Collection[Range]) -> str:
     options += f" --file-size {form.file_bytes}" if form.file_bytes != FILE_BYTES else ""
     return (
         f"{words}make it again in another directory with fink-dask compact {compaction.source} OTHERDIR{options}, and "
-        "let a transfer into that one fetch what came since"
+        "let a transfer into that directory fetch what came since"
     )
 
 
 def _describe(kafka: KafkaSettings, plans: Sequence[Plan]) -> TopicDescription:
-    """Ask for the topic as it is now, and make sure that it is the one that was planned."""
+    """Describe the topic as it is now, and make sure that it is the one that was planned."""
     with open_inspector(kafka) as inspector:
         topic = inspector.describe(plans[0].identity.topic)
     if is_other_topic(known_topic_id(plans), topic.topic_id):
@@ -201,7 +201,7 @@ def _choose(damages: Sequence[Damage], topic: TopicDescription, on_loss: str) ->
                 chosen.append(damage)
                 continue
         if marks is None or marks.stable < damage.remainder.wanted[-1][1]:
-            left.append(f"{range_}: the topic ends before it: it was truncated, or made anew")
+            left.append(f"{range_}: the topic ends before this range: it was truncated, or made anew")
             continue
         gone = damage.gone(marks.low)
         if gone and on_loss == "fail":

@@ -1,4 +1,4 @@
-"""Decode again what is quarantined: what becomes a row leaves the quarantine for the dataset, exactly once."""
+"""Decode the quarantine again: a record that becomes a row moves from there into the dataset, exactly once."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from fink_dask.transfers.staged import StagedRange
 
 @dataclass(frozen=True)
 class Retry:
-    """What a retry has come to.
+    """How a retry ended.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ class Retry:
     recovered : int
         Records that are alerts of the dataset now.
     filtered : int
-        Records that are alerts now which the dataset's condition is not true of.
+        Records that could be decoded, but for which the dataset's condition is not true.
     """
 
     summary: Summary
@@ -51,23 +51,23 @@ class Retry:
 
 
 def retry_quarantine(ledger: Ledger, schema: AvroSchema | None, advance: Callable[[int], None]) -> Retry:
-    """Decode the quarantine again, and make what becomes a row part of the dataset.
+    """Decode the quarantine again, and add what becomes a row to the dataset.
 
     Parameters
     ----------
     ledger : Ledger
         The dataset.
     schema : AvroSchema or None
-        What the records were written with; that of the dataset otherwise. Records are read with it into the dataset's
-        schema, by the rules of Avro's schema resolution.
+        What the records were written with; by default the dataset's schema. Records are read with it into the
+        dataset's schema, by the rules of Avro's schema resolution.
     advance : callable
-        Told how many records were tried.
+        Is told how many records were tried.
 
     Raises
     ------
     FinkDaskError
-        If there is no ledger, a transfer is running, a file is damaged, or the file system refuses; each range that is
-        done stays so.
+        If there is no ledger, a transfer is running, a file is damaged, or the file system refuses; each range that
+        was done stays so.
     """
     check_dataset(ledger)
     done: list[tuple[int, int]] = []
@@ -89,18 +89,18 @@ def _retry_plan(
     lease: Lease,
     advance: Callable[[int], None],
 ) -> list[tuple[int, int]]:
-    """Retry the ranges of a plan; returns how many records of each have become rows, and how many were filtered."""
+    """Retry the ranges of a plan; return how many records of each became rows, and how many were filtered."""
     ours = planned_versions(ledger, identity)
     partitioning = partitioning_of(identity, ours)
     written: AvroSchema | Transcoder | None = schema
     if schema is not None and len(known_versions(ledger, identity).schemas) > 1:
-        # There is no one schema to resolve it to: it becomes one more of those whose columns the dataset has.
+        # There is no single schema to resolve to: it becomes one more of those whose columns the dataset has.
         try:
             take_in(ledger, identity, partitioning, schema)
         except SchemaError as error:
             raise SchemaError(f"--schema: {error}") from error
     elif schema is not None:
-        # The user says what they were written with, whatever their keys say.
+        # The user's word on what they were written with outweighs their keys.
         identity = replace(identity, schema_source="file")
         written = Transcoder(schema, ours.first) if schema != ours.first else None
     done = []
@@ -154,7 +154,7 @@ def _retry_range(
 def _decode_again(
     staged: StagedRange, decoder: RangeDecoder, records: pa.RecordBatch, written: AvroSchema | Transcoder | None
 ) -> None:
-    """Write the rows of those records that become one, and the others back into quarantine, as they were."""
+    """Write the rows of the records that can be decoded, and the others back into quarantine, as they were."""
     values, keys = records["value"].to_pylist(), records["key"].to_pylist()
     failed = set()
     if isinstance(written, AvroSchema):
@@ -169,7 +169,7 @@ def _decode_again(
                 values[index] = None
                 failed.add(index)
     offsets = records["kafka_offset"].to_pylist()
-    # A key makes a difference only where it holds the schema.
+    # A key matters only where it holds the schema.
     batch = join_records(offsets, [-1] * len(offsets), values, keys, Memory())
     decoded = decoder.decode(batch)
     staged.write_rows(decoded)

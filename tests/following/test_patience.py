@@ -22,7 +22,7 @@ def test_an_absence_is_said_once_excused_and_given_up_in_the_end() -> None:
     patience.end(6.5)
     assert excused == [6.5], "since it last answered, as the first question has waited, too"
     assert [event.text for event in said if isinstance(event, Note)] == [
-        "topic: no answer from Kafka; it is waited for, 5 s at most",
+        "topic: no answer from Kafka; waiting for it, up to 5 s",
         "Kafka answers again, after 6 s",
     ]
     patience.wait(AWAY, 10.0)
