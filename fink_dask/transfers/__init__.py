@@ -1,1 +1,1 @@
-"""The job: what to transfer, the plan, one range, many ranges."""
+"""The transfer itself: what to transfer, the plan, one range, many ranges."""

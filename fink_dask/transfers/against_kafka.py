@@ -1,4 +1,4 @@
-"""Hold a dataset against its topic as it is now: its id, its watermarks, and the values of a sample of its records."""
+"""Compare a dataset with its topic as it is now: the id, the watermarks, and the values of a sample of the records."""
 
 from __future__ import annotations
 
@@ -41,23 +41,23 @@ _Sameness = Literal["equal", "hole", "incomparable"]
 
 @dataclass(frozen=True)
 class Comparison:
-    """What holding a dataset against its topic has shown.
+    """What the comparison of a dataset with its topic showed.
 
     Parameters
     ----------
     problems : tuple of str
-        Where they disagree, a line each.
+        Where they disagree, one line each.
     newer : int
         Records that came after the last plan was made.
     gone : int
         Planned offsets that Kafka no longer has.
     equal : int
-        Records that were read again from Kafka and are in the dataset, or in its quarantine, as they are there, or are
-        in neither, as the dataset's condition is not true of them.
+        Records that were read from Kafka again, and are the same in the dataset or in its quarantine; or in neither,
+        where the dataset's condition is not true of them.
     incomparable : int
         Records of the sample that Kafka no longer has, or that were decoded with another schema than the dataset's.
     holes : int
-        Offsets of the sample that hold nothing, here and there.
+        Offsets of the sample that hold nothing, in Kafka and in the dataset.
     """
 
     problems: tuple[str, ...]
@@ -80,16 +80,16 @@ def compare_with_kafka(
     Parameters
     ----------
     ledger : Ledger
-        The dataset; what `verify_dataset` checks is taken for granted.
+        The dataset; whatever `verify_dataset` checks is taken for granted.
     kafka : KafkaSettings
         How to reach Kafka.
     sample : int
-        How many committed offsets are read again from Kafka, chosen at random; each is decoded with fastavro, which is
-        not what the transfer decodes with.
+        How many committed offsets, chosen at random, are read from Kafka again; each is decoded with fastavro, which
+        is not what the transfer decodes with.
     seed : int, optional
-        Of the choice.
+        Seed of the random choice.
     advance : callable
-        Told how many of them were read.
+        Is told how many of them were read.
 
     Raises
     ------
@@ -120,7 +120,7 @@ def compare_with_kafka(
 
 
 def _compare_topic(plans: Sequence[Plan], now: TopicDescription) -> tuple[list[str], int]:
-    """Compare id and watermarks with the plan; returns problems and the records that came since."""
+    """Compare id and watermarks with the plan; return the problems and how many records came since."""
     if is_other_topic(known_topic_id(plans), now.topic_id):
         return [f"{now.topic} was deleted and made again since the dataset was begun"], 0
     try:
@@ -148,7 +148,7 @@ def _choose(
 
 
 class _DifferenceError(Exception):
-    """A record is another one in Kafka."""
+    """A record differs from the one in Kafka."""
 
 
 class _Decoders:
@@ -162,13 +162,13 @@ class _Decoders:
         self._made: dict[AvroSchema, FastavroDecoder] = {}
 
     def is_wanted(self, decoded: DecodedBatch, key: bytes | None) -> bool:
-        """Tell whether the condition is true of a record; it does not matter for one of a schema that does not fit."""
+        """Tell whether the condition is true of a record; it does not matter where the record's schema does not fit."""
         if self._condition is None or self._schema(key) not in self._versions.schemas:
             return True
         return bool(self._condition.is_true(fit_batch(decoded.rows, self._versions.arrow))[0])
 
     def decode(self, value: bytes | None, key: bytes | None) -> tuple[DecodedBatch | None, str]:
-        """Decode a record with all its columns; the reason where it is no row."""
+        """Decode a record with all its columns; or return the reason why it is not a row."""
         try:
             decoded = self._decode(value, key)
         except SchemaError as error:
@@ -199,38 +199,38 @@ class _Checked:
         self._places = [(path, *format_of(path).read_places(path)) for path in paths]
 
     def compare(self, connection: Connection, offset: int) -> _Sameness:
-        """Read one offset from Kafka, and tell whether it is as it is there.
+        """Read one offset from Kafka, and tell whether the dataset has the same.
 
         Raises
         ------
         _DifferenceError
-            If it is not.
+            If it has not.
         """
         range_ = Range(self._marker.range.partition, offset, offset + 1)
         reader = RangeReader(connection, self._topic, range_, lambda: False)
         batches = list(reader.batches(1, _BATCH_BYTES))
         row = self._row(offset)
         if not batches:
-            # Nothing here and nothing there: a hole, or lost. Else compaction or retention took it since.
+            # Nothing on either side: a hole, or lost. Otherwise compaction or retention has removed it since.
             return "hole" if row is None and self._quarantined(offset) is None else "incomparable"
         value, key = batches[0].value(0), batches[0].keys[0]
         if row is None:
             return self._compare_absent(offset, value, key)
         if isinstance(row, bytes):
             if row != value and not self._marker.revision:
-                raise _DifferenceError("its bytes are others than Kafka's")
+                raise _DifferenceError("its bytes differ from Kafka's")
             return "equal" if row == value else "incomparable"
         decoded, reason = self._decoders.decode(value, key)
         if decoded is None:
             if self._marker.revision:
-                return "incomparable"  # a retry with another schema has made it a row
+                return "incomparable"  # a retry with another schema made it a row
             raise _DifferenceError(f"it is in the dataset, but can't be decoded: {reason}")
         if not self._decoders.is_wanted(decoded, key):
             raise _DifferenceError("it is in the dataset, but the condition is not true of it")
         expected = decoded.rows.to_pylist()[0]
         for name in row.keys() - {field.name for field in KAFKA_FIELDS}:
             if not _same(row[name], expected.get(name)):
-                raise _DifferenceError(f"{name} is another value in Kafka")
+                raise _DifferenceError(f"{name} has another value in Kafka")
         return "equal"
 
     def _row(self, offset: int) -> dict[str, Any] | bytes | None:
@@ -241,20 +241,20 @@ class _Checked:
         return None
 
     def _compare_absent(self, offset: int, value: bytes | None, key: bytes | None) -> _Sameness:
-        """Tell whether it is right that a record of Kafka is no row."""
+        """Tell whether it is right that a record in Kafka is not a row."""
         if any(start <= offset < end for start, end in self._marker.duplicates):
             return "incomparable"
         found = self._quarantined(offset)
         if found is not None:
             if found["value"][0].as_py() != value:
-                raise _DifferenceError("its quarantined bytes are others than Kafka's")
+                raise _DifferenceError("its quarantined bytes differ from Kafka's")
             return "equal"
         if not self._marker.filtered:
             raise _DifferenceError("Kafka has a record there, the dataset has none")
         decoded, reason = self._decoders.decode(value, key)
         if decoded is None:
             if self._marker.revision:
-                return "incomparable"  # a retry with another schema has decoded it
+                return "incomparable"  # a retry with another schema decoded it
             raise _DifferenceError(f"it can't be decoded ({reason}), and is not in quarantine")
         if self._decoders.is_wanted(decoded, key):
             raise _DifferenceError("the condition is true of it, but the dataset does not have it")
@@ -272,7 +272,7 @@ class _Checked:
 def _same(first: Any, second: Any) -> bool:
     """Compare values of any depth; NaN equals NaN.
 
-    Of a struct the dataset may have some fields only, and such as the record's schema has not, which are null.
+    The dataset may have only some fields of a struct, and others that the record's schema lacks, which are null.
     """
     if isinstance(first, float) and isinstance(second, float):
         return first == second or (math.isnan(first) and math.isnan(second))

@@ -1,4 +1,4 @@
-"""The workers of a Dask cluster as a job sees them: whether there are any, and which of them are given ranges."""
+"""The workers of a Dask cluster as a job sees them: whether there are any, and which of them get ranges."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _AGAIN_S = 60.0
 
 @dataclass(frozen=True)
 class Lookahead:
-    """Ranges that workers make ready while others are decoded, and bring to the disk while the next ones are.
+    """Ranges that workers prepare while others are decoded, and write to disk while the next ones are decoded.
 
     Parameters
     ----------
@@ -39,10 +39,10 @@ NO_LOOKAHEAD = Lookahead(0, None)
 
 
 class Crew:
-    """Hands tasks to workers, but for a while to none that was found to lack something.
+    """Hands tasks to workers, but for a while not to one that was found to lack something.
 
-    Where nobody lacks anything, Dask chooses among all of them. Otherwise tasks are confined to the others, and have to
-    be handed out anew where all of these go.
+    Where no worker lacks anything, Dask chooses among all of them. Otherwise tasks are confined to the rest, and have
+    to be handed out anew if all of those go.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ class Crew:
         self._client = client
         self._seen = self._looked = time.monotonic()
         self._here: set[str] = set()
-        #: Those that lack something, and when each may be tried again; and everybody who ever did.
+        #: Workers that lack something, and when each may be tried again; and all that ever did.
         self._unfit: dict[str, float] = {}
         self._told: set[str] = set()
         self._lack = ""
@@ -65,7 +65,7 @@ class Crew:
         return not self._unfit or bool(self._fit())
 
     def submit(self, function: Callable[..., Any], *arguments: Any, key: str) -> Any:
-        """Have a worker call a function; returns Dask's future."""
+        """Have a worker call a function; return Dask's future."""
         fit = self._fit() if self._unfit else set()
         future = self._client.submit(function, *arguments, key=key, pure=False, workers=sorted(fit) or None)
         if fit:
@@ -73,7 +73,7 @@ class Crew:
         return future
 
     def release(self, future: Any) -> None:
-        """Let go of a task: a result that is held is computed again when its worker goes."""
+        """Let go of a task: Dask would compute a result that is still held again if its worker went."""
         self._confined.pop(future, None)
         future.release()
 
@@ -83,7 +83,7 @@ class Crew:
         Raises
         ------
         TransferError
-            If the scheduler is gone, or has had no workers for a while that can do the work.
+            If the scheduler is gone, or has had no workers that can do the work for a while.
         """
         if self._client.status in {"closing", "closed"}:
             raise TransferError(f"the Dask scheduler went away; {GO_ON}")
@@ -96,15 +96,15 @@ class Crew:
             self._seen = now
         elif now - self._seen > _NO_WORKERS_S:
             if self._here:
-                raise TransferError(f"{self._lack}, and no other worker came for {_NO_WORKERS_S:.0f} s; {GO_ON}")
+                raise TransferError(f"{self._lack}, and no other worker came within {_NO_WORKERS_S:.0f} s; {GO_ON}")
             raise TransferError(f"the Dask scheduler has had no workers for {_NO_WORKERS_S:.0f} s; {GO_ON}")
 
     def stranded(self) -> list[Any]:
-        """List the tasks that are confined to workers which have all gone."""
+        """List the tasks that are confined to workers that have all gone."""
         return [each for each, workers in self._confined.items() if not workers & self._here and not each.done()]
 
     def reject(self, unfit: Unfit) -> str | None:
-        """Give a worker no more tasks for a while; returns what to say where that is the first time."""
+        """Give a worker no more tasks for a while; return what to tell the user, the first time."""
         worker, lack = unfit
         is_new = worker not in self._told
         self._told.add(worker)
@@ -124,6 +124,6 @@ class Crew:
         return self._here - {worker for worker, until in self._unfit.items() if until > now}
 
     def _ask(self) -> None:
-        # One is enough to know that there are any; what is said of 200 takes its time. Nothing is said in the end.
+        # One is enough to know that there are any; details of 200 take a while. At the end there are none at all.
         info = self._client.scheduler_info(n_workers=-1 if self._told else 1)
         self._here = set(info.get("workers", ()))

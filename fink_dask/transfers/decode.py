@@ -36,9 +36,9 @@ class SortedBatch:
     Parameters
     ----------
     parts : list of (str, pyarrow.RecordBatch)
-        A directory, and the alerts that belong there in offset order, with `kafka_partition` and `kafka_offset`.
+        A directory, and the alerts that belong there, in offset order, with `kafka_partition` and `kafka_offset`.
     bad : list of (int, str)
-        Position in the batch and reason of each record that is no row.
+        Position in the batch and reason of each record that is not a row.
     filtered : numpy.ndarray of int64
         Position in the batch of each alert that the condition is not true of.
     """
@@ -50,7 +50,7 @@ class SortedBatch:
 
 @dataclass(frozen=True, eq=False)
 class _Found:
-    """Rows of a batch, in the order of their keys where there is a split, and what became of the others."""
+    """Rows of a batch, in the order of their keys where it is split, and what became of the other records."""
 
     rows: pa.RecordBatch
     positions: _Ints
@@ -71,14 +71,14 @@ class RangeDecoder:
     versions : Versions
         The writer schemas.
     identity : Identity
-        Says where the schemas came from, and which columns and alerts are wanted.
+        Tells where the schemas came from, and which columns and alerts are wanted.
     partitioning : Partitioning
         What the directories come from.
     partition : int
         The range's partition.
     take_in : callable
-        Is given the schemas of keys that are none of `versions`. Once it has taken one, the files have too few columns:
-        `met` holds it then, keys are still looked at but nothing is decoded, and the range has to be begun again.
+        Is given the schemas in keys that are not among `versions`. Once it has accepted one, the files have too few
+        columns: `met` then holds it, keys are still looked at but nothing is decoded, and the range has to begin again.
     """
 
     def __init__(
@@ -93,26 +93,26 @@ class RangeDecoder:
         self._partitioning = partitioning
         self._partition = partition
         self._condition = None if identity.where is None else bind_condition(identity.where, versions.arrow)
-        # They are decoded first: of the alerts that are left out, nothing else is.
+        # These are decoded first: of the alerts that are filtered out, nothing else is.
         conditional = () if self._condition is None else self._condition.columns
         paths = tuple(dict.fromkeys((*(source.path for source in partitioning.sources), *conditional)))
         self._is_raw = identity.outformat in RECORD_OUTFORMATS
-        # Of a record that is kept as it came, nothing is decoded but the keys.
+        # Of a record that is kept as it came, only the keys are decoded.
         columns = (paths or (versions.arrow.names[0],)) if self._is_raw else identity.columns
         self._rows = pa.schema(project(versions.record, columns).arrow_fields)
         self._keys = pa.schema(project(versions.record, paths).arrow_fields) if paths else None
         self._decoders = [_decoder(schema, columns, paths) for schema in versions.schemas]
-        # Where records name their own schema, another one's bytes could decode into wrong values.
+        # Where records name their own schema, bytes of another one could decode into wrong values.
         self._schemas = SchemaKeys(versions, take_in) if identity.schema_source == "record key" else None
         self._columns = pa.schema([*self._rows, *KAFKA_FIELDS])
         #: The columns of the files.
         self.file_schema = file_schema(versions, identity, partitioning)
-        #: Seconds spent on finding partition keys, of those that decoding took.
+        #: Seconds of the decoding that were spent on finding partition keys.
         self.split_seconds = 0.0
 
     @property
     def met(self) -> frozenset[AvroSchema]:
-        """Schemas of the records so far that the dataset has, but the files of this decoder have no columns for."""
+        """Schemas of the records so far that the dataset has, but for which this decoder's files lack columns."""
         return frozenset() if self._schemas is None else frozenset(self._schemas.met)
 
     @property
@@ -151,7 +151,7 @@ class RangeDecoder:
         return SortedBatch(parts, sorted(bad.items()), found.filtered)
 
     def _decode_by_number(self, batch: RawBatch, numbers: list[int | Foreign | None]) -> _Found:
-        """Decode each record by the program of its own schema."""
+        """Decode each record with the program of its own schema."""
         foreign = {index: found.reason for index, found in enumerate(numbers) if isinstance(found, Foreign)}
         there = sorted({number for number in numbers if isinstance(number, int)})
         missing = batch.missing
@@ -196,7 +196,7 @@ class RangeDecoder:
             split = self._split(wanted)
             return kept[split.order]
 
-        # The rows of each key come out one after the other, and nothing has to be picked out afterwards.
+        # The rows of each key come out next to each other, and none has to be picked out afterwards.
         decoded = self._decode(number, batch, missing, by_key)
         bad = {each.index: each.reason for each in decoded.bad}
         return _Found(decoded.rows, decoded.positions, bad, decoded.left_out, split)
@@ -224,7 +224,7 @@ class RangeDecoder:
     def _split(self, keys: pa.RecordBatch) -> Split:
         began = time.perf_counter()
         split = self._partitioning.split(keys)
-        if len(split.order) != keys.num_rows:  # what it has left out would pass for filtered
+        if len(split.order) != keys.num_rows:  # rows that it left out would pass for filtered ones
             raise ValueError("a split that has not every row")
         self.split_seconds += time.perf_counter() - began
         return split
@@ -241,6 +241,6 @@ def _join(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
 
 @lru_cache(maxsize=64)
 def _decoder(schema: AvroSchema, columns: tuple[str, ...] | None, key_columns: tuple[str, ...]) -> ColumnarDecoder:
-    """Compile a schema's tables once a process; the threads share what they make."""
+    """Compile a schema's tables once per process; its threads share them."""
     keys = covering(schema.parsed, key_columns) if key_columns else None
     return ColumnarDecoder(schema, covering(schema.parsed, columns), keys or ())

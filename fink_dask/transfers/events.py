@@ -1,4 +1,4 @@
-"""What a running transfer tells those who watch: small frozen events. Bars and logs only listen."""
+"""What a running transfer tells whoever watches: small frozen events. Bars and logs only listen."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fink_dask.transfers.forecast import Forecast
 
 @dataclass(frozen=True)
 class RangeProgress:
-    """How far an attempt at a range is; the numbers are absolute.
+    """How far an attempt at a range has got; the numbers are absolute.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ class Note:
 
 @dataclass(frozen=True)
 class TransferStarted:
-    """The plan of a topic stands and the work begins.
+    """The plan of a topic is made, and the work begins.
 
     Parameters
     ----------
@@ -79,9 +79,9 @@ class TransferStarted:
     dashboard : str or None
         Address of the dashboard.
     partitions : mapping of int to tuple of int
-        Offsets of each partition that are planned, and how many of them are committed.
+        Planned offsets of each partition, and how many of them are committed.
     forecast : Forecast or None
-        What the work is estimated to be; None where nobody has estimated it.
+        An estimate of the work; None where none was made.
     """
 
     topic: str
@@ -133,7 +133,7 @@ class RangeCommitted:
 
     @property
     def aside(self) -> int:
-        """What became no alert."""
+        """Records and offsets that did not become alerts."""
         return self.quarantined + self.lost
 
 
@@ -146,11 +146,11 @@ class TopicLooked:
     topic : str
         The topic.
     offsets : int
-        What is planned of it, committed or not.
+        Its planned offsets, committed or not.
     lag : Lag
         How far behind it the dataset is.
     quiet_s : float
-        Seconds in which nothing has come to it, or to any other topic that is followed with it.
+        Seconds in which nothing has arrived in it, or in any other topic that is followed with it.
     """
 
     topic: str
@@ -161,7 +161,7 @@ class TopicLooked:
 
 @dataclass(frozen=True)
 class RangeFailed:
-    """An attempt at a range failed; what it had read counts no more.
+    """An attempt at a range failed; what it had read no longer counts.
 
     Parameters
     ----------

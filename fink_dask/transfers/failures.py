@@ -1,4 +1,4 @@
-"""What failed ranges come to: one line that says what happened and what to do; and who is told of it."""
+"""What the user is told of failed ranges: one line that says what happened and what to do; and who decides."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ GO_ON = f"{_SAFE}, and the same command goes on from there once the cause is gon
 
 
 def failure_of(failures: Sequence[FinkDaskError]) -> TransferError:
-    """Sum up what ranges failed with; there is one failure at least."""
+    """Sum up the failures of ranges, of which there is at least one."""
     first, *others = failures
     words = f"{first} (and so did {len(others)} more)" if others else f"{first}"
     go_on = _SAFE if isinstance(first, SchemaError) else GO_ON  # the record stays bad
@@ -22,10 +22,10 @@ def failure_of(failures: Sequence[FinkDaskError]) -> TransferError:
 
 
 class TopicFailures(Protocol):
-    """Those who decide, for each of the topics of a run, what a failure means."""
+    """Decides, for each of a run's topics, what a failure means."""
 
     def failed(self, topic: str, error: FinkDaskError) -> None:
-        """Take the failure of a range; those of other topics go on."""
+        """Take note of the failure of a range; the ranges of other topics go on."""
 
     def is_over(self, topic: str) -> bool:
-        """Tell whether the ranges of a topic that wait are wanted no more."""
+        """Tell whether the waiting ranges of a topic are no longer wanted."""

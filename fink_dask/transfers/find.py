@@ -1,4 +1,4 @@
-"""Find the topics that are meant, and whether each can be transferred: at the beginning, and while others come."""
+"""Find the topics that are meant, and whether each can be transferred: at the beginning, and as others appear."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Look:
 
 
 class Finder:
-    """Looks at all topics that are meant in one round; for one thread at a time.
+    """Looks at all topics that are meant, in one round; for one thread at a time.
 
     Parameters
     ----------
@@ -42,12 +42,12 @@ class Finder:
     make : callable
         Makes the transfer of a topic from its name.
     is_patient : bool
-        Wait for the schema of a topic that has none yet, as where it is followed.
+        Wait for the schema of a topic that has none yet, as when following.
 
     Attributes
     ----------
     lacking : dict of str to MissingSchemaError
-        Topics that held alerts, and no schema, at the last look.
+        Topics that held alerts but had no schema at the last look.
     empty : dict of str to None
         Topics that held nothing at the last look, in the order in which they were seen.
     unmatched : list of str
@@ -71,12 +71,12 @@ class Finder:
         self.listed: list[str] = []
 
     def look(self, inspector: Inspector) -> dict[str, Look]:
-        """Look at those that were found before, and find those that were not.
+        """Look at the topics that were found before, and find those that were not.
 
         Returns
         -------
         dict of str to Look
-            How those that were found before look now.
+            What was seen of the topics that were found before.
 
         Raises
         ------
@@ -90,7 +90,7 @@ class Finder:
         new = [name for name in self._choice.of(listed) if name not in self._followed and name not in self._failed]
         room = MOST_TOPICS - len(self._followed) - len(self._failed)
         if len(new) > room and self._is_first:
-            words = f"{len(new):,} topics are too many: {MOST_TOPICS} are transferred together at most"
+            words = f"{len(new):,} topics are too many: at most {MOST_TOPICS} are transferred together"
             raise SettingsError(f"{words}; give narrower patterns")
         described = inspector.describe_each(listed, [*self._followed, *new])
         looks = {name: self._judge(name, described[name]) for name in self._followed}
@@ -100,7 +100,7 @@ class Finder:
         return looks
 
     def take(self) -> list[TopicTransfer]:
-        """Return what was found since the last call; those that can't be transferred say why."""
+        """Return the transfers that were found since the last call; those that can't go ahead say why."""
         found = []
         try:
             while True:
@@ -138,7 +138,8 @@ class Finder:
             if transfer.error is not None:
                 raise transfer.error
             if not has_room:
-                raise SettingsError(f"{MOST_TOPICS} topics are transferred together at most: begin another one", name)
+                words = f"at most {MOST_TOPICS} topics are transferred together: transfer it with another command"
+                raise SettingsError(words, name)
             if isinstance(described, TopicDescription) and _is_new(described) and not transfer.ledger.exists():
                 self.empty[name] = None
                 return
@@ -150,12 +151,12 @@ class Finder:
         except BrokerUnavailableError:
             if self._is_first:
                 raise
-            return  # the next look tells more
+            return  # the next look will tell
         except FinkDaskError as error:
             if self._is_patient and has_room and isinstance(error, MissingSchemaError):
                 self._wait_for_schema(transfer, error)
                 return
-            # One that has just come to be may still lack its schema.
+            # A topic that was only just created may still lack its schema.
             if not self._is_first and has_room and not self._suspicions[name].confirms(str(error)):
                 return
             transfer.error = error
@@ -169,5 +170,5 @@ class Finder:
 
 
 def _is_new(description: TopicDescription) -> bool:
-    """Tell whether a topic never held anything."""
+    """Tell whether a topic has never held anything."""
     return not any(marks.stable for marks in description.watermarks.values())

@@ -1,4 +1,4 @@
-"""End a transfer whose ranges are all committed: look at the topic once more, tell the group, let the old go."""
+"""Finish a transfer whose ranges are all committed: look at the topic again, tell the group, delete old datasets."""
 
 from __future__ import annotations
 
@@ -47,19 +47,19 @@ def finish(settings: TransferSettings, observe: Observer, ledger: Ledger, inspec
         if alerts is not None and alerts <= progress.summary.alerts and progress.summary.state == "complete":
             delete_old_dataset(old)
         else:
-            # Kafka may no longer hold what the old one does.
+            # Kafka may no longer have what the old one holds.
             held = "an unknown number of alerts" if alerts is None else counted(alerts, "alert")
             words = f"the old dataset is kept in {old.path}: it holds {held}, the new one "
-            words += f"{progress.summary.alerts:,} and is {progress.summary.state}; delete it when you need it no more"
+            words += f"{progress.summary.alerts:,} and is {progress.summary.state}; delete it once you don't need it"
             observe(Note(words, warning=True))
 
 
 def _look_again(settings: TransferSettings, observe: Observer, inspector: Inspector, plans: Sequence[Plan]) -> None:
-    """Find out whether the topic is still the one that was planned, and whether more has come."""
+    """Find out whether the topic is still the one that was planned, and whether more has arrived."""
     try:
         now = inspector.describe(settings.topic)
     except BrokerUnavailableError as error:
-        observe(Note(f"whether more has come is not known: {error}", warning=True))
+        observe(Note(f"can't tell whether more has arrived: {error}", warning=True))
         return
     if is_other_topic(known_topic_id(plans), now.topic_id):
         raise LedgerError(

@@ -1,4 +1,4 @@
-"""What a worker needs before it is given a range: the directories of the transfer, as the job sees them, and Kafka."""
+"""What a worker needs before it gets a range: the directories of the transfer, as the job sees them, and Kafka."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from fink_dask.errors import BrokerError, FinkDaskError, StorageError
 from fink_dask.kafka.describe import open_inspector
 from fink_dask.ledger.ledger import Ledger
 
-#: What comes of a range on a worker that lacks something, which has not begun with it: its address, and what it lacks.
+#: The result of a range that a worker did not begin, as it lacks something: its address, and what it lacks.
 Unfit = tuple[str, str]
 
 
 def check_fitness(ledger: Ledger, made: Path, kafka: KafkaSettings, topic: str) -> None:
-    """Try in this process what a range needs.
+    """Check that this process has what a range needs.
 
     Parameters
     ----------
     ledger : Ledger
         Where ranges are staged and committed.
     made : pathlib.Path
-        Something in it that the job has made, under a name that nobody else would give.
+        Something in it that the job made, under a name that nobody else would use.
     kafka : KafkaSettings
         The brokers.
     topic : str
@@ -33,7 +33,7 @@ def check_fitness(ledger: Ledger, made: Path, kafka: KafkaSettings, topic: str) 
     StorageError
         If this process does not see the ledger as the job does, or may not write there.
     BrokerError
-        If it does not reach Kafka, or does not find the topic.
+        If it can't reach Kafka, or does not find the topic.
     """
     token = ledger.path / f".token-{uuid.uuid4().hex}"
     try:
@@ -48,4 +48,4 @@ def check_fitness(ledger: Ledger, made: Path, kafka: KafkaSettings, topic: str) 
             inspector.describe(topic)
     except FinkDaskError as error:
         kind = type(error) if isinstance(error, BrokerError) else BrokerError
-        raise kind(f"it does not reach Kafka: {error}") from error
+        raise kind(f"it can't reach Kafka: {error}") from error

@@ -1,4 +1,4 @@
-"""Say before a run begins how much it has to do, about how long that takes, and whether the disk holds it."""
+"""Say before a run how much it has to do, about how long that takes, and whether there is room on the disk."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from fink_dask.ledger.summary import Summary
 from fink_dask.nouns import amount
 from fink_dask.transfers.inspect import Target
 
-#: What a core takes for an alert, for a byte of one, and a run for its start, in seconds: what a million light alerts
-#: and 7,000 full packets take on two cores by `make bench`.
+#: Seconds that a core takes for an alert and for a byte of one, and a run for its start: from what a million light
+#: alerts and 7,000 full packets take on two cores with `make bench`.
 _ALERT_S = 10e-6
 _BYTE_S = 6e-9
 _START_S = 1.5
-#: With so many bytes committed, a dataset tells itself how large its files are.
+#: With so many bytes committed, the dataset itself tells how large its files are.
 _TELLING_BYTES = 10 * 2**20
-#: What is read to find out otherwise, at most.
+#: The most that is read to find out otherwise.
 _SAMPLE_ALERTS = 1000
 _SAMPLE_BYTES = 8 * 2**20
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a run has before it; estimates.
+    """Estimates of what a run has to do.
 
     Parameters
     ----------
@@ -47,9 +47,9 @@ class Forecast:
     written_bytes : int
         Bytes of the files that they become.
     seconds : float
-        What this takes if Kafka and the network are faster than the cores.
+        How long this takes if Kafka and the network are faster than the cores.
     free_bytes : int or None
-        Free bytes where the files will be; None where nobody can tell.
+        Free bytes where the files will be; None where that is not known.
     """
 
     alerts: int
@@ -68,12 +68,12 @@ def forecast(
     cores: int,
     samples: bool = False,
 ) -> Forecast:
-    """Estimate what a run has before it.
+    """Estimate what a run has to do.
 
     Parameters
     ----------
     settings : TransferSettings
-        What is asked for.
+        What was asked for.
     target : Target
         The topic.
     summary : Summary
@@ -83,10 +83,10 @@ def forecast(
     plan : Plan or None
         What would be planned now.
     cores : int
-        Processor cores that share the work.
+        Cores that share the work.
     samples : bool
-        Make some alerts a file to see how large it is, which takes a second; otherwise this is done only where it is in
-        doubt whether the disk holds all, and a file is taken to have as many bytes as its alerts have in Kafka.
+        Write some alerts to a file to see how large it is, which takes a second; otherwise this is done only where
+        there may be too little room on the disk, and a file is taken to be as large as its alerts are in Kafka.
 
     Returns
     -------
@@ -98,7 +98,7 @@ def forecast(
     new = [left for range_ in (plan.ranges if plan is not None else ()) for left in _left(range_, watermarks)]
     ranges = [*(left for _, left in old), *new]
     alerts = sum(map(len, ranges))
-    # A new plan has estimated what is there now; of those that are begun, the dataset tells itself.
+    # A new plan comes with an estimate; for those that have begun, the dataset itself tells.
     of_old = sum(len(left) * _mean_bytes(planned, summary) for planned, left in old)
     raw_bytes = round(of_old) + (plan.estimated_bytes if plan is not None else 0)
     free = free_bytes(settings.outdir)
@@ -112,32 +112,32 @@ def forecast(
 
 
 def has_room(forecasts: Iterable[Forecast]) -> bool:
-    """Tell whether the disk holds what is to be written, or nobody can tell."""
+    """Tell whether there is room for what is to be written, or nobody can tell."""
     needed, free = _needed_and_free(forecasts)
     return free is None or needed <= free
 
 
 def require_room(forecasts: Iterable[Forecast], settings: TransferSettings) -> None:
-    """Refuse what the disk can't hold, unless that is forced.
+    """Refuse what the disk has no room for, unless that is forced.
 
     Parameters
     ----------
     forecasts : iterable of Forecast
-        Those of all datasets that are to be on the same disk.
+        Those of all datasets that will be on the same disk.
     settings : TransferSettings
-        What is asked for.
+        What was asked for.
 
     Raises
     ------
     StorageError
-        That says how much is missing.
+        If there is too little room; it says how much is needed, and how much is free.
     """
     needed, free = _needed_and_free(forecasts)
     if free is None or needed <= free or settings.force:
         return
     raise StorageError(
-        f"about {amount(needed)} would be written, but {amount(free)} are free at {settings.outdir}: make room "
-        "there, take another --outdir or less with --columns or --where, or begin nevertheless with --force"
+        f"about {amount(needed)} would be written, but only {amount(free)} is free at {settings.outdir}: make "
+        "room there, choose another --outdir, take less with --columns or --where, or begin anyway with --force"
     )
 
 
@@ -160,8 +160,8 @@ def _mean_bytes(plan: Plan, summary: Summary) -> float:
 
 
 def _sampled_share(settings: TransferSettings, target: Target, ranges: Sequence[Range]) -> float:
-    """Estimate what share of their bytes in Kafka alerts have in files: some of the largest range are made a file."""
-    from fink_dask.transfers.decode import RangeDecoder  # its compiler takes a third of a second, and is needed seldom
+    """Estimate the size of files as a share of the bytes in Kafka: write some alerts of the largest range to one."""
+    from fink_dask.transfers.decode import RangeDecoder  # its compiler takes a third of a second, and is rarely needed
 
     largest = max(ranges, key=len)
     middle = (largest.start + largest.end) // 2
@@ -180,18 +180,18 @@ def _sampled_share(settings: TransferSettings, target: Target, ranges: Sequence[
                 break
     finally:
         connection.close()
-    if not (parts and raw):  # nothing could be read, or decoded, or the condition is true of none
+    if not (parts and raw):  # nothing could be read or decoded, or the condition is true of no alert
         return 0.0 if raw and not bad else 1.0
     layout = Layout(decoder.file_schema, settings.compression, decoder.records)
     rows = pa.Table.from_batches(parts)
     try:
         return _file_bytes(settings.outformat, layout, sample, rows) / raw
-    except OSError:  # no place for temporary files, for instance
+    except OSError:  # no room for temporary files, for instance
         return 1.0
 
 
 def _file_bytes(outformat: str, layout: Layout, sample: Range, rows: pa.Table) -> int:
-    """Count what rows take in a file, without what it has besides: a real one has many more rows."""
+    """Count the bytes that rows take in a file, without its fixed part, which is little in a real file."""
     with TemporaryDirectory() as directory:
         sizes = []
         for number, table in enumerate((rows, rows.slice(0, 0))):

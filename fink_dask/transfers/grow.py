@@ -1,4 +1,4 @@
-"""Make the columns of a range's files grow with the schemas that its records turn out to have."""
+"""Let the columns of a range's files grow with the schemas that its records turn out to have."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from fink_dask.transfers.decode import RangeDecoder
 
 
 class OutgrownError(Exception):
-    """The files of an attempt lack columns; it is begun again."""
+    """The files of an attempt lack columns; it has to begin again."""
 
 
 class Grower:
     """Makes the decoders of the attempts at a range.
 
-    The files of a range have the columns of the plan's schemas and of those that its records have, in the dataset's
-    order. Which these are follows from the records and from the ledger, whose verdict on a schema never changes: two
-    attempts at a range write the same files.
+    The files of a range have the columns of the plan's schemas and of its records' schemas, in the dataset's order.
+    Which these are follows from the records and from the ledger, whose verdict on a schema never changes: two attempts
+    at a range write the same files.
 
     Parameters
     ----------
@@ -50,9 +50,9 @@ class Grower:
         """Make the decoder of an attempt."""
 
         def met(schema: AvroSchema) -> None:
-            # Where a job has moved the ledger aside, nothing may be written to the one that is in its place.
+            # Where a job has moved the ledger aside, nothing may be written to the one in its place.
             if not attempt.is_wanted():
-                raise LedgerError(f"{self._ledger.path} was removed, or begun again meanwhile")
+                raise LedgerError(f"{self._ledger.path} was removed, or begun again, meanwhile")
             take_in(self._ledger, self._identity, self._partitioning, schema)
 
         self._decoder = RangeDecoder(self._versions, self._identity, self._partitioning, self._partition, met)
@@ -68,5 +68,5 @@ class Grower:
 
 @lru_cache(maxsize=8)
 def _planned(ledger: Ledger, identity: Identity) -> Versions:
-    """Read a plan's schemas from the ledger, once a process: they are too large to travel with every range."""
+    """Read a plan's schemas from the ledger once per process: they are too large to travel with every range."""
     return planned_versions(ledger, identity)

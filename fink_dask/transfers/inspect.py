@@ -1,4 +1,4 @@
-"""Find out what is to be transferred, and whether it can be: reads Kafka and the ledger, writes nothing."""
+"""Find out what is to be transferred, and whether it can be; read Kafka and the ledger, and write nothing."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Target:
     identity : Identity
         What the dataset is or will be made of.
     versions : Versions
-        The writer schemas, as far as they are known; the first one is that of the dataset.
+        The writer schemas, as far as they are known; the first one is the dataset's.
     partitioning : Partitioning
         What the directories come from.
     misfits : tuple of Misfit
@@ -58,18 +58,18 @@ def inspect_topic(settings: TransferSettings, inspector: Inspector, ledger: Ledg
     Parameters
     ----------
     settings : TransferSettings
-        What is asked for.
+        What was asked for.
     inspector : Inspector
         Asks the broker.
     ledger : Ledger
         The ledger to continue, if it has a plan.
     fresh : bool
-        Leave out of account what the ledger holds, as it will be moved aside.
+        Ignore what the ledger holds, as it will be moved aside.
 
     Returns
     -------
     Target or None
-        None for a topic that holds nothing, where there is nothing to continue either.
+        None for a topic that holds nothing, where there is also nothing to continue.
 
     Raises
     ------
@@ -95,7 +95,7 @@ def inspect_topic(settings: TransferSettings, inspector: Inspector, ledger: Ledg
         outformat=settings.outformat,
     )
     found = find_schemas(settings, inspector, description, ledger, plans, asked)
-    # The survey also where no time is read: it is named in what is said of --partitionby.
+    # With the survey even where no time is read: messages about --partitionby name it.
     partitioning = partitioning_of(replace(asked, survey=survey), found.versions)
     identity = replace(asked, schema_sha256=found.versions.first.fingerprint, schema_source=found.source)
     check_selection(settings, found.versions)
@@ -107,7 +107,7 @@ def inspect_topic(settings: TransferSettings, inspector: Inspector, ledger: Ledg
 
 
 def _is_empty(description: TopicDescription) -> bool:
-    """Tell whether a topic holds nothing; one that held something, of which nothing is left, is an error."""
+    """Tell whether a topic holds nothing; one that held something of which nothing is left is an error."""
     if any(marks.low < marks.stable for marks in description.watermarks.values()):
         return False
     removed = sum(marks.stable for marks in description.watermarks.values())
@@ -120,12 +120,12 @@ def _is_empty(description: TopicDescription) -> bool:
 
 
 def canonical_condition(where: str | None) -> str | None:
-    """Give a condition the one form that it has in a ledger.
+    """Bring a condition into the one form that it has in a ledger.
 
     Raises
     ------
     SettingsError
-        If it is none.
+        If it is not a condition.
     """
     if where is None:
         return None
@@ -136,12 +136,12 @@ def canonical_condition(where: str | None) -> str | None:
 
 
 def check_selection(settings: TransferSettings, versions: Versions) -> None:
-    """Refuse columns that the alerts don't have, and a condition that can't be asked of them.
+    """Refuse columns that the alerts don't have, and a condition that does not fit them.
 
     Raises
     ------
     SettingsError
-        That says which.
+        If there is one; it says which.
     """
     try:
         project(versions.record, settings.columns)

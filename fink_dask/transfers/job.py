@@ -1,4 +1,4 @@
-"""Run ranges as Dask tasks: submit the largest first, collect results as they come, try again what may pass."""
+"""Run ranges as Dask tasks: submit the largest first, collect results as they come, retry failures that may pass."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from fink_dask.transfers.worker import make_errand, transfer_on_worker
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two looks at what else goes on.
+#: Seconds between two looks at whatever else happens.
 _LOOK_S = 0.25
 #: Seconds to wait for a result that was just there: if its worker has died, Dask computes it again.
 _RESULT_S = 60.0
-#: Seconds that ranges on their way have to end when a topic is followed no more; a signal gives eight in all.
+#: Seconds that running ranges have to end when following stops; after a signal there are eight in all.
 _DRAIN_S = 6.0
 
-#: Asked for more ranges, with how many wait and how many are consumed; None when there will be no more.
+#: Is asked for more ranges, given how many wait and how many are consumed; None when there will be no more.
 More = Callable[[int, int], Sequence[Work] | None]
 
 
@@ -64,17 +64,17 @@ def run_ranges(
     check : callable
         Called several times a second; what it raises ends the job.
     lookahead : Lookahead
-        Ranges that are made ready beyond that.
+        Ranges that are prepared beyond that.
     more : callable, optional
-        Called several times a second; returns ranges that came to be there meanwhile. While it may return some, ranges
-        on their way are completed when a signal says stop, and a broker that is away is its affair.
+        Called several times a second; returns ranges that have turned up meanwhile. As long as it may return some,
+        running ranges are completed when a signal says stop, and it is `more` that deals with an absent broker.
     topics : TopicFailures, optional
         Is told what failed; then only failures that concern all topics are raised.
     excused_s : float
-        Seconds for which a range that Kafka leaves without an answer is tried again, while `more` may return some.
+        Seconds for which a range that gets no answer from Kafka is tried again, as long as `more` may return some.
     others_join : bool
-        Whether workers may join that nobody has looked at: each looks itself whether it has what a range needs, and
-        is left out with a warning where it has not.
+        Whether workers may join that were not checked: each checks itself whether it has what a range needs, and is
+        left out with a warning where it has not.
 
     Raises
     ------
@@ -137,7 +137,7 @@ class _Run:
         return bool(self._running or ((self._waiting or self._more is not None) and not self._stopped))
 
     def extend(self) -> None:
-        """Take what there is more; what came first is consumed first, so that no partition waits for others."""
+        """Take further ranges; what came first is consumed first, so that no partition waits for others."""
         if self._more is None or self._stopped:
             return
         more = self._more(len(self._waiting), len(self._running))
@@ -146,11 +146,11 @@ class _Run:
         self._waiting.extend(_largest_first(more or ()))
 
     def drain(self) -> None:
-        """Complete what is on its way, where a topic is followed: its ranges are small."""
+        """Complete the running ranges, where a topic is followed: those are small."""
         if self._more is None or not self._running:
             return
         self._observe(
-            Note(f"stopping: {counted(len(self._running), 'range')} to complete first; once more stops at once")
+            Note(f"stopping: {counted(len(self._running), 'range')} to complete first; a second signal stops at once")
         )
         self._stopped = True
         deadline = time.monotonic() + _DRAIN_S
@@ -159,7 +159,7 @@ class _Run:
 
     def submit(self) -> None:
         for _ in range(len(self._waiting)):
-            # The last ranges are not taken ahead: one might wait behind another while a worker has nothing to do.
+            # None of the last ranges is handed out ahead: it might wait behind another while a worker is idle.
             ahead = self._lookahead.ranges if len(self._waiting) > self._nconsumers else 0
             if len(self._running) >= self._nconsumers + ahead or self._stopped or not self._crew.has_room():
                 return
@@ -181,14 +181,14 @@ class _Run:
             )
             if self._others_join:
                 call = (make_errand(), fink_dask.__version__, pickle.dumps(call))
-            # Unique, so that Dask never takes an old result for a new try.
+            # Unique, so that Dask never takes an old result for that of a new try.
             key = f"transfer_range-{item.range.name}-{uuid.uuid4().hex[:8]}"
             future = self._crew.submit(*call, key=key)
             self._running[future] = item
             future.add_done_callback(self._done.put)
 
     def collect(self, timeout_s: float) -> None:
-        """Wait for a result, then take all that are there."""
+        """Wait for a result, then take all that have come."""
         try:
             future = self._done.get(timeout=timeout_s)
             while True:
@@ -203,7 +203,7 @@ class _Run:
             self._observe(progress)
 
     def on_progress(self, event: tuple[float, Any]) -> None:
-        """Take a worker's report; on the client's event loop, so it is only put aside."""
+        """Take a worker's report; it is only put aside, as this runs on the client's event loop."""
         message = dict(event[1])  # to which Dask has added the worker
         message["range"] = Range(**message["range"])
         self._progress.put(RangeProgress(**message))
@@ -217,7 +217,7 @@ class _Run:
             self._crew.release(future)
 
     def cancel(self) -> None:
-        """Let go of what runs, where there is still somebody to tell."""
+        """Cancel the running tasks, if there is still a scheduler to tell."""
         if self._client.status == "running":
             self._client.unsubscribe_topic(self.topic)
             self._client.cancel(list(self._running), force=True)
@@ -241,9 +241,9 @@ class _Run:
         except CancelledError:
             if self._client.status == "running":
                 self._failed(item, TransferError("Dask has cancelled it", *_where(item)), passing=True)
-            else:  # with everything else, as the scheduler is gone
+            else:  # together with everything else, as the scheduler is gone
                 self._waiting.append(item)
-        except Exception as error:  # a bug, or Dask's own: said in one line, with its trace in the log
+        except Exception as error:  # a bug, or an error of Dask's: reported in one line, with the traceback in the log
             log.exception("range %s failed", item.range.name)
             words = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
             self._failed(item, TransferError(words, *_where(item)), passing=False)
@@ -259,7 +259,7 @@ class _Run:
             self._crew.release(future)
 
     def _give_back(self, item: Work) -> None:
-        """Let a range wait once more, as if it had not been tried."""
+        """Put a range back, as if it had not been tried."""
         self._tries.forgive(item)
         self._waiting.appendleft(item)
 
@@ -275,7 +275,7 @@ class _Run:
             self._observe(Note(f"{error}; trying again", warning=True))
             self._waiting.append(item)
             return
-        # A full disk concerns all ranges, a column with too many values those of a topic; another failure only its own.
+        # A full disk concerns all ranges, a column with too many values all of a topic's; other failures only one.
         if isinstance(error, StorageError) or (isinstance(error, SettingsError) and self._topics is None):
             self._stopped = True
         if self._topics is not None and not self._stopped:
@@ -285,7 +285,7 @@ class _Run:
 
 
 def progress_prefix(client: str) -> str:
-    """Say what the names of all of Dask's topics begin with to which ranges report that a client has submitted."""
+    """Return how the names of all Dask topics begin to which the ranges of a client report."""
     return f"fink-dask-progress-{client}-"
 
 

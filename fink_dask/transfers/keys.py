@@ -1,4 +1,4 @@
-"""Tell by a record's key which schema it was written with, where a topic keeps its schemas there."""
+"""Tell from a record's key which schema it was written with, where a topic keeps its schemas there."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from fink_dask.avro.schema import MAX_SCHEMA_BYTES, AvroSchema, parse_schema
 from fink_dask.avro.versions import Versions
 from fink_dask.errors import SchemaError
 
-#: A topic with more schemas, or more bytes of them, in its keys gets no faster by remembering them.
+#: For a topic with more schemas in its keys, or more bytes of them, remembering them gains nothing.
 _REMEMBERED_KEYS = 64
 _REMEMBERED_BYTES = 16 * 2**20
 _FINGERPRINT_CHARS = 16
 
-#: Makes a schema one of the dataset's; raises SchemaError where it does not fit.
+#: Takes a schema into the dataset; raises SchemaError where it does not fit.
 TakeIn = Callable[[AvroSchema], None]
 
 
 @dataclass(frozen=True)
 class Foreign:
-    """A record whose schema is none of the dataset's.
+    """A record whose schema is not one of the dataset's.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ class SchemaKeys:
         self._take_in = take_in
         self._remembered: dict[bytes | None, int | Foreign | None] = {}
         self._bytes = 0
-        #: Schemas that were taken in, and are none of `versions`.
+        #: Schemas that were taken in, and are not in `versions`.
         self.met: set[AvroSchema] = set()
 
     def numbers(self, keys: Sequence[bytes | None]) -> list[int | Foreign | None]:
@@ -86,7 +86,7 @@ class SchemaKeys:
 
 
 def is_schema_like(key: bytes | None) -> bool:
-    """Tell whether a key may be a schema, and not a name; JSON that is one begins like this, and is not endless."""
+    """Tell whether a key may be a schema, and not a name: JSON with a schema begins like this, and is not endless."""
     return key is not None and len(key) <= MAX_SCHEMA_BYTES and key.lstrip()[:1] == b"{"
 
 

@@ -8,13 +8,13 @@ from fink_dask.config import BATCH_BYTES, BUFFER_BYTES, QUEUE_BYTES
 from fink_dask.errors import SettingsError
 
 _MIB, _MB = 2**20, 10**6
-#: What a process takes before it has consumed anything: Python, Dask, Arrow and the compiled decoder.
+#: What a process takes before it consumes anything: Python, Dask, Arrow and the compiled decoder.
 WORKER_BYTES = 140 * _MIB
-#: The same of the process that runs the scheduler, and of the one that workers are forked from.
+#: The same for the process that runs the scheduler together with the one that workers are forked from.
 BASE_BYTES = 260 * _MIB
-#: What a batch costs, in its raw bytes: as messages, joined, decoded, and each of them once more for the next batch.
+#: What a batch costs, in multiples of its raw bytes: as messages, joined, decoded, and each again for the next batch.
 _BATCH_FACTOR = 7
-#: What a decoded byte that is held back costs: itself, and what it becomes on its way into a row group.
+#: What a decoded byte that is held back costs: itself, and its copy on the way into a row group.
 _BUFFER_FACTOR = 2
 
 
@@ -38,13 +38,13 @@ class MemoryShare:
 
     @property
     def total(self) -> int:
-        """Bytes that a consumer takes with this, about."""
+        """About how many bytes a consumer takes with this."""
         return self.queue_bytes + _BATCH_FACTOR * self.batch_bytes + _BUFFER_FACTOR * self.buffer_bytes
 
 
 #: More does not make a transfer faster.
 FULL_SHARE = MemoryShare()
-#: With less, each consumer would do nothing but small reads and writes.
+#: With less, a consumer would do nothing but small reads and writes.
 LEAST_SHARE = MemoryShare(queue_bytes=_MIB, batch_bytes=_MIB, buffer_bytes=4 * _MIB)
 
 
@@ -62,13 +62,13 @@ def share_memory(
     limit : int
         Bytes that these processes together may take.
     overhead : int
-        What they take of it before they consume anything.
+        What they take before they consume anything.
     consumers : int
         Ranges that they consume at once.
     full_shares : int
-        As many consumers may get `FULL_SHARE`; more of them share what these would have.
+        How many consumers may get `FULL_SHARE`; more of them share what these would have.
     remedy : str
-        What the user is told to do where the limit is too low.
+        What to tell the user to do where the limit is too low.
 
     Returns
     -------
@@ -83,10 +83,10 @@ def share_memory(
     needed = overhead + consumers * LEAST_SHARE.total
     if limit < needed:
         raise SettingsError(
-            f"{limit // _MB:,} MB of memory are too little for so many consumers, which take "
+            f"{limit // _MB:,} MB of memory is too little for so many consumers, which take "
             f"{-(-needed // _MB):,} MB at least: {remedy}"
         )
-    # What there is beyond the least is shared alike, so that the whole never exceeds it.
+    # Whatever is left above the least is shared equally, so that the total never exceeds the limit.
     room = FULL_SHARE.total - LEAST_SHARE.total
     more = min(limit - overhead, full_shares * FULL_SHARE.total) // consumers - LEAST_SHARE.total
     more = max(0, min(more, room))

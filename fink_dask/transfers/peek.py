@@ -19,15 +19,15 @@ from fink_dask.ledger.ledger import Ledger
 from fink_dask.transfers.decode import RangeDecoder
 from fink_dask.transfers.inspect import Target, inspect_topic
 
-#: Alerts, at most: who wants more wants a dataset.
+#: The most alerts: whoever wants more wants a dataset.
 MOST = 100
-#: Offsets before the newest that are looked at as well: after a transaction a marker comes last, which is no record.
+#: Offsets before the newest that are looked at as well: after a transaction comes a marker, which is not a record.
 _TAIL = 10
 
 
 @dataclass(frozen=True)
 class Peeked:
-    """A record, and the alert that it is.
+    """A record, and the alert in it.
 
     Parameters
     ----------
@@ -57,11 +57,11 @@ class Peek:
     count : int
         How many, at most `MOST`.
     partition : int, optional
-        Of this one; otherwise of all, the first one first.
+        From this one; by default from all of them, the first one first.
     offset : int, optional
-        From here on, which goes with a partition.
+        From here on; needs a partition.
     is_newest : bool
-        Those with the newest timestamps, otherwise the first ones.
+        Those with the newest timestamps instead of the first ones.
 
     Raises
     ------
@@ -78,7 +78,7 @@ class Peek:
         if not 1 <= self.count <= MOST:
             raise SettingsError(f"-n {self.count} is not between 1 and {MOST}; fink-dask transfer --limit N takes more")
         if self.offset is not None and (self.partition is None or self.is_newest):
-            raise SettingsError("--offset is one of a --partition, and does not go with --newest")
+            raise SettingsError("--offset needs a --partition, and does not go with --newest")
 
     def ranges(self, topic: str, marks: dict[int, Watermarks]) -> list[Range]:
         """Choose what to read, of what the topic holds now.
@@ -89,7 +89,7 @@ class Peek:
             If it does not hold it.
         """
         if self.partition is not None and self.partition not in marks:
-            raise BrokerError(f"there is no partition {self.partition}: it has {len(marks)}, from 0 on", topic)
+            raise BrokerError(f"there is no partition {self.partition}: the topic has {len(marks)}, from 0 on", topic)
         found = []
         for partition, each in sorted(marks.items()):
             if self.partition in {None, partition} and each.low < each.stable:
@@ -100,7 +100,7 @@ class Peek:
                     start = self.offset
                 if not each.low <= start < each.stable:
                     held = f"it holds {each.low} to {each.stable - 1}"
-                    raise BrokerError(f"there is nothing: {held}", topic, partition, start)
+                    raise BrokerError(f"there is no such offset: {held}", topic, partition, start)
                 found.append(Range(partition, start, each.stable))
         if not found:
             raise BrokerError("there is nothing in it now", topic, self.partition)
@@ -135,7 +135,7 @@ def peek(settings: TransferSettings, wanted: Peek, connection: Connection) -> li
     found: list[Peeked] = []
     for range_ in ranges:
         if wanted.is_newest:
-            # No more than these are held, however many partitions there are.
+            # Only these are held, however many partitions there are.
             found = sorted([*found, *list(_read(connection, target, range_, len(range_)))[-wanted.count :]], key=_age)
             found = found[-wanted.count :]
         elif len(found) < wanted.count:
@@ -148,7 +148,7 @@ def _age(record: Peeked) -> tuple[int, int, int]:
 
 
 def _read(connection: Connection, target: Target, range_: Range, count: int) -> Iterator[Peeked]:
-    """Yield the first records of a range, at most so many."""
+    """Yield the first records of a range, at most `count`."""
     decoder = RangeDecoder(target.versions, target.identity, Partitioning(()), range_.partition)
     reader = RangeReader(connection, target.identity.topic, range_, lambda: False)
     left = count
@@ -156,7 +156,7 @@ def _read(connection: Connection, target: Target, range_: Range, count: int) -> 
         decoded = decoder.decode(batch)
         reasons = {int(batch.offsets[index]): reason for index, reason in decoded.bad}
         rows = {
-            offset: part.take([row])  # a slice would hold all of the batch
+            offset: part.take([row])  # a slice would hold the whole batch
             for _, part in decoded.parts
             for row, offset in enumerate(part["kafka_offset"].to_pylist())
         }

@@ -1,4 +1,4 @@
-"""Make the next generation of a plan. Pure: watermarks and what is planned already go in, ranges come out."""
+"""Make the next generation of a plan. Pure: watermarks and earlier plans go in, ranges come out."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from fink_dask.kafka.identity import UNKNOWN_ID, is_other_topic
 from fink_dask.kafka.offsets import Range, Watermarks, split
 from fink_dask.ledger.records import Identity, Marker, Plan
 
-#: Bytes an alert is taken to have where no sample could be had.
+#: Bytes that an alert is assumed to have where no sample could be had.
 _GUESSED_BYTES = 50_000.0
-#: Of a condition that is refused.
+#: The most characters shown of a condition that is refused.
 _SHOWN_CHARS = 200
 
 
 @dataclass(frozen=True)
 class Sizing:
-    """How large ranges are to be.
+    """How large to make ranges.
 
     Parameters
     ----------
     range_bytes : int
-        Raw bytes of a range, at most.
+        The most raw bytes of a range.
     nconsumers : int
         Ranges that are consumed at once; there should be a few for each.
     mean_bytes : mapping of int to float
@@ -79,9 +79,9 @@ def spans_to_plan(
 
 
 def removed_heads(watermarks: Mapping[int, Watermarks], planned: Mapping[int, int]) -> dict[int, tuple[int, int]]:
-    """Find what Kafka has removed of each partition after its `planned_ends`, as ``[start, end)``.
+    """Find what Kafka has removed from each partition after its `planned_ends`, as ``[start, end)``.
 
-    It is planned as well, in a range of its own, whose marker then declares it lost.
+    This is planned as well, in a range of its own, whose marker then declares it lost.
     """
     heads = {
         partition: (planned.get(partition, 0), min(marks.low, marks.stable))
@@ -118,12 +118,12 @@ def next_plan(
     spans : mapping of int to (int, int)
         What to plan of each partition.
     sizing : Sizing
-        How large ranges are to be.
+        How large to make ranges.
     room : int, optional
-        The alerts that the dataset may still take. An offset holds one alert or none, so a plan of that many offsets
+        How many more alerts the dataset may take. An offset holds one alert or none, so a plan of that many offsets
         never takes too many; where it takes too few, the next generation goes on from there.
     heads : mapping of int to (int, int), optional
-        What of each partition is gone already: no alerts, so that they take no room.
+        What is already gone from each partition: no alerts, so it takes no room.
 
     Returns
     -------
@@ -145,7 +145,7 @@ def next_plan(
 
 
 def alerts_at_most(plans: Sequence[Plan], markers: Sequence[Marker], watermarks: Mapping[int, Watermarks]) -> int:
-    """Count the alerts that the dataset holds once all its plans are committed, at most."""
+    """Count the most alerts that the dataset can hold once all its plans are committed."""
     committed = {marker.range for marker in markers}
     left = [range_ for plan in plans for range_ in plan.ranges if range_ not in committed]
     return sum(marker.rows for marker in markers) + still_there(left, watermarks)
@@ -158,7 +158,7 @@ def still_there(ranges: Iterable[Range], watermarks: Mapping[int, Watermarks]) -
 
 
 def known_topic_id(plans: Sequence[Plan]) -> str:
-    """Return the topic's id that the plans agree on; a broker that could not say it for a while changes nothing."""
+    """Return the topic's id that the plans agree on, even if a broker could not tell it for a while."""
     known = [plan.identity.topic_id for plan in plans if plan.identity.topic_id != UNKNOWN_ID]
     return known[-1] if known else UNKNOWN_ID
 
@@ -169,7 +169,7 @@ def check_identity(before: Identity, now: Identity) -> None:
     Raises
     ------
     LedgerError
-        That names the first difference.
+        If something differs; it names the first difference.
     """
     for name, words in (
         ("topic", "--topic"),

@@ -1,4 +1,4 @@
-"""From a topic and a ledger to the ranges that are to be transferred now."""
+"""From a topic and a ledger to the ranges to transfer now."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from fink_dask.transfers.work import TaskSettings, Work
 def plan_next(
     settings: TransferSettings, target: Target, inspector: Inspector, ledger: Ledger, plans: Sequence[Plan]
 ) -> Plan | None:
-    """Plan what no generation holds yet, as far as the limit goes; the plan is not frozen yet.
+    """Plan what no generation holds yet, as far as the limit allows, without freezing the plan.
 
     Returns
     -------
@@ -34,7 +34,7 @@ def plan_next(
     Raises
     ------
     BrokerError
-        If Kafka has removed something, and the settings say that this is a failure.
+        If Kafka has removed something, and the settings call that a failure.
     LedgerError
         If the dataset holds more than the limit, or the topic less than was planned.
     """
@@ -45,7 +45,7 @@ def plan_next(
         room = settings.limit - at_most
         if room < 0:
             raise LedgerError(
-                f"--limit {settings.limit:,}: this dataset holds or has planned {counted(at_most, 'alert')} already; "
+                f"--limit {settings.limit:,}: this dataset already holds or has planned {counted(at_most, 'alert')}; "
                 "use another --outdir, or --restart"
             )
     planned = planned_ends(plans)
@@ -59,7 +59,7 @@ def plan_next(
 
 
 def freeze_plan(ledger: Ledger, target: Target, plan: Plan, plans: list[Plan], observe: Observer) -> Plan:
-    """Freeze a plan, with the names of all schemas that the dataset has taken in by now, and add it to `plans`.
+    """Freeze a plan, with the names of all schemas that the dataset has taken in so far, and add it to `plans`.
 
     Raises
     ------
@@ -72,20 +72,20 @@ def freeze_plan(ledger: Ledger, target: Target, plan: Plan, plans: list[Plan], o
         identity = settle_versions(ledger, plan.identity, target.partitioning, target.versions, not plans)
         plan = replace(plan, identity=identity)
         if len(identity.more_schemas) > (len(plans[-1].identity.more_schemas) if plans else 0):
-            words = f"keys hold {len(identity.each_schema)} schemas that fit each other: files have the columns of all"
-            observe(Note(f"{words} from here on, null where a record has none"))
+            words = f"keys hold {len(identity.each_schema)} schemas that fit each other: from here on files have the"
+            observe(Note(f"{words} columns of all of them, with nulls where a record has no value"))
     ledger.freeze(plan, target.schema)
     plans.append(plan)
     return plan
 
 
 def check_heads(settings: TransferSettings, heads: Mapping[int, tuple[int, int]], observe: Observer) -> None:
-    """Say what Kafka has removed before it could be read.
+    """Warn of what Kafka has removed before it could be read.
 
     Raises
     ------
     BrokerError
-        If the settings say that this is a failure.
+        If the settings call that a failure.
     """
     if not heads:
         return
@@ -94,7 +94,7 @@ def check_heads(settings: TransferSettings, heads: Mapping[int, tuple[int, int]]
         words = f"Kafka has removed offsets {start} to {end - 1} before they could be read; --on-loss continue would "
         raise BrokerError(f"{words}declare them lost", settings.topic, partition, start)
     removed = sum(end - start for start, end in heads.values())
-    words = f"Kafka has removed {counted(removed, 'offset')} of this topic, unread: declared lost"
+    words = f"Kafka has removed {counted(removed, 'offset')} of this topic before they were read: declared lost"
     observe(Note(words, warning=True))
 
 
@@ -111,7 +111,7 @@ def make_work(
     opened: Iterable[tuple[Plan, Range]],
     memory: MemoryShare = FULL_SHARE,
 ) -> list[Work]:
-    """Give each open range what it needs to be transferred."""
+    """Put each open range together with what it needs to be transferred."""
     tasks: dict[str, TaskSettings] = {}
     work = []
     for plan, range_ in opened:
@@ -133,7 +133,7 @@ def make_work(
 
 
 def offsets_by_partition(planned: Iterable[Range], work: Iterable[Work]) -> dict[int, tuple[int, int]]:
-    """Count, for each partition, the offsets that are planned, and those of them that are not to be done any more."""
+    """Count, for each partition, the planned offsets, and those of them that are done."""
     offsets: Counter[int] = Counter()
     still: Counter[int] = Counter()
     for range_ in planned:

@@ -1,4 +1,4 @@
-"""Say what a transfer would do, and do nothing."""
+"""Say what a transfer would do, without doing it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Outlook:
     topic : str
         The topic.
     committed_ranges, committed_alerts : int
-        What is in the dataset already.
+        What is already in the dataset.
     open_ranges : int
         Planned ranges that an earlier run left open.
     plan : Plan or None
@@ -39,11 +39,11 @@ class Outlook:
     removed : int
         Offsets that would be declared lost, as Kafka has removed them.
     resume_at : dict of int to int
-        The first of them in each partition.
+        The first offset to consume in each partition.
     where : str or None
         The condition on the alerts that would be kept.
     forecast : Forecast or None
-        What the work is estimated to be; None where there is none.
+        An estimate of the work; None where there is none.
     """
 
     topic: str
@@ -59,7 +59,7 @@ class Outlook:
 
 
 def preview(settings: TransferSettings, cores: int, restart: bool = False) -> Outlook:
-    """Find out what `run_transfer` would do by so many processor cores, and write nothing.
+    """Find out what `run_transfer` would do with so many cores, and write nothing.
 
     Raises
     ------
@@ -96,7 +96,7 @@ def preview_each(
 
 
 def topics_now(choice: TopicChoice, inspector: Inspector) -> tuple[str, ...]:
-    """List the topics that are meant and there, and those that were named.
+    """List the topics that match and exist, and those that were named.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Where the time of a transfer goes, stage by stage: what says where the next gain is."""
+"""Where the time of a transfer goes, stage by stage: it shows where there is something to gain."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from fink_dask.errors import LedgerError
 from fink_dask.transfers.events import Event, Observer, RangeCommitted, RangeProgress
 
 #: What a range does, in order: waiting for Kafka (and then for its turn) and taking messages, joining their values,
-#: decoding, finding partition keys, encoding Parquet, bringing files to the disk with their hashes, and making them
-#: part of the dataset.
+#: decoding, finding partition keys, encoding Parquet, hashing files and syncing them to disk, and making them part of
+#: the dataset.
 STAGES = ("poll", "copy", "decode", "split", "write", "fsync", "commit")
-#: Seconds that no run takes: thirty years.
+#: No run takes so many seconds: thirty years.
 _MOST_S = 1e9
-#: Steps of a profile at most: one a range, and where there are more ranges, one of as many as it takes.
+#: The most steps of a profile: one per range, and where there are more ranges, one for as many as necessary.
 _MOST_STEPS = 200
 
 
@@ -34,31 +34,31 @@ class Stopwatch:
         self._since = time.perf_counter()
 
     def lap(self, stage: str) -> None:
-        """Count the time since the last lap as that of a stage."""
+        """Count the time since the last lap for a stage."""
         now = time.perf_counter()
         self.seconds[stage] += now - self._since
         self._since = now
 
     def skip(self) -> None:
-        """Count the time since the last lap as nobody's."""
+        """Count the time since the last lap for no stage."""
         self._since = time.perf_counter()
 
     def move(self, seconds: float, before: str, stage: str) -> None:
-        """Count as that of `stage` what was counted as that of `before`."""
+        """Count for `stage` what was counted for `before`."""
         self.seconds[before] -= seconds
         self.seconds[stage] += seconds
 
 
 @dataclass(frozen=True)
 class ProfileStep:
-    """What consumers did for the ranges that were committed one after the other.
+    """What consumers did for some ranges that were committed one after another.
 
     Parameters
     ----------
     until_seconds : float
-        When the last of them was committed, since the beginning of the run.
+        Seconds from the beginning of the run until the last of them was committed.
     stage_seconds : mapping of str to float
-        Seconds of each of `STAGES`, of these ranges together.
+        Seconds of each of `STAGES`, for these ranges together.
     """
 
     until_seconds: float
@@ -74,11 +74,11 @@ class Profile:
     start_seconds, work_seconds, finish_seconds : float
         From the beginning to the first batch, from there to the last commit, and from there to the end.
     stage_seconds : mapping of str to float
-        Seconds of each of `STAGES`, of all consumers together.
+        Seconds of each of `STAGES`, for all consumers together.
     ranges, alerts, raw_bytes : int
-        What this run has committed.
+        What this run committed.
     steps : tuple of ProfileStep
-        The same stages over time, in order; empty where that was not kept.
+        The same stages over time, in order; empty where they were not kept.
     """
 
     start_seconds: float
@@ -119,9 +119,9 @@ class Profile:
         untils = [step.until_seconds for step in steps]
         of_steps = [value for step in steps for value in step.stage_seconds.values()]
         if not all(abs(value) < _MOST_S for value in (*seconds.values(), *phases, *untils, *of_steps)):  # NaN is not
-            raise LedgerError("a profile holds numbers that are none")
+            raise LedgerError("a profile holds numbers that can't be true")
         if untils != sorted(untils):
-            raise LedgerError("a profile holds steps that are not in their order")
+            raise LedgerError("a profile holds steps that are out of order")
         start, work, finish = phases
         ranges, alerts, raw_bytes = counts
         return cls(start, work, finish, seconds, ranges, alerts, raw_bytes, steps)
@@ -139,7 +139,7 @@ class Profiler:
     observe : callable
         Takes the events.
     began : float, optional
-        When the run began, on the clock of `time.monotonic`; now otherwise.
+        When the run began, on the clock of `time.monotonic`; by default now.
     """
 
     def __init__(self, observe: Observer, began: float | None = None) -> None:
@@ -167,7 +167,7 @@ class Profiler:
         self._observe(event)
 
     def _add_step(self, step: ProfileStep) -> None:
-        """Keep what a range took; a run of any length has no more steps than fit in a small document."""
+        """Keep what a range took; however long a run, its steps fit in a small document."""
         if (self._ranges - 1) % self._ranges_of_step:
             self._steps[-1] = _together(self._steps[-1], step)
             return

@@ -31,7 +31,7 @@ class Misfit:
     schema : AvroSchema
         The schema.
     reason : str
-        Why, in words.
+        Why not.
     """
 
     schema: AvroSchema
@@ -40,7 +40,7 @@ class Misfit:
 
 @dataclass(frozen=True)
 class FoundSchemas:
-    """What there is to read a topic's records with.
+    """The schemas to read a topic's records with.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def find_schemas(
     plans: Sequence[Plan],
     asked: Identity,
 ) -> FoundSchemas:
-    """Find the schemas: the user's file, else Kafka's, else, as Kafka keeps them for days only, the ledger's.
+    """Find the schemas: the user's file, or else Kafka's, or else, as Kafka keeps them only for days, the ledger's.
 
     Where records have their schema in the key, the first and the last records of what is not planned yet are looked at.
     A file that holds one of these schemas chooses it; any other file is what all records were written with.
@@ -73,7 +73,7 @@ def find_schemas(
     Raises
     ------
     SchemaError
-        If there is none, or it can't be used; or if Avro files are asked for, and there are several to choose from.
+        If there is none, or it can't be used; or if Avro files were asked for, and there are several to choose from.
     """
     before = plans[-1].identity if plans else None
     if before is not None and before.schema_source == _KEYS:
@@ -99,7 +99,7 @@ def find_schemas(
 
 
 def show_schemas(inspector: Inspector, topic: str) -> tuple[FoundSchemas, Identity]:
-    """Find the schemas that a new dataset of a topic would have, whatever its options, and what it would be of.
+    """Find the schemas that a new dataset of a topic would have, whatever its options, and its identity.
 
     Raises
     ------
@@ -117,7 +117,7 @@ def show_schemas(inspector: Inspector, topic: str) -> tuple[FoundSchemas, Identi
 
 
 def _again(inspector: Inspector, description: TopicDescription, ledger: Ledger, before: Identity) -> FoundSchemas:
-    """Find the schema of a dataset that goes on: Kafka's, or else, as Kafka keeps it for days only, the ledger's."""
+    """Find the schema of a continued dataset: Kafka's, or else, as Kafka keeps it only for days, the ledger's."""
     try:
         found = inspector.schema(description.topic, description)
     except SchemaError:
@@ -126,20 +126,20 @@ def _again(inspector: Inspector, description: TopicDescription, ledger: Ledger, 
 
 
 def _in_kafka(inspector: Inspector, description: TopicDescription) -> tuple[list[AvroSchema], str]:
-    """Find the schemas that Kafka has, one at least, and say where."""
+    """Find the schemas that Kafka has, at least one, and say where."""
     found = inspector.schema(description.topic, description)
     if found.source != _KEYS:
         return [parse_schema(found.text)], found.source
     keys = [found.text, *inspector.sample_keys(description.topic, _unplanned(description, ()))]
-    # A key that is no schema makes no difference, unless there is none.
+    # A key that is not a schema does not matter, unless no key is one.
     return parse_keys(keys) or [parse_schema(found.text)], found.source
 
 
 def restore_schemas(ledger: Ledger, identity: Identity, plans: Sequence[Plan], inspector: Inspector) -> None:
-    """Put the schemas of a plan back into the ledger, by the holder of the lease only, as far as Kafka shows them.
+    """Put the schemas of a plan back into the ledger, as far as Kafka has them; only for the holder of the lease.
 
-    Where they are in the keys of records, the ends of all planned ranges are looked at: where a schema was first met, a
-    range or a generation often begins soon.
+    Where they are in the keys of records, the ends of all planned ranges are looked at: soon after a schema first
+    appeared, a range or a generation often begins.
 
     Raises
     ------
@@ -169,7 +169,7 @@ def restore_schemas(ledger: Ledger, identity: Identity, plans: Sequence[Plan], i
 
 
 def _keys_of_ranges(inspector: Inspector, topic: str, plans: Sequence[Plan]) -> Iterator[list[bytes]]:
-    """Yield keys of the records at the ends of the ranges, one range of each partition at a time."""
+    """Yield the keys of records at the ends of the ranges, one range of each partition at a time."""
     lows = {partition: marks.low for partition, marks in inspector.describe(topic).watermarks.items()}
     ranges: dict[int, list[Interval]] = {}
     for range_ in sorted(range_ for plan in plans for range_ in plan.ranges):
@@ -189,10 +189,10 @@ def _more_of(
     before: Identity,
     spans: dict[int, Interval],
 ) -> FoundSchemas:
-    """Go on with a dataset whose schemas are in the keys."""
+    """Find the schemas of a continued dataset whose schemas are in the keys."""
     known = known_versions(ledger, before)
     if settings.schema_file is not None and (chosen := read_schema_file(settings.schema_file)) not in known.schemas:
-        return FoundSchemas(Versions((chosen,)), "file")  # which is refused, as any other one
+        return FoundSchemas(Versions((chosen,)), "file")  # which is refused, like any other change of schema
     return _fitted(known, parse_keys(inspector.sample_keys(description.topic, spans)), before)
 
 
@@ -210,7 +210,7 @@ def _partitioning(identity: Identity, versions: Versions) -> Partitioning:
     try:
         return partitioning_of(identity, versions)
     except SettingsError:
-        return Partitioning(())  # perhaps a later schema has the field
+        return Partitioning(())  # a later schema may have the field
 
 
 def _unplanned(description: TopicDescription, plans: Sequence[Plan]) -> dict[int, Interval]:
@@ -222,7 +222,7 @@ def _unplanned(description: TopicDescription, plans: Sequence[Plan]) -> dict[int
 
 
 def parse_keys(keys: Iterable[bytes]) -> list[AvroSchema]:
-    """Read the schemas that keys hold, each one once, in order; what is none is left out."""
+    """Read the schemas that keys hold, each once, in order; keys that hold none are left out."""
     found: dict[AvroSchema, None] = {}
     for key in filter(is_schema_like, keys):
         try:

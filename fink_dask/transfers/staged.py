@@ -1,4 +1,4 @@
-"""The files of one attempt in the making: rows by partition key, and the records that are no rows."""
+"""The files that one attempt is writing: rows by partition key, and the records that are not rows."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class StagedRange:
     rest : Remainder
         What there is of the range; rows that it holds are not written again.
     watch : Stopwatch, optional
-        Told when a stage is over.
+        Is told when a stage is over.
     memory : MemoryShare
         What may be held back.
     compression : str
@@ -48,7 +48,7 @@ class StagedRange:
     Attributes
     ----------
     rows, raw_bytes, quarantined, filtered : int
-        What was staged so far, and how many alerts were filtered.
+        What has been staged so far, and how many alerts were filtered.
     newest_ms : int or None
         Newest timestamp of what was added, in milliseconds since 1970-01-01 UTC.
     """
@@ -102,7 +102,7 @@ class StagedRange:
         Raises
         ------
         SchemaError
-            If a record can't be decoded, and the settings say that this is a failure.
+            If a record can't be decoded, and the settings call that a failure.
         SettingsError
             If the range has too many partition keys.
         """
@@ -128,21 +128,21 @@ class StagedRange:
             self.rows += part.num_rows
 
     def write_quarantine(self, records: pa.RecordBatch) -> None:
-        """Write bad records; of `QUARANTINE_SCHEMA`."""
+        """Write bad records, which have `QUARANTINE_SCHEMA`."""
         self._quarantine.write(QUARANTINE_DIRECTORY, records)
         self.quarantined += records.num_rows
 
     def complete(self) -> None:
-        """Write what waits, and the footers."""
+        """Write what was held back, and the footers."""
         if self.quarantined and self._rest.quarantine is not None:
-            # A range has one quarantine file: what is in it moves into the new one.
+            # A range has one quarantine file: its records move into the new one.
             for records in read_quarantine(self._ledger, self._rest.quarantine):
                 self.write_quarantine(records)
         self._data.complete()
         self._quarantine.complete()
 
     def stage(self) -> tuple[tuple[DataFile, ...], DataFile | None]:
-        """Bring the complete files to the disk; returns those of the dataset and that of the quarantine."""
+        """Sync the complete files to disk; return those of the dataset and that of the quarantine."""
         files, quarantine = self._data.stage(), self._quarantine.stage()
         return files, quarantine[0] if quarantine else None
 
@@ -157,7 +157,7 @@ class StagedRange:
 
 
 def _select(decoded: SortedBatch, batch: RawBatch, rest: Remainder) -> SortedBatch:
-    """Keep what is wanted of a batch that was read again."""
+    """Keep of a batch that was read again what is wanted."""
     wanted = rest.is_wanted(batch.offsets)
     parts = []
     for directory, part in decoded.parts:

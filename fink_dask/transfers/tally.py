@@ -1,4 +1,4 @@
-"""Add up a transfer's events: how far it is, and how fast."""
+"""Add up a transfer's events: how far it has got, and how fast."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from fink_dask.kafka.offsets import Range
 from fink_dask.transfers.events import RangeCommitted, RangeFailed, RangeProgress, TransferStarted
 
-#: Committed ranges that are remembered, as reports of them may come late; a follower commits them for months.
+#: Committed ranges that are remembered, as reports of them may come late; not all, as a follower runs for months.
 _REMEMBERED = 10_000
 
 
@@ -27,18 +27,18 @@ class Tally:
         self._began = time.monotonic()
 
     def start(self, event: TransferStarted) -> None:
-        """Take the size of a topic's plan; the first time, the clock begins to run."""
+        """Take the size of a topic's plan; the first one starts the clock."""
         if not self._planned:
             self._began = time.monotonic()
         self._planned[event.topic] = event.offsets
         self._before[event.topic] = event.offsets_committed - self._committed_offsets[event.topic]
 
     def grow(self, topic: str, offsets: int) -> None:
-        """Take the size of a plan that has grown while it was carried out."""
+        """Take the size of a plan that grew while it was carried out."""
         self._planned[topic] = offsets
 
     def progress(self, event: RangeProgress) -> None:
-        """Take what a running range reports; what comes after its commit is old news."""
+        """Take the report of a running range; one that comes after its commit is out of date."""
         if not self.is_committed(event):
             self._running[event.topic, event.range] = event
 
@@ -54,7 +54,7 @@ class Tally:
         self._committed_bytes += event.raw_bytes
 
     def fail(self, event: RangeFailed) -> None:
-        """Forget what a failed attempt has read."""
+        """Forget what a failed attempt read."""
         self._running.pop((event.topic, event.range), None)
 
     @property
@@ -68,23 +68,23 @@ class Tally:
         return sum(self._planned.values())
 
     def is_committed(self, event: RangeProgress) -> bool:
-        """Tell whether a range was committed lately."""
+        """Tell whether a range was committed recently."""
         return (event.topic, event.range) in self._done
 
     @property
     def running(self) -> Mapping[tuple[str, Range], RangeProgress]:
-        """The last report of each range that is on its way, by its topic."""
+        """The last report of each running range, by topic and range."""
         return self._running
 
     @property
     def offsets_done(self) -> int:
-        """Offsets behind us, those of earlier runs included."""
+        """Offsets that are done, including those of earlier runs."""
         running = sum(event.position - event.range.start for event in self._running.values())
         return sum(self._before.values()) + self._committed_offsets.total() + running
 
     @property
     def offsets_of_this_run(self) -> int:
-        """Offsets that this run has put behind us."""
+        """Offsets that this run has done."""
         return self.offsets_done - sum(self._before.values())
 
     @property
@@ -94,7 +94,7 @@ class Tally:
 
     @property
     def read(self) -> int:
-        """Alerts of this run, those included that were filtered."""
+        """Alerts of this run, including those that were filtered."""
         return self._committed_read + sum(event.read for event in self._running.values())
 
     @property

@@ -48,13 +48,13 @@ def transfer_range(
     should_stop : callable
         Asked several times a second; True ends the attempt.
     step : callable
-        Told the name of each step of the commit.
+        Is told the name of each step of the commit.
     connect : callable
         Opens or lends a connection to Kafka.
     turn : Turn, optional
-        What is waited for before anything is decoded; another range has it while this one is brought to the disk.
+        To be waited for before anything is decoded; another range has it while this one is synced to disk.
     remainder : Remainder, optional
-        What is left of a range that was committed; otherwise it is transferred for the first time.
+        What is left of a range that was committed; without it the range is transferred for the first time.
 
     Returns
     -------
@@ -66,11 +66,11 @@ def transfer_range(
     BrokerError
         If Kafka refuses, does not answer, or no longer holds what was planned.
     SchemaError
-        If a record can't be decoded, and the settings say that this is a failure.
+        If a record can't be decoded, and the settings call that a failure.
     SettingsError
         If the range has too many partition keys.
     LedgerError
-        If the ledger is damaged, or is not the one of this plan any more.
+        If the ledger is damaged, or is no longer the one of this plan.
     StorageError
         If the file system refuses.
     InterruptedTransferError
@@ -121,7 +121,7 @@ def _attempt(range_: Range, settings: TaskSettings, caller: _Caller, watch: Stop
         try:
             return attempt.commit(_stage(attempt, settings, caller, watch, grower.decoder(attempt)))
         except OutgrownError:
-            # A record of a schema that the dataset did not have: once more, with columns for all that were met.
+            # A record had a schema that the dataset did not have: again, with columns for all schemas that were met.
             grower.grow()
         finally:
             attempt.clean_up()
@@ -199,7 +199,7 @@ def _stage(
 
 
 def _check_loss(reader: RangeReader, settings: TaskSettings, partition: int) -> None:
-    """Fail where retention has taken something, and the settings say that this is a failure."""
+    """Fail where retention has removed something, and the settings call that a failure."""
     if reader.lost and settings.on_loss == "fail":
         start, end = reader.lost[0]
         raise BrokerError(

@@ -1,4 +1,4 @@
-"""The transfer of one topic into its dataset: its ledger, its lease, its plans, and what it has come to."""
+"""The transfer of one topic into its dataset: its ledger, its lease, its plans, and how it ended."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from fink_dask.transfers.prepare import (
 from fink_dask.transfers.profile import Profile, Profiler
 from fink_dask.transfers.work import Work
 
-#: Schemas that don't fit of which it is said; there may be as many as records.
+#: How many schemas that don't fit are reported; there may be as many as records.
 _SHOWN_MISFITS = 3
 
 
@@ -50,20 +50,20 @@ class TopicTransfer:
     observe : callable
         Takes the events.
     restart : bool
-        Move what is there aside first.
+        Move an existing dataset aside first.
     began : float, optional
-        When the program began, on the clock of `time.monotonic`; otherwise the transfer begins now.
+        When the program began, on the clock of `time.monotonic`; by default now.
 
     Attributes
     ----------
     plans : list of Plan
         All generations of the plan.
     summary : Summary
-        What has become of it; ``failed`` until something has.
+        How it ended; ``failed`` until it has.
     profile : Profile
-        Where the time went that it took.
+        Where its time went.
     error : FinkDaskError or None
-        Why it has failed.
+        Why it failed.
     """
 
     def __init__(
@@ -100,22 +100,22 @@ class TopicTransfer:
 
     @property
     def is_over(self) -> bool:
-        """Whether it has failed so that none of its ranges is wanted any more."""
-        # A column with too many values has them in other ranges too.
+        """Whether it has failed in such a way that none of its ranges is wanted any more."""
+        # A column with too many values in one range has them in others as well.
         return self.error is not None or any(isinstance(error, SettingsError) for error in self._range_failures)
 
     @property
     def range_failure(self) -> TransferError | None:
-        """What its ranges have failed with, if any has."""
+        """The failure of its ranges, if any has failed."""
         return failure_of(self._range_failures) if self._range_failures else None
 
     def find(self, inspector: Inspector) -> bool:
-        """Find out whether the topic can be transferred as asked for; writes nothing new.
+        """Find out whether the topic can be transferred as asked for; write nothing new.
 
         Returns
         -------
         bool
-            Whether there is something: False for a topic that holds nothing, where there is nothing to continue.
+            False for a topic that holds nothing, where there is nothing to continue.
 
         Raises
         ------
@@ -130,12 +130,12 @@ class TopicTransfer:
             words = (
                 f"records of this topic go to the quarantine: {misfit.reason}; --dump-schemas writes all schemas, and "
             )
-            words += "--schema FILE with another --outdir makes a dataset of such a one"
+            words += "--schema FILE with another --outdir makes a dataset of one of them"
             self.observe(Note(words, warning=True))
         return self._target is not None
 
     def begin(self) -> None:
-        """Make the ledger where there is none, take the lease, and settle what an earlier run has left.
+        """Make the ledger where there is none, take the lease, and settle what an earlier run left.
 
         Raises
         ------
@@ -145,7 +145,7 @@ class TopicTransfer:
         if self._restart and self.ledger.path.exists():
             with hold_lease(self.ledger):
                 aside = set_aside(self.ledger)
-            self.observe(Note(f"what was there is in {aside} until the new dataset is complete"))
+            self.observe(Note(f"the old dataset is kept in {aside} until the new one is complete"))
         made = create_ledger(self.ledger)
         self._stack.callback(remove_if_unused, self.ledger, made)
         self._lease = self._stack.enter_context(hold_lease(self.ledger))
@@ -158,19 +158,19 @@ class TopicTransfer:
         self._opened = open_ranges(self.plans, self.ledger.markers(self.plans))
 
     def plan(self, inspector: Inspector) -> int:
-        """Plan what no generation holds yet, without freezing it; returns the ranges that are to be transferred.
+        """Plan what no generation holds yet, without freezing it; return how many ranges are to be transferred.
 
         Raises
         ------
         FinkDaskError
-            If what is there can't be planned.
+            If it can't be planned.
         """
         self._next = plan_next(self.settings, self.target, inspector, self.ledger, self.plans)
         self._opened = open_ranges(self.plans, self.ledger.markers(self.plans))
         return len(self._opened) + (len(self._next.ranges) if self._next else 0)
 
     def estimate(self, cores: int, samples: bool) -> Forecast:
-        """Estimate what there is to do, once that is planned, by so many processor cores; see `forecast`."""
+        """Estimate the work that is planned, for so many cores; see `forecast`."""
         self._forecast = forecast(self.settings, self.target, self._before, self._opened, self._next, cores, samples)
         return self._forecast
 
@@ -191,7 +191,7 @@ class TopicTransfer:
         self._next = None
 
     def begin_work(self, memory: MemoryShare, dashboard: str | None) -> list[Work]:
-        """Announce what is to be transferred, and return it."""
+        """Announce what will be transferred, and return it."""
         planned = [range_ for plan in self.plans for range_ in plan.ranges]
         work = make_work(self.settings, self.target, self.ledger, self._opened, memory)
         offsets = sum(map(len, planned))
@@ -210,7 +210,7 @@ class TopicTransfer:
         return work
 
     def failed_at(self, error: FinkDaskError) -> None:
-        """Take the failure of a range; the others of this topic go on."""
+        """Take note of the failure of a range; the others of this topic go on."""
         self._range_failures.append(error)
 
     def check(self) -> None:
@@ -219,15 +219,15 @@ class TopicTransfer:
             self._lease.check()
 
     def settle(self) -> None:
-        """Publish what was committed, and remove what else was staged; no attempt of this run may go on.
+        """Publish what was committed, and remove whatever else was staged; no attempt of this run may go on.
 
         Raises
         ------
         FinkDaskError
             If another job has taken over, or the file system refuses.
         """
-        # What an attempt that was killed has committed is published. Should one still run, on a scheduler of somebody
-        # else's, it finds no directory to commit from; on an object store it commits, and the next run publishes that.
+        # What a killed attempt has committed is published. Should one still run, on somebody else's scheduler, it
+        # finds no directory to commit from; on an object store it commits, and the next run publishes that.
         if self._lease is not None:
             self._lease.check()
             roll_forward(self.ledger, self.plans)
@@ -252,14 +252,14 @@ class TopicTransfer:
         self.summary = Summary(self.topic, "complete", run_seconds=self.profile.seconds)
 
     def give_up(self) -> None:
-        """Sum up what there is of a transfer that has failed."""
+        """Sum up what there is of a failed transfer."""
         with suppress(FinkDaskError):
             if self.ledger.exists():
                 self.sum_up()
         self.summary = replace(self.summary, state="failed")
 
     def sum_up(self) -> None:
-        """Sum up what the dataset holds, and what this run has added."""
+        """Sum up what the dataset holds, and what this run added."""
         summary = summarise(self.ledger).summary
         added = summary.alerts - self._before.alerts if self._lease is not None else 0
         self.profile = self.observe.profile()

@@ -1,4 +1,4 @@
-"""The topics of a run: each with a dataset of its own, and a failure of one is no failure of the others."""
+"""The topics of a run: each has a dataset of its own, and the failure of one is not a failure of the others."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class Topics:
     choice : TopicChoice
         Which topics are meant.
     settings : TransferSettings
-        What is asked for. Where several topics are, or may be, each has a dataset ``OUTDIR/TOPIC``.
+        What was asked for. Where there are, or may be, several topics, each has a dataset ``OUTDIR/TOPIC``.
     observe : callable
         Takes the events.
     restart : bool
-        Move what is there aside first.
+        Move existing datasets aside first.
     began : float, optional
         When the program began, on the clock of `time.monotonic`.
     """
@@ -48,11 +48,11 @@ class Topics:
 
     @property
     def open(self) -> list[TopicTransfer]:
-        """Those that have begun, and of which nothing has failed."""
+        """The transfers that have begun, and of which nothing has failed."""
         return [transfer for transfer in self._transfers.values() if transfer.is_open]
 
     def make(self, topic: str) -> TopicTransfer:
-        """Make the transfer of a topic, which then is found or not."""
+        """Make the transfer of a topic, which may then be found or not."""
         settings = settings_of(self._settings, self.choice, topic)
         transfer = TopicTransfer(settings, self._of(topic), self._restart, self._began)
         if self.choice.is_several:
@@ -63,12 +63,12 @@ class Topics:
         return transfer
 
     def begin(self, transfer: TopicTransfer) -> bool:
-        """Take in a transfer that was found, and begin it; returns whether it has begun.
+        """Take in a transfer that was found, and begin it; return whether it has begun.
 
         Raises
         ------
         FinkDaskError
-            If it can't be transferred, and no other topic is meant.
+            If it can't be transferred, and no other topic was asked for.
         """
         self._transfers[transfer.topic] = transfer
         with self.alone(transfer):
@@ -78,15 +78,15 @@ class Topics:
         return transfer.is_open
 
     def require_room(self, cores: int) -> None:
-        """Estimate what there is to do, by so many processor cores, and refuse what the disk can't hold.
+        """Estimate the work, for so many cores, and refuse what the disk has no room for.
 
         Raises
         ------
         StorageError
-            If it can't, and that is not forced.
+            If there is too little room, and it is not forced.
         """
         found = self._estimates(cores)
-        # Each may have room alone, so that none was looked at closely, and all together not.
+        # Each may have room alone, so that none was looked at closely, and yet not all of them together.
         if len(found) > 1 and not has_room(found):
             found = self._estimates(cores, samples=True)
         require_room(found, self._settings)
@@ -99,13 +99,13 @@ class Topics:
         return found
 
     def add_empty(self, topic: str) -> None:
-        """Take in a topic that held nothing to the end."""
+        """Take in a topic that held nothing until the end."""
         if topic not in self._transfers:
             transfer = self._transfers[topic] = self.make(topic)
             transfer.be_empty()
 
     def add_gone(self, listed: Collection[str]) -> None:
-        """Take in what matches a pattern, is not whole, and can't be completed, as Kafka has no such topic any more."""
+        """Take in datasets that match a pattern, lack offsets, and can't be completed, as Kafka lost their topics."""
         if not self.choice.patterns:
             return
         found = {ledger.outdir.name: ledger for ledger in datasets_in(self._settings.outdir)}
@@ -125,19 +125,19 @@ class Topics:
 
     @contextmanager
     def alone(self, transfer: TopicTransfer, *fatal: type[FinkDaskError]) -> Iterator[None]:
-        """Let what fails in the block concern one topic only, where there are others.
+        """Let a failure in the block concern one topic only, where there are others.
 
         Parameters
         ----------
         transfer : TopicTransfer
-            The topic's.
+            The topic's transfer.
         *fatal : type
-            Errors that concern all topics; that Kafka is away always does.
+            Errors that concern all topics; an absent broker always does.
 
         Raises
         ------
         FinkDaskError
-            If it is one of those, or no other topic is meant.
+            If it is one of those, or no other topic was asked for.
         """
         try:
             yield
@@ -148,35 +148,35 @@ class Topics:
             self._say_failure(transfer.topic, error)
 
     def failed(self, topic: str, error: FinkDaskError) -> None:
-        """Take the failure of a range; those of other topics go on."""
+        """Take note of the failure of a range; the ranges of other topics go on."""
         transfer = self._transfers[topic]
         transfer.failed_at(error)
         if self.choice.is_several and transfer.error is None:
             self._say_failure(topic, error)
 
     def is_over(self, topic: str) -> bool:
-        """Tell whether the ranges of a topic that wait are wanted no more."""
+        """Tell whether the waiting ranges of a topic are no longer wanted."""
         return self._transfers[topic].is_over
 
     def tell(self, observe: Observer) -> Observer:
-        """Give all events to another observer from now on, and return it."""
+        """Pass all events to another observer from now on, and return it."""
         self._observe = observe
         return observe
 
     def observe(self, event: Event) -> None:
-        """Take what ranges report, and pass it on."""
+        """Take events, and pass them on."""
         if isinstance(event, RangeProgress | RangeCommitted | RangeFailed):
             self._transfers[event.topic].observe(event)
         else:
             self._observe(event)
 
     def check(self) -> None:
-        """Look at the lease of one of the topics, of another one each time.
+        """Look at the lease of one of the topics, a different one each time.
 
         Raises
         ------
         LedgerError
-            If another job has taken over, and no other topic is meant.
+            If another job has taken over, and no other topic was asked for.
         """
         transfers = self.open
         if transfers:
@@ -186,7 +186,7 @@ class Topics:
                 transfer.check()
 
     def each(self, do: Callable[[TopicTransfer], object]) -> None:
-        """Do something for each that is open; what fails fails alone."""
+        """Do something for each open topic; one that fails does not affect the others."""
         for transfer in self.open:
             with self.alone(transfer):
                 do(transfer)
@@ -197,14 +197,14 @@ class Topics:
         Raises
         ------
         FinkDaskError
-            If one can't be settled, and no other topic is meant.
+            If one can't be settled, and no other topic was asked for.
         """
         for transfer in self._transfers.values():
             if transfer.error is None:
                 with self.alone(transfer):
                     transfer.settle()
             else:
-                with suppress(FinkDaskError):  # it has failed, and that is what counts
+                with suppress(FinkDaskError):  # it has failed already, and that is what counts
                     transfer.settle()
 
     def finish(self, inspector: Inspector) -> None:
@@ -213,12 +213,12 @@ class Topics:
         Raises
         ------
         FinkDaskError
-            If one is not complete, and no other topic is meant.
+            If one is not complete, and no other topic was asked for.
         """
         for transfer in self._transfers.values():
             failure = transfer.range_failure
             if failure is not None and transfer.error is None:
-                transfer.error = failure  # its ranges were said when they failed
+                transfer.error = failure  # its ranges were reported as they failed
                 if not self.choice.is_several:
                     raise failure
             if transfer.is_open:
@@ -233,11 +233,11 @@ class Topics:
             transfer.end()
 
     def results(self) -> list[TopicTransfer]:
-        """List all, in the order of their names."""
+        """List all transfers, by topic."""
         return [transfer for _, transfer in sorted(self._transfers.items())]
 
     def _of(self, topic: str) -> Observer:
-        """Have notes of several topics say which one they are about; who takes them may change, see `tell`."""
+        """Make notes say which of several topics they are about; the observer may change later, see `tell`."""
 
         def observe(event: Event) -> None:
             if isinstance(event, Note) and self.choice.is_several and not event.text.startswith(topic):
@@ -251,7 +251,7 @@ class Topics:
 
 
 def settings_of(settings: TransferSettings, choice: TopicChoice, topic: str) -> TransferSettings:
-    """Return what is asked for of one of the topics that are meant."""
+    """Return the settings of one of the topics."""
     if not choice.is_several:
         return settings
     return replace(settings, topic=topic, outdir=settings.outdir / topic)

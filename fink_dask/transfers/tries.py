@@ -1,4 +1,4 @@
-"""How often a range is tried, when again, and when Kafka is given up."""
+"""How often a range is tried, when it is tried again, and when Kafka is given up."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections import Counter
 from fink_dask.kafka.offsets import Range
 from fink_dask.transfers.work import Work
 
-#: How often a range is tried when what failed may pass: a broker that is away, a worker that was killed.
+#: How often a range is tried when the cause may pass: an absent broker, a killed worker.
 _TRIES = 4
 #: Seconds before a range is tried again; doubled each time.
 _PAUSE_S = 1.0
-#: Seconds for which Kafka must have been silent to be taken for gone: a network can be cut for a minute.
+#: Seconds of silence after which Kafka is taken to be gone: a network can be cut for a minute.
 _GONE_S = 60.0
 
 
@@ -22,7 +22,7 @@ class Tries:
     Parameters
     ----------
     excused_s : float
-        Seconds from the first failure for which nobody is to blame, in which such tries count for nothing.
+        Seconds after a range's first excused failure in which such tries do not count.
     """
 
     def __init__(self, excused_s: float = 0.0) -> None:
@@ -40,7 +40,7 @@ class Tries:
         self._tries[_key(item)] += 1
 
     def allow(self, item: Work) -> bool:
-        """Tell whether there is another try, which then has to wait a little."""
+        """Tell whether there may be another try, which then has to wait a little."""
         tries = self._tries[_key(item)]
         if tries >= _TRIES:
             return False
@@ -48,11 +48,11 @@ class Tries:
         return True
 
     def forgive(self, item: Work) -> None:
-        """Take the last try for none."""
+        """Do not count the last try."""
         self._tries[_key(item)] -= 1
 
     def excuse(self, item: Work) -> bool:
-        """Take the last try for none, unless that has gone on for too long; the next one has to wait a little."""
+        """Do not count the last try, unless this has gone on for too long; the next one has to wait a little."""
         now = time.monotonic()
         if now - self._excused_since.setdefault(_key(item), now) >= self._excused_s:
             return False
@@ -62,18 +62,18 @@ class Tries:
 
 
 class Silence:
-    """Tells a Kafka that is gone from one that leaves a partition, or everybody for a moment, without an answer."""
+    """Tells a Kafka that is gone from one that does not answer for one partition, or for a moment."""
 
     def __init__(self) -> None:
         self._ranges = 0
         self._since = time.monotonic()
 
     def end(self) -> None:
-        """Take a sign of life: a range has got on."""
+        """Take a sign of life: a range has made progress."""
         self._ranges, self._since = 0, time.monotonic()
 
     def is_final(self) -> bool:
-        """Count one more range without an answer; True when it is the second in a row, and silence has lasted."""
+        """Count a range without an answer; True from the second in a row on, once the silence has lasted."""
         self._ranges += 1
         return self._ranges > 1 and time.monotonic() - self._since > _GONE_S
 

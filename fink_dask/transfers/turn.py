@@ -1,4 +1,4 @@
-"""Who may decode: more ranges are read at once than there are cores, and each core is better off with one at a time."""
+"""Who may decode: more ranges are read at once than there are cores, and a core does best with one at a time."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _LOOK_S = 0.2
 
 
 class Turns:
-    """What the ranges of a process share: so many of them have their turn at once, first come, first served.
+    """The turns that the ranges of a process share: so many at once, first come, first served.
 
     A semaphore has no order: of many threads that wait and look up now and then, some would wait for minutes.
 
     Parameters
     ----------
     count : int
-        How many.
+        How many turns there are at once.
     """
 
     def __init__(self, count: int) -> None:
@@ -57,7 +57,7 @@ class Turns:
             raise
 
     def give(self) -> None:
-        """Give a turn back: whoever has waited longest has it."""
+        """Give a turn back; whoever has waited longest gets it."""
         with self._lock:
             self._hand_on()
 
@@ -71,15 +71,15 @@ class Turns:
 class Turn:
     """The right of a range to decode and write: a context manager that waits for it.
 
-    Meanwhile librdkafka fetches the range's first records. A range whose records come slowly gives its turn away as
-    long as it waits for them, so that many slow partitions are still read at once.
+    Meanwhile librdkafka fetches the range's first records. A range whose records come slowly gives its turn away while
+    it waits for them, so that many slow partitions are still read at once.
 
     Parameters
     ----------
     turns : Turns, optional
         What the ranges of a process share; without it, it is always everybody's turn.
     should_stop : callable
-        Asked several times a second; True ends the waiting.
+        Asked several times a second; True ends the wait.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What a range needs to be transferred, and what comes of it: small, as it travels to the workers and back."""
+"""What a range needs to be transferred, and its result: small, as they travel to the workers and back."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fink_dask.transfers.memory import FULL_SHARE, MemoryShare
 
 @dataclass(frozen=True)
 class TaskSettings:
-    """What every range of a plan has in common.
+    """What the ranges of a plan have in common.
 
     Parameters
     ----------

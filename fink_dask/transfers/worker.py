@@ -1,4 +1,4 @@
-"""What a Dask worker runs: one range, with the connections and the turns that the threads of its process share."""
+"""What a Dask worker runs: one range, with the connections and the turns that the process's threads share."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ REPORT_S = 0.3
 #: The connections of this process.
 _connections = ConnectionPool()
 atexit.register(_connections.close)
-#: The runs and topics for which this process has what it needs.
+#: The runs and topics for which this process is known to have what it needs.
 _fit: set[tuple[str, str]] = set()
-#: What its threads wait for, by how many of them decode at once.
+#: The turns that its threads wait for, by how many of them decode at once.
 _turns: dict[int, Turns] = {}
 
 
 def _give_memory_back() -> None:
-    """Have Arrow use an allocator that gives back what is freed; the wheels' default looks like a leak."""
+    """Let Arrow use an allocator that gives freed memory back; with the wheels' default it looks like a leak."""
     try:
         pa.set_memory_pool(pa.jemalloc_memory_pool())
-    except NotImplementedError:  # built without it
+    except NotImplementedError:  # Arrow was built without jemalloc
         pa.set_memory_pool(pa.system_memory_pool())
 
 
 def make_errand() -> Callable[[str, bytes], Any]:
-    """Make a function that makes a call, on a worker that may lack this package or have another version of it.
+    """Make a function that carries a call to a worker that may lack this package or have another version of it.
 
-    A worker that lacks what a task consists of does not say so: its connection breaks, and it ends. This function
-    travels as what it is, because it belongs to no module, and what it is to call travels as bytes.
+    A worker that can't load a task does not say so: its connection breaks, and it ends. This function travels by value,
+    because it belongs to no module, and the call that it carries travels as bytes.
     """
 
     def errand(version: str, call: bytes) -> Any:
@@ -55,18 +55,18 @@ def make_errand() -> Callable[[str, bytes], Any]:
         except ImportError:
             found = ""
         if found == version:
-            function, *arguments = pickle.loads(call)  # noqa: S301 - of the job
+            function, *arguments = pickle.loads(call)  # noqa: S301 - from the job itself
             return function(*arguments)
         return (
             get_worker().address,
-            f"it has {f'fink-dask {found}' if found else 'no fink-dask'}, but the job {version}",
+            f"it has {f'fink-dask {found}' if found else 'no fink-dask'}, but the job has {version}",
         )
 
     return errand
 
 
 def _find_lack(run: str, settings: TaskSettings) -> str | None:
-    """Look once for each run and topic whether this process can do the work; returns what it lacks."""
+    """Check once for each run and topic whether this process can do the work; return what it lacks."""
     topic, ledger = settings.identity.topic, settings.ledger
     if (run, topic) in _fit:
         return None
@@ -95,15 +95,15 @@ def transfer_on_worker(
     settings : TaskSettings
         How, and where to.
     progress_topic : str
-        Dask's topic for the reports.
+        The Dask topic for the reports.
     turns : int or None
         Threads of this worker that decode at once; None for all of them.
     remainder : Remainder, optional
         What is left of a range that is to be repaired.
     looks : bool
-        Whether nobody may have looked yet at what this worker has: it looks itself, once.
+        Whether this worker may not have been checked yet: then it checks itself, once.
     """
-    # Here and not above: only workers decode, and the compiler takes a third of a second to import.
+    # Imported here: only workers decode, and the compiler takes a third of a second to import.
     from fink_dask.transfers.task import transfer_range
 
     worker = get_worker()
@@ -121,7 +121,7 @@ def transfer_on_worker(
             worker.log_event(progress_topic, asdict(progress))
 
     def should_stop() -> bool:
-        # Cancelling does not reach a running thread; the worker's own state of the task tells.
+        # Cancelling does not reach a running thread, but the worker's own state of the task tells.
         task = worker.state.tasks.get(key)
         return task is None or task.state == "cancelled"
 
@@ -136,5 +136,5 @@ def transfer_on_worker(
             remainder=remainder,
         )
     finally:
-        # Arrow's allocator keeps what it has freed, and Dask would pause a worker that looks full.
+        # Arrow's allocator keeps what was freed, and Dask would pause a worker that looks full.
         pa.default_memory_pool().release_unused()

@@ -140,7 +140,7 @@ def test_jobs_that_come_late_get_work(
         ),
         (("--cluster-option", "nosuch=1"), 2, "--cluster-option nosuch: Slurm has no such option"),
         (("--cluster-config", "nosuch"), 2, "--cluster-config nosuch: Dask's configuration has no such section"),
-        (("--cores", "8", "--memory", "1GB"), 2, "MB of memory are too little"),
+        (("--cores", "8", "--memory", "1GB"), 2, "MB of memory is too little"),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, tuple) else "",
 )

@@ -192,9 +192,9 @@ def test_what_can_not_be_asked_for_is_one_line_that_says_what_there_is(kafka: An
     value = next(iter(map(encoder(avro_schema(AlertKind.ZTF_LIGHT)), made_up_alerts(AlertKind.ZTF_LIGHT, 1))))
     produce(kafka.bootstrap_servers, topic_name, [value] * 8)
     for options, status, words in (
-        (("--partition", "7"), 1, "there is no partition 7: it has 2, from 0 on"),
+        (("--partition", "7"), 1, "there is no partition 7: the topic has 2, from 0 on"),
         (("--partition", "0", "--offset", "5000"), 1, "it holds 0 to"),
-        (("--offset", "1"), 2, "--offset is one of a --partition"),
+        (("--offset", "1"), 2, "--offset needs a --partition"),
         (("--partition", "0", "--offset", "1", "--newest"), 2, "does not go with --newest"),
         (("-n", "0"), 2, "-n 0 is not between 1 and 100"),
         (("-n", "101"), 2, "fink-dask transfer --limit N takes more"),

@@ -150,7 +150,7 @@ def test_workers_that_cannot_reach_kafka_are_named(
     create_ledger(ledger)
     (port,) = free_ports(1)
     unreachable = KafkaSettings(f"127.0.0.1:{port}", request_timeout_s=1.5)
-    with Client(dask_scheduler) as client, pytest.raises(TransferError, match=r"worker tcp://.* does not reach Kafka"):
+    with Client(dask_scheduler) as client, pytest.raises(TransferError, match=r"worker tcp://.* can't reach Kafka"):
         check_workers(client, unreachable, topic_name, ledger)
 
 

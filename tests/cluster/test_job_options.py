@@ -102,7 +102,7 @@ def test_a_missing_dask_jobqueue_is_one_line_that_says_what_to_install(monkeypat
 )
 def test_jobs_with_too_little_memory_are_refused_with_what_helps(memory: str, limit: int | None, words: str) -> None:
     spec = JobOptions("slurm", jobs=4, cores=8, memory=memory).resolve()
-    with pytest.raises(SettingsError, match=f"MB of memory are too little .*{words}"):
+    with pytest.raises(SettingsError, match=f"MB of memory is too little .*{words}"):
         spec.memory_share(limit)
 
 

@@ -152,8 +152,8 @@ def of_another_version(folder: Path) -> dict[str, str]:
     ("lack", "words"),
     [
         ("nothing", ""),
-        ("package", r"it has no fink-dask, but the job \S+"),
-        ("version", r"it has fink-dask 0\.0\.9, but the job \S+"),
+        ("package", r"it has no fink-dask, but the job has \S+"),
+        ("version", r"it has fink-dask 0\.0\.9, but the job has \S+"),
         ("directory", r"it does not see .*out\.fink as this machine does, .*"),
     ],
     ids=["nothing", "package", "version", "directory"],

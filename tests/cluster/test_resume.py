@@ -123,7 +123,7 @@ def test_a_limit_counts_alerts_not_offsets_and_can_be_raised_but_not_lowered(
     assert (again.alerts, again.run_alerts, "nothing new" in notes) == (150, 0, True)
     more, _ = transfer(kafka, topic_name, tmp_path / "out", limit=160)
     assert more.alerts == 160
-    with pytest.raises(LedgerError, match="holds or has planned 160 alerts already"):
+    with pytest.raises(LedgerError, match="already holds or has planned 160 alerts"):
         transfer(kafka, topic_name, tmp_path / "out", limit=20)
     full, _ = transfer(kafka, topic_name, tmp_path / "out")
     assert (full.alerts, full.quarantined, full.state, full.exit_code) == (200, 10, "partial", 3)

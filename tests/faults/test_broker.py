@@ -113,7 +113,7 @@ def test_09_what_retention_took_before_the_run_is_declared_and_the_rest_arrives(
     assert "would be lost   70 offsets" in dry.stdout
     result = run_cli(*transfer_arguments(kafka, topic_name, outdir))
     assert result.returncode == 3, result.stderr
-    assert "removed 70 offsets of this topic, unread: declared lost" in result.stderr
+    assert "removed 70 offsets of this topic before they were read: declared lost" in result.stderr
     assert_exactly_once(outdir, [place for place in oracle.values if place[0] != 1 or place[1] >= 70])
     summary = summary_of(outdir)
     assert (summary["state"], summary["alerts"], summary["lost"]) == ("partial", 530, 70)

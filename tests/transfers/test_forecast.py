@@ -86,7 +86,7 @@ def test_what_the_disk_can_not_hold_is_refused_and_leaves_nothing(
     kafka: Any, topic: str, oracle: Oracle, tmp_path: Path, small_disk: int
 ) -> None:
     call = (topic, tmp_path / "alerts", kafka.bootstrap_servers)
-    with pytest.raises(StorageError, match=r"MB would be written, but 1\.0 MB are free at .*force=True") as caught:
+    with pytest.raises(StorageError, match=r"MB would be written, but only 1\.0 MB is free at .*force=True") as caught:
         fink_dask.transfer(*call, progress=False, dashboard_address="127.0.0.1:0")
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
@@ -140,7 +140,7 @@ def test_topics_that_have_room_each_and_as_files_together_are_not_refused(
     assert 0 < written < free < _raw_bytes(oracle) + _raw_bytes(other)
     monkeypatch.setattr(forecast_module, "free_bytes", lambda _: written // 3)
     arguments = transfer_arguments(kafka, topic, tmp_path / "more", "--topic", f"{topic}_other")
-    with pytest.raises(StorageError, match="MB would be written, but"):
+    with pytest.raises(StorageError, match="MB would be written, but only"):
         cli.main(arguments, standalone_mode=False)
 
 

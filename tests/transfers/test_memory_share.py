@@ -109,7 +109,7 @@ def test_what_is_no_amount_of_memory_is_refused_in_one_line(text: str) -> None:
 def test_too_little_memory_is_one_line_that_says_how_much_would_do(kafka: Any, topic_name: str, tmp_path: Path) -> None:
     fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 20, partitions=1)
     arguments = transfer_arguments(kafka, topic_name, tmp_path / "out", "-nconsumers", "1", "--memory-limit")
-    for text, words in (("lots", "'lots' is not an amount of memory"), ("100MB", "100 MB of memory are too little")):
+    for text, words in (("lots", "'lots' is not an amount of memory"), ("100MB", "100 MB of memory is too little")):
         result = run_cli(*arguments, text)
         assert result.returncode == 2
         (line,) = [line for line in result.stderr.splitlines() if line]
