@@ -22,7 +22,7 @@ BATCHSIZE = 1000
 #: The most raw bytes of a batch, whatever the batch size says; also how much is decoded before a stop is noticed.
 BATCH_BYTES = 8 * 2**20
 #: Small batches are joined until they have this many raw bytes: the work per batch would cost more than its records.
-LEAST_BATCH_BYTES = 4 * 2**20
+MIN_BATCH_BYTES = 4 * 2**20
 #: Decoded bytes that a range holds back to fill its row groups.
 BUFFER_BYTES = 48 * 2**20
 #: Bytes of records that librdkafka fetches ahead for a consumer.

@@ -23,7 +23,7 @@ from fink_dask.api.settings import as_names, errors_in_python, kafka_of
 from fink_dask.avro.schema import parse_schema, read_schema_file
 from fink_dask.avro.versions import Versions
 from fink_dask.cluster.local import parse_memory
-from fink_dask.config import BATCH_BYTES, BATCHSIZE, LEAST_BATCH_BYTES, KafkaSettings, TransferSettings
+from fink_dask.config import BATCH_BYTES, BATCHSIZE, MIN_BATCH_BYTES, KafkaSettings, TransferSettings
 from fink_dask.dataset.columns import file_schema
 from fink_dask.dataset.data_format import KAFKA_FIELDS
 from fink_dask.dataset.partitioning import Partitioning
@@ -207,7 +207,7 @@ def read_table(range_: Range | None, source: TopicSource, columns: Sequence[str]
         decoder = _decoder(source, names, range_.partition)
         with _connections.connect(source.kafka) as connection:
             reader = RangeReader(connection, source.identity.topic, range_, lambda: False, source.identity.topic_id)
-            for batch in reader.batches(BATCHSIZE, BATCH_BYTES, LEAST_BATCH_BYTES, source.versions.most_records):
+            for batch in reader.batches(BATCHSIZE, BATCH_BYTES, MIN_BATCH_BYTES, source.versions.max_records):
                 decoded = decoder.decode(batch)
                 for index, reason in decoded.bad:
                     _report(source, range_, int(batch.offsets[index]), reason)

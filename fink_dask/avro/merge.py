@@ -66,7 +66,7 @@ def check_bounds(merged: AvroType, parts: tuple[AvroType, ...]) -> None:
         If it is too large.
     """
     wide = any(
-        whole.cells > max(item.cells, allowed_cells(_least_bytes(item)))
+        whole.cells > max(item.cells, allowed_cells(_min_bytes(item)))
         for part in parts
         for item, whole in _items(part, merged)
     )
@@ -132,10 +132,10 @@ def _items(part: AvroType, whole: AvroType) -> Iterator[tuple[AvroType, AvroType
         yield from _items(part.children[0], whole.children[0])
 
 
-def _least_bytes(node: AvroType) -> int:
+def _min_bytes(node: AvroType) -> int:
     """Count the bytes that a value takes at least."""
     if node.kind in {"union", "choice"}:
         return 1
     if node.kind == "record":
-        return sum(map(_least_bytes, node.children))
+        return sum(map(_min_bytes, node.children))
     return {"null": 0, "float": 4, "double": 8, "fixed": node.size}.get(node.kind, 1)

@@ -47,7 +47,7 @@ class AvroSchema:
         return pa.schema(self.parsed.arrow_fields)
 
     @property
-    def most_records(self) -> int:
+    def max_records(self) -> int:
         """The most records to decode at once, so that even a batch of nothing but nulls takes no gigabytes in Arrow."""
         return BATCH_CELLS // (self.parsed.cells + MAX_CELLS)
 

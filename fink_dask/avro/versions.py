@@ -46,8 +46,8 @@ class Versions:
         return pa.schema(self.record.arrow_fields)
 
     @property
-    def most_records(self) -> int:
-        """The most records to decode at once; see `AvroSchema.most_records`."""
+    def max_records(self) -> int:
+        """The most records to decode at once; see `AvroSchema.max_records`."""
         return BATCH_CELLS // (self.record.cells + MAX_CELLS)
 
     def plus(self, schema: AvroSchema) -> Versions:

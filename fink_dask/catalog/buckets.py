@@ -18,7 +18,7 @@ from fink_dask.catalog.lightcurves import LightCurveForm, is_placed
 #: About how many alerts a bucket has: some hundred bytes each, and a few copies while they are sorted.
 BUCKET_ROWS = 250_000
 #: Each bucket is an open file; for more alerts the buckets grow instead.
-_MOST_BUCKETS = 1000
+_MAX_BUCKETS = 1000
 #: Bytes of rows that wait to be written, over all buckets.
 _WAITING_BYTES = 192 * 2**20
 _BATCH_ROWS = 65_536
@@ -68,7 +68,7 @@ def deal(
     advance : callable
         Called with the number of alerts that were read.
     """
-    count = min(_MOST_BUCKETS, 1 + rows // BUCKET_ROWS)
+    count = min(_MAX_BUCKETS, 1 + rows // BUCKET_ROWS)
     without_object = without_position = alerts = 0
     with _Buckets(directory, count) as buckets:
         # A file has few row groups; reading further ahead would only fill memory.

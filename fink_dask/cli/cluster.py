@@ -131,7 +131,7 @@ def cluster_settings(given: dict[str, Any], scheduler: str | None = None) -> Job
     return JobOptions(
         system.lower(),
         jobs=most,
-        least_jobs=least,
+        min_jobs=least,
         options=options,
         config_name=values.pop("cluster_config"),
         **values,

@@ -9,13 +9,13 @@ import click
 from fink_dask.cli.options import CONTEXT, Place, nconsumers_option, typed_option
 from fink_dask.nouns import counted
 
-_MOST_ALERTS = 12_000
+_MAX_ALERTS = 12_000
 
 
 def _fitting(_: click.Context, parameter: click.Parameter, value: int) -> int:
-    if not 1 <= value <= _MOST_ALERTS:
+    if not 1 <= value <= _MAX_ALERTS:
         raise click.BadParameter(
-            f"must be between 1 and {_MOST_ALERTS:,}, the most that the embedded Kafka holds", param=parameter
+            f"must be between 1 and {_MAX_ALERTS:,}, the most that the embedded Kafka holds", param=parameter
         )
     return value
 

@@ -18,12 +18,12 @@ from fink_dask.errors import SettingsError
 from fink_dask.kafka.topics import survey_of
 
 #: More than any Kafka cluster has room for.
-_MOST_PARTITIONS = 10_000
+_MAX_PARTITIONS = 10_000
 
 
 def _partitions(_: click.Context, parameter: click.Parameter, value: int) -> int:
-    if not 1 <= value <= _MOST_PARTITIONS:
-        raise click.BadParameter(f"must be between 1 and {_MOST_PARTITIONS:,}", param=parameter)
+    if not 1 <= value <= _MAX_PARTITIONS:
+        raise click.BadParameter(f"must be between 1 and {_MAX_PARTITIONS:,}", param=parameter)
     return value
 
 

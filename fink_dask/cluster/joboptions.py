@@ -52,8 +52,8 @@ class JobOptions:
     system : str
         One of `SYSTEMS`.
     jobs : int
-        How many; with `least_jobs`, the most there may be.
-    least_jobs : int, optional
+        How many; with `min_jobs`, the most there may be.
+    min_jobs : int, optional
         Jobs to keep even when there is little to do.
     cores : int, optional
         Of a job; it consumes as many ranges at once.
@@ -76,7 +76,7 @@ class JobOptions:
 
     system: str
     jobs: int = 1
-    least_jobs: int | None = None
+    min_jobs: int | None = None
     cores: int | None = None
     memory: str | None = None
     walltime: str | None = None
@@ -89,11 +89,11 @@ class JobOptions:
     def __post_init__(self) -> None:
         if self.system not in SYSTEMS:
             raise SettingsError(f"--cluster is {self.system[:40]}, but must be one of local, {', '.join(SYSTEMS)}")
-        for option, value in (("--jobs", self.jobs), ("--cores", self.cores), ("--adapt", self.least_jobs)):
+        for option, value in (("--jobs", self.jobs), ("--cores", self.cores), ("--adapt", self.min_jobs)):
             if value is not None and value < 1:
                 raise SettingsError(f"{option} is {value}, but must be at least 1")
-        if self.least_jobs is not None and self.least_jobs > self.jobs:
-            raise SettingsError(f"--adapt {self.least_jobs}:{self.jobs} has more at least than at most")
+        if self.min_jobs is not None and self.min_jobs > self.jobs:
+            raise SettingsError(f"--adapt {self.min_jobs}:{self.jobs} has more at least than at most")
         texts = {"--walltime": self.walltime, "--queue": self.queue, "--account": self.account}
         texts |= {f"--job-extra {text[:20]!r}": text for text in self.job_extra}
         for name, text in texts.items():

@@ -60,7 +60,7 @@ class JobWatch:
         self._cluster = cluster
         self._spec = spec
         self._most = jobs
-        self._least = min(jobs, spec.asked.least_jobs or jobs)
+        self._least = min(jobs, spec.asked.min_jobs or jobs)
         self._observe = observe
         self._notes: queue.SimpleQueue[Note] = queue.SimpleQueue()
         self._failure: str | None = None

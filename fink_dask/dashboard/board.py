@@ -17,9 +17,9 @@ _EXTENSION = "fink_dask"
 _SILENT_S = 15.0
 #: The most ended transfers that are remembered, transfers in all, and topics that are counted. Running transfers are
 #: not forgotten: they would be counted again.
-_MOST_ENDED = 8
-_MOST_TRANSFERS = 64
-_MOST_TOPICS = 500
+_MAX_ENDED = 8
+_MAX_TRANSFERS = 64
+_MAX_TOPICS = 500
 #: Fields of a topic's report that only grow, and are counted for as long as the scheduler lives.
 COUNTED = (
     *("alerts", "raw_bytes", "alerts_read", "bytes_read", "ranges_run", "filtered", "quarantined", "lost", "retries"),
@@ -79,7 +79,7 @@ class Board:
         known = self.transfers.get(report.transfer)
         if known is not None and known.report.seconds > report.seconds:
             return
-        if known is None and len(self.transfers) >= _MOST_TRANSFERS:
+        if known is None and len(self.transfers) >= _MAX_TRANSFERS:
             return
         before = {topic.topic: topic for topic in known.report.topics} if known is not None else {}
         if known is None:
@@ -107,7 +107,7 @@ class Board:
     def _count(self, topic: TopicReport, before: TopicReport | None) -> None:
         sums = self.counts.get(topic.topic)
         if sums is None:
-            if len(self.counts) >= _MOST_TOPICS:
+            if len(self.counts) >= _MAX_TOPICS:
                 return
             sums = self.counts[topic.topic] = {}
         for name in COUNTED:
@@ -119,7 +119,7 @@ class Board:
 
     def _forget(self) -> None:
         ended = [key for key, known in self.transfers.items() if not known.is_running]
-        for key in ended[: max(0, len(ended) - _MOST_ENDED)]:
+        for key in ended[: max(0, len(ended) - _MAX_ENDED)]:
             del self.transfers[key]
 
 

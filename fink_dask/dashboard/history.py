@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 #: How many points are kept at most.
-MOST_POINTS = 600
+MAX_POINTS = 600
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ class History:
             self._points[-1] = point
             return
         self._points.append(point)
-        if len(self._points) > MOST_POINTS:
+        if len(self._points) > MAX_POINTS:
             self._points = self._points[:-1:2] + self._points[-1:]
-            self._apart_s = 2 * (self._points[-1].seconds - self._points[0].seconds) / MOST_POINTS
+            self._apart_s = 2 * (self._points[-1].seconds - self._points[0].seconds) / MAX_POINTS
 
     @property
     def points(self) -> list[Point]:

@@ -8,9 +8,9 @@ from collections import deque
 from dataclasses import dataclass
 
 from fink_dask.dashboard.reports import (
-    MOST_PARTITIONS,
-    MOST_RUNNING,
-    MOST_TOPICS,
+    MAX_PARTITIONS,
+    MAX_RUNNING,
+    MAX_TOPICS,
     PartitionReport,
     RunningReport,
     TopicReport,
@@ -32,7 +32,7 @@ from fink_dask.transfers.tally import Tally
 #: Seconds over which the speed is measured; a slow topic needs a while.
 _SPEED_S = 20.0
 #: The most characters of an address, or of the reason why a transfer failed.
-_MOST_CHARACTERS = 300
+_MAX_CHARACTERS = 300
 
 
 class TransferProgress:
@@ -61,14 +61,14 @@ class TransferProgress:
     def report(self, state: str = "running", words: str = "") -> TransferReport:
         """Say how far it is."""
         now = time.monotonic()
-        topics = tuple(topic.report(now) for topic in list(self._topics.values())[:MOST_TOPICS])
+        topics = tuple(topic.report(now) for topic in list(self._topics.values())[:MAX_TOPICS])
         return TransferReport(
             self._transfer,
             self._client,
             round(self._began_at, 3),
             round(now - self._began, 3),
             state,
-            words[:_MOST_CHARACTERS],
+            words[:_MAX_CHARACTERS],
             topics,
         )
 
@@ -181,7 +181,7 @@ class _TopicProgress:
         alerts_per_second, bytes_per_second, offsets_per_second = self._speed(now)
         seconds_left = (lag - sum(item.reading for item in partitions)) / (offsets_per_second or 1)
         return TopicReport(
-            topic=self._topic[:_MOST_CHARACTERS],
+            topic=self._topic[:_MAX_CHARACTERS],
             is_followed=self._is_followed,
             offsets=sum(item.offsets for item in partitions),
             committed=sum(item.committed for item in partitions),
@@ -203,10 +203,10 @@ class _TopicProgress:
             bytes_per_second=round(bytes_per_second),
             seconds_left=None if self._is_followed or not offsets_per_second else max(0, round(seconds_left)),
             stage_seconds={stage: round(seconds, 3) for stage, seconds in self._stage_seconds.items()},
-            partitions=tuple(partitions[:MOST_PARTITIONS]),
-            more_partitions=max(0, len(partitions) - MOST_PARTITIONS),
-            running=tuple(self._running_report(event, now) for event in running[:MOST_RUNNING]),
-            more_running=max(0, len(running) - MOST_RUNNING),
+            partitions=tuple(partitions[:MAX_PARTITIONS]),
+            more_partitions=max(0, len(partitions) - MAX_PARTITIONS),
+            running=tuple(self._running_report(event, now) for event in running[:MAX_RUNNING]),
+            more_running=max(0, len(running) - MAX_RUNNING),
         )
 
     def _partition_reports(self) -> list[PartitionReport]:
@@ -221,7 +221,7 @@ class _TopicProgress:
     def _running_report(self, event: RangeProgress, now: float) -> RunningReport:
         return RunningReport(
             *(event.range.partition, event.range.start, event.range.end, event.position, event.rows),
-            worker=event.worker[:_MOST_CHARACTERS],
+            worker=event.worker[:_MAX_CHARACTERS],
             seconds=round(now - self._since.get(event.range, now), 1),
         )
 

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 #: The most partitions, running ranges and topics that a report lists; of further ones it has only the number.
-MOST_PARTITIONS = 1000
-MOST_RUNNING = 200
-MOST_TOPICS = 50
+MAX_PARTITIONS = 1000
+MAX_RUNNING = 200
+MAX_TOPICS = 50
 #: Seconds between two reports, and between two that say the same.
 REPORT_S = 1.0
 SAME_REPORT_S = 5.0
@@ -97,11 +97,11 @@ class TopicReport:
     stage_seconds : mapping of str to float
         Seconds of each stage of the ranges that this run has committed.
     partitions : tuple of PartitionReport
-        The partitions, `MOST_PARTITIONS` at most.
+        The partitions, `MAX_PARTITIONS` at most.
     more_partitions : int
         How many more there are.
     running : tuple of RunningReport
-        The running ranges, `MOST_RUNNING` at most.
+        The running ranges, `MAX_RUNNING` at most.
     more_running : int
         How many more there are.
     """
@@ -152,7 +152,7 @@ class TransferReport:
     words : str
         Why it failed.
     topics : tuple of TopicReport
-        Its topics, `MOST_TOPICS` at most.
+        Its topics, `MAX_TOPICS` at most.
     """
 
     transfer: str

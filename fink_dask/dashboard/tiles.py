@@ -13,7 +13,7 @@ from fink_dask.nouns import counted
 from fink_dask.transfers.profile import STAGES
 
 #: Of a topic's name, or of why a transfer failed.
-_MOST_CHARACTERS = 250
+_MAX_CHARACTERS = 250
 #: Of the parts of a bar, and of the stages.
 COMMITTED, READING, NOT_READ = "#2b8a3e", "#74c0fc", "#e9ecef"
 _COLOURS = ("#1864ab", "#4dabf7", "#2b8a3e", "#8ce99a", "#e67700", "#862e9c", "#868e96")
@@ -60,7 +60,7 @@ def choice_label(known: Reported, topic: TopicReport) -> str:
     """Name a topic of a transfer, as plain text."""
     began = datetime.fromtimestamp(known.report.began_at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     # Nothing that changes every second, as a visitor may be about to choose.
-    return f"{topic.topic[:_MOST_CHARACTERS]}, begun {began} ({_state(known)[0]})"
+    return f"{topic.topic[:_MAX_CHARACTERS]}, begun {began} ({_state(known)[0]})"
 
 
 def headline(known: Reported, topic: TopicReport) -> str:
@@ -177,7 +177,7 @@ def _state(known: Reported) -> tuple[str, str]:
 def _outside(text: str) -> str:
     """Escape text from outside, in one line of bounded length."""
     printable = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
-    return escape(printable[:_MOST_CHARACTERS])
+    return escape(printable[:_MAX_CHARACTERS])
 
 
 def _duration(seconds: float) -> str:

@@ -11,7 +11,7 @@ from fink_dask.config import KafkaSettings
 from fink_dask.errors import MissingSchemaError, SettingsError
 from fink_dask.kafka.describe import Inspector, open_inspector
 from fink_dask.kafka.publish import Publisher, create_topics
-from fink_dask.kafka.topics import MOST_LETTERS, SCHEMA_SUFFIX, check_topic_name, schema_topic
+from fink_dask.kafka.topics import MAX_LETTERS, SCHEMA_SUFFIX, check_topic_name, schema_topic
 
 #: Copies of the schema that are written; Fink writes a thousand, and one is read.
 _SCHEMA_COPIES = 10
@@ -67,8 +67,8 @@ def prepare_topic(
     check_topic_name(topic)
     if topic.endswith(SCHEMA_SUFFIX):
         raise SettingsError(f"{topic} would be the schema topic of another one: leave {SCHEMA_SUFFIX} out")
-    if len(schema_topic(topic)) > MOST_LETTERS:
-        most = MOST_LETTERS - len(SCHEMA_SUFFIX)
+    if len(schema_topic(topic)) > MAX_LETTERS:
+        most = MAX_LETTERS - len(SCHEMA_SUFFIX)
         raise SettingsError(f"--topic {topic[:80]}… has more than {most} letters: its schema topic could not be made")
     with open_inspector(settings) as inspector:
         listed = inspector.topics()

@@ -12,7 +12,7 @@ from fink_dask.errors import BrokerError, SettingsError
 from fink_dask.kafka.topics import SCHEMA_SUFFIX, check_topic_name
 
 #: The most topics that are transferred together: each has a ledger, a lease and a directory of its own.
-MOST_TOPICS = 200
+MAX_TOPICS = 200
 
 #: What Kafka allows in a name, and what patterns are made of, which it does not allow.
 _LEGAL_PATTERN = re.compile(r"[A-Za-z0-9._\-*?\[\]!]{1,249}")
@@ -75,8 +75,8 @@ def choose_topics(values: Iterable[str]) -> TopicChoice:
     values = tuple(dict.fromkeys(values))
     if not values:
         raise SettingsError("--topic is missing: give the name that the portal showed")
-    if len(values) > MOST_TOPICS:
-        raise SettingsError(f"{len(values):,} topics are too many: at most {MOST_TOPICS} are transferred together")
+    if len(values) > MAX_TOPICS:
+        raise SettingsError(f"{len(values):,} topics are too many: at most {MAX_TOPICS} are transferred together")
     patterns = tuple(value for value in values if _WILD & set(value))
     for pattern in patterns:
         if not _LEGAL_PATTERN.fullmatch(pattern):

@@ -32,7 +32,7 @@ _LIST_S = 2.0
 #: What librdkafka says where a question got no answer.
 _SILENT = {KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN}
 #: Bounds of what one fetch asks for, in bytes; a record that is larger still comes.
-_LEAST_FETCHED, _MOST_FETCHED = 2**20, 8 * 2**20
+_MIN_FETCHED, _MAX_FETCHED = 2**20, 8 * 2**20
 
 
 class Admin:
@@ -150,7 +150,7 @@ class Connection:
             "fetch.wait.max.ms": 10,
             "queued.max.messages.kbytes": max(1, settings.queue_bytes // 1024),
             # There is one fetch at a time: over a long distance, a small one is mostly waiting.
-            "fetch.message.max.bytes": min(_MOST_FETCHED, max(_LEAST_FETCHED, settings.queue_bytes // 2)),
+            "fetch.message.max.bytes": min(_MAX_FETCHED, max(_MIN_FETCHED, settings.queue_bytes // 2)),
             "fetch.queue.backoff.ms": 20,
             **{name.replace("_", "."): value for name, value in options.items()},
         }

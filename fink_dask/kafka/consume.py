@@ -97,7 +97,7 @@ class RangeReader:
         self._assign()
 
     def batches(
-        self, batchsize: int, batch_bytes: int, least_bytes: int = 0, most_records: int = MAX_BATCH_RECORDS
+        self, batchsize: int, batch_bytes: int, min_bytes: int = 0, max_records: int = MAX_BATCH_RECORDS
     ) -> Iterator[RawBatch]:
         """Yield the records in offset order.
 
@@ -106,7 +106,7 @@ class RangeReader:
 
         Parameters
         ----------
-        batchsize, batch_bytes, least_bytes, most_records : int
+        batchsize, batch_bytes, min_bytes, max_records : int
             Bounds of a batch; see `Pending`.
 
         Raises
@@ -118,8 +118,8 @@ class RangeReader:
         InterruptedTransferError
             If `should_stop` said so.
         """
-        most_bytes = min(_POLL_BYTES, batch_bytes)
-        pending = self._pending = Pending(batchsize, batch_bytes, least_bytes, most_records)
+        max_bytes = min(_POLL_BYTES, batch_bytes)
+        pending = self._pending = Pending(batchsize, batch_bytes, min_bytes, max_records)
         end = self._range.end
         if not self._is_fetching:
             self._assign()
@@ -140,7 +140,7 @@ class RangeReader:
             records = self._account(messages)
             if records:
                 size = pending.extend(records)
-                wanted = max(1, min(_POLL_RECORDS, most_bytes * len(records) // max(1, size)))
+                wanted = max(1, min(_POLL_RECORDS, max_bytes * len(records) // max(1, size)))
                 del messages, records  # or they would stay in memory while the batch is used
                 for batch in pending.full():
                     yield batch

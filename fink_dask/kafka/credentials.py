@@ -169,14 +169,14 @@ def is_open_to_others(path: Path) -> bool:
     return bool(path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH))
 
 
-def _read(path: Path, what: str, most_bytes: int = _MAX_BYTES) -> bytes:
+def _read(path: Path, what: str, max_bytes: int = _MAX_BYTES) -> bytes:
     try:
         with path.open("rb") as file:
-            text = file.read(most_bytes + 1)
+            text = file.read(max_bytes + 1)
     except OSError as error:
         raise SettingsError(f"can't read {path}: {error.strerror}") from error
-    if len(text) > most_bytes:
-        raise SettingsError(f"{path} is not a {what}: it is larger than {most_bytes // 1024} kB")
+    if len(text) > max_bytes:
+        raise SettingsError(f"{path} is not a {what}: it is larger than {max_bytes // 1024} kB")
     return text
 
 

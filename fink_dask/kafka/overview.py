@@ -21,7 +21,7 @@ from fink_dask.kafka.watermarks import ask_watermarks
 #: Stands for unlimited retention, as in Kafka's configuration.
 FOREVER = -1
 #: A retention of more than a thousand years counts as unlimited.
-_MOST_MS = 1000 * 365 * 86_400_000
+_MAX_MS = 1000 * 365 * 86_400_000
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,7 @@ def _retention(config: Mapping[str, Any] | None) -> int | None:
         retention_ms = int(said["retention.ms"])
     except (KeyError, ValueError):
         return None
-    return retention_ms if 0 <= retention_ms < _MOST_MS else FOREVER
+    return retention_ms if 0 <= retention_ms < _MAX_MS else FOREVER
 
 
 def _committed(

@@ -23,12 +23,12 @@ class Pending:
     Parameters
     ----------
     batchsize : int
-        The most records of a batch that has `least_bytes`.
+        The most records of a batch that has `min_bytes`.
     batch_bytes : int
         The most bytes of a batch's values and keys, unless a single record is larger.
-    least_bytes : int
-        A batch has at least this many bytes, unless it has `most_records`.
-    most_records : int
+    min_bytes : int
+        A batch has at least this many bytes, unless it has `max_records`.
+    max_records : int
         The most records of any batch.
 
     Attributes
@@ -37,11 +37,11 @@ class Pending:
         Time spent on joining values.
     """
 
-    def __init__(self, batchsize: int, batch_bytes: int, least_bytes: int, most_records: int) -> None:
+    def __init__(self, batchsize: int, batch_bytes: int, min_bytes: int, max_records: int) -> None:
         self._batchsize = batchsize
         self._batch_bytes = batch_bytes
-        self._least_bytes = least_bytes
-        self._most_records = min(most_records, MAX_BATCH_RECORDS)
+        self._min_bytes = min_bytes
+        self._max_records = min(max_records, MAX_BATCH_RECORDS)
         self._memory = Memory()
         self._offsets: list[int] = []
         self._timestamps_ms: list[int] = []
@@ -67,12 +67,12 @@ class Pending:
     def full(self) -> Iterator[RawBatch]:
         """Yield the batches that no later record can become part of."""
         while self._size > self._batch_bytes or len(self._sizes) > (
-            min(self._batchsize, self._most_records) if self._size >= self._least_bytes else self._most_records
+            min(self._batchsize, self._max_records) if self._size >= self._min_bytes else self._max_records
         ):
             stops = np.cumsum(self._sizes)
             fitting = int(np.searchsorted(stops, self._batch_bytes, "right"))
-            enough = int(np.searchsorted(stops, self._least_bytes)) + 1
-            count = max(1, min(fitting, self._most_records, max(self._batchsize, enough)))
+            enough = int(np.searchsorted(stops, self._min_bytes)) + 1
+            count = max(1, min(fitting, self._max_records, max(self._batchsize, enough)))
             if count >= len(self._sizes):
                 return
             yield self._cut(count)

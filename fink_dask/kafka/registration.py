@@ -15,7 +15,7 @@ from fink_dask.errors import SettingsError
 from fink_dask.kafka.credentials import read_content
 
 #: The most characters of a value; even a password of a hundred is a long one.
-_MOST_CHARS = 1000
+_MAX_CHARS = 1000
 _SERVER = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
 
 
@@ -59,7 +59,7 @@ class Registration:
             ("password", self.password),
         ):
             # Without the value: it may be a password.
-            if value is not None and not (value.isprintable() and value.strip() and len(value) <= _MOST_CHARS):
+            if value is not None and not (value.isprintable() and value.strip() and len(value) <= _MAX_CHARS):
                 raise SettingsError(f"the {name} is empty, too long, or has unprintable characters")
         for server in (self.servers or "a:1").split(","):
             match = _SERVER.fullmatch(server.strip())

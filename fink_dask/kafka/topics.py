@@ -16,8 +16,8 @@ FINK_PATTERNS = ("ftransfer_*", "fxmatch_*", "fink_*")
 SCHEMA_SUFFIX = "_schema"
 
 #: https://kafka.apache.org/documentation/#topicconfigs: letters, digits, dot, underscore and hyphen, 249 at most.
-MOST_LETTERS = 249
-_LEGAL_NAME = re.compile(rf"[A-Za-z0-9._-]{{1,{MOST_LETTERS}}}")
+MAX_LETTERS = 249
+_LEGAL_NAME = re.compile(rf"[A-Za-z0-9._-]{{1,{MAX_LETTERS}}}")
 
 
 def check_topic_name(topic: str) -> str:

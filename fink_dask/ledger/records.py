@@ -18,7 +18,7 @@ from fink_dask.nouns import counted
 #: The form of the names of attempts and plans: they become names of directories, which are removed in the end.
 _NAME = re.compile(r"[0-9a-f]{1,32}")
 #: More revisions of a range than anybody makes, but no more than the name of a marker can hold.
-_MOST_REVISIONS = 10**6
+_MAX_REVISIONS = 10**6
 #: What reading JSON of unexpected types raises; an infinite number overflows.
 _MISREAD = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
 
@@ -203,7 +203,7 @@ class Marker:
             raise LedgerError(f"{what} does not name an attempt: {self.attempt[:80]!r}")
         if not _NAME.fullmatch(self.plan_id):
             raise LedgerError(f"{what} does not name a plan: {self.plan_id[:80]!r}")
-        if not 0 <= self.revision < _MOST_REVISIONS:
+        if not 0 <= self.revision < _MAX_REVISIONS:
             raise LedgerError(f"{what} has an impossible revision, {self.revision}")
         for name in self.superseded:
             check_inside(name)

@@ -52,7 +52,7 @@ STAGE_COLOURS = dict(
     zip(STAGES, ("#1864ab", "#4dabf7", "#2b8a3e", "#8ce99a", "#e67700", "#862e9c", "#868e96"), strict=True)
 )
 #: How many partitions have a bar at most.
-MOST_PARTITIONS = 1000
+MAX_PARTITIONS = 1000
 NIGHT_BLUE = "#0b1733"
 #: Without the palette's dark end, which can't be told from the night.
 _PALETTE = Inferno256[70:]
@@ -194,7 +194,7 @@ def _time_at_work(pace: Throughput) -> tuple[Floats, str]:
 
 def partitions(found: Sequence[Partition]) -> Any:
     """Draw a bar per partition that shows what became of its offsets."""
-    shown = found[:MOST_PARTITIONS]
+    shown = found[:MAX_PARTITIONS]
     made = _figure("partitions", 240, "partition", "offsets")
     numbers = [each.number for each in shown]
     data = {"partition": numbers} | {part: [getattr(each, part) for each in shown] for part in PARTS}

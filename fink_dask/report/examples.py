@@ -28,7 +28,7 @@ _POINTS = 500
 #: Limits of a magnitude (some packets have -999), of a flux in nJy (that of magnitude 0), and of time in days (twenty
 #: years): a point beyond would squeeze the rest of the curve into a needle.
 _FAINTEST = 40.0
-_MOST_FLUX = 3.63e12
+_MAX_FLUX = 3.63e12
 _LONGEST = 7305.0
 #: The name of bands that are not the survey's.
 OTHER_BAND = "other"
@@ -168,14 +168,14 @@ def _curve(batch: pa.RecordBatch, row: int, fields: Fields) -> tuple[dict[str, P
     )
     is_there = ~np.isnan(times) & ~np.isnan(values)
     if fields.survey.is_flux:
-        is_sound = is_there & (np.abs(values) < _MOST_FLUX)
+        is_sound = is_there & (np.abs(values) < _MAX_FLUX)
     else:
         is_sound = is_there & (values > 0) & (values < _FAINTEST)
     is_sound &= np.abs(times - now) < _LONGEST
     bands = np.array([band_name(fields, band) for band in columns["band"]])
     # A single enormous error bar would flatten the curve into a line.
-    most_error = _MOST_FLUX if fields.survey.is_flux else _FAINTEST
-    errors = np.where((errors >= 0) & (errors < most_error), errors, 0)
+    max_error = _MAX_FLUX if fields.survey.is_flux else _FAINTEST
+    errors = np.where((errors >= 0) & (errors < max_error), errors, 0)
     kept = np.flatnonzero(is_sound)
     kept = kept[np.argsort(times[kept], kind="stable")][-_POINTS:]
     curve = {

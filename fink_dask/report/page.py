@@ -25,9 +25,9 @@ from fink_dask.report.stamps import png
 from fink_dask.transfers.profile import STAGES
 
 #: The most characters of a text from outside.
-_MOST_CHARACTERS = 120
+_MAX_CHARACTERS = 120
 #: The most rows of a table.
-_MOST_ROWS = 15
+_MAX_ROWS = 15
 #: Up to this many alerts, each is a point on the map.
 _POINTS = 2000
 #: Pixels of the chart of the nights, and of a line of the list of classes beside it.
@@ -125,8 +125,8 @@ def render(facts: Facts, panels: Panels, outdir: str, version: str, made_at: dat
         parts=PARTS,
         stage_colours=STAGE_COLOURS,
         bands=BANDS,
-        most_partitions=charts.MOST_PARTITIONS,
-        most_rows=_MOST_ROWS,
+        max_partitions=charts.MAX_PARTITIONS,
+        max_rows=_MAX_ROWS,
         sizes=sorted(facts.sizes),
         night_blue=charts.NIGHT_BLUE,
     )
@@ -187,10 +187,10 @@ def _shares(counts: Counts | None) -> list[tuple[str, float, float]]:
     ordered = sorted(counts.values.items(), key=lambda item: -item[1])
     most = ordered[0][1] if ordered else 1
     found = [(_class_name(name), count, 100 * count / most) for name, count in ordered]
-    rest = sum(count for _, count, _ in found[_MOST_ROWS:])
+    rest = sum(count for _, count, _ in found[_MAX_ROWS:])
     if rest:
-        others = counted(len(found) - _MOST_ROWS, "other")
-        return [*found[:_MOST_ROWS], (others, rest, min(100.0, 100 * rest / most))]
+        others = counted(len(found) - _MAX_ROWS, "other")
+        return [*found[:_MAX_ROWS], (others, rest, min(100.0, 100 * rest / most))]
     return found
 
 
@@ -209,9 +209,9 @@ def _pictures(stamps: Mapping[str, Any]) -> list[tuple[str, str | None]]:
 def _outside(whole: str) -> str:
     """Make text from outside one line of bounded length; the template escapes it."""
     printable = "".join(
-        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in whole[:_MOST_CHARACTERS]
+        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in whole[:_MAX_CHARACTERS]
     )
-    return printable if len(whole) <= _MOST_CHARACTERS else f"{printable}…"
+    return printable if len(whole) <= _MAX_CHARACTERS else f"{printable}…"
 
 
 def _size(value: float) -> str:

@@ -18,7 +18,7 @@ _PAUSE_S = 60.0
 _RARE = 20
 #: The fewest commits per step of the curve, and the most steps.
 _STEP_COMMITS, _STEPS = 3, 100
-_LEAST_S = 1e-3
+_MIN_S = 1e-3
 
 
 @dataclass(frozen=True)
@@ -105,14 +105,14 @@ def pace_of(commits: Sequence[Commit], plans: Sequence[float], runs: Sequence[Ru
         before = at[first - 1] if first else -np.inf
         latest = bisect_right(begins, at[first]) - 1
         has_begun = latest >= 0 and begins[latest] > before
-        begin = begins[latest] if has_begun else at[first] - max(usual, _LEAST_S)
+        begin = begins[latest] if has_begun else at[first] - max(usual, _MIN_S)
         if not number:
             begin = min((each for each in begins if each <= at[first]), default=begin)
             began = begin
         starts.append((begin, seconds))
         worked[first:last] = seconds + at[first:last] - begin
         seconds = float(worked[last - 1])
-    seconds = max(seconds, _LEAST_S)
+    seconds = max(seconds, _MIN_S)
     edges = np.linspace(0, seconds, int(np.clip(len(at) // _STEP_COMMITS, 1, _STEPS)) + 1)
     step_s = edges[1]
     alerts = np.array([float(each.alerts) for each in ordered])

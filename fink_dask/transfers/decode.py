@@ -121,9 +121,9 @@ class RangeDecoder:
         return self._versions.first if self._is_raw else None
 
     @property
-    def most_records(self) -> int:
-        """The most records to decode at once; see `AvroSchema.most_records`."""
-        return self._versions.most_records
+    def max_records(self) -> int:
+        """The most records to decode at once; see `AvroSchema.max_records`."""
+        return self._versions.max_records
 
     def decode(self, batch: RawBatch) -> SortedBatch:
         """Decode a batch; the parts are slices of the same memory."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
 from fink_dask.errors import BrokerError, BrokerUnavailableError, FinkDaskError, MissingSchemaError, SettingsError
-from fink_dask.kafka.choice import MOST_TOPICS, TopicChoice
+from fink_dask.kafka.choice import MAX_TOPICS, TopicChoice
 from fink_dask.kafka.describe import Inspector, TopicDescription
 from fink_dask.kafka.suspicion import Suspicion
 from fink_dask.ledger.ledger import storage_error
@@ -88,9 +88,9 @@ class Finder:
         listed = inspector.topics()
         self.listed, self.unmatched = list(listed), self._choice.unmatched(listed)
         new = [name for name in self._choice.of(listed) if name not in self._followed and name not in self._failed]
-        room = MOST_TOPICS - len(self._followed) - len(self._failed)
+        room = MAX_TOPICS - len(self._followed) - len(self._failed)
         if len(new) > room and self._is_first:
-            words = f"{len(new):,} topics are too many: at most {MOST_TOPICS} are transferred together"
+            words = f"{len(new):,} topics are too many: at most {MAX_TOPICS} are transferred together"
             raise SettingsError(f"{words}; give narrower patterns")
         described = inspector.describe_each(listed, [*self._followed, *new])
         looks = {name: self._judge(name, described[name]) for name in self._followed}
@@ -138,7 +138,7 @@ class Finder:
             if transfer.error is not None:
                 raise transfer.error
             if not has_room:
-                words = f"at most {MOST_TOPICS} topics are transferred together: transfer it with another command"
+                words = f"at most {MAX_TOPICS} topics are transferred together: transfer it with another command"
                 raise SettingsError(words, name)
             if isinstance(described, TopicDescription) and _is_new(described) and not transfer.ledger.exists():
                 self.empty[name] = None

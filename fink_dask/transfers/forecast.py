@@ -171,7 +171,7 @@ def _sampled_share(settings: TransferSettings, target: Target, ranges: Sequence[
     try:
         decoder = RangeDecoder(target.versions, target.identity, target.partitioning, sample.partition)
         reader = RangeReader(connection, settings.topic, sample, lambda: False)
-        for batch in reader.batches(BATCHSIZE, _SAMPLE_BYTES, most_records=decoder.most_records):
+        for batch in reader.batches(BATCHSIZE, _SAMPLE_BYTES, max_records=decoder.max_records):
             decoded = decoder.decode(batch)
             raw += batch.raw_bytes
             bad += len(decoded.bad)

@@ -45,7 +45,7 @@ class MemoryShare:
 #: More does not make a transfer faster.
 FULL_SHARE = MemoryShare()
 #: With less, a consumer would do nothing but small reads and writes.
-LEAST_SHARE = MemoryShare(queue_bytes=_MIB, batch_bytes=_MIB, buffer_bytes=4 * _MIB)
+MIN_SHARE = MemoryShare(queue_bytes=_MIB, batch_bytes=_MIB, buffer_bytes=4 * _MIB)
 
 
 def share_memory(
@@ -80,23 +80,23 @@ def share_memory(
     SettingsError
         If the limit is too low for so many consumers.
     """
-    needed = overhead + consumers * LEAST_SHARE.total
+    needed = overhead + consumers * MIN_SHARE.total
     if limit < needed:
         raise SettingsError(
             f"{limit // _MB:,} MB of memory is too little for so many consumers, which take "
             f"{-(-needed // _MB):,} MB at least: {remedy}"
         )
     # Whatever is left above the least is shared equally, so that the total never exceeds the limit.
-    room = FULL_SHARE.total - LEAST_SHARE.total
-    more = min(limit - overhead, full_shares * FULL_SHARE.total) // consumers - LEAST_SHARE.total
+    room = FULL_SHARE.total - MIN_SHARE.total
+    more = min(limit - overhead, full_shares * FULL_SHARE.total) // consumers - MIN_SHARE.total
     more = max(0, min(more, room))
     return MemoryShare(
         *(
             least + (full - least) * more // room
             for full, least in (
-                (FULL_SHARE.queue_bytes, LEAST_SHARE.queue_bytes),
-                (FULL_SHARE.batch_bytes, LEAST_SHARE.batch_bytes),
-                (FULL_SHARE.buffer_bytes, LEAST_SHARE.buffer_bytes),
+                (FULL_SHARE.queue_bytes, MIN_SHARE.queue_bytes),
+                (FULL_SHARE.batch_bytes, MIN_SHARE.batch_bytes),
+                (FULL_SHARE.buffer_bytes, MIN_SHARE.buffer_bytes),
             )
         )
     )

@@ -152,7 +152,7 @@ def _read(connection: Connection, target: Target, range_: Range, count: int) -> 
     decoder = RangeDecoder(target.versions, target.identity, Partitioning(()), range_.partition)
     reader = RangeReader(connection, target.identity.topic, range_, lambda: False)
     left = count
-    for batch in reader.batches(count, BATCH_BYTES, most_records=decoder.most_records):
+    for batch in reader.batches(count, BATCH_BYTES, max_records=decoder.max_records):
         decoded = decoder.decode(batch)
         reasons = {int(batch.offsets[index]): reason for index, reason in decoded.bad}
         rows = {

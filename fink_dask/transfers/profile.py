@@ -15,9 +15,9 @@ from fink_dask.transfers.events import Event, Observer, RangeCommitted, RangePro
 #: the dataset.
 STAGES = ("poll", "copy", "decode", "split", "write", "fsync", "commit")
 #: No run takes so many seconds: thirty years.
-_MOST_S = 1e9
+_MAX_S = 1e9
 #: The most steps of a profile: one per range, and where there are more ranges, one for as many as necessary.
-_MOST_STEPS = 200
+_MAX_STEPS = 200
 
 
 class Stopwatch:
@@ -110,7 +110,7 @@ class Profile:
         """
         try:
             seconds = _stage_seconds(content)
-            kept = content.get("steps", ())[:_MOST_STEPS]
+            kept = content.get("steps", ())[:_MAX_STEPS]
             steps = tuple(ProfileStep(float(step["until_seconds"]), _stage_seconds(step)) for step in kept)
             phases = [float(content[f"{phase}_seconds"]) for phase in ("start", "work", "finish")]
             counts = [int(content[name]) for name in ("ranges", "alerts", "raw_bytes")]
@@ -118,7 +118,7 @@ class Profile:
             raise LedgerError(f"a profile can't be read: {error}") from error
         untils = [step.until_seconds for step in steps]
         of_steps = [value for step in steps for value in step.stage_seconds.values()]
-        if not all(abs(value) < _MOST_S for value in (*seconds.values(), *phases, *untils, *of_steps)):  # NaN is not
+        if not all(abs(value) < _MAX_S for value in (*seconds.values(), *phases, *untils, *of_steps)):  # NaN is not
             raise LedgerError("a profile holds numbers that can't be true")
         if untils != sorted(untils):
             raise LedgerError("a profile holds steps that are out of order")
@@ -171,7 +171,7 @@ class Profiler:
         if (self._ranges - 1) % self._ranges_of_step:
             self._steps[-1] = _together(self._steps[-1], step)
             return
-        if len(self._steps) == _MOST_STEPS:
+        if len(self._steps) == _MAX_STEPS:
             self._steps = [_together(*pair) for pair in zip(self._steps[::2], self._steps[1::2], strict=True)]
             self._ranges_of_step *= 2
         self._steps.append(step)

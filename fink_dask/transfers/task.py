@@ -133,7 +133,7 @@ def _stage(
     """Consume the range into staged files; return the marker that would commit them."""
     identity, rest = settings.identity, caller.rest
     range_ = rest.span(attempt.range)
-    bounds = (settings.memory.batch_bytes, settings.least_batch_bytes, decoder.most_records)
+    bounds = (settings.memory.batch_bytes, settings.min_batch_bytes, decoder.max_records)
     with StagedRange(
         attempt,
         identity,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fink_dask.config import COMPRESSION, LEAST_BATCH_BYTES, ON_BAD_RECORD, ON_LOSS, KafkaSettings
+from fink_dask.config import COMPRESSION, MIN_BATCH_BYTES, ON_BAD_RECORD, ON_LOSS, KafkaSettings
 from fink_dask.dataset.partitioning import Partitioning
 from fink_dask.kafka.offsets import Range
 from fink_dask.ledger.ledger import Ledger
@@ -32,10 +32,10 @@ class TaskSettings:
     partitioning : Partitioning
         What the directories come from.
     batchsize : int
-        The most alerts that are decoded at once, unless they have fewer than `least_batch_bytes`.
+        The most alerts that are decoded at once, unless they have fewer than `min_batch_bytes`.
     memory : MemoryShare
         What the range may hold.
-    least_batch_bytes : int
+    min_batch_bytes : int
         The fewest raw bytes that are decoded at once, unless the range ends.
     compression : str
         Codec of the files; see `write_options`.
@@ -52,7 +52,7 @@ class TaskSettings:
     partitioning: Partitioning
     batchsize: int
     memory: MemoryShare = FULL_SHARE
-    least_batch_bytes: int = LEAST_BATCH_BYTES
+    min_batch_bytes: int = MIN_BATCH_BYTES
     compression: str = COMPRESSION
     on_bad_record: str = ON_BAD_RECORD[0]
     on_loss: str = ON_LOSS[0]

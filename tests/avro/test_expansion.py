@@ -115,8 +115,8 @@ def test_a_batch_takes_about_a_gigabyte_at_most_whatever_its_schema_and_its_byte
     greedy += [schema_of(["null", widest], ["w", "null"], ["null", {**FIXED, "size": 65_536}]), schema_of("boolean")]
     assert all(schema.parsed.cells <= MAX_VALUE_CELLS for schema in greedy)
     for schema in greedy:
-        assert schema.most_records > 0
-        rows = schema.most_records * (schema.parsed.cells + MAX_CELLS)
+        assert schema.max_records > 0
+        rows = schema.max_records * (schema.parsed.cells + MAX_CELLS)
         assert 8 * (rows + allowed_cells(BATCH_BYTES)) <= 2**30
     # What one record of the largest message that librdkafka takes may ask for still fits Arrow's offsets.
     assert 8 * allowed_cells(100_000_000) < 2**31
@@ -124,4 +124,4 @@ def test_a_batch_takes_about_a_gigabyte_at_most_whatever_its_schema_and_its_byte
 
 @pytest.mark.parametrize("kind", AlertKind)
 def test_no_batch_of_alerts_is_cut_short_for_what_it_might_hold(kind: AlertKind) -> None:
-    assert parse_schema(json.dumps(avro_schema(kind))).most_records > 7500
+    assert parse_schema(json.dumps(avro_schema(kind))).max_records > 7500

@@ -87,7 +87,7 @@ def test_a_section_that_would_be_another_job_script_is_refused_in_one_line(
 
 def test_the_least_number_of_jobs_is_refused_by_the_name_of_its_option() -> None:
     with pytest.raises(SettingsError, match=r"^--adapt is 0, but must be at least 1$"):
-        JobOptions("slurm", jobs=2, least_jobs=0)
+        JobOptions("slurm", jobs=2, min_jobs=0)
 
 
 def test_a_missing_dask_jobqueue_is_one_line_that_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

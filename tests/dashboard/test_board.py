@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from fink_dask.dashboard.board import Board, Reported
-from fink_dask.dashboard.history import MOST_POINTS, History
+from fink_dask.dashboard.history import MAX_POINTS, History
 from fink_dask.dashboard.metrics import BoardCollector
 from fink_dask.dashboard.progress import TransferProgress
-from fink_dask.dashboard.reports import MOST_PARTITIONS, MOST_RUNNING, TopicReport, TransferReport
+from fink_dask.dashboard.reports import MAX_PARTITIONS, MAX_RUNNING, TopicReport, TransferReport
 from fink_dask.dashboard.tiles import headline, running_ranges
 from fink_dask.kafka.offsets import Range
 from fink_dask.ledger.lag import Lag
@@ -116,7 +116,7 @@ def test_a_topic_that_is_followed_has_the_lag_of_its_last_look() -> None:
 
 def test_a_report_stays_small_however_large_the_topic_and_the_cluster_are() -> None:
     transfer = TransferProgress("client")
-    partitions, topic_name = 3 * MOST_PARTITIONS, "t" * 5000
+    partitions, topic_name = 3 * MAX_PARTITIONS, "t" * 5000
     transfer.take(started(dict.fromkeys(range(partitions), (10_000, 0)), ranges=100_000, topic=topic_name))
     chance = random.Random(1)
     for number in range(20_000):
@@ -127,8 +127,8 @@ def test_a_report_stays_small_however_large_the_topic_and_the_cluster_are() -> N
                 committed(range_, topic=topic_name) if chance.random() < 0.99 else RangeFailed(topic_name, range_)
             )
     topic = only_topic(transfer)
-    assert (len(topic.partitions), topic.more_partitions) == (MOST_PARTITIONS, 2 * MOST_PARTITIONS)
-    assert (len(topic.running), topic.more_running) == (MOST_RUNNING, 1000 - MOST_RUNNING)
+    assert (len(topic.partitions), topic.more_partitions) == (MAX_PARTITIONS, 2 * MAX_PARTITIONS)
+    assert (len(topic.running), topic.more_running) == (MAX_RUNNING, 1000 - MAX_RUNNING)
     assert topic.lag == partitions * 10_000 - topic.committed
     message = json.dumps(transfer.report().to_message())
     assert len(message) < 250_000
@@ -141,7 +141,7 @@ def test_a_history_is_bounded_and_ends_with_what_is_true_now() -> None:
         history.add(float(second), 7 * second, 70 * second, 100_000 - second)
         assert history.points[-1].seconds == second
     points = history.points
-    assert MOST_POINTS / 3 < len(points) <= MOST_POINTS
+    assert MAX_POINTS / 3 < len(points) <= MAX_POINTS
     assert points[0].seconds == 0
     seconds, alerts, raw_bytes = history.speeds()
     assert len(seconds) == len(alerts) == len(raw_bytes) == len(points)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fink_dask.errors import SettingsError
-from fink_dask.kafka.choice import MOST_TOPICS, TopicChoice, choose_topics, no_such_topic, no_such_topics
+from fink_dask.kafka.choice import MAX_TOPICS, TopicChoice, choose_topics, no_such_topic, no_such_topics
 
 LISTED = [
     "__consumer_offsets",
@@ -52,7 +52,7 @@ def test_one_plain_name_alone_is_a_dataset_of_its_own() -> None:
         (["../x"], "is not a Kafka topic name"),
         (["a", "fink_ai_x"], "AI topics"),
         ([], "--topic is missing"),
-        ([f"t{number}" for number in range(MOST_TOPICS + 1)], "201 topics are too many"),
+        ([f"t{number}" for number in range(MAX_TOPICS + 1)], "201 topics are too many"),
     ],
 )
 def test_what_can_be_no_topic_is_refused_in_one_short_line(values: list[str], words: str) -> None:

@@ -43,11 +43,11 @@ class Bounds:
 
     batchsize: int
     batch_bytes: int
-    least_bytes: int
-    most_records: int
+    min_bytes: int
+    max_records: int
 
     def pending(self) -> Pending:
-        return Pending(self.batchsize, self.batch_bytes, self.least_bytes, self.most_records)
+        return Pending(self.batchsize, self.batch_bytes, self.min_bytes, self.max_records)
 
 
 SIZES = st.integers(0, 3) | st.integers(0, 60) | st.just(300)
@@ -97,8 +97,8 @@ def cut_one_by_one(bounds: Bounds, records: list[Record]) -> list[list[Record]]:
     batch: list[Record] = []
     for record in records:
         size = sum(taken.size for taken in batch)
-        enough = len(batch) >= bounds.batchsize and size >= bounds.least_bytes
-        if batch and (enough or len(batch) >= bounds.most_records or size + record.size > bounds.batch_bytes):
+        enough = len(batch) >= bounds.batchsize and size >= bounds.min_bytes
+        if batch and (enough or len(batch) >= bounds.max_records or size + record.size > bounds.batch_bytes):
             batches.append(batch)
             batch = []
         batch.append(record)
@@ -131,15 +131,15 @@ def test_no_batch_exceeds_its_bounds_and_only_the_last_one_has_less_than_the_lea
     batches = batches_of(bounds, records, cuts)
     for number, batch in enumerate(batches):
         size = sum(known[offset] for offset in batch.offsets.tolist())
-        assert 1 <= len(batch) <= bounds.most_records
+        assert 1 <= len(batch) <= bounds.max_records
         assert size <= bounds.batch_bytes or len(batch) == 1
         # Beyond the batch size only for as long as there were not enough bytes.
         before_last = size - known[int(batch.offsets[-1])]
-        assert len(batch) <= bounds.batchsize or before_last < bounds.least_bytes
-        if number + 1 < len(batches) and len(batch) < bounds.most_records:
+        assert len(batch) <= bounds.batchsize or before_last < bounds.min_bytes
+        if number + 1 < len(batches) and len(batch) < bounds.max_records:
             following = known[int(batches[number + 1].offsets[0])]
             is_full = size + following > bounds.batch_bytes
-            assert is_full or (len(batch) >= bounds.batchsize and size >= bounds.least_bytes)
+            assert is_full or (len(batch) >= bounds.batchsize and size >= bounds.min_bytes)
 
 
 def test_records_without_a_byte_are_never_more_than_a_batch_of_the_smallest_has() -> None:

@@ -16,7 +16,7 @@ from fink_dask.cluster.existing import _memory
 from fink_dask.cluster.local import parse_memory
 from fink_dask.demo.alerts import AlertKind
 from fink_dask.errors import SettingsError
-from fink_dask.transfers.memory import FULL_SHARE, LEAST_SHARE, WORKER_BYTES, MemoryShare, share_memory
+from fink_dask.transfers.memory import FULL_SHARE, MIN_SHARE, WORKER_BYTES, MemoryShare, share_memory
 from fink_dask.transfers.task import transfer_range
 from tests.harness.cli import run_cli, transfer_arguments
 from tests.harness.oracle import assert_exactly_once, fill_topic
@@ -42,15 +42,15 @@ def shared(limit: int, overhead: int, consumers: int, full_shares: int) -> Memor
 @given(AMOUNTS, AMOUNTS, COUNTS, COUNTS)
 @example(600 * MIB, 550 * MIB, 3, 16)
 @example(1000 * MIB, 550 * MIB, 20, 16)
-@example(550 * MIB + 2 * LEAST_SHARE.total, 550 * MIB, 2, 16)
+@example(550 * MIB + 2 * MIN_SHARE.total, 550 * MIB, 2, 16)
 def test_consumers_never_take_more_than_the_limit_and_are_refused_exactly_below_the_least(
     limit: int, overhead: int, consumers: int, full_shares: int
 ) -> None:
     share = shared(limit, overhead, consumers, full_shares)
-    assert (share is None) == (limit < overhead + consumers * LEAST_SHARE.total)
+    assert (share is None) == (limit < overhead + consumers * MIN_SHARE.total)
     if share is not None:
         assert overhead + consumers * share.total <= limit
-        assert all(map(int.__le__, parts(LEAST_SHARE), parts(share)))
+        assert all(map(int.__le__, parts(MIN_SHARE), parts(share)))
         assert all(map(int.__le__, parts(share), parts(FULL_SHARE)))
         if consumers <= full_shares and limit >= overhead + consumers * FULL_SHARE.total:
             assert share == FULL_SHARE
@@ -148,8 +148,8 @@ def test_the_limit_holds_for_all_workers_of_an_existing_scheduler_together(
 
 def test_without_a_limit_the_poorest_worker_of_an_existing_scheduler_decides() -> None:
     assert _memory(_Client((2, 0), (4, 0)), None) == FULL_SHARE
-    poor, rich = (2, 2 * (WORKER_BYTES + 2 * LEAST_SHARE.total)), (2, 2**40)
-    assert _memory(_Client(rich, poor, (2, 0)), None) == LEAST_SHARE
+    poor, rich = (2, 2 * (WORKER_BYTES + 2 * MIN_SHARE.total)), (2, 2**40)
+    assert _memory(_Client(rich, poor, (2, 0)), None) == MIN_SHARE
 
 
 def test_records_that_can_not_be_decoded_are_held_back_no_longer_than_alerts(

@@ -2,4 +2,4 @@
 
 from fink_dask import config
 
-config.LEAST_BATCH_BYTES = 0
+config.MIN_BATCH_BYTES = 0
