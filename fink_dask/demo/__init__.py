@@ -1,1 +1,1 @@
-"""Made-up alerts with the schema shape of Fink's, so that a demo, a test or a benchmark needs no survey."""
+"""Made-up alerts with schemas shaped like Fink's, so that a demo, a test or a benchmark needs no survey."""

@@ -22,7 +22,7 @@ __all__ = ["AlertKind", "avro_schema", "encode", "encoded_alerts", "encoder", "m
 
 @dataclass(frozen=True)
 class _Recipe:
-    """How alerts of a kind are made: a schema, a function that makes a block, and how many a block has."""
+    """How to make alerts of a kind: their schema, a function that makes a block, and the alerts per block."""
 
     schema: Callable[[], AvroSchema]
     make: Callable[[Sightings, np.random.Generator], list[Row]]
@@ -67,10 +67,10 @@ def made_up_alerts(
     nights: int = 3,
     first_night: str = "2026-02-24",
 ) -> Iterator[Row]:
-    """Make alerts up: noisy, with nulls here and there, several of the same object.
+    """Make up alerts: noisy, with a few nulls, and several of the same object.
 
-    The alerts are spread over whole UTC days by turns, and one in fifty lies within a millisecond of midnight. The same
-    arguments give the same alerts, and a shorter run is the beginning of a longer one.
+    The alerts fall on the UTC days in turn, and one in fifty lies within a millisecond of midnight. The same arguments
+    give the same alerts, and a shorter run is the beginning of a longer one.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ def made_up_alerts(
     seed : int, optional
         Decides the objects and the noise.
     first_id : int, optional
-        Number of the first alert. Ids follow from the number alone: runs that overlap in numbers share ids.
+        Number of the first alert. Ids follow from the numbers alone, so runs whose numbers overlap share ids.
     nights : int, optional
         Over how many consecutive UTC days the alerts are spread.
     first_night : str, optional
@@ -95,7 +95,7 @@ def made_up_alerts(
     Raises
     ------
     SettingsError
-        If an argument is out of its range.
+        If an argument is out of range.
     """
     recipe = _recipe(kind)
     day = _day(first_night)
@@ -139,8 +139,8 @@ def encoder(schema: AvroSchema) -> Callable[[Row], bytes]:
     collections = _nullable_collections(parsed)
 
     def encode_alert(alert: Row) -> bytes:
-        # fastavro tries a value of a union against each branch, all entries of a list included, and then each entry
-        # again. A pair of type and value tells the branch, which makes the long light curves twice as fast.
+        # fastavro tries a value of a union against each branch, including all entries of a list, and then each entry
+        # again. A pair of type and value names the branch, which makes long light curves twice as fast.
         # https://fastavro.readthedocs.io/en/latest/writer.html#using-the-tuple-notation-to-specify-which-branch-of-a-union-to-take
         marked = dict(alert)
         for name, (kind, entry) in collections.items():
@@ -165,7 +165,7 @@ def encoded_alerts(
     nights: int = 3,
     first_night: str = "2026-02-24",
 ) -> Iterator[bytes]:
-    """Make alerts up and encode them; see `made_up_alerts`.
+    """Make up alerts and encode them; see `made_up_alerts`.
 
     Parameters
     ----------
@@ -191,7 +191,7 @@ def encoded_alerts(
 
 
 def _blocks(recipe: _Recipe, numbers: range, *, seed: int, nights: int, first_night: date) -> Iterator[Row]:
-    """Yield alerts block by block; the last block is made whole, so that the noise does not depend on the count."""
+    """Yield alerts block by block; the last block is made in full, so that the noise does not depend on the count."""
     rng = np.random.default_rng([seed, numbers.start])
     for start in numbers[:: recipe.block]:
         seen = sightings(start, recipe.block, nights=nights, first_night=first_night, seed=seed, rng=rng)

@@ -1,4 +1,4 @@
-"""Alerts from Avro container files, such as Fink hands out and ``--outformat avro`` writes."""
+"""Alerts from Avro container files, such as those that Fink hands out or that ``--outformat avro`` writes."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from fink_dask.errors import SchemaError, SettingsError
 
 @dataclass(frozen=True)
 class AlertFiles:
-    """Files of one schema.
+    """Files with the same schema.
 
     Parameters
     ----------
     paths : tuple of pathlib.Path
         The files.
     text : str
-        The schema as the first file has it.
+        The schema as it stands in the first file.
     schema : AvroSchema
-        The same, read.
+        The same, parsed.
     alerts : int
-        How many the files say that they hold.
+        How many alerts the files say they hold.
     """
 
     paths: tuple[Path, ...]
@@ -34,12 +34,12 @@ class AlertFiles:
     alerts: int
 
     def values(self) -> Iterator[bytes]:
-        """Yield the alerts as schemaless Avro, byte for byte; a block of a file at a time is held.
+        """Yield the alerts as schemaless Avro, byte for byte, with one block of a file in memory at a time.
 
         Raises
         ------
         SchemaError
-            If the bytes of a file are no records of its schema.
+            If the bytes of a file are not records of its schema.
         """
         for path in self.paths:
             try:
@@ -49,12 +49,12 @@ class AlertFiles:
 
 
 def open_files(paths: Sequence[Path]) -> AlertFiles:
-    """Look at files before anything of them is published: each is read once.
+    """Check files before any of them is published; each is read once.
 
     Raises
     ------
     SettingsError
-        If one can't be read, is not an Avro file, or has another schema than the first one.
+        If one can't be read, is not an Avro file, or has a different schema from the first.
     SchemaError
         If their schema can't be used.
     """
@@ -74,7 +74,7 @@ def open_files(paths: Sequence[Path]) -> AlertFiles:
         except SchemaError as error:
             raise SchemaError(f"{path}: {error}") from error
         if found and schema != found[0][1]:
-            raise SettingsError(f"{path} has another schema than {paths[0]}: a topic of Fink has one")
+            raise SettingsError(f"{path} has a different schema from {paths[0]}: a topic of Fink has only one")
         found.append((text, schema))
         alerts += records
     return AlertFiles(tuple(paths), *found[0], alerts)

@@ -13,13 +13,13 @@ from fink_dask.kafka.describe import Inspector, open_inspector
 from fink_dask.kafka.publish import Publisher, create_topics
 from fink_dask.kafka.topics import MAX_LETTERS, SCHEMA_SUFFIX, check_topic_name, schema_topic
 
-#: Copies of the schema that are written; Fink writes a thousand, and one is read.
+#: How many copies of the schema are written; Fink writes a thousand, of which one is read.
 _SCHEMA_COPIES = 10
 
 
 @dataclass(frozen=True)
 class Destination:
-    """A topic that alerts can be put into.
+    """A topic to put alerts into.
 
     Parameters
     ----------
@@ -28,9 +28,9 @@ class Destination:
     partitions : int
         How many it has.
     offsets : int
-        How many offsets it has had, so that what is put there gets other numbers.
+        How many offsets it has used so far, so that new alerts get other numbers.
     has_schema : bool
-        Whether its schema topic holds the alerts' schema already.
+        Whether its schema topic already holds the alerts' schema.
     """
 
     topic: str
@@ -42,7 +42,7 @@ class Destination:
 def prepare_topic(
     settings: KafkaSettings, topic: str, schema: AvroSchema, partitions: int, append: bool
 ) -> Destination:
-    """Make a topic and its schema topic, or find out whether alerts of a schema can be added to those that are there.
+    """Create a topic and its schema topic, or find out whether alerts of a schema can be added to an existing one.
 
     Parameters
     ----------
@@ -53,31 +53,31 @@ def prepare_topic(
     schema : AvroSchema
         The alerts' schema.
     partitions : int
-        Of a new topic.
+        Number of partitions of a new topic.
     append : bool
-        Whether the topic may be there already.
+        Whether the topic may already exist.
 
     Raises
     ------
     SettingsError
-        If the topic is there and may not be, or can't take the alerts.
+        If the topic exists but must not, or can't take the alerts.
     BrokerError
         If the broker refuses or does not answer.
     """
     check_topic_name(topic)
     if topic.endswith(SCHEMA_SUFFIX):
-        raise SettingsError(f"{topic} would be the schema topic of another one: leave {SCHEMA_SUFFIX} out")
+        raise SettingsError(f"{topic} would be the schema topic of another topic: leave out {SCHEMA_SUFFIX}")
     if len(schema_topic(topic)) > MAX_LETTERS:
         most = MAX_LETTERS - len(SCHEMA_SUFFIX)
         raise SettingsError(f"--topic {topic[:80]}… has more than {most} letters: its schema topic could not be made")
     with open_inspector(settings) as inspector:
         listed = inspector.topics()
         if topic in listed and not append:
-            raise SettingsError(f"{topic} exists already: choose another --topic, or add to it with --append")
+            raise SettingsError(f"{topic} already exists: choose another --topic, or add to it with --append")
         if topic in listed:
             return _existing(settings, inspector, topic, schema)
         if schema_topic(topic) in listed:
-            raise SettingsError(f"{schema_topic(topic)} is there, but no {topic}: choose another --topic")
+            raise SettingsError(f"{schema_topic(topic)} exists, but {topic} does not: choose another --topic")
         create_topics(settings, inspector, {topic: partitions, schema_topic(topic): 1})
     return Destination(topic, partitions)
 
@@ -91,20 +91,20 @@ def fill_topic(
     delivered: Callable[[int], None] = lambda _: None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> int:
-    """Put alerts into partitions chosen at random, with the topic's name as key; the schema topic is filled first.
+    """Put alerts into random partitions, with the topic's name as key; the schema topic is filled first.
 
     Parameters
     ----------
     publisher : Publisher
         Writes them.
     where : Destination
-        Where to.
+        The topic to fill.
     schema : str
         The Avro schema, which becomes the key of the schema topic's records.
     values : iterable of bytes
         The alerts, as schemaless Avro.
     seed : int
-        Of the choice of partitions.
+        Random seed for the choice of partitions.
     delivered : callable, optional
         Called with 1 for each alert that the broker has confirmed.
     stopped : callable, optional
@@ -113,7 +113,7 @@ def fill_topic(
     Returns
     -------
     int
-        Alerts that were confirmed, which are all unless it was stopped.
+        Alerts that were confirmed: all of them unless it was stopped.
 
     Raises
     ------
@@ -135,14 +135,14 @@ def _existing(settings: KafkaSettings, inspector: Inspector, topic: str, schema:
         known = inspector.schema(topic, description)
     except MissingSchemaError as error:
         if offsets:
-            raise SettingsError(f"{topic} holds records of no known schema: choose another --topic") from error
+            raise SettingsError(f"{topic} holds records whose schema is unknown: choose another --topic") from error
         if schema_topic(topic) not in inspector.topics():
             create_topics(settings, inspector, {schema_topic(topic): 1})
         return Destination(topic, partitions)
     if known.source == "record key":
         raise SettingsError(f"{topic} has its schemas in the keys of its records: choose another --topic")
     if parse_schema(known.text) != schema:
-        raise SettingsError(f"{topic} holds alerts of another schema than these: choose another --topic")
+        raise SettingsError(f"{topic} holds alerts with a different schema: choose another --topic")
     return Destination(topic, partitions, offsets, has_schema=True)
 
 

@@ -1,4 +1,4 @@
-"""Made-up alerts with the schema shape of Fink's LSST packets."""
+"""Made-up alerts with schemas shaped like Fink's LSST packets."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from fink_dask.demo.stamps import stamps
 _ID_BITS = 57
 #: The AB magnitude of a flux of 1 nJy.
 _ZERO_POINT = 31.4
-#: Pixels along an edge of the cutouts, which take 12 blocks of 2,880 bytes as FITS has them, and those of the template
-#: 15 or 16.
+#: Pixels along an edge of the cutouts, which then take 12 FITS blocks of 2,880 bytes, or 15 or 16 for the template.
 _STAMP_EDGE = 88
 _TEMPLATE_EDGES = (100, 103)
 _CUTOUTS = ("Difference", "Science", "Template")
@@ -69,7 +68,7 @@ def full_alerts(seen: Sightings, rng: np.random.Generator) -> list[Row]:
     schema, count = full_schema(), len(seen)
     about = {**_photometry(seen, rng), **_about(seen, rng)}
     moving = rng.random(count) < 0.15
-    # Most objects are new; a few lie in a field that is seen again and again.
+    # Most objects are new; a few lie in a field that is observed again and again.
     often = np.where(rng.random(count) < 0.06, rng.integers(200, 360, count), rng.geometric(1 / 32, count))
     sources = history(seen, np.where(moving, 0, often), rng, days=60)
     forced = history(seen, np.where(moving, 0, often + rng.integers(0, 1 + often)), rng, days=60)
@@ -120,7 +119,7 @@ def _photometry(seen: Sightings, rng: np.random.Generator) -> dict[str, Any]:
         "scienceFlux": with_nulls(
             (1.5 * flux + 300 * rng.standard_normal(count)).astype(np.float32).tolist(), rng, 0.05
         ),
-        # As in the packets of today: never filled, or not yet.
+        # As in today's packets: never filled, or not yet.
         **{name: [None] * count for name in ("psfLnL", "trailChi2", "timeWithdrawnMjdTai")},
     }
 
@@ -142,17 +141,17 @@ def _about(seen: Sightings, rng: np.random.Generator) -> dict[str, Any]:
 
 
 def _hidden(values: list[Any], where: np.ndarray[Any, np.dtype[np.bool_]]) -> list[Any]:
-    """Put null where a condition holds."""
+    """Replace values by null where a condition holds."""
     return [None if hide else value for value, hide in zip(values, where, strict=True)]
 
 
 def _emptied(rows: list[Row], where: np.ndarray[Any, np.dtype[np.bool_]]) -> list[Row]:
-    """Put null into all fields of the rows where a condition holds: these records are not nullable themselves."""
+    """Set all fields of a row to null where a condition holds, as these records are not nullable themselves."""
     return [dict.fromkeys(row) if hide else row for row, hide in zip(rows, where, strict=True)]
 
 
 def _features(schema: AvroSchema, count: int, rng: np.random.Generator) -> list[dict[str, Row] | None]:
-    """Return light-curve features of some bands; a map may be empty or null."""
+    """Return light-curve features in some bands; a map may be empty or null."""
     rows = iter(noisy_rows(schema, len(BANDS) * count, rng, {}, nulls=0, nans=0.1))
     chosen = rng.random((count, len(BANDS))) < 0.6
     maps = [{band: next(rows) for band, take in zip(BANDS, takes, strict=True) if take} for takes in chosen]

@@ -60,7 +60,7 @@ _FORCED_SOURCE = """
 
 
 def _by_band(*lines: str) -> str:
-    """Repeat lines of fields for each band, whose letter takes the place of ``*``."""
+    """Repeat lines of fields for each band, with its letter in place of ``*``."""
     return "\n".join(line.replace("*", band) for band in BANDS for line in lines)
 
 

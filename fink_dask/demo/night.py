@@ -20,7 +20,7 @@ def publish_night(
     Parameters
     ----------
     broker : MockBroker
-        Where to.
+        The broker to publish to.
     topic : str
         The topic; ``<topic>_schema`` is filled as well.
     count : int

@@ -15,7 +15,7 @@ Columns = Mapping[str, Sequence[Any] | NDArray[Any]]
 Row = dict[str, Any]
 
 _WORDS = ("Unknown", "nan", "Star", "Galaxy", "QSO", "EB*", "RRLyr", "V*", "AGN_Candidate", "LPV*_Candidate", "δ Sct")
-#: Columns besides those named ``…score`` that lie between 0 and 1, so that a filter on them keeps a part.
+#: Columns other than ``…score`` that lie between 0 and 1, so that a filter on them keeps some alerts.
 _SHARES = frozenset(
     {
         *("rb", "drb", "classtar", "mulens", "reliability", "extendedness", "legacydr8_pstar"),
@@ -33,7 +33,7 @@ def noisy_rows(
     nulls: float = 0.01,
     nans: float = 0.0,
 ) -> list[Row]:
-    """Make rows of a record: the columns that are known, and noise of the right type in all others.
+    """Make rows of a record: the known columns, and noise of the right type in all others.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def noisy_rows(
     rng : numpy.random.Generator
         Where the noise comes from.
     known : mapping
-        Values of some columns by name, `count` of each. Names that the record has not are ignored.
+        Values of some columns by name, `count` of each. Names that the record lacks are ignored.
     nulls : float, optional
         The share of nulls in the columns that are not known.
     nans : float, optional

@@ -1,4 +1,4 @@
-"""What Fink itself adds to every packet, whichever survey it is of."""
+"""What Fink itself adds to every packet, whatever the survey."""
 
 from __future__ import annotations
 

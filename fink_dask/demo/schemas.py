@@ -1,13 +1,13 @@
 """Avro writer schemas in the form of Spark's ``to_avro``, from compact lists of fields.
 
-A list of fields is a text of lines, each a type and the names that have it::
+A list of fields is a string whose lines each hold a type and the names of the fields with that type::
 
     double jd ra dec
     int fid
     nested prv_candidates
 
 Every field becomes the union ``[type, "null"]``, the value first; a record inside a record is not nullable itself,
-which is what the headers of Fink's packets show. The types of the ``nested`` names are given beside the text.
+as the headers of Fink's packets show. The types of the ``nested`` names are passed along with the string.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ AvroType: TypeAlias = str | list[Any] | dict[str, Any]
 
 PRIMITIVES = frozenset({"boolean", "int", "long", "float", "double", "string", "bytes"})
 
-#: What the light-curve package of Fink computes in each band.
+#: What Fink's light-curve package computes in each band.
 LC_FEATURES = """
     double mean weighted_mean standard_deviation median amplitude beyond_1_std cusum inter_percentile_range_10
     double kurtosis linear_trend linear_trend_sigma linear_trend_noise linear_fit_slope linear_fit_slope_sigma
@@ -36,7 +36,7 @@ def nullable(avro_type: AvroType) -> list[AvroType]:
     Parameters
     ----------
     avro_type : str or dict
-        Any Avro type but a union.
+        Any Avro type except a union.
 
     Returns
     -------
@@ -47,7 +47,7 @@ def nullable(avro_type: AvroType) -> list[AvroType]:
 
 
 def record(name: str, fields: str, **nested: AvroType) -> AvroSchema:
-    """Build a record from a text of fields.
+    """Build a record from a list of fields.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ def record(name: str, fields: str, **nested: AvroType) -> AvroSchema:
     KeyError
         If a nested field has no type.
     ValueError
-        If a line starts with something that is no type, or a nested type has no field.
+        If a line doesn't start with a type, or a nested type has no field.
     """
     built: list[dict[str, AvroType]] = []
     for line in filter(str.strip, fields.splitlines()):

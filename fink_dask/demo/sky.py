@@ -18,10 +18,10 @@ Ints = NDArray[np.int64]
 
 #: The golden ratio times 2**64, made odd: multiplying by it permutes the numbers below any power of two.
 _ODD = 0x9E3779B97F4A7C15
-#: Alerts of one object are this many apart; a prime, so that they fall in different nights.
+#: Alerts of one object are this many apart; a prime, so that they fall on different nights.
 _STRIDE = 61
 _ALERTS_OF_AN_OBJECT = 4
-#: Every 50th alert lies within a millisecond of a UTC midnight, before it and after it by turns.
+#: Every 50th alert lies within a millisecond of a UTC midnight, alternately before and after it.
 _MIDNIGHT_EVERY = 50
 _MS_PER_DAY = 86_400_000
 
@@ -35,13 +35,13 @@ class Sightings:
     number : numpy.ndarray
         Number of each alert.
     target : numpy.ndarray
-        Number of the object it is an alert of.
+        Number of the object that it is an alert of.
     day : numpy.ndarray
         Modified Julian date of the UTC midnight before it, in days.
     fraction : numpy.ndarray
-        What has passed of that UTC day, in ``[0, 1)``.
+        The fraction of that UTC day that has passed, in ``[0, 1)``.
     seed : int
-        The seed that the objects follow from.
+        The seed that decides the objects.
     """
 
     number: Ints
@@ -66,7 +66,7 @@ class Sightings:
 
     @property
     def utc(self) -> NDArray[np.datetime64]:
-        """UTC times, to the microsecond and rounded down."""
+        """UTC times, rounded down to the microsecond."""
         unix_epoch = erfa.cal2jd(1970, 1, 1)[1]
         days = (self.day - unix_epoch).astype("timedelta64[D]").astype("timedelta64[us]")
         time_of_day = (self.fraction * _MS_PER_DAY * 1000).astype("timedelta64[us]")
@@ -107,7 +107,7 @@ class Sightings:
         band : numpy.ndarray
             Number of the filter of each sighting.
         rng : numpy.random.Generator
-            Where the noise comes from.
+            The source of the noise.
 
         Returns
         -------
@@ -123,19 +123,19 @@ class Sightings:
         return np.asarray(mean + amplitude * np.sin(phase) - colour * band + noise, dtype=np.float64)
 
     def pick(self, values: tuple[str, ...], salt: int) -> list[str]:
-        """Give each object one of some values for good; the first is by far the most frequent.
+        """Assign each object one of some values, always the same; the first is by far the most frequent.
 
         Parameters
         ----------
         values : tuple of str
-            What to pick from.
+            The values to pick from.
         salt : int
             Number of the property, so that two properties are independent.
 
         Returns
         -------
         list of str
-            One value a sighting.
+            One value per sighting.
         """
         index = (len(values) * _steady(self.target, self.seed, salt) ** 2).astype(np.int64)
         return [values[i] for i in index]
@@ -148,7 +148,7 @@ class EarlierSightings:
     Parameters
     ----------
     sightings : Sightings
-        The earlier sightings of all alerts, one after the other.
+        The earlier sightings of all alerts, one alert after the other.
     ends : numpy.ndarray
         Where each alert's sightings end; they start where those of the alert before it end.
     """
@@ -166,7 +166,7 @@ class EarlierSightings:
         rng : numpy.random.Generator
             Decides which alerts have no history at all.
         missing : float
-            The share of alerts with null in place of the list.
+            The share of alerts with null instead of the list.
 
         Returns
         -------
@@ -181,7 +181,7 @@ class EarlierSightings:
 def sightings(
     first: int, count: int, *, nights: int, first_night: date, seed: int, rng: np.random.Generator
 ) -> Sightings:
-    """Plan what a block of alerts sees: several alerts an object, night by night by turns.
+    """Plan what a block of alerts sees: several alerts per object, and the nights in turn.
 
     Parameters
     ----------
@@ -192,11 +192,11 @@ def sightings(
     nights : int
         Over how many consecutive UTC days they are spread.
     first_night : datetime.date
-        The first of them.
+        The first of these days.
     seed : int
-        The seed that the objects follow from.
+        The seed that decides the objects.
     rng : numpy.random.Generator
-        Where the times come from.
+        The source of the times.
 
     Returns
     -------
@@ -253,7 +253,7 @@ def history(of: Sightings, lengths: Ints, rng: np.random.Generator, days: float 
 
 
 def ids(numbers: Ints, bits: int) -> Ints:
-    """Give each number an odd 64-bit id of its own, scattered over the range; above 2**53 no odd one survives a float.
+    """Assign each number its own odd 64-bit id, scattered over the range; above 2**53 no odd id survives as a float.
 
     Parameters
     ----------

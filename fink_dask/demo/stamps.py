@@ -1,4 +1,4 @@
-"""Made-up cutouts: small FITS files of a star in noise, and of what is left of it without the template."""
+"""Made-up cutouts: small FITS files of a transient and its host in noise, of the host, and of their difference."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-#: FITS comes in blocks of so many bytes, whose header has cards of so many.
+#: Bytes of a FITS block, and of a card in its header.
 _BLOCK, _CARD = 2880, 80
 _GZIP_LEVEL = 1
 
@@ -23,16 +23,16 @@ class Stamps:
 
 
 def stamps(rng: np.random.Generator, edge: int, template_edge: int | None = None) -> Stamps:
-    """Make the cutouts of an alert up.
+    """Make up the cutouts of an alert.
 
     Parameters
     ----------
     rng : numpy.random.Generator
-        Where noise, host and brightness come from.
+        The source of noise, host and brightness.
     edge : int
         Pixels along an edge.
     template_edge : int, optional
-        The same of the template, where it is another one.
+        The same for the template, if different.
 
     Returns
     -------
@@ -60,14 +60,14 @@ def fits(image: NDArray[np.float32]) -> bytes:
 
 
 def compressed(file: bytes) -> bytes:
-    """Compress a file as ZTF does; the same each time."""
+    """Compress a file as ZTF does; the result is the same each time."""
     return gzip.compress(file, _GZIP_LEVEL, mtime=0)
 
 
 def _image(
     edge: int, sources: tuple[tuple[float, float, float, float], ...], rng: np.random.Generator
 ) -> NDArray[np.float32]:
-    """Draw sources, each a flux, a place from the middle and a width in pixels, into noise."""
+    """Draw sources into noise: each has a flux, an offset from the middle and a width, in pixels."""
     y, x = np.mgrid[:edge, :edge] - (edge - 1) / 2
     image = 8 * rng.standard_normal((edge, edge))
     for flux, at_x, at_y, width in sources:

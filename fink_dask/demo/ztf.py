@@ -1,4 +1,4 @@
-"""Made-up alerts with the schema shape of Fink's ZTF packets."""
+"""Made-up alerts with schemas shaped like Fink's ZTF packets."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def _earlier(schema: AvroSchema, past: EarlierSightings, rng: np.random.Generato
 
 
 def _features(name: str, count: int, rng: np.random.Generator) -> list[Row]:
-    """Return light-curve features; with too few points most are NaN, without any all are null."""
+    """Return light-curve features: some are NaN, as with too few points; some rows all null, as without any."""
     schema = innermost_type(full_schema(), name)
     rows = noisy_rows(schema, count, rng, {}, nulls=0, nans=0.1)
     return [row if some else dict.fromkeys(row) for row, some in zip(rows, rng.random(count) > 0.05, strict=True)]
@@ -151,7 +151,7 @@ def _file_names(seen: Sightings, fid: Ints, rng: np.random.Generator) -> list[st
 def _object_id(number: int) -> str:
     """Return a name such as ZTF26abcdefg, one for each number below 26**7."""
     letters = ""
-    number = number * 1_000_003 % 26**7  # no common factor with 26, so that no two numbers meet
+    number = number * 1_000_003 % 26**7  # coprime to 26, so that no two numbers collide
     for _ in range(7):
         number, letter = divmod(number, 26)
         letters = chr(ord("a") + letter) + letters

@@ -6,7 +6,7 @@ from functools import cache
 
 from fink_dask.demo.schemas import LC_FEATURES, AvroSchema, alert_record, nullable_array, nullable_map, record
 
-# A candidate and an earlier one begin alike.
+# A candidate and an earlier candidate begin with the same fields.
 _DETECTION = """
     double jd
     int fid

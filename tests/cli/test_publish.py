@@ -100,7 +100,7 @@ def test_a_topic_that_exists_is_left_alone_unless_it_is_added_to(kafka: Any, top
     before = values(kafka, topic_name)
     refused = publish(kafka, "--topic", topic_name, "--synthetic", "40")
     assert refused.returncode == 2
-    assert f"{topic_name} exists already" in refused.stderr
+    assert f"{topic_name} already exists" in refused.stderr
     assert values(kafka, topic_name) == before
     copies = len(records(kafka, f"{topic_name}_schema"))
     assert publish(kafka, "--topic", topic_name, "--synthetic", "30", "--append").returncode == 0
@@ -144,7 +144,7 @@ def damaged(path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "words"),
     [
-        (["light.avro", "lsst.avro"], "lsst.avro has another schema than light.avro"),
+        (["light.avro", "lsst.avro"], "lsst.avro has a different schema from light.avro"),
         (["text.avro"], "text.avro is not an Avro file"),
         (["cut.avro"], "cut.avro is not an Avro file"),
         (["absent.avro"], "can't read absent.avro"),
@@ -179,7 +179,7 @@ def test_what_can_not_be_published_is_one_line_and_makes_no_topic(
     ("name", "words"),
     [
         ("a b", "is not a Kafka topic name"),
-        ("ftransfer_schema", "the schema topic of another one"),
+        ("ftransfer_schema", "the schema topic of another topic"),
         (243 * "t", "has more than 242 letters"),
     ],
 )
@@ -195,12 +195,12 @@ def test_alerts_are_not_mixed_with_those_of_another_schema_or_of_none(
 ) -> None:
     assert publish(kafka, "--topic", topic_name, "--synthetic", "5", "--kind", "lsst-light").returncode == 0
     other = publish(kafka, "--topic", topic_name, "--synthetic", "5", "--append")
-    assert (other.returncode, "another schema" in other.stderr) == (2, True), other.stderr
+    assert (other.returncode, "a different schema" in other.stderr) == (2, True), other.stderr
     bare, keyed = f"{topic_name}_bare", f"{topic_name}_keyed"
     for name, keys in ((bare, None), (keyed, [json.dumps(avro_schema(KIND)).encode()])):
         create_topic(kafka.bootstrap_servers, name, 1)
         produce(kafka.bootstrap_servers, name, [b"x"], keys=keys)
-    for name, words in ((bare, "records of no known schema"), (keyed, "schemas in the keys of its records")):
+    for name, words in ((bare, "records whose schema is unknown"), (keyed, "schemas in the keys of its records")):
         refused = publish(kafka, "--topic", name, "--synthetic", "5", "--append")
         assert (refused.returncode, words in refused.stderr) == (2, True), refused.stderr
         assert values(kafka, name).total() == 1
