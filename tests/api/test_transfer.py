@@ -203,7 +203,7 @@ def test_a_plan_writes_nothing_and_what_is_damaged_is_told(
         ({"schema": "/nowhere/schema.json"}, "/nowhere/schema.json"),
         ({"columns": ["nothing"]}, "nothing"),
         ({"where": "magpsf < "}, "where: a column"),
-        ({"limit": 1, "where": "magpsf < 18"}, "limit has no where"),
+        ({"limit": 1, "where": "magpsf < 18"}, "limit does not go with where"),
         ({"outformat": "avro", "columns": "objectId"}, "outformat='avro' keeps whole records: leave out columns"),
         ({"security_protocol": "SASL_SSL"}, "give username=NAME"),
         ({"security_protocol": "SASL_SSL", "username": "ada"}, "give password or password_file, or have it in"),
