@@ -129,7 +129,7 @@ def test_columns_can_be_chosen() -> None:
         ("ra", None, "needs objectId"),
         ("jd", None, "needs objectId"),
         ("", ["prv_candidates"], "prv_candidates: there is no such column, or it is not a single value"),
-        ("", ["objectId"], "leaves nothing"),
+        ("", ["objectId"], "leaves the light curves without a column"),
     ],
 )
 def test_what_no_catalog_can_be_made_of_is_refused(without: str, columns: list[str] | None, words: str) -> None:
