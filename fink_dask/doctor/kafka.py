@@ -30,7 +30,7 @@ def check_credentials(survey: str | None, is_needed: bool) -> Check:
     is_needed : bool
         Whether options and the environment alone did not say how to reach Kafka.
     """
-    register = f"fink-dask register --survey {survey or 'ztf'}"
+    register = _register(survey)
     try:
         if is_needed and need_a_survey(survey):
             return Check("credentials", "warn", OF_BOTH, advice_on_servers(survey))
@@ -68,6 +68,10 @@ def advice_on_servers(survey: str | None) -> str:
     """Say what to type where nothing says where Kafka is."""
     if need_a_survey(survey):
         return "say --survey ztf or --survey lsst"
+    return _register(survey)
+
+
+def _register(survey: str | None) -> str:
     return f"fink-dask register --survey {survey or 'ztf'}"
 
 
