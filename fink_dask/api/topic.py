@@ -28,10 +28,10 @@ from fink_dask.dataset.columns import file_schema
 from fink_dask.dataset.data_format import KAFKA_FIELDS
 from fink_dask.dataset.partitioning import Partitioning
 from fink_dask.errors import BrokerError, SchemaError, SettingsError
-from fink_dask.kafka.consume import RangeReader
-from fink_dask.kafka.describe import UNKNOWN_ID, Inspector, open_inspector
+from fink_dask.kafka.inspect import UNKNOWN_ID, Inspector, open_inspector
 from fink_dask.kafka.offsets import Range
 from fink_dask.kafka.pool import ConnectionPool
+from fink_dask.kafka.reader import RangeReader
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.records import Identity
 from fink_dask.transfers.decode import RangeDecoder

@@ -14,7 +14,7 @@ from fink_dask.errors import BrokerError, SchemaError, SettingsError
 
 if TYPE_CHECKING:
     from fink_dask.kafka.choice import TopicChoice
-    from fink_dask.kafka.describe import Inspector
+    from fink_dask.kafka.inspect import Inspector
 
 
 def dump_schemas_of(settings: TransferSettings, choice: TopicChoice) -> None:
@@ -29,7 +29,7 @@ def dump_schemas_of(settings: TransferSettings, choice: TopicChoice) -> None:
     FinkDaskError
         If the only topic has none, or a file can't be written.
     """
-    from fink_dask.kafka.describe import open_inspector
+    from fink_dask.kafka.inspect import open_inspector
     from fink_dask.transfers.preview import topics_now
     from fink_dask.transfers.topics import settings_of
 

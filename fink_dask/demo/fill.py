@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fink_dask.avro.schema import AvroSchema, parse_schema
 from fink_dask.config import KafkaSettings
 from fink_dask.errors import MissingSchemaError, SettingsError
-from fink_dask.kafka.describe import Inspector, open_inspector
+from fink_dask.kafka.inspect import Inspector, open_inspector
 from fink_dask.kafka.publish import Publisher, create_topics
 from fink_dask.kafka.topics import MAX_LETTERS, SCHEMA_SUFFIX, check_topic_name, schema_topic
 

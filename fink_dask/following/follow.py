@@ -10,8 +10,7 @@ from enum import Enum
 from fink_dask.config import FollowSettings
 from fink_dask.errors import LedgerError, StorageError
 from fink_dask.following.pace import Pace
-from fink_dask.kafka.describe import TopicDescription
-from fink_dask.kafka.identity import is_other_topic
+from fink_dask.kafka.inspect import TopicDescription, is_other_topic
 from fink_dask.kafka.offsets import Range, total
 from fink_dask.kafka.suspicion import Suspicion
 from fink_dask.ledger.lag import Lag, write_lag

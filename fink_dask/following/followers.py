@@ -11,7 +11,7 @@ from fink_dask.following.follow import Amount, Follower
 from fink_dask.following.pace import Ending
 from fink_dask.following.patience import Patience
 from fink_dask.following.watch import LOOK_S, Round, Watch
-from fink_dask.kafka.describe import Inspector
+from fink_dask.kafka.inspect import Inspector
 from fink_dask.transfers.events import Event, Note, Observer, RangeCommitted
 from fink_dask.transfers.find import Finder
 from fink_dask.transfers.memory import MemoryShare

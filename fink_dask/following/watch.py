@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from fink_dask.errors import BrokerError, BrokerUnavailableError
-from fink_dask.kafka.describe import Inspector
+from fink_dask.kafka.inspect import Inspector
 from fink_dask.kafka.suspicion import Suspicion
 from fink_dask.transfers.find import Finder, Look
 

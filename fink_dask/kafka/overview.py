@@ -12,11 +12,10 @@ from fink_dask.errors import BrokerError
 from fink_dask.kafka.choice import choose_topics, no_such_topic, no_such_topics
 from fink_dask.kafka.client import AdminClient, ConfigResource, OffsetSpec, TopicPartition
 from fink_dask.kafka.connection import Admin, open_connection
-from fink_dask.kafka.describe import Inspector
 from fink_dask.kafka.group import read_group_offsets
+from fink_dask.kafka.inspect import Inspector, ask_watermarks
 from fink_dask.kafka.offsets import Watermarks
 from fink_dask.kafka.topics import FINK_PATTERNS
-from fink_dask.kafka.watermarks import ask_watermarks
 
 #: Stands for unlimited retention, as in Kafka's configuration.
 FOREVER = -1

@@ -22,7 +22,7 @@ from fink_dask.kafka.client import (
     one_line,
 )
 from fink_dask.kafka.connection import Admin
-from fink_dask.kafka.describe import Inspector
+from fink_dask.kafka.inspect import Inspector
 from fink_dask.nouns import counted
 
 Item = TypeVar("Item")

@@ -14,8 +14,7 @@ from fink_dask.dataset.columns import partitioning_of
 from fink_dask.dataset.verify import examine_dataset
 from fink_dask.dataset.versions import mend_versions, planned_versions
 from fink_dask.errors import LedgerError
-from fink_dask.kafka.describe import TopicDescription, open_inspector
-from fink_dask.kafka.identity import is_other_topic
+from fink_dask.kafka.inspect import TopicDescription, is_other_topic, open_inspector
 from fink_dask.kafka.offsets import Range, total
 from fink_dask.ledger.damaged import DamagedMarker
 from fink_dask.ledger.lease import Lease, hold_lease

@@ -27,10 +27,9 @@ from fink_dask.dataset.quarantine import read_quarantine
 from fink_dask.dataset.versions import known_versions
 from fink_dask.errors import LedgerError, SchemaError
 from fink_dask.kafka.connection import Connection, open_connection
-from fink_dask.kafka.consume import RangeReader
-from fink_dask.kafka.describe import Inspector, TopicDescription
-from fink_dask.kafka.identity import is_other_topic
+from fink_dask.kafka.inspect import Inspector, TopicDescription, is_other_topic
 from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.reader import RangeReader
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.records import Identity, Marker, Plan
 from fink_dask.transfers.plan import known_topic_id, planned_ends, spans_to_plan

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fink_dask.config import KafkaSettings
 from fink_dask.errors import BrokerError, FinkDaskError, StorageError
-from fink_dask.kafka.describe import open_inspector
+from fink_dask.kafka.inspect import open_inspector
 from fink_dask.ledger.ledger import Ledger
 
 #: The result of a range that a worker did not begin, as it lacks something: its address, and what it lacks.

@@ -14,8 +14,8 @@ from fink_dask.dataset.data_format import Layout, Origin
 from fink_dask.dataset.formats import FORMATS
 from fink_dask.errors import StorageError
 from fink_dask.kafka.connection import Connection
-from fink_dask.kafka.consume import RangeReader
 from fink_dask.kafka.offsets import Range, Watermarks
+from fink_dask.kafka.reader import RangeReader
 from fink_dask.ledger.outdir import free_bytes
 from fink_dask.ledger.records import Plan
 from fink_dask.ledger.summary import Summary

@@ -13,7 +13,7 @@ from fink_dask.config import TransferSettings
 from fink_dask.dataset.columns import partitioning_of
 from fink_dask.dataset.partitioning import Partitioning
 from fink_dask.errors import BrokerError, SettingsError
-from fink_dask.kafka.describe import UNKNOWN_ID, Inspector, TopicDescription
+from fink_dask.kafka.inspect import UNKNOWN_ID, Inspector, TopicDescription
 from fink_dask.kafka.topics import check_topic_name, survey_of
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.records import Identity

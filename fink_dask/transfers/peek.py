@@ -12,9 +12,9 @@ from fink_dask.config import BATCH_BYTES, TransferSettings
 from fink_dask.dataset.partitioning import Partitioning
 from fink_dask.errors import BrokerError, SettingsError
 from fink_dask.kafka.connection import Connection
-from fink_dask.kafka.consume import RangeReader
-from fink_dask.kafka.describe import Inspector
+from fink_dask.kafka.inspect import Inspector
 from fink_dask.kafka.offsets import Range, Watermarks
+from fink_dask.kafka.reader import RangeReader
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.transfers.decode import RangeDecoder
 from fink_dask.transfers.inspect import Target, inspect_topic

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from fink_dask.config import SMALLEST_RANGE_BYTES
 from fink_dask.errors import LedgerError
-from fink_dask.kafka.identity import UNKNOWN_ID, is_other_topic
+from fink_dask.kafka.inspect import UNKNOWN_ID, is_other_topic
 from fink_dask.kafka.offsets import Range, Watermarks, split
 from fink_dask.ledger.records import Identity, Marker, Plan
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from fink_dask.config import TransferSettings
 from fink_dask.dataset.versions import settle_versions
 from fink_dask.errors import BrokerError, LedgerError
-from fink_dask.kafka.describe import Inspector
+from fink_dask.kafka.inspect import Inspector
 from fink_dask.kafka.offsets import Range
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.records import Marker, Plan

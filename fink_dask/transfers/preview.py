@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from fink_dask.config import TransferSettings
 from fink_dask.errors import BrokerUnavailableError, FinkDaskError
 from fink_dask.kafka.choice import TopicChoice, no_such_topics
-from fink_dask.kafka.describe import Inspector, open_inspector
+from fink_dask.kafka.inspect import Inspector, open_inspector
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import check_outdir
 from fink_dask.ledger.records import Plan

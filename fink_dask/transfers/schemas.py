@@ -12,7 +12,7 @@ from fink_dask.dataset.columns import partitioning_of
 from fink_dask.dataset.partitioning import Partitioning
 from fink_dask.dataset.versions import add_version, known_identities, known_versions
 from fink_dask.errors import LedgerError, SchemaError, SettingsError
-from fink_dask.kafka.describe import Inspector, TopicDescription
+from fink_dask.kafka.inspect import Inspector, TopicDescription
 from fink_dask.kafka.offsets import Interval
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.records import Identity, Plan

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 
 from fink_dask.errors import BrokerError
 from fink_dask.kafka.connection import open_connection
-from fink_dask.kafka.consume import RangeReader
 from fink_dask.kafka.offsets import Range, total
 from fink_dask.kafka.pool import Connect
+from fink_dask.kafka.reader import RangeReader
 from fink_dask.ledger.attempt import Attempt, Step
 from fink_dask.ledger.ledger import storage_error
 from fink_dask.ledger.publish import is_published, publish

@@ -8,7 +8,7 @@ from dataclasses import replace
 from fink_dask.config import TransferSettings
 from fink_dask.dataset.presence import check_files
 from fink_dask.errors import FinkDaskError, SettingsError, StorageError, TransferError
-from fink_dask.kafka.describe import Inspector
+from fink_dask.kafka.inspect import Inspector
 from fink_dask.kafka.offsets import Range
 from fink_dask.ledger.lease import Lease, hold_lease
 from fink_dask.ledger.ledger import Ledger

@@ -17,7 +17,7 @@ from distributed import Client, LocalCluster
 from fink_dask.config import KafkaSettings, TransferSettings
 from fink_dask.dataset.verify import verify_dataset
 from fink_dask.demo.alerts import AlertKind
-from fink_dask.kafka.describe import open_inspector
+from fink_dask.kafka.inspect import open_inspector
 from fink_dask.ledger.lease import hold_lease
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import create_ledger

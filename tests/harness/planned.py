@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fink_dask.config import KafkaSettings, TransferSettings
-from fink_dask.kafka.describe import open_inspector
+from fink_dask.kafka.inspect import open_inspector
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import create_ledger
 from fink_dask.transfers.inspect import inspect_topic

@@ -184,9 +184,9 @@ if sys.argv[2] == "asked":
     logging.getLogger("fink_dask.kafka.librdkafka").setLevel(logging.INFO)
 from fink_dask.config import KafkaSettings
 from fink_dask.errors import BrokerUnavailableError
-from fink_dask.kafka.describe import open_inspector
+from fink_dask.kafka.inspect import open_inspector
 from fink_dask.kafka.connection import Admin
-from fink_dask.kafka.identity import ask_topic_id
+from fink_dask.kafka.inspect import ask_topic_id
 settings = KafkaSettings(sys.argv[1], request_timeout_s=1.5)
 for asks in (lambda: ask_topic_id(Admin(settings), "topic"), lambda: inspector.describe("topic")):
     with open_inspector(settings) as inspector:

@@ -9,10 +9,10 @@ import pytest
 from fink_dask.config import BATCH_BYTES, KafkaSettings
 from fink_dask.errors import BrokerError
 from fink_dask.kafka.connection import open_connection
-from fink_dask.kafka.consume import RangeReader
-from fink_dask.kafka.describe import UNKNOWN_ID, open_inspector
+from fink_dask.kafka.inspect import UNKNOWN_ID, open_inspector
 from fink_dask.kafka.mock import MOCK_PARTITIONS, mock_broker
 from fink_dask.kafka.offsets import Range, Watermarks
+from fink_dask.kafka.reader import RangeReader
 
 SCHEMA = b'{"type": "string"}'
 

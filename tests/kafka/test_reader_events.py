@@ -15,8 +15,8 @@ import pytest
 from fink_dask.config import KafkaSettings
 from fink_dask.kafka.client import KafkaError
 from fink_dask.kafka.connection import open_connection
-from fink_dask.kafka.consume import RangeReader
 from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.reader import RangeReader
 from tests.harness.producer import produce
 from tests.harness.topics import create_topic, delete_topic
 

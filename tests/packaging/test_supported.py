@@ -43,7 +43,7 @@ EXTRAS = ("dataframe", "hpc", "notebook", "report", "s3")
 #: Of each stage one: Kafka, decoder, writer, object store, the job in processes, its page, batch jobs, cutouts, Python,
 #: options.
 STAGES = (
-    "tests/kafka/test_consume.py",
+    "tests/kafka/test_reader.py",
     "tests/avro/test_decoder.py",
     "tests/dataset/test_writer.py",
     "tests/dataset/test_read.py",

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fink_dask.config import SMALLEST_RANGE_BYTES
 from fink_dask.errors import LedgerError
-from fink_dask.kafka.describe import UNKNOWN_ID
+from fink_dask.kafka.inspect import UNKNOWN_ID
 from fink_dask.kafka.offsets import Range, Watermarks
 from fink_dask.ledger.records import Identity, Plan
 from fink_dask.transfers.plan import (

@@ -19,7 +19,7 @@ from fink_dask.dataset.partitioning import NULL_KEY
 from fink_dask.dataset.verify import verify_dataset
 from fink_dask.dataset.versions import known_versions
 from fink_dask.errors import InterruptedTransferError, SettingsError
-from fink_dask.kafka.describe import open_inspector
+from fink_dask.kafka.inspect import open_inspector
 from fink_dask.ledger.lease import hold_lease
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import create_ledger

@@ -16,9 +16,9 @@ from fink_dask.config import KafkaSettings
 from fink_dask.errors import BrokerError, BrokerUnavailableError, InterruptedTransferError
 from fink_dask.kafka.client import Errors
 from fink_dask.kafka.connection import Admin, open_connection
-from fink_dask.kafka.consume import RangeReader
-from fink_dask.kafka.identity import ask_topic_id
+from fink_dask.kafka.inspect import ask_topic_id
 from fink_dask.kafka.offsets import Range, merge, total
+from fink_dask.kafka.reader import RangeReader
 from fink_dask.kafka.records import RawBatch
 from fink_dask.kafka.suspicion import SURE_S
 from tests.harness.kafka import KafkaBroker

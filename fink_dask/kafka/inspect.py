@@ -5,27 +5,67 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, TypeVar
 
 from fink_dask.config import KafkaSettings
 from fink_dask.errors import BrokerError, BrokerUnavailableError, MissingSchemaError, SchemaError
 from fink_dask.kafka.choice import no_such_topic
 from fink_dask.kafka.client import (
+    AdminClient,
     KafkaError,
+    KafkaException,
     Message,
+    TopicCollection,
     TopicPartition,
     broker_error,
     is_passing,
     one_line,
 )
-from fink_dask.kafka.connection import Connection, open_connection
-from fink_dask.kafka.description import SchemaSource, TopicDescription, TopicSchema
-from fink_dask.kafka.identity import UNKNOWN_ID, ask_topic_ids
+from fink_dask.kafka.connection import Admin, Connection, open_connection
 from fink_dask.kafka.offsets import Watermarks
+from fink_dask.kafka.suspicion import Suspicion
 from fink_dask.kafka.topics import schema_topic
-from fink_dask.kafka.watermarks import ask_watermarks
 
-__all__ = ["UNKNOWN_ID", "Inspector", "SchemaSource", "TopicDescription", "TopicSchema", "open_inspector"]
+#: Where a writer schema came from.
+SchemaSource = Literal["file", "schema topic", "record key"]
+
+
+@dataclass(frozen=True)
+class TopicDescription:
+    """A topic as the broker describes it.
+
+    Parameters
+    ----------
+    topic : str
+        Its name.
+    topic_id : str
+        Kafka's id, which changes when the topic is deleted and made again; `UNKNOWN_ID` where the broker can't say.
+    watermarks : mapping of int to Watermarks
+        What each partition holds.
+    """
+
+    topic: str
+    topic_id: str
+    watermarks: Mapping[int, Watermarks]
+
+
+@dataclass(frozen=True)
+class TopicSchema:
+    """A writer schema and where it came from.
+
+    Parameters
+    ----------
+    text : bytes
+        The schema as JSON, not yet checked.
+    source : {"file", "schema topic", "record key"}
+        Where it was found.
+    """
+
+    text: bytes
+    source: SchemaSource
+
 
 #: Offsets at the end of a schema topic that are searched for its last copy: after a transaction a marker comes last.
 _TAIL = 10
@@ -281,3 +321,134 @@ def open_inspector(settings: KafkaSettings) -> Iterator[Inspector]:
     # Questions need single records: small fetches keep them quick (a record larger than this still comes).
     with open_connection(settings, fetch_message_max_bytes=64 * 1024) as connection:
         yield Inspector(connection)
+
+
+#: Times that stand for the first offset of a partition, and for its last stable one:
+#: https://kafka.apache.org/protocol#The_Messages_ListOffsets
+_EARLIEST, _LATEST = -2, -1
+
+
+def ask_watermarks(
+    connection: Connection, partitions: Mapping[str, Sequence[int]]
+) -> dict[str, dict[int, Watermarks] | BrokerError]:
+    """Ask for the first offset and the last stable offset of partitions, now.
+
+    Parameters
+    ----------
+    connection : Connection
+        What to ask through; it reads committed records only.
+    partitions : mapping of str to sequence of int
+        Partitions of each topic, at least one.
+
+    Returns
+    -------
+    dict of str to dict of int to Watermarks, or to BrokerError
+        What each partition of a topic holds, or why that can't be said of one of them.
+
+    Raises
+    ------
+    BrokerError
+        If the broker refuses or does not answer.
+    """
+    lows, stables = _ask_offsets(connection, partitions, _EARLIEST), _ask_offsets(connection, partitions, _LATEST)
+    found: dict[str, dict[int, Watermarks] | BrokerError] = {}
+    for topic, numbers in partitions.items():
+        low, stable = lows[topic], stables[topic]
+        if isinstance(low, BrokerError):
+            found[topic] = low
+        elif isinstance(stable, BrokerError):
+            found[topic] = stable
+        else:
+            found[topic] = {number: Watermarks(low[number], stable[number]) for number in numbers}
+    return found
+
+
+def _ask_offsets(
+    connection: Connection, partitions: Mapping[str, Sequence[int]], which: int
+) -> dict[str, dict[int, int] | BrokerError]:
+    wanted = [TopicPartition(topic, number, which) for topic, numbers in partitions.items() for number in numbers]
+    # Where there is only one topic, an error that concerns the whole request names it.
+    topic = next(iter(partitions)) if len(partitions) == 1 else None
+    answers = connection.ask(lambda timeout: connection.consumer.offsets_for_times(wanted, timeout=timeout), topic)
+    found: dict[str, dict[int, int] | BrokerError] = {topic: {} for topic in partitions}
+    for answer in answers:
+        offsets = found[answer.topic]
+        if answer.error is not None:
+            found[answer.topic] = broker_error(answer.error, answer.topic, answer.partition)
+        elif isinstance(offsets, dict):
+            offsets[answer.partition] = answer.offset
+    return found
+
+
+#: Stands for a topic's id where the broker can't tell it, as librdkafka's mock and Kafka before 2.8 can't.
+UNKNOWN_ID = "unknown"
+
+#: Seconds before a broker that does not know the topic is asked again.
+_ID_PAUSE_S = 0.5
+#: What older brokers answer: a UUID of zeros.
+_NO_ID = "A" * 22
+
+
+def is_other_topic(known: str, now: str) -> bool:
+    """Tell whether two ids belong to two topics; where one is unknown, they are taken to be the same."""
+    return UNKNOWN_ID not in {known, now} and known != now
+
+
+def ask_topic_id(admin: Admin, topic: str) -> str:
+    """Ask for a topic's id.
+
+    Returns
+    -------
+    str
+        The id, or `UNKNOWN_ID` where the broker can't say.
+
+    Raises
+    ------
+    BrokerError
+        If there is no such topic, or the broker refuses or does not answer.
+    """
+    suspicion = Suspicion()
+    while True:
+        found = ask_topic_ids(admin, [topic])[topic]
+        if isinstance(found, str):
+            return found
+        if found.transient or suspicion.confirms("no topic"):
+            raise found
+        time.sleep(_ID_PAUSE_S)
+
+
+def ask_topic_ids(admin: Admin, topics: Sequence[str]) -> dict[str, str | BrokerError]:
+    """Ask for the ids of topics, in one request.
+
+    Returns
+    -------
+    dict of str to str or BrokerError
+        The id, `UNKNOWN_ID` where the broker can't say, or an error where there is no such topic.
+
+    Raises
+    ------
+    BrokerError
+        If the broker refuses or does not answer.
+    """
+    timeout_s, asked = admin.settings.request_timeout_s, TopicCollection(list(topics))
+    answers: dict[str, Any] = {}
+
+    def question(client: AdminClient, topic: str) -> Any:
+        if not answers:
+            answers.update(client.describe_topics(asked, request_timeout=timeout_s))
+        return answers[topic]
+
+    found: dict[str, str | BrokerError] = {}
+    for topic in topics:
+        try:
+            known = str(admin.ask(partial(question, topic=topic), topic).topic_id or _NO_ID)
+            found[topic] = UNKNOWN_ID if known.rstrip("=") == _NO_ID else known
+        except BrokerError as error:
+            cause = error.__cause__
+            code = cause.args[0].code() if isinstance(cause, KafkaException) else None
+            if code in {KafkaError._UNSUPPORTED_FEATURE, KafkaError.UNSUPPORTED_VERSION}:
+                return dict.fromkeys(topics, UNKNOWN_ID)
+            if code != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                raise
+            found[topic] = error
+    return found

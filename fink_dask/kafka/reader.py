@@ -18,7 +18,7 @@ from fink_dask.kafka.client import (
     one_line,
 )
 from fink_dask.kafka.connection import Connection
-from fink_dask.kafka.identity import UNKNOWN_ID, ask_topic_id
+from fink_dask.kafka.inspect import UNKNOWN_ID, ask_topic_id
 from fink_dask.kafka.offsets import Interval, Range
 from fink_dask.kafka.pending import MAX_BATCH_RECORDS, Pending
 from fink_dask.kafka.records import RawBatch

@@ -13,8 +13,8 @@ import pytest
 
 from fink_dask.config import BATCH_BYTES, KafkaSettings
 from fink_dask.kafka.connection import open_connection
-from fink_dask.kafka.consume import RangeReader
 from fink_dask.kafka.offsets import Interval, Range, merge, total
+from fink_dask.kafka.reader import RangeReader
 from fink_dask.kafka.records import RawBatch
 from tests.harness.kafka import ExternalKafka, KafkaBroker
 from tests.harness.producer import Produced, open_transaction, produce, produce_transaction

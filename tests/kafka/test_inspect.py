@@ -13,8 +13,7 @@ from confluent_kafka.admin import AdminClient
 from fink_dask.config import KafkaSettings
 from fink_dask.errors import BrokerError, BrokerUnavailableError, SchemaError
 from fink_dask.kafka.connection import Admin
-from fink_dask.kafka.describe import UNKNOWN_ID, Inspector, open_inspector
-from fink_dask.kafka.identity import ask_topic_id
+from fink_dask.kafka.inspect import UNKNOWN_ID, Inspector, ask_topic_id, open_inspector
 from fink_dask.kafka.offsets import Watermarks
 from fink_dask.kafka.topics import schema_topic
 from tests.harness.kafka import ExternalKafka, KafkaBroker
