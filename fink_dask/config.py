@@ -129,8 +129,10 @@ class KafkaSettings:
         ``host:port`` pairs with commas between them.
     request_timeout_s : float
         How long a broker may take to answer a question, in seconds.
-    stall_timeout_s : float
-        How long a range may wait for its next record before it fails, in seconds.
+    reconnect_timeout_s : float
+        How long Kafka may send nothing to a range, or be unreachable, before that fails, in seconds.
+    limit_rate : int, optional
+        Bytes a second that all consumers together may take from the line; as much as it carries otherwise.
     queue_bytes : int
         Bytes of records that are fetched ahead.
     security : Security
@@ -139,7 +141,8 @@ class KafkaSettings:
 
     bootstrap_servers: str
     request_timeout_s: float = 8.0
-    stall_timeout_s: float = 90.0
+    reconnect_timeout_s: float = 300.0
+    limit_rate: int | None = None
     queue_bytes: int = QUEUE_BYTES
     security: Security = PLAINTEXT
 
@@ -147,6 +150,12 @@ class KafkaSettings:
         if not self.bootstrap_servers.strip():
             raise SettingsError("no Kafka servers: give --bootstrap-servers HOST:PORT, or type fink-dask register")
         check_sendable("--bootstrap-servers", self.bootstrap_servers)
+        if not 0 < self.reconnect_timeout_s < float("inf"):
+            raise SettingsError(
+                f"--reconnect-timeout is {self.reconnect_timeout_s:g} s, but must be positive and finite"
+            )
+        if self.limit_rate is not None and self.limit_rate < 1:
+            raise SettingsError(f"--limit-rate is {self.limit_rate}, but must be at least 1 byte a second")
 
 
 @dataclass(frozen=True)

@@ -282,10 +282,10 @@ class RangeReader:
         """Fail after too much silence, and earlier where the broker has said that it is final."""
         if self._errors.fatal is not None and silence_s > self._settings.request_timeout_s:
             raise broker_error(self._errors.fatal, self._topic, self._range.partition, self.position)
-        if silence_s > self._settings.stall_timeout_s:
+        if silence_s > self._settings.reconnect_timeout_s:
             reason = one_line(self._errors.last.str()) if self._errors.last is not None else "no error was reported"
             raise BrokerUnavailableError(
-                f"no record came for {self._settings.stall_timeout_s:g} s ({reason})",
+                f"no record came for {self._settings.reconnect_timeout_s:g} s ({reason})",
                 self._topic,
                 self._range.partition,
                 self.position,

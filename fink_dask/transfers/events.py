@@ -30,6 +30,13 @@ class RangeProgress:
         The Dask worker that has the range; empty where there is none.
     filtered : int
         Alerts so far that were filtered.
+    received, received_bytes : int
+        Records so far that have arrived on this side of the line, decoded or not, and the bytes of their keys and
+        values. Some of them may lie beyond the end of the range.
+    quiet_s : float
+        Seconds since Kafka last sent something for this range.
+    waits : bool
+        Whether it waits until the line has room for it: it has asked Kafka for nothing yet.
     """
 
     topic: str
@@ -41,6 +48,10 @@ class RangeProgress:
     quarantined: int
     worker: str = ""
     filtered: int = 0
+    received: int = 0
+    received_bytes: int = 0
+    quiet_s: float = 0.0
+    waits: bool = False
 
     @property
     def read(self) -> int:

@@ -22,7 +22,7 @@ def test_what_the_demo_publishes_is_described_and_read_back() -> None:
     with mock_broker() as broker:
         assert broker.publisher.publish("topic", records) == 4000
         assert broker.publisher.publish("topic_schema", [(0, SCHEMA, b"0")] * 3) == 3
-        settings = KafkaSettings(broker.bootstrap_servers, stall_timeout_s=20)
+        settings = KafkaSettings(broker.bootstrap_servers, reconnect_timeout_s=20)
         with open_inspector(settings) as inspector:
             began = time.monotonic()
             described = inspector.describe("topic")

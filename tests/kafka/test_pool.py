@@ -202,7 +202,7 @@ def read(connection: Connection, topic: str, range_: Range) -> None:
 def test_nothing_of_an_earlier_range_comes_through_a_connection_that_is_used_again(
     kafka: Any, two_topics: tuple[str, str], make_pool: Callable[[float], ConnectionPool]
 ) -> None:
-    pool, reached = make_pool(LONG_S), KafkaSettings(kafka.bootstrap_servers, stall_timeout_s=20)
+    pool, reached = make_pool(LONG_S), KafkaSettings(kafka.bootstrap_servers, reconnect_timeout_s=20)
     first, second = two_topics
     with pool.connect(reached) as one:
         # Half of a range: librdkafka has fetched the records that follow.
@@ -227,7 +227,7 @@ def test_a_record_of_another_topic_or_partition_is_not_taken_for_one_of_the_rang
     kafka: Any, two_topics: tuple[str, str], make_pool: Callable[[float], ConnectionPool]
 ) -> None:
     first, second = two_topics
-    with make_pool(LONG_S).connect(KafkaSettings(kafka.bootstrap_servers, stall_timeout_s=20)) as connection:
+    with make_pool(LONG_S).connect(KafkaSettings(kafka.bootstrap_servers, reconnect_timeout_s=20)) as connection:
         RangeReader(connection, second, Range(0, 0, 3000), lambda: False).prefetch()
         stale: list[Any] = []
         wait_for(lambda: bool(stale.extend(connection.consumer.consume(200, 0.2)) or stale), 20, "records")

@@ -42,7 +42,7 @@ class Reading:
 
 
 def read(bootstrap: str, topic: str, range_: Range, batchsize: int = 1000, batch_bytes: int = BATCH_BYTES) -> Reading:
-    settings = KafkaSettings(bootstrap, stall_timeout_s=20)
+    settings = KafkaSettings(bootstrap, reconnect_timeout_s=20)
     with open_connection(settings) as connection:
         reader = RangeReader(connection, topic, range_, lambda: False)
         batches = list(reader.batches(batchsize, batch_bytes))

@@ -103,7 +103,7 @@ def test_to_wait_for_a_turn_is_no_silence_of_kafkas(kafka: Any) -> None:
         if len(waits) == 3:
             produce(kafka.bootstrap_servers, name, [b"late"] * 10)
 
-    settings = KafkaSettings(kafka.bootstrap_servers, stall_timeout_s=1.2)
+    settings = KafkaSettings(kafka.bootstrap_servers, reconnect_timeout_s=1.2)
     with open_connection(settings) as connection:
         ranges = RangeReader(connection, name, Range(0, 0, 60), lambda: False, waiting=waiting)
         assert sum(len(batch) for batch in ranges.batches(10, 2**20)) == 60

@@ -49,10 +49,10 @@ def open_reader(
     topic: str,
     range_: Range,
     should_stop: Callable[[], bool] = lambda: False,
-    stall_timeout_s: float = STALL_TIMEOUT_S,
+    reconnect_timeout_s: float = STALL_TIMEOUT_S,
     topic_id: str = "unknown",
 ) -> Iterator[tuple[RangeReader, Errors]]:
-    settings = KafkaSettings(broker.bootstrap_servers, stall_timeout_s=stall_timeout_s)
+    settings = KafkaSettings(broker.bootstrap_servers, reconnect_timeout_s=reconnect_timeout_s)
     # Little is fetched ahead, so that what happens to the topic in mid-range happens to the reader.
     with open_connection(settings, queued_max_messages_kbytes=64, fetch_message_max_bytes=64_000) as connection:
         yield RangeReader(connection, topic, range_, should_stop, topic_id), connection.errors
@@ -250,7 +250,7 @@ def test_a_killed_broker_fails_the_impatient_and_costs_the_patient_no_alert(
     range_ = Range(0, 0, 1000)
     with (
         open_reader(broker, topic_name, range_) as (patient, _),
-        open_reader(broker, topic_name, range_, stall_timeout_s=3) as (impatient, _),
+        open_reader(broker, topic_name, range_, reconnect_timeout_s=3) as (impatient, _),
     ):
         rest, doomed = patient.batches(10, 10**9), impatient.batches(10, 10**9)
         batches = [next(rest)]
@@ -316,7 +316,7 @@ def test_a_stop_is_obeyed_at_once_even_when_kafka_is_silent(broker: KafkaBroker,
 
 def test_refused_credentials_end_the_reading_before_the_stall(broker: KafkaBroker, topic_name: str) -> None:
     fill(broker, topic_name, 5)
-    settings = KafkaSettings(broker.bootstrap_servers, request_timeout_s=1, stall_timeout_s=STALL_TIMEOUT_S)
+    settings = KafkaSettings(broker.bootstrap_servers, request_timeout_s=1, reconnect_timeout_s=STALL_TIMEOUT_S)
     with open_connection(settings) as connection:
         # What librdkafka says when a broker takes the connection and not the password.
         connection.errors(KafkaError(KafkaError._AUTHENTICATION, "SASL authentication error"))
