@@ -1,0 +1,226 @@
+"""A link like a user's between a client and Kafka: slow, far, cut, or forgetful. It counts what goes through it."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.harness.kafka import KafkaBroker, make_nodes
+from tests.harness.kafka_settings import HOST
+
+_PROGRAM = Path(__file__).with_name("link_proxy.py")
+#: The name of the listener that is reached through the link.
+FAR = "FAR"
+
+
+@dataclass(frozen=True)
+class Line:
+    """What a line is like.
+
+    Parameters
+    ----------
+    mbit : float
+        Its rate in 10^6 bits a second, each way, shared by all connections; 0 for no bound.
+    round_trip_s : float
+        How long it takes to hear back.
+    forget_s : float
+        A connection that is silent for longer is forgotten: nothing passes any more, and neither side is told. 0 for
+        never.
+    """
+
+    mbit: float = 0.0
+    round_trip_s: float = 0.0
+    forget_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Moved:
+    """What went through a link since it was made, in bytes and counts.
+
+    Parameters
+    ----------
+    up, down : int
+        Bytes from the client to Kafka, and from Kafka.
+    fetched : int
+        Of those from Kafka, bytes of fetch responses, complete or not; 0 where TLS hides them.
+    connections, open, forgotten : int
+        Connections that were made, are there, and were silently dropped.
+    asked : dict
+        How many requests of each API key went to Kafka, where TLS does not hide them.
+    """
+
+    up: int
+    down: int
+    fetched: int
+    connections: int
+    open: int
+    forgotten: int
+    asked: Mapping[int, int]
+
+    def since(self, before: Moved) -> Moved:
+        """Return what went through after `before`; what is open is what is open now."""
+        return Moved(
+            self.up - before.up,
+            self.down - before.down,
+            self.fetched - before.fetched,
+            self.connections - before.connections,
+            self.open,
+            self.forgotten - before.forgotten,
+            {key: count - before.asked.get(key, 0) for key, count in self.asked.items()},
+        )
+
+
+class Link:
+    """Ports of loopback that lead to others over one line, in a process of its own; a context manager.
+
+    Parameters
+    ----------
+    ports : mapping
+        Where each port leads.
+    line : Line
+        What the line is like, to begin with.
+    """
+
+    def __init__(self, ports: Mapping[int, int], line: Line = Line()) -> None:
+        self._ports = dict(ports)
+        self._line = line
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Link:
+        # Without site-packages, which it needs nothing of.
+        command = [sys.executable, "-I", "-S", str(_PROGRAM)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        try:
+            self.set(self._line)
+            for port, target in self._ports.items():
+                self.listen(HOST, port, target)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def listen(self, host: str, port: int, target: int) -> None:
+        """Forward one more port."""
+        self._order("listen", host=host, port=port, target=target)
+
+    def set(self, line: Line) -> None:
+        """Change what the line is like, for what is yet to come."""
+        self._order("set", **asdict(line))
+
+    def cut(self) -> None:
+        """Hold back everything from now on; who connects gets no answer, and neither side is told."""
+        self._order("cut")
+
+    def heal(self) -> None:
+        """Let everything through again, what was held back first."""
+        self._order("heal")
+
+    def reset(self) -> None:
+        """End all connections at once, both sides told; new ones can be made."""
+        self._order("reset")
+
+    @property
+    def moved(self) -> Moved:
+        """What went through until now."""
+        found: dict[str, Any] = self._order("count")
+        asked = {int(key): count for key, count in found.pop("asked").items()}
+        return Moved(**found, asked=asked)
+
+    def _order(self, do: str, **what: Any) -> Any:
+        with self._lock:
+            assert self._process.stdin is not None
+            assert self._process.stdout is not None
+            self._process.stdin.write(json.dumps({"do": do, **what}) + "\n")
+            self._process.stdin.flush()
+            answer = self._process.stdout.readline()
+            assert answer, "the link's process is gone"
+            return json.loads(answer)
+
+
+@dataclass(frozen=True)
+class FarKafka:
+    """A Kafka that is reached through a link, and directly by those who fill it.
+
+    Parameters
+    ----------
+    bootstrap_servers : str
+        Its address at the far end of the link.
+    near : KafkaBroker
+        The broker itself, whose own address has no link before it.
+    link : Link
+        The link.
+    """
+
+    bootstrap_servers: str
+    near: KafkaBroker
+    link: Link
+
+    def stored_bytes(self, topic: str) -> int:
+        """Measure the batches that Kafka keeps of a topic, in its own files."""
+        return sum(path.stat().st_size for path in self.near.data_dir.glob(f"{topic}-*/*.log"))
+
+
+@contextmanager
+def far_kafka(
+    folder: Path, line: Line, extra: Mapping[str, str] | None = None, protocol: str = "PLAINTEXT"
+) -> Iterator[FarKafka]:
+    """Run a broker that tells those who come through a link to come back the same way.
+
+    Parameters
+    ----------
+    folder : Path
+        An own folder for the broker.
+    line : Line
+        What the link is like, to begin with.
+    extra : mapping, optional
+        Server properties that win over the harness's.
+    protocol : str, optional
+        Of the listener behind the link.
+    """
+    # The listener that clients see is the link's port; Kafka listens on another one.
+    (node,) = make_nodes(1, {"PLAINTEXT": "PLAINTEXT", FAR: protocol, "BEHIND": protocol})
+    near, far, behind = node.listeners
+    addresses = {
+        "listeners": ",".join(
+            [
+                f"{near.name}://{HOST}:{near.port}",
+                f"{far.name}://{HOST}:{behind.port}",
+                f"CONTROLLER://{HOST}:{node.controller_port}",
+            ]
+        ),
+        "advertised.listeners": f"{near.name}://{HOST}:{near.port},{far.name}://{HOST}:{far.port}",
+    }
+    broker = KafkaBroker(folder, {**addresses, **(extra or {})}, [node])
+    try:
+        broker.start()
+        with Link({far.port: behind.port}, line) as link:
+            yield FarKafka(f"{HOST}:{far.port}", broker, link)
+    finally:
+        broker.discard()
+
+
+@contextmanager
+def dead_address(host: str, port: int) -> Iterator[None]:
+    """Have an address that is there and answers nothing: who connects waits until he gives up."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as door, socket.socket(family) as first, socket.socket(family) as second:
+        door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        door.bind((host, port))
+        door.listen(0)
+        # The kernel drops who calls while the queue of those that wait to be accepted is full.
+        for filler in (first, second):
+            filler.setblocking(False)
+            filler.connect_ex((host, port))
+        yield
