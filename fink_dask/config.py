@@ -36,6 +36,8 @@ RECORD_OUTFORMATS = ("avro",)
 #: What becomes of a record that can't be decoded, and of a range that Kafka no longer has all of; the defaults first.
 ON_BAD_RECORD = ("quarantine", "fail")
 ON_LOSS = ("continue", "fail")
+#: How long Kafka may send nothing, or be unreachable, in seconds.
+RECONNECT_TIMEOUT_S = 300.0
 #: Kafka's names of them, the default first: https://kafka.apache.org/documentation/#security
 SECURITY_PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 SASL_MECHANISMS = ("SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN")
@@ -141,7 +143,7 @@ class KafkaSettings:
 
     bootstrap_servers: str
     request_timeout_s: float = 8.0
-    reconnect_timeout_s: float = 300.0
+    reconnect_timeout_s: float = RECONNECT_TIMEOUT_S
     limit_rate: int | None = None
     queue_bytes: int = QUEUE_BYTES
     security: Security = PLAINTEXT
@@ -172,8 +174,6 @@ class FollowSettings:
         End when this many records are in the dataset, in its quarantine, or declared lost.
     until : datetime.datetime, optional
         End at this time, which has a time zone.
-    reconnect_timeout_s : float
-        How long Kafka may be unreachable, in seconds.
 
     Raises
     ------
@@ -185,14 +185,9 @@ class FollowSettings:
     idle_timeout_s: float | None = None
     until_count: int | None = None
     until: datetime | None = None
-    reconnect_timeout_s: float = 300.0
 
     def __post_init__(self) -> None:
-        for name, seconds in (
-            ("roll-interval", self.roll_interval_s),
-            ("idle-timeout", self.idle_timeout_s),
-            ("reconnect-timeout", self.reconnect_timeout_s),
-        ):
+        for name, seconds in (("roll-interval", self.roll_interval_s), ("idle-timeout", self.idle_timeout_s)):
             if seconds is not None and not 0 < seconds < float("inf"):
                 raise SettingsError(f"--{name} is {seconds:g} s, but must be positive and finite")
         if self.until_count is not None and self.until_count < 1:

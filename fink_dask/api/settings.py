@@ -13,17 +13,21 @@ from typing import Any
 from distributed import Client
 
 from fink_dask.cluster.existing import threads_of
-from fink_dask.cluster.local import parse_memory, usable_cores
+from fink_dask.cluster.local import parse_duration, parse_memory, usable_cores
 from fink_dask.config import COMPRESSION, ON_BAD_RECORD, ON_LOSS, OUTFORMATS, KafkaSettings, TransferSettings
 from fink_dask.errors import FinkDaskError, SettingsError
+from fink_dask.kafka.rates import parse_rate
 from fink_dask.kafka.reach import SERVERS_VARIABLE, find_kafka
 from fink_dask.kafka.topics import SURVEYS, check_topic_name, survey_of
 from fink_dask.store.location import locate
 
 log = logging.getLogger(__name__)
 
-#: Other arguments of `find_kafka`.
-_CONNECTION = {"security_protocol", "sasl_mechanism", "username", "password", "password_file", "ssl_ca_file"}
+#: Other arguments of `kafka_of`.
+_CONNECTION = {
+    *("security_protocol", "sasl_mechanism", "username", "password", "password_file", "ssl_ca_file"),
+    *("reconnect_timeout", "limit_rate"),
+}
 #: Arguments that are options of the command line, with the same names.
 _ARGUMENTS = _CONNECTION | {
     *("topic", "outdir", "bootstrap_servers", "survey", "partitionby", "columns", "where", "limit", "restart", "force"),
@@ -127,7 +131,7 @@ def kafka_of(
     function : str
         The function whose help lists the arguments.
     **connection
-        Other arguments of `find_kafka`.
+        Other arguments of `find_kafka`; and ``reconnect_timeout`` and ``limit_rate``, as numbers or as text.
 
     Raises
     ------
@@ -143,6 +147,10 @@ def kafka_of(
     for name in ("password_file", "ssl_ca_file"):
         if connection.get(name) is not None:
             connection[name] = Path(connection[name])
+    if (timeout := connection.pop("reconnect_timeout", None)) is not None:
+        connection["reconnect_timeout_s"] = parse_duration("reconnect_timeout", str(timeout))
+    if (rate := connection.get("limit_rate")) is not None:
+        connection["limit_rate"] = parse_rate("limit_rate", str(rate))
     servers = bootstrap_servers or os.environ.get(SERVERS_VARIABLE)
     return find_kafka(survey or survey_of(topic), log.warning, bootstrap_servers=servers, **connection)
 

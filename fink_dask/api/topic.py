@@ -128,8 +128,10 @@ def read_topic(
         What to do with a record that can't be decoded: fail the computation, or leave the record out with a warning in
         the worker's log.
     **connection
-        ``security_protocol``, ``sasl_mechanism``, ``username``, ``password``, ``password_file``, ``ssl_ca_file``: see
-        `fink_dask.kafka.reach.find_kafka`.
+        ``reconnect_timeout``: how long Kafka may send nothing, or be unreachable, in seconds or as text such as
+        ``"10m"``; 5 minutes by default. ``limit_rate``: the most that all consumers together may read from Kafka, in
+        bytes a second or as text such as ``"5MB/s"``. ``security_protocol``, ``sasl_mechanism``, ``username``,
+        ``password``, ``password_file``, ``ssl_ca_file``: see `fink_dask.kafka.reach.find_kafka`.
 
     Returns
     -------

@@ -143,8 +143,10 @@ def transfer(
     dashboard_address : str
         ``host:port`` of the Dask dashboard, if the processes of this machine do the work.
     **connection
-        ``security_protocol``, ``sasl_mechanism``, ``username``, ``password``, ``password_file``, ``ssl_ca_file``: see
-        `fink_dask.kafka.reach.find_kafka`.
+        ``reconnect_timeout``: how long Kafka may send nothing, or be unreachable, in seconds or as text such as
+        ``"10m"``; 5 minutes by default. ``limit_rate``: the most that all consumers together may read from Kafka, in
+        bytes a second or as text such as ``"5MB/s"``. ``security_protocol``, ``sasl_mechanism``, ``username``,
+        ``password``, ``password_file``, ``ssl_ca_file``: see `fink_dask.kafka.reach.find_kafka`.
 
     Returns
     -------

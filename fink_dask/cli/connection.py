@@ -10,6 +10,7 @@ import click
 
 from fink_dask.cli.options import Command, declare_all, option
 from fink_dask.config import SASL_MECHANISMS, SECURITY_PROTOCOLS, KafkaSettings
+from fink_dask.kafka.rates import parse_rate
 from fink_dask.kafka.reach import find_kafka
 
 #: Holds the password. There is no option for it: everybody on the machine can see the arguments of processes.
@@ -53,13 +54,48 @@ _OPTIONS = (
 )
 
 
+def _rate(_: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
+    return None if value is None else parse_rate(parameter.opts[0], value)
+
+
+def _duration(_: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
+    if value is None:
+        return None
+    from fink_dask.cluster.local import parse_duration
+
+    return parse_duration(parameter.opts[0], value)
+
+
+_LINE_OPTIONS = (
+    option(
+        "--reconnect-timeout",
+        "reconnect_timeout_s",
+        metavar="TIME",
+        callback=_duration,
+        help="How long Kafka may send nothing, or be unreachable, before that is a failure.  [default: 5m]",
+    ),
+    option(
+        "--limit-rate",
+        metavar="RATE",
+        callback=_rate,
+        help="Read no more than this from Kafka, all consumers together, such as 5MB/s or 40Mbit/s.  [default: as "
+        "much as the line carries]",
+    ),
+)
+
+
 def connection_options(command: Command) -> Command:
     """Declare the options; the command gets them as keywords, for `kafka_settings`."""
     return declare_all(command, _OPTIONS)
 
 
+def line_options(command: Command) -> Command:
+    """Declare the options of commands that read much from Kafka; these too are for `kafka_settings`."""
+    return declare_all(command, _LINE_OPTIONS)
+
+
 def kafka_settings(survey: str | None, **options: Any) -> KafkaSettings:
-    """Find out how to reach Kafka, from `connection_options`, environment and credentials file.
+    """Find out how to reach Kafka, from `connection_options`, `line_options`, environment and credentials file.
 
     Raises
     ------

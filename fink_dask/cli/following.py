@@ -47,11 +47,6 @@ _OPTIONS = (
     typed_option(
         "--until", metavar="TIME", callback=_time, help="With --follow: end at this time; UTC unless it has a zone."
     ),
-    option(
-        "--reconnect-timeout",
-        metavar="TIME",
-        help="With --follow: how long Kafka may be unreachable before the transfer fails.  [default: 5m]",
-    ),
 )
 
 
@@ -67,7 +62,6 @@ def follow_settings(
     idle_timeout: str | None,
     until_count: int | None,
     until: datetime | None,
-    reconnect_timeout: str | None,
 ) -> FollowSettings | None:
     """Collect how the topic is followed; None where it is not.
 
@@ -82,7 +76,6 @@ def follow_settings(
             "--idle-timeout": idle_timeout,
             "--until-count": until_count,
             "--until": until,
-            "--reconnect-timeout": reconnect_timeout,
         }
         for name, value in given.items():
             if value is not None:
@@ -90,7 +83,7 @@ def follow_settings(
         return None
     from fink_dask.cluster.local import parse_duration
 
-    durations = {"roll_interval": roll_interval, "idle_timeout": idle_timeout, "reconnect_timeout": reconnect_timeout}
+    durations = {"roll_interval": roll_interval, "idle_timeout": idle_timeout}
     if idle_timeout is None and until_count is None and until is None:
         durations["idle_timeout"] = _IDLE
     seconds = {

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fink_dask.cli.connection import connection_options, kafka_settings
+from fink_dask.cli.connection import connection_options, kafka_settings, line_options
 from fink_dask.cli.options import CONTEXT, option, typed_option, verbose_option
 from fink_dask.errors import SettingsError, StorageError
 from fink_dask.kafka.topics import SURVEYS, check_topic_name, survey_of
@@ -42,6 +42,7 @@ _PARTIAL = 3
 @option("--survey", type=click.Choice(SURVEYS), help="The survey; by default taken from the topic's name.")
 @typed_option("--schema", "schema_file", type=click.Path(path_type=Path), help="Avro schema file, instead of Kafka's.")
 @connection_options
+@line_options
 @verbose_option
 def peek(
     topic: str,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fink_dask.cli.connection import connection_options, kafka_settings
+from fink_dask.cli.connection import connection_options, kafka_settings, line_options
 from fink_dask.cli.dataset import survey_of_dataset
 from fink_dask.cli.options import (
     CONTEXT,
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     "is left, declare the rest lost, and remove the damaged files.",
 )
 @connection_options
+@line_options
 @dashboard_address_option
 @json_option
 @verbose_option

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fink_dask.cli.cluster import cluster_options, cluster_settings, consumers
-from fink_dask.cli.connection import connection_options, kafka_settings
+from fink_dask.cli.connection import connection_options, kafka_settings, line_options
 from fink_dask.cli.following import follow_options, follow_settings
 from fink_dask.cli.options import (
     CONTEXT,
@@ -69,6 +69,7 @@ def _without_effect(_: click.Context, parameter: click.Parameter, value: object)
 )
 @option("--survey", type=click.Choice(SURVEYS), help="The survey; by default taken from the topic's name.")
 @connection_options
+@line_options
 @partitionby_option
 @nconsumers_option
 @option(
@@ -184,7 +185,6 @@ def transfer(
     idle_timeout: str | None,
     until_count: int | None,
     until: datetime | None,
-    reconnect_timeout: str | None,
     **others: Any,
 ) -> int:
     """Move everything that a topic holds into a partitioned Parquet dataset, exactly once.
@@ -234,7 +234,6 @@ def transfer(
             idle_timeout=idle_timeout,
             until_count=until_count,
             until=until,
-            reconnect_timeout=reconnect_timeout,
         ),
     )
     if restart and not dry_run and not yes:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fink_dask.cli.connection import connection_options, kafka_settings
+from fink_dask.cli.connection import connection_options, kafka_settings, line_options
 from fink_dask.cli.dataset import survey_of_dataset
 from fink_dask.cli.options import CONTEXT, Place, at_least_one, config_option, json_option, option, verbose_option
 from fink_dask.errors import FinkDaskError
@@ -40,6 +40,7 @@ _SHOWN_PROBLEMS = 20
 )
 @option("--seed", type=int, metavar="N", help="Random seed of --sample, to choose the same alerts again.")
 @connection_options
+@line_options
 @json_option
 @verbose_option
 @config_option

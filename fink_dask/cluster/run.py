@@ -150,7 +150,7 @@ def _begin(
     if follow is None:
         finder.look(inspector)
     else:
-        look_first(finder, inspector, follow, observe)
+        look_first(topics, finder, inspector)
     if finder.unmatched and follow is None:
         error = no_such_topics(finder.unmatched, finder.listed)
         if not topics.choice.of(finder.listed):
@@ -255,7 +255,7 @@ def _follow(
             cluster.lookahead,
             followers.more,
             topics,
-            follow.reconnect_timeout_s,
+            settings.kafka.reconnect_timeout_s,
             cluster.others_join,
         )
 

@@ -57,8 +57,9 @@ class Followers:
         self._finder = finder
         self._memory = memory
         self._nconsumers = nconsumers
+        self._limit_s = topics.settings.kafka.reconnect_timeout_s
         self._ending = Ending(follow, time.monotonic())
-        self._patience = Patience(follow.reconnect_timeout_s, observe, self._ending.excuse)
+        self._patience = Patience(self._limit_s, observe, self._ending.excuse)
         self._followers = {transfer.topic: Follower(transfer, follow) for transfer in topics.open}
         self._seen: Round | None = None
         self._looked = time.monotonic()
@@ -152,7 +153,7 @@ class Followers:
 
     def _look(self, follower: Follower, round_: Round, now: float) -> bool:
         """Let a follower look; False where nothing is known about its topic."""
-        look, limit_s = round_.looks.get(follower.transfer.topic), self._follow.reconnect_timeout_s
+        look, limit_s = round_.looks.get(follower.transfer.topic), self._limit_s
         with self._topics.alone(follower.transfer):
             if look is None or isinstance(look.error, BrokerUnavailableError):
                 if look is not None and now - follower.seen_at > limit_s:
@@ -188,7 +189,7 @@ class Followers:
         return make_work(transfer.settings, transfer.target, transfer.ledger, opened, self._memory)
 
 
-def look_first(finder: Finder, inspector: Inspector, follow: FollowSettings, observe: Observer) -> None:
+def look_first(topics: Topics, finder: Finder, inspector: Inspector) -> None:
     """Look for the topics; wait for an absent broker from the start, as a follower may be restarted automatically.
 
     Raises
@@ -196,7 +197,7 @@ def look_first(finder: Finder, inspector: Inspector, follow: FollowSettings, obs
     FinkDaskError
         If Kafka was away for too long, or refuses.
     """
-    patience = Patience(follow.reconnect_timeout_s, observe, lambda _: None)
+    patience = Patience(topics.settings.kafka.reconnect_timeout_s, topics.observe, lambda _: None)
     while True:
         try:
             finder.look(inspector)
@@ -223,7 +224,7 @@ def wait_for_first(
         If Kafka was away for too long; or a topic can't be transferred, and no other was asked for.
     """
     ending = Ending(follow, time.monotonic())
-    patience = Patience(follow.reconnect_timeout_s, topics.observe, ending.excuse)
+    patience = Patience(topics.settings.kafka.reconnect_timeout_s, topics.observe, ending.excuse)
     while not (ending.is_idle(time.monotonic()) or ending.is_late()):
         sleep(LOOK_S)
         now = time.monotonic()

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from fink_dask.config import SASL_MECHANISMS, SECURITY_PROTOCOLS, KafkaSettings, Security, has_sasl, has_tls
+from fink_dask.config import (
+    RECONNECT_TIMEOUT_S,
+    SASL_MECHANISMS,
+    SECURITY_PROTOCOLS,
+    KafkaSettings,
+    Security,
+    has_sasl,
+    has_tls,
+)
 from fink_dask.errors import SettingsError
 from fink_dask.kafka.credentials import (
     Credentials,
@@ -33,6 +41,8 @@ def find_kafka(
     password: str | None = None,
     password_file: Path | None = None,
     ssl_ca_file: Path | None = None,
+    reconnect_timeout_s: float | None = None,
+    limit_rate: int | None = None,
 ) -> KafkaSettings:
     """Put together how to reach Kafka; what is left out comes from the credentials file of the survey.
 
@@ -52,6 +62,8 @@ def find_kafka(
         Holds the password; takes precedence over `password`.
     ssl_ca_file : pathlib.Path, optional
         Certificates of the authorities that are trusted, as PEM.
+    reconnect_timeout_s, limit_rate : float, int, optional
+        See `fink_dask.config.KafkaSettings`.
 
     Raises
     ------
@@ -67,6 +79,8 @@ def find_kafka(
         password = _password(password_file, password, credentials, warn)
     return KafkaSettings(
         bootstrap_servers or _servers(credentials, survey),
+        reconnect_timeout_s=RECONNECT_TIMEOUT_S if reconnect_timeout_s is None else reconnect_timeout_s,
+        limit_rate=limit_rate,
         security=Security(
             protocol=security_protocol,
             mechanism=sasl_mechanism,

@@ -39,7 +39,7 @@ class Topics:
         self, choice: TopicChoice, settings: TransferSettings, observe: Observer, restart: bool, began: float | None
     ) -> None:
         self.choice = choice
-        self._settings = settings
+        self.settings = settings
         self._observe = observe
         self._restart = restart
         self._began = began
@@ -53,7 +53,7 @@ class Topics:
 
     def make(self, topic: str) -> TopicTransfer:
         """Make the transfer of a topic, which may then be found or not."""
-        settings = settings_of(self._settings, self.choice, topic)
+        settings = settings_of(self.settings, self.choice, topic)
         transfer = TopicTransfer(settings, self._of(topic), self._restart, self._began)
         if self.choice.is_several:
             try:
@@ -89,7 +89,7 @@ class Topics:
         # Each may have room alone, so that none was looked at closely, and yet not all of them together.
         if len(found) > 1 and not has_room(found):
             found = self._estimates(cores, samples=True)
-        require_room(found, self._settings)
+        require_room(found, self.settings)
 
     def _estimates(self, cores: int, samples: bool = False) -> list[Forecast]:
         found = []
@@ -108,7 +108,7 @@ class Topics:
         """Take in datasets that match a pattern, lack offsets, and can't be completed, as Kafka lost their topics."""
         if not self.choice.patterns:
             return
-        found = {ledger.outdir.name: ledger for ledger in datasets_in(self._settings.outdir)}
+        found = {ledger.outdir.name: ledger for ledger in datasets_in(self.settings.outdir)}
         for topic in self.choice.of(found):
             if topic in self.choice.names or topic in listed:
                 continue

@@ -19,6 +19,7 @@ from distributed import Client
 from nbclient import NotebookClient
 
 import fink_dask
+from fink_dask.api.settings import kafka_of
 from fink_dask.demo.alerts import AlertKind
 from fink_dask.errors import FinkDaskError, SettingsError
 from fink_dask.ledger.ledger import Ledger
@@ -200,6 +201,10 @@ def test_a_plan_writes_nothing_and_what_is_damaged_is_told(
         ({"survey": "sdss"}, "survey is 'sdss'"),
         ({"compression": "zip"}, "compression is zip"),
         ({"limit": 0}, "limit is 0"),
+        ({"limit_rate": "fast"}, "limit_rate 'fast' is not a rate"),
+        ({"limit_rate": 5}, "limit_rate 5 is less than 1 kB/s"),
+        ({"reconnect_timeout": "soon"}, "reconnect_timeout 'soon' is not a duration"),
+        ({"reconnect_timeout": 0}, "reconnect_timeout is 0 s"),
         ({"schema": "/nowhere/schema.json"}, "/nowhere/schema.json"),
         ({"columns": ["nothing"]}, "nothing"),
         ({"where": "magpsf < "}, "where: a column"),
@@ -225,6 +230,12 @@ def test_what_is_wrong_is_refused_in_a_line(
         assert "--" not in str(caught.value), "an option of the command line"
         assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_times_and_rates_are_numbers_or_text() -> None:
+    for timeout, rate in ((600, 5_000_000), ("10m", "40Mbit/s")):
+        kafka = kafka_of("topic", "ztf", "127.0.0.1:1", "transfer", reconnect_timeout=timeout, limit_rate=rate)
+        assert (kafka.reconnect_timeout_s, kafka.limit_rate) == (600, 5_000_000)
 
 
 @pytest.mark.parametrize("address", ["nonsense", "127.0.0.1:99999", "127.0.0.1:1x", "127.0.0.1:\N{SUPERSCRIPT TWO}"])

@@ -15,7 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from fink_dask.cli.main import cli
+from fink_dask.config import KafkaSettings
 from fink_dask.demo.alerts import AlertKind, avro_schema
+from fink_dask.errors import SettingsError
 from tests.harness.cli import PROGRAM, environment, run_cli
 from tests.harness.oracle import Oracle, assert_exactly_once, fill_topic
 from tests.harness.topics import delete_topic
@@ -73,6 +75,54 @@ def test_a_flag_goes_before_the_environment_before_the_file_before_the_default(
     assert planned(*base, cwd=tmp_path)["offsets"] == 5
     assert planned(*base, cwd=tmp_path, env={"FINK_DASK_LIMIT": "6"})["offsets"] == 6
     assert planned(*base, "--limit", "7", cwd=tmp_path, env={"FINK_DASK_LIMIT": "6"})["offsets"] == 7
+
+
+@pytest.mark.parametrize(
+    ("typed", "env", "file", "seconds", "rate"),
+    [
+        ((), {}, "", 300, None),
+        (("--reconnect-timeout", "10m", "--limit-rate", "40Mbit/s"), {}, "", 600, 5_000_000),
+        ((), {"FINK_DASK_RECONNECT_TIMEOUT": "90", "FINK_DASK_LIMIT_RATE": "500k"}, "", 90, 500_000),
+        ((), {}, 'reconnect-timeout = "2h"\nlimit_rate = 5000000\n', 7200, 5_000_000),
+    ],
+    ids=["none", "typed", "environment", "file"],
+)
+def test_any_transfer_is_told_how_long_to_wait_and_how_fast_to_read(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    typed: tuple[str, ...],
+    env: dict[str, str],
+    file: str,
+    seconds: float,
+    rate: int | None,
+) -> None:
+    found: list[KafkaSettings] = []
+
+    def look(settings: Any, *_: Any) -> Any:
+        found.append(settings.kafka)
+        raise SettingsError("seen")
+
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("fink_dask.transfers.preview.preview", look)
+    (tmp_path / "settings.toml").write_text(file)
+    base = ["transfer", "--topic", TOPIC, "--outdir", str(tmp_path / "o"), "--servers", "127.0.0.1:1", "--dry-run"]
+    with pytest.raises(SettingsError, match="seen"):
+        cli.main([*base, "--config", str(tmp_path / "settings.toml"), *typed], standalone_mode=False)
+    assert [(each.reconnect_timeout_s, each.limit_rate) for each in found] == [(seconds, rate)]
+
+
+@pytest.mark.parametrize("command", ["transfer", "submit", "repair", "verify", "peek"])
+@pytest.mark.parametrize("mistake", [("--limit-rate", "fast"), ("--limit-rate", "5"), ("--reconnect-timeout", "soon")])
+def test_what_is_no_rate_or_no_time_is_refused_in_a_line(
+    tmp_path: Path, command: str, mistake: tuple[str, str]
+) -> None:
+    place = ["--topic", TOPIC, "--outdir", "o"] if command in {"transfer", "submit"} else ["o"]
+    result = run_cli(command, *place, *mistake, "--servers", "127.0.0.1:1", cwd=tmp_path)
+    assert result.returncode == 2
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert mistake[0] in result.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_topics_come_from_a_file_or_the_environment_too(kafka: Any, alerts: Any, tmp_path: Path) -> None:

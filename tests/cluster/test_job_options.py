@@ -174,6 +174,7 @@ def test_each_option_of_a_transfer_comes_to_the_job_that_is_submitted(tmp_path: 
         "--until-count": "4000",
         "--until": "2026-11-02T00:00:00Z",
         "--reconnect-timeout": "2m",
+        "--limit-rate": "40Mbit/s",
         "--group-id": "my group",
         "--maxtimeout": "5.0",
         "--number-partitions": "10",
