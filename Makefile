@@ -8,6 +8,10 @@ LOCK := requirements-dev.lock
 LOCK_PYTHON := 3.11
 # Each starts a Kafka of its own, and most tests wait for something.
 TEST_PROCESSES := 2
+PYTEST = $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
+FURTHER := $(addprefix test-,faults links kills following stores commands docs packaging readers browser)
+# Seconds after which a target fails, whatever is left of it.
+LIMIT ?= 3600
 # Of what is random in make test-faults and make soak; another one each time where none is given.
 SEED ?=
 MINUTES ?= 20
@@ -15,39 +19,56 @@ DOCS := build/docs
 PIP_FLAGS := --quiet --no-input --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-cluster test-faults test-pythons test-oldest soak screenshots bench bench-size docs \
-  lint types format lock dist clean
+.PHONY: help venv demo test $(FURTHER) test-pythons test-oldest test-cluster test-all soak screenshots bench bench-size \
+  docs lint types format lock dist clean
 .DELETE_ON_ERROR:
 
 help:  ## List these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 venv: $(VENV)/.installed  ## Make .venv with everything locked (PYTHON=python3.12 chooses the Python)
 
 demo: venv  ## Run the demo: a small transfer that needs no Kafka
 	@$(BIN)/fink-dask demo
 
-test: venv  ## Run all tests (PYTEST_ARGS="-k offsets" for some); starts two real Kafkas
-	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile tests/ $(PYTEST_ARGS)
+test: venv  ## Run the tests that each change needs (PYTEST_ARGS="-k offsets" for some); 10 minutes
+	@$(PYTEST) --session-timeout $(LIMIT) $(PYTEST_ARGS)
 
-test-cluster: venv  ## Run the tests on a real Slurm, a real Grid Engine and several hosts; needs root, and installs on Debian
-	@$(BIN)/python -m pytest -m batch -n $(TEST_PROCESSES) --dist loadfile tests/batch $(PYTEST_ARGS)
+# What takes longer: the markers of tests/harness/targets.py. Minutes are those of two quiet cores.
+test-faults:  ## Run long faults of brokers, disks and networks (SEED=1 repeats what was random); 8 minutes
+test-links:  ## Run transfers over slow, far and broken links
+test-kills:  ## Run kills after every operation and at random moments; 10 minutes
+test-following:  ## Run what follows topics, and takes several at once; 6 minutes
+test-stores:  ## Run transfers to an object store that fails; 5 minutes
+test-commands:  ## Run commands in all their combinations, and on other Dask clusters; 8 minutes
+test-docs:  ## Run every command of every page; 8 minutes
+test-packaging:  ## Install what is released into environments of its own; 3 minutes
+test-readers:  ## Read datasets with every reader, Spark among them, and as catalogues; 6 minutes
+test-browser:  ## Look at dashboard, report and terminal in a browser; 4 minutes
 
-test-faults: venv  ## Run all faults, those that take long as well (SEED=1 repeats what was random); half an hour at most
-	@FINK_DASK_TEST_SEED=$(SEED) $(BIN)/python -m pytest -m "faults or not faults" tests/faults $(PYTEST_ARGS)
+$(FURTHER): test-%: venv
+	@FINK_DASK_TEST_SEED=$(SEED) $(PYTEST) --target $* --session-timeout $(LIMIT) $(PYTEST_ARGS)
 
 test-pythons: venv  ## Run the demo and tests of each stage on every supported Python that is here, as locked; minutes
-	@$(BIN)/python -m pytest -m environments tests/packaging/test_supported.py -k python -rA $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest --target environments tests/packaging/test_supported.py -k python -rA $(PYTEST_ARGS)
 
 test-oldest: venv  ## Run the same with the oldest libraries that pyproject.toml allows; minutes
-	@$(BIN)/python -m pytest -m environments tests/packaging/test_supported.py -k oldest -rA $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest --target environments tests/packaging/test_supported.py -k oldest -rA $(PYTEST_ARGS)
+
+test-cluster: venv  ## Run the tests on a real Slurm, a real Grid Engine and several hosts; needs root, and installs on Debian
+	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --target batch tests/batch $(PYTEST_ARGS)
+
+test-all: venv  ## Run all of these, one after the other; more than an hour, as root on Debian
+	@failed=; for target in test $(FURTHER) test-oldest test-pythons test-cluster; do \
+	  $(MAKE) $$target || failed="$$failed $$target"; \
+	done; test -z "$$failed" || { echo "failed:$$failed" >&2; exit 1; }
 
 soak: venv  ## Transfer while everything that can happen does (MINUTES=20, SEED=1)
 	@$(BIN)/python -m tests.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 screenshots: venv  ## Make the pictures in docs/ anew: dashboard, report and terminal, from the tests that look at them
-	@FINK_DASK_TEST_PICTURES=docs $(BIN)/python -m pytest -q tests/dashboard/test_dashboard.py tests/dashboard/test_dashboard_size.py \
-	  tests/report/test_report.py tests/docs/test_terminal.py
+	@FINK_DASK_TEST_PICTURES=docs $(BIN)/python -m pytest -q --target browser tests/dashboard/test_dashboard.py \
+	  tests/dashboard/test_dashboard_size.py tests/report/test_report.py tests/docs/test_terminal.py
 
 bench: venv  ## Measure against fink-client and Spark (BENCH_ARGS="--scale small" for some minutes); an hour
 	@$(BIN)/python -m benchmarks $(BENCH_ARGS)

@@ -15,6 +15,8 @@ from tests.harness.kafka_install import HarnessError, ensure_kafka_jars
 from tests.harness.object_store import BUCKET, ObjectStore, ensure_s3proxy_jar
 from tests.harness.topics import delete_topic
 
+pytest_plugins = ["tests.harness.targets", "tests.harness.completeness"]
+
 EXTERNAL = "FINK_DASK_TEST_BOOTSTRAP"
 #: Their tests end processes, not machines: what an fsync is for is tried by test_durable.py on a trace.
 _WITHOUT_FSYNC = {"store", "ledger", "dataset", "compaction"}

@@ -31,6 +31,8 @@ from tests.harness.oracle import Oracle, make_topic, note
 from tests.harness.producer import produce
 from tests.harness.topics import delete_topic
 
+pytestmark = pytest.mark.readers
+
 COUNT, TWICE, HOMELESS, LOST = 500, 20, 7, 5
 
 
@@ -298,6 +300,7 @@ def test_what_can_not_be_is_refused_in_a_line(
     assert sorted(path.name for path in parent.iterdir()) == ["alerts", "alerts.fink"]
 
 
+@pytest.mark.sample
 def test_without_hats_import_a_line_says_how_to_install_it(tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules['hats_import'] = None; from fink_dask.catalog.hats import *;"

@@ -24,6 +24,8 @@ from tests.harness.running import Running
 from tests.harness.topics import create_topic
 from tests.harness.versions import V1, V2, Livestream
 
+pytestmark = pytest.mark.commands
+
 COUNT = 1500
 
 
@@ -103,6 +105,7 @@ def test_a_condition_keeps_the_records_that_it_is_true_of(
     assert verified.returncode == 0, verified.stdout + verified.stderr
 
 
+@pytest.mark.kills
 def test_after_a_kill_the_same_command_goes_on(kafka: Any, topic: str, oracle: Oracle, tmp_path: Path) -> None:
     running = Running(kafka, topic, tmp_path / "alerts", "-outformat", "avro")
     running.wait_until_committed(1)
@@ -160,6 +163,7 @@ def test_what_can_not_be_decoded_is_quarantined_and_what_comes_later_is_added(
     assert run_cli("verify", str(outdir)).returncode == 3
 
 
+@pytest.mark.sample
 def test_what_needs_parquet_says_so(kafka: Any, topic: str, oracle: Oracle, tmp_path: Path) -> None:
     outdir = tmp_path / "alerts"
     assert _transfer(kafka, topic, outdir, "--limit", "50").returncode == 0

@@ -15,6 +15,8 @@ from tests.harness.cli import run_cli, transfer_arguments
 from tests.harness.oracle import Oracle, add_alerts, assert_exactly_once, fill_topic, same
 from tests.harness.producer import produce
 
+pytestmark = pytest.mark.commands
+
 #: Neither the time nor the filter that the directories come from.
 COLUMNS = "candidate.magpsf,candid,candidate.isdiffpos"
 PARTITIONBY = ("-partitionby", "time,candidate.fid")
@@ -57,6 +59,7 @@ def quarantined(outdir: Path) -> dict[tuple[int, int], str]:
     return {(row["kafka_partition"], row["kafka_offset"]): row["reason"] for row in rows}
 
 
+@pytest.mark.sample
 def test_the_files_hold_the_columns_that_were_asked_for_and_nothing_else(few: Few) -> None:
     schemas = {str(pq.read_schema(path)) for path in few.outdir.rglob("*.parquet")}
     (path, *_) = few.outdir.rglob("*.parquet")

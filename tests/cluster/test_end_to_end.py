@@ -55,7 +55,11 @@ class Transferred:
     seen_while_running: list[int]
 
 
-@pytest.fixture(scope="module", params=CASES, ids=lambda case: case.kind.value)
+@pytest.fixture(
+    scope="module",
+    params=[CASES[0], *(pytest.param(case, marks=pytest.mark.commands) for case in CASES[1:])],
+    ids=[case.kind.value for case in CASES],
+)
 def transferred(request: pytest.FixtureRequest, kafka: Any, tmp_path_factory: pytest.TempPathFactory) -> Transferred:
     """Transfer a topic by the command line, and read the directory all the while."""
     case: Case = replace(request.param, topic=f"{request.param.topic}_{uuid.uuid4().hex[:8]}")

@@ -33,6 +33,8 @@ from tests.harness.kafka_settings import free_ports
 from tests.harness.oracle import assert_exactly_once, fill_topic, wait_for
 from tests.harness.planned import plan_topic
 
+pytestmark = pytest.mark.commands
+
 
 @contextmanager
 def processes(*commands: list[str], **options: Any) -> Iterator[None]:
@@ -45,6 +47,7 @@ def processes(*commands: list[str], **options: Any) -> Iterator[None]:
             process.wait()
 
 
+@pytest.mark.sample
 def test_a_transfer_on_an_existing_scheduler_is_exactly_once_and_leaves_it_running(
     kafka: Any, topic_name: str, dask_scheduler: str, tmp_path: Path
 ) -> None:
@@ -91,6 +94,7 @@ def test_all_threads_of_a_schedulers_workers_are_given_ranges(kafka: Any, topic_
             transfer.wait()
 
 
+@pytest.mark.sample
 def test_a_scheduler_that_is_not_there_is_one_line(kafka: Any, topic_name: str, tmp_path: Path) -> None:
     fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 10, partitions=1)
     (port,) = free_ports(1)
@@ -206,6 +210,7 @@ def test_a_scheduler_without_workers_is_one_line(tmp_path: Path, monkeypatch: py
         check_workers(client, KafkaSettings("127.0.0.1:1"), "topic", Ledger(tmp_path / "out"))
 
 
+@pytest.mark.sample
 def test_a_scheduler_that_dies_in_mid_run_is_one_line_and_the_same_command_goes_on(
     kafka: Any, topic_name: str, tmp_path: Path
 ) -> None:

@@ -20,6 +20,8 @@ from tests.harness.cli import run_cli, transfer_arguments
 from tests.harness.oracle import Oracle, assert_exactly_once, fill_topic, places, wait_for
 from tests.harness.running import Running, finish
 
+pytestmark = pytest.mark.kills
+
 COUNT = 12_000
 PARTITIONS = 6
 
@@ -34,7 +36,7 @@ def oracle(kafka: Any, topic: str) -> Oracle:
     return fill_topic(kafka.bootstrap_servers, topic, AlertKind.ZTF_LIGHT, COUNT, partitions=PARTITIONS)
 
 
-@pytest.mark.parametrize("moment", range(10))
+@pytest.mark.parametrize("moment", [pytest.param(0, marks=pytest.mark.sample), *range(1, 10)])
 def test_a_kill_of_everything_at_a_random_moment_loses_and_repeats_nothing(
     kafka: Any, topic: str, oracle: Oracle, tmp_path: Path, moment: int
 ) -> None:
@@ -51,6 +53,7 @@ def test_a_kill_of_everything_at_a_random_moment_loses_and_repeats_nothing(
     finish(kafka, topic, outdir, oracle)
 
 
+@pytest.mark.sample
 def test_ctrl_c_stops_in_seconds_with_130_leaves_no_process_and_can_be_resumed(
     kafka: Any, topic: str, oracle: Oracle, tmp_path: Path
 ) -> None:
@@ -69,7 +72,11 @@ def test_ctrl_c_stops_in_seconds_with_130_leaves_no_process_and_can_be_resumed(
     finish(kafka, topic, outdir, oracle)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)], ids=["SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [pytest.param(signal.SIGTERM, 143, marks=pytest.mark.sample), (signal.SIGHUP, 129)],
+    ids=["SIGTERM", "SIGHUP"],
+)
 def test_a_batch_system_or_a_closing_terminal_stops_it_in_good_order(
     kafka: Any, topic: str, oracle: Oracle, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
@@ -83,7 +90,11 @@ def test_a_batch_system_or_a_closing_terminal_stops_it_in_good_order(
     finish(kafka, topic, outdir, oracle)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV], ids=lambda number: number.name)
+@pytest.mark.parametrize(
+    "number",
+    [pytest.param(signal.SIGKILL, marks=pytest.mark.sample), signal.SIGTERM, signal.SIGSEGV],
+    ids=["SIGKILL", "SIGTERM", "SIGSEGV"],
+)
 def test_a_run_survives_the_death_of_its_workers(
     kafka: Any, topic: str, oracle: Oracle, tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -105,6 +116,7 @@ def test_a_run_survives_the_death_of_its_workers(
     assert summarise(Ledger(outdir)).summary.alerts == COUNT
 
 
+@pytest.mark.sample
 def test_a_second_transfer_into_the_same_directory_is_refused_while_the_first_lives(
     kafka: Any, topic: str, oracle: Oracle, tmp_path: Path
 ) -> None:

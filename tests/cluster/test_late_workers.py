@@ -28,6 +28,8 @@ from tests.harness.kafka_settings import free_ports
 from tests.harness.oracle import Oracle, assert_exactly_once, fill_topic, wait_for
 from tests.harness.planned import plan_topic
 
+pytestmark = pytest.mark.commands
+
 PACKAGE = Path(fink_dask.__file__).parent
 
 

@@ -38,7 +38,9 @@ def workers_of(process: subprocess.Popen[str]) -> set[int]:
     return found
 
 
-@pytest.mark.parametrize("nconsumers", [1, 8, 32])
+@pytest.mark.parametrize(
+    "nconsumers", [pytest.param(1, marks=pytest.mark.commands), 8, pytest.param(32, marks=pytest.mark.commands)]
+)
 def test_any_number_of_consumers_makes_the_same_dataset_with_no_more_workers_than_cores(
     kafka: Any, module_topic: str, oracle: Oracle, tmp_path: Path, nconsumers: int
 ) -> None:

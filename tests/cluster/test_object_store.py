@@ -27,6 +27,8 @@ from tests.harness.oracle import Oracle, add_alerts, assert_values_equal, fill_t
 from tests.harness.producer import produce
 from tests.harness.running import Running
 
+pytestmark = pytest.mark.stores
+
 COUNT = 6_000
 PARTITIONS = 6
 
@@ -71,6 +73,7 @@ def finish(kafka: Any, topic: str, store: ObjectStore, url: str, oracle: Oracle)
     return result.stdout + result.stderr
 
 
+@pytest.mark.sample
 def test_a_topic_becomes_a_dataset_on_a_store(
     kafka: Any, topic: str, oracle: Oracle, object_store: ObjectStore, store_url: str, tmp_path: Path
 ) -> None:
@@ -291,6 +294,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.sample
 @pytest.mark.parametrize("words", REFUSED)
 def test_what_an_object_store_can_not_do_is_refused_before_anything_is_done(
     words: str, object_store: ObjectStore, store_url: str, tmp_path: Path

@@ -17,6 +17,8 @@ from fink_dask.transfers.profile import STAGES
 from tests.harness.cli import run_cli, transfer_arguments
 from tests.harness.oracle import add_alerts, assert_exactly_once, fill_topic
 
+pytestmark = pytest.mark.commands
+
 LIGHT = AlertKind.ZTF_LIGHT
 
 

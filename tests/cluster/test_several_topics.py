@@ -26,6 +26,8 @@ from tests.harness.planned import plan_topic
 from tests.harness.running import Running
 from tests.harness.topics import create_topic, delete_topic, topic_names
 
+pytestmark = pytest.mark.following
+
 LIGHT = AlertKind.ZTF_LIGHT
 FOLLOW = ("--follow", "--roll-interval", "1s", "-nconsumers", "3", "-batchsize", "1000")
 
@@ -94,6 +96,7 @@ def test_kills_of_a_follower_of_several_topics_cost_none_of_them_anything(
     assert (said["state"], said["alerts"]) == ("complete", 18_000)
 
 
+@pytest.mark.sample
 def test_names_and_patterns_each_get_a_dataset_and_go_on_together(kafka: Any, stem: str, tmp_path: Path) -> None:
     night = tmp_path / "night"
     oracles = {name: fill(kafka, name, 200, seed=n) for n, name in enumerate((f"{stem}_a", f"{stem}_b", f"{stem}_c"))}

@@ -17,6 +17,8 @@ from tests.harness.oracle import assert_exactly_once
 from tests.harness.producer import produce, publish_schema
 from tests.harness.topics import create_topic
 
+pytestmark = pytest.mark.commands
+
 FLAG = {
     "type": "record",
     "name": "flag",

@@ -42,6 +42,8 @@ from tests.harness.producer import produce, publish_schema
 from tests.harness.running import Running
 from tests.harness.topics import create_topic, delete_records_before, delete_topic
 
+pytestmark = pytest.mark.commands
+
 COUNT, BAD = 600, 9
 WHERE = 'magpsf < 17 and finkclass != "SN candidate"'
 #: Another one that means the same.
@@ -130,6 +132,7 @@ def assert_whole(ledger: Ledger, oracle: Oracle) -> None:
     assert not ledger.staged()
 
 
+@pytest.mark.sample
 def test_what_is_there_is_what_the_condition_is_true_of_and_the_rest_is_counted(
     kafka: Any, ledger: Ledger, oracle: Oracle
 ) -> None:
@@ -146,6 +149,7 @@ def test_what_is_there_is_what_the_condition_is_true_of_and_the_rest_is_counted(
     assert f"{COUNT + BAD} records read again, each the same as in the dataset" in everything.stdout
 
 
+@pytest.mark.sample
 def test_a_ledger_that_calls_a_wanted_alert_filtered_is_found_out_by_asking_kafka(kafka: Any, ledger: Ledger) -> None:
     marker = next(marker for marker in ledger.markers(ledger.plans()) if marker.files[0].rows > 1)
     file = marker.files[0]
@@ -161,6 +165,7 @@ def test_a_ledger_that_calls_a_wanted_alert_filtered_is_found_out_by_asking_kafk
     assert "the condition is true of it, but the dataset does not have it" in problem
 
 
+@pytest.mark.sample
 def test_an_alert_that_the_condition_is_not_true_of_is_found_out_by_asking_kafka(
     kafka: Any, ledger: Ledger, oracle: Oracle
 ) -> None:
@@ -223,6 +228,7 @@ def test_what_is_kept_depends_on_no_other_option(
         assert pq.read_schema(path).names == ["objectId", "jd", "kafka_partition", "kafka_offset"]
 
 
+@pytest.mark.sample
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -267,6 +273,7 @@ def test_a_job_gets_the_condition_as_it_was_typed(tmp_path: Path) -> None:
     assert words[words.index("--where") + 1] == where
 
 
+@pytest.mark.kills
 def test_kills_of_everything_cost_a_dataset_with_a_condition_nothing(
     kafka: Any, topic_name: str, tmp_path: Path
 ) -> None:
@@ -288,6 +295,7 @@ def test_kills_of_everything_cost_a_dataset_with_a_condition_nothing(
     assert (found.problems, found.summary.filtered) == ((), 12_000 - len(wanted))
 
 
+@pytest.mark.following
 def test_a_follower_keeps_what_is_asked_for_and_counts_all(kafka: Any, topic_name: str, tmp_path: Path) -> None:
     oracle = fill_topic(kafka.bootstrap_servers, topic_name, LIGHT, 300, partitions=3)
     options = ("--follow", "--roll-interval", "1s", "--until-count", "600", "--where", WHERE, "--json")

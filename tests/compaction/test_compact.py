@@ -40,7 +40,7 @@ from fink_dask.ledger.remainder import rest_of
 from fink_dask.ledger.roll_forward import roll_forward
 from fink_dask.ledger.summary import summarise
 from fink_dask.store import durable
-from tests.harness.crash import run_until
+from tests.harness.crash import SOME_OR_EACH, run_until
 from tests.harness.ledgers import (
     IDENTITY,
     SCHEMA,
@@ -100,10 +100,11 @@ def test_a_compacted_dataset_has_the_same_rows_in_one_file_a_key_and_both_are_pr
     assert not _compact(source, target).is_new
 
 
-def test_no_alert_is_lost_or_doubled_by_a_kill_after_any_operation_of_a_compaction(tmp_path: Path) -> None:
+@SOME_OR_EACH
+def test_no_alert_is_lost_or_doubled_by_a_kill_after_any_operation_of_a_compaction(tmp_path: Path, every: int) -> None:
     source = _source(tmp_path / "alerts")
     before = _content(source)
-    for after in count(1):
+    for after in count(1, every):
         target = Ledger(tmp_path / str(after))
         killed = run_until(after, _compact, source, target)
         assert read_places(target) in ([], PLACES), "a reader sees all of it, or nothing"

@@ -22,6 +22,8 @@ from tests.harness.oracle import Oracle, add_alerts, assert_exactly_once, assert
 from tests.harness.producer import produce, publish_schema
 from tests.harness.topics import create_topic
 
+pytestmark = pytest.mark.commands
+
 RUNS, COUNT, TWICE = 4, 150, 40
 POISON = (b"poison", b"more of it")
 
@@ -71,6 +73,7 @@ def _content(ledger: Ledger) -> dict[Path, str]:
     return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
+@pytest.mark.kills
 def test_a_compaction_that_is_killed_again_and_again_has_every_alert_once_and_the_old_dataset_is_as_it_was(
     kafka: Any, topic: str, many: Ledger, oracle: Oracle, tmp_path: Path
 ) -> None:
@@ -104,6 +107,7 @@ def test_a_compaction_that_is_killed_again_and_again_has_every_alert_once_and_th
     assert "nothing new" in result.stderr
 
 
+@pytest.mark.sample
 def test_few_files_are_left_and_the_duplicates_are_gone(
     kafka: Any, topic: str, many: Ledger, oracle: Oracle, tmp_path: Path
 ) -> None:

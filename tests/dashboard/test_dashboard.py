@@ -30,7 +30,7 @@ LIGHT = AlertKind.ZTF_LIGHT
 STAGES = ["poll", "copy", "decode", "split", "write", "fsync", "commit"]
 
 
-pytestmark = pytest.mark.usefixtures("chromium")
+pytestmark = [pytest.mark.browser, pytest.mark.usefixtures("chromium")]
 
 
 def until(browser: Browser, is_so: Callable[[Shown], bool], what: str, timeout_s: float = 60) -> Shown:

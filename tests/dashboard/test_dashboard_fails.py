@@ -23,6 +23,8 @@ from tests.harness.cli import run_cli, transfer_arguments
 from tests.harness.dask import running_scheduler
 from tests.harness.oracle import assert_exactly_once, fill_topic
 
+pytestmark = pytest.mark.browser
+
 LIGHT = AlertKind.ZTF_LIGHT
 
 
@@ -90,6 +92,7 @@ def transfer(kafka: Any, topic: str, outdir: Path) -> list[Event]:
     return events
 
 
+@pytest.mark.sample
 def test_a_port_that_is_taken_moves_the_page_to_another_one(kafka: Any, topic_name: str, tmp_path: Path) -> None:
     oracle = fill_topic(kafka.bootstrap_servers, topic_name, LIGHT, 500, partitions=2)
     with socket.create_server(("127.0.0.1", 0)) as taken:

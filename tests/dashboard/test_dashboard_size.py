@@ -20,6 +20,8 @@ from tests.harness.dashboard import keep_picture, metrics, shown
 from tests.harness.dask import running_scheduler
 from tests.harness.oracle import wait_for
 
+pytestmark = pytest.mark.browser
+
 SIZE = 50_000
 HOSTILE = '</div><img src=x onerror="document.title=1">{{ 7 * 7 }}\n\u202eztf'
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
 import os
@@ -24,6 +25,7 @@ from tests.harness.cli import environment
 from tests.harness.environments import build_distributions, write_locked
 from tests.harness.object_store import BUCKET, ObjectStore
 from tests.harness.oracle import fill_topic
+from tests.harness.targets import TARGETS
 from tests.harness.topics import delete_topic, topic_names
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -184,8 +186,13 @@ def reader(tmp_path: Path, kafka: Any, object_store: ObjectStore, from_an_index:
     return {name: value for name, value in made.items() if not name.startswith(("MAKE", "MFLAGS", "SLURM", "PYTEST"))}
 
 
+@pytest.mark.docs
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=pytest.mark.sample) if path == ROOT / "README.md" else path for path in PAGES],
+    ids=[str(path.relative_to(ROOT)) for path in PAGES],
+)
 def test_what_a_page_prints_works_when_a_reader_types_it(
     path: Path, topic: str, reader: dict[str, str], tmp_path: Path
 ) -> None:
@@ -204,6 +211,7 @@ def test_what_a_page_prints_works_when_a_reader_types_it(
         )
 
 
+@pytest.mark.docs
 @pytest.mark.parametrize(
     "page",
     [
@@ -281,6 +289,7 @@ def test_the_command_line_reference_is_what_the_code_says() -> None:
     assert module.REFERENCE.read_text() == module.reference(), "run: python docs/make_reference.py"
 
 
+@pytest.mark.docs
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("kind", list(AlertKind), ids=lambda kind: kind.value)
 def test_the_examples_and_the_light_curves_are_for_every_kind_of_alerts(
@@ -323,6 +332,7 @@ def test_the_examples_and_the_light_curves_are_for_every_kind_of_alerts(
             delete_topic(kafka.bootstrap_servers, topic, missing_ok=True)
 
 
+@pytest.mark.docs
 @pytest.mark.timeout(600)
 def test_the_ten_minutes_end_with_a_light_curve_in_a_notebook_and_a_report(
     topic: str, reader: dict[str, str], tmp_path: Path
@@ -344,14 +354,32 @@ def test_the_ten_minutes_end_with_a_light_curve_in_a_notebook_and_a_report(
 
 def test_every_fault_of_the_reliability_page_has_the_tests_that_it_names() -> None:
     page = (ROOT / "docs" / "reliability.md").read_text()
-    defined: dict[str, str] = {}
+    everyday: dict[str, bool] = {}
     for path in (ROOT / "tests").rglob("test_*.py"):
-        source = path.read_text()
-        for match in re.finditer(r"^((?:@.*\n(?:[^@d].*\n)*)*)def (test_\w+)", source, re.MULTILINE):
-            defined[match[2]] = match[1]
+        for name, is_everyday in everyday_tests(path).items():
+            everyday[name] = is_everyday or everyday.get(name, False)
     named = re.findall(r"`(test_\w+)`(\*?)", page)
-    assert [name for name, _ in named if name not in defined] == []
-    # An asterisk is for those of `make test-faults` alone.
-    assert [name for name, star in named if bool(star) != ("@pytest.mark.faults" in defined[name])] == []
-    rows = {int(number) for number in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)}
-    assert rows == set(range(1, 24))
+    assert [name for name, _ in named if name not in everyday] == []
+    # An asterisk is for those that `make test` leaves to another target.
+    assert [name for name, star in named if bool(star) == everyday[name]] == []
+    rows = {int(match[1]): match[0] for match in re.finditer(r"^\| (\d+) \|.*$", page, re.MULTILINE)}
+    assert set(rows) == set(range(1, 24))
+    assert [row for row, text in rows.items() if not re.search(r"`test_\w+`(?!\*)", text)] == []
+
+
+def everyday_tests(path: Path) -> dict[str, bool]:
+    """List the tests of a file, and whether `make test` runs them, or one of their parameters."""
+    source = path.read_text()
+    module = ast.parse(source)
+    marks = [
+        ast.get_source_segment(source, node.value) or ""
+        for node in module.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "pytestmark"
+    ]
+    found: dict[str, bool] = {}
+    for node in module.body:
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+            own = [ast.unparse(decorator) for decorator in node.decorator_list]
+            is_targets = any(re.match(rf"\[?pytest\.mark\.({'|'.join(TARGETS)})\b", text) for text in [*marks, *own])
+            found[node.name] = not is_targets or any("mark.sample" in text for text in own)
+    return found

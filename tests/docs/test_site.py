@@ -12,6 +12,8 @@ import pytest
 import fink_dask
 from tests.harness.environments import ROOT
 
+pytestmark = pytest.mark.docs
+
 
 class Page(HTMLParser):
     """What a page of the site can be linked to by, and what it links to or loads."""

@@ -19,6 +19,8 @@ from tests.harness.oracle import fill_topic
 from tests.harness.terminal import Terminal
 from tests.harness.topics import delete_topic
 
+pytestmark = pytest.mark.browser
+
 TOPIC = "ftransfer_ztf_2026-02-24_123456"
 COMMANDS = (
     f"fink-dask transfer --topic {TOPIC} --outdir alerts --partitionby time --dry-run",

@@ -25,6 +25,7 @@ LIGHT = AlertKind.ZTF_LIGHT
 TOPIC = "ftransfer_ztf_2026-11-01_7"
 
 
+@pytest.mark.faults
 def test_07_a_broker_that_is_killed_and_comes_back_costs_nothing(
     private_kafka: Callable[..., KafkaBroker], tmp_path: Path
 ) -> None:
@@ -77,6 +78,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaCluster]:
         cluster.discard()
 
 
+@pytest.mark.faults
 def test_07_one_of_three_brokers_that_is_killed_costs_nothing(cluster: KafkaCluster, tmp_path: Path) -> None:
     address = cluster.bootstrap_servers
     schema = avro_schema(LIGHT)
@@ -125,6 +127,7 @@ def test_09_what_retention_took_before_the_run_is_declared_and_the_rest_arrives(
     assert "nothing new" in again.stderr
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("limit", [10, 100])
 def test_09_a_limit_counts_what_is_there_and_not_what_is_gone(
     kafka: Any, topic_name: str, tmp_path: Path, limit: int
@@ -138,6 +141,7 @@ def test_09_a_limit_counts_what_is_there_and_not_what_is_gone(
     assert (summary_of(outdir)["alerts"], summary_of(outdir)["lost"]) == (limit, 100)
 
 
+@pytest.mark.faults
 def test_09_what_retention_takes_in_mid_range_and_between_two_runs_is_declared(
     kafka: Any, topic_name: str, tmp_path: Path
 ) -> None:

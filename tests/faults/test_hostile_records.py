@@ -59,7 +59,9 @@ def quarantined(ledger: Ledger) -> dict[tuple[int, int], tuple[bytes | None, str
     return found
 
 
-@pytest.mark.parametrize("where", ["first", "last", "all", "between"])
+@pytest.mark.parametrize(
+    "where", [*(pytest.param(place, marks=pytest.mark.faults) for place in ("first", "last", "all")), "between"]
+)
 def test_14_poison_anywhere_in_a_range_is_set_aside_and_its_neighbours_arrive(
     kafka: Any, topic_name: str, tmp_path: Path, where: str
 ) -> None:

@@ -82,7 +82,15 @@ def oracle(kafka: Any, module_topic: str) -> Oracle:
     return fill_topic(kafka.bootstrap_servers, module_topic, AlertKind.ZTF_LIGHT, 3000, partitions=6)
 
 
-@pytest.mark.parametrize(("nconsumers", "batchsize"), [(32, 1), (1, 1_000_000), (32, 1_000_000), (3, 7)])
+@pytest.mark.parametrize(
+    ("nconsumers", "batchsize"),
+    [
+        (32, 1),
+        pytest.param(1, 1_000_000, marks=pytest.mark.faults),
+        pytest.param(32, 1_000_000, marks=pytest.mark.faults),
+        pytest.param(3, 7, marks=pytest.mark.faults),
+    ],
+)
 def test_18_any_number_of_consumers_and_any_batch_size_make_the_same_dataset(
     kafka: Any, module_topic: str, oracle: Oracle, tmp_path: Path, nconsumers: int, batchsize: int
 ) -> None:
@@ -100,7 +108,16 @@ FAR_AWAY = [
 ]
 
 
-@pytest.mark.parametrize("where", FAR_AWAY, ids=["east", "turkish", "ascii", "clock jumps"])
+@pytest.mark.parametrize(
+    "where",
+    [
+        pytest.param(FAR_AWAY[0], marks=pytest.mark.faults),
+        FAR_AWAY[1],
+        pytest.param(FAR_AWAY[2], marks=pytest.mark.faults),
+        FAR_AWAY[3],
+    ],
+    ids=["east", "turkish", "ascii", "clock jumps"],
+)
 def test_20_time_zone_locale_and_a_jumping_clock_make_no_difference(
     kafka: Any, module_topic: str, oracle: Oracle, tmp_path: Path, where: dict[str, str]
 ) -> None:

@@ -25,6 +25,8 @@ from tests.harness.oracle import add_alerts, assert_exactly_once, fill_topic, ma
 from tests.harness.running import Running
 from tests.harness.topics import add_partitions, delete_topic
 
+pytestmark = pytest.mark.following
+
 LIGHT = AlertKind.ZTF_LIGHT
 FOLLOW = ("--follow", "--roll-interval", "1s", "--idle-timeout", "4s", "-nconsumers", "3")
 
@@ -113,6 +115,7 @@ def test_a_broker_that_is_away_is_waited_for_and_given_up_in_the_end(
     assert "Traceback" not in err
 
 
+@pytest.mark.sample
 def test_it_ends_when_the_announced_number_is_there(kafka: Any, topic_name: str, tmp_path: Path) -> None:
     make_topic(kafka.bootstrap_servers, topic_name, LIGHT)
     more = ("--follow", "--until-count", "3000", "-batchsize", "1000")
@@ -171,6 +174,7 @@ def test_11_partitions_that_are_added_while_it_is_followed_are_read_from_their_s
     assert_complete(running.outdir, oracle.values)
 
 
+@pytest.mark.sample
 def test_an_empty_topic_is_waited_for_and_given_up_when_nothing_comes(
     kafka: Any, topic_name: str, tmp_path: Path
 ) -> None:
@@ -208,6 +212,7 @@ def test_a_topic_that_is_made_anew_while_it_is_followed_is_refused(
     assert "Traceback" not in err
 
 
+@pytest.mark.sample
 @pytest.mark.parametrize(
     ("more", "words"),
     [

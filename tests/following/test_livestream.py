@@ -34,6 +34,8 @@ from tests.harness.versions import (
     with_more,
 )
 
+pytestmark = pytest.mark.following
+
 FOLLOW = ("--follow", "--roll-interval", "1s", "--idle-timeout", "5s", "-nconsumers", "3")
 
 
@@ -59,6 +61,7 @@ def assert_verified(kafka: Any, outdir: Path, code: int = 0) -> None:
     assert found.returncode == code, found.stdout + found.stderr
 
 
+@pytest.mark.sample
 def test_schemas_one_after_the_other_make_one_dataset_with_the_columns_of_all(
     kafka: Any, topic_name: str, tmp_path: Path
 ) -> None:

@@ -8,8 +8,15 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 #: What a commit or a move is made of. A kill between two of these leaves what a kill after the first one leaves.
 OPERATIONS = ("fsync", "link", "mkdir", "rename", "rmdir", "unlink", "utime")
+
+#: For tests that kill after one operation after the other: each of them is long, and some of them are a sample.
+SOME_OR_EACH = pytest.mark.parametrize(
+    "every", [11, pytest.param(1, marks=pytest.mark.kills)], ids=["some operations", "each operation"]
+)
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(

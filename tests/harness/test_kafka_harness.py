@@ -151,6 +151,7 @@ def test_topics_come_grow_and_go(kafka: Kafka, topic_name: str) -> None:
         partition_count(kafka.bootstrap_servers, topic_name)
 
 
+@pytest.mark.faults
 def test_alerts_outlive_a_restart_a_kill_and_a_freeze(
     private_kafka: Callable[..., KafkaBroker], topic_name: str
 ) -> None:
@@ -182,6 +183,7 @@ def test_a_broker_that_cannot_start_says_why(private_kafka: Callable[..., KafkaB
         private_kafka({"num.partitions": "ten"})
 
 
+@pytest.mark.faults
 def test_a_killed_test_run_leaves_no_process_behind() -> None:
     code = (
         "import os, signal, subprocess; from tests.harness.kafka import watch\n"

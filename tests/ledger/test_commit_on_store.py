@@ -26,7 +26,7 @@ from fink_dask.ledger.roll_forward import roll_forward
 from fink_dask.store import bucket as bucket_module
 from fink_dask.store.bucket import Bucket
 from fink_dask.store.location import locate
-from tests.harness.crash import kill_self, run
+from tests.harness.crash import SOME_OR_EACH, kill_self, run
 from tests.harness.ledgers import alerts_of, make_ledger, make_plan, places, revise, stage_range, transfer
 from tests.harness.object_store import BUCKET, ObjectStore
 
@@ -139,8 +139,11 @@ def test_the_steps_that_tests_are_killed_at_are_all_there_are(ledger: Ledger) ->
     assert told == STEPS
 
 
-def test_no_alert_is_lost_or_doubled_by_a_kill_after_any_change(object_store: ObjectStore, store_url: str) -> None:
-    for after in count(1):
+@SOME_OR_EACH
+def test_no_alert_is_lost_or_doubled_by_a_kill_after_any_change(
+    object_store: ObjectStore, store_url: str, every: int
+) -> None:
+    for after in count(1, every):
         ledger = make_ledger(locate(f"{store_url}-{after}"), PLAN)
         killed = _run(object_store, _killed_after, after, transfer, ledger, PLAN, FIRST) == -signal.SIGKILL
         _assert_only_committed_is_seen(ledger)
@@ -320,10 +323,11 @@ def _revise_and_die(ledger: Ledger, changes: int) -> None:
     _killed_after(changes, revise, ledger, PLAN, FIRST)
 
 
+@SOME_OR_EACH
 def test_a_change_of_a_range_that_is_killed_after_any_change_to_the_store_counts_once(
-    object_store: ObjectStore, store_url: str
+    object_store: ObjectStore, store_url: str, every: int
 ) -> None:
-    for after in count(1):
+    for after in count(1, every):
         ledger = make_ledger(locate(f"{store_url}-{after}"), PLAN)
         for range_ in PLAN.ranges:
             transfer(ledger, PLAN, range_)

@@ -26,7 +26,7 @@ from tests.harness.environments import (
 #: In the clone only: what starts and checks it.
 NOT_IN_SDIST = {".ci/run", ".pre-commit-config.yaml"}
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.packaging, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")

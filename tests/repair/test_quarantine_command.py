@@ -20,7 +20,7 @@ from fink_dask.errors import SchemaError
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.repair.retry import retry_quarantine
 from tests.harness.cli import run_cli, transfer_arguments
-from tests.harness.crash import run_until
+from tests.harness.crash import SOME_OR_EACH, run_until
 from tests.harness.oracle import places
 from tests.harness.producer import Produced, produce, publish_schema
 from tests.harness.topics import create_topic
@@ -142,8 +142,9 @@ def _retry(ledger: Ledger) -> None:
     retry_quarantine(ledger, parse_schema(json.dumps(OTHER)), lambda _: None)
 
 
-def test_a_retry_killed_after_any_operation_loses_and_repeats_nothing(ledger: Ledger) -> None:
-    for after in count(1, 3):
+@SOME_OR_EACH
+def test_a_retry_killed_after_any_operation_loses_and_repeats_nothing(ledger: Ledger, every: int) -> None:
+    for after in count(1, max(3, every)):
         killed = run_until(after, _retry, ledger)
         assert max(places(ledger.outdir).values()) == 1
         assert set(verify_dataset(ledger).problems) <= set(_unpublished(ledger))

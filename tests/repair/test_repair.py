@@ -208,6 +208,7 @@ def test_a_second_copy_of_a_file_is_named_and_not_removed(kafka: Any, ledger: Le
     assert copy.exists()
 
 
+@pytest.mark.kills
 @pytest.mark.parametrize("after_s", [0.6, 0.9, 1.2, 1.5])
 def test_a_repair_that_is_killed_is_completed_by_the_next_one(
     kafka: Any, ledger: Ledger, oracle: Oracle, after_s: float
@@ -340,6 +341,7 @@ def test_a_directory_in_a_files_place_is_left_alone(kafka: Any, ledger: Ledger) 
     assert verify_dataset(ledger).problems == ()
 
 
+@pytest.mark.commands
 def test_a_directory_of_the_dataset_may_be_on_another_disk(ledger: Ledger, tmp_path: Path) -> None:
     day = _files(ledger)[0].parent
     shutil.move(day, tmp_path / "elsewhere")
@@ -370,6 +372,7 @@ def test_what_the_files_say_stands_also_where_kafka_does_not_answer(ledger: Ledg
     assert "127.0.0.1:1" in result.stderr
 
 
+@pytest.mark.commands
 def test_a_sample_counts_records_and_not_holes(kafka: Any, topic_name: str, tmp_path: Path) -> None:
     address = kafka.bootstrap_servers
     create_topic(address, topic_name, 1)

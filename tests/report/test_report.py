@@ -30,6 +30,8 @@ from tests.harness.running import Running
 from tests.harness.sky import alerts_on_the_sky
 from tests.harness.topics import delete_records_before
 
+pytestmark = pytest.mark.browser
+
 PHONE, DESK = (390, 844), (1400, 1000)
 HOSTILE = (
     "</script><script>document.title=1</script><img src=x onerror='document.title=2'>{{ 7 * 7 }}$$x$$\x1b[31m\u202e"
@@ -179,6 +181,7 @@ def test_one_wrong_time_makes_no_needles_of_the_nights_and_no_class_is_nameless(
         assert classes["(empty)"] == "3"
 
 
+@pytest.mark.sample
 @pytest.mark.usefixtures("chromium")
 def test_a_hostile_ledger_is_text_as_well_and_a_dataset_in_the_making_is_shown(tmp_path: Path) -> None:
     plan = make_plan([Range(0, 0, 100), Range(0, 100, 200), Range(7, 0, 50)], topic=HOSTILE[:100])
@@ -270,6 +273,7 @@ def test_a_compacted_dataset_is_shown_without_the_times_that_it_has_not(tmp_path
         assert shown in page
 
 
+@pytest.mark.sample
 def test_a_report_goes_nowhere_where_it_would_do_harm_and_says_what_to_do(tmp_path: Path) -> None:
     plan = make_plan([Range(0, 0, 10)])
     make_ledger(tmp_path / "several" / "one", plan)

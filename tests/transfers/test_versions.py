@@ -29,7 +29,7 @@ from fink_dask.transfers.inspect import inspect_topic
 from fink_dask.transfers.prepare import freeze_plan, make_work, open_ranges, plan_next
 from fink_dask.transfers.task import transfer_range
 from fink_dask.transfers.work import Work
-from tests.harness.crash import run_until
+from tests.harness.crash import SOME_OR_EACH, run_until
 from tests.harness.oracle import assert_exactly_once
 from tests.harness.planned import plan_topic
 from tests.harness.producer import produce
@@ -173,13 +173,16 @@ def transfer_as_a_job(bootstrap: str, topic: str, outdir: Path) -> None:
             transfer_all(make_work(settings, target, ledger, open_ranges(plans, ledger.markers(plans))))
 
 
-def test_a_kill_after_any_operation_loses_and_repeats_nothing(kafka: Any, topic_name: str, tmp_path: Path) -> None:
+@SOME_OR_EACH
+def test_a_kill_after_any_operation_loses_and_repeats_nothing(
+    kafka: Any, topic_name: str, tmp_path: Path, every: int
+) -> None:
     # The second schema is taken in before the plan is frozen, the third one by the range that meets it.
     schemas = [*[V1] * 6, V2, V1, V3, OTHER, *[V1] * 6, V2]
     stream = stream_of(kafka, topic_name, schemas, partitions=1)
     expected: dict[str, str] = {}
     kills = 0
-    for at in count(1, 2):  # every other one: half of them are an fsync
+    for at in count(1, 2 * every):  # every other one: half of them are an fsync
         outdir = tmp_path / str(at) / "alerts"
         outdir.parent.mkdir()
         died = run_until(at, transfer_as_a_job, kafka.bootstrap_servers, topic_name, outdir)
@@ -195,7 +198,7 @@ def test_a_kill_after_any_operation_loses_and_repeats_nothing(kafka: Any, topic_
         if not died:
             break
         kills += 1
-    assert kills > 20
+    assert kills * every > 20
 
 
 def test_no_more_schemas_are_taken_in_than_there_may_be_and_the_others_are_set_aside(
