@@ -19,6 +19,8 @@ from fink_dask.transfers.forecast import Forecast
 from fink_dask.transfers.preview import Outlook
 from fink_dask.transfers.profile import Profile
 
+#: What arrived in vain is mentioned from this share of what arrived on.
+_WASTED = 0.1
 STATE_COLOURS = {"complete": "green", "partial": "yellow", "failed": "red", "interrupted": "yellow"}
 
 
@@ -38,6 +40,9 @@ def print_summary(summary: Summary, ledger: Ledger, as_json: bool, profile: Prof
         speed = f"{summary.run_alerts / max(summary.run_seconds, 1e-3):,.0f} alerts/s"
         seconds = f"{summary.run_seconds:.1f} s, start included"
         click.echo(f"  this run   {counted(summary.run_alerts, 'alert')} in {seconds} ({speed})")
+    if summary.run_wasted_bytes > _WASTED * summary.run_received_bytes:
+        received, wasted = decimal(summary.run_received_bytes), decimal(summary.run_wasted_bytes)
+        click.echo(f"  received   {received}, of which {wasted} in vain")
     if summary.alerts or summary.filtered:
         click.echo(f"  dataset    {ledger.outdir}")
         click.echo(f"  ledger     {ledger.path}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +14,13 @@ from fink_dask.errors import FinkDaskError, LedgerError
 from fink_dask.nouns import counted
 
 if TYPE_CHECKING:
+    from fink_dask.ledger.arrival import Arrival
     from fink_dask.ledger.lag import Lag
     from fink_dask.ledger.ledger import Ledger
     from fink_dask.ledger.summary import Progress
 
-#: Seconds after which the lag of a followed topic is out of date; it is written every two.
-_LAG_S = 30.0
+#: Seconds after which the notes of a running transfer are out of date; they are written every second or two.
+_NOTE_S = 30.0
 
 
 @click.command(context_settings=CONTEXT, epilog="Example: fink-dask status alerts")
@@ -34,6 +36,7 @@ def status(outdir: Path, as_json: bool) -> int:
     from fink_dask.ledger.ledger import Ledger
     from fink_dask.ledger.outdir import dataset_beside, unfinished
     from fink_dask.ledger.several import datasets_in
+    from fink_dask.show.lines import line_parts, received_words
     from fink_dask.show.words import lag_words
 
     ledger = Ledger(outdir.resolve())
@@ -52,9 +55,9 @@ def status(outdir: Path, as_json: bool) -> int:
             f"there is no ledger {ledger.path}: no transfer into {ledger.outdir} was planned yet"
             f"{dataset_beside(ledger) or '; of a topic that is empty, nothing is written'}"
         )
-    running, progress, lag = _look(ledger)
+    running, progress, lag, arrival = _look(ledger)
     if as_json:
-        print_json(progress.summary, **_details(running, progress, lag))
+        print_json(progress.summary, **_details(running, progress, lag, arrival))
         return 0
     click.echo(headline(progress.summary, running))
     done = progress.planned_offsets - progress.missing_offsets
@@ -64,6 +67,9 @@ def status(outdir: Path, as_json: bool) -> int:
         f"{progress.summary.ranges:,} of {counted(progress.planned_ranges, 'range')}"
     )
     click.echo(f"  running    {'yes' if running else 'no'}")
+    if arrival is not None:
+        words = [received_words(arrival), *(part.words for part in line_parts(arrival))]
+        click.echo(f"  this run   {', '.join(words)}")
     if lag is not None:
         click.echo(f"  following  {lag_words(lag)}, {lag.alerts_per_second:,.0f} alerts/s")
     if progress.missing and not running:
@@ -72,16 +78,20 @@ def status(outdir: Path, as_json: bool) -> int:
     return 0
 
 
-def _look(ledger: Ledger) -> tuple[bool, Progress, Lag | None]:
+def _look(ledger: Ledger) -> tuple[bool, Progress, Lag | None, Arrival | None]:
+    from fink_dask.ledger.arrival import read_arrival
     from fink_dask.ledger.lag import read_lag
     from fink_dask.ledger.lease import is_held
     from fink_dask.ledger.summary import summarise
 
     running = is_held(ledger)
-    return running, summarise(ledger), read_lag(ledger, _LAG_S) if running else None
+    progress = summarise(ledger)
+    if not running:
+        return False, progress, None, None
+    return True, progress, read_lag(ledger, _NOTE_S), read_arrival(ledger, _NOTE_S)
 
 
-def _details(running: bool, progress: Progress, lag: Lag | None) -> dict[str, Any]:
+def _details(running: bool, progress: Progress, lag: Lag | None, arrival: Arrival | None) -> dict[str, Any]:
     """Return what ``--json`` prints besides the summary."""
     from fink_dask.ledger.lag import freshness_s
 
@@ -93,6 +103,7 @@ def _details(running: bool, progress: Progress, lag: Lag | None) -> dict[str, An
         "freshness_s": freshness_s(progress.newest_ms, time.time()),
         "lag": None if lag is None else {"total": lag.total, "partitions": lag.partitions},
         "alerts_per_second": None if lag is None else lag.alerts_per_second,
+        "received": None if arrival is None else asdict(arrival),
     }
 
 
@@ -110,19 +121,19 @@ def _say_each(ledgers: list[Ledger], as_json: bool) -> int:
             errors[ledger.outdir.name] = str(error)
     unread = [Summary(name, "failed") for name in errors]
     datasets = [*(ledger.outdir.name for ledger in found), *errors]
-    summaries = [*(progress.summary for _, progress, _ in found.values()), *unread]
+    summaries = [*(progress.summary for _, progress, *_ in found.values()), *unread]
     if as_json:
         details = [*(_details(*each) for each in found.values()), *({"error": words} for words in errors.values())]
         named = [{"dataset": name} | each for name, each in zip(datasets, details, strict=True)]
         print_topics_json(summaries, {}, 0.0, named)
         return int(bool(errors))
-    states = ["running" if running else progress.summary.state for running, progress, _ in found.values()]
+    states = ["running" if running else progress.summary.state for running, progress, *_ in found.values()]
     print_table(summaries, [*states, *(summary.state for summary in unread)], datasets)
-    lags = {ledger.outdir.name: lag for ledger, (_, _, lag) in found.items() if lag is not None}
+    lags = {ledger.outdir.name: lag for ledger, (_, _, lag, _) in found.items() if lag is not None}
     if lags:
         speed = sum(lag.alerts_per_second for lag in lags.values())
         click.echo(f"  following  {lags_words(lags)}, {speed:,.0f} alerts/s")
-    if any(progress.missing and not running for running, progress, _ in found.values()):
+    if any(progress.missing and not running for running, progress, *_ in found.values()):
         click.echo("  run the same transfer again to continue the interrupted ones")
     for words in errors.values():
         click.echo(f"  {words}")

@@ -22,7 +22,8 @@ _MAX_TRANSFERS = 64
 _MAX_TOPICS = 500
 #: Fields of a topic's report that only grow, and are counted for as long as the scheduler lives.
 COUNTED = (
-    *("alerts", "raw_bytes", "alerts_read", "bytes_read", "ranges_run", "filtered", "quarantined", "lost", "retries"),
+    *("alerts", "raw_bytes", "alerts_read", "bytes_read", "bytes_received", "bytes_wasted"),
+    *("ranges_run", "filtered", "quarantined", "lost", "retries"),
 )
 
 
@@ -58,6 +59,10 @@ class Reported:
         silent_s = time.monotonic() - self.heard
         return silent_s if self.is_running and silent_s > _SILENT_S else None
 
+    def since(self, quiet_s: float | None) -> float | None:
+        """Say how long ago something is by now that was so long ago when it was reported."""
+        return None if quiet_s is None else quiet_s + time.monotonic() - self.heard
+
 
 class Board:
     """All transfers that have reported, the latest last.
@@ -88,7 +93,7 @@ class Board:
         for topic in report.topics:
             self._count(topic, before.get(topic.topic))
             history = known.histories.setdefault(topic.topic, History())
-            history.add(report.seconds, topic.alerts_read, topic.bytes_read, topic.lag)
+            history.add(report.seconds, topic.alerts_read, topic.bytes_received, topic.lag)
         self._forget()
 
     def lose(self, client: str) -> None:

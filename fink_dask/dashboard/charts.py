@@ -18,7 +18,7 @@ from bokeh.plotting import figure
 
 from fink_dask.dashboard.history import Point
 from fink_dask.dashboard.reports import TopicReport
-from fink_dask.dashboard.tiles import COMMITTED, NOT_READ, READING
+from fink_dask.dashboard.tiles import COMMITTED, NOT_RECEIVED, RECEIVED
 
 _LAG, _SPEED, _GREY = "#e8590c", "#1864ab", "#868e96"
 #: Up to this many partitions, each has its number below its bar.
@@ -79,9 +79,9 @@ class _Bars:
 
 
 class PartitionBars(_Bars):
-    """How much of each partition is committed, and is being read."""
+    """How much of each partition is committed, and has arrived besides."""
 
-    columns = ("offsets", "committed", "reading", "committed_share", "reading_share")
+    columns = ("offsets", "committed", "received", "committed_share", "received_share")
 
     def __init__(self) -> None:
         super().__init__("", 190, "partitions")
@@ -89,12 +89,12 @@ class PartitionBars(_Bars):
         place = {"x": "partition", "width": 0.85, "source": self.source, "line_color": None}
         parts = (
             (0, "committed_share", COMMITTED),
-            ("committed_share", "reading_share", READING),
-            ("reading_share", 100, NOT_READ),
+            ("committed_share", "received_share", RECEIVED),
+            ("received_share", 100, NOT_RECEIVED),
         )
         bars = [self.figure.vbar(bottom=bottom, top=top, color=colour, **place) for bottom, top, colour in parts]
         tips = [("partition", "@partition"), ("offsets", "@offsets{0,0}"), ("committed", "@committed{0,0}")]
-        self.figure.add_tools(HoverTool(renderers=bars, tooltips=[*tips, ("being read", "@reading{0,0}")]))
+        self.figure.add_tools(HoverTool(renderers=bars, tooltips=[*tips, ("received besides", "@received{0,0}")]))
 
     def show(self, topic: TopicReport) -> None:
         """Show a report."""
@@ -103,11 +103,11 @@ class PartitionBars(_Bars):
             of = max(item.offsets, 1)
             data["offsets"].append(item.offsets)
             data["committed"].append(item.committed)
-            data["reading"].append(item.reading)
+            data["received"].append(item.received)
             # An empty partition is complete.
             data["committed_share"].append(100 * item.committed / of if item.offsets else 100.0)
-            data["reading_share"].append(
-                min(100 * (item.committed + item.reading) / of, 100) if item.offsets else 100.0
+            data["received_share"].append(
+                min(100 * (item.committed + item.received) / of, 100) if item.offsets else 100.0
             )
         self._fill(topic, data)
 

@@ -17,7 +17,7 @@ class Point:
     seconds : float
         Since the beginning.
     alerts, raw_bytes : int
-        Read so far.
+        Alerts read, and bytes received so far.
     lag : int
         Offsets that are not committed.
     """

@@ -21,6 +21,8 @@ _COUNTERS = (
     ("fink_dask_bytes", "Bytes that the committed alerts take in Kafka", "raw_bytes"),
     ("fink_dask_alerts_read", "Alerts that were read, counting those of a retried range again", "alerts_read"),
     ("fink_dask_bytes_read", "Bytes that were read from Kafka, committed or not", "bytes_read"),
+    ("fink_dask_received_bytes", "Bytes that have arrived from Kafka, committed or not", "bytes_received"),
+    ("fink_dask_wasted_bytes", "Bytes of these that came in vain, as an attempt failed", "bytes_wasted"),
     ("fink_dask_ranges_committed", "Ranges that were committed", "ranges_run"),
     ("fink_dask_filtered", "Alerts for which the condition of a transfer is not true", "filtered"),
     ("fink_dask_quarantined", "Records that could not be decoded and are in quarantine", "quarantined"),
@@ -31,8 +33,14 @@ _COUNTERS = (
 _GAUGES: tuple[tuple[str, str, Callable[[TopicReport], float | None]], ...] = (
     ("fink_dask_offsets", "Offsets that are planned, or in the topic if it is followed", lambda topic: topic.offsets),
     ("fink_dask_offsets_committed", "Offsets committed, including by earlier runs", lambda topic: topic.committed),
+    (
+        "fink_dask_offsets_received",
+        "Offsets committed, or received for ranges that run",
+        lambda topic: topic.committed + topic.received,
+    ),
     ("fink_dask_ranges_running", "Ranges that workers consume", lambda topic: len(topic.running) + topic.more_running),
     ("fink_dask_alerts_per_second", "Alerts read per second, lately", lambda topic: topic.alerts_per_second),
+    ("fink_dask_received_bytes_per_second", "Bytes received per second, lately", lambda topic: topic.bytes_per_second),
 )
 
 
@@ -96,9 +104,20 @@ class BoardCollector(Collector):
             "Kafka timestamp of the newest committed alert; time() less this is the dataset's freshness",
             labels=["topic"],
         )
+        response = GaugeMetricFamily(
+            "fink_dask_last_response_age_seconds",
+            "Seconds since Kafka last sent something, while something is expected of it",
+            labels=["topic"],
+        )
+        ages: dict[str, float] = {}
         by_topic: dict[str, list[TopicReport]] = {}
-        for _, topic in running:
+        for known, topic in running:
             by_topic.setdefault(topic.topic, []).append(topic)
+            quiet_s = known.since(topic.quiet_s)
+            if quiet_s is not None:
+                ages[topic.topic] = max(quiet_s, ages.get(topic.topic, 0.0))
+        for name, age_s in ages.items():
+            response.add_metric([name], age_s)
         for name, reports in by_topic.items():
             lag.add_metric([name], max(report.lag for report in reports))
             lags: dict[int, int] = {}
@@ -110,7 +129,7 @@ class BoardCollector(Collector):
             stamps = [report.newest_ms for report in reports if report.newest_ms is not None]
             if stamps:
                 newest.add_metric([name], min(stamps) / 1000)
-        yield from (lag, partition_lag, newest)
+        yield from (lag, partition_lag, newest, response)
 
 
 def _summed(

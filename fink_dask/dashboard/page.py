@@ -96,7 +96,7 @@ class TransferPage(DashboardComponent):  # type: ignore[misc]  # Dask has no typ
         self._stages = Div(name="stages", **wide)
         self._bars, self._lags = PartitionBars(), PartitionLags()
         self._alerts = SpeedOverTime("alerts/s", "alerts_per_second")
-        self._bytes = SpeedOverTime("MB/s", "megabytes_per_second")
+        self._bytes = SpeedOverTime("MB/s received", "megabytes_per_second")
         self._lag = LagOverTime()
         self._details = column(
             self._title,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections import deque
 from dataclasses import dataclass
 
 from fink_dask.dashboard.reports import (
@@ -18,6 +17,7 @@ from fink_dask.dashboard.reports import (
 )
 from fink_dask.kafka.offsets import Range
 from fink_dask.transfers.events import (
+    Doing,
     Event,
     Note,
     RangeCommitted,
@@ -27,10 +27,8 @@ from fink_dask.transfers.events import (
     TransferStarted,
 )
 from fink_dask.transfers.profile import STAGES
-from fink_dask.transfers.tally import Tally
+from fink_dask.transfers.tally import Running, Tally
 
-#: Seconds over which the speed is measured; a slow topic needs a while.
-_SPEED_S = 20.0
 #: The most characters of an address, or of the reason why a transfer failed.
 _MAX_CHARACTERS = 300
 
@@ -55,7 +53,7 @@ class TransferProgress:
         """Take an event."""
         if isinstance(event, TransferStarted):
             self._topics.setdefault(event.topic, _TopicProgress(event.topic))
-        if not isinstance(event, Note) and event.topic in self._topics:
+        if not isinstance(event, Note | Doing) and event.topic in self._topics:
             self._topics[event.topic].take(event)
 
     def report(self, state: str = "running", words: str = "") -> TransferReport:
@@ -90,14 +88,10 @@ class _TopicProgress:
         self._tally = Tally()
         self._partitions: dict[int, _Partition] = {}
         self._ranges = self._ranges_committed = self._ranges_run = 0
-        self._alerts = self._raw_bytes = self._filtered = self._quarantined = self._lost = self._retries = 0
-        self._alerts_read = self._bytes_read = 0
+        self._filtered = self._quarantined = self._lost = self._retries = 0
         self._newest_ms: int | None = None
         self._stage_seconds = dict.fromkeys(STAGES, 0.0)
-        self._since: dict[Range, float] = {}
         self._failed: set[Range] = set()
-        #: Time, alerts and bytes read and offsets behind us, of the last reports.
-        self._speeds: deque[tuple[float, int, int, int]] = deque()
 
     def take(self, event: Event) -> None:
         match event:
@@ -109,7 +103,6 @@ class _TopicProgress:
                 self._commit(event)
             case RangeFailed():
                 self._tally.fail(event)
-                self._since.pop(event.range, None)
                 self._failed.add(event.range)
             case TopicLooked():
                 self._look(event)
@@ -122,28 +115,16 @@ class _TopicProgress:
         }
 
     def _progress(self, event: RangeProgress) -> None:
-        if self._tally.is_committed(event):
-            return
-        before = self._tally.running.get((event.topic, event.range))
-        if before is None or before.attempt != event.attempt:
+        if not self._tally.is_committed(event):
             # The attempt before failed, or lost its worker, so that Dask gave the range to another.
-            self._retry(event.range, before is not None)
-            self._since[event.range] = time.monotonic()
-            before = None
-        self._read(event.read, event.raw_bytes, before)
-        self._tally.progress(event)
+            self._retry(event.range, self._tally.progress(event))
 
     def _commit(self, event: RangeCommitted) -> None:
-        before = self._tally.running.get((event.topic, event.range))
         self._retry(event.range, False)
-        self._read(event.read, event.raw_bytes, before)
         self._tally.commit(event)
-        self._since.pop(event.range, None)
         self._partitions.setdefault(event.range.partition, _Partition()).committed += len(event.range)
         self._ranges_committed += 1
         self._ranges_run += 1
-        self._alerts += event.rows
-        self._raw_bytes += event.raw_bytes
         self._filtered += event.filtered
         self._quarantined += event.quarantined
         self._lost += event.lost
@@ -155,11 +136,6 @@ class _TopicProgress:
         if is_again or range_ in self._failed:
             self._retries += 1
             self._failed.discard(range_)
-
-    def _read(self, alerts: int, raw_bytes: int, before: RangeProgress | None) -> None:
-        """Count what was read since the last report of the same attempt."""
-        self._alerts_read += max(0, alerts - (before.read if before else 0))
-        self._bytes_read += max(0, raw_bytes - (before.raw_bytes if before else 0))
 
     def _look(self, event: TopicLooked) -> None:
         self._is_followed = True
@@ -175,67 +151,63 @@ class _TopicProgress:
 
     def report(self, now: float) -> TopicReport:
         """Say how far it is."""
-        partitions = self._partition_reports()
-        running = sorted(self._tally.running.values(), key=lambda event: (event.range.partition, event.range.start))
-        lag = sum(item.lag for item in partitions)
-        alerts_per_second, bytes_per_second, offsets_per_second = self._speed(now)
-        seconds_left = (lag - sum(item.reading for item in partitions)) / (offsets_per_second or 1)
+        tally, partitions = self._tally, self._partition_reports()
+        running = sorted(tally.running, key=lambda each: (each.said.range.partition, each.said.range.start))
+        left_s, quiet_s = tally.seconds_left, tally.quiet_s
         return TopicReport(
             topic=self._topic[:_MAX_CHARACTERS],
             is_followed=self._is_followed,
+            phase=tally.phase.value,
             offsets=sum(item.offsets for item in partitions),
             committed=sum(item.committed for item in partitions),
-            lag=lag,
+            lag=sum(item.lag for item in partitions),
+            received=sum(item.received for item in partitions),
             # A follower plans more while it runs, and says so in offsets.
             ranges=max(self._ranges, self._ranges_committed),
             ranges_committed=self._ranges_committed,
             ranges_run=self._ranges_run,
-            alerts=self._alerts,
-            raw_bytes=self._raw_bytes,
-            alerts_read=self._alerts_read,
-            bytes_read=self._bytes_read,
+            alerts=tally.committed_rows,
+            raw_bytes=tally.committed_bytes,
+            alerts_read=tally.alerts_read,
+            bytes_read=tally.bytes_read,
+            received_bytes=tally.received_bytes,
+            bytes_received=tally.bytes_received,
+            bytes_wasted=tally.bytes_wasted,
             filtered=self._filtered,
             quarantined=self._quarantined,
             lost=self._lost,
             retries=self._retries,
             newest_ms=self._newest_ms,
-            alerts_per_second=round(alerts_per_second, 1),
-            bytes_per_second=round(bytes_per_second),
-            seconds_left=None if self._is_followed or not offsets_per_second else max(0, round(seconds_left)),
+            alerts_per_second=round(tally.alerts_per_second, 1),
+            bytes_per_second=round(tally.bytes_per_second),
+            seconds_left=None if left_s is None else round(left_s),
+            quiet_s=None if quiet_s is None else round(quiet_s, 1),
+            is_cut=tally.is_cut,
+            reconnect_timeout_s=tally.reconnect_timeout_s,
             stage_seconds={stage: round(seconds, 3) for stage, seconds in self._stage_seconds.items()},
             partitions=tuple(partitions[:MAX_PARTITIONS]),
             more_partitions=max(0, len(partitions) - MAX_PARTITIONS),
-            running=tuple(self._running_report(event, now) for event in running[:MAX_RUNNING]),
+            running=tuple(_running_report(each, now) for each in running[:MAX_RUNNING]),
             more_running=max(0, len(running) - MAX_RUNNING),
         )
 
     def _partition_reports(self) -> list[PartitionReport]:
-        reading: dict[int, int] = {}
-        for (_, range_), event in self._tally.running.items():
-            reading[range_.partition] = reading.get(range_.partition, 0) + event.position - range_.start
+        arrived: dict[int, int] = {}
+        for each in self._tally.running:
+            partition = each.said.range.partition
+            arrived[partition] = arrived.get(partition, 0) + each.said.arrived
         return [
-            PartitionReport(partition, max(known.offsets, known.committed), known.committed, reading.get(partition, 0))
+            PartitionReport(partition, max(known.offsets, known.committed), known.committed, arrived.get(partition, 0))
             for partition, known in sorted(self._partitions.items())
         ]
 
-    def _running_report(self, event: RangeProgress, now: float) -> RunningReport:
-        return RunningReport(
-            *(event.range.partition, event.range.start, event.range.end, event.position, event.rows),
-            worker=event.worker[:_MAX_CHARACTERS],
-            seconds=round(now - self._since.get(event.range, now), 1),
-        )
 
-    def _speed(self, now: float) -> tuple[float, float, float]:
-        """Return alerts, bytes and offsets a second."""
-        point = (now, self._alerts_read, self._bytes_read, self._tally.offsets_of_this_run)
-        self._speeds.append(point)
-        while self._speeds[0][0] < now - _SPEED_S:
-            self._speeds.popleft()
-        first = self._speeds[0]
-        seconds = now - first[0]
-        if seconds <= 0:
-            return 0.0, 0.0, 0.0
-        alerts, raw_bytes, offsets = (
-            max(0, new - old) / seconds for new, old in zip(point[1:], first[1:], strict=True)
-        )
-        return alerts, raw_bytes, offsets
+def _running_report(each: Running, now: float) -> RunningReport:
+    said = each.said
+    return RunningReport(
+        *(said.range.partition, said.range.start, said.range.end, said.position, said.arrived, said.rows),
+        worker=said.worker[:_MAX_CHARACTERS],
+        seconds=round(now - each.since, 1),
+        quiet_s=round(each.quiet_s(now), 1) if each.is_asking else None,
+        waits=said.waits,
+    )

@@ -115,7 +115,7 @@ class Reporter:
             self._trouble = f"the page /fink and the metrics no longer show this transfer ({words_of(error)})"
 
     def _tell(self) -> None:
-        """Say what went wrong, once; not in the reporting thread, as observers are called by one thread only."""
+        """Say what went wrong, once; not in the reporting thread, which a slow terminal would hold up."""
         trouble, self._trouble = self._trouble, None
         if trouble is not None:
             self._observe(Note(f"{trouble}; the transfer itself continues", warning=True))
@@ -129,7 +129,9 @@ def _what_it_says(report: TransferReport) -> TransferReport:
             alerts_per_second=0.0,
             bytes_per_second=0.0,
             seconds_left=None,
-            running=tuple(replace(item, seconds=0.0) for item in topic.running),
+            # When the last response came, not how long ago.
+            quiet_s=None if topic.quiet_s is None else round(report.seconds - topic.quiet_s),
+            running=tuple(replace(item, seconds=0.0, quiet_s=None) for item in topic.running),
         )
         for topic in report.topics
     )

@@ -25,14 +25,14 @@ class PartitionReport:
         The partition.
     offsets : int
         Its offsets: those planned, or those in the topic if it is followed.
-    committed, reading : int
-        How many of these are committed, and how many running ranges have read.
+    committed, received : int
+        How many of these are committed, and how many besides have arrived for ranges that run.
     """
 
     partition: int
     offsets: int
     committed: int
-    reading: int
+    received: int
 
     @property
     def lag(self) -> int:
@@ -48,23 +48,30 @@ class RunningReport:
     ----------
     partition, start, end : int
         The range.
-    position : int
-        Its next offset to read.
+    position, received : int
+        Its next offset to read, and how many of its offsets have arrived.
     rows : int
         Its alerts so far.
     worker : str
         Address of the worker.
     seconds : float
         Since the first progress of this attempt.
+    quiet_s : float or None
+        Since Kafka last sent something for it; None where nothing is expected.
+    waits : bool
+        Whether it waits until the line has room for it.
     """
 
     partition: int
     start: int
     end: int
     position: int
+    received: int
     rows: int
     worker: str
     seconds: float
+    quiet_s: float | None
+    waits: bool
 
 
 @dataclass(frozen=True)
@@ -77,23 +84,37 @@ class TopicReport:
         Its name.
     is_followed : bool
         Whether more may come.
+    phase : str
+        What goes on, in words: one of `Phase`.
     offsets, committed, lag : int
         All offsets, those committed, and those not committed; earlier runs count.
+    received : int
+        Offsets that have arrived for ranges that run.
     ranges, ranges_committed : int
         Ranges of the plan, and how many of them are committed; earlier runs count.
     ranges_run, alerts, raw_bytes : int
         What this run has committed.
     alerts_read, bytes_read : int
         What this run has read, counting a range that failed and was read again twice; these never decrease.
+    received_bytes : int
+        Bytes that have arrived for what is committed or runs.
+    bytes_received, bytes_wasted : int
+        All bytes that have arrived, and those of them that came in vain; these never decrease.
     filtered, quarantined, lost, retries : int
         Of this run: alerts for which the condition is not true, records in quarantine, offsets declared lost, and
         attempts after the first one.
     newest_ms : int or None
         Newest timestamp of what is committed, in milliseconds since 1970-01-01 UTC.
     alerts_per_second, bytes_per_second : float
-        What was read lately.
+        Alerts that were read lately, and bytes that have arrived.
     seconds_left : float or None
-        About how long it will take; None if unknown.
+        About how long the rest will take to arrive; None if unknown.
+    quiet_s : float or None
+        Seconds since Kafka last sent something; None where nothing is expected of it.
+    is_cut : bool
+        Whether that is longer than a slow line explains.
+    reconnect_timeout_s : float or None
+        How long nothing may come before that is an error.
     stage_seconds : mapping of str to float
         Seconds of each stage of the ranges that this run has committed.
     partitions : tuple of PartitionReport
@@ -108,9 +129,11 @@ class TopicReport:
 
     topic: str
     is_followed: bool
+    phase: str
     offsets: int
     committed: int
     lag: int
+    received: int
     ranges: int
     ranges_committed: int
     ranges_run: int
@@ -118,6 +141,9 @@ class TopicReport:
     raw_bytes: int
     alerts_read: int
     bytes_read: int
+    received_bytes: int
+    bytes_received: int
+    bytes_wasted: int
     filtered: int
     quarantined: int
     lost: int
@@ -126,6 +152,9 @@ class TopicReport:
     alerts_per_second: float
     bytes_per_second: float
     seconds_left: float | None
+    quiet_s: float | None
+    is_cut: bool
+    reconnect_timeout_s: float | None
     stage_seconds: Mapping[str, float]
     partitions: tuple[PartitionReport, ...]
     more_partitions: int

@@ -8,14 +8,17 @@ from html import escape
 
 from fink_dask.dashboard.board import Reported
 from fink_dask.dashboard.reports import RunningReport, TopicReport
+from fink_dask.ledger.arrival import Phase
 from fink_dask.ledger.lag import freshness_s
-from fink_dask.nouns import counted
+from fink_dask.nouns import amount, counted, lasting
 from fink_dask.transfers.profile import STAGES
 
+#: What is said instead of numbers.
+_NO_NUMBERS = {Phase.CONNECTING, Phase.WAITING, Phase.WRITING}
 #: Of a topic's name, or of why a transfer failed.
 _MAX_CHARACTERS = 250
 #: Of the parts of a bar, and of the stages.
-COMMITTED, READING, NOT_READ = "#2b8a3e", "#74c0fc", "#e9ecef"
+COMMITTED, RECEIVED, NOT_RECEIVED = "#2b8a3e", "#74c0fc", "#e9ecef"
 _COLOURS = ("#1864ab", "#4dabf7", "#2b8a3e", "#8ce99a", "#e67700", "#862e9c", "#868e96")
 
 CSS = """
@@ -40,7 +43,7 @@ h2 span { font-weight: 400; margin-left: 14px; }
   font-variant-numeric: tabular-nums; }
 h2 i, .legend i { display: inline-block; width: 10px; height: 10px; border-radius: 2px; margin-right: 5px; }
 .ranges { columns: 400px; column-gap: 28px; font-size: 12px; font-variant-numeric: tabular-nums; }
-.range { display: grid; grid-template-columns: 34px minmax(24px, 1fr) 70px 46px minmax(0, 146px) 58px; gap: 6px;
+.range { display: grid; grid-template-columns: 34px minmax(24px, 1fr) 70px 46px minmax(0, 146px) 66px 58px; gap: 6px;
   align-items: center; height: 20px; break-inside: avoid; white-space: nowrap; }
 .range > * { overflow: hidden; text-overflow: ellipsis; }
 .range .number { text-align: right; }
@@ -66,7 +69,8 @@ def choice_label(known: Reported, topic: TopicReport) -> str:
 def headline(known: Reported, topic: TopicReport) -> str:
     """Say how far a topic is, in numbers."""
     kind, words = _state(known)
-    why = f'<div class="words">{_outside(known.report.words)}</div>' if known.report.words else ""
+    said = known.report.words or _line_words(known, topic)
+    why = f'<div class="words" id="words">{_outside(said)}</div>' if said else ""
     tiles = "".join(
         f'<div class="tile {"bad" if is_bad else ""}" id="{name}"><b>{value}</b><span>{label}</span></div>'
         for name, value, label, is_bad in _tiles(known, topic)
@@ -77,6 +81,17 @@ def headline(known: Reported, topic: TopicReport) -> str:
     return f'{title}{why}<div class="tiles">{tiles}</div>'
 
 
+def _line_words(known: Reported, topic: TopicReport) -> str:
+    """Say what is the matter with the line, if anything is."""
+    quiet_s = known.since(topic.quiet_s)
+    if not (known.is_running and topic.is_cut and quiet_s is not None):
+        return ""
+    words = f"nothing from Kafka for {lasting(quiet_s)}"
+    if topic.reconnect_timeout_s is not None:
+        words += f"; waits for {lasting(topic.reconnect_timeout_s - quiet_s)} more at most"
+    return f"{words}; what has arrived is kept" if topic.received_bytes else words
+
+
 def _tiles(known: Reported, topic: TopicReport) -> list[tuple[str, str, str, bool]]:
     """List id, value, label, and whether it is bad news."""
     running = len(topic.running) + topic.more_running
@@ -85,19 +100,33 @@ def _tiles(known: Reported, topic: TopicReport) -> list[tuple[str, str, str, boo
     share = 100 * topic.committed / topic.offsets if topic.offsets else 100.0
     age_s = freshness_s(topic.newest_ms, time.time())
     now = known.is_running
+    received_share = min(100.0, 100 * (topic.committed + topic.received) / topic.offsets) if topic.offsets else 100.0
+    quiet_s = known.since(topic.quiet_s) if now else None
     planned = f"ranges committed of {topic.ranges:,}" if not topic.is_followed else "ranges committed"
     return [
         # Rounded down: 100 % means all.
-        ("share", f"{int(share * 10) / 10:g} %", f"of {counted(topic.offsets, 'offset')}", False),
+        ("share", f"{int(share * 10) / 10:g} %", f"committed of {counted(topic.offsets, 'offset')}", False),
+        ("received", f"{int(received_share * 10) / 10:g} %", f"received, {amount(topic.received_bytes)}", False),
         ("alerts", f"{topic.alerts:,}", "alerts in this run", False),
         *([("filtered", f"{topic.filtered:,}", "filtered", False)] if topic.filtered else []),
         ("alerts_per_second", f"{topic.alerts_per_second:,.0f}" if now else "\N{EN DASH}", "alerts/s", False),
-        ("megabytes_per_second", f"{topic.bytes_per_second / 1e6:,.1f}" if now else "\N{EN DASH}", "MB/s", False),
+        (
+            "bytes_per_second",
+            f"{amount(round(topic.bytes_per_second))}/s" if now else "\N{EN DASH}",
+            "received lately",
+            False,
+        ),
+        (
+            "response",
+            "\N{EN DASH}" if quiet_s is None else f"{lasting(quiet_s)} ago",
+            topic.phase if now and topic.phase in _NO_NUMBERS else "last response",
+            now and topic.is_cut,
+        ),
         ("lag", f"{topic.lag:,}", where, False),
-        ("age", "\N{EN DASH}" if age_s is None else _duration(age_s), "age of newest alert", False),
+        ("age", "\N{EN DASH}" if age_s is None else lasting(age_s), "age of newest alert", False),
         (
             "left",
-            _duration(topic.seconds_left) if now and topic.seconds_left is not None else "\N{EN DASH}",
+            lasting(topic.seconds_left) if now and topic.seconds_left is not None else "\N{EN DASH}",
             "time left",
             False,
         ),
@@ -111,7 +140,7 @@ def _tiles(known: Reported, topic: TopicReport) -> list[tuple[str, str, str, boo
 
 def partitions_title(topic: TopicReport) -> str:
     """Explain the bars."""
-    parts = ((COMMITTED, "committed"), (READING, "being read"), (NOT_READ, "not read"))
+    parts = ((COMMITTED, "committed"), (RECEIVED, "received"), (NOT_RECEIVED, "not received"))
     legend = "".join(f'<span><i style="background: {colour}"></i>{words}</span>' for colour, words in parts)
     more = f"<span>and {counted(topic.more_partitions, 'more partition')}</span>" if topic.more_partitions else ""
     return f"<h2>partitions, in % of their offsets{legend}{more}</h2>"
@@ -138,24 +167,33 @@ def running_ranges(known: Reported, topic: TopicReport) -> str:
     """List the running ranges, and which worker has each."""
     if not known.is_running:
         return ""
-    rows = "".join(map(_range_row, topic.running))
+    rows = "".join(_range_row(known, item) for item in topic.running)
     more = f'<div class="more" id="more">and {topic.more_running:,} more</div>' if topic.more_running else ""
     if not rows:
         return '<h2>ranges running</h2><div class="more">none</div>'
-    title = "ranges running: partition, progress, alerts, worker, time"
+    title = "ranges running: partition, received, alerts, worker, last response, time"
     return f'<h2>{title}</h2><div class="ranges">{rows}</div>{more}'
 
 
-def _range_row(item: RunningReport) -> str:
+def _last_response(known: Reported, item: RunningReport) -> str:
+    """Say how long ago something came for a range, where something is expected."""
+    if item.waits:
+        return "waits"
+    quiet_s = known.since(item.quiet_s)
+    return "" if quiet_s is None else f"{lasting(quiet_s)} ago"
+
+
+def _range_row(known: Reported, item: RunningReport) -> str:
     size = max(item.end - item.start, 1)
-    share = min(100.0, 100 * (item.position - item.start) / size)
+    share = min(100.0, 100 * item.received / size)
     worker = _outside(item.worker.removeprefix("tcp://").removeprefix("tls://")) or "\N{EN DASH}"
-    where = f"partition {item.partition}, offsets {item.start:,} to {item.end - 1:,}, {worker}"
+    where = f"partition {item.partition}, offsets {item.start:,} to {item.end - 1:,}, next {item.position:,}, {worker}"
     return (
         f'<div class="range" title="{where}"><span class="number">{item.partition}</span>'
         f'<div class="meter"><div style="width: {share:.1f}%"></div></div>'
         f'<span class="number">{item.rows:,}</span><span class="number">{int(share)} %</span>'
-        f'<span>{worker}</span><span class="number">{_duration(item.seconds)}</span></div>'
+        f'<span>{worker}</span><span class="number">{_last_response(known, item)}</span>'
+        f'<span class="number">{lasting(item.seconds)}</span></div>'
     )
 
 
@@ -164,27 +202,15 @@ def _state(known: Reported) -> tuple[str, str]:
     if known.is_lost:
         return "lost", "its process disappeared"
     if known.silent_s is not None:
-        return "silent", f"no report for {_duration(known.silent_s)}"
+        return "silent", f"no report for {lasting(known.silent_s)}"
     state = known.report.state
     if state == "running":
-        return state, f"running for {_duration(known.report.seconds)}"
+        return state, f"running for {lasting(known.report.seconds)}"
     words = {"done": "everything is committed", "failed": "failed", "stopped": "stopped"}
-    return (
-        (state, f"{words[state]}, after {_duration(known.report.seconds)}") if state in words else ("lost", "unknown")
-    )
+    return (state, f"{words[state]}, after {lasting(known.report.seconds)}") if state in words else ("lost", "unknown")
 
 
 def _outside(text: str) -> str:
     """Escape text from outside, in one line of bounded length."""
     printable = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
     return escape(printable[:_MAX_CHARACTERS])
-
-
-def _duration(seconds: float) -> str:
-    """Say a duration in its two largest units."""
-    whole = int(seconds)
-    for size, unit, smaller, small_unit in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
-        if whole >= size:
-            rest = whole % size // smaller
-            return f"{whole // size} {unit} {rest} {small_unit}" if rest else f"{whole // size} {unit}"
-    return f"{whole} s"

@@ -1,21 +1,16 @@
-"""How far a dataset is behind a topic that is followed: kept in the ledger for `status`, and for nothing else."""
+"""How far a dataset is behind a topic that is followed: kept in the ledger for `status`."""
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from fink_dask.errors import StorageError
-from fink_dask.ledger.ledger import Ledger, storage_error
-from fink_dask.store.location import is_remote
+from fink_dask.ledger.ledger import Ledger
+from fink_dask.ledger.notes import read_note, write_note
 
 _NAME = "lag.json"
-_MAX_BYTES = 2**20
 #: No offset is greater, nor any time in this or the next millennium.
 _MOST = 2**62
 
@@ -63,39 +58,36 @@ def freshness_s(newest_ms: int | None, at: float) -> float | None:
 
 
 def write_lag(ledger: Ledger, lag: Lag) -> None:
-    """Keep a lag in the ledger; nothing depends on it, so it need not survive a power cut.
+    """Keep a lag in the ledger.
 
     Raises
     ------
     StorageError
         If the file system refuses.
     """
-    path = ledger.path / _NAME
-    if is_remote(path):
-        path.write_text(json.dumps(asdict(lag)), encoding="utf-8")
-        return
-    aside = path.with_name(f".{_NAME}.{os.getpid()}")
-    try:
-        aside.write_text(json.dumps(asdict(lag)), encoding="utf-8")
-        aside.replace(path)
-    except OSError as error:
-        raise storage_error(error, path) from error
+    write_note(ledger, _NAME, asdict(lag))
 
 
 def read_lag(ledger: Ledger, not_older_s: float) -> Lag | None:
     """Read the lag, or None where there is none, or only one that is older than so many seconds."""
-    try:
-        with (ledger.path / _NAME).open("rb") as file:
-            content: dict[str, Any] = json.loads(file.read(_MAX_BYTES))
-        lag = Lag(
-            float(content["at"]),
-            {int(partition): int(count) for partition, count in content["partitions"].items()},
-            float(content["alerts_per_second"]),
-            None if content["newest_ms"] is None else int(content["newest_ms"]),
-        )
-    except (OSError, StorageError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
-        return None
+    return read_note(ledger, _NAME, _of_json, not_older_s)
+
+
+def _of_json(content: Mapping[str, Any]) -> Lag:
+    """Make a lag from JSON.
+
+    Raises
+    ------
+    ValueError, KeyError, TypeError, AttributeError, OverflowError
+        If it is something else.
+    """
+    lag = Lag(
+        float(content["at"]),
+        {int(partition): int(count) for partition, count in content["partitions"].items()},
+        float(content["alerts_per_second"]),
+        None if content["newest_ms"] is None else int(content["newest_ms"]),
+    )
     numbers = (lag.alerts_per_second, lag.newest_ms or 0, *lag.partitions.values())
-    is_sound = all(math.isfinite(number) and abs(number) < _MOST for number in numbers)
-    # Clocks differ a little; a time far in the future would never become old.
-    return lag if is_sound and abs(time.time() - lag.at) <= not_older_s else None
+    if not all(math.isfinite(number) and abs(number) < _MOST for number in numbers):
+        raise ValueError("numbers that can't be true")
+    return lag

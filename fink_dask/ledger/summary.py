@@ -35,6 +35,8 @@ class Summary:
         Files of the dataset and committed ranges.
     run_alerts : int
         Alerts that this run added.
+    run_received_bytes, run_wasted_bytes : int
+        Bytes that arrived from Kafka in this run, and how many of them in vain, as an attempt at a range failed.
     run_seconds : float
         How long this run took.
     """
@@ -51,6 +53,8 @@ class Summary:
     files: int = 0
     ranges: int = 0
     run_alerts: int = 0
+    run_received_bytes: int = 0
+    run_wasted_bytes: int = 0
     run_seconds: float = 0.0
 
     @property

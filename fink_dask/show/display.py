@@ -1,21 +1,28 @@
-"""Show a running transfer on stderr: a live bar on a terminal or in a notebook, otherwise a line now and then."""
+"""Show a running transfer on stderr: live on a terminal or in a notebook, otherwise a line now and then."""
 
 from __future__ import annotations
 
 import os
+import threading
 import time
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.live import Live
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Column
+from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
 
 from fink_dask.nouns import counted
+from fink_dask.show.lines import Part, flow, lag_of, line_parts, number_parts, share, waiting_words
 from fink_dask.show.screen import is_live
-from fink_dask.show.words import forecast_words, lags_words
+from fink_dask.show.words import forecast_words
 from fink_dask.transfers.events import (
+    Doing,
     Event,
     Note,
     RangeCommitted,
@@ -26,59 +33,85 @@ from fink_dask.transfers.events import (
 )
 from fink_dask.transfers.tally import Tally
 
-#: Seconds between two lines where there is no terminal.
+#: Seconds between two lines where there is no terminal, and until the first one.
 _LINE_S = 10.0
-#: Seconds of silence that are worth mentioning while a topic is followed.
-_QUIET_S = 5.0
+_FIRST_LINE_S = 2.0
+#: Seconds between two looks at whether a line is due.
+_LOOK_S = 0.5
+#: How often a second the terminal is drawn again.
+_DRAWN = 8
+#: The narrowest bar, and what stands beside it: a spinner, and the share.
+_BAR, _BESIDE = 10, 9
 
 
 class Display:
     """An observer of a transfer, and a context manager that leaves the terminal as it was.
 
+    It draws in a thread of its own, so that time passes on the screen also while nothing happens; any thread may call
+    it.
+
     Parameters
     ----------
     console : rich.console.Console, optional
         Where to show it; stderr by default.
+    clock : callable
+        Tells the time.
     """
 
-    def __init__(self, console: Console | None = None) -> None:
+    def __init__(self, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console or Console(stderr=True, highlight=False)
         self._is_live = is_live(self._console)
-        self._tally = Tally()
-        self._last_line = time.monotonic()
-        self._bar: Progress | None = None
-        self._task: TaskID | None = None
+        self._clock = clock
+        self._tally = Tally(clock)
+        #: Nothing is printed while it is held: what draws has a lock of its own, and asks for this one.
+        self._lock = threading.Lock()
+        self._doing, self._since = "connecting to Kafka", clock()
         self._topics: set[str] = set()
         self._looked: dict[str, TopicLooked] = {}
-        self._waiting = self._console.status("looking at the topic, and starting workers")
+        self._live = Live(
+            _Picture(self._draw), console=self._console, transient=True, refresh_per_second=_DRAWN, auto_refresh=True
+        )
+        self._over = threading.Event()
+        self._line_at = clock() + _FIRST_LINE_S
+        self._lines = threading.Thread(target=self._say_lines, name="fink-dask-lines", daemon=True)
 
     def __enter__(self) -> Self:
         if self._is_live:
-            self._waiting.start()
+            self._live.start(refresh=True)
+        else:
+            self._lines.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._waiting.stop()
-        if self._bar is not None:
-            self._bar.stop()
+        self._over.set()
+        if self._is_live:
+            self._live.stop()
+        else:
+            self._lines.join()
 
     def __call__(self, event: Event) -> None:
         """Take an event."""
-        try:
-            self._show(event)
-        except BrokenPipeError:
-            # Nobody reads the progress any more; the transfer is worth more than its bar.
-            self._console.file = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
+        with self._lock:
+            said = list(self._take(event))
+        for text, style in said:
+            self._say(text, style)
 
-    def _show(self, event: Event) -> None:
+    def _take(self, event: Event) -> Iterator[tuple[str, str]]:
+        """Take an event; yield what is to be said of it, and in which style."""
         match event:
             case Note():
-                style = "yellow" if event.warning else ""
-                self._say(f"{'warning: ' if event.warning else ''}{event.text}", style)
+                yield f"{'warning: ' if event.warning else ''}{event.text}", "yellow" if event.warning else ""
+            case Doing():
+                self._doing, self._since = event.words, self._clock()
             case TransferStarted():
-                self._start(event)
+                self._since = self._clock()
+                self._tally.start(event)
+                if event.topic not in self._topics:
+                    self._topics.add(event.topic)
+                    self._line_at = self._clock() + _LINE_S
+                    yield from self._start_words(event)
             case RangeProgress():
                 self._tally.progress(event)
             case RangeCommitted():
@@ -86,36 +119,10 @@ class Display:
             case RangeFailed():
                 self._tally.fail(event)
             case TopicLooked():
-                self._look(event)
-        self._redraw()
+                self._looked[event.topic] = event
+                self._tally.grow(event.topic, event.offsets)
 
-    def _say(self, text: str, style: str = "") -> None:
-        console = self._bar.console if self._bar is not None else self._console
-        console.print(escape(text), style=style or None, soft_wrap=True)
-
-    def _start(self, event: TransferStarted) -> None:
-        self._waiting.stop()
-        self._tally.start(event)
-        if event.topic not in self._topics:
-            self._topics.add(event.topic)
-            self._say_start(event)
-        if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, total=self._tally.offsets)
-        elif self._is_live:
-            self._bar = Progress(
-                SpinnerColumn(),
-                # On a narrow terminal only the end of the numbers is cut off.
-                BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=4)),
-                TextColumn("{task.percentage:>3.0f}%", table_column=Column(no_wrap=True, min_width=4)),
-                TextColumn("{task.fields[numbers]}", table_column=Column(no_wrap=True, overflow="ellipsis")),
-                TimeRemainingColumn(compact=True),
-                console=self._console,
-                transient=True,
-            )
-            self._task = self._bar.add_task("transfers", total=event.offsets, numbers="")
-            self._bar.start()
-
-    def _say_start(self, event: TransferStarted) -> None:
+    def _start_words(self, event: TransferStarted) -> Iterator[tuple[str, str]]:
         if not event.ranges and len(self._topics) > 1:
             return  # created while others are followed, which a note says
         left = counted(event.ranges - event.ranges_committed, "range")
@@ -124,45 +131,79 @@ class Display:
             words += f"; {counted(event.ranges_committed, 'range')} already committed"
         if event.forecast is not None:
             words += f"; {forecast_words(event.forecast)}"
-        self._say(words)
+        yield words, ""
         if event.dashboard and len(self._topics) == 1:
-            self._say(f"Dask dashboard: {event.dashboard}")
+            yield f"Dask dashboard: {event.dashboard}", ""
 
-    def _look(self, event: TopicLooked) -> None:
-        if not self._looked and self._bar is not None:
-            self._bar.columns = self._bar.columns[:-1]  # nobody knows how long it will take
-        self._looked[event.topic] = event
-        self._tally.grow(event.topic, event.offsets)
-        if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, total=self._tally.offsets)
+    def _say(self, text: str, style: str = "") -> None:
+        try:
+            # A terminal would break a line within a word; whatever else reads it wants it whole.
+            self._console.print(escape(text), style=style or None, soft_wrap=not self._console.is_terminal)
+        except BrokenPipeError:
+            # Nobody reads the progress any more; the transfer is worth more than its bar.
+            self._console.file = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
 
-    def _redraw(self) -> None:
-        tally = self._tally
-        if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=tally.offsets_done, numbers=self._numbers())
-        elif tally.offsets and time.monotonic() - self._last_line >= _LINE_S:
-            self._last_line = time.monotonic()
-            share = 100 * tally.offsets_done // tally.offsets  # rounded down: 100 % means all
-            left = f", about {self._seconds_left():.0f} s left" if not self._looked else ""
-            self._say(f"{share} %, {self._numbers()}{left}")
+    def _say_lines(self) -> None:
+        """Say now and then how far it is, also while nothing comes."""
+        while not self._over.wait(_LOOK_S):
+            with self._lock:
+                is_due = self._clock() >= self._line_at
+                words = self._line() if is_due else ""
+                if is_due:
+                    self._line_at = self._clock() + _LINE_S
+            if words:
+                self._say(words)
 
-    def _numbers(self) -> str:
-        tally = self._tally
-        alerts = counted(tally.rows, "alert")
-        if tally.topics > 1:
-            alerts = f"{counted(tally.topics, 'topic')}, {alerts}"
-        if tally.read > tally.rows:
-            alerts += f" of {tally.read:,}"
+    def _line(self) -> str:
+        """Say in one line how far it is."""
+        if not self._topics:
+            return waiting_words(self._doing, self._clock() - self._since)
+        beside, below = self._parts()
+        words = [part.words for part in (*below, *beside)]
+        return f"{share(self._tally)} %: {', '.join(words)}"
+
+    def _draw(self, width: int, joint: str) -> tuple[int | None, list[str]]:
+        """Return the share that has arrived, where there is one, and the lines beside and below its bar."""
+        with self._lock:
+            if not self._topics:
+                return None, [waiting_words(self._doing, self._clock() - self._since)]
+            beside, below = self._parts()
+            first = flow(beside, width - _BESIDE - _BAR - 2, joint) or [""]
+            return share(self._tally), [*first, *flow(below, width - 2, joint)]
+
+    def _parts(self) -> tuple[list[Part], list[Part]]:
+        """Return what is said beside the bar, and what below it."""
+        arrival = self._tally.arrival
+        beside = line_parts(arrival, self._clock() - self._since)
         if self._looked:
-            lags = {topic: looked.lag for topic, looked in self._looked.items()}
-            quiet_s = min(looked.quiet_s for looked in self._looked.values())
-            quiet = f", nothing new for {quiet_s:.0f} s" if quiet_s > _QUIET_S else ""
-            speed = sum(lag.alerts_per_second for lag in lags.values())
-            return f"{alerts}, {speed:,.0f} alerts/s, {lags_words(lags)}{quiet}"
-        megabytes = tally.raw_bytes / 1e6 / tally.seconds
-        return f"{alerts}, {megabytes:,.1f} MB/s, {tally.read / tally.seconds:,.0f} alerts/s"
+            beside += lag_of(self._looked)
+        return beside, number_parts(self._tally, arrival, self._looked)
 
-    def _seconds_left(self) -> float:
-        tally = self._tally
-        left = tally.offsets - tally.offsets_done
-        return tally.seconds * left / max(tally.offsets_of_this_run, 1)
+
+class _Picture:
+    """Draws a bar with words beside and below it, whenever rich asks for it.
+
+    Parameters
+    ----------
+    draw : callable
+        Returns the share and the lines for so many columns, with a text between their parts.
+    """
+
+    def __init__(self, draw: Callable[[int, str], tuple[int | None, list[str]]]) -> None:
+        self._draw = draw
+        self._spinner = Spinner("dots")
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        width = options.max_width
+        done, (beside, *below) = self._draw(width, ", " if options.ascii_only else " \N{MIDDLE DOT} ")
+        first = Table.grid(padding=(0, 1))
+        cells = [self._spinner]
+        if done is None:
+            first.add_row(*cells, Text(beside))
+        else:
+            room = width - _BESIDE - len(beside)
+            bar = [ProgressBar(100, done, width=min(room, 40))] if room >= _BAR else []
+            first.add_row(*cells, *bar, Text(f"{done:>3} %", no_wrap=True), Text(beside))
+        yield first
+        for line in below:
+            yield Text(f"  {line}")

@@ -9,4 +9,6 @@ from rich.console import Console
 
 def is_live(console: Console) -> bool:
     """Tell whether a drawing can be updated in place: on a terminal, or in a notebook that has widgets."""
-    return console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)
+    if console.is_terminal:
+        return not console.is_dumb_terminal
+    return console.is_jupyter and find_spec("ipywidgets") is not None

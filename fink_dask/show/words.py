@@ -34,21 +34,23 @@ def forecast_words(forecast: Forecast) -> str:
 
 def lag_words(lag: Lag) -> str:
     """Say how far a dataset is behind: "lag 1,200 (most in partition 3: 700), newest alert 4 s old"."""
-    words = f"lag {lag.total:,}"
-    partition, most = lag.worst
-    if most:
-        words += f" (most in partition {partition}: {most:,})"
-    return words if lag.freshness_s is None else f"{words}, newest alert {duration_words(lag.freshness_s)} old"
+    return ", ".join(lag_parts({"": lag}))
 
 
 def lags_words(lags: Mapping[str, Lag]) -> str:
     """Say how far the datasets of topics are behind: "lag 1,200, newest alert 4 s old, most in TOPIC: 700"."""
-    if len(lags) == 1:
-        return lag_words(*lags.values())
+    return ", ".join(lag_parts(lags))
+
+
+def lag_parts(lags: Mapping[str, Lag]) -> list[str]:
+    """Say the same in parts, the most important first."""
     topic, worst = max(lags.items(), key=lambda item: item[1].total)
-    words = f"lag {sum(lag.total for lag in lags.values()):,}"
+    partition, most = worst.worst
+    where = f" (most in partition {partition}: {most:,})" if len(lags) == 1 and most else ""
+    words = [f"lag {sum(lag.total for lag in lags.values()):,}{where}"]
     ages = [lag.freshness_s for lag in lags.values() if lag.freshness_s is not None]
     if ages:
-        words += f", newest alert {duration_words(min(ages))} old"
-    # Last, as topic names are long and a terminal may be narrow.
-    return f"{words}, most in {topic}: {worst.total:,}" if worst.total else words
+        words.append(f"newest alert {duration_words(min(ages))} old")
+    if len(lags) > 1 and worst.total:  # last, as topic names are long and a terminal may be narrow
+        words.append(f"most in {topic}: {worst.total:,}")
+    return words

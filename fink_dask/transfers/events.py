@@ -1,4 +1,4 @@
-"""What a running transfer tells whoever watches: small frozen events. Bars and logs only listen."""
+"""What a running transfer tells whoever watches: small frozen events. Bars and logs only listen, to any thread."""
 
 from __future__ import annotations
 
@@ -58,6 +58,17 @@ class RangeProgress:
         """Alerts so far, whether they are wanted or not."""
         return self.rows + self.filtered
 
+    @property
+    def arrived(self) -> int:
+        """Offsets of the range that have arrived; what lies beyond its end does not count."""
+        return min(max(self.received, self.position - self.range.start), len(self.range))
+
+    @property
+    def arrived_bytes(self) -> int:
+        """The bytes of these."""
+        of_range = min(1.0, len(self.range) / self.received) if self.received else 0.0
+        return max(round(self.received_bytes * of_range), self.raw_bytes)
+
 
 @dataclass(frozen=True)
 class Note:
@@ -73,6 +84,19 @@ class Note:
 
     text: str
     warning: bool = False
+
+
+@dataclass(frozen=True)
+class Doing:
+    """What a run does now, before there is progress to show.
+
+    Parameters
+    ----------
+    words : str
+        Such as "connecting to Kafka".
+    """
+
+    words: str
 
 
 @dataclass(frozen=True)
@@ -93,6 +117,8 @@ class TransferStarted:
         Planned offsets of each partition, and how many of them are committed.
     forecast : Forecast or None
         An estimate of the work; None where none was made.
+    reconnect_timeout_s : float or None
+        How long Kafka may send nothing before that is an error.
     """
 
     topic: str
@@ -103,6 +129,7 @@ class TransferStarted:
     dashboard: str | None
     partitions: Mapping[int, tuple[int, int]] = field(default_factory=dict)
     forecast: Forecast | None = None
+    reconnect_timeout_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -186,5 +213,5 @@ class RangeFailed:
     range: Range
 
 
-Event = Note | RangeFailed | TransferStarted | RangeProgress | RangeCommitted | TopicLooked
+Event = Note | Doing | RangeFailed | TransferStarted | RangeProgress | RangeCommitted | TopicLooked
 Observer = Callable[[Event], None]

@@ -8,7 +8,16 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from fink_dask.errors import LedgerError
-from fink_dask.transfers.events import Event, Observer, RangeCommitted, RangeProgress
+from fink_dask.transfers.events import (
+    Event,
+    Observer,
+    RangeCommitted,
+    RangeFailed,
+    RangeProgress,
+    TopicLooked,
+    TransferStarted,
+)
+from fink_dask.transfers.tally import Tally
 
 #: What a range does, in order: waiting for Kafka (and then for its turn) and taking messages, joining their values,
 #: decoding, finding partition keys, encoding Parquet, hashing files and syncing them to disk, and making them part of
@@ -79,6 +88,8 @@ class Profile:
         What this run committed.
     steps : tuple of ProfileStep
         The same stages over time, in order; empty where they were not kept.
+    received_bytes, wasted_bytes : int
+        Bytes that have arrived from Kafka, and how many of them in vain; zero where that was not counted.
     """
 
     start_seconds: float
@@ -89,6 +100,8 @@ class Profile:
     alerts: int
     raw_bytes: int
     steps: tuple[ProfileStep, ...] = ()
+    received_bytes: int = 0
+    wasted_bytes: int = 0
 
     @property
     def seconds(self) -> float:
@@ -114,6 +127,7 @@ class Profile:
             steps = tuple(ProfileStep(float(step["until_seconds"]), _stage_seconds(step)) for step in kept)
             phases = [float(content[f"{phase}_seconds"]) for phase in ("start", "work", "finish")]
             counts = [int(content[name]) for name in ("ranges", "alerts", "raw_bytes")]
+            received = [int(content.get(name, 0)) for name in ("received_bytes", "wasted_bytes")]
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise LedgerError(f"a profile can't be read: {error}") from error
         untils = [step.until_seconds for step in steps]
@@ -124,7 +138,7 @@ class Profile:
             raise LedgerError("a profile holds steps that are out of order")
         start, work, finish = phases
         ranges, alerts, raw_bytes = counts
-        return cls(start, work, finish, seconds, ranges, alerts, raw_bytes, steps)
+        return cls(start, work, finish, seconds, ranges, alerts, raw_bytes, steps, *received)
 
 
 def _stage_seconds(content: Mapping[str, Any]) -> dict[str, float]:
@@ -140,6 +154,11 @@ class Profiler:
         Takes the events.
     began : float, optional
         When the run began, on the clock of `time.monotonic`; by default now.
+
+    Attributes
+    ----------
+    tally : Tally
+        The sums of the run.
     """
 
     def __init__(self, observe: Observer, began: float | None = None) -> None:
@@ -148,23 +167,37 @@ class Profiler:
         self._first: float | None = None
         self._last: float | None = None
         self._seconds = dict.fromkeys(STAGES, 0.0)
-        self._ranges = self._alerts = self._raw_bytes = 0
+        self._ranges = 0
+        self.tally = Tally()
         self._steps: list[ProfileStep] = []
         self._ranges_of_step = 1
 
     def __call__(self, event: Event) -> None:
         """Take an event."""
-        if isinstance(event, RangeProgress | RangeCommitted) and self._first is None:
-            self._first = time.monotonic()
-        if isinstance(event, RangeCommitted):
-            self._last = time.monotonic()
-            self._ranges += 1
-            self._alerts += event.rows
-            self._raw_bytes += event.raw_bytes
-            for stage, seconds in event.seconds.items():
-                self._seconds[stage] += seconds
-            self._add_step(ProfileStep(self._last - self._began, event.seconds))
+        match event:
+            case TransferStarted():
+                self.tally.start(event)
+            case RangeProgress():
+                self.tally.progress(event)
+                if self._first is None and event.arrived:
+                    self._first = time.monotonic()
+            case RangeFailed():
+                self.tally.fail(event)
+            case RangeCommitted():
+                self._commit(event)
+            case TopicLooked():
+                self.tally.grow(event.topic, event.offsets)
         self._observe(event)
+
+    def _commit(self, event: RangeCommitted) -> None:
+        self._last = time.monotonic()
+        if self._first is None:
+            self._first = self._last
+        self.tally.commit(event)
+        self._ranges += 1
+        for stage, seconds in event.seconds.items():
+            self._seconds[stage] += seconds
+        self._add_step(ProfileStep(self._last - self._began, event.seconds))
 
     def _add_step(self, step: ProfileStep) -> None:
         """Keep what a range took; however long a run, its steps fit in a small document."""
@@ -186,11 +219,13 @@ class Profiler:
             finish_seconds=round(now - last, 3),
             stage_seconds=_rounded(self._seconds),
             ranges=self._ranges,
-            alerts=self._alerts,
-            raw_bytes=self._raw_bytes,
+            alerts=self.tally.committed_rows,
+            raw_bytes=self.tally.committed_bytes,
             steps=tuple(
                 ProfileStep(round(step.until_seconds, 3), _rounded(step.stage_seconds)) for step in self._steps
             ),
+            received_bytes=self.tally.bytes_received,
+            wasted_bytes=self.tally.bytes_wasted,
         )
 
 

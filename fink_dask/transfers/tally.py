@@ -1,108 +1,286 @@
-"""Add up a transfer's events: how far it has got, and how fast."""
+"""Add up a transfer's events: what has arrived and what is committed, how fast, and how long the rest will take.
+
+Whoever shows a transfer reads these sums: the bar, the page, the metrics and the ledger's note for `status`.
+"""
 
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from fink_dask.kafka.offsets import Range
+from fink_dask.ledger.arrival import Arrival, Phase
 from fink_dask.transfers.events import RangeCommitted, RangeFailed, RangeProgress, TransferStarted
+from fink_dask.transfers.speed import Speed
 
 #: Committed ranges that are remembered, as reports of them may come late; not all, as a follower runs for months.
 _REMEMBERED = 10_000
+#: Seconds, and steps of what usually arrives at once, after which a line is not just slow.
+_CUT_S = 10.0
+_CUT_STEPS = 3
+
+
+@dataclass
+class Running:
+    """What is known of an attempt at a range.
+
+    Parameters
+    ----------
+    said : RangeProgress
+        Its last report.
+    since, heard : float
+        When its first and its last report came, by `time.monotonic`.
+    """
+
+    said: RangeProgress
+    since: float
+    heard: float
+
+    @property
+    def is_asking(self) -> bool:
+        """Whether it expects something from Kafka."""
+        return not self.said.waits and self.said.arrived < len(self.said.range)
+
+    def quiet_s(self, now: float) -> float:
+        """Return how long ago Kafka last sent something for it."""
+        return self.said.quiet_s + max(0.0, now - self.heard)
+
+
+@dataclass
+class _Topic:
+    """The sums of a topic that are not those of the run."""
+
+    planned: int = 0
+    before: int = 0
+    committed: int = 0
+    received_bytes: int = 0
+    expected_bytes: float | None = None
 
 
 class Tally:
-    """The sums of one run."""
+    """The sums of one run.
 
-    def __init__(self) -> None:
-        self._planned: dict[str, int] = {}
-        self._before: dict[str, int] = {}
-        self._committed_offsets: Counter[str] = Counter()
-        self._committed_rows = self._committed_read = 0
-        self._committed_bytes = 0
-        self._running: dict[tuple[str, Range], RangeProgress] = {}
+    Parameters
+    ----------
+    clock : callable
+        Tells the time.
+
+    Attributes
+    ----------
+    alerts_read, bytes_read, bytes_received : int
+        What was read, and what has arrived, counting a range that failed and was read again twice; these never
+        decrease.
+    bytes_wasted : int
+        Bytes of these that arrived in vain, as an attempt failed or they lie beyond the end of a range.
+    committed_rows, committed_bytes : int
+        Alerts of the ranges that this run has committed, and the bytes of what was read for them.
+    reconnect_timeout_s : float or None
+        How long nothing may come before that is an error.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._topics: dict[str, _Topic] = {}
+        self._running: dict[tuple[str, Range], Running] = {}
         self._done: dict[tuple[str, Range], None] = {}
-        self._began = time.monotonic()
+        self._committed_read = 0
+        self._is_endless = False
+        self._alerts_speed, self._bytes_speed = Speed(), Speed()
+        self.alerts_read = self.bytes_read = self.bytes_received = self.bytes_wasted = 0
+        self.committed_rows = self.committed_bytes = 0
+        self.reconnect_timeout_s: float | None = None
 
     def start(self, event: TransferStarted) -> None:
-        """Take the size of a topic's plan; the first one starts the clock."""
-        if not self._planned:
-            self._began = time.monotonic()
-        self._planned[event.topic] = event.offsets
-        self._before[event.topic] = event.offsets_committed - self._committed_offsets[event.topic]
+        """Take the size of a topic's plan."""
+        topic = self._topics.setdefault(event.topic, _Topic())
+        topic.planned = event.offsets
+        topic.before = event.offsets_committed - topic.committed
+        self.reconnect_timeout_s = event.reconnect_timeout_s
+        if event.forecast is not None and event.forecast.alerts:
+            topic.expected_bytes = event.forecast.raw_bytes / event.forecast.alerts
 
     def grow(self, topic: str, offsets: int) -> None:
-        """Take the size of a plan that grew while it was carried out."""
-        self._planned[topic] = offsets
+        """Take the size of a plan that grew while it was carried out, as nobody knows how far it will."""
+        self._topics.setdefault(topic, _Topic()).planned = offsets
+        self._is_endless = True
 
-    def progress(self, event: RangeProgress) -> None:
-        """Take the report of a running range; one that comes after its commit is out of date."""
-        if not self.is_committed(event):
-            self._running[event.topic, event.range] = event
+    def progress(self, event: RangeProgress) -> bool:
+        """Take the report of a running range; one that comes after its commit is out of date.
+
+        Returns
+        -------
+        bool
+            Whether another attempt at the range had reported before, which therefore came to nothing.
+        """
+        if self.is_committed(event):
+            return False
+        key, now = (event.topic, event.range), self._clock()
+        known = self._running.get(key)
+        is_again = known is not None and known.said.attempt != event.attempt
+        if known is not None and is_again:
+            self.bytes_wasted += _received(known.said)
+            known = None
+        self._count(event, known.said if known else None, now)
+        self._running[key] = Running(event, known.since if known else now, now)
+        return is_again
 
     def commit(self, event: RangeCommitted) -> None:
         """Take a committed range."""
-        self._running.pop((event.topic, event.range), None)
+        known = self._running.pop((event.topic, event.range), None)
         self._done[event.topic, event.range] = None
         if len(self._done) > _REMEMBERED:
             del self._done[next(iter(self._done))]
-        self._committed_offsets[event.topic] += len(event.range)
-        self._committed_rows += event.rows
+        topic = self._topics.setdefault(event.topic, _Topic())
+        topic.committed += len(event.range)
+        topic.received_bytes += max(event.raw_bytes, known.said.arrived_bytes if known else 0)
+        self.committed_rows += event.rows
+        self.committed_bytes += event.raw_bytes
         self._committed_read += event.read
-        self._committed_bytes += event.raw_bytes
+        if known is not None:
+            self.bytes_wasted += _received(known.said) - known.said.arrived_bytes
+        self._count(event, known.said if known else None, self._clock())
 
     def fail(self, event: RangeFailed) -> None:
         """Forget what a failed attempt read."""
-        self._running.pop((event.topic, event.range), None)
-
-    @property
-    def topics(self) -> int:
-        """Topics whose plans are known."""
-        return len(self._planned)
-
-    @property
-    def offsets(self) -> int:
-        """Offsets of all plans."""
-        return sum(self._planned.values())
+        known = self._running.pop((event.topic, event.range), None)
+        if known is not None:
+            self.bytes_wasted += _received(known.said)
 
     def is_committed(self, event: RangeProgress) -> bool:
         """Tell whether a range was committed recently."""
         return (event.topic, event.range) in self._done
 
     @property
-    def running(self) -> Mapping[tuple[str, Range], RangeProgress]:
-        """The last report of each running range, by topic and range."""
-        return self._running
+    def running(self) -> Iterator[Running]:
+        """The attempts that run."""
+        return iter(self._running.values())
 
     @property
-    def offsets_done(self) -> int:
-        """Offsets that are done, including those of earlier runs."""
-        running = sum(event.position - event.range.start for event in self._running.values())
-        return sum(self._before.values()) + self._committed_offsets.total() + running
+    def topics(self) -> int:
+        """Topics whose plans are known."""
+        return len(self._topics)
 
     @property
-    def offsets_of_this_run(self) -> int:
-        """Offsets that this run has done."""
-        return self.offsets_done - sum(self._before.values())
+    def offsets(self) -> int:
+        """Offsets of all plans."""
+        return sum(topic.planned for topic in self._topics.values())
+
+    @property
+    def committed(self) -> int:
+        """Offsets that are committed, including those of earlier runs."""
+        return sum(topic.before + topic.committed for topic in self._topics.values())
+
+    @property
+    def arrived(self) -> int:
+        """Offsets that are committed, or have arrived for an attempt that still runs."""
+        return self.committed + sum(each.said.arrived for each in self.running)
+
+    @property
+    def received_bytes(self) -> int:
+        """Bytes of these that this run has received."""
+        done = sum(topic.received_bytes for topic in self._topics.values())
+        return done + sum(each.said.arrived_bytes for each in self.running)
 
     @property
     def rows(self) -> int:
-        """Alerts of this run."""
-        return self._committed_rows + sum(event.rows for event in self._running.values())
+        """Alerts of this run, committed or not."""
+        return self.committed_rows + sum(each.said.rows for each in self.running)
 
     @property
     def read(self) -> int:
         """Alerts of this run, including those that were filtered."""
-        return self._committed_read + sum(event.read for event in self._running.values())
+        return self._committed_read + sum(each.said.read for each in self.running)
 
     @property
-    def raw_bytes(self) -> int:
-        """Bytes of this run."""
-        return self._committed_bytes + sum(event.raw_bytes for event in self._running.values())
+    def alerts_per_second(self) -> float:
+        """Alerts that are read in a second, lately."""
+        return self._alerts_speed.per_second(self._clock())
 
     @property
-    def seconds(self) -> float:
-        """Seconds since this run began to consume."""
-        return max(time.monotonic() - self._began, 1e-3)
+    def bytes_per_second(self) -> float:
+        """Bytes that arrive in a second, lately."""
+        return self._bytes_speed.per_second(self._clock())
+
+    @property
+    def bytes_left(self) -> int | None:
+        """About the bytes that have not arrived yet: by what has arrived, or else by the forecast; None if unknown."""
+        running = {name: [0, 0] for name in self._topics}
+        for each in self.running:
+            sums = running.setdefault(each.said.topic, [0, 0])
+            sums[0] += each.said.arrived
+            sums[1] += each.said.arrived_bytes
+        left = 0.0
+        for name, topic in self._topics.items():
+            offsets = topic.committed + running[name][0]
+            missing = max(0, topic.planned - topic.before - offsets)
+            size = (topic.received_bytes + running[name][1]) / offsets if offsets else topic.expected_bytes
+            if missing and size is None:
+                return None
+            left += missing * (size or 0.0)
+        return round(left)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """About how long the rest takes to arrive; None where nothing tells, as before the first bytes."""
+        speed, left = self.bytes_per_second, self.bytes_left
+        if self._is_endless or not speed or not left or self.is_cut:
+            return None
+        return left / speed
+
+    @property
+    def quiet_s(self) -> float | None:
+        """Seconds since Kafka last sent something; None where nothing is expected of it."""
+        now = self._clock()
+        ages = [each.quiet_s(now) for each in self.running if each.is_asking]
+        if ages or self._running or self.arrived >= self.offsets:
+            return min(ages, default=None)
+        return self._bytes_speed.quiet_s(now)  # between two attempts
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether nothing has come for so long that a slow line does not explain it."""
+        quiet_s = self.quiet_s
+        return quiet_s is not None and quiet_s > max(_CUT_S, _CUT_STEPS * self._bytes_speed.step_s())
+
+    @property
+    def phase(self) -> Phase:
+        """How far it is, in words."""
+        if self.committed >= self.offsets:
+            return Phase.DONE
+        if self.bytes_received or self.received_bytes:
+            return Phase.RECEIVING if self.arrived < self.offsets else Phase.WRITING
+        return Phase.WAITING if any(each.is_asking for each in self.running) else Phase.CONNECTING
+
+    @property
+    def arrival(self) -> Arrival:
+        """What has arrived, and how, at this moment."""
+        return Arrival(
+            at=round(time.time(), 3),
+            phase=self.phase,
+            offsets=self.arrived,
+            received_bytes=self.received_bytes,
+            wasted_bytes=self.bytes_wasted,
+            bytes_per_second=round(self.bytes_per_second, 1),
+            bytes_left=self.bytes_left,
+            seconds_left=self.seconds_left,
+            quiet_s=self.quiet_s,
+            is_cut=self.is_cut,
+            reconnect_timeout_s=self.reconnect_timeout_s,
+        )
+
+    def _count(self, event: RangeProgress | RangeCommitted, before: RangeProgress | None, now: float) -> None:
+        """Count what has come since the last report of the same attempt."""
+        received = _received(event) if isinstance(event, RangeProgress) else event.raw_bytes
+        self.alerts_read += max(0, event.read - (before.read if before else 0))
+        self.bytes_read += max(0, event.raw_bytes - (before.raw_bytes if before else 0))
+        self._alerts_speed.begin(now)
+        self._bytes_speed.begin(now)
+        self.bytes_received += max(0, received - (_received(before) if before else 0))
+        self._alerts_speed.add(now, self.alerts_read)
+        self._bytes_speed.add(now, self.bytes_received)
+
+
+def _received(event: RangeProgress) -> int:
+    """Return what has arrived for an attempt, with what lies beyond the end of its range."""
+    return max(event.received_bytes, event.raw_bytes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ from fink_dask.dataset.presence import check_files
 from fink_dask.errors import FinkDaskError, SettingsError, StorageError, TransferError
 from fink_dask.kafka.inspect import Inspector
 from fink_dask.kafka.offsets import Range
+from fink_dask.ledger.arrival import write_arrival
 from fink_dask.ledger.lease import Lease, hold_lease
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import check_outdir, create_ledger, remove_if_unused
@@ -18,6 +20,7 @@ from fink_dask.ledger.restart import complete_move, set_aside
 from fink_dask.ledger.roll_forward import roll_forward
 from fink_dask.ledger.summary import Summary, summarise
 from fink_dask.nouns import counted
+from fink_dask.store.location import is_remote
 from fink_dask.transfers.events import Note, Observer, TransferStarted
 from fink_dask.transfers.failures import failure_of
 from fink_dask.transfers.finish import finish
@@ -38,6 +41,8 @@ from fink_dask.transfers.work import Work
 
 #: How many schemas that don't fit are reported; there may be as many as records.
 _SHOWN_MISFITS = 3
+#: Seconds between two notes of what has arrived, in a directory and on an object store.
+_KEEP_S, _KEEP_REMOTE_S = 1.0, 10.0
 
 
 class TopicTransfer:
@@ -85,6 +90,7 @@ class TopicTransfer:
         self._forecast: Forecast | None = None
         self._opened: list[tuple[Plan, Range]] = []
         self._range_failures: list[FinkDaskError] = []
+        self._kept = 0.0
         self._stack = ExitStack()
 
     @property
@@ -205,6 +211,7 @@ class TopicTransfer:
                 dashboard=dashboard,
                 partitions=offsets_by_partition(planned, work),
                 forecast=self._forecast,
+                reconnect_timeout_s=self.settings.kafka.reconnect_timeout_s,
             )
         )
         return work
@@ -214,9 +221,15 @@ class TopicTransfer:
         self._range_failures.append(error)
 
     def check(self) -> None:
-        """Raise a LedgerError if another job has taken over."""
-        if self._lease is not None and self.error is None:
-            self._lease.check()
+        """Raise a LedgerError if another job has taken over; otherwise note in the ledger what has arrived."""
+        if self._lease is None or self.error is not None:
+            return
+        self._lease.check()
+        now = time.monotonic()
+        if now - self._kept >= (_KEEP_REMOTE_S if is_remote(self.ledger.path) else _KEEP_S):
+            self._kept = now
+            with suppress(StorageError):  # nothing depends on it, and what depends on the disk says when it is full
+                write_arrival(self.ledger, self.observe.tally.arrival)
 
     def settle(self) -> None:
         """Publish what was committed, and remove whatever else was staged; no attempt of this run may go on.
@@ -263,7 +276,14 @@ class TopicTransfer:
         summary = summarise(self.ledger).summary
         added = summary.alerts - self._before.alerts if self._lease is not None else 0
         self.profile = self.observe.profile()
-        self.summary = replace(summary, topic=self.topic, run_alerts=added, run_seconds=self.profile.seconds)
+        self.summary = replace(
+            summary,
+            topic=self.topic,
+            run_alerts=added,
+            run_received_bytes=self.profile.received_bytes,
+            run_wasted_bytes=self.profile.wasted_bytes,
+            run_seconds=self.profile.seconds,
+        )
 
     def end(self) -> None:
         """Give the lease back."""

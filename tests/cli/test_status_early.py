@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import time
 from pathlib import Path
 
 import pytest
 
 from fink_dask.kafka.offsets import Range
+from fink_dask.ledger.arrival import Arrival, Phase, write_arrival
 from fink_dask.ledger.lease import hold_lease
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import create_ledger
@@ -30,6 +33,23 @@ def test_what_is_nearly_all_is_not_called_all_of_it(tmp_path: Path) -> None:
     transfer(ledger, plan, plan.ranges[0])
     result = run_cli("status", str(ledger.outdir))
     assert "committed  99 %: 999 of 1,000 offsets, 1 of 2 ranges" in result.stdout
+
+
+def test_a_transfer_that_runs_says_what_it_has_received_beside_what_is_committed(tmp_path: Path) -> None:
+    plan = make_plan([Range(0, 0, 900), Range(1, 0, 100)])
+    ledger = make_ledger(tmp_path / "alerts", plan)
+    transfer(ledger, plan, plan.ranges[1])
+    arrival = Arrival(time.time(), Phase.RECEIVING, 600, 600_000, 0, 1000.0, 400_000, 400.0, 5.0, False, 300.0)
+    with hold_lease(ledger):
+        write_arrival(ledger, arrival)
+        words = run_cli("status", str(ledger.outdir)).stdout
+        content = json.loads(run_cli("status", str(ledger.outdir), "--json").stdout)
+    assert "committed  10 %: 100 of 1,000 offsets" in words
+    assert "600.0 kB received (1.0 kB/s), 6 min 40 s left, last response" in words
+    assert content["received"]["offsets"] == 600
+    assert (content["planned_offsets"], content["missing_offsets"]) == (1000, 900)
+    assert content["received"]["quiet_s"] >= 5
+    assert json.loads(run_cli("status", str(ledger.outdir), "--json").stdout)["received"] is None
 
 
 @pytest.mark.parametrize("command", ["status", "verify"])

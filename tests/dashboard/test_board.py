@@ -51,7 +51,7 @@ def test_a_report_adds_up_what_ranges_say() -> None:
     transfer.take(progress(second, 20, worker="tcp://10.0.0.2:7"))
     transfer.take(committed(first, quarantined=2, lost=3, newest_ms=5000))
     topic = only_topic(transfer)
-    assert [(item.offsets, item.committed, item.reading, item.lag) for item in topic.partitions] == [
+    assert [(item.offsets, item.committed, item.received, item.lag) for item in topic.partitions] == [
         (100, 70, 0, 30),
         (50, 0, 20, 50),
     ]
@@ -95,7 +95,7 @@ def test_a_range_that_is_tried_again_is_a_retry_whoever_noticed() -> None:
     transfer.take(progress(sound, 12, "first"))
     topic = only_topic(transfer)
     assert topic.retries == 2
-    assert topic.partitions[0].reading == 5 + 3 + 12
+    assert topic.partitions[0].received == 5 + 3 + 12
     assert topic.alerts_read == 30 + 5 + 3 + 2
     transfer.take(RangeFailed(TOPIC, sound))
     transfer.take(committed(sound))  # so quickly that nobody had heard of the second attempt

@@ -117,7 +117,9 @@ def test_the_page_and_the_metrics_tell_the_truth_while_a_topic_is_filled_and_fol
         assert {stage for _, stage in found["fink_dask_stage_seconds_total"]} == set(STAGES)
         newest = max(marker.newest_ms or 0 for marker in markers)
         assert found["fink_dask_newest_alert_timestamp_seconds"] == {topic: newest / 1000}
-        assert len(found) == 18
+        assert len(found) == 23
+        assert found["fink_dask_received_bytes_total"][topic] >= found["fink_dask_bytes_total"][topic]
+        assert found["fink_dask_offsets_received"] == found["fink_dask_offsets"]
         assert "Fink" in browser.texts(".navbar a")
     with urllib.request.urlopen(f"{base}/status", timeout=30) as answer:
         assert 'href="fink"' in answer.read().decode()

@@ -16,6 +16,7 @@ from fink_dask.dashboard.metrics import BoardCollector
 from fink_dask.dashboard.progress import TransferProgress
 from fink_dask.kafka.offsets import Range
 from fink_dask.transfers.events import RangeCommitted, TransferStarted
+from tests.harness.events import received
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Words of PromQL, and Grafana's own.
@@ -26,8 +27,9 @@ LANGUAGE = {"by", "sum", "max", "rate", "increase", "topk", "time", "label_value
 def served() -> dict[str, set[str]]:
     """Return the labels of each metric that is served."""
     transfer, board = TransferProgress("client"), Board()
-    transfer.take(TransferStarted("topic", 1, 0, 10, 0, None, {0: (10, 0)}))
+    transfer.take(TransferStarted("topic", 2, 0, 20, 0, None, {0: (20, 0)}))
     transfer.take(RangeCommitted("topic", Range(0, 0, 10), 10, 100, {}, newest_ms=1))
+    transfer.take(received(Range(0, 10, 20), 5, topic="topic"))  # a response is expected
     board.take(transfer.report())
     registry = CollectorRegistry()
     registry.register(BoardCollector(board))

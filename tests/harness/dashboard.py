@@ -43,7 +43,7 @@ class Shown:
 def shown(browser: Browser) -> Shown:
     """Read the page; empty while there is nothing yet."""
     names = (
-        *("share", "alerts", "alerts_per_second", "megabytes_per_second", "lag", "age", "left"),
+        *("share", "alerts", "alerts_per_second", "bytes_per_second", "lag", "age", "left"),
         *("ranges", "ranges_running", "retries", "quarantined", "lost"),
     )
     # In one look, so that all numbers are of one report.

@@ -1,0 +1,54 @@
+"""How fast a sum grows lately, also where it grows in few large steps, as over a slow line."""
+
+from __future__ import annotations
+
+from collections import deque
+
+#: Seconds over which it is measured.
+_OVER_S = 20.0
+#: The fewest steps that it is measured over, however long they take.
+_STEPS = 3
+#: Steps that are closer together count as one.
+_APART_S = 0.25
+
+
+class Speed:
+    """What a sum gains in a second; it is told the sum whenever that may have grown."""
+
+    def __init__(self) -> None:
+        self._points: deque[tuple[float, float]] = deque()
+
+    def begin(self, now: float, total: float = 0) -> None:
+        """Start the clock, if it is not running yet: from here on, what is gained has taken its time."""
+        if not self._points:
+            self._points.append((now, total))
+
+    def add(self, now: float, total: float) -> None:
+        """Take the sum; only one that has grown is a step."""
+        points = self._points
+        self.begin(now, total)
+        if total <= points[-1][1]:
+            return
+        if len(points) > 1 and now - points[-2][0] < _APART_S:
+            points.pop()
+        points.append((now, total))
+        while len(points) > _STEPS + 1 and points[1][0] <= now - _OVER_S:
+            points.popleft()
+
+    def step_s(self) -> float:
+        """Return how long a step takes, on average; zero before the first one."""
+        points = self._points
+        return (points[-1][0] - points[0][0]) / (len(points) - 1) if len(points) > 1 else 0.0
+
+    def quiet_s(self, now: float) -> float | None:
+        """Return how long ago the last step was; None before the first one."""
+        return now - self._points[-1][0] if len(self._points) > 1 else None
+
+    def per_second(self, now: float) -> float:
+        """Return the speed; zero before the first step, and when no other came for long."""
+        points, step_s = self._points, self.step_s()
+        if len(points) < 2 or now - points[-1][0] > max(_OVER_S, _STEPS * step_s):
+            return 0.0
+        # A step is not late before it has taken longer than usual.
+        until = max(points[-1][0], now - step_s)
+        return (points[-1][1] - points[0][1]) / max(until - points[0][0], 1e-3)

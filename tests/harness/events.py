@@ -1,0 +1,46 @@
+"""A clock that is set by hand, and events as a transfer would send them."""
+
+from __future__ import annotations
+
+from fink_dask.kafka.offsets import Range
+from fink_dask.transfers.events import RangeProgress, TransferStarted
+from fink_dask.transfers.forecast import Forecast
+
+
+class Clock:
+    """Tells the time that it was set to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        """Return the time."""
+        return self.now
+
+
+def started(
+    offsets: int, committed: int = 0, topic: str = "t", raw_bytes: int | None = None, timeout_s: float = 300
+) -> TransferStarted:
+    """Announce a topic of so many offsets in one range, with an estimate of its bytes or without."""
+    forecast = None if raw_bytes is None else Forecast(offsets - committed, raw_bytes, raw_bytes, 1.0, None)
+    return TransferStarted(topic, 1, 0, offsets, committed, None, forecast=forecast, reconnect_timeout_s=timeout_s)
+
+
+def received(
+    range_: Range,
+    count: int,
+    size: int = 1000,
+    read: int = 0,
+    quiet_s: float = 0.0,
+    waits: bool = False,
+    attempt: str = "first",
+    topic: str = "t",
+) -> RangeProgress:
+    """Report so many records of a size in bytes that have arrived, of which some are read."""
+    return RangeProgress(
+        *(topic, range_, attempt, range_.start + read, read, size * read, 0),
+        received=count,
+        received_bytes=size * count,
+        quiet_s=quiet_s,
+        waits=waits,
+    )

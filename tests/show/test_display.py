@@ -1,0 +1,209 @@
+"""What a user reads while a transfer runs: on wide and narrow terminals, in a file, over a slow or cut line."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Callable
+
+import pytest
+from rich.console import Console
+
+from fink_dask.kafka.offsets import Range
+from fink_dask.ledger.lag import Lag
+from fink_dask.nouns import lasting
+from fink_dask.show.display import Display
+from fink_dask.show.lines import Part, flow
+from fink_dask.transfers.events import Doing, Event, Note, RangeCommitted, RangeFailed, TopicLooked
+from tests.harness.events import Clock, received, started
+from tests.harness.oracle import wait_for
+
+PARTS = [Range(number, 0, 4000) for number in range(4)]
+SIZE = 1040
+
+
+class Screen:
+    """A display whose clock is set by hand, and what it draws.
+
+    Parameters
+    ----------
+    width : int
+        Columns.
+    """
+
+    def __init__(self, width: int = 80) -> None:
+        self.clock = Clock()
+        console = Console(file=io.StringIO(), force_terminal=True, width=width, color_system=None)
+        self.display = Display(console, self.clock)
+        self.width = width
+
+    def tell(self, *events: Event) -> None:
+        for event in events:
+            self.display(event)
+
+    @property
+    def lines(self) -> list[str]:
+        """What stands there, without spinner and bar."""
+        console = Console(file=io.StringIO(), force_terminal=True, width=self.width, color_system=None)
+        console.print(self.display._live.get_renderable())
+        assert isinstance(console.file, io.StringIO)
+        drawn = console.file.getvalue().splitlines()
+        assert all(len(line) <= self.width for line in drawn)
+        return [" ".join(line.lstrip("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏ ").replace("━", "").split()).lstrip("╸╺ ") for line in drawn]
+
+
+def run_for(screen: Screen, seconds: int, per_second: int = 240) -> None:
+    """Let alerts arrive at a rate, in the first two ranges by turns, and be read and committed later."""
+    screen.tell(received(PARTS[0], 0, SIZE), received(PARTS[1], 0, SIZE))
+    counts = [0, 0]
+    for second in range(seconds):
+        screen.clock.now += 1
+        counts[second % 2] += per_second
+        screen.tell(*(received(PARTS[turn], counts[turn], SIZE, quiet_s=turn == second % 2) for turn in (0, 1)))
+
+
+def test_from_the_first_second_on_a_terminal_says_what_goes_on() -> None:
+    screen = Screen()
+    assert screen.lines == ["connecting to Kafka"]
+    screen.clock.now += 4
+    assert screen.lines == ["connecting to Kafka for 4 s"]
+    screen.tell(Doing("starting workers"))
+    assert screen.lines == ["starting workers"]
+    screen.tell(started(16_000, raw_bytes=16_600_000))
+    assert screen.lines == ["0 % connecting", "0.0 kB received · 0 of 16,000 alerts committed"]
+    screen.tell(received(PARTS[0], 0))
+    assert screen.lines[0] == "0 % waiting for the first bytes"
+    screen.clock.now += 5
+    assert screen.lines[0] == "0 % waiting for the first bytes for 5 s"
+
+
+def test_received_and_committed_stand_side_by_side_with_the_time_left() -> None:
+    screen = Screen()
+    screen.tell(started(16_000, raw_bytes=16_600_000))
+    run_for(screen, 20)
+    assert screen.lines == ["30 % 46 s left", "5.0 MB received (249.6 kB/s) · 0 of 16,000 alerts committed"]
+    screen.tell(RangeCommitted("t", PARTS[0], 4000, 4000 * SIZE, {}))
+    assert "4,000 of 16,000 alerts committed" in screen.lines[1]
+    assert screen.lines[0].startswith("40 %"), "the rest of the range has come as well"
+
+
+def test_a_slow_line_is_told_by_how_long_ago_something_came_and_a_cut_one_by_how_long_it_is_waited_for() -> None:
+    screen = Screen()
+    screen.tell(started(16_000, timeout_s=300))
+    run_for(screen, 20)
+    seen = []
+    for _ in range(16):
+        screen.clock.now += 1
+        seen.append(screen.lines[0])
+    assert seen[0] == "30 % 46 s left"
+    assert [line.partition(" · ")[2] for line in seen[2:9]] == [f"last response {n} s ago" for n in range(3, 10)]
+    assert [line.partition(" · ")[0] for line in seen[11:]] == [f"30 % nothing for {n} s" for n in range(12, 17)]
+    assert screen.lines == [
+        "30 % nothing for 16 s · waits for 4 min 44 s more at most",
+        "5.0 MB received · 0 of 16,000 alerts committed · what has arrived is kept",
+    ]
+    screen.tell(received(PARTS[0], 2500, SIZE))
+    assert "nothing" not in " ".join(screen.lines)
+
+
+def test_what_comes_again_is_not_counted_twice() -> None:
+    screen = Screen(120)
+    screen.tell(started(16_000))
+    run_for(screen, 20)
+    screen.tell(RangeFailed("t", PARTS[0]), received(PARTS[0], 0, SIZE, attempt="second"))
+    assert screen.lines[0].startswith("15 %")
+    assert "2.5 MB came in vain" in screen.lines[1]
+    screen.tell(*(received(part, 9000, SIZE, attempt="second") for part in PARTS))
+    assert screen.lines[0] == "100 % all received, writing it"
+
+
+@pytest.mark.parametrize("width", [20, 40, 60, 80, 120, 200])
+def test_no_word_is_cut_and_what_matters_stays_however_narrow_a_terminal_is(width: int) -> None:
+    screen = Screen(width)
+    screen.tell(started(16_000), started(10, topic="other"))
+    run_for(screen, 20)
+    screen.clock.now += 16
+    words = " ".join(screen.lines)
+    for part in ("29 %", "nothing for 16 s", "5.0 MB received", "0 of 16,010 alerts committed", "is kept"):
+        assert part in words, words
+    screen.tell(TopicLooked("t", 16_000, Lag(100.0, {0: 1200, 1: 10}, 33.0, 98_000), 12))
+    words = " ".join(screen.lines)
+    for part in ("nothing for 16 s", "lag 1,210", "nothing new for 12 s", "33 alerts/s"):
+        assert part in words, words
+
+
+def test_a_file_gets_a_whole_line_now_and_then_also_while_nothing_comes() -> None:
+    clock, out = Clock(), io.StringIO()
+    display = Display(Console(file=out, force_terminal=False, width=40), clock)
+
+    def next_line(seconds: float) -> str:
+        before = out.getvalue()
+        clock.now += seconds
+        wait_for(lambda: out.getvalue() != before, 30, "a line")
+        return out.getvalue().removeprefix(before)
+
+    with display:
+        assert next_line(3) == "connecting to Kafka for 3 s\n"
+        display(started(16_000, timeout_s=60))
+        display(received(PARTS[0], 0))
+        assert next_line(11).endswith("waiting for the first bytes for 11 s, waits for 49 s more at most\n")
+        display(received(PARTS[0], 2000))
+        line = next_line(12)
+    assert line == (
+        "12 %: 2.0 MB received (166.7 kB/s), 0 of 16,000 alerts committed, 1 min 24 s left, last response 12 s ago\n"
+    )
+
+
+def test_a_long_way_is_said_in_days_and_none_is_said_without_end() -> None:
+    screen = Screen(120)
+    screen.tell(started(100_000_000))
+    run_for(screen, 20, per_second=200)
+    assert "5 d 18 h left" in screen.lines[0]
+    screen.tell(started(100_000_000_000))
+    assert "more than 30 d left" in screen.lines[0]
+    assert lasting(59) == "59 s"
+    assert lasting(72) == "1 min 12 s"
+    assert lasting(7200) == "2 h"
+
+
+@pytest.mark.parametrize(
+    ("parts", "width", "lines"),
+    [
+        ([], 10, []),
+        ([Part("one"), Part("two")], 9, ["one, two"]),
+        ([Part("one"), Part("two")], 7, ["one", "two"]),
+        ([Part("one"), Part("longer than it", False), Part("two")], 9, ["one, two"]),
+        ([Part("longer than it")], 5, ["longer than it"]),
+    ],
+)
+def test_parts_are_put_into_lines_whole(parts: list[Part], width: int, lines: list[str]) -> None:
+    assert flow(parts, width, ", ") == lines
+
+
+def test_notes_from_other_threads_do_not_end_a_transfer() -> None:
+    screen = Screen()
+    screen.tell(started(4000 * 500))
+    failures: list[BaseException] = []
+
+    def guard(do: Callable[[], object]) -> None:
+        try:
+            while not over.is_set():
+                do()
+        except BaseException as error:
+            failures.append(error)
+
+    over = threading.Event()
+    threads = [
+        threading.Thread(target=guard, args=(do,))
+        for do in (lambda: screen.tell(Note("it has appeared")), lambda: screen.lines)
+    ]
+    for thread in threads:
+        thread.start()
+    for number in range(300):
+        screen.tell(received(Range(number, 0, 4000), 10))
+    for number in range(300):
+        screen.tell(RangeCommitted("t", Range(number, 0, 4000), 4000, 10, {}))
+    over.set()
+    for thread in threads:
+        thread.join()
+    assert failures == []
