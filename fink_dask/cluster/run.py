@@ -23,7 +23,7 @@ from fink_dask.kafka.inspect import Inspector, open_inspector
 from fink_dask.ledger.several import check_for_one, check_for_several
 from fink_dask.nouns import counted
 from fink_dask.store.location import check_remote
-from fink_dask.transfers.events import Note, Observer
+from fink_dask.transfers.events import Doing, Note, Observer
 from fink_dask.transfers.find import Finder
 from fink_dask.transfers.job import run_ranges
 from fink_dask.transfers.profile import Profiler
@@ -121,6 +121,8 @@ def run_topics(
     (check_for_several if choice.is_several else check_for_one)(settings.outdir)
     topics = Topics(choice, settings, profiler, restart, began)
     try:
+        what = "topics" if choice.is_several else "topic"
+        profiler(Doing(f"connecting to Kafka, and looking at the {what}"))
         with open_inspector(settings.kafka) as inspector:
             finder = Finder(choice, topics.make, is_patient=settings.follow is not None)
             _begin(topics, finder, inspector, settings.follow, profiler)
@@ -193,6 +195,7 @@ def _transfer(
 
             while True:
                 ranges = 0
+                observe(Doing("planning what to read"))
                 for transfer in topics.open:
                     with topics.alone(transfer):
                         ranges += transfer.plan(inspector)
@@ -207,9 +210,11 @@ def _transfer(
                     topics.require_room(cores_of(settings, chosen))
                     if settings.follow is not None:  # there will be more
                         ranges = max(ranges, settings.nconsumers)
+                    observe(Doing("starting workers"))
                     cluster = stack.enter_context(_connect(settings, observe, chosen, topics.open[0], ranges))
                     # A scheduler that is started here ends with the transfer, and its page with it.
-                    reporter = Reporter(cluster.client, observe, outlived=chosen.scheduler is not None)
+                    outlived = chosen.scheduler is not None
+                    reporter = Reporter(cluster.client, observe, outlived, topics.failure)
                     observe = topics.tell(stack.enter_context(reporter))
                 topics.each(TopicTransfer.freeze)
                 work = _announce(topics, cluster)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from types import TracebackType
@@ -32,12 +33,21 @@ class Reporter:
         Takes the events, and one warning if there is no page or there are no metrics.
     outlived : bool
         Whether the scheduler outlives the transfer, so that its page must be told how the transfer ended.
+    failure : callable
+        Returns what has failed although the transfer went on, or None.
     """
 
-    def __init__(self, client: Client, observe: Observer, outlived: bool = True) -> None:
+    def __init__(
+        self,
+        client: Client,
+        observe: Observer,
+        outlived: bool = True,
+        failure: Callable[[], Exception | None] = lambda: None,
+    ) -> None:
         self._client = client
         self._observe = observe
         self._outlived = outlived
+        self._failure = failure
         self._progress = TransferProgress(client.id)
         self._lock = threading.Lock()
         self._over = threading.Event()
@@ -59,8 +69,9 @@ class Reporter:
         self._tell()
         if self._thread.is_alive() or self._is_broken or not self._outlived or self._client.status != "running":
             return
-        state = "done" if error is None else "failed" if isinstance(error, Exception) else "stopped"
-        words = " ".join(str(error).split()) if state == "failed" else ""
+        ended = error or self._failure()
+        state = "done" if ended is None else "failed" if isinstance(ended, Exception) else "stopped"
+        words = " ".join(str(ended).split()) if state == "failed" else ""
         with suppress(Exception):
             self._send(self._report(state, words), _END_S)
 

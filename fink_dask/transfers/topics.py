@@ -154,6 +154,11 @@ class Topics:
         if self.choice.is_several and transfer.error is None:
             self._say_failure(topic, error)
 
+    def failure(self) -> FinkDaskError | None:
+        """Return a failure that did not end the others, if there is any."""
+        errors = (transfer.error or transfer.range_failure for transfer in self._transfers.values())
+        return next((error for error in errors if error is not None), None)
+
     def is_over(self, topic: str) -> bool:
         """Tell whether the waiting ranges of a topic are no longer wanted."""
         return self._transfers[topic].is_over

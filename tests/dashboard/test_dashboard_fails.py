@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from distributed import Client
 
 from fink_dask.cluster.run import ClusterChoice, run_transfer
 from fink_dask.config import KafkaSettings, TransferSettings
@@ -22,6 +23,7 @@ from fink_dask.transfers.events import Event, Note
 from tests.harness.cli import run_cli, transfer_arguments
 from tests.harness.dask import running_scheduler
 from tests.harness.oracle import assert_exactly_once, fill_topic
+from tests.harness.producer import produce
 
 pytestmark = pytest.mark.browser
 
@@ -115,6 +117,22 @@ def test_a_scheduler_that_serves_no_dashboard_is_one_warning(kafka: Any, topic_n
     (warning,) = [line for line in result.stderr.splitlines() if "warning" in line]
     assert "no page /fink (it serves no dashboard); the transfer itself continues" in warning
     assert_exactly_once(tmp_path / "alerts", oracle.values)
+
+
+def test_a_transfer_of_which_a_range_failed_is_not_said_to_be_all_committed(
+    kafka: Any, topic_name: str, tmp_path: Path
+) -> None:
+    fill_topic(kafka.bootstrap_servers, topic_name, LIGHT, 100, partitions=1)
+    produce(kafka.bootstrap_servers, topic_name, [b"no alert"])
+    arguments = transfer_arguments(kafka, topic_name, tmp_path / "alerts", "--on-bad-record", "fail")
+    with running_scheduler() as (address, _), Client(address) as client:
+        result = run_cli(*arguments, "--scheduler", address)
+        assert result.returncode == 1, result.stderr
+        (report,) = client.run_on_scheduler(
+            lambda dask_scheduler: [each.report for each in dask_scheduler.extensions["fink_dask"].transfers.values()]
+        )
+    assert report.state == "failed"
+    assert "can't be decoded" in report.words
 
 
 def test_a_scheduler_without_bokeh_and_prometheus_is_one_warning(kafka: Any, topic_name: str, tmp_path: Path) -> None:
