@@ -30,10 +30,10 @@ def test_it_says_and_ends_as_one_that_is_started(arguments: tuple[str, ...], tmp
 
 
 def test_it_has_the_environment_the_directory_and_the_input_that_were_given(tmp_path: Path) -> None:
-    done = run_cli("transfer", "--outdir", "alerts", env={"FINK_DASK_TOPIC": "no topic"}, cwd=tmp_path)
+    done = run_cli("transfer", "--topic", "x", "--outdir", "y", env={"FINK_DASK_SURVEY": "neither"}, cwd=tmp_path)
     assert done.returncode == 2
-    assert "no topic" in done.stderr
-    assert "FINK_DASK_TOPIC" not in os.environ
+    assert "neither" in done.stderr
+    assert "FINK_DASK_SURVEY" not in os.environ
 
 
 def test_one_that_takes_too_long_is_killed_and_the_next_one_runs(tmp_path: Path) -> None:
