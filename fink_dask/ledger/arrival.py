@@ -21,7 +21,7 @@ class Phase(StrEnum):
     """How far a transfer is, in words where there are no numbers yet."""
 
     CONNECTING = "connecting"
-    WAITING = "waiting for the first bytes"
+    WAITING = "waiting for the first response"
     RECEIVING = "receiving"
     WRITING = "all received, writing it"
     DONE = "all committed"

@@ -40,8 +40,8 @@ _FIRST_LINE_S = 2.0
 _LOOK_S = 0.5
 #: How often a second the terminal is drawn again.
 _DRAWN = 8
-#: The narrowest bar, and what stands beside it: a spinner, and the share.
-_BAR, _BESIDE = 10, 9
+#: The bar's part of the columns, its bounds, and what stands beside it: a spinner, and the share.
+_BAR, _LEAST, _MOST, _BESIDE = 5, 8, 40, 9
 
 
 class Display:
@@ -168,7 +168,7 @@ class Display:
             if not self._topics:
                 return None, [waiting_words(self._doing, self._clock() - self._since)]
             beside, below = self._parts()
-            first = flow(beside, width - _BESIDE - _BAR - 2, joint) or [""]
+            first = flow(beside, width - _BESIDE - _bar(width), joint) or [""]
             return share(self._tally), [*first, *flow(below, width - 2, joint)]
 
     def _parts(self) -> tuple[list[Part], list[Part]]:
@@ -178,6 +178,11 @@ class Display:
         if self._looked:
             beside += lag_of(self._looked)
         return beside, number_parts(self._tally, arrival, self._looked)
+
+
+def _bar(width: int) -> int:
+    """Return the width of the bar on so many columns, so that it does not change with the words beside it."""
+    return min(max(width // _BAR, _LEAST), _MOST)
 
 
 class _Picture:
@@ -201,8 +206,8 @@ class _Picture:
         if done is None:
             first.add_row(*cells, Text(beside))
         else:
-            room = width - _BESIDE - len(beside)
-            bar = [ProgressBar(100, done, width=min(room, 40))] if room >= _BAR else []
+            room = min(_bar(width), width - _BESIDE - len(beside))  # what stands beside it may be too long
+            bar = [ProgressBar(100, done, width=room)] if room >= _LEAST else []
             first.add_row(*cells, *bar, Text(f"{done:>3} %", no_wrap=True), Text(beside))
         yield first
         for line in below:

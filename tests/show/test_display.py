@@ -72,9 +72,9 @@ def test_from_the_first_second_on_a_terminal_says_what_goes_on() -> None:
     screen.tell(started(16_000, raw_bytes=16_600_000))
     assert screen.lines == ["0 % connecting", "0.0 kB received · 0 of 16,000 alerts committed"]
     screen.tell(received(PARTS[0], 0))
-    assert screen.lines[0] == "0 % waiting for the first bytes"
+    assert screen.lines[0] == "0 % waiting for the first response"
     screen.clock.now += 5
-    assert screen.lines[0] == "0 % waiting for the first bytes for 5 s"
+    assert screen.lines[0] == "0 % waiting for the first response for 5 s"
 
 
 def test_received_and_committed_stand_side_by_side_with_the_time_left() -> None:
@@ -95,7 +95,7 @@ def test_a_slow_line_is_told_by_how_long_ago_something_came_and_a_cut_one_by_how
     for _ in range(16):
         screen.clock.now += 1
         seen.append(screen.lines[0])
-    assert seen[0] == "30 % 46 s left"
+    assert seen[0] == "30 % 45 s left", "what comes next is on its way"
     assert [line.partition(" · ")[2] for line in seen[2:9]] == [f"last response {n} s ago" for n in range(3, 10)]
     assert [line.partition(" · ")[0] for line in seen[11:]] == [f"30 % nothing for {n} s" for n in range(12, 17)]
     assert screen.lines == [
@@ -146,11 +146,11 @@ def test_a_file_gets_a_whole_line_now_and_then_also_while_nothing_comes() -> Non
         assert next_line(3) == "connecting to Kafka for 3 s\n"
         display(started(16_000, timeout_s=60))
         display(received(PARTS[0], 0))
-        assert next_line(11).endswith("waiting for the first bytes for 11 s, waits for 49 s more at most\n")
+        assert next_line(11).endswith("waiting for the first response for 11 s, waits for 49 s more at most\n")
         display(received(PARTS[0], 2000))
         line = next_line(12)
     assert line == (
-        "12 %: 2.0 MB received (166.7 kB/s), 0 of 16,000 alerts committed, 1 min 24 s left, last response 12 s ago\n"
+        "12 %: 2.0 MB received (166.7 kB/s), 0 of 16,000 alerts committed, 1 min 13 s left, last response 12 s ago\n"
     )
 
 

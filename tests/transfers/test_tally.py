@@ -112,6 +112,8 @@ def test_the_time_left_comes_from_the_bytes_that_arrive(tally: Tally, clock: Clo
     assert tally.bytes_left == 120_000
     assert tally.bytes_per_second == pytest.approx(10_000)
     assert tally.seconds_left == pytest.approx(12)
+    clock.now += 0.5
+    assert tally.seconds_left == pytest.approx(11.5), "it counts down until the next response"
 
 
 def test_a_range_that_another_run_has_committed_neither_takes_time_nor_gives_it(tally: Tally, clock: Clock) -> None:
