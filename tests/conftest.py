@@ -10,14 +10,17 @@ import pytest
 
 from fink_dask.store.bucket import open_bucket
 from tests.harness.browser import ensure_chromium
-from tests.harness.kafka import ExternalKafka, KafkaBroker
-from tests.harness.kafka_install import HarnessError, ensure_kafka_jars
+from tests.harness.kafka import ExternalKafka, KafkaBroker, ensure_archive
+from tests.harness.kafka_install import HarnessError
 from tests.harness.object_store import BUCKET, ObjectStore, ensure_s3proxy_jar
-from tests.harness.topics import delete_topic
+from tests.harness.secure import SecureKafka, secure_kafka
+from tests.harness.topics import create_topic, delete_topic
 
-pytest_plugins = ["tests.harness.targets", "tests.harness.completeness"]
+pytest_plugins = ["tests.harness.targets", "tests.harness.completeness", "tests.harness.costs"]
 
 EXTERNAL = "FINK_DASK_TEST_BOOTSTRAP"
+#: The fixtures that start one.
+_BROKERS = {"kafka", "private_kafka", "secure", "kafka_cluster"}
 #: Their tests end processes, not machines: what an fsync is for is tried by test_durable.py on a trace.
 _WITHOUT_FSYNC = {"store", "ledger", "dataset", "compaction"}
 
@@ -25,7 +28,7 @@ _WITHOUT_FSYNC = {"store", "ledger", "dataset", "compaction"}
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what needs a broker, so that ``-m "not kafka"`` runs the rest."""
     for item in items:
-        if {"kafka", "private_kafka"} & set(getattr(item, "fixturenames", ())):
+        if _BROKERS & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.kafka)
 
 
@@ -35,8 +38,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         return
     wanted = {name for item in session.items for name in getattr(item, "fixturenames", ())}
     try:
-        if "private_kafka" in wanted or ("kafka" in wanted and not os.environ.get(EXTERNAL)):
-            ensure_kafka_jars()
+        if _BROKERS & wanted - ({"kafka"} if os.environ.get(EXTERNAL) else set()):
+            ensure_archive()
         if "shared_store" in wanted:
             ensure_s3proxy_jar()
         if "chromium" in wanted:
@@ -97,6 +100,18 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker | Ex
         yield broker
     finally:
         broker.discard()
+
+
+@pytest.fixture(scope="session")
+def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureKafka]:
+    """Yield a Kafka that asks for a password, with an empty topic, for all tests of the session."""
+    found = secure_kafka(tmp_path_factory.mktemp("secure"))
+    try:
+        found.broker.start()
+        create_topic(found.broker.bootstrap_servers, "ftransfer_ztf_2026-11-01_1", 1)
+        yield found
+    finally:
+        found.broker.discard()
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,20 +19,10 @@ from tests.harness.cli import PROGRAM, SLOWLY, environment, run_cli
 from tests.harness.dask import answers
 from tests.harness.kafka_settings import free_ports
 from tests.harness.oracle import Oracle, assert_exactly_once, fill_topic, wait_for
-from tests.harness.secure import PASSWORD, USER, SecureKafka, secure_kafka
+from tests.harness.secure import PASSWORD, USER, SecureKafka
 
 TOPIC = "ftransfer_ztf_2026-11-01_2"
 COUNT = 4000
-
-
-@pytest.fixture(scope="module")
-def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureKafka]:
-    found = secure_kafka(tmp_path_factory.mktemp("secure"))
-    try:
-        found.broker.start()
-        yield found
-    finally:
-        found.broker.discard()
 
 
 @pytest.fixture(scope="module")

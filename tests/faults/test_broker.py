@@ -69,7 +69,7 @@ def test_07_a_broker_that_pauses_five_seconds_in_every_ten_costs_nothing(
 
 
 @pytest.fixture
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaCluster]:
+def kafka_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaCluster]:
     cluster = KafkaCluster(tmp_path_factory.mktemp("cluster"), 3, {"min.insync.replicas": "1"})
     try:
         cluster.start()
@@ -79,17 +79,17 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaCluster]:
 
 
 @pytest.mark.faults
-def test_07_one_of_three_brokers_that_is_killed_costs_nothing(cluster: KafkaCluster, tmp_path: Path) -> None:
-    address = cluster.bootstrap_servers
+def test_07_one_of_three_brokers_that_is_killed_costs_nothing(kafka_cluster: KafkaCluster, tmp_path: Path) -> None:
+    address = kafka_cluster.bootstrap_servers
     schema = avro_schema(LIGHT)
     create_topic(address, TOPIC, 6, replicas=3)
     create_topic(address, f"{TOPIC}_schema", 1, replicas=3)
     produce(address, f"{TOPIC}_schema", [b"0"], partitions=1, keys=[json.dumps(schema).encode()])
     oracle = Oracle(schema, {})
     add_alerts(address, TOPIC, oracle, LIGHT, 12_000)
-    running = Running(cluster, TOPIC, tmp_path / "alerts")
+    running = Running(kafka_cluster, TOPIC, tmp_path / "alerts")
     running.wait_until_committed(1)
-    cluster.brokers[1].kill()
+    kafka_cluster.brokers[1].kill()
     code, err = running.finish(240)
     assert code == 0, err
     assert_exactly_once(running.outdir, oracle.values)

@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 KAFKA_VERSION = "4.1.0"
@@ -64,8 +65,7 @@ def ensure_kafka_jars() -> Path:
     HarnessError
         Java or Maven is missing and can't be installed, or the download failed; one line.
     """
-    cache = Path(os.environ.get("FINK_DASK_TEST_CACHE") or PROJECT_ROOT / ".cache")
-    room = cache.absolute() / f"kafka-{KAFKA_VERSION}"
+    room = kafka_room()
     lib = room / "lib"
     room.mkdir(parents=True, exist_ok=True)
     with locked(room / "lock"):  # a second process waits, and then finds the work done
@@ -76,6 +76,12 @@ def ensure_kafka_jars() -> Path:
     return lib
 
 
+def kafka_room() -> Path:
+    """Name the folder of Kafka's jars and of what makes brokers start quickly."""
+    folder = Path(os.environ.get("FINK_DASK_TEST_CACHE") or PROJECT_ROOT / ".cache")
+    return folder.resolve() / f"kafka-{KAFKA_VERSION}"
+
+
 def find_java() -> str | None:
     """Return the command of a Java that is new enough, from ``JAVA_HOME`` or the path, or None."""
     candidates = ["java"]
@@ -84,6 +90,7 @@ def find_java() -> str | None:
     return next((found for name in candidates if (found := shutil.which(name)) and _is_new_enough(found)), None)
 
 
+@cache
 def _is_new_enough(java: str) -> bool:
     """Tell whether a java command runs and is new enough; macOS has one that only asks for an installation."""
     said = subprocess.run([java, "-version"], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)

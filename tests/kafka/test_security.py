@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +16,16 @@ from fink_dask.kafka.inspect import open_inspector
 from fink_dask.kafka.offsets import Range
 from fink_dask.kafka.reader import RangeReader
 from tests.harness.producer import produce
-from tests.harness.secure import PASSWORD, USER, SecureKafka, secure_kafka
+from tests.harness.secure import PASSWORD, USER, SecureKafka
 from tests.harness.topics import create_topic
 
-TOPIC = "ftransfer_ztf_2026-11-01_1"
+TOPIC = "ftransfer_ztf_2026-11-01_20"
 
 
-@pytest.fixture(scope="module")
-def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureKafka]:
-    found = secure_kafka(tmp_path_factory.mktemp("secure"))
-    try:
-        found.broker.start()
-        create_topic(found.broker.bootstrap_servers, TOPIC, 1)
-        produce(found.broker.bootstrap_servers, TOPIC, [b"value"] * 20)
-        yield found
-    finally:
-        found.broker.discard()
+@pytest.fixture(scope="module", autouse=True)
+def topic(secure: SecureKafka) -> None:
+    create_topic(secure.broker.bootstrap_servers, TOPIC, 1)
+    produce(secure.broker.bootstrap_servers, TOPIC, [b"value"] * 20)
 
 
 def settings(secure: SecureKafka, listener: str, protocol: str, ca: Path | None = None, **more: Any) -> KafkaSettings:
