@@ -47,7 +47,7 @@ def failure_as_json(settings: TransferSettings, choice: TopicChoice, as_json: bo
             # After a restart, the ledger is not the one that was counted before.
             ended = [
                 replace(
-                    summary,
+                    _with_received(summary, ledger, seconds),
                     state=state,
                     run_alerts=sum((_find_alerts([ledger]) - before).values()),
                     run_seconds=seconds,
@@ -104,6 +104,17 @@ def _found(settings: TransferSettings, choice: TopicChoice) -> list[Ledger]:
         return ledgers_of(settings, choice)
     except (FinkDaskError, OSError):
         return []
+
+
+def _with_received(summary: Summary, ledger: Ledger, seconds: float) -> Summary:
+    """Add the bytes that a run of so many seconds had received when it last noted it."""
+    from fink_dask.ledger.arrival import read_arrival
+
+    arrival = read_arrival(ledger, seconds)
+    if arrival is None:
+        return summary
+    received = arrival.received_bytes + arrival.wasted_bytes
+    return replace(summary, run_received_bytes=received, run_wasted_bytes=arrival.wasted_bytes)
 
 
 def _summary(ledger: Ledger) -> Summary:

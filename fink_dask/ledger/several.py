@@ -23,6 +23,8 @@ _COUNTS = (
     "written_bytes",
     "files",
     "ranges",
+    "run_received_bytes",
+    "run_wasted_bytes",
     "run_alerts",
 )
 

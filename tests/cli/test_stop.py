@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from fink_dask.cli.stopped import failure_as_json
+from fink_dask.config import KafkaSettings, TransferSettings
+from fink_dask.errors import TransferError
+from fink_dask.kafka.choice import TopicChoice
+from fink_dask.kafka.offsets import Range
+from fink_dask.ledger.arrival import Arrival, Phase, write_arrival
 from tests.harness.cli import PROGRAM, environment
+from tests.harness.ledgers import make_ledger, make_plan
 
 #: What fastavro does, and other compiled code, when a signal comes in its middle.
 _FILL = """
@@ -70,3 +79,19 @@ def test_a_signal_while_it_is_loaded_ends_it_without_a_trace(tmp_path: Path) -> 
     process.send_signal(signal.SIGINT)
     said, complained = process.communicate(timeout=60)
     assert (process.returncode, said, complained) == (-signal.SIGINT, "", "")
+
+
+def test_a_transfer_that_failed_says_what_it_had_received(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = make_plan([Range(0, 0, 100)])
+    ledger = make_ledger(tmp_path / "alerts", plan)
+    settings = TransferSettings(plan.identity.topic, ledger.outdir, KafkaSettings("127.0.0.1:1"))
+
+    def fail() -> None:
+        write_arrival(ledger, Arrival(time.time(), Phase.RECEIVING, 60, 600, 40, 0.0, 400, None, 99.0, True, 300.0))
+        raise TransferError("the line was cut")
+
+    with pytest.raises(TransferError), failure_as_json(settings, TopicChoice((settings.topic,)), as_json=True):
+        fail()
+    said = json.loads(capsys.readouterr().out)
+    assert (said["state"], said["run_alerts"]) == ("failed", 0)
+    assert (said["run_received_bytes"], said["run_wasted_bytes"]) == (640, 40)
