@@ -33,9 +33,8 @@ from fink_dask.transfers.events import (
 )
 from fink_dask.transfers.tally import Tally
 
-#: Seconds between two lines where there is no terminal, and until the first one.
+#: Seconds between two lines where there is no terminal; what fails earlier is one line.
 _LINE_S = 10.0
-_FIRST_LINE_S = 2.0
 #: Seconds between two looks at whether a line is due.
 _LOOK_S = 0.5
 #: How often a second the terminal is drawn again.
@@ -72,7 +71,7 @@ class Display:
             _Picture(self._draw), console=self._console, transient=True, refresh_per_second=_DRAWN, auto_refresh=True
         )
         self._over = threading.Event()
-        self._line_at = clock() + _FIRST_LINE_S
+        self._line_at = clock() + _LINE_S
         self._lines = threading.Thread(target=self._say_lines, name="fink-dask-lines", daemon=True)
 
     def __enter__(self) -> Self:

@@ -143,7 +143,7 @@ def test_a_file_gets_a_whole_line_now_and_then_also_while_nothing_comes() -> Non
         return out.getvalue().removeprefix(before)
 
     with display:
-        assert next_line(3) == "connecting to Kafka for 3 s\n"
+        assert next_line(11) == "connecting to Kafka for 11 s\n"
         display(started(16_000, timeout_s=60))
         display(received(PARTS[0], 0))
         assert next_line(11).endswith("waiting for the first response for 11 s, waits for 49 s more at most\n")
