@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 #: How many points are kept at most.
 MAX_POINTS = 600
+#: Over a slow line, what arrives at once has taken up to so many seconds.
+_ON_ITS_WAY_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -59,13 +61,25 @@ class History:
         tuple of list of float
             Seconds, alerts per second, bytes per second. The first point has the speeds of the second one.
         """
-        alerts, raw_bytes = [], []
-        for before, after in zip(self._points, self._points[1:], strict=False):
-            between = max(after.seconds - before.seconds, 1e-3)
-            alerts.append((after.alerts - before.alerts) / between)
-            raw_bytes.append((after.raw_bytes - before.raw_bytes) / between)
-        return (
-            [point.seconds for point in self._points],
-            (alerts[:1] or [0.0]) + alerts,
-            (raw_bytes[:1] or [0.0]) + raw_bytes,
-        )
+        alerts = [point.alerts for point in self._points]
+        raw_bytes = [point.raw_bytes for point in self._points]
+        seconds = [point.seconds for point in self._points]
+        return seconds, _speeds(seconds, alerts), _speeds(seconds, raw_bytes)
+
+
+def _speeds(seconds: list[float], totals: list[int]) -> list[float]:
+    """Return the speed between each point and the one before; what comes at once was on its way for a while."""
+    speeds = [0.0] * max(1, len(totals))
+    grown = 0
+    for now in range(1, len(totals)):
+        if totals[now] <= totals[now - 1]:
+            continue
+        while grown < now - 1 and seconds[now] - seconds[grown] > _ON_ITS_WAY_S:
+            grown += 1
+        between = max(seconds[now] - seconds[grown], 1e-3)
+        for point in range(grown + 1, now + 1):
+            speeds[point] = (totals[now] - totals[now - 1]) / between
+        grown = now
+    if len(speeds) > 1:
+        speeds[0] = speeds[1]
+    return speeds

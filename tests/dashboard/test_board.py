@@ -149,6 +149,19 @@ def test_a_history_is_bounded_and_ends_with_what_is_true_now() -> None:
     assert {round(speed, 6) for speed in raw_bytes} == {70.0}
 
 
+def test_what_a_slow_line_brings_at_once_is_no_peak_and_what_comes_after_a_pause_is_one() -> None:
+    history = History()
+    for second, total in enumerate([0, 0, 0, 0, 4000, 4000, 4000, 4000, 8000]):
+        history.add(float(second), 0, total, 0)
+    assert history.speeds()[2] == [1000.0] * 9
+    for second in range(9, 700):
+        history.add(float(second), 0, 8000, 0)
+    history.add(700.0, 0, 11_000, 0)
+    _, _, speeds = history.speeds()
+    assert max(speeds[20:]) >= 100, "not what ten minutes would make of it"
+    assert speeds[-1] == max(speeds[20:])
+
+
 def reported(transfer: str, client: str, alerts: int = 0, topic: str = TOPIC, **more: Any) -> TransferReport:
     """Make the report of a transfer that has committed so many alerts."""
     made = TransferProgress(client)
