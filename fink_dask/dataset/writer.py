@@ -153,7 +153,7 @@ class StagedWriter:
 
     def stage(self) -> tuple[DataFile, ...]:
         """Bring the complete files to the disk."""
-        return tuple(self._attempt.stage(target.path, target.final, target.rows) for target in self._targets.values())
+        return self._attempt.stage((target.path, target.final, target.rows) for target in self._targets.values())
 
     def _open(self, path: Path) -> DataFileWriter:
         _allow_open_files()

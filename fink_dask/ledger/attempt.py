@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -60,9 +60,19 @@ class Attempt:
         Is told the name of each step.
     revision : int
         The number of the marker that it would write; see `Marker`.
+    should_stop : callable
+        Asked several times a second while files are sent to an object store; True ends the attempt.
     """
 
-    def __init__(self, ledger: Ledger, range_: Range, plan_id: str, step: Step, revision: int = 0) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        range_: Range,
+        plan_id: str,
+        step: Step,
+        revision: int = 0,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.ledger = ledger
         self.range = range_
         self.plan_id = plan_id
@@ -72,6 +82,7 @@ class Attempt:
         #: Where its files are written: that directory, or one of this host, if that one is on an object store.
         self.room = self.directory
         self._step = step
+        self._should_stop = should_stop
         self._staged: dict[str, int] = {}
         self._marked = False
         self._linked = False
@@ -98,14 +109,28 @@ class Attempt:
         """Tell whether the ledger still has a place for it."""
         return is_admitted(self.directory.parent) if is_remote(self.directory) else self.directory.is_dir()
 
-    def stage(self, path: Path, final: str, rows: int) -> DataFile:
-        """Bring a file of the attempt's room to the disk, or the store, and note where it belongs."""
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256")
-        staged = DataFile(final, path.name, rows, path.stat().st_size, digest.hexdigest())
-        bring(path, self.directory)
-        self._staged[staged.staged] = staged.size
-        return staged
+    def stage(self, files: Iterable[tuple[Path, str, int]]) -> tuple[DataFile, ...]:
+        """Bring files of the attempt's room to the disk, or the store, and note where they belong.
+
+        Parameters
+        ----------
+        files : iterable of (pathlib.Path, str, int)
+            Each with its final name and its rows.
+
+        Raises
+        ------
+        InterruptedTransferError
+            If `should_stop` said so.
+        """
+        paths, staged = [], []
+        for path, final, rows in files:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256")
+            paths.append(path)
+            staged.append(DataFile(final, path.name, rows, path.stat().st_size, digest.hexdigest()))
+        bring(paths, self.directory, self._should_stop)
+        self._staged.update({file.staged: file.size for file in staged})
+        return tuple(staged)
 
     def commit(self, marker: Marker) -> Marker:
         """Make this attempt the range's, unless another one already is.

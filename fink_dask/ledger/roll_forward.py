@@ -20,6 +20,7 @@ from fink_dask.store.durable import (
     make_directory,
     names_in,
     remove_tree,
+    remove_unfinished,
     sync_directory,
     sync_file,
 )
@@ -50,6 +51,9 @@ def roll_forward(ledger: Ledger, plans: Iterable[Plan]) -> int:
     rolled = 0
     try:
         make_directory(ledger.staging_path)  # where somebody has removed it
+        # It counts for nothing until it is complete. An attempt that still sends, on a worker that its job has lost,
+        # fails, as does one whose staging directory is renamed.
+        remove_unfinished(ledger.staging_path)
         names = set(names_in(ledger.staging_path))
         for plan_id in planned.keys() - names:  # where somebody has removed what was staged
             admit(ledger.staging_path / plan_id)

@@ -10,30 +10,36 @@ import errno
 import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fink_dask.errors import SettingsError, StorageError
+from fink_dask.store.uploads import Uploads
 
 if TYPE_CHECKING:
     from obstore.store import S3Store
 
-#: Seconds for which a request is retried that the store refused for the moment, or did not answer.
-PATIENCE_S = 60.0
+#: Seconds for which a request is retried that the store refused for the moment, or did not answer: a line may be cut
+#: for a minute, and what was under way then is only found to be lost some time later.
+PATIENCE_S = 90.0
 #: The same where the store has never answered, or not the last time: a wrong address is soon reported, and a run whose
 #: store has gone away comes to an end.
 _FIRST_PATIENCE_S = 8.0
 _LAST_PAUSE_S = 8.0
-#: Seconds that a connection, and a whole request, may take.
-_CONNECT_S = 5
-_REQUEST_S = 60
+#: Seconds that a connection may take: with TLS three round trips, on a line that may be full.
+_CONNECT_S = 10.0
+#: Seconds without a byte of the answer, and those that all of an answer may take, however slow the line is.
+_SILENCE_S, _ANSWER_S = 30.0, 3600.0
+#: Seconds that a request may take that sends a part of a file, or has the store copy one. A part takes 8 seconds at
+#: 5 Mbit/s, and other processes may send at the same time.
+_SENDING_S = 300.0
 #: Seconds for which credentials are used before they are asked for again, as they may expire.
 _CREDENTIALS_S = 300.0
-#: A larger file is sent in parts of this many bytes.
-PART_BYTES = 16 * 2**20
+#: Seconds that a connection, and an answer, may take where it does not matter if there is none.
+_TIDY_S = 3.0
 _REGION = "us-east-1"
 _HOW_TO_SIGN = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE for one of ~/.aws/credentials"
 
@@ -70,11 +76,14 @@ class Bucket:
         #: Whether the store was found to heed conditions; see `ObjectPath.check_conditions`.
         self.heeds_conditions = False
         self._answers = False
+        #: Sends files.
+        self.uploads = Uploads(self)
         session = _session()
         with self._settings_in_words():
             self.region = os.environ.get("AWS_REGION") or session.get_config_variable("region") or _REGION
+            self._client = session.create_client("s3", region_name=self.region, config=_tidy_config())
             #: Where the store is; Amazon's, unless the environment or ~/.aws says otherwise.
-            self.endpoint: str = session.create_client("s3", region_name=self.region).meta.endpoint_url
+            self.endpoint: str = self._client.meta.endpoint_url
             self._held = session.get_credentials()
         if self._held is None:
             raise StorageError(f"no credentials for s3://{name}: {_HOW_TO_SIGN}")
@@ -85,11 +94,16 @@ class Bucket:
 
     @cached_property
     def _patient(self) -> S3Store:
-        return self._connect(PATIENCE_S)
+        return self._connect(PATIENCE_S, _ANSWER_S, _SILENCE_S)
 
     @cached_property
     def _impatient(self) -> S3Store:
-        return self._connect(_FIRST_PATIENCE_S)
+        return self._connect(_FIRST_PATIENCE_S, _ANSWER_S, _SILENCE_S)
+
+    @cached_property
+    def _sender(self) -> S3Store:
+        # To the client, the store is silent for as long as a body is sent to it.
+        return self._connect(PATIENCE_S + _SENDING_S, _SENDING_S, _SENDING_S)
 
     def get(self, key: str) -> bytes:
         """Read an object."""
@@ -111,16 +125,36 @@ class Bucket:
         with self._in_words(key):
             _obstore().put(self._store, key, content, use_multipart=False)
 
-    def upload(self, key: str, path: Path) -> None:
-        """Write a local file as an object, which is there when all of it is."""
+    async def upload(self, key: str, path: Path, part_bytes: int, at_once: int) -> None:
+        """Write a local file as an object, which is there when all of it is; see `Uploads`."""
         try:
             with self._in_words(key):
-                _obstore().put(self._store, key, path, chunk_size=PART_BYTES, max_concurrency=4)
+                await _obstore().put_async(self._sender, key, path, chunk_size=part_bytes, max_concurrency=at_once)
         except FileNotFoundError:
             # Where the answer to the end of an upload in parts was lost, the store no longer knows the upload.
             # Nobody else writes an object of this name.
-            if self.head(key).size != path.stat().st_size:
+            if (await self.look(key)).size != path.stat().st_size:
                 raise
+
+    async def look(self, key: str) -> Found:
+        """Look at an object, as `head` does."""
+        with self._in_words(key):
+            return _found(await _obstore().head_async(self._store, key))
+
+    def remove_unfinished(self, prefix: str) -> None:
+        """Remove what uploads in parts, to keys that begin so, have left that were not completed; as far as it goes.
+
+        None of it is an object, but it is kept, and paid for. Whoever still sends there will fail.
+        """
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        with suppress(BotoCoreError, ClientError):  # not every store can list them, and not every user may
+            for page in self._client.get_paginator("list_multipart_uploads").paginate(Bucket=self.name, Prefix=prefix):
+                for found in page.get("Uploads", ()):
+                    if found["Key"].startswith(prefix):
+                        self._client.abort_multipart_upload(
+                            Bucket=self.name, Key=found["Key"], UploadId=found["UploadId"]
+                        )
 
     def put_new(self, key: str, content: bytes) -> None:
         """Write an object if there is none of that name; a put that succeeded may still raise a FileExistsError."""
@@ -135,7 +169,7 @@ class Bucket:
     def copy(self, source: str, target: str) -> None:
         """Copy an object within the store."""
         with self._in_words(source):
-            _obstore().copy(self._store, source, target)
+            _obstore().copy(self._sender, source, target)
 
     def delete(self, keys: Sequence[str]) -> None:
         """Remove objects; one that is not there is removed already."""
@@ -158,7 +192,7 @@ class Bucket:
             found = _obstore().list_with_delimiter(self._store, prefix)
         return sorted(found["common_prefixes"]), sorted(map(_found, found["objects"]))
 
-    def _connect(self, patience_s: float) -> S3Store:
+    def _connect(self, patience_s: float, request_s: float, silence_s: float) -> S3Store:
         from obstore.store import S3Store
 
         credentials = self._credentials()
@@ -172,7 +206,8 @@ class Bucket:
             client_options={
                 "allow_http": self.endpoint.startswith("http://"),
                 "connect_timeout": timedelta(seconds=_CONNECT_S),
-                "timeout": timedelta(seconds=_REQUEST_S),
+                "timeout": timedelta(seconds=request_s),
+                "read_timeout": timedelta(seconds=silence_s),
             },
             retry_config={
                 "max_retries": 100,
@@ -240,7 +275,7 @@ class Bucket:
         elif reason:
             words = f"can't serve {url} now ({reason}); the same command goes on when it can"
         else:
-            words = f"does not answer ({url}); the same command goes on when it does"
+            words = f"does not answer ({url}): look at the line to it; the same command goes on when it does"
         return StorageError(f"{self.endpoint} {words}")
 
 
@@ -266,6 +301,18 @@ def _obstore() -> Any:
     import obstore
 
     return obstore
+
+
+def _tidy_config() -> Any:
+    """Say how to talk to the store through botocore; only its settings, and what tidying up takes, come from there."""
+    from botocore.config import Config
+
+    return Config(
+        connect_timeout=_TIDY_S,
+        read_timeout=_TIDY_S,
+        retries={"total_max_attempts": 1},
+        s3={"addressing_style": "path"},  # as obstore addresses it
+    )
 
 
 def _session() -> Any:

@@ -12,7 +12,7 @@ import shutil
 import sys
 import tempfile
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from stat import S_ISREG
 
@@ -266,13 +266,27 @@ def make_room(directory: Path) -> Path:
     return Path(tempfile.mkdtemp(prefix="fink-dask-"))
 
 
-def bring(file: Path, directory: Path) -> None:
-    """Bring a file to the disk, or move it from this host into a directory on an object store, under its own name."""
+def bring(files: Sequence[Path], directory: Path, should_stop: Callable[[], bool] = lambda: False) -> None:
+    """Bring files to the disk, or move them from this host into a directory on an object store, under their own names.
+
+    Raises
+    ------
+    InterruptedTransferError
+        If `should_stop` said so while they were sent to an object store.
+    """
     if isinstance(directory, ObjectPath):
-        (directory / file.name).upload(file)
-        file.unlink()
-    else:
+        directory.upload(files, should_stop)
+        for file in files:
+            file.unlink()
+        return
+    for file in files:
         sync_file(file)
+
+
+def remove_unfinished(directory: Path) -> None:
+    """Remove what uploads into a directory on an object store have left that were cut off."""
+    if isinstance(directory, ObjectPath):
+        directory.remove_unfinished()
 
 
 def size_finder(*roots: Path) -> Callable[[Path, int], bool]:

@@ -19,6 +19,8 @@ _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/+")
 _READ_BYTES = 2**18
 #: Requests that are made at once.
 _AT_ONCE = 16
+#: Seconds that a connection of pyarrow's may take, and those without a byte of an answer, and how often it tries.
+_CONNECT_S, _SILENCE_S, _TRIES = 10.0, 30.0, 8
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -79,10 +81,17 @@ def filesystem_of(path: Path) -> tuple[Any, str]:
     """
     if not isinstance(path, ObjectPath):
         return None, str(path)
-    from pyarrow.fs import S3FileSystem
+    from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem
 
     bucket = path.bucket
-    filesystem = S3FileSystem(region=bucket.region, endpoint_override=bucket.endpoint)
+    # Arrow's own time-outs, of 1 and 3 seconds, and its two further tries are for lines within a data centre.
+    filesystem = S3FileSystem(
+        region=bucket.region,
+        endpoint_override=bucket.endpoint,
+        connect_timeout=_CONNECT_S,
+        request_timeout=_SILENCE_S,
+        retry_strategy=AwsStandardS3RetryStrategy(max_attempts=_TRIES),
+    )
     return filesystem, f"{bucket.name}/{path.key}"
 
 

@@ -13,7 +13,7 @@ import os
 import re
 import stat
 import uuid
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PosixPath
 from typing import Any, NoReturn
@@ -161,9 +161,13 @@ class ObjectPath(PosixPath):
         """Remove the object; the store does not say whether it was there."""
         self.bucket.delete([self.key])
 
-    def upload(self, file: Path) -> None:
-        """Write a local file as this object."""
-        self.bucket.upload(self.key, file)
+    def upload(self, files: Sequence[Path], should_stop: Callable[[], bool] = lambda: False) -> None:
+        """Write local files as objects below this name, under their own names; see `Uploads.send`."""
+        self.bucket.uploads.send(f"{self.key}/", files, should_stop)
+
+    def remove_unfinished(self) -> None:
+        """Remove what uploads to objects below this name have left that were not completed, as far as it goes."""
+        self.bucket.remove_unfinished(f"{self.key}/")
 
     def copy_to(self, target: ObjectPath) -> None:
         """Copy the object within its bucket; the store does it, and the copy appears whole."""

@@ -116,7 +116,9 @@ class _Caller:
 def _attempt(range_: Range, settings: TaskSettings, caller: _Caller, watch: Stopwatch) -> Marker:
     grower = Grower(settings.ledger, settings.identity, settings.partitioning, range_.partition)
     while True:
-        attempt = Attempt(settings.ledger, range_, settings.plan_id, caller.step, caller.rest.revision)
+        attempt = Attempt(
+            settings.ledger, range_, settings.plan_id, caller.step, caller.rest.revision, caller.should_stop
+        )
         attempt.begin()
         try:
             return attempt.commit(_stage(attempt, settings, caller, watch, grower.decoder(attempt)))

@@ -154,7 +154,7 @@ def test_a_store_that_stays_away_ends_the_run_in_one_line_and_the_same_command_g
 
     object_store.wire.rule = rule
     arguments = transfer_arguments(kafka, topic, Path(), "-partitionby", "time", "-outdir", store_url)
-    result = run_cli(*arguments, timeout_s=280)
+    result = run_cli(*arguments, timeout_s=400)
     object_store.wire.mend()
     assert result.returncode == 1
     assert "does not answer" in result.stderr

@@ -40,6 +40,9 @@ KEY_ID, SECRET = "harness-identity", "harness-secret-0123456789"
 #: How the name ends that S3Proxy gives an object until it is whole; no name of ours does.
 _UNFINISHED = re.compile(r"-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
 
+#: The name of what S3Proxy keeps of an upload in parts until it is completed.
+_IN_PARTS = re.compile(r"\.mpus-[0-9a-f-]{36}-(?P<key>.*)-stub")
+
 #: What becomes of a request: it passes; is answered with a status; is not passed on, or is, and nobody hears of it.
 Fate = Literal["pass", "500", "503", "reset", "lost", "slow"]
 #: Decides on a request by its method, its path with the query, and its headers.
@@ -162,6 +165,20 @@ class ObjectStore:
         """List the names of all objects below a prefix, as the folder has them."""
         root = self.folder / "data" / BUCKET
         return sorted(path.relative_to(root).as_posix() for path in (root / prefix).rglob("*") if path.is_file())
+
+    def uploads(self, prefix: str) -> list[str]:
+        """List the names below a prefix to which uploads in parts were begun and not completed, as the folder has them.
+
+        Parameters
+        ----------
+        prefix : str
+            What the names begin with.
+        """
+        root = self.folder / "data" / BUCKET
+        # While the store is at work, folders come and go.
+        found = [Path(folder, name) for folder, _, names in os.walk(root) for name in names]
+        matches = [_IN_PARTS.fullmatch(path.relative_to(root).as_posix()) for path in found]
+        return sorted(match["key"] for match in matches if match and match["key"].startswith(prefix))
 
 
 @dataclass

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import os
 import signal
+import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
@@ -15,6 +17,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from fink_dask.dataset.data_format import Origin
 from fink_dask.dataset.verify import verify_dataset
 from fink_dask.errors import LedgerError, StorageError
 from fink_dask.kafka.offsets import Range
@@ -24,9 +27,11 @@ from fink_dask.ledger.outdir import create_ledger
 from fink_dask.ledger.publish import is_published, missing_files, publish
 from fink_dask.ledger.roll_forward import roll_forward
 from fink_dask.store import bucket as bucket_module
+from fink_dask.store import uploads
 from fink_dask.store.bucket import Bucket
 from fink_dask.store.location import locate
-from tests.harness.crash import SOME_OR_EACH, kill_self, run
+from fink_dask.store.uploads import PART_BYTES
+from tests.harness.crash import SOME_OR_EACH, kill_self, run, start
 from tests.harness.ledgers import alerts_of, make_ledger, make_plan, places, revise, stage_range, transfer
 from tests.harness.object_store import BUCKET, ObjectStore
 
@@ -95,17 +100,26 @@ def _killed_after(changes: int, function: Callable[..., object], *arguments: Any
     """Call a function, and end this process after so many changes to the store."""
     seen = 0
 
+    def count_one() -> None:
+        nonlocal seen
+        seen += 1
+        if seen == changes:
+            kill_self()
+
     def counting(real: Callable[..., Any]) -> Callable[..., Any]:
         def counted(*given: Any) -> Any:
-            nonlocal seen
             try:
                 return real(*given)
             finally:
-                seen += 1
-                if seen == changes:
-                    kill_self()
+                count_one()
 
-        return counted
+        async def counted_async(*given: Any) -> Any:
+            try:
+                return await real(*given)
+            finally:
+                count_one()
+
+        return counted_async if inspect.iscoroutinefunction(real) else counted
 
     for name in CHANGES:
         setattr(Bucket, name, counting(getattr(Bucket, name)))
@@ -155,6 +169,49 @@ def test_no_alert_is_lost_or_doubled_by_a_kill_after_any_change(
         _resume(ledger)
         _assert_whole(ledger)
     assert after > 12
+
+
+def _transfer_in_parts(ledger: Ledger) -> None:
+    """Transfer a range whose files have three parts each, all of them at once."""
+    uploads._FIRST = 16
+    footer = Origin.footer
+    Origin.footer = lambda origin: {**footer(origin), "padding": "x" * (2 * PART_BYTES + 1)}  # type: ignore[method-assign]
+    transfer(ledger, PLAN, FIRST)
+
+
+@pytest.mark.parametrize(
+    "requests", [pytest.param(1, marks=pytest.mark.kills), 4, pytest.param(8, marks=pytest.mark.kills)]
+)
+def test_a_kill_while_several_files_are_sent_in_parts_loses_and_doubles_nothing_and_leaves_nothing_behind(
+    object_store: ObjectStore, ledger: Ledger, requests: int
+) -> None:
+    transfer(ledger, PLAN, SECOND)
+    under_way, is_dead = threading.Semaphore(0), threading.Event()
+    passing = count()
+
+    def rule(method: str, path: str, _: Mapping[str, str]) -> Any:
+        if "uploadId=" not in path:
+            return "pass"
+        if next(passing) < requests:
+            return "pass"
+        under_way.release()
+        is_dead.wait(30)
+        return "reset"
+
+    object_store.wire.rule = rule
+    child = start(_in_environment, object_store.environment, _transfer_in_parts, ledger)
+    for _ in range(3):  # several requests are held back at once
+        assert under_way.acquire(timeout=30)
+    child.kill()
+    child.join(30)
+    is_dead.set()
+    object_store.wire.mend()
+    staging = f"{ledger.path.key}/staging/"  # type: ignore[attr-defined]
+    assert object_store.uploads(staging) != []
+    _assert_only_committed_is_seen(ledger)
+    _resume(ledger)
+    _assert_whole(ledger)
+    assert object_store.uploads(staging) == []
 
 
 def test_of_two_attempts_at_once_one_is_in_the_dataset(ledger: Ledger) -> None:

@@ -89,9 +89,9 @@ def test_a_name_arrives_as_it_is(store_url: str, name: str) -> None:
 
 def test_a_large_object_is_read_in_parts(store_url: str, tmp_path: Path) -> None:
     content = os.urandom(40 * 2**20 + 17)  # in several parts, too, when it is sent
-    (tmp_path / "file").write_bytes(content)
+    (tmp_path / "large").write_bytes(content)
     path = locate(store_url) / "large"
-    path.upload(tmp_path / "file")  # type: ignore[attr-defined]
+    path.parent.upload([tmp_path / "large"])  # type: ignore[attr-defined]
     with path.open("rb") as file:
         assert hashlib.file_digest(file, "sha256").digest() == hashlib.sha256(content).digest()
         file.seek(-5, os.SEEK_END)
@@ -191,7 +191,12 @@ def test_a_store_that_has_never_answered_is_given_up_soon(store_url: str, monkey
     asked: list[float] = []
     connect = bucket_module.Bucket._connect
     monkeypatch.setattr(bucket_module, "_FIRST_PATIENCE_S", 0.3)
-    monkeypatch.setattr(bucket_module.Bucket, "_connect", lambda self, s: asked.append(s) or connect(self, s))
+
+    def noted(bucket: bucket_module.Bucket, patience_s: float, *more: float) -> Any:
+        asked.append(patience_s)
+        return connect(bucket, patience_s, *more)
+
+    monkeypatch.setattr(bucket_module.Bucket, "_connect", noted)
     for _ in range(2):
         with pytest.raises(StorageError, match="does not answer"):
             fink_dask.open_dataset(store_url)
