@@ -18,7 +18,7 @@ from fink_dask.store.durable import (
     size_finder,
     sync_directory,
 )
-from fink_dask.store.location import is_remote
+from fink_dask.store.location import for_each, is_remote
 
 
 def publish(ledger: Ledger, marker: Marker, step: Callable[[str], None]) -> None:
@@ -36,18 +36,15 @@ def publish(ledger: Ledger, marker: Marker, step: Callable[[str], None]) -> None
     staging = staging_of(ledger, marker)
     touched: set[Path] = set()
     gone: list[Path] = []
-    for root, file in destinations(ledger, marker):
-        target = root / file.path
-        try:
-            move_file(staging / file.staged, target)
-        except FileNotFoundError:
-            # Renamed by an earlier try, or the target's directory was removed with what was in it.
-            if not target.exists():
-                if not (staging / file.staged).exists():
-                    gone.append(target)
-                    continue
-                prepare_directory(root, file.path)
-                move_file(staging / file.staged, target)
+
+    def move(destination: tuple[Path, DataFile]) -> bool:
+        root, file = destination
+        return _move(staging / file.staged, root, file.path)
+
+    for (root, file), is_there in for_each(ledger.path, move, destinations(ledger, marker)):
+        if not is_there:
+            gone.append(root / file.path)
+            continue
         touched.update(directories_down_to(root, file.path))
         step("renamed")
     # The leaves first: an entry is durable when its own directory is and those above it are.
@@ -59,6 +56,21 @@ def publish(ledger: Ledger, marker: Marker, step: Callable[[str], None]) -> None
     remove_tree(staging)
     if gone:
         raise LedgerError(f"{gone[0]} is committed, but neither there nor staged: fink-dask repair fetches it again")
+
+
+def _move(staged: Path, root: Path, path: str) -> bool:
+    """Give a staged file its name in the dataset; False where it is neither staged nor there."""
+    target = root / path
+    try:
+        move_file(staged, target)
+    except FileNotFoundError:
+        # Renamed by an earlier try, or the target's directory was removed with what was in it.
+        if not target.exists():
+            if not staged.exists():
+                return False
+            prepare_directory(root, path)
+            move_file(staged, target)
+    return True
 
 
 def staging_of(ledger: Ledger, marker: Marker) -> Path:
