@@ -19,8 +19,8 @@ DOCS := build/docs
 PIP_FLAGS := --quiet --no-input --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test $(FURTHER) test-pythons test-oldest test-cluster test-all soak screenshots bench bench-size \
-  docs lint types format lock dist clean
+.PHONY: help venv demo test $(FURTHER) test-pythons test-oldest test-cluster test-all soak screenshots \
+  bench bench-links bench-size docs lint types format lock dist clean
 .DELETE_ON_ERROR:
 
 help:  ## List these targets
@@ -72,6 +72,9 @@ screenshots: venv  ## Make the pictures in docs/ anew: dashboard, report and ter
 
 bench: venv  ## Measure against fink-client and Spark (BENCH_ARGS="--scale small" for some minutes); an hour
 	@$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+bench-links: venv  ## Measure over slow, far and lossy links (BENCH_ARGS="--resume"); as root; 90 minutes
+	@$(BIN)/python -m benchmarks.links $(BENCH_ARGS)
 
 bench-size: venv  ## Measure what an installation takes, beside fink-client's
 	@$(BIN)/python -m benchmarks.size

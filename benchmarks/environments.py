@@ -50,15 +50,15 @@ class Environments:
     Parameters
     ----------
     fink_client, spark, figures : Path
-        Python environments.
+        Python environments; empty where nobody needs them.
     jars : Path
         Folder of Spark's connectors.
     """
 
     fink_client: Path
-    spark: Path
-    figures: Path
-    jars: Path
+    spark: Path = Path()
+    figures: Path = Path()
+    jars: Path = Path()
 
 
 def make_environments() -> Environments:
@@ -75,11 +75,22 @@ def make_environments() -> Environments:
         Something could not be installed.
     """
     return Environments(
-        python_environment("fink-client", f"fink-client=={FINK_CLIENT}"),
+        client_environment(),
         spark_environment(),
         figures_environment(),
         _jars(),
     )
+
+
+def client_environment() -> Path:
+    """Make the environment of Fink's own client.
+
+    Returns
+    -------
+    Path
+        A Python environment with fink-client.
+    """
+    return python_environment("fink-client", f"fink-client=={FINK_CLIENT}")
 
 
 def figures_environment() -> Path:

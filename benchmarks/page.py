@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from benchmarks.cases import BATCHSIZE, FINK_CLIENT, FINK_DASK, KINDS, PEERS, RAW_DRAIN, SCALES, SPARK, Contestant
 from benchmarks.contestants import fink_client, fink_dask, spark
 from benchmarks.figures import BATCHES_FIGURE, CONSUMERS_FIGURE, points
+from benchmarks.link_table import LINKS, links_section
 from benchmarks.results import Results, middle
 from benchmarks.targets import best_drain, label, targets
 
@@ -31,11 +33,18 @@ def write_page(results: Results, out: Path) -> None:
     out : Path
         Where to.
     """
-    more = [json.loads((out / name).read_text()) if (out / name).exists() else [] for name in (RANGES, FOLLOWING)]
-    (out / PAGE).write_text(page(results, *more), encoding="utf-8")
+    ranges, following, links = (
+        json.loads((out / name).read_text()) if (out / name).exists() else [] for name in (RANGES, FOLLOWING, LINKS)
+    )
+    (out / PAGE).write_text(page(results, ranges, following, links or {}), encoding="utf-8")
 
 
-def page(results: Results, ranges: Sequence[dict[str, Any]] = (), following: Sequence[dict[str, Any]] = ()) -> str:
+def page(
+    results: Results,
+    ranges: Sequence[dict[str, Any]] = (),
+    following: Sequence[dict[str, Any]] = (),
+    links: Mapping[str, Any] = MappingProxyType({}),
+) -> str:
     """Say everything that was measured, in Markdown.
 
     Parameters
@@ -46,6 +55,8 @@ def page(results: Results, ranges: Sequence[dict[str, Any]] = (), following: Seq
         What planning many ranges takes.
     following : sequence of dict, optional
         How topics were followed that were being filled.
+    links : mapping, optional
+        What was measured over slow, far and lossy links.
 
     Returns
     -------
@@ -102,7 +113,7 @@ every partition and offset once; for the bare drain, the numbers of records and 
 {table(("fink-dask", "seconds"), _curve(results, "consumers"))}
 
 {table(("fink-dask", "seconds"), _curve(results, "batchsize"))}
-{_ranges(ranges)}{_following(following)}
+{_ranges(ranges)}{_following(following)}{links_section(links)}
 ## How it was measured
 
 | what | which |

@@ -131,7 +131,7 @@ def run_benchmark(
     if not left:
         say("everything is measured")
         return
-    with _work_folder(results.run["id"]) as work:
+    with work_folder(results.run["id"]) as work:
         if (free := shutil.disk_usage(work).free) < scale.free_bytes:
             raise BenchmarkError(
                 f"{free / 1e9:.0f} GB are free on the disk, and {scale.free_bytes / 1e9:.0f} are needed"
@@ -230,7 +230,7 @@ def _is_left(turn: Turn, results: Results, only: Sequence[str]) -> bool:
 
 
 @contextmanager
-def _work_folder(run: str) -> Iterator[Path]:
+def work_folder(run: str) -> Iterator[Path]:
     """Give the run a folder for Kafka and for datasets, and delete it, and what a killed run has left there."""
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / "lock").open("w") as lock:

@@ -47,9 +47,34 @@ def check(log: Path, topic: FilledTopic) -> Rows:
     Rows
         The verdict.
     """
-    try:
-        found = json.loads(log.read_text().splitlines()[-1])
-    except (IndexError, ValueError):
+    found = _said(log)
+    if found is None:
         return Rows(0, False, "the drain did not end")
     right = (found["records"], found["bytes"]) == (topic.alerts, topic.value_bytes)
-    return Rows(found["records"], right, "every record and every byte counted" if right else "records are missing")
+    return Rows(int(found["records"]), right, "every record and every byte counted" if right else "records are missing")
+
+
+def seconds(log: Path) -> float:
+    """Return what reading took, from the first connection to the last record, of a drain that has ended.
+
+    Parameters
+    ----------
+    log : Path
+        What the job has printed.
+
+    Returns
+    -------
+    float
+        Seconds.
+    """
+    found = _said(log)
+    assert found is not None
+    return float(found["seconds"])
+
+
+def _said(log: Path) -> dict[str, float] | None:
+    try:
+        found: dict[str, float] = json.loads(log.read_text().splitlines()[-1])
+    except (IndexError, ValueError):
+        return None
+    return found

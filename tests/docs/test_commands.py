@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from benchmarks.__main__ import main as bench
+from benchmarks.links import main as bench_links
 from fink_dask.cli.main import cli
 from fink_dask.demo.alerts import AlertKind
 from tests.harness.cli import environment
@@ -256,7 +257,7 @@ def test_a_page_names_only_options_that_exist_and_links_only_to_what_is_there(pa
     page = re.sub(r"^```.*?^```$", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
     if path.name == "moving-from-fink-client.md":
         page = re.sub(r"^\|[^|]*\|", "|", page, flags=re.MULTILINE)  # its first column is of fink-client's options
-    commands = (cli, *cli.commands.values(), bench)
+    commands = (cli, *cli.commands.values(), bench, bench_links)
     known = {name for command in commands for option in command.params for name in option.opts}
     named = {
         flag.replace("_", "-")

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import fastavro
 import numpy as np
-import psutil
 import pyarrow.dataset as ds
 import pytest
 
@@ -20,6 +17,7 @@ from tests.harness.cli import PROGRAM, environment, run_cli, transfer_arguments
 from tests.harness.oracle import Oracle, assert_exactly_once, assert_values_equal, fill_topic
 from tests.harness.producer import produce, publish_schema
 from tests.harness.topics import create_topic
+from tests.harness.weigh import run_and_weigh
 
 #: As large as LSST's largest: three cutouts, and a light curve.
 ALERT_BYTES = 231_000
@@ -54,26 +52,11 @@ def test_17_large_alerts_and_many_consumers_stay_below_the_memory_that_was_given
 ) -> None:
     sent = fill_with_large_alerts(kafka, topic_name, count)
     options = ("-nconsumers", "16", "--memory-limit", str(LIMIT))
-    process = subprocess.Popen(
-        [*PROGRAM, *transfer_arguments(kafka, topic_name, tmp_path / "alerts", *options)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(),
-    )
-    most = 0
-    while process.poll() is None:
-        with suppress(psutil.Error):
-            parent = psutil.Process(process.pid)
-            # Shared pages are counted once: workers are forked.
-            everyone = [parent, *parent.children(recursive=True)]
-            most = max(most, sum(each.memory_full_info().pss for each in everyone))
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(0.1)
-    _, err = process.communicate()
-    assert process.returncode == 0, err
-    assert "died" not in err
-    assert most < LIMIT
+    arguments = transfer_arguments(kafka, topic_name, tmp_path / "alerts", *options)
+    weighed = run_and_weigh([*PROGRAM, *arguments], environment())
+    assert weighed.status == 0, weighed.err
+    assert "died" not in weighed.err
+    assert weighed.most_bytes < LIMIT
     assert_exactly_once(tmp_path / "alerts", sent)
 
 

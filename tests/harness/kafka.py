@@ -165,6 +165,18 @@ class KafkaBroker:
         self.stop()
         self.start()
 
+    def stored_bytes(self, topic: str) -> int:
+        """Measure the batches that Kafka keeps of a topic, in its own files."""
+        return sum(path.stat().st_size for path in self.data_dir.glob(f"{topic}-*/*.log"))
+
+    def configure(self, *arguments: str) -> None:
+        """Change with Kafka's own tool what no client library here can, such as a quota."""
+        java, jars = find_java(), ensure_kafka_jars()
+        assert java is not None
+        command = [java, "-XX:-UsePerfData", "-cp", str(jars / "*"), "kafka.admin.ConfigCommand"]
+        with self.log_path.open("ab") as log:
+            self._call([*command, "--bootstrap-server", self.bootstrap_servers, *arguments], log.fileno())
+
     def discard(self) -> None:
         """Kill the broker and delete its topics; settings and log stay for whoever looks for a failure's cause."""
         self.kill()
@@ -214,11 +226,12 @@ class KafkaBroker:
         part.replace(kept)
 
     def _call(self, command: Sequence[str], log: int) -> None:
+        what = next(each for each in command if each.startswith("kafka."))
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, timeout=START_TIMEOUT_S, check=False
         )
         if done.returncode != 0:
-            raise HarnessError(self._with_log(f"formatting the broker's data failed with status {done.returncode}"))
+            raise HarnessError(self._with_log(f"{what} failed with status {done.returncode}"))
 
     def wait_until_ready(self) -> None:
         """Wait until this node is in the metadata and every partition of it has a leader; a broker that fails is ended.

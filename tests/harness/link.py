@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -51,8 +51,8 @@ class Moved:
         Bytes from the client to Kafka, and from Kafka.
     fetched : int
         Of those from Kafka, bytes of fetch responses, complete or not; 0 where TLS hides them.
-    connections, open, forgotten : int
-        Connections that were made, are there, and were silently dropped.
+    connections, open, forgotten, hung_up : int
+        Connections that were made, are there, were silently dropped, and were ended by Kafka.
     asked : dict
         How many requests of each API key went to Kafka, where TLS does not hide them.
     """
@@ -63,6 +63,7 @@ class Moved:
     connections: int
     open: int
     forgotten: int
+    hung_up: int
     asked: Mapping[int, int]
 
     def since(self, before: Moved) -> Moved:
@@ -74,6 +75,7 @@ class Moved:
             self.connections - before.connections,
             self.open,
             self.forgotten - before.forgotten,
+            self.hung_up - before.hung_up,
             {key: count - before.asked.get(key, 0) for key, count in self.asked.items()},
         )
 
@@ -87,11 +89,14 @@ class Link:
         Where each port leads.
     line : Line
         What the line is like, to begin with.
+    host : str
+        The address of loopback that the ports are on.
     """
 
-    def __init__(self, ports: Mapping[int, int], line: Line = Line()) -> None:
+    def __init__(self, ports: Mapping[int, int], line: Line = Line(), host: str = HOST) -> None:
         self._ports = dict(ports)
         self._line = line
+        self._host = host
         self._lock = threading.Lock()
 
     def __enter__(self) -> Link:
@@ -101,7 +106,7 @@ class Link:
         try:
             self.set(self._line)
             for port, target in self._ports.items():
-                self.listen(HOST, port, target)
+                self._order("listen", host=self._host, port=port, target=target)
         except BaseException:
             self.__exit__()
             raise
@@ -110,10 +115,6 @@ class Link:
     def __exit__(self, *_: object) -> None:
         self._process.kill()
         self._process.communicate()
-
-    def listen(self, host: str, port: int, target: int) -> None:
-        """Forward one more port."""
-        self._order("listen", host=host, port=port, target=target)
 
     def set(self, line: Line) -> None:
         """Change what the line is like, for what is yet to come."""
@@ -137,6 +138,11 @@ class Link:
         found: dict[str, Any] = self._order("count")
         asked = {int(key): count for key, count in found.pop("asked").items()}
         return Moved(**found, asked=asked)
+
+    def first_records_after(self, moment: float) -> float:
+        """Return when the first records arrived after a moment, both in seconds of the Unix epoch; TLS hides it not."""
+        found: list[tuple[float, int]] = self._order("arrivals")
+        return next(at for at, _ in found if at > moment)
 
     def _order(self, do: str, **what: Any) -> Any:
         with self._lock:
@@ -169,12 +175,18 @@ class FarKafka:
 
     def stored_bytes(self, topic: str) -> int:
         """Measure the batches that Kafka keeps of a topic, in its own files."""
-        return sum(path.stat().st_size for path in self.near.data_dir.glob(f"{topic}-*/*.log"))
+        return self.near.stored_bytes(topic)
 
 
 @contextmanager
 def far_kafka(
-    folder: Path, line: Line, extra: Mapping[str, str] | None = None, protocol: str = "PLAINTEXT"
+    folder: Path,
+    line: Line,
+    extra: Mapping[str, str] | None = None,
+    *,
+    protocol: str = "PLAINTEXT",
+    host: str = HOST,
+    name: str = "",
 ) -> Iterator[FarKafka]:
     """Run a broker that tells those who come through a link to come back the same way.
 
@@ -188,6 +200,8 @@ def far_kafka(
         Server properties that win over the harness's.
     protocol : str, optional
         Of the listener behind the link.
+    host, name : str, optional
+        The address of loopback that the link is on, and what Kafka calls it.
     """
     # The listener that clients see is the link's port; Kafka listens on another one.
     (node,) = make_nodes(1, {"PLAINTEXT": "PLAINTEXT", FAR: protocol, "BEHIND": protocol})
@@ -200,13 +214,13 @@ def far_kafka(
                 f"CONTROLLER://{HOST}:{node.controller_port}",
             ]
         ),
-        "advertised.listeners": f"{near.name}://{HOST}:{near.port},{far.name}://{HOST}:{far.port}",
+        "advertised.listeners": f"{near.name}://{HOST}:{near.port},{far.name}://{name or host}:{far.port}",
     }
     broker = KafkaBroker(folder, {**addresses, **(extra or {})}, [node])
     try:
         broker.start()
-        with Link({far.port: behind.port}, line) as link:
-            yield FarKafka(f"{HOST}:{far.port}", broker, link)
+        with Link({far.port: behind.port}, line, host) as link:
+            yield FarKafka(f"{name or host}:{far.port}", broker, link)
     finally:
         broker.discard()
 
@@ -224,3 +238,9 @@ def dead_address(host: str, port: int) -> Iterator[None]:
             filler.setblocking(False)
             filler.connect_ex((host, port))
         yield
+
+
+def with_names(names: Path, command: Sequence[str]) -> list[str]:
+    """Spell a command whose names lead where a file says that has the form of ``/etc/hosts``, and all others too."""
+    script = 'mount --bind "$0" /etc/hosts && exec "$@"'
+    return ["unshare", "--map-root-user", "--mount", "--", "/bin/sh", "-c", script, str(names), *command]

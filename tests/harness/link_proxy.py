@@ -28,6 +28,8 @@ _WINDOW_BYTES = 2**22
 _BACKLOG = 128
 #: More than any Kafka takes: this is no request, but a TLS record.
 _MAX_FRAME_BYTES = 2**28
+#: More than a handshake, an error or a list of a few topics has: these are records.
+_MUCH_BYTES = 2**13
 #: The rate is kept over so many seconds; shorter waits are not worth a turn of the loop.
 _GRAIN_S = 0.002
 
@@ -136,6 +138,7 @@ class Proxy:
         self.counts: Counter[str] = Counter()
         self.asked: Counter[int] = Counter()
         self.open: set[Connection] = set()
+        self.arrivals: deque[tuple[float, int]] = deque(maxlen=1000)
         self._doors: list[Door] = []
 
     def set(self, mbit: float, round_trip_s: float, forget_s: float) -> None:
@@ -165,7 +168,7 @@ class Proxy:
 
     def counters(self) -> dict[str, object]:
         return {
-            **{name: self.counts[name] for name in ("up", "down", "fetched", "connections", "forgotten")},
+            **{name: self.counts[name] for name in ("up", "down", "fetched", "connections", "forgotten", "hung_up")},
             "open": len(self.open),
             "asked": dict(self.asked),
         }
@@ -305,6 +308,7 @@ class Way:
                 self._flying_bytes += len(data)
                 self._moved.set()
                 if not data:
+                    self._proxy.counts["hung_up"] += self._name == "down"
                     break
             await arriving
         finally:
@@ -349,6 +353,8 @@ class Way:
 
     def _count(self, data: bytes) -> None:
         self._proxy.counts[self._name] += len(data)
+        if self._name == "down" and len(data) >= _MUCH_BYTES:
+            self._proxy.arrivals.append((time.time() + self._proxy.delay_s, len(data)))
         for key, size in self._frames.feed(data):
             if key == FETCH and self._name == "down":
                 self._proxy.counts["fetched"] += size
@@ -376,6 +382,8 @@ async def main() -> None:
                 proxy.reset()
             case "count":
                 answer = proxy.counters()
+            case "arrivals":
+                answer = list(proxy.arrivals)
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
 

@@ -6,7 +6,7 @@ import hashlib
 import random
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import repeat
@@ -101,6 +101,7 @@ def produce(
     partitions: int | None = None,
     keys: Iterable[bytes | None] | None = None,
     seed: int = 0,
+    options: Mapping[str, Any] | None = None,
 ) -> list[Produced]:
     """Write values to partitions chosen at random, as Fink does, and return when each is acknowledged.
 
@@ -116,6 +117,8 @@ def produce(
         A key for each value; by default none.
     seed : int
         Of the choice of partitions.
+    options : mapping, optional
+        librdkafka settings that win over the harness's.
 
     Returns
     -------
@@ -127,7 +130,7 @@ def produce(
     NotAcknowledgedError
         At least one record was not acknowledged.
     """
-    producer = Producer(_config(bootstrap))
+    producer = Producer(_config(bootstrap) | dict(options or {}))
     return _send(producer, topic, values, partitions or partition_count(bootstrap, topic), keys, seed)
 
 

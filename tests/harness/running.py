@@ -17,7 +17,7 @@ from tests.harness.oracle import Oracle, assert_exactly_once, wait_for
 
 
 class Running:
-    """Start a transfer as a shell does; it decodes one alert at a time, to last some seconds.
+    """Start a transfer as a shell does, in a process group of its own.
 
     Parameters
     ----------
@@ -29,18 +29,21 @@ class Running:
         Where it writes.
     *more : str
         Further options.
+    slowly : bool, optional
+        Decode one alert at a time, to last some seconds; not needed where the line is slow.
     """
 
-    def __init__(self, kafka: Any, topic: str, outdir: Path, *more: str) -> None:
+    def __init__(self, kafka: Any, topic: str, outdir: Path, *more: str, slowly: bool = True) -> None:
         self.outdir = outdir
         self.ledger = Ledger(outdir)
-        arguments = transfer_arguments(kafka, topic, outdir, "-partitionby", "time", "-batchsize", "1", *more)
+        one_by_one = ("-batchsize", "1") if slowly else ()
+        arguments = transfer_arguments(kafka, topic, outdir, "-partitionby", "time", *one_by_one, *more)
         self.process = subprocess.Popen(
             [*PROGRAM, *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env=environment(SLOWLY),
+            env=environment(SLOWLY if slowly else None),
             start_new_session=True,
         )
 
@@ -71,6 +74,10 @@ class Running:
         """Return when so many ranges are committed, or everything is over."""
         path = self.ledger.markers_path
         wait_for(lambda: self.is_over or (path.is_dir() and len(list(path.iterdir())) >= ranges), 120, "some ranges")
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the whole group."""
+        os.killpg(self.process.pid, number)
 
     def kill(self) -> None:
         """End the whole group at once, and return when nothing of it is left."""

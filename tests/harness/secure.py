@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,7 +12,8 @@ import trustme
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
 from tests.harness.kafka import KafkaBroker, make_nodes
-from tests.harness.kafka_settings import HOST
+from tests.harness.kafka_settings import HOST, free_ports
+from tests.harness.link import FarKafka, Line, Link
 
 USER = "alice"
 #: Long and rare, so that it can be looked for wherever it must not be.
@@ -47,7 +50,7 @@ class SecureKafka:
     foreign_ca_file: Path
 
 
-def secure_kafka(folder: Path) -> SecureKafka:
+def secure_kafka(folder: Path, more: Mapping[str, str] | None = None) -> SecureKafka:
     """Make a broker; `EXPIRED` shows a certificate of last year, `ELSEWHERE` one for another host."""
     folder.mkdir(parents=True, exist_ok=True)
     authority, ca_file, foreign = trustme.CA(), folder / "ca.pem", folder / "foreign-ca.pem"
@@ -74,8 +77,36 @@ def secure_kafka(folder: Path) -> SecureKafka:
     for listener in ("expired", "elsewhere"):
         extra[f"listener.name.{listener}.ssl.keystore.type"] = "PEM"
         extra[f"listener.name.{listener}.ssl.keystore.location"] = str(folder / f"{listener}.pem")
+    extra |= more or {}
     broker = KafkaBroker(folder / "broker", extra, make_nodes(1, PROTOCOLS), users={USER: PASSWORD})
     return SecureKafka(broker, ca_file, foreign)
+
+
+def ways(kafka: SecureKafka, folder: Path) -> list[str]:
+    """Spell the options with which a command comes by its listener with password and certificate."""
+    password = folder / "password"
+    password.write_text(f"{PASSWORD}\n")
+    password.chmod(0o600)
+    return [
+        *("--security-protocol", "SASL_SSL", "--sasl-mechanism", "SCRAM-SHA-512", "--username", USER),
+        *("--password-file", str(password), "--ssl-ca-file", str(kafka.ca_file)),
+    ]
+
+
+@contextmanager
+def far_secure_kafka(folder: Path, line: Line) -> Iterator[tuple[SecureKafka, FarKafka]]:
+    """Run such a broker, whose listener with password and certificate is behind a link."""
+    secure = secure_kafka(folder)
+    behind = secure.broker.address("SASLTLS")
+    (far,) = free_ports(1)
+    properties = secure.broker.properties
+    properties["advertised.listeners"] = properties["advertised.listeners"].replace(behind, f"{HOST}:{far}")
+    try:
+        secure.broker.start()
+        with Link({far: int(behind.rpartition(":")[2])}, line) as link:
+            yield secure, FarKafka(f"{HOST}:{far}", secure.broker, link)
+    finally:
+        secure.broker.discard()
 
 
 def _write_store(path: Path, certificate: trustme.LeafCert) -> None:

@@ -62,14 +62,15 @@ class Carried:
         Of whole frames, those that were dropped included.
     dropped : int
         Frames that did not go on.
-    connections : int
-        TCP connections that it has asked for.
+    connections, tcp_bytes : int
+        TCP connections that it has asked for, and what TCP has sent in all, what was sent again included.
     """
 
     sent_bytes: int = 0
     received_bytes: int = 0
     dropped: int = 0
     connections: int = 0
+    tcp_bytes: int = 0
 
 
 class Switched:

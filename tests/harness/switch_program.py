@@ -105,6 +105,7 @@ class Switch:
     def _send(self, port: Port, receivers: list[Port], frame: bytes) -> None:
         now, settings = time.monotonic(), self.settings
         port.counts["sent_bytes"] += len(frame)
+        _count_tcp(port.counts, frame)
         if port.is_cut or self._is_lost(frame, now):
             port.counts["dropped"] += 1
             return
@@ -120,7 +121,6 @@ class Switch:
         if settings.reorder and self._chance.random() < settings.reorder:
             at += _OVERTAKEN_S
         copies = 1 + (settings.duplicate > 0 and self._chance.random() < settings.duplicate)
-        _count_tcp(port.counts, frame)
         for receiver in receivers * copies:
             if receiver.is_cut:
                 continue
@@ -143,7 +143,7 @@ class Switch:
         found = _tcp(frame)
         if found is None:
             return False
-        one, other, flags = found
+        one, other, flags, _ = found
         flow = min(one, other) + max(one, other)
         if flags & 2:  # SYN
             self._used[flow] = now
@@ -165,20 +165,23 @@ class Switch:
             port.counts["dropped"] += 1
 
 
-def _tcp(frame: bytes) -> tuple[bytes, bytes, int] | None:
-    """Return the two ends of a TCP segment over IPv4, and its flags."""
+def _tcp(frame: bytes) -> tuple[bytes, bytes, int, int] | None:
+    """Return the two ends of a TCP segment over IPv4, its flags, and how many bytes it carries."""
     if frame[12:14] != b"\x08\x00" or frame[23] != 6:
         return None
     at = _ETHERNET_BYTES + 4 * (frame[14] & 15)
     if len(frame) < at + 14:
         return None
-    return frame[26:30] + frame[at : at + 2], frame[30:34] + frame[at + 2 : at + 4], frame[at + 13]
+    carried = _ETHERNET_BYTES + int.from_bytes(frame[16:18], "big") - at - 4 * (frame[at + 12] >> 4)
+    return frame[26:30] + frame[at : at + 2], frame[30:34] + frame[at + 2 : at + 4], frame[at + 13], carried
 
 
 def _count_tcp(counts: Counter[str], frame: bytes) -> None:
     found = _tcp(frame)
-    if found is not None and found[2] & 18 == 2:  # SYN without ACK
-        counts["connections"] += 1
+    if found is not None:
+        _, _, flags, carried = found
+        counts["connections"] += flags & 18 == 2  # SYN without ACK
+        counts["tcp_bytes"] += carried
 
 
 def _tap(pid: int, address: str, mtu: int) -> int:

@@ -1,0 +1,55 @@
+"""Topics of alerts of real size behind a link, and whether a transfer moved them about once."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+from fink_dask.demo.alerts import AlertKind
+from tests.harness.cli import run_cli, transfer_arguments
+from tests.harness.link import FarKafka, Line, Moved
+from tests.harness.oracle import Oracle, assert_exactly_once, fill_topic
+
+#: What clients ask and are told beside the alerts: metadata, schemas, empty fetches.
+BESIDE_BYTES = 200_000
+
+
+@dataclass(frozen=True)
+class Filled:
+    """A topic that is there, and what is in it.
+
+    Parameters
+    ----------
+    name : str
+        The topic.
+    oracle : Oracle
+        What its producer knows.
+    stored_bytes : int
+        What its batches take in Kafka's own files.
+    """
+
+    name: str
+    oracle: Oracle
+    stored_bytes: int
+
+    def assert_moved_about_once(self, moved: Moved) -> None:
+        """Fail if the line carried much more than the topic."""
+        assert moved.down <= 1.25 * self.stored_bytes + BESIDE_BYTES, f"{moved} for {self.stored_bytes} bytes"
+
+
+def fill_far_topic(far: FarKafka, alerts: int, kind: AlertKind = AlertKind.ZTF_LIGHT, partitions: int = 10) -> Filled:
+    """Make a topic of so many alerts, whose name nobody else has; light ones have about 1 kB."""
+    name = f"ftransfer_ztf_2026-11-01_{uuid.uuid4().int % 10**12}"
+    oracle = fill_topic(far.near.bootstrap_servers, name, kind, alerts, partitions=partitions)
+    return Filled(name, oracle, far.stored_bytes(name))
+
+
+def carry(far: FarKafka, topic: Filled, outdir: Path, line: Line, *options: str, timeout_s: float = 250) -> Moved:
+    """Transfer a topic over a line, hold the dataset against the oracle, and return what was moved meanwhile."""
+    far.link.set(line)
+    before = far.link.moved
+    result = run_cli(*transfer_arguments(far, topic.name, outdir, *options), timeout_s=timeout_s)
+    assert result.returncode == 0, result.stderr
+    assert_exactly_once(outdir, topic.oracle.values)
+    return far.link.moved.since(before)
