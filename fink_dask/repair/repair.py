@@ -152,7 +152,12 @@ def _read_again(
             )
         work = [Work(damage.range, tasks[damage.plan_id], damage.remainder) for damage in damages]
         offsets = sum(total(damage.remainder.wanted) for damage in damages)
-        observe(TransferStarted(plans[0].identity.topic, len(work), 0, offsets, 0, cluster.client.dashboard_link))
+        observe(
+            TransferStarted(
+                *(plans[0].identity.topic, len(work), 0, offsets, 0, cluster.client.dashboard_link),
+                reconnect_timeout_s=kafka.reconnect_timeout_s,
+            )
+        )
         run_ranges(cluster.client, work, nconsumers, observe, lease.check, cluster.lookahead)
 
 

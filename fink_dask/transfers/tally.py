@@ -169,12 +169,13 @@ class Tally:
     @property
     def committed(self) -> int:
         """Offsets that are committed, including those of earlier runs."""
-        return sum(topic.before + topic.committed for topic in self._topics.values())
+        # A repair plans less than the ranges that it commits hold.
+        return sum(min(topic.before + topic.committed, topic.planned) for topic in self._topics.values())
 
     @property
     def arrived(self) -> int:
         """Offsets that are committed, or have arrived for an attempt that still runs."""
-        return self.committed + sum(each.said.arrived for each in self.running)
+        return min(self.committed + sum(each.said.arrived for each in self.running), self.offsets)
 
     @property
     def received_bytes(self) -> int:
@@ -248,7 +249,7 @@ class Tally:
     @property
     def phase(self) -> Phase:
         """How far it is, in words."""
-        if self.committed >= self.offsets:
+        if self.committed >= self.offsets and not self._running:
             return Phase.DONE
         if self.bytes_received or self.received_bytes:
             return Phase.RECEIVING if self.arrived < self.offsets else Phase.WRITING

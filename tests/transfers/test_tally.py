@@ -127,6 +127,14 @@ def test_a_range_that_another_run_has_committed_neither_takes_time_nor_gives_it(
     assert (tally.committed, tally.arrived) == (900, 900)
 
 
+def test_a_repair_that_reads_a_part_of_a_range_is_at_no_more_than_all(tally: Tally) -> None:
+    tally.start(started(30))
+    tally.progress(received(FIRST, 20))
+    assert (tally.committed, tally.arrived) == (0, 20)
+    tally.commit(RangeCommitted("t", FIRST, 100, 100_000, {}))
+    assert (tally.committed, tally.arrived, tally.phase) == (30, 30, Phase.DONE)
+
+
 def test_topics_with_small_and_with_large_alerts_are_estimated_apart(tally: Tally, clock: Clock) -> None:
     tally.start(started(100, topic="small"))
     tally.start(started(100, topic="large", raw_bytes=5_000_000))
