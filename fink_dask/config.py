@@ -142,7 +142,7 @@ class KafkaSettings:
     """
 
     bootstrap_servers: str
-    request_timeout_s: float = 8.0
+    request_timeout_s: float = 30.0
     reconnect_timeout_s: float = RECONNECT_TIMEOUT_S
     limit_rate: int | None = None
     queue_bytes: int = QUEUE_BYTES

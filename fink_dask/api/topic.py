@@ -172,7 +172,7 @@ def read_topic(
             marks = target.description.watermarks.items()
             spans = {partition: (each.low, each.stable) for partition, each in marks if each.low < each.stable}
         # Partitions of the frame have a fixed size, however many of them are consumed at once.
-        sizing = Sizing(size, len(spans) or 1, inspector.sample_sizes(topic, spans))
+        sizing = Sizing(size, len(spans) or 1, inspector.sample(topic, spans).sizes)
     plan = next_plan(1, identity, spans, sizing, None)
     texts = json.dumps([one.text for one in versions.schemas])
     source = TopicSource(kafka, identity, zlib.compress(texts.encode()), on_bad_record)
@@ -208,7 +208,8 @@ def read_table(range_: Range | None, source: TopicSource, columns: Sequence[str]
     if range_ is not None:
         decoder = _decoder(source, names, range_.partition)
         with _connections.connect(source.kafka) as connection:
-            reader = RangeReader(connection, source.identity.topic, range_, lambda: False, source.identity.topic_id)
+            topic, topic_id = source.identity.topic, source.identity.topic_id
+            reader = RangeReader(connection, topic, range_, lambda: False, topic_id, line=_connections.line)
             for batch in reader.batches(BATCHSIZE, BATCH_BYTES, MIN_BATCH_BYTES, source.versions.max_records):
                 decoded = decoder.decode(batch)
                 for index, reason in decoded.bad:

@@ -66,7 +66,7 @@ def peek(
 
     from fink_dask.cli.log import log_to_stderr
     from fink_dask.config import TransferSettings
-    from fink_dask.kafka.connection import open_connection
+    from fink_dask.kafka.connection import open_glimpse
     from fink_dask.report.stamps import HINT, can_read_stamps
     from fink_dask.transfers.peek import Peek
     from fink_dask.transfers.peek import peek as look
@@ -78,7 +78,7 @@ def peek(
     check_topic_name(topic)
     kafka = kafka_settings(survey or survey_of(topic), **connection)
     settings = TransferSettings(topic, Path("peek"), kafka, survey=survey, schema_file=schema_file)
-    with open_connection(kafka) as opened:
+    with open_glimpse(kafka) as opened:
         found = look(settings, wanted, opened)
     # Colours where there is a terminal, unless NO_COLOR is set.
     console = Console(highlight=False, markup=False, emoji=False)

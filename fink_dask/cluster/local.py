@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import logging
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import Self
 
 import dask
 import distributed.utils
@@ -17,10 +19,12 @@ from distributed import Client, LocalCluster
 from distributed.system import MEMORY_LIMIT
 
 from fink_dask.cluster.forkserver import prepare_decoder, start_forkserver, without_interrupts
+from fink_dask.config import KafkaSettings
 from fink_dask.dashboard.dashboard import offer_dashboard
 from fink_dask.errors import SettingsError, TransferError
 from fink_dask.transfers.crew import NO_LOOKAHEAD, Lookahead
-from fink_dask.transfers.memory import BASE_BYTES, WORKER_BYTES, MemoryShare, share_memory
+from fink_dask.transfers.memory import BASE_BYTES, LEAST_AHEAD, WORKER_BYTES, MemoryShare, share_memory
+from fink_dask.transfers.worker import WarmUp
 
 DASK_CONFIG = {
     # With more, a range would wait behind a running one while another worker idles.
@@ -43,6 +47,8 @@ DASK_CONFIG = {
 MEMORY_FRACTION = 0.5
 #: How often starting the workers is tried, where one of them ends before all are there.
 _STARTS = 3
+#: Seconds after which workers start although it is not known yet whether there is anything to do.
+_SOON_S = 0.5
 #: So many consumers get all the memory that they can use, even where there are fewer cores; more of them share it.
 _FULL_SHARES = 16
 
@@ -128,6 +134,164 @@ def parse_duration(option: str, text: str) -> float:
     return seconds
 
 
+class LocalWorkers:
+    """Workers on the cores of this machine, which may start while it is still found out what there is to do.
+
+    A context manager that stops them at the end.
+
+    Parameters
+    ----------
+    nconsumers : int
+        How many ranges to consume at once; those beyond the cores become threads.
+    dashboard_address : str
+        ``host:port`` of the dashboard; where the port is taken, another one that is free.
+    memory_limit : int, optional
+        Bytes that all processes together may take; by default half of what this process may use.
+    kafka : KafkaSettings, optional
+        Where the workers connect to as they start.
+
+    """
+
+    def __init__(
+        self,
+        nconsumers: int,
+        dashboard_address: str,
+        memory_limit: int | None = None,
+        kafka: KafkaSettings | None = None,
+        topics: Sequence[str] = (),
+    ) -> None:
+        self._nconsumers = nconsumers
+        self._dashboard_address = dashboard_address
+        self._limit = memory_limit if memory_limit is not None else int(MEMORY_LIMIT * MEMORY_FRACTION)
+        self._kafka = kafka
+        self._topics = topics
+        self._wanted = _Size(nconsumers, nconsumers)
+        self._is_over = False
+        self._begin = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._started: LocalCluster | BaseException | None = None
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over = True
+        self._begin.set()
+        if self._thread is not None:
+            self._thread.join()
+        self._close()
+        self._stack.close()
+
+    def start_soon(self) -> None:
+        """Start in the background, unless the end comes or `cluster` is called within half a second.
+
+        Where Kafka is near, by then it has refused what can't be transferred, and the number of ranges is known.
+        """
+        self._thread = threading.Thread(target=self._start_later, name="fink-dask-workers", daemon=True)
+        self._thread.start()
+
+    @contextmanager
+    def cluster(self, ranges: int) -> Iterator[Cluster]:
+        """Start as many workers as are of use for so many ranges, where they have not begun to start.
+
+        Yields
+        ------
+        Cluster
+            The cluster.
+
+        Raises
+        ------
+        SettingsError
+            If there is too little memory, or no such address for the dashboard.
+        TransferError
+            If the workers do not start.
+        """
+        if not self._begin.is_set():
+            self._wanted = _Size(self._nconsumers, ranges)
+        memory = self._wanted.share(self._limit)
+        self._begin.set()
+        if self._thread is None:
+            self._start()
+        else:
+            self._thread.join()
+        if isinstance(self._started, BaseException):
+            raise self._started
+        assert self._started is not None
+        size = self._wanted
+        ahead = max(0, size.threads * size.workers - size.busy)
+        try:
+            offer_dashboard(self._started.scheduler)
+            with Client(self._started) as client:
+                yield Cluster(client, memory, Lookahead(ahead, turns=1))
+        finally:
+            self._close()  # whoever settles what is left over relies on it that no attempt goes on
+
+    def _plugins(self) -> tuple[WarmUp, ...]:
+        if self._kafka is None:
+            return ()
+        # With the queue of a small plan; for a larger one it does not matter that others have to be made.
+        kafka = replace(self._kafka, queue_bytes=LEAST_AHEAD)
+        return (WarmUp(kafka, -(-self._wanted.busy // self._wanted.workers), self._topics),)
+
+    def _close(self) -> None:
+        if isinstance(self._started, LocalCluster):
+            self._started.close(timeout=5)
+            self._started = None
+
+    def _start_later(self) -> None:
+        if not self._begin.wait(_SOON_S):
+            try:
+                self._wanted.share(self._limit)
+                self._begin.set()
+            except SettingsError:  # there may be fewer ranges than consumers
+                self._begin.wait()
+        if not self._is_over:
+            self._start()
+
+    def _start(self) -> None:
+        try:
+            method = start_forkserver()
+            if method == "spawn":  # the process that workers are forked from does so itself, and they wait for it
+                prepare_decoder()
+            self._stack.enter_context(
+                dask.config.set({**DASK_CONFIG, "distributed.worker.multiprocessing-method": method})
+            )
+            # Otherwise Dask has the process that workers are forked from import pandas and more, which nobody needs.
+            distributed.utils._forkserver_preload_set = True
+            with without_interrupts():
+                self._started = _start_workers(self._wanted, self._dashboard_address, self._plugins())
+        except BaseException as error:
+            self._started = error
+
+
+@dataclass(frozen=True)
+class _Size:
+    """How many workers there are to be, for so many ranges of which so many are consumed at once."""
+
+    nconsumers: int
+    ranges: int
+
+    @property
+    def busy(self) -> int:
+        return max(1, min(self.nconsumers, self.ranges))
+
+    @property
+    def workers(self) -> int:
+        return min(self.busy, usable_cores())
+
+    @property
+    def threads(self) -> int:
+        # Consumers beyond the cores are threads, and each process has at least two: one prepares a range, or writes one
+        # to disk, while the other has its turn to decode.
+        return max(2, -(-self.busy // self.workers))
+
+    def share(self, limit: int) -> MemoryShare:
+        """Divide the memory among the consumers."""
+        overhead = BASE_BYTES + self.workers * WORKER_BYTES
+        return share_memory(limit, overhead, self.threads * self.workers, max(_FULL_SHARES, usable_cores()))
+
+
 @contextmanager
 def local_cluster(
     nconsumers: int,
@@ -135,64 +299,23 @@ def local_cluster(
     dashboard_address: str,
     memory_limit: int | None = None,
 ) -> Iterator[Cluster]:
-    """Start as many workers as are of use, and stop them at the end.
-
-    Parameters
-    ----------
-    nconsumers : int
-        How many ranges to consume at once; those beyond the cores become threads.
-    ranges : int
-        How many ranges there are.
-    dashboard_address : str
-        ``host:port`` of the dashboard; where the port is taken, another one that is free.
-    memory_limit : int, optional
-        Bytes that all processes together may take; by default half of what this process may use.
-
-    Yields
-    ------
-    Cluster
-        The cluster.
-
-    Raises
-    ------
-    SettingsError
-        If there is too little memory, or no such address.
-    TransferError
-        If the workers do not start.
-    """
-    busy = max(1, min(nconsumers, ranges))
-    workers = min(busy, usable_cores())
-    # Consumers beyond the cores are threads, and each process has at least two: one prepares a range, or writes one to
-    # disk, while the other has its turn to decode.
-    threads = max(2, -(-busy // workers))
-    limit = memory_limit if memory_limit is not None else int(MEMORY_LIMIT * MEMORY_FRACTION)
-    memory = share_memory(
-        limit, BASE_BYTES + workers * WORKER_BYTES, threads * workers, max(_FULL_SHARES, usable_cores())
-    )
-    method = start_forkserver()
-    if method == "spawn":  # the process that workers are forked from does so itself, and they wait for it
-        prepare_decoder()
-    with dask.config.set({**DASK_CONFIG, "distributed.worker.multiprocessing-method": method}):
-        # Otherwise Dask has the process that workers are forked from import pandas and more, which nobody needs.
-        distributed.utils._forkserver_preload_set = True
-        with without_interrupts():
-            cluster = _start_workers(workers, threads, dashboard_address)
-        try:
-            offer_dashboard(cluster.scheduler)
-            with Client(cluster) as client:
-                yield Cluster(client, memory, Lookahead(max(0, threads * workers - busy), turns=1))
-        finally:
-            cluster.close(timeout=5)
+    """Start workers, and stop them at the end; see `LocalWorkers`."""
+    with (
+        LocalWorkers(nconsumers, dashboard_address, memory_limit) as workers,
+        workers.cluster(ranges) as cluster,
+    ):
+        yield cluster
 
 
-def _start_workers(workers: int, threads: int, dashboard_address: str) -> LocalCluster:
+def _start_workers(size: _Size, dashboard_address: str, plugins: Sequence[WarmUp]) -> LocalCluster:
     """Start them all, and again where one ended as it started: there Dask gives up, though later it replaces them."""
     for left in reversed(range(_STARTS)):
         try:
             return LocalCluster(
-                n_workers=workers,
-                threads_per_worker=threads,
-                memory_limit=MEMORY_LIMIT // workers,
+                n_workers=size.workers,
+                threads_per_worker=size.threads,
+                memory_limit=MEMORY_LIMIT // size.workers,
+                plugins=tuple(plugins),
                 processes=True,
                 host="127.0.0.1",
                 dashboard_address=free_address(dashboard_address),
@@ -203,7 +326,7 @@ def _start_workers(workers: int, threads: int, dashboard_address: str) -> LocalC
         except RuntimeError as error:
             if not left:
                 raise TransferError(
-                    f"Dask tried {_STARTS} times to start {workers} workers, and failed "
+                    f"Dask tried {_STARTS} times to start {size.workers} workers, and failed "
                     f"({error.__cause__ or error}); where memory is short they are killed as they start: "
                     "a smaller --nconsumers starts fewer"
                 ) from error

@@ -10,7 +10,7 @@ from fink_dask.cluster.address import DASHBOARD_ADDRESS
 from fink_dask.cluster.existing import Scheduler, existing_scheduler
 from fink_dask.cluster.joboptions import JobSpec
 from fink_dask.cluster.jobqueue import job_queue_cluster
-from fink_dask.cluster.local import Cluster, local_cluster, usable_cores
+from fink_dask.cluster.local import Cluster, LocalWorkers, usable_cores
 from fink_dask.cluster.outcome import Outcome, TopicOutcome, TopicsOutcome
 from fink_dask.config import FollowSettings, TransferSettings
 from fink_dask.dashboard.dashboard import page_link
@@ -49,6 +49,11 @@ class ClusterChoice:
     scheduler: Scheduler | None = None
     dashboard_address: str = DASHBOARD_ADDRESS
     jobs: JobSpec | None = None
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it is this machine's cores."""
+        return self.scheduler is None and self.jobs is None
 
 
 def run_transfer(
@@ -123,11 +128,13 @@ def run_topics(
     try:
         what = "topics" if choice.is_several else "topic"
         profiler(Doing(f"connecting to Kafka, and looking at the {what}"))
-        with open_inspector(settings.kafka) as inspector:
+        with _local_workers(settings, chosen, choice) as workers, open_inspector(settings.kafka) as inspector:
+            if settings.follow is None and chosen.is_here:  # else it may be hours until there is anything to do
+                workers.start_soon()
             finder = Finder(choice, topics.make, is_patient=settings.follow is not None)
             _begin(topics, finder, inspector, settings.follow, profiler)
             if topics.open:
-                _transfer(settings, topics, finder, inspector, chosen, profiler)
+                _transfer(settings, topics, finder, inspector, chosen, workers, profiler)
             finder.give_up()
             for transfer in finder.take():
                 topics.begin(transfer)
@@ -181,6 +188,7 @@ def _transfer(
     finder: Finder,
     inspector: Inspector,
     chosen: ClusterChoice,
+    workers: LocalWorkers,
     observe: Observer,
 ) -> None:
     """Continue the plans and make the next ones, until there is nothing left to plan."""
@@ -211,7 +219,7 @@ def _transfer(
                     if settings.follow is not None:  # there will be more
                         ranges = max(ranges, settings.nconsumers)
                     observe(Doing("starting workers"))
-                    cluster = stack.enter_context(_connect(settings, observe, chosen, topics.open[0], ranges))
+                    cluster = stack.enter_context(_connect(settings, observe, chosen, workers, topics.open[0], ranges))
                     # A scheduler that is started here ends with the transfer, and its page with it.
                     outlived = chosen.scheduler is not None
                     reporter = Reporter(cluster.client, observe, outlived, topics.failure)
@@ -229,6 +237,7 @@ def _transfer(
                     check,
                     cluster.lookahead,
                     topics=topics,
+                    reconnect_timeout_s=settings.kafka.reconnect_timeout_s,
                     others_join=cluster.others_join,
                 )
                 if settings.limit is None:
@@ -267,8 +276,7 @@ def _follow(
 
 def cores_of(settings: TransferSettings, chosen: ClusterChoice) -> int:
     """Count the cores that will share the work, as far as that is known beforehand."""
-    is_here = chosen.scheduler is None and chosen.jobs is None
-    return min(settings.nconsumers, usable_cores()) if is_here else settings.nconsumers
+    return min(settings.nconsumers, usable_cores()) if chosen.is_here else settings.nconsumers
 
 
 def _nothing_new(settings: TransferSettings, choice: TopicChoice) -> str:
@@ -280,7 +288,12 @@ def _nothing_new(settings: TransferSettings, choice: TopicChoice) -> str:
 
 
 def _connect(
-    settings: TransferSettings, observe: Observer, chosen: ClusterChoice, first: TopicTransfer, ranges: int
+    settings: TransferSettings,
+    observe: Observer,
+    chosen: ClusterChoice,
+    workers: LocalWorkers,
+    first: TopicTransfer,
+    ranges: int,
 ) -> AbstractContextManager[Cluster]:
     if chosen.jobs is not None:
         if settings.kafka.security.password is not None and not chosen.jobs.is_encrypted:
@@ -292,7 +305,13 @@ def _connect(
             words = f"Kafka's password goes unencrypted to the workers of {chosen.scheduler.address}: use tls://"
             observe(Note(words, warning=True))
         return existing_scheduler(chosen.scheduler, settings.kafka, first.topic, first.ledger, settings.memory_limit)
-    return local_cluster(settings.nconsumers, ranges, chosen.dashboard_address, settings.memory_limit)
+    return workers.cluster(ranges)
+
+
+def _local_workers(settings: TransferSettings, chosen: ClusterChoice, choice: TopicChoice) -> LocalWorkers:
+    return LocalWorkers(
+        settings.nconsumers, chosen.dashboard_address, settings.memory_limit, settings.kafka, choice.names
+    )
 
 
 def _announce(topics: Topics, cluster: Cluster) -> list[Work]:

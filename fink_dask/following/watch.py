@@ -78,7 +78,7 @@ class Watch:
         except BrokerUnavailableError as error:
             return Round(error=error)
         except BrokerError as error:
-            if self._suspicion.confirms(str(error)):
+            if self._suspicion.confirms("refused"):
                 return Round(error=error)
             return Round(error=BrokerUnavailableError(error.message, error.topic))
         except Exception as error:  # whatever it is, the run has to know, or it would wait for ever

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import Any
 
 from confluent_kafka import (
     Consumer,
     ConsumerGroupTopicPartitions,
+    IsolationLevel,
     KafkaError,
     KafkaException,
     Message,
@@ -27,6 +29,7 @@ __all__ = [
     "Consumer",
     "ConsumerGroupTopicPartitions",
     "Errors",
+    "IsolationLevel",
     "KafkaError",
     "KafkaException",
     "Message",
@@ -89,19 +92,31 @@ _PASSING = frozenset(
 
 
 class Errors:
-    """Remember what librdkafka said last, for the question that then times out."""
+    """Remember what librdkafka said last, for the question that gets no answer."""
 
     def __init__(self) -> None:
         self.last: KafkaError | None = None
         self.fatal: KafkaError | None = None
+        self._first_at = self._last_at = 0.0
 
     def forget(self) -> None:
-        """Start afresh, for another question or another range."""
+        """Start afresh: there was an answer, or another range begins."""
         self.last = self.fatal = None
+
+    def since(self, began: float) -> KafkaError | None:
+        """Return what was said last, if that was after a moment on the clock of `time.monotonic`."""
+        return self.last if self._last_at >= began else None
+
+    def lasts(self, now: float, began: float) -> float:
+        """Return for how many seconds there have been errors since that moment, without an answer in between."""
+        return now - max(self._first_at, began)
 
     def __call__(self, error: KafkaError) -> None:
         """Take one error event."""
         log.info("librdkafka: %s", error.str())
+        self._last_at = time.monotonic()
+        if self.last is None:
+            self._first_at = self._last_at
         # "All brokers down" follows the reason that brought the last one down; the reason says more.
         if self.last is None or error.code() != KafkaError._ALL_BROKERS_DOWN:
             self.last = error
@@ -140,9 +155,11 @@ def client_config(settings: KafkaSettings, errors: Errors) -> dict[str, Any]:
         "bootstrap.servers": settings.bootstrap_servers,
         "client.id": "fink-dask",
         "reconnect.backoff.max.ms": 2000,
-        # A connection that is silent for this long is made anew: neither side is told of a cut network.
-        "socket.timeout.ms": 20_000,
+        # A name can stand for several addresses, of which some do not answer; with TLS and SASL there are six round
+        # trips before a connection is there. How long a response may take is left at librdkafka's minute.
+        "socket.connection.setup.timeout.ms": 10_000,
         "socket.keepalive.enable": True,
+        "socket.nagle.disable": True,
         "security.protocol": settings.security.protocol,
         "error_cb": errors,
         "logger": _librdkafka_log,

@@ -1,11 +1,21 @@
-"""What a broker is asked through: a consumer, and an admin client where one is needed."""
+"""What a broker is asked through, and what records arrive through: two clients, each with sockets of its own.
+
+A question never goes over the connection that records arrive on. There it would wait behind the response that is being
+received; and librdkafka takes a connection down where a request on it runs into its time-out, together with whatever
+has arrived of the response before it: `rd_kafka_broker_timeout_scan` in
+https://github.com/confluentinc/librdkafka/blob/master/src/rdkafka_broker.c
+"""
 
 from __future__ import annotations
 
+import json
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, wait
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from fink_dask.config import KafkaSettings
@@ -21,22 +31,35 @@ from fink_dask.kafka.client import (
     is_passing,
     one_line,
 )
+from fink_dask.kafka.line import FIRST_FETCH_BYTES
 
 Answer = TypeVar("Answer")
 Key = TypeVar("Key")
 
 #: Seconds for which librdkafka is trusted to know where a topic's partitions are; it forgets after 15 minutes.
 _KNOWN_S = 300.0
-#: Seconds for a broker to list its topics, before it counts as silent.
-_LIST_S = 2.0
+#: Seconds after which librdkafka is left to find that out by itself.
+_LEARN_S = 10.0
+#: Seconds between two looks at what else happens while an answer is waited for, such as a signal.
+_LOOK_S = 0.1
+#: Seconds for which a question goes on after librdkafka has said that it reaches no broker: another address, or the
+#: same one a moment later, may answer.
+_UNREACHED_S = 8.0
+#: The same where a broker has refused for good, as it may still be starting.
+_REFUSED_S = 1.0
 #: What librdkafka says where a question got no answer.
 _SILENT = {KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN}
-#: Bounds of what one fetch asks for, in bytes; a record that is larger still comes.
-_MIN_FETCHED, _MAX_FETCHED = 2**20, 8 * 2**20
+#: What is asked for at once where a few records are enough; a batch that is larger still comes.
+_GLIMPSE_BYTES = 16 * 1024
+#: Milliseconds between two statements of librdkafka on what has arrived.
+_STATED_MS = 500
+#: The most bytes of one response, decompressed or not, that is not taken for an error. What Kafka sends is at least one
+#: batch of records, whatever was asked for; a batch has `message.max.bytes` at most, 1 MB by default.
+_MAX_RESPONSE_BYTES = 100_000_000
 
 
 class Admin:
-    """An admin client, for questions that a consumer can't ask.
+    """An admin client, for questions; any thread may ask.
 
     Parameters
     ----------
@@ -46,8 +69,8 @@ class Admin:
 
     def __init__(self, settings: KafkaSettings) -> None:
         self.settings = settings
-        self._errors = Errors()
-        self._client = AdminClient(client_config(settings, self._errors))
+        self.client = AdminClient(client_config(settings, errors := Errors()))
+        self._errors = errors
 
     def ask(self, question: Callable[[AdminClient], Future[Answer]], topic: str | None = None) -> Answer:
         """Ask, and wait for the answer in a way that lets signals through at once.
@@ -55,7 +78,7 @@ class Admin:
         Parameters
         ----------
         question : callable
-            Takes the client and returns a future that is bounded by `request_timeout`.
+            Takes the client and returns a future that is bounded by `request_timeout_s`.
         topic : str, optional
             What the question is about, for the error.
 
@@ -66,15 +89,22 @@ class Admin:
         BrokerUnavailableError
             If there is no answer in time.
         """
-        self._errors.forget()
-        try:
-            return question(self._client).result()
-        except KafkaException as exception:
-            self._client.poll(0)
-            error = self._errors.fatal or exception.args[0]
-            if is_passing(error):
-                raise _no_answer(self.settings, self._errors.last or error, topic) from exception
-            raise broker_error(error, topic) from exception
+        began = time.monotonic()
+        while True:
+            try:
+                answer = self._wait(question(self.client), began, topic)
+            except KafkaException as exception:
+                self.client.poll(0)
+                error = self._errors.fatal or exception.args[0]
+                if not is_passing(error):
+                    raise broker_error(error, topic) from exception
+                if not self._may_ask_again(began):
+                    raise no_answer(self.settings, self._errors.since(began) or error, topic) from exception
+            else:
+                # What was said until now must not be the reason for a silence hours later.
+                self.client.poll(0)
+                self._errors.forget()
+                return answer
 
     def ask_each(self, question: Callable[[AdminClient], Mapping[Key, Future[Answer]]]) -> dict[Key, Answer | None]:
         """Ask about many things at once, and wait for all answers.
@@ -82,7 +112,7 @@ class Admin:
         Parameters
         ----------
         question : callable
-            Takes the client and returns a future for each, which are bounded by `request_timeout`.
+            Takes the client and returns a future for each, which are bounded by `request_timeout_s`.
 
         Returns
         -------
@@ -94,18 +124,92 @@ class Admin:
         BrokerUnavailableError
             If there is no answer in time.
         """
-        self._errors.forget()
-        found: dict[Key, Answer | None] = {}
-        for key, future in question(self._client).items():
+        return {
+            key: None if isinstance(answer, KafkaError) else answer for key, answer in self.begin(question)().items()
+        }
+
+    def begin(
+        self, question: Callable[[AdminClient], Mapping[Key, Future[Answer]]]
+    ) -> Callable[[], dict[Key, Answer | KafkaError]]:
+        """Ask about many things at once, and do not wait yet.
+
+        Returns
+        -------
+        callable
+            Waits for the answers, and returns what the broker refuses as a KafkaError; it raises a
+            BrokerUnavailableError if there is no answer in time.
+        """
+        began, asked = time.monotonic(), question(self.client)
+
+        def answer() -> dict[Key, Answer | KafkaError]:
+            futures = asked
+            while True:
+                found = {key: self._wait_for_one(future, began) for key, future in futures.items()}
+                silent = next((e for e in found.values() if isinstance(e, KafkaError) and e.code() in _SILENT), None)
+                if silent is None:
+                    self._errors.forget()
+                    return found
+                self.client.poll(0)
+                if not self._may_ask_again(began):
+                    raise no_answer(self.settings, self._errors.since(began) or silent, None)
+                futures = question(self.client)
+
+        return answer
+
+    def _may_ask_again(self, began: float) -> bool:
+        """Tell whether there is time for the question once more, and pause before it."""
+        if time.monotonic() - began > self.settings.request_timeout_s or not _is_hopeful(
+            self._errors, began, self.settings
+        ):
+            return False
+        time.sleep(_LOOK_S)
+        return True
+
+    def _wait_for_one(self, future: Future[Answer], began: float) -> Answer | KafkaError:
+        try:
+            return self._wait(future, began, None)
+        except KafkaException as exception:
+            error: KafkaError = exception.args[0]
+            return error
+
+    def _wait(self, future: Future[Answer], began: float, topic: str | None) -> Answer:
+        """Wait in short steps: the error callback is served meanwhile, and what it says can end the wait."""
+        while True:
             try:
-                found[key] = future.result()
-            except KafkaException as exception:
-                error = exception.args[0]
-                if error.code() in _SILENT:
-                    self._client.poll(0)
-                    raise _no_answer(self.settings, self._errors.last or error, None) from exception
-                found[key] = None
-        return found
+                return future.result(timeout=_LOOK_S)
+            except TimeoutError:
+                self.client.poll(0)
+            if not _is_hopeful(self._errors, began, self.settings):
+                if self._errors.fatal is not None:
+                    raise broker_error(self._errors.fatal, topic)
+                assert self._errors.last is not None
+                raise no_answer(self.settings, self._errors.last, topic)
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """What has come over a consumer's connections, as librdkafka states it twice a second.
+
+    Parameters
+    ----------
+    wire_bytes : int
+        Bytes of all responses.
+    responses : int
+        How many there were.
+    connections : int
+        How many times a broker was connected to.
+    records, record_bytes : int
+        Records that have come, consumed or not, and their bytes after decompression.
+    throttled_s : float
+        Seconds for which brokers made it wait, by a quota, in the last half second.
+    """
+
+    wire_bytes: int = 0
+    responses: int = 0
+    connections: int = 0
+    records: int = 0
+    record_bytes: int = 0
+    throttled_s: float = 0.0
 
 
 class Connection:
@@ -115,8 +219,14 @@ class Connection:
     ----------
     settings : KafkaSettings
         How to reach Kafka.
-    **options
-        More librdkafka properties, with underscores for dots.
+    fetch_bytes : int
+        The most that one fetch asks for. Kafka sends at least one batch of records, even if that is larger.
+    admin : Admin, optional
+        What questions go through, where one is there that others use as well.
+    ahead : int
+        Records that are fetched ahead, as far as the settings' `queue_bytes` allow.
+    group_id : str
+        A name for brokers that want one; no group of this name is joined, nor its offsets are touched.
 
     Attributes
     ----------
@@ -124,6 +234,10 @@ class Connection:
         The consumer.
     errors : Errors
         What librdkafka says of its connections.
+    arrived : Arrived
+        What has come, as it was last stated.
+    taken, taken_bytes : int
+        Records that were consumed, and their bytes.
 
     Raises
     ------
@@ -131,14 +245,27 @@ class Connection:
         If librdkafka refuses a property.
     """
 
-    def __init__(self, settings: KafkaSettings, **options: Any) -> None:
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        fetch_bytes: int = FIRST_FETCH_BYTES,
+        admin: Admin | None = None,
+        ahead: int = 100_000,
+        group_id: str = "fink-dask",
+    ) -> None:
         self.settings = settings
+        self.fetch_bytes = fetch_bytes
         self.errors = Errors()
-        self._admin: Admin | None = None
+        self.arrived = Arrived()
+        self.taken = self.taken_bytes = 0
+        self._admin = admin
         self._learnt: dict[str, float] = {}
+        #: What is still asked through the consumer in the background.
+        self.pending: dict[str, Future[Any]] = {}
         config = client_config(settings, self.errors) | {
-            # librdkafka wants a name even where partitions are assigned by hand; no group of this name is joined.
-            "group.id": "fink-dask",
+            # librdkafka wants a name even where partitions are assigned by hand, and looks for its coordinator; a
+            # broker that refuses the group refuses nothing that is used here.
+            "group.id": group_id,
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
             "auto.offset.reset": "error",
@@ -149,10 +276,12 @@ class Connection:
             # With the default of 500 ms a consumer waits that long at the end of a partition before it sees the next.
             "fetch.wait.max.ms": 10,
             "queued.max.messages.kbytes": max(1, settings.queue_bytes // 1024),
-            # There is one fetch at a time: over a long distance, a small one is mostly waiting.
-            "fetch.message.max.bytes": min(_MAX_FETCHED, max(_MIN_FETCHED, settings.queue_bytes // 2)),
+            "queued.min.messages": ahead,
+            "fetch.message.max.bytes": fetch_bytes,
+            "receive.message.max.bytes": _MAX_RESPONSE_BYTES,
             "fetch.queue.backoff.ms": 20,
-            **{name.replace("_", "."): value for name, value in options.items()},
+            "statistics.interval.ms": _STATED_MS,
+            "stats_cb": self._state,
         }
         try:
             self.consumer = Consumer(config)
@@ -161,81 +290,60 @@ class Connection:
 
     @property
     def admin(self) -> Admin:
-        """The admin client, made when it is first needed."""
+        """What questions go through."""
         if self._admin is None:
             self._admin = Admin(self.settings)
         return self._admin
 
-    def ask(self, question: Callable[[float], Answer], topic: str | None) -> Answer:
-        """Ask a broker until it answers, refuses for good, or the time for the request is over.
+    @property
+    def expansion(self) -> float:
+        """How many times as large as on the line records are; about 1 where they are not compressed."""
+        return self.taken_bytes / self.arrived.wire_bytes if self.arrived.wire_bytes else 1.0
 
-        Parameters
-        ----------
-        question : callable
-            Takes a time-out in seconds and answers or raises KafkaException.
-        topic : str, optional
-            What the question is about, for the error.
-
-        Raises
-        ------
-        BrokerError
-            If the answer is no.
-        BrokerUnavailableError
-            If there is no answer in time.
-        """
-        deadline = time.monotonic() + self.settings.request_timeout_s
-        patience = 1.0
-        while True:
-            try:
-                # Python sees no signal while librdkafka waits, so it asks in short calls; they grow for a slow broker.
-                answer = question(max(0.1, min(patience, deadline - time.monotonic())))
-            except KafkaException as exception:
-                self.consumer.poll(0)  # serves the error callback
-                error = self.errors.fatal or exception.args[0]
-                if not is_passing(error):
-                    raise broker_error(error, topic) from exception
-                if time.monotonic() >= deadline:
-                    raise _no_answer(self.settings, self.errors.last or error, topic) from exception
-                patience *= 2
-            else:
-                # What was said until now, served or not yet, must not be the reason for a silence hours later.
-                self.consumer.poll(0)
-                self.errors.forget()
-                return answer
+    def learn_soon(self, topics: Iterable[str]) -> None:
+        """Begin to find out where the partitions of topics are, and do not wait for it."""
+        for topic in topics:
+            if not self._knows(topic):
+                # By its name, which creates nothing: the consumer's property forbids it to every broker since 0.11.
+                self._learnt[topic] = time.monotonic()
+                self.pending[topic] = in_background(partial(self.consumer.list_topics, topic, timeout=_LEARN_S))
 
     def learn(self, topic: str) -> None:
         """Make librdkafka find out where the partitions of a topic are, before one of them is assigned.
 
-        It finds out by itself for the first topic; for any other one it waits up to a second until it asks.
-
-        Raises
-        ------
-        BrokerUnavailableError
-            If there is no answer in time.
+        It finds out by itself as well, but up to a second later where it is not the first topic of the consumer. What
+        is wrong with the topic is said when it is read.
         """
-        now = time.monotonic()
-        if topic in self._learnt and now - self._learnt[topic] < _KNOWN_S:
-            return
-        if self._learnt:
-            # All topics, because asking for one by name lets some brokers create it.
-            self.ask(lambda timeout: self.consumer.list_topics(timeout=timeout), topic)
-        self._learnt[topic] = now
-
-    def lacks(self, topic: str, partition: int) -> bool:
-        """Tell whether a broker says that there is no such partition; silence does not count as saying so.
-
-        librdkafka itself says so after a while where it can reach no broker.
-        """
-        try:
-            # All topics, as above.
-            topics = self.consumer.list_topics(timeout=_LIST_S).topics
-        except KafkaException:
-            return False
-        return topic not in topics or partition not in topics[topic].partitions
+        self.learn_soon([topic])
+        if topic in self.pending:
+            wait([self.pending.pop(topic)], timeout=_LEARN_S)
 
     def close(self) -> None:
-        """Close the consumer."""
-        self.consumer.close()
+        """Close the consumer, once nobody asks through it any more: librdkafka would end the process otherwise."""
+        if asking := [each for each in self.pending.values() if not each.done()]:
+            in_background(lambda: (wait(asking), self.consumer.close()))
+        else:
+            self.consumer.close()
+
+    def _knows(self, topic: str) -> bool:
+        return time.monotonic() - self._learnt.get(topic, -_KNOWN_S) < _KNOWN_S
+
+    def _state(self, statement: str) -> None:
+        """Take a statement: https://github.com/confluentinc/librdkafka/blob/master/STATISTICS.md."""
+        stated = json.loads(statement)
+        brokers = stated.get("brokers", {}).values()
+        partitions = [
+            each for topic in stated.get("topics", {}).values() for each in topic.get("partitions", {}).values()
+        ]
+        self.arrived = Arrived(
+            wire_bytes=stated.get("rx_bytes", 0),
+            responses=stated.get("rx", 0),
+            connections=sum(broker.get("connects", 0) for broker in brokers),
+            # This is called while records are consumed, and what is being consumed was queued when this was stated.
+            records=self.taken + sum(each.get("fetchq_cnt", 0) for each in partitions),
+            record_bytes=self.taken_bytes + sum(each.get("fetchq_size", 0) for each in partitions),
+            throttled_s=max((broker.get("throttle", {}).get("max", 0) for broker in brokers), default=0) / 1000,
+        )
 
 
 @contextmanager
@@ -248,6 +356,77 @@ def open_connection(settings: KafkaSettings, **options: Any) -> Iterator[Connect
         connection.close()
 
 
-def _no_answer(settings: KafkaSettings, reason: KafkaError, topic: str | None) -> BrokerUnavailableError:
+def open_glimpse(settings: KafkaSettings) -> AbstractContextManager[Connection]:
+    """Open a connection for a few records here and there: what is fetched beyond them is thrown away."""
+    return open_connection(settings, fetch_bytes=_GLIMPSE_BYTES, ahead=1)
+
+
+def in_background(function: Callable[[], Answer]) -> Future[Answer]:
+    """Call a function that blocks in a thread of its own, so that signals are seen meanwhile.
+
+    A pool would be waited for when the program ends, and an answer may never come.
+    """
+    future: Future[Answer] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(function())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="fink-dask-ask", daemon=True).start()
+    return future
+
+
+def ask_consumer(connection: Connection, question: Callable[[float], Answer], topic: str | None) -> Answer:
+    """Ask through a consumer that has nothing assigned, for the few questions that an admin client can't ask.
+
+    Parameters
+    ----------
+    connection : Connection
+        The consumer's.
+    question : callable
+        Takes a time-out in seconds, and answers or raises KafkaException.
+    topic : str, optional
+        What the question is about, for the error.
+
+    Raises
+    ------
+    BrokerError
+        If the answer is no.
+    BrokerUnavailableError
+        If there is no answer in time.
+    """
+    settings, began = connection.settings, time.monotonic()
+    deadline = began + settings.request_timeout_s
+    while True:
+        future = in_background(lambda: question(max(0.1, deadline - time.monotonic())))
+        connection.pending[""] = future
+        try:
+            while not future.done() and _is_hopeful(connection.errors, began, settings):
+                time.sleep(_LOOK_S / 10)
+                connection.consumer.poll(0)
+            if not future.done():
+                raise KafkaException(connection.errors.fatal or connection.errors.last)
+            return future.result()
+        except KafkaException as exception:
+            error = connection.errors.fatal or exception.args[0]
+            if not is_passing(error):
+                raise broker_error(error, topic) from exception
+            if not future.done() or time.monotonic() >= deadline:
+                raise no_answer(settings, connection.errors.since(began) or error, topic) from exception
+            time.sleep(_LOOK_S)
+
+
+def _is_hopeful(errors: Errors, began: float, settings: KafkaSettings) -> bool:
+    """Tell whether an answer may still come."""
+    if errors.since(began) is None:
+        return True
+    bound_s = _REFUSED_S if errors.fatal is not None else min(_UNREACHED_S, settings.request_timeout_s)
+    return errors.lasts(time.monotonic(), began) <= bound_s
+
+
+def no_answer(settings: KafkaSettings, reason: KafkaError, topic: str | None) -> BrokerUnavailableError:
+    """Say that a question got no answer."""
     where = f"{settings.bootstrap_servers} in {settings.request_timeout_s:g} s"
     return BrokerUnavailableError(f"no answer from Kafka at {where}: {one_line(reason.str())}", topic)

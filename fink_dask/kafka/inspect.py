@@ -5,25 +5,24 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 from fink_dask.config import KafkaSettings
 from fink_dask.errors import BrokerError, BrokerUnavailableError, MissingSchemaError, SchemaError
 from fink_dask.kafka.choice import no_such_topic
 from fink_dask.kafka.client import (
-    AdminClient,
+    IsolationLevel,
     KafkaError,
-    KafkaException,
     Message,
+    OffsetSpec,
     TopicCollection,
     TopicPartition,
     broker_error,
     is_passing,
     one_line,
 )
-from fink_dask.kafka.connection import Admin, Connection, open_connection
+from fink_dask.kafka.connection import Admin, Connection, in_background, open_glimpse
 from fink_dask.kafka.offsets import Watermarks
 from fink_dask.kafka.suspicion import Suspicion
 from fink_dask.kafka.topics import schema_topic
@@ -44,11 +43,36 @@ class TopicDescription:
         Kafka's id, which changes when the topic is deleted and made again; `UNKNOWN_ID` where the broker can't say.
     watermarks : mapping of int to Watermarks
         What each partition holds.
+    schema_watermarks : mapping of int to Watermarks
+        The same of ``<topic>_schema``; empty where there is none.
     """
 
     topic: str
     topic_id: str
     watermarks: Mapping[int, Watermarks]
+    schema_watermarks: Mapping[int, Watermarks] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A few records of a topic.
+
+    Parameters
+    ----------
+    sizes : mapping of int to float
+        Mean bytes of a value in each partition; those that yielded nothing in time are absent.
+    wire_sizes : mapping of int to float
+        The same of what Kafka sends for a record before compression: value, key, and what frames them.
+    seconds : float
+        How long it took to get them.
+    wire_bytes : int
+        Bytes of all responses that came meanwhile.
+    """
+
+    sizes: Mapping[int, float]
+    wire_sizes: Mapping[int, float]
+    seconds: float
+    wire_bytes: int
 
 
 @dataclass(frozen=True)
@@ -71,6 +95,10 @@ class TopicSchema:
 _TAIL = 10
 #: Records whose sizes are looked at, in the middle of a partition, and whose keys are, at either end.
 _SAMPLED_SIZES, _SAMPLED_KEYS = 5, 3
+#: The most partitions whose sizes are looked at: producers choose partitions by chance, and each look costs a batch.
+_SAMPLED_PARTITIONS = 4
+#: Bytes of a record's frame: lengths, offset, time, and its share of the batch's header.
+_FRAME_BYTES = 12
 #: Bytes of different keys that are kept; a schema has some 50 kB.
 _SAMPLED_BYTES = 32 * 2**20
 #: The partition has ended, or its head was removed meanwhile: either way there is nothing to read.
@@ -95,6 +123,7 @@ class Inspector:
         self._connection = connection
         self._settings = connection.settings
         self._consumer = connection.consumer
+        self._admin = connection.admin
         self._errors = connection.errors
 
     def describe(self, topic: str) -> TopicDescription:
@@ -122,8 +151,10 @@ class Inspector:
         BrokerError
             If the broker refuses or does not answer.
         """
-        # All of them, because asking for one by name lets some brokers create it.
-        metadata = self._connection.ask(lambda timeout: self._consumer.list_topics(timeout=timeout), None)
+        # All of them, because asking for one by name lets some brokers create it; and so a wrong name is answered with
+        # what may be meant.
+        timeout_s = self._settings.request_timeout_s
+        metadata = self._admin.ask(lambda client: in_background(lambda: client.list_topics(timeout=timeout_s)))
         self._has_controller = metadata.controller_id in metadata.brokers
         found: dict[str, list[int] | BrokerError] = {}
         for name, topic in metadata.topics.items():
@@ -168,13 +199,17 @@ class Inspector:
                 found[topic] = each or no_such_topic(topic, listed)
         if not partitions:
             return found
-        marks = ask_watermarks(self._connection, partitions)
+        schemas: dict[str, list[int]] = {}
+        for topic in partitions:
+            each = listed.get(schema_topic(topic))
+            if isinstance(each, list):
+                schemas[schema_topic(topic)] = each
+        if len(topics) == 1:  # which is going to be read from
+            self._connection.learn_soon([*partitions, *schemas])
+        offsets = ask_watermarks(self._admin, partitions | schemas)
         # librdkafka's mock has no controller and no ids, and would let the question time out.
-        ids = (
-            ask_topic_ids(self._connection.admin, list(partitions))
-            if self._has_controller
-            else dict.fromkeys(partitions, UNKNOWN_ID)
-        )
+        named = ask_topic_ids(self._admin, list(partitions)) if self._has_controller else None
+        marks, ids = offsets(), dict.fromkeys(partitions, UNKNOWN_ID) if named is None else named()
         for topic in partitions:
             watermarks, topic_id = marks[topic], ids[topic]
             if isinstance(watermarks, BrokerError):
@@ -183,12 +218,15 @@ class Inspector:
                 # It is listed: it is being created or deleted, and the next look tells which.
                 found[topic] = BrokerUnavailableError(topic_id.message, topic)
             else:
-                found[topic] = TopicDescription(topic, topic_id, watermarks)
+                held = marks.get(schema_topic(topic), {})
+                found[topic] = TopicDescription(
+                    topic, topic_id, watermarks, held if not isinstance(held, BrokerError) else {}
+                )
         return found
 
     def watermarks(self, topic: str, partition: int) -> Watermarks:
         """Ask for the first offset and the last stable offset of a partition, now."""
-        found = ask_watermarks(self._connection, {topic: [partition]})[topic]
+        found = ask_watermarks(self._admin, {topic: [partition]})()[topic]
         if isinstance(found, BrokerError):
             raise found
         return found[partition]
@@ -204,12 +242,16 @@ class Inspector:
             If ``<topic>_schema`` holds schemas that differ.
         """
         name = schema_topic(topic)
-        # The copies should be identical; the first and the last one of each partition tell whether they are.
+        # The copies should be identical; the first and the last one of each partition tell whether they are. There are
+        # about a thousand, so no more is read.
         keys: set[bytes] = set()
-        for partition in self._partitions(name):
-            marks = self.watermarks(name, partition)
+        for partition, marks in sorted(description.schema_watermarks.items()):
             keys.update(self._keys(name, partition, marks.low, marks.stable)[:1])
-            keys.update(self._keys(name, partition, max(marks.low, marks.stable - _TAIL), marks.stable, _TAIL)[-1:])
+            last = max(marks.low, marks.stable - 1)
+            keys.update(
+                self._keys(name, partition, last, marks.stable)
+                or self._keys(name, partition, max(marks.low, marks.stable - _TAIL), marks.stable, _TAIL)[-1:]
+            )
         if len(keys) > 1:
             raise SchemaError(f"{name} holds schemas that differ; choose one with --schema FILE", topic)
         if keys:
@@ -222,14 +264,28 @@ class Inspector:
             f"no schema: {name} is absent or empty, and the records' keys hold none; give one with --schema FILE", topic
         )
 
-    def sample_sizes(self, topic: str, spans: Mapping[int, tuple[int, int]]) -> dict[int, float]:
-        """Estimate the mean bytes of a value in each partition from a few records in the middle of its span.
+    def sample(self, topic: str, spans: Mapping[int, tuple[int, int]]) -> Sample:
+        """Look at the sizes of a few records in the middle of the span of a few partitions.
 
         Partitions that yield nothing in time (holes, a slow broker) are absent from the result.
         """
-        middles = {partition: (sum(span) // 2, span[1]) for partition, span in spans.items()}
-        sizes = self._sample(topic, middles, _SAMPLED_SIZES, lambda message: len(message.value() or b""))
-        return {partition: sum(found) / len(found) for partition, found in sizes.items() if found}
+        numbers = sorted(partition for partition, (start, end) in spans.items() if start < end)
+        step = max(1, -(-len(numbers) // _SAMPLED_PARTITIONS))
+        middles = {number: (sum(spans[number]) // 2, spans[number][1]) for number in numbers[::step]}
+
+        def size(message: Message) -> tuple[int, int]:
+            return len(message.value() or b""), len(message.key() or b"")
+
+        began, before = time.monotonic(), self._connection.arrived.wire_bytes
+        found = self._sample(topic, middles, _SAMPLED_SIZES, size)
+        seconds = time.monotonic() - began
+        held = {partition: sizes for partition, sizes in found.items() if sizes}
+        return Sample(
+            {number: sum(value for value, _ in sizes) / len(sizes) for number, sizes in held.items()},
+            {number: sum(map(sum, sizes)) / len(sizes) + _FRAME_BYTES for number, sizes in held.items()},
+            seconds,
+            self._connection.arrived.wire_bytes - before,
+        )
 
     def sample_keys(self, topic: str, spans: Mapping[int, tuple[int, int]]) -> list[bytes]:
         """Read the keys of the first and the last records of each span, each key once, the first ones first.
@@ -255,6 +311,7 @@ class Inspector:
         """Take something from the first `count` records of each span, from all partitions at once."""
         wanted = {partition for partition, (start, end) in spans.items() if start < end}
         taken: dict[int, list[Sampled]] = {partition: [] for partition in wanted}
+        self._connection.learn(topic)
         self._consumer.assign([TopicPartition(topic, partition, spans[partition][0]) for partition in sorted(wanted)])
         deadline = time.monotonic() + self._settings.request_timeout_s / 2
         while wanted and time.monotonic() < deadline:
@@ -272,12 +329,6 @@ class Inspector:
         self._consumer.unassign()
         return taken
 
-    def _partitions(self, topic: str) -> list[int]:
-        found = self.topics().get(topic, [])
-        if isinstance(found, BrokerError):
-            raise found
-        return found
-
     def _keys(self, topic: str, partition: int, start: int, end: int, count: int = 1) -> list[bytes]:
         """Read the keys of the first `count` records of ``[start, end)``, without those that are empty."""
         keys: list[bytes] = []
@@ -293,6 +344,7 @@ class Inspector:
         """Yield the records of ``[start, end)`` up to the partition's end."""
         if start >= end:
             return
+        self._connection.learn(topic)
         self._consumer.assign([TopicPartition(topic, partition, start)])
         deadline = time.monotonic() + self._settings.request_timeout_s
         try:
@@ -318,66 +370,54 @@ class Inspector:
 @contextmanager
 def open_inspector(settings: KafkaSettings) -> Iterator[Inspector]:
     """Open an `Inspector`, and close its consumer at the end."""
-    # Questions need single records: small fetches keep them quick (a record larger than this still comes).
-    with open_connection(settings, fetch_message_max_bytes=64 * 1024) as connection:
+    with open_glimpse(settings) as connection:
         yield Inspector(connection)
 
 
-#: Times that stand for the first offset of a partition, and for its last stable one:
-#: https://kafka.apache.org/protocol#The_Messages_ListOffsets
-_EARLIEST, _LATEST = -2, -1
-
-
 def ask_watermarks(
-    connection: Connection, partitions: Mapping[str, Sequence[int]]
-) -> dict[str, dict[int, Watermarks] | BrokerError]:
-    """Ask for the first offset and the last stable offset of partitions, now.
+    admin: Admin, partitions: Mapping[str, Sequence[int]]
+) -> Callable[[], dict[str, dict[int, Watermarks] | BrokerError]]:
+    """Ask for the first offset and the last stable offset of partitions, now: one request each to each broker.
 
     Parameters
     ----------
-    connection : Connection
-        What to ask through; it reads committed records only.
+    admin : Admin
+        What to ask through.
     partitions : mapping of str to sequence of int
         Partitions of each topic, at least one.
 
     Returns
     -------
-    dict of str to dict of int to Watermarks, or to BrokerError
-        What each partition of a topic holds, or why that can't be said of one of them.
-
-    Raises
-    ------
-    BrokerError
-        If the broker refuses or does not answer.
+    callable
+        Waits for the answer: what each partition of a topic holds, or why that can't be said of one of them. It raises
+        a BrokerError where there is no answer.
     """
-    lows, stables = _ask_offsets(connection, partitions, _EARLIEST), _ask_offsets(connection, partitions, _LATEST)
-    found: dict[str, dict[int, Watermarks] | BrokerError] = {}
-    for topic, numbers in partitions.items():
-        low, stable = lows[topic], stables[topic]
-        if isinstance(low, BrokerError):
-            found[topic] = low
-        elif isinstance(stable, BrokerError):
-            found[topic] = stable
-        else:
-            found[topic] = {number: Watermarks(low[number], stable[number]) for number in numbers}
-    return found
+    places = [TopicPartition(topic, number) for topic, numbers in partitions.items() for number in numbers]
 
+    def ask(spec: Any) -> Callable[[], dict[Any, Any]]:
+        return admin.begin(
+            lambda client: client.list_offsets(
+                dict.fromkeys(places, spec),
+                isolation_level=IsolationLevel.READ_COMMITTED,
+                request_timeout=admin.settings.request_timeout_s,
+            )
+        )
 
-def _ask_offsets(
-    connection: Connection, partitions: Mapping[str, Sequence[int]], which: int
-) -> dict[str, dict[int, int] | BrokerError]:
-    wanted = [TopicPartition(topic, number, which) for topic, numbers in partitions.items() for number in numbers]
-    # Where there is only one topic, an error that concerns the whole request names it.
-    topic = next(iter(partitions)) if len(partitions) == 1 else None
-    answers = connection.ask(lambda timeout: connection.consumer.offsets_for_times(wanted, timeout=timeout), topic)
-    found: dict[str, dict[int, int] | BrokerError] = {topic: {} for topic in partitions}
-    for answer in answers:
-        offsets = found[answer.topic]
-        if answer.error is not None:
-            found[answer.topic] = broker_error(answer.error, answer.topic, answer.partition)
-        elif isinstance(offsets, dict):
-            offsets[answer.partition] = answer.offset
-    return found
+    earliest, latest = ask(OffsetSpec.earliest()), ask(OffsetSpec.latest())
+
+    def answer() -> dict[str, dict[int, Watermarks] | BrokerError]:
+        lows, stables = earliest(), latest()
+        found: dict[str, dict[int, Watermarks] | BrokerError] = {topic: {} for topic in partitions}
+        for place in places:
+            low, stable, marks = lows[place], stables[place], found[place.topic]
+            refusal = next((each for each in (low, stable) if isinstance(each, KafkaError)), None)
+            if refusal is not None:
+                found[place.topic] = broker_error(refusal, place.topic, place.partition)
+            elif isinstance(marks, dict):
+                marks[place.partition] = Watermarks(low.offset, stable.offset)
+        return found
+
+    return answer
 
 
 #: Stands for a topic's id where the broker can't tell it, as librdkafka's mock and Kafka before 2.8 can't.
@@ -409,7 +449,7 @@ def ask_topic_id(admin: Admin, topic: str) -> str:
     """
     suspicion = Suspicion()
     while True:
-        found = ask_topic_ids(admin, [topic])[topic]
+        found = ask_topic_ids(admin, [topic])()[topic]
         if isinstance(found, str):
             return found
         if found.transient or suspicion.confirms("no topic"):
@@ -417,38 +457,48 @@ def ask_topic_id(admin: Admin, topic: str) -> str:
         time.sleep(_ID_PAUSE_S)
 
 
-def ask_topic_ids(admin: Admin, topics: Sequence[str]) -> dict[str, str | BrokerError]:
+def ask_topic_ids(admin: Admin, topics: Sequence[str]) -> Callable[[], dict[str, str | BrokerError]]:
     """Ask for the ids of topics, in one request.
 
     Returns
     -------
-    dict of str to str or BrokerError
-        The id, `UNKNOWN_ID` where the broker can't say, or an error where there is no such topic.
+    callable
+        Waits for the answer: the id of each topic, `UNKNOWN_ID` where the broker can't say, or an error where there is
+        no such topic. It raises a BrokerError where the broker refuses or does not answer.
+    """
+    timeout_s = admin.settings.request_timeout_s
+    asked: Callable[[], dict[str, Any]] = admin.begin(
+        lambda client: client.describe_topics(TopicCollection(list(topics)), request_timeout=timeout_s)
+    )
+
+    def answer() -> dict[str, str | BrokerError]:
+        found: dict[str, str | BrokerError] = {}
+        for topic, known in asked().items():
+            if not isinstance(known, KafkaError):
+                topic_id = str(known.topic_id or _NO_ID)
+                found[topic] = UNKNOWN_ID if topic_id.rstrip("=") == _NO_ID else topic_id
+            elif known.code() in {KafkaError._UNSUPPORTED_FEATURE, KafkaError.UNSUPPORTED_VERSION}:
+                return dict.fromkeys(topics, UNKNOWN_ID)
+            elif known.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                found[topic] = broker_error(known, topic)
+            else:
+                raise broker_error(known, topic)
+        return found
+
+    return answer
+
+
+def is_missing(admin: Admin, topic: str, partition: int) -> bool:
+    """Tell whether a broker says that there is no such partition; silence does not count as saying so.
+
+    librdkafka itself says so after a while where it can reach no broker.
 
     Raises
     ------
-    BrokerError
-        If the broker refuses or does not answer.
+    BrokerUnavailableError
+        If there is no answer in time.
     """
-    timeout_s, asked = admin.settings.request_timeout_s, TopicCollection(list(topics))
-    answers: dict[str, Any] = {}
-
-    def question(client: AdminClient, topic: str) -> Any:
-        if not answers:
-            answers.update(client.describe_topics(asked, request_timeout=timeout_s))
-        return answers[topic]
-
-    found: dict[str, str | BrokerError] = {}
-    for topic in topics:
-        try:
-            known = str(admin.ask(partial(question, topic=topic), topic).topic_id or _NO_ID)
-            found[topic] = UNKNOWN_ID if known.rstrip("=") == _NO_ID else known
-        except BrokerError as error:
-            cause = error.__cause__
-            code = cause.args[0].code() if isinstance(cause, KafkaException) else None
-            if code in {KafkaError._UNSUPPORTED_FEATURE, KafkaError.UNSUPPORTED_VERSION}:
-                return dict.fromkeys(topics, UNKNOWN_ID)
-            if code != KafkaError.UNKNOWN_TOPIC_OR_PART:
-                raise
-            found[topic] = error
-    return found
+    timeout_s = admin.settings.request_timeout_s
+    # All topics, because asking for one by name lets some brokers create it.
+    topics = admin.ask(lambda client: in_background(lambda: client.list_topics(timeout=timeout_s)), topic).topics
+    return topic not in topics or partition not in topics[topic].partitions

@@ -11,7 +11,7 @@ from fink_dask.config import KafkaSettings
 from fink_dask.errors import BrokerError
 from fink_dask.kafka.choice import choose_topics, no_such_topic, no_such_topics
 from fink_dask.kafka.client import AdminClient, ConfigResource, OffsetSpec, TopicPartition
-from fink_dask.kafka.connection import Admin, open_connection
+from fink_dask.kafka.connection import Admin, open_glimpse
 from fink_dask.kafka.group import read_group_offsets
 from fink_dask.kafka.inspect import Inspector, ask_watermarks
 from fink_dask.kafka.offsets import Watermarks
@@ -110,12 +110,12 @@ def look_at_topics(
     BrokerError
         If no topic matches, or the broker refuses or does not answer.
     """
-    with open_connection(settings) as connection:
+    with open_glimpse(settings) as connection:
         listed = Inspector(connection).topics()
         chosen, unmatched = _choose(listed, patterns, everything)
         partitions = {topic: found for topic in chosen if isinstance(found := listed.get(topic), list)}
-        marks = ask_watermarks(connection, partitions) if partitions else {}
         admin = connection.admin
+        marks = ask_watermarks(admin, partitions)() if partitions else {}
         oldest = _times(admin, partitions, OffsetSpec.for_timestamp(0))
         newest = _times(admin, partitions, OffsetSpec.max_timestamp())
         retention = _retentions(admin, list(partitions))

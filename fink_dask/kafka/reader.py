@@ -5,21 +5,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
 
 from fink_dask.errors import BrokerError, BrokerUnavailableError, InterruptedTransferError
-from fink_dask.kafka.client import (
-    KafkaError,
-    KafkaException,
-    Message,
-    TopicPartition,
-    broker_error,
-    is_passing,
-    one_line,
-)
-from fink_dask.kafka.connection import Connection
-from fink_dask.kafka.inspect import UNKNOWN_ID, ask_topic_id
-from fink_dask.kafka.offsets import Interval, Range
+from fink_dask.kafka.client import KafkaError, Message, TopicPartition, broker_error, is_passing, one_line
+from fink_dask.kafka.connection import Connection, in_background
+from fink_dask.kafka.inspect import UNKNOWN_ID, ask_topic_id, ask_watermarks, is_missing
+from fink_dask.kafka.line import Line
+from fink_dask.kafka.offsets import Interval, Range, Watermarks
 from fink_dask.kafka.pending import MAX_BATCH_RECORDS, Pending
 from fink_dask.kafka.records import RawBatch
 from fink_dask.kafka.suspicion import Suspicion
@@ -31,11 +25,22 @@ _POLL_S = 0.2
 #: Records taken from librdkafka at once: enough to make the call cheap, and no more bytes than it has queued anyway.
 _POLL_RECORDS = 1000
 _POLL_BYTES = 8 * 2**20
-#: After so much silence the broker is asked what the partition holds, in seconds.
+#: After so many seconds without a record the broker is asked what the partition holds.
 _LOOK_S = 2.0
+#: A response of fewer bytes brings no records.
+_EMPTY_BYTES = 512
+#: Seconds after which credentials that were refused are not tried again.
+_REFUSED_S = 8.0
 
 _OFF_THE_LOG = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}
 _NO_TOPIC = {KafkaError._UNKNOWN_PARTITION, KafkaError._UNKNOWN_TOPIC, KafkaError.UNKNOWN_TOPIC_OR_PART}
+#: What concerns a consumer group, and so nothing that a reader does.
+_OF_GROUPS = {
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+}
 
 
 class RangeReader:
@@ -56,6 +61,10 @@ class RangeReader:
         and delivers the other topic's; with an id, the reading fails at its end when the topic is another one.
     waiting : callable, optional
         Returns a context manager that is entered while nothing is there and Kafka is waited for.
+    line : Line, optional
+        What the readers of this process share.
+    on_wait : callable, optional
+        Called several times a second while nothing is there, to say how things are.
 
     Attributes
     ----------
@@ -65,6 +74,8 @@ class RangeReader:
         Intervals that hold no record for a reader: transaction markers, aborted records, what compaction took.
     lost : list of (int, int)
         Intervals that retention removed before they could be read.
+    has_room : bool
+        Whether it may ask for records; it may not as long as the line is full of what others have asked for.
     """
 
     def __init__(
@@ -75,26 +86,39 @@ class RangeReader:
         should_stop: Callable[[], bool],
         topic_id: str = UNKNOWN_ID,
         waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
+        line: Line | None = None,
+        on_wait: Callable[[], None] = lambda: None,
     ) -> None:
         self._connection = connection
-        self._consumer = connection.consumer
-        self._errors = connection.errors
         self._settings = connection.settings
         self._topic = topic
         self._range = range_
         self._should_stop = should_stop
         self._topic_id = topic_id
         self._waiting = waiting
+        self._line = line or Line()
+        self._on_wait = on_wait
         self.position = range_.start
         self.holes: list[Interval] = []
         self.lost: list[Interval] = []
+        self.has_room = False
         self._is_off_the_log = False
-        self._is_fetching = False
         self._suspicion = Suspicion()
+        self._taken = self._taken_bytes = 0
+        self._before = self._stated = connection.arrived
+        #: What the connection had consumed before.
+        self._taken_before = (connection.taken, connection.taken_bytes)
+        #: When Kafka last sent something, when the position last moved, and when was last looked at what is there.
+        self._heard = self._moved = self._looked = time.monotonic()
+        self._waits_since: float | None = None
+        self._responses = 0
+        self._response_s = 0.0
+        self._question: Future[Callable[[], None]] | None = None
 
     def prefetch(self) -> None:
-        """Let librdkafka fetch the first records ahead, as many as its queue takes."""
-        self._assign()
+        """Let librdkafka fetch the first records ahead, as many as its queue takes, if the line has room."""
+        if self._line.enter(self, self._settings.limit_rate):
+            self._begin()
 
     def batches(
         self, batchsize: int, batch_bytes: int, min_bytes: int = 0, max_records: int = MAX_BATCH_RECORDS
@@ -114,61 +138,163 @@ class RangeReader:
         BrokerError
             If the partition no longer holds what was planned, or Kafka refuses.
         BrokerUnavailableError
-            If no record comes in time.
+            If nothing comes in time.
         InterruptedTransferError
             If `should_stop` said so.
         """
-        max_bytes = min(_POLL_BYTES, batch_bytes)
         pending = self._pending = Pending(batchsize, batch_bytes, min_bytes, max_records)
-        end = self._range.end
-        if not self._is_fetching:
-            self._assign()
-        heard = looked = time.monotonic()
-        looked_at = -1
+        try:
+            yield from self._read(pending, min(_POLL_BYTES, batch_bytes))
+        finally:
+            self.close()
+        with self._waiting():
+            self._check_topic_id()
+        yield from pending.rest()
+
+    def close(self) -> None:
+        """Give others the room that it had on the line; repeatable."""
+        self._line.leave(self)
+
+    def _read(self, pending: Pending, max_bytes: int) -> Iterator[RawBatch]:
+        """Read up to the end of the range; yield the batches that are complete."""
+        if not self.has_room:
+            with self._waiting():
+                self._line.wait(self, self._settings.limit_rate, self._look_around)
+            self._begin()
         wanted = _POLL_RECORDS // 100  # until their size is known
-        while self.position < end:
+        while self.position < self._range.end:
             self._check_stop()
-            before = self.position
-            messages = self._consumer.consume(num_messages=min(wanted, end - before), timeout=0)
-            if not messages:
+            if pause_s := self._line.pause_s():
                 with self._waiting():
-                    messages = self._consumer.consume(num_messages=min(wanted, end - before), timeout=_POLL_S)
-                    polled = time.monotonic()
-                # The time that this thread waits for its turn is no silence of Kafka's.
-                kept = time.monotonic() - polled
-                heard, looked = heard + kept, looked + kept
+                    self._sleep(pause_s)
+                continue
+            before = self.position
+            messages = self._poll(min(wanted, self._range.end - before))
             records = self._account(messages)
             if records:
                 size = pending.extend(records)
+                self._take_note(len(records), size)
                 wanted = max(1, min(_POLL_RECORDS, max_bytes * len(records) // max(1, size)))
                 del messages, records  # or they would stay in memory while the batch is used
                 for batch in pending.full():
                     yield batch
                     self._check_stop()  # a batch can take seconds to use
+            self._take_statement()
             # The time that it takes to use the records is no silence of Kafka's: so the clock is read only now.
-            now = time.monotonic()
-            if self.position == before and (
-                now - looked > _LOOK_S or (self._is_off_the_log and looked_at != self.position)
-            ):
-                looked_at = self.position
-                with self._waiting():
-                    self._look()
-                looked = time.monotonic()
             if self.position > before:
-                heard = looked = time.monotonic()
+                self._moved = self._heard = self._looked = time.monotonic()
                 self._suspicion.clear()
-                self._errors.fatal = None
+                self._connection.errors.forget()
+                self._question = None
             else:
-                self._check_silence(now - heard)
-        self._consumer.unassign()
-        with self._waiting():
-            self._check_topic_id()
-        yield from pending.rest()
+                self._see_what_is_there()
+                self._look_around()
+                self._check_silence()
+        self._connection.consumer.unassign()
+        if self._responses:
+            response_s = self._response_s / self._responses
+            self._line.fetched(
+                self._connection.fetch_bytes, response_s, self._connection.expansion, self._settings.queue_bytes
+            )
+
+    def _poll(self, count: int) -> Sequence[Message]:
+        """Take what is there; where nothing is, wait for a moment."""
+        consumer = self._connection.consumer
+        messages: Sequence[Message] = consumer.consume(num_messages=count, timeout=0)
+        came = time.monotonic()
+        if not messages:
+            if self._waits_since is None:
+                self._waits_since = came
+            with self._waiting():
+                messages = consumer.consume(num_messages=count, timeout=_POLL_S)
+                came = time.monotonic()
+            # The time that this thread waits for its turn is no silence of Kafka's.
+            kept = time.monotonic() - came
+            self._heard, self._moved, self._looked = self._heard + kept, self._moved + kept, self._looked + kept
+            if not messages:
+                self._waits_since += kept
+        if messages and self._waits_since is not None and messages[0].error() is None:
+            self._note_response(came - self._waits_since)
+            self._waits_since = None
+        return messages
 
     @property
     def join_seconds(self) -> float:
         """Seconds spent on joining values, of those that the batches took."""
         return self._pending.join_seconds
+
+    @property
+    def received(self) -> int:
+        """Records that have arrived, consumed or not; some may lie beyond the end of the range."""
+        return max(self._taken, self._stated.records - self._taken_before[0])
+
+    @property
+    def received_bytes(self) -> int:
+        """Bytes of the keys and values of these records."""
+        return max(self._taken_bytes, self._stated.record_bytes - self._taken_before[1])
+
+    @property
+    def quiet_s(self) -> float:
+        """Seconds since Kafka last sent something for this range."""
+        return time.monotonic() - self._heard
+
+    @property
+    def throttled_s(self) -> float:
+        """Seconds for which a quota of the broker's has just made it wait."""
+        return self._stated.throttled_s
+
+    def _begin(self) -> None:
+        self.has_room = True
+        self._taken_before = (self._connection.taken, self._connection.taken_bytes)
+        self._before = self._stated = self._connection.arrived
+        self._heard = self._moved = self._looked = time.monotonic()
+        self._assign()
+
+    def _note_response(self, waited_s: float) -> None:
+        is_first = not self._connection.taken_bytes
+        self._line.arrived(waited_s, is_first)
+        if not is_first:  # that one was connected for
+            self._responses += 1
+            self._response_s += waited_s
+
+    def _take_note(self, count: int, size: int) -> None:
+        self._taken, self._taken_bytes = self._taken + count, self._taken_bytes + size
+        self._connection.taken += count
+        self._connection.taken_bytes += size
+        self._line.take(size)
+
+    def _take_statement(self) -> None:
+        """Take what librdkafka has stated since the last time."""
+        stated = self._connection.arrived
+        if stated is self._stated:
+            return
+        # Smaller ones hold no records: an empty fetch, where the brokers are, what became of a question.
+        if stated.wire_bytes - self._stated.wire_bytes >= _EMPTY_BYTES:
+            self._heard = time.monotonic()
+        self._stated = stated
+
+    def _see_what_is_there(self) -> None:
+        """Ask what the partition holds, where nothing has come for a while, or look at the answer."""
+        now = time.monotonic()
+        if self._question is None:
+            if now - self._looked > (_POLL_S if self._is_off_the_log else _LOOK_S):
+                self._question = self._ask_what_is_there()
+        elif self._question.done():
+            answer, self._question, self._looked = self._question, None, now
+            answer.result()()
+
+    def _look_around(self) -> None:
+        """Do what has to be done several times a second while nothing is there."""
+        self._check_stop()
+        self._on_wait()
+
+    def _sleep(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            self._look_around()
+            time.sleep(min(left, _POLL_S))
+        # It is this side that has not asked.
+        self._heard = self._moved = self._looked = time.monotonic()
 
     def _account(self, messages: Sequence[Message]) -> Sequence[Message]:
         """Move past what came; return the records that are of this range and were not seen before."""
@@ -199,7 +325,7 @@ class RangeReader:
         """Tell whether a record or an event is of this partition, or of the whole topic, or of the connection."""
         # librdkafka drops what an assignment left over; an old end-of-partition event would make the rest a hole.
         if message.error() is not None and message.topic() is None:
-            return True
+            return message.error().code() not in _OF_GROUPS
         partitions = {self._range.partition} if message.error() is None else {self._range.partition, -1}
         return message.topic() == self._topic and message.partition() in partitions
 
@@ -208,8 +334,7 @@ class RangeReader:
             raise InterruptedTransferError("stopped", self._topic, self._range.partition, self.position)
 
     def _assign(self) -> None:
-        self._consumer.assign([TopicPartition(self._topic, self._range.partition, self.position)])
-        self._is_fetching = True
+        self._connection.consumer.assign([TopicPartition(self._topic, self._range.partition, self.position)])
         self._is_off_the_log = False
 
     def _advance(self, offset: int) -> bool:
@@ -247,28 +372,48 @@ class RangeReader:
         else:
             raise broker_error(error, self._topic, self._range.partition, self.position)
 
-    def _look(self) -> None:
-        """Ask once what the partition holds: retention may have taken its head, or the topic is not what it was."""
-        where = TopicPartition(self._topic, self._range.partition)
-        try:
-            low, stable = self._consumer.get_watermark_offsets(where, timeout=_POLL_S * 2, cached=False)
-        except KafkaException as exception:
-            if exception.args[0].code() in _NO_TOPIC and self._connection.lacks(self._topic, self._range.partition):
-                self._suspect("the topic or the partition is no longer there")
-            return
-        if low > self.position:
-            self._lose_until(min(low, self._range.end))
-        elif stable < self._range.end:
+    def _ask_what_is_there(self) -> Future[Callable[[], None]]:
+        """Ask what the partition holds: retention may have taken its head, or the topic is not what it was.
+
+        The question goes over a connection of its own and the reading goes on. What becomes of the answer is done in
+        this thread, and only if no record has come before it.
+        """
+        admin, topic, partition = self._connection.admin, self._topic, self._range.partition
+
+        def ask() -> Callable[[], None]:
+            try:
+                found = ask_watermarks(admin, {topic: [partition]})()[topic]
+                if isinstance(found, BrokerError) and not found.transient:
+                    if is_missing(admin, topic, partition):
+                        return lambda: self._suspect("missing", "the topic or the partition is no longer there")
+                elif not isinstance(found, BrokerError):
+                    marks = found[partition]
+                    return lambda: self._see(marks)
+            except BrokerError as error:
+                log.info("%s[%d]: %s", topic, partition, error)
+            return lambda: None
+
+        return in_background(ask)
+
+    def _see(self, marks: Watermarks) -> None:
+        """Compare what the partition holds with what is to be read."""
+        if marks.low > self.position:
+            # What was sent before retention came is still on its way, and librdkafka says when it asks in vain.
+            if self._is_off_the_log:
+                self._lose_until(min(marks.low, self._range.end))
+        elif marks.stable < self._range.end:
             # The last stable offset was at the end of the plan or beyond it, and it never goes back.
-            self._suspect(f"the partition ends at {stable}, before what was planned: truncated, or made anew")
+            self._suspect(
+                "truncated", f"the partition ends at {marks.stable}, before what was planned: truncated, or made anew"
+            )
         else:
             self._suspicion.clear()
             if self._is_off_the_log:  # librdkafka has stopped fetching
                 self._assign()
 
-    def _suspect(self, finding: str) -> None:
+    def _suspect(self, finding: str, words: str) -> None:
         if self._suspicion.confirms(finding):
-            raise self._failed(finding)
+            raise self._failed(words)
 
     def _lose_until(self, offset: int) -> None:
         self.lost.append((self.position, offset))
@@ -278,22 +423,50 @@ class RangeReader:
         self.position = offset
         self._assign()
 
-    def _check_silence(self, silence_s: float) -> None:
+    def _check_silence(self) -> None:
         """Fail after too much silence, and earlier where the broker has said that it is final."""
-        if self._errors.fatal is not None and silence_s > self._settings.request_timeout_s:
-            raise broker_error(self._errors.fatal, self._topic, self._range.partition, self.position)
+        errors, silence_s = self._connection.errors, time.monotonic() - self._moved
+        if errors.fatal is not None and silence_s > _REFUSED_S:
+            raise broker_error(errors.fatal, self._topic, self._range.partition, self.position)
         if silence_s > self._settings.reconnect_timeout_s:
-            reason = one_line(self._errors.last.str()) if self._errors.last is not None else "no error was reported"
+            reason = one_line(errors.last.str()) if errors.last is not None else "no error was reported"
             raise BrokerUnavailableError(
-                f"no record came for {self._settings.reconnect_timeout_s:g} s ({reason})",
+                f"nothing came for {self._settings.reconnect_timeout_s:g} s ({reason}); {self._what_came()}",
                 self._topic,
                 self._range.partition,
                 self.position,
             )
 
+    def _what_came(self) -> str:
+        """Say what the line did."""
+        stated, before = self._connection.arrived, self._before
+        connections = max(1, stated.connections - before.connections)
+        came = f"{(stated.wire_bytes - before.wire_bytes) / 1e6:,.1f} MB had arrived on "
+        came += "a connection" if connections == 1 else f"{connections:,} connections"
+        return f"{came} in {stated.responses - before.responses:,} responses; --reconnect-timeout waits for longer"
+
     def _check_topic_id(self) -> None:
-        """Make sure at the end that it was the same topic all along: an id never comes back."""
-        if self._topic_id != UNKNOWN_ID and ask_topic_id(self._connection.admin, self._topic) != self._topic_id:
+        """Make sure at the end that it was the same topic all along: an id never comes back.
+
+        Everything has arrived by now, so a Kafka that is away is waited for here as well.
+        """
+        if self._topic_id == UNKNOWN_ID:
+            return
+        began = time.monotonic()
+        while True:
+            asked = in_background(lambda: ask_topic_id(self._connection.admin, self._topic))
+            try:
+                while True:
+                    try:
+                        now = asked.result(timeout=_POLL_S)
+                        break
+                    except TimeoutError:
+                        self._look_around()
+                break
+            except BrokerUnavailableError:
+                if time.monotonic() - began > self._settings.reconnect_timeout_s:
+                    raise
+        if now != self._topic_id:
             raise self._failed("the topic was deleted and made again while it was read")
 
     def _failed(self, message: str) -> BrokerError:

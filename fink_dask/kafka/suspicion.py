@@ -16,7 +16,14 @@ class Suspicion:
         self._since = 0.0
 
     def confirms(self, finding: str) -> bool:
-        """Take a finding; True when it has been the same for long enough to be believed."""
+        """Take a finding; True when it has been the same for long enough to be believed.
+
+        Parameters
+        ----------
+        finding : str
+            A word for what looks wrong, and not a sentence about it: that may hold a number, which changes with what
+            a topic holds.
+        """
         now = time.monotonic()
         if finding != self._finding:
             self._finding, self._since = finding, now

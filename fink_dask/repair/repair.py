@@ -158,7 +158,15 @@ def _read_again(
                 reconnect_timeout_s=kafka.reconnect_timeout_s,
             )
         )
-        run_ranges(cluster.client, work, nconsumers, observe, lease.check, cluster.lookahead)
+        run_ranges(
+            cluster.client,
+            work,
+            nconsumers,
+            observe,
+            lease.check,
+            cluster.lookahead,
+            reconnect_timeout_s=kafka.reconnect_timeout_s,
+        )
 
 
 def _restore_schemas(ledger: Ledger, plans: Sequence[Plan], kafka: KafkaSettings) -> None:

@@ -26,7 +26,7 @@ from fink_dask.dataset.formats import format_of
 from fink_dask.dataset.quarantine import read_quarantine
 from fink_dask.dataset.versions import known_versions
 from fink_dask.errors import LedgerError, SchemaError
-from fink_dask.kafka.connection import Connection, open_connection
+from fink_dask.kafka.connection import Connection, open_glimpse
 from fink_dask.kafka.inspect import Inspector, TopicDescription, is_other_topic
 from fink_dask.kafka.offsets import Range
 from fink_dask.kafka.reader import RangeReader
@@ -97,7 +97,7 @@ def compare_with_kafka(
     """
     plans = ledger.plans()
     topic = plans[0].identity.topic
-    with open_connection(kafka) as connection:
+    with open_glimpse(kafka) as connection:
         now = Inspector(connection).describe(topic)
         problems, newer = _compare_topic(plans, now)
         lows = {partition: marks.low for partition, marks in now.watermarks.items()}

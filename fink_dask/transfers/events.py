@@ -37,6 +37,8 @@ class RangeProgress:
         Seconds since Kafka last sent something for this range.
     waits : bool
         Whether it waits until the line has room for it: it has asked Kafka for nothing yet.
+    throttled_s : float
+        Seconds for which a quota of Kafka's has just made it wait.
     """
 
     topic: str
@@ -52,6 +54,7 @@ class RangeProgress:
     received_bytes: int = 0
     quiet_s: float = 0.0
     waits: bool = False
+    throttled_s: float = 0.0
 
     @property
     def read(self) -> int:

@@ -128,7 +128,7 @@ class Finder:
             self._suspicions[name].clear()
             return Look(found)
         # A broker that has just come back may not know its topics yet.
-        if found.transient or self._suspicions[name].confirms(str(found)):
+        if found.transient or self._suspicions[name].confirms("missing"):
             return Look(None, found)
         return Look(None, BrokerUnavailableError(found.message, name))
 
@@ -143,7 +143,7 @@ class Finder:
             if isinstance(described, TopicDescription) and _is_new(described) and not transfer.ledger.exists():
                 self.empty[name] = None
                 return
-            if not transfer.find(inspector):
+            if not transfer.find(inspector, described if isinstance(described, TopicDescription) else None):
                 self.empty[name] = None
                 return
         except OSError as error:
@@ -157,7 +157,7 @@ class Finder:
                 self._wait_for_schema(transfer, error)
                 return
             # A topic that was only just created may still lack its schema.
-            if not self._is_first and has_room and not self._suspicions[name].confirms(str(error)):
+            if not self._is_first and has_room and not self._suspicions[name].confirms(type(error).__name__):
                 return
             transfer.error = error
         self.empty.pop(name, None)

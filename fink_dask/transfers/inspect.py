@@ -52,7 +52,13 @@ class Target:
         return self.versions.first
 
 
-def inspect_topic(settings: TransferSettings, inspector: Inspector, ledger: Ledger, fresh: bool) -> Target | None:
+def inspect_topic(
+    settings: TransferSettings,
+    inspector: Inspector,
+    ledger: Ledger,
+    fresh: bool,
+    description: TopicDescription | None = None,
+) -> Target | None:
     """Check that the topic can be transferred as asked for.
 
     Parameters
@@ -65,6 +71,8 @@ def inspect_topic(settings: TransferSettings, inspector: Inspector, ledger: Ledg
         The ledger to continue, if it has a plan.
     fresh : bool
         Ignore what the ledger holds, as it will be moved aside.
+    description : TopicDescription, optional
+        The topic as it has just been described; asked for otherwise.
 
     Returns
     -------
@@ -77,7 +85,7 @@ def inspect_topic(settings: TransferSettings, inspector: Inspector, ledger: Ledg
         If it can't be transferred, or the ledger is of something else.
     """
     topic = check_topic_name(settings.topic)
-    description = inspector.describe(topic)
+    description = description or inspector.describe(topic)
     plans = [] if fresh else ledger.plans()
     before = plans[0].identity if plans else None
     if before is None and _is_empty(description):

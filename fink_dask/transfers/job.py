@@ -14,12 +14,14 @@ from typing import Any
 from distributed import CancelledError, Client, Future, KilledWorker
 
 import fink_dask
+from fink_dask.config import RECONNECT_TIMEOUT_S
 from fink_dask.errors import BrokerUnavailableError, FinkDaskError, SettingsError, StorageError, TransferError
 from fink_dask.kafka.offsets import Range
 from fink_dask.nouns import counted
 from fink_dask.transfers.crew import NO_LOOKAHEAD, Crew, Lookahead
 from fink_dask.transfers.events import Note, Observer, RangeFailed, RangeProgress
 from fink_dask.transfers.failures import TopicFailures, failure_of
+from fink_dask.transfers.remarks import Remarks
 from fink_dask.transfers.tries import Silence, Tries
 from fink_dask.transfers.work import Work
 from fink_dask.transfers.worker import make_errand, transfer_on_worker
@@ -46,7 +48,7 @@ def run_ranges(
     lookahead: Lookahead = NO_LOOKAHEAD,
     more: More | None = None,
     topics: TopicFailures | None = None,
-    excused_s: float = 0.0,
+    reconnect_timeout_s: float = RECONNECT_TIMEOUT_S,
     others_join: bool = False,
 ) -> None:
     """Transfer ranges on a Dask cluster, `nconsumers` at a time.
@@ -70,8 +72,9 @@ def run_ranges(
         running ranges are completed when a signal says stop, and it is `more` that deals with an absent broker.
     topics : TopicFailures, optional
         Is told what failed; then only failures that concern all topics are raised.
-    excused_s : float
-        Seconds for which a range that gets no answer from Kafka is tried again, as long as `more` may return some.
+    reconnect_timeout_s : float
+        Seconds after which a Kafka that sends nothing is taken to be gone; as long as `more` may return some, a range
+        is tried again for as long.
     others_join : bool
         Whether workers may join that were not checked: each checks itself whether it has what a range needs, and is
         left out with a warning where it has not.
@@ -81,7 +84,7 @@ def run_ranges(
     TransferError
         If ranges failed; all others were transferred first, unless the failure concerns them all.
     """
-    run = _Run(client, work, nconsumers, observe, lookahead, more, topics, excused_s, others_join)
+    run = _Run(client, work, nconsumers, observe, lookahead, more, topics, reconnect_timeout_s, others_join)
     client.subscribe_topic(run.topic, run.on_progress)
     try:
         while run.unfinished():
@@ -110,7 +113,7 @@ class _Run:
         lookahead: Lookahead,
         more: More | None = None,
         topics: TopicFailures | None = None,
-        excused_s: float = 0.0,
+        reconnect_timeout_s: float = RECONNECT_TIMEOUT_S,
         others_join: bool = False,
     ) -> None:
         self._client = client
@@ -125,11 +128,12 @@ class _Run:
         self._topics = topics
         self._running: dict[Future, Work] = {}
         self._done: queue.SimpleQueue[Future] = queue.SimpleQueue()
-        self._tries = Tries(excused_s)
+        self._tries = Tries(reconnect_timeout_s)
         self._failures: list[FinkDaskError] = []
         self._progress: queue.SimpleQueue[RangeProgress] = queue.SimpleQueue()
         self._stopped = False
-        self._silence = Silence()
+        self._silence = Silence(reconnect_timeout_s)
+        self._remarks = Remarks()
         #: Another job on the same scheduler reports under another name.
         self.topic = f"{progress_prefix(client.id)}{uuid.uuid4().hex}"
 
@@ -197,10 +201,12 @@ class _Run:
         except queue.Empty:
             pass
         while not self._progress.empty():
-            self._silence.end()
             progress = self._progress.get()
+            self._silence.see(progress)
             self._crew.accept(progress.worker)
             self._observe(progress)
+            for note in self._remarks.of(progress):
+                self._observe(note)
 
     def on_progress(self, event: tuple[float, Any]) -> None:
         """Take a worker's report; it is only put aside, as this runs on the client's event loop."""
@@ -230,6 +236,7 @@ class _Run:
         item = self._running.pop(future, None)
         if item is None:
             return
+        self._remarks.forget(item.topic, item.range)
         try:
             result = future.result(timeout=_RESULT_S)
         except FinkDaskError as error:
@@ -269,7 +276,7 @@ class _Run:
         if is_away and self._more is not None and not self._stopped and self._tries.excuse(item):
             self._waiting.appendleft(item)
             return
-        if is_away and self._silence.is_final():
+        if is_away and self._silence.is_final(not (self._waiting or self._running)):
             self._stopped = True
         if passing and not self._stopped and self._tries.allow(item):
             self._observe(Note(f"{error}; trying again", warning=True))

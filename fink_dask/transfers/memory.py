@@ -16,6 +16,9 @@ BASE_BYTES = 260 * _MIB
 _BATCH_FACTOR = 7
 #: What a decoded byte that is held back costs: itself, and its copy on the way into a row group.
 _BUFFER_FACTOR = 2
+#: The part of a range that may be fetched ahead: as much again can come from beyond its end, and is thrown away.
+_AHEAD = 1 / 24
+LEAST_AHEAD = 2 * _MIB
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,10 @@ class MemoryShare:
     def total(self) -> int:
         """About how many bytes a consumer takes with this."""
         return self.queue_bytes + _BATCH_FACTOR * self.batch_bytes + _BUFFER_FACTOR * self.buffer_bytes
+
+    def ahead(self, range_bytes: float) -> int:
+        """Bytes to fetch ahead of what is decoded, for ranges of so many bytes."""
+        return min(self.queue_bytes, max(LEAST_AHEAD, int(range_bytes * _AHEAD)))
 
 
 #: More does not make a transfer faster.

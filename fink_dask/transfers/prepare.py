@@ -54,7 +54,7 @@ def plan_next(
     check_heads(settings, heads, lambda _: None)
     if not (spans or heads) or room == 0:
         return None
-    sizing = Sizing(settings.range_bytes, settings.nconsumers, inspector.sample_sizes(settings.topic, spans))
+    sizing = Sizing(settings.range_bytes, settings.nconsumers, inspector.sample(settings.topic, spans).sizes)
     return next_plan(len(plans) + 1, target.identity, spans, sizing, room, heads)
 
 
@@ -118,7 +118,9 @@ def make_work(
         if plan.plan_id not in tasks:
             tasks[plan.plan_id] = TaskSettings(
                 ledger=ledger,
-                kafka=replace(settings.kafka, queue_bytes=memory.queue_bytes),
+                kafka=replace(
+                    settings.kafka, queue_bytes=memory.ahead(plan.estimated_bytes / max(1, len(plan.ranges)))
+                ),
                 identity=plan.identity,
                 plan_id=plan.plan_id,
                 partitioning=target.partitioning,

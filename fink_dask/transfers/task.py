@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from fink_dask.errors import BrokerError
 from fink_dask.kafka.connection import open_connection
+from fink_dask.kafka.line import Line
 from fink_dask.kafka.offsets import Range, total
 from fink_dask.kafka.pool import Connect
 from fink_dask.kafka.reader import RangeReader
@@ -34,6 +36,7 @@ def transfer_range(
     connect: Connect = open_connection,
     turn: Turn | None = None,
     remainder: Remainder | None = None,
+    line: Line | None = None,
 ) -> RangeResult:
     """Make a range part of the dataset, exactly once however often this is called.
 
@@ -44,7 +47,7 @@ def transfer_range(
     settings : TaskSettings
         How, and where to.
     notify : callable
-        Takes a `RangeProgress` after each batch.
+        Takes a `RangeProgress` after each batch, and several times a second while nothing comes.
     should_stop : callable
         Asked several times a second; True ends the attempt.
     step : callable
@@ -55,6 +58,8 @@ def transfer_range(
         To be waited for before anything is decoded; another range has it while this one is synced to disk.
     remainder : Remainder, optional
         What is left of a range that was committed; without it the range is transferred for the first time.
+    line : Line, optional
+        The line to Kafka, where others read over it as well.
 
     Returns
     -------
@@ -81,7 +86,7 @@ def transfer_range(
         rest = remainder or whole_range(range_)
         marker = settings.ledger.marker(range_, settings.plan_id, rest.revision)
         if marker is None:
-            caller = _Caller(notify, should_stop, step, connect, turn or Turn(), rest)
+            caller = _Caller(notify, should_stop, step, connect, turn or Turn(), rest, line or Line())
             marker = _attempt(range_, settings, caller, watch)
             took = watch.seconds
         if not is_published(settings.ledger, marker):
@@ -111,6 +116,7 @@ class _Caller:
     connect: Connect
     turn: Turn
     rest: Remainder
+    line: Line
 
 
 def _attempt(range_: Range, settings: TaskSettings, caller: _Caller, watch: Stopwatch) -> Marker:
@@ -148,28 +154,28 @@ def _stage(
     ) as staged:
         with caller.connect(settings.kafka) as connection:
             turn = caller.turn
+
+            def report() -> None:
+                caller.notify(_progress(attempt, identity.topic, reader, staged))
+
             reader = RangeReader(
-                connection, identity.topic, range_, caller.should_stop, identity.topic_id, turn.given_away
+                connection,
+                identity.topic,
+                range_,
+                caller.should_stop,
+                identity.topic_id,
+                turn.given_away,
+                caller.line,
+                report,
             )
             connection.learn(identity.topic)
             reader.prefetch()
-            with turn:
+            with closing(reader), turn:
                 watch.skip()
                 for batch in reader.batches(settings.batchsize, *bounds):
                     watch.lap("poll")
                     staged.add(batch)
-                    caller.notify(
-                        RangeProgress(
-                            identity.topic,
-                            attempt.range,
-                            attempt.name,
-                            reader.position,
-                            staged.rows,
-                            staged.raw_bytes,
-                            staged.quarantined,
-                            filtered=staged.filtered,
-                        )
-                    )
+                    report()
                     del batch  # before the next one is read
                     watch.lap("write")
                     _check_loss(reader, settings, range_.partition)
@@ -197,6 +203,24 @@ def _stage(
         datetime.now(UTC).isoformat(timespec="seconds") if lost else None,
         staged.newest_ms,
         staged.filtered,
+    )
+
+
+def _progress(attempt: Attempt, topic: str, reader: RangeReader, staged: StagedRange) -> RangeProgress:
+    return RangeProgress(
+        topic,
+        attempt.range,
+        attempt.name,
+        reader.position,
+        staged.rows,
+        staged.raw_bytes,
+        staged.quarantined,
+        filtered=staged.filtered,
+        received=reader.received,
+        received_bytes=reader.received_bytes,
+        quiet_s=reader.quiet_s,
+        waits=not reader.has_room,
+        throttled_s=reader.throttled_s,
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from fink_dask.config import TransferSettings
 from fink_dask.dataset.presence import check_files
 from fink_dask.errors import FinkDaskError, SettingsError, StorageError, TransferError
-from fink_dask.kafka.inspect import Inspector
+from fink_dask.kafka.inspect import Inspector, TopicDescription
 from fink_dask.kafka.offsets import Range
 from fink_dask.ledger.arrival import write_arrival
 from fink_dask.ledger.lease import Lease, hold_lease
@@ -115,7 +115,7 @@ class TopicTransfer:
         """The failure of its ranges, if any has failed."""
         return failure_of(self._range_failures) if self._range_failures else None
 
-    def find(self, inspector: Inspector) -> bool:
+    def find(self, inspector: Inspector, description: TopicDescription | None = None) -> bool:
         """Find out whether the topic can be transferred as asked for; write nothing new.
 
         Returns
@@ -131,7 +131,7 @@ class TopicTransfer:
         complete_move(self.ledger)
         if not self._restart:
             check_outdir(self.ledger)
-        self._target = inspect_topic(self.settings, inspector, self.ledger, fresh=self._restart)
+        self._target = inspect_topic(self.settings, inspector, self.ledger, self._restart, description)
         for misfit in () if self._target is None else self._target.misfits[:_SHOWN_MISFITS]:
             words = (
                 f"records of this topic go to the quarantine: {misfit.reason}; --dump-schemas writes all schemas, and "

@@ -6,14 +6,15 @@ import time
 from collections import Counter
 
 from fink_dask.kafka.offsets import Range
+from fink_dask.transfers.events import RangeProgress
 from fink_dask.transfers.work import Work
 
 #: How often a range is tried when the cause may pass: an absent broker, a killed worker.
 _TRIES = 4
 #: Seconds before a range is tried again; doubled each time.
 _PAUSE_S = 1.0
-#: Seconds of silence after which Kafka is taken to be gone: a network can be cut for a minute.
-_GONE_S = 60.0
+#: Seconds for which what has arrived is fresh: a range reports once a second.
+_FRESH_S = 2.0
 
 
 class Tries:
@@ -62,20 +63,38 @@ class Tries:
 
 
 class Silence:
-    """Tells a Kafka that is gone from one that does not answer for one partition, or for a moment."""
+    """Tells a Kafka that is gone from one that sends nothing of one partition, or for a moment.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    gone_s : float
+        Seconds of silence after which Kafka is taken to be gone.
+    """
+
+    def __init__(self, gone_s: float) -> None:
+        self._gone_s = gone_s
         self._ranges = 0
         self._since = time.monotonic()
 
+    def see(self, progress: RangeProgress) -> None:
+        """Take a report: one of something that has just arrived is a sign of life."""
+        if progress.received and progress.quiet_s < _FRESH_S:
+            self.end()
+
     def end(self) -> None:
-        """Take a sign of life: a range has made progress."""
+        """Take a sign of life."""
         self._ranges, self._since = 0, time.monotonic()
 
-    def is_final(self) -> bool:
-        """Count a range without an answer; True from the second in a row on, once the silence has lasted."""
+    def is_final(self, is_last: bool) -> bool:
+        """Count a range that gave up; True once the silence has lasted, if it was not the only one that could be read.
+
+        Parameters
+        ----------
+        is_last : bool
+            Whether no other range is left that might be read.
+        """
         self._ranges += 1
-        return self._ranges > 1 and time.monotonic() - self._since > _GONE_S
+        return (self._ranges > 1 or is_last) and time.monotonic() - self._since >= self._gone_s - _FRESH_S
 
 
 def _key(item: Work) -> tuple[str, Range]:

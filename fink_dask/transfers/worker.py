@@ -5,13 +5,15 @@ from __future__ import annotations
 import atexit
 import pickle
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
-from distributed import get_worker
+from distributed import WorkerPlugin, get_worker
 
+from fink_dask.config import KafkaSettings
 from fink_dask.errors import FinkDaskError
 from fink_dask.kafka.offsets import Range
 from fink_dask.kafka.pool import ConnectionPool
@@ -22,8 +24,8 @@ from fink_dask.transfers.fitness import Unfit, check_fitness
 from fink_dask.transfers.turn import Turn, Turns
 from fink_dask.transfers.work import RangeResult, TaskSettings
 
-#: Seconds between two reports of a range; the scheduler handles each.
-REPORT_S = 0.3
+#: Seconds between two reports of a range, while it moves and while it waits; the scheduler handles each.
+REPORT_S, IDLE_S = 0.3, 1.0
 
 #: The connections of this process.
 _connections = ConnectionPool()
@@ -40,6 +42,30 @@ def _give_memory_back() -> None:
         pa.set_memory_pool(pa.jemalloc_memory_pool())
     except NotImplementedError:  # Arrow was built without jemalloc
         pa.set_memory_pool(pa.system_memory_pool())
+
+
+class WarmUp(WorkerPlugin):  # type: ignore[misc]  # Dask ships no types
+    """Has a worker connect to Kafka while the plan is still being made: over a long way that takes seconds.
+
+    Parameters
+    ----------
+    kafka : KafkaSettings
+        How to reach it.
+    connections : int
+        How many ranges the worker will read at once.
+    topics : sequence of str
+        Topics whose ranges they will be.
+    """
+
+    def __init__(self, kafka: KafkaSettings, connections: int, topics: Sequence[str]) -> None:
+        self._kafka = kafka
+        self._connections = connections
+        self._topics = topics
+
+    def setup(self, worker: Any) -> None:
+        """Begin to connect; nothing waits for it, and what fails is said when it is needed."""
+        with suppress(FinkDaskError):
+            _connections.warm_up(self._kafka, self._connections, self._topics)
 
 
 def make_errand() -> Callable[[str, bytes], Any]:
@@ -111,13 +137,13 @@ def transfer_on_worker(
         return worker.address, lack
     _give_memory_back()
     key = worker.get_current_task()
-    reported = 0.0
+    reported, received = 0.0, -1
 
     def notify(progress: RangeProgress) -> None:
-        nonlocal reported
+        nonlocal reported, received
         now = time.monotonic()
-        if now - reported >= REPORT_S:
-            reported = now
+        if now - reported >= (IDLE_S if progress.received == received else REPORT_S):
+            reported, received = now, progress.received
             worker.log_event(progress_topic, asdict(progress))
 
     def should_stop() -> bool:
@@ -134,6 +160,7 @@ def transfer_on_worker(
             connect=_connections.connect,
             turn=Turn(None if turns is None else _turns.setdefault(turns, Turns(turns)), should_stop),
             remainder=remainder,
+            line=_connections.line,
         )
     finally:
         # Arrow's allocator keeps what was freed, and Dask would pause a worker that looks full.

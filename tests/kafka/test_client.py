@@ -5,8 +5,9 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
-import time
 from collections.abc import Callable
+from concurrent.futures import Future
+from threading import Timer
 from typing import Any
 
 import pytest
@@ -15,14 +16,14 @@ from confluent_kafka import KafkaError, KafkaException
 from fink_dask.config import KafkaSettings
 from fink_dask.errors import BrokerError, BrokerUnavailableError
 from fink_dask.kafka.client import Errors, broker_error, is_passing, one_line
-from fink_dask.kafka.connection import open_connection
+from fink_dask.kafka.connection import Admin, open_connection
 from tests.harness.kafka_settings import free_ports
 
 SERVERS = "127.0.0.1:1"
 SETTINGS = KafkaSettings(SERVERS, request_timeout_s=0.3)
 
 
-class SilentConsumer:
+class SilentClient:
     """Stands in where only the error callback matters: it says what librdkafka would, when it is polled."""
 
     def __init__(self, errors: Errors, *said: KafkaError) -> None:
@@ -35,25 +36,35 @@ class SilentConsumer:
             self._errors(self._said.pop(0))
 
 
-def fail_with(code: int, text: str | None = None) -> Callable[[float], Any]:
-    def question(timeout: float) -> None:
-        time.sleep(min(timeout, 0.05))
-        raise KafkaException(KafkaError(code, text))
+Question = Callable[[Any], Future[Any]]
+
+
+def fail_with(code: int, text: str | None = None) -> Question:
+    def question(_: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_exception(KafkaException(KafkaError(code, text)))
+        return future
 
     return question
 
 
-def ask_of(question: Callable[[float], Any], *said: KafkaError) -> Any:
-    return ask_with(SETTINGS, question, *said)
+def answer_with(answer: Any) -> Question:
+    def question(_: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(answer)
+        return future
+
+    return question
 
 
-def ask_with(settings: KafkaSettings, question: Callable[[float], Any], *said: KafkaError) -> Any:
-    with open_connection(settings) as connection:
-        consumer, connection.consumer = connection.consumer, SilentConsumer(connection.errors, *said)
-        try:
-            return connection.ask(question, "topic")
-        finally:
-            connection.consumer = consumer
+def silent_admin(*said: KafkaError, settings: KafkaSettings = SETTINGS) -> Admin:
+    admin = Admin(settings)
+    admin.client = SilentClient(admin._errors, *said)
+    return admin
+
+
+def ask_of(question: Question, *said: KafkaError) -> Any:
+    return silent_admin(*said).ask(question, "topic")
 
 
 @pytest.mark.parametrize(
@@ -84,9 +95,9 @@ def test_wrong_credentials_are_said_at_once_and_not_as_a_broker_that_is_away(
 def test_a_refusal_is_not_asked_again() -> None:
     asked = []
 
-    def question(timeout: float) -> None:
-        asked.append(timeout)
-        raise KafkaException(KafkaError(KafkaError.INVALID_REQUEST))
+    def question(client: Any) -> Future[Any]:
+        asked.append(client)
+        return fail_with(KafkaError.INVALID_REQUEST)(client)
 
     with pytest.raises(BrokerError):
         ask_of(question)
@@ -94,27 +105,33 @@ def test_a_refusal_is_not_asked_again() -> None:
 
 
 def test_an_answer_after_hiccups_is_an_answer() -> None:
-    said = iter([KafkaError._TRANSPORT, KafkaError.LEADER_NOT_AVAILABLE])
+    said = iter([fail_with(KafkaError._TRANSPORT), fail_with(KafkaError.LEADER_NOT_AVAILABLE), answer_with("answer")])
 
-    def question(timeout: float) -> str:
-        for code in said:
-            raise KafkaException(KafkaError(code))
-        return "answer"
+    def question(client: Any) -> Future[Any]:
+        return next(said)(client)
 
     assert ask_of(question) == "answer"
 
 
-def test_a_slow_broker_is_given_longer_with_each_try() -> None:
-    given = []
+def test_many_questions_are_asked_again_where_the_connection_broke_and_a_refusal_is_told_beside_the_answers() -> None:
+    said = iter([KafkaError._TRANSPORT, KafkaError.UNKNOWN_TOPIC_OR_PART])
 
-    def question(timeout: float) -> str:
-        given.append(timeout)
-        if timeout < 3:
-            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
-        return "answer"
+    def question(client: Any) -> dict[str, Future[Any]]:
+        return {"a": answer_with(1)(client), "b": fail_with(next(said))(client)}
 
-    assert ask_with(KafkaSettings(SERVERS, request_timeout_s=60), question) == "answer"
-    assert given == [1, 2, 4]
+    found = silent_admin().begin(question)()
+    assert found["a"] == 1
+    assert found["b"].code() == KafkaError.UNKNOWN_TOPIC_OR_PART
+
+
+def test_an_answer_that_is_slow_is_waited_for_and_one_of_a_kafka_that_is_not_reached_is_not() -> None:
+    slow: Future[Any] = Future()
+    Timer(0.5, slow.set_result, ["answer"]).start()
+    patient = KafkaSettings(SERVERS, request_timeout_s=60)
+    assert silent_admin(settings=patient).ask(lambda _: slow, "topic") == "answer"
+    unreached = silent_admin(KafkaError(KafkaError._RESOLVE, "Failed to resolve 'kafka.example:9092'"))
+    with pytest.raises(BrokerUnavailableError, match="resolve"):
+        unreached.ask(lambda _: Future(), "topic")
 
 
 def test_no_answer_names_the_servers_and_the_reason_behind_all_brokers_being_down() -> None:
@@ -131,15 +148,10 @@ def test_no_answer_names_the_servers_and_the_reason_behind_all_brokers_being_dow
 
 
 def test_a_refusal_before_the_last_answer_is_not_why_the_broker_is_silent_now() -> None:
-    refusal = KafkaError(KafkaError._SSL, "handshake failed while the broker started")
-    with open_connection(SETTINGS) as connection:
-        consumer, connection.consumer = connection.consumer, SilentConsumer(connection.errors, refusal)
-        try:
-            assert connection.ask(lambda _: "answer", "topic") == "answer"
-            with pytest.raises(BrokerUnavailableError) as caught:
-                connection.ask(fail_with(KafkaError._TRANSPORT, "connection refused"), "topic")
-        finally:
-            connection.consumer = consumer
+    admin = silent_admin(KafkaError(KafkaError._SSL, "handshake failed while the broker started"))
+    assert admin.ask(answer_with("answer"), "topic") == "answer"
+    with pytest.raises(BrokerUnavailableError) as caught:
+        admin.ask(fail_with(KafkaError._TRANSPORT, "connection refused"), "topic")
     assert "handshake" not in str(caught.value)
 
 
@@ -169,11 +181,8 @@ def test_a_text_from_outside_stays_one_line_of_bounded_length() -> None:
     assert len(one_line("x" * 10_000)) == 300
 
 
-def test_a_wrong_client_property_is_an_error_of_ours() -> None:
-    with (
-        pytest.raises(BrokerError, match=r"no\.such\.property"),
-        open_connection(SETTINGS, no_such_property=1),
-    ):
+def test_a_value_that_librdkafka_refuses_is_an_error_of_ours() -> None:
+    with pytest.raises(BrokerError, match=r"fetch\.message\.max\.bytes"), open_connection(SETTINGS, fetch_bytes=-1):
         pass
 
 

@@ -93,7 +93,7 @@ def test_a_wrong_topic_is_one_line_in_seconds_and_nothing_is_left_on_a_broker_th
         # A whole inspection of a topic that is there, but whose schema topic is not.
         described = inspector.describe("right")
         assert inspector.schema("right", described).source == "record key"
-        assert inspector.sample_sizes("right", {0: (0, 10)}) == {0: 5.0}
+        assert inspector.sample("right", {0: (0, 10)}).sizes == {0: 5.0}
     with pytest.raises(BrokerError, match="nknown topic"):
         ask_topic_id(Admin(settings), topic_name)
     assert topic_names(address) == {"right"}
@@ -202,21 +202,25 @@ def test_sizes_are_sampled_close_to_the_truth_from_what_there_is(kafka: Kafka, i
     try:
         began = time.monotonic()
         for span, expected in cases.items():
-            sampled = inspector.sample_sizes(name, {0: span}).get(0)
+            sampled = inspector.sample(name, {0: span}).sizes.get(0)
             assert sampled == (expected and pytest.approx(expected, rel=0.11)), span
-        assert inspector.sample_sizes(name, {}) == {}
+        assert inspector.sample(name, {}).sizes == {}
         assert time.monotonic() - began < SOON_S
     finally:
         delete_topic(address, name)
 
 
-def test_each_partition_is_sampled_on_its_own(kafka: Kafka, inspector: Inspector, topic_name: str) -> None:
+def test_no_more_than_a_few_partitions_are_sampled_as_each_costs_a_batch_on_a_slow_line(
+    kafka: Kafka, inspector: Inspector, topic_name: str
+) -> None:
     create_topic(kafka.bootstrap_servers, topic_name)
     produce(kafka.bootstrap_servers, topic_name, [bytes(1000)] * 500, partitions=9)
     spans = {
         partition: (marks.low, marks.stable) for partition, marks in inspector.describe(topic_name).watermarks.items()
     }
-    assert inspector.sample_sizes(topic_name, spans) == dict.fromkeys(range(9), 1000.0)
+    sample = inspector.sample(topic_name, spans)
+    assert sample.sizes == dict.fromkeys([0, 3, 6], 1000.0)
+    assert all(1000 < size < 1050 for size in sample.wire_sizes.values())
 
 
 def test_keys_are_sampled_at_both_ends_and_each_one_is_there_once(

@@ -31,7 +31,7 @@ def test_what_the_demo_publishes_is_described_and_read_back() -> None:
             assert described.topic_id == UNKNOWN_ID
             assert described.watermarks == dict.fromkeys(range(MOCK_PARTITIONS), Watermarks(0, 1000))
             assert inspector.schema("topic", described).text == SCHEMA
-            sizes = inspector.sample_sizes("topic", dict.fromkeys(range(MOCK_PARTITIONS), (0, 1000)))
+            sizes = inspector.sample("topic", dict.fromkeys(range(MOCK_PARTITIONS), (0, 1000))).sizes
             assert sizes == dict.fromkeys(range(MOCK_PARTITIONS), 10.0)
             with pytest.raises(BrokerError, match="no such topic"):
                 inspector.describe("another")

@@ -176,7 +176,8 @@ def two_topics(kafka: Any, topic_name: str) -> Iterator[tuple[str, str]]:
 
 
 def _fill(bootstrap: str, topic: str, partition: int, values: list[bytes]) -> None:
-    producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 5})
+    # Idempotent: a batch that has to be sent again keeps its place.
+    producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 5, "enable.idempotence": True})
     for value in values:
         producer.produce(topic, value, partition=partition)
     assert producer.flush(30) == 0

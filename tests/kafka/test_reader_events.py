@@ -14,7 +14,7 @@ import pytest
 
 from fink_dask.config import KafkaSettings
 from fink_dask.kafka.client import KafkaError
-from fink_dask.kafka.connection import open_connection
+from fink_dask.kafka.connection import Arrived, open_connection
 from fink_dask.kafka.offsets import Range
 from fink_dask.kafka.reader import RangeReader
 from tests.harness.producer import produce
@@ -44,7 +44,7 @@ class Said:
 
 
 def reader() -> RangeReader:
-    connection: Any = SimpleNamespace(consumer=None, errors=None, settings=KafkaSettings("127.0.0.1:1"))
+    connection: Any = SimpleNamespace(arrived=Arrived(), taken=0, taken_bytes=0, settings=KafkaSettings("127.0.0.1:1"))
     return RangeReader(connection, "topic", Range(3, 100, 200), lambda: False)
 
 

@@ -1,0 +1,126 @@
+"""The line to Kafka, as all readers of a process share it: how much to ask for at once, who may ask, and how fast.
+
+A user's line may carry 250 kB a second or 100 MB, with a round trip of a millisecond or of a second. What fits it is
+not known before something has arrived, so each range begins with what the ones before it have seen.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from threading import Condition
+
+#: What the first fetch of a process asks for, in bytes: as librdkafka does by itself.
+FIRST_FETCH_BYTES = 2**20
+#: Bounds of what a fetch asks for. Two seconds of a line of 1 Mbit/s; and what is enough for 4 MB a second at a round
+#: trip of two seconds.
+MIN_FETCH_BYTES, MAX_FETCH_BYTES = 2**18, 2**23
+#: Seconds that a response should take: so few that a stop or a cut costs little, so many that round trips do not count.
+_RESPONSE_S = 2.0
+#: A response that took less says that the line has room for one more reader; one that took so long, that it is full.
+#: librdkafka gives a response up after a minute.
+_ROOM_S, _FULL_S = 4.0, 15.0
+#: How many may read at once before anything has arrived.
+_FIRST_READERS = 2
+#: Seconds between two looks at whether a reader that waits is still wanted.
+_LOOK_S = 0.2
+
+
+class Line:
+    """What the readers of a process know of the line, and share of it; any thread may use it.
+
+    Parameters
+    ----------
+    readers : int
+        How many may read at once before anything has arrived; more may as responses come quickly.
+
+    Attributes
+    ----------
+    fetch_bytes : int
+        What the next consumer should ask for at once.
+    """
+
+    def __init__(self, readers: int = _FIRST_READERS) -> None:
+        self.fetch_bytes = FIRST_FETCH_BYTES
+        self._most = readers
+        #: Those that read, and the bytes a second that each adds.
+        self._readers: dict[object, int] = {}
+        self._queue: deque[object] = deque()
+        self._free_at = 0.0
+        self._changed = Condition()
+
+    def enter(self, reader: object, rate: int | None = None) -> bool:
+        """Let a reader ask for records if there is room; it then has to `leave`.
+
+        Parameters
+        ----------
+        reader : object
+            Who asks; those that were refused come first, in their order.
+        rate : int, optional
+            The bytes a second that it adds to what all readers of this process may take.
+        """
+        with self._changed:
+            if len(self._readers) >= self._most or (self._queue and self._queue[0] is not reader):
+                if reader not in self._queue:
+                    self._queue.append(reader)
+                return False
+            if self._queue:
+                self._queue.popleft()
+            self._readers[reader] = rate or 0
+            self._changed.notify_all()
+            return True
+
+    def wait(self, reader: object, rate: int | None, look: Callable[[], None]) -> None:
+        """Wait until a reader may ask; `look` is called several times a second, and what it raises ends the wait."""
+        while not self.enter(reader, rate):
+            look()
+            with self._changed:
+                self._changed.wait(_LOOK_S)
+
+    def leave(self, reader: object) -> None:
+        """Make room, or no longer wait for it; repeatable."""
+        with self._changed:
+            self._readers.pop(reader, None)
+            if reader in self._queue:
+                self._queue.remove(reader)
+            self._changed.notify_all()
+
+    def arrived(self, waited_s: float, is_first: bool = False) -> None:
+        """Take note of a response that was waited for; the first one of a connection had to wait for that as well."""
+        with self._changed:
+            if waited_s < (_FULL_S if is_first else _ROOM_S):
+                self._most = max(self._most, min(self._most, len(self._readers)) + 1)
+            elif waited_s > _FULL_S:
+                self._most = max(1, min(self._most, len(self._readers)) // 2)
+            self._changed.notify_all()
+
+    def fetched(self, fetch_bytes: int, response_s: float, expansion: float, queue_bytes: int) -> None:
+        """Learn from a range that was read.
+
+        Parameters
+        ----------
+        fetch_bytes : int
+            What was asked for at once.
+        response_s : float
+            Seconds that a response took, as long as nothing else was there to be read.
+        expansion : float
+            How many times as large as that the records were after decompression; 1 where they were not compressed.
+        queue_bytes : int
+            What may be held of records that were fetched ahead.
+        """
+        wanted = fetch_bytes * min(8.0, max(0.125, _RESPONSE_S / max(response_s, 0.001)))
+        most = min(MAX_FETCH_BYTES, int(queue_bytes / 2 / max(1.0, expansion)))
+        with self._changed:
+            self.fetch_bytes = max(min(MIN_FETCH_BYTES, most), min(most, int(wanted)))
+
+    def take(self, taken_bytes: int) -> None:
+        """Count what a reader has taken, where that is limited."""
+        with self._changed:
+            if rate := sum(self._readers.values()):
+                # What was not taken while nobody read is not made up for later.
+                self._free_at = max(self._free_at, time.monotonic()) + taken_bytes / rate
+
+    def pause_s(self) -> float:
+        """Return the seconds until more may be taken."""
+        return max(0.0, self._free_at - time.monotonic())

@@ -1,0 +1,89 @@
+"""A line of any width is filled and not choked: what is asked for at once, by how many, and how fast, fits it."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from fink_dask.kafka.line import FIRST_FETCH_BYTES, MAX_FETCH_BYTES, MIN_FETCH_BYTES, Line
+
+QUEUE_BYTES = 2**24
+
+
+@pytest.mark.parametrize(
+    ("response_s", "expansion", "expected"),
+    [
+        (0.01, 1.0, MAX_FETCH_BYTES),  # a fast line: round trips must not count
+        (0.5, 1.0, 4 * FIRST_FETCH_BYTES),
+        (2.0, 1.0, FIRST_FETCH_BYTES),
+        (4.0, 1.0, FIRST_FETCH_BYTES // 2),
+        (60.0, 1.0, MIN_FETCH_BYTES),  # librdkafka would give the next one up
+        (0.01, 8.0, QUEUE_BYTES // 16),  # what it becomes after decompression is what has to fit into the memory
+        (0.01, 200.0, QUEUE_BYTES // 400),
+    ],
+)
+def test_a_fetch_takes_about_two_seconds_of_the_line_and_fits_into_the_memory(
+    response_s: float, expansion: float, expected: int
+) -> None:
+    line = Line()
+    assert line.fetch_bytes == FIRST_FETCH_BYTES
+    line.fetched(FIRST_FETCH_BYTES, response_s, expansion, QUEUE_BYTES)
+    assert line.fetch_bytes == expected
+
+
+def test_readers_are_let_in_as_quick_responses_show_that_there_is_room_and_in_the_order_in_which_they_asked() -> None:
+    line, readers = Line(2), [object() for _ in range(5)]
+    assert [line.enter(reader) for reader in readers] == [True, True, False, False, False]
+    assert not line.enter(readers[4]), "others wait for longer"
+    line.arrived(0.1)
+    assert [line.enter(reader) for reader in readers[2:]] == [True, False, False]
+    line.leave(readers[3])  # it is no longer wanted
+    line.leave(readers[0])
+    assert line.enter(readers[4])
+
+
+def test_a_line_that_is_full_lets_fewer_in_and_never_none() -> None:
+    line, first, second, third = Line(2), object(), object(), object()
+    assert line.enter(first)
+    assert line.enter(second)
+    for _ in range(5):
+        line.arrived(20.0)
+    line.leave(first)
+    assert not line.enter(third), "one reads, and the line has room for no more"
+    line.leave(second)
+    assert line.enter(third)
+
+
+def test_a_reader_that_waits_is_let_in_when_another_ends_and_one_that_is_stopped_waits_no_longer() -> None:
+    line, first, second, third = Line(1), object(), object(), object()
+    assert line.enter(first)
+    looked = threading.Event()
+    thread = threading.Thread(target=line.wait, args=(second, None, looked.set))
+    thread.start()
+    assert looked.wait(10)
+    line.leave(first)
+    thread.join(10)
+    assert not thread.is_alive()
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        line.wait(third, None, stop)
+    line.leave(third)
+    line.leave(second)
+    assert line.enter(first)
+
+
+def test_readers_share_the_rate_that_they_are_given_and_what_was_not_used_is_not_made_up_for() -> None:
+    line, first, second = Line(2), object(), object()
+    assert line.pause_s() == 0
+    line.take(10**9)
+    assert line.pause_s() == 0, "nobody has limited it"
+    assert line.enter(first, 1000)
+    assert line.enter(second, 3000)
+    line.take(4000)
+    assert 0.5 < line.pause_s() <= 1.0
+    line.take(4000)
+    assert 1.5 < line.pause_s() <= 2.0
