@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
+from itertools import pairwise
 
 #: Seconds over which it is measured.
 _OVER_S = 20.0
 #: The fewest steps that it is measured over, however long they take.
 _STEPS = 3
-#: Steps that are closer together count as one.
-_APART_S = 0.25
+#: What comes within so many seconds is one step: over a slow line, the responses to several consumers come together.
+_APART_S = 3.0
+#: After so many of the longest steps, there is none under way.
+_LATE = 2.0
 
 
 class Speed:
@@ -17,6 +20,7 @@ class Speed:
 
     def __init__(self) -> None:
         self._points: deque[tuple[float, float]] = deque()
+        self._step_began = 0.0
 
     def begin(self, now: float, total: float = 0) -> None:
         """Start the clock, if it is not running yet: from here on, what is gained has taken its time."""
@@ -29,8 +33,10 @@ class Speed:
         self.begin(now, total)
         if total <= points[-1][1]:
             return
-        if len(points) > 1 and now - points[-2][0] < _APART_S:
+        if len(points) > 1 and now - self._step_began < _APART_S:
             points.pop()
+        else:
+            self._step_began = now
         points.append((now, total))
         while len(points) > _STEPS + 1 and points[1][0] <= now - _OVER_S:
             points.popleft()
@@ -40,6 +46,11 @@ class Speed:
         points = self._points
         return (points[-1][0] - points[0][0]) / (len(points) - 1) if len(points) > 1 else 0.0
 
+    def late_s(self) -> float:
+        """Return how long it may take until the next step; zero before the first one."""
+        times = [time for time, _ in self._points]
+        return _LATE * max((after - before for before, after in pairwise(times)), default=0.0)
+
     def quiet_s(self, now: float) -> float | None:
         """Return how long ago the last step was; None before the first one."""
         return now - self._points[-1][0] if len(self._points) > 1 else None
@@ -47,7 +58,7 @@ class Speed:
     def per_second(self, now: float) -> float:
         """Return the speed; zero before the first step, and when no other came for long."""
         points, step_s = self._points, self.step_s()
-        if len(points) < 2 or now - points[-1][0] > max(_OVER_S, _STEPS * step_s):
+        if len(points) < 2 or now - points[-1][0] > max(_OVER_S, self.late_s()):
             return 0.0
         # A step is not late before it has taken longer than usual.
         until = max(points[-1][0], now - step_s)

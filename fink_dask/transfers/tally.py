@@ -16,9 +16,8 @@ from fink_dask.transfers.speed import Speed
 
 #: Committed ranges that are remembered, as reports of them may come late; not all, as a follower runs for months.
 _REMEMBERED = 10_000
-#: Seconds, and steps of what usually arrives at once, after which a line is not just slow.
+#: Seconds after which a line is not just slow, at the earliest.
 _CUT_S = 10.0
-_CUT_STEPS = 3
 
 
 @dataclass
@@ -244,7 +243,7 @@ class Tally:
     def is_cut(self) -> bool:
         """Whether nothing has come for so long that a slow line does not explain it."""
         quiet_s = self.quiet_s
-        return quiet_s is not None and quiet_s > max(_CUT_S, _CUT_STEPS * self._bytes_speed.step_s())
+        return quiet_s is not None and quiet_s > max(_CUT_S, self._bytes_speed.late_s())
 
     @property
     def phase(self) -> Phase:

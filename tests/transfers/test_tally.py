@@ -183,7 +183,7 @@ def test_how_long_ago_something_came_is_known_between_two_reports(tally: Tally, 
 
 
 @pytest.mark.parametrize(
-    ("apart_s", "quiet_s", "is_cut"), [(1, 9, False), (1, 11, True), (8, 20, False), (8, 25, True), (40, 100, False)]
+    ("apart_s", "quiet_s", "is_cut"), [(1, 9, False), (1, 11, True), (8, 15, False), (8, 17, True), (40, 79, False)]
 )
 def test_a_slow_line_is_not_called_cut(
     tally: Tally, clock: Clock, apart_s: float, quiet_s: float, is_cut: bool
@@ -212,6 +212,19 @@ def test_a_steady_speed_is_told_whatever_the_steps(apart_s: float) -> None:
             assert speed.per_second(now) == pytest.approx(1000, rel=0.02)
             assert 650 < speed.per_second(now + 0.99 * apart_s) < 1350
     assert speed.per_second(now + 1000) == 0
+
+
+def test_responses_that_come_together_are_one_step() -> None:
+    speed, total = Speed(), 0.0
+    speed.begin(0)
+    for began in range(16, 200, 16):
+        for late_s in (0, 0.4, 0.8, 1.5):
+            total += 4000
+            speed.add(began + late_s, total)
+        if began > 48:
+            for quiet_s in (0, 5, 10, 14):
+                assert speed.per_second(began + 1.5 + quiet_s) == pytest.approx(1000, rel=0.05)
+            assert speed.late_s() == pytest.approx(32, rel=0.05)
 
 
 def test_a_speed_follows_a_line_that_changes() -> None:
