@@ -202,6 +202,8 @@ class Arrived:
         Records that have come, consumed or not, and their bytes after decompression.
     throttled_s : float
         Seconds for which brokers made it wait, by a quota, in the last half second.
+    round_trip_s : float
+        The shortest time that any response took.
     """
 
     wire_bytes: int = 0
@@ -210,6 +212,7 @@ class Arrived:
     records: int = 0
     record_bytes: int = 0
     throttled_s: float = 0.0
+    round_trip_s: float = 0.0
 
 
 class Connection:
@@ -342,6 +345,13 @@ class Connection:
             # This is called while records are consumed, and what is being consumed was queued when this was stated.
             records=self.taken + sum(each.get("fetchq_cnt", 0) for each in partitions),
             record_bytes=self.taken_bytes + sum(each.get("fetchq_size", 0) for each in partitions),
+            round_trip_s=min(
+                [
+                    *([self.arrived.round_trip_s] if self.arrived.round_trip_s else []),
+                    *(rtt / 1e6 for broker in brokers if (rtt := broker.get("rtt", {}).get("min", 0)) > 0),
+                ],
+                default=0.0,
+            ),
             throttled_s=max((broker.get("throttle", {}).get("max", 0) for broker in brokers), default=0) / 1000,
         )
 

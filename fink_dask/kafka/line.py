@@ -18,11 +18,13 @@ FIRST_FETCH_BYTES = 2**20
 MIN_FETCH_BYTES, MAX_FETCH_BYTES = 2**18, 2**23
 #: Seconds that a response should take: so few that a stop or a cut costs little, so many that round trips do not count.
 _RESPONSE_S = 2.0
+#: Of so many round trips more it may take, so that the one in which the line is idle is a small part.
+_ROUND_TRIPS = 3
 #: A response that took less says that the line has room for one more reader; one that took so long, that it is full.
 #: librdkafka gives a response up after a minute.
 _ROOM_S, _FULL_S = 4.0, 15.0
 #: How many may read at once before anything has arrived.
-_FIRST_READERS = 2
+FIRST_READERS = 2
 #: Seconds between two looks at whether a reader that waits is still wanted.
 _LOOK_S = 0.2
 
@@ -41,7 +43,7 @@ class Line:
         What the next consumer should ask for at once.
     """
 
-    def __init__(self, readers: int = _FIRST_READERS) -> None:
+    def __init__(self, readers: int = FIRST_READERS) -> None:
         self.fetch_bytes = FIRST_FETCH_BYTES
         self._most = readers
         #: Those that read, and the bytes a second that each adds.
@@ -86,16 +88,18 @@ class Line:
                 self._queue.remove(reader)
             self._changed.notify_all()
 
-    def arrived(self, waited_s: float, is_first: bool = False) -> None:
+    def arrived(self, waited_s: float, is_first: bool = False, round_trip_s: float = 0.0) -> None:
         """Take note of a response that was waited for; the first one of a connection had to wait for that as well."""
         with self._changed:
-            if waited_s < (_FULL_S if is_first else _ROOM_S):
+            if waited_s < (_FULL_S if is_first else _ROOM_S + _ROUND_TRIPS * round_trip_s):
                 self._most = max(self._most, min(self._most, len(self._readers)) + 1)
             elif waited_s > _FULL_S:
                 self._most = max(1, min(self._most, len(self._readers)) // 2)
             self._changed.notify_all()
 
-    def fetched(self, fetch_bytes: int, response_s: float, expansion: float, queue_bytes: int) -> None:
+    def fetched(
+        self, fetch_bytes: int, response_s: float, expansion: float, queue_bytes: int, round_trip_s: float = 0.0
+    ) -> None:
         """Learn from a range that was read.
 
         Parameters
@@ -108,8 +112,11 @@ class Line:
             How many times as large as that the records were after decompression; 1 where they were not compressed.
         queue_bytes : int
             What may be held of records that were fetched ahead.
+        round_trip_s : float
+            Seconds that a response takes which holds nothing.
         """
-        wanted = fetch_bytes * min(8.0, max(0.125, _RESPONSE_S / max(response_s, 0.001)))
+        target_s = _RESPONSE_S + _ROUND_TRIPS * round_trip_s
+        wanted = fetch_bytes * min(8.0, max(0.125, target_s / max(response_s, 0.001)))
         most = min(MAX_FETCH_BYTES, int(queue_bytes / 2 / max(1.0, expansion)))
         with self._changed:
             self.fetch_bytes = max(min(MIN_FETCH_BYTES, most), min(most, int(wanted)))

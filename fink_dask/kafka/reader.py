@@ -194,7 +194,11 @@ class RangeReader:
         if self._responses:
             response_s = self._response_s / self._responses
             self._line.fetched(
-                self._connection.fetch_bytes, response_s, self._connection.expansion, self._settings.queue_bytes
+                self._connection.fetch_bytes,
+                response_s,
+                self._connection.expansion,
+                self._settings.queue_bytes,
+                self._connection.arrived.round_trip_s,
             )
 
     def _poll(self, count: int) -> Sequence[Message]:
@@ -252,7 +256,7 @@ class RangeReader:
 
     def _note_response(self, waited_s: float) -> None:
         is_first = not self._connection.taken_bytes
-        self._line.arrived(waited_s, is_first)
+        self._line.arrived(waited_s, is_first, self._connection.arrived.round_trip_s)
         if not is_first:  # that one was connected for
             self._responses += 1
             self._response_s += waited_s

@@ -32,6 +32,12 @@ def test_a_fetch_takes_about_two_seconds_of_the_line_and_fits_into_the_memory(
     assert line.fetch_bytes == expected
 
 
+def test_far_away_a_fetch_is_larger_so_that_the_line_is_not_idle_for_most_of_the_time() -> None:
+    line = Line()
+    line.fetched(FIRST_FETCH_BYTES, 1.0, 1.0, QUEUE_BYTES, round_trip_s=1.0)
+    assert line.fetch_bytes == 5 * FIRST_FETCH_BYTES
+
+
 def test_readers_are_let_in_as_quick_responses_show_that_there_is_room_and_in_the_order_in_which_they_asked() -> None:
     line, readers = Line(2), [object() for _ in range(5)]
     assert [line.enter(reader) for reader in readers] == [True, True, False, False, False]
