@@ -10,6 +10,7 @@ import pytest
 
 from fink_dask.store.bucket import open_bucket
 from tests.harness.browser import ensure_chromium
+from tests.harness.cli import Shared
 from tests.harness.kafka import ExternalKafka, KafkaBroker, ensure_archive
 from tests.harness.kafka_install import HarnessError
 from tests.harness.object_store import BUCKET, ObjectStore, ensure_s3proxy_jar
@@ -167,3 +168,14 @@ def dask_scheduler() -> Iterator[str]:
         LocalCluster(n_workers=2, threads_per_worker=2, host="127.0.0.1", dashboard_address="127.0.0.1:0") as cluster,
     ):
         yield cluster.scheduler_address
+
+
+@pytest.fixture(scope="module")
+def shared_dask(dask_scheduler: str) -> Iterator[None]:
+    """Have the transfers of `run_cli` use the workers of the session: starting their own is most of their work.
+
+    For tests of what a transfer does, and not of how it starts, is disturbed, or ends.
+    """
+    Shared.settings = {"FINK_DASK_SCHEDULER": dask_scheduler}
+    yield
+    Shared.settings = {}

@@ -54,7 +54,7 @@ def test_a_users_dataset_of_a_topic_of_the_demos_name_is_left_alone(tmp_path: Pa
     assert len(ledger.plans()) == 1
 
 
-@pytest.mark.parametrize("later_s", [0.0, 0.05, 0.1, 0.15])
+@pytest.mark.parametrize("later_s", [0.0, 0.1])
 def test_a_stop_while_it_publishes_is_no_error(later_s: float, tmp_path: Path) -> None:
     process = subprocess.Popen(
         [*PROGRAM, "demo", "--alerts", "12000"],
@@ -71,5 +71,5 @@ def test_a_stop_while_it_publishes_is_no_error(later_s: float, tmp_path: Path) -
     out, err = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGINT, err
     assert err.strip() == "fink-dask: stopped; what is written is safe, and the same command may be run again"
-    assert "3. verify" not in out
+    assert "2. transfer" not in out, "it was stopped later"
     assert not list(tmp_path.glob("*/*.parquet"))

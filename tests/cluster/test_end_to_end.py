@@ -99,6 +99,7 @@ def test_a_reader_never_meets_a_torn_or_uncommitted_file_while_the_transfer_runs
     seen = transferred.seen_while_running
     assert -1 not in seen
     assert seen == sorted(seen)
+    assert seen, "nobody looked while it ran"
 
 
 def test_every_value_is_what_fastavro_reads(transferred: Transferred) -> None:

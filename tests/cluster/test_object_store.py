@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import random
 import time
@@ -116,11 +115,11 @@ def test_a_kill_of_everything_at_a_random_moment_loses_and_repeats_nothing(
     chance = random.Random(moment)
     running = Running(kafka, topic, Path(), "-outdir", store_url)
     running.ledger = Ledger(locate(store_url))
-    wait_for(lambda: running.is_over or running.ledger.exists(), 90, "the plan")
-    markers, ranges = store_url.split("/")[3] + "/alerts.fink/markers", math.ceil(chance.random() * PARTITIONS)
-    wait_for(lambda: running.is_over or len(object_store.files(markers)) >= ranges, 120, "some ranges")
-    time.sleep(chance.random() * 0.5)
-    running.kill()
+    running.wait_until(running.ledger.exists, "the plan")
+    markers = store_url.split("/")[3] + "/alerts.fink/markers"
+    running.wait_until(lambda: len(object_store.files(markers)) >= moment, "some ranges")
+    time.sleep(chance.random() * 0.3)
+    assert running.kill(), "it was over before"
     finish(kafka, topic, object_store, store_url, oracle)
 
 
@@ -168,7 +167,7 @@ def test_a_store_that_was_killed_is_gone_on_with(
 ) -> None:
     running = Running(kafka, topic, Path(), "-outdir", store_url)
     markers = store_url.split("/")[3] + "/alerts.fink/markers"
-    wait_for(lambda: running.is_over or len(object_store.files(markers)) >= 1, 120, "a range")
+    running.wait_until(lambda: len(object_store.files(markers)) >= 1, "a range")
     object_store.kill()
     time.sleep(2)
     object_store.start()
@@ -184,7 +183,7 @@ def test_a_second_transfer_is_refused_while_the_first_lives(
 ) -> None:
     first = Running(kafka, topic, Path(), "-outdir", store_url)
     ledger = store_url.split("/")[3] + "/alerts.fink"
-    wait_for(lambda: first.is_over or bool(object_store.files(f"{ledger}/staging")), 90, "the first range")
+    first.wait_until(lambda: bool(object_store.files(f"{ledger}/staging")), "the first range")
     status = run_cli("status", store_url)
     assert "running    yes" in status.stdout, status.stderr
     second = run_cli(*transfer_arguments(kafka, topic, Path(), "-partitionby", "time", "-outdir", store_url))

@@ -7,7 +7,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,7 +21,7 @@ from fink_dask.ledger.ledger import Ledger
 from tests.harness.cli import run_cli, transfer_arguments
 from tests.harness.feed import Feed
 from tests.harness.kafka import KafkaBroker
-from tests.harness.oracle import add_alerts, assert_exactly_once, fill_topic, make_topic, wait_for
+from tests.harness.oracle import add_alerts, assert_exactly_once, fill_topic, make_topic, places, wait_for
 from tests.harness.running import Running
 from tests.harness.topics import add_partitions, delete_topic
 
@@ -31,8 +31,8 @@ LIGHT = AlertKind.ZTF_LIGHT
 FOLLOW = ("--follow", "--roll-interval", "1s", "--idle-timeout", "4s", "-nconsumers", "3")
 
 
-def feed(kafka: Any, topic: str, count: int, per_second: float, weights: Sequence[float] = (1,) * 10) -> Feed:
-    return Feed(kafka.bootstrap_servers, topic, count, per_second, weights)
+def feed(kafka: Any, topic: str, count: int, per_second: float, held: int = 0) -> Feed:
+    return Feed(kafka.bootstrap_servers, topic, count, per_second, (1,) * 10, held=held)
 
 
 def assert_complete(outdir: Path, values: Any) -> None:
@@ -46,17 +46,20 @@ def test_what_comes_while_it_is_followed_arrives_once_and_can_be_read_before_the
     kafka: Any, topic_name: str, tmp_path: Path
 ) -> None:
     make_topic(kafka.bootstrap_servers, topic_name, LIGHT)
-    with feed(kafka, topic_name, 12_000, 1500) as feeding:
-        running = Running(kafka, topic_name, tmp_path / "alerts", *FOLLOW, "-batchsize", "1000", "--json")
-        wait_for(lambda: any(running.outdir.rglob("*.parquet")), 60, "the first file")
+    more = (*FOLLOW, "--idle-timeout", "10m", "--until-count", "6000", "-batchsize", "1000", "--json")
+    with feed(kafka, topic_name, 6000, 1500, held=1000) as feeding:
+        running = Running(kafka, topic_name, tmp_path / "alerts", *more)
+        running.wait_until(lambda: any(running.outdir.rglob("*.parquet")), "the first file")
         assert not feeding.is_over
         status = json.loads(run_cli("status", str(running.outdir), "--json").stdout)
         assert status["running"]
-        assert status["freshness_s"] < 60
-    out, err = running.process.communicate(timeout=60)
-    assert running.process.returncode == 0, err
-    assert json.loads(out)["alerts"] == 12_000
-    assert len(running.ledger.plans()) > 2
+        assert status["freshness_s"] >= 0
+        # What is held comes in another look than the first.
+        wait_for(lambda: sum(places(running.outdir).values()) == 5000, 120, "what is not held")
+    code, err = running.finish()
+    assert code == 0, err
+    assert json.loads(running.out)["alerts"] == 6000
+    assert len(running.ledger.plans()) > 1
     assert_complete(running.outdir, feeding.values)
 
 
@@ -96,17 +99,15 @@ def test_a_broker_that_is_away_is_waited_for_and_given_up_in_the_end(
     running = Running(broker, topic, outdir, "--follow", "--roll-interval", "1s", "--until-count", "900")
     running.wait_until_committed(10)
     broker.kill()
-    time.sleep(10)
+    running.wait_until_said("waiting for it, up to")
     broker.start()
     add_alerts(broker.bootstrap_servers, topic, oracle, LIGHT, 400, seed=1, first_id=500)
     code, err = running.finish()
     assert code == 0, err
-    assert "waiting for it, up to" in err
     assert "answers again" in err
     assert_complete(outdir, oracle.values)
     running = Running(broker, topic, outdir, "--follow", "--until-count", "1000", "--reconnect-timeout", "3s")
-    wait_for((running.ledger.path / "lag.json").exists, 60, "the first look")
-    time.sleep(3)
+    running.wait_until((running.ledger.path / "lag.json").exists, "the first look")
     broker.kill()
     code, err = running.finish()
     assert code == 1, err
@@ -118,10 +119,11 @@ def test_a_broker_that_is_away_is_waited_for_and_given_up_in_the_end(
 @pytest.mark.sample
 def test_it_ends_when_the_announced_number_is_there(kafka: Any, topic_name: str, tmp_path: Path) -> None:
     make_topic(kafka.bootstrap_servers, topic_name, LIGHT)
-    more = ("--follow", "--until-count", "3000", "-batchsize", "1000")
+    # For ever, if it were for the interval.
+    more = ("--follow", "--until-count", "3000", "--roll-interval", "1h", "-batchsize", "1000")
     with feed(kafka, topic_name, 3000, 1000) as feeding:
-        running = Running(kafka, topic_name, tmp_path / "alerts", *more)  # 30 s long, if it were for the interval
-    code, err = running.finish(20)
+        running = Running(kafka, topic_name, tmp_path / "alerts", *more)
+    code, err = running.finish()
     assert code == 0, err
     assert_complete(running.outdir, feeding.values)
 
@@ -131,12 +133,17 @@ def test_it_ends_at_a_time_with_what_is_there_then(kafka: Any, topic_name: str, 
     outdir = tmp_path / "alerts"
     end = datetime.now(UTC) + timedelta(seconds=12)
     running = Running(kafka, topic_name, outdir, "--follow", "--until", end.isoformat(), "--roll-interval", "1h")
-    running.wait_until_committed(10)
+    wait_for(lambda: running.is_over or (outdir.exists() and places(outdir).total() == 300), 60, "the first alerts")
+    before = dict(oracle.values)
     add_alerts(kafka.bootstrap_servers, topic_name, oracle, LIGHT, 200, seed=1, first_id=300)
-    code, err = running.finish(60)
-    assert code == 0, err
+    # On a machine that is so slow that the time has come by now, nobody can say which of these it must have.
+    wanted = oracle.values if datetime.now(UTC) < end else before
+    code, err = running.finish()
+    assert code in {0, 3}, err
     assert datetime.now(UTC) >= end
-    assert_complete(outdir, oracle.values)
+    found = places(outdir)
+    assert wanted.keys() <= found.keys() <= oracle.values.keys()
+    assert_complete(outdir, found)
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -144,11 +151,11 @@ def test_a_signal_completes_what_is_on_its_way(
     kafka: Any, topic_name: str, tmp_path: Path, number: signal.Signals, status: int
 ) -> None:
     make_topic(kafka.bootstrap_servers, topic_name, LIGHT)
-    with feed(kafka, topic_name, 9000, 900) as feeding:
-        running = Running(kafka, topic_name, tmp_path / "alerts", *FOLLOW, "-batchsize", "100")
-        running.wait_until_committed(12)
+    with feed(kafka, topic_name, 9000, 900, held=1000) as feeding:
+        running = Running(kafka, topic_name, tmp_path / "alerts", *FOLLOW, "--idle-timeout", "10m", "-batchsize", "100")
+        running.wait_until_committed(1)
         os.kill(running.process.pid, number)
-        code, err = running.finish(20)
+        code, err = running.finish()
         assert code == status, err
         assert "run the same command again" in err
         assert not running.ledger.staged()
@@ -169,7 +176,7 @@ def test_11_partitions_that_are_added_while_it_is_followed_are_read_from_their_s
     add_partitions(kafka.bootstrap_servers, topic_name, 4)
     add_alerts(kafka.bootstrap_servers, topic_name, oracle, LIGHT, 400, seed=1, first_id=200)
     assert {partition for partition, _ in oracle.values} == {0, 1, 2, 3}
-    code, err = running.finish(60)
+    code, err = running.finish()
     assert code == 0, err
     assert_complete(running.outdir, oracle.values)
 
@@ -187,11 +194,11 @@ def test_an_empty_topic_is_waited_for_and_given_up_when_nothing_comes(
     assert "waiting for its first alert" in none.stderr
     assert json.loads(none.stdout)["alerts"] == 0
     assert not outdir.exists()
-    running = Running(kafka, topic_name, outdir, *FOLLOW)
-    time.sleep(2)
+    running = Running(kafka, topic_name, outdir, *FOLLOW, "--idle-timeout", "10m", "--until-count", "200")
+    running.wait_until_said("waiting for its first alert")
     with feed(kafka, topic_name, 200, 1000) as feeding:
         pass
-    code, err = running.finish(60)
+    code, err = running.finish()
     assert code == 0, err
     assert_complete(outdir, feeding.values)
 
@@ -206,7 +213,7 @@ def test_a_topic_that_is_made_anew_while_it_is_followed_is_refused(
     for name in (topic, f"{topic}_schema"):
         delete_topic(broker.bootstrap_servers, name)
     fill_topic(broker.bootstrap_servers, topic, LIGHT, 300, partitions=2, seed=3)
-    code, err = running.finish(60)
+    code, err = running.finish()
     assert code == 1, err
     assert "deleted and made again" in err
     assert "Traceback" not in err

@@ -8,7 +8,7 @@ import sys
 import tempfile
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from tests.harness.zygote import Zygote
 
@@ -18,14 +18,20 @@ SLOWLY = {"PYTHONPATH": str(Path(__file__).parent / "slow")}
 
 
 def run_cli(
-    *arguments: str, timeout_s: float = 180, cwd: Path | None = None, env: dict[str, str] | None = None, stdin: str = ""
+    *arguments: str,
+    timeout_s: float = 180,
+    cwd: Path | None = None,
+    env: dict[str, str] | None = None,
+    stdin: str = "",
+    afresh: bool = False,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end; a terminal's width is set so that help is the same everywhere.
 
-    It is forked from a process that has loaded the program, unless its environment says how a program is loaded.
+    It is forked from a process that has loaded the program, unless its environment says how a program is loaded, or it
+    is to be started afresh, as where libraries are to read their own configuration.
     """
-    wanted = environment(env)
-    if sys.platform != "linux" or not _zygote().can_run(wanted):
+    wanted = environment(Shared.settings | (env or {}))
+    if afresh or sys.platform != "linux" or not _zygote().can_run(wanted):
         return subprocess.run(
             [*PROGRAM, *arguments],
             capture_output=True,
@@ -49,6 +55,12 @@ def run_cli(
         for file in (out, err):
             file.seek(0)
         return subprocess.CompletedProcess([*PROGRAM, *arguments], ended.code, out.read(), err.read())
+
+
+class Shared:
+    """What commands are told by their environment while the fixture `shared_dask` is asked for."""
+
+    settings: ClassVar[dict[str, str]] = {}
 
 
 class Used:

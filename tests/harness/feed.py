@@ -33,6 +33,8 @@ class Feed:
         The share of each partition.
     seed : int
         Of the choice of partitions.
+    held : int
+        How many it keeps until `release`: it is not over before, however slow everybody else is.
 
     Attributes
     ----------
@@ -43,7 +45,14 @@ class Feed:
     """
 
     def __init__(
-        self, bootstrap: str, topic: str, count: int, per_second: float, weights: Sequence[float], seed: int = 0
+        self,
+        bootstrap: str,
+        topic: str,
+        count: int,
+        per_second: float,
+        weights: Sequence[float],
+        seed: int = 0,
+        held: int = 0,
     ) -> None:
         self._bootstrap = bootstrap
         self._topic = topic
@@ -55,6 +64,8 @@ class Feed:
         self.values: dict[Place, bytes] = {}
         self.sent_at: dict[Place, float] = {}
         self.ended_at = 0.0
+        self._held = held
+        self._released = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> Feed:
@@ -69,8 +80,13 @@ class Feed:
         """Whether everything is acknowledged."""
         return not self._thread.is_alive()
 
+    def release(self) -> None:
+        """Publish what is held."""
+        self._released.set()
+
     def finish(self) -> None:
         """Wait until everything is acknowledged."""
+        self.release()
         self._thread.join(300)
         assert not self._thread.is_alive(), "the producer hangs"
         assert not self._failures, self._failures[0]
@@ -83,7 +99,9 @@ class Feed:
         began = time.monotonic()
         partitions = self._chance.choices(range(len(self._weights)), self._weights, k=len(self._values))
         for number, (value, partition) in enumerate(zip(self._values, partitions, strict=True)):
-            while number > (time.monotonic() - began) * self._per_second:
+            while number > (time.monotonic() - began) * self._per_second or (
+                number >= len(self._values) - self._held and not self._released.is_set()
+            ):
                 producer.poll(_STEP_S)
             done = partial(self._note, value, time.time())
             while True:

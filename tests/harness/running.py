@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import psutil
 
@@ -38,11 +40,13 @@ class Running:
         self.ledger = Ledger(outdir)
         one_by_one = ("-batchsize", "1") if slowly else ()
         arguments = transfer_arguments(kafka, topic, outdir, "-partitionby", "time", *one_by_one, *more)
+        # Files and not pipes: they can be read while it runs, and are never full.
+        self._out, self._err = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115 (they live as long)
         self.process = subprocess.Popen(
             [*PROGRAM, *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=self._out,
+            stderr=self._err,
             env=environment(SLOWLY if slowly else None),
             start_new_session=True,
         )
@@ -51,6 +55,16 @@ class Running:
     def is_over(self) -> bool:
         """Whether it has ended by itself."""
         return self.process.poll() is not None
+
+    @property
+    def out(self) -> str:
+        """What it has written to its standard output by now."""
+        return _read(self._out)
+
+    @property
+    def err(self) -> str:
+        """What it has written to its standard error by now."""
+        return _read(self._err)
 
     def family(self) -> list[psutil.Process]:
         """List all its processes."""
@@ -66,31 +80,59 @@ class Running:
                     found += server.children()
         return found
 
+    def wait_until(self, condition: Callable[[], bool], what: str, timeout_s: float = 120) -> None:
+        """Return when something is so; fail if it ends before: a test that meant to disturb it would test nothing."""
+
+        def is_so() -> bool:
+            # In this order: what is so at its end is so.
+            is_over = self.is_over
+            if condition():
+                return True
+            assert not is_over, f"it ended with {self.process.returncode} before {what}: {self.err}"
+            return False
+
+        wait_for(is_so, timeout_s, what)
+
     def wait_until_it_reads(self) -> None:
-        """Return when a range is on its way, or everything is over."""
-        wait_for(lambda: self.is_over or (self.ledger.exists() and bool(self.ledger.staged())), 60, "the first range")
+        """Return when a range is on its way."""
+        self.wait_until(lambda: self.ledger.exists() and bool(self.ledger.staged()), "the first range")
 
     def wait_until_committed(self, ranges: int) -> None:
-        """Return when so many ranges are committed, or everything is over."""
+        """Return when so many ranges are committed."""
         path = self.ledger.markers_path
-        wait_for(lambda: self.is_over or (path.is_dir() and len(list(path.iterdir())) >= ranges), 120, "some ranges")
+        self.wait_until(lambda: path.is_dir() and len(list(path.iterdir())) >= ranges, f"{ranges} ranges")
+
+    def wait_until_said(self, words: str) -> str:
+        """Return the line on its standard error that has these words, when it is there."""
+
+        def found() -> list[str]:
+            return [line for line in self.err.splitlines(keepends=True) if words in line and line.endswith("\n")]
+
+        self.wait_until(lambda: bool(found()), repr(words))
+        return found()[0]
 
     def signal(self, number: int) -> None:
         """Send a signal to the whole group."""
         os.killpg(self.process.pid, number)
 
-    def kill(self) -> None:
-        """End the whole group at once, and return when nothing of it is left."""
-        everyone = self.family() if not self.is_over else []
+    def kill(self) -> bool:
+        """End the whole group at once, and return when nothing of it is left; False if it had ended by itself."""
+        was_alive = not self.is_over
+        everyone = self.family() if was_alive else []
         with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.communicate()
+            self.signal(signal.SIGKILL)
+        self.process.wait()
         psutil.wait_procs(everyone, timeout=30)
+        return was_alive and self.process.returncode == -signal.SIGKILL
 
     def finish(self, timeout_s: float = 180) -> tuple[int, str]:
         """Wait for its end; returns the exit status and what it said on stderr."""
-        _, err = self.process.communicate(timeout=timeout_s)
-        return self.process.returncode, err
+        return self.process.wait(timeout_s), self.err
+
+
+def _read(file: IO[bytes]) -> str:
+    # The process writes where the file ends, and shares its position.
+    return os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0).decode(errors="replace")
 
 
 def finish(kafka: Any, topic: str, outdir: Path, oracle: Oracle) -> None:

@@ -6,6 +6,7 @@ import json
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -23,6 +24,8 @@ from tests.harness.cli import PROGRAM, environment, run_cli, transfer_arguments
 from tests.harness.oracle import Oracle, assert_exactly_once, assert_values_equal, fill_topic, note, wait_for
 from tests.harness.producer import produce, produce_transaction, publish_schema
 from tests.harness.topics import create_topic, delete_records_before, delete_topic
+
+pytestmark = pytest.mark.usefixtures("shared_dask")
 
 COUNT = 600
 
@@ -209,28 +212,27 @@ def test_a_second_copy_of_a_file_is_named_and_not_removed(kafka: Any, ledger: Le
 
 
 @pytest.mark.kills
-@pytest.mark.parametrize("after_s", [0.6, 0.9, 1.2, 1.5])
+@pytest.mark.parametrize("later_s", [pytest.param(0, marks=pytest.mark.sample), 0.05, 0.1, 0.2])
 def test_a_repair_that_is_killed_is_completed_by_the_next_one(
-    kafka: Any, ledger: Ledger, oracle: Oracle, after_s: float
+    kafka: Any, ledger: Ledger, oracle: Oracle, later_s: float
 ) -> None:
     _delete_a_night(ledger)
     _flip(ledger)
     servers = ("--bootstrap-servers", kafka.bootstrap_servers, "--dashboard-address", "127.0.0.1:0")
-    process = subprocess.Popen(
+    process = psutil.Popen(
         [*PROGRAM, "repair", str(ledger.outdir), *servers],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         env=environment(),
-        start_new_session=True,
     )
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(after_s)
-    if process.poll() is None:
-        everyone = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-        for each in everyone:
-            each.send_signal(signal.SIGKILL)
-        psutil.wait_procs(everyone, timeout=20)
-        process.wait()
+    wait_for(lambda: bool(ledger.staged()) or process.poll() is not None, 200, "a range that is read again")
+    time.sleep(later_s)
+    everyone = [process, *process.children(recursive=True)]
+    for each in everyone:
+        with suppress(psutil.NoSuchProcess):
+            each.kill()
+    psutil.wait_procs(everyone, timeout=20)
+    assert process.wait() == -signal.SIGKILL, "it was over before"
     wait_for(lambda: repair(kafka, ledger).returncode == 3, 60, "the repair")
     assert_whole(ledger, oracle)
 

@@ -78,10 +78,9 @@ def run_round(broker: KafkaBroker, folder: Path, chance: random.Random, alerts: 
         while not running.is_over and time.monotonic() < deadline:
             time.sleep(0.3 + chance.random() * 1.5)  # the program itself takes the first tenth to load
             injector.inject(running)
-        if not running.is_over:
-            running.kill()
-        code, err = running.finish() if running.process.stdout and not running.process.stdout.closed else (-9, "")
-        if code not in _EXPECTED or "Traceback" in err:
+        was_killed = running.kill()
+        code, err = running.finish()
+        if code not in _EXPECTED or ("Traceback" in err and not was_killed):
             account.violations.append(f"exit status {code}: {err[-500:]}")
     filling.finish()
     account.violations += [f"the producer failed: {failure}" for failure in filling.failures]
