@@ -31,7 +31,7 @@ from tests.harness.oracle import Oracle, make_topic, note
 from tests.harness.producer import produce
 from tests.harness.topics import delete_topic
 
-pytestmark = pytest.mark.readers
+pytestmark = [pytest.mark.readers, pytest.mark.usefixtures("shared_dask")]
 
 COUNT, TWICE, HOMELESS, LOST = 500, 20, 7, 5
 

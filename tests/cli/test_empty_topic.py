@@ -11,6 +11,8 @@ import pytest
 from tests.harness.cli import run_cli, transfer_arguments
 from tests.harness.topics import create_topic
 
+pytestmark = pytest.mark.usefixtures("shared_dask")
+
 
 @pytest.fixture(scope="module")
 def empty(kafka: Any, module_topic: str) -> str:

@@ -23,6 +23,8 @@ from tests.harness.oracle import places, wait_for
 from tests.harness.producer import produce
 from tests.harness.topics import client_config, create_topic, delete_topic, partition_count, topic_names
 
+pytestmark = pytest.mark.usefixtures("shared_dask")
+
 KIND = AlertKind.ZTF_LIGHT
 
 

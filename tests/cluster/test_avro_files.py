@@ -24,7 +24,7 @@ from tests.harness.running import Running
 from tests.harness.topics import create_topic
 from tests.harness.versions import V1, V2, Livestream
 
-pytestmark = pytest.mark.commands
+pytestmark = [pytest.mark.commands, pytest.mark.usefixtures("shared_dask")]
 
 COUNT = 1500
 

@@ -15,7 +15,7 @@ from tests.harness.cli import run_cli, transfer_arguments
 from tests.harness.oracle import Oracle, add_alerts, assert_exactly_once, fill_topic, same
 from tests.harness.producer import produce
 
-pytestmark = pytest.mark.commands
+pytestmark = [pytest.mark.commands, pytest.mark.usefixtures("shared_dask")]
 
 #: Neither the time nor the filter that the directories come from.
 COLUMNS = "candidate.magpsf,candid,candidate.isdiffpos"

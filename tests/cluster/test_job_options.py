@@ -79,7 +79,7 @@ def test_a_section_that_would_be_another_job_script_is_refused_in_one_line(
     folder.mkdir(parents=True)
     (folder / "site.yaml").write_text(f"jobqueue:\n  site: {section}\n")
     more = (*JOB, "--cluster-config", "site", "--dry-run")
-    result = run_cli("transfer", *TRANSFER, *more, cwd=tmp_path, env={"HOME": str(tmp_path)})
+    result = run_cli("transfer", *TRANSFER, *more, cwd=tmp_path, env={"HOME": str(tmp_path)}, afresh=True)
     assert result.returncode == 2
     assert re.search(words, result.stderr), result.stderr
     assert len(result.stderr.strip().splitlines()) == 1

@@ -19,11 +19,13 @@ from fink_dask.demo.alerts import AlertKind, avro_schema, encoded_alerts
 from fink_dask.errors import BrokerError, FinkDaskError, LedgerError
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.summary import Summary
-from fink_dask.transfers.events import Event, Note
+from fink_dask.transfers.events import Event, Note, TransferStarted
 from tests.harness.cli import run_cli, transfer_arguments
 from tests.harness.oracle import add_alerts, assert_exactly_once, fill_topic, places
 from tests.harness.producer import open_transaction, produce, produce_transaction
 from tests.harness.topics import create_topic, delete_records_before, delete_topic, topic_names
+
+pytestmark = pytest.mark.usefixtures("shared_dask")
 
 LIGHT = AlertKind.ZTF_LIGHT
 
@@ -84,7 +86,7 @@ def test_a_topic_that_grows_meanwhile_is_said_to_be_incomplete_and_follow_is_nam
     class GrowingNotes(Notes):
         def __call__(self, event: Event) -> None:
             super().__call__(event)
-            if len(oracle.values) == 200:
+            if isinstance(event, TransferStarted) and len(oracle.values) == 200:
                 add_alerts(kafka.bootstrap_servers, topic_name, oracle, LIGHT, 50, seed=3, first_id=5000)
 
     notes = GrowingNotes()

@@ -17,7 +17,7 @@ from tests.harness.oracle import assert_exactly_once
 from tests.harness.producer import produce, publish_schema
 from tests.harness.topics import create_topic
 
-pytestmark = pytest.mark.commands
+pytestmark = [pytest.mark.commands, pytest.mark.usefixtures("shared_dask")]
 
 FLAG = {
     "type": "record",

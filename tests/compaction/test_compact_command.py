@@ -22,7 +22,7 @@ from tests.harness.oracle import Oracle, add_alerts, assert_exactly_once, assert
 from tests.harness.producer import produce, publish_schema
 from tests.harness.topics import create_topic
 
-pytestmark = pytest.mark.commands
+pytestmark = [pytest.mark.commands, pytest.mark.usefixtures("shared_dask")]
 
 RUNS, COUNT, TWICE = 4, 150, 40
 POISON = (b"poison", b"more of it")

@@ -21,6 +21,8 @@ from tests.harness.producer import open_transaction, produce, produce_transactio
 from tests.harness.running import Running, finish
 from tests.harness.topics import add_partitions, create_topic, delete_records_before
 
+pytestmark = pytest.mark.usefixtures("shared_dask")
+
 LIGHT = AlertKind.ZTF_LIGHT
 TOPIC = "ftransfer_ztf_2026-11-01_7"
 

@@ -21,6 +21,8 @@ from tests.harness.oracle import assert_exactly_once
 from tests.harness.producer import Produced, produce, publish_schema
 from tests.harness.topics import create_topic
 
+pytestmark = pytest.mark.usefixtures("shared_dask")
+
 LIGHT = AlertKind.ZTF_LIGHT
 SCHEMA = avro_schema(LIGHT)
 GOOD = list(encoded_alerts(LIGHT, 30))

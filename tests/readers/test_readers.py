@@ -35,7 +35,7 @@ from tests.harness.oracle import Oracle, fill_topic, make_topic, note
 from tests.harness.producer import produce
 from tests.harness.topics import delete_topic
 
-pytestmark = pytest.mark.readers
+pytestmark = [pytest.mark.readers, pytest.mark.usefixtures("shared_dask")]
 
 ROOT = Path(__file__).resolve().parents[2]
 SPARK_JOB = Path(__file__).with_name("spark_job.py")

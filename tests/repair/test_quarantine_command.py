@@ -25,6 +25,8 @@ from tests.harness.oracle import places
 from tests.harness.producer import Produced, produce, publish_schema
 from tests.harness.topics import create_topic
 
+pytestmark = pytest.mark.usefixtures("shared_dask")
+
 SCHEMA = {
     "type": "record",
     "name": "alert",

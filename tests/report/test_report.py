@@ -30,7 +30,7 @@ from tests.harness.running import Running
 from tests.harness.sky import alerts_on_the_sky
 from tests.harness.topics import delete_records_before
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.usefixtures("shared_dask")]
 
 PHONE, DESK = (390, 844), (1400, 1000)
 HOSTILE = (

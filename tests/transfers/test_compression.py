@@ -19,6 +19,8 @@ from tests.harness.cli import run_cli, transfer_arguments
 from tests.harness.oracle import Oracle, assert_exactly_once, assert_values_equal, fill_topic
 from tests.harness.planned import plan_topic
 
+pytestmark = pytest.mark.usefixtures("shared_dask")
+
 CODECS = {"zstd": "ZSTD", "snappy": "SNAPPY", "lz4": "LZ4", "gzip": "GZIP", "brotli": "BROTLI", "none": "UNCOMPRESSED"}
 
 
