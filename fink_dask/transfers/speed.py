@@ -11,8 +11,10 @@ _OVER_S = 20.0
 _STEPS = 3
 #: What comes within so many seconds is one step: over a slow line, the responses to several consumers come together.
 _APART_S = 3.0
-#: After so many of the longest steps, there is none under way.
-_LATE = 2.0
+#: A step that is quicker than so many seconds is never overdue.
+_LEAST_S = 5.0
+#: After so many of the longest steps, one is overdue, and there is none under way.
+_OVERDUE, _LATE = 1.25, 2.0
 
 
 class Speed:
@@ -33,6 +35,8 @@ class Speed:
         self.begin(now, total)
         if total <= points[-1][1]:
             return
+        if len(points) > 1 and now - points[-1][0] > max(_OVER_S, self.late_s()):
+            points.clear()  # a pause, of which the line is not slower
         if len(points) > 1 and now - self._step_began < _APART_S:
             points.pop()
         else:
@@ -48,8 +52,15 @@ class Speed:
 
     def late_s(self) -> float:
         """Return how long it may take until the next step; zero before the first one."""
+        return _LATE * self._longest_s()
+
+    def is_overdue(self, now: float) -> bool:
+        """Tell whether the next step takes longer than usual."""
+        return bool(self._points) and now - self._points[-1][0] > max(_LEAST_S, _OVERDUE * self._longest_s())
+
+    def _longest_s(self) -> float:
         times = [time for time, _ in self._points]
-        return _LATE * max((after - before for before, after in pairwise(times)), default=0.0)
+        return max((after - before for before, after in pairwise(times)), default=0.0)
 
     def quiet_s(self, now: float) -> float | None:
         """Return how long ago the last step was; None before the first one."""

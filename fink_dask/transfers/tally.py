@@ -224,10 +224,11 @@ class Tally:
     def seconds_left(self) -> float | None:
         """About how long the rest takes to arrive; None where nothing tells, as before the first response."""
         speed, left = self.bytes_per_second, self.bytes_left
-        if self._is_endless or not speed or not left or self.is_cut:
+        now = self._clock()
+        if self._is_endless or not speed or not left or self._bytes_speed.is_overdue(now):
             return None
         # What arrives next is already on its way.
-        on_its_way_s = min(self._bytes_speed.quiet_s(self._clock()) or 0.0, self._bytes_speed.step_s())
+        on_its_way_s = min(self._bytes_speed.quiet_s(now) or 0.0, self._bytes_speed.step_s())
         return max(left / speed - on_its_way_s, 1.0)
 
     @property

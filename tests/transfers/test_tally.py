@@ -214,6 +214,20 @@ def test_a_steady_speed_is_told_whatever_the_steps(apart_s: float) -> None:
     assert speed.per_second(now + 1000) == 0
 
 
+def test_a_pause_does_not_make_a_line_slower() -> None:
+    speed, now, total = Speed(), 0.0, 0.0
+    speed.begin(now)
+    for pause_s in (0, 600):
+        now += pause_s
+        for _ in range(12):
+            now += 4
+            total += 4000
+            speed.add(now, total)
+        assert speed.per_second(now) == pytest.approx(1000)
+        assert not speed.is_overdue(now + 4)
+        assert speed.is_overdue(now + 6)
+
+
 def test_responses_that_come_together_are_one_step() -> None:
     speed, total = Speed(), 0.0
     speed.begin(0)
