@@ -7,7 +7,9 @@ import gc
 import io
 import logging
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 
 import click
@@ -153,5 +155,10 @@ def _fail_unexpectedly(error: Exception, arguments: Sequence[str] | None) -> int
 
 
 def _fail(message: str, code: int) -> int:
-    click.echo(f"{click.style('fink-dask: error:', fg='red')} {message}", err=True)
+    head = "fink-dask: error:"
+    words = f"{head} {message}"
+    if sys.stderr.isatty():  # which would break the line within a word
+        width = shutil.get_terminal_size().columns
+        words = textwrap.fill(words, max(width, 20), break_long_words=False, break_on_hyphens=False)
+    click.echo(click.style(head, fg="red") + words.removeprefix(head), err=True)
     return code

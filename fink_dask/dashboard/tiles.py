@@ -87,7 +87,7 @@ def _line_words(known: Reported, topic: TopicReport) -> str:
     if not (known.is_running and topic.is_cut and quiet_s is not None):
         return ""
     words = f"nothing from Kafka for {lasting(quiet_s)}"
-    if topic.reconnect_timeout_s is not None:
+    if topic.reconnect_timeout_s is not None and topic.reconnect_timeout_s > quiet_s:
         words += f"; waits for {lasting(topic.reconnect_timeout_s - quiet_s)} more at most"
     return f"{words}; what has arrived is kept" if topic.received_bytes else words
 

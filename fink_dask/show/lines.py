@@ -73,8 +73,9 @@ def line_parts(arrival: Arrival, connecting_s: float = 0.0) -> list[Part]:
             parts.append(Part(f"{more}{lasting(min(left_s, _MOST_S))} left"))
         if quiet_s is not None and quiet_s > _QUIET_S:
             parts.append(Part(f"last response {lasting(quiet_s)} ago"))
-    if quiet_s is not None and arrival.is_cut and arrival.reconnect_timeout_s is not None:
-        parts.append(Part(f"waits for {lasting(arrival.reconnect_timeout_s - quiet_s)} more at most"))
+    more_s = (arrival.reconnect_timeout_s or 0.0) - (quiet_s or 0.0)
+    if arrival.is_cut and more_s > 0:
+        parts.append(Part(f"waits for {lasting(more_s)} more at most"))
     return parts
 
 

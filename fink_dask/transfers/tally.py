@@ -235,10 +235,16 @@ class Tally:
     def quiet_s(self) -> float | None:
         """Seconds since Kafka last sent something; None where nothing is expected of it."""
         now = self._clock()
-        ages = [each.quiet_s(now) for each in self.running if each.is_asking]
+        last_s = self._bytes_speed.quiet_s(now)
+        # An attempt that has received nothing only knows since when it waits.
+        ages = [
+            each.quiet_s(now) if each.said.arrived or last_s is None else max(each.quiet_s(now), last_s)
+            for each in self.running
+            if each.is_asking
+        ]
         if ages or self._running or self.arrived >= self.offsets:
             return min(ages, default=None)
-        return self._bytes_speed.quiet_s(now)  # between two attempts
+        return last_s  # between two attempts
 
     @property
     def is_cut(self) -> bool:

@@ -174,6 +174,8 @@ def test_how_long_ago_something_came_is_known_between_two_reports(tally: Tally, 
     for range_ in (FIRST, SECOND):
         tally.fail(RangeFailed("t", range_))
     assert tally.quiet_s == 1.0, "between two attempts, since bytes last came"
+    tally.progress(received(FIRST, 0, quiet_s=0.2, attempt="second"))
+    assert tally.quiet_s == 1.0, "the new attempt has not heard of Kafka either"
     for partition in range(4):
         tally.progress(received(Range(partition, 0, 100), 100))
     assert (tally.quiet_s, tally.phase) == (None, Phase.WRITING)
