@@ -8,7 +8,7 @@ LOCK := requirements-dev.lock
 LOCK_PYTHON := 3.11
 # Each starts a Kafka of its own, and most tests wait for something.
 TEST_PROCESSES := 2
-PYTEST = $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
+PYTEST = $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 FURTHER := $(addprefix test-,faults links kills following stores commands docs packaging readers browser)
 # Seconds after which a target fails, whatever is left of it.
 LIMIT ?= 3600
@@ -19,7 +19,7 @@ DOCS := build/docs
 PIP_FLAGS := --quiet --no-input --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test $(FURTHER) test-pythons test-oldest test-cluster test-all soak screenshots \
+.PHONY: help venv demo test $(FURTHER) test-fuzz test-pythons test-oldest test-cluster test-all repeat soak screenshots \
   bench bench-links bench-size docs lint types format lock dist clean
 .DELETE_ON_ERROR:
 
@@ -49,6 +49,9 @@ test-browser:  ## Look at dashboard, report and terminal in a browser; 4 minutes
 $(FURTHER): test-%: venv
 	@FINK_DASK_TEST_SEED=$(SEED) $(PYTEST) --target $* --session-timeout $(LIMIT) $(PYTEST_ARGS)
 
+test-fuzz: venv  ## Run the tests that make up their examples with twenty times as many; 10 minutes
+	@FINK_DASK_TEST_EXAMPLES=20 $(PYTEST) -m hypothesis --target all --session-timeout $(LIMIT) $(PYTEST_ARGS)
+
 test-pythons: venv  ## Run the demo and tests of each stage on every supported Python that is here, as locked; minutes
 	@$(BIN)/python -m pytest --target environments tests/packaging/test_supported.py -k python -rA $(PYTEST_ARGS)
 
@@ -59,9 +62,12 @@ test-cluster: venv  ## Run the tests on a real Slurm, a real Grid Engine and sev
 	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --target batch tests/batch $(PYTEST_ARGS)
 
 test-all: venv  ## Run all of these, one after the other; more than an hour, as root on Debian
-	@failed=; for target in test $(FURTHER) test-oldest test-pythons test-cluster; do \
+	@failed=; for target in test $(FURTHER) test-fuzz test-oldest test-pythons test-cluster; do \
 	  $(MAKE) $$target || failed="$$failed $$target"; \
 	done; test -z "$$failed" || { echo "failed:$$failed" >&2; exit 1; }
+
+repeat: venv  ## Run each test 20 times, 5 of these beside busy processes (REPEAT_ARGS="--times 3 tests/kafka"); goes on
+	@$(BIN)/python -m tests.repeat $(REPEAT_ARGS)
 
 soak: venv  ## Transfer while everything that can happen does (MINUTES=20, SEED=1)
 	@$(BIN)/python -m tests.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))

@@ -17,7 +17,12 @@ from tests.harness.object_store import BUCKET, ObjectStore, ensure_s3proxy_jar
 from tests.harness.secure import SecureKafka, secure_kafka
 from tests.harness.topics import create_topic, delete_topic
 
-pytest_plugins = ["tests.harness.targets", "tests.harness.completeness", "tests.harness.costs"]
+pytest_plugins = [
+    "tests.harness.targets",
+    "tests.harness.completeness",
+    "tests.harness.costs",
+    "tests.harness.examples",
+]
 
 EXTERNAL = "FINK_DASK_TEST_BOOTSTRAP"
 #: The fixtures that start one.

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fink_dask.avro import arena
@@ -23,9 +23,10 @@ from fink_dask.errors import FinkDaskError, SettingsError
 from tests.avro import fuzz
 from tests.avro.oracle import NUMBERS, assert_same, damage
 from tests.avro.strategies import batches, encode
+from tests.harness.examples import examples
 
 ROOT = Path(__file__).parents[2]
-SETTINGS = settings(deadline=None, max_examples=150)
+SETTINGS = examples(150)
 
 
 def schema_of(raw: object) -> AvroSchema:

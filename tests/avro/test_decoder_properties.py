@@ -4,14 +4,15 @@ import json
 import math
 import struct
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fink_dask.avro.columnar import ColumnarDecoder
 from fink_dask.avro.schema import parse_schema
 from tests.avro.strategies import batches, encode, laid_out
+from tests.harness.examples import examples
 
-QUICK = settings(deadline=None, max_examples=120)
+QUICK = examples(120)
 TWO_TO_62 = b"\xfe\xff\xff\xff\xff\xff\xff\xff\x7f"
 
 

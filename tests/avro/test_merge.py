@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fink_dask.avro.columnar import ColumnarDecoder
@@ -17,6 +17,7 @@ from fink_dask.avro.fit import fit_batch
 from fink_dask.avro.schema import AvroSchema, parse_schema
 from fink_dask.avro.versions import MAX_VERSIONS, Versions
 from fink_dask.errors import SchemaError
+from tests.harness.examples import examples
 from tests.harness.versions import OTHER, V1, V2, V3, encode, make_alert, nullable, record, with_more
 
 
@@ -143,7 +144,7 @@ def test_there_are_no_more_than_so_many_and_none_grows_without_bound() -> None:
 CHOSEN = st.lists(st.tuples(st.sampled_from([V1, V2, V3]), st.integers(0, 50)), max_size=12)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     st.lists(st.tuples(st.sampled_from([V1, V2, V3]), st.integers(0, 50)), max_size=12), st.permutations([V1, V2, V3])
 )

@@ -11,13 +11,14 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fink_dask.conditions.condition import bind_condition
 from fink_dask.conditions.expression import Expression
 from fink_dask.conditions.grammar import MAX_LENGTH, parse_condition
 from fink_dask.errors import SettingsError
+from tests.harness.examples import examples
 
 BIG = 2**53
 ROWS = pa.RecordBatch.from_arrays(
@@ -320,7 +321,7 @@ TABLES = st.lists(
 )
 
 
-@settings(max_examples=400)
+@examples(400)
 @given(CONDITIONS, TABLES)
 def test_a_condition_means_what_it_means_in_plain_python(text: str, table: list[tuple[Any, ...]]) -> None:
     names = {"x": pa.float64(), "y": pa.int32(), "name": pa.string(), "ok": pa.bool_()}
@@ -333,7 +334,7 @@ def test_a_condition_means_what_it_means_in_plain_python(text: str, table: list[
     assert bind_condition(str(tree), batch.schema).is_true(batch).tolist() == expected
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(st.text(alphabet="ab.`'\"\\()[],<>=!+-*/ 019eéornotisnullin\n", max_size=40))
 def test_any_text_is_a_condition_or_one_line(text: str) -> None:
     schema = pa.schema({"a": pa.float64(), "b": pa.bool_()})

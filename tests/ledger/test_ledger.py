@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fink_dask.errors import LedgerError, StorageError
@@ -23,6 +23,7 @@ from fink_dask.ledger.outdir import check_outdir, create_ledger, remove_if_unuse
 from fink_dask.ledger.publish import publish
 from fink_dask.ledger.roll_forward import roll_forward
 from fink_dask.ledger.summary import summarise
+from tests.harness.examples import examples
 from tests.harness.ledgers import (
     IDENTITY,
     SCHEMA,
@@ -62,7 +63,7 @@ def _bring_to(ledger: Ledger, range_: Range, state: str) -> None:
         late.commit(stage_range(late, plan, range_))
 
 
-@settings(deadline=None, max_examples=40)
+@examples(40)
 @given(st.lists(st.sampled_from(STATES), min_size=len(RANGES), max_size=len(RANGES)))
 def test_a_ledger_in_any_state_is_rolled_forward_to_what_was_committed(states: list[str]) -> None:
     with tempfile.TemporaryDirectory() as directory:

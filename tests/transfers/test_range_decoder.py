@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from io import BytesIO
-from itertools import chain
+from itertools import chain, product
 from typing import Any
 
 import fastavro
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fink_dask.avro.columnar import ColumnarDecoder
@@ -25,6 +25,7 @@ from fink_dask.kafka.memory import Memory
 from fink_dask.kafka.records import join_records
 from fink_dask.ledger.records import Identity
 from fink_dask.transfers.decode import RangeDecoder
+from tests.harness.examples import examples
 
 RAW = {
     "type": "record",
@@ -154,16 +155,18 @@ ALL_BAD = [[Sent(None), Sent(b""), Sent(b"\x00", OUR_KEYS[0]), Sent(None, OUR_KE
 ALL_REFUSED = [[Sent(encode(n, "x" * 200, -1.0, None), OUR_KEYS[0]) for n in range(3)]]
 
 
-@pytest.mark.parametrize("where", WHERE)
-@pytest.mark.parametrize("source", ["file", "record key"])
-@pytest.mark.parametrize("columns", [None, ("id", "fid")], ids=["all", "some"])
-@pytest.mark.parametrize("partitionby", PARTITIONBY, ids=lambda names: "+".join(names) or "none")
-@settings(max_examples=25, deadline=None)
-@given(batches=BATCHES)
-@example(batches=ALL_CLASSES)
-@example(batches=ALL_BAD)
-@example(batches=ALL_REFUSED)
-@example(batches=[[], *ALL_CLASSES, *ALL_BAD, *ALL_CLASSES])
+COLUMNS: list[tuple[str, ...] | None] = [None, ("id", "fid")]
+SOURCES = ["file", "record key"]
+
+
+@examples(300)
+@given(
+    batches=BATCHES,
+    partitionby=st.sampled_from(PARTITIONBY),
+    columns=st.sampled_from(COLUMNS),
+    source=st.sampled_from(SOURCES),
+    where=st.sampled_from(list(WHERE)),
+)
 def test_each_record_is_a_row_of_its_directory_in_offset_order_or_bad_with_a_reason_or_filtered(
     batches: list[list[Sent]],
     partitionby: tuple[str, ...],
@@ -171,6 +174,27 @@ def test_each_record_is_a_row_of_its_directory_in_offset_order_or_bad_with_a_rea
     source: str,
     where: str | None,
 ) -> None:
+    check(batches, partitionby, columns, source, where)
+
+
+@pytest.mark.parametrize(
+    "batches",
+    [ALL_CLASSES, ALL_BAD, ALL_REFUSED, [[], *ALL_CLASSES, *ALL_BAD, *ALL_CLASSES]],
+    ids=["all classes", "all bad", "all refused", "all"],
+)
+def test_so_it_is_where_all_records_are_unusual(batches: list[list[Sent]]) -> None:
+    for partitionby, columns, source, where in product(PARTITIONBY, COLUMNS, SOURCES, WHERE):
+        check(batches, partitionby, columns, source, where)
+
+
+def check(
+    batches: list[list[Sent]],
+    partitionby: tuple[str, ...],
+    columns: tuple[str, ...] | None,
+    source: str,
+    where: str | None,
+) -> None:
+    """Hold what the decoder makes of batches against what a plain loop makes of them."""
     identity = make_identity(partitionby, columns, source, where)
     partitioning = resolve_partitioning(partitionby, "ztf", SCHEMA.arrow)
     decoder = RangeDecoder(Versions((SCHEMA,)), identity, partitioning, PARTITION)
@@ -235,11 +259,13 @@ MIXED = st.lists(
 )
 
 
-@pytest.mark.parametrize("where", [None, "more is null or more > 3", 'fid == 1 and class != "SN"', "id < 0"])
-@pytest.mark.parametrize("columns", [None, ("more",), ("candidate.jd", "cutout")], ids=["all", "new", "old"])
-@pytest.mark.parametrize("partitionby", PARTITIONBY, ids=lambda names: "+".join(names) or "none")
-@settings(max_examples=25, deadline=None)
-@given(records=MIXED)
+@examples(300)
+@given(
+    records=MIXED,
+    partitionby=st.sampled_from(PARTITIONBY),
+    columns=st.sampled_from([None, ("more",), ("candidate.jd", "cutout")]),
+    where=st.sampled_from([None, "more is null or more > 3", 'fid == 1 and class != "SN"', "id < 0"]),
+)
 def test_in_a_batch_of_several_schemas_each_record_is_what_it_would_be_alone(
     records: list[Sent], partitionby: tuple[str, ...], columns: tuple[str, ...] | None, where: str | None
 ) -> None:

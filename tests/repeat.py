@@ -1,0 +1,132 @@
+"""Run each test many times, some of these beside busy processes, and say which has ever failed.
+
+Results are kept, a line each, so that the same command goes on where it was stopped, days later as well:
+``python -m tests.repeat --times 20 --busy 5 tests/kafka``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.harness.targets import TARGETS
+
+ROOT = Path(__file__).resolve().parents[1]
+#: Where a run of pytest that this program starts writes, and what it adds to each line.
+FILE, ROUND = "FINK_DASK_TEST_RESULTS", "FINK_DASK_TEST_ROUND"
+
+
+class Results:
+    """Note how each test ended: it has failed if any part of it has."""
+
+    def __init__(self, path: Path, round_: dict[str, Any]) -> None:
+        self._path, self._round = path, round_
+        self._outcomes: dict[str, str] = {}
+        self._began_s: dict[str, float] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Note a part of a test; its last one writes the line."""
+        self._began_s.setdefault(report.nodeid, time.monotonic())
+        if report.outcome != "passed":
+            self._outcomes.setdefault(report.nodeid, report.outcome)
+        if report.when == "teardown":
+            seconds = time.monotonic() - self._began_s[report.nodeid]
+            outcome = self._outcomes.get(report.nodeid, "passed")
+            line = {**self._round, "test": report.nodeid, "outcome": outcome, "seconds": round(seconds, 2)}
+            with self._path.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Note results in the process where they come together, when this program has started it."""
+    if FILE in os.environ and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Results(Path(os.environ[FILE]), json.loads(os.environ[ROUND])), "results")
+
+
+def collect(arguments: Sequence[str]) -> dict[str, list[str]]:
+    """List the tests of each file."""
+    command = [sys.executable, "-m", "pytest", "--collect-only", "--quiet", *arguments]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    found: dict[str, list[str]] = defaultdict(list)
+    for line in said.splitlines():
+        if "::" in line:
+            found[line.partition("::")[0]].append(line)
+    return found
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """Read what there is of results; a line that was cut off by the end of a sitting is none."""
+    found = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            continue
+    return found
+
+
+@contextmanager
+def busy_processes(count: int) -> Iterator[None]:
+    """Keep processors busy until the block ends."""
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+
+
+def run(tests: dict[str, list[str]], times: int, busy: int, path: Path) -> None:
+    """Run what has no result yet, a file after the other; the rounds beside busy processes come first."""
+    for number in range(1, times + 1):
+        is_busy = number <= busy
+        done = {line["test"] for line in read(path) if line["round"] == number}
+        for names in tests.values():
+            if left := [name for name in names if name not in done]:
+                env = {**os.environ, FILE: str(path), ROUND: json.dumps({"round": number, "busy": is_busy})}
+                with busy_processes(2 if is_busy else 0):
+                    quietly = ["-q", "-p", "no:cacheprovider", "-p", "tests.repeat", "--no-header"]
+                    subprocess.run([sys.executable, "-m", "pytest", *quietly, *left], cwd=ROOT, env=env, check=False)
+
+
+def summarise(tests: dict[str, list[str]], times: int, path: Path) -> int:
+    """Say what has failed, and what has no result; returns the exit status."""
+    results = [line for line in read(path) if line["round"] <= times]
+    failures = Counter((line["test"], line["busy"]) for line in results if line["outcome"] == "failed")
+    wanted = {(name, number) for names in tests.values() for name in names for number in range(1, times + 1)}
+    missing = wanted - {(line["test"], line["round"]) for line in results}
+    for (name, is_busy), count in failures.most_common():
+        print(f"{count} failed{' beside busy processes' if is_busy else ''}: {name}")
+    print(f"{len(wanted) - len(missing)} of {len(wanted)} runs have a result, {failures.total()} of them failed")
+    return int(bool(missing or failures))
+
+
+def main() -> int:
+    """Read the command line, run what is left, and say how it went."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--times", type=int, default=20, help="how often each test is to run")
+    parser.add_argument("--busy", type=int, default=5, help="how many of these beside two busy processes")
+    parser.add_argument("--target", choices=["test", *TARGETS, "all"], default="all", help="as pytest's")
+    parser.add_argument("--results", type=Path, default=ROOT / "build" / "repeat.jsonl", help="where they are kept")
+    parser.add_argument("paths", nargs="*", help="as pytest's: files, folders, tests")
+    given = parser.parse_args()
+    given.results.parent.mkdir(exist_ok=True)
+    tests = collect(["--target", given.target, *given.paths])
+    run(tests, given.times, given.busy, given.results)
+    return summarise(tests, given.times, given.results)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
