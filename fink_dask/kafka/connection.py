@@ -99,7 +99,7 @@ class Admin:
                 if not is_passing(error):
                     raise broker_error(error, topic) from exception
                 if not self._may_ask_again(began):
-                    raise no_answer(self.settings, self._errors.since(began) or error, topic) from exception
+                    raise no_answer(self.settings, began, self._errors.since(began) or error, topic) from exception
             else:
                 # What was said until now must not be the reason for a silence hours later.
                 self.client.poll(0)
@@ -151,7 +151,7 @@ class Admin:
                     return found
                 self.client.poll(0)
                 if not self._may_ask_again(began):
-                    raise no_answer(self.settings, self._errors.since(began) or silent, None)
+                    raise no_answer(self.settings, began, self._errors.since(began) or silent, None)
                 futures = question(self.client)
 
         return answer
@@ -183,7 +183,7 @@ class Admin:
                 if self._errors.fatal is not None:
                     raise broker_error(self._errors.fatal, topic)
                 assert self._errors.last is not None
-                raise no_answer(self.settings, self._errors.last, topic)
+                raise no_answer(self.settings, began, self._errors.last, topic)
 
 
 @dataclass(frozen=True)
@@ -424,7 +424,7 @@ def ask_consumer(connection: Connection, question: Callable[[float], Answer], to
             if not is_passing(error):
                 raise broker_error(error, topic) from exception
             if not future.done() or time.monotonic() >= deadline:
-                raise no_answer(settings, connection.errors.since(began) or error, topic) from exception
+                raise no_answer(settings, began, connection.errors.since(began) or error, topic) from exception
             time.sleep(_LOOK_S)
 
 
@@ -436,7 +436,7 @@ def _is_hopeful(errors: Errors, began: float, settings: KafkaSettings) -> bool:
     return errors.lasts(time.monotonic(), began) <= bound_s
 
 
-def no_answer(settings: KafkaSettings, reason: KafkaError, topic: str | None) -> BrokerUnavailableError:
-    """Say that a question got no answer."""
-    where = f"{settings.bootstrap_servers} in {settings.request_timeout_s:g} s"
+def no_answer(settings: KafkaSettings, began: float, reason: KafkaError, topic: str | None) -> BrokerUnavailableError:
+    """Say that a question got no answer since it was asked."""
+    where = f"{settings.bootstrap_servers} in {time.monotonic() - began:.0f} s"
     return BrokerUnavailableError(f"no answer from Kafka at {where}: {one_line(reason.str())}", topic)
