@@ -18,6 +18,7 @@ import pandas as pd
 import pyarrow as pa
 from dask.dataframe.dask_expr.io import FromMap
 from dask.delayed import Delayed
+from distributed import default_client
 
 from fink_dask.api.settings import as_names, errors_in_python, kafka_of
 from fink_dask.avro.schema import parse_schema, read_schema_file
@@ -130,8 +131,9 @@ def read_topic(
     **connection
         ``reconnect_timeout``: how long Kafka may send nothing, or be unreachable, in seconds or as text such as
         ``"10m"``; 5 minutes by default. ``limit_rate``: the most that all consumers together may read from Kafka, in
-        bytes a second or as text such as ``"5MB/s"``. ``security_protocol``, ``sasl_mechanism``, ``username``,
-        ``password``, ``password_file``, ``ssl_ca_file``: see `fink_dask.kafka.reach.find_kafka`.
+        bytes a second or as text such as ``"5MB/s"``; it is divided among the workers that the Dask client has now.
+        ``security_protocol``, ``sasl_mechanism``, ``username``, ``password``, ``password_file``, ``ssl_ca_file``: see
+        `fink_dask.kafka.reach.find_kafka`.
 
     Returns
     -------
@@ -155,7 +157,7 @@ def read_topic(
         raise SettingsError(
             f"on_bad_record is {str(on_bad_record)[:40]}, but must be one of {', '.join(ON_BAD_RECORD)}"
         )
-    kafka = kafka_of(topic, survey, bootstrap_servers, "read_topic", **connection)
+    kafka = _of_each_process(kafka_of(topic, survey, bootstrap_servers, "read_topic", **connection))
     size = parse_memory("partition_bytes", str(partition_bytes))
     with open_inspector(kafka) as inspector:
         wanted = None if columns is None else as_names("columns", columns)
@@ -224,6 +226,17 @@ def read_table(range_: Range | None, source: TopicSource, columns: Sequence[str]
 
 def _read_frame(range_: Range | None, source: TopicSource, columns: Sequence[str] | None = None) -> pd.DataFrame:
     return _to_pandas(read_table(range_, source, columns))
+
+
+def _of_each_process(kafka: KafkaSettings) -> KafkaSettings:
+    """Divide the rate that is set for all processes among those that may read: the client's workers, or this one."""
+    if kafka.limit_rate is None:
+        return kafka
+    try:
+        workers = len(default_client().scheduler_info(n_workers=-1)["workers"])
+    except ValueError:  # there is no client
+        workers = 1
+    return replace(kafka, limit_rate=max(1, kafka.limit_rate // max(1, workers)))
 
 
 def _of_empty(settings: TransferSettings, inspector: Inspector) -> Versions:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from threading import Condition
 
 #: What the first fetch of a process asks for, in bytes: as librdkafka does by itself.
@@ -25,8 +26,38 @@ _ROUND_TRIPS = 3
 _ROOM_S, _FULL_S = 4.0, 15.0
 #: How many may read at once before anything has arrived.
 FIRST_READERS = 2
+#: Where a rate is set: the part of it that readers keep to, as what has come is known half a second later.
+_KEPT = 0.92
+#: What a fetch asks for then, in seconds of the whole rate and of what this process may take of it, whichever is less;
+#: and the least, however little that is.
+_FETCH_S, _FETCH_OWN_S, _FETCH_BYTES = 0.25, 2.0, 2**16
+#: Seconds of not reading that are made up for afterwards: a batch is decoded meanwhile.
+_CREDIT_S = 0.25
 #: Seconds between two looks at whether a reader that waits is still wanted.
 _LOOK_S = 0.2
+
+
+@dataclass
+class _Account:
+    """What a reader has taken where a rate is set.
+
+    Parameters
+    ----------
+    rate : int
+        Bytes a second that the readers of all processes together may take.
+    ahead_bytes : int
+        What it paid for its first response, before it asked for that; each later one is paid for by what is taken
+        before it, so this comes back in the end.
+    paid_bytes : int
+        What it has paid for until now.
+    is_settled : bool
+        Whether it was said at least once how much has come.
+    """
+
+    rate: int
+    ahead_bytes: int
+    paid_bytes: int = 0
+    is_settled: bool = False
 
 
 class Line:
@@ -41,15 +72,20 @@ class Line:
     ----------
     fetch_bytes : int
         What the next consumer should ask for at once.
+    part : float
+        What part of a rate that is set for the readers of all processes is this process's.
     """
 
     def __init__(self, readers: int = FIRST_READERS) -> None:
         self.fetch_bytes = FIRST_FETCH_BYTES
+        self.part = 1.0
         self._most = readers
-        #: Those that read, and the bytes a second that each adds.
-        self._readers: dict[object, int] = {}
+        #: Those that read; with an account where a rate is set.
+        self._readers: dict[object, _Account | None] = {}
         self._queue: deque[object] = deque()
         self._free_at = 0.0
+        #: What a first response has brought: a batch may be larger than what was asked for.
+        self._first_bytes = 0
         self._changed = Condition()
 
     def enter(self, reader: object, rate: int | None = None) -> bool:
@@ -60,16 +96,21 @@ class Line:
         reader : object
             Who asks; those that were refused come first, in their order.
         rate : int, optional
-            The bytes a second that it adds to what all readers of this process may take.
+            The bytes a second that the readers of all processes together may take. As long as those that read here
+            take what this process may, nobody else has to.
         """
         with self._changed:
-            if len(self._readers) >= self._most or (self._queue and self._queue[0] is not reader):
+            is_full = len(self._readers) >= self._most or (rate is not None and self.pause_s() > 0)
+            if is_full or (self._queue and self._queue[0] is not reader):
                 if reader not in self._queue:
                     self._queue.append(reader)
                 return False
             if self._queue:
                 self._queue.popleft()
-            self._readers[reader] = rate or 0
+            self._readers[reader] = None
+            if rate is not None:
+                account = self._readers[reader] = _Account(rate, max(self._first_bytes, self.most_at_once(rate)))
+                self._pay(account, account.ahead_bytes)
             self._changed.notify_all()
             return True
 
@@ -83,7 +124,8 @@ class Line:
     def leave(self, reader: object) -> None:
         """Make room, or no longer wait for it; repeatable."""
         with self._changed:
-            self._readers.pop(reader, None)
+            if (account := self._readers.pop(reader, None)) is not None:
+                self._pay(account, -account.ahead_bytes)
             if reader in self._queue:
                 self._queue.remove(reader)
             self._changed.notify_all()
@@ -121,12 +163,32 @@ class Line:
         with self._changed:
             self.fetch_bytes = max(min(MIN_FETCH_BYTES, most), min(most, int(wanted)))
 
-    def take(self, taken_bytes: int) -> None:
-        """Count what a reader has taken, where that is limited."""
+    def most_at_once(self, rate: int) -> int:
+        """Return the most that a fetch should ask for where a rate is set, so that it is kept from the beginning."""
+        return max(_FETCH_BYTES, int(rate * min(_FETCH_S, _FETCH_OWN_S * self.part)))
+
+    def take(self, reader: object, taken_bytes: int) -> None:
+        """Count what a reader has taken, where a rate is set: as much as that is asked for then."""
         with self._changed:
-            if rate := sum(self._readers.values()):
-                # What was not taken while nobody read is not made up for later.
-                self._free_at = max(self._free_at, time.monotonic()) + taken_bytes / rate
+            if (account := self._readers.get(reader)) is not None:
+                self._pay(account, taken_bytes)
+
+    def settle(self, reader: object, wire_bytes: int) -> None:
+        """Count what has come over the line for a reader until now, where a rate is set.
+
+        It may be more than what was taken, as a batch that did not fit the response comes again.
+        """
+        with self._changed:
+            if (account := self._readers.get(reader)) is None:
+                return
+            if not account.is_settled and wire_bytes >= _FETCH_BYTES:
+                account.is_settled, self._first_bytes = True, min(wire_bytes, MAX_FETCH_BYTES)
+            self._pay(account, max(0, wire_bytes - account.paid_bytes))
+
+    def _pay(self, account: _Account, wire_bytes: int) -> None:
+        account.paid_bytes += wire_bytes
+        self._free_at = max(self._free_at, time.monotonic() - _CREDIT_S)
+        self._free_at += wire_bytes / (_KEPT * self.part * account.rate)
 
     def pause_s(self) -> float:
         """Return the seconds until more may be taken."""

@@ -16,8 +16,6 @@ Connect = Callable[[KafkaSettings], AbstractContextManager[Connection]]
 
 #: By how many times what a connection asks for at once may miss what the line is known to carry.
 _FITS = 2
-#: The least that is asked for at once, however narrow the line is made.
-_SMALLEST_BYTES = 2**16
 
 
 class ConnectionPool:
@@ -34,7 +32,7 @@ class ConnectionPool:
         The line that all of them share.
     """
 
-    def __init__(self, idle_s: float = 60.0) -> None:
+    def __init__(self, idle_s: float = 10.0) -> None:
         self.line = Line()
         self._idle_s = idle_s
         self._idle: dict[KafkaSettings, list[tuple[Connection, threading.Timer]]] = {}
@@ -72,9 +70,11 @@ class ConnectionPool:
 
     def _take(self, settings: KafkaSettings) -> Connection:
         """Take an idle connection that fits the line, or make one."""
-        most = settings.queue_bytes // 2
+        most, made_with = settings.queue_bytes // 2, settings
         if settings.limit_rate is not None:
-            most = min(most, max(_SMALLEST_BYTES, settings.limit_rate))
+            most = min(most, self.line.most_at_once(settings.limit_rate))
+            # The next response is asked for when this one is taken, and not before: more would come, whatever the rate.
+            made_with = replace(settings, queue_bytes=1)
         fetch_bytes = min(most, self.line.fetch_bytes)
         with self._lock:
             admin = self._admins.get(_key(settings))
@@ -85,7 +85,9 @@ class ConnectionPool:
             if fitting:
                 idle.remove(fitting[-1])
         if not fitting:  # those that do not fit are closed when nobody has wanted them for a while
-            return Connection(settings, fetch_bytes, admin)
+            connection = Connection(made_with, fetch_bytes, admin)
+            connection.settings = settings
+            return connection
         connection, timer = fitting[-1]
         timer.cancel()
         connection.settings = settings

@@ -265,7 +265,8 @@ class RangeReader:
         self._taken, self._taken_bytes = self._taken + count, self._taken_bytes + size
         self._connection.taken += count
         self._connection.taken_bytes += size
-        self._line.take(size)
+        # Each byte that came over the line was several of records, where they are compressed.
+        self._line.take(self, int(size / max(1.0, self._connection.expansion)))
 
     def _take_statement(self) -> None:
         """Take what librdkafka has stated since the last time."""
@@ -276,6 +277,7 @@ class RangeReader:
         if stated.wire_bytes - self._stated.wire_bytes >= _EMPTY_BYTES:
             self._heard = time.monotonic()
         self._stated = stated
+        self._line.settle(self, stated.wire_bytes - self._before.wire_bytes)
 
     def _see_what_is_there(self) -> None:
         """Ask what the partition holds, where nothing has come for a while, or look at the answer."""

@@ -28,6 +28,7 @@ from fink_dask.dataset.versions import known_versions
 from fink_dask.errors import LedgerError, SchemaError
 from fink_dask.kafka.connection import Connection, open_glimpse
 from fink_dask.kafka.inspect import Inspector, TopicDescription, is_other_topic
+from fink_dask.kafka.line import Line
 from fink_dask.kafka.offsets import Range
 from fink_dask.kafka.reader import RangeReader
 from fink_dask.ledger.ledger import Ledger
@@ -97,6 +98,7 @@ def compare_with_kafka(
     """
     plans = ledger.plans()
     topic = plans[0].identity.topic
+    line = Line()
     with open_glimpse(kafka) as connection:
         now = Inspector(connection).describe(topic)
         problems, newer = _compare_topic(plans, now)
@@ -108,7 +110,7 @@ def compare_with_kafka(
             chosen = _choose(list(ledger.markers(plans)), lows, sample, random.Random(seed))  # noqa: S311
             decoders = {plan.plan_id: _Decoders(ledger, plan.identity) for plan in plans}
             for marker, offsets in chosen:
-                checked = _Checked(ledger, topic, decoders[marker.plan_id], marker)
+                checked = _Checked(ledger, topic, decoders[marker.plan_id], marker, line)
                 for offset in offsets:
                     try:
                         found[checked.compare(connection, offset)] += 1
@@ -189,7 +191,8 @@ class _Decoders:
 class _Checked:
     """One committed range, and where its records are."""
 
-    def __init__(self, ledger: Ledger, topic: str, decoders: _Decoders, marker: Marker) -> None:
+    def __init__(self, ledger: Ledger, topic: str, decoders: _Decoders, marker: Marker, line: Line) -> None:
+        self._line = line
         self._ledger = ledger
         self._topic = topic
         self._decoders = decoders
@@ -206,7 +209,7 @@ class _Checked:
             If it has not.
         """
         range_ = Range(self._marker.range.partition, offset, offset + 1)
-        reader = RangeReader(connection, self._topic, range_, lambda: False)
+        reader = RangeReader(connection, self._topic, range_, lambda: False, line=self._line)
         batches = list(reader.batches(1, _BATCH_BYTES))
         row = self._row(offset)
         if not batches:

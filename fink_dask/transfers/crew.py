@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +55,7 @@ class Crew:
         self._client = client
         self._seen = self._looked = time.monotonic()
         self._here: set[str] = set()
+        self._count = 0
         #: Workers that lack something, and when each may be tried again; and all that ever did.
         self._unfit: dict[str, float] = {}
         self._told: set[str] = set()
@@ -63,6 +65,21 @@ class Crew:
     def has_room(self) -> bool:
         """Tell whether there may be a worker that lacks nothing."""
         return not self._unfit or bool(self._fit())
+
+    def count(self) -> int:
+        """Count the workers."""
+        if not self._count:
+            self._ask()
+        return self._count
+
+    def tell(self, workers: Collection[str], function: Callable[..., Any], *arguments: Any) -> None:
+        """Call a function on workers, outside of any task; whether and when it has been called is not waited for."""
+
+        async def call() -> None:
+            with suppress(Exception):  # a worker that has gone needs to know nothing
+                await self._client.run(function, *arguments, workers=list(workers), on_error="ignore")
+
+        self._client.loop.add_callback(call)
 
     def submit(self, function: Callable[..., Any], *arguments: Any, key: str) -> Any:
         """Have a worker call a function; return Dask's future."""
@@ -127,3 +144,4 @@ class Crew:
         # One is enough to know that there are any; details of 200 take a while. At the end there are none at all.
         info = self._client.scheduler_info(n_workers=-1 if self._told else 1)
         self._here = set(info.get("workers", ()))
+        self._count = info.get("n_workers", 0)

@@ -22,9 +22,10 @@ from fink_dask.transfers.crew import NO_LOOKAHEAD, Crew, Lookahead
 from fink_dask.transfers.events import Note, Observer, RangeFailed, RangeProgress
 from fink_dask.transfers.failures import TopicFailures, failure_of
 from fink_dask.transfers.remarks import Remarks
+from fink_dask.transfers.shares import Shares
 from fink_dask.transfers.tries import Silence, Tries
 from fink_dask.transfers.work import Work
-from fink_dask.transfers.worker import make_errand, transfer_on_worker
+from fink_dask.transfers.worker import make_errand, take_share, transfer_on_worker
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +92,7 @@ def run_ranges(
             run.extend()
             run.submit()
             run.collect(_LOOK_S)
+            run.divide()
             run.check_cluster()
             check()
     except KeyboardInterrupt:
@@ -134,6 +136,7 @@ class _Run:
         self._stopped = False
         self._silence = Silence(reconnect_timeout_s)
         self._remarks = Remarks()
+        self._shares = Shares()
         #: Another job on the same scheduler reports under another name.
         self.topic = f"{progress_prefix(client.id)}{uuid.uuid4().hex}"
 
@@ -161,7 +164,14 @@ class _Run:
         while self._running and time.monotonic() < deadline and self._client.status == "running":
             self.collect(_LOOK_S)
 
+    def divide(self, coming: int = 0) -> None:
+        """Divide the rate of the line, where one is set, among the workers that have ranges or are about to."""
+        if self._is_limited() and (workers := self._shares.divide(self._crew.count(), coming)):
+            self._crew.tell(workers, take_share, self.topic, self._shares.share)
+
     def submit(self) -> None:
+        # Before more workers read, those that do have to know.
+        self.divide(min(len(self._waiting), max(0, self._nconsumers + self._lookahead.ranges - len(self._running))))
         for _ in range(len(self._waiting)):
             # None of the last ranges is handed out ahead: it might wait behind another while a worker is idle.
             ahead = self._lookahead.ranges if len(self._waiting) > self._nconsumers else 0
@@ -182,11 +192,13 @@ class _Run:
                 self._lookahead.turns,
                 item.remainder,
                 self._others_join,
+                self._shares.share if item.settings.kafka.limit_rate is not None else None,
             )
             if self._others_join:
                 call = (make_errand(), fink_dask.__version__, pickle.dumps(call))
             # Unique, so that Dask never takes an old result for that of a new try.
             key = f"transfer_range-{item.range.name}-{uuid.uuid4().hex[:8]}"
+            self._shares.begin((item.topic, item.range))
             future = self._crew.submit(*call, key=key)
             self._running[future] = item
             future.add_done_callback(self._done.put)
@@ -204,6 +216,7 @@ class _Run:
             progress = self._progress.get()
             self._silence.see(progress)
             self._crew.accept(progress.worker)
+            self._shares.see((progress.topic, progress.range), progress.worker)
             self._observe(progress)
             for note in self._remarks.of(progress):
                 self._observe(note)
@@ -218,7 +231,9 @@ class _Run:
         """Raise a TransferError when the scheduler is gone, or has had no workers for a while."""
         self._crew.look()
         for future in self._crew.stranded():
-            self._give_back(self._running.pop(future))
+            item = self._running.pop(future)
+            self._shares.end((item.topic, item.range))
+            self._give_back(item)
             self._client.cancel([future], force=True)
             self._crew.release(future)
 
@@ -232,11 +247,16 @@ class _Run:
         if self._failures:
             raise failure_of(self._failures)
 
+    def _is_limited(self) -> bool:
+        work = next(iter(self._running.values()), self._waiting[0] if self._waiting else None)
+        return work is not None and work.settings.kafka.limit_rate is not None
+
     def _take(self, future: Future) -> None:
         item = self._running.pop(future, None)
         if item is None:
             return
         self._remarks.forget(item.topic, item.range)
+        self._shares.end((item.topic, item.range))
         try:
             result = future.result(timeout=_RESULT_S)
         except FinkDaskError as error:

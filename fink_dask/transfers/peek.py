@@ -13,6 +13,7 @@ from fink_dask.dataset.partitioning import Partitioning
 from fink_dask.errors import BrokerError, SettingsError
 from fink_dask.kafka.connection import Connection
 from fink_dask.kafka.inspect import Inspector
+from fink_dask.kafka.line import Line
 from fink_dask.kafka.offsets import Range, Watermarks
 from fink_dask.kafka.reader import RangeReader
 from fink_dask.ledger.ledger import Ledger
@@ -133,13 +134,14 @@ def peek(settings: TransferSettings, wanted: Peek, connection: Connection) -> li
     ranges = wanted.ranges(settings.topic, {} if target is None else dict(target.description.watermarks))
     assert target is not None
     found: list[Peeked] = []
+    line = Line()
     for range_ in ranges:
         if wanted.is_newest:
             # Only these are held, however many partitions there are.
-            found = sorted([*found, *list(_read(connection, target, range_, len(range_)))[-wanted.count :]], key=_age)
-            found = found[-wanted.count :]
+            newest = list(_read(connection, line, target, range_, len(range_)))[-wanted.count :]
+            found = sorted([*found, *newest], key=_age)[-wanted.count :]
         elif len(found) < wanted.count:
-            found += _read(connection, target, range_, wanted.count - len(found))
+            found += _read(connection, line, target, range_, wanted.count - len(found))
     return found
 
 
@@ -147,10 +149,10 @@ def _age(record: Peeked) -> tuple[int, int, int]:
     return record.timestamp_ms, record.partition, record.offset
 
 
-def _read(connection: Connection, target: Target, range_: Range, count: int) -> Iterator[Peeked]:
+def _read(connection: Connection, line: Line, target: Target, range_: Range, count: int) -> Iterator[Peeked]:
     """Yield the first records of a range, at most `count`."""
     decoder = RangeDecoder(target.versions, target.identity, Partitioning(()), range_.partition)
-    reader = RangeReader(connection, target.identity.topic, range_, lambda: False)
+    reader = RangeReader(connection, target.identity.topic, range_, lambda: False, line=line)
     left = count
     for batch in reader.batches(count, BATCH_BYTES, max_records=decoder.max_records):
         decoded = decoder.decode(batch)

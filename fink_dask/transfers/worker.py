@@ -5,8 +5,8 @@ from __future__ import annotations
 import atexit
 import pickle
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -21,6 +21,7 @@ from fink_dask.ledger.remainder import Remainder
 from fink_dask.store.durable import admission
 from fink_dask.transfers.events import RangeProgress
 from fink_dask.transfers.fitness import Unfit, check_fitness
+from fink_dask.transfers.shares import Portions, Share
 from fink_dask.transfers.turn import Turn, Turns
 from fink_dask.transfers.work import RangeResult, TaskSettings
 
@@ -32,6 +33,8 @@ _connections = ConnectionPool()
 atexit.register(_connections.close)
 #: The runs and topics for which this process is known to have what it needs.
 _fit: set[tuple[str, str]] = set()
+#: What part of the rate that is set for all processes is this one's.
+_portions = Portions()
 #: The turns that its threads wait for, by how many of them decode at once.
 _turns: dict[int, Turns] = {}
 
@@ -104,6 +107,27 @@ def _find_lack(run: str, settings: TaskSettings) -> str | None:
     return None
 
 
+def take_share(run: str, share: Share) -> None:
+    """Take note of what part of the rate is this process's now; called from outside of any task."""
+    _portions.take(run, share)
+    _connections.line.part = _portions.part
+
+
+@contextmanager
+def _sharing(run: str, share: Share | None) -> Iterator[None]:
+    """Keep to this process's part of the rate, where one is set, as long as a range of the run is here."""
+    if share is None:
+        yield
+        return
+    _portions.enter(run, share)
+    _connections.line.part = _portions.part
+    try:
+        yield
+    finally:
+        _portions.leave(run)
+        _connections.line.part = _portions.part
+
+
 def transfer_on_worker(
     range_: Range,
     settings: TaskSettings,
@@ -111,6 +135,7 @@ def transfer_on_worker(
     turns: int | None,
     remainder: Remainder | None = None,
     looks: bool = False,
+    share: Share | None = None,
 ) -> RangeResult | Unfit:
     """Run `transfer_range` on a Dask worker: report to the scheduler, and stop when nobody waits for the result.
 
@@ -128,6 +153,8 @@ def transfer_on_worker(
         What is left of a range that is to be repaired.
     looks : bool
         Whether this worker may not have been checked yet: then it checks itself, once.
+    share : Share, optional
+        What part of the rate that the settings allow is this process's.
     """
     # Imported here: only workers decode, and the compiler takes a third of a second to import.
     from fink_dask.transfers.task import transfer_range
@@ -152,16 +179,17 @@ def transfer_on_worker(
         return task is None or task.state == "cancelled"
 
     try:
-        return transfer_range(
-            range_,
-            settings,
-            notify,
-            should_stop,
-            connect=_connections.connect,
-            turn=Turn(None if turns is None else _turns.setdefault(turns, Turns(turns)), should_stop),
-            remainder=remainder,
-            line=_connections.line,
-        )
+        with _sharing(progress_topic, share):
+            return transfer_range(
+                range_,
+                settings,
+                notify,
+                should_stop,
+                connect=_connections.connect,
+                turn=Turn(None if turns is None else _turns.setdefault(turns, Turns(turns)), should_stop),
+                remainder=remainder,
+                line=_connections.line,
+            )
     finally:
         # Arrow's allocator keeps what was freed, and Dask would pause a worker that looks full.
         pa.default_memory_pool().release_unused()

@@ -80,16 +80,3 @@ def test_a_reader_that_waits_is_let_in_when_another_ends_and_one_that_is_stopped
     line.leave(third)
     line.leave(second)
     assert line.enter(first)
-
-
-def test_readers_share_the_rate_that_they_are_given_and_what_was_not_used_is_not_made_up_for() -> None:
-    line, first, second = Line(2), object(), object()
-    assert line.pause_s() == 0
-    line.take(10**9)
-    assert line.pause_s() == 0, "nobody has limited it"
-    assert line.enter(first, 1000)
-    assert line.enter(second, 3000)
-    line.take(4000)
-    assert 0.5 < line.pause_s() <= 1.0
-    line.take(4000)
-    assert 1.5 < line.pause_s() <= 2.0
