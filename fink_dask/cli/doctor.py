@@ -54,14 +54,14 @@ def doctor(
             _print(check)
     failed = any(check.state == "fail" for check in found)
     if as_json:
-        click.echo(json.dumps({"failed": failed, "checks": [asdict(check) for check in found]}))
+        click.echo(json.dumps({"failed": failed, "checks": [_as_json(check) for check in found]}))
     return int(failed)
 
 
 def _checks(topic: str | None, outdir: Path | None, survey: str | None, connection: dict[str, Any]) -> Iterator[Check]:
     from fink_dask.config import TransferSettings
     from fink_dask.doctor.check import Check
-    from fink_dask.doctor.kafka import advice_on_servers, check_credentials, check_kafka
+    from fink_dask.doctor.kafka import KafkaChecks, advice_on_servers, check_credentials, check_kafka
     from fink_dask.doctor.machine import check_compiler, check_cores, check_memory, check_versions
     from fink_dask.doctor.place import check_disk, check_place, check_room
 
@@ -78,17 +78,23 @@ def _checks(topic: str | None, outdir: Path | None, survey: str | None, connecti
     yield check_credentials(survey, is_needed=kafka is None)
     if lack is not None:
         yield Check("broker", "fail", str(lack), advice_on_servers(survey))
-    seen = list(check_kafka(kafka, topic)) if kafka is not None else []
-    yield from seen
+    seen = check_kafka(kafka, topic) if kafka is not None else KafkaChecks(())
+    yield from seen.checks
     if outdir is None:
         return
     outdir = outdir.resolve()
     yield from check_place(outdir)
-    is_topic_known = any(check.name == "topic" and check.state != "fail" for check in seen)
+    is_topic_known = any(check.name == "topic" and check.state != "fail" for check in seen.checks)
     if kafka is not None and topic is not None and is_topic_known and compiler.state == "ok":
-        yield check_room(TransferSettings(topic=topic, outdir=outdir, kafka=kafka))
+        yield check_room(TransferSettings(topic=topic, outdir=outdir, kafka=kafka), seen.line)
     else:
         yield check_disk(outdir)
+
+
+def _as_json(check: Check) -> dict[str, Any]:
+    content = asdict(check)
+    figures: dict[str, float | str | None] = content.pop("figures")
+    return {**content, **figures}
 
 
 def _print(check: Check) -> None:

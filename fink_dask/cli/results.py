@@ -21,6 +21,8 @@ from fink_dask.transfers.profile import Profile
 
 #: What arrived in vain is mentioned from this share of what arrived on.
 _WASTED = 0.1
+#: What comes over the line is said where it is so many times what the alerts hold.
+_MUCH_MORE = 1.5
 STATE_COLOURS = {"complete": "green", "partial": "yellow", "failed": "red", "interrupted": "yellow"}
 
 
@@ -119,11 +121,15 @@ def print_job_script(script: str) -> None:
 
 
 def _print_forecast(forecast: Forecast) -> None:
-    took = duration_words(max(1, forecast.seconds))
-    click.echo(f"  would take      about {took}, if Kafka and the network keep up")
+    if forecast.seconds is None or forecast.raw_bytes is None:
+        click.echo("  would take      not known, as no alert came in time")
+    else:
+        click.echo(f"  would take      about {duration_words(max(1, forecast.seconds))}, {forecast.reason}")
+        if forecast.wire_bytes is not None and forecast.wire_bytes > _MUCH_MORE * forecast.raw_bytes:
+            click.echo(f"  would fetch     about {decimal(forecast.wire_bytes)}, as keys hold more than the alerts do")
     if forecast.free_bytes is not None:
-        words = f"about {decimal(forecast.written_bytes)}, with {decimal(forecast.free_bytes)} free"
-        click.echo(f"  would write     {words}")
+        size = "not known" if forecast.written_bytes is None else f"about {decimal(forecast.written_bytes)}"
+        click.echo(f"  would write     {size}, with {decimal(forecast.free_bytes)} free")
 
 
 def _print_outlook(outlook: Outlook, outdir: Path) -> None:
@@ -136,8 +142,10 @@ def _print_outlook(outlook: Outlook, outdir: Path) -> None:
         click.echo(f"  left open       {counted(outlook.open_ranges, 'range')} by an earlier run")
     if plan is not None:
         offsets, ranges = counted(sum(map(len, plan.ranges)), "offset"), counted(len(plan.ranges), "range")
-        size = f"{decimal(plan.estimated_bytes)} (estimated from a few alerts per partition)"
-        click.echo(f"  to plan         {offsets} in {ranges}, about {size}")
+        size = f"about {decimal(plan.estimated_bytes)} (estimated from a few alerts per partition)"
+        if not plan.estimated_bytes:
+            size = "of unknown size"
+        click.echo(f"  to plan         {offsets} in {ranges}, {size}")
     if outlook.removed:
         click.echo(f"  would be lost   {counted(outlook.removed, 'offset')} that Kafka has already removed")
     if not outlook.offsets:
@@ -146,6 +154,7 @@ def _print_outlook(outlook: Outlook, outdir: Path) -> None:
     click.echo(
         f"  would read      {counted(outlook.offsets, 'offset')}, one alert each except those that Kafka itself uses"
     )
+    click.echo(f"  line            {outlook.line.words}")
     if outlook.forecast is not None:
         _print_forecast(outlook.forecast)
     if outlook.where is not None:

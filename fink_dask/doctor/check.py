@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 State = Literal["ok", "warn", "fail"]
@@ -22,9 +23,12 @@ class Check:
         What was found, in one line.
     advice : str
         What to do or type if it is not ok.
+    figures : mapping of str to float, str or None
+        What was measured or estimated, for programs.
     """
 
     name: str
     state: State
     found: str
     advice: str = ""
+    figures: Mapping[str, float | str | None] = field(default_factory=dict)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from statistics import median
 
 from fink_dask.config import KafkaSettings, has_sasl
 from fink_dask.doctor.check import Check
 from fink_dask.errors import BrokerError, FinkDaskError, SettingsError
 from fink_dask.kafka.credentials import Credentials, find_credentials, is_open_to_others, need_a_survey
+from fink_dask.kafka.inspect import open_inspector
+from fink_dask.kafka.offsets import Range
 from fink_dask.kafka.overview import TopicOverview, look_at_topics
+from fink_dask.kafka.probe import UNKNOWN_LINE, LineSpeed, measure_line
 from fink_dask.kafka.reach import OF_BOTH
 from fink_dask.nouns import counted
 
@@ -75,19 +79,64 @@ def _register(survey: str | None) -> str:
     return f"fink-dask register --survey {survey or 'ztf'}"
 
 
-def check_kafka(settings: KafkaSettings, topic: str | None) -> Iterator[Check]:
-    """Connect, look at the topic, or at all of Fink's, and compare the clock with the newest alerts."""
-    servers = settings.bootstrap_servers
+@dataclass(frozen=True)
+class KafkaChecks:
+    """What was found on Kafka's side.
+
+    Parameters
+    ----------
+    checks : tuple of Check
+        What was found.
+    line : LineSpeed
+        What is known of the line.
+    """
+
+    checks: tuple[Check, ...]
+    line: LineSpeed = UNKNOWN_LINE
+
+
+def check_kafka(settings: KafkaSettings, topic: str | None) -> KafkaChecks:
+    """Connect, look at the topic, or at all of Fink's, compare the clock with the newest alerts, and read some."""
     try:
         found = look_at_topics(settings).topics
         named = look_at_topics(settings, [topic]).topics[0] if topic is not None else None
     except SettingsError as error:
-        yield Check("topic", "fail", str(error), "fink-dask topics")
-        return
+        return KafkaChecks((Check("topic", "fail", str(error), "fink-dask topics"),))
     except BrokerError as error:
         advice = "check the servers, --security-protocol and the password, and that no firewall blocks the way"
-        yield Check("broker", "fail", str(error), advice)
-        return
+        return KafkaChecks((Check("broker", "fail", str(error), advice),))
+    line = _measure(settings, [named] if named is not None and named.offsets else found)
+    return KafkaChecks((*_check_topics(settings, found, named), _check_line(line)), line)
+
+
+def _measure(settings: KafkaSettings, topics: Sequence[TopicOverview]) -> LineSpeed:
+    """Measure the line with the topic that holds most."""
+    fullest = max(topics, key=lambda each: each.offsets, default=None)
+    try:
+        with open_inspector(settings) as inspector:
+            if fullest is None or not fullest.offsets:
+                return measure_line(inspector.admin)
+            marks = inspector.describe(fullest.topic).watermarks.items()
+            ranges = [Range(partition, each.low, each.stable) for partition, each in marks if each.low < each.stable]
+            return measure_line(inspector.admin, fullest.topic, max(ranges, key=len, default=None))
+    except BrokerError:
+        return UNKNOWN_LINE
+
+
+def _check_line(line: LineSpeed) -> Check:
+    figures = {"round_trip_s": line.round_trip_s, "line_bytes_per_s": line.bytes_per_s}
+    if line.round_trip_s is None:
+        return Check("line", "warn", line.words, "try again: Kafka answered before, and then no more", figures)
+    words = line.words
+    if line.bytes_per_s is None:
+        words += "; the rate is not known, as there was too little to read"
+    return Check("line", "ok", words, figures=figures)
+
+
+def _check_topics(
+    settings: KafkaSettings, found: Sequence[TopicOverview], named: TopicOverview | None
+) -> Iterator[Check]:
+    servers = settings.bootstrap_servers
     who = f" and accepts the password of {settings.security.username}" if has_sasl(settings.security.protocol) else ""
     words = f"{servers} answers ({settings.security.protocol}){who}; {counted(len(found), 'topic')} of Fink"
     yield Check("broker", "ok", words)

@@ -15,8 +15,10 @@ from fink_dask.cluster.local import usable_cores
 from fink_dask.config import TransferSettings
 from fink_dask.doctor.check import Check
 from fink_dask.errors import FinkDaskError
+from fink_dask.kafka.probe import LineSpeed
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import check_outdir, free_bytes
+from fink_dask.nouns import lasting
 from fink_dask.store.durable import link_exclusively, sync_directory, write_file
 from fink_dask.store.objects import ObjectPath
 
@@ -44,8 +46,8 @@ def check_place(outdir: Path) -> Iterator[Check]:
         yield Check("storage", "fail", words, "choose an --outdir that you may write to")
 
 
-def check_room(settings: TransferSettings) -> Check:
-    """Compare the free space with what the transfer of a topic is estimated to write."""
+def check_room(settings: TransferSettings, line: LineSpeed | None) -> Check:
+    """Compare the free space with what the transfer of a topic is estimated to write; the line may be known."""
     from fink_dask.transfers.preview import preview  # here, as it loads the decoder, which may be at fault
 
     free = free_bytes(settings.outdir)
@@ -63,16 +65,23 @@ def check_room(settings: TransferSettings) -> Check:
                 where=begun.where,
                 outformat=begun.outformat,
             )
-        forecast = preview(settings, usable_cores()).forecast
+        forecast = preview(settings, usable_cores(), line=line).forecast
     except FinkDaskError as error:
         words = f"{decimal(free)} free; how much the transfer would write is not known: {error}"
         return Check("disk", "warn", words, "fix that first: it would stop the transfer too")
     if forecast is None:
         return Check("disk", "ok", f"{decimal(free)} free, and nothing to write")
+    if forecast.written_bytes is None:
+        words = f"{decimal(free)} free; how much the transfer would write is not known: no alert came in time"
+        return Check("disk", "warn", words, "try again, or transfer: it goes on where it stops if the disk is full")
     words = f"{decimal(free)} free; the transfer would write about {decimal(forecast.written_bytes)}"
+    if forecast.seconds is not None:
+        words += f" in {lasting(max(1, forecast.seconds))}, {forecast.reason}"
+    figures = {"seconds": forecast.seconds, "wire_bytes": forecast.wire_bytes, "bound_by": forecast.bound_by}
     if forecast.written_bytes <= free:
-        return Check("disk", "ok", words)
-    return Check("disk", "fail", words, "make room, choose another --outdir, or take less with --limit or --columns")
+        return Check("disk", "ok", words, figures=figures)
+    advice = "make room, choose another --outdir, or take less with --limit or --columns"
+    return Check("disk", "fail", words, advice, figures)
 
 
 def check_disk(outdir: Path) -> Check:

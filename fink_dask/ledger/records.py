@@ -80,7 +80,7 @@ class Plan:
     ranges : tuple of Range
         In plan order: by partition, then by offset.
     estimated_bytes : int
-        Raw bytes of all ranges, estimated from a sample.
+        Raw bytes of all ranges, estimated from a sample; 0 where none could be had.
     """
 
     generation: int

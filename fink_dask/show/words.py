@@ -27,8 +27,11 @@ def duration_words(seconds: float) -> str:
 
 
 def forecast_words(forecast: Forecast) -> str:
-    """Say how much work a run has: "about 66.8 MB in 3 s, 12.1 GB of disk free"."""
-    words = f"about {decimal(forecast.raw_bytes)} in {duration_words(max(1, forecast.seconds))}"
+    """Say how much work a run has: "about 66.8 MB in 3 s, bound by the cores, 12.1 GB of disk free"."""
+    if forecast.raw_bytes is None or forecast.seconds is None:
+        words = "how much and how long is not known, as no alert came in time"
+    else:
+        words = f"about {decimal(forecast.raw_bytes)} in {duration_words(max(1, forecast.seconds))}, {forecast.reason}"
     return words if forecast.free_bytes is None else f"{words}, {decimal(forecast.free_bytes)} of disk free"
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Literal
 
 import pyarrow as pa
 
@@ -14,7 +15,10 @@ from fink_dask.dataset.data_format import Layout, Origin
 from fink_dask.dataset.formats import FORMATS
 from fink_dask.errors import StorageError
 from fink_dask.kafka.connection import Connection
+from fink_dask.kafka.inspect import Sample
 from fink_dask.kafka.offsets import Range, Watermarks
+from fink_dask.kafka.probe import UNKNOWN_LINE, LineSpeed
+from fink_dask.kafka.rates import rate_words
 from fink_dask.kafka.reader import RangeReader
 from fink_dask.ledger.outdir import free_bytes
 from fink_dask.ledger.records import Plan
@@ -27,11 +31,18 @@ from fink_dask.transfers.inspect import Target
 _ALERT_S = 10e-6
 _BYTE_S = 6e-9
 _START_S = 1.5
+#: Round trips of a run in which nothing else happens: connecting, planning, and the end.
+_TRIPS = 12
 #: With so many bytes committed, the dataset itself tells how large its files are.
 _TELLING_BYTES = 10 * 2**20
 #: The most that is read to find out otherwise.
 _SAMPLE_ALERTS = 1000
 _SAMPLE_BYTES = 8 * 2**20
+#: And for how long, where the line is known.
+_SAMPLE_S = 3.0
+
+#: What takes the time.
+Bound = Literal["cores", "line", "limit"]
 
 
 @dataclass(frozen=True)
@@ -42,21 +53,45 @@ class Forecast:
     ----------
     alerts : int
         Alerts to read, at most.
-    raw_bytes : int
-        Their bytes in Kafka.
-    written_bytes : int
-        Bytes of the files that they become.
-    seconds : float
-        How long this takes if Kafka and the network are faster than the cores.
+    raw_bytes : int or None
+        Their bytes in Kafka; None where no alert came in time to tell.
+    written_bytes : int or None
+        Bytes of the files that they become; None where that is not known.
+    seconds : float or None
+        How long this takes: what the slowest of line, limit and cores needs, as far as they are known. None where the
+        bytes are not known.
     free_bytes : int or None
         Free bytes where the files will be; None where that is not known.
+    wire_bytes : int or None
+        What comes over the line for them: keys and what frames the records as well, compressed where it is known how
+        much. None where that is not known.
+    round_trip_s, line_bytes_per_s : float or None
+        What is known of the line; see `fink_dask.kafka.probe.LineSpeed`.
+    bound_by : {"cores", "line", "limit"} or None
+        What takes the time; None where the line is not known, so that Kafka and the network have to keep up.
+    bound_bytes_per_s : float or None
+        The rate of the line, or the limit, where that takes the time.
     """
 
     alerts: int
-    raw_bytes: int
-    written_bytes: int
-    seconds: float
+    raw_bytes: int | None
+    written_bytes: int | None
+    seconds: float | None
     free_bytes: int | None
+    wire_bytes: int | None = None
+    round_trip_s: float | None = None
+    line_bytes_per_s: float | None = None
+    bound_by: Bound | None = None
+    bound_bytes_per_s: float | None = None
+
+    @property
+    def reason(self) -> str:
+        """Say what takes the time: "bound by the line at 8.1 Mbit/s"."""
+        if self.bound_by is None:
+            return "if the line keeps up"
+        if self.bound_bytes_per_s is None:
+            return f"bound by the {self.bound_by}"
+        return f"bound by the {self.bound_by} at {rate_words(self.bound_bytes_per_s)}"
 
 
 def forecast(
@@ -67,6 +102,8 @@ def forecast(
     plan: Plan | None,
     cores: int,
     samples: bool = False,
+    sample: Sample | None = None,
+    line: LineSpeed = UNKNOWN_LINE,
 ) -> Forecast:
     """Estimate what a run has to do.
 
@@ -87,6 +124,10 @@ def forecast(
     samples : bool
         Write some alerts to a file to see how large it is, which takes a second; otherwise this is done only where
         there may be too little room on the disk, and a file is taken to be as large as its alerts are in Kafka.
+    sample : Sample, optional
+        The sizes of records that the plan was made with.
+    line : LineSpeed
+        What is known of the line to Kafka.
 
     Returns
     -------
@@ -94,21 +135,42 @@ def forecast(
         An estimate.
     """
     watermarks = target.description.watermarks
-    old = [(planned, left) for planned, range_ in opened for left in _left(range_, watermarks)]
-    new = [left for range_ in (plan.ranges if plan is not None else ()) for left in _left(range_, watermarks)]
+    old = [(planned, left) for planned, range_ in opened for left in left_of(range_, watermarks)]
+    new = [left for range_ in (plan.ranges if plan is not None else ()) for left in left_of(range_, watermarks)]
     ranges = [*(left for _, left in old), *new]
     alerts = sum(map(len, ranges))
-    # A new plan comes with an estimate; for those that have begun, the dataset itself tells.
-    of_old = sum(len(left) * _mean_bytes(planned, summary) for planned, left in old)
-    raw_bytes = round(of_old) + (plan.estimated_bytes if plan is not None else 0)
     free = free_bytes(settings.outdir)
+    known = replace(
+        Forecast(alerts, None, None, None, free), round_trip_s=line.round_trip_s, line_bytes_per_s=line.bytes_per_s
+    )
+    # A new plan comes with an estimate; for those that have begun, the dataset itself tells.
+    means = [(len(left), _mean_bytes(planned, summary)) for planned, left in old]
+    if any(mean == 0 for _, mean in means) or (new and plan is not None and not plan.estimated_bytes):
+        return known  # a guess would be no reason to refuse the disk
+    raw_bytes = round(sum(count * mean for count, mean in means)) + (plan.estimated_bytes if plan is not None else 0)
+    wire_bytes = round(raw_bytes * _wire_factor(sample) / line.expansion)
     share = 1.0
     if summary.raw_bytes >= _TELLING_BYTES:
         share = summary.written_bytes / summary.raw_bytes
     elif raw_bytes and (samples or (free is not None and raw_bytes > free)):
-        share = _sampled_share(settings, target, ranges)
-    seconds = _START_S + (alerts * _ALERT_S + raw_bytes * _BYTE_S) / max(1, min(cores, len(ranges)))
-    return Forecast(alerts, raw_bytes, round(raw_bytes * share), seconds, free)
+        count = _SAMPLE_ALERTS
+        if line.bytes_per_s is not None:
+            count = max(1, min(count, int(_SAMPLE_S * line.bytes_per_s * alerts / max(1, wire_bytes))))
+        share = _sampled_share(settings, target, ranges, count)
+    on_cores = (alerts * _ALERT_S + raw_bytes * _BYTE_S) / max(1, min(cores, len(ranges)))
+    rates: dict[Bound, float | None] = {"line": line.bytes_per_s, "limit": settings.kafka.limit_rate}
+    took = {bound: wire_bytes / rate for bound, rate in rates.items() if rate is not None} | {"cores": on_cores}
+    slowest = max(took, key=lambda bound: took[bound])
+    is_known = line.bytes_per_s is not None or slowest != "cores"
+    return replace(
+        known,
+        raw_bytes=raw_bytes,
+        written_bytes=round(raw_bytes * share),
+        seconds=_START_S + _TRIPS * (line.round_trip_s or 0.0) + took[slowest],
+        wire_bytes=wire_bytes,
+        bound_by=slowest if is_known else None,
+        bound_bytes_per_s=rates.get(slowest),
+    )
 
 
 def has_room(forecasts: Iterable[Forecast]) -> bool:
@@ -143,11 +205,12 @@ def require_room(forecasts: Iterable[Forecast], settings: TransferSettings) -> N
 
 def _needed_and_free(forecasts: Iterable[Forecast]) -> tuple[int, int | None]:
     found = list(forecasts)
+    # What is not known refuses nothing.
     free = min((each.free_bytes for each in found if each.free_bytes is not None), default=None)
-    return sum(each.written_bytes for each in found), free
+    return sum(each.written_bytes or 0 for each in found), free
 
 
-def _left(range_: Range, watermarks: Mapping[int, Watermarks]) -> list[Range]:
+def left_of(range_: Range, watermarks: Mapping[int, Watermarks]) -> list[Range]:
     """Return what Kafka still has of a range: one, or none."""
     low = watermarks[range_.partition].low if range_.partition in watermarks else 0
     start = max(range_.start, low)
@@ -159,13 +222,20 @@ def _mean_bytes(plan: Plan, summary: Summary) -> float:
     return summary.raw_bytes / read if read else plan.estimated_bytes / max(1, sum(map(len, plan.ranges)))
 
 
-def _sampled_share(settings: TransferSettings, target: Target, ranges: Sequence[Range]) -> float:
+def _wire_factor(sample: Sample | None) -> float:
+    """Return how many times as large as its value a record is on the line: its key may hold a schema."""
+    if sample is None or not sum(sample.sizes.values()):
+        return 1.0
+    return sum(sample.wire_sizes.values()) / sum(sample.sizes.values())
+
+
+def _sampled_share(settings: TransferSettings, target: Target, ranges: Sequence[Range], count: int) -> float:
     """Estimate the size of files as a share of the bytes in Kafka: write some alerts of the largest range to one."""
     from fink_dask.transfers.decode import RangeDecoder  # its compiler takes a third of a second, and is rarely needed
 
     largest = max(ranges, key=len)
     middle = (largest.start + largest.end) // 2
-    sample = Range(largest.partition, middle, min(middle + _SAMPLE_ALERTS, largest.end))
+    sample = Range(largest.partition, middle, min(middle + count, largest.end))
     raw, bad, parts = 0, 0, []
     connection = Connection(settings.kafka)
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fink_dask.config import SMALLEST_RANGE_BYTES
 from fink_dask.errors import LedgerError
@@ -13,6 +13,9 @@ from fink_dask.ledger.records import Identity, Marker, Plan
 
 #: Bytes that an alert is assumed to have where no sample could be had.
 _GUESSED_BYTES = 50_000.0
+#: By how many times more bytes may have to come for a range than it is planned to hold: all of them come again where it
+#: is tried again, but smaller ranges make smaller files.
+_WIRE_FACTOR = 4
 #: The most characters shown of a condition that is refused.
 _SHOWN_CHARS = 200
 
@@ -28,19 +31,28 @@ class Sizing:
     nconsumers : int
         Ranges that are consumed at once; there should be a few for each.
     mean_bytes : mapping of int to float
-        Estimated bytes of a record in each partition.
+        Estimated bytes of a record's value in each partition.
+    wire_bytes : mapping of int to float
+        The same of all that Kafka sends for a record: its key may hold a schema, which is larger than an alert.
     """
 
     range_bytes: int
     nconsumers: int
     mean_bytes: Mapping[int, float]
+    wire_bytes: Mapping[int, float] = field(default_factory=dict)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether any partition has yielded a sample."""
+        return bool(self.mean_bytes)
 
     def of(self, partition: int) -> float:
         """Bytes of a record in `partition`; the mean of the others where it yielded no sample."""
-        if partition in self.mean_bytes:
-            return max(self.mean_bytes[partition], 1.0)
-        known = self.mean_bytes.values()
-        return max(sum(known) / len(known), 1.0) if known else _GUESSED_BYTES
+        return _mean(self.mean_bytes, partition) or _GUESSED_BYTES
+
+    def weight(self, partition: int) -> float:
+        """Bytes that a record of `partition` takes of a range's: as much as it is, or much less than has to come."""
+        return max(self.of(partition), (_mean(self.wire_bytes, partition) or 0.0) / _WIRE_FACTOR)
 
 
 def spans_to_plan(
@@ -131,17 +143,18 @@ def next_plan(
         None when there is nothing to plan.
     """
     spans = _within(spans, room)
-    total_bytes = sum((end - start) * sizing.of(partition) for partition, (start, end) in spans.items())
-    share = total_bytes / (2 * sizing.nconsumers)
+    counts = {partition: end - start for partition, (start, end) in spans.items()}
+    total_bytes = sum(count * sizing.of(partition) for partition, count in counts.items())
+    share = sum(count * sizing.weight(partition) for partition, count in counts.items()) / (2 * sizing.nconsumers)
     target = min(sizing.range_bytes, max(share, SMALLEST_RANGE_BYTES))
     ranges = [Range(partition, start, end) for partition, (start, end) in (heads or {}).items()]
     for partition, (start, end) in sorted(spans.items()):
-        most = max(1, int(target / sizing.of(partition)))
+        most = max(1, int(target / sizing.weight(partition)))
         pieces = -(-(end - start) // most)
         ranges += split(partition, start, end, -(-(end - start) // pieces))
     if not ranges:
         return None
-    return Plan(generation, identity, tuple(sorted(ranges)), round(total_bytes))
+    return Plan(generation, identity, tuple(sorted(ranges)), round(total_bytes) if sizing.is_known else 0)
 
 
 def alerts_at_most(plans: Sequence[Plan], markers: Sequence[Marker], watermarks: Mapping[int, Watermarks]) -> int:
@@ -195,6 +208,13 @@ def check_identity(before: Identity, now: Identity) -> None:
                 shown = [repr(value[:_SHOWN_CHARS]) if value else value for value in shown]
             what = f"it was begun with {words} {shown[0] or nothing}, not {shown[1] or nothing}"
         raise LedgerError(f"this dataset can't be continued: {what}; use another --outdir, or --restart")
+
+
+def _mean(sizes: Mapping[int, float], partition: int) -> float | None:
+    """Return the size in a partition, or the mean of the others; None where no size is known."""
+    if partition in sizes:
+        return max(sizes[partition], 1.0)
+    return max(sum(sizes.values()) / len(sizes), 1.0) if sizes else None
 
 
 def _within(spans: Mapping[int, tuple[int, int]], room: int | None) -> dict[int, tuple[int, int]]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from fink_dask.config import TransferSettings
 from fink_dask.dataset.versions import settle_versions
 from fink_dask.errors import BrokerError, LedgerError
-from fink_dask.kafka.inspect import Inspector
+from fink_dask.kafka.inspect import Inspector, Sample
 from fink_dask.kafka.offsets import Range
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.records import Marker, Plan
@@ -21,15 +21,26 @@ from fink_dask.transfers.plan import Sizing, alerts_at_most, next_plan, planned_
 from fink_dask.transfers.work import TaskSettings, Work
 
 
+@dataclass(frozen=True)
+class Draft:
+    """What would be planned.
+
+    Parameters
+    ----------
+    plan : Plan or None
+        The plan; None when there is nothing to plan.
+    sample : Sample or None
+        The sizes that it was made with.
+    """
+
+    plan: Plan | None = None
+    sample: Sample | None = None
+
+
 def plan_next(
     settings: TransferSettings, target: Target, inspector: Inspector, ledger: Ledger, plans: Sequence[Plan]
-) -> Plan | None:
+) -> Draft:
     """Plan what no generation holds yet, as far as the limit allows, without freezing the plan.
-
-    Returns
-    -------
-    Plan or None
-        None when there is nothing to plan.
 
     Raises
     ------
@@ -53,9 +64,10 @@ def plan_next(
     heads = removed_heads(watermarks, planned)
     check_heads(settings, heads, lambda _: None)
     if not (spans or heads) or room == 0:
-        return None
-    sizing = Sizing(settings.range_bytes, settings.nconsumers, inspector.sample(settings.topic, spans).sizes)
-    return next_plan(len(plans) + 1, target.identity, spans, sizing, room, heads)
+        return Draft()
+    sample = inspector.sample(settings.topic, spans)
+    sizing = Sizing(settings.range_bytes, settings.nconsumers, sample.sizes, sample.wire_sizes)
+    return Draft(next_plan(len(plans) + 1, target.identity, spans, sizing, room, heads), sample)
 
 
 def freeze_plan(ledger: Ledger, target: Target, plan: Plan, plans: list[Plan], observe: Observer) -> Plan:

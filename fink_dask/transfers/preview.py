@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from fink_dask.config import TransferSettings
 from fink_dask.errors import BrokerUnavailableError, FinkDaskError
 from fink_dask.kafka.choice import TopicChoice, no_such_topics
 from fink_dask.kafka.inspect import Inspector, open_inspector
+from fink_dask.kafka.offsets import Range, Watermarks
+from fink_dask.kafka.probe import UNKNOWN_LINE, LineSpeed, measure_line
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import check_outdir
 from fink_dask.ledger.records import Plan
 from fink_dask.ledger.several import check_for_one, check_for_several, check_name
 from fink_dask.ledger.summary import progress_of
-from fink_dask.transfers.forecast import Forecast, forecast
+from fink_dask.transfers.forecast import Forecast, forecast, left_of
 from fink_dask.transfers.inspect import inspect_topic
 from fink_dask.transfers.plan import still_there
 from fink_dask.transfers.prepare import open_ranges, plan_next
@@ -44,6 +47,8 @@ class Outlook:
         The condition on the alerts that would be kept.
     forecast : Forecast or None
         An estimate of the work; None where there is none.
+    line : LineSpeed
+        What is known of the line to Kafka.
     """
 
     topic: str
@@ -56,10 +61,22 @@ class Outlook:
     resume_at: dict[int, int]
     where: str | None = None
     forecast: Forecast | None = None
+    line: LineSpeed = UNKNOWN_LINE
 
 
-def preview(settings: TransferSettings, cores: int, restart: bool = False) -> Outlook:
+def preview(settings: TransferSettings, cores: int, restart: bool = False, line: LineSpeed | None = None) -> Outlook:
     """Find out what `run_transfer` would do with so many cores, and write nothing.
+
+    Parameters
+    ----------
+    settings : TransferSettings
+        What to transfer, where to, and how.
+    cores : int
+        Cores that share the work.
+    restart : bool
+        As if an existing dataset were moved aside first.
+    line : LineSpeed, optional
+        What is known of the line; otherwise it is measured, which takes some seconds where it is slow.
 
     Raises
     ------
@@ -68,7 +85,7 @@ def preview(settings: TransferSettings, cores: int, restart: bool = False) -> Ou
     """
     check_for_one(settings.outdir)
     with open_inspector(settings.kafka) as inspector:
-        return _preview(settings, cores, inspector, restart)
+        return _preview(settings, cores, inspector, restart, line)
 
 
 def preview_each(
@@ -83,11 +100,14 @@ def preview_each(
     """
     check_for_several(settings.outdir)
     found: dict[str, Outlook | FinkDaskError] = {}
+    line: LineSpeed | None = None  # the same for all of them
     with open_inspector(settings.kafka) as inspector:
         for topic in topics_now(choice, inspector):
             try:
                 check_name(topic)
-                found[topic] = _preview(settings_of(settings, choice, topic), cores, inspector, restart)
+                found[topic] = seen = _preview(settings_of(settings, choice, topic), cores, inspector, restart, line)
+                if seen.line.bytes_per_s is not None:
+                    line = seen.line
             except BrokerUnavailableError:
                 raise
             except FinkDaskError as error:
@@ -110,7 +130,9 @@ def topics_now(choice: TopicChoice, inspector: Inspector) -> tuple[str, ...]:
     return topics
 
 
-def _preview(settings: TransferSettings, cores: int, inspector: Inspector, restart: bool) -> Outlook:
+def _preview(
+    settings: TransferSettings, cores: int, inspector: Inspector, restart: bool, line: LineSpeed | None
+) -> Outlook:
     ledger = Ledger(settings.outdir)
     if not restart:
         check_outdir(ledger)
@@ -119,7 +141,8 @@ def _preview(settings: TransferSettings, cores: int, inspector: Inspector, resta
         return Outlook(settings.topic, 0, 0, 0, None, 0, 0, {})
     plans = [] if restart else ledger.plans()
     markers = list(ledger.markers(plans))
-    plan = plan_next(settings, target, inspector, ledger, plans)
+    draft = plan_next(settings, target, inspector, ledger, plans)
+    plan = draft.plan
     opened = open_ranges(plans, markers)
     left = [range_ for _, range_ in opened]
     todo = [*left, *(plan.ranges if plan else ())]
@@ -127,10 +150,12 @@ def _preview(settings: TransferSettings, cores: int, inspector: Inspector, resta
     resume_at: dict[int, int] = {}
     for range_ in sorted(todo):
         resume_at.setdefault(range_.partition, range_.start)
-    estimate = None
+    estimate, line = None, line or UNKNOWN_LINE
     if offsets:
+        if line is UNKNOWN_LINE:
+            line = measure_line(inspector.admin, settings.topic, _longest(todo, target.description.watermarks))
         summary = progress_of(plans, markers).summary
-        estimate = forecast(settings, target, summary, opened, plan, cores, samples=True)
+        estimate = forecast(settings, target, summary, opened, plan, cores, True, draft.sample, line)
     return Outlook(
         topic=settings.topic,
         committed_ranges=len(markers),
@@ -142,4 +167,10 @@ def _preview(settings: TransferSettings, cores: int, inspector: Inspector, resta
         resume_at=resume_at,
         where=target.identity.where,
         forecast=estimate,
+        line=line,
     )
+
+
+def _longest(ranges: Iterable[Range], watermarks: Mapping[int, Watermarks]) -> Range:
+    """Return the longest of the parts that Kafka still has of ranges."""
+    return max((left for range_ in ranges for left in left_of(range_, watermarks)), key=len)

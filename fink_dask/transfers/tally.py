@@ -97,7 +97,8 @@ class Tally:
         topic.before = event.offsets_committed - topic.committed
         self.reconnect_timeout_s = event.reconnect_timeout_s
         if event.forecast is not None and event.forecast.alerts:
-            topic.expected_bytes = event.forecast.raw_bytes / event.forecast.alerts
+            size = event.forecast.wire_bytes or event.forecast.raw_bytes
+            topic.expected_bytes = None if size is None else size / event.forecast.alerts
 
     def grow(self, topic: str, offsets: int) -> None:
         """Take the size of a plan that grew while it was carried out, as nobody knows how far it will."""

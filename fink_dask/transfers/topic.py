@@ -11,6 +11,7 @@ from fink_dask.dataset.presence import check_files
 from fink_dask.errors import FinkDaskError, SettingsError, StorageError, TransferError
 from fink_dask.kafka.inspect import Inspector, TopicDescription
 from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.probe import UNKNOWN_LINE, line_of
 from fink_dask.ledger.arrival import write_arrival
 from fink_dask.ledger.lease import Lease, hold_lease
 from fink_dask.ledger.ledger import Ledger
@@ -29,6 +30,7 @@ from fink_dask.transfers.inspect import Target, inspect_topic
 from fink_dask.transfers.memory import MemoryShare
 from fink_dask.transfers.plan import planned_ends, removed_heads
 from fink_dask.transfers.prepare import (
+    Draft,
     check_heads,
     freeze_plan,
     make_work,
@@ -86,7 +88,7 @@ class TopicTransfer:
         self._target: Target | None = None
         self._lease: Lease | None = None
         self._before = Summary(self.topic, "interrupted")
-        self._next: Plan | None = None
+        self._draft = Draft()
         self._forecast: Forecast | None = None
         self._opened: list[tuple[Plan, Range]] = []
         self._range_failures: list[FinkDaskError] = []
@@ -171,13 +173,17 @@ class TopicTransfer:
         FinkDaskError
             If it can't be planned.
         """
-        self._next = plan_next(self.settings, self.target, inspector, self.ledger, self.plans)
+        self._draft = plan_next(self.settings, self.target, inspector, self.ledger, self.plans)
         self._opened = open_ranges(self.plans, self.ledger.markers(self.plans))
-        return len(self._opened) + (len(self._next.ranges) if self._next else 0)
+        return len(self._opened) + (len(self._draft.plan.ranges) if self._draft.plan else 0)
 
     def estimate(self, cores: int, samples: bool) -> Forecast:
         """Estimate the work that is planned, for so many cores; see `forecast`."""
-        self._forecast = forecast(self.settings, self.target, self._before, self._opened, self._next, cores, samples)
+        plan, sample = self._draft.plan, self._draft.sample
+        line = UNKNOWN_LINE if sample is None else line_of(sample)
+        self._forecast = forecast(
+            self.settings, self.target, self._before, self._opened, plan, cores, samples, sample, line
+        )
         return self._forecast
 
     def freeze(self) -> None:
@@ -188,13 +194,13 @@ class TopicTransfer:
         FinkDaskError
             If the ledger or the file system refuses.
         """
-        if self._next is None:
+        if self._draft.plan is None:
             return
         heads = removed_heads(self.target.description.watermarks, planned_ends(self.plans))
         check_heads(self.settings, heads, self.observe)
-        plan = freeze_plan(self.ledger, self.target, self._next, self.plans, self.observe)
+        plan = freeze_plan(self.ledger, self.target, self._draft.plan, self.plans, self.observe)
         self._opened += [(plan, range_) for range_ in plan.ranges]
-        self._next = None
+        self._draft = Draft()
 
     def begin_work(self, memory: MemoryShare, dashboard: str | None) -> list[Work]:
         """Announce what will be transferred, and return it."""

@@ -33,7 +33,7 @@ def alerts(kafka: Any, module_topic: str) -> str:
     return module_topic
 
 
-def doctor(*arguments: str, code: int = 0, home: Path | None = None, **env: str) -> dict[str, dict[str, str]]:
+def doctor(*arguments: str, code: int = 0, home: Path | None = None, **env: str) -> dict[str, dict[str, Any]]:
     """Run the command; returns what it found, by the name of what it looked at."""
     result = run_cli("doctor", *arguments, "--json", env={"HOME": str(home or "/nowhere"), **env}, timeout_s=120)
     assert result.returncode == code, result.stdout + result.stderr
@@ -46,7 +46,7 @@ def doctor(*arguments: str, code: int = 0, home: Path | None = None, **env: str)
     return {check["name"]: check for check in said["checks"]}
 
 
-def states(found: dict[str, dict[str, str]]) -> dict[str, str]:
+def states(found: dict[str, dict[str, Any]]) -> dict[str, str]:
     return {name: check["state"] for name, check in found.items() if check["state"] != "ok"}
 
 
@@ -55,10 +55,15 @@ def test_where_nothing_is_wrong_every_line_is_ok_and_nothing_is_left_behind(
 ) -> None:
     arguments = [alerts, "--outdir", str(tmp_path / "out"), "--bootstrap-servers", kafka.bootstrap_servers]
     found = doctor(*arguments)
-    assert list(found) == [*MACHINE, "credentials", "broker", "topic", "clock", "storage", "disk"]
+    assert list(found) == [*MACHINE, "credentials", "broker", "topic", "clock", "line", "storage", "disk"]
     assert states(found) == {}
     assert "holds 100 alerts in 2 partitions" in found["topic"]["found"]
     assert "the transfer would write about" in found["disk"]["found"]
+    assert "round trip" in found["line"]["found"]
+    assert found["line"]["round_trip_s"] > 0
+    assert "line_bytes_per_s" in found["line"]
+    assert found["disk"]["seconds"] > 0
+    assert found["disk"]["bound_by"] in {None, "cores", "line"}
     assert "librdkafka" in found["versions"]["found"]
     assert list(tmp_path.iterdir()) == []
     shown = run_cli("doctor", *arguments)

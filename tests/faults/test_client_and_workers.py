@@ -57,7 +57,7 @@ def whole_job(bootstrap: str, topic: str, outdir: Path, group: str) -> None:
         with hold_lease(ledger) as lease:
             plans = ledger.plans()
             roll_forward(ledger, plans)
-            plan = plan_next(settings, target, inspector, ledger, plans)
+            plan = plan_next(settings, target, inspector, ledger, plans).plan
             if plan is not None:
                 freeze_plan(ledger, target, plan, plans, lambda _: None)
             for item in make_work(settings, target, ledger, open_ranges(plans, ledger.markers(plans))):

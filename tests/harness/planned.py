@@ -23,7 +23,7 @@ def plan_topic(bootstrap: str, topic: str, outdir: Path, **settings: Any) -> lis
         target = inspect_topic(asked, inspector, ledger, fresh=False)
         assert target is not None
         create_ledger(ledger)
-        plan = plan_next(asked, target, inspector, ledger, ledger.plans())
+        plan = plan_next(asked, target, inspector, ledger, ledger.plans()).plan
         assert plan is not None
         plan = freeze_plan(ledger, target, plan, ledger.plans(), lambda _: None)
     work = make_work(asked, target, ledger, open_ranges([plan], ledger.markers([plan])))

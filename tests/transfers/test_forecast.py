@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import fink_dask
 from fink_dask.cli.main import cli
+from fink_dask.config import KafkaSettings, TransferSettings
 from fink_dask.demo.alerts import AlertKind
 from fink_dask.errors import StorageError
+from fink_dask.kafka.inspect import Sample
+from fink_dask.kafka.offsets import Range, Watermarks
+from fink_dask.kafka.probe import UNKNOWN_LINE, LineSpeed
+from fink_dask.kafka.rates import parse_rate
 from fink_dask.ledger import outdir as outdir_module
+from fink_dask.ledger.records import Plan
+from fink_dask.ledger.summary import Summary
+from fink_dask.show.words import duration_words, forecast_words
 from fink_dask.transfers import forecast as forecast_module
+from fink_dask.transfers.forecast import Forecast, forecast, has_room
 from tests.harness.cli import run_cli, transfer_arguments
+from tests.harness.ledgers import IDENTITY
 from tests.harness.oracle import Oracle, fill_topic, make_topic
 from tests.harness.producer import produce
 from tests.harness.topics import delete_records_before
@@ -47,7 +59,7 @@ def _raw_bytes(oracle: Oracle) -> int:
 def test_a_transfer_says_beforehand_what_it_has_to_do(kafka: Any, topic: str, oracle: Oracle, tmp_path: Path) -> None:
     result = run_cli(*transfer_arguments(kafka, topic, tmp_path / "alerts"))
     assert result.returncode == 0, result.stderr
-    said = re.search(r"6,000 offsets to read in .*; about ([\d.]+) MB in \d s, .* of disk free", result.stderr)
+    said = re.search(r"6,000 offsets to read in .*; about ([\d.]+) MB in \d s, .*, .* of disk free", result.stderr)
     assert said is not None, result.stderr
     assert float(said[1]) == pytest.approx(_raw_bytes(oracle) / 1e6, rel=0.2)
 
@@ -55,7 +67,8 @@ def test_a_transfer_says_beforehand_what_it_has_to_do(kafka: Any, topic: str, or
 def test_a_dry_run_says_it_in_words_and_as_json(kafka: Any, topic: str, oracle: Oracle, tmp_path: Path) -> None:
     arguments = transfer_arguments(kafka, topic, tmp_path / "alerts", "--dry-run")
     words = run_cli(*arguments).stdout
-    assert "would take      about 2 s, if Kafka" in words
+    assert "would take      about 2 s, bound by" in words
+    assert re.search(r"line            round trip [\d.e+-]+ ms, .*bit/s", words)
     assert re.search(r"would write     about [\d.]+ MB, with .* free", words)
     found = json.loads(run_cli(*arguments, "--json").stdout)["forecast"]
     assert found["alerts"] == COUNT
@@ -63,6 +76,10 @@ def test_a_dry_run_says_it_in_words_and_as_json(kafka: Any, topic: str, oracle: 
     assert found["written_bytes"] < 0.9 * found["raw_bytes"]
     assert found["free_bytes"] > 0
     assert found["seconds"] > 0
+    assert found["wire_bytes"] > found["raw_bytes"]
+    assert found["round_trip_s"] > 0
+    assert found["line_bytes_per_s"] > 1_000_000
+    assert found["bound_by"] in {"cores", "line"}
     assert not (tmp_path / "alerts").exists()
 
 
@@ -154,6 +171,55 @@ def test_what_is_there_already_tells_how_much_the_rest_is(
     assert rest is not None
     assert rest.alerts == COUNT - 2000
     assert rest.written_bytes / rest.raw_bytes == pytest.approx(some.written_bytes / some.raw_bytes, rel=0.01)
+
+
+ALERTS = 60_000
+RAW = 66_000_000
+#: What is known of line and limit; what the bytes on the line are to those of alerts; the words, and the seconds.
+BOUNDS: list[tuple[LineSpeed, str | None, float, str, float]] = [
+    (UNKNOWN_LINE, None, 1.02, "if the line keeps up", 2),
+    (LineSpeed(0.001, 125e6), None, 1.02, "bound by the cores", 2),
+    (LineSpeed(0.04, 1e6), None, 1.0, "bound by the line at 8 Mbit/s", 1.5 + 12 * 0.04 + 66),
+    (LineSpeed(0.04, 1e6), None, 51.0, "bound by the line at 8 Mbit/s", 1.5 + 12 * 0.04 + 51 * 66),
+    (LineSpeed(0.04, 1e6, expansion=4.0), None, 1.0, "bound by the line at 8 Mbit/s", 1.5 + 12 * 0.04 + 66 / 4),
+    (LineSpeed(0.001, 125e6), "40Mbit/s", 1.0, "bound by the limit at 40 Mbit/s", 1.5 + 66 / 5),
+    (UNKNOWN_LINE, "40Mbit/s", 1.0, "bound by the limit at 40 Mbit/s", 1.5 + 66 / 5),
+    (LineSpeed(0.04, 1e6), "40Mbit/s", 1.0, "bound by the line at 8 Mbit/s", 1.5 + 12 * 0.04 + 66),
+    (LineSpeed(1.0), None, 1.0, "if the line keeps up", 14.5),
+]
+
+
+def _forecast(
+    tmp_path: Path, estimated_bytes: int, line: LineSpeed = UNKNOWN_LINE, limit: str | None = None, wire: float = 1.0
+) -> Forecast:
+    """Forecast a topic of one partition that nobody has to be asked about."""
+    limit_rate = None if limit is None else parse_rate("--limit-rate", limit)
+    settings = TransferSettings("topic", tmp_path / "alerts", KafkaSettings("127.0.0.1:1", limit_rate=limit_rate))
+    target: Any = SimpleNamespace(description=SimpleNamespace(watermarks={0: Watermarks(0, ALERTS)}))
+    plan = Plan(1, IDENTITY, (Range(0, 0, ALERTS),), estimated_bytes)
+    sample = Sample({0: 1000.0}, {0: 1000.0 * wire}, 0.1, 0)
+    return forecast(settings, target, Summary("topic", "interrupted"), [], plan, 8, sample=sample, line=line)
+
+
+@pytest.mark.parametrize(("line", "limit", "wire", "words", "seconds"), BOUNDS)
+def test_what_is_slowest_tells_how_long_it_takes(
+    tmp_path: Path, line: LineSpeed, limit: str | None, wire: float, words: str, seconds: float
+) -> None:
+    found = _forecast(tmp_path, RAW, line, limit, wire)
+    assert found.reason == words
+    assert found.seconds == pytest.approx(seconds, rel=0.3 if seconds < 3 else 0.05)
+    assert found.wire_bytes == pytest.approx(RAW * wire / line.expansion)
+    assert found.raw_bytes == RAW
+    assert (found.line_bytes_per_s, found.round_trip_s) == (line.bytes_per_s, line.round_trip_s)
+    assert f"about 66.0 MB in {duration_words(found.seconds or 0)}, {words}" in forecast_words(found)
+
+
+def test_an_estimate_that_could_not_be_made_refuses_no_disk(tmp_path: Path, small_disk: int) -> None:
+    found = _forecast(tmp_path, 0, LineSpeed(0.04, 1e6))
+    assert (found.raw_bytes, found.written_bytes, found.seconds, found.bound_by) == (None, None, None, None)
+    assert has_room([found])
+    assert not has_room([found, replace(found, written_bytes=small_disk + 1)])
+    assert "not known" in forecast_words(found)
 
 
 def test_the_room_is_that_of_the_nearest_directory_that_is_there(tmp_path: Path) -> None:

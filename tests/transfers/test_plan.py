@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fink_dask.config import SMALLEST_RANGE_BYTES
+from fink_dask.config import RANGE_BYTES, SMALLEST_RANGE_BYTES
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.inspect import UNKNOWN_ID
 from fink_dask.kafka.offsets import Range, Watermarks
@@ -85,6 +85,24 @@ def test_a_partition_without_a_sample_is_taken_for_the_mean_of_the_others(
     means: dict[int, float], expected: float
 ) -> None:
     assert Sizing(1, 1, means).of(0) == expected
+
+
+def test_a_try_never_costs_much_more_than_a_range_holds_where_keys_are_larger_than_alerts() -> None:
+    span = {0: (0, 1_000_000)}
+    light = next_plan(1, IDENTITY, span, Sizing(RANGE_BYTES, 1, {0: 1000.0}, {0: 1020.0}), None)
+    heavy = next_plan(1, IDENTITY, span, Sizing(RANGE_BYTES, 1, {0: 1000.0}, {0: 51_000.0}), None)
+    assert light is not None
+    assert heavy is not None
+    assert max(len(range_) * 51_000 for range_ in heavy.ranges) <= 4 * RANGE_BYTES
+    assert max(len(range_) for range_ in light.ranges) > 10 * max(len(range_) for range_ in heavy.ranges)
+    # What is written is estimated from the alerts alone.
+    assert heavy.estimated_bytes == light.estimated_bytes == 10**9
+
+
+def test_a_size_that_nobody_knows_is_not_guessed_at() -> None:
+    plan = next_plan(1, IDENTITY, {0: (0, 100)}, Sizing(RANGE_BYTES, 1, {}), None)
+    assert plan is not None
+    assert plan.estimated_bytes == 0
 
 
 PLANNED = [

@@ -167,7 +167,7 @@ def transfer_as_a_job(bootstrap: str, topic: str, outdir: Path) -> None:
         with hold_lease(ledger):
             plans = ledger.plans()
             roll_forward(ledger, plans)
-            plan = plan_next(settings, target, inspector, ledger, plans)
+            plan = plan_next(settings, target, inspector, ledger, plans).plan
             if plan is not None:
                 freeze_plan(ledger, target, plan, plans, lambda _: None)
             transfer_all(make_work(settings, target, ledger, open_ranges(plans, ledger.markers(plans))))
