@@ -43,7 +43,7 @@ h2 span { font-weight: 400; margin-left: 14px; }
   font-variant-numeric: tabular-nums; }
 h2 i, .legend i { display: inline-block; width: 10px; height: 10px; border-radius: 2px; margin-right: 5px; }
 .ranges { columns: 480px; column-gap: 28px; font-size: 12px; font-variant-numeric: tabular-nums; }
-.range { display: grid; grid-template-columns: 34px minmax(24px, 1fr) 70px 46px minmax(0, 146px) 66px 58px; gap: 6px;
+.range { display: grid; grid-template-columns: 34px minmax(24px, 1fr) 66px 46px minmax(0, 146px) 62px 58px; gap: 6px;
   align-items: center; height: 20px; break-inside: avoid; white-space: nowrap; }
 .range > * { overflow: hidden; text-overflow: ellipsis; }
 .range .number { text-align: right; }
