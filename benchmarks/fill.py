@@ -16,6 +16,10 @@ from tests.harness.producer import publish_schema
 from tests.harness.topics import client_config, create_topic
 
 PARTITIONS = 10
+#: `batch.size` of Kafka's own producer, which Spark and so Fink's server use as it is.
+SERVER_BATCH_BYTES = 16_384
+#: Filled in a tenth of the time.
+_BATCH_BYTES = 1_000_000
 _FLUSH_TIMEOUT_S = 120.0
 _ASK_TIMEOUT_S = 30.0
 
@@ -52,7 +56,14 @@ class FilledTopic:
 
 
 def fill_topic(
-    bootstrap: str, name: str, kind: AlertKind, alerts: int, first_number: int, *, partitions: int = PARTITIONS
+    bootstrap: str,
+    name: str,
+    kind: AlertKind,
+    alerts: int,
+    first_number: int,
+    *,
+    partitions: int = PARTITIONS,
+    batch_bytes: int = _BATCH_BYTES,
 ) -> FilledTopic:
     """Make a topic and its schema topic, and fill it with alerts of which no two are alike.
 
@@ -70,6 +81,8 @@ def fill_topic(
         Number of the first alert; the same numbers give the same alerts.
     partitions : int, optional
         How many partitions.
+    batch_bytes : int, optional
+        The most bytes of a batch of records, which Kafka stores and sends whole.
 
     Returns
     -------
@@ -89,7 +102,7 @@ def fill_topic(
         if error is not None:
             failures.append(error.str())
 
-    producer = Producer(_config(bootstrap) | {"on_delivery": note})
+    producer = Producer(_config(bootstrap) | {"batch.size": batch_bytes, "on_delivery": note})
     pool = make_pool(kind, alerts)
     rng = np.random.Generator(np.random.SFC64([first_number, alerts]))
     starts, ends = [0, *pool.ends[:-1].tolist()], pool.ends.tolist()
@@ -121,7 +134,6 @@ def _config(bootstrap: str) -> dict[str, Any]:
         "acks": "all",
         "enable.idempotence": True,  # a retry would put an alert into the topic twice
         "linger.ms": 20,
-        "batch.size": 1_000_000,
         "message.max.bytes": 20_000_000,
         "queue.buffering.max.messages": 200_000,
         "queue.buffering.max.kbytes": 256 * 1024,

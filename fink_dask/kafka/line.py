@@ -24,6 +24,8 @@ _ROUND_TRIPS = 3
 #: A response that took less says that the line has room for one more reader; one that took so long, that it is full.
 #: librdkafka gives a response up after a minute.
 _ROOM_S, _FULL_S = 4.0, 15.0
+#: If less than this part of what came was of use, too much of it was cut off.
+_WHOLE = 0.9
 #: How many may read at once before anything has arrived.
 FIRST_READERS = 2
 #: Where a rate is set: the part of it that readers keep to, as what has come is known half a second later.
@@ -159,6 +161,9 @@ class Line:
         """
         target_s = _RESPONSE_S + _ROUND_TRIPS * round_trip_s
         wanted = fetch_bytes * min(8.0, max(0.125, target_s / max(response_s, 0.001)))
+        if expansion < _WHOLE and response_s < _FULL_S / 2:
+            # Kafka cuts a response off in the middle of a batch, and what is cut is sent once more: batches are large.
+            wanted = max(wanted, 2 * fetch_bytes)
         most = min(MAX_FETCH_BYTES, int(queue_bytes / 2 / max(1.0, expansion)))
         with self._changed:
             self.fetch_bytes = max(min(MIN_FETCH_BYTES, most), min(most, int(wanted)))

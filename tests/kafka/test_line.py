@@ -18,6 +18,7 @@ QUEUE_BYTES = 2**24
         (0.5, 1.0, 4 * FIRST_FETCH_BYTES),
         (2.0, 1.0, FIRST_FETCH_BYTES),
         (4.0, 1.0, FIRST_FETCH_BYTES // 2),
+        (4.0, 0.7, 2 * FIRST_FETCH_BYTES),  # batches are so large that much of a response is half of one
         (60.0, 1.0, MIN_FETCH_BYTES),  # librdkafka would give the next one up
         (0.01, 8.0, QUEUE_BYTES // 16),  # what it becomes after decompression is what has to fit into the memory
         (0.01, 200.0, QUEUE_BYTES // 400),
