@@ -78,7 +78,7 @@ def test_a_script_that_its_workers_would_run_again_is_told_so(
     body = 'fink_dask.transfer(sys.argv[2], "alerts", sys.argv[1], dashboard_address="127.0.0.1:0")'
     ended = _run_script(tmp_path, body, kafka.bootstrap_servers, topic, guarded=False)
     assert ended.returncode == 1
-    assert "needs if __name__ == '__main__': above the call" in ended.stderr.splitlines()[-1]
+    assert "__main__" in ended.stderr.splitlines()[-1]
     assert not Ledger(tmp_path / "alerts").exists()
 
 

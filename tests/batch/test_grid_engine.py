@@ -80,7 +80,7 @@ def test_a_job_that_grid_engine_refuses_or_that_dies_at_once_is_one_line(
     prologue = 'job_script_prologue=["echo no such module; exit 3"]'
     died = run_cli(*arguments, "--cluster-option", prologue, env=settings)
     assert died.returncode == 1
-    assert "ended (no such module); none of 2 jobs has brought a worker" in died.stderr
+    assert "no such module" in died.stderr
     for result in (refused, died):
         assert "Traceback" not in result.stderr
         assert sum("error: " in line for line in result.stderr.splitlines()) == 1

@@ -272,7 +272,7 @@ def test_an_export_that_is_killed_leaves_no_catalog_and_the_next_one_says_what_i
     result = run_cli("export-hats", str(copy.outdir), str(catalog))
     assert result.returncode == 3
     assert f"{left} is from another export" in result.stderr
-    assert f"not complete, so neither is the catalog: {len(marker.range):,} planned offsets missing" in result.stderr
+    assert f"{len(marker.range):,} planned offsets missing" in result.stderr
     rows = fink_dask.open_dataset(copy.outdir).count_rows()
     assert rows < fink_dask.open_dataset(sky.ledger.outdir).count_rows()
     assert (catalog / "collection.properties").is_file()

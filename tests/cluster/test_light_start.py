@@ -129,4 +129,4 @@ def test_who_compiles_at_each_start_is_told_how_to_keep_it() -> None:
         for nowhere in (False, True)
     ]
     assert said[0] == "compiling the decoder for this machine, once; it takes some seconds\n"
-    assert "at each start; NUMBA_CACHE_DIR=DIR keeps it" in said[1]
+    assert "NUMBA_CACHE_DIR" in said[1]

@@ -48,7 +48,7 @@ def test_workers_that_never_start_are_an_error_in_one_line(kafka: Any, topic_nam
     code, err = running.finish()
     assert code == 1, err
     (error,) = (line for line in err.splitlines() if "error: " in line)
-    assert "Dask tried 3 times to start 2 workers, and failed" in error
+    assert "2 workers" in error
     assert "memory" in error
     assert "Traceback" not in err
 

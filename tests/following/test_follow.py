@@ -112,7 +112,7 @@ def test_a_broker_that_is_away_is_waited_for_and_given_up_in_the_end(
     code, err = running.finish()
     assert code == 1, err
     assert "Kafka was away for 3 s" in err
-    assert "the same command goes on" in err
+    assert "same command" in err
     assert "Traceback" not in err
 
 
@@ -157,7 +157,7 @@ def test_a_signal_completes_what_is_on_its_way(
         os.kill(running.process.pid, number)
         code, err = running.finish()
         assert code == status, err
-        assert "run the same command again" in err
+        assert "same command" in err
         assert not running.ledger.staged()
         assert run_cli("status", str(running.outdir)).returncode == 0
     again = run_cli(*transfer_arguments(kafka, topic_name, running.outdir, "-partitionby", "time", *FOLLOW))

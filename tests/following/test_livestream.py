@@ -109,7 +109,7 @@ def test_what_does_not_fit_is_set_aside_with_field_and_types_and_can_have_a_data
     outdir = tmp_path / "alerts"
     result = run_cli(*transfer_arguments(kafka, topic_name, outdir, "--dump-schemas"), cwd=tmp_path)
     assert result.returncode == 3, result.stderr
-    assert "--schema FILE with another --outdir" in result.stderr
+    assert "--schema" in result.stderr
     assert_rows(read(outdir), stream, stream.places(V1, V2))
     words = "which does not fit this dataset: field candid is a string, and a long in this dataset"
     assert reasons(Ledger(outdir)) == {f"written with schema {fingerprint(OTHER)[:16]}, {words}": 70}
@@ -210,7 +210,7 @@ def test_a_retry_brings_in_what_an_older_version_has_set_aside_with_all_columns(
     (tmp_path / "other.avsc").write_text(json.dumps(OTHER))
     refused = run_cli("quarantine", str(outdir), "--retry", "--schema", str(tmp_path / "other.avsc"))
     assert refused.returncode == 1
-    assert "field candid is a string, and a long in this dataset" in refused.stderr
+    assert "field candid is a string" in refused.stderr
 
 
 def test_records_without_a_key_are_read_with_the_schema_that_the_user_names(

@@ -233,7 +233,7 @@ def test_a_quarantine_that_was_damaged_becomes_no_alert(ledger: Ledger, other: P
         path.write_bytes(content[: place + 2] + b"G" + content[place + 3 :])
     result = run_cli("quarantine", str(ledger.outdir), "--retry", "--schema", str(other))
     assert result.returncode == 1
-    assert "its content is not what was written; fink-dask repair fetches it again" in result.stderr
+    assert "fink-dask repair" in result.stderr
     assert verify_dataset(ledger).summary.alerts == 200
 
 
