@@ -37,6 +37,9 @@ DASK_CONFIG = {
     "distributed.worker.memory.pause": False,
     "distributed.worker.memory.terminate": 0.95,
     "distributed.worker.profile.enabled": False,
+    # By default a worker that was not heard of for five minutes is replaced, and its ranges are read again: a laptop
+    # that has slept would lose what has arrived. A worker that dies is noticed at once all the same.
+    "distributed.scheduler.worker-ttl": "30 minutes",
     # By default Dask checks fifty times a second, in each process, whether its event loop is late; a follower idles
     # for hours.
     "distributed.admin.tick.interval": "500ms",

@@ -27,6 +27,8 @@ _POLL_RECORDS = 1000
 _POLL_BYTES = 8 * 2**20
 #: After so many seconds without a record the broker is asked what the partition holds.
 _LOOK_S = 2.0
+#: Who comes back from a wait by so many seconds late was asleep.
+_ASLEEP_S = 5.0
 #: A response of fewer bytes brings no records.
 _EMPTY_BYTES = 512
 #: Seconds after which credentials that were refused are not tried again.
@@ -210,10 +212,13 @@ class RangeReader:
             if self._waits_since is None:
                 self._waits_since = came
             with self._waiting():
+                asked = time.monotonic()
                 messages = consumer.consume(num_messages=count, timeout=_POLL_S)
                 came = time.monotonic()
-            # The time that this thread waits for its turn is no silence of Kafka's.
-            kept = time.monotonic() - came
+            # The time that this thread waits for its turn is no silence of Kafka's, nor is the time that the machine
+            # has slept.
+            slept = came - asked - _POLL_S
+            kept = time.monotonic() - came + (slept if slept > _ASLEEP_S else 0)
             self._heard, self._moved, self._looked = self._heard + kept, self._moved + kept, self._looked + kept
             if not messages:
                 self._waits_since += kept

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from fink_dask.config import KafkaSettings
-from fink_dask.kafka.client import KafkaError
+from fink_dask.errors import BrokerUnavailableError
+from fink_dask.kafka.client import Errors, KafkaError
 from fink_dask.kafka.connection import Arrived, open_connection
 from fink_dask.kafka.offsets import Range
 from fink_dask.kafka.reader import RangeReader
@@ -87,6 +88,29 @@ def test_an_event_without_an_offset_disturbs_no_record(place: int) -> None:
     ranges, said = reader(), [Said(100), Said(101)]
     said.insert(place, Said(None, None, -1, KafkaError(KafkaError._TRANSPORT)))
     assert [record.offset() for record in ranges._account(said)] == [100, 101]
+
+
+@pytest.mark.parametrize(("asleep_s", "is_given_up"), [(600.0, False), (0.2, True)])
+def test_a_laptop_that_slept_for_longer_than_kafka_may_be_silent_reads_on(
+    monkeypatch: pytest.MonkeyPatch, asleep_s: float, is_given_up: bool
+) -> None:
+    now = 1000.0
+
+    def consume(num_messages: int, timeout: float) -> list[Any]:
+        nonlocal now
+        now += asleep_s if timeout else 0
+        return []
+
+    monkeypatch.setattr("fink_dask.kafka.reader.time.monotonic", lambda: now)
+    ranges = reader()
+    ranges._connection.consumer = SimpleNamespace(consume=consume)
+    ranges._connection.errors = Errors()
+    for _ in range(1505):  # at a fifth of a second, longer than the time-out of five minutes
+        ranges._poll(100)
+        if asleep_s > 1:
+            break
+    with pytest.raises(BrokerUnavailableError) if is_given_up else nullcontext():
+        ranges._check_silence()
 
 
 def test_to_wait_for_a_turn_is_no_silence_of_kafkas(kafka: Any) -> None:
