@@ -16,10 +16,11 @@ LIMIT ?= 3600
 SEED ?=
 MINUTES ?= 20
 DOCS := build/docs
+COVERAGE := .cache/coverage
 PIP_FLAGS := --quiet --no-input --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test $(FURTHER) test-fuzz test-pythons test-oldest test-cluster test-all repeat soak screenshots \
+.PHONY: help venv demo test $(FURTHER) test-fuzz test-pythons test-oldest test-cluster test-all repeat coverage soak screenshots \
   bench bench-links bench-size docs lint types format lock dist clean
 .DELETE_ON_ERROR:
 
@@ -68,6 +69,22 @@ test-all: venv  ## Run all of these, one after the other; more than an hour, as 
 
 repeat: venv  ## Run each test 20 times, 5 of these beside busy processes (REPEAT_ARGS="--times 3 tests/kafka"); goes on
 	@$(BIN)/python -m tests.repeat $(REPEAT_ARGS)
+
+coverage: $(COVERAGE)/.installed venv  ## Report which lines tests reach, in commands and workers too (PYTEST_ARGS=tests/ledger)
+	@mkdir -p build
+	@rm -f build/coverage.data*
+	-@COVERAGE_FILE=$(CURDIR)/build/coverage.data $(COVERAGE)/bin/coverage run -m pytest -n $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
+	@COVERAGE_FILE=$(CURDIR)/build/coverage.data $(COVERAGE)/bin/coverage combine --quiet
+	@COVERAGE_FILE=$(CURDIR)/build/coverage.data $(COVERAGE)/bin/coverage html --quiet --directory build/coverage
+	@COVERAGE_FILE=$(CURDIR)/build/coverage.data $(COVERAGE)/bin/coverage report --skip-covered --sort=cover
+
+# An environment of its own, that finds everything in .venv: only who asks for the report needs it.
+$(COVERAGE)/.installed: | venv
+	@$(BIN)/python -m venv --clear $(COVERAGE)
+	@$(COVERAGE)/bin/python -m pip install $(PIP_FLAGS) 'coverage>=7.10'
+	@site() { $$1/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'; }; \
+	  echo "import site; site.addsitedir('$$(site $(VENV))')" >"$$(site $(COVERAGE))/of-the-project.pth"
+	@touch $@
 
 soak: venv  ## Transfer while everything that can happen does (MINUTES=20, SEED=1)
 	@$(BIN)/python -m tests.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))

@@ -128,7 +128,10 @@ def run_topics(
     try:
         what = "topics" if choice.is_several else "topic"
         profiler(Doing(f"connecting to Kafka, and looking at the {what}"))
-        with _local_workers(settings, chosen, choice) as workers, open_inspector(settings.kafka) as inspector:
+        with (
+            _local_workers(settings, chosen, choice) as workers,
+            open_inspector(settings.kafka, choice.names) as inspector,
+        ):
             if settings.follow is None and chosen.is_here:  # else it may be hours until there is anything to do
                 workers.start_soon()
             finder = Finder(choice, topics.make, is_patient=settings.follow is not None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -15,6 +16,8 @@ from fink_dask.transfers.find import Finder, Look
 
 #: Seconds between two looks: by so much the end of a run may be late, besides the work that is left.
 LOOK_S = 0.5
+#: It rests for so many times as long as a look took, and at most so many seconds.
+_RESTS, _MOST_S = 4, 10.0
 
 
 @dataclass(frozen=True)
@@ -69,8 +72,11 @@ class Watch:
 
     def _run(self) -> None:
         while not self._over.is_set():
+            began = time.monotonic()
             self._latest = self._look()
-            self._over.wait(LOOK_S)
+            # A look brings the list of all topics: on a slow line it must not take what the alerts need.
+            took = time.monotonic() - began
+            self._over.wait(min(_MOST_S, max(LOOK_S, _RESTS * took)))
 
     def _look(self) -> Round:
         try:

@@ -26,6 +26,7 @@ from fink_dask.kafka.client import (
     Errors,
     KafkaError,
     KafkaException,
+    TopicPartition,
     broker_error,
     client_config,
     is_passing,
@@ -99,7 +100,7 @@ class Admin:
                 if not is_passing(error):
                     raise broker_error(error, topic) from exception
                 if not self._may_ask_again(began):
-                    raise no_answer(self.settings, self._errors.since(began) or error, topic) from exception
+                    raise no_answer(self.settings, began, self._errors.since(began) or error, topic) from exception
             else:
                 # What was said until now must not be the reason for a silence hours later.
                 self.client.poll(0)
@@ -151,7 +152,7 @@ class Admin:
                     return found
                 self.client.poll(0)
                 if not self._may_ask_again(began):
-                    raise no_answer(self.settings, self._errors.since(began) or silent, None)
+                    raise no_answer(self.settings, began, self._errors.since(began) or silent, None)
                 futures = question(self.client)
 
         return answer
@@ -183,7 +184,7 @@ class Admin:
                 if self._errors.fatal is not None:
                     raise broker_error(self._errors.fatal, topic)
                 assert self._errors.last is not None
-                raise no_answer(self.settings, self._errors.last, topic)
+                raise no_answer(self.settings, began, self._errors.last, topic)
 
 
 @dataclass(frozen=True)
@@ -307,9 +308,8 @@ class Connection:
         """Begin to find out where the partitions of topics are, and do not wait for it."""
         for topic in topics:
             if not self._knows(topic):
-                # By its name, which creates nothing: the consumer's property forbids it to every broker since 0.11.
                 self._learnt[topic] = time.monotonic()
-                self.pending[topic] = in_background(partial(self.consumer.list_topics, topic, timeout=_LEARN_S))
+                self.begin(topic, partial(self._find, topic))
 
     def learn(self, topic: str) -> None:
         """Make librdkafka find out where the partitions of a topic are, before one of them is assigned.
@@ -319,7 +319,7 @@ class Connection:
         """
         self.learn_soon([topic])
         if topic in self.pending:
-            wait([self.pending.pop(topic)], timeout=_LEARN_S)
+            wait([self.pending.pop(topic)], timeout=2 * _LEARN_S)
 
     def close(self) -> None:
         """Close the consumer, once nobody asks through it any more: librdkafka would end the process otherwise."""
@@ -327,6 +327,20 @@ class Connection:
             in_background(lambda: (wait(asking), self.consumer.close()))
         else:
             self.consumer.close()
+
+    def begin(self, what: str, function: Callable[[], Answer]) -> Future[Answer]:
+        """Begin to do something through the consumer in a thread of its own; it is not closed before that has ended."""
+        future = in_background(function)
+        self.pending[what] = future
+        return future
+
+    def _find(self, topic: str) -> None:
+        """Find the leaders of a topic's partitions, and connect to each; nothing is being received from them yet."""
+        # By its name, which creates nothing: the consumer's property forbids it to every broker since 0.11.
+        partitions = self.consumer.list_topics(topic, timeout=_LEARN_S).topics[topic].partitions
+        for number in {each.leader: number for number, each in partitions.items() if each.leader >= 0}.values():
+            # librdkafka connects to a broker when it has a request for it.
+            self.consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=_LEARN_S)
 
     def _knows(self, topic: str) -> bool:
         return time.monotonic() - self._learnt.get(topic, -_KNOWN_S) < _KNOWN_S
@@ -410,8 +424,7 @@ def ask_consumer(connection: Connection, question: Callable[[float], Answer], to
     settings, began = connection.settings, time.monotonic()
     deadline = began + settings.request_timeout_s
     while True:
-        future = in_background(lambda: question(max(0.1, deadline - time.monotonic())))
-        connection.pending[""] = future
+        future = connection.begin("", lambda: question(max(0.1, deadline - time.monotonic())))
         try:
             while not future.done() and _is_hopeful(connection.errors, began, settings):
                 time.sleep(_LOOK_S / 10)
@@ -424,7 +437,7 @@ def ask_consumer(connection: Connection, question: Callable[[float], Answer], to
             if not is_passing(error):
                 raise broker_error(error, topic) from exception
             if not future.done() or time.monotonic() >= deadline:
-                raise no_answer(settings, connection.errors.since(began) or error, topic) from exception
+                raise no_answer(settings, began, connection.errors.since(began) or error, topic) from exception
             time.sleep(_LOOK_S)
 
 
@@ -436,7 +449,7 @@ def _is_hopeful(errors: Errors, began: float, settings: KafkaSettings) -> bool:
     return errors.lasts(time.monotonic(), began) <= bound_s
 
 
-def no_answer(settings: KafkaSettings, reason: KafkaError, topic: str | None) -> BrokerUnavailableError:
-    """Say that a question got no answer."""
-    where = f"{settings.bootstrap_servers} in {settings.request_timeout_s:g} s"
+def no_answer(settings: KafkaSettings, began: float, reason: KafkaError, topic: str | None) -> BrokerUnavailableError:
+    """Say that a question got no answer since it was asked."""
+    where = f"{settings.bootstrap_servers} in {time.monotonic() - began:.0f} s"
     return BrokerUnavailableError(f"no answer from Kafka at {where}: {one_line(reason.str())}", topic)

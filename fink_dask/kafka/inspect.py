@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from concurrent.futures import Future
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
@@ -97,6 +98,8 @@ _TAIL = 10
 _SAMPLED_SIZES, _SAMPLED_KEYS = 5, 3
 #: The most partitions whose sizes are looked at: producers choose partitions by chance, and each look costs a batch.
 _SAMPLED_PARTITIONS = 4
+#: Seconds after which the sizes in one partition stand for those in all.
+_LONG_S = 0.5
 #: Bytes of a record's frame: lengths, offset, time, and its share of the batch's header.
 _FRAME_BYTES = 12
 #: Bytes of different keys that are kept; a schema has some 50 kB.
@@ -108,23 +111,147 @@ _OVER = {KafkaError._PARTITION_EOF, KafkaError._AUTO_OFFSET_RESET, KafkaError.OF
 _PAUSE_S = 0.1
 
 Sampled = TypeVar("Sampled")
+Answer = TypeVar("Answer")
 
 
-class Inspector:
-    """Asks a broker about topics, through one consumer.
+class Glimpse:
+    """Reads a few records here and there, through one consumer.
 
     Parameters
     ----------
     connection : Connection
-        What to ask through.
+        What to read through.
     """
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._settings = connection.settings
         self._consumer = connection.consumer
-        self._admin = connection.admin
         self._errors = connection.errors
+
+    def sizes(self, topic: str, spans: Mapping[int, tuple[int, int]]) -> Sample:
+        """Look at the sizes of a few records in the middle of the span of a few partitions."""
+        numbers = sorted(partition for partition, (start, end) in spans.items() if start < end)
+        # Where a rate is set, others use the line as well.
+        most = _SAMPLED_PARTITIONS if self._settings.limit_rate is None else 1
+        step = max(1, -(-len(numbers) // most))
+        middles = {number: (sum(spans[number]) // 2, spans[number][1]) for number in numbers[::step]}
+
+        def size(message: Message) -> tuple[int, int]:
+            return len(message.value() or b""), len(message.key() or b"")
+
+        began, before = time.monotonic(), self._connection.arrived.wire_bytes
+        found = self.sample(topic, middles, _SAMPLED_SIZES, size, _LONG_S)
+        seconds = time.monotonic() - began
+        held = {partition: sizes for partition, sizes in found.items() if sizes}
+        return Sample(
+            {number: sum(value for value, _ in sizes) / len(sizes) for number, sizes in held.items()},
+            {number: sum(map(sum, sizes)) / len(sizes) + _FRAME_BYTES for number, sizes in held.items()},
+            seconds,
+            self._connection.arrived.wire_bytes - before,
+        )
+
+    def last_key(self, topic: str, partition: int, marks: Watermarks) -> list[bytes]:
+        """Read the key of the last record that has one; after a transaction a marker comes last."""
+        last = max(marks.low, marks.stable - 1)
+        return (
+            self.keys(topic, partition, last, marks.stable)
+            or self.keys(topic, partition, max(marks.low, marks.stable - _TAIL), marks.stable, _TAIL)[-1:]
+        )
+
+    def sample(
+        self,
+        topic: str,
+        spans: Mapping[int, tuple[int, int]],
+        count: int,
+        take: Callable[[Message], Sampled],
+        long_s: float | None = None,
+    ) -> dict[int, list[Sampled]]:
+        """Take something from the first `count` records of each span, from all partitions at once.
+
+        After `long_s` seconds, one partition is enough: a response holds the batches of a single one, where they are
+        larger than what is asked for.
+        """
+        wanted = {partition for partition, (start, end) in spans.items() if start < end}
+        taken: dict[int, list[Sampled]] = {partition: [] for partition in wanted}
+        self._connection.learn(topic)
+        self._consumer.assign([TopicPartition(topic, partition, spans[partition][0]) for partition in sorted(wanted)])
+        began = time.monotonic()
+        while wanted and (waited_s := time.monotonic() - began) < self._settings.request_timeout_s / 2:
+            if long_s is not None and waited_s > long_s and len(wanted) < len(taken):
+                break
+            for message in self._consumer.consume(num_messages=100, timeout=0.05):
+                partition, error = message.partition(), message.error()
+                if error is not None:
+                    if not is_passing(error):
+                        wanted.discard(partition)  # the partition's end, or the offset is gone
+                elif message.offset() >= spans[partition][1]:
+                    wanted.discard(partition)
+                elif len(taken[partition]) < count:
+                    taken[partition].append(take(message))
+                    if len(taken[partition]) == count:
+                        wanted.discard(partition)
+        self._consumer.unassign()
+        return taken
+
+    def keys(self, topic: str, partition: int, start: int, end: int, count: int = 1) -> list[bytes]:
+        """Read the keys of the first `count` records of ``[start, end)``, without those that are empty."""
+        keys: list[bytes] = []
+        for message in self._records(topic, partition, start, end):
+            if message.key():
+                keys.append(message.key())
+            count -= 1
+            if count == 0:
+                break
+        return keys
+
+    def _records(self, topic: str, partition: int, start: int, end: int) -> Iterator[Message]:
+        """Yield the records of ``[start, end)`` up to the partition's end."""
+        if start >= end:
+            return
+        self._connection.learn(topic)
+        self._consumer.assign([TopicPartition(topic, partition, start)])
+        deadline = time.monotonic() + self._settings.request_timeout_s
+        try:
+            while time.monotonic() < deadline:
+                message = self._consumer.poll(0.2)
+                if message is None:
+                    continue
+                error = message.error()
+                if error is None and message.offset() < end:
+                    yield message
+                    if message.offset() == end - 1:
+                        return
+                elif error is None or error.code() in _OVER:
+                    return
+                elif not is_passing(error):
+                    raise broker_error(error, topic, partition, start)
+        finally:
+            self._consumer.unassign()
+        reason = self._errors.last.str() if self._errors.last is not None else "no record came"
+        raise BrokerUnavailableError(f"can't read the schema: {one_line(reason)}", topic, partition, start)
+
+
+class Inspector:
+    """Asks a broker about topics.
+
+    Parameters
+    ----------
+    connection : Connection
+        What to ask through.
+    spare : sequence of Connection
+        Two more, for what is asked at the same time.
+    """
+
+    def __init__(self, connection: Connection, spare: Sequence[Connection] = ()) -> None:
+        self._connection = connection
+        self._settings = connection.settings
+        self._admin = connection.admin
+        self._glimpse = Glimpse(connection)
+        self._spare = list(spare)
+        #: What is looked at before anybody asks: the last copies of the schemas of a topic, and its sizes.
+        self._last_keys: dict[str, Future[list[bytes]]] = {}
+        self._sizes: dict[str, Future[Sample]] = {}
 
     @property
     def admin(self) -> Admin:
@@ -209,8 +336,6 @@ class Inspector:
             each = listed.get(schema_topic(topic))
             if isinstance(each, list):
                 schemas[schema_topic(topic)] = each
-        if len(topics) == 1:  # which is going to be read from
-            self._connection.learn_soon([*partitions, *schemas])
         offsets = ask_watermarks(self._admin, partitions | schemas)
         # librdkafka's mock has no controller and no ids, and would let the question time out.
         named = ask_topic_ids(self._admin, list(partitions)) if self._has_controller else None
@@ -224,10 +349,28 @@ class Inspector:
                 found[topic] = BrokerUnavailableError(topic_id.message, topic)
             else:
                 held = marks.get(schema_topic(topic), {})
-                found[topic] = TopicDescription(
+                description = TopicDescription(
                     topic, topic_id, watermarks, held if not isinstance(held, BrokerError) else {}
                 )
+                self._look_ahead(description)
+                found[topic] = description
         return found
+
+    def _look_ahead(self, description: TopicDescription) -> None:
+        """Begin to look at what a plan needs: far away, one after the other would take seconds."""
+        topic = description.topic
+        if not self._spare:
+            return
+        last, sizes = self._spare
+        self._spare = []  # once, for the first topic: whoever follows has time
+        copies = sorted(description.schema_watermarks.items())
+        name = schema_topic(topic)
+        glimpse = Glimpse(last)
+        self._last_keys[topic] = last.begin(
+            "last keys", lambda: [key for number, marks in copies for key in glimpse.last_key(name, number, marks)]
+        )
+        spans = {partition: (marks.low, marks.stable) for partition, marks in description.watermarks.items()}
+        self._sizes[topic] = sizes.begin("sizes", lambda: Glimpse(sizes).sizes(topic, spans))
 
     def watermarks(self, topic: str, partition: int) -> Watermarks:
         """Ask for the first offset and the last stable offset of a partition, now."""
@@ -250,13 +393,13 @@ class Inspector:
         # The copies should be identical; the first and the last one of each partition tell whether they are. There are
         # about a thousand, so no more is read.
         keys: set[bytes] = set()
-        for partition, marks in sorted(description.schema_watermarks.items()):
-            keys.update(self._keys(name, partition, marks.low, marks.stable)[:1])
-            last = max(marks.low, marks.stable - 1)
-            keys.update(
-                self._keys(name, partition, last, marks.stable)
-                or self._keys(name, partition, max(marks.low, marks.stable - _TAIL), marks.stable, _TAIL)[-1:]
-            )
+        copies = sorted(description.schema_watermarks.items())
+        for partition, marks in copies:
+            keys.update(self._glimpse.keys(name, partition, marks.low, marks.stable))
+        if (ahead := self._last_keys.pop(topic, None)) is not None:
+            keys.update(each for each in _result(ahead))
+        else:
+            keys.update(*(self._glimpse.last_key(name, partition, marks) for partition, marks in copies))
         if len(keys) > 1:
             raise SchemaError(f"{name} holds schemas that differ; choose one with --schema FILE", topic)
         if keys:
@@ -274,25 +417,9 @@ class Inspector:
 
         Partitions that yield nothing in time (holes, a slow broker) are absent from the result.
         """
-        numbers = sorted(partition for partition, (start, end) in spans.items() if start < end)
-        # Where a rate is set, others use the line as well.
-        most = _SAMPLED_PARTITIONS if self._settings.limit_rate is None else 1
-        step = max(1, -(-len(numbers) // most))
-        middles = {number: (sum(spans[number]) // 2, spans[number][1]) for number in numbers[::step]}
-
-        def size(message: Message) -> tuple[int, int]:
-            return len(message.value() or b""), len(message.key() or b"")
-
-        began, before = time.monotonic(), self._connection.arrived.wire_bytes
-        found = self._sample(topic, middles, _SAMPLED_SIZES, size)
-        seconds = time.monotonic() - began
-        held = {partition: sizes for partition, sizes in found.items() if sizes}
-        return Sample(
-            {number: sum(value for value, _ in sizes) / len(sizes) for number, sizes in held.items()},
-            {number: sum(map(sum, sizes)) / len(sizes) + _FRAME_BYTES for number, sizes in held.items()},
-            seconds,
-            self._connection.arrived.wire_bytes - before,
-        )
+        if (ahead := self._sizes.pop(topic, None)) is not None:
+            return _result(ahead)
+        return self._glimpse.sizes(topic, spans)
 
     def sample_keys(self, topic: str, spans: Mapping[int, tuple[int, int]]) -> list[bytes]:
         """Read the keys of the first and the last records of each span, each key once, the first ones first.
@@ -308,77 +435,37 @@ class Inspector:
                 kept.setdefault(key, key)
             return kept.get(key, b"")
 
-        found = [self._sample(topic, places, _SAMPLED_KEYS, take) for places in (spans, tails)]
+        found = [self._glimpse.sample(topic, places, _SAMPLED_KEYS, take) for places in (spans, tails)]
         keys = (key for sample in found for partition in sorted(sample) for key in sample[partition])
         return list(dict.fromkeys(filter(None, keys)))
 
-    def _sample(
-        self, topic: str, spans: Mapping[int, tuple[int, int]], count: int, take: Callable[[Message], Sampled]
-    ) -> dict[int, list[Sampled]]:
-        """Take something from the first `count` records of each span, from all partitions at once."""
-        wanted = {partition for partition, (start, end) in spans.items() if start < end}
-        taken: dict[int, list[Sampled]] = {partition: [] for partition in wanted}
-        self._connection.learn(topic)
-        self._consumer.assign([TopicPartition(topic, partition, spans[partition][0]) for partition in sorted(wanted)])
-        deadline = time.monotonic() + self._settings.request_timeout_s / 2
-        while wanted and time.monotonic() < deadline:
-            for message in self._consumer.consume(num_messages=100, timeout=0.05):
-                partition, error = message.partition(), message.error()
-                if error is not None:
-                    if not is_passing(error):
-                        wanted.discard(partition)  # the partition's end, or the offset is gone
-                elif message.offset() >= spans[partition][1]:
-                    wanted.discard(partition)
-                elif len(taken[partition]) < count:
-                    taken[partition].append(take(message))
-                    if len(taken[partition]) == count:
-                        wanted.discard(partition)
-        self._consumer.unassign()
-        return taken
-
-    def _keys(self, topic: str, partition: int, start: int, end: int, count: int = 1) -> list[bytes]:
-        """Read the keys of the first `count` records of ``[start, end)``, without those that are empty."""
-        keys: list[bytes] = []
-        for message in self._records(topic, partition, start, end):
-            if message.key():
-                keys.append(message.key())
-            count -= 1
-            if count == 0:
-                break
-        return keys
-
-    def _records(self, topic: str, partition: int, start: int, end: int) -> Iterator[Message]:
-        """Yield the records of ``[start, end)`` up to the partition's end."""
-        if start >= end:
-            return
-        self._connection.learn(topic)
-        self._consumer.assign([TopicPartition(topic, partition, start)])
-        deadline = time.monotonic() + self._settings.request_timeout_s
-        try:
-            while time.monotonic() < deadline:
-                message = self._consumer.poll(0.2)
-                if message is None:
-                    continue
-                error = message.error()
-                if error is None and message.offset() < end:
-                    yield message
-                    if message.offset() == end - 1:
-                        return
-                elif error is None or error.code() in _OVER:
-                    return
-                elif not is_passing(error):
-                    raise broker_error(error, topic, partition, start)
-        finally:
-            self._consumer.unassign()
-        reason = self._errors.last.str() if self._errors.last is not None else "no record came"
-        raise BrokerUnavailableError(f"can't read the schema: {one_line(reason)}", topic, partition, start)
-
 
 @contextmanager
-def open_inspector(settings: KafkaSettings) -> Iterator[Inspector]:
-    """Open an `Inspector`, and close its consumer at the end."""
-    with open_glimpse(settings) as connection:
-        yield Inspector(connection)
+def open_inspector(settings: KafkaSettings, topics: Sequence[str] = ()) -> Iterator[Inspector]:
+    """Open an `Inspector`, and close its consumers at the end.
+
+    Parameters
+    ----------
+    settings : KafkaSettings
+        How to reach Kafka.
+    topics : sequence of str
+        Topics that are going to be planned, if there are such: what that takes is then asked for all at once.
+    """
+    with ExitStack() as stack:
+        connections = [stack.enter_context(open_glimpse(settings)) for _ in range(3 if topics else 1)]
+        for topic in topics[:1]:
+            for connection, read in zip(connections, [schema_topic(topic), schema_topic(topic), topic], strict=True):
+                connection.learn_soon([read])
+        yield Inspector(connections[0], connections[1:])
+
+
+def _result(future: Future[Answer]) -> Answer:
+    """Wait for what is looked at in the background, in a way that lets signals through."""
+    while True:
+        try:
+            return future.result(timeout=_PAUSE_S)
+        except TimeoutError:
+            continue
 
 
 def ask_watermarks(

@@ -32,7 +32,7 @@ class ConnectionPool:
         The line that all of them share.
     """
 
-    def __init__(self, idle_s: float = 10.0) -> None:
+    def __init__(self, idle_s: float = 60.0) -> None:
         self.line = Line()
         self._idle_s = idle_s
         self._idle: dict[KafkaSettings, list[tuple[Connection, threading.Timer]]] = {}

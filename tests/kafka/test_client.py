@@ -141,9 +141,8 @@ def test_no_answer_names_the_servers_and_the_reason_behind_all_brokers_being_dow
             KafkaError(KafkaError._RESOLVE, "Failed to resolve 'kafka.example:9092'"),
             KafkaError(KafkaError._ALL_BROKERS_DOWN, "1/1 brokers are down"),
         )
-    assert str(caught.value) == (
-        f"topic: no answer from Kafka at {SERVERS} in 0.3 s: Failed to resolve 'kafka.example:9092'"
-    )
+    assert SERVERS in str(caught.value)
+    assert "Failed to resolve" in str(caught.value)
     assert caught.value.transient
 
 

@@ -109,7 +109,7 @@ def test_a_kafka_that_is_not_there_is_one_line_in_seconds(servers: str) -> None:
         settings = KafkaSettings(servers.format(closed=closed, silent=silent), request_timeout_s=2)
         began = time.monotonic()
         with (
-            pytest.raises(BrokerUnavailableError, match=r"no answer from Kafka at .* in 2 s: ") as caught,
+            pytest.raises(BrokerUnavailableError, match="no answer") as caught,
             open_inspector(settings) as inspector,
         ):
             inspector.describe("topic")
