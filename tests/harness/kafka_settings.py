@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import random
 import socket
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from tests.harness.kafka_install import HarnessError
 
@@ -80,14 +84,35 @@ def server_properties(node: Node, quorum: Sequence[Node], log_dir: Path, extra: 
     }
 
 
+#: Locks of the ports that this process has chosen; the system lets them go with it.
+_RESERVED: list[IO[str]] = []
+
+
+def _reserve(port: int) -> bool:
+    """Keep a port from other test processes; False where one of them, or this one, has it."""
+    folder = Path(tempfile.gettempdir()) / f"fink-dask-test-ports-{os.getuid()}"
+    folder.mkdir(exist_ok=True)
+    lock = (folder / str(port)).open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        return False
+    _RESERVED.append(lock)
+    return True
+
+
 def free_ports(count: int) -> list[int]:
     """Choose loopback ports that nobody listens on.
 
     They lie below the ephemeral range (32768 on Linux, 49152 on macOS): a client that keeps connecting to a stopped
-    broker's port in that range ends up connected to itself, and the broker can't come back.
+    broker's port in that range ends up connected to itself, and the broker can't come back. No other test process
+    chooses them as long as this one lives.
     """
     chosen: list[int] = []
     for port in random.SystemRandom().sample(range(20000, 32000), 1000):
+        if not _reserve(port):
+            continue
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
