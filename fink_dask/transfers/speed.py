@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from itertools import pairwise
 
@@ -22,7 +23,7 @@ class Speed:
 
     def __init__(self) -> None:
         self._points: deque[tuple[float, float]] = deque()
-        self._step_began = 0.0
+        self._step_began = -math.inf
 
     def begin(self, now: float, total: float = 0) -> None:
         """Start the clock, if it is not running yet: from here on, what is gained has taken its time."""
@@ -37,7 +38,7 @@ class Speed:
             return
         if len(points) > 1 and now - points[-1][0] > max(_OVER_S, self.late_s()):
             points.clear()  # a pause, of which the line is not slower
-        if len(points) > 1 and now - self._step_began < _APART_S:
+        if points and now - self._step_began < _APART_S:
             points.pop()
         else:
             self._step_began = now
