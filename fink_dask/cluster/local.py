@@ -7,7 +7,7 @@ import logging
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -171,6 +171,8 @@ class LocalWorkers:
         self._wanted = _Size(nconsumers, nconsumers)
         self._is_over = False
         self._begin = threading.Event()
+        #: Held while it is decided how many workers there will be.
+        self._deciding = threading.Lock()
         self._thread: threading.Thread | None = None
         self._started: LocalCluster | BaseException | None = None
         self._stack = ExitStack()
@@ -181,10 +183,12 @@ class LocalWorkers:
     def __exit__(self, *_: object) -> None:
         self._is_over = True
         self._begin.set()
-        if self._thread is not None:
-            self._thread.join()
-        self._close()
-        self._stack.close()
+        try:
+            if self._thread is not None:
+                self._thread.join()
+        finally:
+            self._close()
+            self._stack.close()
 
     def start_soon(self) -> None:
         """Start in the background, unless the end comes or `cluster` is called within half a second.
@@ -210,10 +214,11 @@ class LocalWorkers:
         TransferError
             If the workers do not start.
         """
-        if not self._begin.is_set():
-            self._wanted = _Size(self._nconsumers, ranges)
-        memory = self._wanted.share(self._limit)
-        self._begin.set()
+        with self._deciding:
+            if not self._begin.is_set():
+                self._wanted = _Size(self._nconsumers, ranges)
+            memory = self._wanted.share(self._limit)
+            self._begin.set()
         if self._thread is None:
             self._start()
         else:
@@ -244,13 +249,14 @@ class LocalWorkers:
 
     def _start_later(self) -> None:
         if not self._begin.wait(_SOON_S):
-            try:
+            with self._deciding, suppress(SettingsError):  # there may be fewer ranges than consumers
                 self._wanted.share(self._limit)
                 self._begin.set()
-            except SettingsError:  # there may be fewer ranges than consumers
-                self._begin.wait()
+            self._begin.wait()
         if not self._is_over:
             self._start()
+        if self._is_over:  # whoever waited for this thread may have been interrupted
+            self._close()
 
     def _start(self) -> None:
         try:

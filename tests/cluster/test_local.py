@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -11,10 +12,11 @@ from typing import Any
 import psutil
 import pytest
 
-from fink_dask.cluster.local import free_address
+from fink_dask.cluster import local
+from fink_dask.cluster.local import LocalCluster, LocalWorkers, free_address
 from fink_dask.demo.alerts import AlertKind
 from fink_dask.errors import SettingsError
-from tests.harness.oracle import assert_exactly_once, fill_topic
+from tests.harness.oracle import assert_exactly_once, fill_topic, wait_for
 from tests.harness.running import Running
 
 
@@ -59,3 +61,41 @@ def test_a_dashboard_elsewhere_is_refused_in_one_line_and_a_taken_port_is_anothe
     assert "\n" not in str(caught.value)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         assert free_address(f"127.0.0.1:{taken.getsockname()[1]}") == "127.0.0.1:0"
+
+
+class StartedCluster(LocalCluster):  # type: ignore[misc]  # Dask ships no types
+    """A cluster of no processes."""
+
+    def __init__(self) -> None:
+        self.closed = threading.Event()
+
+    def __del__(self) -> None:
+        """Dask's looks at what is not there."""
+
+    def close(self, timeout: float | None = None) -> None:
+        self.closed.set()
+
+
+def test_workers_that_were_still_starting_when_the_end_was_interrupted_are_stopped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun, may_start, cluster = threading.Event(), threading.Event(), StartedCluster()
+
+    def start(*_: object) -> StartedCluster:
+        begun.set()
+        assert may_start.wait(20)
+        return cluster
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(local, "start_forkserver", lambda: "forkserver")
+    monkeypatch.setattr(local, "_start_workers", start)
+    workers = LocalWorkers(2, "127.0.0.1:0").__enter__()
+    workers.start_soon()
+    assert begun.wait(20)
+    monkeypatch.setattr(workers._thread, "join", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        workers.__exit__(None, None, None)
+    may_start.set()
+    wait_for(cluster.closed.is_set, 20, "the end of the workers")
