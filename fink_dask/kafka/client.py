@@ -41,6 +41,7 @@ __all__ = [
     "broker_error",
     "client_config",
     "is_passing",
+    "is_refusal",
     "librdkafka_version",
     "one_line",
 ]
@@ -120,13 +121,18 @@ class Errors:
         # "All brokers down" follows the reason that brought the last one down; the reason says more.
         if self.last is None or error.code() != KafkaError._ALL_BROKERS_DOWN:
             self.last = error
-        if error.code() in _FATAL:
+        if is_refusal(error):
             self.fatal = error
 
 
 def is_passing(error: KafkaError) -> bool:
     """Tell whether the same request may succeed a little later."""
     return bool(error.retriable()) or error.code() in _PASSING
+
+
+def is_refusal(error: KafkaError) -> bool:
+    """Tell whether no retry helps against an error."""
+    return error.code() in _FATAL
 
 
 def broker_error(

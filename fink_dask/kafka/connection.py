@@ -30,6 +30,7 @@ from fink_dask.kafka.client import (
     broker_error,
     client_config,
     is_passing,
+    is_refusal,
     one_line,
 )
 from fink_dask.kafka.line import FIRST_FETCH_BYTES
@@ -159,9 +160,8 @@ class Admin:
 
     def _may_ask_again(self, began: float) -> bool:
         """Tell whether there is time for the question once more, and pause before it."""
-        if time.monotonic() - began > self.settings.request_timeout_s or not _is_hopeful(
-            self._errors, began, self.settings
-        ):
+        is_late = time.monotonic() - began > self.settings.request_timeout_s
+        if is_late or _final_reason(self._errors, began, self.settings) is not None:
             return False
         time.sleep(_LOOK_S)
         return True
@@ -180,11 +180,10 @@ class Admin:
                 return future.result(timeout=_LOOK_S)
             except TimeoutError:
                 self.client.poll(0)
-            if not _is_hopeful(self._errors, began, self.settings):
-                if self._errors.fatal is not None:
-                    raise broker_error(self._errors.fatal, topic)
-                assert self._errors.last is not None
-                raise no_answer(self.settings, began, self._errors.last, topic)
+            if (reason := _final_reason(self._errors, began, self.settings)) is not None:
+                if is_refusal(reason):
+                    raise broker_error(reason, topic)
+                raise no_answer(self.settings, began, reason, topic)
 
 
 @dataclass(frozen=True)
@@ -201,6 +200,8 @@ class Arrived:
         How many times a broker was connected to.
     records, record_bytes : int
         Records that have come, consumed or not, and their bytes after decompression.
+    unpacked_bytes : int
+        The same of all records that were in these responses, wanted or not.
     throttled_s : float
         Seconds for which brokers made it wait, by a quota, in the last half second.
     round_trip_s : float
@@ -212,6 +213,7 @@ class Arrived:
     connections: int = 0
     records: int = 0
     record_bytes: int = 0
+    unpacked_bytes: int = 0
     throttled_s: float = 0.0
     round_trip_s: float = 0.0
 
@@ -264,8 +266,9 @@ class Connection:
         self.taken = self.taken_bytes = 0
         self._admin = admin
         self._learnt: dict[str, float] = {}
-        #: What is still asked through the consumer in the background.
-        self.pending: dict[str, Future[Any]] = {}
+        self._learning: dict[str, Future[None]] = {}
+        #: What is still done through the consumer in the background.
+        self._begun: set[Future[Any]] = set()
         config = client_config(settings, self.errors) | {
             # librdkafka wants a name even where partitions are assigned by hand, and looks for its coordinator; a
             # broker that refuses the group refuses nothing that is used here.
@@ -302,14 +305,15 @@ class Connection:
     @property
     def expansion(self) -> float:
         """How many times as large as on the line records are; about 1 where they are not compressed."""
-        return self.taken_bytes / self.arrived.wire_bytes if self.arrived.wire_bytes else 1.0
+        # Of one statement both: what was consumed since may be thousands of times what had come when it was made.
+        return self.arrived.unpacked_bytes / self.arrived.wire_bytes if self.arrived.unpacked_bytes else 1.0
 
     def learn_soon(self, topics: Iterable[str]) -> None:
         """Begin to find out where the partitions of topics are, and do not wait for it."""
         for topic in topics:
             if not self._knows(topic):
                 self._learnt[topic] = time.monotonic()
-                self.begin(topic, partial(self._find, topic))
+                self._learning[topic] = self.begin(partial(self._find, topic))
 
     def learn(self, topic: str) -> None:
         """Make librdkafka find out where the partitions of a topic are, before one of them is assigned.
@@ -318,20 +322,21 @@ class Connection:
         is wrong with the topic is said when it is read.
         """
         self.learn_soon([topic])
-        if topic in self.pending:
-            wait([self.pending.pop(topic)], timeout=2 * _LEARN_S)
+        if topic in self._learning:
+            wait([self._learning.pop(topic)], timeout=2 * _LEARN_S)
 
     def close(self) -> None:
         """Close the consumer, once nobody asks through it any more: librdkafka would end the process otherwise."""
-        if asking := [each for each in self.pending.values() if not each.done()]:
-            in_background(lambda: (wait(asking), self.consumer.close()))
+        if begun := [*self._begun]:
+            in_background(lambda: (wait(begun), self.consumer.close()))
         else:
             self.consumer.close()
 
-    def begin(self, what: str, function: Callable[[], Answer]) -> Future[Answer]:
+    def begin(self, function: Callable[[], Answer]) -> Future[Answer]:
         """Begin to do something through the consumer in a thread of its own; it is not closed before that has ended."""
         future = in_background(function)
-        self.pending[what] = future
+        self._begun.add(future)
+        future.add_done_callback(self._begun.discard)
         return future
 
     def _find(self, topic: str) -> None:
@@ -359,6 +364,7 @@ class Connection:
             # This is called while records are consumed, and what is being consumed was queued when this was stated.
             records=self.taken + sum(each.get("fetchq_cnt", 0) for each in partitions),
             record_bytes=self.taken_bytes + sum(each.get("fetchq_size", 0) for each in partitions),
+            unpacked_bytes=sum(each.get("rxbytes", 0) for each in partitions),
             round_trip_s=min(
                 [
                     *([self.arrived.round_trip_s] if self.arrived.round_trip_s else []),
@@ -424,13 +430,13 @@ def ask_consumer(connection: Connection, question: Callable[[float], Answer], to
     settings, began = connection.settings, time.monotonic()
     deadline = began + settings.request_timeout_s
     while True:
-        future = connection.begin("", lambda: question(max(0.1, deadline - time.monotonic())))
+        future = connection.begin(lambda: question(max(0.1, deadline - time.monotonic())))
         try:
-            while not future.done() and _is_hopeful(connection.errors, began, settings):
+            while not future.done():
+                if (reason := _final_reason(connection.errors, began, settings)) is not None:
+                    raise KafkaException(reason)
                 time.sleep(_LOOK_S / 10)
                 connection.consumer.poll(0)
-            if not future.done():
-                raise KafkaException(connection.errors.fatal or connection.errors.last)
             return future.result()
         except KafkaException as exception:
             error = connection.errors.fatal or exception.args[0]
@@ -441,12 +447,14 @@ def ask_consumer(connection: Connection, question: Callable[[float], Answer], to
             time.sleep(_LOOK_S)
 
 
-def _is_hopeful(errors: Errors, began: float, settings: KafkaSettings) -> bool:
-    """Tell whether an answer may still come."""
-    if errors.since(began) is None:
-        return True
-    bound_s = _REFUSED_S if errors.fatal is not None else min(_UNREACHED_S, settings.request_timeout_s)
-    return errors.lasts(time.monotonic(), began) <= bound_s
+def _final_reason(errors: Errors, began: float, settings: KafkaSettings) -> KafkaError | None:
+    """Return why no answer will come, or None as long as one may."""
+    # Each is read once: another thread's answer may have them forgotten at any moment.
+    fatal, last = errors.fatal, errors.since(began)
+    if last is None:
+        return None
+    bound_s = _REFUSED_S if fatal is not None else min(_UNREACHED_S, settings.request_timeout_s)
+    return (fatal or last) if errors.lasts(time.monotonic(), began) > bound_s else None
 
 
 def no_answer(settings: KafkaSettings, began: float, reason: KafkaError, topic: str | None) -> BrokerUnavailableError:

@@ -359,18 +359,18 @@ class Inspector:
     def _look_ahead(self, description: TopicDescription) -> None:
         """Begin to look at what a plan needs: far away, one after the other would take seconds."""
         topic = description.topic
-        if not self._spare:
-            return
+        if not self._spare or not any(marks.low < marks.stable for marks in description.watermarks.values()):
+            return  # of an empty topic, what is found now would be wrong when it is planned
         last, sizes = self._spare
         self._spare = []  # once, for the first topic: whoever follows has time
         copies = sorted(description.schema_watermarks.items())
         name = schema_topic(topic)
         glimpse = Glimpse(last)
         self._last_keys[topic] = last.begin(
-            "last keys", lambda: [key for number, marks in copies for key in glimpse.last_key(name, number, marks)]
+            lambda: [key for number, marks in copies for key in glimpse.last_key(name, number, marks)]
         )
         spans = {partition: (marks.low, marks.stable) for partition, marks in description.watermarks.items()}
-        self._sizes[topic] = sizes.begin("sizes", lambda: Glimpse(sizes).sizes(topic, spans))
+        self._sizes[topic] = sizes.begin(lambda: Glimpse(sizes).sizes(topic, spans))
 
     def watermarks(self, topic: str, partition: int) -> Watermarks:
         """Ask for the first offset and the last stable offset of a partition, now."""

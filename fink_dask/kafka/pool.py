@@ -103,6 +103,7 @@ class ConnectionPool:
         timer.start()
 
     def _close(self, settings: KafkaSettings, connection: Connection) -> None:
+        admins: list[Admin] = []
         with self._lock:
             pairs = self._idle.get(_key(settings), [])
             found = [pair for pair in pairs if pair[0] is connection]
@@ -110,6 +111,8 @@ class ConnectionPool:
                 pairs.remove(pair)
             if not any(self._idle.values()):
                 # Whoever still reads through another connection holds on to the admin client that it asks through.
+                # Those that nobody holds on to end with this function, and not while others wait for the lock.
+                admins += self._admins.values()
                 self._admins.clear()
         if found:  # else it was lent again at the same moment
             connection.close()

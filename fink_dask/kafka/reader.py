@@ -120,7 +120,11 @@ class RangeReader:
     def prefetch(self) -> None:
         """Let librdkafka fetch the first records ahead, as many as its queue takes, if the line has room."""
         if self._line.enter(self, self._settings.limit_rate):
-            self._begin()
+            try:
+                self._begin()
+            except BaseException:
+                self.close()
+                raise
 
     def batches(
         self, batchsize: int, batch_bytes: int, min_bytes: int = 0, max_records: int = MAX_BATCH_RECORDS

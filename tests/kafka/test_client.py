@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import Future
-from threading import Timer
+from threading import Event, Timer
 from typing import Any
 
 import pytest
@@ -15,9 +15,11 @@ from confluent_kafka import KafkaError, KafkaException
 
 from fink_dask.config import KafkaSettings
 from fink_dask.errors import BrokerError, BrokerUnavailableError
+from fink_dask.kafka import connection as connection_module
 from fink_dask.kafka.client import Errors, broker_error, is_passing, one_line
-from fink_dask.kafka.connection import Admin, open_connection
+from fink_dask.kafka.connection import Admin, Connection, open_connection
 from tests.harness.kafka_settings import free_ports
+from tests.harness.oracle import wait_for
 
 SERVERS = "127.0.0.1:1"
 SETTINGS = KafkaSettings(SERVERS, request_timeout_s=0.3)
@@ -37,6 +39,16 @@ class SilentClient:
 
 
 Question = Callable[[Any], Future[Any]]
+
+
+class ForgetfulErrors(Errors):
+    """Another thread that asks through the same client gets an answer right after this one has looked."""
+
+    def lasts(self, now: float, began: float) -> float:
+        seconds = super().lasts(now, began)
+        if seconds > SETTINGS.request_timeout_s:
+            self.forget()
+        return seconds
 
 
 def fail_with(code: int, text: str | None = None) -> Question:
@@ -215,3 +227,41 @@ def test_the_log_of_librdkafka_is_on_the_terminal_only_when_asked_for(asked: boo
     assert ("Connection refused" in done.stderr) is asked
     if not asked:
         assert done.stderr == ""
+
+
+def test_an_answer_to_another_thread_does_not_break_the_one_that_still_waits() -> None:
+    admin = Admin(SETTINGS)
+    admin._errors = ForgetfulErrors()
+    admin.client = SilentClient(admin._errors, *[KafkaError(KafkaError._TRANSPORT, "gone")] * 100)
+    with pytest.raises(BrokerUnavailableError, match="gone"):
+        admin.ask(lambda _: Future())
+
+
+class SlowConsumer:
+    """Its broker does not answer; what librdkafka does where it is closed meanwhile ends the process."""
+
+    def __init__(self) -> None:
+        self.answers = Event()
+        self.closed = Event()
+
+    def list_topics(self, topic: str, timeout: float) -> Any:
+        assert self.answers.wait(20)
+        assert not self.closed.is_set()
+        raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+def test_a_connection_is_not_closed_under_a_question_that_nobody_waits_for_any_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connection_module, "_LEARN_S", 0.01)
+    connection = Connection(SETTINGS)
+    connection.consumer.close()
+    connection.consumer = consumer = SlowConsumer()
+    connection.learn("topic")
+    connection.close()
+    assert not consumer.closed.is_set()
+    consumer.answers.set()
+    wait_for(consumer.closed.is_set, 20, "the end")

@@ -5,14 +5,18 @@ from __future__ import annotations
 import time
 
 import pytest
+from confluent_kafka.admin import AdminClient
 
 from fink_dask.config import BATCH_BYTES, KafkaSettings
 from fink_dask.errors import BrokerError
 from fink_dask.kafka.connection import open_connection
 from fink_dask.kafka.inspect import UNKNOWN_ID, open_inspector
+from fink_dask.kafka.line import MIN_FETCH_BYTES
 from fink_dask.kafka.mock import MOCK_PARTITIONS, mock_broker
 from fink_dask.kafka.offsets import Range, Watermarks
+from fink_dask.kafka.pool import ConnectionPool
 from fink_dask.kafka.reader import RangeReader
+from tests.harness.oracle import wait_for
 
 SCHEMA = b'{"type": "string"}'
 
@@ -49,3 +53,32 @@ def test_records_that_the_demo_loses_are_said() -> None:
     with mock_broker() as broker, pytest.raises(BrokerError, match="1 of 2 records not acknowledged"):
         # That one first: as soon as librdkafka has heard of the topic, it does not even take it.
         broker.publisher.publish("topic", [(MOCK_PARTITIONS + 95, b"", b"to no partition"), (0, b"", b"alert")])
+
+
+def test_short_ranges_do_not_shrink_what_is_asked_for_at_once_to_nothing() -> None:
+    pool = ConnectionPool()
+    with mock_broker() as broker:
+        broker.publisher.publish("topic", [(0, bytes(1000), b"%d" % i) for i in range(4000)])
+        settings = KafkaSettings(broker.bootstrap_servers, reconnect_timeout_s=20)
+        with pool.connect(settings) as connection:
+            connection.learn("topic")
+            # What has come until now are the answers to questions, and a range is read before more is stated.
+            wait_for(lambda: connection.consumer.poll(0) is None and connection.arrived.wire_bytes > 0, 20, "statement")
+        for start in range(0, 4000, 500):
+            with pool.connect(settings) as connection:
+                reader = RangeReader(connection, "topic", Range(0, start, start + 500), lambda: False, line=pool.line)
+                assert sum(len(batch) for batch in reader.batches(1000, BATCH_BYTES)) == 500
+                assert connection.expansion < 1.5
+            assert pool.line.fetch_bytes >= MIN_FETCH_BYTES
+        pool.close()
+
+
+def test_a_topic_that_was_empty_at_the_first_look_is_planned_with_what_it_holds_now() -> None:
+    with mock_broker() as broker:
+        settings = KafkaSettings(broker.bootstrap_servers, reconnect_timeout_s=20)
+        with open_inspector(settings, ["topic"]) as inspector:
+            AdminClient({"bootstrap.servers": broker.bootstrap_servers}).list_topics("topic", timeout=10)
+            described = inspector.describe("topic")
+            assert set(described.watermarks.values()) == {Watermarks(0, 0)}
+            broker.publisher.publish("topic", [(0, b"", b"alert %d" % i) for i in range(1000, 2000)])
+            assert inspector.sample("topic", {0: (0, 1000)}).sizes == {0: 10.0}
