@@ -23,16 +23,20 @@ class Remarks:
 
     def of(self, progress: RangeProgress) -> Iterator[Note]:
         """Return what there is to say, now that a range has reported."""
-        key = progress.topic, progress.range
-        if not progress.waits:
+        now, key = time.monotonic(), (progress.topic, progress.range)
+        if progress.waits:
+            since = self._waiting.setdefault(key, now)
+            # Where nothing has arrived, it may be that Kafka is not reached.
+            if self._reading and not self._is_full and now - since > _LONG_S:
+                self._is_full = True
+                yield Note(
+                    f"the line is full: {counted(len(self._reading), 'range')} at once take all that it carries, and "
+                    f"{len(self._waiting)} more wait for room; more --nconsumers would not be faster"
+                )
+        else:
             self._waiting.pop(key, None)
-            self._reading.add(key)
-        elif not self._is_full and time.monotonic() - self._waiting.setdefault(key, time.monotonic()) > _LONG_S:
-            self._is_full = True
-            yield Note(
-                f"the line is full: {counted(max(1, len(self._reading)), 'range')} at once take all that it carries, "
-                f"and {len(self._waiting)} more wait for room; more --nconsumers would not be faster"
-            )
+            if progress.received:
+                self._reading.add(key)
         if progress.throttled_s > 0 and not self._is_throttled:
             self._is_throttled = True
             yield Note("Kafka holds this transfer back by a quota of its own: it is slow, and goes on", warning=True)
