@@ -315,15 +315,19 @@ class Connection:
                 self._learnt[topic] = time.monotonic()
                 self._learning[topic] = self.begin(partial(self._find, topic))
 
-    def learn(self, topic: str) -> None:
+    def learn(self, topic: str, look: Callable[[], None] = lambda: None) -> None:
         """Make librdkafka find out where the partitions of a topic are, before one of them is assigned.
 
         It finds out by itself as well, but up to a second later where it is not the first topic of the consumer. What
-        is wrong with the topic is said when it is read.
+        is wrong with the topic is said when it is read. `look` is called several times a second, and what it raises
+        ends the wait.
         """
         self.learn_soon([topic])
-        if topic in self._learning:
-            wait([self._learning.pop(topic)], timeout=2 * _LEARN_S)
+        if (learning := self._learning.pop(topic, None)) is None:
+            return
+        until = time.monotonic() + 2 * _LEARN_S
+        while wait([learning], timeout=_LOOK_S).not_done and time.monotonic() < until:
+            look()
 
     def close(self) -> None:
         """Close the consumer, once nobody asks through it any more: librdkafka would end the process otherwise."""

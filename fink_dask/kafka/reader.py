@@ -169,7 +169,7 @@ class RangeReader:
             self._begin()
         wanted = _POLL_RECORDS // 100  # until their size is known
         while self.position < self._range.end:
-            self._check_stop()
+            self.check_stop()
             if pause_s := self._line.pause_s():
                 with self._waiting():
                     self._sleep(pause_s)
@@ -184,7 +184,7 @@ class RangeReader:
                 del messages, records  # or they would stay in memory while the batch is used
                 for batch in pending.full():
                     yield batch
-                    self._check_stop()  # a batch can take seconds to use
+                    self.check_stop()  # a batch can take seconds to use
             self._take_statement()
             # The time that it takes to use the records is no silence of Kafka's: so the clock is read only now.
             if self.position > before:
@@ -300,7 +300,7 @@ class RangeReader:
 
     def _look_around(self) -> None:
         """Do what has to be done several times a second while nothing is there."""
-        self._check_stop()
+        self.check_stop()
         self._on_wait()
 
     def _sleep(self, seconds: float) -> None:
@@ -344,7 +344,8 @@ class RangeReader:
         partitions = {self._range.partition} if message.error() is None else {self._range.partition, -1}
         return message.topic() == self._topic and message.partition() in partitions
 
-    def _check_stop(self) -> None:
+    def check_stop(self) -> None:
+        """Raise an InterruptedTransferError if the range is no longer wanted."""
         if self._should_stop():
             raise InterruptedTransferError("stopped", self._topic, self._range.partition, self.position)
 

@@ -168,7 +168,7 @@ def _stage(
                 caller.line,
                 report,
             )
-            connection.learn(identity.topic)
+            connection.learn(identity.topic, reader.check_stop)
             reader.prefetch()
             with closing(reader), turn:
                 watch.skip()

@@ -14,7 +14,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from fink_dask.config import KafkaSettings
-from fink_dask.errors import BrokerError, BrokerUnavailableError
+from fink_dask.errors import BrokerError, BrokerUnavailableError, InterruptedTransferError
 from fink_dask.kafka import connection as connection_module
 from fink_dask.kafka.client import Errors, broker_error, is_passing, one_line
 from fink_dask.kafka.connection import Admin, Connection, open_connection
@@ -265,3 +265,17 @@ def test_a_connection_is_not_closed_under_a_question_that_nobody_waits_for_any_m
     assert not consumer.closed.is_set()
     consumer.answers.set()
     wait_for(consumer.closed.is_set, 20, "the end")
+
+
+def test_a_stop_does_not_wait_for_a_broker_that_does_not_say_where_a_topic_is() -> None:
+    def stop() -> None:
+        raise InterruptedTransferError("stopped")
+
+    connection = Connection(SETTINGS)
+    connection.consumer.close()
+    connection.consumer = consumer = SlowConsumer()
+    with pytest.raises(InterruptedTransferError):
+        connection.learn("topic", stop)
+    assert not consumer.answers.is_set()
+    consumer.answers.set()
+    connection.close()
