@@ -27,7 +27,10 @@ _ROOM_S, _FULL_S = 4.0, 15.0
 #: If less than this part of what came was of use, too much of it was cut off.
 _WHOLE = 0.9
 #: How many may read at once before anything has arrived.
-FIRST_READERS = 2
+_FIRST_READERS = 2
+#: What the first fetches of all processes ask for together. At 2 Mbit/s that takes 17 seconds; with 1 MiB for each of
+#: two readers in each of 16 processes none would come within a minute, so that none would ever come.
+_FIRST_BYTES = 4 * FIRST_FETCH_BYTES
 #: Where a rate is set: the part of it that readers keep to, as what has come is known half a second later.
 _KEPT = 0.92
 #: What a fetch asks for then, in seconds of the whole rate and of what this process may take of it, whichever is less;
@@ -74,14 +77,16 @@ class Line:
     ----------
     fetch_bytes : int
         What the next consumer should ask for at once.
+    readers : int
+        How many may read at once.
     part : float
         What part of a rate that is set for the readers of all processes is this process's.
     """
 
-    def __init__(self, readers: int = FIRST_READERS) -> None:
+    def __init__(self, readers: int = _FIRST_READERS) -> None:
         self.fetch_bytes = FIRST_FETCH_BYTES
         self.part = 1.0
-        self._most = readers
+        self.readers = readers
         #: Those that read; with an account where a rate is set.
         self._readers: dict[object, _Account | None] = {}
         self._queue: deque[object] = deque()
@@ -89,6 +94,13 @@ class Line:
         #: What a first response has brought: a batch may be larger than what was asked for.
         self._first_bytes = 0
         self._changed = Condition()
+
+    def begin_among(self, processes: int) -> None:
+        """Begin with less where so many processes read over the same line; to be called before anything has arrived."""
+        with self._changed:
+            self.readers = max(1, min(self.readers, _FIRST_BYTES // FIRST_FETCH_BYTES // processes))
+            fair = _FIRST_BYTES // (processes * self.readers)
+            self.fetch_bytes = max(MIN_FETCH_BYTES, min(self.fetch_bytes, fair))
 
     def enter(self, reader: object, rate: int | None = None) -> bool:
         """Let a reader ask for records if there is room; it then has to `leave`.
@@ -102,7 +114,7 @@ class Line:
             take what this process may, nobody else has to.
         """
         with self._changed:
-            is_full = len(self._readers) >= self._most or (rate is not None and self.pause_s() > 0)
+            is_full = len(self._readers) >= self.readers or (rate is not None and self.pause_s() > 0)
             if is_full or (self._queue and self._queue[0] is not reader):
                 if reader not in self._queue:
                     self._queue.append(reader)
@@ -136,9 +148,9 @@ class Line:
         """Take note of a response that was waited for; the first one of a connection had to wait for that as well."""
         with self._changed:
             if waited_s < (_FULL_S if is_first else _ROOM_S + _ROUND_TRIPS * round_trip_s):
-                self._most = max(self._most, min(self._most, len(self._readers)) + 1)
+                self.readers = max(self.readers, min(self.readers, len(self._readers)) + 1)
             elif waited_s > _FULL_S:
-                self._most = max(1, min(self._most, len(self._readers)) // 2)
+                self.readers = max(1, min(self.readers, len(self._readers)) // 2)
             self._changed.notify_all()
 
     def fetched(

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from fink_dask.config import KafkaSettings
 from fink_dask.kafka.connection import Admin, Connection
-from fink_dask.kafka.line import FIRST_READERS, Line
+from fink_dask.kafka.line import Line
 
 #: Opens a connection, or takes one that is there, for as long as the block lasts.
 Connect = Callable[[KafkaSettings], AbstractContextManager[Connection]]
@@ -54,7 +54,7 @@ class ConnectionPool:
 
     def warm_up(self, settings: KafkaSettings, count: int, topics: Sequence[str] = ()) -> None:
         """Begin to connect, for as many readers as there may be at first, while there is nothing to read yet."""
-        for connection in [self._take(settings) for _ in range(min(count, FIRST_READERS))]:
+        for connection in [self._take(settings) for _ in range(min(count, self.line.readers))]:
             connection.learn_soon(topics)
             self._give_back(connection)
 

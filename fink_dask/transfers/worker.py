@@ -58,15 +58,19 @@ class WarmUp(WorkerPlugin):  # type: ignore[misc]  # Dask ships no types
         How many ranges the worker will read at once.
     topics : sequence of str
         Topics whose ranges they will be.
+    workers : int
+        How many workers do this, over the same line.
     """
 
-    def __init__(self, kafka: KafkaSettings, connections: int, topics: Sequence[str]) -> None:
+    def __init__(self, kafka: KafkaSettings, connections: int, topics: Sequence[str], workers: int) -> None:
         self._kafka = kafka
         self._connections = connections
         self._topics = topics
+        self._workers = workers
 
     def setup(self, worker: Any) -> None:
         """Begin to connect; nothing waits for it, and what fails is said when it is needed."""
+        _connections.line.begin_among(self._workers)
         with suppress(FinkDaskError):
             _connections.warm_up(self._kafka, self._connections, self._topics)
 

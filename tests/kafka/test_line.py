@@ -81,3 +81,17 @@ def test_a_reader_that_waits_is_let_in_when_another_ends_and_one_that_is_stopped
     line.leave(third)
     line.leave(second)
     assert line.enter(first)
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3, 4, 8, 16, 32])
+def test_the_first_responses_of_many_processes_come_over_a_slow_line_before_librdkafka_gives_them_up(
+    processes: int,
+) -> None:
+    line = Line()
+    line.begin_among(processes)
+    readers = 0
+    while line.enter(object()):
+        readers += 1
+    assert readers >= 1
+    assert line.fetch_bytes >= MIN_FETCH_BYTES
+    assert processes * readers * line.fetch_bytes / (2e6 / 8) < 60
