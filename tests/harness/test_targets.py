@@ -16,7 +16,7 @@ from tests.harness.targets import TARGETS
 #: What `make test-TARGET` is called for a marker, where it has another name.
 NAMES = {"batch": ["test-cluster"], "environments": ["test-oldest", "test-pythons"]}
 #: Targets that `.ci/run` takes no turn for: it has no other Pythons.
-NOT_IN_TURN = {"test-pythons", "test-links"}
+NOT_IN_TURN = {"test-pythons"}
 
 
 def test_every_target_is_one_of_make_and_takes_its_turn() -> None:
