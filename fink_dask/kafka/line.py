@@ -35,9 +35,9 @@ _FIRST_BYTES = 4 * FIRST_FETCH_BYTES
 _KEPT = 0.92
 #: What a fetch asks for then, in seconds of the whole rate and of what this process may take of it, whichever is less;
 #: and the least, however little that is.
-_FETCH_S, _FETCH_OWN_S, _FETCH_BYTES = 0.25, 2.0, 2**16
+_FETCH_S, _FETCH_OWN_S, _FETCH_BYTES = 0.125, 2.0, 2**16
 #: Seconds of not reading that are made up for afterwards: a batch is decoded meanwhile.
-_CREDIT_S = 0.25
+_CREDIT_S = 0.5
 #: Seconds between two looks at whether a reader that waits is still wanted.
 _LOOK_S = 0.2
 
@@ -124,6 +124,7 @@ class Line:
             self._readers[reader] = None
             if rate is not None:
                 account = self._readers[reader] = _Account(rate, max(self._first_bytes, self.most_at_once(rate)))
+                self._free_at = max(self._free_at, time.monotonic())  # nothing was missed before
                 self._pay(account, account.ahead_bytes)
             self._changed.notify_all()
             return True

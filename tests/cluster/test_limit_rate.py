@@ -24,7 +24,7 @@ RATE = 2_000_000
 #: A span of seconds; the rate is an average over a few more.
 SPAN_S = 3.0
 #: What each of two processes may ask for at once, and the plan.
-AT_ONCE = 3_000_000
+AT_ONCE = 4_000_000
 #: Batches as small as those of Fink; what comes at once is one batch at least.
 BATCHES = {"batch.size": 30_000}
 
