@@ -37,7 +37,7 @@ test: venv  ## Run the tests that each change needs (PYTEST_ARGS="-k offsets" fo
 
 # What takes longer: the markers of tests/harness/targets.py. Minutes are those of two quiet cores.
 test-faults:  ## Run long faults of brokers, disks and networks (SEED=1 repeats what was random); 8 minutes
-test-links:  ## Run transfers over slow, far and broken links
+test-links:  ## Run transfers over slow, far and broken links; 15 minutes
 test-kills:  ## Run kills after every operation and at random moments; 10 minutes
 test-following:  ## Run what follows topics, and takes several at once; 6 minutes
 test-stores:  ## Run transfers to an object store that fails; 5 minutes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from benchmarks.fill import SERVER_BATCH_BYTES
 from fink_dask.demo.alerts import AlertKind
 
 #: Bytes of an alert with what Kafka adds, to say how many make so many megabytes.
@@ -34,6 +35,8 @@ class Row:
         About how many of them there are.
     part : int
         Of the benchmark, from 1.
+    batch_bytes : int
+        Of a batch of records, which Kafka keeps as it came; Spark's producer, which Fink uses, makes them of 16 kB.
     """
 
     name: str
@@ -44,6 +47,7 @@ class Row:
     kind: AlertKind
     megabytes: float
     part: int
+    batch_bytes: int = SERVER_BATCH_BYTES
 
     @property
     def alerts(self) -> int:
@@ -54,7 +58,8 @@ class Row:
     def topic(self) -> str:
         """Name of the topic, which rows with the same alerts share."""
         survey = self.kind.value.partition("-")[0]
-        return f"ftransfer_{survey}_2026-02-24_{1 + list(_ALERT_BYTES).index(self.kind)}{self.alerts:07}"
+        kind = 1 + list(_ALERT_BYTES).index(self.kind)
+        return f"ftransfer_{survey}_2026-02-24_{kind}{self.batch_bytes // 1000:04}{self.alerts:07}"
 
     @property
     def has_packets(self) -> bool:
@@ -77,10 +82,10 @@ class Row:
 
 
 ROWS = (
-    # What was reported when everything had been measured on loopback only.
-    Row("reported: 4 consumers", 8, 20, 0, 4, LIGHT, 16.6, 1),
-    Row("reported: 8 consumers", 20, 40, 0, 8, LIGHT, 41, 1),
-    Row("reported: 16 consumers", 100, 100, 0, 16, LIGHT, 103, 1),
+    # What was reported when everything had been measured on loopback only, with the batches that it was measured with.
+    Row("reported: 4 consumers", 8, 20, 0, 4, LIGHT, 16.6, 1, 10**6),
+    Row("reported: 8 consumers", 20, 40, 0, 8, LIGHT, 41, 1, 10**6),
+    Row("reported: 16 consumers", 100, 100, 0, 16, LIGHT, 103, 1, 10**6),
     Row("phone", 2, 60, 0, 2, LIGHT, 5, 1),
     Row("phone, many consumers", 2, 60, 0, 32, LIGHT, 5, 1),
     Row("hotel", 4, 100, 0, 4, LIGHT, 8, 1),

@@ -45,7 +45,9 @@ trip and loss, written down in `benchmarks/link_rows.py` before they were measur
 turns, through the same link (`{run["id"]}`, {run["date"]}, commit {run["commit"]}). Kafka and the link run on the same
 {run["cores"]} cores. The reference is the longer of what a bare `consume()` drain with as many consumers takes over the
 link, and what fink-dask takes without it; the bound is {BOUND[0]:g} times that and {BOUND[1]:g} s. Bytes are those of
-fetch responses over the stored batches; in rows with a star, all that TCP sent, what was sent again included.
+fetch responses over the stored batches; in rows with a star, all that TCP sent, what was sent again included. Kafka
+keeps batches of 16 kB, as Spark's producer makes them, or of one alert that is larger; of 1 MB in the rows that were
+reported: Kafka cuts the last batch of a response, and a client throws it away and fetches it again.
 
 {text}
 

@@ -29,7 +29,7 @@ from benchmarks.contestants import fink_client, fink_dask, raw_drain
 from benchmarks.contestants.job import Job
 from benchmarks.environments import CACHE, ROOT, Environments, client_environment
 from benchmarks.errors import BenchmarkError
-from benchmarks.fill import SERVER_BATCH_BYTES, FilledTopic, fill_topic
+from benchmarks.fill import FilledTopic, fill_topic
 from benchmarks.link_places import Place, far_place, packet_place
 from benchmarks.link_rows import PARTS, ROWS, Row
 from benchmarks.link_table import LINKS, links_section
@@ -267,14 +267,8 @@ class _Session:
             with self._place.near():
                 # Alerts of different topics have different numbers.
                 first = 10_000_000 * len(self._topics)
-                # A response is cut off in mid-batch, so what is moved in vain depends on their size.
                 self._topics[row.topic] = fill_topic(
-                    self._place.near_address,
-                    row.topic,
-                    row.kind,
-                    row.alerts,
-                    first,
-                    batch_bytes=SERVER_BATCH_BYTES,
+                    self._place.near_address, row.topic, row.kind, row.alerts, first, batch_bytes=row.batch_bytes
                 )
         return self._topics[row.topic]
 

@@ -1,11 +1,15 @@
-"""The seed of what is random in the tests of faults: said at the top of the report, and given to repeat a run."""
+"""The seed of what is random in the tests of faults, said at the top of the report; and a Kafka behind a link."""
 
 from __future__ import annotations
 
 import os
 import random
+from collections.abc import Callable, Iterator
 
 import pytest
+
+from tests.harness.filled import Filled, fill_far_topic
+from tests.harness.link import FarKafka, Line, far_kafka
 
 VARIABLE = "FINK_DASK_TEST_SEED"
 SEED = int(os.environ.get(VARIABLE) or random.SystemRandom().randrange(10**6))
@@ -20,3 +24,31 @@ def pytest_report_header() -> str:
 def chance(request: pytest.FixtureRequest) -> random.Random:
     """Yield a source of chance of the test's own."""
     return random.Random(f"{SEED} {request.node.name}")
+
+
+@pytest.fixture(scope="session")
+def shared_far(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FarKafka]:
+    """Yield a Kafka behind a link, for all tests of the session."""
+    with far_kafka(tmp_path_factory.mktemp("far-kafka"), Line()) as kafka:
+        yield kafka
+
+
+@pytest.fixture
+def far(shared_far: FarKafka) -> Iterator[FarKafka]:
+    """Yield a Kafka behind a link; the test may make the line what it likes."""
+    yield shared_far
+    shared_far.link.heal()
+    shared_far.link.set(Line())
+
+
+@pytest.fixture(scope="session")
+def far_topic(shared_far: FarKafka) -> Callable[[int], Filled]:
+    """Return what makes a topic of so many light alerts, once for all tests that only read it."""
+    made: dict[int, Filled] = {}
+
+    def topic(alerts: int) -> Filled:
+        if alerts not in made:
+            made[alerts] = fill_far_topic(shared_far, alerts)
+        return made[alerts]
+
+    return topic

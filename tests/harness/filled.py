@@ -13,6 +13,8 @@ from tests.harness.oracle import Oracle, assert_exactly_once, fill_topic
 
 #: What clients ask and are told beside the alerts: metadata, schemas, empty fetches.
 BESIDE_BYTES = 200_000
+#: Of a batch of records, as Spark's producer makes them unless it is told otherwise.
+BATCH_BYTES = 16_384
 
 
 @dataclass(frozen=True)
@@ -38,10 +40,13 @@ class Filled:
         assert moved.down <= 1.25 * self.stored_bytes + BESIDE_BYTES, f"{moved} for {self.stored_bytes} bytes"
 
 
-def fill_far_topic(far: FarKafka, alerts: int, kind: AlertKind = AlertKind.ZTF_LIGHT, partitions: int = 10) -> Filled:
-    """Make a topic of so many alerts, whose name nobody else has; light ones have about 1 kB."""
+def fill_far_topic(far: FarKafka, alerts: int, partitions: int = 10, batch_bytes: int = BATCH_BYTES) -> Filled:
+    """Make a topic of so many light alerts of about 1 kB, whose name nobody else has."""
     name = f"ftransfer_ztf_2026-11-01_{uuid.uuid4().int % 10**12}"
-    oracle = fill_topic(far.near.bootstrap_servers, name, kind, alerts, partitions=partitions)
+    options = {"batch.size": batch_bytes}
+    oracle = fill_topic(
+        far.near.bootstrap_servers, name, AlertKind.ZTF_LIGHT, alerts, partitions=partitions, options=options
+    )
     return Filled(name, oracle, far.stored_bytes(name))
 
 

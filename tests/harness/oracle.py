@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -53,20 +53,36 @@ def make_topic(bootstrap: str, topic: str, kind: AlertKind, partitions: int = 10
 
 
 def fill_topic(
-    bootstrap: str, topic: str, kind: AlertKind, count: int, *, partitions: int = 10, seed: int = 0, first_id: int = 0
+    bootstrap: str,
+    topic: str,
+    kind: AlertKind,
+    count: int,
+    *,
+    partitions: int = 10,
+    seed: int = 0,
+    first_id: int = 0,
+    options: Mapping[str, Any] | None = None,
 ) -> Oracle:
     """Make a topic of made-up alerts, its schema topic too, and keep what was acknowledged."""
     oracle = Oracle(make_topic(bootstrap, topic, kind, partitions), {})
-    add_alerts(bootstrap, topic, oracle, kind, count, seed=seed, first_id=first_id)
+    add_alerts(bootstrap, topic, oracle, kind, count, seed=seed, first_id=first_id, options=options)
     return oracle
 
 
 def add_alerts(
-    bootstrap: str, topic: str, oracle: Oracle, kind: AlertKind, count: int, *, seed: int = 0, first_id: int = 0
+    bootstrap: str,
+    topic: str,
+    oracle: Oracle,
+    kind: AlertKind,
+    count: int,
+    *,
+    seed: int = 0,
+    first_id: int = 0,
+    options: Mapping[str, Any] | None = None,
 ) -> None:
     """Publish more alerts to a topic and note them."""
     values = list(encoded_alerts(kind, count, seed=seed, first_id=first_id))
-    note(oracle, produce(bootstrap, topic, values, seed=seed), values)
+    note(oracle, produce(bootstrap, topic, values, seed=seed, options=options), values)
 
 
 def note(oracle: Oracle, produced: Iterable[Produced], values: list[bytes]) -> None:

@@ -1,0 +1,129 @@
+"""Rows 26 and 28: the line is cut, the laptop sleeps, one of several servers is dead."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.harness.cli import run_cli, transfer_arguments
+from tests.harness.filled import BESIDE_BYTES, Filled, fill_far_topic
+from tests.harness.kafka import ExternalKafka
+from tests.harness.kafka_settings import HOST, free_ports
+from tests.harness.link import FarKafka, Line, dead_address, far_kafka
+from tests.harness.oracle import assert_exactly_once, wait_for
+from tests.harness.running import Running
+
+pytestmark = pytest.mark.links
+HOME = Line(mbit=8, round_trip_s=0.02)
+Topics = Callable[[int], Filled]
+
+
+@contextmanager
+def in_mid_fetch(far: FarKafka, topic: Filled, outdir: Path, *options: str) -> Iterator[Running]:
+    """Start a transfer of four consumers, and go on when a quarter of the topic has come; all of it ends in the end."""
+    far.link.set(HOME)
+    before = far.link.moved
+    running = Running(far, topic.name, outdir, "-nconsumers", "4", *options, slowly=False)
+    try:
+        wait_for(
+            lambda: running.is_over or far.link.moved.since(before).fetched > topic.stored_bytes / 4, 120, "a quarter"
+        )
+        assert not running.is_over, running.finish()
+        yield running
+    finally:
+        running.kill()
+
+
+def wait(seconds: float) -> None:
+    """Let a fault last."""
+    deadline = time.monotonic() + seconds
+    wait_for(lambda: time.monotonic() > deadline, seconds + 5, "the fault to end")
+
+
+@pytest.mark.parametrize(
+    ("cut_s", "timeout"),
+    [
+        pytest.param(5, "5m", marks=pytest.mark.sample),
+        (60, "5m"),
+        pytest.param(600, "15m", marks=[pytest.mark.faults, pytest.mark.timeout(1000)]),
+    ],
+)
+def test_26_a_line_that_is_cut_in_mid_fetch_is_waited_for_and_what_is_committed_is_not_fetched_again(
+    far: FarKafka, far_topic: Topics, tmp_path: Path, cut_s: float, timeout: str
+) -> None:
+    topic, before = far_topic(15_000), far.link.moved
+    with in_mid_fetch(far, topic, tmp_path / "alerts", "--reconnect-timeout", timeout) as running:
+        far.link.cut()
+        wait(cut_s)
+        far.link.heal()
+        code, err = running.finish(250)
+    assert code == 0, err
+    assert_exactly_once(running.outdir, topic.oracle.values)
+    moved = far.link.moved.since(before).down
+    # A connection that is given up meanwhile takes along what was on its way: one fetch of each that may read at once.
+    assert moved <= 1.25 * topic.stored_bytes + BESIDE_BYTES + (4 * 2**20 if cut_s > 5 else 0)
+
+
+def test_26_a_line_that_stays_cut_is_given_up_as_told_and_what_is_committed_is_not_fetched_again(
+    far: FarKafka, far_topic: Topics, tmp_path: Path
+) -> None:
+    topic = far_topic(15_000)
+    with in_mid_fetch(far, topic, tmp_path / "alerts", "--reconnect-timeout", "8s") as running:
+        running.wait_until_committed(1)
+        far.link.cut()
+        code, err = running.finish(120)
+    assert code == 1, err
+    assert "committed is safe" in err
+    ledger = running.ledger
+    done = sum(marker.range.end - marker.range.start for marker in ledger.markers(ledger.plans()))
+    assert done > 0
+    far.link.heal()
+    far.link.set(Line())
+    wait_for(lambda: far.link.moved.open == 0, 60, "the old connections to be gone")
+    before = far.link.moved
+    again = run_cli(*transfer_arguments(far, topic.name, running.outdir, "-partitionby", "time"))
+    assert again.returncode == 0, again.stderr
+    assert_exactly_once(running.outdir, topic.oracle.values)
+    left = topic.stored_bytes * (1 - done / len(topic.oracle.values))
+    assert far.link.moved.since(before).down <= 1.25 * left + BESIDE_BYTES
+
+
+@pytest.fixture(scope="module")
+def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FarKafka]:
+    """Yield a Kafka that hangs up on whoever has not asked for two seconds."""
+    with far_kafka(tmp_path_factory.mktemp("impatient-kafka"), HOME, {"connections.max.idle.ms": "2000"}) as kafka:
+        yield kafka
+
+
+def test_26_a_laptop_that_sleeps_while_kafka_hangs_up_goes_on_when_it_wakes(
+    impatient: FarKafka, tmp_path: Path
+) -> None:
+    topic = fill_far_topic(impatient, 15_000)
+    before = impatient.link.moved
+    with in_mid_fetch(impatient, topic, tmp_path / "alerts") as running:
+        running.signal(signal.SIGSTOP)
+        ended = impatient.link.moved.hung_up
+        wait_for(lambda: impatient.link.moved.hung_up >= ended + 4, 120, "Kafka to hang up on all that fetch")
+        running.signal(signal.SIGCONT)
+        code, err = running.finish(250)
+    assert code == 0, err
+    assert_exactly_once(running.outdir, topic.oracle.values)
+    topic.assert_moved_about_once(impatient.link.moved.since(before))
+
+
+@pytest.mark.sample
+def test_28_a_bootstrap_server_that_is_dead_costs_seconds_where_another_one_lives(
+    far: FarKafka, far_topic: Topics, tmp_path: Path
+) -> None:
+    topic = far_topic(4_000)
+    (dead,) = free_ports(1)
+    with dead_address(HOST, dead):
+        kafka = ExternalKafka(f"{HOST}:{dead},{far.bootstrap_servers}")
+        result = run_cli(*transfer_arguments(kafka, topic.name, tmp_path / "alerts"), timeout_s=100)
+    assert result.returncode == 0, result.stderr
+    assert_exactly_once(tmp_path / "alerts", topic.oracle.values)

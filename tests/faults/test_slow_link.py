@@ -1,0 +1,59 @@
+"""Row 24: the line is slow, far, and shared by all consumers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.harness.filled import Filled, carry
+from tests.harness.link import FarKafka, Line
+
+pytestmark = pytest.mark.links
+Topics = Callable[[int], Filled]
+
+
+@pytest.mark.sample
+def test_24_a_line_of_a_home_carries_a_topic_about_once(far: FarKafka, far_topic: Topics, tmp_path: Path) -> None:
+    topic, line = far_topic(15_000), Line(mbit=8, round_trip_s=0.02)
+    topic.assert_moved_about_once(carry(far, topic, tmp_path / "alerts", line, "-nconsumers", "4"))
+
+
+@pytest.mark.parametrize(
+    ("mbit", "round_trip_s", "consumers", "alerts"),
+    [
+        (2, 0.06, 1, 4_000),
+        (2, 0.06, 32, 4_000),
+        (4, 1.0, 8, 4_000),
+        (8, 0.02, 1, 15_000),
+        (8, 0.02, 32, 15_000),
+        (20, 0.001, 2, 40_000),
+        (20, 0.04, 8, 40_000),
+        (50, 0.3, 16, 90_000),
+        (100, 0.001, 1, 90_000),
+        (100, 0.1, 16, 90_000),
+        (100, 1.0, 32, 90_000),
+    ],
+)
+def test_24_lines_of_any_rate_and_length_carry_a_topic_about_once_whatever_the_consumers(
+    far: FarKafka,
+    far_topic: Topics,
+    tmp_path: Path,
+    mbit: float,
+    round_trip_s: float,
+    consumers: int,
+    alerts: int,
+) -> None:
+    topic, line = far_topic(alerts), Line(mbit, round_trip_s)
+    topic.assert_moved_about_once(carry(far, topic, tmp_path / "alerts", line, "-nconsumers", str(consumers)))
+
+
+def test_24_all_consumers_together_take_no_more_of_a_line_than_they_are_allowed(
+    far: FarKafka, far_topic: Topics, tmp_path: Path
+) -> None:
+    topic, began = far_topic(4_000), time.monotonic()
+    moved = carry(far, topic, tmp_path / "alerts", Line(), "-nconsumers", "4", "--limit-rate", "500kB/s")
+    assert moved.down <= 500_000 * (time.monotonic() - began)
+    topic.assert_moved_about_once(moved)
