@@ -65,7 +65,7 @@ class Sample:
     wire_sizes : mapping of int to float
         The same of what Kafka sends for a record before compression: value, key, and what frames them.
     seconds : float
-        How long it took to get them.
+        How long it took to get them, without the round trips that this takes on any line.
     wire_bytes : int
         Bytes of all responses that came meanwhile.
     """
@@ -100,6 +100,8 @@ _SAMPLED_SIZES, _SAMPLED_KEYS = 5, 3
 _SAMPLED_PARTITIONS = 4
 #: Seconds after which the sizes in one partition stand for those in all.
 _LONG_S = 0.5
+#: Round trips until a connection of TCP carries what the line does: it begins with 14 kB, and doubles that each time.
+_SLOW_START_TRIPS = 6
 #: Bytes of a record's frame: lengths, offset, time, and its share of the batch's header.
 _FRAME_BYTES = 12
 #: Bytes of different keys that are kept; a schema has some 50 kB.
@@ -140,14 +142,19 @@ class Glimpse:
         def size(message: Message) -> tuple[int, int]:
             return len(message.value() or b""), len(message.key() or b"")
 
+        self._connection.learn(topic)
         began, before = time.monotonic(), self._connection.arrived.wire_bytes
         found = self.sample(topic, middles, _SAMPLED_SIZES, size, _LONG_S)
-        seconds = time.monotonic() - began
+        took, stated = time.monotonic() - began, self._connection.arrived
+        while took > _LONG_S and self._connection.arrived is stated and time.monotonic() - began < took + 2 * _LONG_S:
+            self._consumer.poll(_PAUSE_S)  # what has come is stated twice a second
+        # What takes a few round trips, as TCP begins slowly, says nothing of how much the line carries.
+        seconds = took - _SLOW_START_TRIPS * self._connection.arrived.round_trip_s
         held = {partition: sizes for partition, sizes in found.items() if sizes}
         return Sample(
             {number: sum(value for value, _ in sizes) / len(sizes) for number, sizes in held.items()},
             {number: sum(map(sum, sizes)) / len(sizes) + _FRAME_BYTES for number, sizes in held.items()},
-            seconds,
+            max(0.0, seconds),
             self._connection.arrived.wire_bytes - before,
         )
 
