@@ -14,7 +14,8 @@ from fink_dask.kafka.inspect import Inspector
 from fink_dask.kafka.suspicion import Suspicion
 from fink_dask.transfers.find import Finder, Look
 
-#: Seconds between two looks: by so much the end of a run may be late, besides the work that is left.
+#: Seconds between two looks: by so much the end of a run may be late, besides the work that is left, or by `_MOST_S`
+#: on a slow line.
 LOOK_S = 0.5
 #: It rests for so many times as long as a look took, and at most so many seconds.
 _RESTS, _MOST_S = 4, 10.0

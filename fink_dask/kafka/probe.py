@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from statistics import median
+from typing import Any
 
 from fink_dask.errors import BrokerError
-from fink_dask.kafka.client import TopicPartition, is_passing
+from fink_dask.kafka.client import AdminClient, OffsetSpec, TopicPartition, is_passing
 from fink_dask.kafka.connection import Admin, Connection, in_background, open_connection
 from fink_dask.kafka.inspect import Sample
 from fink_dask.kafka.offsets import Range
@@ -125,10 +127,19 @@ def line_of(sample: Sample) -> LineSpeed:
 
 def _round_trip(admin: Admin, topic: str | None) -> float:
     """Return the median time of some small questions, after one that may have to connect."""
+    timeout_s = admin.settings.request_timeout_s
+
+    def ask(client: AdminClient) -> Future[Any]:
+        if topic is None:
+            return in_background(lambda: client.list_topics(timeout=timeout_s))
+        # Not the list of this topic, which would make some brokers create it if it was deleted a moment before.
+        place = TopicPartition(topic, 0)
+        answer: Future[Any] = client.list_offsets({place: OffsetSpec.latest()}, request_timeout=timeout_s)[place]
+        return answer
 
     def question() -> float:
         began = time.monotonic()
-        admin.ask(lambda client: in_background(lambda: client.list_topics(topic, admin.settings.request_timeout_s)))
+        admin.ask(ask, topic)
         return time.monotonic() - began
 
     question()

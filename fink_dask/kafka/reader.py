@@ -482,6 +482,8 @@ class RangeReader:
             except BrokerUnavailableError:
                 if time.monotonic() - began > self._settings.reconnect_timeout_s:
                     raise
+                self._look_around()
+                time.sleep(_POLL_S)
         if now != self._topic_id:
             raise self._failed("the topic was deleted and made again while it was read")
 
