@@ -138,9 +138,13 @@ def preview_topics(
     from fink_dask.cli.results import outlook_json, print_job_script, print_outlook
     from fink_dask.cluster.jobqueue import job_script
     from fink_dask.ledger.ledger import Ledger
+    from fink_dask.show.display import Display
+    from fink_dask.transfers.events import Doing
     from fink_dask.transfers.preview import preview_each
 
-    found = preview_each(settings, cores, choice, restart)
+    with Display() as display:
+        display(Doing("looking at the topics, and measuring the line"))
+        found = preview_each(settings, cores, choice, restart)
     failed = any(isinstance(outlook, FinkDaskError) for outlook in found.values())
     # The jobs work on all topics; their keys and logs are in the first one's ledger.
     script = None if jobs is None else job_script(jobs, Ledger(settings.outdir / next(iter(found))))

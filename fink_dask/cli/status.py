@@ -96,6 +96,7 @@ def _details(running: bool, progress: Progress, lag: Lag | None, arrival: Arriva
     from fink_dask.ledger.lag import freshness_s
 
     return {
+        **({"state": "running"} if running else {}),  # as is said without --json; to the summary it is interrupted
         "running": running,
         "planned_ranges": progress.planned_ranges,
         "planned_offsets": progress.planned_offsets,

@@ -283,11 +283,16 @@ def _preview(
     from fink_dask.cluster.jobqueue import job_script
     from fink_dask.cluster.run import cores_of
     from fink_dask.ledger.ledger import Ledger
+    from fink_dask.show.display import Display
+    from fink_dask.transfers.events import Doing
     from fink_dask.transfers.preview import preview
 
     cores = cores_of(settings, chosen)
     if choice.is_several:
         return preview_topics(settings, cores, choice, restart, as_json, chosen.jobs)
     script = None if chosen.jobs is None else job_script(chosen.jobs, Ledger(settings.outdir))
-    print_outlook(preview(settings, cores, restart), settings.outdir, as_json, script)
+    with Display() as display:  # on a slow line it takes a while, of which nothing else is seen
+        display(Doing("looking at the topic, and measuring the line"))
+        outlook = preview(settings, cores, restart)
+    print_outlook(outlook, settings.outdir, as_json, script)
     return 0

@@ -89,7 +89,7 @@ def _line_words(known: Reported, topic: TopicReport) -> str:
     words = f"nothing from Kafka for {lasting(quiet_s)}"
     if topic.reconnect_timeout_s is not None and topic.reconnect_timeout_s > quiet_s:
         words += f"; waits for {lasting(topic.reconnect_timeout_s - quiet_s)} more at most"
-    return f"{words}; what has arrived is kept" if topic.received_bytes else words
+    return f"{words}; what came is kept meanwhile" if topic.received_bytes else words
 
 
 def _tiles(known: Reported, topic: TopicReport) -> list[tuple[str, str, str, bool]]:

@@ -99,7 +99,7 @@ def number_parts(tally: Tally, arrival: Arrival, looked: Mapping[str, TopicLooke
     committed = f"{tally.committed:,} of {counted(tally.offsets, 'alert')} committed"
     parts = [Part(received_words(arrival)), Part(committed)]
     if arrival.is_cut and arrival.received_bytes:
-        parts.append(Part("what has arrived is kept"))
+        parts.append(Part("what came is kept meanwhile"))
     if tally.topics > 1:
         parts.append(Part(counted(tally.topics, "topic"), False))
     if tally.read > tally.rows:

@@ -71,6 +71,8 @@ class Forecast:
         What takes the time; None where the line is not known, so that Kafka and the network have to keep up.
     bound_bytes_per_s : float or None
         The rate of the line, or the limit, where that takes the time.
+    is_most : bool
+        Whether it may well take less: the line takes the time, and may carry more than that.
     """
 
     alerts: int
@@ -83,15 +85,19 @@ class Forecast:
     line_bytes_per_s: float | None = None
     bound_by: Bound | None = None
     bound_bytes_per_s: float | None = None
+    is_most: bool = False
 
     @property
     def reason(self) -> str:
-        """Say what takes the time: "bound by the line at 8.1 Mbit/s"."""
+        """Say what takes the time, or what is not known of it: "bound by the line at 8.1 Mbit/s"."""
         if self.bound_by is None:
-            return "if the line keeps up"
+            return "longer if the line is slow"
         if self.bound_bytes_per_s is None:
             return f"bound by the {self.bound_by}"
-        return f"bound by the {self.bound_by} at {rate_words(self.bound_bytes_per_s)}"
+        rate = rate_words(self.bound_bytes_per_s)
+        return (
+            f"less if the line carries more than {rate}" if self.is_most else f"bound by the {self.bound_by} at {rate}"
+        )
 
 
 def forecast(
@@ -170,6 +176,7 @@ def forecast(
         wire_bytes=wire_bytes,
         bound_by=slowest if is_known else None,
         bound_bytes_per_s=rates.get(slowest),
+        is_most=slowest == "line" and line.is_least,
     )
 
 

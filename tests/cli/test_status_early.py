@@ -46,6 +46,7 @@ def test_a_transfer_that_runs_says_what_it_has_received_beside_what_is_committed
         content = json.loads(run_cli("status", str(ledger.outdir), "--json").stdout)
     assert "committed  10 %: 100 of 1,000 offsets" in words
     assert "600.0 kB received (1.0 kB/s), 6 min 40 s left, last response" in words
+    assert (content["state"], content["running"]) == ("running", True), "what runs is not interrupted"
     assert content["received"]["offsets"] == 600
     assert (content["planned_offsets"], content["missing_offsets"]) == (1000, 900)
     assert content["received"]["quiet_s"] >= 5

@@ -101,7 +101,7 @@ def test_a_slow_line_is_told_by_how_long_ago_something_came_and_a_cut_one_by_how
     assert [line.partition(" · ")[0] for line in seen[11:]] == [f"30 % nothing for {n} s" for n in range(12, 17)]
     assert screen.lines == [
         "30 % nothing for 16 s · waits for 4 min 44 s more at most",
-        "5.0 MB received · 0 of 16,000 alerts committed · what has arrived is kept",
+        "5.0 MB received · 0 of 16,000 alerts committed · what came is kept meanwhile",
     ]
     screen.tell(received(PARTS[0], 2500, SIZE))
     assert "nothing" not in " ".join(screen.lines)

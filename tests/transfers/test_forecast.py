@@ -177,15 +177,16 @@ ALERTS = 60_000
 RAW = 66_000_000
 #: What is known of line and limit; what the bytes on the line are to those of alerts; the words, and the seconds.
 BOUNDS: list[tuple[LineSpeed, str | None, float, str, float]] = [
-    (UNKNOWN_LINE, None, 1.02, "if the line keeps up", 2),
+    (UNKNOWN_LINE, None, 1.02, "longer if the line is slow", 2),
     (LineSpeed(0.001, 125e6), None, 1.02, "bound by the cores", 2),
     (LineSpeed(0.04, 1e6), None, 1.0, "bound by the line at 8 Mbit/s", 1.5 + 12 * 0.04 + 66),
+    (LineSpeed(0.04, 1e6, True), None, 1.0, "less if the line carries more than 8 Mbit/s", 1.5 + 12 * 0.04 + 66),
     (LineSpeed(0.04, 1e6), None, 51.0, "bound by the line at 8 Mbit/s", 1.5 + 12 * 0.04 + 51 * 66),
     (LineSpeed(0.04, 1e6, expansion=4.0), None, 1.0, "bound by the line at 8 Mbit/s", 1.5 + 12 * 0.04 + 66 / 4),
     (LineSpeed(0.001, 125e6), "40Mbit/s", 1.0, "bound by the limit at 40 Mbit/s", 1.5 + 66 / 5),
     (UNKNOWN_LINE, "40Mbit/s", 1.0, "bound by the limit at 40 Mbit/s", 1.5 + 66 / 5),
     (LineSpeed(0.04, 1e6), "40Mbit/s", 1.0, "bound by the line at 8 Mbit/s", 1.5 + 12 * 0.04 + 66),
-    (LineSpeed(1.0), None, 1.0, "if the line keeps up", 14.5),
+    (LineSpeed(1.0), None, 1.0, "longer if the line is slow", 14.5),
 ]
 
 
