@@ -35,7 +35,7 @@ demo: venv  ## Run the demo: a small transfer that needs no Kafka
 test: venv  ## Run the tests that each change needs (PYTEST_ARGS="-k offsets" for some); 10 minutes
 	@$(PYTEST) --session-timeout $(LIMIT) $(PYTEST_ARGS)
 
-# What takes longer: the markers of tests/harness/targets.py. Minutes are those of two quiet cores.
+# What takes longer: the markers of tests/harness/targets.py. Minutes are estimates for two quiet cores.
 test-faults:  ## Run long faults of brokers, disks and networks (SEED=1 repeats what was random); 8 minutes
 test-links:  ## Run transfers over slow, far and broken links; 15 minutes
 test-kills:  ## Run kills after every operation and at random moments; 10 minutes
