@@ -40,6 +40,7 @@ __all__ = [
     "TopicPartition",
     "broker_error",
     "client_config",
+    "is_of_groups",
     "is_passing",
     "is_refusal",
     "librdkafka_version",
@@ -63,6 +64,16 @@ _FATAL = {
     KafkaError.GROUP_AUTHORIZATION_FAILED: "these credentials may not use the consumer group",
     KafkaError.CLUSTER_AUTHORIZATION_FAILED: "these credentials may not do this",
 }
+
+#: What concerns a consumer group, and so nothing that a consumer does here.
+_OF_GROUPS = frozenset(
+    {
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    }
+)
 
 #: The same request may succeed a little later.
 _PASSING = frozenset(
@@ -125,6 +136,12 @@ class Errors:
             self.fatal = error
 
 
+def is_of_groups(message: Message) -> bool:
+    """Tell whether an event is about the coordinator of the group that a consumer names and never joins."""
+    error = message.error()
+    return error is not None and message.topic() is None and error.code() in _OF_GROUPS
+
+
 def is_passing(error: KafkaError) -> bool:
     """Tell whether the same request may succeed a little later."""
     return bool(error.retriable()) or error.code() in _PASSING
@@ -163,7 +180,7 @@ def client_config(settings: KafkaSettings, errors: Errors) -> dict[str, Any]:
         "reconnect.backoff.max.ms": 2000,
         # A name can stand for several addresses, of which some do not answer; with TLS and SASL there are six round
         # trips before a connection is there. How long a response may take is left at librdkafka's minute.
-        "socket.connection.setup.timeout.ms": 10_000,
+        "socket.connection.setup.timeout.ms": 3_000 if settings.security.protocol == "PLAINTEXT" else 10_000,
         "socket.keepalive.enable": True,
         "socket.nagle.disable": True,
         "security.protocol": settings.security.protocol,

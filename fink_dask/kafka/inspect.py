@@ -20,6 +20,7 @@ from fink_dask.kafka.client import (
     TopicCollection,
     TopicPartition,
     broker_error,
+    is_of_groups,
     is_passing,
     one_line,
 )
@@ -188,6 +189,8 @@ class Glimpse:
             if long_s is not None and waited_s > long_s and len(wanted) < len(taken):
                 break
             for message in self._consumer.consume(num_messages=100, timeout=0.05):
+                if is_of_groups(message):
+                    continue
                 partition, error = message.partition(), message.error()
                 if error is not None:
                     if not is_passing(error):
@@ -222,7 +225,7 @@ class Glimpse:
         try:
             while time.monotonic() < deadline:
                 message = self._consumer.poll(0.2)
-                if message is None:
+                if message is None or is_of_groups(message):
                     continue
                 error = message.error()
                 if error is None and message.offset() < end:
@@ -514,6 +517,8 @@ def ask_watermarks(
             refusal = next((each for each in (low, stable) if isinstance(each, KafkaError)), None)
             if refusal is not None:
                 found[place.topic] = broker_error(refusal, place.topic, place.partition)
+            elif min(low.offset, stable.offset) < 0:  # librdkafka's -1001, where the connection broke meanwhile
+                found[place.topic] = BrokerUnavailableError("Kafka has not said what it holds", *_where(place))
             elif isinstance(marks, dict):
                 marks[place.partition] = Watermarks(low.offset, stable.offset)
         return found
@@ -533,6 +538,10 @@ _NO_ID = "A" * 22
 def is_other_topic(known: str, now: str) -> bool:
     """Tell whether two ids belong to two topics; where one is unknown, they are taken to be the same."""
     return UNKNOWN_ID not in {known, now} and known != now
+
+
+def _where(place: TopicPartition) -> tuple[str, int]:
+    return place.topic, place.partition
 
 
 def ask_topic_id(admin: Admin, topic: str) -> str:

@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
 
 from fink_dask.errors import BrokerError, BrokerUnavailableError, InterruptedTransferError
-from fink_dask.kafka.client import KafkaError, Message, TopicPartition, broker_error, is_passing, one_line
+from fink_dask.kafka.client import KafkaError, Message, TopicPartition, broker_error, is_of_groups, is_passing, one_line
 from fink_dask.kafka.connection import Connection, in_background
 from fink_dask.kafka.inspect import UNKNOWN_ID, ask_topic_id, ask_watermarks, is_missing
 from fink_dask.kafka.line import Line
@@ -36,13 +36,6 @@ _REFUSED_S = 8.0
 
 _OFF_THE_LOG = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}
 _NO_TOPIC = {KafkaError._UNKNOWN_PARTITION, KafkaError._UNKNOWN_TOPIC, KafkaError.UNKNOWN_TOPIC_OR_PART}
-#: What concerns a consumer group, and so nothing that a reader does.
-_OF_GROUPS = {
-    KafkaError.GROUP_AUTHORIZATION_FAILED,
-    KafkaError.COORDINATOR_NOT_AVAILABLE,
-    KafkaError.NOT_COORDINATOR,
-    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-}
 
 
 class RangeReader:
@@ -105,6 +98,7 @@ class RangeReader:
         self.lost: list[Interval] = []
         self.has_room = False
         self._is_off_the_log = False
+        self._is_doubtful = False
         self._suspicion = Suspicion()
         self._taken = self._taken_bytes = 0
         self._before = self._stated = connection.arrived
@@ -187,13 +181,17 @@ class RangeReader:
                     self.check_stop()  # a batch can take seconds to use
             self._take_statement()
             # The time that it takes to use the records is no silence of Kafka's: so the clock is read only now.
-            if self.position > before:
-                self._moved = self._heard = self._looked = time.monotonic()
-                self._suspicion.clear()
+            has_moved = self.position > before
+            if has_moved:
+                self._moved = self._heard = time.monotonic()
                 self._connection.errors.forget()
-                self._question = None
-            else:
+                if not self._is_doubtful:
+                    self._looked = self._moved
+                    self._suspicion.clear()
+                    self._question = None
+            if self._is_doubtful or not has_moved:
                 self._see_what_is_there()
+            if not has_moved:
                 self._look_around()
                 self._check_silence()
         self._connection.consumer.unassign()
@@ -340,7 +338,7 @@ class RangeReader:
         """Tell whether a record or an event is of this partition, or of the whole topic, or of the connection."""
         # librdkafka drops what an assignment left over; an old end-of-partition event would make the rest a hole.
         if message.error() is not None and message.topic() is None:
-            return message.error().code() not in _OF_GROUPS
+            return not is_of_groups(message)
         partitions = {self._range.partition} if message.error() is None else {self._range.partition, -1}
         return message.topic() == self._topic and message.partition() in partitions
 
@@ -379,6 +377,8 @@ class RangeReader:
             # The event says it; position() is one too far after it, from librdkafka 2.2 to 2.12:
             # https://github.com/confluentinc/librdkafka/issues/4844
             self._skip_to(offset)
+            # When it was planned, the partition went on: it was truncated or made anew, even if records come again.
+            self._is_doubtful = self.position < self._range.end
         elif code in _OFF_THE_LOG:
             self._is_off_the_log = True
         elif code == KafkaError._LOG_TRUNCATION:
@@ -423,6 +423,7 @@ class RangeReader:
                 "truncated", f"the partition ends at {marks.stable}, before what was planned: truncated, or made anew"
             )
         else:
+            self._is_doubtful = False
             self._suspicion.clear()
             if self._is_off_the_log:  # librdkafka has stopped fetching
                 self._assign()
