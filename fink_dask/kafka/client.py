@@ -181,6 +181,8 @@ def client_config(settings: KafkaSettings, errors: Errors) -> dict[str, Any]:
         # A name can stand for several addresses, of which some do not answer; with TLS and SASL there are six round
         # trips before a connection is there. How long a response may take is left at librdkafka's minute.
         "socket.connection.setup.timeout.ms": 3_000 if settings.security.protocol == "PLAINTEXT" else 10_000,
+        # Resolved anew before the next try, as after librdkafka's second, the list would begin with the same address.
+        "broker.address.ttl": 60_000,
         "socket.keepalive.enable": True,
         "socket.nagle.disable": True,
         "security.protocol": settings.security.protocol,

@@ -1,8 +1,9 @@
-"""Rows 26 and 28: the line is cut, the laptop sleeps, one of several servers is dead."""
+"""Rows 26 to 28: the line is cut, the laptop sleeps, a NAT forgets, a name leads to addresses that are dead."""
 
 from __future__ import annotations
 
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness.cli import run_cli, transfer_arguments
+from tests.harness.cli import PROGRAM, environment, run_cli, transfer_arguments
 from tests.harness.filled import BESIDE_BYTES, Filled, fill_far_topic
 from tests.harness.kafka import ExternalKafka
 from tests.harness.kafka_settings import HOST, free_ports
-from tests.harness.link import FarKafka, Line, dead_address, far_kafka
+from tests.harness.link import FarKafka, Line, dead_address, far_kafka, with_names
 from tests.harness.oracle import assert_exactly_once, wait_for
 from tests.harness.running import Running
 
@@ -116,6 +117,22 @@ def test_26_a_laptop_that_sleeps_while_kafka_hangs_up_goes_on_when_it_wakes(
     topic.assert_moved_about_once(impatient.link.moved.since(before))
 
 
+def test_27_a_connection_that_a_nat_has_forgotten_is_noticed_and_made_anew(
+    far: FarKafka, far_topic: Topics, tmp_path: Path
+) -> None:
+    topic, before = far_topic(15_000), far.link.moved
+    with in_mid_fetch(far, topic, tmp_path / "alerts") as running:
+        running.signal(signal.SIGSTOP)
+        far.link.set(Line(HOME.mbit, HOME.round_trip_s, forget_s=20))
+        wait(30)  # what is on its way arrives, and then nothing makes the connections busy
+        running.signal(signal.SIGCONT)
+        wait_for(lambda: running.is_over or far.link.moved.since(before).forgotten > 0, 60, "a forgotten connection")
+        code, err = running.finish(280)
+    assert code == 0, err
+    assert far.link.moved.since(before).forgotten > 0
+    assert_exactly_once(running.outdir, topic.oracle.values)
+
+
 @pytest.mark.sample
 def test_28_a_bootstrap_server_that_is_dead_costs_seconds_where_another_one_lives(
     far: FarKafka, far_topic: Topics, tmp_path: Path
@@ -125,5 +142,24 @@ def test_28_a_bootstrap_server_that_is_dead_costs_seconds_where_another_one_live
     with dead_address(HOST, dead):
         kafka = ExternalKafka(f"{HOST}:{dead},{far.bootstrap_servers}")
         result = run_cli(*transfer_arguments(kafka, topic.name, tmp_path / "alerts"), timeout_s=100)
+    assert result.returncode == 0, result.stderr
+    assert_exactly_once(tmp_path / "alerts", topic.oracle.values)
+
+
+def test_28_a_name_whose_first_address_is_dead_costs_seconds_where_another_one_lives(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> None:
+    names = tmp_path / "hosts"
+    # Resolvers sort by nearness to the own address, so the dead one, which is just that, is the first.
+    names.write_text(f"{HOST} localhost kafka.test\n127.0.0.2 kafka.test\n")
+    folder = tmp_path_factory.mktemp("named-kafka")
+    with far_kafka(folder, Line(), host="127.0.0.2", name="kafka.test") as kafka:
+        topic = fill_far_topic(kafka, 4_000)
+        port = int(kafka.bootstrap_servers.rpartition(":")[2])
+        command = [*PROGRAM, *transfer_arguments(kafka, topic.name, tmp_path / "alerts")]
+        with dead_address(HOST, port):
+            result = subprocess.run(
+                with_names(names, command), env=environment(), capture_output=True, text=True, timeout=150, check=False
+            )
     assert result.returncode == 0, result.stderr
     assert_exactly_once(tmp_path / "alerts", topic.oracle.values)

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from fink_dask.demo.alerts import AlertKind
 from fink_dask.ledger.ledger import Ledger
 from tests.harness.cli import run_cli, transfer_arguments
 from tests.harness.filled import Filled, fill_far_topic
 from tests.harness.link import FarKafka, Line
-from tests.harness.oracle import assert_exactly_once
+from tests.harness.oracle import add_alerts, assert_exactly_once, fill_topic
 from tests.harness.running import Running
-from tests.harness.topics import delete_records_before
+from tests.harness.secure import far_secure_kafka, ways
+from tests.harness.topics import delete_records_before, delete_topic
 
 pytestmark = pytest.mark.links
 #: To a ship, or a telescope behind two satellites.
 SHIP = Line(mbit=4, round_trip_s=1.0)
+TOPIC = "ftransfer_ztf_2026-11-01_1"
 
 
 @pytest.mark.sample
@@ -48,6 +53,47 @@ def test_30_what_retention_takes_is_declared_at_a_round_trip_of_a_second_as_at_o
     assert lost
     assert all(offset < 1000 for _, offset in lost)
     assert_exactly_once(running.outdir, topic.oracle.values.keys() - lost)
+
+
+@pytest.mark.sample
+def test_30_a_topic_that_is_made_anew_while_it_is_being_filled_is_recognised_far_away(
+    far: FarKafka, tmp_path: Path
+) -> None:
+    topic = fill_far_topic(far, 9000, partitions=3)
+    address = far.near.bootstrap_servers
+    far.link.set(SHIP)
+    running = Running(far, topic.name, tmp_path / "alerts", "-nconsumers", "1", slowly=False)
+    try:
+        running.wait_until_it_reads()
+        for name in (topic.name, f"{topic.name}_schema"):
+            delete_topic(address, name)
+        another = fill_topic(address, topic.name, AlertKind.ZTF_LIGHT, 10, partitions=3, seed=7, first_id=10**6)
+        with filling(lambda turn: add_alerts(address, topic.name, another, AlertKind.ZTF_LIGHT, 30, first_id=turn)):
+            code, err = running.finish(200)
+    finally:
+        running.kill()
+    assert code == 1, err
+    assert "made a" in err
+
+
+@contextmanager
+def filling(add: Callable[[int], None]) -> Iterator[None]:
+    """Add alerts all the time, which have higher numbers each time."""
+    over = threading.Event()
+
+    def work() -> None:
+        turn = 2 * 10**6
+        while not over.wait(0.3):
+            add(turn)
+            turn += 1000
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 @dataclass(frozen=True)
@@ -91,3 +137,17 @@ def test_the_first_alert_comes_after_few_round_trips_and_a_small_topic_is_over_a
     found = round_trips(far, fill_far_topic(far, 400, partitions=2), tmp_path)
     assert round(found.first) <= 8, found
     assert round(found.end) <= 12, found
+
+
+def test_the_number_of_partitions_costs_no_round_trips_before_the_first_alert(far: FarKafka, tmp_path: Path) -> None:
+    topic = fill_far_topic(far, 4000, partitions=40)
+    # Twenty times as many partitions cost one or two: the first response of four readers is a larger one.
+    assert round(round_trips(far, topic, tmp_path, "-nconsumers", "4").first) <= 10
+
+
+def test_a_password_and_a_certificate_cost_few_round_trips(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> None:
+    with far_secure_kafka(tmp_path_factory.mktemp("far-secure"), Line()) as (secure, kafka):
+        topic = fill_far_topic(kafka, 400, partitions=2)
+        assert round(round_trips(kafka, topic, tmp_path, *ways(secure, tmp_path)).first) <= 14
