@@ -364,8 +364,7 @@ def test_every_fault_of_the_reliability_page_has_the_tests_that_it_names() -> No
     # An asterisk is for those that `make test` leaves to another target.
     assert [name for name, star in named if bool(star) == everyday[name]] == []
     rows = {int(match[1]): match[0] for match in re.finditer(r"^\| (\d+) \|.*$", page, re.MULTILINE)}
-    # Number 27, a NAT that forgets a connection, has no test yet.
-    assert set(rows) == set(range(1, 32)) - {27}
+    assert set(rows) == set(range(1, 32))
     assert [row for row, text in rows.items() if not re.search(r"`test_\w+`(?!\*)", text)] == []
 
 

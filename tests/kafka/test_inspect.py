@@ -6,14 +6,17 @@ import socket
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from fink_dask.config import KafkaSettings
 from fink_dask.errors import BrokerError, BrokerUnavailableError, SchemaError
 from fink_dask.kafka.connection import Admin
-from fink_dask.kafka.inspect import UNKNOWN_ID, Inspector, ask_topic_id, open_inspector
+from fink_dask.kafka.inspect import UNKNOWN_ID, Inspector, ask_topic_id, ask_watermarks, open_inspector
 from fink_dask.kafka.offsets import Watermarks
 from fink_dask.kafka.topics import schema_topic
 from tests.harness.kafka import ExternalKafka, KafkaBroker
@@ -237,3 +240,15 @@ def test_keys_are_sampled_at_both_ends_and_each_one_is_there_once(
     produce(address, topic_name, [b"alert"] * len(large), keys=large, partitions=1)
     found = inspector.sample_keys(topic_name, {0: (len(keys), len(keys) + len(large))})
     assert found == large[:3]  # what is kept of them has a bound
+
+
+def test_27_what_a_broken_connection_left_unsaid_is_not_taken_for_the_end_of_a_partition() -> None:
+    """librdkafka then answers without an error, and with an offset that it uses for none."""
+
+    def begin(_: Any) -> Any:
+        return lambda: {TopicPartition("topic", 0): SimpleNamespace(offset=-1001)}
+
+    admin: Any = SimpleNamespace(begin=begin, settings=KafkaSettings("127.0.0.1:1"))
+    found = ask_watermarks(admin, {"topic": [0]})()["topic"]
+    assert isinstance(found, BrokerUnavailableError)
+    assert found.partition == 0
