@@ -38,7 +38,9 @@ def failure_as_json(settings: TransferSettings, choice: TopicChoice, as_json: bo
         summaries = [_summary(ledger) for ledger in ledgers]
         if stopped:
             alerts = sum(summary.alerts for summary in summaries)
-            where = f"{counted(alerts, 'alert')} safe in {settings.outdir}; " if alerts else ""
+            where = "no range was complete yet, so what had arrived is fetched again; " if ledgers else ""
+            if alerts:
+                where = f"{counted(alerts, 'alert')} safe in {settings.outdir}; "
             click.echo(f"fink-dask: stopped; {where}run the same command again to continue", err=True)
             if isinstance(error, SignalReceivedError):
                 error.said = True
