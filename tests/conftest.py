@@ -176,11 +176,13 @@ def dask_scheduler() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def shared_dask(dask_scheduler: str) -> Iterator[None]:
+def shared_dask(request: pytest.FixtureRequest) -> Iterator[None]:
     """Have the transfers of `run_cli` use the workers of the session: starting their own is most of their work.
 
-    For tests of what a transfer does, and not of how it starts, is disturbed, or ends.
+    For tests of what a transfer does, and not of how it starts, is disturbed, or ends. Those workers have no
+    credentials for an object store.
     """
-    Shared.settings = {"FINK_DASK_SCHEDULER": dask_scheduler}
+    if "object_store" not in request.fixturenames:
+        Shared.settings = {"FINK_DASK_SCHEDULER": request.getfixturevalue("dask_scheduler")}
     yield
     Shared.settings = {}
