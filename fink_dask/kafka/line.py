@@ -23,7 +23,7 @@ _RESPONSE_S = 2.0
 _ROUND_TRIPS = 3
 #: A response that took less says that the line has room for one more reader; one that took so long, that it is full.
 #: librdkafka gives a response up after a minute.
-_ROOM_S, _FULL_S = 4.0, 15.0
+_ROOM_S, _FULL_S = 8.0, 15.0
 #: If less than this part of what came was of use, too much of it was cut off.
 _WHOLE = 0.9
 #: How many may read at once before anything has arrived.
