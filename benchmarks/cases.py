@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from fink_dask.demo.alerts import AlertKind
+from tests.alerts.made_up import AlertKind
 
 Contestant = Literal["fink-dask", "fink-client", "spark", "raw-drain"]
 FINK_DASK: Contestant = "fink-dask"

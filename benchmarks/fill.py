@@ -11,7 +11,7 @@ from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartit
 
 from benchmarks.errors import BenchmarkError
 from benchmarks.noise import make_pool
-from fink_dask.demo.alerts import AlertKind, avro_schema
+from tests.alerts.made_up import AlertKind, avro_schema
 from tests.harness.producer import publish_schema
 from tests.harness.topics import client_config, create_topic
 

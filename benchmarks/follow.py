@@ -17,9 +17,9 @@ import psutil
 
 from benchmarks.page import FOLLOWING
 from fink_dask.dataset.formats import format_of
-from fink_dask.demo.alerts import AlertKind
 from fink_dask.ledger.lag import read_lag
 from fink_dask.ledger.ledger import Ledger
+from tests.alerts.made_up import AlertKind
 from tests.harness.cli import PROGRAM, environment, transfer_arguments
 from tests.harness.feed import Feed
 from tests.harness.kafka import KafkaBroker

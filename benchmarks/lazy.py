@@ -15,7 +15,7 @@ import click
 from benchmarks.environments import ROOT
 from benchmarks.fill import fill_topic
 from benchmarks.measure import Command, measure
-from fink_dask.demo.alerts import AlertKind
+from tests.alerts.made_up import AlertKind
 from tests.harness.cli import environment
 from tests.harness.kafka import KafkaBroker
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from benchmarks.fill import SERVER_BATCH_BYTES
-from fink_dask.demo.alerts import AlertKind
+from tests.alerts.made_up import AlertKind
 
 #: Bytes of an alert with what Kafka adds, to say how many make so many megabytes.
 _ALERT_BYTES = {AlertKind.ZTF_LIGHT: 1_100, AlertKind.ZTF_FULL: 53_700, AlertKind.LSST_FULL: 139_400}

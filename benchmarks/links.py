@@ -39,7 +39,7 @@ from benchmarks.page import write_page
 from benchmarks.results import FILE, load
 from benchmarks.rows import check_dataset, data_files
 from benchmarks.session import work_folder
-from fink_dask.demo.alerts import AlertKind
+from tests.alerts.made_up import AlertKind
 from tests.harness.kafka_install import HarnessError
 
 #: Who, and how; the first one is without a link.

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fink_dask.demo.alerts import AlertKind, avro_schema, encoded_alerts
-from fink_dask.demo.sky import ids
+from tests.alerts.made_up import AlertKind, avro_schema, encoded_alerts
+from tests.alerts.sky import ids
 
 Bytes = NDArray[np.uint8]
 Ints = NDArray[np.int64]

@@ -19,7 +19,7 @@ from benchmarks.environments import ROOT
 from benchmarks.fill import fill_topic
 from benchmarks.machine import usable_cores
 from benchmarks.measure import Command, measure
-from fink_dask.demo.alerts import AlertKind
+from tests.alerts.made_up import AlertKind
 from tests.harness.cli import PROGRAM, environment, transfer_arguments
 from tests.harness.kafka import KafkaBroker
 

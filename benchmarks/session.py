@@ -22,7 +22,7 @@ from benchmarks.machine import describe_machine, describe_versions, usable_cores
 from benchmarks.measure import Command, Measured, Stall, measure
 from benchmarks.results import Result, Results
 from benchmarks.rows import check_dataset, data_files
-from fink_dask.demo.alerts import AlertKind
+from tests.alerts.made_up import AlertKind
 from tests.harness.kafka import KafkaBroker
 
 COMMANDS: dict[Contestant, Callable[[Job], Command]] = {

@@ -21,7 +21,7 @@ import click
 from benchmarks.fill import FilledTopic, fill_topic
 from benchmarks.machine import usable_cores
 from benchmarks.rows import check_dataset
-from fink_dask.demo.alerts import AlertKind
+from tests.alerts.made_up import AlertKind
 from tests.harness.cli import PROGRAM, environment, transfer_arguments
 from tests.harness.dask import answers
 from tests.harness.kafka import KafkaBroker

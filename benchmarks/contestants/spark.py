@@ -7,7 +7,7 @@ import json
 from benchmarks.contestants.job import Job
 from benchmarks.environments import ROOT, python_of
 from benchmarks.measure import Command
-from fink_dask.demo.alerts import avro_schema
+from tests.alerts.made_up import avro_schema
 
 DRIVER_MEMORY = "10g"
 JOB = ROOT / "benchmarks" / "jobs" / "spark_job.py"

@@ -25,7 +25,6 @@ from fink_dask.cluster.local import DASK_CONFIG, Cluster, local_cluster
 from fink_dask.config import KafkaSettings
 from fink_dask.dashboard.reporter import Reporter
 from fink_dask.dataset.partitioning import Partitioning
-from fink_dask.demo.alerts import AlertKind, avro_schema
 from fink_dask.ledger.documents import seal
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import create_ledger
@@ -35,6 +34,7 @@ from fink_dask.transfers.job import run_ranges
 from fink_dask.transfers.memory import FULL_SHARE
 from fink_dask.transfers.plan import Sizing, next_plan
 from fink_dask.transfers.work import TaskSettings, Work
+from tests.alerts.made_up import AlertKind, avro_schema
 
 PARTITIONS = 10
 CONSUMERS = 2

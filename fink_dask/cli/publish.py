@@ -13,7 +13,7 @@ import click
 
 from fink_dask.cli.connection import connection_options, kafka_settings
 from fink_dask.cli.options import CONTEXT, at_least_one, json_option, option, typed_option, verbose_option
-from fink_dask.demo.kinds import AlertKind
+from fink_dask.demo.alerts import AlertKind
 from fink_dask.errors import SettingsError
 from fink_dask.kafka.topics import survey_of
 
@@ -100,7 +100,7 @@ def publish(
     from fink_dask.avro.schema import parse_schema
     from fink_dask.cli.log import log_to_stderr
     from fink_dask.cli.signals import SignalReceivedError, run_apart
-    from fink_dask.demo.alerts import avro_schema, encoded_alerts
+    from fink_dask.demo.alerts import play_alerts, recorded_schema
     from fink_dask.demo.files import open_files
     from fink_dask.demo.fill import fill_topic, prepare_topic
     from fink_dask.kafka.publish import open_publisher, paced
@@ -112,10 +112,10 @@ def publish(
     log_to_stderr(verbose)
     kafka = kafka_settings(survey_of(topic), **connection)
     opened = open_files(files) if files else None
-    text = opened.text if opened is not None else json.dumps(avro_schema(kind))
+    text = opened.text if opened is not None else recorded_schema(kind)
     total = opened.alerts if opened is not None else synthetic or 0
     where = prepare_topic(kafka, topic, parse_schema(text), partitions, append)
-    values = opened.values() if opened is not None else encoded_alerts(kind, total, seed=seed, first_id=where.offsets)
+    values = opened.values() if opened is not None else play_alerts(kind, total, seed=seed, first_number=where.offsets)
     done, began = 0, time.monotonic()
     with open_publisher(kafka) as publisher, CountBar("publishing", total, noun="alert") as bar:
 

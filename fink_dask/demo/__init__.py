@@ -1,1 +1,1 @@
-"""Made-up alerts with schemas shaped like Fink's, so that a demo, a test or a benchmark needs no survey."""
+"""A survey's alerts that come with the program, so that a demo needs none of the survey's own."""

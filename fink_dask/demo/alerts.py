@@ -1,76 +1,64 @@
-"""Made-up alerts of four kinds, as dictionaries or as the bytes that Fink would put into a topic."""
+"""Made-up alerts of each kind, which come with the package in small Avro files and are played with ids of their own.
+
+``tests/alerts`` makes the files. Alert 0 is the first of a file; once all of a file have been played, it begins again,
+and tells of other objects at other places of the sky.
+"""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+import json
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date
+from enum import StrEnum
+from functools import cache
+from pathlib import Path
+from typing import Any
 
-import fastavro
-import numpy as np
-
-from fink_dask.demo import lsst, lsst_schemas, ztf, ztf_schemas
-from fink_dask.demo.kinds import AlertKind
-from fink_dask.demo.noise import Row
-from fink_dask.demo.schemas import AvroSchema
-from fink_dask.demo.sky import Sightings, sightings
 from fink_dask.errors import SettingsError
 
-__all__ = ["AlertKind", "avro_schema", "encode", "encoded_alerts", "encoder", "made_up_alerts"]
+Alert = dict[str, Any]
+
+#: The golden ratio times 2**64, made odd: multiplying by it permutes the numbers below any power of two.
+_ODD = 0x9E3779B97F4A7C15
+#: Ids begin as those of the surveys do, and differ in the bits below. They are odd: none survives as a 64-bit float.
+_FIRST_ID = {"candid": 3_341_000_000_000_000_001, "diaSourceId": 170_094_456_000_000_001}
+_FIRST_OBJECT = 170_028_485_000_000_001
+_ID_BITS = 37
+#: From an object to the one that the same alerts tell of in the next turn.
+_GOLDEN_ANGLE, _GOLDEN_SHARE = 137.50776405, 0.61803399
+#: The sine of the largest declination.
+_HIGHEST = 0.8
+#: Turns of a file from the objects of one seed to those of the next.
+_TURNS_OF_A_SEED = 1_000_003
+
+
+class AlertKind(StrEnum):
+    """A survey and how much of a packet is sent."""
+
+    ZTF_LIGHT = "ztf-light"
+    ZTF_FULL = "ztf-full"
+    LSST_LIGHT = "lsst-light"
+    LSST_FULL = "lsst-full"
 
 
 @dataclass(frozen=True)
-class _Recipe:
-    """How to make alerts of a kind: their schema, a function that makes a block, and the alerts per block."""
+class _Recording:
+    """What a file holds; ``objects`` numbers the objects in the order of their first alerts."""
 
-    schema: Callable[[], AvroSchema]
-    make: Callable[[Sightings, np.random.Generator], list[Row]]
-    block: int
-
-
-_RECIPES = {
-    AlertKind.ZTF_LIGHT: _Recipe(ztf_schemas.light_schema, ztf.light_alerts, 512),
-    AlertKind.ZTF_FULL: _Recipe(ztf_schemas.full_schema, ztf.full_alerts, 32),
-    AlertKind.LSST_LIGHT: _Recipe(lsst_schemas.light_schema, lsst.light_alerts, 512),
-    AlertKind.LSST_FULL: _Recipe(lsst_schemas.full_schema, lsst.full_alerts, 32),
-}
+    schema: Alert
+    alerts: tuple[Alert, ...]
+    objects: dict[str | int, int]
 
 
-def avro_schema(kind: AlertKind | str) -> AvroSchema:
-    """Return the Avro writer schema of a kind of alert.
-
-    Parameters
-    ----------
-    kind : AlertKind or str
-        Such as ``ztf-light``.
-
-    Returns
-    -------
-    dict
-        The schema, ready for ``json.dumps``; it is shared, so it is not to be changed.
-
-    Raises
-    ------
-    SettingsError
-        If there is no such kind.
-    """
-    return _recipe(kind).schema()
+def recorded_schema(kind: AlertKind | str) -> str:
+    """Return the Avro writer schema of a kind of alert, as JSON."""
+    return json.dumps(_recording(AlertKind(kind)).schema)
 
 
-def made_up_alerts(
-    kind: AlertKind | str,
-    count: int,
-    *,
-    seed: int = 0,
-    first_id: int = 0,
-    nights: int = 3,
-    first_night: str = "2026-02-24",
-) -> Iterator[Row]:
-    """Make up alerts: noisy, with a few nulls, and several of the same object.
-
-    The alerts fall on the UTC days in turn, and one in fifty lies within a millisecond of midnight. The same arguments
-    give the same alerts, and a shorter run is the beginning of a longer one.
+def play_alerts(kind: AlertKind | str, count: int, *, seed: int = 0, first_number: int = 0) -> Iterator[bytes]:
+    """Yield made-up alerts as schemaless Avro; the same arguments give the same bytes.
 
     Parameters
     ----------
@@ -79,146 +67,101 @@ def made_up_alerts(
     count : int
         How many.
     seed : int, optional
-        Decides the objects and the noise.
-    first_id : int, optional
+        Decides which objects they tell of.
+    first_number : int, optional
         Number of the first alert. Ids follow from the numbers alone, so runs whose numbers overlap share ids.
-    nights : int, optional
-        Over how many consecutive UTC days the alerts are spread.
-    first_night : str, optional
-        The first of these days, as ``YYYY-MM-DD``.
-
-    Yields
-    ------
-    dict
-        An alert, ready for fastavro.
 
     Raises
     ------
     SettingsError
-        If an argument is out of range.
+        If an argument is negative.
     """
-    recipe = _recipe(kind)
-    day = _day(first_night)
-    if count < 0 or seed < 0 or first_id < 0 or nights < 1:
-        raise SettingsError("count, seed and first_id must not be negative, and nights must be at least 1")
-    return _blocks(recipe, range(first_id, first_id + count), seed=seed, nights=nights, first_night=day)
+    if count < 0 or seed < 0 or first_number < 0:
+        raise SettingsError("count, seed and first_number must not be negative")
+    return _play(AlertKind(kind), range(first_number, first_number + count), seed)
 
 
-def encode(schema: AvroSchema, alert: Row) -> bytes:
-    """Encode an alert as one schemaless Avro datum, which is the value of a Kafka message.
+def _play(kind: AlertKind, numbers: range, seed: int) -> Iterator[bytes]:
+    import fastavro
 
-    Parameters
-    ----------
-    schema : dict
-        The writer schema. It is parsed each time; for many alerts, use `encoder`.
-    alert : dict
-        The alert.
-
-    Returns
-    -------
-    bytes
-        The datum.
-    """
-    return encoder(schema)(alert)
-
-
-def encoder(schema: AvroSchema) -> Callable[[Row], bytes]:
-    """Return a function that encodes alerts of a schema, each as one schemaless Avro datum.
-
-    Parameters
-    ----------
-    schema : dict
-        The writer schema.
-
-    Returns
-    -------
-    callable
-        Takes an alert, returns the datum.
-    """
-    parsed: AvroSchema = fastavro.parse_schema(schema)
-    collections = _nullable_collections(parsed)
-
-    def encode_alert(alert: Row) -> bytes:
-        # fastavro tries a value of a union against each branch, including all entries of a list, and then each entry
-        # again. A pair of type and value names the branch, which makes long light curves twice as fast.
-        # https://fastavro.readthedocs.io/en/latest/writer.html#using-the-tuple-notation-to-specify-which-branch-of-a-union-to-take
-        marked = dict(alert)
-        for name, (kind, entry) in collections.items():
-            values = alert[name]
-            if isinstance(values, list):
-                marked[name] = kind, [(entry, value) for value in values]
-            elif isinstance(values, dict):
-                marked[name] = kind, {key: (entry, value) for key, value in values.items()}
+    recording = _recording(kind)
+    parsed = fastavro.parse_schema(recording.schema)
+    for number in numbers:
+        turn, place = divmod(number, len(recording.alerts))
         datum = io.BytesIO()
-        fastavro.schemaless_writer(datum, parsed, marked)
-        return datum.getvalue()
-
-    return encode_alert
-
-
-def encoded_alerts(
-    kind: AlertKind | str,
-    count: int,
-    *,
-    seed: int = 0,
-    first_id: int = 0,
-    nights: int = 3,
-    first_night: str = "2026-02-24",
-) -> Iterator[bytes]:
-    """Make up alerts and encode them; see `made_up_alerts`.
-
-    Parameters
-    ----------
-    kind : AlertKind or str
-        Such as ``ztf-light``.
-    count : int
-        How many.
-    seed, first_id, nights, first_night
-        As in `made_up_alerts`.
-
-    Returns
-    -------
-    iterator of bytes
-        The alerts as schemaless Avro.
-
-    Raises
-    ------
-    SettingsError
-        If an argument is out of its range.
-    """
-    alerts = made_up_alerts(kind, count, seed=seed, first_id=first_id, nights=nights, first_night=first_night)
-    return map(encoder(avro_schema(kind)), alerts)
+        alert = _renewed(recording, recording.alerts[place], number, turn + seed * _TURNS_OF_A_SEED)
+        fastavro.schemaless_writer(datum, parsed, alert)
+        yield datum.getvalue()
 
 
-def _blocks(recipe: _Recipe, numbers: range, *, seed: int, nights: int, first_night: date) -> Iterator[Row]:
-    """Yield alerts block by block; the last block is made in full, so that the noise does not depend on the count."""
-    rng = np.random.default_rng([seed, numbers.start])
-    for start in numbers[:: recipe.block]:
-        seen = sightings(start, recipe.block, nights=nights, first_night=first_night, seed=seed, rng=rng)
-        yield from recipe.make(seen, rng)[: numbers.stop - start]
+@cache
+def _recording(kind: AlertKind) -> _Recording:
+    import fastavro
+
+    with Path(__file__).with_name(f"{kind}.avro").open("rb") as file:
+        reader = fastavro.reader(file)
+        alerts: tuple[Alert, ...] = tuple(reader)
+        schema = json.loads(reader.metadata["avro.schema"])
+    objects = {name: number for number, name in enumerate(dict.fromkeys(map(_object_of, alerts)))}
+    return _Recording(schema, alerts, objects)
 
 
-def _nullable_collections(parsed: AvroSchema) -> dict[str, tuple[str, str]]:
-    """Find the fields that are nullable arrays or maps of nullable records: their type and the record's name."""
-    found = {}
-    for field in parsed["fields"]:
-        branch = field["type"][0] if isinstance(field["type"], list) else field["type"]
-        if isinstance(branch, dict) and branch["type"] in {"array", "map"}:
-            entry = (branch.get("items") or branch["values"])[0]
-            if isinstance(entry, dict):
-                found[field["name"]] = branch["type"], entry["name"]
+def _detection(alert: Alert) -> Alert:
+    """Return the part of an alert that says when and where: itself, if its columns are flat."""
+    found: Alert = alert.get("candidate") or alert.get("diaSource") or alert
     return found
 
 
-def _recipe(kind: AlertKind | str) -> _Recipe:
-    try:
-        return _RECIPES[AlertKind(kind)]
-    except ValueError as error:
-        raise SettingsError(f"no alerts of the kind {kind!r}; there are {', '.join(AlertKind)}") from error
+def _object_of(alert: Alert) -> str | int:
+    name: str | int = alert["objectId"] if "objectId" in alert else _detection(alert)["diaObjectId"]
+    return name
 
 
-def _day(text: str) -> date:
-    try:
-        return date.fromisoformat(text)
-    except ValueError as error:
-        raise SettingsError(f"the first night {text!r} is not a date as YYYY-MM-DD") from error
+def _renewed(recording: _Recording, alert: Alert, number: int, turn: int) -> Alert:
+    """Copy an alert with an id that belongs to its number, about an object that belongs to this turn."""
+    name = _object_of(alert)
+    target = recording.objects[name] + turn * len(recording.objects)
+    detection = _detection(alert)
+    sine = math.sin(math.radians(detection["dec"])) + _HIGHEST + 2 * _HIGHEST * _GOLDEN_SHARE * turn
+    up = math.degrees(math.asin(sine % (2 * _HIGHEST) - _HIGHEST)) - detection["dec"] if turn else 0.0
+    new = {
+        **{field: _numbered(first, number) for field, first in _FIRST_ID.items()},
+        "objectId": _object_name(target),
+        # What moves belongs to no object, and says 0.
+        "diaObjectId": _numbered(_FIRST_OBJECT, target) if name else name,
+    }
+    return _copied(alert, new, (_GOLDEN_ANGLE * turn % 360, up), own=True)
+
+
+def _copied(record: Alert, new: Alert, shift: tuple[float, float], own: bool) -> Alert:
+    """Copy a record and those inside it; `own` says that it is of this alert, and not of an earlier detection."""
+    copy = dict(record)
+    for field, value in record.items():
+        if isinstance(value, dict):
+            copy[field] = _copied(value, new, shift, own)
+        elif isinstance(value, list):
+            copy[field] = [_copied(each, new, shift, own=False) for each in value]
+        elif value is None:
+            continue
+        elif field == "ra":
+            copy[field] = round((value + shift[0]) % 360, 7)
+        elif field == "dec":
+            copy[field] = round(value + shift[1], 7)
+        elif field in new and (own or field not in _FIRST_ID):
+            copy[field] = new[field]
+    return copy
+
+
+def _numbered(first: int, number: int) -> int:
+    scattered: int = number * _ODD % 2**_ID_BITS
+    return first + 2 * scattered
+
+
+def _object_name(number: int) -> str:
+    """Return a name such as ZTF26abcdefg, one for each number below 26**7."""
+    letters = ""
+    number = number * 1_000_003 % 26**7  # coprime to 26, so that no two numbers collide
+    for _ in range(7):
+        number, letter = divmod(number, 26)
+        letters = chr(ord("a") + letter) + letters
+    return f"ZTF26{letters}"

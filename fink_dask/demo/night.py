@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 
-from fink_dask.demo.alerts import AlertKind, avro_schema, encoded_alerts
+from fink_dask.demo.alerts import AlertKind, play_alerts, recorded_schema
 from fink_dask.demo.fill import Destination, fill_topic
 from fink_dask.kafka.mock import MOCK_PARTITIONS, MockBroker
 
@@ -35,6 +34,6 @@ def publish_night(
     int
         Alerts that were acknowledged.
     """
-    alerts = encoded_alerts(AlertKind.ZTF_LIGHT, count, seed=seed, nights=2)
-    schema = json.dumps(avro_schema(AlertKind.ZTF_LIGHT))
-    return fill_topic(broker.publisher, Destination(topic, MOCK_PARTITIONS), schema, alerts, seed, stopped=stopped)
+    alerts = play_alerts(AlertKind.ZTF_LIGHT, count, seed=seed)
+    where = Destination(topic, MOCK_PARTITIONS)
+    return fill_topic(broker.publisher, where, recorded_schema(AlertKind.ZTF_LIGHT), alerts, seed, stopped=stopped)

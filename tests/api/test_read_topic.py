@@ -17,8 +17,8 @@ from distributed import Client
 import fink_dask
 from fink_dask.api.topic import TopicFrame, TopicSource
 from fink_dask.avro.columnar import ColumnarDecoder
-from fink_dask.demo.alerts import AlertKind, avro_schema, encoded_alerts
 from fink_dask.errors import BrokerError, FinkDaskError, SchemaError, SettingsError
+from tests.alerts.made_up import AlertKind, avro_schema, encoded_alerts
 from tests.harness.oracle import Oracle, assert_values_equal, fill_topic, make_topic, note
 from tests.harness.producer import produce
 from tests.harness.topics import create_topic, delete_records_before, delete_topic

@@ -20,9 +20,9 @@ from nbclient import NotebookClient
 
 import fink_dask
 from fink_dask.api.settings import kafka_of
-from fink_dask.demo.alerts import AlertKind
 from fink_dask.errors import FinkDaskError, SettingsError
 from fink_dask.ledger.ledger import Ledger
+from tests.alerts.made_up import AlertKind
 from tests.harness.cli import SLOWLY, environment, run_cli, transfer_arguments
 from tests.harness.oracle import Oracle, assert_exactly_once, assert_values_equal, fill_topic, wait_for
 

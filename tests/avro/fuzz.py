@@ -13,7 +13,7 @@ import fastavro
 from fink_dask.avro.by_record import FastavroDecoder
 from fink_dask.avro.columnar import ColumnarDecoder
 from fink_dask.avro.schema import parse_schema
-from fink_dask.demo.alerts import AlertKind, avro_schema, encoded_alerts
+from tests.alerts.made_up import AlertKind, avro_schema, encoded_alerts
 from tests.avro.oracle import assert_same, damage
 from tests.avro.union_alerts import UnionAlerts
 

@@ -18,8 +18,8 @@ from fink_dask.avro import arena
 from fink_dask.avro.by_record import FastavroDecoder
 from fink_dask.avro.columnar import ColumnarDecoder
 from fink_dask.avro.schema import AvroSchema, field_type, parse_schema
-from fink_dask.demo.alerts import AlertKind, avro_schema, encoded_alerts
 from fink_dask.errors import FinkDaskError, SettingsError
+from tests.alerts.made_up import AlertKind, avro_schema, encoded_alerts
 from tests.avro import fuzz
 from tests.avro.oracle import NUMBERS, assert_same, damage
 from tests.avro.strategies import batches, encode

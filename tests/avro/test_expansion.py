@@ -14,7 +14,7 @@ from fink_dask.avro.operations import allowed_cells
 from fink_dask.avro.resolve import MAX_CELLS, MAX_VALUE_CELLS
 from fink_dask.avro.schema import AvroSchema, parse_schema
 from fink_dask.config import BATCH_BYTES
-from fink_dask.demo.alerts import AlertKind, avro_schema
+from tests.alerts.made_up import AlertKind, avro_schema
 from tests.avro.oracle import assert_same
 from tests.avro.strategies import encode
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from fink_dask.avro.schema import parse_schema
-from fink_dask.demo.alerts import AlertKind, avro_schema
+from tests.alerts.made_up import AlertKind, avro_schema
 
 
 @pytest.fixture

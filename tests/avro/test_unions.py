@@ -15,8 +15,8 @@ from fink_dask.avro import decoded
 from fink_dask.avro.by_record import FastavroDecoder
 from fink_dask.avro.columnar import ColumnarDecoder
 from fink_dask.avro.schema import field_type, parse_schema
-from fink_dask.demo.alerts import AlertKind
 from fink_dask.errors import SettingsError
+from tests.alerts.made_up import AlertKind
 from tests.avro.oracle import assert_same
 from tests.avro.strategies import encode, laid_out
 from tests.avro.union_alerts import UnionAlerts

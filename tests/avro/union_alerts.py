@@ -8,7 +8,7 @@ from io import BytesIO
 
 import fastavro
 
-from fink_dask.demo.alerts import AlertKind, avro_schema, made_up_alerts
+from tests.alerts.made_up import AlertKind, avro_schema, made_up_alerts
 from tests.avro.strategies import branch_name
 
 #: What a field may be instead, with a value of it.

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fink_dask.demo.alerts import AlertKind
+from tests.alerts.made_up import AlertKind
 from tests.harness.batch import ensure_packages
 from tests.harness.grid_engine import GridEngine, ensure_grid_engine
 from tests.harness.hosts import Network, ensure_hosts

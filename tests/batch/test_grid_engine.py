@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fink_dask.demo.alerts import AlertKind
+from tests.alerts.made_up import AlertKind
 from tests.harness.batch import PROGRAMS, committed, run, start_cli
 from tests.harness.cli import SLOWLY, environment, run_cli, transfer_arguments
 from tests.harness.grid_engine import GridEngine

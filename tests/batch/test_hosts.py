@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fink_dask.demo.alerts import AlertKind
+from tests.alerts.made_up import AlertKind
 from tests.harness.batch import committed, start_cli
 from tests.harness.cli import SLOWLY, environment, run_cli, transfer_arguments
 from tests.harness.dask import answers

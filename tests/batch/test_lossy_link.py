@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fink_dask.demo.alerts import AlertKind
+from tests.alerts.made_up import AlertKind
 from tests.harness.cli import run_cli, transfer_arguments
 from tests.harness.kafka import ExternalKafka
 from tests.harness.oracle import Oracle, assert_exactly_once, fill_topic

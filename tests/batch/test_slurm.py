@@ -16,8 +16,8 @@ import pytest
 from distributed import Client
 from distributed.security import Security
 
-from fink_dask.demo.alerts import AlertKind
 from fink_dask.ledger.ledger import Ledger
+from tests.alerts.made_up import AlertKind
 from tests.harness.batch import PROGRAMS, committed, run, start_cli
 from tests.harness.cli import SLOWLY, environment, run_cli, transfer_arguments
 from tests.harness.oracle import Oracle, add_alerts, assert_exactly_once, fill_topic, wait_for

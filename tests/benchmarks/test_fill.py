@@ -13,7 +13,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from benchmarks.fill import FilledTopic, fill_topic
 from benchmarks.noise import ID_COLUMN, alert_ids, make_pool
-from fink_dask.demo.alerts import AlertKind, avro_schema
+from tests.alerts.made_up import AlertKind, avro_schema
 from tests.harness.topics import client_config
 
 KINDS = (AlertKind.ZTF_LIGHT, AlertKind.ZTF_FULL, AlertKind.LSST_FULL)

@@ -23,9 +23,9 @@ import pytest
 import fink_dask
 from fink_dask.catalog import buckets, hats
 from fink_dask.catalog.hats import Caller, export_hats
-from fink_dask.demo.alerts import AlertKind, encoder, made_up_alerts
 from fink_dask.errors import LedgerError, StorageError
 from fink_dask.ledger.ledger import Ledger
+from tests.alerts.made_up import AlertKind, encoder, made_up_alerts
 from tests.harness.cli import PROGRAM, environment, run_cli, transfer_arguments
 from tests.harness.oracle import Oracle, make_topic, note
 from tests.harness.producer import produce

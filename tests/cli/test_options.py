@@ -16,8 +16,8 @@ import pytest
 
 from fink_dask.cli.main import cli
 from fink_dask.config import KafkaSettings
-from fink_dask.demo.alerts import AlertKind, avro_schema
 from fink_dask.errors import SettingsError
+from tests.alerts.made_up import AlertKind, avro_schema
 from tests.harness.cli import PROGRAM, environment, run_cli
 from tests.harness.oracle import Oracle, assert_exactly_once, fill_topic
 from tests.harness.topics import delete_topic

@@ -24,10 +24,10 @@ from PIL import Image
 from rich.console import Console
 
 from fink_dask.config import KafkaSettings, TransferSettings
-from fink_dask.demo.alerts import AlertKind, avro_schema, encoded_alerts, encoder, made_up_alerts
 from fink_dask.kafka.connection import open_connection
 from fink_dask.show.alert import alert_tree, as_json
 from fink_dask.transfers import peek as peek_module
+from tests.alerts.made_up import AlertKind, avro_schema, encoded_alerts, encoder, made_up_alerts
 from tests.harness.cli import PROGRAM, environment, run_cli
 from tests.harness.oracle import Oracle, fill_topic, make_topic, note
 from tests.harness.producer import produce, produce_transaction, publish_schema

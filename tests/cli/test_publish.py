@@ -16,8 +16,9 @@ from confluent_kafka import Consumer, Message, TopicPartition
 
 from fink_dask.avro.container import SYNC_BYTES, block_head, header
 from fink_dask.avro.schema import parse_schema
-from fink_dask.demo.alerts import AlertKind, avro_schema, encoded_alerts, made_up_alerts
+from fink_dask.demo.alerts import AlertKind, play_alerts
 from fink_dask.kafka.publish import paced
+from tests.alerts.made_up import avro_schema, encoded_alerts, made_up_alerts
 from tests.harness.cli import PROGRAM, environment, run_cli, transfer_arguments
 from tests.harness.oracle import places, wait_for
 from tests.harness.producer import produce
@@ -86,7 +87,7 @@ def test_what_is_made_up_is_published_in_finks_conventions_and_transferred_whole
     said = json.loads(result.stdout)
     assert (said["topic"], said["alerts"], said["partitions"]) == (topic_name, 300, 10)
     found = records(kafka, topic_name)
-    assert Counter(message.value() for message in found) == Counter(encoded_alerts(KIND, 300, seed=7))
+    assert Counter(message.value() for message in found) == Counter(play_alerts(KIND, 300, seed=7))
     assert {message.key() for message in found} == {topic_name.encode()}
     assert len({message.partition() for message in found}) == 10, "alerts are scattered over all partitions"
     assert partition_count(kafka.bootstrap_servers, f"{topic_name}_schema") == 1
@@ -109,7 +110,7 @@ def test_a_topic_that_exists_is_left_alone_unless_it_is_added_to(kafka: Any, top
     after = values(kafka, topic_name)
     assert after.total() == 70
     # The second thirty are other alerts than the first forty: the same arguments give no duplicates.
-    assert after == before + Counter(encoded_alerts(KIND, 30, first_id=40))
+    assert after == before + Counter(play_alerts(KIND, 30, first_number=40))
     assert len(records(kafka, f"{topic_name}_schema")) == copies
 
 
@@ -255,7 +256,7 @@ def test_stopping_says_how_many_alerts_the_topic_holds(
     out, err = process.communicate(timeout=60)
     assert process.returncode == 128 + number, err
     held = values(kafka, topic_name)
-    assert held == Counter(encoded_alerts(KIND, held.total()))
+    assert held == Counter(play_alerts(KIND, held.total()))
     assert f"{held.total():,} of 200,000" in err
     assert len(err.strip().splitlines()) == 1
     assert out == ""

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fink_dask.demo.alerts import AlertKind
+from tests.alerts.made_up import AlertKind
 from tests.harness.cli import run_cli, transfer_arguments
 from tests.harness.kafka_settings import free_ports
 from tests.harness.oracle import fill_topic

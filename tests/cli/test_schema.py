@@ -12,7 +12,7 @@ import pytest
 
 from fink_dask.avro.fields import count_fields, fields_of
 from fink_dask.avro.schema import parse_schema
-from fink_dask.demo.alerts import AlertKind, avro_schema
+from tests.alerts.made_up import AlertKind, avro_schema
 from tests.harness.cli import run_cli, transfer_arguments
 from tests.harness.oracle import fill_topic
 from tests.harness.producer import produce, publish_schema

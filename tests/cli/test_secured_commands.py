@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fink_dask.demo.alerts import AlertKind
+from tests.alerts.made_up import AlertKind
 from tests.harness.cli import run_cli
 from tests.harness.oracle import Oracle, fill_topic
 from tests.harness.secure import PASSWORD, USER, SecureKafka

@@ -15,8 +15,8 @@ import pytest
 from fink_dask.avro.container import read_header, read_records
 from fink_dask.avro.schema import AvroSchema, parse_schema
 from fink_dask.dataset.formats import format_of
-from fink_dask.demo.alerts import AlertKind
 from fink_dask.ledger.ledger import Ledger
+from tests.alerts.made_up import AlertKind
 from tests.harness.cli import run_cli, transfer_arguments
 from tests.harness.oracle import Oracle, add_alerts, fill_topic
 from tests.harness.producer import produce

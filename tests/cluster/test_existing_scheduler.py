@@ -22,11 +22,11 @@ from fink_dask.cluster import existing
 from fink_dask.cluster.existing import Scheduler, check_workers
 from fink_dask.cluster.local import usable_cores
 from fink_dask.config import KafkaSettings
-from fink_dask.demo.alerts import AlertKind
 from fink_dask.errors import TransferError
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import create_ledger
 from fink_dask.transfers import crew, job
+from tests.alerts.made_up import AlertKind
 from tests.harness.cli import PROGRAM, SLOWLY, environment, run_cli, transfer_arguments
 from tests.harness.dask import answers
 from tests.harness.kafka_settings import free_ports

@@ -17,11 +17,11 @@ import pytest
 from distributed import Client
 
 import fink_dask
-from fink_dask.demo.alerts import AlertKind
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.transfers.events import Event, Note, RangeFailed, RangeProgress
 from fink_dask.transfers.job import run_ranges
 from fink_dask.transfers.work import Work
+from tests.alerts.made_up import AlertKind
 from tests.harness.cli import SLOWLY, environment
 from tests.harness.dask import answers
 from tests.harness.kafka_settings import free_ports

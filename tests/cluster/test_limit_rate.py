@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import fink_dask
-from fink_dask.demo.alerts import AlertKind, encoded_alerts
+from tests.alerts.made_up import AlertKind, encoded_alerts
 from tests.harness.cli import PROGRAM, environment, run_cli, transfer_arguments
 from tests.harness.dask import running_scheduler
 from tests.harness.link import FarKafka, Line, far_kafka

@@ -14,8 +14,8 @@ import pytest
 
 from fink_dask.cluster import local
 from fink_dask.cluster.local import LocalCluster, LocalWorkers, free_address
-from fink_dask.demo.alerts import AlertKind
 from fink_dask.errors import SettingsError
+from tests.alerts.made_up import AlertKind
 from tests.harness.oracle import assert_exactly_once, fill_topic, wait_for
 from tests.harness.running import Running
 

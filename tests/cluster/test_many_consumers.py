@@ -13,7 +13,7 @@ import pyarrow.dataset as ds
 import pytest
 
 from fink_dask.cluster.local import usable_cores
-from fink_dask.demo.alerts import AlertKind
+from tests.alerts.made_up import AlertKind
 from tests.harness.cli import PROGRAM, environment, transfer_arguments
 from tests.harness.oracle import Oracle, assert_exactly_once, assert_values_equal, fill_topic
 

@@ -17,9 +17,9 @@ from distributed import Client
 from pyarrow.fs import S3FileSystem
 
 import fink_dask
-from fink_dask.demo.alerts import AlertKind
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.store.location import locate
+from tests.alerts.made_up import AlertKind
 from tests.harness.cli import run_cli, transfer_arguments
 from tests.harness.object_store import BUCKET, KEY_ID, SECRET, ObjectStore
 from tests.harness.oracle import Oracle, add_alerts, assert_values_equal, fill_topic, wait_for

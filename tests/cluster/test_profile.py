@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from fink_dask.demo.alerts import AlertKind
 from fink_dask.ledger.documents import unseal
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import create_ledger
 from fink_dask.ledger.restart import set_aside
 from fink_dask.transfers.profile import STAGES
+from tests.alerts.made_up import AlertKind
 from tests.harness.cli import run_cli, transfer_arguments
 from tests.harness.oracle import add_alerts, assert_exactly_once, fill_topic
 

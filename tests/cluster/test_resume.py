@@ -15,11 +15,11 @@ from confluent_kafka import Consumer, TopicPartition
 from fink_dask.cluster.existing import Scheduler
 from fink_dask.cluster.run import ClusterChoice, run_transfer
 from fink_dask.config import KafkaSettings, TransferSettings
-from fink_dask.demo.alerts import AlertKind, avro_schema, encoded_alerts
 from fink_dask.errors import BrokerError, FinkDaskError, LedgerError
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.summary import Summary
 from fink_dask.transfers.events import Event, Note, TransferStarted
+from tests.alerts.made_up import AlertKind, avro_schema, encoded_alerts
 from tests.harness.cli import run_cli, transfer_arguments
 from tests.harness.oracle import add_alerts, assert_exactly_once, fill_topic, places
 from tests.harness.producer import open_transaction, produce, produce_transaction

@@ -14,7 +14,7 @@ import trustme
 from distributed.security import Security
 
 from fink_dask.cluster.existing import Scheduler
-from fink_dask.demo.alerts import AlertKind
+from tests.alerts.made_up import AlertKind
 from tests.harness.cli import PROGRAM, SLOWLY, environment, run_cli
 from tests.harness.dask import answers
 from tests.harness.kafka_settings import free_ports

@@ -14,10 +14,10 @@ from typing import Any
 import psutil
 import pytest
 
-from fink_dask.demo.alerts import AlertKind
 from fink_dask.ledger.lease import hold_lease
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.several import datasets_in
+from tests.alerts.made_up import AlertKind
 from tests.harness.cli import run_cli, transfer_arguments
 from tests.harness.feed import Feed
 from tests.harness.kafka import KafkaBroker

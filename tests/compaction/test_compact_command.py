@@ -15,8 +15,8 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
-from fink_dask.demo.alerts import AlertKind, avro_schema, encoded_alerts
 from fink_dask.ledger.ledger import Ledger
+from tests.alerts.made_up import AlertKind, avro_schema, encoded_alerts
 from tests.harness.cli import PROGRAM, environment, run_cli, transfer_arguments
 from tests.harness.oracle import Oracle, add_alerts, assert_exactly_once, assert_values_equal, note, wait_for
 from tests.harness.producer import produce, publish_schema

@@ -13,9 +13,9 @@ from typing import Any
 import psutil
 import pytest
 
-from fink_dask.demo.alerts import AlertKind
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.summary import summarise
+from tests.alerts.made_up import AlertKind
 from tests.harness.browser import Browser
 from tests.harness.dashboard import Shown, keep_picture, metrics, shown
 from tests.harness.dask import running_scheduler

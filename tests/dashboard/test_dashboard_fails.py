@@ -18,8 +18,8 @@ from fink_dask.cluster.run import ClusterChoice, run_transfer
 from fink_dask.config import KafkaSettings, TransferSettings
 from fink_dask.dashboard import plugin, reporter
 from fink_dask.dashboard.progress import TransferProgress
-from fink_dask.demo.alerts import AlertKind
 from fink_dask.transfers.events import Event, Note
+from tests.alerts.made_up import AlertKind
 from tests.harness.cli import run_cli, transfer_arguments
 from tests.harness.dask import running_scheduler
 from tests.harness.oracle import assert_exactly_once, fill_topic

@@ -21,7 +21,7 @@ import pytest
 from benchmarks.__main__ import main as bench
 from benchmarks.links import main as bench_links
 from fink_dask.cli.main import cli
-from fink_dask.demo.alerts import AlertKind
+from tests.alerts.made_up import AlertKind
 from tests.harness.cli import environment
 from tests.harness.environments import build_distributions, write_locked
 from tests.harness.object_store import BUCKET, ObjectStore

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from fink_dask.demo.alerts import AlertKind
+from tests.alerts.made_up import AlertKind
 from tests.harness.cli import PROGRAM, run_cli
 from tests.harness.dashboard import PICTURES
 from tests.harness.environments import ROOT

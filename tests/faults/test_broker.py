@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from fink_dask.dataset.verify import verify_dataset
-from fink_dask.demo.alerts import AlertKind, avro_schema, encoded_alerts
 from fink_dask.ledger.ledger import Ledger
+from tests.alerts.made_up import AlertKind, avro_schema, encoded_alerts
 from tests.harness.cli import run_cli, transfer_arguments
 from tests.harness.kafka import KafkaBroker, KafkaCluster
 from tests.harness.oracle import Oracle, add_alerts, assert_exactly_once, fill_topic, note

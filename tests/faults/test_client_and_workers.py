@@ -16,7 +16,6 @@ from distributed import Client, LocalCluster
 
 from fink_dask.config import KafkaSettings, TransferSettings
 from fink_dask.dataset.verify import verify_dataset
-from fink_dask.demo.alerts import AlertKind
 from fink_dask.kafka.inspect import open_inspector
 from fink_dask.ledger.lease import hold_lease
 from fink_dask.ledger.ledger import Ledger
@@ -30,6 +29,7 @@ from fink_dask.transfers.prepare import freeze_plan, make_work, open_ranges, pla
 from fink_dask.transfers.task import transfer_range
 from fink_dask.transfers.work import Work
 from fink_dask.transfers.worker import transfer_on_worker
+from tests.alerts.made_up import AlertKind
 from tests.harness.crash import run, run_until, start
 from tests.harness.oracle import Oracle, assert_exactly_once, fill_topic, wait_for
 from tests.harness.planned import plan_topic

@@ -11,7 +11,7 @@ import fastavro
 import pyarrow.dataset as ds
 import pytest
 
-from fink_dask.demo.alerts import AlertKind, encoded_alerts
+from tests.alerts.made_up import AlertKind, encoded_alerts
 from tests.harness.cli import PROGRAM, environment, run_cli, transfer_arguments
 from tests.harness.oracle import Oracle, assert_exactly_once, assert_values_equal, make_topic, note
 from tests.harness.producer import produce, publish_schema

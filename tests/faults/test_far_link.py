@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from fink_dask.demo.alerts import AlertKind
 from fink_dask.ledger.ledger import Ledger
+from tests.alerts.made_up import AlertKind
 from tests.harness.cli import run_cli, transfer_arguments
 from tests.harness.filled import Filled, fill_far_topic
 from tests.harness.link import FarKafka, Line

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from fink_dask.demo.alerts import AlertKind
+from tests.alerts.made_up import AlertKind
 from tests.harness.cli import PROGRAM, SLOWLY, environment, run_cli, transfer_arguments
 from tests.harness.dask import answers
 from tests.harness.kafka_settings import HOST, free_ports

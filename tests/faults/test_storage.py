@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from fink_dask.demo.alerts import AlertKind
 from fink_dask.ledger.ledger import Ledger
+from tests.alerts.made_up import AlertKind
 from tests.harness.cli import PROGRAM, environment, run_cli, transfer_arguments
 from tests.harness.oracle import Oracle, assert_exactly_once, fill_topic
 from tests.harness.running import Running

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 import fink_dask
-from fink_dask.demo.alerts import AlertKind
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.store.bucket import open_bucket
 from fink_dask.store.location import locate
+from tests.alerts.made_up import AlertKind
 from tests.harness.cli import run_cli, transfer_arguments
 from tests.harness.kafka_settings import free_ports
 from tests.harness.link import Line, Link

@@ -16,8 +16,8 @@ from typing import Any
 import psutil
 import pytest
 
-from fink_dask.demo.alerts import AlertKind
 from fink_dask.ledger.ledger import Ledger
+from tests.alerts.made_up import AlertKind
 from tests.harness.cli import run_cli, transfer_arguments
 from tests.harness.feed import Feed
 from tests.harness.kafka import KafkaBroker

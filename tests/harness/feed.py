@@ -10,7 +10,7 @@ from functools import partial
 
 from confluent_kafka import KafkaError, Message, Producer
 
-from fink_dask.demo.alerts import AlertKind, encoded_alerts
+from tests.alerts.made_up import AlertKind, encoded_alerts
 from tests.harness.oracle import Place
 from tests.harness.topics import client_config
 

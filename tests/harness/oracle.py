@@ -15,7 +15,7 @@ import fastavro
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from fink_dask.demo.alerts import AlertKind, avro_schema, encoded_alerts
+from tests.alerts.made_up import AlertKind, avro_schema, encoded_alerts
 from tests.harness.producer import Produced, produce, publish_schema
 from tests.harness.topics import create_topic
 

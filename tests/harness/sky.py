@@ -7,7 +7,7 @@ from typing import Any
 import erfa
 import numpy as np
 
-from fink_dask.demo.alerts import AlertKind, made_up_alerts
+from tests.alerts.made_up import AlertKind, made_up_alerts
 
 #: Fields of the survey, and the radius of one in degrees.
 _FIELDS, _RADIUS = 160, 4.0

@@ -29,7 +29,7 @@ from astropy.io import fits
 
 import fink_dask
 from benchmarks.environments import python_of, spark_environment
-from fink_dask.demo.alerts import AlertKind, encoder, made_up_alerts
+from tests.alerts.made_up import AlertKind, encoder, made_up_alerts
 from tests.harness.cli import run_cli, transfer_arguments
 from tests.harness.oracle import Oracle, fill_topic, make_topic, note
 from tests.harness.producer import produce

@@ -17,9 +17,9 @@ import pyarrow.dataset as ds
 import pytest
 
 from fink_dask.dataset.verify import verify_dataset
-from fink_dask.demo.alerts import AlertKind, avro_schema, encoded_alerts
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.records import Marker
+from tests.alerts.made_up import AlertKind, avro_schema, encoded_alerts
 from tests.harness.cli import PROGRAM, environment, run_cli, transfer_arguments
 from tests.harness.oracle import Oracle, assert_exactly_once, assert_values_equal, fill_topic, note, wait_for
 from tests.harness.producer import produce, produce_transaction, publish_schema

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fink_dask.demo.alerts import AlertKind, encoder
 from fink_dask.kafka.offsets import Range
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.summary import summarise
 from fink_dask.report.sky import project
 from fink_dask.transfers.profile import STAGES
+from tests.alerts.made_up import AlertKind, encoder
 from tests.harness.cli import run_cli, transfer_arguments
 from tests.harness.dashboard import PICTURES, keep_picture
 from tests.harness.ledgers import make_ledger, make_plan, transfer

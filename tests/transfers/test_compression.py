@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from fink_dask.config import COMPRESSIONS
-from fink_dask.demo.alerts import AlertKind
 from fink_dask.transfers.task import transfer_range
+from tests.alerts.made_up import AlertKind
 from tests.harness.cli import run_cli, transfer_arguments
 from tests.harness.oracle import Oracle, assert_exactly_once, assert_values_equal, fill_topic
 from tests.harness.planned import plan_topic

@@ -14,7 +14,6 @@ import pytest
 import fink_dask
 from fink_dask.cli.main import cli
 from fink_dask.config import KafkaSettings, TransferSettings
-from fink_dask.demo.alerts import AlertKind
 from fink_dask.errors import StorageError
 from fink_dask.kafka.inspect import Sample
 from fink_dask.kafka.offsets import Range, Watermarks
@@ -26,6 +25,7 @@ from fink_dask.ledger.summary import Summary
 from fink_dask.show.words import duration_words, forecast_words
 from fink_dask.transfers import forecast as forecast_module
 from fink_dask.transfers.forecast import Forecast, forecast, has_room
+from tests.alerts.made_up import AlertKind
 from tests.harness.cli import run_cli, transfer_arguments
 from tests.harness.ledgers import IDENTITY
 from tests.harness.oracle import Oracle, fill_topic, make_topic

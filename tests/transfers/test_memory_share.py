@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from fink_dask.cluster.existing import _memory
 from fink_dask.cluster.local import parse_memory
-from fink_dask.demo.alerts import AlertKind
 from fink_dask.errors import SettingsError
 from fink_dask.transfers.memory import FULL_SHARE, MIN_SHARE, WORKER_BYTES, MemoryShare, share_memory
 from fink_dask.transfers.task import transfer_range
+from tests.alerts.made_up import AlertKind
 from tests.harness.cli import run_cli, transfer_arguments
 from tests.harness.oracle import assert_exactly_once, fill_topic
 from tests.harness.planned import plan_topic

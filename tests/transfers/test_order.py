@@ -16,7 +16,6 @@ from fink_dask.avro.schema import parse_schema
 from fink_dask.cluster.local import DASK_CONFIG
 from fink_dask.config import KafkaSettings
 from fink_dask.dataset.partitioning import Partitioning
-from fink_dask.demo.alerts import AlertKind, avro_schema
 from fink_dask.kafka.offsets import Range
 from fink_dask.ledger.documents import seal
 from fink_dask.ledger.ledger import Ledger
@@ -26,6 +25,7 @@ from fink_dask.transfers.crew import Lookahead
 from fink_dask.transfers.events import Event, RangeCommitted
 from fink_dask.transfers.job import run_ranges
 from fink_dask.transfers.work import TaskSettings, Work
+from tests.alerts.made_up import AlertKind, avro_schema
 from tests.harness.oracle import wait_for
 
 COUNT = 120

@@ -16,7 +16,6 @@ import pytest
 
 from fink_dask.cluster.local import local_cluster
 from fink_dask.dataset.verify import verify_dataset
-from fink_dask.demo.alerts import AlertKind
 from fink_dask.errors import InterruptedTransferError, LedgerError, SettingsError
 from fink_dask.ledger.roll_forward import roll_forward
 from fink_dask.ledger.summary import summarise
@@ -24,6 +23,7 @@ from fink_dask.transfers.events import RangeProgress
 from fink_dask.transfers.job import run_ranges
 from fink_dask.transfers.task import transfer_range
 from fink_dask.transfers.work import Work
+from tests.alerts.made_up import AlertKind
 from tests.harness.oracle import assert_exactly_once, fill_topic, places
 from tests.harness.planned import plan_topic
 from tests.harness.producer import produce

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from fink_dask.demo.lsst_schemas import BANDS, full_schema, light_schema
-from fink_dask.demo.noise import Row, noisy_rows, with_nulls
-from fink_dask.demo.packet import broker_columns
-from fink_dask.demo.schemas import AvroSchema, innermost_type
-from fink_dask.demo.sky import Sightings, history, ids
-from fink_dask.demo.stamps import stamps
+from tests.alerts.lsst_schemas import BANDS, full_schema, light_schema
+from tests.alerts.noise import Row, noisy_rows, with_nulls
+from tests.alerts.packet import broker_columns
+from tests.alerts.schemas import AvroSchema, innermost_type
+from tests.alerts.sky import Sightings, history, ids
+from tests.alerts.stamps import stamps
 
 #: diaSourceId lies in [2**57, 2**58), as 18-digit numbers do.
 _ID_BITS = 57

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fink_dask.demo.schemas import AvroSchema
+from tests.alerts.schemas import AvroSchema
 
 Columns = Mapping[str, Sequence[Any] | NDArray[Any]]
 Row = dict[str, Any]

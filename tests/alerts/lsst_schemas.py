@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from fink_dask.demo.schemas import LC_FEATURES, AvroSchema, alert_record, nullable_array, nullable_map, record
+from tests.alerts.schemas import LC_FEATURES, AvroSchema, alert_record, nullable_array, nullable_map, record
 
 BANDS = "ugrizy"
 

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fink_dask.demo.noise import Row, noisy_rows, with_nulls
-from fink_dask.demo.packet import broker_columns
-from fink_dask.demo.schemas import AvroSchema, innermost_type
-from fink_dask.demo.sky import EarlierSightings, Ints, Sightings, history, ids
-from fink_dask.demo.stamps import compressed, stamps
-from fink_dask.demo.ztf_schemas import UPPER_LIMIT, full_schema, light_schema
+from tests.alerts.noise import Row, noisy_rows, with_nulls
+from tests.alerts.packet import broker_columns
+from tests.alerts.schemas import AvroSchema, innermost_type
+from tests.alerts.sky import EarlierSightings, Ints, Sightings, history, ids
+from tests.alerts.stamps import compressed, stamps
+from tests.alerts.ztf_schemas import UPPER_LIMIT, full_schema, light_schema
 
 #: candid lies in [2**61, 2**62), as 19-digit numbers do.
 _ID_BITS = 61

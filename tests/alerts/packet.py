@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from fink_dask.demo.noise import with_nulls
-from fink_dask.demo.sky import Sightings
+from tests.alerts.noise import with_nulls
+from tests.alerts.sky import Sightings
 
 FINK_CLASSES = (
     "Unknown",

@@ -1,0 +1,187 @@
+"""Made-up alerts must be as large, as noisy and as awkward as Fink's, or what is measured with them means nothing."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import zlib
+from itertools import islice
+from typing import Any
+
+import erfa
+import fastavro
+import numpy as np
+import pytest
+
+from fink_dask.errors import SettingsError
+from tests.alerts.made_up import AlertKind, avro_schema, encode, encoded_alerts, encoder, made_up_alerts
+from tests.alerts.schemas import record
+
+FIRST_NIGHT = "2026-02-24"
+FIRST_NIGHT_MJD = 61095
+#: Kind, number of alerts, the range of their mean size and the largest size allowed, in bytes.
+SIZES = [
+    (AlertKind.ZTF_LIGHT, 600, (1_000, 1_400), 4_000),
+    (AlertKind.ZTF_FULL, 64, (48_000, 62_000), 80_000),
+    (AlertKind.LSST_LIGHT, 600, (1_400, 2_000), 4_000),
+    (AlertKind.LSST_FULL, 160, (125_000, 155_000), 330_000),
+]
+COUNTS = {kind: count for kind, count, _, _ in SIZES}
+ID_FIELD = {"ztf": "candid", "lsst": "diaSourceId"}
+every_kind = pytest.mark.parametrize("kind", list(AlertKind))
+
+
+def _decoded(schema: Any, datum: bytes) -> Any:
+    stream = io.BytesIO(datum)
+    alert = fastavro.schemaless_reader(stream, schema, None)
+    assert not stream.read()
+    return alert
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Compare values and their types, NaN being equal to NaN."""
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(_same(value, other[key]) for key, value in one.items())
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(_same, one, other))
+    if isinstance(one, float) and math.isnan(one):
+        return isinstance(other, float) and math.isnan(other)
+    return type(one) is type(other) and one == other
+
+
+def _mjd_utc(kind: AlertKind, alert: dict[str, Any]) -> float:
+    if kind.startswith("ztf"):
+        jd = alert.get("jd") or alert["candidate"]["jd"]
+        return float(jd - erfa.DJM0)
+    mjd_tai = alert.get("midpointMjdTai") or alert["diaSource"]["midpointMjdTai"]
+    utc_1, utc_2 = erfa.taiutc(erfa.DJM0 + math.floor(mjd_tai), mjd_tai % 1)
+    return float((utc_1 - erfa.DJM0) + utc_2)
+
+
+def _nulls(value: Any) -> int:
+    if isinstance(value, dict):
+        return sum(map(_nulls, value.values()))
+    return sum(map(_nulls, value)) if isinstance(value, list) else int(value is None)
+
+
+@pytest.mark.parametrize(("kind", "count", "mean_bytes", "largest_bytes"), SIZES)
+def test_benchmarks_move_alerts_of_the_size_of_real_ones(
+    kind: AlertKind, count: int, mean_bytes: tuple[int, int], largest_bytes: int
+) -> None:
+    sizes = [len(datum) for datum in encoded_alerts(kind, count)]
+    assert mean_bytes[0] < np.mean(sizes) < mean_bytes[1]
+    assert max(sizes) < largest_bytes
+
+
+@every_kind
+def test_schema_is_valid_json_with_the_value_before_null_as_spark_writes_it(kind: AlertKind) -> None:
+    schema = json.loads(json.dumps(avro_schema(kind)))
+    fastavro.parse_schema(schema)
+    assert (schema["namespace"], schema["name"]) == ("topLevelRecord", "value")
+    unions = [field["type"] for field in schema["fields"] if isinstance(field["type"], list)]
+    assert unions
+    assert all(len(union) == 2 and union[1] == "null" for union in unions)
+
+
+@every_kind
+def test_every_value_survives_a_round_trip_through_avro(kind: AlertKind) -> None:
+    schema = fastavro.parse_schema(avro_schema(kind))
+    for alert, datum in zip(made_up_alerts(kind, 40), encoded_alerts(kind, 40), strict=True):
+        assert _same(alert, _decoded(schema, datum))
+
+
+@every_kind
+def test_naming_the_branches_of_unions_does_not_change_a_byte(kind: AlertKind) -> None:
+    quick = encoder(avro_schema(kind))
+    for alert in made_up_alerts(kind, 20):
+        plain = io.BytesIO()
+        fastavro.schemaless_writer(plain, avro_schema(kind), alert)
+        assert quick(alert) == plain.getvalue() == encode(avro_schema(kind), alert)
+
+
+@every_kind
+def test_ids_are_unique_and_lost_by_whoever_passes_them_through_a_float(kind: AlertKind) -> None:
+    field = ID_FIELD[kind.split("-")[0]]
+    count = COUNTS[kind]
+    ids = [alert[field] for first in (0, count) for alert in made_up_alerts(kind, count, first_id=first)]
+    assert len(set(ids)) == 2 * count
+    assert all(2**53 < number < 2**63 and int(float(number)) != number for number in ids)
+
+
+@every_kind
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(kind: AlertKind) -> None:
+    alerts = list(encoded_alerts(kind, 20, seed=7))
+    assert alerts == list(encoded_alerts(kind, 20, seed=7))
+    assert alerts == list(islice(encoded_alerts(kind, 700, seed=7), 20))
+    assert not set(alerts) & set(encoded_alerts(kind, 20, seed=8))
+
+
+@every_kind
+@pytest.mark.parametrize("nights", [1, 2, 5])
+def test_alerts_fill_exactly_the_utc_days_asked_for_even_next_to_midnight(kind: AlertKind, nights: int) -> None:
+    count = COUNTS[kind]
+    times = np.array(
+        [_mjd_utc(kind, alert) for alert in made_up_alerts(kind, count, nights=nights, first_night=FIRST_NIGHT)]
+    )
+    assert set(np.floor(times)) == {FIRST_NIGHT_MJD + night for night in range(nights)}
+    from_midnight_ms = (times - np.round(times)) * 86_400_000
+    assert np.any((from_midnight_ms > -1) & (from_midnight_ms < 0))
+    assert np.any((from_midnight_ms > 0) & (from_midnight_ms < 1))
+
+
+@pytest.mark.parametrize("kind", [AlertKind.ZTF_FULL, AlertKind.LSST_FULL])
+def test_full_packets_carry_their_own_date_as_integers(kind: AlertKind) -> None:
+    for alert in made_up_alerts(kind, 60, nights=10):
+        midnight = erfa.cal2jd(alert["year"], alert["month"], alert["day"])[1]
+        assert midnight == math.floor(_mjd_utc(kind, alert))
+        assert alert["timestamp"].startswith(f"{alert['year']}-{alert['month']:02}-{alert['day']:02} ")
+
+
+@pytest.mark.parametrize("kind", [AlertKind.ZTF_LIGHT, AlertKind.LSST_LIGHT])
+def test_directory_names_meet_spaces_slashes_equals_signs_and_other_letters(kind: AlertKind) -> None:
+    classes = {alert["finkclass"] for alert in made_up_alerts(kind, 3000)}
+    assert {None, "Unknown", "SN candidate", "Solar System MPC", "Cepheid/δ Sct"} <= classes
+    assert any("=" in name for name in classes - {None})
+
+
+@every_kind
+def test_nulls_occur_here_and_there(kind: AlertKind) -> None:
+    nulls = [_nulls(alert) for alert in made_up_alerts(kind, 40)]
+    assert sum(nulls) > 20
+    assert len(set(nulls)) > 5
+
+
+def test_light_curves_are_of_one_object_in_order_and_older_than_the_alert() -> None:
+    places: dict[str, list[tuple[float, float]]] = {}
+    for alert in made_up_alerts(AlertKind.ZTF_LIGHT, 500, nights=3):
+        history = [row["jd"] for row in alert["prv_candidates"] or []]
+        assert history == sorted(history)
+        assert all(jd < alert["jd"] for jd in history)
+        places.setdefault(alert["objectId"], []).append((alert["ra"], alert["dec"]))
+    assert len(places) < 200
+    assert all(np.ptp(np.array(seen), axis=0).max() < 0.001 for seen in places.values())
+
+
+@every_kind
+def test_noise_does_not_flatter_compression(kind: AlertKind) -> None:
+    data = b"".join(encoded_alerts(kind, 40))
+    assert len(zlib.compress(data, 1)) > 0.45 * len(data)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"count": -1}, {"seed": -1}, {"first_id": -1}, {"nights": 0}, {"first_night": "24 February"}, {"kind": "ztf"}],
+)
+def test_a_wrong_argument_is_refused_before_the_first_alert(wrong: dict[str, Any]) -> None:
+    arguments: dict[str, Any] = {"kind": "ztf-light", "count": 1} | wrong
+    with pytest.raises(SettingsError):
+        made_up_alerts(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("fields", "nested"), [("text name", {}), ("long id", {"candidate": "int"}), ("nested candidate", {})]
+)
+def test_a_schema_with_a_slip_is_not_built(fields: str, nested: dict[str, Any]) -> None:
+    with pytest.raises((KeyError, ValueError)):
+        record("alert", fields, **nested)
