@@ -69,7 +69,7 @@ class ConnectionPool:
             connection.close()
 
     def _take(self, settings: KafkaSettings) -> Connection:
-        """Take an idle connection that fits the line, or make one."""
+        """Take an idle connection that fits the line and the settings, or make one."""
         most, made_with = settings.queue_bytes // 2, settings
         if settings.limit_rate is not None:
             most = min(most, self.line.most_at_once(settings.limit_rate))
@@ -124,6 +124,7 @@ def _key(settings: KafkaSettings) -> KafkaSettings:
 
 
 def _fits(connection: Connection, settings: KafkaSettings, fetch_bytes: int) -> bool:
-    if connection.settings.queue_bytes != settings.queue_bytes:
-        return False
+    made_for = connection.settings
+    if made_for.queue_bytes != settings.queue_bytes or (made_for.limit_rate is None) != (settings.limit_rate is None):
+        return False  # what keeps to a rate fetches nothing ahead, whoever it is lent to
     return fetch_bytes / _FITS <= connection.fetch_bytes <= fetch_bytes * _FITS

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import psutil
@@ -64,6 +65,17 @@ def test_the_next_range_gets_the_same_connection_and_other_settings_another(
     assert used(pool, settings) is first
     assert used(pool, other) is not first
     assert used(pool, settings) is first
+
+
+def test_a_run_without_a_limit_does_not_get_the_connection_of_one_that_had_a_limit_and_fetches_nothing_ahead(
+    make_pool: Callable[[float], ConnectionPool], settings: KafkaSettings
+) -> None:
+    pool, limited = make_pool(LONG_S), replace(settings, limit_rate=10**9)
+    slow = used(pool, limited)
+    fast = used(pool, settings)
+    assert fast is not slow
+    assert used(pool, limited) is slow
+    assert used(pool, settings) is fast
 
 
 def test_the_threads_of_librdkafka_do_not_grow_with_the_number_of_ranges(
