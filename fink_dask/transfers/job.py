@@ -215,6 +215,7 @@ class _Run:
         while not self._progress.empty():
             progress = self._progress.get()
             self._silence.see(progress)
+            self._tries.see(progress)
             self._crew.accept(progress.worker)
             self._shares.see((progress.topic, progress.range), progress.worker)
             self._observe(progress)
@@ -281,6 +282,7 @@ class _Run:
                 self._give_back(item)
             else:
                 self._silence.end()
+                self._tries.end(item)
                 self._observe(result.committed(item.topic))
         finally:
             self._crew.release(future)

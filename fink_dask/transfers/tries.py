@@ -23,7 +23,8 @@ class Tries:
     Parameters
     ----------
     excused_s : float
-        Seconds after a range's first excused failure in which such tries do not count.
+        Seconds after a range's first excused failure in which such tries do not count, if nothing has come for it
+        since.
     """
 
     def __init__(self, excused_s: float = 0.0) -> None:
@@ -47,6 +48,16 @@ class Tries:
             return False
         self._ready_at[_key(item)] = time.monotonic() + _PAUSE_S * 2**tries
         return True
+
+    def see(self, progress: RangeProgress) -> None:
+        """Take a report: once something has come for a range, its next failure is the first of its kind."""
+        if _is_sign_of_life(progress):
+            self._excused_since.pop((progress.topic, progress.range), None)
+
+    def end(self, item: Work) -> None:
+        """Forget a range that is done: a topic may be followed for months."""
+        for known in (self._tries, self._excused_since, self._ready_at):
+            known.pop(_key(item), None)
 
     def forgive(self, item: Work) -> None:
         """Do not count the last try."""
@@ -78,7 +89,7 @@ class Silence:
 
     def see(self, progress: RangeProgress) -> None:
         """Take a report: one of something that has just arrived is a sign of life."""
-        if progress.received and progress.quiet_s < _FRESH_S:
+        if _is_sign_of_life(progress):
             self.end()
 
     def end(self) -> None:
@@ -95,6 +106,10 @@ class Silence:
         """
         self._ranges += 1
         return (self._ranges > 1 or is_last) and time.monotonic() - self._since >= self._gone_s - _FRESH_S
+
+
+def _is_sign_of_life(progress: RangeProgress) -> bool:
+    return bool(progress.received) and progress.quiet_s < _FRESH_S
 
 
 def _key(item: Work) -> tuple[str, Range]:
