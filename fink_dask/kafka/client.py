@@ -109,11 +109,19 @@ class Errors:
     def __init__(self) -> None:
         self.last: KafkaError | None = None
         self.fatal: KafkaError | None = None
-        self._first_at = self._last_at = 0.0
+        self._first_at = self._last_at = self._fatal_at = 0.0
 
     def forget(self) -> None:
         """Start afresh: there was an answer, or another range begins."""
         self.last = self.fatal = None
+
+    def accepted(self) -> None:
+        """Take note that a broker has let us in since: what an earlier connection was refused for has passed."""
+        self.fatal = None
+
+    def refusal_since(self, began: float) -> KafkaError | None:
+        """Return what was refused for good, if that was after a moment on the clock of `time.monotonic`."""
+        return self.fatal if self._fatal_at >= began else None
 
     def since(self, began: float) -> KafkaError | None:
         """Return what was said last, if that was after a moment on the clock of `time.monotonic`."""
@@ -133,7 +141,7 @@ class Errors:
         if self.last is None or error.code() != KafkaError._ALL_BROKERS_DOWN:
             self.last = error
         if is_refusal(error):
-            self.fatal = error
+            self.fatal, self._fatal_at = error, self._last_at
 
 
 def is_of_groups(message: Message) -> bool:

@@ -44,9 +44,11 @@ _KNOWN_S = 300.0
 _LEARN_S = 10.0
 #: Seconds between two looks at what else happens while an answer is waited for, such as a signal.
 _LOOK_S = 0.1
-#: Seconds for which a question goes on after librdkafka has said that it reaches no broker: another address, or the
-#: same one a moment later, may answer.
-_UNREACHED_S = 8.0
+#: Seconds for which a question goes on after librdkafka has said that it does not reach a broker: another address, or
+#: the same one a moment later, may answer. It connects twice before it asks, to the address that it was given and to
+#: the broker that this names, in three round trips each, or eight with TLS and SASL; behind two satellites each takes a
+#: second.
+_UNREACHED_S, _UNREACHED_SECURED_S = 12.0, 24.0
 #: The same where a broker has refused for good, as it may still be starting.
 _REFUSED_S = 1.0
 #: What librdkafka says where a question got no answer.
@@ -71,8 +73,8 @@ class Admin:
 
     def __init__(self, settings: KafkaSettings) -> None:
         self.settings = settings
-        self.client = AdminClient(client_config(settings, errors := Errors()))
-        self._errors = errors
+        self.errors = Errors()
+        self.client = AdminClient(client_config(settings, self.errors))
 
     def ask(self, question: Callable[[AdminClient], Future[Answer]], topic: str | None = None) -> Answer:
         """Ask, and wait for the answer in a way that lets signals through at once.
@@ -91,22 +93,7 @@ class Admin:
         BrokerUnavailableError
             If there is no answer in time.
         """
-        began = time.monotonic()
-        while True:
-            try:
-                answer = self._wait(question(self.client), began, topic)
-            except KafkaException as exception:
-                self.client.poll(0)
-                error = self._errors.fatal or exception.args[0]
-                if not is_passing(error):
-                    raise broker_error(error, topic) from exception
-                if not self._may_ask_again(began):
-                    raise no_answer(self.settings, began, self._errors.since(began) or error, topic) from exception
-            else:
-                # What was said until now must not be the reason for a silence hours later.
-                self.client.poll(0)
-                self._errors.forget()
-                return answer
+        return _Wait(self.settings, self.errors, self.client.poll, topic).ask(lambda: question(self.client))
 
     def ask_each(self, question: Callable[[AdminClient], Mapping[Key, Future[Answer]]]) -> dict[Key, Answer | None]:
         """Ask about many things at once, and wait for all answers.
@@ -141,49 +128,20 @@ class Admin:
             Waits for the answers, and returns what the broker refuses as a KafkaError; it raises a
             BrokerUnavailableError if there is no answer in time.
         """
-        began, asked = time.monotonic(), question(self.client)
+        wait, asked = _Wait(self.settings, self.errors, self.client.poll), question(self.client)
 
         def answer() -> dict[Key, Answer | KafkaError]:
             futures = asked
             while True:
-                found = {key: self._wait_for_one(future, began) for key, future in futures.items()}
+                found = {key: wait.answer_or_refusal(future) for key, future in futures.items()}
                 silent = next((e for e in found.values() if isinstance(e, KafkaError) and e.code() in _SILENT), None)
                 if silent is None:
-                    self._errors.forget()
+                    wait.end()
                     return found
-                self.client.poll(0)
-                if not self._may_ask_again(began):
-                    raise no_answer(self.settings, began, self._errors.since(began) or silent, None)
+                wait.pause(silent)
                 futures = question(self.client)
 
         return answer
-
-    def _may_ask_again(self, began: float) -> bool:
-        """Tell whether there is time for the question once more, and pause before it."""
-        is_late = time.monotonic() - began > self.settings.request_timeout_s
-        if is_late or _final_reason(self._errors, began, self.settings) is not None:
-            return False
-        time.sleep(_LOOK_S)
-        return True
-
-    def _wait_for_one(self, future: Future[Answer], began: float) -> Answer | KafkaError:
-        try:
-            return self._wait(future, began, None)
-        except KafkaException as exception:
-            error: KafkaError = exception.args[0]
-            return error
-
-    def _wait(self, future: Future[Answer], began: float, topic: str | None) -> Answer:
-        """Wait in short steps: the error callback is served meanwhile, and what it says can end the wait."""
-        while True:
-            try:
-                return future.result(timeout=_LOOK_S)
-            except TimeoutError:
-                self.client.poll(0)
-            if (reason := _final_reason(self._errors, began, self.settings)) is not None:
-                if is_refusal(reason):
-                    raise broker_error(reason, topic)
-                raise no_answer(self.settings, began, reason, topic)
 
 
 @dataclass(frozen=True)
@@ -343,6 +301,24 @@ class Connection:
         future.add_done_callback(self._begun.discard)
         return future
 
+    def ask(self, question: Callable[[float], Answer]) -> Answer:
+        """Ask through the consumer, which has nothing assigned: for what an admin client can't ask.
+
+        Parameters
+        ----------
+        question : callable
+            Takes a time-out in seconds, and answers or raises KafkaException.
+
+        Raises
+        ------
+        BrokerError, BrokerUnavailableError
+            As `Admin.ask` does.
+        """
+        timeout_s = self.settings.request_timeout_s
+        return _Wait(self.settings, self.errors, self.consumer.poll).ask(
+            lambda: self.begin(lambda: question(timeout_s))
+        )
+
     def _find(self, topic: str) -> None:
         """Find the leaders of a topic's partitions, and connect to each; nothing is being received from them yet."""
         # By its name, which creates nothing: the consumer's property forbids it to every broker since 0.11.
@@ -361,6 +337,9 @@ class Connection:
         partitions = [
             each for topic in stated.get("topics", {}).values() for each in topic.get("partitions", {}).values()
         ]
+        up = {broker.get("nodeid") for broker in brokers if broker.get("state") == "UP"}
+        if any(each.get("fetch_state") == "active" and each.get("broker") in up for each in partitions):
+            self.errors.accepted()
         self.arrived = Arrived(
             wire_bytes=stated.get("rx_bytes", 0),
             responses=stated.get("rx", 0),
@@ -412,56 +391,84 @@ def in_background(function: Callable[[], Answer]) -> Future[Answer]:
     return future
 
 
-def ask_consumer(connection: Connection, question: Callable[[float], Answer], topic: str | None) -> Answer:
-    """Ask through a consumer that has nothing assigned, for the few questions that an admin client can't ask.
+class _Wait:
+    """Waits for a client's answers in short steps: what its callback says meanwhile can end the wait.
 
     Parameters
     ----------
-    connection : Connection
-        The consumer's.
-    question : callable
-        Takes a time-out in seconds, and answers or raises KafkaException.
+    settings : KafkaSettings
+        How Kafka is reached.
+    errors : Errors
+        What librdkafka says meanwhile.
+    serve : callable
+        Has librdkafka call its callbacks; takes seconds to wait for one.
     topic : str, optional
-        What the question is about, for the error.
-
-    Raises
-    ------
-    BrokerError
-        If the answer is no.
-    BrokerUnavailableError
-        If there is no answer in time.
+        What is asked about, for the error.
     """
-    settings, began = connection.settings, time.monotonic()
-    deadline = began + settings.request_timeout_s
-    while True:
-        future = connection.begin(lambda: question(max(0.1, deadline - time.monotonic())))
+
+    def __init__(
+        self, settings: KafkaSettings, errors: Errors, serve: Callable[[float], object], topic: str | None = None
+    ) -> None:
+        self._settings = settings
+        self._errors = errors
+        self._serve = serve
+        self._topic = topic
+        self._began = time.monotonic()
+
+    def ask(self, question: Callable[[], Future[Answer]]) -> Answer:
+        """Ask until there is an answer, or it is clear that none will come; see `Admin.ask`."""
+        while True:
+            try:
+                answer = self._result(question())
+            except KafkaException as exception:
+                self._serve(0)
+                self.pause(self._errors.refusal_since(self._began) or exception.args[0])
+            else:
+                self.end()
+                return answer
+
+    def answer_or_refusal(self, future: Future[Answer]) -> Answer | KafkaError:
+        """Wait for one of several answers."""
         try:
-            while not future.done():
-                if (reason := _final_reason(connection.errors, began, settings)) is not None:
-                    raise KafkaException(reason)
-                time.sleep(_LOOK_S / 10)
-                connection.consumer.poll(0)
-            return future.result()
+            return self._result(future)
         except KafkaException as exception:
-            error = connection.errors.fatal or exception.args[0]
-            if not is_passing(error):
-                raise broker_error(error, topic) from exception
-            if not future.done() or time.monotonic() >= deadline:
-                raise no_answer(settings, began, connection.errors.since(began) or error, topic) from exception
-            time.sleep(_LOOK_S)
+            error: KafkaError = exception.args[0]
+            return error
 
+    def pause(self, error: KafkaError) -> None:
+        """Pause before the question is asked once more, or raise if there is no use or no time left."""
+        self._serve(0)
+        if not is_passing(error):
+            raise broker_error(error, self._topic)
+        if time.monotonic() - self._began > self._settings.request_timeout_s or self._final_reason() is not None:
+            raise self._no_answer(self._errors.since(self._began) or error)
+        time.sleep(_LOOK_S)
 
-def _final_reason(errors: Errors, began: float, settings: KafkaSettings) -> KafkaError | None:
-    """Return why no answer will come, or None as long as one may."""
-    # Each is read once: another thread's answer may have them forgotten at any moment.
-    fatal, last = errors.fatal, errors.since(began)
-    if last is None:
-        return None
-    bound_s = _REFUSED_S if fatal is not None else min(_UNREACHED_S, settings.request_timeout_s)
-    return (fatal or last) if errors.lasts(time.monotonic(), began) > bound_s else None
+    def end(self) -> None:
+        """Forget what was said until now: it must not be the reason for a silence hours later."""
+        self._serve(0)
+        self._errors.forget()
 
+    def _result(self, future: Future[Answer]) -> Answer:
+        while True:
+            try:
+                return future.result(timeout=_LOOK_S)
+            except TimeoutError:
+                self._serve(0)
+            if (reason := self._final_reason()) is not None:
+                raise broker_error(reason, self._topic) if is_refusal(reason) else self._no_answer(reason)
 
-def no_answer(settings: KafkaSettings, began: float, reason: KafkaError, topic: str | None) -> BrokerUnavailableError:
-    """Say that a question got no answer since it was asked."""
-    where = f"{settings.bootstrap_servers} in {time.monotonic() - began:.0f} s"
-    return BrokerUnavailableError(f"no answer from Kafka at {where}: {one_line(reason.str())}", topic)
+    def _final_reason(self) -> KafkaError | None:
+        """Return why no answer will come, or None as long as one may."""
+        # Each is read once: another thread's answer may have them forgotten at any moment.
+        fatal, last = self._errors.refusal_since(self._began), self._errors.since(self._began)
+        if last is None:
+            return None
+        is_plain = self._settings.security.protocol == "PLAINTEXT"
+        unreached_s = min(_UNREACHED_S if is_plain else _UNREACHED_SECURED_S, self._settings.request_timeout_s)
+        bound_s = _REFUSED_S if fatal is not None else unreached_s
+        return (fatal or last) if self._errors.lasts(time.monotonic(), self._began) > bound_s else None
+
+    def _no_answer(self, reason: KafkaError) -> BrokerUnavailableError:
+        where = f"{self._settings.bootstrap_servers} in {time.monotonic() - self._began:.0f} s"
+        return BrokerUnavailableError(f"no answer from Kafka at {where}: {one_line(reason.str())}", self._topic)

@@ -13,7 +13,7 @@ from fink_dask.kafka.client import (
     TopicPartition,
     broker_error,
 )
-from fink_dask.kafka.connection import Admin, ask_consumer, open_connection
+from fink_dask.kafka.connection import Admin, open_connection
 
 #: How Kafka says that the group has members at work.
 _IN_USE = {KafkaError.UNKNOWN_MEMBER_ID, KafkaError.NON_EMPTY_GROUP, KafkaError.ILLEGAL_GENERATION}
@@ -89,7 +89,7 @@ def read_group_offsets(
     # Not through an admin client: its question ends the process where a group has no coordinator yet, as on a cluster
     # that has never seen one. https://github.com/confluentinc/confluent-kafka-javascript/issues/374
     with open_connection(settings, group_id=group_id) as connection:
-        found = ask_consumer(connection, lambda timeout: connection.consumer.committed(wanted, timeout=timeout), None)
+        found = connection.ask(lambda timeout: connection.consumer.committed(wanted, timeout=timeout))
     return {(each.topic, each.partition): each.offset for each in found if each.offset >= 0}
 
 

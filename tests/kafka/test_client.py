@@ -71,7 +71,7 @@ def answer_with(answer: Any) -> Question:
 
 def silent_admin(*said: KafkaError, settings: KafkaSettings = SETTINGS) -> Admin:
     admin = Admin(settings)
-    admin.client = SilentClient(admin._errors, *said)
+    admin.client = SilentClient(admin.errors, *said)
     return admin
 
 
@@ -231,8 +231,8 @@ def test_the_log_of_librdkafka_is_on_the_terminal_only_when_asked_for(asked: boo
 
 def test_an_answer_to_another_thread_does_not_break_the_one_that_still_waits() -> None:
     admin = Admin(SETTINGS)
-    admin._errors = ForgetfulErrors()
-    admin.client = SilentClient(admin._errors, *[KafkaError(KafkaError._TRANSPORT, "gone")] * 100)
+    admin.errors = ForgetfulErrors()
+    admin.client = SilentClient(admin.errors, *[KafkaError(KafkaError._TRANSPORT, "gone")] * 100)
     with pytest.raises(BrokerUnavailableError, match="gone"):
         admin.ask(lambda _: Future())
 

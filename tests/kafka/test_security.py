@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,15 @@ def test_what_is_wrong_is_said_in_one_line_within_seconds(
     assert time.monotonic() - began < 20
     assert "\n" not in str(caught.value)
     assert PASSWORD not in str(caught.value)
+
+
+def test_a_password_that_was_changed_ends_the_reading_long_before_kafka_is_given_up(secure: SecureKafka) -> None:
+    refused = replace(settings(secure, "SASL", "SASL_PLAINTEXT", password="wrong"), reconnect_timeout_s=100)
+    with open_connection(refused) as connection:
+        reader, began = RangeReader(connection, TOPIC, Range(0, 0, 20), lambda: False), time.monotonic()
+        with pytest.raises(BrokerError, match="the broker refused the credentials"):
+            list(reader.batches(1000, 2**20))
+        assert time.monotonic() - began < 30
 
 
 @pytest.mark.parametrize(
