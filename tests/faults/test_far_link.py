@@ -11,14 +11,17 @@ from pathlib import Path
 
 import pytest
 
+from fink_dask.config import KafkaSettings, Security
+from fink_dask.kafka.inspect import open_inspector
 from fink_dask.ledger.ledger import Ledger
 from tests.alerts.made_up import AlertKind
 from tests.harness.cli import run_cli, transfer_arguments
 from tests.harness.filled import Filled, fill_far_topic
+from tests.harness.kafka_settings import HOST, free_ports
 from tests.harness.link import FarKafka, Line
 from tests.harness.oracle import add_alerts, assert_exactly_once, fill_topic
 from tests.harness.running import Running
-from tests.harness.secure import far_secure_kafka, ways
+from tests.harness.secure import PASSWORD, USER, SecureKafka, far_secure_kafka, ways
 from tests.harness.topics import delete_records_before, delete_topic
 
 pytestmark = pytest.mark.links
@@ -145,9 +148,32 @@ def test_the_number_of_partitions_costs_no_round_trips_before_the_first_alert(fa
     assert round(round_trips(far, topic, tmp_path, "-nconsumers", "4").first) <= 10
 
 
+@pytest.fixture(scope="module")
+def far_secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[SecureKafka, FarKafka]]:
+    """Yield a Kafka that asks for a password, behind a link."""
+    with far_secure_kafka(tmp_path_factory.mktemp("far-secure"), Line()) as found:
+        yield found
+
+
 def test_a_password_and_a_certificate_cost_few_round_trips(
-    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+    far_secure: tuple[SecureKafka, FarKafka], tmp_path: Path
 ) -> None:
-    with far_secure_kafka(tmp_path_factory.mktemp("far-secure"), Line()) as (secure, kafka):
-        topic = fill_far_topic(kafka, 400, partitions=2)
-        assert round(round_trips(kafka, topic, tmp_path, *ways(secure, tmp_path)).first) <= 14
+    secure, kafka = far_secure
+    topic = fill_far_topic(kafka, 400, partitions=2)
+    assert round(round_trips(kafka, topic, tmp_path, *ways(secure, tmp_path)).first) <= 14
+
+
+def test_30_a_password_is_asked_for_at_a_round_trip_of_a_second_and_another_server_that_is_gone_is_no_reason_to_give_up(
+    far_secure: tuple[SecureKafka, FarKafka],
+) -> None:
+    secure, far = far_secure
+    topic = fill_far_topic(far, 400, partitions=2)
+    (gone,) = free_ports(1)
+    security = Security("SASL_SSL", username=USER, password=PASSWORD, ca_pem=secure.ca_file.read_text())
+    far.link.set(SHIP)
+    try:
+        with open_inspector(KafkaSettings(f"{HOST}:{gone},{far.bootstrap_servers}", security=security)) as inspector:
+            found = inspector.describe(topic.name)
+    finally:
+        far.link.set(Line())
+    assert sum(marks.stable for marks in found.watermarks.values()) == 400
