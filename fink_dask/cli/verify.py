@@ -36,7 +36,8 @@ _SHOWN_PROBLEMS = 20
     type=int,
     callback=at_least_one,
     metavar="N",
-    help="Also read N random alerts again from Kafka, decode them with fastavro, and compare every value.",
+    help="Also read N alerts again from Kafka, in short runs that begin at random all over the topic, decode them with "
+    "fastavro, and compare every value.",
 )
 @option("--seed", type=int, metavar="N", help="Random seed of --sample, to choose the same alerts again.")
 @connection_options
@@ -85,9 +86,6 @@ def _verify(
     say: Callable[[Verification, Comparison | None], int],
 ) -> int:
     """Verify a dataset, and say what was found; returns the exit status."""
-    from rich.console import Console
-    from rich.progress import Progress
-
     from fink_dask.dataset.verify import verify_dataset
     from fink_dask.ledger.summary import written_bytes
     from fink_dask.show.bar import CountBar
@@ -96,11 +94,12 @@ def _verify(
         found = verify_dataset(ledger, reading.advance)
     compared = None
     if kafka is not None and not found.problems:
-        console = Console(stderr=True)
-        with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-            task = bar.add_task("reading from Kafka", total=sample or 0)
+        from fink_dask.transfers.against_kafka import compare_with_kafka
+
+        planned = found.progress.planned_offsets
+        with CountBar("reading from Kafka", min(sample or 0, planned), "record") as bar:
             try:
-                compared = _compare(ledger, kafka, sample or 0, seed, lambda count: bar.advance(task, count))
+                compared = compare_with_kafka(ledger, kafka, sample or 0, seed, bar.advance, bar.wait)
             except FinkDaskError:
                 bar.stop()
                 say(found, None)  # what was found in the files stands, whatever Kafka does
@@ -153,12 +152,6 @@ def _verify_each(
     if total.exit_code in {0, 3}:
         click.echo("  all planned offsets of each are accounted for, exactly once")
     return total.exit_code
-
-
-def _compare(ledger: Ledger, kafka: KafkaSettings, sample: int, seed: int | None, advance: Any) -> Comparison:
-    from fink_dask.transfers.against_kafka import compare_with_kafka
-
-    return compare_with_kafka(ledger, kafka, sample, seed, advance)
 
 
 def _result(found: Verification, compared: Comparison | None) -> tuple[Summary, dict[str, Any]]:

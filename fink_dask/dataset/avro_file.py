@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -55,11 +55,14 @@ class AvroFormat:
             )
         return np.full(len(offsets), partition, np.int32), offsets
 
-    def read_alert(self, path: Path, number: int, records: AvroSchema) -> bytes:
-        """Read the bytes of one record."""
-        for record in islice(read_records(path, records), number, None):
-            return record
-        raise LedgerError(f"{path} has fewer rows than it had a moment ago")
+    def read_alerts(self, path: Path, numbers: Sequence[int], records: AvroSchema) -> list[bytes]:
+        """Read the bytes of some records."""
+        wanted = set(numbers)
+        until = max(wanted, default=-1) + 1
+        found = [record for number, record in enumerate(islice(read_records(path, records), until)) if number in wanted]
+        if len(found) != len(numbers):
+            raise LedgerError(f"{path} has fewer rows than it had a moment ago")
+        return found
 
     def read_through(self, path: Path) -> None:
         """Read all records, by the schema that the file names."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -147,8 +148,10 @@ class DataFormat(Protocol):
     def read_places(self, path: Path) -> tuple[Partitions, Offsets]:
         """Read partition and offset of each row of a file, in the order of the rows."""
 
-    def read_alert(self, path: Path, number: int, records: AvroSchema) -> dict[str, Any] | bytes:
-        """Read one row of a file, counted from 0: its values, or its bytes, of a record of this schema.
+    def read_alerts(
+        self, path: Path, numbers: Sequence[int], records: AvroSchema
+    ) -> Sequence[dict[str, Any]] | Sequence[bytes]:
+        """Read some rows of a file, counted from 0 and in order: their values, or the bytes of records of this schema.
 
         Raises
         ------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -44,16 +44,19 @@ class ParquetFormat:
         partitions, offsets = (table[field.name].to_numpy() for field in KAFKA_FIELDS)
         return partitions, offsets
 
-    def read_alert(self, path: Path, number: int, records: AvroSchema) -> dict[str, Any]:
-        """Read the values of one row."""
+    def read_alerts(self, path: Path, numbers: Sequence[int], records: AvroSchema) -> list[dict[str, Any]]:
+        """Read the values of some rows."""
+        found: list[dict[str, Any]] = []
         with pq.ParquetFile(parquet_source(path)) as parquet:
-            for group in range(parquet.num_row_groups):  # no more of them than the one that holds it
+            before = 0
+            for group in range(parquet.num_row_groups):  # no more of them than those that hold the rows
                 rows = parquet.metadata.row_group(group).num_rows
-                if number < rows:
-                    found: dict[str, Any] = parquet.read_row_group(group).slice(number, 1).to_pylist()[0]
-                    return found
-                number -= rows
-        raise LedgerError(f"{path} has fewer rows than it had a moment ago")
+                if here := [number - before for number in numbers if before <= number < before + rows]:
+                    found += parquet.read_row_group(group).take(here).to_pylist()
+                before += rows
+        if len(found) != len(numbers):
+            raise LedgerError(f"{path} has fewer rows than it had a moment ago")
+        return found
 
     def read_through(self, path: Path) -> None:
         """Read all columns of all rows."""

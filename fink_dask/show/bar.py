@@ -11,11 +11,13 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from fink_dask.nouns import counted
+from fink_dask.nouns import counted, lasting
 from fink_dask.show.screen import is_live
 
-#: Seconds between two lines where there is no terminal.
+#: Seconds between two lines where there is no terminal, and without anything new that are worth mentioning.
 _LINE_S = 10.0
+#: Columns of the bar: with words, numbers and the time left beside it, 80 are enough.
+_BAR = 20
 
 
 class CountBar:
@@ -38,10 +40,11 @@ class CountBar:
         self._is_live = is_live(console)
         self._noun = noun
         numbers = DownloadColumn() if noun is None else MofNCompleteColumn()
-        columns = (TextColumn("{task.description}"), BarColumn(), numbers, TimeRemainingColumn(compact=True))
+        columns = (TextColumn("{task.description}"), BarColumn(_BAR), numbers, TimeRemainingColumn(compact=True))
         self._bar = Progress(*columns, console=console, transient=True, disable=not self._is_live)
         self._task = self._bar.add_task(words, total=total)
-        self._total, self._done, self._said = total, 0, time.monotonic()
+        self._total, self._done = total, 0
+        self._began = self._said = time.monotonic()
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -64,15 +67,36 @@ class CountBar:
 
     def advance(self, size: int) -> None:
         """Add bytes, or things, that are done; any thread may call this."""
-        self._bar.advance(self._task, size)
+        self._bar.update(self._task, advance=size, description=self._words)
         with self._lock:
             self._done += size
-            now = time.monotonic()
-            if self._is_live or now - self._said < _LINE_S:
-                return
+            self._say(self._how_far())
+
+    def wait(self, quiet_s: float) -> None:
+        """Say for how long nothing new has come, if that is worth mentioning; may be called at any time."""
+        if quiet_s < _LINE_S:
+            return
+        words = f"nothing for {lasting(quiet_s)}"
+        self._bar.update(self._task, description=f"{self._words}: {words}")
+        with self._lock:
+            self._say(f"{self._how_far()}, {words}")
+
+    def _say(self, words: str) -> None:
+        """Say it where there is no terminal, unless something was said a moment ago."""
+        now = time.monotonic()
+        if not self._is_live and now - self._said >= _LINE_S:
             self._said = now
-            of = f" of {self._in_words(self._total)}" if self._total else ""
-            self._console.print(f"{self._words}: {self._in_words(self._done)}{of}", soft_wrap=True)
+            self._console.print(f"{self._words}: {words}", soft_wrap=True)
+
+    def _how_far(self) -> str:
+        if not self._total:
+            return self._in_words(self._done)
+        done = decimal(self._done) if self._noun is None else f"{self._done:,}"
+        words = f"{done} of {self._in_words(self._total)}"
+        left = self._total - self._done
+        if not self._done or not left:
+            return words
+        return f"{words}, about {lasting(left / self._done * (time.monotonic() - self._began))} left"
 
     def _in_words(self, size: int) -> str:
         return decimal(size) if self._noun is None else counted(size, self._noun)

@@ -1,13 +1,17 @@
-"""Compare a dataset with its topic as it is now: the id, the watermarks, and the values of a sample of the records."""
+"""Compare a dataset with its topic as it is now: the id, the watermarks, and the values of a sample of the records.
+
+Kafka sends whole batches, so a record that is read by itself brings its neighbours along, some hundred of them in an
+archive of light alerts. The sample is therefore made of runs of records that lie together.
+"""
 
 from __future__ import annotations
 
 import math
 import random
+from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any, Literal
 
 import numpy as np
@@ -31,12 +35,21 @@ from fink_dask.kafka.inspect import Inspector, TopicDescription, is_other_topic
 from fink_dask.kafka.line import Line
 from fink_dask.kafka.offsets import Range
 from fink_dask.kafka.reader import RangeReader
+from fink_dask.kafka.records import RawBatch
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.records import Identity, Marker, Plan
 from fink_dask.transfers.plan import known_topic_id, planned_ends, spans_to_plan
 
 _BATCH_BYTES = 2**20
+#: The sample consists of at least so many runs, or of single records where it is smaller; a large one of more.
+_RUNS = 25
+#: Rows of the dataset that are held at once.
+_ROWS = 100
 _Sameness = Literal["equal", "hole", "incomparable"]
+#: Consecutive offsets of one partition, each interval with its marker.
+_Stretch = list[tuple[Marker, Range]]
+#: The values of a row; its bytes, where a format keeps those.
+_Row = dict[str, Any] | bytes
 
 
 @dataclass(frozen=True)
@@ -74,6 +87,7 @@ def compare_with_kafka(
     sample: int,
     seed: int | None = None,
     advance: Callable[[int], None] = lambda _: None,
+    on_wait: Callable[[float], None] = lambda _: None,
 ) -> Comparison:
     """Compare a dataset with its topic.
 
@@ -84,12 +98,15 @@ def compare_with_kafka(
     kafka : KafkaSettings
         How to reach Kafka.
     sample : int
-        How many committed offsets, chosen at random, are read from Kafka again; each is decoded with fastavro, which
-        is not what the transfer decodes with.
+        How many committed offsets are read from Kafka again, in runs of consecutive ones that begin at random and are
+        spread evenly over all partitions; each record is decoded with fastavro, which is not what the transfer decodes
+        with.
     seed : int, optional
         Seed of the random choice.
     advance : callable
         Is told how many of them were read.
+    on_wait : callable
+        Is told several times a second, while Kafka sends nothing, for how many seconds it has not.
 
     Raises
     ------
@@ -109,14 +126,16 @@ def compare_with_kafka(
         if not problems and sample:
             chosen = _choose(list(ledger.markers(plans)), lows, sample, random.Random(seed))  # noqa: S311
             decoders = {plan.plan_id: _Decoders(ledger, plan.identity) for plan in plans}
-            for marker, offsets in chosen:
-                checked = _Checked(ledger, topic, decoders[marker.plan_id], marker, line)
-                for offset in offsets:
-                    try:
-                        found[checked.compare(connection, offset)] += 1
-                    except _DifferenceError as difference:
-                        problems.append(f"{topic}[{marker.range.partition}] at offset {offset}: {difference}")
-                    advance(1)
+            for stretch in chosen:
+                records = _Records(connection, topic, _span(stretch), line, on_wait)
+                for marker, offsets in stretch:
+                    checked = _Checked(ledger, decoders[marker.plan_id], marker)
+                    for offset, row in checked.rows(offsets):
+                        try:
+                            found[checked.compare(offset, records.take(offset), row)] += 1
+                        except _DifferenceError as difference:
+                            problems.append(f"{topic}[{offsets.partition}] at offset {offset}: {difference}")
+                        advance(1)
     return Comparison(tuple(problems), newer, gone, found["equal"], found["incomparable"], found["hole"])
 
 
@@ -132,20 +151,56 @@ def _compare_topic(plans: Sequence[Plan], now: TopicDescription) -> tuple[list[s
         return [str(error)], 0
 
 
-def _choose(
-    markers: Sequence[Marker], lows: dict[int, int], count: int, source: random.Random
-) -> list[tuple[Marker, list[int]]]:
-    """Choose committed offsets that Kafka may still have, with their markers."""
-    starts = [max(marker.range.start, lows.get(marker.range.partition, 0)) for marker in markers]
-    sizes = [max(0, marker.range.end - start) for marker, start in zip(markers, starts, strict=True)]
-    before = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
-    places = sorted(source.sample(range(int(before[-1])), min(count, int(before[-1]))))
-    found = np.searchsorted(before, places, side="right") - 1
-    pairs = zip(found.tolist(), places, strict=True)
-    return [
-        (markers[index], [starts[index] + place - int(before[index]) for _, place in group])
-        for index, group in groupby(pairs, key=lambda pair: pair[0])
-    ]
+def _choose(markers: Sequence[Marker], lows: dict[int, int], count: int, source: random.Random) -> Iterator[_Stretch]:
+    """Choose committed offsets that Kafka may still have, in runs that are spread evenly, with their markers."""
+    pieces = []
+    for marker in sorted(markers, key=lambda marker: marker.range):
+        partition, start, end = marker.range.partition, marker.range.start, marker.range.end
+        if (start := max(start, lows.get(partition, 0))) < end:
+            pieces.append((marker, Range(partition, start, end)))
+    before = np.concatenate([[0], np.cumsum([len(each) for _, each in pieces], dtype=np.int64)]).tolist()
+    total = before[-1]
+    count = min(count, total)
+    runs = max(min(count, _RUNS), math.isqrt(count))
+    stretch: _Stretch = []
+    for number in range(runs):
+        # Each run begins somewhere in its own part of the offsets that are left over, so that no two overlap.
+        over = source.randint((total - count) * number // runs, (total - count) * (number + 1) // runs)
+        first, last = (over + count * (number + more) // runs for more in (0, 1))
+        for index in range(bisect_right(before, first) - 1, bisect_left(before, last)):
+            marker, piece = pieces[index]
+            start = piece.start - before[index]
+            cut = Range(piece.partition, max(piece.start, start + first), min(piece.end, start + last))
+            if stretch and (stretch[-1][1].partition, stretch[-1][1].end) != (cut.partition, cut.start):
+                yield stretch
+                stretch = []
+            stretch.append((marker, cut))
+    if stretch:
+        yield stretch
+
+
+def _span(stretch: _Stretch) -> Range:
+    (_, first), (_, last) = stretch[0], stretch[-1]
+    return Range(first.partition, first.start, last.end)
+
+
+class _Records:
+    """The records of consecutive offsets, as Kafka has them now."""
+
+    def __init__(
+        self, connection: Connection, topic: str, span: Range, line: Line, on_wait: Callable[[float], None]
+    ) -> None:
+        reader = RangeReader(connection, topic, span, lambda: False, line=line, on_wait=lambda: on_wait(reader.quiet_s))
+        self._batches = reader.batches(1, _BATCH_BYTES)
+        self._next: RawBatch | None = next(self._batches, None)
+
+    def take(self, offset: int) -> RawBatch | None:
+        """Return the record at an offset, as a batch of one; None where there is none. To be called in their order."""
+        found = self._next
+        if found is None or found.offsets[0] != offset:
+            return None
+        self._next = next(self._batches, None)
+        return found
 
 
 class _DifferenceError(Exception):
@@ -191,31 +246,37 @@ class _Decoders:
 class _Checked:
     """One committed range, and where its records are."""
 
-    def __init__(self, ledger: Ledger, topic: str, decoders: _Decoders, marker: Marker, line: Line) -> None:
-        self._line = line
+    def __init__(self, ledger: Ledger, decoders: _Decoders, marker: Marker) -> None:
         self._ledger = ledger
-        self._topic = topic
         self._decoders = decoders
         self._marker = marker
         paths = [ledger.outdir / file.path for file in marker.files]
         self._places = [(path, *format_of(path).read_places(path)) for path in paths]
 
-    def compare(self, connection: Connection, offset: int) -> _Sameness:
-        """Read one offset from Kafka, and tell whether the dataset has the same.
+    def rows(self, offsets: Range) -> Iterator[tuple[int, _Row | None]]:
+        """Yield each offset, and what the dataset has of it."""
+        for start in range(offsets.start, offsets.end, _ROWS):
+            end = min(start + _ROWS, offsets.end)
+            found: dict[int, _Row] = {}
+            for path, partitions, there in self._places:
+                (numbers,) = np.nonzero((there >= start) & (there < end) & (partitions == offsets.partition))
+                rows = format_of(path).read_alerts(path, numbers.tolist(), self._decoders.first)
+                found.update(zip(there[numbers].tolist(), rows, strict=True))
+            for offset in range(start, end):
+                yield offset, found.get(offset)
+
+    def compare(self, offset: int, record: RawBatch | None, row: _Row | None) -> _Sameness:
+        """Tell whether the dataset has the same of an offset as Kafka.
 
         Raises
         ------
         _DifferenceError
             If it has not.
         """
-        range_ = Range(self._marker.range.partition, offset, offset + 1)
-        reader = RangeReader(connection, self._topic, range_, lambda: False, line=self._line)
-        batches = list(reader.batches(1, _BATCH_BYTES))
-        row = self._row(offset)
-        if not batches:
+        if record is None:
             # Nothing on either side: a hole, or lost. Otherwise compaction or retention has removed it since.
             return "hole" if row is None and self._quarantined(offset) is None else "incomparable"
-        value, key = batches[0].value(0), batches[0].keys[0]
+        value, key = record.value(0), record.keys[0]
         if row is None:
             return self._compare_absent(offset, value, key)
         if isinstance(row, bytes):
@@ -234,13 +295,6 @@ class _Checked:
             if not _same(row[name], expected.get(name)):
                 raise _DifferenceError(f"{name} has another value in Kafka")
         return "equal"
-
-    def _row(self, offset: int) -> dict[str, Any] | bytes | None:
-        for path, partitions, offsets in self._places:
-            (places,) = np.nonzero((offsets == offset) & (partitions == self._marker.range.partition))
-            if places.size:
-                return format_of(path).read_alert(path, int(places[0]), self._decoders.first)
-        return None
 
     def _compare_absent(self, offset: int, value: bytes | None, key: bytes | None) -> _Sameness:
         """Tell whether it is right that a record in Kafka is not a row."""

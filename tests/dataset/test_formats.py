@@ -76,12 +76,12 @@ def test_a_file_holds_each_row_and_says_where_it_comes_from(outformat: str, tmp_
     partitions, offsets = each.read_places(path)
     assert set(partitions.tolist()) == {3}
     assert offsets.tolist() == OFFSETS
-    for number in (0, 99, 100, len(OFFSETS) - 1):
-        found = each.read_alert(path, number, SCHEMA)
+    chosen = [0, 99, 100, len(OFFSETS) - 1]
+    for number, found in zip(chosen, each.read_alerts(path, chosen, SCHEMA), strict=True):
         place = {"kafka_partition": 3, "kafka_offset": OFFSETS[number]}
         assert found == (encoded(ALERTS[number]) if outformat in RECORD_OUTFORMATS else {**ALERTS[number], **place})
     with pytest.raises(FinkDaskError, match="fewer rows"):
-        each.read_alert(path, len(OFFSETS), SCHEMA)
+        each.read_alerts(path, [0, len(OFFSETS)], SCHEMA)
     each.read_through(path)
 
 

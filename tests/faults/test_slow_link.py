@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness.cli import run_cli
 from tests.harness.filled import Filled, carry
 from tests.harness.link import FarKafka, Line
 
@@ -57,3 +58,18 @@ def test_24_all_consumers_together_take_no_more_of_a_line_than_they_are_allowed(
     moved = carry(far, topic, tmp_path / "alerts", Line(), "-nconsumers", "4", "--limit-rate", "500kB/s")
     assert moved.down <= 500_000 * (time.monotonic() - began)
     topic.assert_moved_about_once(moved)
+
+
+@pytest.mark.sample
+def test_24_a_sample_of_a_dataset_costs_a_small_part_of_what_the_topic_did(
+    far: FarKafka, far_topic: Topics, tmp_path: Path
+) -> None:
+    topic, outdir = far_topic(4_000), tmp_path / "alerts"
+    carry(far, topic, outdir, Line())
+    before = far.link.moved
+    sample = ("--sample", "400", "--seed", "1", "--bootstrap-servers", far.bootstrap_servers)
+    result = run_cli("verify", str(outdir), *sample)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "400 records read again" in result.stdout
+    # By itself each of these records would bring its batch: more than the topic, as it is of 4,000 alerts.
+    assert far.link.moved.since(before).fetched < topic.stored_bytes / 2

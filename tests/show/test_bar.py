@@ -1,0 +1,38 @@
+"""Whoever waits for a command that counts sees how far it is, how long the rest takes, and that nothing comes."""
+
+from __future__ import annotations
+
+import pytest
+
+from fink_dask.show import bar
+from fink_dask.show.bar import CountBar
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    now = [1000.0]
+    monkeypatch.setattr(bar.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_without_a_terminal_a_line_now_and_then_says_how_far_it_is_and_how_long_the_rest_takes(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with CountBar("reading", 1000, "record") as shown:
+        for clock[0] in range(1001, 1041):
+            shown.advance(10)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 4
+    assert lines[0] == "reading: 100 of 1,000 records, about 1 min 30 s left"
+    assert lines[-1] == "reading: 400 of 1,000 records, about 1 min left"
+
+
+def test_that_nothing_comes_is_said_and_a_short_pause_is_not(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with CountBar("reading", 1000, "record") as shown:
+        for clock[0] in range(1001, 1026):
+            shown.wait(clock[0] - 1000)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert all("0 of 1,000 records, nothing for 1" in line or "nothing for 2" in line for line in lines)
