@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fink_dask.nouns import amount, counted
+from fink_dask.nouns import amount, counted, per_second
 
 
 @pytest.mark.parametrize(
@@ -19,6 +19,12 @@ from fink_dask.nouns import amount, counted
 )
 def test_a_number_of_things_is_in_its_grammatical_number(number: int, nouns: list[str], words: str) -> None:
     assert counted(number, *nouns) == words
+
+
+def test_a_speed_is_in_its_grammatical_number() -> None:
+    assert [per_second(speed, "alert") for speed in (0, 0.6, 1.4, 2, 47_581.3)] == [
+        *("0 alerts/s", "1 alert/s", "1 alert/s", "2 alerts/s", "47,581 alerts/s")
+    ]
 
 
 def test_room_is_said_in_the_unit_that_fits() -> None:

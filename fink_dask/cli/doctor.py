@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +16,7 @@ from fink_dask.cli.connection import connection_options, kafka_settings
 from fink_dask.cli.options import CONTEXT, Place, json_option, option, verbose_option
 from fink_dask.errors import SettingsError
 from fink_dask.kafka.topics import SURVEYS, check_topic_name, survey_of
+from fink_dask.show.screen import fold
 from fink_dask.show.words import printable
 
 if TYPE_CHECKING:
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 #: Characters shown of what was found; what a broker says, or a name, may be of any length.
 _MOST = 500
+#: Columns of what stands before it.
+_LABEL = 19
 
 
 @click.command(
@@ -78,7 +83,10 @@ def _checks(topic: str | None, outdir: Path | None, survey: str | None, connecti
     yield check_credentials(survey, is_needed=kafka is None)
     if lack is not None:
         yield Check("broker", "fail", str(lack), advice_on_servers(survey))
-    seen = check_kafka(kafka, topic) if kafka is not None else KafkaChecks(())
+    seen = KafkaChecks(())
+    if kafka is not None:
+        with _doing("asking Kafka, and measuring the line"):
+            seen = check_kafka(kafka, topic)
     yield from seen.checks
     if outdir is None:
         return
@@ -86,9 +94,22 @@ def _checks(topic: str | None, outdir: Path | None, survey: str | None, connecti
     yield from check_place(outdir)
     is_topic_known = any(check.name == "topic" and check.state != "fail" for check in seen.checks)
     if kafka is not None and topic is not None and is_topic_known and compiler.state == "ok":
-        yield check_room(TransferSettings(topic=topic, outdir=outdir, kafka=kafka), seen.line)
+        with _doing("reading some alerts, to know how large their files are"):
+            room = check_room(TransferSettings(topic=topic, outdir=outdir, kafka=kafka), seen.line)
+        yield room
     else:
-        yield check_disk(outdir)
+        yield check_disk(outdir, topic)
+
+
+@contextmanager
+def _doing(words: str) -> Iterator[None]:
+    """Say on stderr what takes a while, as over a slow line."""
+    from fink_dask.show.display import Display
+    from fink_dask.transfers.events import Doing
+
+    with Display() as display:
+        display(Doing(words))
+        yield
 
 
 def _as_json(check: Check) -> dict[str, Any]:
@@ -98,7 +119,8 @@ def _as_json(check: Check) -> dict[str, Any]:
 
 
 def _print(check: Check) -> None:
-    state = click.style(f"{check.state:<5}", fg=_COLOURS[check.state], bold=True)
-    click.echo(f"{state} {check.name:<12} {printable(check.found, _MOST)}")
+    words = fold(f"{check.state:<5} {check.name:<12} {printable(check.found, _MOST)}", sys.stdout, _LABEL)
+    state = click.style(check.state, fg=_COLOURS[check.state], bold=True)
+    click.echo(state + words.removeprefix(check.state))
     if check.advice:
-        click.echo(f"{'':18} -> {printable(check.advice, _MOST)}")
+        click.echo(fold(f"{'':{_LABEL - 1}} -> {printable(check.advice, _MOST)}", sys.stdout, _LABEL + 3))

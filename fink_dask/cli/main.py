@@ -7,9 +7,7 @@ import gc
 import io
 import logging
 import os
-import shutil
 import sys
-import textwrap
 from collections.abc import Sequence
 
 import click
@@ -35,6 +33,7 @@ from fink_dask.cli.topics import topics
 from fink_dask.cli.transfer import transfer
 from fink_dask.cli.verify import verify
 from fink_dask.errors import FinkDaskError
+from fink_dask.show.screen import fold
 
 #: In the order in which a newcomer needs them, each with as much as the list of commands has room for.
 COMMANDS = {
@@ -100,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         error.show()
         code = error.exit_code
     except click.ClickException as error:
-        code = _fail(" ".join(error.format_message().split()).rstrip("."), error.exit_code)
+        code = _fail(" ".join(error.format_message().split()).rstrip(".") + _usage(error), error.exit_code)
     except click.Abort as error:  # click's name for a KeyboardInterrupt, and for a "no" at its prompt
         received = _signal_behind(error)
         code = _fail("nothing was changed", 1) if received is None else _stop(received)
@@ -154,11 +153,17 @@ def _fail_unexpectedly(error: Exception, arguments: Sequence[str] | None) -> int
     return _fail(f"unexpected {type(error).__name__}: {words}{hint}", 1)
 
 
+def _usage(error: click.ClickException) -> str:
+    """Say how a command is used whose arguments were not understood, as the error itself names only what is wrong."""
+    if not isinstance(error, click.UsageError) or type(error) not in {click.UsageError, click.NoSuchOption}:
+        return ""
+    if error.ctx is None or isinstance(error.ctx.command, click.Group):
+        return ""
+    return f"; usage: {' '.join(error.ctx.get_usage().split()[1:])}"
+
+
 def _fail(message: str, code: int) -> int:
     head = "fink-dask: error:"
-    words = f"{head} {message}"
-    if sys.stderr.isatty():  # which would break the line within a word
-        width = shutil.get_terminal_size().columns
-        words = textwrap.fill(words, max(width, 20), break_long_words=False, break_on_hyphens=False)
+    words = fold(f"{head} {message}", sys.stderr)
     click.echo(click.style(head, fg="red") + words.removeprefix(head), err=True)
     return code

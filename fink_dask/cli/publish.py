@@ -104,7 +104,7 @@ def publish(
     from fink_dask.demo.files import open_files
     from fink_dask.demo.fill import fill_topic, prepare_topic
     from fink_dask.kafka.publish import open_publisher, paced
-    from fink_dask.nouns import counted
+    from fink_dask.nouns import counted, per_second
     from fink_dask.show.bar import CountBar
 
     if bool(files) == (synthetic is not None):
@@ -141,7 +141,7 @@ def publish(
         content = {"topic": topic, "alerts": done, "partitions": where.partitions, "run_seconds": round(seconds, 3)}
         click.echo(json.dumps(content))
         return 0
-    speed = f"{done / max(seconds, 1e-3):,.0f} alerts/s"
+    speed = per_second(done / max(seconds, 1e-3), "alert")
     click.echo(f"{topic}: {counted(done, 'alert')} published in {seconds:.1f} s ({speed})")
     click.echo(f"  partitions {where.partitions}")
     click.echo(f"  transfer   {_transfer_of(topic, None if files else kind)}")

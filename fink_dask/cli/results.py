@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from rich.filesize import decimal
 from fink_dask.kafka.offsets import Interval
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.summary import Summary
-from fink_dask.nouns import counted
+from fink_dask.nouns import counted, per_second
+from fink_dask.show.screen import fold
 from fink_dask.show.words import duration_words
 from fink_dask.transfers.forecast import Forecast
 from fink_dask.transfers.preview import Outlook
@@ -23,6 +25,8 @@ from fink_dask.transfers.profile import Profile
 _WASTED = 0.1
 #: What comes over the line is said where it is so many times what the alerts hold.
 _MUCH_MORE = 1.5
+#: Columns of what stands before each line of a dry run.
+_LABEL = 18
 STATE_COLOURS = {"complete": "green", "partial": "yellow", "failed": "red", "interrupted": "yellow"}
 
 
@@ -39,7 +43,7 @@ def print_summary(summary: Summary, ledger: Ledger, as_json: bool, profile: Prof
         return
     click.echo(headline(summary))
     if summary.run_alerts:
-        speed = f"{summary.run_alerts / max(summary.run_seconds, 1e-3):,.0f} alerts/s"
+        speed = per_second(summary.run_alerts / max(summary.run_seconds, 1e-3), "alert")
         seconds = f"{summary.run_seconds:.1f} s, start included"
         click.echo(f"  this run   {counted(summary.run_alerts, 'alert')} in {seconds} ({speed})")
     if summary.run_wasted_bytes > _WASTED * summary.run_received_bytes:
@@ -122,43 +126,45 @@ def print_job_script(script: str) -> None:
 
 def _print_forecast(forecast: Forecast) -> None:
     if forecast.seconds is None or forecast.raw_bytes is None:
-        click.echo("  would take      not known, as no alert came in time")
+        _say("  would take      not known, as no alert came in time")
     else:
-        click.echo(f"  would take      about {duration_words(max(1, forecast.seconds))}, {forecast.reason}")
+        _say(f"  would take      about {duration_words(max(1, forecast.seconds))}, {forecast.reason}")
         if forecast.wire_bytes is not None and forecast.wire_bytes > _MUCH_MORE * forecast.raw_bytes:
-            click.echo(f"  would fetch     about {decimal(forecast.wire_bytes)}, as keys hold more than the alerts do")
+            _say(f"  would fetch     about {decimal(forecast.wire_bytes)}, as keys hold more than the alerts do")
     if forecast.free_bytes is not None:
         size = "not known" if forecast.written_bytes is None else f"about {decimal(forecast.written_bytes)}"
-        click.echo(f"  would write     {size}, with {decimal(forecast.free_bytes)} free")
+        _say(f"  would write     {size}, with {decimal(forecast.free_bytes)} free")
 
 
 def _print_outlook(outlook: Outlook, outdir: Path) -> None:
     plan = outlook.plan
-    click.echo(f"{outlook.topic} into {outdir} (--dry-run writes nothing)")
+    _say(f"{outlook.topic} into {outdir} (--dry-run writes nothing)")
     if outlook.committed_ranges:
         alerts, ranges = counted(outlook.committed_alerts, "alert"), counted(outlook.committed_ranges, "range")
-        click.echo(f"  already there   {alerts} in {ranges}")
+        _say(f"  already there   {alerts} in {ranges}")
     if outlook.open_ranges:
-        click.echo(f"  left open       {counted(outlook.open_ranges, 'range')} by an earlier run")
+        _say(f"  left open       {counted(outlook.open_ranges, 'range')} by an earlier run")
     if plan is not None:
         offsets, ranges = counted(sum(map(len, plan.ranges)), "offset"), counted(len(plan.ranges), "range")
         size = f"about {decimal(plan.estimated_bytes)} (estimated from a few alerts per partition)"
         if not plan.estimated_bytes:
             size = "of unknown size"
-        click.echo(f"  to plan         {offsets} in {ranges}, {size}")
+        _say(f"  to plan         {offsets} in {ranges}, {size}")
     if outlook.removed:
-        click.echo(f"  would be lost   {counted(outlook.removed, 'offset')} that Kafka has already removed")
+        _say(f"  would be lost   {counted(outlook.removed, 'offset')} that Kafka has already removed")
     if not outlook.offsets:
-        click.echo("  nothing to read" if outlook.removed else "  nothing to do")
+        _say("  nothing to read" if outlook.removed else "  nothing to do")
         return
-    click.echo(
-        f"  would read      {counted(outlook.offsets, 'offset')}, one alert each except those that Kafka itself uses"
-    )
-    click.echo(f"  line            {outlook.line.words}")
+    _say(f"  would read      {counted(outlook.offsets, 'offset')}, one alert each except those that Kafka itself uses")
+    _say(f"  line            {outlook.line.words}")
     if outlook.forecast is not None:
         _print_forecast(outlook.forecast)
     if outlook.where is not None:
-        click.echo(f"  would keep      alerts for which {outlook.where}")
+        _say(f"  would keep      alerts for which {outlook.where}")
     if outlook.committed_ranges:
         for partition, start in outlook.resume_at.items():
-            click.echo(f"    partition {partition} from offset {start:,}")
+            _say(f"    partition {partition} from offset {start:,}")
+
+
+def _say(line: str) -> None:
+    click.echo(fold(line, sys.stdout, _LABEL))

@@ -15,7 +15,7 @@ from fink_dask.config import TransferSettings
 from fink_dask.errors import FinkDaskError
 from fink_dask.kafka.choice import TopicChoice
 from fink_dask.kafka.topics import survey_of
-from fink_dask.nouns import counted
+from fink_dask.nouns import counted, per_second
 
 if TYPE_CHECKING:
     from fink_dask.cluster.joboptions import JobSpec
@@ -68,7 +68,7 @@ def print_outcome(outcome: TopicsOutcome, outdir: Path, as_json: bool, profile: 
     total = total_of(summaries)
     if total.run_alerts:
         seconds = max(outcome.profile.seconds, 1e-3)
-        speed = f"{total.run_alerts / seconds:,.0f} alerts/s"
+        speed = per_second(total.run_alerts / seconds, "alert")
         click.echo(f"  this run   {counted(total.run_alerts, 'alert')} in {seconds:.1f} s, start included ({speed})")
     if total.alerts:
         click.echo(f"  datasets   {outdir}/TOPIC")

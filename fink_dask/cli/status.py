@@ -11,7 +11,7 @@ import click
 
 from fink_dask.cli.options import CONTEXT, Place, json_option
 from fink_dask.errors import FinkDaskError, LedgerError
-from fink_dask.nouns import counted
+from fink_dask.nouns import counted, per_second
 
 if TYPE_CHECKING:
     from fink_dask.ledger.arrival import Arrival
@@ -71,7 +71,7 @@ def status(outdir: Path, as_json: bool) -> int:
         words = [received_words(arrival), *(part.words for part in line_parts(arrival))]
         click.echo(f"  this run   {', '.join(words)}")
     if lag is not None:
-        click.echo(f"  following  {lag_words(lag)}, {lag.alerts_per_second:,.0f} alerts/s")
+        click.echo(f"  following  {lag_words(lag)}, {per_second(lag.alerts_per_second, 'alert')}")
     if progress.missing and not running:
         print_intervals("missing", progress.missing)
         click.echo("  run the same transfer again to continue")
@@ -133,7 +133,7 @@ def _say_each(ledgers: list[Ledger], as_json: bool) -> int:
     lags = {ledger.outdir.name: lag for ledger, (_, _, lag, _) in found.items() if lag is not None}
     if lags:
         speed = sum(lag.alerts_per_second for lag in lags.values())
-        click.echo(f"  following  {lags_words(lags)}, {speed:,.0f} alerts/s")
+        click.echo(f"  following  {lags_words(lags)}, {per_second(speed, 'alert')}")
     if any(progress.missing and not running for running, progress, *_ in found.values()):
         click.echo("  run the same transfer again to continue the interrupted ones")
     for words in errors.values():

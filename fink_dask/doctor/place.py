@@ -84,12 +84,15 @@ def check_room(settings: TransferSettings, line: LineSpeed | None) -> Check:
     return Check("disk", "fail", words, advice, figures)
 
 
-def check_disk(outdir: Path) -> Check:
-    """Say how much space is free, as there is no topic that says how much is needed."""
+def check_disk(outdir: Path, topic: str | None) -> Check:
+    """Say how much space is free, where no topic was given, or none could be read, that says how much is needed."""
     free = free_bytes(outdir)
     if free is None:
         return Check("disk", "ok", f"free space at {outdir} is not known")
-    return Check("disk", "ok", f"{decimal(free)} free; give a TOPIC to compare that with what its transfer would write")
+    more = f"how much {topic} would take is not known, see above"
+    if topic is None:
+        more = "give a TOPIC to compare that with what its transfer would write"
+    return Check("disk", "ok", f"{decimal(free)} free; {more}")
 
 
 def _try(beside: Path) -> Iterator[Check]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from rich.cells import cell_len
 
 from fink_dask.ledger.arrival import Arrival, Phase
-from fink_dask.nouns import amount, counted, lasting
+from fink_dask.nouns import amount, counted, lasting, per_second
 from fink_dask.show.words import lag_parts
 from fink_dask.transfers.events import TopicLooked
 from fink_dask.transfers.tally import Tally
@@ -108,9 +108,9 @@ def number_parts(tally: Tally, arrival: Arrival, looked: Mapping[str, TopicLooke
         lags = {topic: each.lag for topic, each in looked.items()}
         speed = sum(lag.alerts_per_second for lag in lags.values())
         _, *more = lag_parts(lags)
-        parts += [Part(f"{speed:,.0f} alerts/s"), *(Part(words, False) for words in more)]
+        parts += [Part(per_second(speed, "alert")), *(Part(words, False) for words in more)]
     elif tally.alerts_per_second:
-        parts.append(Part(f"{tally.alerts_per_second:,.0f} alerts/s", False))
+        parts.append(Part(per_second(tally.alerts_per_second, "alert"), False))
     if arrival.wasted_bytes > _WASTED * tally.bytes_received:
         parts.append(Part(f"{amount(arrival.wasted_bytes)} came in vain", False))
     return parts

@@ -1,10 +1,14 @@
-"""Whether progress can be drawn where it is shown."""
+"""What a screen is like: whether progress can be drawn on it, and how long its lines are."""
 
 from __future__ import annotations
 
+import shutil
+import textwrap
 from importlib.util import find_spec
+from typing import TYPE_CHECKING, TextIO
 
-from rich.console import Console
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def is_live(console: Console) -> bool:
@@ -12,3 +16,11 @@ def is_live(console: Console) -> bool:
     if console.is_terminal:
         return not console.is_dumb_terminal
     return console.is_jupyter and find_spec("ipywidgets") is not None
+
+
+def fold(text: str, stream: TextIO, indent: int = 0) -> str:
+    """Break a line between words where a terminal would break it within one; what else reads it wants it whole."""
+    if not stream.isatty():
+        return text
+    width = max(shutil.get_terminal_size().columns, indent + 20)
+    return textwrap.fill(text, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)

@@ -219,7 +219,7 @@ class _Run:
             self._crew.accept(progress.worker)
             self._shares.see((progress.topic, progress.range), progress.worker)
             self._observe(progress)
-            for note in self._remarks.of(progress):
+            for note in self._remarks.of(progress, self._is_limited()):
                 self._observe(note)
 
     def on_progress(self, event: tuple[float, Any]) -> None:

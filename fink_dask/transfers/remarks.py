@@ -21,13 +21,13 @@ class Remarks:
         self._reading: set[tuple[str, Range]] = set()
         self._is_full = self._is_throttled = False
 
-    def of(self, progress: RangeProgress) -> Iterator[Note]:
-        """Return what there is to say, now that a range has reported."""
+    def of(self, progress: RangeProgress, is_limited: bool = False) -> Iterator[Note]:
+        """Return what there is to say, now that a range has reported; the user may have set a limit to the rate."""
         now, key = time.monotonic(), (progress.topic, progress.range)
         if progress.waits:
             since = self._waiting.setdefault(key, now)
-            # Where nothing has arrived, it may be that Kafka is not reached.
-            if self._reading and not self._is_full and now - since > _LONG_S:
+            # Where nothing has arrived, it may be that Kafka is not reached; and a limit may be what is waited for.
+            if self._reading and not is_limited and not self._is_full and now - since > _LONG_S:
                 self._is_full = True
                 yield Note(
                     f"the line is full: {counted(len(self._reading), 'range')} at once take all that it carries, and "

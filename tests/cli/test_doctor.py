@@ -156,10 +156,11 @@ def test_a_credentials_file_is_found_and_its_faults_are_said(
     assert str(file) in found["found"]
 
 
-def test_a_topic_that_is_none_or_goes_soon_is_said(kafka: Any, topic_name: str) -> None:
+def test_a_topic_that_is_none_or_goes_soon_is_said(kafka: Any, topic_name: str, tmp_path: Path) -> None:
     servers = ["--bootstrap-servers", kafka.bootstrap_servers]
-    missing = doctor(topic_name, *servers, code=1)
+    missing = doctor(topic_name, "--outdir", str(tmp_path / "out"), *servers, code=1)
     assert states(missing) == {"topic": "fail"}
+    assert f"how much {topic_name} would take is not known" in missing["disk"]["found"]
     create_topic(kafka.bootstrap_servers, topic_name, 1, {"retention.ms": str(2 * DAY_MS)})
     assert states(doctor(topic_name, *servers)) == {"topic": "warn"}, "it is empty"
     writer = Producer(client_config(kafka.bootstrap_servers))

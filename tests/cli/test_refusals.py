@@ -99,6 +99,11 @@ def test_a_wrong_option_is_a_usage_error_in_one_line(
     refused(transfer_arguments(kafka, light_topic, tmp_path / "out", *options), code, words, tmp_path)
 
 
+@pytest.mark.parametrize("arguments", [["--topic", "a"], ["a", "b"]])
+def test_who_does_not_know_how_a_command_takes_its_arguments_is_told(tmp_path: Path, arguments: list[str]) -> None:
+    refused(["doctor", *arguments], 2, "usage: fink-dask doctor [OPTIONS] [TOPIC]", tmp_path)
+
+
 @pytest.mark.parametrize(
     ("topic", "words"),
     [

@@ -10,22 +10,29 @@ from fink_dask.transfers.events import RangeProgress
 from fink_dask.transfers.remarks import Remarks
 
 
-def said(told: Remarks, partition: int, received: int = 0, waits: bool = False, throttled_s: float = 0) -> list[str]:
+def said(
+    told: Remarks,
+    partition: int,
+    received: int = 0,
+    waits: bool = False,
+    throttled_s: float = 0,
+    is_limited: bool = False,
+) -> list[str]:
     range_ = Range(partition, 0, 100)
     progress = RangeProgress("topic", range_, "a", 0, 0, 0, 0, received=received, waits=waits, throttled_s=throttled_s)
-    return [note.text for note in told.of(progress)]
+    return [note.text for note in told.of(progress, is_limited)]
 
 
-@pytest.mark.parametrize(("received", "times"), [(70, 1), (0, 0)])
-def test_a_line_is_called_full_once_and_not_where_kafka_sends_nothing(
-    monkeypatch: pytest.MonkeyPatch, received: int, times: int
+@pytest.mark.parametrize(("received", "is_limited", "times"), [(70, False, 1), (0, False, 0), (70, True, 0)])
+def test_a_line_is_called_full_once_and_not_where_kafka_sends_nothing_or_a_limit_holds_it_back(
+    monkeypatch: pytest.MonkeyPatch, received: int, is_limited: bool, times: int
 ) -> None:
     clock = [0.0]
     monkeypatch.setattr(remarks.time, "monotonic", lambda: clock[0])
     told, found = Remarks(), []
     for clock[0] in (0.0, 4.0, 6.0, 60.0):
         found += said(told, 0, received)
-        found += said(told, 1, waits=True)
+        found += said(told, 1, waits=True, is_limited=is_limited)
     assert len(found) == times
     assert all("full" in words for words in found)
 
