@@ -54,12 +54,15 @@ class LineSpeed:
         Whether it may carry more than that: distance, and not bytes, was what took the time.
     expansion : float
         Bytes of records for a byte on the line; 1 where they are not compressed, or that is not known.
+    is_of_before : bool
+        Whether it was not measured now, but in an earlier run.
     """
 
     round_trip_s: float | None = None
     bytes_per_s: float | None = None
     is_least: bool = False
     expansion: float = 1.0
+    is_of_before: bool = False
 
     @property
     def words(self) -> str:

@@ -254,6 +254,11 @@ class RangeReader:
         """Seconds for which a quota of the broker's has just made it wait."""
         return self._stated.throttled_s
 
+    @property
+    def expansion(self) -> float:
+        """How many times as large as on the line records are."""
+        return self._connection.expansion
+
     def _begin(self) -> None:
         self.has_room = True
         self._taken_before = (self._connection.taken, self._connection.taken_bytes)

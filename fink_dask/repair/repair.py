@@ -156,6 +156,7 @@ def _read_again(
             TransferStarted(
                 *(plans[0].identity.topic, len(work), 0, offsets, 0, cluster.client.dashboard_link),
                 reconnect_timeout_s=kafka.reconnect_timeout_s,
+                limit_rate=kafka.limit_rate,
             )
         )
         run_ranges(

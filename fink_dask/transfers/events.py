@@ -39,6 +39,8 @@ class RangeProgress:
         Whether it waits until the line has room for it: it has asked Kafka for nothing yet.
     throttled_s : float
         Seconds for which a quota of Kafka's has just made it wait.
+    expansion : float
+        Bytes of records for a byte on the line.
     """
 
     topic: str
@@ -55,6 +57,7 @@ class RangeProgress:
     quiet_s: float = 0.0
     waits: bool = False
     throttled_s: float = 0.0
+    expansion: float = 1.0
 
     @property
     def read(self) -> int:
@@ -122,6 +125,8 @@ class TransferStarted:
         An estimate of the work; None where none was made.
     reconnect_timeout_s : float or None
         How long Kafka may send nothing before that is an error.
+    limit_rate : int or None
+        The most bytes a second that may come over the line; None for no limit.
     """
 
     topic: str
@@ -133,6 +138,7 @@ class TransferStarted:
     partitions: Mapping[int, tuple[int, int]] = field(default_factory=dict)
     forecast: Forecast | None = None
     reconnect_timeout_s: float | None = None
+    limit_rate: int | None = None
 
 
 @dataclass(frozen=True)

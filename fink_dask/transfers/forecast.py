@@ -73,6 +73,8 @@ class Forecast:
         The rate of the line, or the limit, where that takes the time.
     is_most : bool
         Whether it may well take less: the line takes the time, and may carry more than that.
+    is_of_before : bool
+        Whether the line takes the time, at the rate of an earlier run.
     """
 
     alerts: int
@@ -86,6 +88,7 @@ class Forecast:
     bound_by: Bound | None = None
     bound_bytes_per_s: float | None = None
     is_most: bool = False
+    is_of_before: bool = False
 
     @property
     def reason(self) -> str:
@@ -95,6 +98,8 @@ class Forecast:
         if self.bound_bytes_per_s is None:
             return f"bound by the {self.bound_by}"
         rate = rate_words(self.bound_bytes_per_s)
+        if self.is_of_before:
+            return f"if the line carries {rate}, as in the last run"
         return (
             f"less if the line carries more than {rate}" if self.is_most else f"bound by the {self.bound_by} at {rate}"
         )
@@ -177,6 +182,7 @@ def forecast(
         bound_by=slowest if is_known else None,
         bound_bytes_per_s=rates.get(slowest),
         is_most=slowest == "line" and line.is_least,
+        is_of_before=slowest == "line" and line.is_of_before,
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fink_dask.kafka.offsets import Range
 from fink_dask.ledger.arrival import Arrival, Phase
@@ -89,6 +89,9 @@ class Tally:
         self.alerts_read = self.bytes_read = self.bytes_received = self.bytes_wasted = 0
         self.committed_rows = self.committed_bytes = 0
         self.reconnect_timeout_s: float | None = None
+        self._limit_rate: int | None = None
+        #: Bytes of records for a byte on the line, lately.
+        self._expansion = 1.0
 
     def start(self, event: TransferStarted) -> None:
         """Take the size of a topic's plan."""
@@ -96,6 +99,7 @@ class Tally:
         topic.planned = event.offsets
         topic.before = event.offsets_committed - topic.committed
         self.reconnect_timeout_s = event.reconnect_timeout_s
+        self._limit_rate = event.limit_rate
         if event.forecast is not None and event.forecast.alerts:
             size = event.forecast.wire_bytes or event.forecast.raw_bytes
             topic.expected_bytes = None if size is None else size / event.forecast.alerts
@@ -121,6 +125,9 @@ class Tally:
         if known is not None and is_again:
             self.bytes_wasted += _received(known.said)
             known = None
+        if known is not None:
+            event = _not_less(event, known.said)
+        self._expansion = event.expansion
         self._count(event, known.said if known else None, now)
         self._running[key] = Running(event, known.since if known else now, now)
         return is_again
@@ -225,6 +232,8 @@ class Tally:
     def seconds_left(self) -> float | None:
         """About how long the rest takes to arrive; None where nothing tells, as before the first response."""
         speed, left = self.bytes_per_second, self.bytes_left
+        if self._limit_rate is not None:  # it is kept to on the line, and what comes first comes faster
+            speed = min(speed, self._limit_rate * self._expansion)
         now = self._clock()
         if self._is_endless or not speed or not left or self._bytes_speed.is_overdue(now):
             return None
@@ -289,6 +298,15 @@ class Tally:
         self.bytes_received += max(0, received - (_received(before) if before else 0))
         self._alerts_speed.add(now, self.alerts_read)
         self._bytes_speed.add(now, self.bytes_received)
+
+
+def _not_less(event: RangeProgress, before: RangeProgress) -> RangeProgress:
+    """Leave out of a report that something has not arrived after all.
+
+    What librdkafka holds is known twice a second, and what was taken of it meanwhile then counts twice for a moment.
+    """
+    received, size = max(event.received, before.received), max(event.received_bytes, before.received_bytes)
+    return replace(event, received=received, received_bytes=size)
 
 
 def _received(event: RangeProgress) -> int:

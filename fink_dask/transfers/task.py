@@ -221,6 +221,7 @@ def _progress(attempt: Attempt, topic: str, reader: RangeReader, staged: StagedR
         quiet_s=reader.quiet_s,
         waits=not reader.has_room,
         throttled_s=reader.throttled_s,
+        expansion=reader.expansion,
     )
 
 

@@ -11,8 +11,8 @@ from fink_dask.dataset.presence import check_files
 from fink_dask.errors import FinkDaskError, SettingsError, StorageError, TransferError
 from fink_dask.kafka.inspect import Inspector, TopicDescription
 from fink_dask.kafka.offsets import Range
-from fink_dask.kafka.probe import UNKNOWN_LINE, line_of
-from fink_dask.ledger.arrival import write_arrival
+from fink_dask.kafka.probe import UNKNOWN_LINE, LineSpeed, line_of
+from fink_dask.ledger.arrival import read_arrival, write_arrival
 from fink_dask.ledger.lease import Lease, hold_lease
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import check_outdir, create_ledger, remove_if_unused
@@ -45,6 +45,8 @@ from fink_dask.transfers.work import Work
 _SHOWN_MISFITS = 3
 #: Seconds between two notes of what has arrived, in a directory and on an object store.
 _KEEP_S, _KEEP_REMOTE_S = 1.0, 10.0
+#: Seconds for which the rate of a run tells that of the next one: later, it may be another line.
+_SAME_LINE_S = 86_400.0
 
 
 class TopicTransfer:
@@ -88,6 +90,8 @@ class TopicTransfer:
         self._target: Target | None = None
         self._lease: Lease | None = None
         self._before = Summary(self.topic, "interrupted")
+        #: How fast records came in the last run, in bytes a second; 0 where that is not known.
+        self._rate_before = 0.0
         self._draft = Draft()
         self._forecast: Forecast | None = None
         self._opened: list[tuple[Plan, Range]] = []
@@ -158,6 +162,8 @@ class TopicTransfer:
         self._stack.callback(remove_if_unused, self.ledger, made)
         self._lease = self._stack.enter_context(hold_lease(self.ledger))
         self._before = summarise(self.ledger).summary
+        if (arrival := read_arrival(self.ledger, _SAME_LINE_S)) is not None and not arrival.is_cut:
+            self._rate_before = arrival.bytes_per_second
         self.plans = self.ledger.plans()
         rolled = roll_forward(self.ledger, self.plans)
         if rolled:
@@ -181,6 +187,8 @@ class TopicTransfer:
         """Estimate the work that is planned, for so many cores; see `forecast`."""
         plan, sample = self._draft.plan, self._draft.sample
         line = UNKNOWN_LINE if sample is None else line_of(sample)
+        if self._rate_before > (line.bytes_per_s or 0.0):
+            line = LineSpeed(bytes_per_s=self._rate_before, is_of_before=True)
         self._forecast = forecast(
             self.settings, self.target, self._before, self._opened, plan, cores, samples, sample, line
         )
@@ -218,6 +226,7 @@ class TopicTransfer:
                 partitions=offsets_by_partition(planned, work),
                 forecast=self._forecast,
                 reconnect_timeout_s=self.settings.kafka.reconnect_timeout_s,
+                limit_rate=self.settings.kafka.limit_rate,
             )
         )
         return work

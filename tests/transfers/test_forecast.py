@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +21,8 @@ from fink_dask.kafka.offsets import Range, Watermarks
 from fink_dask.kafka.probe import UNKNOWN_LINE, LineSpeed
 from fink_dask.kafka.rates import parse_rate
 from fink_dask.ledger import outdir as outdir_module
+from fink_dask.ledger.arrival import Arrival, Phase, write_arrival
+from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.records import Plan
 from fink_dask.ledger.summary import Summary
 from fink_dask.show.words import duration_words, forecast_words
@@ -173,6 +176,21 @@ def test_what_is_there_already_tells_how_much_the_rest_is(
     assert rest.written_bytes / rest.raw_bytes == pytest.approx(some.written_bytes / some.raw_bytes, rel=0.01)
 
 
+def test_a_resume_says_how_long_it_takes_at_the_rate_of_the_run_before(
+    kafka: Any, topic: str, oracle: Oracle, tmp_path: Path
+) -> None:
+    arguments = transfer_arguments(kafka, topic, tmp_path / "alerts")
+    assert run_cli(*arguments, "--limit", "1000").returncode == 0
+    # As that run may have been too short to tell, the note is the one of a run over a slow line.
+    slow = Arrival(time.time(), Phase.RECEIVING, 1000, 10**6, 0, 10_000.0, None, None, 0.1, False, 300.0)
+    write_arrival(Ledger(tmp_path / "alerts"), slow)
+    resumed = run_cli(*arguments)
+    assert resumed.returncode == 0, resumed.stderr
+    assert re.search(r"in [\d.]+ min, if the line carries 80 kbit/s, as in the last run", resumed.stderr), (
+        resumed.stderr
+    )
+
+
 ALERTS = 60_000
 RAW = 66_000_000
 #: What is known of line and limit; what the bytes on the line are to those of alerts; the words, and the seconds.
@@ -186,6 +204,14 @@ BOUNDS: list[tuple[LineSpeed, str | None, float, str, float]] = [
     (LineSpeed(0.001, 125e6), "40Mbit/s", 1.0, "bound by the limit at 40 Mbit/s", 1.5 + 66 / 5),
     (UNKNOWN_LINE, "40Mbit/s", 1.0, "bound by the limit at 40 Mbit/s", 1.5 + 66 / 5),
     (LineSpeed(0.04, 1e6), "40Mbit/s", 1.0, "bound by the line at 8 Mbit/s", 1.5 + 12 * 0.04 + 66),
+    (
+        LineSpeed(bytes_per_s=1e6, is_of_before=True),
+        None,
+        1.0,
+        "if the line carries 8 Mbit/s, as in the last run",
+        67.5,
+    ),
+    (LineSpeed(bytes_per_s=125e6, is_of_before=True), None, 1.0, "bound by the cores", 2),
     (LineSpeed(1.0), None, 1.0, "longer if the line is slow", 14.5),
 ]
 

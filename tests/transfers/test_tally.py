@@ -116,6 +116,26 @@ def test_the_time_left_comes_from_the_bytes_that_arrive(tally: Tally, clock: Clo
     assert tally.seconds_left == pytest.approx(11.5), "it counts down until the next response"
 
 
+@pytest.mark.parametrize(("expansion", "seconds"), [(1.0, 24), (1.5, 16), (4.0, 12)])
+def test_the_time_left_is_no_shorter_than_a_limit_allows(
+    tally: Tally, clock: Clock, expansion: float, seconds: float
+) -> None:
+    tally.start(replace(started(200, raw_bytes=200_000), limit_rate=5000))
+    tally.progress(received(FIRST, 0))
+    for second in range(1, 9):
+        clock.now += 1
+        tally.progress(replace(received(FIRST, 10 * second), expansion=expansion))
+    assert tally.seconds_left == pytest.approx(seconds)
+
+
+def test_what_has_arrived_never_becomes_less_nor_counts_twice(tally: Tally) -> None:
+    tally.start(started(200))
+    for count, arrived in ((0, 0), (50, 50), (40, 50), (60, 60), (20, 60)):
+        tally.progress(received(FIRST, count))
+        assert (tally.arrived, tally.received_bytes) == (arrived, 1000 * arrived)
+    assert tally.bytes_received == 60_000
+
+
 def test_a_range_that_another_run_has_committed_neither_takes_time_nor_gives_it(tally: Tally, clock: Clock) -> None:
     tally.start(started(1000, committed=800))
     assert (tally.arrived, tally.received_bytes, tally.bytes_left) == (800, 0, None)
