@@ -21,7 +21,7 @@ from fink_dask.cluster.run import ClusterChoice, cores_of, run_transfer
 from fink_dask.config import COMPRESSION, ON_BAD_RECORD, ON_LOSS, OUTFORMATS
 from fink_dask.dataset.read import open_dataset
 from fink_dask.errors import SettingsError, TransferError
-from fink_dask.ledger.summary import Summary
+from fink_dask.ledger.progress import Summary
 from fink_dask.show.display import Display
 from fink_dask.transfers.events import Event, Note, Observer
 from fink_dask.transfers.preview import Outlook, preview

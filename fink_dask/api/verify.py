@@ -7,7 +7,7 @@ import os
 from fink_dask.dataset.verify import Verification, verify_dataset
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import check_dataset
-from fink_dask.ledger.summary import written_bytes
+from fink_dask.ledger.progress import written_bytes
 from fink_dask.show.bar import CountBar
 from fink_dask.store.location import locate
 

@@ -13,7 +13,7 @@ def fit_batch(rows: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     rows : pyarrow.RecordBatch
         Rows whose arrays have no offset.
     schema : pyarrow.Schema
-        Columns that `fink_dask.avro.merge.merge_types` made of the rows' and others.
+        Columns that `fink_dask.avro.evolution.merge_types` made of the rows' and others.
     """
     names = set(rows.schema.names)
     arrays = [

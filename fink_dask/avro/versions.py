@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from fink_dask.avro.evolution import check_bounds, merge_types
 from fink_dask.avro.lazy import lazy_property
-from fink_dask.avro.merge import check_bounds, merge_types
 from fink_dask.avro.operations import BATCH_CELLS
 from fink_dask.avro.resolve import MAX_CELLS
 from fink_dask.avro.schema import AvroSchema

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from fink_dask.cli.options import CONTEXT, Place, nconsumers_option, typed_option
-from fink_dask.nouns import counted
+from fink_dask.units import counted
 
 _MAX_ALERTS = 12_000
 

@@ -11,11 +11,11 @@ import click
 
 from fink_dask.cli.options import CONTEXT, Place, json_option, parse_names, typed_option, verbose_option
 from fink_dask.cli.signals import SignalReceivedError
-from fink_dask.nouns import counted
+from fink_dask.units import counted
 
 if TYPE_CHECKING:
     from fink_dask.catalog.hats import Exported
-    from fink_dask.ledger.summary import Progress
+    from fink_dask.ledger.progress import Progress
 
 #: Exit status of a catalog that lacks alerts which the topic had.
 _PARTIAL = 3
@@ -52,7 +52,7 @@ def export_hats(outdir: Path, catalog: Path, columns: tuple[str, ...] | None, as
     from fink_dask.cluster.local import usable_cores
     from fink_dask.ledger.ledger import Ledger
     from fink_dask.ledger.outdir import check_dataset
-    from fink_dask.ledger.summary import summarise
+    from fink_dask.ledger.progress import summarise
 
     log_to_stderr(verbose)
     ledger, catalog = Ledger(outdir.resolve()), catalog.resolve()

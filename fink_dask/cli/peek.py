@@ -12,7 +12,7 @@ from fink_dask.cli.connection import connection_options, kafka_settings, line_op
 from fink_dask.cli.options import CONTEXT, option, typed_option, verbose_option
 from fink_dask.errors import SettingsError, StorageError
 from fink_dask.kafka.topics import SURVEYS, check_topic_name, survey_of
-from fink_dask.nouns import counted
+from fink_dask.units import counted
 
 if TYPE_CHECKING:
     from rich.console import Console

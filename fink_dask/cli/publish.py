@@ -104,8 +104,8 @@ def publish(
     from fink_dask.demo.files import open_files
     from fink_dask.demo.fill import fill_topic, prepare_topic
     from fink_dask.kafka.publish import open_publisher, paced
-    from fink_dask.nouns import counted, per_second
     from fink_dask.show.bar import CountBar
+    from fink_dask.units import counted, per_second
 
     if bool(files) == (synthetic is not None):
         raise SettingsError("give either FILES, or --synthetic N for made-up alerts")

@@ -13,7 +13,7 @@ import click
 from fink_dask.cli.options import CONTEXT, Place, at_least_one, json_option, typed_option, verbose_option
 from fink_dask.cli.stopped import ending_as_json
 from fink_dask.errors import SettingsError
-from fink_dask.nouns import counted
+from fink_dask.units import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,7 +69,7 @@ def _retry(ledger: Ledger, schema_file: Path | None, as_json: bool) -> int:
 
     from fink_dask.avro.schema import read_schema_file
     from fink_dask.cli.results import headline, print_json
-    from fink_dask.ledger.summary import summarise
+    from fink_dask.ledger.progress import summarise
     from fink_dask.repair.retry import retry_quarantine
 
     console = Console(stderr=True)

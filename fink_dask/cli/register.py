@@ -105,8 +105,8 @@ def _check(survey: str, group_id: str | None, connection: dict[str, Any]) -> int
     from fink_dask.config import has_sasl
     from fink_dask.kafka.credentials import find_credentials
     from fink_dask.kafka.overview import look_at_topics
-    from fink_dask.nouns import counted
     from fink_dask.show.words import printable
+    from fink_dask.units import counted
 
     kafka = kafka_settings(survey, **connection)
     credentials = find_credentials(survey)

@@ -56,11 +56,11 @@ def repair(outdir: Path, on_loss: str, dashboard_address: str, as_json: bool, ve
     start_forkserver()  # loads what workers need while the files are checked
     from fink_dask.cli.log import log_to_stderr
     from fink_dask.cli.results import headline, print_json
-    from fink_dask.ledger.summary import written_bytes
-    from fink_dask.nouns import counted
+    from fink_dask.ledger.progress import written_bytes
     from fink_dask.repair.repair import run_repair
     from fink_dask.show.bar import CountBar
     from fink_dask.show.display import Display
+    from fink_dask.units import counted
 
     log_to_stderr(verbose)
     with ending_as_json(ledger, as_json), ExitStack() as stack:

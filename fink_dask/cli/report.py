@@ -10,7 +10,7 @@ import click
 
 from fink_dask.cli.options import CONTEXT, Place, typed_option
 from fink_dask.errors import FinkDaskError, SettingsError, StorageError
-from fink_dask.nouns import counted
+from fink_dask.units import counted
 
 if TYPE_CHECKING:
     from fink_dask.ledger.ledger import Ledger

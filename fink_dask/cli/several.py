@@ -15,13 +15,13 @@ from fink_dask.config import TransferSettings
 from fink_dask.errors import FinkDaskError
 from fink_dask.kafka.choice import TopicChoice
 from fink_dask.kafka.topics import survey_of
-from fink_dask.nouns import counted, per_second
+from fink_dask.units import counted, per_second
 
 if TYPE_CHECKING:
     from fink_dask.cluster.joboptions import JobSpec
     from fink_dask.cluster.outcome import TopicsOutcome
     from fink_dask.ledger.ledger import Ledger
-    from fink_dask.ledger.summary import Summary
+    from fink_dask.ledger.progress import Summary
     from fink_dask.transfers.profile import Profile
 
 topic_option = option(

@@ -11,13 +11,13 @@ import click
 
 from fink_dask.cli.options import CONTEXT, Place, json_option
 from fink_dask.errors import FinkDaskError, LedgerError
-from fink_dask.nouns import counted, per_second
+from fink_dask.units import counted, per_second
 
 if TYPE_CHECKING:
     from fink_dask.ledger.arrival import Arrival
     from fink_dask.ledger.lag import Lag
     from fink_dask.ledger.ledger import Ledger
-    from fink_dask.ledger.summary import Progress
+    from fink_dask.ledger.progress import Progress
 
 #: Seconds after which the notes of a running transfer are out of date; they are written every second or two.
 _NOTE_S = 30.0
@@ -82,7 +82,7 @@ def _look(ledger: Ledger) -> tuple[bool, Progress, Lag | None, Arrival | None]:
     from fink_dask.ledger.arrival import read_arrival
     from fink_dask.ledger.lag import read_lag
     from fink_dask.ledger.lease import is_held
-    from fink_dask.ledger.summary import summarise
+    from fink_dask.ledger.progress import summarise
 
     running = is_held(ledger)
     progress = summarise(ledger)
@@ -111,7 +111,7 @@ def _details(running: bool, progress: Progress, lag: Lag | None, arrival: Arriva
 def _say_each(ledgers: list[Ledger], as_json: bool) -> int:
     """Show how far each of several topics has got, one line each."""
     from fink_dask.cli.several import print_table, print_topics_json
-    from fink_dask.ledger.summary import Summary
+    from fink_dask.ledger.progress import Summary
     from fink_dask.show.words import lags_words
 
     found, errors = {}, {}

@@ -16,12 +16,12 @@ from fink_dask.cli.signals import SignalReceivedError
 from fink_dask.config import TransferSettings
 from fink_dask.errors import FinkDaskError
 from fink_dask.kafka.choice import TopicChoice
-from fink_dask.nouns import counted
 from fink_dask.store.location import is_remote
+from fink_dask.units import counted
 
 if TYPE_CHECKING:
     from fink_dask.ledger.ledger import Ledger
-    from fink_dask.ledger.summary import State, Summary
+    from fink_dask.ledger.progress import State, Summary
 
 
 @contextmanager
@@ -79,7 +79,7 @@ def ending_as_json(ledger: Ledger, as_json: bool) -> Iterator[None]:
 
 def _print_end(ledger: Ledger, state: State, **more: str) -> None:
     from fink_dask.cli.results import print_json
-    from fink_dask.ledger.summary import Summary
+    from fink_dask.ledger.progress import Summary
 
     try:
         plans = ledger.plans()
@@ -92,7 +92,7 @@ def _print(
     summaries: Sequence[Summary], settings: TransferSettings, choice: TopicChoice, state: State, seconds: float
 ) -> None:
     from fink_dask.cli.results import print_json
-    from fink_dask.ledger.summary import Summary
+    from fink_dask.ledger.progress import Summary
 
     if choice.is_several:
         print_topics_json(summaries, {}, seconds, more={"state": state})
@@ -120,7 +120,7 @@ def _with_received(summary: Summary, ledger: Ledger, seconds: float) -> Summary:
 
 
 def _summary(ledger: Ledger) -> Summary:
-    from fink_dask.ledger.summary import Summary, summarise
+    from fink_dask.ledger.progress import Summary, summarise
 
     try:
         return summarise(ledger).summary
@@ -130,7 +130,7 @@ def _summary(ledger: Ledger) -> Summary:
 
 def _find_alerts(ledgers: Sequence[Ledger]) -> Counter[int]:
     """Count the committed alerts of each ledger, by the ledger's inode."""
-    from fink_dask.ledger.summary import summarise
+    from fink_dask.ledger.progress import summarise
 
     found: Counter[int] = Counter()
     for ledger in ledgers:

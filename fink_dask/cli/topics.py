@@ -100,8 +100,8 @@ def _print(overview: Overview, group_id: str | None, now_ms: float) -> None:
     from rich.measure import Measurement
     from rich.table import Table
 
-    from fink_dask.nouns import counted
     from fink_dask.show.words import printable
+    from fink_dask.units import counted
 
     others = f"{counted(overview.others, 'other topic')} on this Kafka (--all lists them)"
     if not overview.topics:

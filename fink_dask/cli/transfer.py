@@ -34,8 +34,8 @@ from fink_dask.cli.stopped import failure_as_json
 from fink_dask.config import BATCHSIZE, COMPRESSION, COMPRESSIONS, ON_BAD_RECORD, ON_LOSS, OUTFORMATS, TransferSettings
 from fink_dask.kafka.choice import TopicChoice, choose_topics
 from fink_dask.kafka.topics import SURVEYS
-from fink_dask.nouns import counted
 from fink_dask.store.location import check_remote
+from fink_dask.units import counted
 
 if TYPE_CHECKING:
     from fink_dask.cluster.run import ClusterChoice
@@ -267,7 +267,7 @@ def _transfer(
 
 
 def _ask_before_restart(settings: TransferSettings, choice: TopicChoice) -> None:
-    from fink_dask.ledger.summary import summarise
+    from fink_dask.ledger.progress import summarise
 
     ledgers = ledgers_of(settings, choice)
     if ledgers:

@@ -14,13 +14,13 @@ from fink_dask.cli.dataset import survey_of_dataset
 from fink_dask.cli.options import CONTEXT, Place, at_least_one, config_option, json_option, option, verbose_option
 from fink_dask.errors import FinkDaskError
 from fink_dask.kafka.offsets import subtract
-from fink_dask.nouns import counted
+from fink_dask.units import counted
 
 if TYPE_CHECKING:
     from fink_dask.config import KafkaSettings
     from fink_dask.dataset.verify import Verification
     from fink_dask.ledger.ledger import Ledger
-    from fink_dask.ledger.summary import Summary
+    from fink_dask.ledger.progress import Summary
     from fink_dask.transfers.against_kafka import Comparison
 
 _SHOWN_PROBLEMS = 20
@@ -87,7 +87,7 @@ def _verify(
 ) -> int:
     """Verify a dataset, and say what was found; returns the exit status."""
     from fink_dask.dataset.verify import verify_dataset
-    from fink_dask.ledger.summary import written_bytes
+    from fink_dask.ledger.progress import written_bytes
     from fink_dask.show.bar import CountBar
 
     with CountBar("verifying", written_bytes(ledger)) as reading:
@@ -114,8 +114,8 @@ def _verify_each(
 ) -> int:
     """Verify the datasets of several topics, in turn; returns the worst exit status."""
     from fink_dask.cli.several import print_table, print_topics_json
+    from fink_dask.ledger.progress import Summary
     from fink_dask.ledger.several import total_of
-    from fink_dask.ledger.summary import Summary
 
     summaries: list[Summary] = []
     details: list[dict[str, Any]] = []

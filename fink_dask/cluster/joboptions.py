@@ -16,8 +16,8 @@ import dask
 from fink_dask.cluster.jobconfig import LISTS, check_value, read_section
 from fink_dask.cluster.local import DASK_CONFIG, MEMORY_FRACTION, parse_memory
 from fink_dask.errors import SettingsError
-from fink_dask.nouns import counted
 from fink_dask.transfers.memory import WORKER_BYTES, MemoryShare, share_memory
+from fink_dask.units import counted
 
 #: The batch systems that dask-jobqueue knows: what a user types, and the name in a sentence.
 SYSTEMS = {

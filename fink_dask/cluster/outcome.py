@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from fink_dask.errors import FinkDaskError
 from fink_dask.ledger.ledger import Ledger
-from fink_dask.ledger.summary import Summary
+from fink_dask.ledger.progress import Summary
 from fink_dask.transfers.profile import Profile
 
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 import fink_dask.transfers.job
 import fink_dask.transfers.task
-from fink_dask.avro.columnar import ColumnarDecoder
+from fink_dask.avro.decoder import ColumnarDecoder
 from fink_dask.cluster.forkserver import prepare_decoder
 
 __all__ = ["ColumnarDecoder", "distributed", "fink_dask"]

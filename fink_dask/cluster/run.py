@@ -21,7 +21,6 @@ from fink_dask.following.watch import Watch
 from fink_dask.kafka.choice import TopicChoice, no_such_topics
 from fink_dask.kafka.inspect import Inspector, open_inspector
 from fink_dask.ledger.several import check_for_one, check_for_several
-from fink_dask.nouns import counted
 from fink_dask.store.location import check_remote
 from fink_dask.transfers.events import Doing, Note, Observer
 from fink_dask.transfers.find import Finder
@@ -30,6 +29,7 @@ from fink_dask.transfers.profile import Profiler
 from fink_dask.transfers.topic import TopicTransfer
 from fink_dask.transfers.topics import Topics
 from fink_dask.transfers.work import Work
+from fink_dask.units import counted
 
 
 @dataclass(frozen=True)

@@ -20,16 +20,16 @@ from fink_dask.dataset.columns import check_is_parquet, dataset_schema
 from fink_dask.dataset.data_format import why_unreadable
 from fink_dask.dataset.presence import check_files
 from fink_dask.errors import LedgerError, SettingsError, StorageError
-from fink_dask.ledger.attempt import Step
+from fink_dask.ledger.commit import Step
 from fink_dask.ledger.documents import seal
 from fink_dask.ledger.lease import Lease, hold_lease, is_held
 from fink_dask.ledger.ledger import Ledger, storage_error
 from fink_dask.ledger.outdir import check_dataset, check_outdir
+from fink_dask.ledger.progress import Summary, summarise
 from fink_dask.ledger.publish import is_published
 from fink_dask.ledger.records import Marker, Plan
-from fink_dask.ledger.summary import Summary, summarise
-from fink_dask.nouns import amount, counted
 from fink_dask.store.durable import make_directory, publish_beside
+from fink_dask.units import amount, counted
 
 #: About the most that a thread holds: a row group as it is read, what waits for the next one, and its encoding.
 THREAD_BYTES = 5 * BUFFER_BYTES

@@ -29,12 +29,11 @@ from fink_dask.compaction.merge import Merged
 from fink_dask.dataset.versions import copy_versions
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.offsets import Interval, Range, merge, total
-from fink_dask.ledger.attempt import Step
+from fink_dask.ledger.commit import Step
 from fink_dask.ledger.data_file import DataFile
 from fink_dask.ledger.documents import seal, unseal
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.records import Marker, Plan
-from fink_dask.nouns import counted
 from fink_dask.store.durable import (
     directories_down_to,
     has_size,
@@ -45,6 +44,7 @@ from fink_dask.store.durable import (
     sync_directory,
     write_file,
 )
+from fink_dask.units import counted
 
 _ASSEMBLY = re.compile(r"assembled-[0-9a-f]{32}")
 

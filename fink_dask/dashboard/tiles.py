@@ -10,8 +10,8 @@ from fink_dask.dashboard.board import Reported
 from fink_dask.dashboard.reports import RunningReport, TopicReport
 from fink_dask.ledger.arrival import Phase
 from fink_dask.ledger.lag import freshness_s
-from fink_dask.nouns import amount, counted, lasting
 from fink_dask.transfers.profile import STAGES
+from fink_dask.units import amount, counted, lasting
 
 #: What is said instead of numbers.
 _NO_NUMBERS = {Phase.CONNECTING, Phase.WAITING, Phase.WRITING}

@@ -17,7 +17,7 @@ from fink_dask.avro.container import SYNC_BYTES, block_head, header, read_header
 from fink_dask.avro.schema import AvroSchema, parse_schema
 from fink_dask.dataset.data_format import Contents, Layout, Offsets, Origin, Partitions
 from fink_dask.errors import LedgerError
-from fink_dask.nouns import counted
+from fink_dask.units import counted
 
 #: Names the offsets: a bit for each offset of the range, in base64, as values of the header are text to most readers.
 _OFFSETS = "fink_dask.offsets"

@@ -15,7 +15,7 @@ from fink_dask.ledger.damaged import DamagedMarker
 from fink_dask.ledger.ledger import Ledger, storage_error
 from fink_dask.ledger.publish import missing_files
 from fink_dask.ledger.records import Identity, Marker, Plan
-from fink_dask.nouns import counted
+from fink_dask.units import counted
 
 #: How the name of a file ends that a later revision of its range wrote, after eight digits of the plan.
 _REVISION = re.compile(r"(?<=-[0-9a-f]{8})-[0-9]+$")

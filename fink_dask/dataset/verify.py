@@ -20,11 +20,11 @@ from fink_dask.ledger.data_file import DataFile
 from fink_dask.ledger.lease import is_held
 from fink_dask.ledger.ledger import Ledger, storage_error
 from fink_dask.ledger.outdir import check_dataset, is_finder_file
+from fink_dask.ledger.progress import Progress, Summary, progress_of
 from fink_dask.ledger.publish import destinations, staging_of
 from fink_dask.ledger.records import Identity, Marker
-from fink_dask.ledger.summary import Progress, Summary, progress_of
-from fink_dask.nouns import counted
 from fink_dask.store.objects import ObjectPath
+from fink_dask.units import counted
 
 #: What the footer of a file of many ranges says as well.
 SHARED_FOOTER = ("fink_dask.topic",)

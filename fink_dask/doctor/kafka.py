@@ -16,7 +16,7 @@ from fink_dask.kafka.offsets import Range
 from fink_dask.kafka.overview import TopicOverview, look_at_topics
 from fink_dask.kafka.probe import UNKNOWN_LINE, LineSpeed, measure_line
 from fink_dask.kafka.reach import OF_BOTH
-from fink_dask.nouns import counted
+from fink_dask.units import counted
 
 #: Seconds by which a clock may be wrong without harm.
 _CLOCK_S = 60.0

@@ -18,9 +18,9 @@ from fink_dask.errors import FinkDaskError
 from fink_dask.kafka.probe import LineSpeed
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import check_outdir, free_bytes
-from fink_dask.nouns import lasting
 from fink_dask.store.durable import link_exclusively, sync_directory, write_file
 from fink_dask.store.objects import ObjectPath
+from fink_dask.units import lasting
 
 #: Seconds by which the clock of a file server may differ: a lease counts as dead after a minute.
 _CLOCK_S = 10.0

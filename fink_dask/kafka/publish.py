@@ -23,7 +23,7 @@ from fink_dask.kafka.client import (
 )
 from fink_dask.kafka.connection import Admin
 from fink_dask.kafka.inspect import Inspector
-from fink_dask.nouns import counted
+from fink_dask.units import counted
 
 Item = TypeVar("Item")
 

@@ -13,7 +13,7 @@ from fink_dask.errors import LedgerError
 from fink_dask.kafka.offsets import Interval, Range, merge, total
 from fink_dask.ledger.data_file import DataFile, check_inside
 from fink_dask.ledger.documents import checksum
-from fink_dask.nouns import counted
+from fink_dask.units import counted
 
 #: The form of the names of attempts and plans: they become names of directories, which are removed in the end.
 _NAME = re.compile(r"[0-9a-f]{1,32}")

@@ -17,7 +17,7 @@ from fink_dask.errors import FinkDaskError, LedgerError
 from fink_dask.ledger.lease import hold_lease
 from fink_dask.ledger.ledger import Ledger, storage_error
 from fink_dask.ledger.outdir import check_outdir
-from fink_dask.ledger.summary import summarise
+from fink_dask.ledger.progress import summarise
 from fink_dask.store.durable import publish_file, sync_directory, write_file
 from fink_dask.store.location import is_remote
 

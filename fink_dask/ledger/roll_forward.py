@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.offsets import Range
-from fink_dask.ledger.attempt import MARKER, winner_of
+from fink_dask.ledger.commit import MARKER, winner_of
 from fink_dask.ledger.documents import unseal
 from fink_dask.ledger.ledger import Ledger, storage_error
 from fink_dask.ledger.publish import missing_of, publish

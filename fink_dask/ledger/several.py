@@ -7,9 +7,9 @@ from pathlib import Path
 
 from fink_dask.errors import LedgerError, StorageError
 from fink_dask.ledger.ledger import Ledger, storage_error
-from fink_dask.ledger.summary import State, Summary
-from fink_dask.nouns import counted
+from fink_dask.ledger.progress import State, Summary
 from fink_dask.store.durable import directories_in
+from fink_dask.units import counted
 
 _SUFFIX = ".fink"
 _WORST_FIRST: tuple[State, ...] = ("failed", "interrupted", "partial", "complete")

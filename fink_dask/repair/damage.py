@@ -18,7 +18,7 @@ from fink_dask.dataset.presence import with_shared_rows
 from fink_dask.dataset.verify import Finding, Verification, check_file, check_footer
 from fink_dask.errors import LedgerError, SchemaError
 from fink_dask.kafka.offsets import Interval, Range, merge, subtract, total
-from fink_dask.ledger.attempt import Attempt
+from fink_dask.ledger.commit import Attempt
 from fink_dask.ledger.damaged import DamagedMarker
 from fink_dask.ledger.data_file import DataFile
 from fink_dask.ledger.documents import unseal

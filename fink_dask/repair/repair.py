@@ -20,16 +20,16 @@ from fink_dask.ledger.damaged import DamagedMarker
 from fink_dask.ledger.lease import Lease, hold_lease
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import check_dataset
+from fink_dask.ledger.progress import Summary, progress_of
 from fink_dask.ledger.records import Plan
 from fink_dask.ledger.roll_forward import roll_forward
-from fink_dask.ledger.summary import Summary, progress_of
-from fink_dask.nouns import counted
 from fink_dask.repair.damage import Damage, find_damage, write_marker
 from fink_dask.transfers.events import Observer, TransferStarted
 from fink_dask.transfers.job import run_ranges
 from fink_dask.transfers.plan import known_topic_id
 from fink_dask.transfers.schemas import restore_schemas
 from fink_dask.transfers.work import TaskSettings, Work
+from fink_dask.units import counted
 
 
 @dataclass(frozen=True)

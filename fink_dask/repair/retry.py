@@ -18,14 +18,14 @@ from fink_dask.dataset.versions import known_versions, planned_versions, take_in
 from fink_dask.errors import LedgerError, SchemaError
 from fink_dask.kafka.memory import Memory
 from fink_dask.kafka.records import join_records
-from fink_dask.ledger.attempt import Attempt
+from fink_dask.ledger.commit import Attempt
 from fink_dask.ledger.lease import Lease, hold_lease
 from fink_dask.ledger.ledger import Ledger, storage_error
 from fink_dask.ledger.outdir import check_dataset
+from fink_dask.ledger.progress import Summary, summarise
 from fink_dask.ledger.records import Identity, Marker
 from fink_dask.ledger.remainder import rest_of
 from fink_dask.ledger.roll_forward import roll_forward
-from fink_dask.ledger.summary import Summary, summarise
 from fink_dask.transfers.decode import RangeDecoder
 from fink_dask.transfers.grow import Grower, OutgrownError
 from fink_dask.transfers.staged import StagedRange

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import date, timedelta
 from itertools import accumulate
 
-from fink_dask.nouns import counted
+from fink_dask.units import counted
 
 _DATE_PARTS = ("year", "month", "day")
 _EPOCH = date(1970, 1, 1)

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from fink_dask.nouns import counted, lasting
 from fink_dask.show.screen import is_live
+from fink_dask.units import counted, lasting
 
 #: Seconds between two lines where there is no terminal, and without anything new that are worth mentioning.
 _LINE_S = 10.0

@@ -17,7 +17,6 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from fink_dask.nouns import counted
 from fink_dask.show.lines import Part, flow, lag_of, line_parts, number_parts, share, waiting_words
 from fink_dask.show.screen import is_live
 from fink_dask.show.words import forecast_words
@@ -32,6 +31,7 @@ from fink_dask.transfers.events import (
     TransferStarted,
 )
 from fink_dask.transfers.tally import Tally
+from fink_dask.units import counted
 
 #: Seconds between two lines where there is no terminal; what fails earlier is one line.
 _LINE_S = 10.0

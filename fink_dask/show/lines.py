@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from rich.cells import cell_len
 
 from fink_dask.ledger.arrival import Arrival, Phase
-from fink_dask.nouns import amount, counted, lasting, per_second
 from fink_dask.show.words import lag_parts
 from fink_dask.transfers.events import TopicLooked
 from fink_dask.transfers.tally import Tally
+from fink_dask.units import amount, counted, lasting, per_second
 
 #: Seconds without a response, and without anything new in a topic that is followed, that are worth mentioning.
 _QUIET_S = 2.0

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from fink_dask.avro.columnar import ColumnarDecoder, Order
 from fink_dask.avro.decoded import DecodedBatch
+from fink_dask.avro.decoder import ColumnarDecoder, Order
 from fink_dask.avro.fit import fit_batch
 from fink_dask.avro.projection import covering, project
 from fink_dask.avro.schema import AvroSchema

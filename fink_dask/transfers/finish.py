@@ -11,12 +11,12 @@ from fink_dask.kafka.group import commit_group_offsets
 from fink_dask.kafka.inspect import Inspector, is_other_topic
 from fink_dask.ledger.lease import Lease
 from fink_dask.ledger.ledger import Ledger
+from fink_dask.ledger.progress import summarise
 from fink_dask.ledger.records import Plan
 from fink_dask.ledger.restart import delete_old_dataset, old_datasets
-from fink_dask.ledger.summary import summarise
-from fink_dask.nouns import counted
 from fink_dask.transfers.events import Note, Observer
 from fink_dask.transfers.plan import known_topic_id, planned_ends, spans_to_plan
+from fink_dask.units import counted
 
 
 def finish(settings: TransferSettings, observe: Observer, ledger: Ledger, inspector: Inspector, lease: Lease) -> None:

@@ -9,7 +9,7 @@ from fink_dask.avro.versions import Versions
 from fink_dask.dataset.partitioning import Partitioning
 from fink_dask.dataset.versions import known_versions, planned_versions, take_in
 from fink_dask.errors import LedgerError
-from fink_dask.ledger.attempt import Attempt
+from fink_dask.ledger.commit import Attempt
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.records import Identity
 from fink_dask.transfers.decode import RangeDecoder

@@ -17,9 +17,9 @@ from fink_dask.kafka.inspect import UNKNOWN_ID, Inspector, TopicDescription
 from fink_dask.kafka.topics import check_topic_name, survey_of
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.records import Identity
-from fink_dask.nouns import counted
 from fink_dask.transfers.plan import check_identity, known_topic_id
 from fink_dask.transfers.schemas import Misfit, find_schemas
+from fink_dask.units import counted
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,6 @@ import fink_dask
 from fink_dask.config import RECONNECT_TIMEOUT_S
 from fink_dask.errors import BrokerUnavailableError, FinkDaskError, SettingsError, StorageError, TransferError
 from fink_dask.kafka.offsets import Range
-from fink_dask.nouns import counted
 from fink_dask.transfers.crew import NO_LOOKAHEAD, Crew, Lookahead
 from fink_dask.transfers.events import Note, Observer, RangeFailed, RangeProgress
 from fink_dask.transfers.failures import TopicFailures, failure_of
@@ -26,6 +25,7 @@ from fink_dask.transfers.shares import Shares
 from fink_dask.transfers.tries import Silence, Tries
 from fink_dask.transfers.work import Work
 from fink_dask.transfers.worker import make_errand, take_share, transfer_on_worker
+from fink_dask.units import counted
 
 log = logging.getLogger(__name__)
 

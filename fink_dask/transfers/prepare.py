@@ -13,12 +13,12 @@ from fink_dask.kafka.inspect import Inspector, Sample
 from fink_dask.kafka.offsets import Range
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.records import Marker, Plan
-from fink_dask.nouns import counted
 from fink_dask.transfers.events import Note, Observer
 from fink_dask.transfers.inspect import Target
 from fink_dask.transfers.memory import FULL_SHARE, MemoryShare
 from fink_dask.transfers.plan import Sizing, alerts_at_most, next_plan, planned_ends, removed_heads, spans_to_plan
 from fink_dask.transfers.work import TaskSettings, Work
+from fink_dask.units import counted
 
 
 @dataclass(frozen=True)

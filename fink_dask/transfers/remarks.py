@@ -6,8 +6,8 @@ import time
 from collections.abc import Iterator
 
 from fink_dask.kafka.offsets import Range
-from fink_dask.nouns import counted
 from fink_dask.transfers.events import Note, RangeProgress
+from fink_dask.units import counted
 
 #: Seconds for which a range waits before that is worth a word.
 _LONG_S = 5.0

@@ -13,7 +13,7 @@ from fink_dask.dataset.quarantine import QUARANTINE_SCHEMA, quarantine_rows, rea
 from fink_dask.dataset.writer import StagedWriter
 from fink_dask.errors import SchemaError
 from fink_dask.kafka.records import RawBatch
-from fink_dask.ledger.attempt import Attempt
+from fink_dask.ledger.commit import Attempt
 from fink_dask.ledger.data_file import DataFile
 from fink_dask.ledger.ledger import QUARANTINE_DIRECTORY
 from fink_dask.ledger.records import Identity

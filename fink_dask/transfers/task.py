@@ -13,7 +13,7 @@ from fink_dask.kafka.line import Line
 from fink_dask.kafka.offsets import Range, total
 from fink_dask.kafka.pool import Connect
 from fink_dask.kafka.reader import RangeReader
-from fink_dask.ledger.attempt import Attempt, Step
+from fink_dask.ledger.commit import Attempt, Step
 from fink_dask.ledger.ledger import storage_error
 from fink_dask.ledger.publish import is_published, publish
 from fink_dask.ledger.records import Marker

@@ -16,11 +16,10 @@ from fink_dask.ledger.arrival import read_arrival, write_arrival
 from fink_dask.ledger.lease import Lease, hold_lease
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import check_outdir, create_ledger, remove_if_unused
+from fink_dask.ledger.progress import Summary, summarise
 from fink_dask.ledger.records import Plan
 from fink_dask.ledger.restart import complete_move, set_aside
 from fink_dask.ledger.roll_forward import roll_forward
-from fink_dask.ledger.summary import Summary, summarise
-from fink_dask.nouns import counted
 from fink_dask.store.location import is_remote
 from fink_dask.transfers.events import Note, Observer, TransferStarted
 from fink_dask.transfers.failures import failure_of
@@ -40,6 +39,7 @@ from fink_dask.transfers.prepare import (
 )
 from fink_dask.transfers.profile import Profile, Profiler
 from fink_dask.transfers.work import Work
+from fink_dask.units import counted
 
 #: How many schemas that don't fit are reported; there may be as many as records.
 _SHOWN_MISFITS = 3

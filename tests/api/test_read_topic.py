@@ -16,7 +16,7 @@ from distributed import Client
 
 import fink_dask
 from fink_dask.api.topic import TopicFrame, TopicSource
-from fink_dask.avro.columnar import ColumnarDecoder
+from fink_dask.avro.decoder import ColumnarDecoder
 from fink_dask.errors import BrokerError, FinkDaskError, SchemaError, SettingsError
 from tests.alerts.made_up import AlertKind, avro_schema, encoded_alerts
 from tests.harness.oracle import Oracle, assert_values_equal, fill_topic, make_topic, note

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from fink_dask.avro import arena
 from fink_dask.avro.by_record import FastavroDecoder
-from fink_dask.avro.columnar import ColumnarDecoder
+from fink_dask.avro.decoder import ColumnarDecoder
 from fink_dask.avro.schema import AvroSchema, field_type, parse_schema
 from fink_dask.errors import FinkDaskError, SettingsError
 from tests.alerts.made_up import AlertKind, avro_schema, encoded_alerts

@@ -15,7 +15,7 @@ import pytest
 
 from fink_dask.avro import decoded
 from fink_dask.avro.by_record import FastavroDecoder
-from fink_dask.avro.columnar import ColumnarDecoder
+from fink_dask.avro.decoder import ColumnarDecoder
 from fink_dask.avro.schema import parse_schema
 from fink_dask.errors import FinkDaskError
 

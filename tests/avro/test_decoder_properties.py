@@ -7,7 +7,7 @@ import struct
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fink_dask.avro.columnar import ColumnarDecoder
+from fink_dask.avro.decoder import ColumnarDecoder
 from fink_dask.avro.schema import parse_schema
 from tests.avro.strategies import batches, encode, laid_out
 from tests.harness.examples import examples

@@ -9,7 +9,7 @@ import pytest
 
 from fink_dask.avro import decoded
 from fink_dask.avro.by_record import FastavroDecoder
-from fink_dask.avro.columnar import ColumnarDecoder
+from fink_dask.avro.decoder import ColumnarDecoder
 from fink_dask.avro.operations import allowed_cells
 from fink_dask.avro.resolve import MAX_CELLS, MAX_VALUE_CELLS
 from fink_dask.avro.schema import AvroSchema, parse_schema

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fink_dask.avro.columnar import ColumnarDecoder
+from fink_dask.avro.decoder import ColumnarDecoder
 from fink_dask.avro.fit import fit_batch
 from fink_dask.avro.schema import AvroSchema, parse_schema
 from fink_dask.avro.versions import MAX_VERSIONS, Versions

@@ -17,7 +17,7 @@ from fink_dask.cluster.run import ClusterChoice, run_transfer
 from fink_dask.config import KafkaSettings, TransferSettings
 from fink_dask.errors import BrokerError, FinkDaskError, LedgerError
 from fink_dask.ledger.ledger import Ledger
-from fink_dask.ledger.summary import Summary
+from fink_dask.ledger.progress import Summary
 from fink_dask.transfers.events import Event, Note, TransferStarted
 from tests.alerts.made_up import AlertKind, avro_schema, encoded_alerts
 from tests.harness.cli import run_cli, transfer_arguments

@@ -35,10 +35,10 @@ from fink_dask.ledger.documents import seal
 from fink_dask.ledger.lease import hold_lease
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import create_ledger
+from fink_dask.ledger.progress import summarise
 from fink_dask.ledger.records import Marker
 from fink_dask.ledger.remainder import rest_of
 from fink_dask.ledger.roll_forward import roll_forward
-from fink_dask.ledger.summary import summarise
 from fink_dask.store import durable
 from tests.harness.crash import SOME_OR_EACH, run_until
 from tests.harness.ledgers import (

@@ -20,7 +20,7 @@ from fink_dask.dataset.partitioning import resolve_partitioning
 from fink_dask.dataset.writer import StagedWriter
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.offsets import Range
-from fink_dask.ledger.attempt import Attempt
+from fink_dask.ledger.commit import Attempt
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.publish import publish
 from fink_dask.ledger.records import Marker, Plan

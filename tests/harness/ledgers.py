@@ -18,7 +18,7 @@ from fink_dask.dataset.writer import StagedWriter
 from fink_dask.kafka.memory import Memory
 from fink_dask.kafka.offsets import Range
 from fink_dask.kafka.records import join_records
-from fink_dask.ledger.attempt import Attempt, Step
+from fink_dask.ledger.commit import Attempt, Step
 from fink_dask.ledger.ledger import QUARANTINE_DIRECTORY, Ledger
 from fink_dask.ledger.outdir import create_ledger
 from fink_dask.ledger.publish import is_published, publish

@@ -15,7 +15,7 @@ from fink_dask.dataset.verify import verify_dataset
 from fink_dask.errors import LedgerError, StorageError
 from fink_dask.kafka.offsets import Range
 from fink_dask.ledger import publish as publish_module
-from fink_dask.ledger.attempt import Attempt
+from fink_dask.ledger.commit import Attempt
 from fink_dask.ledger.ledger import Ledger, storage_error
 from fink_dask.ledger.outdir import create_ledger
 from fink_dask.ledger.publish import missing_files, publish

@@ -21,7 +21,7 @@ from fink_dask.dataset.data_format import Origin
 from fink_dask.dataset.verify import verify_dataset
 from fink_dask.errors import LedgerError, StorageError
 from fink_dask.kafka.offsets import Range
-from fink_dask.ledger.attempt import Attempt
+from fink_dask.ledger.commit import Attempt
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import create_ledger
 from fink_dask.ledger.publish import is_published, missing_files, publish

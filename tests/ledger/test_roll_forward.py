@@ -15,7 +15,7 @@ from fink_dask.dataset.presence import check_files
 from fink_dask.dataset.verify import examine_dataset, verify_dataset
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.offsets import Range
-from fink_dask.ledger.attempt import Attempt
+from fink_dask.ledger.commit import Attempt
 from fink_dask.ledger.documents import seal
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.records import Marker

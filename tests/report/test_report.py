@@ -16,7 +16,7 @@ import pytest
 
 from fink_dask.kafka.offsets import Range
 from fink_dask.ledger.ledger import Ledger
-from fink_dask.ledger.summary import summarise
+from fink_dask.ledger.progress import summarise
 from fink_dask.report.sky import project
 from fink_dask.transfers.profile import STAGES
 from tests.alerts.made_up import AlertKind, encoder

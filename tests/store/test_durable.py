@@ -14,7 +14,7 @@ import pytest
 from fink_dask.avro.schema import parse_schema
 from fink_dask.errors import FinkDaskError
 from fink_dask.kafka.offsets import Range
-from fink_dask.ledger.attempt import Attempt
+from fink_dask.ledger.commit import Attempt
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import create_ledger
 from fink_dask.ledger.publish import staging_of

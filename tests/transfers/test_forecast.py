@@ -23,8 +23,8 @@ from fink_dask.kafka.rates import parse_rate
 from fink_dask.ledger import outdir as outdir_module
 from fink_dask.ledger.arrival import Arrival, Phase, write_arrival
 from fink_dask.ledger.ledger import Ledger
+from fink_dask.ledger.progress import Summary
 from fink_dask.ledger.records import Plan
-from fink_dask.ledger.summary import Summary
 from fink_dask.show.words import duration_words, forecast_words
 from fink_dask.transfers import forecast as forecast_module
 from fink_dask.transfers.forecast import Forecast, forecast, has_room

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fink_dask.avro.columnar import ColumnarDecoder
 from fink_dask.avro.decoded import TOMBSTONE
+from fink_dask.avro.decoder import ColumnarDecoder
 from fink_dask.avro.schema import parse_schema
 from fink_dask.avro.versions import Versions
 from fink_dask.dataset.partitioning import MAX_KEY_LENGTH, NULL_KEY, hive_level, resolve_partitioning

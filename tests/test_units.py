@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fink_dask.nouns import amount, counted, per_second
+from fink_dask.units import amount, counted, per_second
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,7 @@ Step = Callable[[str], None]
 
 #: What an attempt calls its marker.
 MARKER = "marker.json"
+
 #: The same after it was withdrawn.
 _WITHDRAWN = "withdrawn.json"
 

@@ -26,6 +26,7 @@ from fink_dask.kafka.memory import Memory
 from fink_dask.kafka.records import join_values
 
 _Ints = npt.NDArray[np.int64]
+
 _Bytes = npt.NDArray[np.uint8]
 
 #: Takes the rows of the key columns; returns the numbers of the rows that are wanted, in the order they are wanted in.

@@ -11,6 +11,7 @@ from fink_dask.avro.types import AvroType
 from fink_dask.errors import SchemaError
 
 _PATH_CHARS = 80
+
 _NULL = AvroType("null")
 
 
