@@ -44,6 +44,9 @@ SASL_MECHANISMS = ("SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN")
 #: What the URL of an object store begins with, as `Path` takes it for a directory.
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 
+#: Unless that port is taken; Dask's own default.
+DASHBOARD_ADDRESS = "127.0.0.1:8787"
+
 
 def _check_known(option: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
@@ -299,3 +302,17 @@ class TransferSettings:
             object.__setattr__(self, "outdir", Path(os.path.realpath(self.outdir)))
         if self.outdir.name in {"", ".", ".."}:
             raise SettingsError(f"--outdir {self.outdir} has no parent directory to keep its ledger in")
+
+
+def parse_address(option: str, text: str) -> str:
+    """Read a ``HOST:PORT`` to listen on; without a host, on this machine alone.
+
+    Raises
+    ------
+    SettingsError
+        If it is not one.
+    """
+    host, colon, port = text.rpartition(":")
+    if not colon or not (port.isascii() and port.isdecimal()) or len(port) > 5 or int(port) > 65535:
+        raise SettingsError(f"{option} is {text[:80]!r}, but should be HOST:PORT")
+    return f"{host or '127.0.0.1'}:{port}"

@@ -18,26 +18,30 @@ MAX_LINES = 700
 #: What each room may import besides itself.
 ROOMS = {
     "errors": set(),
-    "units": set(),
+    "units": {"errors"},
     "config": {"errors"},
-    "kafka": {"config", "errors", "units"},
-    "avro": {"kafka", "errors"},
+    "batches": set(),
+    "kafka": {"batches", "config", "errors", "units"},
+    "avro": {"batches", "errors"},
     "store": {"errors"},
     "ledger": {"store", "avro", "kafka", "config", "errors", "units"},
-    "dataset": {"ledger", "store", "avro", "kafka", "config", "errors", "units"},
+    "dataset": {"ledger", "store", "avro", "kafka", "batches", "config", "errors", "units"},
     "conditions": {"dataset", "avro", "errors"},
     "compaction": {"dataset", "ledger", "store", "avro", "kafka", "config", "errors", "units"},
-    "transfers": {"conditions", "dataset", "ledger", "store", "avro", "kafka", "config", "errors", "units"},
+    "transfers": {"conditions", "dataset", "ledger", "store", "avro", "kafka", "batches", "config", "errors", "units"},
     "following": {"transfers", "ledger", "kafka", "config", "errors"},
     "dashboard": {"transfers", "ledger", "kafka", "units"},
     "cluster": {"dashboard", "following", "transfers", "ledger", "store", "avro", "kafka", "config", "errors", "units"},
-    "repair": {"cluster", "transfers", "compaction", "dataset", "ledger", "avro", "kafka", "config", "errors", "units"},
+    "repair": {
+        *("cluster", "transfers", "compaction", "dataset", "ledger", "avro", "kafka"),
+        *("batches", "config", "errors", "units"),
+    },
     "catalog": {"cluster", "dataset", "ledger", "store", "avro", "errors"},
     "doctor": {"cluster", "transfers", "ledger", "store", "avro", "kafka", "config", "errors", "units"},
     "demo": {"avro", "kafka", "config", "errors"},
     "show": {"transfers", "dataset", "ledger", "units"},
     "report": {"transfers", "dataset", "ledger", "store", "avro", "kafka", "errors", "units"},
-    "api": {"show", "cluster", "transfers", "dataset", "ledger", "store", "avro", "kafka", "config", "errors"},
+    "api": {"show", "cluster", "transfers", "dataset", "ledger", "store", "avro", "kafka", "config", "errors", "units"},
     "cli": {
         *("report", "show", "demo", "doctor", "catalog", "repair", "cluster", "transfers", "compaction"),
         *("conditions", "dataset", "ledger", "store", "avro", "kafka"),
@@ -67,7 +71,7 @@ IMPORTERS = {
     "rich": {"cli", "doctor.machine", "doctor.place", "report", "show"},
     "prometheus_client": {"dashboard.metrics"},
     "tornado": {"dashboard.dashboard", "dashboard.page"},
-    "yaml": {"kafka.credentials", "kafka.registration"},
+    "yaml": {"kafka.credentials"},
 }
 ANYWHERE = {"erfa", "numpy", "pyarrow"}
 
@@ -166,7 +170,7 @@ def test_the_rooms_of_the_design_name_each_module_once_and_none_that_is_not_ther
 
 def test_the_rooms_of_the_design_stand_after_those_they_use() -> None:
     order = list(rooms_of_the_design())
-    files = {"config", "errors", "units"}
+    files = {"batches", "config", "errors", "units"}
     assert set(order) == ROOMS.keys() - files - {"__main__", "__init__"}
     for position, room in enumerate(order):
         assert ROOMS[room] - files <= set(order[:position])

@@ -21,17 +21,17 @@ from dask.delayed import Delayed
 from distributed import default_client
 
 from fink_dask.api.settings import as_names, errors_in_python, kafka_of
+from fink_dask.avro.evolution import Versions
 from fink_dask.avro.schema import parse_schema, read_schema_file
-from fink_dask.avro.versions import Versions
 from fink_dask.cluster.local import parse_memory
 from fink_dask.config import BATCH_BYTES, BATCHSIZE, MIN_BATCH_BYTES, KafkaSettings, TransferSettings
 from fink_dask.dataset.columns import file_schema
 from fink_dask.dataset.data_format import KAFKA_FIELDS
 from fink_dask.dataset.partitioning import Partitioning
 from fink_dask.errors import BrokerError, SchemaError, SettingsError
+from fink_dask.kafka.connection import ConnectionPool
 from fink_dask.kafka.inspect import UNKNOWN_ID, Inspector, open_inspector
 from fink_dask.kafka.offsets import Range
-from fink_dask.kafka.pool import ConnectionPool
 from fink_dask.kafka.reader import RangeReader
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.records import Identity
@@ -133,7 +133,7 @@ def read_topic(
         ``"10m"``; 5 minutes by default. ``limit_rate``: the most that all consumers together may read from Kafka, in
         bytes a second or as text such as ``"5MB/s"``; it is divided among the workers that the Dask client has now.
         ``security_protocol``, ``sasl_mechanism``, ``username``, ``password``, ``password_file``, ``ssl_ca_file``: see
-        `fink_dask.kafka.reach.find_kafka`.
+        `fink_dask.kafka.credentials.find_kafka`.
 
     Returns
     -------

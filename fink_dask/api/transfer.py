@@ -15,10 +15,9 @@ import pyarrow.dataset as ds
 from distributed import Client, default_client
 
 from fink_dask.api.settings import errors_in_python, transfer_settings
-from fink_dask.cluster.address import DASHBOARD_ADDRESS, parse_address
 from fink_dask.cluster.existing import Scheduler
 from fink_dask.cluster.run import ClusterChoice, cores_of, run_transfer
-from fink_dask.config import COMPRESSION, ON_BAD_RECORD, ON_LOSS, OUTFORMATS
+from fink_dask.config import COMPRESSION, DASHBOARD_ADDRESS, ON_BAD_RECORD, ON_LOSS, OUTFORMATS, parse_address
 from fink_dask.dataset.read import open_dataset
 from fink_dask.errors import SettingsError, TransferError
 from fink_dask.ledger.progress import Summary
@@ -146,7 +145,7 @@ def transfer(
         ``reconnect_timeout``: how long Kafka may send nothing, or be unreachable, in seconds or as text such as
         ``"10m"``; 5 minutes by default. ``limit_rate``: the most that all consumers together may read from Kafka, in
         bytes a second or as text such as ``"5MB/s"``. ``security_protocol``, ``sasl_mechanism``, ``username``,
-        ``password``, ``password_file``, ``ssl_ca_file``: see `fink_dask.kafka.reach.find_kafka`.
+        ``password``, ``password_file``, ``ssl_ca_file``: see `fink_dask.kafka.credentials.find_kafka`.
 
     Returns
     -------

@@ -1,29 +1,38 @@
-"""Decode a batch at once: pass 1 judges and counts, pass 2 fills the columns of Arrow."""
+"""Decode a batch at once: pass 1 judges and counts, pass 2 fills the columns of Arrow, in one piece of memory.
+
+What comes out is the same whichever decoder is used: rows, and every bad record set aside with its reason.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from fink_dask.avro.arena import Arena, ArenaLayout
-from fink_dask.avro.decoded import TOMBSTONE, DecodedBatch, bad_record, check_size
-from fink_dask.avro.fill_program import FillProgram
-from fink_dask.avro.lazy import lazy_property
-from fink_dask.avro.nodes import Constants, Numbering
-from fink_dask.avro.operations import MAX_LOOPS
-from fink_dask.avro.pass_one import walk
-from fink_dask.avro.pass_two import fill
-from fink_dask.avro.program import compile_walk
-from fink_dask.avro.projection import project
-from fink_dask.avro.resolve import MAX_CELLS
-from fink_dask.avro.schema import AvroSchema
-from fink_dask.avro.types import AvroType
+from fink_dask.avro.evolution import project
+from fink_dask.avro.kernels import fill, walk
+from fink_dask.avro.operations import DATA, ENDS, MAX_LOOPS, TEXT, VALID
+from fink_dask.avro.program import Built, Constants, FillProgram, Numbering, compile_walk
+from fink_dask.avro.schema import MAX_CELLS, AvroSchema
+from fink_dask.avro.types import AvroType, lazy_property
 from fink_dask.avro.walk import RecordError, make_walk
-from fink_dask.kafka.memory import Memory
-from fink_dask.kafka.records import join_values
+from fink_dask.batches import Memory, join_values
+from fink_dask.errors import FinkDaskError
+
+#: Bytes of all values of a batch. Arrow's offsets have 32 bits, and a column may hold all of them.
+MAX_BATCH_BYTES = 2**31 - 1
+#: Characters of a reason.
+MAX_REASON_CHARS = 200
+#: Why a record without a value is not a row.
+TOMBSTONE = "there is no value, which is Kafka's tombstone"
+
+#: The greatest offset of Arrow that 32 bits hold.
+MAX_OFFSET = 2**31 - 1
+_ALIGNMENT = 64
 
 _Ints = npt.NDArray[np.int64]
 
@@ -31,6 +40,225 @@ _Bytes = npt.NDArray[np.uint8]
 
 #: Takes the rows of the key columns; returns the numbers of the rows that are wanted, in the order they are wanted in.
 Order = Callable[[pa.RecordBatch], _Ints]
+
+
+@dataclass(frozen=True)
+class BadRecord:
+    """A record that can't be decoded.
+
+    Parameters
+    ----------
+    index : int
+        Its place in the batch, from 0.
+    reason : str
+        What is wrong with it: one line of at most `MAX_REASON_CHARS` characters.
+    """
+
+    index: int
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class DecodedBatch:
+    """What became of the values of a batch: each is a row, a bad record, or left out on request.
+
+    Parameters
+    ----------
+    rows : pyarrow.RecordBatch
+        The decoded records in their order, with exactly the Arrow schema of the decoder's schema.
+    positions : numpy.ndarray of int64, shape (rows,)
+        Where each row was: ``rows[i]`` is decoded from ``values[positions[i]]``.
+    bad : tuple of BadRecord
+        The records that can't be decoded, in order of their index.
+    left_out : numpy.ndarray of int64
+        Where the sound records were that nobody wanted, in order.
+    """
+
+    rows: pa.RecordBatch
+    positions: npt.NDArray[np.int64]
+    bad: tuple[BadRecord, ...]
+    left_out: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+
+
+def bad_record(index: int, reason: str) -> BadRecord:
+    """Make a `BadRecord` from a reason that may be long or have many lines.
+
+    Parameters
+    ----------
+    index : int
+        Its place in the batch.
+    reason : str
+        What is wrong with it.
+
+    Returns
+    -------
+    BadRecord
+        The record with the beginning of the reason.
+    """
+    line = " ".join(reason.split())
+    return BadRecord(index, line if len(line) <= MAX_REASON_CHARS else f"{line[: MAX_REASON_CHARS - 3]}...")
+
+
+def check_size(total: int) -> None:
+    """Refuse a batch that Arrow's offsets can't reach.
+
+    Parameters
+    ----------
+    total : int
+        Bytes of all values of the batch.
+
+    Raises
+    ------
+    FinkDaskError
+        If it is larger than `MAX_BATCH_BYTES`.
+    """
+    if total > MAX_BATCH_BYTES:
+        raise FinkDaskError(f"a batch has {total:,} bytes, and Arrow holds at most {MAX_BATCH_BYTES:,}")
+
+
+class Decoder(Protocol):
+    """Decodes the records of one schema. It may be shared by threads, and it pickles."""
+
+    @property
+    def schema(self) -> AvroSchema:
+        """The schema that the records were written with."""
+
+    @property
+    def arrow(self) -> pa.Schema:
+        """The Arrow schema of the rows: that of `schema`, or of the columns of it that are decoded."""
+
+    def decode(self, values: Sequence[bytes | None]) -> DecodedBatch:
+        """Decode a batch.
+
+        Parameters
+        ----------
+        values : sequence of bytes or None
+            One schemaless Avro datum each, as it came from Kafka; None is Kafka's tombstone. At most `MAX_BATCH_BYTES`
+            together.
+
+        Returns
+        -------
+        DecodedBatch
+            The rows and the bad records. Hostile bytes make a record bad; they never raise.
+
+        Raises
+        ------
+        FinkDaskError
+            If the batch is too large for one Arrow record batch.
+        """
+
+
+class ArenaLayout:
+    """What is the same for the arenas of all batches.
+
+    Parameters
+    ----------
+    program : FillProgram
+        Says which columns there are.
+
+    Attributes
+    ----------
+    built : list of Built
+        How columns of Arrow are put together.
+    nullable, has_ends : numpy.ndarray of bool
+        Whether a column has a validity and 32-bit offsets.
+    bits, scopes, slots, units : numpy.ndarray of int64
+        Of a column: bits of a value, the scope whose rows it has one entry for, where pass 1 counts its bytes, and the
+        bytes of the unit in which pass 2 counts its values.
+    """
+
+    def __init__(self, program: FillProgram) -> None:
+        columns = program.columns
+        self.built = program.built
+        self.nullable = np.array([column.node.nullable for column in columns], bool)
+        self.has_ends = np.array([ENDS in column.parts for column in columns], bool)
+        self.bits = np.array([column.bits for column in columns], np.int64)
+        self.scopes = np.array([column.node.scope for column in columns], np.int64)
+        self.slots = np.array([column.node.slot if TEXT in column.parts else -1 for column in columns], np.int64)
+        self.units = np.array([column.unit for column in columns], np.int64)
+
+
+class Arena:
+    """The memory of one batch.
+
+    Its parts are, in this order: every validity, which starts as ones; values of a fixed width and 32-bit offsets,
+    which start as zeros; and bytes of any length, all of which pass 2 writes.
+
+    Parameters
+    ----------
+    layout : ArenaLayout
+        The columns.
+    memory : Memory
+        Where it is taken from.
+    entries : numpy.ndarray of int64
+        Rows of each scope.
+    sizes : numpy.ndarray of int64
+        Bytes of everything that has a length, and a last one that is 0.
+
+    Attributes
+    ----------
+    used : numpy.ndarray of int64
+        The last 32-bit offset of each column so far; the one after them belongs to none.
+    nulls : numpy.ndarray of int64
+        Nulls of each column so far.
+
+    Raises
+    ------
+    FinkDaskError
+        If a column is too large for its 32-bit offsets.
+    """
+
+    def __init__(
+        self, layout: ArenaLayout, memory: Memory, entries: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64]
+    ) -> None:
+        if max(sizes.max(), entries.max()) > MAX_OFFSET:
+            raise FinkDaskError(
+                f"the records do not fit in one Arrow record batch: a column of over {MAX_OFFSET:,} bytes"
+            )
+        self._layout = layout
+        self._entries = entries
+        rows = entries[layout.scopes]
+        validity, values = (rows + 7) // 8 * layout.nullable, (rows * layout.bits + 7) // 8
+        # One row a part, in the order of their numbers.
+        self._lengths = np.array([validity, values, 4 * (rows + 1) * layout.has_ends, sizes[layout.slots]])
+        stops = np.cumsum((self._lengths + _ALIGNMENT - 1) & -_ALIGNMENT)
+        self._starts = np.concatenate([[0], stops[:-1]]).reshape(self._lengths.shape) if stops.size else self._lengths
+        ones, zeros, everything = (int(stops[row * len(rows) - 1]) if stops.size else 0 for row in (1, 3, 4))
+        self._bytes = memory.take(everything)
+        self._memory = pa.py_buffer(self._bytes)
+        self._begin, self._size = self._starts.tolist(), self._lengths.tolist()
+        self._bytes[:ones] = 255
+        self._bytes[ones:zeros] = 0
+        self.nulls = np.zeros(len(rows), np.int64)
+        self.used = np.zeros(len(rows) + 1, np.int64)
+
+    @property
+    def places(self) -> npt.NDArray[np.int64]:
+        """Where the parts of each column begin, as pass 2 counts."""
+        starts = self._starts
+        return np.array([starts[VALID], starts[DATA] // self._layout.units, starts[ENDS] // 4, starts[TEXT]]).T.copy()
+
+    @property
+    def views(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+        """The memory as bytes, as int32 and as int64."""
+        return self._bytes, self._bytes.view(np.int32), self._bytes.view(np.int64)
+
+    def arrays(self) -> list[pa.Array]:
+        """Return the columns of Arrow, none of them copied."""
+        # Not by a nested function that calls itself: its reference cycle would keep the memory until it is collected.
+        return [self._array(built) for built in self._layout.built]
+
+    def _array(self, built: Built) -> pa.Array:
+        rows, column = int(self._entries[built.scope]), built.column
+        if column < 0 and not built.children:
+            return pa.nulls(rows)
+        null_count = int(self.nulls[column]) if column >= 0 else 0
+        parts = (VALID, *built.parts) if null_count else built.parts
+        buffers = [self._memory.slice(self._begin[part][column], self._size[part][column]) for part in parts]
+        if not null_count:
+            buffers.insert(0, None)
+        children = [self._array(child) for child in built.children] or None
+        return pa.Array.from_buffers(built.arrow, rows, buffers, null_count, 0, children)
 
 
 class ColumnarDecoder:
@@ -82,7 +310,7 @@ class ColumnarDecoder:
         return self._rows.arrow
 
     def decode(self, values: Sequence[bytes | None]) -> DecodedBatch:
-        """Decode a batch; see `fink_dask.avro.decoded.Decoder.decode`."""
+        """Decode a batch; see `fink_dask.avro.decoder.Decoder.decode`."""
         check_size(sum(map(len, filter(None, values))))
         return self.decode_joined(*join_values(values, self._joined))
 

@@ -1,18 +1,152 @@
-"""Merge the records of several writer schemas into one, with the columns of all, or say why that is impossible."""
+"""Several writer schemas whose records make one dataset, and a record cut down to the fields that are asked for.
+
+The records of several schemas are merged into one, with the columns of all, or it is said why that is impossible; the
+rows of one are fitted into the columns of all.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
 
-from fink_dask.avro.operations import allowed_cells
-from fink_dask.avro.resolve import MAX_FIELDS, MAX_VALUE_CELLS
-from fink_dask.avro.types import AvroType
-from fink_dask.errors import SchemaError
+import pyarrow as pa
+
+from fink_dask.avro.operations import BATCH_CELLS, allowed_cells
+from fink_dask.avro.schema import MAX_CELLS, MAX_FIELDS, MAX_VALUE_CELLS, AvroSchema, show
+from fink_dask.avro.types import AvroType, lazy_property
+from fink_dask.errors import SchemaError, SettingsError
 
 _PATH_CHARS = 80
 
 _NULL = AvroType("null")
+
+#: The most schemas of a dataset: a producer has one, and changes it now and then.
+MAX_VERSIONS = 16
+
+
+def near_column(column: str, fields: Iterable[pa.Field]) -> str:
+    """Name the column that the user may have meant, for the end of an error; fields of structs have dots.
+
+    Returns
+    -------
+    str
+        Such as ``; did you mean magpsf?``; empty where nothing is like it.
+    """
+    names = []
+    for field in fields:
+        names.append(field.name)
+        if pa.types.is_struct(field.type):
+            names += [f"{field.name}.{field.type.field(index).name}" for index in range(field.type.num_fields)]
+    last = column.rpartition(".")[2]
+    found = [name for name in names if name.rpartition(".")[2] == last] or get_close_matches(column, names, 1)
+    return f"; did you mean {found[0]}?" if found else ""
+
+
+def project(record: AvroType, columns: Sequence[str] | None) -> AvroType:
+    """Keep some of the fields of a record.
+
+    Parameters
+    ----------
+    record : AvroType
+        The top-level record of a schema.
+    columns : sequence of str or None
+        Columns such as ``objectId``, or fields of structs such as ``candidate.jd``; None keeps everything. A column
+        that is named keeps all its fields. The members of a choice are its fields.
+
+    Returns
+    -------
+    AvroType
+        A record with these fields, in the order of the schema.
+
+    Raises
+    ------
+    SettingsError
+        If there is no such column, or none is named.
+    """
+    if columns is None:
+        return record
+    if not columns:
+        raise SettingsError("no column is named")
+    for column in columns:
+        _check(record, column)
+    return _keep(record, [column.split(".") for column in columns])
+
+
+def covering(record: AvroType, columns: Sequence[str] | None) -> tuple[str, ...] | None:
+    """Name the columns of a record that hold all that it has of the columns of several; see `project`.
+
+    Where it has a struct, but not the field that is asked for, it is the whole struct: whether that is null counts.
+    Of a record that has none of them it is the first column, because a row can't be without any.
+    """
+    if columns is None:
+        return None
+    found: dict[str, None] = {}
+    for column in columns:
+        node, path = record, []
+        for name in column.split("."):
+            node = node.value
+            if name not in node.names:
+                break
+            path.append(name)
+            node = node.children[node.names.index(name)]
+        if path:
+            found[".".join(path)] = None
+    return tuple(found) or record.names[:1]
+
+
+def project_array(array: pa.Array, node: AvroType, kept: AvroType) -> pa.Array:
+    """Cut a column down to the fields of a projection, without copying.
+
+    Parameters
+    ----------
+    array : pyarrow.Array
+        Values of ``node.arrow``, without an offset.
+    node : AvroType
+        The type of the whole field.
+    kept : AvroType
+        What `project` made of it.
+
+    Returns
+    -------
+    pyarrow.Array
+        The same values as ``kept.arrow``.
+    """
+    if node is kept:
+        return array
+    node, kept = node.value, kept.value
+    whole = dict(zip(node.names, zip(range(len(node.names)), node.children, strict=True), strict=True))
+    children = []
+    for name, child in zip(kept.names, kept.children, strict=True):
+        index, full = whole[name]
+        children.append(project_array(array.field(index), full, child))
+    return pa.Array.from_buffers(kept.arrow, len(array), array.buffers()[:1], array.null_count, 0, children)
+
+
+def _keep(node: AvroType, paths: Iterable[list[str]]) -> AvroType:
+    if node.kind == "union":
+        return replace(node, children=tuple(_keep(child, paths) if child.names else child for child in node.children))
+    rests: dict[str, list[list[str]]] = {}
+    for first, *rest in paths:
+        rests.setdefault(first, []).append(rest)
+    kept = {
+        name: child if [] in rests[name] else _keep(child, rests[name])
+        for name, child in zip(node.names, node.children, strict=True)
+        if name in rests
+    }
+    return replace(node, names=tuple(kept), children=tuple(kept.values()))
+
+
+def _check(record: AvroType, column: str) -> None:
+    node = record
+    for name in column.split("."):
+        node = node.value
+        if name not in node.names:
+            if node.kind in {"array", "map"}:
+                raise SettingsError(f"the column {show(column)} is inside a list or a map: name the whole of that")
+            near = near_column(column, record.arrow)
+            raise SettingsError(f"the schema has no column {show(column)}{near}")
+        node = node.children[node.names.index(name)]
 
 
 def merge_types(first: AvroType, second: AvroType, path: str = "") -> AvroType:
@@ -140,3 +274,135 @@ def _min_bytes(node: AvroType) -> int:
     if node.kind == "record":
         return sum(map(_min_bytes, node.children))
     return {"null": 0, "float": 4, "double": 8, "fixed": node.size}.get(node.kind, 1)
+
+
+@dataclass(frozen=True)
+class Versions:
+    """The writer schemas of a dataset, in the order in which it took them in; they fit each other.
+
+    Parameters
+    ----------
+    schemas : tuple of AvroSchema
+        At least one; `plus` makes more of one.
+    """
+
+    schemas: tuple[AvroSchema, ...]
+
+    @property
+    def first(self) -> AvroSchema:
+        """The schema with which the dataset began."""
+        return self.schemas[0]
+
+    @lazy_property
+    def record(self) -> AvroType:
+        """The record with the fields of all schemas: those of the first one, then what each later one adds."""
+        return self._steps[-1]
+
+    @lazy_property
+    def arrow(self) -> pa.Schema:
+        """The columns of `record`."""
+        return pa.schema(self.record.arrow_fields)
+
+    @property
+    def max_records(self) -> int:
+        """The most records to decode at once; see `AvroSchema.max_records`."""
+        return BATCH_CELLS // (self.record.cells + MAX_CELLS)
+
+    def plus(self, schema: AvroSchema) -> Versions:
+        """Add a schema.
+
+        What it says of a schema that does not fit stays the same when others are taken in meanwhile: it is about the
+        first of `schemas` with which it does not fit.
+
+        Raises
+        ------
+        SchemaError
+            If it does not fit, with the reason, or there are too many.
+        """
+        if schema in self.schemas:
+            return self
+        for count, record in enumerate(self._steps, 1):
+            merged = merge_types(record, schema.parsed)
+            check_bounds(merged, tuple(one.parsed for one in (*self.schemas[:count], schema)))
+        if len(self.schemas) >= MAX_VERSIONS:
+            raise SchemaError(f"this dataset has {MAX_VERSIONS} schemas already")
+        return Versions((*self.schemas, schema))
+
+    @lazy_property
+    def _steps(self) -> tuple[AvroType, ...]:
+        steps = [self.first.parsed]
+        for schema in self.schemas[1:]:
+            steps.append(merge_types(steps[-1], schema.parsed))
+        return tuple(steps)
+
+
+def fit_batch(rows: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """Give rows the columns of a schema, and no others.
+
+    Parameters
+    ----------
+    rows : pyarrow.RecordBatch
+        Rows whose arrays have no offset.
+    schema : pyarrow.Schema
+        Columns that `fink_dask.avro.evolution.merge_types` made of the rows' and others.
+    """
+    names = set(rows.schema.names)
+    arrays = [
+        _fit(rows.column(field.name), field.type) if field.name in names else _blank(field, rows.num_rows)
+        for field in schema
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _fit(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    if array.type.equals(kind):
+        return array
+    if pa.types.is_null(array.type):
+        return _blank(pa.field("", kind), len(array))
+    if pa.types.is_struct(kind):
+        return _fit_struct(array, kind)
+    # A list or a map: the places of the items stay, and the items get their fields.
+    is_map = pa.types.is_map(kind)
+    items = _fit_entries(array, kind) if is_map else _fit(array.values, kind.value_type)
+    return pa.Array.from_buffers(kind, len(array), array.buffers()[:2], array.null_count, 0, [items])
+
+
+def _fit_struct(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    children = []
+    for index in range(kind.num_fields):
+        field, at = kind.field(index), array.type.get_field_index(kind.field(index).name)
+        children.append(_fit(array.field(at), field.type) if at >= 0 else _blank(field, len(array)))
+    return pa.Array.from_buffers(kind, len(array), array.buffers()[:1], array.null_count, 0, children)
+
+
+def _fit_entries(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    entries = pa.struct([kind.key_field, kind.item_field])
+    items = _fit(array.items, kind.item_type)
+    return pa.Array.from_buffers(entries, len(items), [None], 0, 0, [array.keys, items])
+
+
+def _blank(field: pa.Field, count: int) -> pa.Array:
+    """Make `count` nulls; where the field can't be null, the values that lie beneath a null further up."""
+    kind = field.type
+    if pa.types.is_null(kind):
+        return pa.nulls(count)
+    mask = pa.py_buffer(bytes((count + 7) // 8)) if field.nullable else None
+    buffers, children = [mask], []
+    if pa.types.is_struct(kind):
+        children = [_blank(kind.field(index), count) for index in range(kind.num_fields)]
+    elif pa.types.is_map(kind):
+        entries = [_blank(kind.key_field, 0), _blank(kind.item_field, 0)]
+        children = [pa.Array.from_buffers(pa.struct([kind.key_field, kind.item_field]), 0, [None], 0, 0, entries)]
+        buffers.append(_zeros(4 * (count + 1)))
+    elif pa.types.is_list(kind):
+        children = [_blank(kind.value_field, 0)]
+        buffers.append(_zeros(4 * (count + 1)))
+    elif pa.types.is_string(kind) or (pa.types.is_binary(kind) and not pa.types.is_fixed_size_binary(kind)):
+        buffers += [_zeros(4 * (count + 1)), _zeros(0)]
+    else:
+        buffers.append(_zeros((count * kind.bit_width + 7) // 8))
+    return pa.Array.from_buffers(kind, count, buffers, count if field.nullable else 0, 0, children)
+
+
+def _zeros(size: int) -> pa.Buffer:
+    return pa.py_buffer(bytes(size))

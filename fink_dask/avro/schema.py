@@ -1,24 +1,290 @@
-"""Read a writer schema that nobody vouches for, and tell which Arrow schema its records have."""
+"""Read a writer schema that nobody vouches for into types, or refuse it in one line that names the field.
+
+The rules are those of the Avro 1.12 specification, https://avro.apache.org/docs/1.12.0/specification/: a name with dots
+is full, any other belongs to the namespace around it, and a type is defined once, before it is used.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 import pyarrow as pa
 
-from fink_dask.avro.lazy import lazy_property
 from fink_dask.avro.operations import BATCH_CELLS
-from fink_dask.avro.resolve import MAX_CELLS, Resolver, refuse, show
-from fink_dask.avro.types import AvroType
+from fink_dask.avro.types import LOGICAL_INTEGERS, MAX_DECIMAL256_DIGITS, PRIMITIVES, AvroType, lazy_property
 from fink_dask.errors import SchemaError, SettingsError
+
+#: Levels of records, arrays, maps and wide unions. Fink's have three; code that recurses stays far from Python's limit.
+MAX_DEPTH = 64
+#: Fields of all records, every use of a named type counted: 40 short definitions can otherwise expand to 2^40 fields.
+MAX_FIELDS = 20_000
+#: Characters of a name or an enum's symbol: Arrow and Parquet repeat names at every use, and a symbol at every value.
+MAX_NAME_CHARS = 256
+#: Bytes of a fixed: a null takes as many in Arrow, so one byte of a message could otherwise ask for gigabytes.
+MAX_FIXED_BYTES = 65_536
+#: Cells, which are units of eight bytes, that one value may take in Arrow whatever its own bytes are: 512 KiB. One of
+#: 20,000 fields takes 20,001, LSST's alerts take 335.
+MAX_VALUE_CELLS = 65_536
+#: Cells that a record's items may take beyond those that its bytes allow: a short record may have a few wide nulls.
+MAX_CELLS = 8192
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_SHOWN_CHARS = 60
+_PATH_CHARS = 160
 
 #: The most bytes of a schema. Those of Fink have 40 to 73 kB; a hostile message may have any size.
 MAX_SCHEMA_BYTES = 4 * 1024 * 1024
 #: Columns that the dataset adds to every row.
 RESERVED_COLUMNS = frozenset({"kafka_partition", "kafka_offset"})
+
+
+class Resolver:
+    """Turn JSON into types, with the names of one schema."""
+
+    def __init__(self) -> None:
+        # None marks a record that is still being read: to meet it again is recursion.
+        self._named: dict[str, AvroType | None] = {}
+
+    def resolve(self, raw: object, namespace: str = "", path: tuple[str, ...] = (), depth: int = 1) -> AvroType:
+        """Turn one type into a node, and check its bounds.
+
+        Parameters
+        ----------
+        raw : object
+            The type, as it came from JSON.
+        namespace : str
+            Namespace around it, empty where there is none.
+        path : tuple of str
+            Names of the fields that lead to it.
+        depth : int
+            Levels of records, arrays and maps that it is in, with its own.
+
+        Returns
+        -------
+        AvroType
+            The type, with its names resolved.
+
+        Raises
+        ------
+        SchemaError
+            If it is not an Avro type, or one that can't be stored.
+        """
+        if depth > MAX_DEPTH:
+            refuse(path, f"more than {MAX_DEPTH} levels of nesting")
+        if isinstance(raw, str):
+            node = self._reference(raw, namespace, path)
+        elif isinstance(raw, list):
+            node = self._union(raw, namespace, path, depth)
+        elif isinstance(raw, dict):
+            node = self._object(raw, namespace, path, depth)
+        else:
+            refuse(path, f"{show(raw)} is not an Avro type")
+        # Once more, now that what a name stands for is counted as well.
+        if depth + node.height - 1 > MAX_DEPTH:
+            refuse(path, f"more than {MAX_DEPTH} levels of nesting")
+        if node.field_count > MAX_FIELDS:
+            refuse(path, f"more than {MAX_FIELDS:,} fields when every use of a named type is counted")
+        if node.cells > MAX_VALUE_CELLS:
+            refuse(path, f"one value takes more than {MAX_VALUE_CELLS * 8:,} bytes in Arrow, even when it is null")
+        return node
+
+    def _reference(self, name: str, namespace: str, path: tuple[str, ...]) -> AvroType:
+        if name in PRIMITIVES:
+            return AvroType(name)
+        full = name if "." in name or not namespace else f"{namespace}.{name}"
+        if full not in self._named:
+            refuse(path, f"unknown type {show(name)}")
+        node = self._named[full]
+        if node is None:
+            refuse(path, f"the type {show(name)} contains itself; a recursive type has no Arrow type")
+        return node
+
+    def _union(self, raw: list[object], namespace: str, path: tuple[str, ...], depth: int) -> AvroType:
+        # Counted before anything is resolved, so that a list of a million branches costs nothing.
+        others = sum(not _is_null(branch) for branch in raw)
+        if not raw:
+            refuse(path, "a union without types")
+        if len(raw) > others + 1:
+            refuse(path, "a union that has null twice")
+        if others > MAX_FIELDS:
+            refuse(path, f"a union of more than {MAX_FIELDS:,} types")
+        if others < 2:
+            branches = [self.resolve(branch, namespace, path, depth) for branch in raw]
+            if any(branch.kind in {"union", "choice"} for branch in branches):
+                refuse(path, "a union directly in a union")
+            return AvroType("union", children=tuple(branches))
+        return self._choice(raw, namespace, path, depth)
+
+    def _choice(self, raw: list[object], namespace: str, path: tuple[str, ...], depth: int) -> AvroType:
+        members: dict[str, AvroType] = {}
+        seen: set[str | AvroType] = set()
+        for branch in raw:
+            if _is_null(branch):
+                continue
+            inner = (*path, name := f"member{len(members)}")
+            node = members[name] = self.resolve(branch, namespace, inner, depth + 1)
+            if node.kind in {"union", "choice"}:
+                refuse(inner, "a union directly in a union")
+            # Named types differ by their names. Of the others there is one of a kind, whatever its logical type.
+            what = node if node.kind in {"record", "enum", "fixed"} else node.kind
+            if what in seen:
+                refuse(inner, f"a union that has the same {node.kind} twice")
+            seen.add(what)
+        null_branch = next((number for number, branch in enumerate(raw) if _is_null(branch)), -1)
+        return AvroType("choice", names=tuple(members), children=tuple(members.values()), null_branch=null_branch)
+
+    def _object(self, raw: dict[str, object], namespace: str, path: tuple[str, ...], depth: int) -> AvroType:
+        kind = raw.get("type")
+        if kind == "array":
+            return AvroType("array", children=(self._items(raw, "items", namespace, (*path, "[]"), depth),))
+        if kind == "map":
+            return AvroType("map", children=(self._items(raw, "values", namespace, (*path, "{}"), depth),))
+        if kind in ("record", "enum", "fixed"):
+            return self._definition(str(kind), raw, namespace, path, depth)
+        if isinstance(kind, (dict, list)):
+            # {"type": {"type": "int"}}: not in the specification, but written by some and read by most.
+            return self.resolve(kind, namespace, path, depth + 1)
+        if not isinstance(kind, str):
+            refuse(path, "an object without a type" if kind is None else f"{show(kind)} is not an Avro type")
+        node = self._reference(kind, namespace, path)
+        return _with_logical_type(node, raw, path) if kind in PRIMITIVES else node
+
+    def _items(self, raw: dict[str, object], key: str, namespace: str, path: tuple[str, ...], depth: int) -> AvroType:
+        if key not in raw:
+            refuse(path, f"the key {key!r} is missing")
+        node = self.resolve(raw[key], namespace, path, depth + 1)
+        if key == "items" and node.may_be_empty:
+            refuse(path, "items that take no bytes: a few bytes could ask for 2^60 of them")
+        return node
+
+    def _definition(
+        self, kind: str, raw: dict[str, object], namespace: str, path: tuple[str, ...], depth: int
+    ) -> AvroType:
+        name, space = raw.get("name"), raw.get("namespace", namespace)
+        if not isinstance(name, str) or not all(map(_is_name, name.split("."))):
+            refuse(path, f"{show(name)} is not an Avro name of up to {MAX_NAME_CHARS} characters")
+        if not isinstance(space, str) or (space and not all(map(_is_name, space.split(".")))):
+            refuse(path, f"{show(space)} is not an Avro namespace")
+        full = name if "." in name or not space else f"{space}.{name}"
+        if full in self._named or full in PRIMITIVES:
+            refuse(path, f"the type {show(full)} is defined twice")
+        self._named[full] = None
+        if kind == "record":
+            node = self._record(raw, full.rpartition(".")[0], path, depth)
+        elif kind == "enum":
+            node = AvroType("enum", symbols=_symbols(raw.get("symbols"), path))
+        else:
+            size = raw.get("size")
+            if type(size) is not int or not 0 < size <= MAX_FIXED_BYTES:
+                refuse(path, f"a fixed of a size that is not from 1 to {MAX_FIXED_BYTES:,} bytes")
+            node = _with_logical_type(AvroType("fixed", size=size), raw, path)
+        self._named[full] = node
+        return node
+
+    def _record(self, raw: dict[str, object], namespace: str, path: tuple[str, ...], depth: int) -> AvroType:
+        fields = raw.get("fields")
+        if not isinstance(fields, list):
+            refuse(path, "a record without a list of fields")
+        if not fields:
+            refuse(path, "a record without fields can't be stored in Parquet")
+        if len(fields) > MAX_FIELDS:
+            refuse(path, f"more than {MAX_FIELDS:,} fields")
+        children: dict[str, AvroType] = {}
+        for entry in fields:
+            name = entry.get("name") if isinstance(entry, dict) else None
+            if not isinstance(name, str) or not _is_name(name):
+                refuse(path, f"a field whose name, {show(name)}, is not an Avro name")
+            if name in children:
+                refuse((*path, name), "there are two fields of this name")
+            if "type" not in entry:
+                refuse((*path, name), "the field has no type")
+            children[name] = self.resolve(entry["type"], namespace, (*path, name), depth + 1)
+        return AvroType("record", names=tuple(children), children=tuple(children.values()))
+
+
+def _symbols(raw: object, path: tuple[str, ...]) -> tuple[str, ...]:
+    if not isinstance(raw, list) or not raw:
+        refuse(path, "an enum without a list of symbols")
+    for symbol in raw:
+        if not isinstance(symbol, str) or not _is_name(symbol):
+            refuse(path, f"a symbol, {show(symbol)}, that is not an Avro name")
+    if len(set(raw)) != len(raw):
+        refuse(path, "an enum with a symbol twice")
+    return tuple(raw)
+
+
+def _with_logical_type(node: AvroType, raw: dict[str, object], path: tuple[str, ...]) -> AvroType:
+    logical = raw.get("logicalType")
+    if isinstance(logical, str) and (node.kind, logical) in LOGICAL_INTEGERS:
+        return AvroType(node.kind, logical)
+    if logical != "decimal" or node.kind not in {"bytes", "fixed"}:
+        return node
+    # The specification lets a reader ignore a wrong decimal. A column of bytes where numbers are expected is a surprise
+    # that comes late, so it is said here.
+    precision, scale = raw.get("precision"), raw.get("scale", 0)
+    if type(precision) is not int or not 0 < precision <= MAX_DECIMAL256_DIGITS:
+        refuse(path, f"a decimal of a precision that is not from 1 to {MAX_DECIMAL256_DIGITS} digits")
+    if type(scale) is not int or not 0 <= scale <= precision:
+        refuse(path, "a decimal of a scale that is negative or greater than its precision")
+    if node.kind == "fixed" and 10**precision > 2 ** (8 * node.size - 1):
+        refuse(path, f"a decimal of {precision} digits does not fit in a fixed of {node.size} bytes")
+    return AvroType(node.kind, "decimal", size=node.size, precision=precision, scale=scale)
+
+
+def _is_null(branch: object) -> bool:
+    while isinstance(branch, dict):
+        branch = branch.get("type")
+    return branch == "null"
+
+
+def _is_name(name: str) -> bool:
+    return len(name) <= MAX_NAME_CHARS and _NAME.fullmatch(name) is not None
+
+
+def show(raw: object) -> str:
+    """Show a hostile value in a message: short, in ASCII and on one line.
+
+    Parameters
+    ----------
+    raw : object
+        A value that came from JSON.
+
+    Returns
+    -------
+    str
+        The beginning of a string, quoted and escaped; of anything else, its kind.
+    """
+    if isinstance(raw, str):
+        return ascii(raw if len(raw) <= _SHOWN_CHARS else f"{raw[:_SHOWN_CHARS]}...")
+    words = {dict: "an object", list: "a list", bool: "a boolean", int: "a number", float: "a number"}
+    return words.get(type(raw), "nothing")
+
+
+def refuse(path: tuple[str, ...], reason: str) -> NoReturn:
+    """Refuse a schema because of one of its fields.
+
+    Parameters
+    ----------
+    path : tuple of str
+        Names of the fields that lead to it, of which the last ones are shown.
+    reason : str
+        What is wrong with it.
+
+    Raises
+    ------
+    SchemaError
+        Always.
+    """
+    dotted = ".".join(path).replace(".[]", "[]").replace(".{}", "{}")
+    if len(dotted) > _PATH_CHARS:
+        dotted = f"...{dotted[-_PATH_CHARS:]}"
+    where = f"field {dotted}" if path else "the top level"
+    raise SchemaError(f"the Avro schema can't be used, {where}: {reason}")
 
 
 @dataclass(frozen=True)

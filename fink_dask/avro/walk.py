@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from fink_dask.avro.operations import allowed_cells
-from fink_dask.avro.resolve import MAX_CELLS
+from fink_dask.avro.schema import MAX_CELLS
 from fink_dask.avro.types import END_OF_DAY, AvroType
 
 #: Walks one value: takes the record's bytes, where it starts and how far the record may still expand; returns its end.

@@ -10,8 +10,8 @@ import click
 
 from fink_dask.cli.options import Command, declare_all, option
 from fink_dask.config import SASL_MECHANISMS, SECURITY_PROTOCOLS, KafkaSettings
-from fink_dask.kafka.rates import parse_rate
-from fink_dask.kafka.reach import find_kafka
+from fink_dask.kafka.credentials import find_kafka
+from fink_dask.units import parse_rate
 
 #: Holds the password. There is no option for it: everybody on the machine can see the arguments of processes.
 PASSWORD_VARIABLE = "FINK_DASK_PASSWORD"  # noqa: S105 - a name, no password

@@ -49,7 +49,7 @@ def demo(alerts: int, outdir: Path, nconsumers: int) -> int:
     from fink_dask.demo.night import DEMO_TOPIC, publish_night
     from fink_dask.errors import SettingsError
     from fink_dask.kafka.inspect import UNKNOWN_ID
-    from fink_dask.kafka.mock import mock_broker
+    from fink_dask.kafka.publish import mock_broker
     from fink_dask.ledger.lease import hold_lease
     from fink_dask.ledger.ledger import Ledger
     from fink_dask.ledger.restart import delete_old_dataset, old_datasets, set_aside

@@ -17,7 +17,7 @@ from fink_dask.cli.options import CONTEXT, Place, json_option, option, verbose_o
 from fink_dask.errors import SettingsError
 from fink_dask.kafka.topics import SURVEYS, check_topic_name, survey_of
 from fink_dask.show.screen import fold
-from fink_dask.show.words import printable
+from fink_dask.units import printable
 
 if TYPE_CHECKING:
     from fink_dask.doctor.check import Check

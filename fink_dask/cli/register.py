@@ -42,7 +42,7 @@ def register(
     Only you can read the file. The password is prompted for without being shown, or comes from --password-file or the
     variable FINK_DASK_PASSWORD; without one, none is written. In an existing file, only what you give is changed.
     """
-    from fink_dask.kafka.registration import Registration, write_credentials
+    from fink_dask.kafka.credentials import Registration, write_credentials
 
     path = credentials_path(survey)
     there = path.exists()
@@ -105,8 +105,7 @@ def _check(survey: str, group_id: str | None, connection: dict[str, Any]) -> int
     from fink_dask.config import has_sasl
     from fink_dask.kafka.credentials import find_credentials
     from fink_dask.kafka.overview import look_at_topics
-    from fink_dask.show.words import printable
-    from fink_dask.units import counted
+    from fink_dask.units import counted, printable
 
     kafka = kafka_settings(survey, **connection)
     credentials = find_credentials(survey)

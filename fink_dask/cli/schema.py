@@ -12,8 +12,7 @@ import click
 from fink_dask.cli.connection import connection_options, kafka_settings
 from fink_dask.cli.options import CONTEXT, option, verbose_option
 from fink_dask.kafka.topics import check_topic_name, survey_of
-from fink_dask.show.words import printable
-from fink_dask.units import counted
+from fink_dask.units import counted, printable
 
 if TYPE_CHECKING:
     from rich.tree import Tree

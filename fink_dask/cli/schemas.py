@@ -13,8 +13,8 @@ from fink_dask.config import OUTFORMATS, TransferSettings
 from fink_dask.errors import BrokerError, SchemaError, SettingsError
 
 if TYPE_CHECKING:
-    from fink_dask.kafka.choice import TopicChoice
     from fink_dask.kafka.inspect import Inspector
+    from fink_dask.kafka.topics import TopicChoice
 
 
 def dump_schemas_of(settings: TransferSettings, choice: TopicChoice) -> None:

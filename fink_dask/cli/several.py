@@ -13,8 +13,7 @@ import click
 from fink_dask.cli.options import option
 from fink_dask.config import TransferSettings
 from fink_dask.errors import FinkDaskError
-from fink_dask.kafka.choice import TopicChoice
-from fink_dask.kafka.topics import survey_of
+from fink_dask.kafka.topics import TopicChoice, survey_of
 from fink_dask.units import counted, per_second
 
 if TYPE_CHECKING:

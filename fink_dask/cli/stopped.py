@@ -15,7 +15,7 @@ from fink_dask.cli.several import ledgers_of, print_topics_json
 from fink_dask.cli.signals import SignalReceivedError
 from fink_dask.config import TransferSettings
 from fink_dask.errors import FinkDaskError
-from fink_dask.kafka.choice import TopicChoice
+from fink_dask.kafka.topics import TopicChoice
 from fink_dask.store.location import is_remote
 from fink_dask.units import counted
 

@@ -51,7 +51,7 @@ def topics(
     """
     from fink_dask.cli.log import log_to_stderr
     from fink_dask.kafka.overview import look_at_topics
-    from fink_dask.show.words import printable
+    from fink_dask.units import printable
 
     log_to_stderr(verbose)
     found = {survey_of(pattern) for pattern in patterns}
@@ -100,8 +100,7 @@ def _print(overview: Overview, group_id: str | None, now_ms: float) -> None:
     from rich.measure import Measurement
     from rich.table import Table
 
-    from fink_dask.show.words import printable
-    from fink_dask.units import counted
+    from fink_dask.units import counted, printable
 
     others = f"{counted(overview.others, 'other topic')} on this Kafka (--all lists them)"
     if not overview.topics:
@@ -134,7 +133,7 @@ def _print(overview: Overview, group_id: str | None, now_ms: float) -> None:
 
 def _cells(topic: TopicOverview, now_ms: float) -> list[str]:
     from fink_dask.kafka.overview import FOREVER
-    from fink_dask.show.words import duration_words
+    from fink_dask.units import duration_words
 
     def since(time_ms: int | None) -> str:
         return "" if time_ms is None else duration_words((now_ms - time_ms) / 1000)

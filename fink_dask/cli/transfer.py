@@ -32,8 +32,7 @@ from fink_dask.cli.schemas import dump_schemas_of
 from fink_dask.cli.several import ledgers_of, preview_topics, print_outcome, survey_of_topics, topic_option
 from fink_dask.cli.stopped import failure_as_json
 from fink_dask.config import BATCHSIZE, COMPRESSION, COMPRESSIONS, ON_BAD_RECORD, ON_LOSS, OUTFORMATS, TransferSettings
-from fink_dask.kafka.choice import TopicChoice, choose_topics
-from fink_dask.kafka.topics import SURVEYS
+from fink_dask.kafka.topics import SURVEYS, TopicChoice, choose_topics
 from fink_dask.store.location import check_remote
 from fink_dask.units import counted
 

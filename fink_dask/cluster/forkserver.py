@@ -38,7 +38,7 @@ def start_forkserver() -> str:
 def prepare_decoder() -> None:
     """Compile the decoder or load it from numba's cache; say so where it takes a while."""
     # Imported late: the compiler takes a third of a second to import, and this process may not need it.
-    from fink_dask.avro.warm_up import is_compiled, is_kept_on_disk, warm_up
+    from fink_dask.avro.kernels import is_compiled, is_kept_on_disk, warm_up
 
     if not is_compiled():
         # A terminal may show on this line the spinner of the process that started this one.

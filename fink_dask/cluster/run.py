@@ -6,20 +6,19 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 
-from fink_dask.cluster.address import DASHBOARD_ADDRESS
 from fink_dask.cluster.existing import Scheduler, existing_scheduler
 from fink_dask.cluster.joboptions import JobSpec
 from fink_dask.cluster.jobqueue import job_queue_cluster
 from fink_dask.cluster.local import Cluster, LocalWorkers, usable_cores
 from fink_dask.cluster.outcome import Outcome, TopicOutcome, TopicsOutcome
-from fink_dask.config import FollowSettings, TransferSettings
+from fink_dask.config import DASHBOARD_ADDRESS, FollowSettings, TransferSettings
 from fink_dask.dashboard.dashboard import page_link
 from fink_dask.dashboard.reporter import Reporter
 from fink_dask.errors import SettingsError
 from fink_dask.following.followers import Followers, look_first, wait_for_first
 from fink_dask.following.watch import Watch
-from fink_dask.kafka.choice import TopicChoice, no_such_topics
 from fink_dask.kafka.inspect import Inspector, open_inspector
+from fink_dask.kafka.topics import TopicChoice, no_such_topics
 from fink_dask.ledger.several import check_for_one, check_for_several
 from fink_dask.store.location import check_remote
 from fink_dask.transfers.events import Doing, Note, Observer

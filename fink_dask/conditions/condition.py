@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
-from fink_dask.avro.near import near_column
+from fink_dask.avro.evolution import near_column
 from fink_dask.avro.schema import field_type
 from fink_dask.conditions.expression import COMPARISONS, Expression
 from fink_dask.conditions.grammar import mistake, parse_condition

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from fink_dask.avro.projection import project
-from fink_dask.avro.versions import Versions
+from fink_dask.avro.evolution import Versions, project
 from fink_dask.config import RECORD_OUTFORMATS
 from fink_dask.dataset.data_format import KAFKA_FIELDS, RAW_SCHEMA
 from fink_dask.dataset.partitioning import Partitioning, resolve_partitioning

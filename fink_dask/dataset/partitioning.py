@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fink_dask.avro.near import near_column
+from fink_dask.avro.evolution import near_column
 from fink_dask.avro.schema import field_type
 from fink_dask.dataset.days import FIRST_DAY, LAST_DAY, NO_DAY, Integers, Scale, days_since_1970
 from fink_dask.errors import SettingsError

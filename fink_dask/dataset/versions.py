@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from fink_dask.avro.evolution import Versions
 from fink_dask.avro.schema import AvroSchema
-from fink_dask.avro.versions import Versions
 from fink_dask.config import RECORD_OUTFORMATS
 from fink_dask.dataset.partitioning import Partitioning
 from fink_dask.errors import LedgerError, SchemaError

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from fink_dask.demo.alerts import AlertKind, play_alerts, recorded_schema
 from fink_dask.demo.fill import Destination, fill_topic
-from fink_dask.kafka.mock import MOCK_PARTITIONS, MockBroker
+from fink_dask.kafka.publish import MOCK_PARTITIONS, MockBroker
 
 DEMO_TOPIC = "ftransfer_ztf_2026-02-24_123456"
 

@@ -37,7 +37,7 @@ def check_versions() -> Check:
 def check_compiler() -> Check:
     """Compile the decoder, or load it from numba's cache."""
     try:
-        from fink_dask.avro.warm_up import warm_up  # here, as an incompatible numba fails on import
+        from fink_dask.avro.kernels import warm_up  # here, as an incompatible numba fails on import
 
         seconds = warm_up()
     except Exception as error:  # numba raises many kinds

@@ -10,9 +10,9 @@ from enum import Enum
 from fink_dask.config import FollowSettings
 from fink_dask.errors import LedgerError, StorageError
 from fink_dask.following.pace import Pace
+from fink_dask.kafka.client import Suspicion
 from fink_dask.kafka.inspect import TopicDescription, is_other_topic
 from fink_dask.kafka.offsets import Range, total
-from fink_dask.kafka.suspicion import Suspicion
 from fink_dask.ledger.lag import Lag, write_lag
 from fink_dask.ledger.records import Plan
 from fink_dask.transfers.events import RangeCommitted, TopicLooked

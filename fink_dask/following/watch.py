@@ -10,8 +10,8 @@ from types import TracebackType
 from typing import Self
 
 from fink_dask.errors import BrokerError, BrokerUnavailableError
+from fink_dask.kafka.client import Suspicion
 from fink_dask.kafka.inspect import Inspector
-from fink_dask.kafka.suspicion import Suspicion
 from fink_dask.transfers.find import Finder, Look
 
 #: Seconds between two looks: by so much the end of a run may be late, besides the work that is left, or by `_MOST_S`

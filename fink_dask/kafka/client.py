@@ -49,9 +49,6 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 _librdkafka_log = logging.getLogger("fink_dask.kafka.librdkafka")
-# librdkafka logs every reconnection that it survives as an error: only who has set a level here gets to read them.
-if _librdkafka_log.level == logging.NOTSET:
-    _librdkafka_log.setLevel(logging.CRITICAL + 1)
 
 #: No retry helps against these: the user has to change something.
 _FATAL = {
@@ -101,6 +98,14 @@ _PASSING = frozenset(
         KafkaError.UNKNOWN_LEADER_EPOCH,
     }
 )
+
+#: Seconds for which a finding has to last before it is believed.
+SURE_S = 10.0
+
+
+# librdkafka logs every reconnection that it survives as an error: only who has set a level here gets to read them.
+if _librdkafka_log.level == logging.NOTSET:
+    _librdkafka_log.setLevel(logging.CRITICAL + 1)
 
 
 class Errors:
@@ -207,3 +212,29 @@ def client_config(settings: KafkaSettings, errors: Errors) -> dict[str, Any]:
     if has_tls(security.protocol) and security.ca_pem is not None:
         config["ssl.ca.pem"] = security.ca_pem
     return config
+
+
+class Suspicion:
+    """Remembers since when something looks wrong."""
+
+    def __init__(self) -> None:
+        self._finding: str | None = None
+        self._since = 0.0
+
+    def confirms(self, finding: str) -> bool:
+        """Take a finding; True when it has been the same for long enough to be believed.
+
+        Parameters
+        ----------
+        finding : str
+            A word for what looks wrong, and not a sentence about it: that may hold a number, which changes with what
+            a topic holds.
+        """
+        now = time.monotonic()
+        if finding != self._finding:
+            self._finding, self._since = finding, now
+        return now - self._since > SURE_S
+
+    def clear(self) -> None:
+        """Forget it: all is well, or something else has happened."""
+        self._finding = None

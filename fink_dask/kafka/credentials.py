@@ -1,19 +1,44 @@
-"""The credentials files that today's client writes in ``~/.finkclient``, in all their old and new spellings."""
+"""How to reach Kafka: from what the user says, and from the credentials files of today's client in ``~/.finkclient``.
+
+These files are read in all their old and new spellings, and written as today's client does, so that both find the
+servers and the password in them.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import stat
+import uuid
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import yaml
 
+from fink_dask.config import (
+    RECONNECT_TIMEOUT_S,
+    SASL_MECHANISMS,
+    SECURITY_PROTOCOLS,
+    KafkaSettings,
+    Security,
+    has_sasl,
+    has_tls,
+)
 from fink_dask.errors import SettingsError
 from fink_dask.kafka.topics import SURVEYS
 
 #: A credentials file has half a dozen lines, a password file has one; anything larger is something else.
 _MAX_BYTES = 64 * 1024
+
+#: The most characters of a value; even a password of a hundred is a long one.
+_MAX_CHARS = 1000
+_SERVER = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
+
+#: Names the servers, for the command line and for Python.
+SERVERS_VARIABLE = "FINK_DASK_BOOTSTRAP_SERVERS"
+#: What is wrong where a name that tells no survey meets credentials of several.
+OF_BOTH = "~/.finkclient has credentials of ztf and others of lsst, and nothing tells whose are meant"
 
 
 @dataclass(frozen=True)
@@ -202,3 +227,222 @@ def _text(path: Path, key: str, value: object) -> str | None:
         return str(value)
     except ValueError as error:  # Python writes no number of thousands of digits
         raise SettingsError(f"{path}: '{key}' should be text") from error
+
+
+@dataclass(frozen=True)
+class Registration:
+    """What a user registers with; what is None stays as it is.
+
+    Parameters
+    ----------
+    survey : str
+        Whose credentials these are.
+    username : str, optional
+        The user's name.
+    group_id : str, optional
+        The user's consumer group.
+    servers : str, optional
+        ``host:port`` pairs with commas between them.
+    password : str, optional
+        The password; left out of the repr of this object.
+    maxtimeout : int, optional
+        Seconds that today's client waits for an alert; unused here.
+
+    Raises
+    ------
+    SettingsError
+        If a value is empty, too long, or of no such form.
+    """
+
+    survey: str
+    username: str | None = None
+    group_id: str | None = None
+    servers: str | None = None
+    password: str | None = field(default=None, repr=False)
+    maxtimeout: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (
+            ("user name", self.username),
+            ("consumer group", self.group_id),
+            ("list of servers", self.servers),
+            ("password", self.password),
+        ):
+            # Without the value: it may be a password.
+            if value is not None and not (value.isprintable() and value.strip() and len(value) <= _MAX_CHARS):
+                raise SettingsError(f"the {name} is empty, too long, or has unprintable characters")
+        for server in (self.servers or "a:1").split(","):
+            match = _SERVER.fullmatch(server.strip())
+            if match is None or not 0 < int(match[2]) < 65536:
+                raise SettingsError(f"--servers: {server[:80]!r} is not HOST:PORT")
+
+    def content(self) -> dict[str, object]:
+        """Return what is set, under the names that today's client uses."""
+        said = {
+            "survey": self.survey,
+            "username": self.username,
+            "password": self.password,
+            "groupid": self.group_id,
+            "servers": self.servers,
+            "maxtimeout": self.maxtimeout,
+        }
+        return {name: value for name, value in said.items() if value is not None}
+
+
+def write_credentials(path: Path, registration: Registration, replace: bool) -> None:
+    """Write a credentials file that only its owner can read, from the first byte on; it appears whole or not at all.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file.
+    registration : Registration
+        What goes into it.
+    replace : bool
+        Whether it may exist already; what `registration` leaves out then stays in it, except for comments.
+
+    Raises
+    ------
+    SettingsError
+        If it exists and may not, can't be read or written, or would be incomplete.
+    """
+    path = Path(os.path.realpath(path))  # a link to it stays a link
+    before = read_content(path) if replace and path.exists() else {}
+    content = before | registration.content()
+    if "group_id" in before and registration.group_id is not None:
+        content["group_id"] = registration.group_id  # as older clients spell it
+    _check_complete(content)
+    content.setdefault("password", None)
+    content.setdefault("maxtimeout", 10)
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, default_flow_style=False)
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _write(path, text.encode(), replace)
+    except OSError as error:
+        raise SettingsError(f"can't write {path}: {error.strerror}") from error
+
+
+def _check_complete(content: Mapping[str, object]) -> None:
+    """Refuse a file that today's client could do nothing with."""
+    group = content.get("groupid") or content.get("group_id")
+    missing = [
+        option
+        for option, value in (
+            ("--username", content.get("username")),
+            ("--group-id", group),
+            ("--servers", content.get("servers")),
+        )
+        if not value
+    ]
+    if missing:
+        raise SettingsError(f"give {', '.join(missing)} too: they are in Fink's answer to your registration")
+
+
+def _write(path: Path, text: bytes, replace: bool) -> None:
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        if replace:
+            aside.replace(path)
+        else:
+            os.link(aside, path)  # which never replaces
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def find_kafka(
+    survey: str | None,
+    warn: Callable[[str], None],
+    *,
+    bootstrap_servers: str | None = None,
+    security_protocol: str = SECURITY_PROTOCOLS[0],
+    sasl_mechanism: str = SASL_MECHANISMS[0],
+    username: str | None = None,
+    password: str | None = None,
+    password_file: Path | None = None,
+    ssl_ca_file: Path | None = None,
+    reconnect_timeout_s: float | None = None,
+    limit_rate: int | None = None,
+) -> KafkaSettings:
+    """Put together how to reach Kafka; what is left out comes from the credentials file of the survey.
+
+    Parameters
+    ----------
+    survey : {"ztf", "lsst"} or None
+        Whose credentials file to look for.
+    warn : callable
+        Told of a password that others on the machine can read.
+    bootstrap_servers : str, optional
+        ``host:port`` pairs with commas between them.
+    security_protocol, sasl_mechanism : str
+        See `fink_dask.config.Security`.
+    username, password : str, optional
+        For SASL.
+    password_file : pathlib.Path, optional
+        Holds the password; takes precedence over `password`.
+    ssl_ca_file : pathlib.Path, optional
+        Certificates of the authorities that are trusted, as PEM.
+    reconnect_timeout_s, limit_rate : float, int, optional
+        See `fink_dask.config.KafkaSettings`.
+
+    Raises
+    ------
+    SettingsError
+        If something is missing, or a file can't be used.
+    """
+    asks = has_sasl(security_protocol)
+    credentials = None
+    if bootstrap_servers is None or (asks and not (username and (password or password_file))):
+        credentials = find_credentials(survey)
+    if asks:
+        username = username or (credentials.username if credentials is not None else None)
+        password = _password(password_file, password, credentials, warn)
+    return KafkaSettings(
+        bootstrap_servers or _servers_of(credentials, survey),
+        reconnect_timeout_s=RECONNECT_TIMEOUT_S if reconnect_timeout_s is None else reconnect_timeout_s,
+        limit_rate=limit_rate,
+        security=Security(
+            protocol=security_protocol,
+            mechanism=sasl_mechanism,
+            username=username if asks else None,
+            password=password if asks else None,
+            ca_pem=read_certificates(ssl_ca_file) if has_tls(security_protocol) and ssl_ca_file is not None else None,
+        ),
+    )
+
+
+def _password(
+    file: Path | None, given: str | None, credentials: Credentials | None, warn: Callable[[str], None]
+) -> str | None:
+    """Find the password: first in the file that was named, then what was given, then in the credentials file."""
+    if file is not None:
+        password = read_password(file)
+        _warn_if_open(file, warn)
+        return password
+    if given:
+        return given
+    if credentials is not None and credentials.password is not None:
+        _warn_if_open(credentials.path, warn)
+        return credentials.password
+    return None
+
+
+def _warn_if_open(path: Path, warn: Callable[[str], None]) -> None:
+    if is_open_to_others(path):
+        warn(f"others on this machine can read the password in {path}: run chmod 600 on it")
+
+
+def _servers_of(credentials: Credentials | None, survey: str | None) -> str:
+    if need_a_survey(survey):
+        raise SettingsError(f"{OF_BOTH}: say --survey ztf or --survey lsst, or give --bootstrap-servers HOST:PORT")
+    if credentials is None or credentials.servers is None:
+        raise SettingsError(
+            f"no Kafka servers: give --bootstrap-servers HOST:PORT, set {SERVERS_VARIABLE}, or type "
+            f"fink-dask register --survey {survey or 'ztf'}, which keeps what Fink has sent you in "
+            f"~/.finkclient/{survey or 'ztf'}_credentials.yml"
+        )
+    return credentials.servers

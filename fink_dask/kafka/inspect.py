@@ -11,12 +11,12 @@ from typing import Any, Literal, TypeVar
 
 from fink_dask.config import KafkaSettings
 from fink_dask.errors import BrokerError, BrokerUnavailableError, MissingSchemaError, SchemaError
-from fink_dask.kafka.choice import no_such_topic
 from fink_dask.kafka.client import (
     IsolationLevel,
     KafkaError,
     Message,
     OffsetSpec,
+    Suspicion,
     TopicCollection,
     TopicPartition,
     broker_error,
@@ -26,8 +26,7 @@ from fink_dask.kafka.client import (
 )
 from fink_dask.kafka.connection import Admin, Connection, in_background, open_glimpse
 from fink_dask.kafka.offsets import Watermarks
-from fink_dask.kafka.suspicion import Suspicion
-from fink_dask.kafka.topics import schema_topic
+from fink_dask.kafka.topics import no_such_topic, schema_topic
 
 #: Where a writer schema came from.
 SchemaSource = Literal["file", "schema topic", "record key"]

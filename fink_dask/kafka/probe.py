@@ -13,7 +13,7 @@ from fink_dask.kafka.client import AdminClient, OffsetSpec, TopicPartition, is_p
 from fink_dask.kafka.connection import Admin, Connection, in_background, open_connection
 from fink_dask.kafka.inspect import Sample
 from fink_dask.kafka.offsets import Range
-from fink_dask.kafka.rates import rate_words
+from fink_dask.units import rate_words
 
 #: What is read at most, beside what has been asked for by then, and for how long.
 PROBE_BYTES = 6 * 2**20

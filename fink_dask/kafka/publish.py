@@ -1,4 +1,9 @@
-"""Put records into topics, each confirmed by the broker; and create the topics for them."""
+"""Put records into topics, each confirmed by the broker; create the topics for them; and the demo's embedded Kafka.
+
+That is librdkafka's own mock cluster: real sockets on 127.0.0.1, and nothing to install. It serves what a transfer
+needs, and no more: topics appear with four partitions, about 5 MB a partition are kept, and admin requests are not
+answered. https://github.com/confluentinc/librdkafka/blob/master/src/rdkafka_mock.h
+"""
 
 from __future__ import annotations
 
@@ -6,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -42,6 +48,8 @@ PRODUCER_CONFIG: dict[str, Any] = {
 _LOOK_S, _DRAIN_S, _STOP_S = 0.2, 2.0, 5.0
 #: Seconds before the broker is asked again whether a new topic is there.
 _PAUSE_S = 0.1
+
+MOCK_PARTITIONS = 4
 
 
 class Publisher:
@@ -198,3 +206,40 @@ def paced(items: Iterable[Item], per_second: float, wait: Callable[[float], obje
     for number, item in enumerate(items):
         wait(min(max(0.0, began + number / per_second - time.monotonic()), threading.TIMEOUT_MAX))
         yield item
+
+
+@dataclass(frozen=True)
+class MockBroker:
+    """A running mock cluster.
+
+    Parameters
+    ----------
+    publisher : Publisher
+        Puts records into it.
+    bootstrap_servers : str
+        Where it listens.
+    """
+
+    publisher: Publisher
+    bootstrap_servers: str
+
+
+@contextmanager
+def mock_broker() -> Iterator[MockBroker]:
+    """Run a mock cluster in this process until the block ends.
+
+    Raises
+    ------
+    BrokerError
+        If it does not start.
+    """
+    # log_level 0: neither the mock's start nor connections that close at the end are news.
+    producer = Producer(PRODUCER_CONFIG | {"bootstrap.servers": "mock", "test.mock.num.brokers": 1, "log_level": 0})
+    try:
+        brokers = producer.list_topics(timeout=10).brokers.values()
+    except KafkaException as exception:
+        raise broker_error(exception.args[0]) from exception
+    try:
+        yield MockBroker(Publisher(producer), ",".join(f"{broker.host}:{broker.port}" for broker in brokers))
+    finally:
+        producer.flush(5)

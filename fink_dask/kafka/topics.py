@@ -1,12 +1,19 @@
-"""Fink's conventions for topic names. Pure: nothing here talks to Kafka."""
+"""Fink's conventions for topic names, and which topics are meant: names, and patterns to match a broker's list with.
+
+Pure: nothing here talks to Kafka.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
 from typing import Literal, get_args
 
-from fink_dask.errors import SettingsError
+from fink_dask.errors import BrokerError, SettingsError
 
 Survey = Literal["ztf", "lsst"]
 SURVEYS: tuple[Survey, ...] = get_args(Survey)
@@ -18,6 +25,17 @@ SCHEMA_SUFFIX = "_schema"
 #: https://kafka.apache.org/documentation/#topicconfigs: letters, digits, dot, underscore and hyphen, 249 at most.
 MAX_LETTERS = 249
 _LEGAL_NAME = re.compile(rf"[A-Za-z0-9._-]{{1,{MAX_LETTERS}}}")
+
+#: The most topics that are transferred together: each has a ledger, a lease and a directory of its own.
+MAX_TOPICS = 200
+
+#: What Kafka allows in a name, and what patterns are made of, which it does not allow.
+_LEGAL_PATTERN = re.compile(r"[A-Za-z0-9._\-*?\[\]!]{1,249}")
+_WILD = frozenset("*?[")
+#: How many patterns, and how many names like each, are shown where nothing matches.
+_NEAR = 3
+#: How alike (by difflib) two names are that differ in one or two characters; topics of one night are less alike.
+_TYPING_ERROR = 0.9
 
 
 def check_topic_name(topic: str) -> str:
@@ -54,3 +72,87 @@ def schema_topic(topic: str) -> str:
 def topic_hash(topic: str) -> str:
     """Shorten a topic's name to 8 hex digits that are safe in file names."""
     return hashlib.sha256(topic.encode()).hexdigest()[:8]
+
+
+@dataclass(frozen=True)
+class TopicChoice:
+    """What was asked for.
+
+    Parameters
+    ----------
+    names : tuple of str
+        Topics by their names, each once.
+    patterns : tuple of str
+        Patterns as a shell's: ``*``, ``?`` and ``[…]``.
+    """
+
+    names: tuple[str, ...]
+    patterns: tuple[str, ...] = ()
+
+    @property
+    def is_several(self) -> bool:
+        """Whether there may be more than one topic, so that each has a directory of its own."""
+        return bool(self.patterns) or len(self.names) > 1
+
+    def of(self, listed: Iterable[str]) -> tuple[str, ...]:
+        """Choose from what a broker has: the names, whether it has them or not, and what a pattern matches."""
+        matched = sorted(name for name in listed if name not in self.names and self._matches(name, self.patterns))
+        return (*self.names, *matched)
+
+    def unmatched(self, listed: Collection[str]) -> list[str]:
+        """List the patterns that match nothing a broker has."""
+        return [pattern for pattern in self.patterns if not any(self._matches(name, [pattern]) for name in listed)]
+
+    @staticmethod
+    def _matches(name: str, patterns: Sequence[str]) -> bool:
+        # Fink's schemas and Kafka's own topics hold no alerts, nor does what --topic would refuse.
+        if name.startswith("__") or name.endswith(SCHEMA_SUFFIX):
+            return False
+        try:
+            check_topic_name(name)
+        except SettingsError:
+            return False
+        return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def choose_topics(values: Iterable[str]) -> TopicChoice:
+    """Take what was typed: each value is a name or a pattern, and counts once.
+
+    Raises
+    ------
+    SettingsError
+        If one is neither, or there are too many or none.
+    """
+    values = tuple(dict.fromkeys(values))
+    if not values:
+        raise SettingsError("--topic is missing: give the name that the portal showed")
+    if len(values) > MAX_TOPICS:
+        raise SettingsError(f"{len(values):,} topics are too many: at most {MAX_TOPICS} are transferred together")
+    patterns = tuple(value for value in values if _WILD & set(value))
+    for pattern in patterns:
+        if not _LEGAL_PATTERN.fullmatch(pattern):
+            raise SettingsError(f"{pattern[:80]!r} can match no topic: it has characters that Kafka allows in no name")
+    names = tuple(check_topic_name(value) for value in values if value not in patterns)
+    return TopicChoice(names, patterns)
+
+
+def no_such_topic(topic: str, listed: Collection[str]) -> BrokerError:
+    """Say that there is no topic of a name, and which one is so like it that it must be the one."""
+    near = get_close_matches(topic, _transferable(listed), 1, cutoff=_TYPING_ERROR)
+    what = f"did you mean {near[0]}?" if near else "check its name with fink-dask topics; it may have expired"
+    return BrokerError(f"no such topic on this Kafka (nothing was created); {what}", topic)
+
+
+def no_such_topics(patterns: Sequence[str], listed: Collection[str]) -> BrokerError:
+    """Say that patterns match nothing, and what there is that looks like them."""
+    shown = " or ".join(patterns[:_NEAR])
+    there = _transferable(listed)
+    near = [name for pattern in patterns for name in get_close_matches(pattern, there, _NEAR, cutoff=0.3)]
+    words = f"no topic of this Kafka matches {shown[:200]}"
+    if near:
+        return BrokerError(f"{words}; near it are {', '.join(dict.fromkeys(near[: 2 * _NEAR]))}")
+    return BrokerError(f"{words}, and none has a similar name; fink-dask topics lists what there is")
+
+
+def _transferable(listed: Iterable[str]) -> list[str]:
+    return [name for name in sorted(listed) if TopicChoice._matches(name, ["*"])]

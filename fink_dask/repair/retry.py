@@ -7,17 +7,16 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
+from fink_dask.avro.reference import Transcoder
 from fink_dask.avro.schema import AvroSchema
-from fink_dask.avro.transcode import Transcoder
 from fink_dask.avro.walk import RecordError
+from fink_dask.batches import Memory, join_records
 from fink_dask.dataset.columns import partitioning_of
 from fink_dask.dataset.data_format import Origin
 from fink_dask.dataset.quarantine import read_quarantine
 from fink_dask.dataset.verify import check_file
 from fink_dask.dataset.versions import known_versions, planned_versions, take_in
 from fink_dask.errors import LedgerError, SchemaError
-from fink_dask.kafka.memory import Memory
-from fink_dask.kafka.records import join_records
 from fink_dask.ledger.commit import Attempt
 from fink_dask.ledger.lease import Lease, hold_lease
 from fink_dask.ledger.ledger import Ledger, storage_error

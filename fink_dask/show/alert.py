@@ -19,8 +19,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from fink_dask.dataset.data_format import KAFKA_FIELDS
-from fink_dask.show.words import printable
-from fink_dask.units import counted
+from fink_dask.units import counted, printable
 
 #: Characters of a name and of a value, items of a list, rows and columns of a table, and fields of a struct.
 _NAME, _VALUE, _ITEMS, _ROWS, _COLUMNS, _FIELDS = 40, 48, 4, 3, 7, 1500

@@ -7,23 +7,11 @@ from typing import TYPE_CHECKING
 
 from rich.filesize import decimal
 
+from fink_dask.units import duration_words
+
 if TYPE_CHECKING:
     from fink_dask.ledger.lag import Lag
     from fink_dask.transfers.forecast import Forecast
-
-
-def printable(text: str, most: int = 300) -> str:
-    """Make a text from outside safe for a terminal: nothing in it moves the cursor, and its length is bounded."""
-    shown = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text[:most])
-    return f"{shown}…" if len(text) > most else shown
-
-
-def duration_words(seconds: float) -> str:
-    """Say how long something is, in the unit that fits: "12 s", "3.5 h", "6.2 d"."""
-    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds / size:,.1f} {unit}"
-    return f"{max(seconds, 0):.0f} s"
 
 
 def forecast_words(forecast: Forecast) -> str:

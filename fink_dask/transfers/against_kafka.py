@@ -18,11 +18,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fink_dask.avro.by_record import FastavroDecoder
-from fink_dask.avro.decoded import DecodedBatch
-from fink_dask.avro.fit import fit_batch
+from fink_dask.avro.decoder import DecodedBatch
+from fink_dask.avro.evolution import MAX_VERSIONS, fit_batch
+from fink_dask.avro.reference import FastavroDecoder
 from fink_dask.avro.schema import AvroSchema, parse_schema
-from fink_dask.avro.versions import MAX_VERSIONS
+from fink_dask.batches import RawBatch
 from fink_dask.conditions.condition import bind_condition
 from fink_dask.config import KafkaSettings
 from fink_dask.dataset.data_format import KAFKA_FIELDS
@@ -35,7 +35,6 @@ from fink_dask.kafka.inspect import Inspector, TopicDescription, is_other_topic
 from fink_dask.kafka.line import Line
 from fink_dask.kafka.offsets import Range
 from fink_dask.kafka.reader import RangeReader
-from fink_dask.kafka.records import RawBatch
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.records import Identity, Marker, Plan
 from fink_dask.transfers.plan import known_topic_id, planned_ends, spans_to_plan

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
 from fink_dask.errors import BrokerError, BrokerUnavailableError, FinkDaskError, MissingSchemaError, SettingsError
-from fink_dask.kafka.choice import MAX_TOPICS, TopicChoice
+from fink_dask.kafka.client import Suspicion
 from fink_dask.kafka.inspect import Inspector, TopicDescription
-from fink_dask.kafka.suspicion import Suspicion
+from fink_dask.kafka.topics import MAX_TOPICS, TopicChoice
 from fink_dask.ledger.ledger import storage_error
 from fink_dask.transfers.events import Note
 from fink_dask.transfers.topic import TopicTransfer

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from fink_dask.config import TransferSettings
 from fink_dask.dataset.presence import check_files
 from fink_dask.errors import BrokerError, BrokerUnavailableError, LedgerError
-from fink_dask.kafka.group import commit_group_offsets
 from fink_dask.kafka.inspect import Inspector, is_other_topic
+from fink_dask.kafka.overview import commit_group_offsets
 from fink_dask.ledger.lease import Lease
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.progress import summarise

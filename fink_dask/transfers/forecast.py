@@ -18,13 +18,12 @@ from fink_dask.kafka.connection import Connection
 from fink_dask.kafka.inspect import Sample
 from fink_dask.kafka.offsets import Range, Watermarks
 from fink_dask.kafka.probe import UNKNOWN_LINE, LineSpeed
-from fink_dask.kafka.rates import rate_words
 from fink_dask.kafka.reader import RangeReader
 from fink_dask.ledger.outdir import free_bytes
 from fink_dask.ledger.progress import Summary
 from fink_dask.ledger.records import Plan
 from fink_dask.transfers.inspect import Target
-from fink_dask.units import amount
+from fink_dask.units import amount, rate_words
 
 #: Seconds that a core takes for an alert and for a byte of one, and a run for its start: from what a million light
 #: alerts and 7,000 full packets take on two cores with `make bench`.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from fink_dask.avro.evolution import Versions
 from fink_dask.avro.schema import AvroSchema
-from fink_dask.avro.versions import Versions
 from fink_dask.dataset.partitioning import Partitioning
 from fink_dask.dataset.versions import known_versions, planned_versions, take_in
 from fink_dask.errors import LedgerError

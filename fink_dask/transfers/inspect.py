@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from fink_dask.avro.projection import project
+from fink_dask.avro.evolution import Versions, project
 from fink_dask.avro.schema import AvroSchema
-from fink_dask.avro.versions import Versions
 from fink_dask.conditions.condition import bind_condition
 from fink_dask.conditions.grammar import parse_condition
 from fink_dask.config import TransferSettings

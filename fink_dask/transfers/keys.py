@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from fink_dask.avro.evolution import Versions
 from fink_dask.avro.schema import MAX_SCHEMA_BYTES, AvroSchema, parse_schema
-from fink_dask.avro.versions import Versions
 from fink_dask.errors import SchemaError
 
 #: For a topic with more schemas in its keys, or more bytes of them, remembering them gains nothing.

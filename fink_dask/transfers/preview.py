@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 from fink_dask.config import TransferSettings
 from fink_dask.errors import BrokerUnavailableError, FinkDaskError
-from fink_dask.kafka.choice import TopicChoice, no_such_topics
 from fink_dask.kafka.inspect import Inspector, open_inspector
 from fink_dask.kafka.offsets import Range, Watermarks
 from fink_dask.kafka.probe import UNKNOWN_LINE, LineSpeed, measure_line
+from fink_dask.kafka.topics import TopicChoice, no_such_topics
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import check_outdir
 from fink_dask.ledger.progress import progress_of

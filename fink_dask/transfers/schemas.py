@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from fink_dask.avro.evolution import Versions
 from fink_dask.avro.schema import AvroSchema, parse_schema, read_schema_file
-from fink_dask.avro.versions import Versions
 from fink_dask.config import RECORD_OUTFORMATS, TransferSettings
 from fink_dask.dataset.columns import partitioning_of
 from fink_dask.dataset.partitioning import Partitioning

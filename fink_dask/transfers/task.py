@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from fink_dask.errors import BrokerError
-from fink_dask.kafka.connection import open_connection
+from fink_dask.kafka.connection import Connect, open_connection
 from fink_dask.kafka.line import Line
 from fink_dask.kafka.offsets import Range, total
-from fink_dask.kafka.pool import Connect
 from fink_dask.kafka.reader import RangeReader
 from fink_dask.ledger.commit import Attempt, Step
 from fink_dask.ledger.ledger import storage_error

@@ -15,8 +15,8 @@ from distributed import WorkerPlugin, get_worker
 
 from fink_dask.config import KafkaSettings
 from fink_dask.errors import FinkDaskError
+from fink_dask.kafka.connection import ConnectionPool
 from fink_dask.kafka.offsets import Range
-from fink_dask.kafka.pool import ConnectionPool
 from fink_dask.ledger.remainder import Remainder
 from fink_dask.store.durable import admission
 from fink_dask.transfers.events import RangeProgress

@@ -10,8 +10,8 @@ from io import BytesIO
 
 import fastavro
 
-from fink_dask.avro.by_record import FastavroDecoder
 from fink_dask.avro.decoder import ColumnarDecoder
+from fink_dask.avro.reference import FastavroDecoder
 from fink_dask.avro.schema import parse_schema
 from tests.alerts.made_up import AlertKind, avro_schema, encoded_alerts
 from tests.avro.oracle import assert_same, damage

@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pyarrow as pa
 
-from fink_dask.avro.decoded import DecodedBatch
+from fink_dask.avro.decoder import DecodedBatch
 
 #: Numbers as bytes: huge, negative, longer than they need be, and longer than they may be.
 NUMBERS = [

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fink_dask.avro import arena
-from fink_dask.avro.by_record import FastavroDecoder
+from fink_dask.avro import decoder as arena
 from fink_dask.avro.decoder import ColumnarDecoder
+from fink_dask.avro.reference import FastavroDecoder
 from fink_dask.avro.schema import AvroSchema, field_type, parse_schema
 from fink_dask.errors import FinkDaskError, SettingsError
 from tests.alerts.made_up import AlertKind, avro_schema, encoded_alerts
@@ -265,6 +265,6 @@ def test_the_decoders_compiler_is_not_imported_before_it_is_needed() -> None:
 
 
 def test_a_first_run_can_say_that_it_compiles_and_a_second_does_not(tmp_path: Path) -> None:
-    code = "from fink_dask.avro.warm_up import *; print(is_compiled(), warm_up() > 0, is_compiled())"
+    code = "from fink_dask.avro.kernels import *; print(is_compiled(), warm_up() > 0, is_compiled())"
     first, second = (run("-c\t" + code, NUMBA_CACHE_DIR=str(tmp_path)) for _ in range(2))
     assert (first.split(), second.split()) == (["False", "True", "True"], ["True"] * 3)

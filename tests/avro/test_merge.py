@@ -13,9 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fink_dask.avro.decoder import ColumnarDecoder
-from fink_dask.avro.fit import fit_batch
+from fink_dask.avro.evolution import MAX_VERSIONS, Versions, fit_batch
 from fink_dask.avro.schema import AvroSchema, parse_schema
-from fink_dask.avro.versions import MAX_VERSIONS, Versions
 from fink_dask.errors import SchemaError
 from tests.harness.examples import examples
 from tests.harness.versions import OTHER, V1, V2, V3, encode, make_alert, nullable, record, with_more

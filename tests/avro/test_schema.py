@@ -7,8 +7,15 @@ import re
 import pyarrow as pa
 import pytest
 
-from fink_dask.avro.resolve import MAX_DEPTH, MAX_FIELDS, MAX_FIXED_BYTES, MAX_NAME_CHARS
-from fink_dask.avro.schema import MAX_SCHEMA_BYTES, field_type, parse_schema
+from fink_dask.avro.schema import (
+    MAX_DEPTH,
+    MAX_FIELDS,
+    MAX_FIXED_BYTES,
+    MAX_NAME_CHARS,
+    MAX_SCHEMA_BYTES,
+    field_type,
+    parse_schema,
+)
 from fink_dask.errors import SchemaError
 
 

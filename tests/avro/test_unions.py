@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fink_dask.avro import decoded
-from fink_dask.avro.by_record import FastavroDecoder
+from fink_dask.avro import decoder as decoded
 from fink_dask.avro.decoder import ColumnarDecoder
+from fink_dask.avro.reference import FastavroDecoder
 from fink_dask.avro.schema import field_type, parse_schema
 from fink_dask.errors import SettingsError
 from tests.alerts.made_up import AlertKind

@@ -15,8 +15,7 @@ import pytest
 import yaml
 
 from fink_dask.errors import SettingsError
-from fink_dask.kafka.credentials import read_credentials
-from fink_dask.kafka.registration import Registration, write_credentials
+from fink_dask.kafka.credentials import Registration, read_credentials, write_credentials
 from tests.harness.cli import PROGRAM, environment, run_cli
 from tests.harness.kafka_settings import free_ports
 from tests.harness.oracle import wait_for

@@ -14,8 +14,8 @@ import pytest
 from fink_dask.cli.stopped import failure_as_json
 from fink_dask.config import KafkaSettings, TransferSettings
 from fink_dask.errors import TransferError
-from fink_dask.kafka.choice import TopicChoice
 from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.topics import TopicChoice
 from fink_dask.ledger.arrival import Arrival, Phase, write_arrival
 from tests.harness.cli import PROGRAM, environment
 from tests.harness.ledgers import make_ledger, make_plan

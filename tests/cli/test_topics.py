@@ -18,8 +18,8 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from fink_dask.config import KafkaSettings
-from fink_dask.kafka.group import commit_group_offsets
-from fink_dask.show.words import duration_words, printable
+from fink_dask.kafka.overview import commit_group_offsets
+from fink_dask.units import duration_words, printable
 from tests.alerts.made_up import AlertKind
 from tests.harness.cli import PROGRAM, environment, run_cli
 from tests.harness.kafka_settings import free_ports

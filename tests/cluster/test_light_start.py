@@ -113,7 +113,7 @@ def test_who_compiles_at_each_start_is_told_how_to_keep_it() -> None:
     code = """
         from numba.core import caching
         if {nowhere}: getattr(caching, "CacheImpl", caching.__dict__.get("_CacheImpl"))._locator_classes = []
-        import fink_dask.avro.warm_up as warm_up
+        import fink_dask.avro.kernels as warm_up
         from fink_dask.cluster.forkserver import prepare_decoder
         warm_up.is_compiled, warm_up.warm_up = (lambda: False), (lambda: 0.0)
         prepare_decoder()

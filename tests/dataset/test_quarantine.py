@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from fink_dask.batches import Memory, join_records
 from fink_dask.dataset.quarantine import QUARANTINE_SCHEMA, quarantine_rows
-from fink_dask.kafka.memory import Memory
-from fink_dask.kafka.records import join_records
 
 
 def test_bad_records_are_kept_with_their_key_and_value() -> None:

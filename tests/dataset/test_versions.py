@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from fink_dask.avro.evolution import Versions
 from fink_dask.avro.schema import AvroSchema, parse_schema
-from fink_dask.avro.versions import Versions
 from fink_dask.dataset.columns import dataset_schema, partitioning_of
 from fink_dask.dataset.partitioning import Partitioning, PartitionSource
 from fink_dask.dataset.versions import known_versions, settle_versions, take_in

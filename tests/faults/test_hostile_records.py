@@ -88,8 +88,8 @@ def test_14_poison_anywhere_in_a_range_is_set_aside_and_its_neighbours_arrive(
 
 @pytest.mark.parametrize("name", POISON)
 def test_14_each_kind_of_poison_has_a_reason_of_its_own(name: str) -> None:
-    from fink_dask.avro.by_record import FastavroDecoder
     from fink_dask.avro.decoder import ColumnarDecoder
+    from fink_dask.avro.reference import FastavroDecoder
     from fink_dask.avro.schema import parse_schema
 
     schema = parse_schema(json.dumps(SCHEMA))

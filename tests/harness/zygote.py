@@ -206,7 +206,7 @@ def _run() -> NoReturn:
 if __name__ == "__main__":
     for module in PRELOAD:
         importlib.import_module(module)
-    importlib.import_module("fink_dask.avro.warm_up").warm_up()
+    importlib.import_module("fink_dask.avro.kernels").warm_up()
     gc.freeze()
     serve(socket.socket(fileno=int(sys.argv[1])))
     _run()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fink_dask.errors import SettingsError
-from fink_dask.kafka.choice import MAX_TOPICS, TopicChoice, choose_topics, no_such_topic, no_such_topics
+from fink_dask.kafka.topics import MAX_TOPICS, TopicChoice, choose_topics, no_such_topic, no_such_topics
 
 LISTED = [
     "__consumer_offsets",

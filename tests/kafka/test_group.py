@@ -11,7 +11,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from fink_dask.config import KafkaSettings, TransferSettings
 from fink_dask.errors import BrokerError, BrokerUnavailableError, SettingsError
-from fink_dask.kafka.group import commit_group_offsets, read_group_offsets
+from fink_dask.kafka.overview import commit_group_offsets, read_group_offsets
 from tests.harness.kafka import ExternalKafka, KafkaBroker
 from tests.harness.kafka_settings import free_ports
 from tests.harness.producer import produce

@@ -9,12 +9,11 @@ from confluent_kafka.admin import AdminClient
 
 from fink_dask.config import BATCH_BYTES, KafkaSettings
 from fink_dask.errors import BrokerError
-from fink_dask.kafka.connection import open_connection
+from fink_dask.kafka.connection import ConnectionPool, open_connection
 from fink_dask.kafka.inspect import UNKNOWN_ID, open_inspector
 from fink_dask.kafka.line import MIN_FETCH_BYTES
-from fink_dask.kafka.mock import MOCK_PARTITIONS, mock_broker
 from fink_dask.kafka.offsets import Range, Watermarks
-from fink_dask.kafka.pool import ConnectionPool
+from fink_dask.kafka.publish import MOCK_PARTITIONS, mock_broker
 from fink_dask.kafka.reader import RangeReader
 from tests.harness.oracle import wait_for
 

@@ -8,8 +8,8 @@ from itertools import pairwise
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from fink_dask.kafka.pending import MAX_BATCH_RECORDS, Pending
-from fink_dask.kafka.records import RawBatch
+from fink_dask.batches import RawBatch
+from fink_dask.kafka.reader import MAX_BATCH_RECORDS, Pending
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,8 @@ import pytest
 from confluent_kafka import KafkaError, Producer
 
 from fink_dask.config import KafkaSettings
-from fink_dask.kafka.connection import Connection
+from fink_dask.kafka.connection import Connection, ConnectionPool
 from fink_dask.kafka.offsets import Range
-from fink_dask.kafka.pool import ConnectionPool
 from fink_dask.kafka.reader import RangeReader
 from tests.harness.kafka_settings import free_ports
 from tests.harness.oracle import wait_for

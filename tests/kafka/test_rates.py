@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fink_dask.errors import SettingsError
-from fink_dask.kafka.rates import parse_rate, rate_words
+from fink_dask.units import parse_rate, rate_words
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
+from fink_dask.avro.reference import Transcoder
 from fink_dask.avro.schema import AvroSchema, parse_schema
-from fink_dask.avro.transcode import Transcoder
 from fink_dask.dataset.verify import verify_dataset
 from fink_dask.errors import SchemaError
 from fink_dask.ledger.ledger import Ledger

@@ -19,15 +19,15 @@ from fink_dask.errors import StorageError
 from fink_dask.kafka.inspect import Sample
 from fink_dask.kafka.offsets import Range, Watermarks
 from fink_dask.kafka.probe import UNKNOWN_LINE, LineSpeed
-from fink_dask.kafka.rates import parse_rate
 from fink_dask.ledger import outdir as outdir_module
 from fink_dask.ledger.arrival import Arrival, Phase, write_arrival
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.progress import Summary
 from fink_dask.ledger.records import Plan
-from fink_dask.show.words import duration_words, forecast_words
+from fink_dask.show.words import forecast_words
 from fink_dask.transfers import forecast as forecast_module
 from fink_dask.transfers.forecast import Forecast, forecast, has_room
+from fink_dask.units import duration_words, parse_rate
 from tests.alerts.made_up import AlertKind
 from tests.harness.cli import run_cli, transfer_arguments
 from tests.harness.ledgers import IDENTITY

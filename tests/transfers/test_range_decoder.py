@@ -16,13 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fink_dask.avro.decoded import TOMBSTONE
-from fink_dask.avro.decoder import ColumnarDecoder
+from fink_dask.avro.decoder import TOMBSTONE, ColumnarDecoder
+from fink_dask.avro.evolution import Versions
 from fink_dask.avro.schema import parse_schema
-from fink_dask.avro.versions import Versions
+from fink_dask.batches import Memory, join_records
 from fink_dask.dataset.partitioning import MAX_KEY_LENGTH, NULL_KEY, hive_level, resolve_partitioning
-from fink_dask.kafka.memory import Memory
-from fink_dask.kafka.records import join_records
 from fink_dask.ledger.records import Identity
 from fink_dask.transfers.decode import RangeDecoder
 from tests.harness.examples import examples
