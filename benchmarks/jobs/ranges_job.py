@@ -25,10 +25,9 @@ from fink_dask.cluster.local import DASK_CONFIG, Cluster, local_cluster
 from fink_dask.config import KafkaSettings
 from fink_dask.dashboard.reporter import Reporter
 from fink_dask.dataset.partitioning import Partitioning
-from fink_dask.ledger.documents import seal
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import create_ledger
-from fink_dask.ledger.records import Identity, Marker, Plan
+from fink_dask.ledger.records import Identity, Marker, Plan, seal
 from fink_dask.transfers.events import TransferStarted
 from fink_dask.transfers.job import run_ranges
 from fink_dask.transfers.memory import FULL_SHARE

@@ -26,7 +26,7 @@ from fink_dask.avro.schema import parse_schema, read_schema_file
 from fink_dask.cluster.local import parse_memory
 from fink_dask.config import BATCH_BYTES, BATCHSIZE, MIN_BATCH_BYTES, KafkaSettings, TransferSettings
 from fink_dask.dataset.columns import file_schema
-from fink_dask.dataset.data_format import KAFKA_FIELDS
+from fink_dask.dataset.formats import KAFKA_FIELDS
 from fink_dask.dataset.partitioning import Partitioning
 from fink_dask.errors import BrokerError, SchemaError, SettingsError
 from fink_dask.kafka.connection import ConnectionPool

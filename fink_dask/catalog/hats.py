@@ -25,7 +25,7 @@ from distributed import Client, LocalCluster
 from fink_dask.catalog.buckets import deal
 from fink_dask.catalog.lightcurves import find_form, gather
 from fink_dask.cluster.forkserver import without_interrupts
-from fink_dask.dataset.data_format import why_unreadable
+from fink_dask.dataset.formats import why_unreadable
 from fink_dask.dataset.read import open_dataset
 from fink_dask.errors import LedgerError, SettingsError, StorageError
 from fink_dask.ledger.ledger import Ledger, storage_error

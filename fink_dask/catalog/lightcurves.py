@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fink_dask.avro.schema import field_type
-from fink_dask.dataset.data_format import KAFKA_FIELDS
+from fink_dask.dataset.formats import KAFKA_FIELDS
 from fink_dask.errors import SettingsError
 
 #: The nested column.

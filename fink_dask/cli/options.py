@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from fink_dask.conditions.grammar import parse_condition
 from fink_dask.config import DASHBOARD_ADDRESS, parse_address
 from fink_dask.errors import SettingsError
 from fink_dask.store.location import check_is_local, locate
+from fink_dask.where.language import parse_condition
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

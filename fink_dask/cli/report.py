@@ -40,7 +40,7 @@ def report(outdir: Path, output: Path, opens: bool) -> int:
     If OUTDIR holds the datasets of several topics, each gets a page of its own, such as report-TOPIC.html.
     """
     from fink_dask.ledger.ledger import Ledger
-    from fink_dask.ledger.several import datasets_in
+    from fink_dask.ledger.outdir import datasets_in
 
     ledger = Ledger(outdir.resolve())
     several = [] if ledger.exists() else datasets_in(ledger.outdir)

@@ -43,7 +43,7 @@ def survey_of_topics(choice: TopicChoice) -> str | None:
 def ledgers_of(settings: TransferSettings, choice: TopicChoice) -> list[Ledger]:
     """List the existing datasets of the topics that are meant; Kafka is not asked."""
     from fink_dask.ledger.ledger import Ledger
-    from fink_dask.ledger.several import datasets_in
+    from fink_dask.ledger.outdir import datasets_in
 
     if not choice.is_several:
         ledger = Ledger(settings.outdir)
@@ -55,7 +55,7 @@ def ledgers_of(settings: TransferSettings, choice: TopicChoice) -> list[Ledger]:
 def print_outcome(outcome: TopicsOutcome, outdir: Path, as_json: bool, profile: Profile | None) -> int:
     """Print what has become of each topic and of all together; returns the worst exit status."""
     from fink_dask.cli.results import print_profile
-    from fink_dask.ledger.several import total_of
+    from fink_dask.ledger.outdir import total_of
 
     summaries = [each.summary for each in outcome.topics]
     errors = {each.summary.topic: str(each.error) for each in outcome.topics if each.error is not None}
@@ -86,7 +86,7 @@ def print_table(
 ) -> None:
     """Print a line for each topic, or for each dataset where these have names of their own, and one for all of them."""
     from fink_dask.cli.results import STATE_COLOURS
-    from fink_dask.ledger.several import total_of
+    from fink_dask.ledger.outdir import total_of
 
     total = total_of(summaries)
     rows = [*(datasets or [summary.topic for summary in summaries]), total.topic]
@@ -113,7 +113,7 @@ def print_topics_json(
     more: Mapping[str, Any] | None = None,
 ) -> None:
     """Print one JSON object: for each topic what it would be alone, then the worst state and the sums."""
-    from fink_dask.ledger.several import total_of
+    from fink_dask.ledger.outdir import total_of
 
     each = []
     for number, summary in enumerate(summaries):

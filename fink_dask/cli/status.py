@@ -14,10 +14,8 @@ from fink_dask.errors import FinkDaskError, LedgerError
 from fink_dask.units import counted, per_second
 
 if TYPE_CHECKING:
-    from fink_dask.ledger.arrival import Arrival
-    from fink_dask.ledger.lag import Lag
     from fink_dask.ledger.ledger import Ledger
-    from fink_dask.ledger.progress import Progress
+    from fink_dask.ledger.progress import Arrival, Lag, Progress
 
 #: Seconds after which the notes of a running transfer are out of date; they are written every second or two.
 _NOTE_S = 30.0
@@ -34,8 +32,7 @@ def status(outdir: Path, as_json: bool) -> int:
     from fink_dask.cli.results import headline, print_intervals, print_json
     from fink_dask.ledger.lease import is_held
     from fink_dask.ledger.ledger import Ledger
-    from fink_dask.ledger.outdir import dataset_beside, unfinished
-    from fink_dask.ledger.several import datasets_in
+    from fink_dask.ledger.outdir import dataset_beside, datasets_in, unfinished
     from fink_dask.show.lines import line_parts, received_words
     from fink_dask.show.words import lag_words
 
@@ -79,10 +76,8 @@ def status(outdir: Path, as_json: bool) -> int:
 
 
 def _look(ledger: Ledger) -> tuple[bool, Progress, Lag | None, Arrival | None]:
-    from fink_dask.ledger.arrival import read_arrival
-    from fink_dask.ledger.lag import read_lag
     from fink_dask.ledger.lease import is_held
-    from fink_dask.ledger.progress import summarise
+    from fink_dask.ledger.progress import read_arrival, read_lag, summarise
 
     running = is_held(ledger)
     progress = summarise(ledger)
@@ -93,7 +88,7 @@ def _look(ledger: Ledger) -> tuple[bool, Progress, Lag | None, Arrival | None]:
 
 def _details(running: bool, progress: Progress, lag: Lag | None, arrival: Arrival | None) -> dict[str, Any]:
     """Return what ``--json`` prints besides the summary."""
-    from fink_dask.ledger.lag import freshness_s
+    from fink_dask.ledger.progress import freshness_s
 
     return {
         **({"state": "running"} if running else {}),  # as is said without --json; to the summary it is interrupted

@@ -110,7 +110,7 @@ def _found(settings: TransferSettings, choice: TopicChoice) -> list[Ledger]:
 
 def _with_received(summary: Summary, ledger: Ledger, seconds: float) -> Summary:
     """Add the bytes that a run of so many seconds had received when it last noted it."""
-    from fink_dask.ledger.arrival import read_arrival
+    from fink_dask.ledger.progress import read_arrival
 
     arrival = read_arrival(ledger, seconds)
     if arrival is None:

@@ -63,8 +63,7 @@ def verify(
     """
     from fink_dask.cli.log import log_to_stderr
     from fink_dask.ledger.ledger import Ledger
-    from fink_dask.ledger.outdir import check_dataset
-    from fink_dask.ledger.several import datasets_in
+    from fink_dask.ledger.outdir import check_dataset, datasets_in
 
     log_to_stderr(verbose)
     ledger = Ledger(outdir.resolve())
@@ -114,8 +113,8 @@ def _verify_each(
 ) -> int:
     """Verify the datasets of several topics, in turn; returns the worst exit status."""
     from fink_dask.cli.several import print_table, print_topics_json
+    from fink_dask.ledger.outdir import total_of
     from fink_dask.ledger.progress import Summary
-    from fink_dask.ledger.several import total_of
 
     summaries: list[Summary] = []
     details: list[dict[str, Any]] = []

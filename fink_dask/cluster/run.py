@@ -19,7 +19,7 @@ from fink_dask.following.followers import Followers, look_first, wait_for_first
 from fink_dask.following.watch import Watch
 from fink_dask.kafka.inspect import Inspector, open_inspector
 from fink_dask.kafka.topics import TopicChoice, no_such_topics
-from fink_dask.ledger.several import check_for_one, check_for_several
+from fink_dask.ledger.outdir import check_for_one, check_for_several
 from fink_dask.store.location import check_remote
 from fink_dask.transfers.events import Doing, Note, Observer
 from fink_dask.transfers.find import Finder

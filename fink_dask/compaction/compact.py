@@ -11,23 +11,28 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from fink_dask.avro.schema import field_type
-from fink_dask.compaction.duplicates import Duplicates, check_identifier, find_duplicates
 from fink_dask.compaction.groups import Compaction, Form, Group, RangeIndex, make_groups, snapshot_of
-from fink_dask.compaction.merge import Merged, Merging, check_source, merge_group
+from fink_dask.compaction.merge import (
+    Duplicates,
+    Merged,
+    Merging,
+    check_identifier,
+    check_source,
+    find_duplicates,
+    merge_group,
+)
 from fink_dask.compaction.workspace import Workspace, read_compaction
 from fink_dask.config import BUFFER_BYTES
 from fink_dask.dataset.columns import check_is_parquet, dataset_schema
-from fink_dask.dataset.data_format import why_unreadable
+from fink_dask.dataset.formats import why_unreadable
 from fink_dask.dataset.presence import check_files
 from fink_dask.errors import LedgerError, SettingsError, StorageError
-from fink_dask.ledger.commit import Step
-from fink_dask.ledger.documents import seal
+from fink_dask.ledger.commit import Step, is_published
 from fink_dask.ledger.lease import Lease, hold_lease, is_held
 from fink_dask.ledger.ledger import Ledger, storage_error
 from fink_dask.ledger.outdir import check_dataset, check_outdir
 from fink_dask.ledger.progress import Summary, summarise
-from fink_dask.ledger.publish import is_published
-from fink_dask.ledger.records import Marker, Plan
+from fink_dask.ledger.records import Marker, Plan, seal
 from fink_dask.store.durable import make_directory, publish_beside
 from fink_dask.units import amount, counted
 

@@ -15,9 +15,7 @@ from fink_dask.config import COMPRESSION
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.offsets import Range
 from fink_dask.kafka.topics import topic_hash
-from fink_dask.ledger.data_file import DataFile
-from fink_dask.ledger.documents import checksum
-from fink_dask.ledger.records import Marker, Plan
+from fink_dask.ledger.records import DataFile, Marker, Plan, checksum
 
 #: About the bytes of a compacted file: large enough that opening it costs nothing, small enough for one core to read.
 FILE_BYTES = 256 * 2**20

@@ -26,14 +26,12 @@ from pathlib import Path
 
 from fink_dask.compaction.groups import Compaction, Group
 from fink_dask.compaction.merge import Merged
-from fink_dask.dataset.versions import copy_versions
+from fink_dask.dataset.columns import copy_versions
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.offsets import Interval, Range, merge, total
 from fink_dask.ledger.commit import Step
-from fink_dask.ledger.data_file import DataFile
-from fink_dask.ledger.documents import seal, unseal
 from fink_dask.ledger.ledger import Ledger
-from fink_dask.ledger.records import Marker, Plan
+from fink_dask.ledger.records import DataFile, Marker, Plan, seal, unseal
 from fink_dask.store.durable import (
     directories_down_to,
     has_size,

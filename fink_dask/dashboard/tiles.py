@@ -8,8 +8,7 @@ from html import escape
 
 from fink_dask.dashboard.board import Reported
 from fink_dask.dashboard.reports import RunningReport, TopicReport
-from fink_dask.ledger.arrival import Phase
-from fink_dask.ledger.lag import freshness_s
+from fink_dask.ledger.progress import Phase, freshness_s
 from fink_dask.transfers.profile import STAGES
 from fink_dask.units import amount, counted, lasting
 

@@ -1,13 +1,400 @@
-"""The formats of data files, by their names for `--outformat`."""
+"""What an output format does, and the list of those that there are: Parquet and Avro files, written and read."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import base64
+import binascii
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
 from pathlib import Path
+from typing import Any, Protocol
 
-from fink_dask.dataset.avro_file import AvroFormat
-from fink_dask.dataset.data_format import DataFormat
-from fink_dask.dataset.parquet_file import ParquetFormat
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fink_dask.avro.container import SYNC_BYTES, block_head, header, read_header, read_records
+from fink_dask.avro.schema import AvroSchema, parse_schema
+from fink_dask.config import COMPRESSION
+from fink_dask.errors import LedgerError
+from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.topics import topic_hash
+from fink_dask.store.location import parquet_source
+from fink_dask.units import counted
+
+Offsets = npt.NDArray[np.int64]
+Partitions = npt.NDArray[np.int32]
+
+#: Added to every alert, so that the dataset proves itself even without its ledger.
+KAFKA_FIELDS = (
+    pa.field("kafka_partition", pa.int32(), nullable=False),
+    pa.field("kafka_offset", pa.int64(), nullable=False),
+)
+#: The rows of formats that keep records: their bytes as they were in Kafka, and where they were there.
+RAW_SCHEMA = pa.schema([pa.field("value", pa.binary(), nullable=False), *KAFKA_FIELDS])
+
+
+#: What reading a file raises that is damaged, or not one of ours.
+UNREADABLE = (OSError, KeyError, ValueError, pa.ArrowException)
+_REASON_CHARS = 200
+
+#: Rows that are read at once where all of a file is.
+_ROWS_AT_ONCE = 1000
+
+#: Names the offsets: a bit for each offset of the range, in base64, as values of the header are text to most readers.
+_OFFSETS = "fink_dask.offsets"
+#: Bytes of a block, beyond which another one begins; a reader holds one.
+_BLOCK_BYTES = 2**20
+
+
+def why_unreadable(error: Exception) -> str:
+    """Say one of `UNREADABLE` in a line, without the file's name."""
+    words = str(getattr(error, "strerror", None) or error) or type(error).__name__
+    return words.splitlines()[0][:_REASON_CHARS]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the rows of a file come from; written in its footer.
+
+    Parameters
+    ----------
+    topic, topic_id : str
+        The topic and Kafka's id of it.
+    range : Range
+        The range.
+    plan_id : str
+        The plan that holds the range.
+    revision : int
+        The marker's revision, which the name of a file tells apart; see `Marker`.
+    """
+
+    topic: str
+    topic_id: str
+    range: Range
+    plan_id: str
+    revision: int = 0
+
+    @property
+    def stem(self) -> str:
+        """Name of the file without its suffix, the same in the directory of each partition key and for each attempt."""
+        numbers = f"{self.range.partition}-{self.range.start}-{self.range.end}"
+        revision = f"-{self.revision}" if self.revision else ""
+        return f"part-{topic_hash(self.topic)}-{numbers}-{self.plan_id}{revision}"
+
+    @property
+    def staged_prefix(self) -> str:
+        """What staged names begin with, as a marker may name staged files of several revisions."""
+        return f"{self.revision}-" if self.revision else ""
+
+    def footer(self) -> dict[str, str]:
+        """Return the key-value metadata of the file."""
+        return {
+            "fink_dask.topic": self.topic,
+            "fink_dask.topic_id": self.topic_id,
+            "fink_dask.partition": str(self.range.partition),
+            "fink_dask.start": str(self.range.start),
+            "fink_dask.end": str(self.range.end),
+            "fink_dask.plan": self.plan_id,
+        }
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the rows of a file are.
+
+    Parameters
+    ----------
+    columns : pyarrow.Schema
+        Its columns; `RAW_SCHEMA` where the format keeps records.
+    compression : str
+        Codec, one of `fink_dask.config.COMPRESSIONS`, where the format has them.
+    records : AvroSchema, optional
+        The schema of the records, where the format keeps them.
+    """
+
+    columns: pa.Schema
+    compression: str = COMPRESSION
+    records: AvroSchema | None = None
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a file says of itself.
+
+    Parameters
+    ----------
+    rows : int
+        Its alerts.
+    footer : dict of str to str
+        Where they come from; see `Origin.footer`.
+    """
+
+    rows: int
+    footer: dict[str, str]
+
+
+class DataFileWriter(Protocol):
+    """A file in the making; the same rows and origin make the same bytes."""
+
+    def write_table(self, table: pa.Table) -> None:
+        """Add rows, in the order of their offsets."""
+
+    def close(self) -> None:
+        """Complete the file, and close it even where that fails."""
+
+
+class DataFormat(Protocol):
+    """A format of data files.
+
+    Reading what is damaged, or not one of ours, raises one of `UNREADABLE`; `verify` then names the file.
+    """
+
+    #: What its files are called after; no two formats have the same.
+    suffix: str
+
+    def create(self, path: Path, layout: Layout, origin: Origin) -> DataFileWriter:
+        """Begin a file that will say of itself what `Origin.footer` returns."""
+
+    def read_contents(self, path: Path) -> Contents:
+        """Read what a file says of itself."""
+
+    def read_places(self, path: Path) -> tuple[Partitions, Offsets]:
+        """Read partition and offset of each row of a file, in the order of the rows."""
+
+    def read_alerts(
+        self, path: Path, numbers: Sequence[int], records: AvroSchema
+    ) -> Sequence[dict[str, Any]] | Sequence[bytes]:
+        """Read some rows of a file, counted from 0 and in order: their values, or the bytes of records of this schema.
+
+        Raises
+        ------
+        LedgerError
+            If the file has fewer.
+        """
+
+    def read_through(self, path: Path) -> None:
+        """Read all of a file, so that damage anywhere in it is found; not all of it is in memory at once."""
+
+
+class ParquetFormat:
+    """Apache Parquet: a column for each of the layout's."""
+
+    suffix = ".parquet"
+
+    def create(self, path: Path, layout: Layout, origin: Origin) -> ParquetFileWriter:
+        """Begin a file."""
+        return ParquetFileWriter(path, layout.columns, layout.compression, origin.footer())
+
+    def read_contents(self, path: Path) -> Contents:
+        """Read what a file says of itself in its footer."""
+        with pq.ParquetFile(parquet_source(path)) as parquet:
+            metadata = parquet.metadata
+        said = (metadata.metadata or {}).items()
+        return Contents(
+            metadata.num_rows, {key.decode(errors="replace"): text.decode(errors="replace") for key, text in said}
+        )
+
+    def read_places(self, path: Path) -> tuple[Partitions, Offsets]:
+        """Read the columns of Kafka."""
+        table = pq.read_table(parquet_source(path), columns=[field.name for field in KAFKA_FIELDS], partitioning=None)
+        partitions, offsets = (table[field.name].to_numpy() for field in KAFKA_FIELDS)
+        return partitions, offsets
+
+    def read_alerts(self, path: Path, numbers: Sequence[int], records: AvroSchema) -> list[dict[str, Any]]:
+        """Read the values of some rows."""
+        found: list[dict[str, Any]] = []
+        with pq.ParquetFile(parquet_source(path)) as parquet:
+            before = 0
+            for group in range(parquet.num_row_groups):  # no more of them than those that hold the rows
+                rows = parquet.metadata.row_group(group).num_rows
+                if here := [number - before for number in numbers if before <= number < before + rows]:
+                    found += parquet.read_row_group(group).take(here).to_pylist()
+                before += rows
+        if len(found) != len(numbers):
+            raise LedgerError(f"{path} has fewer rows than it had a moment ago")
+        return found
+
+    def read_through(self, path: Path) -> None:
+        """Read all columns of all rows."""
+        with pq.ParquetFile(parquet_source(path)) as parquet:
+            for _ in parquet.iter_batches(batch_size=_ROWS_AT_ONCE):
+                pass
+
+
+class ParquetFileWriter:
+    """A Parquet file in the making.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file.
+    schema : pyarrow.Schema
+        Its columns.
+    compression : str
+        Codec; see `write_options`.
+    footer : mapping of str to str
+        What it says of itself.
+    """
+
+    def __init__(self, path: Path, schema: pa.Schema, compression: str, footer: Mapping[str, str]) -> None:
+        self._sink = pa.OSFile(str(path), "wb")
+        self._writer = pq.ParquetWriter(self._sink, schema, **write_options(schema, compression))
+        self._writer.add_key_value_metadata(footer)
+
+    def write_table(self, table: pa.Table) -> None:
+        """Add rows, as a row group."""
+        self._writer.write_table(table, row_group_size=max(table.num_rows, 1))
+
+    def close(self) -> None:
+        """Write the footer, and close the file even where that fails."""
+        try:
+            self._writer.close()
+        finally:
+            self._writer.is_open = False  # else it is closed once more when it is collected, and prints an error
+            self._sink.close()
+
+
+@lru_cache(maxsize=16)
+def write_options(schema: pa.Schema, compression: str = COMPRESSION) -> Mapping[str, Any]:
+    """Choose Parquet's encodings column by column; once per process, as all ranges of a plan have the same columns.
+
+    Dictionaries pay off for strings only; floats compress better with their bytes split; cutouts are compressed
+    already, so compressing them again is a waste of time; offsets count upwards. Minimum and maximum of the strings or
+    cutouts of a row group tell a reader nothing, as a range holds alerts of all kinds.
+
+    Parameters
+    ----------
+    schema : pyarrow.Schema
+        The columns.
+    compression : {"zstd", "snappy", "lz4", "gzip", "brotli", "none"}
+        Codec of everything but binary columns.
+    """
+    sink = pa.BufferOutputStream()
+    pq.write_table(schema.empty_table(), sink)
+    columns = pq.read_metadata(pa.BufferReader(sink.getvalue())).schema
+    leaves = [columns.column(index) for index in range(len(columns))]
+    strings = [leaf.path for leaf in leaves if leaf.logical_type.type == "STRING"]
+    blobs = {leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"} - set(strings)
+    encodings = {leaf.path: "BYTE_STREAM_SPLIT" for leaf in leaves if leaf.physical_type in {"FLOAT", "DOUBLE"}}
+    encodings["kafka_offset"] = "DELTA_BINARY_PACKED"
+    return {
+        "compression": {leaf.path: "none" if leaf.path in blobs else compression for leaf in leaves},
+        "use_dictionary": strings,
+        "column_encoding": encodings,
+        "write_statistics": [leaf.path for leaf in leaves if leaf.physical_type != "BYTE_ARRAY"],
+    }
+
+
+class AvroFormat:
+    """Avro's own container: the records as they were in Kafka."""
+
+    suffix = ".avro"
+
+    def create(self, path: Path, layout: Layout, origin: Origin) -> AvroFileWriter:
+        """Begin a file."""
+        assert layout.records is not None
+        return AvroFileWriter(path, layout.records, origin)
+
+    def read_contents(self, path: Path) -> Contents:
+        """Read what a file says of itself in its header, and count its records."""
+        said, rows = read_header(path)
+        return Contents(rows, said)
+
+    def read_places(self, path: Path) -> tuple[Partitions, Offsets]:
+        """Read from the header which offsets there are."""
+        said, records = read_header(path)
+        try:
+            partition, start = int(said["fink_dask.partition"]), int(said["fink_dask.start"])
+            bits = np.frombuffer(base64.b64decode(said[_OFFSETS], validate=True), np.uint8)
+        except (KeyError, binascii.Error) as error:
+            raise ValueError(f"it does not say which offsets it holds ({error})") from error
+        offsets = start + np.flatnonzero(np.unpackbits(bits))
+        if len(offsets) != records:
+            raise ValueError(
+                f"it has {counted(records, 'record')}, but says that it holds {counted(len(offsets), 'offset')}"
+            )
+        return np.full(len(offsets), partition, np.int32), offsets
+
+    def read_alerts(self, path: Path, numbers: Sequence[int], records: AvroSchema) -> list[bytes]:
+        """Read the bytes of some records."""
+        wanted = set(numbers)
+        until = max(wanted, default=-1) + 1
+        found = [record for number, record in enumerate(islice(read_records(path, records), until)) if number in wanted]
+        if len(found) != len(numbers):
+            raise LedgerError(f"{path} has fewer rows than it had a moment ago")
+        return found
+
+    def read_through(self, path: Path) -> None:
+        """Read all records, by the schema that the file names."""
+        for _ in read_records(path, parse_schema(self.read_contents(path).footer["avro.schema"])):
+            pass
+
+
+class AvroFileWriter:
+    """An Avro container file in the making.
+
+    The header has room for the offsets, which are known once all rows are there.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file.
+    schema : AvroSchema
+        The schema of its records.
+    origin : Origin
+        Where they come from.
+    """
+
+    def __init__(self, path: Path, schema: AvroSchema, origin: Origin) -> None:
+        footer = origin.footer()
+        said = {name: value.encode() for name, value in footer.items()}
+        # Two attempts write the same bytes; the records of other files never follow this marker.
+        self._sync = hashlib.sha256(repr(sorted(footer.items())).encode()).digest()[:SYNC_BYTES]
+        self._start = origin.range.start
+        self._bits = np.zeros(-(-len(origin.range) // 8), np.uint8)
+        room = _encoded(self._bits)
+        head = header(schema, {**said, _OFFSETS: room}, self._sync)
+        self._place = head.rindex(room, 0, -SYNC_BYTES)  # the marker could hold the same few bytes by chance
+        self._file = path.open("wb")
+        self._file.write(head)
+
+    def write_table(self, table: pa.Table) -> None:
+        """Add records, of `RAW_SCHEMA`."""
+        for batch in table.to_batches():
+            values, offsets = batch["value"], batch["kafka_offset"].to_numpy() - self._start
+            np.bitwise_or.at(self._bits, offsets >> 3, (128 >> (offsets & 7)).astype(np.uint8))
+            _, ends, data = values.buffers()
+            starts = np.frombuffer(ends, np.int32)[values.offset : values.offset + len(values) + 1].astype(np.int64)
+            for first, last in _blocks(starts):
+                self._file.write(block_head(last - first, int(starts[last] - starts[first])))
+                self._file.write(memoryview(data)[starts[first] : starts[last]])
+                self._file.write(self._sync)
+
+    def close(self) -> None:
+        """Say which offsets there are, and close the file, also where that can't be written."""
+        with self._file as file:
+            file.seek(self._place)
+            file.write(_encoded(self._bits))
+
+
+def _encoded(bits: npt.NDArray[np.uint8]) -> bytes:
+    return base64.b64encode(bits.tobytes())
+
+
+def _blocks(starts: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """Yield the first record of each block, and the one after its last."""
+    first, count = 0, len(starts) - 1
+    while first < count:
+        last = int(np.searchsorted(starts, starts[first] + _BLOCK_BYTES, side="left"))
+        last = min(max(last, first + 1), count)
+        yield first, last
+        first = last
+
 
 #: Each of `fink_dask.config.OUTFORMATS`.
 FORMATS: Mapping[str, DataFormat] = {"parquet": ParquetFormat(), "avro": AvroFormat()}

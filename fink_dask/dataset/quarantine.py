@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fink_dask.batches import RawBatch
-from fink_dask.dataset.data_format import KAFKA_FIELDS, why_unreadable
+from fink_dask.dataset.formats import KAFKA_FIELDS, why_unreadable
 from fink_dask.errors import LedgerError
-from fink_dask.ledger.data_file import DataFile
 from fink_dask.ledger.ledger import Ledger
+from fink_dask.ledger.records import DataFile
 from fink_dask.store.location import parquet_source
 
 #: Records of a quarantine file that are read at once.

@@ -8,12 +8,11 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from fink_dask.avro.schema import field_type
-from fink_dask.dataset.columns import check_is_parquet, file_schema, partitioning_of
+from fink_dask.dataset.columns import check_is_parquet, file_schema, known_versions, partitioning_of
 from fink_dask.dataset.presence import missing_error
-from fink_dask.dataset.versions import known_versions
+from fink_dask.ledger.commit import missing_files, published
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import check_dataset
-from fink_dask.ledger.publish import missing_files, published
 from fink_dask.ledger.records import Identity
 from fink_dask.store.location import filesystem_of, locate
 

@@ -8,21 +8,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fink_dask.dataset.data_format import UNREADABLE, Contents, Offsets, Origin, why_unreadable
-from fink_dask.dataset.formats import format_of
-from fink_dask.dataset.places import SharedPlaces, check_offsets
-from fink_dask.dataset.presence import stem_of, unmarked_ranges, without_revision
-from fink_dask.dataset.versions import check_schemas
+from fink_dask.dataset.columns import check_schemas
+from fink_dask.dataset.formats import UNREADABLE, Contents, Offsets, Origin, format_of, why_unreadable
+from fink_dask.dataset.presence import SharedPlaces, check_offsets, stem_of, unmarked_ranges, without_revision
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.offsets import Interval
-from fink_dask.ledger.damaged import DamagedMarker
-from fink_dask.ledger.data_file import DataFile
+from fink_dask.ledger.commit import destinations, staging_of
 from fink_dask.ledger.lease import is_held
 from fink_dask.ledger.ledger import Ledger, storage_error
 from fink_dask.ledger.outdir import check_dataset, is_finder_file
 from fink_dask.ledger.progress import Progress, Summary, progress_of
-from fink_dask.ledger.publish import destinations, staging_of
-from fink_dask.ledger.records import Identity, Marker
+from fink_dask.ledger.records import DamagedMarker, DataFile, Identity, Marker
 from fink_dask.store.objects import ObjectPath
 from fink_dask.units import counted
 

@@ -14,11 +14,10 @@ import pyarrow as pa
 
 from fink_dask.avro.schema import AvroSchema
 from fink_dask.config import BUFFER_BYTES, COMPRESSION, OUTFORMATS
-from fink_dask.dataset.data_format import DataFileWriter, Layout, Origin
-from fink_dask.dataset.formats import FORMATS
+from fink_dask.dataset.formats import FORMATS, DataFileWriter, Layout, Origin
 from fink_dask.errors import SettingsError
 from fink_dask.ledger.commit import Attempt
-from fink_dask.ledger.data_file import DataFile
+from fink_dask.ledger.records import DataFile
 
 #: Each key of a range is a file; a column with more of them should not name directories.
 MAX_KEYS = 1000

@@ -13,7 +13,7 @@ from fink_dask.following.pace import Pace
 from fink_dask.kafka.client import Suspicion
 from fink_dask.kafka.inspect import TopicDescription, is_other_topic
 from fink_dask.kafka.offsets import Range, total
-from fink_dask.ledger.lag import Lag, write_lag
+from fink_dask.ledger.progress import Lag, write_lag
 from fink_dask.ledger.records import Plan
 from fink_dask.transfers.events import RangeCommitted, TopicLooked
 from fink_dask.transfers.plan import Sizing, next_plan, planned_ends, removed_heads, spans_to_plan

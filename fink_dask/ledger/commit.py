@@ -11,30 +11,36 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from fink_dask.errors import FinkDaskError, LedgerError, StorageError
 from fink_dask.kafka.offsets import Range
-from fink_dask.ledger.data_file import DataFile
-from fink_dask.ledger.documents import seal
-from fink_dask.ledger.ledger import Ledger
-from fink_dask.ledger.publish import destinations, publish
-from fink_dask.ledger.records import Marker
+from fink_dask.ledger.ledger import QUARANTINE_DIRECTORY, Ledger, storage_error
+from fink_dask.ledger.records import DataFile, Marker, Plan, seal, unseal
 from fink_dask.store.durable import (
+    admit,
     bring,
+    directories_down_to,
+    has_size,
     is_admitted,
     link_exclusively,
+    make_directory,
     make_room,
+    move_file,
+    names_in,
     prepare_directory,
     remove_tree,
+    remove_unfinished,
     size_finder,
     sync_directory,
+    sync_file,
     write_file,
 )
-from fink_dask.store.location import is_remote
+from fink_dask.store.location import for_each, is_remote
 
 #: Is told the name of each step of a commit; tests kill the process there.
 Step = Callable[[str], None]
@@ -44,6 +50,122 @@ MARKER = "marker.json"
 
 #: The same after it was withdrawn.
 _WITHDRAWN = "withdrawn.json"
+
+#: Added to the name of a staging directory that is being removed.
+_DOOMED = ".doomed"
+
+
+def publish(ledger: Ledger, marker: Marker, step: Callable[[str], None]) -> None:
+    """Rename the files of a committed range into the dataset; repeatable, by anyone, at any time after the commit.
+
+    Files that the marker supersedes are removed afterwards, so that no alert is ever missing.
+
+    Raises
+    ------
+    LedgerError
+        If a file is neither staged nor in the dataset; the others are published nevertheless.
+    """
+    # Whoever has linked the marker may have been killed, or met an error, before it was on the disk.
+    sync_directory(ledger.markers_path)
+    staging = staging_of(ledger, marker)
+    touched: set[Path] = set()
+    gone: list[Path] = []
+
+    def move(destination: tuple[Path, DataFile]) -> bool:
+        root, file = destination
+        return _move(staging / file.staged, root, file.path)
+
+    for (root, file), is_there in for_each(ledger.path, move, destinations(ledger, marker)):
+        if not is_there:
+            gone.append(root / file.path)
+            continue
+        touched.update(directories_down_to(root, file.path))
+        step("renamed")
+    # The leaves first: an entry is durable when its own directory is and those above it are.
+    for directory in sorted(touched, key=lambda path: len(path.parts), reverse=True):
+        sync_directory(directory)
+    step("published")
+    if not gone:  # else what is superseded may be all that is left of these alerts; a repair takes it over
+        _remove_superseded(ledger, marker)
+    remove_tree(staging)
+    if gone:
+        raise LedgerError(f"{gone[0]} is committed, but neither there nor staged: fink-dask repair fetches it again")
+
+
+def _move(staged: Path, root: Path, path: str) -> bool:
+    """Give a staged file its name in the dataset; False where it is neither staged nor there."""
+    target = root / path
+    try:
+        move_file(staged, target)
+    except FileNotFoundError:
+        # Renamed by an earlier try, or the target's directory was removed with what was in it.
+        if not target.exists():
+            if not staged.exists():
+                return False
+            prepare_directory(root, path)
+            move_file(staged, target)
+    return True
+
+
+def staging_of(ledger: Ledger, marker: Marker) -> Path:
+    """Where the attempt that a marker names staged its files."""
+    return ledger.attempt_path(marker.plan_id, marker.range, marker.attempt)
+
+
+def is_published(ledger: Ledger, marker: Marker) -> bool:
+    """Tell whether nothing of a committed range is still staged."""
+    return not staging_of(ledger, marker).is_dir()
+
+
+def published(ledger: Ledger, markers: Sequence[Marker]) -> list[Marker]:
+    """Choose the markers of committed ranges of which nothing is still staged."""
+    if not is_remote(ledger.path):
+        return [marker for marker in markers if is_published(ledger, marker)]
+    staged = set(ledger.staged())  # in a few requests, instead of one for each range
+    return [marker for marker in markers if staging_of(ledger, marker) not in staged]
+
+
+def missing_files(ledger: Ledger, markers: Iterable[Marker]) -> list[Path]:
+    """List committed files that are neither in the dataset nor staged with the size that was written.
+
+    Sizes are compared, contents are not: that is what `verify` is for.
+    """
+    there = size_finder(ledger.outdir, ledger.staging_path, ledger.quarantine_path)
+    return [path for marker in markers for path in missing_of(ledger, marker, staging_of(ledger, marker), there)]
+
+
+def missing_of(
+    ledger: Ledger, marker: Marker, staging: Path, there: Callable[[Path, int], bool] = has_size
+) -> list[Path]:
+    """List the files of a range that are neither in the dataset nor in `staging` with the size that was written."""
+    return [
+        root / file.path
+        for root, file in destinations(ledger, marker)
+        if not there(root / file.path, file.size) and not there(staging / file.staged, file.size)
+    ]
+
+
+def destinations(ledger: Ledger, marker: Marker) -> Iterator[tuple[Path, DataFile]]:
+    """Yield the files of a range, each with the directory that its path is relative to."""
+    yield from ((ledger.outdir, file) for file in marker.files)
+    if marker.quarantine is not None:
+        yield ledger.path, marker.quarantine
+
+
+def _remove_superseded(ledger: Ledger, marker: Marker) -> None:
+    """Remove what the marker supersedes, durably: once the staging directory is gone, nobody tries again."""
+    emptied: set[Path] = set()
+    for name in marker.superseded:
+        # Directories of the dataset are called column=key, so none of them has this name.
+        root = ledger.path if PurePosixPath(name).parts[0] == QUARANTINE_DIRECTORY else ledger.outdir
+        path = root / name
+        if path.is_dir() and not path.is_symlink():
+            continue  # somebody has put a directory in the place of a file; it is not ours to remove
+        path.unlink(missing_ok=True)
+        if path.parent.is_dir():
+            emptied.add(path.parent)
+    for directory in emptied:
+        sync_directory(directory)
 
 
 class Attempt:
@@ -236,3 +358,149 @@ def winner_of(ledger: Ledger, marker: Marker) -> Marker:
     if found is None:
         raise LedgerError(f"the marker of range {marker.range.name} vanished as it was written")
     return found
+
+
+def roll_forward(ledger: Ledger, plans: Iterable[Plan]) -> int:
+    """Publish what is committed, commit and publish what is ready for it, and remove what else is staged.
+
+    Only the holder of the lease may call this, while none of its own attempts runs.
+
+    Returns
+    -------
+    int
+        How many ranges were rolled forward.
+
+    Raises
+    ------
+    LedgerError
+        If a marker that is there can't be found.
+    StorageError
+        If the file system refuses.
+    """
+    planned = {plan.plan_id: {range_.name: range_ for range_ in plan.ranges} for plan in plans}
+    rolled = 0
+    try:
+        make_directory(ledger.staging_path)  # where somebody has removed it
+        # It counts for nothing until it is complete. An attempt that still sends, on a worker that its job has lost,
+        # fails, as does one whose staging directory is renamed.
+        remove_unfinished(ledger.staging_path)
+        names = set(names_in(ledger.staging_path))
+        for plan_id in planned.keys() - names:  # where somebody has removed what was staged
+            admit(ledger.staging_path / plan_id)
+        for name in names - planned.keys():
+            remove_tree(ledger.staging_path / name)
+        revisions = ledger.revisions()
+        for directory in ledger.staged():
+            plan_id = directory.parent.name
+            name, _, attempt = directory.name.removesuffix(_DOOMED).rpartition("-")
+            range_ = planned.get(plan_id, {}).get(name)
+            settle = _settle_remote if is_remote(directory) else _settle
+            # A marker that is damaged, and files that somebody has removed, are for whoever holds the files against the
+            # markers to tell, and for a repair, which begins here, to mend.
+            last = revisions.get(name, 0)
+            if range_ is not None and _is_damaged(ledger, range_, plan_id, last):
+                continue
+            marker = settle(ledger, range_, plan_id, attempt, directory, last)
+            if marker is not None:
+                with suppress(LedgerError):
+                    publish(ledger, marker, lambda _: None)
+                rolled += 1
+    except OSError as error:
+        raise storage_error(error, ledger.staging_path) from error
+    return rolled
+
+
+def _settle(
+    ledger: Ledger, range_: Range | None, plan_id: str, attempt: str, directory: Path, last: int
+) -> Marker | None:
+    """Return the marker that names this staging directory, or remove it."""
+    original = directory.with_name(directory.name.removesuffix(_DOOMED))
+    marker = None if range_ is None else _marker_of(ledger, range_, plan_id, attempt, last)
+    if marker is None:
+        # Its attempt may still run, on a worker that its job has lost. Once the directory has another name it can
+        # neither write a marker nor link it.
+        doomed = original.with_name(original.name + _DOOMED)
+        try:
+            directory.rename(doomed)
+        except FileNotFoundError:
+            return None  # its attempt has just removed it
+        directory = doomed
+        marker = None if range_ is None else _adopt(ledger, range_, plan_id, attempt, doomed)
+        if marker is None:
+            remove_tree(doomed)
+            return None
+    if directory != original:
+        directory.rename(original)
+    return marker
+
+
+def _settle_remote(
+    ledger: Ledger, range_: Range | None, plan_id: str, attempt: str, directory: Path, last: int
+) -> Marker | None:
+    """Return the marker that names what is staged on an object store, or remove it, or leave it for now.
+
+    Nothing can be renamed there, so an attempt that may still run can't be kept from putting its marker. What it has
+    staged is therefore left alone until there is a marker of its range: from then on the store refuses its own.
+    """
+    if range_ is None:
+        remove_tree(directory)
+        return None
+    marker = _marker_of(ledger, range_, plan_id, attempt, last) or _adopt(ledger, range_, plan_id, attempt, directory)
+    # Of a range that was changed since, everything was published before.
+    if marker is not None and marker.revision >= last:
+        return marker
+    revision = max((_revision_of(name) for name in names_in(directory)), default=0)
+    if marker is not None or ledger.marker(range_, plan_id, revision) is not None:
+        remove_tree(directory)
+    return None
+
+
+def _revision_of(staged: str) -> int:
+    """Tell from a staged file's name which marker of its range its attempt would write; see `Origin.staged_prefix`."""
+    match = re.match(r"([1-9][0-9]{0,5})-", staged)
+    return int(match[1]) if match else 0
+
+
+def _is_damaged(ledger: Ledger, range_: Range, plan_id: str, last: int) -> bool:
+    """Tell whether the marker that counts of a range can't be read."""
+    try:
+        ledger.marker(range_, plan_id, last)
+    except LedgerError:
+        return True
+    return False
+
+
+def _marker_of(ledger: Ledger, range_: Range, plan_id: str, attempt: str, last: int) -> Marker | None:
+    """Find the marker that an attempt has won, among the revisions of its range up to the last one."""
+    for revision in range(last + 1):
+        try:
+            marker = ledger.marker(range_, plan_id, revision)
+        except LedgerError:
+            continue  # a later one counts, which was made because this one was damaged
+        if marker is not None and marker.attempt == attempt:
+            return marker
+    return None
+
+
+def _adopt(ledger: Ledger, range_: Range, plan_id: str, attempt: str, directory: Path) -> Marker | None:
+    """Commit what an attempt has made ready, unless it or another one has; None where it is not the range's.
+
+    To look for the range's marker once more would not do: a network file system may remember for a minute that there
+    was none, while these are the files that it names. Linking makes the server decide.
+    """
+    mine = directory / MARKER
+    try:
+        marker = Marker.from_json(unseal("marker", mine))
+    except (FileNotFoundError, LedgerError):
+        return None  # cut off before there was anything to link
+    named = (marker.range, marker.plan_id, marker.attempt) == (range_, plan_id, attempt)
+    if not named or missing_of(ledger, marker, directory):
+        return None
+    # The files were brought to the disk before the marker was written; the marker and their names may not be yet.
+    sync_file(mine)
+    sync_directory(directory)
+    sync_directory(directory.parent)
+    if link_exclusively(mine, ledger.marker_path(range_, marker.revision)):
+        return marker
+    winner = winner_of(ledger, marker)
+    return winner if winner.attempt == attempt else None

@@ -26,9 +26,7 @@ from typing import Any
 from fink_dask.avro.schema import AvroSchema, parse_schema
 from fink_dask.errors import LedgerError, SchemaError, StorageError
 from fink_dask.kafka.offsets import Range
-from fink_dask.ledger.damaged import DamagedMarker
-from fink_dask.ledger.documents import seal, unseal
-from fink_dask.ledger.records import Identity, Marker, Plan
+from fink_dask.ledger.records import DamagedMarker, Identity, Marker, Plan, seal, unseal
 from fink_dask.store.durable import admit, directories_in, make_directory, names_in, publish_beside, replace_file
 from fink_dask.store.location import for_each
 

@@ -1,19 +1,37 @@
-"""How complete a dataset is, read off its ledger."""
+"""How complete a dataset is, read off its ledger; and what a running transfer notes there for `status`.
+
+The notes, of what has arrived and of how far a dataset is behind a topic that is followed, are for nothing else.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+from typing import Any, Literal, Protocol, TypeVar
 
+from fink_dask.errors import StorageError
 from fink_dask.kafka.offsets import Interval, merge, subtract, total
-from fink_dask.ledger.ledger import Ledger
+from fink_dask.ledger.ledger import Ledger, storage_error
 from fink_dask.ledger.records import Marker, Plan
+from fink_dask.store.location import is_remote
 
 #: ``complete``: every offset of the plan is in the dataset. ``partial``: finished, but records were quarantined or
 #: lost. ``failed``: it ended with an error, or the files are not what the ledger says. ``interrupted``: offsets are
 #: missing, and the same command fetches them.
 State = Literal["complete", "partial", "failed", "interrupted"]
+
+_MAX_BYTES = 2**20
+
+_ARRIVAL = "arrival.json"
+#: No count, and no time in this or the next millennium, is greater.
+_MOST = 2**62
+
+_LAG = "lag.json"
 
 
 @dataclass(frozen=True)
@@ -153,3 +171,225 @@ def _by_partition(pairs: Iterable[tuple[int, Interval]]) -> dict[int, list[Inter
     for partition, interval in pairs:
         grouped.setdefault(partition, []).append(interval)
     return {partition: merge(intervals) for partition, intervals in sorted(grouped.items())}
+
+
+class Note(Protocol):
+    """What is true at one moment."""
+
+    @property
+    def at(self) -> float:
+        """When, in seconds since 1970-01-01 UTC."""
+        ...
+
+
+Kept = TypeVar("Kept", bound=Note)
+
+
+def write_note(ledger: Ledger, name: str, content: Mapping[str, Any]) -> None:
+    """Keep a note in the ledger; nothing depends on it, so it need not survive a power cut.
+
+    Raises
+    ------
+    StorageError
+        If the file system refuses.
+    """
+    path = ledger.path / name
+    if is_remote(path):
+        path.write_text(json.dumps(content), encoding="utf-8")
+        return
+    aside = path.with_name(f".{name}.{os.getpid()}")
+    try:
+        aside.write_text(json.dumps(content), encoding="utf-8")
+        aside.replace(path)
+    except OSError as error:
+        raise storage_error(error, path) from error
+
+
+def read_note(ledger: Ledger, name: str, make: Callable[[dict[str, Any]], Kept], not_older_s: float) -> Kept | None:
+    """Read a note; None where there is none, only an old one, or something else.
+
+    Parameters
+    ----------
+    ledger : Ledger
+        The ledger.
+    name : str
+        The name of its file.
+    make : callable
+        Makes the note from JSON; whatever it raises for wrong content means that this is no note.
+    not_older_s : float
+        How old it may be.
+    """
+    try:
+        with (ledger.path / name).open("rb") as file:
+            note = make(json.loads(file.read(_MAX_BYTES)))
+    except (OSError, StorageError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+        return None
+    # Clocks differ a little; a time far in the future would never become old.
+    return note if abs(time.time() - note.at) <= not_older_s else None
+
+
+class Phase(StrEnum):
+    """How far a transfer is, in words where there are no numbers yet."""
+
+    CONNECTING = "connecting"
+    WAITING = "waiting for the first response"
+    RECEIVING = "receiving"
+    WRITING = "all received, writing it"
+    DONE = "all committed"
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """What has arrived at one moment.
+
+    Parameters
+    ----------
+    at : float
+        When, in seconds since 1970-01-01 UTC.
+    phase : Phase
+        How far it is.
+    offsets : int
+        Offsets that are committed, also by earlier runs, or have arrived.
+    received_bytes, wasted_bytes : int
+        Bytes of these that this run has received, and bytes that came in vain.
+    bytes_per_second : float
+        How fast they arrive, lately.
+    bytes_left : int or None
+        About the bytes that have not arrived yet; None if unknown.
+    seconds_left : float or None
+        About how long these take; None if unknown.
+    quiet_s : float or None
+        Seconds since Kafka last sent something; None where nothing is expected of it.
+    is_cut : bool
+        Whether that is longer than a slow line explains.
+    reconnect_timeout_s : float or None
+        How long nothing may come before that is an error.
+    """
+
+    at: float
+    phase: Phase
+    offsets: int
+    received_bytes: int
+    wasted_bytes: int
+    bytes_per_second: float
+    bytes_left: int | None
+    seconds_left: float | None
+    quiet_s: float | None
+    is_cut: bool
+    reconnect_timeout_s: float | None
+
+
+def write_arrival(ledger: Ledger, arrival: Arrival) -> None:
+    """Keep it in the ledger.
+
+    Raises
+    ------
+    StorageError
+        If the file system refuses.
+    """
+    write_note(ledger, _ARRIVAL, asdict(arrival))
+
+
+def read_arrival(ledger: Ledger, not_older_s: float) -> Arrival | None:
+    """Read it, or None where there is none, or only one that is older than so many seconds.
+
+    What was quiet when it was written is taken to be quiet since.
+    """
+    arrival = read_note(ledger, _ARRIVAL, _arrival_of, not_older_s)
+    if arrival is None or arrival.quiet_s is None:
+        return arrival
+    return replace(arrival, quiet_s=arrival.quiet_s + max(0.0, time.time() - arrival.at))
+
+
+def _arrival_of(content: Mapping[str, Any]) -> Arrival:
+    """Make it from JSON.
+
+    Raises
+    ------
+    ValueError, KeyError, TypeError
+        If it is something else.
+    """
+    arrival = Arrival(**{**content, "phase": Phase(content["phase"]), "is_cut": bool(content["is_cut"])})
+    numbers = [value for name, value in vars(arrival).items() if name not in {"phase", "is_cut"} and value is not None]
+    needed = (arrival.at, arrival.offsets, arrival.received_bytes, arrival.wasted_bytes, arrival.bytes_per_second)
+    if None in needed or not all(math.isfinite(number) and abs(number) < _MOST for number in numbers):
+        raise ValueError("numbers that can't be true")
+    return arrival
+
+
+@dataclass(frozen=True)
+class Lag:
+    """The lag of each partition, in offsets that are not committed, at one moment.
+
+    Parameters
+    ----------
+    at : float
+        When, in seconds since 1970-01-01 UTC.
+    partitions : mapping of int to int
+        Offsets of each partition between what is committed and its last stable offset.
+    alerts_per_second : float
+        Alerts added to the dataset per second, over the last minute or so.
+    newest_ms : int or None
+        Newest timestamp of what is committed, in milliseconds since 1970-01-01 UTC.
+    """
+
+    at: float
+    partitions: Mapping[int, int]
+    alerts_per_second: float = 0.0
+    newest_ms: int | None = None
+
+    @property
+    def total(self) -> int:
+        """Lag of all partitions together."""
+        return sum(self.partitions.values())
+
+    @property
+    def worst(self) -> tuple[int, int]:
+        """The partition that is furthest behind, and its lag."""
+        return max(self.partitions.items(), key=lambda item: (item[1], -item[0]), default=(0, 0))
+
+    @property
+    def freshness_s(self) -> float | None:
+        """Age of the newest committed alert, in seconds, at that moment."""
+        return freshness_s(self.newest_ms, self.at)
+
+
+def freshness_s(newest_ms: int | None, at: float) -> float | None:
+    """Return the age of an alert with this timestamp, in seconds; never negative, where clocks disagree."""
+    return None if newest_ms is None else max(0.0, at - newest_ms / 1000)
+
+
+def write_lag(ledger: Ledger, lag: Lag) -> None:
+    """Keep a lag in the ledger.
+
+    Raises
+    ------
+    StorageError
+        If the file system refuses.
+    """
+    write_note(ledger, _LAG, asdict(lag))
+
+
+def read_lag(ledger: Ledger, not_older_s: float) -> Lag | None:
+    """Read the lag, or None where there is none, or only one that is older than so many seconds."""
+    return read_note(ledger, _LAG, _lag_of, not_older_s)
+
+
+def _lag_of(content: Mapping[str, Any]) -> Lag:
+    """Make a lag from JSON.
+
+    Raises
+    ------
+    ValueError, KeyError, TypeError, AttributeError, OverflowError
+        If it is something else.
+    """
+    lag = Lag(
+        float(content["at"]),
+        {int(partition): int(count) for partition, count in content["partitions"].items()},
+        float(content["alerts_per_second"]),
+        None if content["newest_ms"] is None else int(content["newest_ms"]),
+    )
+    numbers = (lag.alerts_per_second, lag.newest_ms or 0, *lag.partitions.values())
+    if not all(math.isfinite(number) and abs(number) < _MOST for number in numbers):
+        raise ValueError("numbers that can't be true")
+    return lag

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fink_dask.config import OUTFORMATS
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.offsets import Interval, Range, merge, total
-from fink_dask.ledger.data_file import DataFile, check_inside
-from fink_dask.ledger.documents import checksum
 from fink_dask.units import counted
+
+#: Increased when a document's form changes so that an older fink-dask could misread it.
+FORMAT = 1
 
 #: The form of the names of attempts and plans: they become names of directories, which are removed in the end.
 _NAME = re.compile(r"[0-9a-f]{1,32}")
@@ -21,6 +25,94 @@ _NAME = re.compile(r"[0-9a-f]{1,32}")
 _MAX_REVISIONS = 10**6
 #: What reading JSON of unexpected types raises; an infinite number overflows.
 _MISREAD = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
+
+
+def seal(kind: str, content: dict[str, Any]) -> bytes:
+    """Write `content` as a document of a kind (``plan``, ``marker``), with its checksum."""
+    return json.dumps(
+        {"fink_dask": kind, "format": FORMAT, "sha256": checksum(content), kind: content}, separators=(",", ":")
+    ).encode()
+
+
+def unseal(kind: str, path: Path) -> dict[str, Any]:
+    """Read a document back.
+
+    Raises
+    ------
+    LedgerError
+        If it is not a document of this kind, or not as it was written.
+    FileNotFoundError
+        If there is none.
+    """
+    try:
+        document = json.loads(path.read_bytes())
+        content: dict[str, Any] = document[kind]
+        version, expected = document["format"], document["sha256"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise LedgerError(f"{path} is damaged: it is not a {kind} of a fink-dask ledger") from error
+    if version != FORMAT:
+        raise LedgerError(
+            f"{path} has format {version}, and this fink-dask reads format {FORMAT}: use the one that wrote it"
+        )
+    if checksum(content) != expected:
+        raise LedgerError(f"{path} was changed after it was written: its checksum differs")
+    return content
+
+
+def checksum(content: dict[str, Any]) -> str:
+    """Hash a JSON object, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """A file that a range wrote, or the share that it has in a file of many ranges.
+
+    Parameters
+    ----------
+    path : str
+        Where it belongs, relative to the dataset (to the ledger, for a quarantine file), with slashes.
+    staged : str
+        Its name in the staging directory of the attempt.
+    rows : int
+        The range's rows in it.
+    size : int
+        Its bytes.
+    sha256 : str
+        Hash of its content.
+    file_rows : int or None
+        All rows of a compacted file, which holds those of other ranges as well; None for a range's own file.
+    """
+
+    path: str
+    staged: str
+    rows: int
+    size: int
+    sha256: str
+    file_rows: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in (self.path, self.staged):
+            check_inside(name)
+        if self.rows < 0 or self.size < 0 or (self.file_rows is not None and self.file_rows < self.rows):
+            raise LedgerError(f"a marker gives {self.path[:80]!r} an impossible size")
+
+    @property
+    def all_rows(self) -> int:
+        """Rows of the whole file."""
+        return self.rows if self.file_rows is None else self.file_rows
+
+    @property
+    def is_shared(self) -> bool:
+        """Tell whether other ranges have rows in it as well."""
+        return self.file_rows is not None
+
+
+def check_inside(name: str) -> None:
+    """Refuse the name of a file that would lie outside dataset and ledger."""
+    parts = PurePosixPath(name).parts
+    if not parts or PurePosixPath(name).is_absolute() or ".." in parts or "\0" in name or "://" in name:
+        raise LedgerError(f"a marker names a file outside the dataset: {name[:80]!r}")
 
 
 @dataclass(frozen=True)
@@ -253,3 +345,25 @@ class Marker:
             return cls(**values)
         except _MISREAD as error:
             raise LedgerError(f"a marker can't be read: {error}") from error
+
+
+@dataclass(frozen=True)
+class DamagedMarker:
+    """A marker that can't be read.
+
+    Parameters
+    ----------
+    plan_id : str
+        The plan of its range.
+    range : Range
+        The range.
+    revision : int
+        The number of the marker.
+    error : LedgerError
+        What is wrong.
+    """
+
+    plan_id: str
+    range: Range
+    revision: int
+    error: LedgerError

@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fink_dask.kafka.offsets import Interval, Range, merge, subtract
-from fink_dask.ledger.data_file import DataFile
-from fink_dask.ledger.records import Marker
+from fink_dask.ledger.records import DataFile, Marker
 
 
 @dataclass(frozen=True)

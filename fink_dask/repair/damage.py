@@ -11,19 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from fink_dask.dataset.data_format import UNREADABLE, Origin
-from fink_dask.dataset.formats import format_of
-from fink_dask.dataset.places import intervals_of
-from fink_dask.dataset.presence import with_shared_rows
+from fink_dask.dataset.formats import UNREADABLE, Origin, format_of
+from fink_dask.dataset.presence import intervals_of, with_shared_rows
 from fink_dask.dataset.verify import Finding, Verification, check_file, check_footer
 from fink_dask.errors import LedgerError, SchemaError
 from fink_dask.kafka.offsets import Interval, Range, merge, subtract, total
 from fink_dask.ledger.commit import Attempt
-from fink_dask.ledger.damaged import DamagedMarker
-from fink_dask.ledger.data_file import DataFile
-from fink_dask.ledger.documents import unseal
 from fink_dask.ledger.ledger import QUARANTINE_DIRECTORY, Ledger
-from fink_dask.ledger.records import Identity, Plan
+from fink_dask.ledger.records import DamagedMarker, DataFile, Identity, Plan, unseal
 from fink_dask.ledger.remainder import Remainder, rest_of
 
 #: A marker is smaller, even one with a hole at every second offset of its range.

@@ -10,19 +10,17 @@ from fink_dask.cluster.local import local_cluster, usable_cores
 from fink_dask.compaction.groups import FILE_BYTES
 from fink_dask.compaction.workspace import read_compaction
 from fink_dask.config import BATCHSIZE, KafkaSettings
-from fink_dask.dataset.columns import partitioning_of
+from fink_dask.dataset.columns import mend_versions, partitioning_of, planned_versions
 from fink_dask.dataset.verify import examine_dataset
-from fink_dask.dataset.versions import mend_versions, planned_versions
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.inspect import TopicDescription, is_other_topic, open_inspector
 from fink_dask.kafka.offsets import Range, total
-from fink_dask.ledger.damaged import DamagedMarker
+from fink_dask.ledger.commit import roll_forward
 from fink_dask.ledger.lease import Lease, hold_lease
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import check_dataset
 from fink_dask.ledger.progress import Summary, progress_of
-from fink_dask.ledger.records import Plan
-from fink_dask.ledger.roll_forward import roll_forward
+from fink_dask.ledger.records import DamagedMarker, Plan
 from fink_dask.repair.damage import Damage, find_damage, write_marker
 from fink_dask.transfers.events import Observer, TransferStarted
 from fink_dask.transfers.job import run_ranges

@@ -11,20 +11,18 @@ from fink_dask.avro.reference import Transcoder
 from fink_dask.avro.schema import AvroSchema
 from fink_dask.avro.walk import RecordError
 from fink_dask.batches import Memory, join_records
-from fink_dask.dataset.columns import partitioning_of
-from fink_dask.dataset.data_format import Origin
+from fink_dask.dataset.columns import known_versions, partitioning_of, planned_versions, take_in
+from fink_dask.dataset.formats import Origin
 from fink_dask.dataset.quarantine import read_quarantine
 from fink_dask.dataset.verify import check_file
-from fink_dask.dataset.versions import known_versions, planned_versions, take_in
 from fink_dask.errors import LedgerError, SchemaError
-from fink_dask.ledger.commit import Attempt
+from fink_dask.ledger.commit import Attempt, roll_forward
 from fink_dask.ledger.lease import Lease, hold_lease
 from fink_dask.ledger.ledger import Ledger, storage_error
 from fink_dask.ledger.outdir import check_dataset
 from fink_dask.ledger.progress import Summary, summarise
 from fink_dask.ledger.records import Identity, Marker
 from fink_dask.ledger.remainder import rest_of
-from fink_dask.ledger.roll_forward import roll_forward
 from fink_dask.transfers.decode import RangeDecoder
 from fink_dask.transfers.grow import Grower, OutgrownError
 from fink_dask.transfers.staged import StagedRange

@@ -12,13 +12,11 @@ from urllib.parse import unquote
 from fink_dask.dataset.quarantine import read_quarantine
 from fink_dask.errors import FinkDaskError
 from fink_dask.kafka.offsets import total
-from fink_dask.ledger.damaged import DamagedMarker
-from fink_dask.ledger.documents import unseal
 from fink_dask.ledger.lease import is_held
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import check_dataset
 from fink_dask.ledger.progress import Progress, progress_of
-from fink_dask.ledger.records import Identity, Marker, Plan
+from fink_dask.ledger.records import DamagedMarker, Identity, Marker, Plan, unseal
 from fink_dask.report.throughput import Commit, Run, Throughput, pace_of
 from fink_dask.store.location import for_each
 from fink_dask.transfers.profile import Profile

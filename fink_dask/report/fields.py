@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fink_dask.avro.schema import field_type
-from fink_dask.dataset.days import Scale
+from fink_dask.dataset.partitioning import Scale
 
 #: Columns that say what an alert may be; the first that exists counts.
 CLASSES = ("finkclass", "tnsclass", "classId", "xm.simbad_otype", "pred.main_label_crossmatch")

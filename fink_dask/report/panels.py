@@ -12,9 +12,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from fink_dask.dataset.data_format import why_unreadable
-from fink_dask.dataset.days import NO_DAY, days_since_1970
-from fink_dask.dataset.partitioning import NULL_KEY
+from fink_dask.dataset.formats import why_unreadable
+from fink_dask.dataset.partitioning import NO_DAY, NULL_KEY, days_since_1970
 from fink_dask.dataset.read import open_dataset
 from fink_dask.errors import FinkDaskError
 from fink_dask.ledger.ledger import Ledger

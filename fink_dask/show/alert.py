@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from fink_dask.dataset.data_format import KAFKA_FIELDS
+from fink_dask.dataset.formats import KAFKA_FIELDS
 from fink_dask.units import counted, printable
 
 #: Characters of a name and of a value, items of a list, rows and columns of a table, and fields of a struct.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from rich.cells import cell_len
 
-from fink_dask.ledger.arrival import Arrival, Phase
+from fink_dask.ledger.progress import Arrival, Phase
 from fink_dask.show.words import lag_parts
 from fink_dask.transfers.events import TopicLooked
 from fink_dask.transfers.tally import Tally

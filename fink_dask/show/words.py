@@ -10,7 +10,7 @@ from rich.filesize import decimal
 from fink_dask.units import duration_words
 
 if TYPE_CHECKING:
-    from fink_dask.ledger.lag import Lag
+    from fink_dask.ledger.progress import Lag
     from fink_dask.transfers.forecast import Forecast
 
 

@@ -23,12 +23,10 @@ from fink_dask.avro.evolution import MAX_VERSIONS, fit_batch
 from fink_dask.avro.reference import FastavroDecoder
 from fink_dask.avro.schema import AvroSchema, parse_schema
 from fink_dask.batches import RawBatch
-from fink_dask.conditions.condition import bind_condition
 from fink_dask.config import KafkaSettings
-from fink_dask.dataset.data_format import KAFKA_FIELDS
-from fink_dask.dataset.formats import format_of
+from fink_dask.dataset.columns import known_versions
+from fink_dask.dataset.formats import KAFKA_FIELDS, format_of
 from fink_dask.dataset.quarantine import read_quarantine
-from fink_dask.dataset.versions import known_versions
 from fink_dask.errors import LedgerError, SchemaError
 from fink_dask.kafka.connection import Connection, open_glimpse
 from fink_dask.kafka.inspect import Inspector, TopicDescription, is_other_topic
@@ -38,6 +36,7 @@ from fink_dask.kafka.reader import RangeReader
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.records import Identity, Marker, Plan
 from fink_dask.transfers.plan import known_topic_id, planned_ends, spans_to_plan
+from fink_dask.where.condition import bind_condition
 
 _BATCH_BYTES = 2**20
 #: The sample consists of at least so many runs, or of single records where it is smaller; a large one of more.

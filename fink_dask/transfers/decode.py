@@ -14,14 +14,14 @@ from fink_dask.avro.decoder import ColumnarDecoder, DecodedBatch, Order
 from fink_dask.avro.evolution import Versions, covering, fit_batch, project
 from fink_dask.avro.schema import AvroSchema
 from fink_dask.batches import RawBatch
-from fink_dask.conditions.condition import bind_condition
 from fink_dask.config import RECORD_OUTFORMATS
 from fink_dask.dataset.columns import file_schema
-from fink_dask.dataset.data_format import KAFKA_FIELDS, RAW_SCHEMA
+from fink_dask.dataset.formats import KAFKA_FIELDS, RAW_SCHEMA
 from fink_dask.dataset.partitioning import Partitioning, Split
 from fink_dask.errors import SchemaError
 from fink_dask.ledger.records import Identity
 from fink_dask.transfers.keys import Foreign, SchemaKeys, TakeIn
+from fink_dask.where.condition import bind_condition
 
 _Ints = npt.NDArray[np.int64]
 

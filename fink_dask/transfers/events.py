@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from fink_dask.kafka.offsets import Range
-from fink_dask.ledger.lag import Lag
+from fink_dask.ledger.progress import Lag
 from fink_dask.transfers.forecast import Forecast
 
 

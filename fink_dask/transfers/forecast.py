@@ -11,8 +11,7 @@ from typing import Literal
 import pyarrow as pa
 
 from fink_dask.config import BATCHSIZE, TransferSettings
-from fink_dask.dataset.data_format import Layout, Origin
-from fink_dask.dataset.formats import FORMATS
+from fink_dask.dataset.formats import FORMATS, Layout, Origin
 from fink_dask.errors import StorageError
 from fink_dask.kafka.connection import Connection
 from fink_dask.kafka.inspect import Sample

@@ -6,8 +6,8 @@ from functools import lru_cache
 
 from fink_dask.avro.evolution import Versions
 from fink_dask.avro.schema import AvroSchema
+from fink_dask.dataset.columns import known_versions, planned_versions, take_in
 from fink_dask.dataset.partitioning import Partitioning
-from fink_dask.dataset.versions import known_versions, planned_versions, take_in
 from fink_dask.errors import LedgerError
 from fink_dask.ledger.commit import Attempt
 from fink_dask.ledger.ledger import Ledger

@@ -6,8 +6,6 @@ from dataclasses import dataclass, replace
 
 from fink_dask.avro.evolution import Versions, project
 from fink_dask.avro.schema import AvroSchema
-from fink_dask.conditions.condition import bind_condition
-from fink_dask.conditions.grammar import parse_condition
 from fink_dask.config import TransferSettings
 from fink_dask.dataset.columns import partitioning_of
 from fink_dask.dataset.partitioning import Partitioning
@@ -19,6 +17,8 @@ from fink_dask.ledger.records import Identity
 from fink_dask.transfers.plan import check_identity, known_topic_id
 from fink_dask.transfers.schemas import Misfit, find_schemas
 from fink_dask.units import counted
+from fink_dask.where.condition import bind_condition
+from fink_dask.where.language import parse_condition
 
 
 @dataclass(frozen=True)

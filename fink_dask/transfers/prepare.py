@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from fink_dask.config import TransferSettings
-from fink_dask.dataset.versions import settle_versions
+from fink_dask.dataset.columns import settle_versions
 from fink_dask.errors import BrokerError, LedgerError
 from fink_dask.kafka.inspect import Inspector, Sample
 from fink_dask.kafka.offsets import Range

@@ -12,10 +12,9 @@ from fink_dask.kafka.offsets import Range, Watermarks
 from fink_dask.kafka.probe import UNKNOWN_LINE, LineSpeed, measure_line
 from fink_dask.kafka.topics import TopicChoice, no_such_topics
 from fink_dask.ledger.ledger import Ledger
-from fink_dask.ledger.outdir import check_outdir
+from fink_dask.ledger.outdir import check_for_one, check_for_several, check_name, check_outdir
 from fink_dask.ledger.progress import progress_of
 from fink_dask.ledger.records import Plan
-from fink_dask.ledger.several import check_for_one, check_for_several, check_name
 from fink_dask.transfers.forecast import Forecast, forecast, left_of
 from fink_dask.transfers.inspect import inspect_topic
 from fink_dask.transfers.plan import still_there

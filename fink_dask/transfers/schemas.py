@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from fink_dask.avro.evolution import Versions
 from fink_dask.avro.schema import AvroSchema, parse_schema, read_schema_file
 from fink_dask.config import RECORD_OUTFORMATS, TransferSettings
-from fink_dask.dataset.columns import partitioning_of
+from fink_dask.dataset.columns import add_version, known_identities, known_versions, partitioning_of
 from fink_dask.dataset.partitioning import Partitioning
-from fink_dask.dataset.versions import add_version, known_identities, known_versions
 from fink_dask.errors import LedgerError, SchemaError, SettingsError
 from fink_dask.kafka.inspect import Inspector, TopicDescription
 from fink_dask.kafka.offsets import Interval

@@ -9,14 +9,13 @@ import pyarrow as pa
 
 from fink_dask.batches import RawBatch
 from fink_dask.config import COMPRESSION, ON_BAD_RECORD
-from fink_dask.dataset.data_format import Origin
+from fink_dask.dataset.formats import Origin
 from fink_dask.dataset.quarantine import QUARANTINE_SCHEMA, quarantine_rows, read_quarantine
 from fink_dask.dataset.writer import StagedWriter
 from fink_dask.errors import SchemaError
 from fink_dask.ledger.commit import Attempt
-from fink_dask.ledger.data_file import DataFile
 from fink_dask.ledger.ledger import QUARANTINE_DIRECTORY
-from fink_dask.ledger.records import Identity
+from fink_dask.ledger.records import DataFile, Identity
 from fink_dask.ledger.remainder import Remainder
 from fink_dask.transfers.decode import RangeDecoder, SortedBatch
 from fink_dask.transfers.memory import FULL_SHARE, MemoryShare

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from fink_dask.kafka.offsets import Range
-from fink_dask.ledger.arrival import Arrival, Phase
+from fink_dask.ledger.progress import Arrival, Phase
 from fink_dask.transfers.events import RangeCommitted, RangeFailed, RangeProgress, TransferStarted
 from fink_dask.transfers.speed import Speed
 

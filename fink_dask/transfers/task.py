@@ -12,9 +12,8 @@ from fink_dask.kafka.connection import Connect, open_connection
 from fink_dask.kafka.line import Line
 from fink_dask.kafka.offsets import Range, total
 from fink_dask.kafka.reader import RangeReader
-from fink_dask.ledger.commit import Attempt, Step
+from fink_dask.ledger.commit import Attempt, Step, is_published, publish
 from fink_dask.ledger.ledger import storage_error
-from fink_dask.ledger.publish import is_published, publish
 from fink_dask.ledger.records import Marker
 from fink_dask.ledger.remainder import Remainder, whole_range
 from fink_dask.transfers.decode import RangeDecoder

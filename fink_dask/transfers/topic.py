@@ -12,14 +12,13 @@ from fink_dask.errors import FinkDaskError, SettingsError, StorageError, Transfe
 from fink_dask.kafka.inspect import Inspector, TopicDescription
 from fink_dask.kafka.offsets import Range
 from fink_dask.kafka.probe import UNKNOWN_LINE, LineSpeed, line_of
-from fink_dask.ledger.arrival import read_arrival, write_arrival
+from fink_dask.ledger.commit import roll_forward
 from fink_dask.ledger.lease import Lease, hold_lease
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import check_outdir, create_ledger, remove_if_unused
-from fink_dask.ledger.progress import Summary, summarise
+from fink_dask.ledger.progress import Summary, read_arrival, summarise, write_arrival
 from fink_dask.ledger.records import Plan
 from fink_dask.ledger.restart import complete_move, set_aside
-from fink_dask.ledger.roll_forward import roll_forward
 from fink_dask.store.location import is_remote
 from fink_dask.transfers.events import Note, Observer, TransferStarted
 from fink_dask.transfers.failures import failure_of

@@ -10,8 +10,8 @@ from fink_dask.config import TransferSettings
 from fink_dask.errors import BrokerError, BrokerUnavailableError, FinkDaskError
 from fink_dask.kafka.inspect import Inspector
 from fink_dask.kafka.topics import TopicChoice
+from fink_dask.ledger.outdir import check_name, datasets_in
 from fink_dask.ledger.progress import summarise
-from fink_dask.ledger.several import check_name, datasets_in
 from fink_dask.transfers.events import Event, Note, Observer, RangeCommitted, RangeFailed, RangeProgress
 from fink_dask.transfers.forecast import Forecast, has_room, require_room
 from fink_dask.transfers.topic import TopicTransfer

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from fink_dask.kafka.offsets import Range
-from fink_dask.ledger.arrival import Arrival, Phase, write_arrival
 from fink_dask.ledger.lease import hold_lease
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import create_ledger
+from fink_dask.ledger.progress import Arrival, Phase, write_arrival
 from tests.harness.cli import run_cli
 from tests.harness.ledgers import make_ledger, make_plan, transfer
 

@@ -16,7 +16,7 @@ from fink_dask.config import KafkaSettings, TransferSettings
 from fink_dask.errors import TransferError
 from fink_dask.kafka.offsets import Range
 from fink_dask.kafka.topics import TopicChoice
-from fink_dask.ledger.arrival import Arrival, Phase, write_arrival
+from fink_dask.ledger.progress import Arrival, Phase, write_arrival
 from tests.harness.cli import PROGRAM, environment
 from tests.harness.ledgers import make_ledger, make_plan
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from fink_dask.ledger.documents import unseal
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import create_ledger
+from fink_dask.ledger.records import unseal
 from fink_dask.ledger.restart import set_aside
 from fink_dask.transfers.profile import STAGES
 from tests.alerts.made_up import AlertKind

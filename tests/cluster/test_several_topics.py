@@ -16,7 +16,7 @@ import pytest
 
 from fink_dask.ledger.lease import hold_lease
 from fink_dask.ledger.ledger import Ledger
-from fink_dask.ledger.several import datasets_in
+from fink_dask.ledger.outdir import datasets_in
 from tests.alerts.made_up import AlertKind
 from tests.harness.cli import run_cli, transfer_arguments
 from tests.harness.feed import Feed

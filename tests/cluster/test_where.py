@@ -21,9 +21,8 @@ import pytest
 import fink_dask
 from fink_dask.config import KafkaSettings
 from fink_dask.dataset.verify import verify_dataset
-from fink_dask.ledger.documents import seal, unseal
 from fink_dask.ledger.ledger import Ledger
-from fink_dask.ledger.records import Marker
+from fink_dask.ledger.records import Marker, seal, unseal
 from fink_dask.transfers.against_kafka import compare_with_kafka
 from tests.alerts.made_up import AlertKind, avro_schema, encoded_alerts
 from tests.harness.cli import run_cli, transfer_arguments

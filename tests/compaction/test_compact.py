@@ -21,24 +21,22 @@ import pytest
 
 from fink_dask.avro.schema import parse_schema
 from fink_dask.compaction.compact import Caller, Compacted, compact_dataset
-from fink_dask.compaction.duplicates import find_duplicates
 from fink_dask.compaction.groups import Form, RangeIndex, make_groups
+from fink_dask.compaction.merge import find_duplicates
+from fink_dask.dataset.columns import known_versions, take_in
 from fink_dask.dataset.partitioning import resolve_partitioning
 from fink_dask.dataset.presence import check_files
 from fink_dask.dataset.verify import verify_dataset
-from fink_dask.dataset.versions import known_versions, take_in
 from fink_dask.errors import FinkDaskError, LedgerError, SettingsError, StorageError
 from fink_dask.kafka.offsets import Range
 from fink_dask.ledger import lease
-from fink_dask.ledger.data_file import DataFile
-from fink_dask.ledger.documents import seal
+from fink_dask.ledger.commit import roll_forward
 from fink_dask.ledger.lease import hold_lease
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import create_ledger
 from fink_dask.ledger.progress import summarise
-from fink_dask.ledger.records import Marker
+from fink_dask.ledger.records import DataFile, Marker, seal
 from fink_dask.ledger.remainder import rest_of
-from fink_dask.ledger.roll_forward import roll_forward
 from fink_dask.store import durable
 from tests.harness.crash import SOME_OR_EACH, run_until
 from tests.harness.ledgers import (

@@ -16,7 +16,7 @@ from fink_dask.dashboard.progress import TransferProgress
 from fink_dask.dashboard.reports import MAX_PARTITIONS, MAX_RUNNING, TopicReport, TransferReport
 from fink_dask.dashboard.tiles import headline, running_ranges
 from fink_dask.kafka.offsets import Range
-from fink_dask.ledger.lag import Lag
+from fink_dask.ledger.progress import Lag
 from fink_dask.transfers.events import RangeCommitted, RangeFailed, RangeProgress, TopicLooked, TransferStarted
 
 TOPIC = "ftransfer_ztf_2026-02-24_1"

@@ -14,9 +14,8 @@ import pyarrow as pa
 import pytest
 
 from fink_dask.config import OUTFORMATS, RECORD_OUTFORMATS
-from fink_dask.dataset import avro_file
-from fink_dask.dataset.data_format import KAFKA_FIELDS, RAW_SCHEMA, Layout, Origin
-from fink_dask.dataset.formats import FORMATS, format_of
+from fink_dask.dataset import formats as avro_file
+from fink_dask.dataset.formats import FORMATS, KAFKA_FIELDS, RAW_SCHEMA, Layout, Origin, format_of
 from fink_dask.errors import FinkDaskError
 from fink_dask.kafka.offsets import Range
 from tests.harness.ledgers import SCHEMA

@@ -15,14 +15,13 @@ import fink_dask
 from fink_dask.avro.schema import parse_schema
 from fink_dask.compaction.compact import Caller, compact_dataset
 from fink_dask.compaction.groups import Form
-from fink_dask.dataset.data_format import KAFKA_FIELDS, Origin
+from fink_dask.dataset.formats import KAFKA_FIELDS, Origin
 from fink_dask.dataset.partitioning import resolve_partitioning
 from fink_dask.dataset.writer import StagedWriter
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.offsets import Range
-from fink_dask.ledger.commit import Attempt
+from fink_dask.ledger.commit import Attempt, publish
 from fink_dask.ledger.ledger import Ledger
-from fink_dask.ledger.publish import publish
 from fink_dask.ledger.records import Marker, Plan
 from tests.harness.ledgers import IDENTITY, make_ledger, make_plan, places, stage_range, transfer
 

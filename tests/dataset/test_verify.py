@@ -15,14 +15,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fink_dask.dataset.parquet_file import ParquetFormat
+from fink_dask.dataset.formats import ParquetFormat
 from fink_dask.dataset.verify import verify_dataset
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.offsets import Range
-from fink_dask.ledger.documents import seal
+from fink_dask.ledger.commit import staging_of
 from fink_dask.ledger.ledger import Ledger
-from fink_dask.ledger.publish import staging_of
-from fink_dask.ledger.records import Marker
+from fink_dask.ledger.records import Marker, seal
 from tests.harness.ledgers import SCHEMA, files_below, make_ledger, make_plan, transfer
 
 #: No record of the first two can't be decoded, so that only damage makes them less than complete.

@@ -12,9 +12,8 @@ import pytest
 
 from fink_dask.avro.evolution import Versions
 from fink_dask.avro.schema import AvroSchema, parse_schema
-from fink_dask.dataset.columns import dataset_schema, partitioning_of
+from fink_dask.dataset.columns import dataset_schema, known_versions, partitioning_of, settle_versions, take_in
 from fink_dask.dataset.partitioning import Partitioning, PartitionSource
-from fink_dask.dataset.versions import known_versions, settle_versions, take_in
 from fink_dask.errors import LedgerError, SchemaError, SettingsError
 from fink_dask.kafka.offsets import Range
 from fink_dask.ledger.ledger import Ledger

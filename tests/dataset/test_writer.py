@@ -12,13 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fink_dask.dataset import parquet_file
-from fink_dask.dataset.data_format import KAFKA_FIELDS, Origin
+from fink_dask.dataset import formats as parquet_file
+from fink_dask.dataset.formats import KAFKA_FIELDS, Origin
 from fink_dask.dataset.writer import MAX_KEYS, StagedWriter
 from fink_dask.errors import SettingsError
 from fink_dask.kafka.offsets import Range
 from fink_dask.ledger.commit import Attempt
-from fink_dask.ledger.data_file import DataFile
+from fink_dask.ledger.records import DataFile
 from tests.harness.crash import run
 from tests.harness.ledgers import begin_attempt
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fink_dask.dataset.data_format import KAFKA_FIELDS, Origin
+from fink_dask.dataset.formats import KAFKA_FIELDS, Origin
 from fink_dask.dataset.writer import StagedWriter
 from fink_dask.kafka.offsets import Range
 from tests.harness.ledgers import begin_attempt

@@ -17,10 +17,10 @@ from distributed import Client, LocalCluster
 from fink_dask.config import KafkaSettings, TransferSettings
 from fink_dask.dataset.verify import verify_dataset
 from fink_dask.kafka.inspect import open_inspector
+from fink_dask.ledger.commit import roll_forward
 from fink_dask.ledger.lease import hold_lease
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import create_ledger
-from fink_dask.ledger.roll_forward import roll_forward
 from fink_dask.transfers import job
 from fink_dask.transfers.events import Event, RangeCommitted
 from fink_dask.transfers.finish import finish

@@ -9,8 +9,8 @@ import pytest
 
 from fink_dask.config import FollowSettings
 from fink_dask.following.pace import Ending, Pace
-from fink_dask.ledger.lag import Lag, read_lag, write_lag
 from fink_dask.ledger.ledger import Ledger
+from fink_dask.ledger.progress import Lag, read_lag, write_lag
 from fink_dask.show.words import lag_words, lags_words
 from fink_dask.transfers.plan import Sizing
 

@@ -12,15 +12,14 @@ import pyarrow.parquet as pq
 
 from fink_dask.avro.schema import parse_schema
 from fink_dask.batches import Memory, join_records
-from fink_dask.dataset.data_format import KAFKA_FIELDS, Origin
+from fink_dask.dataset.formats import KAFKA_FIELDS, Origin
 from fink_dask.dataset.partitioning import resolve_partitioning
 from fink_dask.dataset.quarantine import QUARANTINE_SCHEMA, quarantine_rows
 from fink_dask.dataset.writer import StagedWriter
 from fink_dask.kafka.offsets import Range
-from fink_dask.ledger.commit import Attempt, Step
+from fink_dask.ledger.commit import Attempt, Step, is_published, publish
 from fink_dask.ledger.ledger import QUARANTINE_DIRECTORY, Ledger
 from fink_dask.ledger.outdir import create_ledger
-from fink_dask.ledger.publish import is_published, publish
 from fink_dask.ledger.records import Identity, Marker, Plan
 
 SCHEMA = parse_schema(

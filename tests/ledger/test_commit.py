@@ -14,12 +14,10 @@ import pytest
 from fink_dask.dataset.verify import verify_dataset
 from fink_dask.errors import LedgerError, StorageError
 from fink_dask.kafka.offsets import Range
-from fink_dask.ledger import publish as publish_module
-from fink_dask.ledger.commit import Attempt
+from fink_dask.ledger import commit as publish_module
+from fink_dask.ledger.commit import Attempt, missing_files, publish, roll_forward
 from fink_dask.ledger.ledger import Ledger, storage_error
 from fink_dask.ledger.outdir import create_ledger
-from fink_dask.ledger.publish import missing_files, publish
-from fink_dask.ledger.roll_forward import roll_forward
 from fink_dask.store.durable import prepare_directory
 from tests.harness.crash import kill_self, run, run_until
 from tests.harness.ledgers import (

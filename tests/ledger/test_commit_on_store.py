@@ -17,15 +17,13 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from fink_dask.dataset.data_format import Origin
+from fink_dask.dataset.formats import Origin
 from fink_dask.dataset.verify import verify_dataset
 from fink_dask.errors import LedgerError, StorageError
 from fink_dask.kafka.offsets import Range
-from fink_dask.ledger.commit import Attempt
+from fink_dask.ledger.commit import Attempt, is_published, missing_files, publish, roll_forward
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import create_ledger
-from fink_dask.ledger.publish import is_published, missing_files, publish
-from fink_dask.ledger.roll_forward import roll_forward
 from fink_dask.store import bucket as bucket_module
 from fink_dask.store import uploads
 from fink_dask.store.bucket import Bucket

@@ -16,13 +16,11 @@ from hypothesis import strategies as st
 
 from fink_dask.errors import LedgerError, StorageError
 from fink_dask.kafka.offsets import Range, subtract
-from fink_dask.ledger.commit import Attempt
-from fink_dask.ledger.documents import checksum
+from fink_dask.ledger.commit import Attempt, publish, roll_forward
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import check_outdir, create_ledger, remove_if_unused
 from fink_dask.ledger.progress import summarise
-from fink_dask.ledger.publish import publish
-from fink_dask.ledger.roll_forward import roll_forward
+from fink_dask.ledger.records import checksum
 from tests.harness.examples import examples
 from tests.harness.ledgers import (
     IDENTITY,

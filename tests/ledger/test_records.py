@@ -14,9 +14,7 @@ from hypothesis import strategies as st
 
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.offsets import Range
-from fink_dask.ledger.data_file import DataFile
-from fink_dask.ledger.documents import seal, unseal
-from fink_dask.ledger.records import Marker, Plan
+from fink_dask.ledger.records import DataFile, Marker, Plan, seal, unseal
 from tests.harness.ledgers import IDENTITY, make_plan
 
 FILE = DataFile("key=1/part.parquet", "00000.parquet", 6, 100, "00")

@@ -15,11 +15,9 @@ from fink_dask.dataset.presence import check_files
 from fink_dask.dataset.verify import examine_dataset, verify_dataset
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.offsets import Range
-from fink_dask.ledger.commit import Attempt
-from fink_dask.ledger.documents import seal
+from fink_dask.ledger.commit import Attempt, roll_forward
 from fink_dask.ledger.ledger import Ledger
-from fink_dask.ledger.records import Marker
-from fink_dask.ledger.roll_forward import roll_forward
+from fink_dask.ledger.records import Marker, seal
 from fink_dask.repair.damage import find_damage
 from tests.harness.crash import kill_self, run, run_until
 from tests.harness.ledgers import make_ledger, make_plan, places, read_places, revise, stage_range, transfer
@@ -133,7 +131,7 @@ def test_an_attempt_that_fails_as_it_is_committed_for_it_keeps_its_files(
 
     def roll_forward_and_die(name: str) -> None:
         if name == "marked":
-            monkeypatch.setattr("fink_dask.ledger.roll_forward.publish", _interrupt)
+            monkeypatch.setattr("fink_dask.ledger.commit.publish", _interrupt)
             with pytest.raises(KeyboardInterrupt):
                 _roll_forward(ledger)
             monkeypatch.undo()

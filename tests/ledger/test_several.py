@@ -8,8 +8,8 @@ import pytest
 
 from fink_dask.errors import LedgerError, StorageError
 from fink_dask.ledger.ledger import Ledger
+from fink_dask.ledger.outdir import check_for_one, check_for_several, check_name, datasets_in, total_of
 from fink_dask.ledger.progress import State, Summary
-from fink_dask.ledger.several import check_for_one, check_for_several, check_name, datasets_in, total_of
 
 
 def make_dataset(outdir: Path) -> None:

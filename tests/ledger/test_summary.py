@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fink_dask.kafka.offsets import Range
-from fink_dask.ledger.data_file import DataFile
 from fink_dask.ledger.progress import Summary, progress_of
-from fink_dask.ledger.records import Marker, Plan
+from fink_dask.ledger.records import DataFile, Marker, Plan
 from tests.harness.ledgers import make_plan
 
 RANGES = [Range(0, 0, 10), Range(0, 10, 20), Range(1, 5, 9), Range(7, 0, 3)]

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from fink_dask.kafka.offsets import Range
-from fink_dask.ledger.lag import Lag
+from fink_dask.ledger.progress import Lag
 from fink_dask.show.display import Display
 from fink_dask.show.lines import Part, flow
 from fink_dask.transfers.events import Doing, Event, Note, RangeCommitted, RangeFailed, TopicLooked

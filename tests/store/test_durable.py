@@ -14,12 +14,10 @@ import pytest
 from fink_dask.avro.schema import parse_schema
 from fink_dask.errors import FinkDaskError
 from fink_dask.kafka.offsets import Range
-from fink_dask.ledger.commit import Attempt
+from fink_dask.ledger.commit import Attempt, roll_forward, staging_of
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import create_ledger
-from fink_dask.ledger.publish import staging_of
 from fink_dask.ledger.records import Marker, Plan
-from fink_dask.ledger.roll_forward import roll_forward
 from fink_dask.store.durable import link_exclusively, make_directory, publish_file, replace_file, write_file
 from tests.harness.ledgers import SCHEMA, make_ledger, make_plan, stage_range, transfer
 from tests.harness.powercut import Event, Recorder, after_power_cut

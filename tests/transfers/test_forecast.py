@@ -20,9 +20,8 @@ from fink_dask.kafka.inspect import Sample
 from fink_dask.kafka.offsets import Range, Watermarks
 from fink_dask.kafka.probe import UNKNOWN_LINE, LineSpeed
 from fink_dask.ledger import outdir as outdir_module
-from fink_dask.ledger.arrival import Arrival, Phase, write_arrival
 from fink_dask.ledger.ledger import Ledger
-from fink_dask.ledger.progress import Summary
+from fink_dask.ledger.progress import Arrival, Phase, Summary, write_arrival
 from fink_dask.ledger.records import Plan
 from fink_dask.show.words import forecast_words
 from fink_dask.transfers import forecast as forecast_module

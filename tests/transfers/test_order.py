@@ -17,10 +17,9 @@ from fink_dask.cluster.local import DASK_CONFIG
 from fink_dask.config import KafkaSettings
 from fink_dask.dataset.partitioning import Partitioning
 from fink_dask.kafka.offsets import Range
-from fink_dask.ledger.documents import seal
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import create_ledger
-from fink_dask.ledger.records import Identity, Marker, Plan
+from fink_dask.ledger.records import Identity, Marker, Plan, seal
 from fink_dask.transfers.crew import Lookahead
 from fink_dask.transfers.events import Event, RangeCommitted
 from fink_dask.transfers.job import run_ranges

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from fink_dask.kafka.offsets import Range
-from fink_dask.ledger.arrival import Phase
+from fink_dask.ledger.progress import Phase
 from fink_dask.transfers.events import RangeCommitted, RangeFailed, RangeProgress, TransferStarted
 from fink_dask.transfers.profile import Profiler
 from fink_dask.transfers.speed import Speed

@@ -17,8 +17,8 @@ import pytest
 from fink_dask.cluster.local import local_cluster
 from fink_dask.dataset.verify import verify_dataset
 from fink_dask.errors import InterruptedTransferError, LedgerError, SettingsError
+from fink_dask.ledger.commit import roll_forward
 from fink_dask.ledger.progress import summarise
-from fink_dask.ledger.roll_forward import roll_forward
 from fink_dask.transfers.events import RangeProgress
 from fink_dask.transfers.job import run_ranges
 from fink_dask.transfers.task import transfer_range

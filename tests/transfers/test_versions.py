@@ -14,16 +14,15 @@ import pytest
 
 from fink_dask.avro.schema import parse_schema
 from fink_dask.config import KafkaSettings, TransferSettings
-from fink_dask.dataset.columns import dataset_schema
+from fink_dask.dataset.columns import dataset_schema, known_versions
 from fink_dask.dataset.partitioning import NULL_KEY
 from fink_dask.dataset.verify import verify_dataset
-from fink_dask.dataset.versions import known_versions
 from fink_dask.errors import InterruptedTransferError, SettingsError
 from fink_dask.kafka.inspect import open_inspector
+from fink_dask.ledger.commit import roll_forward
 from fink_dask.ledger.lease import hold_lease
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import create_ledger
-from fink_dask.ledger.roll_forward import roll_forward
 from fink_dask.transfers.against_kafka import compare_with_kafka
 from fink_dask.transfers.inspect import inspect_topic
 from fink_dask.transfers.prepare import freeze_plan, make_work, open_ranges, plan_next

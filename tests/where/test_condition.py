@@ -14,10 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fink_dask.conditions.condition import bind_condition
-from fink_dask.conditions.expression import Expression
-from fink_dask.conditions.grammar import MAX_LENGTH, parse_condition
 from fink_dask.errors import SettingsError
+from fink_dask.where.condition import bind_condition
+from fink_dask.where.language import MAX_LENGTH, Expression, parse_condition
 from tests.harness.examples import examples
 
 BIG = 2**53
