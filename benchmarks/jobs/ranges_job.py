@@ -28,11 +28,11 @@ from fink_dask.dataset.partitioning import Partitioning
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import create_ledger
 from fink_dask.ledger.records import Identity, Marker, Plan, seal
-from fink_dask.transfers.events import TransferStarted
-from fink_dask.transfers.job import run_ranges
-from fink_dask.transfers.memory import FULL_SHARE
-from fink_dask.transfers.plan import Sizing, next_plan
-from fink_dask.transfers.work import TaskSettings, Work
+from fink_dask.planning.plan import Sizing, next_plan
+from fink_dask.progress.events import TransferStarted
+from fink_dask.ranges.memory import FULL_SHARE
+from fink_dask.ranges.work import TaskSettings, Work
+from fink_dask.running.job import run_ranges
 from tests.alerts.made_up import AlertKind, avro_schema
 
 PARTITIONS = 10

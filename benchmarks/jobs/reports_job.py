@@ -17,9 +17,9 @@ import dask
 from distributed import Client, LocalCluster, get_worker
 
 from fink_dask.cluster.local import DASK_CONFIG
+from fink_dask.cluster.worker import REPORT_S
 from fink_dask.kafka.offsets import Range
-from fink_dask.transfers.events import RangeProgress
-from fink_dask.transfers.worker import REPORT_S
+from fink_dask.progress.events import RangeProgress
 
 SECONDS = 20.0
 _TOPIC = "fink-dask-progress-benchmark"

@@ -35,9 +35,9 @@ from fink_dask.kafka.offsets import Range
 from fink_dask.kafka.reader import RangeReader
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.records import Identity
-from fink_dask.transfers.decode import RangeDecoder
-from fink_dask.transfers.inspect import check_selection, inspect_topic
-from fink_dask.transfers.plan import Sizing, next_plan
+from fink_dask.planning.plan import Sizing, next_plan
+from fink_dask.planning.schemas import check_selection, inspect_topic
+from fink_dask.ranges.decode import RangeDecoder
 
 log = logging.getLogger(__name__)
 

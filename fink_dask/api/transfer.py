@@ -16,15 +16,15 @@ from distributed import Client, default_client
 
 from fink_dask.api.settings import errors_in_python, transfer_settings
 from fink_dask.cluster.existing import Scheduler
-from fink_dask.cluster.run import ClusterChoice, cores_of, run_transfer
 from fink_dask.config import COMPRESSION, DASHBOARD_ADDRESS, ON_BAD_RECORD, ON_LOSS, OUTFORMATS, parse_address
 from fink_dask.dataset.read import open_dataset
 from fink_dask.errors import SettingsError, TransferError
 from fink_dask.ledger.progress import Summary
+from fink_dask.planning.preview import Outlook, preview
+from fink_dask.progress.events import Event, Note, Observer
+from fink_dask.progress.profile import Profile
+from fink_dask.running.run import ClusterChoice, cores_of, run_transfer
 from fink_dask.show.display import Display
-from fink_dask.transfers.events import Event, Note, Observer
-from fink_dask.transfers.preview import Outlook, preview
-from fink_dask.transfers.profile import Profile
 
 log = logging.getLogger(__name__)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 
-from fink_dask.dataset.verify import Verification, verify_dataset
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import check_dataset
 from fink_dask.ledger.progress import written_bytes
 from fink_dask.show.bar import CountBar
 from fink_dask.store.location import locate
+from fink_dask.verifying.files import Verification, verify_dataset
 
 
 def verify(outdir: str | os.PathLike[str], *, progress: bool = True) -> Verification:

@@ -43,9 +43,7 @@ def demo(alerts: int, outdir: Path, nconsumers: int) -> int:
     from fink_dask.cli.results import print_summary
     from fink_dask.cli.signals import run_apart
     from fink_dask.cluster.local import usable_cores
-    from fink_dask.cluster.run import ClusterChoice, run_transfer
     from fink_dask.config import KafkaSettings, TransferSettings
-    from fink_dask.dataset.verify import verify_dataset
     from fink_dask.demo.night import DEMO_TOPIC, publish_night
     from fink_dask.errors import SettingsError
     from fink_dask.kafka.inspect import UNKNOWN_ID
@@ -53,7 +51,9 @@ def demo(alerts: int, outdir: Path, nconsumers: int) -> int:
     from fink_dask.ledger.lease import hold_lease
     from fink_dask.ledger.ledger import Ledger
     from fink_dask.ledger.restart import delete_old_dataset, old_datasets, set_aside
+    from fink_dask.running.run import ClusterChoice, run_transfer
     from fink_dask.show.display import Display
+    from fink_dask.verifying.files import verify_dataset
 
     ledger = Ledger(outdir.resolve())
     if ledger.exists():

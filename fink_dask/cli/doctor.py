@@ -16,7 +16,7 @@ from fink_dask.cli.connection import connection_options, kafka_settings
 from fink_dask.cli.options import CONTEXT, Place, json_option, option, verbose_option
 from fink_dask.errors import SettingsError
 from fink_dask.kafka.topics import SURVEYS, check_topic_name, survey_of
-from fink_dask.show.screen import fold
+from fink_dask.show.bar import fold
 from fink_dask.units import printable
 
 if TYPE_CHECKING:
@@ -104,8 +104,8 @@ def _checks(topic: str | None, outdir: Path | None, survey: str | None, connecti
 @contextmanager
 def _doing(words: str) -> Iterator[None]:
     """Say on stderr what takes a while, as over a slow line."""
+    from fink_dask.progress.events import Doing
     from fink_dask.show.display import Display
-    from fink_dask.transfers.events import Doing
 
     with Display() as display:
         display(Doing(words))

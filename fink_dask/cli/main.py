@@ -33,7 +33,7 @@ from fink_dask.cli.topics import topics
 from fink_dask.cli.transfer import transfer
 from fink_dask.cli.verify import verify
 from fink_dask.errors import FinkDaskError
-from fink_dask.show.screen import fold
+from fink_dask.show.bar import fold
 
 #: In the order in which a newcomer needs them, each with as much as the list of commands has room for.
 COMMANDS = {

@@ -17,7 +17,7 @@ from fink_dask.units import counted
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from fink_dask.transfers.peek import Peeked
+    from fink_dask.show.peek import Peeked
 
 #: Exit status where a record can't be decoded.
 _PARTIAL = 3
@@ -68,8 +68,8 @@ def peek(
     from fink_dask.config import TransferSettings
     from fink_dask.kafka.connection import open_glimpse
     from fink_dask.report.stamps import HINT, can_read_stamps
-    from fink_dask.transfers.peek import Peek
-    from fink_dask.transfers.peek import peek as look
+    from fink_dask.show.peek import Peek
+    from fink_dask.show.peek import peek as look
 
     log_to_stderr(verbose)
     wanted = Peek(count, partition, offset, newest)

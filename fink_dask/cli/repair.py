@@ -23,7 +23,7 @@ from fink_dask.cli.stopped import ending_as_json
 from fink_dask.config import ON_LOSS
 
 if TYPE_CHECKING:
-    from fink_dask.transfers.events import Event
+    from fink_dask.progress.events import Event
 
 
 @click.command(context_settings=CONTEXT, epilog="Example: fink-dask repair alerts")
@@ -57,10 +57,10 @@ def repair(outdir: Path, on_loss: str, dashboard_address: str, as_json: bool, ve
     from fink_dask.cli.log import log_to_stderr
     from fink_dask.cli.results import headline, print_json
     from fink_dask.ledger.progress import written_bytes
-    from fink_dask.repair.repair import run_repair
     from fink_dask.show.bar import CountBar
     from fink_dask.show.display import Display
     from fink_dask.units import counted
+    from fink_dask.verifying.repair import run_repair
 
     log_to_stderr(verbose)
     with ending_as_json(ledger, as_json), ExitStack() as stack:

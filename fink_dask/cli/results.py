@@ -14,10 +14,10 @@ from rich.filesize import decimal
 from fink_dask.kafka.offsets import Interval
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.progress import Summary
-from fink_dask.show.screen import fold
-from fink_dask.transfers.forecast import Forecast
-from fink_dask.transfers.preview import Outlook
-from fink_dask.transfers.profile import Profile
+from fink_dask.planning.preview import Outlook
+from fink_dask.progress.events import Forecast
+from fink_dask.progress.profile import Profile
+from fink_dask.show.bar import fold
 from fink_dask.units import counted, duration_words, per_second
 
 #: What arrived in vain is mentioned from this share of what arrived on.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fink_dask.avro.fields import Field
     from fink_dask.avro.schema import AvroSchema
     from fink_dask.ledger.records import Identity
-    from fink_dask.transfers.schemas import FoundSchemas
+    from fink_dask.planning.schemas import FoundSchemas
 
 #: Characters shown of a field's documentation.
 _DOC_CHARS = 500
@@ -50,7 +50,7 @@ def schema(topic: str, form: str, verbose: bool, **connection: Any) -> int:
     """
     from fink_dask.cli.log import log_to_stderr
     from fink_dask.kafka.inspect import open_inspector
-    from fink_dask.transfers.schemas import show_schemas
+    from fink_dask.planning.schemas import show_schemas
 
     log_to_stderr(verbose)
     check_topic_name(topic)

@@ -30,8 +30,8 @@ def dump_schemas_of(settings: TransferSettings, choice: TopicChoice) -> None:
         If the only topic has none, or a file can't be written.
     """
     from fink_dask.kafka.inspect import open_inspector
-    from fink_dask.transfers.preview import topics_now
-    from fink_dask.transfers.topics import settings_of
+    from fink_dask.planning.preview import topics_now
+    from fink_dask.planning.topics import settings_of
 
     with open_inspector(settings.kafka) as inspector:
         if not choice.is_several:
@@ -48,7 +48,7 @@ def _dump(settings: TransferSettings, inspector: Inspector) -> None:
     import pyarrow.parquet as pq
 
     from fink_dask.ledger.ledger import Ledger
-    from fink_dask.transfers.inspect import inspect_topic
+    from fink_dask.planning.schemas import inspect_topic
 
     # All schemas, also of a topic that has too many of them for the files that are asked for.
     target = inspect_topic(replace(settings, outformat=OUTFORMATS[0]), inspector, Ledger(settings.outdir), fresh=True)

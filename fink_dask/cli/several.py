@@ -18,10 +18,10 @@ from fink_dask.units import counted, per_second
 
 if TYPE_CHECKING:
     from fink_dask.cluster.joboptions import JobSpec
-    from fink_dask.cluster.outcome import TopicsOutcome
     from fink_dask.ledger.ledger import Ledger
     from fink_dask.ledger.progress import Summary
-    from fink_dask.transfers.profile import Profile
+    from fink_dask.progress.profile import Profile
+    from fink_dask.running.run import TopicsOutcome
 
 topic_option = option(
     "--topic",
@@ -137,9 +137,9 @@ def preview_topics(
     from fink_dask.cli.results import outlook_json, print_job_script, print_outlook
     from fink_dask.cluster.jobqueue import job_script
     from fink_dask.ledger.ledger import Ledger
+    from fink_dask.planning.preview import preview_each
+    from fink_dask.progress.events import Doing
     from fink_dask.show.display import Display
-    from fink_dask.transfers.events import Doing
-    from fink_dask.transfers.preview import preview_each
 
     with Display() as display:
         display(Doing("looking at the topics, and measuring the line"))

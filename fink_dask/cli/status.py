@@ -33,8 +33,7 @@ def status(outdir: Path, as_json: bool) -> int:
     from fink_dask.ledger.lease import is_held
     from fink_dask.ledger.ledger import Ledger
     from fink_dask.ledger.outdir import dataset_beside, datasets_in, unfinished
-    from fink_dask.show.lines import line_parts, received_words
-    from fink_dask.show.words import lag_words
+    from fink_dask.show.display import lag_words, line_parts, received_words
 
     ledger = Ledger(outdir.resolve())
     if not ledger.exists():
@@ -107,7 +106,7 @@ def _say_each(ledgers: list[Ledger], as_json: bool) -> int:
     """Show how far each of several topics has got, one line each."""
     from fink_dask.cli.several import print_table, print_topics_json
     from fink_dask.ledger.progress import Summary
-    from fink_dask.show.words import lags_words
+    from fink_dask.show.display import lags_words
 
     found, errors = {}, {}
     for ledger in ledgers:

@@ -37,7 +37,7 @@ from fink_dask.store.location import check_remote
 from fink_dask.units import counted
 
 if TYPE_CHECKING:
-    from fink_dask.cluster.run import ClusterChoice
+    from fink_dask.running.run import ClusterChoice
 
 
 #: When this was loaded, which is nearly when the program began.
@@ -203,7 +203,7 @@ def transfer(
     from fink_dask.cli.log import log_to_stderr
     from fink_dask.cluster.existing import Scheduler
     from fink_dask.cluster.local import parse_memory
-    from fink_dask.cluster.run import ClusterChoice
+    from fink_dask.running.run import ClusterChoice
 
     log_to_stderr(verbose)  # after the import of Dask, which sets up its own logging
     spec = None if jobs is None else jobs.resolve()
@@ -252,7 +252,7 @@ def _transfer(
     settings: TransferSettings, choice: TopicChoice, chosen: ClusterChoice, restart: bool, profile: bool, as_json: bool
 ) -> int:
     from fink_dask.cli.results import print_summary
-    from fink_dask.cluster.run import run_topics
+    from fink_dask.running.run import run_topics
     from fink_dask.show.display import Display
 
     with Display() as display:
@@ -280,11 +280,11 @@ def _preview(
 ) -> int:
     from fink_dask.cli.results import print_outlook
     from fink_dask.cluster.jobqueue import job_script
-    from fink_dask.cluster.run import cores_of
     from fink_dask.ledger.ledger import Ledger
+    from fink_dask.planning.preview import preview
+    from fink_dask.progress.events import Doing
+    from fink_dask.running.run import cores_of
     from fink_dask.show.display import Display
-    from fink_dask.transfers.events import Doing
-    from fink_dask.transfers.preview import preview
 
     cores = cores_of(settings, chosen)
     if choice.is_several:

@@ -18,10 +18,10 @@ from fink_dask.units import counted
 
 if TYPE_CHECKING:
     from fink_dask.config import KafkaSettings
-    from fink_dask.dataset.verify import Verification
     from fink_dask.ledger.ledger import Ledger
     from fink_dask.ledger.progress import Summary
-    from fink_dask.transfers.against_kafka import Comparison
+    from fink_dask.verifying.against_kafka import Comparison
+    from fink_dask.verifying.files import Verification
 
 _SHOWN_PROBLEMS = 20
 
@@ -85,15 +85,15 @@ def _verify(
     say: Callable[[Verification, Comparison | None], int],
 ) -> int:
     """Verify a dataset, and say what was found; returns the exit status."""
-    from fink_dask.dataset.verify import verify_dataset
     from fink_dask.ledger.progress import written_bytes
     from fink_dask.show.bar import CountBar
+    from fink_dask.verifying.files import verify_dataset
 
     with CountBar("verifying", written_bytes(ledger)) as reading:
         found = verify_dataset(ledger, reading.advance)
     compared = None
     if kafka is not None and not found.problems:
-        from fink_dask.transfers.against_kafka import compare_with_kafka
+        from fink_dask.verifying.against_kafka import compare_with_kafka
 
         planned = found.progress.planned_offsets
         with CountBar("reading from Kafka", min(sample or 0, planned), "record") as bar:

@@ -1,1 +1,1 @@
-"""Where a transfer runs, and a whole transfer from a topic's name to a dataset."""
+"""Where a transfer runs: clusters, their workers, and the jobs of batch systems."""

@@ -29,7 +29,7 @@ def start_forkserver() -> str:
     os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", "65536")
     if sys.platform != "linux":
         return "spawn"
-    multiprocessing.set_forkserver_preload(["fink_dask.cluster.configured", "fink_dask.cluster.preload"])
+    multiprocessing.set_forkserver_preload(["fink_dask.cluster.preload"])
     with without_interrupts():
         forkserver.ensure_running()
     return "forkserver"

@@ -13,10 +13,9 @@ import time
 from typing import Any
 
 from fink_dask.cluster.joboptions import JobSpec
-from fink_dask.cluster.jobs import UNREACHED, WatchedJob
-from fink_dask.cluster.jobstates import JobState, ask_states
+from fink_dask.cluster.jobs import UNREACHED, JobState, WatchedJob, ask_states
 from fink_dask.errors import TransferError
-from fink_dask.transfers.events import Note, Observer
+from fink_dask.progress.events import Note, Observer
 
 log = logging.getLogger(__name__)
 

@@ -5,6 +5,13 @@ The import loads the libraries that a range needs, and compiles the decoder or l
 
 from __future__ import annotations
 
+# Dask reads the user's configuration files when it is imported. The process that started this one meets a malformed one
+# as well, and says so in a line; this one ends silently.
+try:
+    import dask  # noqa: F401
+except ValueError:
+    raise SystemExit(1) from None
+
 import gc
 import sys
 from importlib.abc import MetaPathFinder
@@ -14,8 +21,8 @@ import distributed.worker
 import numpy as np
 import pyarrow as pa
 
-import fink_dask.transfers.job
-import fink_dask.transfers.task
+import fink_dask.cluster.worker
+import fink_dask.ranges.task
 from fink_dask.avro.decoder import ColumnarDecoder
 from fink_dask.cluster.forkserver import prepare_decoder
 

@@ -21,8 +21,7 @@ from fink_dask.avro.schema import field_type
 from fink_dask.compaction.groups import Group, RangeIndex
 from fink_dask.config import BUFFER_BYTES
 from fink_dask.dataset.formats import KAFKA_FIELDS, Offsets, write_options
-from fink_dask.dataset.presence import intervals_of
-from fink_dask.dataset.verify import check_file
+from fink_dask.dataset.presence import check_file, intervals_of
 from fink_dask.errors import InterruptedTransferError, LedgerError, SettingsError
 from fink_dask.kafka.offsets import Interval, Range
 from fink_dask.ledger.records import DataFile

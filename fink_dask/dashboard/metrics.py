@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 
 from fink_dask.dashboard.board import Board, Reported
 from fink_dask.dashboard.reports import TopicReport
-from fink_dask.transfers.profile import STAGES
+from fink_dask.progress.profile import STAGES
 
 log = logging.getLogger(__name__)
 

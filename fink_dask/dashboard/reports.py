@@ -216,3 +216,8 @@ class TransferReport:
             for topic in message["topics"]
         )
         return cls(**{**message, "topics": topics})
+
+
+def progress_prefix(client: str) -> str:
+    """Return how the names of all Dask topics begin to which the ranges of a client report."""
+    return f"fink-dask-progress-{client}-"

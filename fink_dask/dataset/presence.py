@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from fink_dask.dataset.formats import UNREADABLE, Offsets, Origin, format_of
+from fink_dask.dataset.formats import UNREADABLE, Contents, Offsets, Origin, format_of, why_unreadable
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.offsets import Interval, Range
 from fink_dask.ledger.commit import missing_files
 from fink_dask.ledger.ledger import Ledger, storage_error
-from fink_dask.ledger.records import DamagedMarker, Identity, Marker, Plan
+from fink_dask.ledger.records import DamagedMarker, DataFile, Identity, Marker, Plan
 from fink_dask.units import counted
 
 #: How the name of a file ends that a later revision of its range wrote, after eight digits of the plan.
@@ -152,3 +153,29 @@ def with_shared_rows(ledger: Ledger, markers: Sequence[Marker], unmarked: Collec
         except UNREADABLE:
             continue  # verify says what is wrong with it
     return found
+
+
+def check_file(path: Path, file: DataFile, footer: Mapping[str, str]) -> list[str]:
+    """Compare one file with what a marker says of it, and its footer with what it should say of its origin."""
+    try:
+        size = path.stat().st_size
+        if size != file.size:
+            return [f"{path}: {counted(size, 'byte')}, but {file.size:,} were written"]
+        with path.open("rb") as content:
+            if hashlib.file_digest(content, "sha256").hexdigest() != file.sha256:
+                return [f"{path}: its content is not what was written"]
+        contents = format_of(path).read_contents(path)
+    except FileNotFoundError:
+        return [f"{path}: missing"]
+    except UNREADABLE as error:
+        return [f"{path}: {why_unreadable(error)}"]
+    if contents.rows != file.all_rows:
+        return [f"{path}: {counted(contents.rows, 'row')}, but {file.all_rows:,} were written"]
+    return check_footer(path, contents, footer)
+
+
+def check_footer(path: Path, contents: Contents, footer: Mapping[str, str]) -> list[str]:
+    """Compare the footer of a file with what it should say of where the file comes from."""
+    said = {key: contents.footer.get(key, "")[:300] for key in footer}
+    differing = [key for key, expected in footer.items() if said[key] != expected]
+    return [f"{path}: its footer says {key} {said[key]!r}, the ledger {footer[key]!r}" for key in differing[:1]]

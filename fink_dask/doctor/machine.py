@@ -12,7 +12,7 @@ from fink_dask.cluster.local import MEMORY_FRACTION, usable_cores, usable_memory
 from fink_dask.doctor.check import Check
 from fink_dask.errors import SettingsError
 from fink_dask.kafka.client import librdkafka_version
-from fink_dask.transfers.memory import BASE_BYTES, WORKER_BYTES, share_memory
+from fink_dask.ranges.memory import BASE_BYTES, WORKER_BYTES, share_memory
 
 #: Packages whose versions should be the same on all machines of a transfer.
 _PACKAGES = ("fink-dask", "dask", "distributed", "pyarrow", "numba", "numpy", "confluent-kafka")

@@ -48,7 +48,7 @@ def check_place(outdir: Path) -> Iterator[Check]:
 
 def check_room(settings: TransferSettings, line: LineSpeed | None) -> Check:
     """Compare the free space with what the transfer of a topic is estimated to write; the line may be known."""
-    from fink_dask.transfers.preview import preview  # here, as it loads the decoder, which may be at fault
+    from fink_dask.planning.preview import preview  # here, as it loads the decoder, which may be at fault
 
     free = free_bytes(settings.outdir)
     if free is None:

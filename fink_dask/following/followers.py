@@ -2,22 +2,150 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
 
 from fink_dask.config import FollowSettings
 from fink_dask.errors import BrokerError, BrokerUnavailableError, StorageError
-from fink_dask.following.follow import Amount, Follower
-from fink_dask.following.pace import Ending
-from fink_dask.following.patience import Patience
-from fink_dask.following.watch import LOOK_S, Round, Watch
+from fink_dask.following.follow import Amount, Ending, Follower
+from fink_dask.kafka.client import Suspicion
 from fink_dask.kafka.inspect import Inspector
-from fink_dask.transfers.events import Event, Note, Observer, RangeCommitted
-from fink_dask.transfers.find import Finder
-from fink_dask.transfers.memory import MemoryShare
-from fink_dask.transfers.prepare import make_work
-from fink_dask.transfers.topics import Topics
-from fink_dask.transfers.work import Work
+from fink_dask.planning.prepare import make_work
+from fink_dask.planning.topics import Finder, Look, Topics
+from fink_dask.progress.events import Event, Note, Observer, RangeCommitted
+from fink_dask.ranges.memory import MemoryShare
+from fink_dask.ranges.work import Work
+
+#: Seconds between two looks: by so much the end of a run may be late, besides the work that is left, or by `_MOST_S`
+#: on a slow line.
+LOOK_S = 0.5
+#: It rests for so many times as long as a look took, and at most so many seconds.
+_RESTS, _MOST_S = 4, 10.0
+
+
+class Patience:
+    """Waits for Kafka.
+
+    Parameters
+    ----------
+    limit_s : float
+        Seconds that it may be away.
+    observe : callable
+        Takes the events.
+    excuse : callable
+        Is told the seconds of an absence, once it is over.
+    """
+
+    def __init__(self, limit_s: float, observe: Observer, excuse: Callable[[float], None]) -> None:
+        self._limit_s = limit_s
+        self._observe = observe
+        self._excuse = excuse
+        self._away_since: float | None = None
+        self._heard: float | None = None
+
+    def wait(self, error: BrokerUnavailableError, now: float) -> None:
+        """Note that Kafka is away.
+
+        Raises
+        ------
+        BrokerUnavailableError
+            If it has been away for too long.
+        """
+        if self._away_since is None:
+            # Since it last answered: the question itself took some seconds to fail.
+            self._away_since = now if self._heard is None else self._heard
+            self._observe(Note(f"{error}; waiting for it, up to {self._limit_s:g} s", warning=True))
+        elif now - self._away_since > self._limit_s:
+            raise BrokerUnavailableError(
+                f"Kafka was away for {self._limit_s:g} s ({error.message}); what is committed is safe, and the same "
+                "command goes on from there",
+                error.topic,
+            )
+
+    def end(self, now: float) -> None:
+        """Note that Kafka answers."""
+        self._heard = now
+        if self._away_since is not None:
+            away_s, self._away_since = now - self._away_since, None
+            self._excuse(away_s)
+            self._observe(Note(f"Kafka answers again, after {away_s:.0f} s"))
+
+
+@dataclass(frozen=True)
+class Round:
+    """One look at all topics.
+
+    Parameters
+    ----------
+    looks : mapping of str to Look
+        What was seen of each.
+    error : Exception or None
+        Why nothing was seen of any of them.
+    """
+
+    looks: Mapping[str, Look] = field(default_factory=dict)
+    error: Exception | None = None
+
+
+class Watch:
+    """Looks at topics in a thread of its own, so that an absent broker holds nobody up; a context manager.
+
+    Parameters
+    ----------
+    inspector : Inspector
+        Asks the broker; nobody else may use it meanwhile.
+    finder : Finder
+        Knows which topics are meant; nobody else may use it either, except to take what it has found.
+    """
+
+    def __init__(self, inspector: Inspector, finder: Finder) -> None:
+        self._inspector = inspector
+        self._finder = finder
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="fink-dask-watch", daemon=True)
+        self._latest: Round | None = None
+        self._suspicion = Suspicion()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._over.set()
+        self._thread.join()
+
+    @property
+    def latest(self) -> Round | None:
+        """The last round; None before the first one."""
+        return self._latest
+
+    def _run(self) -> None:
+        while not self._over.is_set():
+            began = time.monotonic()
+            self._latest = self._look()
+            # A look brings the list of all topics: on a slow line it must not take what the alerts need.
+            took = time.monotonic() - began
+            self._over.wait(min(_MOST_S, max(LOOK_S, _RESTS * took)))
+
+    def _look(self) -> Round:
+        try:
+            looks = self._finder.look(self._inspector)
+        except BrokerUnavailableError as error:
+            return Round(error=error)
+        except BrokerError as error:
+            if self._suspicion.confirms("refused"):
+                return Round(error=error)
+            return Round(error=BrokerUnavailableError(error.message, error.topic))
+        except Exception as error:  # whatever it is, the run has to know, or it would wait for ever
+            return Round(error=error)
+        self._suspicion.clear()
+        return Round(looks)
 
 
 class Followers:

@@ -17,9 +17,9 @@ from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import check_dataset
 from fink_dask.ledger.progress import Progress, progress_of
 from fink_dask.ledger.records import DamagedMarker, Identity, Marker, Plan, unseal
+from fink_dask.progress.profile import Profile
 from fink_dask.report.throughput import Commit, Run, Throughput, pace_of
 from fink_dask.store.location import for_each
-from fink_dask.transfers.profile import Profile
 
 #: How many profiles, and quarantined records, are looked at.
 _PROFILES, _QUARANTINED = 200, 100_000

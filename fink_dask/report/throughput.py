@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from fink_dask.transfers.profile import STAGES, Profile
+from fink_dask.progress.profile import STAGES, Profile
 
 Floats = npt.NDArray[np.float64]
 

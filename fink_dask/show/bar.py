@@ -2,22 +2,43 @@
 
 from __future__ import annotations
 
+import shutil
+import textwrap
 import threading
 import time
+from importlib.util import find_spec
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self, TextIO
 
 from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from fink_dask.show.screen import is_live
 from fink_dask.units import counted, lasting
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
 
 #: Seconds between two lines where there is no terminal, and without anything new that are worth mentioning.
 _LINE_S = 10.0
 #: Columns of the bar: with words, numbers and the time left beside it, 80 are enough.
 _BAR = 20
+
+
+def is_live(console: Console) -> bool:
+    """Tell whether a drawing can be updated in place: on a terminal, or in a notebook that has widgets."""
+    if console.is_terminal:
+        return not console.is_dumb_terminal
+    return console.is_jupyter and find_spec("ipywidgets") is not None
+
+
+def fold(text: str, stream: TextIO, indent: int = 0) -> str:
+    """Break a line between words where a terminal would break it within one; what else reads it wants it whole."""
+    if not stream.isatty():
+        return text
+    width = max(shutil.get_terminal_size().columns, indent + 20)
+    return textwrap.fill(text, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
 
 
 class CountBar:

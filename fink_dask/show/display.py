@@ -1,15 +1,21 @@
-"""Show a running transfer on stderr: live on a terminal or in a notebook, otherwise a line now and then."""
+"""Show a running transfer on stderr: live on a terminal or in a notebook, otherwise a line now and then.
+
+What is said of it takes as many columns as there are: whole parts, the most important ones first.
+"""
 
 from __future__ import annotations
 
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
+from rich.filesize import decimal
 from rich.live import Live
 from rich.markup import escape
 from rich.progress_bar import ProgressBar
@@ -17,10 +23,8 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from fink_dask.show.lines import Part, flow, lag_of, line_parts, number_parts, share, waiting_words
-from fink_dask.show.screen import is_live
-from fink_dask.show.words import forecast_words
-from fink_dask.transfers.events import (
+from fink_dask.ledger.progress import Arrival, Phase
+from fink_dask.progress.events import (
     Doing,
     Event,
     Note,
@@ -30,8 +34,22 @@ from fink_dask.transfers.events import (
     TopicLooked,
     TransferStarted,
 )
-from fink_dask.transfers.tally import Tally
-from fink_dask.units import counted
+from fink_dask.progress.tally import Tally
+from fink_dask.show.bar import is_live
+from fink_dask.units import amount, counted, duration_words, lasting, per_second
+
+if TYPE_CHECKING:
+    from fink_dask.ledger.progress import Lag
+    from fink_dask.progress.events import Forecast
+
+
+#: Seconds without a response, and without anything new in a topic that is followed, that are worth mentioning.
+_QUIET_S = 2.0
+_NOTHING_NEW_S = 5.0
+#: No more than this is said of the time left.
+_MOST_S = 30 * 86_400
+#: What arrived in vain is mentioned from this share of what arrived on.
+_WASTED = 0.02
 
 #: Seconds between two lines where there is no terminal; what fails earlier is one line.
 _LINE_S = 10.0
@@ -41,6 +59,142 @@ _LOOK_S = 0.5
 _DRAWN = 8
 #: The bar's part of the columns, its bounds, and what stands beside it: a spinner, and the share.
 _BAR, _LEAST, _MOST, _BESIDE = 5, 8, 40, 9
+
+
+def forecast_words(forecast: Forecast) -> str:
+    """Say how much work a run has: "about 66.8 MB in 3 s, bound by the cores, 12.1 GB of disk free"."""
+    if forecast.raw_bytes is None or forecast.seconds is None:
+        words = "how much and how long is not known, as no alert came in time"
+    else:
+        words = f"about {decimal(forecast.raw_bytes)} in {duration_words(max(1, forecast.seconds))}, {forecast.reason}"
+    return words if forecast.free_bytes is None else f"{words}, {decimal(forecast.free_bytes)} of disk free"
+
+
+def lag_words(lag: Lag) -> str:
+    """Say how far a dataset is behind: "lag 1,200 (most in partition 3: 700), newest alert 4 s old"."""
+    return ", ".join(lag_parts({"": lag}))
+
+
+def lags_words(lags: Mapping[str, Lag]) -> str:
+    """Say how far the datasets of topics are behind: "lag 1,200, newest alert 4 s old, most in TOPIC: 700"."""
+    return ", ".join(lag_parts(lags))
+
+
+def lag_parts(lags: Mapping[str, Lag]) -> list[str]:
+    """Say the same in parts, the most important first."""
+    topic, worst = max(lags.items(), key=lambda item: item[1].total)
+    partition, most = worst.worst
+    where = f" (most in partition {partition}: {most:,})" if len(lags) == 1 and most else ""
+    words = [f"lag {sum(lag.total for lag in lags.values()):,}{where}"]
+    ages = [lag.freshness_s for lag in lags.values() if lag.freshness_s is not None]
+    if ages:
+        words.append(f"newest alert {duration_words(min(ages))} old")
+    if len(lags) > 1 and worst.total:  # last, as topic names are long and a terminal may be narrow
+        words.append(f"most in {topic}: {worst.total:,}")
+    return words
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some words that belong together.
+
+    Parameters
+    ----------
+    words : str
+        The words.
+    is_needed : bool
+        Whether they get a line of their own rather than be left out.
+    """
+
+    words: str
+    is_needed: bool = True
+
+
+def flow(parts: Iterable[Part], width: int, joint: str = " \N{MIDDLE DOT} ") -> list[str]:
+    """Put parts into lines of so many columns; what is not needed is left out where it does not fit."""
+    lines: list[str] = []
+    for part in parts:
+        if lines and cell_len(lines[-1] + joint + part.words) <= width:
+            lines[-1] += joint + part.words
+        elif not lines or part.is_needed:
+            lines.append(part.words)
+    return lines
+
+
+def share(tally: Tally) -> int:
+    """Return how much has arrived or is committed, in per cent, rounded down: 100 means all."""
+    return min(100, 100 * tally.arrived // tally.offsets) if tally.offsets else 100
+
+
+def line_parts(arrival: Arrival, connecting_s: float = 0.0) -> list[Part]:
+    """Say whether something comes, and how long the rest will take."""
+    phase, quiet_s = arrival.phase, arrival.quiet_s
+    parts = []
+    if phase is Phase.CONNECTING:
+        parts.append(Part(f"{phase}{_so_long(connecting_s)}"))
+    elif phase is Phase.WAITING:
+        parts.append(Part(f"{phase}{_so_long(quiet_s)}"))
+    elif phase is not Phase.RECEIVING:
+        parts.append(Part(phase))
+    elif quiet_s is not None and arrival.is_cut:
+        parts.append(Part(f"nothing for {lasting(quiet_s)}"))
+    else:
+        left_s = arrival.seconds_left
+        if left_s is not None:
+            more = "" if left_s < _MOST_S else "more than "
+            parts.append(Part(f"{more}{lasting(min(left_s, _MOST_S))} left"))
+        if quiet_s is not None and quiet_s > _QUIET_S:
+            parts.append(Part(f"last response {lasting(quiet_s)} ago"))
+    more_s = (arrival.reconnect_timeout_s or 0.0) - (quiet_s or 0.0)
+    if arrival.is_cut and more_s > 0:
+        parts.append(Part(f"waits for {lasting(more_s)} more at most"))
+    return parts
+
+
+def received_words(arrival: Arrival) -> str:
+    """Say what has arrived, and how fast: "8.0 MB received (119.9 kB/s)"."""
+    words = f"{amount(arrival.received_bytes)} received"
+    if arrival.bytes_per_second and not arrival.is_cut:
+        words += f" ({amount(round(arrival.bytes_per_second))}/s)"
+    return words
+
+
+def lag_of(looked: Mapping[str, TopicLooked]) -> list[Part]:
+    """Say how far a dataset is behind, and whether anything new comes."""
+    lag, *_ = lag_parts({topic: each.lag for topic, each in looked.items()})
+    new_s = min(each.quiet_s for each in looked.values())
+    return [Part(lag), *([Part(f"nothing new for {lasting(new_s)}")] if new_s > _NOTHING_NEW_S else [])]
+
+
+def number_parts(tally: Tally, arrival: Arrival, looked: Mapping[str, TopicLooked]) -> list[Part]:
+    """Say what has arrived, and beside it what is committed."""
+    committed = f"{tally.committed:,} of {counted(tally.offsets, 'alert')} committed"
+    parts = [Part(received_words(arrival)), Part(committed)]
+    if arrival.is_cut and arrival.received_bytes:
+        parts.append(Part("what came is kept meanwhile"))
+    if tally.topics > 1:
+        parts.append(Part(counted(tally.topics, "topic"), False))
+    if tally.read > tally.rows:
+        parts.append(Part(f"{tally.rows:,} of {tally.read:,} wanted", False))
+    if looked:
+        lags = {topic: each.lag for topic, each in looked.items()}
+        speed = sum(lag.alerts_per_second for lag in lags.values())
+        _, *more = lag_parts(lags)
+        parts += [Part(per_second(speed, "alert")), *(Part(words, False) for words in more)]
+    elif tally.alerts_per_second:
+        parts.append(Part(per_second(tally.alerts_per_second, "alert"), False))
+    if arrival.wasted_bytes > _WASTED * tally.bytes_received:
+        parts.append(Part(f"{amount(arrival.wasted_bytes)} came in vain", False))
+    return parts
+
+
+def waiting_words(words: str, seconds: float) -> str:
+    """Say what a run does before it transfers anything, and for how long if that is worth mentioning."""
+    return f"{words}{_so_long(seconds)}"
+
+
+def _so_long(seconds: float | None) -> str:
+    return f" for {lasting(seconds)}" if seconds is not None and seconds > _QUIET_S else ""
 
 
 class Display:

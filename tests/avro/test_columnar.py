@@ -260,7 +260,7 @@ def test_validity_is_there_only_where_there_are_nulls() -> None:
 
 
 def test_the_decoders_compiler_is_not_imported_before_it_is_needed() -> None:
-    code = "import sys, fink_dask.transfers.inspect; assert 'numba' not in sys.modules"
+    code = "import sys, fink_dask.planning.schemas; assert 'numba' not in sys.modules"
     run("-c\t" + code)
 
 

@@ -104,7 +104,7 @@ def test_any_transfer_is_told_how_long_to_wait_and_how_fast_to_read(
 
     for name, value in env.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr("fink_dask.transfers.preview.preview", look)
+    monkeypatch.setattr("fink_dask.planning.preview.preview", look)
     (tmp_path / "settings.toml").write_text(file)
     base = ["transfer", "--topic", TOPIC, "--outdir", str(tmp_path / "o"), "--servers", "127.0.0.1:1", "--dry-run"]
     with pytest.raises(SettingsError, match="seen"):

@@ -25,8 +25,8 @@ from rich.console import Console
 
 from fink_dask.config import KafkaSettings, TransferSettings
 from fink_dask.kafka.connection import open_connection
+from fink_dask.show import peek as peek_module
 from fink_dask.show.alert import alert_tree, as_json
-from fink_dask.transfers import peek as peek_module
 from tests.alerts.made_up import AlertKind, avro_schema, encoded_alerts, encoder, made_up_alerts
 from tests.harness.cli import PROGRAM, environment, run_cli
 from tests.harness.oracle import Oracle, fill_topic, make_topic, note

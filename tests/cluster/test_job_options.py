@@ -14,8 +14,7 @@ from fink_dask.cli.submit import _LEFT_OUT
 from fink_dask.cli.transfer import transfer
 from fink_dask.cluster.joboptions import SYSTEMS, JobOptions
 from fink_dask.cluster.jobqueue import job_script
-from fink_dask.cluster.jobs import UNREACHED, _last_words
-from fink_dask.cluster.jobstates import _grid_engine, _slurm
+from fink_dask.cluster.jobs import UNREACHED, _grid_engine, _last_words, _slurm
 from fink_dask.cluster.submit import BatchTransfer
 from fink_dask.errors import SettingsError
 from fink_dask.ledger.ledger import Ledger

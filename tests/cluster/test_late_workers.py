@@ -18,9 +18,9 @@ from distributed import Client
 
 import fink_dask
 from fink_dask.ledger.ledger import Ledger
-from fink_dask.transfers.events import Event, Note, RangeFailed, RangeProgress
-from fink_dask.transfers.job import run_ranges
-from fink_dask.transfers.work import Work
+from fink_dask.progress.events import Event, Note, RangeFailed, RangeProgress
+from fink_dask.ranges.work import Work
+from fink_dask.running.job import run_ranges
 from tests.alerts.made_up import AlertKind
 from tests.harness.cli import SLOWLY, environment
 from tests.harness.dask import answers

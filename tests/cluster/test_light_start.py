@@ -21,7 +21,7 @@ def test_what_starts_a_transfer_loads_no_compiler_no_pandas_and_no_dashboard() -
     loaded = run_python(
         """
         import json, sys
-        import fink_dask.cluster.run
+        import fink_dask.running.run
         print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
         """
     )

@@ -12,7 +12,7 @@ from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import create_ledger
 from fink_dask.ledger.records import unseal
 from fink_dask.ledger.restart import set_aside
-from fink_dask.transfers.profile import STAGES
+from fink_dask.progress.profile import STAGES
 from tests.alerts.made_up import AlertKind
 from tests.harness.cli import run_cli, transfer_arguments
 from tests.harness.oracle import add_alerts, assert_exactly_once, fill_topic

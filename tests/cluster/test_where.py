@@ -20,10 +20,10 @@ import pytest
 
 import fink_dask
 from fink_dask.config import KafkaSettings
-from fink_dask.dataset.verify import verify_dataset
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.records import Marker, seal, unseal
-from fink_dask.transfers.against_kafka import compare_with_kafka
+from fink_dask.verifying.against_kafka import compare_with_kafka
+from fink_dask.verifying.files import verify_dataset
 from tests.alerts.made_up import AlertKind, avro_schema, encoded_alerts
 from tests.harness.cli import run_cli, transfer_arguments
 from tests.harness.oracle import (

@@ -26,7 +26,6 @@ from fink_dask.compaction.merge import find_duplicates
 from fink_dask.dataset.columns import known_versions, take_in
 from fink_dask.dataset.partitioning import resolve_partitioning
 from fink_dask.dataset.presence import check_files
-from fink_dask.dataset.verify import verify_dataset
 from fink_dask.errors import FinkDaskError, LedgerError, SettingsError, StorageError
 from fink_dask.kafka.offsets import Range
 from fink_dask.ledger import lease
@@ -38,6 +37,7 @@ from fink_dask.ledger.progress import summarise
 from fink_dask.ledger.records import DataFile, Marker, seal
 from fink_dask.ledger.remainder import rest_of
 from fink_dask.store import durable
+from fink_dask.verifying.files import verify_dataset
 from tests.harness.crash import SOME_OR_EACH, run_until
 from tests.harness.ledgers import (
     IDENTITY,

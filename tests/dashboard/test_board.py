@@ -9,15 +9,14 @@ from typing import Any
 
 import pytest
 
-from fink_dask.dashboard.board import Board, Reported
-from fink_dask.dashboard.history import MAX_POINTS, History
+from fink_dask.dashboard.board import MAX_POINTS, Board, History, Reported
 from fink_dask.dashboard.metrics import BoardCollector
-from fink_dask.dashboard.progress import TransferProgress
+from fink_dask.dashboard.page import headline, running_ranges
+from fink_dask.dashboard.reporter import TransferProgress
 from fink_dask.dashboard.reports import MAX_PARTITIONS, MAX_RUNNING, TopicReport, TransferReport
-from fink_dask.dashboard.tiles import headline, running_ranges
 from fink_dask.kafka.offsets import Range
 from fink_dask.ledger.progress import Lag
-from fink_dask.transfers.events import RangeCommitted, RangeFailed, RangeProgress, TopicLooked, TransferStarted
+from fink_dask.progress.events import RangeCommitted, RangeFailed, RangeProgress, TopicLooked, TransferStarted
 
 TOPIC = "ftransfer_ztf_2026-02-24_1"
 

@@ -13,8 +13,8 @@ from distributed import Client
 
 from fink_dask.dashboard.reporter import Reporter
 from fink_dask.kafka.offsets import Range
-from fink_dask.transfers.events import RangeCommitted, RangeFailed, RangeProgress, TransferStarted
-from fink_dask.transfers.profile import STAGES
+from fink_dask.progress.events import RangeCommitted, RangeFailed, RangeProgress, TransferStarted
+from fink_dask.progress.profile import STAGES
 from tests.harness.browser import Browser
 from tests.harness.dashboard import keep_picture, metrics, shown
 from tests.harness.dask import running_scheduler

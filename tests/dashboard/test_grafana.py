@@ -13,9 +13,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from fink_dask.dashboard.board import Board
 from fink_dask.dashboard.metrics import BoardCollector
-from fink_dask.dashboard.progress import TransferProgress
+from fink_dask.dashboard.reporter import TransferProgress
 from fink_dask.kafka.offsets import Range
-from fink_dask.transfers.events import RangeCommitted, TransferStarted
+from fink_dask.progress.events import RangeCommitted, TransferStarted
 from tests.harness.events import received
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from fink_dask.dataset.verify import verify_dataset
 from fink_dask.ledger.ledger import Ledger
+from fink_dask.verifying.files import verify_dataset
 from tests.alerts.made_up import AlertKind, avro_schema, encoded_alerts
 from tests.harness.cli import run_cli, transfer_arguments
 from tests.harness.kafka import KafkaBroker, KafkaCluster

@@ -14,21 +14,21 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 from distributed import Client, LocalCluster
 
+from fink_dask.cluster.worker import transfer_on_worker
 from fink_dask.config import KafkaSettings, TransferSettings
-from fink_dask.dataset.verify import verify_dataset
 from fink_dask.kafka.inspect import open_inspector
 from fink_dask.ledger.commit import roll_forward
 from fink_dask.ledger.lease import hold_lease
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import create_ledger
-from fink_dask.transfers import job
-from fink_dask.transfers.events import Event, RangeCommitted
-from fink_dask.transfers.finish import finish
-from fink_dask.transfers.inspect import inspect_topic
-from fink_dask.transfers.prepare import freeze_plan, make_work, open_ranges, plan_next
-from fink_dask.transfers.task import transfer_range
-from fink_dask.transfers.work import Work
-from fink_dask.transfers.worker import transfer_on_worker
+from fink_dask.planning.prepare import freeze_plan, make_work, open_ranges, plan_next
+from fink_dask.planning.schemas import inspect_topic
+from fink_dask.planning.topic import finish
+from fink_dask.progress.events import Event, RangeCommitted
+from fink_dask.ranges.task import transfer_range
+from fink_dask.ranges.work import Work
+from fink_dask.running import job
+from fink_dask.verifying.files import verify_dataset
 from tests.alerts.made_up import AlertKind
 from tests.harness.crash import run, run_until, start
 from tests.harness.oracle import Oracle, assert_exactly_once, fill_topic, wait_for

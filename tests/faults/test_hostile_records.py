@@ -13,8 +13,8 @@ import pyarrow.dataset as ds
 import pytest
 
 from fink_dask.dataset.quarantine import read_quarantine
-from fink_dask.dataset.verify import verify_dataset
 from fink_dask.ledger.ledger import Ledger
+from fink_dask.verifying.files import verify_dataset
 from tests.alerts.made_up import AlertKind, avro_schema, encoded_alerts
 from tests.harness.cli import run_cli, transfer_arguments
 from tests.harness.oracle import assert_exactly_once

@@ -184,8 +184,8 @@ def test_a_retry_brings_in_what_an_older_version_has_set_aside_with_all_columns(
     kafka: Any, topic_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from fink_dask.errors import SchemaError
-    from fink_dask.transfers import grow
-    from fink_dask.transfers.task import transfer_range
+    from fink_dask.ranges import decode as grow
+    from fink_dask.ranges.task import transfer_range
     from tests.harness.planned import plan_topic
 
     stream = stream_of(kafka, topic_name, [V1] * 30 + [V2, V1, OTHER, V3] * 20 + [V1] * 30, partitions=2)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from fink_dask.errors import BrokerUnavailableError
-from fink_dask.following.patience import Patience
-from fink_dask.transfers.events import Event, Note
+from fink_dask.following.followers import Patience
+from fink_dask.progress.events import Event, Note
 
 AWAY = BrokerUnavailableError("no answer from Kafka", "topic")
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from fink_dask.kafka.offsets import Range
-from fink_dask.transfers.events import RangeProgress, TransferStarted
-from fink_dask.transfers.forecast import Forecast
+from fink_dask.progress.events import Forecast, RangeProgress, TransferStarted
 
 
 class Clock:

@@ -122,7 +122,7 @@ def stage_range(attempt: Attempt, plan: Plan, range_: Range) -> Marker:
 
 
 def transfer(ledger: Ledger, plan: Plan, range_: Range, step: Step = lambda _: None) -> Marker:
-    """Make a range part of the dataset, as `fink_dask.transfers.task.transfer_range` does."""
+    """Make a range part of the dataset, as `fink_dask.ranges.task.transfer_range` does."""
     marker = ledger.marker(range_, plan.plan_id)
     if marker is None:
         attempt = Attempt(ledger, range_, plan.plan_id, step)

@@ -24,7 +24,19 @@ TARGETS = {
 }
 SAMPLE = "sample"
 #: What the guarantee rests on comes first, and what takes long: a run that is cut off has reached it.
-FIRST = ("faults", "cluster", "following", "transfers", "ledger", "kafka", "repair", "compaction", "store")
+FIRST = (
+    "faults",
+    "cluster",
+    "following",
+    "running",
+    "ranges",
+    "planning",
+    "ledger",
+    "kafka",
+    "verifying",
+    "compaction",
+    "store",
+)
 _EVERYDAY, _ALL = "test", "all"
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from fink_dask.dataset.verify import verify_dataset
 from fink_dask.errors import LedgerError, StorageError
 from fink_dask.kafka.offsets import Range
 from fink_dask.ledger import commit as publish_module
@@ -19,6 +18,7 @@ from fink_dask.ledger.commit import Attempt, missing_files, publish, roll_forwar
 from fink_dask.ledger.ledger import Ledger, storage_error
 from fink_dask.ledger.outdir import create_ledger
 from fink_dask.store.durable import prepare_directory
+from fink_dask.verifying.files import verify_dataset
 from tests.harness.crash import kill_self, run, run_until
 from tests.harness.ledgers import (
     alerts_of,

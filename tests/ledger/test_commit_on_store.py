@@ -18,7 +18,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from fink_dask.dataset.formats import Origin
-from fink_dask.dataset.verify import verify_dataset
 from fink_dask.errors import LedgerError, StorageError
 from fink_dask.kafka.offsets import Range
 from fink_dask.ledger.commit import Attempt, is_published, missing_files, publish, roll_forward
@@ -29,6 +28,7 @@ from fink_dask.store import uploads
 from fink_dask.store.bucket import Bucket
 from fink_dask.store.location import locate
 from fink_dask.store.uploads import PART_BYTES
+from fink_dask.verifying.files import verify_dataset
 from tests.harness.crash import SOME_OR_EACH, kill_self, run, start
 from tests.harness.ledgers import alerts_of, make_ledger, make_plan, places, revise, stage_range, transfer
 from tests.harness.object_store import BUCKET, ObjectStore

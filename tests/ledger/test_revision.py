@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from fink_dask.dataset.presence import check_files
-from fink_dask.dataset.verify import verify_dataset
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.offsets import Range
 from fink_dask.ledger.commit import Attempt, roll_forward, staging_of
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import create_ledger
 from fink_dask.ledger.records import Marker
+from fink_dask.verifying.files import verify_dataset
 from tests.harness.crash import kill_self, run, run_until
 from tests.harness.ledgers import (
     files_below,

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from fink_dask.dataset.presence import check_files
-from fink_dask.dataset.verify import examine_dataset, verify_dataset
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.offsets import Range
 from fink_dask.ledger.commit import Attempt, roll_forward
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.records import Marker, seal
-from fink_dask.repair.damage import find_damage
+from fink_dask.verifying.damage import find_damage
+from fink_dask.verifying.files import examine_dataset, verify_dataset
 from tests.harness.crash import kill_self, run, run_until
 from tests.harness.ledgers import make_ledger, make_plan, places, read_places, revise, stage_range, transfer
 

@@ -17,8 +17,8 @@ import pytest
 from fink_dask.kafka.offsets import Range
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.progress import summarise
+from fink_dask.progress.profile import STAGES
 from fink_dask.report.sky import project
-from fink_dask.transfers.profile import STAGES
 from tests.alerts.made_up import AlertKind, encoder
 from tests.harness.cli import run_cli, transfer_arguments
 from tests.harness.dashboard import PICTURES, keep_picture

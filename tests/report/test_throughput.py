@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from fink_dask.progress.profile import STAGES, Profile, ProfileStep
 from fink_dask.report.throughput import Commit, Run, pace_of
-from fink_dask.transfers.profile import STAGES, Profile, ProfileStep
 
 
 def commits(*at: float) -> list[Commit]:

@@ -11,9 +11,8 @@ from rich.console import Console
 
 from fink_dask.kafka.offsets import Range
 from fink_dask.ledger.progress import Lag
-from fink_dask.show.display import Display
-from fink_dask.show.lines import Part, flow
-from fink_dask.transfers.events import Doing, Event, Note, RangeCommitted, RangeFailed, TopicLooked
+from fink_dask.progress.events import Doing, Event, Note, RangeCommitted, RangeFailed, TopicLooked
+from fink_dask.show.display import Display, Part, flow
 from fink_dask.units import lasting
 from tests.harness.events import Clock, received, started
 from tests.harness.oracle import wait_for

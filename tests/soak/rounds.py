@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from fink_dask.dataset.quarantine import read_quarantine
-from fink_dask.dataset.verify import verify_dataset
 from fink_dask.ledger.ledger import Ledger
+from fink_dask.verifying.files import verify_dataset
 from tests.harness.cli import run_cli, transfer_arguments
 from tests.harness.kafka import KafkaBroker
 from tests.harness.oracle import Place

@@ -1,0 +1,191 @@
+"""The workers of a Dask cluster as a job sees them: whether there are any, and which of them get ranges."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fink_dask.config import KafkaSettings
+from fink_dask.errors import BrokerError, FinkDaskError, StorageError, TransferError
+from fink_dask.kafka.inspect import open_inspector
+from fink_dask.ledger.ledger import Ledger
+from fink_dask.ranges.work import GO_ON
+
+#: The result of a range that a worker did not begin, as it lacks something: its address, and what it lacks.
+Unfit = tuple[str, str]
+
+#: Seconds between two looks at the workers: the question costs as much as a small range.
+_LOOK_S = 0.25
+#: Seconds that a scheduler may be without workers; a nanny needs a few to replace one.
+_NO_WORKERS_S = 60.0
+#: Seconds after which a worker that lacked something is tried again: a directory may be mounted late.
+_AGAIN_S = 60.0
+
+
+def check_fitness(ledger: Ledger, made: Path, kafka: KafkaSettings, topic: str) -> None:
+    """Check that this process has what a range needs.
+
+    Parameters
+    ----------
+    ledger : Ledger
+        Where ranges are staged and committed.
+    made : pathlib.Path
+        Something in it that the job made, under a name that nobody else would use.
+    kafka : KafkaSettings
+        The brokers.
+    topic : str
+        The topic that must be there.
+
+    Raises
+    ------
+    StorageError
+        If this process does not see the ledger as the job does, or may not write there.
+    BrokerError
+        If it can't reach Kafka, or does not find the topic.
+    """
+    token = ledger.path / f".token-{uuid.uuid4().hex}"
+    try:
+        made.stat()
+        token.write_text("seen")
+        token.unlink()
+    except OSError as error:
+        words = f"it does not see {ledger.path} as this machine does, or may not write to it ({error.strerror})"
+        raise StorageError(words) from error
+    try:
+        with open_inspector(kafka) as inspector:
+            inspector.describe(topic)
+    except FinkDaskError as error:
+        kind = type(error) if isinstance(error, BrokerError) else BrokerError
+        raise kind(f"it can't reach Kafka: {error}") from error
+
+
+@dataclass(frozen=True)
+class Lookahead:
+    """Ranges that workers prepare while others are decoded, and write to disk while the next ones are decoded.
+
+    Parameters
+    ----------
+    ranges : int
+        How many, on all workers together; each needs a thread.
+    turns : int or None
+        Threads of a worker that decode at once; None for all of them.
+    """
+
+    ranges: int
+    turns: int | None
+
+
+NO_LOOKAHEAD = Lookahead(0, None)
+
+
+class Crew:
+    """Hands tasks to workers, but for a while not to one that was found to lack something.
+
+    Where no worker lacks anything, Dask chooses among all of them. Otherwise tasks are confined to the rest, and have
+    to be handed out anew if all of those go.
+
+    Parameters
+    ----------
+    client : distributed.Client
+        The cluster.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self._seen = self._looked = time.monotonic()
+        self._here: set[str] = set()
+        self._count = 0
+        #: Workers that lack something, and when each may be tried again; and all that ever did.
+        self._unfit: dict[str, float] = {}
+        self._told: set[str] = set()
+        self._lack = ""
+        self._confined: dict[Any, set[str]] = {}
+
+    def has_room(self) -> bool:
+        """Tell whether there may be a worker that lacks nothing."""
+        return not self._unfit or bool(self._fit())
+
+    def count(self) -> int:
+        """Count the workers."""
+        if not self._count:
+            self._ask()
+        return self._count
+
+    def tell(self, workers: Collection[str], function: Callable[..., Any], *arguments: Any) -> None:
+        """Call a function on workers, outside of any task; whether and when it has been called is not waited for."""
+
+        async def call() -> None:
+            with suppress(Exception):  # a worker that has gone needs to know nothing
+                await self._client.run(function, *arguments, workers=list(workers), on_error="ignore")
+
+        self._client.loop.add_callback(call)
+
+    def submit(self, function: Callable[..., Any], *arguments: Any, key: str) -> Any:
+        """Have a worker call a function; return Dask's future."""
+        fit = self._fit() if self._unfit else set()
+        future = self._client.submit(function, *arguments, key=key, pure=False, workers=sorted(fit) or None)
+        if fit:
+            self._confined[future] = fit
+        return future
+
+    def release(self, future: Any) -> None:
+        """Let go of a task: Dask would compute a result that is still held again if its worker went."""
+        self._confined.pop(future, None)
+        future.release()
+
+    def look(self) -> None:
+        """Look at the cluster, at most four times a second.
+
+        Raises
+        ------
+        TransferError
+            If the scheduler is gone, or has had no workers that can do the work for a while.
+        """
+        if self._client.status in {"closing", "closed"}:
+            raise TransferError(f"the Dask scheduler went away; {GO_ON}")
+        now = time.monotonic()
+        if now - self._looked < _LOOK_S:
+            return
+        self._looked = now
+        self._ask()
+        if self._here - self._unfit.keys():
+            self._seen = now
+        elif now - self._seen > _NO_WORKERS_S:
+            if self._here:
+                raise TransferError(f"{self._lack}, and no other worker came within {_NO_WORKERS_S:.0f} s; {GO_ON}")
+            raise TransferError(f"the Dask scheduler has had no workers for {_NO_WORKERS_S:.0f} s; {GO_ON}")
+
+    def stranded(self) -> list[Any]:
+        """List the tasks that are confined to workers that have all gone."""
+        return [each for each, workers in self._confined.items() if not workers & self._here and not each.done()]
+
+    def reject(self, unfit: Unfit) -> str | None:
+        """Give a worker no more tasks for a while; return what to tell the user, the first time."""
+        worker, lack = unfit
+        is_new = worker not in self._told
+        self._told.add(worker)
+        self._unfit[worker] = time.monotonic() + _AGAIN_S
+        self._lack = f"worker {worker} can't work here: {lack}"
+        if not is_new:
+            return None
+        self._ask()
+        return f"{self._lack}; it gets no ranges"
+
+    def accept(self, worker: str) -> None:
+        """Take note that a worker works."""
+        self._unfit.pop(worker, None)
+
+    def _fit(self) -> set[str]:
+        now = time.monotonic()
+        return self._here - {worker for worker, until in self._unfit.items() if until > now}
+
+    def _ask(self) -> None:
+        # One is enough to know that there are any; details of 200 take a while. At the end there are none at all.
+        info = self._client.scheduler_info(n_workers=-1 if self._told else 1)
+        self._here = set(info.get("workers", ()))
+        self._count = info.get("n_workers", 0)

@@ -1,0 +1,229 @@
+"""Say before a run how much it has to do, about how long that takes, and whether there is room on the disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pyarrow as pa
+
+from fink_dask.config import BATCHSIZE, TransferSettings
+from fink_dask.dataset.formats import FORMATS, Layout, Origin
+from fink_dask.errors import StorageError
+from fink_dask.kafka.connection import Connection
+from fink_dask.kafka.inspect import Sample
+from fink_dask.kafka.offsets import Range, Watermarks
+from fink_dask.kafka.probe import UNKNOWN_LINE, LineSpeed
+from fink_dask.kafka.reader import RangeReader
+from fink_dask.ledger.outdir import free_bytes
+from fink_dask.ledger.progress import Summary
+from fink_dask.ledger.records import Plan
+from fink_dask.planning.schemas import Target
+from fink_dask.progress.events import Bound, Forecast
+from fink_dask.units import amount
+
+#: Seconds that a core takes for an alert and for a byte of one, and a run for its start: from what a million light
+#: alerts and 7,000 full packets take on two cores with `make bench`.
+_ALERT_S = 10e-6
+
+_BYTE_S = 6e-9
+
+_START_S = 1.5
+
+#: Round trips of a run in which nothing else happens: connecting, planning, and the end.
+_TRIPS = 12
+
+#: With so many bytes committed, the dataset itself tells how large its files are.
+_TELLING_BYTES = 10 * 2**20
+
+#: The most that is read to find out otherwise.
+_SAMPLE_ALERTS = 1000
+
+_SAMPLE_BYTES = 8 * 2**20
+
+#: And for how long, where the line is known.
+_SAMPLE_S = 3.0
+
+
+def forecast(
+    settings: TransferSettings,
+    target: Target,
+    summary: Summary,
+    opened: Sequence[tuple[Plan, Range]],
+    plan: Plan | None,
+    cores: int,
+    samples: bool = False,
+    sample: Sample | None = None,
+    line: LineSpeed = UNKNOWN_LINE,
+) -> Forecast:
+    """Estimate what a run has to do.
+
+    Parameters
+    ----------
+    settings : TransferSettings
+        What was asked for.
+    target : Target
+        The topic.
+    summary : Summary
+        What the dataset holds.
+    opened : sequence of (Plan, Range)
+        Ranges of earlier plans that are open.
+    plan : Plan or None
+        What would be planned now.
+    cores : int
+        Cores that share the work.
+    samples : bool
+        Write some alerts to a file to see how large it is, which takes a second; otherwise this is done only where
+        there may be too little room on the disk, and a file is taken to be as large as its alerts are in Kafka.
+    sample : Sample, optional
+        The sizes of records that the plan was made with.
+    line : LineSpeed
+        What is known of the line to Kafka.
+
+    Returns
+    -------
+    Forecast
+        An estimate.
+    """
+    watermarks = target.description.watermarks
+    old = [(planned, left) for planned, range_ in opened for left in left_of(range_, watermarks)]
+    new = [left for range_ in (plan.ranges if plan is not None else ()) for left in left_of(range_, watermarks)]
+    ranges = [*(left for _, left in old), *new]
+    alerts = sum(map(len, ranges))
+    free = free_bytes(settings.outdir)
+    known = replace(
+        Forecast(alerts, None, None, None, free), round_trip_s=line.round_trip_s, line_bytes_per_s=line.bytes_per_s
+    )
+    # A new plan comes with an estimate; for those that have begun, the dataset itself tells.
+    means = [(len(left), _mean_bytes(planned, summary)) for planned, left in old]
+    if any(mean == 0 for _, mean in means) or (new and plan is not None and not plan.estimated_bytes):
+        return known  # a guess would be no reason to refuse the disk
+    raw_bytes = round(sum(count * mean for count, mean in means)) + (plan.estimated_bytes if plan is not None else 0)
+    wire_bytes = round(raw_bytes * _wire_factor(sample) / line.expansion)
+    share = 1.0
+    if summary.raw_bytes >= _TELLING_BYTES:
+        share = summary.written_bytes / summary.raw_bytes
+    elif raw_bytes and (samples or (free is not None and raw_bytes > free)):
+        count = _SAMPLE_ALERTS
+        if line.bytes_per_s is not None:
+            count = max(1, min(count, int(_SAMPLE_S * line.bytes_per_s * alerts / max(1, wire_bytes))))
+        share = _sampled_share(settings, target, ranges, count)
+    on_cores = (alerts * _ALERT_S + raw_bytes * _BYTE_S) / max(1, min(cores, len(ranges)))
+    rates: dict[Bound, float | None] = {"line": line.bytes_per_s, "limit": settings.kafka.limit_rate}
+    took = {bound: wire_bytes / rate for bound, rate in rates.items() if rate is not None} | {"cores": on_cores}
+    slowest = max(took, key=lambda bound: took[bound])
+    is_known = line.bytes_per_s is not None or slowest != "cores"
+    return replace(
+        known,
+        raw_bytes=raw_bytes,
+        written_bytes=round(raw_bytes * share),
+        seconds=_START_S + _TRIPS * (line.round_trip_s or 0.0) + took[slowest],
+        wire_bytes=wire_bytes,
+        bound_by=slowest if is_known else None,
+        bound_bytes_per_s=rates.get(slowest),
+        is_most=slowest == "line" and line.is_least,
+        is_of_before=slowest == "line" and line.is_of_before,
+    )
+
+
+def has_room(forecasts: Iterable[Forecast]) -> bool:
+    """Tell whether there is room for what is to be written, or nobody can tell."""
+    needed, free = _needed_and_free(forecasts)
+    return free is None or needed <= free
+
+
+def require_room(forecasts: Iterable[Forecast], settings: TransferSettings) -> None:
+    """Refuse what the disk has no room for, unless that is forced.
+
+    Parameters
+    ----------
+    forecasts : iterable of Forecast
+        Those of all datasets that will be on the same disk.
+    settings : TransferSettings
+        What was asked for.
+
+    Raises
+    ------
+    StorageError
+        If there is too little room; it says how much is needed, and how much is free.
+    """
+    needed, free = _needed_and_free(forecasts)
+    if free is None or needed <= free or settings.force:
+        return
+    raise StorageError(
+        f"about {amount(needed)} would be written, but only {amount(free)} is free at {settings.outdir}: make "
+        "room there, choose another --outdir, take less with --columns or --where, or begin anyway with --force"
+    )
+
+
+def _needed_and_free(forecasts: Iterable[Forecast]) -> tuple[int, int | None]:
+    found = list(forecasts)
+    # What is not known refuses nothing.
+    free = min((each.free_bytes for each in found if each.free_bytes is not None), default=None)
+    return sum(each.written_bytes or 0 for each in found), free
+
+
+def left_of(range_: Range, watermarks: Mapping[int, Watermarks]) -> list[Range]:
+    """Return what Kafka still has of a range: one, or none."""
+    low = watermarks[range_.partition].low if range_.partition in watermarks else 0
+    start = max(range_.start, low)
+    return [Range(range_.partition, start, range_.end)] if start < range_.end else []
+
+
+def _mean_bytes(plan: Plan, summary: Summary) -> float:
+    read = summary.alerts + summary.filtered + summary.duplicates + summary.quarantined
+    return summary.raw_bytes / read if read else plan.estimated_bytes / max(1, sum(map(len, plan.ranges)))
+
+
+def _wire_factor(sample: Sample | None) -> float:
+    """Return how many times as large as its value a record is on the line: its key may hold a schema."""
+    if sample is None or not sum(sample.sizes.values()):
+        return 1.0
+    return sum(sample.wire_sizes.values()) / sum(sample.sizes.values())
+
+
+def _sampled_share(settings: TransferSettings, target: Target, ranges: Sequence[Range], count: int) -> float:
+    """Estimate the size of files as a share of the bytes in Kafka: write some alerts of the largest range to one."""
+    from fink_dask.ranges.decode import RangeDecoder  # its compiler takes a third of a second, and is rarely needed
+
+    largest = max(ranges, key=len)
+    middle = (largest.start + largest.end) // 2
+    sample = Range(largest.partition, middle, min(middle + count, largest.end))
+    raw, bad, parts = 0, 0, []
+    connection = Connection(settings.kafka)
+    try:
+        decoder = RangeDecoder(target.versions, target.identity, target.partitioning, sample.partition)
+        reader = RangeReader(connection, settings.topic, sample, lambda: False)
+        for batch in reader.batches(BATCHSIZE, _SAMPLE_BYTES, max_records=decoder.max_records):
+            decoded = decoder.decode(batch)
+            raw += batch.raw_bytes
+            bad += len(decoded.bad)
+            parts += [part for _, part in decoded.parts]
+            if raw >= _SAMPLE_BYTES:
+                break
+    finally:
+        connection.close()
+    if not (parts and raw):  # nothing could be read or decoded, or the condition is true of no alert
+        return 0.0 if raw and not bad else 1.0
+    layout = Layout(decoder.file_schema, settings.compression, decoder.records)
+    rows = pa.Table.from_batches(parts)
+    try:
+        return _file_bytes(settings.outformat, layout, sample, rows) / raw
+    except OSError:  # no room for temporary files, for instance
+        return 1.0
+
+
+def _file_bytes(outformat: str, layout: Layout, sample: Range, rows: pa.Table) -> int:
+    """Count the bytes that rows take in a file, without its fixed part, which is little in a real file."""
+    with TemporaryDirectory() as directory:
+        sizes = []
+        for number, table in enumerate((rows, rows.slice(0, 0))):
+            path = Path(directory) / str(number)
+            file = FORMATS[outformat].create(path, layout, Origin("", "", sample, ""))
+            if table.num_rows:
+                file.write_table(table)
+            file.close()
+            sizes.append(path.stat().st_size)
+    return sizes[0] - sizes[1]

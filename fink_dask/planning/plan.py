@@ -1,0 +1,232 @@
+"""Make the next generation of a plan. Pure: watermarks and earlier plans go in, ranges come out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from fink_dask.config import SMALLEST_RANGE_BYTES
+from fink_dask.errors import LedgerError
+from fink_dask.kafka.inspect import UNKNOWN_ID, is_other_topic
+from fink_dask.kafka.offsets import Range, Watermarks, split
+from fink_dask.ledger.records import Identity, Marker, Plan
+
+#: Bytes that an alert is assumed to have where no sample could be had.
+_GUESSED_BYTES = 50_000.0
+
+#: By how many times more bytes may have to come for a range than it is planned to hold: all of them come again where it
+#: is tried again, but smaller ranges make smaller files.
+_WIRE_FACTOR = 4
+
+#: The most characters shown of a condition that is refused.
+_SHOWN_CHARS = 200
+
+
+@dataclass(frozen=True)
+class Sizing:
+    """How large to make ranges.
+
+    Parameters
+    ----------
+    range_bytes : int
+        The most raw bytes of a range.
+    nconsumers : int
+        Ranges that are consumed at once; there should be a few for each.
+    mean_bytes : mapping of int to float
+        Estimated bytes of a record's value in each partition.
+    wire_bytes : mapping of int to float
+        The same of all that Kafka sends for a record: its key may hold a schema, which is larger than an alert.
+    """
+
+    range_bytes: int
+    nconsumers: int
+    mean_bytes: Mapping[int, float]
+    wire_bytes: Mapping[int, float] = field(default_factory=dict)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether any partition has yielded a sample."""
+        return bool(self.mean_bytes)
+
+    def of(self, partition: int) -> float:
+        """Bytes of a record in `partition`; the mean of the others where it yielded no sample."""
+        return _mean(self.mean_bytes, partition) or _GUESSED_BYTES
+
+    def weight(self, partition: int) -> float:
+        """Bytes that a record of `partition` takes of a range's: as much as it is, or much less than has to come."""
+        return max(self.of(partition), (_mean(self.wire_bytes, partition) or 0.0) / _WIRE_FACTOR)
+
+
+def spans_to_plan(
+    watermarks: Mapping[int, Watermarks], planned: Mapping[int, int], topic: str
+) -> dict[int, tuple[int, int]]:
+    """Find what each partition holds that no plan covers yet, as ``[start, end)``.
+
+    Parameters
+    ----------
+    watermarks : mapping of int to Watermarks
+        What each partition holds.
+    planned : mapping of int to int
+        What `planned_ends` returns.
+    topic : str
+        The topic, for the error.
+
+    Raises
+    ------
+    LedgerError
+        If a partition holds less than was planned: it was truncated, or the topic was made anew.
+    """
+    for partition, end in sorted(planned.items()):
+        stable = watermarks[partition].stable if partition in watermarks else 0
+        if stable < end:
+            raise LedgerError(
+                f"the partition ends at {stable}, but {end} was planned: the topic was truncated or made anew since; "
+                "use another --outdir, or --restart",
+                topic,
+                partition,
+            )
+    spans = {
+        partition: (max(planned.get(partition, 0), marks.low), marks.stable)
+        for partition, marks in sorted(watermarks.items())
+    }
+    return {partition: (start, end) for partition, (start, end) in spans.items() if end > start}
+
+
+def removed_heads(watermarks: Mapping[int, Watermarks], planned: Mapping[int, int]) -> dict[int, tuple[int, int]]:
+    """Find what Kafka has removed from each partition after its `planned_ends`, as ``[start, end)``.
+
+    This is planned as well, in a range of its own, whose marker then declares it lost.
+    """
+    heads = {
+        partition: (planned.get(partition, 0), min(marks.low, marks.stable))
+        for partition, marks in sorted(watermarks.items())
+    }
+    return {partition: (start, end) for partition, (start, end) in heads.items() if end > start}
+
+
+def planned_ends(plans: Iterable[Plan]) -> dict[int, int]:
+    """Find the offset after the last planned one, for each partition that was planned."""
+    ends: dict[int, int] = {}
+    for plan in plans:
+        for range_ in plan.ranges:
+            ends[range_.partition] = max(ends.get(range_.partition, 0), range_.end)
+    return ends
+
+
+def next_plan(
+    generation: int,
+    identity: Identity,
+    spans: Mapping[int, tuple[int, int]],
+    sizing: Sizing,
+    room: int | None,
+    heads: Mapping[int, tuple[int, int]] | None = None,
+) -> Plan | None:
+    """Cut what is not planned yet into ranges.
+
+    Parameters
+    ----------
+    generation : int
+        Number of the plan.
+    identity : Identity
+        What the dataset is made of.
+    spans : mapping of int to (int, int)
+        What to plan of each partition.
+    sizing : Sizing
+        How large to make ranges.
+    room : int, optional
+        How many more alerts the dataset may take. An offset holds one alert or none, so a plan of that many offsets
+        never takes too many; where it takes too few, the next generation goes on from there.
+    heads : mapping of int to (int, int), optional
+        What is already gone from each partition: no alerts, so it takes no room.
+
+    Returns
+    -------
+    Plan or None
+        None when there is nothing to plan.
+    """
+    spans = _within(spans, room)
+    counts = {partition: end - start for partition, (start, end) in spans.items()}
+    total_bytes = sum(count * sizing.of(partition) for partition, count in counts.items())
+    share = sum(count * sizing.weight(partition) for partition, count in counts.items()) / (2 * sizing.nconsumers)
+    target = min(sizing.range_bytes, max(share, SMALLEST_RANGE_BYTES))
+    ranges = [Range(partition, start, end) for partition, (start, end) in (heads or {}).items()]
+    for partition, (start, end) in sorted(spans.items()):
+        most = max(1, int(target / sizing.weight(partition)))
+        pieces = -(-(end - start) // most)
+        ranges += split(partition, start, end, -(-(end - start) // pieces))
+    if not ranges:
+        return None
+    return Plan(generation, identity, tuple(sorted(ranges)), round(total_bytes) if sizing.is_known else 0)
+
+
+def alerts_at_most(plans: Sequence[Plan], markers: Sequence[Marker], watermarks: Mapping[int, Watermarks]) -> int:
+    """Count the most alerts that the dataset can hold once all its plans are committed."""
+    committed = {marker.range for marker in markers}
+    left = [range_ for plan in plans for range_ in plan.ranges if range_ not in committed]
+    return sum(marker.rows for marker in markers) + still_there(left, watermarks)
+
+
+def still_there(ranges: Iterable[Range], watermarks: Mapping[int, Watermarks]) -> int:
+    """Count the offsets of ranges that Kafka has not removed."""
+    lows = {partition: marks.low for partition, marks in watermarks.items()}
+    return sum(max(0, range_.end - max(range_.start, lows.get(range_.partition, 0))) for range_ in ranges)
+
+
+def known_topic_id(plans: Sequence[Plan]) -> str:
+    """Return the topic's id that the plans agree on, even if a broker could not tell it for a while."""
+    known = [plan.identity.topic_id for plan in plans if plan.identity.topic_id != UNKNOWN_ID]
+    return known[-1] if known else UNKNOWN_ID
+
+
+def check_identity(before: Identity, now: Identity) -> None:
+    """Refuse to continue a ledger with something else.
+
+    Raises
+    ------
+    LedgerError
+        If something differs; it names the first difference.
+    """
+    for name, words in (
+        ("topic", "--topic"),
+        ("topic_id", "the topic's id"),
+        ("partitionby", "--partitionby"),
+        ("survey", "--survey"),
+        ("columns", "--columns"),
+        ("where", "--where"),
+        ("outformat", "--outformat"),
+        ("schema_sha256", "the schema"),
+    ):
+        old, new = getattr(before, name), getattr(now, name)
+        if old == new or (name == "topic_id" and not is_other_topic(old, new)):
+            continue
+        if name == "topic_id":
+            what = "the topic was deleted and made again since"
+        elif name == "schema_sha256":
+            what = f"{words} is not the one that it was begun with"
+        else:
+            shown = [",".join(value) if isinstance(value, tuple) else value for value in (old, new)]
+            nothing = "all" if name == "columns" else "none"
+            if name == "where":
+                shown = [repr(value[:_SHOWN_CHARS]) if value else value for value in shown]
+            what = f"it was begun with {words} {shown[0] or nothing}, not {shown[1] or nothing}"
+        raise LedgerError(f"this dataset can't be continued: {what}; use another --outdir, or --restart")
+
+
+def _mean(sizes: Mapping[int, float], partition: int) -> float | None:
+    """Return the size in a partition, or the mean of the others; None where no size is known."""
+    if partition in sizes:
+        return max(sizes[partition], 1.0)
+    return max(sum(sizes.values()) / len(sizes), 1.0) if sizes else None
+
+
+def _within(spans: Mapping[int, tuple[int, int]], room: int | None) -> dict[int, tuple[int, int]]:
+    """Keep the first `room` offsets in plan order."""
+    if room is None:
+        return dict(spans)
+    kept = {}
+    for partition, (start, end) in sorted(spans.items()):
+        taken = min(end - start, room)
+        if taken > 0:
+            kept[partition] = (start, start + taken)
+            room -= taken
+    return kept

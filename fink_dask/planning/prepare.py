@@ -1,0 +1,157 @@
+"""From a topic and a ledger to the ranges to transfer now."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from fink_dask.config import TransferSettings
+from fink_dask.dataset.columns import settle_versions
+from fink_dask.errors import BrokerError, LedgerError
+from fink_dask.kafka.inspect import Inspector, Sample
+from fink_dask.kafka.offsets import Range
+from fink_dask.ledger.ledger import Ledger
+from fink_dask.ledger.records import Marker, Plan
+from fink_dask.planning.plan import Sizing, alerts_at_most, next_plan, planned_ends, removed_heads, spans_to_plan
+from fink_dask.planning.schemas import Target
+from fink_dask.progress.events import Note, Observer
+from fink_dask.ranges.memory import FULL_SHARE, MemoryShare
+from fink_dask.ranges.work import TaskSettings, Work
+from fink_dask.units import counted
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What would be planned.
+
+    Parameters
+    ----------
+    plan : Plan or None
+        The plan; None when there is nothing to plan.
+    sample : Sample or None
+        The sizes that it was made with.
+    """
+
+    plan: Plan | None = None
+    sample: Sample | None = None
+
+
+def plan_next(
+    settings: TransferSettings, target: Target, inspector: Inspector, ledger: Ledger, plans: Sequence[Plan]
+) -> Draft:
+    """Plan what no generation holds yet, as far as the limit allows, without freezing the plan.
+
+    Raises
+    ------
+    BrokerError
+        If Kafka has removed something, and the settings call that a failure.
+    LedgerError
+        If the dataset holds more than the limit, or the topic less than was planned.
+    """
+    room = None
+    watermarks = target.description.watermarks
+    if settings.limit is not None:
+        at_most = alerts_at_most(plans, list(ledger.markers(plans)), watermarks)
+        room = settings.limit - at_most
+        if room < 0:
+            raise LedgerError(
+                f"--limit {settings.limit:,}: this dataset already holds or has planned {counted(at_most, 'alert')}; "
+                "use another --outdir, or --restart"
+            )
+    planned = planned_ends(plans)
+    spans = spans_to_plan(watermarks, planned, settings.topic)
+    heads = removed_heads(watermarks, planned)
+    check_heads(settings, heads, lambda _: None)
+    if not (spans or heads) or room == 0:
+        return Draft()
+    sample = inspector.sample(settings.topic, spans)
+    sizing = Sizing(settings.range_bytes, settings.nconsumers, sample.sizes, sample.wire_sizes)
+    return Draft(next_plan(len(plans) + 1, target.identity, spans, sizing, room, heads), sample)
+
+
+def freeze_plan(ledger: Ledger, target: Target, plan: Plan, plans: list[Plan], observe: Observer) -> Plan:
+    """Freeze a plan, with the names of all schemas that the dataset has taken in so far, and add it to `plans`.
+
+    Raises
+    ------
+    LedgerError
+        If another job has written this generation, or the ledger is damaged.
+    StorageError
+        If the file system refuses.
+    """
+    if plan.identity.schema_source == "record key":
+        identity = settle_versions(ledger, plan.identity, target.partitioning, target.versions, not plans)
+        plan = replace(plan, identity=identity)
+        if len(identity.more_schemas) > (len(plans[-1].identity.more_schemas) if plans else 0):
+            words = f"keys hold {len(identity.each_schema)} schemas that fit each other: from here on files have the"
+            observe(Note(f"{words} columns of all of them, with nulls where a record has no value"))
+    ledger.freeze(plan, target.schema)
+    plans.append(plan)
+    return plan
+
+
+def check_heads(settings: TransferSettings, heads: Mapping[int, tuple[int, int]], observe: Observer) -> None:
+    """Warn of what Kafka has removed before it could be read.
+
+    Raises
+    ------
+    BrokerError
+        If the settings call that a failure.
+    """
+    if not heads:
+        return
+    if settings.on_loss == "fail":
+        partition, (start, end) = next(iter(heads.items()))
+        words = f"Kafka has removed offsets {start} to {end - 1} before they could be read; --on-loss continue would "
+        raise BrokerError(f"{words}declare them lost", settings.topic, partition, start)
+    removed = sum(end - start for start, end in heads.values())
+    words = f"Kafka has removed {counted(removed, 'offset')} of this topic before they were read: declared lost"
+    observe(Note(words, warning=True))
+
+
+def open_ranges(plans: Iterable[Plan], markers: Iterable[Marker]) -> list[tuple[Plan, Range]]:
+    """List the planned ranges that no marker commits, each with its plan, in plan order."""
+    committed = {marker.range for marker in markers}
+    return [(plan, range_) for plan in plans for range_ in plan.ranges if range_ not in committed]
+
+
+def make_work(
+    settings: TransferSettings,
+    target: Target,
+    ledger: Ledger,
+    opened: Iterable[tuple[Plan, Range]],
+    memory: MemoryShare = FULL_SHARE,
+) -> list[Work]:
+    """Put each open range together with what it needs to be transferred."""
+    tasks: dict[str, TaskSettings] = {}
+    work = []
+    for plan, range_ in opened:
+        if plan.plan_id not in tasks:
+            tasks[plan.plan_id] = TaskSettings(
+                ledger=ledger,
+                kafka=replace(
+                    settings.kafka, queue_bytes=memory.ahead(plan.estimated_bytes / max(1, len(plan.ranges)))
+                ),
+                identity=plan.identity,
+                plan_id=plan.plan_id,
+                partitioning=target.partitioning,
+                batchsize=settings.batchsize,
+                memory=memory,
+                compression=settings.compression,
+                on_bad_record=settings.on_bad_record,
+                on_loss=settings.on_loss,
+            )
+        work.append(Work(range_, tasks[plan.plan_id]))
+    return work
+
+
+def offsets_by_partition(planned: Iterable[Range], work: Iterable[Work]) -> dict[int, tuple[int, int]]:
+    """Count, for each partition, the planned offsets, and those of them that are done."""
+    offsets: Counter[int] = Counter()
+    still: Counter[int] = Counter()
+    for range_ in planned:
+        offsets[range_.partition] += len(range_)
+    for item in work:
+        still[item.range.partition] += len(item.range)
+    return {partition: (count, count - still[partition]) for partition, count in sorted(offsets.items())}

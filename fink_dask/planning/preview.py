@@ -1,0 +1,176 @@
+"""Say what a transfer would do, without doing it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from fink_dask.config import TransferSettings
+from fink_dask.errors import BrokerUnavailableError, FinkDaskError
+from fink_dask.kafka.inspect import Inspector, open_inspector
+from fink_dask.kafka.offsets import Range, Watermarks
+from fink_dask.kafka.probe import UNKNOWN_LINE, LineSpeed, measure_line
+from fink_dask.kafka.topics import TopicChoice, no_such_topics
+from fink_dask.ledger.ledger import Ledger
+from fink_dask.ledger.outdir import check_for_one, check_for_several, check_name, check_outdir
+from fink_dask.ledger.progress import progress_of
+from fink_dask.ledger.records import Plan
+from fink_dask.planning.forecast import forecast, left_of
+from fink_dask.planning.plan import still_there
+from fink_dask.planning.prepare import open_ranges, plan_next
+from fink_dask.planning.schemas import inspect_topic
+from fink_dask.planning.topics import settings_of
+from fink_dask.progress.events import Forecast
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What a transfer would do; the answer of ``--dry-run``.
+
+    Parameters
+    ----------
+    topic : str
+        The topic.
+    committed_ranges, committed_alerts : int
+        What is already in the dataset.
+    open_ranges : int
+        Planned ranges that an earlier run left open.
+    plan : Plan or None
+        What would be planned now.
+    offsets : int
+        Offsets that would be consumed.
+    removed : int
+        Offsets that would be declared lost, as Kafka has removed them.
+    resume_at : dict of int to int
+        The first offset to consume in each partition.
+    where : str or None
+        The condition on the alerts that would be kept.
+    forecast : Forecast or None
+        An estimate of the work; None where there is none.
+    line : LineSpeed
+        What is known of the line to Kafka.
+    """
+
+    topic: str
+    committed_ranges: int
+    committed_alerts: int
+    open_ranges: int
+    plan: Plan | None = field(repr=False)  # it may have a hundred thousand ranges
+    offsets: int
+    removed: int
+    resume_at: dict[int, int]
+    where: str | None = None
+    forecast: Forecast | None = None
+    line: LineSpeed = UNKNOWN_LINE
+
+
+def preview(settings: TransferSettings, cores: int, restart: bool = False, line: LineSpeed | None = None) -> Outlook:
+    """Find out what `run_transfer` would do with so many cores, and write nothing.
+
+    Parameters
+    ----------
+    settings : TransferSettings
+        What to transfer, where to, and how.
+    cores : int
+        Cores that share the work.
+    restart : bool
+        As if an existing dataset were moved aside first.
+    line : LineSpeed, optional
+        What is known of the line; otherwise it is measured, which takes some seconds where it is slow.
+
+    Raises
+    ------
+    FinkDaskError
+        If it would be refused.
+    """
+    check_for_one(settings.outdir)
+    with open_inspector(settings.kafka) as inspector:
+        return _preview(settings, cores, inspector, restart, line)
+
+
+def preview_each(
+    settings: TransferSettings, cores: int, choice: TopicChoice, restart: bool = False
+) -> dict[str, Outlook | FinkDaskError]:
+    """Find out what `run_topics` would do with each of several topics, or why it can't; see `preview`.
+
+    Raises
+    ------
+    FinkDaskError
+        If it would be refused as a whole.
+    """
+    check_for_several(settings.outdir)
+    found: dict[str, Outlook | FinkDaskError] = {}
+    line: LineSpeed | None = None  # the same for all of them
+    with open_inspector(settings.kafka) as inspector:
+        for topic in topics_now(choice, inspector):
+            try:
+                check_name(topic)
+                found[topic] = seen = _preview(settings_of(settings, choice, topic), cores, inspector, restart, line)
+                if seen.line.bytes_per_s is not None:
+                    line = seen.line
+            except BrokerUnavailableError:
+                raise
+            except FinkDaskError as error:
+                found[topic] = error
+    return found
+
+
+def topics_now(choice: TopicChoice, inspector: Inspector) -> tuple[str, ...]:
+    """List the topics that match and exist, and those that were named.
+
+    Raises
+    ------
+    BrokerError
+        If there are none, or the broker refuses or does not answer.
+    """
+    listed = inspector.topics()
+    topics = choice.of(listed)
+    if not topics:
+        raise no_such_topics(choice.patterns, listed)
+    return topics
+
+
+def _preview(
+    settings: TransferSettings, cores: int, inspector: Inspector, restart: bool, line: LineSpeed | None
+) -> Outlook:
+    ledger = Ledger(settings.outdir)
+    if not restart:
+        check_outdir(ledger)
+    target = inspect_topic(settings, inspector, ledger, fresh=restart)
+    if target is None:
+        return Outlook(settings.topic, 0, 0, 0, None, 0, 0, {})
+    plans = [] if restart else ledger.plans()
+    markers = list(ledger.markers(plans))
+    draft = plan_next(settings, target, inspector, ledger, plans)
+    plan = draft.plan
+    opened = open_ranges(plans, markers)
+    left = [range_ for _, range_ in opened]
+    todo = [*left, *(plan.ranges if plan else ())]
+    offsets = still_there(todo, target.description.watermarks)
+    resume_at: dict[int, int] = {}
+    for range_ in sorted(todo):
+        resume_at.setdefault(range_.partition, range_.start)
+    estimate, line = None, line or UNKNOWN_LINE
+    if offsets:
+        if line is UNKNOWN_LINE:
+            line = measure_line(inspector.admin, settings.topic, _longest(todo, target.description.watermarks))
+        summary = progress_of(plans, markers).summary
+        estimate = forecast(settings, target, summary, opened, plan, cores, True, draft.sample, line)
+    return Outlook(
+        topic=settings.topic,
+        committed_ranges=len(markers),
+        committed_alerts=sum(marker.rows for marker in markers),
+        open_ranges=len(left),
+        plan=plan,
+        offsets=offsets,
+        removed=sum(map(len, todo)) - offsets,
+        resume_at=resume_at,
+        where=target.identity.where,
+        forecast=estimate,
+        line=line,
+    )
+
+
+def _longest(ranges: Iterable[Range], watermarks: Mapping[int, Watermarks]) -> Range:
+    """Return the longest of the parts that Kafka still has of ranges."""
+    return max((left for range_ in ranges for left in left_of(range_, watermarks)), key=len)

@@ -1,0 +1,378 @@
+"""Find out what is to be transferred, and whether it can be; read Kafka and the ledger, and write nothing.
+
+The writer schemas of a topic are in a file, in its schema topic, or in the keys of its records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from fink_dask.avro.evolution import Versions, project
+from fink_dask.avro.schema import AvroSchema, parse_schema, read_schema_file
+from fink_dask.config import RECORD_OUTFORMATS, TransferSettings
+from fink_dask.dataset.columns import add_version, known_identities, known_versions, partitioning_of
+from fink_dask.dataset.partitioning import Partitioning
+from fink_dask.errors import BrokerError, LedgerError, SchemaError, SettingsError
+from fink_dask.kafka.inspect import UNKNOWN_ID, Inspector, TopicDescription
+from fink_dask.kafka.offsets import Interval
+from fink_dask.kafka.topics import check_topic_name, survey_of
+from fink_dask.ledger.ledger import Ledger
+from fink_dask.ledger.records import Identity, Plan
+from fink_dask.planning.plan import check_identity, known_topic_id, planned_ends
+from fink_dask.ranges.keys import is_schema_like, misfit_in_words
+from fink_dask.units import counted
+from fink_dask.where.condition import bind_condition
+from fink_dask.where.language import parse_condition
+
+_KEYS = "record key"
+
+
+@dataclass(frozen=True)
+class Misfit:
+    """A schema of some records that can't be in the dataset.
+
+    Parameters
+    ----------
+    schema : AvroSchema
+        The schema.
+    reason : str
+        Why not.
+    """
+
+    schema: AvroSchema
+    reason: str
+
+
+@dataclass(frozen=True)
+class FoundSchemas:
+    """The schemas to read a topic's records with.
+
+    Parameters
+    ----------
+    versions : Versions
+        The schemas that fit each other; the first one is the dataset's.
+    source : str
+        Where they came from; see `TopicSchema`.
+    misfits : tuple of Misfit
+        Those that don't fit.
+    """
+
+    versions: Versions
+    source: str
+    misfits: tuple[Misfit, ...] = ()
+
+
+def find_schemas(
+    settings: TransferSettings,
+    inspector: Inspector,
+    description: TopicDescription,
+    ledger: Ledger,
+    plans: Sequence[Plan],
+    asked: Identity,
+) -> FoundSchemas:
+    """Find the schemas: the user's file, or else Kafka's, or else, as Kafka keeps them only for days, the ledger's.
+
+    Where records have their schema in the key, the first and the last records of what is not planned yet are looked at.
+    A file that holds one of these schemas chooses it; any other file is what all records were written with.
+
+    Raises
+    ------
+    SchemaError
+        If there is none, or it can't be used; or if Avro files were asked for, and there are several to choose from.
+    """
+    before = plans[-1].identity if plans else None
+    if before is not None and before.schema_source == _KEYS:
+        return _more_of(settings, inspector, description, ledger, before, _unplanned(description, plans))
+    if settings.schema_file is not None:
+        chosen = read_schema_file(settings.schema_file)
+        keys = inspector.sample_keys(description.topic, _unplanned(description, plans)) if before is None else []
+        if chosen not in (sampled := parse_keys(keys)):
+            return FoundSchemas(Versions((chosen,)), "file")
+        return _fitted(Versions((chosen,)), sampled, asked)
+    if before is not None:
+        return _again(inspector, description, ledger, before)
+    sampled, source = _in_kafka(inspector, description)
+    if source != _KEYS:
+        return FoundSchemas(Versions((sampled[0],)), source)
+    if asked.outformat in RECORD_OUTFORMATS and len(sampled) > 1:
+        raise SchemaError(
+            f"its records have {len(sampled)} schemas, and {asked.outformat.capitalize()} files have one: leave out "
+            f"--outformat {asked.outformat}, or choose one with --schema FILE (--dump-schemas writes them all)",
+            description.topic,
+        )
+    return _fitted(Versions((sampled[0],)), sampled, asked)
+
+
+def show_schemas(inspector: Inspector, topic: str) -> tuple[FoundSchemas, Identity]:
+    """Find the schemas that a new dataset of a topic would have, whatever its options, and its identity.
+
+    Raises
+    ------
+    SchemaError
+        If there is none, or it can't be used.
+    BrokerError
+        If there is no such topic, or the broker refuses or does not answer.
+    """
+    description = inspector.describe(topic)
+    sampled, source = _in_kafka(inspector, description)
+    identity = Identity(topic, description.topic_id, (), None, sampled[0].fingerprint, source)
+    if source != _KEYS:
+        return FoundSchemas(Versions((sampled[0],)), source), identity
+    return _fitted(Versions((sampled[0],)), sampled, identity), identity
+
+
+def _again(inspector: Inspector, description: TopicDescription, ledger: Ledger, before: Identity) -> FoundSchemas:
+    """Find the schema of a continued dataset: Kafka's, or else, as Kafka keeps it only for days, the ledger's."""
+    try:
+        found = inspector.schema(description.topic, description)
+    except SchemaError:
+        return FoundSchemas(Versions((ledger.schema(before),)), before.schema_source)
+    return FoundSchemas(Versions((parse_schema(found.text),)), found.source)
+
+
+def _in_kafka(inspector: Inspector, description: TopicDescription) -> tuple[list[AvroSchema], str]:
+    """Find the schemas that Kafka has, at least one, and say where."""
+    found = inspector.schema(description.topic, description)
+    if found.source != _KEYS:
+        return [parse_schema(found.text)], found.source
+    keys = [found.text, *inspector.sample_keys(description.topic, _unplanned(description, ()))]
+    # A key that is not a schema does not matter, unless no key is one.
+    return parse_keys(keys) or [parse_schema(found.text)], found.source
+
+
+def restore_schemas(ledger: Ledger, identity: Identity, plans: Sequence[Plan], inspector: Inspector) -> None:
+    """Put the schemas of a plan back into the ledger, as far as Kafka has them; only for the holder of the lease.
+
+    Where they are in the keys of records, the ends of all planned ranges are looked at: soon after a schema first
+    appeared, a range or a generation often begins.
+
+    Raises
+    ------
+    FinkDaskError
+        If Kafka does not answer or shows another schema, or one could not be found.
+    """
+    lost = {}
+    for one in known_identities(ledger, identity):
+        try:
+            ledger.schema(one)
+        except LedgerError as error:
+            lost[one.schema_sha256] = (one, error)
+    if not lost:
+        return
+    topic = identity.topic
+    if identity.schema_source != _KEYS:
+        schema = parse_schema(inspector.schema(topic, inspector.describe(topic)).text)
+        ledger.restore_schema(identity, schema)
+        return
+    for keys in _keys_of_ranges(inspector, topic, plans):
+        for schema in parse_keys(keys):
+            if schema.fingerprint in lost:
+                ledger.restore_schema(lost.pop(schema.fingerprint)[0], schema)
+        if not lost:
+            return
+    raise next(error for _, error in lost.values())
+
+
+def _keys_of_ranges(inspector: Inspector, topic: str, plans: Sequence[Plan]) -> Iterator[list[bytes]]:
+    """Yield the keys of records at the ends of the ranges, one range of each partition at a time."""
+    lows = {partition: marks.low for partition, marks in inspector.describe(topic).watermarks.items()}
+    ranges: dict[int, list[Interval]] = {}
+    for range_ in sorted(range_ for plan in plans for range_ in plan.ranges):
+        start = max(range_.start, lows.get(range_.partition, range_.end))
+        if start < range_.end:
+            ranges.setdefault(range_.partition, []).append((start, range_.end))
+    for turn in range(max(map(len, ranges.values()), default=0)):
+        spans = {partition: there[turn] for partition, there in ranges.items() if turn < len(there)}
+        yield inspector.sample_keys(topic, spans)
+
+
+def _more_of(
+    settings: TransferSettings,
+    inspector: Inspector,
+    description: TopicDescription,
+    ledger: Ledger,
+    before: Identity,
+    spans: dict[int, Interval],
+) -> FoundSchemas:
+    """Find the schemas of a continued dataset whose schemas are in the keys."""
+    known = known_versions(ledger, before)
+    if settings.schema_file is not None and (chosen := read_schema_file(settings.schema_file)) not in known.schemas:
+        return FoundSchemas(Versions((chosen,)), "file")  # which is refused, like any other change of schema
+    return _fitted(known, parse_keys(inspector.sample_keys(description.topic, spans)), before)
+
+
+def _fitted(versions: Versions, sampled: Sequence[AvroSchema], identity: Identity) -> FoundSchemas:
+    misfits = []
+    for schema in sampled:
+        try:
+            versions = add_version(versions, identity, _partitioning(identity, versions), schema)
+        except SchemaError as error:
+            misfits.append(Misfit(schema, misfit_in_words(schema, error)))
+    return FoundSchemas(versions, _KEYS, tuple(misfits))
+
+
+def _partitioning(identity: Identity, versions: Versions) -> Partitioning:
+    try:
+        return partitioning_of(identity, versions)
+    except SettingsError:
+        return Partitioning(())  # a later schema may have the field
+
+
+def _unplanned(description: TopicDescription, plans: Sequence[Plan]) -> dict[int, Interval]:
+    ends = planned_ends(plans)
+    return {
+        partition: (max(ends.get(partition, 0), marks.low), marks.stable)
+        for partition, marks in description.watermarks.items()
+    }
+
+
+def parse_keys(keys: Iterable[bytes]) -> list[AvroSchema]:
+    """Read the schemas that keys hold, each once, in order; keys that hold none are left out."""
+    found: dict[AvroSchema, None] = {}
+    for key in filter(is_schema_like, keys):
+        try:
+            found[parse_schema(key)] = None
+        except SchemaError:
+            continue
+    return list(found)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A topic that can be transferred.
+
+    Parameters
+    ----------
+    description : TopicDescription
+        The topic as it is now.
+    identity : Identity
+        What the dataset is or will be made of.
+    versions : Versions
+        The writer schemas, as far as they are known; the first one is the dataset's.
+    partitioning : Partitioning
+        What the directories come from.
+    misfits : tuple of Misfit
+        Writer schemas whose records can't be in the dataset.
+    """
+
+    description: TopicDescription
+    identity: Identity
+    versions: Versions
+    partitioning: Partitioning
+    misfits: tuple[Misfit, ...] = ()
+
+    @property
+    def schema(self) -> AvroSchema:
+        """The writer schema that the dataset is begun with."""
+        return self.versions.first
+
+
+def inspect_topic(
+    settings: TransferSettings,
+    inspector: Inspector,
+    ledger: Ledger,
+    fresh: bool,
+    description: TopicDescription | None = None,
+) -> Target | None:
+    """Check that the topic can be transferred as asked for.
+
+    Parameters
+    ----------
+    settings : TransferSettings
+        What was asked for.
+    inspector : Inspector
+        Asks the broker.
+    ledger : Ledger
+        The ledger to continue, if it has a plan.
+    fresh : bool
+        Ignore what the ledger holds, as it will be moved aside.
+    description : TopicDescription, optional
+        The topic as it has just been described; asked for otherwise.
+
+    Returns
+    -------
+    Target or None
+        None for a topic that holds nothing, where there is also nothing to continue.
+
+    Raises
+    ------
+    FinkDaskError
+        If it can't be transferred, or the ledger is of something else.
+    """
+    topic = check_topic_name(settings.topic)
+    description = description or inspector.describe(topic)
+    plans = [] if fresh else ledger.plans()
+    before = plans[0].identity if plans else None
+    if before is None and _is_empty(description):
+        return None
+    survey = settings.survey or survey_of(topic)
+    asked = Identity(
+        topic=topic,
+        topic_id=description.topic_id,
+        partitionby=settings.partitionby,
+        survey=survey if "time" in settings.partitionby else None,
+        schema_sha256="",
+        schema_source="",
+        columns=None if settings.columns is None else tuple(sorted(settings.columns)),
+        where=canonical_condition(settings.where),
+        outformat=settings.outformat,
+    )
+    found = find_schemas(settings, inspector, description, ledger, plans, asked)
+    # With the survey even where no time is read: messages about --partitionby name it.
+    partitioning = partitioning_of(replace(asked, survey=survey), found.versions)
+    identity = replace(asked, schema_sha256=found.versions.first.fingerprint, schema_source=found.source)
+    check_selection(settings, found.versions)
+    if before is not None:
+        known = replace(before, topic_id=known_topic_id(plans), more_schemas=plans[-1].identity.more_schemas)
+        check_identity(known, identity)
+        identity = known if identity.topic_id == UNKNOWN_ID else replace(known, topic_id=identity.topic_id)
+    return Target(description, identity, found.versions, partitioning, found.misfits)
+
+
+def _is_empty(description: TopicDescription) -> bool:
+    """Tell whether a topic holds nothing; one that held something of which nothing is left is an error."""
+    if any(marks.low < marks.stable for marks in description.watermarks.values()):
+        return False
+    removed = sum(marks.stable for marks in description.watermarks.values())
+    if removed:
+        raise BrokerError(
+            f"nothing is left of this topic: Kafka's retention has removed {counted(removed, 'offset')}, all of it",
+            description.topic,
+        )
+    return True
+
+
+def canonical_condition(where: str | None) -> str | None:
+    """Bring a condition into the one form that it has in a ledger.
+
+    Raises
+    ------
+    SettingsError
+        If it is not a condition.
+    """
+    if where is None:
+        return None
+    try:
+        return str(parse_condition(where))
+    except SettingsError as error:
+        raise SettingsError(f"--where: {error}") from error
+
+
+def check_selection(settings: TransferSettings, versions: Versions) -> None:
+    """Refuse columns that the alerts don't have, and a condition that does not fit them.
+
+    Raises
+    ------
+    SettingsError
+        If there is one; it says which.
+    """
+    try:
+        project(versions.record, settings.columns)
+    except SettingsError as error:
+        raise SettingsError(f"--columns: {error}") from error
+    try:
+        if settings.where is not None:
+            bind_condition(settings.where, versions.arrow)
+    except SettingsError as error:
+        raise SettingsError(f"--where: {error}") from error

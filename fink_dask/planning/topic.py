@@ -1,0 +1,377 @@
+"""The transfer of one topic into its dataset: its ledger, its lease, its plans, and how it ended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+
+from fink_dask.config import TransferSettings
+from fink_dask.dataset.presence import check_files
+from fink_dask.errors import (
+    BrokerError,
+    BrokerUnavailableError,
+    FinkDaskError,
+    LedgerError,
+    SettingsError,
+    StorageError,
+    TransferError,
+)
+from fink_dask.kafka.inspect import Inspector, TopicDescription, is_other_topic
+from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.overview import commit_group_offsets
+from fink_dask.kafka.probe import UNKNOWN_LINE, LineSpeed, line_of
+from fink_dask.ledger.commit import roll_forward
+from fink_dask.ledger.lease import Lease, hold_lease
+from fink_dask.ledger.ledger import Ledger
+from fink_dask.ledger.outdir import check_outdir, create_ledger, remove_if_unused
+from fink_dask.ledger.progress import Summary, read_arrival, summarise, write_arrival
+from fink_dask.ledger.records import Plan
+from fink_dask.ledger.restart import complete_move, delete_old_dataset, old_datasets, set_aside
+from fink_dask.planning.forecast import forecast
+from fink_dask.planning.plan import known_topic_id, planned_ends, removed_heads, spans_to_plan
+from fink_dask.planning.prepare import (
+    Draft,
+    check_heads,
+    freeze_plan,
+    make_work,
+    offsets_by_partition,
+    open_ranges,
+    plan_next,
+)
+from fink_dask.planning.schemas import Target, inspect_topic
+from fink_dask.progress.events import Forecast, Note, Observer, TransferStarted
+from fink_dask.progress.profile import Profile, Profiler
+from fink_dask.ranges.memory import MemoryShare
+from fink_dask.ranges.work import Work, failure_of
+from fink_dask.store.location import is_remote
+from fink_dask.units import counted
+
+#: How many schemas that don't fit are reported; there may be as many as records.
+_SHOWN_MISFITS = 3
+#: Seconds between two notes of what has arrived, in a directory and on an object store.
+_KEEP_S, _KEEP_REMOTE_S = 1.0, 10.0
+#: Seconds for which the rate of a run tells that of the next one: later, it may be another line.
+_SAME_LINE_S = 86_400.0
+
+
+def finish(settings: TransferSettings, observe: Observer, ledger: Ledger, inspector: Inspector, lease: Lease) -> None:
+    """Complete a transfer, or say why it is not complete.
+
+    Raises
+    ------
+    LedgerError
+        If the topic was made anew meanwhile, planned offsets are not committed, files are gone, or another job has
+        taken over.
+    """
+    plans = ledger.plans()
+    _look_again(settings, observe, inspector, plans)
+    progress = summarise(ledger)
+    if progress.missing:
+        raise LedgerError(f"not committed: {counted(progress.missing_offsets, 'planned offset')}", settings.topic)
+    check_files(ledger, plans)
+    lease.check()
+    if settings.group_id is not None:
+        try:
+            commit_group_offsets(settings.kafka, settings.topic, settings.group_id, planned_ends(plans))
+        except BrokerError as error:
+            observe(Note(f"the group's offsets were not committed: {error}", warning=True))
+    lease.check()
+    for old in old_datasets(ledger):
+        alerts = old.alerts
+        if alerts is not None and alerts <= progress.summary.alerts and progress.summary.state == "complete":
+            delete_old_dataset(old)
+        else:
+            # Kafka may no longer have what the old one holds.
+            held = "an unknown number of alerts" if alerts is None else counted(alerts, "alert")
+            words = f"the old dataset is kept in {old.path}: it holds {held}, the new one "
+            words += f"{progress.summary.alerts:,} and is {progress.summary.state}; delete it once you don't need it"
+            observe(Note(words, warning=True))
+
+
+def _look_again(settings: TransferSettings, observe: Observer, inspector: Inspector, plans: Sequence[Plan]) -> None:
+    """Find out whether the topic is still the one that was planned, and whether more has arrived."""
+    try:
+        now = inspector.describe(settings.topic)
+    except BrokerUnavailableError as error:
+        observe(Note(f"can't tell whether more has arrived: {error}", warning=True))
+        return
+    if is_other_topic(known_topic_id(plans), now.topic_id):
+        raise LedgerError(
+            "the topic was deleted and made again during the transfer; what is committed stays as it is, and the new "
+            "topic needs another --outdir",
+            settings.topic,
+        )
+    spans = spans_to_plan(now.watermarks, planned_ends(plans), settings.topic)
+    grown = sum(end - start for start, end in spans.values())
+    if grown and settings.limit is None:
+        observe(
+            Note(
+                f"the topic is still being filled: {counted(grown, 'record')} came after the plan was made; run the "
+                "same command again to fetch them (--follow waits for them)",
+                warning=True,
+            )
+        )
+
+
+class TopicTransfer:
+    """What a run does with one topic, step by step: find, begin, plan, freeze, then settle and finish; and end.
+
+    Parameters
+    ----------
+    settings : TransferSettings
+        What to transfer, where to, and how.
+    observe : callable
+        Takes the events.
+    restart : bool
+        Move an existing dataset aside first.
+    began : float, optional
+        When the program began, on the clock of `time.monotonic`; by default now.
+
+    Attributes
+    ----------
+    plans : list of Plan
+        All generations of the plan.
+    summary : Summary
+        How it ended; ``failed`` until it has.
+    profile : Profile
+        Where its time went.
+    error : FinkDaskError or None
+        Why it failed.
+    """
+
+    def __init__(
+        self, settings: TransferSettings, observe: Observer, restart: bool = False, began: float | None = None
+    ) -> None:
+        self.settings = settings
+        self.topic = settings.topic
+        self.ledger = Ledger(settings.outdir)
+        self.observe = Profiler(observe, began)
+        self.profile = self.observe.profile()
+        self.plans: list[Plan] = []
+        self.summary = Summary(self.topic, "failed")
+        self.error: FinkDaskError | None = None
+        self._restart = restart
+        self._target: Target | None = None
+        self._lease: Lease | None = None
+        self._before = Summary(self.topic, "interrupted")
+        #: How fast records came in the last run, in bytes a second; 0 where that is not known.
+        self._rate_before = 0.0
+        self._draft = Draft()
+        self._forecast: Forecast | None = None
+        self._opened: list[tuple[Plan, Range]] = []
+        self._range_failures: list[FinkDaskError] = []
+        self._kept = 0.0
+        self._stack = ExitStack()
+
+    @property
+    def target(self) -> Target:
+        """The topic, once it is found."""
+        assert self._target is not None
+        return self._target
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has begun, and nothing of it has failed."""
+        return self._lease is not None and self.error is None and not self._range_failures
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has failed in such a way that none of its ranges is wanted any more."""
+        # A column with too many values in one range has them in others as well.
+        return self.error is not None or any(isinstance(error, SettingsError) for error in self._range_failures)
+
+    @property
+    def range_failure(self) -> TransferError | None:
+        """The failure of its ranges, if any has failed."""
+        return failure_of(self._range_failures) if self._range_failures else None
+
+    def find(self, inspector: Inspector, description: TopicDescription | None = None) -> bool:
+        """Find out whether the topic can be transferred as asked for; write nothing new.
+
+        Returns
+        -------
+        bool
+            False for a topic that holds nothing, where there is nothing to continue.
+
+        Raises
+        ------
+        FinkDaskError
+            If it can't.
+        """
+        complete_move(self.ledger)
+        if not self._restart:
+            check_outdir(self.ledger)
+        self._target = inspect_topic(self.settings, inspector, self.ledger, self._restart, description)
+        for misfit in () if self._target is None else self._target.misfits[:_SHOWN_MISFITS]:
+            words = (
+                f"records of this topic go to the quarantine: {misfit.reason}; --dump-schemas writes all schemas, and "
+            )
+            words += "--schema FILE with another --outdir makes a dataset of one of them"
+            self.observe(Note(words, warning=True))
+        return self._target is not None
+
+    def begin(self) -> None:
+        """Make the ledger where there is none, take the lease, and settle what an earlier run left.
+
+        Raises
+        ------
+        FinkDaskError
+            If another job works on it, or the dataset is not what the ledger says.
+        """
+        if self._restart and self.ledger.path.exists():
+            with hold_lease(self.ledger):
+                aside = set_aside(self.ledger)
+            self.observe(Note(f"the old dataset is kept in {aside} until the new one is complete"))
+        made = create_ledger(self.ledger)
+        self._stack.callback(remove_if_unused, self.ledger, made)
+        self._lease = self._stack.enter_context(hold_lease(self.ledger))
+        self._before = summarise(self.ledger).summary
+        if (arrival := read_arrival(self.ledger, _SAME_LINE_S)) is not None and not arrival.is_cut:
+            self._rate_before = arrival.bytes_per_second
+        self.plans = self.ledger.plans()
+        rolled = roll_forward(self.ledger, self.plans)
+        if rolled:
+            self.observe(Note(f"now in the dataset: {counted(rolled, 'range')} that an earlier run had committed"))
+        check_files(self.ledger, self.plans)
+        self._opened = open_ranges(self.plans, self.ledger.markers(self.plans))
+
+    def plan(self, inspector: Inspector) -> int:
+        """Plan what no generation holds yet, without freezing it; return how many ranges are to be transferred.
+
+        Raises
+        ------
+        FinkDaskError
+            If it can't be planned.
+        """
+        self._draft = plan_next(self.settings, self.target, inspector, self.ledger, self.plans)
+        self._opened = open_ranges(self.plans, self.ledger.markers(self.plans))
+        return len(self._opened) + (len(self._draft.plan.ranges) if self._draft.plan else 0)
+
+    def estimate(self, cores: int, samples: bool) -> Forecast:
+        """Estimate the work that is planned, for so many cores; see `forecast`."""
+        plan, sample = self._draft.plan, self._draft.sample
+        line = UNKNOWN_LINE if sample is None else line_of(sample)
+        if self._rate_before > (line.bytes_per_s or 0.0):
+            line = LineSpeed(bytes_per_s=self._rate_before, is_of_before=True)
+        self._forecast = forecast(
+            self.settings, self.target, self._before, self._opened, plan, cores, samples, sample, line
+        )
+        return self._forecast
+
+    def freeze(self) -> None:
+        """Freeze what was planned, if anything was.
+
+        Raises
+        ------
+        FinkDaskError
+            If the ledger or the file system refuses.
+        """
+        if self._draft.plan is None:
+            return
+        heads = removed_heads(self.target.description.watermarks, planned_ends(self.plans))
+        check_heads(self.settings, heads, self.observe)
+        plan = freeze_plan(self.ledger, self.target, self._draft.plan, self.plans, self.observe)
+        self._opened += [(plan, range_) for range_ in plan.ranges]
+        self._draft = Draft()
+
+    def begin_work(self, memory: MemoryShare, dashboard: str | None) -> list[Work]:
+        """Announce what will be transferred, and return it."""
+        planned = [range_ for plan in self.plans for range_ in plan.ranges]
+        work = make_work(self.settings, self.target, self.ledger, self._opened, memory)
+        offsets = sum(map(len, planned))
+        self.observe(
+            TransferStarted(
+                topic=self.topic,
+                ranges=len(planned),
+                ranges_committed=len(planned) - len(work),
+                offsets=offsets,
+                offsets_committed=offsets - sum(len(item.range) for item in work),
+                dashboard=dashboard,
+                partitions=offsets_by_partition(planned, work),
+                forecast=self._forecast,
+                reconnect_timeout_s=self.settings.kafka.reconnect_timeout_s,
+                limit_rate=self.settings.kafka.limit_rate,
+            )
+        )
+        return work
+
+    def failed_at(self, error: FinkDaskError) -> None:
+        """Take note of the failure of a range; the others of this topic go on."""
+        self._range_failures.append(error)
+
+    def check(self) -> None:
+        """Raise a LedgerError if another job has taken over; otherwise note in the ledger what has arrived."""
+        if self._lease is None or self.error is not None:
+            return
+        self._lease.check()
+        now = time.monotonic()
+        if now - self._kept >= (_KEEP_REMOTE_S if is_remote(self.ledger.path) else _KEEP_S):
+            self._kept = now
+            with suppress(StorageError):  # nothing depends on it, and what depends on the disk says when it is full
+                write_arrival(self.ledger, self.observe.tally.arrival)
+
+    def settle(self) -> None:
+        """Publish what was committed, and remove whatever else was staged; no attempt of this run may go on.
+
+        Raises
+        ------
+        FinkDaskError
+            If another job has taken over, or the file system refuses.
+        """
+        # What a killed attempt has committed is published. Should one still run, on somebody else's scheduler, it
+        # finds no directory to commit from; on an object store it commits, and the next run publishes that.
+        if self._lease is not None:
+            self._lease.check()
+            roll_forward(self.ledger, self.plans)
+
+    def finish(self, inspector: Inspector) -> None:
+        """Complete it, and sum it up.
+
+        Raises
+        ------
+        FinkDaskError
+            If it is not complete.
+        """
+        assert self._lease is not None
+        finish(self.settings, self.observe, self.ledger, inspector, self._lease)
+        self.sum_up()
+        if self.profile.ranges:
+            self._keep(self.profile)
+
+    def be_empty(self) -> None:
+        """Sum up a topic that held nothing."""
+        self.profile = self.observe.profile()
+        self.summary = Summary(self.topic, "complete", run_seconds=self.profile.seconds)
+
+    def give_up(self) -> None:
+        """Sum up what there is of a failed transfer."""
+        with suppress(FinkDaskError):
+            if self.ledger.exists():
+                self.sum_up()
+        self.summary = replace(self.summary, state="failed")
+
+    def sum_up(self) -> None:
+        """Sum up what the dataset holds, and what this run added."""
+        summary = summarise(self.ledger).summary
+        added = summary.alerts - self._before.alerts if self._lease is not None else 0
+        self.profile = self.observe.profile()
+        self.summary = replace(
+            summary,
+            topic=self.topic,
+            run_alerts=added,
+            run_received_bytes=self.profile.received_bytes,
+            run_wasted_bytes=self.profile.wasted_bytes,
+            run_seconds=self.profile.seconds,
+        )
+
+    def end(self) -> None:
+        """Give the lease back."""
+        self._stack.close()
+
+    def _keep(self, profile: Profile) -> None:
+        try:
+            self.ledger.add_profile(profile.to_json())
+        except StorageError as error:  # the dataset is complete without it
+            self.observe(Note(f"the profile of this run could not be kept: {error}", warning=True))

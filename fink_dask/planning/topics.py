@@ -1,0 +1,427 @@
+"""The topics of a run: which are meant, at the beginning and as others appear, and whether each can be transferred.
+
+Each has a dataset of its own, and the failure of one is not a failure of the others.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from queue import Empty, SimpleQueue
+
+from fink_dask.config import TransferSettings
+from fink_dask.errors import BrokerError, BrokerUnavailableError, FinkDaskError, MissingSchemaError, SettingsError
+from fink_dask.kafka.client import Suspicion
+from fink_dask.kafka.inspect import Inspector, TopicDescription
+from fink_dask.kafka.topics import MAX_TOPICS, TopicChoice
+from fink_dask.ledger.ledger import storage_error
+from fink_dask.ledger.outdir import check_name, datasets_in
+from fink_dask.ledger.progress import summarise
+from fink_dask.planning.forecast import has_room, require_room
+from fink_dask.planning.topic import TopicTransfer
+from fink_dask.progress.events import Event, Forecast, Note, Observer, RangeCommitted, RangeFailed, RangeProgress
+from fink_dask.units import counted
+
+
+class Topics:
+    """The transfers of a run; `run_ranges` tells them what fails.
+
+    Parameters
+    ----------
+    choice : TopicChoice
+        Which topics are meant.
+    settings : TransferSettings
+        What was asked for. Where there are, or may be, several topics, each has a dataset ``OUTDIR/TOPIC``.
+    observe : callable
+        Takes the events.
+    restart : bool
+        Move existing datasets aside first.
+    began : float, optional
+        When the program began, on the clock of `time.monotonic`.
+    """
+
+    def __init__(
+        self, choice: TopicChoice, settings: TransferSettings, observe: Observer, restart: bool, began: float | None
+    ) -> None:
+        self.choice = choice
+        self.settings = settings
+        self._observe = observe
+        self._restart = restart
+        self._began = began
+        self._transfers: dict[str, TopicTransfer] = {}
+        self._checked = 0
+
+    @property
+    def open(self) -> list[TopicTransfer]:
+        """The transfers that have begun, and of which nothing has failed."""
+        return [transfer for transfer in self._transfers.values() if transfer.is_open]
+
+    def make(self, topic: str) -> TopicTransfer:
+        """Make the transfer of a topic, which may then be found or not."""
+        settings = settings_of(self.settings, self.choice, topic)
+        transfer = TopicTransfer(settings, self._of(topic), self._restart, self._began)
+        if self.choice.is_several:
+            try:
+                check_name(topic)
+            except FinkDaskError as error:
+                transfer.error = error
+        return transfer
+
+    def begin(self, transfer: TopicTransfer) -> bool:
+        """Take in a transfer that was found, and begin it; return whether it has begun.
+
+        Raises
+        ------
+        FinkDaskError
+            If it can't be transferred, and no other topic was asked for.
+        """
+        self._transfers[transfer.topic] = transfer
+        with self.alone(transfer):
+            if transfer.error is not None:
+                raise transfer.error
+            transfer.begin()
+        return transfer.is_open
+
+    def require_room(self, cores: int) -> None:
+        """Estimate the work, for so many cores, and refuse what the disk has no room for.
+
+        Raises
+        ------
+        StorageError
+            If there is too little room, and it is not forced.
+        """
+        found = self._estimates(cores)
+        # Each may have room alone, so that none was looked at closely, and yet not all of them together.
+        if len(found) > 1 and not has_room(found):
+            found = self._estimates(cores, samples=True)
+        require_room(found, self.settings)
+
+    def _estimates(self, cores: int, samples: bool = False) -> list[Forecast]:
+        found = []
+        for transfer in self.open:
+            with self.alone(transfer):
+                found.append(transfer.estimate(cores, samples))
+        return found
+
+    def add_empty(self, topic: str) -> None:
+        """Take in a topic that held nothing until the end."""
+        if topic not in self._transfers:
+            transfer = self._transfers[topic] = self.make(topic)
+            transfer.be_empty()
+
+    def add_gone(self, listed: Collection[str]) -> None:
+        """Take in datasets that match a pattern, lack offsets, and can't be completed, as Kafka lost their topics."""
+        if not self.choice.patterns:
+            return
+        found = {ledger.outdir.name: ledger for ledger in datasets_in(self.settings.outdir)}
+        for topic in self.choice.of(found):
+            if topic in self.choice.names or topic in listed:
+                continue
+            transfer = self.make(topic)
+            with suppress(FinkDaskError):
+                missing = summarise(found[topic]).missing_offsets
+                if not missing:
+                    continue
+                words = (
+                    f"Kafka no longer has this topic, and the dataset lacks {counted(missing, 'planned offset')} of it"
+                )
+                transfer.error = BrokerError(words, topic)
+                self.begin(transfer)
+
+    @contextmanager
+    def alone(self, transfer: TopicTransfer, *fatal: type[FinkDaskError]) -> Iterator[None]:
+        """Let a failure in the block concern one topic only, where there are others.
+
+        Parameters
+        ----------
+        transfer : TopicTransfer
+            The topic's transfer.
+        *fatal : type
+            Errors that concern all topics; an absent broker always does.
+
+        Raises
+        ------
+        FinkDaskError
+            If it is one of those, or no other topic was asked for.
+        """
+        try:
+            yield
+        except FinkDaskError as error:
+            if not self.choice.is_several or isinstance(error, (BrokerUnavailableError, *fatal)):
+                raise
+            transfer.error = error
+            self._say_failure(transfer.topic, error)
+
+    def failed(self, topic: str, error: FinkDaskError) -> None:
+        """Take note of the failure of a range; the ranges of other topics go on."""
+        transfer = self._transfers[topic]
+        transfer.failed_at(error)
+        if self.choice.is_several and transfer.error is None:
+            self._say_failure(topic, error)
+
+    def failure(self) -> FinkDaskError | None:
+        """Return a failure that did not end the others, if there is any."""
+        errors = (transfer.error or transfer.range_failure for transfer in self._transfers.values())
+        return next((error for error in errors if error is not None), None)
+
+    def is_over(self, topic: str) -> bool:
+        """Tell whether the waiting ranges of a topic are no longer wanted."""
+        return self._transfers[topic].is_over
+
+    def tell(self, observe: Observer) -> Observer:
+        """Pass all events to another observer from now on, and return it."""
+        self._observe = observe
+        return observe
+
+    def observe(self, event: Event) -> None:
+        """Take events, and pass them on."""
+        if isinstance(event, RangeProgress | RangeCommitted | RangeFailed):
+            self._transfers[event.topic].observe(event)
+        else:
+            self._observe(event)
+
+    def check(self) -> None:
+        """Look at the lease of one of the topics, a different one each time.
+
+        Raises
+        ------
+        LedgerError
+            If another job has taken over, and no other topic was asked for.
+        """
+        transfers = self.open
+        if transfers:
+            self._checked += 1
+            transfer = transfers[self._checked % len(transfers)]
+            with self.alone(transfer):
+                transfer.check()
+
+    def each(self, do: Callable[[TopicTransfer], object]) -> None:
+        """Do something for each open topic; one that fails does not affect the others."""
+        for transfer in self.open:
+            with self.alone(transfer):
+                do(transfer)
+
+    def settle(self) -> None:
+        """Settle all that have begun, whatever has failed; no attempt of this run may go on.
+
+        Raises
+        ------
+        FinkDaskError
+            If one can't be settled, and no other topic was asked for.
+        """
+        for transfer in self._transfers.values():
+            if transfer.error is None:
+                with self.alone(transfer):
+                    transfer.settle()
+            else:
+                with suppress(FinkDaskError):  # it has failed already, and that is what counts
+                    transfer.settle()
+
+    def finish(self, inspector: Inspector) -> None:
+        """Complete and sum up all of them.
+
+        Raises
+        ------
+        FinkDaskError
+            If one is not complete, and no other topic was asked for.
+        """
+        for transfer in self._transfers.values():
+            failure = transfer.range_failure
+            if failure is not None and transfer.error is None:
+                transfer.error = failure  # its ranges were reported as they failed
+                if not self.choice.is_several:
+                    raise failure
+            if transfer.is_open:
+                with self.alone(transfer):
+                    transfer.finish(inspector)
+            if transfer.error is not None:
+                transfer.give_up()
+
+    def end(self) -> None:
+        """Give all leases back."""
+        for transfer in self._transfers.values():
+            transfer.end()
+
+    def results(self) -> list[TopicTransfer]:
+        """List all transfers, by topic."""
+        return [transfer for _, transfer in sorted(self._transfers.items())]
+
+    def _of(self, topic: str) -> Observer:
+        """Make notes say which of several topics they are about; the observer may change later, see `tell`."""
+
+        def observe(event: Event) -> None:
+            if isinstance(event, Note) and self.choice.is_several and not event.text.startswith(topic):
+                event = replace(event, text=f"{topic}: {event.text}")
+            self._observe(event)
+
+        return observe
+
+    def _say_failure(self, topic: str, error: FinkDaskError) -> None:
+        self._of(topic)(Note(f"{error}; other topics go on", warning=True))
+
+
+def settings_of(settings: TransferSettings, choice: TopicChoice, topic: str) -> TransferSettings:
+    """Return the settings of one of the topics."""
+    if not choice.is_several:
+        return settings
+    return replace(settings, topic=topic, outdir=settings.outdir / topic)
+
+
+@dataclass(frozen=True)
+class Look:
+    """One look at a topic.
+
+    Parameters
+    ----------
+    description : TopicDescription or None
+        What was seen.
+    error : FinkDaskError or None
+        Why nothing was seen.
+    """
+
+    description: TopicDescription | None
+    error: FinkDaskError | None = None
+
+
+class Finder:
+    """Looks at all topics that are meant, in one round; for one thread at a time.
+
+    Parameters
+    ----------
+    choice : TopicChoice
+        Which are meant.
+    make : callable
+        Makes the transfer of a topic from its name.
+    is_patient : bool
+        Wait for the schema of a topic that has none yet, as when following.
+
+    Attributes
+    ----------
+    lacking : dict of str to MissingSchemaError
+        Topics that held alerts but had no schema at the last look.
+    empty : dict of str to None
+        Topics that held nothing at the last look, in the order in which they were seen.
+    unmatched : list of str
+        Patterns that matched nothing at the last look.
+    listed : list of str
+        All topics of the broker at the last look.
+    """
+
+    def __init__(self, choice: TopicChoice, make: Callable[[str], TopicTransfer], is_patient: bool = False) -> None:
+        self._is_patient = is_patient
+        self.lacking: dict[str, MissingSchemaError] = {}
+        self._choice = choice
+        self._make = make
+        self._found: SimpleQueue[TopicTransfer] = SimpleQueue()
+        self._followed: dict[str, None] = {}
+        self._failed: set[str] = set()
+        self._is_first = True
+        self._suspicions: defaultdict[str, Suspicion] = defaultdict(Suspicion)
+        self.empty: dict[str, None] = {}
+        self.unmatched: list[str] = []
+        self.listed: list[str] = []
+
+    def look(self, inspector: Inspector) -> dict[str, Look]:
+        """Look at the topics that were found before, and find those that were not.
+
+        Returns
+        -------
+        dict of str to Look
+            What was seen of the topics that were found before.
+
+        Raises
+        ------
+        BrokerError
+            If the broker refuses or does not answer.
+        SettingsError
+            If there are too many.
+        """
+        listed = inspector.topics()
+        self.listed, self.unmatched = list(listed), self._choice.unmatched(listed)
+        new = [name for name in self._choice.of(listed) if name not in self._followed and name not in self._failed]
+        room = MAX_TOPICS - len(self._followed) - len(self._failed)
+        if len(new) > room and self._is_first:
+            words = f"{len(new):,} topics are too many: at most {MAX_TOPICS} are transferred together"
+            raise SettingsError(f"{words}; give narrower patterns")
+        described = inspector.describe_each(listed, [*self._followed, *new])
+        looks = {name: self._judge(name, described[name]) for name in self._followed}
+        for name in new[: room + 1]:
+            self._try(name, described[name], inspector, has_room=name in new[:room])
+        self._is_first = False
+        return looks
+
+    def take(self) -> list[TopicTransfer]:
+        """Return the transfers that were found since the last call; those that can't go ahead say why."""
+        found = []
+        try:
+            while True:
+                found.append(self._found.get_nowait())
+        except Empty:
+            return found
+
+    def _wait_for_schema(self, transfer: TopicTransfer, error: MissingSchemaError) -> None:
+        if transfer.topic not in self.lacking:
+            transfer.observe(Note("there is no schema yet: waiting for it"))
+        self.lacking[transfer.topic] = error
+        self.empty.pop(transfer.topic, None)
+
+    def give_up(self) -> None:
+        """Call a topic that still has no schema a failure; `take` returns it."""
+        for name, error in self.lacking.items():
+            transfer = self._make(name)
+            transfer.error = error
+            self._failed.add(name)
+            self._found.put(transfer)
+        self.lacking.clear()
+
+    def _judge(self, name: str, found: TopicDescription | BrokerError) -> Look:
+        if isinstance(found, TopicDescription):
+            self._suspicions[name].clear()
+            return Look(found)
+        # A broker that has just come back may not know its topics yet.
+        if found.transient or self._suspicions[name].confirms("missing"):
+            return Look(None, found)
+        return Look(None, BrokerUnavailableError(found.message, name))
+
+    def _try(self, name: str, described: TopicDescription | BrokerError, inspector: Inspector, has_room: bool) -> None:
+        transfer = self._make(name)
+        try:
+            if transfer.error is not None:
+                raise transfer.error
+            if not has_room:
+                words = f"at most {MAX_TOPICS} topics are transferred together: transfer it with another command"
+                raise SettingsError(words, name)
+            if isinstance(described, TopicDescription) and _is_new(described) and not transfer.ledger.exists():
+                self.empty[name] = None
+                return
+            if not transfer.find(inspector, described if isinstance(described, TopicDescription) else None):
+                self.empty[name] = None
+                return
+        except OSError as error:
+            transfer.error = storage_error(error, transfer.ledger.path)
+        except BrokerUnavailableError:
+            if self._is_first:
+                raise
+            return  # the next look will tell
+        except FinkDaskError as error:
+            if self._is_patient and has_room and isinstance(error, MissingSchemaError):
+                self._wait_for_schema(transfer, error)
+                return
+            # A topic that was only just created may still lack its schema.
+            if not self._is_first and has_room and not self._suspicions[name].confirms(type(error).__name__):
+                return
+            transfer.error = error
+        self.empty.pop(name, None)
+        self.lacking.pop(name, None)
+        if transfer.error is None:
+            self._followed[name] = None
+        else:
+            self._failed.add(name)
+        self._found.put(transfer)
+
+
+def _is_new(description: TopicDescription) -> bool:
+    """Tell whether a topic has never held anything."""
+    return not any(marks.stable for marks in description.watermarks.values())

@@ -1,0 +1,1 @@
+"""What a running transfer tells whoever watches, and the sums of it."""

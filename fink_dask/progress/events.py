@@ -1,0 +1,291 @@
+"""What a running transfer tells whoever watches: small frozen events. Bars and logs only listen, to any thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from fink_dask.kafka.offsets import Range
+from fink_dask.ledger.progress import Lag
+from fink_dask.units import rate_words
+
+#: What takes the time.
+Bound = Literal["cores", "line", "limit"]
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Estimates of what a run has to do.
+
+    Parameters
+    ----------
+    alerts : int
+        Alerts to read, at most.
+    raw_bytes : int or None
+        Their bytes in Kafka; None where no alert came in time to tell.
+    written_bytes : int or None
+        Bytes of the files that they become; None where that is not known.
+    seconds : float or None
+        How long this takes: what the slowest of line, limit and cores needs, as far as they are known. None where the
+        bytes are not known.
+    free_bytes : int or None
+        Free bytes where the files will be; None where that is not known.
+    wire_bytes : int or None
+        What comes over the line for them: keys and what frames the records as well, compressed where it is known how
+        much. None where that is not known.
+    round_trip_s, line_bytes_per_s : float or None
+        What is known of the line; see `fink_dask.kafka.probe.LineSpeed`.
+    bound_by : {"cores", "line", "limit"} or None
+        What takes the time; None where the line is not known, so that Kafka and the network have to keep up.
+    bound_bytes_per_s : float or None
+        The rate of the line, or the limit, where that takes the time.
+    is_most : bool
+        Whether it may well take less: the line takes the time, and may carry more than that.
+    is_of_before : bool
+        Whether the line takes the time, at the rate of an earlier run.
+    """
+
+    alerts: int
+    raw_bytes: int | None
+    written_bytes: int | None
+    seconds: float | None
+    free_bytes: int | None
+    wire_bytes: int | None = None
+    round_trip_s: float | None = None
+    line_bytes_per_s: float | None = None
+    bound_by: Bound | None = None
+    bound_bytes_per_s: float | None = None
+    is_most: bool = False
+    is_of_before: bool = False
+
+    @property
+    def reason(self) -> str:
+        """Say what takes the time, or what is not known of it: "bound by the line at 8.1 Mbit/s"."""
+        if self.bound_by is None:
+            return "longer if the line is slow"
+        if self.bound_bytes_per_s is None:
+            return f"bound by the {self.bound_by}"
+        rate = rate_words(self.bound_bytes_per_s)
+        if self.is_of_before:
+            return f"if the line carries {rate}, as in the last run"
+        return (
+            f"less if the line carries more than {rate}" if self.is_most else f"bound by the {self.bound_by} at {rate}"
+        )
+
+
+@dataclass(frozen=True)
+class RangeProgress:
+    """How far an attempt at a range has got; the numbers are absolute.
+
+    Parameters
+    ----------
+    topic : str
+        The topic.
+    range : Range
+        The range.
+    attempt : str
+        The attempt; a later one starts from zero.
+    position : int
+        The next offset to read.
+    rows, raw_bytes, quarantined : int
+        Alerts, bytes and bad records so far.
+    worker : str
+        The Dask worker that has the range; empty where there is none.
+    filtered : int
+        Alerts so far that were filtered.
+    received, received_bytes : int
+        Records so far that have arrived on this side of the line, decoded or not, and the bytes of their keys and
+        values. Some of them may lie beyond the end of the range.
+    quiet_s : float
+        Seconds since Kafka last sent something for this range.
+    waits : bool
+        Whether it waits until the line has room for it: it has asked Kafka for nothing yet.
+    throttled_s : float
+        Seconds for which a quota of Kafka's has just made it wait.
+    expansion : float
+        Bytes of records for a byte on the line.
+    """
+
+    topic: str
+    range: Range
+    attempt: str
+    position: int
+    rows: int
+    raw_bytes: int
+    quarantined: int
+    worker: str = ""
+    filtered: int = 0
+    received: int = 0
+    received_bytes: int = 0
+    quiet_s: float = 0.0
+    waits: bool = False
+    throttled_s: float = 0.0
+    expansion: float = 1.0
+
+    @property
+    def read(self) -> int:
+        """Alerts so far, whether they are wanted or not."""
+        return self.rows + self.filtered
+
+    @property
+    def arrived(self) -> int:
+        """Offsets of the range that have arrived; what lies beyond its end does not count."""
+        return min(max(self.received, self.position - self.range.start), len(self.range))
+
+    @property
+    def arrived_bytes(self) -> int:
+        """The bytes of these."""
+        of_range = min(1.0, len(self.range) / self.received) if self.received else 0.0
+        return max(round(self.received_bytes * of_range), self.raw_bytes)
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something a user should read now.
+
+    Parameters
+    ----------
+    text : str
+        One line.
+    warning : bool
+        Whether it is more than information.
+    """
+
+    text: str
+    warning: bool = False
+
+
+@dataclass(frozen=True)
+class Doing:
+    """What a run does now, before there is progress to show.
+
+    Parameters
+    ----------
+    words : str
+        Such as "connecting to Kafka".
+    """
+
+    words: str
+
+
+@dataclass(frozen=True)
+class TransferStarted:
+    """The plan of a topic is made, and the work begins.
+
+    Parameters
+    ----------
+    topic : str
+        The topic.
+    ranges, ranges_committed : int
+        Ranges of the plan, and how many of them are committed already.
+    offsets, offsets_committed : int
+        The same in offsets.
+    dashboard : str or None
+        Address of the dashboard.
+    partitions : mapping of int to tuple of int
+        Planned offsets of each partition, and how many of them are committed.
+    forecast : Forecast or None
+        An estimate of the work; None where none was made.
+    reconnect_timeout_s : float or None
+        How long Kafka may send nothing before that is an error.
+    limit_rate : int or None
+        The most bytes a second that may come over the line; None for no limit.
+    """
+
+    topic: str
+    ranges: int
+    ranges_committed: int
+    offsets: int
+    offsets_committed: int
+    dashboard: str | None
+    partitions: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+    forecast: Forecast | None = None
+    reconnect_timeout_s: float | None = None
+    limit_rate: int | None = None
+
+
+@dataclass(frozen=True)
+class RangeCommitted:
+    """A range is part of the dataset.
+
+    Parameters
+    ----------
+    topic : str
+        The topic.
+    range : Range
+        The range.
+    rows, raw_bytes : int
+        Its alerts and the bytes they had in Kafka.
+    seconds : mapping of str to float
+        What each stage of it took.
+    quarantined, lost : int
+        Its records that are in quarantine, and its offsets that are declared lost.
+    newest_ms : int or None
+        Newest timestamp of its records, in milliseconds since 1970-01-01 UTC.
+    filtered : int
+        Its alerts that were filtered.
+    """
+
+    topic: str
+    range: Range
+    rows: int
+    raw_bytes: int
+    seconds: Mapping[str, float]
+    quarantined: int = 0
+    lost: int = 0
+    newest_ms: int | None = None
+    filtered: int = 0
+
+    @property
+    def read(self) -> int:
+        """Its alerts, whether they are wanted or not."""
+        return self.rows + self.filtered
+
+    @property
+    def aside(self) -> int:
+        """Records and offsets that did not become alerts."""
+        return self.quarantined + self.lost
+
+
+@dataclass(frozen=True)
+class TopicLooked:
+    """How a topic that is followed looks now.
+
+    Parameters
+    ----------
+    topic : str
+        The topic.
+    offsets : int
+        Its planned offsets, committed or not.
+    lag : Lag
+        How far behind it the dataset is.
+    quiet_s : float
+        Seconds in which nothing has arrived in it, or in any other topic that is followed with it.
+    """
+
+    topic: str
+    offsets: int
+    lag: Lag
+    quiet_s: float
+
+
+@dataclass(frozen=True)
+class RangeFailed:
+    """An attempt at a range failed; what it had read no longer counts.
+
+    Parameters
+    ----------
+    topic : str
+        The topic.
+    range : Range
+        The range.
+    """
+
+    topic: str
+    range: Range
+
+
+Event = Note | Doing | RangeFailed | TransferStarted | RangeProgress | RangeCommitted | TopicLooked
+
+Observer = Callable[[Event], None]

@@ -1,0 +1,240 @@
+"""Where the time of a transfer goes, stage by stage: it shows where there is something to gain."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from fink_dask.errors import LedgerError
+from fink_dask.progress.events import (
+    Event,
+    Observer,
+    RangeCommitted,
+    RangeFailed,
+    RangeProgress,
+    TopicLooked,
+    TransferStarted,
+)
+from fink_dask.progress.tally import Tally
+
+#: What a range does, in order: waiting for Kafka (and then for its turn) and taking messages, joining their values,
+#: decoding, finding partition keys, encoding Parquet, hashing files and syncing them to disk, and making them part of
+#: the dataset.
+STAGES = ("poll", "copy", "decode", "split", "write", "fsync", "commit")
+
+#: No run takes so many seconds: thirty years.
+_MAX_S = 1e9
+
+#: The most steps of a profile: one per range, and where there are more ranges, one for as many as necessary.
+_MAX_STEPS = 200
+
+
+class Stopwatch:
+    """Adds up the seconds of each stage of a range.
+
+    Attributes
+    ----------
+    seconds : dict of str to float
+        Seconds of each of `STAGES`.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys(STAGES, 0.0)
+        self._since = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        """Count the time since the last lap for a stage."""
+        now = time.perf_counter()
+        self.seconds[stage] += now - self._since
+        self._since = now
+
+    def skip(self) -> None:
+        """Count the time since the last lap for no stage."""
+        self._since = time.perf_counter()
+
+    def move(self, seconds: float, before: str, stage: str) -> None:
+        """Count for `stage` what was counted for `before`."""
+        self.seconds[before] -= seconds
+        self.seconds[stage] += seconds
+
+
+@dataclass(frozen=True)
+class ProfileStep:
+    """What consumers did for some ranges that were committed one after another.
+
+    Parameters
+    ----------
+    until_seconds : float
+        Seconds from the beginning of the run until the last of them was committed.
+    stage_seconds : mapping of str to float
+        Seconds of each of `STAGES`, for these ranges together.
+    """
+
+    until_seconds: float
+    stage_seconds: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Where the time of one run went.
+
+    Parameters
+    ----------
+    start_seconds, work_seconds, finish_seconds : float
+        From the beginning to the first batch, from there to the last commit, and from there to the end.
+    stage_seconds : mapping of str to float
+        Seconds of each of `STAGES`, for all consumers together.
+    ranges, alerts, raw_bytes : int
+        What this run committed.
+    steps : tuple of ProfileStep
+        The same stages over time, in order; empty where they were not kept.
+    received_bytes, wasted_bytes : int
+        Bytes that have arrived from Kafka, and how many of them in vain; zero where that was not counted.
+    """
+
+    start_seconds: float
+    work_seconds: float
+    finish_seconds: float
+    stage_seconds: Mapping[str, float]
+    ranges: int
+    alerts: int
+    raw_bytes: int
+    steps: tuple[ProfileStep, ...] = ()
+    received_bytes: int = 0
+    wasted_bytes: int = 0
+
+    @property
+    def seconds(self) -> float:
+        """The whole run."""
+        return round(self.start_seconds + self.work_seconds + self.finish_seconds, 3)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the profile as the ledger and ``--json`` hold it."""
+        return asdict(self) | {"stage_seconds": dict(self.stage_seconds)}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Profile:
+        """Read the profile from JSON.
+
+        Raises
+        ------
+        LedgerError
+            If something is missing or of another type.
+        """
+        try:
+            seconds = _stage_seconds(content)
+            kept = content.get("steps", ())[:_MAX_STEPS]
+            steps = tuple(ProfileStep(float(step["until_seconds"]), _stage_seconds(step)) for step in kept)
+            phases = [float(content[f"{phase}_seconds"]) for phase in ("start", "work", "finish")]
+            counts = [int(content[name]) for name in ("ranges", "alerts", "raw_bytes")]
+            received = [int(content.get(name, 0)) for name in ("received_bytes", "wasted_bytes")]
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise LedgerError(f"a profile can't be read: {error}") from error
+        untils = [step.until_seconds for step in steps]
+        of_steps = [value for step in steps for value in step.stage_seconds.values()]
+        if not all(abs(value) < _MAX_S for value in (*seconds.values(), *phases, *untils, *of_steps)):  # NaN is not
+            raise LedgerError("a profile holds numbers that can't be true")
+        if untils != sorted(untils):
+            raise LedgerError("a profile holds steps that are out of order")
+        start, work, finish = phases
+        ranges, alerts, raw_bytes = counts
+        return cls(start, work, finish, seconds, ranges, alerts, raw_bytes, steps, *received)
+
+
+def _stage_seconds(content: Mapping[str, Any]) -> dict[str, float]:
+    return {stage: float(content["stage_seconds"].get(stage, 0)) for stage in STAGES}
+
+
+class Profiler:
+    """An observer that takes the time and passes every event on.
+
+    Parameters
+    ----------
+    observe : callable
+        Takes the events.
+    began : float, optional
+        When the run began, on the clock of `time.monotonic`; by default now.
+
+    Attributes
+    ----------
+    tally : Tally
+        The sums of the run.
+    """
+
+    def __init__(self, observe: Observer, began: float | None = None) -> None:
+        self._observe = observe
+        self._began = time.monotonic() if began is None else began
+        self._first: float | None = None
+        self._last: float | None = None
+        self._seconds = dict.fromkeys(STAGES, 0.0)
+        self._ranges = 0
+        self.tally = Tally()
+        self._steps: list[ProfileStep] = []
+        self._ranges_of_step = 1
+
+    def __call__(self, event: Event) -> None:
+        """Take an event."""
+        match event:
+            case TransferStarted():
+                self.tally.start(event)
+            case RangeProgress():
+                self.tally.progress(event)
+                if self._first is None and event.arrived:
+                    self._first = time.monotonic()
+            case RangeFailed():
+                self.tally.fail(event)
+            case RangeCommitted():
+                self._commit(event)
+            case TopicLooked():
+                self.tally.grow(event.topic, event.offsets)
+        self._observe(event)
+
+    def _commit(self, event: RangeCommitted) -> None:
+        self._last = time.monotonic()
+        if self._first is None:
+            self._first = self._last
+        self.tally.commit(event)
+        self._ranges += 1
+        for stage, seconds in event.seconds.items():
+            self._seconds[stage] += seconds
+        self._add_step(ProfileStep(self._last - self._began, event.seconds))
+
+    def _add_step(self, step: ProfileStep) -> None:
+        """Keep what a range took; however long a run, its steps fit in a small document."""
+        if (self._ranges - 1) % self._ranges_of_step:
+            self._steps[-1] = _together(self._steps[-1], step)
+            return
+        if len(self._steps) == _MAX_STEPS:
+            self._steps = [_together(*pair) for pair in zip(self._steps[::2], self._steps[1::2], strict=True)]
+            self._ranges_of_step *= 2
+        self._steps.append(step)
+
+    def profile(self) -> Profile:
+        """Return the profile of the run, which ends now."""
+        now = time.monotonic()
+        first, last = self._first or now, self._last or now
+        return Profile(
+            start_seconds=round(first - self._began, 3),
+            work_seconds=round(last - first, 3),
+            finish_seconds=round(now - last, 3),
+            stage_seconds=_rounded(self._seconds),
+            ranges=self._ranges,
+            alerts=self.tally.committed_rows,
+            raw_bytes=self.tally.committed_bytes,
+            steps=tuple(
+                ProfileStep(round(step.until_seconds, 3), _rounded(step.stage_seconds)) for step in self._steps
+            ),
+            received_bytes=self.tally.bytes_received,
+            wasted_bytes=self.tally.bytes_wasted,
+        )
+
+
+def _together(step: ProfileStep, later: ProfileStep) -> ProfileStep:
+    seconds = {stage: step.stage_seconds.get(stage, 0.0) + later.stage_seconds.get(stage, 0.0) for stage in STAGES}
+    return ProfileStep(later.until_seconds, seconds)
+
+
+def _rounded(seconds: Mapping[str, float]) -> dict[str, float]:
+    return {stage: round(seconds.get(stage, 0.0), 3) for stage in STAGES}

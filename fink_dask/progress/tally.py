@@ -1,0 +1,386 @@
+"""Add up a transfer's events: what has arrived and what is committed, how fast, and how long the rest will take.
+
+Whoever shows a transfer reads these sums: the bar, the page, the metrics and the ledger's note for `status`.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from fink_dask.kafka.offsets import Range
+from fink_dask.ledger.progress import Arrival, Phase
+from fink_dask.progress.events import RangeCommitted, RangeFailed, RangeProgress, TransferStarted
+
+#: Seconds over which it is measured.
+_OVER_S = 20.0
+#: The fewest steps that it is measured over, however long they take.
+_STEPS = 3
+#: What comes within so many seconds is one step: over a slow line, the responses to several consumers come together.
+_APART_S = 3.0
+#: A step that is quicker than so many seconds is never overdue.
+_LEAST_S = 5.0
+#: After so many of the longest steps, one is overdue, and there is none under way.
+_OVERDUE, _LATE = 1.25, 2.0
+
+#: Committed ranges that are remembered, as reports of them may come late; not all, as a follower runs for months.
+_REMEMBERED = 10_000
+#: Seconds after which a line is not just slow, at the earliest.
+_CUT_S = 10.0
+
+
+class Speed:
+    """What a sum gains in a second; it is told the sum whenever that may have grown."""
+
+    def __init__(self) -> None:
+        self._points: deque[tuple[float, float]] = deque()
+        self._step_began = -math.inf
+
+    def begin(self, now: float, total: float = 0) -> None:
+        """Start the clock, if it is not running yet: from here on, what is gained has taken its time."""
+        if not self._points:
+            self._points.append((now, total))
+
+    def add(self, now: float, total: float) -> None:
+        """Take the sum; only one that has grown is a step."""
+        points = self._points
+        self.begin(now, total)
+        if total <= points[-1][1]:
+            return
+        if len(points) > 1 and now - points[-1][0] > max(_OVER_S, self.late_s()):
+            points.clear()  # a pause, of which the line is not slower
+        if points and now - self._step_began < _APART_S:
+            points.pop()
+        else:
+            self._step_began = now
+        points.append((now, total))
+        while len(points) > _STEPS + 1 and points[1][0] <= now - _OVER_S:
+            points.popleft()
+
+    def step_s(self) -> float:
+        """Return how long a step takes, on average; zero before the first one."""
+        points = self._points
+        return (points[-1][0] - points[0][0]) / (len(points) - 1) if len(points) > 1 else 0.0
+
+    def late_s(self) -> float:
+        """Return how long it may take until the next step; zero before the first one."""
+        return _LATE * self._longest_s()
+
+    def is_overdue(self, now: float) -> bool:
+        """Tell whether the next step takes longer than usual."""
+        return bool(self._points) and now - self._points[-1][0] > max(_LEAST_S, _OVERDUE * self._longest_s())
+
+    def _longest_s(self) -> float:
+        times = [time for time, _ in self._points]
+        return max((after - before for before, after in pairwise(times)), default=0.0)
+
+    def quiet_s(self, now: float) -> float | None:
+        """Return how long ago the last step was; None before the first one."""
+        return now - self._points[-1][0] if len(self._points) > 1 else None
+
+    def per_second(self, now: float) -> float:
+        """Return the speed; zero before the first step, and when no other came for long."""
+        points, step_s = self._points, self.step_s()
+        if len(points) < 2 or now - points[-1][0] > max(_OVER_S, self.late_s()):
+            return 0.0
+        # A step is not late before it has taken longer than usual.
+        until = max(points[-1][0], now - step_s)
+        return (points[-1][1] - points[0][1]) / max(until - points[0][0], 1e-3)
+
+
+@dataclass
+class Running:
+    """What is known of an attempt at a range.
+
+    Parameters
+    ----------
+    said : RangeProgress
+        Its last report.
+    since, heard : float
+        When its first and its last report came, by `time.monotonic`.
+    """
+
+    said: RangeProgress
+    since: float
+    heard: float
+
+    @property
+    def is_asking(self) -> bool:
+        """Whether it expects something from Kafka."""
+        return not self.said.waits and self.said.arrived < len(self.said.range)
+
+    def quiet_s(self, now: float) -> float:
+        """Return how long ago Kafka last sent something for it."""
+        return self.said.quiet_s + max(0.0, now - self.heard)
+
+
+@dataclass
+class _Topic:
+    """The sums of a topic that are not those of the run."""
+
+    planned: int = 0
+    before: int = 0
+    committed: int = 0
+    received_bytes: int = 0
+    expected_bytes: float | None = None
+
+
+class Tally:
+    """The sums of one run.
+
+    Parameters
+    ----------
+    clock : callable
+        Tells the time.
+
+    Attributes
+    ----------
+    alerts_read, bytes_read, bytes_received : int
+        What was read, and what has arrived, counting a range that failed and was read again twice; these never
+        decrease.
+    bytes_wasted : int
+        Bytes of these that arrived in vain, as an attempt failed or they lie beyond the end of a range.
+    committed_rows, committed_bytes : int
+        Alerts of the ranges that this run has committed, and the bytes of what was read for them.
+    reconnect_timeout_s : float or None
+        How long nothing may come before that is an error.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._topics: dict[str, _Topic] = {}
+        self._running: dict[tuple[str, Range], Running] = {}
+        self._done: dict[tuple[str, Range], None] = {}
+        self._committed_read = 0
+        self._is_endless = False
+        self._alerts_speed, self._bytes_speed = Speed(), Speed()
+        self.alerts_read = self.bytes_read = self.bytes_received = self.bytes_wasted = 0
+        self.committed_rows = self.committed_bytes = 0
+        self.reconnect_timeout_s: float | None = None
+        self._limit_rate: int | None = None
+        #: Bytes of records for a byte on the line, lately.
+        self._expansion = 1.0
+
+    def start(self, event: TransferStarted) -> None:
+        """Take the size of a topic's plan."""
+        topic = self._topics.setdefault(event.topic, _Topic())
+        topic.planned = event.offsets
+        topic.before = event.offsets_committed - topic.committed
+        self.reconnect_timeout_s = event.reconnect_timeout_s
+        self._limit_rate = event.limit_rate
+        if event.forecast is not None and event.forecast.alerts:
+            size = event.forecast.wire_bytes or event.forecast.raw_bytes
+            topic.expected_bytes = None if size is None else size / event.forecast.alerts
+
+    def grow(self, topic: str, offsets: int) -> None:
+        """Take the size of a plan that grew while it was carried out, as nobody knows how far it will."""
+        self._topics.setdefault(topic, _Topic()).planned = offsets
+        self._is_endless = True
+
+    def progress(self, event: RangeProgress) -> bool:
+        """Take the report of a running range; one that comes after its commit is out of date.
+
+        Returns
+        -------
+        bool
+            Whether another attempt at the range had reported before, which therefore came to nothing.
+        """
+        if self.is_committed(event):
+            return False
+        key, now = (event.topic, event.range), self._clock()
+        known = self._running.get(key)
+        is_again = known is not None and known.said.attempt != event.attempt
+        if known is not None and is_again:
+            self.bytes_wasted += _received(known.said)
+            known = None
+        if known is not None:
+            event = _not_less(event, known.said)
+        self._expansion = event.expansion
+        self._count(event, known.said if known else None, now)
+        self._running[key] = Running(event, known.since if known else now, now)
+        return is_again
+
+    def commit(self, event: RangeCommitted) -> None:
+        """Take a committed range."""
+        known = self._running.pop((event.topic, event.range), None)
+        self._done[event.topic, event.range] = None
+        if len(self._done) > _REMEMBERED:
+            del self._done[next(iter(self._done))]
+        topic = self._topics.setdefault(event.topic, _Topic())
+        topic.committed += len(event.range)
+        topic.received_bytes += max(event.raw_bytes, known.said.arrived_bytes if known else 0)
+        self.committed_rows += event.rows
+        self.committed_bytes += event.raw_bytes
+        self._committed_read += event.read
+        if known is not None:
+            self.bytes_wasted += _received(known.said) - known.said.arrived_bytes
+        self._count(event, known.said if known else None, self._clock())
+
+    def fail(self, event: RangeFailed) -> None:
+        """Forget what a failed attempt read."""
+        known = self._running.pop((event.topic, event.range), None)
+        if known is not None:
+            self.bytes_wasted += _received(known.said)
+
+    def is_committed(self, event: RangeProgress) -> bool:
+        """Tell whether a range was committed recently."""
+        return (event.topic, event.range) in self._done
+
+    @property
+    def running(self) -> Iterator[Running]:
+        """The attempts that run."""
+        return iter(self._running.values())
+
+    @property
+    def topics(self) -> int:
+        """Topics whose plans are known."""
+        return len(self._topics)
+
+    @property
+    def offsets(self) -> int:
+        """Offsets of all plans."""
+        return sum(topic.planned for topic in self._topics.values())
+
+    @property
+    def committed(self) -> int:
+        """Offsets that are committed, including those of earlier runs."""
+        # A repair plans less than the ranges that it commits hold.
+        return sum(min(topic.before + topic.committed, topic.planned) for topic in self._topics.values())
+
+    @property
+    def arrived(self) -> int:
+        """Offsets that are committed, or have arrived for an attempt that still runs."""
+        return min(self.committed + sum(each.said.arrived for each in self.running), self.offsets)
+
+    @property
+    def received_bytes(self) -> int:
+        """Bytes of these that this run has received."""
+        done = sum(topic.received_bytes for topic in self._topics.values())
+        return done + sum(each.said.arrived_bytes for each in self.running)
+
+    @property
+    def rows(self) -> int:
+        """Alerts of this run, committed or not."""
+        return self.committed_rows + sum(each.said.rows for each in self.running)
+
+    @property
+    def read(self) -> int:
+        """Alerts of this run, including those that were filtered."""
+        return self._committed_read + sum(each.said.read for each in self.running)
+
+    @property
+    def alerts_per_second(self) -> float:
+        """Alerts that are read in a second, lately."""
+        return self._alerts_speed.per_second(self._clock())
+
+    @property
+    def bytes_per_second(self) -> float:
+        """Bytes that arrive in a second, lately."""
+        return self._bytes_speed.per_second(self._clock())
+
+    @property
+    def bytes_left(self) -> int | None:
+        """About the bytes that have not arrived yet: by what has arrived, or else by the forecast; None if unknown."""
+        running = {name: [0, 0] for name in self._topics}
+        for each in self.running:
+            sums = running.setdefault(each.said.topic, [0, 0])
+            sums[0] += each.said.arrived
+            sums[1] += each.said.arrived_bytes
+        left = 0.0
+        for name, topic in self._topics.items():
+            offsets = topic.committed + running[name][0]
+            missing = max(0, topic.planned - topic.before - offsets)
+            size = (topic.received_bytes + running[name][1]) / offsets if offsets else topic.expected_bytes
+            if missing and size is None:
+                return None
+            left += missing * (size or 0.0)
+        return round(left)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """About how long the rest takes to arrive; None where nothing tells, as before the first response."""
+        speed, left = self.bytes_per_second, self.bytes_left
+        if self._limit_rate is not None:  # it is kept to on the line, and what comes first comes faster
+            speed = min(speed, self._limit_rate * self._expansion)
+        now = self._clock()
+        if self._is_endless or not speed or not left or self._bytes_speed.is_overdue(now):
+            return None
+        # What arrives next is already on its way.
+        on_its_way_s = min(self._bytes_speed.quiet_s(now) or 0.0, self._bytes_speed.step_s())
+        return max(left / speed - on_its_way_s, 1.0)
+
+    @property
+    def quiet_s(self) -> float | None:
+        """Seconds since Kafka last sent something; None where nothing is expected of it."""
+        now = self._clock()
+        last_s = self._bytes_speed.quiet_s(now)
+        # An attempt that has received nothing only knows since when it waits.
+        ages = [
+            each.quiet_s(now) if each.said.arrived or last_s is None else max(each.quiet_s(now), last_s)
+            for each in self.running
+            if each.is_asking
+        ]
+        if ages or self._running or self.arrived >= self.offsets:
+            return min(ages, default=None)
+        return last_s  # between two attempts
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether nothing has come for so long that a slow line does not explain it."""
+        quiet_s = self.quiet_s
+        return quiet_s is not None and quiet_s > max(_CUT_S, self._bytes_speed.late_s())
+
+    @property
+    def phase(self) -> Phase:
+        """How far it is, in words."""
+        if self.committed >= self.offsets and not self._running:
+            return Phase.DONE
+        if self.bytes_received or self.received_bytes:
+            return Phase.RECEIVING if self.arrived < self.offsets else Phase.WRITING
+        return Phase.WAITING if any(each.is_asking for each in self.running) else Phase.CONNECTING
+
+    @property
+    def arrival(self) -> Arrival:
+        """What has arrived, and how, at this moment."""
+        return Arrival(
+            at=round(time.time(), 3),
+            phase=self.phase,
+            offsets=self.arrived,
+            received_bytes=self.received_bytes,
+            wasted_bytes=self.bytes_wasted,
+            bytes_per_second=round(self.bytes_per_second, 1),
+            bytes_left=self.bytes_left,
+            seconds_left=self.seconds_left,
+            quiet_s=self.quiet_s,
+            is_cut=self.is_cut,
+            reconnect_timeout_s=self.reconnect_timeout_s,
+        )
+
+    def _count(self, event: RangeProgress | RangeCommitted, before: RangeProgress | None, now: float) -> None:
+        """Count what has come since the last report of the same attempt."""
+        received = _received(event) if isinstance(event, RangeProgress) else event.raw_bytes
+        self.alerts_read += max(0, event.read - (before.read if before else 0))
+        self.bytes_read += max(0, event.raw_bytes - (before.raw_bytes if before else 0))
+        self._alerts_speed.begin(now)
+        self._bytes_speed.begin(now)
+        self.bytes_received += max(0, received - (_received(before) if before else 0))
+        self._alerts_speed.add(now, self.alerts_read)
+        self._bytes_speed.add(now, self.bytes_received)
+
+
+def _not_less(event: RangeProgress, before: RangeProgress) -> RangeProgress:
+    """Leave out of a report that something has not arrived after all.
+
+    What librdkafka holds is known twice a second, and what was taken of it meanwhile then counts twice for a moment.
+    """
+    received, size = max(event.received, before.received), max(event.received_bytes, before.received_bytes)
+    return replace(event, received=received, received_bytes=size)
+
+
+def _received(event: RangeProgress) -> int:
+    """Return what has arrived for an attempt, with what lies beyond the end of its range."""
+    return max(event.received_bytes, event.raw_bytes)

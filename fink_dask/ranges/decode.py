@@ -1,0 +1,305 @@
+"""Decode the batches of a range: rows by partition key, with their offsets, and the records that can't be rows.
+
+The columns of a range's files grow with the schemas that its records turn out to have.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from fink_dask.avro.decoder import ColumnarDecoder, DecodedBatch, Order
+from fink_dask.avro.evolution import Versions, covering, fit_batch, project
+from fink_dask.avro.schema import AvroSchema
+from fink_dask.batches import RawBatch
+from fink_dask.config import RECORD_OUTFORMATS
+from fink_dask.dataset.columns import file_schema, known_versions, planned_versions, take_in
+from fink_dask.dataset.formats import KAFKA_FIELDS, RAW_SCHEMA
+from fink_dask.dataset.partitioning import Partitioning, Split
+from fink_dask.errors import LedgerError, SchemaError
+from fink_dask.ledger.commit import Attempt
+from fink_dask.ledger.ledger import Ledger
+from fink_dask.ledger.records import Identity
+from fink_dask.ranges.keys import Foreign, SchemaKeys, TakeIn
+from fink_dask.where.condition import bind_condition
+
+_Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class SortedBatch:
+    """A decoded batch, sorted by partition key.
+
+    Parameters
+    ----------
+    parts : list of (str, pyarrow.RecordBatch)
+        A directory, and the alerts that belong there, in offset order, with `kafka_partition` and `kafka_offset`.
+    bad : list of (int, str)
+        Position in the batch and reason of each record that is not a row.
+    filtered : numpy.ndarray of int64
+        Position in the batch of each alert that the condition is not true of.
+    """
+
+    parts: list[tuple[str, pa.RecordBatch]]
+    bad: list[tuple[int, str]]
+    filtered: _Ints
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """Rows of a batch, in the order of their keys where it is split, and what became of the other records."""
+
+    rows: pa.RecordBatch
+    positions: _Ints
+    bad: dict[int, str]
+    filtered: _Ints
+    split: Split | None
+
+
+def _refuse(schema: AvroSchema) -> None:
+    raise SchemaError("it takes in no schema")
+
+
+class RangeDecoder:
+    """Decodes the batches of one range.
+
+    Parameters
+    ----------
+    versions : Versions
+        The writer schemas.
+    identity : Identity
+        Tells where the schemas came from, and which columns and alerts are wanted.
+    partitioning : Partitioning
+        What the directories come from.
+    partition : int
+        The range's partition.
+    take_in : callable
+        Is given the schemas in keys that are not among `versions`. Once it has accepted one, the files have too few
+        columns: `met` then holds it, keys are still looked at but nothing is decoded, and the range has to begin again.
+    """
+
+    def __init__(
+        self,
+        versions: Versions,
+        identity: Identity,
+        partitioning: Partitioning,
+        partition: int,
+        take_in: TakeIn = _refuse,
+    ) -> None:
+        self._versions = versions
+        self._partitioning = partitioning
+        self._partition = partition
+        self._condition = None if identity.where is None else bind_condition(identity.where, versions.arrow)
+        # These are decoded first: of the alerts that are filtered out, nothing else is.
+        conditional = () if self._condition is None else self._condition.columns
+        paths = tuple(dict.fromkeys((*(source.path for source in partitioning.sources), *conditional)))
+        self._is_raw = identity.outformat in RECORD_OUTFORMATS
+        # Of a record that is kept as it came, only the keys are decoded.
+        columns = (paths or (versions.arrow.names[0],)) if self._is_raw else identity.columns
+        self._rows = pa.schema(project(versions.record, columns).arrow_fields)
+        self._keys = pa.schema(project(versions.record, paths).arrow_fields) if paths else None
+        self._decoders = [_decoder(schema, columns, paths) for schema in versions.schemas]
+        # Where records name their own schema, bytes of another one could decode into wrong values.
+        self._schemas = SchemaKeys(versions, take_in) if identity.schema_source == "record key" else None
+        self._columns = pa.schema([*self._rows, *KAFKA_FIELDS])
+        #: The columns of the files.
+        self.file_schema = file_schema(versions, identity, partitioning)
+        #: Seconds of the decoding that were spent on finding partition keys.
+        self.split_seconds = 0.0
+
+    @property
+    def met(self) -> frozenset[AvroSchema]:
+        """Schemas of the records so far that the dataset has, but for which this decoder's files lack columns."""
+        return frozenset() if self._schemas is None else frozenset(self._schemas.met)
+
+    @property
+    def records(self) -> AvroSchema | None:
+        """The schema of the records, where the files keep them as they came."""
+        return self._versions.first if self._is_raw else None
+
+    @property
+    def max_records(self) -> int:
+        """The most records to decode at once; see `AvroSchema.max_records`."""
+        return self._versions.max_records
+
+    def decode(self, batch: RawBatch) -> SortedBatch:
+        """Decode a batch; the parts are slices of the same memory."""
+        if self._schemas is None:
+            found = self._decode_alike(batch, 0, batch.missing)
+        else:
+            numbers = self._schemas.numbers(batch.keys)
+            if self._schemas.met:
+                return SortedBatch([], [], np.empty(0, np.int64))
+            found = self._decode_by_number(batch, numbers)
+        offsets = pa.array(batch.offsets[found.positions])
+        partitions = pa.array(np.full(len(offsets), self._partition, np.int32))
+        if self._is_raw:
+            values = batch.values().take(pa.array(found.positions))
+            rows = pa.RecordBatch.from_arrays([values, partitions, offsets], schema=RAW_SCHEMA)
+        else:
+            columns = [*found.rows.columns, partitions, offsets]
+            rows = pa.RecordBatch.from_arrays(columns, schema=self._columns).select(self.file_schema.names)
+        bad, split = found.bad, found.split
+        if split is None:
+            return SortedBatch([("", rows)] if rows.num_rows else [], sorted(bad.items()), found.filtered)
+        refused = found.positions[len(found.positions) - len(split.refused) :].tolist()
+        bad |= dict(zip(refused, split.refused, strict=True))
+        parts = [(directory, part) for directory, part in split.slices(rows) if part.num_rows]
+        return SortedBatch(parts, sorted(bad.items()), found.filtered)
+
+    def _decode_by_number(self, batch: RawBatch, numbers: list[int | Foreign | None]) -> _Found:
+        """Decode each record with the program of its own schema."""
+        foreign = {index: found.reason for index, found in enumerate(numbers) if isinstance(found, Foreign)}
+        there = sorted({number for number in numbers if isinstance(number, int)})
+        missing = batch.missing
+        if len(there) < 2:
+            if foreign:
+                missing = np.zeros(len(batch), np.bool_) if missing is None else missing.copy()
+                missing[list(foreign)] = True
+            found = self._decode_alike(batch, there[0] if there else 0, missing)
+            found.bad.update(foreign)
+            return found
+        codes = np.array([number if isinstance(number, int) else -1 for number in numbers])
+        rows, keys, positions, filtered = [], [], [], []
+        for number in there:
+            others = codes != number
+
+            def as_they_come(found: pa.RecordBatch) -> _Ints:
+                kept, wanted = self._choose(found)
+                keys.append(wanted)
+                return kept
+
+            skipped = others if missing is None else others | missing
+            decoded = self._decode(number, batch, skipped, as_they_come)
+            rows.append(decoded.rows)
+            positions.append(decoded.positions)
+            filtered.append(decoded.left_out)
+            foreign |= {bad.index: bad.reason for bad in decoded.bad if not others[bad.index]}
+        places = np.concatenate(positions)
+        order = np.argsort(places)
+        split = None
+        if keys:
+            split = self._split(_join(keys).take(pa.array(order)))
+            order = order[split.order]
+        return _Found(_join(rows).take(pa.array(order)), places[order], foreign, np.concatenate(filtered), split)
+
+    def _decode_alike(self, batch: RawBatch, number: int, missing: npt.NDArray[np.bool_] | None) -> _Found:
+        """Decode a batch of one schema."""
+        split: Split | None = None
+
+        def by_key(keys: pa.RecordBatch) -> _Ints:
+            nonlocal split
+            kept, wanted = self._choose(keys)
+            split = self._split(wanted)
+            return kept[split.order]
+
+        # The rows of each key come out next to each other, and none has to be picked out afterwards.
+        decoded = self._decode(number, batch, missing, by_key)
+        bad = {each.index: each.reason for each in decoded.bad}
+        return _Found(decoded.rows, decoded.positions, bad, decoded.left_out, split)
+
+    def _decode(
+        self, number: int, batch: RawBatch, missing: npt.NDArray[np.bool_] | None, order: Order
+    ) -> DecodedBatch:
+        """Decode the records of one schema into the columns of all."""
+        decoder, key_columns = self._decoders[number], self._keys
+        if key_columns is None:
+            decoded = decoder.decode_joined(batch.data, batch.starts, missing)
+        else:
+            decoded = decoder.decode_joined(
+                batch.data, batch.starts, missing, lambda keys: order(_fit(keys, key_columns))
+            )
+        return replace(decoded, rows=_fit(decoded.rows, self._rows))
+
+    def _choose(self, keys: pa.RecordBatch) -> tuple[_Ints, pa.RecordBatch]:
+        """Return the numbers of the rows that the condition is true of, and these rows."""
+        if self._condition is None:
+            return np.arange(keys.num_rows), keys
+        kept = np.flatnonzero(self._condition.is_true(keys))
+        return kept, keys if len(kept) == keys.num_rows else keys.take(pa.array(kept))
+
+    def _split(self, keys: pa.RecordBatch) -> Split:
+        began = time.perf_counter()
+        split = self._partitioning.split(keys)
+        if len(split.order) != keys.num_rows:  # rows that it left out would pass for filtered ones
+            raise ValueError("a split that has not every row")
+        self.split_seconds += time.perf_counter() - began
+        return split
+
+
+def _fit(rows: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    return rows if rows.schema.equals(schema) else fit_batch(rows, schema)
+
+
+def _join(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
+    table = pa.Table.from_batches(batches).combine_chunks()
+    return table.to_batches()[0] if table.num_rows else batches[0]
+
+
+@lru_cache(maxsize=64)
+def _decoder(schema: AvroSchema, columns: tuple[str, ...] | None, key_columns: tuple[str, ...]) -> ColumnarDecoder:
+    """Compile a schema's tables once per process; its threads share them."""
+    keys = covering(schema.parsed, key_columns) if key_columns else None
+    return ColumnarDecoder(schema, covering(schema.parsed, columns), keys or ())
+
+
+class OutgrownError(Exception):
+    """The files of an attempt lack columns; it has to begin again."""
+
+
+class Grower:
+    """Makes the decoders of the attempts at a range.
+
+    The files of a range have the columns of the plan's schemas and of its records' schemas, in the dataset's order.
+    Which these are follows from the records and from the ledger, whose verdict on a schema never changes: two attempts
+    at a range write the same files.
+
+    Parameters
+    ----------
+    ledger : Ledger
+        The dataset.
+    identity : Identity
+        That of the plan.
+    partitioning : Partitioning
+        What the directories come from.
+    partition : int
+        The range's partition.
+    """
+
+    def __init__(self, ledger: Ledger, identity: Identity, partitioning: Partitioning, partition: int) -> None:
+        self._ledger = ledger
+        self._identity = identity
+        self._partitioning = partitioning
+        self._partition = partition
+        self._versions = _planned(ledger, identity)
+        self._decoder: RangeDecoder | None = None
+
+    def decoder(self, attempt: Attempt) -> RangeDecoder:
+        """Make the decoder of an attempt."""
+
+        def met(schema: AvroSchema) -> None:
+            # Where a job has moved the ledger aside, nothing may be written to the one in its place.
+            if not attempt.is_wanted():
+                raise LedgerError(f"{self._ledger.path} was removed, or begun again, meanwhile")
+            take_in(self._ledger, self._identity, self._partitioning, schema)
+
+        self._decoder = RangeDecoder(self._versions, self._identity, self._partitioning, self._partition, met)
+        return self._decoder
+
+    def grow(self) -> None:
+        """Add the schemas that the last decoder has met."""
+        assert self._decoder is not None
+        wanted = {*self._versions.schemas, *self._decoder.met}
+        known = known_versions(self._ledger, self._identity)
+        self._versions = Versions(tuple(schema for schema in known.schemas if schema in wanted))
+
+
+@lru_cache(maxsize=8)
+def _planned(ledger: Ledger, identity: Identity) -> Versions:
+    """Read a plan's schemas from the ledger once per process: they are too large to travel with every range."""
+    return planned_versions(ledger, identity)

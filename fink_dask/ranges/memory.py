@@ -1,0 +1,116 @@
+"""How much memory a consumer may take: bounded in bytes, whatever the batch size and the number of consumers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fink_dask.config import BATCH_BYTES, BUFFER_BYTES, QUEUE_BYTES
+from fink_dask.errors import SettingsError
+
+_MIB, _MB = 2**20, 10**6
+
+#: What a process takes before it consumes anything: Python, Dask, Arrow and the compiled decoder.
+WORKER_BYTES = 140 * _MIB
+
+#: The same for the process that runs the scheduler together with the one that workers are forked from.
+BASE_BYTES = 260 * _MIB
+
+#: What a batch costs, in multiples of its raw bytes: as messages, joined, decoded, and each again for the next batch.
+_BATCH_FACTOR = 7
+
+#: What a decoded byte that is held back costs: itself, and its copy on the way into a row group.
+_BUFFER_FACTOR = 2
+
+#: The part of a range that may be fetched ahead: as much again can come from beyond its end, and is thrown away.
+_AHEAD = 1 / 24
+
+LEAST_AHEAD = 2 * _MIB
+
+
+@dataclass(frozen=True)
+class MemoryShare:
+    """What one consumer may hold.
+
+    Parameters
+    ----------
+    queue_bytes : int
+        Records that librdkafka has fetched ahead.
+    batch_bytes : int
+        Raw bytes that are decoded at once.
+    buffer_bytes : int
+        Decoded bytes that are held back to fill row groups.
+    """
+
+    queue_bytes: int = QUEUE_BYTES
+    batch_bytes: int = BATCH_BYTES
+    buffer_bytes: int = BUFFER_BYTES
+
+    @property
+    def total(self) -> int:
+        """About how many bytes a consumer takes with this."""
+        return self.queue_bytes + _BATCH_FACTOR * self.batch_bytes + _BUFFER_FACTOR * self.buffer_bytes
+
+    def ahead(self, range_bytes: float) -> int:
+        """Bytes to fetch ahead of what is decoded, for ranges of so many bytes."""
+        return min(self.queue_bytes, max(LEAST_AHEAD, int(range_bytes * _AHEAD)))
+
+
+#: More does not make a transfer faster.
+FULL_SHARE = MemoryShare()
+
+#: With less, a consumer would do nothing but small reads and writes.
+MIN_SHARE = MemoryShare(queue_bytes=_MIB, batch_bytes=_MIB, buffer_bytes=4 * _MIB)
+
+
+def share_memory(
+    limit: int,
+    overhead: int,
+    consumers: int,
+    full_shares: int,
+    remedy: str = "give a larger --memory-limit, or fewer --nconsumers",
+) -> MemoryShare:
+    """Divide memory among consumers.
+
+    Parameters
+    ----------
+    limit : int
+        Bytes that these processes together may take.
+    overhead : int
+        What they take before they consume anything.
+    consumers : int
+        Ranges that they consume at once.
+    full_shares : int
+        How many consumers may get `FULL_SHARE`; more of them share what these would have.
+    remedy : str
+        What to tell the user to do where the limit is too low.
+
+    Returns
+    -------
+    MemoryShare
+        The share of each.
+
+    Raises
+    ------
+    SettingsError
+        If the limit is too low for so many consumers.
+    """
+    needed = overhead + consumers * MIN_SHARE.total
+    if limit < needed:
+        raise SettingsError(
+            f"{limit // _MB:,} MB of memory is too little for so many consumers, which take "
+            f"{-(-needed // _MB):,} MB at least: {remedy}"
+        )
+    # Whatever is left above the least is shared equally, so that the total never exceeds the limit.
+    room = FULL_SHARE.total - MIN_SHARE.total
+    more = min(limit - overhead, full_shares * FULL_SHARE.total) // consumers - MIN_SHARE.total
+    more = max(0, min(more, room))
+    return MemoryShare(
+        *(
+            least + (full - least) * more // room
+            for full, least in (
+                (FULL_SHARE.queue_bytes, MIN_SHARE.queue_bytes),
+                (FULL_SHARE.batch_bytes, MIN_SHARE.batch_bytes),
+                (FULL_SHARE.buffer_bytes, MIN_SHARE.buffer_bytes),
+            )
+        )
+    )

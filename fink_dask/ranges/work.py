@@ -1,0 +1,147 @@
+"""What a range needs to be transferred, and its result: small, as they travel to the workers and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from fink_dask.config import COMPRESSION, MIN_BATCH_BYTES, ON_BAD_RECORD, ON_LOSS, KafkaSettings
+from fink_dask.dataset.partitioning import Partitioning
+from fink_dask.errors import FinkDaskError, SchemaError, TransferError
+from fink_dask.kafka.offsets import Range
+from fink_dask.ledger.ledger import Ledger
+from fink_dask.ledger.records import Identity
+from fink_dask.ledger.remainder import Remainder
+from fink_dask.progress.events import RangeCommitted
+from fink_dask.ranges.memory import FULL_SHARE, MemoryShare
+
+_SAFE = "what is committed is safe"
+GO_ON = f"{_SAFE}, and the same command goes on from there once the cause is gone"
+
+
+def failure_of(failures: Sequence[FinkDaskError]) -> TransferError:
+    """Sum up the failures of ranges, of which there is at least one."""
+    first, *others = failures
+    words = f"{first} (and so did {len(others)} more)" if others else f"{first}"
+    go_on = _SAFE if isinstance(first, SchemaError) else GO_ON  # the record stays bad
+    error = TransferError(f"{words}; {go_on}")
+    error.__cause__ = first
+    return error
+
+
+class TopicFailures(Protocol):
+    """Decides, for each of a run's topics, what a failure means."""
+
+    def failed(self, topic: str, error: FinkDaskError) -> None:
+        """Take note of the failure of a range; the ranges of other topics go on."""
+
+    def is_over(self, topic: str) -> bool:
+        """Tell whether the waiting ranges of a topic are no longer wanted."""
+
+
+@dataclass(frozen=True)
+class TaskSettings:
+    """What the ranges of a plan have in common.
+
+    Parameters
+    ----------
+    ledger : Ledger
+        Dataset and ledger.
+    kafka : KafkaSettings
+        How to reach Kafka.
+    identity : Identity
+        Topic and form of the dataset.
+    plan_id : str
+        The plan.
+    partitioning : Partitioning
+        What the directories come from.
+    batchsize : int
+        The most alerts that are decoded at once, unless they have fewer than `min_batch_bytes`.
+    memory : MemoryShare
+        What the range may hold.
+    min_batch_bytes : int
+        The fewest raw bytes that are decoded at once, unless the range ends.
+    compression : str
+        Codec of the files; see `write_options`.
+    on_bad_record : {"quarantine", "fail"}
+        What becomes of a record that can't be decoded.
+    on_loss : {"continue", "fail"}
+        Whether the range fails when Kafka has removed some of it.
+    """
+
+    ledger: Ledger
+    kafka: KafkaSettings
+    identity: Identity
+    plan_id: str
+    partitioning: Partitioning
+    batchsize: int
+    memory: MemoryShare = FULL_SHARE
+    min_batch_bytes: int = MIN_BATCH_BYTES
+    compression: str = COMPRESSION
+    on_bad_record: str = ON_BAD_RECORD[0]
+    on_loss: str = ON_LOSS[0]
+
+
+@dataclass(frozen=True)
+class Work:
+    """A range to transfer.
+
+    Parameters
+    ----------
+    range : Range
+        The range.
+    settings : TaskSettings
+        How, and where to.
+    remainder : Remainder, optional
+        What is left of a range that is to be repaired.
+    """
+
+    range: Range
+    settings: TaskSettings
+    remainder: Remainder | None = None
+
+    @property
+    def topic(self) -> str:
+        """The topic whose range it is."""
+        return self.settings.identity.topic
+
+
+@dataclass(frozen=True)
+class RangeResult:
+    """What became of a range; the marker says it in full.
+
+    Parameters
+    ----------
+    range : Range
+        The range.
+    rows, raw_bytes, quarantined, lost, filtered : int
+        Alerts written, bytes consumed, records quarantined, offsets lost, alerts filtered.
+    newest_ms : int or None
+        Newest timestamp of its records, in milliseconds since 1970-01-01 UTC.
+    seconds : mapping of str to float
+        What each stage took; empty where an earlier attempt had committed the range.
+    """
+
+    range: Range
+    rows: int
+    raw_bytes: int
+    quarantined: int
+    lost: int
+    filtered: int
+    newest_ms: int | None
+    seconds: Mapping[str, float]
+
+    def committed(self, topic: str) -> RangeCommitted:
+        """Return the event that says so."""
+        return RangeCommitted(
+            topic,
+            self.range,
+            self.rows,
+            self.raw_bytes,
+            self.seconds,
+            self.quarantined,
+            self.lost,
+            self.newest_ms,
+            self.filtered,
+        )

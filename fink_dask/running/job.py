@@ -1,0 +1,461 @@
+"""Run ranges as Dask tasks: submit the largest first, collect results as they come, retry failures that may pass."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import queue
+import time
+import uuid
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from distributed import CancelledError, Client, Future, KilledWorker
+
+import fink_dask
+from fink_dask.cluster.crew import NO_LOOKAHEAD, Crew, Lookahead
+from fink_dask.cluster.worker import Shares, make_errand, take_share, transfer_on_worker
+from fink_dask.config import RECONNECT_TIMEOUT_S
+from fink_dask.dashboard.reports import progress_prefix
+from fink_dask.errors import BrokerUnavailableError, FinkDaskError, SettingsError, StorageError, TransferError
+from fink_dask.kafka.offsets import Range
+from fink_dask.progress.events import Note, Observer, RangeFailed, RangeProgress
+from fink_dask.ranges.work import TopicFailures, Work, failure_of
+from fink_dask.units import counted
+
+#: How often a range is tried when the cause may pass: an absent broker, a killed worker.
+_TRIES = 4
+#: Seconds before a range is tried again; doubled each time.
+_PAUSE_S = 1.0
+#: Seconds for which what has arrived is fresh: a range reports once a second.
+_FRESH_S = 2.0
+
+#: Seconds for which a range waits before that is worth a word.
+_LONG_S = 5.0
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two looks at whatever else happens.
+_LOOK_S = 0.25
+#: Seconds to wait for a result that was just there: if its worker has died, Dask computes it again.
+_RESULT_S = 60.0
+#: Seconds that running ranges have to end when following stops; after a signal there are eight in all.
+_DRAIN_S = 6.0
+
+#: Is asked for more ranges, given how many wait and how many are consumed; None when there will be no more.
+More = Callable[[int, int], Sequence[Work] | None]
+
+
+class Tries:
+    """Counts the tries at each range of each topic.
+
+    Parameters
+    ----------
+    excused_s : float
+        Seconds after a range's first excused failure in which such tries do not count, if nothing has come for it
+        since.
+    """
+
+    def __init__(self, excused_s: float = 0.0) -> None:
+        self._excused_s = excused_s
+        self._excused_since: dict[tuple[str, Range], float] = {}
+        self._tries: Counter[tuple[str, Range]] = Counter()
+        self._ready_at: dict[tuple[str, Range], float] = {}
+
+    def is_ready(self, item: Work) -> bool:
+        """Tell whether the pause after the last try is over."""
+        return self._ready_at.get(_key(item), 0.0) <= time.monotonic()
+
+    def begin(self, item: Work) -> None:
+        """Count a try."""
+        self._tries[_key(item)] += 1
+
+    def allow(self, item: Work) -> bool:
+        """Tell whether there may be another try, which then has to wait a little."""
+        tries = self._tries[_key(item)]
+        if tries >= _TRIES:
+            return False
+        self._ready_at[_key(item)] = time.monotonic() + _PAUSE_S * 2**tries
+        return True
+
+    def see(self, progress: RangeProgress) -> None:
+        """Take a report: once something has come for a range, its next failure is the first of its kind."""
+        if _is_sign_of_life(progress):
+            self._excused_since.pop((progress.topic, progress.range), None)
+
+    def end(self, item: Work) -> None:
+        """Forget a range that is done: a topic may be followed for months."""
+        for known in (self._tries, self._excused_since, self._ready_at):
+            known.pop(_key(item), None)
+
+    def forgive(self, item: Work) -> None:
+        """Do not count the last try."""
+        self._tries[_key(item)] -= 1
+
+    def excuse(self, item: Work) -> bool:
+        """Do not count the last try, unless this has gone on for too long; the next one has to wait a little."""
+        now = time.monotonic()
+        if now - self._excused_since.setdefault(_key(item), now) >= self._excused_s:
+            return False
+        self.forgive(item)
+        self._ready_at[_key(item)] = now + _PAUSE_S
+        return True
+
+
+class Silence:
+    """Tells a Kafka that is gone from one that sends nothing of one partition, or for a moment.
+
+    Parameters
+    ----------
+    gone_s : float
+        Seconds of silence after which Kafka is taken to be gone.
+    """
+
+    def __init__(self, gone_s: float) -> None:
+        self._gone_s = gone_s
+        self._ranges = 0
+        self._since = time.monotonic()
+
+    def see(self, progress: RangeProgress) -> None:
+        """Take a report: one of something that has just arrived is a sign of life."""
+        if _is_sign_of_life(progress):
+            self.end()
+
+    def end(self) -> None:
+        """Take a sign of life."""
+        self._ranges, self._since = 0, time.monotonic()
+
+    def is_final(self, is_last: bool) -> bool:
+        """Count a range that gave up; True once the silence has lasted, if it was not the only one that could be read.
+
+        Parameters
+        ----------
+        is_last : bool
+            Whether no other range is left that might be read.
+        """
+        self._ranges += 1
+        return (self._ranges > 1 or is_last) and time.monotonic() - self._since >= self._gone_s - _FRESH_S
+
+
+def _is_sign_of_life(progress: RangeProgress) -> bool:
+    return bool(progress.received) and progress.quiet_s < _FRESH_S
+
+
+def _key(item: Work) -> tuple[str, Range]:
+    return item.topic, item.range
+
+
+class Remarks:
+    """Remembers what was said."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[tuple[str, Range], float] = {}
+        self._reading: set[tuple[str, Range]] = set()
+        self._is_full = self._is_throttled = False
+
+    def of(self, progress: RangeProgress, is_limited: bool = False) -> Iterator[Note]:
+        """Return what there is to say, now that a range has reported; the user may have set a limit to the rate."""
+        now, key = time.monotonic(), (progress.topic, progress.range)
+        if progress.waits:
+            since = self._waiting.setdefault(key, now)
+            # Where nothing has arrived, it may be that Kafka is not reached; and a limit may be what is waited for.
+            if self._reading and not is_limited and not self._is_full and now - since > _LONG_S:
+                self._is_full = True
+                yield Note(
+                    f"the line is full: {counted(len(self._reading), 'range')} at once take all that it carries, and "
+                    f"{len(self._waiting)} more wait for room; more --nconsumers would not be faster"
+                )
+        else:
+            self._waiting.pop(key, None)
+            if progress.received:
+                self._reading.add(key)
+        if progress.throttled_s > 0 and not self._is_throttled:
+            self._is_throttled = True
+            yield Note("Kafka holds this transfer back by a quota of its own: it is slow, and goes on", warning=True)
+
+    def forget(self, topic: str, range_: Range) -> None:
+        """Forget a range that has ended."""
+        self._waiting.pop((topic, range_), None)
+        self._reading.discard((topic, range_))
+
+
+def run_ranges(
+    client: Client,
+    work: Sequence[Work],
+    nconsumers: int,
+    observe: Observer,
+    check: Callable[[], None],
+    lookahead: Lookahead = NO_LOOKAHEAD,
+    more: More | None = None,
+    topics: TopicFailures | None = None,
+    reconnect_timeout_s: float = RECONNECT_TIMEOUT_S,
+    others_join: bool = False,
+) -> None:
+    """Transfer ranges on a Dask cluster, `nconsumers` at a time.
+
+    Parameters
+    ----------
+    client : distributed.Client
+        The cluster.
+    work : sequence of Work
+        What to do.
+    nconsumers : int
+        Ranges that are consumed at once.
+    observe : callable
+        Takes the events.
+    check : callable
+        Called several times a second; what it raises ends the job.
+    lookahead : Lookahead
+        Ranges that are prepared beyond that.
+    more : callable, optional
+        Called several times a second; returns ranges that have turned up meanwhile. As long as it may return some,
+        running ranges are completed when a signal says stop, and it is `more` that deals with an absent broker.
+    topics : TopicFailures, optional
+        Is told what failed; then only failures that concern all topics are raised.
+    reconnect_timeout_s : float
+        Seconds after which a Kafka that sends nothing is taken to be gone; as long as `more` may return some, a range
+        is tried again for as long.
+    others_join : bool
+        Whether workers may join that were not checked: each checks itself whether it has what a range needs, and is
+        left out with a warning where it has not.
+
+    Raises
+    ------
+    TransferError
+        If ranges failed; all others were transferred first, unless the failure concerns them all.
+    """
+    run = _Run(client, work, nconsumers, observe, lookahead, more, topics, reconnect_timeout_s, others_join)
+    client.subscribe_topic(run.topic, run.on_progress)
+    try:
+        while run.unfinished():
+            run.extend()
+            run.submit()
+            run.collect(_LOOK_S)
+            run.divide()
+            run.check_cluster()
+            check()
+    except KeyboardInterrupt:
+        run.drain()
+        raise
+    finally:
+        run.cancel()
+    run.raise_failures()
+
+
+class _Run:
+    """What is waiting, running and done."""
+
+    def __init__(
+        self,
+        client: Client,
+        work: Sequence[Work],
+        nconsumers: int,
+        observe: Observer,
+        lookahead: Lookahead,
+        more: More | None = None,
+        topics: TopicFailures | None = None,
+        reconnect_timeout_s: float = RECONNECT_TIMEOUT_S,
+        others_join: bool = False,
+    ) -> None:
+        self._client = client
+        self._crew = Crew(client)
+        self._others_join = others_join
+        self._nconsumers = nconsumers
+        self._lookahead = lookahead
+        self._observe = observe
+        # The largest first: a long range that starts last would keep one worker busy while the others idle.
+        self._waiting = deque(_largest_first(work))
+        self._more = more
+        self._topics = topics
+        self._running: dict[Future, Work] = {}
+        self._done: queue.SimpleQueue[Future] = queue.SimpleQueue()
+        self._tries = Tries(reconnect_timeout_s)
+        self._failures: list[FinkDaskError] = []
+        self._progress: queue.SimpleQueue[RangeProgress] = queue.SimpleQueue()
+        self._stopped = False
+        self._silence = Silence(reconnect_timeout_s)
+        self._remarks = Remarks()
+        self._shares = Shares()
+        #: Another job on the same scheduler reports under another name.
+        self.topic = f"{progress_prefix(client.id)}{uuid.uuid4().hex}"
+
+    def unfinished(self) -> bool:
+        return bool(self._running or ((self._waiting or self._more is not None) and not self._stopped))
+
+    def extend(self) -> None:
+        """Take further ranges; what came first is consumed first, so that no partition waits for others."""
+        if self._more is None or self._stopped:
+            return
+        more = self._more(len(self._waiting), len(self._running))
+        if more is None or self._failures:
+            self._more = None
+        self._waiting.extend(_largest_first(more or ()))
+
+    def drain(self) -> None:
+        """Complete the running ranges, where a topic is followed: those are small."""
+        if self._more is None or not self._running:
+            return
+        self._observe(
+            Note(f"stopping: {counted(len(self._running), 'range')} to complete first; a second signal stops at once")
+        )
+        self._stopped = True
+        deadline = time.monotonic() + _DRAIN_S
+        while self._running and time.monotonic() < deadline and self._client.status == "running":
+            self.collect(_LOOK_S)
+
+    def divide(self, coming: int = 0) -> None:
+        """Divide the rate of the line, where one is set, among the workers that have ranges or are about to."""
+        if self._is_limited() and (workers := self._shares.divide(self._crew.count(), coming)):
+            self._crew.tell(workers, take_share, self.topic, self._shares.share)
+
+    def submit(self) -> None:
+        # Before more workers read, those that do have to know.
+        self.divide(min(len(self._waiting), max(0, self._nconsumers + self._lookahead.ranges - len(self._running))))
+        for _ in range(len(self._waiting)):
+            # None of the last ranges is handed out ahead: it might wait behind another while a worker is idle.
+            ahead = self._lookahead.ranges if len(self._waiting) > self._nconsumers else 0
+            if len(self._running) >= self._nconsumers + ahead or self._stopped or not self._crew.has_room():
+                return
+            item = self._waiting.popleft()
+            if self._topics is not None and self._topics.is_over(item.topic):
+                continue
+            if not self._tries.is_ready(item):
+                self._waiting.append(item)
+                continue
+            self._tries.begin(item)
+            call: tuple[Any, ...] = (
+                transfer_on_worker,
+                item.range,
+                item.settings,
+                self.topic,
+                self._lookahead.turns,
+                item.remainder,
+                self._others_join,
+                self._shares.share if item.settings.kafka.limit_rate is not None else None,
+            )
+            if self._others_join:
+                call = (make_errand(), fink_dask.__version__, pickle.dumps(call))
+            # Unique, so that Dask never takes an old result for that of a new try.
+            key = f"transfer_range-{item.range.name}-{uuid.uuid4().hex[:8]}"
+            self._shares.begin((item.topic, item.range))
+            future = self._crew.submit(*call, key=key)
+            self._running[future] = item
+            future.add_done_callback(self._done.put)
+
+    def collect(self, timeout_s: float) -> None:
+        """Wait for a result, then take all that have come."""
+        try:
+            future = self._done.get(timeout=timeout_s)
+            while True:
+                self._take(future)
+                future = self._done.get_nowait()
+        except queue.Empty:
+            pass
+        while not self._progress.empty():
+            progress = self._progress.get()
+            self._silence.see(progress)
+            self._tries.see(progress)
+            self._crew.accept(progress.worker)
+            self._shares.see((progress.topic, progress.range), progress.worker)
+            self._observe(progress)
+            for note in self._remarks.of(progress, self._is_limited()):
+                self._observe(note)
+
+    def on_progress(self, event: tuple[float, Any]) -> None:
+        """Take a worker's report; it is only put aside, as this runs on the client's event loop."""
+        message = dict(event[1])  # to which Dask has added the worker
+        message["range"] = Range(**message["range"])
+        self._progress.put(RangeProgress(**message))
+
+    def check_cluster(self) -> None:
+        """Raise a TransferError when the scheduler is gone, or has had no workers for a while."""
+        self._crew.look()
+        for future in self._crew.stranded():
+            item = self._running.pop(future)
+            self._shares.end((item.topic, item.range))
+            self._give_back(item)
+            self._client.cancel([future], force=True)
+            self._crew.release(future)
+
+    def cancel(self) -> None:
+        """Cancel the running tasks, if there is still a scheduler to tell."""
+        if self._client.status == "running":
+            self._client.unsubscribe_topic(self.topic)
+            self._client.cancel(list(self._running), force=True)
+
+    def raise_failures(self) -> None:
+        if self._failures:
+            raise failure_of(self._failures)
+
+    def _is_limited(self) -> bool:
+        work = next(iter(self._running.values()), self._waiting[0] if self._waiting else None)
+        return work is not None and work.settings.kafka.limit_rate is not None
+
+    def _take(self, future: Future) -> None:
+        item = self._running.pop(future, None)
+        if item is None:
+            return
+        self._remarks.forget(item.topic, item.range)
+        self._shares.end((item.topic, item.range))
+        try:
+            result = future.result(timeout=_RESULT_S)
+        except FinkDaskError as error:
+            self._failed(item, error, error.transient)
+        except (KilledWorker, TimeoutError) as error:
+            is_killer = isinstance(error, KilledWorker)
+            words = f"workers died on it: {error}" if is_killer else "its worker died before its result was fetched"
+            self._failed(item, TransferError(words, *_where(item)), passing=True)
+        except CancelledError:
+            if self._client.status == "running":
+                self._failed(item, TransferError("Dask has cancelled it", *_where(item)), passing=True)
+            else:  # together with everything else, as the scheduler is gone
+                self._waiting.append(item)
+        except Exception as error:  # a bug, or an error of Dask's: reported in one line, with the traceback in the log
+            log.exception("range %s failed", item.range.name)
+            words = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            self._failed(item, TransferError(words, *_where(item)), passing=False)
+        else:
+            if isinstance(result, tuple):
+                if (refusal := self._crew.reject(result)) is not None:
+                    self._observe(Note(refusal, warning=True))
+                self._give_back(item)
+            else:
+                self._silence.end()
+                self._tries.end(item)
+                self._observe(result.committed(item.topic))
+        finally:
+            self._crew.release(future)
+
+    def _give_back(self, item: Work) -> None:
+        """Put a range back, as if it had not been tried."""
+        self._tries.forgive(item)
+        self._waiting.appendleft(item)
+
+    def _failed(self, item: Work, error: FinkDaskError, passing: bool) -> None:
+        self._observe(RangeFailed(item.topic, item.range))
+        is_away = isinstance(error, BrokerUnavailableError)
+        if is_away and self._more is not None and not self._stopped and self._tries.excuse(item):
+            self._waiting.appendleft(item)
+            return
+        if is_away and self._silence.is_final(not (self._waiting or self._running)):
+            self._stopped = True
+        if passing and not self._stopped and self._tries.allow(item):
+            self._observe(Note(f"{error}; trying again", warning=True))
+            self._waiting.append(item)
+            return
+        # A full disk concerns all ranges, a column with too many values all of a topic's; other failures only one.
+        if isinstance(error, StorageError) or (isinstance(error, SettingsError) and self._topics is None):
+            self._stopped = True
+        if self._topics is not None and not self._stopped:
+            self._topics.failed(item.topic, error)
+        else:
+            self._failures.append(error)
+
+
+def _largest_first(work: Sequence[Work]) -> list[Work]:
+    return sorted(work, key=lambda item: len(item.range), reverse=True)
+
+
+def _where(item: Work) -> tuple[str, int, int]:
+    return item.settings.identity.topic, item.range.partition, item.range.start

@@ -1,0 +1,376 @@
+"""A whole transfer, from a topic's name to a dataset: inspect, plan, run, finish."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+
+from fink_dask.cluster.existing import Scheduler, existing_scheduler
+from fink_dask.cluster.joboptions import JobSpec
+from fink_dask.cluster.jobqueue import job_queue_cluster
+from fink_dask.cluster.local import Cluster, LocalWorkers, usable_cores
+from fink_dask.config import DASHBOARD_ADDRESS, FollowSettings, TransferSettings
+from fink_dask.dashboard.plugin import page_link
+from fink_dask.dashboard.reporter import Reporter
+from fink_dask.errors import FinkDaskError, SettingsError
+from fink_dask.following.followers import Followers, Watch, look_first, wait_for_first
+from fink_dask.kafka.inspect import Inspector, open_inspector
+from fink_dask.kafka.topics import TopicChoice, no_such_topics
+from fink_dask.ledger.ledger import Ledger
+from fink_dask.ledger.outdir import check_for_one, check_for_several
+from fink_dask.ledger.progress import Summary
+from fink_dask.planning.topic import TopicTransfer
+from fink_dask.planning.topics import Finder, Topics
+from fink_dask.progress.events import Doing, Note, Observer
+from fink_dask.progress.profile import Profile, Profiler
+from fink_dask.ranges.work import Work
+from fink_dask.running.job import run_ranges
+from fink_dask.store.location import check_remote
+from fink_dask.units import counted
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    Parameters
+    ----------
+    summary : Summary
+        What the dataset holds, and what the run added.
+    profile : Profile
+        Where its time went.
+    """
+
+    summary: Summary
+    profile: Profile
+
+
+@dataclass(frozen=True)
+class TopicOutcome:
+    """How a run ended for one of several topics.
+
+    Parameters
+    ----------
+    summary : Summary
+        What its dataset holds, and what the run added.
+    ledger : Ledger
+        The dataset's ledger.
+    error : FinkDaskError, optional
+        Why it failed.
+    """
+
+    summary: Summary
+    ledger: Ledger
+    error: FinkDaskError | None = None
+
+
+@dataclass(frozen=True)
+class TopicsOutcome:
+    """How a run ended for all its topics.
+
+    Parameters
+    ----------
+    topics : tuple of TopicOutcome
+        Each of them, by name.
+    profile : Profile
+        Where the run's time went.
+    """
+
+    topics: tuple[TopicOutcome, ...]
+    profile: Profile
+
+
+@dataclass(frozen=True)
+class ClusterChoice:
+    """Which cluster a transfer runs on.
+
+    Parameters
+    ----------
+    scheduler : Scheduler, optional
+        An existing Dask scheduler; otherwise this machine's cores are used.
+    dashboard_address : str
+        ``host:port`` of the dashboard of a cluster that is started here.
+    jobs : JobSpec, optional
+        Jobs of a batch system, which are submitted for the transfer.
+    """
+
+    scheduler: Scheduler | None = None
+    dashboard_address: str = DASHBOARD_ADDRESS
+    jobs: JobSpec | None = None
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it is this machine's cores."""
+        return self.scheduler is None and self.jobs is None
+
+
+def run_transfer(
+    settings: TransferSettings,
+    observe: Observer,
+    chosen: ClusterChoice,
+    restart: bool = False,
+    began: float | None = None,
+) -> Outcome:
+    """Transfer a topic, or continue a transfer.
+
+    Parameters
+    ----------
+    settings : TransferSettings
+        What to transfer, where to, and how.
+    observe : callable
+        Takes the events.
+    chosen : ClusterChoice
+        Where it runs.
+    restart : bool
+        Move an existing dataset aside first.
+    began : float, optional
+        When the program began, on the clock of `time.monotonic`; by default now.
+
+    Returns
+    -------
+    Outcome
+        What the dataset holds now, and what this run took.
+
+    Raises
+    ------
+    FinkDaskError
+        If it is refused or can't be finished; what is committed stays committed.
+    """
+    found = run_topics(TopicChoice((settings.topic,)), settings, observe, chosen, restart, began)
+    return Outcome(found.topics[0].summary, found.profile)
+
+
+def run_topics(
+    choice: TopicChoice,
+    settings: TransferSettings,
+    observe: Observer,
+    chosen: ClusterChoice,
+    restart: bool = False,
+    began: float | None = None,
+) -> TopicsOutcome:
+    """Transfer topics together, or continue a transfer of theirs.
+
+    Parameters
+    ----------
+    choice : TopicChoice
+        Which topics. Where there are, or may be, several, each has a dataset ``OUTDIR/TOPIC``.
+    settings : TransferSettings
+        What to transfer, where to, and how; the topic in it does not matter.
+    observe, chosen, restart, began
+        See `run_transfer`.
+
+    Returns
+    -------
+    TopicsOutcome
+        What the datasets hold now, what this run took, and which topics failed.
+
+    Raises
+    ------
+    FinkDaskError
+        If nothing could be transferred, or a failure concerns all topics, or there is only one.
+    """
+    check_remote(settings.outdir, restart, chosen.jobs is not None)
+    profiler = Profiler(observe, began)
+    (check_for_several if choice.is_several else check_for_one)(settings.outdir)
+    topics = Topics(choice, settings, profiler, restart, began)
+    try:
+        what = "topics" if choice.is_several else "topic"
+        profiler(Doing(f"connecting to Kafka, and looking at the {what}"))
+        with (
+            _local_workers(settings, chosen, choice) as workers,
+            open_inspector(settings.kafka, choice.names) as inspector,
+        ):
+            if settings.follow is None and chosen.is_here:  # else it may be hours until there is anything to do
+                workers.start_soon()
+            finder = Finder(choice, topics.make, is_patient=settings.follow is not None)
+            _begin(topics, finder, inspector, settings.follow, profiler)
+            if topics.open:
+                _transfer(settings, topics, finder, inspector, chosen, workers, profiler)
+            finder.give_up()
+            for transfer in finder.take():
+                topics.begin(transfer)
+            for topic in finder.empty:
+                profiler(Note(f"{topic} is empty: there is nothing to transfer, and nothing is written"))
+                topics.add_empty(topic)
+            topics.finish(inspector)
+            if not topics.results():
+                raise no_such_topics(finder.unmatched, finder.listed)
+        # For one topic, the profile that its ledger keeps.
+        profile = profiler.profile() if choice.is_several else topics.results()[0].profile
+    finally:
+        topics.end()
+    found = tuple(TopicOutcome(each.summary, each.ledger, each.error) for each in topics.results())
+    return TopicsOutcome(found, profile)
+
+
+def _begin(
+    topics: Topics, finder: Finder, inspector: Inspector, follow: FollowSettings | None, observe: Observer
+) -> None:
+    """Find the topics, and begin with those that hold something; when following, wait for one that does."""
+    if follow is None:
+        finder.look(inspector)
+    else:
+        look_first(topics, finder, inspector)
+    if finder.unmatched and follow is None:
+        error = no_such_topics(finder.unmatched, finder.listed)
+        if not topics.choice.of(finder.listed):
+            raise error
+        observe(Note(str(error), warning=True))
+    found = finder.take()
+    refusals = [transfer.error for transfer in found if isinstance(transfer.error, SettingsError)]
+    if found and len(refusals) == len(found):
+        raise refusals[0]  # what was asked for, such as a column, is wrong for all of them
+    topics.add_gone(finder.listed)
+    for transfer in found:
+        topics.begin(transfer)
+    if follow is None:
+        return
+    for pattern in finder.unmatched:
+        observe(Note(f"no topic matches {pattern} yet: waiting for one"))
+    for topic in finder.empty:
+        observe(Note(f"{topic} is empty: waiting for its first alert"))
+    if not topics.open and (finder.empty or finder.lacking or topics.choice.patterns):
+        wait_for_first(topics, follow, finder, inspector)
+
+
+def _transfer(
+    settings: TransferSettings,
+    topics: Topics,
+    finder: Finder,
+    inspector: Inspector,
+    chosen: ClusterChoice,
+    workers: LocalWorkers,
+    observe: Observer,
+) -> None:
+    """Continue the plans and make the next ones, until there is nothing left to plan."""
+    try:
+        with ExitStack() as stack:
+            cluster: Cluster | None = None
+
+            def check() -> None:
+                topics.check()
+                if cluster is not None:
+                    cluster.check()
+
+            while True:
+                ranges = 0
+                observe(Doing("planning what to read"))
+                for transfer in topics.open:
+                    with topics.alone(transfer):
+                        ranges += transfer.plan(inspector)
+                if not topics.open:
+                    return
+                if not ranges and settings.follow is None:
+                    if cluster is None:
+                        observe(Note(_nothing_new(settings, topics.choice)))
+                    return
+                if cluster is None:
+                    # Before the plan is frozen: a transfer that can't run leaves nothing to continue.
+                    topics.require_room(cores_of(settings, chosen))
+                    if settings.follow is not None:  # there will be more
+                        ranges = max(ranges, settings.nconsumers)
+                    observe(Doing("starting workers"))
+                    cluster = stack.enter_context(_connect(settings, observe, chosen, workers, topics.open[0], ranges))
+                    # A scheduler that is started here ends with the transfer, and its page with it.
+                    outlived = chosen.scheduler is not None
+                    reporter = Reporter(cluster.client, observe, outlived, topics.failure)
+                    observe = topics.tell(stack.enter_context(reporter))
+                topics.each(TopicTransfer.freeze)
+                work = _announce(topics, cluster)
+                if settings.follow is not None:
+                    _follow(settings, settings.follow, observe, topics, finder, inspector, work, cluster, check)
+                    return
+                run_ranges(
+                    cluster.client,
+                    work,
+                    settings.nconsumers,
+                    topics.observe,
+                    check,
+                    cluster.lookahead,
+                    topics=topics,
+                    reconnect_timeout_s=settings.kafka.reconnect_timeout_s,
+                    others_join=cluster.others_join,
+                )
+                if settings.limit is None:
+                    return
+    finally:
+        topics.settle()
+
+
+def _follow(
+    settings: TransferSettings,
+    follow: FollowSettings,
+    observe: Observer,
+    topics: Topics,
+    finder: Finder,
+    inspector: Inspector,
+    work: list[Work],
+    cluster: Cluster,
+    check: Callable[[], None],
+) -> None:
+    """Transfer what is planned, and what arrives, until the end."""
+    with Watch(inspector, finder) as watch:
+        followers = Followers(topics, follow, watch, finder, cluster.memory, settings.nconsumers, observe)
+        run_ranges(
+            cluster.client,
+            work,
+            settings.nconsumers,
+            followers.observe,
+            check,
+            cluster.lookahead,
+            followers.more,
+            topics,
+            settings.kafka.reconnect_timeout_s,
+            cluster.others_join,
+        )
+
+
+def cores_of(settings: TransferSettings, chosen: ClusterChoice) -> int:
+    """Count the cores that will share the work, as far as that is known beforehand."""
+    return min(settings.nconsumers, usable_cores()) if chosen.is_here else settings.nconsumers
+
+
+def _nothing_new(settings: TransferSettings, choice: TopicChoice) -> str:
+    if settings.limit is not None:
+        return f"nothing new: the dataset holds all there is, or the limit of {counted(settings.limit, 'alert')}"
+    if choice.is_several:
+        return "nothing new: every offset of the topics is already in the datasets"
+    return "nothing new: every offset of the topic is already in the dataset"
+
+
+def _connect(
+    settings: TransferSettings,
+    observe: Observer,
+    chosen: ClusterChoice,
+    workers: LocalWorkers,
+    first: TopicTransfer,
+    ranges: int,
+) -> AbstractContextManager[Cluster]:
+    if chosen.jobs is not None:
+        if settings.kafka.security.password is not None and not chosen.jobs.is_encrypted:
+            words = "Kafka's password goes unencrypted to the workers: leave out protocol=tcp to encrypt it"
+            observe(Note(words, warning=True))
+        return job_queue_cluster(chosen.jobs, settings, first.ledger, ranges, chosen.dashboard_address, observe)
+    if chosen.scheduler is not None:
+        if settings.kafka.security.password is not None and chosen.scheduler.is_open:
+            words = f"Kafka's password goes unencrypted to the workers of {chosen.scheduler.address}: use tls://"
+            observe(Note(words, warning=True))
+        return existing_scheduler(chosen.scheduler, settings.kafka, first.topic, first.ledger, settings.memory_limit)
+    return workers.cluster(ranges)
+
+
+def _local_workers(settings: TransferSettings, chosen: ClusterChoice, choice: TopicChoice) -> LocalWorkers:
+    return LocalWorkers(
+        settings.nconsumers, chosen.dashboard_address, settings.memory_limit, settings.kafka, choice.names
+    )
+
+
+def _announce(topics: Topics, cluster: Cluster) -> list[Work]:
+    """Announce the work of each topic, and return it."""
+    dashboard = page_link(cluster.client)
+    work: list[Work] = []
+    for transfer in topics.open:
+        with topics.alone(transfer):
+            work += transfer.begin_work(cluster.memory, dashboard)
+    return work

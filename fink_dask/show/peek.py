@@ -1,0 +1,170 @@
+"""A few alerts straight from Kafka: nothing is planned, written or committed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from fink_dask.config import BATCH_BYTES, TransferSettings
+from fink_dask.dataset.partitioning import Partitioning
+from fink_dask.errors import BrokerError, SettingsError
+from fink_dask.kafka.connection import Connection
+from fink_dask.kafka.inspect import Inspector
+from fink_dask.kafka.line import Line
+from fink_dask.kafka.offsets import Range, Watermarks
+from fink_dask.kafka.reader import RangeReader
+from fink_dask.ledger.ledger import Ledger
+from fink_dask.planning.schemas import Target, inspect_topic
+from fink_dask.ranges.decode import RangeDecoder
+
+#: The most alerts: whoever wants more wants a dataset.
+MOST = 100
+
+#: Offsets before the newest that are looked at as well: after a transaction comes a marker, which is not a record.
+_TAIL = 10
+
+
+@dataclass(frozen=True)
+class Peeked:
+    """A record, and the alert in it.
+
+    Parameters
+    ----------
+    partition, offset : int
+        Where it is in the topic.
+    timestamp_ms : int
+        Its Kafka timestamp, in milliseconds since 1970-01-01 UTC; negative where it has none.
+    alert : pyarrow.RecordBatch or None
+        A row, with ``kafka_partition`` and ``kafka_offset`` last.
+    reason : str
+        Why it can't be decoded, where there is no row.
+    """
+
+    partition: int
+    offset: int
+    timestamp_ms: int
+    alert: pa.RecordBatch | None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Peek:
+    """Which alerts are wanted.
+
+    Parameters
+    ----------
+    count : int
+        How many, at most `MOST`.
+    partition : int, optional
+        From this one; by default from all of them, the first one first.
+    offset : int, optional
+        From here on; needs a partition.
+    is_newest : bool
+        Those with the newest timestamps instead of the first ones.
+
+    Raises
+    ------
+    SettingsError
+        If these do not go together.
+    """
+
+    count: int = 3
+    partition: int | None = None
+    offset: int | None = None
+    is_newest: bool = False
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.count <= MOST:
+            raise SettingsError(f"-n {self.count} is not between 1 and {MOST}; fink-dask transfer --limit N takes more")
+        if self.offset is not None and (self.partition is None or self.is_newest):
+            raise SettingsError("--offset needs a --partition, and does not go with --newest")
+
+    def ranges(self, topic: str, marks: dict[int, Watermarks]) -> list[Range]:
+        """Choose what to read, of what the topic holds now.
+
+        Raises
+        ------
+        BrokerError
+            If it does not hold it.
+        """
+        if self.partition is not None and self.partition not in marks:
+            raise BrokerError(f"there is no partition {self.partition}: the topic has {len(marks)}, from 0 on", topic)
+        found = []
+        for partition, each in sorted(marks.items()):
+            if self.partition in {None, partition} and each.low < each.stable:
+                start = each.low
+                if self.is_newest:
+                    start = max(each.low, each.stable - self.count - _TAIL)
+                elif self.offset is not None:
+                    start = self.offset
+                if not each.low <= start < each.stable:
+                    held = f"it holds {each.low} to {each.stable - 1}"
+                    raise BrokerError(f"there is no such offset: {held}", topic, partition, start)
+                found.append(Range(partition, start, each.stable))
+        if not found:
+            raise BrokerError("there is nothing in it now", topic, self.partition)
+        return found
+
+
+def peek(settings: TransferSettings, wanted: Peek, connection: Connection) -> list[Peeked]:
+    """Read a few alerts.
+
+    Parameters
+    ----------
+    settings : TransferSettings
+        The topic, its survey, and a schema file if there is one.
+    wanted : Peek
+        Which.
+    connection : Connection
+        What to read through.
+
+    Returns
+    -------
+    list of Peeked
+        In the order of partition and offset; the newest ones by their time.
+
+    Raises
+    ------
+    FinkDaskError
+        If there is no such topic, it holds nothing of this kind, or Kafka does not answer.
+    """
+    target = inspect_topic(settings, Inspector(connection), Ledger(Path()), fresh=True)
+    ranges = wanted.ranges(settings.topic, {} if target is None else dict(target.description.watermarks))
+    assert target is not None
+    found: list[Peeked] = []
+    line = Line()
+    for range_ in ranges:
+        if wanted.is_newest:
+            # Only these are held, however many partitions there are.
+            newest = list(_read(connection, line, target, range_, len(range_)))[-wanted.count :]
+            found = sorted([*found, *newest], key=_age)[-wanted.count :]
+        elif len(found) < wanted.count:
+            found += _read(connection, line, target, range_, wanted.count - len(found))
+    return found
+
+
+def _age(record: Peeked) -> tuple[int, int, int]:
+    return record.timestamp_ms, record.partition, record.offset
+
+
+def _read(connection: Connection, line: Line, target: Target, range_: Range, count: int) -> Iterator[Peeked]:
+    """Yield the first records of a range, at most `count`."""
+    decoder = RangeDecoder(target.versions, target.identity, Partitioning(()), range_.partition)
+    reader = RangeReader(connection, target.identity.topic, range_, lambda: False, line=line)
+    left = count
+    for batch in reader.batches(count, BATCH_BYTES, max_records=decoder.max_records):
+        decoded = decoder.decode(batch)
+        reasons = {int(batch.offsets[index]): reason for index, reason in decoded.bad}
+        rows = {
+            offset: part.take([row])  # a slice would hold the whole batch
+            for _, part in decoded.parts
+            for row, offset in enumerate(part["kafka_offset"].to_pylist())
+        }
+        for offset, timestamp in list(zip(batch.offsets.tolist(), batch.timestamps_ms.tolist(), strict=True))[:left]:
+            yield Peeked(range_.partition, offset, timestamp, rows.get(offset), reasons.get(offset, ""))
+        left -= len(batch)
+        if left <= 0:
+            return

@@ -1,1 +1,0 @@
-"""The transfer itself: what to transfer, the plan, one range, many ranges."""

@@ -1,0 +1,224 @@
+"""Repair a dataset: read from Kafka again what its files no longer hold, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from fink_dask.cluster.local import local_cluster, usable_cores
+from fink_dask.compaction.groups import FILE_BYTES
+from fink_dask.compaction.workspace import read_compaction
+from fink_dask.config import BATCHSIZE, KafkaSettings
+from fink_dask.dataset.columns import mend_versions, partitioning_of, planned_versions
+from fink_dask.errors import LedgerError
+from fink_dask.kafka.inspect import TopicDescription, is_other_topic, open_inspector
+from fink_dask.kafka.offsets import Range, total
+from fink_dask.ledger.commit import roll_forward
+from fink_dask.ledger.lease import Lease, hold_lease
+from fink_dask.ledger.ledger import Ledger
+from fink_dask.ledger.outdir import check_dataset
+from fink_dask.ledger.progress import Summary, progress_of
+from fink_dask.ledger.records import DamagedMarker, Plan
+from fink_dask.planning.plan import known_topic_id
+from fink_dask.planning.schemas import restore_schemas
+from fink_dask.progress.events import Observer, TransferStarted
+from fink_dask.ranges.work import TaskSettings, Work
+from fink_dask.running.job import run_ranges
+from fink_dask.units import counted
+from fink_dask.verifying.damage import Damage, find_damage, write_marker
+from fink_dask.verifying.files import examine_dataset
+
+
+@dataclass(frozen=True)
+class Repair:
+    """How a repair ended.
+
+    Parameters
+    ----------
+    summary : Summary
+        What the dataset holds now; ``failed`` where something is still wrong.
+    ranges, offsets : int
+        Ranges that were repaired, and the offsets that were read again for them.
+    left : tuple of str
+        What could not be repaired, and why, one line each.
+    foreign : tuple of pathlib.Path
+        Files that no range wrote; they stay where they are.
+    """
+
+    summary: Summary
+    ranges: int
+    offsets: int
+    left: tuple[str, ...]
+    foreign: tuple[Path, ...]
+
+
+def run_repair(
+    ledger: Ledger,
+    kafka: KafkaSettings,
+    observe: Observer,
+    advance: Callable[[int], None],
+    on_loss: str,
+    dashboard_address: str,
+) -> Repair:
+    """Repair what `verify` complains about, as far as Kafka still has it.
+
+    Parameters
+    ----------
+    ledger : Ledger
+        The dataset.
+    kafka : KafkaSettings
+        How to reach Kafka.
+    observe : callable
+        Takes the events.
+    advance : callable
+        Is told the bytes of each file that was checked.
+    on_loss : {"fail", "continue"}
+        Leave a range alone where Kafka no longer holds all of it, or repair what can be and declare the rest lost.
+    dashboard_address : str
+        ``host:port`` of the Dask dashboard.
+
+    Raises
+    ------
+    FinkDaskError
+        If there is no ledger, a transfer is running, Kafka does not answer or holds another topic of this name, or a
+        range fails; what was repaired stays so.
+    """
+    check_dataset(ledger)
+    with hold_lease(ledger) as lease:
+        plans = ledger.plans()
+        roll_forward(ledger, plans)
+        found = examine_dataset(ledger, advance)
+        if found.schemas:
+            _restore_schemas(ledger, plans, kafka)
+        damages, compacted = find_damage(ledger, plans, found)
+        wanted = [damage for damage in damages if damage.remainder.wanted]
+        chosen, left = _choose(wanted, _describe(kafka, plans), on_loss) if wanted else ([], ())
+        mended = [damage for damage in damages if not damage.remainder.wanted]
+        mended += [damage for damage in chosen if not damage.remainder.wanted]
+        chosen = [damage for damage in chosen if damage.remainder.wanted]
+        for damage in mended:
+            write_marker(ledger, damage)
+        if chosen:
+            try:
+                _read_again(ledger, plans, kafka, chosen, observe, on_loss, lease, dashboard_address)
+            finally:
+                lease.check()
+                roll_forward(ledger, plans)
+        damaged: list[DamagedMarker] = []
+        if compacted:
+            left = (*left, _say_compacted(ledger, compacted))
+        markers = list(ledger.markers(plans, damaged))
+        summary = progress_of(plans, markers).summary
+        # A foreign file may have been replaced by one of the same name.
+        known = {ledger.outdir / file.path for marker in markers for file in marker.files}
+        foreign = tuple(path for path in found.foreign if path not in known)
+    return Repair(
+        replace(summary, state="failed") if left or damaged or foreign else summary,
+        len(chosen) + len(mended),
+        sum(total(damage.remainder.wanted) for damage in chosen),
+        left,
+        foreign,
+    )
+
+
+def _read_again(
+    ledger: Ledger,
+    plans: Sequence[Plan],
+    kafka: KafkaSettings,
+    damages: Sequence[Damage],
+    observe: Observer,
+    on_loss: str,
+    lease: Lease,
+    dashboard_address: str,
+) -> None:
+    tasks: dict[str, TaskSettings] = {}
+    nconsumers = usable_cores()
+    with local_cluster(nconsumers, len(damages), dashboard_address) as cluster:
+        for plan in plans:
+            identity = plan.identity
+            partitioning = partitioning_of(identity, planned_versions(ledger, identity))
+            tasks[plan.plan_id] = TaskSettings(
+                ledger=ledger,
+                kafka=replace(kafka, queue_bytes=cluster.memory.queue_bytes),
+                identity=identity,
+                plan_id=plan.plan_id,
+                partitioning=partitioning,
+                batchsize=BATCHSIZE,
+                memory=cluster.memory,
+                on_loss=on_loss,
+            )
+        work = [Work(damage.range, tasks[damage.plan_id], damage.remainder) for damage in damages]
+        offsets = sum(total(damage.remainder.wanted) for damage in damages)
+        observe(
+            TransferStarted(
+                *(plans[0].identity.topic, len(work), 0, offsets, 0, cluster.client.dashboard_link),
+                reconnect_timeout_s=kafka.reconnect_timeout_s,
+                limit_rate=kafka.limit_rate,
+            )
+        )
+        run_ranges(
+            cluster.client,
+            work,
+            nconsumers,
+            observe,
+            lease.check,
+            cluster.lookahead,
+            reconnect_timeout_s=kafka.reconnect_timeout_s,
+        )
+
+
+def _restore_schemas(ledger: Ledger, plans: Sequence[Plan], kafka: KafkaSettings) -> None:
+    """Fetch the writer schemas again; without them nothing can be decoded."""
+    mend_versions(ledger, plans)
+    with open_inspector(kafka) as inspector:
+        for identity in dict.fromkeys(plan.identity for plan in plans):
+            restore_schemas(ledger, identity, plans, inspector)
+
+
+def _say_compacted(ledger: Ledger, ranges: Collection[Range]) -> str:
+    """Say how to recover ranges whose rows are in damaged files of many ranges."""
+    compaction = read_compaction(ledger)
+    words = f"ranges with rows in compacted files that are damaged: {len(ranges):,}; "
+    if compaction is None or not Ledger(Path(compaction.source)).exists():
+        return f"{words}the dataset that it was compacted from is gone: transfer the topic again while Kafka has it"
+    form = compaction.form
+    options = f" --unique {form.unique}" if form.unique is not None else ""
+    options += f" --file-size {form.file_bytes}" if form.file_bytes != FILE_BYTES else ""
+    return (
+        f"{words}make it again in another directory with fink-dask compact {compaction.source} OTHERDIR{options}, and "
+        "let a transfer into that directory fetch what came since"
+    )
+
+
+def _describe(kafka: KafkaSettings, plans: Sequence[Plan]) -> TopicDescription:
+    """Describe the topic as it is now, and make sure that it is the one that was planned."""
+    with open_inspector(kafka) as inspector:
+        topic = inspector.describe(plans[0].identity.topic)
+    if is_other_topic(known_topic_id(plans), topic.topic_id):
+        raise LedgerError("the topic was deleted and made again: it no longer holds these alerts", topic.topic)
+    return topic
+
+
+def _choose(damages: Sequence[Damage], topic: TopicDescription, on_loss: str) -> tuple[list[Damage], tuple[str, ...]]:
+    """Choose what can be repaired; the rest, with the reason, stays as it is: a damaged file is better than none."""
+    chosen, left = [], []
+    for damage in damages:
+        range_, marks = damage.range, topic.watermarks.get(damage.range.partition)
+        low = marks.low if marks is not None and marks.stable >= damage.range.end else damage.range.end
+        if damage.readable is not None and damage.gone(low):
+            damage = replace(damage, remainder=damage.readable)  # noqa: PLW2901 - the same range
+            if not damage.remainder.wanted:
+                chosen.append(damage)
+                continue
+        if marks is None or marks.stable < damage.remainder.wanted[-1][1]:
+            left.append(f"{range_}: the topic ends before this range: it was truncated, or made anew")
+            continue
+        gone = damage.gone(marks.low)
+        if gone and on_loss == "fail":
+            words = f"Kafka no longer has {gone:,} of {counted(total(damage.remainder.wanted), 'missing offset')}"
+            others = "fetch the others and " if gone < total(damage.remainder.wanted) else ""
+            left.append(f"{range_}: {words}; --on-loss continue would {others}declare these lost")
+            continue
+        chosen.append(damage)
+    return chosen, tuple(left)

@@ -1,0 +1,189 @@
+"""A plan holds every offset once, is as large as was asked for, and continues nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fink_dask.config import RANGE_BYTES, SMALLEST_RANGE_BYTES
+from fink_dask.errors import LedgerError
+from fink_dask.kafka.inspect import UNKNOWN_ID
+from fink_dask.kafka.offsets import Range, Watermarks
+from fink_dask.ledger.records import Identity, Plan
+from fink_dask.planning.plan import (
+    Sizing,
+    alerts_at_most,
+    check_identity,
+    next_plan,
+    planned_ends,
+    removed_heads,
+    spans_to_plan,
+    still_there,
+)
+
+IDENTITY = Identity("topic", "id", ("time",), "ztf", "00", "file")
+
+offsets = st.integers(0, 3000)
+spans = st.dictionaries(
+    st.integers(0, 20), st.tuples(offsets, st.integers(1, 500)).map(lambda pair: (pair[0], sum(pair))), max_size=8
+)
+sizings = st.builds(
+    Sizing,
+    range_bytes=st.integers(1, 2**40),
+    nconsumers=st.integers(1, 64),
+    mean_bytes=st.dictionaries(st.integers(0, 20), st.floats(0, 1e8), max_size=8),
+)
+
+
+def places(ranges: tuple[Range, ...]) -> list[tuple[int, int]]:
+    return [(range_.partition, offset) for range_ in ranges for offset in range(range_.start, range_.end)]
+
+
+@given(spans=spans, sizing=sizings, room=st.none() | st.integers(-5, 5000))
+def test_every_offset_is_planned_once_and_in_order_up_to_the_limit(
+    spans: dict[int, tuple[int, int]], sizing: Sizing, room: int | None
+) -> None:
+    plan = next_plan(1, IDENTITY, spans, sizing, room)
+    whole = [(partition, offset) for partition, span in sorted(spans.items()) for offset in range(*span)]
+    expected = whole if room is None else whole[: max(room, 0)]
+    assert (places(plan.ranges) if plan is not None else []) == expected
+    assert (plan is None) == (not expected)
+
+
+@given(spans=spans, sizing=sizings)
+def test_no_range_is_larger_than_asked_for(spans: dict[int, tuple[int, int]], sizing: Sizing) -> None:
+    plan = next_plan(1, IDENTITY, spans, sizing, None)
+    for range_ in plan.ranges if plan is not None else ():
+        assert len(range_) == 1 or len(range_) * sizing.of(range_.partition) <= sizing.range_bytes
+
+
+@given(st.integers(1, 64), st.integers(1, 10**7))
+def test_every_consumer_has_work_as_long_as_ranges_are_not_too_small(nconsumers: int, records: int) -> None:
+    sizing = Sizing(2**62, nconsumers, {0: 50_000.0})
+    plan = next_plan(1, IDENTITY, {0: (0, records)}, sizing, None)
+    assert plan is not None
+    large_enough = 50_000 * records / nconsumers >= 2 * SMALLEST_RANGE_BYTES + 100_000
+    assert len(plan.ranges) >= nconsumers or not large_enough
+    assert len(plan.ranges) <= 2 * nconsumers + 1 + records * 50_000 // (SMALLEST_RANGE_BYTES // 2)
+
+
+def test_the_order_in_which_kafka_names_partitions_does_not_matter() -> None:
+    sizing = Sizing(100, 2, {})
+    assert next_plan(1, IDENTITY, {1: (0, 5), 0: (2, 4)}, sizing, None) == next_plan(
+        1, IDENTITY, {0: (2, 4), 1: (0, 5)}, sizing, None
+    )
+
+
+MEANS: list[tuple[dict[int, float], float]] = [({0: 10.0}, 10.0), ({1: 10.0, 2: 30.0}, 20.0), ({0: 0.0}, 1.0)]
+
+
+@pytest.mark.parametrize(("means", "expected"), MEANS)
+def test_a_partition_without_a_sample_is_taken_for_the_mean_of_the_others(
+    means: dict[int, float], expected: float
+) -> None:
+    assert Sizing(1, 1, means).of(0) == expected
+
+
+def test_a_try_never_costs_much_more_than_a_range_holds_where_keys_are_larger_than_alerts() -> None:
+    span = {0: (0, 1_000_000)}
+    light = next_plan(1, IDENTITY, span, Sizing(RANGE_BYTES, 1, {0: 1000.0}, {0: 1020.0}), None)
+    heavy = next_plan(1, IDENTITY, span, Sizing(RANGE_BYTES, 1, {0: 1000.0}, {0: 51_000.0}), None)
+    assert light is not None
+    assert heavy is not None
+    assert max(len(range_) * 51_000 for range_ in heavy.ranges) <= 4 * RANGE_BYTES
+    assert max(len(range_) for range_ in light.ranges) > 10 * max(len(range_) for range_ in heavy.ranges)
+    # What is written is estimated from the alerts alone.
+    assert heavy.estimated_bytes == light.estimated_bytes == 10**9
+
+
+def test_a_size_that_nobody_knows_is_not_guessed_at() -> None:
+    plan = next_plan(1, IDENTITY, {0: (0, 100)}, Sizing(RANGE_BYTES, 1, {}), None)
+    assert plan is not None
+    assert plan.estimated_bytes == 0
+
+
+PLANNED = [
+    Plan(1, IDENTITY, (Range(0, 5, 10), Range(1, 0, 3)), 0),
+    Plan(2, IDENTITY, (Range(0, 10, 12),), 0),
+]
+Spans = dict[int, tuple[int, int]]
+GROWTH: list[tuple[Spans, Spans, Spans]] = [
+    ({0: (5, 12), 1: (0, 3)}, {}, {}),
+    ({0: (5, 20), 1: (0, 3)}, {0: (12, 20)}, {}),
+    ({0: (12, 12), 1: (3, 3)}, {}, {}),
+    # Retention took what was never planned: it is planned all the same, so that its loss is declared.
+    ({0: (15, 20), 1: (0, 4)}, {0: (15, 20), 1: (3, 4)}, {0: (12, 15)}),
+    ({0: (20, 20), 1: (0, 3)}, {}, {0: (12, 20)}),
+    ({0: (5, 12), 1: (0, 3), 2: (7, 9)}, {2: (7, 9)}, {2: (0, 7)}),
+]
+
+
+@pytest.mark.parametrize(("watermarks", "expected", "removed"), GROWTH)
+def test_what_came_since_is_planned_and_what_went_since_too(watermarks: Spans, expected: Spans, removed: Spans) -> None:
+    marks = {partition: Watermarks(*pair) for partition, pair in watermarks.items()}
+    assert spans_to_plan(marks, planned_ends(PLANNED), "topic") == expected
+    assert removed_heads(marks, planned_ends(PLANNED)) == removed
+
+
+def test_what_is_gone_is_planned_in_ranges_of_its_own_and_takes_no_room() -> None:
+    plan = next_plan(1, IDENTITY, {0: (70, 100), 1: (0, 10)}, Sizing(2**40, 1, {}), 5, {0: (0, 70), 2: (0, 8)})
+    assert plan is not None
+    assert plan.ranges == (Range(0, 0, 70), Range(0, 70, 75), Range(2, 0, 8))
+    marks = {0: Watermarks(70, 100), 1: Watermarks(0, 10), 2: Watermarks(8, 8)}
+    assert still_there(plan.ranges, marks) == alerts_at_most([plan], [], marks) == 5
+
+
+@pytest.mark.parametrize("watermarks", [{}, {0: (0, 11), 1: (0, 3)}, {0: (5, 12)}])
+def test_a_topic_that_holds_less_than_was_planned_is_refused(watermarks: dict[int, tuple[int, int]]) -> None:
+    marks = {partition: Watermarks(*pair) for partition, pair in watermarks.items()}
+    with pytest.raises(LedgerError, match="truncated or made anew") as caught:
+        spans_to_plan(marks, planned_ends(PLANNED), "topic")
+    assert caught.value.topic == "topic"
+
+
+@given(spans=spans, more=spans, sizing=sizings, room=st.none() | st.integers(1, 300))
+def test_generations_of_the_plan_hold_what_the_topic_held_in_the_end(
+    spans: dict[int, tuple[int, int]], more: dict[int, tuple[int, int]], sizing: Sizing, room: int | None
+) -> None:
+    plans: list[Plan] = []
+    marks: dict[int, Watermarks] = {}
+    for now in (spans, spans, more):
+        for partition, (low, stable) in now.items():
+            before = marks.get(partition)
+            marks[partition] = (
+                Watermarks(low, stable) if before is None else Watermarks(before.low, max(before.stable, stable))
+            )
+        plan = next_plan(len(plans) + 1, IDENTITY, spans_to_plan(marks, planned_ends(plans), "topic"), sizing, room)
+        plans += [plan] if plan is not None else []
+    while (
+        last := next_plan(9, IDENTITY, spans_to_plan(marks, planned_ends(plans), "topic"), sizing, None)
+    ) is not None:
+        plans.append(last)
+    found = sorted(place for plan in plans for place in places(plan.ranges))
+    assert found == sorted((p, offset) for p, mark in marks.items() for offset in range(mark.low, mark.stable))
+    assert planned_ends(plans) == {partition: mark.stable for partition, mark in marks.items()}
+
+
+DIFFERENCES = [
+    ({"topic": "other"}, "begun with --topic topic, not other"),
+    ({"topic_id": "other"}, "deleted and made again"),
+    ({"partitionby": ()}, "begun with --partitionby time, not none"),
+    ({"partitionby": ("time", "x")}, "--partitionby time, not time,x"),
+    ({"survey": None}, "--survey ztf, not none"),
+    ({"schema_sha256": "01"}, "the schema is not the one"),
+]
+
+
+@pytest.mark.parametrize(("changes", "words"), DIFFERENCES)
+def test_a_dataset_is_not_continued_with_something_else(changes: dict[str, object], words: str) -> None:
+    with pytest.raises(LedgerError, match=words):
+        check_identity(IDENTITY, replace(IDENTITY, **changes))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("changes", [{}, {"topic_id": UNKNOWN_ID}, {"schema_source": "record key"}])
+def test_a_dataset_is_continued_with_the_same(changes: dict[str, str]) -> None:
+    check_identity(IDENTITY, replace(IDENTITY, **changes))  # type: ignore[arg-type]
+    check_identity(replace(IDENTITY, **changes), IDENTITY)  # type: ignore[arg-type]

@@ -1,0 +1,289 @@
+"""What everybody who watches a transfer is told: what has arrived, what is committed, and how long the rest takes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from fink_dask.kafka.offsets import Range
+from fink_dask.ledger.progress import Phase
+from fink_dask.progress.events import RangeCommitted, RangeFailed, RangeProgress, TransferStarted
+from fink_dask.progress.profile import Profiler
+from fink_dask.progress.tally import Speed, Tally
+from tests.harness.events import Clock, received, started
+
+FIRST, SECOND = Range(0, 0, 100), Range(1, 0, 100)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def tally(clock: Clock) -> Tally:
+    return Tally(clock)
+
+
+def test_the_same_range_of_two_topics_counts_twice(tally: Tally) -> None:
+    range_ = Range(0, 0, 10)
+    tally.start(TransferStarted("a", 2, 1, 30, 20, None))
+    tally.start(TransferStarted("b", 1, 0, 10, 0, None))
+    assert (tally.topics, tally.offsets, tally.committed, tally.arrived) == (2, 40, 20, 20)
+    tally.progress(RangeProgress("a", range_, "1", 4, 4, 400, 0))
+    tally.progress(RangeProgress("b", range_, "1", 6, 5, 600, 1))
+    assert (tally.committed, tally.arrived, tally.rows, tally.received_bytes) == (20, 30, 9, 1000)
+    tally.commit(RangeCommitted("a", range_, 10, 1000, {}))
+    tally.progress(RangeProgress("a", range_, "1", 8, 8, 800, 0))
+    assert (tally.committed, tally.arrived, tally.rows) == (30, 36, 15)
+    tally.fail(RangeFailed("b", range_))
+    assert (tally.committed, tally.arrived, tally.rows) == (30, 30, 10)
+    tally.grow("b", 25)
+    assert tally.offsets == 55
+
+
+def test_what_is_filtered_was_read(tally: Tally) -> None:
+    range_ = Range(0, 0, 10)
+    tally.start(TransferStarted("a", 2, 0, 20, 0, None))
+    tally.progress(RangeProgress("a", range_, "1", 8, 2, 800, 0, filtered=6))
+    assert (tally.rows, tally.read) == (2, 8)
+    tally.commit(RangeCommitted("a", range_, 3, 1000, {}, filtered=7))
+    assert (tally.rows, tally.read) == (3, 10)
+
+
+def test_another_round_of_a_topic_keeps_what_was_done(tally: Tally) -> None:
+    range_ = Range(0, 0, 10)
+    tally.start(TransferStarted("a", 1, 0, 10, 0, None))
+    tally.commit(RangeCommitted("a", range_, 8, 800, {}))
+    tally.start(TransferStarted("a", 2, 1, 12, 10, None))
+    assert (tally.offsets, tally.committed, tally.arrived) == (12, 10, 10)
+
+
+@pytest.mark.parametrize(
+    ("reports", "arrived", "received_bytes", "wasted"),
+    [
+        ([], 0, 0, 0),
+        ([received(FIRST, 40)], 40, 40_000, 0),
+        # Read, but nobody has counted what arrived.
+        ([RangeProgress("t", FIRST, "first", 30, 30, 30_000, 0)], 30, 30_000, 0),
+        # Transactions and compaction leave offsets without a record.
+        ([replace(received(FIRST, 40), position=90)], 90, 40_000, 0),
+        # Kafka sends whole batches: what lies beyond the end is of no use, and never more than all.
+        ([received(FIRST, 160)], 100, 100_000, 0),
+        ([received(FIRST, 60), received(SECOND, 50)], 110, 110_000, 0),
+        ([received(FIRST, 60), RangeFailed("t", FIRST)], 0, 0, 60_000),
+        ([received(FIRST, 60), RangeFailed("t", FIRST), received(FIRST, 5, attempt="2")], 5, 5000, 60_000),
+        # Its worker was gone, which nobody has said.
+        ([received(FIRST, 60), received(FIRST, 5, attempt="2")], 5, 5000, 60_000),
+        ([received(FIRST, 160), RangeCommitted("t", FIRST, 100, 100_000, {})], 100, 100_000, 60_000),
+        ([received(FIRST, 60), RangeCommitted("t", FIRST, 100, 100_000, {}), received(FIRST, 70)], 100, 100_000, 0),
+    ],
+)
+def test_what_has_arrived_is_never_more_than_all_and_what_came_in_vain_is_counted_apart(
+    tally: Tally,
+    reports: list[RangeProgress | RangeFailed | RangeCommitted],
+    arrived: int,
+    received_bytes: int,
+    wasted: int,
+) -> None:
+    tally.start(started(200))
+    for event in reports:
+        match event:
+            case RangeProgress():
+                tally.progress(event)
+            case RangeFailed():
+                tally.fail(event)
+            case RangeCommitted():
+                tally.commit(event)
+    assert (tally.arrived, tally.received_bytes, tally.bytes_wasted) == (arrived, received_bytes, wasted)
+
+
+def test_the_time_left_comes_from_the_bytes_that_arrive(tally: Tally, clock: Clock) -> None:
+    tally.start(started(200, raw_bytes=10_000_000))
+    assert (tally.seconds_left, tally.bytes_left) == (None, 10_000_000)
+    tally.progress(received(FIRST, 0))
+    assert tally.seconds_left is None, "nothing has come, so nothing tells"
+    for second in range(1, 9):
+        clock.now += 1
+        tally.progress(received(FIRST, 10 * second))
+    # The estimate was ten thousand and more bytes an alert; those that came had a thousand.
+    assert tally.bytes_left == 120_000
+    assert tally.bytes_per_second == pytest.approx(10_000)
+    assert tally.seconds_left == pytest.approx(12)
+    clock.now += 0.5
+    assert tally.seconds_left == pytest.approx(11.5), "it counts down until the next response"
+
+
+@pytest.mark.parametrize(("expansion", "seconds"), [(1.0, 24), (1.5, 16), (4.0, 12)])
+def test_the_time_left_is_no_shorter_than_a_limit_allows(
+    tally: Tally, clock: Clock, expansion: float, seconds: float
+) -> None:
+    tally.start(replace(started(200, raw_bytes=200_000), limit_rate=5000))
+    tally.progress(received(FIRST, 0))
+    for second in range(1, 9):
+        clock.now += 1
+        tally.progress(replace(received(FIRST, 10 * second), expansion=expansion))
+    assert tally.seconds_left == pytest.approx(seconds)
+
+
+def test_what_has_arrived_never_becomes_less_nor_counts_twice(tally: Tally) -> None:
+    tally.start(started(200))
+    for count, arrived in ((0, 0), (50, 50), (40, 50), (60, 60), (20, 60)):
+        tally.progress(received(FIRST, count))
+        assert (tally.arrived, tally.received_bytes) == (arrived, 1000 * arrived)
+    assert tally.bytes_received == 60_000
+
+
+def test_a_range_that_another_run_has_committed_neither_takes_time_nor_gives_it(tally: Tally, clock: Clock) -> None:
+    tally.start(started(1000, committed=800))
+    assert (tally.arrived, tally.received_bytes, tally.bytes_left) == (800, 0, None)
+    tally.progress(received(FIRST, 0))
+    clock.now += 5
+    tally.progress(received(FIRST, 50))
+    assert tally.seconds_left == pytest.approx(15)
+    tally.commit(RangeCommitted("t", FIRST, 100, 100_000, {}))
+    assert (tally.committed, tally.arrived) == (900, 900)
+
+
+def test_a_repair_that_reads_a_part_of_a_range_is_at_no_more_than_all(tally: Tally) -> None:
+    tally.start(started(30))
+    tally.progress(received(FIRST, 20))
+    assert (tally.committed, tally.arrived) == (0, 20)
+    tally.commit(RangeCommitted("t", FIRST, 100, 100_000, {}))
+    assert (tally.committed, tally.arrived, tally.phase) == (30, 30, Phase.DONE)
+
+
+def test_topics_with_small_and_with_large_alerts_are_estimated_apart(tally: Tally, clock: Clock) -> None:
+    tally.start(started(100, topic="small"))
+    tally.start(started(100, topic="large", raw_bytes=5_000_000))
+    tally.progress(received(FIRST, 0, topic="small"))
+    clock.now += 10
+    tally.progress(received(FIRST, 50, topic="small"))
+    assert tally.bytes_left == 50 * 1000 + 5_000_000
+    tally.progress(received(FIRST, 10, 20_000, topic="large"))
+    assert tally.bytes_left == 50 * 1000 + 90 * 20_000
+
+
+def test_a_topic_that_is_followed_has_no_time_left(tally: Tally, clock: Clock) -> None:
+    tally.start(started(100))
+    tally.progress(received(FIRST, 0))
+    clock.now += 1
+    tally.progress(received(FIRST, 50))
+    assert tally.seconds_left is not None
+    tally.grow("t", 150)
+    assert tally.seconds_left is None
+
+
+def test_how_long_ago_something_came_is_known_between_two_reports(tally: Tally, clock: Clock) -> None:
+    tally.start(started(400))
+    assert (tally.quiet_s, tally.phase) == (None, Phase.CONNECTING)
+    tally.progress(received(FIRST, 0, waits=True))
+    assert (tally.quiet_s, tally.phase) == (None, Phase.CONNECTING), "it has asked for nothing"
+    tally.progress(received(FIRST, 0, quiet_s=1.5))
+    clock.now += 2
+    assert (tally.quiet_s, tally.phase) == (3.5, Phase.WAITING)
+    tally.progress(received(FIRST, 10))
+    tally.progress(received(SECOND, 10, quiet_s=30))
+    clock.now += 1
+    assert (tally.quiet_s, tally.phase) == (1.0, Phase.RECEIVING), "one of them is enough"
+    tally.progress(received(FIRST, 120))
+    clock.now += 1
+    assert tally.quiet_s == 32.0, "nothing more is expected of the first one"
+    for range_ in (FIRST, SECOND):
+        tally.fail(RangeFailed("t", range_))
+    assert tally.quiet_s == 1.0, "between two attempts, since bytes last came"
+    tally.progress(received(FIRST, 0, quiet_s=0.2, attempt="second"))
+    assert tally.quiet_s == 1.0, "the new attempt has not heard of Kafka either"
+    for partition in range(4):
+        tally.progress(received(Range(partition, 0, 100), 100))
+    assert (tally.quiet_s, tally.phase) == (None, Phase.WRITING)
+    for partition in range(4):
+        tally.commit(RangeCommitted("t", Range(partition, 0, 100), 100, 100_000, {}))
+    assert tally.phase == Phase.DONE
+
+
+@pytest.mark.parametrize(
+    ("apart_s", "quiet_s", "is_cut"), [(1, 9, False), (1, 11, True), (8, 15, False), (8, 17, True), (40, 79, False)]
+)
+def test_a_slow_line_is_not_called_cut(
+    tally: Tally, clock: Clock, apart_s: float, quiet_s: float, is_cut: bool
+) -> None:
+    tally.start(started(100))
+    tally.progress(received(FIRST, 0))
+    for count in range(1, 6):
+        clock.now += apart_s
+        tally.progress(received(FIRST, count))
+    assert not tally.is_cut
+    assert tally.seconds_left is not None
+    clock.now += quiet_s
+    assert tally.is_cut is is_cut
+    assert not (is_cut and tally.seconds_left)
+
+
+@pytest.mark.parametrize("apart_s", [0.01, 0.3, 1, 7, 45])
+def test_a_steady_speed_is_told_whatever_the_steps(apart_s: float) -> None:
+    speed, now = Speed(), 0.0
+    speed.begin(now)
+    assert (speed.per_second(5), speed.quiet_s(5)) == (0, None)
+    for step in range(1, 400):
+        now += apart_s
+        speed.add(now, 1000 * apart_s * step)
+        if step > 3:
+            assert speed.per_second(now) == pytest.approx(1000, rel=0.02)
+            assert 650 < speed.per_second(now + 0.99 * apart_s) < 1350
+    assert speed.per_second(now + 1000) == 0
+
+
+def test_a_pause_does_not_make_a_line_slower() -> None:
+    speed, now, total = Speed(), 0.0, 0.0
+    speed.begin(now)
+    for pause_s in (0, 600):
+        now += pause_s
+        for _ in range(12):
+            now += 4
+            total += 4000
+            speed.add(now, total - 1000)
+            speed.add(now + 0.1, total)
+            assert speed.per_second(now + 0.1) < 1100, "what a cut had held back comes at once"
+        assert speed.per_second(now) == pytest.approx(1000, rel=0.05)
+        assert not speed.is_overdue(now + 4)
+        assert speed.is_overdue(now + 6)
+
+
+def test_responses_that_come_together_are_one_step() -> None:
+    speed, total = Speed(), 0.0
+    speed.begin(0)
+    for began in range(16, 200, 16):
+        for late_s in (0, 0.4, 0.8, 1.5):
+            total += 4000
+            speed.add(began + late_s, total)
+        if began > 48:
+            for quiet_s in (0, 5, 10, 14):
+                assert speed.per_second(began + 1.5 + quiet_s) == pytest.approx(1000, rel=0.05)
+            assert speed.late_s() == pytest.approx(32, rel=0.05)
+
+
+def test_a_speed_follows_a_line_that_changes() -> None:
+    speed, now, total = Speed(), 0.0, 0.0
+    for per_second in (100, 1000, 10):
+        for _ in range(60):
+            now += 0.5
+            total += per_second / 2
+            speed.add(now, total)
+        assert speed.per_second(now) == pytest.approx(per_second)
+
+
+def test_a_report_that_nothing_has_come_is_no_first_batch() -> None:
+    profiler = Profiler(lambda _: None)
+    profiler(started(100))
+    profiler(received(FIRST, 0, quiet_s=3))
+    before = profiler.profile()
+    assert (before.work_seconds, before.received_bytes) == (0, 0)
+    profiler(received(FIRST, 100))
+    profiler(RangeFailed("t", FIRST))
+    profiler(received(FIRST, 100, attempt="2"))
+    profiler(RangeCommitted("t", FIRST, 100, 100_000, {}))
+    found = profiler.profile()
+    assert (found.alerts, found.raw_bytes) == (100, 100_000)
+    assert (found.received_bytes, found.wasted_bytes) == (200_000, 100_000)

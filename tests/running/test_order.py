@@ -1,0 +1,89 @@
+"""Ranges on a Dask cluster: the largest first, few at a time, and nothing of them is kept there."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dask
+import pytest
+from distributed import Client, LocalCluster
+
+from fink_dask.avro.schema import parse_schema
+from fink_dask.cluster.crew import Lookahead
+from fink_dask.cluster.local import DASK_CONFIG
+from fink_dask.config import KafkaSettings
+from fink_dask.dataset.partitioning import Partitioning
+from fink_dask.kafka.offsets import Range
+from fink_dask.ledger.ledger import Ledger
+from fink_dask.ledger.outdir import create_ledger
+from fink_dask.ledger.records import Identity, Marker, Plan, seal
+from fink_dask.progress.events import Event, RangeCommitted
+from fink_dask.ranges.work import TaskSettings, Work
+from fink_dask.running.job import run_ranges
+from tests.alerts.made_up import AlertKind, avro_schema
+from tests.harness.oracle import wait_for
+
+COUNT = 120
+
+
+@pytest.fixture
+def cluster() -> Iterator[LocalCluster]:
+    """Yield a scheduler and three workers in this process, where they can be looked into."""
+    with (
+        dask.config.set(DASK_CONFIG),
+        LocalCluster(n_workers=3, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0") as found,
+    ):
+        yield found
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> list[Work]:
+    """Make ranges of all sizes, in any order, that hold nothing: they are committed, and workers see that they are."""
+    schema = parse_schema(json.dumps(avro_schema(AlertKind.ZTF_LIGHT)))
+    identity = Identity("topic", "unknown", (), None, schema.fingerprint, "file")
+    sizes = random.Random(1).sample(range(1, 10 * COUNT), COUNT)
+    ranges = tuple(Range(partition, 0, size) for partition, size in enumerate(sizes))
+    ledger, plan = Ledger(tmp_path / "out"), Plan(1, identity, ranges, 0)
+    create_ledger(ledger)
+    ledger.freeze(plan, schema)
+    for each in ranges:
+        hole = ((each.start, each.end),)
+        marker = Marker(plan.plan_id, each, "0" * 16, rows=0, raw_bytes=0, files=(), quarantined=0, holes=hole)
+        ledger.marker_path(each).write_bytes(seal("marker", marker.to_json()))
+    settings = TaskSettings(ledger, KafkaSettings("127.0.0.1:1"), identity, plan.plan_id, Partitioning(()), 1000)
+    return [Work(each, settings) for each in ranges]
+
+
+def held(cluster: LocalCluster) -> int:
+    """Count the ranges that the scheduler knows of."""
+    return sum(str(key).startswith("transfer_range-") for key in list(cluster.scheduler.tasks))
+
+
+def test_the_largest_range_goes_first(cluster: LocalCluster, work: list[Work]) -> None:
+    events: list[Event] = []
+    with Client(cluster) as client:
+        run_ranges(client, work, 1, events.append, lambda: None)
+    sizes = [len(event.range) for event in events if isinstance(event, RangeCommitted)]
+    assert sizes == sorted((len(item.range) for item in work), reverse=True)
+
+
+def test_few_ranges_are_handed_out_at_once_and_none_is_held_when_it_is_done(
+    cluster: LocalCluster, work: list[Work]
+) -> None:
+    seen: list[int] = []
+    events: list[Any] = []
+
+    def observe(event: Event) -> None:
+        events.append(event)
+        seen.append(held(cluster))
+
+    with Client(cluster) as client:
+        run_ranges(client, work, 3, observe, lambda: None, Lookahead(2, None))
+        wait_for(lambda: held(cluster) == 0, 10, "the results to be released")
+    assert sorted(event.range for event in events) == sorted(item.range for item in work)
+    # Five are on their way, and as many may have been done since.
+    assert 3 <= max(seen) <= 10

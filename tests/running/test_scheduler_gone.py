@@ -1,0 +1,57 @@
+"""A scheduler or a worker that goes away is said in words, in whatever moment the client learns of it."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from fink_dask.cluster import crew
+from fink_dask.errors import TransferError
+from fink_dask.kafka.offsets import Range
+from fink_dask.progress.events import Note
+from fink_dask.running import job
+
+
+class _Client:
+    """A client whose scheduler dies while it is asked for its workers: Dask then knows of none, under no name."""
+
+    id = "client"
+    status = "running"
+
+    def scheduler_info(self, n_workers: int) -> dict[str, Any]:
+        self.status = "closed"
+        return {}
+
+
+def test_a_client_that_closes_while_it_is_asked_is_no_unexpected_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crew, "_LOOK_S", 0.0)
+    run = job._Run(_Client(), [], 1, lambda _: None, job.NO_LOOKAHEAD)
+    run.check_cluster()
+    with pytest.raises(TransferError, match="the Dask scheduler went away"):
+        run.check_cluster()
+
+
+class _LostResult:
+    """A result that was there, and is computed again behind other ranges, as its worker has died."""
+
+    def result(self, timeout: float) -> Any:
+        raise TimeoutError
+
+    def release(self) -> None:
+        """Do nothing."""
+
+
+def test_a_result_that_died_with_its_worker_is_tried_again_and_fails_nothing() -> None:
+    events: list[Any] = []
+    identity = SimpleNamespace(topic="topic")
+    item: Any = SimpleNamespace(topic="topic", range=Range(3, 10, 20), settings=SimpleNamespace(identity=identity))
+    run = job._Run(_Client(), [], 1, events.append, job.NO_LOOKAHEAD)
+    future: Any = _LostResult()
+    run._running[future] = item
+    run._take(future)
+    assert list(run._waiting) == [item]
+    (note,) = [event for event in events if isinstance(event, Note)]
+    assert note.text == "topic[3] at offset 10: its worker died before its result was fetched; trying again"
+    run.raise_failures()
