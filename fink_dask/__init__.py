@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fink_dask.api.topic import read_topic
-    from fink_dask.api.transfer import TransferResult, plan, transfer
-    from fink_dask.api.verify import verify
+    from fink_dask.api.transfer import TransferResult, plan, transfer, verify
     from fink_dask.dataset.read import open_dataset
 
 __version__ = "0.1.0"
@@ -22,7 +21,7 @@ _PLACES = {
     "plan": "fink_dask.api.transfer",
     "read_topic": "fink_dask.api.topic",
     "transfer": "fink_dask.api.transfer",
-    "verify": "fink_dask.api.verify",
+    "verify": "fink_dask.api.transfer",
 }
 
 # A library leaves it to its user where its log goes; without a handler, warnings would go to stderr.

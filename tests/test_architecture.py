@@ -67,27 +67,34 @@ ROOMS = {
 
 #: The only importers of an outside library, as modules or rooms.
 IMPORTERS = {
-    "astropy": {"report.stamps"},
+    "astropy": {"report.examples"},
     "bokeh": {"dashboard.page", "report.charts", "report.page"},
     "botocore": {"store.bucket"},
     "click": {"cli"},
     "confluent_kafka": {"kafka.client"},
-    "dask": {"api", "catalog.hats", "cluster", "dashboard", "running.job", "cluster.worker"},
+    "dask": {"api", "catalog.hats", "cluster", "dashboard", "running.job"},
     "dask_jobqueue": {"cluster.joboptions", "cluster.jobs"},
-    "distributed": {"api", "catalog.hats", "cluster", "dashboard", "running.job", "cluster.worker"},
+    "distributed": {"api", "catalog.hats", "cluster", "dashboard", "running.job"},
     "jinja2": {"report.page"},
     "obstore": {"store.bucket"},
     "numba": {"avro.kernels"},
     "fastavro": {"avro", "demo"},
     "pandas": {"api"},
     "hats_import": {"catalog.hats"},
-    "PIL": {"report.stamps"},
-    "rich": {"cli", "doctor.machine", "doctor.place", "report", "show"},
+    "PIL": {"report.examples"},
+    "rich": {"cli", "doctor.machine", "report", "show"},
     "prometheus_client": {"dashboard.metrics"},
     "tornado": {"dashboard.plugin", "dashboard.page"},
     "yaml": {"kafka.credentials"},
 }
 ANYWHERE = {"erfa", "numpy", "pyarrow"}
+
+#: What a room never knows, whatever it may import else: rooms and libraries.
+FENCES = {
+    "avro": {"confluent_kafka", "fink_dask.kafka"},
+    "ranges": {"dask", "distributed", "fink_dask.cluster", "fink_dask.running"},
+    "planning": {"dask", "distributed", "fink_dask.cluster", "fink_dask.running"},
+}
 
 #: Files of commands, which the design does not list.
 _COMMANDS = {
@@ -145,6 +152,13 @@ def test_a_module_says_what_it_is_and_stays_small(path: Path) -> None:
     assert not BAD_NAMES & set(name_of(path).split("."))
     printed = [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == "print"]
     assert printed == [], "only cli/ speaks, and it uses click.echo"
+
+
+@pytest.mark.parametrize("room", FENCES)
+def test_a_room_knows_nothing_of_what_is_fenced_off(room: str) -> None:
+    for path in (PACKAGE / room).glob("*.py"):
+        known = {".".join(module.split(".")[:depth]) for module in imports(path) for depth in (1, 2)}
+        assert not FENCES[room] & known, f"{name_of(path)} imports {sorted(FENCES[room] & known)}"
 
 
 def test_help_is_quick_because_nothing_heavy_is_imported() -> None:

@@ -1,4 +1,4 @@
-"""Transfer a topic from Python: from a script, a notebook, or somebody else's program."""
+"""Transfer a topic from Python, and verify its dataset: from a script, a notebook, or somebody else's program."""
 
 from __future__ import annotations
 
@@ -19,12 +19,17 @@ from fink_dask.cluster.existing import Scheduler
 from fink_dask.config import COMPRESSION, DASHBOARD_ADDRESS, ON_BAD_RECORD, ON_LOSS, OUTFORMATS, parse_address
 from fink_dask.dataset.read import open_dataset
 from fink_dask.errors import SettingsError, TransferError
-from fink_dask.ledger.progress import Summary
+from fink_dask.ledger.ledger import Ledger
+from fink_dask.ledger.outdir import check_dataset
+from fink_dask.ledger.progress import Summary, written_bytes
 from fink_dask.planning.preview import Outlook, preview
 from fink_dask.progress.events import Event, Note, Observer
 from fink_dask.progress.profile import Profile
 from fink_dask.running.run import ClusterChoice, cores_of, run_transfer
+from fink_dask.show.bar import CountBar
 from fink_dask.show.display import Display
+from fink_dask.store.location import locate
+from fink_dask.verifying.files import Verification, verify_dataset
 
 log = logging.getLogger(__name__)
 
@@ -273,3 +278,34 @@ def _same_environment() -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+def verify(outdir: str | os.PathLike[str], *, progress: bool = True) -> Verification:
+    """Prove a dataset: check files, rows, checksums and offsets against its ledger.
+
+    Parameters
+    ----------
+    outdir : str or os.PathLike
+        The dataset's directory; its ledger ``OUTDIR.fink`` is beside it.
+    progress : bool
+        Show progress, on stderr or below the cell of a notebook.
+
+    Returns
+    -------
+    Verification
+        What was found: ``is_complete`` tells whether every planned offset is in the dataset as it was written;
+        ``problems`` lists what is wrong, a line each.
+
+    Raises
+    ------
+    LedgerError
+        If there is no ledger, it is damaged, or a transfer is still changing the dataset.
+    StorageError
+        If the file system refuses.
+    """
+    ledger = Ledger(locate(outdir).resolve())
+    if not progress:
+        return verify_dataset(ledger)
+    check_dataset(ledger)
+    with CountBar("verifying", written_bytes(ledger)) as bar:
+        return verify_dataset(ledger, bar.advance)

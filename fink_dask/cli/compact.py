@@ -44,7 +44,7 @@ def compact(
     NEWDIR appears once it is complete, with its own ledger, which verify can check. If stopped, run the same command
     again to continue. Exit status: 0 complete, 1 failed, 3 if OUTDIR is incomplete, or alerts were quarantined or lost.
     """
-    from fink_dask.cli.log import log_to_stderr
+    from fink_dask.cli.options import log_to_stderr
     from fink_dask.cli.results import headline, print_json
     from fink_dask.cluster.local import parse_memory, usable_cores, usable_memory
     from fink_dask.compaction.compact import THREAD_BYTES, Caller, compact_dataset

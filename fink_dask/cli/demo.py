@@ -41,7 +41,7 @@ def _fitting(_: click.Context, parameter: click.Parameter, value: int) -> int:
 def demo(alerts: int, outdir: Path, nconsumers: int) -> int:
     """Publish a made-up night to an embedded Kafka, transfer it, verify it, and show how to read it."""
     from fink_dask.cli.results import print_summary
-    from fink_dask.cli.signals import run_apart
+    from fink_dask.cli.stopped import run_apart
     from fink_dask.cluster.local import usable_cores
     from fink_dask.config import KafkaSettings, TransferSettings
     from fink_dask.demo.night import DEMO_TOPIC, publish_night

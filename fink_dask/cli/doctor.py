@@ -20,7 +20,7 @@ from fink_dask.show.bar import fold
 from fink_dask.units import printable
 
 if TYPE_CHECKING:
-    from fink_dask.doctor.check import Check
+    from fink_dask.doctor.machine import Check
 
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 #: Characters shown of what was found; what a broker says, or a name, may be of any length.
@@ -47,7 +47,7 @@ def doctor(
     and how long Kafka will keep them; with --outdir, whether a commit is safe there; with both, whether there is room.
     Exit status: 0, or 1 if any check fails.
     """
-    from fink_dask.cli.log import log_to_stderr
+    from fink_dask.cli.options import log_to_stderr
 
     log_to_stderr(verbose)
     if topic is not None:
@@ -65,10 +65,17 @@ def doctor(
 
 def _checks(topic: str | None, outdir: Path | None, survey: str | None, connection: dict[str, Any]) -> Iterator[Check]:
     from fink_dask.config import TransferSettings
-    from fink_dask.doctor.check import Check
     from fink_dask.doctor.kafka import KafkaChecks, advice_on_servers, check_credentials, check_kafka
-    from fink_dask.doctor.machine import check_compiler, check_cores, check_memory, check_versions
-    from fink_dask.doctor.place import check_disk, check_place, check_room
+    from fink_dask.doctor.machine import (
+        Check,
+        check_compiler,
+        check_cores,
+        check_disk,
+        check_memory,
+        check_place,
+        check_room,
+        check_versions,
+    )
 
     yield check_versions()
     compiler = check_compiler()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fink_dask.cli.options import CONTEXT, Place, json_option, parse_names, typed_option, verbose_option
-from fink_dask.cli.signals import SignalReceivedError
+from fink_dask.cli.stopped import SignalReceivedError
 from fink_dask.units import counted
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def export_hats(outdir: Path, catalog: Path, columns: tuple[str, ...] | None, as
 
     from fink_dask.catalog.hats import Caller, unfinished
     from fink_dask.catalog.hats import export_hats as export
-    from fink_dask.cli.log import log_to_stderr
+    from fink_dask.cli.options import log_to_stderr
     from fink_dask.cluster.local import usable_cores
     from fink_dask.ledger.ledger import Ledger
     from fink_dask.ledger.outdir import check_dataset

@@ -26,8 +26,8 @@ from fink_dask.cli.register import register
 from fink_dask.cli.repair import repair
 from fink_dask.cli.report import report
 from fink_dask.cli.schema import schema
-from fink_dask.cli.signals import SignalReceivedError, handle_signals
 from fink_dask.cli.status import status
+from fink_dask.cli.stopped import SignalReceivedError, handle_signals
 from fink_dask.cli.submit import submit
 from fink_dask.cli.topics import topics
 from fink_dask.cli.transfer import transfer

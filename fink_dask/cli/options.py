@@ -1,21 +1,31 @@
-"""Options as Fink's users know them, with one dash or two, dashes or underscores; those of several commands."""
+"""Options as Fink's users know them, with one dash or two, dashes or underscores; and what several commands share.
+
+That is options, where the log goes, and what commands on an existing dataset first ask its ledger.
+"""
 
 from __future__ import annotations
 
+import logging
 import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
 
 from fink_dask.config import DASHBOARD_ADDRESS, parse_address
 from fink_dask.errors import SettingsError
+from fink_dask.kafka.topics import survey_of
 from fink_dask.store.location import check_is_local, locate
 from fink_dask.where.language import parse_condition
 
+if TYPE_CHECKING:
+    from fink_dask.ledger.ledger import Ledger
+
+
 Command = TypeVar("Command", bound=Callable[..., Any])
+
 
 #: Option names are the same with underscores, as in ``--dump_schemas``.
 CONTEXT = {
@@ -180,6 +190,7 @@ config_option = option(
     callback=_read_config,
     help="TOML file with these options; options that are typed, and FINK_DASK_… variables, take precedence over it.",
 )
+
 nconsumers_option = option(
     "--nconsumers",
     type=int,
@@ -189,6 +200,7 @@ nconsumers_option = option(
     help="Ranges to consume at once.  [default: the cores that this process may use, those of all jobs, or the "
     "threads of all workers of --scheduler]",
 )
+
 partitionby_option = option(
     "--partitionby",
     default="none",
@@ -198,12 +210,14 @@ partitionby_option = option(
     help="Partition columns: time (year=YYYY/month=MM/day=DD), finkclass, tnsclass, classId, any column or dotted "
     "field, several separated by commas, or none.",
 )
+
 columns_option = option(
     "--columns",
     callback=parse_names,
     metavar="NAME,…",
     help="Take only these columns, or fields of structs such as candidate.jd; the others are not even decoded.",
 )
+
 where_option = option(
     "--where",
     callback=_condition,
@@ -211,6 +225,7 @@ where_option = option(
     help="Take only alerts for which this is true, such as 'candidate.magpsf < 18 and finkclass == \"SN candidate\"'; "
     "the others are counted.",
 )
+
 dashboard_address_option = option(
     "--dashboard-address",
     default=DASHBOARD_ADDRESS,
@@ -219,5 +234,39 @@ dashboard_address_option = option(
     metavar="HOST:PORT",
     help="Address of the Dask dashboard; another free port if this one is taken.",
 )
+
 json_option = option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+
 verbose_option = option("--verbose", "-v", is_flag=True, help="Write a log to stderr.")
+
+
+def log_to_stderr(verbose: bool) -> None:
+    """Show the log of this package on stderr when `verbose`; librdkafka's lines only then."""
+    if not verbose:
+        # The transfer itself says in one line what Dask and its event loop would say of a scheduler that went away.
+        for name in ("distributed", "distributed.client", "asyncio"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        return
+    from rich.console import Console
+    from rich.logging import RichHandler
+
+    handler = RichHandler(console=Console(stderr=True), show_path=False, markup=False)
+    logger = logging.getLogger("fink_dask")
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    logging.getLogger("fink_dask.kafka.librdkafka").setLevel(logging.INFO)
+
+
+def survey_of_dataset(ledger: Ledger) -> str | None:
+    """Find the survey, which says where to look up the Kafka servers.
+
+    Raises
+    ------
+    LedgerError
+        If there is no ledger, or it is damaged.
+    """
+    from fink_dask.ledger.outdir import check_dataset
+
+    check_dataset(ledger)
+    identity = ledger.plans()[0].identity
+    return identity.survey or survey_of(identity.topic)

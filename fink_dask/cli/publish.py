@@ -98,8 +98,8 @@ def publish(
     an existing one is refused unless --append is given. Exit status: 0 once Kafka has confirmed every alert.
     """
     from fink_dask.avro.schema import parse_schema
-    from fink_dask.cli.log import log_to_stderr
-    from fink_dask.cli.signals import SignalReceivedError, run_apart
+    from fink_dask.cli.options import log_to_stderr
+    from fink_dask.cli.stopped import SignalReceivedError, run_apart
     from fink_dask.demo.alerts import play_alerts, recorded_schema
     from fink_dask.demo.files import open_files
     from fink_dask.demo.fill import fill_topic, prepare_topic

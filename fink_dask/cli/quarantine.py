@@ -48,7 +48,7 @@ def quarantine(outdir: Path, limit: int, retry: bool, schema_file: Path | None, 
     Their bytes are in Parquet files in OUTDIR.fink/quarantine. Exit status: 0, 1 failed, 3 if some are left after
     --retry.
     """
-    from fink_dask.cli.log import log_to_stderr
+    from fink_dask.cli.options import log_to_stderr
     from fink_dask.ledger.ledger import Ledger
     from fink_dask.ledger.outdir import check_dataset
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fink_dask.cli.connection import connection_options, kafka_settings, line_options
-from fink_dask.cli.dataset import survey_of_dataset
 from fink_dask.cli.options import (
     CONTEXT,
     Place,
     config_option,
     dashboard_address_option,
     json_option,
+    survey_of_dataset,
     typed_option,
     verbose_option,
 )
@@ -54,7 +54,7 @@ def repair(outdir: Path, on_loss: str, dashboard_address: str, as_json: bool, ve
     from fink_dask.cluster.forkserver import start_forkserver
 
     start_forkserver()  # loads what workers need while the files are checked
-    from fink_dask.cli.log import log_to_stderr
+    from fink_dask.cli.options import log_to_stderr
     from fink_dask.cli.results import headline, print_json
     from fink_dask.ledger.progress import written_bytes
     from fink_dask.show.bar import CountBar

@@ -48,7 +48,7 @@ def schema(topic: str, form: str, verbose: bool, **connection: Any) -> int:
 
     If the keys of its records hold several schemas, those of the first and the last records are all shown.
     """
-    from fink_dask.cli.log import log_to_stderr
+    from fink_dask.cli.options import log_to_stderr
     from fink_dask.kafka.inspect import open_inspector
     from fink_dask.planning.schemas import show_schemas
 

@@ -49,7 +49,7 @@ def topics(
     For each topic: how many alerts it holds, how old the oldest and the newest are, how long Kafka keeps alerts, how
     much time is left before Kafka may begin to remove them, and how many a consumer group has not read.
     """
-    from fink_dask.cli.log import log_to_stderr
+    from fink_dask.cli.options import log_to_stderr
     from fink_dask.kafka.overview import look_at_topics
     from fink_dask.units import printable
 

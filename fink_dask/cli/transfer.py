@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +13,15 @@ import click
 
 from fink_dask.cli.cluster import cluster_options, cluster_settings, consumers
 from fink_dask.cli.connection import connection_options, kafka_settings, line_options
-from fink_dask.cli.following import follow_options, follow_settings
 from fink_dask.cli.options import (
     CONTEXT,
+    Command,
     Place,
     at_least_one,
     columns_option,
     config_option,
     dashboard_address_option,
+    declare_all,
     json_option,
     nconsumers_option,
     option,
@@ -28,16 +30,31 @@ from fink_dask.cli.options import (
     verbose_option,
     where_option,
 )
-from fink_dask.cli.schemas import dump_schemas_of
 from fink_dask.cli.several import ledgers_of, preview_topics, print_outcome, survey_of_topics, topic_option
 from fink_dask.cli.stopped import failure_as_json
-from fink_dask.config import BATCHSIZE, COMPRESSION, COMPRESSIONS, ON_BAD_RECORD, ON_LOSS, OUTFORMATS, TransferSettings
+from fink_dask.config import (
+    BATCHSIZE,
+    COMPRESSION,
+    COMPRESSIONS,
+    ON_BAD_RECORD,
+    ON_LOSS,
+    OUTFORMATS,
+    FollowSettings,
+    TransferSettings,
+)
+from fink_dask.errors import BrokerError, SchemaError, SettingsError
 from fink_dask.kafka.topics import SURVEYS, TopicChoice, choose_topics
 from fink_dask.store.location import check_remote
 from fink_dask.units import counted
 
 if TYPE_CHECKING:
+    from fink_dask.kafka.inspect import Inspector
+    from fink_dask.kafka.topics import TopicChoice
     from fink_dask.running.run import ClusterChoice
+
+
+#: How following ends where the user does not say.
+_IDLE = "60s"
 
 
 #: When this was loaded, which is nearly when the program began.
@@ -46,6 +63,138 @@ _BEGAN = time.monotonic()
 
 #: Files as `dask worker` names them.
 _TLS_FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+def _time(_: click.Context, parameter: click.Parameter, value: str | None) -> datetime | None:
+    if value is None:
+        return None
+    try:
+        time = datetime.fromisoformat(value)
+    except ValueError as error:
+        words = f"{value[:40]!r} is not a time such as 2026-11-23T06:00 (UTC) or 2026-11-23T06:00+01:00"
+        raise click.BadParameter(words, param=parameter) from error
+    return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
+
+
+_OPTIONS = (
+    typed_option("--follow", is_flag=True, help="Keep transferring what arrives while Fink fills the topic."),
+    option(
+        "--roll-interval",
+        metavar="TIME",
+        help="With --follow: the longest that an alert waits before its range is consumed.  [default: 30s]",
+    ),
+    option(
+        "--idle-timeout",
+        metavar="TIME",
+        help="With --follow: end when nothing has arrived for this long.  [default: 60s, if no other end is given]",
+    ),
+    typed_option(
+        "--until-count",
+        type=int,
+        callback=at_least_one,
+        metavar="N",
+        help="With --follow: end once there are N alerts, such as the number that the portal announced.",
+    ),
+    typed_option(
+        "--until", metavar="TIME", callback=_time, help="With --follow: end at this time; UTC unless it has a zone."
+    ),
+)
+
+
+def follow_options(command: Command) -> Command:
+    """Declare the options of `follow_settings`."""
+    return declare_all(command, _OPTIONS)
+
+
+def follow_settings(
+    *,
+    follow: bool,
+    roll_interval: str | None,
+    idle_timeout: str | None,
+    until_count: int | None,
+    until: datetime | None,
+) -> FollowSettings | None:
+    """Collect how the topic is followed; None where it is not.
+
+    Raises
+    ------
+    SettingsError
+        If the topic is not followed and one of these is given, or a value is out of its bounds.
+    """
+    if not follow:
+        given = {
+            "--roll-interval": roll_interval,
+            "--idle-timeout": idle_timeout,
+            "--until-count": until_count,
+            "--until": until,
+        }
+        for name, value in given.items():
+            if value is not None:
+                raise SettingsError(f"{name} needs --follow: give that as well")
+        return None
+    from fink_dask.cluster.local import parse_duration
+
+    durations = {"roll_interval": roll_interval, "idle_timeout": idle_timeout}
+    if idle_timeout is None and until_count is None and until is None:
+        durations["idle_timeout"] = _IDLE
+    seconds = {
+        f"{name}_s": parse_duration(f"--{name.replace('_', '-')}", text)
+        for name, text in durations.items()
+        if text is not None
+    }
+    return FollowSettings(until_count=until_count, until=until, **seconds)
+
+
+def dump_schemas_of(settings: TransferSettings, choice: TopicChoice) -> None:
+    """Write the Avro schemas of each topic, and what Arrow makes of them, into the current directory.
+
+    The first one is named after the topic alone. Others, which records have in their keys, are numbered, and those of
+    records that can't be in the same dataset come last. Where several topics are meant, one without a schema is
+    reported, and the others go on.
+
+    Raises
+    ------
+    FinkDaskError
+        If the only topic has none, or a file can't be written.
+    """
+    from fink_dask.kafka.inspect import open_inspector
+    from fink_dask.planning.preview import topics_now
+    from fink_dask.planning.topics import settings_of
+
+    with open_inspector(settings.kafka) as inspector:
+        if not choice.is_several:
+            _dump(settings, inspector)
+            return
+        for topic in topics_now(choice, inspector):
+            try:
+                _dump(settings_of(settings, choice, topic), inspector)
+            except (BrokerError, SchemaError) as error:
+                click.echo(f"fink-dask: no schema of {topic} was written: {error}", err=True)
+
+
+def _dump(settings: TransferSettings, inspector: Inspector) -> None:
+    import pyarrow.parquet as pq
+
+    from fink_dask.ledger.ledger import Ledger
+    from fink_dask.planning.schemas import inspect_topic
+
+    # All schemas, also of a topic that has too many of them for the files that are asked for.
+    target = inspect_topic(replace(settings, outformat=OUTFORMATS[0]), inspector, Ledger(settings.outdir), fresh=True)
+    if target is None:
+        return
+    schemas = [*target.versions.schemas, *(misfit.schema for misfit in target.misfits)]
+    avro_paths = [
+        Path(f"avro_schema_{settings.topic}{f'_{number}' if number > 1 else ''}.json")
+        for number in range(1, len(schemas) + 1)
+    ]
+    arrow_path = Path(f"arrow_schema_{settings.topic}.metadata")
+    try:
+        for path, schema in zip(avro_paths, schemas, strict=True):
+            path.write_text(json.dumps(json.loads(schema.text), indent=4), encoding="utf-8")
+        pq.write_metadata(target.versions.arrow, arrow_path)
+    except OSError as error:
+        raise SettingsError(f"can't write {error.filename}: {error.strerror}") from error
+    click.echo(f"schemas written to {', '.join(map(str, avro_paths))} and {arrow_path}", err=True)
 
 
 def _without_effect(_: click.Context, parameter: click.Parameter, value: object) -> None:
@@ -200,7 +349,7 @@ def transfer(
         from fink_dask.cluster.forkserver import start_forkserver
 
         start_forkserver()  # loads what workers need while this process loads the rest
-    from fink_dask.cli.log import log_to_stderr
+    from fink_dask.cli.options import log_to_stderr
     from fink_dask.cluster.existing import Scheduler
     from fink_dask.cluster.local import parse_memory
     from fink_dask.running.run import ClusterChoice

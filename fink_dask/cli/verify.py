@@ -10,8 +10,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fink_dask.cli.connection import connection_options, kafka_settings, line_options
-from fink_dask.cli.dataset import survey_of_dataset
-from fink_dask.cli.options import CONTEXT, Place, at_least_one, config_option, json_option, option, verbose_option
+from fink_dask.cli.options import (
+    CONTEXT,
+    Place,
+    at_least_one,
+    config_option,
+    json_option,
+    option,
+    survey_of_dataset,
+    verbose_option,
+)
 from fink_dask.errors import FinkDaskError
 from fink_dask.kafka.offsets import subtract
 from fink_dask.units import counted
@@ -61,7 +69,7 @@ def verify(
     Exit status: 0 complete, 1 offsets are missing or files are not what was written, 3 complete except for quarantined
     or lost alerts.
     """
-    from fink_dask.cli.log import log_to_stderr
+    from fink_dask.cli.options import log_to_stderr
     from fink_dask.ledger.ledger import Ledger
     from fink_dask.ledger.outdir import check_dataset, datasets_in
 

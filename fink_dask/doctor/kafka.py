@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from fink_dask.config import KafkaSettings, has_sasl
-from fink_dask.doctor.check import Check
+from fink_dask.doctor.machine import Check
 from fink_dask.errors import BrokerError, FinkDaskError, SettingsError
 from fink_dask.kafka.credentials import OF_BOTH, Credentials, find_credentials, is_open_to_others, need_a_survey
 from fink_dask.kafka.inspect import open_inspector

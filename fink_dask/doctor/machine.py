@@ -1,21 +1,68 @@
-"""Check this machine: versions, the decoder's compiler, cores and memory."""
+"""Check this machine, and where a dataset is to go.
+
+Of the machine: versions, the decoder's compiler, cores and memory. Of the place: what commits need of the file system,
+its clock, and its free space.
+"""
 
 from __future__ import annotations
 
 import os
 import platform
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
 
 from rich.filesize import decimal
 
 from fink_dask.cluster.local import MEMORY_FRACTION, usable_cores, usable_memory
-from fink_dask.doctor.check import Check
-from fink_dask.errors import SettingsError
+from fink_dask.config import TransferSettings
+from fink_dask.errors import FinkDaskError, SettingsError
 from fink_dask.kafka.client import librdkafka_version
+from fink_dask.kafka.probe import LineSpeed
+from fink_dask.ledger.ledger import Ledger
+from fink_dask.ledger.outdir import check_outdir, free_bytes
 from fink_dask.ranges.memory import BASE_BYTES, WORKER_BYTES, share_memory
+from fink_dask.store.durable import link_exclusively, sync_directory, write_file
+from fink_dask.store.objects import ObjectPath
+from fink_dask.units import lasting
+
+State = Literal["ok", "warn", "fail"]
 
 #: Packages whose versions should be the same on all machines of a transfer.
 _PACKAGES = ("fink-dask", "dask", "distributed", "pyarrow", "numba", "numpy", "confluent-kafka")
+
+#: Seconds by which the clock of a file server may differ: a lease counts as dead after a minute.
+_CLOCK_S = 10.0
+
+
+@dataclass(frozen=True)
+class Check:
+    """What was found.
+
+    Parameters
+    ----------
+    name : str
+        What was checked.
+    state : {"ok", "warn", "fail"}
+        Whether a transfer can work with it.
+    found : str
+        What was found, in one line.
+    advice : str
+        What to do or type if it is not ok.
+    figures : mapping of str to float, str or None
+        What was measured or estimated, for programs.
+    """
+
+    name: str
+    state: State
+    found: str
+    advice: str = ""
+    figures: Mapping[str, float | str | None] = field(default_factory=dict)
 
 
 def check_versions() -> Check:
@@ -65,3 +112,104 @@ def check_memory() -> Check:
     except SettingsError as error:
         return Check("memory", "fail", f"{words}: {error}", "transfer with --nconsumers 1, or a larger --memory-limit")
     return Check("memory", "ok", words)
+
+
+def check_place(outdir: Path) -> Iterator[Check]:
+    """Try what a commit does, in a temporary directory beside the dataset."""
+    ledger = Ledger(outdir)
+    try:
+        check_outdir(ledger)
+        if isinstance(ledger.path, ObjectPath):
+            ledger.path.check_conditions()
+            yield Check("storage", "ok", f"{outdir} can be reached, and keeps a put from replacing an existing object")
+            return
+        beside = outdir.parent
+        while not beside.exists():
+            beside = beside.parent
+        yield from _try(beside)
+    except FinkDaskError as error:
+        yield Check("storage", "fail", str(error), "choose another --outdir")
+    except OSError as error:
+        words = f"{error.filename or outdir}: {error.strerror}"
+        yield Check("storage", "fail", words, "choose an --outdir that you may write to")
+
+
+def check_room(settings: TransferSettings, line: LineSpeed | None) -> Check:
+    """Compare the free space with what the transfer of a topic is estimated to write; the line may be known."""
+    from fink_dask.planning.preview import preview  # here, as it loads the decoder, which may be at fault
+
+    free = free_bytes(settings.outdir)
+    if free is None:
+        return Check("disk", "ok", f"free space at {settings.outdir} is not known")
+    try:
+        plans = Ledger(settings.outdir).plans()
+        if plans:  # continue as the dataset was begun
+            begun = plans[0].identity
+            settings = replace(
+                settings,
+                survey=begun.survey,
+                partitionby=begun.partitionby,
+                columns=begun.columns,
+                where=begun.where,
+                outformat=begun.outformat,
+            )
+        forecast = preview(settings, usable_cores(), line=line).forecast
+    except FinkDaskError as error:
+        words = f"{decimal(free)} free; how much the transfer would write is not known: {error}"
+        return Check("disk", "warn", words, "fix that first: it would stop the transfer too")
+    if forecast is None:
+        return Check("disk", "ok", f"{decimal(free)} free, and nothing to write")
+    if forecast.written_bytes is None:
+        words = f"{decimal(free)} free; how much the transfer would write is not known: no alert came in time"
+        return Check("disk", "warn", words, "try again, or transfer: it goes on where it stops if the disk is full")
+    words = f"{decimal(free)} free; the transfer would write about {decimal(forecast.written_bytes)}"
+    if forecast.seconds is not None:
+        words += f" in {lasting(max(1, forecast.seconds))}, {forecast.reason}"
+    figures = {"seconds": forecast.seconds, "wire_bytes": forecast.wire_bytes, "bound_by": forecast.bound_by}
+    if forecast.written_bytes <= free:
+        return Check("disk", "ok", words, figures=figures)
+    advice = "make room, choose another --outdir, or take less with --limit or --columns"
+    return Check("disk", "fail", words, advice, figures)
+
+
+def check_disk(outdir: Path, topic: str | None) -> Check:
+    """Say how much space is free, where no topic was given, or none could be read, that says how much is needed."""
+    free = free_bytes(outdir)
+    if free is None:
+        return Check("disk", "ok", f"free space at {outdir} is not known")
+    more = f"how much {topic} would take is not known, see above"
+    if topic is None:
+        more = "give a TOPIC to compare that with what its transfer would write"
+    return Check("disk", "ok", f"{decimal(free)} free; {more}")
+
+
+def _try(beside: Path) -> Iterator[Check]:
+    scratch = Path(tempfile.mkdtemp(prefix=".fink-dask-doctor-", dir=beside))
+    try:
+        before = time.time()
+        write_file(scratch / "staged", b"alert")
+        stamp = (scratch / "staged").stat().st_mtime
+        after = time.time()
+        if not link_exclusively(scratch / "staged", scratch / "marker"):
+            yield Check(
+                "storage", "fail", f"{beside} lost a hard link that had just been made", "choose another --outdir"
+            )
+            return
+        write_file(scratch / "other", b"another")
+        replaces = link_exclusively(scratch / "other", scratch / "marker")
+        (scratch / "staged").replace(scratch / "published")
+        sync_directory(scratch)
+        whole = (scratch / "published").read_bytes() == (scratch / "marker").read_bytes() == b"alert"
+        if replaces or not whole:
+            words = f"{beside} lets a hard link replace an existing file: a commit there is not safe"
+            yield Check("storage", "fail", words, "choose another --outdir")
+            return
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    yield Check("storage", "ok", f"{beside} can link, rename and fsync")
+    off_s = max(before - stamp, stamp - after, 0.0)
+    if off_s > _CLOCK_S:
+        words = (
+            f"the clock of the file system in {beside} differs by {off_s:,.0f} s: a running job may look dead to others"
+        )
+        yield Check("file clock", "warn", words, "timedatectl status, here and on the file server")

@@ -23,8 +23,7 @@ from rich.filesize import decimal
 from fink_dask.progress.profile import STAGES
 from fink_dask.report import sky
 from fink_dask.report.examples import OTHER_BAND, Points
-from fink_dask.report.facts import Partition
-from fink_dask.report.throughput import Throughput
+from fink_dask.report.facts import Partition, Throughput
 
 Floats = npt.NDArray[np.float64]
 

@@ -18,10 +18,9 @@ from rich.filesize import decimal
 from fink_dask.progress.profile import STAGES
 from fink_dask.report import charts
 from fink_dask.report.charts import BANDS, PARTS, STAGE_COLOURS
+from fink_dask.report.examples import png
 from fink_dask.report.facts import Facts
-from fink_dask.report.nights import far_words, night_words, nights_shown
-from fink_dask.report.panels import Counts, Panels
-from fink_dask.report.stamps import png
+from fink_dask.report.panels import Counts, Panels, far_words, night_words, nights_shown
 from fink_dask.units import counted
 
 #: The most characters of a text from outside.

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from confluent_kafka import Producer
 
-from fink_dask.doctor.place import check_place
+from fink_dask.doctor.machine import check_place
 from tests.alerts.made_up import AlertKind
 from tests.harness.cli import PROGRAM, environment, run_cli, transfer_arguments
 from tests.harness.kafka_settings import free_ports

@@ -12,8 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fink_dask.report.examples import find_examples
-from fink_dask.report.fields import find_fields
-from fink_dask.report.sample import choose_pieces
+from fink_dask.report.sample import choose_pieces, find_fields
 
 ZTF = {"time": "jd", "value": "magpsf", "error": "sigmapsf", "band": "fid"}
 LSST = {"time": "midpointMjdTai", "value": "psfFlux", "error": "psfFluxErr", "band": "band"}

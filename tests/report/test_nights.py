@@ -6,7 +6,7 @@ from datetime import date
 
 import pytest
 
-from fink_dask.report.nights import far_words, night_words, nights_shown
+from fink_dask.report.panels import far_words, night_words, nights_shown
 
 NIGHT = date(2026, 2, 24).toordinal() - date(1970, 1, 1).toordinal()
 YEAR = 365

@@ -12,7 +12,7 @@ import pytest
 from astropy.io import fits
 from PIL import Image
 
-from fink_dask.report.stamps import MAX_BYTES, MAX_EDGE, png, read_stamp
+from fink_dask.report.examples import MAX_BYTES, MAX_EDGE, png, read_stamp
 from tests.alerts.made_up import AlertKind, made_up_alerts
 
 IMAGE = np.arange(21 * 17, dtype=np.float32).reshape(21, 17)

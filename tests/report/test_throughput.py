@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fink_dask.progress.profile import STAGES, Profile, ProfileStep
-from fink_dask.report.throughput import Commit, Run, pace_of
+from fink_dask.report.facts import Commit, Run, pace_of
 
 
 def commits(*at: float) -> list[Commit]:
