@@ -176,6 +176,13 @@ def test_every_dependency_is_argued_for() -> None:
     assert [name for name in names if name.partition(">")[0].lower() not in section] == []
 
 
+def test_what_contributors_are_told_of_where_things_are_is_there() -> None:
+    text = (PACKAGE.parent / "CONTRIBUTING.md").read_text()
+    named = set(re.findall(r"`(fink_dask/[\w/]+\.py)`", text))
+    assert text.count("| `fink_dask/") >= 20
+    assert [name for name in sorted(named) if not (PACKAGE.parent / name).is_file()] == []
+
+
 def rooms_of_the_design() -> dict[str, list[str]]:
     """Read the table of rooms: the modules that stand beside each, in the order of the table."""
     design = (PACKAGE.parent / "docs" / "design.md").read_text()
