@@ -110,7 +110,7 @@ def _cluster(count: int, folder: Path) -> Iterator[str]:
         for name, *more in commands
     ]
     try:
-        wait_for(lambda: answers(address, count), 120, "the workers")
+        wait_for(lambda: answers(address, count), "the workers")
         yield address
     finally:
         for process in started:

@@ -51,7 +51,7 @@ def _run_script(tmp_path: Path, body: str, *arguments: str, guarded: bool = True
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=300,
         check=False,
     )
 
@@ -102,14 +102,14 @@ if __name__ == "__main__":
         [sys.executable, str(script)], cwd=tmp_path, env=environment(SLOWLY), stderr=subprocess.PIPE, text=True
     )
     ledger = Ledger(tmp_path / "alerts")
-    wait_for(lambda: running.poll() is not None or (ledger.exists() and bool(ledger.staged())), 60, "the first range")
+    wait_for(lambda: running.poll() is not None or (ledger.exists() and bool(ledger.staged())), "the first range")
     running.send_signal(signal.SIGINT)
     with suppress(subprocess.TimeoutExpired):
         running.wait(4)
     # Python itself loses a signal now and then, where C code clears what its handler has raised.
     if running.poll() is None:
         running.send_signal(signal.SIGINT)
-    _, said = running.communicate(timeout=60)
+    _, said = running.communicate(timeout=300)
     assert "KeyboardInterrupt" in said, (running.returncode, said)
     assert running.returncode != 0
     ended = run_cli(*transfer_arguments(kafka, topic, tmp_path / "alerts"))

@@ -42,7 +42,7 @@ def run(code: str, **environment: str) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=240,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

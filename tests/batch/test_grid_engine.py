@@ -47,12 +47,12 @@ def test_a_job_that_is_deleted_and_a_node_that_dies_in_mid_run_cost_no_alert_on_
     more = ("--jobs", "3", "-batchsize", str(batchsize), "-partitionby", "time")
     process = start_cli(transfer_arguments(kafka, topic, outdir, *JOB, *more), settings | SLOWLY)
     try:
-        wait_for(lambda: process.poll() is not None or len(sge.jobs("r")) == 3, 120, "the jobs")
-        wait_for(lambda: process.poll() is not None or committed(outdir) >= 2, 120, "ranges")
+        wait_for(lambda: process.poll() is not None or len(sge.jobs("r")) == 3, "the jobs")
+        wait_for(lambda: process.poll() is not None or committed(outdir) >= 2, "ranges")
         jobs = sge.jobs("r")
         sge.run("qdel", jobs[0])
         before = committed(outdir)
-        wait_for(lambda: process.poll() is not None or committed(outdir) > before, 120, "another range")
+        wait_for(lambda: process.poll() is not None or committed(outdir) > before, "another range")
         sge.down()
         sge.up()
         out, err = process.communicate(timeout=400)
@@ -65,7 +65,7 @@ def test_a_job_that_is_deleted_and_a_node_that_dies_in_mid_run_cost_no_alert_on_
     assert "Traceback" not in err
     assert_exactly_once(outdir, oracle.values)
     assert run_cli("verify", str(outdir)).returncode == 0
-    wait_for(lambda: not sge.jobs("r"), 60, "the jobs to be deleted")
+    wait_for(lambda: not sge.jobs("r"), "the jobs to be deleted")
 
 
 def test_a_job_that_grid_engine_refuses_or_that_dies_at_once_is_one_line(
@@ -95,7 +95,7 @@ def test_a_submitted_transfer_runs_to_its_end_on_grid_engine(
     result = run_cli("submit", *where, "--cluster", "sge", "--cores", "2", "--memory", "4GB", env=settings)
     assert result.returncode == 0, result.stderr
     assert "submitted to Grid Engine as job" in result.stdout
-    wait_for(lambda: not sge.jobs(), 240, "the job")
+    wait_for(lambda: not sge.jobs(), "the job")
     assert_exactly_once(outdir, oracle.values)
 
 
@@ -109,5 +109,5 @@ def test_the_batch_job_in_deploy_works_on_grid_engine(
     here.write_text(script.read_text().replace("#$ -pe smp 4\n", ""))
     more = {"FINK_DASK_BOOTSTRAP_SERVERS": kafka.bootstrap_servers, "PATH": f"{PROGRAMS}:{settings['PATH']}"}
     run(["qsub", "-o", str(tmp_path / "log"), str(here), topic_name, str(tmp_path / "out")], settings | more)
-    wait_for(lambda: not sge.jobs(), 240, "the job")
+    wait_for(lambda: not sge.jobs(), "the job")
     assert "complete" in (tmp_path / "log").read_text()

@@ -75,7 +75,7 @@ def dask(network: Network, workers: Sequence[Host], folder: Path) -> Iterator[st
         for each in workers:
             start_worker(each, address, folder)
         with host.inside():
-            wait_for(lambda: answers(address, len(workers)), 60, "the workers")
+            wait_for(lambda: answers(address, len(workers)), "the workers")
         yield address
     finally:
         for each in network.hosts[1:]:
@@ -96,11 +96,11 @@ def test_the_link_of_a_host_that_is_cut_for_a_while_costs_no_alert(
         arguments = transfer_arguments(distant_kafka, name, outdir, *options)
         process = start_cli(arguments, environment(SLOWLY))
         try:
-            wait_for(lambda: process.poll() is not None or committed(outdir) > 0, 90, "a range")
+            wait_for(lambda: process.poll() is not None or committed(outdir) > 0, "a range")
             assert process.poll() is None
             with network.cut(victim):
                 deadline = time.monotonic() + cut_s
-                wait_for(lambda: time.monotonic() > deadline, cut_s + 5, "the cut to end")
+                wait_for(lambda: time.monotonic() > deadline, "the cut to end", timeout_s=cut_s + 5)
             _, err = process.communicate(timeout=400)
         finally:
             process.kill()
@@ -122,9 +122,9 @@ def test_a_worker_that_joins_late_and_does_not_reach_kafka_gets_no_ranges_and_is
         options = ("--scheduler", scheduler, "-nconsumers", "3", "-batchsize", "1")
         process = start_cli(transfer_arguments(distant_kafka, name, outdir, *options), environment(SLOWLY))
         try:
-            wait_for(lambda: process.poll() is not None or committed(outdir) > 0, 90, "a range")
+            wait_for(lambda: process.poll() is not None or committed(outdir) > 0, "a range")
             start_worker(other, scheduler, tmp_path)
-            _, err = process.communicate(timeout=200)
+            _, err = process.communicate(timeout=300)
         finally:
             process.kill()
             process.communicate()

@@ -71,6 +71,6 @@ def _transfer(network: Switched, filled: tuple[ExternalKafka, Oracle], outdir: P
     """Transfer the topic from the second host, and hold the dataset against the oracle."""
     kafka, oracle = filled
     with network.hosts[1].inside():
-        result = run_cli(*transfer_arguments(kafka, TOPIC, outdir, "-nconsumers", str(consumers)), timeout_s=250)
+        result = run_cli(*transfer_arguments(kafka, TOPIC, outdir, "-nconsumers", str(consumers)))
     assert result.returncode == 0, result.stderr
     assert_exactly_once(outdir, oracle.values)

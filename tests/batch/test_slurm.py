@@ -71,16 +71,16 @@ def test_a_job_that_is_cancelled_and_a_node_that_dies_in_mid_run_cost_no_alert(
     more = ("--cores", str(cores), "--jobs", "3", "-batchsize", str(batchsize), "-partitionby", "time")
     process = start_cli(transfer_arguments(kafka, topic, outdir, *JOB, *more), settings | SLOWLY)
     try:
-        wait_for(lambda: process.poll() is not None or len(slurm.jobs("RUNNING")) == 3, 120, "the jobs")
-        wait_for(lambda: process.poll() is not None or committed(outdir) >= 2, 120, "ranges")
+        wait_for(lambda: process.poll() is not None or len(slurm.jobs("RUNNING")) == 3, "the jobs")
+        wait_for(lambda: process.poll() is not None or committed(outdir) >= 2, "ranges")
         jobs = slurm.jobs("RUNNING")
         cancelled, doomed = jobs[0], slurm.node_of(jobs[1])
         slurm.run("scancel", cancelled)
         before = committed(outdir)
-        wait_for(lambda: process.poll() is not None or committed(outdir) > before, 120, "another range")
+        wait_for(lambda: process.poll() is not None or committed(outdir) > before, "another range")
         slurm.down(doomed)
         before = committed(outdir)
-        wait_for(lambda: process.poll() is not None or committed(outdir) > before, 120, "another range")
+        wait_for(lambda: process.poll() is not None or committed(outdir) > before, "another range")
         slurm.up(doomed)
         out, err = process.communicate(timeout=300)
     finally:
@@ -92,7 +92,7 @@ def test_a_job_that_is_cancelled_and_a_node_that_dies_in_mid_run_cost_no_alert(
     assert "Traceback" not in err
     assert_exactly_once(outdir, oracle.values)
     assert run_cli("verify", str(outdir)).returncode == 0
-    wait_for(lambda: gone(slurm), 30, "the jobs to be cancelled")
+    wait_for(lambda: gone(slurm), "the jobs to be cancelled")
     assert not (outdir.with_name("out.fink") / "jobs").exists()
 
 
@@ -103,16 +103,16 @@ def test_jobs_that_come_late_get_work(
     oracle = fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 12_000, partitions=12)
     hold = ["sbatch", "--parsable", "-c4", "-o/dev/null", "--wrap", "sleep 600"]
     held = [slurm.run(*hold, "-w", node).strip() for node in slurm.nodes[:2]]
-    wait_for(lambda: set(held) <= set(slurm.jobs("RUNNING")), 30, "the nodes to be full")
+    wait_for(lambda: set(held) <= set(slurm.jobs("RUNNING")), "the nodes to be full")
     outdir = tmp_path / "out"
     more = ("--jobs", "2", "--job-extra", "--exclusive", "-batchsize", "1", "--json")
     process = start_cli(transfer_arguments(kafka, topic_name, outdir, *JOB, *more), settings | SLOWLY)
     try:
-        wait_for(lambda: process.poll() is not None or committed(outdir) > 0, 120, "a range")
+        wait_for(lambda: process.poll() is not None or committed(outdir) > 0, "a range")
         assert len(slurm.jobs("PENDING")) == 1
         slurm.run("scancel", *held)
-        wait_for(lambda: process.poll() is not None or len(slurm.jobs("RUNNING")) == 2, 120, "the other job")
-        out, err = process.communicate(timeout=120)
+        wait_for(lambda: process.poll() is not None or len(slurm.jobs("RUNNING")) == 2, "the other job")
+        out, err = process.communicate(timeout=300)
     finally:
         process.kill()
         slurm.run("scancel", *held, check=False)
@@ -173,15 +173,15 @@ def test_whatever_ends_a_transfer_no_job_is_left_and_it_can_be_resumed(
     arguments = transfer_arguments(kafka, topic_name, outdir, *JOB, "--jobs", "2", "-batchsize", "1")
     process = start_cli(arguments, settings | SLOWLY)
     try:
-        wait_for(lambda: process.poll() is not None or committed(outdir) > 0, 120, "a range")
+        wait_for(lambda: process.poll() is not None or committed(outdir) > 0, "a range")
         process.send_signal(number)
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=300)
     finally:
         process.kill()
     assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}[number], err
     assert "Traceback" not in err
     # Killed, it cancels nothing: the jobs end when nobody answers them.
-    wait_for(lambda: gone(slurm), 90, "the jobs to end")
+    wait_for(lambda: gone(slurm), "the jobs to end")
     assert run_cli(*arguments, env=settings).returncode == 0
     assert_exactly_once(outdir, oracle.values)
 
@@ -203,11 +203,10 @@ def test_jobs_that_are_too_many_for_a_user_leave_the_others_their_turn_in_the_qu
     try:
         wait_for(
             lambda: process.poll() is not None or (refusals.exists() and len(refusals.read_text()) >= 6),
-            60,
             "refusals",
         )
         slurm.run("scontrol", "release", *slurm.jobs())
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=300)
     finally:
         process.kill()
     assert process.returncode == 0, err
@@ -224,11 +223,11 @@ def test_a_follower_has_as_many_jobs_as_there_is_work_for(
     arguments = transfer_arguments(kafka, topic_name, outdir, *JOB, "--adapt", "1:3", "-batchsize", "1", *follow)
     process = start_cli(arguments, settings | SLOWLY)
     try:
-        wait_for(lambda: process.poll() is not None or len(slurm.jobs("RUNNING")) >= 2, 120, "more jobs")
-        wait_for(lambda: process.poll() is not None or committed(outdir) >= 12, 240, "what there was")
-        wait_for(lambda: process.poll() is not None or len(slurm.jobs("RUNNING")) == 1, 120, "fewer jobs")
+        wait_for(lambda: process.poll() is not None or len(slurm.jobs("RUNNING")) >= 2, "more jobs")
+        wait_for(lambda: process.poll() is not None or committed(outdir) >= 12, "what there was")
+        wait_for(lambda: process.poll() is not None or len(slurm.jobs("RUNNING")) == 1, "fewer jobs")
         add_alerts(kafka.bootstrap_servers, topic_name, oracle, AlertKind.ZTF_LIGHT, 1000, first_id=12_000)
-        _, err = process.communicate(timeout=120)
+        _, err = process.communicate(timeout=300)
     finally:
         process.kill()
     assert process.returncode == 0, err
@@ -281,14 +280,14 @@ def test_a_submitted_transfer_whose_time_is_over_stops_in_order_and_goes_on_when
     submitted = run_cli(*arguments, env=environ)
     assert submitted.returncode == 0, submitted.stderr
     job = json.loads(submitted.stdout)["job"]
-    wait_for(lambda: committed(outdir) > 0 or job not in slurm.jobs(), 120, "a range")
+    wait_for(lambda: committed(outdir) > 0 or job not in slurm.jobs(), "a range")
     running = json.loads(run_cli("status", str(outdir), "--json").stdout)
     assert running["running"]
     slurm.run("scancel", "--batch", "--signal=TERM", job)  # as --signal=B:TERM@60 does a minute before the end
-    wait_for(lambda: job not in slurm.jobs(), 60, "the job to end")
+    wait_for(lambda: job not in slurm.jobs(), "the job to end")
     assert "run the same command again to continue" in (tmp_path / f"fink-dask-{job}.err").read_text()
     again = json.loads(run_cli(*arguments, env=environ).stdout)["job"]
-    wait_for(lambda: again not in slurm.jobs(), 240, "the other job")
+    wait_for(lambda: again not in slurm.jobs(), "the other job")
     assert "complete" in (tmp_path / f"fink-dask-{again}.out").read_text()
     assert_exactly_once(outdir, oracle.values)
 
@@ -324,7 +323,7 @@ def test_the_password_is_in_no_script_and_no_command_line_of_a_job(
         process = start_cli(arguments, settings | SLOWLY | {"FINK_DASK_PASSWORD": PASSWORD})
         seen: list[str] = []
         try:
-            wait_for(lambda: process.poll() is not None or committed(outdir) > 0, 120, "a range")
+            wait_for(lambda: process.poll() is not None or committed(outdir) > 0, "a range")
             room = Ledger(outdir).path / "jobs"
             assert room.stat().st_mode & 0o777 == 0o700
             assert (room / "key.pem").stat().st_mode & 0o777 == 0o600
@@ -334,7 +333,7 @@ def test_the_password_is_in_no_script_and_no_command_line_of_a_job(
                 with suppress(psutil.Error):
                     if each.pid != process.pid:  # it was given it there
                         seen += [*each.cmdline(), *(f"{name}={value}" for name, value in each.environ().items())]
-            out, err = process.communicate(timeout=240)
+            out, err = process.communicate(timeout=300)
         finally:
             process.kill()
         assert process.returncode == 0, err
@@ -356,7 +355,7 @@ def test_a_stranger_on_the_network_does_not_get_at_the_scheduler(
     arguments = transfer_arguments(kafka, topic_name, outdir, *JOB, "-batchsize", "1")
     process = start_cli(arguments, settings | SLOWLY)
     try:
-        wait_for(lambda: process.poll() is not None or committed(outdir) > 0, 120, "a range")
+        wait_for(lambda: process.poll() is not None or committed(outdir) > 0, "a range")
         (job,) = slurm.jobs()
         script = slurm.run("scontrol", "write", "batch_script", job, "-")
         (address,) = re.findall(r"tls://[\d.]+:\d+", script)
@@ -366,7 +365,7 @@ def test_a_stranger_on_the_network_does_not_get_at_the_scheduler(
                 Client(where, timeout=2, security=security)
     finally:
         process.terminate()
-        process.communicate(timeout=30)
+        process.communicate(timeout=300)
 
 
 def test_the_batch_job_in_deploy_works(
@@ -377,5 +376,5 @@ def test_the_batch_job_in_deploy_works(
     more = {"FINK_DASK_BOOTSTRAP_SERVERS": kafka.bootstrap_servers, "PATH": f"{PROGRAMS}:{settings['PATH']}"}
     where = ["--chdir", str(tmp_path), "--cpus-per-task=2", "--mem-per-cpu=1G", str(script), small_topic, str(outdir)]
     job = run(["sbatch", "--parsable", *where], settings | more).strip()
-    wait_for(lambda: job not in slurm.jobs(), 240, "the job")
+    wait_for(lambda: job not in slurm.jobs(), "the job")
     assert "complete" in (tmp_path / f"slurm-{job}.out").read_text()

@@ -36,7 +36,7 @@ def complete(shell: str, typed: str) -> list[str]:
     if shell == "fish":
         env["COMP_CWORD"] = words[-1]
     answer = subprocess.run(
-        PROGRAM, capture_output=True, text=True, env=environment(env), timeout=60, check=True
+        PROGRAM, capture_output=True, text=True, env=environment(env), timeout=300, check=True
     ).stdout
     if shell == "zsh":  # kind, value and help in a line each
         lines = answer.splitlines()
@@ -77,7 +77,7 @@ def test_the_script_asks_in_the_way_that_is_answered(shell: str) -> None:
         capture_output=True,
         text=True,
         env=environment({"_FINK_DASK_COMPLETE": f"{shell}_source"}),
-        timeout=60,
+        timeout=300,
         check=True,
     ).stdout
     assert printed.stdout.strip() == by_variable.strip()
@@ -138,5 +138,5 @@ def test_tab_in_the_shell_itself_completes_a_command_and_a_directory(here: Path,
         type_until("", f"{here / 'alerts.fink'}:")
     finally:
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait(timeout=30)
+        process.wait(timeout=300)
         os.close(leader)

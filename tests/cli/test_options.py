@@ -266,7 +266,7 @@ def test_a_terminal_shows_a_bar_with_alerts_and_speed_and_is_left_clean(
             break
         shown += chunk
     os.close(leader)
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=300) == 0
     text = shown.decode()
     assert "alerts/s" in text
     assert "received" in text

@@ -59,7 +59,7 @@ def on_a_terminal(*arguments: str, **env: str) -> str:
             break
         written += part
     os.close(ours)
-    assert process.wait(timeout=120) == 0, written
+    assert process.wait(timeout=300) == 0, written
     return written.decode()
 
 
@@ -286,7 +286,7 @@ def test_without_astropy_cutouts_are_refused_with_what_to_type() -> None:
     )
     words = ["peek", "topic", "--cutouts", "x", "--bootstrap-servers", "127.0.0.1:1"]
     ended = subprocess.run(
-        [sys.executable, "-c", code, *words], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, check=False, timeout=300
     )
     assert ended.returncode == 2
     assert "pip install 'fink-dask[report]'" in ended.stderr

@@ -250,10 +250,10 @@ def test_stopping_says_how_many_alerts_the_topic_holds(
         text=True,
         env=environment(),
     )
-    wait_for(lambda: topic_name in topic_names(kafka.bootstrap_servers), 60, "the topic")
-    wait_for(lambda: len(records(kafka, topic_name)) > 100, 60, "some alerts")
+    wait_for(lambda: topic_name in topic_names(kafka.bootstrap_servers), "the topic")
+    wait_for(lambda: len(records(kafka, topic_name)) > 100, "some alerts")
     process.send_signal(number)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 128 + number, err
     held = values(kafka, topic_name)
     assert held == Counter(play_alerts(KIND, held.total()))

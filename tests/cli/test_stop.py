@@ -39,7 +39,7 @@ main.main(["fill"])
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
 def test_a_signal_in_the_middle_of_compiled_code_is_no_bug(name: str, code: int) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", _FILL.format(name=name)], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", _FILL.format(name=name)], capture_output=True, text=True, check=False, timeout=300
     )
     assert done.returncode == code, done.stderr
     assert done.stderr == "fink-dask: stopped; what is written is safe, and the same command may be run again\n"
@@ -59,7 +59,7 @@ main.main(["{name}", "alerts"])
 @pytest.mark.parametrize(("name", "hint"), [("verify", " (-v shows where)"), ("status", "")])
 def test_a_bug_is_one_line_and_names_an_option_only_where_there_is_one(name: str, hint: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", _BUG.format(name=name)], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", _BUG.format(name=name)], capture_output=True, text=True, check=False, timeout=300
     )
     assert done.returncode == 1
     assert done.stderr == f"fink-dask: error: unexpected ValueError: a bug{hint}\n"
@@ -77,7 +77,7 @@ def test_a_signal_while_it_is_loaded_ends_it_without_a_trace(tmp_path: Path) -> 
     assert process.stdout is not None
     assert process.stdout.readline() == "loading\n"
     process.send_signal(signal.SIGINT)
-    said, complained = process.communicate(timeout=60)
+    said, complained = process.communicate(timeout=300)
     assert (process.returncode, said, complained) == (-signal.SIGINT, "", "")
 
 

@@ -97,7 +97,7 @@ def test_a_terminal_shows_names_and_numbers_whole_however_narrow_it_is(kafka: An
     with suppress(OSError), os.fdopen(leader, encoding="utf-8", closefd=True) as terminal:
         for line in terminal:
             shown += line
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=300) == 0
     text = re.sub(r"\x1b\[[0-9;]*m", "", shown)
     assert f"{held}_a" in text
     assert f"{held}_b" in text
@@ -182,7 +182,7 @@ def test_one_of_several_patterns_that_matches_nothing_is_said(kafka: Any, held: 
 
 
 def test_a_broker_that_is_not_there_is_one_line(tmp_path: Path) -> None:
-    result = run_cli("topics", "--bootstrap-servers", f"127.0.0.1:{free_ports(1)[0]}", timeout_s=60)
+    result = run_cli("topics", "--bootstrap-servers", f"127.0.0.1:{free_ports(1)[0]}")
     assert result.returncode == 1
     assert "no answer from Kafka" in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
@@ -201,7 +201,7 @@ def test_many_topics_are_all_looked_at(private_kafka: Callable[..., Any]) -> Non
         said = run_cli(*arguments)
         return said.returncode == 0 and len(json.loads(said.stdout)["topics"]) == len(names)
 
-    wait_for(is_ready, 120, "the partitions to have leaders")
+    wait_for(is_ready, "the partitions to have leaders")
     produce(broker.bootstrap_servers, names[7], [b"x"] * 5)
     found = look(broker, "ftransfer_lsst_*", "--group-id", "nobody")
     assert len(found) == 30

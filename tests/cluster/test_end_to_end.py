@@ -72,7 +72,7 @@ def transferred(request: pytest.FixtureRequest, kafka: Any, tmp_path_factory: py
     seen: list[int] = []
     reader = threading.Thread(target=_read_until_done, args=(process, outdir, oracle, seen))
     reader.start()
-    out, err = process.communicate(timeout=240)
+    out, err = process.communicate(timeout=300)
     reader.join()
     assert process.returncode == 0, err
     yield Transferred(case, outdir, oracle, json.loads(out), seen)

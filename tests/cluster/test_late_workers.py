@@ -169,7 +169,7 @@ def test_a_worker_that_joins_late_gets_work_or_is_named_and_spoils_nothing(
     env = {"package": {"PYTHONPATH": ""}, "version": of_another_version(tmp_path / "other")}.get(lack)
     with ExitStack() as stack:
         stack.enter_context(worker(address, home))
-        wait_for(lambda: answers(address), 60, "the worker")
+        wait_for(lambda: answers(address), "the worker")
         client = stack.enter_context(Client(address, set_as_default=False))
         early = late(client, set())
         started: list[Any] = []
@@ -202,7 +202,7 @@ def test_ranges_wait_for_another_worker_where_the_only_one_that_is_left_lacks_so
     elsewhere.mkdir()
     with ExitStack() as stack:
         first = stack.enter_context(worker(address, home))
-        wait_for(lambda: answers(address), 60, "the worker")
+        wait_for(lambda: answers(address), "the worker")
         client = stack.enter_context(Client(address, set_as_default=False))
         early = late(client, set())
         started: list[Any] = []

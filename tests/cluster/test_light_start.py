@@ -12,7 +12,7 @@ from typing import Any
 def run_python(code: str) -> Any:
     """Run code in a Python of its own; return what it prints as JSON last."""
     command = [sys.executable, "-c", textwrap.dedent(code)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=90)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -124,7 +124,7 @@ def test_who_compiles_at_each_start_is_told_how_to_keep_it() -> None:
             capture_output=True,
             text=True,
             check=True,
-            timeout=90,
+            timeout=300,
         ).stderr
         for nowhere in (False, True)
     ]

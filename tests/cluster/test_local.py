@@ -98,4 +98,4 @@ def test_workers_that_were_still_starting_when_the_end_was_interrupted_are_stopp
     with pytest.raises(KeyboardInterrupt):
         workers.__exit__(None, None, None)
     may_start.set()
-    wait_for(cluster.closed.is_set, 20, "the end of the workers")
+    wait_for(cluster.closed.is_set, "the end of the workers")

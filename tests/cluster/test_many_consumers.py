@@ -58,7 +58,7 @@ def test_any_number_of_consumers_makes_the_same_dataset_with_no_more_workers_tha
         most = max(most, len(workers_of(process)))
         with suppress(subprocess.TimeoutExpired):
             process.wait(0.05)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     assert 1 <= most <= min(nconsumers, usable_cores())
     summary = json.loads(out)

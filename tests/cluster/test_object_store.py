@@ -22,7 +22,7 @@ from fink_dask.store.location import locate
 from tests.alerts.made_up import AlertKind
 from tests.harness.cli import run_cli, transfer_arguments
 from tests.harness.object_store import BUCKET, KEY_ID, SECRET, ObjectStore
-from tests.harness.oracle import Oracle, add_alerts, assert_values_equal, fill_topic, wait_for
+from tests.harness.oracle import Oracle, add_alerts, assert_values_equal, fill_topic
 from tests.harness.producer import produce
 from tests.harness.running import Running
 
@@ -169,9 +169,10 @@ def test_a_store_that_was_killed_is_gone_on_with(
     markers = store_url.split("/")[3] + "/alerts.fink/markers"
     running.wait_until(lambda: len(object_store.files(markers)) >= 1, "a range")
     object_store.kill()
-    time.sleep(2)
+    asked = object_store.wire.requests.total()
+    running.wait_until(lambda: object_store.wire.requests.total() > asked + 3, "requests that nobody answers")
     object_store.start()
-    code, err = running.finish(180)
+    code, err = running.finish()
     assert "Traceback" not in err
     # A process whose first request came meanwhile does not wait as long as a store may take to start.
     assert code == 0 or "the same command goes on" in err
@@ -189,7 +190,7 @@ def test_a_second_transfer_is_refused_while_the_first_lives(
     second = run_cli(*transfer_arguments(kafka, topic, Path(), "-partitionby", "time", "-outdir", store_url))
     assert second.returncode == 1
     assert "another transfer" in second.stderr
-    assert first.finish(180)[0] == 0
+    assert first.finish()[0] == 0
     finish(kafka, topic, object_store, store_url, oracle)
 
 
@@ -234,9 +235,9 @@ def test_a_topic_is_followed_into_a_store(
         kafka, topic_name, Path(), "-outdir", store_url, "--follow", "--roll-interval", "2s", "--until-count", "500"
     )
     markers = store_url.split("/")[3] + "/alerts.fink/markers"
-    wait_for(lambda: running.is_over or bool(object_store.files(markers)), 120, "a range")
+    running.wait_until(lambda: bool(object_store.files(markers)), "a range")
     add_alerts(kafka.bootstrap_servers, topic_name, oracle, AlertKind.ZTF_LIGHT, 200, first_id=300)
-    code, err = running.finish(180)
+    code, err = running.finish()
     assert code == 0, err
     assert_exactly_once(object_store, store_url, oracle)
 

@@ -59,7 +59,7 @@ def test_the_password_is_seen_nowhere_while_a_transfer_runs_and_after_it(
     )
     seen: list[str] = []
     parent = psutil.Process(process.pid)
-    wait_for(lambda: process.poll() is not None or any(outdir.with_name("alerts.fink").rglob("*-*-*-*")), 60, "a range")
+    wait_for(lambda: process.poll() is not None or any(outdir.with_name("alerts.fink").rglob("*-*-*-*")), "a range")
     for each in [parent, *parent.children(recursive=True)]:
         with suppress(psutil.Error):
             seen += each.cmdline()
@@ -79,7 +79,7 @@ def test_the_password_is_seen_nowhere_while_a_transfer_runs_and_after_it(
         with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/{page}", timeout=10) as answer:
             seen.append(answer.read().decode(errors="replace"))
             answered += 1
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     assert answered >= 3, "the dashboard was not asked"
     seen += [out, err]
@@ -163,7 +163,7 @@ def test_workers_of_another_scheduler_get_it_through_tls_and_not_from_the_disk(
             tls_client_key=str(files["key"]),
             require_encryption=True,
         )
-        wait_for(lambda: answers(address, security=security), 40, "the scheduler")
+        wait_for(lambda: answers(address, security=security), "the scheduler")
         more = ("--username", USER, "--password-file", str(password_file), "--scheduler", address, *tls)
         result = run_cli(*arguments(secure, tmp_path / "alerts", *more))
         assert result.returncode == 0, result.stderr

@@ -74,11 +74,11 @@ def test_kills_of_a_follower_of_several_topics_cost_none_of_them_anything(
     with feeds[f"{stem}1"], feeds[f"{stem}2"]:
         for kill in range(4):
             running = Running(broker, f"{stem}*", outdir, *more)
-            wait_for(lambda: len(datasets_in(outdir)) >= 2, 90, "the first plans")
+            wait_for(lambda: len(datasets_in(outdir)) >= 2, "the first plans")
             if kill == 1:
                 make_topic(broker.bootstrap_servers, f"{stem}3", LIGHT, 3)
                 feeds[f"{stem}3"].__enter__()
-                wait_for(lambda: Ledger(outdir / f"{stem}3").exists(), 60, "the topic that was added")
+                wait_for(lambda: Ledger(outdir / f"{stem}3").exists(), "the topic that was added")
             time.sleep(chance.random() * 3)
             for worker in running.workers()[:1]:
                 with suppress(psutil.Error):
@@ -169,15 +169,15 @@ def test_topics_that_appear_are_joined_and_one_that_is_deleted_fails_alone(
     kafka, stem, night = private_kafka(), "ftransfer_ztf_2026-11-01_", tmp_path / "night"
     oracles = {f"{stem}1": fill(kafka, f"{stem}1", 100), f"{stem}2": fill(kafka, f"{stem}2", 100)}
     running = Running(kafka, f"{stem}*", night, *FOLLOW, "--until-count", "700", "--json")
-    wait_for(lambda: len(datasets_in(night)) == 2 or running.is_over, 60, "the first plans")
-    wait_for(lambda: sum(places(night / name).total() for name in oracles) == 200, 60, "the first alerts")
+    wait_for(lambda: len(datasets_in(night)) == 2 or running.is_over, "the first plans")
+    wait_for(lambda: sum(places(night / name).total() for name in oracles) == 200, "the first alerts")
     for name in (f"{stem}1", f"{stem}1_schema"):
         delete_topic(kafka.bootstrap_servers, name)
     oracles[f"{stem}3"] = fill(kafka, f"{stem}3", 300)
     add_alerts(kafka.bootstrap_servers, f"{stem}2", oracles[f"{stem}2"], LIGHT, 100, seed=1, first_id=100)
     assert "other topics go on" in running.wait_until_said("no such topic")
     add_alerts(kafka.bootstrap_servers, f"{stem}3", oracles[f"{stem}3"], LIGHT, 100, seed=2, first_id=300)
-    code, err = running.finish(90)
+    code, err = running.finish()
     assert code == 1, err
     assert_each(night, {name: oracle.values for name, oracle in oracles.items()})
 

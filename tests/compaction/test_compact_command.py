@@ -86,7 +86,7 @@ def test_a_compaction_that_is_killed_again_and_again_has_every_alert_once_and_th
         def is_further(done: int = done, process: subprocess.Popen[bytes] = process) -> bool:
             return process.poll() is not None or len(list(target.staging_path.glob("*/group-*.json"))) > done
 
-        wait_for(is_further, 60, "a group that is complete")
+        wait_for(is_further, "a group that is complete")
         assert target.exists() or not target.outdir.exists(), "a reader sees all of it, or nothing"
         with suppress(ProcessLookupError):
             process.send_signal(signal.SIGINT if kills == 1 else signal.SIGKILL)

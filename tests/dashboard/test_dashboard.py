@@ -162,7 +162,7 @@ def test_ranges_that_run_have_their_worker_and_those_of_a_worker_that_is_killed_
             freeze(running)
         seen = shown(browser)
         # The list may be drawn after the tiles above it.
-        wait_for(lambda: bool(browser.texts(".range")), 30, "the ranges that are read")
+        wait_for(lambda: bool(browser.texts(".range")), "the ranges that are read")
         (first, *_) = browser.texts(".range")
         listening = {
             f"{connection.laddr.ip}:{connection.laddr.port}"
@@ -188,12 +188,12 @@ def test_a_scheduler_that_exists_shows_how_each_transfer_ended_and_counts_them_t
 ) -> None:
     make_topic(kafka.bootstrap_servers, topic_name, LIGHT, 4)
     with running_scheduler() as (address, base), Browser(f"{base}/status") as browser:
-        wait_for(lambda: "Status" in browser.texts(".navbar a"), 60, "the dashboard")
+        wait_for(lambda: "Status" in browser.texts(".navbar a"), "the dashboard")
         assert "Fink" not in browser.texts(".navbar a")
         options = ("--follow", "--until-count", "4000", "--roll-interval", "1s", "--scheduler", address)
         with Feed(kafka.bootstrap_servers, topic_name, 4000, 1000, (1,) * 4) as feeding:
             first = Running(kafka, topic_name, tmp_path / "first", *options, "-batchsize", "1000")
-        code, err = first.finish(60)
+        code, err = first.finish()
         assert code == 0, err
         browser.call("Page.navigate", url=f"{base}/fink")
         seen = until(browser, lambda seen: "everything is committed" in seen.state, "the end")

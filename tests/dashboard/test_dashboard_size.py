@@ -105,7 +105,7 @@ def test_there_is_one_page_however_many_clients_there_are_and_whatever_the_prefi
                 Reporter(one, lambda _: None),
                 Reporter(other, lambda _: None),
             ):
-                wait_for(lambda: "fink_dask_transfers" in metrics(f"{base}/user/ada"), 30, "the metrics")
+                wait_for(lambda: "fink_dask_transfers" in metrics(f"{base}/user/ada"), "the metrics")
         with urllib.request.urlopen(f"{base}/user/ada/fink", timeout=30) as answer:
             page = answer.read().decode()
         assert page.count('href="fink"') == 1
@@ -133,14 +133,14 @@ def test_the_page_is_whole_and_readable(
     ):
         transfer = Transfer(reporter, topic, partitions, workers)
         # Only what is registered has a page.
-        wait_for(lambda: "fink_dask_transfers" in metrics(base), 30, "the metrics")
+        wait_for(lambda: "fink_dask_transfers" in metrics(base), "the metrics")
         browser.call("Page.navigate", url=f"{base}/fink")
         while transfer.committed < 0.4 * transfer.offsets:
             transfer.step()
             shown(browser)  # in the time that takes, others happen
-        wait_for(lambda: shown(browser).tiles.get("alerts") == f"{transfer.committed:,}", 30, "the last report")
+        wait_for(lambda: shown(browser).tiles.get("alerts") == f"{transfer.committed:,}", "the last report")
         # A figure or a list may be drawn after the tiles above them.
-        wait_for(lambda: len(browser.texts(".range")) == transfer.running, 30, "the ranges that are read")
+        wait_for(lambda: len(browser.texts(".range")) == transfer.running, "the ranges that are read")
         seen = shown(browser)
         assert seen.number("lag") == transfer.offsets - transfer.committed
         assert seen.number("ranges_running") == transfer.running == len(browser.texts(".range"))
@@ -167,11 +167,11 @@ def test_the_page_is_whole_and_readable(
             keep_picture(browser, "dashboard-large.png", tmp_path)
         # Nor out of half a screen, beside a terminal.
         browser.call("Emulation.setDeviceMetricsOverride", width=640, height=900, deviceScaleFactor=1, mobile=False)
-        wait_for(lambda: browser.evaluate("document.documentElement.scrollWidth <= 640"), 30, "a narrower page")
+        wait_for(lambda: browser.evaluate("document.documentElement.scrollWidth <= 640"), "a narrower page")
         # On a phone tiles stand two abreast, and a range that is read has its meter yet.
         browser.call("Emulation.setDeviceMetricsOverride", width=390, height=800, deviceScaleFactor=1, mobile=True)
-        wait_for(lambda: browser.evaluate("document.documentElement.scrollWidth <= 390"), 30, "a page for a phone")
-        wait_for(lambda: _is_fit_for_a_phone(browser), 30, "tiles and ranges that fit")
+        wait_for(lambda: browser.evaluate("document.documentElement.scrollWidth <= 390"), "a page for a phone")
+        wait_for(lambda: _is_fit_for_a_phone(browser), "tiles and ranges that fit")
 
 
 def _is_fit_for_a_phone(browser: Browser) -> bool:

@@ -204,7 +204,7 @@ def test_what_a_page_prints_works_when_a_reader_types_it(
     page = path.read_text().replace(TOPIC_IN_DOCS, topic).replace(PATTERN_IN_DOCS, f"{topic}*")
     for step in steps(page.replace(PLACE_IN_DOCS, f"s3://{BUCKET}/{topic}")):
         ended = subprocess.run(
-            step.words, cwd=tmp_path, env=reader, capture_output=True, text=True, input="", timeout=240, check=False
+            step.words, cwd=tmp_path, env=reader, capture_output=True, text=True, input="", timeout=300, check=False
         )
         assert ended.returncode == step.status, (
             f"{path.relative_to(ROOT)}, line {step.line}: {step.words[-1]}\n"
@@ -226,7 +226,7 @@ def test_what_a_page_prints_works_when_a_reader_types_it(
 )
 def test_a_command_that_does_not_work_is_noticed(page: str, reader: dict[str, str], tmp_path: Path) -> None:
     (step,) = steps(page)
-    ended = subprocess.run(step.words, cwd=tmp_path, env=reader, capture_output=True, timeout=120, check=False)
+    ended = subprocess.run(step.words, cwd=tmp_path, env=reader, capture_output=True, timeout=300, check=False)
     assert ended.returncode != step.status
 
 
@@ -323,7 +323,7 @@ def test_the_examples_and_the_light_curves_are_for_every_kind_of_alerts(
                 env=reader | {"FINK_DASK_TOPIC": name},
                 capture_output=True,
                 text=True,
-                timeout=240,
+                timeout=300,
                 check=False,
             )
             assert ended.returncode == 0, ended.stderr

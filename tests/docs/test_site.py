@@ -38,7 +38,7 @@ class Page(HTMLParser):
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
     build = ["make", "-C", str(ROOT), "docs", f"DOCS={folder}"]
-    built = subprocess.run(build, capture_output=True, text=True, timeout=280, check=False)
+    built = subprocess.run(build, capture_output=True, text=True, timeout=300, check=False)
     assert built.returncode == 0, built.stdout + built.stderr
     return folder
 

@@ -62,7 +62,7 @@ def test_07_a_broker_that_pauses_five_seconds_in_every_ten_costs_nothing(
     pausing = threading.Thread(target=pause_now_and_then)
     pausing.start()
     try:
-        code, err = running.finish(280)
+        code, err = running.finish()
     finally:
         over.set()
         pausing.join()
@@ -92,7 +92,7 @@ def test_07_one_of_three_brokers_that_is_killed_costs_nothing(kafka_cluster: Kaf
     running = Running(kafka_cluster, TOPIC, tmp_path / "alerts")
     running.wait_until_committed(1)
     kafka_cluster.brokers[1].kill()
-    code, err = running.finish(240)
+    code, err = running.finish()
     assert code == 0, err
     assert_exactly_once(running.outdir, oracle.values)
 

@@ -132,7 +132,7 @@ def test_02_a_run_survives_the_death_of_many_workers_at_any_moment(
                 continue
             psutil.wait_procs([victim], timeout=20)
         markers, ranges = running.ledger.markers_path, min(12, killed)
-        wait_for(lambda: running.is_over or len(list(markers.iterdir())) >= ranges, 120, "some ranges")  # noqa: B023
+        wait_for(lambda: running.is_over or len(list(markers.iterdir())) >= ranges, "some ranges")  # noqa: B023
     code, err = running.finish()
     assert (code, killed >= 4) == (0, True), err
     assert_exactly_once(running.outdir, oracle.values)
@@ -194,7 +194,7 @@ def test_04_a_worker_that_stood_still_until_its_range_was_done_elsewhere_cleans_
     work = plan_topic(kafka.bootstrap_servers, module_topic, tmp_path / "alerts", partitionby=("time",))
     first = work[0]
     late = start(stand_still, first, at)
-    wait_for(lambda: psutil.Process(late.pid).status() == psutil.STATUS_STOPPED, 60, "the worker to stand still")
+    wait_for(lambda: psutil.Process(late.pid).status() == psutil.STATUS_STOPPED, "the worker to stand still")
     for item in work:
         transfer_range(item.range, item.settings)
     assert_exactly_once(tmp_path / "alerts", oracle.values)

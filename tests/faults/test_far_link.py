@@ -42,7 +42,7 @@ def test_30_what_retention_takes_is_declared_at_a_round_trip_of_a_second_as_at_o
         # One is being read, and another one may be fetched ahead.
         for partition in (0, 1, 2):
             delete_records_before(far.near.bootstrap_servers, topic.name, partition, 1000)
-        code, err = running.finish(200)
+        code, err = running.finish()
     finally:
         running.kill()
     assert code == 3, err
@@ -72,7 +72,7 @@ def test_30_a_topic_that_is_made_anew_while_it_is_being_filled_is_recognised_far
             delete_topic(address, name)
         another = fill_topic(address, topic.name, AlertKind.ZTF_LIGHT, 10, partitions=3, seed=7, first_id=10**6)
         with filling(lambda turn: add_alerts(address, topic.name, another, AlertKind.ZTF_LIGHT, 30, first_id=turn)):
-            code, err = running.finish(200)
+            code, err = running.finish()
     finally:
         running.kill()
     assert code == 1, err

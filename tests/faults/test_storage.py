@@ -56,7 +56,7 @@ def test_16_a_disk_that_takes_no_more_is_one_line_and_the_same_command_goes_on(
     subprocess.run(
         ["unshare", "-rm", "sh", "-c", SCRIPT, "sh", str(disk), str(kept), small, large, *PROGRAM, *command],
         check=True,
-        timeout=200,
+        timeout=300,
         env=environment(),
     )
     said = (kept / "first.err").read_text()

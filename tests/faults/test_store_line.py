@@ -52,7 +52,7 @@ def _running(kafka: Any, topic: str, url: str) -> Running:
 
 def _wait_until_it_sends(running: Running, store: ObjectStore, url: str) -> None:
     prefix = locate(url).key.removesuffix("/alerts")  # type: ignore[attr-defined]
-    wait_for(lambda: running.is_over or bool(store.uploads(prefix)), 120, "an upload in parts")
+    wait_for(lambda: running.is_over or bool(store.uploads(prefix)), "an upload in parts")
     assert not running.is_over, running.finish()
 
 
@@ -100,7 +100,7 @@ def test_22_who_stops_a_slow_upload_does_not_wait_for_it(
     running = _running(kafka, module_topic, store_url)
     _wait_until_it_sends(running, object_store, store_url)
     os.killpg(running.process.pid, number)
-    code, err = running.finish(30)
+    code, err = running.finish()
     assert code == 128 + number, err
     assert "Traceback" not in err
     _finish(kafka, module_topic, object_store, link, store_url, oracle)
@@ -113,7 +113,7 @@ def test_22_a_line_that_is_cut_for_a_minute_while_a_range_is_sent_ends_nothing(
     _wait_until_it_sends(running, object_store, store_url)
     link.cut()
     with pytest.raises(AssertionError):
-        wait_for(lambda: running.is_over, 60, "nothing")
+        wait_for(lambda: running.is_over, "nothing", timeout_s=60)
     link.heal()
     code, err = running.finish(400)
     assert code == 0, err

@@ -93,8 +93,8 @@ def test_a_schema_that_changes_while_it_is_followed_costs_nothing(kafka: Any, to
     for schemas in ([V1] * 50, [V1, V2] * 100, [V2] * 50, [OTHER] * 5, [V3, V2] * 50):
         before = len(Ledger(outdir).plans())
         stream.add(schemas)
-        wait_for(lambda before=before: running.is_over or len(Ledger(outdir).plans()) > before, 60, "a generation")
-    code, err = running.finish(90)
+        wait_for(lambda before=before: running.is_over or len(Ledger(outdir).plans()) > before, "a generation")
+    code, err = running.finish()
     assert code == 3, err
     assert_rows(read(outdir), stream, stream.places(V1, V2, V3))
     assert reasons(Ledger(outdir)).total() == 5

@@ -19,7 +19,7 @@ SLOWLY = {"PYTHONPATH": str(Path(__file__).parent / "slow")}
 
 def run_cli(
     *arguments: str,
-    timeout_s: float = 180,
+    timeout_s: float = 300,
     cwd: Path | None = None,
     env: dict[str, str] | None = None,
     stdin: str = "",

@@ -42,7 +42,7 @@ def running_scheduler(
         for name, *more in (scheduler, worker)
     ]
     try:
-        wait_for(lambda: answers(address), 60, "the scheduler")
+        wait_for(lambda: answers(address), "the scheduler")
         yield address, f"http://127.0.0.1:{pages}"
     finally:
         for process in started:

@@ -10,7 +10,8 @@ from functools import partial
 
 from confluent_kafka import KafkaError, Message, Producer
 
-from tests.alerts.made_up import AlertKind, encoded_alerts
+from tests.alerts.made_up import AlertKind
+from tests.harness.alerts_once import alerts_once
 from tests.harness.oracle import Place
 from tests.harness.topics import client_config
 
@@ -56,7 +57,7 @@ class Feed:
     ) -> None:
         self._bootstrap = bootstrap
         self._topic = topic
-        self._values = list(encoded_alerts(AlertKind.ZTF_LIGHT, count, seed=seed))
+        self._values = alerts_once(AlertKind.ZTF_LIGHT, count, seed)
         self._per_second = per_second
         self._weights = weights
         self._chance = random.Random(seed)

@@ -78,8 +78,12 @@ def ensure_kafka_jars() -> Path:
 
 def kafka_room() -> Path:
     """Name the folder of Kafka's jars and of what makes brokers start quickly."""
-    folder = Path(os.environ.get("FINK_DASK_TEST_CACHE") or PROJECT_ROOT / ".cache")
-    return folder.resolve() / f"kafka-{KAFKA_VERSION}"
+    return cache_folder() / f"kafka-{KAFKA_VERSION}"
+
+
+def cache_folder() -> Path:
+    """Name the folder of what test runs of this checkout keep for each other."""
+    return Path(os.environ.get("FINK_DASK_TEST_CACHE") or PROJECT_ROOT / ".cache").resolve()
 
 
 def find_java() -> str | None:

@@ -26,7 +26,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Literal
 
-from tests.harness.kafka_install import PROJECT_ROOT, HarnessError, ensure_tools, find_java, locked, run_tool
+from tests.harness.kafka_install import HarnessError, cache_folder, ensure_tools, find_java, locked, run_tool
 from tests.harness.kafka_settings import HOST, free_ports
 
 S3PROXY_VERSION = "3.0.0"
@@ -57,8 +57,7 @@ def ensure_s3proxy_jar() -> Path:
     HarnessError
         Java or Maven is missing and can't be installed, or the download failed; one line.
     """
-    cache = Path(os.environ.get("FINK_DASK_TEST_CACHE") or PROJECT_ROOT / ".cache")
-    room = cache.absolute() / f"s3proxy-{S3PROXY_VERSION}"
+    room = cache_folder() / f"s3proxy-{S3PROXY_VERSION}"
     jar = room / "s3proxy.jar"
     room.mkdir(parents=True, exist_ok=True)
     with locked(room / "lock"):  # a second process waits, and then finds the work done

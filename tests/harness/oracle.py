@@ -15,7 +15,8 @@ import fastavro
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from tests.alerts.made_up import AlertKind, avro_schema, encoded_alerts
+from tests.alerts.made_up import AlertKind, avro_schema
+from tests.harness.alerts_once import alerts_once
 from tests.harness.producer import Produced, produce, publish_schema
 from tests.harness.topics import create_topic
 
@@ -81,7 +82,7 @@ def add_alerts(
     options: Mapping[str, Any] | None = None,
 ) -> None:
     """Publish more alerts to a topic and note them."""
-    values = list(encoded_alerts(kind, count, seed=seed, first_id=first_id))
+    values = alerts_once(kind, count, seed, first_id)
     note(oracle, produce(bootstrap, topic, values, seed=seed, options=options), values)
 
 
@@ -131,7 +132,11 @@ def same(found: Any, expected: Any) -> bool:
     return bool(type(found) is type(expected) and found == expected)
 
 
-def wait_for(condition: Callable[[], bool], timeout_s: float, what: str) -> None:
+#: What has not come by then does not come, however busy the machine is; a test has twice the time.
+PATIENCE_S = 300.0
+
+
+def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = PATIENCE_S) -> None:
     """Wait until a condition holds, or fail."""
     import time
 

@@ -34,9 +34,7 @@ def shown_report(page: Path, width: int = 1400, height: int = 1000) -> Iterator[
         browser.call("Page.addScriptToEvaluateOnNewDocument", source=_WATCH)
         browser.call("Page.navigate", url=page.resolve().as_uri())
         drawn = "document.readyState == 'complete' && Bokeh.documents.every((each) => each.is_idle)"
-        wait_for(
-            lambda: bool(browser.evaluate(f"Boolean(window.Bokeh && Bokeh.documents.length && {drawn})")), 60, "it"
-        )
+        wait_for(lambda: bool(browser.evaluate(f"Boolean(window.Bokeh && Bokeh.documents.length && {drawn})")), "it")
         time.sleep(0.5)  # charts take the width of their place in a frame or two of the browser
         yield browser
 

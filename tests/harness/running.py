@@ -9,13 +9,13 @@ import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, ClassVar
 
 import psutil
 
 from fink_dask.ledger.ledger import Ledger
 from tests.harness.cli import PROGRAM, SLOWLY, environment, run_cli, transfer_arguments
-from tests.harness.oracle import Oracle, assert_exactly_once, wait_for
+from tests.harness.oracle import PATIENCE_S, Oracle, assert_exactly_once, wait_for
 
 
 class Running:
@@ -35,6 +35,9 @@ class Running:
         Decode one alert at a time, to last some seconds; not needed where the line is slow.
     """
 
+    #: What was started and may still run: a test that fails ends nothing itself.
+    started: ClassVar[list[Running]] = []
+
     def __init__(self, kafka: Any, topic: str, outdir: Path, *more: str, slowly: bool = True) -> None:
         self.outdir = outdir
         self.ledger = Ledger(outdir)
@@ -50,6 +53,7 @@ class Running:
             env=environment(SLOWLY if slowly else None),
             start_new_session=True,
         )
+        self.started.append(self)
 
     @property
     def is_over(self) -> bool:
@@ -80,7 +84,7 @@ class Running:
                     found += server.children()
         return found
 
-    def wait_until(self, condition: Callable[[], bool], what: str, timeout_s: float = 120) -> None:
+    def wait_until(self, condition: Callable[[], bool], what: str) -> None:
         """Return when something is so; fail if it ends before: a test that meant to disturb it would test nothing."""
 
         def is_so() -> bool:
@@ -91,7 +95,7 @@ class Running:
             assert not is_over, f"it ended with {self.process.returncode} before {what}: {self.err}"
             return False
 
-        wait_for(is_so, timeout_s, what)
+        wait_for(is_so, what)
 
     def wait_until_it_reads(self) -> None:
         """Return when a range is on its way."""
@@ -125,7 +129,7 @@ class Running:
         psutil.wait_procs(everyone, timeout=30)
         return was_alive and self.process.returncode == -signal.SIGKILL
 
-    def finish(self, timeout_s: float = 180) -> tuple[int, str]:
+    def finish(self, timeout_s: float = PATIENCE_S) -> tuple[int, str]:
         """Wait for its end; returns the exit status and what it said on stderr."""
         return self.process.wait(timeout_s), self.err
 

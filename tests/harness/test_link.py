@@ -112,7 +112,7 @@ def test_a_connection_that_was_silent_is_forgotten_and_a_new_one_works(ports: tu
         echo(client, b"before")
         time.sleep(0.3)  # nothing else makes it idle
         client.sendall(b"lost")
-        wait_for(lambda: line.moved.forgotten == 1, 10, "the connection to be forgotten")
+        wait_for(lambda: line.moved.forgotten == 1, "the connection to be forgotten")
         client.settimeout(0.3)
         with pytest.raises(TimeoutError):
             client.recv(1)
@@ -126,7 +126,7 @@ def test_connections_that_are_reset_end_for_both_sides(ports: tuple[int, int]) -
         line.reset()
         with pytest.raises(ConnectionResetError):
             client.recv(1)
-        wait_for(lambda: line.moved.open == 0, 10, "the connection to be gone")
+        wait_for(lambda: line.moved.open == 0, "the connection to be gone")
 
 
 def test_a_dead_address_answers_nothing() -> None:

@@ -51,4 +51,4 @@ def test_it_ends_with_the_tests_that_asked_for_it(tmp_path: Path) -> None:
     (zygote,) = psutil.Process(process.pid).children()
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
-    wait_for(lambda: not zygote.is_running() or zygote.status() == psutil.STATUS_ZOMBIE, 10, "the end of the zygote")
+    wait_for(lambda: not zygote.is_running() or zygote.status() == psutil.STATUS_ZOMBIE, "the end of the zygote")

@@ -50,7 +50,7 @@ def test_one_plain_name_alone_is_a_dataset_of_its_own() -> None:
         (["*\n"], "can match no topic"),
         (["*" * 250], "can match no topic"),
         (["../x"], "is not a Kafka topic name"),
-        (["a", "fink_ai_x"], "AI topics"),
+        (["a", "fink_ai_x"], "AI"),
         ([], "--topic is missing"),
         ([f"t{number}" for number in range(MAX_TOPICS + 1)], "201 topics are too many"),
     ],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from pathlib import Path
 
@@ -14,11 +13,13 @@ from fink_dask.errors import BrokerError, BrokerUnavailableError, SettingsError
 from fink_dask.kafka.overview import commit_group_offsets, read_group_offsets
 from tests.harness.kafka import ExternalKafka, KafkaBroker
 from tests.harness.kafka_settings import free_ports
+from tests.harness.oracle import wait_for
 from tests.harness.producer import produce
 from tests.harness.topics import client_config, create_topic
 
 Kafka = KafkaBroker | ExternalKafka
-SOON_S = 30.0
+#: Who waits for this does not end before the time limit of the test.
+LONG_S = 1000.0
 
 
 def committed(bootstrap: str, group_id: str, topic: str, partitions: int) -> list[int]:
@@ -45,14 +46,11 @@ def test_a_group_that_somebody_uses_is_left_alone_and_that_is_said(kafka: Kafka,
     create_topic(kafka.bootstrap_servers, topic_name, partitions=1)
     member = Consumer(client_config(kafka.bootstrap_servers) | {"group.id": group})
     member.subscribe([topic_name])
-    deadline = time.monotonic() + 60
-    while not member.assignment():
-        assert time.monotonic() < deadline
-        member.poll(0.1)
-    began = time.monotonic()
+    wait_for(lambda: member.poll(0.1) is None and bool(member.assignment()), "a partition of its own")
     with pytest.raises(BrokerError, match=f"the consumer group {group} is in use"):
-        commit_group_offsets(KafkaSettings(kafka.bootstrap_servers), topic_name, group, {0: 1})
-    assert time.monotonic() - began < SOON_S
+        commit_group_offsets(
+            KafkaSettings(kafka.bootstrap_servers, request_timeout_s=LONG_S), topic_name, group, {0: 1}
+        )
     member.close()
     assert committed(kafka.bootstrap_servers, group, topic_name, 1) == [-1001]
 
@@ -62,12 +60,10 @@ def test_a_topic_that_is_gone_is_said(kafka: Kafka) -> None:
         commit_group_offsets(KafkaSettings(kafka.bootstrap_servers), "gone", f"group-{uuid.uuid4()}", {0: 1})
 
 
-def test_a_kafka_that_is_gone_ends_the_commit_in_seconds() -> None:
+def test_a_kafka_that_is_gone_ends_the_commit() -> None:
     settings = KafkaSettings(f"127.0.0.1:{free_ports(1)[0]}", request_timeout_s=1)
-    began = time.monotonic()
     with pytest.raises(BrokerUnavailableError, match="no answer from Kafka") as caught:
         commit_group_offsets(settings, "topic", "group", {0: 1})
-    assert time.monotonic() - began < SOON_S
     assert "\n" not in str(caught.value)
 
 

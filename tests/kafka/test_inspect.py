@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -21,6 +20,7 @@ from fink_dask.kafka.offsets import Watermarks
 from fink_dask.kafka.topics import schema_topic
 from tests.harness.kafka import ExternalKafka, KafkaBroker
 from tests.harness.kafka_settings import free_ports
+from tests.harness.oracle import wait_for
 from tests.harness.producer import open_transaction, produce, produce_transaction, publish_schema
 from tests.harness.topics import (
     client_config,
@@ -32,21 +32,19 @@ from tests.harness.topics import (
 
 Kafka = KafkaBroker | ExternalKafka
 SCHEMA = b'{"type": "record", "name": "alert", "fields": []}'
-SOON_S = 30.0
+#: Who waits for this does not end before the time limit of the test.
+LONG_S = 1000.0
 
 
 @pytest.fixture(scope="module")
 def inspector(kafka: Kafka) -> Iterator[Inspector]:
-    with open_inspector(KafkaSettings(kafka.bootstrap_servers)) as inspector:
+    with open_inspector(KafkaSettings(kafka.bootstrap_servers, request_timeout_s=LONG_S)) as inspector:
         yield inspector
 
 
 def wait_for_stable(inspector: Inspector, topic: str, offset: int) -> None:
     """Wait for the marker of a transaction, which Kafka writes after it has answered."""
-    deadline = time.monotonic() + SOON_S
-    while (stable := inspector.watermarks(topic, 0).stable) < offset:
-        assert time.monotonic() < deadline, f"the last stable offset is {stable}, not {offset}"
-        time.sleep(0.01)
+    wait_for(lambda: inspector.watermarks(topic, 0).stable >= offset, f"a last stable offset of {offset}")
 
 
 def test_a_plan_is_made_of_what_a_reader_of_committed_records_may_read(
@@ -77,18 +75,16 @@ def test_a_topic_made_again_is_told_from_the_one_that_was_planned(
     assert inspector.describe(topic_name).topic_id not in {first, UNKNOWN_ID}
 
 
-def test_a_wrong_topic_is_one_line_in_seconds_and_nothing_is_left_on_a_broker_that_would_create_it(
+def test_a_wrong_topic_is_one_line_and_nothing_is_left_on_a_broker_that_would_create_it(
     private_kafka: Callable[..., KafkaBroker], topic_name: str
 ) -> None:
     address = private_kafka({"auto.create.topics.enable": "true"}).bootstrap_servers
-    settings = KafkaSettings(address)
+    settings = KafkaSettings(address, request_timeout_s=LONG_S)
     create_topic(address, "right", partitions=1)
     produce(address, "right", [b"alert"] * 10, keys=[SCHEMA] * 10)
     with open_inspector(settings) as inspector:
-        began = time.monotonic()
         with pytest.raises(BrokerError, match="no such topic") as caught:
             inspector.describe(topic_name)
-        assert time.monotonic() - began < SOON_S
         assert str(caught.value).count("\n") == 0
         assert not caught.value.transient
         with pytest.raises(BrokerError):
@@ -106,17 +102,15 @@ def test_a_wrong_topic_is_one_line_in_seconds_and_nothing_is_left_on_a_broker_th
 
 
 @pytest.mark.parametrize("servers", ["127.0.0.1:{closed}", "no-such-host.invalid:9092", "127.0.0.1:{silent}"])
-def test_a_kafka_that_is_not_there_is_one_line_in_seconds(servers: str) -> None:
+def test_a_kafka_that_is_not_there_is_one_line(servers: str) -> None:
     closed, silent = free_ports(2)
     with socket.create_server(("127.0.0.1", silent)):  # takes connections and never answers
         settings = KafkaSettings(servers.format(closed=closed, silent=silent), request_timeout_s=2)
-        began = time.monotonic()
         with (
             pytest.raises(BrokerUnavailableError, match="no answer") as caught,
             open_inspector(settings) as inspector,
         ):
             inspector.describe("topic")
-        assert time.monotonic() - began < SOON_S
     assert settings.bootstrap_servers in str(caught.value)
     assert "\n" not in str(caught.value)
     assert caught.value.transient
@@ -141,7 +135,7 @@ def test_two_schemas_are_a_question_and_never_a_guess(
     if ends_with_a_marker:
         produce_transaction(address, schema_topic(topic_name), [b"0"], commit=False)
         wait_for_stable(inspector, schema_topic(topic_name), 23)
-    with pytest.raises(SchemaError, match="differ; choose one with --schema"):
+    with pytest.raises(SchemaError, match="--schema"):
         inspector.schema(topic_name, inspector.describe(topic_name))
 
 
@@ -154,9 +148,7 @@ def test_a_schema_topic_that_ends_with_a_transaction_marker_is_read(
     for commit in (True, False):
         produce_transaction(address, schema_topic(topic_name), [b"no key"], commit=commit)
     wait_for_stable(inspector, schema_topic(topic_name), 5)
-    began = time.monotonic()
     assert inspector.schema(topic_name, inspector.describe(topic_name)).text == SCHEMA
-    assert time.monotonic() - began < SOON_S
 
 
 @pytest.mark.parametrize("schema_topic_exists", [False, True])
@@ -203,12 +195,10 @@ def test_sizes_are_sampled_close_to_the_truth_from_what_there_is(kafka: Kafka, i
         (250, 250): None,  # empty
     }
     try:
-        began = time.monotonic()
         for span, expected in cases.items():
             sampled = inspector.sample(name, {0: span}).sizes.get(0)
             assert sampled == (expected and pytest.approx(expected, rel=0.11)), span
         assert inspector.sample(name, {}).sizes == {}
-        assert time.monotonic() - began < SOON_S
     finally:
         delete_topic(address, name)
 

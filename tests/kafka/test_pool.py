@@ -125,9 +125,9 @@ def test_a_connection_that_nobody_uses_is_closed_after_a_while_and_one_in_use_is
     with pool.connect(settings) as held:
         idle = used(pool, settings)
         assert idle is not held
-        wait_for(lambda: is_closed(idle), 10, "an idle connection to be closed")
+        wait_for(lambda: is_closed(idle), "an idle connection to be closed")
         assert not is_closed(held)
-    wait_for(lambda: is_closed(held), 10, "an idle connection to be closed")
+    wait_for(lambda: is_closed(held), "an idle connection to be closed")
     assert used(pool, settings) not in {held, idle}
 
 
@@ -138,7 +138,7 @@ def test_connections_that_are_closed_while_others_ask_for_them_are_never_lent(
     with ThreadPoolExecutor(4) as threads:
         # `used` fails where a closed one is lent.
         connections = list(threads.map(lambda _: used(pool, settings), range(60)))
-    wait_for(lambda: all(map(is_closed, connections)), 10, "all connections to be closed")
+    wait_for(lambda: all(map(is_closed, connections)), "all connections to be closed")
 
 
 def test_two_threads_never_share_a_connection(
@@ -242,7 +242,7 @@ def test_a_record_of_another_topic_or_partition_is_not_taken_for_one_of_the_rang
     with make_pool(LONG_S).connect(KafkaSettings(kafka.bootstrap_servers, reconnect_timeout_s=20)) as connection:
         RangeReader(connection, second, Range(0, 0, 3000), lambda: False).prefetch()
         stale: list[Any] = []
-        wait_for(lambda: bool(stale.extend(connection.consumer.consume(200, 0.2)) or stale), 20, "records")
+        wait_for(lambda: bool(stale.extend(connection.consumer.consume(200, 0.2)) or stale), "records")
         # Should librdkafka ever hand them out after another assignment, they have the offsets that are waited for.
         for topic, partition, taken in ((first, 0, 0), (second, 1, 0), (second, 0, len(stale))):
             reader = RangeReader(connection, topic, Range(partition, 0, 3000), lambda: False)

@@ -27,7 +27,7 @@ def test_a_name_that_kafka_does_not_allow_is_refused_in_one_short_line(topic: st
 
 
 def test_an_ai_topic_is_refused_by_name() -> None:
-    with pytest.raises(SettingsError, match=r"fink_ai_lsst.* is one of Fink's AI topics"):
+    with pytest.raises(SettingsError, match=r"fink_ai_lsst.*AI"):
         check_topic_name("fink_ai_lsst")
     assert check_topic_name("my_fink_ai_lsst") == "my_fink_ai_lsst"
 

@@ -115,7 +115,7 @@ def test_a_stop_while_the_turn_is_given_away_gives_nothing_back_that_it_has_not(
             give_away_and_be_stopped(pool)
         assert is_free(shared, 0), "the turn of another was given away"
         may_leave.set()
-        wait_for(lambda: is_free(shared), 10, "the other to give its turn back")
+        wait_for(lambda: is_free(shared), "the other to give its turn back")
 
 
 @pytest.mark.parametrize("given_away", [False, True])
@@ -152,7 +152,7 @@ def test_whoever_has_waited_longest_comes_in_next() -> None:
     with ThreadPoolExecutor(8) as pool:
         for number in range(8):
             pool.submit(decode, number)
-            wait_for(lambda number=number: order or len(shared._queue) == number, 10, "it to wait")
-            wait_for(lambda number=number: len(shared._queue) == number, 10, "it to wait")
+            wait_for(lambda number=number: order or len(shared._queue) == number, "it to wait")
+            wait_for(lambda number=number: len(shared._queue) == number, "it to wait")
         may_leave.set()
     assert order == list(range(8))

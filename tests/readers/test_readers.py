@@ -389,7 +389,7 @@ def test_spark_finds_what_was_published(datasets: dict[AlertKind, Dataset], spar
         for data in datasets.values()
     ]
     ended = subprocess.run(
-        [spark, str(SPARK_JOB)], input=json.dumps(asked), capture_output=True, text=True, timeout=280, check=False
+        [spark, str(SPARK_JOB)], input=json.dumps(asked), capture_output=True, text=True, timeout=300, check=False
     )
     assert ended.returncode == 0, ended.stderr[-3000:]
     said = json.loads(ended.stdout.splitlines()[-1])
@@ -468,7 +468,7 @@ def test_readers_that_guess_find_nulls_where_the_documentation_says_so(
 
 def test_the_example_shows_a_cutout_as_it_was_sent(dataset: Dataset) -> None:
     command = [sys.executable, str(ROOT / "examples" / "show_cutout.py"), str(dataset.path)]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     if dataset.case.names.cutout is None:
         assert (ended.returncode, ended.stdout) == (1, "")
         assert ended.stderr == "these alerts have no cutouts\n"

@@ -352,7 +352,7 @@ def test_without_astropy_cutouts_are_left_out_with_a_word(kafka: Any, topic_name
         "importlib.util.find_spec = lambda name, *more: None if name == 'astropy' else find(name, *more)\n"
         "from fink_dask.cli.main import main; main(sys.argv[1:])"
     )
-    subprocess.run([sys.executable, "-c", code, "report", "alerts"], cwd=tmp_path, check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", code, "report", "alerts"], cwd=tmp_path, check=True, timeout=300)
     page = (tmp_path / "report.html").read_text()
     assert "fink-dask[report]" in left_out(page)["cutouts"]
     assert "<img" not in page

@@ -83,7 +83,7 @@ def test_few_ranges_are_handed_out_at_once_and_none_is_held_when_it_is_done(
 
     with Client(cluster) as client:
         run_ranges(client, work, 3, observe, lambda: None, Lookahead(2, None))
-        wait_for(lambda: held(cluster) == 0, 10, "the results to be released")
+        wait_for(lambda: held(cluster) == 0, "the results to be released")
     assert sorted(event.range for event in events) == sorted(item.range for item in work)
     # Five are on their way, and as many may have been done since.
     assert 3 <= max(seen) <= 10

@@ -139,7 +139,7 @@ def test_a_file_gets_a_whole_line_now_and_then_also_while_nothing_comes() -> Non
     def next_line(seconds: float) -> str:
         before = out.getvalue()
         clock.now += seconds
-        wait_for(lambda: out.getvalue() != before, 30, "a line")
+        wait_for(lambda: out.getvalue() != before, "a line")
         return out.getvalue().removeprefix(before)
 
     with display:

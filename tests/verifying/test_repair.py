@@ -225,15 +225,15 @@ def test_a_repair_that_is_killed_is_completed_by_the_next_one(
         stderr=subprocess.DEVNULL,
         env=environment(),
     )
-    wait_for(lambda: bool(ledger.staged()) or process.poll() is not None, 200, "a range that is read again")
+    wait_for(lambda: bool(ledger.staged()) or process.poll() is not None, "a range that is read again")
     time.sleep(later_s)
     everyone = [process, *process.children(recursive=True)]
     for each in everyone:
         with suppress(psutil.NoSuchProcess):
             each.kill()
-    psutil.wait_procs(everyone, timeout=20)
+    psutil.wait_procs(everyone, timeout=60)
     assert process.wait() == -signal.SIGKILL, "it was over before"
-    wait_for(lambda: repair(kafka, ledger).returncode == 3, 60, "the repair")
+    wait_for(lambda: repair(kafka, ledger).returncode == 3, "the repair")
     assert_whole(ledger, oracle)
 
 
