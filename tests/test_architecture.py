@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import re
-import subprocess
 import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -159,13 +158,6 @@ def test_a_room_knows_nothing_of_what_is_fenced_off(room: str) -> None:
     for path in (PACKAGE / room).glob("*.py"):
         known = {".".join(module.split(".")[:depth]) for module in imports(path) for depth in (1, 2)}
         assert not FENCES[room] & known, f"{name_of(path)} imports {sorted(FENCES[room] & known)}"
-
-
-def test_help_is_quick_because_nothing_heavy_is_imported() -> None:
-    heavy = {"bokeh", "confluent_kafka", "dask", "distributed", "erfa", "fastavro", "numpy", "pyarrow"}
-    code = "import sys, fink_dask.cli.main; print(*{name.partition('.')[0] for name in sys.modules})"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    assert heavy & set(loaded.stdout.split()) == set()
 
 
 def test_every_dependency_is_argued_for() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -221,18 +220,6 @@ def test_an_example_can_be_copied_and_no_summary_is_cut_on_a_terminal_of_80_colu
         *_, example = run_cli(*command, "--help", cwd=tmp_path, env={"COLUMNS": "80"}).stdout.strip().splitlines()
         assert example.strip().startswith("Example: fink-dask ")
         assert len(example) > 80
-
-
-def test_help_needs_none_of_the_heavy_libraries() -> None:
-    code = (
-        "import sys, fink_dask.cli.main as main\n"
-        "try: main.main(['transfer', '--help'])\n"
-        "except SystemExit: pass\n"
-        "heavy = {'dask', 'distributed', 'pyarrow', 'numpy', 'confluent_kafka', 'bokeh'} & set(sys.modules)\n"
-        "sys.exit(f'imported: {heavy}' if heavy else 0)"
-    )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
 
 
 def test_output_that_is_no_terminal_has_no_colours_and_no_bar(kafka: Any, alerts: Any, tmp_path: Path) -> None:
