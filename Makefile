@@ -6,8 +6,9 @@ BIN := $(VENV)/bin
 LOCK := requirements-dev.lock
 # The lock is resolved on the oldest Python: what only that one needs must be in it.
 LOCK_PYTHON := 3.11
-# Each starts a Kafka of its own, and most tests wait for something.
-TEST_PROCESSES := 2
+# Two more than there are cores, because tests wait for something half of their time, and at most eight: each takes half a
+# gigabyte, with what it starts. They share one Kafka.
+TEST_PROCESSES ?= $(shell cores=$$(getconf _NPROCESSORS_ONLN) && echo $$((cores < 6 ? cores + 2 : 8)))
 PYTEST = $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 FURTHER := $(addprefix test-,faults links kills following stores commands docs packaging readers browser)
 # Seconds after which a target fails, whatever is left of it.
@@ -60,7 +61,7 @@ test-oldest: venv  ## Run the same with the oldest libraries that pyproject.toml
 	@$(BIN)/python -m pytest --target environments tests/packaging/test_supported.py -k oldest -rA $(PYTEST_ARGS)
 
 test-cluster: venv  ## Run the tests on a real Slurm, a real Grid Engine and several hosts; needs root, and installs on Debian
-	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --target batch tests/batch $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --target batch tests/batch $(PYTEST_ARGS)
 
 test-all: venv  ## Run all of these, one after the other; more than an hour, as root on Debian
 	@failed=; for target in test $(FURTHER) test-fuzz test-oldest test-pythons test-cluster; do \

@@ -11,20 +11,20 @@ import pytest
 from fink_dask.store.bucket import open_bucket
 from tests.harness.browser import ensure_chromium
 from tests.harness.cli import Shared
-from tests.harness.kafka import ExternalKafka, KafkaBroker, ensure_archive
+from tests.harness.kafka import EXTERNAL, ExternalKafka, KafkaBroker, ensure_archive
 from tests.harness.kafka_install import HarnessError
 from tests.harness.object_store import BUCKET, ObjectStore, ensure_s3proxy_jar
-from tests.harness.secure import SecureKafka, secure_kafka
-from tests.harness.topics import create_topic, delete_topic
+from tests.harness.running import Running
+from tests.harness.topics import delete_topic
 
 pytest_plugins = [
     "tests.harness.targets",
     "tests.harness.completeness",
     "tests.harness.costs",
     "tests.harness.examples",
+    "tests.harness.shared",
 ]
 
-EXTERNAL = "FINK_DASK_TEST_BOOTSTRAP"
 #: The fixtures that start one.
 _BROKERS = {"kafka", "private_kafka", "secure", "kafka_cluster"}
 #: Their tests end processes, not machines: what an fsync is for is tried by test_durable.py on a trace.
@@ -60,6 +60,15 @@ def _no_waiting_for_the_disk(request: pytest.FixtureRequest, monkeypatch: pytest
         monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
+@pytest.fixture(autouse=True)
+def _nothing_runs_on() -> Iterator[None]:
+    yield
+    while Running.started:
+        running = Running.started.pop()
+        if not running.is_over:
+            running.kill()
+
+
 @pytest.fixture(scope="session")
 def chromium() -> str:
     """Return the command of a Chromium, which is installed before the first test."""
@@ -92,32 +101,6 @@ def object_store(shared_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> 
 def store_url(object_store: ObjectStore) -> str:
     """Return a place on the store that nobody else uses."""
     return f"s3://{BUCKET}/{uuid.uuid4().hex}/alerts"
-
-
-@pytest.fixture(scope="session")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker | ExternalKafka]:
-    """Yield a Kafka that all tests of the session share; leave it as you found it."""
-    if bootstrap := os.environ.get(EXTERNAL):
-        yield ExternalKafka(bootstrap)
-        return
-    broker = KafkaBroker(tmp_path_factory.mktemp("kafka"))
-    try:
-        broker.start()
-        yield broker
-    finally:
-        broker.discard()
-
-
-@pytest.fixture(scope="session")
-def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureKafka]:
-    """Yield a Kafka that asks for a password, with an empty topic, for all tests of the session."""
-    found = secure_kafka(tmp_path_factory.mktemp("secure"))
-    try:
-        found.broker.start()
-        create_topic(found.broker.bootstrap_servers, "ftransfer_ztf_2026-11-01_1", 1)
-        yield found
-    finally:
-        found.broker.discard()
 
 
 @pytest.fixture

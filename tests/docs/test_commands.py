@@ -23,7 +23,7 @@ from benchmarks.links import main as bench_links
 from fink_dask.cli.main import cli
 from tests.alerts.made_up import AlertKind
 from tests.harness.cli import environment
-from tests.harness.environments import build_distributions, write_locked
+from tests.harness.environments import Distributions, write_locked
 from tests.harness.object_store import BUCKET, ObjectStore
 from tests.harness.oracle import fill_topic
 from tests.harness.targets import TARGETS
@@ -147,13 +147,11 @@ def topic(kafka: Any) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def from_an_index(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def from_an_index(built: Distributions, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Return what makes ``pip install fink-dask`` install this checkout, as if it were released, and what is locked."""
-    folder = tmp_path_factory.mktemp("index")
-    build_distributions(folder)
     return {
-        "PIP_FIND_LINKS": f"{folder} {os.environ.get('PIP_FIND_LINKS', '')}",
-        "PIP_CONSTRAINT": str(write_locked(folder / "locked.txt")),
+        "PIP_FIND_LINKS": f"{built.wheel.parent} {os.environ.get('PIP_FIND_LINKS', '')}",
+        "PIP_CONSTRAINT": str(write_locked(tmp_path_factory.mktemp("index") / "locked.txt")),
     }
 
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
@@ -24,13 +25,15 @@ from tests.harness.topics import client_config
 
 #: A broker of a test lives for seconds: what a compiler or a collector with threads of its own gains comes too late.
 QUICKLY = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
+#: The variable that names a Kafka which runs already.
+EXTERNAL = "FINK_DASK_TEST_BOOTSTRAP"
 START_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True)
 class ExternalKafka:
-    """A Kafka that somebody else runs, named by ``FINK_DASK_TEST_BOOTSTRAP``."""
+    """A Kafka that somebody else runs, named by `EXTERNAL`."""
 
     bootstrap_servers: str
 
@@ -75,6 +78,10 @@ class KafkaBroker:
         self._java_options = java_options
         self._process: subprocess.Popen[bytes] | None = None
         self._watchdog: subprocess.Popen[bytes] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tell another process where it is; only the one that started it ends it."""
+        return self.__dict__ | {"_process": None, "_watchdog": None}
 
     @property
     def bootstrap_servers(self) -> str:

@@ -17,7 +17,6 @@ from tests.harness.environments import (
     ROOT,
     Distributions,
     Environment,
-    build_distributions,
     make_environment,
     project,
     write_locked,
@@ -27,11 +26,6 @@ from tests.harness.environments import (
 NOT_IN_SDIST = {".ci/run", ".pre-commit-config.yaml"}
 
 pytestmark = [pytest.mark.packaging, pytest.mark.timeout(900)]
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Distributions:
-    return build_distributions(tmp_path_factory.mktemp("dist"))
 
 
 @pytest.fixture(scope="module")

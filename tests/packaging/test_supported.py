@@ -17,7 +17,6 @@ from tests.harness.environments import (
     ROOT,
     Distributions,
     Environment,
-    build_distributions,
     find_python,
     make_environment,
     project,
@@ -57,11 +56,6 @@ STAGES = (
 )
 
 pytestmark = [pytest.mark.environments, pytest.mark.timeout(1800)]
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Distributions:
-    return build_distributions(tmp_path_factory.mktemp("dist"))
 
 
 @pytest.fixture
