@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,6 +75,7 @@ def _checks(topic: str | None, outdir: Path | None, survey: str | None, connecti
         check_room,
         check_versions,
     )
+    from fink_dask.show.display import doing
 
     yield check_versions()
     compiler = check_compiler()
@@ -92,7 +92,7 @@ def _checks(topic: str | None, outdir: Path | None, survey: str | None, connecti
         yield Check("broker", "fail", str(lack), advice_on_servers(survey))
     seen = KafkaChecks(())
     if kafka is not None:
-        with _doing("asking Kafka, and measuring the line"):
+        with doing("asking Kafka, and measuring the line"):
             seen = check_kafka(kafka, topic)
     yield from seen.checks
     if outdir is None:
@@ -101,22 +101,11 @@ def _checks(topic: str | None, outdir: Path | None, survey: str | None, connecti
     yield from check_place(outdir)
     is_topic_known = any(check.name == "topic" and check.state != "fail" for check in seen.checks)
     if kafka is not None and topic is not None and is_topic_known and compiler.state == "ok":
-        with _doing("reading some alerts, to know how large their files are"):
+        with doing("reading some alerts, to know how large their files are"):
             room = check_room(TransferSettings(topic=topic, outdir=outdir, kafka=kafka), seen.line)
         yield room
     else:
         yield check_disk(outdir, topic)
-
-
-@contextmanager
-def _doing(words: str) -> Iterator[None]:
-    """Say on stderr what takes a while, as over a slow line."""
-    from fink_dask.progress.events import Doing
-    from fink_dask.show.display import Display
-
-    with Display() as display:
-        display(Doing(words))
-        yield
 
 
 def _as_json(check: Check) -> dict[str, Any]:

@@ -68,6 +68,7 @@ def peek(
     from fink_dask.config import TransferSettings
     from fink_dask.kafka.connection import open_glimpse
     from fink_dask.report.examples import HINT, can_read_stamps
+    from fink_dask.show.display import doing
     from fink_dask.show.peek import Peek
     from fink_dask.show.peek import peek as look
 
@@ -78,7 +79,7 @@ def peek(
     check_topic_name(topic)
     kafka = kafka_settings(survey or survey_of(topic), **connection)
     settings = TransferSettings(topic, Path("peek"), kafka, survey=survey, schema_file=schema_file)
-    with open_glimpse(kafka) as opened:
+    with doing("looking at the topic"), open_glimpse(kafka) as opened:
         found = look(settings, wanted, opened)
     # Colours where there is a terminal, unless NO_COLOR is set.
     console = Console(highlight=False, markup=False, emoji=False)

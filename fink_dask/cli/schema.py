@@ -51,10 +51,12 @@ def schema(topic: str, form: str, verbose: bool, **connection: Any) -> int:
     from fink_dask.cli.options import log_to_stderr
     from fink_dask.kafka.inspect import open_inspector
     from fink_dask.planning.schemas import show_schemas
+    from fink_dask.show.display import doing
 
     log_to_stderr(verbose)
     check_topic_name(topic)
-    with open_inspector(kafka_settings(survey_of(topic), **connection)) as inspector:
+    kafka = kafka_settings(survey_of(topic), **connection)
+    with doing("looking at the topic"), open_inspector(kafka) as inspector:
         found, identity = show_schemas(inspector, topic)
     # Those whose records can't be in the dataset come last.
     each = [(one, "") for one in found.versions.schemas] + [(misfit.schema, misfit.reason) for misfit in found.misfits]

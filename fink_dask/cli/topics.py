@@ -51,6 +51,7 @@ def topics(
     """
     from fink_dask.cli.options import log_to_stderr
     from fink_dask.kafka.overview import look_at_topics
+    from fink_dask.show.display import doing
     from fink_dask.units import printable
 
     log_to_stderr(verbose)
@@ -58,7 +59,8 @@ def topics(
     survey = survey or (found.pop() if len(found) == 1 else None)
     kafka = kafka_settings(survey, **connection)
     group_id = group_id or _known_group(survey)
-    overview = look_at_topics(kafka, patterns, everything, group_id)
+    with doing("asking Kafka"):
+        overview = look_at_topics(kafka, patterns, everything, group_id)
     if overview.group_error is not None:
         click.echo(f"fink-dask: the lag of group {group_id!r} is not known: {overview.group_error}", err=True)
     for pattern in overview.unmatched:

@@ -431,16 +431,14 @@ def _preview(
     from fink_dask.cluster.jobqueue import job_script
     from fink_dask.ledger.ledger import Ledger
     from fink_dask.planning.preview import preview
-    from fink_dask.progress.events import Doing
     from fink_dask.running.run import cores_of
-    from fink_dask.show.display import Display
+    from fink_dask.show.display import doing
 
     cores = cores_of(settings, chosen)
     if choice.is_several:
         return preview_topics(settings, cores, choice, restart, as_json, chosen.jobs)
     script = None if chosen.jobs is None else job_script(chosen.jobs, Ledger(settings.outdir))
-    with Display() as display:  # on a slow line it takes a while, of which nothing else is seen
-        display(Doing("looking at the topic, and measuring the line"))
+    with doing("looking at the topic, and measuring the line"):
         outlook = preview(settings, cores, restart)
     print_outlook(outlook, settings.outdir, as_json, script)
     return 0

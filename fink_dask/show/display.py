@@ -9,6 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -331,6 +332,14 @@ class Display:
         if self._looked:
             beside += lag_of(self._looked)
         return beside, number_parts(self._tally, arrival, self._looked)
+
+
+@contextmanager
+def doing(words: str) -> Iterator[None]:
+    """Say what a command does as long as the block lasts, and for how long: over a slow line, or a cut one."""
+    with Display() as display:
+        display(Doing(words))
+        yield
 
 
 def _bar(width: int) -> int:

@@ -12,7 +12,8 @@ from rich.console import Console
 from fink_dask.kafka.offsets import Range
 from fink_dask.ledger.progress import Lag
 from fink_dask.progress.events import Doing, Event, Note, RangeCommitted, RangeFailed, TopicLooked
-from fink_dask.show.display import Display, Part, flow
+from fink_dask.show import display
+from fink_dask.show.display import Display, Part, doing, flow
 from fink_dask.units import lasting
 from tests.harness.events import Clock, received, started
 from tests.harness.oracle import wait_for
@@ -207,3 +208,18 @@ def test_notes_from_other_threads_do_not_end_a_transfer() -> None:
     for thread in threads:
         thread.join()
     assert failures == []
+
+
+def test_a_command_that_waits_says_so_and_for_how_long(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(display, "_LINE_S", 0.05)
+    monkeypatch.setattr(display, "_LOOK_S", 0.01)
+    said: list[str] = []
+
+    def has_been_said() -> bool:
+        said.append(capsys.readouterr().err)
+        return "looking at the topic" in "".join(said)
+
+    with doing("looking at the topic"):
+        wait_for(has_been_said, 30, "a line")
