@@ -18,6 +18,7 @@ from fink_dask.config import COMPRESSION, ON_BAD_RECORD, ON_LOSS, OUTFORMATS, Ka
 from fink_dask.errors import FinkDaskError, SettingsError
 from fink_dask.kafka.credentials import SERVERS_VARIABLE, find_kafka
 from fink_dask.kafka.topics import SURVEYS, check_topic_name, survey_of
+from fink_dask.store.bucket import wait_for_stores
 from fink_dask.store.location import locate
 from fink_dask.units import parse_rate
 
@@ -149,6 +150,7 @@ def kafka_of(
             connection[name] = Path(connection[name])
     if (timeout := connection.pop("reconnect_timeout", None)) is not None:
         connection["reconnect_timeout_s"] = parse_duration("reconnect_timeout", str(timeout))
+        wait_for_stores(connection["reconnect_timeout_s"])
     if (rate := connection.get("limit_rate")) is not None:
         connection["limit_rate"] = parse_rate("limit_rate", str(rate))
     servers = bootstrap_servers or os.environ.get(SERVERS_VARIABLE)

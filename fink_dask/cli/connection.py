@@ -58,12 +58,16 @@ def _rate(_: click.Context, parameter: click.Parameter, value: str | None) -> in
     return None if value is None else parse_rate(parameter.opts[0], value)
 
 
-def _duration(_: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
+def _reconnect_timeout(_: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
+    """Take how long to wait; for Kafka, and for an object store, which a command may need without Kafka."""
     if value is None:
         return None
     from fink_dask.cluster.local import parse_duration
+    from fink_dask.store.bucket import wait_for_stores
 
-    return parse_duration(parameter.opts[0], value)
+    seconds = parse_duration(parameter.opts[0], value)
+    wait_for_stores(seconds)
+    return seconds
 
 
 _LINE_OPTIONS = (
@@ -71,8 +75,9 @@ _LINE_OPTIONS = (
         "--reconnect-timeout",
         "reconnect_timeout_s",
         metavar="TIME",
-        callback=_duration,
-        help="How long Kafka may send nothing, or be unreachable, before that is a failure.  [default: 5m]",
+        callback=_reconnect_timeout,
+        help="How long Kafka may send nothing, or Kafka or an object store be unreachable, before that is a failure.  "
+        "[default: 5m]",
     ),
     option(
         "--limit-rate",

@@ -23,6 +23,7 @@ from fink_dask.ledger.remainder import Remainder
 from fink_dask.progress.events import RangeProgress
 from fink_dask.ranges.slots import Turn, Turns
 from fink_dask.ranges.work import RangeResult, TaskSettings
+from fink_dask.store.bucket import wait_for_stores
 from fink_dask.store.durable import admission
 
 #: Seconds between two reports of a range, while it moves and while it waits; the scheduler handles each.
@@ -271,6 +272,7 @@ def transfer_on_worker(
     from fink_dask.ranges.task import transfer_range
 
     worker = get_worker()
+    wait_for_stores(settings.kafka.reconnect_timeout_s)
     if looks and (lack := _find_lack(progress_topic, settings)) is not None:
         return worker.address, lack
     _give_memory_back()

@@ -12,9 +12,9 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from fink_dask.errors import SettingsError, StorageError
 from fink_dask.store.uploads import Uploads
@@ -22,11 +22,8 @@ from fink_dask.store.uploads import Uploads
 if TYPE_CHECKING:
     from obstore.store import S3Store
 
-#: Seconds for which a request is retried that the store refused for the moment, or did not answer: a line may be cut
-#: for a minute, and what was under way then is only found to be lost some time later.
-PATIENCE_S = 90.0
-#: The same where the store has never answered, or not the last time: a wrong address is soon reported, and a run whose
-#: store has gone away comes to an end.
+#: Seconds for which a request is retried where the store has never answered, or not the last time: a wrong address is
+#: soon reported, and a run whose store has gone away comes to an end.
 _FIRST_PATIENCE_S = 8.0
 _LAST_PAUSE_S = 8.0
 #: Seconds that a connection may take: with TLS three round trips, on a line that may be full.
@@ -71,6 +68,10 @@ class Bucket:
         If obstore is not installed.
     """
 
+    #: Seconds for which a request is retried that a store refused for the moment, or did not answer: what
+    #: `--reconnect-timeout` says, as for Kafka. What was under way when a line was cut is only found to be lost later.
+    patience_s: ClassVar[float] = 300.0
+
     def __init__(self, name: str) -> None:
         self.name = name
         #: Whether the store was found to heed conditions; see `ObjectPath.check_conditions`.
@@ -78,6 +79,7 @@ class Bucket:
         self._answers = False
         #: Sends files.
         self.uploads = Uploads(self)
+        self._connected: dict[tuple[float, ...], S3Store] = {}
         session = _session()
         with self._settings_in_words():
             self.region = os.environ.get("AWS_REGION") or session.get_config_variable("region") or _REGION
@@ -90,20 +92,13 @@ class Bucket:
 
     @property
     def _store(self) -> S3Store:
-        return self._patient if self._answers else self._impatient
+        patience_s = self.patience_s if self._answers else min(_FIRST_PATIENCE_S, self.patience_s)
+        return self._connect(patience_s, _ANSWER_S, _SILENCE_S)
 
-    @cached_property
-    def _patient(self) -> S3Store:
-        return self._connect(PATIENCE_S, _ANSWER_S, _SILENCE_S)
-
-    @cached_property
-    def _impatient(self) -> S3Store:
-        return self._connect(_FIRST_PATIENCE_S, _ANSWER_S, _SILENCE_S)
-
-    @cached_property
+    @property
     def _sender(self) -> S3Store:
         # To the client, the store is silent for as long as a body is sent to it.
-        return self._connect(PATIENCE_S + _SENDING_S, _SENDING_S, _SENDING_S)
+        return self._connect(self.patience_s + _SENDING_S, _SENDING_S, _SENDING_S)
 
     def get(self, key: str) -> bytes:
         """Read an object."""
@@ -193,6 +188,13 @@ class Bucket:
         return sorted(found["common_prefixes"]), sorted(map(_found, found["objects"]))
 
     def _connect(self, patience_s: float, request_s: float, silence_s: float) -> S3Store:
+        """Return a client of this patience; one is kept of each."""
+        key = (patience_s, request_s, silence_s)
+        if key not in self._connected:
+            self._connected[key] = self._make(*key)
+        return self._connected[key]
+
+    def _make(self, patience_s: float, request_s: float, silence_s: float) -> S3Store:
         from obstore.store import S3Store
 
         credentials = self._credentials()
@@ -283,6 +285,11 @@ class Bucket:
 def open_bucket(name: str) -> Bucket:
     """Return the one object that a process has for a bucket."""
     return Bucket(name)
+
+
+def wait_for_stores(seconds: float) -> None:
+    """Have this process wait so long for a store that does not answer any more, before that is a failure."""
+    Bucket.patience_s = seconds
 
 
 def _found(meta: Any) -> Found:

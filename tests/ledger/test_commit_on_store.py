@@ -313,7 +313,7 @@ def test_a_marker_whose_answer_is_lost_is_a_win(object_store: ObjectStore, ledge
 def test_a_store_that_goes_away_after_the_marker_was_put_loses_nothing(
     object_store: ObjectStore, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bucket_module, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(bucket_module.Bucket, "patience_s", 0.5)
     bucket_module.open_bucket.cache_clear()
     gone: list[str] = []
 

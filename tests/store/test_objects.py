@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 import fink_dask
-from fink_dask.config import KafkaSettings, TransferSettings
+from fink_dask.api.settings import kafka_of
+from fink_dask.config import RECONNECT_TIMEOUT_S, KafkaSettings, TransferSettings
 from fink_dask.errors import FinkDaskError, LedgerError, SettingsError, StorageError
 from fink_dask.ledger.lease import hold_lease, is_held
 from fink_dask.ledger.ledger import Ledger
@@ -189,18 +190,40 @@ def test_a_store_that_can_not_be_used_is_said_in_one_line(
 def test_a_store_that_has_never_answered_is_given_up_soon(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     _environment(AWS_ENDPOINT_URL="http://127.0.0.1:9")(monkeypatch)
     asked: list[float] = []
-    connect = bucket_module.Bucket._connect
+    make = bucket_module.Bucket._make
     monkeypatch.setattr(bucket_module, "_FIRST_PATIENCE_S", 0.3)
 
     def noted(bucket: bucket_module.Bucket, patience_s: float, *more: float) -> Any:
         asked.append(patience_s)
-        return connect(bucket, patience_s, *more)
+        return make(bucket, patience_s, *more)
 
-    monkeypatch.setattr(bucket_module.Bucket, "_connect", noted)
+    monkeypatch.setattr(bucket_module.Bucket, "_make", noted)
     for _ in range(2):
         with pytest.raises(StorageError, match="does not answer"):
             fink_dask.open_dataset(store_url)
     assert asked == [0.3]
+
+
+def test_a_store_is_waited_for_as_long_as_kafka_is_and_as_long_as_the_user_says(
+    kafka: Any, store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert bucket_module.Bucket.patience_s == RECONNECT_TIMEOUT_S
+    monkeypatch.setattr(bucket_module.Bucket, "patience_s", RECONNECT_TIMEOUT_S)  # put back afterwards
+    asked: list[float] = []
+    make = bucket_module.Bucket._make
+
+    def noted(bucket: bucket_module.Bucket, patience_s: float, *more: float) -> Any:
+        asked.append(patience_s)
+        return make(bucket, patience_s, *more)
+
+    monkeypatch.setattr(bucket_module.Bucket, "_make", noted)
+    bucket_module.open_bucket.cache_clear()
+    place = locate(store_url)
+    assert not place.exists()
+    assert not place.exists()
+    kafka_of("ftransfer_ztf_2026-02-24_1", None, kafka.bootstrap_servers, "transfer", reconnect_timeout="20m")
+    assert not place.exists()
+    assert [seconds for seconds in asked if seconds > 60] == [RECONNECT_TIMEOUT_S, 1200.0]
 
 
 def test_credentials_that_were_mended_are_found_by_the_same_process(
