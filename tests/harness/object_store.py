@@ -33,7 +33,7 @@ S3PROXY_VERSION = "3.0.0"
 #: Of the jar; Maven compares with the checksum that the same server gives.
 S3PROXY_SHA256 = "f5931bd2a7706e75bd15713224c98ddda22ac022a48d4f9937ce884acef9ce25"
 _ARTIFACT = f"org.gaul:s3proxy:{S3PROXY_VERSION}:jar:jar-with-dependencies"
-_START_S = 60
+_START_S = 180
 BUCKET = "alerts-bucket"
 #: Who the tests are to the store; the second one must appear nowhere.
 KEY_ID, SECRET = "harness-identity", "harness-secret-0123456789"
