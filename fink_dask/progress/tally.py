@@ -31,6 +31,8 @@ _OVERDUE, _LATE = 1.25, 2.0
 _REMEMBERED = 10_000
 #: Seconds after which a line is not just slow, at the earliest.
 _CUT_S = 10.0
+#: And without a response after which the last ones are not said to come in a second, for longer than that.
+_LATE_S = 3.0
 
 
 class Speed:
@@ -310,8 +312,10 @@ class Tally:
         if self._is_endless or not speed or not left or self._bytes_speed.is_overdue(now):
             return None
         # What arrives next is already on its way.
-        on_its_way_s = min(self._bytes_speed.quiet_s(now) or 0.0, self._bytes_speed.step_s())
-        return max(left / speed - on_its_way_s, 1.0)
+        quiet_s = self._bytes_speed.quiet_s(now) or 0.0
+        left_s = left / speed - min(quiet_s, self._bytes_speed.step_s())
+        # Where all of it should be here by now and is not, nobody knows.
+        return None if left_s < 1 and quiet_s > _LATE_S else max(left_s, 1.0)
 
     @property
     def quiet_s(self) -> float | None:

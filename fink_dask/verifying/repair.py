@@ -22,7 +22,7 @@ from fink_dask.ledger.progress import Summary, progress_of
 from fink_dask.ledger.records import DamagedMarker, Plan
 from fink_dask.planning.plan import known_topic_id
 from fink_dask.planning.schemas import restore_schemas
-from fink_dask.progress.events import Observer, TransferStarted
+from fink_dask.progress.events import Doing, Observer, TransferStarted
 from fink_dask.ranges.work import TaskSettings, Work
 from fink_dask.running.job import run_ranges
 from fink_dask.units import counted
@@ -90,9 +90,12 @@ def run_repair(
         roll_forward(ledger, plans)
         found = examine_dataset(ledger, advance)
         if found.schemas:
+            observe(Doing("connecting to Kafka, and reading the schemas again"))
             _restore_schemas(ledger, plans, kafka)
         damages, compacted = find_damage(ledger, plans, found)
         wanted = [damage for damage in damages if damage.remainder.wanted]
+        if wanted:
+            observe(Doing("connecting to Kafka, and looking at the topic"))
         chosen, left = _choose(wanted, _describe(kafka, plans), on_loss) if wanted else ([], ())
         mended = [damage for damage in damages if not damage.remainder.wanted]
         mended += [damage for damage in chosen if not damage.remainder.wanted]
@@ -134,6 +137,7 @@ def _read_again(
 ) -> None:
     tasks: dict[str, TaskSettings] = {}
     nconsumers = usable_cores()
+    observe(Doing("starting workers"))
     with local_cluster(nconsumers, len(damages), dashboard_address) as cluster:
         for plan in plans:
             identity = plan.identity

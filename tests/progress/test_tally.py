@@ -115,6 +115,23 @@ def test_the_time_left_comes_from_the_bytes_that_arrive(tally: Tally, clock: Clo
     assert tally.seconds_left == pytest.approx(11.5), "it counts down until the next response"
 
 
+def test_the_last_bytes_are_not_said_to_come_in_a_second_for_as_long_as_they_do_not_come(
+    tally: Tally, clock: Clock
+) -> None:
+    tally.start(started(100, raw_bytes=100_000))
+    tally.progress(received(FIRST, 0))
+    for count in (30, 60, 90):
+        clock.now += 20
+        tally.progress(received(FIRST, count))
+    left = []
+    for _ in range(20):
+        clock.now += 1
+        left.append(tally.seconds_left)
+    assert left[0] == pytest.approx(5.7, abs=0.1)
+    assert left[-1] is None
+    assert left.count(1.0) <= 3
+
+
 @pytest.mark.parametrize(("expansion", "seconds"), [(1.0, 24), (1.5, 16), (4.0, 12)])
 def test_the_time_left_is_no_shorter_than_a_limit_allows(
     tally: Tally, clock: Clock, expansion: float, seconds: float

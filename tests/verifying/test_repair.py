@@ -16,9 +16,12 @@ import psutil
 import pyarrow.dataset as ds
 import pytest
 
+from fink_dask.config import KafkaSettings
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.records import Marker
+from fink_dask.progress.events import Doing, Event, TransferStarted
 from fink_dask.verifying.files import verify_dataset
+from fink_dask.verifying.repair import run_repair
 from tests.alerts.made_up import AlertKind, avro_schema, encoded_alerts
 from tests.harness.cli import PROGRAM, environment, run_cli, transfer_arguments
 from tests.harness.oracle import Oracle, assert_exactly_once, assert_values_equal, fill_topic, note, wait_for
@@ -389,3 +392,13 @@ def test_a_sample_counts_records_and_not_holes(kafka: Any, topic_name: str, tmp_
     compared = json.loads(result.stdout)["kafka"]
     assert (compared["equal"], compared["incomparable"]) == (5, 0)
     assert compared["holes"] > 90
+
+
+@pytest.mark.commands
+def test_what_a_repair_waits_for_is_said_before_anything_comes(kafka: Any, ledger: Ledger) -> None:
+    _delete_one(ledger)
+    events: list[Event] = []
+    settings = KafkaSettings(kafka.bootstrap_servers)
+    assert run_repair(ledger, settings, events.append, lambda _: None, "fail", "127.0.0.1:0").ranges == 1
+    started = next(number for number, event in enumerate(events) if isinstance(event, TransferStarted))
+    assert [isinstance(event, Doing) for event in events[:started]] == [True, True]
