@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from fink_dask.avro.schema import field_type
 from fink_dask.compaction.groups import Group, RangeIndex
 from fink_dask.config import BUFFER_BYTES
-from fink_dask.dataset.formats import KAFKA_FIELDS, Offsets, write_options
+from fink_dask.dataset.formats import KAFKA_FIELDS, Offsets, for_pandas, write_options
 from fink_dask.dataset.presence import check_file, intervals_of
 from fink_dask.errors import InterruptedTransferError, LedgerError, SettingsError
 from fink_dask.kafka.offsets import Interval, Range
@@ -191,7 +191,8 @@ def merge_group(group: Group, merging: Merging, path: Path, final: str, advance:
     """
     rows: Counter[Range] = Counter()
     left_out: dict[Range, list[Interval]] = {}
-    with pq.ParquetWriter(path, merging.schema, **write_options(merging.schema, merging.compression)) as writer:
+    options = write_options(merging.schema, merging.compression)
+    with pq.ParquetWriter(path, for_pandas(merging.schema), **options) as writer:
         writer.add_key_value_metadata(merging.footer)
         waiting: list[pa.Table] = []
         waiting_bytes = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -42,6 +43,8 @@ RAW_SCHEMA = pa.schema([pa.field("value", pa.binary(), nullable=False), *KAFKA_F
 UNREADABLE = (OSError, KeyError, ValueError, pa.ArrowException)
 _REASON_CHARS = 200
 
+#: The pandas that footers are written for: the oldest that the documentation reads with.
+_PANDAS = "2.2.0"
 #: Rows that are read at once where all of a file is.
 _ROWS_AT_ONCE = 1000
 
@@ -243,7 +246,7 @@ class ParquetFileWriter:
 
     def __init__(self, path: Path, schema: pa.Schema, compression: str, footer: Mapping[str, str]) -> None:
         self._sink = pa.OSFile(str(path), "wb")
-        self._writer = pq.ParquetWriter(self._sink, schema, **write_options(schema, compression))
+        self._writer = pq.ParquetWriter(self._sink, for_pandas(schema), **write_options(schema, compression))
         self._writer.add_key_value_metadata(footer)
 
     def write_table(self, table: pa.Table) -> None:
@@ -257,6 +260,32 @@ class ParquetFileWriter:
         finally:
             self._writer.is_open = False  # else it is closed once more when it is collected, and prints an error
             self._sink.close()
+
+
+@lru_cache(maxsize=16)
+def for_pandas(schema: pa.Schema) -> pa.Schema:
+    """Say in a schema that integers which may be null are pandas' nullable ones; else it makes floats of them.
+
+    A float has 53 bits: of an id of 64, the last digits would be lost without a word. All columns are named, as Dask
+    takes those that are for all that there are.
+    https://pandas.pydata.org/docs/development/developer.html#storing-pandas-dataframe-objects-in-apache-parquet-format
+    """
+    columns = [
+        {
+            "name": field.name,
+            "field_name": field.name,
+            "pandas_type": "int64" if _is_nullable_id(field) else "object",
+            "numpy_type": "Int64" if _is_nullable_id(field) else "object",
+            "metadata": None,
+        }
+        for field in schema
+    ]
+    said = {"index_columns": [], "column_indexes": [], "columns": columns, "pandas_version": _PANDAS}
+    return schema.with_metadata({"pandas": json.dumps(said)})
+
+
+def _is_nullable_id(field: pa.Field) -> bool:
+    return bool(field.nullable and pa.types.is_int64(field.type))
 
 
 @lru_cache(maxsize=16)

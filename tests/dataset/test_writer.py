@@ -6,9 +6,16 @@ import resource
 from pathlib import Path
 from typing import Any
 
+import dask
+import dask.dataframe as dd
+import duckdb
+import nested_pandas as npd
 import numpy as np
+import pandas as pd
+import polars as pl
 import psutil
 import pyarrow as pa
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
@@ -241,3 +248,37 @@ def test_a_range_without_alerts_has_no_files(tmp_path: Path) -> None:
 def test_a_directory_of_any_name_can_be_written_to(tmp_path: Path, name: str) -> None:
     attempt = begin_attempt(tmp_path / name / "alerts", ORIGIN)
     assert sum(file.rows for file in write_all(attempt)) == 100
+
+
+def test_plain_pandas_keeps_the_last_digits_of_ids_beside_nulls_and_other_readers_see_no_difference(
+    tmp_path: Path,
+) -> None:
+    ids = [3_367_463_101_415_010_117, None, 2**53 + 1, -(2**63)]
+    fluxes = [1.5, None, 2.0, 0.0]
+    schema = pa.schema([("objectId", pa.string()), ("candid", pa.int64()), ("flux", pa.float64()), *KAFKA_FIELDS])
+    columns = [["a", None, "c", "d"], ids, fluxes, [2] * 4, list(range(100, 104))]
+    attempt = begin_attempt(tmp_path / "alerts", ORIGIN)
+    with StagedWriter(attempt, schema, ORIGIN) as writer:
+        writer.write("day=24", pa.RecordBatch.from_arrays([pa.array(each) for each in columns], schema=schema))
+        ((file),) = paths_of(attempt, finish(writer))
+    path = tmp_path / "dataset" / "day=24" / "part.parquet"
+    path.parent.mkdir(parents=True)
+    file.rename(path)
+    root = tmp_path / "dataset"
+    for frame in (pd.read_parquet(root), ds.dataset(root).to_table().to_pandas(), pd.read_parquet(path)):
+        assert frame["candid"].dtype == pd.Int64Dtype()
+        assert [None if value is pd.NA else int(value) for value in frame["candid"]] == ids
+        assert (frame["flux"].dtype, frame["kafka_offset"].dtype) == (np.float64, np.int64)
+        assert frame["objectId"].tolist()[0] == "a"
+    arrow = pd.read_parquet(root, dtype_backend="pyarrow")
+    assert arrow["candid"].dtype == pd.ArrowDtype(pa.int64())
+    assert arrow["candid"].dropna().astype(int).tolist() == [value for value in ids if value is not None]
+    frames = [pl.read_parquet(path), pl.scan_parquet(root).collect(), duckdb.sql(f"FROM read_parquet('{path}')").pl()]
+    for polars in frames:
+        assert polars.schema["candid"] == pl.Int64
+        assert polars["candid"].to_list() == ids
+    with dask.config.set(scheduler="synchronous"):
+        lazy = dd.read_parquet(root, dtype_backend="pyarrow")
+        assert set(schema.names) <= set(lazy.columns), "Dask takes the columns that the footer names"
+        assert lazy["candid"].compute().dropna().astype(int).tolist() == [value for value in ids if value is not None]
+    assert npd.read_parquet(path)["candid"].dropna().astype(int).tolist() == [each for each in ids if each is not None]
