@@ -241,6 +241,13 @@ def light_curve(name: str, curve: Mapping[str, Points], is_flux: bool) -> Any:
         made.segment(points.days, low, points.days, high, color=colour, alpha=0.5)
         drawn = made.scatter(points.days, points.values, marker=mark, size=6, color=colour, alpha=0.85)
         _name(drawn, f"{name}-{band}")
+        if len(points.limits):
+            # It was fainter than that: an open triangle that points downwards.
+            limits = made.scatter(
+                points.limit_days, points.limits, marker="inverted_triangle", size=6, fill_color=None,
+                line_color=colour, line_alpha=0.6,
+            )  # fmt: skip
+            _name(limits, f"{name}-{band}-limits")
     made.y_range.flipped = not is_flux
     if is_flux:
         made.yaxis.formatter = NumeralTickFormatter(format=_COUNTS)

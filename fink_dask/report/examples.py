@@ -9,8 +9,8 @@ import warnings
 import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -35,10 +35,15 @@ _SHOWN_PERCENT = 99.5
 HINT = "pip install 'fink-dask[report]'"
 
 Floats = npt.NDArray[np.float64]
+T = TypeVar("T")
 
 #: How many alerts are shown; in how many places of the dataset to look for them, and at how many rows in each.
 SHOWN = 6
 _PLACES, _ROWS = 8, 32
+#: Objects with most alerts that are looked at for classes.
+_OBJECTS = 200
+#: What a measurement consists of.
+_MEASURED = ("time", "value", "error", "band")
 #: Only this many of a light curve's last points are shown.
 _POINTS = 500
 #: Limits of a magnitude (some packets have -999), of a flux in nJy (that of magnitude 0), and of time in days (twenty
@@ -123,11 +128,13 @@ def _unpacked(data: bytes) -> bytes | None:
 
 @dataclass(frozen=True)
 class Points:
-    """Measurements in one band: days before the alert, values and their errors."""
+    """Measurements in one band: days before the alert, values and their errors; then days and values of limits."""
 
     days: Floats
     values: Floats
     errors: Floats
+    limit_days: Floats = field(default_factory=lambda: np.empty(0))
+    limits: Floats = field(default_factory=lambda: np.empty(0))
 
 
 @dataclass(frozen=True)
@@ -155,7 +162,7 @@ class Example:
 
 
 def find_examples(dataset: ds.Dataset, pieces: Sequence[Piece], fields: Fields, with_stamps: bool) -> list[Example]:
-    """Choose alerts with long histories and of different classes, from all over the dataset.
+    """Choose alerts with many earlier detections and of different classes, from all over the dataset.
 
     Parameters
     ----------
@@ -177,7 +184,41 @@ def find_examples(dataset: ds.Dataset, pieces: Sequence[Piece], fields: Fields, 
     for index in np.unique(np.linspace(0, len(pieces) - 1, _PLACES).astype(int)) if pieces else ():
         with suppress(OSError, pa.ArrowException, StopIteration):
             found.append(_first_rows(pieces[index], dataset.schema, columns))
-    return [_example(rows, row, fields) for rows, row in _choose(found)]
+    return [_example(rows, row, fields) for rows, row in _choose(found, fields)]
+
+
+def find_objects(rows: pa.Table, fields: Fields) -> list[Example]:
+    """Choose objects with many alerts and of different classes, where alerts have no history.
+
+    Parameters
+    ----------
+    rows : pyarrow.Table
+        Some or all alerts, with the columns of `fields` by role.
+    fields : Fields
+        Where to find what is shown.
+    """
+    if not fields.has("object", "time", "value") or not rows.num_rows:
+        return []
+    names = rows["object"].cast(pa.string())
+    counts = {each["values"]: each["counts"] for each in pc.value_counts(names).to_pylist()}
+    # What LSST sees of the solar system belongs to no object: it is 0 of all of it.
+    longest = sorted((name for name in counts if name and name != "0"), key=lambda name: (-counts[name], name))
+    labels: dict[str, str] = {}
+    if fields.has("class"):
+        some = pc.is_in(names, pa.array(longest[:_OBJECTS], pa.string()))
+        known = zip(names.filter(some).to_pylist(), rows["class"].filter(some).to_pylist(), strict=True)
+        labels = {name: fields.class_name(value) for name, value in known}
+    found = []
+    for name in _of_many_classes([(name, labels.get(name, ""), name) for name in longest[:_OBJECTS]]):
+        alerts = rows.filter(pc.equal(names, name)).sort_by("time")
+        columns = {
+            role: alerts[role].to_pylist() if fields.has(role) else [None] * alerts.num_rows for role in _MEASURED
+        }
+        times = [time for time in columns["time"] if time is not None and math.isfinite(time)]
+        if times:
+            source = str(alerts["source"][-1]) if fields.has("source") else ""
+            found.append(Example(name, source, labels.get(name, ""), {}, *_points(columns, times[-1], fields)))
+    return found
 
 
 def _first_rows(piece: Piece, schema: pa.Schema, columns: dict[str, pc.Expression]) -> pa.RecordBatch:
@@ -195,31 +236,42 @@ def _first_rows(piece: Piece, schema: pa.Schema, columns: dict[str, pc.Expressio
     return next(batch for batch in scanner.to_batches() if batch.num_rows)
 
 
-def _choose(found: Sequence[pa.RecordBatch]) -> list[tuple[pa.RecordBatch, int]]:
-    """Choose rows: longest histories first, and no class twice before every other one has had its turn."""
-    known = [
-        (-length, place, row, _text(batch, "class", row), _object(batch, row))
+def _choose(found: Sequence[pa.RecordBatch], fields: Fields) -> list[tuple[pa.RecordBatch, int]]:
+    """Choose rows: most earlier detections first."""
+    known = sorted(
+        (-detections, place, row)
         for place, batch in enumerate(found)
-        for row, length in enumerate(_lengths(batch))
-    ]
-    chosen: list[tuple[pa.RecordBatch, int]] = []
+        for row, detections in enumerate(_detections(batch, fields))
+    )
+    rows = [(found[place], row) for _, place, row in known]
+    return _of_many_classes([(each, _text(each[0], "class", each[1]), _object(*each)) for each in rows])
+
+
+def _of_many_classes(known: Sequence[tuple[T, str, str]]) -> list[T]:
+    """Choose from what is in order, with class and object: no class twice before every other has had its turn."""
+    chosen: list[int] = []
     objects: set[str] = set()
     classes: set[str] = set()
     for again in (False, True):
-        for _, place, row, label, name in sorted(known):
+        for number, (_, label, name) in enumerate(known):
             is_known = (bool(name) and name in objects) or (label in classes and not again)
-            if len(chosen) < SHOWN and not is_known and (found[place], row) not in chosen:
-                chosen.append((found[place], row))
+            if len(chosen) < SHOWN and not is_known and number not in chosen:
+                chosen.append(number)
                 objects.add(name)
                 classes.add(label)
-    return chosen
+    return [known[number][0] for number in chosen]
 
 
-def _lengths(batch: pa.RecordBatch) -> list[int]:
+def _detections(batch: pa.RecordBatch, fields: Fields) -> list[int]:
+    """Count the earlier measurements of each row that have a brightness: upper limits have none."""
     if "history" not in batch.schema.names:
         return [0] * batch.num_rows
-    lengths: list[int] = pc.fill_null(pc.list_value_length(batch["history"]), 0).to_pylist()
-    return lengths
+    history = batch["history"]
+    is_detection = pc.list_flatten(history).field(fields.survey.names["value"]).is_valid()
+    counts: list[int] = np.bincount(
+        pc.list_parent_indices(history).filter(is_detection).to_numpy(), minlength=batch.num_rows
+    ).tolist()
+    return counts
 
 
 def _example(batch: pa.RecordBatch, row: int, fields: Fields) -> Example:
@@ -229,7 +281,7 @@ def _example(batch: pa.RecordBatch, row: int, fields: Fields) -> Example:
         if f"cutout {shown}" in batch.schema.names
     }
     return Example(
-        _object(batch, row), _text(batch, "source", row), _text(batch, "class", row), stamps,
+        _object(batch, row), _text(batch, "source", row), _label(batch, row, fields), stamps,
         *_curve(batch, row, fields),
     )  # fmt: skip
 
@@ -238,37 +290,49 @@ def _curve(batch: pa.RecordBatch, row: int, fields: Fields) -> tuple[dict[str, P
     """Combine an alert's detection with the earlier ones, by band; also count the points that are impossible."""
     if not fields.has("time", "value"):
         return {}, 0
-    columns = {
-        role: [batch[role][row].as_py() if fields.has(role) else None] for role in ("time", "value", "error", "band")
-    }
+    columns = {role: [batch[role][row].as_py() if fields.has(role) else None] for role in _MEASURED}
+    columns["limit"] = [None]
     now = columns["time"][0]
     if now is None or not math.isfinite(now):
         return {}, 0
     earlier = batch["history"][row].values if "history" in batch.schema.names else None
     if earlier is not None:
         for role, said in columns.items():
-            known = earlier.field(fields.survey.names[role]).to_pylist() if role in fields.history else ()
+            name = fields.survey.names.get(role, fields.survey.limit)
+            known = earlier.field(name).to_pylist() if role in fields.history else ()
             said[:0] = known or [None] * len(earlier)
-    times, values, errors = (
-        np.array([np.nan if value is None else value for value in columns[role]], dtype=np.float64)
-        for role in ("time", "value", "error")
+    return _points(columns, now, fields)
+
+
+def _points(columns: Mapping[str, list[Any]], now: float, fields: Fields) -> tuple[dict[str, Points], int]:
+    """Sort measurements by band and time; a measurement without a brightness may have a limit."""
+    times, values, errors, limits = (
+        np.array([np.nan if value is None else value for value in columns.get(role, [])], dtype=np.float64)
+        for role in ("time", "value", "error", "limit")
     )
     is_there = ~np.isnan(times) & ~np.isnan(values)
+    is_near = np.abs(times - now) < _LONGEST
     if fields.survey.is_flux:
         is_sound = is_there & (np.abs(values) < _MAX_FLUX)
     else:
         is_sound = is_there & (values > 0) & (values < _FAINTEST)
-    is_sound &= np.abs(times - now) < _LONGEST
+    is_sound &= is_near
     bands = np.array([band_name(fields, band) for band in columns["band"]])
     # A single enormous error bar would flatten the curve into a line.
     max_error = _MAX_FLUX if fields.survey.is_flux else _FAINTEST
     errors = np.where((errors >= 0) & (errors < max_error), errors, 0)
-    kept = np.flatnonzero(is_sound)
-    kept = kept[np.argsort(times[kept], kind="stable")][-_POINTS:]
-    curve = {
-        str(band): Points(*(each[kept][bands[kept] == band] for each in (times - now, values, errors)))
-        for band in sorted(set(bands[kept].tolist()))
-    }
+    unseen = is_near & np.isnan(values) & (limits > 0) & (limits < _FAINTEST) if len(limits) else np.zeros(0, bool)
+
+    def last(which: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+        kept = np.flatnonzero(which)
+        return kept[np.argsort(times[kept], kind="stable")][-_POINTS:]
+
+    kept, below = last(is_sound), last(unseen)
+    curve = {}
+    for band in sorted({*bands[kept].tolist(), *bands[below].tolist()}):
+        seen, limit = kept[bands[kept] == band], below[bands[below] == band]
+        points = (times[seen] - now, values[seen], errors[seen])
+        curve[str(band)] = Points(*points, times[limit] - now, limits[limit] if len(limits) else np.empty(0))
     return curve, int(np.count_nonzero(is_there & ~is_sound))
 
 
@@ -276,6 +340,10 @@ def band_name(fields: Fields, said: Any) -> str:
     """Name a band; one that is not the survey's is called `OTHER_BAND`."""
     bands: Mapping[Any, str] = fields.survey.bands
     return bands.get(said, OTHER_BAND)
+
+
+def _label(batch: pa.RecordBatch, row: int, fields: Fields) -> str:
+    return fields.class_name(batch["class"][row].as_py()) if "class" in batch.schema.names else ""
 
 
 def _object(batch: pa.RecordBatch, row: int) -> str:

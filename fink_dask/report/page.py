@@ -121,6 +121,7 @@ def render(facts: Facts, panels: Panels, outdir: str, version: str, made_at: dat
         pictures=[_pictures(example.stamps) for example in panels.examples],
         stages=_stages(facts),
         curve_bands=[band for band in BANDS if any(band in example.curve for example in panels.examples)],
+        has_limits=any(len(points.limits) for example in panels.examples for points in example.curve.values()),
         parts=PARTS,
         stage_colours=STAGE_COLOURS,
         bands=BANDS,

@@ -19,7 +19,7 @@ from fink_dask.dataset.partitioning import NO_DAY, NULL_KEY, days_since_1970
 from fink_dask.dataset.read import open_dataset
 from fink_dask.errors import FinkDaskError
 from fink_dask.ledger.ledger import Ledger
-from fink_dask.report.examples import HINT, OTHER_BAND, Example, band_name, can_read_stamps, find_examples
+from fink_dask.report.examples import HINT, OTHER_BAND, Example, band_name, can_read_stamps, find_examples, find_objects
 from fink_dask.report.facts import Facts
 from fink_dask.report.sample import CLASSES, Fields, Piece, Sample, choose_pieces, find_fields, read_sample
 from fink_dask.report.sky import project
@@ -210,9 +210,15 @@ def _read(ledger: Ledger, dataset: ds.Dataset, pieces: list[Piece], panels: Pane
     assert fields is not None
     wanted = {"ra", "dec", "value", "band"}
     wanted |= set() if panels.nights else {"time"}
-    wanted |= set() if panels.classes else {"class"}
+    is_light = not fields.history and not fields.cutouts
+    if is_light:
+        wanted |= {"object", "source", "time", "error"}
     paths = {role: path for role, path in fields.paths.items() if role in wanted}
+    # Which of them has values is known once they are read.
+    paths |= {path: path for path in fields.classes}
     sample = read_sample(ledger.outdir, dataset, pieces, paths, of) if paths else None
+    if sample is not None:
+        fields = panels.fields = _with_class(fields, sample)
     if sample is not None:
         panels.sampled, panels.unread = sample.table.num_rows, sample.unread
         panels.is_whole = panels.sampled >= of
@@ -227,13 +233,34 @@ def _read(ledger: Ledger, dataset: ds.Dataset, pieces: list[Piece], panels: Pane
         else:
             panels.left_out["nights"] = f"the dataset has no {fields.survey.names['time']}"
     if panels.classes is None:
-        if sample is not None and fields.has("class"):
-            panels.classes = Counts(sample.counts(sample.table["class"]), panels.is_whole)
-        else:
-            panels.left_out["classes"] = f"the dataset has none of {', '.join(CLASSES)}"
-    if not fields.history and not fields.cutouts:
-        panels.left_out["examples"] = f"the dataset has neither {fields.survey.history} nor cutouts"
-        return
+        panels.classes = _count_classes(fields, sample, panels)
+    if is_light:
+        _show_objects(panels, fields, sample)
+    else:
+        _show_alerts(panels, fields, dataset, pieces)
+
+
+def _count_classes(fields: Fields, sample: Sample | None, panels: Panels) -> Counts | None:
+    if sample is None or not fields.has("class"):
+        panels.left_out["classes"] = f"the dataset has none of {', '.join(CLASSES)}"
+        return None
+    counted = sample.counts(sample.table[fields.paths["class"]])
+    named = {value if value is None else fields.class_name(value): count for value, count in counted.items()}
+    return Counts(named, panels.is_whole)
+
+
+def _show_objects(panels: Panels, fields: Fields, sample: Sample | None) -> None:
+    if sample is not None:
+        columns = {name: sample.table[name] for name in sample.table.column_names}
+        columns |= {"class": sample.table[fields.paths["class"]]} if fields.has("class") else {}
+        panels.examples = find_objects(pa.table(columns), fields)
+    if not panels.examples:
+        panels.left_out["examples"] = (
+            f"the dataset has neither cutouts, {fields.survey.history}, nor objects with time and brightness"
+        )
+
+
+def _show_alerts(panels: Panels, fields: Fields, dataset: ds.Dataset, pieces: list[Piece]) -> None:
     if fields.cutouts and not can_read_stamps():
         panels.left_out["cutouts"] = f"astropy and Pillow are not installed: {HINT} brings them"
     elif not fields.cutouts:
@@ -241,6 +268,13 @@ def _read(ledger: Ledger, dataset: ds.Dataset, pieces: list[Piece], panels: Pane
     if not fields.has("time", "value") or not fields.history:
         panels.left_out["light curves"] = f"the dataset has no {fields.survey.history} with time and brightness"
     panels.examples = find_examples(dataset, pieces, fields, "cutouts" not in panels.left_out)
+
+
+def _with_class(fields: Fields, sample: Sample) -> Fields:
+    """Choose the first column of classes that has any, or the first if none has."""
+    known = [path for path in fields.classes if sample.table[path].null_count < sample.table.num_rows]
+    chosen = next(iter(known or fields.classes), None)
+    return fields if chosen is None else fields.of_class(chosen)
 
 
 def _place(panels: Panels, fields: Fields, sample: Sample | None) -> None:

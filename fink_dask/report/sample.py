@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,13 @@ from fink_dask.avro.schema import field_type
 from fink_dask.dataset.partitioning import Scale
 from fink_dask.store.location import for_each
 
-#: Columns that say what an alert may be; the first that exists counts.
-CLASSES = ("finkclass", "tnsclass", "classId", "xm.simbad_otype", "pred.main_label_crossmatch")
+#: Columns that say what an alert may be; the first that has values counts.
+CLASSES = (
+    *("finkclass", "tnsclass", "classId", "xm.simbad_otype", "pred.main_label_crossmatch"),
+    *("pred.main_label_classifier", "clf.cats_class"),
+)
+#: What the numbers of LSST's classifier stand for: https://api.lsst.fink-portal.org, /api/v1/schema.
+_CLASSIFIED = {-1: "not processed", 11: "SN-like", 12: "Fast", 13: "Long", 21: "Periodic", 22: "Non-periodic"}
 #: Filters by ZTF's numbers.
 _ZTF_BANDS = {1: "g", 2: "r", 3: "i"}
 _LSST_BANDS = {band: band for band in "ugrizy"}
@@ -51,6 +56,10 @@ class SurveyNames:
         The list of earlier detections.
     names : mapping of str to str
         The survey's names for ``object``, ``source``, ``time``, ``value``, ``error`` and ``band``.
+    light : mapping of str to str
+        Other names for ``value`` and ``error``, if alerts lack those: light packets have another brightness.
+    limit : str
+        In earlier measurements, what was not bright enough to be seen; empty if there is no such thing.
     scale : {"utc-jd", "tai-mjd"}
         The scale of its times, in days.
     bands : mapping
@@ -67,6 +76,8 @@ class SurveyNames:
     record: str
     history: str
     names: Mapping[str, str]
+    light: Mapping[str, str]
+    limit: str
     scale: Scale
     bands: Mapping[int, str] | Mapping[str, str]
     is_flux: bool
@@ -79,6 +90,8 @@ _ZTF = SurveyNames(
     "candidate",
     "prv_candidates",
     {"object": "objectId", "source": "candid", "time": "jd", "value": "magpsf", "error": "sigmapsf", "band": "fid"},
+    {},
+    "diffmaglim",
     "utc-jd",
     _ZTF_BANDS,
     False,
@@ -97,6 +110,8 @@ _LSST = SurveyNames(
         "error": "psfFluxErr",
         "band": "band",
     },
+    {"value": "scienceFlux", "error": "scienceFluxErr"},
+    "",
     "tai-mjd",
     _LSST_BANDS,
     True,
@@ -117,8 +132,10 @@ class Fields:
         The dotted paths of ``object``, ``source``, ``time``, ``value``, ``error``, ``band``, ``ra``, ``dec``, ``mover``
         and ``class``, as far as they exist.
     history : tuple of str
-        Which of ``time``, ``value``, ``error`` and ``band`` the earlier detections have; empty unless they have at
-        least a time and a value.
+        Which of ``time``, ``value``, ``error``, ``band`` and ``limit`` the earlier measurements have; empty unless they
+        have at least a time and a value.
+    classes : tuple of str
+        Those of `CLASSES` that exist; until `of_class` chooses one, none is in `paths`.
     cutouts : mapping of str to str
         The paths of the pictures that exist, by what they show.
     """
@@ -127,6 +144,18 @@ class Fields:
     paths: Mapping[str, str]
     history: tuple[str, ...]
     cutouts: Mapping[str, str]
+    classes: tuple[str, ...] = ()
+
+    def of_class(self, path: str) -> Fields:
+        """Return the same with one column of classes."""
+        return replace(self, paths={**self.paths, "class": path})
+
+    def class_name(self, value: Any) -> str:
+        """Name a class; a number that Fink has no name for is given with that of its column."""
+        if value is None or isinstance(value, str):
+            return value or ""
+        known = _CLASSIFIED.get(value)
+        return f"{known} ({value})" if known else f"{self.paths['class'].rpartition('.')[2]} {value}"
 
     def has(self, *names: str) -> bool:
         """Tell whether all of these exist."""
@@ -158,19 +187,17 @@ def _look(schema: pa.Schema, survey: SurveyNames) -> Fields:
     }
     wanted |= {"ra": ("ra", _is_number), "dec": ("dec", _is_number)}
     paths = {role: path for role, (name, is_fit) in wanted.items() if (path := first(name, is_fit)) is not None}
+    if "value" not in paths:
+        paths |= {role: path for role, name in survey.light.items() if (path := first(name, _is_number)) is not None}
     if (kind := field_type(schema, survey.mover)) is not None and _is_label(kind):
         paths["mover"] = survey.mover
-    for name in CLASSES:
-        kind = field_type(schema, name)
-        if kind is not None and _is_label(kind):
-            paths["class"] = name
-            break
+    classes = tuple(name for name in CLASSES if (kind := field_type(schema, name)) is not None and _is_label(kind))
     cutouts = {}
     for shown, column in CUTOUTS.items():
         kind = field_type(schema, f"{column}{survey.stamp}")
         if kind is not None and (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
             cutouts[shown] = f"{column}{survey.stamp}"
-    return Fields(survey, paths, _history(schema, survey), cutouts)
+    return Fields(survey, paths, _history(schema, survey), cutouts, classes)
 
 
 def _history(schema: pa.Schema, survey: SurveyNames) -> tuple[str, ...]:
@@ -180,8 +207,8 @@ def _history(schema: pa.Schema, survey: SurveyNames) -> tuple[str, ...]:
     inside = pa.schema(list(kind.value_type))
     roles = [
         role
-        for role in ("time", "value", "error", "band")
-        if (found := field_type(inside, survey.names[role])) is not None
+        for role in ("time", "value", "error", "band", "limit")
+        if (found := field_type(inside, survey.names.get(role, survey.limit))) is not None
         and (_is_label(found) if role == "band" else _is_number(found))
     ]
     return tuple(roles) if {"time", "value"} <= set(roles) else ()
