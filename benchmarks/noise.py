@@ -2,8 +2,8 @@
 
 Encoding an alert with fastavro takes 0.3 ms to 8 ms, so a topic of millions would take longer to make than to measure.
 A pool of some hundred alerts is encoded, and the place of each value in it is noted. A copy of the pool then gets other
-low mantissa bits, other digits in long numbers and times of day, other cutouts, and ids of its own, at the same places:
-no alert equals another one, and Parquet finds no repeats.
+low mantissa bits, other digits in long numbers and times of day, other noise in cutouts, and ids of its own, at the
+same places: no alert equals another one, and Parquet finds no repeats but those that it finds in the portal's alerts.
 """
 
 from __future__ import annotations
@@ -14,21 +14,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tests.alerts import lsst, ztf
 from tests.alerts.made_up import AlertKind, avro_schema, encoded_alerts
-from tests.alerts.sky import ids
+from tests.alerts.noise import portal_facts
+from tests.alerts.stamps import noise_of_lsst
 
 Bytes = NDArray[np.uint8]
 Ints = NDArray[np.int64]
 
 #: An id as Avro writes it; all ids of a survey are of one size.
 _ID_BYTES = 9
-#: The column of a survey that is an id, at the top level and in the record of the detection, and its size in bits.
+#: The column of a survey that is an id, at the top level and in the record of the detection, and what makes ids.
 ID_COLUMN = {"ztf": "candid", "lsst": "diaSourceId"}
-_ID_BITS = {"ztf": 61, "lsst": 57}
-_DETECTIONS = ("candidate", "diaSource")
-#: How many alerts are encoded, and how much of a cutout is its header, which stays.
+_IDS_OF = {"ztf": ztf.alert_ids, "lsst": lsst.alert_ids}
+_DETECTION = {"ztf": "candidate", "lsst": "diaSource"}
+#: How many alerts are encoded.
 _POOL = {AlertKind.ZTF_LIGHT: 4096, AlertKind.ZTF_FULL: 256, AlertKind.LSST_FULL: 128}
-_HEADER_BYTES = {"ztf": 4, "lsst": 80}
+#: How much of a compressed file is its header, which stays.
+_GZIP_HEADER = 10
+#: Numbers of which fewer differ than this share are some of a few: they stay as they are.
+_FEW = 0.5
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,7 @@ def alert_ids(survey: str, numbers: Ints) -> Ints:
     numpy.ndarray
         The values of the column ``candid`` or ``diaSourceId``.
     """
-    return ids(numbers, _ID_BITS[survey])
+    return _IDS_OF[survey](numbers)
 
 
 def make_pool(kind: AlertKind, most: int) -> Pool:
@@ -107,7 +112,7 @@ def make_pool(kind: AlertKind, most: int) -> Pool:
     survey = kind.value.partition("-")[0]
     values = list(encoded_alerts(kind, min(most, _POOL[kind])))
     base = bytearray(b"".join(values))
-    walk = _Walk(base, bytearray(len(base)), _HEADER_BYTES[survey], ID_COLUMN[survey])
+    walk = _Walk(base, bytearray(len(base)), survey)
     ends, id_places = [], []
     for value in values:
         walk.id_places = []
@@ -129,25 +134,27 @@ def make_pool(kind: AlertKind, most: int) -> Pool:
 class _Walk:
     """Go through encoded alerts by their schema and mark the bits that are noise."""
 
-    def __init__(self, base: bytearray, noise: bytearray, header_bytes: int, id_column: str) -> None:
+    def __init__(self, base: bytearray, noise: bytearray, survey: str) -> None:
         self.base = base
         self.noise = noise
         self.at = 0
-        self.header_bytes = header_bytes
-        self.id_column = id_column
+        self.survey = survey
+        self.fields = portal_facts(survey)["fields"]
         self.id_places: list[int] = []
 
-    def field(self, kind: Any, name: str, own: bool) -> None:
+    def field(self, kind: Any, path: str, own: bool) -> None:
         """Pass one value; `own` says that it is the alert's, and not an earlier detection's."""
+        name = path.rpartition(".")[2]
         if isinstance(kind, list):
             kind = kind[self.varint()]
         if isinstance(kind, dict):
-            self.nested(kind, own)
+            self.nested(kind, path, own)
         elif kind in {"double", "float"}:
             # Less than four bytes stay, which no compressor finds again; of times more, so that they keep their night.
             low = (3 if "jd" in name.lower() else 5) if kind == "double" else 2
             size = 8 if kind == "double" else 4
-            self.noise[self.at : self.at + low] = b"\xff" * low
+            if self.varies(path, bytes(self.base[self.at : self.at + size])):
+                self.noise[self.at : self.at + low] = b"\xff" * low
             self.at += size
         elif kind in {"string", "bytes"}:
             size = self.varint()
@@ -157,11 +164,11 @@ class _Walk:
         elif kind in {"long", "int"}:
             start = self.at
             self.varint()
-            if kind == "long" and own and name == self.id_column:
+            if kind == "long" and own and name == ID_COLUMN[self.survey]:
                 if self.at - start != _ID_BYTES:
                     raise AssertionError(f"{name} takes {self.at - start} bytes")
                 self.id_places.append(start)
-            elif self.at - start > 3:
+            elif self.at - start > 3 and self.varies(path):
                 # Neither the sign, which is the lowest bit, nor the size of the number changes.
                 self.noise[start : self.at - 2] = b"\x7e" + b"\x7f" * (self.at - start - 3)
         elif kind == "boolean":
@@ -169,19 +176,19 @@ class _Walk:
         elif kind != "null":
             raise AssertionError(f"{kind} is no type of a made-up alert")
 
-    def nested(self, kind: dict[str, Any], own: bool) -> None:
+    def nested(self, kind: dict[str, Any], path: str, own: bool) -> None:
         """Pass a record, an array or a map."""
         if kind["type"] == "record":
             for field in kind["fields"]:
-                mine = own and (field["name"] in _DETECTIONS or not _holds_others(field["type"]))
-                self.field(field["type"], field["name"], mine)
+                mine = own and (field["name"] in _DETECTION.values() or not _holds_others(field["type"]))
+                self.field(field["type"], f"{path}.{field['name']}".lstrip("."), mine)
             return
         while count := self.varint():
             for _ in range(count):
                 if kind["type"] == "map":
                     size = self.varint()
                     self.at += size
-                self.field(kind.get("items") or kind["values"], "", own=False)
+                self.field(kind.get("items") or kind["values"], f"{path}[]", own=False)
 
     def text(self, start: int, end: int, name: str) -> None:
         """Mark the last digits of times, file names and numbers written out; and the letters of an object's name."""
@@ -195,9 +202,22 @@ class _Walk:
             self.noise[place] = 0x07  # 0 to 7
 
     def cutout(self, start: int, end: int) -> None:
-        """Mark all of a cutout but its header."""
-        start += self.header_bytes
-        self.noise[start:end] = b"\xff" * (end - start)
+        """Mark the noise of a cutout: if it is compressed, nothing of the image is left, and all is noise."""
+        if self.survey == "ztf":
+            start += _GZIP_HEADER
+            self.noise[start:end] = b"\xff" * (end - start)
+        else:
+            self.noise[start:end] = noise_of_lsst(bytes(self.base[start:end]))
+
+    def varies(self, path: str, number: bytes | None = None) -> bool:
+        """Tell whether a field's numbers are all different, which 0 and NaN are not."""
+        facts = self.fields.get(path) or self.fields[f"{_DETECTION[self.survey]}.{path}"]
+        if "distinct" in facts and facts["distinct"] < _FEW * facts["of"]:
+            return False
+        if number is None:
+            return True
+        value = float(np.frombuffer(number, "<f8" if len(number) == 8 else "<f4")[0])
+        return np.isfinite(value) and value != 0
 
     def varint(self) -> int:
         """Read a number, as in https://avro.apache.org/docs/1.12.0/specification/#primitive-types-1."""

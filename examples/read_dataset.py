@@ -11,15 +11,20 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-# Light curves stay nested: one list of measurements an alert. Which column, and what time, filter and brightness of a
-# measurement are called, depends on the survey.
-HISTORIES = {"prv_candidates": ("jd", "fid", "magpsf"), "prvDiaSources": ("midpointMjdTai", "band", "psfFlux")}
+# What the surveys call an object, and time, filter and brightness of a measurement. In full packets these are fields of
+# a struct, and there is a list of earlier measurements. Light packets have them as columns, LSST's another brightness.
+OBJECT = {"ztf": "objectId", "lsst": "diaObjectId"}
+RECORD = {"ztf": "candidate", "lsst": "diaSource"}
+HISTORY = {"ztf": "prv_candidates", "lsst": "prvDiaSources"}
+MEASURED = {"ztf": ("jd", "fid", "magpsf"), "lsst": ("midpointMjdTai", "band", "psfFlux")}
+LIGHT_MEASURED = MEASURED | {"lsst": ("midpointMjdTai", "band", "scienceFlux")}
 
 
 def count_nights(directory: Path) -> pd.DataFrame:
@@ -36,18 +41,36 @@ def count_classes(directory: Path, day: int) -> pl.DataFrame:
 
 
 def light_curve(directory: Path) -> tuple[object, pa.Table]:
-    """Take the object with the longest history, and unfold that into a table of measurements."""
+    """Take the object with the longest light curve, and return its name and a table of measurements."""
     alerts = ds.dataset(directory, partitioning="hive")
-    column = next(name for name in HISTORIES if name in alerts.schema.names)
-    # ZTF names an object in a column, LSST too in light packets, and in full ones in a field of a struct.
-    place = ["objectId"] if column == "prv_candidates" else ["diaObjectId"]
-    name = pc.field(*(place if place[0] in alerts.schema.names else ["diaSource", *place]))
-    found = alerts.to_table(columns={"object": name, "history": pc.field(column)})
-    longest = int(pc.list_value_length(found["history"]).fill_null(0).to_numpy().argmax())
+    survey = "ztf" if OBJECT["ztf"] in alerts.schema.names else "lsst"
+    if HISTORY[survey] in alerts.schema.names:
+        return longest_history(alerts, survey)
+    names = LIGHT_MEASURED[survey]
+    found = alerts.to_table(columns=[OBJECT[survey], *names])
+    counts = found[OBJECT[survey]].value_counts().to_pylist()
+    # LSST says 0 of what moves in the solar system.
+    name = max((each for each in counts if each["values"]), key=lambda each: each["counts"])["values"]
+    return name, found.filter(pc.field(OBJECT[survey]) == name).select(names).sort_by(names[0])
+
+
+def longest_history(alerts: ds.Dataset, survey: str) -> tuple[object, pa.Table]:
+    """Unfold the list of earlier measurements that has most of them; upper limits have no brightness."""
+    names, column = MEASURED[survey], HISTORY[survey]
+    place = [OBJECT[survey]] if survey == "ztf" else [RECORD[survey], OBJECT[survey]]
+    found = alerts.to_table(columns={"object": pc.field(*place), "history": pc.field(column)})
+    detections = np.concatenate([count_detections(chunk, names[2]) for chunk in found["history"].chunks])
+    longest = int(detections.argmax())
     # One value of a list<struct> is an array of structs, and a field of that is a column: nothing is copied.
     measurements = found["history"][longest].values
-    curve = pa.table({name: measurements.field(name) for name in HISTORIES[column]})
-    return found["object"][longest].as_py(), curve.sort_by(HISTORIES[column][0])
+    curve = pa.table({name: measurements.field(name) for name in names})
+    return found["object"][longest].as_py(), curve.filter(pc.field(names[2]).is_valid()).sort_by(names[0])
+
+
+def count_detections(histories: pa.ListArray, brightness: str) -> np.ndarray:
+    """Count the entries of each list that have a brightness."""
+    is_detection = pc.list_flatten(histories).field(brightness).is_valid()
+    return np.bincount(pc.list_parent_indices(histories).filter(is_detection), minlength=len(histories))
 
 
 def main() -> None:

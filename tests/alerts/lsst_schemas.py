@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from tests.alerts.schemas import LC_FEATURES, AvroSchema, alert_record, nullable_array, nullable_map, record
+from tests.alerts.schemas import LC_FEATURES, AvroSchema, alert_record, flattened, nullable_array, nullable_map, record
 
 BANDS = "ugrizy"
 
@@ -140,44 +140,28 @@ _FULL = """
     int year month day
     string tns_type_recomputed
 """
-_LIGHT = """
-    long diaSourceId diaObjectId ssObjectId visit
-    double midpointMjdTai ra dec
-    float raErr decErr
-    int detector
-    string band
-    float psfFlux psfFluxErr scienceFlux scienceFluxErr templateFlux templateFluxErr apFlux apFluxErr
-    float snr psfChi2 extendedness reliability trailLength trailAngle
-    boolean isNegative isDipole pixelFlags pixelFlags_bad pixelFlags_cr pixelFlags_edge shape_flag centroid_flag
-    int nDiaSources
-    double firstDiaSourceMjdTai lastDiaSourceMjdTai
-    float snnSnVsOthers_score cats_score
-    int cats_class
-    double earlySNIa_score
-    string simbad_otype gaiadr3_DR3Name tns_fullname tns_type vsx_Type gcvs_type
-    float gaiadr3_Plx gaiadr3_e_Plx legacydr8_zphot legacydr8_pstar tns_redshift
-    boolean is_sso is_first is_cataloged
-    nested prvDiaSources
-    string lsst_schema_version fink_broker_version fink_science_version timestamp finkclass tnsclass
-"""
-_LIGHT_PRV = """
-    long diaSourceId
-    double midpointMjdTai
-    string band
-    float psfFlux psfFluxErr scienceFlux reliability
-"""
+#: What the portal's job makes of a light packet: these columns of the detection, and of the others these.
+_LIGHT_SOURCE = (
+    *("diaObjectId", "snr", "scienceFlux", "scienceFluxErr", "templateFlux", "templateFluxErr", "band"),
+    *("midpointMjdTai", "ra", "dec", "reliability"),
+)
+_LIGHT = {
+    *("diaSourceId", "observation_reason", "target_name", "brokerIngestMjd", "lsst_schema_version"),
+    *("brokerStartProcessTimestamp", "fink_broker_version", "fink_science_version", "publisher", "lc_features"),
+    *("clf", "xm", "pred", "misc", "brokerEndProcessTimestamp", "timestamp", "tns_type_recomputed"),
+}
 
 
 @cache
 def light_schema() -> AvroSchema:
-    """Build the writer schema of a light LSST alert: flat columns and a short light curve.
+    """Build the writer schema of a light LSST alert: flat columns and what Fink adds, without light curve and cutouts.
 
     Returns
     -------
     dict
         The Avro schema; it is shared, so it is not to be changed.
     """
-    return alert_record(_LIGHT, prvDiaSources=nullable_array(record("prvDiaSources", _LIGHT_PRV)))
+    return flattened(full_schema(), "diaSource", _LIGHT_SOURCE, lambda name: name in _LIGHT)
 
 
 @cache

@@ -1,71 +1,108 @@
-"""Noise in the shape of an Avro record: no value repeats, because repeats would flatter compression."""
+"""Noise in the shape of an Avro record: as many different numbers, with as many digits, as real packets have."""
 
 from __future__ import annotations
 
+import json
 import zlib
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tests.alerts.portal import FACTS
 from tests.alerts.schemas import AvroSchema
 
 Columns = Mapping[str, Sequence[Any] | NDArray[Any]]
 Row = dict[str, Any]
 
 _WORDS = ("Unknown", "nan", "Star", "Galaxy", "QSO", "EB*", "RRLyr", "V*", "AGN_Candidate", "LPV*_Candidate", "δ Sct")
-#: Columns other than ``…score`` that lie between 0 and 1, so that a filter on them keeps some alerts.
+#: Columns that lie between 0 and 1, so that a filter on them keeps some alerts.
 _SHARES = frozenset(
     {
-        *("rb", "drb", "classtar", "mulens", "reliability", "extendedness", "legacydr8_pstar"),
-        *("rf_snia_vs_nonia", "snn_snia_vs_nonia", "snn_sn_vs_all", "rf_kn_vs_nonkn"),
+        *("rb", "drb", "classtar", "mulens", "reliability", "extendedness", "legacydr8_pstar", "cats_score"),
+        *("rf_snia_vs_nonia", "snn_snia_vs_nonia", "snn_sn_vs_all", "rf_kn_vs_nonkn", "snnSnVsOthers_score"),
     }
 )
+#: Fewer different ones than this share are drawn from a few.
+_FEW = 0.5
 
 
-def noisy_rows(
-    schema: AvroSchema,
-    count: int,
-    rng: np.random.Generator,
-    known: Columns,
-    *,
-    nulls: float = 0.01,
-    nans: float = 0.0,
-) -> list[Row]:
-    """Make rows of a record: the known columns, and noise of the right type in all others.
+@cache
+def portal_facts(survey: str) -> dict[str, Any]:
+    """Return what is known of the full packets of a survey: see `tests.alerts.portal.describe`."""
+    facts: dict[str, Any] = json.loads(FACTS.read_text())[f"{survey}-full"]
+    return facts
+
+
+class Noise:
+    """Makes rows of the records of a survey: the known columns, and noise in all others.
 
     Parameters
     ----------
-    schema : dict
-        An Avro record of nullable primitives, and of nested types that are all known.
-    count : int
-        How many rows.
+    survey : str
+        ``ztf`` or ``lsst``.
     rng : numpy.random.Generator
         Where the noise comes from.
-    known : mapping
-        Values of some columns by name, `count` of each. Names that the record lacks are ignored.
-    nulls : float, optional
-        The share of nulls in the columns that are not known.
-    nans : float, optional
-        The share of NaN in the floating-point columns that are not known.
-
-    Returns
-    -------
-    list of dict
-        The rows, ready for fastavro.
     """
-    names: list[str] = []
-    columns: list[Sequence[Any]] = []
-    for field in schema["fields"]:
-        name = field["name"]
-        names.append(name)
-        if name in known:
-            values = known[name]
-            columns.append(values.tolist() if isinstance(values, np.ndarray) else values)
+
+    def __init__(self, survey: str, rng: np.random.Generator) -> None:
+        self._fields = portal_facts(survey)["fields"]
+        self._rng = rng
+
+    def rows(self, schema: AvroSchema, count: int, known: Columns, path: str = "", absent: float = 0.0) -> list[Row]:
+        """Make rows of a record.
+
+        Parameters
+        ----------
+        schema : dict
+            An Avro record of nullable primitives, and of nested types that are all known.
+        count : int
+            How many rows.
+        known : mapping
+            Values of some columns by name, `count` of each. Names that the record lacks are ignored.
+        path : str, optional
+            Where the record is in a full packet, with a dot at its end.
+        absent : float, optional
+            The share of records that are emptied afterwards: it makes up for some of the nulls in real packets.
+
+        Returns
+        -------
+        list of dict
+            The rows, ready for fastavro.
+        """
+        # What is null, or is no number, is so together: a measurement that has not been made has no values at all.
+        nulls, nans = self._rng.random(count), self._rng.random(count)
+        names = [field["name"] for field in schema["fields"]]
+        columns: list[Sequence[Any]] = []
+        for name in names:
+            if name in known:
+                values = known[name]
+                columns.append(values.tolist() if isinstance(values, np.ndarray) else values)
+                continue
+            facts = self._fields[path + name]
+            column = self._column(name, facts, count, nans)
+            missing = nulls < max(facts.get("null", 0) - absent, 0) / (1 - absent)
+            columns.append([None if none else value for value, none in zip(column, missing, strict=True)])
+        return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+    def _column(self, name: str, facts: dict[str, Any], count: int, nans: NDArray[np.float64]) -> list[Any]:
+        rng, kind = self._rng, facts["type"]
+        if kind == "boolean":
+            return list((rng.random(count) < max(facts.get("true", 0), 0.01)).tolist())
+        few = facts.get("distinct", 0) < _FEW * facts.get("of", 1) and "distinct" in facts
+        if kind == "string":
+            return _texts(name, facts, count, rng, few)
+        if few:
+            # The same few in each block of alerts.
+            pool = _numbers(name, facts, facts["distinct"], np.random.default_rng(zlib.crc32(name.encode())))
+            values = pool[rng.integers(0, len(pool), count)]
         else:
-            columns.append(_noise(name, field["type"][0], count, rng, nulls=nulls, nans=nans))
-    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+            values = _numbers(name, facts, count, rng)
+        if "nan" in facts:
+            values = np.where(nans < facts["nan"], np.nan, values)
+        return list(values.tolist())
 
 
 def with_nulls(values: Sequence[Any], rng: np.random.Generator, share: float) -> list[Any]:
@@ -91,26 +128,25 @@ def with_nulls(values: Sequence[Any], rng: np.random.Generator, share: float) ->
     return column
 
 
-def _noise(name: str, kind: str, count: int, rng: np.random.Generator, *, nulls: float, nans: float) -> list[Any]:
-    """Return a column of noise, of the scale that its name decides."""
-    values: NDArray[Any]
-    if kind in {"float", "double"}:
-        dtype = np.float32 if kind == "float" else np.float64
-        scale = 10.0 ** (zlib.crc32(name.encode()) % 6 - 2)
-        share = name.endswith("score") or name in _SHARES
-        values = rng.random(count, dtype) if share else rng.standard_normal(count, dtype) * dtype(scale)
-        if name.lower().endswith(("err", "unc", "sigma")) or name.startswith("sigma"):
-            values = np.abs(values)
-        if nans:
-            values[rng.random(count) < nans] = np.nan
-    elif kind == "int":
-        values = rng.integers(0, 100, count)
-    elif kind == "long":
-        values = rng.integers(2**53, 2**60, count)
-    elif kind == "boolean":
-        values = rng.random(count) < 0.03
-    elif kind == "string":
-        return with_nulls([_WORDS[i] for i in rng.integers(0, len(_WORDS), count)], rng, nulls)
-    else:
-        raise ValueError(f"no noise for the type {kind} of {name}")
-    return with_nulls(values.tolist(), rng, nulls)
+def _numbers(name: str, facts: dict[str, Any], count: int, rng: np.random.Generator) -> NDArray[Any]:
+    """Draw numbers about as far from 0 as real ones, with as many digits."""
+    kind = facts["type"]
+    scale = 10.0 ** facts["log"] if "log" in facts else 0.0
+    negative = rng.random(count) < facts.get("negative", 0)
+    if kind in {"int", "long"}:
+        sizes = rng.integers(int(0.5 * scale), int(1.5 * scale) + 1, count)
+        return np.where(negative, -sizes, sizes)
+    values = rng.random(count) if name in _SHARES else scale * rng.lognormal(0, 0.4, count)
+    values = np.where(negative, -values, values)
+    if "digits" in facts:
+        values = np.round(values, facts["digits"])
+    return values.astype(np.float32 if kind == "float" else np.float64)
+
+
+def _texts(name: str, facts: dict[str, Any], count: int, rng: np.random.Generator, few: bool) -> list[Any]:
+    if few or facts.get("length", 0) < 8:
+        most = min(facts.get("distinct", len(_WORDS)), len(_WORDS))
+        first = zlib.crc32(name.encode())
+        return [_WORDS[(first + index) % len(_WORDS)] for index in rng.integers(0, most, count).tolist()]
+    size = facts["length"]
+    return [" ".join(f"{number:.6g}" for number in rng.random(size // 9 + 1))[:size] for _ in range(count)]

@@ -11,7 +11,7 @@ from fink_dask.demo.alerts import AlertKind
 from tests.alerts.made_up import avro_schema, made_up_alerts
 
 #: How many of each kind: light ones so many that their objects have several alerts each.
-COUNTS = {AlertKind.ZTF_LIGHT: 122, AlertKind.ZTF_FULL: 1, AlertKind.LSST_LIGHT: 122, AlertKind.LSST_FULL: 1}
+COUNTS = {AlertKind.ZTF_LIGHT: 244, AlertKind.ZTF_FULL: 2, AlertKind.LSST_LIGHT: 122, AlertKind.LSST_FULL: 2}
 FOLDER = Path(fink_dask.demo.__file__).parent
 _NIGHTS = 2
 

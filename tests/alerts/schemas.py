@@ -12,6 +12,7 @@ as the headers of Fink's packets show. The types of the ``nested`` names are pas
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 #: An Avro schema as ``json.loads`` would give it.
@@ -99,6 +100,30 @@ def alert_record(fields: str, **nested: AvroType) -> AvroSchema:
     """
     schema = record("value", fields, **nested)
     return {"type": "record", "name": "value", "namespace": "topLevelRecord", "fields": schema["fields"]}
+
+
+def flattened(full: AvroSchema, detection: str, columns: Sequence[str], kept: Callable[[str], bool]) -> AvroSchema:
+    """Build the record of a light alert from that of a full one, as the portal's job selects columns.
+
+    Parameters
+    ----------
+    full : dict
+        The record of a full alert.
+    detection : str
+        The name of its detection, whose columns come first.
+    columns : sequence of str
+        Those of them that are sent.
+    kept : callable
+        Tells whether another column is sent.
+
+    Returns
+    -------
+    dict
+        The record, of the same name.
+    """
+    inner = {field["name"]: field for field in innermost_type(full, detection)["fields"]}
+    others = [field for field in full["fields"] if kept(field["name"])]
+    return {**full, "fields": [*(inner[name] for name in columns), *others]}
 
 
 def nullable_array(items: AvroSchema) -> list[AvroType]:

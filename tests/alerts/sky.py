@@ -6,7 +6,7 @@ same object agree whichever call makes them. What varies from alert to alert is 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 
 import erfa
@@ -24,6 +24,8 @@ _ALERTS_OF_AN_OBJECT = 4
 #: Every 50th alert lies within a millisecond of a UTC midnight, alternately before and after it.
 _MIDNIGHT_EVERY = 50
 _MS_PER_DAY = 86_400_000
+#: How often a field is observed that is observed again and again.
+_VISITS_A_DAY = 48
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,8 @@ class Sightings:
 
     @property
     def jd(self) -> Floats:
-        """UTC Julian dates, in days."""
-        return np.asarray((erfa.DJM0 + self.day) + self.fraction, dtype=np.float64)
+        """UTC Julian dates in days, cut off after seven decimals as ZTF's are."""
+        return np.round(erfa.DJM0 + self.day + np.floor(self.fraction * 1e7) / 1e7, 7)
 
     @property
     def mjd_tai(self) -> Floats:
@@ -121,6 +123,19 @@ class Sightings:
         phase = 2 * np.pi * (self.day + self.fraction) / period_days
         noise = 0.05 * rng.standard_normal(len(self))
         return np.asarray(mean + amplitude * np.sin(phase) - colour * band + noise, dtype=np.float64)
+
+    def trait(self, salt: int) -> Floats:
+        """Return a number in [0, 1) for each sighting, which is always the same for an object; see `pick`."""
+        return _steady(self.target, self.seed, salt)
+
+    @property
+    def visit(self) -> Ints:
+        """Numbers of the exposures, so many a day."""
+        return np.floor((self.day + self.fraction) * _VISITS_A_DAY).astype(np.int64)
+
+    def visit_trait(self, salt: int) -> Floats:
+        """Return a number in [0, 1) for each sighting, which several exposures in turn share."""
+        return _steady(self.visit // 3, self.seed, salt)
 
     def pick(self, values: tuple[str, ...], salt: int) -> list[str]:
         """Assign each object one of some values, always the same; the first is by far the most frequent.
@@ -252,23 +267,32 @@ def history(of: Sightings, lengths: Ints, rng: np.random.Generator, days: float 
     return EarlierSightings(earlier, np.cumsum(lengths))
 
 
-def ids(numbers: Ints, bits: int) -> Ints:
-    """Assign each number its own odd 64-bit id, scattered over the range; above 2**53 no odd id survives as a float.
+def in_visits(past: EarlierSightings) -> EarlierSightings:
+    """Move earlier sightings to the nearest earlier exposure, so that objects are seen in the same exposures."""
+    seen = past.sightings
+    moved = (seen.visit + _steady(seen.visit, seen.seed, 40)) / _VISITS_A_DAY
+    return replace(past, sightings=replace(seen, day=np.floor(moved), fraction=moved % 1))
+
+
+def ids(numbers: Ints, first: int, bits: int) -> Ints:
+    """Assign each number its own id, scattered over a range; if the first is odd and large, none survives as a float.
 
     Parameters
     ----------
     numbers : numpy.ndarray
-        Distinct numbers below ``2**(bits - 1)``.
+        Distinct numbers below ``2**bits``.
+    first : int
+        Ids lie in ``[first, first + 2**(bits + 1))``.
     bits : int
-        Ids lie in ``[2**bits, 2**(bits + 1))``.
+        How many of their bits differ.
 
     Returns
     -------
     numpy.ndarray
         Distinct ids.
     """
-    scattered = (numbers.astype(np.uint64) * np.uint64(_ODD)) & np.uint64(2 ** (bits - 1) - 1)
-    return (np.uint64(2**bits) + np.uint64(2) * scattered + np.uint64(1)).astype(np.int64)
+    scattered = (numbers.astype(np.uint64) * np.uint64(_ODD)) & np.uint64(2**bits - 1)
+    return (np.uint64(first) + np.uint64(2) * scattered).astype(np.int64)
 
 
 def _steady(numbers: Ints, seed: int, salt: int) -> Floats:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import math
-import zlib
 from itertools import islice
 from typing import Any
 
@@ -22,10 +21,10 @@ FIRST_NIGHT = "2026-02-24"
 FIRST_NIGHT_MJD = 61095
 #: Kind, number of alerts, the range of their mean size and the largest size allowed, in bytes.
 SIZES = [
-    (AlertKind.ZTF_LIGHT, 600, (1_000, 1_400), 4_000),
-    (AlertKind.ZTF_FULL, 64, (48_000, 62_000), 80_000),
-    (AlertKind.LSST_LIGHT, 600, (1_400, 2_000), 4_000),
-    (AlertKind.LSST_FULL, 160, (125_000, 155_000), 330_000),
+    (AlertKind.ZTF_LIGHT, 600, (900, 1_200), 1_500),
+    (AlertKind.ZTF_FULL, 64, (48_000, 60_000), 70_000),
+    (AlertKind.LSST_LIGHT, 600, (1_000, 1_400), 2_200),
+    (AlertKind.LSST_FULL, 52, (170_000, 250_000), 360_000),
 ]
 COUNTS = {kind: count for kind, count, _, _ in SIZES}
 ID_FIELD = {"ztf": "candid", "lsst": "diaSourceId"}
@@ -126,8 +125,9 @@ def test_alerts_fill_exactly_the_utc_days_asked_for_even_next_to_midnight(kind: 
     )
     assert set(np.floor(times)) == {FIRST_NIGHT_MJD + night for night in range(nights)}
     from_midnight_ms = (times - np.round(times)) * 86_400_000
-    assert np.any((from_midnight_ms > -1) & (from_midnight_ms < 0))
-    assert np.any((from_midnight_ms > 0) & (from_midnight_ms < 1))
+    # ZTF's times are cut off after the seventh decimal of a day, which is 8.64 ms.
+    assert np.any((from_midnight_ms > -10) & (from_midnight_ms < 0))
+    assert np.any((from_midnight_ms >= 0) & (from_midnight_ms < 1))
 
 
 @pytest.mark.parametrize("kind", [AlertKind.ZTF_FULL, AlertKind.LSST_FULL])
@@ -138,11 +138,13 @@ def test_full_packets_carry_their_own_date_as_integers(kind: AlertKind) -> None:
         assert alert["timestamp"].startswith(f"{alert['year']}-{alert['month']:02}-{alert['day']:02} ")
 
 
-@pytest.mark.parametrize("kind", [AlertKind.ZTF_LIGHT, AlertKind.LSST_LIGHT])
-def test_directory_names_meet_spaces_slashes_equals_signs_and_other_letters(kind: AlertKind) -> None:
-    classes = {alert["finkclass"] for alert in made_up_alerts(kind, 3000)}
+def test_directory_names_meet_spaces_slashes_equals_signs_and_other_letters() -> None:
+    classes = {alert["finkclass"] for alert in made_up_alerts(AlertKind.ZTF_LIGHT, 3000)}
     assert {None, "Unknown", "SN candidate", "Solar System MPC", "Cepheid/δ Sct"} <= classes
-    assert any("=" in name for name in classes - {None})
+    types = {alert["tns_type_recomputed"] for alert in made_up_alerts(AlertKind.LSST_LIGHT, 3000)}
+    assert {None, "Unknown", "SN Ibc/IIb", "LBV → SN IIn"} <= types
+    for names in (classes, types):
+        assert any("=" in name for name in names - {None})
 
 
 @every_kind
@@ -154,19 +156,13 @@ def test_nulls_occur_here_and_there(kind: AlertKind) -> None:
 
 def test_light_curves_are_of_one_object_in_order_and_older_than_the_alert() -> None:
     places: dict[str, list[tuple[float, float]]] = {}
-    for alert in made_up_alerts(AlertKind.ZTF_LIGHT, 500, nights=3):
-        history = [row["jd"] for row in alert["prv_candidates"] or []]
+    for alert in made_up_alerts(AlertKind.ZTF_FULL, 200, nights=3):
+        now, history = alert["candidate"], [row["jd"] for row in alert["prv_candidates"] or []]
         assert history == sorted(history)
-        assert all(jd < alert["jd"] for jd in history)
-        places.setdefault(alert["objectId"], []).append((alert["ra"], alert["dec"]))
-    assert len(places) < 200
+        assert all(jd < now["jd"] for jd in history)
+        places.setdefault(alert["objectId"], []).append((now["ra"], now["dec"]))
+    assert len(places) < 100
     assert all(np.ptp(np.array(seen), axis=0).max() < 0.001 for seen in places.values())
-
-
-@every_kind
-def test_noise_does_not_flatter_compression(kind: AlertKind) -> None:
-    data = b"".join(encoded_alerts(kind, 40))
-    assert len(zlib.compress(data, 1)) > 0.45 * len(data)
 
 
 @pytest.mark.parametrize(

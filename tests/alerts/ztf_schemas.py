@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from tests.alerts.schemas import LC_FEATURES, AvroSchema, alert_record, nullable_array, nullable_map, record
+from tests.alerts.schemas import LC_FEATURES, AvroSchema, alert_record, flattened, nullable_array, nullable_map, record
 
 # A candidate and an earlier candidate begin with the same fields.
 _DETECTION = """
@@ -93,44 +93,24 @@ _FULL = """
     int year month day
     string finkclass tnsclass
 """
-_LIGHT = """
-    string objectId
-    long candid
-    double jd ra dec
-    int fid
-    float magpsf sigmapsf diffmaglim
-    string isdiffpos
-    float distnr magnr sigmagnr classtar rb drb ssdistnr neargaia maggaia
-    string ssnamenr
-    int ndethist ncovhist field rcid nid programid
-    double jdstarthist jdendhist
-    string cdsxmatch DR3Name gcvs vsx spicy_class x3hsp x4lac
-    float Plx e_Plx
-    int roid nalerthist
-    double rf_snia_vs_nonia snn_snia_vs_nonia snn_sn_vs_all mulens rf_kn_vs_nonkn anomaly_score slsn_score
-    double mag_rate sigma_rate delta_time
-    boolean from_upper is_transient
-    nested prv_candidates
-    string fink_broker_version fink_science_version brokerIngestTimestamp timestamp finkclass tnsclass
-"""
-_LIGHT_PRV = """
-    double jd
-    int fid
-    float magpsf sigmapsf diffmaglim
-    string isdiffpos
-"""
+#: What the portal's job makes of a light packet: these columns of the candidate, and of the others all but these.
+_LIGHT_CANDIDATE = ("magpsf", "sigmapsf", "fid", "jd", "ra", "dec", "ssnamenr")
+_NOT_LIGHT = {
+    *("candidate", "prv_candidates", "cutoutScience", "cutoutTemplate", "cutoutDifference"),
+    *("year", "month", "day"),
+}
 
 
 @cache
 def light_schema() -> AvroSchema:
-    """Build the writer schema of a light ZTF alert: flat columns and a short light curve.
+    """Build the writer schema of a light ZTF alert: flat columns, without light curve and cutouts.
 
     Returns
     -------
     dict
         The Avro schema; it is shared, so it is not to be changed.
     """
-    return alert_record(_LIGHT, prv_candidates=nullable_array(record("prv_candidates", _LIGHT_PRV)))
+    return flattened(full_schema(), "candidate", _LIGHT_CANDIDATE, lambda name: name not in _NOT_LIGHT)
 
 
 @cache

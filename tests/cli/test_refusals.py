@@ -84,7 +84,7 @@ def test_no_broker_is_one_line_within_seconds(tmp_path: Path, topic_name: str, h
         (["-partitionby", "nothing"], 2, "the alerts have no such column"),
         (["-partitionby", "time,time"], 2, "each once"),
         (["-partitionby", "time,"], 2, "names separated by commas"),
-        (["-partitionby", "prv_candidates"], 2, "a list can't be part of a directory's name"),
+        (["-partitionby", "mangrove"], 2, "a map can't be part of a directory's name"),
         (["-survey", "sdss"], 2, "'sdss' is not one of 'ztf', 'lsst'"),
         (["-survey", "lsst", "-partitionby", "time"], 2, "no diaSource.midpointMjdTai or midpointMjdTai"),
         (["--schema", "no-such-file.json"], 2, "can't read --schema"),

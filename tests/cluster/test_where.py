@@ -211,7 +211,7 @@ def test_it_goes_on_with_the_same_condition_and_with_no_other_one(
     "more",
     [
         ("--columns", "objectId,jd", "--where", WHERE),
-        ("--columns", "prv_candidates", "-partitionby", "finkclass,fid", "--where", WHERE),
+        ("--columns", "mangrove", "-partitionby", "finkclass,fid", "--where", WHERE),
         ("-batchsize", "1", "--where", ALSO),
     ],
     ids=["other columns", "other keys", "written otherwise"],
@@ -234,7 +234,7 @@ def test_what_is_kept_depends_on_no_other_option(
         (("--where", "magpsg < 18"), "--where: the alerts have no column magpsg; did you mean magpsf? (at character"),
         (("--where", "magpsf < '18'"), '--where: "18" is not a value of magpsf, a float (at character 10: '),
         (("--where", "candid == 1.5"), "--where: 1.5 is not a value of candid, an int64"),
-        (("--where", "prv_candidates == 1"), "--where: prv_candidates is a list, which can't be compared"),
+        (("--where", "mangrove == 1"), "--where: mangrove is a map, which can't be compared"),
         (("--where", "magpsf <"), "Invalid value for '--where': a column, a number or quoted text is expected (at its"),
         (("--where", "__import__('os').system('id') == 1"), "Invalid value for '--where'"),
         (("--where", ""), "Invalid value for '--where'"),

@@ -16,10 +16,11 @@ def found(spark: SparkSession, asked: dict[str, Any]) -> dict[str, Any]:
     alerts = spark.read.parquet(asked["path"])
     source_id, time = F.col(asked["source_id"]), F.col(asked["time"])
     cutout = F.lit(None).cast("binary") if asked["cutout"] is None else F.col(asked["cutout"])
+    history = F.lit(0) if asked["history"] is None else F.coalesce(F.size(asked["history"]), F.lit(-1))
     curve = (
         alerts.filter(F.col(asked["object_id"]) == asked["target"])
         .orderBy(time)
-        .select(source_id, time, F.col(asked["value"]), F.coalesce(F.size(asked["history"]), F.lit(-1)), cutout)
+        .select(source_id, time, F.col(asked["value"]), history, cutout)
         .collect()
     )
     counts = alerts.filter(F.col("day") == asked["day"]).groupBy(asked["label"]).count().collect()
@@ -29,7 +30,7 @@ def found(spark: SparkSession, asked: dict[str, Any]) -> dict[str, Any]:
         "ids": sorted(row[0] for row in alerts.select(source_id).collect()),
         "classes": [list(row) for row in counts],
         "curve": [list(row[:3]) for row in curve],
-        "history": [max(0, row[3]) for row in curve],
+        "history": [] if asked["history"] is None else [max(0, row[3]) for row in curve],
         "cutout": None if first is None else base64.b64encode(first).decode(),
     }
 

@@ -50,7 +50,7 @@ class Names:
     time: str
     value: str
     label: str
-    history: str
+    history: str | None
     cutout: str | None
 
 
@@ -64,7 +64,7 @@ class Case:
 
 
 CASES = [
-    Case(AlertKind.ZTF_LIGHT, 400, Names("candid", "objectId", "jd", "magpsf", "finkclass", "prv_candidates", None)),
+    Case(AlertKind.ZTF_LIGHT, 400, Names("candid", "objectId", "jd", "magpsf", "finkclass", None, None)),
     Case(
         AlertKind.ZTF_FULL,
         80,
@@ -81,7 +81,7 @@ CASES = [
     Case(
         AlertKind.LSST_LIGHT,
         300,
-        Names("diaSourceId", "diaObjectId", "midpointMjdTai", "psfFlux", "finkclass", "prvDiaSources", None),
+        Names("diaSourceId", "diaObjectId", "midpointMjdTai", "scienceFlux", "tns_type_recomputed", None, None),
     ),
     Case(
         AlertKind.LSST_FULL,
@@ -114,7 +114,7 @@ class Found:
     curve : list of (int, float, float)
         Identifier, time and brightness of the alerts of one object, in the order of time.
     history : list of int
-        How many earlier measurements each of them has.
+        How many earlier measurements each of them has; empty if light alerts have none.
     cutout : str or None
         The first of their cutouts, in Base64.
     """
@@ -179,7 +179,7 @@ def _expected(alerts: list[dict[str, Any]], names: Names, target: str | int, day
         sorted(alert[names.source_id] for alert in alerts),
         sorted(Counter(str(alert[names.label]) for alert in of_day).items()),
         [(one[names.source_id], _at(one, names.time), _at(one, names.value)) for one in curve],
-        [len(one[names.history] or []) for one in curve],
+        [] if names.history is None else [len(one[names.history] or []) for one in curve],
         cutout,
     )
 
@@ -210,7 +210,8 @@ def _transferred(case: Case, kafka: Any, directory: Path) -> Dataset:
             delete_topic(kafka.bootstrap_servers, each, missing_ok=True)
     alerts = [oracle.alert(place) for place in oracle.values]
     # One that was seen several times, and has no null where a light curve should have a number.
-    seen = Counter(_at(alert, case.names.object_id) for alert in alerts if _at(alert, case.names.value) is not None)
+    names = [_at(alert, case.names.object_id) for alert in alerts if _at(alert, case.names.value) is not None]
+    seen = Counter(name for name in names if name)  # what moves has 0
     target, day = seen.most_common(1)[0][0], 25
     return Dataset(case, directory / "alerts", target, day, _expected(alerts, case.names, target, day))
 
@@ -250,7 +251,7 @@ def _found_in_pandas(frame: pd.DataFrame, data: Dataset, lengths: Callable[[pd.S
         sorted(map(int, flat["source_id"])),
         _class_counts(counts.items()),
         [tuple(row) for row in curve[["source_id", "time", "value"]].itertuples(index=False)],
-        lengths(frame.loc[curve.index, names.history]),
+        lengths(frame.loc[curve.index, names.history]) if names.history else [],
         _base64(curve["cutout"].iloc[0]) if names.cutout else None,
     )
 
@@ -289,7 +290,7 @@ def _of_table(table: pa.Table, data: Dataset) -> Found:
         sorted(table["source_id"].to_pylist()),
         _class_counts(zip(counts["label"].to_pylist(), counts["count_all"].to_pylist(), strict=True)),
         [(row["source_id"], row["time"], row["value"]) for row in rows],
-        [len(row["history"] or []) for row in rows],
+        [len(row["history"] or []) for row in rows] if names.history else [],
         _base64(rows[0]["cutout"]) if names.cutout else None,
     )
 
@@ -327,13 +328,14 @@ def _with_polars(data: Dataset) -> Found:
         alerts.select("source_id").collect()["source_id"].sort().to_list(),
         _class_counts(counts.iter_rows()),
         list(curve.select("source_id", "time", "value").iter_rows()),
-        curve["history"].list.len().fill_null(0).to_list(),
+        curve["history"].list.len().fill_null(0).to_list() if "history" in names else [],
         _base64(curve["cutout"][0]) if "cutout" in names else None,
     )
 
 
 def _with_duckdb(data: Dataset) -> Found:
     names = data.case.names
+    length = f"len({names.history})" if names.history else "NULL"
     source = f"read_parquet('{data.path}/**/*.parquet', hive_partitioning = true)"
     with duckdb.connect() as connection:
         ((count,),) = connection.sql(f"SELECT count(*) FROM {source}").fetchall()
@@ -342,7 +344,7 @@ def _with_duckdb(data: Dataset) -> Found:
             f"SELECT {names.label}, count(*) FROM {source} WHERE day = {data.day} GROUP BY 1"
         ).fetchall()
         curve = connection.execute(
-            f"SELECT {names.source_id}, {names.time}, {names.value}, len({names.history}), {names.cutout or 'NULL'} "
+            f"SELECT {names.source_id}, {names.time}, {names.value}, {length}, {names.cutout or 'NULL'} "
             f"FROM {source} WHERE {names.object_id} = ? ORDER BY {names.time}",
             [data.target],
         ).fetchall()
@@ -351,7 +353,7 @@ def _with_duckdb(data: Dataset) -> Found:
         [one for (one,) in ids],
         _class_counts(counts),
         [row[:3] for row in curve],
-        [row[3] or 0 for row in curve],
+        [row[3] or 0 for row in curve] if names.history else [],
         _base64(curve[0][4]),
     )
 
@@ -439,9 +441,8 @@ def test_readers_of_an_opened_dataset_count_booleans_and_classes_that_may_be_nul
     alerts = fink_dask.open_dataset(path)
     keys = ["is_transient", "finkclass"]
     assert alerts.schema.field("is_transient").type == pa.bool_()
-    frame = alerts.to_table(columns=[*keys, "prv_candidates"]).to_pandas(types_mapper=pd.ArrowDtype)
+    frame = alerts.to_table(columns=[*keys]).to_pandas(types_mapper=pd.ArrowDtype)
     assert _pairs((*key, count) for key, count in frame.groupby(keys, dropna=False).size().items()) == expected
-    assert npd.NestedFrame(frame)["prv_candidates"].nest.to_flat().columns.tolist()[:2] == ["jd", "fid"]
     polars = pl.scan_pyarrow_dataset(alerts).group_by(keys).len().collect()
     assert _pairs(polars.iter_rows()) == expected
     with duckdb.connect() as connection:
