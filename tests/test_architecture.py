@@ -18,47 +18,47 @@ MAX_LINES = 700
 ROOMS = {
     "errors": set(),
     "units": {"errors"},
-    "config": {"errors"},
+    "settings": {"errors"},
     "batches": set(),
-    "kafka": {"batches", "config", "errors", "units"},
+    "kafka": {"batches", "settings", "errors", "units"},
     "avro": {"batches", "errors"},
     "store": {"errors"},
-    "ledger": {"store", "avro", "kafka", "config", "errors", "units"},
-    "dataset": {"ledger", "store", "avro", "kafka", "batches", "config", "errors", "units"},
+    "ledger": {"store", "avro", "kafka", "settings", "errors", "units"},
+    "dataset": {"ledger", "store", "avro", "kafka", "batches", "settings", "errors", "units"},
     "where": {"dataset", "avro", "errors"},
-    "compaction": {"dataset", "ledger", "store", "avro", "kafka", "config", "errors", "units"},
+    "compaction": {"dataset", "ledger", "store", "avro", "kafka", "settings", "errors", "units"},
     "progress": {"ledger", "kafka", "errors", "units"},
-    "ranges": {"progress", "where", "dataset", "ledger", "avro", "kafka", "batches", "config", "errors"},
+    "ranges": {"progress", "where", "dataset", "ledger", "avro", "kafka", "batches", "settings", "errors"},
     "planning": {
         *("ranges", "progress", "where", "dataset", "ledger", "store", "avro", "kafka"),
-        *("config", "errors", "units"),
+        *("settings", "errors", "units"),
     },
-    "following": {"planning", "ranges", "progress", "ledger", "kafka", "config", "errors"},
+    "following": {"planning", "ranges", "progress", "ledger", "kafka", "settings", "errors"},
     "dashboard": {"progress", "ledger", "kafka", "units"},
-    "cluster": {"dashboard", "ranges", "progress", "ledger", "store", "avro", "kafka", "config", "errors", "units"},
+    "cluster": {"dashboard", "ranges", "progress", "ledger", "store", "avro", "kafka", "settings", "errors", "units"},
     "running": {
         *("cluster", "dashboard", "following", "planning", "ranges", "progress", "ledger", "store", "kafka"),
-        *("config", "errors", "units"),
+        *("settings", "errors", "units"),
     },
     "verifying": {
         *("running", "cluster", "planning", "ranges", "progress", "compaction", "where", "dataset", "ledger"),
         *("store", "avro", "kafka"),
-        *("batches", "config", "errors", "units"),
+        *("batches", "settings", "errors", "units"),
     },
     "catalog": {"cluster", "dataset", "ledger", "store", "avro", "errors"},
-    "doctor": {"cluster", "planning", "ranges", "ledger", "store", "avro", "kafka", "config", "errors", "units"},
-    "demo": {"avro", "kafka", "config", "errors"},
-    "show": {"planning", "ranges", "progress", "dataset", "ledger", "kafka", "config", "errors", "units"},
+    "doctor": {"cluster", "planning", "ranges", "ledger", "store", "avro", "kafka", "settings", "errors", "units"},
+    "demo": {"avro", "kafka", "settings", "errors"},
+    "show": {"planning", "ranges", "progress", "dataset", "ledger", "kafka", "settings", "errors", "units"},
     "report": {"progress", "dataset", "ledger", "store", "avro", "kafka", "errors", "units"},
     "api": {
         *("show", "verifying", "running", "cluster", "planning", "ranges", "progress", "dataset", "ledger"),
         *("store", "avro", "kafka"),
-        *("config", "errors", "units"),
+        *("settings", "errors", "units"),
     },
     "cli": {
         *("report", "show", "demo", "doctor", "catalog", "verifying", "running", "cluster", "planning"),
         *("progress", "compaction", "where", "dataset", "ledger", "store", "avro", "kafka"),
-        *("config", "errors", "units"),
+        *("settings", "errors", "units"),
     },
     "__main__": {"cli"},
     "__init__": {"api", "dataset"},
@@ -197,7 +197,7 @@ def test_the_rooms_of_the_design_name_each_module_once_and_none_that_is_not_ther
 
 def test_the_rooms_of_the_design_stand_after_those_they_use() -> None:
     order = list(rooms_of_the_design())
-    files = {"batches", "config", "errors", "units"}
+    files = {"batches", "settings", "errors", "units"}
     assert set(order) == ROOMS.keys() - files - {"__main__", "__init__"}
     for position, room in enumerate(order):
         assert ROOMS[room] - files <= set(order[:position])

@@ -22,7 +22,6 @@ from distributed import Client, LocalCluster
 
 from fink_dask.avro.schema import parse_schema
 from fink_dask.cluster.local import DASK_CONFIG, Cluster, local_cluster
-from fink_dask.config import KafkaSettings
 from fink_dask.dashboard.reporter import Reporter
 from fink_dask.dataset.partitioning import Partitioning
 from fink_dask.ledger.ledger import Ledger
@@ -33,6 +32,7 @@ from fink_dask.progress.events import TransferStarted
 from fink_dask.ranges.memory import FULL_SHARE
 from fink_dask.ranges.work import TaskSettings, Work
 from fink_dask.running.job import run_ranges
+from fink_dask.settings import KafkaSettings
 from tests.alerts.made_up import AlertKind, avro_schema
 
 PARTITIONS = 10

@@ -14,10 +14,10 @@ from distributed import Client
 
 from fink_dask.cluster.existing import threads_of
 from fink_dask.cluster.local import parse_duration, parse_memory, usable_cores
-from fink_dask.config import COMPRESSION, ON_BAD_RECORD, ON_LOSS, OUTFORMATS, KafkaSettings, TransferSettings
 from fink_dask.errors import FinkDaskError, SettingsError
 from fink_dask.kafka.credentials import SERVERS_VARIABLE, find_kafka
 from fink_dask.kafka.topics import SURVEYS, check_topic_name, survey_of
+from fink_dask.settings import COMPRESSION, ON_BAD_RECORD, ON_LOSS, OUTFORMATS, KafkaSettings, TransferSettings
 from fink_dask.store.bucket import wait_for_stores
 from fink_dask.store.location import locate
 from fink_dask.units import parse_rate

@@ -16,7 +16,6 @@ from distributed import Client, default_client
 
 from fink_dask.api.settings import errors_in_python, transfer_settings
 from fink_dask.cluster.existing import Scheduler
-from fink_dask.config import COMPRESSION, DASHBOARD_ADDRESS, ON_BAD_RECORD, ON_LOSS, OUTFORMATS, parse_address
 from fink_dask.dataset.read import open_dataset
 from fink_dask.errors import SettingsError, TransferError
 from fink_dask.ledger.ledger import Ledger
@@ -26,6 +25,7 @@ from fink_dask.planning.preview import Outlook, preview
 from fink_dask.progress.events import Event, Note, Observer
 from fink_dask.progress.profile import Profile
 from fink_dask.running.run import ClusterChoice, cores_of, run_transfer
+from fink_dask.settings import COMPRESSION, DASHBOARD_ADDRESS, ON_BAD_RECORD, ON_LOSS, OUTFORMATS, parse_address
 from fink_dask.show.bar import CountBar
 from fink_dask.show.display import Display
 from fink_dask.store.location import locate
@@ -129,7 +129,7 @@ def transfer(
     outformat : {"parquet", "avro"}
         Format of the files; Avro files hold the records as they came.
     compression : str
-        Codec of Parquet files: one of `fink_dask.config.COMPRESSIONS`.
+        Codec of Parquet files: one of `fink_dask.settings.COMPRESSIONS`.
     schema : str or os.PathLike, optional
         A file with the Avro schema, instead of the one in Kafka.
     survey : {"ztf", "lsst"}, optional

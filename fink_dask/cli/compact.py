@@ -9,7 +9,7 @@ import click
 
 from fink_dask.cli.options import CONTEXT, Place, json_option, typed_option, verbose_option
 from fink_dask.cli.stopped import ending_as_json
-from fink_dask.config import COMPRESSION, COMPRESSIONS
+from fink_dask.settings import COMPRESSION, COMPRESSIONS
 from fink_dask.units import counted
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from fink_dask.cli.options import Command, declare_all, option
-from fink_dask.config import SASL_MECHANISMS, SECURITY_PROTOCOLS, KafkaSettings
 from fink_dask.kafka.credentials import find_kafka
+from fink_dask.settings import SASL_MECHANISMS, SECURITY_PROTOCOLS, KafkaSettings
 from fink_dask.units import parse_rate
 
 #: Holds the password. There is no option for it: everybody on the machine can see the arguments of processes.

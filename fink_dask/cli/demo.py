@@ -43,7 +43,6 @@ def demo(alerts: int, outdir: Path, nconsumers: int) -> int:
     from fink_dask.cli.results import print_summary
     from fink_dask.cli.stopped import run_apart
     from fink_dask.cluster.local import usable_cores
-    from fink_dask.config import KafkaSettings, TransferSettings
     from fink_dask.demo.night import DEMO_TOPIC, publish_night
     from fink_dask.errors import SettingsError
     from fink_dask.kafka.inspect import UNKNOWN_ID
@@ -52,6 +51,7 @@ def demo(alerts: int, outdir: Path, nconsumers: int) -> int:
     from fink_dask.ledger.ledger import Ledger
     from fink_dask.ledger.restart import delete_old_dataset, old_datasets, set_aside
     from fink_dask.running.run import ClusterChoice, run_transfer
+    from fink_dask.settings import KafkaSettings, TransferSettings
     from fink_dask.show.display import Display
     from fink_dask.verifying.files import verify_dataset
 

@@ -63,7 +63,6 @@ def doctor(
 
 
 def _checks(topic: str | None, outdir: Path | None, survey: str | None, connection: dict[str, Any]) -> Iterator[Check]:
-    from fink_dask.config import TransferSettings
     from fink_dask.doctor.kafka import KafkaChecks, advice_on_servers, check_credentials, check_kafka
     from fink_dask.doctor.machine import (
         Check,
@@ -75,6 +74,7 @@ def _checks(topic: str | None, outdir: Path | None, survey: str | None, connecti
         check_room,
         check_versions,
     )
+    from fink_dask.settings import TransferSettings
     from fink_dask.show.display import doing
 
     yield check_versions()

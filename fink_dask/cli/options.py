@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from fink_dask.config import DASHBOARD_ADDRESS, parse_address
 from fink_dask.errors import SettingsError
 from fink_dask.kafka.topics import survey_of
+from fink_dask.settings import DASHBOARD_ADDRESS, parse_address
 from fink_dask.store.location import check_is_local, locate
 from fink_dask.where.language import parse_condition
 

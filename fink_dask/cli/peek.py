@@ -65,9 +65,9 @@ def peek(
     from rich.console import Console
 
     from fink_dask.cli.options import log_to_stderr
-    from fink_dask.config import TransferSettings
     from fink_dask.kafka.connection import open_glimpse
     from fink_dask.report.examples import HINT, can_read_stamps
+    from fink_dask.settings import TransferSettings
     from fink_dask.show.display import doing
     from fink_dask.show.peek import Peek
     from fink_dask.show.peek import peek as look

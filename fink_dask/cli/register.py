@@ -102,9 +102,9 @@ def _password(file: Path | None, there: bool) -> str | None:
 
 def _check(survey: str, group_id: str | None, connection: dict[str, Any]) -> int:
     """Connect, and say what was found."""
-    from fink_dask.config import has_sasl
     from fink_dask.kafka.credentials import find_credentials
     from fink_dask.kafka.overview import look_at_topics
+    from fink_dask.settings import has_sasl
     from fink_dask.units import counted, printable
 
     kafka = kafka_settings(survey, **connection)

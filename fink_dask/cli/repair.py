@@ -20,7 +20,7 @@ from fink_dask.cli.options import (
     verbose_option,
 )
 from fink_dask.cli.stopped import ending_as_json
-from fink_dask.config import ON_LOSS
+from fink_dask.settings import ON_LOSS
 
 if TYPE_CHECKING:
     from fink_dask.progress.events import Event

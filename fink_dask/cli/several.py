@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fink_dask.cli.options import option
-from fink_dask.config import TransferSettings
 from fink_dask.errors import FinkDaskError
 from fink_dask.kafka.topics import TopicChoice, survey_of
+from fink_dask.settings import TransferSettings
 from fink_dask.units import counted, per_second
 
 if TYPE_CHECKING:

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from fink_dask.cli.several import ledgers_of, print_topics_json
-from fink_dask.config import TransferSettings
 from fink_dask.errors import FinkDaskError
 from fink_dask.kafka.topics import TopicChoice
+from fink_dask.settings import TransferSettings
 from fink_dask.store.location import is_remote
 from fink_dask.units import counted
 

@@ -14,9 +14,9 @@ from fink_dask.cli.cluster import CLUSTER_OPTIONS, cluster_settings
 from fink_dask.cli.connection import PASSWORD_VARIABLE
 from fink_dask.cli.options import CONTEXT, config_option, json_option, typed_option
 from fink_dask.cli.transfer import transfer
-from fink_dask.config import has_sasl
 from fink_dask.errors import SettingsError
 from fink_dask.kafka.topics import choose_topics
+from fink_dask.settings import has_sasl
 from fink_dask.store.location import check_is_local
 
 #: Options about workers elsewhere, or about the terminal that this is typed in.

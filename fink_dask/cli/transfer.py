@@ -32,7 +32,9 @@ from fink_dask.cli.options import (
 )
 from fink_dask.cli.several import ledgers_of, preview_topics, print_outcome, survey_of_topics, topic_option
 from fink_dask.cli.stopped import failure_as_json
-from fink_dask.config import (
+from fink_dask.errors import BrokerError, SchemaError, SettingsError
+from fink_dask.kafka.topics import SURVEYS, TopicChoice, choose_topics
+from fink_dask.settings import (
     BATCHSIZE,
     COMPRESSION,
     COMPRESSIONS,
@@ -42,8 +44,6 @@ from fink_dask.config import (
     FollowSettings,
     TransferSettings,
 )
-from fink_dask.errors import BrokerError, SchemaError, SettingsError
-from fink_dask.kafka.topics import SURVEYS, TopicChoice, choose_topics
 from fink_dask.store.location import check_remote
 from fink_dask.units import counted
 

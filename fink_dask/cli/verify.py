@@ -25,9 +25,9 @@ from fink_dask.kafka.offsets import subtract
 from fink_dask.units import counted
 
 if TYPE_CHECKING:
-    from fink_dask.config import KafkaSettings
     from fink_dask.ledger.ledger import Ledger
     from fink_dask.ledger.progress import Summary
+    from fink_dask.settings import KafkaSettings
     from fink_dask.verifying.against_kafka import Comparison
     from fink_dask.verifying.files import Verification
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fink_dask.config import KafkaSettings
 from fink_dask.errors import BrokerError, FinkDaskError, StorageError, TransferError
 from fink_dask.kafka.inspect import open_inspector
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ranges.work import GO_ON
+from fink_dask.settings import KafkaSettings
 
 #: The result of a range that a worker did not begin, as it lacks something: its address, and what it lacks.
 Unfit = tuple[str, str]

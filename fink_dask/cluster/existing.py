@@ -19,10 +19,10 @@ from distributed.security import Security
 import fink_dask
 from fink_dask.cluster.crew import check_fitness
 from fink_dask.cluster.local import MEMORY_FRACTION, Cluster
-from fink_dask.config import KafkaSettings
 from fink_dask.errors import SettingsError, TransferError
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ranges.memory import FULL_SHARE, WORKER_BYTES, MemoryShare, share_memory
+from fink_dask.settings import KafkaSettings
 
 _CONNECT_S = 5
 _WORKERS_S = 20

@@ -21,11 +21,11 @@ from fink_dask.cluster.existing import check_workers
 from fink_dask.cluster.forkserver import without_interrupts
 from fink_dask.cluster.joboptions import TRIED, JobSpec, check_path
 from fink_dask.cluster.local import DASK_CONFIG, Cluster, free_address
-from fink_dask.config import TransferSettings
 from fink_dask.dashboard.plugin import offer_dashboard
 from fink_dask.errors import SettingsError, TransferError
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.progress.events import Note, Observer
+from fink_dask.settings import TransferSettings
 
 log = logging.getLogger(__name__)
 

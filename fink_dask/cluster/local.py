@@ -21,10 +21,10 @@ from distributed.system import MEMORY_LIMIT
 from fink_dask.cluster.crew import NO_LOOKAHEAD, Lookahead
 from fink_dask.cluster.forkserver import prepare_decoder, start_forkserver, without_interrupts
 from fink_dask.cluster.worker import WarmUp
-from fink_dask.config import KafkaSettings
 from fink_dask.dashboard.plugin import offer_dashboard
 from fink_dask.errors import SettingsError, TransferError
 from fink_dask.ranges.memory import BASE_BYTES, LEAST_AHEAD, WORKER_BYTES, MemoryShare, share_memory
+from fink_dask.settings import KafkaSettings
 
 DASK_CONFIG = {
     # With more, a range would wait behind a running one while another worker idles.

@@ -15,7 +15,6 @@ import pyarrow as pa
 from distributed import WorkerPlugin, get_worker
 
 from fink_dask.cluster.crew import Unfit, check_fitness
-from fink_dask.config import KafkaSettings
 from fink_dask.errors import FinkDaskError
 from fink_dask.kafka.connection import ConnectionPool
 from fink_dask.kafka.offsets import Range
@@ -23,6 +22,7 @@ from fink_dask.ledger.remainder import Remainder
 from fink_dask.progress.events import RangeProgress
 from fink_dask.ranges.slots import Turn, Turns
 from fink_dask.ranges.work import RangeResult, TaskSettings
+from fink_dask.settings import KafkaSettings
 from fink_dask.store.bucket import wait_for_stores
 from fink_dask.store.durable import admission
 

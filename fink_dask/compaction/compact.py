@@ -22,7 +22,6 @@ from fink_dask.compaction.merge import (
     merge_group,
 )
 from fink_dask.compaction.workspace import Workspace, read_compaction
-from fink_dask.config import BUFFER_BYTES
 from fink_dask.dataset.columns import check_is_parquet, dataset_schema
 from fink_dask.dataset.formats import why_unreadable
 from fink_dask.dataset.presence import check_files
@@ -33,6 +32,7 @@ from fink_dask.ledger.ledger import Ledger, storage_error
 from fink_dask.ledger.outdir import check_dataset, check_outdir
 from fink_dask.ledger.progress import Summary, summarise
 from fink_dask.ledger.records import Marker, Plan, seal
+from fink_dask.settings import BUFFER_BYTES
 from fink_dask.store.durable import make_directory, publish_beside
 from fink_dask.units import amount, counted
 

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fink_dask.config import COMPRESSION
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.offsets import Range
 from fink_dask.kafka.topics import topic_hash
 from fink_dask.ledger.records import DataFile, Marker, Plan, checksum
+from fink_dask.settings import COMPRESSION
 
 #: About the bytes of a compacted file: large enough that opening it costs nothing, small enough for one core to read.
 FILE_BYTES = 256 * 2**20

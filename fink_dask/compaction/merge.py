@@ -19,12 +19,12 @@ import pyarrow.parquet as pq
 
 from fink_dask.avro.schema import field_type
 from fink_dask.compaction.groups import Group, RangeIndex
-from fink_dask.config import BUFFER_BYTES
 from fink_dask.dataset.formats import KAFKA_FIELDS, Offsets, for_pandas, write_options
 from fink_dask.dataset.presence import check_file, intervals_of
 from fink_dask.errors import InterruptedTransferError, LedgerError, SettingsError
 from fink_dask.kafka.offsets import Interval, Range
 from fink_dask.ledger.records import DataFile
+from fink_dask.settings import BUFFER_BYTES
 from fink_dask.store.durable import sync_file
 
 Places = npt.NDArray[np.int64]

@@ -16,12 +16,12 @@ import pyarrow as pa
 
 from fink_dask.avro.evolution import Versions, project
 from fink_dask.avro.schema import AvroSchema
-from fink_dask.config import RECORD_OUTFORMATS
 from fink_dask.dataset.formats import KAFKA_FIELDS, RAW_SCHEMA
 from fink_dask.dataset.partitioning import Partitioning, resolve_partitioning
 from fink_dask.errors import LedgerError, SchemaError, SettingsError
 from fink_dask.ledger.ledger import Ledger, storage_error
 from fink_dask.ledger.records import Identity, Plan, seal, unseal
+from fink_dask.settings import RECORD_OUTFORMATS
 from fink_dask.store.durable import make_directory, publish_beside, remove_tree, replace_file, sync_directory
 
 #: The first schema has number 1, and is named by every plan.

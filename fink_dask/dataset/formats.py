@@ -20,10 +20,10 @@ import pyarrow.parquet as pq
 
 from fink_dask.avro.container import SYNC_BYTES, block_head, header, read_header, read_records
 from fink_dask.avro.schema import AvroSchema, parse_schema
-from fink_dask.config import COMPRESSION
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.offsets import Range
 from fink_dask.kafka.topics import topic_hash
+from fink_dask.settings import COMPRESSION
 from fink_dask.store.location import parquet_source
 from fink_dask.units import counted
 
@@ -115,7 +115,7 @@ class Layout:
     columns : pyarrow.Schema
         Its columns; `RAW_SCHEMA` where the format keeps records.
     compression : str
-        Codec, one of `fink_dask.config.COMPRESSIONS`, where the format has them.
+        Codec, one of `fink_dask.settings.COMPRESSIONS`, where the format has them.
     records : AvroSchema, optional
         The schema of the records, where the format keeps them.
     """
@@ -425,7 +425,7 @@ def _blocks(starts: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:
         first = last
 
 
-#: Each of `fink_dask.config.OUTFORMATS`.
+#: Each of `fink_dask.settings.OUTFORMATS`.
 FORMATS: Mapping[str, DataFormat] = {"parquet": ParquetFormat(), "avro": AvroFormat()}
 
 

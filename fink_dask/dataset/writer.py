@@ -13,11 +13,11 @@ import numpy as np
 import pyarrow as pa
 
 from fink_dask.avro.schema import AvroSchema
-from fink_dask.config import BUFFER_BYTES, COMPRESSION, OUTFORMATS
 from fink_dask.dataset.formats import FORMATS, DataFileWriter, Layout, Origin
 from fink_dask.errors import SettingsError
 from fink_dask.ledger.commit import Attempt
 from fink_dask.ledger.records import DataFile
+from fink_dask.settings import BUFFER_BYTES, COMPRESSION, OUTFORMATS
 
 #: Each key of a range is a file; a column with more of them should not name directories.
 MAX_KEYS = 1000
@@ -74,7 +74,7 @@ class StagedWriter:
     compression : str
         Codec of the files; see `write_options`.
     outformat : str
-        Format of the files, one of `fink_dask.config.OUTFORMATS`.
+        Format of the files, one of `fink_dask.settings.OUTFORMATS`.
     records : AvroSchema, optional
         The schema of the records, where the format keeps them; `schema` is `RAW_SCHEMA` then.
     """

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from fink_dask.avro.schema import AvroSchema, parse_schema
-from fink_dask.config import KafkaSettings
 from fink_dask.errors import MissingSchemaError, SettingsError
 from fink_dask.kafka.inspect import Inspector, open_inspector
 from fink_dask.kafka.publish import Publisher, create_topics
 from fink_dask.kafka.topics import MAX_LETTERS, SCHEMA_SUFFIX, check_topic_name, schema_topic
+from fink_dask.settings import KafkaSettings
 
 #: How many copies of the schema are written; Fink writes a thousand, of which one is read.
 _SCHEMA_COPIES = 10

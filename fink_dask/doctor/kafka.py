@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from fink_dask.config import KafkaSettings, has_sasl
 from fink_dask.doctor.machine import Check
 from fink_dask.errors import BrokerError, FinkDaskError, SettingsError
 from fink_dask.kafka.credentials import OF_BOTH, Credentials, find_credentials, is_open_to_others, need_a_survey
@@ -15,6 +14,7 @@ from fink_dask.kafka.inspect import open_inspector
 from fink_dask.kafka.offsets import Range
 from fink_dask.kafka.overview import TopicOverview, look_at_topics
 from fink_dask.kafka.probe import UNKNOWN_LINE, LineSpeed, measure_line
+from fink_dask.settings import KafkaSettings, has_sasl
 from fink_dask.units import counted
 
 #: Seconds by which a clock may be wrong without harm.

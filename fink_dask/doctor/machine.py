@@ -20,13 +20,13 @@ from typing import Literal
 from rich.filesize import decimal
 
 from fink_dask.cluster.local import MEMORY_FRACTION, usable_cores, usable_memory
-from fink_dask.config import TransferSettings
 from fink_dask.errors import FinkDaskError, SettingsError
 from fink_dask.kafka.client import librdkafka_version
 from fink_dask.kafka.probe import LineSpeed
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import check_outdir, free_bytes
 from fink_dask.ranges.memory import BASE_BYTES, WORKER_BYTES, share_memory
+from fink_dask.settings import TransferSettings
 from fink_dask.store.durable import link_exclusively, sync_directory, write_file
 from fink_dask.store.objects import ObjectPath
 from fink_dask.units import lasting

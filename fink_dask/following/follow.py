@@ -9,7 +9,6 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from enum import Enum
 
-from fink_dask.config import FollowSettings
 from fink_dask.errors import LedgerError, StorageError
 from fink_dask.kafka.client import Suspicion
 from fink_dask.kafka.inspect import TopicDescription, is_other_topic
@@ -20,6 +19,7 @@ from fink_dask.planning.plan import Sizing, next_plan, planned_ends, removed_hea
 from fink_dask.planning.prepare import check_heads, freeze_plan, open_ranges
 from fink_dask.planning.topic import TopicTransfer
 from fink_dask.progress.events import RangeCommitted, TopicLooked
+from fink_dask.settings import FollowSettings
 
 Spans = Mapping[int, tuple[int, int]]
 

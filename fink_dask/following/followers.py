@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-from fink_dask.config import FollowSettings
 from fink_dask.errors import BrokerError, BrokerUnavailableError, StorageError
 from fink_dask.following.follow import Amount, Ending, Follower
 from fink_dask.kafka.client import Suspicion
@@ -19,6 +18,7 @@ from fink_dask.planning.topics import Finder, Look, Topics
 from fink_dask.progress.events import Event, Note, Observer, RangeCommitted
 from fink_dask.ranges.memory import MemoryShare
 from fink_dask.ranges.work import Work
+from fink_dask.settings import FollowSettings
 
 #: Seconds between two looks: by so much the end of a run may be late, besides the work that is left, or by `_MOST_S`
 #: on a slow line.

@@ -20,8 +20,8 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec
 
-from fink_dask.config import KafkaSettings, has_sasl, has_tls
 from fink_dask.errors import BrokerError, BrokerUnavailableError
+from fink_dask.settings import KafkaSettings, has_sasl, has_tls
 
 __all__ = [
     "AdminClient",

@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
-from fink_dask.config import KafkaSettings
 from fink_dask.errors import BrokerUnavailableError
 from fink_dask.kafka.client import (
     AdminClient,
@@ -34,6 +33,7 @@ from fink_dask.kafka.client import (
     one_line,
 )
 from fink_dask.kafka.line import FIRST_FETCH_BYTES, Line
+from fink_dask.settings import KafkaSettings
 
 Answer = TypeVar("Answer")
 Key = TypeVar("Key")

@@ -16,7 +16,9 @@ from pathlib import Path
 
 import yaml
 
-from fink_dask.config import (
+from fink_dask.errors import SettingsError
+from fink_dask.kafka.topics import SURVEYS
+from fink_dask.settings import (
     RECONNECT_TIMEOUT_S,
     SASL_MECHANISMS,
     SECURITY_PROTOCOLS,
@@ -25,8 +27,6 @@ from fink_dask.config import (
     has_sasl,
     has_tls,
 )
-from fink_dask.errors import SettingsError
-from fink_dask.kafka.topics import SURVEYS
 
 #: A credentials file has half a dozen lines, a password file has one; anything larger is something else.
 _MAX_BYTES = 64 * 1024
@@ -379,7 +379,7 @@ def find_kafka(
     bootstrap_servers : str, optional
         ``host:port`` pairs with commas between them.
     security_protocol, sasl_mechanism : str
-        See `fink_dask.config.Security`.
+        See `fink_dask.settings.Security`.
     username, password : str, optional
         For SASL.
     password_file : pathlib.Path, optional
@@ -387,7 +387,7 @@ def find_kafka(
     ssl_ca_file : pathlib.Path, optional
         Certificates of the authorities that are trusted, as PEM.
     reconnect_timeout_s, limit_rate : float, int, optional
-        See `fink_dask.config.KafkaSettings`.
+        See `fink_dask.settings.KafkaSettings`.
 
     Raises
     ------

@@ -9,7 +9,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
-from fink_dask.config import KafkaSettings
 from fink_dask.errors import BrokerError, BrokerUnavailableError, MissingSchemaError, SchemaError
 from fink_dask.kafka.client import (
     IsolationLevel,
@@ -27,6 +26,7 @@ from fink_dask.kafka.client import (
 from fink_dask.kafka.connection import Admin, Connection, in_background, open_glimpse
 from fink_dask.kafka.offsets import Watermarks
 from fink_dask.kafka.topics import no_such_topic, schema_topic
+from fink_dask.settings import KafkaSettings
 
 #: Where a writer schema came from.
 SchemaSource = Literal["file", "schema topic", "record key"]

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from fink_dask.config import KafkaSettings, check_sendable
 from fink_dask.errors import BrokerError, BrokerUnavailableError, SettingsError
 from fink_dask.kafka.client import (
     AdminClient,
@@ -27,6 +26,7 @@ from fink_dask.kafka.connection import Admin, open_connection, open_glimpse
 from fink_dask.kafka.inspect import Inspector, ask_watermarks
 from fink_dask.kafka.offsets import Watermarks
 from fink_dask.kafka.topics import FINK_PATTERNS, choose_topics, no_such_topic, no_such_topics
+from fink_dask.settings import KafkaSettings, check_sendable
 
 #: How Kafka says that the group has members at work.
 _IN_USE = {KafkaError.UNKNOWN_MEMBER_ID, KafkaError.NON_EMPTY_GROUP, KafkaError.ILLEGAL_GENERATION}

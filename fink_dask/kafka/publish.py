@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-from fink_dask.config import KafkaSettings
 from fink_dask.errors import BrokerError, BrokerUnavailableError
 from fink_dask.kafka.client import (
     Errors,
@@ -29,6 +28,7 @@ from fink_dask.kafka.client import (
 )
 from fink_dask.kafka.connection import Admin
 from fink_dask.kafka.inspect import Inspector
+from fink_dask.settings import KafkaSettings
 from fink_dask.units import counted
 
 Item = TypeVar("Item")

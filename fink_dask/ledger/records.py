@@ -11,9 +11,9 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from fink_dask.config import OUTFORMATS
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.offsets import Interval, Range, merge, total
+from fink_dask.settings import OUTFORMATS
 from fink_dask.units import counted
 
 #: Increased when a document's form changes so that an older fink-dask could misread it.
@@ -138,7 +138,7 @@ class Identity:
     where : str or None
         The condition on the alerts that the dataset has, in its one form; None for all of them.
     outformat : str
-        The format of the files, one of `fink_dask.config.OUTFORMATS`.
+        The format of the files, one of `fink_dask.settings.OUTFORMATS`.
     """
 
     topic: str

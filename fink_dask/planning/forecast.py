@@ -9,7 +9,6 @@ from tempfile import TemporaryDirectory
 
 import pyarrow as pa
 
-from fink_dask.config import BATCHSIZE, TransferSettings
 from fink_dask.dataset.formats import FORMATS, Layout, Origin
 from fink_dask.errors import StorageError
 from fink_dask.kafka.connection import Connection
@@ -22,6 +21,7 @@ from fink_dask.ledger.progress import Summary
 from fink_dask.ledger.records import Plan
 from fink_dask.planning.schemas import Target
 from fink_dask.progress.events import Bound, Forecast
+from fink_dask.settings import BATCHSIZE, TransferSettings
 from fink_dask.units import amount
 
 #: Seconds that a core takes for an alert and for a byte of one, and a run for its start: from what a million light

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from fink_dask.config import SMALLEST_RANGE_BYTES
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.inspect import UNKNOWN_ID, is_other_topic
 from fink_dask.kafka.offsets import Range, Watermarks, split
 from fink_dask.ledger.records import Identity, Marker, Plan
+from fink_dask.settings import SMALLEST_RANGE_BYTES
 
 #: Bytes that an alert is assumed to have where no sample could be had.
 _GUESSED_BYTES = 50_000.0

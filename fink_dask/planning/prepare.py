@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from fink_dask.config import TransferSettings
 from fink_dask.dataset.columns import settle_versions
 from fink_dask.errors import BrokerError, LedgerError
 from fink_dask.kafka.inspect import Inspector, Sample
@@ -18,6 +17,7 @@ from fink_dask.planning.schemas import Target
 from fink_dask.progress.events import Note, Observer
 from fink_dask.ranges.memory import FULL_SHARE, MemoryShare
 from fink_dask.ranges.work import TaskSettings, Work
+from fink_dask.settings import TransferSettings
 from fink_dask.units import counted
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from fink_dask.config import TransferSettings
 from fink_dask.errors import BrokerUnavailableError, FinkDaskError
 from fink_dask.kafka.inspect import Inspector, open_inspector
 from fink_dask.kafka.offsets import Range, Watermarks
@@ -21,6 +20,7 @@ from fink_dask.planning.prepare import open_ranges, plan_next
 from fink_dask.planning.schemas import inspect_topic
 from fink_dask.planning.topics import settings_of
 from fink_dask.progress.events import Forecast
+from fink_dask.settings import TransferSettings
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 
 from fink_dask.avro.evolution import Versions, project
 from fink_dask.avro.schema import AvroSchema, parse_schema, read_schema_file
-from fink_dask.config import RECORD_OUTFORMATS, TransferSettings
 from fink_dask.dataset.columns import add_version, known_identities, known_versions, partitioning_of
 from fink_dask.dataset.partitioning import Partitioning
 from fink_dask.errors import BrokerError, LedgerError, SchemaError, SettingsError
@@ -21,6 +20,7 @@ from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.records import Identity, Plan
 from fink_dask.planning.plan import check_identity, known_topic_id, planned_ends
 from fink_dask.ranges.keys import is_schema_like, misfit_in_words
+from fink_dask.settings import RECORD_OUTFORMATS, TransferSettings
 from fink_dask.units import counted
 from fink_dask.where.condition import bind_condition
 from fink_dask.where.language import parse_condition

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 
-from fink_dask.config import TransferSettings
 from fink_dask.dataset.presence import check_files
 from fink_dask.errors import (
     BrokerError,
@@ -45,6 +44,7 @@ from fink_dask.progress.events import Forecast, Note, Observer, TransferStarted
 from fink_dask.progress.profile import Profile, Profiler
 from fink_dask.ranges.memory import MemoryShare
 from fink_dask.ranges.work import Work, failure_of
+from fink_dask.settings import TransferSettings
 from fink_dask.store.location import is_remote
 from fink_dask.units import counted
 

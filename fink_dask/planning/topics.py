@@ -11,7 +11,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 
-from fink_dask.config import TransferSettings
 from fink_dask.errors import BrokerError, BrokerUnavailableError, FinkDaskError, MissingSchemaError, SettingsError
 from fink_dask.kafka.client import Suspicion
 from fink_dask.kafka.inspect import Inspector, TopicDescription
@@ -22,6 +21,7 @@ from fink_dask.ledger.progress import summarise
 from fink_dask.planning.forecast import has_room, require_room
 from fink_dask.planning.topic import TopicTransfer
 from fink_dask.progress.events import Event, Forecast, Note, Observer, RangeCommitted, RangeFailed, RangeProgress
+from fink_dask.settings import TransferSettings
 from fink_dask.units import counted
 
 

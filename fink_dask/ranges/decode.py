@@ -17,7 +17,6 @@ from fink_dask.avro.decoder import ColumnarDecoder, DecodedBatch, Order
 from fink_dask.avro.evolution import Versions, covering, fit_batch, project
 from fink_dask.avro.schema import AvroSchema
 from fink_dask.batches import RawBatch
-from fink_dask.config import RECORD_OUTFORMATS
 from fink_dask.dataset.columns import file_schema, known_versions, planned_versions, take_in
 from fink_dask.dataset.formats import KAFKA_FIELDS, RAW_SCHEMA
 from fink_dask.dataset.partitioning import Partitioning, Split
@@ -26,6 +25,7 @@ from fink_dask.ledger.commit import Attempt
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.records import Identity
 from fink_dask.ranges.keys import Foreign, SchemaKeys, TakeIn
+from fink_dask.settings import RECORD_OUTFORMATS
 from fink_dask.where.condition import bind_condition
 
 _Ints = npt.NDArray[np.int64]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fink_dask.config import BATCH_BYTES, BUFFER_BYTES, QUEUE_BYTES
 from fink_dask.errors import SettingsError
+from fink_dask.settings import BATCH_BYTES, BUFFER_BYTES, QUEUE_BYTES
 
 _MIB, _MB = 2**20, 10**6
 

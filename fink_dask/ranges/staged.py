@@ -8,7 +8,6 @@ from typing import Self
 import pyarrow as pa
 
 from fink_dask.batches import RawBatch
-from fink_dask.config import COMPRESSION, ON_BAD_RECORD
 from fink_dask.dataset.formats import Origin
 from fink_dask.dataset.quarantine import QUARANTINE_SCHEMA, quarantine_rows, read_quarantine
 from fink_dask.dataset.writer import StagedWriter
@@ -20,6 +19,7 @@ from fink_dask.ledger.remainder import Remainder
 from fink_dask.progress.profile import Stopwatch
 from fink_dask.ranges.decode import RangeDecoder, SortedBatch
 from fink_dask.ranges.memory import FULL_SHARE, MemoryShare
+from fink_dask.settings import COMPRESSION, ON_BAD_RECORD
 
 
 class StagedRange:

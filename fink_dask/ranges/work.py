@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from fink_dask.config import COMPRESSION, MIN_BATCH_BYTES, ON_BAD_RECORD, ON_LOSS, KafkaSettings
 from fink_dask.dataset.partitioning import Partitioning
 from fink_dask.errors import FinkDaskError, SchemaError, TransferError
 from fink_dask.kafka.offsets import Range
@@ -15,6 +14,7 @@ from fink_dask.ledger.records import Identity
 from fink_dask.ledger.remainder import Remainder
 from fink_dask.progress.events import RangeCommitted
 from fink_dask.ranges.memory import FULL_SHARE, MemoryShare
+from fink_dask.settings import COMPRESSION, MIN_BATCH_BYTES, ON_BAD_RECORD, ON_LOSS, KafkaSettings
 
 _SAFE = "what is committed is safe"
 GO_ON = f"{_SAFE}, and the same command goes on from there once the cause is gone"

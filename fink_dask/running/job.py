@@ -16,12 +16,12 @@ from distributed import CancelledError, Client, Future, KilledWorker
 import fink_dask
 from fink_dask.cluster.crew import NO_LOOKAHEAD, Crew, Lookahead
 from fink_dask.cluster.worker import Shares, make_errand, take_share, transfer_on_worker
-from fink_dask.config import RECONNECT_TIMEOUT_S
 from fink_dask.dashboard.reports import progress_prefix
 from fink_dask.errors import BrokerUnavailableError, FinkDaskError, SettingsError, StorageError, TransferError
 from fink_dask.kafka.offsets import Range
 from fink_dask.progress.events import Note, Observer, RangeFailed, RangeProgress
 from fink_dask.ranges.work import TopicFailures, Work, failure_of
+from fink_dask.settings import RECONNECT_TIMEOUT_S
 from fink_dask.units import counted
 
 #: How often a range is tried when the cause may pass: an absent broker, a killed worker.

@@ -10,7 +10,6 @@ from fink_dask.cluster.existing import Scheduler, existing_scheduler
 from fink_dask.cluster.joboptions import JobSpec
 from fink_dask.cluster.jobqueue import job_queue_cluster
 from fink_dask.cluster.local import Cluster, LocalWorkers, usable_cores
-from fink_dask.config import DASHBOARD_ADDRESS, FollowSettings, TransferSettings
 from fink_dask.dashboard.plugin import page_link
 from fink_dask.dashboard.reporter import Reporter
 from fink_dask.errors import FinkDaskError, SettingsError
@@ -26,6 +25,7 @@ from fink_dask.progress.events import Doing, Note, Observer
 from fink_dask.progress.profile import Profile, Profiler
 from fink_dask.ranges.work import Work
 from fink_dask.running.job import run_ranges
+from fink_dask.settings import DASHBOARD_ADDRESS, FollowSettings, TransferSettings
 from fink_dask.store.location import check_remote
 from fink_dask.units import counted
 

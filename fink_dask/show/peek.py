@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from fink_dask.config import BATCH_BYTES, TransferSettings
 from fink_dask.dataset.partitioning import Partitioning
 from fink_dask.errors import BrokerError, SettingsError
 from fink_dask.kafka.connection import Connection
@@ -19,6 +18,7 @@ from fink_dask.kafka.reader import RangeReader
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.planning.schemas import Target, inspect_topic
 from fink_dask.ranges.decode import RangeDecoder
+from fink_dask.settings import BATCH_BYTES, TransferSettings
 
 #: The most alerts: whoever wants more wants a dataset.
 MOST = 100

@@ -23,7 +23,6 @@ from fink_dask.avro.evolution import MAX_VERSIONS, fit_batch
 from fink_dask.avro.reference import FastavroDecoder
 from fink_dask.avro.schema import AvroSchema, parse_schema
 from fink_dask.batches import RawBatch
-from fink_dask.config import KafkaSettings
 from fink_dask.dataset.columns import known_versions
 from fink_dask.dataset.formats import KAFKA_FIELDS, format_of
 from fink_dask.dataset.quarantine import read_quarantine
@@ -36,6 +35,7 @@ from fink_dask.kafka.reader import RangeReader
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.records import Identity, Marker, Plan
 from fink_dask.planning.plan import known_topic_id, planned_ends, spans_to_plan
+from fink_dask.settings import KafkaSettings
 from fink_dask.where.condition import bind_condition
 
 _BATCH_BYTES = 2**20

@@ -9,7 +9,6 @@ from pathlib import Path
 from fink_dask.cluster.local import local_cluster, usable_cores
 from fink_dask.compaction.groups import FILE_BYTES
 from fink_dask.compaction.workspace import read_compaction
-from fink_dask.config import BATCHSIZE, KafkaSettings
 from fink_dask.dataset.columns import mend_versions, partitioning_of, planned_versions
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.inspect import TopicDescription, is_other_topic, open_inspector
@@ -25,6 +24,7 @@ from fink_dask.planning.schemas import restore_schemas
 from fink_dask.progress.events import Doing, Observer, TransferStarted
 from fink_dask.ranges.work import TaskSettings, Work
 from fink_dask.running.job import run_ranges
+from fink_dask.settings import BATCHSIZE, KafkaSettings
 from fink_dask.units import counted
 from fink_dask.verifying.damage import Damage, find_damage, write_marker
 from fink_dask.verifying.files import examine_dataset

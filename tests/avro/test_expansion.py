@@ -12,7 +12,7 @@ from fink_dask.avro.decoder import ColumnarDecoder
 from fink_dask.avro.operations import allowed_cells
 from fink_dask.avro.reference import FastavroDecoder
 from fink_dask.avro.schema import MAX_CELLS, MAX_VALUE_CELLS, AvroSchema, parse_schema
-from fink_dask.config import BATCH_BYTES
+from fink_dask.settings import BATCH_BYTES
 from tests.alerts.made_up import AlertKind, avro_schema
 from tests.avro.oracle import assert_same
 from tests.avro.strategies import encode

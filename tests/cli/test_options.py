@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from fink_dask.cli.main import cli
-from fink_dask.config import KafkaSettings
 from fink_dask.errors import SettingsError
+from fink_dask.settings import KafkaSettings
 from tests.alerts.made_up import AlertKind, avro_schema
 from tests.harness.cli import PROGRAM, environment, run_cli
 from tests.harness.oracle import Oracle, assert_exactly_once, fill_topic

@@ -23,8 +23,8 @@ from confluent_kafka import Producer
 from PIL import Image
 from rich.console import Console
 
-from fink_dask.config import KafkaSettings, TransferSettings
 from fink_dask.kafka.connection import open_connection
+from fink_dask.settings import KafkaSettings, TransferSettings
 from fink_dask.show import peek as peek_module
 from fink_dask.show.alert import alert_tree, as_json
 from tests.alerts.made_up import AlertKind, avro_schema, encoded_alerts, encoder, made_up_alerts

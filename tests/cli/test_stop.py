@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from fink_dask.cli.stopped import failure_as_json
-from fink_dask.config import KafkaSettings, TransferSettings
 from fink_dask.errors import TransferError
 from fink_dask.kafka.offsets import Range
 from fink_dask.kafka.topics import TopicChoice
 from fink_dask.ledger.progress import Arrival, Phase, write_arrival
+from fink_dask.settings import KafkaSettings, TransferSettings
 from tests.harness.cli import PROGRAM, environment
 from tests.harness.ledgers import make_ledger, make_plan
 

@@ -17,8 +17,8 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from fink_dask.config import KafkaSettings
 from fink_dask.kafka.overview import commit_group_offsets
+from fink_dask.settings import KafkaSettings
 from fink_dask.units import duration_words, printable
 from tests.alerts.made_up import AlertKind
 from tests.harness.cli import PROGRAM, environment, run_cli

@@ -20,11 +20,11 @@ import fink_dask
 from fink_dask.cluster import crew, existing
 from fink_dask.cluster.existing import Scheduler, check_workers
 from fink_dask.cluster.local import usable_cores
-from fink_dask.config import KafkaSettings
 from fink_dask.errors import TransferError
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import create_ledger
 from fink_dask.running import job
+from fink_dask.settings import KafkaSettings
 from tests.alerts.made_up import AlertKind
 from tests.harness.cli import PROGRAM, SLOWLY, environment, run_cli, transfer_arguments
 from tests.harness.dask import answers

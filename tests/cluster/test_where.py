@@ -19,9 +19,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import fink_dask
-from fink_dask.config import KafkaSettings
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.records import Marker, seal, unseal
+from fink_dask.settings import KafkaSettings
 from fink_dask.verifying.against_kafka import compare_with_kafka
 from fink_dask.verifying.files import verify_dataset
 from tests.alerts.made_up import AlertKind, avro_schema, encoded_alerts

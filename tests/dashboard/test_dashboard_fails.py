@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 from distributed import Client
 
-from fink_dask.config import KafkaSettings, TransferSettings
 from fink_dask.dashboard import plugin, reporter
 from fink_dask.dashboard.reporter import TransferProgress
 from fink_dask.progress.events import Event, Note
 from fink_dask.running.run import ClusterChoice, run_transfer
+from fink_dask.settings import KafkaSettings, TransferSettings
 from tests.alerts.made_up import AlertKind
 from tests.harness.cli import run_cli, transfer_arguments
 from tests.harness.dask import running_scheduler

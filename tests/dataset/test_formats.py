@@ -13,11 +13,11 @@ import fastavro
 import pyarrow as pa
 import pytest
 
-from fink_dask.config import OUTFORMATS, RECORD_OUTFORMATS
 from fink_dask.dataset import formats as avro_file
 from fink_dask.dataset.formats import FORMATS, KAFKA_FIELDS, RAW_SCHEMA, Layout, Origin, format_of
 from fink_dask.errors import FinkDaskError
 from fink_dask.kafka.offsets import Range
+from fink_dask.settings import OUTFORMATS, RECORD_OUTFORMATS
 from tests.harness.ledgers import SCHEMA
 
 ORIGIN = Origin("ftransfer_ztf_2026-02-24_1", "kafka-id", Range(3, 1000, 3000), "0001-plan")

@@ -15,7 +15,6 @@ from confluent_kafka import Consumer, TopicPartition
 from distributed import Client, LocalCluster
 
 from fink_dask.cluster.worker import transfer_on_worker
-from fink_dask.config import KafkaSettings, TransferSettings
 from fink_dask.kafka.inspect import open_inspector
 from fink_dask.ledger.commit import roll_forward
 from fink_dask.ledger.lease import hold_lease
@@ -28,6 +27,7 @@ from fink_dask.progress.events import Event, RangeCommitted
 from fink_dask.ranges.task import transfer_range
 from fink_dask.ranges.work import Work
 from fink_dask.running import job
+from fink_dask.settings import KafkaSettings, TransferSettings
 from fink_dask.verifying.files import verify_dataset
 from tests.alerts.made_up import AlertKind
 from tests.harness.crash import run, run_until, start

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from fink_dask.config import KafkaSettings, Security
 from fink_dask.kafka.inspect import open_inspector
 from fink_dask.ledger.ledger import Ledger
+from fink_dask.settings import KafkaSettings, Security
 from tests.alerts.made_up import AlertKind
 from tests.harness.cli import run_cli, transfer_arguments
 from tests.harness.filled import Filled, fill_far_topic

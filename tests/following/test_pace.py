@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from fink_dask.config import FollowSettings
 from fink_dask.following.follow import Ending, Pace
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.progress import Lag, read_lag, write_lag
 from fink_dask.planning.plan import Sizing
+from fink_dask.settings import FollowSettings
 from fink_dask.show.display import lag_words, lags_words
 
 SIZING = Sizing(range_bytes=1000, nconsumers=2, mean_bytes={0: 10.0, 1: 10.0})

@@ -6,13 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fink_dask.config import KafkaSettings, TransferSettings
 from fink_dask.kafka.inspect import open_inspector
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import create_ledger
 from fink_dask.planning.prepare import freeze_plan, make_work, open_ranges, plan_next
 from fink_dask.planning.schemas import inspect_topic
 from fink_dask.ranges.work import Work
+from fink_dask.settings import KafkaSettings, TransferSettings
 
 
 def plan_topic(bootstrap: str, topic: str, outdir: Path, **settings: Any) -> list[Work]:

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from fink_dask.config import KafkaSettings
 from fink_dask.errors import BrokerError, BrokerUnavailableError, InterruptedTransferError
 from fink_dask.kafka import connection as connection_module
 from fink_dask.kafka.client import Errors, broker_error, is_passing, one_line
 from fink_dask.kafka.connection import Admin, Connection, open_connection
+from fink_dask.settings import KafkaSettings
 from tests.harness.kafka_settings import free_ports
 from tests.harness.oracle import wait_for
 
@@ -202,7 +202,7 @@ import logging, sys
 logging.basicConfig(level=logging.WARNING)
 if sys.argv[2] == "asked":
     logging.getLogger("fink_dask.kafka.librdkafka").setLevel(logging.INFO)
-from fink_dask.config import KafkaSettings
+from fink_dask.settings import KafkaSettings
 from fink_dask.errors import BrokerUnavailableError
 from fink_dask.kafka.inspect import open_inspector
 from fink_dask.kafka.connection import Admin

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
-from fink_dask.config import KafkaSettings, TransferSettings
 from fink_dask.errors import BrokerError, BrokerUnavailableError, SettingsError
 from fink_dask.kafka.overview import commit_group_offsets, read_group_offsets
+from fink_dask.settings import KafkaSettings, TransferSettings
 from tests.harness.kafka import ExternalKafka, KafkaBroker
 from tests.harness.kafka_settings import free_ports
 from tests.harness.oracle import wait_for

@@ -12,12 +12,12 @@ import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from fink_dask.config import KafkaSettings
 from fink_dask.errors import BrokerError, BrokerUnavailableError, SchemaError
 from fink_dask.kafka.connection import Admin
 from fink_dask.kafka.inspect import UNKNOWN_ID, Inspector, ask_topic_id, ask_watermarks, open_inspector
 from fink_dask.kafka.offsets import Watermarks
 from fink_dask.kafka.topics import schema_topic
+from fink_dask.settings import KafkaSettings
 from tests.harness.kafka import ExternalKafka, KafkaBroker
 from tests.harness.kafka_settings import free_ports
 from tests.harness.oracle import wait_for

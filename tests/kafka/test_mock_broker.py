@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from confluent_kafka.admin import AdminClient
 
-from fink_dask.config import BATCH_BYTES, KafkaSettings
 from fink_dask.errors import BrokerError
 from fink_dask.kafka.connection import ConnectionPool, open_connection
 from fink_dask.kafka.inspect import UNKNOWN_ID, open_inspector
@@ -13,6 +12,7 @@ from fink_dask.kafka.line import MIN_FETCH_BYTES
 from fink_dask.kafka.offsets import Range, Watermarks
 from fink_dask.kafka.publish import MOCK_PARTITIONS, mock_broker
 from fink_dask.kafka.reader import RangeReader
+from fink_dask.settings import BATCH_BYTES, KafkaSettings
 from tests.harness.oracle import wait_for
 
 SCHEMA = b'{"type": "string"}'

@@ -12,10 +12,10 @@ import psutil
 import pytest
 from confluent_kafka import KafkaError, Producer
 
-from fink_dask.config import KafkaSettings
 from fink_dask.kafka.connection import Connection, ConnectionPool
 from fink_dask.kafka.offsets import Range
 from fink_dask.kafka.reader import RangeReader
+from fink_dask.settings import KafkaSettings
 from tests.harness.kafka_settings import free_ports
 from tests.harness.oracle import wait_for
 from tests.harness.topics import create_topic, delete_topic

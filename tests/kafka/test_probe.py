@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from fink_dask.config import KafkaSettings
 from fink_dask.kafka.inspect import Sample, open_inspector
 from fink_dask.kafka.offsets import Range
 from fink_dask.kafka.probe import UNKNOWN_LINE, LineSpeed, line_of, measure_line
+from fink_dask.settings import KafkaSettings
 from tests.alerts.made_up import AlertKind
 from tests.harness.kafka_settings import free_ports
 from tests.harness.link import FarKafka, Line, far_kafka

@@ -12,10 +12,10 @@ import psutil
 import pytest
 
 from fink_dask.batches import RawBatch
-from fink_dask.config import BATCH_BYTES, KafkaSettings
 from fink_dask.kafka.connection import open_connection
 from fink_dask.kafka.offsets import Interval, Range, merge, total
 from fink_dask.kafka.reader import RangeReader
+from fink_dask.settings import BATCH_BYTES, KafkaSettings
 from tests.harness.kafka import ExternalKafka, KafkaBroker
 from tests.harness.producer import Produced, open_transaction, produce, produce_transaction
 from tests.harness.topics import create_topic, delete_topic

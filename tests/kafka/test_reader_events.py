@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from fink_dask.config import KafkaSettings
 from fink_dask.errors import BrokerUnavailableError
 from fink_dask.kafka.client import Errors, KafkaError
 from fink_dask.kafka.connection import Arrived, open_connection
 from fink_dask.kafka.offsets import Range
 from fink_dask.kafka.reader import RangeReader
+from fink_dask.settings import KafkaSettings
 from tests.harness.producer import produce
 from tests.harness.topics import create_topic, delete_topic
 

@@ -15,7 +15,6 @@ import pytest
 from confluent_kafka import KafkaError
 
 from fink_dask.batches import RawBatch
-from fink_dask.config import KafkaSettings
 from fink_dask.errors import BrokerError, BrokerUnavailableError, InterruptedTransferError
 from fink_dask.kafka import reader as reader_module
 from fink_dask.kafka.client import SURE_S, Errors
@@ -23,6 +22,7 @@ from fink_dask.kafka.connection import Admin, open_connection
 from fink_dask.kafka.inspect import ask_topic_id
 from fink_dask.kafka.offsets import Range, merge, total
 from fink_dask.kafka.reader import RangeReader
+from fink_dask.settings import KafkaSettings
 from tests.harness.kafka import KafkaBroker
 from tests.harness.producer import Produced, produce, produce_transaction
 from tests.harness.topics import create_topic, delete_records_before, delete_topic, topic_names

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from fink_dask.config import KafkaSettings, Security
 from fink_dask.errors import BrokerError, SettingsError
 from fink_dask.kafka.client import Errors, client_config
 from fink_dask.kafka.connection import open_connection
 from fink_dask.kafka.inspect import open_inspector
 from fink_dask.kafka.offsets import Range
 from fink_dask.kafka.reader import RangeReader
+from fink_dask.settings import KafkaSettings, Security
 from tests.harness.producer import produce
 from tests.harness.secure import PASSWORD, USER, SecureKafka
 from tests.harness.topics import create_topic

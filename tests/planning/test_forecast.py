@@ -14,7 +14,6 @@ import pytest
 
 import fink_dask
 from fink_dask.cli.main import cli
-from fink_dask.config import KafkaSettings, TransferSettings
 from fink_dask.errors import StorageError
 from fink_dask.kafka.inspect import Sample
 from fink_dask.kafka.offsets import Range, Watermarks
@@ -26,6 +25,7 @@ from fink_dask.ledger.records import Plan
 from fink_dask.planning import forecast as forecast_module
 from fink_dask.planning.forecast import forecast, has_room
 from fink_dask.progress.events import Forecast
+from fink_dask.settings import KafkaSettings, TransferSettings
 from fink_dask.show.display import forecast_words
 from fink_dask.units import duration_words, parse_rate
 from tests.alerts.made_up import AlertKind

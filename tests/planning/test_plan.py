@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fink_dask.config import RANGE_BYTES, SMALLEST_RANGE_BYTES
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.inspect import UNKNOWN_ID
 from fink_dask.kafka.offsets import Range, Watermarks
@@ -23,6 +22,7 @@ from fink_dask.planning.plan import (
     spans_to_plan,
     still_there,
 )
+from fink_dask.settings import RANGE_BYTES, SMALLEST_RANGE_BYTES
 
 IDENTITY = Identity("topic", "id", ("time",), "ztf", "00", "file")
 

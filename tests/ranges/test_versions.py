@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from fink_dask.avro.schema import parse_schema
-from fink_dask.config import KafkaSettings, TransferSettings
 from fink_dask.dataset.columns import dataset_schema, known_versions
 from fink_dask.dataset.partitioning import NULL_KEY
 from fink_dask.errors import InterruptedTransferError, SettingsError
@@ -26,6 +25,7 @@ from fink_dask.planning.prepare import freeze_plan, make_work, open_ranges, plan
 from fink_dask.planning.schemas import inspect_topic
 from fink_dask.ranges.task import transfer_range
 from fink_dask.ranges.work import Work
+from fink_dask.settings import KafkaSettings, TransferSettings
 from fink_dask.verifying.against_kafka import compare_with_kafka
 from fink_dask.verifying.files import verify_dataset
 from tests.harness.crash import SOME_OR_EACH, run_until

@@ -15,7 +15,6 @@ from distributed import Client, LocalCluster
 from fink_dask.avro.schema import parse_schema
 from fink_dask.cluster.crew import Lookahead
 from fink_dask.cluster.local import DASK_CONFIG
-from fink_dask.config import KafkaSettings
 from fink_dask.dataset.partitioning import Partitioning
 from fink_dask.kafka.offsets import Range
 from fink_dask.ledger.ledger import Ledger
@@ -24,6 +23,7 @@ from fink_dask.ledger.records import Identity, Marker, Plan, seal
 from fink_dask.progress.events import Event, RangeCommitted
 from fink_dask.ranges.work import TaskSettings, Work
 from fink_dask.running.job import run_ranges
+from fink_dask.settings import KafkaSettings
 from tests.alerts.made_up import AlertKind, avro_schema
 from tests.harness.oracle import wait_for
 

@@ -16,10 +16,10 @@ import pytest
 
 import fink_dask
 from fink_dask.api.settings import kafka_of
-from fink_dask.config import RECONNECT_TIMEOUT_S, KafkaSettings, TransferSettings
 from fink_dask.errors import FinkDaskError, LedgerError, SettingsError, StorageError
 from fink_dask.ledger.lease import hold_lease, is_held
 from fink_dask.ledger.ledger import Ledger
+from fink_dask.settings import RECONNECT_TIMEOUT_S, KafkaSettings, TransferSettings
 from fink_dask.store import bucket as bucket_module
 from fink_dask.store.bucket import open_bucket
 from fink_dask.store.location import locate

@@ -16,10 +16,10 @@ import psutil
 import pyarrow.dataset as ds
 import pytest
 
-from fink_dask.config import KafkaSettings
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.records import Marker
 from fink_dask.progress.events import Doing, Event, TransferStarted
+from fink_dask.settings import KafkaSettings
 from fink_dask.verifying.files import verify_dataset
 from fink_dask.verifying.repair import run_repair
 from tests.alerts.made_up import AlertKind, avro_schema, encoded_alerts
