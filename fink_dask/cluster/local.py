@@ -7,6 +7,7 @@ import logging
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Self
@@ -48,6 +49,8 @@ DASK_CONFIG = {
 
 #: Of what this process may use: other programs need memory as well.
 MEMORY_FRACTION = 0.5
+#: Seconds that the workers have to end.
+_CLOSE_S = 5
 #: How often starting the workers is tried, where one of them ends before all are there.
 _STARTS = 3
 #: Seconds after which workers start although it is not known yet whether there is anything to do.
@@ -244,9 +247,18 @@ class LocalWorkers:
         return (WarmUp(kafka, -(-busy // workers), self._topics, workers),)
 
     def _close(self) -> None:
-        if isinstance(self._started, LocalCluster):
-            self._started.close(timeout=5)
-            self._started = None
+        if not isinstance(self._started, LocalCluster):
+            return
+        started, self._started = self._started, None
+        # In a thread, as signals reach only the main one: Dask would leave off in the middle, and each further attempt
+        # to close would wait in vain.
+        with ThreadPoolExecutor(1, "fink-dask-close") as thread:
+            closing = thread.submit(started.close, timeout=_CLOSE_S)
+            try:
+                closing.result()
+            except KeyboardInterrupt:
+                wait([closing])
+                raise
 
     def _start_later(self) -> None:
         if not self._begin.wait(_SOON_S):

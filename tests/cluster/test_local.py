@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import threading
 import time
@@ -99,3 +101,24 @@ def test_workers_that_were_still_starting_when_the_end_was_interrupted_are_stopp
         workers.__exit__(None, None, None)
     may_start.set()
     wait_for(cluster.closed.is_set, "the end of the workers")
+
+
+def test_a_signal_while_the_workers_are_stopped_leaves_none_of_them_behind_and_stays_a_signal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted(self: LocalCluster, count: int) -> object:
+        os.kill(os.getpid(), signal.SIGINT)
+        return scale(self, count)
+
+    scale = LocalCluster.scale
+    monkeypatch.setattr(LocalCluster, "scale", interrupted)
+    with LocalWorkers(1, "127.0.0.1:0") as workers:
+        running = workers.cluster(1)
+        running.__enter__()
+        started = workers._started
+        assert isinstance(started, LocalCluster)
+        processes = [psutil.Process(nanny.pid) for nanny in started.workers.values()]
+        with pytest.raises(KeyboardInterrupt):
+            running.__exit__(None, None, None)
+        assert started.status.name == "closed"
+        wait_for(lambda: not any(process.is_running() for process in processes), "the end of the workers")
