@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 from fink_dask.errors import BrokerError, BrokerUnavailableError, MissingSchemaError, SchemaError
@@ -249,7 +250,7 @@ class Inspector:
     connection : Connection
         What to ask through.
     spare : sequence of Connection
-        Two more, for what is asked at the same time.
+        More, for what is looked at at the same time: the last copies of the schema, and sizes, where these are wanted.
     """
 
     def __init__(self, connection: Connection, spare: Sequence[Connection] = ()) -> None:
@@ -267,14 +268,25 @@ class Inspector:
         """What questions go through."""
         return self._admin
 
-    def describe(self, topic: str) -> TopicDescription:
+    def describe(self, topic: str, partitions: Sequence[int] = ()) -> TopicDescription:
         """Describe a topic.
+
+        Parameters
+        ----------
+        topic : str
+            The topic.
+        partitions : sequence of int
+            Those that it had when it was last described: then only these are looked at, in a single round trip.
 
         Raises
         ------
         BrokerError
             If there is no such topic, or the broker refuses or does not answer.
         """
+        if partitions:
+            found = self.describe_each({topic: [*partitions]}, [topic])[topic]
+            if isinstance(found, TopicDescription):
+                return found  # otherwise it is not what it was
         deadline = time.monotonic() + self._settings.request_timeout_s
         while True:
             found = self.describe_each(self.topics(), [topic])[topic]
@@ -370,7 +382,7 @@ class Inspector:
         topic = description.topic
         if not self._spare or not any(marks.low < marks.stable for marks in description.watermarks.values()):
             return  # of an empty topic, what is found now would be wrong when it is planned
-        last, sizes = self._spare
+        last, *sizes = self._spare
         self._spare = []  # once, for the first topic: whoever follows has time
         copies = sorted(description.schema_watermarks.items())
         name = schema_topic(topic)
@@ -379,7 +391,8 @@ class Inspector:
             lambda: [key for number, marks in copies for key in glimpse.last_key(name, number, marks)]
         )
         spans = {partition: (marks.low, marks.stable) for partition, marks in description.watermarks.items()}
-        self._sizes[topic] = sizes.begin(lambda: Glimpse(sizes).sizes(topic, spans))
+        for each in sizes:
+            self._sizes[topic] = each.begin(partial(Glimpse(each).sizes, topic, spans))
 
     def watermarks(self, topic: str, partition: int) -> Watermarks:
         """Ask for the first offset and the last stable offset of a partition, now."""
@@ -450,7 +463,9 @@ class Inspector:
 
 
 @contextmanager
-def open_inspector(settings: KafkaSettings, topics: Sequence[str] = ()) -> Iterator[Inspector]:
+def open_inspector(
+    settings: KafkaSettings, topics: Sequence[str] = (), is_resumed: bool = False
+) -> Iterator[Inspector]:
     """Open an `Inspector`, and close its consumers at the end.
 
     Parameters
@@ -459,11 +474,16 @@ def open_inspector(settings: KafkaSettings, topics: Sequence[str] = ()) -> Itera
         How to reach Kafka.
     topics : sequence of str
         Topics that are going to be planned, if there are such: what that takes is then asked for all at once.
+    is_resumed : bool
+        Whether the first one was planned before, so that there may be nothing to plan, and no sizes are wanted.
     """
     with ExitStack() as stack:
-        connections = [stack.enter_context(open_glimpse(settings)) for _ in range(3 if topics else 1)]
+        connections = [stack.enter_context(open_glimpse(settings))]
         for topic in topics[:1]:
-            for connection, read in zip(connections, [schema_topic(topic), schema_topic(topic), topic], strict=True):
+            name = schema_topic(topic)
+            reads = [name, name] if is_resumed else [name, name, topic]
+            connections += [stack.enter_context(open_glimpse(settings)) for _ in reads[1:]]
+            for connection, read in zip(connections, reads, strict=True):
                 connection.learn_soon([read])
         yield Inspector(connections[0], connections[1:])
 

@@ -56,8 +56,15 @@ _KEEP_S, _KEEP_REMOTE_S = 1.0, 10.0
 _SAME_LINE_S = 86_400.0
 
 
-def finish(settings: TransferSettings, observe: Observer, ledger: Ledger, inspector: Inspector, lease: Lease) -> None:
-    """Complete a transfer, or say why it is not complete.
+def finish(
+    settings: TransferSettings,
+    observe: Observer,
+    ledger: Ledger,
+    inspector: Inspector,
+    lease: Lease,
+    partitions: Sequence[int],
+) -> None:
+    """Complete a transfer, or say why it is not complete; `partitions` are those that the topic had at first.
 
     Raises
     ------
@@ -66,7 +73,7 @@ def finish(settings: TransferSettings, observe: Observer, ledger: Ledger, inspec
         taken over.
     """
     plans = ledger.plans()
-    _look_again(settings, observe, inspector, plans)
+    _look_again(settings, observe, inspector, plans, partitions)
     progress = summarise(ledger)
     if progress.missing:
         raise LedgerError(f"not committed: {counted(progress.missing_offsets, 'planned offset')}", settings.topic)
@@ -90,10 +97,12 @@ def finish(settings: TransferSettings, observe: Observer, ledger: Ledger, inspec
             observe(Note(words, warning=True))
 
 
-def _look_again(settings: TransferSettings, observe: Observer, inspector: Inspector, plans: Sequence[Plan]) -> None:
+def _look_again(
+    settings: TransferSettings, observe: Observer, inspector: Inspector, plans: Sequence[Plan], partitions: Sequence[int]
+) -> None:
     """Find out whether the topic is still the one that was planned, and whether more has arrived."""
     try:
-        now = inspector.describe(settings.topic)
+        now = inspector.describe(settings.topic, sorted({*partitions, *planned_ends(plans)}))
     except BrokerUnavailableError as error:
         observe(Note(f"can't tell whether more has arrived: {error}", warning=True))
         return
@@ -335,7 +344,8 @@ class TopicTransfer:
             If it is not complete.
         """
         assert self._lease is not None
-        finish(self.settings, self.observe, self.ledger, inspector, self._lease)
+        known = [*self.target.description.watermarks]
+        finish(self.settings, self.observe, self.ledger, inspector, self._lease, known)
         self.sum_up()
         if self.profile.ranges:
             self._keep(self.profile)

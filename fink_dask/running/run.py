@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass
 
 from fink_dask.cluster.existing import Scheduler, existing_scheduler
@@ -12,7 +12,7 @@ from fink_dask.cluster.jobqueue import job_queue_cluster
 from fink_dask.cluster.local import Cluster, LocalWorkers, usable_cores
 from fink_dask.dashboard.plugin import page_link
 from fink_dask.dashboard.reporter import Reporter
-from fink_dask.errors import FinkDaskError, SettingsError
+from fink_dask.errors import FinkDaskError, SettingsError, StorageError
 from fink_dask.following.followers import Followers, Watch, look_first, wait_for_first
 from fink_dask.kafka.inspect import Inspector, open_inspector
 from fink_dask.kafka.topics import TopicChoice, no_such_topics
@@ -179,7 +179,7 @@ def run_topics(
         profiler(Doing(f"connecting to Kafka, and looking at the {what}"))
         with (
             _local_workers(settings, chosen, choice) as workers,
-            open_inspector(settings.kafka, choice.names) as inspector,
+            open_inspector(settings.kafka, choice.names, _is_resumed(settings, choice, restart)) as inspector,
         ):
             if settings.follow is None and chosen.is_here:  # else it may be hours until there is anything to do
                 workers.start_soon()
@@ -202,6 +202,15 @@ def run_topics(
         topics.end()
     found = tuple(TopicOutcome(each.summary, each.ledger, each.error) for each in topics.results())
     return TopicsOutcome(found, profile)
+
+
+def _is_resumed(settings: TransferSettings, choice: TopicChoice, restart: bool) -> bool:
+    """Tell whether a single topic was planned before."""
+    if restart or choice.is_several:
+        return False
+    with suppress(StorageError):  # it is said when the ledger is needed
+        return Ledger(settings.outdir).exists()
+    return False
 
 
 def _begin(

@@ -99,6 +99,15 @@ def filling(add: Callable[[int], None]) -> Iterator[None]:
         thread.join()
 
 
+def test_a_resume_that_has_nothing_to_plan_fetches_none_of_the_alerts(far: FarKafka, tmp_path: Path) -> None:
+    topic = fill_far_topic(far, 6000, partitions=4, batch_bytes=10**6)
+    command = transfer_arguments(far, topic.name, tmp_path / "alerts")
+    assert run_cli(*command).returncode == 0
+    before = far.link.moved
+    assert run_cli(*command).returncode == 0
+    assert far.link.moved.since(before).fetched < topic.stored_bytes / 10
+
+
 @dataclass(frozen=True)
 class Times:
     """Of a transfer, in seconds from its start: when the first records of a range arrived, and when it ended."""

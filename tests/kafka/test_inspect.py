@@ -242,3 +242,18 @@ def test_27_what_a_broken_connection_left_unsaid_is_not_taken_for_the_end_of_a_p
     found = ask_watermarks(admin, {"topic": [0]})()["topic"]
     assert isinstance(found, BrokerUnavailableError)
     assert found.partition == 0
+
+
+def test_a_topic_whose_partitions_are_known_is_described_in_one_round_trip_and_one_that_is_gone_is_said_to_be(
+    kafka: Kafka, inspector: Inspector, topic_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create_topic(kafka.bootstrap_servers, topic_name, partitions=3)
+    produce(kafka.bootstrap_servers, topic_name, [b"alert"] * 10)
+    known = inspector.describe(topic_name)
+    with monkeypatch.context() as patch:
+        patch.setattr(inspector, "topics", lambda: pytest.fail("the list of all topics is a round trip more"))
+        again = inspector.describe(topic_name, [*known.watermarks])
+    assert (again.watermarks, again.topic_id) == (known.watermarks, known.topic_id)
+    delete_topic(kafka.bootstrap_servers, topic_name)
+    with pytest.raises(BrokerError, match="no such topic"):
+        inspector.describe(topic_name, [*known.watermarks])
