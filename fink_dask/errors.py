@@ -60,6 +60,10 @@ class BrokerUnavailableError(BrokerError):
     transient = True
 
 
+class CrowdedLineError(BrokerUnavailableError):
+    """Kafka answers, and nothing that was asked for comes in time: too much of it is on its way at once."""
+
+
 class SchemaError(FinkDaskError):
     """An Avro schema is missing, hostile, or of an unsupported form."""
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -167,6 +167,10 @@ class Arrived:
         Seconds for which brokers made it wait, by a quota, in the last half second.
     round_trip_s : float
         The shortest time that any response took.
+    timeouts : int
+        Requests that were given up, as no response had come within librdkafka's minute.
+    next_offsets : mapping of (str, int) to int
+        Where it fetches next, of each topic and partition.
     """
 
     wire_bytes: int = 0
@@ -177,6 +181,8 @@ class Arrived:
     unpacked_bytes: int = 0
     throttled_s: float = 0.0
     round_trip_s: float = 0.0
+    timeouts: int = 0
+    next_offsets: Mapping[tuple[str, int], int] = field(default_factory=dict)
 
 
 class Connection:
@@ -337,9 +343,12 @@ class Connection:
         """Take a statement: https://github.com/confluentinc/librdkafka/blob/master/STATISTICS.md."""
         stated = json.loads(statement)
         brokers = stated.get("brokers", {}).values()
-        partitions = [
-            each for topic in stated.get("topics", {}).values() for each in topic.get("partitions", {}).values()
-        ]
+        places = {
+            (topic, int(number)): each
+            for topic, known in stated.get("topics", {}).items()
+            for number, each in known.get("partitions", {}).items()
+        }
+        partitions = places.values()
         up = {broker.get("nodeid") for broker in brokers if broker.get("state") == "UP"}
         if any(each.get("fetch_state") == "active" and each.get("broker") in up for each in partitions):
             self.errors.accepted()
@@ -358,6 +367,8 @@ class Connection:
                 ],
                 default=0.0,
             ),
+            timeouts=sum(broker.get("req_timeouts", 0) for broker in brokers),
+            next_offsets={place: each.get("next_offset", -1) for place, each in places.items()},
             throttled_s=max((broker.get("throttle", {}).get("max", 0) for broker in brokers), default=0) / 1000,
         )
 

@@ -154,6 +154,11 @@ class Line:
                 self.readers = max(1, min(self.readers, len(self._readers)) // 2)
             self._changed.notify_all()
 
+    def crowded(self) -> None:
+        """Let one reader in, which asks for little, as nothing has come in time for those that are here."""
+        with self._changed:
+            self.readers, self.fetch_bytes = 1, MIN_FETCH_BYTES
+
     def fetched(
         self, fetch_bytes: int, response_s: float, expansion: float, queue_bytes: int, round_trip_s: float = 0.0
     ) -> None:

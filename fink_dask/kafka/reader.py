@@ -5,17 +5,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 
 from fink_dask.batches import Memory, RawBatch, join_records
-from fink_dask.errors import BrokerError, BrokerUnavailableError, InterruptedTransferError
+from fink_dask.errors import BrokerError, BrokerUnavailableError, CrowdedLineError, InterruptedTransferError
 from fink_dask.kafka.client import (
     KafkaError,
     Message,
-    Suspicion,
     TopicPartition,
     broker_error,
     is_of_groups,
@@ -23,9 +21,10 @@ from fink_dask.kafka.client import (
     one_line,
 )
 from fink_dask.kafka.connection import Connection, in_background
-from fink_dask.kafka.inspect import UNKNOWN_ID, ask_topic_id, ask_watermarks, is_missing
+from fink_dask.kafka.doubts import Doubts
+from fink_dask.kafka.inspect import UNKNOWN_ID, ask_topic_id
 from fink_dask.kafka.line import Line
-from fink_dask.kafka.offsets import Interval, Range, Watermarks
+from fink_dask.kafka.offsets import Interval, Range
 
 #: The most records of any batch: each costs memory beside its bytes, however small it is.
 MAX_BATCH_RECORDS = 100_000
@@ -37,14 +36,15 @@ _POLL_S = 0.2
 #: Records taken from librdkafka at once: enough to make the call cheap, and no more bytes than it has queued anyway.
 _POLL_RECORDS = 1000
 _POLL_BYTES = 8 * 2**20
-#: After so many seconds without a record the broker is asked what the partition holds.
-_LOOK_S = 2.0
 #: Who comes back from a wait by so many seconds late was asleep.
 _ASLEEP_S = 5.0
 #: A response of fewer bytes brings no records.
 _EMPTY_BYTES = 512
 #: Seconds after which credentials that were refused are not tried again.
 _REFUSED_S = 8.0
+#: A response that librdkafka has given up after its minute did not come because the line is full, and not because it is
+#: cut, where questions have been answered for so many seconds meanwhile.
+_CROWDED_S = 30.0
 
 _OFF_THE_LOG = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}
 _NO_TOPIC = {KafkaError._UNKNOWN_PARTITION, KafkaError._UNKNOWN_TOPIC, KafkaError.UNKNOWN_TOPIC_OR_PART}
@@ -188,28 +188,31 @@ class RangeReader:
         self.holes: list[Interval] = []
         self.lost: list[Interval] = []
         self.has_room = False
-        self._is_off_the_log = False
-        self._is_doubtful = False
-        self._suspicion = Suspicion()
+        self._doubts = Doubts(connection, topic, range_)
         self._taken = self._taken_bytes = 0
         self._before = self._stated = connection.arrived
         #: What the connection had consumed before.
         self._taken_before = (connection.taken, connection.taken_bytes)
-        #: When Kafka last sent something, when the position last moved, and when was last looked at what is there.
-        self._heard = self._moved = self._looked = time.monotonic()
+        #: When Kafka last sent something, and when something of this partition last came, wanted or not.
+        self._heard = self._moved = time.monotonic()
         self._waits_since: float | None = None
         self._responses = 0
         self._response_s = 0.0
-        self._question: Future[Callable[[], None]] | None = None
 
     def prefetch(self) -> None:
-        """Let librdkafka fetch the first records ahead, as many as its queue takes, if the line has room."""
-        if self._line.enter(self, self._settings.limit_rate):
-            try:
-                self._begin()
-            except BaseException:
-                self.close()
-                raise
+        """Wait until the line has room, and let librdkafka fetch the first records ahead, as many as its queue takes.
+
+        Raises
+        ------
+        InterruptedTransferError
+            If `should_stop` said so.
+        """
+        try:
+            self._line.wait(self, self._settings.limit_rate, self._look_around)
+            self._begin()
+        except BaseException:
+            self.close()
+            raise
 
     def batches(
         self, batchsize: int, batch_bytes: int, min_bytes: int = 0, max_records: int = MAX_BATCH_RECORDS
@@ -249,9 +252,7 @@ class RangeReader:
     def _read(self, pending: Pending, max_bytes: int) -> Iterator[RawBatch]:
         """Read up to the end of the range; yield the batches that are complete."""
         if not self.has_room:
-            with self._waiting():
-                self._line.wait(self, self._settings.limit_rate, self._look_around)
-            self._begin()
+            self.prefetch()
         wanted = _POLL_RECORDS // 100  # until their size is known
         while self.position < self._range.end:
             self.check_stop()
@@ -276,12 +277,10 @@ class RangeReader:
             if has_moved:
                 self._moved = self._heard = time.monotonic()
                 self._connection.errors.forget()
-                if not self._is_doubtful:
-                    self._looked = self._moved
-                    self._suspicion.clear()
-                    self._question = None
-            if self._is_doubtful or not has_moved:
-                self._see_what_is_there()
+                self._doubts.hear()
+            is_in_doubt = self._doubts.is_before_the_plan or not has_moved
+            if is_in_doubt and (offset := self._doubts.look(self.position)) is not None:
+                self._begin_again(offset)
             if not has_moved:
                 self._look_around()
                 self._check_silence()
@@ -312,7 +311,8 @@ class RangeReader:
             # has slept.
             slept = came - asked - _POLL_S
             kept = time.monotonic() - came + (slept if slept > _ASLEEP_S else 0)
-            self._heard, self._moved, self._looked = self._heard + kept, self._moved + kept, self._looked + kept
+            self._heard, self._moved = self._heard + kept, self._moved + kept
+            self._doubts.rest(kept)
             if not messages:
                 self._waits_since += kept
         if messages and self._waits_since is not None and messages[0].error() is None:
@@ -354,7 +354,8 @@ class RangeReader:
         self.has_room = True
         self._taken_before = (self._connection.taken, self._connection.taken_bytes)
         self._before = self._stated = self._connection.arrived
-        self._heard = self._moved = self._looked = time.monotonic()
+        self._heard = self._moved = time.monotonic()
+        self._doubts = Doubts(self._connection, self._topic, self._range)
         self._assign()
 
     def _note_response(self, waited_s: float) -> None:
@@ -376,21 +377,20 @@ class RangeReader:
         stated = self._connection.arrived
         if stated is self._stated:
             return
+        now, before, self._stated = time.monotonic(), self._stated, stated
         # Smaller ones hold no records: an empty fetch, where the brokers are, what became of a question.
-        if stated.wire_bytes - self._stated.wire_bytes >= _EMPTY_BYTES:
-            self._heard = time.monotonic()
-        self._stated = stated
+        if stated.wire_bytes - before.wire_bytes >= _EMPTY_BYTES:
+            self._heard = now
+        # Records of aborted transactions come and are not delivered: what moves is where librdkafka fetches next.
+        place = self._topic, self._range.partition
+        if 0 <= before.next_offsets.get(place, -1) < stated.next_offsets.get(place, -1):
+            self._heard = self._moved = now
+            self._doubts.hear()
         self._line.settle(self, stated.wire_bytes - self._before.wire_bytes)
-
-    def _see_what_is_there(self) -> None:
-        """Ask what the partition holds, where nothing has come for a while, or look at the answer."""
-        now = time.monotonic()
-        if self._question is None:
-            if now - self._looked > (_POLL_S if self._is_off_the_log else _LOOK_S):
-                self._question = self._ask_what_is_there()
-        elif self._question.done():
-            answer, self._question, self._looked = self._question, None, now
-            answer.result()()
+        if stated.timeouts > before.timeouts and self._doubts.answered_s > _CROWDED_S:
+            self._line.crowded()
+            words = "Kafka answers, but no records came within a minute: too many are asked for at once for this line"
+            raise CrowdedLineError(f"{words}; {self._what_came()}", *self._here)
 
     def _look_around(self) -> None:
         """Do what has to be done several times a second while nothing is there."""
@@ -403,7 +403,8 @@ class RangeReader:
             self._look_around()
             time.sleep(min(left, _POLL_S))
         # It is this side that has not asked.
-        self._heard = self._moved = self._looked = time.monotonic()
+        self._heard = self._moved = time.monotonic()
+        self._doubts.rest(seconds)
 
     def _account(self, messages: Sequence[Message]) -> Sequence[Message]:
         """Move past what came; return the records that are of this range and were not seen before."""
@@ -441,11 +442,11 @@ class RangeReader:
     def check_stop(self) -> None:
         """Raise an InterruptedTransferError if the range is no longer wanted."""
         if self._should_stop():
-            raise InterruptedTransferError("stopped", self._topic, self._range.partition, self.position)
+            raise InterruptedTransferError("stopped", *self._here)
 
     def _assign(self) -> None:
         self._connection.consumer.assign([TopicPartition(self._topic, self._range.partition, self.position)])
-        self._is_off_the_log = False
+        self._doubts.is_off_the_log = False
 
     def _advance(self, offset: int) -> bool:
         """Move past a record; False for one that is not of this range or was seen before."""
@@ -474,81 +475,34 @@ class RangeReader:
             # https://github.com/confluentinc/librdkafka/issues/4844
             self._skip_to(offset)
             # When it was planned, the partition went on: it was truncated or made anew, even if records come again.
-            self._is_doubtful = self.position < self._range.end
+            self._doubts.is_before_the_plan = self.position < self._range.end
         elif code in _OFF_THE_LOG:
-            self._is_off_the_log = True
+            self._doubts.is_off_the_log = True
         elif code == KafkaError._LOG_TRUNCATION:
-            raise self._failed("truncated by an unclean leader election: use another --outdir, or --restart")
+            words = "truncated by an unclean leader election: use another --outdir, or --restart"
+            raise BrokerError(words, *self._here)
         elif is_passing(error) or code in _NO_TOPIC:  # a topic that is gone is looked for before it is believed
             log.info("%s[%d]: %s", self._topic, self._range.partition, error.str())
         else:
-            raise broker_error(error, self._topic, self._range.partition, self.position)
+            raise broker_error(error, *self._here)
 
-    def _ask_what_is_there(self) -> Future[Callable[[], None]]:
-        """Ask what the partition holds: retention may have taken its head, or the topic is not what it was.
-
-        The question goes over a connection of its own and the reading goes on. What becomes of the answer is done in
-        this thread, and only if no record has come before it.
-        """
-        admin, topic, partition = self._connection.admin, self._topic, self._range.partition
-
-        def ask() -> Callable[[], None]:
-            try:
-                found = ask_watermarks(admin, {topic: [partition]})()[topic]
-                if isinstance(found, BrokerError) and not found.transient:
-                    if is_missing(admin, topic, partition):
-                        return lambda: self._suspect("missing", "the topic or the partition is no longer there")
-                elif not isinstance(found, BrokerError):
-                    marks = found[partition]
-                    return lambda: self._see(marks)
-            except BrokerError as error:
-                log.info("%s[%d]: %s", topic, partition, error)
-            return lambda: None
-
-        return in_background(ask)
-
-    def _see(self, marks: Watermarks) -> None:
-        """Compare what the partition holds with what is to be read."""
-        if marks.low > self.position:
-            # What was sent before retention came is still on its way, and librdkafka says when it asks in vain.
-            if self._is_off_the_log:
-                self._lose_until(min(marks.low, self._range.end))
-        elif marks.stable < self._range.end:
-            # The last stable offset was at the end of the plan or beyond it, and it never goes back.
-            self._suspect(
-                "truncated", f"the partition ends at {marks.stable}, before what was planned: truncated, or made anew"
-            )
-        else:
-            self._is_doubtful = False
-            self._suspicion.clear()
-            if self._is_off_the_log:  # librdkafka has stopped fetching
-                self._assign()
-
-    def _suspect(self, finding: str, words: str) -> None:
-        if self._suspicion.confirms(finding):
-            raise self._failed(words)
-
-    def _lose_until(self, offset: int) -> None:
-        self.lost.append((self.position, offset))
-        log.warning(
-            "%s[%d]: retention removed offsets %d to %d", self._topic, self._range.partition, self.position, offset - 1
-        )
-        self.position = offset
+    def _begin_again(self, offset: int) -> None:
+        """Read from an offset on; what retention has removed before it is lost."""
+        if offset > self.position:
+            self.lost.append((self.position, offset))
+            log.warning("%s[%d] at offset %d: retention removed all before %d", *self._here, offset)
+            self.position = offset
         self._assign()
 
     def _check_silence(self) -> None:
         """Fail after too much silence, and earlier where the broker has said that it is final."""
         errors, silence_s = self._connection.errors, time.monotonic() - self._moved
         if errors.fatal is not None and silence_s > _REFUSED_S:
-            raise broker_error(errors.fatal, self._topic, self._range.partition, self.position)
+            raise broker_error(errors.fatal, *self._here)
         if silence_s > self._settings.reconnect_timeout_s:
             reason = one_line(errors.last.str()) if errors.last is not None else "no error was reported"
-            raise BrokerUnavailableError(
-                f"nothing came for {self._settings.reconnect_timeout_s:g} s ({reason}); {self._what_came()}",
-                self._topic,
-                self._range.partition,
-                self.position,
-            )
+            words = f"nothing came for {self._settings.reconnect_timeout_s:g} s ({reason}); {self._what_came()}"
+            raise BrokerUnavailableError(f"{words}; --reconnect-timeout waits for longer", *self._here)
 
     def _what_came(self) -> str:
         """Say what the line did."""
@@ -556,7 +510,7 @@ class RangeReader:
         connections = max(1, stated.connections - before.connections)
         came = f"{(stated.wire_bytes - before.wire_bytes) / 1e6:,.1f} MB had arrived on "
         came += "a connection" if connections == 1 else f"{connections:,} connections"
-        return f"{came} in {stated.responses - before.responses:,} responses; --reconnect-timeout waits for longer"
+        return f"{came} in {stated.responses - before.responses:,} responses"
 
     def _check_topic_id(self) -> None:
         """Make sure at the end that it was the same topic all along: an id never comes back.
@@ -582,7 +536,8 @@ class RangeReader:
                 self._look_around()
                 time.sleep(_POLL_S)
         if now != self._topic_id:
-            raise self._failed("the topic was deleted and made again while it was read")
+            raise BrokerError("the topic was deleted and made again while it was read", *self._here)
 
-    def _failed(self, message: str) -> BrokerError:
-        return BrokerError(message, self._topic, self._range.partition, self.position)
+    @property
+    def _here(self) -> tuple[str, int, int]:
+        return self._topic, self._range.partition, self.position

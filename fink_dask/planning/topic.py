@@ -98,7 +98,11 @@ def finish(
 
 
 def _look_again(
-    settings: TransferSettings, observe: Observer, inspector: Inspector, plans: Sequence[Plan], partitions: Sequence[int]
+    settings: TransferSettings,
+    observe: Observer,
+    inspector: Inspector,
+    plans: Sequence[Plan],
+    partitions: Sequence[int],
 ) -> None:
     """Find out whether the topic is still the one that was planned, and whether more has arrived."""
     try:

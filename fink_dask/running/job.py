@@ -17,7 +17,14 @@ import fink_dask
 from fink_dask.cluster.crew import NO_LOOKAHEAD, Crew, Lookahead
 from fink_dask.cluster.worker import Shares, make_errand, take_share, transfer_on_worker
 from fink_dask.dashboard.reports import progress_prefix
-from fink_dask.errors import BrokerUnavailableError, FinkDaskError, SettingsError, StorageError, TransferError
+from fink_dask.errors import (
+    BrokerUnavailableError,
+    CrowdedLineError,
+    FinkDaskError,
+    SettingsError,
+    StorageError,
+    TransferError,
+)
 from fink_dask.kafka.offsets import Range
 from fink_dask.progress.events import Note, Observer, RangeFailed, RangeProgress
 from fink_dask.ranges.work import TopicFailures, Work, failure_of
@@ -262,6 +269,8 @@ class _Run:
         self._crew = Crew(client)
         self._others_join = others_join
         self._nconsumers = nconsumers
+        #: The most ranges that run at once, where nothing came in time of more; and how many may now.
+        self._most = self._at_once = nconsumers + lookahead.ranges
         self._lookahead = lookahead
         self._observe = observe
         # The largest first: a long range that starts last would keep one worker busy while the others idle.
@@ -315,7 +324,8 @@ class _Run:
         for _ in range(len(self._waiting)):
             # None of the last ranges is handed out ahead: it might wait behind another while a worker is idle.
             ahead = self._lookahead.ranges if len(self._waiting) > self._nconsumers else 0
-            if len(self._running) >= self._nconsumers + ahead or self._stopped or not self._crew.has_room():
+            most = min(self._nconsumers + ahead, self._at_once)
+            if len(self._running) >= most or self._stopped or not self._crew.has_room():
                 return
             item = self._waiting.popleft()
             if self._topics is not None and self._topics.is_over(item.topic):
@@ -423,6 +433,7 @@ class _Run:
             else:
                 self._silence.end()
                 self._tries.end(item)
+                self._at_once = min(self._most, self._at_once + 1)
                 self._observe(result.committed(item.topic))
         finally:
             self._crew.release(future)
@@ -432,14 +443,29 @@ class _Run:
         self._tries.forgive(item)
         self._waiting.appendleft(item)
 
+    def _thin_out(self) -> None:
+        """Run one range after the other, as of so many at once nothing has come in time, and more as they complete."""
+        if self._at_once == 1:  # the others that were begun together with the one that said so
+            return
+        together = len(self._running) + 1
+        self._at_once, self._most = 1, max(1, together // 2)
+        self._observe(
+            Note(f"the line brings nothing in time to {together} ranges at once: going on with one", warning=True)
+        )
+
     def _failed(self, item: Work, error: FinkDaskError, passing: bool) -> None:
         self._observe(RangeFailed(item.topic, item.range))
-        is_away = isinstance(error, BrokerUnavailableError)
+        is_away, is_crowded = isinstance(error, BrokerUnavailableError), isinstance(error, CrowdedLineError)
+        if is_crowded:
+            self._thin_out()
         if is_away and self._more is not None and not self._stopped and self._tries.excuse(item):
             self._waiting.appendleft(item)
             return
         if is_away and self._silence.is_final(not (self._waiting or self._running)):
             self._stopped = True
+        if is_crowded and not self._stopped:
+            self._give_back(item)
+            return
         if passing and not self._stopped and self._tries.allow(item):
             self._observe(Note(f"{error}; trying again", warning=True))
             self._waiting.append(item)

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from fink_dask.kafka.connection import open_connection
+from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.reader import RangeReader
+from fink_dask.settings import KafkaSettings
+from tests.alerts.made_up import AlertKind
 from tests.harness.cli import run_cli
 from tests.harness.filled import Filled, carry
 from tests.harness.link import FarKafka, Line
+from tests.harness.oracle import fill_topic
+from tests.harness.producer import produce, produce_transaction
+from tests.harness.topics import create_topic
 
 pytestmark = pytest.mark.links
 Topics = Callable[[int], Filled]
@@ -49,6 +58,32 @@ def test_24_lines_of_any_rate_and_length_carry_a_topic_about_once_whatever_the_c
 ) -> None:
     topic, line = far_topic(alerts), Line(mbit, round_trip_s)
     topic.assert_moved_about_once(carry(far, topic, tmp_path / "alerts", line, "-nconsumers", str(consumers)))
+
+
+@pytest.mark.timeout(600)
+def test_24_batches_of_which_four_at_once_never_come_in_time_come_one_after_the_other(
+    far: FarKafka, tmp_path: Path
+) -> None:
+    """librdkafka gives a response up after a minute: what came of it by then is thrown away, and asked for again."""
+    options = {"batch.size": 10**6, "linger.ms": 3000}
+    name = f"ftransfer_ztf_2026-11-01_{uuid.uuid4().int % 10**12}"
+    oracle = fill_topic(far.near.bootstrap_servers, name, AlertKind.ZTF_LIGHT, 3400, partitions=4, options=options)
+    topic = Filled(name, oracle, far.stored_bytes(name))
+    patience = ("-nconsumers", "4", "--reconnect-timeout", "150s")
+    carry(far, topic, tmp_path / "alerts", Line(mbit=0.4, round_trip_s=0.06), *patience, timeout_s=500)
+
+
+def test_24_a_long_stretch_of_aborted_transactions_is_no_silence_of_a_slow_line(far: FarKafka, topic_name: str) -> None:
+    create_topic(far.near.bootstrap_servers, topic_name, partitions=1)
+    aborted = [bytes(10_000)] * 300  # three batches or so, of eight seconds each
+    produce_transaction(far.near.bootstrap_servers, topic_name, aborted, commit=False, partitions=1)
+    produce(far.near.bootstrap_servers, topic_name, [b"alert"] * 5)
+    far.link.set(Line(mbit=1, round_trip_s=0.02))
+    settings = KafkaSettings(far.bootstrap_servers, reconnect_timeout_s=15)
+    with open_connection(settings, fetch_bytes=2**16) as connection:
+        reader = RangeReader(connection, topic_name, Range(0, 0, 306), lambda: False)
+        assert sum(map(len, reader.batches(10, 2**20))) == 5
+    assert reader.holes == [(0, 301)]
 
 
 def test_24_all_consumers_together_take_no_more_of_a_line_than_they_are_allowed(

@@ -62,6 +62,20 @@ def test_a_line_that_is_full_lets_fewer_in_and_never_none() -> None:
     assert line.enter(third)
 
 
+def test_where_nothing_comes_in_time_to_those_who_read_one_goes_on_and_asks_for_little() -> None:
+    line, readers = Line(4), [object() for _ in range(6)]
+    assert [line.enter(reader) for reader in readers[:4]] == [True] * 4
+    line.crowded()
+    assert line.fetch_bytes == MIN_FETCH_BYTES
+    for reader in readers[:3]:
+        line.leave(reader)
+    assert not line.enter(readers[4]), "one still reads"
+    line.leave(readers[3])
+    assert line.enter(readers[4])
+    line.arrived(4.0)
+    assert line.enter(readers[5]), "what comes in time shows that there is room again"
+
+
 def test_a_reader_that_waits_is_let_in_when_another_ends_and_one_that_is_stopped_waits_no_longer() -> None:
     line, first, second, third = Line(1), object(), object(), object()
     assert line.enter(first)

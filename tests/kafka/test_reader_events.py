@@ -12,12 +12,14 @@ from typing import Any
 
 import pytest
 
-from fink_dask.errors import BrokerUnavailableError
+from fink_dask.errors import BrokerUnavailableError, CrowdedLineError
 from fink_dask.kafka.client import Errors, KafkaError
 from fink_dask.kafka.connection import Arrived, open_connection
-from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.line import Line
+from fink_dask.kafka.offsets import Range, Watermarks
 from fink_dask.kafka.reader import RangeReader
 from fink_dask.settings import KafkaSettings
+from tests.harness.oracle import wait_for
 from tests.harness.producer import produce
 from tests.harness.topics import create_topic, delete_topic
 
@@ -44,9 +46,11 @@ class Said:
         return self.error_
 
 
-def reader() -> RangeReader:
-    connection: Any = SimpleNamespace(arrived=Arrived(), taken=0, taken_bytes=0, settings=KafkaSettings("127.0.0.1:1"))
-    return RangeReader(connection, "topic", Range(3, 100, 200), lambda: False)
+def reader(line: Line | None = None) -> RangeReader:
+    connection: Any = SimpleNamespace(
+        arrived=Arrived(), taken=0, taken_bytes=0, settings=KafkaSettings("127.0.0.1:1"), expansion=1.0, admin=None
+    )
+    return RangeReader(connection, "topic", Range(3, 100, 200), lambda: False, line=line)
 
 
 END = KafkaError(KafkaError._PARTITION_EOF)
@@ -109,6 +113,43 @@ def test_a_laptop_that_slept_for_longer_than_kafka_may_be_silent_reads_on(
         ranges._poll(100)
         if asleep_s > 1:
             break
+    with pytest.raises(BrokerUnavailableError) if is_given_up else nullcontext():
+        ranges._check_silence()
+
+
+@pytest.mark.parametrize("answers_s", [None, 5.0, 45.0])
+def test_a_response_that_is_given_up_says_that_the_line_is_crowded_only_where_questions_are_answered(
+    monkeypatch: pytest.MonkeyPatch, answers_s: float | None
+) -> None:
+    """A line that is cut for a minute is waited for, and what has arrived is kept."""
+    now = 1000.0
+    monkeypatch.setattr("fink_dask.kafka.reader.time.monotonic", lambda: now)
+    line = Line(4)
+    ranges = reader(line)
+    if answers_s is not None:
+        monkeypatch.setattr(ranges._doubts, "_ask", lambda: Watermarks(0, 1000))
+        now += 61.0 - answers_s
+        wait_for(lambda: ranges._doubts.look(100) or ranges._doubts.answered_s or ranges._doubts._answered, "that")
+    now = 1061.0
+    ranges._connection.arrived = Arrived(timeouts=1)
+    with pytest.raises(CrowdedLineError) if answers_s == 45.0 else nullcontext():
+        ranges._take_statement()
+    assert (line.readers == 1) is (answers_s == 45.0)
+
+
+@pytest.mark.parametrize(("next_offset", "is_given_up"), [(101, False), (100, True)])
+def test_records_that_are_not_delivered_are_no_silence_and_answers_without_records_are(
+    monkeypatch: pytest.MonkeyPatch, next_offset: int, is_given_up: bool
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("fink_dask.kafka.reader.time.monotonic", lambda: now)
+    ranges = reader()
+    ranges._connection.errors = Errors()
+    place = "topic", 3
+    for wire_bytes, offset in ((10_000, 100), (20_000, next_offset)):
+        now += 200.0  # five minutes is the time-out
+        ranges._connection.arrived = Arrived(wire_bytes=wire_bytes, next_offsets={place: offset})
+        ranges._take_statement()
     with pytest.raises(BrokerUnavailableError) if is_given_up else nullcontext():
         ranges._check_silence()
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,17 @@ import pytest
 
 from fink_dask.cluster.local import local_cluster
 from fink_dask.errors import InterruptedTransferError, LedgerError, SettingsError
+from fink_dask.kafka.line import Line
 from fink_dask.ledger.commit import roll_forward
 from fink_dask.ledger.progress import summarise
 from fink_dask.progress.events import RangeProgress
+from fink_dask.ranges.slots import Turn, Turns
 from fink_dask.ranges.task import transfer_range
 from fink_dask.ranges.work import Work
 from fink_dask.running.job import run_ranges
 from fink_dask.verifying.files import verify_dataset
 from tests.alerts.made_up import AlertKind
-from tests.harness.oracle import assert_exactly_once, fill_topic, places
+from tests.harness.oracle import assert_exactly_once, fill_topic, places, wait_for
 from tests.harness.planned import plan_topic
 from tests.harness.producer import produce
 
@@ -119,6 +122,26 @@ def test_a_range_that_is_committed_is_not_consumed_again(kafka: Any, topic_name:
     assert once.seconds
     assert not again.seconds
     assert once.rows == again.rows == heard[-1].rows == 200
+
+
+def test_a_range_that_waits_for_its_turn_to_decode_keeps_nobody_from_the_line(
+    kafka: Any, topic_name: str, tmp_path: Path
+) -> None:
+    fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 200, partitions=1)
+    (item,) = plan_topic(kafka.bootstrap_servers, topic_name, tmp_path / "out")
+    turns, line, somebody = Turns(1), Line(1), object()
+    turns.take(lambda: False)
+    assert line.enter(somebody)
+    with ThreadPoolExecutor(1) as threads:
+        ended = threads.submit(transfer_range, item.range, item.settings, turn=Turn(turns), line=line)
+        try:
+            wait_for(lambda: line._queue, "the range to wait for the line")
+            line.leave(somebody)
+            wait_for(lambda: line._readers, "it to read, though others decode")
+        finally:
+            turns.give()
+    assert ended.result().rows == 200
+    assert line.enter(somebody)
 
 
 def test_a_late_attempt_loses_and_cleans_up(kafka: Any, topic_name: str, tmp_path: Path) -> None:

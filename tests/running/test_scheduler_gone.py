@@ -1,4 +1,4 @@
-"""A scheduler or a worker that goes away is said in words, in whatever moment the client learns of it."""
+"""A scheduler or a worker that goes away is said in words, whenever the client learns of it; and crowded lines."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fink_dask.cluster import crew
-from fink_dask.errors import TransferError
+from fink_dask.errors import CrowdedLineError, TransferError
 from fink_dask.kafka.offsets import Range
 from fink_dask.progress.events import Note
 from fink_dask.running import job
@@ -54,4 +54,31 @@ def test_a_result_that_died_with_its_worker_is_tried_again_and_fails_nothing() -
     assert list(run._waiting) == [item]
     (note,) = [event for event in events if isinstance(event, Note)]
     assert note.text == "topic[3] at offset 10: its worker died before its result was fetched; trying again"
+    run.raise_failures()
+
+
+class _Crowded:
+    """A range to which nothing came in time."""
+
+    def result(self, timeout: float) -> Any:
+        raise CrowdedLineError("too many at once", "topic", 3, 10)
+
+    def release(self) -> None:
+        """Do nothing."""
+
+
+def test_ranges_to_which_nothing_comes_in_time_all_at_once_go_on_one_after_the_other() -> None:
+    events: list[Any] = []
+    identity = SimpleNamespace(topic="topic")
+    settings = SimpleNamespace(identity=identity, kafka=SimpleNamespace(limit_rate=None))
+    items: list[Any] = [SimpleNamespace(topic="topic", range=Range(n, 0, 9), settings=settings) for n in range(16)]
+    run = job._Run(_Client(), [], 16, events.append, job.NO_LOOKAHEAD)
+    futures: list[Any] = [_Crowded() for _ in items]
+    run._running |= dict(zip(futures, items, strict=True))
+    for future in futures:
+        run._take(future)
+    assert sorted(item.range for item in run._waiting) == [item.range for item in items], "nothing is given up"
+    assert run._at_once == 1
+    (note,) = [event for event in events if isinstance(event, Note)]
+    assert "16 ranges at once" in note.text
     run.raise_failures()
