@@ -1,15 +1,17 @@
-"""Row 25: packets are lost, reordered, doubled and small, between hosts whose TCP is the kernel's own."""
+"""Rows 25 and 28, between hosts whose TCP is the kernel's own: packets are lost, and an address has no route."""
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.alerts.made_up import AlertKind
-from tests.harness.cli import run_cli, transfer_arguments
+from tests.harness.cli import PROGRAM, environment, run_cli, transfer_arguments
 from tests.harness.kafka import ExternalKafka
+from tests.harness.link import with_names
 from tests.harness.oracle import Oracle, assert_exactly_once, fill_topic
 from tests.harness.switch import Packets, Switched, distant_broker
 
@@ -65,6 +67,25 @@ def test_25_a_line_whose_packets_are_small_carries_everything(
     finally:
         for host in network.hosts:
             host.ip("link", "set", "eth0", "mtu", "1500")
+
+
+def test_28_a_name_whose_ipv6_address_has_no_route_costs_seconds_where_its_other_address_has_one(
+    network: Switched, filled: tuple[ExternalKafka, Oracle], tmp_path: Path
+) -> None:
+    network.set(HOME)
+    kafka, oracle = filled
+    address, _, port = kafka.bootstrap_servers.rpartition(":")
+    names, client = tmp_path / "hosts", network.hosts[1]
+    # An address for documentation, which no network has.
+    names.write_text(f"127.0.0.1 localhost\n2001:db8::1 kafka.test\n{address} kafka.test\n")
+    # Without an address of its own, a host is told of no other host's.
+    client.ip("address", "replace", "fd77::2/64", "dev", "eth0", "nodad")
+    named = ExternalKafka(f"kafka.test:{port}")
+    command = with_names(names, [*PROGRAM, *transfer_arguments(named, TOPIC, tmp_path / "alerts")])
+    with client.inside():
+        result = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=150, check=False)
+    assert result.returncode == 0, result.stderr
+    assert_exactly_once(tmp_path / "alerts", oracle.values)
 
 
 def _transfer(network: Switched, filled: tuple[ExternalKafka, Oracle], outdir: Path, consumers: int) -> None:
