@@ -7,7 +7,6 @@ not known before something has arrived, so each range begins with what the ones 
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Condition
@@ -90,7 +89,8 @@ class Line:
         self.readers = readers
         #: Those that read; with an account where a rate is set.
         self._readers: dict[object, _Account | None] = {}
-        self._queue: deque[object] = deque()
+        #: Those that wait, in their order, and whether a rate is set for them.
+        self._queue: dict[object, bool] = {}
         self._free_at = 0.0
         #: What a first response has brought: a batch may be larger than what was asked for.
         self._first_bytes = 0
@@ -115,13 +115,13 @@ class Line:
             take what this process may, nobody else has to.
         """
         with self._changed:
-            is_full = len(self._readers) >= self.readers or (rate is not None and self.pause_s() > 0)
-            if is_full or (self._queue and self._queue[0] is not reader):
-                if reader not in self._queue:
-                    self._queue.append(reader)
+            is_paid = self._left_s() <= 0
+            # Who waits for a rate that was set for its run keeps nobody of another run.
+            first = next((each for each, is_limited in self._queue.items() if is_paid or not is_limited), reader)
+            if first is not reader or len(self._readers) >= self.readers or not (is_paid or rate is None):
+                self._queue.setdefault(reader, rate is not None)
                 return False
-            if self._queue:
-                self._queue.popleft()
+            self._queue.pop(reader, None)
             self._readers[reader] = None
             if rate is not None:
                 account = self._readers[reader] = _Account(rate, max(self._first_bytes, self.most_at_once(rate)))
@@ -142,8 +142,7 @@ class Line:
         with self._changed:
             if (account := self._readers.pop(reader, None)) is not None:
                 self._pay(account, -account.ahead_bytes)
-            if reader in self._queue:
-                self._queue.remove(reader)
+            self._queue.pop(reader, None)
             self._changed.notify_all()
 
     def arrived(self, waited_s: float, is_first: bool = False, round_trip_s: float = 0.0) -> None:
@@ -214,6 +213,9 @@ class Line:
         self._free_at = max(self._free_at, time.monotonic() - _CREDIT_S)
         self._free_at += wire_bytes / (_KEPT * self.part * account.rate)
 
-    def pause_s(self) -> float:
-        """Return the seconds until more may be taken."""
+    def pause_s(self, reader: object) -> float:
+        """Return the seconds until a reader may take more; none where no rate is set for it."""
+        return self._left_s() if self._readers.get(reader) is not None else 0.0
+
+    def _left_s(self) -> float:
         return max(0.0, self._free_at - time.monotonic())

@@ -256,7 +256,7 @@ class RangeReader:
         wanted = _POLL_RECORDS // 100  # until their size is known
         while self.position < self._range.end:
             self.check_stop()
-            if pause_s := self._line.pause_s():
+            if pause_s := self._line.pause_s(self):
                 with self._waiting():
                     self._sleep(pause_s)
                 continue

@@ -35,7 +35,7 @@ def read(
     """Read pieces as fast as the line lets a reader; returns the bytes that came over the line, with those before."""
     end, came = clock.now + seconds, before
     while clock.now < end:
-        if pause_s := line.pause_s():
+        if pause_s := line.pause_s(reader):
             clock.now += pause_s
             continue
         line.take(reader, piece)
@@ -92,8 +92,36 @@ def test_who_has_no_rate_to_keep_to_is_not_held_up(clock: Clock) -> None:
     line.enter("free")
     line.take("free", 100 * MB)
     line.settle("free", 100 * MB)
-    assert line.pause_s() == 0
+    assert line.pause_s("free") == 0
     line.leave("free")
+
+
+def test_a_transfer_without_a_rate_is_not_held_up_by_one_with_a_rate_in_the_same_process(clock: Clock) -> None:
+    line = Line(readers=4)
+    assert line.enter("slow", MB)
+    line.take("slow", 100 * MB)
+    assert not line.enter("slow too", MB)
+    assert line.enter("free"), "it came later, and has nothing to wait for"
+    assert line.pause_s("free") == 0
+    assert line.pause_s("slow") > 50
+    clock.now += 200
+    assert not line.enter("also free"), "now the one that came before it may begin"
+    assert line.enter("slow too", MB)
+    assert line.enter("also free")
+
+
+def test_transfers_with_rates_in_one_process_keep_to_theirs_and_together_to_the_highest(clock: Clock) -> None:
+    line = Line(readers=4)
+    assert line.enter("slow", MB)
+    clock.now += 10
+    assert line.enter("fast", 4 * MB)
+    came, end = {"slow": 0, "fast": 0}, clock.now + 60
+    while clock.now < end:
+        for reader in came:
+            clock.now += line.pause_s(reader)
+            line.take(reader, MB // 20)
+            came[reader] += MB // 20
+    assert 0.8 * 60 < came["slow"] / MB + came["fast"] / (4 * MB) < 60 + 2
 
 
 def test_time_without_reading_is_made_up_for_only_a_little(clock: Clock) -> None:
@@ -101,7 +129,7 @@ def test_time_without_reading_is_made_up_for_only_a_little(clock: Clock) -> None
     line.enter("reader", MB)
     clock.now += 600
     came = 0
-    while not line.pause_s():
+    while not line.pause_s("reader"):
         line.take("reader", MB // 20)
         came += MB // 20
     assert came < (0.5 + SLACK + 0.25) * MB
