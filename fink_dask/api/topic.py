@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import json
 import logging
+import time
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -27,7 +28,7 @@ from fink_dask.cluster.local import parse_memory
 from fink_dask.dataset.columns import file_schema
 from fink_dask.dataset.formats import KAFKA_FIELDS
 from fink_dask.dataset.partitioning import Partitioning
-from fink_dask.errors import BrokerError, SchemaError, SettingsError
+from fink_dask.errors import BrokerError, CrowdedLineError, SchemaError, SettingsError
 from fink_dask.kafka.connection import ConnectionPool
 from fink_dask.kafka.inspect import UNKNOWN_ID, Inspector, open_inspector
 from fink_dask.kafka.offsets import Range
@@ -206,22 +207,34 @@ def read_table(range_: Range | None, source: TopicSource, columns: Sequence[str]
         If a record can't be decoded, unless such records are left out.
     """
     names = _empty(source).column_names if columns is None else list(columns)
-    tables = [_empty(source, tuple(names))]
-    if range_ is not None:
-        decoder = _decoder(source, names, range_.partition)
-        with _connections.connect(source.kafka) as connection:
-            topic, topic_id = source.identity.topic, source.identity.topic_id
-            reader = RangeReader(connection, topic, range_, lambda: False, topic_id, line=_connections.line)
-            for batch in reader.batches(BATCHSIZE, BATCH_BYTES, MIN_BATCH_BYTES, source.versions.max_records):
-                decoded = decoder.decode(batch)
-                for index, reason in decoded.bad:
-                    _report(source, range_, int(batch.offsets[index]), reason)
-                tables += [pa.Table.from_batches([rows]).select(names) for _, rows in decoded.parts]
-            if reader.lost:
-                start, end = reader.lost[0]
-                words = f"Kafka has removed offsets {start} to {end - 1} since the topic was looked at"
-                raise BrokerError(words, source.identity.topic, range_.partition, start)
-    return pa.concat_tables(tables)
+    if range_ is None:
+        return _empty(source, tuple(names))
+    began = time.monotonic()
+    while True:
+        try:
+            return pa.concat_tables([_empty(source, tuple(names)), *_read_range(range_, source, names)])
+        except CrowdedLineError:  # the readers of this process have become fewer, and ask for less
+            if time.monotonic() - began > source.kafka.reconnect_timeout_s:
+                raise
+
+
+def _read_range(range_: Range, source: TopicSource, names: Sequence[str]) -> list[pa.Table]:
+    """Read a range once, a table a batch."""
+    tables: list[pa.Table] = []
+    decoder = _decoder(source, names, range_.partition)
+    with _connections.connect(source.kafka) as connection:
+        topic, topic_id = source.identity.topic, source.identity.topic_id
+        reader = RangeReader(connection, topic, range_, lambda: False, topic_id, line=_connections.line)
+        for batch in reader.batches(BATCHSIZE, BATCH_BYTES, MIN_BATCH_BYTES, source.versions.max_records):
+            decoded = decoder.decode(batch)
+            for index, reason in decoded.bad:
+                _report(source, range_, int(batch.offsets[index]), reason)
+            tables += [pa.Table.from_batches([rows]).select(names) for _, rows in decoded.parts]
+        if reader.lost:
+            start, end = reader.lost[0]
+            words = f"Kafka has removed offsets {start} to {end - 1} since the topic was looked at"
+            raise BrokerError(words, source.identity.topic, range_.partition, start)
+    return tables
 
 
 def _read_frame(range_: Range | None, source: TopicSource, columns: Sequence[str] | None = None) -> pd.DataFrame:

@@ -6,6 +6,7 @@ import json
 import pickle
 import uuid
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -15,9 +16,12 @@ from dask.dataframe.dask_expr.io import FromMap
 from distributed import Client
 
 import fink_dask
+from fink_dask.api import topic as topic_module
 from fink_dask.api.topic import TopicFrame, TopicSource
 from fink_dask.avro.decoder import ColumnarDecoder
-from fink_dask.errors import BrokerError, FinkDaskError, SchemaError, SettingsError
+from fink_dask.errors import BrokerError, CrowdedLineError, FinkDaskError, SchemaError, SettingsError
+from fink_dask.kafka.offsets import Range
+from fink_dask.settings import KafkaSettings
 from tests.alerts.made_up import AlertKind, avro_schema, encoded_alerts
 from tests.harness.oracle import Oracle, assert_values_equal, fill_topic, make_topic, note
 from tests.harness.producer import produce
@@ -211,3 +215,17 @@ def test_an_import_loads_nothing_and_a_name_that_is_not_there_is_said() -> None:
     assert "read_topic" in dir(fink_dask)
     with pytest.raises(AttributeError, match="read_topics"):
         _ = fink_dask.read_topics
+
+
+def test_a_range_to_which_nothing_came_in_time_is_read_again_by_fewer_readers(monkeypatch: pytest.MonkeyPatch) -> None:
+    table, tries = pa.table({"candid": [1, 2]}), iter([True, True, False])
+
+    def read(*_: object) -> list[pa.Table]:
+        if next(tries):
+            raise CrowdedLineError("too many are asked for at once")
+        return [table]
+
+    monkeypatch.setattr(topic_module, "_empty", lambda *_: table.slice(0, 0))
+    monkeypatch.setattr(topic_module, "_read_range", read)
+    source: Any = SimpleNamespace(kafka=KafkaSettings("127.0.0.1:1"))
+    assert topic_module.read_table(Range(0, 0, 2), source).equals(table)
