@@ -123,7 +123,7 @@ def test_22_a_line_that_is_cut_for_a_minute_while_a_range_is_sent_ends_nothing(
 def test_22_a_line_that_stays_cut_while_a_range_is_sent_ends_the_run_in_one_line_and_the_same_command_goes_on(
     kafka: Any, module_topic: str, oracle: Oracle, object_store: ObjectStore, store_url: str, link: Link
 ) -> None:
-    running = _running(kafka, module_topic, store_url, "--reconnect-timeout", "20s")
+    running = _running(kafka, module_topic, store_url, "--reconnect-timeout", "60s")
     _wait_until_it_sends(running, object_store, store_url)
     link.cut()
     code, err = running.finish(600)

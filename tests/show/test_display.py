@@ -222,4 +222,4 @@ def test_a_command_that_waits_says_so_and_for_how_long(
         return "looking at the topic" in "".join(said)
 
     with doing("looking at the topic"):
-        wait_for(has_been_said, 30, "a line")
+        wait_for(has_been_said, "a line")
