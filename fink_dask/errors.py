@@ -6,6 +6,54 @@ that form survives pickling, and errors travel from Dask workers to the client.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+#: Stands before and behind a parameter in a message. No argument, path or name of a topic can hold it.
+_MARK = "\0"
+#: Parameters that are no options, as everybody on the machine can see the arguments of processes.
+_SECRET = {"password"}
+
+
+def parameter(name: str, value: object = None) -> str:
+    """Name a parameter in the message of an error; `option`, or another front end, spells it when the error is shown.
+
+    Parameters
+    ----------
+    name : str
+        As Python has it: ``on_loss``.
+    value : object, optional
+        What to give it; a word in capitals stands for something of the user's, and True for a flag.
+    """
+    return f"{_MARK}{name}{'' if value is None else f'={value}'}{_MARK}"
+
+
+def option(name: str, value: str) -> str:
+    """Spell a parameter as the command line has it: ``--on-loss continue``."""
+    spelled = variable(name) if name in _SECRET else f"--{name.replace('_', '-')}"
+    return spelled if value in {"", "True"} else f"{spelled} {value}"
+
+
+def variable(name: str) -> str:
+    """Spell a parameter as the environment has it: ``FINK_DASK_ON_LOSS``."""
+    return f"FINK_DASK_{name.upper()}"
+
+
+def spell(message: str, how: Callable[[str, str], str] = option) -> str:
+    """Spell the parameters in a message.
+
+    Parameters
+    ----------
+    message : str
+        The message.
+    how : callable
+        Gets a parameter's name, and the value to give it, or "".
+    """
+    first, *parts = message.split(_MARK)
+    for number, part in enumerate(parts):
+        name, _, value = part.partition("=")
+        first += how(name, value) if number % 2 == 0 and name.isidentifier() else part
+    return first
+
 
 class FinkDaskError(Exception):
     """Report a failure that a user can act on, in one line.
@@ -13,7 +61,7 @@ class FinkDaskError(Exception):
     Parameters
     ----------
     message : str
-        What happened and what to do about it, without a full stop.
+        What happened and what to do about it, without a full stop; it names parameters by `parameter`.
     topic : str, optional
         The Kafka topic it happened in.
     partition : int, optional
@@ -36,12 +84,29 @@ class FinkDaskError(Exception):
         self.offset = offset
 
     def __str__(self) -> str:
+        return spell(self.line)
+
+    @property
+    def line(self) -> str:
+        """The whole, for the message of another error: its parameters are not spelled yet."""
         if self.topic is None:
             return self.message
         where = self.topic if self.partition is None else f"{self.topic}[{self.partition}]"
         if self.offset is not None:
             where += f" at offset {self.offset}"
         return f"{where}: {self.message}"
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """The parameters that the message names, as Python has them; the first is usually the one that is wrong."""
+        found: list[str] = []
+        spell(self.message, lambda name, _: found.append(name) or "")  # type: ignore[func-returns-value]
+        return tuple(dict.fromkeys(found))
+
+    def spell(self, how: Callable[[str, str], str]) -> None:
+        """Spell the parameters for good, in the words of the front end that the user is at."""
+        self.message = spell(self.message, how)
+        self.args = (self.message, *self.args[1:])
 
 
 class SettingsError(FinkDaskError):

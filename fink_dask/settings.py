@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from fink_dask.errors import SettingsError
+from fink_dask.errors import SettingsError, parameter
 
 #: Raw bytes that a range is planned to hold.
 RANGE_BYTES = 256 * 2**20
@@ -108,13 +108,14 @@ class Security:
     ca_pem: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        _check_known("--security-protocol", self.protocol, SECURITY_PROTOCOLS)
-        _check_known("--sasl-mechanism", self.mechanism, SASL_MECHANISMS)
+        _check_known(parameter("security_protocol"), self.protocol, SECURITY_PROTOCOLS)
+        _check_known(parameter("sasl_mechanism"), self.mechanism, SASL_MECHANISMS)
         if has_sasl(self.protocol) and not self.username:
-            raise SettingsError(f"{self.protocol} needs a user name: give --username NAME")
+            raise SettingsError(f"{self.protocol} needs a user name: give {parameter('username', 'NAME')}")
         if has_sasl(self.protocol) and not self.password:
             raise SettingsError(
-                f"{self.protocol} needs a password: set FINK_DASK_PASSWORD, give --password-file FILE, or have it in "
+                f"{self.protocol} needs a password: give {parameter('password')} or "
+                f"{parameter('password_file', 'FILE')}, or have it in "
                 "the credentials file"
             )
         check_sendable("the user name", self.username)
@@ -153,14 +154,16 @@ class KafkaSettings:
 
     def __post_init__(self) -> None:
         if not self.bootstrap_servers.strip():
-            raise SettingsError("no Kafka servers: give --bootstrap-servers HOST:PORT, or type fink-dask register")
-        check_sendable("--bootstrap-servers", self.bootstrap_servers)
+            raise SettingsError(
+                f"no Kafka servers: give {parameter('bootstrap_servers', 'HOST:PORT')}, or type fink-dask register"
+            )
+        check_sendable(parameter("bootstrap_servers"), self.bootstrap_servers)
         if not 0 < self.reconnect_timeout_s < float("inf"):
             raise SettingsError(
-                f"--reconnect-timeout is {self.reconnect_timeout_s:g} s, but must be positive and finite"
+                f"{parameter('reconnect_timeout')} is {self.reconnect_timeout_s:g} s, but must be positive and finite"
             )
         if self.limit_rate is not None and self.limit_rate < 1:
-            raise SettingsError(f"--limit-rate is {self.limit_rate}, but must be at least 1 byte a second")
+            raise SettingsError(f"{parameter('limit_rate')} is {self.limit_rate}, but must be at least 1 byte a second")
 
 
 @dataclass(frozen=True)
@@ -190,13 +193,13 @@ class FollowSettings:
     until: datetime | None = None
 
     def __post_init__(self) -> None:
-        for name, seconds in (("roll-interval", self.roll_interval_s), ("idle-timeout", self.idle_timeout_s)):
+        for name, seconds in (("roll_interval", self.roll_interval_s), ("idle_timeout", self.idle_timeout_s)):
             if seconds is not None and not 0 < seconds < float("inf"):
-                raise SettingsError(f"--{name} is {seconds:g} s, but must be positive and finite")
+                raise SettingsError(f"{parameter(name)} is {seconds:g} s, but must be positive and finite")
         if self.until_count is not None and self.until_count < 1:
-            raise SettingsError(f"--until-count is {self.until_count}, but must be at least 1")
+            raise SettingsError(f"{parameter('until_count')} is {self.until_count}, but must be at least 1")
         if self.until is not None and self.until.tzinfo is None:
-            raise SettingsError("--until has no time zone: add Z for UTC, or an offset such as +02:00")
+            raise SettingsError(f"{parameter('until')} has no time zone: add Z for UTC, or an offset such as +02:00")
 
 
 @dataclass(frozen=True)
@@ -275,33 +278,43 @@ class TransferSettings:
 
     def __post_init__(self) -> None:
         if self.follow is not None and self.limit is not None:
-            raise SettingsError("--limit does not go with --follow: --until-count N ends it when N alerts are there")
+            raise SettingsError(
+                f"{parameter('limit')} does not go with {parameter('follow')}: {parameter('until_count', 'N')} "
+                "ends it when N alerts are there"
+            )
         if self.where is not None and self.limit is not None:
             # A plan is made of offsets, and only decoding tells how many of them the condition is true of.
-            raise SettingsError("--limit does not go with --where: how many offsets N such alerts take is unknown")
+            raise SettingsError(
+                f"{parameter('limit')} does not go with {parameter('where')}: how many offsets N such alerts take "
+                "is unknown"
+            )
         for name, number in (
-            ("--nconsumers", self.nconsumers),
-            ("--batchsize", self.batchsize),
-            ("--limit", self.limit),
+            ("nconsumers", self.nconsumers),
+            ("batchsize", self.batchsize),
+            ("limit", self.limit),
             ("range_bytes", self.range_bytes),
         ):
             if number is not None and number < 1:
-                raise SettingsError(f"{name} is {number}, but must be at least 1")
-        _check_known("--outformat", self.outformat, OUTFORMATS)
-        _check_known("--compression", self.compression, COMPRESSIONS)
-        _check_known("--on-bad-record", self.on_bad_record, ON_BAD_RECORD)
-        _check_known("--on-loss", self.on_loss, ON_LOSS)
+                raise SettingsError(f"{parameter(name)} is {number}, but must be at least 1")
+        _check_known(parameter("outformat"), self.outformat, OUTFORMATS)
+        _check_known(parameter("compression"), self.compression, COMPRESSIONS)
+        _check_known(parameter("on_bad_record"), self.on_bad_record, ON_BAD_RECORD)
+        _check_known(parameter("on_loss"), self.on_loss, ON_LOSS)
         if self.outformat in RECORD_OUTFORMATS and self.columns is not None:
-            raise SettingsError(f"--outformat {self.outformat} keeps whole records: leave out --columns")
+            raise SettingsError(
+                f"{parameter('outformat', self.outformat)} keeps whole records: leave out {parameter('columns')}"
+            )
         if self.group_id is not None and not self.group_id.strip():
-            raise SettingsError("--group-id is empty")
-        check_sendable("--group-id", self.group_id)
+            raise SettingsError(f"{parameter('group_id')} is empty")
+        check_sendable(parameter("group_id"), self.group_id)
         if _SCHEME.fullmatch(self.outdir.parts[0] if self.outdir.parts else ""):
-            raise SettingsError(f"--outdir {self.outdir} has lost a slash: give s3://BUCKET/NAME as text, not a Path")
+            raise SettingsError(
+                f"{parameter('outdir')} {self.outdir} has lost a slash: give s3://BUCKET/NAME as text, not a Path"
+            )
         if "://" not in str(self.outdir):  # on an object store there are no links
             object.__setattr__(self, "outdir", Path(os.path.realpath(self.outdir)))
         if self.outdir.name in {"", ".", ".."}:
-            raise SettingsError(f"--outdir {self.outdir} has no parent directory to keep its ledger in")
+            raise SettingsError(f"{parameter('outdir')} {self.outdir} has no parent directory to keep its ledger in")
 
 
 def parse_address(option: str, text: str) -> str:

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from fink_dask import errors
+from fink_dask.api.settings import ARGUMENTS
+
 PACKAGE = Path(__file__).resolve().parents[1] / "fink_dask"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 MAX_LINES = 700
@@ -100,6 +103,8 @@ _COMMANDS = {
     *("compact", "completion", "demo", "doctor", "export_hats", "peek", "publish", "quarantine", "register", "repair"),
     *("report", "schema", "status", "submit", "topics", "transfer", "verify"),
 }
+
+ERRORS = {name for name, kind in vars(errors).items() if isinstance(kind, type)}
 
 #: A name that says nothing about what is inside.
 BAD_NAMES = {"common", "core", "helpers", "misc", "util", "utils"}
@@ -223,3 +228,16 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
         found = imports(path)
         graph[name] = {module for module in known if module in found and module != name}
     TopologicalSorter(graph).prepare()
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if name_of(path).partition(".")[0] != "cli"], ids=name_of)
+def test_an_error_names_what_python_has_too_so_that_each_user_reads_their_own_words(path: Path) -> None:
+    """Where an argument has an option's name, `errors.parameter` names it, and the front end spells it."""
+    arguments = re.compile(rf"(?<!register )(?<!transfer )--({'|'.join(sorted(ARGUMENTS)).replace('_', '-')})(?![\w-])")
+    raised = [
+        node
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ERRORS
+    ]
+    words = [each.value for call in raised for each in ast.walk(call) if isinstance(each, ast.Constant)]
+    assert [word for word in words if isinstance(word, str) and arguments.search(word)] == []

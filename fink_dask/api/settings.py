@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +13,7 @@ from distributed import Client
 
 from fink_dask.cluster.existing import threads_of
 from fink_dask.cluster.local import parse_duration, parse_memory, usable_cores
-from fink_dask.errors import FinkDaskError, SettingsError
+from fink_dask.errors import FinkDaskError, SettingsError, option, parameter
 from fink_dask.kafka.credentials import SERVERS_VARIABLE, find_kafka
 from fink_dask.kafka.topics import SURVEYS, check_topic_name, survey_of
 from fink_dask.settings import COMPRESSION, ON_BAD_RECORD, ON_LOSS, OUTFORMATS, KafkaSettings, TransferSettings
@@ -30,16 +29,11 @@ _CONNECTION = {
     *("reconnect_timeout", "limit_rate"),
 }
 #: Arguments that are options of the command line, with the same names.
-_ARGUMENTS = _CONNECTION | {
+ARGUMENTS = _CONNECTION | {
     *("topic", "outdir", "bootstrap_servers", "survey", "partitionby", "columns", "where", "limit", "restart", "force"),
     *("nconsumers", "memory_limit", "outformat", "compression", "schema", "group_id", "on_bad_record", "on_loss"),
-    *("dashboard_address",),
+    *("dashboard_address", "partition_bytes"),
 }
-_FLAGS = {"restart", "force"}
-#: An option in an error, with its value or a placeholder for it.
-_OPTION = re.compile(r"--([a-z][a-z-]*)(?: ([A-Z][A-Z:]*\b|continue|quarantine|avro|parquet))?")
-#: How to give a password: on the command line, and in Python.
-_GIVE_PASSWORD = "set FINK_DASK_PASSWORD, give --password-file FILE", "give password or password_file"
 
 
 @contextmanager
@@ -48,18 +42,15 @@ def errors_in_python() -> Iterator[None]:
     try:
         yield
     except FinkDaskError as error:
-        error.message = _OPTION.sub(_argument, error.message.replace(*_GIVE_PASSWORD))
-        error.args = (error.message, *error.args[1:])
+        error.spell(_argument)
         raise
 
 
-def _argument(option: re.Match[str]) -> str:
-    name, value = option[1].replace("-", "_"), option[2]
-    if name not in _ARGUMENTS:  # such as --follow, which only the command has
-        return option[0]
-    if value is not None:
-        return f"{name}={value if value.isupper() else repr(value)}"
-    return f"{name}=True" if name in _FLAGS else name
+def _argument(name: str, value: str) -> str:
+    """Spell a parameter as Python has it; a word in capitals stands for something of the user's."""
+    if name not in ARGUMENTS:  # such as --follow, which only the command has
+        return option(name, value)
+    return f"{name}={value if value.isupper() or value == 'True' else repr(value)}" if value else name
 
 
 def transfer_settings(
@@ -94,7 +85,7 @@ def transfer_settings(
     kafka = kafka_of(topic, survey, bootstrap_servers, "transfer", **connection)
     for name, value in (("limit", limit), ("nconsumers", nconsumers)):
         if value is not None and not isinstance(value, int):
-            raise SettingsError(f"{name} is {str(value)[:40]!r}, but must be a whole number")
+            raise SettingsError(f"{parameter(name)} is {str(value)[:40]!r}, but must be a whole number")
     return TransferSettings(
         topic=topic,
         outdir=locate(outdir),
@@ -109,7 +100,7 @@ def transfer_settings(
         where=where,
         outformat=outformat,
         compression=compression,
-        memory_limit=None if memory_limit is None else parse_memory("memory_limit", str(memory_limit)),
+        memory_limit=None if memory_limit is None else parse_memory(parameter("memory_limit"), str(memory_limit)),
         on_bad_record=on_bad_record,
         on_loss=on_loss,
         force=force,
@@ -144,15 +135,15 @@ def kafka_of(
         raise SettingsError(f"there is no argument {min(unknown)[:40]!r}: help(fink_dask.{function}) lists them")
     check_topic_name(topic)
     if survey is not None and survey not in SURVEYS:
-        raise SettingsError(f"survey is {str(survey)[:40]!r}, but must be one of {', '.join(SURVEYS)}")
+        raise SettingsError(f"{parameter('survey')} is {str(survey)[:40]!r}, but must be one of {', '.join(SURVEYS)}")
     for name in ("password_file", "ssl_ca_file"):
         if connection.get(name) is not None:
             connection[name] = Path(connection[name])
     if (timeout := connection.pop("reconnect_timeout", None)) is not None:
-        connection["reconnect_timeout_s"] = parse_duration("reconnect_timeout", str(timeout))
+        connection["reconnect_timeout_s"] = parse_duration(parameter("reconnect_timeout"), str(timeout))
         wait_for_stores(connection["reconnect_timeout_s"])
     if (rate := connection.get("limit_rate")) is not None:
-        connection["limit_rate"] = parse_rate("limit_rate", str(rate))
+        connection["limit_rate"] = parse_rate(parameter("limit_rate"), str(rate))
     servers = bootstrap_servers or os.environ.get(SERVERS_VARIABLE)
     return find_kafka(survey or survey_of(topic), log.warning, bootstrap_servers=servers, **connection)
 
@@ -161,7 +152,7 @@ def as_names(argument: str, given: str | Sequence[str]) -> tuple[str, ...]:
     """Take names as a sequence, or separated by commas as on the command line."""
     names = tuple(str(name).strip() for name in (given.split(",") if isinstance(given, str) else given))
     if not all(names) or len(set(names)) < len(names):
-        raise SettingsError(f"{argument} should be names, each once, but is {str(given)[:80]!r}")
+        raise SettingsError(f"{parameter(argument)} should be names, each once, but is {str(given)[:80]!r}")
     return names
 
 

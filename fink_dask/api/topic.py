@@ -28,7 +28,7 @@ from fink_dask.cluster.local import parse_memory
 from fink_dask.dataset.columns import file_schema
 from fink_dask.dataset.formats import KAFKA_FIELDS
 from fink_dask.dataset.partitioning import Partitioning
-from fink_dask.errors import BrokerError, CrowdedLineError, SchemaError, SettingsError
+from fink_dask.errors import BrokerError, CrowdedLineError, SchemaError, SettingsError, parameter
 from fink_dask.kafka.connection import ConnectionPool
 from fink_dask.kafka.inspect import UNKNOWN_ID, Inspector, open_inspector
 from fink_dask.kafka.offsets import Range
@@ -156,10 +156,10 @@ def read_topic(
     """
     if on_bad_record not in ON_BAD_RECORD:
         raise SettingsError(
-            f"on_bad_record is {str(on_bad_record)[:40]}, but must be one of {', '.join(ON_BAD_RECORD)}"
+            f"{parameter('on_bad_record')} is {str(on_bad_record)[:40]}, but must be one of {', '.join(ON_BAD_RECORD)}"
         )
     kafka = _of_each_process(kafka_of(topic, survey, bootstrap_servers, "read_topic", **connection))
-    size = parse_memory("partition_bytes", str(partition_bytes))
+    size = parse_memory(parameter("partition_bytes"), str(partition_bytes))
     with open_inspector(kafka) as inspector:
         wanted = None if columns is None else as_names("columns", columns)
         file = None if schema is None else Path(schema)
@@ -262,7 +262,7 @@ def _of_empty(settings: TransferSettings, inspector: Inspector) -> Versions:
 
 def _report(source: TopicSource, range_: Range, offset: int, reason: str) -> None:
     if source.on_bad_record == "fail":
-        words = f"{reason}; on_bad_record='skip' leaves such records out"
+        words = f"{reason}; {parameter('on_bad_record', 'skip')} leaves such records out"
         raise SchemaError(words, source.identity.topic, range_.partition, offset)
     log.warning("%s[%s] at offset %s is left out: %s", source.identity.topic, range_.partition, offset, reason)
 

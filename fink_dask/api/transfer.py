@@ -17,7 +17,7 @@ from distributed import Client, default_client
 from fink_dask.api.settings import errors_in_python, transfer_settings
 from fink_dask.cluster.existing import Scheduler
 from fink_dask.dataset.read import open_dataset
-from fink_dask.errors import SettingsError, TransferError
+from fink_dask.errors import SettingsError, TransferError, parameter
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import check_dataset
 from fink_dask.ledger.progress import Summary, written_bytes
@@ -172,7 +172,7 @@ def transfer(
         # Python itself would say so at length, for each worker and again for each one that replaces it.
         raise SettingsError(f"fink_dask.transfer is called while a script is imported: it needs {_GUARD} call")
     lent = _choose_client(client)
-    address = parse_address("--dashboard-address", dashboard_address)
+    address = parse_address(parameter("dashboard_address"), dashboard_address)
     settings = transfer_settings(
         topic,
         outdir,

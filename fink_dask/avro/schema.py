@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from fink_dask.avro.operations import BATCH_CELLS
 from fink_dask.avro.types import LOGICAL_INTEGERS, MAX_DECIMAL256_DIGITS, PRIMITIVES, AvroType, lazy_property
-from fink_dask.errors import SchemaError, SettingsError
+from fink_dask.errors import SchemaError, SettingsError, parameter
 
 #: Levels of records, arrays, maps and wide unions. Fink's have three; code that recurses stays far from Python's limit.
 MAX_DEPTH = 64
@@ -367,7 +367,7 @@ def read_schema_file(path: Path) -> AvroSchema:
         with path.open("rb") as file:
             text = file.read(MAX_SCHEMA_BYTES + 1)
     except OSError as error:
-        raise SettingsError(f"can't read --schema {path}: {error.strerror}") from error
+        raise SettingsError(f"can't read {parameter('schema')} {path}: {error.strerror}") from error
     return parse_schema(text)
 
 

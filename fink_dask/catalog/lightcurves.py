@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from fink_dask.avro.schema import field_type
 from fink_dask.dataset.formats import KAFKA_FIELDS
-from fink_dask.errors import SettingsError
+from fink_dask.errors import SettingsError, parameter
 
 #: The nested column.
 LIGHT_CURVE = "lightcurve"
@@ -88,11 +88,13 @@ def find_form(schema: pa.Schema, columns: Sequence[str] | None = None) -> LightC
             "midpointMjdTai, ra and dec (of diaSource), and the dataset lacks some of them"
         )
     if columns is not None and (unknown := [name for name in columns if name not in paths]):
-        raise SettingsError(f"--columns {unknown[0][:80]}: there is no such column, or it is not a single value")
+        raise SettingsError(
+            f"{parameter('columns')} {unknown[0][:80]}: there is no such column, or it is not a single value"
+        )
     newest = _of_newest(object_id, paths)
     wanted = [name for name in paths if name != object_id and (columns is None or name in columns)]
     if not wanted:
-        raise SettingsError("--columns leaves the light curves without a column")
+        raise SettingsError(f"{parameter('columns')} leaves the light curves without a column")
     nested = {f"alert_{name}" if name in {*newest, ALERTS} else name: name for name in wanted}
     read = {source_id, time, *newest, *_ORDER, *wanted}
     return LightCurveForm(object_id, source_id, time, {name: paths[name] for name in paths if name in read}, nested)

@@ -61,7 +61,7 @@ def check_fitness(ledger: Ledger, made: Path, kafka: KafkaSettings, topic: str) 
             inspector.describe(topic)
     except FinkDaskError as error:
         kind = type(error) if isinstance(error, BrokerError) else BrokerError
-        raise kind(f"it can't reach Kafka: {error}") from error
+        raise kind(f"it can't reach Kafka: {error.line}") from error
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Any
 import dask
 
 from fink_dask.cluster.local import DASK_CONFIG, MEMORY_FRACTION, parse_memory
-from fink_dask.errors import SettingsError
+from fink_dask.errors import SettingsError, parameter
 from fink_dask.ranges.memory import WORKER_BYTES, MemoryShare, share_memory
 from fink_dask.units import counted
 
@@ -272,7 +272,7 @@ class JobSpec:
         remedy = "give jobs more --memory, of which they take half, or fewer --cores"
         if limit is not None and limit // self.asked.jobs < most:
             most = limit // self.asked.jobs
-            remedy = "give a larger --memory-limit, which is for all jobs, or fewer --jobs or --cores"
+            remedy = f"give a larger {parameter('memory_limit')}, which is for all jobs, or fewer --jobs or --cores"
         # The process that watches over a job's workers is as large as one of them.
         return share_memory(most, (self.processes + 1) * WORKER_BYTES, threads, threads, remedy)
 
@@ -308,7 +308,9 @@ class JobSpec:
 def check_path(path: Path) -> None:
     """Raise a SettingsError where a job script can't hold a path of the dataset."""
     if not _PLAIN_PATH.fullmatch(str(path)):
-        raise SettingsError(f"a job script can't hold {path}: choose an --outdir of letters, digits, and ._-+=")
+        raise SettingsError(
+            f"a job script can't hold {path}: choose an {parameter('outdir')} of letters, digits, and ._-+="
+        )
 
 
 def _import_dask_jobqueue() -> Any:

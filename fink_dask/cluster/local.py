@@ -23,7 +23,7 @@ from fink_dask.cluster.crew import NO_LOOKAHEAD, Lookahead
 from fink_dask.cluster.forkserver import prepare_decoder, start_forkserver, without_interrupts
 from fink_dask.cluster.worker import WarmUp
 from fink_dask.dashboard.plugin import offer_dashboard
-from fink_dask.errors import SettingsError, TransferError
+from fink_dask.errors import SettingsError, TransferError, parameter
 from fink_dask.ranges.memory import BASE_BYTES, LEAST_AHEAD, WORKER_BYTES, MemoryShare, share_memory
 from fink_dask.settings import KafkaSettings
 
@@ -350,7 +350,7 @@ def _start_workers(size: _Size, dashboard_address: str, plugins: Sequence[WarmUp
                 raise TransferError(
                     f"Dask tried {_STARTS} times to start {size.workers} workers, and failed "
                     f"({error.__cause__ or error}); where memory is short they are killed as they start: "
-                    "a smaller --nconsumers starts fewer"
+                    f"a smaller {parameter('nconsumers')} starts fewer"
                 ) from error
     raise AssertionError("no start was tried")
 
@@ -369,9 +369,11 @@ def free_address(address: str) -> str:
         try:
             probe.bind((host, int(port)))
         except socket.gaierror as error:
-            raise SettingsError(f"--dashboard-address {address}: there is no address {host} here") from error
+            raise SettingsError(
+                f"{parameter('dashboard_address')} {address}: there is no address {host} here"
+            ) from error
         except OSError as error:
             if error.errno not in {errno.EADDRINUSE, errno.EACCES}:
-                raise SettingsError(f"--dashboard-address {address}: {error.strerror}") from error
+                raise SettingsError(f"{parameter('dashboard_address')} {address}: {error.strerror}") from error
             return f"{host}:0"
     return address

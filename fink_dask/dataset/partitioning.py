@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from fink_dask.avro.evolution import near_column
 from fink_dask.avro.schema import field_type
-from fink_dask.errors import SettingsError
+from fink_dask.errors import SettingsError, parameter
 
 #: UTC as a Julian date (ZTF), or TAI as a modified Julian date (LSST).
 Scale = Literal["utc-jd", "tai-mjd"]
@@ -201,18 +201,20 @@ def resolve_partitioning(names: tuple[str, ...], survey: str | None, schema: pa.
             kind = field_type(schema, name)
             if kind is None:
                 near = near_column(name, [pa.field("time", pa.float64()), *schema]) or f"; {_columns_in_words(schema)}"
-                raise SettingsError(f"--partitionby {name}: the alerts have no such column{near}")
+                raise SettingsError(f"{parameter('partitionby')} {name}: the alerts have no such column{near}")
             if not _is_scalar(kind):
-                raise SettingsError(f"--partitionby {name}: {_in_words(kind)} can't be part of a directory's name")
+                raise SettingsError(
+                    f"{parameter('partitionby')} {name}: {_in_words(kind)} can't be part of a directory's name"
+                )
             column = name.replace(".", "_")
             if len(column) > MAX_KEY_LENGTH // 2:
-                raise SettingsError(f"--partitionby {name[:40]}...: the name is too long for a directory")
+                raise SettingsError(f"{parameter('partitionby')} {name[:40]}...: the name is too long for a directory")
             sources.append(PartitionSource(name, (column,)))
     columns = [column for source in sources for column in source.columns]
     for column in columns:
         nested = any("." in source.path and column in source.columns for source in sources if source.scale is None)
         if columns.count(column) > 1 or (nested and column in schema.names):
-            raise SettingsError(f"--partitionby {','.join(names)}: two columns would be named {column}")
+            raise SettingsError(f"{parameter('partitionby')} {','.join(names)}: two columns would be named {column}")
     return Partitioning(tuple(sources))
 
 
@@ -232,12 +234,16 @@ def hive_level(column: str, value: str | None) -> str:
 
 def _time_source(survey: str | None, schema: pa.Schema) -> PartitionSource:
     if survey is None:
-        raise SettingsError("--partitionby time: the topic's name does not tell the survey; add --survey ztf or lsst")
+        raise SettingsError(
+            f"{parameter('partitionby')} time: the topic's name does not tell the survey; add "
+            f"{parameter('survey', 'ztf')} or lsst"
+        )
     for path in _TIME_FIELDS[survey]:
         if field_type(schema, path) == pa.float64():
             return PartitionSource(path, _DATE_COLUMNS, "utc-jd" if survey == "ztf" else "tai-mjd")
     raise SettingsError(
-        f"--partitionby time: the alerts have no {' or '.join(_TIME_FIELDS[survey])}; {_columns_in_words(schema)}"
+        f"{parameter('partitionby')} time: the alerts have no {' or '.join(_TIME_FIELDS[survey])}; "
+        f"{_columns_in_words(schema)}"
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from fink_dask.avro.schema import AvroSchema, parse_schema
-from fink_dask.errors import MissingSchemaError, SettingsError
+from fink_dask.errors import MissingSchemaError, SettingsError, parameter
 from fink_dask.kafka.inspect import Inspector, open_inspector
 from fink_dask.kafka.publish import Publisher, create_topics
 from fink_dask.kafka.topics import MAX_LETTERS, SCHEMA_SUFFIX, check_topic_name, schema_topic
@@ -69,15 +69,21 @@ def prepare_topic(
         raise SettingsError(f"{topic} would be the schema topic of another topic: leave out {SCHEMA_SUFFIX}")
     if len(schema_topic(topic)) > MAX_LETTERS:
         most = MAX_LETTERS - len(SCHEMA_SUFFIX)
-        raise SettingsError(f"--topic {topic[:80]}… has more than {most} letters: its schema topic could not be made")
+        raise SettingsError(
+            f"{parameter('topic')} {topic[:80]}… has more than {most} letters: its schema topic could not be made"
+        )
     with open_inspector(settings) as inspector:
         listed = inspector.topics()
         if topic in listed and not append:
-            raise SettingsError(f"{topic} already exists: choose another --topic, or add to it with --append")
+            raise SettingsError(
+                f"{topic} already exists: choose another {parameter('topic')}, or add to it with --append"
+            )
         if topic in listed:
             return _existing(settings, inspector, topic, schema)
         if schema_topic(topic) in listed:
-            raise SettingsError(f"{schema_topic(topic)} exists, but {topic} does not: choose another --topic")
+            raise SettingsError(
+                f"{schema_topic(topic)} exists, but {topic} does not: choose another {parameter('topic')}"
+            )
         create_topics(settings, inspector, {topic: partitions, schema_topic(topic): 1})
     return Destination(topic, partitions)
 
@@ -135,14 +141,16 @@ def _existing(settings: KafkaSettings, inspector: Inspector, topic: str, schema:
         known = inspector.schema(topic, description)
     except MissingSchemaError as error:
         if offsets:
-            raise SettingsError(f"{topic} holds records whose schema is unknown: choose another --topic") from error
+            raise SettingsError(
+                f"{topic} holds records whose schema is unknown: choose another {parameter('topic')}"
+            ) from error
         if schema_topic(topic) not in inspector.topics():
             create_topics(settings, inspector, {schema_topic(topic): 1})
         return Destination(topic, partitions)
     if known.source == "record key":
-        raise SettingsError(f"{topic} has its schemas in the keys of its records: choose another --topic")
+        raise SettingsError(f"{topic} has its schemas in the keys of its records: choose another {parameter('topic')}")
     if parse_schema(known.text) != schema:
-        raise SettingsError(f"{topic} holds alerts with a different schema: choose another --topic")
+        raise SettingsError(f"{topic} holds alerts with a different schema: choose another {parameter('topic')}")
     return Destination(topic, partitions, offsets, has_schema=True)
 
 

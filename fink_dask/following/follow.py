@@ -9,7 +9,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from enum import Enum
 
-from fink_dask.errors import LedgerError, StorageError
+from fink_dask.errors import LedgerError, StorageError, parameter
 from fink_dask.kafka.client import Suspicion
 from fink_dask.kafka.inspect import TopicDescription, is_other_topic
 from fink_dask.kafka.offsets import Range, total
@@ -203,7 +203,7 @@ class Follower:
         if is_other_topic(self.transfer.target.identity.topic_id, description.topic_id):
             raise LedgerError(
                 "the topic was deleted and made again while it was followed; what is committed stays as it is, and the "
-                "new topic needs another --outdir",
+                f"new topic needs another {parameter('outdir')}",
                 self._settings.topic,
             )
         try:

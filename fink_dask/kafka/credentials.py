@@ -16,7 +16,7 @@ from pathlib import Path
 
 import yaml
 
-from fink_dask.errors import SettingsError
+from fink_dask.errors import SettingsError, parameter
 from fink_dask.kafka.topics import SURVEYS
 from fink_dask.settings import (
     RECONNECT_TIMEOUT_S,
@@ -328,8 +328,8 @@ def _check_complete(content: Mapping[str, object]) -> None:
     missing = [
         option
         for option, value in (
-            ("--username", content.get("username")),
-            ("--group-id", group),
+            (parameter("username"), content.get("username")),
+            (parameter("group_id"), group),
             ("--servers", content.get("servers")),
         )
         if not value
@@ -438,10 +438,13 @@ def _warn_if_open(path: Path, warn: Callable[[str], None]) -> None:
 
 def _servers_of(credentials: Credentials | None, survey: str | None) -> str:
     if need_a_survey(survey):
-        raise SettingsError(f"{OF_BOTH}: say --survey ztf or --survey lsst, or give --bootstrap-servers HOST:PORT")
+        raise SettingsError(
+            f"{OF_BOTH}: say {parameter('survey', 'ztf')} or {parameter('survey', 'lsst')}, or give "
+            f"{parameter('bootstrap_servers', 'HOST:PORT')}"
+        )
     if credentials is None or credentials.servers is None:
         raise SettingsError(
-            f"no Kafka servers: give --bootstrap-servers HOST:PORT, set {SERVERS_VARIABLE}, or type "
+            f"no Kafka servers: give {parameter('bootstrap_servers', 'HOST:PORT')}, set {SERVERS_VARIABLE}, or type "
             f"fink-dask register --survey {survey or 'ztf'}, which keeps what Fink has sent you in "
             f"~/.finkclient/{survey or 'ztf'}_credentials.yml"
         )

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, TypeVar
 
-from fink_dask.errors import BrokerError, BrokerUnavailableError, MissingSchemaError, SchemaError
+from fink_dask.errors import BrokerError, BrokerUnavailableError, MissingSchemaError, SchemaError, parameter
 from fink_dask.kafka.client import (
     IsolationLevel,
     KafkaError,
@@ -423,7 +423,7 @@ class Inspector:
         else:
             keys.update(*(self._glimpse.last_key(name, partition, marks) for partition, marks in copies))
         if len(keys) > 1:
-            raise SchemaError(f"{name} holds schemas that differ; choose one with --schema FILE", topic)
+            raise SchemaError(f"{name} holds schemas that differ; choose one with {parameter('schema', 'FILE')}", topic)
         if keys:
             return TopicSchema(keys.pop(), "schema topic")
         spans = {partition: (marks.low, marks.stable) for partition, marks in description.watermarks.items()}
@@ -431,7 +431,9 @@ class Inspector:
             if key.lstrip()[:1] == b"{":
                 return TopicSchema(key, "record key")
         raise MissingSchemaError(
-            f"no schema: {name} is absent or empty, and the records' keys hold none; give one with --schema FILE", topic
+            f"no schema: {name} is absent or empty, and the records' keys hold none; give one with "
+            f"{parameter('schema', 'FILE')}",
+            topic,
         )
 
     def sample(self, topic: str, spans: Mapping[int, tuple[int, int]]) -> Sample:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from fink_dask.errors import BrokerError, BrokerUnavailableError, SettingsError
+from fink_dask.errors import BrokerError, BrokerUnavailableError, SettingsError, parameter, spell
 from fink_dask.kafka.client import (
     AdminClient,
     ConfigResource,
@@ -63,7 +63,7 @@ def commit_group_offsets(settings: KafkaSettings, topic: str, group_id: str, off
     """
     if not group_id:
         raise SettingsError("the consumer group has no name")
-    check_sendable("--group-id", group_id)
+    check_sendable(parameter("group_id"), group_id)
     if not offsets:
         return
     admin, deadline = Admin(settings), time.monotonic() + settings.request_timeout_s
@@ -100,7 +100,7 @@ def read_group_offsets(
     SettingsError
         If the name of the group can't be sent.
     """
-    check_sendable("--group-id", group_id)
+    check_sendable(parameter("group_id"), group_id)
     wanted = [TopicPartition(topic, number) for topic, numbers in partitions.items() for number in numbers]
     if not wanted:
         return {}
@@ -225,7 +225,9 @@ def look_at_topics(
     for topic in chosen:
         held = marks.get(topic) or listed.get(topic) or no_such_topic(topic, listed)
         if not isinstance(held, dict):
-            topics.append(TopicOverview(topic, error=held.message if isinstance(held, BrokerError) else "unknown"))
+            topics.append(
+                TopicOverview(topic, error=spell(held.message) if isinstance(held, BrokerError) else "unknown")
+            )
             continue
         topics.append(
             TopicOverview(

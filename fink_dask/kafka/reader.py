@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 import numpy as np
 
 from fink_dask.batches import Memory, RawBatch, join_records
-from fink_dask.errors import BrokerError, BrokerUnavailableError, CrowdedLineError, InterruptedTransferError
+from fink_dask.errors import BrokerError, BrokerUnavailableError, CrowdedLineError, InterruptedTransferError, parameter
 from fink_dask.kafka.client import (
     KafkaError,
     Message,
@@ -479,8 +479,8 @@ class RangeReader:
         elif code in _OFF_THE_LOG:
             self._doubts.is_off_the_log = True
         elif code == KafkaError._LOG_TRUNCATION:
-            words = "truncated by an unclean leader election: use another --outdir, or --restart"
-            raise BrokerError(words, *self._here)
+            words = f"use another {parameter('outdir')}, or {parameter('restart', True)}"
+            raise BrokerError(f"truncated by an unclean leader election: {words}", *self._here)
         elif is_passing(error) or code in _NO_TOPIC:  # a topic that is gone is looked for before it is believed
             log.info("%s[%d]: %s", self._topic, self._range.partition, error.str())
         else:
@@ -502,7 +502,7 @@ class RangeReader:
         if silence_s > self._settings.reconnect_timeout_s:
             reason = one_line(errors.last.str()) if errors.last is not None else "no error was reported"
             words = f"nothing came for {self._settings.reconnect_timeout_s:g} s ({reason}); {self._what_came()}"
-            raise BrokerUnavailableError(f"{words}; --reconnect-timeout waits for longer", *self._here)
+            raise BrokerUnavailableError(f"{words}; {parameter('reconnect_timeout')} waits for longer", *self._here)
 
     def _what_came(self) -> str:
         """Say what the line did."""

@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Literal, get_args
 
-from fink_dask.errors import BrokerError, SettingsError
+from fink_dask.errors import BrokerError, SettingsError, parameter
 
 Survey = Literal["ztf", "lsst"]
 SURVEYS: tuple[Survey, ...] = get_args(Survey)
@@ -125,7 +125,7 @@ def choose_topics(values: Iterable[str]) -> TopicChoice:
     """
     values = tuple(dict.fromkeys(values))
     if not values:
-        raise SettingsError("--topic is missing: give the name that the portal showed")
+        raise SettingsError(f"{parameter('topic')} is missing: give the name that the portal showed")
     if len(values) > MAX_TOPICS:
         raise SettingsError(f"{len(values):,} topics are too many: at most {MAX_TOPICS} are transferred together")
     patterns = tuple(value for value in values if _WILD & set(value))

@@ -11,7 +11,7 @@ from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 
-from fink_dask.errors import LedgerError, StorageError
+from fink_dask.errors import LedgerError, StorageError, parameter
 from fink_dask.ledger.lease import is_held
 from fink_dask.ledger.ledger import Ledger, storage_error
 from fink_dask.ledger.progress import State, Summary
@@ -64,7 +64,7 @@ def create_ledger(ledger: Ledger) -> list[Path]:
         if ledger.outdir.stat().st_dev != ledger.path.stat().st_dev:
             raise StorageError(
                 f"{ledger.outdir} and its ledger {ledger.path} are on two file systems; "
-                "choose an --outdir below the mount point"
+                f"choose an {parameter('outdir')} below the mount point"
             )
     except OSError as error:
         remove_if_unused(ledger, made)
@@ -221,7 +221,8 @@ def check_for_several(outdir: Path) -> None:
     """
     if Ledger(outdir).exists():
         raise LedgerError(
-            f"{outdir} is the dataset of one topic, and can't hold those of several; choose another --outdir, or give "
+            f"{outdir} is the dataset of one topic, and can't hold those of several; choose another "
+            f"{parameter('outdir')}, or give "
             "that one topic alone"
         )
 
@@ -238,7 +239,7 @@ def check_for_one(outdir: Path) -> None:
     if found:
         raise LedgerError(
             f"{outdir} holds a dataset for each of several topics, such as {found[0].outdir.name}; choose another "
-            f"--outdir, such as {outdir / 'TOPIC'}, or give a pattern"
+            f"{parameter('outdir')}, such as {outdir / 'TOPIC'}, or give a pattern"
         )
 
 

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 import pyarrow as pa
 
 from fink_dask.dataset.formats import FORMATS, Layout, Origin
-from fink_dask.errors import StorageError
+from fink_dask.errors import StorageError, parameter
 from fink_dask.kafka.connection import Connection
 from fink_dask.kafka.inspect import Sample
 from fink_dask.kafka.offsets import Range, Watermarks
@@ -154,7 +154,8 @@ def require_room(forecasts: Iterable[Forecast], settings: TransferSettings) -> N
         return
     raise StorageError(
         f"about {amount(needed)} would be written, but only {amount(free)} is free at {settings.outdir}: make "
-        "room there, choose another --outdir, take less with --columns or --where, or begin anyway with --force"
+        f"room there, choose another {parameter('outdir')}, take less with {parameter('columns')} or "
+        f"{parameter('where')}, or begin anyway with {parameter('force', True)}"
     )
 
 

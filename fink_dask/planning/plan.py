@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from fink_dask.errors import LedgerError
+from fink_dask.errors import LedgerError, parameter
 from fink_dask.kafka.inspect import UNKNOWN_ID, is_other_topic
 from fink_dask.kafka.offsets import Range, Watermarks, split
 from fink_dask.ledger.records import Identity, Marker, Plan
@@ -81,7 +81,7 @@ def spans_to_plan(
         if stable < end:
             raise LedgerError(
                 f"the partition ends at {stable}, but {end} was planned: the topic was truncated or made anew since; "
-                "use another --outdir, or --restart",
+                f"use another {parameter('outdir')}, or {parameter('restart', True)}",
                 topic,
                 partition,
             )
@@ -187,13 +187,13 @@ def check_identity(before: Identity, now: Identity) -> None:
         If something differs; it names the first difference.
     """
     for name, words in (
-        ("topic", "--topic"),
+        ("topic", parameter("topic")),
         ("topic_id", "the topic's id"),
-        ("partitionby", "--partitionby"),
-        ("survey", "--survey"),
-        ("columns", "--columns"),
-        ("where", "--where"),
-        ("outformat", "--outformat"),
+        ("partitionby", parameter("partitionby")),
+        ("survey", parameter("survey")),
+        ("columns", parameter("columns")),
+        ("where", parameter("where")),
+        ("outformat", parameter("outformat")),
         ("schema_sha256", "the schema"),
     ):
         old, new = getattr(before, name), getattr(now, name)
@@ -209,7 +209,10 @@ def check_identity(before: Identity, now: Identity) -> None:
             if name == "where":
                 shown = [repr(value[:_SHOWN_CHARS]) if value else value for value in shown]
             what = f"it was begun with {words} {shown[0] or nothing}, not {shown[1] or nothing}"
-        raise LedgerError(f"this dataset can't be continued: {what}; use another --outdir, or --restart")
+        raise LedgerError(
+            f"this dataset can't be continued: {what}; use another {parameter('outdir')}, or "
+            f"{parameter('restart', True)}"
+        )
 
 
 def _mean(sizes: Mapping[int, float], partition: int) -> float | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from fink_dask.dataset.columns import settle_versions
-from fink_dask.errors import BrokerError, LedgerError
+from fink_dask.errors import BrokerError, LedgerError, parameter
 from fink_dask.kafka.inspect import Inspector, Sample
 from fink_dask.kafka.offsets import Range
 from fink_dask.ledger.ledger import Ledger
@@ -56,8 +56,9 @@ def plan_next(
         room = settings.limit - at_most
         if room < 0:
             raise LedgerError(
-                f"--limit {settings.limit:,}: this dataset already holds or has planned {counted(at_most, 'alert')}; "
-                "use another --outdir, or --restart"
+                f"{parameter('limit')} {settings.limit:,}: this dataset already holds or has planned "
+                f"{counted(at_most, 'alert')}; "
+                f"use another {parameter('outdir')}, or {parameter('restart', True)}"
             )
     planned = planned_ends(plans)
     spans = spans_to_plan(watermarks, planned, settings.topic)
@@ -103,7 +104,10 @@ def check_heads(settings: TransferSettings, heads: Mapping[int, tuple[int, int]]
         return
     if settings.on_loss == "fail":
         partition, (start, end) = next(iter(heads.items()))
-        words = f"Kafka has removed offsets {start} to {end - 1} before they could be read; --on-loss continue would "
+        words = (
+            f"Kafka has removed offsets {start} to {end - 1} before they could be read; "
+            f"{parameter('on_loss', 'continue')} would "
+        )
         raise BrokerError(f"{words}declare them lost", settings.topic, partition, start)
     removed = sum(end - start for start, end in heads.values())
     words = f"Kafka has removed {counted(removed, 'offset')} of this topic before they were read: declared lost"

@@ -12,7 +12,7 @@ from fink_dask.avro.evolution import Versions, project
 from fink_dask.avro.schema import AvroSchema, parse_schema, read_schema_file
 from fink_dask.dataset.columns import add_version, known_identities, known_versions, partitioning_of
 from fink_dask.dataset.partitioning import Partitioning
-from fink_dask.errors import BrokerError, LedgerError, SchemaError, SettingsError
+from fink_dask.errors import BrokerError, LedgerError, SchemaError, SettingsError, parameter
 from fink_dask.kafka.inspect import UNKNOWN_ID, Inspector, TopicDescription
 from fink_dask.kafka.offsets import Interval
 from fink_dask.kafka.topics import check_topic_name, survey_of
@@ -98,7 +98,8 @@ def find_schemas(
     if asked.outformat in RECORD_OUTFORMATS and len(sampled) > 1:
         raise SchemaError(
             f"its records have {len(sampled)} schemas, and {asked.outformat.capitalize()} files have one: leave out "
-            f"--outformat {asked.outformat}, or choose one with --schema FILE (--dump-schemas writes them all)",
+            f"{parameter('outformat', asked.outformat)}, or choose one with {parameter('schema', 'FILE')} "
+            "(--dump-schemas writes them all)",
             description.topic,
         )
     return _fitted(Versions((sampled[0],)), sampled, asked)
@@ -356,7 +357,7 @@ def canonical_condition(where: str | None) -> str | None:
     try:
         return str(parse_condition(where))
     except SettingsError as error:
-        raise SettingsError(f"--where: {error}") from error
+        raise SettingsError(f"{parameter('where')}: {error}") from error
 
 
 def check_selection(settings: TransferSettings, versions: Versions) -> None:
@@ -370,9 +371,9 @@ def check_selection(settings: TransferSettings, versions: Versions) -> None:
     try:
         project(versions.record, settings.columns)
     except SettingsError as error:
-        raise SettingsError(f"--columns: {error}") from error
+        raise SettingsError(f"{parameter('columns')}: {error}") from error
     try:
         if settings.where is not None:
             bind_condition(settings.where, versions.arrow)
     except SettingsError as error:
-        raise SettingsError(f"--where: {error}") from error
+        raise SettingsError(f"{parameter('where')}: {error}") from error

@@ -16,6 +16,7 @@ from fink_dask.errors import (
     SettingsError,
     StorageError,
     TransferError,
+    parameter,
 )
 from fink_dask.kafka.inspect import Inspector, TopicDescription, is_other_topic
 from fink_dask.kafka.offsets import Range
@@ -113,7 +114,7 @@ def _look_again(
     if is_other_topic(known_topic_id(plans), now.topic_id):
         raise LedgerError(
             "the topic was deleted and made again during the transfer; what is committed stays as it is, and the new "
-            "topic needs another --outdir",
+            f"topic needs another {parameter('outdir')}",
             settings.topic,
         )
     spans = spans_to_plan(now.watermarks, planned_ends(plans), settings.topic)

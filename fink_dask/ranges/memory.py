@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fink_dask.errors import SettingsError
+from fink_dask.errors import SettingsError, parameter
 from fink_dask.settings import BATCH_BYTES, BUFFER_BYTES, QUEUE_BYTES
 
 _MIB, _MB = 2**20, 10**6
@@ -67,7 +67,7 @@ def share_memory(
     overhead: int,
     consumers: int,
     full_shares: int,
-    remedy: str = "give a larger --memory-limit, or fewer --nconsumers",
+    remedy: str = f"give a larger {parameter('memory_limit')}, or fewer {parameter('nconsumers')}",
 ) -> MemoryShare:
     """Divide memory among consumers.
 

@@ -11,7 +11,7 @@ from fink_dask.batches import RawBatch
 from fink_dask.dataset.formats import Origin
 from fink_dask.dataset.quarantine import QUARANTINE_SCHEMA, quarantine_rows, read_quarantine
 from fink_dask.dataset.writer import StagedWriter
-from fink_dask.errors import SchemaError
+from fink_dask.errors import SchemaError, parameter
 from fink_dask.ledger.commit import Attempt
 from fink_dask.ledger.ledger import QUARANTINE_DIRECTORY
 from fink_dask.ledger.records import DataFile, Identity
@@ -148,7 +148,7 @@ class StagedRange:
     def _refuse(self, batch: RawBatch, decoded: SortedBatch) -> None:
         index, reason = decoded.bad[0]
         raise SchemaError(
-            f"the record can't be decoded ({reason}); --on-bad-record quarantine would put it aside",
+            f"the record can't be decoded ({reason}); {parameter('on_bad_record', 'quarantine')} would put it aside",
             self._topic,
             self._range.partition,
             int(batch.offsets[index]),

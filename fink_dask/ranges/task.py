@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from fink_dask.errors import BrokerError
+from fink_dask.errors import BrokerError, parameter
 from fink_dask.kafka.connection import Connect, open_connection
 from fink_dask.kafka.line import Line
 from fink_dask.kafka.offsets import Range, total
@@ -227,7 +227,8 @@ def _check_loss(reader: RangeReader, settings: TaskSettings, partition: int) -> 
     if reader.lost and settings.on_loss == "fail":
         start, end = reader.lost[0]
         raise BrokerError(
-            f"Kafka's retention has removed offsets {start} to {end - 1}; --on-loss continue would declare them lost",
+            f"Kafka's retention has removed offsets {start} to {end - 1}; {parameter('on_loss', 'continue')} "
+            "would declare them lost",
             settings.identity.topic,
             partition,
             start,

@@ -23,7 +23,7 @@ GO_ON = f"{_SAFE}, and the same command goes on from there once the cause is gon
 def failure_of(failures: Sequence[FinkDaskError]) -> TransferError:
     """Sum up the failures of ranges, of which there is at least one."""
     first, *others = failures
-    words = f"{first} (and so did {len(others)} more)" if others else f"{first}"
+    words = f"{first.line} (and so did {len(others)} more)" if others else first.line
     go_on = _SAFE if isinstance(first, SchemaError) else GO_ON  # the record stays bad
     error = TransferError(f"{words}; {go_on}")
     error.__cause__ = first

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fink_dask.errors import SettingsError
+from fink_dask.errors import SettingsError, parameter
 from fink_dask.store.objects import SCHEME, ObjectPath
 
 #: How a URL begins; `Path` turns two slashes into one.
@@ -128,7 +128,8 @@ def check_remote(outdir: Path, restart: bool, has_jobs: bool) -> None:
         return
     if restart:
         raise SettingsError(
-            f"--restart can't move {outdir} aside, as an object store has no renames: choose another --outdir, or "
+            f"{parameter('restart', True)} can't move {outdir} aside, as an object store has no renames: choose "
+            f"another {parameter('outdir')}, or "
             f"delete this one and {outdir.name}.fink"
         )
     if has_jobs:

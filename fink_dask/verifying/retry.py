@@ -15,7 +15,7 @@ from fink_dask.dataset.columns import known_versions, partitioning_of, planned_v
 from fink_dask.dataset.formats import Origin
 from fink_dask.dataset.presence import check_file
 from fink_dask.dataset.quarantine import read_quarantine
-from fink_dask.errors import LedgerError, SchemaError
+from fink_dask.errors import LedgerError, SchemaError, parameter
 from fink_dask.ledger.commit import Attempt, roll_forward
 from fink_dask.ledger.lease import Lease, hold_lease
 from fink_dask.ledger.ledger import Ledger, storage_error
@@ -94,7 +94,7 @@ def _retry_plan(
         try:
             take_in(ledger, identity, partitioning, schema)
         except SchemaError as error:
-            raise SchemaError(f"--schema: {error}") from error
+            raise SchemaError(f"{parameter('schema')}: {error}") from error
     elif schema is not None:
         # The user's word on what they were written with outweighs their keys.
         identity = replace(identity, schema_source="file")
