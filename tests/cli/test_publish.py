@@ -221,7 +221,7 @@ def test_a_file_whose_alerts_are_damaged_is_named_and_what_was_sent_is_no_secret
 
 
 def test_an_alert_that_kafka_refuses_fails_the_command(kafka: Any, topic_name: str) -> None:
-    create_topic(kafka.bootstrap_servers, topic_name, 2, {"max.message.bytes": "1000"})
+    create_topic(kafka.bootstrap_servers, topic_name, 2, {"max.message.bytes": "300"})
     create_topic(kafka.bootstrap_servers, f"{topic_name}_schema", 1)
     result = publish(kafka, "--topic", topic_name, "--synthetic", "5", "--append")
     assert result.returncode == 1
