@@ -1,16 +1,28 @@
 """Run the command line: ``fink-dask`` and ``python -m fink_dask`` begin here."""
 
-import signal
+import os
+import sys
 
 
 def main() -> None:
     """Load the command line, and run it."""
+    import signal
+
     # There is nothing to stop in good order yet, and Python would answer Ctrl+C with a trace.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     from fink_dask.cli.main import main as run
 
     run()
 
 
+def _forget_the_working_directory() -> None:
+    """Import nothing of the working directory, where ``python -m`` looks first, unless the package itself is there."""
+    here = os.getcwd()  # noqa: PTH109 - pathlib is not loaded yet, and could be a user's
+    if sys.path and sys.path[0] in {"", here} and os.path.dirname(os.path.dirname(__file__)) != here:  # noqa: PTH120
+        del sys.path[0]
+
+
 if __name__ == "__main__":
+    _forget_the_working_directory()
     main()

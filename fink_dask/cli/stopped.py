@@ -62,7 +62,7 @@ class SignalReceivedError(KeyboardInterrupt):
 
 
 def handle_signals() -> None:
-    """Turn the first of these signals into a `SignalReceivedError` in the main thread."""
+    """Turn the first signal that asks to stop into a `SignalReceivedError` in the main thread."""
     received = False
 
     def stop(number: int, _: FrameType | None) -> None:
@@ -78,7 +78,9 @@ def handle_signals() -> None:
         raise SignalReceivedError(number)
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, stop)
+        # What `nohup`, or a shell's `&`, has this process ignore from its start stays ignored.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, stop)
 
 
 def run_apart(work: Callable[[threading.Event], Result]) -> Result:

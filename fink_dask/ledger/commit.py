@@ -377,7 +377,9 @@ def roll_forward(ledger: Ledger, plans: Iterable[Plan]) -> int:
     StorageError
         If the file system refuses.
     """
-    planned = {plan.plan_id: {range_.name: range_ for range_ in plan.ranges} for plan in plans}
+    planned: dict[str, dict[str, Range]] = {}
+    for plan in plans:  # of ids of 8 digits, two generations may have the same
+        planned.setdefault(plan.plan_id, {}).update((range_.name, range_) for range_ in plan.ranges)
     rolled = 0
     try:
         make_directory(ledger.staging_path)  # where somebody has removed it
@@ -387,13 +389,15 @@ def roll_forward(ledger: Ledger, plans: Iterable[Plan]) -> int:
         names = set(names_in(ledger.staging_path))
         for plan_id in planned.keys() - names:  # where somebody has removed what was staged
             admit(ledger.staging_path / plan_id)
-        for name in names - planned.keys():
-            remove_tree(ledger.staging_path / name)
         revisions = ledger.revisions()
+        kept: set[str] = set()
         for directory in ledger.staged():
             plan_id = directory.parent.name
             name, _, attempt = directory.name.removesuffix(_DOOMED).rpartition("-")
             range_ = planned.get(plan_id, {}).get(name)
+            if range_ is None and _is_committed(ledger, directory):
+                kept.add(plan_id)  # whatever has become of its plan, these may be the only copies
+                continue
             settle = _settle_remote if is_remote(directory) else _settle
             # A marker that is damaged, and files that somebody has removed, are for whoever holds the files against the
             # markers to tell, and for a repair, which begins here, to mend.
@@ -405,6 +409,8 @@ def roll_forward(ledger: Ledger, plans: Iterable[Plan]) -> int:
                 with suppress(LedgerError):
                     publish(ledger, marker, lambda _: None)
                 rolled += 1
+        for name in names - planned.keys() - kept:
+            remove_tree(ledger.staging_path / name)
     except OSError as error:
         raise storage_error(error, ledger.staging_path) from error
     return rolled
@@ -459,6 +465,16 @@ def _revision_of(staged: str) -> int:
     """Tell from a staged file's name which marker of its range its attempt would write; see `Origin.staged_prefix`."""
     match = re.match(r"([1-9][0-9]{0,5})-", staged)
     return int(match[1]) if match else 0
+
+
+def _is_committed(ledger: Ledger, directory: Path) -> bool:
+    """Tell whether the marker of an attempt, whatever its plan and range, is one that a range has."""
+    try:
+        marker = Marker.from_json(unseal("marker", directory / MARKER))
+        found = ledger.marker(marker.range, marker.plan_id, marker.revision)
+    except (FileNotFoundError, LedgerError):
+        return False
+    return found is not None and found.attempt == marker.attempt
 
 
 def _is_damaged(ledger: Ledger, range_: Range, plan_id: str, last: int) -> bool:

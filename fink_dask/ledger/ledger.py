@@ -18,7 +18,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,14 +131,16 @@ class Ledger:
         """Where a generation of the plan is, once it is frozen."""
         return self.plans_path / f"{plan.generation:08d}.json"
 
-    def freeze(self, plan: Plan, schema: AvroSchema) -> None:
+    def freeze(self, plan: Plan, schema: AvroSchema, earlier: Iterable[Plan] = ()) -> None:
         """Write a generation of the plan, durably, before anything of it is consumed.
 
         Raises
         ------
         LedgerError
-            If another job has written this generation.
+            If another job has written this generation, or one of the `earlier` ones has the same id.
         """
+        if any(plan.plan_id == other.plan_id for other in earlier):
+            raise LedgerError(f"the next plan of {self.path} would have the id of another, {plan.plan_id}: try again")
         # Even where it is there already: only then is its name known to be on the disk before the plan's.
         self._publish(self.schema_path(plan.identity), schema.text.encode())
         try:

@@ -16,11 +16,16 @@ from fink_dask.kafka.offsets import Interval, Range, merge, total
 from fink_dask.settings import OUTFORMATS
 from fink_dask.units import counted
 
-#: Increased when a document's form changes so that an older fink-dask could misread it.
-FORMAT = 1
+#: Increased when a document's form changes so that an older fink-dask could misread it. Earlier formats are still read.
+#: Plans of format 2 have ids of 16 digits.
+_FORMATS = {"plan": 2}
+_FIRST_FORMAT = 1
 
 #: The form of the names of attempts and plans: they become names of directories, which are removed in the end.
 _NAME = re.compile(r"[0-9a-f]{1,32}")
+#: Hex digits of a plan's id: 64 bits, which no two plans share by chance.
+PLAN_ID_CHARS = 16
+_OLD_PLAN_ID_CHARS = 8
 #: More revisions of a range than anybody makes, but no more than the name of a marker can hold.
 _MAX_REVISIONS = 10**6
 #: What reading JSON of unexpected types raises; an infinite number overflows.
@@ -29,8 +34,9 @@ _MISREAD = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
 
 def seal(kind: str, content: dict[str, Any]) -> bytes:
     """Write `content` as a document of a kind (``plan``, ``marker``), with its checksum."""
+    format_ = _FORMATS.get(kind, _FIRST_FORMAT)
     return json.dumps(
-        {"fink_dask": kind, "format": FORMAT, "sha256": checksum(content), kind: content}, separators=(",", ":")
+        {"fink_dask": kind, "format": format_, "sha256": checksum(content), kind: content}, separators=(",", ":")
     ).encode()
 
 
@@ -50,9 +56,11 @@ def unseal(kind: str, path: Path) -> dict[str, Any]:
         version, expected = document["format"], document["sha256"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise LedgerError(f"{path} is damaged: it is not a {kind} of a fink-dask ledger") from error
-    if version != FORMAT:
+    newest = _FORMATS.get(kind, _FIRST_FORMAT)
+    if type(version) is not int or not _FIRST_FORMAT <= version <= newest:
         raise LedgerError(
-            f"{path} has format {version}, and this fink-dask reads format {FORMAT}: use the one that wrote it"
+            f"{path} has format {str(version)[:20]!r}, and this fink-dask reads formats up to {newest}: use the one "
+            "that wrote it"
         )
     if checksum(content) != expected:
         raise LedgerError(f"{path} was changed after it was written: its checksum differs")
@@ -173,17 +181,20 @@ class Plan:
         In plan order: by partition, then by offset.
     estimated_bytes : int
         Raw bytes of all ranges, estimated from a sample; 0 where none could be had.
+    id_chars : int
+        Characters of `plan_id`. Of 8, which ledgers once had, two plans of a ledger can be the same by chance.
     """
 
     generation: int
     identity: Identity
     ranges: tuple[Range, ...]
     estimated_bytes: int
+    id_chars: int = PLAN_ID_CHARS
 
     @cached_property
     def plan_id(self) -> str:
-        """8 hex digits that follow from the content: the same plan gives the same file names."""
-        return checksum(self.to_json())[:8]
+        """Hex digits that follow from the content: the same plan gives the same file names."""
+        return checksum(self.to_json())[: self.id_chars]
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as JSON holds it."""
@@ -192,12 +203,13 @@ class Plan:
         for name, usual in (("more_schemas", []), ("where", None), ("outformat", OUTFORMATS[0])):
             if identity[name] == usual:
                 del identity[name]  # plans without it keep their ids
-        return {
+        content = {
             "generation": self.generation,
             "identity": identity,
             "estimated_bytes": self.estimated_bytes,
             "ranges": [[range_.partition, range_.start, range_.end] for range_ in self.ranges],
         }
+        return content if self.id_chars == _OLD_PLAN_ID_CHARS else {**content, "id_chars": self.id_chars}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Plan:
@@ -215,11 +227,14 @@ class Plan:
                     values[name] = tuple(map(str, values[name]))
             if values.get("outformat", OUTFORMATS[0]) not in OUTFORMATS:
                 raise ValueError(f"unknown format {str(values['outformat'])[:40]!r}")
+            if content.get("id_chars", PLAN_ID_CHARS) not in {PLAN_ID_CHARS, _OLD_PLAN_ID_CHARS}:
+                raise ValueError("it has an id of no known length")
             return cls(
                 generation=int(content["generation"]),
                 identity=Identity(**values),
                 ranges=tuple(Range(*map(int, numbers)) for numbers in content["ranges"]),
                 estimated_bytes=int(content["estimated_bytes"]),
+                id_chars=int(content.get("id_chars", _OLD_PLAN_ID_CHARS)),
             )
         except _MISREAD as error:
             raise LedgerError(f"the ledger's plan can't be read: {error}") from error

@@ -87,7 +87,7 @@ def freeze_plan(ledger: Ledger, target: Target, plan: Plan, plans: list[Plan], o
         if len(identity.more_schemas) > (len(plans[-1].identity.more_schemas) if plans else 0):
             words = f"keys hold {len(identity.each_schema)} schemas that fit each other: from here on files have the"
             observe(Note(f"{words} columns of all of them, with nulls where a record has no value"))
-    ledger.freeze(plan, target.schema)
+    ledger.freeze(plan, target.schema, plans)
     plans.append(plan)
     return plan
 

@@ -91,6 +91,15 @@ def test_a_ledger_in_any_state_is_rolled_forward_to_what_was_committed(states: l
         assert read_places(ledger) == sorted(places(PLANS[0]) + places(PLANS[1]))
 
 
+def test_a_plan_never_has_the_id_of_an_earlier_one(tmp_path: Path) -> None:
+    ledger = make_ledger(tmp_path / "alerts", PLANS[0])
+    twin = make_plan(RANGES[2:], generation=2)
+    twin.__dict__["plan_id"] = PLANS[0].plan_id
+    with pytest.raises(LedgerError, match="id"):
+        ledger.freeze(twin, SCHEMA, ledger.plans())
+    assert len(ledger.plans()) == 1
+
+
 def test_staging_that_no_plan_knows_is_removed(tmp_path: Path) -> None:
     ledger = make_ledger(tmp_path / "alerts", PLANS[0])
     for plan in (PLANS[0].plan_id, PLANS[1].plan_id, "x"):

@@ -16,7 +16,7 @@ from fink_dask.errors import LedgerError
 from fink_dask.kafka.offsets import Range
 from fink_dask.ledger.commit import Attempt, roll_forward
 from fink_dask.ledger.ledger import Ledger
-from fink_dask.ledger.records import Marker, seal
+from fink_dask.ledger.records import Marker, Plan, seal
 from fink_dask.verifying.damage import find_damage
 from fink_dask.verifying.files import examine_dataset, verify_dataset
 from tests.harness.crash import kill_self, run, run_until
@@ -59,6 +59,25 @@ def test_no_alert_is_lost_by_a_kill_of_the_roll_forward(tmp_path: Path, died_at:
         if not killed:
             break
     assert after > 5
+
+
+def test_a_committed_range_survives_two_plans_of_one_id(tmp_path: Path) -> None:
+    ledger = make_ledger(tmp_path / "alerts", PLAN)
+    assert run(_transfer_and_die, ledger, "linked") == -signal.SIGKILL
+    later = make_plan([Range(0, 25, 60)], generation=2)
+    later.__dict__["plan_id"] = PLAN.plan_id
+    roll_forward(ledger, [PLAN, later])
+    _assert_first_is_whole(ledger)
+
+
+@pytest.mark.parametrize("known", [[], [make_plan([SECOND], generation=2)]])
+def test_a_committed_range_is_not_removed_where_its_plan_is_unknown(tmp_path: Path, known: list[Plan]) -> None:
+    ledger = make_ledger(tmp_path / "alerts", PLAN)
+    assert run(_transfer_and_die, ledger, "linked") == -signal.SIGKILL
+    roll_forward(ledger, known)
+    assert len(ledger.staged()) == 1, "the only copy of a committed range was removed"
+    _roll_forward(ledger)
+    _assert_first_is_whole(ledger)
 
 
 def test_what_was_removed_in_the_midst_of_publishing_is_left_to_a_repair(tmp_path: Path) -> None:
