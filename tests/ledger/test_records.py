@@ -54,7 +54,8 @@ def test_a_plan_has_its_condition_and_one_without_is_what_it_was() -> None:
     plan = make_plan([Range(0, 5, 7)])
     # What ledgers of before have: no key, and the same id.
     assert "where" not in plan.to_json()["identity"]
-    assert plan.plan_id == "d8f6eb67"
+    assert replace(plan, id_chars=8).plan_id == "d8f6eb67"
+    assert len(plan.plan_id) == 16
     asked = replace(plan, identity=replace(plan.identity, where='magpsf < 18 and finkclass == "SN candidate"'))
     assert Plan.from_json(json.loads(json.dumps(asked.to_json()))) == asked
     assert asked.plan_id != plan.plan_id
@@ -137,6 +138,6 @@ def test_any_json_is_a_marker_or_refused(content: Any) -> None:
 
 def test_a_document_of_a_later_version_says_so(tmp_path: Path) -> None:
     path = tmp_path / "plan.json"
-    path.write_bytes(seal("plan", {}).replace(b'"format":1', b'"format":7'))
+    path.write_bytes(seal("plan", {}).replace(b'"format":2', b'"format":7'))
     with pytest.raises(LedgerError, match="use the one that wrote it"):
         unseal("plan", path)
