@@ -98,7 +98,7 @@ def test_a_plan_that_names_its_schemas_needs_no_list_and_old_plans_keep_their_id
     plan = Plan(2, named, (Range(0, 5, 9),), 100)
     assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
     assert "more_schemas" not in PLAN.to_json()["identity"]
-    assert PLAN.plan_id == "74eb51f6"
+    assert replace(PLAN, id_chars=8).plan_id == "74eb51f6"
     for path in (ledger.path / "versions").iterdir():
         path.unlink()
     assert len(texts(ledger, named)) == 3
