@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from fink_dask.cli.main import cli
+from fink_dask.cli.options import FinkCommand
 
 REFERENCE = Path(__file__).with_name("command-line.md")
 
@@ -16,9 +17,10 @@ _HEAD = """\
 
 Made from the code by `docs/make_reference.py`; do not edit.
 
-Every option can be written with two dashes or one, and with underscores for its inner dashes. It can also be set in the
-environment: `--batchsize 500` is `FINK_DASK_BATCHSIZE=500`, and a flag is switched on with `1`. A file for `--config`
-has the same names without dashes in front.
+Every option can be written with two dashes or one, and with underscores for its inner dashes. One with a variable can
+also be set in the environment: `--batchsize 500` is `FINK_DASK_BATCHSIZE=500`, and a flag is switched on with `1`; the
+others must be typed each time. A file for `--config` has the same names without dashes in front. Commands can share it:
+each takes what it has an option for, and a name that no command knows is refused.
 """
 
 
@@ -29,11 +31,22 @@ def reference() -> str:
         context = click.Context(command, info_name=f"fink-dask {name}", **command.context_settings)
         usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
         parts.append(f"## fink-dask {name}\n\n{inspect.cleandoc(command.help or '')}\n\nUsage: `{usage}`\n")
-        options = [parameter for parameter in command.get_params(context) if isinstance(parameter, click.Option)]
-        records = [option.get_help_record(context) for option in options]
-        rows = [f"| `{_cell(record[0])}` | {_cell(record[1])} |" for record in records if record is not None]
-        parts.append("\n".join(["| option | does |", "| --- | --- |", *rows]) + "\n")
+        for group, options in _groups(command, context).items():
+            title = "" if group == "Options" else f"{group}:\n\n"
+            rows = [_row(option, record) for option in options if (record := option.get_help_record(context))]
+            parts.append(title + "\n".join(["| option | variable | does |", "| --- | --- | --- |", *rows]) + "\n")
     return "\n".join(parts)
+
+
+def _groups(command: click.Command, context: click.Context) -> dict[str, list[click.Option]]:
+    if isinstance(command, FinkCommand):
+        return command.groups(context)
+    return {"Options": [each for each in command.get_params(context) if isinstance(each, click.Option)]}
+
+
+def _row(option: click.Option, record: tuple[str, str]) -> str:
+    variable = f"`{option.envvar}`" if option.envvar else ""
+    return f"| `{_cell(record[0])}` | {variable} | {_cell(record[1])} |"
 
 
 def _cell(text: str) -> str:

@@ -1,17 +1,22 @@
-"""Settings of a transfer: frozen, checked when they are made, the same everywhere afterwards.
+"""Settings: frozen, checked when they are made, the same everywhere afterwards; and how users give them.
 
-The command line resolves each of them once: flag, then environment, then file, then the default that stands here.
+A field that a user can give carries an `Option`. The options of the commands, their help, their variables in the
+environment, their keys in a TOML file and the pages about them are made from it, and so is what Python takes. The
+command line resolves each once: flag, then environment, then file, then the default that stands here.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, field
-from datetime import datetime
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, Literal, get_args
 
-from fink_dask.errors import SettingsError, parameter
+from fink_dask.errors import SettingsError, parameter, variable
+from fink_dask.units import parse_duration, parse_memory, parse_rate
 
 #: Raw bytes that a range is planned to hold.
 RANGE_BYTES = 256 * 2**20
@@ -30,6 +35,9 @@ QUEUE_BYTES = 16 * 2**20
 #: Parquet's codecs, the default first: what takes the least time for the smallest files.
 COMPRESSIONS = ("zstd", "snappy", "lz4", "gzip", "brotli", "none")
 COMPRESSION = COMPRESSIONS[0]
+#: Whose alerts there are.
+Survey = Literal["ztf", "lsst"]
+SURVEYS: tuple[Survey, ...] = get_args(Survey)
 #: Formats of the files, the default first, and those of them that keep the records as they came, without columns.
 OUTFORMATS = ("parquet", "avro")
 RECORD_OUTFORMATS = ("avro",)
@@ -46,6 +54,112 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 
 #: Unless that port is taken; Dask's own default.
 DASHBOARD_ADDRESS = "127.0.0.1:8787"
+
+#: Headings of ``--help``, in their order.
+WHAT, WHERE_TO, FOLLOW, SPEED, CONNECTION, CLUSTER, OTHER = GROUPS = (
+    *("What to take", "Where it goes", "While the topic is filled", "How fast", "Connection", "Cluster", "Other"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """How a user gives a field.
+
+    Parameters
+    ----------
+    help : str
+        What it does, for ``--help`` and the reference page.
+    group : str
+        One of `GROUPS`.
+    name : str
+        Its name for users, as Python has it, where that is not the field's.
+    others : tuple of str
+        Other names on the command line.
+    metavar : str, optional
+        Stands for the value in ``--help``.
+    parse : callable, optional
+        Makes the value of a text; gets `parameter` of the name, and the text.
+    choices : tuple of str
+        The values that there are.
+    is_number, is_flag, is_file : bool
+        Whether it is a whole number of at least 1, a flag, or an existing file.
+    is_typed : bool
+        Whether it must be typed each time, as no environment and no file may replace data.
+    in_python : bool
+        Whether the functions take it.
+    otherwise : object
+        What the command line takes where nothing is given, if it is not the field's own default.
+    """
+
+    help: str
+    group: str
+    name: str = ""
+    others: tuple[str, ...] = ()
+    metavar: str | None = None
+    parse: Callable[[str, str], Any] | None = None
+    choices: tuple[str, ...] = ()
+    is_number: bool = False
+    is_flag: bool = False
+    is_file: bool = False
+    is_typed: bool = False
+    in_python: bool = True
+    otherwise: Any = None
+
+
+def given(default: Any, **option: Any) -> Any:
+    """Make a field of a settings class that users can give."""
+    return field(default=default, metadata={"option": Option(**option)})
+
+
+def options_of(kind: type) -> dict[str, tuple[Option, Any]]:
+    """List what users can give of a settings class: each field's option, with its name, and its default."""
+    found = {}
+    for each in fields(kind):
+        if (option := each.metadata.get("option")) is not None:
+            # Where the help says it in words, the command finds out.
+            default = None if "[default:" in option.help else each.default
+            default = default if option.otherwise is None else option.otherwise
+            found[each.name] = (replace(option, name=option.name or each.name), default)
+    return found
+
+
+def parse_names(option: str, text: str) -> tuple[str, ...]:
+    """Read names separated by commas, repeats dropped."""
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(names):
+        raise SettingsError(f"{option}: {text[:80]!r} should be names separated by commas")
+    return tuple(dict.fromkeys(names))
+
+
+def parse_columns(option: str, text: str) -> tuple[str, ...]:
+    """Read the partition columns: names separated by commas, each once, or ``none``."""
+    names = tuple(name.strip() for name in text.split(","))
+    if names == ("none",):
+        return ()
+    if not all(names) or len(set(names)) < len(names):
+        raise SettingsError(f"{option}: {text[:80]!r} should be names separated by commas, each once")
+    return names
+
+
+def parse_consumers(option: str, text: str) -> int:
+    """Read how many ranges are consumed at once; -1 for as many as there can be."""
+    try:
+        number = int(text)
+    except ValueError:
+        raise SettingsError(f"{option}: {text[:40]!r} is not a valid integer") from None
+    if number < 1 and number != -1:
+        raise SettingsError(f"{option} must be at least 1, or -1 for the cores that this process may use")
+    return number
+
+
+def parse_time(option: str, text: str) -> datetime:
+    """Read a time; UTC unless it has a zone."""
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError as error:
+        words = f"{text[:40]!r} is not a time such as 2026-11-23T06:00 (UTC) or 2026-11-23T06:00+01:00"
+        raise SettingsError(f"{option}: {words}") from error
+    return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
 
 
 def _check_known(option: str, value: str, known: tuple[str, ...]) -> None:
@@ -167,6 +281,76 @@ class KafkaSettings:
 
 
 @dataclass(frozen=True)
+class Connection:
+    """What a user says about how to reach Kafka; `find_kafka` looks up the rest.
+
+    Parameters
+    ----------
+    password : str, optional
+        Is no option: everybody on the machine can see the arguments of processes.
+    """
+
+    bootstrap_servers: str | None = given(
+        None,
+        group=CONNECTION,
+        others=("--servers",),
+        metavar="HOST:PORT,…",
+        help="The Kafka servers; by default those in ~/.finkclient/ztf_credentials.yml or lsst_credentials.yml.",
+    )
+    security_protocol: str = given(
+        SECURITY_PROTOCOLS[0],
+        group=CONNECTION,
+        choices=SECURITY_PROTOCOLS,
+        metavar="|".join(SECURITY_PROTOCOLS),
+        help="Kafka's security protocol.",
+    )
+    sasl_mechanism: str = given(
+        SASL_MECHANISMS[0],
+        group=CONNECTION,
+        choices=SASL_MECHANISMS,
+        metavar="|".join(SASL_MECHANISMS),
+        help="With SASL_…: how the password is proved.",
+    )
+    username: str | None = given(
+        None,
+        group=CONNECTION,
+        metavar="NAME",
+        help="With SASL_…: user name; by default that of the credentials file.",
+    )
+    password: str | None = field(default=None, repr=False)
+    password_file: Path | None = given(
+        None,
+        group=CONNECTION,
+        is_file=True,
+        help=f"With SASL_…: a file with the password in one line; by default ${variable('password')}, or the "
+        "credentials file.",
+    )
+    ssl_ca_file: Path | None = given(
+        None,
+        group=CONNECTION,
+        is_file=True,
+        help="With …SSL: the CA certificates to trust, as PEM; by default the system's.",
+    )
+    reconnect_timeout_s: float | None = given(
+        None,
+        name="reconnect_timeout",
+        group=CONNECTION,
+        metavar="TIME",
+        parse=parse_duration,
+        help="How long Kafka may send nothing, or Kafka or an object store be unreachable, before that is a failure.  "
+        "[default: 5m]",
+    )
+    limit_rate: int | None = given(
+        None,
+        group=SPEED,
+        metavar="RATE",
+        parse=parse_rate,
+        help="Read no more than this from Kafka, all consumers together, such as 5MB/s or 40Mbit/s.  [default: as "
+        "much as the line carries]",
+    )
+
+
+@dataclass(frozen=True)
 class FollowSettings:
     """How to follow a topic that is still being filled, and when to end: whichever of these comes first.
 
@@ -187,10 +371,42 @@ class FollowSettings:
         If a value is out of its bounds.
     """
 
-    roll_interval_s: float = 30.0
-    idle_timeout_s: float | None = None
-    until_count: int | None = None
-    until: datetime | None = None
+    roll_interval_s: float = given(
+        30.0,
+        name="roll_interval",
+        group=FOLLOW,
+        metavar="TIME",
+        parse=parse_duration,
+        in_python=False,
+        help="With --follow: the longest that an alert waits before its range is consumed.  [default: 30s]",
+    )
+    idle_timeout_s: float | None = given(
+        None,
+        name="idle_timeout",
+        group=FOLLOW,
+        metavar="TIME",
+        parse=parse_duration,
+        in_python=False,
+        help="With --follow: end when nothing has arrived for this long.  [default: 60s, if no other end is given]",
+    )
+    until_count: int | None = given(
+        None,
+        group=FOLLOW,
+        metavar="N",
+        is_number=True,
+        is_typed=True,
+        in_python=False,
+        help="With --follow: end once there are N alerts, such as the number that the portal announced.",
+    )
+    until: datetime | None = given(
+        None,
+        group=FOLLOW,
+        metavar="TIME",
+        parse=parse_time,
+        is_typed=True,
+        in_python=False,
+        help="With --follow: end at this time; UTC unless it has a zone.",
+    )
 
     def __post_init__(self) -> None:
         for name, seconds in (("roll_interval", self.roll_interval_s), ("idle_timeout", self.idle_timeout_s)):
@@ -258,23 +474,112 @@ class TransferSettings:
     topic: str
     outdir: Path
     kafka: KafkaSettings
-    survey: str | None = None
-    partitionby: tuple[str, ...] = ()
-    nconsumers: int = 1
-    batchsize: int = BATCHSIZE
-    limit: int | None = None
-    schema_file: Path | None = None
-    group_id: str | None = None
+    survey: str | None = given(
+        None,
+        group=WHAT,
+        choices=SURVEYS,
+        help="The survey; by default taken from the topic's name.",
+    )
+    partitionby: tuple[str, ...] = given(
+        (),
+        group=WHERE_TO,
+        metavar="WHAT",
+        parse=parse_columns,
+        otherwise="none",
+        help="Partition columns: time (year=YYYY/month=MM/day=DD), finkclass, tnsclass, classId, any column or dotted "
+        "field, several separated by commas, or none.",
+    )
+    nconsumers: int = given(
+        1,
+        group=SPEED,
+        metavar="N",
+        parse=parse_consumers,
+        otherwise=-1,
+        help="Ranges to consume at once.  [default: the cores that this process may use, those of all jobs, or the "
+        "threads of all workers of --scheduler]",
+    )
+    batchsize: int = given(
+        BATCHSIZE,
+        group=SPEED,
+        metavar="N",
+        is_number=True,
+        in_python=False,
+        help="Alerts to decode at once; more or fewer where they would not come to 4 to 8 MiB.",
+    )
+    limit: int | None = given(
+        None,
+        group=WHAT,
+        metavar="N",
+        is_number=True,
+        help="The most alerts that the dataset may hold in all; with several topics, each dataset.",
+    )
+    schema_file: Path | None = given(
+        None,
+        name="schema",
+        group=WHAT,
+        is_file=True,
+        help="Avro schema file, instead of Kafka's.",
+    )
+    group_id: str | None = given(
+        None,
+        group=OTHER,
+        metavar="NAME",
+        help="Consumer group to commit offsets for at the end, for other tools.",
+    )
     range_bytes: int = RANGE_BYTES
-    columns: tuple[str, ...] | None = None
-    where: str | None = None
-    outformat: str = OUTFORMATS[0]
-    compression: str = COMPRESSION
-    memory_limit: int | None = None
-    on_bad_record: str = ON_BAD_RECORD[0]
-    on_loss: str = ON_LOSS[0]
+    columns: tuple[str, ...] | None = given(
+        None,
+        group=WHAT,
+        metavar="NAME,…",
+        parse=parse_names,
+        help="Take only these columns, or fields of structs such as candidate.jd; the others are not even decoded.",
+    )
+    where: str | None = given(
+        None,
+        group=WHAT,
+        metavar="CONDITION",
+        help="Take only alerts for which this is true, such as 'candidate.magpsf < 18 and finkclass == "
+        '"SN candidate"\'; the others are counted.',
+    )
+    outformat: str = given(
+        OUTFORMATS[0],
+        group=WHERE_TO,
+        choices=OUTFORMATS,
+        help="Format of the files; Avro files hold the records as they came.",
+    )
+    compression: str = given(
+        COMPRESSION,
+        group=WHERE_TO,
+        choices=COMPRESSIONS,
+        help="Codec of Parquet files; cutouts, which are already compressed, stay as they are.",
+    )
+    memory_limit: int | None = given(
+        None,
+        group=SPEED,
+        metavar="BYTES",
+        parse=parse_memory,
+        help="Memory for all processes together, such as 4GB.  [default: half of what this process may use]",
+    )
+    on_bad_record: str = given(
+        ON_BAD_RECORD[0],
+        group=WHAT,
+        choices=ON_BAD_RECORD,
+        help="If a record can't be decoded: put it into quarantine, or fail.",
+    )
+    on_loss: str = given(
+        ON_LOSS[0],
+        group=WHAT,
+        choices=ON_LOSS,
+        help="If Kafka has removed alerts before they were read: declare them lost and continue, or fail.",
+    )
     follow: FollowSettings | None = None
-    force: bool = False
+    force: bool = given(
+        False,
+        group=WHERE_TO,
+        is_flag=True,
+        is_typed=True,
+        help="Start even if the disk seems too small for what there is to write.",
+    )
 
     def __post_init__(self) -> None:
         if self.follow is not None and self.limit is not None:

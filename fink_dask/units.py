@@ -3,11 +3,38 @@
 from __future__ import annotations
 
 import re
+import string
+from collections.abc import Mapping
 
 from fink_dask.errors import SettingsError
 
 _RATE = re.compile(r"(\d{1,15}(?:\.\d*)?|\.\d+) ?([kKMG]i?)?(B|bit)?(?:/s)?")
 _PREFIXES = {"": 1, "k": 1000, "K": 1000, "M": 10**6, "G": 10**9, "ki": 2**10, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
+#: Bytes in a unit of memory, as Dask reads them: 4GB, 4G, 512MiB, 512Mi.
+_SIZES = {"": 1, "b": 1} | {
+    prefix + between + unit: base**power
+    for power, prefix in enumerate("kmgtp", 1)
+    for between, base in (("", 1000), ("i", 1024))
+    for unit in ("", "b")
+}
+#: Seconds in a unit of time, as Dask reads them: 5m, 2 hours.
+_SECONDS = {
+    "": 1.0,
+    "s": 1.0,
+    "ms": 1e-3,
+    "us": 1e-6,
+    "ns": 1e-9,
+    "m": 60.0,
+    "h": 3600.0,
+    "d": 86_400.0,
+    "w": 604_800.0,
+}
+_SECONDS |= {
+    f"{word}{plural}": _SECONDS[unit]
+    for unit, word in (("s", "second"), ("ms", "millisecond"), ("us", "microsecond"), ("ns", "nanosecond"))
+    for plural in ("", "s")
+}
+_SECONDS |= {f"{word}{plural}": _SECONDS[word[0]] for word in ("minute", "hour", "day", "week") for plural in ("", "s")}
 #: With less, the first record of a topic takes minutes: a unit was forgotten.
 _LEAST = 1000
 
@@ -36,6 +63,57 @@ def lasting(seconds: float) -> str:
             rest = whole % size // smaller
             return f"{whole // size:,} {unit} {rest} {small_unit}" if rest else f"{whole // size:,} {unit}"
     return f"{max(whole, 0)} s"
+
+
+def parse_memory(option: str, text: str) -> int:
+    """Read an amount of memory such as ``4GB``, ``512MiB`` or ``2e9``.
+
+    Returns
+    -------
+    int
+        Bytes.
+
+    Raises
+    ------
+    SettingsError
+        If it is not one; the error names the option.
+    """
+    try:
+        size = int(_measure(text, _SIZES))
+    except (ValueError, KeyError, OverflowError):
+        size = 0
+    if size < 1:
+        raise SettingsError(f"{option} {text[:40]!r} is not an amount of memory such as 4GB or 512MiB")
+    return size
+
+
+def parse_duration(option: str, text: str) -> float:
+    """Read a duration such as ``90``, ``90s``, ``5m`` or ``2h``.
+
+    Returns
+    -------
+    float
+        Seconds.
+
+    Raises
+    ------
+    SettingsError
+        If it is not one; the error names the option.
+    """
+    try:
+        seconds = _measure(text, _SECONDS)
+    except (ValueError, KeyError, OverflowError):
+        seconds = -1.0
+    if not seconds >= 0:
+        raise SettingsError(f"{option} {text[:40]!r} is not a duration such as 90s, 5m or 2h")
+    return seconds
+
+
+def _measure(text: str, units: Mapping[str, float]) -> float:
+    """Read a number and its unit; raises ValueError or KeyError where it is none."""
+    words = text.replace(" ", "")
+    number = words.rstrip(string.ascii_letters)
+    return float(number) * units[words[len(number) :].lower()]
 
 
 def parse_rate(option: str, text: str) -> int:

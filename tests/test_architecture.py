@@ -21,7 +21,7 @@ MAX_LINES = 700
 ROOMS = {
     "errors": set(),
     "units": {"errors"},
-    "settings": {"errors"},
+    "settings": {"errors", "units"},
     "batches": set(),
     "kafka": {"batches", "settings", "errors", "units"},
     "avro": {"batches", "errors"},

@@ -12,14 +12,23 @@ from typing import Any
 from distributed import Client
 
 from fink_dask.cluster.existing import threads_of
-from fink_dask.cluster.local import parse_duration, parse_memory, usable_cores
+from fink_dask.cluster.local import usable_cores
 from fink_dask.errors import FinkDaskError, SettingsError, option, parameter
 from fink_dask.kafka.credentials import SERVERS_VARIABLE, find_kafka
-from fink_dask.kafka.topics import SURVEYS, check_topic_name, survey_of
-from fink_dask.settings import COMPRESSION, ON_BAD_RECORD, ON_LOSS, OUTFORMATS, KafkaSettings, TransferSettings
+from fink_dask.kafka.topics import check_topic_name, survey_of
+from fink_dask.settings import (
+    COMPRESSION,
+    ON_BAD_RECORD,
+    ON_LOSS,
+    OUTFORMATS,
+    SURVEYS,
+    Connection,
+    KafkaSettings,
+    TransferSettings,
+)
 from fink_dask.store.bucket import wait_for_stores
 from fink_dask.store.location import locate
-from fink_dask.units import parse_rate
+from fink_dask.units import parse_duration, parse_memory, parse_rate
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +154,7 @@ def kafka_of(
     if (rate := connection.get("limit_rate")) is not None:
         connection["limit_rate"] = parse_rate(parameter("limit_rate"), str(rate))
     servers = bootstrap_servers or os.environ.get(SERVERS_VARIABLE)
-    return find_kafka(survey or survey_of(topic), log.warning, bootstrap_servers=servers, **connection)
+    return find_kafka(survey or survey_of(topic), log.warning, Connection(bootstrap_servers=servers, **connection))
 
 
 def as_names(argument: str, given: str | Sequence[str]) -> tuple[str, ...]:

@@ -24,7 +24,6 @@ from distributed import default_client
 from fink_dask.api.settings import as_names, errors_in_python, kafka_of
 from fink_dask.avro.evolution import Versions
 from fink_dask.avro.schema import parse_schema, read_schema_file
-from fink_dask.cluster.local import parse_memory
 from fink_dask.dataset.columns import file_schema
 from fink_dask.dataset.formats import KAFKA_FIELDS
 from fink_dask.dataset.partitioning import Partitioning
@@ -39,6 +38,7 @@ from fink_dask.planning.plan import Sizing, next_plan
 from fink_dask.planning.schemas import check_selection, inspect_topic
 from fink_dask.ranges.decode import RangeDecoder
 from fink_dask.settings import BATCH_BYTES, BATCHSIZE, MIN_BATCH_BYTES, KafkaSettings, TransferSettings
+from fink_dask.units import parse_memory
 
 log = logging.getLogger(__name__)
 

@@ -9,6 +9,7 @@ import click
 
 from fink_dask.cli.options import Command, at_least_one, declare_all, option
 from fink_dask.errors import SettingsError
+from fink_dask.settings import CLUSTER
 
 if TYPE_CHECKING:
     from fink_dask.cluster.joboptions import JobOptions, JobSpec
@@ -38,32 +39,48 @@ def _pairs(_: click.Context, parameter: click.Parameter, values: tuple[str, ...]
 _OPTIONS = (
     option(
         "--cluster",
+        group=CLUSTER,
         default=_LOCAL,
         show_default=True,
         metavar="local|slurm|sge|NAME",
         help="Where workers run: on this machine, in jobs of Slurm or Grid Engine, or in jobs of another system that "
         "dask-jobqueue knows, which is untested: pbs, lsf, oar, moab, htcondor.",
     ),
-    option("--jobs", type=int, callback=at_least_one, metavar="N", help="With --cluster: how many jobs.  [default: 1]"),
+    option(
+        "--jobs",
+        group=CLUSTER,
+        type=int,
+        callback=at_least_one,
+        metavar="N",
+        help="With --cluster: how many jobs.  [default: 1]",
+    ),
     option(
         "--cores",
+        group=CLUSTER,
         type=int,
         callback=at_least_one,
         metavar="N",
         help="With --cluster: cores per job; each consumes one range at a time.",
     ),
-    option("--memory", metavar="BYTES", help="With --cluster: memory per job, such as 8GB."),
-    option("--walltime", metavar="TIME", help="With --cluster: time limit of a job, such as 02:00:00."),
-    option("--queue", metavar="NAME", help="With --cluster: the queue, or Slurm's partition."),
-    option("--account", metavar="NAME", help="With --cluster: the account to charge; in Grid Engine, the project."),
+    option("--memory", group=CLUSTER, metavar="BYTES", help="With --cluster: memory per job, such as 8GB."),
+    option("--walltime", group=CLUSTER, metavar="TIME", help="With --cluster: time limit of a job, such as 02:00:00."),
+    option("--queue", group=CLUSTER, metavar="NAME", help="With --cluster: the queue, or Slurm's partition."),
+    option(
+        "--account",
+        group=CLUSTER,
+        metavar="NAME",
+        help="With --cluster: the account to charge; in Grid Engine, the project.",
+    ),
     option(
         "--job-extra",
+        group=CLUSTER,
         multiple=True,
         metavar="TEXT",
         help="With --cluster: another directive of the job script; repeatable.",
     ),
     option(
         "--cluster-option",
+        group=CLUSTER,
         multiple=True,
         callback=_pairs,
         metavar="KEY=VALUE",
@@ -71,11 +88,13 @@ _OPTIONS = (
     ),
     option(
         "--cluster-config",
+        group=CLUSTER,
         metavar="NAME",
         help="With --cluster: the section of jobqueue to use in Dask's configuration (~/.config/dask/jobqueue.yaml).",
     ),
     option(
         "--adapt",
+        group=CLUSTER,
         callback=_bounds,
         metavar="MIN:MAX",
         help="With --cluster, instead of --jobs: as many jobs as there is work for, within these bounds.",

@@ -46,11 +46,12 @@ def compact(
     """
     from fink_dask.cli.options import log_to_stderr
     from fink_dask.cli.results import headline, print_json
-    from fink_dask.cluster.local import parse_memory, usable_cores, usable_memory
+    from fink_dask.cluster.local import usable_cores, usable_memory
     from fink_dask.compaction.compact import THREAD_BYTES, Caller, compact_dataset
     from fink_dask.compaction.groups import Form
     from fink_dask.ledger.ledger import Ledger
     from fink_dask.show.bar import CountBar
+    from fink_dask.units import parse_memory
 
     log_to_stderr(verbose)
     form = Form(parse_memory("--file-size", file_size), unique, compression)

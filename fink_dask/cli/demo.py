@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from fink_dask.cli.options import CONTEXT, Place, nconsumers_option, typed_option
+from fink_dask.cli.options import CONTEXT, Place, options_from, typed_option
+from fink_dask.settings import KafkaSettings, TransferSettings
 from fink_dask.units import counted
 
 _MAX_ALERTS = 12_000
@@ -37,7 +38,7 @@ def _fitting(_: click.Context, parameter: click.Parameter, value: int) -> int:
     show_default=True,
     help="Directory for the dataset; that of an earlier demo is replaced.",
 )
-@nconsumers_option
+@options_from(TransferSettings, "nconsumers")
 def demo(alerts: int, outdir: Path, nconsumers: int) -> int:
     """Publish a made-up night to an embedded Kafka, transfer it, verify it, and show how to read it."""
     from fink_dask.cli.results import print_summary
@@ -51,7 +52,6 @@ def demo(alerts: int, outdir: Path, nconsumers: int) -> int:
     from fink_dask.ledger.ledger import Ledger
     from fink_dask.ledger.restart import delete_old_dataset, old_datasets, set_aside
     from fink_dask.running.run import ClusterChoice, run_transfer
-    from fink_dask.settings import KafkaSettings, TransferSettings
     from fink_dask.show.display import Display
     from fink_dask.verifying.files import verify_dataset
 

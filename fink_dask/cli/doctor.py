@@ -14,7 +14,8 @@ import click
 from fink_dask.cli.connection import connection_options, kafka_settings
 from fink_dask.cli.options import CONTEXT, Place, json_option, option, verbose_option
 from fink_dask.errors import SettingsError
-from fink_dask.kafka.topics import SURVEYS, check_topic_name, survey_of
+from fink_dask.kafka.topics import check_topic_name, survey_of
+from fink_dask.settings import SURVEYS
 from fink_dask.show.bar import fold
 from fink_dask.units import printable
 

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fink_dask.cli.options import CONTEXT, Place, json_option, parse_names, typed_option, verbose_option
+from fink_dask.cli.options import CONTEXT, Place, json_option, typed_option, verbose_option
 from fink_dask.cli.stopped import SignalReceivedError
+from fink_dask.errors import parameter
+from fink_dask.settings import parse_names
 from fink_dask.units import counted
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ _PARTIAL = 3
 @click.argument("catalog", type=Place("export-hats"))
 @typed_option(
     "--columns",
-    callback=parse_names,
+    callback=lambda _, __, value: None if value is None else parse_names(parameter("columns"), value),
     metavar="NAME,…",
     help="Columns of the light curves, such as candid,jd,fid,magpsf; by default all with a single value.",
 )

@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import logging
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
-from fink_dask.errors import SettingsError
+from fink_dask.errors import FinkDaskError, SettingsError, parameter, variable
+from fink_dask.errors import option as option_words
 from fink_dask.kafka.topics import survey_of
-from fink_dask.settings import DASHBOARD_ADDRESS, parse_address
+from fink_dask.settings import DASHBOARD_ADDRESS, GROUPS, OTHER, Option, options_of, parse_address
 from fink_dask.store.location import check_is_local, locate
 from fink_dask.where.language import parse_condition
 
@@ -33,6 +37,12 @@ CONTEXT = {
     "token_normalize_func": lambda name: name.replace("_", "-"),
     "max_content_width": 100,
 }
+
+
+#: The settings file, in a context's `meta`.
+_CONFIG = "config"
+#: With more options, ``--help`` has them in groups.
+_FEW = 20
 
 
 class Place(click.ParamType):  # type: ignore[type-arg]
@@ -67,10 +77,14 @@ class Place(click.ParamType):  # type: ignore[type-arg]
 class FinkOption(click.Option):
     """An option that is also accepted with one dash, and read from ``FINK_DASK_NAME`` in the environment."""
 
-    def __init__(self, declarations: list[str], *args: Any, **kwargs: Any) -> None:
+    def __init__(
+        self, declarations: list[str], *args: Any, group: str = OTHER, is_typed: bool = False, **kwargs: Any
+    ) -> None:
         long_names = [name for name in declarations if name.startswith("--")]
         shown = long_names[0].lstrip("-")
-        kwargs.setdefault("envvar", f"FINK_DASK_{shown.replace('-', '_').upper()}")
+        self.group = group
+        self.given_name = shown.replace("-", "_")
+        kwargs["envvar"] = None if is_typed else variable(self.given_name)
         super().__init__([*declarations, *(name[1:] for name in long_names)], *args, **kwargs)
         self._shown = [long_names[0], *(name for name in declarations if len(name) == 2)]
 
@@ -87,9 +101,57 @@ class FinkOption(click.Option):
             self.opts = everything
 
 
+class FinkCommand(click.Command):
+    """A command whose ``--help`` has its options in groups."""
+
+    def groups(self, ctx: click.Context) -> dict[str, list[click.Option]]:
+        """List the options of each group that has any; one group if most have none of their own."""
+        shown = [each for each in self.get_params(ctx) if isinstance(each, click.Option) and not each.hidden]
+        found = {group: [each for each in shown if getattr(each, "group", OTHER) == group] for group in GROUPS}
+        found = {group: options for group, options in found.items() if options}
+        return found if len(shown) > _FEW else {"Options": shown}
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write each group under its heading."""
+        for group, options in self.groups(ctx).items():
+            records = [option.get_help_record(ctx) for option in options]
+            with formatter.section(group):
+                formatter.write_dl([record for record in records if record is not None])
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the options."""
+        with _spelled(ctx):
+            return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        with _spelled(ctx):
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _spelled(ctx: click.Context) -> Iterator[None]:
+    """Let errors name what came from the environment or a file as it stands there."""
+    names = {each.given_name: str(each.name) for each in ctx.command.params if isinstance(each, FinkOption)}
+
+    def spell(name: str, value: str) -> str:
+        source = ctx.get_parameter_source(names.get(name, name))
+        if not value and source is ParameterSource.ENVIRONMENT:
+            return variable(name)
+        if not value and source is ParameterSource.DEFAULT_MAP:
+            return f"{name} in {ctx.meta[_CONFIG]}"
+        return option_words(name, value)
+
+    try:
+        yield
+    except FinkDaskError as error:
+        error.spell(spell)
+        raise
+
+
 def typed_option(*declarations: str, **kwargs: Any) -> Callable[[Command], Command]:
     """Declare a `FinkOption` that must be typed each time, as no environment and no file may replace data."""
-    return option(*declarations, envvar=None, **kwargs)
+    return option(*declarations, is_typed=True, **kwargs)
 
 
 def option(*declarations: str, **kwargs: Any) -> Callable[[Command], Command]:
@@ -104,6 +166,12 @@ def declare_all(command: Command, options: Sequence[Callable[[Command], Command]
     return command
 
 
+def _options_by_name(command: click.Command) -> dict[str, FinkOption]:
+    """List what a settings file may hold, and what must be typed, by every name without its dashes."""
+    options = [each for each in command.params if isinstance(each, FinkOption) and each.given_name != "config"]
+    return {name.lstrip("-").replace("-", "_"): each for each in options for name in each.opts}
+
+
 def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> Path | None:
     """Take the options of a TOML file as defaults."""
     if path is None:
@@ -114,14 +182,20 @@ def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> P
         raise click.BadParameter(f"can't read {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise click.BadParameter(f"{path} is not valid TOML: {error}") from error
-    known = {
-        name.lstrip("-").replace("-", "_"): parameter for parameter in ctx.command.params for name in parameter.opts
-    }
+    ctx.meta[_CONFIG] = path
+    known, elsewhere = _options_by_name(ctx.command), set()
+    commands = getattr(ctx.find_root().command, "commands", {}).values()
+    for command in commands:
+        elsewhere |= {name for name, each in _options_by_name(command).items() if each.envvar is not None}
     defaults = {}
     for name, value in content.items():
         parameter = known.get(name.replace("-", "_"))
-        if parameter is None or parameter.name in {"config", None}:
-            raise click.BadParameter(f"{path}: there is no option {name!r}")
+        if (parameter is None or parameter.envvar is None) and name.replace("-", "_") in elsewhere:
+            continue  # another command's: they share a file
+        if parameter is None:
+            near = get_close_matches(name.replace("-", "_"), [*known, *elsewhere], 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise click.BadParameter(f"{path}: there is no option {name!r}{hint}")
         if parameter.envvar is None:
             raise click.BadParameter(f"{path}: {name} can't be set in a file, only typed")
         if parameter.multiple:
@@ -144,38 +218,24 @@ def at_least_one(_: click.Context, parameter: click.Parameter, value: int | None
     return value
 
 
-def _consumers(_: click.Context, parameter: click.Parameter, value: int) -> int:
-    if value < 1 and value != -1:
-        raise click.BadParameter("must be at least 1, or -1 for the cores that this process may use", param=parameter)
-    return value
+def _condition(text: str) -> str:
+    try:
+        parse_condition(text)
+    except SettingsError as error:
+        raise SettingsError(f"{parameter('where')}: {error.line}") from error
+    return text
 
 
-def _columns(_: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
-    names = tuple(name.strip() for name in value.split(","))
-    if names == ("none",):
-        return ()
-    if not all(names) or len(set(names)) < len(names):
-        raise click.BadParameter(f"{value!r} should be names separated by commas, each once", param=parameter)
-    return names
+def _wait_for_stores(seconds: float) -> float:
+    """Let an object store be waited for as long as Kafka; a command may need one without Kafka."""
+    from fink_dask.store.bucket import wait_for_stores
+
+    wait_for_stores(seconds)
+    return seconds
 
 
-def parse_names(_: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
-    """Read names separated by commas, repeats dropped; the callback of options that select columns."""
-    if value is None:
-        return None
-    names = tuple(name.strip() for name in value.split(","))
-    if not all(names):
-        raise click.BadParameter(f"{value!r} should be names separated by commas", param=parameter)
-    return tuple(dict.fromkeys(names))
-
-
-def _condition(_: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    if value is not None:
-        try:
-            parse_condition(value)
-        except SettingsError as error:
-            raise click.BadParameter(str(error), param=parameter) from error
-    return value
+#: What the command line does at once with a value, before the command begins.
+_CHECKS: dict[str, Callable[[Any], Any]] = {"where": _condition, "reconnect_timeout_s": _wait_for_stores}
 
 
 def _address(_: click.Context, parameter: click.Parameter, value: str) -> str:
@@ -191,40 +251,51 @@ config_option = option(
     help="TOML file with these options; options that are typed, and FINK_DASK_… variables, take precedence over it.",
 )
 
-nconsumers_option = option(
-    "--nconsumers",
-    type=int,
-    default=-1,
-    callback=_consumers,
-    metavar="N",
-    help="Ranges to consume at once.  [default: the cores that this process may use, those of all jobs, or the "
-    "threads of all workers of --scheduler]",
-)
 
-partitionby_option = option(
-    "--partitionby",
-    default="none",
-    show_default=True,
-    callback=_columns,
-    metavar="WHAT",
-    help="Partition columns: time (year=YYYY/month=MM/day=DD), finkclass, tnsclass, classId, any column or dotted "
-    "field, several separated by commas, or none.",
-)
+def options_from(kind: type, *names: str) -> Callable[[Command], Command]:
+    """Declare what users can give of a settings class, or some of it; a command gets it by the names of the fields."""
+    made = [_made(field, *found) for field, found in options_of(kind).items() if not names or field in names]
+    return lambda command: declare_all(command, made)
 
-columns_option = option(
-    "--columns",
-    callback=parse_names,
-    metavar="NAME,…",
-    help="Take only these columns, or fields of structs such as candidate.jd; the others are not even decoded.",
-)
 
-where_option = option(
-    "--where",
-    callback=_condition,
-    metavar="CONDITION",
-    help="Take only alerts for which this is true, such as 'candidate.magpsf < 18 and finkclass == \"SN candidate\"'; "
-    "the others are counted.",
-)
+def take(kind: type, values: dict[str, Any]) -> dict[str, Any]:
+    """Take out of a command's values what was declared by `options_from`."""
+    return {name: values.pop(name) for name in options_of(kind) if name in values}
+
+
+def _made(field: str, given: Option, default: Any) -> Callable[[Command], Command]:
+    spelled = f"--{given.name.replace('_', '-')}"
+    kind: Any = str
+    if given.choices:
+        kind = click.Choice(given.choices, case_sensitive=given.choices[0].islower())
+    elif given.is_file:
+        kind = click.Path(dir_okay=False, path_type=Path)
+    elif given.is_number or isinstance(default, int):
+        kind = bool if given.is_flag else int
+
+    def take_value(_: click.Context, parameter_: click.Parameter, value: Any) -> Any:
+        if value is None or given.is_flag or given.choices or given.is_file:
+            return value
+        if given.is_number:
+            return at_least_one(_, parameter_, value)
+        taken = value if given.parse is None else given.parse(parameter(given.name), str(value))
+        return _CHECKS[field](taken) if field in _CHECKS else taken
+
+    return option(
+        spelled,
+        *given.others,
+        field,
+        group=given.group,
+        is_typed=given.is_typed,
+        type=kind,
+        is_flag=given.is_flag,
+        default=default,
+        show_default=default is not None and "[default:" not in given.help and not given.is_flag,
+        callback=take_value,
+        metavar=given.metavar,
+        help=given.help,
+    )
+
 
 dashboard_address_option = option(
     "--dashboard-address",

@@ -11,7 +11,8 @@ import click
 from fink_dask.cli.connection import connection_options, kafka_settings, line_options
 from fink_dask.cli.options import CONTEXT, option, typed_option, verbose_option
 from fink_dask.errors import SettingsError, StorageError
-from fink_dask.kafka.topics import SURVEYS, check_topic_name, survey_of
+from fink_dask.kafka.topics import check_topic_name, survey_of
+from fink_dask.settings import SURVEYS
 from fink_dask.units import counted
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from fink_dask.cli.connection import PASSWORD_VARIABLE, connection_options, kafk
 from fink_dask.cli.options import CONTEXT, at_least_one, option, typed_option
 from fink_dask.errors import SettingsError
 from fink_dask.kafka.credentials import credentials_path, read_password
-from fink_dask.kafka.topics import SURVEYS
+from fink_dask.settings import SURVEYS
 
 
 @click.command(

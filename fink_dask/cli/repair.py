@@ -11,6 +11,7 @@ import click
 from fink_dask.cli.connection import connection_options, kafka_settings, line_options
 from fink_dask.cli.options import (
     CONTEXT,
+    FinkCommand,
     Place,
     config_option,
     dashboard_address_option,
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from fink_dask.progress.events import Event
 
 
-@click.command(context_settings=CONTEXT, epilog="Example: fink-dask repair alerts")
+@click.command(cls=FinkCommand, context_settings=CONTEXT, epilog="Example: fink-dask repair alerts")
 @click.argument("outdir", type=Place())
 @typed_option(
     "--on-loss",

@@ -13,7 +13,7 @@ import click
 from fink_dask.cli.options import option
 from fink_dask.errors import FinkDaskError
 from fink_dask.kafka.topics import TopicChoice, survey_of
-from fink_dask.settings import TransferSettings
+from fink_dask.settings import WHAT, TransferSettings
 from fink_dask.units import counted, per_second
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 topic_option = option(
     "--topic",
     "topics",
+    group=WHAT,
     required=True,
     multiple=True,
     metavar="NAME",

@@ -12,7 +12,7 @@ from click.core import ParameterSource
 
 from fink_dask.cli.cluster import CLUSTER_OPTIONS, cluster_settings
 from fink_dask.cli.connection import PASSWORD_VARIABLE
-from fink_dask.cli.options import CONTEXT, config_option, json_option, typed_option
+from fink_dask.cli.options import CONTEXT, FinkCommand, config_option, json_option, typed_option
 from fink_dask.cli.transfer import transfer
 from fink_dask.errors import SettingsError
 from fink_dask.kafka.topics import choose_topics
@@ -26,7 +26,7 @@ _LEFT_OUT = {
 }
 
 
-class _Submit(click.Command):
+class _Submit(FinkCommand):
     """A command that has the options of another one, and keeps what was typed for them."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

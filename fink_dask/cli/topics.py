@@ -12,7 +12,8 @@ import click
 from fink_dask.cli.connection import connection_options, kafka_settings
 from fink_dask.cli.options import CONTEXT, json_option, option, typed_option, verbose_option
 from fink_dask.errors import FinkDaskError
-from fink_dask.kafka.topics import SURVEYS, survey_of
+from fink_dask.kafka.topics import survey_of
+from fink_dask.settings import SURVEYS
 
 if TYPE_CHECKING:
     from fink_dask.kafka.overview import Overview, TopicOverview

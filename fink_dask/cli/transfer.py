@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,35 +14,22 @@ from fink_dask.cli.cluster import cluster_options, cluster_settings, consumers
 from fink_dask.cli.connection import connection_options, kafka_settings, line_options
 from fink_dask.cli.options import (
     CONTEXT,
-    Command,
+    FinkCommand,
     Place,
-    at_least_one,
-    columns_option,
     config_option,
     dashboard_address_option,
-    declare_all,
     json_option,
-    nconsumers_option,
     option,
-    partitionby_option,
+    options_from,
+    take,
     typed_option,
     verbose_option,
-    where_option,
 )
 from fink_dask.cli.several import ledgers_of, preview_topics, print_outcome, survey_of_topics, topic_option
 from fink_dask.cli.stopped import failure_as_json
-from fink_dask.errors import BrokerError, SchemaError, SettingsError
-from fink_dask.kafka.topics import SURVEYS, TopicChoice, choose_topics
-from fink_dask.settings import (
-    BATCHSIZE,
-    COMPRESSION,
-    COMPRESSIONS,
-    ON_BAD_RECORD,
-    ON_LOSS,
-    OUTFORMATS,
-    FollowSettings,
-    TransferSettings,
-)
+from fink_dask.errors import BrokerError, SchemaError, SettingsError, parameter
+from fink_dask.kafka.topics import TopicChoice, choose_topics
+from fink_dask.settings import CLUSTER, FOLLOW, OUTFORMATS, WHERE_TO, FollowSettings, TransferSettings, options_of
 from fink_dask.store.location import check_remote
 from fink_dask.units import counted
 
@@ -54,7 +40,7 @@ if TYPE_CHECKING:
 
 
 #: How following ends where the user does not say.
-_IDLE = "60s"
+_IDLE_S = 60.0
 
 
 #: When this was loaded, which is nearly when the program began.
@@ -65,84 +51,22 @@ _BEGAN = time.monotonic()
 _TLS_FILE = click.Path(dir_okay=False, path_type=Path)
 
 
-def _time(_: click.Context, parameter: click.Parameter, value: str | None) -> datetime | None:
-    if value is None:
-        return None
-    try:
-        time = datetime.fromisoformat(value)
-    except ValueError as error:
-        words = f"{value[:40]!r} is not a time such as 2026-11-23T06:00 (UTC) or 2026-11-23T06:00+01:00"
-        raise click.BadParameter(words, param=parameter) from error
-    return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
-
-
-_OPTIONS = (
-    typed_option("--follow", is_flag=True, help="Keep transferring what arrives while Fink fills the topic."),
-    option(
-        "--roll-interval",
-        metavar="TIME",
-        help="With --follow: the longest that an alert waits before its range is consumed.  [default: 30s]",
-    ),
-    option(
-        "--idle-timeout",
-        metavar="TIME",
-        help="With --follow: end when nothing has arrived for this long.  [default: 60s, if no other end is given]",
-    ),
-    typed_option(
-        "--until-count",
-        type=int,
-        callback=at_least_one,
-        metavar="N",
-        help="With --follow: end once there are N alerts, such as the number that the portal announced.",
-    ),
-    typed_option(
-        "--until", metavar="TIME", callback=_time, help="With --follow: end at this time; UTC unless it has a zone."
-    ),
-)
-
-
-def follow_options(command: Command) -> Command:
-    """Declare the options of `follow_settings`."""
-    return declare_all(command, _OPTIONS)
-
-
-def follow_settings(
-    *,
-    follow: bool,
-    roll_interval: str | None,
-    idle_timeout: str | None,
-    until_count: int | None,
-    until: datetime | None,
-) -> FollowSettings | None:
+def follow_settings(follow: bool, given: dict[str, Any]) -> FollowSettings | None:
     """Collect how the topic is followed; None where it is not.
 
     Raises
     ------
     SettingsError
-        If the topic is not followed and one of these is given, or a value is out of its bounds.
+        If the topic is not followed and something of it is given, or a value is out of its bounds.
     """
-    if not follow:
-        given = {
-            "--roll-interval": roll_interval,
-            "--idle-timeout": idle_timeout,
-            "--until-count": until_count,
-            "--until": until,
-        }
-        for name, value in given.items():
-            if value is not None:
-                raise SettingsError(f"{name} needs --follow: give that as well")
-        return None
-    from fink_dask.cluster.local import parse_duration
-
-    durations = {"roll_interval": roll_interval, "idle_timeout": idle_timeout}
-    if idle_timeout is None and until_count is None and until is None:
-        durations["idle_timeout"] = _IDLE
-    seconds = {
-        f"{name}_s": parse_duration(f"--{name.replace('_', '-')}", text)
-        for name, text in durations.items()
-        if text is not None
-    }
-    return FollowSettings(until_count=until_count, until=until, **seconds)
+    said = {name: value for name, value in given.items() if value is not None}
+    if follow:
+        ends = said.keys() - {"roll_interval_s"}
+        return FollowSettings(**(said if ends else said | {"idle_timeout_s": _IDLE_S}))
+    if said:
+        wrong = options_of(FollowSettings)[next(iter(said))][0].name
+        raise SettingsError(f"{parameter(wrong)} needs {parameter('follow')}: give that as well")
+    return None
 
 
 def dump_schemas_of(settings: TransferSettings, choice: TopicChoice) -> None:
@@ -204,76 +128,24 @@ def _without_effect(_: click.Context, parameter: click.Parameter, value: object)
 
 
 @click.command(
+    cls=FinkCommand,
     context_settings=CONTEXT,
     epilog="Example: fink-dask transfer --topic ftransfer_ztf_2026-02-24_123456 --outdir alerts --partitionby time",
 )
 @topic_option
 @option(
     "--outdir",
+    group=WHERE_TO,
     required=True,
     type=Place(),
     help="Directory of the dataset, or s3://BUCKET/NAME; its ledger is OUTDIR.fink beside it. With several topics, the "
     "directory of their datasets.",
 )
-@option("--survey", type=click.Choice(SURVEYS), help="The survey; by default taken from the topic's name.")
+@options_from(TransferSettings)
+@typed_option("--follow", is_flag=True, group=FOLLOW, help="Keep transferring what arrives while Fink fills the topic.")
+@options_from(FollowSettings)
 @connection_options
 @line_options
-@partitionby_option
-@nconsumers_option
-@option(
-    "--batchsize",
-    type=int,
-    default=BATCHSIZE,
-    show_default=True,
-    callback=at_least_one,
-    metavar="N",
-    help="Alerts to decode at once; more or fewer where they would not come to 4 to 8 MiB.",
-)
-@columns_option
-@where_option
-@option(
-    "--outformat",
-    type=click.Choice(OUTFORMATS),
-    default=OUTFORMATS[0],
-    show_default=True,
-    help="Format of the files; Avro files hold the records as they came.",
-)
-@option(
-    "--compression",
-    type=click.Choice(COMPRESSIONS),
-    default=COMPRESSION,
-    show_default=True,
-    help="Codec of Parquet files; cutouts, which are already compressed, stay as they are.",
-)
-@option(
-    "--memory-limit",
-    metavar="BYTES",
-    help="Memory for all processes together, such as 4GB.  [default: half of what this process may use]",
-)
-@option(
-    "--limit",
-    type=int,
-    callback=at_least_one,
-    metavar="N",
-    help="The most alerts that the dataset may hold in all; with several topics, each dataset.",
-)
-@option("--schema", "schema_file", type=click.Path(path_type=Path), help="Avro schema file, instead of Kafka's.")
-@option(
-    "--on-bad-record",
-    type=click.Choice(ON_BAD_RECORD),
-    default=ON_BAD_RECORD[0],
-    show_default=True,
-    help="If a record can't be decoded: put it into quarantine, or fail.",
-)
-@option(
-    "--on-loss",
-    type=click.Choice(ON_LOSS),
-    default=ON_LOSS[0],
-    show_default=True,
-    help="If Kafka has removed alerts before they were read: declare them lost and continue, or fail.",
-)
-@follow_options
-@option("--group-id", metavar="NAME", help="Consumer group to commit offsets for at the end, for other tools.")
 @option(
     "--dump-schemas",
     "--dump-schema",
@@ -282,18 +154,21 @@ def _without_effect(_: click.Context, parameter: click.Parameter, value: object)
 )
 @typed_option("--dry-run", is_flag=True, help="Show what would be done; write nothing.")
 @typed_option(
-    "--restart", "--restart-from-beginning", is_flag=True, help="Start over; delete the old dataset when done."
+    "--restart",
+    "--restart-from-beginning",
+    group=WHERE_TO,
+    is_flag=True,
+    help="Start over; delete the old dataset when done.",
 )
-@typed_option("--yes", "-y", is_flag=True, help="Do not ask before --restart.")
-@option("--scheduler", metavar="ADDRESS", help="Use the workers of this existing Dask scheduler.")
-@option("--tls-ca-file", type=_TLS_FILE, help="For --scheduler tls://…: the CA certificate to trust.")
-@option("--tls-cert", type=_TLS_FILE, help="For --scheduler tls://…: the client's certificate.")
-@option("--tls-key", type=_TLS_FILE, help="For --scheduler tls://…: the client's key.")
+@typed_option("--yes", "-y", group=WHERE_TO, is_flag=True, help="Do not ask before --restart.")
+@option("--scheduler", group=CLUSTER, metavar="ADDRESS", help="Use the workers of this existing Dask scheduler.")
+@option("--tls-ca-file", group=CLUSTER, type=_TLS_FILE, help="For --scheduler tls://…: the CA certificate to trust.")
+@option("--tls-cert", group=CLUSTER, type=_TLS_FILE, help="For --scheduler tls://…: the client's certificate.")
+@option("--tls-key", group=CLUSTER, type=_TLS_FILE, help="For --scheduler tls://…: the client's key.")
 @cluster_options
 @dashboard_address_option
 @typed_option("--maxtimeout", type=float, hidden=True, expose_value=False, callback=_without_effect)
 @typed_option("--number-partitions", type=int, hidden=True, expose_value=False, callback=_without_effect)
-@typed_option("--force", is_flag=True, help="Start even if the disk seems too small for what there is to write.")
 @option("--profile", is_flag=True, help="At the end, print where the time went.")
 @json_option
 @verbose_option
@@ -301,20 +176,7 @@ def _without_effect(_: click.Context, parameter: click.Parameter, value: object)
 def transfer(
     topics: tuple[str, ...],
     outdir: Path,
-    survey: str | None,
-    partitionby: tuple[str, ...],
-    nconsumers: int,
-    batchsize: int,
-    columns: tuple[str, ...] | None,
-    where: str | None,
-    outformat: str,
-    compression: str,
-    memory_limit: str | None,
-    limit: int | None,
-    schema_file: Path | None,
-    on_bad_record: str,
-    on_loss: str,
-    group_id: str | None,
+    follow: bool,
     dump_schemas: bool,
     dry_run: bool,
     restart: bool,
@@ -324,16 +186,10 @@ def transfer(
     tls_cert: Path | None,
     tls_key: Path | None,
     dashboard_address: str,
-    force: bool,
     profile: bool,
     as_json: bool,
     verbose: bool,
-    follow: bool,
-    roll_interval: str | None,
-    idle_timeout: str | None,
-    until_count: int | None,
-    until: datetime | None,
-    **others: Any,
+    **given: Any,
 ) -> int:
     """Move everything that a topic holds into a partitioned Parquet dataset, exactly once.
 
@@ -342,52 +198,28 @@ def transfer(
     interrupted; with several topics, the worst.
     """
     choice = choose_topics(topics)
-    jobs = cluster_settings(others, scheduler)
+    jobs = cluster_settings(given, scheduler)
     check_remote(outdir, restart, jobs is not None)
-    kafka = kafka_settings(survey or survey_of_topics(choice), **others)
+    asked, following = take(TransferSettings, given), take(FollowSettings, given)
+    kafka = kafka_settings(asked["survey"] or survey_of_topics(choice), **given)
     if scheduler is None and jobs is None and not dry_run:
         from fink_dask.cluster.forkserver import start_forkserver
 
         start_forkserver()  # loads what workers need while this process loads the rest
     from fink_dask.cli.options import log_to_stderr
     from fink_dask.cluster.existing import Scheduler
-    from fink_dask.cluster.local import parse_memory
     from fink_dask.running.run import ClusterChoice
 
     log_to_stderr(verbose)  # after the import of Dask, which sets up its own logging
     spec = None if jobs is None else jobs.resolve()
     existing = None if scheduler is None else Scheduler(scheduler, tls_ca_file, tls_cert, tls_key)
-    settings = TransferSettings(
-        topic=topics[0],
-        outdir=outdir,
-        kafka=kafka,
-        survey=survey,
-        partitionby=partitionby,
-        nconsumers=consumers(nconsumers, spec),
-        batchsize=batchsize,
-        limit=limit,
-        schema_file=schema_file,
-        group_id=group_id,
-        columns=columns,
-        where=where,
-        outformat=outformat,
-        compression=compression,
-        memory_limit=None if memory_limit is None else parse_memory("--memory-limit", memory_limit),
-        on_bad_record=on_bad_record,
-        on_loss=on_loss,
-        force=force,
-        follow=follow_settings(
-            follow=follow,
-            roll_interval=roll_interval,
-            idle_timeout=idle_timeout,
-            until_count=until_count,
-            until=until,
-        ),
-    )
+    wanted = asked["nconsumers"]
+    asked["nconsumers"] = consumers(wanted, spec)
+    settings = TransferSettings(topics[0], outdir, kafka, follow=follow_settings(follow, following), **asked)
     if restart and not dry_run and not yes:
         _ask_before_restart(settings, choice)
     with failure_as_json(settings, choice, as_json):
-        if existing is not None and nconsumers == -1:
+        if existing is not None and wanted == -1:
             settings = replace(settings, nconsumers=existing.threads())
         chosen = ClusterChoice(existing, dashboard_address, spec)
         if dry_run:

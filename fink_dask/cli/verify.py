@@ -12,6 +12,7 @@ import click
 from fink_dask.cli.connection import connection_options, kafka_settings, line_options
 from fink_dask.cli.options import (
     CONTEXT,
+    FinkCommand,
     Place,
     at_least_one,
     config_option,
@@ -35,7 +36,9 @@ _SHOWN_PROBLEMS = 20
 
 
 @click.command(
-    context_settings=CONTEXT, epilog="Example: fink-dask verify alerts, or fink-dask verify alerts --sample 1000"
+    cls=FinkCommand,
+    context_settings=CONTEXT,
+    epilog="Example: fink-dask verify alerts, or fink-dask verify alerts --sample 1000",
 )
 @click.argument("outdir", type=Place())
 @option("--against-kafka", is_flag=True, help="Also compare with the topic as it is now: its id and its watermarks.")

@@ -14,10 +14,10 @@ from typing import Any
 
 import dask
 
-from fink_dask.cluster.local import DASK_CONFIG, MEMORY_FRACTION, parse_memory
+from fink_dask.cluster.local import DASK_CONFIG, MEMORY_FRACTION
 from fink_dask.errors import SettingsError, parameter
 from fink_dask.ranges.memory import WORKER_BYTES, MemoryShare, share_memory
-from fink_dask.units import counted
+from fink_dask.units import counted, parse_memory
 
 #: Options that are lists: what is given is added to what the section has.
 LISTS = {"job_extra_directives", "job_script_prologue", "worker_extra_args"}

@@ -15,7 +15,6 @@ from typing import Self
 import dask
 import distributed.utils
 from dask.system import CPU_COUNT
-from dask.utils import parse_bytes, parse_timedelta
 from distributed import Client, LocalCluster
 from distributed.system import MEMORY_LIMIT
 
@@ -92,52 +91,6 @@ def usable_cores() -> int:
 def usable_memory() -> int:
     """Return the bytes of memory that this process may use, by its cgroup and the machine."""
     return int(MEMORY_LIMIT)
-
-
-def parse_memory(option: str, text: str) -> int:
-    """Read an amount of memory such as ``4GB``, ``512MiB`` or ``2e9``.
-
-    Returns
-    -------
-    int
-        Bytes.
-
-    Raises
-    ------
-    SettingsError
-        If it is not one; the error names the option.
-    """
-    try:
-        # Dask reads a unit alone as one of it.
-        amount = int(parse_bytes(text)) if any(map(str.isdigit, text)) else 0
-    except (ValueError, OverflowError):
-        amount = 0
-    if amount < 1:
-        raise SettingsError(f"{option} {text[:40]!r} is not an amount of memory such as 4GB or 512MiB")
-    return amount
-
-
-def parse_duration(option: str, text: str) -> float:
-    """Read a duration such as ``90``, ``90s``, ``5m`` or ``2h``.
-
-    Returns
-    -------
-    float
-        Seconds.
-
-    Raises
-    ------
-    SettingsError
-        If it is not one; the error names the option.
-    """
-    try:
-        # Dask reads a unit alone as one of it.
-        seconds = float(parse_timedelta(text)) if any(map(str.isdigit, text)) else -1.0
-    except (ValueError, KeyError, OverflowError):
-        seconds = -1.0
-    if not seconds >= 0:
-        raise SettingsError(f"{option} {text[:40]!r} is not a duration such as 90s, 5m or 2h")
-    return seconds
 
 
 class LocalWorkers:

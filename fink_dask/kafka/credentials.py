@@ -17,11 +17,10 @@ from pathlib import Path
 import yaml
 
 from fink_dask.errors import SettingsError, parameter
-from fink_dask.kafka.topics import SURVEYS
 from fink_dask.settings import (
     RECONNECT_TIMEOUT_S,
-    SASL_MECHANISMS,
-    SECURITY_PROTOCOLS,
+    SURVEYS,
+    Connection,
     KafkaSettings,
     Security,
     has_sasl,
@@ -354,20 +353,7 @@ def _write(path: Path, text: bytes, replace: bool) -> None:
         aside.unlink(missing_ok=True)
 
 
-def find_kafka(
-    survey: str | None,
-    warn: Callable[[str], None],
-    *,
-    bootstrap_servers: str | None = None,
-    security_protocol: str = SECURITY_PROTOCOLS[0],
-    sasl_mechanism: str = SASL_MECHANISMS[0],
-    username: str | None = None,
-    password: str | None = None,
-    password_file: Path | None = None,
-    ssl_ca_file: Path | None = None,
-    reconnect_timeout_s: float | None = None,
-    limit_rate: int | None = None,
-) -> KafkaSettings:
+def find_kafka(survey: str | None, warn: Callable[[str], None], asked: Connection) -> KafkaSettings:
     """Put together how to reach Kafka; what is left out comes from the credentials file of the survey.
 
     Parameters
@@ -376,41 +362,32 @@ def find_kafka(
         Whose credentials file to look for.
     warn : callable
         Told of a password that others on the machine can read.
-    bootstrap_servers : str, optional
-        ``host:port`` pairs with commas between them.
-    security_protocol, sasl_mechanism : str
-        See `fink_dask.settings.Security`.
-    username, password : str, optional
-        For SASL.
-    password_file : pathlib.Path, optional
-        Holds the password; takes precedence over `password`.
-    ssl_ca_file : pathlib.Path, optional
-        Certificates of the authorities that are trusted, as PEM.
-    reconnect_timeout_s, limit_rate : float, int, optional
-        See `fink_dask.settings.KafkaSettings`.
+    asked : Connection
+        What the user says.
 
     Raises
     ------
     SettingsError
         If something is missing, or a file can't be used.
     """
-    asks = has_sasl(security_protocol)
+    asks, username, password = has_sasl(asked.security_protocol), asked.username, asked.password
     credentials = None
-    if bootstrap_servers is None or (asks and not (username and (password or password_file))):
+    if asked.bootstrap_servers is None or (asks and not (username and (password or asked.password_file))):
         credentials = find_credentials(survey)
     if asks:
         username = username or (credentials.username if credentials is not None else None)
-        password = _password(password_file, password, credentials, warn)
+        password = _password(asked.password_file, password, credentials, warn)
+    has_ca = has_tls(asked.security_protocol) and asked.ssl_ca_file is not None
     return KafkaSettings(
-        bootstrap_servers or _servers_of(credentials, survey),
-        reconnect_timeout_s=RECONNECT_TIMEOUT_S if reconnect_timeout_s is None else reconnect_timeout_s,
-        limit_rate=limit_rate,
+        asked.bootstrap_servers or _servers_of(credentials, survey),
+        reconnect_timeout_s=RECONNECT_TIMEOUT_S if asked.reconnect_timeout_s is None else asked.reconnect_timeout_s,
+        limit_rate=asked.limit_rate,
         security=Security(
-            protocol=security_protocol,
-            mechanism=sasl_mechanism,
+            protocol=asked.security_protocol,
+            mechanism=asked.sasl_mechanism,
             username=username if asks else None,
             password=password if asks else None,
-            ca_pem=read_certificates(ssl_ca_file) if has_tls(security_protocol) and ssl_ca_file is not None else None,
+            ca_pem=read_certificates(asked.ssl_ca_file) if has_ca and asked.ssl_ca_file is not None else None,
         ),
     )
 

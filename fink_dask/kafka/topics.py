@@ -11,12 +11,10 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from typing import Literal, get_args
 
 from fink_dask.errors import BrokerError, SettingsError, parameter
+from fink_dask.settings import SURVEYS, Survey
 
-Survey = Literal["ztf", "lsst"]
-SURVEYS: tuple[Survey, ...] = get_args(Survey)
 #: How the names of Fink's topics begin: those of the data transfer, of cross-matches, and of the livestream.
 FINK_PATTERNS = ("ftransfer_*", "fxmatch_*", "fink_*")
 #: What Fink adds to a topic's name for the topic that holds its schema.

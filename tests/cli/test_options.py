@@ -15,7 +15,7 @@ import pytest
 
 from fink_dask.cli.main import cli
 from fink_dask.errors import SettingsError
-from fink_dask.settings import KafkaSettings
+from fink_dask.settings import GROUPS, KafkaSettings
 from tests.alerts.made_up import AlertKind, avro_schema
 from tests.harness.cli import PROGRAM, environment, run_cli
 from tests.harness.oracle import Oracle, assert_exactly_once, fill_topic
@@ -142,7 +142,9 @@ def test_topics_come_from_a_file_or_the_environment_too(kafka: Any, alerts: Any,
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("nconsumer = 3\n", "there is no option 'nconsumer'"),
+        ("nconsumer = 3\n", "there is no option 'nconsumer'; did you mean nconsumers?"),
+        ("sampel = 3\n", "there is no option 'sampel'; did you mean sample?"),
+        ('limit_rate = "fast"\n', "limit_rate in settings.toml 'fast' is not a rate"),
         ('partitionby = ["a"]\n', "partitionby should be a single value"),
         ('topic = ["a", 1]\n', "topic should be a string, or a list of strings"),
         ("restart = true\n", "restart can't be set in a file"),
@@ -157,6 +159,27 @@ def test_a_settings_file_with_a_mistake_is_refused(tmp_path: Path, content: str,
     assert result.returncode == 2
     assert words in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_commands_share_a_settings_file(tmp_path: Path) -> None:
+    (tmp_path / "settings.toml").write_text('topic = "t"\noutdir = "o"\nlimit = 5\non-loss = "continue"\nsample = 7\n')
+    for command in ("verify", "repair"):
+        result = run_cli(command, "nothing", "--config", "settings.toml", cwd=tmp_path)
+        assert (result.returncode, "has no ledger" in result.stderr) == (1, True), result.stderr
+
+
+def test_an_error_names_a_variable_of_the_environment_as_it_is_there(tmp_path: Path) -> None:
+    command = ["transfer", "-topic", "ftransfer_ztf_2026-11-01_1", "-outdir", "o", "--servers", "127.0.0.1:1"]
+    result = run_cli(*command, cwd=tmp_path, env={"FINK_DASK_LIMIT_RATE": "fast"})
+    assert result.returncode == 2
+    assert "FINK_DASK_LIMIT_RATE 'fast' is not a rate" in result.stderr
+
+
+def test_help_has_the_options_of_a_transfer_in_groups_in_their_order(tmp_path: Path) -> None:
+    for command in ("transfer", "submit"):
+        text = run_cli(command, "--help", cwd=tmp_path).stdout
+        places = [text.index(f"\n{group}:\n") for group in GROUPS]
+        assert places == sorted(places)
 
 
 @pytest.mark.parametrize("name", ["ztf_credentials.yml", "credentials.yml"])

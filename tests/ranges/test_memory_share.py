@@ -13,10 +13,10 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from fink_dask.cluster.existing import _memory
-from fink_dask.cluster.local import parse_memory
 from fink_dask.errors import SettingsError
 from fink_dask.ranges.memory import FULL_SHARE, MIN_SHARE, WORKER_BYTES, MemoryShare, share_memory
 from fink_dask.ranges.task import transfer_range
+from fink_dask.units import parse_memory
 from tests.alerts.made_up import AlertKind
 from tests.harness.cli import run_cli, transfer_arguments
 from tests.harness.oracle import assert_exactly_once, fill_topic
