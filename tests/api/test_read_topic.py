@@ -80,7 +80,7 @@ def test_nothing_but_what_is_selected_is_decoded(
 
     monkeypatch.setattr(ColumnarDecoder, "decode_joined", noted)
     selected = frame[frame["magpsf"] < 18][["candid", "kafka_offset"]].compute(scheduler="threads")
-    assert seen == {("candid", "magpsf")}
+    assert seen == {("magpsf", "candid")}
     alerts = [(place, oracle.alert(place)) for place in oracle.values]
     expected = sorted((alert["candid"], offset) for (_, offset), alert in alerts if alert["magpsf"] < 18)
     assert sorted(zip(selected.candid, selected.kafka_offset, strict=True)) == expected
@@ -105,7 +105,7 @@ def test_of_alerts_that_are_left_out_nothing_is_decoded_but_what_the_condition_l
     found = frame.compute(scheduler="threads")
     assert sum(rows) == len(wanted)
     assert set(zip(found.kafka_partition, found.kafka_offset, strict=True)) == wanted
-    assert list(found.columns) == ["objectId", "candid", "kafka_partition", "kafka_offset"]
+    assert list(found.columns) == ["candid", "objectId", "kafka_partition", "kafka_offset"]
     assert len(frame[["candid"]].compute(scheduler="threads")) == len(wanted)
     tables = [one.compute() for one in frame.to_delayed()]
     assert sum(table.num_rows for table in tables) == len(wanted)

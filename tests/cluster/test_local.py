@@ -120,5 +120,5 @@ def test_a_signal_while_the_workers_are_stopped_leaves_none_of_them_behind_and_s
         processes = [psutil.Process(nanny.pid) for nanny in started.workers.values()]
         with pytest.raises(KeyboardInterrupt):
             running.__exit__(None, None, None)
-        assert started.status.name == "closed"
+        wait_for(lambda: started.status.name == "closed", "the end of the cluster")
         wait_for(lambda: not any(process.is_running() for process in processes), "the end of the workers")

@@ -7,7 +7,6 @@ import pickle
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -20,7 +19,7 @@ from fink_dask.kafka import reader as reader_module
 from fink_dask.kafka.client import SURE_S, Errors
 from fink_dask.kafka.connection import Admin, open_connection
 from fink_dask.kafka.inspect import ask_topic_id
-from fink_dask.kafka.offsets import Range, merge, total
+from fink_dask.kafka.offsets import Range, Watermarks, merge, total
 from fink_dask.kafka.reader import RangeReader
 from fink_dask.settings import KafkaSettings
 from tests.harness.kafka import KafkaBroker
@@ -298,14 +297,14 @@ def test_a_stop_is_obeyed_although_kafka_is_silent(
         batches = reader.batches(10, 10**9)
         next(batches)
         broker.pause()
-        ask = reader._ask_what_is_there
+        ask = reader._doubts._ask
 
-        def ask_and_stop() -> Future[Callable[[], None]]:
+        def ask_and_stop() -> Watermarks | BrokerError:
             stop.set()
             return ask()
 
         # In the middle of what the reader does when it has heard nothing for a while; it would wait for an answer.
-        monkeypatch.setattr(reader, "_ask_what_is_there", ask_and_stop)
+        monkeypatch.setattr(reader._doubts, "_ask", ask_and_stop)
         try:
             with pytest.raises(InterruptedTransferError):
                 list(batches)

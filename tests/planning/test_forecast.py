@@ -70,7 +70,7 @@ def test_a_transfer_says_beforehand_what_it_has_to_do(kafka: Any, topic: str, or
 def test_a_dry_run_says_it_in_words_and_as_json(kafka: Any, topic: str, oracle: Oracle, tmp_path: Path) -> None:
     arguments = transfer_arguments(kafka, topic, tmp_path / "alerts", "--dry-run")
     words = run_cli(*arguments).stdout
-    assert "would take      about 2 s, bound by" in words
+    assert re.search(r"would take      about \d+ s, ", words)
     assert re.search(r"line            round trip [\d.e+-]+ ms, .*bit/s", words)
     assert re.search(r"would write     about [\d.]+ MB, with .* free", words)
     found = json.loads(run_cli(*arguments, "--json").stdout)["forecast"]
