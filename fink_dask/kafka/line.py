@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Condition
 
-#: What the first fetch of a process asks for, in bytes.
-FIRST_FETCH_BYTES = 2**19
+#: What the first fetch of a process asks for, in bytes: as librdkafka does by itself.
+FIRST_FETCH_BYTES = 2**20
 #: Bounds of what a fetch asks for. Two seconds of a line of 1 Mbit/s; and what is enough for 4 MB a second at a round
 #: trip of two seconds.
 MIN_FETCH_BYTES, MAX_FETCH_BYTES = 2**18, 2**23
@@ -25,12 +25,11 @@ _ROUND_TRIPS = 3
 _ROOM_S, _FULL_S = 8.0, 15.0
 #: If less than this part of what came was of use, too much of it was cut off.
 _WHOLE = 0.9
-#: How many may read at once before anything has arrived. A broker sends some 100 kB a round trip over a connection, so
-#: that two processes with four each fill a line of 5 Mbit/s at a second, or of 10 Mbit/s at half of one.
-_FIRST_READERS = 4
+#: How many may read at once before anything has arrived.
+_FIRST_READERS = 2
 #: What the first fetches of all processes ask for together. At 2 Mbit/s that takes 17 seconds; with 1 MiB for each of
-#: four readers in each of 16 processes none would come within a minute, so that none would ever come.
-_FIRST_BYTES = 2**22
+#: two readers in each of 16 processes none would come within a minute, so that none would ever come.
+_FIRST_BYTES = 4 * FIRST_FETCH_BYTES
 #: Where a rate is set: the part of it that readers keep to, as what has come is known half a second later.
 _KEPT = 0.92
 #: What a fetch asks for then, in seconds of the whole rate and of what this process may take of it, whichever is less;
