@@ -45,6 +45,40 @@ def test_a_signal_in_the_middle_of_compiled_code_is_no_bug(name: str, code: int)
     assert done.stderr == "fink-dask: stopped; what is written is safe, and the same command may be run again\n"
 
 
+_HEEDLESS = """
+import os, signal, sys
+import fink_dask.__main__ as start
+import fink_dask.cli.main as main
+
+@main.cli.command("fill")
+def fill():
+    os.kill(os.getpid(), signal.{name})
+    print("done")
+
+sys.argv = ["fink-dask", "fill"]
+start.main()
+"""
+_NOHUP, _BEHIND = ["nohup"], ["sh", "-c", '"$@" & wait $!', "sh"]
+
+
+@pytest.mark.parametrize(
+    ("before", "name", "code"),
+    [(_NOHUP, "SIGHUP", 0), (_BEHIND, "SIGINT", 0), (_NOHUP, "SIGTERM", 143), (_BEHIND, "SIGTERM", 143)],
+    ids=["a closed terminal after nohup", "Ctrl+C behind a shell", "kill after nohup", "kill behind a shell"],
+)
+def test_what_was_ignored_from_the_start_does_not_end_a_command(before: list[str], name: str, code: int) -> None:
+    done = subprocess.run(
+        [*before, sys.executable, "-c", _HEEDLESS.format(name=name)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == code, done.stderr
+    assert ("done" in done.stdout) == (code == 0), "a transfer that was to go on by itself was lost"
+
+
 _BUG = """
 import fink_dask.cli.main as main
 
