@@ -62,7 +62,7 @@ def whole_job(bootstrap: str, topic: str, outdir: Path, group: str) -> None:
                 freeze_plan(ledger, target, plan, plans, lambda _: None)
             for item in make_work(settings, target, ledger, open_ranges(plans, ledger.markers(plans))):
                 transfer_range(item.range, item.settings)
-            finish(settings, lambda _: None, ledger, inspector, lease)
+            finish(settings, lambda _: None, ledger, inspector, lease, [*target.description.watermarks])
 
 
 def assert_group_at_end(bootstrap: str, topic: str, group: str, oracle: Oracle) -> None:

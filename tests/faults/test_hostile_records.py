@@ -154,7 +154,7 @@ def test_15_a_schema_that_changes_in_mid_topic_makes_no_wrong_value(
     assert_exactly_once(outdir, [(r.partition, r.offset) for r in sent if r.index < len(GOOD)])
     (reason,) = {reason for _, reason in quarantined(Ledger(outdir)).values()}
     assert reason.startswith("written with schema ")
-    assert reason.endswith(f"does not fit this dataset: field {name} is a boolean, and a string in this dataset")
+    assert reason.endswith(f"does not fit this dataset: field {name} is a boolean, and a float in this dataset")
 
 
 HOSTILE_KEYS = [

@@ -1,5 +1,5 @@
 """Loaded by every Python that has this directory on its path: few alerts then last long enough to be killed in."""
 
-from fink_dask import config
+from fink_dask import settings
 
-config.MIN_BATCH_BYTES = 0
+settings.MIN_BATCH_BYTES = 0
