@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from rich.columns import Columns
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.filesize import decimal
 from rich.style import Style
 from rich.table import Table
@@ -21,8 +21,13 @@ from rich.tree import Tree
 from fink_dask.dataset.formats import KAFKA_FIELDS
 from fink_dask.units import counted, printable
 
-#: Characters of a name and of a value, items of a list, rows and columns of a table, and fields of a struct.
-_NAME, _VALUE, _ITEMS, _ROWS, _COLUMNS, _FIELDS = 40, 48, 4, 3, 7, 1500
+#: Characters of a name and of a value, items of a list, rows of a table, and fields of a struct.
+_NAME, _VALUE, _ITEMS, _ROWS, _FIELDS = 40, 48, 4, 3, 1500
+#: What a measurement is read by: time, band, brightness, its error, and what would have been seen.
+_FIRST = ("jd", "midpointMjdTai", "fid", "band", "magpsf", "psfFlux", "sigmapsf", "psfFluxErr", "diffmaglim")
+_BRIGHTNESS = ("magpsf", "psfFlux")
+#: Blanks between the columns of a table.
+_GAP = 2
 #: Levels of structs that are shown; deeper ones are cut short.
 _LEVELS = 8
 _FAINT = "dim"
@@ -71,9 +76,9 @@ def picture(shades: npt.NDArray[np.uint8]) -> Text:
 
 
 def _grow(tree: Tree, fields: Sequence[tuple[str, pa.DataType, Any]], levels: int) -> None:
-    """Add fields to a branch: single values side by side, a branch for each other value, and nulls by name only."""
+    """Add fields to a branch: single values side by side, those of a measurement first, then others; nulls by name."""
     single, nothing, branches = [], [], []
-    for name, kind, value in fields[:_FIELDS]:
+    for name, kind, value in sorted(fields[:_FIELDS], key=lambda field: field[0] not in _FIRST):
         if value is None:
             nothing.append(printable(name, _NAME))
         elif pa.types.is_nested(kind) and not _is_short(kind, value):
@@ -101,7 +106,7 @@ def _branch(tree: Tree, name: str, kind: pa.DataType, value: Any, levels: int) -
         _grow(tree.add(label.append(f" {counted(len(entries), 'entry', 'entries')}", _FAINT)), entries, levels - 1)
     elif pa.types.is_struct(kind.value_type):
         tree.add(
-            Group(label.append(f" {counted(len(value), 'entry', 'entries')}", _FAINT), _table(kind.value_type, value))
+            Group(label.append(f" {counted(len(value), 'entry', 'entries')}", _FAINT), _Entries(kind.value_type, value))
         )
     else:
         shown = ", ".join(_words(item, kind.value_type) for item in value[:_ITEMS])
@@ -109,26 +114,71 @@ def _branch(tree: Tree, name: str, kind: pa.DataType, value: Any, levels: int) -
         tree.add(label.append(f" [{shown}{more}]", ""))
 
 
-def _table(kind: pa.StructType, rows: Sequence[dict[str, Any] | None]) -> RenderableType:
-    """Show the first entries of a list, and of these the first columns that hold a value."""
-    shown = [row or {} for row in rows[:_ROWS]]
-    columns = [
-        field
-        for field in kind
-        if not pa.types.is_nested(field.type) and any(row.get(field.name) is not None for row in shown)
-    ]
-    columns.sort(key=lambda field: pa.types.is_string(field.type))  # strings are long
-    table = Table(box=None, pad_edge=False, header_style=_FAINT, expand=False)
-    for field in columns[:_COLUMNS]:
-        table.add_column(Text(printable(field.name, _NAME)), overflow="ellipsis", no_wrap=True)
-    for row in shown:
-        table.add_row(*(Text(_words(row.get(field.name), field.type)) for field in columns[:_COLUMNS]))
-    notes = []
-    if len(rows) > _ROWS:
-        notes.append(counted(len(rows) - _ROWS, "more entry", "more entries"))
-    if len(columns) > _COLUMNS:
-        notes.append(counted(len(columns) - _COLUMNS, "more column"))
-    return Group(table, Text(f"… {', '.join(notes)}", style=_FAINT)) if notes else table
+class _Entries:
+    """A few entries of a list, with as many columns as there is room for: none is cut, as half an identifier is none.
+
+    Parameters
+    ----------
+    kind : pyarrow.StructType
+        What an entry consists of.
+    rows : sequence of dict or None
+        The entries.
+    """
+
+    def __init__(self, kind: pa.StructType, rows: Sequence[dict[str, Any] | None]) -> None:
+        self._rows = [row or {} for row in rows]
+        self._shown = [self._rows[index] for index in _chosen(self._rows)]
+        self._fields = _in_order(
+            [
+                field
+                for field in kind
+                if not pa.types.is_nested(field.type) and any(row.get(field.name) is not None for row in self._shown)
+            ]
+        )
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        table = Table(box=None, pad_edge=False, header_style=_FAINT, expand=False)
+        room, left_out = options.max_width, []
+        columns = []
+        for field in self._fields:
+            words = [Text(_words(row.get(field.name), field.type)) for row in self._shown]
+            name = Text(printable(field.name, _NAME))
+            width = max(text.cell_len for text in (name, *words)) + _GAP
+            if width > room:
+                left_out.append(name.plain)
+                continue
+            room -= width
+            table.add_column(name, no_wrap=True)
+            columns.append(words)
+        for row in zip(*columns, strict=True):
+            table.add_row(*row)
+        yield table
+        notes = []
+        if len(self._rows) > len(self._shown):
+            notes.append(counted(len(self._rows) - len(self._shown), "more entry", "more entries"))
+        if left_out:
+            more = f" and {counted(len(left_out) - _ITEMS, 'other')}" if len(left_out) > _ITEMS else ""
+            notes.append(f"without {', '.join(left_out[:_ITEMS])}{more}")
+        if notes:
+            yield Text(f"… {', '.join(notes)}", style=_FAINT)
+
+
+def _chosen(rows: Sequence[dict[str, Any]]) -> list[int]:
+    """Choose the newest entries: of those of a light curve, detections rather than upper limits."""
+    has_brightness = [any(row.get(name) is not None for name in _BRIGHTNESS) for row in rows]
+    ranked = sorted(range(len(rows)), key=lambda index: (has_brightness[index], index))
+    return sorted(ranked[-_ROWS:])
+
+
+def _in_order(fields: Sequence[Any]) -> list[Any]:
+    """Put time, band, brightness, error and limit first, and text, which is long, last."""
+
+    def place(field: Any) -> int:
+        if field.name in _FIRST:
+            return _FIRST.index(field.name)
+        return len(_FIRST) + int(pa.types.is_string(field.type))
+
+    return sorted(fields, key=place)
 
 
 def _is_short(kind: pa.DataType, value: Any) -> bool:
