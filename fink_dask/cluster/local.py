@@ -48,8 +48,8 @@ DASK_CONFIG = {
 
 #: Of what this process may use: other programs need memory as well.
 MEMORY_FRACTION = 0.5
-#: Seconds that the workers have to end.
-_CLOSE_S = 5
+#: Seconds that the workers have to end, on a machine that has much else to do; Dask kills them sooner.
+_CLOSE_S = 60
 #: How often starting the workers is tried, where one of them ends before all are there.
 _STARTS = 3
 #: Seconds after which workers start although it is not known yet whether there is anything to do.

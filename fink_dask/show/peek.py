@@ -139,8 +139,8 @@ def peek(settings: TransferSettings, wanted: Peek, connection: Connection) -> li
     for range_ in ranges:
         if wanted.is_newest:
             # Only these are held, however many partitions there are.
-            newest = list(_read(connection, line, target, range_, len(range_)))[-wanted.count :]
-            found = sorted([*found, *newest], key=_age)[-wanted.count :]
+            found += list(_read(connection, line, target, range_, len(range_)))[-wanted.count :]
+            found = sorted(found, key=_age)[-wanted.count :]
         elif len(found) < wanted.count:
             found += _read(connection, line, target, range_, wanted.count - len(found))
     return found
