@@ -25,6 +25,7 @@ from fink_dask.settings import (
     Connection,
     KafkaSettings,
     TransferSettings,
+    options_of,
 )
 from fink_dask.store.bucket import wait_for_stores
 from fink_dask.store.location import locate
@@ -32,17 +33,19 @@ from fink_dask.units import parse_duration, parse_memory, parse_rate
 
 log = logging.getLogger(__name__)
 
+
+def _names_of(kind: type) -> set[str]:
+    return {given.name for given, _ in options_of(kind).values() if given.in_python}
+
+
 #: Other arguments of `kafka_of`.
-_CONNECTION = {
-    *("security_protocol", "sasl_mechanism", "username", "password", "password_file", "ssl_ca_file"),
-    *("reconnect_timeout", "limit_rate"),
-}
+_CONNECTION = _names_of(Connection) - {"bootstrap_servers"} | {"password"}
 #: Arguments that are options of the command line, with the same names.
-ARGUMENTS = _CONNECTION | {
-    *("topic", "outdir", "bootstrap_servers", "survey", "partitionby", "columns", "where", "limit", "restart", "force"),
-    *("nconsumers", "memory_limit", "outformat", "compression", "schema", "group_id", "on_bad_record", "on_loss"),
-    *("dashboard_address", "partition_bytes"),
-}
+ARGUMENTS = (
+    {"topic", "outdir", "bootstrap_servers", "restart", "dashboard_address", "partition_bytes"}
+    | _names_of(TransferSettings)
+    | _CONNECTION
+)
 
 
 @contextmanager

@@ -126,7 +126,7 @@ def _renewed(recording: _Recording, alert: Alert, number: int, turn: int) -> Ale
     up = math.degrees(math.asin(sine % (2 * _HIGHEST) - _HIGHEST)) - detection["dec"] if turn else 0.0
     new = {
         **{field: _numbered(first, number) for field, first in _FIRST_ID.items()},
-        "objectId": _object_name(target),
+        "objectId": object_name(target),
         # What moves belongs to no object, and says 0.
         "diaObjectId": _numbered(_FIRST_OBJECT, target) if name else name,
     }
@@ -157,7 +157,7 @@ def _numbered(first: int, number: int) -> int:
     return first + 2 * scattered
 
 
-def _object_name(number: int) -> str:
+def object_name(number: int) -> str:
     """Return a name such as ZTF26abcdefg, one for each number below 26**7."""
     letters = ""
     number = number * 1_000_003 % 26**7  # coprime to 26, so that no two numbers collide

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fink_dask.demo.alerts import object_name
 from tests.alerts.noise import Noise, Row, with_nulls
 from tests.alerts.packet import broker_columns
 from tests.alerts.schemas import innermost_type
@@ -114,7 +115,7 @@ def _about(seen: Sightings, rng: np.random.Generator) -> dict[str, Any]:
     return {
         **broker_columns(seen, rng),
         "schemavsn": ["4.02"] * count,
-        "objectId": [_object_id(number) for number in seen.target.tolist()],
+        "objectId": [object_name(number) for number in seen.target.tolist()],
         "jdstarthist": np.round(seen.jd - rng.uniform(30, 900, count), 7),
         "jdendhist": seen.jd,
         "tracklet": [None] * count,
@@ -186,13 +187,3 @@ def _file_names(seen: Sightings, fid: Ints, rng: np.random.Generator) -> list[st
         f"ztf_{str(day).replace('-', '')}{int(part * 1e6):06}_{field:06}_z{' gr'[band]}_c04_o_q3_scimrefdiffimg.fits"
         for day, part, field, band in zip(days, seen.fraction, fields.tolist(), fid.tolist(), strict=True)
     ]
-
-
-def _object_id(number: int) -> str:
-    """Return a name such as ZTF26abcdefg, one for each number below 26**7."""
-    letters = ""
-    number = number * 1_000_003 % 26**7  # coprime to 26, so that no two numbers collide
-    for _ in range(7):
-        number, letter = divmod(number, 26)
-        letters = chr(ord("a") + letter) + letters
-    return f"ZTF26{letters}"
