@@ -58,10 +58,16 @@ COMMANDS = {
 
 
 class _Program(click.Group):
-    """The commands in their order, where click would sort them by their names."""
+    """The commands in their order, where click would sort them by their names, and their end by a signal."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except SignalReceivedError as received:  # click would add an empty line to what a command said
+            raise click.exceptions.Exit(_stop(received)) from received
 
 
 @click.group(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections import Counter
@@ -34,6 +35,8 @@ Result = TypeVar("Result")
 
 #: Seconds that an orderly stop may take.
 _PATIENCE_S = 8.0
+#: Seconds after which a signal is sent again that was dropped: by then Python does something else.
+_AGAIN_S = 0.05
 
 
 class SignalReceivedError(KeyboardInterrupt):
@@ -64,6 +67,7 @@ class SignalReceivedError(KeyboardInterrupt):
 def handle_signals() -> None:
     """Turn the first signal that asks to stop into a `SignalReceivedError` in the main thread."""
     received = False
+    unraisable = sys.unraisablehook
 
     def stop(number: int, _: FrameType | None) -> None:
         nonlocal received
@@ -77,6 +81,18 @@ def handle_signals() -> None:
         watchdog.start()
         raise SignalReceivedError(number)
 
+    def again(lost: sys.UnraisableHookArgs) -> None:
+        """Send the signal again that came where Python drops errors, such as while it collects garbage."""
+        nonlocal received
+        if not isinstance(lost.exc_value, SignalReceivedError):
+            unraisable(lost)
+            return
+        received = False
+        sender = threading.Timer(_AGAIN_S, os.kill, (os.getpid(), lost.exc_value.number))
+        sender.daemon = True
+        sender.start()
+
+    sys.unraisablehook = again
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         # What `nohup`, or a shell's `&`, has this process ignore from its start stays ignored.
         if signal.getsignal(number) is not signal.SIG_IGN:

@@ -45,6 +45,33 @@ def test_a_signal_in_the_middle_of_compiled_code_is_no_bug(name: str, code: int)
     assert done.stderr == "fink-dask: stopped; what is written is safe, and the same command may be run again\n"
 
 
+_COLLECT = """
+import gc, os, signal, time
+import fink_dask.cli.main as main
+
+def collected(phase, info):
+    if phase == "stop" and not seen:
+        seen.append(phase)
+        os.kill(os.getpid(), signal.SIGINT)
+
+@main.cli.command("fill")
+def fill():
+    gc.callbacks.append(collected)
+    gc.collect()
+    time.sleep(300)
+
+seen = []
+main.main(["fill"])
+"""
+
+
+def test_a_signal_that_python_drops_while_it_collects_garbage_stops_in_good_order() -> None:
+    done = subprocess.run([sys.executable, "-c", _COLLECT], capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 130
+    assert "stopped" in done.stderr, "what ends after eight seconds leaves files behind"
+    assert len(done.stderr.splitlines()) == 1
+
+
 _HEEDLESS = """
 import os, signal, sys
 import fink_dask.__main__ as start
