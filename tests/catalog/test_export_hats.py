@@ -78,7 +78,8 @@ def sky(request: pytest.FixtureRequest, kafka: Any, tmp_path_factory: pytest.Tem
         one["ra"] = None
     encode = encoder(oracle.schema)
     values = [encode(alert) for alert in alerts]
-    values += values[-TWICE:]
+    twice = [value for value, one in zip(values, measured, strict=True) if one[names.object_id]][-TWICE:]
+    values += twice
     note(oracle, produce(kafka.bootstrap_servers, topic, values), values)
     outdir = tmp_path_factory.mktemp("sky") / "alerts"
     result = run_cli(*transfer_arguments(kafka, topic, outdir, "-partitionby", "time"))
