@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
+import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -45,10 +47,11 @@ DASK_CONFIG = {
     "distributed.admin.tick.interval": "500ms",
 }
 
+log = logging.getLogger(__name__)
 
 #: Of what this process may use: other programs need memory as well.
 MEMORY_FRACTION = 0.5
-#: Seconds that the workers have to end, on a machine that has much else to do; Dask kills them sooner.
+#: Seconds that the workers have to end, on a machine that has much else to do.
 _CLOSE_S = 60
 #: How often starting the workers is tried, where one of them ends before all are there.
 _STARTS = 3
@@ -203,10 +206,11 @@ class LocalWorkers:
         if not isinstance(self._started, LocalCluster):
             return
         started, self._started = self._started, None
+        processes = [pid for nanny in started.workers.values() if (pid := nanny.pid)]
         # In a thread, as signals reach only the main one: Dask would leave off in the middle, and each further attempt
         # to close would wait in vain.
         with ThreadPoolExecutor(1, "fink-dask-close") as thread:
-            closing = thread.submit(started.close, timeout=_CLOSE_S)
+            closing = thread.submit(_end, started, processes)
             try:
                 closing.result()
             except KeyboardInterrupt:
@@ -238,6 +242,17 @@ class LocalWorkers:
                 self._started = _start_workers(self._wanted, self._dashboard_address, self._plugins())
         except BaseException as error:
             self._started = error
+
+
+def _end(started: LocalCluster, processes: Sequence[int]) -> None:
+    """Close a cluster; what does not end in time is killed, and nothing is lost by it: what counts is committed."""
+    try:
+        started.close(timeout=_CLOSE_S)
+    except TimeoutError:
+        log.warning("the workers did not end within %g s, and are killed", _CLOSE_S)
+        for pid in processes:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,7 @@ class StartedCluster(LocalCluster):  # type: ignore[misc]  # Dask ships no types
 
     def __init__(self) -> None:
         self.closed = threading.Event()
+        self.workers = {}
 
     def __del__(self) -> None:
         """Dask's looks at what is not there."""
@@ -122,3 +123,15 @@ def test_a_signal_while_the_workers_are_stopped_leaves_none_of_them_behind_and_s
             running.__exit__(None, None, None)
         wait_for(lambda: started.status.name == "closed", "the end of the cluster")
         wait_for(lambda: not any(process.is_running() for process in processes), "the end of the workers")
+
+
+def test_workers_that_do_not_end_in_time_are_killed_and_the_transfer_has_not_failed(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(local, "_CLOSE_S", 0.001)
+    with LocalWorkers(1, "127.0.0.1:0") as workers, workers.cluster(1):
+        started = workers._started
+        assert isinstance(started, LocalCluster)
+        processes = [psutil.Process(nanny.pid) for nanny in started.workers.values()]
+    assert "killed" in caplog.text
+    wait_for(lambda: not any(process.is_running() for process in processes), "the end of the workers")
