@@ -117,11 +117,19 @@ class Found:
 @click.command()
 @click.option("--row", "names", type=click.Choice([row.name for row in ROWS]), multiple=True, help="Measure this one.")
 @click.option("--part", "parts", type=click.IntRange(1, PARTS), multiple=True, help="Measure these rows; 25 minutes.")
+@click.option(
+    "--contestant",
+    "contestants",
+    type=click.Choice(list(CONTESTANTS)),
+    multiple=True,
+    default=list(CONTESTANTS),
+    help="Measure this one only; fink-client takes most of the time.",
+)
 @click.option("--resume", is_flag=True, help="Keep what is measured of this commit, and measure the rest.")
 @click.option(
     "--out", type=click.Path(path_type=Path, file_okay=False), default=ROOT / "docs", help="Where the results go; docs."
 )
-def main(names: tuple[str, ...], parts: tuple[int, ...], resume: bool, out: Path) -> None:
+def main(names: tuple[str, ...], parts: tuple[int, ...], contestants: tuple[str, ...], resume: bool, out: Path) -> None:
     """Measure fink-dask, Fink's own client and the bare drain through the same links, by turns; 90 minutes in all."""
     signal.signal(signal.SIGTERM, _interrupt)
     out.mkdir(parents=True, exist_ok=True)
@@ -136,9 +144,14 @@ def main(names: tuple[str, ...], parts: tuple[int, ...], resume: bool, out: Path
         environments = Environments(client_environment())
         with work_folder(found.run["id"]) as work:
             for has_packets in (False, True):
-                left = [row for row in rows if row.has_packets == has_packets and not _is_complete(found, row)]
-                if left:
-                    _measure_rows(left, found, environments, work, out, say)
+                turns = [
+                    (row, contestant)
+                    for row in rows
+                    for contestant in contestants
+                    if row.has_packets == has_packets and not found.has(row, contestant)
+                ]
+                if turns:
+                    _measure_turns(turns, found, environments, work, out, say)
         click.echo(links_section(asdict(found)))
         if (out / FILE).exists():
             write_page(load(out), out)
@@ -168,39 +181,32 @@ def _resumed(out: Path) -> Found:
     return found
 
 
-def _is_complete(found: Found, row: Row) -> bool:
-    return all(found.has(row, contestant) for contestant in CONTESTANTS)
-
-
-def _measure_rows(
-    rows: Sequence[Row],
+def _measure_turns(
+    turns: Sequence[tuple[Row, str]],
     found: Found,
     environments: Environments,
     work: Path,
     out: Path,
     say: Callable[[str], None],
 ) -> None:
-    """Measure rows of one kind of link, with a Kafka of their own."""
+    """Measure contestants on rows of one kind of link, with a Kafka of their own."""
     say("starting Kafka")
-    with _place(rows[0], work / "kafka") as place:
+    with _place(turns[0][0], work / "kafka") as place:
         session = _Session(place, environments, work, CACHE / "logs" / f"links-{found.run['id']}", say)
         session.logs.mkdir(parents=True, exist_ok=True)
         rehearsal = session.run(_REHEARSAL, LOOPBACK)
         if not rehearsal.right:
             raise BenchmarkError(f"the rehearsal failed ({rehearsal.ended}; {rehearsal.checked}): see {session.logs}")
-        for row in rows:
-            for contestant in CONTESTANTS:
-                if found.has(row, contestant):
-                    continue
-                say(f"{row.name} ({row.line}, {row.consumers} at once): {contestant}")
-                measured = session.run(row, contestant)
-                found.add(measured)
-                found.save(out)
-                say(
-                    f"    {measured.seconds:.1f} s ({measured.ended}; {measured.checked}), "
-                    f"{measured.moved_bytes / 1e6:.1f} of {measured.stored_bytes / 1e6:.1f} MB, "
-                    f"{measured.connections} connections"
-                )
+        for row, contestant in turns:
+            say(f"{row.name} ({row.line}, {row.consumers} at once): {contestant}")
+            measured = session.run(row, contestant)
+            found.add(measured)
+            found.save(out)
+            say(
+                f"    {measured.seconds:.1f} s ({measured.ended}; {measured.checked}), "
+                f"{measured.moved_bytes / 1e6:.1f} of {measured.stored_bytes / 1e6:.1f} MB, "
+                f"{measured.connections} connections"
+            )
 
 
 @contextmanager
