@@ -79,7 +79,7 @@ def test_an_alert_of_every_survey_arrives_bit_for_bit(kind: AlertKind) -> None:
     assert_same(FastavroDecoder(schema).decode(values), found)
 
 
-@pytest.mark.parametrize("bounds", ["0", "1"])
+@pytest.mark.parametrize("bounds", [pytest.param("0", marks=pytest.mark.faults), "1"])
 def test_damaged_alerts_never_lead_to_a_read_outside_their_bytes(bounds: str, tmp_path: Path) -> None:
     # Bounds checking is part of the compiled code, but not of the name that numba keeps it under.
     own = {"NUMBA_CACHE_DIR": str(tmp_path)} if bounds == "1" else {}
@@ -264,6 +264,7 @@ def test_the_decoders_compiler_is_not_imported_before_it_is_needed() -> None:
     run("-c\t" + code)
 
 
+@pytest.mark.commands
 def test_a_first_run_can_say_that_it_compiles_and_a_second_does_not(tmp_path: Path) -> None:
     code = "from fink_dask.avro.kernels import *; print(is_compiled(), warm_up() > 0, is_compiled())"
     first, second = (run("-c\t" + code, NUMBA_CACHE_DIR=str(tmp_path)) for _ in range(2))

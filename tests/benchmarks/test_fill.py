@@ -16,7 +16,11 @@ from benchmarks.noise import ID_COLUMN, alert_ids, make_pool
 from tests.alerts.made_up import AlertKind, avro_schema
 from tests.harness.topics import client_config
 
-KINDS = (AlertKind.ZTF_LIGHT, AlertKind.ZTF_FULL, AlertKind.LSST_FULL)
+KINDS = (
+    AlertKind.ZTF_LIGHT,
+    # Making up so many of these takes half a minute.
+    *(pytest.param(kind, marks=pytest.mark.commands) for kind in (AlertKind.ZTF_FULL, AlertKind.LSST_FULL)),
+)
 
 
 def values_of(bootstrap: str, topic: FilledTopic) -> list[bytes]:

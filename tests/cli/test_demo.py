@@ -32,6 +32,7 @@ def test_the_demo_transfers_verifies_and_shows_lines_that_read_the_dataset(tmp_p
     assert len(pd.read_parquet(tmp_path / "fink-dask-demo", dtype_backend="pyarrow")) == 3000
 
 
+@pytest.mark.commands
 def test_a_second_demo_replaces_the_first_and_no_other_dataset(tmp_path: Path) -> None:
     assert run_cli("demo", "--alerts", "500", cwd=tmp_path).returncode == 0
     again = run_cli("demo", "--alerts", "400", cwd=tmp_path)

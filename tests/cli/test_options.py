@@ -50,6 +50,7 @@ def test_the_published_command_works_letter_for_letter(kafka: Any, alerts: Any, 
     assert "http://127.0.0.1:" in result.stderr
 
 
+@pytest.mark.commands
 def test_one_dash_two_dashes_dashes_and_underscores_are_the_same(kafka: Any, alerts: Any, tmp_path: Path) -> None:
     servers = kafka.bootstrap_servers
     spellings = [
@@ -182,7 +183,7 @@ def test_help_has_the_options_of_a_transfer_in_groups_in_their_order(tmp_path: P
         assert places == sorted(places)
 
 
-@pytest.mark.parametrize("name", ["ztf_credentials.yml", "credentials.yml"])
+@pytest.mark.parametrize("name", ["ztf_credentials.yml", pytest.param("credentials.yml", marks=pytest.mark.commands)])
 def test_servers_come_from_the_credentials_that_todays_client_has_written(
     kafka: Any, alerts: Any, tmp_path: Path, name: str
 ) -> None:
@@ -205,6 +206,7 @@ def test_options_of_todays_client_that_decide_nothing_here_are_taken_with_a_word
     assert "--number-partitions" in result.stderr
 
 
+@pytest.mark.commands
 def test_nothing_in_the_environment_can_restart_a_transfer(kafka: Any, alerts: Any, tmp_path: Path) -> None:
     options = ["-topic", TOPIC, "-outdir", "o", "--servers", kafka.bootstrap_servers]
     env = {"FINK_DASK_RESTART": "1", "FINK_DASK_YES": "1", "FINK_DASK_DASHBOARD_ADDRESS": "127.0.0.1:0"}

@@ -103,7 +103,11 @@ def test_a_topic_without_a_schema_of_its_own_is_shown_by_a_file_and_a_name_witho
     assert found == [alert["candid"] for alert in made_up_alerts(kind, 3)]
 
 
-@pytest.mark.parametrize("kind", list(AlertKind), ids=lambda kind: kind.value)
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(kind, marks=() if kind is AlertKind.LSST_FULL else pytest.mark.commands) for kind in AlertKind],
+    ids=lambda kind: kind.value,
+)
 def test_json_has_every_value_that_was_published(kind: AlertKind, kafka: Any, topic_name: str) -> None:
     oracle = fill_topic(kafka.bootstrap_servers, topic_name, kind, 12, partitions=2)
     result = peek(kafka, topic_name, "-n", "20", "--json")
@@ -234,7 +238,14 @@ def test_no_value_reaches_the_terminal_as_a_command_to_it(kafka: Any, topic_name
 
 
 # As in the C locale, Python lets what is no text through, but not a letter that there is none for.
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "ascii:surrogateescape"])
+@pytest.mark.parametrize(
+    "encoding",
+    [
+        "ascii",
+        pytest.param("latin-1", marks=pytest.mark.commands),
+        pytest.param("ascii:surrogateescape", marks=pytest.mark.commands),
+    ],
+)
 def test_a_terminal_that_is_not_of_utf_8_gets_what_it_has_letters_for(
     kafka: Any, topic_name: str, encoding: str
 ) -> None:
@@ -258,7 +269,9 @@ def test_records_that_can_not_be_decoded_are_said_and_the_others_are_shown(kafka
     assert result.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize(("kind", "edge"), [(AlertKind.ZTF_FULL, 63), (AlertKind.LSST_FULL, 30)])
+@pytest.mark.parametrize(
+    ("kind", "edge"), [pytest.param(AlertKind.ZTF_FULL, 63, marks=pytest.mark.commands), (AlertKind.LSST_FULL, 30)]
+)
 def test_cutouts_become_pictures(kind: AlertKind, edge: int, kafka: Any, topic_name: str, tmp_path: Path) -> None:
     schema = make_topic(kafka.bootstrap_servers, topic_name, kind, 1)
     alerts = list(made_up_alerts(kind, 2))

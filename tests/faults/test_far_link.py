@@ -58,7 +58,6 @@ def test_30_what_retention_takes_is_declared_at_a_round_trip_of_a_second_as_at_o
     assert_exactly_once(running.outdir, topic.oracle.values.keys() - lost)
 
 
-@pytest.mark.sample
 def test_30_a_topic_that_is_made_anew_while_it_is_being_filled_is_recognised_far_away(
     far: FarKafka, tmp_path: Path
 ) -> None:
