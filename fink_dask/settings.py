@@ -551,7 +551,7 @@ class TransferSettings:
         COMPRESSION,
         group=WHERE_TO,
         choices=COMPRESSIONS,
-        help="Codec of Parquet files; cutouts, which are already compressed, stay as they are.",
+        help="Codec of Parquet files; bytes that it makes hardly smaller, as cutouts of ZTF, stay as they are.",
     )
     memory_limit: int | None = given(
         None,

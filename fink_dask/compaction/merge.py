@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,8 @@ import pyarrow.parquet as pq
 
 from fink_dask.avro.schema import field_type
 from fink_dask.compaction.groups import Group, RangeIndex
-from fink_dask.dataset.formats import KAFKA_FIELDS, Offsets, for_pandas, write_options
+from fink_dask.dataset.formats import KAFKA_FIELDS, Offsets
+from fink_dask.dataset.parquet import ParquetFileWriter
 from fink_dask.dataset.presence import check_file, intervals_of
 from fink_dask.errors import InterruptedTransferError, LedgerError, SettingsError
 from fink_dask.kafka.offsets import Interval, Range
@@ -191,9 +193,7 @@ def merge_group(group: Group, merging: Merging, path: Path, final: str, advance:
     """
     rows: Counter[Range] = Counter()
     left_out: dict[Range, list[Interval]] = {}
-    options = write_options(merging.schema, merging.compression)
-    with pq.ParquetWriter(path, for_pandas(merging.schema), **options) as writer:
-        writer.add_key_value_metadata(merging.footer)
+    with closing(ParquetFileWriter(path, merging.schema, merging.compression, merging.footer)) as writer:
         waiting: list[pa.Table] = []
         waiting_bytes = 0
         for file in group.sources:
@@ -248,8 +248,8 @@ def _select(table: pa.Table, merging: Merging) -> tuple[pa.Table, dict[Range, Of
     return table, kept, dropped
 
 
-def _flush(writer: pq.ParquetWriter, waiting: list[pa.Table]) -> None:
+def _flush(writer: ParquetFileWriter, waiting: list[pa.Table]) -> None:
     """Write what waits as one row group."""
-    if rows := sum(table.num_rows for table in waiting):
-        writer.write_table(pa.concat_tables(waiting), row_group_size=rows)
+    if any(table.num_rows for table in waiting):
+        writer.write_table(pa.concat_tables(waiting))
     waiting.clear()

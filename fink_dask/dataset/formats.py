@@ -5,10 +5,8 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +18,7 @@ import pyarrow.parquet as pq
 
 from fink_dask.avro.container import SYNC_BYTES, block_head, header, read_header, read_records
 from fink_dask.avro.schema import AvroSchema, parse_schema
+from fink_dask.dataset.parquet import ParquetFileWriter
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.offsets import Range
 from fink_dask.kafka.topics import topic_hash
@@ -43,8 +42,6 @@ RAW_SCHEMA = pa.schema([pa.field("value", pa.binary(), nullable=False), *KAFKA_F
 UNREADABLE = (OSError, KeyError, ValueError, pa.ArrowException)
 _REASON_CHARS = 200
 
-#: The pandas that footers are written for: the oldest that the documentation reads with.
-_PANDAS = "2.2.0"
 #: Rows that are read at once where all of a file is.
 _ROWS_AT_ONCE = 1000
 
@@ -227,96 +224,6 @@ class ParquetFormat:
         with pq.ParquetFile(parquet_source(path)) as parquet:
             for _ in parquet.iter_batches(batch_size=_ROWS_AT_ONCE):
                 pass
-
-
-class ParquetFileWriter:
-    """A Parquet file in the making.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        The file.
-    schema : pyarrow.Schema
-        Its columns.
-    compression : str
-        Codec; see `write_options`.
-    footer : mapping of str to str
-        What it says of itself.
-    """
-
-    def __init__(self, path: Path, schema: pa.Schema, compression: str, footer: Mapping[str, str]) -> None:
-        self._sink = pa.OSFile(str(path), "wb")
-        self._writer = pq.ParquetWriter(self._sink, for_pandas(schema), **write_options(schema, compression))
-        self._writer.add_key_value_metadata(footer)
-
-    def write_table(self, table: pa.Table) -> None:
-        """Add rows, as a row group."""
-        self._writer.write_table(table, row_group_size=max(table.num_rows, 1))
-
-    def close(self) -> None:
-        """Write the footer, and close the file even where that fails."""
-        try:
-            self._writer.close()
-        finally:
-            self._writer.is_open = False  # else it is closed once more when it is collected, and prints an error
-            self._sink.close()
-
-
-@lru_cache(maxsize=16)
-def for_pandas(schema: pa.Schema) -> pa.Schema:
-    """Say in a schema that integers which may be null are pandas' nullable ones; else it makes floats of them.
-
-    A float has 53 bits: of an id of 64, the last digits would be lost without a word. All columns are named, as Dask
-    takes those that are for all that there are.
-    https://pandas.pydata.org/docs/development/developer.html#storing-pandas-dataframe-objects-in-apache-parquet-format
-    """
-    columns = [
-        {
-            "name": field.name,
-            "field_name": field.name,
-            "pandas_type": "int64" if _is_nullable_id(field) else "object",
-            "numpy_type": "Int64" if _is_nullable_id(field) else "object",
-            "metadata": None,
-        }
-        for field in schema
-    ]
-    said = {"index_columns": [], "column_indexes": [], "columns": columns, "pandas_version": _PANDAS}
-    return schema.with_metadata({"pandas": json.dumps(said)})
-
-
-def _is_nullable_id(field: pa.Field) -> bool:
-    return bool(field.nullable and pa.types.is_int64(field.type))
-
-
-@lru_cache(maxsize=16)
-def write_options(schema: pa.Schema, compression: str = COMPRESSION) -> Mapping[str, Any]:
-    """Choose Parquet's encodings column by column; once per process, as all ranges of a plan have the same columns.
-
-    Dictionaries pay off for strings only; floats compress better with their bytes split; cutouts are compressed
-    already, so compressing them again is a waste of time; offsets count upwards. Minimum and maximum of the strings or
-    cutouts of a row group tell a reader nothing, as a range holds alerts of all kinds.
-
-    Parameters
-    ----------
-    schema : pyarrow.Schema
-        The columns.
-    compression : {"zstd", "snappy", "lz4", "gzip", "brotli", "none"}
-        Codec of everything but binary columns.
-    """
-    sink = pa.BufferOutputStream()
-    pq.write_table(schema.empty_table(), sink)
-    columns = pq.read_metadata(pa.BufferReader(sink.getvalue())).schema
-    leaves = [columns.column(index) for index in range(len(columns))]
-    strings = [leaf.path for leaf in leaves if leaf.logical_type.type == "STRING"]
-    blobs = {leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"} - set(strings)
-    encodings = {leaf.path: "BYTE_STREAM_SPLIT" for leaf in leaves if leaf.physical_type in {"FLOAT", "DOUBLE"}}
-    encodings["kafka_offset"] = "DELTA_BINARY_PACKED"
-    return {
-        "compression": {leaf.path: "none" if leaf.path in blobs else compression for leaf in leaves},
-        "use_dictionary": strings,
-        "column_encoding": encodings,
-        "write_statistics": [leaf.path for leaf in leaves if leaf.physical_type != "BYTE_ARRAY"],
-    }
 
 
 class AvroFormat:

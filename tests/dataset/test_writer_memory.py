@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from fink_dask.dataset.formats import KAFKA_FIELDS, Origin
@@ -113,21 +112,3 @@ def test_a_rare_key_does_not_keep_the_memory_of_batches_that_are_written(
         assert not batches.alive
         files = writer.stage()
     assert sum(file.rows for file in files) == 40 * ROWS
-
-
-def test_numbers_have_statistics_and_strings_and_cutouts_have_none(tmp_path: Path) -> None:
-    attempt = begin_attempt(tmp_path / "alerts", ORIGIN)
-    with StagedWriter(attempt, SCHEMA, ORIGIN) as writer:
-        writer.write("", Batches().make(0))
-        writer.complete()
-        (file,) = writer.stage()
-    group = pq.read_metadata(attempt.directory / file.staged).row_group(0)
-    columns = [group.column(index) for index in range(group.num_columns)]
-    found = {column.path_in_schema: column.statistics for column in columns}
-    bare = {path for path, statistics in found.items() if statistics is None}
-    texts = {"id", "stamp.name", "stamp.data", "extra.key_value.key", "history.list.element.band"}
-    assert bare - {"nothing"} == texts
-    offsets, fluxes = found["kafka_offset"], found["flux"]
-    assert (offsets.min, offsets.max, offsets.null_count) == (0, ROWS - 1, 0)
-    assert 0 <= fluxes.min < fluxes.max <= 1
-    assert fluxes.null_count == ROWS / 5

@@ -50,7 +50,7 @@ def codecs(path: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
-def test_files_have_the_codec_that_was_asked_for_and_cutouts_have_none(
+def test_files_have_the_codec_that_was_asked_for_and_cutouts_of_ztf_have_none(
     kafka: Any, module_topic: str, full: Oracle, tmp_path: Path, compression: str
 ) -> None:
     (item,) = plan_topic(kafka.bootstrap_servers, module_topic, tmp_path / "out", compression=compression)

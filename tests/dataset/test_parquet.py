@@ -1,0 +1,93 @@
+"""What a Parquet file costs its reader and its disk: codecs and statistics, column by column."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from fink_dask.dataset.parquet import ParquetFileWriter
+
+RANDOM = random.Random(1)
+NOISE = [RANDOM.randbytes(3000) for _ in range(20)]
+SMOOTH = [noise[:1500] + bytes(1500) for noise in NOISE]
+
+
+def write(path: Path, *tables: pa.Table, compression: str = "zstd") -> dict[str, pq.ColumnChunkMetaData]:
+    """Write a file; returns what its first row group says of each column."""
+    writer = ParquetFileWriter(path, tables[0].schema, compression, {"made": "by a test"})
+    for table in tables:
+        writer.write_table(table)
+    writer.close()
+    assert pq.read_table(path).equals(pa.concat_tables(tables))
+    group = pq.read_metadata(path).row_group(0)
+    columns = [group.column(index) for index in range(group.num_columns)]
+    return {column.path_in_schema: column for column in columns}
+
+
+def stamps(values: list[bytes | None]) -> pa.Table:
+    """Hold bytes wherever a schema may have them."""
+    return pa.table(
+        {
+            "cutout": pa.array(values, pa.binary()),
+            "cutoutScience": pa.array(
+                [{"stampData": value} for value in values], pa.struct({"stampData": pa.binary()})
+            ),
+            "cutouts": pa.array([[{"data": value}] for value in values], pa.list_(pa.struct({"data": pa.binary()}))),
+            "named": pa.array([[("a", value)] for value in values], pa.map_(pa.string(), pa.binary())),
+            "text": [str(number) for number in range(len(values))],
+        }
+    )
+
+
+BYTES = {"cutout", "cutoutScience.stampData", "cutouts.list.element.data", "named.key_value.value"}
+
+
+@pytest.mark.parametrize("compression", ["zstd", "lz4", "snappy", "gzip", "brotli"])
+def test_bytes_are_compressed_where_they_shrink_and_kept_as_they_are_where_they_do_not(
+    tmp_path: Path, compression: str
+) -> None:
+    for values, expected in ((SMOOTH, {compression.upper()}), (NOISE, {"UNCOMPRESSED"})):
+        found = write(tmp_path / "a.parquet", stamps([None, *values]), compression=compression)
+        assert {found[path].compression for path in BYTES} == expected, "a dataset is twice as large, or slow to read"
+        assert {column.compression for path, column in found.items() if path not in BYTES} == {compression.upper()}
+
+
+def test_the_first_rows_decide_and_where_they_have_no_bytes_all_is_compressed(tmp_path: Path) -> None:
+    nothing = stamps([None] * 5)
+    found = write(tmp_path / "a.parquet", nothing, stamps(list(NOISE)))
+    assert {found[path].compression for path in BYTES} == {"ZSTD"}
+    found = write(tmp_path / "b.parquet", nothing.slice(0, 0), stamps(list(NOISE)))
+    assert {column.compression for column in found.values()} == {"ZSTD"}
+
+
+def test_a_file_without_rows_is_one(tmp_path: Path) -> None:
+    writer = ParquetFileWriter(tmp_path / "a.parquet", stamps(list(NOISE)).schema, "zstd", {"made": "by a test"})
+    writer.close()
+    metadata = pq.read_metadata(tmp_path / "a.parquet")
+    assert (metadata.num_rows, metadata.metadata[b"made"]) == (0, b"by a test")
+
+
+def test_numbers_that_readers_look_for_alerts_by_have_statistics_and_what_tells_them_nothing_has_none(
+    tmp_path: Path,
+) -> None:
+    detection = {"ra": 1.5, "jd": 2460000.5, "magpsf": 18.5, "data": b"x", "digest": b"0123456789abcdef"}
+    table = pa.table(
+        {
+            "kafka_offset": [0, 1],
+            "jd": [2460000.5, None],
+            "magpsf": [18.0, 19.0],
+            "candidate": [detection, detection],
+            "prv_candidates": [[detection], []],
+            "finkclass": ["SN", "QSO"],
+            "is_new": [True, False],
+        }
+    )
+    found = write(tmp_path / "a.parquet", table)
+    kept = {path for path, column in found.items() if column.statistics is not None}
+    assert kept == {"kafka_offset", "jd", "candidate.ra", "candidate.jd", "is_new"}
+    assert (found["jd"].statistics.min, found["jd"].statistics.null_count) == (2460000.5, 1)
+    assert (found["kafka_offset"].statistics.min, found["kafka_offset"].statistics.max) == (0, 1)
