@@ -117,8 +117,8 @@ def _save(record: Peeked, folder: Path, console: Console | None) -> None:
     from rich.console import Group
 
     from fink_dask.dataset.partitioning import column_of
+    from fink_dask.dataset.surveys import find_fields
     from fink_dask.report.examples import png, read_stamp, shades
-    from fink_dask.report.sample import find_fields
     from fink_dask.show.alert import picture
 
     assert record.alert is not None

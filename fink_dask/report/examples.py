@@ -18,7 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from fink_dask.report.sample import Fields, Piece, expression
+from fink_dask.dataset.surveys import Fields, expression
+from fink_dask.report.sample import Piece
 
 Image = npt.NDArray[np.float64]
 

@@ -17,11 +17,12 @@ import pyarrow.dataset as ds
 from fink_dask.dataset.formats import why_unreadable
 from fink_dask.dataset.partitioning import NO_DAY, NULL_KEY, days_since_1970
 from fink_dask.dataset.read import open_dataset
+from fink_dask.dataset.surveys import CLASSES, Fields, find_fields
 from fink_dask.errors import FinkDaskError
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.report.examples import HINT, OTHER_BAND, Example, band_name, can_read_stamps, find_examples, find_objects
 from fink_dask.report.facts import Facts
-from fink_dask.report.sample import CLASSES, Fields, Piece, Sample, choose_pieces, find_fields, read_sample
+from fink_dask.report.sample import Piece, Sample, choose_pieces, read_sample
 from fink_dask.report.sky import project
 from fink_dask.store.location import filesystem_of
 from fink_dask.units import counted

@@ -11,8 +11,9 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
+from fink_dask.dataset.surveys import find_fields
 from fink_dask.report.examples import find_examples, find_objects
-from fink_dask.report.sample import choose_pieces, find_fields
+from fink_dask.report.sample import choose_pieces
 
 ZTF = {"time": "jd", "value": "magpsf", "error": "sigmapsf", "band": "fid"}
 LSST = {"time": "midpointMjdTai", "value": "psfFlux", "error": "psfFluxErr", "band": "band"}
