@@ -10,13 +10,15 @@ if TYPE_CHECKING:
     from fink_dask.api.topic import read_topic
     from fink_dask.api.transfer import TransferResult, plan, transfer, verify
     from fink_dask.dataset.read import open_dataset
+    from fink_dask.lightcurves.find import light_curve
 
 __version__ = "0.1.0"
-__all__ = ["TransferResult", "__version__", "open_dataset", "plan", "read_topic", "transfer", "verify"]
+__all__ = ["TransferResult", "__version__", "light_curve", "open_dataset", "plan", "read_topic", "transfer", "verify"]
 
 #: Where each name is: nothing is loaded before it is used, as the command line is quicker without.
 _PLACES = {
     "TransferResult": "fink_dask.api.transfer",
+    "light_curve": "fink_dask.lightcurves.find",
     "open_dataset": "fink_dask.dataset.read",
     "plan": "fink_dask.api.transfer",
     "read_topic": "fink_dask.api.topic",

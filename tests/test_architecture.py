@@ -49,6 +49,7 @@ ROOMS = {
         *("batches", "settings", "errors", "units"),
     },
     "catalog": {"cluster", "dataset", "ledger", "store", "avro", "errors"},
+    "lightcurves": {"dataset", "avro", "errors"},
     "doctor": {"cluster", "planning", "ranges", "ledger", "store", "avro", "kafka", "settings", "errors", "units"},
     "demo": {"avro", "kafka", "settings", "errors"},
     "show": {"planning", "ranges", "progress", "dataset", "ledger", "kafka", "settings", "errors", "units"},
@@ -59,18 +60,18 @@ ROOMS = {
         *("settings", "errors", "units"),
     },
     "cli": {
-        *("report", "show", "demo", "doctor", "catalog", "verifying", "running", "cluster", "planning"),
+        *("report", "show", "demo", "doctor", "catalog", "lightcurves", "verifying", "running", "cluster", "planning"),
         *("progress", "compaction", "where", "dataset", "ledger", "store", "avro", "kafka"),
         *("settings", "errors", "units"),
     },
     "__main__": {"cli"},
-    "__init__": {"api", "dataset"},
+    "__init__": {"api", "dataset", "lightcurves"},
 }
 
 #: The only importers of an outside library, as modules or rooms.
 IMPORTERS = {
     "astropy": {"report.examples"},
-    "bokeh": {"dashboard.page", "report.charts", "report.page"},
+    "bokeh": {"dashboard.page", "report.charts", "report.curve", "report.page"},
     "botocore": {"store.bucket"},
     "click": {"cli"},
     "confluent_kafka": {"kafka.client"},
@@ -100,7 +101,8 @@ FENCES = {
 
 #: Files of commands, which the design does not list.
 _COMMANDS = {
-    *("compact", "completion", "demo", "doctor", "export_hats", "peek", "publish", "quarantine", "register", "repair"),
+    *("compact", "completion", "demo", "doctor", "export_hats", "lightcurve", "peek", "publish", "quarantine"),
+    *("register", "repair"),
     *("report", "schema", "status", "submit", "topics", "transfer", "verify"),
 }
 

@@ -18,6 +18,7 @@ from fink_dask.cli.completion import completion
 from fink_dask.cli.demo import demo
 from fink_dask.cli.doctor import doctor
 from fink_dask.cli.export_hats import export_hats
+from fink_dask.cli.lightcurve import lightcurve
 from fink_dask.cli.options import CONTEXT
 from fink_dask.cli.peek import peek
 from fink_dask.cli.publish import publish
@@ -50,6 +51,7 @@ COMMANDS = {
     repair: "Fetch again what verify finds missing or damaged.",
     quarantine: "Show records that could not be decoded, and retry them.",
     report: "Show a dataset on one HTML page.",
+    lightcurve: "Show all that is known of an object's brightness.",
     compact: "Rewrite a dataset as a few large files.",
     export_hats: "Write a dataset's objects as a HATS catalog, for LSDB.",
     publish: "Fill a topic as Fink does, for tests and demonstrations.",

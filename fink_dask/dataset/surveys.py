@@ -36,6 +36,10 @@ class SurveyNames:
         The record with the detection in full packets; light packets have its fields at the top level.
     history : str
         The list of earlier detections.
+    forced : str
+        The list of forced photometry: brightness where and when nothing was detected; empty if there is none.
+    forced_source : str
+        Its identifier of a measurement.
     names : mapping of str to str
         The survey's names for ``object``, ``source``, ``time``, ``value``, ``error`` and ``band``.
     light : mapping of str to str
@@ -57,6 +61,8 @@ class SurveyNames:
 
     record: str
     history: str
+    forced: str
+    forced_source: str
     names: Mapping[str, str]
     light: Mapping[str, str]
     limit: str
@@ -71,6 +77,8 @@ class SurveyNames:
 _ZTF = SurveyNames(
     "candidate",
     "prv_candidates",
+    "",
+    "",
     {"object": "objectId", "source": "candid", "time": "jd", "value": "magpsf", "error": "sigmapsf", "band": "fid"},
     {},
     "diffmaglim",
@@ -84,6 +92,8 @@ _ZTF = SurveyNames(
 _LSST = SurveyNames(
     "diaSource",
     "prvDiaSources",
+    "prvDiaForcedSources",
+    "diaForcedSourceId",
     {
         "object": "diaObjectId",
         "source": "diaSourceId",

@@ -1,0 +1,120 @@
+"""``fink-dask lightcurve``: all that the alerts of an object tell of its brightness."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from fink_dask.cli.options import CONTEXT, Place, json_option, typed_option
+from fink_dask.errors import SettingsError
+from fink_dask.units import counted
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+#: The newest measurements are shown; files have all.
+_SHOWN = 20
+_COLUMNS = ("mjd", "band", "value", "error", "limit", "kind")
+
+
+@click.command(
+    context_settings=CONTEXT,
+    epilog="Example: fink-dask lightcurve alerts ZTF18abcdefg --csv curve.csv --plot curve.html",
+)
+@click.argument("outdir", type=Place())
+@click.argument("object_id", metavar="OBJECT")
+@typed_option(
+    "--csv",
+    "table",
+    type=click.Path(dir_okay=False, path_type=Path, allow_dash=True),
+    metavar="FILE",
+    help="Write all measurements to FILE, as comma-separated values; - is stdout.",
+)
+@typed_option(
+    "--plot",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE.html",
+    help="Draw them on an HTML page that loads nothing from elsewhere.",
+)
+@json_option
+def lightcurve(outdir: Path, object_id: str, table: Path | None, plot: Path | None, as_json: bool) -> int:
+    """Show the light curve of OBJECT in the dataset OUTDIR: detections, earlier ones, limits and forced photometry.
+
+    OBJECT is an objectId of ZTF, a diaObjectId of LSST, or the designation of something in the solar system. Each
+    measurement is there once, however many alerts tell of it; fink_dask.light_curve returns the same table in Python.
+    """
+    from fink_dask.lightcurves.find import light_curve
+
+    if plot is not None and plot.suffix != ".html":
+        raise SettingsError(f"--plot {plot}: a plot is an HTML page, so its name ends in .html")
+    if as_json and str(table) == "-":
+        raise SettingsError("--json and --csv - both write to stdout: choose one")
+    curve = light_curve(outdir, object_id)
+    if table is not None:
+        _write_csv(curve, table)
+    if plot is not None:
+        from fink_dask.report.curve import page_of
+        from fink_dask.store.durable import replace_file
+
+        replace_file(plot.resolve(), page_of(curve, object_id).encode())
+    if as_json:
+        rows = [{name: _jsonable(value) for name, value in row.items()} for row in curve.to_pylist()]
+        click.echo(json.dumps({"object": object_id, "measurements": rows}))
+    elif str(table) != "-":
+        _print(curve, object_id)
+        for path in filter(None, (table, plot)):
+            click.echo(f"  written to {path}")
+    return 0
+
+
+def _write_csv(curve: pa.Table, path: Path) -> None:
+    """Write a table, to stdout or to a file that appears whole."""
+    from fink_dask.store.durable import replace_file
+
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(curve.column_names)
+    writer.writerows(zip(*(column.to_pylist() for column in curve.columns), strict=True))
+    if str(path) == "-":
+        click.echo(text.getvalue(), nl=False)
+    else:
+        replace_file(path.resolve(), text.getvalue().encode())
+
+
+def _print(curve: pa.Table, name: str) -> None:
+    """Say how many there are of each kind, and show the newest."""
+    from rich.console import Console
+    from rich.table import Table
+
+    counts = {each["values"]: each["counts"] for each in curve["kind"].value_counts().to_pylist()}
+    words = ", ".join(f"{count:,} {kind}" for kind, count in counts.items())
+    unit, scale = curve["unit"][0].as_py(), curve["scale"][0].as_py().upper()
+    click.echo(f"{name}: {counted(curve.num_rows, 'measurement')} ({words}) in {unit}, MJD in {scale}")
+    shown = curve.select(_COLUMNS).slice(max(0, curve.num_rows - _SHOWN))
+    if shown.num_rows < curve.num_rows:
+        click.echo(f"  the newest {shown.num_rows}; --csv FILE writes all")
+    lines = Table(box=None, pad_edge=False, padding=(0, 2))
+    for column in _COLUMNS:
+        lines.add_column(column, justify="left" if column in {"band", "kind"} else "right", no_wrap=True)
+    for row in shown.to_pylist():
+        lines.add_row(*(_text(column, row[column]) for column in _COLUMNS))
+    Console(highlight=False, markup=False).print(lines)
+
+
+def _jsonable(value: object) -> object:
+    """Return a value that JSON has: it knows no NaN."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _text(name: str, value: float | str | None) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value if value.isprintable() else ascii(value)
+    return f"{value:.5f}" if name == "mjd" else f"{value:.6g}"

@@ -1,0 +1,134 @@
+"""Find the alerts of an object in a dataset, and make its light curve."""
+
+from __future__ import annotations
+
+import os
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+from fink_dask.avro.schema import field_type
+from fink_dask.dataset.formats import why_unreadable
+from fink_dask.dataset.read import open_dataset
+from fink_dask.dataset.surveys import Fields, expression, find_fields
+from fink_dask.errors import LedgerError, SettingsError
+from fink_dask.lightcurves.points import points_of
+
+_NEEDED = ("object", "source", "time", "value")
+#: What LSST calls the object of all that moves in the solar system.
+_NO_OBJECT = 0
+_ID_CHARS = 100
+
+
+def light_curve(outdir: str | os.PathLike[str], object_id: str | int) -> pa.Table:
+    """Return all that the alerts of an object tell of its brightness, each measurement once, in order of time.
+
+    Full packets carry earlier detections, upper limits of ZTF, and forced photometry of LSST: they come with every
+    alert of the object, and are here once, as the newest alert has them.
+
+    Parameters
+    ----------
+    outdir : str or os.PathLike
+        The dataset's directory, or ``s3://BUCKET/NAME``.
+    object_id : str or int
+        ``objectId`` of ZTF, such as ``ZTF18abcdefg``; ``diaObjectId`` of LSST, or the designation of something in the
+        solar system, such as ``2015 RT72``.
+
+    Returns
+    -------
+    pyarrow.Table
+        A row a measurement; ``.to_pandas()`` makes a data frame of it. Its columns are the same for all packets:
+
+        ``mjd``
+            Time in days, in the survey's scale: of LSST the middle of the exposure in TAI, of ZTF its start in UTC.
+        ``scale``
+            ``utc`` or ``tai``.
+        ``band``
+            The filter.
+        ``value``, ``error``
+            Brightness and its standard error in `unit`; null for a limit.
+        ``limit``
+            The faintest that would have been seen then, where the survey says so.
+        ``unit``
+            ``mag`` or ``nJy``.
+        ``quantity``
+            What the survey calls the value: ``magpsf``, ``psfFlux``, which is that of the difference image, or
+            ``scienceFlux`` of light LSST packets, which is that of the image itself.
+        ``kind``
+            ``alert``, the detection that an alert was sent for; ``earlier``, an earlier detection; ``limit``, where
+            nothing was detected; ``forced``, measured where nothing needed to be detected.
+        ``source``
+            The survey's identifier of the measurement; null for limits.
+        ``alert``
+            Identifier of the alert that the row was found in.
+
+    Raises
+    ------
+    SettingsError
+        If the dataset has no such object, or lacks the columns of a light curve.
+    LedgerError
+        If there is no ledger, it is damaged, or a file can't be read.
+    StorageError
+        If the file system, or the object store, refuses.
+    """
+    dataset = open_dataset(outdir)
+    fields = find_fields(dataset.schema)
+    if not fields.has(*_NEEDED):
+        missing = next(role for role in _NEEDED if not fields.has(role))
+        raise SettingsError(
+            f"{outdir} has no {fields.survey.names[missing]}: a light curve needs "
+            f"{', '.join(fields.survey.names[role] for role in _NEEDED)}"
+        )
+    try:
+        alerts = _alerts_of(dataset, fields, _is_object(dataset.schema, fields, object_id))
+    except (pa.ArrowException, OSError) as error:
+        raise LedgerError(f"{outdir} can't be read: {why_unreadable(error)}") from error
+    if not alerts.num_rows:
+        raise SettingsError(f"{outdir} has no alert of the object {str(object_id)[:_ID_CHARS]!r}")
+    return points_of(alerts, fields)
+
+
+def _is_object(schema: pa.Schema, fields: Fields, object_id: str | int) -> pc.Expression:
+    """Return the condition that is true of the alerts of an object.
+
+    Raises
+    ------
+    SettingsError
+        If it can't be the name of one.
+    """
+    path, name = fields.paths["object"], str(object_id).strip()
+    kind = field_type(schema, path)
+    if pa.types.is_string(kind):
+        return expression(path) == name
+    if name.isascii() and name.isdecimal():
+        if int(name) == _NO_OBJECT:
+            raise SettingsError(f"0 is no object: it stands for none, as of what moves; give its {fields.survey.mover}")
+        try:
+            return expression(path) == pa.scalar(int(name), kind)
+        except (pa.ArrowInvalid, OverflowError):
+            pass
+    elif fields.has("mover"):
+        return expression(fields.paths["mover"]) == name
+    raise SettingsError(f"{name[:_ID_CHARS]!r} is no {path}: that is a number")
+
+
+def _alerts_of(dataset: ds.Dataset, fields: Fields, is_object: pc.Expression) -> pa.Table:
+    """Read the alerts of an object: histories only from the files that have some, as they are most of a dataset."""
+    found = dataset.scanner(columns=["__filename"], filter=is_object).to_table()
+    paths = set(found["__filename"].unique().to_pylist())
+    columns = {role: expression(fields.paths[role]) for role in (*_NEEDED, "error", "band") if fields.has(role)}
+    survey = fields.survey
+    limit = fields.paths["time"].removesuffix(survey.names["time"]) + survey.limit
+    if survey.limit and field_type(dataset.schema, limit) is not None:
+        columns["limit"] = expression(limit)
+    for name, path in (("history", survey.history), ("forced", survey.forced)):
+        if path and _is_list_of_structs(field_type(dataset.schema, path)):
+            columns[name] = expression(path)
+    fragments = [fragment for fragment in dataset.get_fragments() if fragment.path in paths]
+    tables = [fragment.to_table(schema=dataset.schema, columns=columns, filter=is_object) for fragment in fragments]
+    return pa.concat_tables(tables) if tables else dataset.schema.empty_table()
+
+
+def _is_list_of_structs(kind: pa.DataType | None) -> bool:
+    return kind is not None and pa.types.is_list(kind) and pa.types.is_struct(kind.value_type)

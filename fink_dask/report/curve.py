@@ -1,0 +1,64 @@
+"""Draw a light curve on a page of its own."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from fink_dask.report.charts import BANDS
+from fink_dask.report.examples import OTHER_BAND
+
+#: Filled for what an alert was sent for, hollow for earlier detections.
+_MARKERS = {"alert": "circle", "earlier": "circle", "forced": "x", "limit": "inverted_triangle"}
+
+
+def page_of(curve: pa.Table, name: str) -> str:
+    """Draw a light curve as a page of HTML that loads nothing from elsewhere.
+
+    Parameters
+    ----------
+    curve : pyarrow.Table
+        As `light_curve` returns it.
+    name : str
+        Of the object; any text.
+
+    Returns
+    -------
+    str
+        The page.
+    """
+    from bokeh.embed import file_html
+    from bokeh.models import Legend
+    from bokeh.plotting import figure
+    from bokeh.resources import INLINE
+
+    unit, scale = curve["unit"][0].as_py(), curve["scale"][0].as_py().upper()
+    quantity = curve["quantity"][0].as_py()
+    drawn = figure(sizing_mode="stretch_both", title=name, x_axis_label=f"MJD ({scale})")
+    drawn.yaxis.axis_label = f"{quantity} ({unit})"
+    drawn.y_range.flipped = unit == "mag"
+    drawn.add_layout(Legend(click_policy="hide"), "right")
+    for band in sorted(set(curve["band"].to_pylist()), key=str):
+        of_band = curve.filter(pc.equal(curve["band"], band) if band is not None else curve["band"].is_null())
+        for kind, marker in _MARKERS.items():
+            _draw(drawn, of_band.filter(pc.equal(of_band["kind"], kind)), str(band), kind, marker)
+    return str(file_html(drawn, INLINE, title=f"Light curve of {escape(name)}"))
+
+
+def _draw(drawn: Any, points: pa.Table, band: str, kind: str, marker: str) -> None:
+    """Draw the points of a band and a kind, with error bars where they have errors."""
+    if not points.num_rows:
+        return
+    (colour, *_), label = BANDS.get(band, BANDS[OTHER_BAND]), f"{band} {kind}"
+    times = points["mjd"].to_numpy()
+    values = points["limit" if kind == "limit" else "value"].to_numpy()
+    errors = np.nan_to_num(points["error"].to_numpy())
+    if kind != "limit":
+        bars = [(value - error, value + error) for value, error in zip(values, errors, strict=True)]
+        drawn.multi_line([(time, time) for time in times], bars, line_color=colour, line_alpha=0.4, legend_label=label)
+    fill = colour if kind == "alert" else None
+    drawn.scatter(times, values, marker=marker, size=7, line_color=colour, fill_color=fill, legend_label=label)

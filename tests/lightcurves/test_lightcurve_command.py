@@ -1,0 +1,83 @@
+"""What ``fink-dask lightcurve`` shows and writes is the light curve, and each slip is a line."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import fink_dask
+from tests.alerts.made_up import AlertKind
+from tests.harness.cli import run_cli, transfer_arguments
+from tests.harness.oracle import fill_topic
+from tests.harness.topics import delete_topic
+
+pytestmark = pytest.mark.usefixtures("shared_dask")
+
+
+@pytest.fixture(scope="module")
+def outdir(kafka: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    topic = f"ftransfer_ztf_2026-11-01_{uuid.uuid4().int % 10**12}"
+    path = tmp_path_factory.mktemp("curves") / "alerts"
+    try:
+        fill_topic(kafka.bootstrap_servers, topic, AlertKind.ZTF_FULL, 10, partitions=1)
+        done = run_cli(*transfer_arguments(kafka, topic, path))
+        assert done.returncode == 0, done.stderr
+        yield path
+    finally:
+        for each in (topic, f"{topic}_schema"):
+            delete_topic(kafka.bootstrap_servers, each, missing_ok=True)
+
+
+@pytest.fixture(scope="module")
+def name(outdir: Path) -> str:
+    return str(fink_dask.open_dataset(outdir).head(1, columns=["objectId"])["objectId"][0])
+
+
+def test_all_ways_out_have_the_same_measurements(outdir: Path, name: str, tmp_path: Path) -> None:
+    expected = fink_dask.light_curve(outdir, name)
+    shown = run_cli("lightcurve", str(outdir), name)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert f"{expected.num_rows} measurements" in shown.stdout
+    assert max(map(len, shown.stdout.splitlines())) <= 80
+    said = json.loads(run_cli("lightcurve", str(outdir), name, "--json").stdout)
+    assert said == {"object": name, "measurements": expected.to_pylist()}
+    written = run_cli(
+        "lightcurve", str(outdir), name, "--csv", str(tmp_path / "c.csv"), "--plot", str(tmp_path / "c.html")
+    )
+    assert written.returncode == 0, written.stderr
+    text = (tmp_path / "c.csv").read_text()
+    rows = list(csv.DictReader(text.splitlines()))
+    assert [float(row["mjd"]) for row in rows] == expected["mjd"].to_pylist()
+    assert [row["source"] for row in rows] == [
+        "" if one is None else str(one) for one in expected["source"].to_pylist()
+    ]
+    assert run_cli("lightcurve", str(outdir), name, "--csv", "-").stdout == text
+    page = (tmp_path / "c.html").read_text()
+    assert name in page
+    assert not re.search(r"<(script|link)[^>]+(src|href)=", page), "a page that is opened on a plane shows nothing"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("{outdir}", "ZTF00nobody"), "ZTF00nobody"),
+        (("{outdir}", "a\x1b[31m\nb"), "no alert"),
+        (("{outdir}", "{name}", "--plot", "curve.png"), ".html"),
+        (("{outdir}", "{name}", "--json", "--csv", "-"), "--csv"),
+        (("{outdir}", "{name}", "--csv", "{outdir}/nowhere/c.csv"), "nowhere"),
+        (("{outdir}x", "{name}"), "{outdir}x"),
+    ],
+)
+def test_each_slip_is_a_line(outdir: Path, name: str, arguments: tuple[str, ...], words: str) -> None:
+    said = run_cli("lightcurve", *(each.format(outdir=outdir, name=name) for each in arguments))
+    assert said.returncode in {1, 2}
+    (line,) = said.stderr.splitlines()
+    assert words.format(outdir=outdir) in line
+    assert line.isprintable()
