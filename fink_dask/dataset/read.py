@@ -7,12 +7,14 @@ import os
 import pyarrow as pa
 import pyarrow.dataset as ds
 
+from fink_dask.avro.evolution import Versions
 from fink_dask.avro.schema import field_type
 from fink_dask.dataset.columns import check_is_parquet, file_schema, known_versions, partitioning_of
 from fink_dask.dataset.presence import missing_error
+from fink_dask.dataset.season import unite
 from fink_dask.ledger.commit import missing_files, published
 from fink_dask.ledger.ledger import Ledger
-from fink_dask.ledger.outdir import check_dataset
+from fink_dask.ledger.outdir import check_dataset, datasets_in
 from fink_dask.ledger.records import Identity
 from fink_dask.store.location import filesystem_of, locate
 
@@ -33,35 +35,47 @@ def open_dataset(outdir: str | os.PathLike[str]) -> ds.Dataset:
     Parameters
     ----------
     outdir : str or os.PathLike
-        The dataset's directory, or ``s3://BUCKET/NAME``; its ledger ``OUTDIR.fink`` is beside it.
+        The dataset's directory, or ``s3://BUCKET/NAME``; its ledger ``OUTDIR.fink`` is beside it. A directory with the
+        datasets of several topics is opened as one dataset.
 
     Returns
     -------
     pyarrow.dataset.Dataset
-        The columns of the alerts, then ``kafka_partition`` and ``kafka_offset``, then the partition columns.
+        The columns of the alerts, then ``kafka_partition`` and ``kafka_offset``, then the partition columns. Of several
+        topics, the columns of all, null where a topic lacks one, and ``topic``.
 
     Raises
     ------
     LedgerError
-        If there is no ledger, it is damaged, or a file that it names is gone or was cut short.
+        If there is no ledger, it is damaged, or a file that it names is gone or was cut short; if several topics have
+        a column of different types.
     StorageError
         If the file system, or the object store, refuses.
     """
     ledger = Ledger(locate(outdir).resolve())
+    several = [] if ledger.exists() else datasets_in(ledger.outdir)
+    if several:
+        return unite([(each.outdir.name, *_open(each)) for each in several])
     check_dataset(ledger)
+    return _open(ledger)[0]
+
+
+def _open(ledger: Ledger) -> tuple[ds.Dataset, Versions]:
+    """Open the dataset of a topic; returns also the schemas of its alerts."""
     check_is_parquet(ledger, "open_dataset")
     plans = ledger.plans()
     committed = list(ledger.markers(plans))
     markers = published(ledger, committed)
     if gone := missing_files(ledger, markers):
         raise missing_error(gone)
-    files, partition_columns = _columns(ledger, plans[-1].identity)
+    versions = known_versions(ledger, plans[-1].identity)
+    files, partition_columns = _columns(versions, plans[-1].identity)
     names = sorted({file.path for marker in markers for file in marker.files})
     filesystem, root = filesystem_of(ledger.outdir)
     schema = pa.schema([*files, *partition_columns])
     if not names:
-        return ds.dataset([], schema=schema)
-    return ds.dataset(
+        return ds.dataset([], schema=schema), versions
+    dataset = ds.dataset(
         [f"{root}/{name}" for name in names],
         schema=schema,
         filesystem=filesystem,
@@ -69,11 +83,11 @@ def open_dataset(outdir: str | os.PathLike[str]) -> ds.Dataset:
         partitioning=ds.partitioning(partition_columns, flavor="hive"),
         partition_base_dir=root,
     )
+    return dataset, versions
 
 
-def _columns(ledger: Ledger, identity: Identity) -> tuple[pa.Schema, pa.Schema]:
+def _columns(versions: Versions, identity: Identity) -> tuple[pa.Schema, pa.Schema]:
     """Find the columns of the files, and those that the directories are called after."""
-    versions = known_versions(ledger, identity)
     partitioning = partitioning_of(identity, versions)
     partition_columns = [
         pa.field(column, _DATE_PART if source.scale else field_type(versions.arrow, source.path))

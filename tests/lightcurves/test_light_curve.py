@@ -19,7 +19,7 @@ from fink_dask.errors import LedgerError, SettingsError
 from fink_dask.lightcurves.points import SCHEMA, points_of
 from tests.alerts.made_up import AlertKind, encoder, made_up_alerts
 from tests.harness.cli import run_cli, transfer_arguments
-from tests.harness.oracle import Oracle, make_topic, note
+from tests.harness.oracle import Oracle, fill_topic, make_topic, note
 from tests.harness.producer import produce
 from tests.harness.topics import delete_topic
 
@@ -130,6 +130,22 @@ def test_the_name_of_no_object_is_refused_with_what_a_name_is(sent: Transferred)
             fink_dask.light_curve(sent.outdir, name)
         assert len(str(caught.value)) < 400
         assert "\n" not in str(caught.value)
+
+
+def test_an_alert_that_two_topics_of_a_season_hold_is_one_measurement(kafka: Any, tmp_path: Path) -> None:
+    stem, season = f"ftransfer_ztf_2026-11-{uuid.uuid4().int % 10**8:08d}", tmp_path / "season"
+    topics = [f"{stem}_1", f"{stem}_2"]
+    try:
+        for topic, count in zip(topics, (6, 12), strict=True):  # the shorter one is the beginning of the longer one
+            fill_topic(kafka.bootstrap_servers, topic, AlertKind.ZTF_FULL, count, partitions=1)
+        done = run_cli(*transfer_arguments(kafka, f"{stem}_*", season, "-partitionby", "time"))
+        assert done.returncode == 0, done.stderr
+    finally:
+        for topic in topics:
+            for each in (topic, f"{topic}_schema"):
+                delete_topic(kafka.bootstrap_servers, each, missing_ok=True)
+    for name in fink_dask.open_dataset(season).to_table(columns=["objectId"])["objectId"].unique().to_pylist():
+        assert fink_dask.light_curve(season, name).equals(fink_dask.light_curve(season / topics[1], name))
 
 
 def test_what_is_no_dataset_is_said(tmp_path: Path) -> None:
