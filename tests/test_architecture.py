@@ -50,6 +50,7 @@ ROOMS = {
     },
     "catalog": {"cluster", "dataset", "ledger", "store", "avro", "errors"},
     "lightcurves": {"dataset", "avro", "errors"},
+    "export": {"where", "dataset", "store", "avro", "settings", "errors"},
     "doctor": {"cluster", "planning", "ranges", "ledger", "store", "avro", "kafka", "settings", "errors", "units"},
     "demo": {"avro", "kafka", "settings", "errors"},
     "show": {"planning", "ranges", "progress", "dataset", "ledger", "kafka", "settings", "errors", "units"},
@@ -60,7 +61,19 @@ ROOMS = {
         *("settings", "errors", "units"),
     },
     "cli": {
-        *("report", "show", "demo", "doctor", "catalog", "lightcurves", "verifying", "running", "cluster", "planning"),
+        *(
+            "report",
+            "show",
+            "demo",
+            "doctor",
+            "catalog",
+            "export",
+            "lightcurves",
+            "verifying",
+            "running",
+            "cluster",
+            "planning",
+        ),
         *("progress", "compaction", "where", "dataset", "ledger", "store", "avro", "kafka"),
         *("settings", "errors", "units"),
     },
@@ -70,7 +83,7 @@ ROOMS = {
 
 #: The only importers of an outside library, as modules or rooms.
 IMPORTERS = {
-    "astropy": {"report.examples"},
+    "astropy": {"export.formats", "report.examples"},
     "bokeh": {"dashboard.page", "report.charts", "report.curve", "report.page"},
     "botocore": {"store.bucket"},
     "click": {"cli"},
@@ -101,7 +114,18 @@ FENCES = {
 
 #: Files of commands, which the design does not list.
 _COMMANDS = {
-    *("compact", "completion", "demo", "doctor", "export_hats", "lightcurve", "peek", "publish", "quarantine"),
+    *(
+        "compact",
+        "completion",
+        "demo",
+        "doctor",
+        "export",
+        "export_hats",
+        "lightcurve",
+        "peek",
+        "publish",
+        "quarantine",
+    ),
     *("register", "repair"),
     *("report", "schema", "status", "submit", "topics", "transfer", "verify"),
 }

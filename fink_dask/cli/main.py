@@ -17,6 +17,7 @@ from fink_dask.cli.compact import compact
 from fink_dask.cli.completion import completion
 from fink_dask.cli.demo import demo
 from fink_dask.cli.doctor import doctor
+from fink_dask.cli.export import export
 from fink_dask.cli.export_hats import export_hats
 from fink_dask.cli.lightcurve import lightcurve
 from fink_dask.cli.options import CONTEXT
@@ -53,6 +54,7 @@ COMMANDS = {
     report: "Show a dataset on one HTML page.",
     lightcurve: "Show all that is known of an object's brightness.",
     compact: "Rewrite a dataset as a few large files.",
+    export: "Write alerts as one table: FITS, VOTable, CSV or Parquet.",
     export_hats: "Write a dataset's objects as a HATS catalog, for LSDB.",
     publish: "Fill a topic as Fink does, for tests and demonstrations.",
     completion: "Complete commands and options with Tab in your shell.",

@@ -1,0 +1,68 @@
+"""``fink-dask export``: a dataset, or some of it, as one table for other programs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from fink_dask.cli.options import CONTEXT, Place, json_option, typed_option
+from fink_dask.cli.stopped import SignalReceivedError
+from fink_dask.errors import parameter
+from fink_dask.settings import parse_names
+from fink_dask.units import counted
+
+
+@click.command(
+    context_settings=CONTEXT,
+    epilog="Example: fink-dask export alerts bright.fits --columns objectId,jd,magpsf --where 'magpsf < 17'",
+)
+@click.argument("outdir", type=Place())
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@typed_option(
+    "--columns",
+    callback=lambda _, __, value: None if value is None else parse_names(parameter("columns"), value),
+    metavar="NAME,…",
+    help="Columns, or dotted fields such as candidate.jd; by default all that are single values.",
+)
+@typed_option("--where", metavar="CONDITION", help="Only alerts that this is true of, such as 'magpsf < 18'.")
+@json_option
+def export(outdir: Path, file: Path, columns: tuple[str, ...] | None, where: str | None, as_json: bool) -> int:
+    """Write the alerts of the dataset OUTDIR as one table, for astropy, TOPCAT, a spreadsheet or a colleague.
+
+    FILE ends in .fits, .vot, .csv or .parquet, and appears whole or not at all. Fields of structs become columns with
+    dotted names; lists, maps and cutouts have no place in a table. Identifiers keep all their digits. FITS needs
+    astropy: pip install 'fink-dask[report]'.
+    """
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
+    from fink_dask.export.table import export_table
+
+    console = Console(stderr=True, highlight=False)
+    with Bar(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=None)
+        try:
+            made = export_table(
+                outdir,
+                file.absolute(),
+                columns,
+                where,
+                lambda stage, rows: bar.reset(task, description=stage, total=rows),
+                lambda rows: bar.advance(task, rows),
+            )
+        except SignalReceivedError as error:
+            bar.stop()
+            click.echo(f"fink-dask: stopped; {file} was not written", err=True)
+            error.said = True
+            raise
+    if as_json:
+        click.echo(
+            json.dumps({"file": str(file), "rows": made.rows, "columns": made.columns, "left_out": made.left_out})
+        )
+        return 0
+    click.echo(f"{file}: {counted(made.rows, 'alert')}, {counted(len(made.columns), 'column')}")
+    if made.left_out:
+        click.echo(f"  left out   {', '.join(made.left_out)}: no single values")
+    return 0

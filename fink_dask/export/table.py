@@ -1,0 +1,189 @@
+"""Which columns a table has, and its rows, some at a time: every field that is a single value, by its dotted path."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from fink_dask.avro.schema import field_type
+from fink_dask.dataset.formats import why_unreadable
+from fink_dask.dataset.partitioning import column_of
+from fink_dask.dataset.read import open_dataset
+from fink_dask.errors import LedgerError, SettingsError, StorageError, parameter
+from fink_dask.export.formats import FORMATS, Column
+from fink_dask.store.durable import sync_directory, sync_file
+from fink_dask.where.condition import Condition, bind_condition
+
+#: Rows that are held at once.
+_ROWS = 20_000
+#: https://cdsweb.u-strasbg.fr/doc/catstd-3.2.htx, for what both surveys call so.
+_UNITS = {
+    **dict.fromkeys(("ra", "dec", "raErr", "decErr"), "deg"),
+    **dict.fromkeys(("jd", "midpointMjdTai"), "d"),
+    **dict.fromkeys(("magpsf", "sigmapsf", "magap", "sigmagap", "diffmaglim", "magnr", "sigmagnr"), "mag"),
+    **dict.fromkeys(("psfFlux", "psfFluxErr", "apFlux", "apFluxErr", "scienceFlux", "scienceFluxErr"), "nJy"),
+    **dict.fromkeys(("templateFlux", "templateFluxErr"), "nJy"),
+}
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What a file has.
+
+    Parameters
+    ----------
+    rows : int
+        Alerts.
+    columns : tuple of str
+        Its columns.
+    left_out : tuple of str
+        Columns of the dataset that are no single values, such as lists, maps and cutouts; empty if some were chosen.
+    """
+
+    rows: int
+    columns: tuple[str, ...]
+    left_out: tuple[str, ...]
+
+
+def export_table(
+    outdir: str | os.PathLike[str],
+    target: Path,
+    columns: Sequence[str] | None = None,
+    where: str | None = None,
+    begin: Callable[[str, int], None] = lambda *_: None,
+    advance: Callable[[int], None] = lambda _: None,
+) -> Exported:
+    """Write a table of alerts, which appears whole or not at all.
+
+    Parameters
+    ----------
+    outdir : str or os.PathLike
+        The dataset, or a directory with those of several topics.
+    target : pathlib.Path
+        The file, which is not there yet; its suffix, one of `FORMATS`, is its format.
+    columns : sequence of str, optional
+        Columns, or dotted fields; by default all that are single values.
+    where : str, optional
+        A condition: only alerts of which it is true.
+    begin, advance : callable
+        Told what comes next and its number of rows, and how many are done.
+
+    Raises
+    ------
+    SettingsError
+        If the file is there, is of no known format, or a column is not there or no single value; of the condition.
+    LedgerError
+        If the dataset is not what its ledger says.
+    StorageError
+        If the file system refuses.
+    """
+    write = FORMATS.get(target.suffix.lower())
+    if write is None:
+        raise SettingsError(f"{target}: its format is told by its name, which ends in {', '.join(FORMATS)}")
+    if target.exists() or target.is_symlink():
+        raise SettingsError(f"{target} already exists: choose another name, or remove it")
+    if not target.parent.is_dir():
+        raise SettingsError(f"{target.parent} is not a directory: make it first")
+    dataset = open_dataset(outdir)
+    leaves = dict(_leaves(dataset.schema))
+    singles = {path: kind for path, kind in leaves.items() if _is_single(kind)}
+    chosen = list(singles) if columns is None else list(dict.fromkeys(columns))
+    for name in chosen:
+        if name not in singles:
+            raise SettingsError(f"{parameter('columns')} {name[:100]}: {_why_not(dataset.schema, name)}")
+    table = Table(dataset, [Column(name, singles[name], _UNITS.get(name.rpartition(".")[2], "")) for name in chosen])
+    if where is not None:
+        table.condition = _bound(where, dataset.schema)
+    left_out = tuple(path for path in leaves if path not in singles) if columns is None else ()
+    try:
+        with _aside(target) as path:
+            rows = write(path, table.columns, lambda: table.batches(begin, advance))
+            sync_file(path)
+    except OSError as error:
+        raise StorageError(f"{error.strerror or error}: {error.filename or target}") from error
+    except pa.ArrowException as error:
+        raise LedgerError(f"{outdir} can't be read: {why_unreadable(error)}") from error
+    return Exported(rows, tuple(chosen), left_out)
+
+
+class Table:
+    """The rows of a dataset as plain columns; they can be gone through several times.
+
+    Parameters
+    ----------
+    dataset : pyarrow.dataset.Dataset
+        The dataset.
+    columns : list of Column
+        What is wanted of it.
+    """
+
+    def __init__(self, dataset: ds.Dataset, columns: list[Column]) -> None:
+        self.columns = columns
+        self.condition: Condition | None = None
+        self.rows = dataset.count_rows()
+        self._dataset = dataset
+
+    def batches(self, begin: Callable[[str, int], None], advance: Callable[[int], None]) -> Iterator[pa.RecordBatch]:
+        """Yield the rows that the condition is true of."""
+        begin("reading alerts", self.rows)
+        asked = self.condition.columns if self.condition is not None else ()
+        needed = {path.partition(".")[0] for path in (*(column.path for column in self.columns), *asked)}
+        names = [name for name in self._dataset.schema.names if name in needed]
+        for batch in self._dataset.to_batches(columns=names, batch_size=_ROWS):
+            advance(batch.num_rows)
+            arrays = [column_of(batch, column.path) for column in self.columns]
+            rows = pa.record_batch(arrays, [column.path for column in self.columns])
+            if self.condition is not None:
+                rows = rows.filter(pa.array(self.condition.is_true(batch)))
+            if rows.num_rows:
+                yield rows
+
+
+def _bound(where: str, schema: pa.Schema) -> Condition:
+    try:
+        return bind_condition(where, schema)
+    except SettingsError as error:
+        raise SettingsError(f"{parameter('where')}: {error.line}") from error
+
+
+def _leaves(schema: pa.Schema, prefix: str = "") -> Iterator[tuple[str, pa.DataType]]:
+    """Walk to the fields that are no structs."""
+    for field in schema:
+        if pa.types.is_struct(field.type):
+            yield from _leaves(pa.schema(list(field.type)), f"{prefix}{field.name}.")
+        else:
+            yield prefix + field.name, field.type
+
+
+def _is_single(kind: pa.DataType) -> bool:
+    return not (pa.types.is_nested(kind) or pa.types.is_null(kind) or _is_bytes(kind))
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind))
+
+
+def _why_not(schema: pa.Schema, name: str) -> str:
+    kind = field_type(schema, name)
+    return (
+        "the dataset has no such column" if kind is None else "it is no single value, and a table has no place for it"
+    )
+
+
+@contextmanager
+def _aside(target: Path) -> Iterator[Path]:
+    """Yield a path beside the target, which gets its name at the end."""
+    path = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        yield path
+        path.rename(target)
+        sync_directory(target.parent)
+    finally:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,179 @@
+"""What other programs read from an exported table is what was sent, to the last digit."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from astropy.table import Table
+
+from fink_dask.export.formats import FORMATS, Column
+from fink_dask.export.table import export_table
+from tests.alerts.made_up import AlertKind
+from tests.harness.cli import run_cli, transfer_arguments
+from tests.harness.oracle import fill_topic
+from tests.harness.topics import delete_topic
+
+pytestmark = pytest.mark.usefixtures("shared_dask")
+
+SUFFIXES = (".fits", ".vot", ".csv", ".parquet")
+COLUMNS = {
+    AlertKind.ZTF_FULL: ("candid", "objectId", "candidate.magpsf", "candidate.fid", "is_transient", "finkclass"),
+    AlertKind.LSST_FULL: (
+        "diaSourceId",
+        "diaSource.diaObjectId",
+        "diaSource.psfFlux",
+        "xm.simbad_otype",
+        "pred.is_sso",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Transferred:
+    """A dataset, and its alerts as they were sent, by identifier."""
+
+    outdir: Path
+    kind: AlertKind
+    alerts: dict[int, dict[str, Any]]
+
+
+@pytest.fixture(scope="module", params=list(COLUMNS), ids=lambda kind: kind.value)
+def sent(request: pytest.FixtureRequest, kafka: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Transferred]:
+    kind: AlertKind = request.param
+    topic = f"ftransfer_{kind.value[:4].strip('-')}_2026-11-01_{uuid.uuid4().int % 10**12}"
+    outdir = tmp_path_factory.mktemp("export") / "alerts"
+    try:
+        oracle = fill_topic(kafka.bootstrap_servers, topic, kind, 20, partitions=1)
+        done = run_cli(*transfer_arguments(kafka, topic, outdir, "-partitionby", "time"))
+        assert done.returncode == 0, done.stderr
+        alerts = [oracle.alert(place) for place in oracle.values]
+        yield Transferred(outdir, kind, {alert[COLUMNS[kind][0]]: alert for alert in alerts})
+    finally:
+        for each in (topic, f"{topic}_schema"):
+            delete_topic(kafka.bootstrap_servers, each, missing_ok=True)
+
+
+def value_of(alert: dict[str, Any], path: str) -> Any:
+    found: Any = alert
+    for name in path.split("."):
+        found = found[name] if found is not None else None
+    return found
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """Read a table as its users do; what is masked, or nothing, is null."""
+    if path.suffix == ".parquet":
+        return list(pq.read_table(path).to_pylist())
+    if path.suffix == ".csv":
+        with path.open(newline="") as file:
+            return [{name: text or None for name, text in row.items()} for row in csv.DictReader(file)]
+    table = Table.read(path, format="fits" if path.suffix == ".fits" else "votable")
+    return [{name: None if np.ma.is_masked(row[name]) else row[name] for name in table.colnames} for row in table]
+
+
+def is_same(found: Any, expected: Any) -> bool:
+    if isinstance(found, bytes):
+        found = found.decode()
+    if expected is None:
+        return found is None or found == "" or (isinstance(found, float | np.floating) and math.isnan(found))
+    if isinstance(expected, bool):
+        return str(found).lower() == str(expected).lower()
+    if isinstance(expected, float):
+        return found is not None and np.float32(found) == np.float32(expected)
+    return str(found if found is not None else "").strip() == str(expected).strip()
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_every_value_is_read_back(sent: Transferred, tmp_path: Path, suffix: str) -> None:
+    file, names = tmp_path / f"table{suffix}", COLUMNS[sent.kind]
+    done = run_cli("export", str(sent.outdir), str(file), "--columns", ",".join(names), "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout) == {"file": str(file), "rows": 20, "columns": list(names), "left_out": []}
+    rows = read(file)
+    assert {int(row[names[0]]) for row in rows} == sent.alerts.keys(), "an identifier has lost its last digits"
+    for row in rows:
+        alert = sent.alerts[int(row[names[0]])]
+        expected = {name: value_of(alert, name) for name in names}
+        if suffix == ".fits":  # it has no other letters than those of ASCII
+            expected |= {name: ascii(text)[1:-1] for name, text in expected.items() if isinstance(text, str)}
+        assert [name for name in names if not is_same(row[name], expected[name])] == []
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_all_single_values_are_columns_and_the_rest_is_named(sent: Transferred, tmp_path: Path) -> None:
+    done = run_cli("export", str(sent.outdir), str(tmp_path / "all.fits"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "cutout" in done.stdout
+    table = Table.read(tmp_path / "all.fits")
+    assert len(table) == 20
+    assert {"kafka_offset", "year", *COLUMNS[sent.kind]} <= set(table.colnames)
+    record = "candidate" if sent.kind is AlertKind.ZTF_FULL else "diaSource"
+    assert str(table[f"{record}.ra"].unit) == "deg"
+
+
+def test_a_condition_takes_what_it_is_true_of(sent: Transferred, tmp_path: Path) -> None:
+    number = COLUMNS[sent.kind][2]
+    middle = sorted(value_of(alert, number) for alert in sent.alerts.values())[10]
+    done = run_cli("export", str(sent.outdir), str(tmp_path / "a.csv"), "--where", f"{number} < {middle}")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(read(tmp_path / "a.csv")) == 10
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("a.txt", (), ".fits"),
+        ("nowhere/a.fits", (), "nowhere"),
+        ("there.csv", (), "already exists"),
+        ("a.csv", ("--columns", "nothing"), "--columns nothing"),
+        ("a.csv", ("--columns", "kafka_offset,{cutout}"), "no single value"),
+        ("a.csv", ("--where", "nothing < 1"), "--where"),
+        ("a.csv", ("--where", "kafka_offset <"), "--where"),
+    ],
+)
+def test_each_slip_is_a_line_and_leaves_nothing(
+    sent: Transferred, tmp_path: Path, name: str, options: tuple[str, ...], words: str
+) -> None:
+    (tmp_path / "there.csv").write_text("mine")
+    cutout = "cutoutScience.stampData" if sent.kind is AlertKind.ZTF_FULL else "cutoutScience"
+    done = run_cli("export", str(sent.outdir), str(tmp_path / name), *(each.format(cutout=cutout) for each in options))
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert words in line
+    assert [path.name for path in tmp_path.iterdir()] == ["there.csv"]
+    assert (tmp_path / "there.csv").read_text() == "mine"
+
+
+def test_what_fails_in_the_middle_leaves_nothing(sent: Transferred, tmp_path: Path) -> None:
+    def stop(_: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        export_table(sent.outdir, tmp_path / "a.csv", advance=stop)
+    assert not list(tmp_path.iterdir()), "the next export would be refused, or a half table taken for a whole one"
+
+
+HOSTILE = ["", "é ☃ 𝄞", "a\x00b\x1b[31m", "<TD>&amp;]]>", 'say "x",\n y', "'; DROP", None, "\ud7ff\ufffe"]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_hostile_text_harms_no_reader(tmp_path: Path, suffix: str) -> None:
+    columns = [Column("t & <x>", pa.string(), ""), Column("n", pa.int64(), "")]
+    batch = pa.record_batch([pa.array(HOSTILE), pa.array(range(len(HOSTILE)))], ["t & <x>", "n"])
+    assert FORMATS[suffix](tmp_path / f"a{suffix}", columns, lambda: iter([batch])) == len(HOSTILE)
+    rows = read(tmp_path / f"a{suffix}")
+    assert [int(row["n"]) for row in rows] == list(range(len(HOSTILE)))
+    texts = [str(next(iter(row.values()))) for row in rows]
+    assert texts[3] == HOSTILE[3]
+    assert texts[4] == HOSTILE[4] or suffix == ".fits"
