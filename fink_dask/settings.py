@@ -432,8 +432,9 @@ class TransferSettings:
         How to reach Kafka.
     survey : str, optional
         ``ztf`` or ``lsst``; says how to read times where the topic's name does not.
-    partitionby : tuple of str
-        ``time``, columns or dotted fields; empty for no partition columns.
+    partitionby : tuple of str, optional
+        ``time``, columns or dotted fields; empty for no partition columns. This and `survey`, `columns`, `where` and
+        `outformat` are None where they are not given: a dataset goes on with what it was begun with.
     nconsumers : int
         How many ranges are consumed at once.
     batchsize : int
@@ -447,11 +448,11 @@ class TransferSettings:
     range_bytes : int
         Raw bytes that a range is planned to hold.
     columns : tuple of str, optional
-        The columns, or fields of structs with dots, that are decoded; all of them otherwise.
+        The columns, or fields of structs with dots, that are decoded; all of them in a new dataset otherwise.
     where : str, optional
-        The condition that is true of the alerts to take; all of them otherwise.
-    outformat : str
-        One of `OUTFORMATS`.
+        The condition that is true of the alerts to take; all of them in a new dataset otherwise.
+    outformat : str, optional
+        One of `OUTFORMATS`, by default the first.
     compression : str
         One of `COMPRESSIONS`; of Parquet files.
     memory_limit : int, optional
@@ -480,14 +481,13 @@ class TransferSettings:
         choices=SURVEYS,
         help="The survey; by default taken from the topic's name.",
     )
-    partitionby: tuple[str, ...] = given(
-        (),
+    partitionby: tuple[str, ...] | None = given(
+        None,
         group=WHERE_TO,
         metavar="WHAT",
         parse=parse_columns,
-        otherwise="none",
         help="Partition columns: time (year=YYYY/month=MM/day=DD), finkclass, tnsclass, classId, any column or dotted "
-        "field, several separated by commas, or none.",
+        "field, several separated by commas, or none.  [default: what the dataset was begun with, or none]",
     )
     nconsumers: int = given(
         1,
@@ -532,20 +532,22 @@ class TransferSettings:
         group=WHAT,
         metavar="NAME,…",
         parse=parse_names,
-        help="Take only these columns, or fields of structs such as candidate.jd; the others are not even decoded.",
+        help="Take only these columns, or fields of structs such as candidate.jd; the others are not even decoded.  "
+        "[default: what the dataset was begun with, or all]",
     )
     where: str | None = given(
         None,
         group=WHAT,
         metavar="CONDITION",
         help="Take only alerts for which this is true, such as 'candidate.magpsf < 18 and finkclass == "
-        '"SN candidate"\'; the others are counted.',
+        '"SN candidate"\'; the others are counted.  [default: what the dataset was begun with, or none]',
     )
-    outformat: str = given(
-        OUTFORMATS[0],
+    outformat: str | None = given(
+        None,
         group=WHERE_TO,
         choices=OUTFORMATS,
-        help="Format of the files; Avro files hold the records as they came.",
+        help="Format of the files; Avro files hold the records as they came.  [default: what the dataset was begun "
+        "with, or parquet]",
     )
     compression: str = given(
         COMPRESSION,
@@ -601,7 +603,8 @@ class TransferSettings:
         ):
             if number is not None and number < 1:
                 raise SettingsError(f"{parameter(name)} is {number}, but must be at least 1")
-        _check_known(parameter("outformat"), self.outformat, OUTFORMATS)
+        if self.outformat is not None:
+            _check_known(parameter("outformat"), self.outformat, OUTFORMATS)
         _check_known(parameter("compression"), self.compression, COMPRESSIONS)
         _check_known(parameter("on_bad_record"), self.on_bad_record, ON_BAD_RECORD)
         _check_known(parameter("on_loss"), self.on_loss, ON_LOSS)

@@ -25,7 +25,7 @@ from fink_dask.planning.preview import Outlook, preview
 from fink_dask.progress.events import Event, Note, Observer
 from fink_dask.progress.profile import Profile
 from fink_dask.running.run import ClusterChoice, cores_of, run_transfer
-from fink_dask.settings import COMPRESSION, DASHBOARD_ADDRESS, ON_BAD_RECORD, ON_LOSS, OUTFORMATS, parse_address
+from fink_dask.settings import COMPRESSION, DASHBOARD_ADDRESS, ON_BAD_RECORD, ON_LOSS, parse_address
 from fink_dask.show.bar import CountBar
 from fink_dask.show.display import Display
 from fink_dask.store.location import locate
@@ -74,7 +74,7 @@ def transfer(
     outdir: str | os.PathLike[str],
     bootstrap_servers: str | None = None,
     *,
-    partitionby: str | Sequence[str] = (),
+    partitionby: str | Sequence[str] | None = None,
     columns: str | Sequence[str] | None = None,
     where: str | None = None,
     limit: int | None = None,
@@ -82,7 +82,7 @@ def transfer(
     client: Client | None = None,
     nconsumers: int | None = None,
     memory_limit: int | str | None = None,
-    outformat: str = OUTFORMATS[0],
+    outformat: str | None = None,
     compression: str = COMPRESSION,
     schema: str | os.PathLike[str] | None = None,
     survey: str | None = None,
@@ -108,10 +108,11 @@ def transfer(
     bootstrap_servers : str, optional
         ``host:port`` pairs separated by commas; by default those of ``FINK_DASK_BOOTSTRAP_SERVERS``, or of the
         credentials file.
-    partitionby : str or sequence of str
-        The partition columns: ``time``, columns or dotted fields.
+    partitionby : str or sequence of str, optional
+        The partition columns: ``time``, columns or dotted fields; ``()`` for none. A dataset keeps these, `columns`,
+        `where`, `survey` and `outformat` as it was begun: leave them out to continue it.
     columns : str or sequence of str, optional
-        Take only these columns, or dotted fields of structs; by default all.
+        Take only these columns, or dotted fields of structs; all in a new dataset otherwise.
     where : str, optional
         Take only alerts for which this is true, such as ``"candidate.magpsf < 18"``; see docs/selecting.md.
     limit : int, optional
@@ -126,8 +127,8 @@ def transfer(
         Ranges to consume at once; by default the threads of the cluster, or the cores of this machine.
     memory_limit : int or str, optional
         Bytes that all processes together may take, such as ``"4GB"``; by default half of the usable memory.
-    outformat : {"parquet", "avro"}
-        Format of the files; Avro files hold the records as they came.
+    outformat : {"parquet", "avro"}, optional
+        Format of the files; Avro files hold the records as they came. Parquet in a new dataset otherwise.
     compression : str
         Codec of Parquet files: one of `fink_dask.settings.COMPRESSIONS`.
     schema : str or os.PathLike, optional

@@ -57,7 +57,7 @@ def demo(alerts: int, outdir: Path, nconsumers: int) -> int:
 
     ledger = Ledger(outdir.resolve())
     if ledger.exists():
-        identity = ledger.plans()[0].identity
+        identity = ledger.begun_with()
         # A real topic may have the demo's name, but it has an id, which the embedded Kafka does not give.
         if (identity.topic, identity.topic_id) != (DEMO_TOPIC, UNKNOWN_ID):
             raise SettingsError(f"{ledger.outdir} already holds a dataset of {identity.topic}: choose another --outdir")

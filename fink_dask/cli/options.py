@@ -339,5 +339,5 @@ def survey_of_dataset(ledger: Ledger) -> str | None:
     from fink_dask.ledger.outdir import check_dataset
 
     check_dataset(ledger)
-    identity = ledger.plans()[0].identity
+    identity = ledger.begun_with()
     return identity.survey or survey_of(identity.topic)

@@ -297,7 +297,7 @@ def check_is_parquet(ledger: Ledger, what: str) -> None:
     LedgerError
         If they are not.
     """
-    outformat = ledger.plans()[0].identity.outformat
+    outformat = ledger.begun_with().outformat
     if outformat != "parquet":
         raise LedgerError(
             f"the files in {ledger.outdir} are {outformat.capitalize()} files, but {what} needs Parquet: "

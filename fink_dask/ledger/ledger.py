@@ -127,9 +127,25 @@ class Ledger:
             reached[range_.partition] = range_.end
         return plans
 
+    def begun_with(self) -> Identity:
+        """Read what the dataset was begun with: the identity of its first plan.
+
+        Raises
+        ------
+        LedgerError
+            If that is damaged.
+        StorageError
+            If it can't be read.
+        """
+        path = self.plans_path / _plan_name(1)
+        try:
+            return Plan.from_json(_read("plan", path)).identity
+        except FileNotFoundError as error:
+            raise LedgerError(f"{self.plans_path} lacks a generation of the plan") from error
+
     def plan_path(self, plan: Plan) -> Path:
         """Where a generation of the plan is, once it is frozen."""
-        return self.plans_path / f"{plan.generation:08d}.json"
+        return self.plans_path / _plan_name(plan.generation)
 
     def freeze(self, plan: Plan, schema: AvroSchema, earlier: Iterable[Plan] = ()) -> None:
         """Write a generation of the plan, durably, before anything of it is consumed.
@@ -281,6 +297,10 @@ class Ledger:
             return publish_beside(path, content)
         except OSError as error:
             raise storage_error(error, path) from error
+
+
+def _plan_name(generation: int) -> str:
+    return f"{generation:08d}.json"
 
 
 def _read(kind: str, path: Path) -> dict[str, Any]:

@@ -211,7 +211,7 @@ def _sampled_share(settings: TransferSettings, target: Target, ranges: Sequence[
     layout = Layout(decoder.file_schema, settings.compression, decoder.records)
     rows = pa.Table.from_batches(parts)
     try:
-        return _file_bytes(settings.outformat, layout, sample, rows) / raw
+        return _file_bytes(target.identity.outformat, layout, sample, rows) / raw
     except OSError:  # no room for temporary files, for instance
         return 1.0
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fink_dask.errors import LedgerError, parameter
-from fink_dask.kafka.inspect import UNKNOWN_ID, is_other_topic
+from fink_dask.kafka.inspect import UNKNOWN_ID
 from fink_dask.kafka.offsets import Range, Watermarks, split
 from fink_dask.ledger.records import Identity, Marker, Plan
 from fink_dask.settings import SMALLEST_RANGE_BYTES
@@ -17,9 +17,6 @@ _GUESSED_BYTES = 50_000.0
 #: By how many times more bytes may have to come for a range than it is planned to hold: all of them come again where it
 #: is tried again, but smaller ranges make smaller files.
 _WIRE_FACTOR = 4
-
-#: The most characters shown of a condition that is refused.
-_SHOWN_CHARS = 200
 
 
 @dataclass(frozen=True)
@@ -176,43 +173,6 @@ def known_topic_id(plans: Sequence[Plan]) -> str:
     """Return the topic's id that the plans agree on, even if a broker could not tell it for a while."""
     known = [plan.identity.topic_id for plan in plans if plan.identity.topic_id != UNKNOWN_ID]
     return known[-1] if known else UNKNOWN_ID
-
-
-def check_identity(before: Identity, now: Identity) -> None:
-    """Refuse to continue a ledger with something else.
-
-    Raises
-    ------
-    LedgerError
-        If something differs; it names the first difference.
-    """
-    for name, words in (
-        ("topic", parameter("topic")),
-        ("topic_id", "the topic's id"),
-        ("partitionby", parameter("partitionby")),
-        ("survey", parameter("survey")),
-        ("columns", parameter("columns")),
-        ("where", parameter("where")),
-        ("outformat", parameter("outformat")),
-        ("schema_sha256", "the schema"),
-    ):
-        old, new = getattr(before, name), getattr(now, name)
-        if old == new or (name == "topic_id" and not is_other_topic(old, new)):
-            continue
-        if name == "topic_id":
-            what = "the topic was deleted and made again since"
-        elif name == "schema_sha256":
-            what = f"{words} is not the one that it was begun with"
-        else:
-            shown = [",".join(value) if isinstance(value, tuple) else value for value in (old, new)]
-            nothing = "all" if name == "columns" else "none"
-            if name == "where":
-                shown = [repr(value[:_SHOWN_CHARS]) if value else value for value in shown]
-            what = f"it was begun with {words} {shown[0] or nothing}, not {shown[1] or nothing}"
-        raise LedgerError(
-            f"this dataset can't be continued: {what}; use another {parameter('outdir')}, or "
-            f"{parameter('restart', True)}"
-        )
 
 
 def _mean(sizes: Mapping[int, float], partition: int) -> float | None:

@@ -18,7 +18,7 @@ from fink_dask.planning.forecast import forecast, left_of
 from fink_dask.planning.plan import still_there
 from fink_dask.planning.prepare import open_ranges, plan_next
 from fink_dask.planning.schemas import inspect_topic
-from fink_dask.planning.topics import settings_of
+from fink_dask.planning.topics import settings_of, settings_of_all
 from fink_dask.progress.events import Forecast
 from fink_dask.settings import TransferSettings
 
@@ -99,6 +99,7 @@ def preview_each(
         If it would be refused as a whole.
     """
     check_for_several(settings.outdir)
+    settings = settings if restart else settings_of_all(settings, choice)
     found: dict[str, Outlook | FinkDaskError] = {}
     line: LineSpeed | None = None  # the same for all of them
     with open_inspector(settings.kafka) as inspector:

@@ -18,12 +18,12 @@ from fink_dask.kafka.offsets import Interval
 from fink_dask.kafka.topics import check_topic_name, survey_of
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.records import Identity, Plan
-from fink_dask.planning.plan import check_identity, known_topic_id, planned_ends
+from fink_dask.planning.continuing import canonical_columns, canonical_condition, check_same_topic, go_on_with
+from fink_dask.planning.plan import known_topic_id, planned_ends
 from fink_dask.ranges.keys import is_schema_like, misfit_in_words
-from fink_dask.settings import RECORD_OUTFORMATS, TransferSettings
+from fink_dask.settings import OUTFORMATS, RECORD_OUTFORMATS, TransferSettings
 from fink_dask.units import counted
 from fink_dask.where.condition import bind_condition
-from fink_dask.where.language import parse_condition
 
 _KEYS = "record key"
 
@@ -124,7 +124,12 @@ def show_schemas(inspector: Inspector, topic: str) -> tuple[FoundSchemas, Identi
 
 
 def _again(inspector: Inspector, description: TopicDescription, ledger: Ledger, before: Identity) -> FoundSchemas:
-    """Find the schema of a continued dataset: Kafka's, or else, as Kafka keeps it only for days, the ledger's."""
+    """Find the schema of a continued dataset: Kafka's, or else, as Kafka keeps it only for days, the ledger's.
+
+    One that was begun with a file goes on with what was in it.
+    """
+    if before.schema_source == "file":
+        return FoundSchemas(Versions((ledger.schema(before),)), before.schema_source)
     try:
         found = inspector.schema(description.topic, description)
     except SchemaError:
@@ -307,17 +312,19 @@ def inspect_topic(
     before = plans[0].identity if plans else None
     if before is None and _is_empty(description):
         return None
+    settings = go_on_with(settings, before)
     survey = settings.survey or survey_of(topic)
+    partitionby, outformat = settings.partitionby or (), settings.outformat or OUTFORMATS[0]
     asked = Identity(
         topic=topic,
         topic_id=description.topic_id,
-        partitionby=settings.partitionby,
-        survey=survey if "time" in settings.partitionby else None,
+        partitionby=partitionby,
+        survey=survey if "time" in partitionby else None,
         schema_sha256="",
         schema_source="",
-        columns=None if settings.columns is None else tuple(sorted(settings.columns)),
+        columns=canonical_columns(settings.columns),
         where=canonical_condition(settings.where),
-        outformat=settings.outformat,
+        outformat=outformat,
     )
     found = find_schemas(settings, inspector, description, ledger, plans, asked)
     # With the survey even where no time is read: messages about --partitionby name it.
@@ -326,7 +333,7 @@ def inspect_topic(
     check_selection(settings, found.versions)
     if before is not None:
         known = replace(before, topic_id=known_topic_id(plans), more_schemas=plans[-1].identity.more_schemas)
-        check_identity(known, identity)
+        check_same_topic(known, identity)
         identity = known if identity.topic_id == UNKNOWN_ID else replace(known, topic_id=identity.topic_id)
     return Target(description, identity, found.versions, partitioning, found.misfits)
 
@@ -342,22 +349,6 @@ def _is_empty(description: TopicDescription) -> bool:
             description.topic,
         )
     return True
-
-
-def canonical_condition(where: str | None) -> str | None:
-    """Bring a condition into the one form that it has in a ledger.
-
-    Raises
-    ------
-    SettingsError
-        If it is not a condition.
-    """
-    if where is None:
-        return None
-    try:
-        return str(parse_condition(where))
-    except SettingsError as error:
-        raise SettingsError(f"{parameter('where')}: {error}") from error
 
 
 def check_selection(settings: TransferSettings, versions: Versions) -> None:

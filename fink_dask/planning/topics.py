@@ -18,6 +18,7 @@ from fink_dask.kafka.topics import MAX_TOPICS, TopicChoice
 from fink_dask.ledger.ledger import storage_error
 from fink_dask.ledger.outdir import check_name, datasets_in
 from fink_dask.ledger.progress import summarise
+from fink_dask.planning.continuing import like_the_others
 from fink_dask.planning.forecast import has_room, require_room
 from fink_dask.planning.topic import TopicTransfer
 from fink_dask.progress.events import Event, Forecast, Note, Observer, RangeCommitted, RangeFailed, RangeProgress
@@ -267,6 +268,22 @@ def settings_of(settings: TransferSettings, choice: TopicChoice, topic: str) -> 
     if not choice.is_several:
         return settings
     return replace(settings, topic=topic, outdir=settings.outdir / topic)
+
+
+def settings_of_all(settings: TransferSettings, choice: TopicChoice) -> TransferSettings:
+    """Take what was not given from the datasets of the chosen topics, where these are alike, for those to come.
+
+    Each of those that are there goes on with its own, which is seen to when it is found.
+    """
+    if not choice.is_several:
+        return settings
+    found = {ledger.outdir.name: ledger for ledger in datasets_in(settings.outdir)}
+    begun = []
+    for topic in choice.of(found):
+        with suppress(FinkDaskError):  # which is said of that topic when its turn comes
+            if topic in found:
+                begun.append(found[topic].begun_with())
+    return like_the_others(settings, begun)
 
 
 @dataclass(frozen=True)

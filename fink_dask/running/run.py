@@ -20,7 +20,7 @@ from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import check_for_one, check_for_several
 from fink_dask.ledger.progress import Summary
 from fink_dask.planning.topic import TopicTransfer
-from fink_dask.planning.topics import Finder, Topics
+from fink_dask.planning.topics import Finder, Topics, settings_of_all
 from fink_dask.progress.events import Doing, Note, Observer
 from fink_dask.progress.profile import Profile, Profiler
 from fink_dask.ranges.work import Work
@@ -173,6 +173,7 @@ def run_topics(
     check_remote(settings.outdir, restart, chosen.jobs is not None)
     profiler = Profiler(observe, began)
     (check_for_several if choice.is_several else check_for_one)(settings.outdir)
+    settings = settings if restart else settings_of_all(settings, choice)
     topics = Topics(choice, settings, profiler, restart, began)
     try:
         what = "topics" if choice.is_several else "topic"

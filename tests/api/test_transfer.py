@@ -250,10 +250,25 @@ def test_an_error_of_a_dataset_that_is_begun_names_arguments(
 ) -> None:
     with Client(processes=False, dashboard_address="127.0.0.1:0"):
         fink_dask.transfer(topic, tmp_path / "alerts", kafka.bootstrap_servers, progress=False)
-        with pytest.raises(
-            FinkDaskError, match="begun with columns all, not candid; use another outdir, or restart=True"
-        ):
+        words = "begun with columns all, not candid; leave columns out .* another outdir or restart=True"
+        with pytest.raises(FinkDaskError, match=words):
             fink_dask.transfer(topic, tmp_path / "alerts", kafka.bootstrap_servers, columns="candid", progress=False)
+
+
+def test_a_dataset_goes_on_as_it_was_begun_by_a_call_or_a_command(
+    kafka: Any, topic: str, oracle: Oracle, tmp_path: Path
+) -> None:
+    with Client(processes=False, dashboard_address="127.0.0.1:0"):
+        begun = {"partitionby": "time", "columns": "candid", "where": "candid > 0"}
+        for more in (begun, {}, {"columns": ["candid"]}):
+            planned = fink_dask.plan(topic, tmp_path / "alerts", kafka.bootstrap_servers, **more)
+            assert planned.where == "candid > 0"
+            done = fink_dask.transfer(topic, tmp_path / "alerts", kafka.bootstrap_servers, progress=False, **more)
+            assert done.is_complete
+            assert set(done.dataset.schema.names) >= {"candid", "year"}
+        with pytest.raises(FinkDaskError, match="begun with partitionby time, not none"):
+            fink_dask.plan(topic, tmp_path / "alerts", kafka.bootstrap_servers, partitionby=())
+    assert_exactly_once(tmp_path / "alerts", oracle.values)
 
 
 def test_a_client_that_does_not_wait_is_refused(kafka: Any, topic: str, tmp_path: Path) -> None:

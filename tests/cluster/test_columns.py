@@ -113,22 +113,16 @@ def test_a_column_that_there_is_not_is_one_line_and_leaves_nothing(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    ("columns", "words"),
-    [
-        (["--columns", "candid"], f"--columns {SORTED}, not candid"),
-        ([], f"--columns {SORTED}, not all"),
-    ],
-)
-def test_a_dataset_of_some_columns_is_not_continued_with_others(few: Few, columns: list[str], words: str) -> None:
-    result = few.run(few.outdir, *columns)
+def test_a_dataset_of_some_columns_is_not_continued_with_others(few: Few) -> None:
+    result = few.run(few.outdir, "--columns", "candid")
     assert result.returncode == 1
     (line,) = result.stderr.splitlines()
-    assert f"begun with {words}" in line
+    assert f"begun with --columns {SORTED}, not candid" in line
 
 
+@pytest.mark.parametrize("given", [("-columns", "candid,jd,candid"), ()], ids=["given", "not given"])
 def test_a_dataset_of_all_columns_is_not_continued_with_some_and_one_of_some_goes_on(
-    few: Few, topic_name: str, tmp_path: Path
+    few: Few, topic_name: str, tmp_path: Path, given: tuple[str, ...]
 ) -> None:
     oracle = fill_topic(few.kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 50, partitions=1)
     light = Few(few.kafka, topic_name, oracle, tmp_path / "out", few.scheduler)
@@ -143,9 +137,9 @@ def test_a_dataset_of_all_columns_is_not_continued_with_some_and_one_of_some_goe
     assert "--columns all, not candid" in refused.stderr
     assert run(tmp_path / "some", "--columns", "jd,candid").returncode == 0
     add_alerts(light.kafka.bootstrap_servers, topic_name, oracle, AlertKind.ZTF_LIGHT, 30, seed=7, first_id=900)
-    again = run(tmp_path / "some", "-columns", "candid,jd,candid")
+    again = run(tmp_path / "some", *given)
     assert again.returncode == 0, again.stderr
     assert_exactly_once(tmp_path / "some", oracle.values)
-    assert {str(pq.read_schema(path)) for path in (tmp_path / "some").rglob("*.parquet")} == {
-        "candid: int64\njd: double\nkafka_partition: int32 not null\nkafka_offset: int64 not null"
+    assert {str(pq.read_schema(path).remove_metadata()) for path in (tmp_path / "some").rglob("*.parquet")} == {
+        "jd: double\ncandid: int64\nkafka_partition: int32 not null\nkafka_offset: int64 not null"
     }

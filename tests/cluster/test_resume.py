@@ -18,10 +18,11 @@ from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.progress import Summary
 from fink_dask.progress.events import Event, Note, TransferStarted
 from fink_dask.running.run import ClusterChoice, run_transfer
-from fink_dask.settings import KafkaSettings, TransferSettings
+from fink_dask.settings import FollowSettings, KafkaSettings, TransferSettings
 from tests.alerts.made_up import AlertKind, avro_schema, encoded_alerts
 from tests.harness.cli import run_cli, transfer_arguments
 from tests.harness.oracle import add_alerts, assert_exactly_once, fill_topic, places
+from tests.harness.planned import plan_topic
 from tests.harness.producer import open_transaction, produce, produce_transaction
 from tests.harness.topics import create_topic, delete_records_before, delete_topic, topic_names
 
@@ -147,12 +148,43 @@ def test_an_open_transaction_is_waited_for_by_a_later_run_and_an_aborted_one_nev
     assert_exactly_once(tmp_path / "out", [*oracle.values, *((r.partition, r.offset) for r in committed)])
 
 
+@pytest.mark.parametrize("follow", [None, FollowSettings(until_count=70)], ids=["once", "follow"])
+@pytest.mark.parametrize("outformat", ["parquet", "avro"])
+def test_a_dataset_goes_on_as_it_was_begun_though_nothing_of_that_is_given_again(
+    kafka: Any, topic_name: str, tmp_path: Path, outformat: str, follow: FollowSettings | None
+) -> None:
+    bootstrap, outdir = kafka.bootstrap_servers, tmp_path / "out"
+    columns = {} if outformat == "avro" else {"columns": ("objectId", "candid")}
+    begun = {"partitionby": ("time", "fid"), "where": "jd > 0", "outformat": outformat, "survey": "ztf", **columns}
+    oracle = fill_topic(bootstrap, topic_name, LIGHT, 50, partitions=2)
+    # As if everything had been killed: the plan is frozen, and nothing is committed.
+    work = plan_topic(bootstrap, topic_name, outdir, **begun)
+    add_alerts(bootstrap, topic_name, oracle, LIGHT, 20, seed=9, first_id=900)
+    summary, _ = transfer(kafka, topic_name, outdir, follow=follow)
+    assert (summary.state, summary.alerts) == ("complete", 70)
+    assert_exactly_once(outdir, oracle.values)
+    assert {plan.identity for plan in Ledger(outdir).plans()} == {work[0].settings.identity}
+    files = [path.relative_to(outdir) for path in outdir.rglob(f"*.{outformat}")]
+    assert {str(path.parts[0])[:5] + path.parts[3][:4] for path in files} == {"year=fid="}
+
+
+def test_a_dataset_whose_schema_came_from_a_file_goes_on_without_the_file(
+    kafka: Any, topic_name: str, tmp_path: Path
+) -> None:
+    oracle = fill_topic(kafka.bootstrap_servers, topic_name, LIGHT, 50, partitions=1)
+    (tmp_path / "schema.json").write_text(json.dumps(avro_schema(LIGHT) | {"doc": "another one"}))
+    transfer(kafka, topic_name, tmp_path / "out", schema_file=tmp_path / "schema.json")
+    add_alerts(kafka.bootstrap_servers, topic_name, oracle, LIGHT, 20, seed=9, first_id=900)
+    summary, _ = transfer(kafka, topic_name, tmp_path / "out")
+    assert (summary.state, summary.alerts) == ("complete", 70)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         ({"partitionby": ("finkclass",)}, "begun with --partitionby time, not finkclass"),
         ({"partitionby": ()}, "begun with --partitionby time, not none"),
-        ({"survey": "lsst"}, "no diaSource.midpointMjdTai"),
+        ({"survey": "lsst"}, "begun with --survey ztf, not lsst"),
     ],
 )
 def test_going_on_with_other_settings_is_refused_by_name(

@@ -111,7 +111,7 @@ def test_names_and_patterns_each_get_a_dataset_and_go_on_together(kafka: Any, st
         ["3", "topics", "complete"],
     ]
     add_alerts(kafka.bootstrap_servers, f"{stem}_b", oracles[f"{stem}_b"], LIGHT, 100, seed=9, first_id=200)
-    again = transfer(kafka, f"{stem}_?", night, "-partitionby", "time", "--json")
+    again = transfer(kafka, f"{stem}_?", night, "--json")
     assert again.returncode == 0, again.stderr
     said = json.loads(again.stdout)
     assert [topic["run_alerts"] for topic in said["topics"]] == [0, 100, 0]
@@ -122,8 +122,21 @@ def test_names_and_patterns_each_get_a_dataset_and_go_on_together(kafka: Any, st
     status = run_cli("status", str(night), "--json")
     assert status.returncode == 0, status.stderr
     assert [topic["missing_offsets"] for topic in json.loads(status.stdout)["topics"]] == [0, 0, 0]
-    nothing = transfer(kafka, f"{stem}_?", night, "-partitionby", "time")
+    nothing = transfer(kafka, f"{stem}_?", night)
     assert "nothing new" in nothing.stderr
+
+
+def test_a_topic_that_is_new_is_begun_as_the_others_were(kafka: Any, stem: str, tmp_path: Path) -> None:
+    night = tmp_path / "night"
+    oracles = {f"{stem}_a": fill(kafka, f"{stem}_a", 50)}
+    assert transfer(kafka, f"{stem}_*", night, "-partitionby", "time", "--columns", "candid").returncode == 0
+    oracles[f"{stem}_b"] = fill(kafka, f"{stem}_b", 50, seed=5)
+    for more in ("--dry-run", "--json"):
+        result = transfer(kafka, f"{stem}_*", night, more)
+        assert result.returncode == 0, result.stderr
+    assert_each(night, {name: oracle.values for name, oracle in oracles.items()})
+    first, second = (Ledger(night / name).begun_with() for name in oracles)
+    assert (second.partitionby, second.columns) == (first.partitionby, first.columns) == (("time",), ("candid",))
 
 
 def test_a_topic_that_fails_stops_no_other_and_is_said(kafka: Any, stem: str, tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ import fink_dask
 from fink_dask.kafka.offsets import Range
 from fink_dask.ledger.commit import roll_forward
 from fink_dask.ledger.ledger import Ledger
+from fink_dask.planning.continuing import go_on_with
+from fink_dask.settings import KafkaSettings, TransferSettings
 from fink_dask.verifying.files import verify_dataset
 from tests.harness.ledgers import SCHEMA, make_plan, places, read_places, transfer
 
@@ -34,6 +36,13 @@ def test_what_a_first_ledger_had_committed_is_there_and_means_what_it_did(ledger
     found = fink_dask.open_dataset(ledger.outdir).to_table(columns=["kafka_offset", "class"]).to_pydict()
     assert len(found["class"]) == 45
     assert set(found["class"]) == {None, "class 1", "class 2"}, "old files don't tell the empty string from null"
+
+
+def test_a_first_ledger_is_gone_on_with_as_it_was_begun_though_nothing_of_that_is_given(ledger: Ledger) -> None:
+    begun = ledger.begun_with()
+    settings = go_on_with(TransferSettings(begun.topic, ledger.outdir, KafkaSettings("127.0.0.1:1")), begun)
+    assert (settings.partitionby, settings.outformat) == (begun.partitionby, "parquet")
+    assert begun.partitionby
 
 
 def test_a_first_ledger_is_continued(ledger: Ledger) -> None:

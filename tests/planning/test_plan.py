@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fink_dask.errors import LedgerError
-from fink_dask.kafka.inspect import UNKNOWN_ID
 from fink_dask.kafka.offsets import Range, Watermarks
 from fink_dask.ledger.records import Identity, Plan
 from fink_dask.planning.plan import (
     Sizing,
     alerts_at_most,
-    check_identity,
     next_plan,
     planned_ends,
     removed_heads,
@@ -165,25 +161,3 @@ def test_generations_of_the_plan_hold_what_the_topic_held_in_the_end(
     found = sorted(place for plan in plans for place in places(plan.ranges))
     assert found == sorted((p, offset) for p, mark in marks.items() for offset in range(mark.low, mark.stable))
     assert planned_ends(plans) == {partition: mark.stable for partition, mark in marks.items()}
-
-
-DIFFERENCES = [
-    ({"topic": "other"}, "begun with --topic topic, not other"),
-    ({"topic_id": "other"}, "deleted and made again"),
-    ({"partitionby": ()}, "begun with --partitionby time, not none"),
-    ({"partitionby": ("time", "x")}, "--partitionby time, not time,x"),
-    ({"survey": None}, "--survey ztf, not none"),
-    ({"schema_sha256": "01"}, "the schema is not the one"),
-]
-
-
-@pytest.mark.parametrize(("changes", "words"), DIFFERENCES)
-def test_a_dataset_is_not_continued_with_something_else(changes: dict[str, object], words: str) -> None:
-    with pytest.raises(LedgerError, match=words):
-        check_identity(IDENTITY, replace(IDENTITY, **changes))  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("changes", [{}, {"topic_id": UNKNOWN_ID}, {"schema_source": "record key"}])
-def test_a_dataset_is_continued_with_the_same(changes: dict[str, str]) -> None:
-    check_identity(IDENTITY, replace(IDENTITY, **changes))  # type: ignore[arg-type]
-    check_identity(replace(IDENTITY, **changes), IDENTITY)  # type: ignore[arg-type]

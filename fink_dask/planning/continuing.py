@@ -1,0 +1,114 @@
+"""What a dataset was begun with is what it goes on with. Pure: settings and the ledger's first plan go in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from fink_dask.errors import LedgerError, SettingsError, parameter
+from fink_dask.kafka.inspect import is_other_topic
+from fink_dask.ledger.records import Identity
+from fink_dask.settings import OUTFORMATS, TransferSettings
+from fink_dask.where.language import parse_condition
+
+#: Settings that a dataset keeps, as identities name them too; None in settings stands for one that is not given.
+_KEPT = ("partitionby", "survey", "columns", "where", "outformat")
+#: The most characters shown of a condition that is refused.
+_SHOWN_CHARS = 200
+
+
+def go_on_with(settings: TransferSettings, before: Identity | None) -> TransferSettings:
+    """Take what the user did not give from the dataset that is continued, or else the defaults.
+
+    Parameters
+    ----------
+    settings : TransferSettings
+        What was asked for.
+    before : Identity, optional
+        What the dataset was begun with; None for a new one.
+
+    Raises
+    ------
+    LedgerError
+        If something was given that differs, or the dataset is of another topic; it names the first difference.
+    SettingsError
+        If what was given does not go with what the dataset was begun with.
+    """
+    if before is None:
+        return replace(settings, partitionby=settings.partitionby or (), outformat=settings.outformat or OUTFORMATS[0])
+    if settings.topic != before.topic:
+        raise _refusal(_differs("topic", before.topic, settings.topic), _BEGIN)
+    taken: dict[str, Any] = {}
+    for name in _KEPT:
+        old, new = getattr(before, name), _comparable(name, getattr(settings, name))
+        if new is None:
+            taken[name] = old
+        elif new != old and (name != "survey" or old is not None):  # None where no time is read
+            raise _refusal(_differs(name, old, new), f"leave {parameter(name)} out to go on with it, or {_BEGIN}")
+    return replace(settings, **taken)
+
+
+def like_the_others(settings: TransferSettings, others: Sequence[Identity]) -> TransferSettings:
+    """Begin the datasets of further topics as all that are there already were begun, where these are alike."""
+    kept = {tuple(getattr(other, name) for name in _KEPT) for other in others}
+    if len(kept) != 1:
+        return settings
+    begun = dict(zip(_KEPT, kept.pop(), strict=True))
+    return replace(settings, **{name: old for name, old in begun.items() if getattr(settings, name) is None})
+
+
+def check_same_topic(before: Identity, now: Identity) -> None:
+    """Refuse to continue a ledger with a topic that was made anew, or that has another schema.
+
+    Raises
+    ------
+    LedgerError
+        If it is so.
+    """
+    if is_other_topic(before.topic_id, now.topic_id):
+        raise _refusal("the topic was deleted and made again since", _BEGIN)
+    if before.schema_sha256 != now.schema_sha256:
+        raise _refusal("the schema is not the one that it was begun with", _BEGIN)
+
+
+def canonical_condition(where: str | None) -> str | None:
+    """Bring a condition into the one form that it has in a ledger.
+
+    Raises
+    ------
+    SettingsError
+        If it is not a condition.
+    """
+    if where is None:
+        return None
+    try:
+        return str(parse_condition(where))
+    except SettingsError as error:
+        raise SettingsError(f"{parameter('where')}: {error}") from error
+
+
+def canonical_columns(columns: Sequence[str] | None) -> tuple[str, ...] | None:
+    """Bring columns into the order that they have in a ledger."""
+    return None if columns is None else tuple(sorted(columns))
+
+
+_BEGIN = f"begin another with another {parameter('outdir')} or {parameter('restart', True)}"
+
+
+def _comparable(name: str, given: Any) -> Any:
+    if name == "where":
+        return canonical_condition(given)
+    return canonical_columns(given) if name == "columns" else given
+
+
+def _differs(name: str, old: Any, new: Any) -> str:
+    nothing = "all" if name == "columns" else "none"
+    shown = [",".join(value) if isinstance(value, tuple) else value for value in (old, new)]
+    if name == "where":
+        shown = [repr(value[:_SHOWN_CHARS]) if value else value for value in shown]
+    return f"it was begun with {parameter(name)} {shown[0] or nothing}, not {shown[1] or nothing}"
+
+
+def _refusal(what: str, remedy: str) -> LedgerError:
+    return LedgerError(f"this dataset can't be continued: {what}; {remedy}")
