@@ -99,6 +99,7 @@ def outlook_json(outlook: Outlook) -> dict[str, Any]:
         "removed": outlook.removed,
         "estimated_bytes": plan.estimated_bytes if plan else 0,
         "where": outlook.where,
+        "remark": outlook.remark,
         "forecast": None if outlook.forecast is None else asdict(outlook.forecast),
         "ranges": outlook.open_ranges + (len(plan.ranges) if plan else 0),
         "committed_ranges": outlook.committed_ranges,
@@ -138,6 +139,8 @@ def _print_forecast(forecast: Forecast) -> None:
 def _print_outlook(outlook: Outlook, outdir: Path) -> None:
     plan = outlook.plan
     _say(f"{outlook.topic} into {outdir} (--dry-run writes nothing)")
+    if outlook.remark is not None:
+        _say(f"  note            {outlook.remark}")
     if outlook.committed_ranges:
         alerts, ranges = counted(outlook.committed_alerts, "alert"), counted(outlook.committed_ranges, "range")
         _say(f"  already there   {alerts} in {ranges}")

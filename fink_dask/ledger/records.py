@@ -28,6 +28,8 @@ PLAN_ID_CHARS = 16
 _OLD_PLAN_ID_CHARS = 8
 #: More revisions of a range than anybody makes, but no more than the name of a marker can hold.
 _MAX_REVISIONS = 10**6
+#: What identities usually have in JSON, and leave out.
+_USUAL: dict[str, Any] = {"more_schemas": [], "where": None, "outformat": OUTFORMATS[0], "partitionby_asked": None}
 #: What reading JSON of unexpected types raises; an infinite number overflows.
 _MISREAD = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
 
@@ -147,6 +149,8 @@ class Identity:
         The condition on the alerts that the dataset has, in its one form; None for all of them.
     outformat : str
         The format of the files, one of `fink_dask.settings.OUTFORMATS`.
+    partitionby_asked : tuple of str or None
+        What was asked for in place of `partitionby`, where the alerts don't have it.
     """
 
     topic: str
@@ -159,6 +163,7 @@ class Identity:
     more_schemas: tuple[str, ...] = ()
     where: str | None = None
     outformat: str = OUTFORMATS[0]
+    partitionby_asked: tuple[str, ...] | None = None
 
     @property
     def each_schema(self) -> tuple[Identity, ...]:
@@ -200,7 +205,7 @@ class Plan:
         """Return the plan as JSON holds it."""
         values = asdict(self.identity).items()
         identity = {name: list(value) if isinstance(value, tuple) else value for name, value in values}
-        for name, usual in (("more_schemas", []), ("where", None), ("outformat", OUTFORMATS[0])):
+        for name, usual in _USUAL.items():
             if identity[name] == usual:
                 del identity[name]  # plans without it keep their ids
         content = {
@@ -222,7 +227,7 @@ class Plan:
         """
         try:
             values = dict(content["identity"])
-            for name in ("partitionby", "columns", "more_schemas"):
+            for name in ("partitionby", "columns", "more_schemas", "partitionby_asked"):
                 if values.get(name) is not None:
                     values[name] = tuple(map(str, values[name]))
             if values.get("outformat", OUTFORMATS[0]) not in OUTFORMATS:

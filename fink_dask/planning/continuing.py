@@ -42,7 +42,7 @@ def go_on_with(settings: TransferSettings, before: Identity | None) -> TransferS
     taken: dict[str, Any] = {}
     for name in _KEPT:
         old, new = getattr(before, name), _comparable(name, getattr(settings, name))
-        if new is None:
+        if new is None or (name == "partitionby" and new == before.partitionby_asked):
             taken[name] = old
         elif new != old and (name != "survey" or old is not None):  # None where no time is read
             raise _refusal(_differs(name, old, new), f"leave {parameter(name)} out to go on with it, or {_BEGIN}")
@@ -51,7 +51,8 @@ def go_on_with(settings: TransferSettings, before: Identity | None) -> TransferS
 
 def like_the_others(settings: TransferSettings, others: Sequence[Identity]) -> TransferSettings:
     """Begin the datasets of further topics as all that are there already were begun, where these are alike."""
-    kept = {tuple(getattr(other, name) for name in _KEPT) for other in others}
+    asked = [replace(other, partitionby=other.partitionby_asked or other.partitionby) for other in others]
+    kept = {tuple(getattr(other, name) for name in _KEPT) for other in asked}
     if len(kept) != 1:
         return settings
     begun = dict(zip(_KEPT, kept.pop(), strict=True))

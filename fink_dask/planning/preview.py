@@ -45,6 +45,8 @@ class Outlook:
         The first offset to consume in each partition.
     where : str or None
         The condition on the alerts that would be kept.
+    remark : str or None
+        What would be done in another way than was asked for.
     forecast : Forecast or None
         An estimate of the work; None where there is none.
     line : LineSpeed
@@ -60,6 +62,7 @@ class Outlook:
     removed: int
     resume_at: dict[int, int]
     where: str | None = None
+    remark: str | None = None
     forecast: Forecast | None = None
     line: LineSpeed = UNKNOWN_LINE
 
@@ -167,6 +170,7 @@ def _preview(
         removed=sum(map(len, todo)) - offsets,
         resume_at=resume_at,
         where=target.identity.where,
+        remark=target.remark,
         forecast=estimate,
         line=line,
     )

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from fink_dask.avro.evolution import Versions, project
-from fink_dask.avro.schema import AvroSchema, parse_schema, read_schema_file
+from fink_dask.avro.schema import AvroSchema, field_type, parse_schema, read_schema_file
 from fink_dask.dataset.columns import add_version, known_identities, known_versions, partitioning_of
 from fink_dask.dataset.partitioning import Partitioning
 from fink_dask.errors import BrokerError, LedgerError, SchemaError, SettingsError, parameter
@@ -26,6 +26,8 @@ from fink_dask.units import counted
 from fink_dask.where.condition import bind_condition
 
 _KEYS = "record key"
+#: Partition columns that Fink's portals print for every topic, whether its alerts have them or not.
+_CLASSES = {"finkclass", "tnsclass", "classId"}
 
 
 @dataclass(frozen=True)
@@ -273,6 +275,13 @@ class Target:
         """The writer schema that the dataset is begun with."""
         return self.versions.first
 
+    @property
+    def remark(self) -> str | None:
+        """What is done in another way than was asked for."""
+        if self.identity.partitionby_asked is None:
+            return None
+        return f"the alerts have no {','.join(self.identity.partitionby_asked)}: partitioned by time instead"
+
 
 def inspect_topic(
     settings: TransferSettings,
@@ -327,6 +336,8 @@ def inspect_topic(
         outformat=outformat,
     )
     found = find_schemas(settings, inspector, description, ledger, plans, asked)
+    if before is None:
+        asked = _by_time_instead(asked, survey, found.versions)
     # With the survey even where no time is read: messages about --partitionby name it.
     partitioning = partitioning_of(replace(asked, survey=survey), found.versions)
     identity = replace(asked, schema_sha256=found.versions.first.fingerprint, schema_source=found.source)
@@ -336,6 +347,22 @@ def inspect_topic(
         check_same_topic(known, identity)
         identity = known if identity.topic_id == UNKNOWN_ID else replace(known, topic_id=identity.topic_id)
     return Target(description, identity, found.versions, partitioning, found.misfits)
+
+
+def _by_time_instead(asked: Identity, survey: str | None, versions: Versions) -> Identity:
+    """Take the time for a class that the alerts don't have, as Fink's client does: portals print one for every topic.
+
+    Where there is no time either, what was asked for stays, and is refused by its name.
+    """
+    (name, *more) = asked.partitionby or ("",)
+    if name not in _CLASSES or more or field_type(versions.arrow, name) is not None:
+        return asked
+    instead = replace(asked, partitionby=("time",), survey=survey, partitionby_asked=asked.partitionby)
+    try:
+        partitioning_of(instead, versions)
+    except SettingsError:
+        return asked
+    return instead
 
 
 def _is_empty(description: TopicDescription) -> bool:

@@ -218,6 +218,8 @@ class TopicTransfer:
         if not self._restart:
             check_outdir(self.ledger)
         self._target = inspect_topic(self.settings, inspector, self.ledger, self._restart, description)
+        if self._target is not None and self._target.remark is not None:
+            self.observe(Note(self._target.remark))
         for misfit in () if self._target is None else self._target.misfits[:_SHOWN_MISFITS]:
             words = (
                 f"records of this topic go to the quarantine: {misfit.reason}; --dump-schemas writes all schemas, and "

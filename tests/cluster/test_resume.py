@@ -168,6 +168,52 @@ def test_a_dataset_goes_on_as_it_was_begun_though_nothing_of_that_is_given_again
     assert {str(path.parts[0])[:5] + path.parts[3][:4] for path in files} == {"year=fid="}
 
 
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        (AlertKind.LSST_FULL, "finkclass"),
+        (AlertKind.LSST_LIGHT, "tnsclass"),
+        (LIGHT, "classId"),
+        (AlertKind.ZTF_FULL, "classId"),
+    ],
+)
+def test_a_class_that_the_alerts_lack_falls_back_to_time_and_the_ledger_has_both(
+    kafka: Any, topic_name: str, tmp_path: Path, kind: AlertKind, name: str
+) -> None:
+    bootstrap, outdir = kafka.bootstrap_servers, tmp_path / "out"
+    oracle = fill_topic(bootstrap, topic_name, kind, 20, partitions=2)
+    survey = "lsst" if "lsst" in kind.value else "ztf"
+    # As if everything had been killed: the plan is frozen, and nothing is committed.
+    plan_topic(bootstrap, topic_name, outdir, partitionby=(name,), survey=survey)
+    begun = Ledger(outdir).begun_with()
+    assert (begun.partitionby_asked, begun.partitionby, begun.survey) == ((name,), ("time",), survey)
+    for number, again in enumerate(({"partitionby": (name,)}, {}, {"partitionby": ("time",)})):
+        if number:
+            add_alerts(bootstrap, topic_name, oracle, kind, 5, seed=number, first_id=1000 * number)
+        summary, notes = transfer(kafka, topic_name, outdir, **again)
+        assert (summary.state, f"have no {name}: partitioned by time" in notes) == ("complete", True)
+    assert_exactly_once(outdir, oracle.values)
+    assert all(path.name.startswith("year=") for path in outdir.iterdir())
+    assert {plan.identity for plan in Ledger(outdir).plans()} == {begun}
+
+
+@pytest.mark.parametrize(
+    ("partitionby", "survey", "words"),
+    [
+        (("classid",), "ztf", "classid: the alerts have no such column"),
+        (("classId", "fid"), "ztf", "classId: the alerts have no such column"),
+        (("classId",), "lsst", "classId: the alerts have no such column"),  # and no time of this survey
+    ],
+)
+def test_any_other_column_that_there_is_not_stays_an_error(
+    kafka: Any, topic_name: str, tmp_path: Path, partitionby: tuple[str, ...], survey: str, words: str
+) -> None:
+    fill_topic(kafka.bootstrap_servers, topic_name, LIGHT, 5, partitions=1)
+    with pytest.raises(FinkDaskError, match=words):
+        transfer(kafka, topic_name, tmp_path / "out", partitionby=partitionby, survey=survey)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_dataset_whose_schema_came_from_a_file_goes_on_without_the_file(
     kafka: Any, topic_name: str, tmp_path: Path
 ) -> None:

@@ -61,6 +61,13 @@ def test_a_plan_has_its_condition_and_one_without_is_what_it_was() -> None:
     assert asked.plan_id != plan.plan_id
 
 
+def test_a_plan_has_what_was_asked_for_where_that_is_not_what_was_used_and_no_key_of_it_otherwise() -> None:
+    plan = make_plan([Range(0, 5, 7)])
+    assert "partitionby_asked" not in plan.to_json()["identity"]
+    instead = replace(plan, identity=replace(plan.identity, partitionby_asked=("finkclass",)))
+    assert Plan.from_json(json.loads(json.dumps(instead.to_json()))) == instead
+
+
 CONTRADICTIONS: list[dict[str, Any]] = [
     {"rows": 7},
     {"rows": 5, "filtered": 2},

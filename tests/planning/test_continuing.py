@@ -41,6 +41,19 @@ def test_what_is_not_given_is_what_it_was_begun_with(given: list[str]) -> None:
     assert kept(go_on_with(asked(**{name: KEPT[name] for name in given}), BEGUN)) == KEPT
 
 
+def test_what_was_asked_for_and_what_was_used_instead_are_both_no_difference() -> None:
+    instead = replace(BEGUN, partitionby_asked=("finkclass",))
+    for name in ("finkclass", "time"):
+        assert go_on_with(asked(partitionby=(name,)), instead).partitionby == ("time",)
+    with pytest.raises(LedgerError, match="begun with --partitionby time, not tnsclass"):
+        go_on_with(asked(partitionby=("tnsclass",)), instead)
+    with pytest.raises(LedgerError, match="begun with --partitionby time, not finkclass"):
+        go_on_with(asked(partitionby=("finkclass",)), BEGUN)
+    # A further topic may have the class, or another one of these may not.
+    assert like_the_others(asked(), [instead]).partitionby == ("finkclass",)
+    assert like_the_others(asked(), [instead, BEGUN]) == asked()
+
+
 def test_other_orders_and_spellings_are_no_difference() -> None:
     where = """ (magpsf<17) and finkclass  == 'Unknown' """
     assert go_on_with(asked(columns=("jd", "candid"), where=where), BEGUN).limit is None
