@@ -7,13 +7,14 @@ from pathlib import Path
 
 import click
 
-from fink_dask.cli.options import CONTEXT, Place, json_option, typed_option, verbose_option
+from fink_dask.cli.options import CONTEXT, FinkCommand, Place, json_option, typed_option, verbose_option
 from fink_dask.cli.stopped import ending_as_json
 from fink_dask.settings import COMPRESSION, COMPRESSIONS
 from fink_dask.units import counted
 
 
 @click.command(
+    cls=FinkCommand,
     context_settings=CONTEXT,
     epilog="Example: fink-dask compact alerts compacted, or fink-dask compact alerts compacted --unique candid",
 )

@@ -15,7 +15,7 @@ from click.shell_completion import (
     get_completion_class,
 )
 
-from fink_dask.cli.options import CONTEXT
+from fink_dask.cli.options import CONTEXT, FinkCommand
 from fink_dask.errors import SettingsError
 
 #: Tells the program that a shell asks; click's own name for it.
@@ -48,6 +48,7 @@ class _Fish(_EachOptionOnce, FishComplete):
 
 
 @click.command(
+    cls=FinkCommand,
     context_settings=CONTEXT,
     epilog="Example: fink-dask completion fish > ~/.config/fish/completions/fink-dask.fish",
 )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from fink_dask.cli.options import CONTEXT, Place, options_from, typed_option
+from fink_dask.cli.options import CONTEXT, FinkCommand, Place, options_from, typed_option
 from fink_dask.settings import KafkaSettings, TransferSettings
 from fink_dask.units import counted
 
@@ -21,7 +21,9 @@ def _fitting(_: click.Context, parameter: click.Parameter, value: int) -> int:
     return value
 
 
-@click.command(context_settings=CONTEXT, epilog="Example: fink-dask demo --alerts 5000 --outdir fink-dask-demo")
+@click.command(
+    cls=FinkCommand, context_settings=CONTEXT, epilog="Example: fink-dask demo --alerts 5000 --outdir fink-dask-demo"
+)
 @typed_option(
     "--alerts",
     type=int,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fink_dask.cli.connection import connection_options, kafka_settings
-from fink_dask.cli.options import CONTEXT, Place, json_option, option, verbose_option
+from fink_dask.cli.options import CONTEXT, FinkCommand, Place, json_option, option, verbose_option
 from fink_dask.errors import SettingsError
 from fink_dask.kafka.topics import check_topic_name, survey_of
 from fink_dask.settings import SURVEYS
@@ -30,7 +30,9 @@ _LABEL = 19
 
 
 @click.command(
-    context_settings=CONTEXT, epilog="Example: fink-dask doctor ftransfer_ztf_2026-02-24_123456 --outdir alerts"
+    cls=FinkCommand,
+    context_settings=CONTEXT,
+    epilog="Example: fink-dask doctor ftransfer_ztf_2026-02-24_123456 --outdir alerts",
 )
 @click.argument("topic", required=False)
 @option("--outdir", type=Place(), help="Where a dataset is to be: also check its file system, clock and free space.")

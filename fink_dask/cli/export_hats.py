@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fink_dask.cli.options import CONTEXT, Place, json_option, typed_option, verbose_option
+from fink_dask.cli.options import CONTEXT, FinkCommand, Place, json_option, typed_option, verbose_option
 from fink_dask.cli.stopped import SignalReceivedError
 from fink_dask.errors import parameter
 from fink_dask.settings import parse_names
@@ -25,6 +25,7 @@ _PARTIAL = 3
 
 @click.command(
     "export-hats",
+    cls=FinkCommand,
     context_settings=CONTEXT,
     epilog="Example: fink-dask export-hats alerts catalog, then in Python: lsdb.open_catalog('catalog')",
 )

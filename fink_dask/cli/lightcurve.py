@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fink_dask.cli.options import CONTEXT, Place, json_option, typed_option
+from fink_dask.cli.options import CONTEXT, FinkCommand, Place, json_option, typed_option
 from fink_dask.errors import SettingsError
 from fink_dask.units import counted
 
@@ -24,6 +24,7 @@ _COLUMNS = ("mjd", "band", "value", "error", "limit", "kind")
 
 
 @click.command(
+    cls=FinkCommand,
     context_settings=CONTEXT,
     epilog="Example: fink-dask lightcurve alerts ZTF18abcdefg --csv curve.csv --plot curve.html",
 )

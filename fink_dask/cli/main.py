@@ -28,6 +28,7 @@ from fink_dask.cli.register import register
 from fink_dask.cli.repair import repair
 from fink_dask.cli.report import report
 from fink_dask.cli.schema import schema
+from fink_dask.cli.spelling import COMMAND_HABITS, spelled_out
 from fink_dask.cli.status import status
 from fink_dask.cli.stopped import SignalReceivedError, handle_signals
 from fink_dask.cli.submit import submit
@@ -63,6 +64,19 @@ COMMANDS = {
 
 class _Program(click.Group):
     """The commands in their order, where click would sort them by their names, and their end by a signal."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read what stands before the command."""
+        return super().parse_args(ctx, spelled_out(ctx, args))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; one of Fink's own client is answered with today's word."""
+        habit = args[0].replace("_", "-").removeprefix("fink-")
+        if habit in COMMAND_HABITS and habit not in self.commands:
+            raise click.UsageError(f"no command {args[0]}; type {COMMAND_HABITS[habit]}", ctx)
+        return super().resolve_command(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)

@@ -17,6 +17,7 @@ import click
 from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
+from fink_dask.cli.spelling import spelled_out
 from fink_dask.errors import FinkDaskError, SettingsError, parameter, variable
 from fink_dask.errors import option as option_words
 from fink_dask.kafka.topics import survey_of
@@ -102,7 +103,21 @@ class FinkOption(click.Option):
 
 
 class FinkCommand(click.Command):
-    """A command whose ``--help`` has its options in groups."""
+    """A command whose ``--help`` has its options in groups, and that takes them as they are typed.
+
+    Parameters
+    ----------
+    bare : tuple of str
+        The options that words without one stand for, in this order.
+    """
+
+    def __init__(self, *args: Any, bare: tuple[str, ...] = (), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.bare = bare
+
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        """Say what may be typed."""
+        return [*super().collect_usage_pieces(ctx), *(f"[{name.upper()}]" for name in self.bare)]
 
     def groups(self, ctx: click.Context) -> dict[str, list[click.Option]]:
         """List the options of each group that has any; one group if most have none of their own."""
@@ -121,7 +136,7 @@ class FinkCommand(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Read the options."""
         with _spelled(ctx):
-            return super().parse_args(ctx, args)
+            return super().parse_args(ctx, spelled_out(ctx, args, self.bare))
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""

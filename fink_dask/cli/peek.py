@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fink_dask.cli.connection import connection_options, kafka_settings, line_options
-from fink_dask.cli.options import CONTEXT, option, typed_option, verbose_option
+from fink_dask.cli.options import CONTEXT, FinkCommand, option, typed_option, verbose_option
 from fink_dask.errors import SettingsError, StorageError
 from fink_dask.kafka.topics import check_topic_name, survey_of
 from fink_dask.settings import SURVEYS
@@ -25,6 +25,7 @@ _PARTIAL = 3
 
 
 @click.command(
+    cls=FinkCommand,
     context_settings=CONTEXT,
     epilog="Example: fink-dask peek ftransfer_ztf_2026-02-24_123456 -n 1",
 )

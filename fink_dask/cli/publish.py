@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from fink_dask.cli.connection import connection_options, kafka_settings
-from fink_dask.cli.options import CONTEXT, at_least_one, json_option, option, typed_option, verbose_option
+from fink_dask.cli.options import CONTEXT, FinkCommand, at_least_one, json_option, option, typed_option, verbose_option
 from fink_dask.demo.alerts import AlertKind
 from fink_dask.errors import SettingsError
 from fink_dask.kafka.topics import survey_of
@@ -40,6 +40,7 @@ def _seed(_: click.Context, parameter: click.Parameter, value: int) -> int:
 
 
 @click.command(
+    cls=FinkCommand,
     context_settings=CONTEXT,
     epilog="Example: fink-dask publish --topic ftransfer_ztf_2026-02-24_1 --synthetic 10000 --rate 2000",
 )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fink_dask.cli.options import CONTEXT, Place, at_least_one, json_option, typed_option, verbose_option
+from fink_dask.cli.options import CONTEXT, FinkCommand, Place, at_least_one, json_option, typed_option, verbose_option
 from fink_dask.cli.stopped import ending_as_json
 from fink_dask.errors import SettingsError
 from fink_dask.units import counted
@@ -26,6 +26,7 @@ _SHOWN_REASONS = 10
 
 
 @click.command(
+    cls=FinkCommand,
     context_settings=CONTEXT,
     epilog="Example: fink-dask quarantine alerts, or fink-dask quarantine alerts --retry --schema other.avsc",
 )

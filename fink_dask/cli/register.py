@@ -12,13 +12,14 @@ import click
 from click.core import ParameterSource
 
 from fink_dask.cli.connection import PASSWORD_VARIABLE, connection_options, kafka_settings
-from fink_dask.cli.options import CONTEXT, at_least_one, option, typed_option
+from fink_dask.cli.options import CONTEXT, FinkCommand, at_least_one, option, typed_option
 from fink_dask.errors import SettingsError
 from fink_dask.kafka.credentials import credentials_path, read_password
 from fink_dask.settings import SURVEYS
 
 
 @click.command(
+    cls=FinkCommand,
     context_settings=CONTEXT,
     epilog="Example: fink-dask register --survey ztf --username ada --group-id ada-1 --servers kafka.example.org:9092",
 )

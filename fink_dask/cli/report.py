@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fink_dask.cli.options import CONTEXT, Place, typed_option
+from fink_dask.cli.options import CONTEXT, FinkCommand, Place, typed_option
 from fink_dask.errors import FinkDaskError, SettingsError, StorageError
 from fink_dask.units import counted
 
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 _HEAD_BYTES = 2000
 
 
-@click.command(context_settings=CONTEXT, epilog="Example: fink-dask report alerts -o report.html --open")
+@click.command(
+    cls=FinkCommand, context_settings=CONTEXT, epilog="Example: fink-dask report alerts -o report.html --open"
+)
 @click.argument("outdir", type=Place())
 @typed_option(
     "--output",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fink_dask.cli.connection import connection_options, kafka_settings
-from fink_dask.cli.options import CONTEXT, option, verbose_option
+from fink_dask.cli.options import CONTEXT, FinkCommand, option, verbose_option
 from fink_dask.kafka.topics import check_topic_name, survey_of
 from fink_dask.units import counted, printable
 
@@ -29,7 +29,9 @@ _WIDE = 2000
 
 
 @click.command(
-    context_settings=CONTEXT, epilog="Example: fink-dask schema ftransfer_ztf_2026-02-24_123456 --format arrow"
+    cls=FinkCommand,
+    context_settings=CONTEXT,
+    epilog="Example: fink-dask schema ftransfer_ztf_2026-02-24_123456 --format arrow",
 )
 @click.argument("topic")
 @option(

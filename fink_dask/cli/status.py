@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fink_dask.cli.options import CONTEXT, Place, json_option
+from fink_dask.cli.options import CONTEXT, FinkCommand, Place, json_option
 from fink_dask.errors import FinkDaskError, LedgerError
 from fink_dask.units import counted, per_second
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _NOTE_S = 30.0
 
 
-@click.command(context_settings=CONTEXT, epilog="Example: fink-dask status alerts")
+@click.command(cls=FinkCommand, context_settings=CONTEXT, epilog="Example: fink-dask status alerts")
 @click.argument("outdir", type=Place())
 @json_option
 def status(outdir: Path, as_json: bool) -> int:

@@ -13,6 +13,7 @@ from click.core import ParameterSource
 from fink_dask.cli.cluster import CLUSTER_OPTIONS, cluster_settings
 from fink_dask.cli.connection import PASSWORD_VARIABLE
 from fink_dask.cli.options import CONTEXT, FinkCommand, config_option, json_option, typed_option
+from fink_dask.cli.spelling import spelled_out
 from fink_dask.cli.transfer import transfer
 from fink_dask.errors import SettingsError
 from fink_dask.kafka.topics import choose_topics
@@ -31,7 +32,7 @@ class _Submit(FinkCommand):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Note what was typed, before it becomes settings."""
-        ctx.meta["typed"] = self.make_parser(ctx).parse_args(list(args))[0]
+        ctx.meta["typed"] = self.make_parser(ctx).parse_args(spelled_out(ctx, args, self.bare))[0]
         return super().parse_args(ctx, args)
 
 
@@ -42,6 +43,7 @@ def _is_one_job(_: click.Context, parameter: click.Parameter, value: str | None)
 
 @click.command(
     cls=_Submit,
+    bare=("topic", "outdir"),
     context_settings=CONTEXT,
     epilog="Example: fink-dask submit --cluster slurm --cores 8 --memory 16GB --walltime 04:00:00 "
     "--topic ftransfer_ztf_2026-02-24_123456 --outdir alerts",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fink_dask.cli.connection import connection_options, kafka_settings
-from fink_dask.cli.options import CONTEXT, json_option, option, typed_option, verbose_option
+from fink_dask.cli.options import CONTEXT, FinkCommand, json_option, option, typed_option, verbose_option
 from fink_dask.errors import FinkDaskError
 from fink_dask.kafka.topics import survey_of
 from fink_dask.settings import SURVEYS
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _WIDE = 1000
 
 
-@click.command(context_settings=CONTEXT, epilog="Example: fink-dask topics 'ftransfer_ztf_*'")
+@click.command(cls=FinkCommand, context_settings=CONTEXT, epilog="Example: fink-dask topics 'ftransfer_ztf_*'")
 @click.argument("patterns", nargs=-1, metavar="[PATTERN]...")
 @typed_option(
     "--all", "everything", is_flag=True, help="Also list schema topics, Kafka's own topics, and those of others."

@@ -129,6 +129,7 @@ def _without_effect(_: click.Context, parameter: click.Parameter, value: object)
 
 @click.command(
     cls=FinkCommand,
+    bare=("topic", "outdir"),
     context_settings=CONTEXT,
     epilog="Example: fink-dask transfer --topic ftransfer_ztf_2026-02-24_123456 --outdir alerts --partitionby time",
 )

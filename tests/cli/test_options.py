@@ -63,6 +63,51 @@ def test_one_dash_two_dashes_dashes_and_underscores_are_the_same(kafka: Any, ale
     assert not list(tmp_path.iterdir()), "a dry run wrote something"
 
 
+def test_topic_and_outdir_can_be_typed_beside_the_options(kafka: Any, alerts: Any, tmp_path: Path) -> None:
+    rest = ["--servers", kafka.bootstrap_servers, "-limit", "7"]
+    spellings = [
+        [TOPIC, "o", *rest],
+        [*rest, TOPIC, "o", "-nconsumers", "-1"],
+        [TOPIC, *rest, "-outdir", "o"],
+        ["-topic", TOPIC, *rest, "o"],
+    ]
+    assert [planned(*options, cwd=tmp_path)["offsets"] for options in spellings] == [7] * 4
+    plain = run_cli("transfer", *rest, "--dry-run", "--json", "--", TOPIC, "o", cwd=tmp_path)
+    assert json.loads(plain.stdout)["offsets"] == 7
+    env = {"FINK_DASK_TOPIC": "another", "FINK_DASK_OUTDIR": "elsewhere"}
+    assert planned(TOPIC, "o", *rest, cwd=tmp_path, env=env)["topic"] == TOPIC
+    missing = run_cli("transfer", TOPIC, *rest, cwd=tmp_path)
+    assert (missing.returncode, "--outdir" in missing.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("command", ["peek", "schema", "doctor"])
+@pytest.mark.parametrize("spelling", [[], ["--topic"], ["-topic"], ["--topic="]], ids=str)
+def test_a_topic_that_is_an_argument_may_be_an_option(
+    kafka: Any, alerts: Any, tmp_path: Path, command: str, spelling: list[str]
+) -> None:
+    typed = [f"{spelling[0]}{TOPIC}"] if spelling == ["--topic="] else [*spelling, TOPIC]
+    result = run_cli(command, *typed, "--servers", kafka.bootstrap_servers, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert TOPIC in result.stdout or "partition 0" in result.stdout
+
+
+def test_arguments_that_are_typed_as_options_take_their_own_places(tmp_path: Path) -> None:
+    for typed in (["--newdir", "b", "--outdir", "a"], ["a", "-newdir=b"], ["b", "--outdir", "a"]):
+        result = run_cli("compact", *typed, cwd=tmp_path)
+        assert (result.returncode, f"{tmp_path / 'a'} has no ledger" in result.stderr) == (1, True), result.stderr
+    for typed, words in ((["--newdir", "b"], "OUTDIR"), (["--outdir"], "requires an argument")):
+        result = run_cli("compact", *typed, cwd=tmp_path)
+        assert (result.returncode, words in result.stderr) == (2, True), result.stderr
+
+
+def test_help_and_version_may_have_one_dash(tmp_path: Path) -> None:
+    for command in ((), *((name,) for name in cli.commands)):
+        assert run_cli(*command, "-help", cwd=tmp_path).stdout == run_cli(*command, "--help", cwd=tmp_path).stdout
+    assert run_cli("-version", cwd=tmp_path).stdout == run_cli("--version", cwd=tmp_path).stdout
+    before = run_cli("-topic", "T", "-outdir", "o", cwd=tmp_path)
+    assert "no option -topic; fink-dask transfer has it" in before.stderr
+
+
 def test_a_flag_goes_before_the_environment_before_the_file_before_the_default(
     kafka: Any, alerts: Any, tmp_path: Path
 ) -> None:

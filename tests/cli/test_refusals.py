@@ -89,7 +89,11 @@ def test_no_broker_is_one_line_within_seconds(tmp_path: Path, topic_name: str, h
         (["-survey", "lsst", "-partitionby", "time"], 2, "no diaSource.midpointMjdTai or midpointMjdTai"),
         (["--schema", "no-such-file.json"], 2, "can't read --schema"),
         (["--config", "no-such-file.toml"], 2, "can't read no-such-file.toml"),
-        (["--no-such-option"], 2, "No such option"),
+        (["--no-such-option"], 2, "no option --no-such-option"),
+        (["-partition", "time"], 2, "no option -partition; did you mean -partitionby?"),
+        (["--batch_size=5"], 2, "no option --batch_size; did you mean --batchsize?"),
+        (["-vq"], 2, "no option -vq"),
+        (["-newest"], 2, "no option -newest; fink-dask peek has it"),
         (["surplus"], 2, "unexpected extra argument"),
     ],
 )
@@ -99,7 +103,7 @@ def test_a_wrong_option_is_a_usage_error_in_one_line(
     refused(transfer_arguments(kafka, light_topic, tmp_path / "out", *options), code, words, tmp_path)
 
 
-@pytest.mark.parametrize("arguments", [["--topic", "a"], ["a", "b"]])
+@pytest.mark.parametrize("arguments", [["--tpoic", "a"], ["a", "b"]])
 def test_who_does_not_know_how_a_command_takes_its_arguments_is_told(tmp_path: Path, arguments: list[str]) -> None:
     refused(["doctor", *arguments], 2, "usage: fink-dask doctor [OPTIONS] [TOPIC]", tmp_path)
 

@@ -70,6 +70,49 @@ def test_an_option_of_fink_client_can_be_typed_as_it_was(name: str) -> None:
     assert spelled in taken(cli.commands["transfer"]), "underscores are the same as dashes; see CONTEXT"
 
 
+#: Where somebody types an option of each command of fink-client here.
+TYPED_AT = {
+    "transfer": FINKCTL_TRANSFER | FINK_DATATRANSFER,
+    "register": {"-survey", "-username", "-groupid", "-servers", "-maxtimeout", "-log_level", "--tmp"}
+    | {"-group_id", "-password", "-mytopics"},
+    "topics": {"-survey", "-name", "-telegram_token", "-telegram_channel", "-slack_token", "-slack_channel"}
+    | {"--available_topics"},
+    "peek": {"-f", "-survey", "--display"},
+}
+STREAM = {"-survey", "-limit", "-start_at", "-outdir", "-ext_schema", "--display_statistics", "--display", "--save"}
+TYPED_AT["transfer"] |= STREAM | {"--telegram", "--slack", "--dump_schema", "-schema", "--available_topics"}
+
+
+@pytest.mark.parametrize(
+    ("command", "name"), [(command, name) for command, names in TYPED_AT.items() for name in sorted(names)]
+)
+def test_each_option_of_the_old_client_is_taken_or_answered_with_todays_word(command: str, name: str) -> None:
+    try:
+        cli.main([command, name, "--no-such-option"], standalone_mode=False)
+    except click.UsageError as error:
+        said = error.format_message()
+    plain = name.lstrip("-").replace("_", "-")
+    if f"--{plain}" in taken(cli.commands[command]):
+        assert "no-such-option" in said or "no option" not in said, "it is taken, with what follows as its value"
+        return
+    assert said.startswith(f"no option {name}; ")
+    words = said.partition("; ")[2]
+    known = set().union(*(taken(each) for each in cli.commands.values()))
+    commands = set(re.findall("fink-dask ([a-z-]+)", words)) - {"sends"}
+    assert commands <= set(cli.commands), said
+    assert set(re.findall(r"--[a-z-]+", words)) <= known, said
+    assert commands or "--" in words or "leave it out" in words or "no messages" in words, said
+
+
+@pytest.mark.parametrize(
+    "command", ["auth", "stream", "topic", "fink_consumer", "fink_datatransfer", "fink_alert_viewer"]
+)
+def test_each_command_of_the_old_client_is_answered_with_todays_word(command: str) -> None:
+    with pytest.raises(click.UsageError, match=f"no command {command}; type fink-dask ") as caught:
+        cli.main([command, "-survey", "ztf"], standalone_mode=False)
+    assert re.search("type fink-dask ([a-z]+)", caught.value.format_message()).group(1) in cli.commands  # type: ignore[union-attr]
+
+
 def test_every_option_and_command_that_the_page_sends_to_is_there() -> None:
     transfer = taken(cli.commands["transfer"])
     for row in rows("Options of a transfer"):
