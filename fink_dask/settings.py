@@ -465,6 +465,8 @@ class TransferSettings:
         Wait for what is still to come; otherwise take only what is there when the transfer begins.
     force : bool
         Begin even where the disk seems too small.
+    wait_for_topic_s : float, optional
+        How long to wait for a topic that is not there yet, in seconds; otherwise that is an error.
 
     Raises
     ------
@@ -581,6 +583,15 @@ class TransferSettings:
         is_flag=True,
         is_typed=True,
         help="Start even if the disk seems too small for what there is to write.",
+    )
+
+    wait_for_topic_s: float | None = given(
+        None,
+        name="wait_for_topic",
+        group=WHAT,
+        metavar="TIME",
+        parse=parse_duration,
+        help="Wait this long, such as 10m, for a topic, its schema and its first alert that are not there yet.",
     )
 
     def __post_init__(self) -> None:

@@ -84,6 +84,7 @@ def transfer_settings(
     on_bad_record: str = ON_BAD_RECORD[0],
     on_loss: str = ON_LOSS[0],
     force: bool = False,
+    wait_for_topic: float | str | None = None,
     **connection: Any,
 ) -> TransferSettings:
     """Collect the settings of a transfer; see `fink_dask.transfer`.
@@ -115,6 +116,9 @@ def transfer_settings(
         on_bad_record=on_bad_record,
         on_loss=on_loss,
         force=force,
+        wait_for_topic_s=None
+        if wait_for_topic is None
+        else parse_duration(parameter("wait_for_topic"), str(wait_for_topic)),
     )
 
 

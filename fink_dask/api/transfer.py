@@ -90,6 +90,7 @@ def transfer(
     on_bad_record: str = ON_BAD_RECORD[0],
     on_loss: str = ON_LOSS[0],
     force: bool = False,
+    wait_for_topic: float | str | None = None,
     progress: bool = True,
     dashboard_address: str = DASHBOARD_ADDRESS,
     **connection: Any,
@@ -143,6 +144,9 @@ def transfer(
         If Kafka removed alerts before they were read: declare them lost, or fail.
     force : bool
         Begin even if the disk seems too small for what there is to write.
+    wait_for_topic : float or str, optional
+        How long to wait for a topic, its schema and its first alert that are not there yet, in seconds or as text such
+        as ``"10m"``; by default not at all.
     progress : bool
         Show progress, on stderr or below the cell of a notebook.
     dashboard_address : str
@@ -193,6 +197,7 @@ def transfer(
         on_bad_record=on_bad_record,
         on_loss=on_loss,
         force=force,
+        wait_for_topic=wait_for_topic,
         **connection,
     )
     shown: AbstractContextManager[Observer] = Display() if progress else nullcontext(_log)

@@ -101,8 +101,8 @@ def cli() -> None:
 for command, summary in COMMANDS.items():
     command.short_help = summary
     cli.add_command(command)
-for command in (cli, *COMMANDS):
-    command.epilog = f"\b\n{command.epilog}"  # one line, however narrow the terminal is: it is there to be copied
+for each in (cli, *COMMANDS):
+    each.epilog = f"\b\n{each.epilog}"  # one line, however narrow the terminal is: it is there to be copied
 
 
 #: How Dask, when it is first imported, begins to say that a file of the user's configuration is malformed.

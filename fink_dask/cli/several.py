@@ -144,7 +144,7 @@ def preview_topics(
 
     with Display() as display:
         display(Doing("looking at the topics, and measuring the line"))
-        found = preview_each(settings, cores, choice, restart)
+        found = preview_each(settings, cores, choice, restart, display)
     failed = any(isinstance(outlook, FinkDaskError) for outlook in found.values())
     # The jobs work on all topics; their keys and logs are in the first one's ledger.
     script = None if jobs is None else job_script(jobs, Ledger(settings.outdir / next(iter(found))))

@@ -84,8 +84,11 @@ def dump_schemas_of(settings: TransferSettings, choice: TopicChoice) -> None:
     from fink_dask.kafka.inspect import open_inspector
     from fink_dask.planning.preview import topics_now
     from fink_dask.planning.topics import settings_of
+    from fink_dask.planning.waiting import wait_for_topics
+    from fink_dask.show.display import Display
 
-    with open_inspector(settings.kafka) as inspector:
+    with Display() as display, open_inspector(settings.kafka) as inspector:
+        wait_for_topics(settings, choice, inspector, display)
         if not choice.is_several:
             _dump(settings, inspector)
             return
@@ -264,14 +267,16 @@ def _preview(
     from fink_dask.cluster.jobqueue import job_script
     from fink_dask.ledger.ledger import Ledger
     from fink_dask.planning.preview import preview
+    from fink_dask.progress.events import Doing
     from fink_dask.running.run import cores_of
-    from fink_dask.show.display import doing
+    from fink_dask.show.display import Display
 
     cores = cores_of(settings, chosen)
     if choice.is_several:
         return preview_topics(settings, cores, choice, restart, as_json, chosen.jobs)
     script = None if chosen.jobs is None else job_script(chosen.jobs, Ledger(settings.outdir))
-    with doing("looking at the topic, and measuring the line"):
-        outlook = preview(settings, cores, restart)
+    with Display() as display:
+        display(Doing("looking at the topic, and measuring the line"))
+        outlook = preview(settings, cores, restart, observe=display)
     print_outlook(outlook, settings.outdir, as_json, script)
     return 0

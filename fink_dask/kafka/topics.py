@@ -134,10 +134,16 @@ def choose_topics(values: Iterable[str]) -> TopicChoice:
     return TopicChoice(names, patterns)
 
 
+_NOT_THERE = (
+    "check its name with fink-dask topics; it may have expired, and fink-dask transfer --wait-for-topic 10m waits for "
+    "one that is to come"
+)
+
+
 def no_such_topic(topic: str, listed: Collection[str]) -> BrokerError:
     """Say that there is no topic of a name, and which one is so like it that it must be the one."""
     near = get_close_matches(topic, _transferable(listed), 1, cutoff=_TYPING_ERROR)
-    what = f"did you mean {near[0]}?" if near else "check its name with fink-dask topics; it may have expired"
+    what = f"did you mean {near[0]}?" if near else _NOT_THERE
     return BrokerError(f"no such topic on this Kafka (nothing was created); {what}", topic)
 
 

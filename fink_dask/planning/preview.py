@@ -19,7 +19,8 @@ from fink_dask.planning.plan import still_there
 from fink_dask.planning.prepare import open_ranges, plan_next
 from fink_dask.planning.schemas import inspect_topic
 from fink_dask.planning.topics import settings_of, settings_of_all
-from fink_dask.progress.events import Forecast
+from fink_dask.planning.waiting import wait_for_topics
+from fink_dask.progress.events import Forecast, Observer
 from fink_dask.settings import TransferSettings
 
 
@@ -67,7 +68,13 @@ class Outlook:
     line: LineSpeed = UNKNOWN_LINE
 
 
-def preview(settings: TransferSettings, cores: int, restart: bool = False, line: LineSpeed | None = None) -> Outlook:
+def preview(
+    settings: TransferSettings,
+    cores: int,
+    restart: bool = False,
+    line: LineSpeed | None = None,
+    observe: Observer = lambda _: None,
+) -> Outlook:
     """Find out what `run_transfer` would do with so many cores, and write nothing.
 
     Parameters
@@ -80,6 +87,8 @@ def preview(settings: TransferSettings, cores: int, restart: bool = False, line:
         As if an existing dataset were moved aside first.
     line : LineSpeed, optional
         What is known of the line; otherwise it is measured, which takes some seconds where it is slow.
+    observe : callable
+        Takes what is done meanwhile.
 
     Raises
     ------
@@ -88,11 +97,16 @@ def preview(settings: TransferSettings, cores: int, restart: bool = False, line:
     """
     check_for_one(settings.outdir)
     with open_inspector(settings.kafka) as inspector:
+        wait_for_topics(settings, TopicChoice((settings.topic,)), inspector, observe)
         return _preview(settings, cores, inspector, restart, line)
 
 
 def preview_each(
-    settings: TransferSettings, cores: int, choice: TopicChoice, restart: bool = False
+    settings: TransferSettings,
+    cores: int,
+    choice: TopicChoice,
+    restart: bool = False,
+    observe: Observer = lambda _: None,
 ) -> dict[str, Outlook | FinkDaskError]:
     """Find out what `run_topics` would do with each of several topics, or why it can't; see `preview`.
 
@@ -106,6 +120,7 @@ def preview_each(
     found: dict[str, Outlook | FinkDaskError] = {}
     line: LineSpeed | None = None  # the same for all of them
     with open_inspector(settings.kafka) as inspector:
+        wait_for_topics(settings, choice, inspector, observe)
         for topic in topics_now(choice, inspector):
             try:
                 check_name(topic)

@@ -410,7 +410,7 @@ class Finder:
             if not has_room:
                 words = f"at most {MAX_TOPICS} topics are transferred together: transfer it with another command"
                 raise SettingsError(words, name)
-            if isinstance(described, TopicDescription) and _is_new(described) and not transfer.ledger.exists():
+            if isinstance(described, TopicDescription) and is_new(described) and not transfer.ledger.exists():
                 self.empty[name] = None
                 return
             if not transfer.find(inspector, described if isinstance(described, TopicDescription) else None):
@@ -439,6 +439,6 @@ class Finder:
         self._found.put(transfer)
 
 
-def _is_new(description: TopicDescription) -> bool:
+def is_new(description: TopicDescription) -> bool:
     """Tell whether a topic has never held anything."""
     return not any(marks.stable for marks in description.watermarks.values())

@@ -21,6 +21,7 @@ from fink_dask.ledger.outdir import check_for_one, check_for_several
 from fink_dask.ledger.progress import Summary
 from fink_dask.planning.topic import TopicTransfer
 from fink_dask.planning.topics import Finder, Topics, settings_of_all
+from fink_dask.planning.waiting import wait_for_topics
 from fink_dask.progress.events import Doing, Note, Observer
 from fink_dask.progress.profile import Profile, Profiler
 from fink_dask.ranges.work import Work
@@ -182,6 +183,7 @@ def run_topics(
             _local_workers(settings, chosen, choice) as workers,
             open_inspector(settings.kafka, choice.names, _is_resumed(settings, choice, restart)) as inspector,
         ):
+            wait_for_topics(settings, choice, inspector, profiler)
             if settings.follow is None and chosen.is_here:  # else it may be hours until there is anything to do
                 workers.start_soon()
             finder = Finder(choice, topics.make, is_patient=settings.follow is not None)

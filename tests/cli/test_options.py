@@ -143,7 +143,7 @@ def test_any_transfer_is_told_how_long_to_wait_and_how_fast_to_read(
 ) -> None:
     found: list[KafkaSettings] = []
 
-    def look(settings: Any, *_: Any) -> Any:
+    def look(settings: Any, *_: Any, **__: Any) -> Any:
         found.append(settings.kafka)
         raise SettingsError("seen")
 
