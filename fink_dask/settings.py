@@ -11,12 +11,12 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from fink_dask.errors import SettingsError, parameter, variable
-from fink_dask.units import parse_duration, parse_memory, parse_rate
+from fink_dask.units import Moment, Window, parse_duration, parse_memory, parse_moment, parse_rate
 
 #: Raw bytes that a range is planned to hold.
 RANGE_BYTES = 256 * 2**20
@@ -150,16 +150,6 @@ def parse_consumers(option: str, text: str) -> int:
     if number < 1 and number != -1:
         raise SettingsError(f"{option} must be at least 1, or -1 for the cores that this process may use")
     return number
-
-
-def parse_time(option: str, text: str) -> datetime:
-    """Read a time; UTC unless it has a zone."""
-    try:
-        time = datetime.fromisoformat(text)
-    except ValueError as error:
-        words = f"{text[:40]!r} is not a time such as 2026-11-23T06:00 (UTC) or 2026-11-23T06:00+01:00"
-        raise SettingsError(f"{option}: {words}") from error
-    return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
 
 
 def _check_known(option: str, value: str, known: tuple[str, ...]) -> None:
@@ -398,15 +388,7 @@ class FollowSettings:
         in_python=False,
         help="With --follow: end once there are N alerts, such as the number that the portal announced.",
     )
-    until: datetime | None = given(
-        None,
-        group=FOLLOW,
-        metavar="TIME",
-        parse=parse_time,
-        is_typed=True,
-        in_python=False,
-        help="With --follow: end at this time; UTC unless it has a zone.",
-    )
+    until: datetime | None = None
 
     def __post_init__(self) -> None:
         for name, seconds in (("roll_interval", self.roll_interval_s), ("idle_timeout", self.idle_timeout_s)):
@@ -465,6 +447,8 @@ class TransferSettings:
         Wait for what is still to come; otherwise take only what is there when the transfer begins.
     force : bool
         Begin even where the disk seems too small.
+    since, until : Moment, optional
+        Only alerts that came to Kafka from, and before, these times; a dataset keeps `since`, and `until` is of a run.
     wait_for_topic_s : float, optional
         How long to wait for a topic that is not there yet, in seconds; otherwise that is an error.
 
@@ -585,6 +569,23 @@ class TransferSettings:
         help="Start even if the disk seems too small for what there is to write.",
     )
 
+    since: Moment | None = given(
+        None,
+        group=WHAT,
+        metavar="TIME",
+        parse=parse_moment,
+        is_typed=True,
+        help="Take only alerts that came to Kafka at this time or later: 2026-02-24, 2026-02-24T03:00 (UTC unless it "
+        "has a zone), or 6h for the last six hours.",
+    )
+    until: Moment | None = given(
+        None,
+        group=WHAT,
+        metavar="TIME",
+        parse=parse_moment,
+        is_typed=True,
+        help="Take only alerts that came to Kafka before this time; with --follow, end at it.",
+    )
     wait_for_topic_s: float | None = given(
         None,
         name="wait_for_topic",
@@ -594,7 +595,13 @@ class TransferSettings:
         help="Wait this long, such as 10m, for a topic, its schema and its first alert that are not there yet.",
     )
 
+    @property
+    def window(self) -> Window:
+        """The times of the alerts to take."""
+        return Window(self.since, self.until)
+
     def __post_init__(self) -> None:
+        Window(self.since, self.until)  # which checks them
         if self.follow is not None and self.limit is not None:
             raise SettingsError(
                 f"{parameter('limit')} does not go with {parameter('follow')}: {parameter('until_count', 'N')} "

@@ -1,12 +1,16 @@
-"""Counts, bytes, durations and rates, read from what users write and said in words, in one way everywhere."""
+"""Counts, bytes, durations, times and rates, read from what users write and said in words, in one way everywhere."""
 
 from __future__ import annotations
 
 import re
 import string
 from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
-from fink_dask.errors import SettingsError
+from fink_dask.errors import SettingsError, parameter
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _RATE = re.compile(r"(\d{1,15}(?:\.\d*)?|\.\d+) ?([kKMG]i?)?(B|bit)?(?:/s)?")
 _PREFIXES = {"": 1, "k": 1000, "K": 1000, "M": 10**6, "G": 10**9, "ki": 2**10, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
@@ -107,6 +111,80 @@ def parse_duration(option: str, text: str) -> float:
     if not seconds >= 0:
         raise SettingsError(f"{option} {text[:40]!r} is not a duration such as 90s, 5m or 2h")
     return seconds
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A time, and how it was given.
+
+    Parameters
+    ----------
+    text : str
+        Such as ``2026-02-24T03:00``, or ``6h`` for that long ago.
+    time : datetime.datetime
+        With a time zone.
+    is_relative : bool
+        Whether it was given as how long ago it was.
+    """
+
+    text: str
+    time: datetime
+    is_relative: bool = False
+
+    @property
+    def utc(self) -> str:
+        """The time as the ledger has it."""
+        return self.time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+    @property
+    def milliseconds(self) -> int:
+        """Milliseconds since 1970-01-01 UTC, rounded up: no record of before is of after."""
+        return -int((_EPOCH - self.time) / timedelta(milliseconds=1))
+
+    def is_same(self, other: Moment) -> bool:
+        """Tell whether this is the same time, or was given in the same words at another."""
+        return self.time == other.time or (self.is_relative and self.text == other.text)
+
+
+def parse_moment(option: str, text: str) -> Moment:
+    """Read a time, in UTC unless it has a zone; or how long ago it was."""
+    is_relative = False
+    try:
+        time = datetime.fromisoformat(text)
+        time = time if time.tzinfo is not None else time.replace(tzinfo=UTC)
+    except ValueError:
+        is_relative = True
+        try:
+            time = datetime.now(UTC) - timedelta(seconds=parse_duration(option, text))
+        except (SettingsError, OverflowError) as error:
+            words = f"{text[:40]!r} is not a time such as 2026-11-23, 2026-11-23T06:00 (UTC), or 6h (ago)"
+            raise SettingsError(f"{option}: {words}") from error
+    # Kafka takes negative times for something else, and years that end calendars have no UTC in some zones.
+    if not 1970 <= time.year < 9999 or time < _EPOCH:
+        raise SettingsError(f"{option}: {text[:40]!r} is not between the years 1970 and 9998")
+    return Moment(text, time, is_relative)
+
+
+@dataclass(frozen=True)
+class Window:
+    """Which records are wanted, by the times at which they came to Kafka.
+
+    Parameters
+    ----------
+    since : Moment, optional
+        From the first record at or after this time on.
+    until : Moment, optional
+        Up to the first record at or after this time.
+    """
+
+    since: Moment | None = None
+    until: Moment | None = None
+
+    def __post_init__(self) -> None:
+        if self.since is not None and self.until is not None and self.since.time >= self.until.time:
+            raise SettingsError(
+                f"{parameter('since', self.since.text)} is not before {parameter('until', self.until.text)}"
+            )
 
 
 def _measure(text: str, units: Mapping[str, float]) -> float:

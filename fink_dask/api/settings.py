@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from fink_dask.settings import (
 )
 from fink_dask.store.bucket import wait_for_stores
 from fink_dask.store.location import locate
-from fink_dask.units import parse_duration, parse_memory, parse_rate
+from fink_dask.units import Moment, parse_duration, parse_memory, parse_moment, parse_rate
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +85,8 @@ def transfer_settings(
     on_bad_record: str = ON_BAD_RECORD[0],
     on_loss: str = ON_LOSS[0],
     force: bool = False,
+    since: str | datetime | None = None,
+    until: str | datetime | None = None,
     wait_for_topic: float | str | None = None,
     **connection: Any,
 ) -> TransferSettings:
@@ -116,6 +119,8 @@ def transfer_settings(
         on_bad_record=on_bad_record,
         on_loss=on_loss,
         force=force,
+        since=as_moment("since", since),
+        until=as_moment("until", until),
         wait_for_topic_s=None
         if wait_for_topic is None
         else parse_duration(parameter("wait_for_topic"), str(wait_for_topic)),
@@ -169,6 +174,13 @@ def as_names(argument: str, given: str | Sequence[str]) -> tuple[str, ...]:
     if not all(names) or len(set(names)) < len(names):
         raise SettingsError(f"{parameter(argument)} should be names, each once, but is {str(given)[:80]!r}")
     return names
+
+
+def as_moment(argument: str, given: str | datetime | None) -> Moment | None:
+    """Take a time as a text, as on the command line, or as Python has it; UTC unless it has a zone."""
+    if given is None:
+        return None
+    return parse_moment(parameter(argument), given.isoformat() if isinstance(given, datetime) else str(given))
 
 
 def _threads(client: Client | None) -> int:

@@ -9,6 +9,7 @@ import time
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from dask.dataframe.dask_expr.io import FromMap
 from dask.delayed import Delayed
 from distributed import default_client
 
-from fink_dask.api.settings import as_names, errors_in_python, kafka_of
+from fink_dask.api.settings import as_moment, as_names, errors_in_python, kafka_of
 from fink_dask.avro.evolution import Versions
 from fink_dask.avro.schema import parse_schema, read_schema_file
 from fink_dask.dataset.columns import file_schema
@@ -97,6 +98,8 @@ def read_topic(
     survey: str | None = None,
     columns: str | Sequence[str] | None = None,
     where: str | None = None,
+    since: str | datetime | None = None,
+    until: str | datetime | None = None,
     schema: str | Path | None = None,
     partition_bytes: int | str = "64MiB",
     on_bad_record: str = "fail",
@@ -122,6 +125,9 @@ def read_topic(
     where : str, optional
         Read only alerts for which this condition is true, such as ``magpsf < 18 and finkclass == "SN candidate"``. Of
         the others, only the fields in the condition are decoded; these need not be among `columns`.
+    since, until : str or datetime.datetime, optional
+        Read only alerts that came to Kafka from, and before, these times: ``"2026-02-24"``, ``"2026-02-24T03:00"`` (UTC
+        unless it has a zone), or ``"6h"`` for that long ago.
     schema : str or pathlib.Path, optional
         A file with the Avro schema, instead of the one in Kafka.
     partition_bytes : int or str
@@ -160,11 +166,20 @@ def read_topic(
         )
     kafka = _of_each_process(kafka_of(topic, survey, bootstrap_servers, "read_topic", **connection))
     size = parse_memory(parameter("partition_bytes"), str(partition_bytes))
-    with open_inspector(kafka) as inspector:
-        wanted = None if columns is None else as_names("columns", columns)
-        file = None if schema is None else Path(schema)
-        # There is no dataset, so nothing is looked up in its directory.
-        settings = TransferSettings(topic, Path(), kafka, survey=survey, columns=wanted, where=where, schema_file=file)
+    wanted = None if columns is None else as_names("columns", columns)
+    # There is no dataset, so nothing is looked up in its directory.
+    settings = TransferSettings(
+        topic,
+        Path(),
+        kafka,
+        survey=survey,
+        columns=wanted,
+        where=where,
+        since=as_moment("since", since),
+        until=as_moment("until", until),
+        schema_file=None if schema is None else Path(schema),
+    )
+    with open_inspector(kafka, window=settings.window) as inspector:
         target = inspect_topic(settings, inspector, Ledger(Path()), fresh=True)
         if target is None:
             versions, spans = _of_empty(settings, inspector), {}
@@ -173,7 +188,7 @@ def read_topic(
         else:
             versions, identity = target.versions, target.identity
             marks = target.description.watermarks.items()
-            spans = {partition: (each.low, each.stable) for partition, each in marks if each.low < each.stable}
+            spans = {partition: (each.start, each.end) for partition, each in marks if each.start < each.end}
         # Partitions of the frame have a fixed size, however many of them are consumed at once.
         sizing = Sizing(size, len(spans) or 1, inspector.sample(topic, spans).sizes)
     plan = next_plan(1, identity, spans, sizing, None)

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,8 @@ def transfer(
     on_bad_record: str = ON_BAD_RECORD[0],
     on_loss: str = ON_LOSS[0],
     force: bool = False,
+    since: str | datetime | None = None,
+    until: str | datetime | None = None,
     wait_for_topic: float | str | None = None,
     progress: bool = True,
     dashboard_address: str = DASHBOARD_ADDRESS,
@@ -144,6 +147,9 @@ def transfer(
         If Kafka removed alerts before they were read: declare them lost, or fail.
     force : bool
         Begin even if the disk seems too small for what there is to write.
+    since, until : str or datetime.datetime, optional
+        Take only alerts that came to Kafka from, and before, these times: ``"2026-02-24"``, ``"2026-02-24T03:00"`` (UTC
+        unless it has a zone), or ``"6h"`` for that long ago. A dataset keeps `since`; `until` is of one call.
     wait_for_topic : float or str, optional
         How long to wait for a topic, its schema and its first alert that are not there yet, in seconds or as text such
         as ``"10m"``; by default not at all.
@@ -197,6 +203,8 @@ def transfer(
         on_bad_record=on_bad_record,
         on_loss=on_loss,
         force=force,
+        since=since,
+        until=until,
         wait_for_topic=wait_for_topic,
         **connection,
     )

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fink_dask.cli.connection import connection_options, kafka_settings, line_options
-from fink_dask.cli.options import CONTEXT, FinkCommand, option, typed_option, verbose_option
+from fink_dask.cli.options import CONTEXT, FinkCommand, option, options_from, typed_option, verbose_option
 from fink_dask.errors import SettingsError, StorageError
 from fink_dask.kafka.topics import check_topic_name, survey_of
-from fink_dask.settings import SURVEYS
-from fink_dask.units import counted
+from fink_dask.settings import SURVEYS, TransferSettings
+from fink_dask.units import Moment, counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -41,6 +41,7 @@ _PARTIAL = 3
     metavar="DIR",
     help="Write the cutouts to DIR as PNG files, and show them on a terminal.",
 )
+@options_from(TransferSettings, "since", "until")
 @option("--survey", type=click.Choice(SURVEYS), help="The survey; by default taken from the topic's name.")
 @typed_option("--schema", "schema_file", type=click.Path(path_type=Path), help="Avro schema file, instead of Kafka's.")
 @connection_options
@@ -54,6 +55,8 @@ def peek(
     newest: bool,
     as_json: bool,
     cutouts: Path | None,
+    since: Moment | None,
+    until: Moment | None,
     survey: str | None,
     schema_file: Path | None,
     verbose: bool,
@@ -69,7 +72,6 @@ def peek(
     from fink_dask.cli.options import log_to_stderr
     from fink_dask.kafka.connection import open_glimpse
     from fink_dask.report.examples import HINT, can_read_stamps
-    from fink_dask.settings import TransferSettings
     from fink_dask.show.display import doing
     from fink_dask.show.peek import Peek
     from fink_dask.show.peek import peek as look
@@ -80,7 +82,9 @@ def peek(
         raise SettingsError(f"--cutouts needs astropy and Pillow, which are not installed: {HINT}")
     check_topic_name(topic)
     kafka = kafka_settings(survey or survey_of(topic), **connection)
-    settings = TransferSettings(topic, Path("peek"), kafka, survey=survey, schema_file=schema_file)
+    settings = TransferSettings(
+        topic, Path("peek"), kafka, survey=survey, schema_file=schema_file, since=since, until=until
+    )
     with doing("looking at the topic"), open_glimpse(kafka) as opened:
         found = look(settings, wanted, opened)
     # Colours where there is a terminal, unless NO_COLOR is set.

@@ -79,6 +79,9 @@ def headline(summary: Summary, running: bool = False) -> str:
     for name in ("filtered", "duplicates", "quarantined", "lost"):
         if getattr(summary, name):
             lines.append(f"  {name:<10} {getattr(summary, name):,}")
+    for name in ("since", "until"):
+        if getattr(summary, name) is not None:
+            lines.append(f"  {name:<10} {getattr(summary, name)}, by the time in Kafka")
     return "\n".join(lines)
 
 

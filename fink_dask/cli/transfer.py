@@ -29,9 +29,17 @@ from fink_dask.cli.several import ledgers_of, preview_topics, print_outcome, sur
 from fink_dask.cli.stopped import failure_as_json
 from fink_dask.errors import BrokerError, SchemaError, SettingsError, parameter
 from fink_dask.kafka.topics import TopicChoice, choose_topics
-from fink_dask.settings import CLUSTER, FOLLOW, OUTFORMATS, WHERE_TO, FollowSettings, TransferSettings, options_of
+from fink_dask.settings import (
+    CLUSTER,
+    FOLLOW,
+    OUTFORMATS,
+    WHERE_TO,
+    FollowSettings,
+    TransferSettings,
+    options_of,
+)
 from fink_dask.store.location import check_remote
-from fink_dask.units import counted
+from fink_dask.units import Moment, counted
 
 if TYPE_CHECKING:
     from fink_dask.kafka.inspect import Inspector
@@ -51,8 +59,8 @@ _BEGAN = time.monotonic()
 _TLS_FILE = click.Path(dir_okay=False, path_type=Path)
 
 
-def follow_settings(follow: bool, given: dict[str, Any]) -> FollowSettings | None:
-    """Collect how the topic is followed; None where it is not.
+def follow_settings(follow: bool, given: dict[str, Any], until: Moment | None = None) -> FollowSettings | None:
+    """Collect how the topic is followed, perhaps until a time; None where it is not.
 
     Raises
     ------
@@ -61,6 +69,7 @@ def follow_settings(follow: bool, given: dict[str, Any]) -> FollowSettings | Non
     """
     said = {name: value for name, value in given.items() if value is not None}
     if follow:
+        said |= {} if until is None else {"until": until.time}
         ends = said.keys() - {"roll_interval_s"}
         return FollowSettings(**(said if ends else said | {"idle_timeout_s": _IDLE_S}))
     if said:
@@ -87,7 +96,7 @@ def dump_schemas_of(settings: TransferSettings, choice: TopicChoice) -> None:
     from fink_dask.planning.waiting import wait_for_topics
     from fink_dask.show.display import Display
 
-    with Display() as display, open_inspector(settings.kafka) as inspector:
+    with Display() as display, open_inspector(settings.kafka, window=settings.window) as inspector:
         wait_for_topics(settings, choice, inspector, display)
         if not choice.is_several:
             _dump(settings, inspector)
@@ -219,7 +228,8 @@ def transfer(
     existing = None if scheduler is None else Scheduler(scheduler, tls_ca_file, tls_cert, tls_key)
     wanted = asked["nconsumers"]
     asked["nconsumers"] = consumers(wanted, spec)
-    settings = TransferSettings(topics[0], outdir, kafka, follow=follow_settings(follow, following), **asked)
+    followed = follow_settings(follow, following, asked["until"])
+    settings = TransferSettings(topics[0], outdir, kafka, follow=followed, **asked)
     if restart and not dry_run and not yes:
         _ask_before_restart(settings, choice)
     with failure_as_json(settings, choice, as_json):

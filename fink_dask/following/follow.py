@@ -15,7 +15,7 @@ from fink_dask.kafka.inspect import TopicDescription, is_other_topic
 from fink_dask.kafka.offsets import Range, total
 from fink_dask.ledger.progress import Lag, write_lag
 from fink_dask.ledger.records import Plan
-from fink_dask.planning.plan import Sizing, next_plan, planned_ends, removed_heads, spans_to_plan
+from fink_dask.planning.plan import Sizing, next_plan, planned_ends, removed_heads, spans_to_plan, window_to_plan
 from fink_dask.planning.prepare import check_heads, freeze_plan, open_ranges
 from fink_dask.planning.topic import TopicTransfer
 from fink_dask.progress.events import RangeCommitted, TopicLooked
@@ -174,8 +174,8 @@ class Follower:
 
     @property
     def stables(self) -> dict[int, int]:
-        """The last stable offset of each partition, as it was last seen."""
-        return {partition: marks.stable for partition, marks in self._description.watermarks.items()}
+        """The offset after the last one that is wanted of each partition, as it was last seen."""
+        return {partition: marks.end for partition, marks in self._description.watermarks.items()}
 
     def commit(self, event: RangeCommitted) -> None:
         """Count what is committed."""
@@ -239,12 +239,15 @@ class Follower:
         elif amount is Amount.DUE:
             chosen = self._pace.due(self._spans, sizing, now)
         plans = self.transfer.plans
-        plan = next_plan(len(plans) + 1, self.transfer.target.identity, chosen, sizing, None, self._heads)
+        identity = self.transfer.target.identity
+        window = window_to_plan(identity, plans, self._description.watermarks, self._settings.until)
+        plan = next_plan(len(plans) + 1, identity, chosen, sizing, None, self._heads, window)
         if plan is None:
             return []
         check_heads(self._settings, self._heads, self.transfer.observe)
         plan = freeze_plan(self.transfer.ledger, self.transfer.target, plan, plans, self.transfer.observe)
         self._pace.planned(chosen)
+        self._planned = dict(plan.begins) | self._planned
         self._spans = {partition: span for partition, span in self._spans.items() if partition not in chosen}
         self._heads = {}
         for range_ in plan.ranges:
@@ -258,7 +261,7 @@ class Follower:
         while self._commits and now - self._commits[0][0] > _SPEED_S:
             self._commits.popleft()
         behind = {
-            partition: max(0, marks.stable - self._planned.get(partition, marks.low)) + self._open[partition]
+            partition: max(0, marks.end - self._planned.get(partition, marks.start)) + self._open[partition]
             for partition, marks in sorted(self._description.watermarks.items())
         }
         seconds = min(_SPEED_S, now - self._commits[0][0]) if self._commits else 0.0

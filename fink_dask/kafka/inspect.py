@@ -27,7 +27,9 @@ from fink_dask.kafka.client import (
 from fink_dask.kafka.connection import Admin, Connection, in_background, open_glimpse
 from fink_dask.kafka.offsets import Watermarks
 from fink_dask.kafka.topics import no_such_topic, schema_topic
+from fink_dask.kafka.window import EVERYTHING, ask_window
 from fink_dask.settings import KafkaSettings
+from fink_dask.units import Window
 
 #: Where a writer schema came from.
 SchemaSource = Literal["file", "schema topic", "record key"]
@@ -251,9 +253,12 @@ class Inspector:
         What to ask through.
     spare : sequence of Connection
         More, for what is looked at at the same time: the last copies of the schema, and sizes, where these are wanted.
+    window : Window
+        The times of the records that are wanted.
     """
 
-    def __init__(self, connection: Connection, spare: Sequence[Connection] = ()) -> None:
+    def __init__(self, connection: Connection, spare: Sequence[Connection] = (), window: Window = EVERYTHING) -> None:
+        self._window = window
         self._connection = connection
         self._settings = connection.settings
         self._admin = connection.admin
@@ -361,6 +366,8 @@ class Inspector:
         # librdkafka's mock has no controller and no ids, and would let the question time out.
         named = ask_topic_ids(self._admin, list(partitions)) if self._has_controller else None
         marks, ids = offsets(), dict.fromkeys(partitions, UNKNOWN_ID) if named is None else named()
+        if self._window != EVERYTHING:
+            marks |= ask_window(self._admin, {topic: marks[topic] for topic in partitions}, self._window)
         for topic in partitions:
             watermarks, topic_id = marks[topic], ids[topic]
             if isinstance(watermarks, BrokerError):
@@ -380,7 +387,7 @@ class Inspector:
     def _look_ahead(self, description: TopicDescription) -> None:
         """Begin to look at what a plan needs: far away, one after the other would take seconds."""
         topic = description.topic
-        if not self._spare or not any(marks.low < marks.stable for marks in description.watermarks.values()):
+        if not self._spare or not any(marks.start < marks.end for marks in description.watermarks.values()):
             return  # of an empty topic, what is found now would be wrong when it is planned
         last, *sizes = self._spare
         self._spare = []  # once, for the first topic: whoever follows has time
@@ -390,7 +397,7 @@ class Inspector:
         self._last_keys[topic] = last.begin(
             lambda: [key for number, marks in copies for key in glimpse.last_key(name, number, marks)]
         )
-        spans = {partition: (marks.low, marks.stable) for partition, marks in description.watermarks.items()}
+        spans = {partition: (marks.start, marks.end) for partition, marks in description.watermarks.items()}
         for each in sizes:
             self._sizes[topic] = each.begin(partial(Glimpse(each).sizes, topic, spans))
 
@@ -426,7 +433,7 @@ class Inspector:
             raise SchemaError(f"{name} holds schemas that differ; choose one with {parameter('schema', 'FILE')}", topic)
         if keys:
             return TopicSchema(keys.pop(), "schema topic")
-        spans = {partition: (marks.low, marks.stable) for partition, marks in description.watermarks.items()}
+        spans = {partition: (marks.start, marks.end) for partition, marks in description.watermarks.items()}
         for key in self.sample_keys(topic, spans):
             if key.lstrip()[:1] == b"{":
                 return TopicSchema(key, "record key")
@@ -466,7 +473,7 @@ class Inspector:
 
 @contextmanager
 def open_inspector(
-    settings: KafkaSettings, topics: Sequence[str] = (), is_resumed: bool = False
+    settings: KafkaSettings, topics: Sequence[str] = (), is_resumed: bool = False, window: Window = EVERYTHING
 ) -> Iterator[Inspector]:
     """Open an `Inspector`, and close its consumers at the end.
 
@@ -478,6 +485,8 @@ def open_inspector(
         Topics that are going to be planned, if there are such: what that takes is then asked for all at once.
     is_resumed : bool
         Whether the first one was planned before, so that there may be nothing to plan, and no sizes are wanted.
+    window : Window
+        The times of the records that are wanted.
     """
     with ExitStack() as stack:
         connections = [stack.enter_context(open_glimpse(settings))]
@@ -487,7 +496,7 @@ def open_inspector(
             connections += [stack.enter_context(open_glimpse(settings)) for _ in reads[1:]]
             for connection, read in zip(connections, reads, strict=True):
                 connection.learn_soon([read])
-        yield Inspector(connections[0], connections[1:])
+        yield Inspector(connections[0], connections[1:], window)
 
 
 def _result(future: Future[Answer]) -> Answer:

@@ -59,10 +59,26 @@ class Watermarks:
         The first offset that is still there.
     stable : int
         The last stable offset: the offset after the last one that a read-committed consumer may read.
+    begin : int
+        The first offset that is wanted; what is before it is older than was asked for.
+    until : int, optional
+        The offset after the last one that is wanted, where there is a record that is newer than was asked for.
     """
 
     low: int
     stable: int
+    begin: int = 0
+    until: int | None = None
+
+    @property
+    def start(self) -> int:
+        """The first offset that is wanted and still there."""
+        return max(self.low, self.begin)
+
+    @property
+    def end(self) -> int:
+        """The offset after the last one that may be read, and is wanted."""
+        return self.stable if self.until is None else min(self.stable, self.until)
 
 
 def split(partition: int, start: int, end: int, step: int) -> Iterator[Range]:

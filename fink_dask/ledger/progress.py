@@ -57,6 +57,9 @@ class Summary:
         Bytes that arrived from Kafka in this run, and how many of them in vain, as an attempt at a range failed.
     run_seconds : float
         How long this run took.
+    since, until : str or None
+        The times, in UTC (ISO 8601), of the first alerts in Kafka that were asked for, and of the first ones that were
+        not asked for any more, in the last run that planned any.
     """
 
     topic: str
@@ -74,6 +77,8 @@ class Summary:
     run_received_bytes: int = 0
     run_wasted_bytes: int = 0
     run_seconds: float = 0.0
+    since: str | None = None
+    until: str | None = None
 
     @property
     def exit_code(self) -> int:
@@ -148,6 +153,8 @@ def progress_of(plans: Sequence[Plan], markers: Sequence[Marker]) -> Progress:
         written_bytes=sum(files.values()),
         files=len(files),
         ranges=len(markers),
+        since=plans[0].identity.since if plans else None,
+        until=plans[-1].until if plans else None,
     )
     return Progress(
         summary=summary,

@@ -29,7 +29,11 @@ _OLD_PLAN_ID_CHARS = 8
 #: More revisions of a range than anybody makes, but no more than the name of a marker can hold.
 _MAX_REVISIONS = 10**6
 #: What identities usually have in JSON, and leave out.
-_USUAL: dict[str, Any] = {"more_schemas": [], "where": None, "outformat": OUTFORMATS[0], "partitionby_asked": None}
+_USUAL: dict[str, Any] = {
+    "more_schemas": [],
+    "outformat": OUTFORMATS[0],
+    **dict.fromkeys(("where", "partitionby_asked", "since", "since_asked")),
+}
 #: What reading JSON of unexpected types raises; an infinite number overflows.
 _MISREAD = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
 
@@ -151,6 +155,10 @@ class Identity:
         The format of the files, one of `fink_dask.settings.OUTFORMATS`.
     partitionby_asked : tuple of str or None
         What was asked for in place of `partitionby`, where the alerts don't have it.
+    since : str or None
+        The time of the first alerts in Kafka that were asked for, in UTC (ISO 8601); None for all of them.
+    since_asked : str or None
+        How it was given, where that is how long ago it was.
     """
 
     topic: str
@@ -164,6 +172,8 @@ class Identity:
     where: str | None = None
     outformat: str = OUTFORMATS[0]
     partitionby_asked: tuple[str, ...] | None = None
+    since: str | None = None
+    since_asked: str | None = None
 
     @property
     def each_schema(self) -> tuple[Identity, ...]:
@@ -186,6 +196,12 @@ class Plan:
         In plan order: by partition, then by offset.
     estimated_bytes : int
         Raw bytes of all ranges, estimated from a sample; 0 where none could be had.
+    begins : tuple of (int, int)
+        In the first generation, where a time was asked for: each partition, and its first offset of that time. What is
+        before it is neither missing nor lost.
+    until : str or None
+        The time of the first alerts in Kafka that were not asked for any more, in UTC (ISO 8601); None for all. A later
+        generation may plan them.
     id_chars : int
         Characters of `plan_id`. Of 8, which ledgers once had, two plans of a ledger can be the same by chance.
     """
@@ -194,6 +210,8 @@ class Plan:
     identity: Identity
     ranges: tuple[Range, ...]
     estimated_bytes: int
+    begins: tuple[tuple[int, int], ...] = ()
+    until: str | None = None
     id_chars: int = PLAN_ID_CHARS
 
     @cached_property
@@ -214,6 +232,10 @@ class Plan:
             "estimated_bytes": self.estimated_bytes,
             "ranges": [[range_.partition, range_.start, range_.end] for range_ in self.ranges],
         }
+        if self.begins:
+            content["begins"] = [list(pair) for pair in self.begins]
+        if self.until is not None:
+            content["until"] = self.until
         return content if self.id_chars == _OLD_PLAN_ID_CHARS else {**content, "id_chars": self.id_chars}
 
     @classmethod
@@ -239,6 +261,8 @@ class Plan:
                 identity=Identity(**values),
                 ranges=tuple(Range(*map(int, numbers)) for numbers in content["ranges"]),
                 estimated_bytes=int(content["estimated_bytes"]),
+                begins=tuple((int(partition), int(offset)) for partition, offset in content.get("begins", ())),
+                until=None if content.get("until") is None else str(content["until"]),
                 id_chars=int(content.get("id_chars", _OLD_PLAN_ID_CHARS)),
             )
         except _MISREAD as error:

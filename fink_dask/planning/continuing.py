@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from fink_dask.errors import LedgerError, SettingsError, parameter
 from fink_dask.kafka.inspect import is_other_topic
 from fink_dask.ledger.records import Identity
 from fink_dask.settings import OUTFORMATS, TransferSettings
+from fink_dask.units import Moment
 from fink_dask.where.language import parse_condition
 
 #: Settings that a dataset keeps, as identities name them too; None in settings stands for one that is not given.
-_KEPT = ("partitionby", "survey", "columns", "where", "outformat")
+_KEPT = ("partitionby", "survey", "columns", "where", "outformat", "since")
 #: The most characters shown of a condition that is refused.
 _SHOWN_CHARS = 200
 
@@ -41,10 +43,10 @@ def go_on_with(settings: TransferSettings, before: Identity | None) -> TransferS
         raise _refusal(_differs("topic", before.topic, settings.topic), _BEGIN)
     taken: dict[str, Any] = {}
     for name in _KEPT:
-        old, new = getattr(before, name), _comparable(name, getattr(settings, name))
-        if new is None or (name == "partitionby" and new == before.partitionby_asked):
+        old, new = _begun(before, name), _comparable(name, getattr(settings, name))
+        if new is None or _is_same(name, old, new, before):
             taken[name] = old
-        elif new != old and (name != "survey" or old is not None):  # None where no time is read
+        elif name != "survey" or old is not None:  # None where no time is read
             raise _refusal(_differs(name, old, new), f"leave {parameter(name)} out to go on with it, or {_BEGIN}")
     return replace(settings, **taken)
 
@@ -52,7 +54,7 @@ def go_on_with(settings: TransferSettings, before: Identity | None) -> TransferS
 def like_the_others(settings: TransferSettings, others: Sequence[Identity]) -> TransferSettings:
     """Begin the datasets of further topics as all that are there already were begun, where these are alike."""
     asked = [replace(other, partitionby=other.partitionby_asked or other.partitionby) for other in others]
-    kept = {tuple(getattr(other, name) for name in _KEPT) for other in asked}
+    kept = {tuple(_begun(other, name) for name in _KEPT) for other in asked}
     if len(kept) != 1:
         return settings
     begun = dict(zip(_KEPT, kept.pop(), strict=True))
@@ -97,6 +99,19 @@ def canonical_columns(columns: Sequence[str] | None) -> tuple[str, ...] | None:
 _BEGIN = f"begin another with another {parameter('outdir')} or {parameter('restart', True)}"
 
 
+def _begun(before: Identity, name: str) -> Any:
+    """Return what a dataset was begun with, as settings have it."""
+    if name != "since" or before.since is None:
+        return getattr(before, name)
+    return Moment(before.since_asked or before.since, datetime.fromisoformat(before.since), bool(before.since_asked))
+
+
+def _is_same(name: str, old: Any, new: Any, before: Identity) -> bool:
+    if name == "since":
+        return old is not None and bool(new.is_same(old))
+    return bool(new == old or (name == "partitionby" and new == before.partitionby_asked))
+
+
 def _comparable(name: str, given: Any) -> Any:
     if name == "where":
         return canonical_condition(given)
@@ -104,7 +119,8 @@ def _comparable(name: str, given: Any) -> Any:
 
 
 def _differs(name: str, old: Any, new: Any) -> str:
-    nothing = "all" if name == "columns" else "none"
+    nothing = "all" if name in {"columns", "since"} else "none"
+    old, new = (value.text if isinstance(value, Moment) else value for value in (old, new))
     shown = [",".join(value) if isinstance(value, tuple) else value for value in (old, new)]
     if name == "where":
         shown = [repr(value[:_SHOWN_CHARS]) if value else value for value in shown]

@@ -10,6 +10,7 @@ from fink_dask.kafka.inspect import UNKNOWN_ID
 from fink_dask.kafka.offsets import Range, Watermarks, split
 from fink_dask.ledger.records import Identity, Marker, Plan
 from fink_dask.settings import SMALLEST_RANGE_BYTES
+from fink_dask.units import Moment
 
 #: Bytes that an alert is assumed to have where no sample could be had.
 _GUESSED_BYTES = 50_000.0
@@ -54,6 +55,31 @@ class Sizing:
         return max(self.of(partition), (_mean(self.wire_bytes, partition) or 0.0) / _WIRE_FACTOR)
 
 
+@dataclass(frozen=True)
+class PlannedWindow:
+    """What a plan records of the time that was asked for; see `Plan`.
+
+    Parameters
+    ----------
+    begins : tuple of (int, int)
+        The first offset of that time in each partition.
+    until : str, optional
+        The time of the first alerts that are left out.
+    """
+
+    begins: tuple[tuple[int, int], ...] = ()
+    until: str | None = None
+
+
+def window_to_plan(
+    identity: Identity, plans: Sequence[Plan], watermarks: Mapping[int, Watermarks], until: Moment | None
+) -> PlannedWindow:
+    """Find what the next plan records of the time that was asked for."""
+    is_first = identity.since is not None and not plans
+    begins = [(partition, marks.begin) for partition, marks in sorted(watermarks.items())] if is_first else []
+    return PlannedWindow(tuple(begins), None if until is None else until.utc)
+
+
 def spans_to_plan(
     watermarks: Mapping[int, Watermarks], planned: Mapping[int, int], topic: str
 ) -> dict[int, tuple[int, int]]:
@@ -82,11 +108,21 @@ def spans_to_plan(
                 topic,
                 partition,
             )
+    return unplanned(watermarks, planned)
+
+
+def unplanned(watermarks: Mapping[int, Watermarks], planned: Mapping[int, int]) -> dict[int, tuple[int, int]]:
+    """Find what each partition holds and is wanted after its `planned_ends`, as ``[start, end)``."""
     spans = {
-        partition: (max(planned.get(partition, 0), marks.low), marks.stable)
+        partition: (max(_next(partition, marks, planned), marks.low), marks.end)
         for partition, marks in sorted(watermarks.items())
     }
     return {partition: (start, end) for partition, (start, end) in spans.items() if end > start}
+
+
+def _next(partition: int, marks: Watermarks, planned: Mapping[int, int]) -> int:
+    """Return the first offset that is not planned; the first plan says where the time that was asked for begins."""
+    return planned.get(partition, 0 if planned else marks.begin)
 
 
 def removed_heads(watermarks: Mapping[int, Watermarks], planned: Mapping[int, int]) -> dict[int, tuple[int, int]]:
@@ -95,15 +131,16 @@ def removed_heads(watermarks: Mapping[int, Watermarks], planned: Mapping[int, in
     This is planned as well, in a range of its own, whose marker then declares it lost.
     """
     heads = {
-        partition: (planned.get(partition, 0), min(marks.low, marks.stable))
+        partition: (_next(partition, marks, planned), min(marks.low, marks.end))
         for partition, marks in sorted(watermarks.items())
     }
     return {partition: (start, end) for partition, (start, end) in heads.items() if end > start}
 
 
 def planned_ends(plans: Iterable[Plan]) -> dict[int, int]:
-    """Find the offset after the last planned one, for each partition that was planned."""
-    ends: dict[int, int] = {}
+    """Find the offset after the last planned one, for each partition that was planned, or is of another time so far."""
+    plans = list(plans)
+    ends: dict[int, int] = dict(plans[0].begins) if plans else {}
     for plan in plans:
         for range_ in plan.ranges:
             ends[range_.partition] = max(ends.get(range_.partition, 0), range_.end)
@@ -117,6 +154,7 @@ def next_plan(
     sizing: Sizing,
     room: int | None,
     heads: Mapping[int, tuple[int, int]] | None = None,
+    window: PlannedWindow = PlannedWindow(),
 ) -> Plan | None:
     """Cut what is not planned yet into ranges.
 
@@ -135,6 +173,8 @@ def next_plan(
         never takes too many; where it takes too few, the next generation goes on from there.
     heads : mapping of int to (int, int), optional
         What is already gone from each partition: no alerts, so it takes no room.
+    window : PlannedWindow
+        What was asked for by time.
 
     Returns
     -------
@@ -153,7 +193,8 @@ def next_plan(
         ranges += split(partition, start, end, -(-(end - start) // pieces))
     if not ranges:
         return None
-    return Plan(generation, identity, tuple(sorted(ranges)), round(total_bytes) if sizing.is_known else 0)
+    estimated_bytes = round(total_bytes) if sizing.is_known else 0
+    return Plan(generation, identity, tuple(sorted(ranges)), estimated_bytes, window.begins, window.until)
 
 
 def alerts_at_most(plans: Sequence[Plan], markers: Sequence[Marker], watermarks: Mapping[int, Watermarks]) -> int:

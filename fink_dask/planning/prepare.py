@@ -12,7 +12,15 @@ from fink_dask.kafka.inspect import Inspector, Sample
 from fink_dask.kafka.offsets import Range
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.records import Marker, Plan
-from fink_dask.planning.plan import Sizing, alerts_at_most, next_plan, planned_ends, removed_heads, spans_to_plan
+from fink_dask.planning.plan import (
+    Sizing,
+    alerts_at_most,
+    next_plan,
+    planned_ends,
+    removed_heads,
+    spans_to_plan,
+    window_to_plan,
+)
 from fink_dask.planning.schemas import Target
 from fink_dask.progress.events import Note, Observer
 from fink_dask.ranges.memory import FULL_SHARE, MemoryShare
@@ -68,7 +76,8 @@ def plan_next(
         return Draft()
     sample = inspector.sample(settings.topic, spans)
     sizing = Sizing(settings.range_bytes, settings.nconsumers, sample.sizes, sample.wire_sizes)
-    return Draft(next_plan(len(plans) + 1, target.identity, spans, sizing, room, heads), sample)
+    window = window_to_plan(target.identity, plans, watermarks, settings.until)
+    return Draft(next_plan(len(plans) + 1, target.identity, spans, sizing, room, heads, window), sample)
 
 
 def freeze_plan(ledger: Ledger, target: Target, plan: Plan, plans: list[Plan], observe: Observer) -> Plan:

@@ -96,7 +96,7 @@ def preview(
         If it would be refused.
     """
     check_for_one(settings.outdir)
-    with open_inspector(settings.kafka) as inspector:
+    with open_inspector(settings.kafka, window=settings.window) as inspector:
         wait_for_topics(settings, TopicChoice((settings.topic,)), inspector, observe)
         return _preview(settings, cores, inspector, restart, line)
 
@@ -119,7 +119,7 @@ def preview_each(
     settings = settings if restart else settings_of_all(settings, choice)
     found: dict[str, Outlook | FinkDaskError] = {}
     line: LineSpeed | None = None  # the same for all of them
-    with open_inspector(settings.kafka) as inspector:
+    with open_inspector(settings.kafka, window=settings.window) as inspector:
         wait_for_topics(settings, choice, inspector, observe)
         for topic in topics_now(choice, inspector):
             try:

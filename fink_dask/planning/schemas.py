@@ -19,7 +19,7 @@ from fink_dask.kafka.topics import check_topic_name, survey_of
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.records import Identity, Plan
 from fink_dask.planning.continuing import canonical_columns, canonical_condition, check_same_topic, go_on_with
-from fink_dask.planning.plan import known_topic_id, planned_ends
+from fink_dask.planning.plan import known_topic_id, planned_ends, unplanned
 from fink_dask.ranges.keys import is_schema_like, misfit_in_words
 from fink_dask.settings import OUTFORMATS, RECORD_OUTFORMATS, TransferSettings
 from fink_dask.units import counted
@@ -228,11 +228,7 @@ def _partitioning(identity: Identity, versions: Versions) -> Partitioning:
 
 
 def _unplanned(description: TopicDescription, plans: Sequence[Plan]) -> dict[int, Interval]:
-    ends = planned_ends(plans)
-    return {
-        partition: (max(ends.get(partition, 0), marks.low), marks.stable)
-        for partition, marks in description.watermarks.items()
-    }
+    return unplanned(description.watermarks, planned_ends(plans))
 
 
 def parse_keys(keys: Iterable[bytes]) -> list[AvroSchema]:
@@ -334,6 +330,8 @@ def inspect_topic(
         columns=canonical_columns(settings.columns),
         where=canonical_condition(settings.where),
         outformat=outformat,
+        since=None if settings.since is None else settings.since.utc,
+        since_asked=None if settings.since is None or not settings.since.is_relative else settings.since.text,
     )
     found = find_schemas(settings, inspector, description, ledger, plans, asked)
     if before is None:
@@ -366,10 +364,11 @@ def _by_time_instead(asked: Identity, survey: str | None, versions: Versions) ->
 
 
 def _is_empty(description: TopicDescription) -> bool:
-    """Tell whether a topic holds nothing; one that held something of which nothing is left is an error."""
-    if any(marks.low < marks.stable for marks in description.watermarks.values()):
+    """Tell whether a topic holds nothing that is wanted; if it held something of which nothing is left is an error."""
+    held = description.watermarks.values()
+    if any(marks.start < marks.end for marks in held):
         return False
-    removed = sum(marks.stable for marks in description.watermarks.values())
+    removed = sum(max(0, min(marks.low, marks.end) - marks.begin) for marks in held)
     if removed:
         raise BrokerError(
             f"nothing is left of this topic: Kafka's retention has removed {counted(removed, 'offset')}, all of it",

@@ -179,9 +179,10 @@ def run_topics(
     try:
         what = "topics" if choice.is_several else "topic"
         profiler(Doing(f"connecting to Kafka, and looking at the {what}"))
+        is_resumed = _is_resumed(settings, choice, restart)
         with (
             _local_workers(settings, chosen, choice) as workers,
-            open_inspector(settings.kafka, choice.names, _is_resumed(settings, choice, restart)) as inspector,
+            open_inspector(settings.kafka, choice.names, is_resumed, settings.window) as inspector,
         ):
             wait_for_topics(settings, choice, inspector, profiler)
             if settings.follow is None and chosen.is_here:  # else it may be hours until there is anything to do
@@ -194,7 +195,7 @@ def run_topics(
             for transfer in finder.take():
                 topics.begin(transfer)
             for topic in finder.empty:
-                profiler(Note(f"{topic} is empty: there is nothing to transfer, and nothing is written"))
+                profiler(Note(f"{topic} {_is_empty(settings)}: there is nothing to transfer, and nothing is written"))
                 topics.add_empty(topic)
             topics.finish(inspector)
             if not topics.results():
@@ -205,6 +206,11 @@ def run_topics(
         topics.end()
     found = tuple(TopicOutcome(each.summary, each.ledger, each.error) for each in topics.results())
     return TopicsOutcome(found, profile)
+
+
+def _is_empty(settings: TransferSettings) -> str:
+    """Say that a topic holds nothing that is wanted."""
+    return "is empty" if settings.since is settings.until is None else "holds nothing of that time"
 
 
 def _is_resumed(settings: TransferSettings, choice: TopicChoice, restart: bool) -> bool:
@@ -241,7 +247,7 @@ def _begin(
     for pattern in finder.unmatched:
         observe(Note(f"no topic matches {pattern} yet: waiting for one"))
     for topic in finder.empty:
-        observe(Note(f"{topic} is empty: waiting for its first alert"))
+        observe(Note(f"{topic} {_is_empty(topics.settings)}: waiting for its first alert"))
     if not topics.open and (finder.empty or finder.lacking or topics.choice.patterns):
         wait_for_first(topics, follow, finder, inspector)
 

@@ -94,18 +94,18 @@ class Peek:
             raise BrokerError(f"there is no partition {self.partition}: the topic has {len(marks)}, from 0 on", topic)
         found = []
         for partition, each in sorted(marks.items()):
-            if self.partition in {None, partition} and each.low < each.stable:
-                start = each.low
+            if self.partition in {None, partition} and each.start < each.end:
+                start = each.start
                 if self.is_newest:
-                    start = max(each.low, each.stable - self.count - _TAIL)
+                    start = max(each.start, each.end - self.count - _TAIL)
                 elif self.offset is not None:
                     start = self.offset
-                if not each.low <= start < each.stable:
-                    held = f"it holds {each.low} to {each.stable - 1}"
+                if not each.start <= start < each.end:
+                    held = f"it holds {each.start} to {each.end - 1}"
                     raise BrokerError(f"there is no such offset: {held}", topic, partition, start)
-                found.append(Range(partition, start, each.stable))
+                found.append(Range(partition, start, each.end))
         if not found:
-            raise BrokerError("there is nothing in it now", topic, self.partition)
+            raise BrokerError("there is nothing in it now, or nothing of that time", topic, self.partition)
         return found
 
 
@@ -115,7 +115,7 @@ def peek(settings: TransferSettings, wanted: Peek, connection: Connection) -> li
     Parameters
     ----------
     settings : TransferSettings
-        The topic, its survey, and a schema file if there is one.
+        The topic, its survey, a schema file if there is one, and of which time alerts are wanted.
     wanted : Peek
         Which.
     connection : Connection
@@ -131,7 +131,8 @@ def peek(settings: TransferSettings, wanted: Peek, connection: Connection) -> li
     FinkDaskError
         If there is no such topic, it holds nothing of this kind, or Kafka does not answer.
     """
-    target = inspect_topic(settings, Inspector(connection), Ledger(Path()), fresh=True)
+    inspector = Inspector(connection, window=settings.window)
+    target = inspect_topic(settings, inspector, Ledger(Path()), fresh=True)
     ranges = wanted.ranges(settings.topic, {} if target is None else dict(target.description.watermarks))
     assert target is not None
     found: list[Peeked] = []

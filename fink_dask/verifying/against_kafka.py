@@ -36,6 +36,7 @@ from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.records import Identity, Marker, Plan
 from fink_dask.planning.plan import known_topic_id, planned_ends, spans_to_plan
 from fink_dask.settings import KafkaSettings
+from fink_dask.units import Window, parse_moment
 from fink_dask.where.condition import bind_condition
 
 _BATCH_BYTES = 2**20
@@ -120,11 +121,13 @@ def compare_with_kafka(
     topic = plans[0].identity.topic
     line = Line()
     with open_glimpse(kafka) as connection:
-        now = Inspector(connection).describe(topic)
+        # What the last plan left out, as it is of a later time, has not come since.
+        until = None if plans[-1].until is None else parse_moment("until", plans[-1].until)
+        now = Inspector(connection, window=Window(until=until)).describe(topic)
         problems, newer = _compare_topic(plans, now)
         lows = {partition: marks.low for partition, marks in now.watermarks.items()}
-        ends = planned_ends(plans)
-        gone = sum(min(lows.get(partition, end), end) for partition, end in ends.items())
+        ranges = [range_ for plan in plans for range_ in plan.ranges]
+        gone = sum(max(0, min(lows.get(each.partition, each.end), each.end) - each.start) for each in ranges)
         found: Counter[_Sameness] = Counter()
         if not problems and sample:
             chosen = _choose(list(ledger.markers(plans)), lows, sample, random.Random(seed))  # noqa: S311

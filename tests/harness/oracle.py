@@ -79,11 +79,12 @@ def add_alerts(
     *,
     seed: int = 0,
     first_id: int = 0,
+    at_ms: int = 0,
     options: Mapping[str, Any] | None = None,
 ) -> None:
     """Publish more alerts to a topic and note them."""
     values = alerts_once(kind, count, seed, first_id)
-    note(oracle, produce(bootstrap, topic, values, seed=seed, options=options), values)
+    note(oracle, produce(bootstrap, topic, values, seed=seed, at_ms=at_ms, options=options), values)
 
 
 def note(oracle: Oracle, produced: Iterable[Produced], values: list[bytes]) -> None:

@@ -19,7 +19,7 @@ def plan_topic(bootstrap: str, topic: str, outdir: Path, **settings: Any) -> lis
     """Plan everything that a topic holds, as a job does, and return its ranges."""
     asked = TransferSettings(topic=topic, outdir=outdir, kafka=KafkaSettings(bootstrap), **settings)
     ledger = Ledger(asked.outdir)
-    with open_inspector(asked.kafka) as inspector:
+    with open_inspector(asked.kafka, window=asked.window) as inspector:
         target = inspect_topic(asked, inspector, ledger, fresh=False)
         assert target is not None
         create_ledger(ledger)

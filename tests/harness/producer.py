@@ -101,6 +101,7 @@ def produce(
     partitions: int | None = None,
     keys: Iterable[bytes | None] | None = None,
     seed: int = 0,
+    at_ms: int = 0,
     options: Mapping[str, Any] | None = None,
 ) -> list[Produced]:
     """Write values to partitions chosen at random, as Fink does, and return when each is acknowledged.
@@ -117,6 +118,8 @@ def produce(
         A key for each value; by default none.
     seed : int
         Of the choice of partitions.
+    at_ms : int
+        Kafka's timestamp of each, in milliseconds since 1970-01-01 UTC; 0 for now.
     options : mapping, optional
         librdkafka settings that win over the harness's.
 
@@ -131,7 +134,7 @@ def produce(
         At least one record was not acknowledged.
     """
     producer = Producer(_config(bootstrap) | dict(options or {}))
-    return _send(producer, topic, values, partitions or partition_count(bootstrap, topic), keys, seed)
+    return _send(producer, topic, values, partitions or partition_count(bootstrap, topic), keys, seed, at_ms)
 
 
 def open_transaction(
@@ -209,6 +212,7 @@ def _send(
     partitions: int,
     keys: Iterable[bytes | None] | None,
     seed: int,
+    at_ms: int = 0,
 ) -> list[Produced]:
     choice = random.Random(seed)
     records: list[Produced] = []
@@ -225,7 +229,7 @@ def _send(
     for index, (value, key) in enumerate(pairs):
         digest = None if value is None else hashlib.sha256(value).hexdigest()
         called = partial(acknowledge, index, digest)
-        _enqueue(producer, topic, value, key, choice.randrange(partitions), called)
+        _enqueue(producer, topic, value, key, choice.randrange(partitions), called, at_ms)
         sent += 1
     producer.flush(DELIVERY_TIMEOUT_S + 10)
     if len(records) != sent:
@@ -235,13 +239,13 @@ def _send(
 
 
 def _enqueue(
-    producer: Producer, topic: str, value: bytes | None, key: bytes | None, partition: int, called: Any
+    producer: Producer, topic: str, value: bytes | None, key: bytes | None, partition: int, called: Any, at_ms: int
 ) -> None:
     """Hand one record to librdkafka, waiting while its queue is full."""
     deadline = time.monotonic() + DELIVERY_TIMEOUT_S + 10
     while True:
         try:
-            producer.produce(topic, value, key, partition, on_delivery=called)
+            producer.produce(topic, value, key, partition, on_delivery=called, timestamp=at_ms)
         except BufferError:
             if time.monotonic() > deadline:
                 raise NotAcknowledgedError(f"{topic}[{partition}]: the queue stayed full") from None

@@ -61,6 +61,15 @@ def test_a_plan_has_its_condition_and_one_without_is_what_it_was() -> None:
     assert asked.plan_id != plan.plan_id
 
 
+def test_a_plan_has_its_times_and_one_without_has_no_key_of_them() -> None:
+    plan = make_plan([Range(0, 5, 7)])
+    assert not {"begins", "until", "since", "since_asked"} & {*plan.to_json(), *plan.to_json()["identity"]}
+    identity = replace(plan.identity, since="2026-02-24T03:00:00.000Z", since_asked="6h")
+    timed = replace(plan, identity=identity, begins=((0, 5), (1, 0)), until="2026-02-25T00:00:00.000Z")
+    assert Plan.from_json(json.loads(json.dumps(timed.to_json()))) == timed
+    assert timed.plan_id != plan.plan_id
+
+
 def test_a_plan_has_what_was_asked_for_where_that_is_not_what_was_used_and_no_key_of_it_otherwise() -> None:
     plan = make_plan([Range(0, 5, 7)])
     assert "partitionby_asked" not in plan.to_json()["identity"]

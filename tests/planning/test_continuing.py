@@ -13,6 +13,7 @@ from fink_dask.kafka.inspect import UNKNOWN_ID
 from fink_dask.ledger.records import Identity
 from fink_dask.planning.continuing import check_same_topic, go_on_with, like_the_others
 from fink_dask.settings import KafkaSettings, TransferSettings
+from fink_dask.units import parse_moment
 
 BEGUN = Identity(
     topic="topic",
@@ -52,6 +53,19 @@ def test_what_was_asked_for_and_what_was_used_instead_are_both_no_difference() -
     # A further topic may have the class, or another one of these may not.
     assert like_the_others(asked(), [instead]).partitionby == ("finkclass",)
     assert like_the_others(asked(), [instead, BEGUN]) == asked()
+
+
+def test_a_time_that_was_given_as_how_long_ago_is_the_same_when_it_is_given_again() -> None:
+    timed = replace(BEGUN, since="2026-02-24T03:00:00.000Z", since_asked="6h")
+    begun = go_on_with(asked(), timed).since
+    assert begun is not None
+    assert begun.utc == timed.since
+    for text in ("6h", "2026-02-24T03:00", "2026-02-24T05:00+02:00"):
+        assert go_on_with(asked(since=parse_moment("since", text)), timed).since == begun
+    for text in ("7h", "2026-02-24"):
+        with pytest.raises(LedgerError, match=f"begun with --since 6h, not {text}; leave --since out"):
+            go_on_with(asked(since=parse_moment("since", text)), timed)
+    assert like_the_others(asked(), [timed]).since == begun
 
 
 def test_other_orders_and_spellings_are_no_difference() -> None:

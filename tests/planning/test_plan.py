@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +12,7 @@ from fink_dask.errors import LedgerError
 from fink_dask.kafka.offsets import Range, Watermarks
 from fink_dask.ledger.records import Identity, Plan
 from fink_dask.planning.plan import (
+    PlannedWindow,
     Sizing,
     alerts_at_most,
     next_plan,
@@ -17,8 +20,10 @@ from fink_dask.planning.plan import (
     removed_heads,
     spans_to_plan,
     still_there,
+    window_to_plan,
 )
 from fink_dask.settings import RANGE_BYTES, SMALLEST_RANGE_BYTES
+from fink_dask.units import parse_moment
 
 IDENTITY = Identity("topic", "id", ("time",), "ztf", "00", "file")
 
@@ -122,6 +127,37 @@ def test_what_came_since_is_planned_and_what_went_since_too(watermarks: Spans, e
     marks = {partition: Watermarks(*pair) for partition, pair in watermarks.items()}
     assert spans_to_plan(marks, planned_ends(PLANNED), "topic") == expected
     assert removed_heads(marks, planned_ends(PLANNED)) == removed
+
+
+SINCE = replace(IDENTITY, since="2026-02-24T00:00:00.000Z")
+FIRST = Plan(1, SINCE, (Range(0, 8, 10),), 0, begins=((0, 8), (1, 3), (2, 0)))
+WINDOWS: list[tuple[dict[int, Watermarks], Spans, Spans]] = [
+    ({0: Watermarks(0, 10, begin=4), 1: Watermarks(0, 3), 2: Watermarks(0, 0)}, {}, {}),
+    # Partition 3 was added later, so all of it is of that time.
+    ({0: Watermarks(0, 12), 1: Watermarks(1, 5), 2: Watermarks(0, 9), 3: Watermarks(0, 2, begin=1)},
+     {0: (10, 12), 1: (3, 5), 2: (0, 9), 3: (0, 2)}, {}),
+    ({0: Watermarks(9, 12, until=11), 1: Watermarks(4, 5), 2: Watermarks(2, 9, until=2)},
+     {0: (10, 11), 1: (4, 5)}, {1: (3, 4), 2: (0, 2)}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("marks", "expected", "removed"), WINDOWS)
+def test_what_is_of_another_time_is_neither_planned_nor_lost(
+    marks: dict[int, Watermarks], expected: Spans, removed: Spans
+) -> None:
+    ends = planned_ends([FIRST])
+    assert ends == {0: 10, 1: 3, 2: 0}
+    assert spans_to_plan(marks, ends, "topic") == expected
+    assert removed_heads(marks, ends) == removed
+
+
+def test_the_first_plan_says_where_the_time_begins_and_later_ones_where_it_ended() -> None:
+    marks = {0: Watermarks(0, 12, begin=8), 1: Watermarks(5, 5, begin=0)}
+    assert spans_to_plan(marks, {}, "topic") == {0: (8, 12)}
+    assert removed_heads(marks, {}) == {1: (0, 5)}, "the oldest that is left is of that time: more may have been"
+    until = parse_moment("until", "2026-02-25")
+    assert window_to_plan(SINCE, [], marks, until) == PlannedWindow(((0, 8), (1, 0)), "2026-02-25T00:00:00.000Z")
+    assert window_to_plan(SINCE, [FIRST], marks, None) == window_to_plan(IDENTITY, [], marks, None) == PlannedWindow()
 
 
 def test_what_is_gone_is_planned_in_ranges_of_its_own_and_takes_no_room() -> None:
