@@ -15,6 +15,7 @@ import fastavro
 import pyarrow as pa
 import pyarrow.dataset as ds
 
+from fink_dask.dataset.formats import format_of
 from tests.alerts.made_up import AlertKind, avro_schema
 from tests.harness.alerts_once import alerts_once
 from tests.harness.producer import Produced, produce, publish_schema
@@ -94,9 +95,13 @@ def note(oracle: Oracle, produced: Iterable[Produced], values: list[bytes]) -> N
 
 
 def places(outdir: Path) -> Counter[Place]:
-    """Count the rows of each partition and offset that a reader of the directory sees."""
+    """Count the rows of each partition and offset that a reader of the directory sees, or the records of Avro files."""
     if not any(outdir.rglob("*.parquet")):
-        return Counter()
+        found: Counter[Place] = Counter()
+        for path in outdir.rglob("*.avro"):
+            partitions, offsets = format_of(path).read_places(path)
+            found.update(zip(partitions.tolist(), offsets.tolist(), strict=True))
+        return found
     table = ds.dataset(outdir, partitioning="hive").to_table(columns=["kafka_partition", "kafka_offset"])
     return Counter(zip(table["kafka_partition"].to_pylist(), table["kafka_offset"].to_pylist(), strict=True))
 
