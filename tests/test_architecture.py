@@ -117,6 +117,7 @@ _COMMANDS = {
     *(
         "compact",
         "completion",
+        "cutouts",
         "demo",
         "doctor",
         "export",

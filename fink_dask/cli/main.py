@@ -15,6 +15,7 @@ import click
 import fink_dask
 from fink_dask.cli.compact import compact
 from fink_dask.cli.completion import completion
+from fink_dask.cli.cutouts import cutouts
 from fink_dask.cli.demo import demo
 from fink_dask.cli.doctor import doctor
 from fink_dask.cli.export import export
@@ -55,6 +56,7 @@ COMMANDS = {
     report: "Show a dataset on one HTML page.",
     lightcurve: "Show all that is known of an object's brightness.",
     compact: "Rewrite a dataset as a few large files.",
+    cutouts: "Write the cutouts of chosen objects as pictures or FITS.",
     export: "Write alerts as one table: FITS, VOTable, CSV or Parquet.",
     export_hats: "Write a dataset's objects as a HATS catalog, for LSDB.",
     publish: "Fill a topic as Fink does, for tests and demonstrations.",

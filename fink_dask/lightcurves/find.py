@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -81,11 +82,9 @@ def light_curve(outdir: str | os.PathLike[str], object_id: str | int) -> pa.Tabl
             f"{', '.join(fields.survey.names[role] for role in _NEEDED)}"
         )
     try:
-        alerts = _alerts_of(dataset, fields, _is_object(dataset.schema, fields, object_id))
+        alerts = find_alerts(dataset, fields, object_id, _measurements(dataset.schema, fields))
     except (pa.ArrowException, OSError) as error:
         raise LedgerError(f"{outdir} can't be read: {why_unreadable(error)}") from error
-    if not alerts.num_rows:
-        raise SettingsError(f"{outdir} has no alert of the object {str(object_id)[:_ID_CHARS]!r}")
     return points_of(alerts, fields)
 
 
@@ -113,21 +112,49 @@ def _is_object(schema: pa.Schema, fields: Fields, object_id: str | int) -> pc.Ex
     raise SettingsError(f"{name[:_ID_CHARS]!r} is no {path}: that is a number")
 
 
-def _alerts_of(dataset: ds.Dataset, fields: Fields, is_object: pc.Expression) -> pa.Table:
-    """Read the alerts of an object: histories only from the files that have some, as they are most of a dataset."""
+def find_alerts(
+    dataset: ds.Dataset, fields: Fields, object_id: str | int, columns: Mapping[str, pc.Expression]
+) -> pa.Table:
+    """Read the alerts of an object: what is large only from the files that have some of them.
+
+    Parameters
+    ----------
+    dataset : pyarrow.dataset.Dataset
+        The dataset.
+    fields : Fields
+        What its columns are; it has ``object``.
+    object_id : str or int
+        See `light_curve`.
+    columns : mapping of str to pyarrow.compute.Expression
+        What to read, and how to call it.
+
+    Raises
+    ------
+    SettingsError
+        If there is no such object.
+    """
+    is_object = _is_object(dataset.schema, fields, object_id)
     found = dataset.scanner(columns=["__filename"], filter=is_object).to_table()
+    if not found.num_rows:
+        raise SettingsError(f"there is no alert of the object {str(object_id)[:_ID_CHARS]!r}")
     paths = set(found["__filename"].unique().to_pylist())
+    fragments = [fragment for fragment in dataset.get_fragments() if fragment.path in paths]
+    return pa.concat_tables(
+        fragment.to_table(schema=dataset.schema, columns=dict(columns), filter=is_object) for fragment in fragments
+    )
+
+
+def _measurements(schema: pa.Schema, fields: Fields) -> dict[str, pc.Expression]:
+    """Name what a light curve is made of."""
     columns = {role: expression(fields.paths[role]) for role in (*_NEEDED, "error", "band") if fields.has(role)}
     survey = fields.survey
     limit = fields.paths["time"].removesuffix(survey.names["time"]) + survey.limit
-    if survey.limit and field_type(dataset.schema, limit) is not None:
+    if survey.limit and field_type(schema, limit) is not None:
         columns["limit"] = expression(limit)
     for name, path in (("history", survey.history), ("forced", survey.forced)):
-        if path and _is_list_of_structs(field_type(dataset.schema, path)):
+        if path and _is_list_of_structs(field_type(schema, path)):
             columns[name] = expression(path)
-    fragments = [fragment for fragment in dataset.get_fragments() if fragment.path in paths]
-    tables = [fragment.to_table(schema=dataset.schema, columns=columns, filter=is_object) for fragment in fragments]
-    return pa.concat_tables(tables) if tables else dataset.schema.empty_table()
+    return columns
 
 
 def _is_list_of_structs(kind: pa.DataType | None) -> bool:

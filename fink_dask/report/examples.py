@@ -74,7 +74,7 @@ def read_stamp(data: bytes | None) -> Image | None:
     numpy.ndarray or None
         The pixels, the lowest row first; None if the data, whatever it is, holds no image within the bounds.
     """
-    content = _unpacked(data or b"")
+    content = unpack(data or b"")
     if content is None:
         return None
     from astropy.io import fits
@@ -113,7 +113,7 @@ def png(image: Image) -> bytes:
     return file.getvalue()
 
 
-def _unpacked(data: bytes) -> bytes | None:
+def unpack(data: bytes) -> bytes | None:
     """Return a FITS file, or None if it is too large, or can't be unpacked."""
     if len(data) > MAX_BYTES:
         return None
