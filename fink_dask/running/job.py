@@ -282,14 +282,18 @@ class _Run:
         self._tries = Tries(reconnect_timeout_s)
         self._failures: list[FinkDaskError] = []
         self._progress: queue.SimpleQueue[RangeProgress] = queue.SimpleQueue()
-        self._stopped = False
+        self._stopped = self._is_gone = False
         self._silence = Silence(reconnect_timeout_s)
+        #: Running ranges of which all has arrived.
+        self._whole: set[tuple[str, Range]] = set()
         self._remarks = Remarks()
         self._shares = Shares()
         #: Another job on the same scheduler reports under another name.
         self.topic = f"{progress_prefix(client.id)}{uuid.uuid4().hex}"
 
     def unfinished(self) -> bool:
+        if self._is_gone:  # whoever began later would wait for Kafka as long once more
+            return any(_key(item) in self._whole for item in self._running.values())
         return bool(self._running or ((self._waiting or self._more is not None) and not self._stopped))
 
     def extend(self) -> None:
@@ -366,6 +370,8 @@ class _Run:
             progress = self._progress.get()
             self._silence.see(progress)
             self._tries.see(progress)
+            if progress.arrived >= len(progress.range):
+                self._whole |= {(progress.topic, progress.range)}.intersection(map(_key, self._running.values()))
             self._crew.accept(progress.worker)
             self._shares.see((progress.topic, progress.range), progress.worker)
             self._observe(progress)
@@ -407,6 +413,7 @@ class _Run:
         if item is None:
             return
         self._remarks.forget(item.topic, item.range)
+        self._whole.discard(_key(item))
         self._shares.end((item.topic, item.range))
         try:
             result = future.result(timeout=_RESULT_S)
@@ -462,7 +469,7 @@ class _Run:
             self._waiting.appendleft(item)
             return
         if is_away and self._silence.is_final(not (self._waiting or self._running)):
-            self._stopped = True
+            self._stopped = self._is_gone = True
         if is_crowded and not self._stopped:
             self._give_back(item)
             return

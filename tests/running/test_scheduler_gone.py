@@ -1,4 +1,4 @@
-"""A scheduler or a worker that goes away is said in words, whenever the client learns of it; and crowded lines."""
+"""A scheduler, a worker or a Kafka that goes away is said in words, whenever the client learns of it; crowded lines."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from fink_dask.cluster import crew
-from fink_dask.errors import CrowdedLineError, TransferError
+from fink_dask.errors import BrokerUnavailableError, CrowdedLineError, TransferError
 from fink_dask.kafka.offsets import Range
-from fink_dask.progress.events import Note
+from fink_dask.progress.events import Note, RangeProgress
 from fink_dask.running import job
 
 
@@ -82,3 +82,33 @@ def test_ranges_to_which_nothing_comes_in_time_all_at_once_go_on_one_after_the_o
     (note,) = [event for event in events if isinstance(event, Note)]
     assert "16 ranges at once" in note.text
     run.raise_failures()
+
+
+class _Silent:
+    """A range of which nothing came for as long as is waited."""
+
+    def result(self, timeout: float) -> Any:
+        raise BrokerUnavailableError("nothing came", "topic", 3, 10)
+
+    def release(self) -> None:
+        """Do nothing."""
+
+
+def test_when_kafka_is_gone_only_ranges_that_have_all_they_need_of_it_are_waited_for() -> None:
+    identity = SimpleNamespace(topic="topic")
+    settings = SimpleNamespace(identity=identity, kafka=SimpleNamespace(limit_rate=None))
+    items: list[Any] = [SimpleNamespace(topic="topic", range=Range(n, 0, 9), settings=settings) for n in range(5)]
+    run = job._Run(_Client(), [], 5, lambda _: None, job.NO_LOOKAHEAD, reconnect_timeout_s=0.0)
+    futures: list[Any] = [_Silent() for _ in items]
+    run._running |= dict(zip(futures, items, strict=True))
+    for item, received in zip(items[2:], (8, 9, 0), strict=True):
+        run._progress.put(RangeProgress("topic", item.range, "a", 0, 0, 0, 0, received=received, quiet_s=60.0))
+    run._take(futures[0])
+    assert run.unfinished(), "it may be one partition alone"
+    run._take(futures[1])
+    run.collect(0.0)
+    assert run.unfinished(), "the fourth one only has to be written"
+    run._take(futures[3])
+    assert not run.unfinished(), "the others would wait for as long once more"
+    with pytest.raises(TransferError, match="nothing came"):
+        run.raise_failures()
