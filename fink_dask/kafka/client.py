@@ -20,7 +20,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec
 
-from fink_dask.errors import BrokerError, BrokerUnavailableError
+from fink_dask.errors import BrokerError, BrokerUnavailableError, parameter
 from fink_dask.settings import KafkaSettings, has_sasl, has_tls
 
 __all__ = [
@@ -40,11 +40,11 @@ __all__ = [
     "TopicPartition",
     "broker_error",
     "client_config",
+    "in_words",
     "is_of_groups",
     "is_passing",
     "is_refusal",
     "librdkafka_version",
-    "one_line",
 ]
 
 log = logging.getLogger(__name__)
@@ -171,13 +171,25 @@ def broker_error(
     """Say a KafkaError in one line; one that may pass is a `BrokerUnavailableError`."""
     kind = BrokerUnavailableError if is_passing(error) else BrokerError
     meaning = _FATAL.get(error.code())
-    detail = one_line(error.str())
+    detail = in_words(error)
     return kind(f"{meaning} ({detail})" if meaning else detail, topic, partition, offset)
 
 
 def librdkafka_version() -> str:
     """Return the version of the C library."""
     return str(libversion()[0])
+
+
+def in_words(error: KafkaError) -> str:
+    """Say in one line what librdkafka says, or what it means where that tells a user nothing."""
+    said = one_line(error.str())
+    # "1/1 brokers are down" is all that is said of an address that is silent, or hangs up at once.
+    if error.code() == KafkaError._ALL_BROKERS_DOWN:
+        return "no connection comes about; it may be off, or the line to it cut or blocked"
+    # The first letters of what a web server says, or of a TLS alert, are taken for the size of a response.
+    if error.code() == KafkaError._BAD_MSG and "APIVERSION_QUERY" in said:
+        return f"what answers there is not Kafka, or wants another {parameter('security_protocol')}: check the port"
+    return said
 
 
 def one_line(text: str) -> str:

@@ -28,9 +28,9 @@ from fink_dask.kafka.client import (
     TopicPartition,
     broker_error,
     client_config,
+    in_words,
     is_passing,
     is_refusal,
-    one_line,
 )
 from fink_dask.kafka.line import FIRST_FETCH_BYTES, Line
 from fink_dask.settings import KafkaSettings
@@ -485,7 +485,7 @@ class _Wait:
 
     def _no_answer(self, reason: KafkaError) -> BrokerUnavailableError:
         where = f"{self._settings.bootstrap_servers} in {time.monotonic() - self._began:.0f} s"
-        return BrokerUnavailableError(f"no answer from Kafka at {where}: {one_line(reason.str())}", self._topic)
+        return BrokerUnavailableError(f"no answer from Kafka at {where}: {in_words(reason)}", self._topic)
 
 
 #: Opens a connection, or takes one that is there, for as long as the block lasts.

@@ -20,9 +20,9 @@ from fink_dask.kafka.client import (
     TopicCollection,
     TopicPartition,
     broker_error,
+    in_words,
     is_of_groups,
     is_passing,
-    one_line,
 )
 from fink_dask.kafka.connection import Admin, Connection, in_background, open_glimpse
 from fink_dask.kafka.offsets import Watermarks
@@ -240,8 +240,8 @@ class Glimpse:
                     raise broker_error(error, topic, partition, start)
         finally:
             self._consumer.unassign()
-        reason = self._errors.last.str() if self._errors.last is not None else "no record came"
-        raise BrokerUnavailableError(f"can't read the schema: {one_line(reason)}", topic, partition, start)
+        reason = "no record came" if self._errors.last is None else in_words(self._errors.last)
+        raise BrokerUnavailableError(f"can't read the schema: {reason}", topic, partition, start)
 
 
 class Inspector:

@@ -24,7 +24,7 @@ from fink_dask.kafka.client import (
     Producer,
     broker_error,
     client_config,
-    one_line,
+    in_words,
 )
 from fink_dask.kafka.connection import Admin
 from fink_dask.kafka.inspect import Inspector
@@ -125,7 +125,7 @@ class Publisher:
             self._settle()
         # What still waited when it was stopped was dropped, not refused.
         if refused and not stopped():
-            reason = one_line(refused[0].str())
+            reason = in_words(refused[0])
             raise BrokerError(f"{sent - confirmed:,} of {counted(sent, 'record')} not acknowledged: {reason}", topic)
         return confirmed
 

@@ -16,9 +16,9 @@ from fink_dask.kafka.client import (
     Message,
     TopicPartition,
     broker_error,
+    in_words,
     is_of_groups,
     is_passing,
-    one_line,
 )
 from fink_dask.kafka.connection import Connection, in_background
 from fink_dask.kafka.doubts import Doubts
@@ -500,7 +500,7 @@ class RangeReader:
         if errors.fatal is not None and silence_s > _REFUSED_S:
             raise broker_error(errors.fatal, *self._here)
         if silence_s > self._settings.reconnect_timeout_s:
-            reason = one_line(errors.last.str()) if errors.last is not None else "no error was reported"
+            reason = in_words(errors.last) if errors.last is not None else "no error was reported"
             words = f"nothing came for {self._settings.reconnect_timeout_s:g} s ({reason}); {self._what_came()}"
             raise BrokerUnavailableError(f"{words}; {parameter('reconnect_timeout')} waits for longer", *self._here)
 

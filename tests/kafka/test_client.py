@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -156,6 +157,25 @@ def test_no_answer_names_the_servers_and_the_reason_behind_all_brokers_being_dow
     assert SERVERS in str(caught.value)
     assert "Failed to resolve" in str(caught.value)
     assert caught.value.transient
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "expected"),
+    [
+        (KafkaError._ALL_BROKERS_DOWN, "1/1 brokers are down", "blocked"),
+        (
+            KafkaError._BAD_MSG,  # of a web server
+            "Receive failed: Invalid response size 1213486160 (0..100000000): increase receive.message.max.bytes "
+            "(after 0ms in state APIVERSION_QUERY)",
+            "not Kafka.*--security-protocol",
+        ),
+        (KafkaError._BAD_MSG, "Receive failed: Invalid response size 200000000 (after 9ms in state UP)", "200000000"),
+    ],
+)
+def test_an_address_that_is_silent_or_is_not_of_kafka_is_said_to_be_so(code: int, said: str, expected: str) -> None:
+    with pytest.raises(BrokerUnavailableError, match=SERVERS) as caught:
+        ask_of(fail_with(KafkaError._TRANSPORT), KafkaError(code, said))
+    assert re.search(expected, str(caught.value))
 
 
 def test_a_refusal_before_the_last_answer_is_not_why_the_broker_is_silent_now() -> None:
