@@ -61,7 +61,7 @@ _STATED_MS = 500
 #: batch of records, whatever was asked for; a batch has `message.max.bytes` at most, 1 MB by default.
 _MAX_RESPONSE_BYTES = 100_000_000
 
-#: By how many times what a connection asks for at once may miss what the line is known to carry.
+#: What a connection asks for at once misses what the line is known to carry by fewer times than that.
 _FITS = 2
 
 
@@ -601,4 +601,5 @@ def _fits(connection: Connection, settings: KafkaSettings, fetch_bytes: int) -> 
     made_for = connection.settings
     if made_for.queue_bytes != settings.queue_bytes or (made_for.limit_rate is None) != (settings.limit_rate is None):
         return False  # what keeps to a rate fetches nothing ahead, whoever it is lent to
-    return fetch_bytes / _FITS <= connection.fetch_bytes <= fetch_bytes * _FITS
+    # Not the half of what is wanted: a line that asks for twice as much has just seen that the half wastes too much.
+    return fetch_bytes / _FITS < connection.fetch_bytes < fetch_bytes * _FITS

@@ -77,6 +77,17 @@ def test_a_run_without_a_limit_does_not_get_the_connection_of_one_that_had_a_lim
     assert used(pool, settings) is fast
 
 
+def test_a_connection_that_asks_for_so_little_that_much_comes_in_vain_is_not_used_again(
+    make_pool: Callable[[float], ConnectionPool], settings: KafkaSettings
+) -> None:
+    pool = make_pool(LONG_S)
+    small = used(pool, settings)
+    pool.line.fetched(small.fetch_bytes, 4.0, 0.7, settings.queue_bytes)
+    large = used(pool, settings)
+    assert large.fetch_bytes == 2 * small.fetch_bytes
+    assert used(pool, settings) is large
+
+
 def test_the_threads_of_librdkafka_do_not_grow_with_the_number_of_ranges(
     make_pool: Callable[[float], ConnectionPool], settings: KafkaSettings
 ) -> None:
