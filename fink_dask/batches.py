@@ -140,3 +140,26 @@ def join_values(
         for value, start in zip(present, starts.tolist(), strict=False):
             into[start : start + len(value)] = value
     return data, starts, np.array([value is None for value in values]) if None in values else None
+
+
+def without_heads(
+    data: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], heads: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """Leave out a few bytes at the beginning of each value; returns `data` and `starts`, as a copy.
+
+    Parameters
+    ----------
+    data : numpy.ndarray of uint8
+        The values.
+    starts : numpy.ndarray of int64, shape (values + 1,)
+        Where each begins, and where the last one ends.
+    heads : numpy.ndarray of int64, shape (values,)
+        How many bytes, no more than a value has.
+    """
+    kept = np.ones(int(starts[-1] - starts[0]), np.bool_)
+    for place in range(int(heads.max(initial=0))):
+        kept[starts[:-1][heads > place] - starts[0] + place] = False
+    shifts = np.concatenate([[0], np.cumsum(heads)])
+    shorter = np.ascontiguousarray(data[starts[0] : starts[-1]][kept])
+    shorter.flags.writeable = False
+    return shorter, np.ascontiguousarray(starts - starts[0] - shifts, np.int64)

@@ -24,7 +24,8 @@ from distributed import default_client
 
 from fink_dask.api.settings import as_moment, as_names, errors_in_python, kafka_of
 from fink_dask.avro.evolution import Versions
-from fink_dask.avro.schema import parse_schema, read_schema_file
+from fink_dask.avro.files import read_schema_file
+from fink_dask.avro.schema import parse_schema
 from fink_dask.dataset.columns import file_schema
 from fink_dask.dataset.formats import KAFKA_FIELDS
 from fink_dask.dataset.partitioning import Partitioning

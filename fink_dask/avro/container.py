@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from fink_dask.avro.schema import AvroSchema
-from fink_dask.avro.walk import RecordError, compile_split
+from fink_dask.avro.walk import RecordError, compile_split, read_long, read_span
 
-_MAGIC = b"Obj\x01"
+#: What every container file begins with.
+MAGIC = b"Obj\x01"
 #: Bytes of the marker between blocks.
 SYNC_BYTES = 16
 
@@ -30,9 +31,51 @@ def header(schema: AvroSchema, metadata: Mapping[str, bytes], sync: bytes) -> by
     sync : bytes
         What follows each block, of `SYNC_BYTES`.
     """
-    said = {"avro.schema": schema.text.encode(), "avro.codec": b"null", **metadata}
+    said = {"avro.schema": schema.strict.encode(), "avro.codec": b"null", **metadata}
     entries = b"".join(_with_size(name.encode()) + _with_size(value) for name, value in said.items())
-    return _MAGIC + _long(len(said)) + entries + _long(0) + sync
+    return MAGIC + _long(len(said)) + entries + _long(0) + sync
+
+
+def schema_of(data: bytes) -> bytes:
+    """Return the schema of a file, given what it begins with.
+
+    Raises
+    ------
+    ValueError
+        If it has none there.
+    """
+    said, _ = read_metadata(data)
+    if "avro.schema" not in said:
+        raise ValueError("its head has no avro.schema")
+    return said["avro.schema"]
+
+
+def read_metadata(data: bytes) -> tuple[dict[str, bytes], int]:
+    """Read what a file says of itself, and where its marker begins.
+
+    Raises
+    ------
+    ValueError
+        If it is not such a file, or its head does not end within these bytes.
+    """
+    if not data.startswith(MAGIC):
+        raise ValueError("it does not begin as an Avro file does")
+    said: dict[str, bytes] = {}
+    at = len(MAGIC)
+    try:
+        while True:
+            count, at = read_long(data, at)
+            if not count:
+                return said, at
+            if count < 0:  # the size of the entries in bytes follows
+                count, (_, at) = -count, read_long(data, at)
+            for _ in range(count):
+                start, at = read_span(data, at, "its head")
+                name = data[start:at].decode(errors="replace")
+                start, at = read_span(data, at, "its head")
+                said[name] = data[start:at]
+    except IndexError:
+        raise ValueError("its head is cut off") from None
 
 
 def block_head(records: int, size: int) -> bytes:
@@ -71,7 +114,7 @@ def read_records(path: Path, schema: AvroSchema) -> Iterator[bytes]:
     """
     import fastavro
 
-    split = compile_split(schema.parsed)
+    split = compile_split(schema.top)
     with path.open("rb") as file:
         for block in fastavro.block_reader(file):
             data: Any = block.bytes_

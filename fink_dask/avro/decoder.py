@@ -19,8 +19,8 @@ from fink_dask.avro.operations import DATA, ENDS, MAX_LOOPS, TEXT, VALID
 from fink_dask.avro.program import Built, Constants, FillProgram, Numbering, compile_walk
 from fink_dask.avro.schema import MAX_CELLS, AvroSchema
 from fink_dask.avro.types import AvroType, lazy_property
-from fink_dask.avro.walk import RecordError, make_walk
-from fink_dask.batches import Memory, join_values
+from fink_dask.avro.walk import RecordError, body_of, make_walk
+from fink_dask.batches import Memory, join_values, without_heads
 from fink_dask.errors import FinkDaskError
 
 #: Bytes of all values of a batch. Arrow's offsets have 32 bits, and a column may hold all of them.
@@ -250,13 +250,16 @@ class Arena:
 
     def _array(self, built: Built) -> pa.Array:
         rows, column = int(self._entries[built.scope]), built.column
-        if column < 0 and not built.children:
+        if pa.types.is_null(built.arrow):
             return pa.nulls(rows)
         null_count = int(self.nulls[column]) if column >= 0 else 0
         parts = (VALID, *built.parts) if null_count else built.parts
         buffers = [self._memory.slice(self._begin[part][column], self._size[part][column]) for part in parts]
         if not null_count:
             buffers.insert(0, None)
+        if pa.types.is_boolean(built.arrow) and not built.parts:
+            # A record without fields, which says only that it is there.
+            buffers.append(pa.py_buffer(np.full((rows + 7) // 8, 255, np.uint8)))
         children = [self._array(child) for child in built.children] or None
         return pa.Array.from_buffers(built.arrow, rows, buffers, null_count, 0, children)
 
@@ -356,6 +359,13 @@ class ColumnarDecoder:
         failed = np.full(len(offsets) - 1, -1, np.int64)
         if missing is not None:
             failed[missing] = 0
+        whole, places = data, offsets
+        if self._schema.prefix:
+            # The top level is a union: what begins with the number of the record's branch goes on as a record.
+            is_there = np.diff(offsets) > 0
+            is_there[is_there] = data[offsets[:-1][is_there]] == self._schema.prefix[0]
+            failed[~is_there] = 0
+            data, offsets = without_heads(data, offsets, is_there.astype(np.int64))
         entries, sizes = np.zeros(self._scopes, np.int64), np.zeros(self._slots + 1, np.int64)
         marks = np.zeros((len(failed), self._marks), np.int64)
         tables = (self._walk_ops, self._limits, self._symbols)
@@ -385,7 +395,7 @@ class ColumnarDecoder:
         rows = self._rows.fill(data, positions, marks, entries, sizes)
         bad = []
         for index in np.flatnonzero(failed >= 0).tolist():
-            value = data[offsets[index] : offsets[index + 1]].tobytes()
+            value = whole[places[index] : places[index + 1]].tobytes()
             is_missing = missing is not None and missing[index]
             bad.append(bad_record(index, TOMBSTONE if is_missing else self._reason(value, failed[index])))
         return DecodedBatch(rows, positions, tuple(bad), left_out)
@@ -393,7 +403,7 @@ class ColumnarDecoder:
     def _reason(self, value: bytes, place: int) -> str:
         try:
             # The few bad records are walked once more, where there are words for everything.
-            self._explain(value)
+            self._explain(body_of(value, self._schema.prefix))
         except RecordError as error:
             return str(error)
         return f"it is damaged at byte {place:,}"

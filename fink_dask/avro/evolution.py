@@ -13,7 +13,8 @@ from difflib import get_close_matches
 import pyarrow as pa
 
 from fink_dask.avro.operations import BATCH_CELLS, allowed_cells
-from fink_dask.avro.schema import MAX_CELLS, MAX_FIELDS, MAX_VALUE_CELLS, AvroSchema, show
+from fink_dask.avro.schema import MAX_CELLS, MAX_VALUE_CELLS, AvroSchema
+from fink_dask.avro.spelling import MAX_FIELDS, show, steps_to
 from fink_dask.avro.types import AvroType, lazy_property
 from fink_dask.errors import SchemaError, SettingsError
 
@@ -70,7 +71,7 @@ def project(record: AvroType, columns: Sequence[str] | None) -> AvroType:
         raise SettingsError("no column is named")
     for column in columns:
         _check(record, column)
-    return _keep(record, [column.split(".") for column in columns])
+    return _keep(record, [steps_to(record.names, column) for column in columns])
 
 
 def covering(record: AvroType, columns: Sequence[str] | None) -> tuple[str, ...] | None:
@@ -84,7 +85,7 @@ def covering(record: AvroType, columns: Sequence[str] | None) -> tuple[str, ...]
     found: dict[str, None] = {}
     for column in columns:
         node, path = record, []
-        for name in column.split("."):
+        for name in steps_to(record.names, column):
             node = node.value
             if name not in node.names:
                 break
@@ -139,7 +140,7 @@ def _keep(node: AvroType, paths: Iterable[list[str]]) -> AvroType:
 
 def _check(record: AvroType, column: str) -> None:
     node = record
-    for name in column.split("."):
+    for name in steps_to(record.names, column):
         node = node.value
         if name not in node.names:
             if node.kind in {"array", "map"}:
@@ -236,8 +237,9 @@ def _is_same_kind(one: AvroType, other: AvroType) -> bool:
         members = [child.arrow for child in one.children]
         is_clear = len(set(members)) == len(members)
         return is_clear and other.kind == "choice" and members == [child.arrow for child in other.children]
-    return (one.kind, one.logical, one.size, one.precision, one.scale) == (
+    return (one.kind, bool(one.names), one.logical, one.size, one.precision, one.scale) == (
         other.kind,
+        bool(other.names),  # a record without fields is a boolean
         other.logical,
         other.size,
         other.precision,
@@ -247,6 +249,8 @@ def _is_same_kind(one: AvroType, other: AvroType) -> bool:
 
 def _in_words(node: AvroType) -> str:
     value = node.value
+    if value.kind == "record" and not value.names:
+        return "a record without fields"
     if value.kind == "choice":
         return f"a union of {' and '.join(child.kind for child in value.children[:4])}"
     if value.logical == "decimal":

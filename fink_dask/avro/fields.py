@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -43,7 +42,7 @@ class Field:
 def fields_of(schema: AvroSchema) -> tuple[Field, ...]:
     """Describe the fields of a schema, in its order."""
     docs: _Docs = {}
-    _gather(json.loads(schema.text), schema.parsed, docs)
+    _gather(schema.document, schema.top, docs)
     return _fields(schema.parsed, docs)
 
 
@@ -59,9 +58,7 @@ def _gather(raw: object, node: AvroType, docs: _Docs) -> None:
             _gather(branch, child, docs)
     elif isinstance(raw, dict):
         kind = raw["type"]
-        if isinstance(kind, dict | list):
-            _gather(kind, node, docs)
-        elif kind in {"array", "map"}:
+        if kind in {"array", "map"}:
             _gather(raw["items" if kind == "array" else "values"], node.children[0], docs)
         elif kind == "record":
             docs[node] = {field["name"]: field["doc"] for field in raw["fields"] if isinstance(field.get("doc"), str)}

@@ -116,7 +116,7 @@ class Constants:
             self._first_symbol[node] = len(self._symbol_ends) - 1
             for symbol in node.symbols:
                 self._letters.append(symbol.encode())
-                self._symbol_ends.append(self._symbol_ends[-1] + len(symbol))
+                self._symbol_ends.append(self._symbol_ends[-1] + len(self._letters[-1]))
         return self._first_symbol[node]
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from io import BytesIO
 from itertools import count
@@ -16,7 +15,7 @@ from fink_dask.avro.decoder import MAX_BATCH_BYTES, TOMBSTONE, BadRecord, Decode
 from fink_dask.avro.evolution import project, project_array
 from fink_dask.avro.schema import AvroSchema
 from fink_dask.avro.types import MAX_DECIMAL128_DIGITS, PRIMITIVES, AvroType
-from fink_dask.avro.walk import RecordError, make_walk
+from fink_dask.avro.walk import RecordError, body_of, make_walk
 from fink_dask.errors import FinkDaskError, SchemaError
 
 _Row = dict[str, object]
@@ -60,6 +59,8 @@ class _Names:
             return {"type": "array", "items": self.storage(node.children[0])}
         if node.kind == "map":
             return {"type": "array", "items": self._record(self._new(), ("key", "value"), _entry(node).children)}
+        if node.kind == "enum":
+            return "int"  # fastavro refuses symbols that are no names of Avro's
         if node.kind in {"float", "fixed"}:
             # Written out at every use: fastavro looks a name up for every value.
             return {"type": "fixed", "name": self._new(), "size": node.size or 4}
@@ -69,8 +70,6 @@ class _Names:
         if node in self._written:
             return self._written[node]
         name = self._written[node] = self._new()
-        if node.kind == "enum":
-            return {"type": "enum", "name": name, "symbols": list(node.symbols)}
         return self._record(name, node.names, node.children)
 
     def _record(self, name: str, names: tuple[str, ...], children: tuple[AvroType, ...]) -> object:
@@ -104,10 +103,10 @@ def storage_type(node: AvroType) -> pa.DataType:
         return pa.list_(storage_type(_entry(node)))
     if node.kind in {"float", "fixed"}:
         return pa.binary(node.size or 4)
-    return PRIMITIVES.get(node.kind, pa.string())
+    return PRIMITIVES["int" if node.kind == "enum" else node.kind]
 
 
-def from_storage(array: pa.Array, node: AvroType) -> pa.Array:
+def from_storage(array: pa.Array, node: AvroType) -> pa.Array:  # noqa: PLR0911 - one for each kind
     """Give a column that was read its Arrow type; only decimals are copied.
 
     Parameters
@@ -127,6 +126,10 @@ def from_storage(array: pa.Array, node: AvroType) -> pa.Array:
         return array
     if node.logical == "decimal":
         return _decimals(array, node)
+    if node.kind == "enum":
+        return pa.array(node.symbols, pa.string()).take(array)
+    if node.kind == "record" and not node.names:
+        return pa.Array.from_buffers(node.arrow, len(array), [array.buffers()[0], ones(len(array))], array.null_count)
     if node.kind in {"record", "choice"}:
         children = [from_storage(array.field(index), child) for index, child in enumerate(node.children)]
         return _typed(node.arrow, array, 1, children)
@@ -137,6 +140,11 @@ def from_storage(array: pa.Array, node: AvroType) -> pa.Array:
         pairs = pa.struct([node.arrow.key_field, node.arrow.item_field])
         return _typed(node.arrow, array, 2, [_typed(pairs, array.values, 1, entries)])
     return _typed(node.arrow, array, 2, None)
+
+
+def ones(count: int) -> pa.Buffer:
+    """Return bits that are all 1: the values of a record without fields, which says only that it is there."""
+    return pa.py_buffer(b"\xff" * (-(-count // 8)))
 
 
 def _typed(type_: pa.DataType, array: pa.Array, buffers: int, children: list[pa.Array] | None) -> pa.Array:
@@ -214,6 +222,7 @@ class FastavroDecoder:
     def _read(self, value: bytes | None) -> _Row:
         if value is None:
             raise RecordError(TOMBSTONE)
+        value = body_of(value, self._schema.prefix)
         self._walk(value)
         stream = BytesIO(value)
         try:
@@ -279,10 +288,10 @@ class Transcoder:
             index = writer.arrow.get_field_index(field.name)
             if index >= 0:
                 _check_same_kind(field.name, writer.arrow.field(index).type, field.type)
-        self._walk = make_walk(writer.parsed)
+        self._walk, self._prefix = make_walk(writer.parsed), writer.prefix
         try:
-            self._writer = fastavro.parse_schema(_without_logical_types(json.loads(writer.text)))
-            self._reader = fastavro.parse_schema(_without_logical_types(json.loads(reader.text)))
+            self._writer = fastavro.parse_schema(_without_logical_types(writer.document))
+            self._reader = fastavro.parse_schema(_without_logical_types(reader.document))
         except (fastavro.schema.SchemaParseException, ValueError, TypeError, KeyError, RecursionError) as error:
             raise SchemaError(f"fastavro refuses the schema: {' '.join(str(error).split())[:200]}") from error
 
@@ -304,7 +313,7 @@ class Transcoder:
         RecordError
             If it is not what the writer's schema says, or can't be read with the reader's.
         """
-        self._walk(value)  # which bounds what fastavro makes of it
+        self._walk(body_of(value, self._prefix))  # which bounds what fastavro makes of it
         stream = BytesIO(value)
         try:
             record = fastavro.schemaless_reader(stream, self._writer, self._reader)

@@ -1,30 +1,36 @@
 """Read a writer schema that nobody vouches for into types, or refuse it in one line that names the field.
 
 The rules are those of the Avro 1.12 specification, https://avro.apache.org/docs/1.12.0/specification/: a name with dots
-is full, any other belongs to the namespace around it, and a type is defined once, before it is used.
+is full, any other belongs to the namespace around it, and a type is defined once, before it is used. What other
+programs accept beyond that, `fink_dask.avro.spelling` has put right before.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
+import unicodedata
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import NoReturn
+from typing import Any
 
 import pyarrow as pa
 
 from fink_dask.avro.operations import BATCH_CELLS
+from fink_dask.avro.spelling import (
+    AVRO_NAME,
+    MAX_DEPTH,
+    MAX_FIELDS,
+    MAX_NAME_CHARS,
+    Elsewhere,
+    hint_of,
+    refuse,
+    respell,
+    show,
+    steps_to,
+)
 from fink_dask.avro.types import LOGICAL_INTEGERS, MAX_DECIMAL256_DIGITS, PRIMITIVES, AvroType, lazy_property
-from fink_dask.errors import SchemaError, SettingsError, parameter
+from fink_dask.errors import SchemaError
 
-#: Levels of records, arrays, maps and wide unions. Fink's have three; code that recurses stays far from Python's limit.
-MAX_DEPTH = 64
-#: Fields of all records, every use of a named type counted: 40 short definitions can otherwise expand to 2^40 fields.
-MAX_FIELDS = 20_000
-#: Characters of a name or an enum's symbol: Arrow and Parquet repeat names at every use, and a symbol at every value.
-MAX_NAME_CHARS = 256
 #: Bytes of a fixed: a null takes as many in Arrow, so one byte of a message could otherwise ask for gigabytes.
 MAX_FIXED_BYTES = 65_536
 #: Cells, which are units of eight bytes, that one value may take in Arrow whatever its own bytes are: 512 KiB. One of
@@ -33,9 +39,8 @@ MAX_VALUE_CELLS = 65_536
 #: Cells that a record's items may take beyond those that its bytes allow: a short record may have a few wide nulls.
 MAX_CELLS = 8192
 
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_SHOWN_CHARS = 60
-_PATH_CHARS = 160
+#: What a column's name can't have: separators of paths, of directories, and of lists of columns.
+_SEPARATORS = frozenset('/\\,=`"')
 
 #: The most bytes of a schema. Those of Fink have 40 to 73 kB; a hostile message may have any size.
 MAX_SCHEMA_BYTES = 4 * 1024 * 1024
@@ -98,7 +103,7 @@ class Resolver:
             return AvroType(name)
         full = name if "." in name or not namespace else f"{namespace}.{name}"
         if full not in self._named:
-            refuse(path, f"unknown type {show(name)}")
+            refuse(path, f"unknown type {show(name)}{hint_of(name)}")
         node = self._named[full]
         if node is None:
             refuse(path, f"the type {show(name)} contains itself; a recursive type has no Arrow type")
@@ -147,7 +152,6 @@ class Resolver:
         if kind in ("record", "enum", "fixed"):
             return self._definition(str(kind), raw, namespace, path, depth)
         if isinstance(kind, (dict, list)):
-            # {"type": {"type": "int"}}: not in the specification, but written by some and read by most.
             return self.resolve(kind, namespace, path, depth + 1)
         if not isinstance(kind, str):
             refuse(path, "an object without a type" if kind is None else f"{show(kind)} is not an Avro type")
@@ -190,15 +194,15 @@ class Resolver:
         fields = raw.get("fields")
         if not isinstance(fields, list):
             refuse(path, "a record without a list of fields")
-        if not fields:
-            refuse(path, "a record without fields can't be stored in Parquet")
+        if not fields and not path:
+            refuse(path, "a record without fields has no columns")
         if len(fields) > MAX_FIELDS:
             refuse(path, f"more than {MAX_FIELDS:,} fields")
         children: dict[str, AvroType] = {}
         for entry in fields:
             name = entry.get("name") if isinstance(entry, dict) else None
-            if not isinstance(name, str) or not _is_name(name):
-                refuse(path, f"a field whose name, {show(name)}, is not an Avro name")
+            if not isinstance(name, str) or not is_column_name(name):
+                refuse(path, f"a field whose name, {show(name)}, can't be that of a column: rename it in the schema")
             if name in children:
                 refuse((*path, name), "there are two fields of this name")
             if "type" not in entry:
@@ -211,8 +215,8 @@ def _symbols(raw: object, path: tuple[str, ...]) -> tuple[str, ...]:
     if not isinstance(raw, list) or not raw:
         refuse(path, "an enum without a list of symbols")
     for symbol in raw:
-        if not isinstance(symbol, str) or not _is_name(symbol):
-            refuse(path, f"a symbol, {show(symbol)}, that is not an Avro name")
+        if not isinstance(symbol, str) or not is_text(symbol):
+            refuse(path, f"a symbol, {show(symbol)}, that is no text of up to {MAX_NAME_CHARS} characters")
     if len(set(raw)) != len(raw):
         refuse(path, "an enum with a symbol twice")
     return tuple(raw)
@@ -243,48 +247,20 @@ def _is_null(branch: object) -> bool:
 
 
 def _is_name(name: str) -> bool:
-    return len(name) <= MAX_NAME_CHARS and _NAME.fullmatch(name) is not None
+    return len(name) <= MAX_NAME_CHARS and AVRO_NAME.fullmatch(name) is not None
 
 
-def show(raw: object) -> str:
-    """Show a hostile value in a message: short, in ASCII and on one line.
-
-    Parameters
-    ----------
-    raw : object
-        A value that came from JSON.
-
-    Returns
-    -------
-    str
-        The beginning of a string, quoted and escaped; of anything else, its kind.
-    """
-    if isinstance(raw, str):
-        return ascii(raw if len(raw) <= _SHOWN_CHARS else f"{raw[:_SHOWN_CHARS]}...")
-    words = {dict: "an object", list: "a list", bool: "a boolean", int: "a number", float: "a number"}
-    return words.get(type(raw), "nothing")
+def is_text(name: str) -> bool:
+    """Tell whether a symbol or a name is short, and has something to show on its one line."""
+    return 0 < len(name) <= MAX_NAME_CHARS and all(
+        letter == " " or unicodedata.category(letter)[0] not in "CZ" for letter in name
+    )
 
 
-def refuse(path: tuple[str, ...], reason: str) -> NoReturn:
-    """Refuse a schema because of one of its fields.
-
-    Parameters
-    ----------
-    path : tuple of str
-        Names of the fields that lead to it, of which the last ones are shown.
-    reason : str
-        What is wrong with it.
-
-    Raises
-    ------
-    SchemaError
-        Always.
-    """
-    dotted = ".".join(path).replace(".[]", "[]").replace(".{}", "{}")
-    if len(dotted) > _PATH_CHARS:
-        dotted = f"...{dotted[-_PATH_CHARS:]}"
-    where = f"field {dotted}" if path else "the top level"
-    raise SchemaError(f"the Avro schema can't be used, {where}: {reason}")
+def is_column_name(name: str) -> bool:
+    """Tell whether a column can have a name: any letters, with single dots, dashes and blanks between them."""
+    parts = name.split(".")
+    return is_text(name) and not _SEPARATORS & set(name) and all(part and part == part.strip() for part in parts)
 
 
 @dataclass(frozen=True)
@@ -297,10 +273,35 @@ class AvroSchema:
         The schema as compact JSON in ASCII, with keys and fields in the writer's order.
     parsed : AvroType
         The top-level record, with every named type resolved.
+    top : AvroType
+        The top level: the record, or a union of it and null, whose branch every record begins with.
     """
 
     text: str
     parsed: AvroType = field(compare=False, repr=False)
+    top: AvroType = field(compare=False, repr=False)
+
+    @lazy_property
+    def document(self) -> Any:
+        """The schema as JSON holds it, in the words of the specification; see `fink_dask.avro.spelling`."""
+        return respell(json.loads(self.text))
+
+    @lazy_property
+    def strict(self) -> str:
+        """The schema as strict libraries read it: `text`, unless that takes liberties."""
+        document = self.document
+        return self.text if document == json.loads(self.text) else json.dumps(document, separators=(",", ":"))
+
+    @property
+    def prefix(self) -> bytes:
+        """What a record begins with that is not null, where the top level is a union: the number of its branch."""
+        kinds = [branch.kind for _, branch in self.top.branches]
+        return bytes([2 * kinds.index("record")]) if kinds else b""
+
+    @lazy_property
+    def odd_name(self) -> str:
+        """The first name of a field or a symbol that is not Avro's, shown; empty where there is none."""
+        return _odd_name(self.parsed, set())
 
     @lazy_property
     def fingerprint(self) -> str:
@@ -318,13 +319,23 @@ class AvroSchema:
         return BATCH_CELLS // (self.parsed.cells + MAX_CELLS)
 
 
-def parse_schema(raw: bytes | str) -> AvroSchema:
+def _odd_name(node: AvroType, seen: set[AvroType]) -> str:
+    if node in seen:
+        return ""
+    seen.add(node)
+    found = next((show(name) for name in (*node.names, *node.symbols) if not _is_name(name)), "")
+    return found or next(filter(None, (_odd_name(child, seen) for child in node.children)), "")
+
+
+def parse_schema(raw: bytes | str, elsewhere: Elsewhere | None = None) -> AvroSchema:
     """Read a writer schema, or refuse it in one line that names the field.
 
     Parameters
     ----------
     raw : bytes or str
         JSON, in UTF-8 where it is bytes, from a source that may be hostile.
+    elsewhere : callable, optional
+        Finds types that are defined outside the schema, which then become part of it.
 
     Returns
     -------
@@ -334,41 +345,40 @@ def parse_schema(raw: bytes | str) -> AvroSchema:
     Raises
     ------
     SchemaError
-        If `raw` is not JSON, not a valid Avro 1.12 record schema, recursive, larger than the bounds, or uses what can't
-        be stored: a record without fields, items that take no bytes.
+        If `raw` is not JSON, not a valid Avro 1.12 record schema but for what `fink_dask.avro.spelling` puts right,
+        recursive, larger than the bounds, or uses what can't be stored: items that take no bytes.
     """
     try:
         document = _load(raw)
+        spelled = respell(document, elsewhere)
+        if elsewhere is not None and spelled != document and respell(document) != spelled:
+            document = spelled
         text = json.dumps(document, separators=(",", ":"))
         if len(text) > MAX_SCHEMA_BYTES:
             raise SchemaError(f"the Avro schema has more than {MAX_SCHEMA_BYTES:,} bytes")
-        parsed = Resolver().resolve(document)
+        top = Resolver().resolve(spelled)
+        parsed = top.value
         if parsed.kind != "record":
-            refuse((), f"a topic's schema must be a record, not {show(parsed.kind.replace('choice', 'union'))}")
+            kind = "union" if top.kind == "choice" else parsed.kind
+            refuse((), f"a topic's schema must be a record, or a union of one record and null, not {show(kind)}")
     except RecursionError:
         raise SchemaError("the Avro schema is nested too deeply to be read") from None
     for name in parsed.names:
         if name in RESERVED_COLUMNS:
             refuse((name,), "the dataset adds a column of this name itself; rename the field in the topic")
-    return AvroSchema(text, parsed)
+        if "." in name and _is_path(parsed, name):
+            refuse((name,), "its name is also that of a field of a struct; rename it in the schema")
+    return AvroSchema(text, parsed, top)
 
 
-def read_schema_file(path: Path) -> AvroSchema:
-    """Read a schema from a file.
-
-    Raises
-    ------
-    SettingsError
-        If it can't be read.
-    SchemaError
-        If `parse_schema` refuses it.
-    """
-    try:
-        with path.open("rb") as file:
-            text = file.read(MAX_SCHEMA_BYTES + 1)
-    except OSError as error:
-        raise SettingsError(f"can't read {parameter('schema')} {path}: {error.strerror}") from error
-    return parse_schema(text)
+def _is_path(record: AvroType, column: str) -> bool:
+    node = record
+    for name in column.split("."):
+        node = node.value
+        if name not in node.names:
+            return False
+        node = node.children[node.names.index(name)]
+    return True
 
 
 def field_type(schema: pa.Schema, path: str) -> pa.DataType | None:
@@ -386,7 +396,7 @@ def field_type(schema: pa.Schema, path: str) -> pa.DataType | None:
     pyarrow.DataType or None
         The type, or None where there is no such field.
     """
-    first, *rest = path.split(".")
+    first, *rest = steps_to(schema.names, path)
     index = schema.get_field_index(first)
     if index < 0:
         return None
@@ -403,8 +413,11 @@ def _load(raw: bytes | str) -> object:
     if len(raw) > MAX_SCHEMA_BYTES:
         raise SchemaError(f"the Avro schema has {len(raw):,} bytes, more than {MAX_SCHEMA_BYTES:,}")
     try:
-        text = raw.decode("utf-8") if isinstance(raw, bytes) else raw
-        document: object = json.loads(text, object_pairs_hook=_without_duplicates)
+        text = raw.decode() if isinstance(raw, bytes) else raw
+        # Windows puts a mark before it.
+        document: object = json.loads(
+            text.removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}"), object_pairs_hook=_without_duplicates
+        )
     except ValueError as error:
         # UnicodeDecodeError and JSONDecodeError are ValueErrors, and so is an integer of thousands of digits.
         raise SchemaError(f"the Avro schema is not JSON in UTF-8: {' '.join(str(error).split())[:120]}") from error

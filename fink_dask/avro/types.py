@@ -14,6 +14,7 @@ Avro                                        Arrow
 ``enum``                                    ``string``
 ``array``, ``map``                          ``list<item>``, ``map<string, value>``
 ``record``                                  ``struct``; the top level is the schema
+``record`` without fields                   ``bool``: true where it is there, which is all that it says
 ``null``                                    ``null``
 ``[T]``, ``[T, "null"]``, ``["null", T]``   T; nullable where Avro has a null
 any other union                             ``struct<member0, member1, …>``, nullable where it has a null
@@ -204,7 +205,7 @@ class AvroType:
             return below
         if self.logical == "decimal":
             return 2 if self.precision <= MAX_DECIMAL128_DIGITS else 4
-        longest = max((len(symbol) for symbol in self.symbols), default=0)
+        longest = max((len(symbol.encode()) for symbol in self.symbols), default=0)
         return 1 + (self.size + longest + 7) // 8 + below
 
     @lazy_property
@@ -212,6 +213,8 @@ class AvroType:
         """The Arrow type that values of this type become."""
         if self.kind == "union":
             return self.value.arrow
+        if self.kind == "record" and not self.names:
+            return pa.bool_()
         if self.kind in {"record", "choice"}:
             return pa.struct(self.arrow_fields)
         if self.kind == "array":

@@ -88,7 +88,21 @@ def compile_split(record: AvroType) -> Callable[[bytes], Iterator[bytes]]:
     return split
 
 
-def _read_long(data: bytes, at: int) -> tuple[int, int]:
+def body_of(value: bytes, prefix: bytes) -> bytes:
+    """Return the record's own bytes, where the top level of a schema is a union; see `AvroSchema.prefix`.
+
+    Raises
+    ------
+    RecordError
+        If it is not the record that they begin with.
+    """
+    if prefix and not value.startswith(prefix):
+        raise RecordError("the value is null, or not of the schema's union" if value else "the value is empty")
+    return value[len(prefix) :]
+
+
+def read_long(data: bytes, at: int) -> tuple[int, int]:
+    """Read a number; return where it ends as well."""
     result = shift = 0
     while True:
         byte = data[at]
@@ -104,8 +118,9 @@ def _read_long(data: bytes, at: int) -> tuple[int, int]:
     return (result >> 1) ^ -(result & 1), at
 
 
-def _read_span(data: bytes, at: int, path: str) -> tuple[int, int]:
-    size, at = _read_long(data, at)
+def read_span(data: bytes, at: int, path: str) -> tuple[int, int]:
+    """Read a length; return where that many bytes begin and end."""
+    size, at = read_long(data, at)
     if not 0 <= size <= len(data) - at:
         raise RecordError(f"a length of {size:,} with {len(data) - at:,} bytes left, in {path}")
     return at, at + size
@@ -138,7 +153,7 @@ def _union_step(node: AvroType, path: str) -> _Step:
         known = by_byte.get(data[at])
         if known is not None:
             return known(data, at + 1, budget)
-        branch, at = _read_long(data, at)
+        branch, at = read_long(data, at)
         if not 0 <= branch < len(steps):
             raise RecordError(f"branch {branch} of a union of {len(steps)}, in {path}")
         return steps[branch](data, at, budget)
@@ -154,15 +169,15 @@ def _blocks_step(node: AvroType, path: str) -> _Step:
 
     def step(data: bytes, at: int, budget: list[int]) -> int:
         while True:
-            count, at = _read_long(data, at)
+            count, at = read_long(data, at)
             if count == 0:
                 return at
             end = None
             if count < 0:
                 # A negative count is followed by the size of the block in bytes.
                 count = -count
-                _, end = _read_span(data, at, path)
-                at = _read_long(data, at)[1]
+                _, end = read_span(data, at, path)
+                at = read_long(data, at)[1]
             # An item takes a byte at least, so this bounds the loop.
             if count > len(data) - at:
                 raise RecordError(f"a block of {count:,} items with {len(data) - at:,} bytes left, in {path}")
@@ -194,7 +209,7 @@ def _integer_step(node: AvroType, path: str) -> _Step:
     def step(data: bytes, at: int, budget: list[int]) -> int:
         if one_byte and data[at] < 0x80:
             return at + 1
-        value, at = _read_long(data, at)
+        value, at = read_long(data, at)
         if not low <= value < high:
             raise RecordError(f"{value} is not {what}, in {path}")
         return at
@@ -204,7 +219,7 @@ def _integer_step(node: AvroType, path: str) -> _Step:
 
 def _string_step(node: AvroType, path: str) -> _Step:
     def step(data: bytes, at: int, budget: list[int]) -> int:
-        start, end = _read_span(data, at, path)
+        start, end = read_span(data, at, path)
         text = data[start:end]
         if not text.isascii():
             try:
@@ -218,7 +233,7 @@ def _string_step(node: AvroType, path: str) -> _Step:
 
 def _bytes_step(node: AvroType, path: str) -> _Step:
     def step(data: bytes, at: int, budget: list[int]) -> int:
-        return _read_span(data, at, path)[1]
+        return read_span(data, at, path)[1]
 
     return step
 
@@ -236,7 +251,7 @@ def _decimal_step(node: AvroType, path: str) -> _Step:
     limit = 10**node.precision
 
     def step(data: bytes, at: int, budget: list[int]) -> int:
-        start, end = (at, at + node.size) if node.size else _read_span(data, at, path)
+        start, end = (at, at + node.size) if node.size else read_span(data, at, path)
         unscaled = data[start:end]
         if not unscaled:
             raise RecordError(f"a decimal of no bytes, in {path}")

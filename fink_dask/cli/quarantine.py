@@ -68,7 +68,7 @@ def _retry(ledger: Ledger, schema_file: Path | None, as_json: bool) -> int:
     from rich.console import Console
     from rich.progress import Progress
 
-    from fink_dask.avro.schema import read_schema_file
+    from fink_dask.avro.files import read_schema_file
     from fink_dask.cli.results import headline, print_json
     from fink_dask.ledger.progress import summarise
     from fink_dask.verifying.retry import retry_quarantine

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from fink_dask.avro.schema import field_type
+from fink_dask.avro.spelling import steps_to
 from fink_dask.compaction.groups import Group, RangeIndex
 from fink_dask.dataset.formats import KAFKA_FIELDS, Offsets
 from fink_dask.dataset.parquet import ParquetFileWriter
@@ -93,7 +94,7 @@ def find_duplicates(paths: Sequence[Path], name: str, kind: pa.DataType) -> Dupl
             if field_type(parquet.schema_arrow, name) is None:
                 continue
             table = parquet.read(columns=list(wanted))
-        column, *fields = name.split(".")
+        column, *fields = steps_to(table.column_names, name)
         identifiers = table[column]
         for field in fields:
             identifiers = pc.struct_field(identifiers, field)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
@@ -435,7 +436,7 @@ class Inspector:
             return TopicSchema(keys.pop(), "schema topic")
         spans = {partition: (marks.start, marks.end) for partition, marks in description.watermarks.items()}
         for key in self.sample_keys(topic, spans):
-            if key.lstrip()[:1] == b"{":
+            if key.removeprefix(BOM_UTF8).lstrip()[:1] == b"{":
                 return TopicSchema(key, "record key")
         raise MissingSchemaError(
             f"no schema: {name} is absent or empty, and the records' keys hold none; give one with "

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from fink_dask.avro.evolution import Versions, project
-from fink_dask.avro.schema import AvroSchema, field_type, parse_schema, read_schema_file
+from fink_dask.avro.files import read_schema_file
+from fink_dask.avro.schema import AvroSchema, field_type, parse_schema
 from fink_dask.dataset.columns import add_version, known_identities, known_versions, partitioning_of
 from fink_dask.dataset.partitioning import Partitioning
 from fink_dask.errors import BrokerError, LedgerError, SchemaError, SettingsError, parameter
@@ -83,6 +84,24 @@ def find_schemas(
     SchemaError
         If there is none, or it can't be used; or if Avro files were asked for, and there are several to choose from.
     """
+    found = _find(settings, inspector, description, ledger, plans, asked)
+    if asked.outformat in RECORD_OUTFORMATS and (name := found.versions.first.odd_name):
+        raise SchemaError(
+            f"its schema has the name {name}, which readers of {asked.outformat.capitalize()} files refuse: leave out "
+            f"{parameter('outformat', asked.outformat)}, as Parquet takes it, or rename it in the schema",
+            description.topic,
+        )
+    return found
+
+
+def _find(
+    settings: TransferSettings,
+    inspector: Inspector,
+    description: TopicDescription,
+    ledger: Ledger,
+    plans: Sequence[Plan],
+    asked: Identity,
+) -> FoundSchemas:
     before = plans[-1].identity if plans else None
     if before is not None and before.schema_source == _KEYS:
         return _more_of(settings, inspector, description, ledger, before, _unplanned(description, plans))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -89,7 +90,7 @@ class SchemaKeys:
 
 def is_schema_like(key: bytes | None) -> bool:
     """Tell whether a key may be a schema, and not a name: JSON with a schema begins like this, and is not endless."""
-    return key is not None and len(key) <= MAX_SCHEMA_BYTES and key.lstrip()[:1] == b"{"
+    return key is not None and len(key) <= MAX_SCHEMA_BYTES and key.removeprefix(BOM_UTF8).lstrip()[:1] == b"{"
 
 
 def misfit_in_words(schema: AvroSchema, error: SchemaError) -> str:

@@ -8,7 +8,8 @@ import re
 import pyarrow as pa
 import pytest
 
-from fink_dask.avro.schema import MAX_DEPTH, parse_schema
+from fink_dask.avro.schema import parse_schema
+from fink_dask.avro.spelling import MAX_DEPTH
 from fink_dask.errors import SchemaError
 
 FIXED = {"type": "fixed", "name": "f", "size": 3}
