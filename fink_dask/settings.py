@@ -41,6 +41,8 @@ SURVEYS: tuple[Survey, ...] = get_args(Survey)
 #: Formats of the files, the default first, and those of them that keep the records as they came, without columns.
 OUTFORMATS = ("parquet", "avro")
 RECORD_OUTFORMATS = ("avro",)
+#: What may be around each record in its value, the default first; `auto` is found out from a few of them.
+FRAMINGS = ("auto", "none", "confluent", "single-object", "container")
 #: What becomes of a record that can't be decoded, and of a range that Kafka no longer has all of; the defaults first.
 ON_BAD_RECORD = ("quarantine", "fail")
 ON_LOSS = ("continue", "fail")
@@ -425,6 +427,8 @@ class TransferSettings:
         The most alerts that the dataset may hold.
     schema_file : pathlib.Path, optional
         A writer schema to use instead of the one in Kafka.
+    framing : str
+        One of `FRAMINGS`.
     group_id : str, optional
         Consumer group whose offsets are committed at the end.
     range_bytes : int
@@ -505,6 +509,13 @@ class TransferSettings:
         group=WHAT,
         is_file=True,
         help="Avro schema file, instead of Kafka's.",
+    )
+    framing: str = given(
+        FRAMINGS[0],
+        group=WHAT,
+        choices=FRAMINGS,
+        help="What is around each record in its value: nothing, Confluent's five bytes, Avro's single-object "
+        "encoding, or a container file; auto finds out from a few records.",
     )
     group_id: str | None = given(
         None,
@@ -623,6 +634,7 @@ class TransferSettings:
                 raise SettingsError(f"{parameter(name)} is {number}, but must be at least 1")
         if self.outformat is not None:
             _check_known(parameter("outformat"), self.outformat, OUTFORMATS)
+        _check_known(parameter("framing"), self.framing, FRAMINGS)
         _check_known(parameter("compression"), self.compression, COMPRESSIONS)
         _check_known(parameter("on_bad_record"), self.on_bad_record, ON_BAD_RECORD)
         _check_known(parameter("on_loss"), self.on_loss, ON_LOSS)

@@ -19,6 +19,7 @@ from fink_dask.kafka.credentials import SERVERS_VARIABLE, find_kafka
 from fink_dask.kafka.topics import check_topic_name, survey_of
 from fink_dask.settings import (
     COMPRESSION,
+    FRAMINGS,
     ON_BAD_RECORD,
     ON_LOSS,
     SURVEYS,
@@ -80,6 +81,7 @@ def transfer_settings(
     outformat: str | None = None,
     compression: str = COMPRESSION,
     schema: str | os.PathLike[str] | None = None,
+    framing: str = FRAMINGS[0],
     survey: str | None = None,
     group_id: str | None = None,
     on_bad_record: str = ON_BAD_RECORD[0],
@@ -110,6 +112,7 @@ def transfer_settings(
         nconsumers=nconsumers if nconsumers is not None else _threads(client),
         limit=limit,
         schema_file=None if schema is None else Path(schema),
+        framing=framing,
         group_id=group_id,
         columns=None if columns is None else as_names("columns", columns),
         where=where,

@@ -26,7 +26,7 @@ from fink_dask.planning.preview import Outlook, preview
 from fink_dask.progress.events import Event, Note, Observer
 from fink_dask.progress.profile import Profile
 from fink_dask.running.run import ClusterChoice, cores_of, run_transfer
-from fink_dask.settings import COMPRESSION, DASHBOARD_ADDRESS, ON_BAD_RECORD, ON_LOSS, parse_address
+from fink_dask.settings import COMPRESSION, DASHBOARD_ADDRESS, FRAMINGS, ON_BAD_RECORD, ON_LOSS, parse_address
 from fink_dask.show.bar import CountBar
 from fink_dask.show.display import Display
 from fink_dask.store.location import locate
@@ -86,6 +86,7 @@ def transfer(
     outformat: str | None = None,
     compression: str = COMPRESSION,
     schema: str | os.PathLike[str] | None = None,
+    framing: str = FRAMINGS[0],
     survey: str | None = None,
     group_id: str | None = None,
     on_bad_record: str = ON_BAD_RECORD[0],
@@ -137,6 +138,8 @@ def transfer(
         Codec of Parquet files: one of `fink_dask.settings.COMPRESSIONS`.
     schema : str or os.PathLike, optional
         A file with the Avro schema, instead of the one in Kafka.
+    framing : {"auto", "none", "confluent", "single-object", "container"}
+        What is around each record in its value; by default found out from a few records.
     survey : {"ztf", "lsst"}, optional
         The survey; by default taken from the topic's name.
     group_id : str, optional
@@ -198,6 +201,7 @@ def transfer(
         outformat=outformat,
         compression=compression,
         schema=schema,
+        framing=framing,
         survey=survey,
         group_id=group_id,
         on_bad_record=on_bad_record,

@@ -67,9 +67,10 @@ def schema(topic: str, form: str, verbose: bool, **connection: Any) -> int:
     elif form == "json":
         _print_json(topic, found, each)
     else:
+        place = _CONTAINERS if identity.framing == "container" else _PLACES[found.source]
         for number, (one, misfit) in enumerate(each, 1):
             of = f" {number} of {len(each)}" if len(each) > 1 else ""
-            title = f"{topic}: schema{of} from {_PLACES[found.source]}"
+            title = f"{topic}: schema{of} from {place}"
             # Not on stdout, which holds nothing but JSON.
             click.echo(title if form == "tree" else f"fink-dask: {title}", err=form != "tree")
             if misfit:
@@ -81,6 +82,7 @@ def schema(topic: str, form: str, verbose: bool, **connection: Any) -> int:
     return 0
 
 
+_CONTAINERS = "its values, which are Avro container files"
 _PLACES = {"schema topic": "its schema topic", "record key": "the keys of its records"}
 
 

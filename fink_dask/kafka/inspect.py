@@ -72,12 +72,15 @@ class Sample:
         How long it took to get them, without the round trips that this takes on any line.
     wire_bytes : int
         Bytes of all responses that came meanwhile.
+    values : tuple of bytes
+        The values; of those that nothing seems to be around, the first bytes.
     """
 
     sizes: Mapping[int, float]
     wire_sizes: Mapping[int, float]
     seconds: float
     wire_bytes: int
+    values: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,8 @@ _SLOW_START_TRIPS = 6
 _FRAME_BYTES = 12
 #: Bytes of different keys that are kept; a schema has some 50 kB.
 _SAMPLED_BYTES = 32 * 2**20
+#: What a value begins with that may have something around it; `fink_dask.avro.framing` knows what.
+_FRAMED = (b"\0", b"\xc3\x01", b"Obj\x01")
 #: The partition has ended, or its head was removed meanwhile: either way there is nothing to read.
 _OVER = {KafkaError._PARTITION_EOF, KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}
 
@@ -143,8 +148,12 @@ class Glimpse:
         step = max(1, -(-len(numbers) // most))
         middles = {number: (sum(spans[number]) // 2, spans[number][1]) for number in numbers[::step]}
 
+        values: list[bytes] = []
+
         def size(message: Message) -> tuple[int, int]:
-            return len(message.value() or b""), len(message.key() or b"")
+            value = message.value() or b""
+            values.append(value if value.startswith(_FRAMED) else value[:1])
+            return len(value), len(message.key() or b"")
 
         self._connection.learn(topic)
         began, before = time.monotonic(), self._connection.arrived.wire_bytes
@@ -160,6 +169,7 @@ class Glimpse:
             {number: sum(map(sum, sizes)) / len(sizes) + _FRAME_BYTES for number, sizes in held.items()},
             max(0.0, seconds),
             self._connection.arrived.wire_bytes - before,
+            tuple(filter(None, values)),
         )
 
     def last_key(self, topic: str, partition: int, marks: Watermarks) -> list[bytes]:
@@ -452,6 +462,15 @@ class Inspector:
         if (ahead := self._sizes.pop(topic, None)) is not None:
             return _result(ahead)
         return self._glimpse.sizes(topic, spans)
+
+    def values(self, topic: str, spans: Mapping[int, tuple[int, int]]) -> tuple[bytes, ...]:
+        """Look at a few records; their sizes, where these are asked for next, are of the same look."""
+        if topic in self._sizes:
+            return _result(self._sizes[topic]).values
+        if (found := self._glimpse.sizes(topic, spans)).values:
+            self._sizes[topic] = Future()
+            self._sizes[topic].set_result(found)
+        return found.values
 
     def sample_keys(self, topic: str, spans: Mapping[int, tuple[int, int]]) -> list[bytes]:
         """Read the keys of the first and the last records of each span, each key once, the first ones first.

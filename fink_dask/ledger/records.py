@@ -23,6 +23,8 @@ _FIRST_FORMAT = 1
 
 #: The form of the names of attempts and plans: they become names of directories, which are removed in the end.
 _NAME = re.compile(r"[0-9a-f]{1,32}")
+#: The names of framings: of two of them, with the bytes that say which schema it is.
+_FRAMING = re.compile(r"none|container|confluent(:[0-9a-f]{8})?|single-object(:[0-9a-f]{16})?")
 #: Hex digits of a plan's id: 64 bits, which no two plans share by chance.
 PLAN_ID_CHARS = 16
 _OLD_PLAN_ID_CHARS = 8
@@ -32,6 +34,7 @@ _MAX_REVISIONS = 10**6
 _USUAL: dict[str, Any] = {
     "more_schemas": [],
     "outformat": OUTFORMATS[0],
+    "framing": "none",
     **dict.fromkeys(("where", "partitionby_asked", "since", "since_asked")),
 }
 #: What reading JSON of unexpected types raises; an infinite number overflows.
@@ -159,6 +162,8 @@ class Identity:
         The time of the first alerts in Kafka that were asked for, in UTC (ISO 8601); None for all of them.
     since_asked : str or None
         How it was given, where that is how long ago it was.
+    framing : str
+        What is around each record in its value; see `fink_dask.avro.framing.Framing`.
     """
 
     topic: str
@@ -174,6 +179,7 @@ class Identity:
     partitionby_asked: tuple[str, ...] | None = None
     since: str | None = None
     since_asked: str | None = None
+    framing: str = "none"
 
     @property
     def each_schema(self) -> tuple[Identity, ...]:
@@ -254,6 +260,8 @@ class Plan:
                     values[name] = tuple(map(str, values[name]))
             if values.get("outformat", OUTFORMATS[0]) not in OUTFORMATS:
                 raise ValueError(f"unknown format {str(values['outformat'])[:40]!r}")
+            if not _FRAMING.fullmatch(values.get("framing", "none")):
+                raise ValueError(f"unknown framing {str(values['framing'])[:40]!r}")
             if content.get("id_chars", PLAN_ID_CHARS) not in {PLAN_ID_CHARS, _OLD_PLAN_ID_CHARS}:
                 raise ValueError("it has an id of no known length")
             return cls(

@@ -10,7 +10,7 @@ from typing import Any
 from fink_dask.errors import LedgerError, SettingsError, parameter
 from fink_dask.kafka.inspect import is_other_topic
 from fink_dask.ledger.records import Identity
-from fink_dask.settings import OUTFORMATS, TransferSettings
+from fink_dask.settings import FRAMINGS, OUTFORMATS, TransferSettings
 from fink_dask.units import Moment
 from fink_dask.where.language import parse_condition
 
@@ -48,6 +48,10 @@ def go_on_with(settings: TransferSettings, before: Identity | None) -> TransferS
             taken[name] = old
         elif name != "survey" or old is not None:  # None where no time is read
             raise _refusal(_differs(name, old, new), f"leave {parameter(name)} out to go on with it, or {_BEGIN}")
+    framing = before.framing.partition(":")[0]
+    if settings.framing not in {FRAMINGS[0], framing}:
+        words = f"leave {parameter('framing')} out to go on with it, or {_BEGIN}"
+        raise _refusal(_differs("framing", framing, settings.framing), words)
     return replace(settings, **taken)
 
 

@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 
 from fink_dask.avro.evolution import Versions, project
 from fink_dask.avro.files import read_schema_file
+from fink_dask.avro.framing import NONE, Framing, may_be_framed, recognise, unpack_file
 from fink_dask.avro.schema import AvroSchema, field_type, parse_schema
 from fink_dask.dataset.columns import add_version, known_identities, known_versions, partitioning_of
 from fink_dask.dataset.partitioning import Partitioning
-from fink_dask.errors import BrokerError, LedgerError, SchemaError, SettingsError, parameter
+from fink_dask.errors import BrokerError, LedgerError, MissingSchemaError, SchemaError, SettingsError, parameter
 from fink_dask.kafka.inspect import UNKNOWN_ID, Inspector, TopicDescription
 from fink_dask.kafka.offsets import Interval
 from fink_dask.kafka.topics import check_topic_name, survey_of
@@ -22,7 +23,7 @@ from fink_dask.ledger.records import Identity, Plan
 from fink_dask.planning.continuing import canonical_columns, canonical_condition, check_same_topic, go_on_with
 from fink_dask.planning.plan import known_topic_id, planned_ends, unplanned
 from fink_dask.ranges.keys import is_schema_like, misfit_in_words
-from fink_dask.settings import OUTFORMATS, RECORD_OUTFORMATS, TransferSettings
+from fink_dask.settings import FRAMINGS, OUTFORMATS, RECORD_OUTFORMATS, TransferSettings
 from fink_dask.units import counted
 from fink_dask.where.condition import bind_condition
 
@@ -107,13 +108,13 @@ def _find(
         return _more_of(settings, inspector, description, ledger, before, _unplanned(description, plans))
     if settings.schema_file is not None:
         chosen = read_schema_file(settings.schema_file)
-        keys = inspector.sample_keys(description.topic, _unplanned(description, plans)) if before is None else []
+        keys = _sample_keys(inspector, description, plans, asked.framing) if before is None else []
         if chosen not in (sampled := parse_keys(keys)):
             return FoundSchemas(Versions((chosen,)), "file")
         return _fitted(Versions((chosen,)), sampled, asked)
     if before is not None:
         return _again(inspector, description, ledger, before)
-    sampled, source = _in_kafka(inspector, description)
+    sampled, source = _in_kafka(inspector, description, asked.framing)
     if source != _KEYS:
         return FoundSchemas(Versions((sampled[0],)), source)
     if asked.outformat in RECORD_OUTFORMATS and len(sampled) > 1:
@@ -137,8 +138,10 @@ def show_schemas(inspector: Inspector, topic: str) -> tuple[FoundSchemas, Identi
         If there is no such topic, or the broker refuses or does not answer.
     """
     description = inspector.describe(topic)
-    sampled, source = _in_kafka(inspector, description)
-    identity = Identity(topic, description.topic_id, (), None, sampled[0].fingerprint, source)
+    framing = _may_be_framed(inspector, description)
+    framing = framing if framing.kind == "container" else Framing()
+    sampled, source = _in_kafka(inspector, description, framing.name)
+    identity = Identity(topic, description.topic_id, (), None, sampled[0].fingerprint, source, framing=framing.name)
     if source != _KEYS:
         return FoundSchemas(Versions((sampled[0],)), source), identity
     return _fitted(Versions((sampled[0],)), sampled, identity), identity
@@ -158,14 +161,75 @@ def _again(inspector: Inspector, description: TopicDescription, ledger: Ledger, 
     return FoundSchemas(Versions((parse_schema(found.text),)), found.source)
 
 
-def _in_kafka(inspector: Inspector, description: TopicDescription) -> tuple[list[AvroSchema], str]:
+def _in_kafka(inspector: Inspector, description: TopicDescription, framing: str) -> tuple[list[AvroSchema], str]:
     """Find the schemas that Kafka has, at least one, and say where."""
+    if framing == "container":
+        keys = _sample_keys(inspector, description, (), framing)
+        return parse_keys(keys) or [parse_schema(key) for key in keys[:1] or [b""]], _KEYS
     found = inspector.schema(description.topic, description)
     if found.source != _KEYS:
         return [parse_schema(found.text)], found.source
     keys = [found.text, *inspector.sample_keys(description.topic, _unplanned(description, ()))]
     # A key that is not a schema does not matter, unless no key is one.
     return parse_keys(keys) or [parse_schema(found.text)], found.source
+
+
+def _sample_keys(
+    inspector: Inspector, description: TopicDescription, plans: Sequence[Plan], framing: str
+) -> list[bytes]:
+    """Read a few keys, or the schemas that container files have in their heads."""
+    spans = _unplanned(description, plans)
+    if framing != "container":
+        return inspector.sample_keys(description.topic, spans)
+    found: dict[bytes, None] = {}
+    for value in inspector.values(description.topic, spans):
+        try:
+            found[unpack_file(value)[0]] = None
+        except (ValueError, IndexError):
+            continue  # it goes to the quarantine
+    return list(found)
+
+
+def _may_be_framed(inspector: Inspector, description: TopicDescription) -> Framing:
+    return may_be_framed(inspector.values(description.topic, _unplanned(description, ())))
+
+
+def _find_first(
+    settings: TransferSettings, inspector: Inspector, description: TopicDescription, ledger: Ledger, asked: Identity
+) -> tuple[FoundSchemas, Framing]:
+    """Find the schemas of a new dataset, and what is around the records of its topic.
+
+    Raises
+    ------
+    SchemaError
+        If there is no schema, it can't be used, or there are several and nothing tells which one this is.
+    """
+    if settings.framing != FRAMINGS[0]:
+        asked = replace(asked, framing=settings.framing)
+        return find_schemas(settings, inspector, description, ledger, (), asked), Framing(settings.framing)
+    found, missing = None, None
+    try:
+        # Most topics have a schema, and nothing around their records: that is looked at in the meantime.
+        found = find_schemas(settings, inspector, description, ledger, (), replace(asked, framing=NONE))
+    except MissingSchemaError as error:
+        missing = error
+    values = inspector.values(description.topic, _unplanned(description, ()))
+    may_be = may_be_framed(values)
+    if may_be.kind == "container":  # which has its schema with it
+        asked = replace(asked, framing=may_be.name)
+        return find_schemas(settings, inspector, description, ledger, (), asked), may_be
+    if found is None:
+        assert missing is not None
+        words = "" if may_be.kind == NONE else f"; its values seem to have {may_be.in_words()} around them"
+        raise MissingSchemaError(f"{missing.message}{words}", description.topic) from missing
+    certain = recognise(values, found.versions.first)
+    if len(certain) > 1:
+        raise SchemaError(
+            f"its records have {' and '.join(each.in_words() for each in certain[:4])}: no registry is asked which "
+            f"schema is which; if they are one and the same, say {parameter('framing', certain[0].kind)}",
+            description.topic,
+        )
+    return found, certain[0] if certain else Framing()
 
 
 def restore_schemas(ledger: Ledger, identity: Identity, plans: Sequence[Plan], inspector: Inspector) -> None:
@@ -352,8 +416,12 @@ def inspect_topic(
         since=None if settings.since is None else settings.since.utc,
         since_asked=None if settings.since is None or not settings.since.is_relative else settings.since.text,
     )
-    found = find_schemas(settings, inspector, description, ledger, plans, asked)
-    if before is None:
+    if before is not None:
+        asked = replace(asked, framing=before.framing)
+        found = find_schemas(settings, inspector, description, ledger, plans, asked)
+    else:
+        found, framing = _find_first(settings, inspector, description, ledger, asked)
+        asked = replace(asked, framing=framing.name)
         asked = _by_time_instead(asked, survey, found.versions)
     # With the survey even where no time is read: messages about --partitionby name it.
     partitioning = partitioning_of(replace(asked, survey=survey), found.versions)

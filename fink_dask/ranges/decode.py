@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from fink_dask.avro.decoder import ColumnarDecoder, DecodedBatch, Order
 from fink_dask.avro.evolution import Versions, covering, fit_batch, project
+from fink_dask.avro.framing import NONE, Framing, hint
 from fink_dask.avro.schema import AvroSchema
 from fink_dask.batches import RawBatch
 from fink_dask.dataset.columns import file_schema, known_versions, planned_versions, take_in
@@ -98,6 +99,7 @@ class RangeDecoder:
         # These are decoded first: of the alerts that are filtered out, nothing else is.
         conditional = () if self._condition is None else self._condition.columns
         paths = tuple(dict.fromkeys((*(source.path for source in partitioning.sources), *conditional)))
+        self._framing = Framing(identity.framing)
         self._is_raw = identity.outformat in RECORD_OUTFORMATS
         # Of a record that is kept as it came, only the keys are decoded.
         columns = (paths or (versions.arrow.names[0],)) if self._is_raw else identity.columns
@@ -129,6 +131,8 @@ class RangeDecoder:
 
     def decode(self, batch: RawBatch) -> SortedBatch:
         """Decode a batch; the parts are slices of the same memory."""
+        framed = batch
+        batch, unframed = self._framing.unwrap(batch)
         if self._schemas is None:
             found = self._decode_alike(batch, 0, batch.missing)
         else:
@@ -144,7 +148,10 @@ class RangeDecoder:
         else:
             columns = [*found.rows.columns, partitions, offsets]
             rows = pa.RecordBatch.from_arrays(columns, schema=self._columns).select(self.file_schema.names)
-        bad, split = found.bad, found.split
+        bad, split = found.bad | unframed, found.split
+        if self._framing.kind == NONE:
+            for index in bad:
+                bad[index] += hint(framed.value(index) or b"", self._versions.first)
         if split is None:
             return SortedBatch([("", rows)] if rows.num_rows else [], sorted(bad.items()), found.filtered)
         refused = found.positions[len(found.positions) - len(split.refused) :].tolist()

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 
 from fink_dask.avro.decoder import DecodedBatch
 from fink_dask.avro.evolution import MAX_VERSIONS, fit_batch
+from fink_dask.avro.framing import Framing
 from fink_dask.avro.reference import FastavroDecoder
 from fink_dask.avro.schema import AvroSchema, parse_schema
 from fink_dask.batches import RawBatch
@@ -217,6 +218,7 @@ class _Decoders:
     """Decodes the records of a plan, each with the schema that it was written with, and tells which are wanted."""
 
     def __init__(self, ledger: Ledger, identity: Identity) -> None:
+        self.framing = Framing(identity.framing)
         self._has_keys = identity.schema_source == "record key"
         self.first = ledger.schema(identity)
         self._versions = known_versions(ledger, identity)
@@ -282,9 +284,10 @@ class _Checked:
         if record is None:
             # Nothing on either side: a hole, or lost. Otherwise compaction or retention has removed it since.
             return "hole" if row is None and self._quarantined(offset) is None else "incomparable"
-        value, key = record.value(0), record.keys[0]
+        plain, _ = self._decoders.framing.unwrap(record)
+        value, key = plain.value(0), plain.keys[0]
         if row is None:
-            return self._compare_absent(offset, value, key)
+            return self._compare_absent(offset, record.value(0), value, key)
         if isinstance(row, bytes):
             if row != value and not self._marker.revision:
                 raise _DifferenceError("its bytes differ from Kafka's")
@@ -302,13 +305,13 @@ class _Checked:
                 raise _DifferenceError(f"{name} has another value in Kafka")
         return "equal"
 
-    def _compare_absent(self, offset: int, value: bytes | None, key: bytes | None) -> _Sameness:
+    def _compare_absent(self, offset: int, framed: bytes | None, value: bytes | None, key: bytes | None) -> _Sameness:
         """Tell whether it is right that a record in Kafka is not a row."""
         if any(start <= offset < end for start, end in self._marker.duplicates):
             return "incomparable"
         found = self._quarantined(offset)
         if found is not None:
-            if found["value"][0].as_py() != value:
+            if found["value"][0].as_py() != framed:
                 raise _DifferenceError("its quarantined bytes differ from Kafka's")
             return "equal"
         if not self._marker.filtered:

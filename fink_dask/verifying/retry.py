@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
+from fink_dask.avro.framing import NONE, Framing
 from fink_dask.avro.reference import Transcoder
 from fink_dask.avro.schema import AvroSchema
 from fink_dask.avro.walk import RecordError
@@ -89,15 +90,17 @@ def _retry_plan(
     ours = planned_versions(ledger, identity)
     partitioning = partitioning_of(identity, ours)
     written: AvroSchema | Transcoder | None = schema
+    framing = Framing() if schema is None else Framing(identity.framing)
     if schema is not None and len(known_versions(ledger, identity).schemas) > 1:
         # There is no single schema to resolve to: it becomes one more of those whose columns the dataset has.
+        identity = replace(identity, framing=NONE)
         try:
             take_in(ledger, identity, partitioning, schema)
         except SchemaError as error:
             raise SchemaError(f"{parameter('schema')}: {error}") from error
     elif schema is not None:
         # The user's word on what they were written with outweighs their keys.
-        identity = replace(identity, schema_source="file")
+        identity = replace(identity, schema_source="file", framing=NONE)
         written = Transcoder(schema, ours.first) if schema != ours.first else None
     done = []
     for marker in markers:
@@ -109,7 +112,7 @@ def _retry_plan(
         if problems:
             raise LedgerError(f"{problems[0]}; fink-dask repair fetches it again")
         try:
-            done.append(_retry_range(ledger, identity, marker, grower, written))
+            done.append(_retry_range(ledger, identity, marker, grower, written, framing))
         except OSError as error:
             raise storage_error(error, ledger.path) from error
         advance(marker.quarantined)
@@ -117,7 +120,12 @@ def _retry_plan(
 
 
 def _retry_range(
-    ledger: Ledger, identity: Identity, marker: Marker, grower: Grower, written: AvroSchema | Transcoder | None
+    ledger: Ledger,
+    identity: Identity,
+    marker: Marker,
+    grower: Grower,
+    written: AvroSchema | Transcoder | None,
+    framing: Framing,
 ) -> tuple[int, int]:
     """Commit the next revision of a range's marker, if anything can be decoded now; see `_retry_plan`."""
     while True:
@@ -130,7 +138,7 @@ def _retry_range(
             decoder = grower.decoder(attempt)
             with StagedRange(attempt, identity, decoder, rest) as staged:
                 for records in read_quarantine(ledger, marker.quarantine):
-                    _decode_again(staged, decoder, records, written)
+                    _decode_again(staged, decoder, records, written, framing)
                 if decoder.met:
                     raise OutgrownError
                 if not (staged.rows or staged.filtered):
@@ -148,11 +156,20 @@ def _retry_range(
 
 
 def _decode_again(
-    staged: StagedRange, decoder: RangeDecoder, records: pa.RecordBatch, written: AvroSchema | Transcoder | None
+    staged: StagedRange,
+    decoder: RangeDecoder,
+    records: pa.RecordBatch,
+    written: AvroSchema | Transcoder | None,
+    framing: Framing,
 ) -> None:
     """Write the rows of the records that can be decoded, and the others back into quarantine, as they were."""
-    values, keys = records["value"].to_pylist(), records["key"].to_pylist()
-    failed = set()
+    offsets = records["kafka_offset"].to_pylist()
+    none = [-1] * len(offsets)
+    batch, unframed = framing.unwrap(
+        join_records(offsets, none, records["value"].to_pylist(), records["key"].to_pylist(), Memory())
+    )
+    values, keys = [batch.value(index) for index in range(len(batch))], list(batch.keys)
+    failed = set(unframed)
     if isinstance(written, AvroSchema):
         keys = [written.text.encode()] * len(keys)
     elif written is not None:
@@ -164,10 +181,8 @@ def _decode_again(
             except RecordError:
                 values[index] = None
                 failed.add(index)
-    offsets = records["kafka_offset"].to_pylist()
     # A key matters only where it holds the schema.
-    batch = join_records(offsets, [-1] * len(offsets), values, keys, Memory())
-    decoded = decoder.decode(batch)
+    decoded = decoder.decode(join_records(offsets, none, values, keys, Memory()))
     staged.write_rows(decoded)
     failed |= {index for index, _ in decoded.bad}
     if failed:

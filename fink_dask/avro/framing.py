@@ -1,0 +1,207 @@
+"""What others put around a record: take it off, or recognise it from a few values before a transfer begins.
+
+- Confluent's: a zero byte and the four bytes of a schema's number in a registry
+  (https://docs.confluent.io/platform/current/schema-registry/fundamentals/serdes-develop/index.html#wire-format).
+- Avro's single-object encoding: two bytes and the eight of a schema's fingerprint
+  (https://avro.apache.org/docs/1.12.0/specification/#single-object-encoding).
+- A whole container file, as ZTF gives alerts away: the schema, and a block of one record.
+
+No registry is asked. A dataset takes the records of one number or fingerprint, as those of others have another schema.
+"""
+
+from __future__ import annotations
+
+import bz2
+import lzma
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+
+from fink_dask.avro.container import MAGIC, SYNC_BYTES, read_metadata
+from fink_dask.avro.schema import AvroSchema
+from fink_dask.avro.walk import RecordError, body_of, make_walk, read_long
+from fink_dask.batches import Memory, RawBatch, join_values, without_heads
+
+#: What each begins with, and how many bytes come before the record.
+_HEADS = {"confluent": (b"\0", 5), "single-object": (b"\xc3\x01", 10)}
+_CONTAINER = "container"
+NONE = "none"
+
+#: The bytes that a container file may unpack to, as a multiple of its own and beyond that.
+_EXPANSION, _EXTRA_BYTES = 20, 65_536
+_NAMES = {"confluent": "Confluent's framing", "single-object": "Avro's single-object encoding"}
+
+
+@dataclass(frozen=True)
+class Framing:
+    """What is around each record of a topic.
+
+    Parameters
+    ----------
+    name : str
+        ``none``, ``container``, ``confluent`` or ``single-object``; of the last two, which begin with the number or the
+        fingerprint of a schema, a colon and these in hexadecimal say which one.
+    """
+
+    name: str = NONE
+
+    @property
+    def kind(self) -> str:
+        """The name without a schema's number."""
+        return self.name.partition(":")[0]
+
+    def in_words(self) -> str:
+        """Say what it is, for a message."""
+        if self.kind == _CONTAINER:
+            return "whole Avro container files"
+        number = self.name.partition(":")[2]
+        words = f"schema id {int(number, 16)}" if self.kind == "confluent" and number else f"fingerprint {number}"
+        return f"{_NAMES[self.kind]}{f' ({words})' if number else ''}"
+
+    def unwrap(self, batch: RawBatch) -> tuple[RawBatch, dict[int, str]]:
+        """Take it off the values of a batch; return why it is not around some of them, by their places.
+
+        The keys of what was in container files are the schemas in these.
+        """
+        if self.kind == NONE:
+            return batch, {}
+        if self.kind == _CONTAINER:
+            return _unpack(batch)
+        magic, size = _HEADS[self.kind]
+        begins = magic + bytes.fromhex(self.name.partition(":")[2])
+        data = np.frombuffer(batch.data, np.uint8)
+        fits = np.diff(batch.starts) >= size
+        for place, byte in enumerate(begins):
+            fits[fits] = data[batch.starts[:-1][fits] + place] == byte
+        missing = ~fits if batch.missing is None else ~fits | batch.missing
+        data, starts = without_heads(data, batch.starts, np.where(fits, size, 0))
+        there = missing if batch.missing is None else missing & ~batch.missing
+        reasons = {int(index): self._why_not(batch.value(int(index)) or b"") for index in np.flatnonzero(there)}
+        return replace(batch, data=data, starts=starts, missing=missing if missing.any() else None), reasons
+
+    def _why_not(self, value: bytes) -> str:
+        magic, size = _HEADS[self.kind]
+        if value.startswith(magic) and len(value) >= size:
+            found = Framing(f"{self.kind}:{value[len(magic) : size].hex()}")
+            return f"it has {found.in_words()}, and this dataset's records have {self.in_words()}"
+        return f"it does not have {self.in_words()}"
+
+
+def _unpack(batch: RawBatch) -> tuple[RawBatch, dict[int, str]]:
+    values: list[bytes | None] = []
+    keys: list[bytes | None] = []
+    reasons = {}
+    for index in range(len(batch)):
+        schema = value = None
+        framed = batch.value(index)
+        if framed is not None:
+            try:
+                schema, value = unpack_file(framed)
+            except (ValueError, IndexError, zlib.error, lzma.LZMAError, OSError, pa.ArrowException) as error:
+                reasons[index] = f"it is no Avro container file of one record: {error}"
+        values.append(value)
+        keys.append(schema)
+    data, starts, missing = join_values(values, Memory())
+    return replace(batch, data=data, starts=starts, missing=missing, keys=keys), reasons
+
+
+def unpack_file(value: bytes) -> tuple[bytes, bytes]:
+    """Return the schema and the record of a container file of one record.
+
+    Raises
+    ------
+    ValueError
+        If it is none.
+    """
+    said, at = read_metadata(value)
+    sync = value[at : at + SYNC_BYTES]
+    records, at = read_long(value, at + SYNC_BYTES)
+    size, at = read_long(value, at)
+    if records != 1:
+        raise RecordError(f"it has {records:,} records in a block")
+    if size < 0 or value[at + size :] != sync:
+        raise RecordError("its block does not end where the file ends")
+    codec = said.get("avro.codec", b"null").decode(errors="replace")
+    if codec not in _CODECS:
+        raise RecordError(f"its codec {codec[:20]!r} is not known")
+    limit = _EXPANSION * len(value) + _EXTRA_BYTES
+    record = _CODECS[codec](value[at : at + size], limit)
+    if len(record) > limit:
+        raise RecordError(f"it unpacks to more than {limit:,} bytes")
+    return said.get("avro.schema", b""), record
+
+
+def _snappy(block: bytes, limit: int) -> bytes:
+    # The size comes first, seven bits a byte; four bytes of a checksum come last.
+    size = shift = 0
+    for byte in block[:5]:
+        size |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            break
+    if size > limit:
+        raise RecordError(f"it unpacks to {size:,} bytes")
+    unpacked: bytes = pa.decompress(block[:-4], decompressed_size=size, codec="snappy", asbytes=True)
+    return unpacked
+
+
+def _zstandard(block: bytes, limit: int) -> bytes:
+    unpacked: bytes = pa.CompressedInputStream(pa.BufferReader(block), "zstd").read(limit + 1)
+    return unpacked
+
+
+#: Unpack a block, to hardly more bytes than a limit.
+_CODECS: dict[str, Callable[[bytes, int], bytes]] = {
+    "null": lambda block, _: block,
+    "deflate": lambda block, limit: zlib.decompressobj(-15).decompress(block, limit + 1),
+    "bzip2": lambda block, limit: bz2.BZ2Decompressor().decompress(block, limit + 1),
+    "xz": lambda block, limit: lzma.LZMADecompressor().decompress(block, limit + 1),
+    "snappy": _snappy,
+    "zstandard": _zstandard,
+}
+
+
+def may_be_framed(values: Sequence[bytes]) -> Framing:
+    """Tell what a few values may have around them, by their first bytes alone; of the numbers, the first one."""
+    for kind, (magic, size) in _HEADS.items():
+        if values and all(value.startswith(magic) and len(value) > size for value in values):
+            return Framing(f"{kind}:{values[0][len(magic) : size].hex()}")
+    return Framing(_CONTAINER if values and all(value.startswith(MAGIC) for value in values) else NONE)
+
+
+def recognise(values: Sequence[bytes], schema: AvroSchema) -> list[Framing]:
+    """Tell what a few values have around them, given the schema of the records inside.
+
+    It is certain only where they are no records of the schema as they are, but are without what is around them.
+
+    Returns
+    -------
+    list of Framing
+        None where nothing is; several where there are several numbers or fingerprints.
+    """
+    kind = may_be_framed(values).kind
+    walk = make_walk(schema.parsed)
+
+    def is_record(value: bytes) -> bool:
+        try:
+            walk(body_of(value, schema.prefix))
+        except RecordError:
+            return False
+        return True
+
+    if kind not in _HEADS or any(map(is_record, values)):
+        return []
+    magic, size = _HEADS[kind]
+    names = [f"{kind}:{value[len(magic) : size].hex()}" for value in values if is_record(value[size:])]
+    return [Framing(name) for name in dict.fromkeys(names)]
+
+
+def hint(value: bytes, schema: AvroSchema) -> str:
+    """Name what seems to be around a value that is no record of the schema; empty where nothing seems to be."""
+    found = may_be_framed([value])
+    if found.kind in _HEADS and not recognise([value], schema):
+        return ""
+    return "" if found.kind == NONE else f"; it seems to have {found.in_words()} around it: see --framing"

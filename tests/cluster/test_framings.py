@@ -1,0 +1,95 @@
+"""Topics whose values have something around each record: what is in it arrives, and each command says the same."""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import fastavro
+import pyarrow.dataset as ds
+import pytest
+
+from tests.harness.cli import run_cli, transfer_arguments
+from tests.harness.producer import produce, publish_schema
+from tests.harness.topics import create_topic
+
+pytestmark = [pytest.mark.commands, pytest.mark.usefixtures("shared_dask")]
+
+SCHEMA: dict[str, Any] = {
+    "type": "record",
+    "name": "alert",
+    "fields": [{"name": "candid", "type": "long"}, {"name": "magpsf", "type": ["float", "null"]}],
+}
+ROWS = [{"candid": 2_500_000_000_000_000_000 + number, "magpsf": number / 2} for number in range(40)]
+
+
+def encode(row: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    fastavro.schemaless_writer(buffer, SCHEMA, row)
+    return buffer.getvalue()
+
+
+def container(row: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    fastavro.writer(buffer, SCHEMA, [row], codec="deflate")
+    return buffer.getvalue()
+
+
+FRAMINGS = {
+    "confluent": lambda row: b"\0" + struct.pack(">I", 42) + encode(row),
+    "single-object": lambda row: b"\xc3\x01ABCDEFGH" + encode(row),
+    "container": container,
+}
+
+
+@pytest.mark.parametrize("name", [pytest.param("confluent", marks=pytest.mark.sample), "single-object", "container"])
+def test_what_is_around_the_records_of_a_topic_is_found_out_and_taken_off(
+    kafka: Any, topic_name: str, name: str, dask_scheduler: str, tmp_path: Path
+) -> None:
+    create_topic(kafka.bootstrap_servers, topic_name, 2)
+    if name != "container":  # which has the schema with it
+        publish_schema(kafka.bootstrap_servers, topic_name, json.dumps(SCHEMA))
+    produce(kafka.bootstrap_servers, topic_name, [FRAMINGS[name](row) for row in ROWS])
+    servers = ("--bootstrap-servers", kafka.bootstrap_servers)
+    for outformat in ("parquet", "avro"):
+        outdir = tmp_path / outformat
+        more = ("--outformat", outformat, "--scheduler", dask_scheduler)
+        done = run_cli(*transfer_arguments(kafka, topic_name, outdir, *more))
+        assert done.returncode == 0, done.stderr
+        verified = run_cli("verify", str(outdir), "--against-kafka", "--sample", "40", "--json", *servers)
+        assert verified.returncode == 0, verified.stderr
+    rows = ds.dataset(tmp_path / "parquet").to_table(columns=["candid", "magpsf"]).to_pylist()
+    assert sorted(rows, key=lambda row: row["candid"]) == ROWS
+    records = [record for path in (tmp_path / "avro").rglob("*.avro") for record in fastavro.reader(path.open("rb"))]
+    assert sorted(records, key=lambda row: row["candid"]) == ROWS  # type: ignore[index, call-overload]
+    peeked = run_cli("peek", topic_name, "--json", "-n", "1", *servers)
+    assert peeked.returncode == 0, peeked.stderr
+    assert json.loads(peeked.stdout.splitlines()[0])["candid"] in {row["candid"] for row in ROWS}
+    # Of another schema's number, nothing is read: each record stays as it was, with the reason.
+    if name != "container":
+        other = [FRAMINGS[name](row).replace(b"*", b"+", 1).replace(b"ABC", b"XYZ", 1) for row in ROWS[:3]]
+        produce(kafka.bootstrap_servers, topic_name, other)
+        again = run_cli(*transfer_arguments(kafka, topic_name, tmp_path / "parquet", "--scheduler", dask_scheduler))
+        assert again.returncode == 3, again.stderr
+        shown = run_cli("quarantine", str(tmp_path / "parquet"), "--json")
+        said = json.loads(shown.stdout)
+        assert (said["quarantined"], len(said["reasons"])) == (3, 1)
+        assert "this dataset's records have" in next(iter(said["reasons"]))
+
+
+def test_a_framing_is_named_where_there_is_no_schema(kafka: Any, topic_name: str, tmp_path: Path) -> None:
+    create_topic(kafka.bootstrap_servers, topic_name, 1)
+    produce(kafka.bootstrap_servers, topic_name, [FRAMINGS["confluent"](row) for row in ROWS])
+    done = run_cli(*transfer_arguments(kafka, topic_name, tmp_path / "out"))
+    assert done.returncode == 1
+    assert "Confluent's framing (schema id 42)" in done.stderr
+    (tmp_path / "schema.avsc").write_text(json.dumps(SCHEMA))
+    kept = run_cli(
+        *transfer_arguments(kafka, topic_name, tmp_path / "kept", "--framing", "none"),
+        *("--schema", str(tmp_path / "schema.avsc")),
+    )
+    assert kept.returncode == 3
+    assert "Confluent" in run_cli("quarantine", str(tmp_path / "kept")).stdout
