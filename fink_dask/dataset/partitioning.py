@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ _FIRST_TAI_DAY = -4383
 
 #: Where rows without a usable partition key go; the name is Hive's, and all readers take it for null.
 NULL_KEY = "__HIVE_DEFAULT_PARTITION__"
+#: Stands for a date of more digits; as texts are quoted, none is like it.
+_NO_DATE = "+"
 _QUOTED_NULL_KEY = "%5F" + NULL_KEY[1:]
 #: File systems allow 255 bytes a name; ``column=`` and what readers append must fit as well.
 MAX_KEY_LENGTH = 180
@@ -102,6 +105,11 @@ class PartitionSource:
     columns: tuple[str, ...]
     scale: Scale | None = None
 
+    @property
+    def is_replaced(self) -> bool:
+        """Whether the files don't have the field, so that what its directory does not say is lost."""
+        return self.scale is None and self.columns == (self.path,)
+
 
 @dataclass(frozen=True, eq=False)
 class Split:
@@ -151,14 +159,17 @@ class Partitioning:
         """Return the columns that go into the files: those that the directories replace are left out."""
         return pa.schema([field for field in schema if field.name not in self.columns])
 
-    def split(self, batch: pa.RecordBatch) -> Split:
-        """Sort the rows of a batch by partition key; it needs only the columns of the sources."""
+    def split(self, batch: pa.RecordBatch, is_whole: bool = False) -> Split:
+        """Sort the rows of a batch by partition key; it needs only the columns of the sources.
+
+        Where files have whole records, nothing is lost that a directory can't say.
+        """
         if not self.sources:
             return Split(np.arange(batch.num_rows, dtype=np.int64), [("", batch.num_rows)], [])
         codes = np.zeros(batch.num_rows, dtype=np.int64)
         names = [""]
         for source in self.sources:
-            more_codes, more_names = _number_and_name(source, batch)
+            more_codes, more_names = _number_and_name(source, batch, is_whole or not source.is_replaced)
             codes = codes * len(more_names) + more_codes
             # Only combinations that occur are named, so that many sources of many values stay few.
             found, codes = np.unique(codes, return_inverse=True)
@@ -221,11 +232,12 @@ def resolve_partitioning(names: tuple[str, ...], survey: str | None, schema: pa.
 def hive_level(column: str, value: str | None) -> str:
     """Name the directory of one partition column, encoded as Hive and pyarrow do.
 
-    Null and the empty string go to `NULL_KEY`, as in Spark; everything but ASCII letters, digits and ``_.-~`` is
-    percent-encoded, so that no value can leave its directory, and macOS normalises nothing. Where `NULL_KEY` itself is
-    the value it is encoded as well, but readers decode before they look for null: `Partitioning.split` refuses it.
+    Null goes to `NULL_KEY`, as in Spark. Everything but ASCII letters, digits and ``_.-~`` is percent-encoded, so that
+    no value can leave its directory, and macOS normalises nothing. Where `NULL_KEY` itself is the value it is encoded
+    as well, but readers decode before they look for null; and an empty value some take for null, and others for a
+    damaged dataset. `Partitioning.split` refuses both.
     """
-    if value is None or value == "":
+    if value is None:
         return f"{quote(column, safe='')}={NULL_KEY}"
     if value == NULL_KEY:
         return f"{quote(column, safe='')}={_QUOTED_NULL_KEY}"
@@ -268,25 +280,40 @@ def _is_scalar(kind: pa.DataType) -> bool:
     )
 
 
-def _number_and_name(source: PartitionSource, batch: pa.RecordBatch) -> tuple[Integers, list[str]]:
-    """Give each value of a source a number, and each number a directory."""
+def _number_and_name(source: PartitionSource, batch: pa.RecordBatch, is_kept: bool) -> tuple[Integers, list[str]]:
+    """Give each value of a source a number, and each number a directory.
+
+    Of what is kept in the files as well, values that no directory can say go where null goes.
+    """
     values = column_of(batch, source.path)
     if source.scale is not None:
         times = values.fill_null(np.nan).to_numpy(zero_copy_only=False)
         days, codes = np.unique(days_since_1970(times, source.scale), return_inverse=True)
         return codes.astype(np.int64), [_date_levels(int(day)) for day in days]
-    if pa.types.is_floating(values.type):
-        values = pc.if_else(pc.is_nan(values), pa.scalar(None, values.type), values)
-    if pa.types.is_date(values.type):
-        # Avro's dates reach millions of years further than those of any reader.
-        values = pc.if_else(_is_date_of_four_digits(values), values, pa.scalar(None, values.type))
+    if is_date := pa.types.is_date(values.type):
+        # Avro's dates reach millions of years further than those of any reader, and Python's.
+        no_date = pa.scalar(None if is_kept else _NO_DATE, pa.string())
+        values = pc.if_else(_is_date_of_four_digits(values), _dates_as_text(values), no_date)
     encoded = values.dictionary_encode(null_encoding="encode")
-    names = [hive_level(source.columns[0], _text(value)) for value in encoded.dictionary.to_pylist()]
+    # Where the files have the value, it goes where null goes.
+    unsaid = "NaN" if pa.types.is_floating(values.type) else ""
+    names = []
+    for text in map(_text, encoded.dictionary.to_pylist()):
+        if is_date and text == _NO_DATE:
+            names.append(f"{quote(source.columns[0], safe='')}={_NO_DATE}")
+        else:
+            names.append(hive_level(source.columns[0], None if is_kept and text == unsaid else text))
     codes = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
-    # Two values can share a directory: null and the empty string.
+    # Two values can share a directory: null and the empty string, or NaN of different bits.
     unique = {name: position for position, name in enumerate(sorted(set(names)))}
     positions = np.array([unique[name] for name in names], dtype=np.int64)
     return positions[codes] if names else codes, list(unique)
+
+
+def _dates_as_text(values: pa.Array) -> pa.Array:
+    """Write dates as ISO 8601 has them; those that are out of its four digits come out as any date."""
+    fits = _is_date_of_four_digits(values)
+    return pc.if_else(fits, values, pa.scalar(0, pa.int32()).cast(values.type)).cast(pa.string())
 
 
 def _is_date_of_four_digits(values: pa.Array) -> pa.Array:
@@ -298,6 +325,10 @@ def _why_refused(level: str) -> str | None:
     """Say why there can be no such directory, or None."""
     if len(level) > MAX_KEY_LENGTH:
         return f"its partition key is longer than {MAX_KEY_LENGTH} characters: {level[:60]}..."
+    if level.endswith("="):
+        return f"its partition key is the empty string, which readers of directories take for null: {level[:60]}"
+    if level.endswith(f"={_NO_DATE}"):
+        return f"its partition key is no date between the years 1 and 9999: {level[:60]}"
     if level.endswith(f"={_QUOTED_NULL_KEY}"):
         return f"its partition key is {NULL_KEY}, which every reader takes for null"
     return None
@@ -322,4 +353,6 @@ def _date_levels(day: int) -> str:
 def _text(value: object) -> str | None:
     if value is None:
         return None
+    if isinstance(value, float) and math.isnan(value):
+        return "NaN"  # as Java writes it, too
     return str(value).lower() if isinstance(value, bool) else str(value)

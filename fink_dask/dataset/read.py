@@ -10,6 +10,7 @@ import pyarrow.dataset as ds
 from fink_dask.avro.evolution import Versions
 from fink_dask.avro.schema import field_type
 from fink_dask.dataset.columns import check_is_parquet, file_schema, known_versions, partitioning_of
+from fink_dask.dataset.partitioning import Partitioning
 from fink_dask.dataset.presence import missing_error
 from fink_dask.dataset.season import unite
 from fink_dask.ledger.commit import missing_files, published
@@ -30,7 +31,7 @@ def open_dataset(outdir: str | os.PathLike[str]) -> ds.Dataset:
     out whole. What is committed later is there when the dataset is opened again.
 
     Partition columns have the types that they had in the alerts, such as int64 for ``classId``; those of ``time`` are
-    int32. Values that have no directory of their own (null, NaN, the empty string) are null.
+    int32. What is in the directory of null is null.
 
     Parameters
     ----------
@@ -89,9 +90,15 @@ def _open(ledger: Ledger) -> tuple[ds.Dataset, Versions]:
 def _columns(versions: Versions, identity: Identity) -> tuple[pa.Schema, pa.Schema]:
     """Find the columns of the files, and those that the directories are called after."""
     partitioning = partitioning_of(identity, versions)
-    partition_columns = [
-        pa.field(column, _DATE_PART if source.scale else field_type(versions.arrow, source.path))
-        for source in partitioning.sources
-        for column in source.columns
-    ]
-    return file_schema(versions, identity, partitioning), pa.schema(partition_columns)
+    return file_schema(versions, identity, partitioning), partition_schema(partitioning, versions.arrow)
+
+
+def partition_schema(partitioning: Partitioning, alerts: pa.Schema) -> pa.Schema:
+    """Give partition columns the types that they had in the alerts."""
+    return pa.schema(
+        [
+            pa.field(column, _DATE_PART if source.scale else field_type(alerts, source.path))
+            for source in partitioning.sources
+            for column in source.columns
+        ]
+    )

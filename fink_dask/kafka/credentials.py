@@ -71,13 +71,9 @@ class Credentials:
         Raises
         ------
         SettingsError
-            If it is not text: YAML reads ``0123`` as a number, which is not what was typed.
+            If it is not text.
         """
-        if self.secret is None or self.secret == "":
-            return None
-        if not isinstance(self.secret, str):
-            raise SettingsError(f"{self.path}: 'password' should be text: put it in quotes")
-        return self.secret
+        return _text(self.path, "password", self.secret)
 
 
 def find_credentials(survey: str | None, home: Path | None = None) -> Credentials | None:
@@ -147,13 +143,23 @@ def read_content(path: Path) -> dict[str, object]:
     """
     text = _read(path, "credentials file")
     try:
-        content = yaml.safe_load(text)
+        content = yaml.load(text, _TextLoader)  # noqa: S506 - it is a SafeLoader
     except Exception:  # PyYAML's errors have no common root: a bad number, date or tag raises what it likes
         # Without its cause, whose text quotes the file, and with it a password.
         raise SettingsError(f"{path} is not valid YAML") from None
     if not isinstance(content, dict):
         raise SettingsError(f"{path} is not a credentials file: it should hold 'servers: HOST:PORT' and the like")
     return content
+
+
+class _TextLoader(yaml.SafeLoader):
+    """Reads YAML as it was typed: no ``0123`` becomes 83, no ``1e5`` 100000.0, no ``on`` true, and no day a date."""
+
+
+_TextLoader.yaml_implicit_resolvers = {}
+_TextLoader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""])
+#: As `maxtimeout` is a number to today's client; these are written back as they were.
+_TextLoader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"(?:0|[1-9][0-9]{0,17})$"), list("0123456789"))
 
 
 def read_password(path: Path) -> str:

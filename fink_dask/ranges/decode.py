@@ -232,7 +232,7 @@ class RangeDecoder:
 
     def _split(self, keys: pa.RecordBatch) -> Split:
         began = time.perf_counter()
-        split = self._partitioning.split(keys)
+        split = self._partitioning.split(keys, self._is_raw)
         if len(split.order) != keys.num_rows:  # rows that it left out would pass for filtered ones
             raise ValueError("a split that has not every row")
         self.split_seconds += time.perf_counter() - began

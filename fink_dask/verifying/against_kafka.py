@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as ds
 
 from fink_dask.avro.decoder import DecodedBatch
 from fink_dask.avro.evolution import MAX_VERSIONS, fit_batch
@@ -24,9 +25,10 @@ from fink_dask.avro.framing import Framing
 from fink_dask.avro.reference import FastavroDecoder
 from fink_dask.avro.schema import AvroSchema, parse_schema
 from fink_dask.batches import RawBatch
-from fink_dask.dataset.columns import known_versions
+from fink_dask.dataset.columns import known_versions, partitioning_of
 from fink_dask.dataset.formats import KAFKA_FIELDS, format_of
 from fink_dask.dataset.quarantine import read_quarantine
+from fink_dask.dataset.read import partition_schema
 from fink_dask.errors import LedgerError, SchemaError
 from fink_dask.kafka.connection import Connection, open_glimpse
 from fink_dask.kafka.inspect import Inspector, TopicDescription, is_other_topic
@@ -53,8 +55,9 @@ _Sameness = Literal["equal", "hole", "incomparable"]
 #: Consecutive offsets of one partition, each interval with its marker.
 _Stretch = list[tuple[Marker, Range]]
 
-#: The values of a row; its bytes, where a format keeps those.
-_Row = dict[str, Any] | bytes
+_Values = dict[str, Any]
+#: The file and the values of a row; its bytes, where a format keeps those.
+_Row = tuple[str, _Values] | bytes
 
 
 @dataclass(frozen=True)
@@ -224,6 +227,21 @@ class _Decoders:
         self._versions = known_versions(ledger, identity)
         self._condition = None if identity.where is None else bind_condition(identity.where, self._versions.arrow)
         self._made: dict[AvroSchema, FastavroDecoder] = {}
+        self._partitioning = partitioning_of(identity, self._versions)
+        self._directories = ds.partitioning(partition_schema(self._partitioning, self._versions.arrow), flavor="hive")
+
+    def replaced(self, path: str) -> _Values:
+        """Return what a reader takes from the directories of a file for fields that the file does not have."""
+        said = ds.get_partition_keys(self._directories.parse(path))
+        return {source.path: said.get(source.path) for source in self._partitioning.sources if source.is_replaced}
+
+    def is_in_its_place(self, rows: pa.RecordBatch, path: str) -> bool:
+        """Tell whether an alert's file is where its time, and other fields that the file has, belong."""
+        levels = path.split("/")[:-1]
+        split = self._partitioning.split(fit_batch(rows, self._versions.arrow))
+        wanted = split.parts[0][0].split("/") if split.parts else levels
+        names = [source.is_replaced for source in self._partitioning.sources for _ in source.columns]
+        return all(name or one == other for name, one, other in zip(names, levels, wanted, strict=False))
 
     def is_wanted(self, decoded: DecodedBatch, key: bytes | None) -> bool:
         """Tell whether the condition is true of a record; it does not matter where the record's schema does not fit."""
@@ -258,18 +276,25 @@ class _Checked:
         self._ledger = ledger
         self._decoders = decoders
         self._marker = marker
-        paths = [ledger.outdir / file.path for file in marker.files]
-        self._places = [(path, *format_of(path).read_places(path)) for path in paths]
+        names = [file.path for file in marker.files]
+        paths = [ledger.outdir / name for name in names]
+        self._places = [
+            (name, path, *format_of(path).read_places(path)) for name, path in zip(names, paths, strict=True)
+        ]
 
     def rows(self, offsets: Range) -> Iterator[tuple[int, _Row | None]]:
         """Yield each offset, and what the dataset has of it."""
         for start in range(offsets.start, offsets.end, _ROWS):
             end = min(start + _ROWS, offsets.end)
             found: dict[int, _Row] = {}
-            for path, partitions, there in self._places:
+            for name, path, partitions, there in self._places:
                 (numbers,) = np.nonzero((there >= start) & (there < end) & (partitions == offsets.partition))
-                rows = format_of(path).read_alerts(path, numbers.tolist(), self._decoders.first)
-                found.update(zip(there[numbers].tolist(), rows, strict=True))
+                replaced = self._decoders.replaced(name)
+                rows: Sequence[_Values | bytes] = format_of(path).read_alerts(
+                    path, numbers.tolist(), self._decoders.first
+                )
+                for offset, row in zip(there[numbers].tolist(), rows, strict=True):
+                    found[offset] = (name, row | replaced) if isinstance(row, dict) else row
             for offset in range(start, end):
                 yield offset, found.get(offset)
 
@@ -299,9 +324,12 @@ class _Checked:
             raise _DifferenceError(f"it is in the dataset, but can't be decoded: {reason}")
         if not self._decoders.is_wanted(decoded, key):
             raise _DifferenceError("it is in the dataset, but the condition is not true of it")
+        path, values = row
+        if not self._decoders.is_in_its_place(decoded.rows, path):
+            raise _DifferenceError(f"it is in {path.rpartition('/')[0]}, which is not its place")
         expected = decoded.rows.to_pylist()[0]
-        for name in row.keys() - {field.name for field in KAFKA_FIELDS}:
-            if not _same(row[name], expected.get(name)):
+        for name in values.keys() - {field.name for field in KAFKA_FIELDS}:
+            if not _same(values[name], expected.get(name)):
                 raise _DifferenceError(f"{name} has another value in Kafka")
         return "equal"
 

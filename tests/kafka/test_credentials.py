@@ -7,15 +7,18 @@ import traceback
 from pathlib import Path
 
 import pytest
+import yaml
 
 from fink_dask.errors import SettingsError
 from fink_dask.kafka.credentials import (
+    Registration,
     find_credentials,
     is_open_to_others,
     need_a_survey,
     read_certificates,
     read_credentials,
     read_password,
+    write_credentials,
 )
 
 PASSWORD = "hunter2-secret"
@@ -65,16 +68,29 @@ def test_a_file_may_hold_no_password(tmp_path: Path, text: str) -> None:
     assert found.password is None
 
 
-@pytest.mark.parametrize("value", ["0123", "12.50", "true", "[a]"])
-def test_a_password_that_yaml_takes_for_something_else_is_refused_only_when_it_is_needed(
-    tmp_path: Path, value: str
-) -> None:
-    path = write(tmp_path, "ztf_credentials.yml", f"servers: a:1\npassword: {value}")
+def test_a_password_that_is_no_text_is_refused_only_when_it_is_needed(tmp_path: Path) -> None:
+    path = write(tmp_path, "ztf_credentials.yml", "servers: a:1\npassword: [secret]")
     found = read_credentials(path)
     assert found.servers == "a:1"
-    with pytest.raises(SettingsError, match=r"'password' should be text: put it in quotes") as caught:
+    with pytest.raises(SettingsError, match=r"'password' should be text") as caught:
         _ = found.password
-    assert value not in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["0123", "123", "0x1F", "0o17", "0b1", "1_000", "12:30:45", "12.50", "1e5", "true", "on", "2026-11-30", ".inf"],
+)
+def test_names_and_passwords_are_what_was_typed_whatever_yaml_takes_them_for(tmp_path: Path, value: str) -> None:
+    text = f"username: {value}\npassword: {value}\ngroupid: {value}\nservers: a:1\nmaxtimeout: 10"
+    path = write(tmp_path, "ztf_credentials.yml", text)
+    found = read_credentials(path)
+    assert (found.username, found.password, found.group_id) == (value, value, value)
+    # Written anew, they still are, and today's client still finds its number.
+    write_credentials(path, Registration("ztf", servers="b:2"), replace=True)
+    found = read_credentials(path)
+    assert (found.username, found.password, found.group_id, found.servers) == (value, value, value, "b:2")
+    assert yaml.safe_load(path.read_text())["maxtimeout"] == 10
 
 
 def test_a_password_file_has_one_line(tmp_path: Path) -> None:
@@ -173,7 +189,6 @@ def test_a_directory_in_a_files_place_is_no_file(tmp_path: Path) -> None:
         f"password: !!bool '{PASSWORD}'",
         f"password: !!timestamp '{PASSWORD}'",
         "!!float ''",
-        "servers: 2001-13-45",
         f"? [{PASSWORD}]\n: x\n{{}}",
         f"password: {PASSWORD}\nservers: *nothing",
         b"servers: \xff\xfe\xfd",
@@ -184,9 +199,6 @@ def test_a_directory_in_a_files_place_is_no_file(tmp_path: Path) -> None:
         "",
         "servers: {a: 1}",
         "servers: [[a]]",
-        "servers: true",
-        "servers: [1.5]",
-        "servers: 1.5",
         "servers: a:1\n# " + "x" * 70_000,
     ],
     ids=lambda text: repr(text[:50]),

@@ -95,7 +95,7 @@ def place(alert: dict[str, Any], partitionby: tuple[str, ...]) -> str:
 
 def is_refused(alert: dict[str, Any], partitionby: tuple[str, ...]) -> bool:
     too_long = any(len(level) > MAX_KEY_LENGTH for level in place(alert, partitionby).split("/"))
-    return too_long or ("class" in partitionby and alert["class"] == NULL_KEY)
+    return too_long or ("class" in partitionby and alert["class"] in {NULL_KEY, ""})
 
 
 #: Conditions, and what they mean.
