@@ -15,14 +15,17 @@ import pyarrow.compute as pc
 
 from fink_dask.avro.schema import field_type
 from fink_dask.dataset.formats import KAFKA_FIELDS
+from fink_dask.dataset.surveys import CLASSES
 from fink_dask.errors import SettingsError, parameter
 
 #: The nested column.
 LIGHT_CURVE = "lightcurve"
 #: The column with the number of alerts in a light curve.
 ALERTS = "alerts"
-#: Columns that an object takes from its newest alert, if the dataset has them; the light curve has them too.
-_CLASSES = ("finkclass", "tnsclass", "classId")
+#: Records of LSST's alerts with what Fink adds: classes and scores. Fields of all others have to be asked for.
+_FINK = ("pred", "clf", "xm")
+#: The prefix of the class that most alerts of an object have.
+_USUAL = "usual_"
 #: Object, record of full packets, identifier and time of each survey's detections; light packets have no such record.
 _SURVEYS = (("objectId", "candidate", "candid", "jd"), ("diaObjectId", "diaSource", "diaSourceId", "midpointMjdTai"))
 _POSITION = ("ra", "dec")
@@ -59,6 +62,11 @@ class LightCurveForm:
         """Columns that an object takes from its newest alert."""
         return _of_newest(self.object_id, self.paths)
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Columns of classes."""
+        return tuple(name for name in CLASSES if name in self.paths)
+
 
 def find_form(schema: pa.Schema, columns: Sequence[str] | None = None) -> LightCurveForm:
     """Find the columns from which light curves of a dataset can be made.
@@ -68,8 +76,9 @@ def find_form(schema: pa.Schema, columns: Sequence[str] | None = None) -> LightC
     schema : pyarrow.Schema
         The dataset's columns, partition columns too.
     columns : sequence of str, optional
-        The columns of a light curve; by default every one that is a single value: first those of the record with the
-        position, then those of the alert.
+        The columns of a light curve, and dotted fields; by default every one that is a single value: first those of the
+        record with the position, then those of the alert, then what Fink has found out, such as ``pred.is_sso``, which
+        is called ``pred_is_sso`` in the catalog.
 
     Raises
     ------
@@ -80,6 +89,8 @@ def find_form(schema: pa.Schema, columns: Sequence[str] | None = None) -> LightC
         prefix = (record,) if field_type(schema, f"{record}.ra") is not None else ()
         paths = {name: (*prefix, name) for name in _scalars(schema, prefix)}
         paths |= {name: (name,) for name in _scalars(schema, ()) if name not in paths}
+        usual = {*paths, *(name for name in _dotted(schema, prefix) if name.partition(".")[0] in _FINK)}
+        paths |= {name: tuple(name.split(".")) for name in _dotted(schema, prefix)}
         if {object_id, source_id, time, *_POSITION} <= paths.keys():
             break
     else:
@@ -92,10 +103,10 @@ def find_form(schema: pa.Schema, columns: Sequence[str] | None = None) -> LightC
             f"{parameter('columns')} {unknown[0][:80]}: there is no such column, or it is not a single value"
         )
     newest = _of_newest(object_id, paths)
-    wanted = [name for name in paths if name != object_id and (columns is None or name in columns)]
+    wanted = [name for name in paths if name != object_id and name in (usual if columns is None else columns)]
     if not wanted:
         raise SettingsError(f"{parameter('columns')} leaves the light curves without a column")
-    nested = {f"alert_{name}" if name in {*newest, ALERTS} else name: name for name in wanted}
+    nested = {_named(f"alert_{name}" if name in {*newest, ALERTS} else name): name for name in wanted}
     read = {source_id, time, *newest, *_ORDER, *wanted}
     return LightCurveForm(object_id, source_id, time, {name: paths[name] for name in paths if name in read}, nested)
 
@@ -125,7 +136,8 @@ def gather(rows: pa.Table, form: LightCurveForm) -> tuple[pa.Table, int]:
     Returns
     -------
     objects : pyarrow.Table
-        A row per object: the columns of its newest alert, the number of alerts, and the light curve in order of time.
+        A row per object: the columns of its newest alert, the class that most of its alerts have, the number of alerts,
+        and the light curve in order of time.
     duplicates : int
         Alerts left out because an earlier one in Kafka's order has the same identifier.
     """
@@ -135,7 +147,10 @@ def gather(rows: pa.Table, form: LightCurveForm) -> tuple[pa.Table, int]:
     ends = np.append(starts[1:], table.num_rows)
     newest = table.select(form.of_newest).take(pa.array(ends - 1))
     offsets = pa.array(np.append(starts, table.num_rows), pa.int32())
+    newest = newest.rename_columns([_named(name) for name in newest.column_names])
     curves = [pa.ListArray.from_arrays(offsets, _array(table[name])) for name in form.nested.values()]
+    for name in form.classes:
+        newest = newest.append_column(_named(_USUAL + name), _most_frequent(table, form.object_id, name, newest))
     objects = newest.append_column(ALERTS, pa.array(ends - starts, pa.int64()))
     return objects.append_column(LIGHT_CURVE, pa.StructArray.from_arrays(curves, list(form.nested))), (
         rows.num_rows - unique.num_rows
@@ -174,7 +189,33 @@ def _array(column: pa.ChunkedArray) -> pa.Array:
 
 
 def _of_newest(object_id: str, paths: Iterable[str]) -> tuple[str, ...]:
-    return (object_id, *_POSITION, *(name for name in _CLASSES if name in paths))
+    return (object_id, *_POSITION, *(name for name in CLASSES if name in paths))
+
+
+def _most_frequent(table: pa.Table, object_id: str, name: str, objects: pa.Table) -> pa.Array:
+    """Find the value that most alerts of each object have; of several, the first in order; null where all are null."""
+    known = table.select([object_id, name]).filter(table[name].is_valid())
+    counts = known.group_by([object_id, name]).aggregate([([], "count_all")])
+    order = counts.sort_by(
+        [(object_id, "ascending"), ("count_all", "descending"), (name, "ascending")]
+    ).combine_chunks()
+    first = order.filter(pa.array(_is_first(order[object_id]))) if order.num_rows else order
+    return first[name].take(pc.index_in(objects[object_id], first[object_id]))
+
+
+def _named(path: str) -> str:
+    """Name a column: to readers of catalogs, a dot leads into a nested column."""
+    return path.replace(".", "_")
+
+
+def _dotted(schema: pa.Schema, prefix: tuple[str, ...]) -> list[str]:
+    """Name the single values in other records than the one of the detection."""
+    return [
+        f"{field.name}.{name}"
+        for field in schema
+        if pa.types.is_struct(field.type) and (field.name,) != prefix
+        for name in _scalars(schema, (field.name,))
+    ]
 
 
 def _scalars(schema: pa.Schema, prefix: tuple[str, ...]) -> list[str]:

@@ -183,3 +183,38 @@ def test_alerts_that_do_not_fit_in_memory_at_once_come_together_all_the_same(
             assert one[form.object_id] not in found
             found[one[form.object_id]] = one["lightcurve"]["kafka_offset"]
     assert sorted(found.values()) == sorted(list(range(first, 300, 40))[::-1] for first in range(40))
+
+
+FINK = pa.struct([("main_label_classifier", pa.int32()), ("is_sso", pa.bool_())])
+FEATURES = pa.struct([("mean", pa.float64()), ("all", pa.list_(pa.float64()))])
+LSST_OF_FINK = pa.schema([*LSST_FULL, ("pred", FINK), ("lc_features", FEATURES)])
+
+
+def test_what_fink_has_found_out_is_in_the_catalog_and_the_newest_class_beside_the_usual_one() -> None:
+    rows = [
+        {
+            "diaSourceId": number,
+            "diaSource": {
+                "diaSourceId": number,
+                "diaObjectId": name,
+                "midpointMjdTai": 60000.0 + number,
+                "ra": 1.0,
+                "dec": 2.0,
+            },
+            "pred": None if label is None else {"main_label_classifier": label, "is_sso": False},
+            "lc_features": {"mean": number / 2, "all": []},
+            "kafka_partition": 0,
+            "kafka_offset": number,
+        }
+        for number, (name, label) in enumerate([(7, 11), (7, 11), (7, 21), (8, None), (9, 22), (9, 12)])
+    ]
+    objects, _ = _light_curves(rows, LSST_OF_FINK)
+    label = "pred_main_label_classifier"  # a reader of catalogs takes a dot for a nested column
+    found = {row["diaObjectId"]: (row[label], row[f"usual_{label}"], row["alerts"]) for row in objects}
+    assert found == {7: (21, 11, 3), 8: (None, None, 1), 9: (12, 12, 2)}
+    assert objects[0]["lightcurve"]["pred_is_sso"] == [False] * 3
+    assert "lc_features_mean" not in objects[0]["lightcurve"]
+    form = find_form(LSST_OF_FINK, ["lc_features.mean", "diaSourceId"])
+    assert set(form.nested) == {"lc_features_mean", "diaSourceId"}
+    with pytest.raises(SettingsError, match="single value"):
+        find_form(LSST_OF_FINK, ["lc_features.all"])
