@@ -55,10 +55,10 @@ COMMANDS = {
     quarantine: "Show records that could not be decoded, and retry them.",
     report: "Show a dataset on one HTML page.",
     lightcurve: "Show all that is known of an object's brightness.",
-    compact: "Rewrite a dataset as a few large files.",
     cutouts: "Write the cutouts of chosen objects as pictures or FITS.",
     export: "Write alerts as one table: FITS, VOTable, CSV or Parquet.",
     export_hats: "Write a dataset's objects as a HATS catalog, for LSDB.",
+    compact: "Rewrite a dataset as a few large files.",
     publish: "Fill a topic as Fink does, for tests and demonstrations.",
     completion: "Complete commands and options with Tab in your shell.",
 }
