@@ -170,6 +170,7 @@ def test_what_is_no_rate_or_no_time_is_refused_in_a_line(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.commands
 def test_topics_come_from_a_file_or_the_environment_too(kafka: Any, alerts: Any, tmp_path: Path) -> None:
     settings = tmp_path / "settings.toml"
     base = ["transfer", "-outdir", "o", "--servers", kafka.bootstrap_servers, "--dry-run", "--json"]

@@ -173,6 +173,7 @@ def test_the_newest_of_a_topic_that_is_written_in_transactions_is_found(kafka: A
     assert len(result.stdout.splitlines()) == 2
 
 
+@pytest.mark.commands
 def test_a_record_of_any_time_is_shown(kafka: Any, topic_name: str) -> None:
     create_topic(kafka.bootstrap_servers, topic_name, 1, {"message.timestamp.after.max.ms": str(2**63 - 1)})
     publish_schema(kafka.bootstrap_servers, topic_name, json.dumps(avro_schema(AlertKind.ZTF_LIGHT)))
@@ -190,6 +191,7 @@ def test_a_record_of_any_time_is_shown(kafka: Any, topic_name: str) -> None:
         assert titles[1].startswith("partition 0, offset 1, 55840-")
 
 
+@pytest.mark.commands
 def test_what_can_not_be_asked_for_is_one_line_that_says_what_there_is(kafka: Any, topic_name: str) -> None:
     make_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 2)
     empty = peek(kafka, topic_name)

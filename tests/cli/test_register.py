@@ -289,6 +289,7 @@ def test_a_check_says_where_nobody_asks_for_the_password(secure: SecureKafka, fi
     assert "not asked for (PLAINTEXT)" in found.stdout
 
 
+@pytest.mark.commands
 def test_a_check_of_a_broker_that_is_not_there_fails_in_one_line(file: Path) -> None:
     result = register(file, *ADA, "--servers", f"127.0.0.1:{free_ports(1)[0]}", "--check")
     assert result.returncode == 1

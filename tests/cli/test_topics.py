@@ -181,6 +181,7 @@ def test_one_of_several_patterns_that_matches_nothing_is_said(kafka: Any, held: 
     assert "no topic matches fxmatch_nothing_*" in result.stderr
 
 
+@pytest.mark.commands
 def test_a_broker_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     result = run_cli("topics", "--bootstrap-servers", f"127.0.0.1:{free_ports(1)[0]}")
     assert result.returncode == 1

@@ -163,7 +163,7 @@ def test_what_can_not_be_decoded_is_quarantined_and_what_comes_later_is_added(
     assert run_cli("verify", str(outdir)).returncode == 3
 
 
-@pytest.mark.sample
+@pytest.mark.commands
 def test_what_needs_parquet_says_so(kafka: Any, topic: str, oracle: Oracle, tmp_path: Path) -> None:
     outdir = tmp_path / "alerts"
     assert _transfer(kafka, topic, outdir, "--limit", "50").returncode == 0

@@ -115,7 +115,6 @@ def test_a_run_survives_the_death_of_its_workers(
     assert summarise(Ledger(outdir)).summary.alerts == COUNT
 
 
-@pytest.mark.sample
 def test_a_second_transfer_into_the_same_directory_is_refused_while_the_first_lives(
     kafka: Any, topic: str, oracle: Oracle, tmp_path: Path
 ) -> None:

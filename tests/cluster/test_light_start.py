@@ -110,6 +110,7 @@ DASHBOARD = """
 """
 
 
+@pytest.mark.commands
 def test_the_dashboard_is_loaded_by_its_first_visitors_and_then_is_there() -> None:
     seen = run_python(DASHBOARD)
     assert (seen["before"], seen["after_metrics"], seen["after_work"]) == (False, False, False)

@@ -133,6 +133,7 @@ def test_name_and_password_come_from_the_credentials_file(secure: SecureKafka, o
     assert PASSWORD not in result.stdout + result.stderr
 
 
+@pytest.mark.commands
 def test_workers_of_another_scheduler_get_it_through_tls_and_not_from_the_disk(
     secure: SecureKafka, oracle: Oracle, tmp_path: Path, password_file: Path
 ) -> None:

@@ -75,6 +75,7 @@ def test_a_topic_made_again_is_told_from_the_one_that_was_planned(
     assert inspector.describe(topic_name).topic_id not in {first, UNKNOWN_ID}
 
 
+@pytest.mark.faults
 def test_a_wrong_topic_is_one_line_and_nothing_is_left_on_a_broker_that_would_create_it(
     private_kafka: Callable[..., KafkaBroker], topic_name: str
 ) -> None:

@@ -273,7 +273,7 @@ def test_a_compacted_dataset_is_shown_without_the_times_that_it_has_not(tmp_path
         assert shown in page
 
 
-@pytest.mark.sample
+@pytest.mark.commands
 def test_a_report_goes_nowhere_where_it_would_do_harm_and_says_what_to_do(tmp_path: Path) -> None:
     plan = make_plan([Range(0, 0, 10)])
     make_ledger(tmp_path / "several" / "one", plan)

@@ -45,6 +45,7 @@ def _assert_there(url: str, files: list[Path]) -> None:
     assert [(locate(url) / file.name).read_bytes() for file in files] == [file.read_bytes() for file in files]
 
 
+@pytest.mark.stores
 def test_files_arrive_over_a_line_on_which_all_of_them_take_longer_than_a_request_may(
     link: Link, store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -196,6 +196,7 @@ def test_a_whole_dataset_is_left_alone(kafka: Any, ledger: Ledger, oracle: Oracl
     assert_whole(ledger, oracle)
 
 
+@pytest.mark.commands
 def test_a_repair_that_fails_says_so_to_a_script_too(topic: str, ledger: Ledger) -> None:
     _files(ledger)[0].unlink()
     result = run_cli("repair", str(ledger.outdir), "--bootstrap-servers", "127.0.0.1:1", "--json")
