@@ -41,6 +41,8 @@ class Speed:
     def __init__(self) -> None:
         self._points: deque[tuple[float, float]] = deque()
         self._step_began = -math.inf
+        #: The longest step before a pause.
+        self._before_s = 0.0
 
     def begin(self, now: float, total: float = 0) -> None:
         """Start the clock, if it is not running yet: from here on, what is gained has taken its time."""
@@ -54,6 +56,7 @@ class Speed:
         if total <= points[-1][1]:
             return
         if len(points) > 1 and now - points[-1][0] > max(_OVER_S, self.late_s()):
+            self._before_s = self._longest_s()
             points.clear()  # a pause, of which the line is not slower
         if points and now - self._step_began < _APART_S:
             points.pop()
@@ -78,7 +81,7 @@ class Speed:
 
     def _longest_s(self) -> float:
         times = [time for time, _ in self._points]
-        return max((after - before for before, after in pairwise(times)), default=0.0)
+        return max((after - before for before, after in pairwise(times)), default=self._before_s)
 
     def quiet_s(self, now: float) -> float | None:
         """Return how long ago the last step was; None before the first one."""

@@ -238,6 +238,18 @@ def test_a_slow_line_is_not_called_cut(
     assert not (is_cut and tally.seconds_left)
 
 
+def test_a_line_that_is_as_slow_after_a_cut_as_before_is_not_called_cut_again(tally: Tally, clock: Clock) -> None:
+    tally.start(started(100))
+    tally.progress(received(FIRST, 0))
+    for count, after_s in enumerate((16, 16, 16, 60), start=1):
+        clock.now += after_s
+        tally.progress(received(FIRST, count))
+    clock.now += 16
+    assert not tally.is_cut
+    clock.now += 17
+    assert tally.is_cut
+
+
 @pytest.mark.parametrize("apart_s", [0.01, 0.3, 1, 7, 45])
 def test_a_steady_speed_is_told_whatever_the_steps(apart_s: float) -> None:
     speed, now = Speed(), 0.0
