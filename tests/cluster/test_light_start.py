@@ -8,6 +8,8 @@ import sys
 import textwrap
 from typing import Any
 
+import pytest
+
 
 def run_python(code: str) -> Any:
     """Run code in a Python of its own; return what it prints as JSON last."""
