@@ -114,20 +114,8 @@ FENCES = {
 
 #: Files of commands, which the design does not list.
 _COMMANDS = {
-    *(
-        "compact",
-        "completion",
-        "cutouts",
-        "demo",
-        "doctor",
-        "export",
-        "export_hats",
-        "lightcurve",
-        "peek",
-        "publish",
-        "quarantine",
-    ),
-    *("register", "repair"),
+    *("compact", "completion", "cutouts", "demo", "doctor", "export", "export_hats"),
+    *("lightcurve", "peek", "publish", "quarantine", "read", "register", "repair"),
     *("report", "schema", "status", "submit", "topics", "transfer", "verify"),
 }
 

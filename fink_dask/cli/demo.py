@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import indent
 
 import click
 
@@ -43,6 +44,7 @@ def _fitting(_: click.Context, parameter: click.Parameter, value: int) -> int:
 @options_from(TransferSettings, "nconsumers")
 def demo(alerts: int, outdir: Path, nconsumers: int) -> int:
     """Publish a made-up night to an embedded Kafka, transfer it, verify it, and show how to read it."""
+    from fink_dask.cli.read import lines_of
     from fink_dask.cli.results import print_summary
     from fink_dask.cli.stopped import run_apart
     from fink_dask.cluster.local import usable_cores
@@ -93,9 +95,8 @@ def demo(alerts: int, outdir: Path, nconsumers: int) -> int:
     )
     _show_files(ledger.outdir)
     click.echo("Read it:\n")
-    click.echo("  import pandas as pd")
-    click.echo(f'  alerts = pd.read_parquet("{outdir}", dtype_backend="pyarrow")')
-    click.echo('  print(alerts[["objectId", "candid", "magpsf", "finkclass", "year", "month", "day"]])')
+    click.echo(indent(lines_of(ledger, str(outdir), "pandas"), "  "))
+    click.echo(f"'fink-dask read {outdir}' prints the lines of other readers")
     return found.summary.exit_code
 
 

@@ -25,6 +25,7 @@ from fink_dask.cli.options import CONTEXT
 from fink_dask.cli.peek import peek
 from fink_dask.cli.publish import publish
 from fink_dask.cli.quarantine import quarantine
+from fink_dask.cli.read import read
 from fink_dask.cli.register import register
 from fink_dask.cli.repair import repair
 from fink_dask.cli.report import report
@@ -53,6 +54,7 @@ COMMANDS = {
     verify: "Prove that a dataset is complete and undamaged.",
     repair: "Fetch again what verify finds missing or damaged.",
     quarantine: "Show records that could not be decoded, and retry them.",
+    read: "Print the lines of Python that open a dataset.",
     report: "Show a dataset on one HTML page.",
     lightcurve: "Show all that is known of an object's brightness.",
     cutouts: "Write the cutouts of chosen objects as pictures or FITS.",

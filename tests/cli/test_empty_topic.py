@@ -32,7 +32,9 @@ def test_a_transfer_of_an_empty_topic_is_complete_and_says_that_it_has_written_n
 
 
 @pytest.mark.parametrize("is_there", [False, True], ids=["no directory", "an empty one"])
-@pytest.mark.parametrize("command", ["verify", "status", "report", "quarantine", "repair", "compact", "export-hats"])
+@pytest.mark.parametrize(
+    "command", ["verify", "status", "report", "quarantine", "repair", "compact", "export-hats", "read"]
+)
 def test_commands_on_what_was_not_written_say_why_it_may_be(
     command: str, is_there: bool, kafka: Any, tmp_path: Path
 ) -> None:

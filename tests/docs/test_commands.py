@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,11 +72,12 @@ esac""",
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block of a page."""
+    """A fenced block of a page, and the kind of alerts that it is for; empty if it is for any."""
 
     line: int
     language: str
     text: str
+    kind: str = ""
 
 
 @dataclass(frozen=True)
@@ -89,9 +91,10 @@ class Step:
 
 def blocks(page: str) -> list[Block]:
     """Find the fenced blocks; one that is indented or never closed is an error."""
+    fenced = re.compile(r"""(?:^<details class="([\w-]+)".*\n\n)?^```(.*)\n((?s:.*?))^```$""", re.MULTILINE)
     found = [
-        Block(page.count("\n", 0, match.start()) + 1, match[1], match[2])
-        for match in re.finditer(r"^```(.*)\n((?s:.*?))^```$", page, re.MULTILINE)
+        Block(page.count("\n", 0, match.start(2)) + 1, match[2], match[3], match[1] or "")
+        for match in fenced.finditer(page)
     ]
     fences = [line for line in page.splitlines() if line.lstrip().startswith(("```", "~~~"))]
     assert len(fences) == 2 * len(found), "a fence is indented, or not closed"
@@ -99,9 +102,11 @@ def blocks(page: str) -> list[Block]:
 
 
 def steps(page: str) -> list[Step]:
-    """List what a page asks its reader to run, in order."""
+    """List what a page asks its reader to run, in order; of what it has for each kind, what is for light ZTF alerts."""
     found: list[Step] = []
     for block in blocks(page):
+        if block.kind not in {"", AlertKind.ZTF_LIGHT}:
+            continue
         assert block.language in RUN | NOT_RUN, f"line {block.line}: is {block.language!r} to be run or not?"
         if block.language == "python":
             found.append(Step(block.line, ["python", "-c", block.text], 0))
@@ -279,13 +284,76 @@ def test_a_link_into_a_page_leads_to_a_heading_that_is_there(path: Path) -> None
     assert [(page, name) for page, name in found if name not in anchors(path.parent / page if page else path)] == []
 
 
-def test_the_command_line_reference_is_what_the_code_says() -> None:
-    spec = importlib.util.spec_from_file_location("make_reference", ROOT / "docs" / "make_reference.py")
+def script(name: str) -> Any:
+    """Load what makes a page."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+def test_the_command_line_reference_is_what_the_code_says() -> None:
+    module = script("make_reference")
     assert module.REFERENCE.read_text() == module.reference(), "run: python docs/make_reference.py"
+
+
+def test_the_lines_for_each_kind_are_those_of_the_command_and_are_on_the_pages() -> None:
+    module = script("make_reading")
+    for path in module.PAGES:
+        assert path.read_text() == module.filled(path.read_text()), "run: python docs/make_reading.py"
+    for path in PAGES:
+        known = Counter(block.kind for block in blocks(path.read_text()) if block.kind)
+        assert len({known[kind] for kind in AlertKind}) == 1
+        assert known.keys() <= set(AlertKind)
+        assert bool(known) == (path in module.PAGES)
+
+
+#: Runs blocks as a reader does one after the other, each with names of its own, in one process: LSDB is slow to load.
+EACH_BLOCK = """
+import json, sys
+for place, block in json.load(sys.stdin):
+    print(place, flush=True)
+    exec(compile(block, place, "exec"), {"__name__": "__main__"})
+"""
+
+
+@pytest.mark.docs
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("kind", list(AlertKind), ids=lambda kind: kind.value)
+def test_what_a_page_prints_for_a_kind_of_alerts_works_for_them(
+    kind: AlertKind, kafka: Any, reader: dict[str, str], tmp_path: Path
+) -> None:
+    name = f"ftransfer_{kind.value[:4]}_2026-11-01_{uuid.uuid4().int % 10**12}"
+    fill_topic(kafka.bootstrap_servers, name, kind, 60, partitions=3)
+    printed = [
+        (f"{path.name}, line {block.line}", re.sub(r"ftransfer_\w+_2026-02-24_123456", name, block.text))
+        for path in PAGES
+        for block in blocks(path.read_text())
+        if block.kind == kind
+    ]
+    try:
+        for command in (
+            ["-m", "fink_dask", "transfer", "--topic", name, "--outdir", "alerts", "--partitionby", "time"],
+            ["-m", "fink_dask", "export-hats", "alerts", "catalog"],
+            ["-c", EACH_BLOCK],
+        ):
+            ended = subprocess.run(
+                [sys.executable, *command],
+                cwd=tmp_path,
+                env=reader,
+                input=json.dumps(printed),
+                capture_output=True,
+                text=True,
+                timeout=300,
+                check=False,
+            )
+            assert ended.returncode == 0, ended.stdout[-500:] + ended.stderr[-3000:]
+        assert all(place in ended.stdout for place, _ in printed)
+    finally:
+        for topic in (name, f"{name}_schema"):
+            delete_topic(kafka.bootstrap_servers, topic, missing_ok=True)
 
 
 @pytest.mark.docs

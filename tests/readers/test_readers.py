@@ -38,6 +38,8 @@ from tests.harness.topics import delete_topic
 pytestmark = [pytest.mark.readers, pytest.mark.usefixtures("shared_dask")]
 
 ROOT = Path(__file__).resolve().parents[2]
+#: What the documentation gives pandas.
+HIVE = ds.partitioning(flavor="hive")
 SPARK_JOB = Path(__file__).with_name("spark_job.py")
 
 
@@ -261,7 +263,7 @@ def _list_lengths(series: pd.Series) -> list[int]:
 
 
 def _with_pandas(data: Dataset) -> Found:
-    frame = pd.read_parquet(data.path, dtype_backend="pyarrow")
+    frame = pd.read_parquet(data.path, dtype_backend="pyarrow", partitioning=HIVE)
     return _found_in_pandas(frame, data, _list_lengths)
 
 
@@ -273,7 +275,7 @@ def _with_dask(data: Dataset) -> Found:
 
 
 def _with_nested_pandas(data: Dataset) -> Found:
-    frame = npd.read_parquet(data.path)
+    frame = npd.read_parquet(data.path, partitioning=HIVE)
     return _found_in_pandas(
         frame, data, lambda series: [len(one) if one is not None and one is not pd.NA else 0 for one in series]
     )
@@ -462,12 +464,35 @@ def test_readers_that_guess_find_nulls_where_the_documentation_says_so(
     keys = ["is_transient", "finkclass"]
     arrow = ds.dataset(path, partitioning="hive").to_table(columns=keys).group_by(keys).aggregate([([], "count_all")])
     assert _pairs(zip(*(arrow[name].to_pylist() for name in (*keys, "count_all")), strict=True)) == sorted(as_text)
+    for frame in (
+        pd.read_parquet(path, columns=keys, partitioning=HIVE, dtype_backend="pyarrow"),
+        npd.read_parquet(path, columns=keys, partitioning=HIVE),
+    ):
+        counts = frame.groupby(keys, dropna=False).size()
+        assert _pairs((*key, count) for key, count in counts.items()) == sorted(as_text)
     polars = pl.scan_parquet(path).group_by(keys).len().collect()
     assert _pairs(polars.iter_rows()) == expected
     with duckdb.connect() as connection:
         source = f"read_parquet('{path}/**/*.parquet', hive_partitioning = true)"
         rows = connection.sql(f"SELECT is_transient, finkclass, count(*) FROM {source} GROUP BY ALL").fetchall()
     assert _pairs(rows) == sorted(as_text)
+
+
+def test_pandas_compares_and_sorts_partition_columns_with_what_the_documentation_gives_it(dataset: Dataset) -> None:
+    keys = ["year", "month", "day"]
+    days = pd.read_parquet(dataset.path, columns=keys, partitioning=HIVE, dtype_backend="pyarrow")
+    assert days["day"].max() >= dataset.day
+    assert len(days[days["day"] >= dataset.day]) >= sum(count for _, count in dataset.expected.classes)
+    assert days.sort_values(keys)[keys].apply(tuple, axis=1).is_monotonic_increasing
+    # And without it, what the page says of it.
+    categories = pd.read_parquet(dataset.path, columns=keys)
+    assert isinstance(categories["day"].dtype, pd.CategoricalDtype)
+    with pytest.raises(TypeError):
+        categories["day"].max()
+    assert categories["day"].astype("int32").max() == days["day"].max()
+    dictionaries = pd.read_parquet(dataset.path, columns=keys, dtype_backend="pyarrow")
+    with pytest.raises((TypeError, pa.ArrowException)):
+        dictionaries.sort_values("day")
 
 
 def test_the_example_shows_a_cutout_as_it_was_sent(dataset: Dataset) -> None:

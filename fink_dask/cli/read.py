@@ -1,0 +1,102 @@
+"""``fink-dask read``: print the lines of Python that open a dataset."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from fink_dask.cli.options import CONTEXT, Place, typed_option
+
+if TYPE_CHECKING:
+    from fink_dask.ledger.ledger import Ledger
+
+#: What installs a reader that does not come with fink-dask, by its name.
+_INSTALLED_BY = {
+    "fink_dask": "pip install pandas",
+    "pandas": "pip install pandas",
+    "polars": "pip install polars",
+    "DuckDB": "pip install duckdb",
+    "Dask": "pip install pandas",
+    "nested-pandas": "pip install nested-pandas",
+}
+
+
+def _known(_: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    from fink_dask.report.reading import READERS
+
+    if value is None:
+        return None
+    name = next((each for each in READERS if each.lower().replace("-", "_") == value.lower().replace("-", "_")), None)
+    if name is None:
+        raise click.BadParameter(f"must be one of {', '.join(READERS)}", param=parameter)
+    return name
+
+
+@click.command(context_settings=CONTEXT, epilog="Example: fink-dask read alerts --with polars > look.py")
+@click.argument("outdir", type=Place())
+@typed_option(
+    "--with",
+    "reader",
+    callback=_known,
+    metavar="READER",
+    help="Only the lines of this reader: fink_dask, pandas, polars, DuckDB, pyarrow, Dask or nested-pandas.",
+)
+def read(outdir: Path, reader: str | None) -> int:
+    """Print the lines of Python that open the dataset OUTDIR, with its columns and directories.
+
+    What is printed is a program: each reader's part works by itself, and in a file or a notebook.
+    """
+    from fink_dask.ledger.ledger import Ledger
+
+    ledger = Ledger(outdir.resolve())
+    click.echo(lines_of(ledger, str(outdir), reader), nl=False)
+    return 0
+
+
+def lines_of(ledger: Ledger, place: str, reader: str | None = None) -> str:
+    """Write the lines that open a dataset with one reader, or with each.
+
+    Parameters
+    ----------
+    ledger : Ledger
+        The dataset.
+    place : str
+        What to call it in the lines.
+    reader : str, optional
+        One of `fink_dask.report.reading.READERS`.
+
+    Raises
+    ------
+    LedgerError
+        If there is no dataset, or no alert in it.
+    """
+    from fink_dask.dataset.columns import known_versions
+    from fink_dask.dataset.read import open_dataset
+    from fink_dask.errors import LedgerError, SettingsError
+    from fink_dask.ledger.outdir import check_dataset
+    from fink_dask.report.reading import find_reading, reading_lines, record_lines
+    from fink_dask.settings import RECORD_OUTFORMATS
+    from fink_dask.store.location import check_is_local
+
+    check_dataset(ledger)
+    identity = ledger.plans()[-1].identity
+    if identity.outformat in RECORD_OUTFORMATS:
+        check_is_local(ledger.outdir, f"what reads {identity.outformat.capitalize()} files")
+        return f"# fastavro, which comes with fink-dask\n{record_lines(place)}"
+    dataset = open_dataset(ledger.outdir)
+    if next(iter(dataset.get_fragments()), None) is None:
+        raise LedgerError(f"{ledger.outdir} has no alerts yet: there is nothing to read")
+    reading = find_reading(place, dataset.schema, len(known_versions(ledger, identity).schemas) == 1)
+    found = {name: text for name, text in reading_lines(reading).items() if text}
+    if reader is not None and reader not in found:
+        raise SettingsError(f"{ledger.outdir} has no objects with times, of which {reader} could make light curves")
+    if reader is not None:
+        return found[reader]
+    return "\n\n".join(f"# {_heading(name)}\n{text}" for name, text in found.items())
+
+
+def _heading(reader: str) -> str:
+    how = _INSTALLED_BY.get(reader)
+    return f"{reader}: {how}" if how else reader
