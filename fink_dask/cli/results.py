@@ -103,6 +103,7 @@ def outlook_json(outlook: Outlook) -> dict[str, Any]:
         "estimated_bytes": plan.estimated_bytes if plan else 0,
         "where": outlook.where,
         "remark": outlook.remark,
+        "matches": None if outlook.matches is None else asdict(outlook.matches),
         "forecast": None if outlook.forecast is None else asdict(outlook.forecast),
         "ranges": outlook.open_ranges + (len(plan.ranges) if plan else 0),
         "committed_ranges": outlook.committed_ranges,
@@ -165,7 +166,8 @@ def _print_outlook(outlook: Outlook, outdir: Path) -> None:
     if outlook.forecast is not None:
         _print_forecast(outlook.forecast)
     if outlook.where is not None:
-        _say(f"  would keep      alerts for which {outlook.where}")
+        seen = "" if outlook.matches is None else f": {outlook.matches.words}"
+        _say(f"  would keep      alerts for which {outlook.where}{seen}")
     if outlook.committed_ranges:
         for partition, start in outlook.resume_at.items():
             _say(f"    partition {partition} from offset {start:,}")

@@ -15,6 +15,7 @@ from fink_dask.ledger.outdir import check_for_one, check_for_several, check_name
 from fink_dask.ledger.progress import progress_of
 from fink_dask.ledger.records import Plan
 from fink_dask.planning.forecast import forecast, left_of
+from fink_dask.planning.matches import Matches, look_at_some
 from fink_dask.planning.plan import still_there
 from fink_dask.planning.prepare import open_ranges, plan_next
 from fink_dask.planning.schemas import inspect_topic
@@ -48,6 +49,8 @@ class Outlook:
         The condition on the alerts that would be kept.
     remark : str or None
         What would be done in another way than was asked for.
+    matches : Matches or None
+        Of how many of a few alerts it is true.
     forecast : Forecast or None
         An estimate of the work; None where there is none.
     line : LineSpeed
@@ -64,6 +67,7 @@ class Outlook:
     resume_at: dict[int, int]
     where: str | None = None
     remark: str | None = None
+    matches: Matches | None = None
     forecast: Forecast | None = None
     line: LineSpeed = UNKNOWN_LINE
 
@@ -169,10 +173,13 @@ def _preview(
     resume_at: dict[int, int] = {}
     for range_ in sorted(todo):
         resume_at.setdefault(range_.partition, range_.start)
-    estimate, line = None, line or UNKNOWN_LINE
+    estimate, line, matches = None, line or UNKNOWN_LINE, None
     if offsets:
         if line is UNKNOWN_LINE:
             line = measure_line(inspector.admin, settings.topic, _longest(todo, target.description.watermarks))
+        if target.identity.where is not None:
+            there = [kept for range_ in todo for kept in left_of(range_, target.description.watermarks)]
+            matches = look_at_some(settings, target, there, line.bytes_per_s)
         summary = progress_of(plans, markers).summary
         estimate = forecast(settings, target, summary, opened, plan, cores, True, draft.sample, line)
     return Outlook(
@@ -186,6 +193,7 @@ def _preview(
         resume_at=resume_at,
         where=target.identity.where,
         remark=target.remark,
+        matches=matches,
         forecast=estimate,
         line=line,
     )

@@ -29,7 +29,8 @@ from fink_dask.ledger.outdir import check_outdir, create_ledger, remove_if_unuse
 from fink_dask.ledger.progress import Summary, read_arrival, summarise, write_arrival
 from fink_dask.ledger.records import Plan
 from fink_dask.ledger.restart import complete_move, delete_old_dataset, old_datasets, set_aside
-from fink_dask.planning.forecast import forecast
+from fink_dask.planning.forecast import forecast, left_of
+from fink_dask.planning.matches import look_at_some
 from fink_dask.planning.plan import known_topic_id, planned_ends, removed_heads, spans_to_plan
 from fink_dask.planning.prepare import (
     Draft,
@@ -354,8 +355,26 @@ class TopicTransfer:
         known = [*self.target.description.watermarks]
         finish(self.settings, self.observe, self.ledger, inspector, self._lease, known)
         self.sum_up()
+        if self.summary.filtered and not self.summary.alerts:
+            self._say_that_none_matches()
         if self.profile.ranges:
             self._keep(self.profile)
+
+    def _say_that_none_matches(self) -> None:
+        """Say what the condition asks for and what is there: an empty dataset is rarely what was meant."""
+        words = f"{self.topic}: {self.target.identity.where} is true of no alert"
+        with suppress(FinkDaskError):  # what Kafka has is only looked at again
+            ranges = [
+                left
+                for plan in self.plans
+                for range_ in plan.ranges
+                for left in left_of(range_, self.target.description.watermarks)
+            ]
+            rate = self.profile.received_bytes / max(self.profile.seconds, 1e-3)
+            seen = look_at_some(self.settings, self.target, ranges, rate or None)
+            if seen is not None and not seen.matching:
+                words += f": {seen.words}"
+        self.observe(Note(words, warning=True))
 
     def be_empty(self) -> None:
         """Sum up a topic that held nothing."""

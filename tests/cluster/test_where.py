@@ -257,11 +257,39 @@ def test_it_is_an_option_like_any_other(transfers: Transfers, oracle: Oracle, tm
     config = tmp_path / "transfer.toml"
     config.write_text(f'partitionby = "time"\nwhere = """\n{WHERE}\n"""\n')
     outlook = transfers.run(tmp_path / "alerts", "--dry-run", "--config", str(config))
-    assert f"  would keep      alerts for which {WHERE}\n" in outlook.stdout
+    assert f"  would keep      alerts for which {WHERE}: " in outlook.stdout
     as_json = transfers.run(tmp_path / "alerts", "--dry-run", "--json", env={"FINK_DASK_WHERE": WHERE})
-    assert json.loads(as_json.stdout)["where"] == WHERE
+    said = json.loads(as_json.stdout)
+    assert said["where"] == WHERE
+    assert 0 < said["matches"]["matching"] < said["matches"]["looked_at"]
+    assert said["matches"]["values"] == {}
     assert transfers.run(tmp_path / "alerts", "--config", str(config)).returncode == 3
     assert_whole(Ledger(tmp_path / "alerts"), oracle)
+
+
+@pytest.mark.parametrize(
+    ("where", "column", "there"),
+    [
+        pytest.param('finkclass == "SN Candidate"', "finkclass", "SN candidate", marks=pytest.mark.sample),
+        ("magpsf > 90", "magpsf", " to "),
+        ("fid in [7, 8]", "fid", "1"),
+        ("is_transient is not null and magpsf < 0", "is_transient", "True"),
+    ],
+)
+def test_a_condition_that_nothing_matches_says_what_is_there_instead(
+    transfers: Transfers, oracle: Oracle, tmp_path: Path, where: str, column: str, there: str
+) -> None:
+    outlook = transfers.run(tmp_path / "alerts", "--where", where, "--dry-run")
+    assert outlook.returncode == 0, outlook.stderr
+    (line,) = (line for line in outlook.stdout.splitlines() if "would keep" in line)
+    assert "none of" in line
+    said = json.loads(transfers.run(tmp_path / "alerts", "--where", where, "--dry-run", "--json").stdout)["matches"]
+    assert (said["matching"], column in said["values"]) == (0, True)
+    assert there in said["values"][column]
+    ended = transfers.run(tmp_path / "alerts", "--where", where)
+    assert ended.returncode == 3  # of the records that can't be decoded
+    assert said["values"][column] in ended.stderr.replace("\n", " ")
+    assert Ledger(tmp_path / "alerts").exists()
 
 
 def test_a_job_gets_the_condition_as_it_was_typed(tmp_path: Path) -> None:
