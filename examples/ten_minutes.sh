@@ -9,14 +9,16 @@ if [ $# -lt 1 ]; then
     exit 2
 fi
 topic=$1
-notebook=$(cd "$(dirname "$0")" && pwd)/light_curve.ipynb
+# Beside this script, in a clone, or else wherever pip finds it.
+package=$(cd "$(dirname "$0")/.." && pwd)
+[ -f "$package/pyproject.toml" ] || package=fink-dask
 mkdir -p "${2:-ten-minutes}"
 cd "${2:-ten-minutes}"
 
 echo "== install"
 [ -x env/bin/python ] || "${PYTHON:-python3}" -m venv env
 . env/bin/activate
-python -m pip install --quiet 'fink-dask[dataframe,notebook]' ipykernel nbclient
+python -m pip install --quiet "$package[dataframe,notebook]"
 fink-dask --version
 
 echo "== demo"
@@ -27,7 +29,7 @@ fink-dask transfer --topic "$topic" --outdir alerts --partitionby time --dashboa
 fink-dask verify alerts
 
 echo "== notebook"
-cp "$notebook" light_curve.ipynb
+[ -e light_curve.ipynb ] || fink-dask example light-curve
 FINK_DASK_TOPIC=$topic jupyter execute --inplace light_curve.ipynb
 
 echo "== report"

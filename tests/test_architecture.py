@@ -114,9 +114,10 @@ FENCES = {
 
 #: Files of commands, which the design does not list.
 _COMMANDS = {
-    *("compact", "completion", "cutouts", "demo", "doctor", "export", "export_hats"),
-    *("lightcurve", "peek", "publish", "quarantine", "read", "register", "repair"),
-    *("report", "schema", "status", "submit", "topics", "transfer", "verify"),
+    *("compact", "completion", "cutouts", "demo", "doctor", "example", "export"),
+    *("export_hats", "lightcurve", "peek", "publish", "quarantine", "read", "register"),
+    *("repair", "report", "schema", "status", "submit", "topics", "transfer"),
+    *("verify",),
 }
 
 ERRORS = {name for name, kind in vars(errors).items() if isinstance(kind, type)}

@@ -18,6 +18,7 @@ from fink_dask.cli.completion import completion
 from fink_dask.cli.cutouts import cutouts
 from fink_dask.cli.demo import demo
 from fink_dask.cli.doctor import doctor
+from fink_dask.cli.example import example
 from fink_dask.cli.export import export
 from fink_dask.cli.export_hats import export_hats
 from fink_dask.cli.lightcurve import lightcurve
@@ -61,6 +62,7 @@ COMMANDS = {
     export: "Write alerts as one table: FITS, VOTable, CSV or Parquet.",
     export_hats: "Write a dataset's objects as a HATS catalog, for LSDB.",
     compact: "Rewrite a dataset as a few large files.",
+    example: "Write an example, such as a notebook with a light curve.",
     publish: "Fill a topic as Fink does, for tests and demonstrations.",
     completion: "Complete commands and options with Tab in your shell.",
 }

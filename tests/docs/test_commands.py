@@ -202,6 +202,12 @@ def test_what_a_page_prints_works_when_a_reader_types_it(
 ) -> None:
     for folder in ("docs", "examples", "deploy"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    if path.name == "start.md":  # its reader has a clone in another folder
+        clone = tmp_path / "fink-dask"
+        for folder in ("fink_dask", "examples"):
+            shutil.copytree(ROOT / folder, clone / folder, ignore=shutil.ignore_patterns("__pycache__"))
+        for name in ("pyproject.toml", "README.md", "LICENSE"):
+            shutil.copy(ROOT / name, clone)
     for file in (tmp_path / "examples").glob("*.toml"):
         file.write_text(file.read_text().replace(TOPIC_IN_DOCS, topic))
     page = path.read_text().replace(TOPIC_IN_DOCS, topic).replace(PATTERN_IN_DOCS, f"{topic}*")

@@ -74,8 +74,9 @@ def test_the_wheel_holds_the_package_alone_with_its_types_licence_and_extras(bui
         names = set(archive.namelist())
     package = {name for name in tracked() if name.startswith("fink_dask/")}
     info = f"fink_dask-{fink_dask.__version__}.dist-info"
-    assert names - package == {f"{info}/{name}" for name in MADE}
-    assert package - names == set()
+    examples = {f"fink_dask/{name}" for name in tracked() if name.startswith("examples/")}
+    assert names - package == examples | {f"{info}/{name}" for name in MADE}
+    assert (package | examples) - names == set()
     assert "fink_dask/py.typed" in names
     described = metadata(built.wheel)
     assert described["Version"] == fink_dask.__version__
@@ -111,6 +112,25 @@ def test_an_installed_fink_dask_says_its_version_and_its_help_and_reads_what_its
     assert Path(where).is_relative_to(installed.folder)
     assert rows == "50"
     assert installed.run("python", "-m", "pip", "check", cwd=demo).returncode == 0
+
+
+def test_an_installed_fink_dask_writes_each_of_its_examples_and_overwrites_nothing(
+    installed: Environment, tmp_path: Path
+) -> None:
+    listed = installed.run("fink-dask", "example", cwd=tmp_path)
+    assert listed.returncode == 0, listed.stderr
+    names = [line.split()[0] for line in listed.stdout.splitlines()]
+    for name in names:
+        assert installed.run("fink-dask", "example", name, cwd=tmp_path).returncode == 0
+    there = {path.name: path.read_bytes() for path in (ROOT / "examples").iterdir() if path.name != "README.md"}
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == there
+    (tmp_path / "light_curve.ipynb").write_text("mine")
+    refused = installed.run("fink-dask", "example", "light-curve", cwd=tmp_path)
+    assert refused.returncode == 1
+    assert "-o" in refused.stderr
+    assert (tmp_path / "light_curve.ipynb").read_text() == "mine"
+    unknown = installed.run("fink-dask", "example", "light-curves", cwd=tmp_path)
+    assert (unknown.returncode, "light-curve" in unknown.stderr) == (2, True)
 
 
 @pytest.mark.parametrize(
