@@ -97,6 +97,11 @@ class Ending:
         """Return the seconds in which nothing has arrived."""
         return max(0.0, now - self._grew)
 
+    def left_s(self, now: float) -> float | None:
+        """Return the seconds after which nothing more is expected; None if it is expected for ever."""
+        idle_timeout_s = self._follow.idle_timeout_s
+        return None if idle_timeout_s is None else max(0.0, idle_timeout_s - self.quiet_s(now))
+
     def is_idle(self, now: float) -> bool:
         """Tell whether nothing has arrived for so long that nothing more is expected."""
         return self._follow.idle_timeout_s is not None and self.quiet_s(now) >= self._follow.idle_timeout_s
@@ -256,7 +261,7 @@ class Follower:
             self._offsets += len(range_)
         return [(plan, range_) for range_ in plan.ranges]
 
-    def report(self, quiet_s: float, now: float) -> None:
+    def report(self, ending: Ending, now: float) -> None:
         """Report how far behind the dataset is, and keep it in the ledger."""
         while self._commits and now - self._commits[0][0] > _SPEED_S:
             self._commits.popleft()
@@ -271,7 +276,9 @@ class Follower:
             alerts_per_second=round(sum(rows for _, rows in self._commits) / max(seconds, 1.0), 1),
             newest_ms=self._newest_ms,
         )
-        self.transfer.observe(TopicLooked(self.transfer.topic, self._offsets, lag, quiet_s))
+        self.transfer.observe(
+            TopicLooked(self.transfer.topic, self._offsets, lag, ending.quiet_s(now), ending.left_s(now))
+        )
         if now - self._kept >= _KEEP_S:
             self._kept = now
             with suppress(StorageError):  # nothing depends on it, and what does depend on the disk says when it is full

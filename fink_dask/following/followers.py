@@ -242,7 +242,7 @@ class Followers:
             with self._topics.alone(follower.transfer, StorageError):
                 work += self._plan(follower, amount, now)
         for follower in seen:
-            follower.report(self._ending.quiet_s(now), now)
+            follower.report(self._ending, now)
         return work
 
     @property

@@ -262,12 +262,15 @@ class TopicLooked:
         How far behind it the dataset is.
     quiet_s : float
         Seconds in which nothing has arrived in it, or in any other topic that is followed with it.
+    left_s : float or None
+        Seconds after which it is followed no more if nothing arrives; None if it is followed until then as well.
     """
 
     topic: str
     offsets: int
     lag: Lag
     quiet_s: float
+    left_s: float | None = None
 
 
 @dataclass(frozen=True)

@@ -163,8 +163,12 @@ def received_words(arrival: Arrival) -> str:
 def lag_of(looked: Mapping[str, TopicLooked]) -> list[Part]:
     """Say how far a dataset is behind, and whether anything new comes."""
     lag, *_ = lag_parts({topic: each.lag for topic, each in looked.items()})
-    new_s = min(each.quiet_s for each in looked.values())
-    return [Part(lag), *([Part(f"nothing new for {lasting(new_s)}")] if new_s > _NOTHING_NEW_S else [])]
+    last = min(looked.values(), key=lambda each: each.quiet_s)
+    if last.quiet_s <= _NOTHING_NEW_S:
+        return [Part(lag)]
+    # The countdown first: it is what somebody who waits looks for.
+    ends = [] if last.left_s is None else [Part(f"ends in {lasting(last.left_s)} unless more comes")]
+    return [*ends, Part(lag), Part(f"nothing new for {lasting(last.quiet_s)}")]
 
 
 def number_parts(tally: Tally, arrival: Arrival, looked: Mapping[str, TopicLooked]) -> list[Part]:

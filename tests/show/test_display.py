@@ -127,9 +127,9 @@ def test_no_word_is_cut_and_what_matters_stays_however_narrow_a_terminal_is(widt
     words = " ".join(screen.lines)
     for part in ("29 %", "nothing for 16 s", "5.0 MB received", "0 of 16,010 alerts committed", "is kept"):
         assert part in words, words
-    screen.tell(TopicLooked("t", 16_000, Lag(100.0, {0: 1200, 1: 10}, 33.0, 98_000), 12))
+    screen.tell(TopicLooked("t", 16_000, Lag(100.0, {0: 1200, 1: 10}, 33.0, 98_000), 12, 48))
     words = " ".join(screen.lines)
-    for part in ("nothing for 16 s", "lag 1,210", "nothing new for 12 s", "33 alerts/s"):
+    for part in ("nothing for 16 s", "lag 1,210", "nothing new for 12 s", "ends in 48 s", "33 alerts/s"):
         assert part in words, words
 
 
