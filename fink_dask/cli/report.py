@@ -52,11 +52,24 @@ def report(outdir: Path, output: Path, opens: bool) -> int:
                 f"--open shows one page, but {outdir} holds datasets of {counted(len(several), 'topic')}: name one, "
                 f"such as {outdir / several[0].outdir.name}"
             )
+        if not all(map(_is_of_several, several)):
+            raise SettingsError(
+                f"{outdir} is a directory in which {counted(len(several), 'dataset')} happen to be: name one, such as "
+                f"{outdir / several[0].outdir.name}"
+            )
         return _write_each(several, outdir, output)
     _write(ledger, outdir, output)
     if opens and not webbrowser.open(output.resolve().as_uri()):
         click.echo(f"fink-dask: warning: no browser was found; open {output} in one", err=True)
     return 0
+
+
+def _is_of_several(ledger: Ledger) -> bool:
+    """Tell whether a dataset has its topic's name, as where several topics are transferred together."""
+    try:
+        return all(plan.identity.topic == ledger.outdir.name for plan in ledger.plans()[:1])
+    except FinkDaskError:  # it is said where its page is made
+        return True
 
 
 def _write_each(ledgers: list[Ledger], outdir: Path, output: Path) -> int:

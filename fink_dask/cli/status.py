@@ -32,7 +32,7 @@ def status(outdir: Path, as_json: bool) -> int:
     from fink_dask.cli.results import headline, print_intervals, print_json
     from fink_dask.ledger.lease import is_held
     from fink_dask.ledger.ledger import Ledger
-    from fink_dask.ledger.outdir import dataset_beside, datasets_in, unfinished
+    from fink_dask.ledger.outdir import check_dataset, dataset_beside, datasets_in, unfinished
     from fink_dask.show.display import lag_words, line_parts, received_words
 
     ledger = Ledger(outdir.resolve())
@@ -47,6 +47,8 @@ def status(outdir: Path, as_json: bool) -> int:
                 f"a transfer into {ledger.outdir} has begun but not planned yet, as when its jobs wait in a queue: "
                 "try again later"
             )
+        if ledger.outdir.is_dir() and any(ledger.outdir.iterdir()):
+            check_dataset(ledger)
         raise LedgerError(
             f"there is no ledger {ledger.path}: no transfer into {ledger.outdir} was planned yet"
             f"{dataset_beside(ledger) or '; of a topic that is empty, nothing is written'}"

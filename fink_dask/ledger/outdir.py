@@ -133,7 +133,7 @@ def check_outdir(ledger: Ledger) -> None:
     if not ledger.exists() and ledger.outdir.is_dir() and not all(map(is_finder_file, ledger.outdir.iterdir())):
         raise StorageError(
             f"{ledger.outdir} is not empty and has no ledger {ledger.path}: choose another directory, "
-            "so that what is there is not mixed with the new dataset"
+            f"so that what is there is not mixed with the new dataset{_moved_alone(ledger)}"
         )
 
 
@@ -157,10 +157,17 @@ def check_dataset(ledger: Ledger) -> None:
         if beside := dataset_beside(ledger):
             raise LedgerError(f"{words}{beside}")
         if ledger.outdir.is_dir() and any(ledger.outdir.iterdir()):
-            raise LedgerError(f"{words}: fink-dask did not write it, or its ledger was removed")
+            raise LedgerError(f"{words}: fink-dask did not write it, or its ledger was removed{_moved_alone(ledger)}")
         raise LedgerError(
             f"{words}, and nothing is in it: check the name; of a topic that is empty, nothing is written"
         )
+
+
+def _moved_alone(ledger: Ledger) -> str:
+    """Say where the ledger belongs, for the end of an error, if a dataset was moved or copied without it."""
+    if next(ledger.outdir.rglob("part-*-*-*-*"), None) is None:
+        return ""
+    return f"; if the dataset was moved here, its ledger belongs beside it, as {ledger.path.name}"
 
 
 def dataset_beside(ledger: Ledger) -> str:

@@ -138,6 +138,19 @@ def test_an_outdir_with_somebody_elses_files_is_left_alone(kafka: Any, light_top
     refused(transfer_arguments(kafka, light_topic, tmp_path / "out"), 1, "is not empty and has no ledger", tmp_path)
 
 
+@pytest.mark.parametrize("command", ["transfer", "status", "verify", "report", "read"])
+def test_a_dataset_that_was_moved_without_its_ledger_says_where_that_belongs(
+    command: str, kafka: Any, light_topic: str, tmp_path: Path
+) -> None:
+    moved = tmp_path / "moved" / "day=24"
+    moved.mkdir(parents=True)
+    (moved / "part-f9dbcf5f-0-0-6057-3411c911.parquet").touch()
+    arguments = [command, str(moved.parent)]
+    if command == "transfer":
+        arguments = transfer_arguments(kafka, light_topic, moved.parent)
+    refused(arguments, 1, "its ledger belongs beside it, as moved.fink", tmp_path)
+
+
 def test_an_outdir_below_a_file_is_one_line(kafka: Any, light_topic: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     refused(transfer_arguments(kafka, light_topic, tmp_path / "file" / "out"), 1, "file is a file", tmp_path)

@@ -300,8 +300,8 @@ def test_a_report_goes_nowhere_where_it_would_do_harm_and_says_what_to_do(tmp_pa
 
 
 def test_several_topics_have_a_page_each_and_one_that_fails_stops_no_other(tmp_path: Path) -> None:
-    plan = make_plan([Range(0, 0, 100)])
     for name in ("one", "other"):
+        plan = make_plan([Range(0, 0, 100)], topic=name)
         transfer(make_ledger(tmp_path / "nights" / name, plan), plan, plan.ranges[0])
     make_ledger(tmp_path / "nights" / "worse", plan).plan_path(plan).write_text("{}")
     result = run_cli("report", "nights", "-o", "page.html", cwd=tmp_path)
@@ -319,6 +319,12 @@ def test_several_topics_have_a_page_each_and_one_that_fails_stops_no_other(tmp_p
     (tmp_path / "page-other.html").write_text("mine")
     again = run_cli("report", "nights", "-o", "page.html", cwd=tmp_path)
     assert "exists and is not a report" in again.stderr
+    # Datasets that only happen to be in a directory are no transfer of several topics.
+    make_ledger(tmp_path / "nights" / "mine", plan)
+    refused = run_cli("report", "nights", "-o", "all.html", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "name one" in refused.stderr
+    assert not list(tmp_path.glob("all*"))
     assert (tmp_path / "page-other.html").read_text() == "mine"
 
 
