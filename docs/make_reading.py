@@ -18,7 +18,7 @@ from fink_dask.demo.alerts import AlertKind, recorded_schema
 from fink_dask.report.reading import Reading, find_reading, leaf, reading_lines
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("hats", "python", "readers"))]
+PAGES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("colleagues", "hats", "python", "readers"))]
 #: What the pages call a kind; its name is in the tag, for the tests.
 SUMMARIES = {
     AlertKind.ZTF_LIGHT: "ZTF, light packets",
@@ -81,7 +81,16 @@ bright = fink_dask.read_topic(topic, columns=columns, where="{reading.bright(rea
 """
 
 
-MORE: dict[str, Callable[[Reading], str]] = {"LSDB": lsdb_lines, "read_topic": topic_lines}
+def csv_lines(reading: Reading) -> str:
+    """Write the lines that make one flat table of a dataset."""
+    opened = reading_lines(reading)["pyarrow"].partition("print(")[0]
+    return f"""\
+import pyarrow.csv
+{opened}pyarrow.csv.write_csv(table, "alerts.csv")
+"""
+
+
+MORE: dict[str, Callable[[Reading], str]] = {"CSV": csv_lines, "LSDB": lsdb_lines, "read_topic": topic_lines}
 
 
 def filled(page: str) -> str:
