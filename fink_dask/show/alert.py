@@ -26,6 +26,8 @@ _NAME, _VALUE, _ITEMS, _ROWS, _FIELDS = 40, 48, 4, 3, 1500
 #: What a measurement is read by: time, band, brightness, its error, and what would have been seen.
 _FIRST = ("jd", "midpointMjdTai", "fid", "band", "magpsf", "psfFlux", "sigmapsf", "psfFluxErr", "diffmaglim")
 _BRIGHTNESS = ("magpsf", "psfFlux")
+#: Characters of a name with its value that stand beside others.
+_BESIDE = 34
 #: Blanks between the columns of a table.
 _GAP = 2
 #: Levels of structs that are shown; deeper ones are cut short.
@@ -85,8 +87,13 @@ def _grow(tree: Tree, fields: Sequence[tuple[str, pa.DataType, Any]], levels: in
             branches.append((name, kind, value))
         else:
             single.append(Text.assemble((f"{printable(name, _NAME)} ", _FAINT), _words(value, kind)))
-    if single:
-        tree.add(Columns(single, padding=(0, 3), column_first=True))
+    # One long value would leave room for a single column of all.
+    beside = [words for words in single if words.cell_len <= _BESIDE]
+    if beside:
+        tree.add(Columns(beside, padding=(0, 3), column_first=True))
+    for words in single:
+        if words.cell_len > _BESIDE:
+            tree.add(words)
     for name, kind, value in branches:
         _branch(tree, name, kind, value, levels)
     if nothing:
