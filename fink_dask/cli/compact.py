@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from fink_dask.cli.options import CONTEXT, FinkCommand, Place, json_option, typed_option, verbose_option
+from fink_dask.cli.say import say
 from fink_dask.cli.stopped import ending_as_json
 from fink_dask.settings import COMPRESSION, COMPRESSIONS
 from fink_dask.units import counted
@@ -59,25 +60,21 @@ def compact(
     threads = max(1, min(usable_cores(), usable_memory() // (2 * THREAD_BYTES)))
     source, target = Ledger(outdir.resolve()), Ledger(newdir.resolve())
     with ending_as_json(source, as_json), CountBar("compacting") as bar:
-        caller = Caller(
-            note=lambda words: click.echo(f"fink-dask: {words}", err=True), plan=bar.plan, advance=bar.advance
-        )
+        caller = Caller(note=lambda words: say(f"fink-dask: {words}", err=True), plan=bar.plan, advance=bar.advance)
         found = compact_dataset(source, target, form, threads, caller)
     # The new dataset is only as complete as the old one.
     exit_code = 0 if found.summary.state == "complete" else 3
     if as_json:
         print_json(found.summary, files_before=found.files_before, form=asdict(form), is_new=found.is_new)
         return exit_code
-    click.echo(headline(found.summary))
+    say(headline(found.summary))
     if not found.is_new:
-        click.echo("  nothing to do: it was already compacted")
-    click.echo(f"  compacted  {counted(found.files_before, 'file')} into {counted(found.summary.files, 'file')}")
+        say("  nothing to do: it was already compacted")
+    say(f"  compacted  {counted(found.files_before, 'file')} into {counted(found.summary.files, 'file')}")
     if unique is not None:
-        click.echo(f"  unique     {counted(found.summary.duplicates, 'duplicate')} left out, by {unique}")
-    click.echo(f"  dataset    {target.outdir}")
-    click.echo(f"  ledger     {target.path}")
+        say(f"  unique     {counted(found.summary.duplicates, 'duplicate')} left out, by {unique}")
+    say(f"  dataset    {target.outdir}")
+    say(f"  ledger     {target.path}")
     if found.summary.state == "interrupted":
-        click.echo(
-            "  the old dataset lacks some of its planned offsets, and so does this one: transfer into it to fetch them"
-        )
+        say("  the old dataset lacks some of its planned offsets, and so does this one: transfer into it to fetch them")
     return exit_code

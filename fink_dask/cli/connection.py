@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from fink_dask.cli.options import options_from
+from fink_dask.cli.say import say
 from fink_dask.errors import variable
 from fink_dask.kafka.credentials import find_kafka
 from fink_dask.settings import Connection, KafkaSettings, options_of
@@ -37,4 +38,4 @@ def kafka_settings(survey: str | None, **options: Any) -> KafkaSettings:
 
 
 def _warn(words: str) -> None:
-    click.echo(f"{click.style('fink-dask: warning:', fg='yellow')} {words}", err=True)
+    say(f"{click.style('fink-dask: warning:', fg='yellow')} {words}", err=True)

@@ -8,6 +8,7 @@ from textwrap import indent
 import click
 
 from fink_dask.cli.options import CONTEXT, FinkCommand, Place, options_from, typed_option
+from fink_dask.cli.say import say
 from fink_dask.settings import KafkaSettings, TransferSettings
 from fink_dask.units import counted
 
@@ -70,7 +71,7 @@ def demo(alerts: int, outdir: Path, nconsumers: int) -> int:
         for old in old_datasets(ledger):
             delete_old_dataset(old)
     with mock_broker() as broker:
-        click.echo(f"1. publish: {alerts:,} made-up alerts to {DEMO_TOPIC} on {broker.bootstrap_servers}")
+        say(f"1. publish: {alerts:,} made-up alerts to {DEMO_TOPIC} on {broker.bootstrap_servers}")
         run_apart(lambda stop: publish_night(broker, DEMO_TOPIC, alerts, seed=1, stopped=stop.is_set))
         settings = TransferSettings(
             topic=DEMO_TOPIC,
@@ -79,22 +80,20 @@ def demo(alerts: int, outdir: Path, nconsumers: int) -> int:
             partitionby=("time",),
             nconsumers=usable_cores() if nconsumers == -1 else nconsumers,
         )
-        click.echo(
-            f"2. transfer, as 'fink-dask transfer --topic {DEMO_TOPIC} --outdir {outdir} --partitionby time' does"
-        )
+        say(f"2. transfer, as 'fink-dask transfer --topic {DEMO_TOPIC} --outdir {outdir} --partitionby time' does")
         with Display() as display:
             outcome = run_transfer(settings, display, ClusterChoice())
     print_summary(outcome.summary, ledger, as_json=False)
-    click.echo(f"3. verify: fink-dask verify {outdir}")
+    say(f"3. verify: fink-dask verify {outdir}")
     found = verify_dataset(ledger)
     for problem in found.problems:
-        click.echo(f"  {problem}")
-    click.echo(
+        say(f"  {problem}")
+    say(
         f"  {found.summary.state}: {counted(found.progress.planned_offsets, 'offset')}, "
         f"{counted(found.summary.alerts, 'alert')}"
     )
     _show_files(ledger.outdir)
-    click.echo("Read it:\n")
+    say("Read it:\n")
     click.echo(indent(lines_of(ledger, str(outdir), "pandas"), "  "))
     click.echo(f"'fink-dask read {outdir}' prints the lines of other readers")
     return found.summary.exit_code
@@ -103,8 +102,8 @@ def demo(alerts: int, outdir: Path, nconsumers: int) -> int:
 def _show_files(outdir: Path) -> None:
     from rich.filesize import decimal
 
-    click.echo(f"4. what was written to {outdir}:")
+    say(f"4. what was written to {outdir}:")
     for directory in sorted({path.parent for path in outdir.rglob("*.parquet")}):
         files = list(directory.glob("*.parquet"))
         size = decimal(sum(path.stat().st_size for path in files))
-        click.echo(f"  {directory.relative_to(outdir)}/  {counted(len(files), 'file')}, {size}")
+        say(f"  {directory.relative_to(outdir)}/  {counted(len(files), 'file')}, {size}")

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from fink_dask.cli.options import CONTEXT, typed_option
+from fink_dask.cli.say import say
 from fink_dask.errors import SettingsError, StorageError
 
 #: A row of the table in their README: the file, and what it does.
@@ -33,7 +34,7 @@ def example(name: str | None, output: Path | None) -> int:
     if name is None:
         width = max(map(len, known))
         for each, (_, words) in known.items():
-            click.echo(f"{each:{width}}  {words.replace('`', '')}")
+            say(f"{each:{width}}  {words.replace('`', '')}")
         return 0
     if _name_of(name) not in known:
         raise SettingsError(f"there is no example {name[:80]}: there are {', '.join(known)}")
@@ -46,7 +47,7 @@ def example(name: str | None, output: Path | None) -> int:
         target.chmod((folder / file).stat().st_mode & 0o777)
     except FileExistsError as error:
         raise StorageError(f"{target} exists, and is left as it is: choose another name with -o") from error
-    click.echo(f"{target} is written")
+    say(f"{target} is written")
     return 0
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fink_dask.cli.options import CONTEXT, FinkCommand, Place, json_option, typed_option, verbose_option
+from fink_dask.cli.say import say
 from fink_dask.cli.stopped import SignalReceivedError
 from fink_dask.errors import parameter
 from fink_dask.settings import parse_names
@@ -63,12 +64,12 @@ def export_hats(outdir: Path, catalog: Path, columns: tuple[str, ...] | None, as
     progress = summarise(ledger)
     if progress.missing_offsets:
         missing = counted(progress.missing_offsets, "planned offset")
-        click.echo(
+        say(
             f"fink-dask: warning: {ledger.outdir} is not complete, so neither is the catalog: {missing} missing",
             err=True,
         )
     for left in unfinished(catalog):
-        click.echo(f"fink-dask: {left} is from another export, which was killed or is still running", err=True)
+        say(f"fink-dask: {left} is from another export, which was killed or is still running", err=True)
     console = Console(stderr=True, highlight=False)
     with Bar(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=None)
@@ -80,7 +81,7 @@ def export_hats(outdir: Path, catalog: Path, columns: tuple[str, ...] | None, as
             exported = export(ledger, catalog, columns, usable_cores(), caller)
         except SignalReceivedError as error:
             bar.stop()
-            click.echo(f"fink-dask: stopped; {catalog} was not written", err=True)
+            say(f"fink-dask: stopped; {catalog} was not written", err=True)
             error.said = True
             raise
     _print(progress, exported, catalog, as_json)
@@ -93,12 +94,12 @@ def _print(progress: Progress, exported: Exported, catalog: Path, as_json: bool)
         content = {"topic": summary.topic, "state": summary.state, "missing_offsets": progress.missing_offsets}
         click.echo(json.dumps({**content, **asdict(exported), "catalog": str(catalog)}))
         return
-    click.echo(f"{summary.topic}: {counted(exported.objects, 'object')}, {counted(exported.alerts, 'alert')}")
+    say(f"{summary.topic}: {counted(exported.objects, 'object')}, {counted(exported.alerts, 'alert')}")
     for number, words in (
         (exported.duplicates, "with the identifier of another one"),
         (exported.without_object, "of no object"),
         (exported.without_position, "without a position"),
     ):
         if number:
-            click.echo(f"  left out   {counted(number, 'alert')} {words}")
-    click.echo(f"  catalog    {catalog}")
+            say(f"  left out   {counted(number, 'alert')} {words}")
+    say(f"  catalog    {catalog}")

@@ -30,6 +30,7 @@ from fink_dask.cli.read import read
 from fink_dask.cli.register import register
 from fink_dask.cli.repair import repair
 from fink_dask.cli.report import report
+from fink_dask.cli.say import say
 from fink_dask.cli.schema import schema
 from fink_dask.cli.spelling import COMMAND_HABITS, spelled_out
 from fink_dask.cli.status import status
@@ -159,7 +160,7 @@ def _signal_behind(error: BaseException) -> SignalReceivedError | None:
 
 def _stop(received: SignalReceivedError) -> int:
     if not received.said:
-        click.echo("fink-dask: stopped; what is written is safe, and the same command may be run again", err=True)
+        say("fink-dask: stopped; what is written is safe, and the same command may be run again", err=True)
     _forget_clusters()
     return received.exit_code
 

@@ -10,6 +10,7 @@ import click
 
 from fink_dask.cli.connection import connection_options, kafka_settings, line_options
 from fink_dask.cli.options import CONTEXT, FinkCommand, option, options_from, typed_option, verbose_option
+from fink_dask.cli.say import say
 from fink_dask.errors import SettingsError, StorageError
 from fink_dask.kafka.topics import check_topic_name, survey_of
 from fink_dask.settings import SURVEYS, TransferSettings
@@ -92,7 +93,7 @@ def peek(
     for record in found:
         if record.alert is None:
             where = f"{topic}[{record.partition}] at offset {record.offset}"
-            click.echo(f"fink-dask: warning: {where} can't be decoded: {record.reason}", err=True)
+            say(f"fink-dask: warning: {where} can't be decoded: {record.reason}", err=True)
         else:
             _show(record, console, as_json)
             if cutouts is not None:
@@ -134,7 +135,7 @@ def _save(record: Peeked, folder: Path, console: Console | None) -> None:
     for shown, path in paths.items():
         image = read_stamp(column_of(record.alert, path)[0].as_py())
         if image is None:
-            click.echo(f"fink-dask: warning: the {shown} cutout can't be read", err=True)
+            say(f"fink-dask: warning: the {shown} cutout can't be read", err=True)
             continue
         file = folder / f"{record.partition}-{record.offset}-{shown}.png"
         try:
@@ -145,4 +146,4 @@ def _save(record: Peeked, folder: Path, console: Console | None) -> None:
         drawn.append(Group(shown, picture(shades(image))))
     if console is not None and console.is_terminal and console.color_system is not None:
         console.print(Columns(drawn, padding=(0, 2)))
-    click.echo(f"{counted(len(drawn), 'picture')} in {folder}", err=True)
+    say(f"{counted(len(drawn), 'picture')} in {folder}", err=True)

@@ -13,6 +13,7 @@ import click
 
 from fink_dask.cli.connection import connection_options, kafka_settings
 from fink_dask.cli.options import CONTEXT, FinkCommand, at_least_one, json_option, option, typed_option, verbose_option
+from fink_dask.cli.say import say
 from fink_dask.demo.alerts import AlertKind
 from fink_dask.errors import SettingsError
 from fink_dask.kafka.topics import survey_of
@@ -133,7 +134,7 @@ def publish(
             run_apart(fill)
         except KeyboardInterrupt as error:
             bar.stop()
-            click.echo(f"fink-dask: stopped; {done:,} of {counted(total, 'alert')} published to {topic}", err=True)
+            say(f"fink-dask: stopped; {done:,} of {counted(total, 'alert')} published to {topic}", err=True)
             if isinstance(error, SignalReceivedError):
                 error.said = True
             raise
@@ -143,8 +144,8 @@ def publish(
         click.echo(json.dumps(content))
         return 0
     speed = per_second(done / max(seconds, 1e-3), "alert")
-    click.echo(f"{topic}: {counted(done, 'alert')} published in {seconds:.1f} s ({speed})")
-    click.echo(f"  partitions {where.partitions}")
+    say(f"{topic}: {counted(done, 'alert')} published in {seconds:.1f} s ({speed})")
+    say(f"  partitions {where.partitions}")
     click.echo(f"  transfer   {_transfer_of(topic, None if files else kind)}")
     return 0
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fink_dask.cli.options import CONTEXT, FinkCommand, Place, at_least_one, json_option, typed_option, verbose_option
+from fink_dask.cli.say import say
 from fink_dask.cli.stopped import ending_as_json
 from fink_dask.errors import SettingsError
 from fink_dask.units import counted
@@ -84,10 +85,10 @@ def _retry(ledger: Ledger, schema_file: Path | None, as_json: bool) -> int:
     if as_json:
         print_json(found.summary, recovered=found.recovered, recovered_filtered=found.filtered)
     else:
-        click.echo(headline(found.summary))
+        say(headline(found.summary))
         left = counted(found.summary.quarantined, "record")
         filtered = f" and {found.filtered:,} that the condition leaves out" if found.filtered else ""
-        click.echo(f"  recovered  {counted(found.recovered, 'alert')}{filtered}; {left} left in quarantine")
+        say(f"  recovered  {counted(found.recovered, 'alert')}{filtered}; {left} left in quarantine")
     return found.summary.exit_code
 
 
@@ -102,16 +103,16 @@ def _show(ledger: Ledger, limit: int, as_json: bool) -> None:
         click.echo(json.dumps({"quarantined": reasons.total(), "reasons": dict(reasons), "records": shown}))
         return
     if not reasons:
-        click.echo(f"{ledger.outdir}: no records in quarantine")
+        say(f"{ledger.outdir}: no records in quarantine")
         return
     from rich.console import Console
     from rich.table import Table
 
-    click.echo(f"{ledger.outdir}: {counted(reasons.total(), 'record')} in quarantine")
+    say(f"{ledger.outdir}: {counted(reasons.total(), 'record')} in quarantine")
     for reason, count in reasons.most_common(_SHOWN_REASONS):
-        click.echo(f"  {count:>9,}  {reason}")
+        say(f"  {count:>9,}  {reason}")
     if len(reasons) > _SHOWN_REASONS:
-        click.echo(f"  and {counted(len(reasons) - _SHOWN_REASONS, 'other reason')}")
+        say(f"  and {counted(len(reasons) - _SHOWN_REASONS, 'other reason')}")
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("partition", "offset", "bytes"):
         table.add_column(column, justify="right")
@@ -125,7 +126,7 @@ def _show(ledger: Ledger, limit: int, as_json: bool) -> None:
         console.width = _WIDE
     console.print(table)
     if reasons.total() > limit:
-        click.echo(f"  and {counted(reasons.total() - limit, 'more record')} (--limit N shows more)")
+        say(f"  and {counted(reasons.total() - limit, 'more record')} (--limit N shows more)")
 
 
 def _records(ledger: Ledger) -> Iterator[dict[str, Any]]:

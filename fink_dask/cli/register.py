@@ -13,6 +13,7 @@ from click.core import ParameterSource
 
 from fink_dask.cli.connection import PASSWORD_VARIABLE, connection_options, kafka_settings
 from fink_dask.cli.options import CONTEXT, FinkCommand, at_least_one, option, typed_option
+from fink_dask.cli.say import say
 from fink_dask.errors import SettingsError
 from fink_dask.kafka.credentials import credentials_path, read_password
 from fink_dask.settings import SURVEYS
@@ -66,7 +67,7 @@ def register(
     registration = Registration(survey, username, group, servers, maxtimeout=maxtimeout)
     registration = replace(registration, password=_password(connection["password_file"], there))
     write_credentials(path, registration, replace=there)
-    click.echo(f"{'changed' if there else 'written'}: {path}, which only you can read")
+    say(f"{'changed' if there else 'written'}: {path}, which only you can read")
     if not check:
         click.echo(f"  try it    fink-dask register --survey {survey} --check")
         return 0
@@ -112,15 +113,15 @@ def _check(survey: str, group_id: str | None, connection: dict[str, Any]) -> int
     credentials = find_credentials(survey)
     group_id = group_id or (credentials.group_id if credentials is not None else None)
     found = look_at_topics(kafka, group_id=group_id)
-    click.echo(f"Kafka at {kafka.bootstrap_servers} answers")
+    say(f"Kafka at {kafka.bootstrap_servers} answers")
     if has_sasl(kafka.security.protocol):
-        click.echo(f"  password  accepted, of {printable(kafka.security.username or '')}")
+        say(f"  password  accepted, of {printable(kafka.security.username or '')}")
     else:
-        click.echo(f"  password  not asked for ({kafka.security.protocol})")
-    click.echo(f"  topics    {counted(len(found.topics), 'topic')} of Fink, and {counted(found.others, 'other')}")
+        say(f"  password  not asked for ({kafka.security.protocol})")
+    say(f"  topics    {counted(len(found.topics), 'topic')} of Fink, and {counted(found.others, 'other')}")
     if found.group_error is not None:
-        click.echo(f"  group     {printable(found.group_error)}")
+        say(f"  group     {printable(found.group_error)}")
     elif group_id:
         read = sum(topic.lag is not None for topic in found.topics)
-        click.echo(f"  group     {printable(group_id)} has read from {counted(read, 'topic')} of these")
+        say(f"  group     {printable(group_id)} has read from {counted(read, 'topic')} of these")
     return int(found.group_error is not None)

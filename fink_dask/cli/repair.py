@@ -20,6 +20,7 @@ from fink_dask.cli.options import (
     typed_option,
     verbose_option,
 )
+from fink_dask.cli.say import say
 from fink_dask.cli.stopped import ending_as_json
 from fink_dask.settings import ON_LOSS
 
@@ -79,14 +80,14 @@ def repair(outdir: Path, on_loss: str, dashboard_address: str, as_json: bool, ve
         left, foreign = list(found.left), [str(path) for path in found.foreign]
         print_json(found.summary, repaired_ranges=found.ranges, read_again=found.offsets, left=left, foreign=foreign)
         return found.summary.exit_code
-    click.echo(headline(found.summary))
+    say(headline(found.summary))
     if found.ranges:
         ranges, offsets = counted(found.ranges, "range"), counted(found.offsets, "offset")
-        click.echo(f"  repaired   {ranges}, for which {offsets} were read again")
+        say(f"  repaired   {ranges}, for which {offsets} were read again")
     else:
-        click.echo("  nothing was repaired")
+        say("  nothing was repaired")
     for words in found.left:
-        click.echo(f"  left as it is: {words}")
+        say(f"  left as it is: {words}")
     for path in found.foreign:
-        click.echo(f"  no range wrote {path}: remove it, so that its alerts are not read twice")
+        say(f"  no range wrote {path}: remove it, so that its alerts are not read twice")
     return found.summary.exit_code

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fink_dask.cli.options import CONTEXT, FinkCommand, Place, typed_option
+from fink_dask.cli.say import say
 from fink_dask.errors import FinkDaskError, SettingsError, StorageError
 from fink_dask.units import counted
 
@@ -60,7 +61,7 @@ def report(outdir: Path, output: Path, opens: bool) -> int:
         return _write_each(several, outdir, output)
     _write(ledger, outdir, output)
     if opens and not webbrowser.open(output.resolve().as_uri()):
-        click.echo(f"fink-dask: warning: no browser was found; open {output} in one", err=True)
+        say(f"fink-dask: warning: no browser was found; open {output} in one", err=True)
     return 0
 
 
@@ -81,7 +82,7 @@ def _write_each(ledgers: list[Ledger], outdir: Path, output: Path) -> int:
             _write(ledger, outdir / topic, output.with_stem(f"{output.stem}-{topic}"))
         except FinkDaskError as error:
             failed = True
-            click.echo(f"fink-dask: error: {error if topic in str(error) else f'{topic}: {error}'}", err=True)
+            say(f"fink-dask: error: {error if topic in str(error) else f'{topic}: {error}'}", err=True)
     return int(failed)
 
 

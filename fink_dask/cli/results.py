@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,21 +10,19 @@ from typing import Any
 import click
 from rich.filesize import decimal
 
+from fink_dask.cli.say import say
 from fink_dask.kafka.offsets import Interval
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.progress import Summary
 from fink_dask.planning.preview import Outlook
 from fink_dask.progress.events import Forecast
 from fink_dask.progress.profile import Profile
-from fink_dask.show.bar import fold
 from fink_dask.units import counted, duration_words, per_second
 
 #: What arrived in vain is mentioned from this share of what arrived on.
 _WASTED = 0.1
 #: What comes over the line is said where it is so many times what the alerts hold.
 _MUCH_MORE = 1.5
-#: Columns of what stands before each line of a dry run.
-_LABEL = 18
 STATE_COLOURS = {"complete": "green", "partial": "yellow", "failed": "red", "interrupted": "yellow"}
 
 
@@ -40,32 +37,32 @@ def print_summary(summary: Summary, ledger: Ledger, as_json: bool, profile: Prof
     if as_json:
         print_json(summary, **({} if profile is None else {"profile": profile.to_json()}))
         return
-    click.echo(headline(summary))
+    say(headline(summary))
     if summary.run_alerts:
         speed = per_second(summary.run_alerts / max(summary.run_seconds, 1e-3), "alert")
         seconds = f"{summary.run_seconds:.1f} s, start included"
-        click.echo(f"  this run   {counted(summary.run_alerts, 'alert')} in {seconds} ({speed})")
+        say(f"  this run   {counted(summary.run_alerts, 'alert')} in {seconds} ({speed})")
     if summary.run_wasted_bytes > _WASTED * summary.run_received_bytes:
         received, wasted = decimal(summary.run_received_bytes), decimal(summary.run_wasted_bytes)
-        click.echo(f"  received   {received}, of which {wasted} in vain")
+        say(f"  received   {received}, of which {wasted} in vain")
     if summary.alerts or summary.filtered:
-        click.echo(f"  dataset    {ledger.outdir}")
-        click.echo(f"  ledger     {ledger.path}")
+        say(f"  dataset    {ledger.outdir}")
+        say(f"  ledger     {ledger.path}")
     if profile is not None:
         print_profile(profile)
     if summary.quarantined:
-        click.echo(f"  records that could not be decoded are in {ledger.path / 'quarantine'}")
+        say(f"  records that could not be decoded are in {ledger.path / 'quarantine'}")
 
 
 def print_profile(profile: Profile) -> None:
     """Print where the time of a run went."""
     phases = (("to the first batch", profile.start_seconds), ("to the last commit", profile.work_seconds))
     for words, seconds in (*phases, ("to the end", profile.finish_seconds)):
-        click.echo(f"  {words:<22} {seconds:>8.2f} s")
+        say(f"  {words:<22} {seconds:>8.2f} s")
     total = sum(profile.stage_seconds.values())
-    click.echo("  consumers' time, all together")
+    say("  consumers' time, all together")
     for stage, seconds in profile.stage_seconds.items():
-        click.echo(f"    {stage:<20} {seconds:>8.2f} s {100 * seconds / max(total, 1e-9):>4.0f} %")
+        say(f"    {stage:<20} {seconds:>8.2f} s {100 * seconds / max(total, 1e-9):>4.0f} %")
 
 
 def headline(summary: Summary, running: bool = False) -> str:
@@ -90,7 +87,7 @@ def print_intervals(title: str, intervals: dict[int, list[Interval]]) -> None:
     for partition, found in intervals.items():
         shown = ", ".join(f"[{start}, {end})" for start, end in found[:5])
         more = f" and {len(found) - 5:,} more" if len(found) > 5 else ""
-        click.echo(f"  {title} in partition {partition}: offsets {shown}{more}")
+        say(f"  {title} in partition {partition}: offsets {shown}{more}")
 
 
 def outlook_json(outlook: Outlook) -> dict[str, Any]:
@@ -130,48 +127,44 @@ def print_job_script(script: str) -> None:
 
 def _print_forecast(forecast: Forecast) -> None:
     if forecast.seconds is None or forecast.raw_bytes is None:
-        _say("  would take      not known, as no alert came in time")
+        say("  would take      not known, as no alert came in time")
     else:
-        _say(f"  would take      about {duration_words(max(1, forecast.seconds))}, {forecast.reason}")
+        say(f"  would take      about {duration_words(max(1, forecast.seconds))}, {forecast.reason}")
         if forecast.wire_bytes is not None and forecast.wire_bytes > _MUCH_MORE * forecast.raw_bytes:
-            _say(f"  would fetch     about {decimal(forecast.wire_bytes)}, as keys hold more than the alerts do")
+            say(f"  would fetch     about {decimal(forecast.wire_bytes)}, as keys hold more than the alerts do")
     if forecast.free_bytes is not None:
         size = "not known" if forecast.written_bytes is None else f"about {decimal(forecast.written_bytes)}"
-        _say(f"  would write     {size}, with {decimal(forecast.free_bytes)} free")
+        say(f"  would write     {size}, with {decimal(forecast.free_bytes)} free")
 
 
 def _print_outlook(outlook: Outlook, outdir: Path) -> None:
     plan = outlook.plan
-    _say(f"{outlook.topic} into {outdir} (--dry-run writes nothing)")
+    say(f"{outlook.topic} into {outdir} (--dry-run writes nothing)")
     if outlook.remark is not None:
-        _say(f"  note            {outlook.remark}")
+        say(f"  note            {outlook.remark}")
     if outlook.committed_ranges:
         alerts, ranges = counted(outlook.committed_alerts, "alert"), counted(outlook.committed_ranges, "range")
-        _say(f"  already there   {alerts} in {ranges}")
+        say(f"  already there   {alerts} in {ranges}")
     if outlook.open_ranges:
-        _say(f"  left open       {counted(outlook.open_ranges, 'range')} by an earlier run")
+        say(f"  left open       {counted(outlook.open_ranges, 'range')} by an earlier run")
     if plan is not None:
         offsets, ranges = counted(sum(map(len, plan.ranges)), "offset"), counted(len(plan.ranges), "range")
         size = f"about {decimal(plan.estimated_bytes)} (estimated from a few alerts per partition)"
         if not plan.estimated_bytes:
             size = "of unknown size"
-        _say(f"  to plan         {offsets} in {ranges}, {size}")
+        say(f"  to plan         {offsets} in {ranges}, {size}")
     if outlook.removed:
-        _say(f"  would be lost   {counted(outlook.removed, 'offset')} that Kafka has already removed")
+        say(f"  would be lost   {counted(outlook.removed, 'offset')} that Kafka has already removed")
     if not outlook.offsets:
-        _say("  nothing to read" if outlook.removed else "  nothing to do")
+        say("  nothing to read" if outlook.removed else "  nothing to do")
         return
-    _say(f"  would read      {counted(outlook.offsets, 'offset')}, one alert each except those that Kafka itself uses")
-    _say(f"  line            {outlook.line.words}")
+    say(f"  would read      {counted(outlook.offsets, 'offset')}, one alert each except those that Kafka itself uses")
+    say(f"  line            {outlook.line.words}")
     if outlook.forecast is not None:
         _print_forecast(outlook.forecast)
     if outlook.where is not None:
         seen = "" if outlook.matches is None else f": {outlook.matches.words}"
-        _say(f"  would keep      alerts for which {outlook.where}{seen}")
+        say(f"  would keep      alerts for which {outlook.where}{seen}")
     if outlook.committed_ranges:
         for partition, start in outlook.resume_at.items():
-            _say(f"    partition {partition} from offset {start:,}")
-
-
-def _say(line: str) -> None:
-    click.echo(fold(line, sys.stdout, _LABEL))
+            say(f"    partition {partition} from offset {start:,}")

@@ -11,6 +11,7 @@ import click
 
 from fink_dask.cli.connection import connection_options, kafka_settings
 from fink_dask.cli.options import CONTEXT, FinkCommand, option, verbose_option
+from fink_dask.cli.say import say
 from fink_dask.kafka.topics import check_topic_name, survey_of
 from fink_dask.units import counted, printable
 
@@ -74,7 +75,7 @@ def schema(topic: str, form: str, verbose: bool, **connection: Any) -> int:
             # Not on stdout, which holds nothing but JSON.
             click.echo(title if form == "tree" else f"fink-dask: {title}", err=form != "tree")
             if misfit:
-                click.echo(f"  can't be in one dataset with the first: {printable(misfit)}", err=form != "tree")
+                say(f"  can't be in one dataset with the first: {printable(misfit)}", err=form != "tree")
             if form == "avro":
                 click.echo(json.dumps(json.loads(one.text), indent=2))
             else:
@@ -92,9 +93,9 @@ def _print_arrow(found: FoundSchemas, identity: Identity) -> None:
 
     columns = file_schema(found.versions, identity, partitioning_of(identity, found.versions))
     if len(found.versions.schemas) > 1:
-        click.echo(f"fink-dask: the columns of {len(found.versions.schemas)} schemas together", err=True)
+        say(f"fink-dask: the columns of {len(found.versions.schemas)} schemas together", err=True)
     for misfit in found.misfits:
-        click.echo(f"fink-dask: a schema that does not fit is left out: {printable(misfit.reason)}", err=True)
+        say(f"fink-dask: a schema that does not fit is left out: {printable(misfit.reason)}", err=True)
     for column in columns:
         click.echo(f"{column.name}: {column.type}{'' if column.nullable else ' not null'}")
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fink_dask.cli.options import option
+from fink_dask.cli.say import say
 from fink_dask.errors import FinkDaskError
 from fink_dask.kafka.topics import TopicChoice, survey_of
 from fink_dask.settings import WHAT, TransferSettings
@@ -69,16 +70,16 @@ def print_outcome(outcome: TopicsOutcome, outdir: Path, as_json: bool, profile: 
     if total.run_alerts:
         seconds = max(outcome.profile.seconds, 1e-3)
         speed = per_second(total.run_alerts / seconds, "alert")
-        click.echo(f"  this run   {counted(total.run_alerts, 'alert')} in {seconds:.1f} s, start included ({speed})")
+        say(f"  this run   {counted(total.run_alerts, 'alert')} in {seconds:.1f} s, start included ({speed})")
     if total.alerts:
-        click.echo(f"  datasets   {outdir}/TOPIC")
-        click.echo(f"  ledgers    {outdir}/TOPIC.fink")
+        say(f"  datasets   {outdir}/TOPIC")
+        say(f"  ledgers    {outdir}/TOPIC.fink")
     if profile is not None:
         print_profile(profile)
     if total.quarantined:
-        click.echo(f"  records that could not be decoded are in {outdir}/TOPIC.fink/quarantine")
+        say(f"  records that could not be decoded are in {outdir}/TOPIC.fink/quarantine")
     for topic, words in errors.items():
-        click.echo(f"  {words if words.startswith(topic) else f'{topic}: {words}'}")
+        say(f"  {words if words.startswith(topic) else f'{topic}: {words}'}")
     return total.exit_code
 
 
@@ -158,7 +159,7 @@ def preview_topics(
     for topic, each in found.items():
         if isinstance(each, FinkDaskError):
             words = str(each)
-            click.echo(f"{words if words.startswith(topic) else f'{topic}: {words}'}")
+            say(f"{words if words.startswith(topic) else f'{topic}: {words}'}")
         else:
             print_outlook(each, settings.outdir / topic, as_json=False)
     if script is not None:

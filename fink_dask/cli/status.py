@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fink_dask.cli.options import CONTEXT, FinkCommand, Place, json_option
+from fink_dask.cli.say import say
 from fink_dask.errors import FinkDaskError, LedgerError
 from fink_dask.units import counted, per_second
 
@@ -57,22 +58,22 @@ def status(outdir: Path, as_json: bool) -> int:
     if as_json:
         print_json(progress.summary, **_details(running, progress, lag, arrival))
         return 0
-    click.echo(headline(progress.summary, running))
+    say(headline(progress.summary, running))
     done = progress.planned_offsets - progress.missing_offsets
     share = 100 * done // max(progress.planned_offsets, 1)  # rounded down: what is not all is not 100 %
-    click.echo(
+    say(
         f"  committed  {share} %: {done:,} of {counted(progress.planned_offsets, 'offset')}, "
         f"{progress.summary.ranges:,} of {counted(progress.planned_ranges, 'range')}"
     )
-    click.echo(f"  running    {'yes' if running else 'no'}")
+    say(f"  running    {'yes' if running else 'no'}")
     if arrival is not None:
         words = [received_words(arrival), *(part.words for part in line_parts(arrival))]
-        click.echo(f"  this run   {', '.join(words)}")
+        say(f"  this run   {', '.join(words)}")
     if lag is not None:
-        click.echo(f"  following  {lag_words(lag)}, {per_second(lag.alerts_per_second, 'alert')}")
+        say(f"  following  {lag_words(lag)}, {per_second(lag.alerts_per_second, 'alert')}")
     if progress.missing and not running:
         print_intervals("missing", progress.missing)
-        click.echo("  run the same transfer again to continue")
+        say("  run the same transfer again to continue")
     return 0
 
 
@@ -129,9 +130,9 @@ def _say_each(ledgers: list[Ledger], as_json: bool) -> int:
     lags = {ledger.outdir.name: lag for ledger, (_, _, lag, _) in found.items() if lag is not None}
     if lags:
         speed = sum(lag.alerts_per_second for lag in lags.values())
-        click.echo(f"  following  {lags_words(lags)}, {per_second(speed, 'alert')}")
+        say(f"  following  {lags_words(lags)}, {per_second(speed, 'alert')}")
     if any(progress.missing and not running for running, progress, *_ in found.values()):
-        click.echo("  run the same transfer again to continue the interrupted ones")
+        say("  run the same transfer again to continue the interrupted ones")
     for words in errors.values():
-        click.echo(f"  {words}")
+        say(f"  {words}")
     return int(bool(errors))

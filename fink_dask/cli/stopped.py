@@ -17,8 +17,7 @@ from dataclasses import replace
 from types import FrameType
 from typing import TYPE_CHECKING, TypeVar
 
-import click
-
+from fink_dask.cli.say import say
 from fink_dask.cli.several import ledgers_of, print_topics_json
 from fink_dask.errors import FinkDaskError
 from fink_dask.kafka.topics import TopicChoice
@@ -142,7 +141,7 @@ def failure_as_json(settings: TransferSettings, choice: TopicChoice, as_json: bo
             where = "no range was complete yet, so what had arrived is fetched again; " if ledgers else ""
             if alerts:
                 where = f"{counted(alerts, 'alert')} safe in {settings.outdir}; "
-            click.echo(f"fink-dask: stopped; {where}run the same command again to continue", err=True)
+            say(f"fink-dask: stopped; {where}run the same command again to continue", err=True)
             if isinstance(error, SignalReceivedError):
                 error.said = True
         if as_json:
@@ -171,7 +170,7 @@ def ending_as_json(ledger: Ledger, as_json: bool) -> Iterator[None]:
             _print_end(ledger, "failed", error=str(error))
         raise
     except SignalReceivedError as error:
-        click.echo("fink-dask: stopped; run the same command again to continue", err=True)
+        say("fink-dask: stopped; run the same command again to continue", err=True)
         error.said = True
         if as_json:
             _print_end(ledger, "interrupted")

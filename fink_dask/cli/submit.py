@@ -13,6 +13,7 @@ from click.core import ParameterSource
 from fink_dask.cli.cluster import CLUSTER_OPTIONS, cluster_settings
 from fink_dask.cli.connection import PASSWORD_VARIABLE
 from fink_dask.cli.options import CONTEXT, FinkCommand, config_option, json_option, typed_option
+from fink_dask.cli.say import say
 from fink_dask.cli.spelling import spelled_out
 from fink_dask.cli.transfer import transfer
 from fink_dask.errors import SettingsError
@@ -92,9 +93,9 @@ def submit(
     if as_json:
         click.echo(json.dumps({"job": number, "job_script": script}))
         return 0
-    click.echo(f"submitted to {job.spec.system} as job {number}")
+    say(f"submitted to {job.spec.system} as job {number}")
     click.echo(f"  progress   fink-dask status {outdir}")
-    click.echo(f"  output in  {job.outdir.parent}")
+    say(f"  output in  {job.outdir.parent}")
     return 0
 
 

@@ -11,6 +11,7 @@ import click
 
 from fink_dask.cli.connection import connection_options, kafka_settings
 from fink_dask.cli.options import CONTEXT, FinkCommand, json_option, option, typed_option, verbose_option
+from fink_dask.cli.say import say
 from fink_dask.errors import FinkDaskError
 from fink_dask.kafka.topics import survey_of
 from fink_dask.settings import SURVEYS
@@ -63,12 +64,12 @@ def topics(
     with doing("asking Kafka"):
         overview = look_at_topics(kafka, patterns, everything, group_id)
     if overview.group_error is not None:
-        click.echo(f"fink-dask: the lag of group {group_id!r} is not known: {overview.group_error}", err=True)
+        say(f"fink-dask: the lag of group {group_id!r} is not known: {overview.group_error}", err=True)
     for pattern in overview.unmatched:
-        click.echo(f"fink-dask: no topic matches {printable(pattern)}", err=True)
+        say(f"fink-dask: no topic matches {printable(pattern)}", err=True)
     for topic in overview.topics:
         if topic.error is not None:
-            click.echo(f"fink-dask: {printable(topic.topic)}: {printable(topic.error)}", err=True)
+            say(f"fink-dask: {printable(topic.topic)}: {printable(topic.error)}", err=True)
     now_ms = time.time() * 1000
     if as_json:
         each = [_as_json(topic, now_ms) for topic in overview.topics]
@@ -84,7 +85,7 @@ def _known_group(survey: str | None) -> str | None:
     try:
         credentials = find_credentials(survey)
     except FinkDaskError as error:  # the servers came from elsewhere, or this would have been said before
-        click.echo(f"fink-dask: the lag is not known: {error}", err=True)
+        say(f"fink-dask: the lag is not known: {error}", err=True)
         return None
     return None if credentials is None else credentials.group_id
 
@@ -107,7 +108,7 @@ def _print(overview: Overview, group_id: str | None, now_ms: float) -> None:
 
     others = f"{counted(overview.others, 'other topic')} on this Kafka (--all lists them)"
     if not overview.topics:
-        click.echo(f"no topics of Fink; {others}")
+        say(f"no topics of Fink; {others}")
         return
     rows = {printable(topic.topic): _cells(topic, now_ms) for topic in overview.topics if topic.error is None}
     names = ["partitions", "alerts", "oldest", "newest", "kept", "left", *(["lag"] if group_id else [])]
@@ -126,12 +127,12 @@ def _print(overview: Overview, group_id: str | None, now_ms: float) -> None:
         for topic, cells in rows.items():
             said = ", ".join(f"{name} {cell}" for name, cell in zip(names, cells, strict=False) if cell)
             console.print(f"{topic}\n  {said}", soft_wrap=True)
-    click.echo("alerts: last stable minus first offset, also those that Kafka itself uses; ages by Kafka's timestamps")
-    click.echo("left: time before Kafka may begin to remove the oldest")
+    say("alerts: last stable minus first offset, also those that Kafka itself uses; ages by Kafka's timestamps")
+    say("left: time before Kafka may begin to remove the oldest")
     if group_id:
-        click.echo(f"lag: what consumer group {printable(group_id)} has not read")
+        say(f"lag: what consumer group {printable(group_id)} has not read")
     if overview.others:
-        click.echo(others)
+        say(others)
 
 
 def _cells(topic: TopicOverview, now_ms: float) -> list[str]:

@@ -25,6 +25,7 @@ from fink_dask.cli.options import (
     typed_option,
     verbose_option,
 )
+from fink_dask.cli.say import say
 from fink_dask.cli.several import ledgers_of, preview_topics, print_outcome, survey_of_topics, topic_option
 from fink_dask.cli.stopped import failure_as_json
 from fink_dask.errors import BrokerError, SchemaError, SettingsError, parameter
@@ -105,7 +106,7 @@ def dump_schemas_of(settings: TransferSettings, choice: TopicChoice) -> None:
             try:
                 _dump(settings_of(settings, choice, topic), inspector)
             except (BrokerError, SchemaError) as error:
-                click.echo(f"fink-dask: no schema of {topic} was written: {error}", err=True)
+                say(f"fink-dask: no schema of {topic} was written: {error}", err=True)
 
 
 def _dump(settings: TransferSettings, inspector: Inspector) -> None:
@@ -130,13 +131,13 @@ def _dump(settings: TransferSettings, inspector: Inspector) -> None:
         pq.write_metadata(target.versions.arrow, arrow_path)
     except OSError as error:
         raise SettingsError(f"can't write {error.filename}: {error.strerror}") from error
-    click.echo(f"schemas written to {', '.join(map(str, avro_paths))} and {arrow_path}", err=True)
+    say(f"schemas written to {', '.join(map(str, avro_paths))} and {arrow_path}", err=True)
 
 
 def _without_effect(_: click.Context, parameter: click.Parameter, value: object) -> None:
     """Accept an option of Fink's own client that has no effect here, and say so."""
     if value is not None:
-        click.echo(f"fink-dask: --{str(parameter.name).replace('_', '-')} has no effect here", err=True)
+        say(f"fink-dask: --{str(parameter.name).replace('_', '-')} has no effect here", err=True)
 
 
 @click.command(

@@ -21,6 +21,7 @@ from fink_dask.cli.options import (
     survey_of_dataset,
     verbose_option,
 )
+from fink_dask.cli.say import say
 from fink_dask.errors import FinkDaskError
 from fink_dask.kafka.offsets import subtract
 from fink_dask.units import counted
@@ -93,7 +94,7 @@ def _verify(
     kafka: KafkaSettings | None,
     sample: int | None,
     seed: int | None,
-    say: Callable[[Verification, Comparison | None], int],
+    answer: Callable[[Verification, Comparison | None], int],
 ) -> int:
     """Verify a dataset, and say what was found; returns the exit status."""
     from fink_dask.ledger.progress import written_bytes
@@ -112,11 +113,11 @@ def _verify(
                 compared = compare_with_kafka(ledger, kafka, sample or 0, seed, bar.advance, bar.wait)
             except FinkDaskError:
                 bar.stop()
-                say(found, None)  # what was found in the files stands, whatever Kafka does
+                answer(found, None)  # what was found in the files stands, whatever Kafka does
                 raise
     if kafka is not None and compared is None:
-        click.echo("fink-dask: not compared with Kafka, as the dataset itself is damaged", err=True)
-    return say(found, compared)
+        say("fink-dask: not compared with Kafka, as the dataset itself is damaged", err=True)
+    return answer(found, compared)
 
 
 def _verify_each(
@@ -158,9 +159,9 @@ def _verify_each(
         return total.exit_code
     print_table(summaries, datasets=datasets)
     for words in errors.values():
-        click.echo(f"  {words}")
+        say(f"  {words}")
     if total.exit_code in {0, 3}:
-        click.echo("  all planned offsets of each are accounted for, exactly once")
+        say("  all planned offsets of each are accounted for, exactly once")
     return total.exit_code
 
 
@@ -181,14 +182,14 @@ def _say(found: Verification, compared: Comparison | None, as_json: bool) -> int
         print_json(summary, **about)
         return summary.exit_code
     problems = about["problems"]
-    click.echo(headline(summary))
+    say(headline(summary))
     for problem in problems[:_SHOWN_PROBLEMS]:
-        click.echo(f"  {problem}")
+        say(f"  {problem}")
     if len(problems) > _SHOWN_PROBLEMS:
         click.echo(f"  and {len(problems) - _SHOWN_PROBLEMS:,} more (--json lists them all)")
     print_intervals("damaged", found.damaged_ranges)
     if found.damaged_ranges:
-        click.echo("  fink-dask repair fetches again from Kafka what is missing or damaged")
+        say("  fink-dask repair fetches again from Kafka what is missing or damaged")
     damaged = found.damaged_ranges
     missing = {
         partition: subtract(lacks, damaged.get(partition, [])) for partition, lacks in found.progress.missing.items()
@@ -196,12 +197,12 @@ def _say(found: Verification, compared: Comparison | None, as_json: bool) -> int
     missing = {partition: lacks for partition, lacks in missing.items() if lacks}
     print_intervals("missing", missing)
     if missing:
-        click.echo("  run the same transfer again to continue")
+        say("  run the same transfer again to continue")
     print_intervals("lost", found.progress.lost)
     if not problems and not found.progress.missing:
         planned = found.progress.planned_offsets
         every = f"all {planned:,} planned offsets are" if planned != 1 else "the one planned offset is"
-        click.echo(f"  {every} accounted for, exactly once")
+        say(f"  {every} accounted for, exactly once")
     if compared is not None:
         _say_compared(compared)
     return summary.exit_code
@@ -209,17 +210,15 @@ def _say(found: Verification, compared: Comparison | None, as_json: bool) -> int
 
 def _say_compared(compared: Comparison) -> None:
     if not compared.problems:
-        click.echo("  Kafka      the topic is the one that was transferred")
+        say("  Kafka      the topic is the one that was transferred")
     if compared.equal:
-        click.echo(f"  Kafka      {counted(compared.equal, 'record')} read again, each the same as in the dataset")
+        say(f"  Kafka      {counted(compared.equal, 'record')} read again, each the same as in the dataset")
     if compared.holes:
-        click.echo(
-            f"  Kafka      holds no record at {counted(compared.holes, 'offset')} of the sample, as the ledger says"
-        )
+        say(f"  Kafka      holds no record at {counted(compared.holes, 'offset')} of the sample, as the ledger says")
     if compared.incomparable:
-        click.echo(f"  Kafka      {counted(compared.incomparable, 'record')} of the sample can no longer be compared")
+        say(f"  Kafka      {counted(compared.incomparable, 'record')} of the sample can no longer be compared")
     if compared.gone:
-        click.echo(f"  Kafka      no longer has {counted(compared.gone, 'planned offset')}")
+        say(f"  Kafka      no longer has {counted(compared.gone, 'planned offset')}")
     if compared.newer:
         newer = counted(compared.newer, "newer record")
-        click.echo(f"  Kafka      has {newer}: run the same transfer again to fetch more")
+        say(f"  Kafka      has {newer}: run the same transfer again to fetch more")

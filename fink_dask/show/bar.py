@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import textwrap
 import threading
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 #: Seconds between two lines where there is no terminal, and without anything new that are worth mentioning.
 _LINE_S = 10.0
+#: The blank between a number and its unit, where no line is broken, and what stands for it meanwhile.
+_AMOUNT = re.compile(r"(?<=\d) (?=(?:ms|s|min|h|d|B|[kMGT]B|[kMG]?bit/s)\b)")
+_NO_BREAK = "\N{NO-BREAK SPACE}"
 #: Columns of the bar: with words, numbers and the time left beside it, 80 are enough.
 _BAR = 20
 
@@ -38,7 +42,9 @@ def fold(text: str, stream: TextIO, indent: int = 0) -> str:
     if not stream.isatty():
         return text
     width = max(shutil.get_terminal_size().columns, indent + 20)
-    return textwrap.fill(text, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
+    whole = _AMOUNT.sub(_NO_BREAK, text)
+    folded = textwrap.fill(whole, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
+    return folded.replace(_NO_BREAK, " ")
 
 
 class CountBar:
