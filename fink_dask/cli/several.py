@@ -134,6 +134,7 @@ def preview_topics(
     restart: bool,
     as_json: bool,
     jobs: JobSpec | None,
+    loaded_s: float,
 ) -> int:
     """Say what a transfer of several topics would do for each, and in what jobs; returns the exit status."""
     from fink_dask.cli.results import outlook_json, print_job_script, print_outlook
@@ -145,7 +146,7 @@ def preview_topics(
 
     with Display() as display:
         display(Doing("looking at the topics, and measuring the line"))
-        found = preview_each(settings, cores, choice, restart, display)
+        found = preview_each(settings, cores, choice, restart, display, loaded_s)
     failed = any(isinstance(outlook, FinkDaskError) for outlook in found.values())
     # The jobs work on all topics; their keys and logs are in the first one's ledger.
     script = None if jobs is None else job_script(jobs, Ledger(settings.outdir / next(iter(found))))

@@ -126,7 +126,7 @@ def _print(overview: Overview, group_id: str | None, now_ms: float) -> None:
     else:
         for topic, cells in rows.items():
             said = ", ".join(f"{name} {cell}" for name, cell in zip(names, cells, strict=False) if cell)
-            console.print(f"{topic}\n  {said}", soft_wrap=True)
+            say(f"{topic}\n  {said}")
     say("alerts: last stable minus first offset, also those that Kafka itself uses; ages by Kafka's timestamps")
     say("left: time before Kafka may begin to remove the oldest")
     if group_id:

@@ -282,12 +282,12 @@ def _preview(
     from fink_dask.running.run import cores_of
     from fink_dask.show.display import Display
 
-    cores = cores_of(settings, chosen)
+    cores, loaded_s = cores_of(settings, chosen), time.monotonic() - _BEGAN
     if choice.is_several:
-        return preview_topics(settings, cores, choice, restart, as_json, chosen.jobs)
+        return preview_topics(settings, cores, choice, restart, as_json, chosen.jobs, loaded_s)
     script = None if chosen.jobs is None else job_script(chosen.jobs, Ledger(settings.outdir))
     with Display() as display:
         display(Doing("looking at the topic, and measuring the line"))
-        outlook = preview(settings, cores, restart, observe=display)
+        outlook = preview(settings, cores, restart, observe=display, loaded_s=loaded_s)
     print_outlook(outlook, settings.outdir, as_json, script)
     return 0

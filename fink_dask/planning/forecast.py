@@ -24,13 +24,17 @@ from fink_dask.progress.events import Bound, Forecast
 from fink_dask.settings import BATCHSIZE, TransferSettings
 from fink_dask.units import amount
 
-#: Seconds that a core takes for an alert and for a byte of one, and a run for its start: from what a million light
-#: alerts and 7,000 full packets take on two cores with `make bench`.
+#: Seconds that a core takes for an alert and for a byte of one, and a run for its start and its end at least: from what
+#: a million light alerts and 7,000 full packets take on two cores with `make bench`.
 _ALERT_S = 10e-6
 
 _BYTE_S = 6e-9
 
 _START_S = 1.5
+
+#: How many times as long the start and the end take as loading the program: on a machine that is slow, or busy, that
+#: took long as well.
+_START_SHARE = 4.0
 
 #: Round trips of a run in which nothing else happens: connecting, planning, and the end.
 _TRIPS = 12
@@ -57,6 +61,7 @@ def forecast(
     samples: bool = False,
     sample: Sample | None = None,
     line: LineSpeed = UNKNOWN_LINE,
+    loaded_s: float = 0.0,
 ) -> Forecast:
     """Estimate what a run has to do.
 
@@ -81,11 +86,13 @@ def forecast(
         The sizes of records that the plan was made with.
     line : LineSpeed
         What is known of the line to Kafka.
+    loaded_s : float
+        How long the program took to load.
 
     Returns
     -------
     Forecast
-        An estimate.
+        An estimate; its seconds are those of the whole run.
     """
     watermarks = target.description.watermarks
     old = [(planned, left) for planned, range_ in opened for left in left_of(range_, watermarks)]
@@ -119,7 +126,7 @@ def forecast(
         known,
         raw_bytes=raw_bytes,
         written_bytes=round(raw_bytes * share),
-        seconds=_START_S + _TRIPS * (line.round_trip_s or 0.0) + took[slowest],
+        seconds=max(_START_S, _START_SHARE * loaded_s) + _TRIPS * (line.round_trip_s or 0.0) + took[slowest],
         wire_bytes=wire_bytes,
         bound_by=slowest if is_known else None,
         bound_bytes_per_s=rates.get(slowest),

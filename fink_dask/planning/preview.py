@@ -78,6 +78,7 @@ def preview(
     restart: bool = False,
     line: LineSpeed | None = None,
     observe: Observer = lambda _: None,
+    loaded_s: float = 0.0,
 ) -> Outlook:
     """Find out what `run_transfer` would do with so many cores, and write nothing.
 
@@ -93,6 +94,8 @@ def preview(
         What is known of the line; otherwise it is measured, which takes some seconds where it is slow.
     observe : callable
         Takes what is done meanwhile.
+    loaded_s : float
+        How long the program took to load.
 
     Raises
     ------
@@ -102,7 +105,7 @@ def preview(
     check_for_one(settings.outdir)
     with open_inspector(settings.kafka, window=settings.window) as inspector:
         wait_for_topics(settings, TopicChoice((settings.topic,)), inspector, observe)
-        return _preview(settings, cores, inspector, restart, line)
+        return _preview(settings, cores, inspector, restart, line, loaded_s)
 
 
 def preview_each(
@@ -111,6 +114,7 @@ def preview_each(
     choice: TopicChoice,
     restart: bool = False,
     observe: Observer = lambda _: None,
+    loaded_s: float = 0.0,
 ) -> dict[str, Outlook | FinkDaskError]:
     """Find out what `run_topics` would do with each of several topics, or why it can't; see `preview`.
 
@@ -128,7 +132,9 @@ def preview_each(
         for topic in topics_now(choice, inspector):
             try:
                 check_name(topic)
-                found[topic] = seen = _preview(settings_of(settings, choice, topic), cores, inspector, restart, line)
+                found[topic] = seen = _preview(
+                    settings_of(settings, choice, topic), cores, inspector, restart, line, loaded_s
+                )
                 if seen.line.bytes_per_s is not None:
                     line = seen.line
             except BrokerUnavailableError:
@@ -154,7 +160,12 @@ def topics_now(choice: TopicChoice, inspector: Inspector) -> tuple[str, ...]:
 
 
 def _preview(
-    settings: TransferSettings, cores: int, inspector: Inspector, restart: bool, line: LineSpeed | None
+    settings: TransferSettings,
+    cores: int,
+    inspector: Inspector,
+    restart: bool,
+    line: LineSpeed | None,
+    loaded_s: float,
 ) -> Outlook:
     ledger = Ledger(settings.outdir)
     if not restart:
@@ -181,7 +192,7 @@ def _preview(
             there = [kept for range_ in todo for kept in left_of(range_, target.description.watermarks)]
             matches = look_at_some(settings, target, there, line.bytes_per_s)
         summary = progress_of(plans, markers).summary
-        estimate = forecast(settings, target, summary, opened, plan, cores, True, draft.sample, line)
+        estimate = forecast(settings, target, summary, opened, plan, cores, True, draft.sample, line, loaded_s)
     return Outlook(
         topic=settings.topic,
         committed_ranges=len(markers),

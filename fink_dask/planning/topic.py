@@ -143,6 +143,8 @@ class TopicTransfer:
         Move an existing dataset aside first.
     began : float, optional
         When the program began, on the clock of `time.monotonic`; by default now.
+    loaded_s : float
+        How long the program took to load.
 
     Attributes
     ----------
@@ -157,7 +159,12 @@ class TopicTransfer:
     """
 
     def __init__(
-        self, settings: TransferSettings, observe: Observer, restart: bool = False, began: float | None = None
+        self,
+        settings: TransferSettings,
+        observe: Observer,
+        restart: bool = False,
+        began: float | None = None,
+        loaded_s: float = 0.0,
     ) -> None:
         self.settings = settings
         self.topic = settings.topic
@@ -168,6 +175,7 @@ class TopicTransfer:
         self.summary = Summary(self.topic, "failed")
         self.error: FinkDaskError | None = None
         self._restart = restart
+        self._loaded_s = loaded_s
         self._target: Target | None = None
         self._lease: Lease | None = None
         self._before = Summary(self.topic, "interrupted")
@@ -273,7 +281,7 @@ class TopicTransfer:
         if self._rate_before > (line.bytes_per_s or 0.0):
             line = LineSpeed(bytes_per_s=self._rate_before, is_of_before=True)
         self._forecast = forecast(
-            self.settings, self.target, self._before, self._opened, plan, cores, samples, sample, line
+            self.settings, self.target, self._before, self._opened, plan, cores, samples, sample, line, self._loaded_s
         )
         return self._forecast
 

@@ -5,6 +5,7 @@ Each has a dataset of its own, and the failure of one is not a failure of the ot
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -51,6 +52,7 @@ class Topics:
         self._observe = observe
         self._restart = restart
         self._began = began
+        self._loaded_s = 0.0 if began is None else time.monotonic() - began  # nothing was waited for until now
         self._transfers: dict[str, TopicTransfer] = {}
         self._checked = 0
 
@@ -62,7 +64,7 @@ class Topics:
     def make(self, topic: str) -> TopicTransfer:
         """Make the transfer of a topic, which may then be found or not."""
         settings = settings_of(self.settings, self.choice, topic)
-        transfer = TopicTransfer(settings, self._of(topic), self._restart, self._began)
+        transfer = TopicTransfer(settings, self._of(topic), self._restart, self._began, self._loaded_s)
         if self.choice.is_several:
             try:
                 check_name(topic)

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -187,7 +188,9 @@ def _become(asked: int, *files: int) -> None:
 def _run() -> NoReturn:
     """Run a command as a process that Python forks ends: without taking apart all that was loaded."""
     from fink_dask.__main__ import main
+    from fink_dask.cli import transfer
 
+    transfer._BEGAN = time.monotonic()  # it begins now, and not when it was loaded
     code = 1
     try:
         main()
