@@ -11,6 +11,7 @@ from __future__ import annotations
 import gzip
 import io
 import sys
+import warnings
 
 import numpy as np
 import pyarrow.compute as pc
@@ -38,7 +39,8 @@ def first_cutout(directory: str) -> tuple[int, bytes]:
 def pixels(cutout: bytes) -> np.ndarray:
     """Read an image."""
     content = gzip.decompress(cutout) if cutout.startswith(b"\x1f\x8b") else cutout
-    with fits.open(io.BytesIO(content)) as units:
+    # astropy warns of the headers of ZTF's cutouts, which are a little off.
+    with warnings.catch_warnings(action="ignore"), fits.open(io.BytesIO(content)) as units:
         return next(unit.data for unit in units if unit.data is not None)
 
 
