@@ -11,6 +11,7 @@ import pyarrow.dataset as ds
 
 from fink_dask.avro.schema import field_type
 from fink_dask.dataset.formats import why_unreadable
+from fink_dask.dataset.parquet import for_pandas
 from fink_dask.dataset.read import open_dataset
 from fink_dask.dataset.surveys import Fields, expression, find_fields
 from fink_dask.errors import LedgerError, SettingsError
@@ -85,7 +86,9 @@ def light_curve(outdir: str | os.PathLike[str], object_id: str | int) -> pa.Tabl
         alerts = find_alerts(dataset, fields, object_id, _measurements(dataset.schema, fields))
     except (pa.ArrowException, OSError) as error:
         raise LedgerError(f"{outdir} can't be read: {why_unreadable(error)}") from error
-    return points_of(alerts, fields)
+    curve = points_of(alerts, fields)
+    # For to_pandas(), which would make floating-point numbers of identifiers where a limit has none.
+    return curve.replace_schema_metadata(for_pandas(curve.schema).metadata)
 
 
 def _is_object(schema: pa.Schema, fields: Fields, object_id: str | int) -> pc.Expression:

@@ -109,6 +109,8 @@ def test_a_curve_is_what_a_loop_over_the_records_finds(sent: Transferred) -> Non
             continue
         curve = fink_dask.light_curve(sent.outdir, name)
         assert curve.schema.equals(SCHEMA)
+        identified = curve.to_pandas()["source"].dropna()
+        assert identified.tolist() == [number for number in curve["source"].to_pylist() if number is not None]
         assert curve["mjd"].to_pylist() == sorted(curve["mjd"].to_pylist())
         rows = zip(
             *(curve[each].to_pylist() for each in ("mjd", "band", "value", "error", "limit", "kind")), strict=True
