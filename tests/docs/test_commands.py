@@ -417,7 +417,7 @@ def test_the_ten_minutes_end_with_a_light_curve_in_a_notebook_and_a_report(
     assert ended.returncode == 0, ended.stdout[-2000:] + ended.stderr[-2000:]
     notebook = json.loads((tmp_path / "path" / "light_curve.ipynb").read_text())
     *_, table, drawn = (cell for cell in notebook["cells"] if cell["cell_type"] == "code")
-    assert any("magpsf" in "".join(output["data"]["text/plain"]) for output in table["outputs"] if "data" in output)
+    assert any("value" in "".join(output["data"]["text/plain"]) for output in table["outputs"] if "data" in output)
     assert any("application/vnd.bokehjs_exec.v0+json" in output.get("data", {}) for output in drawn["outputs"])
     assert topic in (tmp_path / "path" / "report.html").read_text()
     # As it stands in the repository it has not been run: no results of ours, and no path of a machine.
