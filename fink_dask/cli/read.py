@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fink_dask.cli.options import CONTEXT, Place, typed_option
+from fink_dask.errors import SettingsError
 
 if TYPE_CHECKING:
     from fink_dask.ledger.ledger import Ledger
@@ -46,7 +47,8 @@ def _known(_: click.Context, parameter: click.Parameter, value: str | None) -> s
 def read(outdir: Path, reader: str | None) -> int:
     """Print the lines of Python that open the dataset OUTDIR, with its columns and directories.
 
-    What is printed is a program: each reader's part works by itself, and in a file or a notebook.
+    What is printed is a program: each reader's part works by itself, and in a file or a notebook. If OUTDIR holds the
+    datasets of several topics, they are read as one.
     """
     from fink_dask.ledger.ledger import Ledger
 
@@ -74,12 +76,18 @@ def lines_of(ledger: Ledger, place: str, reader: str | None = None) -> str:
     """
     from fink_dask.dataset.columns import known_versions
     from fink_dask.dataset.read import open_dataset
-    from fink_dask.errors import LedgerError, SettingsError
-    from fink_dask.ledger.outdir import check_dataset
+    from fink_dask.dataset.season import TOPIC
+    from fink_dask.errors import LedgerError
+    from fink_dask.ledger.outdir import check_dataset, datasets_in
     from fink_dask.report.reading import find_reading, reading_lines, record_lines
     from fink_dask.settings import RECORD_OUTFORMATS
     from fink_dask.store.location import check_is_local
 
+    several = [] if ledger.exists() else datasets_in(ledger.outdir)
+    if several:
+        # As one dataset, which only the ledgers can make of them.
+        reading = find_reading(place, open_dataset(ledger.outdir).schema, is_uniform=False, keys=(TOPIC,))
+        return _joined(ledger, reading_lines(reading), reader)
     check_dataset(ledger)
     identity = ledger.plans()[-1].identity
     if identity.outformat in RECORD_OUTFORMATS:
@@ -89,7 +97,11 @@ def lines_of(ledger: Ledger, place: str, reader: str | None = None) -> str:
     if next(iter(dataset.get_fragments()), None) is None:
         raise LedgerError(f"{ledger.outdir} has no alerts yet: there is nothing to read")
     reading = find_reading(place, dataset.schema, len(known_versions(ledger, identity).schemas) == 1)
-    found = {name: text for name, text in reading_lines(reading).items() if text}
+    return _joined(ledger, reading_lines(reading), reader)
+
+
+def _joined(ledger: Ledger, lines: dict[str, str], reader: str | None) -> str:
+    found = {name: text for name, text in lines.items() if text}
     if reader is not None and reader not in found:
         raise SettingsError(f"{ledger.outdir} has no objects with times, of which {reader} could make light curves")
     if reader is not None:

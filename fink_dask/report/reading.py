@@ -10,7 +10,7 @@ from textwrap import fill
 import pyarrow as pa
 
 from fink_dask.dataset.formats import KAFKA_FIELDS
-from fink_dask.report.sample import CLASSES, Fields, find_fields
+from fink_dask.dataset.surveys import CLASSES, Fields, find_fields
 
 #: Characters of a line; a longer list is folded.
 _WIDTH = 100
@@ -24,6 +24,7 @@ _OFTEN_NULL = {"xm.simbad_otype", "pred.main_label_crossmatch"}
 _PATTERN = frozenset("*?[]{}'\"\\")
 #: What DuckDB calls the types of partition columns; it reads all others as text.
 _SQL_TYPES = {"int32": "INT", "int64": "BIGINT", "bool": "BOOLEAN", "float": "FLOAT", "double": "DOUBLE"}
+_IMPORT_DS = "import pyarrow.dataset as ds\n"
 #: Columns that SQL takes as they are: it reserves words, and any of them may be a field of somebody's alerts.
 _PLAIN = frozenset(
     [
@@ -46,8 +47,9 @@ class Reading:
         The dotted paths of columns that are worth a look, without the partition columns.
     kinds : dict of str to pyarrow.DataType
         The partition columns, and their types.
-    object_id, time, value : str
-        Dotted paths of what names an object, and of time and brightness of a measurement; empty if there is none.
+    object_id, value : str
+        Dotted paths of what names an object, and of the brightness of a measurement; empty where the dataset lacks what
+        a light curve needs.
     label : str
         The dotted path of a class, or empty.
     is_flux : bool
@@ -60,7 +62,6 @@ class Reading:
     columns: tuple[str, ...]
     kinds: Mapping[str, pa.DataType]
     object_id: str = ""
-    time: str = ""
     value: str = ""
     label: str = ""
     is_flux: bool = False
@@ -81,7 +82,9 @@ class Reading:
         return f"{name} > 1000" if self.is_flux else f"{name} < 18"
 
 
-def find_reading(place: str, schema: pa.Schema, is_uniform: bool = True) -> Reading:
+def find_reading(
+    place: str, schema: pa.Schema, is_uniform: bool = True, keys: tuple[str, ...] | None = None
+) -> Reading:
     """Choose what to read of a dataset.
 
     Parameters
@@ -92,9 +95,11 @@ def find_reading(place: str, schema: pa.Schema, is_uniform: bool = True) -> Read
         That of `fink_dask.open_dataset`: the columns of the alerts, those of Kafka, and the partition columns.
     is_uniform : bool
         Whether all files have the same columns.
+    keys : tuple of str, optional
+        The columns to count by, if not the partition columns.
     """
     names = schema.names
-    keys = tuple(names[names.index(KAFKA_FIELDS[-1].name) + 1 :])
+    keys = tuple(names[names.index(KAFKA_FIELDS[-1].name) + 1 :]) if keys is None else keys
     fields = find_fields(schema)
     shown = [fields.paths[role] for role in _ROLES if fields.has(role)]
     label = _label(fields, keys)
@@ -102,15 +107,14 @@ def find_reading(place: str, schema: pa.Schema, is_uniform: bool = True) -> Read
     if not columns:
         columns = [field.name for field in schema if not pa.types.is_nested(field.type) and field.name not in keys]
         columns = columns[:_SOME]
-    paths = {role: fields.paths.get(role, "") for role in ("object", "time", "value")}
-    if not all(paths[role] in columns for role in ("object", "time")):
+    paths = {role: fields.paths.get(role, "") for role in ("object", "source", "time", "value")}
+    if not all(path in columns for path in paths.values()):
         paths = dict.fromkeys(paths, "")
     return Reading(
         place,
         tuple(columns),
         {name: schema.field(name).type for name in keys},
         paths["object"],
-        paths["time"],
         paths["value"],
         label,
         fields.survey.is_flux,
@@ -131,7 +135,11 @@ def leaf(path: str) -> str:
 
 def reading_lines(reading: Reading) -> dict[str, str]:
     """Write the lines for each reader, by its name; each of them is a program of its own."""
-    return {name: write(reading) for name, write in _READERS.items()}
+    return {name: _without_idle_imports(write(reading)) for name, write in _READERS.items()}
+
+
+def _without_idle_imports(lines: str) -> str:
+    return lines if "ds." in lines.replace(_IMPORT_DS, "") else lines.replace(_IMPORT_DS, "")
 
 
 def record_lines(place: str) -> str:
@@ -150,24 +158,25 @@ with path.open("rb") as file:
 def _with_fink_dask(reading: Reading) -> str:
     lines = f"""\
 import fink_dask
+import pandas as pd
 import pyarrow.dataset as ds
 
 alerts = fink_dask.open_dataset({_quoted(reading.place)})
 {_expressions(reading)}
 table = alerts.to_table(columns=columns)
-print(table.to_pandas())
+print(table.to_pandas(types_mapper=pd.ArrowDtype))  # with identifiers that stay integers
 """
     return lines + (_curve(reading) if reading.object_id else "")
 
 
 def _curve(reading: Reading) -> str:
-    name, time = _quoted(leaf(reading.object_id)), _quoted(leaf(reading.time))
-    mover = " (0 is what moves in the solar system)" if reading.is_flux else ""
+    mover = "  # 0 is what moves in the solar system" if reading.is_flux else ""
     return f"""
-# The light curve of the object with the most alerts{mover}.
-counts = table[{name}].value_counts().to_pylist()
+# The light curve of the object with the most alerts.
+counts = table[{_quoted(leaf(reading.object_id))}].value_counts().to_pylist()
 most = max(counts, key=lambda each: (bool(each["values"]), each["counts"]))["values"]
-print(table.filter(ds.field({name}) == most).sort_by({time}).to_pandas())
+if most:{mover}
+    print(fink_dask.light_curve({_quoted(reading.place)}, most).to_pandas())
 """
 
 
@@ -207,14 +216,7 @@ def _with_nested_pandas(reading: Reading) -> str:
     if not reading.object_id:
         return ""
     name = _quoted(leaf(reading.object_id))
-    bright = ""
-    if reading.value in reading.columns:
-        condition = f"lightcurve.{reading.bright(leaf(reading.value))}"
-        bright = f"""
-# A query keeps objects of whose light curve nothing is left.
-bright = objects.query({_quoted(condition)}).dropna(subset=["lightcurve"])
-print(bright)
-"""
+    condition = _quoted(f"lightcurve.{reading.bright(leaf(reading.value))}")
     movers = f"alerts = alerts[alerts[{name}] != 0]  # what moves in the solar system\n" if reading.is_flux else ""
     return f"""\
 import fink_dask
@@ -227,7 +229,11 @@ table = fink_dask.open_dataset({_quoted(reading.place)}).to_table(columns=column
 alerts = table.to_pandas(types_mapper=pd.ArrowDtype)
 {movers}objects = npd.NestedFrame.from_flat(alerts, base_columns=[], on={name}, name="lightcurve")
 print(objects)
-{bright}"""
+
+# A query keeps objects of whose light curve nothing is left.
+bright = objects.query({condition}).dropna(subset=["lightcurve"])
+print(bright)
+"""
 
 
 def _with_polars(reading: Reading) -> str:

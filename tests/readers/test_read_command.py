@@ -25,6 +25,8 @@ from tests.harness.versions import V1, V2, Livestream
 
 pytestmark = [pytest.mark.readers, pytest.mark.usefixtures("shared_dask")]
 
+#: Readers that need no light curves.
+FLAT = tuple(name for name in READERS if name != "nested-pandas")
 #: Runs each program with names of its own, in one process as libraries take long to load, and says what it found: all
 #: the tables that it has made, as pandas', and whatever it has printed.
 RUNNER = """
@@ -160,9 +162,7 @@ def test_the_lines_name_only_columns_that_were_kept_and_places_with_odd_names(
     topic = topics[AlertKind.ZTF_FULL]
     place = 'night [1] "bright" é'
     transferred(kafka, topic, tmp_path / place, "--columns", "candidate.magpsf,publisher")
-    found = run(
-        programs(place, tmp_path, tuple(name for name in READERS if name != "nested-pandas")), tmp_path
-    )  # fmt: skip
+    found = run(programs(place, tmp_path, FLAT), tmp_path)
     check(found, Counter(), 60)
     assert "magpsf" in found["polars"][0]
     refused = run_cli("read", place, "--with", "nested-pandas", cwd=tmp_path)
@@ -181,14 +181,14 @@ def test_files_of_several_schemas_are_read_by_lines_that_know_the_columns_of_all
     stream.add([V2] * 20)
     result = run_cli(*transfer_arguments(kafka, topic_name, tmp_path / "alerts"))
     assert result.returncode == 0, result.stderr
-    check(run(programs("alerts", tmp_path), tmp_path), Counter(), len(stream.sent))
+    check(run(programs("alerts", tmp_path, FLAT), tmp_path), Counter(), len(stream.sent))
 
 
 def test_the_datasets_of_several_topics_are_read_as_one(
     topics: dict[AlertKind, Topic], kafka: Any, topic_name: str, tmp_path: Path
 ) -> None:
-    fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.LSST_LIGHT, 20, partitions=2)
-    one = topics[AlertKind.LSST_LIGHT]
+    fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 20, partitions=2)
+    one = topics[AlertKind.ZTF_LIGHT]
     transferred(kafka, one, tmp_path / "season", "-topic", topic_name, "-partitionby", "time")
     check(run(programs("season", tmp_path), tmp_path), Counter({one.name: 60, topic_name: 20}), 80)
 
