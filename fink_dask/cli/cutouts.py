@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fink_dask.cli.options import CONTEXT, Place, typed_option
+from fink_dask.cli.say import say
 from fink_dask.errors import LedgerError, SettingsError, StorageError, parameter
 from fink_dask.units import counted
 
@@ -62,9 +63,9 @@ def cutouts(outdir: Path, objects: tuple[str, ...], output: Path, kind: str) -> 
             except OSError as error:
                 raise StorageError(f"{file}: {error.strerror}") from error
             written += 1
-        click.echo(f"{name if name.isprintable() else ascii(name)}: {counted(written, 'picture')} in {output}")
+        say(f"{name if name.isprintable() else ascii(name)}: {counted(written, 'picture')} in {output}")
     if unread:
-        click.echo(f"fink-dask: warning: {counted(unread, 'cutout')} can't be read", err=True)
+        say(f"fink-dask: warning: {counted(unread, 'cutout')} can't be read", err=True)
     return _PARTIAL if unread else 0
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from fink_dask.cli.options import CONTEXT, typed_option
+from fink_dask.cli.options import CONTEXT, FinkCommand, typed_option
 from fink_dask.cli.say import say
 from fink_dask.errors import SettingsError, StorageError
 
@@ -16,7 +16,7 @@ from fink_dask.errors import SettingsError, StorageError
 _ROW = re.compile(r"^\| \[`([\w.]+)`\]\([\w.]+\) \| (.+) \|$", re.MULTILINE)
 
 
-@click.command(context_settings=CONTEXT, epilog="Example: fink-dask example light-curve")
+@click.command(cls=FinkCommand, context_settings=CONTEXT, epilog="Example: fink-dask example light-curve")
 @click.argument("name", required=False)
 @typed_option(
     "--output",

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from fink_dask.cli.options import CONTEXT, Place, json_option, typed_option
+from fink_dask.cli.say import say
 from fink_dask.cli.stopped import SignalReceivedError
 from fink_dask.errors import parameter
 from fink_dask.settings import parse_names
@@ -54,15 +55,13 @@ def export(outdir: Path, file: Path, columns: tuple[str, ...] | None, where: str
             )
         except SignalReceivedError as error:
             bar.stop()
-            click.echo(f"fink-dask: stopped; {file} was not written", err=True)
+            say(f"fink-dask: stopped; {file} was not written", err=True)
             error.said = True
             raise
     if as_json:
-        click.echo(
-            json.dumps({"file": str(file), "rows": made.rows, "columns": made.columns, "left_out": made.left_out})
-        )
+        say(json.dumps({"file": str(file), "rows": made.rows, "columns": made.columns, "left_out": made.left_out}))
         return 0
-    click.echo(f"{file}: {counted(made.rows, 'alert')}, {counted(len(made.columns), 'column')}")
+    say(f"{file}: {counted(made.rows, 'alert')}, {counted(len(made.columns), 'column')}")
     if made.left_out:
-        click.echo(f"  left out   {', '.join(made.left_out)}: no single values")
+        say(f"  left out   {', '.join(made.left_out)}: no single values")
     return 0

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fink_dask.cli.options import CONTEXT, FinkCommand, Place, json_option, typed_option
+from fink_dask.cli.say import say
 from fink_dask.errors import SettingsError
 from fink_dask.units import counted
 
@@ -70,7 +71,7 @@ def lightcurve(outdir: Path, object_id: str, table: Path | None, plot: Path | No
     elif str(table) != "-":
         _print(curve, object_id)
         for path in filter(None, (table, plot)):
-            click.echo(f"  written to {path}")
+            say(f"  written to {path}")
     return 0
 
 
@@ -96,10 +97,10 @@ def _print(curve: pa.Table, name: str) -> None:
     counts = {each["values"]: each["counts"] for each in curve["kind"].value_counts().to_pylist()}
     words = ", ".join(f"{count:,} {kind}" for kind, count in counts.items())
     unit, scale = curve["unit"][0].as_py(), curve["scale"][0].as_py().upper()
-    click.echo(f"{name}: {counted(curve.num_rows, 'measurement')} ({words}) in {unit}, MJD in {scale}")
+    say(f"{name}: {counted(curve.num_rows, 'measurement')} ({words}) in {unit}, MJD in {scale}")
     shown = curve.select(_COLUMNS).slice(max(0, curve.num_rows - _SHOWN))
     if shown.num_rows < curve.num_rows:
-        click.echo(f"  the newest {shown.num_rows}; --csv FILE writes all")
+        say(f"  the newest {shown.num_rows}; --csv FILE writes all")
     lines = Table(box=None, pad_edge=False, padding=(0, 2))
     for column in _COLUMNS:
         lines.add_column(column, justify="left" if column in {"band", "kind"} else "right", no_wrap=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fink_dask.cli.options import CONTEXT, Place, typed_option
+from fink_dask.cli.options import CONTEXT, FinkCommand, Place, typed_option
 from fink_dask.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -35,7 +35,9 @@ def _known(_: click.Context, parameter: click.Parameter, value: str | None) -> s
     return name
 
 
-@click.command(context_settings=CONTEXT, epilog="Example: fink-dask read alerts --with polars > look.py")
+@click.command(
+    cls=FinkCommand, context_settings=CONTEXT, epilog="Example: fink-dask read alerts --with polars > look.py"
+)
 @click.argument("outdir", type=Place())
 @typed_option(
     "--with",
