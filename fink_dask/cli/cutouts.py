@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fink_dask.cli.options import CONTEXT, Place, typed_option
+from fink_dask.cli.options import CONTEXT, FinkCommand, Place, typed_option
 from fink_dask.cli.say import say
 from fink_dask.errors import LedgerError, SettingsError, StorageError, parameter
 from fink_dask.units import counted
@@ -23,7 +23,9 @@ _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9]+")
 
 
 @click.command(
-    context_settings=CONTEXT, epilog="Example: fink-dask cutouts alerts --object ZTF18abcdefg -o pictures --format fits"
+    cls=FinkCommand,
+    context_settings=CONTEXT,
+    epilog="Example: fink-dask cutouts alerts --object ZTF18abcdefg -o pictures --format fits",
 )
 @click.argument("outdir", type=Place())
 @typed_option("--object", "objects", multiple=True, required=True, metavar="NAME", help="Of this object; repeatable.")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from fink_dask.cli.options import CONTEXT, Place, json_option, typed_option
+from fink_dask.cli.options import CONTEXT, FinkCommand, Place, json_option, typed_option
 from fink_dask.cli.say import say
 from fink_dask.cli.stopped import SignalReceivedError
 from fink_dask.errors import parameter
@@ -16,6 +16,7 @@ from fink_dask.units import counted
 
 
 @click.command(
+    cls=FinkCommand,
     context_settings=CONTEXT,
     epilog="Example: fink-dask export alerts bright.fits --columns objectId,jd,magpsf --where 'magpsf < 17'",
 )

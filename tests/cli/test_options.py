@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fink_dask.cli.main import cli
+from fink_dask.cli.options import FinkCommand
 from fink_dask.errors import SettingsError
 from fink_dask.settings import GROUPS, KafkaSettings
 from tests.alerts.made_up import AlertKind, avro_schema
@@ -98,6 +99,10 @@ def test_arguments_that_are_typed_as_options_take_their_own_places(tmp_path: Pat
     for typed, words in ((["--newdir", "b"], "OUTDIR"), (["--outdir"], "requires an argument")):
         result = run_cli("compact", *typed, cwd=tmp_path)
         assert (result.returncode, words in result.stderr) == (2, True), result.stderr
+
+
+def test_every_command_takes_what_people_type() -> None:
+    assert [name for name, command in cli.commands.items() if not isinstance(command, FinkCommand)] == []
 
 
 def test_help_and_version_may_have_one_dash(tmp_path: Path) -> None:
