@@ -75,6 +75,9 @@ def test_topic_and_outdir_can_be_typed_beside_the_options(kafka: Any, alerts: An
     assert [planned(*options, cwd=tmp_path)["offsets"] for options in spellings] == [7] * 4
     plain = run_cli("transfer", *rest, "--dry-run", "--json", "--", TOPIC, "o", cwd=tmp_path)
     assert json.loads(plain.stdout)["offsets"] == 7
+    job = ("--cluster", "slurm", "--cores", "2", "--memory", "4GB", "--dry-run")
+    script = run_cli("submit", TOPIC, "o", *rest, *job, cwd=tmp_path).stdout
+    assert f"--topic {TOPIC} --outdir o" in script.replace("'", "")
     env = {"FINK_DASK_TOPIC": "another", "FINK_DASK_OUTDIR": "elsewhere"}
     assert planned(TOPIC, "o", *rest, cwd=tmp_path, env=env)["topic"] == TOPIC
     missing = run_cli("transfer", TOPIC, *rest, cwd=tmp_path)

@@ -27,6 +27,7 @@ from tests.alerts.made_up import AlertKind
 from tests.harness.cli import run_cli, transfer_arguments
 from tests.harness.oracle import Oracle, Place, add_alerts, assert_exactly_once, make_topic
 from tests.harness.planned import plan_topic
+from tests.harness.running import Running
 from tests.harness.topics import add_partitions, delete_records_before
 
 pytestmark = pytest.mark.usefixtures("shared_dask")
@@ -125,6 +126,17 @@ def test_a_transfer_that_was_killed_goes_on_with_its_time_though_that_has_moved(
         delete_records_before(night.bootstrap, night.topic, partition, start)
     summary, _ = night.transfer(tmp_path / "out", **again)
     assert (summary.state, summary.alerts, summary.lost) == ("complete", 180, 0)
+    night.assert_proved(tmp_path / "out", "middle", "late", "later")
+
+
+def test_a_kill_in_mid_run_costs_nothing_of_that_time(night: Night, tmp_path: Path) -> None:
+    running = Running(night, night.topic, tmp_path / "out", "--since", SIX, "-nconsumers", "1")
+    running.wait_until_committed(1)
+    assert running.kill(), "it had ended by itself"
+    night.add("later", 0.5)
+    result = run_cli(*transfer_arguments(night, night.topic, tmp_path / "out"))
+    assert result.returncode == 0, result.stderr
+    assert all(path.name.startswith("year=") for path in (tmp_path / "out").iterdir())
     night.assert_proved(tmp_path / "out", "middle", "late", "later")
 
 
