@@ -6,14 +6,14 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.offsets import Interval, Range, merge, total
-from fink_dask.settings import OUTFORMATS
+from fink_dask.settings import OUTFORMATS, SURVEYS
 from fink_dask.units import counted
 
 #: Increased when a document's form changes so that an older fink-dask could misread it. Earlier formats are still read.
@@ -79,6 +79,49 @@ def unseal(kind: str, path: Path) -> dict[str, Any]:
 def checksum(content: dict[str, Any]) -> str:
     """Hash a JSON object, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+#: What the annotations of fields stand for, of those that JSON has; anything else is made from it, and so checked.
+_KINDS: Mapping[str, tuple[type, ...]] = {
+    "str": (str,),
+    "str | None": (str, type(None)),
+    "int": (int,),
+    "int | None": (int, type(None)),
+    "tuple[str, ...]": (tuple,),
+    "tuple[str, ...] | None": (tuple, type(None)),
+}
+#: More than any number in a ledger, and no more than others can count to.
+_MOST = 2**63
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def check_types(record: object) -> None:
+    """Refuse a record whose values are not of its fields' types: a checksum says only that nobody changed them since.
+
+    Raises
+    ------
+    ValueError
+        If one is not, or a number is beyond all bounds, or a text can't be written or be the name of a file.
+    """
+    for each in fields(record):  # type: ignore[arg-type]
+        if (kinds := _KINDS.get(str(each.type))) is None:
+            continue
+        value = getattr(record, each.name)
+        texts = value if isinstance(value, tuple) else (value,) if isinstance(value, str) else ()
+        if type(value) not in kinds or not all(isinstance(text, str) for text in texts):
+            raise ValueError(f"{each.name} is of another type")
+        if isinstance(value, int) and abs(value) >= _MOST:
+            raise ValueError(f"{each.name} is beyond all bounds")
+        if any("\0" in text or not _can_be_written(text) for text in texts):
+            raise ValueError(f"{each.name} is no text")
+
+
+def _can_be_written(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -256,17 +299,23 @@ class Plan:
         try:
             values = dict(content["identity"])
             for name in ("partitionby", "columns", "more_schemas", "partitionby_asked"):
-                if values.get(name) is not None:
-                    values[name] = tuple(map(str, values[name]))
+                if isinstance(values.get(name), list):
+                    values[name] = tuple(values[name])
             if values.get("outformat", OUTFORMATS[0]) not in OUTFORMATS:
                 raise ValueError(f"unknown format {str(values['outformat'])[:40]!r}")
             if not _FRAMING.fullmatch(values.get("framing", "none")):
                 raise ValueError(f"unknown framing {str(values['framing'])[:40]!r}")
             if content.get("id_chars", PLAN_ID_CHARS) not in {PLAN_ID_CHARS, _OLD_PLAN_ID_CHARS}:
                 raise ValueError("it has an id of no known length")
+            identity = Identity(**values)
+            check_types(identity)
+            if not all(map(_SHA256.fullmatch, (identity.schema_sha256, *identity.more_schemas))):
+                raise ValueError("a schema has no SHA-256")
+            if identity.survey not in {None, *SURVEYS}:
+                raise ValueError(f"unknown survey {str(identity.survey)[:40]!r}")
             return cls(
                 generation=int(content["generation"]),
-                identity=Identity(**values),
+                identity=identity,
                 ranges=tuple(Range(*map(int, numbers)) for numbers in content["ranges"]),
                 estimated_bytes=int(content["estimated_bytes"]),
                 begins=tuple((int(partition), int(offset)) for partition, offset in content.get("begins", ())),
@@ -390,11 +439,16 @@ class Marker:
             values["quarantine"] = None if values["quarantine"] is None else DataFile(**values["quarantine"])
             for name in ("lost", "holes", "duplicates"):
                 values[name] = tuple((int(start), int(end)) for start, end in values.get(name, ()))
-            values["superseded"] = tuple(map(str, values.get("superseded", ())))
+            superseded = values.get("superseded", [])
+            # Left as it is where it is no list, so that it is refused as what it is.
+            values["superseded"] = tuple(superseded) if isinstance(superseded, list) else superseded
             values["revision"] = int(values.get("revision", 0))
             newest_ms = values.get("newest_ms")
             values["newest_ms"] = None if newest_ms is None else int(newest_ms)
-            return cls(**values)
+            marker = cls(**values)
+            for record in (marker, *marker.files, *filter(None, (marker.quarantine,))):
+                check_types(record)
+            return marker
         except _MISREAD as error:
             raise LedgerError(f"a marker can't be read: {error}") from error
 

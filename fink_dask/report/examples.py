@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import math
+import re
 import warnings
 import zlib
 from collections.abc import Mapping, Sequence
@@ -52,6 +53,10 @@ _POINTS = 500
 _FAINTEST = 40.0
 _MAX_FLUX = 3.63e12
 _LONGEST = 7305.0
+#: A card that says how many axes a unit has, wherever it is; 80 characters, with the value up to a comment.
+_AXES = re.compile(rb"NAXIS *=([^/]{0,70})", re.IGNORECASE)
+#: A cutout is one image; that of a table, or a cube, is none that is shown.
+_MOST_AXES, _MOST_UNITS = 3, 16
 #: The name of bands that are not the survey's.
 OTHER_BAND = "other"
 
@@ -75,7 +80,7 @@ def read_stamp(data: bytes | None) -> Image | None:
         The pixels, the lowest row first; None if the data, whatever it is, holds no image within the bounds.
     """
     content = unpack(data or b"")
-    if content is None:
+    if content is None or not _has_few_axes(content):
         return None
     from astropy.io import fits
 
@@ -94,6 +99,15 @@ def read_stamp(data: bytes | None) -> Image | None:
     except Exception:  # noqa: S110 - astropy raises many kinds, and this file may be anything
         pass
     return None
+
+
+def _has_few_axes(content: bytes) -> bool:
+    """Tell whether no unit says that it has more axes than an image; astropy makes a list of them before it looks."""
+    for card in _AXES.finditer(content):
+        said = card[1].strip()
+        if not (said.isdigit() and len(said) < 3 and int(said) <= _MOST_AXES):
+            return False
+    return content.count(b"XTENSION") <= _MOST_UNITS
 
 
 def shades(image: Image) -> npt.NDArray[np.uint8]:

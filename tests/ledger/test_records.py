@@ -157,3 +157,68 @@ def test_a_document_of_a_later_version_says_so(tmp_path: Path) -> None:
     path.write_bytes(seal("plan", {}).replace(b'"format":2', b'"format":7'))
     with pytest.raises(LedgerError, match="use the one that wrote it"):
         unseal("plan", path)
+
+
+SHA = "0" * 64
+WRONG_PLANS: list[tuple[str, object]] = [
+    ("schema_sha256", None),
+    ("schema_sha256", 5),
+    ("schema_sha256", ["a"]),
+    ("schema_sha256", "/../../../secret"),
+    ("schema_sha256", SHA[:-1] + "\0"),
+    ("schema_sha256", "\ud800"),
+    ("more_schemas", ["a\0"]),
+    ("more_schemas", [None]),
+    ("more_schemas", 5),
+    ("topic", ["a"]),
+    ("topic", "a\0"),
+    ("topic_id", None),
+    ("partitionby", None),
+    ("partitionby", "time"),
+    ("partitionby", [5]),
+    ("survey", "x"),
+    ("survey", ["ztf"]),
+    ("columns", [5]),
+    ("where", 5),
+    ("outformat", ["parquet"]),
+    ("framing", "confluent:../.."),
+    ("framing", 5),
+    ("unknown", 5),
+]
+WRONG_MARKERS: list[tuple[str, object]] = [
+    ("raw_bytes", float("nan")),
+    ("raw_bytes", 10**400),
+    ("raw_bytes", "5"),
+    ("raw_bytes", True),
+    ("rows", 6.0),
+    ("quarantined", 1.0),
+    ("newest_ms", float("inf")),
+    ("newest_ms", 10**400),
+    ("lost_at", 5),
+    ("attempt", 5),
+    ("plan_id", None),
+    ("superseded", "ab"),
+    ("superseded", [5]),
+    ("lost", [[float("nan"), 11]]),
+    ("files", [{**FILE.__dict__, "path": "a\ud800.parquet"}]),
+    ("files", [{**FILE.__dict__, "path": 5}]),
+    ("files", [{**FILE.__dict__, "size": float("nan")}]),
+    ("files", [{**FILE.__dict__, "sha256": None}]),
+    ("files", [{**FILE.__dict__, "file_rows": "6"}]),
+    ("files", [5]),
+    ("files", 5),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), WRONG_PLANS, ids=str)
+def test_a_plan_that_is_sealed_rightly_and_holds_something_else_is_damaged(name: str, value: object) -> None:
+    content = json.loads(json.dumps(make_plan([Range(0, 5, 7)]).to_json()))
+    with pytest.raises(LedgerError, match="plan can't be read"):
+        Plan.from_json({**content, "identity": {**content["identity"], name: value}})
+
+
+@pytest.mark.parametrize(("name", "value"), WRONG_MARKERS, ids=lambda value: str(value)[:40])
+def test_a_marker_that_is_sealed_rightly_and_holds_something_else_is_damaged(name: str, value: object) -> None:
+    content = json.loads(json.dumps(MARKER.to_json()))
+    with pytest.raises(LedgerError):
+        Marker.from_json({**content, name: value})

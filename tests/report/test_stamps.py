@@ -111,3 +111,35 @@ def test_a_picture_has_the_lowest_row_below_and_black_where_there_is_no_number()
     assert set(picture[7].tolist()) == {255}
     assert picture[0, 0] == 0
     assert png(np.zeros((3, 3)))
+
+
+def header(*cards: str) -> bytes:
+    return "".join(card.ljust(80) for card in (*cards, "END")).ljust(2880).encode()
+
+
+@pytest.mark.parametrize(
+    "card",
+    [
+        "NAXIS   = 99999999999999999999",
+        "NAXIS   =               400000",
+        "naxis   =               400000",
+        "NAXIS=400000",
+        "HIERARCH NAXIS = 400000",
+        "NAXIS   =                  1E9",
+        "NAXIS   =",
+    ],
+)
+def test_a_header_of_endless_axes_is_no_image_and_is_not_opened(card: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def opened(*_: object, **__: object) -> None:
+        raise AssertionError("astropy makes a list of the axes")
+
+    monkeypatch.setattr(fits, "open", opened)
+    first = header("SIMPLE  =                    T", "BITPIX  =                    8", card)
+    assert read_stamp(first) is None
+    assert read_stamp(gzip.compress(first)) is None
+    assert read_stamp(header("SIMPLE  =                    T", "NAXIS   =                    0") + first) is None
+
+
+def test_a_file_of_many_units_is_not_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fits, "open", None)
+    assert read_stamp(written(fits.PrimaryHDU(), *[fits.ImageHDU() for _ in range(20)])) is None
