@@ -19,6 +19,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
@@ -103,11 +104,15 @@ class Holder:
         Process on that host.
     nonce : str
         Tells two leases of the same process apart.
+    namespace : str
+        Where the number of the process means something: hosts of one name may be several, or containers of one host;
+        empty where that is not known.
     """
 
     host: str
     pid: int
     nonce: str
+    namespace: str = ""
 
 
 class Lease:
@@ -178,7 +183,7 @@ def hold_lease(ledger: Ledger) -> Iterator[Lease]:
     """
     if isinstance(ledger.path, ObjectPath):
         ledger.path.check_conditions()  # a lease stands on them, and so does every marker
-    holder = Holder(socket.gethostname(), os.getpid(), uuid.uuid4().hex)
+    holder = Holder(socket.gethostname(), os.getpid(), uuid.uuid4().hex, _namespace())
     aside = ledger.path / f".lease-{holder.nonce}"
     try:
         write_file(aside, json.dumps(asdict(holder)).encode())
@@ -260,9 +265,20 @@ def _is_alive(path: Path, now: float) -> bool:
         return False
     if is_remote(path) and not found.st_size:
         return False  # released
-    if holder is not None and holder.host == socket.gethostname() and not _process_exists(holder.pid):
+    is_here = holder is not None and holder.host == socket.gethostname() and holder.namespace in {"", _namespace()}
+    if holder is not None and is_here and not _process_exists(holder.pid):
         return False
     return now - found.st_mtime < DEAD_AFTER_S
+
+
+@lru_cache(maxsize=1)
+def _namespace() -> str:
+    """Name the boot of this host, and the set of processes that this one sees; Linux only."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot}:{Path('/proc/self/ns/pid').stat().st_ino}"
+    except OSError:
+        return ""
 
 
 def _process_exists(pid: int) -> bool:

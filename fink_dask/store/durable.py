@@ -13,6 +13,7 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from stat import S_ISREG
 
@@ -309,6 +310,8 @@ def has_size(path: Path, size: int) -> bool:
 def _sync(descriptor: int) -> None:
     if sys.platform == "darwin":
         # On macOS fsync stops at the drive's cache; this does not (man 2 fsync).
-        fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
-    else:
-        os.fsync(descriptor)
+        with suppress(OSError):
+            fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+            return
+    # Also where a volume has no such thing, as SMB and exFAT; what is really wrong, this says as well.
+    os.fsync(descriptor)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import multiprocessing
 import os
 import signal
 import socket
@@ -64,6 +65,19 @@ def test_the_lease_of_a_dead_job_on_this_host_is_taken_over_at_once(ledger: Ledg
     assert not is_held(ledger)
     with hold_lease(ledger) as held:
         held.check()
+
+
+@pytest.mark.parametrize(("namespace", "alive"), [("another boot:4026531836", True), ("", False)])
+def test_a_job_whose_number_means_nothing_here_is_not_taken_for_dead(
+    ledger: Ledger, namespace: str, alive: bool
+) -> None:
+    # As in a container that has the host's name; leases of before do not say where they are.
+    ended = multiprocessing.get_context("spawn").Process()
+    ended.start()
+    ended.join()
+    holder = asdict(Holder(socket.gethostname(), ended.pid or 0, "0", namespace))
+    _leave_lease(ledger, socket.gethostname(), 1, json.dumps(holder).encode())
+    assert is_held(ledger) == alive
 
 
 @pytest.mark.parametrize(
