@@ -11,9 +11,19 @@ def main() -> None:
     # There is nothing to stop in good order yet, and Python would answer Ctrl+C with a trace.
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+    _have_a_home()
     from fink_dask.cli.main import main as run
 
     run()
+
+
+def _have_a_home() -> None:
+    """Let libraries that look for their settings at home find none, where a user has no home, as in a container.
+
+    Some end the program otherwise.
+    """
+    if os.path.expanduser("~") == "~":  # noqa: PTH111 - pathlib raises where there is none
+        os.environ["HOME"] = "/nonexistent"  # as Debian calls the home of those who have none
 
 
 def _forget_the_working_directory() -> None:

@@ -78,7 +78,7 @@ ROOMS = {
         *("settings", "errors", "units"),
     },
     "__main__": {"cli"},
-    "__init__": {"api", "dataset", "lightcurves"},
+    "__init__": {"api", "dataset", "errors", "lightcurves"},
 }
 
 #: The only importers of an outside library, as modules or rooms.

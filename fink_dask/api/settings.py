@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from distributed import Client
@@ -29,7 +28,7 @@ from fink_dask.settings import (
     options_of,
 )
 from fink_dask.store.bucket import wait_for_stores
-from fink_dask.store.location import locate
+from fink_dask.store.location import expand, locate
 from fink_dask.units import Moment, parse_duration, parse_memory, parse_moment, parse_rate
 
 log = logging.getLogger(__name__)
@@ -108,10 +107,10 @@ def transfer_settings(
         outdir=locate(outdir),
         kafka=kafka,
         survey=survey,
-        partitionby=None if partitionby is None else as_names("partitionby", partitionby),
-        nconsumers=nconsumers if nconsumers is not None else _threads(client),
+        partitionby=_partition_columns(partitionby),
+        nconsumers=nconsumers if nconsumers not in {None, -1} else _threads(client),
         limit=limit,
-        schema_file=None if schema is None else Path(schema),
+        schema_file=None if schema is None else expand(os.fspath(schema)),
         framing=framing,
         group_id=group_id,
         columns=None if columns is None else as_names("columns", columns),
@@ -161,7 +160,7 @@ def kafka_of(
         raise SettingsError(f"{parameter('survey')} is {str(survey)[:40]!r}, but must be one of {', '.join(SURVEYS)}")
     for name in ("password_file", "ssl_ca_file"):
         if connection.get(name) is not None:
-            connection[name] = Path(connection[name])
+            connection[name] = expand(os.fspath(connection[name]))
     if (timeout := connection.pop("reconnect_timeout", None)) is not None:
         connection["reconnect_timeout_s"] = parse_duration(parameter("reconnect_timeout"), str(timeout))
         wait_for_stores(connection["reconnect_timeout_s"])
@@ -171,9 +170,18 @@ def kafka_of(
     return find_kafka(survey or survey_of(topic), log.warning, Connection(bootstrap_servers=servers, **connection))
 
 
+def _partition_columns(given: str | Sequence[str] | None) -> tuple[str, ...] | None:
+    """Take partition columns as the command line does: none of them is ``"none"``."""
+    if given is None:
+        return None
+    return () if given == "none" else as_names("partitionby", given)
+
+
 def as_names(argument: str, given: str | Sequence[str]) -> tuple[str, ...]:
     """Take names as a sequence, or separated by commas as on the command line."""
     names = tuple(str(name).strip() for name in (given.split(",") if isinstance(given, str) else given))
+    if argument == "columns":  # as on the command line, where a name may come twice
+        names = tuple(dict.fromkeys(names))
     if not all(names) or len(set(names)) < len(names):
         raise SettingsError(f"{parameter(argument)} should be names, each once, but is {str(given)[:80]!r}")
     return names

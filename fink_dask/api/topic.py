@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import json
 import logging
+import os
 import time
 import zlib
 from collections.abc import Sequence
@@ -40,6 +41,7 @@ from fink_dask.planning.plan import Sizing, next_plan
 from fink_dask.planning.schemas import check_selection, inspect_topic
 from fink_dask.ranges.decode import RangeDecoder
 from fink_dask.settings import BATCH_BYTES, BATCHSIZE, MIN_BATCH_BYTES, KafkaSettings, TransferSettings
+from fink_dask.store.location import expand
 from fink_dask.units import parse_memory
 
 log = logging.getLogger(__name__)
@@ -178,7 +180,7 @@ def read_topic(
         where=where,
         since=as_moment("since", since),
         until=as_moment("until", until),
-        schema_file=None if schema is None else Path(schema),
+        schema_file=None if schema is None else expand(os.fspath(schema)),
     )
     with open_inspector(kafka, window=settings.window) as inspector:
         target = inspect_topic(settings, inspector, Ledger(Path()), fresh=True)

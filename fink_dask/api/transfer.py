@@ -17,6 +17,8 @@ from distributed import Client, default_client
 
 from fink_dask.api.settings import errors_in_python, transfer_settings
 from fink_dask.cluster.existing import Scheduler
+from fink_dask.cluster.forkserver import stop_forkserver
+from fink_dask.cluster.leftovers import Kept, variables
 from fink_dask.dataset.read import open_dataset
 from fink_dask.errors import SettingsError, TransferError, parameter
 from fink_dask.ledger.ledger import Ledger
@@ -36,7 +38,7 @@ log = logging.getLogger(__name__)
 
 _GUARD = "if __name__ == '__main__': above the"
 #: Set for the processes that a transfer starts, and restored afterwards for those that the user starts.
-_VARIABLES = ("OPENBLAS_NUM_THREADS", "MALLOC_TRIM_THRESHOLD_")
+_VARIABLES = ("OPENBLAS_NUM_THREADS", "MALLOC_TRIM_THRESHOLD_", "__DASK_PARENT_PID")
 
 
 @dataclass(frozen=True)
@@ -213,7 +215,7 @@ def transfer(
         **connection,
     )
     shown: AbstractContextManager[Observer] = Display() if progress else nullcontext(_log)
-    with _same_environment(), shown as observe:
+    with _leaving_nothing(), shown as observe:
         try:
             found = run_transfer(settings, observe, ClusterChoice(_scheduler(lent), address), restart)
         except TransferError as error:
@@ -285,17 +287,16 @@ def _log(event: Event) -> None:
         log.log(logging.WARNING if event.warning else logging.INFO, "%s", event.text)
 
 
+#: The environment of the user's process, and the one that workers are forked from.
+_environment = variables(_VARIABLES)
+_forkserver = Kept(lambda: None, lambda _: stop_forkserver())
+
+
 @contextmanager
-def _same_environment() -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in _VARIABLES}
-    try:
+def _leaving_nothing() -> Iterator[None]:
+    """Leave nothing of a transfer's in the user's process."""
+    with _environment.while_changed(), _forkserver.while_changed():
         yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 def verify(outdir: str | os.PathLike[str], *, progress: bool = True) -> Verification:

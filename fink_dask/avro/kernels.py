@@ -82,11 +82,15 @@ def compiled(function: Callable[..., Any]) -> Any:
     callable
         The same, to be compiled when it is called.
     """
+    # Whoever debugs a program of his own with NUMBA_DISABLE_JIT does not mean these: in Python they take hours.
+    before, numba.config.DISABLE_JIT = numba.config.DISABLE_JIT, 0
     try:
         dispatcher = numba.njit(nogil=True, cache=True, _nrt=False)(function)
     except RuntimeError:
         # There is no directory that numba may write to: compile in every process rather than fail.
         return numba.njit(nogil=True, _nrt=False)(function)
+    finally:
+        numba.config.DISABLE_JIT = before
     with suppress(AttributeError, OSError):
         # numba looks only at the file of the function itself to see whether its cache is out of date.
         stats = [(Path(__file__).parent / name).stat() for name in _SOURCES]

@@ -13,11 +13,10 @@ import sys
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
-import dask
 import pyarrow as pa
 import pyarrow.parquet as pq
 from distributed import Client, LocalCluster
@@ -25,6 +24,7 @@ from distributed import Client, LocalCluster
 from fink_dask.catalog.buckets import deal
 from fink_dask.catalog.lightcurves import find_form, gather
 from fink_dask.cluster.forkserver import without_interrupts
+from fink_dask.cluster.leftovers import dask_configuration
 from fink_dask.dataset.formats import why_unreadable
 from fink_dask.dataset.read import open_dataset
 from fink_dask.errors import LedgerError, SettingsError, StorageError
@@ -200,7 +200,8 @@ def _cluster(workers: int) -> Iterator[Client]:
 
     The workers of a transfer are no use here: they are forked from a process without pandas.
     """
-    with dask.config.set({"distributed.worker.multiprocessing-method": "spawn"}):
+    with ExitStack() as stack:
+        stack.enter_context(dask_configuration({"distributed.worker.multiprocessing-method": "spawn"}, is_whole=True))
         with without_interrupts():
             cluster = LocalCluster(
                 n_workers=workers,
@@ -210,10 +211,11 @@ def _cluster(workers: int) -> Iterator[Client]:
                 dashboard_address=None,
                 silence_logs=logging.CRITICAL,
             )
-        with cluster, Client(cluster) as client:
-            if workers > 1:
-                client.run(_hush)
-            yield client
+            stack.enter_context(cluster)  # before an interrupt that came meanwhile is raised
+        client = stack.enter_context(Client(cluster))
+        if workers > 1:
+            client.run(_hush)
+        yield client
 
 
 @contextmanager

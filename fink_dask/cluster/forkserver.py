@@ -6,9 +6,21 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing import forkserver, resource_tracker
+from multiprocessing import forkserver, resource_tracker, util
+from pathlib import Path
+from typing import Any
+
+from fink_dask.errors import SettingsError
+
+_PRELOAD = "fink_dask.cluster.preload"
+#: Bytes of a directory in which a socket can have the names that multiprocessing gives it, of the 107 that there are.
+_MAX_TMPDIR = 75
+_SHORT_TMPDIR = "/tmp"  # noqa: S108 - multiprocessing makes a directory of its own in it
+#: Python's variable for what -P does.
+SAFE_PATH = "PYTHONSAFEPATH"
 
 
 def start_forkserver() -> str:
@@ -29,10 +41,58 @@ def start_forkserver() -> str:
     os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", "65536")
     if sys.platform != "linux":
         return "spawn"
-    multiprocessing.set_forkserver_preload(["fink_dask.cluster.preload"])
-    with without_interrupts():
+    multiprocessing.set_forkserver_preload([_PRELOAD])
+    with _short_temporary_names(), _nothing_from_the_working_directory(), without_interrupts():
         forkserver.ensure_running()
     return "forkserver"
+
+
+def stop_forkserver() -> None:
+    """Stop that process, and forget what it was to load, unless processes of the user's own come from it."""
+    is_used = any(type(child).__name__ == "ForkServerProcess" for child in multiprocessing.active_children())
+    server: Any = forkserver._forkserver
+    if not is_used and server._preload_modules == [_PRELOAD]:
+        server._stop()
+        multiprocessing.set_forkserver_preload(["__main__"])  # as it is in the beginning
+
+
+@contextmanager
+def _short_temporary_names() -> Iterator[None]:
+    """Let multiprocessing keep its sockets where their names are not too long for the system."""
+    if len(os.fsencode(tempfile.gettempdir())) <= _MAX_TMPDIR:
+        yield
+        return
+    before, tempfile.tempdir = tempfile.tempdir, _SHORT_TMPDIR
+    try:
+        util.get_temp_dir()  # it remembers what it has made
+        yield
+    except OSError as error:
+        raise SettingsError(
+            f"TMPDIR is {before}, of more than {_MAX_TMPDIR} characters, and the sockets of processes can't have such "
+            f"names; {_SHORT_TMPDIR} can't be used instead ({error.strerror}): set TMPDIR to a shorter one"
+        ) from error
+    finally:
+        tempfile.tempdir = before
+
+
+def is_package_here() -> bool:
+    """Tell whether this package is found because it is in the working directory."""
+    return Path(__file__).resolve().parents[2] == Path.cwd()
+
+
+@contextmanager
+def _nothing_from_the_working_directory() -> Iterator[None]:
+    """Let Python start without the working directory, where a user may have a random.py, among its modules."""
+    before = os.environ.get(SAFE_PATH)
+    if not is_package_here():
+        os.environ[SAFE_PATH] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(SAFE_PATH, None)
+        else:
+            os.environ[SAFE_PATH] = before
 
 
 def prepare_decoder() -> None:
@@ -42,7 +102,8 @@ def prepare_decoder() -> None:
 
     if not is_compiled():
         # A terminal may show on this line the spinner of the process that started this one.
-        clear = "\r\x1b[2K" if sys.stderr.isatty() else ""
+        is_drawn = sys.stderr.isatty() and os.environ.get("TERM") not in {"dumb", "unknown"}
+        clear = "\r\x1b[2K" if is_drawn else ""
         often = (
             "once; it takes some seconds"
             if is_kept_on_disk()

@@ -14,6 +14,7 @@ from typing import Any
 
 import dask
 
+from fink_dask.cluster.forkserver import SAFE_PATH, is_package_here
 from fink_dask.cluster.local import DASK_CONFIG, MEMORY_FRACTION
 from fink_dask.errors import SettingsError, parameter
 from fink_dask.ranges.memory import WORKER_BYTES, MemoryShare, share_memory
@@ -195,6 +196,8 @@ class JobOptions:
         turns = -(-cores // processes)
         lists["worker_extra_args"] += ["--nthreads", str(_THREADS_A_CONSUMER * turns)]
         lists["job_script_prologue"] += [f"export {_variable(key)}={value}" for key, value in DASK_CONFIG.items()]
+        if not is_package_here():  # the working directory of a job may hold a random.py
+            lists["job_script_prologue"].append(f"export {SAFE_PATH}=1")
         if isinstance(section.get("job-extra-directives"), dict):  # HTCondor's are attributes with values
             pairs = [text.partition("=") for text in self.job_extra]
             extra = {key.strip(): value.strip() for key, _, value in pairs}

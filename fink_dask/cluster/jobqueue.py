@@ -12,7 +12,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import dask
 from distributed import Client
 from distributed.security import Security
 
@@ -20,6 +19,7 @@ from fink_dask.cluster.crew import Lookahead
 from fink_dask.cluster.existing import check_workers
 from fink_dask.cluster.forkserver import without_interrupts
 from fink_dask.cluster.joboptions import TRIED, JobSpec, check_path
+from fink_dask.cluster.leftovers import dask_configuration
 from fink_dask.cluster.local import DASK_CONFIG, Cluster, free_address
 from fink_dask.dashboard.plugin import offer_dashboard
 from fink_dask.errors import SettingsError, TransferError
@@ -86,10 +86,10 @@ def job_queue_cluster(
         options |= keywords.pop("scheduler_options", {})
         # It is the watch that decides which jobs are lost.
         quiet = {"distributed.deploy.lost-worker-timeout": "1 day"}
-        stack.enter_context(dask.config.set({**DASK_CONFIG, **quiet}))
+        stack.enter_context(dask_configuration({**DASK_CONFIG, **quiet}))
         with without_interrupts():
             cluster = _start(spec, {**keywords, "job_cls": job_class, "scheduler_options": options})
-        stack.callback(_close, cluster)
+            stack.callback(_close, cluster)  # before an interrupt that came meanwhile is raised
         offer_dashboard(cluster.scheduler)
         watch = JobWatch(cluster, spec, jobs, observe)
         watch.start()

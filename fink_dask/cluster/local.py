@@ -12,16 +12,16 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Self
 
-import dask
-import distributed.utils
 from dask.system import CPU_COUNT
 from distributed import Client, LocalCluster
 from distributed.system import MEMORY_LIMIT
 
 from fink_dask.cluster.crew import NO_LOOKAHEAD, Lookahead
 from fink_dask.cluster.forkserver import prepare_decoder, start_forkserver, without_interrupts
+from fink_dask.cluster.leftovers import dask_configuration
 from fink_dask.cluster.worker import WarmUp
 from fink_dask.dashboard.plugin import offer_dashboard
 from fink_dask.errors import SettingsError, TransferError, parameter
@@ -234,13 +234,12 @@ class LocalWorkers:
             if method == "spawn":  # the process that workers are forked from does so itself, and they wait for it
                 prepare_decoder()
             self._stack.enter_context(
-                dask.config.set({**DASK_CONFIG, "distributed.worker.multiprocessing-method": method})
+                dask_configuration({**DASK_CONFIG, "distributed.worker.multiprocessing-method": method}, is_whole=True)
             )
-            # Otherwise Dask has the process that workers are forked from import pandas and more, which nobody needs.
-            distributed.utils._forkserver_preload_set = True
             with without_interrupts():
                 self._started = _start_workers(self._wanted, self._dashboard_address, self._plugins())
         except BaseException as error:
+            self._close()  # where an interrupt came as they had just started
             self._started = error
 
 
@@ -315,12 +314,21 @@ def _start_workers(size: _Size, dashboard_address: str, plugins: Sequence[WarmUp
             )
         except RuntimeError as error:
             if not left:
-                raise TransferError(
-                    f"Dask tried {_STARTS} times to start {size.workers} workers, and failed "
-                    f"({error.__cause__ or error}); where memory is short they are killed as they start: "
-                    f"a smaller {parameter('nconsumers')} starts fewer"
-                ) from error
+                words = f"Dask tried {_STARTS} times to start {size.workers} workers, and failed"
+                reason = " ".join(str(error.__cause__ or error).split())[:200]
+                if _available_memory() < size.workers * WORKER_BYTES:
+                    reason += f"; memory is short here: a smaller {parameter('nconsumers')} starts fewer"
+                raise TransferError(f"{words} ({reason})") from error
     raise AssertionError("no start was tried")
+
+
+def _available_memory() -> int:
+    """Return the bytes that the machine has left; as many as there may be where it does not say."""
+    try:
+        words = Path("/proc/meminfo").read_text().split()
+        return int(words[words.index("MemAvailable:") + 1]) * 1024
+    except (OSError, ValueError, IndexError):
+        return usable_memory()
 
 
 def free_address(address: str) -> str:
@@ -332,10 +340,11 @@ def free_address(address: str) -> str:
         If there is no such address on this machine.
     """
     host, _, port = address.rpartition(":")
-    with socket.socket() as probe:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((host, int(port)))
+            probe.bind((host.strip("[]"), int(port)))
         except socket.gaierror as error:
             raise SettingsError(
                 f"{parameter('dashboard_address')} {address}: there is no address {host} here"

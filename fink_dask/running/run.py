@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fink_dask.cluster.existing import Scheduler, existing_scheduler
 from fink_dask.cluster.joboptions import JobSpec
@@ -369,6 +369,8 @@ def _connect(
         if settings.kafka.security.password is not None and not chosen.jobs.is_encrypted:
             words = "Kafka's password goes unencrypted to the workers: leave out protocol=tcp to encrypt it"
             observe(Note(words, warning=True))
+        # Of several topics, the one in the settings may be a pattern.
+        settings = replace(settings, topic=first.topic)
         return job_queue_cluster(chosen.jobs, settings, first.ledger, ranges, chosen.dashboard_address, observe)
     if chosen.scheduler is not None:
         if settings.kafka.security.password is not None and chosen.scheduler.is_open:

@@ -15,6 +15,9 @@ from fink_dask.store.objects import SCHEME, ObjectPath
 #: How a URL begins; `Path` turns two slashes into one.
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/+")
 
+#: How a place on Windows begins, which would be the name of a file here.
+_WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
+
 #: The fewest bytes of an object that are asked for at once, where some of its columns are read.
 _READ_BYTES = 2**18
 #: Requests that are made at once.
@@ -45,14 +48,30 @@ def locate(place: str | os.PathLike[str]) -> Path:
     text = os.fspath(place)
     if not text:
         raise SettingsError("'' names no directory: say . for the working directory")
+    if os.name == "posix" and _WINDOWS.match(text):
+        raise SettingsError(f"{text[:200]!r} is a path of Windows: give one of this system")
     match = _URL.match(text)
     if match is None:
-        return Path(text)
+        return expand(text)
     if match[1].lower() != "s3":
         raise SettingsError(
             f"{text[:200]!r}: datasets are kept in a directory or on S3 (s3://BUCKET/NAME), not on {match[1][:20]}://"
         )
     return ObjectPath.parse(SCHEME + text[match.end() :])
+
+
+def expand(text: str) -> Path:
+    """Replace a ``~`` in front, which no shell has seen where it follows a ``=``, or is in a variable or a file.
+
+    Raises
+    ------
+    SettingsError
+        If nobody knows whose home that is.
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise SettingsError(f"{text[:200]!r}: there is no such home directory") from error
 
 
 def is_remote(path: Path) -> bool:

@@ -117,6 +117,40 @@ if __name__ == "__main__":
     assert_exactly_once(tmp_path / "alerts", oracle.values)
 
 
+def test_nothing_of_a_transfer_is_left_in_the_process_of_its_user(
+    kafka: Any, topic: str, oracle: Oracle, tmp_path: Path
+) -> None:
+    body = f"""\
+import copy, multiprocessing, signal
+import dask, distributed, psutil
+import look
+def state():
+    return {{
+        "dask": copy.deepcopy(dask.config.config["distributed"]),
+        "environment": dict(os.environ),
+        "mask": signal.pthread_sigmask(signal.SIG_BLOCK, []),
+    }}
+before = state()
+for number in range(2):
+    done = fink_dask.transfer({topic!r}, "alerts", {kafka.bootstrap_servers!r}, nconsumers=1, restart=number > 0,
+                              progress=False, dashboard_address="127.0.0.1:0")
+    assert done.summary.alerts == {COUNT}, done.summary
+    for name, now in state().items():
+        assert now == before[name], (name, now, before[name])
+left = [child.cmdline() for child in psutil.Process().children(recursive=True)]
+assert not [words for words in left if "resource_tracker" not in " ".join(words)], left
+with multiprocessing.get_context("forkserver").Pool(1) as pool:
+    assert pool.apply(look.mask) == set(), "Ctrl+C would never reach it"
+    assert not pool.apply(look.has_ours)"""
+    (tmp_path / "look.py").write_text(
+        "import signal, sys\n\n\n"
+        "def mask():\n    return signal.pthread_sigmask(signal.SIG_BLOCK, [])\n\n\n"
+        "def has_ours():\n    return 'fink_dask.cluster.preload' in sys.modules\n"
+    )
+    ended = _run_script(tmp_path, body)
+    assert ended.returncode == 0, ended.stderr
+
+
 def test_a_notebook_shows_a_bar_and_goes_on_with_what_is_there(
     kafka: Any, topic: str, oracle: Oracle, tmp_path: Path
 ) -> None:

@@ -155,5 +155,5 @@ def test_what_an_extra_is_needed_for_says_its_name_in_one_line(
 
 
 def test_read_topic_without_pandas_says_what_to_install(installed: Environment, demo: Path) -> None:
-    ended = installed.run("python", "-c", "import fink_dask; fink_dask.read_topic", cwd=demo)
+    ended = installed.run("python", "-c", "import fink_dask; fink_dask.read_topic('t')", cwd=demo)
     assert ended.stderr.strip().splitlines()[-1].endswith("pip install 'fink-dask[dataframe]'")
