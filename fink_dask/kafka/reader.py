@@ -43,8 +43,9 @@ _EMPTY_BYTES = 512
 #: Seconds after which credentials that were refused are not tried again.
 _REFUSED_S = 8.0
 #: A response that librdkafka has given up after its minute did not come because the line is full, and not because it is
-#: cut, where questions have been answered for so many seconds meanwhile.
-_CROWDED_S = 30.0
+#: cut, where questions have been answered for so many seconds meanwhile. Where the connection has brought records
+#: before, a NAT may have forgotten it, and the next one brings them: then it is the second response that tells.
+_CROWDED_S, _CROWDED_LATER_S = 30.0, 90.0
 
 _OFF_THE_LOG = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}
 _NO_TOPIC = {KafkaError._UNKNOWN_PARTITION, KafkaError._UNKNOWN_TOPIC, KafkaError.UNKNOWN_TOPIC_OR_PART}
@@ -387,7 +388,8 @@ class RangeReader:
             self._heard = self._moved = now
             self._doubts.hear()
         self._line.settle(self, stated.wire_bytes - self._before.wire_bytes)
-        if stated.timeouts > before.timeouts and self._doubts.answered_s > _CROWDED_S:
+        crowded_s = _CROWDED_LATER_S if self._connection.taken_bytes else _CROWDED_S
+        if stated.timeouts > before.timeouts and self._doubts.answered_s > crowded_s:
             self._line.crowded()
             words = "Kafka answers, but no records came within a minute: too many are asked for at once for this line"
             raise CrowdedLineError(f"{words}; {self._what_came()}", *self._here)

@@ -117,24 +117,28 @@ def test_a_laptop_that_slept_for_longer_than_kafka_may_be_silent_reads_on(
         ranges._check_silence()
 
 
-@pytest.mark.parametrize("answers_s", [None, 5.0, 45.0])
+@pytest.mark.parametrize(
+    ("answers_s", "taken_bytes", "is_crowded"),
+    [(None, 0, False), (5.0, 0, False), (45.0, 0, True), (59.0, 1000, False), (119.0, 1000, True)],
+)
 def test_a_response_that_is_given_up_says_that_the_line_is_crowded_only_where_questions_are_answered(
-    monkeypatch: pytest.MonkeyPatch, answers_s: float | None
+    monkeypatch: pytest.MonkeyPatch, answers_s: float | None, taken_bytes: int, is_crowded: bool
 ) -> None:
-    """A line that is cut for a minute is waited for, and what has arrived is kept."""
+    """A line that is cut for a minute, or a NAT that forgets, is waited for, and what has arrived is kept."""
     now = 1000.0
     monkeypatch.setattr("fink_dask.kafka.reader.time.monotonic", lambda: now)
     line = Line(4)
     ranges = reader(line)
     if answers_s is not None:
         monkeypatch.setattr(ranges._doubts, "_ask", lambda: Watermarks(0, 1000))
-        now += 61.0 - answers_s
+        now += 131.0 - answers_s
         wait_for(lambda: ranges._doubts.look(100) or ranges._doubts.answered_s or ranges._doubts._answered, "that")
-    now = 1061.0
+    now = 1131.0
+    ranges._connection.taken_bytes = taken_bytes
     ranges._connection.arrived = Arrived(timeouts=1)
-    with pytest.raises(CrowdedLineError) if answers_s == 45.0 else nullcontext():
+    with pytest.raises(CrowdedLineError) if is_crowded else nullcontext():
         ranges._take_statement()
-    assert (line.readers == 1) is (answers_s == 45.0)
+    assert (line.readers == 1) is is_crowded
 
 
 @pytest.mark.parametrize(("next_offset", "is_given_up"), [(101, False), (100, True)])
