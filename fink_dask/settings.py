@@ -54,6 +54,9 @@ SASL_MECHANISMS = ("SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN")
 #: What the URL of an object store begins with, as `Path` takes it for a directory.
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 
+#: A server of Kafka; its port may be left out.
+_SERVER = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,9}))?")
+
 #: Unless that port is taken; Dask's own default.
 DASHBOARD_ADDRESS = "127.0.0.1:8787"
 
@@ -175,6 +178,19 @@ def check_sendable(what: str, text: str | None) -> None:
         raise SettingsError(f"{what} holds a NUL, or is not UTF-8, and Kafka's clients can't send it")
 
 
+def _check_server(server: str) -> None:
+    """Refuse what librdkafka would look up as a name, or connect to at another port, without a word."""
+    name = parameter("bootstrap_servers")
+    scheme, there, rest = server.rpartition("://")
+    if there and scheme.upper() not in SECURITY_PROTOCOLS:
+        raise SettingsError(f"{name}: {server[:80]!r} is the address of a page; Kafka's are HOST:PORT")
+    match = _SERVER.fullmatch(rest)
+    if match is None:
+        raise SettingsError(f"{name}: {server[:80]!r} is not HOST:PORT")
+    if match[1] is not None and not 0 < int(match[1]) < 65536:
+        raise SettingsError(f"{name}: {server[:80]!r}: ports are from 1 to 65535")
+
+
 def has_sasl(protocol: str) -> bool:
     """Whether the protocol makes the broker ask who we are."""
     return protocol.startswith("SASL_")
@@ -264,6 +280,8 @@ class KafkaSettings:
                 f"no Kafka servers: give {parameter('bootstrap_servers', 'HOST:PORT')}, or type fink-dask register"
             )
         check_sendable(parameter("bootstrap_servers"), self.bootstrap_servers)
+        for server in filter(None, map(str.strip, self.bootstrap_servers.split(","))):
+            _check_server(server)
         if not 0 < self.reconnect_timeout_s < float("inf"):
             raise SettingsError(
                 f"{parameter('reconnect_timeout')} is {self.reconnect_timeout_s:g} s, but must be positive and finite"

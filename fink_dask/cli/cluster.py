@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fink_dask.cli.options import Command, at_least_one, declare_all, option
+from fink_dask.cli.options import Command, Lines, at_least_one, declare_all, option
 from fink_dask.errors import SettingsError
 from fink_dask.settings import CLUSTER
 
@@ -75,6 +75,7 @@ _OPTIONS = (
         "--job-extra",
         group=CLUSTER,
         multiple=True,
+        type=Lines(),
         metavar="TEXT",
         help="With --cluster: another directive of the job script; repeatable.",
     ),
@@ -82,6 +83,7 @@ _OPTIONS = (
         "--cluster-option",
         group=CLUSTER,
         multiple=True,
+        type=Lines(),
         callback=_pairs,
         metavar="KEY=VALUE",
         help="With --cluster: any other argument of dask-jobqueue, such as interface=ib0; repeatable.",

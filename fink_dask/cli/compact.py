@@ -47,7 +47,7 @@ def compact(
     again to continue. Exit status: 0 complete, 1 failed, 3 if OUTDIR is incomplete, or alerts were quarantined or lost.
     """
     from fink_dask.cli.options import log_to_stderr
-    from fink_dask.cli.results import headline, print_json
+    from fink_dask.cli.results import headline, print_summary_json
     from fink_dask.cluster.local import usable_cores, usable_memory
     from fink_dask.compaction.compact import THREAD_BYTES, Caller, compact_dataset
     from fink_dask.compaction.groups import Form
@@ -65,7 +65,7 @@ def compact(
     # The new dataset is only as complete as the old one.
     exit_code = 0 if found.summary.state == "complete" else 3
     if as_json:
-        print_json(found.summary, files_before=found.files_before, form=asdict(form), is_new=found.is_new)
+        print_summary_json(found.summary, files_before=found.files_before, form=asdict(form), is_new=found.is_new)
         return exit_code
     say(headline(found.summary))
     if not found.is_new:

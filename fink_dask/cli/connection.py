@@ -33,8 +33,14 @@ def kafka_settings(survey: str | None, **options: Any) -> KafkaSettings:
         If something is missing, or a file can't be used.
     """
     # The processes that are started from here do not need it.
-    password = os.environ.pop(PASSWORD_VARIABLE, None)
-    return find_kafka(survey, _warn, Connection(password=password, **options))
+    _Secret.password = os.environ.pop(PASSWORD_VARIABLE, _Secret.password)
+    return find_kafka(survey, _warn, Connection(password=_Secret.password, **options))
+
+
+class _Secret:
+    """What was in the environment when it was first asked for."""
+
+    password: str | None = None
 
 
 def _warn(words: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fink_dask.cli.options import CONTEXT, FinkCommand, Place, typed_option
+from fink_dask.cli.options import CONTEXT, FinkCommand, Place, UserPath, typed_option
 from fink_dask.cli.say import say
 from fink_dask.errors import LedgerError, SettingsError, StorageError, parameter
 from fink_dask.units import counted
@@ -30,7 +30,7 @@ _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9]+")
 @click.argument("outdir", type=Place())
 @typed_option("--object", "objects", multiple=True, required=True, metavar="NAME", help="Of this object; repeatable.")
 @typed_option(
-    "--output", "-o", type=click.Path(file_okay=False, path_type=Path), required=True, metavar="DIR", help="Where to."
+    "--output", "-o", type=UserPath(file_okay=False, path_type=Path), required=True, metavar="DIR", help="Where to."
 )
 @typed_option(
     "--format",

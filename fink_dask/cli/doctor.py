@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -13,6 +12,7 @@ import click
 
 from fink_dask.cli.connection import connection_options, kafka_settings
 from fink_dask.cli.options import CONTEXT, FinkCommand, Place, json_option, option, verbose_option
+from fink_dask.cli.output import print_json
 from fink_dask.errors import SettingsError
 from fink_dask.kafka.topics import check_topic_name, survey_of
 from fink_dask.settings import SURVEYS
@@ -61,7 +61,14 @@ def doctor(
             _print(check)
     failed = any(check.state == "fail" for check in found)
     if as_json:
-        click.echo(json.dumps({"failed": failed, "checks": [_as_json(check) for check in found]}))
+        print_json(
+            {
+                "state": "failed" if failed else "complete",
+                "error": "; ".join(check.found for check in found if check.state == "fail") or None,
+                "failed": failed,
+                "checks": [_as_json(check) for check in found],
+            }
+        )
     return int(failed)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from fink_dask.cli.options import CONTEXT, FinkCommand, typed_option
+from fink_dask.cli.options import CONTEXT, FinkCommand, UserPath, typed_option
 from fink_dask.cli.say import say
 from fink_dask.errors import SettingsError, StorageError
 
@@ -21,7 +21,7 @@ _ROW = re.compile(r"^\| \[`([\w.]+)`\]\([\w.]+\) \| (.+) \|$", re.MULTILINE)
 @typed_option(
     "--output",
     "-o",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=UserPath(dir_okay=False, path_type=Path),
     help="File to write; by default that of its name, in the working directory.",
 )
 def example(name: str | None, output: Path | None) -> int:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
-from fink_dask.cli.options import CONTEXT, FinkCommand, Place, json_option, typed_option
+from fink_dask.cli.options import CONTEXT, FinkCommand, Place, UserPath, json_option, typed_option
+from fink_dask.cli.output import print_json
 from fink_dask.cli.say import say
 from fink_dask.cli.stopped import SignalReceivedError
 from fink_dask.errors import parameter
@@ -21,7 +21,7 @@ from fink_dask.units import counted
     epilog="Example: fink-dask export alerts bright.fits --columns objectId,jd,magpsf --where 'magpsf < 17'",
 )
 @click.argument("outdir", type=Place())
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("file", type=UserPath(path_type=Path, dir_okay=False))
 @typed_option(
     "--columns",
     callback=lambda _, __, value: None if value is None else parse_names(parameter("columns"), value),
@@ -60,7 +60,7 @@ def export(outdir: Path, file: Path, columns: tuple[str, ...] | None, where: str
             error.said = True
             raise
     if as_json:
-        say(json.dumps({"file": str(file), "rows": made.rows, "columns": made.columns, "left_out": made.left_out}))
+        print_json({"file": str(file), "rows": made.rows, "columns": made.columns, "left_out": made.left_out})
         return 0
     say(f"{file}: {counted(made.rows, 'alert')}, {counted(len(made.columns), 'column')}")
     if made.left_out:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fink_dask.cli.options import CONTEXT, FinkCommand, Place, json_option, typed_option, verbose_option
+from fink_dask.cli.output import print_json
 from fink_dask.cli.say import say
 from fink_dask.cli.stopped import SignalReceivedError
 from fink_dask.errors import parameter
@@ -92,7 +92,7 @@ def _print(progress: Progress, exported: Exported, catalog: Path, as_json: bool)
     summary = progress.summary
     if as_json:
         content = {"topic": summary.topic, "state": summary.state, "missing_offsets": progress.missing_offsets}
-        click.echo(json.dumps({**content, **asdict(exported), "catalog": str(catalog)}))
+        print_json({**content, **asdict(exported), "catalog": str(catalog)})
         return
     say(f"{summary.topic}: {counted(exported.objects, 'object')}, {counted(exported.alerts, 'alert')}")
     for number, words in (

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from fink_dask.cli.options import CONTEXT, FinkCommand, Place, json_option, typed_option
+from fink_dask.cli.options import CONTEXT, FinkCommand, Place, UserPath, json_option, typed_option
+from fink_dask.cli.output import print_json
 from fink_dask.cli.say import say
 from fink_dask.errors import SettingsError
 from fink_dask.units import counted
@@ -34,13 +34,13 @@ _COLUMNS = ("mjd", "band", "value", "error", "limit", "kind")
 @typed_option(
     "--csv",
     "table",
-    type=click.Path(dir_okay=False, path_type=Path, allow_dash=True),
+    type=UserPath(dir_okay=False, path_type=Path, allow_dash=True),
     metavar="FILE",
     help="Write all measurements to FILE, as comma-separated values; - is stdout.",
 )
 @typed_option(
     "--plot",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=UserPath(dir_okay=False, path_type=Path),
     metavar="FILE.html",
     help="Draw them on an HTML page that loads nothing from elsewhere.",
 )
@@ -67,7 +67,7 @@ def lightcurve(outdir: Path, object_id: str, table: Path | None, plot: Path | No
         replace_file(plot.resolve(), page_of(curve, object_id).encode())
     if as_json:
         rows = [{name: _jsonable(value) for name, value in row.items()} for row in curve.to_pylist()]
-        click.echo(json.dumps({"object": object_id, "measurements": rows}))
+        print_json({"object": object_id, "measurements": rows})
     elif str(table) != "-":
         _print(curve, object_id)
         for path in filter(None, (table, plot)):

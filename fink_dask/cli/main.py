@@ -23,6 +23,7 @@ from fink_dask.cli.export import export
 from fink_dask.cli.export_hats import export_hats
 from fink_dask.cli.lightcurve import lightcurve
 from fink_dask.cli.options import CONTEXT
+from fink_dask.cli.output import begin, print_failure
 from fink_dask.cli.peek import peek
 from fink_dask.cli.publish import publish
 from fink_dask.cli.quarantine import quarantine
@@ -100,7 +101,7 @@ class _Program(click.Group):
     context_settings=CONTEXT,
     epilog="Example: fink-dask transfer --topic ftransfer_ztf_2026-02-24_123456 --outdir alerts --partitionby time",
 )
-@click.version_option(fink_dask.__version__, prog_name="fink-dask")
+@click.version_option(fink_dask.__version__, "--version", "-version", prog_name="fink-dask")
 def cli() -> None:
     """Move Kafka topics of Fink alerts into complete, partitioned Parquet datasets, with Dask."""
 
@@ -119,13 +120,13 @@ _DASK_CONFIG = "A dask config file"
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit with its status; every failure is one line on stderr."""
     handle_signals()
+    typed = sys.argv[1:] if arguments is None else arguments
+    begin(next((word for word in typed if word in cli.commands), None), typed)
     # Where a terminal does not use UTF-8, characters that it lacks are written as escapes.
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in {"strict", "surrogateescape"}:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        # https://no-color.org; click itself finds out whether there is a terminal.
-        colour = False if os.environ.get("NO_COLOR") else None
-        code = cli.main(arguments, prog_name="fink-dask", standalone_mode=False, color=colour)
+        code = cli.main(arguments, prog_name="fink-dask", standalone_mode=False, color=_colour())
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         code = error.exit_code
@@ -133,7 +134,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = _fail(" ".join(error.format_message().split()).rstrip(".") + _usage(error), error.exit_code)
     except click.Abort as error:  # click's name for a KeyboardInterrupt, and for a "no" at its prompt
         received = _signal_behind(error)
-        code = _fail("nothing was changed", 1) if received is None else _stop(received)
+        if received is not None:
+            code = _stop(received)
+        elif isinstance(error.__cause__, EOFError):  # out of a pipe, in the middle of something
+            code = _fail_unexpectedly(error.__cause__, arguments)
+        else:
+            code = _fail("nothing was changed", 1)
     except FinkDaskError as error:
         code = _fail(str(error), error.exit_code)
     except BrokenPipeError:
@@ -150,6 +156,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
+def _colour() -> bool | None:
+    """Tell click not to use colours; None lets it find out whether there is a terminal. https://no-color.org."""
+    return False if os.environ.get("NO_COLOR") or os.environ.get("TERM") in {"dumb", "unknown"} else None
+
+
 def _signal_behind(error: BaseException) -> SignalReceivedError | None:
     """Return the signal that an error comes from: compiled code makes a SystemError of it, click's prompt an Abort."""
     seen: BaseException | None = error
@@ -161,6 +172,7 @@ def _signal_behind(error: BaseException) -> SignalReceivedError | None:
 def _stop(received: SignalReceivedError) -> int:
     if not received.said:
         say("fink-dask: stopped; what is written is safe, and the same command may be run again", err=True)
+    print_failure("stopped by a signal", "interrupted")
     _forget_clusters()
     return received.exit_code
 
@@ -196,5 +208,6 @@ def _usage(error: click.ClickException) -> str:
 def _fail(message: str, code: int) -> int:
     head = "fink-dask: error:"
     words = fold(f"{head} {message}", sys.stderr)
-    click.echo(click.style(head, fg="red") + words.removeprefix(head), err=True)
+    click.echo(click.style(head, fg="red") + words.removeprefix(head), err=True, color=_colour())
+    print_failure(message)
     return code

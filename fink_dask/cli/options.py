@@ -6,6 +6,7 @@ That is options, where the log goes, and what commands on an existing dataset fi
 from __future__ import annotations
 
 import logging
+import os
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,12 +18,13 @@ import click
 from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
+from fink_dask.cli.output import ask_for_json
 from fink_dask.cli.spelling import spelled_out
 from fink_dask.errors import FinkDaskError, SettingsError, parameter, variable
 from fink_dask.errors import option as option_words
 from fink_dask.kafka.topics import survey_of
 from fink_dask.settings import DASHBOARD_ADDRESS, GROUPS, OTHER, Option, options_of, parse_address
-from fink_dask.store.location import check_is_local, locate
+from fink_dask.store.location import check_is_local, expand, locate
 from fink_dask.where.language import parse_condition
 
 if TYPE_CHECKING:
@@ -40,6 +42,8 @@ CONTEXT = {
 }
 
 
+#: What a variable of a flag that is not set may hold.
+UNSET = {"", "0", "false", "f", "no", "n", "off"}
 #: The settings file, in a context's `meta`.
 _CONFIG = "config"
 #: With more options, ``--help`` has them in groups.
@@ -75,6 +79,24 @@ class Place(click.ParamType):  # type: ignore[type-arg]
         return [CompletionItem(incomplete, type="dir")]
 
 
+class UserPath(click.Path):
+    """A path, with a ``~`` in front that no shell has replaced: of ``--output=~/x``, a variable, or a file."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Take what was typed."""
+        try:
+            value = str(expand(os.fspath(value)))
+        except SettingsError as error:
+            self.fail(str(error), param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class Lines(click.types.StringParamType):
+    """A text of a repeatable option, of which a variable has one a line: such texts have spaces in them."""
+
+    envvar_list_splitter = "\n"
+
+
 class FinkOption(click.Option):
     """An option that is also accepted with one dash, and read from ``FINK_DASK_NAME`` in the environment."""
 
@@ -85,6 +107,7 @@ class FinkOption(click.Option):
         shown = long_names[0].lstrip("-")
         self.group = group
         self.given_name = shown.replace("-", "_")
+        self.is_typed = is_typed
         kwargs["envvar"] = None if is_typed else variable(self.given_name)
         super().__init__([*declarations, *(name[1:] for name in long_names)], *args, **kwargs)
         self._shown = [long_names[0], *(name for name in declarations if len(name) == 2)]
@@ -135,8 +158,24 @@ class FinkCommand(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Read the options."""
+        self._check_variables()
         with _spelled(ctx):
             return super().parse_args(ctx, spelled_out(ctx, args, self.bare))
+
+    def _check_variables(self) -> None:
+        """Refuse a variable of an option that must be typed: whoever has set FINK_DASK_DRY_RUN does not want it real.
+
+        Raises
+        ------
+        click.UsageError
+            If there is one.
+        """
+        for each in self.params:
+            if not isinstance(each, FinkOption) or not each.is_typed:
+                continue
+            name = variable(each.given_name)
+            if os.environ.get(name, "").lower() not in UNSET:
+                raise click.UsageError(f"{name} is set, but {each._shown[0]} must be typed: unset the variable")
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
@@ -259,7 +298,7 @@ def _address(_: click.Context, parameter: click.Parameter, value: str) -> str:
 
 config_option = option(
     "--config",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=UserPath(dir_okay=False, path_type=Path),
     is_eager=True,
     expose_value=False,
     callback=_read_config,
@@ -284,7 +323,7 @@ def _made(field: str, given: Option, default: Any) -> Callable[[Command], Comman
     if given.choices:
         kind = click.Choice(given.choices, case_sensitive=given.choices[0].islower())
     elif given.is_file:
-        kind = click.Path(dir_okay=False, path_type=Path)
+        kind = UserPath(dir_okay=False, path_type=Path)
     elif given.is_number or isinstance(default, int):
         kind = bool if given.is_flag else int
 
@@ -321,7 +360,9 @@ dashboard_address_option = option(
     help="Address of the Dask dashboard; another free port if this one is taken.",
 )
 
-json_option = option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+json_option = option(
+    "--json", "as_json", is_flag=True, callback=ask_for_json, help="Print the result as one JSON object."
+)
 
 verbose_option = option("--verbose", "-v", is_flag=True, help="Write a log to stderr.")
 

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fink_dask.cli.connection import connection_options, kafka_settings, line_options
-from fink_dask.cli.options import CONTEXT, FinkCommand, option, options_from, typed_option, verbose_option
+from fink_dask.cli.options import (
+    CONTEXT,
+    FinkCommand,
+    UserPath,
+    option,
+    options_from,
+    typed_option,
+    verbose_option,
+)
 from fink_dask.cli.say import say
 from fink_dask.errors import SettingsError, StorageError
 from fink_dask.kafka.topics import check_topic_name, survey_of
@@ -38,13 +46,13 @@ _PARTIAL = 3
 @typed_option("--json", "as_json", is_flag=True, help="Print each alert as a JSON object, one per line.")
 @typed_option(
     "--cutouts",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=UserPath(file_okay=False, path_type=Path),
     metavar="DIR",
     help="Write the cutouts to DIR as PNG files, and show them on a terminal.",
 )
 @options_from(TransferSettings, "since", "until")
 @option("--survey", type=click.Choice(SURVEYS), help="The survey; by default taken from the topic's name.")
-@typed_option("--schema", "schema_file", type=click.Path(path_type=Path), help="Avro schema file, instead of Kafka's.")
+@typed_option("--schema", "schema_file", type=UserPath(path_type=Path), help="Avro schema file, instead of Kafka's.")
 @connection_options
 @line_options
 @verbose_option

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import threading
 import time
@@ -12,7 +11,17 @@ from typing import Any
 import click
 
 from fink_dask.cli.connection import connection_options, kafka_settings
-from fink_dask.cli.options import CONTEXT, FinkCommand, at_least_one, json_option, option, typed_option, verbose_option
+from fink_dask.cli.options import (
+    CONTEXT,
+    FinkCommand,
+    UserPath,
+    at_least_one,
+    json_option,
+    option,
+    typed_option,
+    verbose_option,
+)
+from fink_dask.cli.output import print_json
 from fink_dask.cli.say import say
 from fink_dask.demo.alerts import AlertKind
 from fink_dask.errors import SettingsError
@@ -45,7 +54,7 @@ def _seed(_: click.Context, parameter: click.Parameter, value: int) -> int:
     context_settings=CONTEXT,
     epilog="Example: fink-dask publish --topic ftransfer_ztf_2026-02-24_1 --synthetic 10000 --rate 2000",
 )
-@click.argument("files", nargs=-1, type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("files", nargs=-1, type=UserPath(dir_okay=False, path_type=Path))
 @typed_option("--topic", required=True, metavar="NAME", help="The topic to fill; its schema goes to NAME_schema.")
 @typed_option("--synthetic", type=int, callback=at_least_one, metavar="N", help="Make up N alerts instead of FILES.")
 @option(
@@ -141,7 +150,7 @@ def publish(
     seconds = time.monotonic() - began
     if as_json:
         content = {"topic": topic, "alerts": done, "partitions": where.partitions, "run_seconds": round(seconds, 3)}
-        click.echo(json.dumps(content))
+        print_json(content)
         return 0
     speed = per_second(done / max(seconds, 1e-3), "alert")
     say(f"{topic}: {counted(done, 'alert')} published in {seconds:.1f} s ({speed})")

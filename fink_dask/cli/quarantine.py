@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from datetime import datetime
 from pathlib import Path
@@ -10,7 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fink_dask.cli.options import CONTEXT, FinkCommand, Place, at_least_one, json_option, typed_option, verbose_option
+from fink_dask.cli.options import (
+    CONTEXT,
+    FinkCommand,
+    Place,
+    UserPath,
+    at_least_one,
+    json_option,
+    typed_option,
+    verbose_option,
+)
+from fink_dask.cli.output import print_json
 from fink_dask.cli.say import say
 from fink_dask.cli.stopped import ending_as_json
 from fink_dask.errors import SettingsError
@@ -39,7 +48,7 @@ _SHOWN_REASONS = 10
 @typed_option(
     "--schema",
     "schema_file",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=UserPath(dir_okay=False, path_type=Path),
     help="With --retry: file with the Avro schema that they were written with; the dataset keeps its own.",
 )
 @json_option
@@ -70,7 +79,7 @@ def _retry(ledger: Ledger, schema_file: Path | None, as_json: bool) -> int:
     from rich.progress import Progress
 
     from fink_dask.avro.files import read_schema_file
-    from fink_dask.cli.results import headline, print_json
+    from fink_dask.cli.results import headline, print_summary_json
     from fink_dask.ledger.progress import summarise
     from fink_dask.verifying.retry import retry_quarantine
 
@@ -83,7 +92,7 @@ def _retry(ledger: Ledger, schema_file: Path | None, as_json: bool) -> int:
         task = bar.add_task("decoding", total=summarise(ledger).summary.quarantined)
         found = retry_quarantine(ledger, schema, lambda count: bar.advance(task, count))
     if as_json:
-        print_json(found.summary, recovered=found.recovered, recovered_filtered=found.filtered)
+        print_summary_json(found.summary, recovered=found.recovered, recovered_filtered=found.filtered)
     else:
         say(headline(found.summary))
         left = counted(found.summary.quarantined, "record")
@@ -100,7 +109,7 @@ def _show(ledger: Ledger, limit: int, as_json: bool) -> None:
         if len(shown) < limit:
             shown.append(record)
     if as_json:
-        click.echo(json.dumps({"quarantined": reasons.total(), "reasons": dict(reasons), "records": shown}))
+        print_json({"quarantined": reasons.total(), "reasons": dict(reasons), "records": shown})
         return
     if not reasons:
         say(f"{ledger.outdir}: no records in quarantine")

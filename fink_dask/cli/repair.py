@@ -57,7 +57,7 @@ def repair(outdir: Path, on_loss: str, dashboard_address: str, as_json: bool, ve
 
     start_forkserver()  # loads what workers need while the files are checked
     from fink_dask.cli.options import log_to_stderr
-    from fink_dask.cli.results import headline, print_json
+    from fink_dask.cli.results import headline, print_summary_json
     from fink_dask.ledger.progress import written_bytes
     from fink_dask.show.bar import CountBar
     from fink_dask.show.display import Display
@@ -78,7 +78,9 @@ def repair(outdir: Path, on_loss: str, dashboard_address: str, as_json: bool, ve
         found = run_repair(ledger, kafka, observe, bar.advance, on_loss, dashboard_address)
     if as_json:
         left, foreign = list(found.left), [str(path) for path in found.foreign]
-        print_json(found.summary, repaired_ranges=found.ranges, read_again=found.offsets, left=left, foreign=foreign)
+        print_summary_json(
+            found.summary, repaired_ranges=found.ranges, read_again=found.offsets, left=left, foreign=foreign
+        )
         return found.summary.exit_code
     say(headline(found.summary))
     if found.ranges:

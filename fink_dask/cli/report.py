@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fink_dask.cli.options import CONTEXT, FinkCommand, Place, typed_option
+from fink_dask.cli.options import CONTEXT, FinkCommand, Place, UserPath, typed_option
 from fink_dask.cli.say import say
 from fink_dask.errors import FinkDaskError, SettingsError, StorageError
 from fink_dask.units import counted
@@ -27,7 +27,7 @@ _HEAD_BYTES = 2000
 @typed_option(
     "--output",
     "-o",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=UserPath(dir_okay=False, path_type=Path),
     default=Path("report.html"),
     show_default=True,
     help="File to write; an older report is replaced, any other file is not.",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import click
 from rich.filesize import decimal
 
+from fink_dask.cli.output import print_json
 from fink_dask.cli.say import say
 from fink_dask.kafka.offsets import Interval
 from fink_dask.ledger.ledger import Ledger
@@ -26,16 +26,15 @@ _MUCH_MORE = 1.5
 STATE_COLOURS = {"complete": "green", "partial": "yellow", "failed": "red", "interrupted": "yellow"}
 
 
-def print_json(summary: Summary, **more: object) -> None:
+def print_summary_json(summary: Summary, **more: object) -> None:
     """Print a summary as one JSON object."""
-    content = asdict(summary) | {"run_seconds": round(summary.run_seconds, 3)} | more
-    click.echo(json.dumps(content))
+    print_json(asdict(summary) | {"run_seconds": round(summary.run_seconds, 3)} | more)
 
 
 def print_summary(summary: Summary, ledger: Ledger, as_json: bool, profile: Profile | None = None) -> None:
     """Print what a transfer has done, and on request where its time went."""
     if as_json:
-        print_json(summary, **({} if profile is None else {"profile": profile.to_json()}))
+        print_summary_json(summary, **({} if profile is None else {"profile": profile.to_json()}))
         return
     say(headline(summary))
     if summary.run_alerts:
@@ -113,7 +112,7 @@ def print_outlook(outlook: Outlook, outdir: Path, as_json: bool, job_script: str
     """Print what a transfer would do, and with what jobs."""
     if as_json:
         content = outlook_json(outlook)
-        click.echo(json.dumps(content if job_script is None else content | {"job_script": job_script}))
+        print_json(content if job_script is None else content | {"job_script": job_script})
         return
     _print_outlook(outlook, outdir)
     if job_script is not None:

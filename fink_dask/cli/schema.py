@@ -11,6 +11,7 @@ import click
 
 from fink_dask.cli.connection import connection_options, kafka_settings
 from fink_dask.cli.options import CONTEXT, FinkCommand, option, verbose_option
+from fink_dask.cli.output import expect_json, print_json
 from fink_dask.cli.say import say
 from fink_dask.kafka.topics import check_topic_name, survey_of
 from fink_dask.units import counted, printable
@@ -56,6 +57,8 @@ def schema(topic: str, form: str, verbose: bool, **connection: Any) -> int:
     from fink_dask.planning.schemas import show_schemas
     from fink_dask.show.display import doing
 
+    if form == "json":
+        expect_json()
     log_to_stderr(verbose)
     check_topic_name(topic)
     kafka = kafka_settings(survey_of(topic), **connection)
@@ -107,7 +110,7 @@ def _print_json(topic: str, found: FoundSchemas, each: Sequence[tuple[AvroSchema
         {"sha256": one.fingerprint, "misfit": misfit or None, "fields": [asdict(field) for field in fields_of(one)]}
         for one, misfit in each
     ]
-    click.echo(json.dumps({"topic": topic, "source": found.source, "schemas": schemas}))
+    print_json({"topic": topic, "source": found.source, "schemas": schemas})
 
 
 def _print_tree(one: AvroSchema) -> None:

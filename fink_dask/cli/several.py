@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fink_dask.cli.options import option
+from fink_dask.cli.output import print_json
 from fink_dask.cli.say import say
 from fink_dask.errors import FinkDaskError
 from fink_dask.kafka.topics import TopicChoice, survey_of
@@ -124,7 +124,7 @@ def print_topics_json(
         each.append(asdict(summary) | {"run_seconds": round(summary.run_seconds, 3)} | dict(about) | error)
     totals = asdict(total_of(summaries)) | {"run_seconds": round(run_seconds, 3)}
     del totals["topic"]
-    click.echo(json.dumps({"topics": each} | totals | dict(more or {})))
+    print_json({"topics": each} | totals | dict(more or {}))
 
 
 def preview_topics(
@@ -155,7 +155,7 @@ def preview_topics(
             {"topic": topic, "error": str(each)} if isinstance(each, FinkDaskError) else outlook_json(each)
             for topic, each in found.items()
         ]
-        click.echo(json.dumps({"topics": content} | ({} if script is None else {"job_script": script})))
+        print_json({"topics": content} | ({} if script is None else {"job_script": script}))
         return int(failed)
     for topic, each in found.items():
         if isinstance(each, FinkDaskError):

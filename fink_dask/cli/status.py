@@ -30,7 +30,7 @@ def status(outdir: Path, as_json: bool) -> int:
 
     If OUTDIR holds the datasets of several topics, each of them is shown.
     """
-    from fink_dask.cli.results import headline, print_intervals, print_json
+    from fink_dask.cli.results import headline, print_intervals, print_summary_json
     from fink_dask.ledger.lease import is_held
     from fink_dask.ledger.ledger import Ledger
     from fink_dask.ledger.outdir import check_dataset, dataset_beside, datasets_in, unfinished
@@ -56,7 +56,7 @@ def status(outdir: Path, as_json: bool) -> int:
         )
     running, progress, lag, arrival = _look(ledger)
     if as_json:
-        print_json(progress.summary, **_details(running, progress, lag, arrival))
+        print_summary_json(progress.summary, **_details(running, progress, lag, arrival))
         return 0
     say(headline(progress.summary, running))
     done = progress.planned_offsets - progress.missing_offsets

@@ -156,7 +156,7 @@ def failure_as_json(settings: TransferSettings, choice: TopicChoice, as_json: bo
                 )
                 for summary, ledger in zip(summaries, ledgers, strict=True)
             ]
-            _print(ended, settings, choice, state, seconds)
+            _print(ended, settings, choice, state, seconds, _words(error))
         raise
 
 
@@ -173,32 +173,45 @@ def ending_as_json(ledger: Ledger, as_json: bool) -> Iterator[None]:
         say("fink-dask: stopped; run the same command again to continue", err=True)
         error.said = True
         if as_json:
-            _print_end(ledger, "interrupted")
+            _print_end(ledger, "interrupted", error=_words(error))
         raise
 
 
 def _print_end(ledger: Ledger, state: State, **more: str) -> None:
-    from fink_dask.cli.results import print_json
+    from fink_dask.cli.results import print_summary_json
     from fink_dask.ledger.progress import Summary
 
     try:
         plans = ledger.plans()
     except FinkDaskError:  # then it is called by the name of its directory
         plans = []
-    print_json(Summary(plans[0].identity.topic if plans else ledger.outdir.name, state), **more)
+    print_summary_json(Summary(plans[0].identity.topic if plans else ledger.outdir.name, state), **more)
 
 
 def _print(
-    summaries: Sequence[Summary], settings: TransferSettings, choice: TopicChoice, state: State, seconds: float
+    summaries: Sequence[Summary],
+    settings: TransferSettings,
+    choice: TopicChoice,
+    state: State,
+    seconds: float,
+    error: str,
 ) -> None:
-    from fink_dask.cli.results import print_json
+    from fink_dask.cli.results import print_summary_json
     from fink_dask.ledger.progress import Summary
 
     if choice.is_several:
-        print_topics_json(summaries, {}, seconds, more={"state": state})
+        print_topics_json(summaries, {}, seconds, more={"state": state, "error": error})
         return
     summary = summaries[0] if summaries else Summary(settings.topic, state, run_seconds=seconds)
-    print_json(replace(summary, topic=settings.topic))
+    print_summary_json(replace(summary, topic=settings.topic), error=error)
+
+
+def _words(error: BaseException) -> str:
+    if isinstance(error, FinkDaskError):
+        return str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped by a signal"
+    return f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def _found(settings: TransferSettings, choice: TopicChoice) -> list[Ledger]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from click.core import ParameterSource
 from fink_dask.cli.cluster import CLUSTER_OPTIONS, cluster_settings
 from fink_dask.cli.connection import PASSWORD_VARIABLE
 from fink_dask.cli.options import CONTEXT, FinkCommand, config_option, json_option, typed_option
+from fink_dask.cli.output import print_json
 from fink_dask.cli.say import say
 from fink_dask.cli.spelling import spelled_out
 from fink_dask.cli.transfer import transfer
@@ -87,11 +87,14 @@ def submit(
     job = BatchTransfer(jobs.resolve(), Path(os.path.realpath(outdir)), arguments)
     script = job.script()
     if dry_run:
-        click.echo(json.dumps({"job_script": script}) if as_json else script, nl=as_json)
+        if as_json:
+            print_json({"job_script": script})
+        else:
+            click.echo(script, nl=False)
         return 0
     number = job.submit()
     if as_json:
-        click.echo(json.dumps({"job": number, "job_script": script}))
+        print_json({"job": number, "job_script": script})
         return 0
     say(f"submitted to {job.spec.system} as job {number}")
     click.echo(f"  progress   fink-dask status {outdir}")

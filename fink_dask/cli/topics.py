@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ import click
 
 from fink_dask.cli.connection import connection_options, kafka_settings
 from fink_dask.cli.options import CONTEXT, FinkCommand, json_option, option, typed_option, verbose_option
+from fink_dask.cli.output import print_json
 from fink_dask.cli.say import say
 from fink_dask.errors import FinkDaskError
 from fink_dask.kafka.topics import survey_of
@@ -73,7 +73,7 @@ def topics(
     now_ms = time.time() * 1000
     if as_json:
         each = [_as_json(topic, now_ms) for topic in overview.topics]
-        click.echo(json.dumps({"group_id": group_id, "topics": each, "others": overview.others}))
+        print_json({"group_id": group_id, "topics": each, "others": overview.others})
     elif any(topic.error is None for topic in overview.topics) or not overview.topics:
         _print(overview, group_id, now_ms)
     return int(any(topic.error for topic in overview.topics))

@@ -16,6 +16,7 @@ from fink_dask.cli.options import (
     CONTEXT,
     FinkCommand,
     Place,
+    UserPath,
     config_option,
     dashboard_address_option,
     json_option,
@@ -28,7 +29,7 @@ from fink_dask.cli.options import (
 from fink_dask.cli.say import say
 from fink_dask.cli.several import ledgers_of, preview_topics, print_outcome, survey_of_topics, topic_option
 from fink_dask.cli.stopped import failure_as_json
-from fink_dask.errors import BrokerError, SchemaError, SettingsError, parameter
+from fink_dask.errors import BrokerError, FinkDaskError, SchemaError, SettingsError, parameter
 from fink_dask.kafka.topics import TopicChoice, choose_topics
 from fink_dask.settings import (
     CLUSTER,
@@ -57,7 +58,7 @@ _BEGAN = time.monotonic()
 
 
 #: Files as `dask worker` names them.
-_TLS_FILE = click.Path(dir_okay=False, path_type=Path)
+_TLS_FILE = UserPath(dir_okay=False, path_type=Path)
 
 
 def follow_settings(follow: bool, given: dict[str, Any], until: Moment | None = None) -> FollowSettings | None:
@@ -237,6 +238,8 @@ def transfer(
         if existing is not None and wanted == -1:
             settings = replace(settings, nconsumers=existing.threads())
         chosen = ClusterChoice(existing, dashboard_address, spec)
+        if dump_schemas and dry_run:
+            click.echo("fink-dask: a dry run writes no schemas: leave out --dump-schemas or --dry-run", err=True)
         if dry_run:
             return _preview(settings, choice, chosen, restart, as_json)
         if dump_schemas:
@@ -266,9 +269,12 @@ def _ask_before_restart(settings: TransferSettings, choice: TopicChoice) -> None
 
     ledgers = ledgers_of(settings, choice)
     if ledgers:
-        alerts = sum(summarise(ledger).summary.alerts for ledger in ledgers)
+        try:
+            alerts = counted(sum(summarise(ledger).summary.alerts for ledger in ledgers), "alert")
+        except FinkDaskError:  # a ledger that is damaged is what it is for
+            alerts = "an unknown number of alerts"
         what = f"the datasets of {counted(len(ledgers), 'topic')}" if choice.is_several else "the dataset"
-        click.confirm(f"Replace {what} in {settings.outdir} ({counted(alerts, 'alert')})?", abort=True, err=True)
+        click.confirm(f"Replace {what} in {settings.outdir} ({alerts})?", abort=True, err=True)
 
 
 def _preview(

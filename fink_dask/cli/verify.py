@@ -83,10 +83,14 @@ def verify(
     if not several:
         check_dataset(ledger)
     asked = against_kafka or sample
-    kafka = kafka_settings(survey_of_dataset((several or [ledger])[0]), **connection) if asked else None
-    if several:
-        return _verify_each(several, kafka, sample, seed, as_json)
-    return _verify(ledger, kafka, sample, seed, lambda found, compared: _say(found, compared, as_json))
+
+    def kafka_of(one: Ledger) -> KafkaSettings | None:
+        return kafka_settings(survey_of_dataset(one), **dict(connection)) if asked else None
+
+    if several:  # whose surveys may have servers of their own
+        kafka_of(several[0])  # where nothing tells the servers, nothing is verified
+        return _verify_each(several, kafka_of, sample, seed, as_json)
+    return _verify(ledger, kafka_of(ledger), sample, seed, lambda found, compared: _say(found, compared, as_json))
 
 
 def _verify(
@@ -121,7 +125,11 @@ def _verify(
 
 
 def _verify_each(
-    ledgers: list[Ledger], kafka: KafkaSettings | None, sample: int | None, seed: int | None, as_json: bool
+    ledgers: list[Ledger],
+    kafka_of: Callable[[Ledger], KafkaSettings | None],
+    sample: int | None,
+    seed: int | None,
+    as_json: bool,
 ) -> int:
     """Verify the datasets of several topics, in turn; returns the worst exit status."""
     from fink_dask.cli.several import print_table, print_topics_json
@@ -143,7 +151,7 @@ def _verify_each(
     datasets = [ledger.outdir.name for ledger in ledgers]
     for number, (name, ledger) in enumerate(zip(datasets, ledgers, strict=True)):
         try:
-            _verify(ledger, kafka, sample, seed, note)
+            _verify(ledger, kafka_of(ledger), sample, seed, note)
         except FinkDaskError as error:
             if len(summaries) > number:  # what its files say
                 summaries[-1] = replace(summaries[-1], state="failed")
@@ -175,11 +183,11 @@ def _result(found: Verification, compared: Comparison | None) -> tuple[Summary, 
 
 
 def _say(found: Verification, compared: Comparison | None, as_json: bool) -> int:
-    from fink_dask.cli.results import headline, print_intervals, print_json
+    from fink_dask.cli.results import headline, print_intervals, print_summary_json
 
     summary, about = _result(found, compared)
     if as_json:
-        print_json(summary, **about)
+        print_summary_json(summary, **about)
         return summary.exit_code
     problems = about["problems"]
     say(headline(summary))

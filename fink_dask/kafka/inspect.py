@@ -29,7 +29,7 @@ from fink_dask.kafka.connection import Admin, Connection, in_background, open_gl
 from fink_dask.kafka.offsets import Watermarks
 from fink_dask.kafka.topics import no_such_topic, schema_topic
 from fink_dask.kafka.window import EVERYTHING, ask_window
-from fink_dask.settings import KafkaSettings
+from fink_dask.settings import KafkaSettings, has_sasl
 from fink_dask.units import Window
 
 #: Where a writer schema came from.
@@ -274,10 +274,16 @@ class Inspector:
         self._settings = connection.settings
         self._admin = connection.admin
         self._glimpse = Glimpse(connection)
+        self._has_controller = True  # until `topics` knows
         self._spare = list(spare)
         #: What is looked at before anybody asks: the last copies of the schemas of a topic, and its sizes.
         self._last_keys: dict[str, Future[list[bytes]]] = {}
         self._sizes: dict[str, Future[Sample]] = {}
+
+    @property
+    def _rights(self) -> str:
+        """Say what may be wrong where users have rights: Kafka does not name what they may not read."""
+        return ", or these credentials may not read it" if has_sasl(self._settings.security.protocol) else ""
 
     @property
     def admin(self) -> Admin:
@@ -365,7 +371,7 @@ class Inspector:
             if isinstance(each, list):
                 partitions[topic] = each
             else:
-                found[topic] = each or no_such_topic(topic, listed)
+                found[topic] = each or no_such_topic(topic, listed, bool(self._rights))
         if not partitions:
             return found
         schemas: dict[str, list[int]] = {}
@@ -449,7 +455,7 @@ class Inspector:
             if key.removeprefix(BOM_UTF8).lstrip()[:1] == b"{":
                 return TopicSchema(key, "record key")
         raise MissingSchemaError(
-            f"no schema: {name} is absent or empty, and the records' keys hold none; give one with "
+            f"no schema: {name} is absent or empty{self._rights}, and the records' keys hold none; give one with "
             f"{parameter('schema', 'FILE')}",
             topic,
         )

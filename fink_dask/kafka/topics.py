@@ -140,11 +140,15 @@ _NOT_THERE = (
 )
 
 
-def no_such_topic(topic: str, listed: Collection[str]) -> BrokerError:
-    """Say that there is no topic of a name, and which one is so like it that it must be the one."""
+def no_such_topic(topic: str, listed: Collection[str], has_rights: bool = False) -> BrokerError:
+    """Say that there is no topic of a name, and which one is so like it that it must be the one.
+
+    Where users have rights, Kafka does not name what they may not read.
+    """
     near = get_close_matches(topic, _transferable(listed), 1, cutoff=_TYPING_ERROR)
     what = f"did you mean {near[0]}?" if near else _NOT_THERE
-    return BrokerError(f"no such topic on this Kafka (nothing was created); {what}", topic)
+    rights = ", or these credentials may not read it" if has_rights else ""
+    return BrokerError(f"no such topic on this Kafka{rights} (nothing was created); {what}", topic)
 
 
 def no_such_topics(patterns: Sequence[str], listed: Collection[str]) -> BrokerError:

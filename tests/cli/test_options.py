@@ -264,10 +264,10 @@ def test_options_of_todays_client_that_decide_nothing_here_are_taken_with_a_word
 def test_nothing_in_the_environment_can_restart_a_transfer(kafka: Any, alerts: Any, tmp_path: Path) -> None:
     options = ["-topic", TOPIC, "-outdir", "o", "--servers", kafka.bootstrap_servers]
     env = {"FINK_DASK_RESTART": "1", "FINK_DASK_YES": "1", "FINK_DASK_DASHBOARD_ADDRESS": "127.0.0.1:0"}
-    for _ in range(2):
-        result = run_cli("transfer", *options, "-limit", "5", cwd=tmp_path, env=env)
-        assert result.returncode == 0, result.stderr
-    assert "nothing new" in result.stderr
+    result = run_cli("transfer", *options, "-limit", "5", cwd=tmp_path, env=env)
+    assert result.returncode == 2
+    assert "FINK_DASK_RESTART is set" in result.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_dumped_schemas_are_those_of_the_topic(kafka: Any, alerts: Any, tmp_path: Path) -> None:
@@ -308,18 +308,16 @@ def test_output_that_is_no_terminal_has_no_colours_and_no_bar(kafka: Any, alerts
     assert "\x1b" not in result.stdout + result.stderr
 
 
-def test_a_terminal_shows_a_bar_with_alerts_and_speed_and_is_left_clean(
-    kafka: Any, alerts: Any, tmp_path: Path
-) -> None:
+def on_a_terminal(options: list[str], cwd: Path, **env: str) -> str:
+    """Run a transfer on a terminal; return what it has written there."""
     leader, follower = os.openpty()
-    options = ["-topic", TOPIC, "-outdir", "o", "--servers", kafka.bootstrap_servers]
     process = subprocess.Popen(
         [*PROGRAM, "transfer", *options, "--dashboard-address", "127.0.0.1:0"],
         stdin=follower,
         stdout=follower,
         stderr=follower,
-        cwd=tmp_path,
-        env=environment({"TERM": "xterm-256color", "COLUMNS": "160"}),
+        cwd=cwd,
+        env=environment(env),
     )
     os.close(follower)
     shown = b""
@@ -333,7 +331,23 @@ def test_a_terminal_shows_a_bar_with_alerts_and_speed_and_is_left_clean(
         shown += chunk
     os.close(leader)
     assert process.wait(timeout=300) == 0
-    text = shown.decode()
+    return shown.decode()
+
+
+def test_a_dumb_terminal_gets_no_colours_and_no_movements_of_the_cursor(
+    kafka: Any, alerts: Any, tmp_path: Path
+) -> None:
+    options = ["-topic", TOPIC, "-outdir", "o", "--servers", kafka.bootstrap_servers]
+    text = on_a_terminal(options, tmp_path, TERM="dumb", NUMBA_CACHE_DIR=str(tmp_path / "cache"))
+    assert "complete" in text
+    assert "\x1b" not in text
+
+
+def test_a_terminal_shows_a_bar_with_alerts_and_speed_and_is_left_clean(
+    kafka: Any, alerts: Any, tmp_path: Path
+) -> None:
+    options = ["-topic", TOPIC, "-outdir", "o", "--servers", kafka.bootstrap_servers]
+    text = on_a_terminal(options, tmp_path, TERM="xterm-256color", COLUMNS="160")
     assert "alerts/s" in text
     assert "received" in text
     assert "alerts committed" in text

@@ -1,0 +1,55 @@
+"""JSON for scripts: one object on stdout on every way out of a command, with its state, its error and its name."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+from fink_dask.errors import variable
+
+#: How an option that asks for JSON is written.
+_ASKED = {"--json", "-json"}
+_FALSE = {"", "0", "false", "f", "no", "n", "off"}
+
+
+class _Run:
+    """The command that runs in this process."""
+
+    command: str | None = None
+    is_json = False
+    has_printed = False
+
+
+def begin(command: str | None, typed: Sequence[str]) -> None:
+    """Note which command was typed, and whether for JSON; what a file says of that, `ask_for_json` is told."""
+    _Run.command = command
+    asked = os.environ.get(variable("json"), "").lower() not in _FALSE
+    _Run.is_json = asked or not _ASKED.isdisjoint(typed)
+    _Run.has_printed = False
+
+
+def ask_for_json(_: click.Context, __: click.Parameter, value: bool) -> bool:
+    """Take what was found out about an option."""
+    _Run.is_json = value
+    return value
+
+
+def expect_json() -> None:
+    """Note that the command prints JSON whatever its options for that are."""
+    _Run.is_json = True
+
+
+def print_json(content: Mapping[str, Any]) -> None:
+    """Print the one object of a command."""
+    _Run.has_printed = True
+    click.echo(json.dumps({"command": _Run.command, "state": "complete", "error": None, **content}))
+
+
+def print_failure(error: str, state: str = "failed") -> None:
+    """Print the object of a command that was asked for one, and has ended before there was any."""
+    if _Run.is_json and not _Run.has_printed:
+        print_json({"state": state, "error": error})
