@@ -38,7 +38,10 @@ log = logging.getLogger(__name__)
 
 _GUARD = "if __name__ == '__main__': above the"
 #: Set for the processes that a transfer starts, and restored afterwards for those that the user starts.
-_VARIABLES = ("OPENBLAS_NUM_THREADS", "MALLOC_TRIM_THRESHOLD_", "__DASK_PARENT_PID")
+_VARIABLES = (
+    *("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "MALLOC_TRIM_THRESHOLD_"),
+    *("PYTHONHASHSEED", "__DASK_PARENT_PID"),  # of Dask's nannies
+)
 
 
 @dataclass(frozen=True)
