@@ -217,7 +217,12 @@ BOUNDS: list[tuple[LineSpeed, str | None, float, str, float]] = [
 
 
 def _forecast(
-    tmp_path: Path, estimated_bytes: int, line: LineSpeed = UNKNOWN_LINE, limit: str | None = None, wire: float = 1.0
+    tmp_path: Path,
+    estimated_bytes: int,
+    line: LineSpeed = UNKNOWN_LINE,
+    limit: str | None = None,
+    wire: float = 1.0,
+    loaded_s: float = 0.0,
 ) -> Forecast:
     """Forecast a topic of one partition that nobody has to be asked about."""
     limit_rate = None if limit is None else parse_rate("--limit-rate", limit)
@@ -225,7 +230,15 @@ def _forecast(
     target: Any = SimpleNamespace(description=SimpleNamespace(watermarks={0: Watermarks(0, ALERTS)}))
     plan = Plan(1, IDENTITY, (Range(0, 0, ALERTS),), estimated_bytes)
     sample = Sample({0: 1000.0}, {0: 1000.0 * wire}, 0.1, 0)
-    return forecast(settings, target, Summary("topic", "interrupted"), [], plan, 8, sample=sample, line=line)
+    summary = Summary("topic", "interrupted")
+    return forecast(settings, target, summary, [], plan, 8, sample=sample, line=line, loaded_s=loaded_s)
+
+
+def test_the_estimate_includes_a_start_that_takes_long_on_a_busy_machine(tmp_path: Path) -> None:
+    quick, slow = (_forecast(tmp_path, RAW, loaded_s=loaded_s).seconds for loaded_s in (0.1, 2.0))
+    assert quick is not None
+    assert slow is not None
+    assert slow - quick > 4
 
 
 @pytest.mark.parametrize(("line", "limit", "wire", "words", "seconds"), BOUNDS)
