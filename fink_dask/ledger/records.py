@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -313,12 +314,18 @@ class Plan:
                 raise ValueError("a schema has no SHA-256")
             if identity.survey not in {None, *SURVEYS}:
                 raise ValueError(f"unknown survey {str(identity.survey)[:40]!r}")
+            for time in filter(None, (identity.since, content.get("until"))):
+                if datetime.fromisoformat(time).tzinfo is None:
+                    raise ValueError(f"{time[:40]!r} has no time zone")
+            begins = tuple((int(partition), int(offset)) for partition, offset in content.get("begins", ()))
+            if any(min(pair) < 0 for pair in begins):
+                raise ValueError("a partition begins below 0")
             return cls(
                 generation=int(content["generation"]),
                 identity=identity,
                 ranges=tuple(Range(*map(int, numbers)) for numbers in content["ranges"]),
                 estimated_bytes=int(content["estimated_bytes"]),
-                begins=tuple((int(partition), int(offset)) for partition, offset in content.get("begins", ())),
+                begins=begins,
                 until=None if content.get("until") is None else str(content["until"]),
                 id_chars=int(content.get("id_chars", _OLD_PLAN_ID_CHARS)),
             )

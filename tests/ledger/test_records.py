@@ -68,6 +68,16 @@ def test_a_plan_has_its_times_and_one_without_has_no_key_of_them() -> None:
     timed = replace(plan, identity=identity, begins=((0, 5), (1, 0)), until="2026-02-25T00:00:00.000Z")
     assert Plan.from_json(json.loads(json.dumps(timed.to_json()))) == timed
     assert timed.plan_id != plan.plan_id
+    for wrong in (
+        {"until": "tomorrow"},
+        {"until": "2026-02-25T00:00"},
+        {"until": 5},
+        {"begins": [[0, -1]]},
+        {"begins": [[0]]},
+        {"identity": timed.to_json()["identity"] | {"since": "6h"}},
+    ):
+        with pytest.raises(LedgerError, match="plan can't be read"):
+            Plan.from_json(timed.to_json() | wrong)
 
 
 def test_a_plan_has_what_was_asked_for_where_that_is_not_what_was_used_and_no_key_of_it_otherwise() -> None:
