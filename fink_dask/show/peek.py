@@ -23,7 +23,8 @@ from fink_dask.settings import BATCH_BYTES, TransferSettings
 #: The most alerts: whoever wants more wants a dataset.
 MOST = 100
 
-#: Offsets before the newest that are looked at as well: after a transaction comes a marker, which is not a record.
+#: Offsets before the newest that are looked at as well where those hold too few: after a transaction comes a marker,
+#: which is not a record.
 _TAIL = 10
 
 
@@ -97,7 +98,7 @@ class Peek:
             if self.partition in {None, partition} and each.start < each.end:
                 start = each.start
                 if self.is_newest:
-                    start = max(each.start, each.end - self.count - _TAIL)
+                    start = max(each.start, each.end - self.count)
                 elif self.offset is not None:
                     start = self.offset
                 if not each.start <= start < each.end:
@@ -140,7 +141,7 @@ def peek(settings: TransferSettings, wanted: Peek, connection: Connection) -> li
     for range_ in ranges:
         if wanted.is_newest:
             # Only these are held, however many partitions there are.
-            found += list(_read(connection, line, target, range_, len(range_)))[-wanted.count :]
+            found += _newest(connection, line, target, range_, wanted.count)
             found = sorted(found, key=_age)[-wanted.count :]
         elif len(found) < wanted.count:
             found += _read(connection, line, target, range_, wanted.count - len(found))
@@ -149,6 +150,16 @@ def peek(settings: TransferSettings, wanted: Peek, connection: Connection) -> li
 
 def _age(record: Peeked) -> tuple[int, int, int]:
     return record.timestamp_ms, record.partition, record.offset
+
+
+def _newest(connection: Connection, line: Line, target: Target, range_: Range, count: int) -> list[Peeked]:
+    """Read the last records of a partition: those of the range, and of some offsets before where these are too few."""
+    records = list(_read(connection, line, target, range_, len(range_)))
+    low = target.description.watermarks[range_.partition].start
+    if len(records) < count and low < range_.start:
+        longer = Range(range_.partition, max(low, range_.start - _TAIL), range_.end)
+        records = list(_read(connection, line, target, longer, len(longer)))
+    return records[-count:]
 
 
 def _read(connection: Connection, line: Line, target: Target, range_: Range, count: int) -> Iterator[Peeked]:

@@ -157,7 +157,7 @@ def test_what_is_held_of_many_partitions_is_no_more_than_was_asked_for(
     with open_connection(settings.kafka) as connection:
         found = peek_module.peek(settings, peek_module.Peek(3, is_newest=True), connection)
     assert len(found) == 3
-    assert len(held) > 10 * 3
+    assert len(held) == 10 * 3, "far away, each takes its time"
     assert most == 3
     alert = max(map(len, oracle.values.values()))
     assert all(record.alert is not None and record.alert.get_total_buffer_size() < 10 * alert for record in found)
