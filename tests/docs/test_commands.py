@@ -202,6 +202,7 @@ def test_what_a_page_prints_works_when_a_reader_types_it(
 ) -> None:
     for folder in ("docs", "examples", "deploy"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "README.md", tmp_path)
     if path.name == "start.md":  # its reader has a clone in another folder
         clone = tmp_path / "fink-dask"
         for folder in ("fink_dask", "examples"):
