@@ -8,10 +8,12 @@ from typing import Literal
 
 from fink_dask.kafka.offsets import Range
 from fink_dask.ledger.progress import Lag
-from fink_dask.units import rate_words
+from fink_dask.units import duration_words, rate_words
 
 #: What takes the time.
 Bound = Literal["cores", "line", "limit"]
+#: Bytes a second of the line that is the example where nothing is known of the own one: 8 Mbit/s.
+_SLOW_LINE = 1e6
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,9 @@ class Forecast:
     def reason(self) -> str:
         """Say what takes the time, or what is not known of it: "bound by the line at 8.1 Mbit/s"."""
         if self.bound_by is None:
-            return "longer if the line is slow"
+            slow = self.wire_bytes / _SLOW_LINE if self.wire_bytes else 0.0
+            example = f": {duration_words(slow)} at {rate_words(_SLOW_LINE)}" if slow > (self.seconds or 0) else ""
+            return f"longer if the line is slow{example}"
         if self.bound_bytes_per_s is None:
             return f"bound by the {self.bound_by}"
         rate = rate_words(self.bound_bytes_per_s)

@@ -195,7 +195,7 @@ ALERTS = 60_000
 RAW = 66_000_000
 #: What is known of line and limit; what the bytes on the line are to those of alerts; the words, and the seconds.
 BOUNDS: list[tuple[LineSpeed, str | None, float, str, float]] = [
-    (UNKNOWN_LINE, None, 1.02, "longer if the line is slow", 2),
+    (UNKNOWN_LINE, None, 1.02, "longer if the line is slow: 1.1 min at 8 Mbit/s", 2),
     (LineSpeed(0.001, 125e6), None, 1.02, "bound by the cores", 2),
     (LineSpeed(0.04, 1e6), None, 1.0, "bound by the line at 8 Mbit/s", 1.5 + 12 * 0.04 + 66),
     (LineSpeed(0.04, 1e6, True), None, 1.0, "less if the line carries more than 8 Mbit/s", 1.5 + 12 * 0.04 + 66),
@@ -212,7 +212,7 @@ BOUNDS: list[tuple[LineSpeed, str | None, float, str, float]] = [
         67.5,
     ),
     (LineSpeed(bytes_per_s=125e6, is_of_before=True), None, 1.0, "bound by the cores", 2),
-    (LineSpeed(1.0), None, 1.0, "longer if the line is slow", 14.5),
+    (LineSpeed(1.0), None, 1.0, "longer if the line is slow: 1.1 min at 8 Mbit/s", 14.5),
 ]
 
 
