@@ -89,7 +89,7 @@ IMPORTERS = {
     "click": {"cli"},
     "confluent_kafka": {"kafka.client"},
     "dask": {"api", "catalog.hats", "cluster", "dashboard", "running.job"},
-    "dask_jobqueue": {"cluster.joboptions", "cluster.jobs"},
+    "dask_jobqueue": {"cluster.joboptions"},
     "distributed": {"api", "catalog.hats", "cluster", "dashboard", "running.job"},
     "jinja2": {"report.page"},
     "obstore": {"store.bucket"},

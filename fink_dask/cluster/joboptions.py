@@ -158,7 +158,7 @@ class JobOptions:
         SettingsError
             If dask-jobqueue is missing or does not know an option, or nothing gives the cores or the memory.
         """
-        dask_jobqueue = _import_dask_jobqueue()
+        dask_jobqueue = import_dask_jobqueue()
         system = SYSTEMS[self.system]
         cluster_class = getattr(dask_jobqueue, f"{self.system.upper()}Cluster", None) or getattr(
             dask_jobqueue, {"moab": "MoabCluster", "htcondor": "HTCondorCluster"}[self.system]
@@ -316,7 +316,7 @@ def check_path(path: Path) -> None:
         )
 
 
-def _import_dask_jobqueue() -> Any:
+def import_dask_jobqueue() -> Any:
     """Import it, and undo what it does to signals: after its import Ctrl+C would end the program as a success."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dask_jobqueue.core import Job
 from distributed.core import Status
+
+from fink_dask.cluster.joboptions import import_dask_jobqueue
 
 _TAIL_BYTES = 8192
 #: Dask's words where a worker can't reach its scheduler, and others that say more than the lines after them.
@@ -42,7 +43,7 @@ _SLURM_ENDED = {
 }
 
 
-class WatchedJob(Job):  # type: ignore[misc]
+class WatchedJob(import_dask_jobqueue().core.Job):  # type: ignore[misc]
     """A job whose submission never fails with a traceback in a log, and which knows when its workers came.
 
     Attributes

@@ -106,7 +106,7 @@ def test_a_wrong_password_is_one_line_that_does_not_quote_it(
 def test_there_is_no_option_for_a_password(secure: SecureKafka, tmp_path: Path) -> None:
     result = run_cli(*arguments(secure, tmp_path / "alerts", "--password", PASSWORD))
     assert result.returncode == 2
-    assert "No such option" in result.stderr
+    assert "--password-file" in result.stderr
 
 
 def test_the_password_comes_from_a_file_of_its_own(
