@@ -218,6 +218,7 @@ def test_a_scheduler_without_workers_is_one_line(tmp_path: Path, monkeypatch: py
         check_workers(client, KafkaSettings("127.0.0.1:1"), "topic", Ledger(tmp_path / "out"))
 
 
+@pytest.mark.sample
 def test_a_scheduler_that_dies_in_mid_run_is_one_line_and_the_same_command_goes_on(
     kafka: Any, topic_name: str, tmp_path: Path
 ) -> None:

@@ -15,6 +15,7 @@ from tests.harness.oracle import assert_exactly_once
 pytestmark = pytest.mark.links
 
 
+@pytest.mark.sample
 def test_29_a_broker_that_throttles_by_quota_is_slow_and_complete_and_is_named(far: FarKafka, tmp_path: Path) -> None:
     topic, client = fill_far_topic(far, 6000, partitions=4), ("--entity-type", "clients", "--entity-name", "fink-dask")
     far.near.configure("--alter", "--add-config", "consumer_byte_rate=400000", *client)
