@@ -269,7 +269,6 @@ def test_a_killed_broker_fails_the_impatient_and_costs_the_patient_no_alert(
     assert str(error).startswith(f"{topic_name}[0] at offset {impatient.position}: ")
 
 
-@pytest.mark.faults
 def test_a_broker_that_is_away_for_longer_than_a_deleted_topic_is_doubted_costs_no_alert(
     broker: KafkaBroker, topic_name: str
 ) -> None:

@@ -47,7 +47,7 @@ def test_all_ways_out_have_the_same_measurements(outdir: Path, name: str, tmp_pa
     assert f"{expected.num_rows} measurements" in shown.stdout
     assert max(map(len, shown.stdout.splitlines())) <= 80
     said = json.loads(run_cli("lightcurve", str(outdir), name, "--json").stdout)
-    assert said == {"object": name, "measurements": expected.to_pylist()}
+    assert (said["object"], said["measurements"], said["state"]) == (name, expected.to_pylist(), "complete")
     written = run_cli(
         "lightcurve", str(outdir), name, "--csv", str(tmp_path / "c.csv"), "--plot", str(tmp_path / "c.html")
     )

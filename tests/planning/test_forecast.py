@@ -62,7 +62,7 @@ def _raw_bytes(oracle: Oracle) -> int:
 def test_a_transfer_says_beforehand_what_it_has_to_do(kafka: Any, topic: str, oracle: Oracle, tmp_path: Path) -> None:
     result = run_cli(*transfer_arguments(kafka, topic, tmp_path / "alerts"))
     assert result.returncode == 0, result.stderr
-    said = re.search(r"6,000 offsets to read in .*; about ([\d.]+) MB in \d s, .*, .* of disk free", result.stderr)
+    said = re.search(r"6,000 offsets to read in .*; about ([\d.]+) MB in \d+ s, .*, .* of disk free", result.stderr)
     assert said is not None, result.stderr
     assert float(said[1]) == pytest.approx(_raw_bytes(oracle) / 1e6, rel=0.2)
 
