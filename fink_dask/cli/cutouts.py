@@ -10,11 +10,13 @@ import click
 
 from fink_dask.cli.options import CONTEXT, FinkCommand, Place, UserPath, typed_option
 from fink_dask.cli.say import say
-from fink_dask.errors import LedgerError, SettingsError, StorageError, parameter
+from fink_dask.errors import SettingsError, StorageError
 from fink_dask.units import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    import pyarrow.compute as pc
 
 #: Exit status where some pictures can't be read.
 _PARTIAL = 3
@@ -73,29 +75,26 @@ def cutouts(outdir: Path, objects: tuple[str, ...], output: Path, kind: str) -> 
 
 def _pictures(outdir: Path, name: str, kind: str) -> Iterator[tuple[int, str, bytes | None]]:
     """Yield the alert, what a picture shows, and its file; None for one that can't be read."""
-    import pyarrow as pa
-
-    from fink_dask.dataset.formats import why_unreadable
-    from fink_dask.dataset.read import open_dataset
-    from fink_dask.dataset.surveys import expression, find_fields
+    from fink_dask.dataset.read import open_each
+    from fink_dask.dataset.surveys import Fields, expression, find_fields
     from fink_dask.lightcurves.find import find_alerts
     from fink_dask.report.examples import png, read_stamp, unpack
 
-    dataset = open_dataset(outdir)
-    fields = find_fields(dataset.schema)
-    if not fields.cutouts or not fields.has("object", "source"):
+    def columns(_: object, fields: Fields) -> dict[str, pc.Expression]:
+        paths = {"alert": fields.paths["source"], **fields.cutouts}
+        return {role: expression(path) for role, path in paths.items()}
+
+    opened = [(dataset, find_fields(dataset.schema)) for dataset in open_each(outdir)]
+    fit = [(dataset, fields) for dataset, fields in opened if fields.cutouts and fields.has("object", "source")]
+    if not fit:
         raise SettingsError(f"{outdir} has no cutouts of objects; alerts of full packets have some")
-    columns = {role: expression(path) for role, path in {"alert": fields.paths["source"], **fields.cutouts}.items()}
-    try:
-        alerts = find_alerts(dataset, fields, name, columns)
-    except (pa.ArrowException, OSError) as error:
-        raise LedgerError(f"{outdir} can't be read: {why_unreadable(error)}") from error
-    except SettingsError as error:
-        raise SettingsError(f"{parameter('object')}: {error.line}") from error
-    for row in alerts.to_pylist():
-        for shown in fields.cutouts:
-            image = read_stamp(row[shown])
-            if image is None:
-                yield row["alert"], shown, None
-            else:
-                yield row["alert"], shown, png(image) if kind == "png" else unpack(row[shown])
+    seen = set()
+    for alerts, fields in find_alerts(outdir, fit, name, columns):
+        for row in alerts.to_pylist():
+            if row["alert"] in seen:  # several topics may hold the same alert
+                continue
+            seen.add(row["alert"])
+            for shown in fields.cutouts:
+                image = read_stamp(row[shown])
+                content = None if image is None else png(image) if kind == "png" else unpack(row[shown])
+                yield row["alert"], shown, content

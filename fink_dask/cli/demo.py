@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from textwrap import indent
 
 import click
 
@@ -94,7 +93,7 @@ def demo(alerts: int, outdir: Path, nconsumers: int) -> int:
     )
     _show_files(ledger.outdir)
     say("Read it:\n")
-    click.echo(indent(lines_of(ledger, str(outdir), "pandas"), "  "))
+    click.echo(lines_of(ledger, str(outdir), "pandas"))  # at the margin, to be copied
     click.echo(f"'fink-dask read {outdir}' prints the lines of other readers")
     return found.summary.exit_code
 

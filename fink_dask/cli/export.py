@@ -44,14 +44,14 @@ def export(outdir: Path, file: Path, columns: tuple[str, ...] | None, where: str
 
     console = Console(stderr=True, highlight=False)
     with Bar(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=None)
+        task = bar.add_task("", total=None, visible=False)
         try:
             made = export_table(
                 outdir,
                 file.absolute(),
                 columns,
                 where,
-                lambda stage, rows: bar.reset(task, description=stage, total=rows),
+                lambda stage, rows: bar.reset(task, description=stage, total=rows, visible=True),
                 lambda rows: bar.advance(task, rows),
             )
         except SignalReceivedError as error:

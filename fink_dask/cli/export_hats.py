@@ -72,9 +72,9 @@ def export_hats(outdir: Path, catalog: Path, columns: tuple[str, ...] | None, as
         say(f"fink-dask: {left} is from another export, which was killed or is still running", err=True)
     console = Console(stderr=True, highlight=False)
     with Bar(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=None)
+        task = bar.add_task("", total=None, visible=False)
         caller = Caller(
-            begin=lambda stage, total: bar.reset(task, description=stage, total=total),
+            begin=lambda stage, total: bar.reset(task, description=stage, total=total, visible=True),
             advance=lambda steps: bar.advance(task, steps),
         )
         try:

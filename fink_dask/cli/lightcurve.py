@@ -57,6 +57,9 @@ def lightcurve(outdir: Path, object_id: str, table: Path | None, plot: Path | No
         raise SettingsError(f"--plot {plot}: a plot is an HTML page, so its name ends in .html")
     if as_json and str(table) == "-":
         raise SettingsError("--json and --csv - both write to stdout: choose one")
+    for path in (table, plot):
+        if path is not None and str(path) != "-" and not path.absolute().parent.is_dir():
+            raise SettingsError(f"{path.parent} is not a directory: make it first")
     curve = light_curve(outdir, object_id)
     if table is not None:
         _write_csv(curve, table)

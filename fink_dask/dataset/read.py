@@ -61,6 +61,15 @@ def open_dataset(outdir: str | os.PathLike[str]) -> ds.Dataset:
     return _open(ledger)[0]
 
 
+def open_each(outdir: str | os.PathLike[str]) -> list[ds.Dataset]:
+    """Open a dataset, or each of several topics by itself, as `open_dataset` does."""
+    ledger = Ledger(locate(outdir).resolve())
+    several = [] if ledger.exists() else datasets_in(ledger.outdir)
+    if not several:
+        check_dataset(ledger)
+    return [_open(each)[0] for each in several or [ledger]]
+
+
 def _open(ledger: Ledger) -> tuple[ds.Dataset, Versions]:
     """Open the dataset of a topic; returns also the schemas of its alerts."""
     check_is_parquet(ledger, "open_dataset")

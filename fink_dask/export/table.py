@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.dataset as ds
 
+from fink_dask.avro.evolution import near_column
 from fink_dask.avro.schema import field_type
 from fink_dask.dataset.formats import why_unreadable
 from fink_dask.dataset.partitioning import column_of
@@ -171,10 +172,9 @@ def _is_bytes(kind: pa.DataType) -> bool:
 
 
 def _why_not(schema: pa.Schema, name: str) -> str:
-    kind = field_type(schema, name)
-    return (
-        "the dataset has no such column" if kind is None else "it is no single value, and a table has no place for it"
-    )
+    if field_type(schema, name) is None:
+        return f"the dataset has no such column{near_column(name, schema)}"
+    return "it is no single value, and a table has no place for it"
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,7 +12,7 @@ import pyarrow.dataset as ds
 from fink_dask.avro.schema import field_type
 from fink_dask.dataset.formats import why_unreadable
 from fink_dask.dataset.parquet import for_pandas
-from fink_dask.dataset.read import open_dataset
+from fink_dask.dataset.read import open_each
 from fink_dask.dataset.surveys import Fields, expression, find_fields
 from fink_dask.errors import LedgerError, SettingsError
 from fink_dask.lightcurves.points import points_of
@@ -74,19 +74,14 @@ def light_curve(outdir: str | os.PathLike[str], object_id: str | int) -> pa.Tabl
     StorageError
         If the file system, or the object store, refuses.
     """
-    dataset = open_dataset(outdir)
-    fields = find_fields(dataset.schema)
-    if not fields.has(*_NEEDED):
-        missing = next(role for role in _NEEDED if not fields.has(role))
-        raise SettingsError(
-            f"{outdir} has no {fields.survey.names[missing]}: a light curve needs "
-            f"{', '.join(fields.survey.names[role] for role in _NEEDED)}"
-        )
-    try:
-        alerts = find_alerts(dataset, fields, object_id, _measurements(dataset.schema, fields))
-    except (pa.ArrowException, OSError) as error:
-        raise LedgerError(f"{outdir} can't be read: {why_unreadable(error)}") from error
-    curve = points_of(alerts, fields)
+    opened = [(dataset, find_fields(dataset.schema)) for dataset in open_each(outdir)]
+    fit = [(dataset, fields) for dataset, fields in opened if fields.has(*_NEEDED)]
+    if not fit:
+        survey = opened[0][1].survey
+        needed = [survey.names[role] for role in _NEEDED]
+        missing = next(survey.names[role] for role in _NEEDED if not opened[0][1].has(role))
+        raise SettingsError(f"{outdir} has no {missing}: a light curve needs {', '.join(needed)}")
+    curve = points_of(find_alerts(outdir, fit, object_id, _measurements))
     # For to_pandas(), which would make floating-point numbers of identifiers where a limit has none.
     return curve.replace_schema_metadata(for_pandas(curve.schema).metadata)
 
@@ -116,34 +111,57 @@ def _is_object(schema: pa.Schema, fields: Fields, object_id: str | int) -> pc.Ex
 
 
 def find_alerts(
-    dataset: ds.Dataset, fields: Fields, object_id: str | int, columns: Mapping[str, pc.Expression]
-) -> pa.Table:
+    outdir: str | os.PathLike[str],
+    opened: Sequence[tuple[ds.Dataset, Fields]],
+    object_id: str | int,
+    columns: Callable[[pa.Schema, Fields], Mapping[str, pc.Expression]],
+) -> list[tuple[pa.Table, Fields]]:
     """Read the alerts of an object: what is large only from the files that have some of them.
 
     Parameters
     ----------
-    dataset : pyarrow.dataset.Dataset
-        The dataset.
-    fields : Fields
-        What its columns are; it has ``object``.
+    outdir : str or os.PathLike
+        Where they are, for errors.
+    opened : sequence of (pyarrow.dataset.Dataset, Fields)
+        At least one dataset, and what its columns are; it has ``object``.
     object_id : str or int
         See `light_curve`.
-    columns : mapping of str to pyarrow.compute.Expression
-        What to read, and how to call it.
+    columns : callable
+        Says what to read of a dataset, and how to call it.
 
     Raises
     ------
     SettingsError
         If there is no such object.
+    LedgerError
+        If a file can't be read.
     """
-    is_object = _is_object(dataset.schema, fields, object_id)
-    found = dataset.scanner(columns=["__filename"], filter=is_object).to_table()
-    if not found.num_rows:
-        raise SettingsError(f"there is no alert of the object {str(object_id)[:_ID_CHARS]!r}")
-    paths = set(found["__filename"].unique().to_pylist())
-    fragments = [fragment for fragment in dataset.get_fragments() if fragment.path in paths]
-    return pa.concat_tables(
-        fragment.to_table(schema=dataset.schema, columns=dict(columns), filter=is_object) for fragment in fragments
+    found, refused = [], None
+    try:
+        for dataset, fields in opened:
+            try:
+                is_object = _is_object(dataset.schema, fields, object_id)
+            except SettingsError as error:  # the names of another survey may be of another kind
+                refused = refused or error
+                continue
+            files = dataset.scanner(columns=["__filename"], filter=is_object).to_table()["__filename"]
+            paths = set(files.unique().to_pylist())
+            wanted = dict(columns(dataset.schema, fields))
+            found += [
+                (fragment.to_table(schema=dataset.schema, columns=wanted, filter=is_object), fields)
+                for fragment in dataset.get_fragments()
+                if fragment.path in paths
+            ]
+    except (pa.ArrowException, OSError) as error:
+        raise LedgerError(f"{outdir} can't be read: {why_unreadable(error)}") from error
+    if found:
+        return found
+    if refused is not None and len(opened) == 1:
+        raise refused
+    name = opened[0][1].survey.names["object"]
+    raise SettingsError(
+        f"{outdir} has no alert of the object {str(object_id)[:_ID_CHARS]!r}: it is named by its {name}; "
+        "fink-dask read prints how to list them"
     )
 
 

@@ -6,7 +6,7 @@ records finds: nothing is converted but the time, and nothing is judged.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,40 +35,44 @@ SCHEMA = pa.schema(
         pa.field("alert", pa.int64()),
     ]
 )
+#: With the time of the alert that a measurement came with, in the survey's own days.
+_CARRIED = SCHEMA.append(pa.field("carried", pa.float64()))
 _MEASURED = ("time", "value", "error", "band", "limit")
 
 
-def points_of(alerts: pa.Table, fields: Fields) -> pa.Table:
-    """Make a light curve of the alerts of one object.
+def points_of(found: Sequence[tuple[pa.Table, Fields]]) -> pa.Table:
+    """Make a light curve of the alerts of one object, which may be in several datasets.
 
     Parameters
     ----------
-    alerts : pyarrow.Table
-        The columns ``source`` and those of ``time``, ``value``, ``error``, ``band`` and ``limit`` that `fields` has;
-        ``history`` and ``forced``, lists of structs, where alerts have them.
-    fields : Fields
-        Whose alerts they are.
+    found : sequence of (pyarrow.Table, Fields)
+        Alerts, and whose they are: the columns ``source`` and those of ``time``, ``value``, ``error``, ``band`` and
+        ``limit`` that the dataset has; ``history`` and ``forced``, lists of structs, where alerts have them.
 
     Returns
     -------
     pyarrow.Table
         The columns of `SCHEMA`, in order of time.
     """
-    # What several alerts tell of the same moment is taken from the newest.
-    newest_first = alerts.sort_by([("time", "descending"), ("source", "descending")])
-    pieces = [piece for part in _parts(newest_first, fields) if (piece := _piece(part, fields)).num_rows]
-    points = pa.concat_tables([SCHEMA.empty_table(), *pieces])
-    points = points.take(_once(points))
+    points = pa.concat_tables(
+        [_CARRIED.empty_table(), *(_piece(part, fields) for alerts, fields in found for part in _parts(alerts, fields))]
+    )
+    # What several alerts tell of the same moment is taken from the newest, and of the same alert from a full packet.
+    rank = pc.index_in(points["kind"], pa.array([ALERT, EARLIER, LIMIT, FORCED]))
+    believed = points.append_column("rank", pc.if_else(pc.equal(rank, 2), 1, rank))
+    keys = [("rank", "ascending"), ("carried", "descending"), ("alert", "descending"), ("limit", "ascending")]
+    points = points.take(pc.sort_indices(believed, keys))
+    points = points.take(_once(points)).select(SCHEMA.names)
     order = pa.array(np.argsort(points["mjd"].to_numpy(), kind="stable"))
     return points.take(order).combine_chunks()
 
 
 def _parts(alerts: pa.Table, fields: Fields) -> Iterator[dict[str, pa.Array]]:
     """Yield the measurements of the alerts themselves, then those of each list, as columns of the same names."""
-    carriers = _one(alerts["source"])
+    carriers, times = _one(alerts["source"]), _one(alerts["time"])
     own = {role: _one(alerts[role]) for role in _MEASURED if role in alerts.column_names}
     survey, quantity = fields.survey, fields.paths["value"].rpartition(".")[2]
-    yield own | _said(ALERT, quantity, carriers) | {"source": carriers}
+    yield own | _said(ALERT, quantity, carriers, times) | {"source": carriers}
     for name, kind, source in (
         ("history", EARLIER, survey.names["source"]),
         ("forced", FORCED, survey.forced_source),
@@ -80,11 +84,13 @@ def _parts(alerts: pa.Table, fields: Fields) -> Iterator[dict[str, pa.Array]]:
             found = {
                 role: pc.struct_field(inside, names[role]) for role in (*_MEASURED, "source") if names[role] in said
             }
-            yield found | _said(kind, names["value"], carriers.take(pc.list_parent_indices(lists)))
+            parents = pc.list_parent_indices(lists)
+            yield found | _said(kind, names["value"], carriers.take(parents), times.take(parents))
 
 
-def _said(kind: str, quantity: str, carriers: pa.Array) -> dict[str, pa.Array]:
-    return {"kind": _all(kind, len(carriers)), "quantity": _all(quantity, len(carriers)), "alert": carriers}
+def _said(kind: str, quantity: str, carriers: pa.Array, times: pa.Array) -> dict[str, pa.Array]:
+    said = {"kind": _all(kind, len(carriers)), "quantity": _all(quantity, len(carriers))}
+    return said | {"alert": carriers, "carried": times.cast(pa.float64())}
 
 
 def _piece(part: Mapping[str, pa.Array], fields: Fields) -> pa.Table:
@@ -113,8 +119,9 @@ def _piece(part: Mapping[str, pa.Array], fields: Fields) -> pa.Table:
             kinds,
             number("source", pa.int64()),
             part["alert"].cast(pa.int64()),
+            part["carried"],
         ],
-        schema=SCHEMA,
+        schema=_CARRIED,
     )
     return table.filter(pc.and_(time.is_valid(), pc.or_(value.is_valid(), limit.is_valid())))
 

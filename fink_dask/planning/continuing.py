@@ -40,7 +40,8 @@ def go_on_with(settings: TransferSettings, before: Identity | None) -> TransferS
     if before is None:
         return replace(settings, partitionby=settings.partitionby or (), outformat=settings.outformat or OUTFORMATS[0])
     if settings.topic != before.topic:
-        raise _refusal(_differs("topic", before.topic, settings.topic), _BEGIN)
+        # Not a restart: that would give up the alerts of another topic.
+        raise _refusal(_differs("topic", before.topic, settings.topic), f"give another {parameter('outdir')}")
     taken: dict[str, Any] = {}
     for name in _KEPT:
         old, new = _begun(before, name), _comparable(name, getattr(settings, name))

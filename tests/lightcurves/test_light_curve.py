@@ -150,6 +150,42 @@ def test_an_alert_that_two_topics_of_a_season_hold_is_one_measurement(kafka: Any
         assert fink_dask.light_curve(season, name).equals(fink_dask.light_curve(season / topics[1], name))
 
 
+@pytest.mark.parametrize("survey", ["ztf", "lsst"])
+def test_alerts_of_light_and_of_full_packets_make_one_light_curve(kafka: Any, tmp_path: Path, survey: str) -> None:
+    """And the other survey's alerts in the same directory are in nobody's way."""
+    stem, season = f"2026-11-{uuid.uuid4().int % 10**8:08d}", tmp_path / "season"
+    other = AlertKind.LSST_FULL if survey == "ztf" else AlertKind.ZTF_LIGHT
+    kinds = {
+        f"ftransfer_{survey}_{stem}_1": AlertKind(f"{survey}-light"),
+        f"ftransfer_{survey}_{stem}_2": AlertKind(f"{survey}-full"),
+        f"ftransfer_{other.value[:4].strip('-')}_{stem}_3": other,
+    }
+    sent: dict[str, list[Alert]] = {}
+    try:
+        for topic, kind in kinds.items():
+            oracle = fill_topic(kafka.bootstrap_servers, topic, kind, 30, partitions=1)
+            sent[topic] = [oracle.alert(place) for place in oracle.values]
+            done = run_cli(*transfer_arguments(kafka, topic, season / topic))
+            assert done.returncode == 0, done.stderr
+    finally:
+        for topic in kinds:
+            for each in (topic, f"{topic}_schema"):
+                delete_topic(kafka.bootstrap_servers, each, missing_ok=True)
+    light, full, _ = sent.values()
+    names = {alert.get("objectId") or detection_of(alert)["diaObjectId"] for alert in (*light, *full)} - {0, None}
+    for name in names:
+        expected = {
+            int(detection_of(alert).get("candid") or alert["diaSourceId"])
+            for alert in (*light, *full)
+            if (alert.get("objectId") or detection_of(alert)["diaObjectId"]) == name
+        }
+        curve = fink_dask.light_curve(season, name)
+        own = {
+            source for source, kind in zip(*map(curve.column, ("source", "kind")), strict=True) if str(kind) == "alert"
+        }
+        assert {source.as_py() for source in own} == expected, "alerts of one kind of packets are lost"
+
+
 def test_what_is_no_dataset_is_said(tmp_path: Path) -> None:
     with pytest.raises(LedgerError):
         fink_dask.light_curve(tmp_path / "nothing", "ZTF18abcdefg")
@@ -177,7 +213,7 @@ def curve_of(*alerts: Alert) -> pa.Table:
         "sigmapsf": "error",
         "diffmaglim": "limit",
     }
-    return points_of(table.rename_columns([roles.get(name, name) for name in table.column_names]), fields)
+    return points_of([(table.rename_columns([roles.get(name, name) for name in table.column_names]), fields)])
 
 
 def test_what_several_alerts_tell_of_is_there_once_and_a_detection_is_no_limit() -> None:
