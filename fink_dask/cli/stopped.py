@@ -36,6 +36,8 @@ Result = TypeVar("Result")
 _PATIENCE_S = 8.0
 #: Seconds after which a signal is sent again that was dropped: by then Python does something else.
 _AGAIN_S = 0.05
+#: Seconds after the end of a run in which it is looked at what it had noted.
+_LATER_S = 1.0
 
 
 class SignalReceivedError(KeyboardInterrupt):
@@ -225,7 +227,7 @@ def _with_received(summary: Summary, ledger: Ledger, seconds: float) -> Summary:
     """Add the bytes that a run of so many seconds had received when it last noted it."""
     from fink_dask.ledger.progress import read_arrival
 
-    arrival = read_arrival(ledger, seconds)
+    arrival = read_arrival(ledger, seconds + _LATER_S)
     if arrival is None:
         return summary
     received = arrival.received_bytes + arrival.wasted_bytes
