@@ -50,7 +50,7 @@ ROOMS = {
     },
     "catalog": {"cluster", "dataset", "ledger", "store", "avro", "errors"},
     "lightcurves": {"dataset", "avro", "errors"},
-    "export": {"where", "dataset", "store", "avro", "settings", "errors"},
+    "export": {"where", "dataset", "ledger", "store", "avro", "settings", "errors"},
     "doctor": {"cluster", "planning", "ranges", "ledger", "store", "avro", "kafka", "settings", "errors", "units"},
     "demo": {"avro", "kafka", "settings", "errors"},
     "show": {"planning", "ranges", "progress", "dataset", "ledger", "kafka", "settings", "errors", "units"},

@@ -432,3 +432,9 @@ def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
             raise SchemaError(f"the Avro schema has the JSON key {show(key)} twice in one object")
         result[key] = value
     return result
+
+
+def is_single_value(kind: pa.DataType) -> bool:
+    """Tell whether a column of this type is a number, a text, a time or the like, and neither nested nor bytes."""
+    is_bytes = pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
+    return not (pa.types.is_nested(kind) or pa.types.is_null(kind) or is_bytes)

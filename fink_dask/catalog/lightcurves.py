@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fink_dask.avro.schema import field_type
+from fink_dask.avro.schema import field_type, is_single_value
 from fink_dask.dataset.formats import KAFKA_FIELDS
 from fink_dask.dataset.surveys import CLASSES
 from fink_dask.errors import SettingsError, parameter
@@ -220,10 +220,4 @@ def _dotted(schema: pa.Schema, prefix: tuple[str, ...]) -> list[str]:
 
 def _scalars(schema: pa.Schema, prefix: tuple[str, ...]) -> list[str]:
     fields = schema.field(prefix[0]).type if prefix else schema
-    return [field.name for field in fields if _is_scalar(field.type)]
-
-
-def _is_scalar(kind: pa.DataType) -> bool:
-    types = pa.types
-    is_bytes = types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind)
-    return not (types.is_nested(kind) or types.is_null(kind) or is_bytes)
+    return [field.name for field in fields if is_single_value(field.type)]

@@ -13,12 +13,13 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from fink_dask.avro.evolution import near_column
-from fink_dask.avro.schema import field_type
+from fink_dask.avro.schema import field_type, is_single_value
 from fink_dask.dataset.formats import why_unreadable
 from fink_dask.dataset.partitioning import column_of
 from fink_dask.dataset.read import open_dataset
-from fink_dask.errors import LedgerError, SettingsError, StorageError, parameter
+from fink_dask.errors import LedgerError, SettingsError, parameter
 from fink_dask.export.formats import FORMATS, Column
+from fink_dask.ledger.ledger import storage_error
 from fink_dask.store.durable import sync_directory, sync_file
 from fink_dask.where.condition import Condition, bind_condition
 
@@ -94,7 +95,7 @@ def export_table(
         raise SettingsError(f"{target.parent} is not a directory: make it first")
     dataset = open_dataset(outdir)
     leaves = dict(_leaves(dataset.schema))
-    singles = {path: kind for path, kind in leaves.items() if _is_single(kind)}
+    singles = {path: kind for path, kind in leaves.items() if is_single_value(kind)}
     chosen = list(singles) if columns is None else list(dict.fromkeys(columns))
     for name in chosen:
         if name not in singles:
@@ -108,7 +109,7 @@ def export_table(
             rows = write(path, table.columns, lambda: table.batches(begin, advance))
             sync_file(path)
     except OSError as error:
-        raise StorageError(f"{error.strerror or error}: {error.filename or target}") from error
+        raise storage_error(error, target) from error
     except pa.ArrowException as error:
         raise LedgerError(f"{outdir} can't be read: {why_unreadable(error)}") from error
     return Exported(rows, tuple(chosen), left_out)
@@ -161,14 +162,6 @@ def _leaves(schema: pa.Schema, prefix: str = "") -> Iterator[tuple[str, pa.DataT
             yield from _leaves(pa.schema(list(field.type)), f"{prefix}{field.name}.")
         else:
             yield prefix + field.name, field.type
-
-
-def _is_single(kind: pa.DataType) -> bool:
-    return not (pa.types.is_nested(kind) or pa.types.is_null(kind) or _is_bytes(kind))
-
-
-def _is_bytes(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind))
 
 
 def _why_not(schema: pa.Schema, name: str) -> str:
