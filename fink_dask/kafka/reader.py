@@ -152,6 +152,8 @@ class RangeReader:
         What the readers of this process share.
     on_wait : callable, optional
         Called several times a second while nothing is there, to say how things are.
+    size_bytes : int
+        About how much there is to be read; 0 where nobody knows.
 
     Attributes
     ----------
@@ -175,6 +177,7 @@ class RangeReader:
         waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
         line: Line | None = None,
         on_wait: Callable[[], None] = lambda: None,
+        size_bytes: int = 0,
     ) -> None:
         self._connection = connection
         self._settings = connection.settings
@@ -185,6 +188,7 @@ class RangeReader:
         self._waiting = waiting
         self._line = line or Line()
         self._on_wait = on_wait
+        self._size_bytes = size_bytes
         self.position = range_.start
         self.holes: list[Interval] = []
         self.lost: list[Interval] = []
@@ -209,7 +213,7 @@ class RangeReader:
             If `should_stop` said so.
         """
         try:
-            self._line.wait(self, self._settings.limit_rate, self._look_around)
+            self._line.wait(self, self._settings.limit_rate, self._look_around, self._size_bytes)
             self._begin()
         except BaseException:
             self.close()
@@ -286,7 +290,8 @@ class RangeReader:
                 self._look_around()
                 self._check_silence()
         self._connection.consumer.unassign()
-        if self._responses:
+        # Less than a whole fetch says nothing of how long one takes.
+        if self._responses and self._taken_bytes >= self._connection.fetch_bytes:
             response_s = self._response_s / self._responses
             self._line.fetched(
                 self._connection.fetch_bytes,
