@@ -23,6 +23,9 @@ from fink_dask.store.objects import ObjectPath
 if sys.platform == "darwin":
     import fcntl
 
+#: What file systems say that have no hard links, or not from one directory into another.
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
+
 #: The object that stands for a directory of an object store.
 _ADMITTED = ".admitted"
 
@@ -111,21 +114,65 @@ def link_exclusively(source: Path, target: Path) -> bool:
         except FileNotFoundError:
             return False  # a roll forward may have put it, published what it names, and removed it
         return target.create(content)
-    won = True
+    won = _link(source, target)
+    sync_directory(target.parent)
+    return won
+
+
+def try_commit(trial: Path) -> None:
+    """Try what a commit does with files and names, before anything is read for it; nothing is left behind.
+
+    AFS, and BeeGFS as it is set up by default, link within one directory only; BeeGFS can also be set up to make a
+    symbolic link instead, which names nothing once what was staged is removed.
+
+    Parameters
+    ----------
+    trial : pathlib.Path
+        A directory for it, which is not there yet, beside what will be committed.
+
+    Raises
+    ------
+    StorageError
+        If a commit would not be safe there.
+    """
+    if isinstance(trial, ObjectPath):
+        trial.parent.check_conditions()
+        return
+    trial.mkdir()
+    try:
+        staged, marker, published = (trial / name for name in ("staging/.file", "markers/.file", "data/.file"))
+        for file in (staged, marker, published):
+            file.parent.mkdir()
+        staged.write_bytes(b"alert")
+        (other := staged.with_name(".other")).write_bytes(b"another")
+        is_linked, replaces = _link(staged, marker), _link(other, marker)
+        # A commit tells by the number of its names whether somebody has linked a marker.
+        is_same_file = S_ISREG(marker.lstat().st_mode) and marker.lstat().st_nlink == 2
+        staged.rename(published)
+        if not is_linked or replaces or not is_same_file or marker.read_bytes() != b"alert":
+            raise _unsafe(trial.parent, "what it makes of one is something else")
+    finally:
+        remove_tree(trial)
+
+
+def _link(source: Path, target: Path) -> bool:
     try:
         os.link(source, target)
     except FileExistsError:
         # A network file system that carried out the link and lost the answer says this to its own second try.
-        won = is_same(source, target)
+        return is_same(source, target)
     except OSError as error:
-        if error.errno in {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}:
-            raise StorageError(
-                f"the file system of {target.parent} can't make the hard links that a safe commit needs "
-                f"({os.strerror(error.errno)}); keep the dataset on another file system"
-            ) from error
+        if error.errno in _NO_LINKS:
+            raise _unsafe(target.parent, os.strerror(error.errno)) from error
         raise
-    sync_directory(target.parent)
-    return won
+    return True
+
+
+def _unsafe(directory: Path, reason: str) -> StorageError:
+    return StorageError(
+        f"the file system of {directory} can't make the hard links that a safe commit needs ({reason}); keep the "
+        "dataset on another file system"
+    )
 
 
 def is_same(first: Path, second: Path) -> bool:
