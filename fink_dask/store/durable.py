@@ -7,6 +7,8 @@ copy for the rename: what was copied stays until all that was staged with it is 
 from __future__ import annotations
 
 import errno
+import hashlib
+import io
 import os
 import shutil
 import sys
@@ -16,12 +18,15 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from stat import S_ISREG
+from typing import TYPE_CHECKING
 
 from fink_dask.errors import StorageError
 from fink_dask.store.objects import ObjectPath
 
 if sys.platform == "darwin":
     import fcntl
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 #: What file systems say that have no hard links, or not from one directory into another.
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
@@ -55,6 +60,70 @@ def write_file(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         _sync(file.fileno())
+
+
+class NewFile(io.RawIOBase):
+    """A new file that is hashed as it is written, and brought to the disk through the descriptor that wrote it.
+
+    That descriptor is told of what goes wrong on the way to the disk, and one that is opened later may not be; bytes
+    that are read back may have gone bad before they are hashed.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        Its name; a file that is there already is emptied.
+
+    Attributes
+    ----------
+    size : int
+        Bytes that were written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+        self.size = 0
+        self._file = path.open("w+b", buffering=0)
+        self._hash = hashlib.sha256()
+        self._is_rewritten = False
+
+    def writable(self) -> bool:
+        """Tell that it can be written to."""
+        return True
+
+    def tell(self) -> int:
+        """Tell where the next byte goes."""
+        return self.size
+
+    def write(self, data: ReadableBuffer) -> int:
+        """Add bytes, all of them."""
+        whole = rest = memoryview(data).cast("B")
+        while rest:
+            rest = rest[self._file.write(rest) :]
+        self._hash.update(whole)
+        self.size += len(whole)
+        return len(whole)
+
+    def rewrite(self, place: int, data: bytes) -> None:
+        """Put other bytes in the place of some that were written."""
+        os.pwrite(self._file.fileno(), data, place)
+        self._is_rewritten = True
+
+    def sha256(self) -> str:
+        """Return the checksum of all of it, in hexadecimal."""
+        if self._is_rewritten:
+            self._file.seek(0)
+            return hashlib.file_digest(self._file, "sha256").hexdigest()
+        return self._hash.hexdigest()
+
+    def sync(self) -> None:
+        """Bring its content to the disk."""
+        _sync(self._file.fileno())
+
+    def close(self) -> None:
+        """Close it; repeatable."""
+        self._file.close()
+        super().close()
 
 
 def publish_file(aside: Path, target: Path, content: bytes) -> bool:
@@ -314,7 +383,7 @@ def make_room(directory: Path) -> Path:
     return Path(tempfile.mkdtemp(prefix="fink-dask-"))
 
 
-def bring(files: Sequence[Path], directory: Path, should_stop: Callable[[], bool] = lambda: False) -> None:
+def bring(files: Sequence[NewFile], directory: Path, should_stop: Callable[[], bool] = lambda: False) -> None:
     """Bring files to the disk, or move them from this host into a directory on an object store, under their own names.
 
     Raises
@@ -323,12 +392,13 @@ def bring(files: Sequence[Path], directory: Path, should_stop: Callable[[], bool
         If `should_stop` said so while they were sent to an object store.
     """
     if isinstance(directory, ObjectPath):
-        directory.upload(files, should_stop)
-        for file in files:
-            file.unlink()
+        paths = [file.path for file in files]
+        directory.upload(paths, should_stop)
+        for path in paths:
+            path.unlink()
         return
     for file in files:
-        sync_file(file)
+        file.sync()
 
 
 def remove_unfinished(directory: Path) -> None:
