@@ -18,15 +18,12 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from stat import S_ISREG
-from typing import TYPE_CHECKING
 
 from fink_dask.errors import StorageError
 from fink_dask.store.objects import ObjectPath
 
 if sys.platform == "darwin":
     import fcntl
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer
 
 #: What file systems say that have no hard links, or not from one directory into another.
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
@@ -95,7 +92,7 @@ class NewFile(io.RawIOBase):
         """Tell where the next byte goes."""
         return self.size
 
-    def write(self, data: ReadableBuffer) -> int:
+    def write(self, data: bytes | memoryview) -> int:  # type: ignore[override]
         """Add bytes, all of them."""
         whole = rest = memoryview(data).cast("B")
         while rest:
