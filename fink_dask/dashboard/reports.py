@@ -111,6 +111,8 @@ class TopicReport:
         About how long the rest will take to arrive; None if unknown.
     quiet_s : float or None
         Seconds since Kafka last sent something; None where nothing is expected of it.
+    looked_s : float or None
+        Seconds since a topic that is followed was last looked at: since the lag was that.
     is_cut : bool
         Whether that is longer than a slow line explains.
     reconnect_timeout_s : float or None
@@ -153,6 +155,7 @@ class TopicReport:
     bytes_per_second: float
     seconds_left: float | None
     quiet_s: float | None
+    looked_s: float | None
     is_cut: bool
     reconnect_timeout_s: float | None
     stage_seconds: Mapping[str, float]

@@ -40,6 +40,9 @@ _POLL_BYTES = 8 * 2**20
 _ASLEEP_S = 5.0
 #: A response of fewer bytes brings no records.
 _EMPTY_BYTES = 512
+#: A response may take up to librdkafka's minute, however little patience there is: as long as questions are answered,
+#: and nothing says that the line is broken, it is on its way. They are asked every few seconds.
+_OVERDUE_S, _ASKED_S = 75.0, 8.0
 #: Seconds after which credentials that were refused are not tried again.
 _REFUSED_S = 8.0
 #: A response that librdkafka has given up after its minute did not come because the line is full, and not because it is
@@ -506,9 +509,11 @@ class RangeReader:
         errors, silence_s = self._connection.errors, time.monotonic() - self._moved
         if errors.fatal is not None and silence_s > _REFUSED_S:
             raise broker_error(errors.fatal, *self._here)
-        if silence_s > self._settings.reconnect_timeout_s:
+        limit_s = self._settings.reconnect_timeout_s
+        is_coming = errors.last is None and self._doubts.unanswered_s < max(limit_s, _ASKED_S)
+        if silence_s > (max(limit_s, _OVERDUE_S) if is_coming else limit_s):
             reason = in_words(errors.last) if errors.last is not None else "no error was reported"
-            words = f"nothing came for {self._settings.reconnect_timeout_s:g} s ({reason}); {self._what_came()}"
+            words = f"nothing came for {limit_s:g} s ({reason}); {self._what_came()}"
             raise BrokerUnavailableError(f"{words}; {parameter('reconnect_timeout')} waits for longer", *self._here)
 
     def _what_came(self) -> str:

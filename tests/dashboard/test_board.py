@@ -109,6 +109,7 @@ def test_a_topic_that_is_followed_has_the_lag_of_its_last_look() -> None:
     topic = only_topic(transfer)
     assert [(item.partition, item.offsets, item.lag) for item in topic.partitions] == [(0, 150, 90), (1, 7, 7)]
     assert (topic.is_followed, topic.lag, topic.newest_ms, topic.seconds_left) == (True, 97, 9000, None)
+    assert topic.looked_s is not None, "over a cut line, the lag is one of a while ago"
     transfer.take(committed(Range(1, 0, 7)))
     assert only_topic(transfer).lag == 90
 
