@@ -294,6 +294,10 @@ class Inspector:
         """What questions go through."""
         return self._admin
 
+    def begin(self, function: Callable[[], Answer]) -> Future[Answer]:
+        """Begin to ask in a thread of its own; the connection is not closed before that has ended."""
+        return self._connection.begin(function)
+
     def describe(self, topic: str, partitions: Sequence[int] = ()) -> TopicDescription:
         """Describe a topic.
 

@@ -51,6 +51,8 @@ _REFUSED_S = 8.0
 _CROWDED_S, _CROWDED_LATER_S = 30.0, 90.0
 
 _OFF_THE_LOG = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}
+#: A batch of records whose checksum is wrong, or that can't be decompressed.
+_DAMAGED = {KafkaError._BAD_MSG, KafkaError._BAD_COMPRESSION}
 _NO_TOPIC = {KafkaError._UNKNOWN_PARTITION, KafkaError._UNKNOWN_TOPIC, KafkaError.UNKNOWN_TOPIC_OR_PART}
 
 
@@ -491,6 +493,9 @@ class RangeReader:
         elif code == KafkaError._LOG_TRUNCATION:
             words = f"use another {parameter('outdir')}, or {parameter('restart', True)}"
             raise BrokerError(f"truncated by an unclean leader election: {words}", *self._here)
+        elif code in _DAMAGED:
+            words = f"what came was damaged on its way, or is on the broker's disk ({in_words(error)})"
+            raise BrokerUnavailableError(words, *self._here)
         elif is_passing(error) or code in _NO_TOPIC:  # a topic that is gone is looked for before it is believed
             log.info("%s[%d]: %s", self._topic, self._range.partition, error.str())
         else:
