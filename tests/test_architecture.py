@@ -116,7 +116,7 @@ FENCES = {
 _COMMANDS = {
     *("compact", "completion", "cutouts", "demo", "doctor", "example", "export"),
     *("export_hats", "lightcurve", "peek", "publish", "quarantine", "read", "register"),
-    *("repair", "report", "schema", "status", "submit", "topics", "transfer"),
+    *("repair", "report", "schema", "season", "status", "submit", "topics", "transfer"),
     *("verify",),
 }
 

@@ -21,8 +21,7 @@ from fink_dask.cluster.forkserver import stop_forkserver
 from fink_dask.cluster.leftovers import Kept, variables
 from fink_dask.dataset.read import open_dataset
 from fink_dask.errors import SettingsError, TransferError, parameter
-from fink_dask.ledger.ledger import Ledger
-from fink_dask.ledger.outdir import check_dataset
+from fink_dask.ledger.outdir import check_dataset, find_ledger
 from fink_dask.ledger.progress import Summary, written_bytes
 from fink_dask.planning.preview import Outlook, preview
 from fink_dask.progress.events import Event, Note, Observer
@@ -114,7 +113,8 @@ def transfer(
     topic : str
         The topic.
     outdir : str or os.PathLike
-        Directory of the dataset; its ledger ``OUTDIR.fink`` is beside it.
+        Directory of the dataset; its ledger ``OUTDIR.fink`` is beside it. If the directory holds the datasets of other
+        topics, this one becomes another of them, ``OUTDIR/TOPIC``.
     bootstrap_servers : str, optional
         ``host:port`` pairs separated by commas; by default those of ``FINK_DASK_BOOTSTRAP_SERVERS``, or of the
         credentials file.
@@ -226,7 +226,7 @@ def transfer(
             if lent is not None or not isinstance(error.__cause__, RuntimeError):
                 raise
             raise TransferError(f"{error.message}; a script needs {_GUARD} call") from error
-    return TransferResult(settings.outdir, found.summary, found.profile)
+    return TransferResult(found.outdir, found.summary, found.profile)
 
 
 @errors_in_python()
@@ -325,7 +325,7 @@ def verify(outdir: str | os.PathLike[str], *, progress: bool = True) -> Verifica
     StorageError
         If the file system refuses.
     """
-    ledger = Ledger(locate(outdir).resolve())
+    ledger = find_ledger(locate(outdir).resolve())
     if not progress:
         return verify_dataset(ledger)
     check_dataset(ledger)

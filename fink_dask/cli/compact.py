@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from fink_dask.cli.options import CONTEXT, FinkCommand, Place, json_option, typed_option, verbose_option
 from fink_dask.cli.say import say
 from fink_dask.cli.stopped import ending_as_json
+from fink_dask.errors import FinkDaskError, SettingsError
 from fink_dask.settings import COMPRESSION, COMPRESSIONS
 from fink_dask.units import counted
+
+if TYPE_CHECKING:
+    from fink_dask.compaction.compact import Compacted
+    from fink_dask.compaction.groups import Form
+    from fink_dask.ledger.ledger import Ledger
 
 
 @click.command(
@@ -45,27 +53,32 @@ def compact(
 
     NEWDIR appears once it is complete, with its own ledger, which verify can check. If stopped, run the same command
     again to continue. Exit status: 0 complete, 1 failed, 3 if OUTDIR is incomplete, or alerts were quarantined or lost.
+
+    If OUTDIR holds the datasets of several topics, each becomes NEWDIR/TOPIC, and the worst exit status counts;
+    --unique then tells the alerts of each topic apart.
     """
     from fink_dask.cli.options import log_to_stderr
     from fink_dask.cli.results import headline, print_summary_json
-    from fink_dask.cluster.local import usable_cores, usable_memory
-    from fink_dask.compaction.compact import THREAD_BYTES, Caller, compact_dataset
     from fink_dask.compaction.groups import Form
-    from fink_dask.ledger.ledger import Ledger
-    from fink_dask.show.bar import CountBar
+    from fink_dask.ledger.outdir import datasets_in, find_ledger
     from fink_dask.units import parse_memory
 
     log_to_stderr(verbose)
     form = Form(parse_memory("--file-size", file_size), unique, compression)
-    threads = max(1, min(usable_cores(), usable_memory() // (2 * THREAD_BYTES)))
-    source, target = Ledger(outdir.resolve()), Ledger(newdir.resolve())
-    with ending_as_json(source, as_json), CountBar("compacting") as bar:
-        caller = Caller(note=lambda words: say(f"fink-dask: {words}", err=True), plan=bar.plan, advance=bar.advance)
-        found = compact_dataset(source, target, form, threads, caller)
+    source, target = find_ledger(outdir.resolve()), find_ledger(newdir.resolve())
+    several = [] if source.exists() else datasets_in(source.outdir)
+    if several:
+        return _compact_each(several, newdir.resolve(), form, as_json)
+    if source.is_of_season and target.outdir.parent == source.outdir.parent:
+        raise SettingsError(
+            f"{target.outdir} would be read with the other topics in {target.outdir.parent}: choose another directory"
+        )
+    with ending_as_json(source, as_json):
+        found = _compact(source, target, form)
     # The new dataset is only as complete as the old one.
     exit_code = 0 if found.summary.state == "complete" else 3
     if as_json:
-        print_summary_json(found.summary, files_before=found.files_before, form=asdict(form), is_new=found.is_new)
+        print_summary_json(found.summary, **_details(found, form))
         return exit_code
     say(headline(found.summary))
     if not found.is_new:
@@ -77,4 +90,61 @@ def compact(
     say(f"  ledger     {target.path}")
     if found.summary.state == "interrupted":
         say("  the old dataset lacks some of its planned offsets, and so does this one: transfer into it to fetch them")
+    return exit_code
+
+
+def _compact(source: Ledger, target: Ledger, form: Form) -> Compacted:
+    from fink_dask.cluster.local import usable_cores, usable_memory
+    from fink_dask.compaction.compact import THREAD_BYTES, Caller, compact_dataset
+    from fink_dask.show.bar import CountBar
+
+    threads = max(1, min(usable_cores(), usable_memory() // (2 * THREAD_BYTES)))
+    with CountBar("compacting") as bar:
+        caller = Caller(note=lambda words: say(f"fink-dask: {words}", err=True), plan=bar.plan, advance=bar.advance)
+        return compact_dataset(source, target, form, threads, caller)
+
+
+def _details(found: Compacted, form: Form) -> dict[str, Any]:
+    """Return what ``--json`` prints besides the summary."""
+    return {"files_before": found.files_before, "form": asdict(form), "is_new": found.is_new}
+
+
+def _compact_each(sources: Sequence[Ledger], newdir: Path, form: Form, as_json: bool) -> int:
+    """Compact the datasets of several topics, in turn; one that fails does not stop the others."""
+    from fink_dask.cli.several import print_table, print_topics_json
+    from fink_dask.ledger.outdir import check_for_several, find_ledger
+    from fink_dask.ledger.progress import Summary
+
+    check_for_several(newdir)
+    if newdir == sources[0].outdir.parent:
+        raise SettingsError("the new datasets need a directory of their own: the old ones are left untouched")
+    summaries: list[Summary] = []
+    details: list[dict[str, Any]] = []
+    errors: dict[str, str] = {}
+    before = 0
+    for source in sources:
+        name = source.outdir.name
+        try:
+            found = _compact(source, find_ledger(newdir / name, joins=True), form)
+        except FinkDaskError as error:
+            errors[name] = str(error)
+            summaries.append(Summary(name, "failed"))
+            details.append({"dataset": name, "error": str(error)})
+            continue
+        before += found.files_before
+        summaries.append(found.summary)
+        details.append({"dataset": name, **_details(found, form)})
+    exit_code = 1 if errors else 0 if all(each.state == "complete" for each in summaries) else 3
+    if as_json:
+        print_topics_json(summaries, {}, 0.0, details)
+        return exit_code
+    print_table(summaries, datasets=[source.outdir.name for source in sources])
+    say(f"  compacted  {counted(before, 'file')} into {counted(sum(each.files for each in summaries), 'file')}")
+    if form.unique is not None:
+        duplicates = sum(each.duplicates for each in summaries)
+        say(f"  unique     {counted(duplicates, 'duplicate')} left out, by {form.unique}, within each topic")
+    say(f"  datasets   {newdir}/TOPIC")
+    say(f"  ledgers    {newdir}.fink/TOPIC")
+    for name, words in errors.items():
+        say(f"  {words if name in words else f'{name}: {words}'}")
     return exit_code

@@ -53,13 +53,13 @@ def demo(alerts: int, outdir: Path, nconsumers: int) -> int:
     from fink_dask.kafka.inspect import UNKNOWN_ID
     from fink_dask.kafka.publish import mock_broker
     from fink_dask.ledger.lease import hold_lease
-    from fink_dask.ledger.ledger import Ledger
+    from fink_dask.ledger.outdir import find_ledger
     from fink_dask.ledger.restart import delete_old_dataset, old_datasets, set_aside
     from fink_dask.running.run import ClusterChoice, run_transfer
     from fink_dask.show.display import Display
     from fink_dask.verifying.files import verify_dataset
 
-    ledger = Ledger(outdir.resolve())
+    ledger = find_ledger(outdir.resolve())
     if ledger.exists():
         identity = ledger.begun_with()
         # A real topic may have the demo's name, but it has an id, which the embedded Kafka does not give.

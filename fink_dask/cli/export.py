@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from fink_dask.cli.options import CONTEXT, FinkCommand, Place, UserPath, json_option, typed_option
+from fink_dask.cli.options import CONTEXT, FinkCommand, Place, UserPath, json_option, typed_option, unique_option
 from fink_dask.cli.output import print_json
 from fink_dask.cli.say import say
 from fink_dask.cli.stopped import SignalReceivedError
@@ -29,8 +29,11 @@ from fink_dask.units import counted
     help="Columns, or dotted fields such as candidate.jd; by default all that are single values.",
 )
 @typed_option("--where", metavar="CONDITION", help="Only alerts that this is true of, such as 'magpsf < 18'.")
+@unique_option
 @json_option
-def export(outdir: Path, file: Path, columns: tuple[str, ...] | None, where: str | None, as_json: bool) -> int:
+def export(
+    outdir: Path, file: Path, columns: tuple[str, ...] | None, where: str | None, unique: bool, as_json: bool
+) -> int:
     """Write the alerts of the dataset OUTDIR as one table, for astropy, TOPCAT, a spreadsheet or a colleague.
 
     FILE ends in .fits, .vot, .csv or .parquet, and appears whole or not at all. Fields of structs become columns with
@@ -51,6 +54,7 @@ def export(outdir: Path, file: Path, columns: tuple[str, ...] | None, where: str
                 file.absolute(),
                 columns,
                 where,
+                unique,
                 lambda stage, rows: bar.reset(task, description=stage, total=rows, visible=True),
                 lambda rows: bar.advance(task, rows),
             )

@@ -54,12 +54,11 @@ def export_hats(outdir: Path, catalog: Path, columns: tuple[str, ...] | None, as
     from fink_dask.catalog.hats import export_hats as export
     from fink_dask.cli.options import log_to_stderr
     from fink_dask.cluster.local import usable_cores
-    from fink_dask.ledger.ledger import Ledger
-    from fink_dask.ledger.outdir import check_dataset
+    from fink_dask.ledger.outdir import check_dataset, find_ledger
     from fink_dask.ledger.progress import summarise
 
     log_to_stderr(verbose)
-    ledger, catalog = Ledger(outdir.resolve()), catalog.resolve()
+    ledger, catalog = find_ledger(outdir.resolve()), catalog.resolve()
     check_dataset(ledger)
     progress = summarise(ledger)
     if progress.missing_offsets:

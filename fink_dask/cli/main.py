@@ -33,6 +33,7 @@ from fink_dask.cli.repair import repair
 from fink_dask.cli.report import report
 from fink_dask.cli.say import say
 from fink_dask.cli.schema import schema
+from fink_dask.cli.season import season
 from fink_dask.cli.spelling import COMMAND_HABITS, spelled_out
 from fink_dask.cli.status import status
 from fink_dask.cli.stopped import SignalReceivedError, handle_signals
@@ -64,6 +65,7 @@ COMMANDS = {
     export: "Write alerts as one table: FITS, VOTable, CSV or Parquet.",
     export_hats: "Write a dataset's objects as a HATS catalog, for LSDB.",
     compact: "Rewrite a dataset as a few large files.",
+    season: "Let every reader open the datasets of several topics.",
     example: "Write an example, such as a notebook with a light curve.",
     publish: "Fill a topic as Fink does, for tests and demonstrations.",
     completion: "Complete commands and options with Tab in your shell.",

@@ -364,6 +364,11 @@ json_option = option(
     "--json", "as_json", is_flag=True, callback=ask_for_json, help="Print the result as one JSON object."
 )
 
+unique_option = typed_option(
+    "--unique",
+    is_flag=True,
+    help="Each alert once, by candid or diaSourceId, where several topics have it, or Fink has sent it again.",
+)
 verbose_option = option("--verbose", "-v", is_flag=True, help="Write a log to stderr.")
 
 

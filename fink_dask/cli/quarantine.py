@@ -60,11 +60,10 @@ def quarantine(outdir: Path, limit: int, retry: bool, schema_file: Path | None, 
     --retry.
     """
     from fink_dask.cli.options import log_to_stderr
-    from fink_dask.ledger.ledger import Ledger
-    from fink_dask.ledger.outdir import check_dataset
+    from fink_dask.ledger.outdir import check_dataset, find_ledger
 
     log_to_stderr(verbose)
-    ledger = Ledger(outdir.resolve())
+    ledger = find_ledger(outdir.resolve())
     check_dataset(ledger)
     if retry:
         return _retry(ledger, schema_file, as_json)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fink_dask.cli.options import CONTEXT, FinkCommand, Place, typed_option
+from fink_dask.cli.options import CONTEXT, FinkCommand, Place, typed_option, unique_option
 from fink_dask.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -46,20 +46,21 @@ def _known(_: click.Context, parameter: click.Parameter, value: str | None) -> s
     metavar="READER",
     help="Only the lines of this reader: fink_dask, pandas, polars, DuckDB, pyarrow, Dask or nested-pandas.",
 )
-def read(outdir: Path, reader: str | None) -> int:
+@unique_option
+def read(outdir: Path, reader: str | None, unique: bool) -> int:
     """Print the lines of Python that open the dataset OUTDIR, with its columns and directories.
 
     What is printed is a program: each reader's part works by itself, and in a file or a notebook. If OUTDIR holds the
     datasets of several topics, they are read as one.
     """
-    from fink_dask.ledger.ledger import Ledger
+    from fink_dask.ledger.outdir import find_ledger
 
-    ledger = Ledger(outdir.resolve())
-    click.echo(lines_of(ledger, str(outdir), reader), nl=False)
+    ledger = find_ledger(outdir.resolve())
+    click.echo(lines_of(ledger, str(outdir), reader, unique), nl=False)
     return 0
 
 
-def lines_of(ledger: Ledger, place: str, reader: str | None = None) -> str:
+def lines_of(ledger: Ledger, place: str, reader: str | None = None, unique: bool = False) -> str:
     """Write the lines that open a dataset with one reader, or with each.
 
     Parameters
@@ -70,6 +71,8 @@ def lines_of(ledger: Ledger, place: str, reader: str | None = None) -> str:
         What to call it in the lines.
     reader : str, optional
         One of `fink_dask.report.reading.READERS`.
+    unique : bool
+        Each alert once.
 
     Raises
     ------
@@ -88,7 +91,8 @@ def lines_of(ledger: Ledger, place: str, reader: str | None = None) -> str:
     several = [] if ledger.exists() else datasets_in(ledger.outdir)
     if several:
         # As one dataset, which only the ledgers can make of them.
-        reading = find_reading(place, open_dataset(ledger.outdir).schema, is_uniform=False, keys=(TOPIC,))
+        schema = open_dataset(ledger.outdir).schema
+        reading = find_reading(place, schema, is_uniform=False, keys=(TOPIC,), is_unique=unique)
         return _joined(ledger, reading_lines(reading), reader)
     check_dataset(ledger)
     identity = ledger.plans()[-1].identity
@@ -98,7 +102,8 @@ def lines_of(ledger: Ledger, place: str, reader: str | None = None) -> str:
     dataset = open_dataset(ledger.outdir)
     if next(iter(dataset.get_fragments()), None) is None:
         raise LedgerError(f"{ledger.outdir} has no alerts yet: there is nothing to read")
-    reading = find_reading(place, dataset.schema, len(known_versions(ledger, identity).schemas) == 1)
+    is_uniform = len(known_versions(ledger, identity).schemas) == 1
+    reading = find_reading(place, dataset.schema, is_uniform, is_unique=unique)
     return _joined(ledger, reading_lines(reading), reader)
 
 

@@ -49,9 +49,9 @@ def repair(outdir: Path, on_loss: str, dashboard_address: str, as_json: bool, ve
 
     Exit status: 0 complete, 1 something could not be repaired, 3 complete except for quarantined or lost alerts.
     """
-    from fink_dask.ledger.ledger import Ledger
+    from fink_dask.ledger.outdir import find_ledger
 
-    ledger = Ledger(outdir.resolve())
+    ledger = find_ledger(outdir.resolve())
     kafka = kafka_settings(survey_of_dataset(ledger), **connection)
     from fink_dask.cluster.forkserver import start_forkserver
 

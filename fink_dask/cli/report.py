@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import webbrowser
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,11 +11,11 @@ import click
 
 from fink_dask.cli.options import CONTEXT, FinkCommand, Place, UserPath, typed_option
 from fink_dask.cli.say import say
-from fink_dask.errors import FinkDaskError, SettingsError, StorageError
-from fink_dask.units import counted
+from fink_dask.errors import FinkDaskError, StorageError
 
 if TYPE_CHECKING:
     from fink_dask.ledger.ledger import Ledger
+    from fink_dask.report.facts import Facts
 
 #: Bytes of a file in which a page says what it is.
 _HEAD_BYTES = 2000
@@ -30,7 +31,7 @@ _HEAD_BYTES = 2000
     type=UserPath(dir_okay=False, path_type=Path),
     default=Path("report.html"),
     show_default=True,
-    help="File to write; an older report is replaced, any other file is not.",
+    help="File to write; an older report of the same dataset is replaced, any other file is not.",
 )
 @typed_option("--open", "opens", is_flag=True, help="Open the page in a browser.")
 def report(outdir: Path, output: Path, opens: bool) -> int:
@@ -40,53 +41,39 @@ def report(outdir: Path, output: Path, opens: bool) -> int:
     partitions, quarantine and losses. OUTDIR is only read, even while a transfer runs; of a large dataset only a sample
     is read, and the page says so. Cutouts need astropy: pip install 'fink-dask[report]'.
 
-    If OUTDIR holds the datasets of several topics, each gets a page of its own, such as report-TOPIC.html.
+    If OUTDIR holds the datasets of several topics, the page shows all their alerts together, and a line for each topic.
     """
-    from fink_dask.ledger.ledger import Ledger
-    from fink_dask.ledger.outdir import datasets_in
+    from fink_dask.ledger.outdir import datasets_in, find_ledger
+    from fink_dask.report.facts import find_facts
+    from fink_dask.report.season import facts_of_season
 
-    ledger = Ledger(outdir.resolve())
+    ledger = find_ledger(outdir.resolve())
+    target = output.resolve()
     several = [] if ledger.exists() else datasets_in(ledger.outdir)
+    _check_place([ledger, *several], target)
+    failed = False
     if several:
-        if opens:
-            raise SettingsError(
-                f"--open shows one page, but {outdir} holds datasets of {counted(len(several), 'topic')}: name one, "
-                f"such as {outdir / several[0].outdir.name}"
-            )
-        if not all(map(_is_of_several, several)):
-            raise SettingsError(
-                f"{outdir} is a directory in which {counted(len(several), 'dataset')} happen to be: name one, such as "
-                f"{outdir / several[0].outdir.name}"
-            )
-        return _write_each(several, outdir, output)
-    _write(ledger, outdir, output)
+        found = []
+        for each in several:
+            try:
+                found.append(find_facts(each))
+            except FinkDaskError as error:  # the others are shown all the same
+                failed = True
+                topic = each.outdir.name
+                say(f"fink-dask: error: {error if topic in str(error) else f'{topic}: {error}'}", err=True)
+        if not found:
+            return 1
+        facts = facts_of_season(ledger.outdir, found)
+    else:
+        facts = find_facts(ledger)
+    _check_older(facts, target)
+    _write(facts, outdir, output)
     if opens and not webbrowser.open(output.resolve().as_uri()):
         say(f"fink-dask: warning: no browser was found; open {output} in one", err=True)
-    return 0
-
-
-def _is_of_several(ledger: Ledger) -> bool:
-    """Tell whether a dataset has its topic's name, as where several topics are transferred together."""
-    try:
-        return all(plan.identity.topic == ledger.outdir.name for plan in ledger.plans()[:1])
-    except FinkDaskError:  # it is said where its page is made
-        return True
-
-
-def _write_each(ledgers: list[Ledger], outdir: Path, output: Path) -> int:
-    """Write a page for each of several topics; one that fails does not stop the others."""
-    failed = False
-    for ledger in ledgers:
-        topic = ledger.outdir.name
-        try:
-            _write(ledger, outdir / topic, output.with_stem(f"{output.stem}-{topic}"))
-        except FinkDaskError as error:
-            failed = True
-            say(f"fink-dask: error: {error if topic in str(error) else f'{topic}: {error}'}", err=True)
     return int(failed)
 
 
-def _write(ledger: Ledger, outdir: Path, output: Path) -> None:
+def _write(facts: Facts, outdir: Path, output: Path) -> None:
     """Write the page of a dataset, and say so."""
     from datetime import UTC, datetime
 
@@ -94,15 +81,12 @@ def _write(ledger: Ledger, outdir: Path, output: Path) -> None:
 
     import fink_dask
     from fink_dask.ledger.ledger import storage_error
-    from fink_dask.report.facts import find_facts
     from fink_dask.report.page import render
     from fink_dask.report.panels import find_panels
     from fink_dask.store.durable import replace_file
 
     target = output.resolve()
-    _check_target(ledger, target)
-    facts = find_facts(ledger)
-    page = render(facts, find_panels(ledger, facts), str(outdir), fink_dask.__version__, datetime.now(UTC))
+    page = render(facts, find_panels(facts), str(outdir), fink_dask.__version__, datetime.now(UTC))
     content = page.encode()
     try:
         replace_file(target, content)
@@ -111,27 +95,37 @@ def _write(ledger: Ledger, outdir: Path, output: Path) -> None:
     click.echo(f"{output}: {decimal(len(content))}")
 
 
-def _check_target(ledger: Ledger, target: Path) -> None:
-    """Refuse to write into a dataset, or over a file that is not a report."""
+def _check_place(ledgers: Sequence[Ledger], target: Path) -> None:
+    """Refuse to write into a dataset."""
     if not target.parent.is_dir():
         raise StorageError(f"{target.parent} is not a directory: make it first, or choose another with -o")
-    if {ledger.outdir, ledger.path} & set(target.parents):
+    if {place for ledger in ledgers for place in (ledger.outdir, ledger.path)} & set(target.parents):
         raise StorageError(
             f"{target} is inside the dataset, whose readers would take it for alerts: choose another place"
         )
-    if target.exists() and not _is_report(target):
+
+
+def _check_older(facts: Facts, target: Path) -> None:
+    """Refuse to write over a file that is not a report, or that of another dataset."""
+    from fink_dask.report.page import GENERATOR, MARK, mark_of
+
+    if not target.exists():
+        return
+    head = _head(target)
+    if GENERATOR not in head:
         raise StorageError(f"{target} exists and is not a report: choose another name with -o, or remove it")
+    if MARK in head and f"{MARK}{mark_of(facts)}" not in head:
+        raise StorageError(f"{target} is the report of another dataset: choose another name with -o, or remove it")
 
 
-def _is_report(path: Path) -> bool:
-    """Tell whether a file is a report; a pipe is not, and reading it might wait for ever."""
+def _head(path: Path) -> str:
+    """Read the beginning of a file; a pipe has none, and reading it might wait for ever."""
     from fink_dask.ledger.ledger import storage_error
-    from fink_dask.report.page import GENERATOR
 
     if not path.is_file():
-        return False
+        return ""
     try:
         with path.open("rb") as file:
-            return GENERATOR.encode() in file.read(_HEAD_BYTES)
+            return file.read(_HEAD_BYTES).decode(errors="replace")
     except OSError as error:
         raise storage_error(error, path) from error

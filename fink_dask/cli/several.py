@@ -44,11 +44,10 @@ def survey_of_topics(choice: TopicChoice) -> str | None:
 
 def ledgers_of(settings: TransferSettings, choice: TopicChoice) -> list[Ledger]:
     """List the existing datasets of the topics that are meant; Kafka is not asked."""
-    from fink_dask.ledger.ledger import Ledger
-    from fink_dask.ledger.outdir import datasets_in
+    from fink_dask.ledger.outdir import datasets_in, find_ledger
 
     if not choice.is_several:
-        ledger = Ledger(settings.outdir)
+        ledger = find_ledger(settings.outdir)
         return [ledger] if ledger.exists() else []
     found = {ledger.outdir.name: ledger for ledger in datasets_in(settings.outdir)}
     return [found[name] for name in choice.of(found) if name in found]
@@ -73,11 +72,11 @@ def print_outcome(outcome: TopicsOutcome, outdir: Path, as_json: bool, profile: 
         say(f"  this run   {counted(total.run_alerts, 'alert')} in {seconds:.1f} s, start included ({speed})")
     if total.alerts:
         say(f"  datasets   {outdir}/TOPIC")
-        say(f"  ledgers    {outdir}/TOPIC.fink")
+        say(f"  ledgers    {outdir}.fink/TOPIC")
     if profile is not None:
         print_profile(profile)
     if total.quarantined:
-        say(f"  records that could not be decoded are in {outdir}/TOPIC.fink/quarantine")
+        say(f"  records that could not be decoded are in {outdir}.fink/TOPIC/quarantine")
     for topic, words in errors.items():
         say(f"  {words if words.startswith(topic) else f'{topic}: {words}'}")
     return total.exit_code
@@ -139,7 +138,7 @@ def preview_topics(
     """Say what a transfer of several topics would do for each, and in what jobs; returns the exit status."""
     from fink_dask.cli.results import outlook_json, print_job_script, print_outlook
     from fink_dask.cluster.jobqueue import job_script
-    from fink_dask.ledger.ledger import Ledger
+    from fink_dask.ledger.outdir import find_ledger
     from fink_dask.planning.preview import preview_each
     from fink_dask.progress.events import Doing
     from fink_dask.show.display import Display
@@ -149,7 +148,7 @@ def preview_topics(
         found = preview_each(settings, cores, choice, restart, display, loaded_s)
     failed = any(isinstance(outlook, FinkDaskError) for outlook in found.values())
     # The jobs work on all topics; their keys and logs are in the first one's ledger.
-    script = None if jobs is None else job_script(jobs, Ledger(settings.outdir / next(iter(found))))
+    script = None if jobs is None else job_script(jobs, find_ledger(settings.outdir / next(iter(found)), joins=True))
     if as_json:
         content = [
             {"topic": topic, "error": str(each)} if isinstance(each, FinkDaskError) else outlook_json(each)

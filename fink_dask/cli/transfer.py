@@ -113,11 +113,13 @@ def dump_schemas_of(settings: TransferSettings, choice: TopicChoice) -> None:
 def _dump(settings: TransferSettings, inspector: Inspector) -> None:
     import pyarrow.parquet as pq
 
-    from fink_dask.ledger.ledger import Ledger
+    from fink_dask.ledger.outdir import find_ledger
     from fink_dask.planning.schemas import inspect_topic
 
     # All schemas, also of a topic that has too many of them for the files that are asked for.
-    target = inspect_topic(replace(settings, outformat=OUTFORMATS[0]), inspector, Ledger(settings.outdir), fresh=True)
+    target = inspect_topic(
+        replace(settings, outformat=OUTFORMATS[0]), inspector, find_ledger(settings.outdir), fresh=True
+    )
     if target is None:
         return
     schemas = [*target.versions.schemas, *(misfit.schema for misfit in target.misfits)]
@@ -223,6 +225,7 @@ def transfer(
         start_forkserver()  # loads what workers need while this process loads the rest
     from fink_dask.cli.options import log_to_stderr
     from fink_dask.cluster.existing import Scheduler
+    from fink_dask.planning.topics import joining
     from fink_dask.running.run import ClusterChoice
 
     log_to_stderr(verbose)  # after the import of Dask, which sets up its own logging
@@ -232,6 +235,7 @@ def transfer(
     asked["nconsumers"] = consumers(wanted, spec)
     followed = follow_settings(follow, following, asked["until"])
     settings = TransferSettings(topics[0], outdir, kafka, follow=followed, **asked)
+    choice = joining(choice, settings.outdir)
     if restart and not dry_run and not yes:
         _ask_before_restart(settings, choice)
     with failure_as_json(settings, choice, as_json):
@@ -282,7 +286,7 @@ def _preview(
 ) -> int:
     from fink_dask.cli.results import print_outlook
     from fink_dask.cluster.jobqueue import job_script
-    from fink_dask.ledger.ledger import Ledger
+    from fink_dask.ledger.outdir import find_ledger
     from fink_dask.planning.preview import preview
     from fink_dask.progress.events import Doing
     from fink_dask.running.run import cores_of
@@ -291,7 +295,7 @@ def _preview(
     cores, loaded_s = cores_of(settings, chosen), time.monotonic() - _BEGAN
     if choice.is_several:
         return preview_topics(settings, cores, choice, restart, as_json, chosen.jobs, loaded_s)
-    script = None if chosen.jobs is None else job_script(chosen.jobs, Ledger(settings.outdir))
+    script = None if chosen.jobs is None else job_script(chosen.jobs, find_ledger(settings.outdir))
     with Display() as display:
         display(Doing("looking at the topic, and measuring the line"))
         outlook = preview(settings, cores, restart, observe=display, loaded_s=loaded_s)

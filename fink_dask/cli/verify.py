@@ -74,11 +74,10 @@ def verify(
     or lost alerts.
     """
     from fink_dask.cli.options import log_to_stderr
-    from fink_dask.ledger.ledger import Ledger
-    from fink_dask.ledger.outdir import check_dataset, datasets_in
+    from fink_dask.ledger.outdir import check_dataset, datasets_in, find_ledger
 
     log_to_stderr(verbose)
-    ledger = Ledger(outdir.resolve())
+    ledger = find_ledger(outdir.resolve())
     several = [] if ledger.exists() else datasets_in(ledger.outdir)
     if not several:
         check_dataset(ledger)

@@ -128,7 +128,8 @@ def compact_dataset(source: Ledger, target: Ledger, form: Form, threads: int, ca
         if is_new:
             job.check()
         if is_new or Workspace(target, compaction).path.exists():
-            make_directory(target.path)
+            for directory in (target.path, target.outdir.parent):
+                make_directory(directory)
             with hold_lease(target) as lease:
                 job.run(lease)
         _check_result(target, compaction)

@@ -31,6 +31,7 @@ from fink_dask.errors import LedgerError
 from fink_dask.kafka.offsets import Interval, Range, merge, total
 from fink_dask.ledger.commit import Step
 from fink_dask.ledger.ledger import Ledger
+from fink_dask.ledger.outdir import directories_above
 from fink_dask.ledger.records import DataFile, Marker, Plan, seal, unseal
 from fink_dask.store.durable import (
     directories_down_to,
@@ -151,6 +152,9 @@ class Workspace:
         name = str(unseal("ready", self._ready).get("assembly"))
         if not _ASSEMBLY.fullmatch(name):
             raise LedgerError(f"{self._ready} is damaged")
+        # A run that was killed may have made them without bringing them to the disk.
+        for directory in directories_above(self._target):
+            sync_directory(directory)
         for staged, final in self._moves(name):
             with suppress(FileNotFoundError):  # renamed by an earlier run
                 staged.rename(final)

@@ -10,12 +10,15 @@ import pyarrow.dataset as ds
 from fink_dask.avro.evolution import Versions
 from fink_dask.avro.schema import field_type
 from fink_dask.dataset.columns import check_is_parquet, file_schema, known_versions, partitioning_of
+from fink_dask.dataset.formats import why_unreadable
 from fink_dask.dataset.partitioning import Partitioning
 from fink_dask.dataset.presence import missing_error
-from fink_dask.dataset.season import unite
+from fink_dask.dataset.season import TOPIC, unite
+from fink_dask.dataset.unique import is_first
+from fink_dask.errors import LedgerError
 from fink_dask.ledger.commit import missing_files, published
 from fink_dask.ledger.ledger import Ledger
-from fink_dask.ledger.outdir import check_dataset, datasets_in
+from fink_dask.ledger.outdir import check_dataset, datasets_in, find_ledger
 from fink_dask.ledger.records import Identity
 from fink_dask.store.location import filesystem_of, locate
 
@@ -23,7 +26,7 @@ from fink_dask.store.location import filesystem_of, locate
 _DATE_PART = pa.int32()
 
 
-def open_dataset(outdir: str | os.PathLike[str]) -> ds.Dataset:
+def open_dataset(outdir: str | os.PathLike[str], *, unique: bool = False) -> ds.Dataset:
     """Open a dataset that fink-dask has written, for reading with pyarrow and whatever takes its datasets.
 
     Only files that the ledger names are read: neither a foreign file below `outdir` nor what a transfer is writing now.
@@ -38,6 +41,10 @@ def open_dataset(outdir: str | os.PathLike[str]) -> ds.Dataset:
     outdir : str or os.PathLike
         The dataset's directory, or ``s3://BUCKET/NAME``; its ledger ``OUTDIR.fink`` is beside it. A directory with the
         datasets of several topics is opened as one dataset.
+    unique : bool
+        Give each alert once, by ``candid`` of ZTF or ``diaSourceId`` of LSST, where several topics have it, or Fink has
+        sent it again: the first by the topic's name, then by Kafka's partition and offset. All identifiers are read
+        for that, and the dataset has no fragments to ask for.
 
     Returns
     -------
@@ -49,21 +56,33 @@ def open_dataset(outdir: str | os.PathLike[str]) -> ds.Dataset:
     ------
     LedgerError
         If there is no ledger, it is damaged, or a file that it names is gone or was cut short; if several topics have
-        a column of different types.
+        a column of different types, or are of different surveys.
+    SettingsError
+        If `unique` is asked for, and alerts have no identifier.
     StorageError
         If the file system, or the object store, refuses.
     """
-    ledger = Ledger(locate(outdir).resolve())
+    ledger = find_ledger(locate(outdir).resolve())
     several = [] if ledger.exists() else datasets_in(ledger.outdir)
     if several:
-        return unite([(each.outdir.name, *_open(each)) for each in several])
-    check_dataset(ledger)
-    return _open(ledger)[0]
+        opened = [(each.outdir.name, *_open(each)) for each in several]
+        dataset = unite(ledger.outdir, opened)
+    else:
+        check_dataset(ledger)
+        opened = [(ledger.outdir.name, *_open(ledger))]
+        dataset = opened[0][1]
+    if not unique:
+        return dataset
+    try:
+        first = is_first([(name, each) for name, each, _ in opened], TOPIC if several else None)
+    except (pa.ArrowException, OSError) as error:
+        raise LedgerError(f"{ledger.outdir} can't be read: {why_unreadable(error)}") from error
+    return dataset if first is None else dataset.filter(first)
 
 
 def open_each(outdir: str | os.PathLike[str]) -> list[ds.Dataset]:
     """Open a dataset, or each of several topics by itself, as `open_dataset` does."""
-    ledger = Ledger(locate(outdir).resolve())
+    ledger = find_ledger(locate(outdir).resolve())
     several = [] if ledger.exists() else datasets_in(ledger.outdir)
     if not several:
         check_dataset(ledger)

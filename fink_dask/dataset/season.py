@@ -3,30 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.dataset as ds
 
 from fink_dask.avro.evolution import Versions
+from fink_dask.dataset.surveys import find_fields
 from fink_dask.errors import LedgerError, SchemaError
 
 #: The column that tells where an alert is from.
 TOPIC = "topic"
 
 
-def unite(opened: Sequence[tuple[str, ds.Dataset, Versions]]) -> ds.Dataset:
+def unite(outdir: Path, opened: Sequence[tuple[str, ds.Dataset, Versions]]) -> ds.Dataset:
     """Make one dataset of several, which reads the same files.
 
     Parameters
     ----------
+    outdir : pathlib.Path
+        Where they are.
     opened : sequence of (str, pyarrow.dataset.Dataset, Versions)
         Topics, their datasets, and the schemas of their alerts; at least one, and all in one file system.
 
     Raises
     ------
     LedgerError
-        If the alerts do not fit each other, or one of the topics has a column of another type, or called ``topic``.
+        If the alerts do not fit each other, as those of two surveys, or one of the topics has a column of another type,
+        or called ``topic``.
     """
+    _check_survey(outdir, [(topic, each.schema) for topic, each, _ in opened])
     season = _merge([(topic, versions) for topic, _, versions in opened])
     schema = pa.schema([*_columns([(topic, each.schema) for topic, each, _ in opened], season), (TOPIC, pa.string())])
     parquet = ds.ParquetFileFormat()
@@ -40,6 +46,21 @@ def unite(opened: Sequence[tuple[str, ds.Dataset, Versions]]) -> ds.Dataset:
         for fragment in each.get_fragments()
     ]
     return ds.FileSystemDataset(fragments, schema, parquet, opened[0][1].filesystem)
+
+
+def _check_survey(outdir: Path, topics: Sequence[tuple[str, pa.Schema]]) -> None:
+    """Refuse what holds alerts of two surveys, which would be one table with half of its values missing."""
+    of_survey: dict[str, str] = {}
+    for topic, schema in topics:
+        fields = find_fields(schema)
+        if fields.has("object"):
+            of_survey.setdefault(fields.survey.names["object"], topic)
+    if len(of_survey) > 1:
+        examples = " and ".join(f"{outdir / topic} (with {name})" for name, topic in of_survey.items())
+        raise LedgerError(
+            f"{outdir} holds alerts of two surveys, such as {examples}: give one of these directories, or move those "
+            "of one survey to a directory of their own"
+        )
 
 
 def _merge(topics: Sequence[tuple[str, Versions]]) -> pa.Schema:

@@ -59,6 +59,7 @@ def export_table(
     target: Path,
     columns: Sequence[str] | None = None,
     where: str | None = None,
+    unique: bool = False,
     begin: Callable[[str, int], None] = lambda *_: None,
     advance: Callable[[int], None] = lambda _: None,
 ) -> Exported:
@@ -74,6 +75,8 @@ def export_table(
         Columns, or dotted fields; by default all that are single values.
     where : str, optional
         A condition: only alerts of which it is true.
+    unique : bool
+        Each alert once; see `fink_dask.open_dataset`.
     begin, advance : callable
         Told what comes next and its number of rows, and how many are done.
 
@@ -93,7 +96,7 @@ def export_table(
         raise SettingsError(f"{target} already exists: choose another name, or remove it")
     if not target.parent.is_dir():
         raise SettingsError(f"{target.parent} is not a directory: make it first")
-    dataset = open_dataset(outdir)
+    dataset = open_dataset(outdir, unique=unique)
     leaves = dict(_leaves(dataset.schema))
     singles = {path: kind for path, kind in leaves.items() if is_single_value(kind)}
     chosen = list(singles) if columns is None else list(dict.fromkeys(columns))

@@ -82,15 +82,23 @@ class TopicChoice:
         Topics by their names, each once.
     patterns : tuple of str
         Patterns as a shell's: ``*``, ``?`` and ``[…]``.
+    joins : bool
+        Whether a single topic joins others, whose datasets are there.
     """
 
     names: tuple[str, ...]
     patterns: tuple[str, ...] = ()
+    joins: bool = False
 
     @property
     def is_several(self) -> bool:
         """Whether there may be more than one topic, so that each has a directory of its own."""
-        return bool(self.patterns) or len(self.names) > 1
+        return self.joins or not self.is_one
+
+    @property
+    def is_one(self) -> bool:
+        """Whether a single topic was named, so that its failure is that of all."""
+        return not self.patterns and len(self.names) == 1
 
     def of(self, listed: Iterable[str]) -> tuple[str, ...]:
         """Choose from what a broker has: the names, whether it has them or not, and what a pattern matches."""

@@ -1,5 +1,7 @@
 """The ledger: the plan and the commit markers, in ``OUTDIR.fink/`` beside the dataset.
 
+That of a topic of a season, ``OUTDIR/TOPIC``, is in ``OUTDIR.fink/TOPIC/``, so that nothing but alerts is below OUTDIR.
+
 ::
 
     OUTDIR.fink/
@@ -30,6 +32,8 @@ from fink_dask.ledger.records import DamagedMarker, Identity, Marker, Plan, seal
 from fink_dask.store.durable import admit, directories_in, make_directory, names_in, publish_beside, replace_file
 from fink_dask.store.location import for_each
 
+#: What the name of a ledger ends in.
+LEDGER_SUFFIX = ".fink"
 #: The directory below the ledger that holds quarantine files.
 QUARANTINE_DIRECTORY = "quarantine"
 #: The names of plans, but not of files such as ``._00000001.json`` that macOS may put beside them.
@@ -47,14 +51,25 @@ class Ledger:
     ----------
     outdir : pathlib.Path
         The dataset.
+    is_of_season : bool
+        Whether the ledger is with those of the other topics of a season; see `fink_dask.ledger.outdir.find_ledger`.
     """
 
     outdir: Path
+    is_of_season: bool = False
 
     @property
     def path(self) -> Path:
         """The ledger's directory, on the dataset's file system so that files can be renamed from it."""
-        return self.outdir.with_name(self.outdir.name + ".fink")
+        if self.is_of_season:
+            return ledgers_path(self.outdir.parent) / self.outdir.name
+        return ledgers_path(self.outdir)
+
+    @property
+    def elsewhere(self) -> Ledger | None:
+        """The other place where a ledger of this dataset may be; None if no directory is around it."""
+        above = self.outdir.parents
+        return Ledger(self.outdir, not self.is_of_season) if above and above[0].name else None
 
     @property
     def plans_path(self) -> Path:
@@ -297,6 +312,11 @@ class Ledger:
             return publish_beside(path, content)
         except OSError as error:
             raise storage_error(error, path) from error
+
+
+def ledgers_path(outdir: Path) -> Path:
+    """Where the ledger of a dataset is, or those of all topics of a season."""
+    return outdir.with_name(outdir.name + LEDGER_SUFFIX)
 
 
 def _plan_name(generation: int) -> str:

@@ -1,6 +1,7 @@
 """The directories of a dataset and of its ledger: what may be in them, how they are made and removed again.
 
-Those of several topics stand in one directory, each in ``OUTDIR/TOPIC`` with its ledger ``OUTDIR/TOPIC.fink``.
+Those of several topics stand in one directory, each in ``OUTDIR/TOPIC`` with its ledger ``OUTDIR.fink/TOPIC``; until
+`gather_ledgers` moves it, a ledger may also be beside its dataset, ``OUTDIR/TOPIC.fink``.
 """
 
 from __future__ import annotations
@@ -13,18 +14,18 @@ from pathlib import Path
 
 from fink_dask.errors import LedgerError, StorageError, parameter
 from fink_dask.ledger.lease import is_held
-from fink_dask.ledger.ledger import Ledger, storage_error
+from fink_dask.ledger.ledger import LEDGER_SUFFIX, Ledger, ledgers_path, storage_error
 from fink_dask.ledger.progress import State, Summary
 from fink_dask.store.durable import directories_in, make_directory, sync_directory
 from fink_dask.store.location import is_remote
 from fink_dask.units import counted
 
-_SUFFIX = ".fink"
 _WORST_FIRST: tuple[State, ...] = ("failed", "interrupted", "partial", "complete")
 #: The fields of summaries that are added up.
 _COUNTS = (
     "alerts",
     "filtered",
+    "duplicates",
     "quarantined",
     "lost",
     "raw_bytes",
@@ -35,6 +36,37 @@ _COUNTS = (
     "run_wasted_bytes",
     "run_alerts",
 )
+
+
+def find_ledger(outdir: Path, joins: bool = False) -> Ledger:
+    """Find the ledger of a dataset, or where it is to be: beside the dataset or, of a season's, beside the season.
+
+    Parameters
+    ----------
+    outdir : pathlib.Path
+        The dataset, as an absolute path.
+    joins : bool
+        Whether a new dataset is one of several topics.
+
+    Raises
+    ------
+    StorageError
+        If the file system does not say.
+    """
+    beside = Ledger(outdir)
+    of_season = beside.elsewhere
+    if of_season is None:
+        return beside
+    try:
+        for is_there in (Ledger.exists, lambda ledger: ledger.path.is_dir()):
+            for ledger in (beside, of_season):
+                if is_there(ledger):
+                    return ledger
+    except OSError as error:
+        raise storage_error(error, outdir) from error
+    if LEDGER_SUFFIX in outdir.name:  # it could be taken for something else there
+        return beside
+    return of_season if joins or _of_season(outdir.parent) else beside
 
 
 def create_ledger(ledger: Ledger) -> list[Path]:
@@ -59,7 +91,7 @@ def create_ledger(ledger: Ledger) -> list[Path]:
         for directory in directories:
             made += make_directory(directory)
         # A job that was killed may have made them without bringing them to the disk; from now on they are relied on.
-        for directory in (*directories, ledger.path, ledger.path.parent):
+        for directory in (*directories, ledger.path, *directories_above(ledger)):
             sync_directory(directory)
         if ledger.outdir.stat().st_dev != ledger.path.stat().st_dev:
             raise StorageError(
@@ -73,6 +105,12 @@ def create_ledger(ledger: Ledger) -> list[Path]:
         remove_if_unused(ledger, made)
         raise
     return made
+
+
+def directories_above(ledger: Ledger) -> list[Path]:
+    """List the directories that have the names of dataset and ledger, and those that a season adds to them."""
+    above = [ledger.path.parent, ledger.outdir.parent]
+    return list(dict.fromkeys([*above, *(above[1].parent,) * ledger.is_of_season]))
 
 
 def free_bytes(outdir: Path) -> int | None:
@@ -119,12 +157,21 @@ def check_outdir(ledger: Ledger) -> None:
         if path.exists() and not path.is_dir():
             raise StorageError(f"{path} is a file, but a directory is needed there")
     for parent in filter(lambda path: path.name, ledger.outdir.parents):
-        if Ledger(parent).exists() or (parent.suffix == ".fink" and Ledger(parent.with_suffix("")).exists()):
+        if parent != ledger.outdir.parent and _of_season(parent):
             raise StorageError(
-                f"{ledger.outdir} is inside another dataset or its ledger, {parent}, whose readers would take these "
-                "alerts for its own; choose another directory"
+                f"{ledger.outdir} is inside the datasets of several topics, {parent}, whose readers would take these "
+                "alerts for theirs; choose another directory"
             )
-    if Ledger(ledger.path).exists():
+        if any(place is not None and place.exists() for place in (Ledger(parent), Ledger(parent).elsewhere)):
+            raise StorageError(
+                f"{ledger.outdir} is inside another dataset, {parent}, whose readers would take these alerts for its "
+                "own; choose another directory"
+            )
+        if _is_ledger(parent):
+            raise StorageError(
+                f"{ledger.outdir} is inside the ledger of another dataset, {parent}: choose another directory"
+            )
+    if not ledger.is_of_season and Ledger(ledger.path).exists():
         raise StorageError(
             f"{ledger.path}, where the ledger of {ledger.outdir} belongs, is a dataset itself; choose another name"
         )
@@ -135,6 +182,14 @@ def check_outdir(ledger: Ledger) -> None:
             f"{ledger.outdir} is not empty and has no ledger {ledger.path}: choose another directory, "
             f"so that what is there is not mixed with the new dataset{_moved_alone(ledger)}"
         )
+
+
+def _is_ledger(path: Path) -> bool:
+    """Tell whether a directory is the ledger of a dataset, or has those of a season."""
+    if path.suffix != LEDGER_SUFFIX:
+        return False
+    outdir = path.with_suffix("")
+    return Ledger(outdir).exists() or bool(_of_season(outdir))
 
 
 def check_dataset(ledger: Ledger) -> None:
@@ -208,13 +263,26 @@ def datasets_in(outdir: Path) -> list[Ledger]:
     StorageError
         If the directory can't be read.
     """
+    found = {ledger.outdir.name: ledger for ledger in _of_season(outdir)}
     try:
-        if not outdir.is_dir():
-            return []
-        names = [path.name for path in directories_in(outdir) if path.name.endswith(_SUFFIX)]
+        if outdir.is_dir():
+            names = [path.name for path in directories_in(outdir) if path.name.endswith(LEDGER_SUFFIX)]
+            beside = [Ledger(outdir / name.removesuffix(LEDGER_SUFFIX)) for name in names if name != LEDGER_SUFFIX]
+            found |= {ledger.outdir.name: ledger for ledger in beside if ledger.exists()}
     except OSError as error:
         raise storage_error(error, outdir) from error
-    ledgers = [Ledger(outdir / name.removesuffix(_SUFFIX)) for name in names if name != _SUFFIX]
+    return [found[name] for name in sorted(found)]
+
+
+def _of_season(outdir: Path) -> list[Ledger]:
+    """List the datasets in a directory whose ledgers are beside it."""
+    try:
+        if not outdir.name or not ledgers_path(outdir).is_dir():
+            return []
+        names = [path.name for path in directories_in(ledgers_path(outdir))]
+    except OSError as error:
+        raise storage_error(error, ledgers_path(outdir)) from error
+    ledgers = [Ledger(outdir / name, is_of_season=True) for name in names]
     return [ledger for ledger in ledgers if ledger.exists()]
 
 
@@ -234,22 +302,6 @@ def check_for_several(outdir: Path) -> None:
         )
 
 
-def check_for_one(outdir: Path) -> None:
-    """Refuse a directory that holds the datasets of several topics, where one topic is to become a dataset.
-
-    Raises
-    ------
-    LedgerError
-        That names one of them.
-    """
-    found = datasets_in(outdir)
-    if found:
-        raise LedgerError(
-            f"{outdir} holds a dataset for each of several topics, such as {found[0].outdir.name}; choose another "
-            f"{parameter('outdir')}, such as {outdir / 'TOPIC'}, or give a pattern"
-        )
-
-
 def check_name(topic: str) -> None:
     """Refuse a topic whose dataset could be taken for the ledger of another one.
 
@@ -258,9 +310,9 @@ def check_name(topic: str) -> None:
     StorageError
         If it can.
     """
-    if _SUFFIX in topic:
+    if LEDGER_SUFFIX in topic:
         raise StorageError(
-            f"its dataset could be taken for a ledger, as its name contains {_SUFFIX}; transfer it on its own"
+            f"its dataset could be taken for a ledger, as its name contains {LEDGER_SUFFIX}; transfer it on its own"
         )
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from fink_dask.errors import FinkDaskError, LedgerError
 from fink_dask.ledger.lease import hold_lease
-from fink_dask.ledger.ledger import Ledger, storage_error
+from fink_dask.ledger.ledger import LEDGER_SUFFIX, Ledger, storage_error
 from fink_dask.ledger.outdir import check_outdir
 from fink_dask.ledger.progress import summarise
 from fink_dask.store.durable import publish_file, sync_directory, write_file
@@ -39,7 +39,7 @@ def set_aside(ledger: Ledger) -> Path:
         If the file system refuses, or what is in the output directory is no dataset of this ledger.
     """
     check_outdir(ledger)
-    name = f"{ledger.path.name}-old-{uuid.uuid4().hex[:8]}"
+    name = f"{_prefix(ledger)}{uuid.uuid4().hex[:8]}"
     try:
         # Where there is a token already, its move is the one to complete.
         publish_file(ledger.path / f".{name}", ledger.path / _INTENT, json.dumps({"aside": name}).encode())
@@ -93,7 +93,7 @@ def old_datasets(ledger: Ledger) -> list[OldDataset]:
     """List the datasets that were moved aside and not deleted yet."""
     if is_remote(ledger.path):
         return []  # nothing can be moved there
-    prefix = f"{ledger.path.name}-old-"
+    prefix = _prefix(ledger)
     siblings = sorted(ledger.path.parent.iterdir())
     # An empty one has lost its label, which goes last: only its own removal was cut off.
     return [
@@ -124,12 +124,17 @@ def _move(ledger: Ledger) -> Path:
     old = Ledger(aside / ledger.outdir.name)
     if ledger.outdir.exists() and not old.outdir.exists():
         ledger.outdir.rename(old.outdir)
-    for directory in (aside, parent):
+    for directory in (aside, ledger.outdir.parent):
         sync_directory(directory)
     ledger.path.rename(old.path)
     for directory in (aside, parent):
         sync_directory(directory)
     return aside
+
+
+def _prefix(ledger: Ledger) -> str:
+    """Begin the name of what is moved aside, beside the ledger: no topic of a season has such a name."""
+    return f"{ledger.outdir.name}{LEDGER_SUFFIX}-old-"
 
 
 def _destination(ledger: Ledger) -> Path:
@@ -138,6 +143,6 @@ def _destination(ledger: Ledger) -> Path:
         name = json.loads(token.read_bytes())["aside"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise LedgerError(f"{token} is damaged") from error
-    if not isinstance(name, str) or Path(name).name != name or not name.startswith(f"{ledger.path.name}-old-"):
+    if not isinstance(name, str) or Path(name).name != name or not name.startswith(_prefix(ledger)):
         raise LedgerError(f"{token} is damaged")
     return ledger.path.with_name(name)

@@ -10,8 +10,7 @@ from fink_dask.kafka.inspect import Inspector, open_inspector
 from fink_dask.kafka.offsets import Range, Watermarks
 from fink_dask.kafka.probe import UNKNOWN_LINE, LineSpeed, measure_line
 from fink_dask.kafka.topics import TopicChoice, no_such_topics
-from fink_dask.ledger.ledger import Ledger
-from fink_dask.ledger.outdir import check_for_one, check_for_several, check_name, check_outdir
+from fink_dask.ledger.outdir import check_for_several, check_name, check_outdir, find_ledger
 from fink_dask.ledger.progress import progress_of
 from fink_dask.ledger.records import Plan
 from fink_dask.planning.forecast import forecast, left_of
@@ -19,7 +18,7 @@ from fink_dask.planning.matches import Matches, look_at_some
 from fink_dask.planning.plan import still_there
 from fink_dask.planning.prepare import open_ranges, plan_next
 from fink_dask.planning.schemas import inspect_topic
-from fink_dask.planning.topics import settings_of, settings_of_all
+from fink_dask.planning.topics import joining, settings_of, settings_of_all
 from fink_dask.planning.waiting import wait_for_topics
 from fink_dask.progress.events import Forecast, Observer
 from fink_dask.settings import TransferSettings
@@ -102,10 +101,11 @@ def preview(
     FinkDaskError
         If it would be refused.
     """
-    check_for_one(settings.outdir)
+    choice = joining(TopicChoice((settings.topic,)), settings.outdir)
     with open_inspector(settings.kafka, window=settings.window) as inspector:
-        wait_for_topics(settings, TopicChoice((settings.topic,)), inspector, observe)
-        return _preview(settings, cores, inspector, restart, line, loaded_s)
+        wait_for_topics(settings, choice, inspector, observe)
+        settings = settings if restart else settings_of_all(settings, choice)
+        return _preview(settings_of(settings, choice, settings.topic), cores, inspector, restart, line, loaded_s)
 
 
 def preview_each(
@@ -167,7 +167,7 @@ def _preview(
     line: LineSpeed | None,
     loaded_s: float,
 ) -> Outlook:
-    ledger = Ledger(settings.outdir)
+    ledger = find_ledger(settings.outdir)
     if not restart:
         check_outdir(ledger)
     target = inspect_topic(settings, inspector, ledger, fresh=restart)

@@ -25,7 +25,7 @@ from fink_dask.kafka.probe import UNKNOWN_LINE, LineSpeed, line_of
 from fink_dask.ledger.commit import roll_forward
 from fink_dask.ledger.lease import Lease, hold_lease
 from fink_dask.ledger.ledger import Ledger
-from fink_dask.ledger.outdir import check_outdir, create_ledger, remove_if_unused
+from fink_dask.ledger.outdir import check_outdir, create_ledger, find_ledger, remove_if_unused
 from fink_dask.ledger.progress import Summary, read_arrival, summarise, write_arrival
 from fink_dask.ledger.records import Plan
 from fink_dask.ledger.restart import complete_move, delete_old_dataset, old_datasets, set_aside
@@ -165,10 +165,11 @@ class TopicTransfer:
         restart: bool = False,
         began: float | None = None,
         loaded_s: float = 0.0,
+        joins: bool = False,
     ) -> None:
         self.settings = settings
         self.topic = settings.topic
-        self.ledger = Ledger(settings.outdir)
+        self.ledger = find_ledger(settings.outdir, joins)
         self.observe = Profiler(observe, began)
         self.profile = self.observe.profile()
         self.plans: list[Plan] = []
@@ -253,9 +254,7 @@ class TopicTransfer:
         self._stack.callback(remove_if_unused, self.ledger, made)
         self._lease = self._stack.enter_context(hold_lease(self.ledger))
         self._before = summarise(self.ledger).summary
-        arrival = read_arrival(self.ledger, _SAME_LINE_S)
-        # What kept to a limit says nothing of the line.
-        if arrival is not None and not arrival.is_cut and arrival.limit_rate is None:
+        if (arrival := read_arrival(self.ledger, _SAME_LINE_S)) is not None and not arrival.is_cut:
             self._rate_before = arrival.bytes_per_second
         self.plans = self.ledger.plans()
         rolled = roll_forward(self.ledger, self.plans)

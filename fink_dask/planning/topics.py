@@ -5,20 +5,28 @@ Each has a dataset of its own, and the failure of one is not a failure of the ot
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from queue import Empty, SimpleQueue
 
-from fink_dask.errors import BrokerError, BrokerUnavailableError, FinkDaskError, MissingSchemaError, SettingsError
+from fink_dask.errors import (
+    BrokerError,
+    BrokerUnavailableError,
+    FinkDaskError,
+    LedgerError,
+    MissingSchemaError,
+    SettingsError,
+    parameter,
+)
 from fink_dask.kafka.client import Suspicion
 from fink_dask.kafka.inspect import Inspector, TopicDescription
 from fink_dask.kafka.topics import MAX_TOPICS, TopicChoice
 from fink_dask.ledger.ledger import storage_error
-from fink_dask.ledger.outdir import check_name, datasets_in
+from fink_dask.ledger.outdir import check_name, datasets_in, find_ledger
 from fink_dask.ledger.progress import summarise
 from fink_dask.planning.continuing import like_the_others
 from fink_dask.planning.forecast import has_room, require_room
@@ -56,8 +64,6 @@ class Topics:
         self._loaded_s = 0.0 if began is None else time.monotonic() - began  # nothing was waited for until now
         self._transfers: dict[str, TopicTransfer] = {}
         self._checked = 0
-        self._thread = threading.get_ident()
-        self._waiting: SimpleQueue[Event] = SimpleQueue()
 
     @property
     def open(self) -> list[TopicTransfer]:
@@ -67,7 +73,8 @@ class Topics:
     def make(self, topic: str) -> TopicTransfer:
         """Make the transfer of a topic, which may then be found or not."""
         settings = settings_of(self.settings, self.choice, topic)
-        transfer = TopicTransfer(settings, self._of(topic), self._restart, self._began, self._loaded_s)
+        joins = self.choice.is_several
+        transfer = TopicTransfer(settings, self._of(topic), self._restart, self._began, self._loaded_s, joins)
         if self.choice.is_several:
             try:
                 check_name(topic)
@@ -155,7 +162,7 @@ class Topics:
         try:
             yield
         except FinkDaskError as error:
-            if not self.choice.is_several or isinstance(error, (BrokerUnavailableError, *fatal)):
+            if self.choice.is_one or isinstance(error, (BrokerUnavailableError, *fatal)):
                 raise
             transfer.error = error
             self._say_failure(transfer.topic, error)
@@ -164,7 +171,7 @@ class Topics:
         """Take note of the failure of a range; the ranges of other topics go on."""
         transfer = self._transfers[topic]
         transfer.failed_at(error)
-        if self.choice.is_several and transfer.error is None:
+        if not self.choice.is_one and transfer.error is None:
             self._say_failure(topic, error)
 
     def failure(self) -> FinkDaskError | None:
@@ -180,12 +187,6 @@ class Topics:
         """Pass all events to another observer from now on, and return it."""
         self._observe = observe
         return observe
-
-    def pass_on(self) -> None:
-        """Pass on what other threads had to say."""
-        with suppress(Empty):
-            while True:
-                self._observe(self._waiting.get_nowait())
 
     def observe(self, event: Event) -> None:
         """Take events, and pass them on."""
@@ -243,7 +244,7 @@ class Topics:
             failure = transfer.range_failure
             if failure is not None and transfer.error is None:
                 transfer.error = failure  # its ranges were reported as they failed
-                if not self.choice.is_several:
+                if self.choice.is_one:
                     raise failure
             if transfer.is_open:
                 with self.alone(transfer):
@@ -266,16 +267,32 @@ class Topics:
         def observe(event: Event) -> None:
             if isinstance(event, Note) and self.choice.is_several and not event.text.startswith(topic):
                 event = replace(event, text=f"{topic}: {event.text}")
-            # Observers are called by one thread; what a look in another one has to say waits for it.
-            if threading.get_ident() == self._thread:
-                self._observe(event)
-            else:
-                self._waiting.put(event)
+            self._observe(event)
 
         return observe
 
     def _say_failure(self, topic: str, error: FinkDaskError) -> None:
         self._of(topic)(Note(f"{error}; other topics go on", warning=True))
+
+
+def joining(choice: TopicChoice, outdir: Path) -> TopicChoice:
+    """Take a single topic for one of several where the directory holds the datasets of others.
+
+    Raises
+    ------
+    LedgerError
+        If one of these holds the topic under another name.
+    StorageError
+        If the directory can't be read.
+    """
+    if choice.is_several or find_ledger(outdir).exists():
+        return choice
+    (topic,) = choice.names
+    others = datasets_in(outdir)
+    for other in others:
+        if other.outdir.name != topic and other.begun_with().topic == topic:
+            raise LedgerError(f"{outdir} has this topic already, as {other.outdir}: give that as {parameter('outdir')}")
+    return replace(choice, joins=bool(others))
 
 
 def settings_of(settings: TransferSettings, choice: TopicChoice, topic: str) -> TransferSettings:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from fink_dask.errors import BrokerUnavailableError, FinkDaskError, MissingSchemaError
 from fink_dask.kafka.inspect import Inspector, TopicDescription
 from fink_dask.kafka.topics import TopicChoice
-from fink_dask.ledger.ledger import Ledger
+from fink_dask.ledger.outdir import find_ledger
 from fink_dask.planning.topics import is_new, settings_of
 from fink_dask.progress.events import Doing, Note, Observer
 from fink_dask.settings import TransferSettings
@@ -66,7 +66,7 @@ def _lacking(settings: TransferSettings, choice: TopicChoice, inspector: Inspect
             if isinstance(found, BrokerUnavailableError):
                 raise found
             return f"topic {name}"
-        if Ledger(own.outdir).exists():
+        if find_ledger(own.outdir).exists():
             continue
         if is_new(found):
             return f"the first alert of {name}"

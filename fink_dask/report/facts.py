@@ -229,6 +229,10 @@ class Facts:
         The committed ranges.
     partitions : list of Partition
         What became of the offsets.
+    commits : list of Commit
+        When ranges were committed.
+    planned : list of float
+        When plans were made, in seconds since 1970-01-01 UTC.
     pace : Throughput
         What was committed when.
     runs : list of Run
@@ -237,6 +241,8 @@ class Facts:
         Why records are quarantined.
     losses : list of Loss
         The lost offsets, the largest interval first.
+    topics : tuple of Facts
+        What is known of each topic of a season; empty for a dataset.
     """
 
     outdir: Path
@@ -247,10 +253,18 @@ class Facts:
     damaged: int
     markers: list[Marker]
     partitions: list[Partition]
+    commits: list[Commit]
+    planned: list[float]
     pace: Throughput
     runs: list[Run]
     reasons: Reasons
     losses: list[Loss]
+    topics: tuple[Facts, ...] = ()
+
+    @property
+    def each(self) -> tuple[Facts, ...]:
+        """What is known of each dataset: of this one, or of those of a season."""
+        return self.topics or (self,)
 
     @property
     def sizes(self) -> list[int]:
@@ -284,6 +298,8 @@ def find_facts(ledger: Ledger) -> Facts:
     markers = list(ledger.markers(plans, damaged))
     progress = progress_of(plans, markers)
     runs = _runs(ledger)
+    commits = [] if is_compacted else _commits(ledger, markers)
+    planned = _planned(ledger, plans)
     losses = [
         Loss(marker.range.partition, start, end, marker.lost_at) for marker in markers for start, end in marker.lost
     ]
@@ -296,7 +312,9 @@ def find_facts(ledger: Ledger) -> Facts:
         damaged=len(damaged),
         markers=markers,
         partitions=_partitions(plans, markers, progress),
-        pace=pace_of([] if is_compacted else _commits(ledger, markers), _planned(ledger, plans), runs),
+        commits=commits,
+        planned=planned,
+        pace=pace_of(commits, planned, runs),
         runs=runs,
         reasons=_reasons(ledger, markers),
         losses=sorted(losses, key=lambda loss: loss.start - loss.end),

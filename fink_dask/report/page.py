@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -27,6 +28,7 @@ from fink_dask.units import counted
 _MAX_CHARACTERS = 120
 #: The most rows of a table.
 _MAX_ROWS = 15
+_MAX_TOPICS = 200
 #: Up to this many alerts, each is a point on the map.
 _POINTS = 2000
 #: Pixels of the chart of the nights, and of a line of the list of classes beside it.
@@ -35,6 +37,8 @@ _NIGHTS_HEIGHT, _CLASS_HEIGHT = 260, 25
 _FEW_EDGES = 2
 #: Marks our own pages, so that no other file is replaced.
 GENERATOR = '<meta name="generator" content="fink-dask report">'
+#: Where a page says which dataset it is of.
+MARK = '<meta name="fink-dask-dataset" content="'
 _STATES = {
     "complete": "every planned offset is in the dataset",
     "partial": "finished, without records that could not be decoded or that Kafka had removed",
@@ -42,6 +46,12 @@ _STATES = {
     "failed": "it ended with an error",
     "running": "a transfer is running",
 }
+
+
+def mark_of(facts: Facts) -> str:
+    """Return what tells the reports of two datasets apart, and gives away neither name nor place."""
+    topic = "" if facts.topics else facts.identity.topic
+    return hashlib.sha256(f"{facts.outdir.name}/{topic}".encode(errors="surrogateescape")).hexdigest()[:16]
 
 
 def render(facts: Facts, panels: Panels, outdir: str, version: str, made_at: datetime) -> str:
@@ -127,6 +137,8 @@ def render(facts: Facts, panels: Panels, outdir: str, version: str, made_at: dat
         bands=BANDS,
         max_partitions=charts.MAX_PARTITIONS,
         max_rows=_MAX_ROWS,
+        max_topics=_MAX_TOPICS,
+        mark=mark_of(facts),
         sizes=sorted(facts.sizes),
         night_blue=charts.NIGHT_BLUE,
     )

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,6 @@ from fink_dask.dataset.partitioning import NO_DAY, NULL_KEY, days_since_1970
 from fink_dask.dataset.read import open_dataset
 from fink_dask.dataset.surveys import CLASSES, Fields, find_fields
 from fink_dask.errors import FinkDaskError
-from fink_dask.ledger.ledger import Ledger
 from fink_dask.report.examples import HINT, OTHER_BAND, Example, band_name, can_read_stamps, find_examples, find_objects
 from fink_dask.report.facts import Facts
 from fink_dask.report.sample import Piece, Sample, choose_pieces, read_sample
@@ -166,29 +166,32 @@ class Panels:
     left_out: dict[str, str] = field(default_factory=dict)
 
 
-def find_panels(ledger: Ledger, facts: Facts) -> Panels:
+def find_panels(facts: Facts) -> Panels:
     """Read what to show; what can't be read, or does not exist, is left out with a reason.
 
     Parameters
     ----------
-    ledger : Ledger
-        The dataset.
     facts : Facts
-        What its ledger knows.
+        What the ledger of the dataset knows, or those of a season.
     """
     panels = Panels()
-    keys = facts.keys
+    is_alike = len({each.identity.partitionby for each in facts.each}) == 1
+    keys = facts.keys if is_alike else Counter()
     if "time" in facts.identity.partitionby:
         panels.nights = Counts(nights_of(keys), is_exact=True)
     panels.classes = _classes_of(keys)
     try:
-        dataset = open_dataset(ledger.outdir)
-        _, root = filesystem_of(ledger.outdir)
-        rows_of = {f"{root}/{file.path}": file.all_rows for marker in facts.markers for file in marker.files}
+        dataset = open_dataset(facts.outdir)
+        rows_of = {
+            f"{filesystem_of(each.outdir)[1]}/{file.path}": file.all_rows
+            for each in facts.each
+            for marker in each.markers
+            for file in marker.files
+        }
         pieces = choose_pieces(dataset, rows_of)
         if pieces:
             panels.fields = find_fields(dataset.schema)
-            _read(ledger, dataset, pieces, panels, facts.progress.summary.alerts)
+            _read(facts.outdir, dataset, pieces, panels, facts.progress.summary.alerts)
             return panels
         words = "the dataset has no alerts"
     except FinkDaskError as error:
@@ -206,7 +209,7 @@ def find_panels(ledger: Ledger, facts: Facts) -> Panels:
     return panels
 
 
-def _read(ledger: Ledger, dataset: ds.Dataset, pieces: list[Piece], panels: Panels, of: int) -> None:
+def _read(outdir: Path, dataset: ds.Dataset, pieces: list[Piece], panels: Panels, of: int) -> None:
     fields = panels.fields
     assert fields is not None
     wanted = {"ra", "dec", "value", "band"}
@@ -217,7 +220,7 @@ def _read(ledger: Ledger, dataset: ds.Dataset, pieces: list[Piece], panels: Pane
     paths = {role: path for role, path in fields.paths.items() if role in wanted}
     # Which of them has values is known once they are read.
     paths |= {path: path for path in fields.classes}
-    sample = read_sample(ledger.outdir, dataset, pieces, paths, of) if paths else None
+    sample = read_sample(outdir, dataset, pieces, paths, of) if paths else None
     if sample is not None:
         fields = panels.fields = _with_class(fields, sample)
     if sample is not None:

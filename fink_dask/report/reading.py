@@ -56,6 +56,8 @@ class Reading:
         Whether the brightness is a flux in nJy; otherwise it is a magnitude.
     is_uniform : bool
         Whether all files have the same columns: a later schema may have added some.
+    is_unique : bool
+        Whether each alert is to be read once, even if it is there twice.
     """
 
     place: str
@@ -66,6 +68,7 @@ class Reading:
     label: str = ""
     is_flux: bool = False
     is_uniform: bool = True
+    is_unique: bool = False
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -83,7 +86,11 @@ class Reading:
 
 
 def find_reading(
-    place: str, schema: pa.Schema, is_uniform: bool = True, keys: tuple[str, ...] | None = None
+    place: str,
+    schema: pa.Schema,
+    is_uniform: bool = True,
+    keys: tuple[str, ...] | None = None,
+    is_unique: bool = False,
 ) -> Reading:
     """Choose what to read of a dataset.
 
@@ -97,6 +104,8 @@ def find_reading(
         Whether all files have the same columns.
     keys : tuple of str, optional
         The columns to count by, if not the partition columns.
+    is_unique : bool
+        Whether each alert is to be read once.
     """
     names = schema.names
     keys = tuple(names[names.index(KAFKA_FIELDS[-1].name) + 1 :]) if keys is None else keys
@@ -119,6 +128,7 @@ def find_reading(
         label,
         fields.survey.is_flux,
         is_uniform,
+        is_unique,
     )
 
 
@@ -161,7 +171,7 @@ import fink_dask
 import pandas as pd
 import pyarrow.dataset as ds
 
-alerts = fink_dask.open_dataset({_quoted(reading.place)})
+alerts = {_opened(reading)}
 {_expressions(reading)}
 table = alerts.to_table(columns=columns)
 print(table.to_pandas(types_mapper=pd.ArrowDtype))  # with identifiers that stay integers
@@ -188,7 +198,7 @@ import pandas as pd
 import pyarrow.dataset as ds
 
 {_expressions(reading)}
-table = fink_dask.open_dataset({_quoted(reading.place)}).to_table(columns=columns)
+table = {_opened(reading)}.to_table(columns=columns)
 alerts = table.to_pandas(types_mapper=pd.ArrowDtype)
 """
     else:
@@ -225,7 +235,7 @@ import pandas as pd
 import pyarrow.dataset as ds
 
 {_expressions(reading)}
-table = fink_dask.open_dataset({_quoted(reading.place)}).to_table(columns=columns)
+table = {_opened(reading)}.to_table(columns=columns)
 alerts = table.to_pandas(types_mapper=pd.ArrowDtype)
 {movers}objects = npd.NestedFrame.from_flat(alerts, base_columns=[], on={name}, name="lightcurve")
 print(objects)
@@ -246,7 +256,7 @@ def _with_polars(reading: Reading) -> str:
     place = _quoted(reading.place)
     opened, also = f"pl.scan_parquet({place}, hive_partitioning=True)", ""
     if _needs_ledger(reading):
-        opened, also = f"pl.scan_pyarrow_dataset(fink_dask.open_dataset({place}))", "import fink_dask\n"
+        opened, also = f"pl.scan_pyarrow_dataset({_opened(reading)})", "import fink_dask\n"
     count = ""
     if reading.counted:
         keys = ", ".join(_quoted(leaf(path)) for path in reading.counted)
@@ -270,7 +280,7 @@ duckdb.sql(\"\"\"
 \"\"\")"""  # noqa: S608 - names are quoted, and it is the reader who runs it
     also = ""
     if _needs_ledger(reading):
-        opened, also = f"fink_dask.open_dataset({_quoted(reading.place)})", "import fink_dask\n"
+        opened, also = _opened(reading), "import fink_dask\n"
     columns = fill(
         ", ".join(map(_in_sql, (*reading.columns, *reading.keys))), _WIDTH, subsequent_indent=" " * 11,
         break_long_words=False,
@@ -300,7 +310,7 @@ print(duckdb.sql(some))
 def _with_pyarrow(reading: Reading) -> str:
     opened, also = f'ds.dataset({_quoted(reading.place)}, partitioning="hive")', ""
     if _needs_ledger(reading):
-        opened, also = f"fink_dask.open_dataset({_quoted(reading.place)})", "import fink_dask\n"
+        opened, also = _opened(reading), "import fink_dask\n"
     count = ""
     if reading.counted:
         names = _listed(map(leaf, reading.counted))
@@ -320,13 +330,24 @@ def _with_dask(reading: Reading) -> str:
     if reading.counted:
         names = _listed(map(leaf, reading.counted))
         count = f'print(frame.groupby({names}, dropna=False).size().compute(scheduler="threads"))\n'
+    if reading.is_unique:  # which no file knows by itself
+        return f"""\
+import dask.dataframe as dd
+import fink_dask
+import pandas as pd
+import pyarrow.dataset as ds
+
+{_expressions(reading)}
+table = {_opened(reading)}.to_table(columns=columns)
+frame = dd.from_pandas(table.to_pandas(types_mapper=pd.ArrowDtype), npartitions=4)
+{count}"""
     return f"""\
 import dask.dataframe as dd
 import fink_dask
 import pandas as pd
 import pyarrow.dataset as ds
 
-alerts = fink_dask.open_dataset({_quoted(reading.place)})
+alerts = {_opened(reading)}
 schema = alerts.schema
 {_expressions(reading)}
 
@@ -352,9 +373,14 @@ _READERS: dict[str, Callable[[Reading], str]] = {
 READERS = tuple(_READERS)
 
 
+def _opened(reading: Reading) -> str:
+    """Write the call of `open_dataset`."""
+    return f"fink_dask.open_dataset({_quoted(reading.place)}{', unique=True' if reading.is_unique else ''})"
+
+
 def _needs_ledger(reading: Reading) -> bool:
     """Tell whether only `open_dataset` opens it: the files, the place or its name are not what others expect."""
-    return not reading.is_uniform or "://" in reading.place or bool(_PATTERN & set(reading.place))
+    return reading.is_unique or not reading.is_uniform or "://" in reading.place or bool(_PATTERN & set(reading.place))
 
 
 def _expressions(reading: Reading) -> str:

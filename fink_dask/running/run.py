@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from fink_dask.cluster.existing import Scheduler, existing_scheduler
 from fink_dask.cluster.joboptions import JobSpec
@@ -17,10 +18,10 @@ from fink_dask.following.followers import Followers, Watch, look_first, wait_for
 from fink_dask.kafka.inspect import Inspector, open_inspector
 from fink_dask.kafka.topics import TopicChoice, no_such_topics
 from fink_dask.ledger.ledger import Ledger
-from fink_dask.ledger.outdir import check_for_one, check_for_several
+from fink_dask.ledger.outdir import check_for_several, find_ledger
 from fink_dask.ledger.progress import Summary
 from fink_dask.planning.topic import TopicTransfer
-from fink_dask.planning.topics import Finder, Topics, settings_of_all
+from fink_dask.planning.topics import Finder, Topics, joining, settings_of_all
 from fink_dask.planning.waiting import wait_for_topics
 from fink_dask.progress.events import Doing, Note, Observer
 from fink_dask.progress.profile import Profile, Profiler
@@ -41,10 +42,13 @@ class Outcome:
         What the dataset holds, and what the run added.
     profile : Profile
         Where its time went.
+    outdir : pathlib.Path
+        The dataset: that of the settings, or in it, where others are.
     """
 
     summary: Summary
     profile: Profile
+    outdir: Path
 
 
 @dataclass(frozen=True)
@@ -138,8 +142,10 @@ def run_transfer(
     FinkDaskError
         If it is refused or can't be finished; what is committed stays committed.
     """
-    found = run_topics(TopicChoice((settings.topic,)), settings, observe, chosen, restart, began)
-    return Outcome(found.topics[0].summary, found.profile)
+    choice = joining(TopicChoice((settings.topic,)), settings.outdir)
+    found = run_topics(choice, settings, observe, chosen, restart, began)
+    (only,) = found.topics
+    return Outcome(only.summary, found.profile, only.ledger.outdir)
 
 
 def run_topics(
@@ -173,7 +179,10 @@ def run_topics(
     """
     check_remote(settings.outdir, restart, chosen.jobs is not None)
     profiler = Profiler(observe, began)
-    (check_for_several if choice.is_several else check_for_one)(settings.outdir)
+    if choice.is_several:
+        check_for_several(settings.outdir)
+    if choice.joins and not find_ledger(settings.outdir / choice.names[0]).exists():
+        observe(Note(f"{settings.outdir} holds the datasets of other topics, which this one joins"))
     settings = settings if restart else settings_of_all(settings, choice)
     topics = Topics(choice, settings, profiler, restart, began)
     try:
@@ -218,7 +227,7 @@ def _is_resumed(settings: TransferSettings, choice: TopicChoice, restart: bool) 
     if restart or choice.is_several:
         return False
     with suppress(StorageError):  # it is said when the ledger is needed
-        return Ledger(settings.outdir).exists()
+        return find_ledger(settings.outdir).exists()
     return False
 
 

@@ -16,7 +16,7 @@ from fink_dask.kafka.offsets import Range, total
 from fink_dask.ledger.commit import roll_forward
 from fink_dask.ledger.lease import Lease, hold_lease
 from fink_dask.ledger.ledger import Ledger
-from fink_dask.ledger.outdir import check_dataset
+from fink_dask.ledger.outdir import check_dataset, find_ledger
 from fink_dask.ledger.progress import Summary, progress_of
 from fink_dask.ledger.records import DamagedMarker, Plan
 from fink_dask.planning.plan import known_topic_id
@@ -184,7 +184,7 @@ def _say_compacted(ledger: Ledger, ranges: Collection[Range]) -> str:
     """Say how to recover ranges whose rows are in damaged files of many ranges."""
     compaction = read_compaction(ledger)
     words = f"ranges with rows in compacted files that are damaged: {len(ranges):,}; "
-    if compaction is None or not Ledger(Path(compaction.source)).exists():
+    if compaction is None or not find_ledger(Path(compaction.source)).exists():
         return f"{words}the dataset that it was compacted from is gone: transfer the topic again while Kafka has it"
     form = compaction.form
     options = f" --unique {form.unique}" if form.unique is not None else ""

@@ -57,6 +57,10 @@ PLANS = [make_plan(RANGES[:2]), make_plan(RANGES[2:], 2)]
 PLACES = sorted(place for plan in PLANS for place in places(plan))
 
 
+#: A dataset by itself, and one of several topics, whose directories are made with it.
+IN_A_SEASON_OR_NOT = pytest.mark.parametrize(("name", "is_of_season"), [("few", False), ("nights/few", True)])
+
+
 def _source(outdir: Path) -> Ledger:
     ledger = make_ledger(outdir)
     for plan in PLANS:
@@ -118,10 +122,11 @@ def test_no_alert_is_lost_or_doubled_by_a_kill_after_any_operation_of_a_compacti
     assert _content(source) == before
 
 
+@IN_A_SEASON_OR_NOT
 def test_no_power_cut_in_a_compaction_leaves_a_dataset_that_is_not_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, is_of_season: bool
 ) -> None:
-    source, target = _source(tmp_path / "alerts"), Ledger(tmp_path / "few")
+    source, target = _source(tmp_path / "alerts"), Ledger(tmp_path / name, is_of_season)
     recorder = Recorder(tmp_path)
     recorder.attach(monkeypatch)
     _compact(source, target)
@@ -170,16 +175,18 @@ def _compact_until(count: int, source: Ledger, target: Ledger) -> bool:
     return False
 
 
+@IN_A_SEASON_OR_NOT
 def test_no_power_cut_after_a_kill_and_a_second_run_leaves_a_dataset_that_is_not_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, is_of_season: bool
 ) -> None:
     """What the run that was killed had not brought to the disk, the next one must: it can't tell the two apart."""
     monkeypatch.setattr(lease, "_is_alive", lambda path, now: False)  # it is this process that was killed
     source = _source(tmp_path / "alerts")
     for killed_after in range(20, 1000, 7):
-        target = Ledger(tmp_path / str(killed_after) / "few")
-        target.path.parent.mkdir()
-        recorder = Recorder(target.path.parent)
+        root = tmp_path / str(killed_after)
+        root.mkdir()
+        target = Ledger(root / name, is_of_season)
+        recorder = Recorder(root)
         with pytest.MonkeyPatch.context() as patch:
             recorder.attach(patch)
             was_killed = _compact_until(killed_after, source, target)

@@ -183,7 +183,7 @@ def test_a_directory_whose_name_is_no_text_is_refused_before_anything_is_planned
 @pytest.mark.parametrize("inside", ["alerts/year=2026", "alerts.fink/more", "alerts.fink/staging/deep/down"])
 def test_a_dataset_is_not_put_inside_another_one(tmp_path: Path, inside: str) -> None:
     make_ledger(tmp_path / "alerts", PLANS[0])
-    with pytest.raises(StorageError, match="is inside another dataset or its ledger"):
+    with pytest.raises(StorageError, match="is inside"):
         check_outdir(Ledger(tmp_path / inside))
 
 

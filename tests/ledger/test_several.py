@@ -7,17 +7,17 @@ from pathlib import Path
 import pytest
 
 from fink_dask.errors import LedgerError, StorageError
-from fink_dask.ledger.ledger import Ledger
-from fink_dask.ledger.outdir import check_for_one, check_for_several, check_name, datasets_in, total_of
+from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.topics import TopicChoice
+from fink_dask.ledger.outdir import check_for_several, check_name, datasets_in, total_of
 from fink_dask.ledger.progress import State, Summary
+from fink_dask.planning.topics import joining
+from tests.harness.ledgers import IDENTITY, make_ledger, make_plan
 
 
 def make_dataset(outdir: Path) -> None:
-    """Make what looks like a dataset with a plan."""
-    plans = Ledger(outdir).plans_path
-    plans.mkdir(parents=True)
-    (plans / "00000001.json").touch()
-    outdir.mkdir(exist_ok=True)
+    """Make a dataset with a plan."""
+    make_ledger(outdir, make_plan([Range(0, 0, 1)]))
 
 
 def test_datasets_are_found_by_their_ledgers_and_nothing_else_is(tmp_path: Path) -> None:
@@ -30,15 +30,18 @@ def test_datasets_are_found_by_their_ledgers_and_nothing_else_is(tmp_path: Path)
     assert [ledger.outdir.name for ledger in datasets_in(tmp_path / "night")] == ["a", "b"]
 
 
-def test_one_topic_and_several_do_not_share_a_directory(tmp_path: Path) -> None:
+def test_what_one_topic_and_several_make_of_a_directory(tmp_path: Path) -> None:
     make_dataset(tmp_path / "one")
     make_dataset(tmp_path / "many" / "a")
-    check_for_one(tmp_path / "one")
-    check_for_one(tmp_path / "new")
+    alone = TopicChoice(("b",))
+    assert joining(alone, tmp_path / "one") == joining(alone, tmp_path / "new") == alone
     check_for_several(tmp_path / "many")
     check_for_several(tmp_path / "new")
-    with pytest.raises(LedgerError, match="holds a dataset for each of several topics, such as a;"):
-        check_for_one(tmp_path / "many")
+    joined = joining(alone, tmp_path / "many")
+    assert joined.is_several
+    assert joined.names == ("b",)
+    with pytest.raises(LedgerError, match=r"has this topic already, as .*many/a"):
+        joining(TopicChoice((IDENTITY.topic,)), tmp_path / "many")
     with pytest.raises(LedgerError, match="is the dataset of one topic"):
         check_for_several(tmp_path / "one")
 

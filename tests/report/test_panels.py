@@ -24,5 +24,5 @@ def test_an_error_without_text_leaves_panels_out_and_the_report_is_made(
     ledger = make_ledger(tmp_path / "alerts", plan)
     transfer(ledger, plan, plan.ranges[0])
     monkeypatch.setattr(panels, "open_dataset", fail)
-    found = panels.find_panels(ledger, find_facts(ledger))
+    found = panels.find_panels(find_facts(ledger))
     assert found.left_out["positions"] == f"the dataset can't be read: {type(error).__name__}"

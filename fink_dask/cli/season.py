@@ -1,0 +1,35 @@
+"""``fink-dask season``: make one season of the datasets in a directory, which every reader opens as it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from fink_dask.cli.options import CONTEXT, FinkCommand, Place, json_option
+from fink_dask.cli.output import print_json
+from fink_dask.cli.say import say
+from fink_dask.units import counted
+
+
+@click.command(cls=FinkCommand, context_settings=CONTEXT, epilog="Example: fink-dask season nights")
+@click.argument("outdir", type=Place("season"))
+@json_option
+def season(outdir: Path, as_json: bool) -> int:
+    """Move the ledgers of the datasets in OUTDIR beside it, so that nothing but alerts is below OUTDIR.
+
+    Transfers of several topics put them there by themselves. Datasets of older versions, or that you have moved into
+    one directory, have them inside, where pandas, polars and others stumble over them. No alert is touched.
+    """
+    from fink_dask.ledger.gather import gather_ledgers
+    from fink_dask.ledger.ledger import ledgers_path
+
+    place = outdir.resolve()
+    ledgers, moved = gather_ledgers(place)
+    if as_json:
+        names = [ledger.outdir.name for ledger in ledgers]
+        print_json({"datasets": names, "moved": moved, "ledgers": str(ledgers_path(place))})
+        return 0
+    say(f"{outdir}: {counted(len(ledgers), 'dataset')}, {counted(moved, 'ledger')} moved")
+    say(f"  ledgers    {ledgers_path(place)}")
+    return 0
