@@ -9,6 +9,7 @@ import os
 import time
 import zlib
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
@@ -41,6 +42,7 @@ from fink_dask.planning.plan import Sizing, next_plan
 from fink_dask.planning.schemas import check_selection, inspect_topic
 from fink_dask.ranges.decode import RangeDecoder
 from fink_dask.settings import BATCH_BYTES, BATCHSIZE, MIN_BATCH_BYTES, KafkaSettings, TransferSettings
+from fink_dask.show.display import doing
 from fink_dask.store.location import expand
 from fink_dask.units import parse_memory
 
@@ -106,6 +108,7 @@ def read_topic(
     schema: str | Path | None = None,
     partition_bytes: int | str = "64MiB",
     on_bad_record: str = "fail",
+    progress: bool = True,
     **connection: Any,
 ) -> TopicFrame:
     """Read a topic as a lazy Dask DataFrame, straight from Kafka; nothing is written.
@@ -138,6 +141,8 @@ def read_topic(
     on_bad_record : {"fail", "skip"}
         What to do with a record that can't be decoded: fail the computation, or leave the record out with a warning in
         the worker's log.
+    progress : bool
+        Say that the topic is looked at, on stderr or below the cell of a notebook: over a slow line that takes a while.
     **connection
         ``reconnect_timeout``: how long Kafka may send nothing, or be unreachable, in seconds or as text such as
         ``"10m"``; 5 minutes by default. ``limit_rate``: the most that all consumers together may read from Kafka, in
@@ -182,7 +187,8 @@ def read_topic(
         until=as_moment("until", until),
         schema_file=None if schema is None else expand(os.fspath(schema)),
     )
-    with open_inspector(kafka, window=settings.window) as inspector:
+    shown = doing("looking at the topic") if progress else nullcontext()
+    with shown, open_inspector(kafka, window=settings.window) as inspector:
         target = inspect_topic(settings, inspector, Ledger(Path()), fresh=True)
         if target is None:
             versions, spans = _of_empty(settings, inspector), {}

@@ -69,7 +69,7 @@ def status(outdir: Path, as_json: bool) -> int:
         words = [received_words(arrival), *(part.words for part in line_parts(arrival))]
         say(f"  this run   {', '.join(words)}")
     if lag is not None:
-        say(f"  following  {lag_words(lag)}, {per_second(lag.alerts_per_second, 'alert')}")
+        say(f"  following  {lag_words(lag, time.time() - lag.at)}, {per_second(lag.alerts_per_second, 'alert')}")
     if progress.missing and not running:
         print_intervals("missing", progress.missing)
         say("  run the same transfer again to continue")
@@ -129,7 +129,8 @@ def _say_each(ledgers: list[Ledger], as_json: bool) -> int:
     lags = {ledger.outdir.name: lag for ledger, (_, _, lag, _) in found.items() if lag is not None}
     if lags:
         speed = sum(lag.alerts_per_second for lag in lags.values())
-        say(f"  following  {lags_words(lags)}, {per_second(speed, 'alert')}")
+        seen_s = time.time() - min(lag.at for lag in lags.values())
+        say(f"  following  {lags_words(lags, seen_s)}, {per_second(speed, 'alert')}")
     if any(progress.missing and not running for running, progress, *_ in found.values()):
         say("  run the same transfer again to continue the interrupted ones")
     for words in errors.values():

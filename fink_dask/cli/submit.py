@@ -94,9 +94,12 @@ def submit(
         return 0
     number = job.submit()
     if as_json:
-        print_json({"job": number, "job_script": script})
+        print_json({"job": number, "job_script": script, "walltime": job.spec.walltime})
         return 0
     say(f"submitted to {job.spec.system} as job {number}")
+    if job.spec.walltime is not None:
+        chosen = "" if jobs.walltime is not None else "; --walltime asks for another"
+        say(f"  time limit {job.spec.walltime}{chosen}")
     click.echo(f"  progress   fink-dask status {outdir}")
     say(f"  output in  {job.outdir.parent}")
     return 0

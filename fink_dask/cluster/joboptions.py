@@ -207,7 +207,8 @@ class JobOptions:
         given |= {"cores": cores, "memory": str(memory), "processes": processes, "config_name": self._config_name}
         if not section.get("name") or section["name"] == "dask-worker":
             given.setdefault("job_name", "fink-dask")
-        return JobSpec(self, cluster_class, given | lists, cores, memory_bytes, processes, turns)
+        walltime = given.get("walltime", section.get("walltime")) if "walltime" in known else None
+        return JobSpec(self, cluster_class, given | lists, cores, memory_bytes, processes, turns, walltime)
 
     @property
     def _config_name(self) -> str:
@@ -243,6 +244,8 @@ class JobSpec:
         Of each job.
     turns : int
         Threads of a process that decode at once.
+    walltime : str, optional
+        The time limit of a job: dask-jobqueue has one for most batch systems, where none was asked for.
     """
 
     asked: JobOptions
@@ -252,6 +255,7 @@ class JobSpec:
     memory_bytes: int
     processes: int
     turns: int
+    walltime: str | None
 
     @property
     def system(self) -> str:

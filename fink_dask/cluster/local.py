@@ -199,8 +199,7 @@ class LocalWorkers:
             return ()
         # With the queue of a small plan; for a larger one it does not matter that others have to be made.
         kafka = replace(self._kafka, queue_bytes=LEAST_AHEAD)
-        busy, workers = self._wanted.busy, self._wanted.workers
-        return (WarmUp(kafka, -(-busy // workers), self._topics, workers),)
+        return (WarmUp(kafka, self._wanted.threads, self._topics, self._wanted.workers),)
 
     def _close(self) -> None:
         if not isinstance(self._started, LocalCluster):

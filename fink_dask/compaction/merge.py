@@ -5,7 +5,6 @@ Alerts that a producer has sent more than once are found first.
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -28,7 +27,6 @@ from fink_dask.errors import InterruptedTransferError, LedgerError, SettingsErro
 from fink_dask.kafka.offsets import Interval, Range
 from fink_dask.ledger.records import DataFile
 from fink_dask.settings import BUFFER_BYTES
-from fink_dask.store.durable import sync_file
 
 Places = npt.NDArray[np.int64]
 
@@ -214,13 +212,13 @@ def merge_group(group: Group, merging: Merging, path: Path, final: str, advance:
                         waiting_bytes = 0
             advance(file.size)
         _flush(writer, waiting)
-    if not rows.total():
-        path.unlink()
-        return Merged(None, dict(rows), left_out)
-    sync_file(path)
-    with path.open("rb") as content:
-        digest = hashlib.file_digest(content, "sha256").hexdigest()
-    file = DataFile(final, path.name, rows.total(), path.stat().st_size, digest, rows.total())
+        if not rows.total():
+            path.unlink()
+            return Merged(None, dict(rows), left_out)
+        writer.complete()
+        written = writer.file
+        written.sync()
+    file = DataFile(final, path.name, rows.total(), written.size, written.sha256(), rows.total())
     return Merged(file, dict(rows), left_out)
 
 

@@ -34,6 +34,7 @@ from tornado.ioloop import IOLoop
 from fink_dask.dashboard.board import Board, Point, Reported, board_of
 from fink_dask.dashboard.reports import RunningReport, TopicReport
 from fink_dask.ledger.progress import Phase, freshness_s
+from fink_dask.progress.events import seen_words
 from fink_dask.progress.profile import STAGES
 from fink_dask.units import amount, counted, lasting
 
@@ -135,12 +136,13 @@ def _line_words(known: Reported, topic: TopicReport) -> str:
 
 def _tiles(known: Reported, topic: TopicReport) -> list[tuple[str, str, str, bool]]:
     """List id, value, label, and whether it is bad news."""
-    running = len(topic.running) + topic.more_running
+    running, now = len(topic.running) + topic.more_running, known.is_running
     worst = max(topic.partitions, key=lambda item: item.lag, default=None)
     where = f"lag, most in partition {worst.partition}" if worst is not None and worst.lag else "lag"
+    if now and (looked_s := known.since(topic.looked_s)) is not None:
+        where += seen_words(looked_s)
     share = 100 * topic.committed / topic.offsets if topic.offsets else 100.0
     age_s = freshness_s(topic.newest_ms, time.time())
-    now = known.is_running
     received_share = min(100.0, 100 * (topic.committed + topic.received) / topic.offsets) if topic.offsets else 100.0
     quiet_s = known.since(topic.quiet_s) if now else None
     planned = f"ranges committed of {topic.ranges:,}" if not topic.is_followed else "ranges committed"

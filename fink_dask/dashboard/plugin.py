@@ -107,21 +107,30 @@ class TransferBoardPlugin(SchedulerPlugin):  # type: ignore[misc]  # Dask has no
 
     async def start(self, scheduler: Scheduler) -> None:
         """Begin to take reports."""
+        self._scheduler = scheduler
         self._board = board_of(scheduler)
         self._lack = _show(scheduler, self._board)
         scheduler.handlers[HANDLER] = self.take
 
     async def take(self, message: dict[str, Any]) -> str | None:
         """Take a report; return what is missing here to show it."""
-        self._board.take(TransferReport.from_message(message))
+        report = TransferReport.from_message(message)
+        self._board.take(report)
+        if report.state != "running":
+            _drop_progress(self._scheduler, report.client)
         return self._lack
 
     def remove_client(self, scheduler: Scheduler, client: str) -> None:
-        """Note that a client has gone, and drop the progress reports of its ranges, which Dask would keep."""
+        """Note that a client has gone, and drop the progress reports of its ranges."""
         self._board.lose(client)
-        topics = getattr(getattr(scheduler, "_broker", None), "_topics", {})  # no public way
-        for name in [name for name in topics if name.startswith(progress_prefix(client))]:
-            del topics[name]
+        _drop_progress(scheduler, client)
+
+
+def _drop_progress(scheduler: Scheduler, client: str) -> None:
+    """Drop the progress reports of a client's ranges that nobody listens to any more, which Dask would keep."""
+    topics = getattr(getattr(scheduler, "_broker", None), "_topics", {})  # no public way
+    for name in [name for name in topics if name.startswith(progress_prefix(client)) and not topics[name].subscribers]:
+        del topics[name]
 
 
 def words_of(error: Exception) -> str:

@@ -105,6 +105,7 @@ class _TopicProgress:
         self._ranges = self._ranges_committed = self._ranges_run = 0
         self._filtered = self._quarantined = self._lost = self._retries = 0
         self._newest_ms: int | None = None
+        self._looked_at: float | None = None
         self._stage_seconds = dict.fromkeys(STAGES, 0.0)
         self._failed: set[Range] = set()
 
@@ -153,7 +154,7 @@ class _TopicProgress:
             self._failed.discard(range_)
 
     def _look(self, event: TopicLooked) -> None:
-        self._is_followed = True
+        self._is_followed, self._looked_at = True, time.monotonic()
         self._tally.grow(event.topic, event.offsets)
         for partition, behind in event.lag.partitions.items():
             known = self._partitions.setdefault(partition, _Partition())
@@ -197,6 +198,7 @@ class _TopicProgress:
             bytes_per_second=round(tally.bytes_per_second),
             seconds_left=None if left_s is None else round(left_s),
             quiet_s=None if quiet_s is None else round(quiet_s, 1),
+            looked_s=None if self._looked_at is None else round(now - self._looked_at, 1),
             is_cut=tally.is_cut,
             reconnect_timeout_s=tally.reconnect_timeout_s,
             stage_seconds={stage: round(seconds, 3) for stage, seconds in self._stage_seconds.items()},
@@ -348,6 +350,7 @@ def _what_it_says(report: TransferReport) -> TransferReport:
             seconds_left=None,
             # When the last response came, not how long ago.
             quiet_s=None if topic.quiet_s is None else round(report.seconds - topic.quiet_s),
+            looked_s=None if topic.looked_s is None else round(report.seconds - topic.looked_s),
             running=tuple(replace(item, seconds=0.0, quiet_s=None) for item in topic.running),
         )
         for topic in report.topics

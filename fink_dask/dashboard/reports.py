@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Self
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Self, TypeVar
 
 #: The most partitions, running ranges and topics that a report lists; of further ones it has only the number.
 MAX_PARTITIONS = 1000
@@ -13,6 +13,8 @@ MAX_TOPICS = 50
 #: Seconds between two reports, and between two that say the same.
 REPORT_S = 1.0
 SAME_REPORT_S = 5.0
+
+Report = TypeVar("Report", bound="PartitionReport | RunningReport | TopicReport | TransferReport")
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,8 @@ class TopicReport:
         About how long the rest will take to arrive; None if unknown.
     quiet_s : float or None
         Seconds since Kafka last sent something; None where nothing is expected of it.
+    looked_s : float or None
+        Seconds since a topic that is followed was last looked at: since the lag was that.
     is_cut : bool
         Whether that is longer than a slow line explains.
     reconnect_timeout_s : float or None
@@ -153,6 +157,7 @@ class TopicReport:
     bytes_per_second: float
     seconds_left: float | None
     quiet_s: float | None
+    looked_s: float | None
     is_cut: bool
     reconnect_timeout_s: float | None
     stage_seconds: Mapping[str, float]
@@ -206,16 +211,41 @@ class TransferReport:
             If it comes from another version of this program.
         """
         topics = tuple(
-            TopicReport(
-                **{
-                    **topic,
-                    "partitions": tuple(PartitionReport(**item) for item in topic["partitions"]),
-                    "running": tuple(RunningReport(**item) for item in topic["running"]),
-                }
+            _checked(
+                TopicReport(
+                    **{
+                        **topic,
+                        "partitions": tuple(_checked(PartitionReport(**item)) for item in topic["partitions"]),
+                        "running": tuple(_checked(RunningReport(**item)) for item in topic["running"]),
+                    }
+                )
             )
             for topic in message["topics"]
         )
-        return cls(**{**message, "topics": topics})
+        return _checked(cls(**{**message, "topics": topics}))
+
+
+#: What the annotations of fields stand for; whoever may send a report may send anything, and a page shows it.
+_KINDS: Mapping[str, tuple[type, ...]] = {
+    "str": (str,),
+    "bool": (bool,),
+    "int": (int,),
+    "int | None": (int, type(None)),
+    "float": (int, float),
+    "float | None": (int, float, type(None)),
+    "Mapping[str, float]": (int, float),
+}
+
+
+def _checked(report: Report) -> Report:
+    """Return a report whose values are of its fields' types, or raise a TypeError."""
+    for each in fields(report):
+        value, kind = getattr(report, each.name), str(each.type)
+        found = [*value.values()] if kind == "Mapping[str, float]" else [value]
+        kinds = _KINDS.get(kind)
+        if kinds is not None and any(type(one) not in kinds for one in found):
+            raise TypeError(f"{each.name} is of another type")
+    return report
 
 
 def progress_prefix(client: str) -> str:

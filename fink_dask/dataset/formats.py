@@ -23,6 +23,7 @@ from fink_dask.errors import LedgerError
 from fink_dask.kafka.offsets import Range
 from fink_dask.kafka.topics import topic_hash
 from fink_dask.settings import COMPRESSION
+from fink_dask.store.durable import NewFile
 from fink_dask.store.location import parquet_source
 from fink_dask.units import counted
 
@@ -141,11 +142,16 @@ class Contents:
 class DataFileWriter(Protocol):
     """A file in the making; the same rows and origin make the same bytes."""
 
+    file: NewFile
+
     def write_table(self, table: pa.Table) -> None:
         """Add rows, in the order of their offsets."""
 
+    def complete(self) -> None:
+        """Write what is still to come."""
+
     def close(self) -> None:
-        """Complete the file, and close it even where that fails."""
+        """Close the file, complete or not; repeatable."""
 
 
 class DataFormat(Protocol):
@@ -296,8 +302,8 @@ class AvroFileWriter:
         room = _encoded(self._bits)
         head = header(schema, {**said, _OFFSETS: room}, self._sync)
         self._place = head.rindex(room, 0, -SYNC_BYTES)  # the marker could hold the same few bytes by chance
-        self._file = path.open("wb")
-        self._file.write(head)
+        self.file = NewFile(path)
+        self.file.write(head)
 
     def write_table(self, table: pa.Table) -> None:
         """Add records, of `RAW_SCHEMA`."""
@@ -307,15 +313,17 @@ class AvroFileWriter:
             _, ends, data = values.buffers()
             starts = np.frombuffer(ends, np.int32)[values.offset : values.offset + len(values) + 1].astype(np.int64)
             for first, last in _blocks(starts):
-                self._file.write(block_head(last - first, int(starts[last] - starts[first])))
-                self._file.write(memoryview(data)[starts[first] : starts[last]])
-                self._file.write(self._sync)
+                self.file.write(block_head(last - first, int(starts[last] - starts[first])))
+                self.file.write(memoryview(data)[starts[first] : starts[last]])
+                self.file.write(self._sync)
+
+    def complete(self) -> None:
+        """Say which offsets there are."""
+        self.file.rewrite(self._place, _encoded(self._bits))
 
     def close(self) -> None:
-        """Say which offsets there are, and close the file, also where that can't be written."""
-        with self._file as file:
-            file.seek(self._place)
-            file.write(_encoded(self._bits))
+        """Close the file, complete or not."""
+        self.file.close()
 
 
 def _encoded(bits: npt.NDArray[np.uint8]) -> bytes:

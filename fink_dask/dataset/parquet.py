@@ -11,6 +11,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from fink_dask.store.durable import NewFile
+
 #: The pandas that footers are written for: the oldest that the documentation reads with.
 _PANDAS = "2.2.0"
 #: Numbers that readers look for alerts by: of all others, a row group has about all values that there are.
@@ -18,6 +20,8 @@ _SOUGHT = {"jd", "midpointMjdTai", "ra", "dec"}
 #: Bytes of a column that are compressed to see whether that pays off, and the share that must be left at most.
 _PROBE_BYTES = 2**18
 _WORTH = 0.9
+#: Of small writes, that each of them does not cost a call of Python.
+_BUFFER_BYTES = 2**14
 
 
 class ParquetFileWriter:
@@ -37,7 +41,8 @@ class ParquetFileWriter:
     """
 
     def __init__(self, path: Path, schema: pa.Schema, compression: str, footer: Mapping[str, str]) -> None:
-        self._sink = pa.OSFile(str(path), "wb")
+        self.file = NewFile(path)
+        self._sink = pa.BufferedOutputStream(pa.PythonFile(self.file, "w"), _BUFFER_BYTES)
         self._schema = schema
         self._compression = compression
         self._footer = footer
@@ -49,16 +54,18 @@ class ParquetFileWriter:
             self._writer = self._begin(frozenset(_incompressible(table, self._compression)))
         self._writer.write_table(table, row_group_size=max(table.num_rows, 1))
 
+    def complete(self) -> None:
+        """Write the footer."""
+        if self._writer is None:
+            self._writer = self._begin(frozenset())
+        self._writer.close()
+        self._sink.flush()
+
     def close(self) -> None:
-        """Write the footer, and close the file even where that fails."""
-        try:
-            if self._writer is None:
-                self._writer = self._begin(frozenset())
-            self._writer.close()
-        finally:
-            if self._writer is not None:
-                self._writer.is_open = False  # else it is closed once more when it is collected, and prints an error
-            self._sink.close()
+        """Close the file, complete or not."""
+        if self._writer is not None:
+            self._writer.is_open = False  # else it is closed once more when it is collected, and prints an error
+        self.file.close()
 
     def _begin(self, bare: frozenset[str]) -> pq.ParquetWriter:
         options = write_options(self._schema, self._compression, bare)

@@ -36,7 +36,7 @@ class _Target:
     rows: int = 0
     waiting: list[pa.RecordBatch] = field(default_factory=list)
     waiting_bytes: int = 0
-    file: DataFileWriter | None = None
+    writer: DataFileWriter | None = None
 
     def join(self, schema: pa.Schema) -> None:
         """Make one batch of those that wait: a copy that keeps none of the memory that they are slices of."""
@@ -45,12 +45,6 @@ class _Target:
         elif self.waiting:
             self.waiting = pa.Table.from_batches(self.waiting, schema=schema).combine_chunks().to_batches()
         self.waiting_bytes = sum(batch.nbytes for batch in self.waiting)
-
-    def close(self) -> None:
-        """Complete the file, if it was begun; once."""
-        file, self.file = self.file, None
-        if file is not None:
-            file.close()
 
 
 class StagedWriter:
@@ -107,11 +101,11 @@ class StagedWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        # Only an attempt that failed has files open here. They are removed with its staging directory, so it does not
-        # matter whether they can be closed: the disk may still be full.
+        # What counts of them is on the disk by now; of an attempt that failed, nothing does, and the disk may be full.
         for target in self._targets.values():
-            with suppress(OSError, pa.ArrowException):
-                target.close()
+            if target.writer is not None:
+                with suppress(OSError, pa.ArrowException):
+                    target.writer.close()
 
     def write(self, directory: str, batch: pa.RecordBatch) -> None:
         """Add rows to the file of a directory.
@@ -147,16 +141,19 @@ class StagedWriter:
     def complete(self) -> None:
         """Write what waits, and the footers."""
         for target in self._targets.values():
-            self._flush(target)
-            target.close()
+            self._flush(target).complete()
 
     def stage(self) -> tuple[DataFile, ...]:
         """Bring the complete files to the disk."""
-        return self._attempt.stage((target.path, target.final, target.rows) for target in self._targets.values())
+        return self._attempt.stage(
+            [(self._open(target).file, target.final, target.rows) for target in self._targets.values()]
+        )
 
-    def _open(self, path: Path) -> DataFileWriter:
-        _allow_open_files()
-        return self._format.create(path, self._layout, self._origin)
+    def _open(self, target: _Target) -> DataFileWriter:
+        if target.writer is None:
+            _allow_open_files()
+            target.writer = self._format.create(target.path, self._layout, self._origin)
+        return target.writer
 
     def _relieve(self) -> None:
         """Hold back at most half of what may wait, in copies that keep no other memory alive."""
@@ -177,14 +174,13 @@ class StagedWriter:
             target.join(self._schema)
         self._waiting_bytes = sum(target.waiting_bytes for target in self._targets.values())
 
-    def _flush(self, target: _Target) -> None:
-        if not target.waiting:
-            return
-        if target.file is None:
-            target.file = self._open(target.path)
-        target.file.write_table(pa.Table.from_batches(target.waiting, schema=self._schema))
-        self._waiting_bytes -= target.waiting_bytes
-        target.waiting, target.waiting_bytes = [], 0
+    def _flush(self, target: _Target) -> DataFileWriter:
+        writer = self._open(target)
+        if target.waiting:
+            writer.write_table(pa.Table.from_batches(target.waiting, schema=self._schema))
+            self._waiting_bytes -= target.waiting_bytes
+            target.waiting, target.waiting_bytes = [], 0
+        return writer
 
 
 def _count_arrays(type_: pa.DataType) -> int:

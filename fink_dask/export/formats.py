@@ -75,6 +75,7 @@ def write_parquet(path: Path, columns: Sequence[Column], rows: Rows) -> int:
                 waiting = []
         if waiting:
             writer.write_table(pa.Table.from_batches(waiting))
+        writer.complete()
     finally:
         writer.close()
     return count

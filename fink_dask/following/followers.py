@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -25,6 +26,8 @@ from fink_dask.settings import FollowSettings
 LOOK_S = 0.5
 #: It rests for so many times as long as a look took, and at most so many seconds.
 _RESTS, _MOST_S = 4, 10.0
+#: Seconds that a look may take to end of which nobody wants to know any more.
+_END_S = 1.0
 
 
 class Patience:
@@ -106,19 +109,21 @@ class Watch:
         self._inspector = inspector
         self._finder = finder
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="fink-dask-watch", daemon=True)
+        self._ended: Future[None] | None = None
         self._latest: Round | None = None
         self._suspicion = Suspicion()
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._ended = self._inspector.begin(self._run)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._over.set()
-        self._thread.join()
+        assert self._ended is not None
+        # A question to a Kafka that is away takes its time, and who has pressed Ctrl+C is told how far the run came.
+        wait([self._ended], timeout=None if kind is None else _END_S)
 
     @property
     def latest(self) -> Round | None:
@@ -217,6 +222,7 @@ class Followers:
         FinkDaskError
             If Kafka was away for too long, or the file system refuses; or a topic fails, and no other was asked for.
         """
+        self._topics.pass_on()
         round_ = self._watch.latest
         if self._is_final or self._ending.is_enough(self._accounted):
             return None  # whatever the state of Kafka

@@ -527,8 +527,11 @@ class ConnectionPool:
         self._give_back(connection)
 
     def warm_up(self, settings: KafkaSettings, count: int, topics: Sequence[str] = ()) -> None:
-        """Begin to connect, for as many readers as there may be at first, while there is nothing to read yet."""
-        for connection in [self._take(settings) for _ in range(min(count, self.line.readers))]:
+        """Begin to connect, for as many readers as there may be at first, while there is nothing to read yet.
+
+        Of short ranges more are read at once than of others, and over a long way a connection takes seconds.
+        """
+        for connection in [self._take(settings) for _ in range(min(count, 3 * self.line.readers))]:
             connection.learn_soon(topics)
             self._give_back(connection)
 

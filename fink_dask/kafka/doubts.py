@@ -53,19 +53,26 @@ class Doubts:
         self._is_stale = False
         self._looked = time.monotonic()
         self._answered: float | None = None
+        #: When Kafka was last known to be there.
+        self._heard = time.monotonic()
 
     @property
     def answered_s(self) -> float:
         """Seconds for which questions have been answered while no records came."""
         return 0.0 if self._answered is None else time.monotonic() - self._answered
 
+    @property
+    def unanswered_s(self) -> float:
+        """Seconds since records have come, or a question was answered."""
+        return time.monotonic() - self._heard
+
     def rest(self, seconds: float) -> None:
         """Leave out some time in which nothing could come."""
-        self._looked += seconds
+        self._looked, self._heard = self._looked + seconds, self._heard + seconds
 
     def hear(self) -> None:
         """Take note that records have come, wanted or not."""
-        self._answered = None
+        self._answered, self._heard = None, time.monotonic()
         if not self.is_before_the_plan:
             self._looked = time.monotonic()
             self._suspicion.clear()
@@ -99,6 +106,7 @@ class Doubts:
             if not answer.transient:
                 self._suspect("missing", "the topic or the partition is no longer there", position)
             return None
+        self._heard = now
         if self._answered is None:
             self._answered = now
         return self._compare(answer, position)

@@ -103,6 +103,8 @@ class TopicSchema:
 _TAIL = 10
 #: Records whose sizes are looked at, in the middle of a partition, and whose keys are, at either end.
 _SAMPLED_SIZES, _SAMPLED_KEYS = 5, 3
+#: Bytes of records that are enough in a partition, however few records they are: of full packets, each is a batch.
+_ENOUGH_BYTES = 2**18
 #: The most partitions whose sizes are looked at: producers choose partitions by chance, and each look costs a batch.
 _SAMPLED_PARTITIONS = 4
 #: Seconds after which the sizes in one partition stand for those in all.
@@ -188,13 +190,14 @@ class Glimpse:
         take: Callable[[Message], Sampled],
         long_s: float | None = None,
     ) -> dict[int, list[Sampled]]:
-        """Take something from the first `count` records of each span, from all partitions at once.
+        """Take something from the first records of each span, `count` or enough bytes, from all partitions at once.
 
         After `long_s` seconds, one partition is enough: a response holds the batches of a single one, where they are
         larger than what is asked for.
         """
         wanted = {partition for partition, (start, end) in spans.items() if start < end}
         taken: dict[int, list[Sampled]] = {partition: [] for partition in wanted}
+        came = dict.fromkeys(wanted, 0)
         self._connection.learn(topic)
         self._consumer.assign([TopicPartition(topic, partition, spans[partition][0]) for partition in sorted(wanted)])
         began = time.monotonic()
@@ -210,9 +213,10 @@ class Glimpse:
                         wanted.discard(partition)  # the partition's end, or the offset is gone
                 elif message.offset() >= spans[partition][1]:
                     wanted.discard(partition)
-                elif len(taken[partition]) < count:
+                elif partition in wanted:
                     taken[partition].append(take(message))
-                    if len(taken[partition]) == count:
+                    came[partition] += len(message)
+                    if len(taken[partition]) == count or came[partition] >= _ENOUGH_BYTES:
                         wanted.discard(partition)
         self._consumer.unassign()
         return taken
@@ -289,6 +293,10 @@ class Inspector:
     def admin(self) -> Admin:
         """What questions go through."""
         return self._admin
+
+    def begin(self, function: Callable[[], Answer]) -> Future[Answer]:
+        """Begin to ask in a thread of its own; the connection is not closed before that has ended."""
+        return self._connection.begin(function)
 
     def describe(self, topic: str, partitions: Sequence[int] = ()) -> TopicDescription:
         """Describe a topic.

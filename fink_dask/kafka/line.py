@@ -88,6 +88,8 @@ class Line:
         self.readers = readers
         #: Those that read; with an account where a rate is set.
         self._readers: dict[object, _Account | None] = {}
+        #: What part of a whole fetch each of them asks for: there is room for so many readers of whole ones.
+        self._parts: dict[object, float] = {}
         #: Those that wait, in their order, and whether a rate is set for them.
         self._queue: dict[object, bool] = {}
         self._free_at = 0.0
@@ -102,7 +104,7 @@ class Line:
             fair = _FIRST_BYTES // (processes * self.readers)
             self.fetch_bytes = max(MIN_FETCH_BYTES, min(self.fetch_bytes, fair))
 
-    def enter(self, reader: object, rate: int | None = None) -> bool:
+    def enter(self, reader: object, rate: int | None = None, size_bytes: int = 0) -> bool:
         """Let a reader ask for records if there is room; it then has to `leave`.
 
         Parameters
@@ -112,16 +114,21 @@ class Line:
         rate : int, optional
             The bytes a second that the readers of all processes together may take. As long as those that read here
             take what this process may, nobody else has to.
+        size_bytes : int
+            About how much there is to be read; 0 where nobody knows. Of short ranges more are let in: what they ask for
+            together is no more, and far away it is their number that fills the line.
         """
+        part = min(1.0, size_bytes / self.fetch_bytes) if size_bytes else 1.0
         with self._changed:
             is_paid = self._left_s() <= 0
             # Who waits for a rate that was set for its run keeps nobody of another run.
             first = next((each for each, is_limited in self._queue.items() if is_paid or not is_limited), reader)
-            if first is not reader or len(self._readers) >= self.readers or not (is_paid or rate is None):
+            is_full = bool(self._readers) and sum(self._parts.values()) + part > self.readers
+            if first is not reader or is_full or not (is_paid or rate is None):
                 self._queue.setdefault(reader, rate is not None)
                 return False
             self._queue.pop(reader, None)
-            self._readers[reader] = None
+            self._readers[reader], self._parts[reader] = None, part
             if rate is not None:
                 account = self._readers[reader] = _Account(rate, max(self._first_bytes, self.most_at_once(rate)))
                 self._free_at = max(self._free_at, time.monotonic())  # nothing was missed before
@@ -129,9 +136,9 @@ class Line:
             self._changed.notify_all()
             return True
 
-    def wait(self, reader: object, rate: int | None, look: Callable[[], None]) -> None:
+    def wait(self, reader: object, rate: int | None, look: Callable[[], None], size_bytes: int = 0) -> None:
         """Wait until a reader may ask; `look` is called several times a second, and what it raises ends the wait."""
-        while not self.enter(reader, rate):
+        while not self.enter(reader, rate, size_bytes):
             look()
             with self._changed:
                 self._changed.wait(_LOOK_S)
@@ -141,6 +148,7 @@ class Line:
         with self._changed:
             if (account := self._readers.pop(reader, None)) is not None:
                 self._pay(account, -account.ahead_bytes)
+            self._parts.pop(reader, None)
             self._queue.pop(reader, None)
             self._changed.notify_all()
 

@@ -40,6 +40,9 @@ _POLL_BYTES = 8 * 2**20
 _ASLEEP_S = 5.0
 #: A response of fewer bytes brings no records.
 _EMPTY_BYTES = 512
+#: A response may take up to librdkafka's minute, however little patience there is: as long as questions are answered,
+#: and nothing says that the line is broken, it is on its way. They are asked every few seconds.
+_OVERDUE_S, _ASKED_S = 75.0, 8.0
 #: Seconds after which credentials that were refused are not tried again.
 _REFUSED_S = 8.0
 #: A response that librdkafka has given up after its minute did not come because the line is full, and not because it is
@@ -48,6 +51,8 @@ _REFUSED_S = 8.0
 _CROWDED_S, _CROWDED_LATER_S = 30.0, 90.0
 
 _OFF_THE_LOG = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}
+#: A batch of records whose checksum is wrong, or that can't be decompressed.
+_DAMAGED = {KafkaError._BAD_MSG, KafkaError._BAD_COMPRESSION}
 _NO_TOPIC = {KafkaError._UNKNOWN_PARTITION, KafkaError._UNKNOWN_TOPIC, KafkaError.UNKNOWN_TOPIC_OR_PART}
 
 
@@ -152,6 +157,8 @@ class RangeReader:
         What the readers of this process share.
     on_wait : callable, optional
         Called several times a second while nothing is there, to say how things are.
+    size_bytes : int
+        About how much there is to be read; 0 where nobody knows.
 
     Attributes
     ----------
@@ -175,6 +182,7 @@ class RangeReader:
         waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
         line: Line | None = None,
         on_wait: Callable[[], None] = lambda: None,
+        size_bytes: int = 0,
     ) -> None:
         self._connection = connection
         self._settings = connection.settings
@@ -185,6 +193,7 @@ class RangeReader:
         self._waiting = waiting
         self._line = line or Line()
         self._on_wait = on_wait
+        self._size_bytes = size_bytes
         self.position = range_.start
         self.holes: list[Interval] = []
         self.lost: list[Interval] = []
@@ -209,7 +218,7 @@ class RangeReader:
             If `should_stop` said so.
         """
         try:
-            self._line.wait(self, self._settings.limit_rate, self._look_around)
+            self._line.wait(self, self._settings.limit_rate, self._look_around, self._size_bytes)
             self._begin()
         except BaseException:
             self.close()
@@ -286,7 +295,8 @@ class RangeReader:
                 self._look_around()
                 self._check_silence()
         self._connection.consumer.unassign()
-        if self._responses:
+        # Less than a whole fetch says nothing of how long one takes.
+        if self._responses and self._taken_bytes >= self._connection.fetch_bytes:
             response_s = self._response_s / self._responses
             self._line.fetched(
                 self._connection.fetch_bytes,
@@ -483,6 +493,9 @@ class RangeReader:
         elif code == KafkaError._LOG_TRUNCATION:
             words = f"use another {parameter('outdir')}, or {parameter('restart', True)}"
             raise BrokerError(f"truncated by an unclean leader election: {words}", *self._here)
+        elif code in _DAMAGED:
+            words = f"what came was damaged on its way, or is on the broker's disk ({in_words(error)})"
+            raise BrokerUnavailableError(words, *self._here)
         elif is_passing(error) or code in _NO_TOPIC:  # a topic that is gone is looked for before it is believed
             log.info("%s[%d]: %s", self._topic, self._range.partition, error.str())
         else:
@@ -501,9 +514,11 @@ class RangeReader:
         errors, silence_s = self._connection.errors, time.monotonic() - self._moved
         if errors.fatal is not None and silence_s > _REFUSED_S:
             raise broker_error(errors.fatal, *self._here)
-        if silence_s > self._settings.reconnect_timeout_s:
+        limit_s = self._settings.reconnect_timeout_s
+        is_coming = errors.last is None and self._doubts.unanswered_s < max(limit_s, _ASKED_S)
+        if silence_s > (max(limit_s, _OVERDUE_S) if is_coming else limit_s):
             reason = in_words(errors.last) if errors.last is not None else "no error was reported"
-            words = f"nothing came for {self._settings.reconnect_timeout_s:g} s ({reason}); {self._what_came()}"
+            words = f"nothing came for {limit_s:g} s ({reason}); {self._what_came()}"
             raise BrokerUnavailableError(f"{words}; {parameter('reconnect_timeout')} waits for longer", *self._here)
 
     def _what_came(self) -> str:

@@ -9,7 +9,6 @@ On an object store the marker is put under its final name, which only one attemp
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import uuid
@@ -22,6 +21,7 @@ from fink_dask.kafka.offsets import Range
 from fink_dask.ledger.ledger import QUARANTINE_DIRECTORY, Ledger, storage_error
 from fink_dask.ledger.records import DataFile, Marker, Plan, seal, unseal
 from fink_dask.store.durable import (
+    NewFile,
     admit,
     bring,
     directories_down_to,
@@ -232,12 +232,12 @@ class Attempt:
         """Tell whether the ledger still has a place for it."""
         return is_admitted(self.directory.parent) if is_remote(self.directory) else self.directory.is_dir()
 
-    def stage(self, files: Iterable[tuple[Path, str, int]]) -> tuple[DataFile, ...]:
+    def stage(self, files: Sequence[tuple[NewFile, str, int]]) -> tuple[DataFile, ...]:
         """Bring files of the attempt's room to the disk, or the store, and note where they belong.
 
         Parameters
         ----------
-        files : iterable of (pathlib.Path, str, int)
+        files : sequence of (NewFile, str, int)
             Each with its final name and its rows.
 
         Raises
@@ -245,13 +245,8 @@ class Attempt:
         InterruptedTransferError
             If `should_stop` said so.
         """
-        paths, staged = [], []
-        for path, final, rows in files:
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256")
-            paths.append(path)
-            staged.append(DataFile(final, path.name, rows, path.stat().st_size, digest.hexdigest()))
-        bring(paths, self.directory, self._should_stop)
+        staged = [DataFile(final, file.path.name, rows, file.size, file.sha256()) for file, final, rows in files]
+        bring([file for file, _, _ in files], self.directory, self._should_stop)
         self._staged.update({file.staged: file.size for file in staged})
         return tuple(staged)
 

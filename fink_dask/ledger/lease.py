@@ -25,7 +25,7 @@ from typing import Protocol
 
 from fink_dask.errors import LedgerError, StorageError
 from fink_dask.ledger.ledger import Ledger, storage_error
-from fink_dask.store.durable import link_exclusively, write_file
+from fink_dask.store.durable import link_exclusively, try_commit, write_file
 from fink_dask.store.location import is_remote
 from fink_dask.store.objects import ObjectPath
 
@@ -178,14 +178,13 @@ def hold_lease(ledger: Ledger) -> Iterator[Lease]:
     LedgerError
         If another job that is alive holds it, or the dataset has a ledger elsewhere.
     StorageError
-        If the file system has no hard links, or refuses; or if the object store can't keep a put from replacing an
-        object.
+        If the file system has no hard links that a commit can use, or refuses; or if the object store can't keep a
+        put from replacing an object.
     """
-    if isinstance(ledger.path, ObjectPath):
-        ledger.path.check_conditions()  # a lease stands on them, and so does every marker
     holder = Holder(socket.gethostname(), os.getpid(), uuid.uuid4().hex, _namespace())
     aside = ledger.path / f".lease-{holder.nonce}"
     try:
+        try_commit(ledger.path / f".trial-{holder.nonce}")  # a lease stands on it, and so does every marker
         write_file(aside, json.dumps(asdict(holder)).encode())
         try:
             path = _take(aside)

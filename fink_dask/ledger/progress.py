@@ -271,6 +271,8 @@ class Arrival:
         Whether that is longer than a slow line explains.
     reconnect_timeout_s : float or None
         How long nothing may come before that is an error.
+    limit_rate : int or None
+        The bytes a second that the run keeps to, if it was told so.
     """
 
     at: float
@@ -284,6 +286,7 @@ class Arrival:
     quiet_s: float | None
     is_cut: bool
     reconnect_timeout_s: float | None
+    limit_rate: int | None = None
 
 
 def write_arrival(ledger: Ledger, arrival: Arrival) -> None:

@@ -232,6 +232,7 @@ def _file_bytes(outformat: str, layout: Layout, sample: Range, rows: pa.Table) -
             file = FORMATS[outformat].create(path, layout, Origin("", "", sample, ""))
             if table.num_rows:
                 file.write_table(table)
+            file.complete()
+            sizes.append(file.file.size)
             file.close()
-            sizes.append(path.stat().st_size)
     return sizes[0] - sizes[1]

@@ -144,11 +144,10 @@ def make_work(
     work = []
     for plan, range_ in opened:
         if plan.plan_id not in tasks:
+            range_bytes = int(plan.estimated_bytes / max(1, len(plan.ranges)))
             tasks[plan.plan_id] = TaskSettings(
                 ledger=ledger,
-                kafka=replace(
-                    settings.kafka, queue_bytes=memory.ahead(plan.estimated_bytes / max(1, len(plan.ranges)))
-                ),
+                kafka=replace(settings.kafka, queue_bytes=memory.ahead(range_bytes)),
                 identity=plan.identity,
                 plan_id=plan.plan_id,
                 partitioning=target.partitioning,
@@ -157,6 +156,8 @@ def make_work(
                 compression=settings.compression,
                 on_bad_record=settings.on_bad_record,
                 on_loss=settings.on_loss,
+                # Keys that hold a schema are larger than what is estimated.
+                range_bytes=range_bytes if plan.identity.schema_source != "record key" else 0,
             )
         work.append(Work(range_, tasks[plan.plan_id]))
     return work

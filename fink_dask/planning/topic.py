@@ -254,7 +254,9 @@ class TopicTransfer:
         self._stack.callback(remove_if_unused, self.ledger, made)
         self._lease = self._stack.enter_context(hold_lease(self.ledger))
         self._before = summarise(self.ledger).summary
-        if (arrival := read_arrival(self.ledger, _SAME_LINE_S)) is not None and not arrival.is_cut:
+        arrival = read_arrival(self.ledger, _SAME_LINE_S)
+        # What kept to a limit says nothing of the line.
+        if arrival is not None and not arrival.is_cut and arrival.limit_rate is None:
             self._rate_before = arrival.bytes_per_second
         self.plans = self.ledger.plans()
         rolled = roll_forward(self.ledger, self.plans)

@@ -5,6 +5,7 @@ Each has a dataset of its own, and the failure of one is not a failure of the ot
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator
@@ -64,6 +65,8 @@ class Topics:
         self._loaded_s = 0.0 if began is None else time.monotonic() - began  # nothing was waited for until now
         self._transfers: dict[str, TopicTransfer] = {}
         self._checked = 0
+        self._thread = threading.get_ident()
+        self._waiting: SimpleQueue[Event] = SimpleQueue()
 
     @property
     def open(self) -> list[TopicTransfer]:
@@ -188,6 +191,12 @@ class Topics:
         self._observe = observe
         return observe
 
+    def pass_on(self) -> None:
+        """Pass on what other threads had to say."""
+        with suppress(Empty):
+            while True:
+                self._observe(self._waiting.get_nowait())
+
     def observe(self, event: Event) -> None:
         """Take events, and pass them on."""
         if isinstance(event, RangeProgress | RangeCommitted | RangeFailed):
@@ -267,7 +276,11 @@ class Topics:
         def observe(event: Event) -> None:
             if isinstance(event, Note) and self.choice.is_several and not event.text.startswith(topic):
                 event = replace(event, text=f"{topic}: {event.text}")
-            self._observe(event)
+            # Observers are called by one thread; what a look in another one has to say waits for it.
+            if threading.get_ident() == self._thread:
+                self._observe(event)
+            else:
+                self._waiting.put(event)
 
         return observe
 

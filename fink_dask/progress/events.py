@@ -8,12 +8,14 @@ from typing import Literal
 
 from fink_dask.kafka.offsets import Range
 from fink_dask.ledger.progress import Lag
-from fink_dask.units import duration_words, rate_words
+from fink_dask.units import duration_words, lasting, rate_words
 
 #: What takes the time.
 Bound = Literal["cores", "line", "limit"]
 #: Bytes a second of the line that is the example where nothing is known of the own one: 8 Mbit/s.
 _SLOW_LINE = 1e6
+#: Over a slow line, a topic that is followed is looked at every ten seconds.
+_SEEN_S = 12.0
 
 
 @dataclass(frozen=True)
@@ -275,6 +277,11 @@ class TopicLooked:
     lag: Lag
     quiet_s: float
     left_s: float | None = None
+
+
+def seen_words(seen_s: float) -> str:
+    """Say how long ago a topic was last looked at, if that is worth mentioning: over a cut line it can't be."""
+    return f", seen {lasting(seen_s)} ago" if seen_s > _SEEN_S else ""
 
 
 @dataclass(frozen=True)

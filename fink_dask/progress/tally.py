@@ -365,6 +365,7 @@ class Tally:
             quiet_s=self.quiet_s,
             is_cut=self.is_cut,
             reconnect_timeout_s=self.reconnect_timeout_s,
+            limit_rate=self._limit_rate,
         )
 
     def _count(self, event: RangeProgress | RangeCommitted, before: RangeProgress | None, now: float) -> None:

@@ -164,6 +164,7 @@ def _stage(
                 turn.given_away,
                 caller.line,
                 report,
+                settings.range_bytes,
             )
             connection.learn(identity.topic, reader.check_stop)
             reader.prefetch()

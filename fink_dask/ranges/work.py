@@ -68,6 +68,8 @@ class TaskSettings:
         What becomes of a record that can't be decoded.
     on_loss : {"continue", "fail"}
         Whether the range fails when Kafka has removed some of it.
+    range_bytes : int
+        About how much Kafka has of a range; 0 where nobody knows.
     """
 
     ledger: Ledger
@@ -81,6 +83,7 @@ class TaskSettings:
     compression: str = COMPRESSION
     on_bad_record: str = ON_BAD_RECORD[0]
     on_loss: str = ON_LOSS[0]
+    range_bytes: int = 0
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ from fink_dask.progress.events import (
     RangeProgress,
     TopicLooked,
     TransferStarted,
+    seen_words,
 )
 from fink_dask.progress.tally import Tally
 from fink_dask.show.bar import is_live
@@ -71,22 +72,22 @@ def forecast_words(forecast: Forecast) -> str:
     return words if forecast.free_bytes is None else f"{words}, {decimal(forecast.free_bytes)} of disk free"
 
 
-def lag_words(lag: Lag) -> str:
+def lag_words(lag: Lag, seen_s: float = 0.0) -> str:
     """Say how far a dataset is behind: "lag 1,200 (most in partition 3: 700), newest alert 4 s old"."""
-    return ", ".join(lag_parts({"": lag}))
+    return ", ".join(lag_parts({"": lag}, seen_s))
 
 
-def lags_words(lags: Mapping[str, Lag]) -> str:
+def lags_words(lags: Mapping[str, Lag], seen_s: float = 0.0) -> str:
     """Say how far the datasets of topics are behind: "lag 1,200, newest alert 4 s old, most in TOPIC: 700"."""
-    return ", ".join(lag_parts(lags))
+    return ", ".join(lag_parts(lags, seen_s))
 
 
-def lag_parts(lags: Mapping[str, Lag]) -> list[str]:
-    """Say the same in parts, the most important first."""
+def lag_parts(lags: Mapping[str, Lag], seen_s: float = 0.0) -> list[str]:
+    """Say the same in parts, the most important first; and how long ago it was so, if that is no longer now."""
     topic, worst = max(lags.items(), key=lambda item: item[1].total)
     partition, most = worst.worst
     where = f" (most in partition {partition}: {most:,})" if len(lags) == 1 and most else ""
-    words = [f"lag {sum(lag.total for lag in lags.values()):,}{where}"]
+    words = [f"lag {sum(lag.total for lag in lags.values()):,}{where}{seen_words(seen_s)}"]
     ages = [lag.freshness_s for lag in lags.values() if lag.freshness_s is not None]
     if ages:
         words.append(f"newest alert {duration_words(min(ages))} old")
@@ -160,11 +161,11 @@ def received_words(arrival: Arrival) -> str:
     return words
 
 
-def lag_of(looked: Mapping[str, TopicLooked]) -> list[Part]:
+def lag_of(looked: Mapping[str, TopicLooked], seen_s: float = 0.0) -> list[Part]:
     """Say how far a dataset is behind, and whether anything new comes."""
-    lag, *_ = lag_parts({topic: each.lag for topic, each in looked.items()})
+    lag, *_ = lag_parts({topic: each.lag for topic, each in looked.items()}, seen_s)
     last = min(looked.values(), key=lambda each: each.quiet_s)
-    if last.quiet_s <= _NOTHING_NEW_S:
+    if last.quiet_s <= _NOTHING_NEW_S or seen_words(seen_s):
         return [Part(lag)]
     # The countdown first: it is what somebody who waits looks for.
     ends = [] if last.left_s is None else [Part(f"ends in {lasting(last.left_s)} unless more comes")]
@@ -226,6 +227,7 @@ class Display:
         self._doing, self._since = "connecting to Kafka", clock()
         self._topics: set[str] = set()
         self._looked: dict[str, TopicLooked] = {}
+        self._looked_at = clock()
         self._live = Live(
             _Picture(self._draw), console=self._console, transient=True, refresh_per_second=_DRAWN, auto_refresh=True
         )
@@ -277,7 +279,7 @@ class Display:
             case RangeFailed():
                 self._tally.fail(event)
             case TopicLooked():
-                self._looked[event.topic] = event
+                self._looked[event.topic], self._looked_at = event, self._clock()
                 self._tally.grow(event.topic, event.offsets)
 
     def _start_words(self, event: TransferStarted) -> Iterator[tuple[str, str]]:
@@ -334,7 +336,7 @@ class Display:
         arrival = self._tally.arrival
         beside = line_parts(arrival, self._clock() - self._since)
         if self._looked:
-            beside += lag_of(self._looked)
+            beside += lag_of(self._looked, self._clock() - self._looked_at)
         return beside, number_parts(self._tally, arrival, self._looked)
 
 

@@ -7,6 +7,8 @@ copy for the rename: what was copied stays until all that was staged with it is 
 from __future__ import annotations
 
 import errno
+import hashlib
+import io
 import os
 import shutil
 import sys
@@ -22,6 +24,9 @@ from fink_dask.store.objects import ObjectPath
 
 if sys.platform == "darwin":
     import fcntl
+
+#: What file systems say that have no hard links, or not from one directory into another.
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 
 #: The object that stands for a directory of an object store.
 _ADMITTED = ".admitted"
@@ -52,6 +57,70 @@ def write_file(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         _sync(file.fileno())
+
+
+class NewFile(io.RawIOBase):
+    """A new file that is hashed as it is written, and brought to the disk through the descriptor that wrote it.
+
+    That descriptor is told of what goes wrong on the way to the disk, and one that is opened later may not be; bytes
+    that are read back may have gone bad before they are hashed.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        Its name; a file that is there already is emptied.
+
+    Attributes
+    ----------
+    size : int
+        Bytes that were written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+        self.size = 0
+        self._file = path.open("w+b", buffering=0)
+        self._hash = hashlib.sha256()
+        self._is_rewritten = False
+
+    def writable(self) -> bool:
+        """Tell that it can be written to."""
+        return True
+
+    def tell(self) -> int:
+        """Tell where the next byte goes."""
+        return self.size
+
+    def write(self, data: bytes | memoryview) -> int:  # type: ignore[override]
+        """Add bytes, all of them."""
+        whole = rest = memoryview(data).cast("B")
+        while rest:
+            rest = rest[self._file.write(rest) :]
+        self._hash.update(whole)
+        self.size += len(whole)
+        return len(whole)
+
+    def rewrite(self, place: int, data: bytes) -> None:
+        """Put other bytes in the place of some that were written."""
+        os.pwrite(self._file.fileno(), data, place)
+        self._is_rewritten = True
+
+    def sha256(self) -> str:
+        """Return the checksum of all of it, in hexadecimal."""
+        if self._is_rewritten:
+            self._file.seek(0)
+            return hashlib.file_digest(self._file, "sha256").hexdigest()
+        return self._hash.hexdigest()
+
+    def sync(self) -> None:
+        """Bring its content to the disk."""
+        _sync(self._file.fileno())
+
+    def close(self) -> None:
+        """Close it; repeatable."""
+        self._file.close()
+        super().close()
 
 
 def publish_file(aside: Path, target: Path, content: bytes) -> bool:
@@ -111,21 +180,65 @@ def link_exclusively(source: Path, target: Path) -> bool:
         except FileNotFoundError:
             return False  # a roll forward may have put it, published what it names, and removed it
         return target.create(content)
-    won = True
+    won = _link(source, target)
+    sync_directory(target.parent)
+    return won
+
+
+def try_commit(trial: Path) -> None:
+    """Try what a commit does with files and names, before anything is read for it; nothing is left behind.
+
+    AFS, and BeeGFS as it is set up by default, link within one directory only; BeeGFS can also be set up to make a
+    symbolic link instead, which names nothing once what was staged is removed.
+
+    Parameters
+    ----------
+    trial : pathlib.Path
+        A directory for it, which is not there yet, beside what will be committed.
+
+    Raises
+    ------
+    StorageError
+        If a commit would not be safe there.
+    """
+    if isinstance(trial, ObjectPath):
+        trial.parent.check_conditions()
+        return
+    trial.mkdir()
+    try:
+        staged, marker, published = (trial / name for name in ("staging/.file", "markers/.file", "data/.file"))
+        for file in (staged, marker, published):
+            file.parent.mkdir()
+        staged.write_bytes(b"alert")
+        (other := staged.with_name(".other")).write_bytes(b"another")
+        is_linked, replaces = _link(staged, marker), _link(other, marker)
+        # A commit tells by the number of its names whether somebody has linked a marker.
+        is_same_file = S_ISREG(marker.lstat().st_mode) and marker.lstat().st_nlink == 2
+        staged.rename(published)
+        if not is_linked or replaces or not is_same_file or marker.read_bytes() != b"alert":
+            raise _unsafe(trial.parent, "what it makes of one is something else")
+    finally:
+        remove_tree(trial)
+
+
+def _link(source: Path, target: Path) -> bool:
     try:
         os.link(source, target)
     except FileExistsError:
         # A network file system that carried out the link and lost the answer says this to its own second try.
-        won = is_same(source, target)
+        return is_same(source, target)
     except OSError as error:
-        if error.errno in {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}:
-            raise StorageError(
-                f"the file system of {target.parent} can't make the hard links that a safe commit needs "
-                f"({os.strerror(error.errno)}); keep the dataset on another file system"
-            ) from error
+        if error.errno in _NO_LINKS:
+            raise _unsafe(target.parent, os.strerror(error.errno)) from error
         raise
-    sync_directory(target.parent)
-    return won
+    return True
+
+
+def _unsafe(directory: Path, reason: str) -> StorageError:
+    return StorageError(
+        f"the file system of {directory} can't make the hard links that a safe commit needs ({reason}); keep the "
+        "dataset on another file system"
+    )
 
 
 def is_same(first: Path, second: Path) -> bool:
@@ -267,7 +380,7 @@ def make_room(directory: Path) -> Path:
     return Path(tempfile.mkdtemp(prefix="fink-dask-"))
 
 
-def bring(files: Sequence[Path], directory: Path, should_stop: Callable[[], bool] = lambda: False) -> None:
+def bring(files: Sequence[NewFile], directory: Path, should_stop: Callable[[], bool] = lambda: False) -> None:
     """Bring files to the disk, or move them from this host into a directory on an object store, under their own names.
 
     Raises
@@ -276,12 +389,13 @@ def bring(files: Sequence[Path], directory: Path, should_stop: Callable[[], bool
         If `should_stop` said so while they were sent to an object store.
     """
     if isinstance(directory, ObjectPath):
-        directory.upload(files, should_stop)
-        for file in files:
-            file.unlink()
+        paths = [file.path for file in files]
+        directory.upload(paths, should_stop)
+        for path in paths:
+            path.unlink()
         return
     for file in files:
-        sync_file(file)
+        file.sync()
 
 
 def remove_unfinished(directory: Path) -> None:

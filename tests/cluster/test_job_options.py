@@ -116,6 +116,9 @@ def test_every_batch_system_gets_a_script_that_starts_encrypted_workers(system: 
     assert "--nthreads 2" in script
     assert spec.consumers == 12
     assert system == "htcondor" or "night" in script
+    # The time limit that submit says is that of the script, also where nobody asked for one.
+    assert (spec.walltime is None) is (system == "htcondor")
+    assert spec.walltime is None or spec.walltime.removeprefix("00:") in script
     assert not (tmp_path / "out.fink").exists()
 
 

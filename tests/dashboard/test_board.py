@@ -109,6 +109,7 @@ def test_a_topic_that_is_followed_has_the_lag_of_its_last_look() -> None:
     topic = only_topic(transfer)
     assert [(item.partition, item.offsets, item.lag) for item in topic.partitions] == [(0, 150, 90), (1, 7, 7)]
     assert (topic.is_followed, topic.lag, topic.newest_ms, topic.seconds_left) == (True, 97, 9000, None)
+    assert topic.looked_s is not None, "over a cut line, the lag is one of a while ago"
     transfer.take(committed(Range(1, 0, 7)))
     assert only_topic(transfer).lag == 90
 
@@ -245,3 +246,25 @@ def test_metrics_that_cannot_be_made_cost_the_scheduler_none_of_its_own() -> Non
     assert list(BoardCollector(board).collect())
     board.transfers["broken"] = Reported(None, 0.0)  # type: ignore[arg-type]
     assert list(BoardCollector(board).collect()) == []
+
+
+@pytest.mark.parametrize(
+    "place",
+    [("words",), ("seconds",), ("topics", 0, "topic"), ("topics", 0, "lag"), ("topics", 0, "quiet_s"),
+     ("topics", 0, "partitions", 0, "partition"), ("topics", 0, "running", 0, "partition"),
+     ("topics", 0, "running", 0, "worker"), ("topics", 0, "stage_seconds", "decode")],
+    ids=str,
+)  # fmt: skip
+def test_a_message_with_values_of_other_types_is_refused_before_a_page_shows_them(place: tuple[str | int, ...]) -> None:
+    transfer = TransferProgress("client")
+    transfer.take(started({0: (100, 40)}))
+    transfer.take(progress(Range(0, 40, 70), 10))
+    message = transfer.report().to_message()
+    TransferReport.from_message(message)
+    *way, last = place
+    inside: Any = message
+    for step in way:
+        inside = inside[step]
+    inside[last] = ["<script>alert(1)</script>"]
+    with pytest.raises(TypeError, match="type"):
+        TransferReport.from_message(message)

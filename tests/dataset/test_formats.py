@@ -50,6 +50,7 @@ def write(outformat: str, path: Path) -> Path:
     file = FORMATS[outformat].create(path, layout, ORIGIN)
     for part in (rows[:100], rows[100:]):
         file.write_table(pa.Table.from_pylist(part, schema=layout.columns))
+    file.complete()
     file.close()
     return path
 
@@ -88,11 +89,13 @@ def test_the_marker_of_an_avro_file_is_never_taken_for_the_place_of_its_offsets(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Of a small range the place is as short as AAAA, which the hash that makes the marker can hold, too.
-    monkeypatch.setattr(avro_file.hashlib, "sha256", lambda _: SimpleNamespace(digest=lambda: b"A" * 32))
+    alike = SimpleNamespace(sha256=lambda _: SimpleNamespace(digest=lambda: b"A" * 32))
+    monkeypatch.setattr(avro_file, "hashlib", alike)
     path, origin = tmp_path / "file", replace(ORIGIN, range=Range(3, 1000, 1024))
     file = FORMATS["avro"].create(path, layout_of("avro"), origin)
     rows = [{"value": encoded(ALERTS[0]), "kafka_partition": 3, "kafka_offset": offset} for offset in (1000, 1023)]
     file.write_table(pa.Table.from_pylist(rows, schema=RAW_SCHEMA))
+    file.complete()
     file.close()
     assert FORMATS["avro"].read_places(path)[1].tolist() == [1000, 1023]
 

@@ -21,6 +21,7 @@ def write(path: Path, *tables: pa.Table, compression: str = "zstd") -> dict[str,
     writer = ParquetFileWriter(path, tables[0].schema, compression, {"made": "by a test"})
     for table in tables:
         writer.write_table(table)
+    writer.complete()
     writer.close()
     assert pq.read_table(path).equals(pa.concat_tables(tables))
     group = pq.read_metadata(path).row_group(0)
@@ -66,6 +67,7 @@ def test_the_first_rows_decide_and_where_they_have_no_bytes_all_is_compressed(tm
 
 def test_a_file_without_rows_is_one(tmp_path: Path) -> None:
     writer = ParquetFileWriter(tmp_path / "a.parquet", stamps(list(NOISE)).schema, "zstd", {"made": "by a test"})
+    writer.complete()
     writer.close()
     metadata = pq.read_metadata(tmp_path / "a.parquet")
     assert (metadata.num_rows, metadata.metadata[b"made"]) == (0, b"by a test")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import resource
 from pathlib import Path
 from typing import Any
@@ -215,14 +216,8 @@ class _Writer(pq.ParquetWriter):  # type: ignore[misc]
 def test_an_attempt_that_fails_leaves_no_file_open_and_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full: bool
 ) -> None:
-    sinks: list[pa.NativeFile] = []
-    real = pa.OSFile
-
-    def remember(*arguments: Any) -> pa.NativeFile:
-        sinks.append(real(*arguments))
-        return sinks[-1]
-
-    monkeypatch.setattr(pa, "OSFile", remember)
+    process = psutil.Process()
+    before = process.num_fds()
     if full:
         monkeypatch.setattr(parquet_file.pq, "ParquetWriter", _Writer)
     attempt = begin_attempt(tmp_path / "alerts", ORIGIN)
@@ -231,12 +226,24 @@ def test_an_attempt_that_fails_leaves_no_file_open_and_says_why(
         with StagedWriter(attempt, SCHEMA, ORIGIN, buffer_bytes=1) as writer:
             for key in range(3):
                 writer.write(f"key={key}", BATCHES[0])
+            assert process.num_fds() == before + 3
             raise ValueError("the cause")
 
     with pytest.raises(ValueError, match="the cause"):
         fail()
-    assert len(sinks) == 3
-    assert all(sink.closed for sink in sinks)
+    assert process.num_fds() == before
+
+
+def test_bytes_that_go_bad_before_they_are_staged_are_not_taken_for_what_was_written(tmp_path: Path) -> None:
+    attempt = begin_attempt(tmp_path / "alerts", ORIGIN)
+    with StagedWriter(attempt, SCHEMA, ORIGIN) as writer:
+        writer.write("", BATCHES[0])
+        writer.complete()
+        (path,) = attempt.room.iterdir()
+        good = path.read_bytes()
+        path.write_bytes(bytes([good[0], good[1] ^ 1]) + good[2:])
+        (file,) = writer.stage()
+    assert (file.size, file.sha256) == (len(good), hashlib.sha256(good).hexdigest())
 
 
 def test_a_range_without_alerts_has_no_files(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Callable
@@ -14,7 +16,7 @@ from fink_dask.kafka.offsets import Range
 from fink_dask.kafka.reader import RangeReader
 from fink_dask.settings import KafkaSettings
 from tests.alerts.made_up import AlertKind
-from tests.harness.cli import run_cli
+from tests.harness.cli import environment, run_cli
 from tests.harness.filled import Filled, carry
 from tests.harness.link import FarKafka, Line
 from tests.harness.oracle import fill_topic
@@ -73,13 +75,15 @@ def test_24_batches_of_which_four_at_once_never_come_in_time_come_one_after_the_
     carry(far, topic, tmp_path / "alerts", Line(mbit=0.4, round_trip_s=0.06), *patience, timeout_s=500)
 
 
-def test_24_a_long_stretch_of_aborted_transactions_is_no_silence_of_a_slow_line(far: FarKafka, topic_name: str) -> None:
+def test_24_a_long_stretch_of_aborted_transactions_is_no_silence_of_a_slow_line_even_for_who_has_no_patience(
+    far: FarKafka, topic_name: str
+) -> None:
     create_topic(far.near.bootstrap_servers, topic_name, partitions=1)
     aborted = [bytes(10_000)] * 300  # three batches or so, of eight seconds each
     produce_transaction(far.near.bootstrap_servers, topic_name, aborted, commit=False, partitions=1)
     produce(far.near.bootstrap_servers, topic_name, [b"alert"] * 5)
     far.link.set(Line(mbit=1, round_trip_s=0.02))
-    settings = KafkaSettings(far.bootstrap_servers, reconnect_timeout_s=15)
+    settings = KafkaSettings(far.bootstrap_servers, reconnect_timeout_s=3)
     with open_connection(settings, fetch_bytes=2**16) as connection:
         reader = RangeReader(connection, topic_name, Range(0, 0, 306), lambda: False)
         assert sum(map(len, reader.batches(10, 2**20))) == 5
@@ -93,6 +97,16 @@ def test_24_all_consumers_together_take_no_more_of_a_line_than_they_are_allowed(
     moved = carry(far, topic, tmp_path / "alerts", Line(), "-nconsumers", "4", "--limit-rate", "500kB/s")
     assert moved.down <= 500_000 * (time.monotonic() - began)
     topic.assert_moved_about_once(moved)
+
+
+def test_24_who_reads_a_topic_as_a_frame_is_told_that_it_is_looked_at(far: FarKafka, far_topic: Topics) -> None:
+    topic = far_topic(4_000)
+    far.link.set(Line(mbit=0.5, round_trip_s=1.0))
+    script = f"import fink_dask; print(fink_dask.read_topic({topic.name!r}, {far.bootstrap_servers!r}).npartitions)"
+    run = [sys.executable, "-c", script]
+    result = subprocess.run(run, env=environment(), capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "looking at the topic for" in result.stderr
 
 
 @pytest.mark.sample

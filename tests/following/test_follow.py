@@ -115,6 +115,26 @@ def test_a_broker_that_is_away_is_waited_for_and_given_up_in_the_end(
     assert "Traceback" not in err
 
 
+def test_ctrl_c_while_kafka_is_away_says_what_is_safe_and_waits_for_no_answer(
+    private_kafka: Callable[..., KafkaBroker], tmp_path: Path
+) -> None:
+    broker = private_kafka()
+    topic, outdir = "ftransfer_ztf_2026-11-01_10", tmp_path / "alerts"
+    oracle = fill_topic(broker.bootstrap_servers, topic, LIGHT, 500)
+    running = Running(broker, topic, outdir, "--follow", "--roll-interval", "1s", "--json")
+    running.wait_until_committed(10)
+    broker.pause()  # its connections stay open, and nothing answers
+    try:
+        running.wait_until_said("waiting for it, up to")
+        running.signal(signal.SIGINT)
+        code, err = running.finish()
+    finally:
+        broker.resume()
+    assert code == 130, err
+    assert json.loads(running.out)["alerts"] == 500
+    assert_exactly_once(outdir, oracle.values)
+
+
 @pytest.mark.sample
 def test_it_ends_when_the_announced_number_is_there(kafka: Any, topic_name: str, tmp_path: Path) -> None:
     make_topic(kafka.bootstrap_servers, topic_name, LIGHT)

@@ -85,6 +85,7 @@ def test_the_worst_lag_is_named() -> None:
         "lag 705 (most in partition 3: 700), newest alert 4 s old"
     )
     assert lag_words(Lag(100.0, {0: 0})) == "lag 0"
+    assert lag_words(Lag(100.0, {3: 700}), 14) == "lag 700 (most in partition 3: 700), seen 14 s ago"
     lags = {"a": Lag(100.0, {0: 5}, newest_ms=96_000), "b": Lag(100.0, {0: 3, 1: 4}, newest_ms=90_000)}
     assert lags_words(lags) == "lag 12, newest alert 4 s old, most in b: 7"
     assert lag_words(Lag(7300.0, {0: 0}, newest_ms=100_000)) == "lag 0, newest alert 2.0 h old"

@@ -50,6 +50,17 @@ def test_readers_are_let_in_as_quick_responses_show_that_there_is_room_and_in_th
     assert line.enter(readers[4])
 
 
+def test_of_short_ranges_so_many_are_read_at_once_as_ask_for_no_more_than_a_few_long_ones() -> None:
+    line, short = Line(2), FIRST_FETCH_BYTES // 4
+    readers = [object() for _ in range(9)]
+    assert [line.enter(reader, None, short) for reader in readers] == [True] * 8 + [False]
+    line.leave(readers[8])  # it is no longer wanted
+    for reader in readers[:4]:
+        line.leave(reader)
+    assert line.enter(object(), None, 10 * FIRST_FETCH_BYTES), "four of them have made room for a long one"
+    assert not line.enter(object(), None, short)
+
+
 def test_a_line_that_is_full_lets_fewer_in_and_never_none() -> None:
     line, first, second, third = Line(2), object(), object(), object()
     assert line.enter(first)

@@ -331,3 +331,22 @@ def test_a_broker_that_refused_a_connection_and_took_the_next_one_may_be_silent_
         finally:
             timer.join()
     assert_all_of(Range(0, 0, 1000), reader, batches, sent)
+
+
+def test_records_that_come_damaged_are_not_decoded_and_are_worth_another_try(
+    broker: KafkaBroker, topic_name: str
+) -> None:
+    sent, range_ = fill(broker, topic_name, 10), Range(0, 0, 10)
+    (stored,) = broker.data_dir.glob(f"{topic_name}-0/*.log")
+    whole = stored.read_bytes()
+    with stored.open("r+b") as file:  # Kafka itself does not look into what it sends
+        file.seek(len(whole) - 2)
+        file.write(bytes([whole[-2] ^ 1]))
+    with open_reader(broker, topic_name, range_) as (reader, _), pytest.raises(BrokerUnavailableError) as caught:
+        [*reader.batches(1000, 10**6)]
+    assert "damaged" in str(caught.value)
+    assert (caught.value.topic, caught.value.partition) == (topic_name, 0)
+    with stored.open("r+b") as file:
+        file.write(whole)
+    with open_reader(broker, topic_name, range_) as (reader, _):
+        assert_all_of(range_, reader, [*reader.batches(1000, 10**6)], sent)

@@ -273,9 +273,35 @@ def test_a_file_system_without_hard_links_is_named_before_anything_is_consumed(
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(os, "link", refuse)
+    _refuses_to_begin(ledger)
+
+
+def test_a_file_system_that_links_within_a_directory_only_is_named_before_anything_is_consumed(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.link
+
+    def like_afs(source: Path, target: Path) -> None:
+        if source.parent != target.parent:
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+        real(source, target)
+
+    monkeypatch.setattr(os, "link", like_afs)
+    _refuses_to_begin(ledger)
+
+
+def test_a_file_system_that_makes_a_symbolic_link_instead_is_named_before_anything_is_consumed(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "link", os.symlink)  # as BeeGFS can be set up to do
+    _refuses_to_begin(ledger)
+
+
+def _refuses_to_begin(ledger: Ledger) -> None:
+    before = sorted(ledger.path.rglob("*"))
     with pytest.raises(StorageError, match="hard links"):
         hold_lease(ledger).__enter__()
-    assert not [path for path in ledger.path.iterdir() if "lease" in path.name]
+    assert sorted(ledger.path.rglob("*")) == before
 
 
 def test_a_ledger_that_is_not_there_is_one_line(tmp_path: Path) -> None:

@@ -176,14 +176,17 @@ def test_what_is_there_already_tells_how_much_the_rest_is(
     assert rest.written_bytes / rest.raw_bytes == pytest.approx(some.written_bytes / some.raw_bytes, rel=0.01)
 
 
-def test_a_resume_says_how_long_it_takes_at_the_rate_of_the_run_before(
+def test_a_resume_says_how_long_it_takes_at_the_rate_of_the_run_before_unless_that_kept_to_a_limit(
     kafka: Any, topic: str, oracle: Oracle, tmp_path: Path
 ) -> None:
     arguments = transfer_arguments(kafka, topic, tmp_path / "alerts")
     assert run_cli(*arguments, "--limit", "1000").returncode == 0
     # As that run may have been too short to tell, the note is the one of a run over a slow line.
     slow = Arrival(time.time(), Phase.RECEIVING, 1000, 10**6, 0, 10_000.0, None, None, 0.1, False, 300.0)
-    write_arrival(Ledger(tmp_path / "alerts"), slow)
+    write_arrival(Ledger(tmp_path / "alerts"), replace(slow, limit_rate=10_000))
+    more = run_cli(*arguments, "--limit", "2000")
+    assert "as in the last run" not in more.stderr, "what kept to a limit says nothing of the line"
+    write_arrival(Ledger(tmp_path / "alerts"), replace(slow, at=time.time()))
     resumed = run_cli(*arguments)
     assert resumed.returncode == 0, resumed.stderr
     assert re.search(r"in [\d.]+ min, if the line carries 80 kbit/s, as in the last run", resumed.stderr), (

@@ -137,6 +137,7 @@ def test_the_time_left_is_no_shorter_than_a_limit_allows(
     tally: Tally, clock: Clock, expansion: float, seconds: float
 ) -> None:
     tally.start(replace(started(200, raw_bytes=200_000), limit_rate=5000))
+    assert tally.arrival.limit_rate == 5000
     tally.progress(received(FIRST, 0))
     for second in range(1, 9):
         clock.now += 1

@@ -133,6 +133,14 @@ def test_no_word_is_cut_and_what_matters_stays_however_narrow_a_terminal_is(widt
         assert part in words, words
 
 
+def test_over_a_cut_line_a_lag_is_said_to_be_of_a_while_ago() -> None:
+    screen = Screen(120)
+    screen.tell(started(0), TopicLooked("t", 0, Lag(100.0, {0: 0}), 8, 60))
+    assert screen.lines[0].endswith("ends in 1 min unless more comes · lag 0 · nothing new for 8 s")
+    screen.clock.now += 14
+    assert screen.lines[0].endswith("lag 0, seen 14 s ago"), "nobody can tell what has come meanwhile"
+
+
 def test_a_file_gets_a_whole_line_now_and_then_also_while_nothing_comes() -> None:
     clock, out = Clock(), io.StringIO()
     display = Display(Console(file=out, force_terminal=False, width=40), clock)
