@@ -263,6 +263,8 @@ class KafkaSettings:
         Bytes a second that all consumers together may take from the line; as much as it carries otherwise.
     queue_bytes : int
         Bytes of records that are fetched ahead.
+    record_bytes : int
+        About the bytes of a record; 0 where nobody knows.
     security : Security
         Who we are to Kafka, and how the connection is protected.
     """
@@ -272,6 +274,7 @@ class KafkaSettings:
     reconnect_timeout_s: float = RECONNECT_TIMEOUT_S
     limit_rate: int | None = None
     queue_bytes: int = QUEUE_BYTES
+    record_bytes: int = 0
     security: Security = PLAINTEXT
 
     def __post_init__(self) -> None:

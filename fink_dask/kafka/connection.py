@@ -531,7 +531,7 @@ class ConnectionPool:
 
         Of short ranges more are read at once than of others, and over a long way a connection takes seconds.
         """
-        for connection in [self._take(settings) for _ in range(min(count, 3 * self.line.readers))]:
+        for connection in [self._take(settings) for _ in range(min(count, 3 * int(self.line.readers)))]:
             connection.learn_soon(topics)
             self._give_back(connection)
 
@@ -552,7 +552,7 @@ class ConnectionPool:
             most = min(most, self.line.most_at_once(settings.limit_rate))
             # The next response is asked for when this one is taken, and not before: more would come, whatever the rate.
             made_with = replace(settings, queue_bytes=1)
-        fetch_bytes = min(most, self.line.fetch_bytes)
+        fetch_bytes = min(most, self.line.fetch_for(settings.record_bytes))
         with self._lock:
             admin = self._admins.get(_key(settings))
             if admin is None:
@@ -597,7 +597,7 @@ class ConnectionPool:
 
 def _key(settings: KafkaSettings) -> KafkaSettings:
     """Leave out what does not say which Kafka it is."""
-    return replace(settings, limit_rate=None, queue_bytes=1)
+    return replace(settings, limit_rate=None, queue_bytes=1, record_bytes=0)
 
 
 def _fits(connection: Connection, settings: KafkaSettings, fetch_bytes: int) -> bool:

@@ -25,6 +25,9 @@ _ROUND_TRIPS = 3
 _ROOM_S, _FULL_S = 8.0, 15.0
 #: If less than this part of what came was of use, too much of it was cut off.
 _WHOLE = 0.9
+#: So many records a fetch asks for where they are so large that each is a batch of its own: Kafka cuts a response off
+#: in the midst of a batch, and what is cut comes once more. But no more than so many times what fits the line.
+_LARGE_RECORDS, _LARGE_BYTES, _MORE = 16, 96 * 2**10, 4
 #: How many may read at once before anything has arrived.
 _FIRST_READERS = 2
 #: What the first fetches of all processes ask for together. At 2 Mbit/s that takes 17 seconds; with 1 MiB for each of
@@ -64,6 +67,11 @@ class _Account:
     is_settled: bool = False
 
 
+def least_fetch(record_bytes: int) -> int:
+    """Return what a fetch should ask for at least where records are so large; 0 where it does not matter."""
+    return _LARGE_RECORDS * record_bytes if record_bytes >= _LARGE_BYTES else 0
+
+
 class Line:
     """What the readers of a process know of the line, and share of it; any thread may use it.
 
@@ -76,8 +84,8 @@ class Line:
     ----------
     fetch_bytes : int
         What the next consumer should ask for at once.
-    readers : int
-        How many may read at once.
+    readers : float
+        How many may read at once, of those that ask for `fetch_bytes`.
     part : float
         What part of a rate that is set for the readers of all processes is this process's.
     """
@@ -85,10 +93,11 @@ class Line:
     def __init__(self, readers: int = _FIRST_READERS) -> None:
         self.fetch_bytes = FIRST_FETCH_BYTES
         self.part = 1.0
-        self.readers = readers
+        self.readers: float = readers
+        self._processes = 1
         #: Those that read; with an account where a rate is set.
         self._readers: dict[object, _Account | None] = {}
-        #: What part of a whole fetch each of them asks for: there is room for so many readers of whole ones.
+        #: How many fetches of `fetch_bytes` that is for which each of them asks.
         self._parts: dict[object, float] = {}
         #: Those that wait, in their order, and whether a rate is set for them.
         self._queue: dict[object, bool] = {}
@@ -100,11 +109,17 @@ class Line:
     def begin_among(self, processes: int) -> None:
         """Begin with less where so many processes read over the same line; to be called before anything has arrived."""
         with self._changed:
-            self.readers = max(1, min(self.readers, _FIRST_BYTES // FIRST_FETCH_BYTES // processes))
-            fair = _FIRST_BYTES // (processes * self.readers)
+            self._processes = processes
+            self.readers = max(1, min(int(self.readers), _FIRST_BYTES // FIRST_FETCH_BYTES // processes))
+            fair = _FIRST_BYTES // (processes * int(self.readers))
             self.fetch_bytes = max(MIN_FETCH_BYTES, min(self.fetch_bytes, fair))
 
-    def enter(self, reader: object, rate: int | None = None, size_bytes: int = 0) -> bool:
+    def fetch_for(self, record_bytes: int) -> int:
+        """Return what the next consumer should ask for at once where records are so large; 0 if that is not known."""
+        most = min(_MORE * self.fetch_bytes, 2 * _FIRST_BYTES // self._processes)
+        return max(self.fetch_bytes, min(most, least_fetch(record_bytes)))
+
+    def enter(self, reader: object, rate: int | None = None, asks_bytes: int = 0) -> bool:
         """Let a reader ask for records if there is room; it then has to `leave`.
 
         Parameters
@@ -114,21 +129,23 @@ class Line:
         rate : int, optional
             The bytes a second that the readers of all processes together may take. As long as those that read here
             take what this process may, nobody else has to.
-        size_bytes : int
-            About how much there is to be read; 0 where nobody knows. Of short ranges more are let in: what they ask for
-            together is no more, and far away it is their number that fills the line.
+        asks_bytes : int
+            What it asks for at once, or will get, as there is no more; 0 for `fetch_bytes`. Of short ranges more are
+            let in: far away it is their number that fills the line. Of readers that ask for more there are fewer. It
+            does not count where a rate is set.
         """
-        part = min(1.0, size_bytes / self.fetch_bytes) if size_bytes else 1.0
         with self._changed:
+            part = asks_bytes / self.fetch_bytes if asks_bytes and rate is None else 1.0
             is_paid = self._left_s() <= 0
             # Who waits for a rate that was set for its run keeps nobody of another run.
             first = next((each for each, is_limited in self._queue.items() if is_paid or not is_limited), reader)
-            is_full = bool(self._readers) and sum(self._parts.values()) + part > self.readers
+            is_full = bool(self._readers) and self._asked + part > self.readers
             if first is not reader or is_full or not (is_paid or rate is None):
                 self._queue.setdefault(reader, rate is not None)
                 return False
             self._queue.pop(reader, None)
             self._readers[reader], self._parts[reader] = None, part
+            self.readers = max(self.readers, part)  # one is always let in, whatever it asks for
             if rate is not None:
                 account = self._readers[reader] = _Account(rate, max(self._first_bytes, self.most_at_once(rate)))
                 self._free_at = max(self._free_at, time.monotonic())  # nothing was missed before
@@ -136,9 +153,9 @@ class Line:
             self._changed.notify_all()
             return True
 
-    def wait(self, reader: object, rate: int | None, look: Callable[[], None], size_bytes: int = 0) -> None:
+    def wait(self, reader: object, rate: int | None, look: Callable[[], None], asks_bytes: int = 0) -> None:
         """Wait until a reader may ask; `look` is called several times a second, and what it raises ends the wait."""
-        while not self.enter(reader, rate, size_bytes):
+        while not self.enter(reader, rate, asks_bytes):
             look()
             with self._changed:
                 self._changed.wait(_LOOK_S)
@@ -152,14 +169,22 @@ class Line:
             self._queue.pop(reader, None)
             self._changed.notify_all()
 
-    def arrived(self, waited_s: float, is_first: bool = False, round_trip_s: float = 0.0) -> None:
-        """Take note of a response that was waited for; the first one of a connection had to wait for that as well."""
+    def arrived(
+        self, waited_s: float, is_first: bool = False, round_trip_s: float = 0.0, reader: object = None
+    ) -> None:
+        """Take note of a response that a reader waited for; the first one of a connection had to wait for that too."""
         with self._changed:
             if waited_s < (_FULL_S if is_first else _ROOM_S + _ROUND_TRIPS * round_trip_s):
-                self.readers = max(self.readers, min(self.readers, len(self._readers)) + 1)
+                # Room for one more of its kind.
+                more = max(1.0, self._parts.get(reader, 1.0))
+                self.readers = max(self.readers, min(self.readers, self._asked) + more)
             elif waited_s > _FULL_S:
-                self.readers = max(1, min(self.readers, len(self._readers)) // 2)
+                self.readers = max(1, min(self.readers, self._asked) // 2)
             self._changed.notify_all()
+
+    @property
+    def _asked(self) -> float:
+        return sum(self._parts.values())
 
     def crowded(self) -> None:
         """Let one reader in, which asks for little, as nothing has come in time for those that are here."""

@@ -218,7 +218,9 @@ class RangeReader:
             If `should_stop` said so.
         """
         try:
-            self._line.wait(self, self._settings.limit_rate, self._look_around, self._size_bytes)
+            asks = self._connection.fetch_bytes
+            asks = min(asks, self._size_bytes or asks)
+            self._line.wait(self, self._settings.limit_rate, self._look_around, asks)
             self._begin()
         except BaseException:
             self.close()
@@ -371,7 +373,7 @@ class RangeReader:
 
     def _note_response(self, waited_s: float) -> None:
         is_first = not self._connection.taken_bytes
-        self._line.arrived(waited_s, is_first, self._connection.arrived.round_trip_s)
+        self._line.arrived(waited_s, is_first, self._connection.arrived.round_trip_s, self)
         if not is_first:  # that one was connected for
             self._responses += 1
             self._response_s += waited_s

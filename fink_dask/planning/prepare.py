@@ -145,9 +145,12 @@ def make_work(
     for plan, range_ in opened:
         if plan.plan_id not in tasks:
             range_bytes = int(plan.estimated_bytes / max(1, len(plan.ranges)))
+            record_bytes = plan.estimated_bytes // max(1, sum(map(len, plan.ranges)))
             tasks[plan.plan_id] = TaskSettings(
                 ledger=ledger,
-                kafka=replace(settings.kafka, queue_bytes=memory.ahead(range_bytes)),
+                kafka=replace(
+                    settings.kafka, queue_bytes=memory.ahead(range_bytes, record_bytes), record_bytes=record_bytes
+                ),
                 identity=plan.identity,
                 plan_id=plan.plan_id,
                 partitioning=target.partitioning,

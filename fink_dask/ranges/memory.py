@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fink_dask.errors import SettingsError, parameter
+from fink_dask.kafka.line import least_fetch
 from fink_dask.settings import BATCH_BYTES, BUFFER_BYTES, QUEUE_BYTES
 
 _MIB, _MB = 2**20, 10**6
@@ -50,9 +51,9 @@ class MemoryShare:
         """About how many bytes a consumer takes with this."""
         return self.queue_bytes + _BATCH_FACTOR * self.batch_bytes + _BUFFER_FACTOR * self.buffer_bytes
 
-    def ahead(self, range_bytes: float) -> int:
-        """Bytes to fetch ahead of what is decoded, for ranges of so many bytes."""
-        return min(self.queue_bytes, max(LEAST_AHEAD, int(range_bytes * _AHEAD)))
+    def ahead(self, range_bytes: float, record_bytes: int = 0) -> int:
+        """Bytes to fetch ahead of what is decoded, for ranges and records of so many bytes."""
+        return min(self.queue_bytes, max(LEAST_AHEAD, int(range_bytes * _AHEAD), 2 * least_fetch(record_bytes)))
 
 
 #: More does not make a transfer faster.

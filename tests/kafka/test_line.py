@@ -57,8 +57,20 @@ def test_of_short_ranges_so_many_are_read_at_once_as_ask_for_no_more_than_a_few_
     line.leave(readers[8])  # it is no longer wanted
     for reader in readers[:4]:
         line.leave(reader)
-    assert line.enter(object(), None, 10 * FIRST_FETCH_BYTES), "four of them have made room for a long one"
+    assert line.enter(object(), None, FIRST_FETCH_BYTES), "four of them have made room for a long one"
     assert not line.enter(object(), None, short)
+
+
+def test_of_full_packets_a_fetch_asks_for_many_as_each_is_a_batch_and_fewer_are_asked_for_at_once() -> None:
+    line, first, second, packet = Line(2), object(), object(), 200_000
+    assert line.fetch_for(1000) == FIRST_FETCH_BYTES
+    assert line.fetch_for(packet) == 16 * packet
+    assert line.enter(first, None, line.fetch_for(packet))
+    assert not line.enter(second, None, line.fetch_for(packet)), "as much as two may ask for"
+    line.arrived(3.0, reader=first)
+    assert line.enter(second, None, line.fetch_for(packet)), "there is room for one more of its kind"
+    line.fetched(FIRST_FETCH_BYTES, 60.0, 1.0, QUEUE_BYTES)
+    assert line.fetch_for(packet) == 4 * MIN_FETCH_BYTES, "a slow line has to bring it in time"
 
 
 def test_a_line_that_is_full_lets_fewer_in_and_never_none() -> None:
@@ -108,15 +120,16 @@ def test_a_reader_that_waits_is_let_in_when_another_ends_and_one_that_is_stopped
     assert line.enter(first)
 
 
+@pytest.mark.parametrize("record_bytes", [0, 1000, 200_000, 10**6])
 @pytest.mark.parametrize("processes", [1, 2, 3, 4, 8, 16, 32])
 def test_the_first_responses_of_many_processes_come_over_a_slow_line_before_librdkafka_gives_them_up(
-    processes: int,
+    processes: int, record_bytes: int
 ) -> None:
     line = Line()
     line.begin_among(processes)
-    readers = 0
-    while line.enter(object()):
+    fetch_bytes, readers = line.fetch_for(record_bytes), 0
+    while line.enter(object(), None, fetch_bytes):
         readers += 1
     assert readers >= 1
-    assert line.fetch_bytes >= MIN_FETCH_BYTES
-    assert processes * readers * line.fetch_bytes / (2e6 / 8) < 60
+    assert fetch_bytes >= MIN_FETCH_BYTES
+    assert processes * readers * fetch_bytes / (2e6 / 8) < 60
