@@ -264,7 +264,9 @@ class KafkaSettings:
     queue_bytes : int
         Bytes of records that are fetched ahead.
     record_bytes : int
-        About the bytes of a record; 0 where nobody knows.
+        About the bytes of a record, where these are not compressed; 0 where nobody knows.
+    expansion : float
+        How many times as large as on the line records are at least, as far as anybody knows.
     security : Security
         Who we are to Kafka, and how the connection is protected.
     """
@@ -275,6 +277,7 @@ class KafkaSettings:
     limit_rate: int | None = None
     queue_bytes: int = QUEUE_BYTES
     record_bytes: int = 0
+    expansion: float = 1.0
     security: Security = PLAINTEXT
 
     def __post_init__(self) -> None:

@@ -55,12 +55,14 @@ _REFUSED_S = 1.0
 _SILENT = {KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN}
 #: What is asked for at once where a few records are enough; a batch that is larger still comes.
 _GLIMPSE_BYTES = 16 * 1024
-#: Milliseconds between two statements of librdkafka on what has arrived.
-_STATED_MS = 500
+#: Milliseconds between two statements of librdkafka on what has arrived; and where a look is short, and waits for one.
+_STATED_MS, _STATED_SOON_MS = 500, 100
 #: The most bytes of one response, decompressed or not, that is not taken for an error. What Kafka sends is at least one
 #: batch of records, whatever was asked for; a batch has `message.max.bytes` at most, 1 MB by default.
 _MAX_RESPONSE_BYTES = 100_000_000
 
+#: What is so many times as large as on the line would burst the memory with its first response.
+_BURSTS = 8.0
 #: What a connection asks for at once misses what the line is known to carry by fewer times than that.
 _FITS = 2
 
@@ -200,6 +202,8 @@ class Connection:
         Records that are fetched ahead, as far as the settings' `queue_bytes` allow.
     group_id : str
         A name for brokers that want one; no group of this name is joined, nor its offsets are touched.
+    stated_ms : int
+        Milliseconds between two statements on what has arrived.
 
     Attributes
     ----------
@@ -225,6 +229,7 @@ class Connection:
         admin: Admin | None = None,
         ahead: int = 100_000,
         group_id: str = "fink-dask",
+        stated_ms: int = _STATED_MS,
     ) -> None:
         self.settings = settings
         self.fetch_bytes = fetch_bytes
@@ -254,7 +259,7 @@ class Connection:
             "fetch.message.max.bytes": fetch_bytes,
             "receive.message.max.bytes": _MAX_RESPONSE_BYTES,
             "fetch.queue.backoff.ms": 20,
-            "statistics.interval.ms": _STATED_MS,
+            "statistics.interval.ms": stated_ms,
             "stats_cb": self._state,
         }
         try:
@@ -385,7 +390,7 @@ def open_connection(settings: KafkaSettings, **options: Any) -> Iterator[Connect
 
 def open_glimpse(settings: KafkaSettings) -> AbstractContextManager[Connection]:
     """Open a connection for a few records here and there: what is fetched beyond them is thrown away."""
-    return open_connection(settings, fetch_bytes=_GLIMPSE_BYTES, ahead=1)
+    return open_connection(settings, fetch_bytes=_GLIMPSE_BYTES, ahead=1, stated_ms=_STATED_SOON_MS)
 
 
 def in_background(function: Callable[[], Answer]) -> Future[Answer]:
@@ -548,6 +553,8 @@ class ConnectionPool:
     def _take(self, settings: KafkaSettings) -> Connection:
         """Take an idle connection that fits the line and the settings, or make one."""
         most, made_with = settings.queue_bytes // 2, settings
+        if settings.expansion > _BURSTS:
+            most = max(1, int(most / settings.expansion))
         if settings.limit_rate is not None:
             most = min(most, self.line.most_at_once(settings.limit_rate))
             # The next response is asked for when this one is taken, and not before: more would come, whatever the rate.
@@ -597,7 +604,7 @@ class ConnectionPool:
 
 def _key(settings: KafkaSettings) -> KafkaSettings:
     """Leave out what does not say which Kafka it is."""
-    return replace(settings, limit_rate=None, queue_bytes=1, record_bytes=0)
+    return replace(settings, limit_rate=None, queue_bytes=1, record_bytes=0, expansion=1.0)
 
 
 def _fits(connection: Connection, settings: KafkaSettings, fetch_bytes: int) -> bool:

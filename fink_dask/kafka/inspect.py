@@ -74,6 +74,8 @@ class Sample:
         Bytes of all responses that came meanwhile.
     values : tuple of bytes
         The values; of those that nothing seems to be around, the first bytes.
+    expansion : float
+        How many times as large as on the line they are; 0 where that is not known.
     """
 
     sizes: Mapping[int, float]
@@ -81,6 +83,13 @@ class Sample:
     seconds: float
     wire_bytes: int
     values: tuple[bytes, ...] = ()
+    expansion: float = 0.0
+
+    @property
+    def plain_bytes(self) -> int:
+        """Mean bytes of a record on the line, where none is compressed; 0 where that is not known."""
+        is_plain = 0 < self.expansion < _COMPRESSED
+        return int(sum(self.wire_sizes.values()) / len(self.wire_sizes)) if is_plain and self.wire_sizes else 0
 
 
 @dataclass(frozen=True)
@@ -105,6 +114,8 @@ _TAIL = 10
 _SAMPLED_SIZES, _SAMPLED_KEYS = 5, 3
 #: Bytes of records that are enough in a partition, however few records they are: of full packets, each is a batch.
 _ENOUGH_BYTES = 2**18
+#: What is so many times as large as it came was compressed.
+_COMPRESSED = 1.2
 #: The most partitions whose sizes are looked at: producers choose partitions by chance, and each look costs a batch.
 _SAMPLED_PARTITIONS = 4
 #: Seconds after which the sizes in one partition stand for those in all.
@@ -158,20 +169,30 @@ class Glimpse:
             return len(value), len(message.key() or b"")
 
         self._connection.learn(topic)
-        began, before = time.monotonic(), self._connection.arrived.wire_bytes
+        began, before = time.monotonic(), self._connection.arrived
         found = self.sample(topic, middles, _SAMPLED_SIZES, size, _LONG_S)
-        took, stated = time.monotonic() - began, self._connection.arrived
-        while took > _LONG_S and self._connection.arrived is stated and time.monotonic() - began < took + 2 * _LONG_S:
-            self._consumer.poll(_PAUSE_S)  # what has come is stated twice a second
+        took = time.monotonic() - began
+        came = sum(value + key for sizes in found.values() for value, key in sizes)
+
+        def unpacked() -> int:
+            return self._connection.arrived.unpacked_bytes - before.unpacked_bytes
+
+        # How fast it came, and whether it is compressed, is stated a little later.
+        while (took > _LONG_S or came >= _ENOUGH_BYTES) and unpacked() < max(1, came):
+            if time.monotonic() - began > took + 2 * _LONG_S:
+                break
+            self._consumer.poll(_PAUSE_S)
         # What takes a few round trips, as TCP begins slowly, says nothing of how much the line carries.
         seconds = took - _SLOW_START_TRIPS * self._connection.arrived.round_trip_s
+        wire_bytes = self._connection.arrived.wire_bytes - before.wire_bytes
         held = {partition: sizes for partition, sizes in found.items() if sizes}
         return Sample(
             {number: sum(value for value, _ in sizes) / len(sizes) for number, sizes in held.items()},
             {number: sum(map(sum, sizes)) / len(sizes) + _FRAME_BYTES for number, sizes in held.items()},
             max(0.0, seconds),
-            self._connection.arrived.wire_bytes - before,
+            wire_bytes,
             tuple(filter(None, values)),
+            expansion=unpacked() / wire_bytes if wire_bytes and unpacked() >= max(1, came) else 0.0,
         )
 
     def last_key(self, topic: str, partition: int, marks: Watermarks) -> list[bytes]:

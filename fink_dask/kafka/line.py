@@ -25,6 +25,8 @@ _ROUND_TRIPS = 3
 _ROOM_S, _FULL_S = 8.0, 15.0
 #: If less than this part of what came was of use, too much of it was cut off.
 _WHOLE = 0.9
+#: And if it was so many times as much, it was compressed.
+_COMPRESSED = 1.5
 #: So many records a fetch asks for where they are so large that each is a batch of its own: Kafka cuts a response off
 #: in the midst of a batch, and what is cut comes once more. But no more than so many times what fits the line.
 _LARGE_RECORDS, _LARGE_BYTES, _MORE = 16, 96 * 2**10, 4
@@ -95,6 +97,7 @@ class Line:
         self.part = 1.0
         self.readers: float = readers
         self._processes = 1
+        self._is_compressed = False
         #: Those that read; with an account where a rate is set.
         self._readers: dict[object, _Account | None] = {}
         #: How many fetches of `fetch_bytes` that is for which each of them asks.
@@ -116,6 +119,8 @@ class Line:
 
     def fetch_for(self, record_bytes: int) -> int:
         """Return what the next consumer should ask for at once where records are so large; 0 if that is not known."""
+        if self._is_compressed:  # and as large as that only after it has come
+            return self.fetch_bytes
         most = min(_MORE * self.fetch_bytes, 2 * _FIRST_BYTES // self._processes)
         return max(self.fetch_bytes, min(most, least_fetch(record_bytes)))
 
@@ -214,6 +219,7 @@ class Line:
         if expansion < _WHOLE and response_s < _FULL_S / 2:
             # Kafka cuts a response off in the middle of a batch, and what is cut is sent once more: batches are large.
             wanted = max(wanted, 2 * fetch_bytes)
+        self._is_compressed = self._is_compressed or expansion > _COMPRESSED
         most = min(MAX_FETCH_BYTES, int(queue_bytes / 2 / max(1.0, expansion)))
         with self._changed:
             self.fetch_bytes = max(min(MIN_FETCH_BYTES, most), min(most, int(wanted)))

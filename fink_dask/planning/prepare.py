@@ -138,18 +138,30 @@ def make_work(
     ledger: Ledger,
     opened: Iterable[tuple[Plan, Range]],
     memory: MemoryShare = FULL_SHARE,
+    sample: Sample | None = None,
 ) -> list[Work]:
-    """Put each open range together with what it needs to be transferred."""
+    """Put each open range together with what it needs to be transferred.
+
+    Parameters
+    ----------
+    settings, target, ledger, opened, memory
+        What there is, and what it is for.
+    sample : Sample, optional
+        What is known of the records.
+    """
     tasks: dict[str, TaskSettings] = {}
     work = []
     for plan, range_ in opened:
         if plan.plan_id not in tasks:
+            record_bytes, expansion = (0, 1.0) if sample is None else (sample.plain_bytes, max(1.0, sample.expansion))
             range_bytes = int(plan.estimated_bytes / max(1, len(plan.ranges)))
-            record_bytes = plan.estimated_bytes // max(1, sum(map(len, plan.ranges)))
             tasks[plan.plan_id] = TaskSettings(
                 ledger=ledger,
                 kafka=replace(
-                    settings.kafka, queue_bytes=memory.ahead(range_bytes, record_bytes), record_bytes=record_bytes
+                    settings.kafka,
+                    queue_bytes=memory.ahead(range_bytes, record_bytes),
+                    record_bytes=record_bytes,
+                    expansion=expansion,
                 ),
                 identity=plan.identity,
                 plan_id=plan.plan_id,

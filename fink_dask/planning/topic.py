@@ -18,7 +18,7 @@ from fink_dask.errors import (
     TransferError,
     parameter,
 )
-from fink_dask.kafka.inspect import Inspector, TopicDescription, is_other_topic
+from fink_dask.kafka.inspect import Inspector, Sample, TopicDescription, is_other_topic
 from fink_dask.kafka.offsets import Range
 from fink_dask.kafka.overview import commit_group_offsets
 from fink_dask.kafka.probe import UNKNOWN_LINE, LineSpeed, line_of
@@ -182,6 +182,7 @@ class TopicTransfer:
         self._before = Summary(self.topic, "interrupted")
         #: How fast records came in the last run, in bytes a second; 0 where that is not known.
         self._rate_before = 0.0
+        self._sample: Sample | None = None
         self._draft = Draft()
         self._forecast: Forecast | None = None
         self._opened: list[tuple[Plan, Range]] = []
@@ -301,13 +302,14 @@ class TopicTransfer:
         heads = removed_heads(self.target.description.watermarks, planned_ends(self.plans))
         check_heads(self.settings, heads, self.observe)
         plan = freeze_plan(self.ledger, self.target, self._draft.plan, self.plans, self.observe)
+        self._sample = self._draft.sample
         self._opened += [(plan, range_) for range_ in plan.ranges]
         self._draft = Draft()
 
     def begin_work(self, memory: MemoryShare, dashboard: str | None) -> list[Work]:
         """Announce what will be transferred, and return it."""
         planned = [range_ for plan in self.plans for range_ in plan.ranges]
-        work = make_work(self.settings, self.target, self.ledger, self._opened, memory)
+        work = make_work(self.settings, self.target, self.ledger, self._opened, memory, self._sample)
         offsets = sum(map(len, planned))
         self.observe(
             TransferStarted(

@@ -217,14 +217,20 @@ def test_no_more_than_a_few_partitions_are_sampled_as_each_costs_a_batch_on_a_sl
     assert all(1000 < size < 1050 for size in sample.wire_sizes.values())
 
 
-def test_of_full_packets_a_few_are_looked_at_as_each_is_a_batch_of_its_own(
-    kafka: Kafka, inspector: Inspector, topic_name: str
+@pytest.mark.parametrize("codec", ["none", "gzip"])
+def test_of_full_packets_a_few_are_looked_at_and_whether_they_are_compressed(
+    kafka: Kafka, inspector: Inspector, topic_name: str, codec: str
 ) -> None:
     create_topic(kafka.bootstrap_servers, topic_name, 1)
-    produce(kafka.bootstrap_servers, topic_name, [b"\0" * 200_000] * 8)
+    options = {"compression.type": codec}
+    produce(kafka.bootstrap_servers, topic_name, [b"\0" * 200_000] * 8, options=options)
     sample = inspector.sample(topic_name, {0: (0, 8)})
     assert sample.sizes == {0: 200_000.0}
     assert len(sample.values) == 2
+    if codec == "none":
+        assert 200_000 < sample.plain_bytes < 200_100
+    else:
+        assert (sample.plain_bytes, sample.expansion > 50) == (0, True)
 
 
 def test_keys_are_sampled_at_both_ends_and_each_one_is_there_once(

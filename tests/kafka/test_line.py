@@ -71,6 +71,8 @@ def test_of_full_packets_a_fetch_asks_for_many_as_each_is_a_batch_and_fewer_are_
     assert line.enter(second, None, line.fetch_for(packet)), "there is room for one more of its kind"
     line.fetched(FIRST_FETCH_BYTES, 60.0, 1.0, QUEUE_BYTES)
     assert line.fetch_for(packet) == 4 * MIN_FETCH_BYTES, "a slow line has to bring it in time"
+    line.fetched(FIRST_FETCH_BYTES, 2.0, 4.0, QUEUE_BYTES)
+    assert line.fetch_for(packet) == line.fetch_bytes, "of what is compressed, a batch has many"
 
 
 def test_a_line_that_is_full_lets_fewer_in_and_never_none() -> None:

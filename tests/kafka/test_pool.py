@@ -88,6 +88,15 @@ def test_a_connection_that_asks_for_so_little_that_much_comes_in_vain_is_not_use
     assert used(pool, settings) is large
 
 
+def test_what_a_plan_knows_of_its_records_decides_what_the_first_fetch_asks_for(
+    make_pool: Callable[[float], ConnectionPool], settings: KafkaSettings
+) -> None:
+    pool = make_pool(LONG_S)
+    assert used(pool, replace(settings, record_bytes=200_000)).fetch_bytes == 16 * 200_000
+    assert used(pool, replace(settings, record_bytes=1_000)).fetch_bytes == pool.line.fetch_bytes
+    assert used(pool, replace(settings, expansion=200.0)).fetch_bytes == settings.queue_bytes // 400
+
+
 def test_the_threads_of_librdkafka_do_not_grow_with_the_number_of_ranges(
     make_pool: Callable[[float], ConnectionPool], settings: KafkaSettings
 ) -> None:
