@@ -139,8 +139,8 @@ def _tiles(known: Reported, topic: TopicReport) -> list[tuple[str, str, str, boo
     running, now = len(topic.running) + topic.more_running, known.is_running
     worst = max(topic.partitions, key=lambda item: item.lag, default=None)
     where = f"lag, most in partition {worst.partition}" if worst is not None and worst.lag else "lag"
-    if now and (looked_s := known.since(topic.looked_s)) is not None:
-        where += seen_words(looked_s)
+    if now and (seen := seen_words(known.since(topic.looked_s) or 0.0)):
+        where = f"lag{seen}"
     share = 100 * topic.committed / topic.offsets if topic.offsets else 100.0
     age_s = freshness_s(topic.newest_ms, time.time())
     received_share = min(100.0, 100 * (topic.committed + topic.received) / topic.offsets) if topic.offsets else 100.0

@@ -99,8 +99,11 @@ def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FarKafka]:
         yield kafka
 
 
+@pytest.mark.parametrize(
+    "sleep_s", [0, pytest.param(600, marks=[pytest.mark.faults, pytest.mark.timeout(1000)])], ids=["a moment", "600"]
+)
 def test_26_a_laptop_that_sleeps_while_kafka_hangs_up_goes_on_when_it_wakes(
-    impatient: FarKafka, tmp_path: Path
+    impatient: FarKafka, tmp_path: Path, sleep_s: float
 ) -> None:
     topic = fill_far_topic(impatient, 15_000)
     before = impatient.link.moved
@@ -108,6 +111,7 @@ def test_26_a_laptop_that_sleeps_while_kafka_hangs_up_goes_on_when_it_wakes(
         running.signal(signal.SIGSTOP)
         ended = impatient.link.moved.hung_up
         wait_for(lambda: impatient.link.moved.hung_up >= ended + 4, "Kafka to hang up on all that fetch")
+        wait(sleep_s)
         running.signal(signal.SIGCONT)
         code, err = running.finish()
     assert code == 0, err
