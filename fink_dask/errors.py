@@ -84,7 +84,8 @@ class FinkDaskError(Exception):
         self.offset = offset
 
     def __str__(self) -> str:
-        return spell(self.line)
+        # It may name a file, or quote a schema, from outside: nothing in it breaks the line, or moves a cursor.
+        return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in spell(self.line))
 
     @property
     def line(self) -> str:

@@ -45,3 +45,11 @@ def test_an_error_within_another_is_spelled_once_and_by_whoever_shows_it() -> No
 @pytest.mark.parametrize("hostile", ["\0", "\0\0\0", "a\0limit", "\0=\0", "\0--\0x"])
 def test_a_text_from_outside_breaks_no_error(hostile: str) -> None:
     assert "the record holds" in str(FinkDaskError(f"the record holds {hostile}"))
+
+
+def test_a_text_from_outside_moves_no_cursor_and_begins_no_line() -> None:
+    error = LedgerError("damaged: a\n\x1b[31mb\r.parquet", "topic", 3)
+    for each in (error, pickle.loads(pickle.dumps(error))):
+        assert str(each).isprintable()
+        assert "[31mb" in str(each)
+        assert each.message == error.message

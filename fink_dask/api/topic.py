@@ -41,7 +41,7 @@ from fink_dask.ledger.records import Identity
 from fink_dask.planning.plan import Sizing, next_plan
 from fink_dask.planning.schemas import check_selection, inspect_topic
 from fink_dask.ranges.decode import RangeDecoder
-from fink_dask.settings import BATCH_BYTES, BATCHSIZE, MIN_BATCH_BYTES, KafkaSettings, TransferSettings
+from fink_dask.settings import BATCH_BYTES, BATCHSIZE, FRAMINGS, MIN_BATCH_BYTES, KafkaSettings, TransferSettings
 from fink_dask.show.display import doing
 from fink_dask.store.location import expand
 from fink_dask.units import parse_memory
@@ -106,6 +106,7 @@ def read_topic(
     since: str | datetime | None = None,
     until: str | datetime | None = None,
     schema: str | Path | None = None,
+    framing: str = FRAMINGS[0],
     partition_bytes: int | str = "64MiB",
     on_bad_record: str = "fail",
     progress: bool = True,
@@ -136,6 +137,8 @@ def read_topic(
         unless it has a zone), or ``"6h"`` for that long ago.
     schema : str or pathlib.Path, optional
         A file with the Avro schema, instead of the one in Kafka.
+    framing : {"auto", "none", "confluent", "single-object", "container"}
+        What is around each record in its value; by default found out from a few records.
     partition_bytes : int or str
         The most raw bytes per partition, such as ``"64MiB"``. Each thread of a worker holds one partition, decoded.
     on_bad_record : {"fail", "skip"}
@@ -186,6 +189,7 @@ def read_topic(
         since=as_moment("since", since),
         until=as_moment("until", until),
         schema_file=None if schema is None else expand(os.fspath(schema)),
+        framing=framing,
     )
     shown = doing("looking at the topic") if progress else nullcontext()
     with shown, open_inspector(kafka, window=settings.window) as inspector:

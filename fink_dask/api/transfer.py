@@ -17,7 +17,7 @@ from distributed import Client, default_client
 
 from fink_dask.api.settings import errors_in_python, transfer_settings
 from fink_dask.cluster.existing import Scheduler
-from fink_dask.cluster.forkserver import stop_forkserver
+from fink_dask.cluster.forkserver import hide_main, show_main, stop_forkserver
 from fink_dask.cluster.leftovers import Kept, variables
 from fink_dask.dataset.read import open_dataset
 from fink_dask.errors import SettingsError, TransferError, parameter
@@ -293,12 +293,13 @@ def _log(event: Event) -> None:
 #: The environment of the user's process, and the one that workers are forked from.
 _environment = variables(_VARIABLES)
 _forkserver = Kept(lambda: None, lambda _: stop_forkserver())
+_main = Kept(hide_main, show_main)
 
 
 @contextmanager
 def _leaving_nothing() -> Iterator[None]:
     """Leave nothing of a transfer's in the user's process."""
-    with _environment.while_changed(), _forkserver.while_changed():
+    with _environment.while_changed(), _forkserver.while_changed(), _main.while_changed():
         yield
 
 

@@ -50,7 +50,7 @@ _PARTIAL = 3
     metavar="DIR",
     help="Write the cutouts to DIR as PNG files, and show them on a terminal.",
 )
-@options_from(TransferSettings, "since", "until")
+@options_from(TransferSettings, "since", "until", "framing")
 @option("--survey", type=click.Choice(SURVEYS), help="The survey; by default taken from the topic's name.")
 @typed_option("--schema", "schema_file", type=UserPath(path_type=Path), help="Avro schema file, instead of Kafka's.")
 @connection_options
@@ -66,6 +66,7 @@ def peek(
     cutouts: Path | None,
     since: Moment | None,
     until: Moment | None,
+    framing: str,
     survey: str | None,
     schema_file: Path | None,
     verbose: bool,
@@ -92,7 +93,14 @@ def peek(
     check_topic_name(topic)
     kafka = kafka_settings(survey or survey_of(topic), **connection)
     settings = TransferSettings(
-        topic, Path("peek"), kafka, survey=survey, schema_file=schema_file, since=since, until=until
+        topic,
+        Path("peek"),
+        kafka,
+        survey=survey,
+        schema_file=schema_file,
+        framing=framing,
+        since=since,
+        until=until,
     )
     with doing("looking at the topic"), open_glimpse(kafka) as opened:
         found = look(settings, wanted, opened)

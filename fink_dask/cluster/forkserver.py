@@ -95,6 +95,30 @@ def _nothing_from_the_working_directory() -> Iterator[None]:
             os.environ[SAFE_PATH] = before
 
 
+def hide_main() -> str | None:
+    """Let processes start from a script that they can't import, as it is read from standard input.
+
+    Python names it after a file that is not there, ``<stdin>``; without that name it is taken for what it is.
+
+    Returns
+    -------
+    str or None
+        That name, for `show_main`; None where nothing is hidden.
+    """
+    main: Any = sys.modules["__main__"]
+    name: str | None = getattr(main, "__file__", None)
+    if name is None or Path(name).exists():
+        return None
+    del main.__file__
+    return name
+
+
+def show_main(name: str | None) -> None:
+    """Give the script its name again."""
+    if name is not None:
+        sys.modules["__main__"].__file__ = name
+
+
 def prepare_decoder() -> None:
     """Compile the decoder or load it from numba's cache; say so where it takes a while."""
     # Imported late: the compiler takes a third of a second to import, and this process may not need it.

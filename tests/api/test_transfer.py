@@ -39,14 +39,17 @@ def oracle(kafka: Any, topic: str) -> Oracle:
     return fill_topic(kafka.bootstrap_servers, topic, AlertKind.ZTF_LIGHT, COUNT, partitions=3)
 
 
-def _run_script(tmp_path: Path, body: str, *arguments: str, guarded: bool = True) -> subprocess.CompletedProcess[str]:
+def _run_script(
+    tmp_path: Path, body: str, *arguments: str, guarded: bool = True, is_piped: bool = False
+) -> subprocess.CompletedProcess[str]:
     script = tmp_path / "script.py"
     head = 'if __name__ == "__main__":' if guarded else "if True:"
     script.write_text(
         f"import os, sys\nimport fink_dask\n{head}\n" + "".join(f"    {line}\n" for line in body.split("\n"))
     )
     return subprocess.run(
-        [sys.executable, str(script), *arguments],
+        [sys.executable, "-" if is_piped else str(script), *arguments],
+        input=script.read_text() if is_piped else "",
         cwd=tmp_path,
         env=environment(),
         capture_output=True,
@@ -70,6 +73,18 @@ print(fink_dask.verify("alerts").problems)"""
     assert f"{COUNT:,} offsets to read in" in ended.stderr
     assert_exactly_once(tmp_path / "alerts", oracle.values)
     assert_values_equal(fink_dask.open_dataset(tmp_path / "alerts").to_table(), oracle, every=50)
+
+
+@pytest.mark.commands
+def test_a_script_that_is_read_from_standard_input_transfers_and_keeps_its_name(
+    kafka: Any, topic: str, oracle: Oracle, tmp_path: Path
+) -> None:
+    body = """\
+fink_dask.transfer(sys.argv[2], "alerts", sys.argv[1], dashboard_address="127.0.0.1:0")
+print(__file__)"""
+    ended = _run_script(tmp_path, body, kafka.bootstrap_servers, topic, is_piped=True)
+    assert (ended.returncode, ended.stdout) == (0, "<stdin>\n"), ended.stderr
+    assert_exactly_once(tmp_path / "alerts", oracle.values)
 
 
 def test_a_script_that_its_workers_would_run_again_is_told_so(

@@ -12,6 +12,7 @@ import fastavro
 import pyarrow.dataset as ds
 import pytest
 
+import fink_dask
 from tests.harness.cli import run_cli, transfer_arguments
 from tests.harness.producer import produce, publish_schema
 from tests.harness.topics import create_topic
@@ -68,6 +69,10 @@ def test_what_is_around_the_records_of_a_topic_is_found_out_and_taken_off(
     peeked = run_cli("peek", topic_name, "--json", "-n", "1", *servers)
     assert peeked.returncode == 0, peeked.stderr
     assert json.loads(peeked.stdout.splitlines()[0])["candid"] in {row["candid"] for row in ROWS}
+    bare = run_cli("peek", topic_name, "--framing", "none", "-n", "1", *servers)
+    assert bare.returncode == (1 if name == "container" else 3)  # its schema is in there as well
+    frame = fink_dask.read_topic(topic_name, kafka.bootstrap_servers, framing=name, columns="candid", progress=False)
+    assert sorted(frame["candid"].compute(scheduler="sync")) == [row["candid"] for row in ROWS]
     # Of another schema's number, nothing is read: each record stays as it was, with the reason.
     if name != "container":
         other = [FRAMINGS[name](row).replace(b"*", b"+", 1).replace(b"ABC", b"XYZ", 1) for row in ROWS[:3]]
