@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from statistics import median
 from typing import Any
 
 from benchmarks.link_rows import ROWS, Row
@@ -11,6 +12,9 @@ LINKS = "benchmarks-links.json"
 #: What must be reached: so many times the reference, and so many seconds.
 BOUND = (1.3, 6.0)
 _STAR = r" \*"
+_SHARED = """
+Other programs ran on these cores meanwhile, so that rows of more than 100 Mbit/s, which cores bound, say less than
+others."""
 _HEAD = (
     *("link", "consumers", "alerts", "drain, s", "loopback, s", "fink-dask, s", "over reference", "bound"),
     *("bytes over stored", "connections", "fink-client, s", "its bytes over stored"),
@@ -37,6 +41,7 @@ def links_section(found: Mapping[str, Any]) -> str:
     lines = [_HEAD, ["---", *["---:"] * (len(_HEAD) - 1)], *rows]
     text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     run = found["run"]
+    shared = bool(run.get("is_shared"))
     return f"""
 ## Slow, far and lossy links
 
@@ -47,14 +52,31 @@ turns, through the same link (`{run["id"]}`, {run["date"]}, commit {run["commit"
 link, and what fink-dask takes without it; the bound is {BOUND[0]:g} times that and {BOUND[1]:g} s. Bytes are those of
 fetch responses over the stored batches; in rows with a star, all that TCP sent, what was sent again included. Kafka
 keeps batches of 16 kB, as Spark's producer makes them, or of one alert that is larger; of 1 MB in the rows that were
-reported: Kafka cuts the last batch of a response, and a client throws it away and fetches it again.
+reported: Kafka cuts the last batch of a response, and a client throws it away and fetches it again.{_SHARED * shared}
 
 {text}
+
+{_against_peer(measured)}
 
 \\* Carried by a switch in user space between network namespaces, where packets are lost, a handshake takes its round
 trip, and TCP's windows grow (reno) up to Kafka's send buffer of 100 kB, which is what one connection gets in a round
 trip; all other rows by a proxy, which delays the first bytes of a connection instead.
 """
+
+
+def _against_peer(measured: Mapping[tuple[str, str], Mapping[str, Any]]) -> str:
+    """Say how the two compare where both delivered everything, and where one did not."""
+    pairs = [(measured[name, "fink-dask"], peer) for (name, who), peer in measured.items() if who == "fink-client"]
+    if not pairs:
+        return ""
+    ratios = [mine["seconds"] / peer["seconds"] for mine, peer in pairs if _is_good(mine) and _is_good(peer)]
+    words = f"fink-client delivered everything in {len(ratios)} of {len(pairs)} rows"
+    if ratios:
+        words += f"; there, fink-dask took {median(ratios):.2f} of its time in the median, {max(ratios):.2f} at most"
+    return (
+        f"{words}. It was stopped after five minutes (`limit`). With its default time-out of 10 s it ends without an\n"
+        "error where that is not enough to connect, and has nothing (`incomplete`)."
+    )
 
 
 def _cells(row: Row, measured: Mapping[tuple[str, str], Mapping[str, Any]]) -> Iterator[str]:

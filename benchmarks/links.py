@@ -127,10 +127,13 @@ class Found:
     help="Measure this one only; fink-client takes most of the time.",
 )
 @click.option("--resume", is_flag=True, help="Keep what is measured of this commit, and measure the rest.")
+@click.option("--shared", is_flag=True, help="Say that other programs ran on the machine meanwhile.")
 @click.option(
     "--out", type=click.Path(path_type=Path, file_okay=False), default=ROOT / "docs", help="Where the results go; docs."
 )
-def main(names: tuple[str, ...], parts: tuple[int, ...], contestants: tuple[str, ...], resume: bool, out: Path) -> None:
+def main(
+    names: tuple[str, ...], parts: tuple[int, ...], contestants: tuple[str, ...], resume: bool, shared: bool, out: Path
+) -> None:
     """Measure fink-dask, Fink's own client and the bare drain through the same links, by turns; 90 minutes in all."""
     signal.signal(signal.SIGTERM, _interrupt)
     out.mkdir(parents=True, exist_ok=True)
@@ -142,6 +145,7 @@ def main(names: tuple[str, ...], parts: tuple[int, ...], contestants: tuple[str,
     rows = [row for row in ROWS if (not names or row.name in names) and (not parts or row.part in parts)]
     try:
         found = _resumed(out) if resume else _new()
+        found.run["is_shared"] = found.run.get("is_shared", False) or shared
         environments = Environments(client_environment())
         with work_folder(found.run["id"]) as work:
             for has_packets in (False, True):

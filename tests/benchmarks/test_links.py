@@ -52,6 +52,19 @@ def test_a_transfer_is_held_against_the_longer_of_the_drain_and_its_own_time_wit
     assert cells(*line, measured(row, "fink-dask", 32.1))[7] == "no"
 
 
+def test_times_are_compared_where_both_delivered_everything() -> None:
+    found = [
+        *(measured(row, "fink-dask", 20.0) for row in ROWS[:3]),
+        measured(ROWS[0], "fink-client", 50.0),
+        measured(ROWS[1], "fink-client", 25.0),
+        measured(ROWS[2], "fink-client", 1.0, right=False),
+    ]
+    run = {"id": "r1", "date": "2026-11-01", "commit": "c1", "cores": 2, "is_shared": True}
+    section = links_section({"run": run, "measured": found})
+    assert "everything in 2 of 3 rows; there, fink-dask took 0.60 of its time in the median, 0.80 at most" in section
+    assert "Other programs ran" in section
+
+
 def test_a_transfer_that_failed_or_lacks_alerts_is_no_success() -> None:
     row = ROWS[0]
     line = [measured(row, "drain", 20.0), measured(row, "loopback", 10.0)]
