@@ -29,7 +29,7 @@ from fink_dask.progress.profile import Profile
 from fink_dask.running.run import ClusterChoice, cores_of, run_transfer
 from fink_dask.settings import COMPRESSION, DASHBOARD_ADDRESS, FRAMINGS, ON_BAD_RECORD, ON_LOSS, parse_address
 from fink_dask.show.bar import CountBar
-from fink_dask.show.display import Display
+from fink_dask.show.display import Display, doing
 from fink_dask.store.location import locate
 from fink_dask.verifying.files import Verification, verify_dataset
 
@@ -246,7 +246,7 @@ def plan(
     topic, outdir, bootstrap_servers, restart, client
         As for `transfer`.
     **settings
-        The other arguments of `transfer`; ``progress`` and ``dashboard_address`` make no difference here.
+        The other arguments of `transfer`; ``dashboard_address`` makes no difference here.
 
     Returns
     -------
@@ -259,11 +259,12 @@ def plan(
     FinkDaskError
         If it would be refused.
     """
-    for name in ("progress", "dashboard_address"):
-        settings.pop(name, None)
+    settings.pop("dashboard_address", None)
+    shown = doing("looking at the topic") if settings.pop("progress", True) else nullcontext()
     lent = _choose_client(client)
     asked = transfer_settings(topic, outdir, bootstrap_servers, lent, **settings)
-    return preview(asked, cores_of(asked, ClusterChoice(_scheduler(lent))), restart)
+    with shown:
+        return preview(asked, cores_of(asked, ClusterChoice(_scheduler(lent))), restart)
 
 
 def _choose_client(given: Client | None) -> Client | None:
