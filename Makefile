@@ -21,7 +21,7 @@ COVERAGE := .cache/coverage
 PIP_FLAGS := --quiet --no-input --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test $(FURTHER) test-fuzz test-pythons test-oldest test-cluster test-all repeat coverage soak screenshots \
+.PHONY: help venv demo test $(FURTHER) test-fuzz test-pythons test-oldest test-cluster test-all repeat coverage fuzz soak screenshots \
   bench bench-links bench-size docs lint types format lock dist clean
 .DELETE_ON_ERROR:
 
@@ -86,6 +86,9 @@ $(COVERAGE)/.installed: | venv
 	@site() { $$1/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'; }; \
 	  echo "import site; site.addsitedir('$$(site $(VENV))')" >"$$(site $(COVERAGE))/of-the-project.pth"
 	@touch $@
+
+fuzz: venv  ## Feed whatever reads from outside with damaged input (MINUTES=60, SEED=1)
+	@$(BIN)/python -m tests.fuzz --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 soak: venv  ## Transfer while everything that can happen does (MINUTES=20, SEED=1)
 	@$(BIN)/python -m tests.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))

@@ -237,14 +237,20 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
 }
 
 
+#: More than anything that is counted here.
+_MOST = 2**63
+
+
 def _checked(report: Report) -> Report:
     """Return a report whose values are of its fields' types, or raise a TypeError."""
     for each in fields(report):
         value, kind = getattr(report, each.name), str(each.type)
-        found = [*value.values()] if kind == "Mapping[str, float]" else [value]
+        found = [*value.values()] if isinstance(value, Mapping) and kind == "Mapping[str, float]" else [value]
         kinds = _KINDS.get(kind)
         if kinds is not None and any(type(one) not in kinds for one in found):
             raise TypeError(f"{each.name} is of another type")
+        if any(isinstance(one, int | float) and not abs(one) < _MOST for one in found):
+            raise TypeError(f"{each.name} is beyond all bounds")
     return report
 
 

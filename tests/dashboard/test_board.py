@@ -268,3 +268,6 @@ def test_a_message_with_values_of_other_types_is_refused_before_a_page_shows_the
     inside[last] = ["<script>alert(1)</script>"]
     with pytest.raises(TypeError, match="type"):
         TransferReport.from_message(message)
+    inside[last] = 10**400
+    with pytest.raises(TypeError):
+        TransferReport.from_message(message)
