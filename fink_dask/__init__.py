@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from fink_dask.api.topic import read_topic
     from fink_dask.api.transfer import TransferResult, plan, transfer, verify
     from fink_dask.dataset.read import open_dataset
+    from fink_dask.dataset.stamps import cutout
     from fink_dask.errors import FinkDaskError
     from fink_dask.lightcurves.find import light_curve
 
@@ -18,6 +19,7 @@ __all__ = [
     "FinkDaskError",
     "TransferResult",
     "__version__",
+    "cutout",
     "light_curve",
     "open_dataset",
     "plan",
@@ -30,6 +32,7 @@ __all__ = [
 _PLACES = {
     "FinkDaskError": "fink_dask.errors",
     "TransferResult": "fink_dask.api.transfer",
+    "cutout": "fink_dask.dataset.stamps",
     "light_curve": "fink_dask.lightcurves.find",
     "open_dataset": "fink_dask.dataset.read",
     "plan": "fink_dask.api.transfer",

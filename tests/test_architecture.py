@@ -54,7 +54,7 @@ ROOMS = {
     "doctor": {"cluster", "planning", "ranges", "ledger", "store", "avro", "kafka", "settings", "errors", "units"},
     "demo": {"avro", "kafka", "settings", "errors"},
     "show": {"planning", "ranges", "progress", "dataset", "ledger", "kafka", "settings", "errors", "units"},
-    "report": {"progress", "dataset", "ledger", "store", "avro", "kafka", "errors", "units"},
+    "report": {"progress", "lightcurves", "dataset", "ledger", "store", "avro", "kafka", "errors", "units"},
     "api": {
         *("show", "verifying", "running", "cluster", "planning", "ranges", "progress", "dataset", "ledger"),
         *("store", "avro", "kafka"),
@@ -83,7 +83,7 @@ ROOMS = {
 
 #: The only importers of an outside library, as modules or rooms.
 IMPORTERS = {
-    "astropy": {"export.formats", "report.examples"},
+    "astropy": {"dataset.stamps", "export.formats"},
     "bokeh": {"dashboard.page", "report.charts", "report.curve", "report.page"},
     "botocore": {"store.bucket"},
     "click": {"cli"},
@@ -97,7 +97,7 @@ IMPORTERS = {
     "fastavro": {"avro", "demo"},
     "pandas": {"api"},
     "hats_import": {"catalog.hats"},
-    "PIL": {"report.examples"},
+    "PIL": {"dataset.stamps"},
     "rich": {"cli", "doctor.machine", "report", "show"},
     "prometheus_client": {"dashboard.metrics"},
     "tornado": {"dashboard.plugin", "dashboard.page"},

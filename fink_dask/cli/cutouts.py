@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -12,11 +11,6 @@ from fink_dask.cli.options import CONTEXT, FinkCommand, Place, UserPath, typed_o
 from fink_dask.cli.say import say
 from fink_dask.errors import SettingsError, StorageError
 from fink_dask.units import counted
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    import pyarrow.compute as pc
 
 #: Exit status where some pictures can't be read.
 _PARTIAL = 3
@@ -49,18 +43,21 @@ def cutouts(outdir: Path, objects: tuple[str, ...], output: Path, kind: str) -> 
     difference; those that are there are replaced. Needs astropy: pip install 'fink-dask[report]'. Exit status: 0, 1
     failed, 3 if some can't be read.
     """
-    from fink_dask.report.examples import HINT, can_read_stamps
+    from fink_dask.dataset.stamps import HINT, can_read_stamps, png, read_stamp, unpack
+    from fink_dask.lightcurves.cutouts import cutouts_of
 
     if not can_read_stamps():
         raise SettingsError(f"cutouts need astropy and Pillow, which are not installed: {HINT}")
     unread = 0
     for name in objects:
         written = 0
-        for alert, shown, content in _pictures(outdir, name, kind):
+        for stamp in cutouts_of(outdir, name):
+            image = read_stamp(stamp.data)
+            content = None if image is None else png(image) if kind == "png" else unpack(stamp.data or b"")
             if content is None:
                 unread += 1
                 continue
-            file = output / f"{_NOT_IN_NAMES.sub('_', name)[:100]}-{alert}-{shown}.{kind}"
+            file = output / f"{_NOT_IN_NAMES.sub('_', name)[:100]}-{stamp.alert}-{stamp.shown}.{kind}"
             try:
                 output.mkdir(parents=True, exist_ok=True)
                 file.write_bytes(content)
@@ -71,30 +68,3 @@ def cutouts(outdir: Path, objects: tuple[str, ...], output: Path, kind: str) -> 
     if unread:
         say(f"fink-dask: warning: {counted(unread, 'cutout')} can't be read", err=True)
     return _PARTIAL if unread else 0
-
-
-def _pictures(outdir: Path, name: str, kind: str) -> Iterator[tuple[int, str, bytes | None]]:
-    """Yield the alert, what a picture shows, and its file; None for one that can't be read."""
-    from fink_dask.dataset.read import open_each
-    from fink_dask.dataset.surveys import Fields, expression, find_fields
-    from fink_dask.lightcurves.find import find_alerts
-    from fink_dask.report.examples import png, read_stamp, unpack
-
-    def columns(_: object, fields: Fields) -> dict[str, pc.Expression]:
-        paths = {"alert": fields.paths["source"], **fields.cutouts}
-        return {role: expression(path) for role, path in paths.items()}
-
-    opened = [(dataset, find_fields(dataset.schema)) for dataset in open_each(outdir)]
-    fit = [(dataset, fields) for dataset, fields in opened if fields.cutouts and fields.has("object", "source")]
-    if not fit:
-        raise SettingsError(f"{outdir} has no cutouts of objects; alerts of full packets have some")
-    seen = set()
-    for alerts, fields in find_alerts(outdir, fit, name, columns):
-        for row in alerts.to_pylist():
-            if row["alert"] in seen:  # several topics may hold the same alert
-                continue
-            seen.add(row["alert"])
-            for shown in fields.cutouts:
-                image = read_stamp(row[shown])
-                content = None if image is None else png(image) if kind == "png" else unpack(row[shown])
-                yield row["alert"], shown, content

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 #: The newest measurements are shown; files have all.
 _SHOWN = 20
+#: Kinds that are nouns, and have a plural.
+_NOUNS = {"alert", "limit"}
 _COLUMNS = ("mjd", "band", "value", "error", "limit", "kind")
 
 
@@ -72,7 +74,7 @@ def lightcurve(outdir: Path, object_id: str, table: Path | None, plot: Path | No
         rows = [{name: _jsonable(value) for name, value in row.items()} for row in curve.to_pylist()]
         print_json({"object": object_id, "measurements": rows})
     elif str(table) != "-":
-        _print(curve, object_id)
+        _print(curve, object_id, table is not None)
         for path in filter(None, (table, plot)):
             say(f"  written to {path}")
     return 0
@@ -85,25 +87,37 @@ def _write_csv(curve: pa.Table, path: Path) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(curve.column_names)
-    writer.writerows(zip(*(column.to_pylist() for column in curve.columns), strict=True))
+    writer.writerows(zip(*map(_shortest, curve.columns), strict=True))
     if str(path) == "-":
         click.echo(text.getvalue(), nl=False)
     else:
         replace_file(path.resolve(), text.getvalue().encode())
 
 
-def _print(curve: pa.Table, name: str) -> None:
+def _shortest(column: pa.ChunkedArray) -> list[object]:
+    """Spell numbers with no more digits than they had: surveys give brightness with those of 32 bits."""
+    import pyarrow.compute as pc
+
+    if not column.type.equals("double"):
+        return list(column.to_pylist())
+    short = column.cast("float")
+    is_short = pc.equal(short.cast("double"), column)
+    spelled = pc.if_else(is_short, short.cast("string"), column.cast("string"))
+    return list(spelled.to_pylist())
+
+
+def _print(curve: pa.Table, name: str, is_written: bool) -> None:
     """Say how many there are of each kind, and show the newest."""
     from rich.console import Console
     from rich.table import Table
 
     counts = {each["values"]: each["counts"] for each in curve["kind"].value_counts().to_pylist()}
-    words = ", ".join(f"{count:,} {kind}" for kind, count in counts.items())
+    words = ", ".join(counted(count, kind) if kind in _NOUNS else f"{count:,} {kind}" for kind, count in counts.items())
     unit, scale = curve["unit"][0].as_py(), curve["scale"][0].as_py().upper()
     say(f"{name}: {counted(curve.num_rows, 'measurement')} ({words}) in {unit}, MJD in {scale}")
     shown = curve.select(_COLUMNS).slice(max(0, curve.num_rows - _SHOWN))
     if shown.num_rows < curve.num_rows:
-        say(f"  the newest {shown.num_rows}; --csv FILE writes all")
+        say(f"  the newest {shown.num_rows}{'' if is_written else '; --csv FILE writes all'}")
     lines = Table(box=None, pad_edge=False, padding=(0, 2))
     for column in _COLUMNS:
         lines.add_column(column, justify="left" if column in {"band", "kind"} else "right", no_wrap=True)

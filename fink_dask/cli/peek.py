@@ -80,8 +80,8 @@ def peek(
     from rich.console import Console
 
     from fink_dask.cli.options import log_to_stderr
+    from fink_dask.dataset.stamps import HINT, can_read_stamps
     from fink_dask.kafka.connection import open_glimpse
-    from fink_dask.report.examples import HINT, can_read_stamps
     from fink_dask.show.display import doing
     from fink_dask.show.peek import Peek
     from fink_dask.show.peek import peek as look
@@ -139,8 +139,8 @@ def _save(record: Peeked, folder: Path, console: Console | None) -> None:
     from rich.console import Group
 
     from fink_dask.dataset.partitioning import column_of
+    from fink_dask.dataset.stamps import png, read_stamp, shades
     from fink_dask.dataset.surveys import find_fields
-    from fink_dask.report.examples import png, read_stamp, shades
     from fink_dask.show.alert import picture
 
     assert record.alert is not None

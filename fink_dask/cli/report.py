@@ -11,12 +11,13 @@ import click
 
 from fink_dask.cli.options import CONTEXT, FinkCommand, Place, UserPath, typed_option
 from fink_dask.cli.say import say
-from fink_dask.errors import FinkDaskError, StorageError
+from fink_dask.errors import FinkDaskError, SettingsError, StorageError
 
 if TYPE_CHECKING:
     from fink_dask.ledger.ledger import Ledger
     from fink_dask.report.facts import Facts
 
+_MAX_OBJECTS = 50
 #: Bytes of a file in which a page says what it is.
 _HEAD_BYTES = 2000
 
@@ -34,7 +35,14 @@ _HEAD_BYTES = 2000
     help="File to write; an older report of the same dataset is replaced, any other file is not.",
 )
 @typed_option("--open", "opens", is_flag=True, help="Open the page in a browser.")
-def report(outdir: Path, output: Path, opens: bool) -> int:
+@typed_option(
+    "--object",
+    "objects",
+    multiple=True,
+    metavar="NAME",
+    help="Show this object, with its whole light curve and its newest cutouts, instead of a few alerts; repeatable.",
+)
+def report(outdir: Path, output: Path, opens: bool, objects: tuple[str, ...]) -> int:
     """Show the dataset OUTDIR on one page: a self-contained HTML file that loads nothing from elsewhere.
 
     It shows progress, the sky, brightness, nights, classes, a few alerts with cutouts and light curves, speed,
@@ -48,6 +56,8 @@ def report(outdir: Path, output: Path, opens: bool) -> int:
     from fink_dask.report.season import facts_of_season
 
     ledger = find_ledger(outdir.resolve())
+    if len(objects) > _MAX_OBJECTS:
+        raise SettingsError(f"--object: a page shows at most {_MAX_OBJECTS} objects")
     target = output.resolve()
     several = [] if ledger.exists() else datasets_in(ledger.outdir)
     _check_place([ledger, *several], target)
@@ -67,13 +77,13 @@ def report(outdir: Path, output: Path, opens: bool) -> int:
     else:
         facts = find_facts(ledger)
     _check_older(facts, target)
-    _write(facts, outdir, output)
+    _write(facts, outdir, output, objects)
     if opens and not webbrowser.open(output.resolve().as_uri()):
         say(f"fink-dask: warning: no browser was found; open {output} in one", err=True)
     return int(failed)
 
 
-def _write(facts: Facts, outdir: Path, output: Path) -> None:
+def _write(facts: Facts, outdir: Path, output: Path, objects: tuple[str, ...]) -> None:
     """Write the page of a dataset, and say so."""
     from datetime import UTC, datetime
 
@@ -86,7 +96,7 @@ def _write(facts: Facts, outdir: Path, output: Path) -> None:
     from fink_dask.store.durable import replace_file
 
     target = output.resolve()
-    page = render(facts, find_panels(facts), str(outdir), fink_dask.__version__, datetime.now(UTC))
+    page = render(facts, find_panels(facts, objects), str(outdir), fink_dask.__version__, datetime.now(UTC))
     content = page.encode()
     try:
         replace_file(target, content)

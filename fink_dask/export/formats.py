@@ -21,6 +21,8 @@ from fink_dask.settings import COMPRESSION
 Rows = Callable[[], Iterator[pa.RecordBatch]]
 
 _FITS_BLOCK = 2880
+#: Characters of a description that fit on a card of a header.
+_COMMENT = 60
 #: Rows of a row group of Parquet.
 _GROUP_ROWS = 200_000
 _HINT = "pip install 'fink-dask[report]'"
@@ -54,16 +56,19 @@ class Column:
         Of its values.
     unit : str
         As in FITS and VOTable; empty if it has none, or it is not known.
+    description : str
+        What the schema of the alerts says of it, any text; empty if that says nothing.
     """
 
     path: str
     type: pa.DataType
     unit: str
+    description: str = ""
 
 
 def write_parquet(path: Path, columns: Sequence[Column], rows: Rows) -> int:
     """Write a Parquet file of plain columns; returns how many rows it has."""
-    schema = pa.schema([pa.field(column.path, column.type) for column in columns])
+    schema = pa.schema([pa.field(column.path, column.type, metadata=_said(column)) for column in columns])
     writer, count = ParquetFileWriter(path, schema, COMPRESSION, {}), 0
     waiting: list[pa.RecordBatch] = []
     try:
@@ -101,7 +106,7 @@ def write_votable(path: Path, columns: Sequence[Column], rows: Rows) -> int:
     with path.open("x", encoding="utf-8") as file:
         file.write('<?xml version="1.0" encoding="utf-8"?>\n')
         file.write('<VOTABLE version="1.4" xmlns="http://www.ivoa.net/xml/VOTable/v1.3">\n<RESOURCE>\n<TABLE>\n')
-        file.writelines(f"<FIELD name={quoteattr(_xml(column.path))}{_votable_type(column)}/>\n" for column in columns)
+        file.writelines(map(_votable_field, columns))
         file.write("<DATA>\n<TABLEDATA>\n")
         for batch in rows():
             for cells in zip(*map(_texts, batch.columns), strict=True):
@@ -132,6 +137,9 @@ def write_fits(path: Path, columns: Sequence[Column], rows: Rows) -> int:
     of_fits = fits.ColDefs([_fits_column(fits, column, width) for column, width in sized])
     header = fits.BinTableHDU.from_columns(of_fits, nrows=0).header
     header["NAXIS2"] = count
+    for number, column in enumerate(columns, 1):
+        if column.description:
+            header[f"TCOMM{number}"] = _UNPRINTABLE.sub("?", column.description)[:_COMMENT]
     with path.open("xb") as file:
         file.write(fits.PrimaryHDU().header.tostring().encode("ascii"))
         file.write(header.tostring().encode("ascii"))
@@ -164,6 +172,16 @@ def _xml(text: str) -> str:
     return _NOT_XML.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
+def _said(column: Column) -> dict[str, str] | None:
+    """Return what is known of a column besides its type."""
+    return {key: text for key, text in (("unit", column.unit), ("description", column.description)) if text} or None
+
+
+def _votable_field(column: Column) -> str:
+    said = f"<DESCRIPTION>{escape(_xml(column.description))}</DESCRIPTION>" if column.description else ""
+    return f"<FIELD name={quoteattr(_xml(column.path))}{_votable_type(column)}>{said}</FIELD>\n"
+
+
 def _votable_type(column: Column) -> str:
     if pa.types.is_boolean(column.type):
         kind = ' datatype="boolean"'
@@ -171,7 +189,7 @@ def _votable_type(column: Column) -> str:
         kind = f' datatype="{_NUMBERS[column.type][2]}"'
     else:
         kind = ' datatype="unicodeChar" arraysize="*"'
-    return kind + (f' unit="{column.unit}"' if column.unit else "")
+    return kind + (f" unit={quoteattr(_xml(column.unit))}" if column.unit else "")
 
 
 def _is_plain(kind: pa.DataType) -> bool:
@@ -206,7 +224,8 @@ def _fits_column(fits: Any, column: Column, width: int) -> Any:
         null = None if pa.types.is_floating(column.type) else _least(column.type)
     else:
         code, null = f"{width}A", None
-    return fits.Column(name=_UNPRINTABLE.sub("?", column.path), format=code, unit=column.unit or None, null=null)
+    name, unit = (_UNPRINTABLE.sub("?", text) for text in (column.path, column.unit))
+    return fits.Column(name=name, format=code, unit=unit or None, null=null)
 
 
 def _fits_values(array: pa.Array, kind: pa.DataType) -> Any:

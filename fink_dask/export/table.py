@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +14,18 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from fink_dask.avro.evolution import near_column
+from fink_dask.avro.fields import Field, fields_of
 from fink_dask.avro.schema import field_type, is_single_value
+from fink_dask.dataset.columns import known_versions
 from fink_dask.dataset.formats import why_unreadable
 from fink_dask.dataset.partitioning import column_of
 from fink_dask.dataset.read import open_dataset
 from fink_dask.errors import LedgerError, SettingsError, parameter
 from fink_dask.export.formats import FORMATS, Column
-from fink_dask.ledger.ledger import storage_error
+from fink_dask.ledger.ledger import Ledger, storage_error
+from fink_dask.ledger.outdir import datasets_in, find_ledger
 from fink_dask.store.durable import sync_directory, sync_file
+from fink_dask.store.location import locate
 from fink_dask.where.condition import Condition, bind_condition
 
 #: Rows that are held at once.
@@ -33,6 +38,11 @@ _UNITS = {
     **dict.fromkeys(("psfFlux", "psfFluxErr", "apFlux", "apFluxErr", "scienceFlux", "scienceFluxErr"), "nJy"),
     **dict.fromkeys(("templateFlux", "templateFluxErr"), "nJy"),
 }
+#: The unit at the end of a description, and units that FITS and VOTable spell otherwise.
+_UNIT = re.compile(r"\[([A-Za-z0-9/^*.-]{1,20})\]\.?$")
+_SPELLED = {"days": "d", "day": "d", "degrees": "deg", "pixels": "pix", "pixel": "pix", "seconds": "s"}
+#: The longest description.
+_DOC_CHARS = 200
 
 
 @dataclass(frozen=True)
@@ -103,7 +113,8 @@ def export_table(
     for name in chosen:
         if name not in singles:
             raise SettingsError(f"{parameter('columns')} {name[:100]}: {_why_not(dataset.schema, name)}")
-    table = Table(dataset, [Column(name, singles[name], _UNITS.get(name.rpartition(".")[2], "")) for name in chosen])
+    docs = _docs_of(find_ledger(locate(outdir).resolve()))
+    table = Table(dataset, [_column(name, singles[name], docs.get(name, "")) for name in chosen])
     if where is not None:
         table.condition = _bound(where, dataset.schema)
     left_out = tuple(path for path in leaves if path not in singles) if columns is None else ()
@@ -149,6 +160,31 @@ class Table:
                 rows = rows.filter(pa.array(self.condition.is_true(batch)))
             if rows.num_rows:
                 yield rows
+
+
+def _column(path: str, kind: pa.DataType, doc: str) -> Column:
+    """Describe a column; what a survey ends a description with in brackets is the unit: ``magnitude [mag]``."""
+    text = " ".join(doc.split())[:_DOC_CHARS]
+    said = _UNIT.search(text)
+    unit = _UNITS.get(path.rpartition(".")[2], "") or (_SPELLED.get(said[1], said[1]) if said else "")
+    return Column(path, kind, unit, text)
+
+
+def _docs_of(ledger: Ledger) -> dict[str, str]:
+    """Read what the schemas say of each field, by dotted path; of several topics, the first that says it counts."""
+    found: dict[str, str] = {}
+    for each in [ledger] if ledger.exists() else datasets_in(ledger.outdir):
+        for schema in known_versions(each, each.plans()[-1].identity).schemas:
+            for path, doc in _walk(fields_of(schema)):
+                found.setdefault(path, doc)
+    return found
+
+
+def _walk(fields: Iterable[Field], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for field in fields:
+        if field.doc:
+            yield prefix + field.name, field.doc
+        yield from _walk(field.fields, f"{prefix}{field.name}.")
 
 
 def _bound(where: str, schema: pa.Schema) -> Condition:

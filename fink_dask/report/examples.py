@@ -1,13 +1,8 @@
-"""A few example alerts, with their light curves and cutouts: untrusted FITS files, compressed or not, as pictures."""
+"""A few example alerts, with their light curves and cutouts."""
 
 from __future__ import annotations
 
-import importlib.util
-import io
 import math
-import re
-import warnings
-import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -19,22 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
+from fink_dask.dataset.stamps import Image, read_stamp
 from fink_dask.dataset.surveys import Fields, expression
 from fink_dask.report.sample import Piece
-
-Image = npt.NDArray[np.float64]
-
-#: The most bytes of a cutout, compressed or not, which stops decompression bombs; the surveys' have up to 50 kB.
-MAX_BYTES = 4 * 2**20
-#: The most pixels along an edge; the surveys' cutouts have about a hundred.
-MAX_EDGE = 512
-_GZIP = b"\x1f\x8b"
-#: Tells zlib to expect a gzip header.
-_GZIP_BITS = 31
-#: Percentage of the pixels that are neither black nor white.
-_SHOWN_PERCENT = 99.5
-#: Installs the libraries that read cutouts and write pictures.
-HINT = "pip install 'fink-dask[report]'"
 
 Floats = npt.NDArray[np.float64]
 T = TypeVar("T")
@@ -53,92 +35,8 @@ _POINTS = 500
 _FAINTEST = 40.0
 _MAX_FLUX = 3.63e12
 _LONGEST = 7305.0
-#: A card that says how many axes a unit has, wherever it is; 80 characters, with the value up to a comment.
-_AXES = re.compile(rb"NAXIS *=([^/]{0,70})", re.IGNORECASE)
-#: A cutout is one image; that of a table, or a cube, is none that is shown.
-_MOST_AXES, _MOST_UNITS = 3, 16
 #: The name of bands that are not the survey's.
 OTHER_BAND = "other"
-
-
-def can_read_stamps() -> bool:
-    """Tell whether the libraries that read cutouts and write pictures are installed."""
-    return all(importlib.util.find_spec(name) is not None for name in ("astropy", "PIL"))
-
-
-def read_stamp(data: bytes | None) -> Image | None:
-    """Read the first image of a cutout.
-
-    Parameters
-    ----------
-    data : bytes or None
-        A FITS file, as it is or compressed by gzip.
-
-    Returns
-    -------
-    numpy.ndarray or None
-        The pixels, the lowest row first; None if the data, whatever it is, holds no image within the bounds.
-    """
-    content = unpack(data or b"")
-    if content is None or not _has_few_axes(content):
-        return None
-    from astropy.io import fits
-
-    try:
-        with (
-            warnings.catch_warnings(action="ignore"),
-            # Compressed images would be unpacked to any size that their headers give.
-            fits.open(io.BytesIO(content), disable_image_compression=True) as units,
-        ):
-            for unit in units:
-                if isinstance(unit, fits.PrimaryHDU | fits.ImageHDU) and len(unit.shape) == 2:
-                    if not 0 < min(unit.shape) <= max(unit.shape) <= MAX_EDGE:
-                        return None
-                    image = np.asarray(unit.data, dtype=np.float64)
-                    return image if image.shape == unit.shape and np.isfinite(image).any() else None
-    except Exception:  # noqa: S110 - astropy raises many kinds, and this file may be anything
-        pass
-    return None
-
-
-def _has_few_axes(content: bytes) -> bool:
-    """Tell whether no unit says that it has more axes than an image; astropy makes a list of them before it looks."""
-    for card in _AXES.finditer(content):
-        said = card[1].strip()
-        if not (said.isdigit() and len(said) < 3 and int(said) <= _MOST_AXES):
-            return False
-    return content.count(b"XTENSION") <= _MOST_UNITS
-
-
-def shades(image: Image) -> npt.NDArray[np.uint8]:
-    """Turn an image into greys, the highest row first, as FITS has it the other way up; NaN becomes black."""
-    from astropy.visualization import AsinhStretch, PercentileInterval
-
-    shown = AsinhStretch()(PercentileInterval(_SHOWN_PERCENT)(image))
-    return np.asarray(255 * np.nan_to_num(shown)[::-1], dtype=np.uint8)
-
-
-def png(image: Image) -> bytes:
-    """Write an image as a PNG file."""
-    from PIL import Image as Picture
-
-    file = io.BytesIO()
-    Picture.fromarray(shades(image)).save(file, "PNG", optimize=True)
-    return file.getvalue()
-
-
-def unpack(data: bytes) -> bytes | None:
-    """Return a FITS file, or None if it is too large, or can't be unpacked."""
-    if len(data) > MAX_BYTES:
-        return None
-    if not data.startswith(_GZIP):
-        return data
-    unpacking = zlib.decompressobj(_GZIP_BITS)
-    try:
-        content = unpacking.decompress(data, MAX_BYTES)
-    except zlib.error:
-        return None
-    return content if unpacking.eof else None
 
 
 @dataclass(frozen=True)
@@ -320,21 +218,41 @@ def _curve(batch: pa.RecordBatch, row: int, fields: Fields) -> tuple[dict[str, P
 
 
 def _points(columns: Mapping[str, list[Any]], now: float, fields: Fields) -> tuple[dict[str, Points], int]:
-    """Sort measurements by band and time; a measurement without a brightness may have a limit."""
+    bands = np.array([band_name(fields, band) for band in columns["band"]])
+    return points_by_band(columns, now, bands, fields.survey.is_flux)
+
+
+def points_by_band(
+    columns: Mapping[str, list[Any]], now: float, bands: npt.NDArray[np.str_], is_flux: bool
+) -> tuple[dict[str, Points], int]:
+    """Sort measurements by band and time; a measurement without a brightness may have a limit.
+
+    Parameters
+    ----------
+    columns : mapping of str to list
+        The ``time``, ``value``, ``error`` and ``limit`` of each measurement, None for what it lacks.
+    now : float
+        The time of the alert.
+    bands : numpy.ndarray
+        The name of each measurement's band.
+    is_flux : bool
+        Whether the values are fluxes in nJy; otherwise they are magnitudes.
+
+    Returns
+    -------
+    dict of str to Points
+        By band; and how many points are left out, as they are impossible.
+    """
     times, values, errors, limits = (
         np.array([np.nan if value is None else value for value in columns.get(role, [])], dtype=np.float64)
         for role in ("time", "value", "error", "limit")
     )
     is_there = ~np.isnan(times) & ~np.isnan(values)
     is_near = np.abs(times - now) < _LONGEST
-    if fields.survey.is_flux:
-        is_sound = is_there & (np.abs(values) < _MAX_FLUX)
-    else:
-        is_sound = is_there & (values > 0) & (values < _FAINTEST)
-    is_sound &= is_near
-    bands = np.array([band_name(fields, band) for band in columns["band"]])
+    is_possible = np.abs(values) < _MAX_FLUX if is_flux else (values > 0) & (values < _FAINTEST)
+    is_sound = is_there & is_near & is_possible
     # A single enormous error bar would flatten the curve into a line.
-    max_error = _MAX_FLUX if fields.survey.is_flux else _FAINTEST
+    max_error = _MAX_FLUX if is_flux else _FAINTEST
     errors = np.where((errors >= 0) & (errors < max_error), errors, 0)
     unseen = is_near & np.isnan(values) & (limits > 0) & (limits < _FAINTEST) if len(limits) else np.zeros(0, bool)
 

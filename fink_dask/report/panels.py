@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from itertools import accumulate
@@ -18,10 +18,12 @@ import pyarrow.dataset as ds
 from fink_dask.dataset.formats import why_unreadable
 from fink_dask.dataset.partitioning import NO_DAY, NULL_KEY, days_since_1970
 from fink_dask.dataset.read import open_dataset
+from fink_dask.dataset.stamps import HINT, can_read_stamps
 from fink_dask.dataset.surveys import CLASSES, Fields, find_fields
 from fink_dask.errors import FinkDaskError
-from fink_dask.report.examples import HINT, OTHER_BAND, Example, band_name, can_read_stamps, find_examples, find_objects
+from fink_dask.report.examples import OTHER_BAND, Example, band_name, find_examples, find_objects
 from fink_dask.report.facts import Facts
+from fink_dask.report.objects import show_objects
 from fink_dask.report.sample import Piece, Sample, choose_pieces, read_sample
 from fink_dask.report.sky import project
 from fink_dask.store.location import filesystem_of
@@ -138,6 +140,8 @@ class Panels:
         Alerts whose magnitude lies beyond them.
     examples : list of Example
         A few alerts.
+    is_chosen : bool
+        Whether they are objects that were asked for.
     fields : Fields or None
         Where to find all this; None if the dataset can't be read.
     sampled : int
@@ -159,6 +163,7 @@ class Panels:
     magnitude_edges: Floats = field(default_factory=lambda: np.empty(0))
     magnitudes_beyond: float = 0.0
     examples: list[Example] = field(default_factory=list)
+    is_chosen: bool = False
     fields: Fields | None = None
     sampled: int = 0
     is_whole: bool = False
@@ -166,15 +171,26 @@ class Panels:
     left_out: dict[str, str] = field(default_factory=dict)
 
 
-def find_panels(facts: Facts) -> Panels:
+def find_panels(facts: Facts, objects: Sequence[str] = ()) -> Panels:
     """Read what to show; what can't be read, or does not exist, is left out with a reason.
 
     Parameters
     ----------
     facts : Facts
         What the ledger of the dataset knows, or those of a season.
+    objects : sequence of str
+        Show these instead of a few alerts.
+
+    Raises
+    ------
+    SettingsError
+        If one of the `objects` is not there, or has no light curve.
+    LedgerError
+        If they can't be read.
     """
     panels = Panels()
+    if objects:
+        panels.examples, panels.is_chosen = show_objects(facts.outdir, objects, can_read_stamps()), True
     is_alike = len({each.identity.partitionby for each in facts.each}) == 1
     keys = facts.keys if is_alike else Counter()
     if "time" in facts.identity.partitionby:
@@ -238,6 +254,8 @@ def _read(outdir: Path, dataset: ds.Dataset, pieces: list[Piece], panels: Panels
             panels.left_out["nights"] = f"the dataset has no {fields.survey.names['time']}"
     if panels.classes is None:
         panels.classes = _count_classes(fields, sample, panels)
+    if panels.is_chosen:
+        return
     if is_light:
         _show_objects(panels, fields, sample)
     else:

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from astropy.io import fits
 from astropy.table import Table
 
 from fink_dask.export.formats import FORMATS, Column
@@ -22,7 +23,8 @@ from fink_dask.export.table import export_table
 from tests.alerts.made_up import AlertKind
 from tests.harness.cli import run_cli, transfer_arguments
 from tests.harness.oracle import fill_topic
-from tests.harness.topics import delete_topic
+from tests.harness.topics import create_topic, delete_topic
+from tests.harness.versions import Livestream, record
 
 pytestmark = pytest.mark.usefixtures("shared_dask")
 
@@ -121,6 +123,42 @@ def test_all_single_values_are_columns_and_the_rest_is_named(sent: Transferred, 
     assert {"kafka_offset", "year", *COLUMNS[sent.kind]} <= set(table.colnames)
     record = "candidate" if sent.kind is AlertKind.ZTF_FULL else "diaSource"
     assert str(table[f"{record}.ra"].unit) == "deg"
+
+
+@pytest.mark.parametrize("suffix", [".fits", ".vot", ".parquet"])
+def test_what_the_schema_says_of_a_column_goes_with_it(
+    kafka: Any, module_topic: str, tmp_path: Path, suffix: str
+) -> None:
+    said = "Magnitude from PSF-fit photometry <é> [mag]"
+    inside = record("candidate", jd="double", scatter="float")
+    inside["fields"][0]["doc"] = "Observation Julian date at start of exposure [days]"
+    inside["fields"][1]["doc"] = said
+    schema = record("alert", objectId="string", candid="long", candidate=inside)
+    outdir = tmp_path / "alerts"
+    if module_topic not in _sent:
+        _sent.add(module_topic)
+        create_topic(kafka.bootstrap_servers, module_topic, 1)
+        Livestream(kafka.bootstrap_servers, module_topic).add([schema] * 3)
+    done = run_cli(*transfer_arguments(kafka, module_topic, outdir))
+    assert done.returncode == 0, done.stderr
+    file = tmp_path / f"a{suffix}"
+    export_table(outdir, file)
+    if suffix == ".parquet":
+        about = pq.read_schema(file).field("candidate.scatter").metadata
+        assert about == {b"unit": b"mag", b"description": said.encode()}
+        return
+    table = Table.read(file, format="fits" if suffix == ".fits" else "votable")
+    column = table["candidate.scatter"]
+    assert str(column.unit) == "mag"
+    if suffix == ".fits":  # astropy keeps it among the comments, TOPCAT shows it with the column
+        assert fits.getheader(file, 1)[f"TCOMM{table.colnames.index('candidate.scatter') + 1}"] == said.replace(
+            "é", "?"
+        )
+    else:
+        assert column.description == said
+
+
+_sent: set[str] = set()
 
 
 def test_a_condition_takes_what_it_is_true_of(sent: Transferred, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import re
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -71,6 +72,28 @@ def sent(request: pytest.FixtureRequest, kafka: Any, tmp_path_factory: pytest.Te
     finally:
         for each in (topic, f"{topic}_schema"):
             delete_topic(kafka.bootstrap_servers, each, missing_ok=True)
+
+
+def test_a_report_shows_the_objects_that_were_asked_for(sent: Transferred, tmp_path: Path) -> None:
+    names = [name for name in sent.objects if name != sent.damaged][:2]
+    chosen = [argument for name in (*names, sent.damaged) for argument in ("--object", name)]
+    done = run_cli("report", str(sent.outdir), *chosen, "-o", "page.html", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    page = (tmp_path / "page.html").read_text()
+    assert re.findall(r'class="object">(.*?)</h3>', page) == [*names, sent.damaged]
+    # Three cutouts of the newest alert of each, one of which is none.
+    assert page.count('<img src="data:image/png;base64,') == 8
+    assert page.count("can't be read</div>") == 1
+    newest = max(sent.objects[names[0]], key=time_of)
+    assert f"alert {identifier_of(newest)}" in page
+    refused = run_cli("report", str(sent.outdir), "--object", "1234567", "-o", "none.html", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "1234567" in refused.stderr
+    assert not (tmp_path / "none.html").exists()
+
+
+def time_of(alert: dict[str, Any]) -> float:
+    return float(alert["candidate"]["jd"] if "candidate" in alert else alert["diaSource"]["midpointMjdTai"])
 
 
 def test_all_cutouts_of_the_objects_are_there_as_they_were_sent(sent: Transferred, tmp_path: Path) -> None:

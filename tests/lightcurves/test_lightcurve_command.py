@@ -6,10 +6,12 @@ import csv
 import json
 import re
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import fink_dask
@@ -55,6 +57,11 @@ def test_all_ways_out_have_the_same_measurements(outdir: Path, name: str, tmp_pa
     text = (tmp_path / "c.csv").read_text()
     rows = list(csv.DictReader(text.splitlines()))
     assert [float(row["mjd"]) for row in rows] == expected["mjd"].to_pylist()
+    brightness = [None if value is None else np.float32(value) for value in expected["value"].to_pylist()]
+    assert [row["value"] for row in rows] == ["" if value is None else str(value) for value in brightness]
+    counts = Counter(expected["kind"].to_pylist())
+    assert f"{counts['alert']} alert{'s' * (counts['alert'] > 1)}" in shown.stdout
+    assert "writes all" not in written.stdout
     assert [row["source"] for row in rows] == [
         "" if one is None else str(one) for one in expected["source"].to_pylist()
     ]

@@ -8,11 +8,14 @@ import tracemalloc
 import zlib
 
 import numpy as np
+import pandas as pd
 import pytest
 from astropy.io import fits
 from PIL import Image
 
-from fink_dask.report.examples import MAX_BYTES, MAX_EDGE, png, read_stamp
+import fink_dask
+from fink_dask.dataset.stamps import MAX_BYTES, MAX_EDGE, png, read_stamp
+from fink_dask.errors import SettingsError
 from tests.alerts.made_up import AlertKind, made_up_alerts
 
 IMAGE = np.arange(21 * 17, dtype=np.float32).reshape(21, 17)
@@ -52,6 +55,27 @@ def test_made_up_alerts_have_cutouts_that_can_be_read(kind: AlertKind) -> None:
             with fits.open(io.BytesIO(gzip.decompress(data) if kind is AlertKind.ZTF_FULL else data)) as units:
                 units.verify("exception")
                 assert np.array_equal(units[0].data, found)
+
+
+@pytest.mark.parametrize("kind", [AlertKind.ZTF_FULL, AlertKind.LSST_FULL], ids=lambda kind: kind.value)
+def test_a_cutout_of_a_row_is_the_picture_that_was_sent(kind: AlertKind) -> None:
+    (alert,) = made_up_alerts(kind, 1)
+    for shown, name in (("science", "cutoutScience"), ("difference", "cutoutDifference")):
+        data = alert[name]["stampData"] if kind is AlertKind.ZTF_FULL else alert[name]
+        dotted = {f"{name}.stampData": data} if kind is AlertKind.ZTF_FULL else {name: data}
+        for row in (alert, pd.Series(alert), dotted):
+            found = fink_dask.cutout(row, shown)
+            assert np.array_equal(found, np.asarray(read_stamp(data)))
+    for row, words in (
+        ({"objectId": "x"}, "has no cutoutScience"),
+        ({"cutoutScience": None}, "has no cutoutScience"),
+        ({"cutoutScience": {"stampData": b"GIF89a"}}, "is no image"),
+        ({"cutoutScience": bomb(2**30)}, "is no image"),
+    ):
+        with pytest.raises(SettingsError, match=words):
+            fink_dask.cutout(row)
+    with pytest.raises(SettingsError, match="no kind of cutout"):
+        fink_dask.cutout(alert, "Science")
 
 
 def bomb(size: int) -> bytes:
