@@ -233,7 +233,6 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
     "int | None": (int, type(None)),
     "float": (int, float),
     "float | None": (int, float, type(None)),
-    "Mapping[str, float]": (int, float),
 }
 
 
@@ -245,7 +244,10 @@ def _checked(report: Report) -> Report:
     """Return a report whose values are of its fields' types, or raise a TypeError."""
     for each in fields(report):
         value, kind = getattr(report, each.name), str(each.type)
-        found = [*value.values()] if isinstance(value, Mapping) and kind == "Mapping[str, float]" else [value]
+        if kind == "Mapping[str, float]":
+            found, kind = [*value.values()] if isinstance(value, Mapping) else [None], "float"
+        else:
+            found = [value]
         kinds = _KINDS.get(kind)
         if kinds is not None and any(type(one) not in kinds for one in found):
             raise TypeError(f"{each.name} is of another type")
