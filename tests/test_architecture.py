@@ -30,6 +30,7 @@ ROOMS = {
     "dataset": {"ledger", "store", "avro", "kafka", "batches", "settings", "errors", "units"},
     "where": {"dataset", "avro", "errors"},
     "compaction": {"dataset", "ledger", "store", "avro", "kafka", "settings", "errors", "units"},
+    "joining": {"dataset", "ledger", "avro", "kafka", "settings", "errors"},
     "progress": {"ledger", "kafka", "errors", "units"},
     "ranges": {"progress", "where", "dataset", "ledger", "avro", "kafka", "batches", "settings", "errors"},
     "planning": {
@@ -40,7 +41,7 @@ ROOMS = {
     "dashboard": {"progress", "ledger", "kafka", "units"},
     "cluster": {"dashboard", "ranges", "progress", "ledger", "store", "avro", "kafka", "settings", "errors", "units"},
     "running": {
-        *("cluster", "dashboard", "following", "planning", "ranges", "progress", "ledger", "store", "kafka"),
+        *("cluster", "dashboard", "following", "planning", "ranges", "progress", "joining", "ledger", "store", "kafka"),
         *("settings", "errors", "units"),
     },
     "verifying": {

@@ -21,6 +21,7 @@ from fink_dask.cluster.forkserver import hide_main, show_main, stop_forkserver
 from fink_dask.cluster.leftovers import Kept, variables
 from fink_dask.dataset.read import open_dataset
 from fink_dask.errors import SettingsError, TransferError, parameter
+from fink_dask.kafka.topics import check_alert_topic
 from fink_dask.ledger.outdir import check_dataset, find_ledger
 from fink_dask.ledger.progress import Summary, written_bytes
 from fink_dask.planning.preview import Outlook, preview
@@ -261,6 +262,7 @@ def plan(
     """
     settings.pop("dashboard_address", None)
     shown = doing("looking at the topic") if settings.pop("progress", True) else nullcontext()
+    check_alert_topic(topic)
     lent = _choose_client(client)
     asked = transfer_settings(topic, outdir, bootstrap_servers, lent, **settings)
     with shown:

@@ -5,6 +5,7 @@
 - Avro's single-object encoding: two bytes and the eight of a schema's fingerprint
   (https://avro.apache.org/docs/1.12.0/specification/#single-object-encoding).
 - A whole container file, as ZTF gives alerts away: the schema, and a block of one record.
+- A prediction of FinkAI is JSON, which is made a record (`fink_dask.avro.predictions`).
 
 No registry is asked. A dataset takes the records of one number or fingerprint, as those of others have another schema.
 """
@@ -21,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 
 from fink_dask.avro.container import MAGIC, SYNC_BYTES, read_metadata
+from fink_dask.avro.predictions import record_of
 from fink_dask.avro.schema import AvroSchema
 from fink_dask.avro.walk import RecordError, body_of, make_walk, read_long
 from fink_dask.batches import Memory, RawBatch, join_values, without_heads
@@ -28,7 +30,7 @@ from fink_dask.batches import Memory, RawBatch, join_values, without_heads
 #: What each begins with, and how many bytes come before the record.
 _HEADS = {"confluent": (b"\0", 5), "single-object": (b"\xc3\x01", 10)}
 _CONTAINER = "container"
-NONE = "none"
+NONE, PREDICTION = "none", "prediction"
 
 #: The bytes that a container file may unpack to, as a multiple of its own and beyond that.
 _EXPANSION, _EXTRA_BYTES = 20, 65_536
@@ -42,8 +44,8 @@ class Framing:
     Parameters
     ----------
     name : str
-        ``none``, ``container``, ``confluent`` or ``single-object``; of the last two, which begin with the number or the
-        fingerprint of a schema, a colon and these in hexadecimal say which one.
+        ``none``, ``container``, ``prediction``, ``confluent`` or ``single-object``; of the last two, which begin with
+        the number or the fingerprint of a schema, a colon and these in hexadecimal say which one.
     """
 
     name: str = NONE
@@ -57,6 +59,8 @@ class Framing:
         """Say what it is, for a message."""
         if self.kind == _CONTAINER:
             return "whole Avro container files"
+        if self.kind == PREDICTION:
+            return "predictions of FinkAI in JSON"
         number = self.name.partition(":")[2]
         words = f"schema id {int(number, 16)}" if self.kind == "confluent" and number else f"fingerprint {number}"
         return f"{_NAMES[self.kind]}{f' ({words})' if number else ''}"
@@ -69,7 +73,9 @@ class Framing:
         if self.kind == NONE:
             return batch, {}
         if self.kind == _CONTAINER:
-            return _unpack(batch)
+            return _unpack(batch, unpack_file, "it is no Avro container file of one record")
+        if self.kind == PREDICTION:
+            return _unpack(batch, lambda value: (None, record_of(value)), "it is no prediction")
         magic, size = _HEADS[self.kind]
         begins = magic + bytes.fromhex(self.name.partition(":")[2])
         data = np.frombuffer(batch.data, np.uint8)
@@ -90,7 +96,10 @@ class Framing:
         return f"it does not have {self.in_words()}"
 
 
-def _unpack(batch: RawBatch) -> tuple[RawBatch, dict[int, str]]:
+def _unpack(
+    batch: RawBatch, unpack: Callable[[bytes], tuple[bytes | None, bytes]], otherwise: str
+) -> tuple[RawBatch, dict[int, str]]:
+    """Make schemas, where there are any, and records of the values of a batch."""
     values: list[bytes | None] = []
     keys: list[bytes | None] = []
     reasons = {}
@@ -99,9 +108,9 @@ def _unpack(batch: RawBatch) -> tuple[RawBatch, dict[int, str]]:
         framed = batch.value(index)
         if framed is not None:
             try:
-                schema, value = unpack_file(framed)
+                schema, value = unpack(framed)
             except (ValueError, IndexError, zlib.error, lzma.LZMAError, OSError, pa.ArrowException) as error:
-                reasons[index] = f"it is no Avro container file of one record: {error}"
+                reasons[index] = f"{otherwise}: {error}"
         values.append(value)
         keys.append(schema)
     data, starts, missing = join_values(values, Memory())

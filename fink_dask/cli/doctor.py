@@ -14,7 +14,7 @@ from fink_dask.cli.connection import connection_options, kafka_settings
 from fink_dask.cli.options import CONTEXT, FinkCommand, Place, json_option, option, verbose_option
 from fink_dask.cli.output import print_json
 from fink_dask.errors import SettingsError
-from fink_dask.kafka.topics import check_topic_name, survey_of
+from fink_dask.kafka.topics import check_alert_topic, survey_of
 from fink_dask.settings import SURVEYS
 from fink_dask.show.bar import fold
 from fink_dask.units import printable
@@ -53,7 +53,7 @@ def doctor(
 
     log_to_stderr(verbose)
     if topic is not None:
-        check_topic_name(topic)
+        check_alert_topic(topic)
     found = []
     for check in _checks(topic, outdir, survey or survey_of(topic or ""), connection):
         found.append(check)

@@ -20,7 +20,7 @@ from fink_dask.cli.options import (
 )
 from fink_dask.cli.say import say
 from fink_dask.errors import SettingsError, StorageError
-from fink_dask.kafka.topics import check_topic_name, survey_of
+from fink_dask.kafka.topics import check_alert_topic, survey_of
 from fink_dask.settings import SURVEYS, TransferSettings
 from fink_dask.units import Moment, counted
 
@@ -90,7 +90,7 @@ def peek(
     wanted = Peek(count, partition, offset, newest)
     if cutouts is not None and not can_read_stamps():
         raise SettingsError(f"--cutouts needs astropy and Pillow, which are not installed: {HINT}")
-    check_topic_name(topic)
+    check_alert_topic(topic)
     kafka = kafka_settings(survey or survey_of(topic), **connection)
     settings = TransferSettings(
         topic,

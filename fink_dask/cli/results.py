@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.filesize import decimal
@@ -19,6 +20,9 @@ from fink_dask.progress.events import Forecast
 from fink_dask.progress.profile import Profile
 from fink_dask.units import counted, duration_words, per_second
 
+if TYPE_CHECKING:
+    from fink_dask.running.run import TopicOutcome
+
 #: What arrived in vain is mentioned from this share of what arrived on.
 _WASTED = 0.1
 #: What comes over the line is said where it is so many times what the alerts hold.
@@ -31,10 +35,17 @@ def print_summary_json(summary: Summary, **more: object) -> None:
     print_json(asdict(summary) | {"run_seconds": round(summary.run_seconds, 3)} | more)
 
 
-def print_summary(summary: Summary, ledger: Ledger, as_json: bool, profile: Profile | None = None) -> None:
-    """Print what a transfer has done, and on request where its time went."""
+def print_summary(
+    summary: Summary,
+    ledger: Ledger,
+    as_json: bool,
+    profile: Profile | None = None,
+    parts: Sequence[TopicOutcome] = (),
+) -> None:
+    """Print what a transfer has done, what the dataset was made of, and on request where its time went."""
     if as_json:
-        print_summary_json(summary, **({} if profile is None else {"profile": profile.to_json()}))
+        more: dict[str, object] = {} if profile is None else {"profile": profile.to_json()}
+        print_summary_json(summary, **more, **({"parts": [asdict(part.summary) for part in parts]} if parts else {}))
         return
     say(headline(summary))
     if summary.run_alerts:
@@ -47,10 +58,13 @@ def print_summary(summary: Summary, ledger: Ledger, as_json: bool, profile: Prof
     if summary.alerts or summary.filtered:
         say(f"  dataset    {ledger.outdir}")
         say(f"  ledger     {ledger.path}")
+    for part in parts:
+        say(f"  made of    {part.ledger.outdir} ({counted(part.summary.alerts, 'record')})")
     if profile is not None:
         print_profile(profile)
-    if summary.quarantined:
-        say(f"  records that could not be decoded are in {ledger.path / 'quarantine'}")
+    for held, of in (*((part.summary, part.ledger) for part in parts), (summary, ledger)):
+        if held.quarantined:
+            say(f"  records that could not be decoded are in {of.path / 'quarantine'}")
 
 
 def print_profile(profile: Profile) -> None:

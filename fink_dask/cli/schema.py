@@ -13,7 +13,7 @@ from fink_dask.cli.connection import connection_options, kafka_settings
 from fink_dask.cli.options import CONTEXT, FinkCommand, option, verbose_option
 from fink_dask.cli.output import expect_json, print_json
 from fink_dask.cli.say import say
-from fink_dask.kafka.topics import check_topic_name, survey_of
+from fink_dask.kafka.topics import check_alert_topic, survey_of
 from fink_dask.units import counted, printable
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def schema(topic: str, form: str, verbose: bool, **connection: Any) -> int:
     if form == "json":
         expect_json()
     log_to_stderr(verbose)
-    check_topic_name(topic)
+    check_alert_topic(topic)
     kafka = kafka_settings(survey_of(topic), **connection)
     with doing("looking at the topic"), open_inspector(kafka) as inspector:
         found, identity = show_schemas(inspector, topic)

@@ -93,11 +93,15 @@ def dump_schemas_of(settings: TransferSettings, choice: TopicChoice) -> None:
         If the only topic has none, or a file can't be written.
     """
     from fink_dask.kafka.inspect import open_inspector
+    from fink_dask.planning.predicted import is_predicted, with_alerts
     from fink_dask.planning.preview import topics_now
     from fink_dask.planning.topics import settings_of
     from fink_dask.planning.waiting import wait_for_topics
     from fink_dask.show.display import Display
 
+    if is_predicted(choice):
+        with Display() as display:
+            choice, settings = with_alerts(settings, display, restart=True)
     with Display() as display, open_inspector(settings.kafka, window=settings.window) as inspector:
         wait_for_topics(settings, choice, inspector, display)
         if not choice.is_several:
@@ -264,7 +268,7 @@ def _transfer(
     if choice.is_several:
         return print_outcome(outcome, settings.outdir, as_json, shown)
     (only,) = outcome.topics
-    print_summary(only.summary, only.ledger, as_json, shown)
+    print_summary(only.summary, only.ledger, as_json, shown, outcome.parts)
     return only.summary.exit_code
 
 
@@ -287,12 +291,16 @@ def _preview(
     from fink_dask.cli.results import print_outlook
     from fink_dask.cluster.jobqueue import job_script
     from fink_dask.ledger.outdir import find_ledger
+    from fink_dask.planning.predicted import is_predicted, with_alerts
     from fink_dask.planning.preview import preview
     from fink_dask.progress.events import Doing
     from fink_dask.running.run import cores_of
     from fink_dask.show.display import Display
 
     cores, loaded_s = cores_of(settings, chosen), time.monotonic() - _BEGAN
+    if is_predicted(choice):
+        with Display() as display:
+            choice, settings = with_alerts(settings, display, restart)
     if choice.is_several:
         return preview_topics(settings, cores, choice, restart, as_json, chosen.jobs, loaded_s)
     script = None if chosen.jobs is None else job_script(chosen.jobs, find_ledger(settings.outdir))

@@ -253,7 +253,7 @@ def _choose(
         missing = tuple(each for each in patterns if not any(fnmatchcase(name, each) for name in listed))
     else:
         choice = choose_topics(patterns or FINK_PATTERNS)
-        matched = list(choice.of(listed))
+        matched = list(choice.of(listed, predictions=True))
         missing = tuple(choice.unmatched(listed)) if patterns else ()
     if patterns and not matched:
         raise no_such_topics(patterns, listed)

@@ -19,6 +19,9 @@ from fink_dask.settings import SURVEYS, Survey
 FINK_PATTERNS = ("ftransfer_*", "fxmatch_*", "fink_*")
 #: What Fink adds to a topic's name for the topic that holds its schema.
 SCHEMA_SUFFIX = "_schema"
+#: How the names of FinkAI's topics begin: those of predictions, of the alerts that were predicted from, and of what its
+#: own jobs tell each other.
+_AI, _AI_FEED, _AI_INNER = "fink_ai_", "fink_ai_feed_", "fink_ai_pre_"
 
 #: https://kafka.apache.org/documentation/#topicconfigs: letters, digits, dot, underscore and hyphen, 249 at most.
 MAX_LETTERS = 249
@@ -37,22 +40,47 @@ _TYPING_ERROR = 0.9
 
 
 def check_topic_name(topic: str) -> str:
-    """Return `topic` if Kafka allows the name and it holds Avro alerts.
+    """Return `topic` if Kafka allows the name and it holds what can be transferred.
 
     Raises
     ------
     SettingsError
-        If Kafka does not allow the name, or the topic is one of Fink's AI topics, whose records are not Avro.
+        If Kafka does not allow the name, or only jobs of FinkAI read the topic.
     """
     if not _LEGAL_NAME.fullmatch(topic) or topic in {".", ".."}:
         raise SettingsError(
             f"{topic[:80]!r} is not a Kafka topic name (up to 249 letters, digits, dots, underscores and hyphens)"
         )
-    if topic.startswith("fink_ai_"):
+    if topic.startswith(_AI_INNER):
+        raise SettingsError(f"{topic} is what jobs of FinkAI tell each other: fink_ai_… without pre has the results")
+    return topic
+
+
+def check_alert_topic(topic: str) -> str:
+    """Return `topic` if `check_topic_name` does and it holds alerts.
+
+    Raises
+    ------
+    SettingsError
+        If it doesn't.
+    """
+    if holds_predictions(check_topic_name(topic)):
         raise SettingsError(
-            f"{topic} is one of Fink's AI topics: its records are not Avro alerts, and fink-dask can't transfer it"
+            f"{topic} holds predictions of FinkAI, no alerts: fink-dask transfer joins them with their alerts"
         )
     return topic
+
+
+def holds_predictions(topic: str) -> bool:
+    """Tell whether FinkAI writes predictions to a topic of this name."""
+    return topic.startswith(_AI) and not topic.startswith((_AI_FEED, _AI_INNER))
+
+
+def alert_topics(topic: str, survey: str | None) -> tuple[str, ...]:
+    """Name the topics that may hold the alerts of a topic of predictions, the likeliest first."""
+    suffix = topic.removeprefix(_AI)
+    surveys = SURVEYS if survey is None else (survey,)
+    return (f"{_AI_FEED}{suffix}", *(f"ftransfer_{each}_{suffix}" for each in surveys))
 
 
 def survey_of(topic: str) -> Survey | None:
@@ -100,10 +128,13 @@ class TopicChoice:
         """Whether a single topic was named, so that its failure is that of all."""
         return not self.patterns and len(self.names) == 1
 
-    def of(self, listed: Iterable[str]) -> tuple[str, ...]:
-        """Choose from what a broker has: the names, whether it has them or not, and what a pattern matches."""
-        matched = sorted(name for name in listed if name not in self.names and self._matches(name, self.patterns))
-        return (*self.names, *matched)
+    def of(self, listed: Iterable[str], predictions: bool = False) -> tuple[str, ...]:
+        """Choose from what a broker has: the names, whether it has them or not, and what a pattern matches.
+
+        Topics of predictions are only looked at together: each is transferred by its name, with its alerts.
+        """
+        matched = {name for name in listed if name not in self.names and self._matches(name, self.patterns)}
+        return (*self.names, *sorted(name for name in matched if predictions or not holds_predictions(name)))
 
     def unmatched(self, listed: Collection[str]) -> list[str]:
         """List the patterns that match nothing a broker has."""
@@ -138,8 +169,8 @@ def choose_topics(values: Iterable[str]) -> TopicChoice:
     for pattern in patterns:
         if not _LEGAL_PATTERN.fullmatch(pattern):
             raise SettingsError(f"{pattern[:80]!r} can match no topic: it has characters that Kafka allows in no name")
-    names = tuple(check_topic_name(value) for value in values if value not in patterns)
-    return TopicChoice(names, patterns)
+    check = check_topic_name if len(values) == 1 else check_alert_topic
+    return TopicChoice(tuple(check(value) for value in values if value not in patterns), patterns)
 
 
 _NOT_THERE = (

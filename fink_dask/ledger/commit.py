@@ -185,6 +185,8 @@ class Attempt:
         The number of the marker that it would write; see `Marker`.
     should_stop : callable
         Asked several times a second while files are sent to an object store; True ends the attempt.
+    name : str, optional
+        What it is called, where that follows from what it makes.
     """
 
     def __init__(
@@ -195,12 +197,13 @@ class Attempt:
         step: Step,
         revision: int = 0,
         should_stop: Callable[[], bool] = lambda: False,
+        name: str | None = None,
     ) -> None:
         self.ledger = ledger
         self.range = range_
         self.plan_id = plan_id
         self.revision = revision
-        self.name = uuid.uuid4().hex[:16]
+        self.name = name or uuid.uuid4().hex[:16]
         self.directory = ledger.attempt_path(plan_id, range_, self.name)
         #: Where its files are written: that directory, or one of this host, if that one is on an object store.
         self.room = self.directory

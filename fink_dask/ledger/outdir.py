@@ -16,6 +16,7 @@ from fink_dask.errors import LedgerError, StorageError, parameter
 from fink_dask.ledger.lease import is_held
 from fink_dask.ledger.ledger import LEDGER_SUFFIX, Ledger, ledgers_path, storage_error
 from fink_dask.ledger.progress import State, Summary
+from fink_dask.ledger.records import JOINED
 from fink_dask.store.durable import directories_in, make_directory, sync_directory
 from fink_dask.store.location import is_remote
 from fink_dask.units import counted
@@ -313,6 +314,27 @@ def check_name(topic: str) -> None:
     if LEDGER_SUFFIX in topic:
         raise StorageError(
             f"its dataset could be taken for a ledger, as its name contains {LEDGER_SUFFIX}; transfer it on its own"
+        )
+
+
+def parts_of(outdir: Path) -> Path:
+    """Name the directory of the datasets that a joined one is made of, which is beside it."""
+    return outdir.with_name(f"{outdir.name}.topics")
+
+
+def check_is_in_kafka(ledger: Ledger, what: str) -> None:
+    """Refuse a joined dataset where its alerts are to be compared with Kafka's, or read again.
+
+    Raises
+    ------
+    LedgerError
+        If it is one.
+    """
+    if ledger.begun_with().schema_source == JOINED:
+        parts = parts_of(ledger.outdir)
+        raise LedgerError(
+            f"{ledger.outdir} was joined from the datasets in {parts}: {what} each of them; to have a file of the "
+            "joined one made again, delete it and run the transfer again"
         )
 
 

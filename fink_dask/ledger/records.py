@@ -25,10 +25,12 @@ _FIRST_FORMAT = 1
 #: The form of the names of attempts and plans: they become names of directories, which are removed in the end.
 _NAME = re.compile(r"[0-9a-f]{1,32}")
 #: The names of framings: of two of them, with the bytes that say which schema it is.
-_FRAMING = re.compile(r"none|container|confluent(:[0-9a-f]{8})?|single-object(:[0-9a-f]{16})?")
+_FRAMING = re.compile(r"none|container|prediction|confluent(:[0-9a-f]{8})?|single-object(:[0-9a-f]{16})?")
 #: Hex digits of a plan's id: 64 bits, which no two plans share by chance.
 PLAN_ID_CHARS = 16
 _OLD_PLAN_ID_CHARS = 8
+#: Where the schema of a joined dataset is from: nobody wrote records with it.
+JOINED = "joined"
 #: More revisions of a range than anybody makes, but no more than the name of a marker can hold.
 _MAX_REVISIONS = 10**6
 #: What identities usually have in JSON, and leave out.

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from fink_dask.avro.framing import NONE, Framing
+from fink_dask.avro.framing import NONE, PREDICTION, Framing
 from fink_dask.dataset.columns import settle_versions
 from fink_dask.errors import BrokerError, LedgerError, parameter
 from fink_dask.kafka.inspect import Inspector, Sample
@@ -91,7 +91,7 @@ def freeze_plan(ledger: Ledger, target: Target, plan: Plan, plans: list[Plan], o
     StorageError
         If the file system refuses.
     """
-    if not plans and (framing := Framing(plan.identity.framing)).kind != NONE:
+    if not plans and (framing := Framing(plan.identity.framing)).kind not in {NONE, PREDICTION}:
         observe(Note(f"its values have {framing.in_words()} around each record, which is taken off"))
     if plan.identity.schema_source == "record key":
         identity = settle_versions(ledger, plan.identity, target.partitioning, target.versions, not plans)

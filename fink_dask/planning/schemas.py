@@ -10,14 +10,15 @@ from dataclasses import dataclass, replace
 
 from fink_dask.avro.evolution import Versions, project
 from fink_dask.avro.files import read_schema_file
-from fink_dask.avro.framing import NONE, Framing, may_be_framed, recognise, unpack_file
+from fink_dask.avro.framing import NONE, PREDICTION, Framing, may_be_framed, recognise, unpack_file
+from fink_dask.avro.predictions import SCHEMA
 from fink_dask.avro.schema import AvroSchema, field_type, parse_schema
 from fink_dask.dataset.columns import add_version, known_identities, known_versions, partitioning_of
 from fink_dask.dataset.partitioning import Partitioning
 from fink_dask.errors import BrokerError, LedgerError, MissingSchemaError, SchemaError, SettingsError, parameter
 from fink_dask.kafka.inspect import UNKNOWN_ID, Inspector, TopicDescription
 from fink_dask.kafka.offsets import Interval
-from fink_dask.kafka.topics import check_topic_name, survey_of
+from fink_dask.kafka.topics import check_topic_name, holds_predictions, survey_of
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.records import Identity, Plan
 from fink_dask.planning.continuing import canonical_columns, canonical_condition, check_same_topic, go_on_with
@@ -28,6 +29,8 @@ from fink_dask.units import counted
 from fink_dask.where.condition import bind_condition
 
 _KEYS = "record key"
+#: Where the schema of predictions is from, and that of alerts which were given theirs: from this program.
+_OURS = "fink-dask"
 #: Partition columns that Fink's portals print for every topic, whether its alerts have them or not.
 _CLASSES = {"finkclass", "tnsclass", "classId"}
 
@@ -152,7 +155,7 @@ def _again(inspector: Inspector, description: TopicDescription, ledger: Ledger, 
 
     One that was begun with a file goes on with what was in it.
     """
-    if before.schema_source == "file":
+    if before.schema_source in {"file", _OURS}:
         return FoundSchemas(Versions((ledger.schema(before),)), before.schema_source)
     try:
         found = inspector.schema(description.topic, description)
@@ -207,6 +210,8 @@ def _find_first(
     if settings.framing != FRAMINGS[0]:
         asked = replace(asked, framing=settings.framing)
         return find_schemas(settings, inspector, description, ledger, (), asked), Framing(settings.framing)
+    if holds_predictions(description.topic):
+        return FoundSchemas(Versions((SCHEMA,)), _OURS), Framing(PREDICTION)
     found, missing = None, None
     try:
         # Most topics have a schema, and nothing around their records: that is looked at in the meantime.
@@ -252,6 +257,9 @@ def restore_schemas(ledger: Ledger, identity: Identity, plans: Sequence[Plan], i
     if not lost:
         return
     topic = identity.topic
+    if identity.schema_source == _OURS:
+        ledger.restore_schema(identity, SCHEMA)
+        return
     if identity.schema_source != _KEYS:
         schema = parse_schema(inspector.schema(topic, inspector.describe(topic)).text)
         ledger.restore_schema(identity, schema)

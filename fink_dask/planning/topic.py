@@ -87,15 +87,26 @@ def finish(
         except BrokerError as error:
             observe(Note(f"the group's offsets were not committed: {error}", warning=True))
     lease.check()
+    settle_old_datasets(ledger, progress.summary, observe)
+
+
+def settle_old_datasets(ledger: Ledger, summary: Summary, observe: Observer) -> None:
+    """Delete what was moved aside to begin again, where the new dataset is complete and holds no less.
+
+    Raises
+    ------
+    StorageError
+        If the file system refuses.
+    """
     for old in old_datasets(ledger):
         alerts = old.alerts
-        if alerts is not None and alerts <= progress.summary.alerts and progress.summary.state == "complete":
+        if alerts is not None and alerts <= summary.alerts and summary.state == "complete":
             delete_old_dataset(old)
         else:
             # Kafka may no longer have what the old one holds.
             held = "an unknown number of alerts" if alerts is None else counted(alerts, "alert")
             words = f"the old dataset is kept in {old.path}: it holds {held}, the new one "
-            words += f"{progress.summary.alerts:,} and is {progress.summary.state}; delete it once you don't need it"
+            words += f"{summary.alerts:,} and is {summary.state}; delete it once you don't need it"
             observe(Note(words, warning=True))
 
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from typing import Any
 
 from fink_dask.errors import (
     BrokerError,
@@ -25,7 +26,7 @@ from fink_dask.errors import (
 )
 from fink_dask.kafka.client import Suspicion
 from fink_dask.kafka.inspect import Inspector, TopicDescription
-from fink_dask.kafka.topics import MAX_TOPICS, TopicChoice
+from fink_dask.kafka.topics import MAX_TOPICS, TopicChoice, holds_predictions
 from fink_dask.ledger.ledger import storage_error
 from fink_dask.ledger.outdir import check_name, datasets_in, find_ledger
 from fink_dask.ledger.progress import summarise
@@ -33,8 +34,16 @@ from fink_dask.planning.continuing import like_the_others
 from fink_dask.planning.forecast import has_room, require_room
 from fink_dask.planning.topic import TopicTransfer
 from fink_dask.progress.events import Event, Forecast, Note, Observer, RangeCommitted, RangeFailed, RangeProgress
-from fink_dask.settings import TransferSettings
+from fink_dask.settings import FRAMINGS, TransferSettings
 from fink_dask.units import counted
+
+#: Of predictions all are taken: what was asked for is asked of their alerts.
+_ALL_OF_IT: dict[str, Any] = {
+    **dict.fromkeys(
+        ("partitionby", "columns", "where", "outformat", "survey", "limit", "since", "until", "schema_file")
+    ),
+    "framing": FRAMINGS[0],
+}
 
 
 class Topics:
@@ -302,6 +311,9 @@ def joining(choice: TopicChoice, outdir: Path) -> TopicChoice:
         return choice
     (topic,) = choice.names
     others = datasets_in(outdir)
+    if others and holds_predictions(topic):
+        words = f"{outdir} holds the datasets of other topics, and predictions are joined with their alerts alone"
+        raise LedgerError(f"{words}: choose another {parameter('outdir')}", topic)
     for other in others:
         if other.outdir.name != topic and other.begun_with().topic == topic:
             raise LedgerError(f"{outdir} has this topic already, as {other.outdir}: give that as {parameter('outdir')}")
@@ -312,7 +324,8 @@ def settings_of(settings: TransferSettings, choice: TopicChoice, topic: str) -> 
     """Return the settings of one of the topics."""
     if not choice.is_several:
         return settings
-    return replace(settings, topic=topic, outdir=settings.outdir / topic)
+    settings = replace(settings, topic=topic, outdir=settings.outdir / topic)
+    return replace(settings, **_ALL_OF_IT) if holds_predictions(topic) else settings
 
 
 def settings_of_all(settings: TransferSettings, choice: TopicChoice) -> TransferSettings:
@@ -326,7 +339,7 @@ def settings_of_all(settings: TransferSettings, choice: TopicChoice) -> Transfer
     begun = []
     for topic in choice.of(found):
         with suppress(FinkDaskError):  # which is said of that topic when its turn comes
-            if topic in found:
+            if topic in found and not holds_predictions(topic):
                 begun.append(found[topic].begun_with())
     return like_the_others(settings, begun)
 

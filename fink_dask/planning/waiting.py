@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from fink_dask.errors import BrokerUnavailableError, FinkDaskError, MissingSchemaError
 from fink_dask.kafka.inspect import Inspector, TopicDescription
-from fink_dask.kafka.topics import TopicChoice
+from fink_dask.kafka.topics import TopicChoice, holds_predictions
 from fink_dask.ledger.outdir import find_ledger
 from fink_dask.planning.topics import is_new, settings_of
 from fink_dask.progress.events import Doing, Note, Observer
@@ -71,7 +71,7 @@ def _lacking(settings: TransferSettings, choice: TopicChoice, inspector: Inspect
         if is_new(found):
             return f"the first alert of {name}"
         try:
-            if settings.schema_file is None:
+            if settings.schema_file is None and not holds_predictions(name):
                 inspector.schema(name, found)
         except MissingSchemaError:
             return f"the schema of {name}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from fink_dask.kafka.topics import TopicChoice, no_such_topics
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import check_for_several, find_ledger
 from fink_dask.ledger.progress import Summary
+from fink_dask.planning.predicted import is_predicted
 from fink_dask.planning.topic import TopicTransfer
 from fink_dask.planning.topics import Finder, Topics, joining, settings_of_all
 from fink_dask.planning.waiting import wait_for_topics
@@ -27,6 +29,7 @@ from fink_dask.progress.events import Doing, Note, Observer
 from fink_dask.progress.profile import Profile, Profiler
 from fink_dask.ranges.work import Work
 from fink_dask.running.job import run_ranges
+from fink_dask.running.predicted import transfer_predictions
 from fink_dask.settings import DASHBOARD_ADDRESS, FollowSettings, TransferSettings
 from fink_dask.store.location import check_remote
 from fink_dask.units import counted
@@ -80,10 +83,13 @@ class TopicsOutcome:
         Each of them, by name.
     profile : Profile
         Where the run's time went.
+    parts : tuple of TopicOutcome
+        Where predictions were asked for: the datasets of the two topics that the one was made of.
     """
 
     topics: tuple[TopicOutcome, ...]
     profile: Profile
+    parts: tuple[TopicOutcome, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -178,6 +184,30 @@ def run_topics(
         If nothing could be transferred, or a failure concerns all topics, or there is only one.
     """
     check_remote(settings.outdir, restart, chosen.jobs is not None)
+    if not is_predicted(choice):
+        return _run_topics(choice, settings, observe, chosen, restart, began)
+    found: list[TopicsOutcome] = []
+
+    def transfer(topics: TopicChoice, to: TransferSettings) -> None:
+        found.append(_run_topics(topics, to, observe, chosen, restart, began))
+        for topic in found[0].topics:
+            if topic.error is not None:
+                raise topic.error
+
+    settings = replace(settings, topic=choice.names[0])
+    summary = transfer_predictions(settings, observe, restart, time.monotonic() if began is None else began, transfer)
+    (parts,) = found
+    return TopicsOutcome((TopicOutcome(summary, find_ledger(settings.outdir)),), parts.profile, parts.topics)
+
+
+def _run_topics(
+    choice: TopicChoice,
+    settings: TransferSettings,
+    observe: Observer,
+    chosen: ClusterChoice,
+    restart: bool,
+    began: float | None,
+) -> TopicsOutcome:
     profiler = Profiler(observe, began)
     if choice.is_several:
         check_for_several(settings.outdir)

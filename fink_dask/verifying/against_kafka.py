@@ -36,6 +36,7 @@ from fink_dask.kafka.line import Line
 from fink_dask.kafka.offsets import Range
 from fink_dask.kafka.reader import RangeReader
 from fink_dask.ledger.ledger import Ledger
+from fink_dask.ledger.outdir import check_is_in_kafka
 from fink_dask.ledger.records import Identity, Marker, Plan
 from fink_dask.planning.plan import known_topic_id, planned_ends, spans_to_plan
 from fink_dask.settings import KafkaSettings
@@ -121,6 +122,7 @@ def compare_with_kafka(
     FinkDaskError
         If Kafka does not answer, or the ledger can't be read.
     """
+    check_is_in_kafka(ledger, "verify")
     plans = ledger.plans()
     topic = plans[0].identity.topic
     line = Line()

@@ -16,7 +16,7 @@ from fink_dask.kafka.offsets import Range, total
 from fink_dask.ledger.commit import roll_forward
 from fink_dask.ledger.lease import Lease, hold_lease
 from fink_dask.ledger.ledger import Ledger
-from fink_dask.ledger.outdir import check_dataset, find_ledger
+from fink_dask.ledger.outdir import check_dataset, check_is_in_kafka, find_ledger
 from fink_dask.ledger.progress import Summary, progress_of
 from fink_dask.ledger.records import DamagedMarker, Plan
 from fink_dask.planning.plan import known_topic_id
@@ -85,6 +85,7 @@ def run_repair(
         range fails; what was repaired stays so.
     """
     check_dataset(ledger)
+    check_is_in_kafka(ledger, "repair")
     with hold_lease(ledger) as lease:
         plans = ledger.plans()
         roll_forward(ledger, plans)

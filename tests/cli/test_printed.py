@@ -16,6 +16,7 @@ import pytest
 from tests.alerts.made_up import AlertKind
 from tests.harness.cli import run_cli
 from tests.harness.oracle import assert_exactly_once, fill_topic
+from tests.harness.predictions import delete_predicted, fill_predicted, read_predicted
 from tests.harness.topics import delete_topic
 
 pytestmark = pytest.mark.commands
@@ -168,7 +169,7 @@ def test_a_printed_line_works_letter_for_letter_also_a_second_time(
     assert ("--dump_schemas" in words) == (tmp_path / f"arrow_schema_{topic}.metadata").is_file()
 
 
-def test_the_line_of_an_ai_topic_is_refused_by_name_and_writes_nothing(tmp_path: Path) -> None:
+def test_the_line_of_predictions_works_letter_for_letter_also_a_second_time(kafka: Any, tmp_path: Path) -> None:
     line = r"""finkctl transfer \
     -survey ztf \
     -topic TOPIC \
@@ -176,7 +177,13 @@ def test_the_line_of_an_ai_topic_is_refused_by_name_and_writes_nothing(tmp_path:
     -partitionby finkclass \
     --verbose
 """
-    env = {"FINK_DASK_BOOTSTRAP_SERVERS": "127.0.0.1:1"}
-    result = run_cli("transfer", *words_of(line, "fink_ai_2026-10-08_202760"), cwd=tmp_path, env=env)
-    assert (result.returncode, "AI topics" in result.stderr) == (2, True), result.stderr
-    assert not list(tmp_path.iterdir())
+    env = {"FINK_DASK_BOOTSTRAP_SERVERS": kafka.bootstrap_servers, "FINK_DASK_DASHBOARD_ADDRESS": "127.0.0.1:0"}
+    made = fill_predicted(kafka.bootstrap_servers, ALERTS)
+    try:
+        for _ in range(2):
+            result = run_cli("transfer", *words_of(line, made.topic), cwd=tmp_path, env=env)
+            assert result.returncode == 0, result.stderr
+            assert read_predicted(tmp_path / made.topic) == made.expected()
+    finally:
+        delete_predicted(made)
+    assert all(path.name.startswith("finkclass=") for path in (tmp_path / made.topic).iterdir())

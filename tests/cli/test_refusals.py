@@ -111,7 +111,7 @@ def test_who_does_not_know_how_a_command_takes_its_arguments_is_told(tmp_path: P
 @pytest.mark.parametrize(
     ("topic", "words"),
     [
-        ("fink_ai_something", "AI"),
+        ("fink_ai_pre_something", "FinkAI"),
         ("../../etc/passwd", "is not a Kafka topic name"),
         ("x" * 300, "is not a Kafka topic name"),
         ("a\nb", "is not a Kafka topic name"),

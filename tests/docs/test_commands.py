@@ -14,21 +14,26 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import fastavro
 import pytest
 
 from benchmarks.__main__ import main as bench
 from benchmarks.links import main as bench_links
 from fink_dask.cli.main import cli
-from tests.alerts.made_up import AlertKind
+from tests.alerts.made_up import AlertKind, avro_schema
+from tests.harness.alerts_once import alerts_once
 from tests.harness.cli import environment
 from tests.harness.environments import Distributions, write_locked
 from tests.harness.object_store import BUCKET, ObjectStore
 from tests.harness.oracle import fill_topic
+from tests.harness.predictions import predictions_of
+from tests.harness.producer import produce
 from tests.harness.targets import TARGETS
-from tests.harness.topics import delete_topic, topic_names
+from tests.harness.topics import create_topic, delete_topic, topic_names
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(
@@ -43,6 +48,8 @@ EXAMPLES = {"transfer_in_python.py", "read_dataset.py", "show_cutout.py"}
 
 #: The topic that the documentation transfers; the tests put one of their own in its place.
 TOPIC_IN_DOCS = "ftransfer_ztf_2026-02-24_123456"
+#: The predictions of its alerts.
+PREDICTIONS_IN_DOCS = "fink_ai_2026-02-24_123456"
 #: A pattern that matches it; the one that the tests put in its place matches no topic of other tests.
 PATTERN_IN_DOCS = "ftransfer_ztf_2026-02-*"
 #: The place on an object store that the documentation writes to; each page has one of its own in the tests.
@@ -147,8 +154,19 @@ def topic(kafka: Any) -> Iterator[str]:
     yield name
     # A page may publish topics of its own, whose names begin with this one.
     for each in topic_names(kafka.bootstrap_servers):
-        if each.startswith(name):
+        if each.startswith((name, name.replace("ftransfer_ztf_", "fink_ai_"))):
             delete_topic(kafka.bootstrap_servers, each, missing_ok=True)
+
+
+def predict(bootstrap: str, topic: str) -> str:
+    """Make a topic of predictions of the alerts in a topic, and return its name."""
+    name = topic.replace("ftransfer_ztf_", "fink_ai_")
+    create_topic(bootstrap, name, 1)
+    alerts = alerts_once(AlertKind.ZTF_LIGHT, ALERTS, 0, 0)
+    schema = fastavro.parse_schema(avro_schema(AlertKind.ZTF_LIGHT))
+    candids = [fastavro.schemaless_reader(BytesIO(value), schema)["candid"] for value in alerts]
+    produce(bootstrap, name, predictions_of(candids))
+    return name
 
 
 @pytest.fixture(scope="session")
@@ -212,6 +230,8 @@ def test_what_a_page_prints_works_when_a_reader_types_it(
     for file in (tmp_path / "examples").glob("*.toml"):
         file.write_text(file.read_text().replace(TOPIC_IN_DOCS, topic))
     page = path.read_text().replace(TOPIC_IN_DOCS, topic).replace(PATTERN_IN_DOCS, f"{topic}*")
+    if path.name == "finkai.md":
+        page = page.replace(PREDICTIONS_IN_DOCS, predict(reader["FINK_DASK_BOOTSTRAP_SERVERS"], topic))
     for step in steps(page.replace(PLACE_IN_DOCS, f"s3://{BUCKET}/{topic}")):
         ended = subprocess.run(
             step.words, cwd=tmp_path, env=reader, capture_output=True, text=True, input="", timeout=300, check=False

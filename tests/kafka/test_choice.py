@@ -36,6 +36,12 @@ def test_a_pattern_takes_topics_of_alerts_and_names_count_once(values: list[str]
     assert choose_topics(values).of(LISTED) == expected
 
 
+def test_topics_of_predictions_are_listed_but_not_transferred_with_others() -> None:
+    choice = choose_topics(["fink_*"])
+    assert choice.of(LISTED) == ()
+    assert choice.of(LISTED, predictions=True) == ("fink_ai_lsst",)
+
+
 def test_one_plain_name_alone_is_a_dataset_of_its_own() -> None:
     assert not choose_topics(["a", "a"]).is_several
     assert choose_topics(["a", "b"]).is_several

@@ -7,7 +7,14 @@ import re
 import pytest
 
 from fink_dask.errors import SettingsError
-from fink_dask.kafka.topics import check_topic_name, schema_topic, survey_of, topic_hash
+from fink_dask.kafka.topics import (
+    alert_topics,
+    check_alert_topic,
+    check_topic_name,
+    schema_topic,
+    survey_of,
+    topic_hash,
+)
 
 
 @pytest.mark.parametrize("topic", ["ftransfer_ztf_2026-02-24_123456", "a", "A.b_c-9", "...", "x" * 249])
@@ -26,10 +33,22 @@ def test_a_name_that_kafka_does_not_allow_is_refused_in_one_short_line(topic: st
     assert len(str(caught.value)) < 500
 
 
-def test_an_ai_topic_is_refused_by_name() -> None:
-    with pytest.raises(SettingsError, match=r"fink_ai_lsst.*AI"):
-        check_topic_name("fink_ai_lsst")
-    assert check_topic_name("my_fink_ai_lsst") == "my_fink_ai_lsst"
+def test_a_topic_of_predictions_is_none_of_alerts_and_what_jobs_of_finkai_tell_each_other_is_neither() -> None:
+    with pytest.raises(SettingsError, match="fink-dask transfer"):
+        check_alert_topic("fink_ai_lsst")
+    with pytest.raises(SettingsError, match="FinkAI"):
+        check_topic_name("fink_ai_pre_rb-1_2026-06-07_1")
+    assert check_topic_name("fink_ai_lsst") == "fink_ai_lsst"
+    for name in ("my_fink_ai_lsst", "fink_ai_feed_2026-06-07_1"):
+        assert check_alert_topic(name) == name
+
+
+def test_the_alerts_of_predictions_are_in_the_feed_or_in_the_transfer_of_the_same_request() -> None:
+    assert alert_topics("fink_ai_2026-06-07_1", "ztf") == ("fink_ai_feed_2026-06-07_1", "ftransfer_ztf_2026-06-07_1")
+    assert alert_topics("fink_ai_2026-06-07_1", None)[1:] == (
+        "ftransfer_ztf_2026-06-07_1",
+        "ftransfer_lsst_2026-06-07_1",
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Alerts and the predictions of FinkAI: as one dataset."""
