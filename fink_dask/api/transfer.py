@@ -135,7 +135,8 @@ def transfer(
         processes on this machine's cores that end with the transfer. A script that relies on these processes needs
         ``if __name__ == "__main__":`` above the call, as each of them imports the script.
     nconsumers : int, optional
-        Ranges to consume at once; by default the threads of the cluster, or the cores of this machine.
+        Ranges to consume at once; by default as many as the cluster has threads, also where workers come and go
+        meanwhile, or as this machine has cores.
     memory_limit : int or str, optional
         Bytes that all processes together may take, such as ``"4GB"``; by default half of the usable memory.
     outformat : {"parquet", "avro"}, optional
@@ -221,7 +222,7 @@ def transfer(
     shown: AbstractContextManager[Observer] = Display() if progress else nullcontext(_log)
     with _leaving_nothing(), shown as observe:
         try:
-            found = run_transfer(settings, observe, ClusterChoice(_scheduler(lent), address), restart)
+            found = run_transfer(settings, observe, ClusterChoice(_scheduler(lent, nconsumers), address), restart)
         except TransferError as error:
             # Dask raises RuntimeError when a process ends before it has become a worker.
             if lent is not None or not isinstance(error.__cause__, RuntimeError):
@@ -284,8 +285,10 @@ def _choose_client(given: Client | None) -> Client | None:
     return client
 
 
-def _scheduler(client: Client | None) -> Scheduler | None:
-    return None if client is None else Scheduler(client.scheduler.address, client=client)
+def _scheduler(client: Client | None, nconsumers: int | None = None) -> Scheduler | None:
+    if client is None:
+        return None
+    return Scheduler(client.scheduler.address, client=client, all_threads=nconsumers in {None, -1})
 
 
 def _log(event: Event) -> None:

@@ -234,8 +234,9 @@ def transfer(
 
     log_to_stderr(verbose)  # after the import of Dask, which sets up its own logging
     spec = None if jobs is None else jobs.resolve()
-    existing = None if scheduler is None else Scheduler(scheduler, tls_ca_file, tls_cert, tls_key)
     wanted = asked["nconsumers"]
+    files = (tls_ca_file, tls_cert, tls_key)
+    existing = None if scheduler is None else Scheduler(scheduler, *files, all_threads=wanted == -1)
     asked["nconsumers"] = consumers(wanted, spec)
     followed = follow_settings(follow, following, asked["until"])
     settings = TransferSettings(topics[0], outdir, kafka, follow=followed, **asked)
@@ -243,7 +244,7 @@ def transfer(
     if restart and not dry_run and not yes:
         _ask_before_restart(settings, choice)
     with failure_as_json(settings, choice, as_json):
-        if existing is not None and wanted == -1:
+        if existing is not None and existing.all_threads:
             settings = replace(settings, nconsumers=existing.threads())
         chosen = ClusterChoice(existing, dashboard_address, spec)
         if dump_schemas and dry_run:

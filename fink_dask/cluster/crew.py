@@ -21,8 +21,11 @@ Unfit = tuple[str, str]
 
 #: Seconds between two looks at the workers: the question costs as much as a small range.
 _LOOK_S = 0.25
-#: Seconds that a scheduler may be without workers; a nanny needs a few to replace one.
-_NO_WORKERS_S = 60.0
+#: Seconds that a scheduler may be without workers: a nanny needs a few to replace one, and a cluster that grows by need
+#: may have to wait for a machine.
+_NO_WORKERS_S, _NO_OTHERS_S = 60.0, 600.0
+#: Seconds without workers before that is said.
+_SAID_S = 5.0
 #: Seconds after which a worker that lacked something is tried again: a directory may be mounted late.
 _AGAIN_S = 60.0
 
@@ -93,13 +96,19 @@ class Crew:
     ----------
     client : distributed.Client
         The cluster.
+    others_join : bool
+        Whether it is somebody else's, which may grow by need.
     """
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, client: Any, others_join: bool = False) -> None:
         self._client = client
+        self._patience_s = _NO_OTHERS_S if others_join else _NO_WORKERS_S
+        self._is_said = False
         self._seen = self._looked = time.monotonic()
         self._here: set[str] = set()
         self._count = 0
+        #: Threads of all workers.
+        self.threads = 0
         #: Workers that lack something, and when each may be tried again; and all that ever did.
         self._unfit: dict[str, float] = {}
         self._told: set[str] = set()
@@ -138,8 +147,8 @@ class Crew:
         self._confined.pop(future, None)
         future.release()
 
-    def look(self) -> None:
-        """Look at the cluster, at most four times a second.
+    def look(self) -> str | None:
+        """Look at the cluster, at most four times a second; return what to tell the user, if anything.
 
         Raises
         ------
@@ -150,15 +159,19 @@ class Crew:
             raise TransferError(f"the Dask scheduler went away; {GO_ON}")
         now = time.monotonic()
         if now - self._looked < _LOOK_S:
-            return
+            return None
         self._looked = now
         self._ask()
         if self._here - self._unfit.keys():
-            self._seen = now
-        elif now - self._seen > _NO_WORKERS_S:
+            self._seen, self._is_said = now, False
+        elif now - self._seen > self._patience_s:
             if self._here:
-                raise TransferError(f"{self._lack}, and no other worker came within {_NO_WORKERS_S:.0f} s; {GO_ON}")
-            raise TransferError(f"the Dask scheduler has had no workers for {_NO_WORKERS_S:.0f} s; {GO_ON}")
+                raise TransferError(f"{self._lack}, and no other worker came within {self._patience_s:.0f} s; {GO_ON}")
+            raise TransferError(f"the Dask scheduler has had no workers for {self._patience_s:.0f} s; {GO_ON}")
+        elif now - self._seen > _SAID_S and not self._here and not self._is_said:
+            self._is_said = True
+            return f"the Dask scheduler has no workers: waiting for some, up to {self._patience_s:.0f} s"
+        return None
 
     def stranded(self) -> list[Any]:
         """List the tasks that are confined to workers that have all gone."""
@@ -188,4 +201,4 @@ class Crew:
         # One is enough to know that there are any; details of 200 take a while. At the end there are none at all.
         info = self._client.scheduler_info(n_workers=-1 if self._told else 1)
         self._here = set(info.get("workers", ()))
-        self._count = info.get("n_workers", 0)
+        self._count, self.threads = info.get("n_workers", 0), info.get("total_threads", 0)

@@ -25,7 +25,8 @@ from fink_dask.ranges.memory import FULL_SHARE, WORKER_BYTES, MemoryShare, share
 from fink_dask.settings import KafkaSettings
 
 _CONNECT_S = 5
-_WORKERS_S = 20
+#: Seconds for the first worker: a cluster that grows by need may have to wait for a machine.
+_WORKERS_S = 600
 #: Longer than Kafka's own time-out and the tasks that a busy worker has to finish first.
 _ANSWER_S = 120
 #: Seconds between two looks at who has answered or gone.
@@ -46,6 +47,8 @@ class Scheduler:
         configuration (``distributed.comm.tls``) names.
     client : distributed.Client, optional
         An open connection to it; it is used, and stays open.
+    all_threads : bool
+        Consume as many ranges at once as its workers have threads, whatever workers come and go.
     """
 
     address: str
@@ -53,6 +56,7 @@ class Scheduler:
     tls_cert: Path | None = None
     tls_key: Path | None = None
     client: Client | None = None
+    all_threads: bool = False
 
     @property
     def is_open(self) -> bool:
@@ -92,17 +96,16 @@ class Scheduler:
         return client
 
     def threads(self) -> int:
-        """Count the ranges that its workers can consume at once: one a thread.
+        """Count the ranges that its workers can consume at once now: one a thread.
 
         Raises
         ------
         SettingsError
             If a TLS file can't be used.
         TransferError
-            If no scheduler answers, or it has no workers.
+            If no scheduler answers.
         """
         with self.connect() as client:
-            _wait_for_workers(client)
             return threads_of(client)
 
 
@@ -142,7 +145,10 @@ def existing_scheduler(
     """
     with scheduler.connect() as client:
         check_workers(client, kafka, topic, ledger)
-        yield Cluster(client, _memory(client, memory_limit), others_join=True)
+        memory = _memory(client, memory_limit)
+        # A limit for all workers together was divided among those that are there.
+        all_threads = scheduler.all_threads and memory_limit is None
+        yield Cluster(client, memory, others_join=True, all_threads=all_threads)
 
 
 def _memory(client: Client, memory_limit: int | None) -> MemoryShare:
@@ -190,10 +196,15 @@ def check_workers(client: Client, kafka: KafkaSettings, topic: str, ledger: Ledg
 
 
 def _wait_for_workers(client: Client) -> None:
+    # A cluster that adapts itself has none, and starts one, where there is something to do.
+    call = client.submit(int, pure=False)
     try:
         client.wait_for_workers(1, timeout=_WORKERS_S)
     except TimeoutError as error:
-        raise TransferError(f"the Dask scheduler {client.scheduler.address} has no workers") from error
+        words = f"the Dask scheduler {client.scheduler.address} has no workers, and none came within {_WORKERS_S} s"
+        raise TransferError(words) from error
+    finally:
+        call.release()
 
 
 def _ask_each(

@@ -77,6 +77,8 @@ class Cluster:
         To be called several times a second while ranges run; raises the error that ends them.
     others_join : bool
         Whether workers may join later that were not checked.
+    all_threads : bool
+        Whether as many ranges are consumed as there are threads, whatever workers come and go.
     """
 
     client: Client
@@ -84,6 +86,7 @@ class Cluster:
     lookahead: Lookahead = NO_LOOKAHEAD
     check: Callable[[], None] = lambda: None
     others_join: bool = False
+    all_threads: bool = False
 
 
 def usable_cores() -> int:

@@ -315,8 +315,9 @@ class Followers:
         if is_late or is_idle or self._ending.is_enough(coming):
             self._is_final = is_late
             return Amount.ALL
-        # While consumers have enough to do, what arrives adds up to larger ranges, and fewer files.
-        return Amount.NOTHING if waiting > self._nconsumers else Amount.DUE
+        # While consumers have enough to do, what arrives adds up to larger ranges, and fewer files. More of them may
+        # have come than there were at first.
+        return Amount.NOTHING if waiting > max(self._nconsumers, running) else Amount.DUE
 
     def _plan(self, follower: Follower, amount: Amount, now: float) -> list[Work]:
         transfer, opened = follower.transfer, follower.plan(amount, now)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import math
 import pickle
 import queue
 import time
 import uuid
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from distributed import CancelledError, Client, Future, KilledWorker
@@ -40,6 +42,8 @@ _FRESH_S = 2.0
 
 #: Seconds for which a range waits before that is worth a word.
 _LONG_S = 5.0
+#: Ranges that wait for a thread where a cluster may grow: one that adapts itself starts workers for what waits.
+_BACKLOG = 4
 
 log = logging.getLogger(__name__)
 
@@ -198,6 +202,7 @@ def run_ranges(
     topics: TopicFailures | None = None,
     reconnect_timeout_s: float = RECONNECT_TIMEOUT_S,
     others_join: bool = False,
+    all_threads: bool = False,
 ) -> None:
     """Transfer ranges on a Dask cluster, `nconsumers` at a time.
 
@@ -226,13 +231,17 @@ def run_ranges(
     others_join : bool
         Whether workers may join that were not checked: each checks itself whether it has what a range needs, and is
         left out with a warning where it has not.
+    all_threads : bool
+        Whether as many are consumed as there are threads instead, whatever workers come and go, and a few wait.
 
     Raises
     ------
     TransferError
         If ranges failed; all others were transferred first, unless the failure concerns them all.
     """
-    run = _Run(client, work, nconsumers, observe, lookahead, more, topics, reconnect_timeout_s, others_join)
+    run = _Run(
+        client, work, nconsumers, observe, lookahead, more, topics, reconnect_timeout_s, others_join, all_threads
+    )
     client.subscribe_topic(run.topic, run.on_progress)
     try:
         while run.unfinished():
@@ -264,14 +273,17 @@ class _Run:
         topics: TopicFailures | None = None,
         reconnect_timeout_s: float = RECONNECT_TIMEOUT_S,
         others_join: bool = False,
+        all_threads: bool = False,
     ) -> None:
         self._client = client
-        self._crew = Crew(client)
+        self._crew = Crew(client, others_join)
         self._others_join = others_join
-        self._nconsumers = nconsumers
+        self._all_threads = all_threads
+        self._asked = nconsumers
         #: The most ranges that run at once, where nothing came in time of more; and how many may now.
-        self._most = self._at_once = nconsumers + lookahead.ranges
-        self._lookahead = lookahead
+        self._most: float = math.inf
+        self._at_once: float = math.inf
+        self._lookahead = replace(lookahead, ranges=lookahead.ranges + _BACKLOG) if all_threads else lookahead
         self._observe = observe
         # The largest first: a long range that starts last would keep one worker busy while the others idle.
         self._waiting = deque(_largest_first(work))
@@ -290,6 +302,10 @@ class _Run:
         self._shares = Shares()
         #: Another job on the same scheduler reports under another name.
         self.topic = f"{progress_prefix(client.id)}{uuid.uuid4().hex}"
+
+    @property
+    def _nconsumers(self) -> int:
+        return max(1, self._crew.threads) if self._all_threads else self._asked
 
     def unfinished(self) -> bool:
         if self._is_gone:  # whoever began later would wait for Kafka as long once more
@@ -386,7 +402,8 @@ class _Run:
 
     def check_cluster(self) -> None:
         """Raise a TransferError when the scheduler is gone, or has had no workers for a while."""
-        self._crew.look()
+        if (words := self._crew.look()) is not None:
+            self._observe(Note(words, warning=True))
         for future in self._crew.stranded():
             item = self._running.pop(future)
             self._shares.end((item.topic, item.range))

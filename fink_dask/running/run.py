@@ -348,6 +348,7 @@ def _transfer(
                     topics=topics,
                     reconnect_timeout_s=settings.kafka.reconnect_timeout_s,
                     others_join=cluster.others_join,
+                    all_threads=cluster.all_threads,
                 )
                 if settings.limit is None:
                     return
@@ -380,6 +381,7 @@ def _follow(
             topics,
             settings.kafka.reconnect_timeout_s,
             cluster.others_join,
+            cluster.all_threads,
         )
 
 

@@ -97,6 +97,58 @@ def test_all_threads_of_a_schedulers_workers_are_given_ranges(kafka: Any, topic_
             transfer.wait()
 
 
+def test_a_cluster_that_grows_by_need_grows_from_nothing_and_shrinks_without_loss(
+    kafka: Any, topic_name: str, tmp_path: Path
+) -> None:
+    oracle = fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 4000, partitions=8)
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"""\
+import threading
+from functools import partial
+
+import fink_dask
+from distributed import Client, LocalCluster
+from fink_dask.api import settings
+
+
+def watch():
+    while not over.wait(0.1):
+        workers = len(cluster.scheduler.workers)
+        seen.append(workers)
+        if workers == 3 and not over.is_set():
+            cluster.adapt(minimum=0, maximum=1, interval="100ms", wait_count=2)
+            return
+
+
+if __name__ == "__main__":
+    settings.TransferSettings = partial(settings.TransferSettings, batchsize=1)  # it then takes some seconds
+    seen, over = [], threading.Event()
+    with LocalCluster(n_workers=0, threads_per_worker=1, host="127.0.0.1", dashboard_address=None) as cluster:
+        cluster.adapt(minimum=0, maximum=3, interval="100ms", target_duration="100ms")
+        with Client(cluster) as client:
+            watching = threading.Thread(target=watch)
+            watching.start()
+            done = fink_dask.transfer({topic_name!r}, "alerts", {kafka.bootstrap_servers!r}, client=client)
+            over.set()
+            watching.join()
+    print(done.summary.alerts, min(seen), max(seen))
+"""
+    )
+    ended = subprocess.run(
+        [sys.executable, str(script)],
+        cwd=tmp_path,
+        env=environment(SLOWLY),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout == "4000 0 3\n", ended.stderr
+    assert_exactly_once(tmp_path / "alerts", oracle.values)
+
+
 @pytest.mark.sample
 def test_a_scheduler_that_is_not_there_is_one_line(kafka: Any, topic_name: str, tmp_path: Path) -> None:
     fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 10, partitions=1)
