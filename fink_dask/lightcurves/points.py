@@ -35,8 +35,9 @@ SCHEMA = pa.schema(
         pa.field("alert", pa.int64()),
     ]
 )
-#: With the time of the alert that a measurement came with, in the survey's own days.
-_CARRIED = SCHEMA.append(pa.field("carried", pa.float64()))
+#: Whose a measurement is, and when the alert that it came with was taken: in MJD, as `mjd` is.
+OBJECT, CARRIED = "object", "carried"
+_CARRIED = SCHEMA.append(pa.field(CARRIED, pa.float64()))
 _MEASURED = ("time", "value", "error", "band", "limit")
 
 
@@ -54,25 +55,30 @@ def points_of(found: Sequence[tuple[pa.Table, Fields]]) -> pa.Table:
     pyarrow.Table
         The columns of `SCHEMA`, in order of time.
     """
-    points = pa.concat_tables(
-        [_CARRIED.empty_table(), *(_piece(part, fields) for alerts, fields in found for part in _parts(alerts, fields))]
-    )
-    # What several alerts tell of the same moment is taken from the newest, and of the same alert from a full packet.
-    rank = pc.index_in(points["kind"], pa.array([ALERT, EARLIER, LIMIT, FORCED]))
-    believed = points.append_column("rank", pc.if_else(pc.equal(rank, 2), 1, rank))
-    keys = [("rank", "ascending"), ("carried", "descending"), ("alert", "descending"), ("limit", "ascending")]
-    points = points.take(pc.sort_indices(believed, keys))
-    points = points.take(_once(points)).select(SCHEMA.names)
-    order = pa.array(np.argsort(points["mjd"].to_numpy(), kind="stable"))
-    return points.take(order).combine_chunks()
+    pieces = [piece for alerts, fields in found for piece in (own_points(alerts, fields), *told_points(alerts, fields))]
+    of_one = [piece.select(_CARRIED.names) for piece in pieces]
+    return each_once(pa.concat_tables([_CARRIED.empty_table(), *of_one])).select(SCHEMA.names)
 
 
-def _parts(alerts: pa.Table, fields: Fields) -> Iterator[dict[str, pa.Array]]:
-    """Yield the measurements of the alerts themselves, then those of each list, as columns of the same names."""
+def own_points(alerts: pa.Table, fields: Fields) -> pa.Table:
+    """Return the detection of each alert, in their order: a row for each, even if it has no brightness.
+
+    Parameters
+    ----------
+    alerts : pyarrow.Table
+        As for `points_of`. If there is a column ``object``, the result has it too.
+    fields : Fields
+        Whose they are.
+    """
     carriers, times = _one(alerts["source"]), _one(alerts["time"])
-    own = {role: _one(alerts[role]) for role in _MEASURED if role in alerts.column_names}
-    survey, quantity = fields.survey, fields.paths["value"].rpartition(".")[2]
-    yield own | _said(ALERT, quantity, carriers, times) | {"source": carriers}
+    own = {role: _one(alerts[role]) for role in (*_MEASURED, OBJECT) if role in alerts.column_names}
+    quantity = fields.paths["value"].rpartition(".")[2]
+    return _piece(own | _said(ALERT, quantity, carriers, times) | {"source": carriers}, fields)
+
+
+def told_points(alerts: pa.Table, fields: Fields) -> Iterator[pa.Table]:
+    """Yield what alerts tell of other times than their own; see `own_points`."""
+    carriers, times, survey = _one(alerts["source"]), _one(alerts["time"]), fields.survey
     for name, kind, source in (
         ("history", EARLIER, survey.names["source"]),
         ("forced", FORCED, survey.forced_source),
@@ -80,37 +86,63 @@ def _parts(alerts: pa.Table, fields: Fields) -> Iterator[dict[str, pa.Array]]:
         if name in alerts.column_names:
             lists = _one(alerts[name])
             names = {**survey.names, "source": source, "limit": survey.limit}
-            inside, said = pc.list_flatten(lists), [field.name for field in lists.type.value_type]
+            inside, told = pc.list_flatten(lists), [field.name for field in lists.type.value_type]
             found = {
-                role: pc.struct_field(inside, names[role]) for role in (*_MEASURED, "source") if names[role] in said
+                role: pc.struct_field(inside, names[role]) for role in (*_MEASURED, "source") if names[role] in told
             }
             parents = pc.list_parent_indices(lists)
-            yield found | _said(kind, names["value"], carriers.take(parents), times.take(parents))
+            if OBJECT in alerts.column_names:
+                found[OBJECT] = _one(alerts[OBJECT]).take(parents)
+            yield _piece(
+                found | _said(kind, survey.names["value"], carriers.take(parents), times.take(parents)), fields
+            )
+
+
+def each_once(points: pa.Table) -> pa.Table:
+    """Keep each measurement of an object once, in order of time; leave out what has neither brightness nor limit.
+
+    What several alerts tell of the same moment is taken from the newest, and of the same alert from a full packet.
+
+    Parameters
+    ----------
+    points : pyarrow.Table
+        The columns of `own_points` and `told_points`, and others, which are kept. If there is a column ``object``, they
+        are those of several objects, and come back in the order of these.
+    """
+    is_one = pc.and_(points["mjd"].is_valid(), pc.or_(points["value"].is_valid(), points["limit"].is_valid()))
+    points = points.filter(is_one)
+    rank = pc.index_in(points["kind"], pa.array([ALERT, EARLIER, LIMIT, FORCED]))
+    believed = points.append_column("rank", pc.if_else(pc.equal(rank, 2), 1, rank))
+    keys = [("rank", "ascending"), (CARRIED, "descending"), ("alert", "descending"), ("limit", "ascending")]
+    points = points.take(pc.sort_indices(believed, keys))
+    points = points.filter(_is_first(points))
+    by_object = [OBJECT] if OBJECT in points.column_names else []
+    order = pc.sort_indices(points, [(name, "ascending") for name in (*by_object, "mjd")])
+    return points.take(order).combine_chunks()
 
 
 def _said(kind: str, quantity: str, carriers: pa.Array, times: pa.Array) -> dict[str, pa.Array]:
     said = {"kind": _all(kind, len(carriers)), "quantity": _all(quantity, len(carriers))}
-    return said | {"alert": carriers, "carried": times.cast(pa.float64())}
+    return said | {"alert": carriers, CARRIED: times.cast(pa.float64())}
 
 
 def _piece(part: Mapping[str, pa.Array], fields: Fields) -> pa.Table:
-    """Name and convert the columns of some measurements, and leave out what has neither brightness nor limit."""
+    """Name and convert the columns of some measurements."""
     survey, count = fields.survey, len(part["kind"])
 
     def number(role: str, kind: pa.DataType) -> pa.Array:
         return part[role].cast(kind) if role in part else pa.nulls(count, kind)
 
     time, value, limit = (number(role, pa.float64()) for role in ("time", "value", "limit"))
-    if survey.scale == "utc-jd":
-        time = pc.subtract(time, _JD_OF_MJD)  # exact: the result has no more digits than the time
+    carried = part[CARRIED]
+    if survey.scale == "utc-jd":  # exact: the result has no more digits than the time
+        time, carried = pc.subtract(time, _JD_OF_MJD), pc.subtract(carried, _JD_OF_MJD)
     kinds = pc.if_else(pc.or_(value.is_valid(), pc.not_equal(part["kind"], EARLIER)), part["kind"], LIMIT)
-    bands = part["band"].to_pylist() if "band" in part else [None] * count
-    names: Mapping[Any, str] = survey.bands
     table = pa.table(
         [
             time,
             _all(survey.scale.partition("-")[0], count),
-            pa.array([None if band is None else names.get(band, str(band)) for band in bands], pa.string()),
+            _band_names(part["band"], survey.bands) if "band" in part else pa.nulls(count, pa.string()),
             value,
             number("error", pa.float64()),
             limit,
@@ -119,24 +151,32 @@ def _piece(part: Mapping[str, pa.Array], fields: Fields) -> pa.Table:
             kinds,
             number("source", pa.int64()),
             part["alert"].cast(pa.int64()),
-            part["carried"],
+            carried,
         ],
         schema=_CARRIED,
     )
-    return table.filter(pc.and_(time.is_valid(), pc.or_(value.is_valid(), limit.is_valid())))
+    return table.append_column(OBJECT, part[OBJECT]) if OBJECT in part else table
 
 
-def _once(points: pa.Table) -> pa.Array:
-    """Find the first of each measurement: by its identifier, or by time and band where it has none."""
-    seen: set[object] = set()
-    kept = []
-    columns = (points[name].to_pylist() for name in ("kind", "source", "mjd", "band"))
-    for row, (kind, source, mjd, band) in enumerate(zip(*columns, strict=True)):
-        moment, name = (kind == FORCED, mjd, band), (kind == FORCED, source)
-        if (moment if source is None else name) not in seen:
-            kept.append(row)
-        seen |= {moment, name}
-    return pa.array(kept, pa.int64())
+def _band_names(bands: pa.Array, names: Mapping[Any, str]) -> pa.Array:
+    encoded = bands.dictionary_encode()
+    known = [names.get(band, str(band)) for band in encoded.dictionary.to_pylist()]
+    return pa.array(known, pa.string()).take(encoded.indices)
+
+
+def _is_first(points: pa.Table) -> pa.Array:
+    """Tell which is the first of each measurement: by its identifier, or by time and band where it has none."""
+    rows = pa.array(np.arange(points.num_rows))
+    of_object = [OBJECT] if OBJECT in points.column_names else []
+    told = points.select(["source", "mjd", "band", *of_object])
+    told = told.append_column("forced", pc.equal(points["kind"], FORCED)).append_column("row", rows)
+    has_name, is_first = told["source"].is_valid(), np.zeros(points.num_rows, dtype=bool)
+    for keys, chosen in ((["source"], has_name), (["mjd", "band"], pc.invert(has_name))):
+        among = told.filter(has_name) if keys == ["source"] else told
+        first = np.zeros(points.num_rows, dtype=bool)
+        first[among.group_by([*of_object, "forced", *keys]).aggregate([("row", "min")])["row_min"].to_numpy()] = True
+        is_first |= first & chosen.to_numpy()
+    return pa.array(is_first)
 
 
 def _one(column: pa.ChunkedArray) -> pa.Array:
