@@ -22,7 +22,7 @@ PIP_FLAGS := --quiet --no-input --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test $(FURTHER) test-fuzz test-pythons test-oldest test-cluster test-all repeat coverage fuzz soak screenshots \
-  bench bench-links bench-size docs lint types format lock dist clean
+  bench bench-links bench-catalog bench-size docs lint types format lock dist clean
 .DELETE_ON_ERROR:
 
 help:  ## List these targets
@@ -102,6 +102,9 @@ bench: venv  ## Measure against fink-client and Spark (BENCH_ARGS="--scale small
 
 bench-links: venv  ## Measure over slow, far and lossy links (BENCH_ARGS="--resume"); as root; 90 minutes
 	@$(BIN)/python -m benchmarks.links $(BENCH_ARGS)
+
+bench-catalog: venv  ## Grow a HATS catalog night after night, killed in each (BENCH_ARGS="--alerts 200000"); ten minutes
+	@$(BIN)/python -m benchmarks.catalog $(BENCH_ARGS)
 
 bench-size: venv  ## Measure what an installation takes, beside fink-client's
 	@$(BIN)/python -m benchmarks.size

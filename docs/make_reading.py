@@ -42,19 +42,26 @@ def lsdb_lines(reading: Reading) -> str:
     name, value = leaf(reading.object_id), leaf(reading.value)
     shown = [leaf(path) for path in reading.columns if leaf(path) in {name, value} or path not in {reading.label}]
     names = ", ".join(f'"{each}"' for each in shown)
+    of_class = "pred_main_label_classifier == 11" if reading.is_flux else "finkclass == 'Unknown'"
+    movers = """
+
+# What moves belongs to no object, and has a catalog of its own: a row an alert.
+print(lsdb.open_catalog("catalog/movers").head(2)[["designation", "ra", "dec"]])"""
     return f"""\
 import lsdb
 
 catalog = lsdb.open_catalog("catalog")
 some = catalog.head(1).iloc[0]
+one = catalog.id_search(values={{"{name}": some["{name}"]}}).compute()
+print(one[["{name}", "ra", "dec", "alerts"]])
 cone = catalog.cone_search(ra=some["ra"], dec=some["dec"], radius_arcsec=3600).compute()
-print(cone[["{name}", "ra", "dec", "alerts"]])
 names = [{names}]
 print(cone.explode("lightcurve")[names])
+print(catalog.query("{of_class}").compute())
 
-# A query keeps objects of whose light curve nothing is left.
+# A query of light curves keeps objects of whose light curve nothing is left.
 bright = catalog.query("lightcurve.{reading.bright(value)}").compute().dropna(subset=["lightcurve"])
-print(bright)
+print(bright){movers if reading.is_flux else ""}
 """
 
 

@@ -1,27 +1,30 @@
-"""Deal the alerts of a dataset into buckets, all those of an object into the same one, in files that fit in memory."""
+"""Deal alerts into buckets, all those of an object into the same one, in files that fit in memory."""
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from fink_dask.catalog.lightcurves import LightCurveForm, is_placed
+from fink_dask.catalog.gather import Alerts, Movers, Objects, Rows, is_placed
+from fink_dask.catalog.reading import Reader
+from fink_dask.lightcurves.points import OBJECT, own_points, told_points
 
 #: About how many alerts a bucket has: some hundred bytes each, and a few copies while they are sorted.
 BUCKET_ROWS = 250_000
+#: How many points take the memory of an alert.
+_POINTS_OF_A_ROW = 4
 #: Each bucket is an open file; for more alerts the buckets grow instead.
 _MAX_BUCKETS = 1000
-#: Bytes of rows that wait to be written, over all buckets.
-_WAITING_BYTES = 192 * 2**20
-_BATCH_ROWS = 65_536
+#: Bytes of rows that wait to be written, over all buckets of a catalog.
+_WAITING_BYTES = 96 * 2**20
 #: The golden ratio times 2**64, made odd.
 _ODD = np.uint64(0x9E3779B97F4A7C15)
 
@@ -32,110 +35,148 @@ class Dealt:
 
     Parameters
     ----------
-    paths : list of pathlib.Path
-        A file for each bucket that has alerts.
     alerts : int
         Alerts that were read.
     without_object, without_position : int
-        Alerts in no bucket, because they have no object, or an object but no position.
+        Alerts of no object, which have buckets of their own, and alerts in no bucket, as they have no position.
     """
 
-    paths: list[Path]
     alerts: int
     without_object: int
     without_position: int
 
 
 def deal(
-    dataset: ds.Dataset,
-    form: LightCurveForm,
-    directory: Path,
-    rows: int,
+    readers: Sequence[Reader],
+    objects: Objects,
+    movers: Movers,
+    buckets: Sequence[Buckets],
     advance: Callable[[int], None],
 ) -> Dealt:
-    """Read a dataset once, a few batches at a time, and write each alert to the bucket of its object.
+    """Read datasets once, a few alerts at a time, and write each alert to a bucket.
 
     Parameters
     ----------
-    dataset : pyarrow.dataset.Dataset
-        The dataset.
-    form : LightCurveForm
-        The columns that are taken.
-    directory : pathlib.Path
-        Where to write the buckets.
-    rows : int
-        Alerts of the dataset, which decide the number of buckets.
+    readers : sequence of Reader
+        The datasets.
+    objects, movers : Objects, Movers
+        What the catalogs have of an alert.
+    buckets : sequence of Buckets
+        Where alerts of objects, and those of none, are written to.
     advance : callable
         Called with the number of alerts that were read.
     """
-    count = min(_MAX_BUCKETS, 1 + rows // BUCKET_ROWS)
-    without_object = without_position = alerts = 0
-    with _Buckets(directory, count) as buckets:
-        # A file has few row groups; reading further ahead would only fill memory.
-        batches = dataset.to_batches(
-            columns=form.expressions(), batch_size=_BATCH_ROWS, batch_readahead=2, fragment_readahead=2
-        )
-        for batch in batches:
-            table = pa.Table.from_batches([batch])
-            has_object, has_position = is_placed(table, form)
-            without_object += int((~has_object).sum())
-            without_position += int((has_object & ~has_position).sum())
-            buckets.add(table.filter(pa.array(has_object & has_position)), form)
-            alerts += batch.num_rows
-            advance(batch.num_rows)
-    return Dealt(buckets.paths, alerts, without_object, without_position)
+    alerts = without_object = without_position = 0
+    for reader in readers:
+        for batch in reader.batches():
+            has_object, has_position = is_placed(batch.rows, objects.key)
+            has_position &= batch.rows[objects.form.source_id].is_valid().to_numpy() | has_object
+            kept, moving = pa.array(has_object & has_position), pa.array(~has_object & has_position)
+            without_object += int(moving.true_count)
+            without_position += int((~has_position).sum())
+            alerts += len(has_object)
+            rows, own, told = batch.rows.filter(kept), None, None
+            if batch.measured is not None:
+                measured = batch.measured.filter(kept)
+                own = own_points(measured, batch.fields)
+                told = pa.concat_tables([own.slice(0, 0), *told_points(measured, batch.fields)])
+            buckets[0].add(Alerts(objects.flatten(rows, own), told))
+            buckets[1].add(Alerts(movers.flatten(batch.rows.filter(moving), None)))
+            advance(len(has_object))
+    return Dealt(alerts, without_object, without_position)
 
 
-class _Buckets:
-    """The files; a context manager that writes what waits, and closes them."""
+class Buckets:
+    """Files of the alerts of one catalog; a context manager that closes them.
 
-    def __init__(self, directory: Path, count: int) -> None:
+    Parameters
+    ----------
+    directory : pathlib.Path
+        Where to write them; it is made.
+    rows : Rows
+        Whose alerts they are.
+    alerts, points : int
+        About how many there will be, which decides how many buckets there are.
+    notes_ids : bool
+        Whether `ids` will be asked for.
+    """
+
+    def __init__(self, directory: Path, rows: Rows, alerts: int, points: int, notes_ids: bool) -> None:
+        directory.mkdir()
+        self._notes_ids = notes_ids
+        self._ids: pa.Array | None = None
         self._directory = directory
-        self._count = count
-        self._writers: dict[int, pq.ParquetWriter] = {}
-        self._waiting: dict[int, list[pa.Table]] = {}
+        self._count = min(_MAX_BUCKETS, 1 + (alerts + points // _POINTS_OF_A_ROW) // BUCKET_ROWS)
+        self._key = rows.key
+        self._files = ExitStack()
+        self._writers: dict[tuple[int, str], pq.ParquetWriter] = {}
+        self._waiting: dict[tuple[int, str], list[pa.Table]] = {}
         self._waiting_bytes = 0
 
-    def __enter__(self) -> _Buckets:
+    def __enter__(self) -> Buckets:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            if kind is None:
-                self._write()
-        finally:
-            for writer in self._writers.values():
-                writer.close()
+    def __exit__(self, *_: object) -> None:
+        self._files.close()
 
-    @property
-    def paths(self) -> list[Path]:
-        """The files that were written."""
-        return [self._path(number) for number in sorted(self._writers)]
-
-    def add(self, table: pa.Table, form: LightCurveForm) -> None:
-        """Give each row to its bucket."""
-        numbers = _bucket_numbers(table[form.object_id], self._count)
-        dealt = table.take(pa.array(np.argsort(numbers, kind="stable")))
-        start = 0
-        for number, rows in enumerate(np.bincount(numbers, minlength=self._count).tolist()):
-            if rows:
-                self._waiting.setdefault(number, []).append(dealt.slice(start, rows))
-            start += rows
-        self._waiting_bytes += dealt.nbytes
+    def add(self, alerts: Alerts) -> None:
+        """Give each alert, and what it tells, to the bucket of its object."""
+        if self._notes_ids and alerts.rows.num_rows:
+            new = alerts.rows[self._key].combine_chunks()
+            self._ids = (new if self._ids is None else pa.concat_arrays([self._ids, new])).unique()
+        self._deal("alerts", alerts.rows, self._key)
+        if alerts.points is not None:
+            self._deal("points", alerts.points, OBJECT)
         if self._waiting_bytes >= _WAITING_BYTES:
             self._write()
 
+    def ids(self) -> pa.Array | None:
+        """Return the objects of all alerts that were added; None if there was none."""
+        return self._ids
+
+    def close(self) -> None:
+        """Write what waits; no more is added."""
+        self._write()
+        self._files.close()
+
+    def __len__(self) -> int:
+        return len(self._numbers())
+
+    def contents(self) -> Iterable[Alerts]:
+        """Read the buckets that have alerts, one after the other, and remove each."""
+        for number in self._numbers():
+            parts = {}
+            for what in ("alerts", "points"):
+                if (path := self._path(number, what)).exists():
+                    parts[what] = pq.read_table(path, partitioning=None)
+                    path.unlink()
+            yield Alerts(parts["alerts"], parts.get("points"))
+
+    def _numbers(self) -> list[int]:
+        return sorted({number for number, what in self._writers if what == "alerts"})
+
+    def _deal(self, what: str, table: pa.Table, key: str) -> None:
+        numbers = _bucket_numbers(table[key], self._count)
+        dealt = table.take(pa.array(np.argsort(numbers, kind="stable")))
+        start = 0
+        for number, rows in enumerate(np.bincount(numbers, minlength=self._count).tolist()):
+            if rows or (what == "points" and (number, "alerts") in self._waiting):
+                self._waiting.setdefault((number, what), []).append(dealt.slice(start, rows))
+            start += rows
+        self._waiting_bytes += dealt.nbytes
+
     def _write(self) -> None:
-        for number, tables in self._waiting.items():
+        for (number, what), tables in self._waiting.items():
             table = pa.concat_tables(tables)
-            if number not in self._writers:
-                self._writers[number] = pq.ParquetWriter(self._path(number), table.schema, compression="lz4")
-            self._writers[number].write_table(table)
+            if (number, what) not in self._writers:
+                writer = pq.ParquetWriter(self._path(number, what), table.schema, compression="lz4")
+                self._writers[number, what] = self._files.enter_context(writer)
+            self._writers[number, what].write_table(table)
         self._waiting.clear()
         self._waiting_bytes = 0
 
-    def _path(self, number: int) -> Path:
-        return self._directory / f"bucket-{number:04d}.parquet"
+    def _path(self, number: int, what: str) -> Path:
+        return self._directory / f"{what}-{number:04d}.parquet"
 
 
 def _bucket_numbers(ids: pa.ChunkedArray, count: int) -> npt.NDArray[np.int64]:
@@ -144,5 +185,7 @@ def _bucket_numbers(ids: pa.ChunkedArray, count: int) -> npt.NDArray[np.int64]:
         mixed = ids.to_numpy().astype(np.uint64) * _ODD >> np.uint64(32)
         return np.asarray(mixed % np.uint64(count), dtype=np.int64)
     encoded = ids.combine_chunks().dictionary_encode()
+    if isinstance(encoded, pa.ChunkedArray):
+        encoded = encoded.combine_chunks()
     hashes = [zlib.crc32(text.encode()) % count for text in encoded.dictionary.cast(pa.string()).to_pylist()]
     return np.asarray(np.array(hashes, dtype=np.int64)[encoded.indices.to_numpy()])

@@ -1,67 +1,75 @@
-"""Export a dataset as a HATS catalog of objects with nested light curves, through hats-import."""
+"""Export datasets as HATS catalogs: one of objects with their light curves, and one of what moves.
+
+A catalog is made in a hidden directory beside it, and then gets its name. Later alerts are added as a new version,
+beside the one that readers have; then one rename lets them find it.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import glob
 import importlib.util
-import io
-import logging
 import os
 import re
 import shutil
-import sys
 import uuid
-import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
-import pyarrow.parquet as pq
-from distributed import Client, LocalCluster
 
-from fink_dask.catalog.buckets import deal
-from fink_dask.catalog.lightcurves import find_form, gather
-from fink_dask.cluster.forkserver import without_interrupts
-from fink_dask.cluster.leftovers import dask_configuration
+from fink_dask.catalog.buckets import Buckets, Dealt, deal
+from fink_dask.catalog.form import Form, find_form, left_out
+from fink_dask.catalog.gather import FILE_BYTES, Movers, Objects, Rows
+from fink_dask.catalog.reading import Reader
 from fink_dask.dataset.formats import why_unreadable
-from fink_dask.dataset.read import open_dataset
-from fink_dask.errors import LedgerError, SettingsError, StorageError
+from fink_dask.dataset.read import Part, open_parts
+from fink_dask.errors import LedgerError, SettingsError, StorageError, parameter
 from fink_dask.ledger.ledger import Ledger, storage_error
-from fink_dask.store.durable import sync_directory, sync_file
+from fink_dask.ledger.outdir import find_ledger
+from fink_dask.store.durable import sync_directory
 
-#: About how many bytes a file of the catalog takes in memory: what a task of LSDB holds.
-_FILE_BYTES = 256 * 2**20
-#: Objects beyond a file's edge that are kept with it, in arcseconds, so that cross-matches miss none.
-_MARGIN_ARCSEC = 10.0
-#: The finest division of the sky: 0.05 square degrees, in which no survey has more objects than fit into a file.
-#: hats-import makes maps of it, and its default would take sixteen times as long.
-_FINEST_ORDER = 8
-#: hats-import's default level is meant for published catalogs, and takes most of an export's time.
-_ZSTD_LEVEL = 3
+if TYPE_CHECKING:
+    from fink_dask.catalog.state import State
+    from fink_dask.catalog.version import Place
+
+#: The catalog of alerts that belong to no object, in the directory of the one of objects.
+MOVERS = "movers"
+#: Where alerts wait, in the directory of the catalog that gets them.
+_ASIDE = ".growing"
+#: What a thread that writes a file may hold: its rows, the same sorted, and encoded.
+THREAD_BYTES = 4 * FILE_BYTES
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]")
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What is in a catalog, and what is not.
+    """What is in a catalog, and what became of the alerts that were added to it.
 
     Parameters
     ----------
-    objects, alerts : int
-        Objects, and alerts in their light curves.
+    objects, alerts, movers : int
+        Objects, alerts in their light curves, and alerts of no object, which are in a catalog of their own.
+    added : int
+        Alerts that were read now.
     duplicates : int
         Alerts left out because another with the same identifier is there.
-    without_object, without_position : int
-        Alerts without an object, and alerts with one but without a position.
+    without_position : int
+        Alerts left out because they have no position.
+    left_out : tuple of str
+        Columns that new alerts have, and the catalog has not, as it was begun without them.
     """
 
     objects: int
     alerts: int
+    movers: int
+    added: int
     duplicates: int
-    without_object: int
     without_position: int
+    left_out: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -71,76 +79,63 @@ class Caller:
     Parameters
     ----------
     begin : callable
-        Called with the name of a stage, and its number of steps; None if unknown.
+        Called with the name of a stage, its number of steps, and what these are.
     advance : callable
         Called with the number of steps done.
     """
 
-    begin: Callable[[str, int | None], None] = lambda *_: None
+    begin: Callable[[str, int, str], None] = lambda *_: None
     advance: Callable[[int], None] = lambda _: None
 
 
-def export_hats(ledger: Ledger, catalog: Path, columns: Sequence[str] | None, workers: int, caller: Caller) -> Exported:
-    """Write a catalog of the objects of a dataset, which appears whole or not at all.
+def export_hats(
+    outdir: Path,
+    catalog: Path,
+    columns: Sequence[str] | None = None,
+    has_history: bool | None = None,
+    threads: int = 1,
+    caller: Caller | None = None,
+) -> Exported:
+    """Write a catalog of the objects of a dataset, which appears whole or not at all, or add what is new to it.
 
     Parameters
     ----------
-    ledger : Ledger
-        The dataset, which is only read.
+    outdir : pathlib.Path
+        The dataset, or a directory with those of several topics; it is only read.
     catalog : pathlib.Path
-        The catalog's directory, which is not there yet.
-    columns : sequence of str or None
-        The columns of the light curves; None for every one that is a single value.
-    workers : int
-        Processes that write the catalog.
-    caller : Caller
+        The catalog's directory. One that is there grows: it gets the alerts that it has not got yet.
+    columns : sequence of str, optional
+        The columns of the light curves; by default every one that is a single value, or those that it was begun with.
+    has_history : bool, optional
+        Whether light curves have earlier detections and forced photometry; by default no, or as it was begun.
+    threads : int, optional
+        How many files of the catalog to write at once.
+    caller : Caller, optional
         Whom to tell how far it is.
 
     Raises
     ------
     SettingsError
-        If hats-import is not installed, the catalog exists already or can't be there, or the alerts lack what a
-        catalog needs.
+        If hats is not installed, the catalog can't be there, or the alerts lack what a catalog needs; if the catalog
+        was begun with other columns.
     LedgerError
-        If the dataset is not what its ledger says, or has no object with a position.
+        If the dataset is not what its ledger says, or has no alert for a catalog.
     StorageError
-        If the file system refuses, or hats-import fails.
+        If the file system refuses, or the catalog is just being written by another export.
     """
-    if importlib.util.find_spec("hats_import") is None:
-        raise SettingsError("export-hats needs hats-import, which is not installed: pip install 'fink-dask[hats]'")
-    _check_target(ledger, catalog)
-    dataset = open_dataset(ledger.outdir)
-    form = find_form(dataset.schema, columns)
-    aside = catalog.with_name(f".{catalog.name}.{uuid.uuid4().hex[:8]}.part")
+    if importlib.util.find_spec("hats") is None:
+        raise SettingsError("export-hats needs hats, which is not installed: pip install 'fink-dask[hats]'")
+    _check_target(outdir, catalog)
+    export = _Export(outdir, catalog, threads, caller or Caller())
     try:
-        aside.mkdir()
-        caller.begin("reading alerts", rows := dataset.count_rows())
-        dealt = deal(dataset, form, aside, rows, caller.advance)
-        caller.begin("gathering light curves", len(dealt.paths))
-        objects = duplicates = size = 0
-        gathered = []
-        for number, path in enumerate(dealt.paths):
-            table, left_out = gather(pq.read_table(path, partitioning=None), form)
-            path.unlink()
-            gathered.append(aside / f"objects-{number:04d}.parquet")
-            pq.write_table(table, gathered[-1], row_group_size=_rows_of(table), compression="lz4")
-            objects, duplicates, size = objects + table.num_rows, duplicates + left_out, size + table.nbytes
-            caller.advance(1)
-        if not objects:
-            raise LedgerError(f"{ledger.outdir} has no alert with an object and a position: there is nothing to export")
-        caller.begin("writing the catalog", None)
-        made = aside / "catalog"
-        name = _NOT_IN_NAMES.sub("_", catalog.name)
-        _import(gathered, made, name, form.object_id, max(1, _FILE_BYTES * objects // size), workers)
-        _publish(made / name, catalog)
+        if catalog.exists():
+            with _locked(catalog):
+                return export.grow(columns, has_history)
+        return export.create(columns, bool(has_history))
     except OSError as error:
-        raise storage_error(error, aside) from error
+        raise storage_error(error, catalog) from error
     except pa.ArrowException as error:
-        raise LedgerError(f"{ledger.outdir} can't be read: {why_unreadable(error)}") from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-    alerts = dealt.alerts - dealt.without_object - dealt.without_position - duplicates
-    return Exported(objects, alerts, duplicates, dealt.without_object, dealt.without_position)
+        raise LedgerError(f"{outdir} can't be read: {why_unreadable(error)}") from error
 
 
 def unfinished(catalog: Path) -> list[Path]:
@@ -148,97 +143,148 @@ def unfinished(catalog: Path) -> list[Path]:
     return sorted(catalog.parent.glob(f".{glob.escape(catalog.name)}.*.part"))
 
 
-def _check_target(ledger: Ledger, catalog: Path) -> None:
-    if catalog.exists() or catalog.is_symlink():
-        raise SettingsError(f"{catalog} already exists: choose another directory, or remove it")
+class _Export:
+    """One run of an export."""
+
+    def __init__(self, outdir: Path, catalog: Path, threads: int, caller: Caller) -> None:
+        self._outdir = outdir
+        self._catalog = catalog
+        self._threads = threads
+        self._caller = caller
+
+    def create(self, columns: Sequence[str] | None, has_history: bool) -> Exported:
+        """Make a catalog."""
+        parts = open_parts(self._outdir)
+        form = find_form([part.dataset.schema for part in parts], columns, has_history)
+        whole = self._catalog.with_name(f".{self._catalog.name}.{uuid.uuid4().hex[:8]}.part")
+        try:
+            whole.mkdir()
+            done = self._add(parts, form, None if columns is None else tuple(columns), whole)
+            if not done.objects and not done.movers:
+                raise LedgerError(f"{self._outdir} has no alert with a position: there is nothing to export")
+            whole.rename(self._catalog)
+            sync_directory(self._catalog.parent)
+        finally:
+            shutil.rmtree(whole, ignore_errors=True)
+        return done
+
+    def grow(self, columns: Sequence[str] | None, has_history: bool | None) -> Exported:
+        """Add the alerts that the catalog has not got."""
+        from fink_dask.catalog.state import taken_of
+
+        states = [state for _, state in self._found(self._catalog) if state is not None]
+        if not states:
+            raise SettingsError(
+                f"{self._catalog} already exists, and is no catalog of export-hats that could grow: choose another "
+                "directory, or remove it"
+            )
+        form, begun = states[0].form, states[0].columns
+        for name, asked, has in (
+            ("columns", columns and tuple(columns), begun),
+            ("history", has_history, form.has_history),
+        ):
+            if asked is not None and asked != has:
+                raise SettingsError(
+                    f"{parameter(name)}: {self._catalog} was begun otherwise, and goes on as it was: leave it out, or "
+                    "export to another directory"
+                )
+        taken = frozenset.intersection(*(state.taken for state in states))
+        parts = open_parts(self._outdir, lambda identity, marker: taken_of(identity, marker) not in taken)
+        return self._add(parts, form, begun, self._catalog)
+
+    def _add(self, parts: Sequence[Part], form: Form, columns: tuple[str, ...] | None, directory: Path) -> Exported:
+        """Write new versions with the alerts of these datasets, and let readers find them."""
+        from fink_dask.catalog.state import remove_others
+
+        new = [part for part in parts if part.markers]
+        aside, dealt, duplicates = directory / _ASIDE, Dealt(0, 0, 0), 0
+        shutil.rmtree(aside, ignore_errors=True)  # of an export that was killed
+        remove_others(self._found(directory))
+        if new:
+            try:
+                aside.mkdir()
+                dealt, duplicates = self._write(new, form, columns, directory, aside)
+            finally:
+                shutil.rmtree(aside, ignore_errors=True)
+        found = self._found(directory)
+        remove_others(found)
+        rows, alerts = [0, 0], [0, 0]
+        for number, (_, state) in enumerate(found):
+            if state is not None:
+                rows[number], alerts[number] = state.version.rows, state.version.alerts
+        unknown = (
+            tuple(sorted({name for part in new for name in left_out(part.dataset.schema, form)})) if not columns else ()
+        )
+        return Exported(rows[0], alerts[0], rows[1], dealt.alerts, duplicates, dealt.without_position, unknown)
+
+    def _write(
+        self, new: Sequence[Part], form: Form, columns: tuple[str, ...] | None, directory: Path, aside: Path
+    ) -> tuple[Dealt, int]:
+        """Write new versions; returns also how many alerts were left out, as others have their identifiers."""
+        from fink_dask.catalog.state import State, publish, taken_of
+        from fink_dask.catalog.version import Version, Writer
+
+        found = self._found(directory)
+        objects, movers = Objects(form), Movers(form)
+        kinds: tuple[Rows, Rows] = (objects, movers)
+        taken = {taken_of(part.identity, marker) for part in new for marker in part.markers}
+        taken.update(one for _, state in found if state is not None for one in state.taken)
+        readers = [Reader(part, form) for part in new]
+        alerts, points = (sum(each) for each in zip(*(reader.count() for reader in readers), strict=True))
+        duplicates, changed = 0, []
+        with ExitStack() as files:
+            all_buckets = [
+                files.enter_context(Buckets(aside / kind.catalog_type, kind, alerts, points, state is not None))
+                for kind, (_, state) in zip(kinds, found, strict=True)
+            ]
+            self._caller.begin("reading alerts", alerts, "alert")
+            dealt = deal(readers, objects, movers, all_buckets, self._caller.advance)
+            for kind, (place, state), buckets in zip(kinds, found, all_buckets, strict=True):
+                version = Version(0) if state is None else state.version
+                writer = Writer(place, kind, version, aside / f"{kind.catalog_type}-rows", self._threads)
+                writer.touch(buckets)
+                buckets.close()
+                if len(buckets):
+                    self._caller.begin("gathering light curves", len(buckets), "file")
+                    duplicates += writer.gather(buckets, self._caller.advance)
+                    version = writer.write(self._caller.begin, self._caller.advance)
+                if version.number:
+                    changed.append((place, state, State(form, columns, frozenset(taken), version)))
+        # One that readers do not know yet comes first: were it to be missing, nobody would know what it lacks.
+        for place, before, after in sorted(changed, key=lambda each: each[1] is not None):
+            publish(place, before, after)
+        return dealt, duplicates
+
+    def _found(self, directory: Path) -> list[tuple[Place, State | None]]:
+        """Find the two catalogs, as far as they are there."""
+        from fink_dask.catalog.state import find_place, read_state
+
+        name = _NOT_IN_NAMES.sub("_", self._catalog.name)
+        places = (find_place(directory, name), find_place(directory / MOVERS, f"{name}_{MOVERS}"))
+        return [(place, read_state(place)) for place in places]
+
+
+def _check_target(outdir: Path, catalog: Path) -> None:
+    if catalog.exists() and not catalog.is_dir():
+        raise SettingsError(f"{catalog} already exists, and is no directory: choose another name, or remove it")
     if not catalog.parent.is_dir():
         raise SettingsError(f"{catalog.parent} is not a directory: make it first")
-    for place in (ledger.outdir, ledger.path):
-        if place in catalog.parents:
+    for place in (outdir, Ledger(outdir).path, find_ledger(outdir).path):
+        if place in (catalog, *catalog.parents):
             raise SettingsError(f"{catalog} is inside {place}, whose readers would take it for alerts: choose another")
 
 
-def _rows_of(table: pa.Table) -> int:
-    """Return how many objects hats-import reads at once."""
-    return max(1, _FILE_BYTES // 8 * int(table.num_rows) // max(int(table.nbytes), 1))
-
-
-def _import(files: list[Path], made: Path, name: str, object_id: str, objects: int, workers: int) -> None:
-    """Let hats-import make a collection: the catalog, and the margin that cross-matches need."""
-    from hats_import.catalog.file_readers import ParquetPyarrowReader
-    from hats_import.collection.arguments import CollectionArguments
-    from hats_import.collection.run_import import run
-
-    arguments = (
-        CollectionArguments(
-            output_path=made, output_artifact_name=name, tmp_dir=made.parent, progress_bar=False, resume=False
-        )
-        .catalog(
-            input_file_list=files,
-            file_reader=ParquetPyarrowReader(iterate_by_row_groups=True),
-            ra_column="ra",
-            dec_column="dec",
-            sort_columns=object_id,
-            highest_healpix_order=_FINEST_ORDER,
-            pixel_threshold=objects,
-            write_table_kwargs={"compression_level": _ZSTD_LEVEL},
-        )
-        .add_margin(margin_threshold=_MARGIN_ARCSEC, is_default=True)
-    )
-    with _without_remarks() as remarks, _cluster(min(workers, len(files))) as client:
-        try:
-            run(arguments, client)
-        except (RuntimeError, ValueError, AssertionError) as error:
-            # hats-import prints why a task failed; the error only says that one did.
-            words = [*str(error).splitlines()[:1], *remarks.getvalue().strip().splitlines()[-1:]]
-            raise StorageError(f"hats-import failed: {' '.join(words)[:300]}") from error
-
-
 @contextmanager
-def _cluster(workers: int) -> Iterator[Client]:
-    """Start the cluster in which hats-import runs its tasks: in this process for one worker, which starts sooner.
-
-    The workers of a transfer are no use here: they are forked from a process without pandas.
-    """
-    with ExitStack() as stack:
-        stack.enter_context(dask_configuration({"distributed.worker.multiprocessing-method": "spawn"}, is_whole=True))
-        with without_interrupts():
-            cluster = LocalCluster(
-                n_workers=workers,
-                threads_per_worker=1,
-                processes=workers > 1,
-                host="127.0.0.1" if workers > 1 else None,
-                dashboard_address=None,
-                silence_logs=logging.CRITICAL,
-            )
-            stack.enter_context(cluster)  # before an interrupt that came meanwhile is raised
-        client = stack.enter_context(Client(cluster))
-        if workers > 1:
-            client.run(_hush)
-        yield client
-
-
-@contextmanager
-def _without_remarks() -> Iterator[io.StringIO]:
-    """Keep the remarks of libraries away from the user, whose stdout is for the result; errors are still raised."""
-    before, remarks = logging.root.manager.disable, io.StringIO()
-    logging.disable(logging.WARNING)
+def _locked(catalog: Path) -> Iterator[None]:
+    """Keep other exports away from a catalog that grows; the lock ends with the process, however that ends."""
+    descriptor = os.open(catalog, os.O_RDONLY)
     try:
-        with warnings.catch_warnings(), redirect_stdout(remarks):
-            warnings.simplefilter("ignore")
-            yield remarks
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise StorageError(
+            f"{catalog} is just being written by another export-hats: wait until it has ended"
+        ) from error
+    else:
+        yield
     finally:
-        logging.disable(before)
-
-
-def _hush() -> None:
-    """Keep a worker from printing; what tasks print is sent to the client as well."""
-    sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - as long as the process
-
-
-def _publish(made: Path, catalog: Path) -> None:
-    """Sync everything to disk, then give it its final name."""
-    for path in (made, *made.rglob("*")):
-        (sync_directory if path.is_dir() else sync_file)(path)
-    made.rename(catalog)
-    sync_directory(catalog.parent)
+        os.close(descriptor)

@@ -9,7 +9,7 @@ import click
 from fink_dask.cli.options import CONTEXT, FinkCommand, Place, UserPath, json_option, typed_option, unique_option
 from fink_dask.cli.output import print_json
 from fink_dask.cli.say import say
-from fink_dask.cli.stopped import SignalReceivedError
+from fink_dask.cli.stopped import ending_in_words
 from fink_dask.errors import parameter
 from fink_dask.settings import parse_names
 from fink_dask.units import counted
@@ -40,29 +40,19 @@ def export(
     dotted names; lists, maps and cutouts have no place in a table. Identifiers keep all their digits. FITS needs
     astropy: pip install 'fink-dask[report]'.
     """
-    from rich.console import Console
-    from rich.progress import Progress as Bar
-
     from fink_dask.export.table import export_table
+    from fink_dask.show.bar import CountBar
 
-    console = Console(stderr=True, highlight=False)
-    with Bar(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=None, visible=False)
-        try:
-            made = export_table(
-                outdir,
-                file.absolute(),
-                columns,
-                where,
-                unique,
-                lambda stage, rows: bar.reset(task, description=stage, total=rows, visible=True),
-                lambda rows: bar.advance(task, rows),
-            )
-        except SignalReceivedError as error:
-            bar.stop()
-            say(f"fink-dask: stopped; {file} was not written", err=True)
-            error.said = True
-            raise
+    with ending_in_words(f"{file} was not written"), CountBar("reading alerts", noun="alert") as bar:
+        made = export_table(
+            outdir,
+            file.absolute(),
+            columns,
+            where,
+            unique,
+            lambda words, rows: bar.begin(words, rows, "alert"),
+            bar.advance,
+        )
     if as_json:
         print_json({"file": str(file), "rows": made.rows, "columns": made.columns, "left_out": made.left_out})
         return 0

@@ -11,14 +11,14 @@ import click
 from fink_dask.cli.options import CONTEXT, FinkCommand, Place, json_option, typed_option, verbose_option
 from fink_dask.cli.output import print_json
 from fink_dask.cli.say import say
-from fink_dask.cli.stopped import SignalReceivedError
+from fink_dask.cli.stopped import ending_in_words
 from fink_dask.errors import parameter
 from fink_dask.settings import parse_names
 from fink_dask.units import counted
 
 if TYPE_CHECKING:
     from fink_dask.catalog.hats import Exported
-    from fink_dask.ledger.progress import Progress
+    from fink_dask.ledger.progress import Summary
 
 #: Exit status of a catalog that lacks alerts which the topic had.
 _PARTIAL = 3
@@ -38,67 +38,78 @@ _PARTIAL = 3
     metavar="NAME,…",
     help="Columns of the light curves, such as candid,jd,fid,magpsf; by default all with a single value.",
 )
+@typed_option(
+    "--history",
+    is_flag=True,
+    default=None,
+    help="Put earlier detections, limits and forced photometry into the light curves, from full packets.",
+)
 @json_option
 @verbose_option
-def export_hats(outdir: Path, catalog: Path, columns: tuple[str, ...] | None, as_json: bool, verbose: bool) -> int:
+def export_hats(
+    outdir: Path, catalog: Path, columns: tuple[str, ...] | None, history: bool | None, as_json: bool, verbose: bool
+) -> int:
     """Write the objects of the dataset OUTDIR as a HATS catalog, which LSDB opens; OUTDIR is only read.
 
-    A row is an object, at the position of its newest alert, with its light curve as a nested column. CATALOG appears
-    whole or not at all. Needs hats-import: pip install 'fink-dask[hats]'. Exit status: 0 complete, 1 failed, 3 if the
+    A row is an object, at the position of its newest alert, with its light curve as a nested column. OUTDIR may be a
+    directory with the datasets of several topics. If CATALOG is there, the alerts that it lacks are added. Readers find
+    all of them or none. Needs hats: pip install 'fink-dask[hats]'. Exit status: 0 complete, 1 failed, 3 if the
     dataset lacks alerts of its topic.
     """
-    from rich.console import Console
-    from rich.progress import Progress as Bar
-
-    from fink_dask.catalog.hats import Caller, unfinished
+    from fink_dask.catalog.hats import THREAD_BYTES, Caller, unfinished
     from fink_dask.catalog.hats import export_hats as export
     from fink_dask.cli.options import log_to_stderr
-    from fink_dask.cluster.local import usable_cores
-    from fink_dask.ledger.outdir import check_dataset, find_ledger
+    from fink_dask.cluster.local import usable_cores, usable_memory
+    from fink_dask.ledger.outdir import check_dataset, datasets_in, find_ledger, total_of
     from fink_dask.ledger.progress import summarise
+    from fink_dask.show.bar import CountBar
 
     log_to_stderr(verbose)
     ledger, catalog = find_ledger(outdir.resolve()), catalog.resolve()
-    check_dataset(ledger)
-    progress = summarise(ledger)
-    if progress.missing_offsets:
-        missing = counted(progress.missing_offsets, "planned offset")
-        say(
-            f"fink-dask: warning: {ledger.outdir} is not complete, so neither is the catalog: {missing} missing",
-            err=True,
-        )
+    ledgers = [ledger] if ledger.exists() else datasets_in(ledger.outdir)
+    if not ledgers:
+        check_dataset(ledger)
+    found = [summarise(each) for each in ledgers]
+    for each, progress in zip(ledgers, found, strict=True):
+        if progress.missing_offsets:
+            missing = counted(progress.missing_offsets, "planned offset")
+            say(
+                f"fink-dask: warning: {each.outdir} is not complete, so neither is the catalog: {missing} missing",
+                err=True,
+            )
     for left in unfinished(catalog):
         say(f"fink-dask: {left} is from another export, which was killed or is still running", err=True)
-    console = Console(stderr=True, highlight=False)
-    with Bar(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=None, visible=False)
-        caller = Caller(
-            begin=lambda stage, total: bar.reset(task, description=stage, total=total, visible=True),
-            advance=lambda steps: bar.advance(task, steps),
-        )
-        try:
-            exported = export(ledger, catalog, columns, usable_cores(), caller)
-        except SignalReceivedError as error:
-            bar.stop()
-            say(f"fink-dask: stopped; {catalog} was not written", err=True)
-            error.said = True
-            raise
-    _print(progress, exported, catalog, as_json)
-    return 0 if progress.summary.state == "complete" else _PARTIAL
+    threads = max(1, min(usable_cores(), usable_memory() // (2 * THREAD_BYTES)))
+    is_new = not catalog.exists()
+    end = f"{catalog} was not written" if is_new else f"{catalog} is as it was; the same command begins again"
+    with ending_in_words(end), CountBar("reading alerts", noun="alert") as bar:
+        exported = export(ledger.outdir, catalog, columns, history, threads, Caller(bar.begin, bar.advance))
+    summary = found[0].summary if len(found) == 1 else total_of([progress.summary for progress in found])
+    missing_offsets = sum(progress.missing_offsets for progress in found)
+    _print(summary, missing_offsets, exported, catalog, as_json)
+    return 0 if summary.state == "complete" else _PARTIAL
 
 
-def _print(progress: Progress, exported: Exported, catalog: Path, as_json: bool) -> None:
-    summary = progress.summary
+def _print(summary: Summary, missing_offsets: int, exported: Exported, catalog: Path, as_json: bool) -> None:
+    from fink_dask.catalog.hats import MOVERS
+
     if as_json:
-        content = {"topic": summary.topic, "state": summary.state, "missing_offsets": progress.missing_offsets}
+        content = {"topic": summary.topic, "state": summary.state, "missing_offsets": missing_offsets}
         print_json({**content, **asdict(exported), "catalog": str(catalog)})
         return
     say(f"{summary.topic}: {counted(exported.objects, 'object')}, {counted(exported.alerts, 'alert')}")
+    if not exported.added:
+        say("  nothing new: the catalog has all alerts of the dataset")
+    elif exported.added != exported.alerts:
+        say(f"  added      {counted(exported.added, 'alert')}")
     for number, words in (
         (exported.duplicates, "with the identifier of another one"),
-        (exported.without_object, "of no object"),
         (exported.without_position, "without a position"),
     ):
         if number:
             say(f"  left out   {counted(number, 'alert')} {words}")
+    if exported.left_out:
+        say(f"  left out   columns that the catalog was begun without: {', '.join(exported.left_out)}")
     say(f"  catalog    {catalog}")
+    if exported.movers:
+        say(f"  movers     {catalog / MOVERS}: {counted(exported.movers, 'alert')} of no object")

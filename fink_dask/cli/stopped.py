@@ -179,6 +179,17 @@ def ending_as_json(ledger: Ledger, as_json: bool) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def ending_in_words(end: str) -> Iterator[None]:
+    """Say how what was to be written is left, if this is stopped before it is there."""
+    try:
+        yield
+    except SignalReceivedError as error:
+        say(f"fink-dask: stopped; {end}", err=True)
+        error.said = True
+        raise
+
+
 def _print_end(ledger: Ledger, state: State, **more: str) -> None:
     from fink_dask.cli.results import print_summary_json
     from fink_dask.ledger.progress import Summary

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -19,7 +21,7 @@ from fink_dask.errors import LedgerError
 from fink_dask.ledger.commit import missing_files, published
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import check_dataset, datasets_in, find_ledger
-from fink_dask.ledger.records import Identity
+from fink_dask.ledger.records import Identity, Marker
 from fink_dask.store.location import filesystem_of, locate
 
 #: Of ``year``, ``month`` and ``day``, whatever type a packet's own fields of these names have.
@@ -62,48 +64,76 @@ def open_dataset(outdir: str | os.PathLike[str], *, unique: bool = False) -> ds.
     StorageError
         If the file system, or the object store, refuses.
     """
-    ledger = find_ledger(locate(outdir).resolve())
-    several = [] if ledger.exists() else datasets_in(ledger.outdir)
-    if several:
-        opened = [(each.outdir.name, *_open(each)) for each in several]
-        dataset = unite(ledger.outdir, opened)
-    else:
-        check_dataset(ledger)
-        opened = [(ledger.outdir.name, *_open(ledger))]
-        dataset = opened[0][1]
+    place = locate(outdir).resolve()
+    opened, is_one = open_parts(place), find_ledger(place).exists()
+    named = [(each.ledger.outdir.name, each.dataset, each.versions) for each in opened]
+    dataset = opened[0].dataset if is_one else unite(place, named)
     if not unique:
         return dataset
     try:
-        first = is_first([(name, each) for name, each, _ in opened], TOPIC if several else None)
+        first = is_first([(name, each) for name, each, _ in named], None if is_one else TOPIC)
     except (pa.ArrowException, OSError) as error:
-        raise LedgerError(f"{ledger.outdir} can't be read: {why_unreadable(error)}") from error
+        raise LedgerError(f"{place} can't be read: {why_unreadable(error)}") from error
     return dataset if first is None else dataset.filter(first)
 
 
 def open_each(outdir: str | os.PathLike[str]) -> list[ds.Dataset]:
     """Open a dataset, or each of several topics by itself, as `open_dataset` does."""
+    return [each.dataset for each in open_parts(outdir)]
+
+
+@dataclass(frozen=True)
+class Part:
+    """What was opened of the dataset of a topic.
+
+    Parameters
+    ----------
+    ledger : Ledger
+        Its ledger.
+    identity : Identity
+        What is said of the topic there.
+    markers : list of Marker
+        The committed ranges whose files it has.
+    dataset : pyarrow.dataset.Dataset
+        These files.
+    versions : Versions
+        The schemas of its alerts.
+    """
+
+    ledger: Ledger
+    identity: Identity
+    markers: list[Marker]
+    dataset: ds.Dataset
+    versions: Versions
+
+
+def open_parts(
+    outdir: str | os.PathLike[str], is_wanted: Callable[[Identity, Marker], bool] = lambda *_: True
+) -> list[Part]:
+    """Open a dataset, or each of several topics by itself, as `open_dataset` does, or the files of some ranges."""
     ledger = find_ledger(locate(outdir).resolve())
     several = [] if ledger.exists() else datasets_in(ledger.outdir)
     if not several:
         check_dataset(ledger)
-    return [_open(each)[0] for each in several or [ledger]]
+    return [_open(each, is_wanted) for each in several or [ledger]]
 
 
-def _open(ledger: Ledger) -> tuple[ds.Dataset, Versions]:
-    """Open the dataset of a topic; returns also the schemas of its alerts."""
+def _open(ledger: Ledger, is_wanted: Callable[[Identity, Marker], bool]) -> Part:
+    """Open the dataset of a topic."""
     check_is_parquet(ledger, "open_dataset")
     plans = ledger.plans()
-    committed = list(ledger.markers(plans))
+    identity = plans[-1].identity
+    committed = [marker for marker in ledger.markers(plans) if is_wanted(identity, marker)]
     markers = published(ledger, committed)
     if gone := missing_files(ledger, markers):
         raise missing_error(gone)
-    versions = known_versions(ledger, plans[-1].identity)
-    files, partition_columns = _columns(versions, plans[-1].identity)
+    versions = known_versions(ledger, identity)
+    files, partition_columns = _columns(versions, identity)
     names = sorted({file.path for marker in markers for file in marker.files})
     filesystem, root = filesystem_of(ledger.outdir)
     schema = pa.schema([*files, *partition_columns])
     if not names:
-        return ds.dataset([], schema=schema), versions
+        return Part(ledger, identity, markers, ds.dataset([], schema=schema), versions)
     dataset = ds.dataset(
         [f"{root}/{name}" for name in names],
         schema=schema,
@@ -112,7 +142,7 @@ def _open(ledger: Ledger) -> tuple[ds.Dataset, Versions]:
         partitioning=ds.partitioning(partition_columns, flavor="hive"),
         partition_base_dir=root,
     )
-    return dataset, versions
+    return Part(ledger, identity, markers, dataset, versions)
 
 
 def _columns(versions: Versions, identity: Identity) -> tuple[pa.Schema, pa.Schema]:

@@ -92,6 +92,13 @@ class CountBar:
         self._total = total
         self._bar.update(self._task, total=total)
 
+    def begin(self, words: str, total: int, noun: str | None = None) -> None:
+        """Begin something else, and count anew; only whether bytes are counted stays as it is."""
+        with self._lock:
+            self._words, self._noun, self._total, self._done = words, noun, total, 0
+            self._began = time.monotonic()
+        self._bar.reset(self._task, total=total, description=words)
+
     def advance(self, size: int) -> None:
         """Add bytes, or things, that are done; any thread may call this."""
         self._bar.update(self._task, advance=size, description=self._words)

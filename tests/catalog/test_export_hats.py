@@ -18,14 +18,18 @@ from typing import Any
 import dask
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from distributed import Client, LocalCluster
 
 import fink_dask
-from fink_dask.catalog import buckets, hats
-from fink_dask.catalog.hats import Caller, export_hats
+from fink_dask.catalog import hats, version
+from fink_dask.catalog.gather import Objects
+from fink_dask.catalog.hats import MOVERS, export_hats
 from fink_dask.errors import LedgerError, StorageError
 from fink_dask.ledger.ledger import Ledger
 from tests.alerts.made_up import AlertKind, encoder, made_up_alerts
+from tests.harness.catalogs import content_of
 from tests.harness.cli import PROGRAM, environment, run_cli, transfer_arguments
 from tests.harness.oracle import Oracle, make_topic, note
 from tests.harness.producer import produce
@@ -125,8 +129,9 @@ def test_an_export_says_what_is_in_the_catalog_and_what_is_not(sky: Sky, exporte
         "missing_offsets": 0,
         "objects": len(sky.light_curves),
         "alerts": sum(map(len, sky.light_curves.values())),
+        "added": sum(map(len, sky.light_curves.values())) + sky.homeless + LOST + TWICE,
         "duplicates": TWICE,
-        "without_object": sky.homeless,
+        "movers": sky.homeless,
         "without_position": LOST,
         "catalog": str(catalog),
     }
@@ -187,37 +192,113 @@ def test_an_lsdb_session_finds_every_object_and_every_alert_of_its_light_curve(
     assert min(source_id for ids in of_cone.values() for source_id in ids) > 2**53
 
 
-def test_several_processes_make_the_same_catalog_and_columns_can_be_chosen(
-    sky: Sky, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_lsdb_finds_objects_by_their_names_and_by_their_class_and_matches_them_with_others(
+    sky: Sky, exported: tuple[Path, dict[str, Any]]
 ) -> None:
     import lsdb
 
-    monkeypatch.setattr(buckets, "BUCKET_ROWS", 40)
-    stages: list[str] = []
-    catalog = tmp_path / "a catalog"
-    caller = Caller(begin=lambda stage, _: stages.append(stage))
-    said = export_hats(sky.ledger, catalog, [sky.names.source_id], 2, caller)
-    assert stages == ["reading alerts", "gathering light curves", "writing the catalog"]
-    assert said.objects == len(sky.light_curves)
-    with dask.config.set(scheduler="threads"):
-        found = lsdb.open_catalog(catalog).compute()
-    assert {row[sky.names.object_id]: row["lightcurve"].to_dict("list") for _, row in found.iterrows()} == {
-        name: {sky.names.source_id: [one[sky.names.source_id] for one in curve]}
-        for name, curve in sky.light_curves.items()
-    }
+    names = sky.names
+    with dask.config.set(scheduler="threads"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        catalog = lsdb.open_catalog(exported[0])
+        name = list(sky.light_curves)[3]
+        (row,) = catalog.id_search(values={names.object_id: name}).compute().itertuples()
+        assert row.alerts == len(sky.light_curves[name])
+
+        label = "finkclass" if names.record is None else "pred_main_label_classifier"
+        everything = catalog.compute()
+        chosen = everything[label].dropna().mode()[0]
+        value = repr(chosen) if isinstance(chosen, str) else chosen
+        of_class = catalog.query(f"{label} == {value}").compute()
+        assert set(of_class[names.object_id]) == set(everything[everything[label] == chosen][names.object_id])
+
+        # Somebody else's catalog: the same places, a second of arc away.
+        theirs = everything[["ra", "dec"]].reset_index(drop=True).assign(dec=lambda each: each["dec"] + 1 / 3600)
+        theirs["number"] = range(len(theirs))
+        other = lsdb.from_dataframe(theirs, ra_column="ra", dec_column="dec", margin_threshold=10.0)
+        matched = other.crossmatch(catalog, radius_arcsec=2, suffixes=("_theirs", "_fink")).compute()
+        assert len(matched) == len(everything)
+
+        movers = lsdb.open_catalog(exported[0] / MOVERS).compute()
+        assert len(movers) == sky.homeless
+        found = lsdb.open_catalog(exported[0] / MOVERS).id_search(
+            values={names.source_id: movers[names.source_id].iloc[0]}
+        )
+        assert len(found.compute()) == 1
+
+
+def test_hats_import_finds_nothing_wrong_and_would_make_the_same_pixels(
+    sky: Sky, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hats_import.catalog.file_readers import ParquetPyarrowReader
+    from hats_import.collection.arguments import CollectionArguments
+    from hats_import.collection.run_import import run
+    from hats_import.verification.arguments import VerificationArguments
+    from hats_import.verification.run_verification import run as verify
+
+    most = 40
+    monkeypatch.setattr(Objects, "most_in_file", most)
+    monkeypatch.setattr(Objects, "weights", lambda _, rows: np.ones(rows.num_rows, dtype=np.int64))
+    export_hats(sky.ledger.outdir, tmp_path / "ours", [sky.names.source_id])
+    ours = content_of(tmp_path / "ours")
+    rows = pa.concat_tables([table for (what, _), table in ours.items() if not what]).drop_columns("_healpix_29")
+    pq.write_table(rows, tmp_path / "objects.parquet")
+    arguments = (
+        CollectionArguments(
+            output_path=tmp_path, output_artifact_name="theirs", tmp_dir=tmp_path, progress_bar=False, resume=False
+        )
+        .catalog(
+            input_file_list=[tmp_path / "objects.parquet"],
+            file_reader=ParquetPyarrowReader(),
+            ra_column="ra",
+            dec_column="dec",
+            sort_columns=sky.names.object_id,
+            highest_healpix_order=8,
+            pixel_threshold=most,
+            drop_empty_siblings=False,
+        )
+        .add_margin(margin_threshold=10.0, is_default=True)
+    )
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")
+        run(arguments, client)
+    theirs = content_of(tmp_path / "theirs")
+
+    def ids(content: dict[tuple[str, str], pa.Table], what: str) -> dict[str, list[Any]]:
+        return {
+            pixel: sorted(table[sky.names.object_id].to_pylist())
+            for (kind, pixel), table in content.items()
+            if kind == what and table.num_rows
+        }
+
+    assert len(ids(ours, "")) > 3
+    for what in ("", "_10arcs"):
+        assert ids(ours, what) == ids(theirs, what)
+    checked = verify(
+        VerificationArguments(
+            input_catalog_path=tmp_path / "ours",
+            output_path=tmp_path,
+            truth_total_rows=len(sky.light_curves),
+            verbose=False,
+        )
+    )
+    assert checked.results_df["passed"].all(), checked.results_df.to_string()
 
 
 @pytest.mark.parametrize("sky", [AlertKind.ZTF_LIGHT], indirect=True, ids=["ztf-light"])
-def test_a_task_that_fails_leaves_nothing_and_its_reason_is_said(
-    sky: Sky, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+def test_a_file_that_can_not_be_written_leaves_nothing_and_its_reason_is_said(
+    sky: Sky, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("hats_import.catalog.map_reduce._iterate_input_file", fail)
-    with pytest.raises(StorageError, match=r"hats-import failed: .*No space left on device"):
-        export_hats(sky.ledger, tmp_path / "catalog", None, 2, Caller())
-    assert capfd.readouterr() == ("", "")
+    monkeypatch.setattr(version, "_write_table", fail)
+    with pytest.raises(StorageError, match="No space left on device"):
+        export_hats(sky.ledger.outdir, tmp_path / "catalog")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -230,7 +311,7 @@ def test_an_error_without_text_is_said_in_a_line_and_leaves_nothing(
 
     monkeypatch.setattr(hats, "deal", fail)
     with pytest.raises(LedgerError, match=r"alerts can't be read: ArrowInvalid$"):
-        export_hats(sky.ledger, tmp_path / "catalog", None, 1, Caller())
+        export_hats(sky.ledger.outdir, tmp_path / "catalog")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -244,7 +325,7 @@ def _until(process: subprocess.Popen[str], parent: Path, pattern: str) -> None:
 
 
 @pytest.mark.parametrize("sky", [AlertKind.ZTF_LIGHT], indirect=True, ids=["ztf-light"])
-@pytest.mark.parametrize("at", [".catalog.*.part", ".catalog.*.part/catalog/catalog"])
+@pytest.mark.parametrize("at", [".catalog.*.part", ".catalog.*.part/catalog_v1"])
 def test_an_export_that_is_stopped_leaves_nothing(sky: Sky, tmp_path: Path, at: str) -> None:
     command = [*PROGRAM, "export-hats", str(sky.ledger.outdir), str(tmp_path / "catalog")]
     process = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -264,7 +345,7 @@ def test_an_export_that_is_killed_leaves_no_catalog_and_the_next_one_says_what_i
     catalog = tmp_path / "catalog"
     command = [*PROGRAM, "export-hats", str(sky.ledger.outdir), str(catalog)]
     process = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    _until(process, tmp_path, ".catalog.*.part/catalog/catalog")
+    _until(process, tmp_path, ".catalog.*.part/catalog_v1")
     process.kill()
     process.communicate(timeout=300)
     (left,) = tmp_path.iterdir()
@@ -287,11 +368,12 @@ def test_an_export_that_is_killed_leaves_no_catalog_and_the_next_one_says_what_i
 @pytest.mark.parametrize(
     ("catalog", "more", "status", "words"),
     [
-        ("alerts", (), 2, "already exists"),
+        ("alerts", (), 2, "is inside"),
         ("alerts/catalog", (), 2, "is inside"),
         ("alerts.fink/catalog", (), 2, "is inside"),
         ("no/catalog", (), 2, "is not a directory"),
         ("catalog", ("--columns", "nothing"), 2, "there is no such column"),
+        ("catalog", ("--history",), 2, "light packets"),
     ],
 )
 def test_what_can_not_be_is_refused_in_a_line(
@@ -306,10 +388,10 @@ def test_what_can_not_be_is_refused_in_a_line(
 
 
 @pytest.mark.sample
-def test_without_hats_import_a_line_says_how_to_install_it(tmp_path: Path) -> None:
+def test_without_hats_a_line_says_how_to_install_it(tmp_path: Path) -> None:
     code = (
-        "import sys; sys.modules['hats_import'] = None; from fink_dask.catalog.hats import *;"
-        f"export_hats(Ledger(Path({str(tmp_path)!r})), Path({str(tmp_path / 'c')!r}), None, 1, Caller())"
+        "import sys; sys.modules['hats'] = None; from fink_dask.catalog.hats import *;"
+        f"export_hats(Path({str(tmp_path)!r}), Path({str(tmp_path / 'c')!r}))"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
     assert ended.stderr.endswith("pip install 'fink-dask[hats]'\n")

@@ -364,6 +364,7 @@ def test_what_a_page_prints_for_a_kind_of_alerts_works_for_them(
         for command in (
             ["-m", "fink_dask", "transfer", "--topic", name, "--outdir", "alerts", "--partitionby", "time"],
             ["-m", "fink_dask", "export-hats", "alerts", "catalog"],
+            *([["-m", "fink_dask", "export-hats", "alerts", "with-history", "--history"]] if "full" in kind else []),
             ["-c", EACH_BLOCK],
         ):
             ended = subprocess.run(

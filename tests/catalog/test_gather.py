@@ -7,14 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 import pytest
 
-from fink_dask.catalog import buckets
-from fink_dask.catalog.buckets import deal
-from fink_dask.catalog.lightcurves import find_form, gather
-from fink_dask.errors import SettingsError
+from fink_dask.catalog import buckets, reading
+from fink_dask.catalog.buckets import Buckets, deal
+from fink_dask.catalog.form import Form, find_form, paths_in
+from fink_dask.catalog.gather import Alerts, Movers, Objects
+from fink_dask.catalog.reading import Reader
+from fink_dask.dataset.read import open_parts
+from fink_dask.errors import LedgerError, SettingsError
+from tests.harness.nights import add_night
 
 BIG = 2**60 + 1
 ZTF_LIGHT = pa.schema(
@@ -64,10 +68,25 @@ def _alert(number: int, name: str | None, jd: float | None, **more: Any) -> dict
     }
 
 
+def _read(rows: list[dict[str, Any]], schema: pa.Schema, form: Form) -> Alerts:
+    """Read alerts from a file, as an export does."""
+    alerts = pa.Table.from_pylist(rows, schema=schema)
+    columns = {name: pc.field(*path.split(".")) for name, path in paths_in(schema, form).items()}
+    table = ds.dataset(alerts).to_table(columns=columns)
+    for field in form.columns:
+        if field.name not in columns:
+            table = table.append_column(
+                field, pa.repeat(pa.scalar("a topic" if field.name == "topic" else None, field.type), len(rows))
+            )
+    return Alerts(Objects(form).flatten(table, None))
+
+
 def _light_curves(rows: list[dict[str, Any]], schema: pa.Schema = ZTF_LIGHT) -> tuple[list[dict[str, Any]], int]:
-    table = pa.Table.from_pylist(rows, schema=schema)
-    form = find_form(schema)
-    objects, duplicates = gather(ds.dataset(table).to_table(columns=form.expressions()), form)
+    form = find_form([schema])
+    objects, duplicates = Objects(form).gather(_read(rows, schema, form))
+    again, none = Objects(form).gather(Objects(form).take_apart(objects))
+    # That is how an object gets more alerts. NaN is no number, nor itself.
+    assert (repr(again.to_pylist()), none) == (repr(objects.to_pylist()), 0)
     return objects.to_pylist(), duplicates
 
 
@@ -112,15 +131,19 @@ def test_fields_of_the_record_with_the_position_are_taken_and_what_is_no_single_
             "midpointMjdTai": [61000.5],
             "alert_ra": [1.0],
             "alert_dec": [2.0],
+            "topic": ["a topic"],
             "kafka_partition": [0],
             "kafka_offset": [7],
         },
     }
 
 
-def test_columns_can_be_chosen() -> None:
-    form = find_form(ZTF_LIGHT, ["jd", "ra"])
-    assert form.nested == {"jd": "jd", "alert_ra": "ra"}
+def test_columns_can_be_chosen_beside_those_that_the_row_of_an_object_is_made_of() -> None:
+    form = find_form([LSST_OF_FINK], ["lc_features.mean"])
+    of_row = ["pred_main_label_classifier", "diaSourceId", "midpointMjdTai", "ra", "dec"]
+    place = ["kafka_partition", "kafka_offset", "topic"]
+    expected = {"lc_features_mean", "diaSourceId", "midpointMjdTai", "alert_ra", "alert_dec", *place}
+    assert form.nested.keys() == expected | {f"alert_{of_row[0]}"}
 
 
 @pytest.mark.parametrize(
@@ -129,13 +152,23 @@ def test_columns_can_be_chosen() -> None:
         ("ra", None, "needs objectId"),
         ("jd", None, "needs objectId"),
         ("", ["prv_candidates"], "prv_candidates: there is no such column, or it is not a single value"),
-        ("", ["objectId"], "leaves the light curves without a column"),
     ],
 )
 def test_what_no_catalog_can_be_made_of_is_refused(without: str, columns: list[str] | None, words: str) -> None:
     schema = pa.schema([field for field in ZTF_LIGHT if field.name != without])
     with pytest.raises(SettingsError, match=words):
-        find_form(schema, columns)
+        find_form([schema], columns)
+
+
+def avro_of(schema: pa.Schema) -> dict[str, Any]:
+    """Write the schema of alerts with columns of these types."""
+    names = {pa.string(): "string", pa.int64(): "long", pa.float64(): "double", pa.int32(): "int"}
+    fields = [
+        {"name": field.name, "type": ["null", names[field.type]]}
+        for field in schema
+        if not field.name.startswith(("kafka_", "prv_"))
+    ]
+    return {"type": "record", "name": "alert", "fields": fields}
 
 
 @pytest.mark.parametrize("kind", ["text", "number"])
@@ -143,7 +176,7 @@ def test_alerts_that_do_not_fit_in_memory_at_once_come_together_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     monkeypatch.setattr(buckets, "BUCKET_ROWS", 30)
-    monkeypatch.setattr(buckets, "_BATCH_ROWS", 17)
+    monkeypatch.setattr(reading, "_BATCH_ROWS", 17)
     monkeypatch.setattr(buckets, "_WAITING_BYTES", 2000)
     shuffled = random.Random(1)
     schema, rows = ZTF_LIGHT, [_alert(number, f"ZTF{number % 40}", float(-number)) for number in range(300)]
@@ -171,18 +204,30 @@ def test_alerts_that_do_not_fit_in_memory_at_once_come_together_all_the_same(
             row["midpointMjdTai"] = row.pop("jd")
         schema = pa.schema([field for field in schema if field.name not in {"objectId", "candid", "jd"}])
     shuffled.shuffle(rows)
-    pq.write_table(pa.Table.from_pylist(rows, schema=schema), tmp_path / "alerts.parquet", row_group_size=50)
-    read: list[int] = []
-    form = find_form(schema)
-    dealt = deal(ds.dataset(tmp_path / "alerts.parquet"), form, tmp_path, len(rows), read.append)
-    assert (dealt.alerts, dealt.without_object, dealt.without_position, sum(read)) == (306, 3, 3, 306)
-    assert len(dealt.paths) > 5
-    found: dict[Any, list[int]] = {}
-    for path in dealt.paths:
-        for one in gather(pq.read_table(path), form)[0].to_pylist():
-            assert one[form.object_id] not in found
-            found[one[form.object_id]] = one["lightcurve"]["kafka_offset"]
+    source = "candid" if kind == "text" else "diaSourceId"
+    times = {row[source]: row["kafka_offset"] for row in rows}
+    written = [{name: row[name] for name in row if not name.startswith("kafka_")} for row in rows]
+    add_night(tmp_path / "alerts", avro_of(schema), written)
+    (part,) = open_parts(tmp_path / "alerts")
+    form, read = find_form([part.dataset.schema]), []
+    objects, movers = Objects(form), Movers(form)
+    with (
+        Buckets(tmp_path / "first", objects, len(rows), 0, False) as first,
+        Buckets(tmp_path / "second", movers, len(rows), 0, False) as second,
+    ):
+        dealt = deal([Reader(part, form)], objects, movers, (first, second), read.append)
+        first.close()
+        second.close()
+        assert (dealt.alerts, dealt.without_object, dealt.without_position, sum(read)) == (306, 2, 4, 306)
+        assert len(first) > 5
+        found: dict[Any, list[int]] = {}
+        for alerts in first.contents():
+            for one in objects.gather(alerts)[0].to_pylist():
+                assert one[form.object_id] not in found
+                found[one[form.object_id]] = [times[name] for name in one["lightcurve"][source]]
+        moving = [row for alerts in second.contents() for row in movers.gather(alerts)[0].to_pylist()]
     assert sorted(found.values()) == sorted(list(range(first, 300, 40))[::-1] for first in range(40))
+    assert sorted(times[row[source]] for row in moving) == [300, 301]
 
 
 FINK = pa.struct([("main_label_classifier", pa.int32()), ("is_sso", pa.bool_())])
@@ -214,7 +259,16 @@ def test_what_fink_has_found_out_is_in_the_catalog_and_the_newest_class_beside_t
     assert found == {7: (21, 11, 3), 8: (None, None, 1), 9: (12, 12, 2)}
     assert objects[0]["lightcurve"]["pred_is_sso"] == [False] * 3
     assert "lc_features_mean" not in objects[0]["lightcurve"]
-    form = find_form(LSST_OF_FINK, ["lc_features.mean", "diaSourceId"])
-    assert set(form.nested) == {"lc_features_mean", "diaSourceId"}
     with pytest.raises(SettingsError, match="single value"):
-        find_form(LSST_OF_FINK, ["lc_features.all"])
+        find_form([LSST_OF_FINK], ["lc_features.all"])
+
+
+def test_a_catalog_is_of_one_survey_and_has_the_columns_of_all_its_topics() -> None:
+    with pytest.raises(LedgerError, match="one survey"):
+        find_form([ZTF_LIGHT, LSST_OF_FINK])
+    other = pa.schema([*ZTF_LIGHT, ("score", pa.float64())])
+    assert find_form([ZTF_LIGHT, other]).columns.field("score").type == pa.float64()
+    with pytest.raises(LedgerError, match="score"):
+        find_form([other, pa.schema([*ZTF_LIGHT, ("score", pa.string())])])
+    with pytest.raises(SettingsError, match="history"):
+        find_form([LSST_OF_FINK], has_history=True)
