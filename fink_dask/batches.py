@@ -36,8 +36,7 @@ class Memory:
         Returns
         -------
         numpy.ndarray
-            A view, which keeps the memory as long as it lives, or an Arrow buffer of it. A slice that numpy makes of it
-            does not.
+            The memory, which is in use as long as this lives, or anything that numpy or Arrow makes of it.
         """
         try:
             piece = self._spare.pop()
@@ -49,7 +48,8 @@ class Memory:
             piece = np.empty(size + size // 8, np.uint8)
         view = piece[:size]
         weakref.finalize(view, self._give_back, piece).atexit = False
-        return view
+        # A slice of an array refers to the array that has the memory, and would not keep the view.
+        return np.frombuffer(pa.py_buffer(view), np.uint8)
 
     def _give_back(self, piece: npt.NDArray[np.uint8]) -> None:
         if len(self._spare) < _KEPT:

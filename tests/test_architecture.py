@@ -94,7 +94,7 @@ IMPORTERS = {
     "distributed": {"api", "cluster", "dashboard", "running.job"},
     "jinja2": {"report.page"},
     "obstore": {"store.bucket"},
-    "numba": {"avro.kernels"},
+    "numba": {"avro.compiling"},
     "fastavro": {"avro", "demo"},
     "pandas": {"api"},
     "cdshealpix": {"catalog.sky"},

@@ -1,27 +1,43 @@
-"""The loops that numba compiles, which nothing else imports, and how they are compiled: once, where a user can be told.
+"""The loops that numba compiles, once, where a user can be told.
 
-Pass 1 of the columnar decoder judges the bytes of every record, and counts what pass 2 needs; pass 2 lays the values of
-sound records out as Arrow does.
+`decode` judges the bytes of every record and writes its values as it goes, laid out as Arrow does; what it wrote of a
+bad record is undone. `measure` and `gather` put rows that are wanted into memory of their own.
 """
+
+# ruff: noqa: PLR1714, SIM109 - numba compiles a comparison, but searches a tuple
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
-from numba.core import cgutils, types
-from numba.extending import intrinsic
 
+from fink_dask.avro.compiling import (
+    compiled,
+    inlined,
+    inner,
+    is_cached,
+    is_kept,
+    load_byte,
+    load_int32,
+    load_int64,
+    move,
+    ones,
+    peek_byte,
+    peek_int32,
+    peek_int64,
+    place,
+    poke_byte,
+    poke_int32,
+    poke_int64,
+    span,
+)
 from fink_dask.avro.operations import (
+    BITS,
     BLOCKS,
     BOOLEAN,
-    BRANCHES,
     BYTES,
     CHOICE,
     CODE,
@@ -30,166 +46,79 @@ from fink_dask.avro.operations import (
     DECIMAL,
     DOUBLE,
     ENDS,
-    ENUM,
     FIXED,
     FLOAT,
     GOTO,
     INT,
+    ITEMS,
     JUMP,
     LIMIT_BYTES,
     LONG,
-    MARK,
     NEXT,
+    NO_UNION,
+    NOTHING,
     NULL,
     NULL_BYTE,
-    RANGED,
+    PLACES,
+    RECORD,
     REPEAT,
-    SKIP_BYTES,
+    SIZES,
+    SKIP_BOOLEAN,
+    SKIP_DECIMAL,
     SKIP_FIXED,
     SKIP_NUMBER,
-    STOP,
-    STRING,
+    SKIP_TEXT,
+    SLACK,
+    SYMBOL,
+    SYMBOLS,
     TEXT,
+    TEXTS,
     VALID,
+    VALUE_BYTE,
     A,
     B,
     allowed_cells,
-)  # fmt: skip  # fmt: skip
+)
 
 Bytes = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
 
-#: Files whose contents end up in compiled code.
-_SOURCES = ("kernels.py", "operations.py")
-
 _HIGH_BITS = -0x7F7F7F7F7F7F7F80
 _WITHOUT_SIGN = 0x7FFFFFFFFFFFFFFF
+#: What `_read` returns where a record does not fit in the columns.
+_FULL = -(2**62)
+#: Numbers of an operation.
+_FIELDS = B + 1
+#: Bits that are moved at once: with seven more before them they fit in eight bytes.
+_MOVED_BITS = 56
 
 
-def compiled(function: Callable[..., Any]) -> Any:
-    """Let numba compile a function, once for all processes of a user.
-
-    It releases Python's lock. It can't allocate memory either, so that it counts no references: that took longer than
-    all the rest.
-
-    Parameters
-    ----------
-    function : callable
-        The function.
-
-    Returns
-    -------
-    callable
-        The same, to be compiled when it is called.
-    """
-    # Whoever debugs a program of his own with NUMBA_DISABLE_JIT does not mean these: in Python they take hours.
-    before, numba.config.DISABLE_JIT = numba.config.DISABLE_JIT, 0
-    try:
-        dispatcher = numba.njit(nogil=True, cache=True, _nrt=False)(function)
-    except RuntimeError:
-        # There is no directory that numba may write to: compile in every process rather than fail.
-        return numba.njit(nogil=True, _nrt=False)(function)
-    finally:
-        numba.config.DISABLE_JIT = before
-    with suppress(AttributeError, OSError):
-        # numba looks only at the file of the function itself to see whether its cache is out of date.
-        stats = [(Path(__file__).parent / name).stat() for name in _SOURCES]
-        dispatcher._cache._cache_file._source_stamp = [(stat.st_mtime, stat.st_size) for stat in stats]
-    return dispatcher
-
-
-def is_cached(function: Any, arguments: tuple[Any, ...]) -> bool:
-    """Tell whether a call needs no compiler.
-
-    Parameters
-    ----------
-    function : callable
-        What `compiled` returned.
-    arguments : tuple
-        Arguments of the types that it will be called with.
-
-    Returns
-    -------
-    bool
-        Whether it is compiled in this process, or was kept on disk by another one.
-    """
-    signature = tuple(map(numba.typeof, arguments))
-    if signature in function.overloads:
-        return True
-    try:
-        # numba has no public API for this; should it change, a first run is announced once too often.
-        key = function._cache._index_key(signature, function.targetctx.codegen())
-        return key in function._cache._cache_file._load_index()
-    except (AttributeError, OSError, TypeError):
-        return False
-
-
-def is_kept(function: Any) -> bool:
-    """Tell whether other processes will find a compiled function: numba may have no place to write it to."""
-    # As above, no public API; in doubt, yes.
-    return type(getattr(function, "_cache", None)).__name__ != "NullCache"
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def _load(typing_context: Any, array: Any, at: Any, like: Any) -> Any:
-    """Read an integer of the type of `like` at any byte."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        data = context.make_array(signature.args[0])(context, builder, args[0]).data
-        pointer = builder.gep(data, [args[1]])
-        load = builder.load(builder.bitcast(pointer, context.get_value_type(signature.return_type).as_pointer()))
-        load.align = 1
-        return load
-
-    return like(array, types.int64, like), generate
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def _move(typing_context: Any, into: Any, start: Any, array: Any, at: Any, size: Any) -> Any:
-    """Copy bytes with memcpy."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        target = context.make_array(signature.args[0])(context, builder, args[0]).data
-        source = context.make_array(signature.args[2])(context, builder, args[2]).data
-        cgutils.raw_memcpy(builder, builder.gep(target, [args[1]]), builder.gep(source, [args[3]]), args[4], 1)
-        return context.get_dummy_value()
-
-    return types.void(into, types.int64, array, types.int64, types.int64), generate
-
-
-@compiled
-def load_int64(buffer: Bytes, at: int) -> Any:
-    """Read eight bytes as they are."""
-    # The compiler drops this line, unless numba's bounds checking is on: then it is what checks the read.
-    buffer[at] | buffer[at + 7]
-    return _load(buffer, at, np.int64(0))
-
-
-@compiled
-def load_int32(buffer: Bytes, at: int) -> Any:
-    """Read four bytes as they are."""
-    buffer[at] | buffer[at + 3]
-    return _load(buffer, at, np.int32(0))
-
-
-@compiled
-def copy(into: Bytes, start: int, buffer: Bytes, at: int, size: int) -> None:
-    """Copy bytes, few or many."""
-    if size < 16:
-        for index in range(size):
-            into[start + index] = buffer[at + index]
+@inlined
+def copy(into: int, buffer: Bytes, at: int, size: int) -> None:
+    """Copy bytes to an address behind which there is `SLACK`."""
+    if size <= SLACK and at + SLACK <= buffer.size:
+        poke_int64(into, load_int64(buffer, at))
+        poke_int64(into + 8, load_int64(buffer, at + 8))
     else:
-        into[start] | into[start + size - 1] | buffer[at] | buffer[at + size - 1]
-        _move(into, start, buffer, at, size)
+        move(into, span(buffer, at, size), size)
 
 
-@compiled
-def read_long(buffer: Bytes, at: int, end: int) -> tuple[int, int]:
+@inlined
+def read_long(buffer: Bytes, at: int, end: int) -> Any:
     """Read a zigzag varint of at most 64 bits; returns it and where it ends, or -1 as its end where it is none."""
+    if at < end:
+        first = load_byte(buffer, at)
+        if first < 0x80:
+            return (first >> 1) ^ -(first & 1), at + 1
+    return _read_longer(buffer, at, end)
+
+
+@inner
+def _read_longer(buffer: Bytes, at: int, end: int) -> tuple[int, int]:
     result: Any = 0
     shift = 0
     while at < end:
-        byte = np.int64(buffer[at])
+        byte = load_byte(buffer, at)
         at += 1
         if shift == 63 and byte > 1:
             break
@@ -200,159 +129,249 @@ def read_long(buffer: Bytes, at: int, end: int) -> tuple[int, int]:
     return 0, -1
 
 
-@compiled
+@inlined
 def read_size(buffer: Bytes, at: int, end: int) -> tuple[int, int]:
     """Read the length of what follows; returns it and where that begins, or -1 where it does not fit."""
     size, at = read_long(buffer, at, end)
     return size, (at if at >= 0 and 0 <= size <= end - at else -1)
 
 
-@compiled
-def is_utf8(buffer: Bytes, at: int, end: int) -> bool:
+@inlined
+def read_branch(buffer: Bytes, at: int, end: int, value_byte: int, null_byte: int) -> tuple[int, int]:
+    """Read the branch of a union; returns its end, and before it whether it is null, or -1 where there is no such."""
+    if at < end:
+        byte = load_byte(buffer, at)
+        if byte == value_byte:
+            return 0, at + 1
+        if byte == null_byte:
+            return 1, at + 1
+    branch, after = _read_longer(buffer, at, end)
+    if after < 0 or branch < 0 or branch > 1 or (2 * branch != value_byte and 2 * branch != null_byte):
+        return -1, at
+    return (1 if 2 * branch == null_byte else 0), after
+
+
+@inlined
+def is_utf8(buffer: Bytes, at: int, size: int) -> Any:
     """Tell whether bytes are UTF-8, and soon where they are ASCII."""
     seen = np.int64(0)
-    if end - at >= 8:
-        for start in range(at, end - 8, 8):
+    if size >= 8:
+        last = at + size - 8
+        for start in range(at, last, 8):
             seen |= load_int64(buffer, start)
-        seen = (seen | load_int64(buffer, end - 8)) & _HIGH_BITS
+        seen |= load_int64(buffer, last)
+    elif size > 0 and at + 8 <= buffer.size:
+        seen = load_int64(buffer, at) << (8 * (8 - size))
     else:
-        for start in range(at, end):
-            seen |= np.int64(buffer[start]) & 0x80
-    if seen == 0:
-        return True
+        for start in range(at, at + size):
+            seen |= load_byte(buffer, start)
+    return (seen & _HIGH_BITS) == 0 or _is_longer_utf8(buffer, at, at + size)
+
+
+@inner
+def _is_longer_utf8(buffer: Bytes, at: int, end: int) -> bool:
+    more, low, high = 0, 0x80, 0xBF
     while at < end:
-        byte = np.int64(buffer[at])
+        byte = load_byte(buffer, at)
         at += 1
-        if byte < 0x80:
-            continue
-        # What Python takes: no overlong form, no surrogate, nothing beyond U+10FFFF.
-        more = 1 if byte < 0xE0 else 2 if byte < 0xF0 else 3
-        if byte < 0xC2 or byte > 0xF4 or more > end - at:
-            return False
-        low = 0xA0 if byte == 0xE0 else 0x90 if byte == 0xF0 else 0x80
-        high = 0x9F if byte == 0xED else 0x8F if byte == 0xF4 else 0xBF
-        for _ in range(more):
-            if buffer[at] < low or buffer[at] > high:
+        if more > 0:
+            # What Python takes: no overlong form, no surrogate, nothing beyond U+10FFFF.
+            if byte < low or byte > high:
                 return False
-            low, high = 0x80, 0xBF
-            at += 1
-    return True
+            more, low, high = more - 1, 0x80, 0xBF
+        elif byte >= 0x80:
+            if byte < 0xC2 or byte > 0xF4:
+                return False
+            more = 1 if byte < 0xE0 else 2 if byte < 0xF0 else 3
+            low = 0xA0 if byte == 0xE0 else 0x90 if byte == 0xF0 else 0x80
+            high = 0x9F if byte == 0xED else 0x8F if byte == 0xF4 else 0xBF
+    return more == 0
 
 
-@compiled
+@inner
 def is_decimal(buffer: Bytes, at: int, size: int, limits: Bytes, row: int) -> Any:
     """Compare a big-endian number with the greatest (in `row`) and the least (in the next) of its digits."""
     if size == 0:
         return False
-    sign = 255 if buffer[at] >= 128 else 0
+    sign = 255 if load_byte(buffer, at) >= 128 else 0
     extra = size - LIMIT_BYTES
     for index in range(extra):
-        if buffer[at + index] != sign:
+        if load_byte(buffer, at + index) != sign:
             return False
-    if extra > 0 and (buffer[at + extra] >= 128) != (sign == 255):
+    if extra > 0 and (load_byte(buffer, at + extra) >= 128) != (sign == 255):
         return False
     for index in range(LIMIT_BYTES):
-        byte = np.int64(buffer[at + extra + index]) if extra + index >= 0 else sign
-        limit = np.int64(limits[row + (sign & 1), index])
+        byte = load_byte(buffer, at + extra + index) if extra + index >= 0 else sign
+        limit = load_byte(limits, LIMIT_BYTES * (row + (sign & 1)) + index)
         if byte != limit:
             # Two numbers of one sign compare as their bytes do.
             return byte > limit if sign else byte < limit
     return True
 
 
-_allowed_cells = compiled(allowed_cells)
+_allowed_cells = inner(allowed_cells)
 
 
-@compiled
-def _walk_record(  # noqa: PLR0911, PLR0912, PLR0915 - one loop over one table
-    buffer: Bytes, at: int, end: int, ops: Ints, limits: Bytes, symbols: Ints, budget: int,
-    sign: int, entries: Ints, sizes: Ints, marks: Ints, left: Ints, block_ends: Ints,
-) -> int:  # fmt: skip
-    """Walk one record; returns where it ends, or -1 minus the place where it is damaged.
+@inlined
+def _mark_null(table: Ints, holes: Bytes, column: int, row: int) -> None:
+    byte = place(table, column, VALID, row >> 3, 1)
+    poke_byte(byte, peek_byte(byte) & ~(1 << (row & 7)))
+    holes[column] = 1
 
-    What it counts is added `sign` times: walking a bad record again with -1 takes back what was counted.
-    """
+
+@inner
+def _leave_empty(table: Ints, forms: Ints, column: int, row: int) -> None:
+    """Write what lies beneath a null."""
+    form = load_int64(forms, column)
+    if form == 8:
+        poke_int64(place(table, column, DATA, 8 * row, 8), 0)
+    elif form == 4 or form == SYMBOLS:
+        poke_int32(place(table, column, DATA, 4 * row, 4), 0)
+    elif form > 0:
+        for index in range(form):
+            poke_byte(place(table, column, DATA, form * row + index, 1), 0)
+    elif form == BYTES or form == ITEMS:
+        ends = place(table, column, ENDS, 4 * row, 8)
+        poke_int32(ends + 4, peek_int32(ends))
+
+
+@inner
+def _read(  # noqa: PLR0911, PLR0912, PLR0915 - one loop over one table
+    buffer: Bytes, at: int, end: int, row: int, ops: Ints, nulled: Ints, limits: Bytes, forms: Ints,
+    table: Ints, room: Ints, used: Ints, holes: Bytes, budget: int, left: Ints, rows: Ints, block_ends: Ints,
+    full: Ints,
+) -> Any:  # fmt: skip
+    """Read one record into a row; returns where it ends, `_FULL`, or -1 minus the place where it is damaged."""
     pc = 0
     depth = -1
     while True:
-        code = ops[pc, CODE]
-        branches = ops[pc, BRANCHES]
-        null_byte = ops[pc, NULL_BYTE]
-        low = ops[pc, A]
-        high = ops[pc, B]
+        code = load_int64(ops, _FIELDS * pc + CODE)
+        value_byte = load_int64(ops, _FIELDS * pc + VALUE_BYTE)
+        null_byte = load_int64(ops, _FIELDS * pc + NULL_BYTE)
+        first = load_int64(ops, _FIELDS * pc + COLUMN)
+        stop = first + load_int64(ops, _FIELDS * pc + REPEAT)
+        low = load_int64(ops, _FIELDS * pc + A)
+        high = load_int64(ops, _FIELDS * pc + B)
         next_pc = pc + 1
-        for column in range(ops[pc, COLUMN], ops[pc, COLUMN] + ops[pc, REPEAT]):
-            branch = 0
-            if branches:
-                branch, after = read_long(buffer, at, end)
-                if after < 0 or branch < 0 or branch >= branches:
-                    return -1 - at
-                at = after
-                if 2 * branch == null_byte:
-                    if code < NULL:
-                        next_pc = ops[pc, JUMP]
-                    continue
-            if code == SKIP_FIXED:
-                at += low
-                if at > end:
+        is_null = np.int64(0)
+        if code == DOUBLE:
+            for column in range(first, stop):
+                into = place(table, column, DATA, 8 * row, 8)
+                if value_byte >= 0:
+                    is_null, at = read_branch(buffer, at, end, value_byte, null_byte)
+                    if is_null != 0:
+                        if is_null < 0:
+                            return -1 - at
+                        _mark_null(table, holes, column, row)
+                        poke_int64(into, 0)
+                        continue
+                if end - at < 8:
                     return -1 - end
-            elif code == LONG:
-                # Its value does not matter: find the last byte; of ten bytes, the last may hold one bit only.
-                last = min(at + 9, end - 1)
-                first = at
-                while at < last and buffer[at] >= 0x80:
-                    at += 1
-                if at > last or buffer[at] >= 0x80 or (at - first == 9 and buffer[at] > 1):
-                    return -1 - first
-                at += 1
-            elif code == RANGED:
-                value, after = read_long(buffer, at, end)
-                if after < 0 or value < low or value > high:
-                    return -1 - at
-                at = after
-            elif code == ENUM:
-                value, after = read_long(buffer, at, end)
-                if after < 0 or value < 0 or value >= high:
-                    return -1 - at
-                sizes[column] += sign * (symbols[low + value + 1] - symbols[low + value])
-                at = after
-            elif code in (BYTES, STRING):
+                poke_int64(into, load_int64(buffer, at))
+                at += 8
+        elif code == FLOAT:
+            for column in range(first, stop):
+                into = place(table, column, DATA, 4 * row, 4)
+                if value_byte >= 0:
+                    is_null, at = read_branch(buffer, at, end, value_byte, null_byte)
+                    if is_null != 0:
+                        if is_null < 0:
+                            return -1 - at
+                        _mark_null(table, holes, column, row)
+                        poke_int32(into, 0)
+                        continue
+                if end - at < 4:
+                    return -1 - end
+                poke_int32(into, load_int32(buffer, at))
+                at += 4
+        elif code == TEXT:
+            for column in range(first, stop):
+                ends = place(table, column, ENDS, 4 * row, 8)
+                begin = peek_int32(ends)
+                if value_byte >= 0:
+                    is_null, at = read_branch(buffer, at, end, value_byte, null_byte)
+                    if is_null != 0:
+                        if is_null < 0:
+                            return -1 - at
+                        _mark_null(table, holes, column, row)
+                        poke_int32(ends + 4, begin)
+                        continue
                 size, after = read_size(buffer, at, end)
-                if after < 0 or (code == STRING and not is_utf8(buffer, after, after + size)):
+                if after < 0 or (low and not is_utf8(buffer, after, size)):
                     return -1 - at
-                sizes[column] += sign * size
+                if begin + size + SLACK > load_int64(table, PLACES * column + SIZES + TEXTS):
+                    full[0], full[1], full[2] = 0, column, begin + size + SLACK
+                    return _FULL
+                copy(place(table, column, TEXTS, begin, size + SLACK), buffer, after, size)
+                poke_int32(ends + 4, begin + size)
                 at = after + size
-            elif code == BOOLEAN:
-                if at >= end or buffer[at] > 1:
+        elif code == INT or code == LONG or code == SYMBOL:
+            for column in range(first, stop):
+                if value_byte >= 0:
+                    is_null, at = read_branch(buffer, at, end, value_byte, null_byte)
+                    if is_null != 0:
+                        if is_null < 0:
+                            return -1 - at
+                        _mark_null(table, holes, column, row)
+                        if code == LONG:
+                            poke_int64(place(table, column, DATA, 8 * row, 8), 0)
+                        else:
+                            poke_int32(place(table, column, DATA, 4 * row, 4), 0)
+                        continue
+                value, after = read_long(buffer, at, end)
+                if after < 0:
                     return -1 - at
-                at += 1
-            elif code == DECIMAL:
-                size, after = high, at
-                if size == 0:
-                    size, after = read_size(buffer, at, end)
-                if after < 0 or size > end - after or not is_decimal(buffer, after, size, limits, low):
+                if code == SYMBOL:
+                    if value < 0 or value >= high:
+                        return -1 - at
+                    value += low
+                elif value < low or value > high:
                     return -1 - at
-                at = after + size
+                if code == LONG:
+                    poke_int64(place(table, column, DATA, 8 * row, 8), value)
+                else:
+                    poke_int32(place(table, column, DATA, 4 * row, 4), value)
+                at = after
+        elif code == RECORD or code == BLOCKS:
+            if value_byte != NO_UNION:
+                is_null, at = read_branch(buffer, at, end, value_byte, null_byte)
+                if is_null < 0:
+                    return -1 - at
+            if is_null != 0:
+                next_pc = load_int64(ops, _FIELDS * pc + JUMP)
+                if first >= 0:
+                    _mark_null(table, holes, first, row)
+                    _leave_empty(table, forms, first, row)
+                if code == RECORD:
+                    for each in range(low, high):
+                        _leave_empty(table, forms, nulled[each], row)
             elif code == BLOCKS:
                 # As if the only item of a block without a size had just ended.
                 depth += 1
                 left[depth] = 1
                 block_ends[depth] = -1
-                next_pc = ops[pc, JUMP] - 1
-            elif code == NEXT:
-                left[depth] -= 1
-                if left[depth] > 0:
-                    next_pc = ops[pc, JUMP]
-                    continue
-                if block_ends[depth] >= 0 and at != block_ends[depth]:
-                    return -1 - at
-                count, after = read_long(buffer, at, end)
-                if after < 0:
-                    return -1 - at
-                at = after
-                if count == 0:
-                    depth -= 1
-                    continue
+                rows[depth] = row
+                if first >= 0:
+                    row = used[low] - 1
+                next_pc = load_int64(ops, _FIELDS * pc + JUMP) - 1
+        elif code == NEXT:
+            left[depth] -= 1
+            row += 1
+            if left[depth] > 0:
+                pc = load_int64(ops, _FIELDS * pc + JUMP)
+                continue
+            if block_ends[depth] >= 0 and at != block_ends[depth]:
+                return -1 - at
+            count, after = read_long(buffer, at, end)
+            if after < 0:
+                return -1 - at
+            at = after
+            if count == 0:
+                row = rows[depth]
+                depth -= 1
+                if first >= 0:
+                    poke_int32(place(table, first, ENDS, 4 * row + 4, 4), used[low])
+            else:
                 block_ends[depth] = -1
                 if count < 0:
                     size, after = read_size(buffer, at, end)
@@ -366,195 +385,241 @@ def _walk_record(  # noqa: PLR0911, PLR0912, PLR0915 - one loop over one table
                 budget -= count * high
                 if budget < 0:
                     return -1 - at
-                entries[low] += sign * count
+                if first >= 0:
+                    if used[low] + count > room[low]:
+                        full[0], full[1], full[2] = 1, low, used[low] + count
+                        return _FULL
+                    used[low] += count
                 left[depth] = count
-                next_pc = ops[pc, JUMP]
-            elif code == CHOICE:
+                next_pc = load_int64(ops, _FIELDS * pc + JUMP)
+        elif code == CHOICE:
+            branch, after = read_long(buffer, at, end)
+            if after < 0 or branch < 0 or branch >= value_byte:
+                return -1 - at
+            at = after
+            # All members, as if none were taken: the one that is will write its own over it.
+            for each in range(low, high):
+                _leave_empty(table, forms, nulled[each], row)
+            if 2 * branch == null_byte:
+                if first >= 0:
+                    _mark_null(table, holes, first, row)
+                next_pc = load_int64(ops, _FIELDS * pc + JUMP)
+            else:
+                for each in range(value_byte):
+                    member = load_int64(ops, _FIELDS * (next_pc + each) + COLUMN)
+                    if each != branch and member >= 0:
+                        _mark_null(table, holes, member, row)
                 next_pc += branch
-            elif code == GOTO:
-                next_pc = ops[pc, JUMP]
-            elif code == MARK:
-                marks[low] = at
-            elif code == STOP:
-                return at if at == end else -1 - at
+        elif code == GOTO:
+            next_pc = load_int64(ops, _FIELDS * pc + JUMP)
+        elif code >= NULL:
+            for column in range(first, stop):
+                if value_byte != NO_UNION:
+                    is_null, at = read_branch(buffer, at, end, value_byte, null_byte)
+                    if is_null < 0:
+                        return -1 - at
+                    if is_null != 0:
+                        if code == BOOLEAN or code == FIXED or code == DECIMAL:
+                            _mark_null(table, holes, column, row)
+                            _leave_empty(table, forms, column, row)
+                        continue
+                if code == SKIP_FIXED or code == FIXED:
+                    if end - at < low:
+                        return -1 - end
+                    if code == FIXED:
+                        move(place(table, column, DATA, low * row, low), span(buffer, at, low), low)
+                    at += low
+                elif code == SKIP_NUMBER:
+                    value, after = read_long(buffer, at, end)
+                    if after < 0 or value < low or value > high:
+                        return -1 - at
+                    at = after
+                elif code == SKIP_TEXT:
+                    size, after = read_size(buffer, at, end)
+                    if after < 0 or (low and not is_utf8(buffer, after, size)):
+                        return -1 - at
+                    at = after + size
+                elif code == BOOLEAN or code == SKIP_BOOLEAN:
+                    if at >= end or load_byte(buffer, at) > 1:
+                        return -1 - at
+                    if code == BOOLEAN:
+                        byte = place(table, column, DATA, row >> 3, 1)
+                        poke_byte(byte, peek_byte(byte) | (load_byte(buffer, at) << (row & 7)))
+                    at += 1
+                elif code == DECIMAL or code == SKIP_DECIMAL:
+                    size, after = high, at
+                    if size == 0:
+                        size, after = read_size(buffer, at, end)
+                    if after < 0 or size > end - after or not is_decimal(buffer, after, size, limits, low):
+                        return -1 - at
+                    if code == DECIMAL:
+                        # Avro's most significant byte comes first, Arrow's last.
+                        width = forms[column]
+                        sign = 255 if load_byte(buffer, after) >= 128 else 0
+                        for index in range(width):
+                            byte = load_byte(buffer, after + size - 1 - index) if index < size else sign
+                            poke_byte(place(table, column, DATA, width * row + index, 1), byte)
+                    at = after + size
+        else:
+            return at if at == end else -1 - at
         pc = next_pc
 
 
-@compiled
-def walk(
-    buffer: Bytes, starts: Ints, ops: Ints, limits: Bytes, symbols: Ints, cells: int,
-    entries: Ints, sizes: Ints, marks: Ints, failed: Ints, left: Ints, block_ends: Ints,
-) -> None:  # fmt: skip
-    """Pass 1: walk every record that has not failed yet, and count what the sound ones need."""
-    for record in range(starts.size - 1):
-        start, end = starts[record], starts[record + 1]
-        sign = 0 if failed[record] >= 0 else 1
-        while sign != 0:
-            stop = _walk_record(
-                buffer, start, end, ops, limits, symbols, cells + _allowed_cells(end - start),
-                sign, entries, sizes, marks[record], left, block_ends,
-            )  # fmt: skip
-            if stop < 0 < sign:
-                failed[record] = -1 - stop - start
-                sign = -1
-            else:
-                sign = 0
+@inner
+def _undo(table: Ints, forms: Ints, scopes: Ints, lists: Ints, used: Ints, before: Ints) -> None:
+    """Forget what was written of a record: its bits are as at first, and the rest will be written over."""
+    for scope in range(used.size):
+        before[scope] = used[0]
+        if scope > 0:
+            before[scope] = peek_int32(place(table, lists[scope, 0], ENDS, 4 * before[lists[scope, 1]], 4))
+    for column in range(forms.size):
+        scope = scopes[column]
+        stop = used[scope] + (1 if scope == 0 else 0)
+        for part, first in ((VALID, 255), (DATA, 0)):
+            if table[PLACES * column + part] == 0 or (part == DATA and forms[column] != BITS):
+                continue
+            for row in range(before[scope], stop):
+                byte, bit = place(table, column, part, row >> 3, 1), 1 << (row & 7)
+                poke_byte(byte, (peek_byte(byte) & ~bit) | (first & bit))
+    for scope in range(used.size):
+        used[scope] = before[scope]
 
 
 @compiled
-def fill(  # noqa: PLR0912, PLR0915 - one loop over one table
-    buffer: Bytes, records: Ints, marks: Ints, segments: Ints, ops: Ints, nulled: Ints,
-    symbols: Ints, letters: Bytes, places: Ints, used: Ints, nulls: Ints,
-    bytes_: Bytes, int32s: npt.NDArray[np.int32], int64s: Ints, left: Ints, rows: Ints,
+def decode(
+    buffer: Bytes, begins: Ints, ends: Ints, record: int, failed: Ints, cells: int, ops: Ints, nulled: Ints,
+    limits: Bytes, forms: Ints, scopes: Ints, lists: Ints, table: Ints, room: Ints, used: Ints, before: Ints,
+    holes: Bytes, left: Ints, rows: Ints, block_ends: Ints, full: Ints,
+) -> int:  # fmt: skip
+    """Read records from `record` on that have not failed; returns the one that does not fit, or how many there are."""
+    for each in range(record, begins.size):
+        if failed[each] >= 0:
+            continue
+        begin, end = begins[each], ends[each]
+        found = _read(
+            buffer, begin, end, used[0], ops, nulled, limits, forms, table, room, used, holes,
+            cells + _allowed_cells(end - begin), left, rows, block_ends, full,
+        )  # fmt: skip
+        if found >= 0:
+            used[0] += 1
+            continue
+        _undo(table, forms, scopes, lists, used, before)
+        if found == _FULL:
+            return each
+        failed[each] = -1 - found - begin
+    return begins.size
+
+
+@compiled
+def measure(
+    table: Ints, forms: Ints, scopes: Ints, lists: Ints, wanted: Ints, symbols: Ints, spans: Ints, counts: Ints,
+    sizes: Ints,
 ) -> None:  # fmt: skip
-    """Pass 2: fill the arena from sound records, in the order of `records`."""
-    end = buffer.size
-    columns = nulls.size
-    for step in range(records.size * segments.shape[0]):
-        segment = step % segments.shape[0]
-        row = step // segments.shape[0]
-        at = marks[records[row], segments[segment, 0]]
-        pc = segments[segment, 1]
-        depth = -1
-        while ops[pc, CODE] != STOP:
-            code = ops[pc, CODE]
-            branches = ops[pc, BRANCHES]
-            null_byte = ops[pc, NULL_BYTE]
-            low = ops[pc, A]
-            high = ops[pc, B]
-            next_pc = pc + 1
-            for column in range(ops[pc, COLUMN], ops[pc, COLUMN] + ops[pc, REPEAT]):
-                branch = 0
-                if branches:
-                    branch, at = read_long(buffer, at, end)
-                    if 2 * branch == null_byte:
-                        if column < columns:
-                            bytes_[places[column, VALID] + (row >> 3)] &= ~(1 << (row & 7))
-                            nulls[column] += 1
-                        if code < NULL:
-                            for each in range(low, high):
-                                int32s[places[nulled[each], ENDS] + row + 1] = used[nulled[each]]
-                            next_pc = ops[pc, JUMP]
-                        elif code in (BYTES, ENUM):
-                            int32s[places[column, ENDS] + row + 1] = used[column]
-                        continue
-                if code == FLOAT:
-                    int32s[places[column, DATA] + row] = load_int32(buffer, at)
-                    at += 4
-                elif code == DOUBLE:
-                    int64s[places[column, DATA] + row] = load_int64(buffer, at)
-                    at += 8
-                elif code == INT:
-                    value, at = read_long(buffer, at, end)
-                    int32s[places[column, DATA] + row] = value
-                elif code == LONG:
-                    value, at = read_long(buffer, at, end)
-                    int64s[places[column, DATA] + row] = value
-                elif code == BYTES:
-                    size, at = read_long(buffer, at, end)
-                    copy(bytes_, places[column, TEXT] + used[column], buffer, at, size)
-                    used[column] += size
-                    int32s[places[column, ENDS] + row + 1] = used[column]
-                    at += size
-                elif code == SKIP_FIXED:
-                    at += low
-                elif code == SKIP_NUMBER:
-                    _, at = read_long(buffer, at, end)
-                elif code == SKIP_BYTES:
-                    size, at = read_long(buffer, at, end)
-                    at += size
-                elif code == BOOLEAN:
-                    bytes_[places[column, DATA] + (row >> 3)] |= buffer[at] << (row & 7)
-                    at += 1
-                elif code == FIXED:
-                    copy(bytes_, places[column, DATA] + row * low, buffer, at, low)
-                    at += low
-                elif code == ENUM:
-                    value, at = read_long(buffer, at, end)
-                    start = symbols[low + value]
-                    size = symbols[low + value + 1] - start
-                    copy(bytes_, places[column, TEXT] + used[column], letters, start, size)
-                    used[column] += size
-                    int32s[places[column, ENDS] + row + 1] = used[column]
-                elif code == DECIMAL:
-                    size = high
-                    if size == 0:
-                        size, at = read_long(buffer, at, end)
-                    # Avro's most significant byte comes first, Arrow's last.
-                    sign = 255 if buffer[at] >= 128 else 0
-                    for index in range(low):
-                        byte = np.int64(buffer[at + size - 1 - index]) if index < size else sign
-                        bytes_[places[column, DATA] + row * low + index] = byte
-                    at += size
-                elif code == BLOCKS:
-                    depth += 1
-                    left[depth] = 1
-                    rows[depth] = row
-                    row = used[column] - 1
-                    next_pc = ops[pc, JUMP] - 1
-                elif code == NEXT:
-                    left[depth] -= 1
-                    row += 1
-                    if left[depth] > 0:
-                        next_pc = ops[pc, JUMP]
-                        continue
-                    count, at = read_long(buffer, at, end)
-                    if count == 0:
-                        row = rows[depth]
-                        depth -= 1
-                        if column < columns:
-                            int32s[places[column, ENDS] + row + 1] = used[column]
-                        continue
-                    if count < 0:
-                        _, at = read_long(buffer, at, end)
-                    left[depth] = abs(count)
-                    used[column] += abs(count)
-                    next_pc = ops[pc, JUMP]
-                elif code == CHOICE:
-                    # Of all members, as if none were taken: the one that is will write its own over it.
-                    for each in range(low, high):
-                        int32s[places[nulled[each], ENDS] + row + 1] = used[nulled[each]]
-                    for each in range(branches):
-                        member = ops[next_pc + each, COLUMN]
-                        if each != branch and member < columns:
-                            bytes_[places[member, VALID] + (row >> 3)] &= ~(1 << (row & 7))
-                            nulls[member] += 1
-                    next_pc += branch
-                elif code == GOTO:
-                    next_pc = ops[pc, JUMP]
-            pc = next_pc
+    """Follow spans of records into the lists; count the rows of each scope, and the bytes of each wanted column."""
+    many = spans.size // (2 * counts.size)
+    for scope in range(counts.size):
+        column, outer = lists[scope, 0], 2 * many * lists[scope, 1]
+        for index in range(2 * many):
+            if scope > 0:
+                end = place(table, column, ENDS, 4 * load_int64(spans, outer + index), 4)
+                spans[2 * many * scope + index] = peek_int32(end)
+            row = load_int64(spans, 2 * many * scope + index)
+            counts[scope] += row if index >= many else -row
+    for number in range(wanted.size):
+        column = wanted[number]
+        first = 2 * many * scopes[column]
+        for index in range(first, first + many):
+            low, high = load_int64(spans, index), load_int64(spans, index + many)
+            if forms[column] == BYTES:
+                ends = place(table, column, ENDS, 4 * low, 4 * (high - low) + 4)
+                sizes[number] += peek_int32(ends + 4 * (high - low)) - peek_int32(ends)
+            elif forms[column] == SYMBOLS:
+                for row in range(low, high):
+                    symbol = peek_int32(place(table, column, DATA, 4 * row, 4))
+                    sizes[number] += symbols[symbol + 1] - symbols[symbol]
+
+
+@inner
+def _gather_bits(table: Ints, column: int, part: int, low: int, into: Ints, number: int, at: int, count: int) -> Any:
+    """Copy bits to where there are zeros; returns how many of them are 0."""
+    source = place(table, column, part, low >> 3, ((low & 7) + count + 7) >> 3) - (low >> 3)
+    target = place(into, number, part, at >> 3, ((at & 7) + count + 7) >> 3) - (at >> 3)
+    zeros = count
+    while count > 0:
+        size = min(count, _MOVED_BITS)
+        bits = (peek_int64(source + (low >> 3)) >> (low & 7)) & ((1 << size) - 1)
+        byte = target + (at >> 3)
+        poke_int64(byte, peek_int64(byte) | (bits << (at & 7)))
+        zeros -= ones(bits)
+        low, at, count = low + size, at + size, count - size
+    return zeros
+
+
+@compiled
+def gather(  # noqa: PLR0912 - one loop over the columns
+    table: Ints, forms: Ints, scopes: Ints, holes: Bytes, wanted: Ints, symbols: Ints, letters: Bytes, spans: Ints,
+    into: Ints, filled: Ints, nulls: Ints,
+) -> None:  # fmt: skip
+    """Append spans of rows to the wanted columns in other memory, which have `filled` rows of each scope."""
+    many = spans.size // (2 * filled.size)
+    for number in range(wanted.size):
+        column = wanted[number]
+        form, has_holes, at = forms[column], holes[column] != 0, filled[scopes[column]]
+        first = 2 * many * scopes[column]
+        for index in range(first, first + many):
+            low = load_int64(spans, index)
+            count = load_int64(spans, index + many) - low
+            if has_holes:
+                nulls[number] += _gather_bits(table, column, VALID, low, into, number, at, count)
+            if form > 0:
+                source = place(table, column, DATA, form * low, form * count)
+                target = place(into, number, DATA, form * at, form * count)
+                if form * count == 8:
+                    poke_int64(target, peek_int64(source))
+                elif form * count == 4:
+                    poke_int32(target, peek_int32(source))
+                else:
+                    move(target, source, form * count)
+            elif form == BITS:
+                _gather_bits(table, column, DATA, low, into, number, at, count)
+            elif form == SYMBOLS:
+                end = peek_int32(place(into, number, ENDS, 4 * at, 4))
+                for row in range(count):
+                    symbol = peek_int32(place(table, column, DATA, 4 * (low + row), 4))
+                    size = symbols[symbol + 1] - symbols[symbol]
+                    move(place(into, number, TEXTS, end, size), span(letters, symbols[symbol], size), size)
+                    end += size
+                    poke_int32(place(into, number, ENDS, 4 * (at + row + 1), 4), end)
+            elif form != NOTHING:
+                source = place(table, column, ENDS, 4 * low, 4 * count + 4)
+                target = place(into, number, ENDS, 4 * at, 4 * count + 4)
+                begin, end = peek_int32(source), peek_int32(target)
+                for row in range(4, 4 * count + 4, 4):
+                    poke_int32(target + row, peek_int32(source + row) + end - begin)
+                if form == BYTES:
+                    size = peek_int32(source + 4 * count) - begin
+                    source, target = place(table, column, TEXTS, begin, size), place(into, number, TEXTS, end, size)
+                    if size <= SLACK:
+                        poke_int64(target, peek_int64(source))
+                        poke_int64(target + 8, peek_int64(source + 8))
+                    else:
+                        move(target, source, size)
+            at += count
 
 
 def _examples() -> tuple[tuple[Any, tuple[Any, ...]], ...]:
     """Return what is compiled, with arguments of the only types that it is ever called with."""
     read_only = np.zeros(1, np.uint8)
     read_only.flags.writeable = False
-    ints, table = np.zeros(0, np.int64), np.zeros((0, 8), np.int64)
-    limits = np.zeros((0, LIMIT_BYTES), np.uint8)
-    letters, int32s = np.zeros(0, np.uint8), np.zeros(0, np.int32)
+    ints, table, letters = np.zeros(0, np.int64), np.zeros((0, 8), np.int64), np.zeros(0, np.uint8)
+    columns = (ints, ints, table)
     return (
-        (walk, (read_only, ints, table, limits, ints, 0, ints, ints, table, ints, ints, ints)),
         (
-            fill,
-            (
-                read_only,
-                ints,
-                table,
-                table,
-                table,
-                ints,
-                ints,
-                letters,
-                table,
-                ints,
-                ints,
-                letters,
-                int32s,
-                ints,
-                ints,
-                ints,
-            ),
+            decode,
+            (read_only, ints, ints, 0, ints, 0, ints, ints, letters, *columns, *4 * (ints,), letters, *4 * (ints,)),
         ),
+        (measure, (ints, *columns, ints, ints, ints, np.zeros(1, np.int64), ints)),
+        (gather, (ints, ints, ints, letters, ints, ints, letters, ints, ints, np.zeros(1, np.int64), ints)),
     )
 
 

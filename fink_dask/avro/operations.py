@@ -1,35 +1,43 @@
-"""The codes in the tables of operations, which the compilers of a schema write and the two passes read.
+"""The codes in the table of operations, which the compiler of a schema writes and the decoder's loop reads.
 
-An operation is a row: what it does, how often it does it for neighbouring columns, the branches of its union (0 where
-there is none), the byte of the null branch (-1 where there is none), its first column (in pass 1: where the bytes are
-counted), where a null, an empty array or a further item leads, and two numbers more:
+An operation is a row: what it does, how often it does it for neighbouring columns, the byte of its union's branch that
+is not null (`NO_UNION` where there is none) and of the null one (`NEVER` where there is none), its first column (-1
+where nothing is written), where a null, an empty array or a further item leads, and two numbers more:
 
 ==========================================  ==================================================================
-`MARK`                                      A: which of the places that are noted
-`RECORD`, `BLOCKS`, `CHOICE` (pass 2)       A, B: which columns get an offset for a null, by the table of these
-`NEXT` (pass 1)                             A: the scope of the items; B: what one may take of the budget
-`RANGED`                                    A, B: the least and the greatest value
-`ENUM`                                      A: the first symbol; B: how many there are (pass 1)
-`DECIMAL`                                   A: its limits (pass 1) or bytes in Arrow (pass 2); B: bytes of a fixed
+`RECORD`, `CHOICE`                          A, B: which columns a null leaves empty, by the table of these
+`BLOCKS`                                    A: the scope of the items
+`NEXT`                                      A: the scope of the items; B: what one may take of the budget
+`INT`, `LONG`, `SKIP_NUMBER`                A, B: the least and the greatest value
+`SYMBOL`                                    A: the number of the first symbol; B: how many there are
+`TEXT`, `SKIP_TEXT`                         A: whether it has to be UTF-8
+`DECIMAL`                                   A: its limits; B: bytes of a fixed
 `FIXED`, `SKIP_FIXED`                       A: bytes
 ==========================================  ==================================================================
 
-A `CHOICE` is followed by a `GOTO` for each branch of its union, which has the column of the member and leads to where
-the member is read; what ends there is a `GOTO` that leads behind all members.
+A `CHOICE` has the number of its branches where others have a byte, and is followed by a `GOTO` for each, which has the
+column of the member and leads to where the member is read; what ends there is a `GOTO` that leads behind all members.
 """
 
 from __future__ import annotations
 
 #: Columns of a table of operations.
-CODE, REPEAT, BRANCHES, NULL_BYTE, COLUMN, JUMP, A, B = range(8)
-#: Operations that control the flow, and those that read one value.
-STOP, MARK, RECORD, BLOCKS, NEXT, CHOICE, GOTO = range(7)
-NULL, FIXED, LONG, ENUM, BOOLEAN, BYTES, DECIMAL = range(7, 14)
-#: Operations of one value that only pass 1 has, and those that only pass 2 has.
-RANGED, STRING = range(14, 16)
-INT, FLOAT, DOUBLE, SKIP_FIXED, SKIP_NUMBER, SKIP_BYTES = range(16, 22)
-#: The parts of a column in the arena: its validity, values of a fixed width, 32-bit offsets, bytes of any length.
-VALID, DATA, ENDS, TEXT = range(4)
+CODE, REPEAT, VALUE_BYTE, NULL_BYTE, COLUMN, JUMP, A, B = range(8)
+#: Operations that control the flow, those that read one value, and those that only judge one.
+STOP, RECORD, BLOCKS, NEXT, CHOICE, GOTO = range(6)
+NULL, DOUBLE, FLOAT, TEXT, INT, LONG, BOOLEAN, SYMBOL, FIXED, DECIMAL = range(6, 16)
+SKIP_FIXED, SKIP_NUMBER, SKIP_TEXT, SKIP_BOOLEAN, SKIP_DECIMAL = range(16, 21)
+#: What stands for the byte of a branch where there is no union, and where the union has no such branch.
+NO_UNION, NEVER = -1, -2
+#: The parts of a column: its validity, values of a fixed width, 32-bit offsets, bytes of any length.
+VALID, DATA, ENDS, TEXTS = range(4)
+#: Numbers of a column in a table of places: the address of each part and, from `SIZES` on, the bytes of each.
+PLACES, SIZES = 8, 4
+#: What a column holds, where it is not values of so many bytes: nothing but its validity, bits, the offsets of items,
+#: bytes of any length, and symbols, which become their text only where they are taken.
+NOTHING, BITS, ITEMS, BYTES, SYMBOLS = 0, -1, -2, -3, -4
+#: Bytes beyond a part of a column that may be read and written with it.
+SLACK = 16
 #: Bytes of a decimal's limit.
 LIMIT_BYTES = 32
 #: Levels of arrays and maps inside each other; no schema has more.

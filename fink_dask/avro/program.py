@@ -1,269 +1,63 @@
-"""Compile a schema into the tables of operations that the two passes of the columnar decoder interpret.
+"""Compile a schema into the table of operations that the decoder's loop interprets, and the columns that it writes.
 
 A value that may be null is one operation with its union, and neighbours that are alike are one operation that repeats,
-because a pass spends its time on choosing what comes next.
+because a decoder spends its time on choosing what comes next.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from fink_dask.avro import operations as op
-from fink_dask.avro.operations import LIMIT_BYTES
 from fink_dask.avro.types import END_OF_DAY, MAX_DECIMAL128_DIGITS, AvroType
 
-#: Bytes of the types that have a width of their own.
-WIDTHS = {"boolean": 1, "float": 4, "double": 8}
-#: Operations of pass 1 that read one value.
-_CHECKS = {"null": op.NULL, "boolean": op.BOOLEAN, "long": op.LONG, "bytes": op.BYTES, "string": op.STRING}
-_INT = (-(2**31), 2**31 - 1)
-
-#: Operations of pass 2 that read one value, and its bits in Arrow.
-_VALUES = {
-    "boolean": (op.BOOLEAN, 1),
-    "int": (op.INT, 32),
-    "long": (op.LONG, 64),
-    "float": (op.FLOAT, 32),
-    "double": (op.DOUBLE, 64),
-    "bytes": (op.BYTES, 0),
-    "string": (op.BYTES, 0),
-}
-_NUMBERS = {op.INT, op.LONG, op.FLOAT, op.DOUBLE}
-
-
-@dataclass(frozen=True)
-class Node:
-    """A value's place in a schema, with the numbers of what pass 1 counts for it.
-
-    Parameters
-    ----------
-    type : AvroType
-        The type without its union.
-    branches : int
-        Branches of the union, 0 where there is none.
-    null_byte : int
-        The number of its null branch as a varint, -1 where there is none.
-    scope : int
-        What it has one entry for: 0 is each record, any other each item of an array or a map.
-    slot : int
-        For what has a length: the number of the sum of its bytes, or for arrays and maps the scope of their items.
-    children : tuple of Node
-        Fields; members of a choice; the item of an array; the key and the value of a map.
-    is_member : bool
-        Whether it is a member of a choice, which is null where another member is taken.
-    """
-
-    type: AvroType
-    branches: int
-    null_byte: int
-    scope: int
-    slot: int
-    children: tuple[Node, ...]
-    is_member: bool = False
-
-    @property
-    def nullable(self) -> bool:
-        """Whether a value can be null."""
-        return self.null_byte >= 0 or self.is_member
-
-
-class Numbering:
-    """Give every place of a schema the numbers of what pass 1 counts for it."""
-
-    def __init__(self) -> None:
-        self.scopes = 1
-        self.slots = 0
-
-    def node(self, node: AvroType, scope: int = 0, is_member: bool = False) -> Node:
-        """Give numbers to a type and all that is in it."""
-        kinds = [branch.kind for _, branch in node.branches]
-        null_byte = 2 * kinds.index("null") if "null" in kinds else -1
-        value, slot, inner = node.value, -1, scope
-        if value.kind in {"array", "map"}:
-            slot = inner = self.scopes
-            self.scopes += 1
-        elif value.kind in {"bytes", "string", "enum"}:
-            slot = self.slots
-            self.slots += 1
-        members = (AvroType("string"), *value.children) if value.kind == "map" else value.children
-        children = tuple(self.node(child, inner, node.kind == "choice") for child in members)
-        return Node(value, len(kinds), null_byte, scope, slot, children, is_member)
-
-
-class Constants:
-    """Limits of decimals and symbols of enums, which operations refer to by number."""
-
-    def __init__(self) -> None:
-        self._limits: list[bytes] = []
-        self._symbol_ends = [0]
-        self._letters: list[bytes] = []
-        self._first_symbol: dict[AvroType, int] = {}
-
-    def limit(self, node: AvroType) -> int:
-        """Add the greatest and, after it, the least unscaled value of a decimal; returns the number of the first."""
-        greatest = 10**node.precision - 1
-        self._limits += [value.to_bytes(LIMIT_BYTES, "big", signed=True) for value in (greatest, -greatest)]
-        return len(self._limits) - 2
-
-    def symbol(self, node: AvroType) -> int:
-        """Add the symbols of an enum; returns the number of the first, which the others follow."""
-        if node not in self._first_symbol:
-            self._first_symbol[node] = len(self._symbol_ends) - 1
-            for symbol in node.symbols:
-                self._letters.append(symbol.encode())
-                self._symbol_ends.append(self._symbol_ends[-1] + len(self._letters[-1]))
-        return self._first_symbol[node]
-
-    @property
-    def limits(self) -> npt.NDArray[np.uint8]:
-        """The limits, for the kernels."""
-        return np.frombuffer(bytearray(b"".join(self._limits)), np.uint8).reshape(-1, LIMIT_BYTES)
-
-    @property
-    def symbols(self) -> npt.NDArray[np.int64]:
-        """Where each symbol begins in `letters`, and where the last one ends."""
-        return np.array(self._symbol_ends, np.int64)
-
-    @property
-    def letters(self) -> npt.NDArray[np.uint8]:
-        """The bytes of all symbols."""
-        return np.frombuffer(bytearray(b"".join(self._letters)), np.uint8)
-
-
-class Operations:
-    """A table of operations under construction."""
-
-    def __init__(self) -> None:
-        self.rows: list[list[int]] = []
-        self._barrier = 0
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def add(self, code: int, node: Node | None = None, column: int = 0, a: int = 0, b: int = 0) -> list[int]:
-        """Append an operation, or make the last one repeat."""
-        branches, null_byte = (0, -1) if node is None else (node.branches, node.null_byte)
-        if code >= op.NULL and len(self.rows) > self._barrier:
-            last = self.rows[-1]
-            if code == op.SKIP_FIXED and not branches and last[: op.NULL_BYTE] == [code, 1, 0]:
-                # One stretch of bytes.
-                last[op.A] += a
-                return last
-            alike = (
-                last[op.CODE] == code and last[op.BRANCHES :][:2] == [branches, null_byte] and last[op.A :] == [a, b]
-            )
-            if alike and column in (last[op.COLUMN], last[op.COLUMN] + last[op.REPEAT]):
-                last[op.REPEAT] += 1
-                return last
-        self.rows.append([code, 1, branches, null_byte, column, 0, a, b])
-        return self.rows[-1]
-
-    def add_choice(self, node: Node, column: int) -> Iterator[tuple[list[int], str, Node]]:
-        """Append a choice; what is appended while a member is yielded, with its operation and name, reads it."""
-        start = self.add(op.CHOICE, node, column)
-        branches = [self.add(op.GOTO, column=-1) for _ in range(node.branches)]
-        if node.null_byte >= 0:
-            del branches[node.null_byte // 2]
-        exits = []
-        for branch, name, child in zip(branches, node.type.names, node.children, strict=True):
-            self.end(branch)
-            yield branch, name, child
-            exits.append(self.add(op.GOTO, column=-1))
-        for row in (start, *exits):
-            self.end(row)
-
-    def end(self, row: list[int]) -> None:
-        """Make an operation jump to the next one that is added, which is therefore never joined to the last."""
-        row[op.JUMP] = self._barrier = len(self.rows)
-
-    def table(self) -> npt.NDArray[np.int64]:
-        """Return the operations for the kernels, with the end."""
-        self.add(op.STOP)
-        return np.array(self.rows, dtype=np.int64)
-
-
-def compile_walk(record: Node, constants: Constants, marked: Sequence[int]) -> npt.NDArray[np.int64]:
-    """Compile the operations of pass 1.
-
-    Parameters
-    ----------
-    record : Node
-        The top-level record.
-    constants : Constants
-        Takes what the operations refer to.
-    marked : sequence of int
-        Fields of the top-level record where pass 1 notes the place in the bytes, in ascending order.
-
-    Returns
-    -------
-    numpy.ndarray
-        The operations.
-    """
-    ops = Operations()
-    for index, child in enumerate(record.children):
-        if index in marked:
-            ops.add(op.MARK, a=marked.index(index))
-        _walk(ops, child, constants)
-    return ops.table()
-
-
-def _walk(ops: Operations, node: Node, constants: Constants) -> None:
-    kind, column = node.type.kind, max(node.slot, 0)
-    if kind == "record":
-        start = ops.add(op.RECORD, node) if node.branches else None
-        for child in node.children:
-            _walk(ops, child, constants)
-        if start is not None:
-            ops.end(start)
-    elif kind == "choice":
-        for _, _, child in ops.add_choice(node, column):
-            _walk(ops, child, constants)
-    elif kind in {"array", "map"}:
-        start = ops.add(op.BLOCKS, node)
-        body = len(ops)
-        for child in node.children:
-            _walk(ops, child, constants)
-        cells = node.type.children[0].cells
-        ops.add(op.NEXT, a=node.slot, b=cells)[op.JUMP] = body
-        ops.end(start)
-    elif node.type.logical == "decimal":
-        ops.add(op.DECIMAL, node, a=constants.limit(node.type), b=node.type.size)
-    elif kind == "enum":
-        ops.add(op.ENUM, node, column, constants.symbol(node.type), len(node.type.symbols))
-    elif kind in {"float", "double", "fixed"}:
-        ops.add(op.SKIP_FIXED, node, a=WIDTHS.get(kind, node.type.size))
-    elif kind == "int" or node.type.logical in END_OF_DAY:
-        least, greatest = (0, END_OF_DAY[node.type.logical] - 1) if node.type.logical in END_OF_DAY else _INT
-        ops.add(op.RANGED, node, a=least, b=greatest)
-    elif kind != "null" or node.branches:
-        ops.add(_CHECKS[kind], node, column)
+_INT, _LONG = (-(2**31), 2**31 - 1), (-(2**63), 2**63 - 1)
+#: Operations of the values that take as many bytes of a record as of a column.
+_WIDTHS = {"float": (op.FLOAT, 4), "double": (op.DOUBLE, 8)}
+_WORDS = {"string": 1, "bytes": 0}
 
 
 @dataclass(frozen=True)
 class Column:
-    """What pass 2 fills for a node.
+    """What is written for a place in a schema.
 
     Parameters
     ----------
-    node : Node
-        The node.
-    bits : int
-        Bits of a value, 0 where it has none or where they vary.
-    unit : int
-        Bytes that pass 2 counts its values in.
-    parts : tuple of int
-        Which parts of the arena hold it, without its validity: those that `fink_dask.avro.operations` numbers.
+    scope : int
+        What it has one entry for: 0 is each record, any other each item of an array or a map.
+    form : int
+        Bytes of a value, or one of the forms in `fink_dask.avro.operations`.
+    nullable : bool
+        Whether it has a validity.
     """
 
-    node: Node
-    bits: int = 0
-    unit: int = 1
-    parts: tuple[int, ...] = ()
+    scope: int
+    form: int
+    nullable: bool
+
+
+@dataclass(frozen=True)
+class Node:
+    """A place in a schema that is written.
+
+    Parameters
+    ----------
+    scope : int
+        That of its column.
+    column : int
+        The number of its column, -1 where there is none.
+    children : mapping of str to Node
+        Fields; members of a choice; the key and the value of a map, and the item of an array, by names of ours.
+    """
+
+    scope: int
+    column: int = -1
+    children: Mapping[str, Node] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -277,9 +71,7 @@ class Built:
     scope : int
         The scope whose rows it has one entry for.
     column : int
-        What pass 2 fills for it, -1 where there is nothing.
-    parts : tuple of int
-        The parts of that column, which are the buffers that follow its validity.
+        What was written for it, -1 where there is nothing.
     children : tuple of Built
         Fields; members of a choice; the item of an array; the pairs of a map.
     """
@@ -287,173 +79,229 @@ class Built:
     arrow: pa.DataType
     scope: int
     column: int = -1
-    parts: tuple[int, ...] = ()
     children: tuple[Built, ...] = ()
 
+    def columns(self) -> Iterator[int]:
+        """Yield what was written for it and all below."""
+        if self.column >= 0:
+            yield self.column
+        for child in self.children:
+            yield from child.columns()
 
-class FillProgram:
-    """The operations of pass 2, and how columns of Arrow are put together from what it fills.
+
+class Operations:
+    """A table of operations under construction."""
+
+    def __init__(self) -> None:
+        self.rows: list[list[int]] = []
+        self._barrier = 0
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def add(
+        self, code: int, union: tuple[int, int] = (op.NO_UNION, op.NEVER), column: int = -1, a: int = 0, b: int = 0
+    ) -> list[int]:
+        """Append an operation, or make the last one repeat."""
+        if code >= op.NULL and len(self.rows) > self._barrier:
+            last = self.rows[-1]
+            if code == op.SKIP_FIXED and union[0] == op.NO_UNION and last[: op.NULL_BYTE] == [code, 1, op.NO_UNION]:
+                # One stretch of bytes.
+                last[op.A] += a
+                return last
+            is_next = column == (last[op.COLUMN] + last[op.REPEAT] if column >= 0 else last[op.COLUMN])
+            if is_next and last[op.CODE] == code and last[op.VALUE_BYTE : op.COLUMN] + last[op.A :] == [*union, a, b]:
+                last[op.REPEAT] += 1
+                return last
+        self.rows.append([code, 1, *union, column, 0, a, b])
+        return self.rows[-1]
+
+    def end(self, row: list[int]) -> None:
+        """Make an operation jump to the next one that is added, which is therefore never joined to the last."""
+        row[op.JUMP] = self._barrier = len(self.rows)
+
+    def table(self) -> npt.NDArray[np.int64]:
+        """Return the operations for the kernels, one after the other, with the end."""
+        self.add(op.STOP)
+        return np.array(self.rows, dtype=np.int64).ravel()
+
+
+class Program:
+    """What a schema is compiled into.
 
     Parameters
     ----------
-    record : Node
-        The top-level record.
+    record : AvroType
+        The top-level record, all of which is judged.
     kept : AvroType
-        The fields of it that are filled.
-    constants : Constants
-        Takes what the operations refer to.
+        The fields of it that are written, a projection of it.
 
     Attributes
     ----------
     columns : list of Column
-        What is filled.
-    built : list of Built
-        The columns of Arrow.
-    starts : list of (int, int)
-        The fields of the record where pass 2 starts to read, each with its first operation.
-    ops : numpy.ndarray
-        The operations.
-    nulled : numpy.ndarray
-        Columns with 32-bit offsets that a null leaves without an entry of their own, as operations refer to them.
+        What is written.
+    lists : list of (int, int)
+        Of each scope, the column whose items it has and the scope of that; of the records, -1 and 0.
+    ops, nulled : numpy.ndarray of int64
+        The operations, and the columns that a null leaves empty, as operations refer to them.
+    limits : numpy.ndarray of uint8
+        The greatest and the least unscaled value of each decimal.
+    symbols, letters : numpy.ndarray
+        Where each symbol of the enums begins, and the bytes of all; the first one is that of a null, and empty.
     """
 
-    def __init__(self, record: Node, kept: AvroType, constants: Constants) -> None:
-        self._constants = constants
+    def __init__(self, record: AvroType, kept: AvroType) -> None:
         self._ops = Operations()
         self._nulled: list[int] = []
+        self._limits: list[bytes] = []
+        self._symbols: list[bytes] = [b""]
+        self._first_symbol: dict[AvroType, int] = {}
         self.columns: list[Column] = []
-        self.built: list[Built] = []
-        self.starts: list[tuple[int, int]] = []
-        wanted = dict(zip(kept.names, kept.children, strict=True))
-        reading = False
-        for index, (name, child) in enumerate(zip(record.type.names, record.children, strict=True)):
-            if name not in wanted:
-                reading = self._stop(reading)
-                continue
-            if not reading:
-                self.starts.append((index, len(self._ops)))
-            whole = record.type.children[index] is wanted[name]
-            self.built.append(self._fill(child, wanted[name].value, is_last=not whole))
-            # What follows the last field that is kept of a record is not read.
-            reading = whole or self._stop(True)
-        self._stop(reading)
-        for row in self._ops.rows:
-            if row[op.COLUMN] < 0:
-                row[op.COLUMN] = len(self.columns)
+        self.lists = [(-1, 0)]
+        self._nodes = self._fields(record, kept, 0)
         self.ops = self._ops.table()
         self.nulled = np.array(self._nulled, np.int64)
+        self.limits = np.frombuffer(bytearray(b"".join(self._limits)), np.uint8)
+        self.symbols = np.cumsum([0, *map(len, self._symbols)], dtype=np.int64)
+        self.letters = np.frombuffer(bytearray(b"".join(self._symbols)), np.uint8)
 
-    def _stop(self, reading: bool) -> bool:
-        if reading:
-            self._ops.add(op.STOP)
-        return False
+    def build(self, kept: AvroType) -> list[Built]:
+        """Say how the columns of a record are put together, whose fields are among those that are written."""
+        return [_build(self._nodes[name], child) for name, child in zip(kept.names, kept.children, strict=True)]
 
-    def _fill(self, node: Node, kept: AvroType, is_last: bool = False) -> Built:
-        kind = kept.kind
-        if kind == "record":
-            return self._fill_record(node, kept, is_last)
-        if kind == "choice":
-            return self._fill_choice(node, kept)
-        if kind in {"array", "map"}:
-            return self._fill_blocks(node, kept)
-        if kind == "null":
-            if node.branches:
-                self._ops.add(op.NULL, node, -1)
-            return Built(kept.arrow, node.scope)
-        a = b = 0
-        if kept.logical == "decimal":
-            code, bits, b = op.DECIMAL, 128 if kept.precision <= MAX_DECIMAL128_DIGITS else 256, kept.size
-            a = bits // 8
-        elif kind == "fixed":
-            code, bits, a = op.FIXED, 8 * kept.size, kept.size
+    def _fields(self, type_: AvroType, kept: AvroType | None, scope: int) -> dict[str, Node]:
+        """Compile the fields of a record, or what an item of an array or a map consists of."""
+        wanted = {} if kept is None else dict(zip(kept.names, kept.children, strict=True))
+        return {
+            name: self._value(child, wanted.get(name), scope)
+            for name, child in zip(type_.names, type_.children, strict=True)
+        }
+
+    def _value(self, type_: AvroType, kept: AvroType | None, scope: int, is_member: bool = False) -> Node:
+        if type_.kind == "choice":
+            return self._choice(type_, kept, scope)
+        value, union = type_.value, (op.NO_UNION, op.NEVER)
+        if type_.kind == "union":
+            kinds = [branch.kind for _, branch in type_.branches]
+            null = kinds.index("null") if "null" in kinds else -1
+            others = [number for number in range(len(kinds)) if number != null]
+            union = (2 * others[0] if others else op.NEVER, 2 * null if null >= 0 else op.NEVER)
+        nullable = union[1] >= 0 or is_member
+        kept = None if kept is None else kept.value
+        if value.kind == "record":
+            column = self._column(scope, op.NOTHING, nullable, kept)
+            start = self._ops.add(op.RECORD, union, column) if union[0] != op.NO_UNION else None
+            first = len(self.columns)
+            node = Node(scope, column, self._fields(value, kept, scope))
+            if start is not None:
+                self._end_with_nulled(start, first, scope)
+            return node
+        if value.kind in {"array", "map"}:
+            return self._blocks(value, kept, scope, nullable, union)
+        if value.kind == "null":
+            if union[0] != op.NO_UNION:
+                self._ops.add(op.NULL, union)
+            return Node(scope)
+        return self._leaf(value, kept, scope, nullable, union)
+
+    def _leaf(self, value: AvroType, kept: AvroType | None, scope: int, nullable: bool, union: tuple[int, int]) -> Node:
+        kind = value.kind
+        code, form, skip, a, b = op.FIXED, value.size, op.SKIP_FIXED, value.size, 0
+        if value.logical == "decimal":
+            code, skip, a, b = op.DECIMAL, op.SKIP_DECIMAL, self._limit(value), value.size
+            form = 16 if value.precision <= MAX_DECIMAL128_DIGITS else 32
+        elif kind in _WIDTHS:
+            code, form = _WIDTHS[kind]
+            a = form
+        elif kind in _WORDS:
+            code, form, skip, a = op.TEXT, op.BYTES, op.SKIP_TEXT, _WORDS[kind]
+        elif kind == "boolean":
+            code, form, skip = op.BOOLEAN, op.BITS, op.SKIP_BOOLEAN
         elif kind == "enum":
-            code, bits, a = op.ENUM, 0, self._constants.symbol(kept)
-        else:
-            code, bits = _VALUES[kind]
-        unit = bits // 8 if code in _NUMBERS else 1
-        column = self._column(node, bits, unit, (op.DATA,) if bits else (op.ENDS, op.TEXT))
-        self._ops.add(code, node, column, a, b)
-        return Built(kept.arrow, node.scope, column, self.columns[column].parts)
+            code, form, skip, a, b = op.SYMBOL, op.SYMBOLS, op.SKIP_NUMBER, 0, len(value.symbols)
+            if kept is None:
+                b -= 1
+            else:
+                a = self._symbol(value)
+        elif kind in {"int", "long"}:
+            code, form, skip = (op.INT, 4, op.SKIP_NUMBER) if kind == "int" else (op.LONG, 8, op.SKIP_NUMBER)
+            a, b = _INT if kind == "int" else _LONG
+            if value.logical in END_OF_DAY:
+                a, b = 0, END_OF_DAY[value.logical] - 1
+        column = self._column(scope, form, nullable, kept)
+        self._ops.add(skip if column < 0 else code, union, column, a, b)
+        return Node(scope, column)
 
-    def _column(self, node: Node, bits: int = 0, unit: int = 1, parts: tuple[int, ...] = ()) -> int:
-        self.columns.append(Column(node, bits, unit, parts))
+    def _blocks(
+        self, value: AvroType, kept: AvroType | None, scope: int, nullable: bool, union: tuple[int, int]
+    ) -> Node:
+        column = self._column(scope, op.ITEMS, nullable, kept)
+        inner = len(self.lists)
+        if column >= 0:
+            self.lists.append((column, scope))
+        start = self._ops.add(op.BLOCKS, union, column, inner)
+        body = len(self._ops)
+        children = {}
+        if value.kind == "map":
+            key = AvroType("string")
+            children["key"] = self._value(key, None if kept is None else key, inner)
+        children["value"] = self._value(value.children[0], None if kept is None else kept.children[0], inner)
+        self._ops.add(op.NEXT, column=column, a=inner, b=value.children[0].cells)[op.JUMP] = body
+        self._ops.end(start)
+        return Node(scope, column, children)
+
+    def _choice(self, type_: AvroType, kept: AvroType | None, scope: int) -> Node:
+        column = self._column(scope, op.NOTHING, type_.null_branch >= 0, kept)
+        first, null_byte = len(self.columns), 2 * type_.null_branch if type_.null_branch >= 0 else op.NEVER
+        start = self._ops.add(op.CHOICE, (len(type_.branches), null_byte), column)
+        gotos = [self._ops.add(op.GOTO) for _ in type_.branches]
+        wanted = {} if kept is None else dict(zip(kept.names, kept.children, strict=True))
+        children, exits = {}, []
+        for goto, (name, child) in zip(gotos, type_.branches, strict=True):
+            if name:
+                self._ops.end(goto)
+                children[name] = self._value(child, wanted.get(name), scope, is_member=True)
+                goto[op.COLUMN] = children[name].column
+                exits.append(self._ops.add(op.GOTO))
+        for row in exits:
+            self._ops.end(row)
+        self._end_with_nulled(start, first, scope)
+        return Node(scope, column, children)
+
+    def _column(self, scope: int, form: int, nullable: bool, kept: AvroType | None) -> int:
+        if kept is None or (form == op.NOTHING and not nullable):
+            return -1
+        self.columns.append(Column(scope, form, nullable))
         return len(self.columns) - 1
 
-    def _fill_record(self, node: Node, kept: AvroType, is_last: bool) -> Built:
-        column = self._column(node) if node.nullable else -1
-        start = self._ops.add(op.RECORD, node, column) if node.branches else None
-        first = len(self.columns)
-        wanted = dict(zip(kept.names, kept.children, strict=True))
-        children: list[Built] = []
-        for name, child, whole in zip(node.type.names, node.children, node.type.children, strict=True):
-            if name in wanted:
-                more = is_last and len(children) == len(wanted) - 1 and wanted[name] is not whole
-                children.append(self._fill(child, wanted[name].value, is_last=more))
-            elif not (is_last and len(children) == len(wanted)):
-                self._skip(child)
-        if start is not None:
-            self._note_nulled(start, range(first, len(self.columns)), node.scope)
-            self._ops.end(start)
-        return Built(kept.arrow, node.scope, column, (), tuple(children))
-
-    def _fill_choice(self, node: Node, kept: AvroType) -> Built:
-        column = self._column(node) if node.nullable else -1
-        start, first = len(self._ops), len(self.columns)
-        wanted = dict(zip(kept.names, kept.children, strict=True))
-        children: list[Built] = []
-        for branch, name, child in self._ops.add_choice(node, column):
-            if name in wanted:
-                children.append(self._fill(child, wanted[name]))
-                branch[op.COLUMN] = children[-1].column
-            else:
-                self._skip(child)
-        self._note_nulled(self._ops.rows[start], range(first, len(self.columns)), node.scope)
-        return Built(kept.arrow, node.scope, column, (), tuple(children))
-
-    def _fill_blocks(self, node: Node, kept: AvroType) -> Built:
-        column = self._column(node, parts=(op.ENDS,))
-        start = self._ops.add(op.BLOCKS, node, column)
-        body = len(self._ops)
-        types = [AvroType("string"), *kept.children][-len(node.children) :]
-        children = tuple(self._fill(child, type_.value) for child, type_ in zip(node.children, types, strict=True))
-        if kept.kind == "map":
-            pairs = pa.struct([kept.arrow.key_field, kept.arrow.item_field])
-            children = (Built(pairs, node.slot, children=children),)
-        self._ops.add(op.NEXT, None, column)[op.JUMP] = body
-        self._note_nulled(start, [column], node.scope)
-        self._ops.end(start)
-        return Built(kept.arrow, node.scope, column, (op.ENDS,), children)
-
-    def _note_nulled(self, start: list[int], columns: Sequence[int], scope: int) -> None:
+    def _end_with_nulled(self, start: list[int], first: int, scope: int) -> None:
         start[op.A] = len(self._nulled)
-        for each in columns:
-            if op.ENDS in self.columns[each].parts and self.columns[each].node.scope == scope:
-                self._nulled.append(each)
+        self._nulled += [each for each in range(first, len(self.columns)) if self.columns[each].scope == scope]
         start[op.B] = len(self._nulled)
+        self._ops.end(start)
 
-    def _skip(self, node: Node) -> None:
-        kind = node.type.kind
-        if kind == "record":
-            start = self._ops.add(op.RECORD, node, -1) if node.branches else None
-            for child in node.children:
-                self._skip(child)
-            if start is not None:
-                self._ops.end(start)
-        elif kind == "choice":
-            for _, _, child in self._ops.add_choice(node, -1):
-                self._skip(child)
-        elif kind in {"array", "map"}:
-            start = self._ops.add(op.BLOCKS, node, -1)
-            body = len(self._ops)
-            for child in node.children:
-                self._skip(child)
-            self._ops.add(op.NEXT, None, -1)[op.JUMP] = body
-            self._ops.end(start)
-        elif kind in {"int", "long", "enum"}:
-            self._ops.add(op.SKIP_NUMBER, node, -1)
-        elif kind in {"bytes", "string"}:
-            self._ops.add(op.SKIP_BYTES, node, -1)
-        elif kind != "null":
-            self._ops.add(op.SKIP_FIXED, node, -1, WIDTHS.get(kind, node.type.size))
-        elif node.branches:
-            self._ops.add(op.NULL, node, -1)
+    def _limit(self, node: AvroType) -> int:
+        greatest = 10**node.precision - 1
+        self._limits += [value.to_bytes(op.LIMIT_BYTES, "big", signed=True) for value in (greatest, -greatest)]
+        return len(self._limits) - 2
+
+    def _symbol(self, node: AvroType) -> int:
+        if node not in self._first_symbol:
+            self._first_symbol[node] = len(self._symbols)
+            self._symbols += [symbol.encode() for symbol in node.symbols]
+        return self._first_symbol[node]
+
+
+def _build(node: Node, kept: AvroType) -> Built:
+    kept = kept.value
+    if kept.kind in {"array", "map"}:
+        value = _build(node.children["value"], kept.children[0])
+        if kept.kind == "array":
+            return Built(kept.arrow, node.scope, node.column, (value,))
+        pairs = pa.struct([kept.arrow.key_field, kept.arrow.item_field])
+        key = _build(node.children["key"], AvroType("string"))
+        return Built(kept.arrow, node.scope, node.column, (Built(pairs, value.scope, -1, (key, value)),))
+    children = zip(kept.names, kept.children, strict=True)
+    return Built(
+        kept.arrow, node.scope, node.column, tuple(_build(node.children[name], child) for name, child in children)
+    )

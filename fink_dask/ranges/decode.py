@@ -6,14 +6,14 @@ The columns of a range's files grow with the schemas that its records turn out t
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from fink_dask.avro.decoder import ColumnarDecoder, DecodedBatch, Order
+from fink_dask.avro.decoder import ColumnarDecoder, Decoding
 from fink_dask.avro.evolution import Versions, covering, fit_batch, project
 from fink_dask.avro.framing import NONE, Framing, hint
 from fink_dask.avro.schema import AvroSchema
@@ -175,58 +175,43 @@ class RangeDecoder:
         rows, keys, positions, filtered = [], [], [], []
         for number in there:
             others = codes != number
-
-            def as_they_come(found: pa.RecordBatch) -> _Ints:
-                kept, wanted = self._choose(found)
-                keys.append(wanted)
-                return kept
-
             skipped = others if missing is None else others | missing
-            decoded = self._decode(number, batch, skipped, as_they_come)
-            rows.append(decoded.rows)
-            positions.append(decoded.positions)
-            filtered.append(decoded.left_out)
-            foreign |= {bad.index: bad.reason for bad in decoded.bad if not others[bad.index]}
+            decoding = self._decoders[number].decode_joined(batch.data, batch.starts, skipped)
+            kept, wanted = self._choose(decoding)
+            keys.append(wanted)
+            rows.append(_fit(decoding.take(kept), self._rows))
+            positions.append(decoding.positions[kept])
+            filtered.append(np.delete(decoding.positions, kept))
+            foreign |= {bad.index: bad.reason for bad in decoding.bad if not others[bad.index]}
         places = np.concatenate(positions)
         order = np.argsort(places)
         split = None
-        if keys:
+        if self._keys is not None:
             split = self._split(_join(keys).take(pa.array(order)))
             order = order[split.order]
         return _Found(_join(rows).take(pa.array(order)), places[order], foreign, np.concatenate(filtered), split)
 
     def _decode_alike(self, batch: RawBatch, number: int, missing: npt.NDArray[np.bool_] | None) -> _Found:
         """Decode a batch of one schema."""
-        split: Split | None = None
-
-        def by_key(keys: pa.RecordBatch) -> _Ints:
-            nonlocal split
-            kept, wanted = self._choose(keys)
+        decoding = self._decoders[number].decode_joined(batch.data, batch.starts, missing)
+        bad = {each.index: each.reason for each in decoding.bad}
+        kept, wanted = self._choose(decoding)
+        order, split = kept, None
+        if self._keys is not None:
+            # The rows of each key come out next to each other, and none has to be picked out afterwards.
             split = self._split(wanted)
-            return kept[split.order]
+            order = kept[split.order]
+        rows = _fit(decoding.take(order), self._rows)
+        return _Found(rows, decoding.positions[order], bad, np.delete(decoding.positions, kept), split)
 
-        # The rows of each key come out next to each other, and none has to be picked out afterwards.
-        decoded = self._decode(number, batch, missing, by_key)
-        bad = {each.index: each.reason for each in decoded.bad}
-        return _Found(decoded.rows, decoded.positions, bad, decoded.left_out, split)
-
-    def _decode(
-        self, number: int, batch: RawBatch, missing: npt.NDArray[np.bool_] | None, order: Order
-    ) -> DecodedBatch:
-        """Decode the records of one schema into the columns of all."""
-        decoder, key_columns = self._decoders[number], self._keys
-        if key_columns is None:
-            decoded = decoder.decode_joined(batch.data, batch.starts, missing)
-        else:
-            decoded = decoder.decode_joined(
-                batch.data, batch.starts, missing, lambda keys: order(_fit(keys, key_columns))
-            )
-        return replace(decoded, rows=_fit(decoded.rows, self._rows))
-
-    def _choose(self, keys: pa.RecordBatch) -> tuple[_Ints, pa.RecordBatch]:
-        """Return the numbers of the rows that the condition is true of, and these rows."""
+    def _choose(self, decoding: Decoding) -> tuple[_Ints, pa.RecordBatch | None]:
+        """Return the numbers of the rows that the condition is true of, and their key columns, if there are any."""
+        everything = np.arange(len(decoding.positions))
+        if self._keys is None:
+            return everything, None
+        keys = _fit(decoding.keys(), self._keys)
         if self._condition is None:
-            return np.arange(keys.num_rows), keys
+            return everything, keys
         kept = np.flatnonzero(self._condition.is_true(keys))
         return kept, keys if len(kept) == keys.num_rows else keys.take(pa.array(kept))
 

@@ -16,8 +16,9 @@ WORKER_BYTES = 140 * _MIB
 #: The same for the process that runs the scheduler together with the one that workers are forked from.
 BASE_BYTES = 260 * _MIB
 
-#: What a batch costs, in multiples of its raw bytes: as messages, joined, decoded, and each again for the next batch.
-_BATCH_FACTOR = 7
+#: What a batch costs, in multiples of its raw bytes: as messages, joined, decoded, taken, and most of it again for the
+#: next batch.
+_BATCH_FACTOR = 8
 
 #: What a decoded byte that is held back costs: itself, and its copy on the way into a row group.
 _BUFFER_FACTOR = 2

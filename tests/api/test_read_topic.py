@@ -18,7 +18,7 @@ from distributed import Client
 import fink_dask
 from fink_dask.api import topic as topic_module
 from fink_dask.api.topic import TopicFrame, TopicSource
-from fink_dask.avro.decoder import ColumnarDecoder
+from fink_dask.avro.decoder import ColumnarDecoder, Decoding
 from fink_dask.errors import BrokerError, CrowdedLineError, FinkDaskError, SchemaError, SettingsError
 from fink_dask.kafka.offsets import Range
 from fink_dask.settings import KafkaSettings
@@ -87,18 +87,18 @@ def test_nothing_but_what_is_selected_is_decoded(
     assert len(frame[["kafka_partition"]].compute(scheduler="threads")) == COUNT
 
 
-def test_of_alerts_that_are_left_out_nothing_is_decoded_but_what_the_condition_looks_at(
+def test_of_alerts_that_are_left_out_nothing_is_taken_but_what_the_condition_looks_at(
     kafka: Any, topic: str, oracle: Oracle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows: list[int] = []
-    decode = ColumnarDecoder.decode_joined
+    take = Decoding.take
 
-    def noted(self: ColumnarDecoder, *arguments: Any) -> Any:
-        found = decode(self, *arguments)
-        rows.append(found.rows.num_rows)
+    def noted(self: Decoding, *arguments: Any) -> Any:
+        found = take(self, *arguments)
+        rows.append(found.num_rows)
         return found
 
-    monkeypatch.setattr(ColumnarDecoder, "decode_joined", noted)
+    monkeypatch.setattr(Decoding, "take", noted)
     wanted = {place for place in oracle.values if oracle.alert(place)["magpsf"] < 16.5}
     assert 0 < len(wanted) < COUNT / 2
     frame = fink_dask.read_topic(topic, kafka.bootstrap_servers, columns=["candid", "objectId"], where="magpsf < 16.5")

@@ -6,6 +6,7 @@ import pickle
 import random
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fink_dask.avro import decoder as arena
-from fink_dask.avro.decoder import ColumnarDecoder
+from fink_dask.avro import columns as arena
+from fink_dask.avro.decoder import ColumnarDecoder, DecodedBatch
 from fink_dask.avro.reference import FastavroDecoder
 from fink_dask.avro.schema import AvroSchema, field_type, parse_schema
+from fink_dask.batches import Memory
 from fink_dask.errors import FinkDaskError, SettingsError
 from tests.alerts.made_up import AlertKind, avro_schema, encoded_alerts
 from tests.avro import fuzz
@@ -31,6 +33,10 @@ SETTINGS = examples(150)
 
 def schema_of(raw: object) -> AvroSchema:
     return parse_schema(json.dumps(raw))
+
+
+def joined(values: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
+    return np.frombuffer(b"".join(values), np.uint8).copy(), np.cumsum([0, *map(len, values)])
 
 
 def run(code: str, **environment: str) -> str:
@@ -91,19 +97,30 @@ def test_damaged_alerts_never_lead_to_a_read_outside_their_bytes(bounds: str, tm
 
 @pytest.mark.faults
 def test_the_bounds_checking_of_the_test_above_sees_every_kind_of_read(tmp_path: Path) -> None:
-    code = (
+    file = tmp_path / "reads.py"
+    file.write_text(
         "import numpy as np\n"
-        "from fink_dask.avro import kernels\n"
-        "data, into = np.zeros(20, np.uint8), np.zeros(40, np.uint8)\n"
-        "for call in (lambda: kernels.load_int64(data, 13), lambda: kernels.load_int32(data, 17),\n"
-        "             lambda: kernels.copy(into, 0, data, 2, 19), lambda: kernels.copy(into, 0, data, 10, 11),\n"
-        "             lambda: kernels.copy(into, 25, data, 0, 16), lambda: kernels.read_long(data, 20, 21)):\n"
-        "    try:\n"
-        "        call()\n"
-        "    except IndexError:\n"
-        "        print('seen')\n"
+        "from fink_dask.avro.compiling import compiled, load_byte, load_int32, load_int64, place, span\n"
+        "from fink_dask.avro.kernels import read_long\n"
+        "data, into = np.zeros(20, np.uint8), np.zeros(64, np.uint8)\n"
+        "table = np.array([into.ctypes.data, 0, 0, 0, 30, 0, 0, 0])\n"
+        "def a(n): return load_int64(data, n)\n"
+        "def b(n): return load_int32(data, n)\n"
+        "def c(n): return load_byte(data, n)\n"
+        "def d(n): return span(data, n, 5)\n"
+        "def e(n): return span(data, 3, n)\n"
+        "def f(n): return place(table, 0, 0, n, 8)\n"
+        "def h(n): return read_long(data, n, n + 1)\n"
+        "for call, fits in ((a, 12), (b, 16), (c, 19), (d, 15), (e, 17), (f, 22), (h, 19)):\n"
+        "    call = compiled(call)\n"
+        "    call(fits)\n"
+        "    for wrong in (fits + 1, -1):\n"
+        "        try:\n"
+        "            call(wrong)\n"
+        "        except IndexError:\n"
+        "            print('seen')\n"
     )
-    assert run("-c\t" + code, NUMBA_BOUNDSCHECK="1", NUMBA_CACHE_DIR=str(tmp_path)).count("seen") == 6
+    assert run(str(file), NUMBA_BOUNDSCHECK="1", NUMBA_CACHE_DIR=str(tmp_path)).count("seen") == 14
 
 
 def test_text_is_judged_by_the_same_rules_as_pythons() -> None:
@@ -186,29 +203,41 @@ def test_a_column_that_there_is_not_is_named(make: type, columns: list[str], rea
         make(schema_of(fuzz.SCHEMA), columns)
 
 
-def test_rows_come_out_in_the_order_of_their_key() -> None:
+def test_rows_come_out_in_the_order_they_are_wanted_in() -> None:
     schema, values = schema_of(avro_schema("ztf-full")), list(encoded_alerts("ztf-full", 30))
     values[7] = values[7][:-1]
-    buffer = np.frombuffer(b"".join(values), np.uint8).copy()
-    offsets = np.cumsum([0, *map(len, values)])
     decoder = ColumnarDecoder(schema, key_columns=["candidate.jd", "objectId"])
-    seen: list[pa.RecordBatch] = []
+    decoding = decoder.decode_joined(*joined(values))
+    keys = decoding.keys()
+    assert keys.schema.names == ["objectId", "candidate"]
+    assert keys.column("objectId").equals(decoding.take().column("objectId"))
+    assert [bad.index for bad in decoding.bad] == [7]
+    order = np.argsort(-keys.column("candidate").field("jd").to_numpy(), kind="stable")
+    # A row may come twice, and rows that follow each other are moved together.
+    for wanted in (order, order[:4], np.array([5, 6, 7, 8, 2, 2, 2, 28]), np.arange(3, 20), np.zeros(0, np.int64)):
+        positions = decoding.positions[wanted]
+        expected = FastavroDecoder(schema).decode([values[position] for position in positions.tolist()])
+        rows = decoding.take(wanted)
+        rows.validate(full=True)
+        assert_same(expected, DecodedBatch(rows, expected.positions, ()))
+    for wrong in ([29], [-1]):
+        with pytest.raises(ValueError, match="not"):
+            decoding.take(np.array(wrong))
 
-    def order(keys: pa.RecordBatch) -> np.ndarray:
-        seen.append(keys)
-        return np.argsort(-keys.column("candidate").field("jd").to_numpy(), kind="stable")
 
-    plain, found = decoder.decode_joined(buffer, offsets), decoder.decode_joined(buffer, offsets, order=order)
-    assert seen[0].schema.names == ["objectId", "candidate"]
-    assert seen[0].column("objectId").equals(plain.rows.column("objectId"))
-    assert found.bad == plain.bad
-    assert [bad.index for bad in found.bad] == [7]
-    assert (np.diff(found.rows.column("candidate").field("jd").to_numpy()) <= 0).all()
-    expected = FastavroDecoder(schema).decode([values[position] for position in found.positions.tolist()])
-    expected = type(expected)(expected.rows, found.positions, found.bad)
-    assert_same(expected, found)
-    with pytest.raises(ValueError, match="a row twice"):
-        decoder.decode_joined(buffer, offsets, order=lambda keys: np.zeros(len(keys), np.int64))
+@SETTINGS
+@given(batches(), st.data())
+def test_any_rows_in_any_order_are_what_the_whole_has(
+    case: tuple[dict[str, object], list[object]], data: st.DataObject
+) -> None:
+    raw, rows = case
+    values = [encode(raw, row) for row in rows for _ in range(3)]
+    decoding = ColumnarDecoder(schema_of(raw)).decode_joined(*joined(values))
+    wanted = np.array(data.draw(st.lists(st.integers(0, len(values) - 1), max_size=12)), np.int64)
+    some = decoding.take(wanted)
+    some.validate(full=True)
+    expected = FastavroDecoder(schema_of(raw)).decode([values[row] for row in wanted.tolist()])
+    assert_same(expected, DecodedBatch(some, expected.positions, ()))
 
 
 @pytest.mark.parametrize("kind", ["ztf-full", "lsst-full", "ztf-light"])
@@ -216,16 +245,37 @@ def test_rows_come_out_in_the_order_of_their_key() -> None:
 def test_rows_that_are_left_out_leave_no_trace(kind: str, wanted: list[int]) -> None:
     schema, values = schema_of(avro_schema(kind)), list(encoded_alerts(kind, 22))
     values[4], values[9] = b"", values[9][:-1]
-    buffer, offsets = np.frombuffer(b"".join(values), np.uint8).copy(), np.cumsum([0, *map(len, values)])
     decoder = ColumnarDecoder(schema, key_columns=["objectId" if kind.startswith("ztf") else "diaSourceId"])
-    found = decoder.decode_joined(buffer, offsets, order=lambda keys: np.array(wanted, np.int64))
+    decoding = decoder.decode_joined(*joined(values))
     sound = [position for position in range(22) if position not in {4, 9}]
-    assert found.positions.tolist() == [sound[row] for row in wanted]
-    assert found.left_out.tolist() == [sound[row] for row in range(20) if row not in wanted]
-    expected = FastavroDecoder(schema).decode([values[position] for position in found.positions.tolist()])
-    assert_same(type(expected)(expected.rows, found.positions, found.bad), found)
-    assert [bad.index for bad in found.bad] == [4, 9]
-    found.rows.validate(full=True)
+    assert decoding.positions.tolist() == sound
+    rows = decoding.take(np.array(wanted, np.int64))
+    expected = FastavroDecoder(schema).decode([values[sound[row]] for row in wanted])
+    assert_same(expected, DecodedBatch(rows, expected.positions, ()))
+    assert [bad.index for bad in decoding.bad] == [4, 9]
+    rows.validate(full=True)
+
+
+def test_a_batch_that_outgrows_its_memory_again_and_again_loses_nothing() -> None:
+    raw = avro_schema("lsst-full")
+    schema, values = schema_of(raw), list(encoded_alerts("lsst-full", 6))
+    fields = [{"name": "texts", "type": {"type": "array", "items": "string"}}, {"name": "bytes", "type": "bytes"}]
+    texts = {"type": "record", "name": "r", "fields": fields}
+    grown = [
+        encode(texts, {"texts": ["é" * (7 * number)] * 3**number, "bytes": b"x" * 9**number}) for number in range(6)
+    ]
+    for one, records in ((schema, values), (schema_of(texts), grown), (schema_of(texts), grown[::-1])):
+        damaged = [each for record in records for each in (record[:-1], record)]
+        assert_same(FastavroDecoder(one).decode(damaged), ColumnarDecoder(one).decode(damaged))
+
+
+def test_a_text_of_any_length_at_the_very_end_of_the_bytes_arrives() -> None:
+    schema = schema_of({"type": "record", "name": "r", "fields": [{"name": "a", "type": "string"}]})
+    decoder, oracle = ColumnarDecoder(schema), FastavroDecoder(schema)
+    for size in range(40):
+        for text in ("a" * size, "é" + "a" * size):
+            values = [encode(schema.document, {"a": each}) for each in ("before", text)]
+            assert_same(oracle.decode(values), decoder.decode(values))
 
 
 @pytest.mark.parametrize("offsets", [[], [0, 5], [2, 1], [-1, 2]])
@@ -244,6 +294,17 @@ def test_rows_that_are_still_held_are_not_overwritten_by_the_next_batch() -> Non
         held.append(decoder.decode([value] * 3).rows.column("a").slice(1, 1))
         decoder.decode([value[:3] + b"\xff" * 16384] * 3)
     assert [column[0].as_py() for column in held] == [bytes([number]) * 16384 for number in range(6)]
+
+
+def test_memory_is_not_used_again_as_long_as_anything_is_made_of_it() -> None:
+    memory = Memory()
+    first = memory.take(3 * 4096)
+    first[:] = 1
+    inside = first[4096:][:10]
+    buffer = pa.py_buffer(inside).slice(2, 3)
+    del first, inside
+    memory.take(3 * 4096)[:] = 2
+    assert buffer.to_pybytes() == b"\1\1\1"
 
 
 def test_a_column_beyond_the_reach_of_its_offsets_is_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,213 @@
+"""How loops are compiled, once for all processes of a user, and the reads and writes of memory that numba has not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numba
+from numba.core import cgutils, types
+from numba.core.options import DefaultOptions
+from numba.extending import intrinsic
+
+from fink_dask.avro.operations import PLACES, SIZES
+
+#: Files whose contents end up in compiled code.
+_SOURCES = ("compiling.py", "kernels.py", "operations.py")
+#: Whether numba checks the bounds of arrays; then this module checks those of columns, which numba does not know.
+_CHECKED = bool(numba.config.BOUNDSCHECK)
+
+
+def compiled(function: Callable[..., Any], **options: bool) -> Any:
+    """Let numba compile a function, once for all processes of a user.
+
+    It releases Python's lock. It can't allocate memory either, so that it counts no references: that took longer than
+    all the rest.
+
+    Parameters
+    ----------
+    function : callable
+        The function.
+    **options : bool
+        Further options of numba.
+
+    Returns
+    -------
+    callable
+        The same, to be compiled when it is called.
+    """
+    # Whoever debugs a program of his own with NUMBA_DISABLE_JIT does not mean these: in Python they take hours.
+    before, numba.config.DISABLE_JIT = numba.config.DISABLE_JIT, 0
+    # numba promises none of these: without them the loops are slower, and take longer to compile.
+    options = {"_nrt": False, "no_cfunc_wrapper": True, "forceinline": False} | options
+    options = {name: value for name, value in options.items() if hasattr(DefaultOptions, name)}
+    try:
+        dispatcher = numba.njit(nogil=True, cache=True, **options)(function)
+    except RuntimeError:
+        # There is no directory that numba may write to: compile in every process rather than fail.
+        return numba.njit(nogil=True, **options)(function)
+    finally:
+        numba.config.DISABLE_JIT = before
+    with suppress(AttributeError, OSError):
+        # numba looks only at the file of the function itself to see whether its cache is out of date.
+        stats = [(Path(__file__).parent / name).stat() for name in _SOURCES]
+        dispatcher._cache._cache_file._source_stamp = [(stat.st_mtime, stat.st_size) for stat in stats]
+    return dispatcher
+
+
+def inner(function: Callable[..., Any]) -> Any:
+    """Let numba compile a function that only others call that it compiles."""
+    return compiled(function, no_cpython_wrapper=True)
+
+
+def inlined(function: Callable[..., Any]) -> Any:
+    """Let numba compile a function as a part of each that calls it."""
+    return compiled(function, no_cpython_wrapper=True, forceinline=True)
+
+
+def is_cached(function: Any, arguments: tuple[Any, ...]) -> bool:
+    """Tell whether a call needs no compiler.
+
+    Parameters
+    ----------
+    function : callable
+        What `compiled` returned.
+    arguments : tuple
+        Arguments of the types that it will be called with.
+
+    Returns
+    -------
+    bool
+        Whether it is compiled in this process, or was kept on disk by another one.
+    """
+    signature = tuple(map(numba.typeof, arguments))
+    if signature in function.overloads:
+        return True
+    try:
+        # numba has no public API for this; should it change, a first run is announced once too often.
+        key = function._cache._index_key(signature, function.targetctx.codegen())
+        return key in function._cache._cache_file._load_index()
+    except (AttributeError, OSError, TypeError):
+        return False
+
+
+def is_kept(function: Any) -> bool:
+    """Tell whether other processes will find a compiled function: numba may have no place to write it to."""
+    # As above, no public API; in doubt, yes.
+    return type(getattr(function, "_cache", None)).__name__ != "NullCache"
+
+
+def _check(context: Any, builder: Any, begin: Any, size: Any, room: Any) -> None:
+    """Let a function raise where bytes are not within the room there is, if numba checks bounds at all."""
+    if _CHECKED:
+        bad = builder.or_(
+            builder.icmp_signed("<", begin, begin.type(0)), builder.icmp_signed(">", builder.add(begin, size), room)
+        )
+        with builder.if_then(builder.or_(bad, builder.icmp_signed("<", size, size.type(0))), likely=False):
+            context.call_conv.return_user_exc(builder, IndexError, ("bytes that are not there",))
+
+
+def _extended(builder: Any, pointer: Any, kind: Any, is_signed: bool) -> Any:
+    """Read an integer of a kind at any byte, as one of 64 bits."""
+    load = builder.load(builder.bitcast(pointer, kind.as_pointer()))
+    load.align = 1
+    return (builder.sext if is_signed else builder.zext)(load, cgutils.intp_t)
+
+
+def _loads(kind: Any, is_signed: bool = True) -> Any:
+    """Make what reads an integer of a kind in an array, `at` its items on; numba would look for negative numbers."""
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def load(typing_context: Any, array: Any, at: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            made = context.make_array(signature.args[0])(context, builder, args[0])
+            items = cgutils.intp_t(kind.width // array.dtype.bitwidth)
+            _check(context, builder, args[1], items, builder.extract_value(made.shape, 0))
+            return _extended(builder, builder.gep(made.data, [args[1]]), kind, is_signed)
+
+        return types.int64(array, types.int64), generate
+
+    return load
+
+
+def _peeks(kind: Any, is_signed: bool = True) -> Any:
+    """Make what reads an integer of a kind at an address."""
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def peek(typing_context: Any, address: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return _extended(builder, builder.inttoptr(args[0], cgutils.voidptr_t), kind, is_signed)
+
+        return types.int64(types.int64), generate
+
+    return peek
+
+
+def _pokes(kind: Any) -> Any:
+    """Make what writes an integer of a kind at an address."""
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def poke(typing_context: Any, address: Any, value: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            store = builder.store(builder.trunc(args[1], kind), builder.inttoptr(args[0], kind.as_pointer()))
+            store.align = 1
+            return context.get_dummy_value()
+
+        return types.void(types.int64, types.int64), generate
+
+    return poke
+
+
+load_byte, peek_byte, poke_byte = _loads(cgutils.int8_t, False), _peeks(cgutils.int8_t, False), _pokes(cgutils.int8_t)
+load_int32, peek_int32, poke_int32 = _loads(cgutils.int32_t), _peeks(cgutils.int32_t), _pokes(cgutils.int32_t)
+load_int64, peek_int64, poke_int64 = _loads(cgutils.intp_t), _peeks(cgutils.intp_t), _pokes(cgutils.intp_t)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def place(typing_context: Any, table: Any, column: Any, part: Any, at: Any, size: Any) -> Any:
+    """Return the address of some bytes in a part of a column."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        number = builder.add(builder.mul(args[1], args[1].type(PLACES)), args[2])
+        room = builder.load(builder.gep(data, [builder.add(number, number.type(SIZES))])) if _CHECKED else None
+        _check(context, builder, args[3], args[4], room)
+        return builder.add(builder.load(builder.gep(data, [number])), args[3])
+
+    return types.int64(table, *4 * (types.int64,)), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def move(typing_context: Any, into: Any, address: Any, size: Any) -> Any:
+    """Copy bytes from one address to another."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        byte = cgutils.int8_t.as_pointer()
+        cgutils.raw_memcpy(builder, builder.inttoptr(args[0], byte), builder.inttoptr(args[1], byte), args[2], 1)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def ones(typing_context: Any, bits: Any) -> Any:
+    """Count the bits that are 1."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.ctpop(args[0])
+
+    return types.int64(types.int64), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def span(typing_context: Any, array: Any, at: Any, size: Any) -> Any:
+    """Return the address of some bytes in an array of bytes."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        made = context.make_array(signature.args[0])(context, builder, args[0])
+        _check(context, builder, args[1], args[2], builder.extract_value(made.shape, 0))
+        return builder.ptrtoint(builder.gep(made.data, [args[1]]), cgutils.intp_t)
+
+    return types.int64(array, types.int64, types.int64), generate
