@@ -67,7 +67,7 @@ def main() -> None:
             used = time.process_time()
             with Reporter(cluster.client, lambda _: None) as observe:
                 observe(TransferStarted(identity.topic, count, 0, count, 0, None, dict.fromkeys(spans, (0, 0))))
-                run_ranges(cluster.client, work, consumers, observe, lambda: None, cluster.lookahead)
+                run_ranges(cluster, work, consumers, observe, lambda: None)
             collected, used = time.perf_counter() - began, time.process_time() - used
         began = time.perf_counter()
         assert sum(1 for _ in ledger.markers([plan])) == count

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import uuid
 from collections.abc import Callable, Collection
@@ -21,9 +22,10 @@ Unfit = tuple[str, str]
 
 #: Seconds between two looks at the workers: the question costs as much as a small range.
 _LOOK_S = 0.25
-#: Seconds that a scheduler may be without workers: a nanny needs a few to replace one, and a cluster that grows by need
-#: may have to wait for a machine.
-_NO_WORKERS_S, _NO_OTHERS_S = 60.0, 600.0
+#: Seconds that a scheduler may be without workers: a nanny needs a few to replace one.
+NO_WORKERS_S = 60.0
+#: Seconds that a scheduler may take to answer.
+_ANSWER_S = 10.0
 #: Seconds without workers before that is said.
 _SAID_S = 5.0
 #: Seconds after which a worker that lacked something is tried again: a directory may be mounted late.
@@ -96,13 +98,13 @@ class Crew:
     ----------
     client : distributed.Client
         The cluster.
-    others_join : bool
-        Whether it is somebody else's, which may grow by need.
+    patience_s : float
+        Seconds that it may be without workers.
     """
 
-    def __init__(self, client: Any, others_join: bool = False) -> None:
+    def __init__(self, client: Any, patience_s: float = NO_WORKERS_S) -> None:
         self._client = client
-        self._patience_s = _NO_OTHERS_S if others_join else _NO_WORKERS_S
+        self._patience_s = patience_s
         self._is_said = False
         self._seen = self._looked = time.monotonic()
         self._here: set[str] = set()
@@ -160,17 +162,19 @@ class Crew:
         now = time.monotonic()
         if now - self._looked < _LOOK_S:
             return None
-        self._looked = now
-        self._ask()
-        if self._here - self._unfit.keys():
+        is_answered, self._looked = self._ask(), time.monotonic()
+        if is_answered and self._here - self._unfit.keys():
             self._seen, self._is_said = now, False
+        elif not is_answered and now - self._seen > min(self._patience_s, NO_WORKERS_S):
+            raise TransferError(f"the Dask scheduler has not answered for {now - self._seen:.0f} s; {GO_ON}")
         elif now - self._seen > self._patience_s:
             if self._here:
                 raise TransferError(f"{self._lack}, and no other worker came within {self._patience_s:.0f} s; {GO_ON}")
             raise TransferError(f"the Dask scheduler has had no workers for {self._patience_s:.0f} s; {GO_ON}")
         elif now - self._seen > _SAID_S and not self._here and not self._is_said:
             self._is_said = True
-            return f"the Dask scheduler has no workers: waiting for some, up to {self._patience_s:.0f} s"
+            limit = "" if math.isinf(self._patience_s) else f", up to {self._patience_s:.0f} s"
+            return f"the Dask scheduler has no workers: waiting for some{limit}"
         return None
 
     def stranded(self) -> list[Any]:
@@ -197,8 +201,13 @@ class Crew:
         now = time.monotonic()
         return self._here - {worker for worker, until in self._unfit.items() if until > now}
 
-    def _ask(self) -> None:
+    def _ask(self) -> bool:
         # One is enough to know that there are any; details of 200 take a while. At the end there are none at all.
-        info = self._client.scheduler_info(n_workers=-1 if self._told else 1)
+        ask, count = self._client.scheduler.identity, -1 if self._told else 1
+        try:
+            info = self._client.sync(ask, n_workers=count, callback_timeout=_ANSWER_S)
+        except (OSError, TimeoutError):  # it is stopped, or going away, which is seen elsewhere
+            return False
         self._here = set(info.get("workers", ()))
         self._count, self.threads = info.get("n_workers", 0), info.get("total_threads", 0)
+        return True

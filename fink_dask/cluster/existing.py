@@ -148,7 +148,7 @@ def existing_scheduler(
         memory = _memory(client, memory_limit)
         # A limit for all workers together was divided among those that are there.
         all_threads = scheduler.all_threads and memory_limit is None
-        yield Cluster(client, memory, others_join=True, all_threads=all_threads)
+        yield Cluster(client, memory, others_join=True, all_threads=all_threads, patience_s=_WORKERS_S)
 
 
 def _memory(client: Client, memory_limit: int | None) -> MemoryShare:
@@ -176,10 +176,7 @@ def check_workers(client: Client, kafka: KafkaSettings, topic: str, ledger: Ledg
     _wait_for_workers(client)
     version = fink_dask.__version__
     # Only the standard library's functions can be sent to a process that may lack this package.
-    found = client.run(importlib.metadata.version, "fink-dask", on_error="return")
-    here = client.nthreads()
-    # A worker that has gone meanwhile lacks nothing: another takes its place, or none does.
-    found = {where: answer for where, answer in found.items() if where in here or not isinstance(answer, OSError)}
+    found = _ask_each(client, client.nthreads(), importlib.metadata.version, "fink-dask")
     for where, answer in [*found.items(), ("the scheduler", _version_on_scheduler(client))]:
         if answer != version:
             what = f"fink-dask {answer}" if isinstance(answer, str) else "no fink-dask"
@@ -187,7 +184,7 @@ def check_workers(client: Client, kafka: KafkaSettings, topic: str, ledger: Ledg
     token = ledger.path / f".token-{uuid.uuid4().hex}"
     try:
         token.write_text("seen")
-        answers = _ask_each(client, found, token, ledger, kafka, topic)
+        answers = _ask_each(client, found, check_fitness, ledger, token, kafka, topic)
     finally:
         token.unlink(missing_ok=True)
     for where, lack in answers.items():
@@ -207,17 +204,14 @@ def _wait_for_workers(client: Client) -> None:
         call.release()
 
 
-def _ask_each(
-    client: Client, workers: Iterable[str], token: Path, ledger: Ledger, kafka: KafkaSettings, topic: str
-) -> dict[str, Exception | None]:
-    """Check each worker in a task, so that its event loop runs on while Kafka is waited for.
+def _ask_each(client: Client, workers: Iterable[str], function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
+    """Call a function on each worker in a task, so that its event loop runs on; what it raises is its answer.
 
     One that goes meanwhile, or has no time to answer, lacks nothing; it checks itself before its first range.
     """
-    what = (check_fitness, ledger, token, kafka, topic)
     asked = {
-        worker: client.submit(*what, workers=[worker], pure=False, key=f"{token.name}-{number}")
-        for number, worker in enumerate(workers)
+        worker: client.submit(function, *arguments, workers=[worker], pure=False, key=f"check-{uuid.uuid4().hex}")
+        for worker in workers
     }
     deadline = time.monotonic() + _ANSWER_S
     here = client.nthreads()
@@ -226,7 +220,7 @@ def _ask_each(
             break
         time.sleep(_LOOK_S)
         here = client.nthreads()
-    answers: dict[str, Exception | None] = {}
+    answers: dict[str, Any] = {}
     for worker, future in asked.items():
         if worker in here and future.done():
             try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import shlex
 import shutil
@@ -98,7 +99,9 @@ def job_queue_cluster(
         client = stack.enter_context(Client(cluster))
         check_workers(client, settings.kafka, settings.topic, ledger)
         # Each range that waits for its turn has a thread of its own.
-        yield Cluster(client, memory, Lookahead(busy, turns=spec.turns), watch.check, others_join=True)
+        # Whether jobs will bring workers, however long the queue is, the watch knows.
+        ahead = Lookahead(busy, turns=spec.turns)
+        yield Cluster(client, memory, ahead, watch.check, others_join=True, patience_s=math.inf)
 
 
 def job_script(spec: JobSpec, ledger: Ledger) -> str:

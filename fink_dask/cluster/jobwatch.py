@@ -37,6 +37,8 @@ _PAUSE_S, _PAUSE_MOST_S = 2.0, 60.0
 _OTHERS_S = 3.0
 #: Looks in a row at which a job is idle before it is ended, where there may be fewer jobs.
 _IDLE_LOOKS = 10
+#: Seconds between two looks at whether workers have come.
+_PAUSE_S = 0.1
 _SAFE = "what is committed is safe, and the same command goes on from there"
 
 
@@ -83,21 +85,17 @@ class JobWatch:
         self._cluster.sync(self._end)
 
     def check(self) -> None:
-        """Report what has happened, and wait while there are no workers at all.
+        """Report what has happened.
 
         Raises
         ------
         TransferError
             If jobs can't be had, or do not help.
         """
-        while True:
-            while not self._notes.empty():
-                self._observe(self._notes.get())
-            if self._failure is not None:
-                raise TransferError(f"{self._failure}; {_SAFE}" if self._joined else self._failure)
-            if self._workers:
-                return
-            time.sleep(0.1)
+        while not self._notes.empty():
+            self._observe(self._notes.get())
+        if self._failure is not None:
+            raise TransferError(f"{self._failure}; {_SAFE}" if self._joined else self._failure)
 
     def wait_for_workers(self) -> None:
         """Wait for the first workers, however long the queue is.
@@ -108,9 +106,12 @@ class JobWatch:
             If jobs can't be had.
         """
         self.check()
+        while not self._workers:
+            time.sleep(_PAUSE_S)
+            self.check()
         deadline = time.monotonic() + _OTHERS_S
         while self._workers < self._least * self._spec.processes and time.monotonic() < deadline:
-            time.sleep(0.1)
+            time.sleep(_PAUSE_S)
 
     async def _begin(self) -> None:
         self._task = asyncio.create_task(self._watch())

@@ -19,7 +19,7 @@ from dask.system import CPU_COUNT
 from distributed import Client, LocalCluster
 from distributed.system import MEMORY_LIMIT
 
-from fink_dask.cluster.crew import NO_LOOKAHEAD, Lookahead
+from fink_dask.cluster.crew import NO_LOOKAHEAD, NO_WORKERS_S, Lookahead
 from fink_dask.cluster.forkserver import prepare_decoder, start_forkserver, without_interrupts
 from fink_dask.cluster.leftovers import dask_configuration
 from fink_dask.cluster.worker import WarmUp
@@ -79,6 +79,8 @@ class Cluster:
         Whether workers may join later that were not checked.
     all_threads : bool
         Whether as many ranges are consumed as there are threads, whatever workers come and go.
+    patience_s : float
+        Seconds that it may be without workers.
     """
 
     client: Client
@@ -87,6 +89,7 @@ class Cluster:
     check: Callable[[], None] = lambda: None
     others_join: bool = False
     all_threads: bool = False
+    patience_s: float = NO_WORKERS_S
 
 
 def usable_cores() -> int:

@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from distributed import CancelledError, Client, Future, KilledWorker
+from distributed import CancelledError, Future, KilledWorker
 
 import fink_dask
-from fink_dask.cluster.crew import NO_LOOKAHEAD, Crew, Lookahead
+from fink_dask.cluster.crew import Crew
+from fink_dask.cluster.local import Cluster
 from fink_dask.cluster.worker import Shares, make_errand, take_share, transfer_on_worker
 from fink_dask.dashboard.reports import progress_prefix
 from fink_dask.errors import (
@@ -192,24 +193,22 @@ class Remarks:
 
 
 def run_ranges(
-    client: Client,
+    cluster: Cluster,
     work: Sequence[Work],
     nconsumers: int,
     observe: Observer,
     check: Callable[[], None],
-    lookahead: Lookahead = NO_LOOKAHEAD,
     more: More | None = None,
     topics: TopicFailures | None = None,
     reconnect_timeout_s: float = RECONNECT_TIMEOUT_S,
-    others_join: bool = False,
-    all_threads: bool = False,
 ) -> None:
     """Transfer ranges on a Dask cluster, `nconsumers` at a time.
 
     Parameters
     ----------
-    client : distributed.Client
-        The cluster.
+    cluster : Cluster
+        Where they run. Where workers may join that were not checked, each checks itself whether it has what a range
+        needs, and is left out with a warning where it has not; where all threads are used, a few ranges wait for one.
     work : sequence of Work
         What to do.
     nconsumers : int
@@ -218,8 +217,6 @@ def run_ranges(
         Takes the events.
     check : callable
         Called several times a second; what it raises ends the job.
-    lookahead : Lookahead
-        Ranges that are prepared beyond that.
     more : callable, optional
         Called several times a second; returns ranges that have turned up meanwhile. As long as it may return some,
         running ranges are completed when a signal says stop, and it is `more` that deals with an absent broker.
@@ -228,21 +225,14 @@ def run_ranges(
     reconnect_timeout_s : float
         Seconds after which a Kafka that sends nothing is taken to be gone; as long as `more` may return some, a range
         is tried again for as long.
-    others_join : bool
-        Whether workers may join that were not checked: each checks itself whether it has what a range needs, and is
-        left out with a warning where it has not.
-    all_threads : bool
-        Whether as many are consumed as there are threads instead, whatever workers come and go, and a few wait.
 
     Raises
     ------
     TransferError
         If ranges failed; all others were transferred first, unless the failure concerns them all.
     """
-    run = _Run(
-        client, work, nconsumers, observe, lookahead, more, topics, reconnect_timeout_s, others_join, all_threads
-    )
-    client.subscribe_topic(run.topic, run.on_progress)
+    run = _Run(cluster, work, nconsumers, observe, more, topics, reconnect_timeout_s)
+    cluster.client.subscribe_topic(run.topic, run.on_progress)
     try:
         while run.unfinished():
             run.extend()
@@ -264,26 +254,24 @@ class _Run:
 
     def __init__(
         self,
-        client: Client,
+        cluster: Cluster,
         work: Sequence[Work],
         nconsumers: int,
         observe: Observer,
-        lookahead: Lookahead,
-        more: More | None = None,
-        topics: TopicFailures | None = None,
-        reconnect_timeout_s: float = RECONNECT_TIMEOUT_S,
-        others_join: bool = False,
-        all_threads: bool = False,
+        more: More | None,
+        topics: TopicFailures | None,
+        reconnect_timeout_s: float,
     ) -> None:
-        self._client = client
-        self._crew = Crew(client, others_join)
-        self._others_join = others_join
-        self._all_threads = all_threads
+        self._client = cluster.client
+        self._crew = Crew(cluster.client, cluster.patience_s)
+        self._others_join = cluster.others_join
+        self._all_threads = cluster.all_threads
         self._asked = nconsumers
         #: The most ranges that run at once, where nothing came in time of more; and how many may now.
         self._most: float = math.inf
         self._at_once: float = math.inf
-        self._lookahead = replace(lookahead, ranges=lookahead.ranges + _BACKLOG) if all_threads else lookahead
+        ahead = cluster.lookahead
+        self._lookahead = replace(ahead, ranges=ahead.ranges + _BACKLOG) if cluster.all_threads else ahead
         self._observe = observe
         # The largest first: a long range that starts last would keep one worker busy while the others idle.
         self._waiting = deque(_largest_first(work))
@@ -301,7 +289,7 @@ class _Run:
         self._remarks = Remarks()
         self._shares = Shares()
         #: Another job on the same scheduler reports under another name.
-        self.topic = f"{progress_prefix(client.id)}{uuid.uuid4().hex}"
+        self.topic = f"{progress_prefix(cluster.client.id)}{uuid.uuid4().hex}"
 
     @property
     def _nconsumers(self) -> int:

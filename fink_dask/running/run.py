@@ -339,16 +339,13 @@ def _transfer(
                     _follow(settings, settings.follow, observe, topics, finder, inspector, work, cluster, check)
                     return
                 run_ranges(
-                    cluster.client,
+                    cluster,
                     work,
                     settings.nconsumers,
                     topics.observe,
                     check,
-                    cluster.lookahead,
                     topics=topics,
                     reconnect_timeout_s=settings.kafka.reconnect_timeout_s,
-                    others_join=cluster.others_join,
-                    all_threads=cluster.all_threads,
                 )
                 if settings.limit is None:
                     return
@@ -371,17 +368,14 @@ def _follow(
     with Watch(inspector, finder) as watch:
         followers = Followers(topics, follow, watch, finder, cluster.memory, settings.nconsumers, observe)
         run_ranges(
-            cluster.client,
+            cluster,
             work,
             settings.nconsumers,
             followers.observe,
             check,
-            cluster.lookahead,
             followers.more,
             topics,
             settings.kafka.reconnect_timeout_s,
-            cluster.others_join,
-            cluster.all_threads,
         )
 
 

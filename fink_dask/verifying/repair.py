@@ -163,12 +163,11 @@ def _read_again(
             )
         )
         run_ranges(
-            cluster.client,
+            cluster,
             work,
             nconsumers,
             observe,
             lease.check,
-            cluster.lookahead,
             reconnect_timeout_s=kafka.reconnect_timeout_s,
         )
 

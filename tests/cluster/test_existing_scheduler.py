@@ -17,12 +17,13 @@ import pytest
 from distributed import Client, LocalCluster
 
 import fink_dask
-from fink_dask.cluster import crew, existing
+from fink_dask.cluster import existing
 from fink_dask.cluster.existing import Scheduler, check_workers
-from fink_dask.cluster.local import usable_cores
+from fink_dask.cluster.local import Cluster, usable_cores
 from fink_dask.errors import TransferError
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import create_ledger
+from fink_dask.ranges.memory import FULL_SHARE
 from fink_dask.running import job
 from fink_dask.settings import KafkaSettings
 from tests.alerts.made_up import AlertKind
@@ -311,7 +312,6 @@ def test_a_scheduler_that_dies_in_mid_run_is_one_line_and_the_same_command_goes_
 def test_a_cluster_whose_workers_are_all_gone_is_not_waited_for_for_ever(
     kafka: Any, topic_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(crew, "_NO_WORKERS_S", 2.0)
     fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 50, partitions=1)
     work = plan_topic(kafka.bootstrap_servers, topic_name, tmp_path / "out")
     with (
@@ -319,4 +319,4 @@ def test_a_cluster_whose_workers_are_all_gone_is_not_waited_for_for_ever(
         Client(cluster) as client,
         pytest.raises(TransferError, match="has had no workers for 2 s"),
     ):
-        job.run_ranges(client, work, 1, lambda _: None, lambda: None)
+        job.run_ranges(Cluster(client, FULL_SHARE, patience_s=2), work, 1, lambda _: None, lambda: None)

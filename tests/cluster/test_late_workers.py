@@ -17,8 +17,10 @@ import pytest
 from distributed import Client
 
 import fink_dask
+from fink_dask.cluster.local import Cluster
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.progress.events import Event, Note, RangeFailed, RangeProgress
+from fink_dask.ranges.memory import FULL_SHARE
 from fink_dask.ranges.work import Work
 from fink_dask.running.job import run_ranges
 from tests.alerts.made_up import AlertKind
@@ -116,7 +118,8 @@ class Transfer:
             self._observe(event)
 
         half = len(self._work) // 2
-        run_ranges(client, self._work[:half], 3, observe, lambda: None, more=self._more, others_join=True)
+        cluster = Cluster(client, FULL_SHARE, others_join=True)
+        run_ranges(cluster, self._work[:half], 3, observe, lambda: None, more=self._more)
 
     def _more(self, waiting: int, running: int) -> list[Work] | None:
         if self._later:

@@ -14,6 +14,7 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 from distributed import Client, LocalCluster
 
+from fink_dask.cluster.local import Cluster
 from fink_dask.cluster.worker import transfer_on_worker
 from fink_dask.kafka.inspect import open_inspector
 from fink_dask.ledger.commit import roll_forward
@@ -24,6 +25,7 @@ from fink_dask.planning.prepare import freeze_plan, make_work, open_ranges, plan
 from fink_dask.planning.schemas import inspect_topic
 from fink_dask.planning.topic import finish
 from fink_dask.progress.events import Event, RangeCommitted
+from fink_dask.ranges.memory import FULL_SHARE
 from fink_dask.ranges.task import transfer_range
 from fink_dask.ranges.work import Work
 from fink_dask.running import job
@@ -164,7 +166,7 @@ def test_03_a_worker_that_dies_after_its_marker_is_not_repeated_and_counted_once
         LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster,
         Client(cluster) as client,
     ):
-        job.run_ranges(client, work, 2, events.append, watch)
+        job.run_ranges(Cluster(client, FULL_SHARE), work, 2, events.append, watch)
     assert len(list(ledger.path.glob("died-*"))) == len(work)
     committed = [event for event in events if isinstance(event, RangeCommitted)]
     assert sorted(event.range for event in committed) == sorted(item.range for item in work)

@@ -65,7 +65,7 @@ def test_a_loop_and_dask_write_byte_identical_datasets(kafka: Any, topic_name: s
     dasked = plan_topic(kafka.bootstrap_servers, topic_name, tmp_path / "dask", partitionby=("time",), batchsize=77)
     transfer_all(looped)
     with local_cluster(4, len(dasked), "127.0.0.1:0") as cluster:
-        run_ranges(cluster.client, dasked, 4, lambda _: None, lambda: None)
+        run_ranges(cluster, dasked, 4, lambda _: None, lambda: None)
     assert summarise(dasked[0].settings.ledger).summary.alerts == 3000
     assert digests(tmp_path / "loop") == digests(tmp_path / "dask")
     assert len(digests(tmp_path / "loop")) == 30

@@ -14,13 +14,14 @@ from distributed import Client, LocalCluster
 
 from fink_dask.avro.schema import parse_schema
 from fink_dask.cluster.crew import Lookahead
-from fink_dask.cluster.local import DASK_CONFIG
+from fink_dask.cluster.local import DASK_CONFIG, Cluster
 from fink_dask.dataset.partitioning import Partitioning
 from fink_dask.kafka.offsets import Range
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import create_ledger
 from fink_dask.ledger.records import Identity, Marker, Plan, seal
 from fink_dask.progress.events import Event, RangeCommitted
+from fink_dask.ranges.memory import FULL_SHARE
 from fink_dask.ranges.work import TaskSettings, Work
 from fink_dask.running.job import run_ranges
 from fink_dask.settings import KafkaSettings
@@ -66,7 +67,7 @@ def held(cluster: LocalCluster) -> int:
 def test_the_largest_range_goes_first(cluster: LocalCluster, work: list[Work]) -> None:
     events: list[Event] = []
     with Client(cluster) as client:
-        run_ranges(client, work, 1, events.append, lambda: None)
+        run_ranges(Cluster(client, FULL_SHARE), work, 1, events.append, lambda: None)
     sizes = [len(event.range) for event in events if isinstance(event, RangeCommitted)]
     assert sizes == sorted((len(item.range) for item in work), reverse=True)
 
@@ -82,7 +83,7 @@ def test_few_ranges_are_handed_out_at_once_and_none_is_held_when_it_is_done(
         seen.append(held(cluster))
 
     with Client(cluster) as client:
-        run_ranges(client, work, 3, observe, lambda: None, Lookahead(2, None))
+        run_ranges(Cluster(client, FULL_SHARE, Lookahead(2, None)), work, 3, observe, lambda: None)
         wait_for(lambda: held(cluster) == 0, "the results to be released")
     assert sorted(event.range for event in events) == sorted(item.range for item in work)
     # Five are on their way, and as many may have been done since.
