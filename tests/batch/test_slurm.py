@@ -235,6 +235,34 @@ def test_a_follower_has_as_many_jobs_as_there_is_work_for(
     assert_exactly_once(outdir, oracle.values)
 
 
+@pytest.mark.timeout(300)
+def test_a_follower_whose_jobs_wait_in_the_queue_comes_to_its_end(
+    slurm: Slurm, settings: dict[str, str], kafka: Any, topic_name: str, tmp_path: Path
+) -> None:
+    oracle = fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 400, partitions=2)
+    outdir, held = tmp_path / "out", list[str]()
+    more = ("--follow", "--roll-interval", "1s", "--idle-timeout", "45s", "--json")
+    process = start_cli(transfer_arguments(kafka, topic_name, outdir, *JOB, *more), settings)
+    try:
+        wait_for(lambda: process.poll() is not None or committed(outdir) >= 2, "what is there")
+        (job,) = slurm.jobs("RUNNING")
+        others = [node for node in slurm.nodes if node != slurm.node_of(job)]
+        hold = ["sbatch", "--parsable", "-c4", "-o/dev/null", "--wrap", "sleep 600"]
+        held += [slurm.run(*hold, "-w", node).strip() for node in others]
+        held.append(slurm.run(*hold, "-w", slurm.node_of(job)).strip())
+        slurm.run("scancel", job)
+        wait_for(lambda: process.poll() is not None or len(set(slurm.jobs("PENDING")) - {*held}) == 1, "a job to wait")
+        assert process.poll() is None
+        out, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
+        slurm.run("scancel", *held, check=False)
+    assert process.returncode == 0, err
+    assert json.loads(out)["state"] == "complete"
+    assert_exactly_once(outdir, oracle.values)
+    wait_for(lambda: gone(slurm), "the jobs to be cancelled")
+
+
 def test_a_dry_run_prints_the_job_script_without_keys_and_submits_nothing(
     slurm: Slurm, settings: dict[str, str], kafka: Any, small_topic: str, tmp_path: Path
 ) -> None:

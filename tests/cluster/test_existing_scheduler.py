@@ -214,6 +214,26 @@ def test_workers_that_cannot_reach_kafka_are_named(
         check_workers(client, unreachable, topic_name, ledger)
 
 
+def test_a_worker_that_stands_still_is_not_waited_for_for_ever(
+    kafka: Any, topic_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(existing, "_ANSWER_S", 15)
+    fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 10, partitions=1)
+    ledger = Ledger(tmp_path / "out")
+    create_ledger(ledger)
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster,
+        Client(cluster) as client,
+    ):
+        client.wait_for_workers(2, timeout=30)
+        halted = psutil.Process(min(client.run(os.getpid).values()))
+        halted.suspend()
+        try:
+            check_workers(client, KafkaSettings(kafka.bootstrap_servers), topic_name, ledger)
+        finally:
+            halted.resume()
+
+
 @pytest.mark.parametrize("busy", [1, 2])
 def test_a_worker_that_is_busy_keeps_nobody_from_the_others(
     kafka: Any, topic_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, busy: int
