@@ -22,6 +22,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ from fink_dask.ledger.records import DamagedMarker, Identity, Marker, Plan, seal
 from fink_dask.store.durable import admit, directories_in, make_directory, names_in, publish_beside, replace_file
 from fink_dask.store.location import for_each
 
+#: Schemas that are kept in memory once they are parsed.
+_SCHEMAS = 32
 #: What the name of a ledger ends in.
 LEDGER_SUFFIX = ".fink"
 #: The directory below the ledger that holds quarantine files.
@@ -191,7 +194,7 @@ class Ledger:
         """
         path = self.schema_path(identity)
         try:
-            schema = parse_schema(path.read_bytes())
+            schema = _parsed(path.read_bytes())
         except OSError as error:
             raise LedgerError(f"the ledger lacks its schema {path} ({error.strerror}){_MENDS}") from error
         except SchemaError as error:
@@ -312,6 +315,12 @@ class Ledger:
             return publish_beside(path, content)
         except OSError as error:
             raise storage_error(error, path) from error
+
+
+@lru_cache(maxsize=_SCHEMAS)
+def _parsed(raw: bytes) -> AvroSchema:
+    """Parse a schema once: the topics of a season have few between them."""
+    return parse_schema(raw)
 
 
 def ledgers_path(outdir: Path) -> Path:
