@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shutil
+import subprocess
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ from fink_dask.export.formats import FORMATS, Column
 from fink_dask.export.table import export_table
 from tests.alerts.made_up import AlertKind
 from tests.harness.cli import run_cli, transfer_arguments
+from tests.harness.kafka_install import apt_install, is_debian_root
 from tests.harness.oracle import fill_topic
 from tests.harness.topics import create_topic, delete_topic
 from tests.harness.versions import Livestream, record
@@ -123,6 +126,24 @@ def test_all_single_values_are_columns_and_the_rest_is_named(sent: Transferred, 
     assert {"kafka_offset", "year", *COLUMNS[sent.kind]} <= set(table.colnames)
     record = "candidate" if sent.kind is AlertKind.ZTF_FULL else "diaSource"
     assert str(table[f"{record}.ra"].unit) == "deg"
+
+
+@pytest.mark.readers
+@pytest.mark.parametrize("suffix", [".fits", ".vot"])
+def test_stilts_reads_every_value_back(sent: Transferred, tmp_path: Path, suffix: str) -> None:
+    if shutil.which("stilts") is None:
+        assert is_debian_root(), "this needs STILTS: install it (Debian: apt-get install stilts)"
+        apt_install(["stilts"])
+    names = COLUMNS[sent.kind]
+    export_table(sent.outdir, tmp_path / f"a{suffix}", names)
+    asked = ["stilts", "tpipe", f"in={tmp_path}/a{suffix}", "omode=out", f"out={tmp_path}/a.csv", "ofmt=csv"]
+    subprocess.run(asked, check=True, capture_output=True, stdin=subprocess.DEVNULL)
+    rows = read(tmp_path / "a.csv")
+    assert {int(row[names[0]]) for row in rows} == sent.alerts.keys()
+    for row in rows:
+        alert = sent.alerts[int(row[names[0]])]
+        expected = {name: value_of(alert, name) for name in names}
+        assert [name for name in names if not is_same(row[name], expected[name])] == []
 
 
 @pytest.mark.parametrize("suffix", [".fits", ".vot", ".parquet"])
