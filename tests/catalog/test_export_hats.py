@@ -28,9 +28,10 @@ from fink_dask.catalog.gather import Objects
 from fink_dask.catalog.hats import MOVERS, export_hats
 from fink_dask.errors import LedgerError, StorageError
 from fink_dask.ledger.ledger import Ledger
-from tests.alerts.made_up import AlertKind, encoder, made_up_alerts
+from tests.alerts.made_up import AlertKind, avro_schema, encoder, made_up_alerts
 from tests.harness.catalogs import content_of
 from tests.harness.cli import PROGRAM, environment, run_cli, transfer_arguments
+from tests.harness.nights import add_night
 from tests.harness.oracle import Oracle, make_topic, note
 from tests.harness.producer import produce
 from tests.harness.topics import delete_topic
@@ -136,6 +137,10 @@ def test_an_export_says_what_is_in_the_catalog_and_what_is_not(sky: Sky, exporte
         "catalog": str(catalog),
     }
     assert expected.items() <= said.items()
+    again = run_cli("export-hats", str(sky.ledger.outdir), str(catalog), "--json")
+    assert (again.returncode, again.stderr) == (0, "")
+    nothing = {"added": 0, "duplicates": 0, "without_position": 0}
+    assert json.loads(again.stdout) == {**said, **nothing}
 
 
 def test_an_lsdb_session_finds_every_object_and_every_alert_of_its_light_curve(
@@ -336,6 +341,26 @@ def test_an_export_that_is_stopped_leaves_nothing(sky: Sky, tmp_path: Path, at: 
     (line,) = err.splitlines()
     assert str(tmp_path / "catalog") in line
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("sky", [AlertKind.ZTF_LIGHT], indirect=True, ids=["ztf-light"])
+def test_a_growth_that_is_stopped_leaves_the_catalog_as_it_was(sky: Sky, tmp_path: Path) -> None:
+    catalog = tmp_path / "catalog"
+    night = made_up_alerts(AlertKind.ZTF_LIGHT, 20)
+    add_night(tmp_path / "ftransfer_0", avro_schema(AlertKind.ZTF_LIGHT), list(night))
+    export_hats(tmp_path / "ftransfer_0", catalog)
+    before = sorted(catalog.rglob("*"))
+    command = [*PROGRAM, "export-hats", str(sky.ledger.outdir), str(catalog)]
+    process = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    _until(process, catalog, ".growing")
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=300)
+    assert (process.returncode, out) == (130, "")
+    (line,) = err.splitlines()
+    assert str(catalog) in line
+    result = run_cli("export-hats", str(tmp_path / "ftransfer_0"), str(catalog))
+    assert (result.returncode, result.stderr) == (0, "")
+    assert sorted(catalog.rglob("*")) == before
 
 
 @pytest.mark.parametrize("sky", [AlertKind.ZTF_LIGHT], indirect=True, ids=["ztf-light"])
