@@ -143,6 +143,8 @@ def test_stilts_reads_every_value_back(sent: Transferred, tmp_path: Path, suffix
     for row in rows:
         alert = sent.alerts[int(row[names[0]])]
         expected = {name: value_of(alert, name) for name in names}
+        if suffix == ".fits":  # it has no other letters than those of ASCII
+            expected |= {name: ascii(text)[1:-1] for name, text in expected.items() if isinstance(text, str)}
         assert [name for name in names if not is_same(row[name], expected[name])] == []
 
 
