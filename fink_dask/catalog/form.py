@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from fink_dask.avro.evolution import near_column
 from fink_dask.avro.schema import field_type, is_single_value
 from fink_dask.dataset.formats import KAFKA_FIELDS
 from fink_dask.dataset.season import TOPIC
@@ -123,9 +124,12 @@ def find_form(schemas: Sequence[pa.Schema], columns: Sequence[str] | None = None
                 raise LedgerError(f"the column {name} is {kind} in one dataset, and {found[name]} in another")
             found.setdefault(name, kind)
     kinds = {**found, TOPIC: pa.string(), DESIGNATION: pa.string()}
+    if columns is not None:  # of the record with the position, as a transfer calls them as well
+        columns = [name if name in kinds else name.removeprefix(f"{record}.") for name in columns]
     if columns is not None and (unknown := [name for name in columns if name not in kinds]):
+        near = near_column(unknown[0], [pa.field(name, kind) for name, kind in kinds.items()])
         raise SettingsError(
-            f"{parameter('columns')} {unknown[0][:80]}: there is no such column, or it is not a single value"
+            f"{parameter('columns')} {unknown[0][:80]}: there is no such column, or it is not a single value{near}"
         )
     if has_history and not any(told_of(find_fields(schema), schema) for schema in schemas):
         raise SettingsError(

@@ -22,7 +22,7 @@ from fink_dask.cli.example import example
 from fink_dask.cli.export import export
 from fink_dask.cli.export_hats import export_hats
 from fink_dask.cli.lightcurve import lightcurve
-from fink_dask.cli.options import CONTEXT
+from fink_dask.cli.options import CONTEXT, folded_example
 from fink_dask.cli.output import begin, print_failure
 from fink_dask.cli.peek import peek
 from fink_dask.cli.publish import publish
@@ -112,7 +112,7 @@ for command, summary in COMMANDS.items():
     command.short_help = summary
     cli.add_command(command)
 for each in (cli, *COMMANDS):
-    each.epilog = f"\b\n{each.epilog}"  # one line, however narrow the terminal is: it is there to be copied
+    each.epilog = f"\b\n{folded_example(each.epilog or '')}"
 
 
 #: How Dask, when it is first imported, begins to say that a file of the user's configuration is malformed.

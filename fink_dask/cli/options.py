@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -48,6 +49,8 @@ UNSET = {"", "0", "false", "f", "no", "n", "off"}
 _CONFIG = "config"
 #: With more options, ``--help`` has them in groups.
 _FEW = 20
+#: The words of an example, and the most characters of a line of it: two come before it, and a backslash after it.
+_WORDS, _EXAMPLE_CHARS = re.compile(r"(?:'[^']*'|\S)+"), 73
 
 
 class Place(click.ParamType):  # type: ignore[type-arg]
@@ -123,6 +126,17 @@ class FinkOption(click.Option):
             return super().get_help_record(ctx)
         finally:
             self.opts = everything
+
+
+def folded_example(example: str) -> str:
+    """Fold the example of a command into lines that fit a terminal and can still be copied."""
+    lines = [""]
+    for word in _WORDS.findall(example):
+        if len(lines[-1]) + len(word) > _EXAMPLE_CHARS:
+            lines[-1] += "" if lines[-1].endswith((",", ":", " or")) else " \\"
+            lines.append("   ")
+        lines[-1] += f" {word}" if lines[-1] else word
+    return "\n".join(lines)
 
 
 class FinkCommand(click.Command):

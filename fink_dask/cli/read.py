@@ -101,7 +101,7 @@ def lines_of(ledger: Ledger, place: str, reader: str | None = None, unique: bool
         return f"# fastavro, which comes with fink-dask\n{record_lines(place)}"
     dataset = open_dataset(ledger.outdir)
     if next(iter(dataset.get_fragments()), None) is None:
-        raise LedgerError(f"{ledger.outdir} has no alerts yet: there is nothing to read")
+        raise LedgerError(f"{ledger.outdir} holds no alerts: there is nothing to read")
     is_uniform = len(known_versions(ledger, identity).schemas) == 1
     reading = find_reading(place, dataset.schema, is_uniform, is_unique=unique)
     return _joined(ledger, reading_lines(reading), reader)

@@ -92,6 +92,8 @@ def headline(summary: Summary, running: bool = False) -> str:
     for name in ("since", "until"):
         if getattr(summary, name) is not None:
             lines.append(f"  {name:<10} {getattr(summary, name)}, by the time in Kafka")
+    if summary.limit is not None:
+        lines.append(f"  limit      {counted(summary.limit, 'alert')}, and the topic held more")
     return "\n".join(lines)
 
 

@@ -12,7 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from types import FrameType
 from typing import TYPE_CHECKING, TypeVar
@@ -73,11 +73,11 @@ def handle_signals() -> None:
     def stop(number: int, _: FrameType | None) -> None:
         nonlocal received
         if received:
-            os._exit(128 + number)
+            _end_at_once(number)
         received = True
         # A broker or a file system that does not let go must not keep the user waiting. What is committed is safe
         # whenever the process ends, and workers end with it.
-        watchdog = threading.Timer(_PATIENCE_S, os._exit, (128 + number,))
+        watchdog = threading.Timer(_PATIENCE_S, _end_at_once, (number,))
         watchdog.daemon = True
         watchdog.start()
         raise SignalReceivedError(number)
@@ -98,6 +98,13 @@ def handle_signals() -> None:
         # What `nohup`, or a shell's `&`, has this process ignore from its start stays ignored.
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, stop)
+
+
+def _end_at_once(number: int) -> None:
+    """End the process as it is, and say so past whatever lock the other writers hold."""
+    with suppress(OSError):
+        os.write(2, b"\nfink-dask: stopped at once; what is committed is safe\n")
+    os._exit(128 + number)
 
 
 def run_apart(work: Callable[[threading.Event], Result]) -> Result:

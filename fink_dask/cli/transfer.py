@@ -275,14 +275,19 @@ def _transfer(
 
 def _ask_before_restart(settings: TransferSettings, choice: TopicChoice) -> None:
     from fink_dask.ledger.progress import summarise
+    from fink_dask.ledger.restart import check_restart
+    from fink_dask.planning.predicted import is_predicted
 
     ledgers = ledgers_of(settings, choice)
+    for ledger in () if is_predicted(choice) else ledgers:  # whose alerts are of another topic than was named
+        check_restart(ledger, settings.topic if choice.is_one else ledger.outdir.name)
     if ledgers:
         try:
             alerts = counted(sum(summarise(ledger).summary.alerts for ledger in ledgers), "alert")
         except FinkDaskError:  # a ledger that is damaged is what it is for
             alerts = "an unknown number of alerts"
-        what = f"the datasets of {counted(len(ledgers), 'topic')}" if choice.is_several else "the dataset"
+        several = f"the datasets of {counted(len(ledgers), 'topic')}"
+        what = f"the dataset of {settings.topic}" if choice.is_one else several
         click.confirm(f"Replace {what} in {settings.outdir} ({alerts})?", abort=True, err=True)
 
 

@@ -223,7 +223,8 @@ def _moved_alone(ledger: Ledger) -> str:
     """Say where the ledger belongs, for the end of an error, if a dataset was moved or copied without it."""
     if next(ledger.outdir.rglob("part-*-*-*-*"), None) is None:
         return ""
-    return f"; if the dataset was moved here, its ledger belongs beside it, as {ledger.path.name}"
+    words = f"; if the dataset was moved here, its ledger belongs beside it, as {ledger.path.name}"
+    return f"{words}; pandas reads it also without"
 
 
 def dataset_beside(ledger: Ledger) -> str:

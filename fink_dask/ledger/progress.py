@@ -60,6 +60,8 @@ class Summary:
     since, until : str or None
         The times, in UTC (ISO 8601), of the first alerts in Kafka that were asked for, and of the first ones that were
         not asked for any more, in the last run that planned any.
+    limit : int or None
+        The most alerts that the last run was to take, where the topic held more.
     """
 
     topic: str
@@ -79,6 +81,7 @@ class Summary:
     run_seconds: float = 0.0
     since: str | None = None
     until: str | None = None
+    limit: int | None = None
 
     @property
     def exit_code(self) -> int:
@@ -155,6 +158,7 @@ def progress_of(plans: Sequence[Plan], markers: Sequence[Marker]) -> Progress:
         ranges=len(markers),
         since=plans[0].identity.since if plans else None,
         until=plans[-1].until if plans else None,
+        limit=plans[-1].limit if plans else None,
     )
     return Progress(
         summary=summary,

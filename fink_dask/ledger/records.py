@@ -254,6 +254,8 @@ class Plan:
     until : str or None
         The time of the first alerts in Kafka that were not asked for any more, in UTC (ISO 8601); None for all. A later
         generation may plan them.
+    limit : int or None
+        The most alerts that were asked for, where the topic held more; None for all of them.
     id_chars : int
         Characters of `plan_id`. Of 8, which ledgers once had, two plans of a ledger can be the same by chance.
     """
@@ -264,6 +266,7 @@ class Plan:
     estimated_bytes: int
     begins: tuple[tuple[int, int], ...] = ()
     until: str | None = None
+    limit: int | None = None
     id_chars: int = PLAN_ID_CHARS
 
     @cached_property
@@ -288,6 +291,8 @@ class Plan:
             content["begins"] = [list(pair) for pair in self.begins]
         if self.until is not None:
             content["until"] = self.until
+        if self.limit is not None:
+            content["limit"] = self.limit
         return content if self.id_chars == _OLD_PLAN_ID_CHARS else {**content, "id_chars": self.id_chars}
 
     @classmethod
@@ -329,6 +334,7 @@ class Plan:
                 estimated_bytes=int(content["estimated_bytes"]),
                 begins=begins,
                 until=None if content.get("until") is None else str(content["until"]),
+                limit=None if content.get("limit") is None else int(content["limit"]),
                 id_chars=int(content.get("id_chars", _OLD_PLAN_ID_CHARS)),
             )
         except _MISREAD as error:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from fink_dask.errors import FinkDaskError, LedgerError
+from fink_dask.errors import FinkDaskError, LedgerError, parameter
 from fink_dask.ledger.lease import hold_lease
 from fink_dask.ledger.ledger import LEDGER_SUFFIX, Ledger, storage_error
 from fink_dask.ledger.outdir import check_outdir
@@ -23,6 +23,25 @@ from fink_dask.store.location import is_remote
 
 _INTENT = "restart.json"
 _LABEL = "README.txt"
+
+
+def check_restart(ledger: Ledger, topic: str) -> None:
+    """Refuse to begin a dataset again with another topic, whose alerts don't replace those that are there.
+
+    Raises
+    ------
+    LedgerError
+        That names both.
+    """
+    try:
+        before = ledger.begun_with().topic if ledger.exists() else topic
+    except LedgerError:  # a ledger that is damaged is what it is for
+        return
+    if before != topic:
+        raise LedgerError(
+            f"{ledger.outdir} has the alerts of {before}, and {parameter('restart', True)} would put those of {topic} "
+            f"in their place: choose another {parameter('outdir')}, or delete {ledger.outdir} and {ledger.path}"
+        )
 
 
 def set_aside(ledger: Ledger) -> Path:

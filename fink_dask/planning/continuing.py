@@ -9,7 +9,7 @@ from typing import Any
 
 from fink_dask.errors import LedgerError, SettingsError, parameter
 from fink_dask.kafka.inspect import is_other_topic
-from fink_dask.ledger.records import Identity
+from fink_dask.ledger.records import JOINED, Identity
 from fink_dask.settings import FRAMINGS, OUTFORMATS, TransferSettings
 from fink_dask.units import Moment
 from fink_dask.where.language import parse_condition
@@ -42,6 +42,9 @@ def go_on_with(settings: TransferSettings, before: Identity | None) -> TransferS
     if settings.topic != before.topic:
         # Not a restart: that would give up the alerts of another topic.
         raise _refusal(_differs("topic", before.topic, settings.topic), f"give another {parameter('outdir')}")
+    if before.schema_source == JOINED:
+        what = "its alerts were joined with predictions"
+        raise _refusal(what, f"give {parameter('topic')} fink_ai_… to go on with it, or another {parameter('outdir')}")
     taken: dict[str, Any] = {}
     for name in _KEPT:
         old, new = _begun(before, name), _comparable(name, getattr(settings, name))

@@ -53,9 +53,9 @@ def with_alerts(settings: TransferSettings, observe: Observer, restart: bool) ->
         raise no_such_topic(settings.topic, listed)
     if alerts is None:
         raise BrokerError(f"there is no topic with its alerts on this Kafka: {' or '.join(likely)}", settings.topic)
-    if target.exists() and not restart:
+    if target.exists():
         before = target.begun_with()
-        if before.schema_source != JOINED or before.topic != alerts:
+        if before.schema_source != JOINED or before.topic != alerts or target.compaction_path.exists():
             words = f"{settings.outdir} is another dataset, of {before.topic}: choose another {parameter('outdir')}"
             raise LedgerError(words, settings.topic)
     return TopicChoice((alerts, settings.topic)), replace(settings, outdir=parts)

@@ -78,7 +78,10 @@ def plan_next(
     sample = inspector.sample(settings.topic, spans)
     sizing = Sizing(settings.range_bytes, settings.nconsumers, sample.sizes, sample.wire_sizes)
     window = window_to_plan(target.identity, plans, watermarks, settings.until)
-    return Draft(next_plan(len(plans) + 1, target.identity, spans, sizing, room, heads, window), sample)
+    plan = next_plan(len(plans) + 1, target.identity, spans, sizing, room, heads, window)
+    if plan is not None and room is not None and room < sum(end - start for start, end in spans.values()):
+        plan = replace(plan, limit=settings.limit)
+    return Draft(plan, sample)
 
 
 def freeze_plan(ledger: Ledger, target: Target, plan: Plan, plans: list[Plan], observe: Observer) -> Plan:

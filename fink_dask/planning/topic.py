@@ -28,7 +28,7 @@ from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import check_outdir, create_ledger, find_ledger, remove_if_unused
 from fink_dask.ledger.progress import Summary, read_arrival, summarise, write_arrival
 from fink_dask.ledger.records import Plan
-from fink_dask.ledger.restart import complete_move, delete_old_dataset, old_datasets, set_aside
+from fink_dask.ledger.restart import check_restart, complete_move, delete_old_dataset, old_datasets, set_aside
 from fink_dask.planning.forecast import forecast, left_of
 from fink_dask.planning.matches import look_at_some
 from fink_dask.planning.plan import known_topic_id, planned_ends, removed_heads, spans_to_plan
@@ -237,7 +237,9 @@ class TopicTransfer:
             If it can't.
         """
         complete_move(self.ledger)
-        if not self._restart:
+        if self._restart:
+            check_restart(self.ledger, self.topic)
+        else:
             check_outdir(self.ledger)
         self._target = inspect_topic(self.settings, inspector, self.ledger, self._restart, description)
         if self._target is not None and self._target.remark is not None:

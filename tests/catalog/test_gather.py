@@ -146,6 +146,12 @@ def test_columns_can_be_chosen_beside_those_that_the_row_of_an_object_is_made_of
     assert form.nested.keys() == expected | {f"alert_{of_row[0]}"}
 
 
+def test_columns_of_the_record_with_the_position_have_both_names() -> None:
+    assert find_form([LSST_FULL], ["diaSource.midpointMjdTai"]) == find_form([LSST_FULL], ["midpointMjdTai"])
+    with pytest.raises(SettingsError, match="did you mean midpointMjdTai"):
+        find_form([LSST_FULL], ["diaSource.midpointMjdTay"])
+
+
 @pytest.mark.parametrize(
     ("without", "columns", "words"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,19 @@ def test_a_transfer_that_runs_says_what_it_has_received_beside_what_is_committed
     assert (content["planned_offsets"], content["missing_offsets"]) == (1000, 900)
     assert content["received"]["quiet_s"] >= 5
     assert json.loads(run_cli("status", str(ledger.outdir), "--json").stdout)["received"] is None
+
+
+def test_what_was_limited_says_that_there_is_more_and_a_dataset_that_is_gone_is_not_complete(tmp_path: Path) -> None:
+    plan = replace(make_plan([Range(0, 0, 20)]), limit=20)
+    ledger = make_ledger(tmp_path / "alerts", plan)
+    transfer(ledger, plan, plan.ranges[0])
+    assert "limit      20 alerts" in run_cli("status", str(ledger.outdir)).stdout
+    assert json.loads(run_cli("status", str(ledger.outdir), "--json").stdout)["limit"] == 20
+    ledger.outdir.rename(tmp_path / "moved")
+    for place in (ledger.outdir, tmp_path):  # alone, and as one of several
+        result = run_cli("status", str(place))
+        assert (result.returncode, "missing" in result.stdout + result.stderr) == (1, True)
+        assert "complete" not in result.stdout
 
 
 @pytest.mark.parametrize("command", ["status", "verify"])

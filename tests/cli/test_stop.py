@@ -72,6 +72,27 @@ def test_a_signal_that_python_drops_while_it_collects_garbage_stops_in_good_orde
     assert len(done.stderr.splitlines()) == 1
 
 
+_TWICE = """
+import os, signal, time
+import fink_dask.cli.main as main
+
+@main.cli.command("fill")
+def fill():
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    finally:  # what takes its time to stop
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(300)
+
+main.main(["fill"])
+"""
+
+
+def test_a_second_signal_ends_it_at_once_and_says_so() -> None:
+    done = subprocess.run([sys.executable, "-c", _TWICE], capture_output=True, text=True, check=False, timeout=300)
+    assert (done.returncode, "at once" in done.stderr) == (130, True), done.stderr
+
+
 _HEEDLESS = """
 import os, signal, sys
 import fink_dask.__main__ as start

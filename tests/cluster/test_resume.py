@@ -99,6 +99,24 @@ def test_a_topic_that_grows_meanwhile_is_said_to_be_incomplete_and_follow_is_nam
     assert_exactly_once(tmp_path / "out", planned)
 
 
+def test_a_restart_does_not_put_another_topic_in_the_place_of_the_first(
+    kafka: Any, topic_name: str, tmp_path: Path
+) -> None:
+    oracle = fill_topic(kafka.bootstrap_servers, topic_name, LIGHT, 50, partitions=1)
+    transfer(kafka, topic_name, tmp_path / "out")
+    other = f"{topic_name}_other"
+    fill_topic(kafka.bootstrap_servers, other, LIGHT, 50, partitions=1)
+    arguments = transfer_arguments(kafka, other, tmp_path / "out", "--restart", "--yes")
+    said = [run_cli(*arguments).stderr, run_cli(*arguments[:-1]).stderr]  # the second one would ask
+    with pytest.raises(LedgerError) as refused:
+        transfer(kafka, other, tmp_path / "out", restart=True)
+    for words in (*said, str(refused.value)):
+        assert f"has the alerts of {topic_name}," in words
+        assert f"those of {other} in their place" in words
+    assert_exactly_once(tmp_path / "out", oracle.values)
+    delete_topic(kafka.bootstrap_servers, other)
+
+
 @pytest.mark.parametrize("limit", [1, 137, 499, 500, 10_000])
 def test_a_limit_takes_exactly_that_many_alerts_or_all_there_are(
     kafka: Any, topic_name: str, tmp_path: Path, limit: int
@@ -106,6 +124,7 @@ def test_a_limit_takes_exactly_that_many_alerts_or_all_there_are(
     oracle = fill_topic(kafka.bootstrap_servers, topic_name, LIGHT, 500, partitions=3)
     summary, _ = transfer(kafka, topic_name, tmp_path / "out", limit=limit)
     assert (summary.state, summary.alerts) == ("complete", min(limit, 500))
+    assert summary.limit == (limit if limit < 500 else None), "nobody is told that there is more"
     found = places(tmp_path / "out")
     assert found.total() == len(found) == min(limit, 500)
     assert sorted(found) == sorted(oracle.values)[: len(found)], "the limit takes alerts in plan order"
