@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from hats import read_hats
 
@@ -35,4 +37,20 @@ def same_rows(one: Path, other: Path) -> bool:
 
 def _is_same(one: pa.Table, other: pa.Table) -> bool:
     """Compare values; NaN is NaN."""
-    return one.equals(other) or repr(one.to_pylist()) == repr(other.to_pylist())
+    if one.schema != other.schema or one.num_rows != other.num_rows:
+        return False
+    pairs = zip(one.combine_chunks().columns, other.combine_chunks().columns, strict=True)
+    return all(_is_same_array(*(pa.concat_arrays(column.chunks) for column in pair)) for pair in pairs)
+
+
+def _is_same_array(one: pa.Array, other: pa.Array) -> bool:
+    if not one.is_valid().equals(other.is_valid()):
+        return False
+    if pa.types.is_struct(one.type):
+        return all(_is_same_array(*pair) for pair in zip(one.flatten(), other.flatten(), strict=True))
+    if pa.types.is_list(one.type):
+        is_long = pc.list_value_length(one).equals(pc.list_value_length(other))
+        return bool(is_long and _is_same_array(one.flatten(), other.flatten()))
+    if pa.types.is_floating(one.type):
+        return np.array_equal(one.to_numpy(zero_copy_only=False), other.to_numpy(zero_copy_only=False), equal_nan=True)
+    return bool(one.equals(other))
