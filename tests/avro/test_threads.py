@@ -10,8 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow as pa
 import pytest
 
+from fink_dask.avro.decoder import ColumnarDecoder
 from fink_dask.avro.schema import parse_schema
-from tests.alerts.made_up import AlertKind, avro_schema
+from tests.alerts.made_up import AlertKind, avro_schema, encoded_alerts
+from tests.avro.oracle import assert_same
 
 
 @pytest.fixture
@@ -33,3 +35,15 @@ def test_two_threads_that_ask_for_types_in_another_order_do_not_wait_for_each_ot
             answers = [pool.submit(question, record) for question, record in zip(questions, records, strict=True)]
             fields, whole = (answer.result(timeout=10) for answer in answers)
             assert pa.struct(fields) == whole
+
+
+@pytest.mark.usefixtures("restless")
+def test_threads_that_share_a_decoder_and_its_memory_each_get_their_own_rows() -> None:
+    decoder = ColumnarDecoder(parse_schema(json.dumps(avro_schema(AlertKind.ZTF_LIGHT))))
+    values = list(encoded_alerts(AlertKind.ZTF_LIGHT, 120))
+    shares = [values[start : start + 20 + start] for start in range(0, 50, 10)]
+    alone = [decoder.decode(share) for share in shares]
+    with ThreadPoolExecutor(len(shares)) as pool:
+        for _ in range(10):
+            for one, other in zip(alone, pool.map(decoder.decode, shares), strict=True):
+                assert_same(one, other)
