@@ -100,9 +100,10 @@ def find_form(schemas: Sequence[pa.Schema], columns: Sequence[str] | None = None
     schemas : sequence of pyarrow.Schema
         The columns of each dataset, partition columns too.
     columns : sequence of str, optional
-        The columns of a light curve, and dotted fields; by default every one that is a single value: first those of the
-        record with the position, unless the history has them, then those of the alert, then what Fink has found out,
-        such as ``pred.is_sso``, which is called ``pred_is_sso`` in the catalog.
+        The columns of a light curve, and dotted fields, those of the record with the position with or without its name;
+        by default every one that is a single value: first those of that record, unless the history has them, then
+        those of the alert, then what Fink has found out, such as ``pred.is_sso``, which is called ``pred_is_sso`` in
+        the catalog.
     has_history : bool, optional
         Whether light curves are to have what alerts tell of other times than their own.
 
@@ -125,7 +126,8 @@ def find_form(schemas: Sequence[pa.Schema], columns: Sequence[str] | None = None
             found.setdefault(name, kind)
     kinds = {**found, TOPIC: pa.string(), DESIGNATION: pa.string()}
     if columns is not None:  # of the record with the position, as a transfer calls them as well
-        columns = [name if name in kinds else name.removeprefix(f"{record}.") for name in columns]
+        inside = {f"{record}.{name}": name for name in kinds}
+        columns = [name if name in kinds else inside.get(name, name) for name in columns]
     if columns is not None and (unknown := [name for name in columns if name not in kinds]):
         near = near_column(unknown[0], [pa.field(name, kind) for name, kind in kinds.items()])
         raise SettingsError(
