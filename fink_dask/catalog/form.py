@@ -151,8 +151,18 @@ def find_form(schemas: Sequence[pa.Schema], columns: Sequence[str] | None = None
 
 
 def paths_in(schema: pa.Schema, form: Form) -> dict[str, str]:
-    """Find where the columns of a catalog are in the alerts of a dataset, as far as they are there."""
+    """Find where the columns of a catalog are in the alerts of a dataset, as far as they are there.
+
+    Raises
+    ------
+    SettingsError
+        If it lacks what a catalog needs.
+    LedgerError
+        If it is of another survey.
+    """
     looked = _look(schema)
+    if looked.survey[0] != form.object_id:
+        raise LedgerError(f"the catalog is of objects with {form.object_id}, and the dataset of another survey")
     paths = {name: path for name, path in looked.paths.items() if name in form.columns.names}
     for path in looked.survey[4]:
         if DESIGNATION not in paths and (kind := field_type(schema, path)) is not None and pa.types.is_string(kind):

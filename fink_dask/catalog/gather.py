@@ -7,6 +7,7 @@ again: that is how an object gets the alerts of the next night.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -177,7 +178,9 @@ class Objects:
         duplicates : int
             Alerts left out because an earlier one in Kafka's order has the same identifier.
         """
-        unique = without_duplicates(alerts.rows, self.key, self._name_of[self.form.source_id])
+        # Of the same alert, a full packet tells more: its limit, and not the flux of the image itself.
+        fullest = [name for name in ("quantity", "limit") if name in self._points]
+        unique = without_duplicates(alerts.rows, self.key, self._name_of[self.form.source_id], first_by=fullest)
         table = unique.take(self._by_time(unique)).combine_chunks()
         starts = np.flatnonzero(is_first(table[self.key]))
         ends = np.append(starts[1:], table.num_rows)
@@ -294,9 +297,9 @@ def is_placed(rows: pa.Table, object_id: str) -> tuple[np.ndarray, np.ndarray]:
     return pc.fill_null(pc.not_equal(ids, no_object), False).to_numpy(), has_position
 
 
-def without_duplicates(rows: pa.Table, *keys: str) -> pa.Table:
+def without_duplicates(rows: pa.Table, *keys: str, first_by: Sequence[str] = ()) -> pa.Table:
     """Keep the first of the alerts, in Kafka's order, that have the same keys; and each place in Kafka once."""
-    names = [*keys, *PLACE]
+    names = [*keys, *first_by, *PLACE]
     table = rows.take(pc.sort_indices(rows, [(name, "ascending") for name in names]))
     is_same = np.logical_and.reduce([~is_first(table[name]) for name in keys])
     is_known = np.logical_and.reduce([table[name].is_valid().to_numpy() for name in keys])

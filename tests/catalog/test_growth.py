@@ -111,6 +111,24 @@ def test_an_alert_that_two_topics_hold_is_there_once_and_the_topic_says_where(tm
     assert topics == {"ftransfer_0": COUNT // 2, "ftransfer_1": COUNT // 2}
 
 
+def test_of_the_same_alert_in_a_light_and_a_full_packet_the_full_one_is_in_a_light_curve_with_history(
+    tmp_path: Path,
+) -> None:
+    light, alerts = avro_schema(AlertKind.ZTF_LIGHT), list(made_up_alerts(AlertKind.ZTF_FULL, 12))
+    names = [field["name"] for field in light["fields"]]
+    cut = [{name: each["candidate"].get(name, each.get(name)) for name in names} for each in alerts]
+    add_night(tmp_path / "season" / "ftransfer_0", light, cut)
+    add_night(tmp_path / "season" / "ftransfer_1", avro_schema(AlertKind.ZTF_FULL), alerts)
+    said = export_hats(tmp_path / "season", tmp_path / "catalog", has_history=True)
+    assert (said.alerts, said.duplicates) == (12, 12)
+    for (what, _), table in content_of(tmp_path / "catalog").items():
+        for row in table.to_pylist() if not what else ():
+            points = list(zip(*(row["lightcurve"][name] for name in SCHEMA.names), strict=True))
+            curve = fink_dask.light_curve(tmp_path / "season", row["objectId"])
+            expected = list(zip(*(curve[name].to_pylist() for name in SCHEMA.names), strict=True))
+            assert sorted(points, key=repr) == sorted(expected, key=repr)
+
+
 def _interrupted(*_: object) -> None:
     raise KeyboardInterrupt
 
@@ -186,6 +204,16 @@ def test_who_grows_a_catalog_is_alone_and_goes_on_as_it_was_begun(tmp_path: Path
     main.write_text(main.read_text().replace("magpsf", "magqsf"))
     with pytest.raises(LedgerError, match="checksum"):
         export_hats(directory, catalog)
+
+
+def test_alerts_of_another_survey_do_not_get_into_a_catalog(tmp_path: Path) -> None:
+    for kind in (AlertKind.ZTF_LIGHT, AlertKind.LSST_LIGHT):
+        add_night(tmp_path / kind, avro_schema(kind), list(made_up_alerts(kind, 5)))
+    export_hats(tmp_path / AlertKind.ZTF_LIGHT, tmp_path / "catalog")
+    before = content_of(tmp_path / "catalog")
+    with pytest.raises(LedgerError, match="another survey"):
+        export_hats(tmp_path / AlertKind.LSST_LIGHT, tmp_path / "catalog")
+    assert content_of(tmp_path / "catalog").keys() == before.keys()
 
 
 def test_a_column_of_a_later_night_is_named_that_the_catalog_was_begun_without(tmp_path: Path) -> None:
