@@ -111,6 +111,19 @@ def test_an_alert_that_two_topics_hold_is_there_once_and_the_topic_says_where(tm
     assert topics == {"ftransfer_0": COUNT // 2, "ftransfer_1": COUNT // 2}
 
 
+def test_of_a_topic_that_has_grown_only_what_is_new_is_read(tmp_path: Path) -> None:
+    schema, alerts = avro_schema(AlertKind.ZTF_LIGHT), list(made_up_alerts(AlertKind.ZTF_LIGHT, 30))
+    for mine in (alerts[:20], alerts[20:]):
+        add_night(tmp_path / "ftransfer_0", schema, mine)
+        said = export_hats(tmp_path / "ftransfer_0", tmp_path / "catalog")
+        assert said.added == len(mine)
+    moved = (tmp_path / "catalog").rename(tmp_path / "moved")  # it goes by its name wherever it is
+    add_night(tmp_path / "ftransfer_1", schema, alerts[:5])
+    assert export_hats(tmp_path / "ftransfer_1", moved).duplicates == 5
+    export_hats(tmp_path / "ftransfer_0", tmp_path / "once")
+    assert same_rows(moved, tmp_path / "once")
+
+
 def test_of_the_same_alert_in_a_light_and_a_full_packet_the_full_one_is_in_a_light_curve_with_history(
     tmp_path: Path,
 ) -> None:
