@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
+from textwrap import fill
 from typing import Any
 
 from benchmarks.link_rows import ROWS, Row
@@ -13,8 +14,8 @@ LINKS = "benchmarks-links.json"
 BOUND = (1.3, 6.0)
 _STAR = r" \*"
 _SHARED = """
-Other programs ran on these cores meanwhile, so that rows of more than 100 Mbit/s, which cores bound, say less than
-others."""
+Other programs ran on these cores meanwhile, and fink-client was measured in the hour before, so that rows of more than
+100 Mbit/s, which cores bound, say less than others."""
 _HEAD = (
     *("link", "consumers", "alerts", "drain, s", "loopback, s", "fink-dask, s", "over reference", "bound"),
     *("bytes over stored", "connections", "fink-client, s", "its bytes over stored"),
@@ -73,10 +74,10 @@ def _against_peer(measured: Mapping[tuple[str, str], Mapping[str, Any]]) -> str:
     words = f"fink-client delivered everything in {len(ratios)} of {len(pairs)} rows"
     if ratios:
         words += f"; there, fink-dask took {median(ratios):.2f} of its time in the median, {max(ratios):.2f} at most"
-    return (
-        f"{words}. It was stopped after five minutes (`limit`). With its default time-out of 10 s it ends without an\n"
-        "error where that is not enough to connect, and has nothing (`incomplete`)."
+    words += (
+        ". It was stopped after five minutes (`limit`). With its default time-out of 10 s it ends without an error "
     )
+    return fill(f"{words}where that is not enough to connect, and has nothing (`incomplete`).", 120)
 
 
 def _cells(row: Row, measured: Mapping[tuple[str, str], Mapping[str, Any]]) -> Iterator[str]:
