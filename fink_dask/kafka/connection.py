@@ -536,7 +536,7 @@ class ConnectionPool:
 
         Of short ranges more are read at once than of others, and over a long way a connection takes seconds.
         """
-        for connection in [self._take(settings) for _ in range(min(count, 3 * int(self.line.readers)))]:
+        for connection in [self._take(settings) for _ in range(min(count, 2 * int(self.line.readers)))]:
             connection.learn_soon(topics)
             self._give_back(connection)
 
