@@ -165,6 +165,7 @@ def test_a_follower_adds_predictions_as_they_come_and_ends_with_all_of_them(kafk
 
 
 @pytest.mark.kills
+@pytest.mark.timeout(1200)  # twenty transfers begin in it
 def test_twenty_kills_of_one_transfer_lose_and_repeat_no_alert_and_no_prediction(kafka: Any, tmp_path: Path) -> None:
     """Kill it between two commits of alerts, of predictions and of what is joined, while predictions still come."""
     made = fill_predicted(kafka.bootstrap_servers, 10_000, messages=False, partitions=12)
