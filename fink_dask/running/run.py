@@ -29,7 +29,6 @@ from fink_dask.progress.events import Doing, Note, Observer
 from fink_dask.progress.profile import Profile, Profiler
 from fink_dask.ranges.work import Work
 from fink_dask.running.job import run_ranges
-from fink_dask.running.predicted import transfer_predictions
 from fink_dask.settings import DASHBOARD_ADDRESS, FollowSettings, TransferSettings
 from fink_dask.store.location import check_remote
 from fink_dask.units import counted
@@ -195,6 +194,8 @@ def run_topics(
                 raise topic.error
 
     settings = replace(settings, topic=choice.names[0])
+    from fink_dask.running.predicted import transfer_predictions  # here, as joining loads pandas
+
     summary = transfer_predictions(settings, observe, restart, time.monotonic() if began is None else began, transfer)
     (parts,) = found
     return TopicsOutcome((TopicOutcome(summary, find_ledger(settings.outdir)),), parts.profile, parts.topics)
