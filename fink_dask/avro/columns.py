@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +23,9 @@ _ALIGNMENT = 64
 _FEW = 16
 #: How much more room a batch is given than what its records so far take.
 _MARGIN = 1.25
-#: How many times as much as before a guess may be.
-_MOST = 4
+#: How many times as much as before a guess may be, and the bytes of all memory from which on nothing is guessed: what
+#: one record takes says little of the others where somebody means harm.
+_MOST, _GUESSED_BYTES = 4, 2**26
 #: The parts of a column that are buffers of Arrow, after its validity.
 _BUFFERS = {BITS: (DATA,), ITEMS: (ENDS,), BYTES: (ENDS, TEXTS), SYMBOLS: (ENDS, TEXTS)}
 
@@ -55,9 +57,11 @@ def _spaces(lengths: _Ints) -> _Ints:
     return np.where(lengths > 0, (lengths + SLACK + 2 * _ALIGNMENT - 1) & -_ALIGNMENT, 0)
 
 
-def _enough(guess: float, room: int, needed: int) -> int:
+def _enough(guess: npt.NDArray[np.floating[Any]], room: _Ints, needed: _Ints) -> _Ints:
     """Return how much room to make: by a guess, but not many times what there is, as the next record may be another."""
-    return max(needed, 2 * room if needed else 0, min(int(guess), _MOST * room))
+    least = np.where(needed > 0, np.maximum(needed, 2 * room), 0)
+    most: _Ints = np.minimum(guess, _MOST * room).astype(np.int64)
+    return np.maximum(least, most)
 
 
 class Scratch:
@@ -70,6 +74,8 @@ class Scratch:
         were before a record.
     holes : numpy.ndarray of uint8
         Whether a column has a null.
+    needed : numpy.ndarray of int64
+        Of a record that did not fit: the bytes of each column, then the rows of each scope, that are too few.
     """
 
     def __init__(self, shape: Shape) -> None:
@@ -77,6 +83,7 @@ class Scratch:
         self.table = np.zeros((len(shape.forms), PLACES), np.int64)
         self.room, self.used, self.before = (np.zeros(len(shape.lists), np.int64) for _ in range(3))
         self.holes = np.zeros(len(shape.forms), np.uint8)
+        self.needed = np.zeros(len(shape.forms) + len(shape.lists), np.int64)
         self._columns = [np.flatnonzero(shape.scopes == scope) for scope in range(len(shape.lists))]
         self._slabs = [np.empty(0, np.uint8) for _ in self._columns]
         #: Bytes of each slab, at its beginning, that are the validity of columns.
@@ -106,25 +113,24 @@ class Scratch:
             if not len(text):
                 self._make_text(column, _FEW * records + SLACK)
 
-    def grow(self, full: _Ints, done: int, records: int) -> None:
+    def grow(self, done: int, records: int) -> None:
         """Make room for a record that did not fit and, by what `done` of the records took, for those that follow."""
-        ratio = _MARGIN * records / max(1, done)
-        is_scope, failed, least = full.tolist()
-        for scope in range(1, len(self.room)):
-            needed = least if is_scope and scope == failed else 0
-            rows = _enough(ratio * int(self.used[scope]), int(self.room[scope]), needed)
-            if rows > self.room[scope]:
-                self._make_scope(scope, rows)
-        for column, text in self._texts.items():
-            needed = least if not is_scope and column == failed else 0
-            size = _enough(ratio * self._last_end(column), len(text), needed)
-            if size > len(text):
-                self._make_text(column, size)
-
-    def _last_end(self, column: int) -> int:
-        slab, scope = self._slabs[self._shape.scopes[column]], self._shape.scopes[column]
-        start = int(self.table[column, ENDS]) - slab.ctypes.data + 4 * int(self.used[scope])
-        return int(slab[start : start + 4].view(np.int32)[0])
+        shape, columns = self._shape, np.array(list(self._texts), np.int64)
+        ratio = _MARGIN * records / max(1, done) if self.nbytes < _GUESSED_BYTES else 0.0
+        spans = _spans(None, int(self.used[0]), len(shape.lists))
+        counts, sizes = np.zeros(len(shape.lists), np.int64), np.zeros(len(columns), np.int64)
+        measure(
+            self.table.reshape(-1), shape.forms, shape.scopes, shape.lists, columns, shape.symbols, spans, counts, sizes
+        )
+        rows = _enough(ratio * counts, self.room, self.needed[len(shape.forms) :])
+        # There is always room for the records.
+        for scope in (np.flatnonzero(rows[1:] > self.room[1:]) + 1).tolist():
+            self._make_scope(scope, int(rows[scope]))
+        room = self.table[columns, SIZES + TEXTS]
+        sizes = _enough(ratio * sizes, room, self.needed[columns])
+        for number in np.flatnonzero(sizes > room).tolist():
+            self._make_text(int(columns[number]), int(sizes[number]))
+        self.needed[:] = 0
 
     def _make_text(self, column: int, size: int) -> None:
         old, new = self._texts[column], np.empty(size, np.uint8)
@@ -136,7 +142,8 @@ class Scratch:
         """Give the columns of a scope more room, and keep what they hold."""
         columns, old, before = self._columns[scope], self._slabs[scope], self.table.copy()
         forms, nullable = self._shape.forms[columns], self._shape.nullable[columns]
-        lengths = _lengths(forms, np.full(len(columns), rows), nullable)
+        # One row more than asked for, for the items of a record that does not fit.
+        lengths = _lengths(forms, np.full(len(columns), rows + 1), nullable)
         stops = np.cumsum(_spaces(lengths)).reshape(lengths.shape)
         starts = stops - _spaces(lengths)
         new = self._slabs[scope] = np.empty(int(stops[-1, -1]) if stops.size else 0, np.uint8)

@@ -280,16 +280,17 @@ class ColumnarDecoder:
         except IndexError:
             scratch = Scratch(self._shape)
         scratch.begin(len(begins))
-        stacks, full = [np.empty(MAX_LOOPS, np.int64) for _ in range(3)], np.zeros(3, np.int64)
+        stacks = [np.empty(MAX_LOOPS, np.int64) for _ in range(3)]
         done = 0
         while True:
             done = decode(
                 data, begins, ends, done, failed, MAX_CELLS, *self._tables,
-                scratch.table.reshape(-1), scratch.room, scratch.used, scratch.before, scratch.holes, *stacks, full,
+                scratch.table.reshape(-1), scratch.room, scratch.used, scratch.before, scratch.holes, *stacks,
+                scratch.needed,
             )  # fmt: skip
             if done == len(begins):
                 return scratch
-            scratch.grow(full, done, len(begins))
+            scratch.grow(done, len(begins))
 
     def _give_back(self, scratch: Scratch) -> None:
         if len(self._spare) < _KEPT and scratch.nbytes <= _KEPT_BYTES:

@@ -239,11 +239,14 @@ def _leave_empty(table: Ints, forms: Ints, column: int, row: int) -> None:
 def _read(  # noqa: PLR0911, PLR0912, PLR0915 - one loop over one table
     buffer: Bytes, at: int, end: int, row: int, ops: Ints, nulled: Ints, limits: Bytes, forms: Ints,
     table: Ints, room: Ints, used: Ints, holes: Bytes, budget: int, left: Ints, rows: Ints, block_ends: Ints,
-    full: Ints,
+    needed: Ints,
 ) -> Any:  # fmt: skip
     """Read one record into a row; returns where it ends, `_FULL`, or -1 minus the place where it is damaged."""
     pc = 0
     depth = -1
+    # A record that does not fit is read to its end, so that everything that it needs is known at once: its texts are
+    # only counted, and its items share the row behind those that there is room for.
+    is_full = False
     while True:
         code = load_int64(ops, _FIELDS * pc + CODE)
         value_byte = load_int64(ops, _FIELDS * pc + VALUE_BYTE)
@@ -300,9 +303,10 @@ def _read(  # noqa: PLR0911, PLR0912, PLR0915 - one loop over one table
                 if after < 0 or (low and not is_utf8(buffer, after, size)):
                     return -1 - at
                 if begin + size + SLACK > load_int64(table, PLACES * column + SIZES + TEXTS):
-                    full[0], full[1], full[2] = 0, column, begin + size + SLACK
-                    return _FULL
-                copy(place(table, column, TEXTS, begin, size + SLACK), buffer, after, size)
+                    needed[column] = begin + size + SLACK
+                    is_full = True
+                else:
+                    copy(place(table, column, TEXTS, begin, size + SLACK), buffer, after, size)
                 poke_int32(ends + 4, begin + size)
                 at = after + size
         elif code == INT or code == LONG or code == SYMBOL:
@@ -357,6 +361,8 @@ def _read(  # noqa: PLR0911, PLR0912, PLR0915 - one loop over one table
         elif code == NEXT:
             left[depth] -= 1
             row += 1
+            if is_full and first >= 0:
+                row = min(row, room[low])
             if left[depth] > 0:
                 pc = load_int64(ops, _FIELDS * pc + JUMP)
                 continue
@@ -386,10 +392,10 @@ def _read(  # noqa: PLR0911, PLR0912, PLR0915 - one loop over one table
                 if budget < 0:
                     return -1 - at
                 if first >= 0:
-                    if used[low] + count > room[low]:
-                        full[0], full[1], full[2] = 1, low, used[low] + count
-                        return _FULL
                     used[low] += count
+                    if used[low] > room[low]:
+                        needed[forms.size + low] = used[low]
+                        row, is_full = min(row, room[low]), True
                 left[depth] = count
                 next_pc = load_int64(ops, _FIELDS * pc + JUMP)
         elif code == CHOICE:
@@ -460,13 +466,15 @@ def _read(  # noqa: PLR0911, PLR0912, PLR0915 - one loop over one table
                             byte = load_byte(buffer, after + size - 1 - index) if index < size else sign
                             poke_byte(place(table, column, DATA, width * row + index, 1), byte)
                     at = after + size
+        elif at != end:
+            return -1 - at
         else:
-            return at if at == end else -1 - at
+            return _FULL if is_full else at
         pc = next_pc
 
 
 @inner
-def _undo(table: Ints, forms: Ints, scopes: Ints, lists: Ints, used: Ints, before: Ints) -> None:
+def _undo(table: Ints, forms: Ints, scopes: Ints, lists: Ints, room: Ints, used: Ints, before: Ints) -> None:
     """Forget what was written of a record: its bits are as at first, and the rest will be written over."""
     for scope in range(used.size):
         before[scope] = used[0]
@@ -474,7 +482,7 @@ def _undo(table: Ints, forms: Ints, scopes: Ints, lists: Ints, used: Ints, befor
             before[scope] = peek_int32(place(table, lists[scope, 0], ENDS, 4 * before[lists[scope, 1]], 4))
     for column in range(forms.size):
         scope = scopes[column]
-        stop = used[scope] + (1 if scope == 0 else 0)
+        stop = min(used[scope], room[scope]) + 1
         for part, first in ((VALID, 255), (DATA, 0)):
             if table[PLACES * column + part] == 0 or (part == DATA and forms[column] != BITS):
                 continue
@@ -489,7 +497,7 @@ def _undo(table: Ints, forms: Ints, scopes: Ints, lists: Ints, used: Ints, befor
 def decode(
     buffer: Bytes, begins: Ints, ends: Ints, record: int, failed: Ints, cells: int, ops: Ints, nulled: Ints,
     limits: Bytes, forms: Ints, scopes: Ints, lists: Ints, table: Ints, room: Ints, used: Ints, before: Ints,
-    holes: Bytes, left: Ints, rows: Ints, block_ends: Ints, full: Ints,
+    holes: Bytes, left: Ints, rows: Ints, block_ends: Ints, needed: Ints,
 ) -> int:  # fmt: skip
     """Read records from `record` on that have not failed; returns the one that does not fit, or how many there are."""
     for each in range(record, begins.size):
@@ -498,15 +506,17 @@ def decode(
         begin, end = begins[each], ends[each]
         found = _read(
             buffer, begin, end, used[0], ops, nulled, limits, forms, table, room, used, holes,
-            cells + _allowed_cells(end - begin), left, rows, block_ends, full,
+            cells + _allowed_cells(end - begin), left, rows, block_ends, needed,
         )  # fmt: skip
         if found >= 0:
             used[0] += 1
             continue
-        _undo(table, forms, scopes, lists, used, before)
+        _undo(table, forms, scopes, lists, room, used, before)
         if found == _FULL:
             return each
         failed[each] = -1 - found - begin
+        for index in range(needed.size):
+            needed[index] = 0
     return begins.size
 
 

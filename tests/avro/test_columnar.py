@@ -269,6 +269,65 @@ def test_a_batch_that_outgrows_its_memory_again_and_again_loses_nothing() -> Non
         assert_same(FastavroDecoder(one).decode(damaged), ColumnarDecoder(one).decode(damaged))
 
 
+@pytest.fixture
+def growth(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Bytes of the memory of columns after each time that it grew."""
+    sizes = []
+    grow = arena.Scratch.grow
+
+    def noted(scratch: arena.Scratch, *args: int) -> None:
+        grow(scratch, *args)
+        sizes.append(scratch.nbytes)
+
+    monkeypatch.setattr(arena.Scratch, "grow", noted)
+    return sizes
+
+
+def record_of(*types: object) -> dict[str, object]:
+    fields = [{"name": f"f{index}", "type": type_} for index, type_ in enumerate(types)]
+    return {"type": "record", "name": "r", "fields": fields}
+
+
+def test_a_record_that_is_too_large_for_all_its_columns_is_read_a_few_times_and_not_once_for_each(
+    growth: list[int],
+) -> None:
+    inner = {"type": "array", "items": ["null", {"type": "array", "items": ["string", "null"]}]}
+    raw = record_of(*["string", inner, ["null", "boolean"]] * 25)
+    lists = [None, ["x" * 99, None] * 15] * 9
+    row = {f"f{index}": ("y" * 999, lists, True)[index % 3] for index in range(75)}
+    value, schema = encode(raw, row), schema_of(raw)
+    bad = value[:-1] + b"\x03"
+    values = [bad, value, b"", bad, value, value[:-3], value]
+    assert_same(FastavroDecoder(schema).decode(values), ColumnarDecoder(schema).decode(values))
+    assert 1 <= len(growth) <= 5
+
+
+def test_a_bad_record_makes_no_room_for_what_it_claims(growth: list[int]) -> None:
+    schema = schema_of(record_of("string", {"type": "array", "items": ["null", "double"]}))
+    value = encode(schema.document, {"f0": "x" * 9999, "f1": [None] * 9999})
+    assert len(ColumnarDecoder(schema).decode([value[:-1], value + b"\0"]).bad) == 2
+    assert growth == []
+
+
+def test_what_one_large_record_takes_is_not_expected_of_all_where_memory_is_large(
+    growth: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arena, "_GUESSED_BYTES", 2**19)
+    schema = schema_of(record_of({"type": "array", "items": ["null", "double"]}, *["string"] * 10))
+    empty = [""] * 10
+    texts = [empty, *(["t" * 2**18 if each == number else "" for each in range(10)] for number in range(10))]
+    rows = [{"f0": [None] * (20_000 if not number else 1)} for number in range(11)]
+    values = [
+        encode(schema.document, row | {f"f{index + 1}": text for index, text in enumerate(texts[number])})
+        for number, row in enumerate(rows)
+    ]
+    found = ColumnarDecoder(schema).decode([*values, *[b"\0" * 11] * 5000])
+    assert found.bad == ()
+    assert len(growth) > 5
+    # Twice what it takes, and one last guess.
+    assert growth[-1] < 2 * found.rows.nbytes + 2**22
+
+
 def test_a_text_of_any_length_at_the_very_end_of_the_bytes_arrives() -> None:
     schema = schema_of({"type": "record", "name": "r", "fields": [{"name": "a", "type": "string"}]})
     decoder, oracle = ColumnarDecoder(schema), FastavroDecoder(schema)
