@@ -250,7 +250,8 @@ class ColumnarDecoder:
         data = np.frombuffer(buffer, np.uint8).view()
         # The kernels are compiled for a buffer that is only read.
         data.flags.writeable = False
-        offsets = np.ascontiguousarray(offsets, np.int64)
+        # A copy: they are few, nobody else can change them, and kernels are compiled for what can be written to.
+        offsets = np.array(offsets, np.int64)
         if not len(offsets) or offsets[0] < 0 or offsets[-1] > len(data) or (np.diff(offsets) < 0).any():
             raise ValueError("the offsets of the values do not fit their bytes")
         check_size(int(offsets[-1] - offsets[0]))

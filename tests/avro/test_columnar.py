@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from fink_dask.avro import columns as arena
 from fink_dask.avro.decoder import ColumnarDecoder, DecodedBatch
+from fink_dask.avro.kernels import decode, warm_up
 from fink_dask.avro.reference import FastavroDecoder
 from fink_dask.avro.schema import AvroSchema, field_type, parse_schema
 from fink_dask.batches import Memory
@@ -342,6 +343,19 @@ def test_offsets_that_lie_about_their_bytes_are_refused(offsets: list[int]) -> N
     schema = schema_of({"type": "record", "name": "r", "fields": [{"name": "a", "type": "int"}]})
     with pytest.raises(ValueError, match="offsets"):
         ColumnarDecoder(schema).decode_joined(b"\x02\x04", np.array(offsets, np.int64))
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_nothing_is_compiled_again_for_offsets_and_bytes_of_another_kind(kind: type) -> None:
+    schema = schema_of(record_of("string"))
+    warm_up()
+    compiled = len(decode.signatures)
+    offsets = np.array([0, 9, 2, 9, 4])[::2]
+    offsets.flags.writeable = False
+    for each in (offsets, offsets.copy(), [0, 2, 4]):
+        rows = ColumnarDecoder(schema).decode_joined(kind(b"\x02a\x02b"), each).take()
+        assert rows.column("f0").to_pylist() == ["a", "b"]
+    assert len(decode.signatures) == compiled
 
 
 def test_rows_that_are_still_held_are_not_overwritten_by_the_next_batch() -> None:
