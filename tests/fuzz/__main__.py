@@ -34,18 +34,21 @@ def main(parts: tuple[str, ...], minutes: float, seed: int | None) -> None:
     counts: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
     findings = 0
     number = first
-    while time.monotonic() - began < 60 * minutes:
-        for name in parts or [*PARTS]:
-            signal.setitimer(signal.ITIMER_PROF, _ROUND_S)
-            try:
-                taken, refused = PARTS[name](number)
-            except Exception:
-                findings += 1
-                traceback.print_exc()
-                click.echo(f"finding: python -m tests.fuzz {name} --seed {number} --minutes 0.01", err=True)
-            else:
-                counts[name] = [sum(pair) for pair in zip(counts[name], (1, taken, refused), strict=True)]
-        number += 1
+    try:
+        while time.monotonic() - began < 60 * minutes:
+            for name in parts or [*PARTS]:
+                signal.setitimer(signal.ITIMER_PROF, _ROUND_S)
+                try:
+                    taken, refused = PARTS[name](number)
+                except Exception:
+                    findings += 1
+                    traceback.print_exc()
+                    click.echo(f"finding: python -m tests.fuzz {name} --seed {number} --minutes 0.01", err=True)
+                else:
+                    counts[name] = [sum(pair) for pair in zip(counts[name], (1, taken, refused), strict=True)]
+            number += 1
+    except KeyboardInterrupt:
+        click.echo("stopped")
     for name, (rounds, taken, refused) in counts.items():
         click.echo(f"{name:12} {rounds:6,} rounds {taken + refused:12,} inputs {taken:12,} taken {refused:12,} refused")
     click.echo(f"{findings} findings in {(time.monotonic() - began) / 60:.1f} minutes, from seed {first} on")
