@@ -203,9 +203,14 @@ class Crew:
 
     def _ask(self) -> bool:
         # One is enough to know that there are any; details of 200 take a while. At the end there are none at all.
-        ask, count = self._client.scheduler.identity, -1 if self._told else 1
+        count = -1 if self._told else 1
+
+        async def ask() -> dict[str, Any]:
+            scheduler = self._client.scheduler  # none once the client is closed
+            return {} if scheduler is None else await scheduler.identity(n_workers=count)
+
         try:
-            info = self._client.sync(ask, n_workers=count, callback_timeout=_ANSWER_S)
+            info = self._client.sync(ask, callback_timeout=_ANSWER_S)
         except (OSError, TimeoutError):  # it is stopped, or going away, which is seen elsewhere
             return False
         self._here = set(info.get("workers", ()))

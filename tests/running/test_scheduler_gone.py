@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from fink_dask.cluster import crew
+from fink_dask.cluster.local import Cluster
 from fink_dask.errors import BrokerUnavailableError, CrowdedLineError, TransferError
 from fink_dask.kafka.offsets import Range
 from fink_dask.progress.events import Note, RangeProgress
+from fink_dask.ranges.memory import FULL_SHARE
 from fink_dask.running import job
 
 
@@ -20,14 +22,17 @@ class _Client:
     id = "client"
     status = "running"
 
-    def scheduler_info(self, n_workers: int) -> dict[str, Any]:
+    def sync(self, ask: Any, callback_timeout: float) -> dict[str, Any]:
         self.status = "closed"
         return {}
 
 
+CLUSTER = Cluster(_Client(), FULL_SHARE)
+
+
 def test_a_client_that_closes_while_it_is_asked_is_no_unexpected_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(crew, "_LOOK_S", 0.0)
-    run = job._Run(_Client(), [], 1, lambda _: None, job.NO_LOOKAHEAD)
+    run = job._Run(Cluster(_Client(), FULL_SHARE), [], 1, lambda _: None, None, None, 300.0)
     run.check_cluster()
     with pytest.raises(TransferError, match="the Dask scheduler went away"):
         run.check_cluster()
@@ -47,7 +52,7 @@ def test_a_result_that_died_with_its_worker_is_tried_again_and_fails_nothing() -
     events: list[Any] = []
     identity = SimpleNamespace(topic="topic")
     item: Any = SimpleNamespace(topic="topic", range=Range(3, 10, 20), settings=SimpleNamespace(identity=identity))
-    run = job._Run(_Client(), [], 1, events.append, job.NO_LOOKAHEAD)
+    run = job._Run(CLUSTER, [], 1, events.append, None, None, 300.0)
     future: Any = _LostResult()
     run._running[future] = item
     run._take(future)
@@ -72,7 +77,7 @@ def test_ranges_to_which_nothing_comes_in_time_all_at_once_go_on_one_after_the_o
     identity = SimpleNamespace(topic="topic")
     settings = SimpleNamespace(identity=identity, kafka=SimpleNamespace(limit_rate=None))
     items: list[Any] = [SimpleNamespace(topic="topic", range=Range(n, 0, 9), settings=settings) for n in range(16)]
-    run = job._Run(_Client(), [], 16, events.append, job.NO_LOOKAHEAD)
+    run = job._Run(CLUSTER, [], 16, events.append, None, None, 300.0)
     futures: list[Any] = [_Crowded() for _ in items]
     run._running |= dict(zip(futures, items, strict=True))
     for future in futures:
@@ -98,7 +103,7 @@ def test_when_kafka_is_gone_only_ranges_that_have_all_they_need_of_it_are_waited
     identity = SimpleNamespace(topic="topic")
     settings = SimpleNamespace(identity=identity, kafka=SimpleNamespace(limit_rate=None))
     items: list[Any] = [SimpleNamespace(topic="topic", range=Range(n, 0, 9), settings=settings) for n in range(5)]
-    run = job._Run(_Client(), [], 5, lambda _: None, job.NO_LOOKAHEAD, reconnect_timeout_s=0.0)
+    run = job._Run(CLUSTER, [], 5, lambda _: None, None, None, reconnect_timeout_s=0.0)
     futures: list[Any] = [_Silent() for _ in items]
     run._running |= dict(zip(futures, items, strict=True))
     for item, received in zip(items[2:], (8, 9, 0), strict=True):
