@@ -49,19 +49,19 @@ test-readers:  ## Read datasets with every reader, Spark among them, and as cata
 test-browser:  ## Look at dashboard, report and terminal in a browser; 4 minutes
 
 $(FURTHER): test-%: venv
-	@FINK_DASK_TEST_SEED=$(SEED) $(PYTEST) --target $* --session-timeout $(LIMIT) $(PYTEST_ARGS)
+	@FINK_DASK_TEST_SEED=$(SEED) $(PYTEST) --target=$* --session-timeout $(LIMIT) $(PYTEST_ARGS)
 
 test-fuzz: venv  ## Run the tests that make up their examples with twenty times as many; 10 minutes
-	@FINK_DASK_TEST_EXAMPLES=20 $(PYTEST) -m hypothesis --target all --session-timeout $(LIMIT) $(PYTEST_ARGS)
+	@FINK_DASK_TEST_EXAMPLES=20 $(PYTEST) -m hypothesis --target=all --session-timeout $(LIMIT) $(PYTEST_ARGS)
 
 test-pythons: venv  ## Run the demo and tests of each stage on every supported Python that is here, as locked; minutes
-	@$(BIN)/python -m pytest --target environments tests/packaging/test_supported.py -k python -rA $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest --target=environments tests/packaging/test_supported.py -k python -rA $(PYTEST_ARGS)
 
 test-oldest: venv  ## Run the same with the oldest libraries that pyproject.toml allows; minutes
-	@$(BIN)/python -m pytest --target environments tests/packaging/test_supported.py -k oldest -rA $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest --target=environments tests/packaging/test_supported.py -k oldest -rA $(PYTEST_ARGS)
 
 test-cluster: venv  ## Run the tests on a real Slurm, a real Grid Engine and several hosts; needs root, and installs on Debian
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --target batch tests/batch $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --target=batch tests/batch $(PYTEST_ARGS)
 
 test-all: venv  ## Run all of these, one after the other; more than an hour, as root on Debian
 	@failed=; for target in test $(FURTHER) test-fuzz test-oldest test-pythons test-cluster; do \
@@ -94,7 +94,7 @@ soak: venv  ## Transfer while everything that can happen does (MINUTES=20, SEED=
 	@$(BIN)/python -m tests.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 screenshots: venv  ## Make the pictures in docs/ anew: dashboard, report and terminal, from the tests that look at them
-	@FINK_DASK_TEST_PICTURES=docs $(BIN)/python -m pytest -q --target browser tests/dashboard/test_dashboard.py \
+	@FINK_DASK_TEST_PICTURES=docs $(BIN)/python -m pytest -q --target=browser tests/dashboard/test_dashboard.py \
 	  tests/dashboard/test_dashboard_size.py tests/report/test_report.py tests/docs/test_terminal.py
 
 bench: venv  ## Measure against fink-client and Spark (BENCH_ARGS="--scale small" for some minutes); an hour

@@ -30,6 +30,15 @@ def test_every_target_is_one_of_make_and_takes_its_turn() -> None:
     assert {word for turn in turns for word in turn.split() if "=" not in word} == {"test-fuzz", *wanted} - NOT_IN_TURN
 
 
+@pytest.mark.parametrize("name", [name for name in TARGETS if (ROOT / name).is_dir()])
+def test_a_target_that_is_called_like_a_directory_is_not_taken_for_it(name: str) -> None:
+    recipe = subprocess.run(["make", "-C", str(ROOT), "-n", f"test-{name}"], capture_output=True, text=True, check=True)
+    (asked,) = re.findall(r"--target\S*(?: \w+)?", recipe.stdout)
+    command = [sys.executable, "-m", "pytest", *asked.split(), "--markers"]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 0, ended.stderr
+
+
 def run_pytest(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     """Run the tests of a folder, counted as these are."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
