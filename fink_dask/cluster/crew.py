@@ -163,14 +163,18 @@ class Crew:
         if now - self._looked < _LOOK_S:
             return None
         is_answered, self._looked = self._ask(), time.monotonic()
+        # That others may come is no reason to wait longer for a scheduler that is silent, or with workers that lack
+        # something.
+        may_grow = is_answered and not self._here
+        limit_s = self._patience_s if may_grow else min(self._patience_s, NO_WORKERS_S)
         if is_answered and self._here - self._unfit.keys():
             self._seen, self._is_said = now, False
-        elif not is_answered and now - self._seen > min(self._patience_s, NO_WORKERS_S):
-            raise TransferError(f"the Dask scheduler has not answered for {now - self._seen:.0f} s; {GO_ON}")
-        elif now - self._seen > self._patience_s:
+        elif now - self._seen > limit_s:
+            if not is_answered:
+                raise TransferError(f"the Dask scheduler has not answered for {now - self._seen:.0f} s; {GO_ON}")
             if self._here:
-                raise TransferError(f"{self._lack}, and no other worker came within {self._patience_s:.0f} s; {GO_ON}")
-            raise TransferError(f"the Dask scheduler has had no workers for {self._patience_s:.0f} s; {GO_ON}")
+                raise TransferError(f"{self._lack}, and no other worker came within {limit_s:.0f} s; {GO_ON}")
+            raise TransferError(f"the Dask scheduler has had no workers for {limit_s:.0f} s; {GO_ON}")
         elif now - self._seen > _SAID_S and not self._here and not self._is_said:
             self._is_said = True
             limit = "" if math.isinf(self._patience_s) else f", up to {self._patience_s:.0f} s"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 from typing import Any
 
@@ -36,6 +37,18 @@ def test_a_client_that_closes_while_it_is_asked_is_no_unexpected_error(monkeypat
     run.check_cluster()
     with pytest.raises(TransferError, match="the Dask scheduler went away"):
         run.check_cluster()
+
+
+def test_workers_that_all_lack_something_are_not_kept_for_as_long_as_jobs_may_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(crew, "_LOOK_S", 0.0)
+    monkeypatch.setattr(crew, "NO_WORKERS_S", 0.0)
+    client = SimpleNamespace(status="running", sync=lambda *_, **__: {"workers": {"tcp://a:1": {}}, "n_workers": 1})
+    found = crew.Crew(client, math.inf)
+    found.reject(("tcp://a:1", "no such directory"))
+    with pytest.raises(TransferError, match="no such directory"):
+        found.look()
 
 
 class _LostResult:
