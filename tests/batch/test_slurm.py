@@ -27,6 +27,9 @@ from tests.harness.slurm import Slurm
 #: A job, on loopback as the whole Slurm is.
 JOB = ("--cluster", "slurm", "--cores", "1", "--memory", "2GB", "--cluster-option", "interface=lo")
 
+#: What keeps a node for itself.
+HOLD = ("sbatch", "--parsable", "-c4", "-o/dev/null", "--wrap", "sleep 600")
+
 
 @pytest.fixture
 def settings(slurm: Slurm, tmp_path: Path) -> Iterator[dict[str, str]]:
@@ -101,8 +104,7 @@ def test_jobs_that_come_late_get_work(
 ) -> None:
     """More jobs than nodes have room for: those that waited work when the others' nodes are free."""
     oracle = fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 12_000, partitions=12)
-    hold = ["sbatch", "--parsable", "-c4", "-o/dev/null", "--wrap", "sleep 600"]
-    held = [slurm.run(*hold, "-w", node).strip() for node in slurm.nodes[:2]]
+    held = [slurm.run(*HOLD, "-w", node).strip() for node in slurm.nodes[:2]]
     wait_for(lambda: set(held) <= set(slurm.jobs("RUNNING")), "the nodes to be full")
     outdir = tmp_path / "out"
     more = ("--jobs", "2", "--job-extra", "--exclusive", "-batchsize", "1", "--json")
@@ -247,9 +249,8 @@ def test_a_follower_whose_jobs_wait_in_the_queue_comes_to_its_end(
         wait_for(lambda: process.poll() is not None or committed(outdir) >= 2, "what is there")
         (job,) = slurm.jobs("RUNNING")
         others = [node for node in slurm.nodes if node != slurm.node_of(job)]
-        hold = ["sbatch", "--parsable", "-c4", "-o/dev/null", "--wrap", "sleep 600"]
-        held += [slurm.run(*hold, "-w", node).strip() for node in others]
-        held.append(slurm.run(*hold, "-w", slurm.node_of(job)).strip())
+        held += [slurm.run(*HOLD, "-w", node).strip() for node in others]
+        held.append(slurm.run(*HOLD, "-w", slurm.node_of(job)).strip())
         slurm.run("scancel", job)
         wait_for(lambda: process.poll() is not None or len(set(slurm.jobs("PENDING")) - {*held}) == 1, "a job to wait")
         assert process.poll() is None
