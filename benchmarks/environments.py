@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -155,30 +157,46 @@ def python_environment(name: str, requirement: str) -> Path:
     """Make a virtual environment; its stamp says that it is complete, and with what."""
     folder = CACHE / name
     stamp = folder / ".installed"
-    if not stamp.is_file() or stamp.read_text() != requirement:
-        _run([sys.executable, "-m", "venv", "--clear", str(folder)], f"the environment for {requirement}")
-        pip = [python_of(folder), "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"]
-        _run([*pip, requirement], f"pip's installation of {requirement}")
-        stamp.write_text(requirement)
+    with _alone(name):
+        if not stamp.is_file() or stamp.read_text() != requirement:
+            _run([sys.executable, "-m", "venv", "--clear", str(folder)], f"the environment for {requirement}")
+            pip = [python_of(folder), "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"]
+            _run([*pip, requirement], f"pip's installation of {requirement}")
+            stamp.write_text(requirement)
     return folder
+
+
+@contextlib.contextmanager
+def _alone(name: str) -> Iterator[None]:
+    """Let one process at a time make what has this name: tests that run side by side ask for the same."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _jars() -> Path:
-    """Let Maven copy the connectors aside, refusing a wrong checksum, then rename them into place."""
+    """Make the folder of Spark's connectors."""
     folder = CACHE / f"spark-{SPARK}-jars"
-    if not folder.is_dir():
-        if shutil.which("mvn") is None:
-            raise BenchmarkError("Spark's connectors need Maven: install it (Debian: apt-get install maven)")
-        aside = CACHE / "spark-jars.part"
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-        pom = aside / "pom.xml"
-        pom.write_text(_POM.format("".join(_DEPENDENCY.format(*jar) for jar in _JARS)))
-        copy = ["dependency:copy-dependencies", f"-DoutputDirectory={aside / 'lib'}", "-DincludeScope=runtime"]
-        _run(["mvn", "-q", "-B", "--strict-checksums", "-f", str(pom), *copy], "Maven's download of Spark's connectors")
-        (aside / "lib").rename(folder)
-        shutil.rmtree(aside)
+    with _alone("spark-jars"):
+        if not folder.is_dir():
+            _copy_jars(folder)
     return folder
+
+
+def _copy_jars(folder: Path) -> None:
+    """Let Maven copy the connectors aside, refusing a wrong checksum, then rename them into place."""
+    if shutil.which("mvn") is None:
+        raise BenchmarkError("Spark's connectors need Maven: install it (Debian: apt-get install maven)")
+    aside = CACHE / "spark-jars.part"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    pom = aside / "pom.xml"
+    pom.write_text(_POM.format("".join(_DEPENDENCY.format(*jar) for jar in _JARS)))
+    copy = ["dependency:copy-dependencies", f"-DoutputDirectory={aside / 'lib'}", "-DincludeScope=runtime"]
+    _run(["mvn", "-q", "-B", "--strict-checksums", "-f", str(pom), *copy], "Maven's download of Spark's connectors")
+    (aside / "lib").rename(folder)
+    shutil.rmtree(aside)
 
 
 def _run(command: Sequence[str], what: str) -> str:
