@@ -28,15 +28,7 @@ class Memory:
     def take(self, size: int) -> npt.NDArray[np.uint8]:
         """Return memory of any content.
 
-        Parameters
-        ----------
-        size : int
-            How many bytes.
-
-        Returns
-        -------
-        numpy.ndarray
-            The memory, which is in use as long as this lives, or anything that numpy or Arrow makes of it.
+        Returns: the memory, which is in use as long as this lives, or anything that numpy or Arrow makes of it.
         """
         try:
             piece = self._spare.pop()
@@ -58,29 +50,19 @@ class Memory:
 
 @dataclass(frozen=True, eq=False)
 class RawBatch:
-    """Records of one partition, in offset order, their values joined.
+    """Records of one partition, in offset order, their values joined."""
 
-    Parameters
-    ----------
-    offsets : numpy.ndarray of int64, shape (records,)
-        Offset of each record.
-    timestamps_ms : numpy.ndarray of int64, shape (records,)
-        Kafka timestamp of each record in milliseconds since 1970-01-01 UTC, -1 where the broker has none.
-    data : bytes or numpy.ndarray of uint8
-        The untouched values, one after another.
-    starts : numpy.ndarray of int64, shape (records + 1,)
-        Where each value begins in `data`, and where the last one ends.
-    missing : numpy.ndarray of bool or None
-        Which records have no value at all, which is Kafka's tombstone; None where all have one.
-    keys : sequence of bytes or None
-        The untouched key of each record.
-    """
-
+    #: Offset of each record.
     offsets: npt.NDArray[np.int64]
+    #: Kafka timestamp of each record in milliseconds since 1970-01-01 UTC, -1 where the broker has none.
     timestamps_ms: npt.NDArray[np.int64]
+    #: The untouched values, one after another.
     data: bytes | npt.NDArray[np.uint8]
+    #: Where each value begins in `data`, and where the last one ends.
     starts: npt.NDArray[np.int64]
+    #: Which records have no value at all, which is Kafka's tombstone; None where all have one.
     missing: npt.NDArray[np.bool_] | None
+    #: The untouched key of each record.
     keys: Sequence[bytes | None]
 
     def __len__(self) -> int:
@@ -112,12 +94,7 @@ def join_records(
 ) -> RawBatch:
     """Make a batch of records.
 
-    Parameters
-    ----------
-    offsets, timestamps_ms, values, keys
-        What the batch holds of each record.
-    memory : Memory
-        Where large values are joined.
+    `offsets, timestamps_ms, values, keys`: what the batch holds of each record.
     """
     data, starts, missing = join_values(values, memory)
     return RawBatch(np.array(offsets, np.int64), np.array(timestamps_ms, np.int64), data, starts, missing, keys)
@@ -147,14 +124,8 @@ def without_heads(
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
     """Leave out a few bytes at the beginning of each value; returns `data` and `starts`, as a copy.
 
-    Parameters
-    ----------
-    data : numpy.ndarray of uint8
-        The values.
-    starts : numpy.ndarray of int64, shape (values + 1,)
-        Where each begins, and where the last one ends.
-    heads : numpy.ndarray of int64, shape (values,)
-        How many bytes, no more than a value has.
+    `starts`: where each begins, and where the last one ends.
+    `heads`: how many bytes, no more than a value has.
     """
     kept = np.ones(int(starts[-1] - starts[0]), np.bool_)
     for place in range(int(heads.max(initial=0))):

@@ -68,46 +68,30 @@ WHAT, WHERE_TO, FOLLOW, SPEED, CONNECTION, CLUSTER, OTHER = GROUPS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
-    """How a user gives a field.
+    """How a user gives a field."""
 
-    Parameters
-    ----------
-    help : str
-        What it does, for ``--help`` and the reference page.
-    group : str
-        One of `GROUPS`.
-    name : str
-        Its name for users, as Python has it, where that is not the field's.
-    others : tuple of str
-        Other names on the command line.
-    metavar : str, optional
-        Stands for the value in ``--help``.
-    parse : callable, optional
-        Makes the value of a text; gets `parameter` of the name, and the text.
-    choices : tuple of str
-        The values that there are.
-    is_number, is_flag, is_file : bool
-        Whether it is a whole number of at least 1, a flag, or an existing file.
-    is_typed : bool
-        Whether it must be typed each time, as no environment and no file may replace data.
-    in_python : bool
-        Whether the functions take it.
-    otherwise : object
-        What the command line takes where nothing is given, if it is not the field's own default.
-    """
-
+    #: What it does, for ``--help`` and the reference page.
     help: str
     group: str
+    #: Its name for users, as Python has it, where that is not the field's.
     name: str = ""
+    #: Other names on the command line.
     others: tuple[str, ...] = ()
+    #: Stands for the value in ``--help``.
     metavar: str | None = None
+    #: Makes the value of a text; gets `parameter` of the name, and the text.
     parse: Callable[[str, str], Any] | None = None
+    #: The values that there are.
     choices: tuple[str, ...] = ()
+    #: is_number, is_flag, is_file: whether it is a whole number of at least 1, a flag, or an existing file.
     is_number: bool = False
     is_flag: bool = False
     is_file: bool = False
+    #: Whether it must be typed each time, as no environment and no file may replace data.
     is_typed: bool = False
+    #: Whether the functions take it.
     in_python: bool = True
+    #: What the command line takes where nothing is given, if it is not the field's own default.
     otherwise: Any = None
 
 
@@ -165,10 +149,7 @@ def _check_known(option: str, value: str, known: tuple[str, ...]) -> None:
 def check_sendable(what: str, text: str | None) -> None:
     """Refuse a text that librdkafka would cut short at a NUL, or confluent_kafka end the process over.
 
-    Raises
-    ------
-    SettingsError
-        That says what it is, and not what is in it: it may be a password.
+    Raises SettingsError that says what it is, and not what is in it: it may be a password.
     """
     try:
         is_text = text is None or b"\0" not in text.encode()
@@ -205,28 +186,18 @@ def has_tls(protocol: str) -> bool:
 class Security:
     """Who we are to Kafka, and how the connection is protected.
 
-    Parameters
-    ----------
-    protocol : str
-        One of `SECURITY_PROTOCOLS`.
-    mechanism : str
-        One of `SASL_MECHANISMS`, for the two protocols with SASL.
-    username, password : str, optional
-        For the same. The password is left out of the repr of this object, which Dask and others log.
-    ca_pem : str, optional
-        Certificates of the authorities that are trusted, as PEM; otherwise those of the system. The text and not the
-        name of a file, which workers on other machines may not have.
-
-    Raises
-    ------
-    SettingsError
-        If there is no such protocol or mechanism, SASL lacks the user's name or password, or one can't be sent.
+    Raises SettingsError if there is no such protocol or mechanism, SASL lacks the user's name or password, or one can't
+    be sent.
     """
 
     protocol: str = SECURITY_PROTOCOLS[0]
+    #: One of `SASL_MECHANISMS`, for the two protocols with SASL.
     mechanism: str = SASL_MECHANISMS[0]
+    #: username, password: for the same. The password is left out of the repr of this object, which Dask and others log.
     username: str | None = None
     password: str | None = field(default=None, repr=False)
+    #: Certificates of the authorities that are trusted, as PEM; otherwise those of the system. The text and not the
+    #: name of a file, which workers on other machines may not have.
     ca_pem: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -249,35 +220,23 @@ PLAINTEXT = Security()
 
 @dataclass(frozen=True)
 class KafkaSettings:
-    """How to reach Kafka.
+    """How to reach Kafka."""
 
-    Parameters
-    ----------
-    bootstrap_servers : str
-        ``host:port`` pairs with commas between them.
-    request_timeout_s : float
-        How long a broker may take to answer a question, in seconds.
-    reconnect_timeout_s : float
-        How long Kafka may send nothing to a range, or be unreachable, before that fails, in seconds.
-    limit_rate : int, optional
-        Bytes a second that all consumers together may take from the line; as much as it carries otherwise.
-    queue_bytes : int
-        Bytes of records that are fetched ahead.
-    record_bytes : int
-        About the bytes of a record, where these are not compressed; 0 where nobody knows.
-    expansion : float
-        How many times as large as on the line records are at least, as far as anybody knows.
-    security : Security
-        Who we are to Kafka, and how the connection is protected.
-    """
-
+    #: ``host:port`` pairs with commas between them.
     bootstrap_servers: str
+    #: How long a broker may take to answer a question, in seconds.
     request_timeout_s: float = 30.0
+    #: How long Kafka may send nothing to a range, or be unreachable, before that fails, in seconds.
     reconnect_timeout_s: float = RECONNECT_TIMEOUT_S
+    #: Bytes a second that all consumers together may take from the line; as much as it carries otherwise.
     limit_rate: int | None = None
+    #: Bytes of records that are fetched ahead.
     queue_bytes: int = QUEUE_BYTES
+    #: About the bytes of a record, where these are not compressed; 0 where nobody knows.
     record_bytes: int = 0
+    #: How many times as large as on the line records are at least, as far as anybody knows.
     expansion: float = 1.0
+    #: Who we are to Kafka, and how the connection is protected.
     security: Security = PLAINTEXT
 
     def __post_init__(self) -> None:
@@ -298,13 +257,7 @@ class KafkaSettings:
 
 @dataclass(frozen=True)
 class Connection:
-    """What a user says about how to reach Kafka; `find_kafka` looks up the rest.
-
-    Parameters
-    ----------
-    password : str, optional
-        Is no option: everybody on the machine can see the arguments of processes.
-    """
+    """What a user says about how to reach Kafka; `find_kafka` looks up the rest."""
 
     bootstrap_servers: str | None = given(
         None,
@@ -333,6 +286,7 @@ class Connection:
         metavar="NAME",
         help="With SASL_…: user name; by default that of the credentials file.",
     )
+    #: Is no option: everybody on the machine can see the arguments of processes.
     password: str | None = field(default=None, repr=False)
     password_file: Path | None = given(
         None,
@@ -370,23 +324,10 @@ class Connection:
 class FollowSettings:
     """How to follow a topic that is still being filled, and when to end: whichever of these comes first.
 
-    Parameters
-    ----------
-    roll_interval_s : float
-        The longest that an alert waits before its range is planned, in seconds, while a consumer is free.
-    idle_timeout_s : float, optional
-        End when no partition has grown for this long, in seconds.
-    until_count : int, optional
-        End when this many records are in the dataset, in its quarantine, or declared lost.
-    until : datetime.datetime, optional
-        End at this time, which has a time zone.
-
-    Raises
-    ------
-    SettingsError
-        If a value is out of its bounds.
+    Raises SettingsError if a value is out of its bounds.
     """
 
+    #: The longest that an alert waits before its range is planned, in seconds, while a consumer is free.
     roll_interval_s: float = given(
         30.0,
         name="roll_interval",
@@ -396,6 +337,7 @@ class FollowSettings:
         in_python=False,
         help="With --follow: the longest that an alert waits before its range is consumed.  [default: 30s]",
     )
+    #: End when no partition has grown for this long, in seconds.
     idle_timeout_s: float | None = given(
         None,
         name="idle_timeout",
@@ -405,6 +347,7 @@ class FollowSettings:
         in_python=False,
         help="With --follow: end when nothing has arrived for this long.  [default: 60s, if no other end is given]",
     )
+    #: End when this many records are in the dataset, in its quarantine, or declared lost.
     until_count: int | None = given(
         None,
         group=FOLLOW,
@@ -414,6 +357,7 @@ class FollowSettings:
         in_python=False,
         help="With --follow: end once there are N alerts, such as the number that the portal announced.",
     )
+    #: End at this time, which has a time zone.
     until: datetime | None = None
 
     def __post_init__(self) -> None:
@@ -430,71 +374,23 @@ class FollowSettings:
 class TransferSettings:
     """What to transfer, from where, to where, and how.
 
-    Parameters
-    ----------
-    topic : str
-        The Kafka topic.
-    outdir : pathlib.Path
-        The dataset's directory, or its place on an object store; its ledger is the sibling ``OUTDIR.fink``.
-    kafka : KafkaSettings
-        How to reach Kafka.
-    survey : str, optional
-        ``ztf`` or ``lsst``; says how to read times where the topic's name does not.
-    partitionby : tuple of str, optional
-        ``time``, columns or dotted fields; empty for no partition columns. This and `survey`, `columns`, `where` and
-        `outformat` are None where they are not given: a dataset goes on with what it was begun with.
-    nconsumers : int
-        How many ranges are consumed at once.
-    batchsize : int
-        Alerts that are decoded at once; small batches are joined.
-    limit : int, optional
-        The most alerts that the dataset may hold.
-    schema_file : pathlib.Path, optional
-        A writer schema to use instead of the one in Kafka.
-    framing : str
-        One of `FRAMINGS`.
-    group_id : str, optional
-        Consumer group whose offsets are committed at the end.
-    range_bytes : int
-        Raw bytes that a range is planned to hold.
-    columns : tuple of str, optional
-        The columns, or fields of structs with dots, that are decoded; all of them in a new dataset otherwise.
-    where : str, optional
-        The condition that is true of the alerts to take; all of them in a new dataset otherwise.
-    outformat : str, optional
-        One of `OUTFORMATS`, by default the first.
-    compression : str
-        One of `COMPRESSIONS`; of Parquet files.
-    memory_limit : int, optional
-        Bytes that all processes together may take; otherwise half of what this process may use.
-    on_bad_record : str
-        One of `ON_BAD_RECORD`.
-    on_loss : str
-        One of `ON_LOSS`.
-    follow : FollowSettings, optional
-        Wait for what is still to come; otherwise take only what is there when the transfer begins.
-    force : bool
-        Begin even where the disk seems too small.
-    since, until : Moment, optional
-        Only alerts that came to Kafka from, and before, these times; a dataset keeps `since`, and `until` is of a run.
-    wait_for_topic_s : float, optional
-        How long to wait for a topic that is not there yet, in seconds; otherwise that is an error.
-
-    Raises
-    ------
-    SettingsError
-        If a value is out of its bounds.
+    Raises SettingsError if a value is out of its bounds.
     """
 
     topic: str
+    #: The dataset's directory, or its place on an object store; its ledger is the sibling ``OUTDIR.fink``.
     outdir: Path
+    #: How to reach Kafka.
     kafka: KafkaSettings
+    #: ``ztf`` or ``lsst``; says how to read times where the topic's name does not.
     survey: str | None = given(
         None,
         group=WHAT,
         choices=SURVEYS,
         help="The survey; by default taken from the topic's name.",
     )
+    #: ``time``, columns or dotted fields; empty for no partition columns. This and `survey`, `columns`, `where` and
+    #: `outformat` are None where they are not given: a dataset goes on with what it was begun with.
     partitionby: tuple[str, ...] | None = given(
         None,
         group=WHERE_TO,
@@ -503,6 +399,7 @@ class TransferSettings:
         help="Partition columns: time (year=YYYY/month=MM/day=DD), finkclass, tnsclass, classId, any column or dotted "
         "field, several separated by commas, or none.  [default: what the dataset was begun with, or none]",
     )
+    #: How many ranges are consumed at once.
     nconsumers: int = given(
         1,
         group=SPEED,
@@ -512,6 +409,7 @@ class TransferSettings:
         help="Ranges to consume at once.  [default: the cores that this process may use, those of all jobs, or the "
         "threads of all workers of --scheduler]",
     )
+    #: Alerts that are decoded at once; small batches are joined.
     batchsize: int = given(
         BATCHSIZE,
         group=SPEED,
@@ -520,6 +418,7 @@ class TransferSettings:
         in_python=False,
         help="Alerts to decode at once; more or fewer where they would not come to 4 to 8 MiB.",
     )
+    #: The most alerts that the dataset may hold.
     limit: int | None = given(
         None,
         group=WHAT,
@@ -527,6 +426,7 @@ class TransferSettings:
         is_number=True,
         help="The most alerts that the dataset may hold in all; with several topics, each dataset.",
     )
+    #: A writer schema to use instead of the one in Kafka.
     schema_file: Path | None = given(
         None,
         name="schema",
@@ -541,13 +441,16 @@ class TransferSettings:
         help="What is around each record in its value: nothing, Confluent's five bytes, Avro's single-object "
         "encoding, or a container file; auto finds out from a few records.",
     )
+    #: Consumer group whose offsets are committed at the end.
     group_id: str | None = given(
         None,
         group=OTHER,
         metavar="NAME",
         help="Consumer group to commit offsets for at the end, for other tools.",
     )
+    #: Raw bytes that a range is planned to hold.
     range_bytes: int = RANGE_BYTES
+    #: The columns, or fields of structs with dots, that are decoded; all of them in a new dataset otherwise.
     columns: tuple[str, ...] | None = given(
         None,
         group=WHAT,
@@ -556,6 +459,7 @@ class TransferSettings:
         help="Take only these columns, or fields of structs such as candidate.jd; the others are not even decoded.  "
         "[default: what the dataset was begun with, or all]",
     )
+    #: The condition that is true of the alerts to take; all of them in a new dataset otherwise.
     where: str | None = given(
         None,
         group=WHAT,
@@ -563,6 +467,7 @@ class TransferSettings:
         help="Take only alerts for which this is true, such as 'candidate.magpsf < 18 and finkclass == "
         '"SN candidate"\'; the others are counted.  [default: what the dataset was begun with, or none]',
     )
+    #: One of `OUTFORMATS`, by default the first.
     outformat: str | None = given(
         None,
         group=WHERE_TO,
@@ -570,12 +475,14 @@ class TransferSettings:
         help="Format of the files; Avro files hold the records as they came.  [default: what the dataset was begun "
         "with, or parquet]",
     )
+    #: One of `COMPRESSIONS`; of Parquet files.
     compression: str = given(
         COMPRESSION,
         group=WHERE_TO,
         choices=COMPRESSIONS,
         help="Codec of Parquet files; bytes that it makes hardly smaller, as cutouts of ZTF, stay as they are.",
     )
+    #: Bytes that all processes together may take; otherwise half of what this process may use.
     memory_limit: int | None = given(
         None,
         group=SPEED,
@@ -595,7 +502,9 @@ class TransferSettings:
         choices=ON_LOSS,
         help="If Kafka has removed alerts before they were read: declare them lost and continue, or fail.",
     )
+    #: Wait for what is still to come; otherwise take only what is there when the transfer begins.
     follow: FollowSettings | None = None
+    #: Begin even where the disk seems too small.
     force: bool = given(
         False,
         group=WHERE_TO,
@@ -604,6 +513,8 @@ class TransferSettings:
         help="Start even if the disk seems too small for what there is to write.",
     )
 
+    #: since, until: only alerts that came to Kafka from, and before, these times; a dataset keeps `since`, and `until`
+    #: is of a run.
     since: Moment | None = given(
         None,
         group=WHAT,
@@ -621,6 +532,7 @@ class TransferSettings:
         is_typed=True,
         help="Take only alerts that came to Kafka before this time; with --follow, end at it.",
     )
+    #: How long to wait for a topic that is not there yet, in seconds; otherwise that is an error.
     wait_for_topic_s: float | None = given(
         None,
         name="wait_for_topic",
@@ -682,10 +594,7 @@ class TransferSettings:
 def parse_address(option: str, text: str) -> str:
     """Read a ``HOST:PORT`` to listen on; without a host, on this machine alone.
 
-    Raises
-    ------
-    SettingsError
-        If it is not one.
+    Raises SettingsError if it is not one.
     """
     host, colon, port = text.rpartition(":")
     if not colon or not (port.isascii() and port.isdecimal()) or len(port) > 5 or int(port) > 65535:

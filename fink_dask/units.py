@@ -72,15 +72,7 @@ def lasting(seconds: float) -> str:
 def parse_memory(option: str, text: str) -> int:
     """Read an amount of memory such as ``4GB``, ``512MiB`` or ``2e9``.
 
-    Returns
-    -------
-    int
-        Bytes.
-
-    Raises
-    ------
-    SettingsError
-        If it is not one; the error names the option.
+    Raises SettingsError if it is not one; the error names the option.
     """
     try:
         size = int(_measure(text, _SIZES))
@@ -94,15 +86,7 @@ def parse_memory(option: str, text: str) -> int:
 def parse_duration(option: str, text: str) -> float:
     """Read a duration such as ``90``, ``90s``, ``5m`` or ``2h``.
 
-    Returns
-    -------
-    float
-        Seconds.
-
-    Raises
-    ------
-    SettingsError
-        If it is not one; the error names the option.
+    Raises SettingsError if it is not one; the error names the option.
     """
     try:
         seconds = _measure(text, _SECONDS)
@@ -115,20 +99,13 @@ def parse_duration(option: str, text: str) -> float:
 
 @dataclass(frozen=True)
 class Moment:
-    """A time, and how it was given.
+    """A time, and how it was given."""
 
-    Parameters
-    ----------
-    text : str
-        Such as ``2026-02-24T03:00``, or ``6h`` for that long ago.
-    time : datetime.datetime
-        With a time zone.
-    is_relative : bool
-        Whether it was given as how long ago it was.
-    """
-
+    #: Such as ``2026-02-24T03:00``, or ``6h`` for that long ago.
     text: str
+    #: With a time zone.
     time: datetime
+    #: Whether it was given as how long ago it was.
     is_relative: bool = False
 
     @property
@@ -167,17 +144,11 @@ def parse_moment(option: str, text: str) -> Moment:
 
 @dataclass(frozen=True)
 class Window:
-    """Which records are wanted, by the times at which they came to Kafka.
+    """Which records are wanted, by the times at which they came to Kafka."""
 
-    Parameters
-    ----------
-    since : Moment, optional
-        From the first record at or after this time on.
-    until : Moment, optional
-        Up to the first record at or after this time.
-    """
-
+    #: From the first record at or after this time on.
     since: Moment | None = None
+    #: Up to the first record at or after this time.
     until: Moment | None = None
 
     def __post_init__(self) -> None:
@@ -197,15 +168,8 @@ def _measure(text: str, units: Mapping[str, float]) -> float:
 def parse_rate(option: str, text: str) -> int:
     """Read a rate such as ``5MB/s``, ``500k`` or ``40Mbit/s``; without a unit it is of bytes.
 
-    Returns
-    -------
-    int
-        Bytes a second.
-
-    Raises
-    ------
-    SettingsError
-        If it is not one, or hardly one; the error names the option.
+    Returns: bytes a second.
+    Raises SettingsError if it is not one, or hardly one; the error names the option.
     """
     # Mb is refused: some write it for megabits, and others for megabytes, which is eight times as much.
     found = _RATE.fullmatch(text.strip())

@@ -65,24 +65,17 @@ def _enough(guess: npt.NDArray[np.floating[Any]], room: _Ints, needed: _Ints) ->
 
 
 class Scratch:
-    """Memory that one batch after the other is decoded into; it grows with them.
-
-    Attributes
-    ----------
-    table, room, used, before : numpy.ndarray of int64
-        Where the parts of the columns are; rows of each scope that there is room for, that there are, and that there
-        were before a record.
-    holes : numpy.ndarray of uint8
-        Whether a column has a null.
-    needed : numpy.ndarray of int64
-        Of a record that did not fit: the bytes of each column, then the rows of each scope, that are too few.
-    """
+    """Memory that one batch after the other is decoded into; it grows with them."""
 
     def __init__(self, shape: Shape) -> None:
         self._shape = shape
+        #: table, room, used, before: where the parts of the columns are; rows of each scope that there is room for,
+        #: that there are, and that there were before a record.
         self.table = np.zeros((len(shape.forms), PLACES), np.int64)
         self.room, self.used, self.before = (np.zeros(len(shape.lists), np.int64) for _ in range(3))
+        #: Whether a column has a null.
         self.holes = np.zeros(len(shape.forms), np.uint8)
+        #: Of a record that did not fit: the bytes of each column, then the rows of each scope, that are too few.
         self.needed = np.zeros(len(shape.forms) + len(shape.lists), np.int64)
         self._columns = [np.flatnonzero(shape.scopes == scope) for scope in range(len(shape.lists))]
         self._slabs = [np.empty(0, np.uint8) for _ in self._columns]
@@ -168,14 +161,7 @@ class Scratch:
 class Taker:
     """Takes rows out of what was decoded, into columns of Arrow that own their memory.
 
-    Parameters
-    ----------
-    shape : Shape
-        The columns that are decoded.
-    built : sequence of Built
-        The columns of Arrow that are made of them.
-    schema : pyarrow.Schema
-        Their schema.
+    `built`: the columns of Arrow that are made of them.
     """
 
     def __init__(self, shape: Shape, built: Sequence[Built], schema: pa.Schema) -> None:
@@ -187,10 +173,7 @@ class Taker:
     def take(self, scratch: Scratch, rows: _Ints | None) -> pa.RecordBatch:
         """Return rows in the order of their numbers; None is all of them.
 
-        Raises
-        ------
-        FinkDaskError
-            If a column is too large for its 32-bit offsets.
+        Raises FinkDaskError if a column is too large for its 32-bit offsets.
         """
         shape, wanted = self._shape, self._wanted
         spans = _spans(rows, int(scratch.used[0]), len(shape.lists))

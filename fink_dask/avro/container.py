@@ -22,14 +22,7 @@ SYNC_BYTES = 16
 def header(schema: AvroSchema, metadata: Mapping[str, bytes], sync: bytes) -> bytes:
     """Return what a file begins with.
 
-    Parameters
-    ----------
-    schema : AvroSchema
-        The schema of the records.
-    metadata : mapping of str to bytes
-        What else the file says of itself.
-    sync : bytes
-        What follows each block, of `SYNC_BYTES`.
+    `metadata`: what else the file says of itself.
     """
     said = {"avro.schema": schema.strict.encode(), "avro.codec": b"null", **metadata}
     entries = b"".join(_with_size(name.encode()) + _with_size(value) for name, value in said.items())
@@ -39,10 +32,7 @@ def header(schema: AvroSchema, metadata: Mapping[str, bytes], sync: bytes) -> by
 def schema_of(data: bytes) -> bytes:
     """Return the schema of a file, given what it begins with.
 
-    Raises
-    ------
-    ValueError
-        If it has none there.
+    Raises ValueError if it has none there.
     """
     said, _ = read_metadata(data)
     if "avro.schema" not in said:
@@ -53,10 +43,7 @@ def schema_of(data: bytes) -> bytes:
 def read_metadata(data: bytes) -> tuple[dict[str, bytes], int]:
     """Read what a file says of itself, and where its marker begins.
 
-    Raises
-    ------
-    ValueError
-        If it is not such a file, or its head does not end within these bytes.
+    Raises ValueError if it is not such a file, or its head does not end within these bytes.
     """
     if not data.startswith(MAGIC):
         raise ValueError("it does not begin as an Avro file does")
@@ -86,10 +73,7 @@ def block_head(records: int, size: int) -> bytes:
 def read_header(path: Path) -> tuple[dict[str, str], int]:
     """Read what a file says of itself, and count its records without decoding them.
 
-    Raises
-    ------
-    ValueError
-        If it is not such a file.
+    Raises ValueError if it is not such a file.
     """
     import fastavro  # here, as most transfers never need it
 
@@ -107,10 +91,7 @@ def read_header(path: Path) -> tuple[dict[str, str], int]:
 def read_records(path: Path, schema: AvroSchema) -> Iterator[bytes]:
     """Yield the bytes of each record of a sound file, one by one in Python, which is slow.
 
-    Raises
-    ------
-    RecordError
-        If the bytes of a block are not records of the schema.
+    Raises RecordError if the bytes of a block are not records of the schema.
     """
     import fastavro
 

@@ -42,53 +42,30 @@ _Bytes = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class BadRecord:
-    """A record that can't be decoded.
+    """A record that can't be decoded."""
 
-    Parameters
-    ----------
-    index : int
-        Its place in the batch, from 0.
-    reason : str
-        What is wrong with it: one line of at most `MAX_REASON_CHARS` characters.
-    """
-
+    #: Its place in the batch, from 0.
     index: int
+    #: What is wrong with it: one line of at most `MAX_REASON_CHARS` characters.
     reason: str
 
 
 @dataclass(frozen=True, eq=False)
 class DecodedBatch:
-    """What became of the values of a batch: each is a row or a bad record.
+    """What became of the values of a batch: each is a row or a bad record."""
 
-    Parameters
-    ----------
-    rows : pyarrow.RecordBatch
-        The decoded records in their order, with exactly the Arrow schema of the decoder's schema.
-    positions : numpy.ndarray of int64, shape (rows,)
-        Where each row was: ``rows[i]`` is decoded from ``values[positions[i]]``.
-    bad : tuple of BadRecord
-        The records that can't be decoded, in order of their index.
-    """
-
+    #: The decoded records in their order, with exactly the Arrow schema of the decoder's schema.
     rows: pa.RecordBatch
+    #: Where each row was: ``rows[i]`` is decoded from ``values[positions[i]]``.
     positions: npt.NDArray[np.int64]
+    #: The records that can't be decoded, in order of their index.
     bad: tuple[BadRecord, ...]
 
 
 def bad_record(index: int, reason: str) -> BadRecord:
     """Make a `BadRecord` from a reason that may be long or have many lines.
 
-    Parameters
-    ----------
-    index : int
-        Its place in the batch.
-    reason : str
-        What is wrong with it.
-
-    Returns
-    -------
-    BadRecord
-        The record with the beginning of the reason.
+    Returns: the record with the beginning of the reason.
     """
     line = " ".join(reason.split())
     return BadRecord(index, line if len(line) <= MAX_REASON_CHARS else f"{line[: MAX_REASON_CHARS - 3]}...")
@@ -97,15 +74,8 @@ def bad_record(index: int, reason: str) -> BadRecord:
 def check_size(total: int) -> None:
     """Refuse a batch that Arrow's offsets can't reach.
 
-    Parameters
-    ----------
-    total : int
-        Bytes of all values of the batch.
-
-    Raises
-    ------
-    FinkDaskError
-        If it is larger than `MAX_BATCH_BYTES`.
+    `total`: bytes of all values of the batch.
+    Raises FinkDaskError if it is larger than `MAX_BATCH_BYTES`.
     """
     if total > MAX_BATCH_BYTES:
         raise FinkDaskError(f"a batch has {total:,} bytes, and Arrow holds at most {MAX_BATCH_BYTES:,}")
@@ -125,33 +95,18 @@ class Decoder(Protocol):
     def decode(self, values: Sequence[bytes | None]) -> DecodedBatch:
         """Decode a batch.
 
-        Parameters
-        ----------
-        values : sequence of bytes or None
-            One schemaless Avro datum each, as it came from Kafka; None is Kafka's tombstone. At most `MAX_BATCH_BYTES`
-            together.
-
-        Returns
-        -------
-        DecodedBatch
-            The rows and the bad records. Hostile bytes make a record bad; they never raise.
-
-        Raises
-        ------
-        FinkDaskError
-            If the batch is too large for one Arrow record batch.
+        `values`: one schemaless Avro datum each, as it came from Kafka; None is Kafka's tombstone. At most
+        `MAX_BATCH_BYTES` together.
+        Returns: the rows and the bad records. Hostile bytes make a record bad; they never raise.
+        Raises FinkDaskError if the batch is too large for one Arrow record batch.
         """
 
 
 class Decoding:
     """A batch that has been decoded, until its rows have been taken.
 
-    Attributes
-    ----------
-    positions : numpy.ndarray of int64, shape (sound records,)
-        Where each record that can be a row was in the batch.
-    bad : tuple of BadRecord
-        The records that can't be decoded, in order of their index.
+    `positions`: where each record that can be a row was in the batch.
+    `bad`: the records that can't be decoded, in order of their index.
     """
 
     def __init__(self, scratch: Scratch, takers: tuple[Taker, Taker], positions: _Ints, bad: tuple[BadRecord, ...]):
@@ -165,10 +120,7 @@ class Decoding:
     def take(self, rows: _Ints | None = None) -> pa.RecordBatch:
         """Return sound records in the order of their numbers; None is all of them.
 
-        Raises
-        ------
-        FinkDaskError
-            If they are too large for one Arrow record batch.
+        Raises FinkDaskError if they are too large for one Arrow record batch.
         """
         return self._rows.take(self._scratch, rows)
 
@@ -178,14 +130,8 @@ class ColumnarDecoder:
 
     All of a record is checked, whatever columns are asked for: which records are bad does not depend on them.
 
-    Parameters
-    ----------
-    schema : AvroSchema
-        The schema that the records were written with.
-    columns : sequence of str or None
-        The columns, or fields of structs with dots, that are decoded; None is all of them.
-    key_columns : sequence of str
-        The columns that `Decoding.keys` has.
+    `schema`: the schema that the records were written with.
+    `columns`: the columns, or fields of structs with dots, that are decoded; None is all of them.
     """
 
     def __init__(
@@ -228,24 +174,11 @@ class ColumnarDecoder:
     ) -> Decoding:
         """Decode a batch whose values are joined.
 
-        Parameters
-        ----------
-        buffer : bytes or numpy.ndarray of uint8
-            The values; they must not change meanwhile.
-        offsets : numpy.ndarray of int64, shape (values + 1,)
-            Where each value begins, and where the last one ends.
-        missing : numpy.ndarray of bool, optional
-            Which values are Kafka's tombstone, and not only empty.
-
-        Returns
-        -------
-        Decoding
-            The bad records, and the rows to be taken. Hostile bytes make a record bad; they never raise.
-
-        Raises
-        ------
-        FinkDaskError
-            If the batch is too large for one Arrow record batch.
+        `buffer`: the values; they must not change meanwhile.
+        `offsets`: where each value begins, and where the last one ends.
+        `missing`: which values are Kafka's tombstone, and not only empty.
+        Returns: the bad records, and the rows to be taken. Hostile bytes make a record bad; they never raise.
+        Raises FinkDaskError if the batch is too large for one Arrow record batch.
         """
         data = np.frombuffer(buffer, np.uint8).view()
         # The kernels are compiled for a buffer that is only read.

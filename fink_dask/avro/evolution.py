@@ -29,10 +29,7 @@ MAX_VERSIONS = 16
 def near_column(column: str, fields: Iterable[pa.Field]) -> str:
     """Name the column that the user may have meant, for the end of an error; fields of structs have dots.
 
-    Returns
-    -------
-    str
-        Such as ``; did you mean magpsf?``; empty where nothing is like it.
+    Returns: such as ``; did you mean magpsf?``; empty where nothing is like it.
     """
     names = []
     for field in fields:
@@ -47,23 +44,10 @@ def near_column(column: str, fields: Iterable[pa.Field]) -> str:
 def project(record: AvroType, columns: Sequence[str] | None) -> AvroType:
     """Keep some of the fields of a record.
 
-    Parameters
-    ----------
-    record : AvroType
-        The top-level record of a schema.
-    columns : sequence of str or None
-        Columns such as ``objectId``, or fields of structs such as ``candidate.jd``; None keeps everything. A column
-        that is named keeps all its fields. The members of a choice are its fields.
-
-    Returns
-    -------
-    AvroType
-        A record with these fields, in the order of the schema.
-
-    Raises
-    ------
-    SettingsError
-        If there is no such column, or none is named.
+    `columns`: columns such as ``objectId``, or fields of structs such as ``candidate.jd``; None keeps everything. A
+    column that is named keeps all its fields. The members of a choice are its fields.
+    Returns: A record with these fields, in the order of the schema.
+    Raises SettingsError if there is no such column, or none is named.
     """
     if columns is None:
         return record
@@ -97,22 +81,7 @@ def covering(record: AvroType, columns: Sequence[str] | None) -> tuple[str, ...]
 
 
 def project_array(array: pa.Array, node: AvroType, kept: AvroType) -> pa.Array:
-    """Cut a column down to the fields of a projection, without copying.
-
-    Parameters
-    ----------
-    array : pyarrow.Array
-        Values of ``node.arrow``, without an offset.
-    node : AvroType
-        The type of the whole field.
-    kept : AvroType
-        What `project` made of it.
-
-    Returns
-    -------
-    pyarrow.Array
-        The same values as ``kept.arrow``.
-    """
+    """Cut a column down to the fields of a projection, without copying."""
     if node is kept:
         return array
     node, kept = node.value, kept.value
@@ -156,19 +125,9 @@ def merge_types(first: AvroType, second: AvroType, path: str = "") -> AvroType:
     What only one of two records has, or only one allows to be null, may be null. All else must be the same: numbers are
     not widened, because files that were written before would have another type than those that come after.
 
-    Parameters
-    ----------
-    first : AvroType
-        What is there already; its fields come first, in its order.
-    second : AvroType
-        What is added.
-    path : str
-        Dotted name of the field, for the error.
-
-    Raises
-    ------
-    SchemaError
-        If they don't fit, with the field and both types.
+    `first`: what is there already; its fields come first, in its order.
+    `path`: dotted name of the field, for the error.
+    Raises SchemaError if they don't fit, with the field and both types.
     """
     if first is second:
         return first
@@ -196,10 +155,7 @@ def check_bounds(merged: AvroType, parts: tuple[AvroType, ...]) -> None:
     A part's record takes the place of the merged one in Arrow. That is bounded for the whole record; of the items of
     lists there are as many as a record has bytes, so an item may not grow by more than its own bytes allow it anyway.
 
-    Raises
-    ------
-    SchemaError
-        If it is too large.
+    Raises SchemaError if it is too large.
     """
     wide = any(
         whole.cells > max(item.cells, allowed_cells(_min_bytes(item)))
@@ -282,14 +238,9 @@ def _min_bytes(node: AvroType) -> int:
 
 @dataclass(frozen=True)
 class Versions:
-    """The writer schemas of a dataset, in the order in which it took them in; they fit each other.
+    """The writer schemas of a dataset, in the order in which it took them in; they fit each other."""
 
-    Parameters
-    ----------
-    schemas : tuple of AvroSchema
-        At least one; `plus` makes more of one.
-    """
-
+    #: At least one; `plus` makes more of one.
     schemas: tuple[AvroSchema, ...]
 
     @property
@@ -318,10 +269,7 @@ class Versions:
         What it says of a schema that does not fit stays the same when others are taken in meanwhile: it is about the
         first of `schemas` with which it does not fit.
 
-        Raises
-        ------
-        SchemaError
-            If it does not fit, with the reason, or there are too many.
+        Raises SchemaError if it does not fit, with the reason, or there are too many.
         """
         if schema in self.schemas:
             return self
@@ -343,12 +291,7 @@ class Versions:
 def fit_batch(rows: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     """Give rows the columns of a schema, and no others.
 
-    Parameters
-    ----------
-    rows : pyarrow.RecordBatch
-        Rows whose arrays have no offset.
-    schema : pyarrow.Schema
-        Columns that `fink_dask.avro.evolution.merge_types` made of the rows' and others.
+    `schema`: columns that `fink_dask.avro.evolution.merge_types` made of the rows' and others.
     """
     names = set(rows.schema.names)
     arrays = [

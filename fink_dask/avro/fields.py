@@ -16,26 +16,16 @@ _SYMBOLS = 8
 
 @dataclass(frozen=True)
 class Field:
-    """A field of a record.
-
-    Parameters
-    ----------
-    name : str
-        Its name.
-    type : str
-        Its Avro type in words, such as ``list of record``.
-    nullable : bool
-        Whether it may be null.
-    doc : str
-        What the writer says of it, unchecked; empty where it says nothing.
-    fields : tuple of Field
-        The fields of the record, or the members of the union, that it or its items are.
-    """
+    """A field of a record."""
 
     name: str
+    #: Its Avro type in words, such as ``list of record``.
     type: str
+    #: Whether it may be null.
     nullable: bool
+    #: What the writer says of it, unchecked; empty where it says nothing.
     doc: str
+    #: The fields of the record, or the members of the union, that it or its items are.
     fields: tuple[Field, ...]
 
 

@@ -19,12 +19,8 @@ _MAX_FILES = 500
 def read_schema_file(path: Path) -> AvroSchema:
     """Read a schema from a file.
 
-    Raises
-    ------
-    SettingsError
-        If it can't be read.
-    SchemaError
-        If `parse_schema` refuses it.
+    Raises SettingsError if it can't be read.
+    Raises SchemaError if `parse_schema` refuses it.
     """
     try:
         with path.open("rb") as file:

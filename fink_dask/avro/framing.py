@@ -39,15 +39,10 @@ _NAMES = {"confluent": "Confluent's framing", "single-object": "Avro's single-ob
 
 @dataclass(frozen=True)
 class Framing:
-    """What is around each record of a topic.
+    """What is around each record of a topic."""
 
-    Parameters
-    ----------
-    name : str
-        ``none``, ``container``, ``prediction``, ``confluent`` or ``single-object``; of the last two, which begin with
-        the number or the fingerprint of a schema, a colon and these in hexadecimal say which one.
-    """
-
+    #: ``none``, ``container``, ``prediction``, ``confluent`` or ``single-object``; of the last two, which begin with
+    #: the number or the fingerprint of a schema, a colon and these in hexadecimal say which one.
     name: str = NONE
 
     @property
@@ -120,10 +115,7 @@ def _unpack(
 def unpack_file(value: bytes) -> tuple[bytes, bytes]:
     """Return the schema and the record of a container file of one record.
 
-    Raises
-    ------
-    ValueError
-        If it is none.
+    Raises ValueError if it is none.
     """
     said, at = read_metadata(value)
     sync = value[at : at + SYNC_BYTES]
@@ -186,10 +178,7 @@ def recognise(values: Sequence[bytes], schema: AvroSchema) -> list[Framing]:
 
     It is certain only where they are no records of the schema as they are, but are without what is around them.
 
-    Returns
-    -------
-    list of Framing
-        None where nothing is; several where there are several numbers or fingerprints.
+    Returns None where nothing is; several where there are several numbers or fingerprints.
     """
     kind = may_be_framed(values).kind
     walk = make_walk(schema.parsed)

@@ -52,14 +52,6 @@ def allowed_cells(size: int) -> int:
     A field takes a byte of the record at least, also a null, and one unit, unless it is a symbol, a decimal or a fixed:
     alerts need one unit a byte, and a batch of 8 MiB never takes more than `BATCH_CELLS`.
 
-    Parameters
-    ----------
-    size : int
-        Bytes of the record.
-
-    Returns
-    -------
-    int
-        Eight for each byte, but no more than one for each byte beyond a batch.
+    Returns: eight for each byte, but no more than one for each byte beyond a batch.
     """
     return min(8 * size, BATCH_CELLS + size)

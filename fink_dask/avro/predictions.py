@@ -35,10 +35,7 @@ _LONG = range(-(2**63), 2**63)
 def record_of(value: bytes) -> bytes:
     """Make an Avro record of `SCHEMA` of a prediction.
 
-    Raises
-    ------
-    ValueError
-        If it is none.
+    Raises ValueError if it is none.
     """
     try:
         said = json.loads(value)
@@ -83,10 +80,7 @@ def _nullable(types: dict[str, Any]) -> list[dict[str, Any]]:
 def with_predictions(alerts: AvroSchema) -> AvroSchema:
     """Return the schema of alerts that are given their predictions.
 
-    Raises
-    ------
-    SchemaError
-        If the alerts have no 64-bit identifier, or have predictions already.
+    Raises SchemaError if the alerts have no 64-bit identifier, or have predictions already.
     """
     fields = dict(zip(alerts.parsed.names, alerts.arrow, strict=True))
     if COMMON not in fields or str(fields[COMMON].type) != "int64":

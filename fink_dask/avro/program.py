@@ -24,61 +24,38 @@ _WORDS = {"string": 1, "bytes": 0}
 
 @dataclass(frozen=True)
 class Column:
-    """What is written for a place in a schema.
+    """What is written for a place in a schema."""
 
-    Parameters
-    ----------
-    scope : int
-        What it has one entry for: 0 is each record, any other each item of an array or a map.
-    form : int
-        Bytes of a value, or one of the forms in `fink_dask.avro.operations`.
-    nullable : bool
-        Whether it has a validity.
-    """
-
+    #: What it has one entry for: 0 is each record, any other each item of an array or a map.
     scope: int
+    #: Bytes of a value, or one of the forms in `fink_dask.avro.operations`.
     form: int
+    #: Whether it has a validity.
     nullable: bool
 
 
 @dataclass(frozen=True)
 class Node:
-    """A place in a schema that is written.
+    """A place in a schema that is written."""
 
-    Parameters
-    ----------
-    scope : int
-        That of its column.
-    column : int
-        The number of its column, -1 where there is none.
-    children : mapping of str to Node
-        Fields; members of a choice; the key and the value of a map, and the item of an array, by names of ours.
-    """
-
+    #: That of its column.
     scope: int
+    #: The number of its column, -1 where there is none.
     column: int = -1
+    #: Fields; members of a choice; the key and the value of a map, and the item of an array, by names of ours.
     children: Mapping[str, Node] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Built:
-    """How a column of Arrow is put together.
-
-    Parameters
-    ----------
-    arrow : pyarrow.DataType
-        Its type.
-    scope : int
-        The scope whose rows it has one entry for.
-    column : int
-        What was written for it, -1 where there is nothing.
-    children : tuple of Built
-        Fields; members of a choice; the item of an array; the pairs of a map.
-    """
+    """How a column of Arrow is put together."""
 
     arrow: pa.DataType
+    #: The scope whose rows it has one entry for.
     scope: int
+    #: What was written for it, -1 where there is nothing.
     column: int = -1
+    #: Fields; members of a choice; the item of an array; the pairs of a map.
     children: tuple[Built, ...] = ()
 
     def columns(self) -> Iterator[int]:
@@ -129,34 +106,22 @@ class Operations:
 class Program:
     """What a schema is compiled into.
 
-    Parameters
-    ----------
-    record : AvroType
-        The top-level record, all of which is judged.
-    kept : AvroType
-        The fields of it that are written, a projection of it.
-
-    Attributes
-    ----------
-    columns : list of Column
-        What is written.
-    lists : list of (int, int)
-        Of each scope, the column whose items it has and the scope of that; of the records, -1 and 0.
-    ops, nulled : numpy.ndarray of int64
-        The operations, and the columns that a null leaves empty, as operations refer to them.
-    limits : numpy.ndarray of uint8
-        The greatest and the least unscaled value of each decimal.
-    symbols, letters : numpy.ndarray
-        Where each symbol of the enums begins, and the bytes of all; the first one is that of a null, and empty.
+    `record`: the top-level record, all of which is judged.
+    `kept`: the fields of it that are written, a projection of it.
     """
 
     def __init__(self, record: AvroType, kept: AvroType) -> None:
+        #: ops, nulled: the operations, and the columns that a null leaves empty, as operations refer to them.
         self._ops = Operations()
         self._nulled: list[int] = []
+        #: The greatest and the least unscaled value of each decimal.
         self._limits: list[bytes] = []
+        #: symbols, letters: where each symbol of the enums begins, and the bytes of all; the first one is that of a
+        #: null, and empty.
         self._symbols: list[bytes] = [b""]
         self._first_symbol: dict[AvroType, int] = {}
         self.columns: list[Column] = []
+        #: Of each scope, the column whose items it has and the scope of that; of the records, -1 and 0.
         self.lists = [(-1, 0)]
         self._nodes = self._fields(record, kept, 0)
         self.ops = self._ops.table()

@@ -27,15 +27,7 @@ _CONVERSION_ERRORS = (pa.ArrowException, ArithmeticError, LookupError, TypeError
 def storage_schema(record: AvroType) -> dict[str, object]:
     """Make the schema that fastavro reads with.
 
-    Parameters
-    ----------
-    record : AvroType
-        The top-level record of a schema.
-
-    Returns
-    -------
-    dict
-        A schema as fastavro has parsed it, of exactly the same bytes.
+    Returns: A schema as fastavro has parsed it, of exactly the same bytes.
     """
     parsed: dict[str, object] = fastavro.parse_schema(_Names().storage(record))
     return parsed
@@ -83,15 +75,7 @@ class _Names:
 def storage_type(node: AvroType) -> pa.DataType:
     """Say which Arrow type takes what fastavro has read, before `from_storage` gives it its meaning.
 
-    Parameters
-    ----------
-    node : AvroType
-        The type of a field.
-
-    Returns
-    -------
-    pyarrow.DataType
-        A type whose values pyarrow makes from Python objects without a change.
+    Returns: A type whose values pyarrow makes from Python objects without a change.
     """
     node = node.value
     if node.kind in {"record", "choice"}:
@@ -107,20 +91,7 @@ def storage_type(node: AvroType) -> pa.DataType:
 
 
 def from_storage(array: pa.Array, node: AvroType) -> pa.Array:  # noqa: PLR0911 - one for each kind
-    """Give a column that was read its Arrow type; only decimals are copied.
-
-    Parameters
-    ----------
-    array : pyarrow.Array
-        Values of `storage_type`, without an offset.
-    node : AvroType
-        The type of the field.
-
-    Returns
-    -------
-    pyarrow.Array
-        The same values as ``node.arrow``.
-    """
+    """Give a column that was read its Arrow type; only decimals are copied."""
     node = node.value
     if array.type == node.arrow:
         return array
@@ -167,18 +138,12 @@ def _entry(node: AvroType) -> AvroType:
 
 
 class FastavroDecoder:
-    """Decode record by record with fastavro, behind a walk that lets only sound bytes through.
-
-    Parameters
-    ----------
-    schema : AvroSchema
-        The schema that the records were written with.
-    columns : sequence of str or None
-        The columns that are decoded; see `fink_dask.avro.evolution.project`.
-    """
+    """Decode record by record with fastavro, behind a walk that lets only sound bytes through."""
 
     def __init__(self, schema: AvroSchema, columns: Sequence[str] | None = None) -> None:
+        # The schema that the records were written with.
         self._schema = schema
+        # The columns that are decoded; see `fink_dask.avro.evolution.project`.
         self._columns = columns
         self._kept = project(schema.parsed, columns)
         self._walk = make_walk(schema.parsed)
@@ -269,18 +234,8 @@ class Transcoder:
 
     https://avro.apache.org/docs/1.12.0/specification/#schema-resolution
 
-    Parameters
-    ----------
-    writer : AvroSchema
-        What the records were written with.
-    reader : AvroSchema
-        What they are wanted in.
-
-    Raises
-    ------
-    SchemaError
-        If fastavro refuses one of the schemas, or a value is a time or a decimal number in only one of them, or not in
-        the same unit.
+    Raises SchemaError if fastavro refuses one of the schemas, or a value is a time or a decimal number in only one of
+    them, or not in the same unit.
     """
 
     def __init__(self, writer: AvroSchema, reader: AvroSchema) -> None:
@@ -298,20 +253,9 @@ class Transcoder:
     def transcode(self, value: bytes) -> bytes:
         """Write a record anew.
 
-        Parameters
-        ----------
-        value : bytes
-            The record, as the writer's schema has it.
-
-        Returns
-        -------
-        bytes
-            The record, as the reader's schema has it.
-
-        Raises
-        ------
-        RecordError
-            If it is not what the writer's schema says, or can't be read with the reader's.
+        `value`: the record, as the writer's schema has it.
+        Returns: the record, as the reader's schema has it.
+        Raises RecordError if it is not what the writer's schema says, or can't be read with the reader's.
         """
         self._walk(body_of(value, self._prefix))  # which bounds what fastavro makes of it
         stream = BytesIO(value)

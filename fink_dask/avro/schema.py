@@ -58,26 +58,11 @@ class Resolver:
     def resolve(self, raw: object, namespace: str = "", path: tuple[str, ...] = (), depth: int = 1) -> AvroType:
         """Turn one type into a node, and check its bounds.
 
-        Parameters
-        ----------
-        raw : object
-            The type, as it came from JSON.
-        namespace : str
-            Namespace around it, empty where there is none.
-        path : tuple of str
-            Names of the fields that lead to it.
-        depth : int
-            Levels of records, arrays and maps that it is in, with its own.
-
-        Returns
-        -------
-        AvroType
-            The type, with its names resolved.
-
-        Raises
-        ------
-        SchemaError
-            If it is not an Avro type, or one that can't be stored.
+        `raw`: the type, as it came from JSON.
+        `namespace`: namespace around it, empty where there is none.
+        `path`: names of the fields that lead to it.
+        `depth`: levels of records, arrays and maps that it is in, with its own.
+        Raises SchemaError if it is not an Avro type, or one that can't be stored.
         """
         if depth > MAX_DEPTH:
             refuse(path, f"more than {MAX_DEPTH} levels of nesting")
@@ -265,20 +250,13 @@ def is_column_name(name: str) -> bool:
 
 @dataclass(frozen=True)
 class AvroSchema:
-    """A writer schema that was read, checked and resolved; `parse_schema` makes it.
+    """A writer schema that was read, checked and resolved; `parse_schema` makes it."""
 
-    Parameters
-    ----------
-    text : str
-        The schema as compact JSON in ASCII, with keys and fields in the writer's order.
-    parsed : AvroType
-        The top-level record, with every named type resolved.
-    top : AvroType
-        The top level: the record, or a union of it and null, whose branch every record begins with.
-    """
-
+    #: The schema as compact JSON in ASCII, with keys and fields in the writer's order.
     text: str
+    #: The top-level record, with every named type resolved.
     parsed: AvroType = field(compare=False, repr=False)
+    #: The top level: the record, or a union of it and null, whose branch every record begins with.
     top: AvroType = field(compare=False, repr=False)
 
     @lazy_property
@@ -330,23 +308,11 @@ def _odd_name(node: AvroType, seen: set[AvroType]) -> str:
 def parse_schema(raw: bytes | str, elsewhere: Elsewhere | None = None) -> AvroSchema:
     """Read a writer schema, or refuse it in one line that names the field.
 
-    Parameters
-    ----------
-    raw : bytes or str
-        JSON, in UTF-8 where it is bytes, from a source that may be hostile.
-    elsewhere : callable, optional
-        Finds types that are defined outside the schema, which then become part of it.
-
-    Returns
-    -------
-    AvroSchema
-        The schema, within the bounds of this module.
-
-    Raises
-    ------
-    SchemaError
-        If `raw` is not JSON, not a valid Avro 1.12 record schema but for what `fink_dask.avro.spelling` puts right,
-        recursive, larger than the bounds, or uses what can't be stored: items that take no bytes.
+    `raw`: JSON, in UTF-8 where it is bytes, from a source that may be hostile.
+    `elsewhere`: finds types that are defined outside the schema, which then become part of it.
+    Returns: the schema, within the bounds of this module.
+    Raises SchemaError if `raw` is not JSON, not a valid Avro 1.12 record schema but for what `fink_dask.avro.spelling`
+    puts right, recursive, larger than the bounds, or uses what can't be stored: items that take no bytes.
     """
     try:
         document = _load(raw)
@@ -384,17 +350,8 @@ def _is_path(record: AvroType, column: str) -> bool:
 def field_type(schema: pa.Schema, path: str) -> pa.DataType | None:
     """Find the type of a field by its dotted path.
 
-    Parameters
-    ----------
-    schema : pyarrow.Schema
-        The schema to look in.
-    path : str
-        A column, or a field of nested structs such as ``candidate.jd``. Lists and maps are not entered.
-
-    Returns
-    -------
-    pyarrow.DataType or None
-        The type, or None where there is no such field.
+    `path`: A column, or a field of nested structs such as ``candidate.jd``. Lists and maps are not entered.
+    Returns: the type, or None where there is no such field.
     """
     first, *rest = steps_to(schema.names, path)
     index = schema.get_field_index(first)

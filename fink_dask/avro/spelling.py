@@ -57,10 +57,7 @@ def show(raw: object) -> str:
 def refuse(path: _Path, reason: str) -> NoReturn:
     """Refuse a schema because of the field that a path leads to.
 
-    Raises
-    ------
-    SchemaError
-        Always.
+    Raises SchemaError always.
     """
     dotted = ".".join(path).replace(".[]", "[]").replace(".{}", "{}")
     if len(dotted) > _PATH_CHARS:
@@ -77,23 +74,11 @@ def hint_of(name: str) -> str:
 def respell(document: object, elsewhere: Elsewhere | None = None) -> object:
     """Put a schema into the words of the specification.
 
-    Parameters
-    ----------
-    document : object
-        The schema, as it came from JSON. It is not changed.
-    elsewhere : callable, optional
-        Finds types that the schema does not define.
-
-    Returns
-    -------
-    object
-        The schema; equal to `document` where that takes no liberties. What can't be put right is left for whoever reads
-        the types.
-
-    Raises
-    ------
-    SchemaError
-        If it is nested too deeply, a name is too long, or a name stands for two types.
+    `document`: the schema, as it came from JSON. It is not changed.
+    `elsewhere`: finds types that the schema does not define.
+    Returns: the schema; equal to `document` where that takes no liberties. What can't be put right is left for whoever
+    reads the types.
+    Raises SchemaError if it is nested too deeply, a name is too long, or a name stands for two types.
     """
     moved: dict[str, str] = {}
     while True:

@@ -87,14 +87,10 @@ class lazy_property(Generic[Value]):  # noqa: N801 - it is used like a function
 
     Before, all instances of a class share the lock of an attribute: two threads that each compute one attribute, and
     need the other's for it, would wait for each other for ever. Here both may compute it, to the same result.
-
-    Parameters
-    ----------
-    compute : callable
-        Takes the instance and returns the value.
     """
 
     def __init__(self, compute: Callable[[Any], Value]) -> None:
+        # Takes the instance and returns the value.
         self._compute = compute
         self.__doc__ = compute.__doc__
 
@@ -122,37 +118,26 @@ class AvroType:
 
     A named type that is used many times is one object that many parents share, so a small hostile schema can't grow
     into a large tree. What is measured below is measured once a node for the same reason.
-
-    Parameters
-    ----------
-    kind : str
-        A primitive type's name, or ``fixed``, ``enum``, ``array``, ``map``, ``record``, ``union``; or ``choice``, which
-        is a union of two or more types besides null.
-    logical : str
-        ``decimal`` or a logical type of `LOGICAL_INTEGERS`; empty where there is none or it is ignored.
-    size : int
-        Bytes of a ``fixed``.
-    precision, scale : int
-        Digits of a decimal, and how many of them follow the point.
-    symbols : tuple of str
-        Symbols of an ``enum``.
-    names : tuple of str
-        Field names of a ``record`` or a ``choice``, one a child.
-    children : tuple of AvroType
-        Fields of a ``record``, branches of a ``union``, members of a ``choice``, which are its branches without null,
-        the item of an ``array`` or the value of a ``map``.
-    null_branch : int
-        Which branch of a ``choice`` is null, -1 where none is.
     """
 
+    #: A primitive type's name, or ``fixed``, ``enum``, ``array``, ``map``, ``record``, ``union``; or ``choice``, which
+    #: is a union of two or more types besides null.
     kind: str
+    #: ``decimal`` or a logical type of `LOGICAL_INTEGERS`; empty where there is none or it is ignored.
     logical: str = ""
+    #: Bytes of a ``fixed``.
     size: int = 0
+    #: precision, scale: digits of a decimal, and how many of them follow the point.
     precision: int = 0
     scale: int = 0
+    #: Symbols of an ``enum``.
     symbols: tuple[str, ...] = ()
+    #: Field names of a ``record`` or a ``choice``, one a child.
     names: tuple[str, ...] = ()
+    #: Fields of a ``record``, branches of a ``union``, members of a ``choice``, which are its branches without null,
+    #: the item of an ``array`` or the value of a ``map``.
     children: tuple[AvroType, ...] = ()
+    #: Which branch of a ``choice`` is null, -1 where none is.
     null_branch: int = -1
 
     @lazy_property

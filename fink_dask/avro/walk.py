@@ -29,16 +29,8 @@ class RecordError(ValueError):
 def make_walk(record: AvroType) -> Callable[[bytes], None]:
     """Compile a schema into a function that walks a record.
 
-    Parameters
-    ----------
-    record : AvroType
-        The top-level record of a schema.
-
-    Returns
-    -------
-    callable
-        Takes the bytes of a record; returns nothing where they are sound, and raises `RecordError` otherwise. Its time
-        and memory are bounded by the number of bytes, whatever they say.
+    Returns: takes the bytes of a record; returns nothing where they are sound, and raises `RecordError` otherwise. Its
+    time and memory are bounded by the number of bytes, whatever they say.
     """
     root = _step(record, "")
 
@@ -60,16 +52,8 @@ def make_walk(record: AvroType) -> Callable[[bytes], None]:
 def compile_split(record: AvroType) -> Callable[[bytes], Iterator[bytes]]:
     """Compile a schema into a function that separates records that lie one after another.
 
-    Parameters
-    ----------
-    record : AvroType
-        The top-level record of a schema.
-
-    Returns
-    -------
-    callable
-        Takes the bytes of sound records, and yields each; raises `RecordError` where there is none. Records of no bytes
-        can't be told apart.
+    Returns: takes the bytes of sound records, and yields each; raises `RecordError` where there is none. Records of no
+    bytes can't be told apart.
     """
     root = _step(record, "")
 
@@ -91,10 +75,7 @@ def compile_split(record: AvroType) -> Callable[[bytes], Iterator[bytes]]:
 def body_of(value: bytes, prefix: bytes) -> bytes:
     """Return the record's own bytes, where the top level of a schema is a union; see `AvroSchema.prefix`.
 
-    Raises
-    ------
-    RecordError
-        If it is not the record that they begin with.
+    Raises RecordError if it is not the record that they begin with.
     """
     if prefix and not value.startswith(prefix):
         raise RecordError("the value is null, or not of the schema's union" if value else "the value is empty")

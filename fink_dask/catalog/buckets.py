@@ -31,17 +31,12 @@ _ODD = np.uint64(0x9E3779B97F4A7C15)
 
 @dataclass(frozen=True)
 class Dealt:
-    """What became of the alerts.
+    """What became of the alerts."""
 
-    Parameters
-    ----------
-    alerts : int
-        Alerts that were read.
-    without_object, without_position : int
-        Alerts of no object, which have buckets of their own, and alerts in no bucket, as they have no position.
-    """
-
+    #: Alerts that were read.
     alerts: int
+    #: without_object, without_position: alerts of no object, which have buckets of their own, and alerts in no bucket,
+    #: as they have no position.
     without_object: int
     without_position: int
 
@@ -55,16 +50,9 @@ def deal(
 ) -> Dealt:
     """Read datasets once, a few alerts at a time, and write each alert to a bucket.
 
-    Parameters
-    ----------
-    readers : sequence of Reader
-        The datasets.
-    objects, movers : Objects, Movers
-        What the catalogs have of an alert.
-    buckets : sequence of Buckets
-        Where alerts of objects, and those of none, are written to.
-    advance : callable
-        Called with the number of alerts that were read.
+    `objects, movers`: what the catalogs have of an alert.
+    `buckets`: where alerts of objects, and those of none, are written to.
+    `advance`: called with the number of alerts that were read.
     """
     alerts = without_object = without_position = 0
     for reader in readers:
@@ -89,22 +77,15 @@ def deal(
 class Buckets:
     """Files of the alerts of one catalog; a context manager that closes them.
 
-    Parameters
-    ----------
-    directory : pathlib.Path
-        Where to write them; it is made.
-    rows : Rows
-        Whose alerts they are.
-    alerts, points : int
-        About how many there will be, which decides how many buckets there are.
-    notes_ids : bool
-        Whether `ids` will be asked for.
+    `alerts, points`: about how many there will be, which decides how many buckets there are.
     """
 
     def __init__(self, directory: Path, rows: Rows, alerts: int, points: int, notes_ids: bool) -> None:
         directory.mkdir()
+        # Whether `ids` will be asked for.
         self._notes_ids = notes_ids
         self._ids: pa.Array | None = None
+        # Where to write them; it is made.
         self._directory = directory
         self._count = min(_MAX_BUCKETS, 1 + (alerts + points // _POINTS_OF_A_ROW) // BUCKET_ROWS)
         self._key = rows.key

@@ -40,27 +40,19 @@ _SURVEYS = (
 
 @dataclass(frozen=True)
 class Form:
-    """What a catalog is made of.
+    """What a catalog is made of."""
 
-    Parameters
-    ----------
-    object_id, source_id, time : str
-        Names of the columns that tell objects and detections apart, and the detections' time.
-    columns : pyarrow.Schema
-        The columns of an alert, by their names or dotted fields. What the row of an object is made of is among them:
-        so a row can be taken apart again when more alerts come.
-    has_history : bool
-        Whether light curves have what alerts tell of other times than their own.
-    measured : tuple of str
-        Columns that light curves lack, as what was measured is in their history; those of alerts of no object have
-        them.
-    """
-
+    #: object_id, source_id, time: names of the columns that tell objects and detections apart, and the detections'
+    #: time.
     object_id: str
     source_id: str
     time: str
+    #: The columns of an alert, by their names or dotted fields. What the row of an object is made of is among them: so
+    #: a row can be taken apart again when more alerts come.
     columns: pa.Schema
+    #: Whether light curves have what alerts tell of other times than their own.
     has_history: bool
+    #: Columns that light curves lack, as what was measured is in their history; those of alerts of no object have them.
     measured: tuple[str, ...]
 
     @property
@@ -95,24 +87,14 @@ def named(path: str) -> str:
 def find_form(schemas: Sequence[pa.Schema], columns: Sequence[str] | None = None, has_history: bool = False) -> Form:
     """Find the columns of which a catalog of datasets can be made.
 
-    Parameters
-    ----------
-    schemas : sequence of pyarrow.Schema
-        The columns of each dataset, partition columns too.
-    columns : sequence of str, optional
-        The columns of a light curve, and dotted fields, those of the record with the position with or without its name;
-        by default every one that is a single value: first those of that record, unless the history has them, then
-        those of the alert, then what Fink has found out, such as ``pred.is_sso``, which is called ``pred_is_sso`` in
-        the catalog.
-    has_history : bool, optional
-        Whether light curves are to have what alerts tell of other times than their own.
-
-    Raises
-    ------
-    SettingsError
-        If a dataset has no objects, positions or times, or none has one of the columns, or a history.
-    LedgerError
-        If datasets are of two surveys, or have columns of different types.
+    `schemas`: the columns of each dataset, partition columns too.
+    `columns`: the columns of a light curve, and dotted fields, those of the record with the position with or without
+    its name; by default every one that is a single value: first those of that record, unless the history has them, then
+    those of the alert, then what Fink has found out, such as ``pred.is_sso``, which is called ``pred_is_sso`` in the
+    catalog.
+    `has_history`: whether light curves are to have what alerts tell of other times than their own.
+    Raises SettingsError if a dataset has no objects, positions or times, or none has one of the columns, or a history.
+    Raises LedgerError if datasets are of two surveys, or have columns of different types.
     """
     looked = [_look(schema) for schema in schemas]
     object_id, record, source_id, time, _ = looked[0].survey
@@ -153,12 +135,8 @@ def find_form(schemas: Sequence[pa.Schema], columns: Sequence[str] | None = None
 def paths_in(schema: pa.Schema, form: Form) -> dict[str, str]:
     """Find where the columns of a catalog are in the alerts of a dataset, as far as they are there.
 
-    Raises
-    ------
-    SettingsError
-        If it lacks what a catalog needs.
-    LedgerError
-        If it is of another survey.
+    Raises SettingsError if it lacks what a catalog needs.
+    Raises LedgerError if it is of another survey.
     """
     looked = _look(schema)
     if looked.survey[0] != form.object_id:

@@ -34,17 +34,11 @@ FILE_BYTES = 256 * 2**20
 
 @dataclass(frozen=True)
 class Alerts:
-    """Some alerts.
+    """Some alerts."""
 
-    Parameters
-    ----------
-    rows : pyarrow.Table
-        The columns of a form; with history, also the detection of each alert as a point.
-    points : pyarrow.Table or None
-        What they tell of other times, and of which object; None without history.
-    """
-
+    #: The columns of a form; with history, also the detection of each alert as a point.
     rows: pa.Table
+    #: What they tell of other times, and of which object; None without history.
     points: pa.Table | None = None
 
     def chosen(self, is_chosen: pa.Array, key: str) -> Alerts:
@@ -63,23 +57,15 @@ def joined(parts: list[Alerts]) -> Alerts:
 
 
 class Rows(Protocol):
-    """One of the catalogs that a dataset is exported to, as rows.
+    """One of the catalogs that a dataset is exported to, as rows."""
 
-    Attributes
-    ----------
-    key : str
-        The column that no two rows have the same value of.
-    indexed : tuple of str
-        The columns by which rows can be found.
-    catalog_type : str
-        What HATS calls such a catalog.
-    form : Form
-        The columns of its alerts.
-    """
-
+    #: The column that no two rows have the same value of.
     key: str
+    #: The columns by which rows can be found.
     indexed: tuple[str, ...]
+    #: What HATS calls such a catalog.
     catalog_type: str
+    #: The columns of its alerts.
     form: Form
 
     @property
@@ -111,13 +97,7 @@ class Rows(Protocol):
 
 
 class Objects:
-    """A row per object, with its light curve.
-
-    Parameters
-    ----------
-    form : Form
-        The columns.
-    """
+    """A row per object, with its light curve."""
 
     catalog_type = "object"
 
@@ -165,18 +145,9 @@ class Objects:
     def gather(self, alerts: Alerts) -> tuple[pa.Table, int]:
         """Gather all alerts of each object into one row.
 
-        Parameters
-        ----------
-        alerts : Alerts
-            All alerts of some objects.
-
-        Returns
-        -------
-        objects : pyarrow.Table
-            A row per object: the columns of its newest alert, the class that most of its alerts have, the number of
-            alerts, and the light curve in order of time.
-        duplicates : int
-            Alerts left out because an earlier one in Kafka's order has the same identifier.
+        Returns: A row per object: the columns of its newest alert, the class that most of its alerts have, the number
+        of alerts, and the light curve in order of time.
+        Returns: alerts left out because an earlier one in Kafka's order has the same identifier.
         """
         # Of the same alert, a full packet tells more: its limit, and not the flux of the image itself.
         fullest = [name for name in ("quantity", "limit") if name in self._points]
@@ -231,13 +202,7 @@ class Objects:
 
 
 class Movers:
-    """A row per alert of no object: what moves is somewhere else in each of its alerts.
-
-    Parameters
-    ----------
-    form : Form
-        The columns.
-    """
+    """A row per alert of no object: what moves is somewhere else in each of its alerts."""
 
     catalog_type = "source"
 

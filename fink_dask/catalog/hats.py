@@ -47,44 +47,30 @@ _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]")
 
 @dataclass(frozen=True)
 class Exported:
-    """What is in a catalog, and what became of the alerts that were added to it.
+    """What is in a catalog, and what became of the alerts that were added to it."""
 
-    Parameters
-    ----------
-    objects, alerts, movers : int
-        Objects, alerts in their light curves, and alerts of no object, which are in a catalog of their own.
-    added : int
-        Alerts that were read now.
-    duplicates : int
-        Alerts left out because another with the same identifier is there.
-    without_position : int
-        Alerts left out because they have no position.
-    left_out : tuple of str
-        Columns that new alerts have, and the catalog has not, as it was begun without them.
-    """
-
+    #: objects, alerts, movers: objects, alerts in their light curves, and alerts of no object, which are in a catalog
+    #: of their own.
     objects: int
     alerts: int
     movers: int
+    #: Alerts that were read now.
     added: int
+    #: Alerts left out because another with the same identifier is there.
     duplicates: int
+    #: Alerts left out because they have no position.
     without_position: int
+    #: Columns that new alerts have, and the catalog has not, as it was begun without them.
     left_out: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Whom an export tells how far it is.
+    """Whom an export tells how far it is."""
 
-    Parameters
-    ----------
-    begin : callable
-        Called with the name of a stage, its number of steps, and what these are.
-    advance : callable
-        Called with the number of steps done.
-    """
-
+    #: Called with the name of a stage, its number of steps, and what these are.
     begin: Callable[[str, int, str], None] = lambda *_: None
+    #: Called with the number of steps done.
     advance: Callable[[int], None] = lambda _: None
 
 
@@ -98,30 +84,18 @@ def export_hats(
 ) -> Exported:
     """Write a catalog of the objects of a dataset, which appears whole or not at all, or add what is new to it.
 
-    Parameters
-    ----------
-    outdir : pathlib.Path
-        The dataset, or a directory with those of several topics; it is only read.
-    catalog : pathlib.Path
-        The catalog's directory. One that is there grows: it gets the alerts that it has not got yet.
-    columns : sequence of str, optional
-        The columns of the light curves; by default every one that is a single value, or those that it was begun with.
-    has_history : bool, optional
-        Whether light curves have earlier detections and forced photometry; by default no, or as it was begun.
-    threads : int, optional
-        How many files of the catalog to write at once.
-    caller : Caller, optional
-        Whom to tell how far it is.
-
-    Raises
-    ------
-    SettingsError
-        If hats is not installed, the catalog can't be there, or the alerts lack what a catalog needs; if the catalog
-        was begun with other columns.
-    LedgerError
-        If the dataset is not what its ledger says, or has no alert for a catalog.
-    StorageError
-        If the file system refuses, or the catalog is just being written by another export.
+    `outdir`: the dataset, or a directory with those of several topics; it is only read.
+    `catalog`: the catalog's directory. One that is there grows: it gets the alerts that it has not got yet.
+    `columns`: the columns of the light curves; by default every one that is a single value, or those that it was begun
+    with.
+    `has_history`: whether light curves have earlier detections and forced photometry; by default no, or as it was
+    begun.
+    `threads`: how many files of the catalog to write at once.
+    `caller`: whom to tell how far it is.
+    Raises SettingsError if hats is not installed, the catalog can't be there, or the alerts lack what a catalog needs;
+    if the catalog was begun with other columns.
+    Raises LedgerError if the dataset is not what its ledger says, or has no alert for a catalog.
+    Raises StorageError if the file system refuses, or the catalog is just being written by another export.
     """
     if importlib.util.find_spec("hats") is None:
         raise SettingsError("export-hats needs hats, which is not installed: pip install 'fink-dask[hats]'")

@@ -47,20 +47,8 @@ def write_index(
 ) -> int:
     """Write an index; returns its rows, of which there may be none.
 
-    Parameters
-    ----------
-    path : pathlib.Path
-        Where to write it.
-    column : str
-        What is looked for.
-    kind : pyarrow.DataType
-        The type of its values.
-    entries : mapping of HealpixPixel to pathlib.Path
-        Files with the column and the places of the rows that were written anew.
-    old : pathlib.Path or None
-        The index of the version before.
-    staying : sequence of HealpixPixel
-        The pixels that have stayed as they were.
+    `entries`: files with the column and the places of the rows that were written anew.
+    `staying`: the pixels that have stayed as they were.
     """
     schema = pa.schema([pa.field(column, kind), *_WHERE])
     parts = [(ds.dataset(str(file), format="parquet"), _in_pixel(pixel)) for pixel, file in entries.items()]

@@ -24,33 +24,17 @@ _ROLES = ("source", "time", "value", "error", "band")
 
 @dataclass(frozen=True)
 class Batch:
-    """Some alerts of a dataset.
+    """Some alerts of a dataset."""
 
-    Parameters
-    ----------
-    rows : pyarrow.Table
-        The columns of a form.
-    measured : pyarrow.Table or None
-        What `fink_dask.lightcurves.points` makes points of; None without history.
-    fields : Fields
-        Whose they are.
-    """
-
+    #: The columns of a form.
     rows: pa.Table
+    #: What `fink_dask.lightcurves.points` makes points of; None without history.
     measured: pa.Table | None
     fields: Fields
 
 
 class Reader:
-    """Reads what one topic's dataset has for a catalog.
-
-    Parameters
-    ----------
-    part : Part
-        The dataset.
-    form : Form
-        The columns.
-    """
+    """Reads what one topic's dataset has for a catalog."""
 
     def __init__(self, part: Part, form: Form) -> None:
         self._part = part

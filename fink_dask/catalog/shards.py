@@ -22,17 +22,10 @@ _BATCH_BYTES = 8 * 2**20
 
 @dataclass(frozen=True)
 class Shard:
-    """A file of rows.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        Where it is.
-    firsts, lasts : tuple of int
-        The first and the last place of each of its batches.
-    """
+    """A file of rows."""
 
     path: Path
+    #: firsts, lasts: the first and the last place of each of its batches.
     firsts: tuple[int, ...]
     lasts: tuple[int, ...]
 

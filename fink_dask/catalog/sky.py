@@ -43,14 +43,8 @@ def histogram(places: Integers, weights: Integers) -> Integers:
 def divide(weights: Integers, most: int, kept: Collection[HealpixPixel] = ()) -> list[HealpixPixel]:
     """Choose the largest pixels that have no more than a weight, as hats-import does, and all that is to stay.
 
-    Parameters
-    ----------
-    weights : numpy.ndarray
-        Weights by pixel of the finest division.
-    most : int
-        The largest weight of a pixel; one of the finest division may have more.
-    kept : collection of HealpixPixel
-        Pixels that are there and stay.
+    `weights`: weights by pixel of the finest division.
+    `most`: the largest weight of a pixel; one of the finest division may have more.
     """
     sums = [weights]
     for _ in range(FINEST_ORDER):
@@ -74,15 +68,10 @@ def divide(weights: Integers, most: int, kept: Collection[HealpixPixel] = ()) ->
 
 
 class Division:
-    """Pixels that do not overlap, and which of them a place is in.
-
-    Parameters
-    ----------
-    pixels : sequence of HealpixPixel
-        In the order of their places.
-    """
+    """Pixels that do not overlap, and which of them a place is in."""
 
     def __init__(self, pixels: Sequence[HealpixPixel]) -> None:
+        # In the order of their places.
         self.pixels = list(pixels)
         self._starts = np.array([first_place(pixel) for pixel in pixels], dtype=np.int64)
         self._ends = np.array([end_place(pixel) for pixel in pixels], dtype=np.int64)

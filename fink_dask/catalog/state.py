@@ -38,22 +38,13 @@ def taken_of(identity: Identity, marker: Marker) -> Taken:
 
 @dataclass(frozen=True)
 class State:
-    """What is noted of a version.
+    """What is noted of a version."""
 
-    Parameters
-    ----------
-    form : Form
-        The columns that the catalog was begun with.
-    columns : tuple of str or None
-        Those that were asked for.
-    taken : frozenset of Taken
-        The ranges whose alerts it has.
-    version : Version
-        Its version.
-    """
-
+    #: The columns that the catalog was begun with.
     form: Form
+    #: Those that were asked for.
     columns: tuple[str, ...] | None
+    #: The ranges whose alerts it has.
     taken: frozenset[Taken]
     version: Version
 
@@ -109,10 +100,7 @@ def find_place(directory: Path, name: str) -> Place:
 def read_state(place: Place) -> State | None:
     """Read what is noted of the version that readers find now; None if there is no catalog, or another program's.
 
-    Raises
-    ------
-    LedgerError
-        If the note is damaged.
+    Raises LedgerError if the note is damaged.
     """
     try:
         main = place.directory / CollectionProperties.read_from_dir(place.directory).hats_primary_table_url

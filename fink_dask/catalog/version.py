@@ -42,23 +42,14 @@ _ZSTD_LEVEL = 3
 
 @dataclass(frozen=True)
 class Version:
-    """A version of one of the catalogs that a dataset is exported to.
+    """A version of one of the catalogs that a dataset is exported to."""
 
-    Parameters
-    ----------
-    number : int
-        1 for the first one.
-    pixels : mapping of HealpixPixel to (int, int)
-        Its pixels, with their rows, and how large these are together.
-    alerts : int
-        Alerts in it.
-    indexes : tuple of str
-        The columns that it has an index of.
-    """
-
+    #: 1 for the first one.
     number: int
+    #: Its pixels, with their rows, and how large these are together.
     pixels: Mapping[HealpixPixel, tuple[int, int]] = field(default_factory=dict)
     alerts: int = 0
+    #: The columns that it has an index of.
     indexes: tuple[str, ...] = ()
 
     @property
@@ -68,18 +59,11 @@ class Version:
 
 
 class Place:
-    """Where the versions of a catalog are.
-
-    Parameters
-    ----------
-    directory : pathlib.Path
-        What LSDB opens.
-    name : str
-        What LSDB calls the catalog.
-    """
+    """Where the versions of a catalog are."""
 
     def __init__(self, directory: Path, name: str) -> None:
         self.directory = directory
+        # What LSDB calls the catalog.
         self.name = name
 
     def main(self, number: int) -> Path:
@@ -131,29 +115,20 @@ class _Written:
 
 
 class Writer:
-    """Writes the next version of a catalog.
-
-    Parameters
-    ----------
-    place : Place
-        Where it is written to; nothing there leads to it yet.
-    rows : Rows
-        What is in it.
-    old : Version
-        The version before; an empty one for the first.
-    aside : pathlib.Path
-        A directory for what waits to be written, which is made.
-    threads : int
-        How many files to write at once.
-    """
+    """Writes the next version of a catalog."""
 
     def __init__(self, place: Place, rows: Rows, old: Version, aside: Path, threads: int) -> None:
         aside.mkdir()
+        # Where it is written to; nothing there leads to it yet.
         self._place = place
+        # What is in it.
         self._rows = rows
+        # The version before; an empty one for the first.
         self._old = old
         self._number = old.number + 1
+        # A directory for what waits to be written, which is made.
         self._aside = aside
+        # How many files to write at once.
         self._threads = threads
         self._shards: list[Shard] = []
         self._weights = np.zeros(12 << 2 * FINEST_ORDER, dtype=np.int64)

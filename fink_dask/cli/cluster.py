@@ -119,17 +119,9 @@ def cluster_options(command: Command) -> Command:
 def cluster_settings(given: dict[str, Any], scheduler: str | None = None) -> JobOptions | None:
     """Collect what jobs are wanted; None for this machine.
 
-    Parameters
-    ----------
-    given : dict
-        The values of all options; those of this module are taken out.
-    scheduler : str, optional
-        The address of a Dask scheduler, if one was given.
-
-    Raises
-    ------
-    SettingsError
-        If options contradict each other, or a value is out of its bounds.
+    `given`: the values of all options; those of this module are taken out.
+    `scheduler`: the address of a Dask scheduler, if one was given.
+    Raises SettingsError if options contradict each other, or a value is out of its bounds.
     """
     values = {name: given.pop(name) for name in CLUSTER_OPTIONS}
     system, options = values.pop("cluster"), values.pop("cluster_option")
@@ -162,12 +154,7 @@ def cluster_settings(given: dict[str, Any], scheduler: str | None = None) -> Job
 def consumers(wanted: int, spec: JobSpec | None) -> int:
     """Count the ranges that are consumed at once.
 
-    Parameters
-    ----------
-    wanted : int
-        What the user says; -1 for all there can be. More than the cores only where these are this machine's.
-    spec : JobSpec, optional
-        The jobs.
+    `wanted`: what the user says; -1 for all there can be. More than the cores only where these are this machine's.
     """
     from fink_dask.cluster.local import usable_cores
 

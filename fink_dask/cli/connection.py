@@ -27,10 +27,7 @@ line_options = options_from(Connection, *_LINE)
 def kafka_settings(survey: str | None, **options: Any) -> KafkaSettings:
     """Find out how to reach Kafka, from `connection_options`, `line_options`, environment and credentials file.
 
-    Raises
-    ------
-    SettingsError
-        If something is missing, or a file can't be used.
+    Raises SettingsError if something is missing, or a file can't be used.
     """
     # The processes that are started from here do not need it.
     _Secret.password = os.environ.pop(PASSWORD_VARIABLE, _Secret.password)

@@ -54,17 +54,12 @@ _WORDS, _EXAMPLE_CHARS = re.compile(r"(?:'[^']*'|\S)+"), 73
 
 
 class Place(click.ParamType):  # type: ignore[type-arg]
-    """Where a dataset is: a directory, or ``s3://BUCKET/NAME`` where that works too.
-
-    Parameters
-    ----------
-    what : str, optional
-        The command, if it works with a directory only.
-    """
+    """Where a dataset is: a directory, or ``s3://BUCKET/NAME`` where that works too."""
 
     name = "path"
 
     def __init__(self, what: str | None = None) -> None:
+        # The command, if it works with a directory only.
         self._what = what
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
@@ -140,16 +135,11 @@ def folded_example(example: str) -> str:
 
 
 class FinkCommand(click.Command):
-    """A command whose ``--help`` has its options in groups, and that takes them as they are typed.
-
-    Parameters
-    ----------
-    bare : tuple of str
-        The options that words without one stand for, in this order.
-    """
+    """A command whose ``--help`` has its options in groups, and that takes them as they are typed."""
 
     def __init__(self, *args: Any, bare: tuple[str, ...] = (), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        # The options that words without one stand for, in this order.
         self.bare = bare
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
@@ -179,10 +169,7 @@ class FinkCommand(click.Command):
     def _check_variables(self) -> None:
         """Refuse a variable of an option that must be typed: whoever has set FINK_DASK_DRY_RUN does not want it real.
 
-        Raises
-        ------
-        click.UsageError
-            If there is one.
+        Raises click.UsageError if there is one.
         """
         for each in self.params:
             if not isinstance(each, FinkOption) or not each.is_typed:
@@ -406,10 +393,7 @@ def log_to_stderr(verbose: bool) -> None:
 def survey_of_dataset(ledger: Ledger) -> str | None:
     """Find the survey, which says where to look up the Kafka servers.
 
-    Raises
-    ------
-    LedgerError
-        If there is no ledger, or it is damaged.
+    Raises LedgerError if there is no ledger, or it is damaged.
     """
     from fink_dask.ledger.outdir import check_dataset
 

@@ -63,21 +63,8 @@ def read(outdir: Path, reader: str | None, unique: bool) -> int:
 def lines_of(ledger: Ledger, place: str, reader: str | None = None, unique: bool = False) -> str:
     """Write the lines that open a dataset with one reader, or with each.
 
-    Parameters
-    ----------
-    ledger : Ledger
-        The dataset.
-    place : str
-        What to call it in the lines.
-    reader : str, optional
-        One of `fink_dask.report.reading.READERS`.
-    unique : bool
-        Each alert once.
-
-    Raises
-    ------
-    LedgerError
-        If there is no dataset, or no alert in it.
+    `place`: what to call it in the lines.
+    Raises LedgerError if there is no dataset, or no alert in it.
     """
     from fink_dask.dataset.columns import known_versions
     from fink_dask.dataset.read import open_dataset

@@ -14,15 +14,7 @@ _BEFORE = re.compile(r" *(?:(?!\d)[\w'-]+(?: [\w'-]+)* {2,})?")
 
 
 def say(text: str, err: bool = False) -> None:
-    """Print lines; what goes on in the next one stands below the words, not below their label.
-
-    Parameters
-    ----------
-    text : str
-        The lines, with colours or without.
-    err : bool
-        Print them on stderr.
-    """
+    """Print lines; what goes on in the next one stands below the words, not below their label."""
     stream = sys.stderr if err else sys.stdout
     for line in text.split("\n"):
         found = _BEFORE.match(line)

@@ -52,19 +52,8 @@ COMMAND_HABITS = {
 def spelled_out(ctx: click.Context, words: Iterable[str], bare: tuple[str, ...] = ()) -> list[str]:
     """Bring what was typed into the form that the command declares.
 
-    Parameters
-    ----------
-    ctx : click.Context
-        The command.
-    words : iterable of str
-        What was typed.
-    bare : tuple of str
-        The options that words without one stand for, in this order, unless they are typed as options.
-
-    Raises
-    ------
-    click.UsageError
-        If there is no such option; it names what was typed, and what may be meant.
+    `bare`: the options that words without one stand for, in this order, unless they are typed as options.
+    Raises click.UsageError if there is no such option; it names what was typed, and what may be meant.
     """
     reader = _Reader(ctx)
     reader.read(iter(words))

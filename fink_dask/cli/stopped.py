@@ -41,22 +41,12 @@ _LATER_S = 1.0
 
 
 class SignalReceivedError(KeyboardInterrupt):
-    """A signal asked this process to stop.
-
-    Parameters
-    ----------
-    number : int
-        The signal.
-
-    Attributes
-    ----------
-    said : bool
-        Whether somebody has told the user.
-    """
+    """A signal asked this process to stop."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
         self.number = number
+        #: Whether somebody has told the user.
         self.said = False
 
     @property
@@ -110,15 +100,8 @@ def _end_at_once(number: int) -> None:
 def run_apart(work: Callable[[threading.Event], Result]) -> Result:
     """Run something in a thread, as only the main one gets signals: in the middle of fastavro one becomes its error.
 
-    Parameters
-    ----------
-    work : callable
-        Takes an event that is set when a signal asks to stop; its end is then waited for.
-
-    Raises
-    ------
-    KeyboardInterrupt
-        If it was asked to stop, once it has.
+    `work`: takes an event that is set when a signal asks to stop; its end is then waited for.
+    Raises KeyboardInterrupt if it was asked to stop, once it has.
     """
     from concurrent.futures import ThreadPoolExecutor, wait
 

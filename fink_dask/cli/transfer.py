@@ -64,10 +64,7 @@ _TLS_FILE = UserPath(dir_okay=False, path_type=Path)
 def follow_settings(follow: bool, given: dict[str, Any], until: Moment | None = None) -> FollowSettings | None:
     """Collect how the topic is followed, perhaps until a time; None where it is not.
 
-    Raises
-    ------
-    SettingsError
-        If the topic is not followed and something of it is given, or a value is out of its bounds.
+    Raises SettingsError if the topic is not followed and something of it is given, or a value is out of its bounds.
     """
     said = {name: value for name, value in given.items() if value is not None}
     if follow:
@@ -87,10 +84,7 @@ def dump_schemas_of(settings: TransferSettings, choice: TopicChoice) -> None:
     records that can't be in the same dataset come last. Where several topics are meant, one without a schema is
     reported, and the others go on.
 
-    Raises
-    ------
-    FinkDaskError
-        If the only topic has none, or a file can't be written.
+    Raises FinkDaskError if the only topic has none, or a file can't be written.
     """
     from fink_dask.kafka.inspect import open_inspector
     from fink_dask.planning.predicted import is_predicted, with_alerts

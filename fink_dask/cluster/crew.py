@@ -35,23 +35,9 @@ _AGAIN_S = 60.0
 def check_fitness(ledger: Ledger, made: Path, kafka: KafkaSettings, topic: str) -> None:
     """Check that this process has what a range needs.
 
-    Parameters
-    ----------
-    ledger : Ledger
-        Where ranges are staged and committed.
-    made : pathlib.Path
-        Something in it that the job made, under a name that nobody else would use.
-    kafka : KafkaSettings
-        The brokers.
-    topic : str
-        The topic that must be there.
-
-    Raises
-    ------
-    StorageError
-        If this process does not see the ledger as the job does, or may not write there.
-    BrokerError
-        If it can't reach Kafka, or does not find the topic.
+    `made`: something in it that the job made, under a name that nobody else would use.
+    Raises StorageError if this process does not see the ledger as the job does, or may not write there.
+    Raises BrokerError if it can't reach Kafka, or does not find the topic.
     """
     token = ledger.path / f".token-{uuid.uuid4().hex}"
     try:
@@ -71,17 +57,11 @@ def check_fitness(ledger: Ledger, made: Path, kafka: KafkaSettings, topic: str) 
 
 @dataclass(frozen=True)
 class Lookahead:
-    """Ranges that workers prepare while others are decoded, and write to disk while the next ones are decoded.
+    """Ranges that workers prepare while others are decoded, and write to disk while the next ones are decoded."""
 
-    Parameters
-    ----------
-    ranges : int
-        How many, on all workers together; each needs a thread.
-    turns : int or None
-        Threads of a worker that decode at once; None for all of them.
-    """
-
+    #: How many, on all workers together; each needs a thread.
     ranges: int
+    #: Threads of a worker that decode at once; None for all of them.
     turns: int | None
 
 
@@ -93,17 +73,11 @@ class Crew:
 
     Where no worker lacks anything, Dask chooses among all of them. Otherwise tasks are confined to the rest, and have
     to be handed out anew if all of those go.
-
-    Parameters
-    ----------
-    client : distributed.Client
-        The cluster.
-    patience_s : float
-        Seconds that it may be without workers.
     """
 
     def __init__(self, client: Any, patience_s: float = NO_WORKERS_S) -> None:
         self._client = client
+        # Seconds that it may be without workers.
         self._patience_s = patience_s
         self._is_said = False
         self._seen = self._looked = time.monotonic()
@@ -152,10 +126,7 @@ class Crew:
     def look(self) -> str | None:
         """Look at the cluster, at most four times a second; return what to tell the user, if anything.
 
-        Raises
-        ------
-        TransferError
-            If the scheduler is gone, or has had no workers that can do the work for a while.
+        Raises TransferError if the scheduler is gone, or has had no workers that can do the work for a while.
         """
         if self._client.status in {"closing", "closed"}:
             raise TransferError(f"the Dask scheduler went away; {GO_ON}")

@@ -36,26 +36,18 @@ _NEEDS_TLS = "tls:// needs --tls-ca-file, --tls-cert and --tls-key, or distribut
 
 @dataclass(frozen=True)
 class Scheduler:
-    """A Dask scheduler that somebody else runs.
+    """A Dask scheduler that somebody else runs."""
 
-    Parameters
-    ----------
-    address : str
-        Such as ``tcp://host:8786``, or ``tls://host:8786`` where it is encrypted.
-    tls_ca_file, tls_cert, tls_key : pathlib.Path, optional
-        For ``tls://``: the authority, and this program's own certificate and key; by default those that Dask's own
-        configuration (``distributed.comm.tls``) names.
-    client : distributed.Client, optional
-        An open connection to it; it is used, and stays open.
-    all_threads : bool
-        Consume as many ranges at once as its workers have threads, whatever workers come and go.
-    """
-
+    #: Such as ``tcp://host:8786``, or ``tls://host:8786`` where it is encrypted.
     address: str
+    #: tls_ca_file, tls_cert, tls_key: for ``tls://``: the authority, and this program's own certificate and key; by
+    #: default those that Dask's own configuration (``distributed.comm.tls``) names.
     tls_ca_file: Path | None = None
     tls_cert: Path | None = None
     tls_key: Path | None = None
+    #: An open connection to it; it is used, and stays open.
     client: Client | None = None
+    #: Consume as many ranges at once as its workers have threads, whatever workers come and go.
     all_threads: bool = False
 
     @property
@@ -72,12 +64,8 @@ class Scheduler:
     def connect(self) -> AbstractContextManager[Client]:
         """Connect to it.
 
-        Raises
-        ------
-        SettingsError
-            If a TLS file can't be used.
-        TransferError
-            If no scheduler answers.
+        Raises SettingsError if a TLS file can't be used.
+        Raises TransferError if no scheduler answers.
         """
         if self.client is not None:
             return nullcontext(self.client)
@@ -98,12 +86,8 @@ class Scheduler:
     def threads(self) -> int:
         """Count the ranges that its workers can consume at once now: one a thread.
 
-        Raises
-        ------
-        SettingsError
-            If a TLS file can't be used.
-        TransferError
-            If no scheduler answers.
+        Raises SettingsError if a TLS file can't be used.
+        Raises TransferError if no scheduler answers.
         """
         with self.connect() as client:
             return threads_of(client)
@@ -120,28 +104,10 @@ def existing_scheduler(
 ) -> Iterator[Cluster]:
     """Connect to a scheduler whose workers can transfer this topic into this ledger.
 
-    Parameters
-    ----------
-    scheduler : Scheduler
-        The scheduler.
-    kafka : KafkaSettings
-        The brokers that the workers must reach.
-    topic : str
-        The topic that they must see there.
-    ledger : Ledger
-        The directories that they must see.
-    memory_limit : int, optional
-        Bytes that all workers together may take; by default half of their own limits.
-
-    Yields
-    ------
-    Cluster
-        The cluster.
-
-    Raises
-    ------
-    TransferError
-        If a worker lacks something; it says which worker lacks what.
+    `kafka`: the brokers that the workers must reach.
+    `topic`: the topic that they must see there.
+    `memory_limit`: bytes that all workers together may take; by default half of their own limits.
+    Raises TransferError if a worker lacks something; it says which worker lacks what.
     """
     with scheduler.connect() as client:
         check_workers(client, kafka, topic, ledger)
@@ -168,10 +134,7 @@ def _memory(client: Client, memory_limit: int | None) -> MemoryShare:
 def check_workers(client: Client, kafka: KafkaSettings, topic: str, ledger: Ledger) -> None:
     """Check on every worker that it has what a range needs.
 
-    Raises
-    ------
-    TransferError
-        If a worker lacks something; it says which worker lacks what.
+    Raises TransferError if a worker lacks something; it says which worker lacks what.
     """
     _wait_for_workers(client)
     version = fink_dask.__version__

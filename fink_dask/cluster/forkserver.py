@@ -29,10 +29,7 @@ def start_forkserver() -> str:
     Spawned workers would each load it, and two at once take twice as long on two cores. Linux only: on macOS some
     system libraries do not survive a fork.
 
-    Returns
-    -------
-    str
-        How Dask is to start workers: ``forkserver`` on Linux, ``spawn`` elsewhere.
+    Returns: how Dask is to start workers: ``forkserver`` on Linux, ``spawn`` elsewhere.
     """
     # Nothing here multiplies matrices, yet numpy's BLAS would start a thread per core in every process.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -100,10 +97,7 @@ def hide_main() -> str | None:
 
     Python names it after a file that is not there, ``<stdin>``; without that name it is taken for what it is.
 
-    Returns
-    -------
-    str or None
-        That name, for `show_main`; None where nothing is hidden.
+    Returns: that name, for `show_main`; None where nothing is hidden.
     """
     main: Any = sys.modules["__main__"]
     name: str | None = getattr(main, "__file__", None)

@@ -50,10 +50,7 @@ _PLAIN_PATH = re.compile(r"[\w./+@:,=-]+")
 def read_section(system: str, name: str) -> dict[str, Any]:
     """Read a section of Dask's configuration; what it does not say comes from the batch system's own section.
 
-    Raises
-    ------
-    SettingsError
-        If there is no such section, or something in it can't stand in a job script.
+    Raises SettingsError if there is no such section, or something in it can't stand in a job script.
     """
     sections = dask.config.get("jobqueue")
     if name not in sections:
@@ -76,11 +73,9 @@ def read_section(system: str, name: str) -> dict[str, Any]:
 def check_value(what: str, name: str, value: Any) -> None:
     """Refuse a value that would not mean in a job script what the user meant.
 
-    Raises
-    ------
-    SettingsError
-        If a text has a second line, which would be a command of the script; if what should be a list is not one; or
-        if a time is a number: YAML reads ``12:00:00`` as a number of seconds, and Slurm takes it for minutes.
+    Raises SettingsError if a text has a second line, which would be a command of the script; if what should be a list
+    is not one; or if a time is a number: YAML reads ``12:00:00`` as a number of seconds, and Slurm takes it for
+    minutes.
     """
     if name == "walltime" and isinstance(value, int | float):
         raise SettingsError(f'{what} is the number {value}: put it in quotes, as in "12:00:00"')
@@ -96,43 +91,27 @@ def check_value(what: str, name: str, value: Any) -> None:
 class JobOptions:
     """The jobs that a user wants; what is not given comes from Dask's own configuration.
 
-    Parameters
-    ----------
-    system : str
-        One of `SYSTEMS`.
-    jobs : int
-        How many; with `min_jobs`, the most there may be.
-    min_jobs : int, optional
-        Jobs to keep even when there is little to do.
-    cores : int, optional
-        Of a job; it consumes as many ranges at once.
-    memory : str, optional
-        Of a job, such as ``8GB``.
-    walltime, queue, account : str, optional
-        As the batch system expects them.
-    job_extra : tuple of str
-        Directives of the job script.
-    options : dict
-        Other arguments of dask-jobqueue.
-    config_name : str, optional
-        Section of ``jobqueue`` in Dask's configuration, which need not be complete.
-
-    Raises
-    ------
-    SettingsError
-        If a value is out of its bounds.
+    Raises SettingsError if a value is out of its bounds.
     """
 
     system: str
+    #: How many; with `min_jobs`, the most there may be.
     jobs: int = 1
+    #: Jobs to keep even when there is little to do.
     min_jobs: int | None = None
+    #: Of a job; it consumes as many ranges at once.
     cores: int | None = None
+    #: Of a job, such as ``8GB``.
     memory: str | None = None
+    #: walltime, queue, account: as the batch system expects them.
     walltime: str | None = None
     queue: str | None = None
     account: str | None = None
+    #: Directives of the job script.
     job_extra: tuple[str, ...] = ()
+    #: Other arguments of dask-jobqueue.
     options: dict[str, Any] = field(default_factory=dict)
+    #: Section of ``jobqueue`` in Dask's configuration, which need not be complete.
     config_name: str | None = None
 
     def __post_init__(self) -> None:
@@ -153,10 +132,8 @@ class JobOptions:
     def resolve(self) -> JobSpec:
         """Combine the options with Dask's configuration.
 
-        Raises
-        ------
-        SettingsError
-            If dask-jobqueue is missing or does not know an option, or nothing gives the cores or the memory.
+        Raises SettingsError if dask-jobqueue is missing or does not know an option, or nothing gives the cores or the
+        memory.
         """
         dask_jobqueue = import_dask_jobqueue()
         system = SYSTEMS[self.system]
@@ -230,31 +207,20 @@ class JobOptions:
 
 @dataclass(frozen=True)
 class JobSpec:
-    """What dask-jobqueue is told about the jobs.
+    """What dask-jobqueue is told about the jobs."""
 
-    Parameters
-    ----------
-    asked : JobOptions
-        What the user asked for.
-    cluster_class : type
-        The class of dask-jobqueue.
-    arguments : dict
-        Its arguments.
-    cores, memory_bytes, processes : int
-        Of each job.
-    turns : int
-        Threads of a process that decode at once.
-    walltime : str, optional
-        The time limit of a job: dask-jobqueue has one for most batch systems, where none was asked for.
-    """
-
+    #: What the user asked for.
     asked: JobOptions
+    #: The class of dask-jobqueue.
     cluster_class: Any
     arguments: dict[str, Any]
+    #: cores, memory_bytes, processes: of each job.
     cores: int
     memory_bytes: int
     processes: int
+    #: Threads of a process that decode at once.
     turns: int
+    #: The time limit of a job: dask-jobqueue has one for most batch systems, where none was asked for.
     walltime: str | None
 
     @property
@@ -286,10 +252,7 @@ class JobSpec:
     def new_job(self, job_class: Any, address: str, name: str, keywords: dict[str, Any]) -> Any:
         """Make a job without submitting it.
 
-        Raises
-        ------
-        SettingsError
-            If dask-jobqueue refuses an argument, in its own words.
+        Raises SettingsError if dask-jobqueue refuses an argument, in its own words.
         """
         try:
             return job_class(address, name=name, **keywords)
@@ -300,10 +263,7 @@ class JobSpec:
     def keywords(self, room: Path, security: Any) -> dict[str, Any]:
         """Complete the arguments with the directory of the logs and the keys.
 
-        Raises
-        ------
-        SettingsError
-            If a job script can't hold the directory's name.
+        Raises SettingsError if a job script can't hold the directory's name.
         """
         check_path(room)
         if not _PLAIN_PATH.fullmatch(sys.executable) and "python" not in self.arguments:

@@ -40,32 +40,12 @@ def job_queue_cluster(
 ) -> Iterator[Cluster]:
     """Submit jobs, wait for the first of their workers, and cancel them at the end.
 
-    Parameters
-    ----------
-    spec : JobSpec
-        The jobs.
-    settings : TransferSettings
-        What to transfer; workers must reach its Kafka.
-    ledger : Ledger
-        The directories that workers must see; their keys and logs are kept there as well.
-    ranges : int
-        How many ranges there are.
-    dashboard_address : str
-        ``host:port`` of the dashboard; where the port is taken, another one that is free.
-    observe : callable
-        Takes the events.
-
-    Yields
-    ------
-    Cluster
-        The cluster; its `check` reports lost jobs, and has to be called now and then.
-
-    Raises
-    ------
-    SettingsError
-        If something is missing here, or there is too little memory.
-    TransferError
-        If no jobs can be had, or their workers can't do the work, in the batch system's own words.
+    `settings`: what to transfer; workers must reach its Kafka.
+    `ledger`: the directories that workers must see; their keys and logs are kept there as well.
+    `dashboard_address`: ``host:port`` of the dashboard; where the port is taken, another one that is free.
+    Yields: the cluster; its `check` reports lost jobs, and has to be called now and then.
+    Raises SettingsError if something is missing here, or there is too little memory.
+    Raises TransferError if no jobs can be had, or their workers can't do the work, in the batch system's own words.
     """
     # Importing dask-jobqueue takes a while, and reads Dask's configuration.
     from fink_dask.cluster.jobs import watched
@@ -121,15 +101,8 @@ def job_script(spec: JobSpec, ledger: Ledger) -> str:
 def write_keys(room: Path) -> Security:
     """Make a key and a certificate by which the scheduler and the workers of one run know each other.
 
-    Parameters
-    ----------
-    room : pathlib.Path
-        A directory that nobody else can read; the workers find the files there.
-
-    Raises
-    ------
-    SettingsError
-        If the library that makes them is missing.
+    `room`: A directory that nobody else can read; the workers find the files there.
+    Raises SettingsError if the library that makes them is missing.
     """
     try:
         made = Security.temporary()

@@ -46,18 +46,13 @@ _SLURM_ENDED = {
 class WatchedJob(import_dask_jobqueue().core.Job):  # type: ignore[misc]
     """A job whose submission never fails with a traceback in a log, and which knows when its workers came.
 
-    Attributes
-    ----------
-    refusal : str or None
-        Why the batch system refused it.
-    submitted : float
-        When it was submitted, on the clock of `time.monotonic`.
-    joined, alone : float or None
-        When its first worker came, and since when it has had none.
+    `submitted`: when it was submitted, on the clock of `time.monotonic`.
     """
 
+    #: Why the batch system refused it.
     refusal: str | None = None
     submitted = 0.0
+    #: joined, alone: when its first worker came, and since when it has had none.
     joined: float | None = None
     alone: float | None = None
 
@@ -116,20 +111,12 @@ def _last_words(text: str) -> str:
 
 @dataclass(frozen=True)
 class JobState:
-    """What the batch system says about a job.
-
-    Parameters
-    ----------
-    words : str
-        Its own words.
-    ended : bool
-        Whether nothing more will come of it.
-    waits : bool
-        Whether it has yet to begin.
-    """
+    """What the batch system says about a job."""
 
     words: str
+    #: Whether nothing more will come of it.
     ended: bool = False
+    #: Whether it has yet to begin.
     waits: bool = False
 
 
@@ -163,10 +150,7 @@ _ASK: dict[str, tuple[list[str], Callable[[str], dict[str, JobState]]]] = {
 async def ask_states(system: str) -> dict[str, JobState] | None:
     """Ask for the state of each job of this user.
 
-    Returns
-    -------
-    dict or None
-        By the job's id. None where there is no answer, or no known way to ask.
+    Returns: by the job's id. None where there is no answer, or no known way to ask.
     """
     if system not in _ASK:
         return None

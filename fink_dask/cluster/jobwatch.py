@@ -43,25 +43,16 @@ _SAFE = "what is committed is safe, and the same command goes on from there"
 
 
 class JobWatch:
-    """Watch over the jobs of a cluster.
-
-    Parameters
-    ----------
-    cluster : dask_jobqueue.JobQueueCluster
-        The cluster; its jobs are `WatchedJob`.
-    spec : JobSpec
-        What was asked for.
-    jobs : int
-        How many jobs are of use.
-    observe : callable
-        Takes the events; only `check` calls it.
-    """
+    """Watch over the jobs of a cluster."""
 
     def __init__(self, cluster: Any, spec: JobSpec, jobs: int, observe: Observer) -> None:
+        # The cluster; its jobs are `WatchedJob`.
         self._cluster = cluster
+        # What was asked for.
         self._spec = spec
         self._most = jobs
         self._least = min(jobs, spec.asked.min_jobs or jobs)
+        # Takes the events; only `check` calls it.
         self._observe = observe
         self._notes: queue.SimpleQueue[Note] = queue.SimpleQueue()
         self._failure: str | None = None
@@ -87,10 +78,7 @@ class JobWatch:
     def check(self) -> None:
         """Report what has happened.
 
-        Raises
-        ------
-        TransferError
-            If jobs can't be had, or do not help.
+        Raises TransferError if jobs can't be had, or do not help.
         """
         while not self._notes.empty():
             self._observe(self._notes.get())
@@ -100,10 +88,7 @@ class JobWatch:
     def wait_for_workers(self) -> None:
         """Wait for the first workers, however long the queue is.
 
-        Raises
-        ------
-        TransferError
-            If jobs can't be had.
+        Raises TransferError if jobs can't be had.
         """
         self.check()
         while not self._workers:

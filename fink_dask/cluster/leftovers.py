@@ -19,15 +19,7 @@ _PART = "distributed"
 
 
 class Kept(Generic[State]):
-    """Something of the whole process, kept as it was before the first of those that change it.
-
-    Parameters
-    ----------
-    look : callable
-        Returns what there is.
-    put_back : callable
-        Makes it so again.
-    """
+    """Something of the whole process, kept as it was before the first of those that change it."""
 
     def __init__(self, look: Callable[[], State], put_back: Callable[[State], object]) -> None:
         self._look, self._put_back = look, put_back
@@ -81,13 +73,9 @@ _configuration: Kept[tuple[Mapping[str, Any], bool]] = Kept(_configuration_now, 
 def dask_configuration(settings: Mapping[str, Any], is_whole: bool = False) -> Iterator[None]:
     """Set some of Dask's configuration, and put it back.
 
-    Parameters
-    ----------
-    settings : mapping of str to object
-        What to set, all of it of `distributed`.
-    is_whole : bool
-        Whether the rest is to be Dask's own. What a user has set is made for other clusters: a preload that is missing
-        here, a lifetime of workers, encryption that needs certificates.
+    `settings`: what to set, all of it of `distributed`.
+    `is_whole`: whether the rest is to be Dask's own. What a user has set is made for other clusters: a preload that is
+    missing here, a lifetime of workers, encryption that needs certificates.
     """
 
     def change() -> None:

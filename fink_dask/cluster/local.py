@@ -63,32 +63,21 @@ _FULL_SHARES = 16
 
 @dataclass(frozen=True)
 class Cluster:
-    """Where ranges run, and what each may take there.
+    """Where ranges run, and what each may take there."""
 
-    Parameters
-    ----------
-    client : distributed.Client
-        A client of the cluster.
-    memory : MemoryShare
-        What a consumer may hold.
-    lookahead : Lookahead
-        Ranges that are prepared beyond those that are consumed.
-    check : callable
-        To be called several times a second while ranges run; raises the error that ends them.
-    others_join : bool
-        Whether workers may join later that were not checked.
-    all_threads : bool
-        Whether as many ranges are consumed as there are threads, whatever workers come and go.
-    patience_s : float
-        Seconds that it may be without workers.
-    """
-
+    #: A client of the cluster.
     client: Client
+    #: What a consumer may hold.
     memory: MemoryShare
+    #: Ranges that are prepared beyond those that are consumed.
     lookahead: Lookahead = NO_LOOKAHEAD
+    #: To be called several times a second while ranges run; raises the error that ends them.
     check: Callable[[], None] = lambda: None
+    #: Whether workers may join later that were not checked.
     others_join: bool = False
+    #: Whether as many ranges are consumed as there are threads, whatever workers come and go.
     all_threads: bool = False
+    #: Seconds that it may be without workers.
     patience_s: float = NO_WORKERS_S
 
 
@@ -107,17 +96,7 @@ class LocalWorkers:
 
     A context manager that stops them at the end.
 
-    Parameters
-    ----------
-    nconsumers : int
-        How many ranges to consume at once; those beyond the cores become threads.
-    dashboard_address : str
-        ``host:port`` of the dashboard; where the port is taken, another one that is free.
-    memory_limit : int, optional
-        Bytes that all processes together may take; by default half of what this process may use.
-    kafka : KafkaSettings, optional
-        Where the workers connect to as they start.
-
+    `memory_limit`: bytes that all processes together may take; by default half of what this process may use.
     """
 
     def __init__(
@@ -128,9 +107,12 @@ class LocalWorkers:
         kafka: KafkaSettings | None = None,
         topics: Sequence[str] = (),
     ) -> None:
+        # How many ranges to consume at once; those beyond the cores become threads.
         self._nconsumers = nconsumers
+        # ``host:port`` of the dashboard; where the port is taken, another one that is free.
         self._dashboard_address = dashboard_address
         self._limit = memory_limit if memory_limit is not None else int(MEMORY_LIMIT * MEMORY_FRACTION)
+        # Where the workers connect to as they start.
         self._kafka = kafka
         self._topics = topics
         self._wanted = _Size(nconsumers, nconsumers)
@@ -167,17 +149,8 @@ class LocalWorkers:
     def cluster(self, ranges: int) -> Iterator[Cluster]:
         """Start as many workers as are of use for so many ranges, where they have not begun to start.
 
-        Yields
-        ------
-        Cluster
-            The cluster.
-
-        Raises
-        ------
-        SettingsError
-            If there is too little memory, or no such address for the dashboard.
-        TransferError
-            If the workers do not start.
+        Raises SettingsError if there is too little memory, or no such address for the dashboard.
+        Raises TransferError if the workers do not start.
         """
         with self._deciding:
             if not self._begin.is_set():
@@ -339,10 +312,7 @@ def _available_memory() -> int:
 def free_address(address: str) -> str:
     """Return the address, with any free port where the wanted one is taken.
 
-    Raises
-    ------
-    SettingsError
-        If there is no such address on this machine.
+    Raises SettingsError if there is no such address on this machine.
     """
     host, _, port = address.rpartition(":")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET

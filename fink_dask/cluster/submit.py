@@ -31,20 +31,13 @@ exec {command}
 
 @dataclass(frozen=True)
 class BatchTransfer:
-    """A transfer as a job.
+    """A transfer as a job."""
 
-    Parameters
-    ----------
-    spec : JobSpec
-        The job; it is one, whatever was asked for.
-    outdir : pathlib.Path
-        The dataset's directory; the logs are kept beside it.
-    arguments : sequence of str
-        The arguments of `fink-dask transfer`.
-    """
-
+    #: The job; it is one, whatever was asked for.
     spec: JobSpec
+    #: The dataset's directory; the logs are kept beside it.
     outdir: Path
+    #: The arguments of `fink-dask transfer`.
     arguments: Sequence[str]
 
     def script(self) -> str:
@@ -57,19 +50,9 @@ class BatchTransfer:
     def submit(self) -> str:
         """Submit the job.
 
-        Returns
-        -------
-        str
-            Its id.
-
-        Raises
-        ------
-        SettingsError
-            If the batch system's command is missing.
-        StorageError
-            If the directory for the logs can't be made.
-        TransferError
-            If the job is refused, in the batch system's own words.
+        Raises SettingsError if the batch system's command is missing.
+        Raises StorageError if the directory for the logs can't be made.
+        Raises TransferError if the job is refused, in the batch system's own words.
         """
         job_class = self.spec.cluster_class.job_cls
         program = shlex.split(job_class.submit_command)[0]

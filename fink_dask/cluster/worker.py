@@ -39,30 +39,19 @@ _turns: dict[int, Turns] = {}
 
 @dataclass(frozen=True)
 class Share:
-    """What part of the rate a process may use.
+    """What part of the rate a process may use."""
 
-    Parameters
-    ----------
-    number : int
-        The later of two shares has the higher one: a range may begin long after it was handed out.
-    part : float
-        1 for all of it.
-    """
-
+    #: The later of two shares has the higher one: a range may begin long after it was handed out.
     number: int = 0
+    #: 1 for all of it.
     part: float = 1.0
 
 
 class Shares:
-    """Knows where ranges run, and what share of the rate each process has.
-
-    Attributes
-    ----------
-    share : Share
-        That of each process, as it was last said.
-    """
+    """Knows where ranges run, and what share of the rate each process has."""
 
     def __init__(self) -> None:
+        #: That of each process, as it was last said.
         self.share = Share()
         #: The worker that each range was last seen on; none for a range that may begin anywhere.
         self._running: dict[Hashable, str | None] = {}
@@ -84,17 +73,8 @@ class Shares:
     def divide(self, here: int, coming: int = 0) -> frozenset[str]:
         """Divide the rate again, if it has to be.
 
-        Parameters
-        ----------
-        here : int
-            How many workers there are.
-        coming : int
-            Ranges that are about to be handed out.
-
-        Returns
-        -------
-        frozenset of str
-            The workers to be told of the new share; none where all know it.
+        `coming`: ranges that are about to be handed out.
+        Returns: the workers to be told of the new share; none where all know it.
         """
         at_work = frozenset(worker for worker in self._running.values() if worker is not None)
         anywhere = coming + sum(worker is None for worker in self._running.values())
@@ -156,24 +136,16 @@ def _give_memory_back() -> None:
 
 
 class WarmUp(WorkerPlugin):  # type: ignore[misc]  # Dask ships no types
-    """Has a worker connect to Kafka while the plan is still being made: over a long way that takes seconds.
-
-    Parameters
-    ----------
-    kafka : KafkaSettings
-        How to reach it.
-    connections : int
-        How many ranges the worker will read at once.
-    topics : sequence of str
-        Topics whose ranges they will be.
-    workers : int
-        How many workers do this, over the same line.
-    """
+    """Has a worker connect to Kafka while the plan is still being made: over a long way that takes seconds."""
 
     def __init__(self, kafka: KafkaSettings, connections: int, topics: Sequence[str], workers: int) -> None:
+        # How to reach it.
         self._kafka = kafka
+        # How many ranges the worker will read at once.
         self._connections = connections
+        # Topics whose ranges they will be.
         self._topics = topics
+        # How many workers do this, over the same line.
         self._workers = workers
 
     def setup(self, worker: Any) -> None:
@@ -251,22 +223,10 @@ def transfer_on_worker(
 ) -> RangeResult | Unfit:
     """Run `transfer_range` on a Dask worker: report to the scheduler, and stop when nobody waits for the result.
 
-    Parameters
-    ----------
-    range_ : Range
-        What to transfer.
-    settings : TaskSettings
-        How, and where to.
-    progress_topic : str
-        The Dask topic for the reports.
-    turns : int or None
-        Threads of this worker that decode at once; None for all of them.
-    remainder : Remainder, optional
-        What is left of a range that is to be repaired.
-    looks : bool
-        Whether this worker may not have been checked yet: then it checks itself, once.
-    share : Share, optional
-        What part of the rate that the settings allow is this process's.
+    `turns`: threads of this worker that decode at once; None for all of them.
+    `remainder`: what is left of a range that is to be repaired.
+    `looks`: whether this worker may not have been checked yet: then it checks itself, once.
+    `share`: what part of the rate that the settings allow is this process's.
     """
     # Imported here: only workers decode, and the compiler takes a third of a second to import.
     from fink_dask.ranges.task import transfer_range

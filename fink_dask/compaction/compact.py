@@ -46,64 +46,35 @@ _LOOK_S = 0.5
 
 @dataclass(frozen=True)
 class Compacted:
-    """What a compaction has come to.
+    """What a compaction has come to."""
 
-    Parameters
-    ----------
-    summary : Summary
-        What the new dataset holds.
-    files_before : int
-        Files that it was made of.
-    is_new : bool
-        Whether this run has done anything.
-    """
-
+    #: What the new dataset holds.
     summary: Summary
+    #: Files that it was made of.
     files_before: int
+    #: Whether this run has done anything.
     is_new: bool
 
 
 @dataclass(frozen=True)
 class Caller:
-    """What a compaction tells, and asks, while it runs.
-
-    Parameters
-    ----------
-    note : callable
-        Takes a remark.
-    plan : callable
-        Is told how many bytes there are to read.
-    advance : callable
-        Is told the bytes that were read, by several threads.
-    step : callable
-        Is told the name of each step; tests kill the process there.
-    """
+    """What a compaction tells, and asks, while it runs."""
 
     note: Callable[[str], None] = lambda _: None
+    #: Is told how many bytes there are to read.
     plan: Callable[[int], None] = lambda _: None
+    #: Is told the bytes that were read, by several threads.
     advance: Callable[[int], None] = lambda _: None
+    #: Is told the name of each step; tests kill the process there.
     step: Step = lambda _: None
 
 
 def compact_dataset(source: Ledger, target: Ledger, form: Form, threads: int, caller: Caller) -> Compacted:
     """Compact a dataset, or go on with it.
 
-    Parameters
-    ----------
-    source, target : Ledger
-        The dataset, and the new one.
-    form : Form
-        What the new one is to be like.
-    threads : int
-        Groups that are merged at once.
-    caller : Caller
-        Is told of it.
-
-    Raises
-    ------
-    FinkDaskError
-        If the dataset is not whole, there is already another one in place of the new one, or the file system refuses.
-        What was done is kept, and the same call goes on from there.
+    `form`: what the new one is to be like.
+    Raises FinkDaskError if the dataset is not whole, there is already another one in place of the new one, or the file
+    system refuses. What was done is kept, and the same call goes on from there.
     """
     check_dataset(source)
     check_is_parquet(source, "compact")
@@ -166,12 +137,8 @@ class _Job:
     def check(self) -> None:
         """Refuse what can't be done, before anything is written.
 
-        Raises
-        ------
-        SettingsError
-            If the column that is to be unique is not one.
-        StorageError
-            If the new dataset can't be renamed into its place.
+        Raises SettingsError if the column that is to be unique is not one.
+        Raises StorageError if the new dataset can't be renamed into its place.
         """
         outdir, ledger = self._target.outdir, self._target.path
         if outdir.is_mount():

@@ -23,39 +23,25 @@ FILE_BYTES = 256 * 2**20
 
 @dataclass(frozen=True)
 class Form:
-    """What is asked of a compaction.
+    """What is asked of a compaction."""
 
-    Parameters
-    ----------
-    file_bytes : int
-        About how many bytes a file has.
-    unique : str or None
-        The column by which alerts that the producer has sent twice are left out.
-    compression : str
-        Codec of the files; see `write_options`.
-    """
-
+    #: About how many bytes a file has.
     file_bytes: int = FILE_BYTES
+    #: The column by which alerts that the producer has sent twice are left out.
     unique: str | None = None
+    #: Codec of the files; see `write_options`.
     compression: str = COMPRESSION
 
 
 @dataclass(frozen=True)
 class Compaction:
-    """What is compacted, and how; the ledger keeps it.
+    """What is compacted, and how; the ledger keeps it."""
 
-    Parameters
-    ----------
-    source : str
-        Path of the dataset.
-    snapshot : str
-        Hash of its plans and markers.
-    form : Form
-        What is asked for.
-    """
-
+    #: Path of the dataset.
     source: str
+    #: Hash of its plans and markers.
     snapshot: str
+    #: What is asked for.
     form: Form
 
     @cached_property
@@ -83,10 +69,7 @@ class Compaction:
     def from_json(cls, content: Mapping[str, Any]) -> Compaction:
         """Read it from JSON.
 
-        Raises
-        ------
-        LedgerError
-            If something is missing or of another type.
+        Raises LedgerError if something is missing or of another type.
         """
         try:
             form = content["form"]
@@ -102,20 +85,12 @@ class Compaction:
 
 @dataclass(frozen=True)
 class Group:
-    """Files of one partition key that become one file.
-
-    Parameters
-    ----------
-    number : int
-        Its number.
-    directory : str
-        The directory of the partition key; empty without partition columns.
-    sources : tuple of DataFile
-        The files, in the order of their ranges.
-    """
+    """Files of one partition key that become one file."""
 
     number: int
+    #: The directory of the partition key; empty without partition columns.
     directory: str
+    #: The files, in the order of their ranges.
     sources: tuple[DataFile, ...]
 
 
@@ -146,15 +121,10 @@ def make_groups(markers: Iterable[Marker], file_bytes: int) -> list[Group]:
 
 
 class RangeIndex:
-    """Finds the range of each row.
-
-    Parameters
-    ----------
-    ranges : sequence of Range
-        Ranges that do not overlap.
-    """
+    """Finds the range of each row."""
 
     def __init__(self, ranges: Iterable[Range]) -> None:
+        # Ranges that do not overlap.
         self._ranges: dict[int, list[Range]] = {}
         for range_ in sorted(ranges):
             self._ranges.setdefault(range_.partition, []).append(range_)
@@ -168,10 +138,7 @@ class RangeIndex:
     ) -> dict[Range, npt.NDArray[np.int64]]:
         """Return the offsets of the rows of each range, in order.
 
-        Raises
-        ------
-        LedgerError
-            If a row is of none of them.
+        Raises LedgerError if a row is of none of them.
         """
         found: dict[Range, npt.NDArray[np.int64]] = {}
         for partition in np.unique(partitions).tolist():

@@ -32,15 +32,10 @@ Places = npt.NDArray[np.int64]
 
 
 class Duplicates:
-    """The rows that are left out: all of an identifier but the first one, by partition and offset.
-
-    Parameters
-    ----------
-    offsets : dict of int to numpy.ndarray of int64
-        Their offsets in each partition, in order.
-    """
+    """The rows that are left out: all of an identifier but the first one, by partition and offset."""
 
     def __init__(self, offsets: dict[int, Places] | None = None) -> None:
+        # Their offsets in each partition, in order.
         self._offsets = offsets or {}
 
     def __len__(self) -> int:
@@ -59,10 +54,7 @@ class Duplicates:
 def check_identifier(schema: pa.Schema, name: str) -> None:
     """Refuse a column that can't tell alerts apart.
 
-    Raises
-    ------
-    SettingsError
-        If the files have no such column or field, or it is neither an integer nor a string.
+    Raises SettingsError if the files have no such column or field, or it is neither an integer nor a string.
     """
     kind = field_type(schema, name)
     if kind is None:
@@ -76,14 +68,8 @@ def find_duplicates(paths: Sequence[Path], name: str, kind: pa.DataType) -> Dupl
 
     Holds identifier, partition and offset of all rows, and an order of them: about 90 bytes an alert, more for text.
 
-    Parameters
-    ----------
-    paths : sequence of pathlib.Path
-        All files of a dataset.
-    name : str
-        Column, or dotted field of a struct; a file without it has alerts without an identifier.
-    kind : pyarrow.DataType
-        Type of the column in the new dataset.
+    `name`: column, or dotted field of a struct; a file without it has alerts without an identifier.
+    `kind`: type of the column in the new dataset.
     """
     tables = []
     for path in paths:
@@ -117,51 +103,33 @@ def find_duplicates(paths: Sequence[Path], name: str, kind: pa.DataType) -> Dupl
 
 @dataclass(frozen=True)
 class Merging:
-    """What the groups of a compaction have in common.
+    """What the groups of a compaction have in common."""
 
-    Parameters
-    ----------
-    root : pathlib.Path
-        The dataset that the files are of.
-    schema : pyarrow.Schema
-        The columns of all of them; those that a file lacks are null in its rows.
-    index : RangeIndex
-        The ranges that the rows are of.
-    duplicates : Duplicates
-        The rows that are left out.
-    footer : mapping of str to str
-        Key-value metadata of the new files.
-    compression : str
-        Codec of the new files.
-    should_stop : callable
-        Asked after each row group; True ends it.
-    """
-
+    #: The dataset that the files are of.
     root: Path
+    #: The columns of all of them; those that a file lacks are null in its rows.
     schema: pa.Schema
+    #: The ranges that the rows are of.
     index: RangeIndex
+    #: The rows that are left out.
     duplicates: Duplicates
+    #: Key-value metadata of the new files.
     footer: Mapping[str, str]
+    #: Codec of the new files.
     compression: str
+    #: Asked after each row group; True ends it.
     should_stop: Callable[[], bool]
 
 
 @dataclass(frozen=True)
 class Merged:
-    """What has become of a group.
+    """What has become of a group."""
 
-    Parameters
-    ----------
-    file : DataFile or None
-        The new file; None where all of its rows are left out.
-    rows : dict of Range to int
-        Rows of each range in it.
-    left_out : dict of Range to list of (int, int)
-        Intervals of each range that are left out.
-    """
-
+    #: The new file; None where all of its rows are left out.
     file: DataFile | None
+    #: Rows of each range in it.
     rows: dict[Range, int]
+    #: Intervals of each range that are left out.
     left_out: dict[Range, list[Interval]]
 
 
@@ -170,25 +138,11 @@ def merge_group(group: Group, merging: Merging, path: Path, final: str, advance:
 
     Holds a row group of a file and `BUFFER_BYTES` of rows at a time.
 
-    Parameters
-    ----------
-    group : Group
-        The files.
-    merging : Merging
-        How.
-    path : pathlib.Path
-        Where to write to; nothing is left there if all rows are left out.
-    final : str
-        Where the file belongs in the new dataset.
-    advance : callable
-        Told the bytes of each file that was read.
-
-    Raises
-    ------
-    LedgerError
-        If a file is not what was written.
-    InterruptedTransferError
-        If `should_stop` said so.
+    `path`: where to write to; nothing is left there if all rows are left out.
+    `final`: where the file belongs in the new dataset.
+    `advance`: told the bytes of each file that was read.
+    Raises LedgerError if a file is not what was written.
+    Raises InterruptedTransferError if `should_stop` said so.
     """
     rows: Counter[Range] = Counter()
     left_out: dict[Range, list[Interval]] = {}
@@ -225,10 +179,7 @@ def merge_group(group: Group, merging: Merging, path: Path, final: str, advance:
 def check_source(root: Path, file: DataFile) -> None:
     """Compare a file with what was written, so that none that has gone bad gets a new hash.
 
-    Raises
-    ------
-    LedgerError
-        If it differs.
+    Raises LedgerError if it differs.
     """
     if problems := check_file(root / file.path, file, {}):
         raise LedgerError(f"{problems[0]}: fink-dask verify says more, fink-dask repair fetches it again")

@@ -49,21 +49,13 @@ _ASSEMBLY = re.compile(r"assembled-[0-9a-f]{32}")
 
 
 class Workspace:
-    """The staging directory of one compaction.
-
-    Parameters
-    ----------
-    target : Ledger
-        The new dataset.
-    compaction : Compaction
-        What it is made of.
-    step : callable
-        Told the name of each step; tests end the process there.
-    """
+    """The staging directory of one compaction."""
 
     def __init__(self, target: Ledger, compaction: Compaction, step: Step = lambda _: None) -> None:
         self._target = target
+        # What it is made of.
         self._compaction = compaction
+        # Told the name of each step; tests end the process there.
         self._step = step
         self.path = target.staging_path / compaction.compaction_id
         self._ready = self.path / "ready.json"
@@ -110,10 +102,7 @@ class Workspace:
     def assemble(self, source: Ledger, plans: Sequence[Plan], markers: Sequence[Marker], merged: list[Merged]) -> None:
         """Put the new dataset and its ledger together.
 
-        Raises
-        ------
-        LedgerError
-            If a file of the old dataset's quarantine is not what was written, or rows are missing.
+        Raises LedgerError if a file of the old dataset's quarantine is not what was written, or rows are missing.
         """
         assembly = self.path / f"assembled-{uuid.uuid4().hex}"
         quarantine, ledger_markers, dataset, ledger_plans = (staged for staged, _ in self._moves(assembly.name))
@@ -144,10 +133,7 @@ class Workspace:
     def publish(self) -> None:
         """Rename what was assembled into its place; repeatable, also after a kill whose traces a power cut may undo.
 
-        Raises
-        ------
-        LedgerError
-            If what says which assembly is complete is damaged.
+        Raises LedgerError if what says which assembly is complete is damaged.
         """
         name = str(unseal("ready", self._ready).get("assembly"))
         if not _ASSEMBLY.fullmatch(name):
@@ -187,10 +173,7 @@ class Workspace:
 def read_compaction(ledger: Ledger) -> Compaction | None:
     """Read what a dataset was compacted from, or is being; None for one that was transferred.
 
-    Raises
-    ------
-    LedgerError
-        If that can't be read.
+    Raises LedgerError if that can't be read.
     """
     try:
         return Compaction.from_json(unseal("compaction", ledger.compaction_path))

@@ -33,21 +33,13 @@ COUNTED = (
 
 @dataclass(frozen=True)
 class Point:
-    """The progress at one moment.
-
-    Parameters
-    ----------
-    seconds : float
-        Since the beginning.
-    alerts, raw_bytes : int
-        Alerts read, and bytes received so far.
-    lag : int
-        Offsets that are not committed.
-    """
+    """The progress at one moment."""
 
     seconds: float
+    #: alerts, raw_bytes: alerts read, and bytes received so far.
     alerts: int
     raw_bytes: int
+    #: Offsets that are not committed.
     lag: int
 
 
@@ -77,10 +69,7 @@ class History:
     def speeds(self) -> tuple[list[float], list[float], list[float]]:
         """Return the times of all points, and the alerts and bytes per second between each and the one before.
 
-        Returns
-        -------
-        tuple of list of float
-            Seconds, alerts per second, bytes per second. The first point has the speeds of the second one.
+        Returns: seconds, alerts per second, bytes per second. The first point has the speeds of the second one.
         """
         alerts = [point.alerts for point in self._points]
         raw_bytes = [point.raw_bytes for point in self._points]
@@ -108,23 +97,14 @@ def _speeds(seconds: list[float], totals: list[int]) -> list[float]:
 
 @dataclass
 class Reported:
-    """A transfer that has reported.
-
-    Parameters
-    ----------
-    report : TransferReport
-        Its last report.
-    heard : float
-        When that arrived, by `time.monotonic`.
-    histories : dict of str to History
-        The progress of each topic over time.
-    is_lost : bool
-        Whether its process disappeared.
-    """
+    """A transfer that has reported."""
 
     report: TransferReport
+    #: When that arrived, by `time.monotonic`.
     heard: float
+    #: The progress of each topic over time.
     histories: dict[str, History] = field(default_factory=dict)
+    #: Whether its process disappeared.
     is_lost: bool = False
 
     @property
@@ -144,18 +124,11 @@ class Reported:
 
 
 class Board:
-    """All transfers that have reported, the latest last.
-
-    Attributes
-    ----------
-    transfers : dict of str to Reported
-        By their ids.
-    counts : dict of str to dict of str to float
-        For each topic, sums of `COUNTED` and of the stages' seconds over all its transfers.
-    """
+    """All transfers that have reported, the latest last."""
 
     def __init__(self) -> None:
         self.transfers: dict[str, Reported] = {}
+        #: For each topic, sums of `COUNTED` and of the stages' seconds over all its transfers.
         self.counts: dict[str, dict[str, float]] = {}
 
     def take(self, report: TransferReport) -> None:

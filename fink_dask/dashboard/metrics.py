@@ -45,15 +45,10 @@ _GAUGES: tuple[tuple[str, str, Callable[[TopicReport], float | None]], ...] = (
 
 
 class BoardCollector(Collector):
-    """Makes metrics from a board whenever they are asked for.
-
-    Attributes
-    ----------
-    board : Board
-        The board; replaced when the process gets another scheduler, as the process has only one registry.
-    """
+    """Makes metrics from a board whenever they are asked for."""
 
     def __init__(self, board: Board) -> None:
+        #: The board; replaced when the process gets another scheduler, as the process has only one registry.
         self.board = board
 
     def describe(self) -> list[Metric]:

@@ -397,15 +397,8 @@ class LagOverTime(_OverTime):
 def serve_page(scheduler: Scheduler) -> None:
     """Add the page to the scheduler's dashboard, and its link to the navigation of all pages; safe to repeat.
 
-    Parameters
-    ----------
-    scheduler : distributed.Scheduler
-        The scheduler of this process, which has a dashboard.
-
-    Raises
-    ------
-    RuntimeError
-        If it has no dashboard.
+    `scheduler`: the scheduler of this process, which has a dashboard.
+    Raises RuntimeError if it has no dashboard.
     """
     applications = [app for app in scheduler.http_application.applications if isinstance(app, BokehTornado)]
     if not applications:
@@ -436,15 +429,10 @@ def _document(scheduler: Scheduler, extra: dict[str, Any], doc: Any) -> None:
 
 
 class TransferPage(DashboardComponent):  # type: ignore[misc]  # Dask has no types
-    """Shows one topic of one transfer: the latest one, or the one that was chosen.
-
-    Parameters
-    ----------
-    board : Board
-        The transfers that have reported.
-    """
+    """Shows one topic of one transfer: the latest one, or the one that was chosen."""
 
     def __init__(self, board: Board) -> None:
+        # The transfers that have reported.
         self._board = board
         style = InlineStyleSheet(css=CSS)
         wide = {"sizing_mode": "stretch_width", "stylesheets": [style]}

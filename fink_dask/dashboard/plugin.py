@@ -33,28 +33,14 @@ HANDLER = "fink_dask_report"
 def offer_dashboard(scheduler: Scheduler) -> None:
     """Serve the dashboard from its first visit on.
 
-    Parameters
-    ----------
-    scheduler : distributed.Scheduler
-        A scheduler in this process that was started with an address for its dashboard, but without it.
+    `scheduler`: A scheduler in this process that was started with an address for its dashboard, but without it.
     """
     lock = asyncio.Lock()
     scheduler.http_application.add_application(_Offer([(r".*", _FirstVisit, {"scheduler": scheduler, "lock": lock})]))
 
 
 def add_page(scheduler: Scheduler) -> str | None:
-    """Add the page of transfers to a dashboard, or leave it to the first visit if that is still to come.
-
-    Parameters
-    ----------
-    scheduler : distributed.Scheduler
-        The scheduler of this process.
-
-    Returns
-    -------
-    str or None
-        What prevents it.
-    """
+    """Add the page of transfers to a dashboard, or leave it to the first visit if that is still to come."""
     if any(isinstance(application, _Offer) for application in scheduler.http_application.applications):
         return None
     if _PAGES not in sys.modules:  # bokeh is missing, or nobody wants a dashboard

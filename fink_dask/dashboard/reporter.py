@@ -49,16 +49,11 @@ _END_S = 2.0
 
 
 class TransferProgress:
-    """The sums of one run.
-
-    Parameters
-    ----------
-    client : str
-        Dask's id of its client.
-    """
+    """The sums of one run."""
 
     def __init__(self, client: str) -> None:
         self._transfer = uuid.uuid4().hex
+        # Dask's id of its client.
         self._client = client
         self._began_at = time.time()
         self._began = time.monotonic()
@@ -231,19 +226,7 @@ def _running_report(each: Running, now: float) -> RunningReport:
 
 
 class Reporter:
-    """An observer that passes every event on, and a context manager that reports from a thread of its own.
-
-    Parameters
-    ----------
-    client : distributed.Client
-        A client of the scheduler.
-    observe : callable
-        Takes the events, and one warning if there is no page or there are no metrics.
-    outlived : bool
-        Whether the scheduler outlives the transfer, so that its page must be told how the transfer ended.
-    failure : callable
-        Returns what has failed although the transfer went on, or None.
-    """
+    """An observer that passes every event on, and a context manager that reports from a thread of its own."""
 
     def __init__(
         self,
@@ -252,9 +235,13 @@ class Reporter:
         outlived: bool = True,
         failure: Callable[[], Exception | None] = lambda: None,
     ) -> None:
+        # A client of the scheduler.
         self._client = client
+        # Takes the events, and one warning if there is no page or there are no metrics.
         self._observe = observe
+        # Whether the scheduler outlives the transfer, so that its page must be told how the transfer ended.
         self._outlived = outlived
+        # Returns what has failed although the transfer went on, or None.
         self._failure = failure
         self._progress = TransferProgress(client.id)
         self._lock = threading.Lock()

@@ -19,20 +19,12 @@ Report = TypeVar("Report", bound="PartitionReport | RunningReport | TopicReport 
 
 @dataclass(frozen=True)
 class PartitionReport:
-    """How far a partition is.
-
-    Parameters
-    ----------
-    partition : int
-        The partition.
-    offsets : int
-        Its offsets: those planned, or those in the topic if it is followed.
-    committed, received : int
-        How many of these are committed, and how many besides have arrived for ranges that run.
-    """
+    """How far a partition is."""
 
     partition: int
+    #: Its offsets: those planned, or those in the topic if it is followed.
     offsets: int
+    #: committed, received: how many of these are committed, and how many besides have arrived for ranges that run.
     committed: int
     received: int
 
@@ -44,157 +36,106 @@ class PartitionReport:
 
 @dataclass(frozen=True)
 class RunningReport:
-    """How far a range is that a worker is consuming.
+    """How far a range is that a worker is consuming."""
 
-    Parameters
-    ----------
-    partition, start, end : int
-        The range.
-    position, received : int
-        Its next offset to read, and how many of its offsets have arrived.
-    rows : int
-        Its alerts so far.
-    worker : str
-        Address of the worker.
-    seconds : float
-        Since the first progress of this attempt.
-    quiet_s : float or None
-        Since Kafka last sent something for it; None where nothing is expected.
-    waits : bool
-        Whether it waits until the line has room for it.
-    """
-
+    #: partition, start, end: the range.
     partition: int
     start: int
     end: int
+    #: position, received: its next offset to read, and how many of its offsets have arrived.
     position: int
     received: int
+    #: Its alerts so far.
     rows: int
+    #: Address of the worker.
     worker: str
+    #: Since the first progress of this attempt.
     seconds: float
+    #: Since Kafka last sent something for it; None where nothing is expected.
     quiet_s: float | None
+    #: Whether it waits until the line has room for it.
     waits: bool
 
 
 @dataclass(frozen=True)
 class TopicReport:
-    """How far a topic is.
-
-    Parameters
-    ----------
-    topic : str
-        Its name.
-    is_followed : bool
-        Whether more may come.
-    phase : str
-        What goes on, in words: one of `Phase`.
-    offsets, committed, lag : int
-        All offsets, those committed, and those not committed; earlier runs count.
-    received : int
-        Offsets that have arrived for ranges that run.
-    ranges, ranges_committed : int
-        Ranges of the plan, and how many of them are committed; earlier runs count.
-    ranges_run, alerts, raw_bytes : int
-        What this run has committed.
-    alerts_read, bytes_read : int
-        What this run has read, counting a range that failed and was read again twice; these never decrease.
-    received_bytes : int
-        Bytes that have arrived for what is committed or runs.
-    bytes_received, bytes_wasted : int
-        All bytes that have arrived, and those of them that came in vain; these never decrease.
-    filtered, quarantined, lost, retries : int
-        Of this run: alerts for which the condition is not true, records in quarantine, offsets declared lost, and
-        attempts after the first one.
-    newest_ms : int or None
-        Newest timestamp of what is committed, in milliseconds since 1970-01-01 UTC.
-    alerts_per_second, bytes_per_second : float
-        Alerts that were read lately, and bytes that have arrived.
-    seconds_left : float or None
-        About how long the rest will take to arrive; None if unknown.
-    quiet_s : float or None
-        Seconds since Kafka last sent something; None where nothing is expected of it.
-    looked_s : float or None
-        Seconds since a topic that is followed was last looked at: since the lag was that.
-    is_cut : bool
-        Whether that is longer than a slow line explains.
-    reconnect_timeout_s : float or None
-        How long nothing may come before that is an error.
-    stage_seconds : mapping of str to float
-        Seconds of each stage of the ranges that this run has committed.
-    partitions : tuple of PartitionReport
-        The partitions, `MAX_PARTITIONS` at most.
-    more_partitions : int
-        How many more there are.
-    running : tuple of RunningReport
-        The running ranges, `MAX_RUNNING` at most.
-    more_running : int
-        How many more there are.
-    """
+    """How far a topic is."""
 
     topic: str
+    #: Whether more may come.
     is_followed: bool
+    #: What goes on, in words: one of `Phase`.
     phase: str
+    #: offsets, committed, lag: all offsets, those committed, and those not committed; earlier runs count.
     offsets: int
     committed: int
     lag: int
+    #: Offsets that have arrived for ranges that run.
     received: int
+    #: ranges, ranges_committed: ranges of the plan, and how many of them are committed; earlier runs count.
     ranges: int
     ranges_committed: int
+    #: ranges_run, alerts, raw_bytes: what this run has committed.
     ranges_run: int
     alerts: int
     raw_bytes: int
+    #: alerts_read, bytes_read: what this run has read, counting a range that failed and was read again twice; these
+    #: never decrease.
     alerts_read: int
     bytes_read: int
+    #: Bytes that have arrived for what is committed or runs.
     received_bytes: int
+    #: bytes_received, bytes_wasted: all bytes that have arrived, and those of them that came in vain; these never
+    #: decrease.
     bytes_received: int
     bytes_wasted: int
+    #: filtered, quarantined, lost, retries: of this run: alerts for which the condition is not true, records in
+    #: quarantine, offsets declared lost, and attempts after the first one.
     filtered: int
     quarantined: int
     lost: int
     retries: int
+    #: Newest timestamp of what is committed, in milliseconds since 1970-01-01 UTC.
     newest_ms: int | None
+    #: alerts_per_second, bytes_per_second: alerts that were read lately, and bytes that have arrived.
     alerts_per_second: float
     bytes_per_second: float
+    #: About how long the rest will take to arrive; None if unknown.
     seconds_left: float | None
+    #: Seconds since Kafka last sent something; None where nothing is expected of it.
     quiet_s: float | None
+    #: Seconds since a topic that is followed was last looked at: since the lag was that.
     looked_s: float | None
+    #: Whether that is longer than a slow line explains.
     is_cut: bool
+    #: How long nothing may come before that is an error.
     reconnect_timeout_s: float | None
+    #: Seconds of each stage of the ranges that this run has committed.
     stage_seconds: Mapping[str, float]
+    #: The partitions, `MAX_PARTITIONS` at most.
     partitions: tuple[PartitionReport, ...]
+    #: How many more there are.
     more_partitions: int
+    #: The running ranges, `MAX_RUNNING` at most.
     running: tuple[RunningReport, ...]
+    #: How many more there are.
     more_running: int
 
 
 @dataclass(frozen=True)
 class TransferReport:
-    """How far a transfer is.
-
-    Parameters
-    ----------
-    transfer : str
-        Its id.
-    client : str
-        Dask's id of its client.
-    began_at : float
-        When it began, in seconds since 1970-01-01 UTC.
-    seconds : float
-        How long it has run.
-    state : {"running", "done", "failed", "stopped"}
-        Its state.
-    words : str
-        Why it failed.
-    topics : tuple of TopicReport
-        Its topics, `MAX_TOPICS` at most.
-    """
+    """How far a transfer is."""
 
     transfer: str
+    #: Dask's id of its client.
     client: str
+    #: When it began, in seconds since 1970-01-01 UTC.
     began_at: float
+    #: How long it has run.
     seconds: float
     state: str
     words: str
+    #: Its topics, `MAX_TOPICS` at most.
     topics: tuple[TopicReport, ...]
 
     def to_message(self) -> dict[str, Any]:
@@ -205,10 +146,7 @@ class TransferReport:
     def from_message(cls, message: Mapping[str, Any]) -> Self:
         """Read a message.
 
-        Raises
-        ------
-        TypeError, KeyError
-            If it comes from another version of this program.
+        Raises TypeError, KeyError if it comes from another version of this program.
         """
         topics = tuple(
             _checked(

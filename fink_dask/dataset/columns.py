@@ -31,10 +31,7 @@ _FIRST_NUMBER = 2
 def planned_versions(ledger: Ledger, identity: Identity) -> Versions:
     """Read the schemas that a plan was made with.
 
-    Raises
-    ------
-    LedgerError
-        If one is missing or not what was written.
+    Raises LedgerError if one is missing or not what was written.
     """
     return _read(ledger, identity.each_schema)
 
@@ -42,10 +39,7 @@ def planned_versions(ledger: Ledger, identity: Identity) -> Versions:
 def known_versions(ledger: Ledger, identity: Identity) -> Versions:
     """Read the schemas that a plan was made with, and those that were taken in since.
 
-    Raises
-    ------
-    LedgerError
-        If one is missing or not what was written.
+    Raises LedgerError if one is missing or not what was written.
     """
     return _read(ledger, known_identities(ledger, identity))
 
@@ -58,10 +52,7 @@ def known_identities(ledger: Ledger, identity: Identity) -> tuple[Identity, ...]
 def add_version(known: Versions, identity: Identity, partitioning: Partitioning, schema: AvroSchema) -> Versions:
     """Add a schema to those that a dataset has, or say in words that it does not fit.
 
-    Raises
-    ------
-    SchemaError
-        If it does not fit.
+    Raises SchemaError if it does not fit.
     """
     if identity.outformat in RECORD_OUTFORMATS and schema not in known.schemas:
         raise SchemaError(f"{identity.outformat.capitalize()} files have one schema, and this is another one")
@@ -76,25 +67,10 @@ def add_version(known: Versions, identity: Identity, partitioning: Partitioning,
 def take_in(ledger: Ledger, identity: Identity, partitioning: Partitioning, schema: AvroSchema) -> None:
     """Take in a schema, durably, unless the dataset has it.
 
-    Parameters
-    ----------
-    ledger : Ledger
-        The dataset.
-    identity : Identity
-        That of a plan, or of one that is about to be frozen and whose first schema is in the ledger.
-    partitioning : Partitioning
-        What the directories come from.
-    schema : AvroSchema
-        The schema.
-
-    Raises
-    ------
-    SchemaError
-        If it does not fit those that are there.
-    LedgerError
-        If the ledger is damaged.
-    StorageError
-        If the file system refuses.
+    `identity`: that of a plan, or of one that is about to be frozen and whose first schema is in the ledger.
+    Raises SchemaError if it does not fit those that are there.
+    Raises LedgerError if the ledger is damaged.
+    Raises StorageError if the file system refuses.
     """
     while True:
         # A single look, so that the number is free only if no schema has come that is not among the known ones.
@@ -124,23 +100,8 @@ def settle_versions(
 ) -> Identity:
     """Take in what was found before a plan is frozen; returns the identity that names all schemas of the dataset.
 
-    Parameters
-    ----------
-    ledger : Ledger
-        The dataset; the lease is held.
-    identity : Identity
-        What the plan is of.
-    partitioning : Partitioning
-        What the directories come from.
-    versions : Versions
-        The schemas that were found.
-    is_first : bool
-        Nothing was planned yet: what a job left behind that was killed before its first plan does not count.
-
-    Raises
-    ------
-    FinkDaskError
-        If the ledger is damaged, or the file system refuses.
+    `is_first`: nothing was planned yet: what a job left behind that was killed before its first plan does not count.
+    Raises FinkDaskError if the ledger is damaged, or the file system refuses.
     """
     try:
         if is_first:
@@ -178,10 +139,7 @@ def check_schemas(ledger: Ledger, plans: Sequence[Plan]) -> tuple[str, ...]:
 def mend_versions(ledger: Ledger, plans: Sequence[Plan]) -> None:
     """Write the list of schemas again as far as the plans name them; only the holder of the lease may.
 
-    Raises
-    ------
-    StorageError
-        If the file system refuses.
+    Raises StorageError if the file system refuses.
     """
     _write_list(ledger, plans[-1].identity.more_schemas)
 
@@ -189,12 +147,8 @@ def mend_versions(ledger: Ledger, plans: Sequence[Plan]) -> None:
 def copy_versions(source: Ledger, target: Ledger, identity: Identity) -> None:
     """Give a ledger that is being made all schemas that another one has, durably.
 
-    Raises
-    ------
-    LedgerError
-        If one is missing or damaged.
-    StorageError
-        If the file system refuses.
+    Raises LedgerError if one is missing or damaged.
+    Raises StorageError if the file system refuses.
     """
     known = known_identities(source, identity)
     for one in known:
@@ -258,21 +212,9 @@ def _path(ledger: Ledger, number: int) -> Path:
 def dataset_schema(ledger: Ledger) -> pa.Schema:
     """Find the columns that the files of a dataset have among them.
 
-    Parameters
-    ----------
-    ledger : Ledger
-        The dataset, with a plan.
-
-    Returns
-    -------
-    pyarrow.Schema
-        The columns of the files, those of Kafka last; a file may lack some that a later schema has added. The partition
-        columns are not among them, as they are in the names of the directories.
-
-    Raises
-    ------
-    LedgerError
-        If there is no plan, or a schema of the ledger is missing or damaged.
+    Returns: the columns of the files, those of Kafka last; a file may lack some that a later schema has added. The
+    partition columns are not among them, as they are in the names of the directories.
+    Raises LedgerError if there is no plan, or a schema of the ledger is missing or damaged.
     """
     plans = ledger.plans()
     if not plans:
@@ -285,17 +227,7 @@ def dataset_schema(ledger: Ledger) -> pa.Schema:
 def check_is_parquet(ledger: Ledger, what: str) -> None:
     """Refuse a dataset whose files are not Parquet.
 
-    Parameters
-    ----------
-    ledger : Ledger
-        The dataset, with a plan.
-    what : str
-        What needs Parquet.
-
-    Raises
-    ------
-    LedgerError
-        If they are not.
+    Raises LedgerError if they are not.
     """
     outformat = ledger.begun_with().outformat
     if outformat != "parquet":
@@ -318,10 +250,7 @@ def partitioning_of(identity: Identity, versions: Versions) -> Partitioning:
 
     What a later schema adds never changes what the directories of a dataset mean.
 
-    Raises
-    ------
-    SettingsError
-        If there are none; see `resolve_partitioning`.
+    Raises SettingsError if there are none; see `resolve_partitioning`.
     """
     first_error: SettingsError | None = None
     for count in range(1, len(versions.schemas) + 1):

@@ -60,24 +60,15 @@ def why_unreadable(error: Exception) -> str:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where the rows of a file come from; written in its footer.
+    """Where the rows of a file come from; written in its footer."""
 
-    Parameters
-    ----------
-    topic, topic_id : str
-        The topic and Kafka's id of it.
-    range : Range
-        The range.
-    plan_id : str
-        The plan that holds the range.
-    revision : int
-        The marker's revision, which the name of a file tells apart; see `Marker`.
-    """
-
+    #: topic, topic_id: the topic and Kafka's id of it.
     topic: str
     topic_id: str
     range: Range
+    #: The plan that holds the range.
     plan_id: str
+    #: The marker's revision, which the name of a file tells apart; see `Marker`.
     revision: int = 0
 
     @property
@@ -106,36 +97,22 @@ class Origin:
 
 @dataclass(frozen=True)
 class Layout:
-    """What the rows of a file are.
+    """What the rows of a file are."""
 
-    Parameters
-    ----------
-    columns : pyarrow.Schema
-        Its columns; `RAW_SCHEMA` where the format keeps records.
-    compression : str
-        Codec, one of `fink_dask.settings.COMPRESSIONS`, where the format has them.
-    records : AvroSchema, optional
-        The schema of the records, where the format keeps them.
-    """
-
+    #: Its columns; `RAW_SCHEMA` where the format keeps records.
     columns: pa.Schema
+    #: Codec, one of `fink_dask.settings.COMPRESSIONS`, where the format has them.
     compression: str = COMPRESSION
+    #: The schema of the records, where the format keeps them.
     records: AvroSchema | None = None
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What a file says of itself.
-
-    Parameters
-    ----------
-    rows : int
-        Its alerts.
-    footer : dict of str to str
-        Where they come from; see `Origin.footer`.
-    """
+    """What a file says of itself."""
 
     rows: int
+    #: Where they come from; see `Origin.footer`.
     footer: dict[str, str]
 
 
@@ -177,10 +154,7 @@ class DataFormat(Protocol):
     ) -> Sequence[dict[str, Any]] | Sequence[bytes]:
         """Read some rows of a file, counted from 0 and in order: their values, or the bytes of records of this schema.
 
-        Raises
-        ------
-        LedgerError
-            If the file has fewer.
+        Raises LedgerError if the file has fewer.
         """
 
     def read_through(self, path: Path) -> None:
@@ -281,15 +255,6 @@ class AvroFileWriter:
     """An Avro container file in the making.
 
     The header has room for the offsets, which are known once all rows are there.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        The file.
-    schema : AvroSchema
-        The schema of its records.
-    origin : Origin
-        Where they come from.
     """
 
     def __init__(self, path: Path, schema: AvroSchema, origin: Origin) -> None:
@@ -347,10 +312,7 @@ FORMATS: Mapping[str, DataFormat] = {"parquet": ParquetFormat(), "avro": AvroFor
 def format_of(path: Path) -> DataFormat:
     """Tell the format of a file by its name.
 
-    Raises
-    ------
-    ValueError
-        If it has none.
+    Raises ValueError if it has none.
     """
     for each in FORMATS.values():
         if path.suffix == each.suffix:

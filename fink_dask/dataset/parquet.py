@@ -25,26 +25,16 @@ _BUFFER_BYTES = 2**14
 
 
 class ParquetFileWriter:
-    """A Parquet file in the making; the same tables make the same bytes.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        The file.
-    schema : pyarrow.Schema
-        Its columns.
-    compression : {"zstd", "snappy", "lz4", "gzip", "brotli", "none"}
-        Codec of all columns but those of bytes that it makes hardly smaller, as cutouts of ZTF, which are compressed
-        already. The first table shows which these are.
-    footer : mapping of str to str
-        What the file says of itself.
-    """
+    """A Parquet file in the making; the same tables make the same bytes."""
 
     def __init__(self, path: Path, schema: pa.Schema, compression: str, footer: Mapping[str, str]) -> None:
         self.file = NewFile(path)
         self._sink = pa.BufferedOutputStream(pa.PythonFile(self.file, "w"), _BUFFER_BYTES)
         self._schema = schema
+        # Codec of all columns but those of bytes that it makes hardly smaller, as cutouts of ZTF, which are compressed
+        # already. The first table shows which these are.
         self._compression = compression
+        # What the file says of itself.
         self._footer = footer
         self._writer: pq.ParquetWriter | None = None
 
@@ -108,14 +98,7 @@ def write_options(schema: pa.Schema, compression: str, bare: frozenset[str]) -> 
     and maximum of a row group's strings, bytes and most floats tell a reader nothing, as a range holds alerts of all
     kinds, and take time to find.
 
-    Parameters
-    ----------
-    schema : pyarrow.Schema
-        The columns.
-    compression : {"zstd", "snappy", "lz4", "gzip", "brotli", "none"}
-        Codec.
-    bare : frozenset of str
-        Paths of the columns that are not compressed.
+    `bare`: paths of the columns that are not compressed.
     """
     sink = pa.BufferOutputStream()
     pq.write_table(schema.empty_table(), sink)

@@ -89,20 +89,13 @@ def days_since_1970(times: npt.NDArray[np.float64], scale: Scale) -> Integers:
 
 @dataclass(frozen=True)
 class PartitionSource:
-    """One field and the partition columns that come from it.
+    """One field and the partition columns that come from it."""
 
-    Parameters
-    ----------
-    path : str
-        Dotted path of the field.
-    columns : tuple of str
-        Names of the partition columns.
-    scale : {"utc-jd", "tai-mjd"} or None
-        How the field gives a time; None for a field that is used as it is.
-    """
-
+    #: Dotted path of the field.
     path: str
+    #: Names of the partition columns.
     columns: tuple[str, ...]
+    #: How the field gives a time; None for a field that is used as it is.
     scale: Scale | None = None
 
     @property
@@ -113,21 +106,14 @@ class PartitionSource:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """An order of the rows of a batch in which those of each partition key are together.
+    """An order of the rows of a batch in which those of each partition key are together."""
 
-    Parameters
-    ----------
-    order : numpy.ndarray of int64, shape (rows,)
-        The rows: of each key in their order, then those that can't be placed.
-    parts : list of (str, int)
-        A directory such as ``year=2026/month=02/day=24`` (empty without partition columns), and how many of the rows
-        belong in it; in the order of the rows.
-    refused : list of str
-        Why each of the rows that are left can't be placed.
-    """
-
+    #: The rows: of each key in their order, then those that can't be placed.
     order: Integers
+    #: A directory such as ``year=2026/month=02/day=24`` (empty without partition columns), and how many of the rows
+    #: belong in it; in the order of the rows.
     parts: list[tuple[str, int]]
+    #: Why each of the rows that are left can't be placed.
     refused: list[str]
 
     def slices(self, rows: pa.RecordBatch) -> Iterator[tuple[str, pa.RecordBatch]]:
@@ -140,14 +126,9 @@ class Split:
 
 @dataclass(frozen=True)
 class Partitioning:
-    """What the directories of a dataset come from.
+    """What the directories of a dataset come from."""
 
-    Parameters
-    ----------
-    sources : tuple of PartitionSource
-        In the order of the directories.
-    """
-
+    #: In the order of the directories.
     sources: tuple[PartitionSource, ...]
 
     @property
@@ -190,19 +171,9 @@ class Partitioning:
 def resolve_partitioning(names: tuple[str, ...], survey: str | None, schema: pa.Schema) -> Partitioning:
     """Find the fields that partition columns come from.
 
-    Parameters
-    ----------
-    names : tuple of str
-        ``time``, columns or dotted fields.
-    survey : str or None
-        ``ztf`` or ``lsst``: how times are given.
-    schema : pyarrow.Schema
-        The alerts' columns.
-
-    Raises
-    ------
-    SettingsError
-        If there is no such field, its type has no place in a directory's name, or two columns would have one name.
+    `survey`: ``ztf`` or ``lsst``: how times are given.
+    Raises SettingsError if there is no such field, its type has no place in a directory's name, or two columns would
+    have one name.
     """
     sources = []
     for name in names:

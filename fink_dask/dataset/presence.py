@@ -72,10 +72,7 @@ def check_offsets(marker: Marker, seen: Sequence[Offsets]) -> list[str]:
 def check_files(ledger: Ledger, plans: Sequence[Plan]) -> None:
     """Refuse to call a dataset complete whose files or markers are gone; looks at names and sizes only.
 
-    Raises
-    ------
-    LedgerError
-        That names the first one.
+    Raises LedgerError that names the first one.
     """
     markers = list(ledger.markers(plans))
     unmarked = unmarked_ranges(ledger, plans, markers)
@@ -101,10 +98,7 @@ def unmarked_ranges(
 ) -> list[DamagedMarker]:
     """List the ranges that have rows in the dataset but no marker: it is written before them, so somebody removed it.
 
-    Raises
-    ------
-    StorageError
-        If the dataset can't be read.
+    Raises StorageError if the dataset can't be read.
     """
     there = {marker.range for marker in markers} | {bad.range for bad in damaged}
     opened = {

@@ -31,19 +31,9 @@ QUARANTINE_SCHEMA = pa.schema(
 def quarantine_rows(batch: RawBatch, bad: Sequence[tuple[int, str]], partition: int) -> pa.RecordBatch:
     """Gather the bad records of a batch.
 
-    Parameters
-    ----------
-    batch : RawBatch
-        The batch.
-    bad : sequence of (int, str)
-        Position in the batch and reason of each bad record, in order.
-    partition : int
-        The partition that the batch comes from.
-
-    Returns
-    -------
-    pyarrow.RecordBatch
-        One row a bad record, with `QUARANTINE_SCHEMA`.
+    `bad`: position in the batch and reason of each bad record, in order.
+    `partition`: the partition that the batch comes from.
+    Returns: one row a bad record, with `QUARANTINE_SCHEMA`.
     """
     chosen = [index for index, _ in bad]
     times = [int(batch.timestamps_ms[index]) for index in chosen]
@@ -63,10 +53,7 @@ def quarantine_rows(batch: RawBatch, bad: Sequence[tuple[int, str]], partition: 
 def read_quarantine(ledger: Ledger, file: DataFile, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
     """Yield the records of a quarantine file, some at a time; with all columns, or only these.
 
-    Raises
-    ------
-    LedgerError
-        If it is missing, or not what was written.
+    Raises LedgerError if it is missing, or not what was written.
     """
     path = ledger.path / file.path
     try:

@@ -84,26 +84,15 @@ def open_each(outdir: str | os.PathLike[str]) -> list[ds.Dataset]:
 
 @dataclass(frozen=True)
 class Part:
-    """What was opened of the dataset of a topic.
-
-    Parameters
-    ----------
-    ledger : Ledger
-        Its ledger.
-    identity : Identity
-        What is said of the topic there.
-    markers : list of Marker
-        The committed ranges whose files it has.
-    dataset : pyarrow.dataset.Dataset
-        These files.
-    versions : Versions
-        The schemas of its alerts.
-    """
+    """What was opened of the dataset of a topic."""
 
     ledger: Ledger
+    #: What is said of the topic there.
     identity: Identity
+    #: The committed ranges whose files it has.
     markers: list[Marker]
     dataset: ds.Dataset
+    #: The schemas of its alerts.
     versions: Versions
 
 

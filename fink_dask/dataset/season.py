@@ -19,18 +19,9 @@ TOPIC = "topic"
 def unite(outdir: Path, opened: Sequence[tuple[str, ds.Dataset, Versions]]) -> ds.Dataset:
     """Make one dataset of several, which reads the same files.
 
-    Parameters
-    ----------
-    outdir : pathlib.Path
-        Where they are.
-    opened : sequence of (str, pyarrow.dataset.Dataset, Versions)
-        Topics, their datasets, and the schemas of their alerts; at least one, and all in one file system.
-
-    Raises
-    ------
-    LedgerError
-        If the alerts do not fit each other, as those of two surveys, or one of the topics has a column of another type,
-        or called ``topic``.
+    `opened`: topics, their datasets, and the schemas of their alerts; at least one, and all in one file system.
+    Raises LedgerError if the alerts do not fit each other, as those of two surveys, or one of the topics has a column
+    of another type, or called ``topic``.
     """
     _check_survey(outdir, [(topic, each.schema) for topic, each, _ in opened])
     season = _merge([(topic, versions) for topic, _, versions in opened])

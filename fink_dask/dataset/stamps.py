@@ -45,15 +45,8 @@ def can_read_stamps() -> bool:
 def read_stamp(data: bytes | None) -> Image | None:
     """Read the first image of a cutout.
 
-    Parameters
-    ----------
-    data : bytes or None
-        A FITS file, as it is or compressed by gzip.
-
-    Returns
-    -------
-    numpy.ndarray or None
-        The pixels, the lowest row first; None if the data, whatever it is, holds no image within the bounds.
+    `data`: A FITS file, as it is or compressed by gzip.
+    Returns: the pixels, the lowest row first; None if the data, whatever it is, holds no image within the bounds.
     """
     content = unpack(data or b"")
     if content is None or not _has_few_axes(content):

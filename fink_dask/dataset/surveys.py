@@ -28,48 +28,32 @@ CUTOUTS = {"science": "cutoutScience", "template": "cutoutTemplate", "difference
 
 @dataclass(frozen=True)
 class SurveyNames:
-    """What a survey calls things.
+    """What a survey calls things."""
 
-    Parameters
-    ----------
-    record : str
-        The record with the detection in full packets; light packets have its fields at the top level.
-    history : str
-        The list of earlier detections.
-    forced : str
-        The list of forced photometry: brightness where and when nothing was detected; empty if there is none.
-    forced_source : str
-        Its identifier of a measurement.
-    names : mapping of str to str
-        The survey's names for ``object``, ``source``, ``time``, ``value``, ``error`` and ``band``.
-    light : mapping of str to str
-        Other names for ``value`` and ``error``, if alerts lack those: light packets have another brightness.
-    limit : str
-        In earlier measurements, what was not bright enough to be seen; empty if there is no such thing.
-    scale : {"utc-jd", "tai-mjd"}
-        The scale of its times, in days.
-    bands : mapping
-        The filters, by their values in alerts.
-    is_flux : bool
-        Whether the value is a flux in nJy; otherwise it is a magnitude.
-    stamp : str
-        The field of a cutout that has the picture; empty if the cutout is the picture.
-    mover : str
-        The designation of something in the solar system, whose detections belong to no object, and have the number 0;
-        empty if they have an object like all others.
-    """
-
+    #: The record with the detection in full packets; light packets have its fields at the top level.
     record: str
+    #: The list of earlier detections.
     history: str
+    #: The list of forced photometry: brightness where and when nothing was detected; empty if there is none.
     forced: str
+    #: Its identifier of a measurement.
     forced_source: str
+    #: The survey's names for ``object``, ``source``, ``time``, ``value``, ``error`` and ``band``.
     names: Mapping[str, str]
+    #: Other names for ``value`` and ``error``, if alerts lack those: light packets have another brightness.
     light: Mapping[str, str]
+    #: In earlier measurements, what was not bright enough to be seen; empty if there is no such thing.
     limit: str
+    #: The scale of its times, in days.
     scale: Scale
+    #: The filters, by their values in alerts.
     bands: Mapping[int, str] | Mapping[str, str]
+    #: Whether the value is a flux in nJy; otherwise it is a magnitude.
     is_flux: bool
+    #: The field of a cutout that has the picture; empty if the cutout is the picture.
     stamp: str
+    #: The designation of something in the solar system, whose detections belong to no object, and have the number 0;
+    #: empty if they have an object like all others.
     mover: str
 
 
@@ -114,28 +98,19 @@ _LSST = SurveyNames(
 
 @dataclass(frozen=True)
 class Fields:
-    """Which of these a dataset has.
+    """Which of these a dataset has."""
 
-    Parameters
-    ----------
-    survey : SurveyNames
-        Whose alerts they are.
-    paths : mapping of str to str
-        The dotted paths of ``object``, ``source``, ``time``, ``value``, ``error``, ``band``, ``ra``, ``dec``, ``mover``
-        and ``class``, as far as they exist.
-    history : tuple of str
-        Which of ``time``, ``value``, ``error``, ``band`` and ``limit`` the earlier measurements have; empty unless they
-        have at least a time and a value.
-    classes : tuple of str
-        Those of `CLASSES` that exist; until `of_class` chooses one, none is in `paths`.
-    cutouts : mapping of str to str
-        The paths of the pictures that exist, by what they show.
-    """
-
+    #: Whose alerts they are.
     survey: SurveyNames
+    #: The dotted paths of ``object``, ``source``, ``time``, ``value``, ``error``, ``band``, ``ra``, ``dec``, ``mover``
+    #: and ``class``, as far as they exist.
     paths: Mapping[str, str]
+    #: Which of ``time``, ``value``, ``error``, ``band`` and ``limit`` the earlier measurements have; empty unless they
+    #: have at least a time and a value.
     history: tuple[str, ...]
+    #: The paths of the pictures that exist, by what they show.
     cutouts: Mapping[str, str]
+    #: Those of `CLASSES` that exist; until `of_class` chooses one, none is in `paths`.
     classes: tuple[str, ...] = ()
 
     def of_class(self, path: str) -> Fields:

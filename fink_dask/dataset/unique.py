@@ -21,22 +21,9 @@ _PLACE = ("number", "kafka_partition", "kafka_offset")
 def is_first(opened: Sequence[tuple[str, ds.Dataset]], topic: str | None) -> pc.Expression | None:
     """Make the condition that keeps one of the alerts with the same identifier: the first by topic, then in Kafka.
 
-    Parameters
-    ----------
-    opened : sequence of (str, pyarrow.dataset.Dataset)
-        Topics and their datasets, in order.
-    topic : str, optional
-        The column that tells topics apart; None if there is only one.
-
-    Returns
-    -------
-    pyarrow.compute.Expression or None
-        None if no alert is there twice. Alerts without an identifier are all kept.
-
-    Raises
-    ------
-    SettingsError
-        If the alerts of a topic have no identifier.
+    `topic`: the column that tells topics apart; None if there is only one.
+    Returns None if no alert is there twice. Alerts without an identifier are all kept.
+    Raises SettingsError if the alerts of a topic have no identifier.
     """
     tables = []
     for number, (name, dataset) in enumerate(opened):

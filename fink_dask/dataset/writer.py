@@ -53,24 +53,8 @@ class StagedWriter:
     Row groups end where the rows held back reach `buffer_bytes`, which depends on the rows and their batches alone: two
     attempts at a range write identical files.
 
-    Parameters
-    ----------
-    attempt : Attempt
-        Stages the files.
-    schema : pyarrow.Schema
-        Columns of the files.
-    origin : Origin
-        Where the rows come from.
-    prefix : str
-        Put before each staged name, to tell two writers of an attempt apart.
-    buffer_bytes : int
-        The most decoded bytes that are held back, with what small batches cost beside their data.
-    compression : str
-        Codec of the files; see `write_options`.
-    outformat : str
-        Format of the files, one of `fink_dask.settings.OUTFORMATS`.
-    records : AvroSchema, optional
-        The schema of the records, where the format keeps them; `schema` is `RAW_SCHEMA` then.
+    `outformat`: format of the files, one of `fink_dask.settings.OUTFORMATS`.
+    `records`: the schema of the records, where the format keeps them; `schema` is `RAW_SCHEMA` then.
     """
 
     def __init__(
@@ -85,9 +69,13 @@ class StagedWriter:
         records: AvroSchema | None = None,
     ) -> None:
         self._attempt = attempt
+        # Columns of the files.
         self._schema = schema
+        # Where the rows come from.
         self._origin = origin
+        # Put before each staged name, to tell two writers of an attempt apart.
         self._prefix = prefix
+        # The most decoded bytes that are held back, with what small batches cost beside their data.
         self._buffer_bytes = buffer_bytes
         self._format = FORMATS[outformat]
         self._layout = Layout(schema, compression, records)
@@ -110,10 +98,7 @@ class StagedWriter:
     def write(self, directory: str, batch: pa.RecordBatch) -> None:
         """Add rows to the file of a directory.
 
-        Raises
-        ------
-        SettingsError
-            If the range has too many partition keys.
+        Raises SettingsError if the range has too many partition keys.
         """
         target = self._targets.get(directory)
         if target is None:

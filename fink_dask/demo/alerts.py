@@ -60,21 +60,9 @@ def recorded_schema(kind: AlertKind | str) -> str:
 def play_alerts(kind: AlertKind | str, count: int, *, seed: int = 0, first_number: int = 0) -> Iterator[bytes]:
     """Yield made-up alerts as schemaless Avro; the same arguments give the same bytes.
 
-    Parameters
-    ----------
-    kind : AlertKind or str
-        Such as ``ztf-light``.
-    count : int
-        How many.
-    seed : int, optional
-        Decides which objects they tell of.
-    first_number : int, optional
-        Number of the first alert. Ids follow from the numbers alone, so runs whose numbers overlap share ids.
-
-    Raises
-    ------
-    SettingsError
-        If an argument is negative.
+    `first_number`: number of the first alert. Ids follow from the numbers alone, so runs whose numbers overlap share
+    ids.
+    Raises SettingsError if an argument is negative.
     """
     if count < 0 or seed < 0 or first_number < 0:
         raise SettingsError("count, seed and first_number must not be negative")

@@ -14,32 +14,19 @@ from fink_dask.errors import SchemaError, SettingsError
 
 @dataclass(frozen=True)
 class AlertFiles:
-    """Files with the same schema.
-
-    Parameters
-    ----------
-    paths : tuple of pathlib.Path
-        The files.
-    text : str
-        The schema as it stands in the first file.
-    schema : AvroSchema
-        The same, parsed.
-    alerts : int
-        How many alerts the files say they hold.
-    """
+    """Files with the same schema."""
 
     paths: tuple[Path, ...]
+    #: The schema as it stands in the first file.
     text: str
     schema: AvroSchema
+    #: How many alerts the files say they hold.
     alerts: int
 
     def values(self) -> Iterator[bytes]:
         """Yield the alerts as schemaless Avro, byte for byte, with one block of a file in memory at a time.
 
-        Raises
-        ------
-        SchemaError
-            If the bytes of a file are not records of its schema.
+        Raises SchemaError if the bytes of a file are not records of its schema.
         """
         for path in self.paths:
             try:
@@ -51,12 +38,8 @@ class AlertFiles:
 def open_files(paths: Sequence[Path]) -> AlertFiles:
     """Check files before any of them is published; each is read once.
 
-    Raises
-    ------
-    SettingsError
-        If one can't be read, is not an Avro file, or has a different schema from the first.
-    SchemaError
-        If their schema can't be used.
+    Raises SettingsError if one can't be read, is not an Avro file, or has a different schema from the first.
+    Raises SchemaError if their schema can't be used.
     """
     found: list[tuple[str, AvroSchema]] = []
     alerts = 0

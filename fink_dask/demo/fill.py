@@ -19,23 +19,14 @@ _SCHEMA_COPIES = 10
 
 @dataclass(frozen=True)
 class Destination:
-    """A topic to put alerts into.
-
-    Parameters
-    ----------
-    topic : str
-        The topic.
-    partitions : int
-        How many it has.
-    offsets : int
-        How many offsets it has used so far, so that new alerts get other numbers.
-    has_schema : bool
-        Whether its schema topic already holds the alerts' schema.
-    """
+    """A topic to put alerts into."""
 
     topic: str
+    #: How many it has.
     partitions: int
+    #: How many offsets it has used so far, so that new alerts get other numbers.
     offsets: int = 0
+    #: Whether its schema topic already holds the alerts' schema.
     has_schema: bool = False
 
 
@@ -44,25 +35,9 @@ def prepare_topic(
 ) -> Destination:
     """Create a topic and its schema topic, or find out whether alerts of a schema can be added to an existing one.
 
-    Parameters
-    ----------
-    settings : KafkaSettings
-        How to reach Kafka.
-    topic : str
-        The topic.
-    schema : AvroSchema
-        The alerts' schema.
-    partitions : int
-        Number of partitions of a new topic.
-    append : bool
-        Whether the topic may already exist.
-
-    Raises
-    ------
-    SettingsError
-        If the topic exists but must not, or can't take the alerts.
-    BrokerError
-        If the broker refuses or does not answer.
+    `partitions`: number of partitions of a new topic.
+    Raises SettingsError if the topic exists but must not, or can't take the alerts.
+    Raises BrokerError if the broker refuses or does not answer.
     """
     check_topic_name(topic)
     if topic.endswith(SCHEMA_SUFFIX):
@@ -99,32 +74,11 @@ def fill_topic(
 ) -> int:
     """Put alerts into random partitions, with the topic's name as key; the schema topic is filled first.
 
-    Parameters
-    ----------
-    publisher : Publisher
-        Writes them.
-    where : Destination
-        The topic to fill.
-    schema : str
-        The Avro schema, which becomes the key of the schema topic's records.
-    values : iterable of bytes
-        The alerts, as schemaless Avro.
-    seed : int
-        Random seed for the choice of partitions.
-    delivered : callable, optional
-        Called with 1 for each alert that the broker has confirmed.
-    stopped : callable, optional
-        Tells whether to stop.
-
-    Returns
-    -------
-    int
-        Alerts that were confirmed: all of them unless it was stopped.
-
-    Raises
-    ------
-    BrokerError
-        If one was not confirmed.
+    `schema`: the Avro schema, which becomes the key of the schema topic's records.
+    `seed`: random seed for the choice of partitions.
+    `delivered`: called with 1 for each alert that the broker has confirmed.
+    Returns: alerts that were confirmed: all of them unless it was stopped.
+    Raises BrokerError if one was not confirmed.
     """
     key = where.topic.encode()
     if not where.has_schema:

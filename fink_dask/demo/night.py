@@ -16,23 +16,8 @@ def publish_night(
 ) -> int:
     """Fill a topic with a night of light ZTF alerts, in Fink's conventions.
 
-    Parameters
-    ----------
-    broker : MockBroker
-        The broker to publish to.
-    topic : str
-        The topic; ``<topic>_schema`` is filled as well.
-    count : int
-        Number of alerts.
-    seed : int
-        The same seed makes the same night.
-    stopped : callable, optional
-        Tells whether to stop.
-
-    Returns
-    -------
-    int
-        Alerts that were acknowledged.
+    `topic`: the topic; ``<topic>_schema`` is filled as well.
+    `seed`: the same seed makes the same night.
     """
     alerts = play_alerts(AlertKind.ZTF_LIGHT, count, seed=seed)
     where = Destination(topic, MOCK_PARTITIONS)

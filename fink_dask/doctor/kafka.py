@@ -26,12 +26,7 @@ _SOON_DAYS = 1.0
 def check_credentials(survey: str | None, is_needed: bool) -> Check:
     """Look for the credentials file; it may be absent, or name no servers, if they are known without it.
 
-    Parameters
-    ----------
-    survey : {"ztf", "lsst"} or None
-        Whose file to look for.
-    is_needed : bool
-        Whether options and the environment alone did not say how to reach Kafka.
+    `is_needed`: whether options and the environment alone did not say how to reach Kafka.
     """
     register = _register(survey)
     try:
@@ -80,17 +75,10 @@ def _register(survey: str | None) -> str:
 
 @dataclass(frozen=True)
 class KafkaChecks:
-    """What was found on Kafka's side.
-
-    Parameters
-    ----------
-    checks : tuple of Check
-        What was found.
-    line : LineSpeed
-        What is known of the line.
-    """
+    """What was found on Kafka's side."""
 
     checks: tuple[Check, ...]
+    #: What is known of the line.
     line: LineSpeed = UNKNOWN_LINE
 
 

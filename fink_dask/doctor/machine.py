@@ -41,26 +41,16 @@ _CLOCK_S = 10.0
 
 @dataclass(frozen=True)
 class Check:
-    """What was found.
-
-    Parameters
-    ----------
-    name : str
-        What was checked.
-    state : {"ok", "warn", "fail"}
-        Whether a transfer can work with it.
-    found : str
-        What was found, in one line.
-    advice : str
-        What to do or type if it is not ok.
-    figures : mapping of str to float, str or None
-        What was measured or estimated, for programs.
-    """
+    """What was found."""
 
     name: str
+    #: Whether a transfer can work with it.
     state: State
+    #: What was found, in one line.
     found: str
+    #: What to do or type if it is not ok.
     advice: str = ""
+    #: What was measured or estimated, for programs.
     figures: Mapping[str, float | str | None] = field(default_factory=dict)
 
 

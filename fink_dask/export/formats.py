@@ -46,23 +46,14 @@ _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table.
+    """A column of a table."""
 
-    Parameters
-    ----------
-    path : str
-        Its name, a dotted path.
-    type : pyarrow.DataType
-        Of its values.
-    unit : str
-        As in FITS and VOTable; empty if it has none, or it is not known.
-    description : str
-        What the schema of the alerts says of it, any text; empty if that says nothing.
-    """
-
+    #: Its name, a dotted path.
     path: str
     type: pa.DataType
+    #: As in FITS and VOTable; empty if it has none, or it is not known.
     unit: str
+    #: What the schema of the alerts says of it, any text; empty if that says nothing.
     description: str = ""
 
 

@@ -47,20 +47,11 @@ _DOC_CHARS = 200
 
 @dataclass(frozen=True)
 class Exported:
-    """What a file has.
-
-    Parameters
-    ----------
-    rows : int
-        Alerts.
-    columns : tuple of str
-        Its columns.
-    left_out : tuple of str
-        Columns of the dataset that are no single values, such as lists, maps and cutouts; empty if some were chosen.
-    """
+    """What a file has."""
 
     rows: int
     columns: tuple[str, ...]
+    #: Columns of the dataset that are no single values, such as lists, maps and cutouts; empty if some were chosen.
     left_out: tuple[str, ...]
 
 
@@ -75,29 +66,15 @@ def export_table(
 ) -> Exported:
     """Write a table of alerts, which appears whole or not at all.
 
-    Parameters
-    ----------
-    outdir : str or os.PathLike
-        The dataset, or a directory with those of several topics.
-    target : pathlib.Path
-        The file, which is not there yet; its suffix, one of `FORMATS`, is its format.
-    columns : sequence of str, optional
-        Columns, or dotted fields; by default all that are single values.
-    where : str, optional
-        A condition: only alerts of which it is true.
-    unique : bool
-        Each alert once; see `fink_dask.open_dataset`.
-    begin, advance : callable
-        Told what comes next and its number of rows, and how many are done.
-
-    Raises
-    ------
-    SettingsError
-        If the file is there, is of no known format, or a column is not there or no single value; of the condition.
-    LedgerError
-        If the dataset is not what its ledger says.
-    StorageError
-        If the file system refuses.
+    `outdir`: the dataset, or a directory with those of several topics.
+    `target`: the file, which is not there yet; its suffix, one of `FORMATS`, is its format.
+    `columns`: columns, or dotted fields; by default all that are single values.
+    `where`: A condition: only alerts of which it is true.
+    `begin, advance`: told what comes next and its number of rows, and how many are done.
+    Raises SettingsError if the file is there, is of no known format, or a column is not there or no single value; of
+    the condition.
+    Raises LedgerError if the dataset is not what its ledger says.
+    Raises StorageError if the file system refuses.
     """
     write = FORMATS.get(target.suffix.lower())
     if write is None:
@@ -130,17 +107,10 @@ def export_table(
 
 
 class Table:
-    """The rows of a dataset as plain columns; they can be gone through several times.
-
-    Parameters
-    ----------
-    dataset : pyarrow.dataset.Dataset
-        The dataset.
-    columns : list of Column
-        What is wanted of it.
-    """
+    """The rows of a dataset as plain columns; they can be gone through several times."""
 
     def __init__(self, dataset: ds.Dataset, columns: list[Column]) -> None:
+        # What is wanted of it.
         self.columns = columns
         self.condition: Condition | None = None
         self.rows = dataset.count_rows()

@@ -30,15 +30,10 @@ _KEEP_S = 2.0
 
 
 class Pace:
-    """Decides what part of a topic is due.
-
-    Parameters
-    ----------
-    roll_interval_s : float
-        The most seconds that an alert waits.
-    """
+    """Decides what part of a topic is due."""
 
     def __init__(self, roll_interval_s: float) -> None:
+        # The most seconds that an alert waits.
         self._roll_interval_s = roll_interval_s
         self._seen: dict[int, float] = {}
 
@@ -69,15 +64,11 @@ class Pace:
 class Ending:
     """Decides when all topics together have been followed for long enough.
 
-    Parameters
-    ----------
-    follow : FollowSettings
-        What the user asked for.
-    now : float
-        The time, in seconds, on the same clock as the other times.
+    `now`: the time, in seconds, on the same clock as the other times.
     """
 
     def __init__(self, follow: FollowSettings, now: float) -> None:
+        # What the user asked for.
         self._follow = follow
         self._stables: dict[tuple[str, int], int] = {}
         self._grew = now
@@ -124,24 +115,10 @@ class Amount(Enum):
 
 
 class Follower:
-    """Plans what arrives in one topic.
-
-    Parameters
-    ----------
-    transfer : TopicTransfer
-        The topic's transfer, which has begun.
-    follow : FollowSettings
-        When ranges are closed.
-
-    Attributes
-    ----------
-    accounted : int
-        Records that are in the dataset, in its quarantine, or declared lost.
-    seen_at : float
-        When the state of the topic was last known, on the clock of `time.monotonic`.
-    """
+    """Plans what arrives in one topic."""
 
     def __init__(self, transfer: TopicTransfer, follow: FollowSettings) -> None:
+        # The topic's transfer, which has begun.
         self.transfer = transfer
         self._settings = transfer.settings
         self._pace = Pace(follow.roll_interval_s)
@@ -153,12 +130,14 @@ class Follower:
         self._planned = planned_ends(transfer.plans)
         self._offsets = sum(len(range_) for plan in transfer.plans for range_ in plan.ranges)
         markers = list(transfer.ledger.markers(transfer.plans))
+        #: Records that are in the dataset, in its quarantine, or declared lost.
         self.accounted = sum(
             marker.rows + marker.filtered + marker.quarantined + total(marker.lost + marker.duplicates)
             for marker in markers
         )
         stamps = (marker.newest_ms for marker in markers if marker.newest_ms is not None)
         self._newest_ms: int | None = max(stamps, default=None)
+        #: When the state of the topic was last known, on the clock of `time.monotonic`.
         self.seen_at = time.monotonic()
         self._open: Counter[int] = Counter()
         for _, range_ in open_ranges(transfer.plans, markers):
@@ -195,15 +174,8 @@ class Follower:
     def look(self, description: TopicDescription, now: float) -> bool:
         """Take note of the topic as it is now.
 
-        Returns
-        -------
-        bool
-            False where nothing is known, as a broker may not have recovered yet.
-
-        Raises
-        ------
-        LedgerError
-            If the topic is no longer the one that was planned.
+        Returns False where nothing is known, as a broker may not have recovered yet.
+        Raises LedgerError if the topic is no longer the one that was planned.
         """
         if is_other_topic(self.transfer.target.identity.topic_id, description.topic_id):
             raise LedgerError(
@@ -227,15 +199,8 @@ class Follower:
     def plan(self, amount: Amount, now: float) -> list[tuple[Plan, Range]]:
         """Plan this much of what has arrived, and freeze the plan.
 
-        Returns
-        -------
-        list of (Plan, Range)
-            What was planned.
-
-        Raises
-        ------
-        FinkDaskError
-            If Kafka has removed something, and the settings call that a failure; or the ledger refuses.
+        Raises FinkDaskError if Kafka has removed something, and the settings call that a failure; or the ledger
+        refuses.
         """
         sizing = self._sizing()
         chosen: dict[int, tuple[int, int]] = {}

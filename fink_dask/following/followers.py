@@ -31,21 +31,13 @@ _END_S = 1.0
 
 
 class Patience:
-    """Waits for Kafka.
-
-    Parameters
-    ----------
-    limit_s : float
-        Seconds that it may be away.
-    observe : callable
-        Takes the events.
-    excuse : callable
-        Is told the seconds of an absence, once it is over.
-    """
+    """Waits for Kafka."""
 
     def __init__(self, limit_s: float, observe: Observer, excuse: Callable[[float], None]) -> None:
+        # Seconds that it may be away.
         self._limit_s = limit_s
         self._observe = observe
+        # Is told the seconds of an absence, once it is over.
         self._excuse = excuse
         self._away_since: float | None = None
         self._heard: float | None = None
@@ -53,10 +45,7 @@ class Patience:
     def wait(self, error: BrokerUnavailableError, now: float) -> None:
         """Note that Kafka is away.
 
-        Raises
-        ------
-        BrokerUnavailableError
-            If it has been away for too long.
+        Raises BrokerUnavailableError if it has been away for too long.
         """
         if self._away_since is None:
             # Since it last answered: the question itself took some seconds to fail.
@@ -80,33 +69,21 @@ class Patience:
 
 @dataclass(frozen=True)
 class Round:
-    """One look at all topics.
+    """One look at all topics."""
 
-    Parameters
-    ----------
-    looks : mapping of str to Look
-        What was seen of each.
-    error : Exception or None
-        Why nothing was seen of any of them.
-    """
-
+    #: What was seen of each.
     looks: Mapping[str, Look] = field(default_factory=dict)
+    #: Why nothing was seen of any of them.
     error: Exception | None = None
 
 
 class Watch:
-    """Looks at topics in a thread of its own, so that an absent broker holds nobody up; a context manager.
-
-    Parameters
-    ----------
-    inspector : Inspector
-        Asks the broker; nobody else may use it meanwhile.
-    finder : Finder
-        Knows which topics are meant; nobody else may use it either, except to take what it has found.
-    """
+    """Looks at topics in a thread of its own, so that an absent broker holds nobody up; a context manager."""
 
     def __init__(self, inspector: Inspector, finder: Finder) -> None:
+        # Asks the broker; nobody else may use it meanwhile.
         self._inspector = inspector
+        # Knows which topics are meant; nobody else may use it either, except to take what it has found.
         self._finder = finder
         self._over = threading.Event()
         self._ended: Future[None] | None = None
@@ -154,25 +131,7 @@ class Watch:
 
 
 class Followers:
-    """Plans what arrives in the topics of a run, and decides when the end has come.
-
-    Parameters
-    ----------
-    topics : Topics
-        The topics; those that have begun are followed, and so are those that are found later.
-    follow : FollowSettings
-        When ranges are closed, and when the end comes.
-    watch : Watch
-        Looks at the topics.
-    finder : Finder
-        Knows what has been found meanwhile.
-    memory : MemoryShare
-        What a range may hold.
-    nconsumers : int
-        Ranges that are consumed at once.
-    observe : callable
-        Takes the events.
-    """
+    """Plans what arrives in the topics of a run, and decides when the end has come."""
 
     def __init__(
         self,
@@ -184,11 +143,17 @@ class Followers:
         nconsumers: int,
         observe: Observer,
     ) -> None:
+        # The topics; those that have begun are followed, and so are those that are found later.
         self._topics = topics
+        # When ranges are closed, and when the end comes.
         self._follow = follow
+        # Looks at the topics.
         self._watch = watch
+        # Knows what has been found meanwhile.
         self._finder = finder
+        # What a range may hold.
         self._memory = memory
+        # Ranges that are consumed at once.
         self._nconsumers = nconsumers
         self._limit_s = topics.settings.kafka.reconnect_timeout_s
         self._ending = Ending(follow, time.monotonic())
@@ -207,20 +172,10 @@ class Followers:
     def more(self, waiting: int, running: int) -> list[Work] | None:
         """Plan what is due, and freeze the plans.
 
-        Parameters
-        ----------
-        waiting, running : int
-            Ranges that wait for a consumer, and ranges that have one.
-
-        Returns
-        -------
-        list of Work or None
-            What was planned, and what topics that were just found had left open; None when the end has come.
-
-        Raises
-        ------
-        FinkDaskError
-            If Kafka was away for too long, or the file system refuses; or a topic fails, and no other was asked for.
+        `waiting, running`: ranges that wait for a consumer, and ranges that have one.
+        Returns: what was planned, and what topics that were just found had left open; None when the end has come.
+        Raises FinkDaskError if Kafka was away for too long, or the file system refuses; or a topic fails, and no other
+        was asked for.
         """
         self._topics.pass_on()
         round_ = self._watch.latest
@@ -327,10 +282,7 @@ class Followers:
 def look_first(topics: Topics, finder: Finder, inspector: Inspector) -> None:
     """Look for the topics; wait for an absent broker from the start, as a follower may be restarted automatically.
 
-    Raises
-    ------
-    FinkDaskError
-        If Kafka was away for too long, or refuses.
+    Raises FinkDaskError if Kafka was away for too long, or refuses.
     """
     patience = Patience(topics.settings.kafka.reconnect_timeout_s, topics.observe, lambda _: None)
     while True:
@@ -353,10 +305,7 @@ def wait_for_first(
 ) -> bool:
     """Wait until there is a topic that holds something; False where the end comes first.
 
-    Raises
-    ------
-    FinkDaskError
-        If Kafka was away for too long; or a topic can't be transferred, and no other was asked for.
+    Raises FinkDaskError if Kafka was away for too long; or a topic can't be transferred, and no other was asked for.
     """
     ending = Ending(follow, time.monotonic())
     patience = Patience(topics.settings.kafka.reconnect_timeout_s, topics.observe, ending.excuse)

@@ -50,22 +50,10 @@ def join_datasets(
 ) -> None:
     """Make a dataset of the alerts that have predictions, or bring it up to date.
 
-    Parameters
-    ----------
-    alerts, predictions : Ledger
-        The two datasets, which may be growing.
-    target : Ledger
-        The joined one.
-    compression : str
-        Codec of its files.
-    should_stop : callable
-        Asked for each row group; True ends it.
-
-    Raises
-    ------
-    FinkDaskError
-        If the alerts can't be joined, the joined dataset is of something else, or the file system refuses. What was
-        done is kept, and the same call goes on from there.
+    `alerts, predictions`: the two datasets, which may be growing.
+    `should_stop`: asked for each row group; True ends it.
+    Raises FinkDaskError if the alerts can't be joined, the joined dataset is of something else, or the file system
+    refuses. What was done is kept, and the same call goes on from there.
     """
     for each in (alerts, predictions):
         check_dataset(each)
@@ -115,10 +103,7 @@ class _Job:
     def plan(self) -> None:
         """Take over the plans of the alerts, and settle what an earlier run left; the caller holds the lease.
 
-        Raises
-        ------
-        LedgerError
-            If the dataset was made of other alerts.
+        Raises LedgerError if the dataset was made of other alerts.
         """
         before = self._target.plans()
         if [plan.plan_id for plan in before] != [plan.plan_id for plan in self._plans[: len(before)]]:

@@ -16,17 +16,7 @@ _Ints = npt.NDArray[np.int64]
 
 
 class Predictions:
-    """The predictions of some alerts: of each model the last one, by partition and offset.
-
-    Parameters
-    ----------
-    dataset : pyarrow.dataset.Dataset
-        All predictions.
-    candids : numpy.ndarray of int64
-        The identifiers of the alerts.
-    kind : pyarrow.ListType
-        The type of the column that they make.
-    """
+    """The predictions of some alerts: of each model the last one, by partition and offset."""
 
     def __init__(self, dataset: ds.Dataset, candids: _Ints, kind: pa.ListType) -> None:
         names = [COMMON, "model", "prediction", "kafka_partition", "kafka_offset"]
@@ -40,6 +30,7 @@ class Predictions:
         is_last = np.ones(len(of), np.bool_)
         is_last[:-1] = (of[1:] != of[:-1]) | (ranks[1:] != ranks[:-1])
         found = table.take(pa.array(order[is_last]))
+        # The type of the column that they make.
         self._kind = kind
         columns = [found[name].combine_chunks() for name in ("model", "prediction")]
         self._values = pa.StructArray.from_arrays(columns, fields=list(kind.value_type))

@@ -236,11 +236,8 @@ class Suspicion:
     def confirms(self, finding: str) -> bool:
         """Take a finding; True when it has been the same for long enough to be believed.
 
-        Parameters
-        ----------
-        finding : str
-            A word for what looks wrong, and not a sentence about it: that may hold a number, which changes with what
-            a topic holds.
+        `finding`: A word for what looks wrong, and not a sentence about it: that may hold a number, which changes with
+        what a topic holds.
         """
         now = time.monotonic()
         if finding != self._finding:

@@ -68,15 +68,10 @@ _FITS = 2
 
 
 class Admin:
-    """An admin client, for questions; any thread may ask.
-
-    Parameters
-    ----------
-    settings : KafkaSettings
-        How to reach Kafka.
-    """
+    """An admin client, for questions; any thread may ask."""
 
     def __init__(self, settings: KafkaSettings) -> None:
+        # How to reach Kafka.
         self.settings = settings
         self.errors = Errors()
         self.client = AdminClient(client_config(settings, self.errors))
@@ -84,39 +79,19 @@ class Admin:
     def ask(self, question: Callable[[AdminClient], Future[Answer]], topic: str | None = None) -> Answer:
         """Ask, and wait for the answer in a way that lets signals through at once.
 
-        Parameters
-        ----------
-        question : callable
-            Takes the client and returns a future that is bounded by `request_timeout_s`.
-        topic : str, optional
-            What the question is about, for the error.
-
-        Raises
-        ------
-        BrokerError
-            If the answer is no.
-        BrokerUnavailableError
-            If there is no answer in time.
+        `question`: takes the client and returns a future that is bounded by `request_timeout_s`.
+        `topic`: what the question is about, for the error.
+        Raises BrokerError if the answer is no.
+        Raises BrokerUnavailableError if there is no answer in time.
         """
         return _Wait(self.settings, self.errors, self.client.poll, topic).ask(lambda: question(self.client))
 
     def ask_each(self, question: Callable[[AdminClient], Mapping[Key, Future[Answer]]]) -> dict[Key, Answer | None]:
         """Ask about many things at once, and wait for all answers.
 
-        Parameters
-        ----------
-        question : callable
-            Takes the client and returns a future for each, which are bounded by `request_timeout_s`.
-
-        Returns
-        -------
-        dict
-            The answers; None where the broker can't or won't say.
-
-        Raises
-        ------
-        BrokerUnavailableError
-            If there is no answer in time.
+        `question`: takes the client and returns a future for each, which are bounded by `request_timeout_s`.
+        Returns: the answers; None where the broker can't or won't say.
+        Raises BrokerUnavailableError if there is no answer in time.
         """
         return {
             key: None if isinstance(answer, KafkaError) else answer for key, answer in self.begin(question)().items()
@@ -127,11 +102,8 @@ class Admin:
     ) -> Callable[[], dict[Key, Answer | KafkaError]]:
         """Ask about many things at once, and do not wait yet.
 
-        Returns
-        -------
-        callable
-            Waits for the answers, and returns what the broker refuses as a KafkaError; it raises a
-            BrokerUnavailableError if there is no answer in time.
+        Returns: waits for the answers, and returns what the broker refuses as a KafkaError; it raises a
+        BrokerUnavailableError if there is no answer in time.
         """
         wait, asked = _Wait(self.settings, self.errors, self.client.poll), question(self.client)
 
@@ -151,75 +123,36 @@ class Admin:
 
 @dataclass(frozen=True)
 class Arrived:
-    """What has come over a consumer's connections, as librdkafka states it twice a second.
+    """What has come over a consumer's connections, as librdkafka states it twice a second."""
 
-    Parameters
-    ----------
-    wire_bytes : int
-        Bytes of all responses.
-    responses : int
-        How many there were.
-    connections : int
-        How many times a broker was connected to.
-    records, record_bytes : int
-        Records that have come, consumed or not, and their bytes after decompression.
-    unpacked_bytes : int
-        The same of all records that were in these responses, wanted or not.
-    throttled_s : float
-        Seconds for which brokers made it wait, by a quota, in the last half second.
-    round_trip_s : float
-        The shortest time that any response took.
-    timeouts : int
-        Requests that were given up, as no response had come within librdkafka's minute.
-    next_offsets : mapping of (str, int) to int
-        Where it fetches next, of each topic and partition.
-    """
-
+    #: Bytes of all responses.
     wire_bytes: int = 0
+    #: How many there were.
     responses: int = 0
+    #: How many times a broker was connected to.
     connections: int = 0
+    #: records, record_bytes: records that have come, consumed or not, and their bytes after decompression.
     records: int = 0
     record_bytes: int = 0
+    #: The same of all records that were in these responses, wanted or not.
     unpacked_bytes: int = 0
+    #: Seconds for which brokers made it wait, by a quota, in the last half second.
     throttled_s: float = 0.0
+    #: The shortest time that any response took.
     round_trip_s: float = 0.0
+    #: Requests that were given up, as no response had come within librdkafka's minute.
     timeouts: int = 0
+    #: Where it fetches next, of each topic and partition.
     next_offsets: Mapping[tuple[str, int], int] = field(default_factory=dict)
 
 
 class Connection:
     """A consumer that commits nothing, creates no topic and joins no group; for one thread at a time.
 
-    Parameters
-    ----------
-    settings : KafkaSettings
-        How to reach Kafka.
-    fetch_bytes : int
-        The most that one fetch asks for. Kafka sends at least one batch of records, even if that is larger.
-    admin : Admin, optional
-        What questions go through, where one is there that others use as well.
-    ahead : int
-        Records that are fetched ahead, as far as the settings' `queue_bytes` allow.
-    group_id : str
-        A name for brokers that want one; no group of this name is joined, nor its offsets are touched.
-    stated_ms : int
-        Milliseconds between two statements on what has arrived.
-
-    Attributes
-    ----------
-    consumer : confluent_kafka.Consumer
-        The consumer.
-    errors : Errors
-        What librdkafka says of its connections.
-    arrived : Arrived
-        What has come, as it was last stated.
-    taken, taken_bytes : int
-        Records that were consumed, and their bytes.
-
-    Raises
-    ------
-    BrokerError
-        If librdkafka refuses a property.
+    `ahead`: records that are fetched ahead, as far as the settings' `queue_bytes` allow.
+    `group_id`: A name for brokers that want one; no group of this name is joined, nor its offsets are touched.
+    `stated_ms`: milliseconds between two statements on what has arrived.
+    Raises BrokerError if librdkafka refuses a property.
     """
 
     def __init__(
@@ -231,11 +164,17 @@ class Connection:
         group_id: str = "fink-dask",
         stated_ms: int = _STATED_MS,
     ) -> None:
+        # How to reach Kafka.
         self.settings = settings
+        # The most that one fetch asks for. Kafka sends at least one batch of records, even if that is larger.
         self.fetch_bytes = fetch_bytes
+        #: What librdkafka says of its connections.
         self.errors = Errors()
+        #: What has come, as it was last stated.
         self.arrived = Arrived()
+        #: taken, taken_bytes: records that were consumed, and their bytes.
         self.taken = self.taken_bytes = 0
+        # What questions go through, where one is there that others use as well.
         self._admin = admin
         self._learnt: dict[str, float] = {}
         self._learning: dict[str, Future[None]] = {}
@@ -318,15 +257,8 @@ class Connection:
     def ask(self, question: Callable[[float], Answer]) -> Answer:
         """Ask through the consumer, which has nothing assigned: for what an admin client can't ask.
 
-        Parameters
-        ----------
-        question : callable
-            Takes a time-out in seconds, and answers or raises KafkaException.
-
-        Raises
-        ------
-        BrokerError, BrokerUnavailableError
-            As `Admin.ask` does.
+        `question`: takes a time-out in seconds, and answers or raises KafkaException.
+        Raises BrokerError, BrokerUnavailableError as `Admin.ask` does.
         """
         timeout_s = self.settings.request_timeout_s
         return _Wait(self.settings, self.errors, self.consumer.poll).ask(
@@ -411,26 +343,18 @@ def in_background(function: Callable[[], Answer]) -> Future[Answer]:
 
 
 class _Wait:
-    """Waits for a client's answers in short steps: what its callback says meanwhile can end the wait.
-
-    Parameters
-    ----------
-    settings : KafkaSettings
-        How Kafka is reached.
-    errors : Errors
-        What librdkafka says meanwhile.
-    serve : callable
-        Has librdkafka call its callbacks; takes seconds to wait for one.
-    topic : str, optional
-        What is asked about, for the error.
-    """
+    """Waits for a client's answers in short steps: what its callback says meanwhile can end the wait."""
 
     def __init__(
         self, settings: KafkaSettings, errors: Errors, serve: Callable[[float], object], topic: str | None = None
     ) -> None:
+        # How Kafka is reached.
         self._settings = settings
+        # What librdkafka says meanwhile.
         self._errors = errors
+        # Has librdkafka call its callbacks; takes seconds to wait for one.
         self._serve = serve
+        # What is asked about, for the error.
         self._topic = topic
         self._began = time.monotonic()
 
@@ -498,21 +422,12 @@ Connect = Callable[[KafkaSettings], AbstractContextManager[Connection]]
 
 
 class ConnectionPool:
-    """Lends connections to the threads of a process, which ask for as much at once as the line is known to carry.
-
-    Parameters
-    ----------
-    idle_s : float
-        Seconds after which a connection that nobody uses is closed: a worker may outlive its jobs by days.
-
-    Attributes
-    ----------
-    line : Line
-        The line that all of them share.
-    """
+    """Lends connections to the threads of a process, which ask for as much at once as the line is known to carry."""
 
     def __init__(self, idle_s: float = 60.0) -> None:
+        #: The line that all of them share.
         self.line = Line()
+        # Seconds after which a connection that nobody uses is closed: a worker may outlive its jobs by days.
         self._idle_s = idle_s
         self._idle: dict[KafkaSettings, list[tuple[Connection, threading.Timer]]] = {}
         #: One for each Kafka: any number of threads may ask through it.

@@ -42,36 +42,22 @@ OF_BOTH = "~/.finkclient has credentials of ztf and others of lsst, and nothing 
 
 @dataclass(frozen=True)
 class Credentials:
-    """What a credentials file says.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        The file.
-    servers : str, optional
-        ``host:port`` pairs with commas between them.
-    username : str, optional
-        The user's name.
-    secret : object
-        What stands for the password; `password` checks it.
-    group_id : str, optional
-        The user's consumer group.
-    """
+    """What a credentials file says."""
 
     path: Path
+    #: ``host:port`` pairs with commas between them.
     servers: str | None
     username: str | None = None
+    #: What stands for the password; `password` checks it.
     secret: object = field(default=None, repr=False)
+    #: The user's consumer group.
     group_id: str | None = None
 
     @property
     def password(self) -> str | None:
         """The password; checked only when it is needed, as many files hold one that no broker asks for.
 
-        Raises
-        ------
-        SettingsError
-            If it is not text.
+        Raises SettingsError if it is not text.
         """
         return _text(self.path, "password", self.secret)
 
@@ -82,10 +68,7 @@ def find_credentials(survey: str | None, home: Path | None = None) -> Credential
     Newer clients write ``ztf_credentials.yml`` and ``lsst_credentials.yml``, older ones ``credentials.yml``. Without
     a survey, a newer file is taken only where there is just one, or both say the same.
 
-    Raises
-    ------
-    SettingsError
-        If a file can't be read, is not YAML, or has another form.
+    Raises SettingsError if a file can't be read, is not YAML, or has another form.
     """
     paths = [credentials_path(each, home) for each in ([survey] if survey else SURVEYS)]
     found = [path for path in paths if _exists(path)]
@@ -118,10 +101,7 @@ def credentials_path(survey: str, home: Path | None = None) -> Path:
 def read_credentials(path: Path) -> Credentials:
     """Read what fink-dask needs of one credentials file.
 
-    Raises
-    ------
-    SettingsError
-        If it can't be read, is not YAML, or has another form.
+    Raises SettingsError if it can't be read, is not YAML, or has another form.
     """
     content = read_content(path)
     return Credentials(
@@ -136,10 +116,7 @@ def read_credentials(path: Path) -> Credentials:
 def read_content(path: Path) -> dict[str, object]:
     """Read the whole of a credentials file; YAML tags in it are refused, never run.
 
-    Raises
-    ------
-    SettingsError
-        If it can't be read, is not YAML, or holds no names with values.
+    Raises SettingsError if it can't be read, is not YAML, or holds no names with values.
     """
     text = _read(path, "credentials file")
     try:
@@ -165,10 +142,7 @@ _TextLoader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"(?:0|[1-
 def read_password(path: Path) -> str:
     """Read a password from a file of one line.
 
-    Raises
-    ------
-    SettingsError
-        If it can't be read, or is not one line of text.
+    Raises SettingsError if it can't be read, or is not one line of text.
     """
     text = _read(path, "password file")
     try:
@@ -183,10 +157,7 @@ def read_password(path: Path) -> str:
 def read_certificates(path: Path) -> str:
     """Read the certificates of authorities that are trusted, as PEM.
 
-    Raises
-    ------
-    SettingsError
-        If it can't be read, or holds none.
+    Raises SettingsError if it can't be read, or holds none.
     """
     text = _read(path, "file of certificates", 64 * _MAX_BYTES).decode(errors="replace")
     if "-----BEGIN CERTIFICATE-----" not in text or "\0" in text:
@@ -238,32 +209,19 @@ def _text(path: Path, key: str, value: object) -> str | None:
 class Registration:
     """What a user registers with; what is None stays as it is.
 
-    Parameters
-    ----------
-    survey : str
-        Whose credentials these are.
-    username : str, optional
-        The user's name.
-    group_id : str, optional
-        The user's consumer group.
-    servers : str, optional
-        ``host:port`` pairs with commas between them.
-    password : str, optional
-        The password; left out of the repr of this object.
-    maxtimeout : int, optional
-        Seconds that today's client waits for an alert; unused here.
-
-    Raises
-    ------
-    SettingsError
-        If a value is empty, too long, or of no such form.
+    Raises SettingsError if a value is empty, too long, or of no such form.
     """
 
+    #: Whose credentials these are.
     survey: str
     username: str | None = None
+    #: The user's consumer group.
     group_id: str | None = None
+    #: ``host:port`` pairs with commas between them.
     servers: str | None = None
+    #: The password; left out of the repr of this object.
     password: str | None = field(default=None, repr=False)
+    #: Seconds that today's client waits for an alert; unused here.
     maxtimeout: int | None = None
 
     def __post_init__(self) -> None:
@@ -297,19 +255,8 @@ class Registration:
 def write_credentials(path: Path, registration: Registration, replace: bool) -> None:
     """Write a credentials file that only its owner can read, from the first byte on; it appears whole or not at all.
 
-    Parameters
-    ----------
-    path : pathlib.Path
-        The file.
-    registration : Registration
-        What goes into it.
-    replace : bool
-        Whether it may exist already; what `registration` leaves out then stays in it, except for comments.
-
-    Raises
-    ------
-    SettingsError
-        If it exists and may not, can't be read or written, or would be incomplete.
+    `replace`: whether it may exist already; what `registration` leaves out then stays in it, except for comments.
+    Raises SettingsError if it exists and may not, can't be read or written, or would be incomplete.
     """
     path = Path(os.path.realpath(path))  # a link to it stays a link
     before = read_content(path) if replace and path.exists() else {}
@@ -362,19 +309,8 @@ def _write(path: Path, text: bytes, replace: bool) -> None:
 def find_kafka(survey: str | None, warn: Callable[[str], None], asked: Connection) -> KafkaSettings:
     """Put together how to reach Kafka; what is left out comes from the credentials file of the survey.
 
-    Parameters
-    ----------
-    survey : {"ztf", "lsst"} or None
-        Whose credentials file to look for.
-    warn : callable
-        Told of a password that others on the machine can read.
-    asked : Connection
-        What the user says.
-
-    Raises
-    ------
-    SettingsError
-        If something is missing, or a file can't be used.
+    `warn`: told of a password that others on the machine can read.
+    Raises SettingsError if something is missing, or a file can't be used.
     """
     asks, username, password = has_sasl(asked.security_protocol), asked.username, asked.password
     credentials = None

@@ -24,29 +24,16 @@ class Doubts:
 
     The question goes over a connection of its own, and the reading goes on. What follows from the answer is told in the
     reader's thread, and only if no record has come before it. There is one question at a time.
-
-    Parameters
-    ----------
-    connection : Connection
-        What is read through; its admin client is asked.
-    topic : str
-        The topic.
-    range_ : Range
-        What is read.
-
-    Attributes
-    ----------
-    is_off_the_log : bool
-        Whether librdkafka has stopped fetching, as it has found nothing where it was to read.
-    is_before_the_plan : bool
-        Whether the partition has ended before what was planned: it is another one then, even if records come again.
     """
 
     def __init__(self, connection: Connection, topic: str, range_: Range) -> None:
+        # What is read through; its admin client is asked.
         self._connection = connection
         self._topic = topic
         self._range = range_
+        #: Whether librdkafka has stopped fetching, as it has found nothing where it was to read.
         self.is_off_the_log = False
+        #: Whether the partition has ended before what was planned: it is another one then, even if records come again.
         self.is_before_the_plan = False
         self._suspicion = Suspicion()
         self._question: Future[Watermarks | BrokerError] | None = None
@@ -81,16 +68,9 @@ class Doubts:
     def look(self, position: int) -> int | None:
         """Ask, where nothing has come for a while, or look at the answer.
 
-        Returns
-        -------
-        int or None
-            Where the reading has to begin anew: at `position`, or further on, where retention has removed what lies
-            between. None where it goes on.
-
-        Raises
-        ------
-        BrokerError
-            If the partition no longer holds what was planned.
+        Returns: where the reading has to begin anew: at `position`, or further on, where retention has removed what
+        lies between. None where it goes on.
+        Raises BrokerError if the partition no longer holds what was planned.
         """
         now = time.monotonic()
         if self._question is None:

@@ -38,51 +38,32 @@ SchemaSource = Literal["file", "schema topic", "record key"]
 
 @dataclass(frozen=True)
 class TopicDescription:
-    """A topic as the broker describes it.
-
-    Parameters
-    ----------
-    topic : str
-        Its name.
-    topic_id : str
-        Kafka's id, which changes when the topic is deleted and made again; `UNKNOWN_ID` where the broker can't say.
-    watermarks : mapping of int to Watermarks
-        What each partition holds.
-    schema_watermarks : mapping of int to Watermarks
-        The same of ``<topic>_schema``; empty where there is none.
-    """
+    """A topic as the broker describes it."""
 
     topic: str
+    #: Kafka's id, which changes when the topic is deleted and made again; `UNKNOWN_ID` where the broker can't say.
     topic_id: str
+    #: What each partition holds.
     watermarks: Mapping[int, Watermarks]
+    #: The same of ``<topic>_schema``; empty where there is none.
     schema_watermarks: Mapping[int, Watermarks] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A few records of a topic.
+    """A few records of a topic."""
 
-    Parameters
-    ----------
-    sizes : mapping of int to float
-        Mean bytes of a value in each partition; those that yielded nothing in time are absent.
-    wire_sizes : mapping of int to float
-        The same of what Kafka sends for a record before compression: value, key, and what frames them.
-    seconds : float
-        How long it took to get them, without the round trips that this takes on any line.
-    wire_bytes : int
-        Bytes of all responses that came meanwhile.
-    values : tuple of bytes
-        The values; of those that nothing seems to be around, the first bytes.
-    expansion : float
-        How many times as large as on the line they are; 0 where that is not known.
-    """
-
+    #: Mean bytes of a value in each partition; those that yielded nothing in time are absent.
     sizes: Mapping[int, float]
+    #: The same of what Kafka sends for a record before compression: value, key, and what frames them.
     wire_sizes: Mapping[int, float]
+    #: How long it took to get them, without the round trips that this takes on any line.
     seconds: float
+    #: Bytes of all responses that came meanwhile.
     wire_bytes: int
+    #: The values; of those that nothing seems to be around, the first bytes.
     values: tuple[bytes, ...] = ()
+    #: How many times as large as on the line they are; 0 where that is not known.
     expansion: float = 0.0
 
     @property
@@ -94,17 +75,11 @@ class Sample:
 
 @dataclass(frozen=True)
 class TopicSchema:
-    """A writer schema and where it came from.
+    """A writer schema and where it came from."""
 
-    Parameters
-    ----------
-    text : bytes
-        The schema as JSON, not yet checked.
-    source : {"file", "schema topic", "record key"}
-        Where it was found.
-    """
-
+    #: The schema as JSON, not yet checked.
     text: bytes
+    #: Where it was found.
     source: SchemaSource
 
 
@@ -139,15 +114,10 @@ Answer = TypeVar("Answer")
 
 
 class Glimpse:
-    """Reads a few records here and there, through one consumer.
-
-    Parameters
-    ----------
-    connection : Connection
-        What to read through.
-    """
+    """Reads a few records here and there, through one consumer."""
 
     def __init__(self, connection: Connection) -> None:
+        # What to read through.
         self._connection = connection
         self._settings = connection.settings
         self._consumer = connection.consumer
@@ -281,25 +251,19 @@ class Glimpse:
 
 
 class Inspector:
-    """Asks a broker about topics.
-
-    Parameters
-    ----------
-    connection : Connection
-        What to ask through.
-    spare : sequence of Connection
-        More, for what is looked at at the same time: the last copies of the schema, and sizes, where these are wanted.
-    window : Window
-        The times of the records that are wanted.
-    """
+    """Asks a broker about topics."""
 
     def __init__(self, connection: Connection, spare: Sequence[Connection] = (), window: Window = EVERYTHING) -> None:
+        # The times of the records that are wanted.
         self._window = window
+        # What to ask through.
         self._connection = connection
         self._settings = connection.settings
         self._admin = connection.admin
         self._glimpse = Glimpse(connection)
         self._has_controller = True  # until `topics` knows
+        # More, for what is looked at at the same time: the last copies of the schema, and sizes, where these are
+        # wanted.
         self._spare = list(spare)
         #: What is looked at before anybody asks: the last copies of the schemas of a topic, and its sizes.
         self._last_keys: dict[str, Future[list[bytes]]] = {}
@@ -322,17 +286,9 @@ class Inspector:
     def describe(self, topic: str, partitions: Sequence[int] = ()) -> TopicDescription:
         """Describe a topic.
 
-        Parameters
-        ----------
-        topic : str
-            The topic.
-        partitions : sequence of int
-            Those that it had when it was last described: then only these are looked at, in a single round trip.
-
-        Raises
-        ------
-        BrokerError
-            If there is no such topic, or the broker refuses or does not answer.
+        `partitions`: those that it had when it was last described: then only these are looked at, in a single round
+        trip.
+        Raises BrokerError if there is no such topic, or the broker refuses or does not answer.
         """
         if partitions:
             found = self.describe_each({topic: [*partitions]}, [topic])[topic]
@@ -350,10 +306,7 @@ class Inspector:
     def topics(self) -> dict[str, list[int] | BrokerError]:
         """List all topics with their partitions, or with an error where one has no leader just now.
 
-        Raises
-        ------
-        BrokerError
-            If the broker refuses or does not answer.
+        Raises BrokerError if the broker refuses or does not answer.
         """
         # All of them, because asking for one by name lets some brokers create it; and so a wrong name is answered with
         # what may be meant.
@@ -376,22 +329,8 @@ class Inspector:
     ) -> dict[str, TopicDescription | BrokerError]:
         """Describe several topics, in no more requests than for one.
 
-        Parameters
-        ----------
-        listed : mapping of str to list of int
-            What `topics` returned.
-        topics : sequence of str
-            The topics.
-
-        Returns
-        -------
-        dict of str to TopicDescription or BrokerError
-            What each is, or why it can't be described; an error that may pass is a `BrokerUnavailableError`.
-
-        Raises
-        ------
-        BrokerError
-            If the broker refuses or does not answer.
+        Returns: what each is, or why it can't be described; an error that may pass is a `BrokerUnavailableError`.
+        Raises BrokerError if the broker refuses or does not answer.
         """
         found: dict[str, TopicDescription | BrokerError] = {}
         partitions: dict[str, list[int]] = {}
@@ -457,12 +396,8 @@ class Inspector:
     def schema(self, topic: str, description: TopicDescription) -> TopicSchema:
         """Read the writer schema from ``<topic>_schema``, or else from the keys of the topic's own records.
 
-        Raises
-        ------
-        MissingSchemaError
-            If neither holds one.
-        SchemaError
-            If ``<topic>_schema`` holds schemas that differ.
+        Raises MissingSchemaError if neither holds one.
+        Raises SchemaError if ``<topic>_schema`` holds schemas that differ.
         """
         name = schema_topic(topic)
         # The copies should be identical; the first and the last one of each partition tell whether they are. There are
@@ -532,16 +467,10 @@ def open_inspector(
 ) -> Iterator[Inspector]:
     """Open an `Inspector`, and close its consumers at the end.
 
-    Parameters
-    ----------
-    settings : KafkaSettings
-        How to reach Kafka.
-    topics : sequence of str
-        Topics that are going to be planned, if there are such: what that takes is then asked for all at once.
-    is_resumed : bool
-        Whether the first one was planned before, so that there may be nothing to plan, and no sizes are wanted.
-    window : Window
-        The times of the records that are wanted.
+    `topics`: topics that are going to be planned, if there are such: what that takes is then asked for all at once.
+    `is_resumed`: whether the first one was planned before, so that there may be nothing to plan, and no sizes are
+    wanted.
+    `window`: the times of the records that are wanted.
     """
     with ExitStack() as stack:
         connections = [stack.enter_context(open_glimpse(settings))]
@@ -568,18 +497,9 @@ def ask_watermarks(
 ) -> Callable[[], dict[str, dict[int, Watermarks] | BrokerError]]:
     """Ask for the first offset and the last stable offset of partitions, now: one request each to each broker.
 
-    Parameters
-    ----------
-    admin : Admin
-        What to ask through.
-    partitions : mapping of str to sequence of int
-        Partitions of each topic, at least one.
-
-    Returns
-    -------
-    callable
-        Waits for the answer: what each partition of a topic holds, or why that can't be said of one of them. It raises
-        a BrokerError where there is no answer.
+    `partitions`: partitions of each topic, at least one.
+    Returns: waits for the answer: what each partition of a topic holds, or why that can't be said of one of them. It
+    raises a BrokerError where there is no answer.
     """
     places = [TopicPartition(topic, number) for topic, numbers in partitions.items() for number in numbers]
 
@@ -632,15 +552,8 @@ def _where(place: TopicPartition) -> tuple[str, int]:
 def ask_topic_id(admin: Admin, topic: str) -> str:
     """Ask for a topic's id.
 
-    Returns
-    -------
-    str
-        The id, or `UNKNOWN_ID` where the broker can't say.
-
-    Raises
-    ------
-    BrokerError
-        If there is no such topic, or the broker refuses or does not answer.
+    Returns: the id, or `UNKNOWN_ID` where the broker can't say.
+    Raises BrokerError if there is no such topic, or the broker refuses or does not answer.
     """
     suspicion = Suspicion()
     while True:
@@ -655,11 +568,8 @@ def ask_topic_id(admin: Admin, topic: str) -> str:
 def ask_topic_ids(admin: Admin, topics: Sequence[str]) -> Callable[[], dict[str, str | BrokerError]]:
     """Ask for the ids of topics, in one request.
 
-    Returns
-    -------
-    callable
-        Waits for the answer: the id of each topic, `UNKNOWN_ID` where the broker can't say, or an error where there is
-        no such topic. It raises a BrokerError where the broker refuses or does not answer.
+    Returns: waits for the answer: the id of each topic, `UNKNOWN_ID` where the broker can't say, or an error where
+    there is no such topic. It raises a BrokerError where the broker refuses or does not answer.
     """
     timeout_s = admin.settings.request_timeout_s
     asked: Callable[[], dict[str, Any]] = admin.begin(
@@ -688,10 +598,7 @@ def is_missing(admin: Admin, topic: str, partition: int) -> bool:
 
     librdkafka itself says so after a while where it can reach no broker.
 
-    Raises
-    ------
-    BrokerUnavailableError
-        If there is no answer in time.
+    Raises BrokerUnavailableError if there is no answer in time.
     """
     timeout_s = admin.settings.request_timeout_s
     # All topics, because asking for one by name lets some brokers create it.

@@ -48,24 +48,16 @@ _LOOK_S = 0.2
 
 @dataclass
 class _Account:
-    """What a reader has taken where a rate is set.
+    """What a reader has taken where a rate is set."""
 
-    Parameters
-    ----------
-    rate : int
-        Bytes a second that the readers of all processes together may take.
-    ahead_bytes : int
-        What it paid for its first response, before it asked for that; each later one is paid for by what is taken
-        before it, so this comes back in the end.
-    paid_bytes : int
-        What it has paid for until now.
-    is_settled : bool
-        Whether it was said at least once how much has come.
-    """
-
+    #: Bytes a second that the readers of all processes together may take.
     rate: int
+    #: What it paid for its first response, before it asked for that; each later one is paid for by what is taken before
+    #: it, so this comes back in the end.
     ahead_bytes: int
+    #: What it has paid for until now.
     paid_bytes: int = 0
+    #: Whether it was said at least once how much has come.
     is_settled: bool = False
 
 
@@ -75,26 +67,15 @@ def least_fetch(record_bytes: int) -> int:
 
 
 class Line:
-    """What the readers of a process know of the line, and share of it; any thread may use it.
-
-    Parameters
-    ----------
-    readers : int
-        How many may read at once before anything has arrived; more may as responses come quickly.
-
-    Attributes
-    ----------
-    fetch_bytes : int
-        What the next consumer should ask for at once.
-    readers : float
-        How many may read at once, of those that ask for `fetch_bytes`.
-    part : float
-        What part of a rate that is set for the readers of all processes is this process's.
-    """
+    """What the readers of a process know of the line, and share of it; any thread may use it."""
 
     def __init__(self, readers: int = _FIRST_READERS) -> None:
+        #: What the next consumer should ask for at once.
         self.fetch_bytes = FIRST_FETCH_BYTES
+        #: What part of a rate that is set for the readers of all processes is this process's.
         self.part = 1.0
+        #: How many may read at once, of those that ask for `fetch_bytes`.
+        # How many may read at once before anything has arrived; more may as responses come quickly.
         self.readers: float = readers
         self._processes = 1
         self._is_compressed = False
@@ -127,17 +108,12 @@ class Line:
     def enter(self, reader: object, rate: int | None = None, asks_bytes: int = 0) -> bool:
         """Let a reader ask for records if there is room; it then has to `leave`.
 
-        Parameters
-        ----------
-        reader : object
-            Who asks; those that were refused come first, in their order.
-        rate : int, optional
-            The bytes a second that the readers of all processes together may take. As long as those that read here
-            take what this process may, nobody else has to.
-        asks_bytes : int
-            What it asks for at once, or will get, as there is no more; 0 for `fetch_bytes`. Of short ranges more are
-            let in: far away it is their number that fills the line. Of readers that ask for more there are fewer. It
-            does not count where a rate is set.
+        `reader`: who asks; those that were refused come first, in their order.
+        `rate`: the bytes a second that the readers of all processes together may take. As long as those that read here
+        take what this process may, nobody else has to.
+        `asks_bytes`: what it asks for at once, or will get, as there is no more; 0 for `fetch_bytes`. Of short ranges
+        more are let in: far away it is their number that fills the line. Of readers that ask for more there are fewer.
+        It does not count where a rate is set.
         """
         with self._changed:
             part = asks_bytes / self.fetch_bytes if asks_bytes and rate is None else 1.0
@@ -201,18 +177,11 @@ class Line:
     ) -> None:
         """Learn from a range that was read.
 
-        Parameters
-        ----------
-        fetch_bytes : int
-            What was asked for at once.
-        response_s : float
-            Seconds that a response took, as long as nothing else was there to be read.
-        expansion : float
-            How many times as large as that the records were after decompression; 1 where they were not compressed.
-        queue_bytes : int
-            What may be held of records that were fetched ahead.
-        round_trip_s : float
-            Seconds that a response takes which holds nothing.
+        `response_s`: seconds that a response took, as long as nothing else was there to be read.
+        `expansion`: how many times as large as that the records were after decompression; 1 where they were not
+        compressed.
+        `queue_bytes`: what may be held of records that were fetched ahead.
+        `round_trip_s`: seconds that a response takes which holds nothing.
         """
         target_s = _RESPONSE_S + _ROUND_TRIPS * round_trip_s
         wanted = fetch_bytes * min(8.0, max(0.125, target_s / max(response_s, 0.001)))

@@ -14,23 +14,12 @@ Interval = tuple[int, int]
 class Range:
     """Half-open offsets ``[start, end)`` of one partition; one task consumes one range.
 
-    Parameters
-    ----------
-    partition : int
-        Kafka partition.
-    start : int
-        First offset.
-    end : int
-        The offset after the last one.
-
-    Raises
-    ------
-    ValueError
-        If the numbers do not make a range.
+    Raises ValueError if the numbers do not make a range.
     """
 
     partition: int
     start: int
+    #: The offset after the last one.
     end: int
 
     def __post_init__(self) -> None:
@@ -51,23 +40,15 @@ class Range:
 
 @dataclass(frozen=True)
 class Watermarks:
-    """What one partition holds.
+    """What one partition holds."""
 
-    Parameters
-    ----------
-    low : int
-        The first offset that is still there.
-    stable : int
-        The last stable offset: the offset after the last one that a read-committed consumer may read.
-    begin : int
-        The first offset that is wanted; what is before it is older than was asked for.
-    until : int, optional
-        The offset after the last one that is wanted, where there is a record that is newer than was asked for.
-    """
-
+    #: The first offset that is still there.
     low: int
+    #: The last stable offset: the offset after the last one that a read-committed consumer may read.
     stable: int
+    #: The first offset that is wanted; what is before it is older than was asked for.
     begin: int = 0
+    #: The offset after the last one that is wanted, where there is a record that is newer than was asked for.
     until: int | None = None
 
     @property
@@ -84,10 +65,7 @@ class Watermarks:
 def split(partition: int, start: int, end: int, step: int) -> Iterator[Range]:
     """Cut ``[start, end)`` into ranges of `step` offsets; the last one may be shorter.
 
-    Raises
-    ------
-    ValueError
-        If `step` is below 1.
+    Raises ValueError if `step` is below 1.
     """
     if step < 1:
         raise ValueError(f"a range holds at least one offset, not {step}")

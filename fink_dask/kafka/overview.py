@@ -43,23 +43,10 @@ _MAX_MS = 1000 * 365 * 86_400_000
 def commit_group_offsets(settings: KafkaSettings, topic: str, group_id: str, offsets: Mapping[int, int]) -> None:
     """Commit the next offset to read of each partition.
 
-    Parameters
-    ----------
-    settings : KafkaSettings
-        How to reach Kafka.
-    topic : str
-        The topic.
-    group_id : str
-        The consumer group; its members, if it has any, make Kafka refuse.
-    offsets : mapping of int to int
-        The next offset to read of each partition.
-
-    Raises
-    ------
-    BrokerError
-        If Kafka refuses or does not answer.
-    SettingsError
-        If the group has no name, or one that can't be sent.
+    `group_id`: the consumer group; its members, if it has any, make Kafka refuse.
+    `offsets`: the next offset to read of each partition.
+    Raises BrokerError if Kafka refuses or does not answer.
+    Raises SettingsError if the group has no name, or one that can't be sent.
     """
     if not group_id:
         raise SettingsError("the consumer group has no name")
@@ -84,21 +71,9 @@ def read_group_offsets(
 ) -> dict[tuple[str, int], int]:
     """Read the offsets that a consumer group has committed: the next one to read of each topic and partition.
 
-    Parameters
-    ----------
-    settings : KafkaSettings
-        How to reach Kafka.
-    group_id : str
-        The consumer group; it is not joined.
-    partitions : mapping of str to sequence of int
-        Partitions of each topic.
-
-    Raises
-    ------
-    BrokerError
-        If Kafka refuses or does not answer.
-    SettingsError
-        If the name of the group can't be sent.
+    `group_id`: the consumer group; it is not joined.
+    Raises BrokerError if Kafka refuses or does not answer.
+    Raises SettingsError if the name of the group can't be sent.
     """
     check_sendable(parameter("group_id"), group_id)
     wanted = [TopicPartition(topic, number) for topic, numbers in partitions.items() for number in numbers]
@@ -126,36 +101,25 @@ def _commit(admin: Admin, topic: str, group_id: str, offsets: Mapping[int, int])
 
 @dataclass(frozen=True)
 class TopicOverview:
-    """What a topic holds.
+    """What a topic holds."""
 
-    Parameters
-    ----------
-    topic : str
-        Its name, as the broker has it.
-    partitions : int
-        How many it has.
-    offsets : int
-        Last stable minus first offset, summed over all partitions: an alert each, but for those that Kafka uses itself.
-    oldest_ms, newest_ms : int, optional
-        Kafka's timestamps of the oldest record that is left and of the newest one, in milliseconds since 1970.
-    newest_each_ms : tuple of int
-        The newest one of each partition that has any.
-    retention_ms : int, optional
-        How long Kafka keeps a record, in milliseconds, or `FOREVER`; None where the broker does not say.
-    lag : int, optional
-        Offsets that the consumer group has not read; None where it has read nothing of this topic.
-    error : str, optional
-        Why none of this is known.
-    """
-
+    #: Its name, as the broker has it.
     topic: str
+    #: How many it has.
     partitions: int = 0
+    #: Last stable minus first offset, summed over all partitions: an alert each, but for those that Kafka uses itself.
     offsets: int = 0
+    #: oldest_ms, newest_ms: kafka's timestamps of the oldest record that is left and of the newest one, in milliseconds
+    #: since 1970.
     oldest_ms: int | None = None
     newest_ms: int | None = None
+    #: How long Kafka keeps a record, in milliseconds, or `FOREVER`; None where the broker does not say.
     retention_ms: int | None = None
+    #: Offsets that the consumer group has not read; None where it has read nothing of this topic.
     lag: int | None = None
+    #: Why none of this is known.
     error: str | None = None
+    #: The newest one of each partition that has any.
     newest_each_ms: tuple[int, ...] = ()
 
     @property
@@ -168,23 +132,15 @@ class TopicOverview:
 
 @dataclass(frozen=True)
 class Overview:
-    """The topics that are meant.
+    """The topics that are meant."""
 
-    Parameters
-    ----------
-    topics : tuple of TopicOverview
-        Each of them, by name.
-    others : int
-        How many other topics there are.
-    unmatched : tuple of str
-        Patterns that match none.
-    group_error : str, optional
-        Why the consumer group's offsets are not known.
-    """
-
+    #: Each of them, by name.
     topics: tuple[TopicOverview, ...]
+    #: How many other topics there are.
     others: int
+    #: Patterns that match none.
     unmatched: tuple[str, ...] = ()
+    #: Why the consumer group's offsets are not known.
     group_error: str | None = None
 
 
@@ -193,23 +149,11 @@ def look_at_topics(
 ) -> Overview:
     """Find out what topics hold, in no more requests for hundreds than for one.
 
-    Parameters
-    ----------
-    settings : KafkaSettings
-        How to reach Kafka.
-    patterns : sequence of str
-        Names or patterns; all of Fink's where there are none.
-    everything : bool
-        Include schema topics, Kafka's own and, without patterns, those that are not Fink's.
-    group_id : str, optional
-        The consumer group whose lag is wanted.
-
-    Raises
-    ------
-    SettingsError
-        If a pattern is not one.
-    BrokerError
-        If no topic matches, or the broker refuses or does not answer.
+    `patterns`: names or patterns; all of Fink's where there are none.
+    `everything`: include schema topics, Kafka's own and, without patterns, those that are not Fink's.
+    `group_id`: the consumer group whose lag is wanted.
+    Raises SettingsError if a pattern is not one.
+    Raises BrokerError if no topic matches, or the broker refuses or does not answer.
     """
     with open_glimpse(settings) as connection:
         listed = Inspector(connection).topics()

@@ -42,26 +42,17 @@ _SAMPLE_TELLS_S = 2.0
 
 @dataclass(frozen=True)
 class LineSpeed:
-    """What is known of the line to Kafka.
+    """What is known of the line to Kafka."""
 
-    Parameters
-    ----------
-    round_trip_s : float or None
-        How long a small question takes.
-    bytes_per_s : float or None
-        What comes over one connection, as it comes: compressed where the topic is.
-    is_least : bool
-        Whether it may carry more than that: distance, and not bytes, was what took the time.
-    expansion : float
-        Bytes of records for a byte on the line; 1 where they are not compressed, or that is not known.
-    is_of_before : bool
-        Whether it was not measured now, but in an earlier run.
-    """
-
+    #: How long a small question takes.
     round_trip_s: float | None = None
+    #: What comes over one connection, as it comes: compressed where the topic is.
     bytes_per_s: float | None = None
+    #: Whether it may carry more than that: distance, and not bytes, was what took the time.
     is_least: bool = False
+    #: Bytes of records for a byte on the line; 1 where they are not compressed, or that is not known.
     expansion: float = 1.0
+    #: Whether it was not measured now, but in an earlier run.
     is_of_before: bool = False
 
     @property
@@ -82,19 +73,8 @@ UNKNOWN_LINE = LineSpeed()
 def measure_line(admin: Admin, topic: str | None = None, range_: Range | None = None) -> LineSpeed:
     """Ask a few small questions, and read some of a range, over one connection.
 
-    Parameters
-    ----------
-    admin : Admin
-        What to ask through.
-    topic : str, optional
-        A topic that is there.
-    range_ : Range, optional
-        What to read of it: up to `PROBE_BYTES`, for about `PROBE_S` seconds.
-
-    Returns
-    -------
-    LineSpeed
-        What is known then; a broker that does not answer makes it unknown.
+    `range_`: what to read of it: up to `PROBE_BYTES`, for about `PROBE_S` seconds.
+    Returns: what is known then; a broker that does not answer makes it unknown.
     """
     try:
         trip_s = _round_trip(admin, topic)

@@ -53,15 +53,10 @@ MOCK_PARTITIONS = 4
 
 
 class Publisher:
-    """Puts records into topics through one producer.
-
-    Parameters
-    ----------
-    producer : Producer
-        The producer, made with `PRODUCER_CONFIG`.
-    """
+    """Puts records into topics through one producer."""
 
     def __init__(self, producer: Producer) -> None:
+        # The producer, made with `PRODUCER_CONFIG`.
         self._producer = producer
 
     def publish(
@@ -77,26 +72,10 @@ class Publisher:
         what the topic then holds, unless the broker takes more than 5 s for the rest. Where it keeps up, these are the
         first of `records`.
 
-        Parameters
-        ----------
-        topic : str
-            The topic.
-        records : iterable of tuple
-            Partition, key and value of each; taken as they can be sent.
-        delivered : callable, optional
-            Called with 1 for each record that the broker has confirmed.
-        stopped : callable, optional
-            Tells whether to stop.
-
-        Returns
-        -------
-        int
-            How many were confirmed: all, unless it was stopped.
-
-        Raises
-        ------
-        BrokerError
-            If one was not confirmed.
+        `records`: partition, key and value of each; taken as they can be sent.
+        `delivered`: called with 1 for each record that the broker has confirmed.
+        Returns: how many were confirmed: all, unless it was stopped.
+        Raises BrokerError if one was not confirmed.
         """
         refused: list[KafkaError] = []
         confirmed = 0
@@ -160,10 +139,7 @@ class Publisher:
 def open_publisher(settings: KafkaSettings) -> Iterator[Publisher]:
     """Make a `Publisher`; the broker confirms a record when all its replicas have it, and none is there twice.
 
-    Raises
-    ------
-    BrokerError
-        If librdkafka refuses a property.
+    Raises BrokerError if librdkafka refuses a property.
     """
     try:
         producer = Producer(client_config(settings, Errors()) | PRODUCER_CONFIG)
@@ -175,10 +151,7 @@ def open_publisher(settings: KafkaSettings) -> Iterator[Publisher]:
 def create_topics(settings: KafkaSettings, inspector: Inspector, partitions: Mapping[str, int]) -> None:
     """Create topics, and return when each partition has a leader; the broker decides how many replicas there are.
 
-    Raises
-    ------
-    BrokerError
-        If one exists, or the broker refuses or does not answer.
+    Raises BrokerError if one exists, or the broker refuses or does not answer.
     """
     timeout_s = settings.request_timeout_s
     admin = Admin(settings)
@@ -210,16 +183,9 @@ def paced(items: Iterable[Item], per_second: float, wait: Callable[[float], obje
 
 @dataclass(frozen=True)
 class MockBroker:
-    """A running mock cluster.
+    """A running mock cluster."""
 
-    Parameters
-    ----------
-    publisher : Publisher
-        Puts records into it.
-    bootstrap_servers : str
-        Where it listens.
-    """
-
+    #: Puts records into it.
     publisher: Publisher
     bootstrap_servers: str
 
@@ -228,10 +194,7 @@ class MockBroker:
 def mock_broker() -> Iterator[MockBroker]:
     """Run a mock cluster in this process until the block ends.
 
-    Raises
-    ------
-    BrokerError
-        If it does not start.
+    Raises BrokerError if it does not start.
     """
     # log_level 0: neither the mock's start nor connections that close at the end are news.
     producer = Producer(PRODUCER_CONFIG | {"bootstrap.servers": "mock", "test.mock.num.brokers": 1, "log_level": 0})

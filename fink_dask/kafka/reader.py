@@ -60,28 +60,16 @@ class Pending:
     """Records of one partition, in offset order, that wait to become batches.
 
     Where a batch ends depends on the records alone.
-
-    Parameters
-    ----------
-    batchsize : int
-        The most records of a batch that has `min_bytes`.
-    batch_bytes : int
-        The most bytes of a batch's values and keys, unless a single record is larger.
-    min_bytes : int
-        A batch has at least this many bytes, unless it has `max_records`.
-    max_records : int
-        The most records of any batch.
-
-    Attributes
-    ----------
-    join_seconds : float
-        Time spent on joining values.
     """
 
     def __init__(self, batchsize: int, batch_bytes: int, min_bytes: int, max_records: int) -> None:
+        # The most records of a batch that has `min_bytes`.
         self._batchsize = batchsize
+        # The most bytes of a batch's values and keys, unless a single record is larger.
         self._batch_bytes = batch_bytes
+        # A batch has at least this many bytes, unless it has `max_records`.
         self._min_bytes = min_bytes
+        # The most records of any batch.
         self._max_records = min(max_records, MAX_BATCH_RECORDS)
         self._memory = Memory()
         self._offsets: list[int] = []
@@ -90,6 +78,7 @@ class Pending:
         self._keys: list[bytes | None] = []
         self._sizes: list[int] = []
         self._size = 0
+        #: Time spent on joining values.
         self.join_seconds = 0.0
 
     def extend(self, messages: Sequence[Message]) -> int:
@@ -136,41 +125,7 @@ class Pending:
 
 
 class RangeReader:
-    """Reads a range once, batch by batch, and accounts for every offset of it.
-
-    Parameters
-    ----------
-    connection : Connection
-        What to read through; its settings hold the time that the next record may take.
-    topic : str
-        The topic.
-    range_ : Range
-        What to read.
-    should_stop : callable
-        Asked several times a second; True ends the reading.
-    topic_id : str, optional
-        The topic's id in the plan. librdkafka reads on where a topic was deleted and made again with as many records,
-        and delivers the other topic's; with an id, the reading fails at its end when the topic is another one.
-    waiting : callable, optional
-        Returns a context manager that is entered while nothing is there and Kafka is waited for.
-    line : Line, optional
-        What the readers of this process share.
-    on_wait : callable, optional
-        Called several times a second while nothing is there, to say how things are.
-    size_bytes : int
-        About how much there is to be read; 0 where nobody knows.
-
-    Attributes
-    ----------
-    position : int
-        The next offset to account for.
-    holes : list of (int, int)
-        Intervals that hold no record for a reader: transaction markers, aborted records, what compaction took.
-    lost : list of (int, int)
-        Intervals that retention removed before they could be read.
-    has_room : bool
-        Whether it may ask for records; it may not as long as the line is full of what others have asked for.
-    """
+    """Reads a range once, batch by batch, and accounts for every offset of it."""
 
     def __init__(
         self,
@@ -184,19 +139,31 @@ class RangeReader:
         on_wait: Callable[[], None] = lambda: None,
         size_bytes: int = 0,
     ) -> None:
+        # What to read through; its settings hold the time that the next record may take.
         self._connection = connection
         self._settings = connection.settings
         self._topic = topic
         self._range = range_
+        # Asked several times a second; True ends the reading.
         self._should_stop = should_stop
+        # The topic's id in the plan. librdkafka reads on where a topic was deleted and made again with as many records,
+        # and delivers the other topic's; with an id, the reading fails at its end when the topic is another one.
         self._topic_id = topic_id
+        # Returns a context manager that is entered while nothing is there and Kafka is waited for.
         self._waiting = waiting
+        # What the readers of this process share.
         self._line = line or Line()
+        # Called several times a second while nothing is there, to say how things are.
         self._on_wait = on_wait
+        # About how much there is to be read; 0 where nobody knows.
         self._size_bytes = size_bytes
+        #: The next offset to account for.
         self.position = range_.start
+        #: Intervals that hold no record for a reader: transaction markers, aborted records, what compaction took.
         self.holes: list[Interval] = []
+        #: Intervals that retention removed before they could be read.
         self.lost: list[Interval] = []
+        #: Whether it may ask for records; it may not as long as the line is full of what others have asked for.
         self.has_room = False
         self._doubts = Doubts(connection, topic, range_)
         self._taken = self._taken_bytes = 0
@@ -212,10 +179,7 @@ class RangeReader:
     def prefetch(self) -> None:
         """Wait until the line has room, and let librdkafka fetch the first records ahead, as many as its queue takes.
 
-        Raises
-        ------
-        InterruptedTransferError
-            If `should_stop` said so.
+        Raises InterruptedTransferError if `should_stop` said so.
         """
         try:
             asks = self._connection.fetch_bytes
@@ -234,19 +198,9 @@ class RangeReader:
         Where a batch ends depends on the records alone, never on how they arrived, so that two attempts at a range
         write the same files.
 
-        Parameters
-        ----------
-        batchsize, batch_bytes, min_bytes, max_records : int
-            Bounds of a batch; see `Pending`.
-
-        Raises
-        ------
-        BrokerError
-            If the partition no longer holds what was planned, or Kafka refuses.
-        BrokerUnavailableError
-            If nothing comes in time.
-        InterruptedTransferError
-            If `should_stop` said so.
+        Raises BrokerError if the partition no longer holds what was planned, or Kafka refuses.
+        Raises BrokerUnavailableError if nothing comes in time.
+        Raises InterruptedTransferError if `should_stop` said so.
         """
         pending = self._pending = Pending(batchsize, batch_bytes, min_bytes, max_records)
         try:

@@ -42,10 +42,7 @@ _TYPING_ERROR = 0.9
 def check_topic_name(topic: str) -> str:
     """Return `topic` if Kafka allows the name and it holds what can be transferred.
 
-    Raises
-    ------
-    SettingsError
-        If Kafka does not allow the name, or only jobs of FinkAI read the topic.
+    Raises SettingsError if Kafka does not allow the name, or only jobs of FinkAI read the topic.
     """
     if not _LEGAL_NAME.fullmatch(topic) or topic in {".", ".."}:
         raise SettingsError(
@@ -59,10 +56,7 @@ def check_topic_name(topic: str) -> str:
 def check_alert_topic(topic: str) -> str:
     """Return `topic` if `check_topic_name` does and it holds alerts.
 
-    Raises
-    ------
-    SettingsError
-        If it doesn't.
+    Raises SettingsError if it doesn't.
     """
     if holds_predictions(check_topic_name(topic)):
         raise SettingsError(
@@ -102,20 +96,13 @@ def topic_hash(topic: str) -> str:
 
 @dataclass(frozen=True)
 class TopicChoice:
-    """What was asked for.
+    """What was asked for."""
 
-    Parameters
-    ----------
-    names : tuple of str
-        Topics by their names, each once.
-    patterns : tuple of str
-        Patterns as a shell's: ``*``, ``?`` and ``[…]``.
-    joins : bool
-        Whether a single topic joins others, whose datasets are there.
-    """
-
+    #: Topics by their names, each once.
     names: tuple[str, ...]
+    #: Patterns as a shell's: ``*``, ``?`` and ``[…]``.
     patterns: tuple[str, ...] = ()
+    #: Whether a single topic joins others, whose datasets are there.
     joins: bool = False
 
     @property
@@ -155,10 +142,7 @@ class TopicChoice:
 def choose_topics(values: Iterable[str]) -> TopicChoice:
     """Take what was typed: each value is a name or a pattern, and counts once.
 
-    Raises
-    ------
-    SettingsError
-        If one is neither, or there are too many or none.
+    Raises SettingsError if one is neither, or there are too many or none.
     """
     values = tuple(dict.fromkeys(values))
     if not values:

@@ -60,10 +60,7 @@ def publish(ledger: Ledger, marker: Marker, step: Callable[[str], None]) -> None
 
     Files that the marker supersedes are removed afterwards, so that no alert is ever missing.
 
-    Raises
-    ------
-    LedgerError
-        If a file is neither staged nor in the dataset; the others are published nevertheless.
+    Raises LedgerError if a file is neither staged nor in the dataset; the others are published nevertheless.
     """
     # Whoever has linked the marker may have been killed, or met an error, before it was on the disk.
     sync_directory(ledger.markers_path)
@@ -169,25 +166,7 @@ def _remove_superseded(ledger: Ledger, marker: Marker) -> None:
 
 
 class Attempt:
-    """One try at a range, with a staging directory of its own.
-
-    Parameters
-    ----------
-    ledger : Ledger
-        Where it belongs.
-    range_ : Range
-        What it tries.
-    plan_id : str
-        The plan that holds the range.
-    step : callable
-        Is told the name of each step.
-    revision : int
-        The number of the marker that it would write; see `Marker`.
-    should_stop : callable
-        Asked several times a second while files are sent to an object store; True ends the attempt.
-    name : str, optional
-        What it is called, where that follows from what it makes.
-    """
+    """One try at a range, with a staging directory of its own."""
 
     def __init__(
         self,
@@ -201,13 +180,18 @@ class Attempt:
     ) -> None:
         self.ledger = ledger
         self.range = range_
+        # The plan that holds the range.
         self.plan_id = plan_id
+        # The number of the marker that it would write; see `Marker`.
         self.revision = revision
+        # What it is called, where that follows from what it makes.
         self.name = name or uuid.uuid4().hex[:16]
         self.directory = ledger.attempt_path(plan_id, range_, self.name)
         #: Where its files are written: that directory, or one of this host, if that one is on an object store.
         self.room = self.directory
+        # Is told the name of each step.
         self._step = step
+        # Asked several times a second while files are sent to an object store; True ends the attempt.
         self._should_stop = should_stop
         self._staged: dict[str, int] = {}
         self._marked = False
@@ -219,10 +203,7 @@ class Attempt:
         It is made once and never again, in a directory that only a ledger with its plan has: where a job has moved the
         ledger aside in the meantime, a late attempt finds nothing to write to, and can't reach the new ledger.
 
-        Raises
-        ------
-        LedgerError
-            If the ledger does not hold the plan.
+        Raises LedgerError if the ledger does not hold the plan.
         """
         try:
             self.room = make_room(self.directory)
@@ -238,15 +219,8 @@ class Attempt:
     def stage(self, files: Sequence[tuple[NewFile, str, int]]) -> tuple[DataFile, ...]:
         """Bring files of the attempt's room to the disk, or the store, and note where they belong.
 
-        Parameters
-        ----------
-        files : sequence of (NewFile, str, int)
-            Each with its final name and its rows.
-
-        Raises
-        ------
-        InterruptedTransferError
-            If `should_stop` said so.
+        `files`: each with its final name and its rows.
+        Raises InterruptedTransferError if `should_stop` said so.
         """
         staged = [DataFile(final, file.path.name, rows, file.size, file.sha256()) for file, final, rows in files]
         bring([file for file, _, _ in files], self.directory, self._should_stop)
@@ -256,10 +230,7 @@ class Attempt:
     def commit(self, marker: Marker) -> Marker:
         """Make this attempt the range's, unless another one already is.
 
-        Returns
-        -------
-        Marker
-            The marker of the range: this attempt's, or that of the attempt that came first.
+        Returns: the marker of the range: this attempt's, or that of the attempt that came first.
         """
         self._step("staged")
         for root, file in destinations(self.ledger, marker):
@@ -284,10 +255,7 @@ class Attempt:
     def supersede(self, marker: Marker) -> None:
         """Commit and publish the next revision of a range that is committed already.
 
-        Raises
-        ------
-        LedgerError
-            If another job has written that revision.
+        Raises LedgerError if another job has written that revision.
         """
         done = self.commit(marker)
         if done.attempt != self.name:
@@ -315,10 +283,7 @@ class Attempt:
 
         In a file system the marker is linked from the staging directory, and can't be once that was removed.
 
-        Raises
-        ------
-        LedgerError
-            If somebody has removed it.
+        Raises LedgerError if somebody has removed it.
         """
         if is_remote(self.directory):
             there = size_finder(self.directory)
@@ -347,10 +312,7 @@ class Attempt:
 def winner_of(ledger: Ledger, marker: Marker) -> Marker:
     """Read the marker that a range has where this one was to be linked.
 
-    Raises
-    ------
-    LedgerError
-        If there is none, although one was linked.
+    Raises LedgerError if there is none, although one was linked.
     """
     found = ledger.marker(marker.range, marker.plan_id, marker.revision)
     if found is None:
@@ -363,17 +325,8 @@ def roll_forward(ledger: Ledger, plans: Iterable[Plan]) -> int:
 
     Only the holder of the lease may call this, while none of its own attempts runs.
 
-    Returns
-    -------
-    int
-        How many ranges were rolled forward.
-
-    Raises
-    ------
-    LedgerError
-        If a marker that is there can't be found.
-    StorageError
-        If the file system refuses.
+    Raises LedgerError if a marker that is there can't be found.
+    Raises StorageError if the file system refuses.
     """
     planned: dict[str, dict[str, Range]] = {}
     for plan in plans:  # of ids of 8 digits, two generations may have the same

@@ -17,24 +17,10 @@ from fink_dask.store.durable import make_directory, sync_directory
 def gather_ledgers(outdir: Path) -> tuple[list[Ledger], int]:
     """Move the ledgers in a directory to where those of a season are.
 
-    Parameters
-    ----------
-    outdir : pathlib.Path
-        The directory, as an absolute path.
-
-    Returns
-    -------
-    list of Ledger
-        The datasets in it, and how many ledgers were moved.
-
-    Raises
-    ------
-    SettingsError
-        If there are no datasets in it.
-    LedgerError
-        If a job works on one of them; those before it are moved.
-    StorageError
-        If the file system refuses.
+    Returns: the datasets in it, and how many ledgers were moved.
+    Raises SettingsError if there are no datasets in it.
+    Raises LedgerError if a job works on one of them; those before it are moved.
+    Raises StorageError if the file system refuses.
     """
     if find_ledger(outdir).exists():
         raise SettingsError(f"{outdir} is the dataset of one topic, whose ledger is beside it already")

@@ -94,37 +94,21 @@ class _ObjectPulse:
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds a lease.
+    """Who holds a lease."""
 
-    Parameters
-    ----------
-    host : str
-        Name of the host.
-    pid : int
-        Process on that host.
-    nonce : str
-        Tells two leases of the same process apart.
-    namespace : str
-        Where the number of the process means something: hosts of one name may be several, or containers of one host;
-        empty where that is not known.
-    """
-
+    #: Name of the host.
     host: str
+    #: Process on that host.
     pid: int
+    #: Tells two leases of the same process apart.
     nonce: str
+    #: Where the number of the process means something: hosts of one name may be several, or containers of one host;
+    #: empty where that is not known.
     namespace: str = ""
 
 
 class Lease:
-    """A lease that this process holds.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        The lease's file.
-    holder : Holder
-        This process.
-    """
+    """A lease that this process holds."""
 
     def __init__(self, path: Path, holder: Holder) -> None:
         self.path = path
@@ -173,13 +157,9 @@ class Lease:
 def hold_lease(ledger: Ledger) -> Iterator[Lease]:
     """Hold the lease on a ledger.
 
-    Raises
-    ------
-    LedgerError
-        If another job that is alive holds it, or the dataset has a ledger elsewhere.
-    StorageError
-        If the file system has no hard links that a commit can use, or refuses; or if the object store can't keep a
-        put from replacing an object.
+    Raises LedgerError if another job that is alive holds it, or the dataset has a ledger elsewhere.
+    Raises StorageError if the file system has no hard links that a commit can use, or refuses; or if the object store
+    can't keep a put from replacing an object.
     """
     holder = Holder(socket.gethostname(), os.getpid(), uuid.uuid4().hex, _namespace())
     aside = ledger.path / f".lease-{holder.nonce}"

@@ -48,17 +48,10 @@ _REVISION = re.compile(r"([0-9-]+)\.([1-9][0-9]{0,5})\.json")
 
 @dataclass(frozen=True)
 class Ledger:
-    """A dataset and its ledger.
-
-    Parameters
-    ----------
-    outdir : pathlib.Path
-        The dataset.
-    is_of_season : bool
-        Whether the ledger is with those of the other topics of a season; see `fink_dask.ledger.outdir.find_ledger`.
-    """
+    """A dataset and its ledger."""
 
     outdir: Path
+    #: Whether the ledger is with those of the other topics of a season; see `fink_dask.ledger.outdir.find_ledger`.
     is_of_season: bool = False
 
     @property
@@ -115,10 +108,7 @@ class Ledger:
     def exists(self) -> bool:
         """Tell whether there is a plan.
 
-        Raises
-        ------
-        StorageError
-            If the file system does not say.
+        Raises StorageError if the file system does not say.
         """
         try:
             return self.plans_path.is_dir() and any(self.plans_path.glob(_PLANS))
@@ -128,10 +118,7 @@ class Ledger:
     def plans(self) -> list[Plan]:
         """Read all generations of the plan, the first one first.
 
-        Raises
-        ------
-        LedgerError
-            If one is damaged or missing, or ranges overlap.
+        Raises LedgerError if one is damaged or missing, or ranges overlap.
         """
         if not self.plans_path.is_dir():
             return []
@@ -148,12 +135,8 @@ class Ledger:
     def begun_with(self) -> Identity:
         """Read what the dataset was begun with: the identity of its first plan.
 
-        Raises
-        ------
-        LedgerError
-            If that is damaged.
-        StorageError
-            If it can't be read.
+        Raises LedgerError if that is damaged.
+        Raises StorageError if it can't be read.
         """
         path = self.plans_path / _plan_name(1)
         try:
@@ -168,10 +151,7 @@ class Ledger:
     def freeze(self, plan: Plan, schema: AvroSchema, earlier: Iterable[Plan] = ()) -> None:
         """Write a generation of the plan, durably, before anything of it is consumed.
 
-        Raises
-        ------
-        LedgerError
-            If another job has written this generation, or one of the `earlier` ones has the same id.
+        Raises LedgerError if another job has written this generation, or one of the `earlier` ones has the same id.
         """
         if any(plan.plan_id == other.plan_id for other in earlier):
             raise LedgerError(f"the next plan of {self.path} would have the id of another, {plan.plan_id}: try again")
@@ -187,10 +167,7 @@ class Ledger:
     def schema(self, identity: Identity) -> AvroSchema:
         """Read the writer schema that the plan was made with.
 
-        Raises
-        ------
-        LedgerError
-            If it is missing, or another one.
+        Raises LedgerError if it is missing, or another one.
         """
         path = self.schema_path(identity)
         try:
@@ -206,12 +183,8 @@ class Ledger:
     def restore_schema(self, identity: Identity, schema: AvroSchema) -> None:
         """Put the writer schema back in its place; only the holder of the lease may.
 
-        Raises
-        ------
-        LedgerError
-            If it is another one.
-        StorageError
-            If the file system refuses.
+        Raises LedgerError if it is another one.
+        Raises StorageError if the file system refuses.
         """
         path = self.schema_path(identity)
         if schema.fingerprint != identity.schema_sha256:
@@ -228,10 +201,7 @@ class Ledger:
     def marker(self, range_: Range, plan_id: str, revision: int = 0) -> Marker | None:
         """Read a marker of a range of a plan, or None where it is not committed.
 
-        Raises
-        ------
-        LedgerError
-            If it is damaged, or of another range, revision or plan.
+        Raises LedgerError if it is damaged, or of another range, revision or plan.
         """
         path = self.marker_path(range_, revision)
         try:
@@ -256,10 +226,7 @@ class Ledger:
     def revisions(self) -> dict[str, int]:
         """Find the last revision of each range that has any, by the range's name, in one look at the directory.
 
-        Raises
-        ------
-        StorageError
-            If the directory can't be read.
+        Raises StorageError if the directory can't be read.
         """
         found: dict[str, int] = {}
         try:
@@ -274,17 +241,8 @@ class Ledger:
     def markers(self, plans: Sequence[Plan], damaged: list[DamagedMarker] | None = None) -> Iterator[Marker]:
         """Yield the marker that counts of each committed range, its last revision, in plan order.
 
-        Parameters
-        ----------
-        plans : sequence of Plan
-            The plans.
-        damaged : list of DamagedMarker, optional
-            Takes the markers that can't be read; without it, the first one is raised.
-
-        Raises
-        ------
-        LedgerError
-            If one is damaged, or belongs to another plan than the one that holds its range.
+        `damaged`: takes the markers that can't be read; without it, the first one is raised.
+        Raises LedgerError if one is damaged, or belongs to another plan than the one that holds its range.
         """
         revisions = self.revisions() if plans else {}
         wanted = ((plan.plan_id, each, revisions.get(each.name, 0)) for plan in plans for each in plan.ranges)

@@ -42,17 +42,8 @@ _COUNTS = (
 def find_ledger(outdir: Path, joins: bool = False) -> Ledger:
     """Find the ledger of a dataset, or where it is to be: beside the dataset or, of a season's, beside the season.
 
-    Parameters
-    ----------
-    outdir : pathlib.Path
-        The dataset, as an absolute path.
-    joins : bool
-        Whether a new dataset is one of several topics.
-
-    Raises
-    ------
-    StorageError
-        If the file system does not say.
+    `joins`: whether a new dataset is one of several topics.
+    Raises StorageError if the file system does not say.
     """
     beside = Ledger(outdir)
     of_season = beside.elsewhere
@@ -73,15 +64,8 @@ def find_ledger(outdir: Path, joins: bool = False) -> Ledger:
 def create_ledger(ledger: Ledger) -> list[Path]:
     """Make the directories of a dataset and of its ledger, on one file system.
 
-    Returns
-    -------
-    list of pathlib.Path
-        The directories that were not there before, for `remove_if_unused`.
-
-    Raises
-    ------
-    StorageError
-        If they can't be made, something else is in their place, or they are on two file systems.
+    Returns: the directories that were not there before, for `remove_if_unused`.
+    Raises StorageError if they can't be made, something else is in their place, or they are on two file systems.
     """
     check_outdir(ledger)
     if is_remote(ledger.path):
@@ -117,10 +101,7 @@ def directories_above(ledger: Ledger) -> list[Path]:
 def free_bytes(outdir: Path) -> int | None:
     """Find out how many bytes are free for the files of a dataset that may not be there yet.
 
-    Returns
-    -------
-    int or None
-        None on an object store, and where the file system does not say. Quotas are not seen.
+    Returns None on an object store, and where the file system does not say. Quotas are not seen.
     """
     if is_remote(outdir):
         return None
@@ -145,10 +126,8 @@ def remove_if_unused(ledger: Ledger, made: Sequence[Path]) -> None:
 def check_outdir(ledger: Ledger) -> None:
     """Refuse an output directory that neither is nor can become a dataset of fink-dask.
 
-    Raises
-    ------
-    StorageError
-        If a file is in the way, the directory holds files that no ledger knows, or its name is not text.
+    Raises StorageError if a file is in the way, the directory holds files that no ledger knows, or its name is not
+    text.
     """
     try:
         str(ledger.outdir).encode()
@@ -196,10 +175,7 @@ def _is_ledger(path: Path) -> bool:
 def check_dataset(ledger: Ledger) -> None:
     """Refuse a directory that is not a dataset of fink-dask.
 
-    Raises
-    ------
-    LedgerError
-        If it has no ledger with a plan.
+    Raises LedgerError if it has no ledger with a plan.
     """
     if ledger.compaction_path.exists() and not ledger.exists():
         raise LedgerError(unfinished(ledger))
@@ -230,10 +206,7 @@ def _moved_alone(ledger: Ledger) -> str:
 def dataset_beside(ledger: Ledger) -> str:
     """Name the dataset that the user may have meant, for the end of an error; empty where no name is like it.
 
-    Raises
-    ------
-    StorageError
-        If the directory around it can't be read.
+    Raises StorageError if the directory around it can't be read.
     """
     beside = {each.outdir.name: each for each in datasets_in(ledger.outdir.parent)}
     if ledger.outdir.suffix == ".fink" and ledger.outdir.stem in beside:
@@ -260,10 +233,7 @@ def is_finder_file(path: Path) -> bool:
 def datasets_in(outdir: Path) -> list[Ledger]:
     """List the datasets right below a directory, in the order of their names.
 
-    Raises
-    ------
-    StorageError
-        If the directory can't be read.
+    Raises StorageError if the directory can't be read.
     """
     found = {ledger.outdir.name: ledger for ledger in _of_season(outdir)}
     try:
@@ -291,10 +261,7 @@ def _of_season(outdir: Path) -> list[Ledger]:
 def check_for_several(outdir: Path) -> None:
     """Refuse a directory that can't hold the datasets of several topics.
 
-    Raises
-    ------
-    LedgerError
-        If it is a dataset itself.
+    Raises LedgerError if it is a dataset itself.
     """
     if Ledger(outdir).exists():
         raise LedgerError(
@@ -307,10 +274,7 @@ def check_for_several(outdir: Path) -> None:
 def check_name(topic: str) -> None:
     """Refuse a topic whose dataset could be taken for the ledger of another one.
 
-    Raises
-    ------
-    StorageError
-        If it can.
+    Raises StorageError if it can.
     """
     if LEDGER_SUFFIX in topic:
         raise StorageError(
@@ -326,10 +290,7 @@ def parts_of(outdir: Path) -> Path:
 def check_is_in_kafka(ledger: Ledger, what: str) -> None:
     """Refuse a joined dataset where its alerts are to be compared with Kafka's, or read again.
 
-    Raises
-    ------
-    LedgerError
-        If it is one.
+    Raises LedgerError if it is one.
     """
     if ledger.begun_with().schema_source == JOINED:
         parts = parts_of(ledger.outdir)

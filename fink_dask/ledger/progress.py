@@ -36,51 +36,36 @@ _LAG = "lag.json"
 
 @dataclass(frozen=True)
 class Summary:
-    """What a dataset holds, and what the last run added; the fields of ``--json``.
-
-    Parameters
-    ----------
-    topic : str
-        The topic.
-    state : {"complete", "partial", "failed", "interrupted"}
-        How it ended.
-    alerts, filtered, duplicates, quarantined, lost : int
-        Alerts in the dataset, left out by the condition, left out because another one has the same identifier, not
-        decodable, removed by Kafka before they could be read.
-    raw_bytes, written_bytes : int
-        Bytes consumed from Kafka and bytes of the files.
-    files, ranges : int
-        Files of the dataset and committed ranges.
-    run_alerts : int
-        Alerts that this run added.
-    run_received_bytes, run_wasted_bytes : int
-        Bytes that arrived from Kafka in this run, and how many of them in vain, as an attempt at a range failed.
-    run_seconds : float
-        How long this run took.
-    since, until : str or None
-        The times, in UTC (ISO 8601), of the first alerts in Kafka that were asked for, and of the first ones that were
-        not asked for any more, in the last run that planned any.
-    limit : int or None
-        The most alerts that the last run was to take, where the topic held more.
-    """
+    """What a dataset holds, and what the last run added; the fields of ``--json``."""
 
     topic: str
     state: State
+    #: Alerts in the dataset, left out by the condition, left out because another one has the same identifier, not
+    #: decodable, removed by Kafka before they could be read.
     alerts: int = 0
     filtered: int = 0
     duplicates: int = 0
     quarantined: int = 0
     lost: int = 0
+    #: raw_bytes, written_bytes: bytes consumed from Kafka and bytes of the files.
     raw_bytes: int = 0
     written_bytes: int = 0
+    #: files, ranges: files of the dataset and committed ranges.
     files: int = 0
     ranges: int = 0
+    #: Alerts that this run added.
     run_alerts: int = 0
+    #: run_received_bytes, run_wasted_bytes: bytes that arrived from Kafka in this run, and how many of them in vain, as
+    #: an attempt at a range failed.
     run_received_bytes: int = 0
     run_wasted_bytes: int = 0
+    #: How long this run took.
     run_seconds: float = 0.0
+    #: since, until: the times, in UTC (ISO 8601), of the first alerts in Kafka that were asked for, and of the first
+    #: ones that were not asked for any more, in the last run that planned any.
     since: str | None = None
     until: str | None = None
+    #: The most alerts that the last run was to take, where the topic held more.
     limit: int | None = None
 
     @property
@@ -91,28 +76,19 @@ class Summary:
 
 @dataclass(frozen=True)
 class Progress:
-    """The summary of a ledger, with what is still missing.
+    """The summary of a ledger, with what is still missing."""
 
-    Parameters
-    ----------
-    summary : Summary
-        The sums over all committed ranges.
-    planned_ranges, planned_offsets, estimated_bytes : int
-        What all generations of the plan hold.
-    missing : dict of int to list of (int, int)
-        Planned offsets that are not committed, for each partition that has some.
-    lost : dict of int to list of (int, int)
-        Offsets that are declared lost, for each partition that has some.
-    newest_ms : int or None
-        Newest timestamp of what is committed, in milliseconds since 1970-01-01 UTC.
-    """
-
+    #: The sums over all committed ranges.
     summary: Summary
+    #: planned_ranges, planned_offsets, estimated_bytes: what all generations of the plan hold.
     planned_ranges: int
     planned_offsets: int
     estimated_bytes: int
+    #: Planned offsets that are not committed, for each partition that has some.
     missing: dict[int, list[Interval]]
+    #: Offsets that are declared lost, for each partition that has some.
     lost: dict[int, list[Interval]]
+    #: Newest timestamp of what is committed, in milliseconds since 1970-01-01 UTC.
     newest_ms: int | None
 
     @property
@@ -124,10 +100,7 @@ class Progress:
 def summarise(ledger: Ledger) -> Progress:
     """Read how complete a dataset is.
 
-    Raises
-    ------
-    LedgerError
-        If the ledger is damaged.
+    Raises LedgerError if the ledger is damaged.
     """
     plans = ledger.plans()
     return progress_of(plans, list(ledger.markers(plans)))
@@ -199,10 +172,7 @@ Kept = TypeVar("Kept", bound=Note)
 def write_note(ledger: Ledger, name: str, content: Mapping[str, Any]) -> None:
     """Keep a note in the ledger; nothing depends on it, so it need not survive a power cut.
 
-    Raises
-    ------
-    StorageError
-        If the file system refuses.
+    Raises StorageError if the file system refuses.
     """
     path = ledger.path / name
     if is_remote(path):
@@ -219,16 +189,7 @@ def write_note(ledger: Ledger, name: str, content: Mapping[str, Any]) -> None:
 def read_note(ledger: Ledger, name: str, make: Callable[[dict[str, Any]], Kept], not_older_s: float) -> Kept | None:
     """Read a note; None where there is none, only an old one, or something else.
 
-    Parameters
-    ----------
-    ledger : Ledger
-        The ledger.
-    name : str
-        The name of its file.
-    make : callable
-        Makes the note from JSON; whatever it raises for wrong content means that this is no note.
-    not_older_s : float
-        How old it may be.
+    `make`: makes the note from JSON; whatever it raises for wrong content means that this is no note.
     """
     try:
         with (ledger.path / name).open("rb") as file:
@@ -251,55 +212,37 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True)
 class Arrival:
-    """What has arrived at one moment.
+    """What has arrived at one moment."""
 
-    Parameters
-    ----------
-    at : float
-        When, in seconds since 1970-01-01 UTC.
-    phase : Phase
-        How far it is.
-    offsets : int
-        Offsets that are committed, also by earlier runs, or have arrived.
-    received_bytes, wasted_bytes : int
-        Bytes of these that this run has received, and bytes that came in vain.
-    bytes_per_second : float
-        How fast they arrive, lately.
-    bytes_left : int or None
-        About the bytes that have not arrived yet; None if unknown.
-    seconds_left : float or None
-        About how long these take; None if unknown.
-    quiet_s : float or None
-        Seconds since Kafka last sent something; None where nothing is expected of it.
-    is_cut : bool
-        Whether that is longer than a slow line explains.
-    reconnect_timeout_s : float or None
-        How long nothing may come before that is an error.
-    limit_rate : int or None
-        The bytes a second that the run keeps to, if it was told so.
-    """
-
+    #: When, in seconds since 1970-01-01 UTC.
     at: float
+    #: How far it is.
     phase: Phase
+    #: Offsets that are committed, also by earlier runs, or have arrived.
     offsets: int
+    #: received_bytes, wasted_bytes: bytes of these that this run has received, and bytes that came in vain.
     received_bytes: int
     wasted_bytes: int
+    #: How fast they arrive, lately.
     bytes_per_second: float
+    #: About the bytes that have not arrived yet; None if unknown.
     bytes_left: int | None
+    #: About how long these take; None if unknown.
     seconds_left: float | None
+    #: Seconds since Kafka last sent something; None where nothing is expected of it.
     quiet_s: float | None
+    #: Whether that is longer than a slow line explains.
     is_cut: bool
+    #: How long nothing may come before that is an error.
     reconnect_timeout_s: float | None
+    #: The bytes a second that the run keeps to, if it was told so.
     limit_rate: int | None = None
 
 
 def write_arrival(ledger: Ledger, arrival: Arrival) -> None:
     """Keep it in the ledger.
 
-    Raises
-    ------
-    StorageError
-        If the file system refuses.
+    Raises StorageError if the file system refuses.
     """
     write_note(ledger, _ARRIVAL, asdict(arrival))
 
@@ -318,10 +261,7 @@ def read_arrival(ledger: Ledger, not_older_s: float) -> Arrival | None:
 def _arrival_of(content: Mapping[str, Any]) -> Arrival:
     """Make it from JSON.
 
-    Raises
-    ------
-    ValueError, KeyError, TypeError
-        If it is something else.
+    Raises ValueError, KeyError, TypeError if it is something else.
     """
     arrival = Arrival(**{**content, "phase": Phase(content["phase"]), "is_cut": bool(content["is_cut"])})
     numbers = [value for name, value in vars(arrival).items() if name not in {"phase", "is_cut"} and value is not None]
@@ -333,23 +273,15 @@ def _arrival_of(content: Mapping[str, Any]) -> Arrival:
 
 @dataclass(frozen=True)
 class Lag:
-    """The lag of each partition, in offsets that are not committed, at one moment.
+    """The lag of each partition, in offsets that are not committed, at one moment."""
 
-    Parameters
-    ----------
-    at : float
-        When, in seconds since 1970-01-01 UTC.
-    partitions : mapping of int to int
-        Offsets of each partition between what is committed and its last stable offset.
-    alerts_per_second : float
-        Alerts added to the dataset per second, over the last minute or so.
-    newest_ms : int or None
-        Newest timestamp of what is committed, in milliseconds since 1970-01-01 UTC.
-    """
-
+    #: When, in seconds since 1970-01-01 UTC.
     at: float
+    #: Offsets of each partition between what is committed and its last stable offset.
     partitions: Mapping[int, int]
+    #: Alerts added to the dataset per second, over the last minute or so.
     alerts_per_second: float = 0.0
+    #: Newest timestamp of what is committed, in milliseconds since 1970-01-01 UTC.
     newest_ms: int | None = None
 
     @property
@@ -376,10 +308,7 @@ def freshness_s(newest_ms: int | None, at: float) -> float | None:
 def write_lag(ledger: Ledger, lag: Lag) -> None:
     """Keep a lag in the ledger.
 
-    Raises
-    ------
-    StorageError
-        If the file system refuses.
+    Raises StorageError if the file system refuses.
     """
     write_note(ledger, _LAG, asdict(lag))
 
@@ -392,10 +321,7 @@ def read_lag(ledger: Ledger, not_older_s: float) -> Lag | None:
 def _lag_of(content: Mapping[str, Any]) -> Lag:
     """Make a lag from JSON.
 
-    Raises
-    ------
-    ValueError, KeyError, TypeError, AttributeError, OverflowError
-        If it is something else.
+    Raises ValueError, KeyError, TypeError, AttributeError, OverflowError if it is something else.
     """
     lag = Lag(
         float(content["at"]),

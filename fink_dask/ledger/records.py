@@ -55,12 +55,8 @@ def seal(kind: str, content: dict[str, Any]) -> bytes:
 def unseal(kind: str, path: Path) -> dict[str, Any]:
     """Read a document back.
 
-    Raises
-    ------
-    LedgerError
-        If it is not a document of this kind, or not as it was written.
-    FileNotFoundError
-        If there is none.
+    Raises LedgerError if it is not a document of this kind, or not as it was written.
+    Raises FileNotFoundError if there is none.
     """
     try:
         document = json.loads(path.read_bytes())
@@ -101,10 +97,8 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 def check_types(record: object) -> None:
     """Refuse a record whose values are not of its fields' types: a checksum says only that nobody changed them since.
 
-    Raises
-    ------
-    ValueError
-        If one is not, or a number is beyond all bounds, or a text can't be written or be the name of a file.
+    Raises ValueError if one is not, or a number is beyond all bounds, or a text can't be written or be the name of a
+    file.
     """
     for each in fields(record):  # type: ignore[arg-type]
         if (kinds := _KINDS.get(str(each.type))) is None:
@@ -129,29 +123,18 @@ def _can_be_written(text: str) -> bool:
 
 @dataclass(frozen=True)
 class DataFile:
-    """A file that a range wrote, or the share that it has in a file of many ranges.
+    """A file that a range wrote, or the share that it has in a file of many ranges."""
 
-    Parameters
-    ----------
-    path : str
-        Where it belongs, relative to the dataset (to the ledger, for a quarantine file), with slashes.
-    staged : str
-        Its name in the staging directory of the attempt.
-    rows : int
-        The range's rows in it.
-    size : int
-        Its bytes.
-    sha256 : str
-        Hash of its content.
-    file_rows : int or None
-        All rows of a compacted file, which holds those of other ranges as well; None for a range's own file.
-    """
-
+    #: Where it belongs, relative to the dataset (to the ledger, for a quarantine file), with slashes.
     path: str
+    #: Its name in the staging directory of the attempt.
     staged: str
+    #: The range's rows in it.
     rows: int
     size: int
+    #: Hash of its content.
     sha256: str
+    #: All rows of a compacted file, which holds those of other ranges as well; None for a range's own file.
     file_rows: int | None = None
 
     def __post_init__(self) -> None:
@@ -180,51 +163,34 @@ def check_inside(name: str) -> None:
 
 @dataclass(frozen=True)
 class Identity:
-    """What must stay the same for a ledger to be continued.
+    """What must stay the same for a ledger to be continued."""
 
-    Parameters
-    ----------
-    topic, topic_id : str
-        The topic and Kafka's id of it.
-    partitionby : tuple of str
-        What the partition columns come from.
-    survey : str or None
-        How times are read; None where that does not matter.
-    schema_sha256 : str
-        Fingerprint of the writer schema.
-    schema_source : str
-        Where the writer schema came from.
-    columns : tuple of str or None
-        The columns, or fields of structs, that the dataset has; None for all of them.
-    more_schemas : tuple of str
-        Fingerprints of the writer schemas that were taken in before the plan was made, beside the first one.
-    where : str or None
-        The condition on the alerts that the dataset has, in its one form; None for all of them.
-    outformat : str
-        The format of the files, one of `fink_dask.settings.OUTFORMATS`.
-    partitionby_asked : tuple of str or None
-        What was asked for in place of `partitionby`, where the alerts don't have it.
-    since : str or None
-        The time of the first alerts in Kafka that were asked for, in UTC (ISO 8601); None for all of them.
-    since_asked : str or None
-        How it was given, where that is how long ago it was.
-    framing : str
-        What is around each record in its value; see `fink_dask.avro.framing.Framing`.
-    """
-
+    #: topic, topic_id: the topic and Kafka's id of it.
     topic: str
     topic_id: str
+    #: What the partition columns come from.
     partitionby: tuple[str, ...]
+    #: How times are read; None where that does not matter.
     survey: str | None
+    #: Fingerprint of the writer schema.
     schema_sha256: str
+    #: Where the writer schema came from.
     schema_source: str
+    #: The columns, or fields of structs, that the dataset has; None for all of them.
     columns: tuple[str, ...] | None = None
+    #: Fingerprints of the writer schemas that were taken in before the plan was made, beside the first one.
     more_schemas: tuple[str, ...] = ()
+    #: The condition on the alerts that the dataset has, in its one form; None for all of them.
     where: str | None = None
+    #: The format of the files, one of `fink_dask.settings.OUTFORMATS`.
     outformat: str = OUTFORMATS[0]
+    #: What was asked for in place of `partitionby`, where the alerts don't have it.
     partitionby_asked: tuple[str, ...] | None = None
+    #: The time of the first alerts in Kafka that were asked for, in UTC (ISO 8601); None for all of them.
     since: str | None = None
+    #: How it was given, where that is how long ago it was.
     since_asked: str | None = None
+    #: What is around each record in its value; see `fink_dask.avro.framing.Framing`.
     framing: str = "none"
 
     @property
@@ -236,37 +202,25 @@ class Identity:
 
 @dataclass(frozen=True)
 class Plan:
-    """The frozen list of ranges of one generation.
+    """The frozen list of ranges of one generation."""
 
-    Parameters
-    ----------
-    generation : int
-        1 for the first plan of a ledger, and one more each time the topic has grown.
-    identity : Identity
-        What the ranges belong to.
-    ranges : tuple of Range
-        In plan order: by partition, then by offset.
-    estimated_bytes : int
-        Raw bytes of all ranges, estimated from a sample; 0 where none could be had.
-    begins : tuple of (int, int)
-        In the first generation, where a time was asked for: each partition, and its first offset of that time. What is
-        before it is neither missing nor lost.
-    until : str or None
-        The time of the first alerts in Kafka that were not asked for any more, in UTC (ISO 8601); None for all. A later
-        generation may plan them.
-    limit : int or None
-        The most alerts that were asked for, where the topic held more; None for all of them.
-    id_chars : int
-        Characters of `plan_id`. Of 8, which ledgers once had, two plans of a ledger can be the same by chance.
-    """
-
+    #: 1 for the first plan of a ledger, and one more each time the topic has grown.
     generation: int
+    #: What the ranges belong to.
     identity: Identity
+    #: In plan order: by partition, then by offset.
     ranges: tuple[Range, ...]
+    #: Raw bytes of all ranges, estimated from a sample; 0 where none could be had.
     estimated_bytes: int
+    #: In the first generation, where a time was asked for: each partition, and its first offset of that time. What is
+    #: before it is neither missing nor lost.
     begins: tuple[tuple[int, int], ...] = ()
+    #: The time of the first alerts in Kafka that were not asked for any more, in UTC (ISO 8601); None for all. A later
+    #: generation may plan them.
     until: str | None = None
+    #: The most alerts that were asked for, where the topic held more; None for all of them.
     limit: int | None = None
+    #: Characters of `plan_id`. Of 8, which ledgers once had, two plans of a ledger can be the same by chance.
     id_chars: int = PLAN_ID_CHARS
 
     @cached_property
@@ -299,10 +253,7 @@ class Plan:
     def from_json(cls, content: Mapping[str, Any]) -> Plan:
         """Read the plan from JSON.
 
-        Raises
-        ------
-        LedgerError
-            If something is missing or of another type.
+        Raises LedgerError if something is missing or of another type.
         """
         try:
             values = dict(content["identity"])
@@ -345,64 +296,41 @@ class Plan:
 class Marker:
     """What a committed range holds: every offset of it is in exactly one of six places.
 
-    Parameters
-    ----------
-    plan_id : str
-        The plan that the range belongs to.
-    range : Range
-        The range.
-    attempt : str
-        The attempt that won.
-    rows : int
-        Alerts in the dataset.
-    raw_bytes : int
-        Bytes of the values that were consumed.
-    files : tuple of DataFile
-        The range's files, one for each partition key; after a compaction its shares in files of many ranges.
-    quarantined : int
-        Records that could not be decoded.
-    quarantine : DataFile or None
-        The file that holds their raw bytes.
-    filtered : int
-        Alerts that the condition of the plan is not true of.
-    lost : tuple of (int, int)
-        Intervals that retention removed before they could be read.
-    holes : tuple of (int, int)
-        Intervals that hold no record for a reader (transaction markers, aborted records, compaction).
-    lost_at : str or None
-        When the loss was noticed, in UTC (ISO 8601); None where nothing was lost.
-    revision : int
-        0 for the first marker of a range, and one more for each repair, or retry of what is quarantined. A marker is
-        never changed: the one with the highest revision counts.
-    superseded : tuple of str
-        Files of earlier revisions that this one replaces, relative to the dataset, or to the ledger for those of the
-        quarantine; they are removed once its own are published.
-    newest_ms : int or None
-        Kafka's newest timestamp among the records, in milliseconds since 1970-01-01 UTC; None where none has any.
-    duplicates : tuple of (int, int)
-        Intervals of alerts that a compaction has left out, because another one with the same identifier is there.
-
-    Raises
-    ------
-    LedgerError
-        If the six do not add up to the range, or contradict each other.
+    Raises LedgerError if the six do not add up to the range, or contradict each other.
     """
 
+    #: The plan that the range belongs to.
     plan_id: str
     range: Range
+    #: The attempt that won.
     attempt: str
+    #: Alerts in the dataset.
     rows: int
+    #: Bytes of the values that were consumed.
     raw_bytes: int
+    #: The range's files, one for each partition key; after a compaction its shares in files of many ranges.
     files: tuple[DataFile, ...]
+    #: Records that could not be decoded.
     quarantined: int = 0
+    #: The file that holds their raw bytes.
     quarantine: DataFile | None = None
+    #: Alerts that the condition of the plan is not true of.
     filtered: int = 0
+    #: Intervals that retention removed before they could be read.
     lost: tuple[Interval, ...] = ()
+    #: Intervals that hold no record for a reader (transaction markers, aborted records, compaction).
     holes: tuple[Interval, ...] = ()
+    #: When the loss was noticed, in UTC (ISO 8601); None where nothing was lost.
     lost_at: str | None = None
+    #: 0 for the first marker of a range, and one more for each repair, or retry of what is quarantined. A marker is
+    #: never changed: the one with the highest revision counts.
     revision: int = 0
+    #: Files of earlier revisions that this one replaces, relative to the dataset, or to the ledger for those of the
+    #: quarantine; they are removed once its own are published.
     superseded: tuple[str, ...] = ()
+    #: Kafka's newest timestamp among the records, in milliseconds since 1970-01-01 UTC; None where none has any.
     newest_ms: int | None = None
+    #: Intervals of alerts that a compaction has left out, because another one with the same identifier is there.
     duplicates: tuple[Interval, ...] = ()
 
     def __post_init__(self) -> None:
@@ -442,10 +370,7 @@ class Marker:
     def from_json(cls, content: Mapping[str, Any]) -> Marker:
         """Read the marker from JSON.
 
-        Raises
-        ------
-        LedgerError
-            If something is missing or of another type, or does not add up.
+        Raises LedgerError if something is missing or of another type, or does not add up.
         """
         try:
             values = dict(content)
@@ -470,21 +395,11 @@ class Marker:
 
 @dataclass(frozen=True)
 class DamagedMarker:
-    """A marker that can't be read.
+    """A marker that can't be read."""
 
-    Parameters
-    ----------
-    plan_id : str
-        The plan of its range.
-    range : Range
-        The range.
-    revision : int
-        The number of the marker.
-    error : LedgerError
-        What is wrong.
-    """
-
+    #: The plan of its range.
     plan_id: str
     range: Range
+    #: The number of the marker.
     revision: int
     error: LedgerError

@@ -14,48 +14,31 @@ from fink_dask.ledger.records import DataFile, Marker
 
 @dataclass(frozen=True)
 class Remainder:
-    """What is left of a range, on which the next revision of its marker is built.
-
-    Parameters
-    ----------
-    revision : int
-        The next revision.
-    wanted : tuple of (int, int)
-        The offsets that are in none of the files, nor lost, nor a hole; in order, at least one.
-    files : tuple of DataFile
-        The files that are as they were written.
-    quarantine : DataFile or None
-        The quarantine file, if it is as it was written.
-    lost, holes : tuple of (int, int)
-        What the range's marker said of them.
-    lost_at : str or None
-        When the loss was noticed.
-    superseded : tuple of str
-        The files that the next revision replaces; see `Marker`.
-    is_rebuilt : bool
-        Whether no marker says if the wanted offsets ever held a record.
-    raw_bytes : int
-        Bytes of the values of the whole range, where its marker said so; otherwise 0.
-    newest_ms : int or None
-        Newest timestamp of the range's records, where its marker said so.
-    duplicates : tuple of (int, int)
-        What a compaction has left out.
-    filtered : int
-        Alerts that were filtered and are not wanted; a marker does not say which, so that a repair wants all of them.
-    """
+    """What is left of a range, on which the next revision of its marker is built."""
 
     revision: int
+    #: The offsets that are in none of the files, nor lost, nor a hole; in order, at least one.
     wanted: tuple[Interval, ...]
+    #: The files that are as they were written.
     files: tuple[DataFile, ...] = ()
+    #: The quarantine file, if it is as it was written.
     quarantine: DataFile | None = None
+    #: lost, holes: what the range's marker said of them.
     lost: tuple[Interval, ...] = ()
     holes: tuple[Interval, ...] = ()
+    #: When the loss was noticed.
     lost_at: str | None = None
+    #: The files that the next revision replaces; see `Marker`.
     superseded: tuple[str, ...] = ()
+    #: Whether no marker says if the wanted offsets ever held a record.
     is_rebuilt: bool = True
+    #: Bytes of the values of the whole range, where its marker said so; otherwise 0.
     raw_bytes: int = 0
+    #: Newest timestamp of the range's records, where its marker said so.
     newest_ms: int | None = None
+    #: What a compaction has left out.
     duplicates: tuple[Interval, ...] = ()
+    #: Alerts that were filtered and are not wanted; a marker does not say which, so that a repair wants all of them.
     filtered: int = 0
 
     def span(self, range_: Range) -> Range:

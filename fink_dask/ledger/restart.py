@@ -28,10 +28,7 @@ _LABEL = "README.txt"
 def check_restart(ledger: Ledger, topic: str) -> None:
     """Refuse to begin a dataset again with another topic, whose alerts don't replace those that are there.
 
-    Raises
-    ------
-    LedgerError
-        That names both.
+    Raises LedgerError that names both.
     """
     try:
         before = ledger.begun_with().topic if ledger.exists() else topic
@@ -47,15 +44,7 @@ def check_restart(ledger: Ledger, topic: str) -> None:
 def set_aside(ledger: Ledger) -> Path:
     """Move dataset and ledger aside; the caller holds the lease, which goes with the ledger.
 
-    Returns
-    -------
-    pathlib.Path
-        The directory that holds both.
-
-    Raises
-    ------
-    StorageError
-        If the file system refuses, or what is in the output directory is no dataset of this ledger.
+    Raises StorageError if the file system refuses, or what is in the output directory is no dataset of this ledger.
     """
     check_outdir(ledger)
     name = f"{_prefix(ledger)}{uuid.uuid4().hex[:8]}"
@@ -70,10 +59,7 @@ def set_aside(ledger: Ledger) -> Path:
 def complete_move(ledger: Ledger) -> Path | None:
     """Complete a move that was cut off; None where there was none.
 
-    Raises
-    ------
-    LedgerError
-        If the job that moves it is alive, or the token is not one that `set_aside` wrote.
+    Raises LedgerError if the job that moves it is alive, or the token is not one that `set_aside` wrote.
     """
     if is_remote(ledger.path) or not (ledger.path / _INTENT).exists():
         return None
@@ -86,17 +72,11 @@ def complete_move(ledger: Ledger) -> Path | None:
 
 @dataclass(frozen=True)
 class OldDataset:
-    """A dataset that was moved aside with its ledger, under their own names.
+    """A dataset that was moved aside with its ledger, under their own names."""
 
-    Parameters
-    ----------
-    path : pathlib.Path
-        The directory that holds both.
-    ledger : Ledger
-        The ledger in it.
-    """
-
+    #: The directory that holds both.
     path: Path
+    #: The ledger in it.
     ledger: Ledger
 
     @property

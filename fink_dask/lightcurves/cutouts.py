@@ -17,32 +17,21 @@ from fink_dask.lightcurves.find import find_alerts
 
 @dataclass(frozen=True)
 class Stamp:
-    """A cutout, as the survey has sent it.
+    """A cutout, as the survey has sent it."""
 
-    Parameters
-    ----------
-    alert : int
-        The identifier of its alert.
-    shown : str
-        What it shows: ``science``, ``template`` or ``difference``.
-    data : bytes or None
-        A FITS file, or whatever came in its place.
-    """
-
+    #: The identifier of its alert.
     alert: int
+    #: What it shows: ``science``, ``template`` or ``difference``.
     shown: str
+    #: A FITS file, or whatever came in its place.
     data: bytes | None
 
 
 def cutouts_of(outdir: str | os.PathLike[str], object_id: str | int) -> Iterator[Stamp]:
     """Yield the cutouts of all alerts of an object, those of each alert once.
 
-    Raises
-    ------
-    SettingsError
-        If the alerts have no cutouts, or there is no such object.
-    LedgerError
-        If the dataset is not what its ledger says, or a file can't be read.
+    Raises SettingsError if the alerts have no cutouts, or there is no such object.
+    Raises LedgerError if the dataset is not what its ledger says, or a file can't be read.
     """
     opened = [(dataset, find_fields(dataset.schema)) for dataset in open_each(outdir)]
     fit = [(dataset, fields) for dataset, fields in opened if fields.cutouts and fields.has("object", "source")]

@@ -89,10 +89,7 @@ def light_curve(outdir: str | os.PathLike[str], object_id: str | int) -> pa.Tabl
 def _is_object(schema: pa.Schema, fields: Fields, object_id: str | int) -> pc.Expression:
     """Return the condition that is true of the alerts of an object.
 
-    Raises
-    ------
-    SettingsError
-        If it can't be the name of one.
+    Raises SettingsError if it can't be the name of one.
     """
     path, name = fields.paths["object"], str(object_id).strip()
     kind = field_type(schema, path)
@@ -118,23 +115,10 @@ def find_alerts(
 ) -> list[tuple[pa.Table, Fields]]:
     """Read the alerts of an object: what is large only from the files that have some of them.
 
-    Parameters
-    ----------
-    outdir : str or os.PathLike
-        Where they are, for errors.
-    opened : sequence of (pyarrow.dataset.Dataset, Fields)
-        At least one dataset, and what its columns are; it has ``object``.
-    object_id : str or int
-        See `light_curve`.
-    columns : callable
-        Says what to read of a dataset, and how to call it.
-
-    Raises
-    ------
-    SettingsError
-        If there is no such object.
-    LedgerError
-        If a file can't be read.
+    `opened`: at least one dataset, and what its columns are; it has ``object``.
+    `columns`: says what to read of a dataset, and how to call it.
+    Raises SettingsError if there is no such object.
+    Raises LedgerError if a file can't be read.
     """
     found, refused = [], None
     try:

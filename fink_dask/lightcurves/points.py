@@ -44,16 +44,9 @@ _MEASURED = ("time", "value", "error", "band", "limit")
 def points_of(found: Sequence[tuple[pa.Table, Fields]]) -> pa.Table:
     """Make a light curve of the alerts of one object, which may be in several datasets.
 
-    Parameters
-    ----------
-    found : sequence of (pyarrow.Table, Fields)
-        Alerts, and whose they are: the columns ``source`` and those of ``time``, ``value``, ``error``, ``band`` and
-        ``limit`` that the dataset has; ``history`` and ``forced``, lists of structs, where alerts have them.
-
-    Returns
-    -------
-    pyarrow.Table
-        The columns of `SCHEMA`, in order of time.
+    `found`: alerts, and whose they are: the columns ``source`` and those of ``time``, ``value``, ``error``, ``band``
+    and ``limit`` that the dataset has; ``history`` and ``forced``, lists of structs, where alerts have them.
+    Returns: the columns of `SCHEMA`, in order of time.
     """
     pieces = [piece for alerts, fields in found for piece in (own_points(alerts, fields), *told_points(alerts, fields))]
     of_one = [piece.select(_CARRIED.names) for piece in pieces]
@@ -63,12 +56,7 @@ def points_of(found: Sequence[tuple[pa.Table, Fields]]) -> pa.Table:
 def own_points(alerts: pa.Table, fields: Fields) -> pa.Table:
     """Return the detection of each alert, in their order: a row for each, even if it has no brightness.
 
-    Parameters
-    ----------
-    alerts : pyarrow.Table
-        As for `points_of`. If there is a column ``object``, the result has it too.
-    fields : Fields
-        Whose they are.
+    `alerts`: as for `points_of`. If there is a column ``object``, the result has it too.
     """
     carriers, times = _one(alerts["source"]), _one(alerts["time"])
     own = {role: _one(alerts[role]) for role in (*_MEASURED, OBJECT) if role in alerts.column_names}
@@ -103,11 +91,8 @@ def each_once(points: pa.Table) -> pa.Table:
 
     What several alerts tell of the same moment is taken from the newest, and of the same alert from a full packet.
 
-    Parameters
-    ----------
-    points : pyarrow.Table
-        The columns of `own_points` and `told_points`, and others, which are kept. If there is a column ``object``, they
-        are those of several objects, and come back in the order of these.
+    `points`: the columns of `own_points` and `told_points`, and others, which are kept. If there is a column
+    ``object``, they are those of several objects, and come back in the order of these.
     """
     is_one = pc.and_(points["mjd"].is_valid(), pc.or_(points["value"].is_valid(), points["limit"].is_valid()))
     points = points.filter(is_one)

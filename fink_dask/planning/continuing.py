@@ -23,19 +23,10 @@ _SHOWN_CHARS = 200
 def go_on_with(settings: TransferSettings, before: Identity | None) -> TransferSettings:
     """Take what the user did not give from the dataset that is continued, or else the defaults.
 
-    Parameters
-    ----------
-    settings : TransferSettings
-        What was asked for.
-    before : Identity, optional
-        What the dataset was begun with; None for a new one.
-
-    Raises
-    ------
-    LedgerError
-        If something was given that differs, or the dataset is of another topic; it names the first difference.
-    SettingsError
-        If what was given does not go with what the dataset was begun with.
+    `before`: what the dataset was begun with; None for a new one.
+    Raises LedgerError if something was given that differs, or the dataset is of another topic; it names the first
+    difference.
+    Raises SettingsError if what was given does not go with what the dataset was begun with.
     """
     if before is None:
         return replace(settings, partitionby=settings.partitionby or (), outformat=settings.outformat or OUTFORMATS[0])
@@ -72,10 +63,7 @@ def like_the_others(settings: TransferSettings, others: Sequence[Identity]) -> T
 def check_same_topic(before: Identity, now: Identity) -> None:
     """Refuse to continue a ledger with a topic that was made anew, or that has another schema.
 
-    Raises
-    ------
-    LedgerError
-        If it is so.
+    Raises LedgerError if it is so.
     """
     if is_other_topic(before.topic_id, now.topic_id):
         raise _refusal("the topic was deleted and made again since", _BEGIN)
@@ -86,10 +74,7 @@ def check_same_topic(before: Identity, now: Identity) -> None:
 def canonical_condition(where: str | None) -> str | None:
     """Bring a condition into the one form that it has in a ledger.
 
-    Raises
-    ------
-    SettingsError
-        If it is not a condition.
+    Raises SettingsError if it is not a condition.
     """
     if where is None:
         return None

@@ -65,34 +65,13 @@ def forecast(
 ) -> Forecast:
     """Estimate what a run has to do.
 
-    Parameters
-    ----------
-    settings : TransferSettings
-        What was asked for.
-    target : Target
-        The topic.
-    summary : Summary
-        What the dataset holds.
-    opened : sequence of (Plan, Range)
-        Ranges of earlier plans that are open.
-    plan : Plan or None
-        What would be planned now.
-    cores : int
-        Cores that share the work.
-    samples : bool
-        Write some alerts to a file to see how large it is, which takes a second; otherwise this is done only where
-        there may be too little room on the disk, and a file is taken to be as large as its alerts are in Kafka.
-    sample : Sample, optional
-        The sizes of records that the plan was made with.
-    line : LineSpeed
-        What is known of the line to Kafka.
-    loaded_s : float
-        How long the program took to load.
-
-    Returns
-    -------
-    Forecast
-        An estimate; its seconds are those of the whole run.
+    `opened`: ranges of earlier plans that are open.
+    `samples`: write some alerts to a file to see how large it is, which takes a second; otherwise this is done only
+    where there may be too little room on the disk, and a file is taken to be as large as its alerts are in Kafka.
+    `sample`: the sizes of records that the plan was made with.
+    `line`: what is known of the line to Kafka.
+    `loaded_s`: how long the program took to load.
+    Returns: an estimate; its seconds are those of the whole run.
     """
     watermarks = target.description.watermarks
     old = [(planned, left) for planned, range_ in opened for left in left_of(range_, watermarks)]
@@ -144,17 +123,8 @@ def has_room(forecasts: Iterable[Forecast]) -> bool:
 def require_room(forecasts: Iterable[Forecast], settings: TransferSettings) -> None:
     """Refuse what the disk has no room for, unless that is forced.
 
-    Parameters
-    ----------
-    forecasts : iterable of Forecast
-        Those of all datasets that will be on the same disk.
-    settings : TransferSettings
-        What was asked for.
-
-    Raises
-    ------
-    StorageError
-        If there is too little room; it says how much is needed, and how much is free.
+    `forecasts`: those of all datasets that will be on the same disk.
+    Raises StorageError if there is too little room; it says how much is needed, and how much is free.
     """
     needed, free = _needed_and_free(forecasts)
     if free is None or needed <= free or settings.force:

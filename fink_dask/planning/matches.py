@@ -35,20 +35,13 @@ _NAMED, _CHARS = 5, 40
 
 @dataclass(frozen=True)
 class Matches:
-    """How many of a few alerts a condition is true of.
+    """How many of a few alerts a condition is true of."""
 
-    Parameters
-    ----------
-    looked_at : int
-        Alerts that were looked at.
-    matching : int
-        Those that it is true of.
-    values : dict of str to str
-        What each of its columns holds in those that were looked at, in words; empty where some match.
-    """
-
+    #: Alerts that were looked at.
     looked_at: int
+    #: Those that it is true of.
     matching: int
+    #: What each of its columns holds in those that were looked at, in words; empty where some match.
     values: dict[str, str]
 
     @property
@@ -65,26 +58,9 @@ def look_at_some(
 ) -> Matches | None:
     """Read a few alerts from the middle of the longest ranges, and ask the condition of them.
 
-    Parameters
-    ----------
-    settings : TransferSettings
-        What was asked for.
-    target : Target
-        The topic, with a condition.
-    ranges : iterable of Range
-        What Kafka has.
-    bytes_per_s : float or None
-        What is known of the line: a slow one is not asked for much.
-
-    Returns
-    -------
-    Matches or None
-        None if there is no alert to look at.
-
-    Raises
-    ------
-    FinkDaskError
-        If they can't be read.
+    `bytes_per_s`: what is known of the line: a slow one is not asked for much.
+    Returns None if there is no alert to look at.
+    Raises FinkDaskError if they can't be read.
     """
     assert target.identity.where is not None
     condition = bind_condition(target.identity.where, target.versions.arrow)

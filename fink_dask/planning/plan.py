@@ -22,23 +22,15 @@ _WIRE_FACTOR = 4
 
 @dataclass(frozen=True)
 class Sizing:
-    """How large to make ranges.
+    """How large to make ranges."""
 
-    Parameters
-    ----------
-    range_bytes : int
-        The most raw bytes of a range.
-    nconsumers : int
-        Ranges that are consumed at once; there should be a few for each.
-    mean_bytes : mapping of int to float
-        Estimated bytes of a record's value in each partition.
-    wire_bytes : mapping of int to float
-        The same of all that Kafka sends for a record: its key may hold a schema, which is larger than an alert.
-    """
-
+    #: The most raw bytes of a range.
     range_bytes: int
+    #: Ranges that are consumed at once; there should be a few for each.
     nconsumers: int
+    #: Estimated bytes of a record's value in each partition.
     mean_bytes: Mapping[int, float]
+    #: The same of all that Kafka sends for a record: its key may hold a schema, which is larger than an alert.
     wire_bytes: Mapping[int, float] = field(default_factory=dict)
 
     @property
@@ -57,17 +49,11 @@ class Sizing:
 
 @dataclass(frozen=True)
 class PlannedWindow:
-    """What a plan records of the time that was asked for; see `Plan`.
+    """What a plan records of the time that was asked for; see `Plan`."""
 
-    Parameters
-    ----------
-    begins : tuple of (int, int)
-        The first offset of that time in each partition.
-    until : str, optional
-        The time of the first alerts that are left out.
-    """
-
+    #: The first offset of that time in each partition.
     begins: tuple[tuple[int, int], ...] = ()
+    #: The time of the first alerts that are left out.
     until: str | None = None
 
 
@@ -85,19 +71,7 @@ def spans_to_plan(
 ) -> dict[int, tuple[int, int]]:
     """Find what each partition holds that no plan covers yet, as ``[start, end)``.
 
-    Parameters
-    ----------
-    watermarks : mapping of int to Watermarks
-        What each partition holds.
-    planned : mapping of int to int
-        What `planned_ends` returns.
-    topic : str
-        The topic, for the error.
-
-    Raises
-    ------
-    LedgerError
-        If a partition holds less than was planned: it was truncated, or the topic was made anew.
+    Raises LedgerError if a partition holds less than was planned: it was truncated, or the topic was made anew.
     """
     for partition, end in sorted(planned.items()):
         stable = watermarks[partition].stable if partition in watermarks else 0
@@ -158,28 +132,10 @@ def next_plan(
 ) -> Plan | None:
     """Cut what is not planned yet into ranges.
 
-    Parameters
-    ----------
-    generation : int
-        Number of the plan.
-    identity : Identity
-        What the dataset is made of.
-    spans : mapping of int to (int, int)
-        What to plan of each partition.
-    sizing : Sizing
-        How large to make ranges.
-    room : int, optional
-        How many more alerts the dataset may take. An offset holds one alert or none, so a plan of that many offsets
-        never takes too many; where it takes too few, the next generation goes on from there.
-    heads : mapping of int to (int, int), optional
-        What is already gone from each partition: no alerts, so it takes no room.
-    window : PlannedWindow
-        What was asked for by time.
-
-    Returns
-    -------
-    Plan or None
-        None when there is nothing to plan.
+    `room`: how many more alerts the dataset may take. An offset holds one alert or none, so a plan of that many offsets
+    never takes too many; where it takes too few, the next generation goes on from there.
+    `heads`: what is already gone from each partition: no alerts, so it takes no room.
+    Returns None when there is nothing to plan.
     """
     spans = _within(spans, room)
     counts = {partition: end - start for partition, (start, end) in spans.items()}

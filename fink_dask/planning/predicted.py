@@ -28,14 +28,9 @@ def is_predicted(choice: TopicChoice) -> bool:
 def with_alerts(settings: TransferSettings, observe: Observer, restart: bool) -> tuple[TopicChoice, TransferSettings]:
     """Find the alerts of a topic of predictions; return what is to be transferred, the alerts first, and where to.
 
-    Raises
-    ------
-    SettingsError
-        If something was asked for that does not go with predictions.
-    LedgerError
-        If there is a dataset that is made of something else.
-    BrokerError
-        If there are no such topics, or the broker refuses or does not answer.
+    Raises SettingsError if something was asked for that does not go with predictions.
+    Raises LedgerError if there is a dataset that is made of something else.
+    Raises BrokerError if there are no such topics, or the broker refuses or does not answer.
     """
     _check(settings)
     target, parts = find_ledger(settings.outdir), parts_of(settings.outdir)

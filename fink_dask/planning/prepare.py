@@ -32,17 +32,11 @@ from fink_dask.units import counted
 
 @dataclass(frozen=True)
 class Draft:
-    """What would be planned.
+    """What would be planned."""
 
-    Parameters
-    ----------
-    plan : Plan or None
-        The plan; None when there is nothing to plan.
-    sample : Sample or None
-        The sizes that it was made with.
-    """
-
+    #: The plan; None when there is nothing to plan.
     plan: Plan | None = None
+    #: The sizes that it was made with.
     sample: Sample | None = None
 
 
@@ -51,12 +45,8 @@ def plan_next(
 ) -> Draft:
     """Plan what no generation holds yet, as far as the limit allows, without freezing the plan.
 
-    Raises
-    ------
-    BrokerError
-        If Kafka has removed something, and the settings call that a failure.
-    LedgerError
-        If the dataset holds more than the limit, or the topic less than was planned.
+    Raises BrokerError if Kafka has removed something, and the settings call that a failure.
+    Raises LedgerError if the dataset holds more than the limit, or the topic less than was planned.
     """
     room = None
     watermarks = target.description.watermarks
@@ -87,12 +77,8 @@ def plan_next(
 def freeze_plan(ledger: Ledger, target: Target, plan: Plan, plans: list[Plan], observe: Observer) -> Plan:
     """Freeze a plan, with the names of all schemas that the dataset has taken in so far, and add it to `plans`.
 
-    Raises
-    ------
-    LedgerError
-        If another job has written this generation, or the ledger is damaged.
-    StorageError
-        If the file system refuses.
+    Raises LedgerError if another job has written this generation, or the ledger is damaged.
+    Raises StorageError if the file system refuses.
     """
     if not plans and (framing := Framing(plan.identity.framing)).kind not in {NONE, PREDICTION}:
         observe(Note(f"its values have {framing.in_words()} around each record, which is taken off"))
@@ -110,10 +96,7 @@ def freeze_plan(ledger: Ledger, target: Target, plan: Plan, plans: list[Plan], o
 def check_heads(settings: TransferSettings, heads: Mapping[int, tuple[int, int]], observe: Observer) -> None:
     """Warn of what Kafka has removed before it could be read.
 
-    Raises
-    ------
-    BrokerError
-        If the settings call that a failure.
+    Raises BrokerError if the settings call that a failure.
     """
     if not heads:
         return
@@ -145,12 +128,7 @@ def make_work(
 ) -> list[Work]:
     """Put each open range together with what it needs to be transferred.
 
-    Parameters
-    ----------
-    settings, target, ledger, opened, memory
-        What there is, and what it is for.
-    sample : Sample, optional
-        What is known of the records.
+    `settings, target, ledger, opened, memory`: what there is, and what it is for.
     """
     tasks: dict[str, TaskSettings] = {}
     work = []

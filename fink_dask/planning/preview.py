@@ -26,48 +26,31 @@ from fink_dask.settings import TransferSettings
 
 @dataclass(frozen=True)
 class Outlook:
-    """What a transfer would do; the answer of ``--dry-run``.
-
-    Parameters
-    ----------
-    topic : str
-        The topic.
-    committed_ranges, committed_alerts : int
-        What is already in the dataset.
-    open_ranges : int
-        Planned ranges that an earlier run left open.
-    plan : Plan or None
-        What would be planned now.
-    offsets : int
-        Offsets that would be consumed.
-    removed : int
-        Offsets that would be declared lost, as Kafka has removed them.
-    resume_at : dict of int to int
-        The first offset to consume in each partition.
-    where : str or None
-        The condition on the alerts that would be kept.
-    remark : str or None
-        What would be done in another way than was asked for.
-    matches : Matches or None
-        Of how many of a few alerts it is true.
-    forecast : Forecast or None
-        An estimate of the work; None where there is none.
-    line : LineSpeed
-        What is known of the line to Kafka.
-    """
+    """What a transfer would do; the answer of ``--dry-run``."""
 
     topic: str
+    #: committed_ranges, committed_alerts: what is already in the dataset.
     committed_ranges: int
     committed_alerts: int
+    #: Planned ranges that an earlier run left open.
     open_ranges: int
+    #: What would be planned now.
     plan: Plan | None = field(repr=False)  # it may have a hundred thousand ranges
+    #: Offsets that would be consumed.
     offsets: int
+    #: Offsets that would be declared lost, as Kafka has removed them.
     removed: int
+    #: The first offset to consume in each partition.
     resume_at: dict[int, int]
+    #: The condition on the alerts that would be kept.
     where: str | None = None
+    #: What would be done in another way than was asked for.
     remark: str | None = None
+    #: Of how many of a few alerts it is true.
     matches: Matches | None = None
+    #: An estimate of the work; None where there is none.
     forecast: Forecast | None = None
+    #: What is known of the line to Kafka.
     line: LineSpeed = UNKNOWN_LINE
 
 
@@ -81,25 +64,11 @@ def preview(
 ) -> Outlook:
     """Find out what `run_transfer` would do with so many cores, and write nothing.
 
-    Parameters
-    ----------
-    settings : TransferSettings
-        What to transfer, where to, and how.
-    cores : int
-        Cores that share the work.
-    restart : bool
-        As if an existing dataset were moved aside first.
-    line : LineSpeed, optional
-        What is known of the line; otherwise it is measured, which takes some seconds where it is slow.
-    observe : callable
-        Takes what is done meanwhile.
-    loaded_s : float
-        How long the program took to load.
-
-    Raises
-    ------
-    FinkDaskError
-        If it would be refused.
+    `settings`: what to transfer, where to, and how.
+    `restart`: as if an existing dataset were moved aside first.
+    `line`: what is known of the line; otherwise it is measured, which takes some seconds where it is slow.
+    `loaded_s`: how long the program took to load.
+    Raises FinkDaskError if it would be refused.
     """
     choice = joining(TopicChoice((settings.topic,)), settings.outdir)
     with open_inspector(settings.kafka, window=settings.window) as inspector:
@@ -118,10 +87,7 @@ def preview_each(
 ) -> dict[str, Outlook | FinkDaskError]:
     """Find out what `run_topics` would do with each of several topics, or why it can't; see `preview`.
 
-    Raises
-    ------
-    FinkDaskError
-        If it would be refused as a whole.
+    Raises FinkDaskError if it would be refused as a whole.
     """
     check_for_several(settings.outdir)
     settings = settings if restart else settings_of_all(settings, choice)
@@ -147,10 +113,7 @@ def preview_each(
 def topics_now(choice: TopicChoice, inspector: Inspector) -> tuple[str, ...]:
     """List the topics that match and exist, and those that were named.
 
-    Raises
-    ------
-    BrokerError
-        If there are none, or the broker refuses or does not answer.
+    Raises BrokerError if there are none, or the broker refuses or does not answer.
     """
     listed = inspector.topics()
     topics = choice.of(listed)

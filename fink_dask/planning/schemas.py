@@ -37,15 +37,7 @@ _CLASSES = {"finkclass", "tnsclass", "classId"}
 
 @dataclass(frozen=True)
 class Misfit:
-    """A schema of some records that can't be in the dataset.
-
-    Parameters
-    ----------
-    schema : AvroSchema
-        The schema.
-    reason : str
-        Why not.
-    """
+    """A schema of some records that can't be in the dataset."""
 
     schema: AvroSchema
     reason: str
@@ -53,20 +45,13 @@ class Misfit:
 
 @dataclass(frozen=True)
 class FoundSchemas:
-    """The schemas to read a topic's records with.
+    """The schemas to read a topic's records with."""
 
-    Parameters
-    ----------
-    versions : Versions
-        The schemas that fit each other; the first one is the dataset's.
-    source : str
-        Where they came from; see `TopicSchema`.
-    misfits : tuple of Misfit
-        Those that don't fit.
-    """
-
+    #: The schemas that fit each other; the first one is the dataset's.
     versions: Versions
+    #: Where they came from; see `TopicSchema`.
     source: str
+    #: Those that don't fit.
     misfits: tuple[Misfit, ...] = ()
 
 
@@ -83,10 +68,8 @@ def find_schemas(
     Where records have their schema in the key, the first and the last records of what is not planned yet are looked at.
     A file that holds one of these schemas chooses it; any other file is what all records were written with.
 
-    Raises
-    ------
-    SchemaError
-        If there is none, or it can't be used; or if Avro files were asked for, and there are several to choose from.
+    Raises SchemaError if there is none, or it can't be used; or if Avro files were asked for, and there are several to
+    choose from.
     """
     found = _find(settings, inspector, description, ledger, plans, asked)
     if asked.outformat in RECORD_OUTFORMATS and (name := found.versions.first.odd_name):
@@ -133,12 +116,8 @@ def _find(
 def show_schemas(inspector: Inspector, topic: str) -> tuple[FoundSchemas, Identity]:
     """Find the schemas that a new dataset of a topic would have, whatever its options, and its identity.
 
-    Raises
-    ------
-    SchemaError
-        If there is none, or it can't be used.
-    BrokerError
-        If there is no such topic, or the broker refuses or does not answer.
+    Raises SchemaError if there is none, or it can't be used.
+    Raises BrokerError if there is no such topic, or the broker refuses or does not answer.
     """
     description = inspector.describe(topic)
     framing = _may_be_framed(inspector, description)
@@ -202,10 +181,8 @@ def _find_first(
 ) -> tuple[FoundSchemas, Framing]:
     """Find the schemas of a new dataset, and what is around the records of its topic.
 
-    Raises
-    ------
-    SchemaError
-        If there is no schema, it can't be used, or there are several and nothing tells which one this is.
+    Raises SchemaError if there is no schema, it can't be used, or there are several and nothing tells which one this
+    is.
     """
     if settings.framing != FRAMINGS[0]:
         asked = replace(asked, framing=settings.framing)
@@ -243,10 +220,7 @@ def restore_schemas(ledger: Ledger, identity: Identity, plans: Sequence[Plan], i
     Where they are in the keys of records, the ends of all planned ranges are looked at: soon after a schema first
     appeared, a range or a generation often begins.
 
-    Raises
-    ------
-    FinkDaskError
-        If Kafka does not answer or shows another schema, or one could not be found.
+    Raises FinkDaskError if Kafka does not answer or shows another schema, or one could not be found.
     """
     lost = {}
     for one in known_identities(ledger, identity):
@@ -335,26 +309,17 @@ def parse_keys(keys: Iterable[bytes]) -> list[AvroSchema]:
 
 @dataclass(frozen=True)
 class Target:
-    """A topic that can be transferred.
+    """A topic that can be transferred."""
 
-    Parameters
-    ----------
-    description : TopicDescription
-        The topic as it is now.
-    identity : Identity
-        What the dataset is or will be made of.
-    versions : Versions
-        The writer schemas, as far as they are known; the first one is the dataset's.
-    partitioning : Partitioning
-        What the directories come from.
-    misfits : tuple of Misfit
-        Writer schemas whose records can't be in the dataset.
-    """
-
+    #: The topic as it is now.
     description: TopicDescription
+    #: What the dataset is or will be made of.
     identity: Identity
+    #: The writer schemas, as far as they are known; the first one is the dataset's.
     versions: Versions
+    #: What the directories come from.
     partitioning: Partitioning
+    #: Writer schemas whose records can't be in the dataset.
     misfits: tuple[Misfit, ...] = ()
 
     @property
@@ -379,28 +344,11 @@ def inspect_topic(
 ) -> Target | None:
     """Check that the topic can be transferred as asked for.
 
-    Parameters
-    ----------
-    settings : TransferSettings
-        What was asked for.
-    inspector : Inspector
-        Asks the broker.
-    ledger : Ledger
-        The ledger to continue, if it has a plan.
-    fresh : bool
-        Ignore what the ledger holds, as it will be moved aside.
-    description : TopicDescription, optional
-        The topic as it has just been described; asked for otherwise.
-
-    Returns
-    -------
-    Target or None
-        None for a topic that holds nothing, where there is also nothing to continue.
-
-    Raises
-    ------
-    FinkDaskError
-        If it can't be transferred, or the ledger is of something else.
+    `ledger`: the ledger to continue, if it has a plan.
+    `fresh`: ignore what the ledger holds, as it will be moved aside.
+    `description`: the topic as it has just been described; asked for otherwise.
+    Returns None for a topic that holds nothing, where there is also nothing to continue.
+    Raises FinkDaskError if it can't be transferred, or the ledger is of something else.
     """
     topic = check_topic_name(settings.topic)
     description = description or inspector.describe(topic)
@@ -475,10 +423,7 @@ def _is_empty(description: TopicDescription) -> bool:
 def check_selection(settings: TransferSettings, versions: Versions) -> None:
     """Refuse columns that the alerts don't have, and a condition that does not fit them.
 
-    Raises
-    ------
-    SettingsError
-        If there is one; it says which.
+    Raises SettingsError if there is one; it says which.
     """
     try:
         project(versions.record, settings.columns)

@@ -68,11 +68,8 @@ def finish(
 ) -> None:
     """Complete a transfer, or say why it is not complete; `partitions` are those that the topic had at first.
 
-    Raises
-    ------
-    LedgerError
-        If the topic was made anew meanwhile, planned offsets are not committed, files are gone, or another job has
-        taken over.
+    Raises LedgerError if the topic was made anew meanwhile, planned offsets are not committed, files are gone, or
+    another job has taken over.
     """
     plans = ledger.plans()
     _look_again(settings, observe, inspector, plans, partitions)
@@ -93,10 +90,7 @@ def finish(
 def settle_old_datasets(ledger: Ledger, summary: Summary, observe: Observer) -> None:
     """Delete what was moved aside to begin again, where the new dataset is complete and holds no less.
 
-    Raises
-    ------
-    StorageError
-        If the file system refuses.
+    Raises StorageError if the file system refuses.
     """
     for old in old_datasets(ledger):
         alerts = old.alerts
@@ -144,29 +138,7 @@ def _look_again(
 class TopicTransfer:
     """What a run does with one topic, step by step: find, begin, plan, freeze, then settle and finish; and end.
 
-    Parameters
-    ----------
-    settings : TransferSettings
-        What to transfer, where to, and how.
-    observe : callable
-        Takes the events.
-    restart : bool
-        Move an existing dataset aside first.
-    began : float, optional
-        When the program began, on the clock of `time.monotonic`; by default now.
-    loaded_s : float
-        How long the program took to load.
-
-    Attributes
-    ----------
-    plans : list of Plan
-        All generations of the plan.
-    summary : Summary
-        How it ended; ``failed`` until it has.
-    profile : Profile
-        Where its time went.
-    error : FinkDaskError or None
-        Why it failed.
+    `began`: when the program began, on the clock of `time.monotonic`; by default now.
     """
 
     def __init__(
@@ -178,15 +150,21 @@ class TopicTransfer:
         loaded_s: float = 0.0,
         joins: bool = False,
     ) -> None:
+        # What to transfer, where to, and how.
         self.settings = settings
         self.topic = settings.topic
         self.ledger = find_ledger(settings.outdir, joins)
         self.observe = Profiler(observe, began)
+        #: Where its time went.
         self.profile = self.observe.profile()
+        #: All generations of the plan.
         self.plans: list[Plan] = []
+        #: How it ended; ``failed`` until it has.
         self.summary = Summary(self.topic, "failed")
         self.error: FinkDaskError | None = None
+        # Move an existing dataset aside first.
         self._restart = restart
+        # How long the program took to load.
         self._loaded_s = loaded_s
         self._target: Target | None = None
         self._lease: Lease | None = None
@@ -226,15 +204,8 @@ class TopicTransfer:
     def find(self, inspector: Inspector, description: TopicDescription | None = None) -> bool:
         """Find out whether the topic can be transferred as asked for; write nothing new.
 
-        Returns
-        -------
-        bool
-            False for a topic that holds nothing, where there is nothing to continue.
-
-        Raises
-        ------
-        FinkDaskError
-            If it can't.
+        Returns False for a topic that holds nothing, where there is nothing to continue.
+        Raises FinkDaskError if it can't.
         """
         complete_move(self.ledger)
         if self._restart:
@@ -255,10 +226,7 @@ class TopicTransfer:
     def begin(self) -> None:
         """Make the ledger where there is none, take the lease, and settle what an earlier run left.
 
-        Raises
-        ------
-        FinkDaskError
-            If another job works on it, or the dataset is not what the ledger says.
+        Raises FinkDaskError if another job works on it, or the dataset is not what the ledger says.
         """
         if self._restart and self.ledger.path.exists():
             with hold_lease(self.ledger):
@@ -282,10 +250,7 @@ class TopicTransfer:
     def plan(self, inspector: Inspector) -> int:
         """Plan what no generation holds yet, without freezing it; return how many ranges are to be transferred.
 
-        Raises
-        ------
-        FinkDaskError
-            If it can't be planned.
+        Raises FinkDaskError if it can't be planned.
         """
         self._draft = plan_next(self.settings, self.target, inspector, self.ledger, self.plans)
         self._opened = open_ranges(self.plans, self.ledger.markers(self.plans))
@@ -305,10 +270,7 @@ class TopicTransfer:
     def freeze(self) -> None:
         """Freeze what was planned, if anything was.
 
-        Raises
-        ------
-        FinkDaskError
-            If the ledger or the file system refuses.
+        Raises FinkDaskError if the ledger or the file system refuses.
         """
         if self._draft.plan is None:
             return
@@ -358,10 +320,7 @@ class TopicTransfer:
     def settle(self) -> None:
         """Publish what was committed, and remove whatever else was staged; no attempt of this run may go on.
 
-        Raises
-        ------
-        FinkDaskError
-            If another job has taken over, or the file system refuses.
+        Raises FinkDaskError if another job has taken over, or the file system refuses.
         """
         # What a killed attempt has committed is published. Should one still run, on somebody else's scheduler, it
         # finds no directory to commit from; on an object store it commits, and the next run publishes that.
@@ -372,10 +331,7 @@ class TopicTransfer:
     def finish(self, inspector: Inspector) -> None:
         """Complete it, and sum it up.
 
-        Raises
-        ------
-        FinkDaskError
-            If it is not complete.
+        Raises FinkDaskError if it is not complete.
         """
         assert self._lease is not None
         known = [*self.target.description.watermarks]

@@ -47,29 +47,19 @@ _ALL_OF_IT: dict[str, Any] = {
 
 
 class Topics:
-    """The transfers of a run; `run_ranges` tells them what fails.
-
-    Parameters
-    ----------
-    choice : TopicChoice
-        Which topics are meant.
-    settings : TransferSettings
-        What was asked for. Where there are, or may be, several topics, each has a dataset ``OUTDIR/TOPIC``.
-    observe : callable
-        Takes the events.
-    restart : bool
-        Move existing datasets aside first.
-    began : float, optional
-        When the program began, on the clock of `time.monotonic`.
-    """
+    """The transfers of a run; `run_ranges` tells them what fails."""
 
     def __init__(
         self, choice: TopicChoice, settings: TransferSettings, observe: Observer, restart: bool, began: float | None
     ) -> None:
+        # Which topics are meant.
         self.choice = choice
+        # What was asked for. Where there are, or may be, several topics, each has a dataset ``OUTDIR/TOPIC``.
         self.settings = settings
         self._observe = observe
+        # Move existing datasets aside first.
         self._restart = restart
+        # When the program began, on the clock of `time.monotonic`.
         self._began = began
         self._loaded_s = 0.0 if began is None else time.monotonic() - began  # nothing was waited for until now
         self._transfers: dict[str, TopicTransfer] = {}
@@ -97,10 +87,7 @@ class Topics:
     def begin(self, transfer: TopicTransfer) -> bool:
         """Take in a transfer that was found, and begin it; return whether it has begun.
 
-        Raises
-        ------
-        FinkDaskError
-            If it can't be transferred, and no other topic was asked for.
+        Raises FinkDaskError if it can't be transferred, and no other topic was asked for.
         """
         self._transfers[transfer.topic] = transfer
         with self.alone(transfer):
@@ -112,10 +99,7 @@ class Topics:
     def require_room(self, cores: int) -> None:
         """Estimate the work, for so many cores, and refuse what the disk has no room for.
 
-        Raises
-        ------
-        StorageError
-            If there is too little room, and it is not forced.
+        Raises StorageError if there is too little room, and it is not forced.
         """
         found = self._estimates(cores)
         # Each may have room alone, so that none was looked at closely, and yet not all of them together.
@@ -159,17 +143,8 @@ class Topics:
     def alone(self, transfer: TopicTransfer, *fatal: type[FinkDaskError]) -> Iterator[None]:
         """Let a failure in the block concern one topic only, where there are others.
 
-        Parameters
-        ----------
-        transfer : TopicTransfer
-            The topic's transfer.
-        *fatal : type
-            Errors that concern all topics; an absent broker always does.
-
-        Raises
-        ------
-        FinkDaskError
-            If it is one of those, or no other topic was asked for.
+        `*fatal`: errors that concern all topics; an absent broker always does.
+        Raises FinkDaskError if it is one of those, or no other topic was asked for.
         """
         try:
             yield
@@ -216,10 +191,7 @@ class Topics:
     def check(self) -> None:
         """Look at the lease of one of the topics, a different one each time.
 
-        Raises
-        ------
-        LedgerError
-            If another job has taken over, and no other topic was asked for.
+        Raises LedgerError if another job has taken over, and no other topic was asked for.
         """
         transfers = self.open
         if transfers:
@@ -237,10 +209,7 @@ class Topics:
     def settle(self) -> None:
         """Settle all that have begun, whatever has failed; no attempt of this run may go on.
 
-        Raises
-        ------
-        FinkDaskError
-            If one can't be settled, and no other topic was asked for.
+        Raises FinkDaskError if one can't be settled, and no other topic was asked for.
         """
         for transfer in self._transfers.values():
             if transfer.error is None:
@@ -253,10 +222,7 @@ class Topics:
     def finish(self, inspector: Inspector) -> None:
         """Complete and sum up all of them.
 
-        Raises
-        ------
-        FinkDaskError
-            If one is not complete, and no other topic was asked for.
+        Raises FinkDaskError if one is not complete, and no other topic was asked for.
         """
         for transfer in self._transfers.values():
             failure = transfer.range_failure
@@ -300,12 +266,8 @@ class Topics:
 def joining(choice: TopicChoice, outdir: Path) -> TopicChoice:
     """Take a single topic for one of several where the directory holds the datasets of others.
 
-    Raises
-    ------
-    LedgerError
-        If one of these holds the topic under another name.
-    StorageError
-        If the directory can't be read.
+    Raises LedgerError if one of these holds the topic under another name.
+    Raises StorageError if the directory can't be read.
     """
     if choice.is_several or find_ledger(outdir).exists():
         return choice
@@ -346,72 +308,42 @@ def settings_of_all(settings: TransferSettings, choice: TopicChoice) -> Transfer
 
 @dataclass(frozen=True)
 class Look:
-    """One look at a topic.
-
-    Parameters
-    ----------
-    description : TopicDescription or None
-        What was seen.
-    error : FinkDaskError or None
-        Why nothing was seen.
-    """
+    """One look at a topic."""
 
     description: TopicDescription | None
+    #: Why nothing was seen.
     error: FinkDaskError | None = None
 
 
 class Finder:
-    """Looks at all topics that are meant, in one round; for one thread at a time.
-
-    Parameters
-    ----------
-    choice : TopicChoice
-        Which are meant.
-    make : callable
-        Makes the transfer of a topic from its name.
-    is_patient : bool
-        Wait for the schema of a topic that has none yet, as when following.
-
-    Attributes
-    ----------
-    lacking : dict of str to MissingSchemaError
-        Topics that held alerts but had no schema at the last look.
-    empty : dict of str to None
-        Topics that held nothing at the last look, in the order in which they were seen.
-    unmatched : list of str
-        Patterns that matched nothing at the last look.
-    listed : list of str
-        All topics of the broker at the last look.
-    """
+    """Looks at all topics that are meant, in one round; for one thread at a time."""
 
     def __init__(self, choice: TopicChoice, make: Callable[[str], TopicTransfer], is_patient: bool = False) -> None:
+        # Wait for the schema of a topic that has none yet, as when following.
         self._is_patient = is_patient
+        #: Topics that held alerts but had no schema at the last look.
         self.lacking: dict[str, MissingSchemaError] = {}
         self._choice = choice
+        # Makes the transfer of a topic from its name.
         self._make = make
         self._found: SimpleQueue[TopicTransfer] = SimpleQueue()
         self._followed: dict[str, None] = {}
         self._failed: set[str] = set()
         self._is_first = True
         self._suspicions: defaultdict[str, Suspicion] = defaultdict(Suspicion)
+        #: Topics that held nothing at the last look, in the order in which they were seen.
         self.empty: dict[str, None] = {}
+        #: Patterns that matched nothing at the last look.
         self.unmatched: list[str] = []
+        #: All topics of the broker at the last look.
         self.listed: list[str] = []
 
     def look(self, inspector: Inspector) -> dict[str, Look]:
         """Look at the topics that were found before, and find those that were not.
 
-        Returns
-        -------
-        dict of str to Look
-            What was seen of the topics that were found before.
-
-        Raises
-        ------
-        BrokerError
-            If the broker refuses or does not answer.
-        SettingsError
-            If there are too many.
+        Returns: what was seen of the topics that were found before.
+        Raises BrokerError if the broker refuses or does not answer.
+        Raises SettingsError if there are too many.
         """
         listed = inspector.topics()
         self.listed, self.unmatched = list(listed), self._choice.unmatched(listed)

@@ -24,10 +24,7 @@ def wait_for_topics(settings: TransferSettings, choice: TopicChoice, inspector: 
     Whoever follows a topic waits for its schema and its first alert anyway, so then only the topic is waited for. Where
     the time is over, what is lacking is said by whoever needs it.
 
-    Raises
-    ------
-    BrokerError
-        If the broker does not answer the first time, or refuses.
+    Raises BrokerError if the broker does not answer the first time, or refuses.
     """
     if settings.wait_for_topic_s is None:
         return

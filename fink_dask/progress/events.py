@@ -20,47 +20,32 @@ _SEEN_S = 12.0
 
 @dataclass(frozen=True)
 class Forecast:
-    """Estimates of what a run has to do.
+    """Estimates of what a run has to do."""
 
-    Parameters
-    ----------
-    alerts : int
-        Alerts to read, at most.
-    raw_bytes : int or None
-        Their bytes in Kafka; None where no alert came in time to tell.
-    written_bytes : int or None
-        Bytes of the files that they become; None where that is not known.
-    seconds : float or None
-        How long this takes: what the slowest of line, limit and cores needs, as far as they are known. None where the
-        bytes are not known.
-    free_bytes : int or None
-        Free bytes where the files will be; None where that is not known.
-    wire_bytes : int or None
-        What comes over the line for them: keys and what frames the records as well, compressed where it is known how
-        much. None where that is not known.
-    round_trip_s, line_bytes_per_s : float or None
-        What is known of the line; see `fink_dask.kafka.probe.LineSpeed`.
-    bound_by : {"cores", "line", "limit"} or None
-        What takes the time; None where the line is not known, so that Kafka and the network have to keep up.
-    bound_bytes_per_s : float or None
-        The rate of the line, or the limit, where that takes the time.
-    is_most : bool
-        Whether it may well take less: the line takes the time, and may carry more than that.
-    is_of_before : bool
-        Whether the line takes the time, at the rate of an earlier run.
-    """
-
+    #: Alerts to read, at most.
     alerts: int
+    #: Their bytes in Kafka; None where no alert came in time to tell.
     raw_bytes: int | None
+    #: Bytes of the files that they become; None where that is not known.
     written_bytes: int | None
+    #: How long this takes: what the slowest of line, limit and cores needs, as far as they are known. None where the
+    #: bytes are not known.
     seconds: float | None
+    #: Free bytes where the files will be; None where that is not known.
     free_bytes: int | None
+    #: What comes over the line for them: keys and what frames the records as well, compressed where it is known how
+    #: much. None where that is not known.
     wire_bytes: int | None = None
+    #: round_trip_s, line_bytes_per_s: what is known of the line; see `fink_dask.kafka.probe.LineSpeed`.
     round_trip_s: float | None = None
     line_bytes_per_s: float | None = None
+    #: What takes the time; None where the line is not known, so that Kafka and the network have to keep up.
     bound_by: Bound | None = None
+    #: The rate of the line, or the limit, where that takes the time.
     bound_bytes_per_s: float | None = None
+    #: Whether it may well take less: the line takes the time, and may carry more than that.
     is_most: bool = False
+    #: Whether the line takes the time, at the rate of an earlier run.
     is_of_before: bool = False
 
     @property
@@ -82,51 +67,33 @@ class Forecast:
 
 @dataclass(frozen=True)
 class RangeProgress:
-    """How far an attempt at a range has got; the numbers are absolute.
-
-    Parameters
-    ----------
-    topic : str
-        The topic.
-    range : Range
-        The range.
-    attempt : str
-        The attempt; a later one starts from zero.
-    position : int
-        The next offset to read.
-    rows, raw_bytes, quarantined : int
-        Alerts, bytes and bad records so far.
-    worker : str
-        The Dask worker that has the range; empty where there is none.
-    filtered : int
-        Alerts so far that were filtered.
-    received, received_bytes : int
-        Records so far that have arrived on this side of the line, decoded or not, and the bytes of their keys and
-        values. Some of them may lie beyond the end of the range.
-    quiet_s : float
-        Seconds since Kafka last sent something for this range.
-    waits : bool
-        Whether it waits until the line has room for it: it has asked Kafka for nothing yet.
-    throttled_s : float
-        Seconds for which a quota of Kafka's has just made it wait.
-    expansion : float
-        Bytes of records for a byte on the line.
-    """
+    """How far an attempt at a range has got; the numbers are absolute."""
 
     topic: str
     range: Range
+    #: The attempt; a later one starts from zero.
     attempt: str
+    #: The next offset to read.
     position: int
+    #: rows, raw_bytes, quarantined: alerts, bytes and bad records so far.
     rows: int
     raw_bytes: int
     quarantined: int
+    #: The Dask worker that has the range; empty where there is none.
     worker: str = ""
+    #: Alerts so far that were filtered.
     filtered: int = 0
+    #: received, received_bytes: records so far that have arrived on this side of the line, decoded or not, and the
+    #: bytes of their keys and values. Some of them may lie beyond the end of the range.
     received: int = 0
     received_bytes: int = 0
+    #: Seconds since Kafka last sent something for this range.
     quiet_s: float = 0.0
+    #: Whether it waits until the line has room for it: it has asked Kafka for nothing yet.
     waits: bool = False
+    #: Seconds for which a quota of Kafka's has just made it wait.
     throttled_s: float = 0.0
+    #: Bytes of records for a byte on the line.
     expansion: float = 1.0
 
     @property
@@ -148,99 +115,61 @@ class RangeProgress:
 
 @dataclass(frozen=True)
 class Note:
-    """Something a user should read now.
-
-    Parameters
-    ----------
-    text : str
-        One line.
-    warning : bool
-        Whether it is more than information.
-    """
+    """Something a user should read now."""
 
     text: str
+    #: Whether it is more than information.
     warning: bool = False
 
 
 @dataclass(frozen=True)
 class Doing:
-    """What a run does now, before there is progress to show.
+    """What a run does now, before there is progress to show."""
 
-    Parameters
-    ----------
-    words : str
-        Such as "connecting to Kafka".
-    """
-
+    #: Such as "connecting to Kafka".
     words: str
 
 
 @dataclass(frozen=True)
 class TransferStarted:
-    """The plan of a topic is made, and the work begins.
-
-    Parameters
-    ----------
-    topic : str
-        The topic.
-    ranges, ranges_committed : int
-        Ranges of the plan, and how many of them are committed already.
-    offsets, offsets_committed : int
-        The same in offsets.
-    dashboard : str or None
-        Address of the dashboard.
-    partitions : mapping of int to tuple of int
-        Planned offsets of each partition, and how many of them are committed.
-    forecast : Forecast or None
-        An estimate of the work; None where none was made.
-    reconnect_timeout_s : float or None
-        How long Kafka may send nothing before that is an error.
-    limit_rate : int or None
-        The most bytes a second that may come over the line; None for no limit.
-    """
+    """The plan of a topic is made, and the work begins."""
 
     topic: str
+    #: ranges, ranges_committed: ranges of the plan, and how many of them are committed already.
     ranges: int
     ranges_committed: int
+    #: offsets, offsets_committed: the same in offsets.
     offsets: int
     offsets_committed: int
+    #: Address of the dashboard.
     dashboard: str | None
+    #: Planned offsets of each partition, and how many of them are committed.
     partitions: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+    #: An estimate of the work; None where none was made.
     forecast: Forecast | None = None
+    #: How long Kafka may send nothing before that is an error.
     reconnect_timeout_s: float | None = None
+    #: The most bytes a second that may come over the line; None for no limit.
     limit_rate: int | None = None
 
 
 @dataclass(frozen=True)
 class RangeCommitted:
-    """A range is part of the dataset.
-
-    Parameters
-    ----------
-    topic : str
-        The topic.
-    range : Range
-        The range.
-    rows, raw_bytes : int
-        Its alerts and the bytes they had in Kafka.
-    seconds : mapping of str to float
-        What each stage of it took.
-    quarantined, lost : int
-        Its records that are in quarantine, and its offsets that are declared lost.
-    newest_ms : int or None
-        Newest timestamp of its records, in milliseconds since 1970-01-01 UTC.
-    filtered : int
-        Its alerts that were filtered.
-    """
+    """A range is part of the dataset."""
 
     topic: str
     range: Range
+    #: rows, raw_bytes: its alerts and the bytes they had in Kafka.
     rows: int
     raw_bytes: int
+    #: What each stage of it took.
     seconds: Mapping[str, float]
+    #: quarantined, lost: its records that are in quarantine, and its offsets that are declared lost.
     quarantined: int = 0
     lost: int = 0
+    #: Newest timestamp of its records, in milliseconds since 1970-01-01 UTC.
     newest_ms: int | None = None
+    #: Its alerts that were filtered.
     filtered: int = 0
 
     @property
@@ -256,26 +185,16 @@ class RangeCommitted:
 
 @dataclass(frozen=True)
 class TopicLooked:
-    """How a topic that is followed looks now.
-
-    Parameters
-    ----------
-    topic : str
-        The topic.
-    offsets : int
-        Its planned offsets, committed or not.
-    lag : Lag
-        How far behind it the dataset is.
-    quiet_s : float
-        Seconds in which nothing has arrived in it, or in any other topic that is followed with it.
-    left_s : float or None
-        Seconds after which it is followed no more if nothing arrives; None if it is followed until then as well.
-    """
+    """How a topic that is followed looks now."""
 
     topic: str
+    #: Its planned offsets, committed or not.
     offsets: int
+    #: How far behind it the dataset is.
     lag: Lag
+    #: Seconds in which nothing has arrived in it, or in any other topic that is followed with it.
     quiet_s: float
+    #: Seconds after which it is followed no more if nothing arrives; None if it is followed until then as well.
     left_s: float | None = None
 
 
@@ -286,15 +205,7 @@ def seen_words(seen_s: float) -> str:
 
 @dataclass(frozen=True)
 class RangeFailed:
-    """An attempt at a range failed; what it had read no longer counts.
-
-    Parameters
-    ----------
-    topic : str
-        The topic.
-    range : Range
-        The range.
-    """
+    """An attempt at a range failed; what it had read no longer counts."""
 
     topic: str
     range: Range

@@ -32,15 +32,10 @@ _MAX_STEPS = 200
 
 
 class Stopwatch:
-    """Adds up the seconds of each stage of a range.
-
-    Attributes
-    ----------
-    seconds : dict of str to float
-        Seconds of each of `STAGES`.
-    """
+    """Adds up the seconds of each stage of a range."""
 
     def __init__(self) -> None:
+        #: Seconds of each of `STAGES`.
         self.seconds = dict.fromkeys(STAGES, 0.0)
         self._since = time.perf_counter()
 
@@ -62,46 +57,33 @@ class Stopwatch:
 
 @dataclass(frozen=True)
 class ProfileStep:
-    """What consumers did for some ranges that were committed one after another.
+    """What consumers did for some ranges that were committed one after another."""
 
-    Parameters
-    ----------
-    until_seconds : float
-        Seconds from the beginning of the run until the last of them was committed.
-    stage_seconds : mapping of str to float
-        Seconds of each of `STAGES`, for these ranges together.
-    """
-
+    #: Seconds from the beginning of the run until the last of them was committed.
     until_seconds: float
+    #: Seconds of each of `STAGES`, for these ranges together.
     stage_seconds: Mapping[str, float]
 
 
 @dataclass(frozen=True)
 class Profile:
-    """Where the time of one run went.
+    """Where the time of one run went."""
 
-    Parameters
-    ----------
-    start_seconds, work_seconds, finish_seconds : float
-        From the beginning to the first batch, from there to the last commit, and from there to the end.
-    stage_seconds : mapping of str to float
-        Seconds of each of `STAGES`, for all consumers together.
-    ranges, alerts, raw_bytes : int
-        What this run committed.
-    steps : tuple of ProfileStep
-        The same stages over time, in order; empty where they were not kept.
-    received_bytes, wasted_bytes : int
-        Bytes that have arrived from Kafka, and how many of them in vain; zero where that was not counted.
-    """
-
+    #: start_seconds, work_seconds, finish_seconds: from the beginning to the first batch, from there to the last
+    #: commit, and from there to the end.
     start_seconds: float
     work_seconds: float
     finish_seconds: float
+    #: Seconds of each of `STAGES`, for all consumers together.
     stage_seconds: Mapping[str, float]
+    #: ranges, alerts, raw_bytes: what this run committed.
     ranges: int
     alerts: int
     raw_bytes: int
+    #: The same stages over time, in order; empty where they were not kept.
     steps: tuple[ProfileStep, ...] = ()
+    #: received_bytes, wasted_bytes: bytes that have arrived from Kafka, and how many of them in vain; zero where that
+    #: was not counted.
     received_bytes: int = 0
     wasted_bytes: int = 0
 
@@ -118,10 +100,7 @@ class Profile:
     def from_json(cls, content: Mapping[str, Any]) -> Profile:
         """Read the profile from JSON.
 
-        Raises
-        ------
-        LedgerError
-            If something is missing or of another type.
+        Raises LedgerError if something is missing or of another type.
         """
         try:
             seconds = _stage_seconds(content)
@@ -148,28 +127,17 @@ def _stage_seconds(content: Mapping[str, Any]) -> dict[str, float]:
 
 
 class Profiler:
-    """An observer that takes the time and passes every event on.
-
-    Parameters
-    ----------
-    observe : callable
-        Takes the events.
-    began : float, optional
-        When the run began, on the clock of `time.monotonic`; by default now.
-
-    Attributes
-    ----------
-    tally : Tally
-        The sums of the run.
-    """
+    """An observer that takes the time and passes every event on."""
 
     def __init__(self, observe: Observer, began: float | None = None) -> None:
         self._observe = observe
+        # When the run began, on the clock of `time.monotonic`; by default now.
         self._began = time.monotonic() if began is None else began
         self._first: float | None = None
         self._last: float | None = None
         self._seconds = dict.fromkeys(STAGES, 0.0)
         self._ranges = 0
+        #: The sums of the run.
         self.tally = Tally()
         self._steps: list[ProfileStep] = []
         self._ranges_of_step = 1

@@ -99,17 +99,10 @@ class Speed:
 
 @dataclass
 class Running:
-    """What is known of an attempt at a range.
-
-    Parameters
-    ----------
-    said : RangeProgress
-        Its last report.
-    since, heard : float
-        When its first and its last report came, by `time.monotonic`.
-    """
+    """What is known of an attempt at a range."""
 
     said: RangeProgress
+    #: since, heard: when its first and its last report came, by `time.monotonic`.
     since: float
     heard: float
 
@@ -137,22 +130,7 @@ class _Topic:
 class Tally:
     """The sums of one run.
 
-    Parameters
-    ----------
-    clock : callable
-        Tells the time.
-
-    Attributes
-    ----------
-    alerts_read, bytes_read, bytes_received : int
-        What was read, and what has arrived, counting a range that failed and was read again twice; these never
-        decrease.
-    bytes_wasted : int
-        Bytes of these that arrived in vain, as an attempt failed or they lie beyond the end of a range.
-    committed_rows, committed_bytes : int
-        Alerts of the ranges that this run has committed, and the bytes of what was read for them.
-    reconnect_timeout_s : float or None
-        How long nothing may come before that is an error.
+    `bytes_wasted`: bytes of these that arrived in vain, as an attempt failed or they lie beyond the end of a range.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -163,8 +141,13 @@ class Tally:
         self._committed_read = 0
         self._is_endless = False
         self._alerts_speed, self._bytes_speed = Speed(), Speed()
+        #: alerts_read, bytes_read, bytes_received: what was read, and what has arrived, counting a range that failed
+        #: and was read again twice; these never decrease.
         self.alerts_read = self.bytes_read = self.bytes_received = self.bytes_wasted = 0
+        #: committed_rows, committed_bytes: alerts of the ranges that this run has committed, and the bytes of what was
+        #: read for them.
         self.committed_rows = self.committed_bytes = 0
+        #: How long nothing may come before that is an error.
         self.reconnect_timeout_s: float | None = None
         self._limit_rate: int | None = None
         #: Bytes of records for a byte on the line, lately.
@@ -189,10 +172,7 @@ class Tally:
     def progress(self, event: RangeProgress) -> bool:
         """Take the report of a running range; one that comes after its commit is out of date.
 
-        Returns
-        -------
-        bool
-            Whether another attempt at the range had reported before, which therefore came to nothing.
+        Returns: whether another attempt at the range had reported before, which therefore came to nothing.
         """
         if self.is_committed(event):
             return False

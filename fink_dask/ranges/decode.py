@@ -34,20 +34,13 @@ _Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class SortedBatch:
-    """A decoded batch, sorted by partition key.
+    """A decoded batch, sorted by partition key."""
 
-    Parameters
-    ----------
-    parts : list of (str, pyarrow.RecordBatch)
-        A directory, and the alerts that belong there, in offset order, with `kafka_partition` and `kafka_offset`.
-    bad : list of (int, str)
-        Position in the batch and reason of each record that is not a row.
-    filtered : numpy.ndarray of int64
-        Position in the batch of each alert that the condition is not true of.
-    """
-
+    #: A directory, and the alerts that belong there, in offset order, with `kafka_partition` and `kafka_offset`.
     parts: list[tuple[str, pa.RecordBatch]]
+    #: Position in the batch and reason of each record that is not a row.
     bad: list[tuple[int, str]]
+    #: Position in the batch of each alert that the condition is not true of.
     filtered: _Ints
 
 
@@ -69,19 +62,9 @@ def _refuse(schema: AvroSchema) -> None:
 class RangeDecoder:
     """Decodes the batches of one range.
 
-    Parameters
-    ----------
-    versions : Versions
-        The writer schemas.
-    identity : Identity
-        Tells where the schemas came from, and which columns and alerts are wanted.
-    partitioning : Partitioning
-        What the directories come from.
-    partition : int
-        The range's partition.
-    take_in : callable
-        Is given the schemas in keys that are not among `versions`. Once it has accepted one, the files have too few
-        columns: `met` then holds it, keys are still looked at but nothing is decoded, and the range has to begin again.
+    `identity`: tells where the schemas came from, and which columns and alerts are wanted.
+    `take_in`: is given the schemas in keys that are not among `versions`. Once it has accepted one, the files have too
+    few columns: `met` then holds it, keys are still looked at but nothing is decoded, and the range has to begin again.
     """
 
     def __init__(
@@ -93,6 +76,7 @@ class RangeDecoder:
         take_in: TakeIn = _refuse,
     ) -> None:
         self._versions = versions
+        # What the directories come from.
         self._partitioning = partitioning
         self._partition = partition
         self._condition = None if identity.where is None else bind_condition(identity.where, versions.arrow)
@@ -250,22 +234,13 @@ class Grower:
     The files of a range have the columns of the plan's schemas and of its records' schemas, in the dataset's order.
     Which these are follows from the records and from the ledger, whose verdict on a schema never changes: two attempts
     at a range write the same files.
-
-    Parameters
-    ----------
-    ledger : Ledger
-        The dataset.
-    identity : Identity
-        That of the plan.
-    partitioning : Partitioning
-        What the directories come from.
-    partition : int
-        The range's partition.
     """
 
     def __init__(self, ledger: Ledger, identity: Identity, partitioning: Partitioning, partition: int) -> None:
         self._ledger = ledger
+        # That of the plan.
         self._identity = identity
+        # What the directories come from.
         self._partitioning = partitioning
         self._partition = partition
         self._versions = _planned(ledger, identity)

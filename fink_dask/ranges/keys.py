@@ -23,30 +23,18 @@ TakeIn = Callable[[AvroSchema], None]
 
 @dataclass(frozen=True)
 class Foreign:
-    """A record whose schema is not one of the dataset's.
+    """A record whose schema is not one of the dataset's."""
 
-    Parameters
-    ----------
-    reason : str
-        Why, for the quarantine.
-    """
-
+    #: Why, for the quarantine.
     reason: str
 
 
 class SchemaKeys:
-    """Finds the number of each record's schema among those of a dataset.
-
-    Parameters
-    ----------
-    versions : Versions
-        The schemas.
-    take_in : callable
-        Is given each schema that is not among them, once.
-    """
+    """Finds the number of each record's schema among those of a dataset."""
 
     def __init__(self, versions: Versions, take_in: TakeIn) -> None:
         self._numbers = {schema.text: number for number, schema in enumerate(versions.schemas)}
+        # Is given each schema that is not among them, once.
         self._take_in = take_in
         self._remembered: dict[bytes | None, int | Foreign | None] = {}
         self._bytes = 0

@@ -31,20 +31,13 @@ LEAST_AHEAD = 2 * _MIB
 
 @dataclass(frozen=True)
 class MemoryShare:
-    """What one consumer may hold.
+    """What one consumer may hold."""
 
-    Parameters
-    ----------
-    queue_bytes : int
-        Records that librdkafka has fetched ahead.
-    batch_bytes : int
-        Raw bytes that are decoded at once.
-    buffer_bytes : int
-        Decoded bytes that are held back to fill row groups.
-    """
-
+    #: Records that librdkafka has fetched ahead.
     queue_bytes: int = QUEUE_BYTES
+    #: Raw bytes that are decoded at once.
     batch_bytes: int = BATCH_BYTES
+    #: Decoded bytes that are held back to fill row groups.
     buffer_bytes: int = BUFFER_BYTES
 
     @property
@@ -73,28 +66,11 @@ def share_memory(
 ) -> MemoryShare:
     """Divide memory among consumers.
 
-    Parameters
-    ----------
-    limit : int
-        Bytes that these processes together may take.
-    overhead : int
-        What they take before they consume anything.
-    consumers : int
-        Ranges that they consume at once.
-    full_shares : int
-        How many consumers may get `FULL_SHARE`; more of them share what these would have.
-    remedy : str
-        What to tell the user to do where the limit is too low.
-
-    Returns
-    -------
-    MemoryShare
-        The share of each.
-
-    Raises
-    ------
-    SettingsError
-        If the limit is too low for so many consumers.
+    `limit`: bytes that these processes together may take.
+    `overhead`: what they take before they consume anything.
+    `full_shares`: how many consumers may get `FULL_SHARE`; more of them share what these would have.
+    `remedy`: what to tell the user to do where the limit is too low.
+    Raises SettingsError if the limit is too low for so many consumers.
     """
     needed = overhead + consumers * MIN_SHARE.total
     if limit < needed:

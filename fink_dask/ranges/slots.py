@@ -19,10 +19,7 @@ class Turns:
 
     A semaphore has no order: of many threads that wait and look up now and then, some would wait for minutes.
 
-    Parameters
-    ----------
-    count : int
-        How many turns there are at once.
+    `count`: how many turns there are at once.
     """
 
     def __init__(self, count: int) -> None:
@@ -33,10 +30,7 @@ class Turns:
     def take(self, should_stop: Callable[[], bool]) -> None:
         """Wait for a turn.
 
-        Raises
-        ------
-        InterruptedTransferError
-            If `should_stop` said so.
+        Raises InterruptedTransferError if `should_stop` said so.
         """
         with self._lock:
             if self._free:
@@ -74,21 +68,13 @@ class Turn:
     Meanwhile librdkafka fetches the range's first records. A range whose records come slowly gives its turn away while
     it waits for them, so that many slow partitions are still read at once.
 
-    Parameters
-    ----------
-    turns : Turns, optional
-        What the ranges of a process share; without it, it is always everybody's turn.
-    should_stop : callable
-        Asked several times a second; True ends the wait.
-
-    Raises
-    ------
-    InterruptedTransferError
-        If `should_stop` said so.
+    Raises InterruptedTransferError if `should_stop` said so.
     """
 
     def __init__(self, turns: Turns | None = None, should_stop: Callable[[], bool] = lambda: False) -> None:
+        # What the ranges of a process share; without it, it is always everybody's turn.
         self._turns = turns
+        # Asked several times a second; True ends the wait.
         self._should_stop = should_stop
         self._has_it = False
 

@@ -23,34 +23,7 @@ from fink_dask.settings import COMPRESSION, ON_BAD_RECORD
 
 
 class StagedRange:
-    """Decodes batches into the staged files of an attempt; a context manager that closes them.
-
-    Parameters
-    ----------
-    attempt : Attempt
-        Stages the files.
-    identity : Identity
-        What the dataset is made of.
-    decoder : RangeDecoder
-        Makes rows.
-    rest : Remainder
-        What there is of the range; rows that it holds are not written again.
-    watch : Stopwatch, optional
-        Is told when a stage is over.
-    memory : MemoryShare
-        What may be held back.
-    compression : str
-        Codec of the files; see `write_options`.
-    on_bad_record : {"quarantine", "fail"}
-        What becomes of a record that can't be decoded.
-
-    Attributes
-    ----------
-    rows, raw_bytes, quarantined, filtered : int
-        What has been staged so far, and how many alerts were filtered.
-    newest_ms : int or None
-        Newest timestamp of what was added, in milliseconds since 1970-01-01 UTC.
-    """
+    """Decodes batches into the staged files of an attempt; a context manager that closes them."""
 
     def __init__(
         self,
@@ -68,8 +41,11 @@ class StagedRange:
         self._ledger = attempt.ledger
         self._range = attempt.range
         self._decoder = decoder
+        # What there is of the range; rows that it holds are not written again.
         self._rest = rest
+        # Is told when a stage is over.
         self._watch = watch or Stopwatch()
+        # What becomes of a record that can't be decoded.
         self._on_bad_record = on_bad_record
         self._data = StagedWriter(
             attempt,
@@ -83,7 +59,9 @@ class StagedRange:
         self._quarantine = StagedWriter(
             attempt, QUARANTINE_SCHEMA, origin, prefix="quarantine-", buffer_bytes=memory.batch_bytes
         )
+        #: rows, raw_bytes, quarantined, filtered: what has been staged so far, and how many alerts were filtered.
         self.rows = self.raw_bytes = self.quarantined = self.filtered = 0
+        #: Newest timestamp of what was added, in milliseconds since 1970-01-01 UTC.
         self.newest_ms: int | None = None
 
     def __enter__(self) -> Self:
@@ -98,12 +76,8 @@ class StagedRange:
     def add(self, batch: RawBatch) -> None:
         """Decode a batch, and write its rows and its bad records.
 
-        Raises
-        ------
-        SchemaError
-            If a record can't be decoded, and the settings call that a failure.
-        SettingsError
-            If the range has too many partition keys.
+        Raises SchemaError if a record can't be decoded, and the settings call that a failure.
+        Raises SettingsError if the range has too many partition keys.
         """
         decoded = self._decoder.decode(batch)
         self._watch.lap("decode")

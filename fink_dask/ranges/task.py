@@ -37,46 +37,19 @@ def transfer_range(
 ) -> RangeResult:
     """Make a range part of the dataset, exactly once however often this is called.
 
-    Parameters
-    ----------
-    range_ : Range
-        What to transfer.
-    settings : TaskSettings
-        How, and where to.
-    notify : callable
-        Takes a `RangeProgress` after each batch, and several times a second while nothing comes.
-    should_stop : callable
-        Asked several times a second; True ends the attempt.
-    step : callable
-        Is told the name of each step of the commit.
-    connect : callable
-        Opens or lends a connection to Kafka.
-    turn : Turn, optional
-        To be waited for before anything is decoded; another range has it while this one is synced to disk.
-    remainder : Remainder, optional
-        What is left of a range that was committed; without it the range is transferred for the first time.
-    line : Line, optional
-        The line to Kafka, where others read over it as well.
-
-    Returns
-    -------
-    RangeResult
-        What the range's marker says.
-
-    Raises
-    ------
-    BrokerError
-        If Kafka refuses, does not answer, or no longer holds what was planned.
-    SchemaError
-        If a record can't be decoded, and the settings call that a failure.
-    SettingsError
-        If the range has too many partition keys.
-    LedgerError
-        If the ledger is damaged, or is no longer the one of this plan.
-    StorageError
-        If the file system refuses.
-    InterruptedTransferError
-        If `should_stop` said so.
+    `notify`: takes a `RangeProgress` after each batch, and several times a second while nothing comes.
+    `should_stop`: asked several times a second; True ends the attempt.
+    `step`: is told the name of each step of the commit.
+    `connect`: opens or lends a connection to Kafka.
+    `turn`: to be waited for before anything is decoded; another range has it while this one is synced to disk.
+    `remainder`: what is left of a range that was committed; without it the range is transferred for the first time.
+    `line`: the line to Kafka, where others read over it as well.
+    Raises BrokerError if Kafka refuses, does not answer, or no longer holds what was planned.
+    Raises SchemaError if a record can't be decoded, and the settings call that a failure.
+    Raises SettingsError if the range has too many partition keys.
+    Raises LedgerError if the ledger is damaged, or is no longer the one of this plan.
+    Raises StorageError if the file system refuses.
+    Raises InterruptedTransferError if `should_stop` said so.
     """
     try:
         watch, took = Stopwatch(), {}

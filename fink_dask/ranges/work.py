@@ -42,66 +42,40 @@ class TopicFailures(Protocol):
 
 @dataclass(frozen=True)
 class TaskSettings:
-    """What the ranges of a plan have in common.
-
-    Parameters
-    ----------
-    ledger : Ledger
-        Dataset and ledger.
-    kafka : KafkaSettings
-        How to reach Kafka.
-    identity : Identity
-        Topic and form of the dataset.
-    plan_id : str
-        The plan.
-    partitioning : Partitioning
-        What the directories come from.
-    batchsize : int
-        The most alerts that are decoded at once, unless they have fewer than `min_batch_bytes`.
-    memory : MemoryShare
-        What the range may hold.
-    min_batch_bytes : int
-        The fewest raw bytes that are decoded at once, unless the range ends.
-    compression : str
-        Codec of the files; see `write_options`.
-    on_bad_record : {"quarantine", "fail"}
-        What becomes of a record that can't be decoded.
-    on_loss : {"continue", "fail"}
-        Whether the range fails when Kafka has removed some of it.
-    range_bytes : int
-        About how much Kafka has of a range; 0 where nobody knows.
-    """
+    """What the ranges of a plan have in common."""
 
     ledger: Ledger
+    #: How to reach Kafka.
     kafka: KafkaSettings
+    #: Topic and form of the dataset.
     identity: Identity
     plan_id: str
+    #: What the directories come from.
     partitioning: Partitioning
+    #: The most alerts that are decoded at once, unless they have fewer than `min_batch_bytes`.
     batchsize: int
+    #: What the range may hold.
     memory: MemoryShare = FULL_SHARE
+    #: The fewest raw bytes that are decoded at once, unless the range ends.
     min_batch_bytes: int = MIN_BATCH_BYTES
+    #: Codec of the files; see `write_options`.
     compression: str = COMPRESSION
+    #: What becomes of a record that can't be decoded.
     on_bad_record: str = ON_BAD_RECORD[0]
+    #: Whether the range fails when Kafka has removed some of it.
     on_loss: str = ON_LOSS[0]
+    #: About how much Kafka has of a range; 0 where nobody knows.
     range_bytes: int = 0
 
 
 @dataclass(frozen=True)
 class Work:
-    """A range to transfer.
-
-    Parameters
-    ----------
-    range : Range
-        The range.
-    settings : TaskSettings
-        How, and where to.
-    remainder : Remainder, optional
-        What is left of a range that is to be repaired.
-    """
+    """A range to transfer."""
 
     range: Range
+    #: How, and where to.
     settings: TaskSettings
+    #: What is left of a range that is to be repaired.
     remainder: Remainder | None = None
 
     @property
@@ -112,27 +86,18 @@ class Work:
 
 @dataclass(frozen=True)
 class RangeResult:
-    """What became of a range; the marker says it in full.
-
-    Parameters
-    ----------
-    range : Range
-        The range.
-    rows, raw_bytes, quarantined, lost, filtered : int
-        Alerts written, bytes consumed, records quarantined, offsets lost, alerts filtered.
-    newest_ms : int or None
-        Newest timestamp of its records, in milliseconds since 1970-01-01 UTC.
-    seconds : mapping of str to float
-        What each stage took; empty where an earlier attempt had committed the range.
-    """
+    """What became of a range; the marker says it in full."""
 
     range: Range
+    #: Alerts written, bytes consumed, records quarantined, offsets lost, alerts filtered.
     rows: int
     raw_bytes: int
     quarantined: int
     lost: int
     filtered: int
+    #: Newest timestamp of its records, in milliseconds since 1970-01-01 UTC.
     newest_ms: int | None
+    #: What each stage took; empty where an earlier attempt had committed the range.
     seconds: Mapping[str, float]
 
     def committed(self, topic: str) -> RangeCommitted:

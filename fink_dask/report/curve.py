@@ -17,20 +17,7 @@ _MARKERS = {"alert": "circle", "earlier": "circle", "forced": "x", "limit": "inv
 
 
 def page_of(curve: pa.Table, name: str) -> str:
-    """Draw a light curve as a page of HTML that loads nothing from elsewhere.
-
-    Parameters
-    ----------
-    curve : pyarrow.Table
-        As `light_curve` returns it.
-    name : str
-        Of the object; any text.
-
-    Returns
-    -------
-    str
-        The page.
-    """
+    """Draw a light curve as a page of HTML that loads nothing from elsewhere."""
     from bokeh.embed import file_html
     from bokeh.models import Legend
     from bokeh.plotting import figure

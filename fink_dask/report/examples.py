@@ -52,42 +52,22 @@ class Points:
 
 @dataclass(frozen=True)
 class Example:
-    """An alert to show.
+    """An alert to show."""
 
-    Parameters
-    ----------
-    name, source, label : str
-        Names of the object, the alert and its class; empty if there is none.
-    stamps : dict of str to numpy.ndarray or None
-        The cutouts, None for one that can't be read; empty if there are none.
-    curve : dict of str to Points
-        The light curve, by band.
-    beyond : int
-        Points left out because their time or brightness is impossible.
-    """
-
+    #: name, source, label: names of the object, the alert and its class; empty if there is none.
     name: str
     source: str
     label: str
+    #: The cutouts, None for one that can't be read; empty if there are none.
     stamps: Mapping[str, Image | None]
+    #: The light curve, by band.
     curve: Mapping[str, Points]
+    #: Points left out because their time or brightness is impossible.
     beyond: int = 0
 
 
 def find_examples(dataset: ds.Dataset, pieces: Sequence[Piece], fields: Fields, with_stamps: bool) -> list[Example]:
-    """Choose alerts with many earlier detections and of different classes, from all over the dataset.
-
-    Parameters
-    ----------
-    dataset : pyarrow.dataset.Dataset
-        The dataset.
-    pieces : sequence of Piece
-        Where to look.
-    fields : Fields
-        Where to find what is shown.
-    with_stamps : bool
-        Whether to read cutouts as well.
-    """
+    """Choose alerts with many earlier detections and of different classes, from all over the dataset."""
     columns = {role: expression(path) for role, path in fields.paths.items() if role not in {"ra", "dec"}}
     if fields.history:
         columns["history"] = expression(fields.survey.history)
@@ -103,12 +83,7 @@ def find_examples(dataset: ds.Dataset, pieces: Sequence[Piece], fields: Fields, 
 def find_objects(rows: pa.Table, fields: Fields) -> list[Example]:
     """Choose objects with many alerts and of different classes, where alerts have no history.
 
-    Parameters
-    ----------
-    rows : pyarrow.Table
-        Some or all alerts, with the columns of `fields` by role.
-    fields : Fields
-        Where to find what is shown.
+    `rows`: some or all alerts, with the columns of `fields` by role.
     """
     if not fields.has("object", "time", "value") or not rows.num_rows:
         return []
@@ -227,21 +202,9 @@ def points_by_band(
 ) -> tuple[dict[str, Points], int]:
     """Sort measurements by band and time; a measurement without a brightness may have a limit.
 
-    Parameters
-    ----------
-    columns : mapping of str to list
-        The ``time``, ``value``, ``error`` and ``limit`` of each measurement, None for what it lacks.
-    now : float
-        The time of the alert.
-    bands : numpy.ndarray
-        The name of each measurement's band.
-    is_flux : bool
-        Whether the values are fluxes in nJy; otherwise they are magnitudes.
-
-    Returns
-    -------
-    dict of str to Points
-        By band; and how many points are left out, as they are impossible.
+    `columns`: the ``time``, ``value``, ``error`` and ``limit`` of each measurement, None for what it lacks.
+    `is_flux`: whether the values are fluxes in nJy; otherwise they are magnitudes.
+    Returns: by band; and how many points are left out, as they are impossible.
     """
     times, values, errors, limits = (
         np.array([np.nan if value is None else value for value in columns.get(role, [])], dtype=np.float64)

@@ -39,17 +39,11 @@ _PROFILES, _QUARANTINED = 200, 100_000
 
 @dataclass(frozen=True)
 class Commit:
-    """A range that became part of the dataset.
+    """A range that became part of the dataset."""
 
-    Parameters
-    ----------
-    at : float
-        When, in seconds since 1970-01-01 UTC.
-    alerts : int
-        Alerts that it held, filtered ones too.
-    """
-
+    #: When, in seconds since 1970-01-01 UTC.
     at: float
+    #: Alerts that it held, filtered ones too.
     alerts: int
 
 
@@ -63,45 +57,26 @@ class Run:
 
 @dataclass(frozen=True)
 class Throughput:
-    """How fast it went.
+    """How fast it went."""
 
-    Parameters
-    ----------
-    began, ended : float or None
-        The first plan, or else the first thing known, and the last commit, in seconds since 1970-01-01 UTC.
-    seconds : float
-        Working time: that between them, without pauses.
-    pauses : int
-        Periods in which nothing was committed.
-    edges : numpy.ndarray
-        Working time, in seconds, at which steps begin and end.
-    alerts_per_second : numpy.ndarray
-        What was committed in each step.
-    stage_seconds : numpy.ndarray
-        Seconds of each stage in each step, as far as known: a row for each of `STAGES`.
-    """
-
+    #: began, ended: the first plan, or else the first thing known, and the last commit, in seconds since 1970-01-01
+    #: UTC.
     began: float | None
     ended: float | None
+    #: Working time: that between them, without pauses.
     seconds: float
+    #: Periods in which nothing was committed.
     pauses: int
+    #: Working time, in seconds, at which steps begin and end.
     edges: Floats
+    #: What was committed in each step.
     alerts_per_second: Floats
+    #: Seconds of each stage in each step, as far as known: a row for each of `STAGES`.
     stage_seconds: Floats
 
 
 def pace_of(commits: Sequence[Commit], plans: Sequence[float], runs: Sequence[Run] = ()) -> Throughput:
-    """Find out how fast a dataset was written.
-
-    Parameters
-    ----------
-    commits : sequence of Commit
-        In any order.
-    plans : sequence of float
-        When plans were made.
-    runs : sequence of Run
-        The runs that are known.
-    """
+    """Find out how fast a dataset was written."""
     begins = sorted([*plans, *(run.began for run in runs)])
     if not commits:
         nothing = np.empty(0)
@@ -187,78 +162,48 @@ class Loss:
 
 @dataclass
 class Reasons:
-    """Why records are quarantined.
-
-    Parameters
-    ----------
-    counts : collections.Counter
-        Records by reason.
-    examples : dict of str to (int, int)
-        Partition and offset of the first record for each reason.
-    looked_at : int
-        Records whose reason was read.
-    problem : str or None
-        Why some of them could not be read.
-    """
+    """Why records are quarantined."""
 
     counts: Counter[str] = field(default_factory=Counter)
+    #: Partition and offset of the first record for each reason.
     examples: dict[str, tuple[int, int]] = field(default_factory=dict)
+    #: Records whose reason was read.
     looked_at: int = 0
+    #: Why some of them could not be read.
     problem: str | None = None
 
 
 @dataclass(frozen=True)
 class Facts:
-    """Everything that can be said without reading alerts.
-
-    Parameters
-    ----------
-    outdir : pathlib.Path
-        The dataset.
-    identity : Identity
-        The topic and selection that it holds.
-    progress : Progress
-        Sums, and what is missing.
-    is_running : bool
-        Whether a transfer is running on it.
-    is_compacted : bool
-        Whether it was compacted, so that the times at which its ranges were committed are lost.
-    damaged : int
-        Markers that can't be read; their ranges count as missing.
-    markers : list of Marker
-        The committed ranges.
-    partitions : list of Partition
-        What became of the offsets.
-    commits : list of Commit
-        When ranges were committed.
-    planned : list of float
-        When plans were made, in seconds since 1970-01-01 UTC.
-    pace : Throughput
-        What was committed when.
-    runs : list of Run
-        The last finished runs.
-    reasons : Reasons
-        Why records are quarantined.
-    losses : list of Loss
-        The lost offsets, the largest interval first.
-    topics : tuple of Facts
-        What is known of each topic of a season; empty for a dataset.
-    """
+    """Everything that can be said without reading alerts."""
 
     outdir: Path
+    #: The topic and selection that it holds.
     identity: Identity
+    #: Sums, and what is missing.
     progress: Progress
+    #: Whether a transfer is running on it.
     is_running: bool
+    #: Whether it was compacted, so that the times at which its ranges were committed are lost.
     is_compacted: bool
+    #: Markers that can't be read; their ranges count as missing.
     damaged: int
     markers: list[Marker]
+    #: What became of the offsets.
     partitions: list[Partition]
+    #: When ranges were committed.
     commits: list[Commit]
+    #: When plans were made, in seconds since 1970-01-01 UTC.
     planned: list[float]
+    #: What was committed when.
     pace: Throughput
+    #: The last finished runs.
     runs: list[Run]
+    #: Why records are quarantined.
     reasons: Reasons
+    #: The lost offsets, the largest interval first.
     losses: list[Loss]
+    #: What is known of each topic of a season; empty for a dataset.
     topics: tuple[Facts, ...] = ()
 
     @property
@@ -284,12 +229,8 @@ class Facts:
 def find_facts(ledger: Ledger) -> Facts:
     """Read a ledger; nothing is written, and a transfer may be running on it.
 
-    Raises
-    ------
-    LedgerError
-        If there is no dataset, or its plan is damaged.
-    StorageError
-        If the file system, or the object store, refuses.
+    Raises LedgerError if there is no dataset, or its plan is damaged.
+    Raises StorageError if the file system, or the object store, refuses.
     """
     check_dataset(ledger)
     is_running, is_compacted = is_held(ledger), ledger.compaction_path.exists()

@@ -22,21 +22,9 @@ from fink_dask.report.examples import OTHER_BAND, Example, points_by_band
 def show_objects(outdir: Path, names: Sequence[str], with_stamps: bool) -> list[Example]:
     """Find what there is to show of each of these objects.
 
-    Parameters
-    ----------
-    outdir : pathlib.Path
-        The dataset, or a directory with those of several topics.
-    names : sequence of str
-        Objects, named as for `fink_dask.light_curve`.
-    with_stamps : bool
-        Whether to read cutouts as well.
-
-    Raises
-    ------
-    SettingsError
-        If there is no such object, or the dataset lacks the columns of a light curve.
-    LedgerError
-        If the dataset is not what its ledger says.
+    `outdir`: the dataset, or a directory with those of several topics.
+    Raises SettingsError if there is no such object, or the dataset lacks the columns of a light curve.
+    Raises LedgerError if the dataset is not what its ledger says.
     """
     return [_show(outdir, name, with_stamps) for name in dict.fromkeys(names)]
 

@@ -57,23 +57,7 @@ def mark_of(facts: Facts) -> str:
 def render(facts: Facts, panels: Panels, outdir: str, version: str, made_at: datetime) -> str:
     """Write the page.
 
-    Parameters
-    ----------
-    facts : Facts
-        What the ledger knows.
-    panels : Panels
-        What the alerts show.
-    outdir : str
-        The dataset, as the user wrote it.
-    version : str
-        The version of this program.
-    made_at : datetime.datetime
-        Now.
-
-    Returns
-    -------
-    str
-        HTML.
+    `outdir`: the dataset, as the user wrote it.
     """
     figures: dict[str, Any] = {"partitions": charts.partitions(facts.partitions)}
     if facts.pace.seconds:

@@ -64,16 +64,9 @@ def nights_of(keys: Counter[tuple[tuple[str, str], ...]]) -> dict[int | None, fl
 def nights_shown(counts: Mapping[int | None, float]) -> list[int]:
     """Choose the nights for the axis to show: all, unless a few wrong times would squeeze the others into needles.
 
-    Parameters
-    ----------
-    counts : mapping
-        Alerts of each day since 1970; None stands for no time.
-
-    Returns
-    -------
-    list of int
-        All days; or, if that is a small part of the whole, those in and near the shortest period that holds nearly all
-        alerts.
+    `counts`: alerts of each day since 1970; None stands for no time.
+    Returns: all days; or, if that is a small part of the whole, those in and near the shortest period that holds nearly
+    all alerts.
     """
     days = sorted(day for day in counts if day is not None)
     if not days or days[-1] - days[0] < _READABLE:
@@ -126,67 +119,43 @@ class Counts:
 
 @dataclass
 class Panels:
-    """What there is to show, and what is left out.
+    """What there is to show, and what is left out."""
 
-    Parameters
-    ----------
-    nights, classes : Counts or None
-        Alerts of each day since 1970, and of each class; the key None stands for no time and for no class.
-    position_x, position_y, position_weights : numpy.ndarray or None
-        Places on the map, and how many alerts each stands for.
-    magnitudes : dict of str to numpy.ndarray
-        Alerts of each band by magnitude, between `magnitude_edges`.
-    magnitudes_beyond : float
-        Alerts whose magnitude lies beyond them.
-    examples : list of Example
-        A few alerts.
-    is_chosen : bool
-        Whether they are objects that were asked for.
-    fields : Fields or None
-        Where to find all this; None if the dataset can't be read.
-    sampled : int
-        Rows that were read; 0 if none were needed.
-    is_whole : bool
-        Whether these are all rows.
-    unread : int
-        Files that could not be read.
-    left_out : dict of str to str
-        Why each missing panel is left out, by its name.
-    """
-
+    #: nights, classes: alerts of each day since 1970, and of each class; the key None stands for no time and for no
+    #: class.
     nights: Counts | None = None
     classes: Counts | None = None
+    #: position_x, position_y, position_weights: places on the map, and how many alerts each stands for.
     position_x: Floats | None = None
     position_y: Floats | None = None
     position_weights: Floats | None = None
+    #: Alerts of each band by magnitude, between `magnitude_edges`.
     magnitudes: dict[str, Floats] = field(default_factory=dict)
     magnitude_edges: Floats = field(default_factory=lambda: np.empty(0))
+    #: Alerts whose magnitude lies beyond them.
     magnitudes_beyond: float = 0.0
     examples: list[Example] = field(default_factory=list)
+    #: Whether they are objects that were asked for.
     is_chosen: bool = False
+    #: Where to find all this; None if the dataset can't be read.
     fields: Fields | None = None
+    #: Rows that were read; 0 if none were needed.
     sampled: int = 0
+    #: Whether these are all rows.
     is_whole: bool = False
+    #: Files that could not be read.
     unread: int = 0
+    #: Why each missing panel is left out, by its name.
     left_out: dict[str, str] = field(default_factory=dict)
 
 
 def find_panels(facts: Facts, objects: Sequence[str] = ()) -> Panels:
     """Read what to show; what can't be read, or does not exist, is left out with a reason.
 
-    Parameters
-    ----------
-    facts : Facts
-        What the ledger of the dataset knows, or those of a season.
-    objects : sequence of str
-        Show these instead of a few alerts.
-
-    Raises
-    ------
-    SettingsError
-        If one of the `objects` is not there, or has no light curve.
-    LedgerError
-        If they can't be read.
+    `facts`: what the ledger of the dataset knows, or those of a season.
+    `objects`: show these instead of a few alerts.
+    Raises SettingsError if one of the `objects` is not there, or has no light curve.
+    Raises LedgerError if they can't be read.
     """
     panels = Panels()
     if objects:

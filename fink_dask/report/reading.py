@@ -37,37 +37,25 @@ _PLAIN = frozenset(
 
 @dataclass(frozen=True)
 class Reading:
-    """What is to be read.
+    """What is to be read."""
 
-    Parameters
-    ----------
-    place : str
-        The dataset, as a user names it.
-    columns : tuple of str
-        The dotted paths of columns that are worth a look, without the partition columns.
-    kinds : dict of str to pyarrow.DataType
-        The partition columns, and their types.
-    object_id, value : str
-        Dotted paths of what names an object, and of the brightness of a measurement; empty where the dataset lacks what
-        a light curve needs.
-    label : str
-        The dotted path of a class, or empty.
-    is_flux : bool
-        Whether the brightness is a flux in nJy; otherwise it is a magnitude.
-    is_uniform : bool
-        Whether all files have the same columns: a later schema may have added some.
-    is_unique : bool
-        Whether each alert is to be read once, even if it is there twice.
-    """
-
+    #: The dataset, as a user names it.
     place: str
+    #: The dotted paths of columns that are worth a look, without the partition columns.
     columns: tuple[str, ...]
+    #: The partition columns, and their types.
     kinds: Mapping[str, pa.DataType]
+    #: object_id, value: dotted paths of what names an object, and of the brightness of a measurement; empty where the
+    #: dataset lacks what a light curve needs.
     object_id: str = ""
     value: str = ""
+    #: The dotted path of a class, or empty.
     label: str = ""
+    #: Whether the brightness is a flux in nJy; otherwise it is a magnitude.
     is_flux: bool = False
+    #: Whether all files have the same columns: a later schema may have added some.
     is_uniform: bool = True
+    #: Whether each alert is to be read once, even if it is there twice.
     is_unique: bool = False
 
     @property
@@ -94,18 +82,11 @@ def find_reading(
 ) -> Reading:
     """Choose what to read of a dataset.
 
-    Parameters
-    ----------
-    place : str
-        The dataset, as a user names it.
-    schema : pyarrow.Schema
-        That of `fink_dask.open_dataset`: the columns of the alerts, those of Kafka, and the partition columns.
-    is_uniform : bool
-        Whether all files have the same columns.
-    keys : tuple of str, optional
-        The columns to count by, if not the partition columns.
-    is_unique : bool
-        Whether each alert is to be read once.
+    `place`: the dataset, as a user names it.
+    `schema`: that of `fink_dask.open_dataset`: the columns of the alerts, those of Kafka, and the partition columns.
+    `is_uniform`: whether all files have the same columns.
+    `keys`: the columns to count by, if not the partition columns.
+    `is_unique`: whether each alert is to be read once.
     """
     names = schema.names
     keys = tuple(names[names.index(KAFKA_FIELDS[-1].name) + 1 :]) if keys is None else keys

@@ -30,17 +30,10 @@ _ROWS_OF_PLACE = SAMPLE_ROWS // _PLACES
 
 @dataclass(frozen=True)
 class Piece:
-    """What to read of a file.
-
-    Parameters
-    ----------
-    fragment : pyarrow.dataset.Fragment
-        The file.
-    places : tuple of int or None
-        Rows around which to read; None for the whole file.
-    """
+    """What to read of a file."""
 
     fragment: Any
+    #: Rows around which to read; None for the whole file.
     places: tuple[int, ...] | None = None
 
     def groups(self) -> Iterator[tuple[Any, int]]:
@@ -59,23 +52,15 @@ class Piece:
 
 @dataclass(frozen=True)
 class Sample:
-    """Some rows, and what they stand for.
+    """Some rows, and what they stand for."""
 
-    Parameters
-    ----------
-    table : pyarrow.Table
-        The columns that were asked for.
-    weights : numpy.ndarray
-        How many alerts of the dataset each row stands for.
-    of : int
-        Rows of the dataset.
-    unread : int
-        Files that could not be read, such as those removed in the meantime.
-    """
-
+    #: The columns that were asked for.
     table: pa.Table
+    #: How many alerts of the dataset each row stands for.
     weights: Floats
+    #: Rows of the dataset.
     of: int
+    #: Files that could not be read, such as those removed in the meantime.
     unread: int = 0
 
     def numbers(self, name: str) -> Floats:
@@ -95,12 +80,7 @@ class Sample:
 def choose_pieces(dataset: ds.Dataset, rows_of: Mapping[str, int]) -> list[Piece]:
     """Choose what to read: equidistant places, with files in the order of their names, so that each key has some.
 
-    Parameters
-    ----------
-    dataset : pyarrow.dataset.Dataset
-        The dataset.
-    rows_of : mapping of str to int
-        Rows of each of its files, by path.
+    `rows_of`: rows of each of its files, by path.
     """
     fragments = sorted(dataset.get_fragments(), key=lambda fragment: str(fragment.path))
     fragments = [fragment for fragment in fragments if rows_of.get(fragment.path)]
@@ -118,18 +98,7 @@ def choose_pieces(dataset: ds.Dataset, rows_of: Mapping[str, int]) -> list[Piece
 def read_sample(outdir: Path, dataset: ds.Dataset, pieces: list[Piece], paths: Mapping[str, str], of: int) -> Sample:
     """Read columns of the pieces; files that can't be read are left out, and counted.
 
-    Parameters
-    ----------
-    outdir : pathlib.Path
-        Where the dataset is.
-    dataset : pyarrow.dataset.Dataset
-        The dataset.
-    pieces : list of Piece
-        From `choose_pieces`.
-    paths : mapping of str to str
-        The columns by name, as dotted paths.
-    of : int
-        Rows of the dataset.
+    `paths`: the columns by name, as dotted paths.
     """
     columns = {name: expression(path) for name, path in paths.items()}
     tables: list[pa.Table] = []

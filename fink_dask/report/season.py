@@ -16,18 +16,9 @@ from fink_dask.report.facts import Facts, Partition, Reasons, pace_of
 def facts_of_season(outdir: Path, topics: Sequence[Facts]) -> Facts:
     """Put together what is known of several topics.
 
-    Parameters
-    ----------
-    outdir : pathlib.Path
-        The directory that holds their datasets.
-    topics : sequence of Facts
-        What is known of each; at least one.
-
-    Returns
-    -------
-    Facts
-        The partition columns and the condition are those of all topics, or none if these differ; partitions of the same
-        number are counted together.
+    `topics`: what is known of each; at least one.
+    Returns: the partition columns and the condition are those of all topics, or none if these differ; partitions of the
+    same number are counted together.
     """
     first, *others = (each.identity for each in topics)
     identity = replace(

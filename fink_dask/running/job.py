@@ -60,16 +60,11 @@ More = Callable[[int, int], Sequence[Work] | None]
 
 
 class Tries:
-    """Counts the tries at each range of each topic.
-
-    Parameters
-    ----------
-    excused_s : float
-        Seconds after a range's first excused failure in which such tries do not count, if nothing has come for it
-        since.
-    """
+    """Counts the tries at each range of each topic."""
 
     def __init__(self, excused_s: float = 0.0) -> None:
+        # Seconds after a range's first excused failure in which such tries do not count, if nothing has come for it
+        # since.
         self._excused_s = excused_s
         self._excused_since: dict[tuple[str, Range], float] = {}
         self._tries: Counter[tuple[str, Range]] = Counter()
@@ -116,15 +111,10 @@ class Tries:
 
 
 class Silence:
-    """Tells a Kafka that is gone from one that sends nothing of one partition, or for a moment.
-
-    Parameters
-    ----------
-    gone_s : float
-        Seconds of silence after which Kafka is taken to be gone.
-    """
+    """Tells a Kafka that is gone from one that sends nothing of one partition, or for a moment."""
 
     def __init__(self, gone_s: float) -> None:
+        # Seconds of silence after which Kafka is taken to be gone.
         self._gone_s = gone_s
         self._ranges = 0
         self._since = time.monotonic()
@@ -141,10 +131,7 @@ class Silence:
     def is_final(self, is_last: bool) -> bool:
         """Count a range that gave up; True once the silence has lasted, if it was not the only one that could be read.
 
-        Parameters
-        ----------
-        is_last : bool
-            Whether no other range is left that might be read.
+        `is_last`: whether no other range is left that might be read.
         """
         self._ranges += 1
         return (self._ranges > 1 or is_last) and time.monotonic() - self._since >= self._gone_s - _FRESH_S
@@ -204,32 +191,15 @@ def run_ranges(
 ) -> None:
     """Transfer ranges on a Dask cluster, `nconsumers` at a time.
 
-    Parameters
-    ----------
-    cluster : Cluster
-        Where they run. Where workers may join that were not checked, each checks itself whether it has what a range
-        needs, and is left out with a warning where it has not; where all threads are used, a few ranges wait for one.
-    work : sequence of Work
-        What to do.
-    nconsumers : int
-        Ranges that are consumed at once.
-    observe : callable
-        Takes the events.
-    check : callable
-        Called several times a second; what it raises ends the job.
-    more : callable, optional
-        Called several times a second; returns ranges that have turned up meanwhile. As long as it may return some,
-        running ranges are completed when a signal says stop, and it is `more` that deals with an absent broker.
-    topics : TopicFailures, optional
-        Is told what failed; then only failures that concern all topics are raised.
-    reconnect_timeout_s : float
-        Seconds after which a Kafka that sends nothing is taken to be gone; as long as `more` may return some, a range
-        is tried again for as long.
-
-    Raises
-    ------
-    TransferError
-        If ranges failed; all others were transferred first, unless the failure concerns them all.
+    `cluster`: where they run. Where workers may join that were not checked, each checks itself whether it has what a
+    range needs, and is left out with a warning where it has not; where all threads are used, a few ranges wait for one.
+    `check`: called several times a second; what it raises ends the job.
+    `more`: called several times a second; returns ranges that have turned up meanwhile. As long as it may return some,
+    running ranges are completed when a signal says stop, and it is `more` that deals with an absent broker.
+    `topics`: is told what failed; then only failures that concern all topics are raised.
+    `reconnect_timeout_s`: seconds after which a Kafka that sends nothing is taken to be gone; as long as `more` may
+    return some, a range is tried again for as long.
+    Raises TransferError if ranges failed; all others were transferred first, unless the failure concerns them all.
     """
     run = _Run(cluster, work, nconsumers, observe, more, topics, reconnect_timeout_s)
     cluster.client.subscribe_topic(run.topic, run.on_progress)

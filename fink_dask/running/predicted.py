@@ -40,28 +40,10 @@ def transfer_predictions(
 ) -> Summary:
     """Transfer predictions and their alerts, and join them; see `run_topics`.
 
-    Parameters
-    ----------
-    settings : TransferSettings
-        What was asked for, and where the joined dataset is.
-    observe : callable
-        Takes the events.
-    restart : bool
-        Move existing datasets aside first.
-    began : float
-        When the program began, on the clock of `time.monotonic`.
-    transfer : callable
-        Transfers topics, and raises an error where one has failed.
-
-    Returns
-    -------
-    Summary
-        What the joined dataset holds.
-
-    Raises
-    ------
-    FinkDaskError
-        If it is refused or can't be finished; what is committed stays committed.
+    `settings`: what was asked for, and where the joined dataset is.
+    `began`: when the program began, on the clock of `time.monotonic`.
+    `transfer`: transfers topics, and raises an error where one has failed.
+    Raises FinkDaskError if it is refused or can't be finished; what is committed stays committed.
     """
     choice, parts = with_alerts(settings, observe, restart)
     target = find_ledger(settings.outdir)

@@ -36,37 +36,21 @@ from fink_dask.units import counted
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended.
+    """How a run ended."""
 
-    Parameters
-    ----------
-    summary : Summary
-        What the dataset holds, and what the run added.
-    profile : Profile
-        Where its time went.
-    outdir : pathlib.Path
-        The dataset: that of the settings, or in it, where others are.
-    """
-
+    #: What the dataset holds, and what the run added.
     summary: Summary
+    #: Where its time went.
     profile: Profile
+    #: The dataset: that of the settings, or in it, where others are.
     outdir: Path
 
 
 @dataclass(frozen=True)
 class TopicOutcome:
-    """How a run ended for one of several topics.
+    """How a run ended for one of several topics."""
 
-    Parameters
-    ----------
-    summary : Summary
-        What its dataset holds, and what the run added.
-    ledger : Ledger
-        The dataset's ledger.
-    error : FinkDaskError, optional
-        Why it failed.
-    """
-
+    #: What its dataset holds, and what the run added.
     summary: Summary
     ledger: Ledger
     error: FinkDaskError | None = None
@@ -74,39 +58,25 @@ class TopicOutcome:
 
 @dataclass(frozen=True)
 class TopicsOutcome:
-    """How a run ended for all its topics.
+    """How a run ended for all its topics."""
 
-    Parameters
-    ----------
-    topics : tuple of TopicOutcome
-        Each of them, by name.
-    profile : Profile
-        Where the run's time went.
-    parts : tuple of TopicOutcome
-        Where predictions were asked for: the datasets of the two topics that the one was made of.
-    """
-
+    #: Each of them, by name.
     topics: tuple[TopicOutcome, ...]
+    #: Where the run's time went.
     profile: Profile
+    #: Where predictions were asked for: the datasets of the two topics that the one was made of.
     parts: tuple[TopicOutcome, ...] = ()
 
 
 @dataclass(frozen=True)
 class ClusterChoice:
-    """Which cluster a transfer runs on.
+    """Which cluster a transfer runs on."""
 
-    Parameters
-    ----------
-    scheduler : Scheduler, optional
-        An existing Dask scheduler; otherwise this machine's cores are used.
-    dashboard_address : str
-        ``host:port`` of the dashboard of a cluster that is started here.
-    jobs : JobSpec, optional
-        Jobs of a batch system, which are submitted for the transfer.
-    """
-
+    #: An existing Dask scheduler; otherwise this machine's cores are used.
     scheduler: Scheduler | None = None
+    #: ``host:port`` of the dashboard of a cluster that is started here.
     dashboard_address: str = DASHBOARD_ADDRESS
+    #: Jobs of a batch system, which are submitted for the transfer.
     jobs: JobSpec | None = None
 
     @property
@@ -124,28 +94,10 @@ def run_transfer(
 ) -> Outcome:
     """Transfer a topic, or continue a transfer.
 
-    Parameters
-    ----------
-    settings : TransferSettings
-        What to transfer, where to, and how.
-    observe : callable
-        Takes the events.
-    chosen : ClusterChoice
-        Where it runs.
-    restart : bool
-        Move an existing dataset aside first.
-    began : float, optional
-        When the program began, on the clock of `time.monotonic`; by default now.
-
-    Returns
-    -------
-    Outcome
-        What the dataset holds now, and what this run took.
-
-    Raises
-    ------
-    FinkDaskError
-        If it is refused or can't be finished; what is committed stays committed.
+    `settings`: what to transfer, where to, and how.
+    `began`: when the program began, on the clock of `time.monotonic`; by default now.
+    Returns: what the dataset holds now, and what this run took.
+    Raises FinkDaskError if it is refused or can't be finished; what is committed stays committed.
     """
     choice = joining(TopicChoice((settings.topic,)), settings.outdir)
     found = run_topics(choice, settings, observe, chosen, restart, began)
@@ -163,24 +115,10 @@ def run_topics(
 ) -> TopicsOutcome:
     """Transfer topics together, or continue a transfer of theirs.
 
-    Parameters
-    ----------
-    choice : TopicChoice
-        Which topics. Where there are, or may be, several, each has a dataset ``OUTDIR/TOPIC``.
-    settings : TransferSettings
-        What to transfer, where to, and how; the topic in it does not matter.
-    observe, chosen, restart, began
-        See `run_transfer`.
-
-    Returns
-    -------
-    TopicsOutcome
-        What the datasets hold now, what this run took, and which topics failed.
-
-    Raises
-    ------
-    FinkDaskError
-        If nothing could be transferred, or a failure concerns all topics, or there is only one.
+    `choice`: which topics. Where there are, or may be, several, each has a dataset ``OUTDIR/TOPIC``.
+    `settings`: what to transfer, where to, and how; the topic in it does not matter.
+    Returns: what the datasets hold now, what this run took, and which topics failed.
+    Raises FinkDaskError if nothing could be transferred, or a failure concerns all topics, or there is only one.
     """
     check_remote(settings.outdir, restart, chosen.jobs is not None)
     if not is_predicted(choice):

@@ -38,15 +38,7 @@ _PICTURE = 32
 
 
 def alert_tree(title: str, alert: pa.RecordBatch) -> Tree:
-    """Draw an alert: its values, then the content of its structs and lists.
-
-    Parameters
-    ----------
-    title : str
-        The line above it.
-    alert : pyarrow.RecordBatch
-        One row.
-    """
+    """Draw an alert: its values, then the content of its structs and lists."""
     tree = Tree(Text(printable(title, 200), style="bold"), guide_style=_FAINT)
     fields = [
         (field.name, field.type, _value(alert, index))
@@ -122,15 +114,7 @@ def _branch(tree: Tree, name: str, kind: pa.DataType, value: Any, levels: int) -
 
 
 class _Entries:
-    """A few entries of a list, with as many columns as there is room for: none is cut, as half an identifier is none.
-
-    Parameters
-    ----------
-    kind : pyarrow.StructType
-        What an entry consists of.
-    rows : sequence of dict or None
-        The entries.
-    """
+    """A few entries of a list, with as many columns as there is room for: none is cut, as half an id is none."""
 
     def __init__(self, kind: pa.StructType, rows: Sequence[dict[str, Any] | None]) -> None:
         self._rows = [row or {} for row in rows]

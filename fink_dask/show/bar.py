@@ -50,21 +50,16 @@ def fold(text: str, stream: TextIO, indent: int = 0) -> str:
 class CountBar:
     """Shows the progress of something countable; a context manager that leaves the terminal as it was.
 
-    Parameters
-    ----------
-    words : str
-        What is being done.
-    total : int, optional
-        How many bytes, or things, there are.
-    noun : str, optional
-        What is counted, if not bytes.
+    `total`: how many bytes, or things, there are.
     """
 
     def __init__(self, words: str, total: int | None = None, noun: str | None = None) -> None:
         console = Console(stderr=True, highlight=False)
+        # What is being done.
         self._words = words
         self._console = console
         self._is_live = is_live(console)
+        # What is counted, if not bytes.
         self._noun = noun
         numbers = DownloadColumn() if noun is None else MofNCompleteColumn()
         columns = (TextColumn("{task.description}"), BarColumn(_BAR), numbers, TimeRemainingColumn(compact=True))

@@ -98,17 +98,10 @@ def lag_parts(lags: Mapping[str, Lag], seen_s: float = 0.0) -> list[str]:
 
 @dataclass(frozen=True)
 class Part:
-    """Some words that belong together.
-
-    Parameters
-    ----------
-    words : str
-        The words.
-    is_needed : bool
-        Whether they get a line of their own rather than be left out.
-    """
+    """Some words that belong together."""
 
     words: str
+    #: Whether they get a line of their own rather than be left out.
     is_needed: bool = True
 
 
@@ -208,16 +201,10 @@ class Display:
 
     It draws in a thread of its own, so that time passes on the screen also while nothing happens; any thread may call
     it.
-
-    Parameters
-    ----------
-    console : rich.console.Console, optional
-        Where to show it; stderr by default.
-    clock : callable
-        Tells the time.
     """
 
     def __init__(self, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        # Where to show it; stderr by default.
         self._console = console or Console(stderr=True, highlight=False)
         self._is_live = is_live(self._console)
         self._clock = clock
@@ -354,15 +341,10 @@ def _bar(width: int) -> int:
 
 
 class _Picture:
-    """Draws a bar with words beside and below it, whenever rich asks for it.
-
-    Parameters
-    ----------
-    draw : callable
-        Returns the share and the lines for so many columns, with a text between their parts.
-    """
+    """Draws a bar with words beside and below it, whenever rich asks for it."""
 
     def __init__(self, draw: Callable[[int, str], tuple[int | None, list[str]]]) -> None:
+        # Returns the share and the lines for so many columns, with a text between their parts.
         self._draw = draw
         self._spinner = Spinner("dots")
 

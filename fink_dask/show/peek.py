@@ -30,24 +30,16 @@ _TAIL = 10
 
 @dataclass(frozen=True)
 class Peeked:
-    """A record, and the alert in it.
+    """A record, and the alert in it."""
 
-    Parameters
-    ----------
-    partition, offset : int
-        Where it is in the topic.
-    timestamp_ms : int
-        Its Kafka timestamp, in milliseconds since 1970-01-01 UTC; negative where it has none.
-    alert : pyarrow.RecordBatch or None
-        A row, with ``kafka_partition`` and ``kafka_offset`` last.
-    reason : str
-        Why it can't be decoded, where there is no row.
-    """
-
+    #: partition, offset: where it is in the topic.
     partition: int
     offset: int
+    #: Its Kafka timestamp, in milliseconds since 1970-01-01 UTC; negative where it has none.
     timestamp_ms: int
+    #: A row, with ``kafka_partition`` and ``kafka_offset`` last.
     alert: pa.RecordBatch | None
+    #: Why it can't be decoded, where there is no row.
     reason: str = ""
 
 
@@ -55,26 +47,16 @@ class Peeked:
 class Peek:
     """Which alerts are wanted.
 
-    Parameters
-    ----------
-    count : int
-        How many, at most `MOST`.
-    partition : int, optional
-        From this one; by default from all of them, the first one first.
-    offset : int, optional
-        From here on; needs a partition.
-    is_newest : bool
-        Those with the newest timestamps instead of the first ones.
-
-    Raises
-    ------
-    SettingsError
-        If these do not go together.
+    Raises SettingsError if these do not go together.
     """
 
+    #: How many, at most `MOST`.
     count: int = 3
+    #: From this one; by default from all of them, the first one first.
     partition: int | None = None
+    #: From here on; needs a partition.
     offset: int | None = None
+    #: Those with the newest timestamps instead of the first ones.
     is_newest: bool = False
 
     def __post_init__(self) -> None:
@@ -86,10 +68,7 @@ class Peek:
     def ranges(self, topic: str, marks: dict[int, Watermarks]) -> list[Range]:
         """Choose what to read, of what the topic holds now.
 
-        Raises
-        ------
-        BrokerError
-            If it does not hold it.
+        Raises BrokerError if it does not hold it.
         """
         if self.partition is not None and self.partition not in marks:
             raise BrokerError(f"there is no partition {self.partition}: the topic has {len(marks)}, from 0 on", topic)
@@ -113,24 +92,9 @@ class Peek:
 def peek(settings: TransferSettings, wanted: Peek, connection: Connection) -> list[Peeked]:
     """Read a few alerts.
 
-    Parameters
-    ----------
-    settings : TransferSettings
-        The topic, its survey, a schema file if there is one, and of which time alerts are wanted.
-    wanted : Peek
-        Which.
-    connection : Connection
-        What to read through.
-
-    Returns
-    -------
-    list of Peeked
-        In the order of partition and offset; the newest ones by their time.
-
-    Raises
-    ------
-    FinkDaskError
-        If there is no such topic, it holds nothing of this kind, or Kafka does not answer.
+    `settings`: the topic, its survey, a schema file if there is one, and of which time alerts are wanted.
+    Returns: in the order of partition and offset; the newest ones by their time.
+    Raises FinkDaskError if there is no such topic, it holds nothing of this kind, or Kafka does not answer.
     """
     inspector = Inspector(connection, window=settings.window)
     target = inspect_topic(settings, inspector, Ledger(Path()), fresh=True)

@@ -53,19 +53,9 @@ class Found(NamedTuple):
 class Bucket:
     """A bucket.
 
-    Parameters
-    ----------
-    name : str
-        Its name.
-
-    Raises
-    ------
-    StorageError
-        From all methods: if the store does not answer, refuses, or has no such bucket.
-    FileNotFoundError, FileExistsError
-        If an object is not there, or is another one than a condition says.
-    SettingsError
-        If obstore is not installed.
+    Raises StorageError from all methods: if the store does not answer, refuses, or has no such bucket.
+    Raises FileNotFoundError, FileExistsError if an object is not there, or is another one than a condition says.
+    Raises SettingsError if obstore is not installed.
     """
 
     #: Seconds for which a request is retried that a store refused for the moment, or did not answer: what

@@ -64,21 +64,13 @@ class NewFile(io.RawIOBase):
 
     That descriptor is told of what goes wrong on the way to the disk, and one that is opened later may not be; bytes
     that are read back may have gone bad before they are hashed.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        Its name; a file that is there already is emptied.
-
-    Attributes
-    ----------
-    size : int
-        Bytes that were written.
     """
 
     def __init__(self, path: Path) -> None:
         super().__init__()
+        # Its name; a file that is there already is emptied.
         self.path = path
+        #: Bytes that were written.
         self.size = 0
         self._file = path.open("w+b", buffering=0)
         self._hash = hashlib.sha256()
@@ -126,14 +118,7 @@ class NewFile(io.RawIOBase):
 def publish_file(aside: Path, target: Path, content: bytes) -> bool:
     """Write a file that appears whole or not at all; False where `target` exists already.
 
-    Parameters
-    ----------
-    aside : pathlib.Path
-        A name that nobody else uses, in a directory of the same file system.
-    target : pathlib.Path
-        Its final name.
-    content : bytes
-        What is in it.
+    `aside`: A name that nobody else uses, in a directory of the same file system.
     """
     if isinstance(target, ObjectPath):
         return target.create(content)
@@ -169,10 +154,7 @@ def link_exclusively(source: Path, target: Path) -> bool:
     Linking is the one POSIX operation that is atomic, refuses to replace, and works over NFS. Whoever holds the name
     afterwards, it is on the disk: the loser goes by what it finds there, and must not lose it to a power cut either.
 
-    Raises
-    ------
-    StorageError
-        If the file system has no hard links.
+    Raises StorageError if the file system has no hard links.
     """
     if isinstance(target, ObjectPath):
         try:
@@ -191,15 +173,8 @@ def try_commit(trial: Path) -> None:
     AFS, and BeeGFS as it is set up by default, link within one directory only; BeeGFS can also be set up to make a
     symbolic link instead, which names nothing once what was staged is removed.
 
-    Parameters
-    ----------
-    trial : pathlib.Path
-        A directory for it, which is not there yet, beside what will be committed.
-
-    Raises
-    ------
-    StorageError
-        If a commit would not be safe there.
+    `trial`: A directory for it, which is not there yet, beside what will be committed.
+    Raises StorageError if a commit would not be safe there.
     """
     if isinstance(trial, ObjectPath):
         trial.parent.check_conditions()
@@ -252,10 +227,7 @@ def is_same(first: Path, second: Path) -> bool:
 def make_directory(path: Path) -> list[Path]:
     """Make a directory and those above it, and bring their entries to the disk.
 
-    Returns
-    -------
-    list of pathlib.Path
-        The directories that were not there before, the outermost first.
+    Returns: the directories that were not there before, the outermost first.
     """
     if isinstance(path, ObjectPath):
         return []
@@ -278,10 +250,8 @@ def make_directory(path: Path) -> list[Path]:
 def prepare_directory(root: Path, path: str) -> None:
     """Make the directory that a file of the dataset belongs in.
 
-    Raises
-    ------
-    StorageError
-        If the file system takes it for that of another partition key, because it ignores upper and lower case.
+    Raises StorageError if the file system takes it for that of another partition key, because it ignores upper and
+    lower case.
     """
     if isinstance(root, ObjectPath):
         return
@@ -305,10 +275,7 @@ def directories_down_to(root: Path, path: str) -> list[Path]:
 def move_file(source: Path, target: Path) -> None:
     """Give a file its final name, replacing one that may be there.
 
-    Raises
-    ------
-    FileNotFoundError
-        If the file is not there, or the target's directory.
+    Raises FileNotFoundError if the file is not there, or the target's directory.
     """
     if isinstance(source, ObjectPath) and isinstance(target, ObjectPath):
         source.copy_to(target)
@@ -319,10 +286,7 @@ def move_file(source: Path, target: Path) -> None:
 def remove_tree(directory: Path) -> None:
     """Remove a directory with all that is in it, as far as that can be done.
 
-    Raises
-    ------
-    StorageError
-        If an object store refuses: nothing may be left there that could be published once more.
+    Raises StorageError if an object store refuses: nothing may be left there that could be published once more.
     """
     if isinstance(directory, ObjectPath):
         directory.delete_below()
@@ -367,10 +331,7 @@ def make_room(directory: Path) -> Path:
 
     What belongs on an object store is written in a directory of this host, and uploaded by `bring`.
 
-    Raises
-    ------
-    FileNotFoundError
-        If the directory around it was not made by `admit`, or was removed.
+    Raises FileNotFoundError if the directory around it was not made by `admit`, or was removed.
     """
     if not isinstance(directory, ObjectPath):
         directory.mkdir()
@@ -383,10 +344,7 @@ def make_room(directory: Path) -> Path:
 def bring(files: Sequence[NewFile], directory: Path, should_stop: Callable[[], bool] = lambda: False) -> None:
     """Bring files to the disk, or move them from this host into a directory on an object store, under their own names.
 
-    Raises
-    ------
-    InterruptedTransferError
-        If `should_stop` said so while they were sent to an object store.
+    Raises InterruptedTransferError if `should_stop` said so while they were sent to an object store.
     """
     if isinstance(directory, ObjectPath):
         paths = [file.path for file in files]

@@ -32,16 +32,9 @@ Result = TypeVar("Result")
 def locate(place: str | os.PathLike[str]) -> Path:
     """Turn what a user gave into the place of a dataset.
 
-    Returns
-    -------
-    pathlib.Path
-        The directory as it was given, or an `ObjectPath`.
-
-    Raises
-    ------
-    SettingsError
-        If it is on an unsupported kind of store, or is empty: an unset shell variable does not mean the working
-        directory.
+    Returns: the directory as it was given, or an `ObjectPath`.
+    Raises SettingsError if it is on an unsupported kind of store, or is empty: an unset shell variable does not mean
+    the working directory.
     """
     if isinstance(place, ObjectPath):
         return place
@@ -63,10 +56,7 @@ def locate(place: str | os.PathLike[str]) -> Path:
 def expand(text: str) -> Path:
     """Replace a ``~`` in front, which no shell has seen where it follows a ``=``, or is in a variable or a file.
 
-    Raises
-    ------
-    SettingsError
-        If nobody knows whose home that is.
+    Raises SettingsError if nobody knows whose home that is.
     """
     try:
         return Path(text).expanduser()
@@ -117,10 +107,7 @@ def filesystem_of(path: Path) -> tuple[Any, str]:
 def check_is_local(path: Path, what: str) -> None:
     """Refuse what only works in a file system.
 
-    Raises
-    ------
-    SettingsError
-        If the dataset is on an object store; it says what does not work there.
+    Raises SettingsError if the dataset is on an object store; it says what does not work there.
     """
     if is_remote(path):
         raise SettingsError(f"{what} works with a directory only, and {path} is on an object store")
@@ -129,19 +116,9 @@ def check_is_local(path: Path, what: str) -> None:
 def check_remote(outdir: Path, restart: bool, has_jobs: bool) -> None:
     """Refuse what a transfer can't do on an object store.
 
-    Parameters
-    ----------
-    outdir : pathlib.Path
-        Where the dataset is.
-    restart : bool
-        Whether the dataset is to be moved aside, which takes renames.
-    has_jobs : bool
-        Whether it is to run in jobs of a batch system, whose logs and keys are kept in the ledger.
-
-    Raises
-    ------
-    SettingsError
-        That says what to do instead.
+    `restart`: whether the dataset is to be moved aside, which takes renames.
+    `has_jobs`: whether it is to run in jobs of a batch system, whose logs and keys are kept in the ledger.
+    Raises SettingsError that says what to do instead.
     """
     if not is_remote(outdir):
         return

@@ -45,10 +45,7 @@ class ObjectPath(PosixPath):
     def parse(cls, url: str) -> ObjectPath:
         """Read a URL.
 
-        Raises
-        ------
-        SettingsError
-            If it names no dataset on a store.
+        Raises SettingsError if it names no dataset on a store.
         """
         bucket, _, key = url.removeprefix(SCHEME).partition("/")
         parts = [part for part in key.split("/") if part not in {"", "."}]
@@ -176,16 +173,9 @@ class ObjectPath(PosixPath):
     def create(self, content: bytes) -> bool:
         """Write the object unless there is one; of all that try, one does. False where another one has.
 
-        Parameters
-        ----------
-        content : bytes
-            Either nobody else writes the same, or it does not matter who did: an object that holds it already is taken
-            for this one. A store refuses the second try of a put that it has carried out, but whose answer was lost.
-
-        Raises
-        ------
-        StorageError
-            If the store does not tell; the object may still appear later.
+        `content`: either nobody else writes the same, or it does not matter who did: an object that holds it already is
+        taken for this one. A store refuses the second try of a put that it has carried out, but whose answer was lost.
+        Raises StorageError if the store does not tell; the object may still appear later.
         """
         for attempt in range(_TRIES):
             failure: Exception | None = None
@@ -207,10 +197,7 @@ class ObjectPath(PosixPath):
 
         A process tests each bucket once.
 
-        Raises
-        ------
-        StorageError
-            If it does not, or refuses to write or to remove.
+        Raises StorageError if it does not, or refuses to write or to remove.
         """
         if self.bucket.heeds_conditions:
             return

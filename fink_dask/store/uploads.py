@@ -83,13 +83,7 @@ class Lanes:
 
 
 class Uploads:
-    """Sends files to a bucket, from all threads of this process.
-
-    Parameters
-    ----------
-    bucket : Destination
-        The bucket.
-    """
+    """Sends files to a bucket, from all threads of this process."""
 
     def __init__(self, bucket: Destination) -> None:
         self._bucket = bucket
@@ -98,21 +92,10 @@ class Uploads:
     def send(self, prefix: str, files: Sequence[Path], should_stop: Callable[[], bool] = lambda: False) -> None:
         """Write local files as objects; each is there when all of it is, and all are when this returns.
 
-        Parameters
-        ----------
-        prefix : str
-            What comes before each file's name; nobody else sends anything there.
-        files : sequence of pathlib.Path
-            The files.
-        should_stop : callable
-            Asked several times a second; True ends it.
-
-        Raises
-        ------
-        StorageError
-            If the store refuses, or does not answer any more.
-        InterruptedTransferError
-            If `should_stop` said so.
+        `prefix`: what comes before each file's name; nobody else sends anything there.
+        `should_stop`: asked several times a second; True ends it.
+        Raises StorageError if the store refuses, or does not answer any more.
+        Raises InterruptedTransferError if `should_stop` said so.
         """
         if not files:
             return

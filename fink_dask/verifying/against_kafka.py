@@ -63,30 +63,20 @@ _Row = tuple[str, _Values] | bytes
 
 @dataclass(frozen=True)
 class Comparison:
-    """What the comparison of a dataset with its topic showed.
+    """What the comparison of a dataset with its topic showed."""
 
-    Parameters
-    ----------
-    problems : tuple of str
-        Where they disagree, one line each.
-    newer : int
-        Records that came after the last plan was made.
-    gone : int
-        Planned offsets that Kafka no longer has.
-    equal : int
-        Records that were read from Kafka again, and are the same in the dataset or in its quarantine; or in neither,
-        where the dataset's condition is not true of them.
-    incomparable : int
-        Records of the sample that Kafka no longer has, or that were decoded with another schema than the dataset's.
-    holes : int
-        Offsets of the sample that hold nothing, in Kafka and in the dataset.
-    """
-
+    #: Where they disagree, one line each.
     problems: tuple[str, ...]
+    #: Records that came after the last plan was made.
     newer: int
+    #: Planned offsets that Kafka no longer has.
     gone: int
+    #: Records that were read from Kafka again, and are the same in the dataset or in its quarantine; or in neither,
+    #: where the dataset's condition is not true of them.
     equal: int
+    #: Records of the sample that Kafka no longer has, or that were decoded with another schema than the dataset's.
     incomparable: int
+    #: Offsets of the sample that hold nothing, in Kafka and in the dataset.
     holes: int
 
 
@@ -100,27 +90,13 @@ def compare_with_kafka(
 ) -> Comparison:
     """Compare a dataset with its topic.
 
-    Parameters
-    ----------
-    ledger : Ledger
-        The dataset; whatever `verify_dataset` checks is taken for granted.
-    kafka : KafkaSettings
-        How to reach Kafka.
-    sample : int
-        How many committed offsets are read from Kafka again, in runs of consecutive ones that begin at random and are
-        spread evenly over all partitions; each record is decoded with fastavro, which is not what the transfer decodes
-        with.
-    seed : int, optional
-        Seed of the random choice.
-    advance : callable
-        Is told how many of them were read.
-    on_wait : callable
-        Is told several times a second, while Kafka sends nothing, for how many seconds it has not.
-
-    Raises
-    ------
-    FinkDaskError
-        If Kafka does not answer, or the ledger can't be read.
+    `ledger`: the dataset; whatever `verify_dataset` checks is taken for granted.
+    `sample`: how many committed offsets are read from Kafka again, in runs of consecutive ones that begin at random and
+    are spread evenly over all partitions; each record is decoded with fastavro, which is not what the transfer decodes
+    with.
+    `advance`: is told how many of them were read.
+    `on_wait`: is told several times a second, while Kafka sends nothing, for how many seconds it has not.
+    Raises FinkDaskError if Kafka does not answer, or the ledger can't be read.
     """
     check_is_in_kafka(ledger, "verify")
     plans = ledger.plans()
@@ -303,10 +279,7 @@ class _Checked:
     def compare(self, offset: int, record: RawBatch | None, row: _Row | None) -> _Sameness:
         """Tell whether the dataset has the same of an offset as Kafka.
 
-        Raises
-        ------
-        _DifferenceError
-            If it has not.
+        Raises _DifferenceError if it has not.
         """
         if record is None:
             # Nothing on either side: a hole, or lost. Otherwise compaction or retention has removed it since.

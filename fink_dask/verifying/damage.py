@@ -27,24 +27,14 @@ _MAX_MARKER_BYTES = 256 * 2**20
 
 @dataclass(frozen=True)
 class Damage:
-    """A range that can be repaired.
-
-    Parameters
-    ----------
-    plan_id : str
-        Its plan.
-    range : Range
-        The range.
-    remainder : Remainder
-        What is provably left of it.
-    readable : Remainder, optional
-        The same with files that no marker vouches for, only their footers and offsets: better than nothing, where
-        Kafka no longer has what is in them.
-    """
+    """A range that can be repaired."""
 
     plan_id: str
     range: Range
+    #: What is provably left of it.
     remainder: Remainder
+    #: The same with files that no marker vouches for, only their footers and offsets: better than nothing, where Kafka
+    #: no longer has what is in them.
     readable: Remainder | None = None
 
     def gone(self, low: int) -> int:
@@ -55,27 +45,9 @@ class Damage:
 def find_damage(ledger: Ledger, plans: Sequence[Plan], found: Verification) -> tuple[list[Damage], set[Range]]:
     """Find the ranges whose files or markers are not as they were written, with what is left of them.
 
-    Parameters
-    ----------
-    ledger : Ledger
-        The dataset.
-    plans : sequence of Plan
-        Its plans.
-    found : Verification
-        What is wrong with it.
-
-    Returns
-    -------
-    list of Damage
-        What can be repaired.
-    set of Range
-        What can't: ranges whose rows were compacted into files of many ranges, one of which is damaged. The rows of
-        one range can't be taken out of such a file without those of the others.
-
-    Raises
-    ------
-    LedgerError
-        If a marker is of another plan or range.
+    Returns: what can't: ranges whose rows were compacted into files of many ranges, one of which is damaged. The rows
+    of one range can't be taken out of such a file without those of the others.
+    Raises LedgerError if a marker is of another plan or range.
     """
     identities = {plan.plan_id: plan.identity for plan in plans}
     compacted = {
@@ -94,10 +66,7 @@ def find_damage(ledger: Ledger, plans: Sequence[Plan], found: Verification) -> t
 def write_marker(ledger: Ledger, damage: Damage) -> None:
     """Commit the next revision of a range whose marker alone was damaged; nothing has to be read for it.
 
-    Raises
-    ------
-    LedgerError
-        If another job has changed the range.
+    Raises LedgerError if another job has changed the range.
     """
     rest = damage.remainder
     attempt = Attempt(ledger, damage.range, damage.plan_id, lambda _: None, rest.revision)
@@ -185,10 +154,7 @@ def _with_readable(ledger: Ledger, proved: Remainder, origin: Origin) -> Remaind
 def _read_file(path: Path, name: str, origin: Origin) -> DataFile:
     """Describe a file as it is, after reading all of it.
 
-    Raises
-    ------
-    LedgerError
-        If its footer says that it is of something else.
+    Raises LedgerError if its footer says that it is of something else.
     """
     its_format = format_of(path)
     if problems := check_footer(path, contents := its_format.read_contents(path), origin.footer()):

@@ -34,48 +34,31 @@ SHARED_FOOTER = ("fink_dask.topic",)
 
 @dataclass(frozen=True)
 class Finding:
-    """A committed range whose files are not what its marker says.
+    """A committed range whose files are not what its marker says."""
 
-    Parameters
-    ----------
-    marker : Marker
-        The marker that counts.
-    files : tuple of DataFile
-        Those of its files that are as they were written.
-    quarantine : DataFile or None
-        Its quarantine file, if that is.
-    problems : tuple of str
-        What is wrong, a line each.
-    """
-
+    #: The marker that counts.
     marker: Marker
+    #: Those of its files that are as they were written.
     files: tuple[DataFile, ...]
+    #: Its quarantine file, if that is.
     quarantine: DataFile | None
+    #: What is wrong, a line each.
     problems: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What a verification found.
+    """What a verification found."""
 
-    Parameters
-    ----------
-    progress : Progress
-        What the ledger says.
-    findings : tuple of Finding
-        Ranges whose files are not what the ledger says.
-    damaged : tuple of DamagedMarker
-        Ranges whose marker can't be read.
-    foreign : tuple of pathlib.Path
-        Files of the dataset that no range wrote.
-    schemas : tuple of str
-        What is wrong with the writer schemas that the ledger keeps.
-    """
-
+    #: What the ledger says.
     progress: Progress
+    #: Ranges whose files are not what the ledger says.
     findings: tuple[Finding, ...]
+    #: Ranges whose marker can't be read.
     damaged: tuple[DamagedMarker, ...]
+    #: Files of the dataset that no range wrote.
     foreign: tuple[Path, ...]
+    #: What is wrong with the writer schemas that the ledger keeps.
     schemas: tuple[str, ...] = ()
 
     @property
@@ -112,17 +95,8 @@ class Verification:
 def verify_dataset(ledger: Ledger, advance: Callable[[int], None] = lambda _: None) -> Verification:
     """Check every file of a dataset against its ledger.
 
-    Parameters
-    ----------
-    ledger : Ledger
-        The dataset.
-    advance : callable
-        Told the bytes of each file that was checked.
-
-    Raises
-    ------
-    LedgerError
-        If there is no ledger, it is damaged, or a transfer is still changing the dataset.
+    `advance`: told the bytes of each file that was checked.
+    Raises LedgerError if there is no ledger, it is damaged, or a transfer is still changing the dataset.
     """
     check_dataset(ledger)
     if is_held(ledger):

@@ -32,24 +32,16 @@ from fink_dask.verifying.files import examine_dataset
 
 @dataclass(frozen=True)
 class Repair:
-    """How a repair ended.
+    """How a repair ended."""
 
-    Parameters
-    ----------
-    summary : Summary
-        What the dataset holds now; ``failed`` where something is still wrong.
-    ranges, offsets : int
-        Ranges that were repaired, and the offsets that were read again for them.
-    left : tuple of str
-        What could not be repaired, and why, one line each.
-    foreign : tuple of pathlib.Path
-        Files that no range wrote; they stay where they are.
-    """
-
+    #: What the dataset holds now; ``failed`` where something is still wrong.
     summary: Summary
+    #: ranges, offsets: ranges that were repaired, and the offsets that were read again for them.
     ranges: int
     offsets: int
+    #: What could not be repaired, and why, one line each.
     left: tuple[str, ...]
+    #: Files that no range wrote; they stay where they are.
     foreign: tuple[Path, ...]
 
 
@@ -63,26 +55,11 @@ def run_repair(
 ) -> Repair:
     """Repair what `verify` complains about, as far as Kafka still has it.
 
-    Parameters
-    ----------
-    ledger : Ledger
-        The dataset.
-    kafka : KafkaSettings
-        How to reach Kafka.
-    observe : callable
-        Takes the events.
-    advance : callable
-        Is told the bytes of each file that was checked.
-    on_loss : {"fail", "continue"}
-        Leave a range alone where Kafka no longer holds all of it, or repair what can be and declare the rest lost.
-    dashboard_address : str
-        ``host:port`` of the Dask dashboard.
-
-    Raises
-    ------
-    FinkDaskError
-        If there is no ledger, a transfer is running, Kafka does not answer or holds another topic of this name, or a
-        range fails; what was repaired stays so.
+    `advance`: is told the bytes of each file that was checked.
+    `on_loss`: leave a range alone where Kafka no longer holds all of it, or repair what can be and declare the rest
+    lost.
+    Raises FinkDaskError if there is no ledger, a transfer is running, Kafka does not answer or holds another topic of
+    this name, or a range fails; what was repaired stays so.
     """
     check_dataset(ledger)
     check_is_in_kafka(ledger, "repair")

@@ -30,41 +30,24 @@ from fink_dask.ranges.staged import StagedRange
 
 @dataclass(frozen=True)
 class Retry:
-    """How a retry ended.
+    """How a retry ended."""
 
-    Parameters
-    ----------
-    summary : Summary
-        What the dataset holds now.
-    recovered : int
-        Records that are alerts of the dataset now.
-    filtered : int
-        Records that could be decoded, but for which the dataset's condition is not true.
-    """
-
+    #: What the dataset holds now.
     summary: Summary
+    #: Records that are alerts of the dataset now.
     recovered: int
+    #: Records that could be decoded, but for which the dataset's condition is not true.
     filtered: int
 
 
 def retry_quarantine(ledger: Ledger, schema: AvroSchema | None, advance: Callable[[int], None]) -> Retry:
     """Decode the quarantine again, and add what becomes a row to the dataset.
 
-    Parameters
-    ----------
-    ledger : Ledger
-        The dataset.
-    schema : AvroSchema or None
-        What the records were written with; by default the dataset's schema. Records are read with it into the
-        dataset's schema, by the rules of Avro's schema resolution.
-    advance : callable
-        Is told how many records were tried.
-
-    Raises
-    ------
-    FinkDaskError
-        If there is no ledger, a transfer is running, a file is damaged, or the file system refuses; each range that
-        was done stays so.
+    `schema`: what the records were written with; by default the dataset's schema. Records are read with it into the
+    dataset's schema, by the rules of Avro's schema resolution.
+    `advance`: is told how many records were tried.
+    Raises FinkDaskError if there is no ledger, a transfer is running, a file is damaged, or the file system refuses;
+    each range that was done stays so.
     """
     check_dataset(ledger)
     done: list[tuple[int, int]] = []

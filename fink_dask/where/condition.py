@@ -49,10 +49,7 @@ _TRUTHS = {*COMPARISONS, "and", "or", "not", "in", "not in", "is null", "is not 
 def read_literal(node: Expression, kind: pa.DataType) -> pa.Scalar | None:
     """Read a literal as a value of a type, exactly; a number beside floating-point ones is rounded as those were.
 
-    Returns
-    -------
-    pyarrow.Scalar or None
-        None where it is no value of this type.
+    Returns None where it is no value of this type.
     """
     try:
         return _scalar(node, kind)
@@ -105,17 +102,11 @@ def example_of(kind: pa.DataType) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Condition:
-    """A condition that is bound to the columns of alerts; `bind_condition` makes one.
+    """A condition that is bound to the columns of alerts; `bind_condition` makes one."""
 
-    Parameters
-    ----------
-    columns : tuple of str
-        The columns, or dotted fields, that it looks at.
-    evaluate : callable
-        Computes it for rows that have these columns.
-    """
-
+    #: The columns, or dotted fields, that it looks at.
     columns: tuple[str, ...]
+    #: Computes it for rows that have these columns.
     evaluate: Callable[[pa.RecordBatch], pa.Array | pa.Scalar]
 
     def is_true(self, rows: pa.RecordBatch) -> npt.NDArray[np.bool_]:
@@ -130,17 +121,8 @@ class Condition:
 def bind_condition(text: str, schema: pa.Schema) -> Condition:
     """Read a condition, and make sure that it can be asked of alerts with these columns.
 
-    Parameters
-    ----------
-    text : str
-        The condition; `fink_dask.where.language` has the language.
-    schema : pyarrow.Schema
-        The alerts' columns.
-
-    Raises
-    ------
-    SettingsError
-        If it is not one, or a column is not there, or is compared with what it can't be; it says where.
+    Raises SettingsError if it is not one, or a column is not there, or is compared with what it can't be; it says
+    where.
     """
     tree = parse_condition(text)
     columns = tuple(sorted(set(_columns(tree))))

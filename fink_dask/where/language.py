@@ -54,30 +54,18 @@ _HINTS = {"=": "==", "&": "and", "|": "or", "!": "not"}
 
 @dataclass(frozen=True)
 class Expression:
-    """A part of a condition; as text it is the one form of all ways to write it.
+    """A part of a condition; as text it is the one form of all ways to write it."""
 
-    Parameters
-    ----------
-    op : str
-        ``and``, ``or``, ``not``, one of `COMPARISONS`, ``in``, ``not in``, ``is null``, ``is not null``, ``+``, ``-``,
-        ``*``, ``/``, ``negative``, ``column``, ``number``, ``text`` or ``truth``.
-    parts : tuple of Expression
-        What it is made of.
-    value : str, decimal.Decimal or bool, optional
-        Of the last four.
-    at : int
-        Where it begins in the text.
-
-    Attributes
-    ----------
-    depth, size : int
-        Levels of it, and parts that it has in all.
-    """
-
+    #: ``and``, ``or``, ``not``, one of `COMPARISONS`, ``in``, ``not in``, ``is null``, ``is not null``, ``+``, ``-``,
+    #: ``*``, ``/``, ``negative``, ``column``, ``number``, ``text`` or ``truth``.
     op: str
+    #: What it is made of.
     parts: tuple[Expression, ...] = ()
+    #: Of the last four.
     value: str | Decimal | bool | None = None
+    #: Where it begins in the text.
     at: int = field(default=0, compare=False)
+    #: depth, size: levels of it, and parts that it has in all.
     depth: int = field(init=False, compare=False, repr=False)
     size: int = field(init=False, compare=False, repr=False)
 
@@ -143,15 +131,8 @@ class _Token(NamedTuple):
 def parse_condition(text: str) -> Expression:
     """Read a condition.
 
-    Parameters
-    ----------
-    text : str
-        The condition. A column that is called like a word of the language, such as ``in``, stands in backticks.
-
-    Raises
-    ------
-    SettingsError
-        That says where it is not one, or that it is larger than any that somebody would write.
+    `text`: the condition. A column that is called like a word of the language, such as ``in``, stands in backticks.
+    Raises SettingsError that says where it is not one, or that it is larger than any that somebody would write.
     """
     found = _read(text)
     if (canonical := str(found)) != text:
