@@ -46,31 +46,20 @@ _DRAINS = 2
 
 @dataclass(frozen=True)
 class Scale:
-    """How large everything is.
-
-    Parameters
-    ----------
-    name : str
-        ``full`` or ``small``.
-    alerts : dict
-        How many alerts each topic holds.
-    client_topics : tuple of str
-        The topics that fink-client transfers for the tables: it takes more than a minute for each.
-    peer_consumers, peer_batchsizes : tuple of int
-        The points at which the peer is measured for the figures.
-    limit_s, figure_limit_s : float
-        When a run of the tables, and a run of the figures, is killed.
-    free_bytes : int
-        What must be free on the disk.
-    """
+    """How large everything is."""
 
     name: str
+    #: How many alerts each topic holds.
     alerts: dict[str, int]
+    #: The topics that fink-client transfers for the tables: it takes more than a minute for each.
     client_topics: tuple[str, ...]
+    #: peer_consumers, peer_batchsizes: the points at which the peer is measured for the figures.
     peer_consumers: tuple[int, ...]
     peer_batchsizes: tuple[int, ...]
+    #: limit_s, figure_limit_s: when a run of the tables, and a run of the figures, is killed.
     limit_s: float
     figure_limit_s: float
+    #: What must be free on the disk.
     free_bytes: int
 
 
@@ -104,27 +93,16 @@ SCALES = {
 
 @dataclass(frozen=True)
 class Turn:
-    """One run of one contestant.
+    """One run of one contestant."""
 
-    Parameters
-    ----------
-    topic : str
-        Key of the topic.
-    contestant : str
-        Who.
-    consumers, batchsize : int
-        With what; a batch size is nothing to Spark and to the drain.
-    repetition : int
-        From 0.
-    limit_s : float
-        When it is killed.
-    """
-
+    #: Key of the topic.
     topic: str
     contestant: Contestant
+    #: consumers, batchsize: with what; a batch size is nothing to Spark and to the drain.
     consumers: int
     batchsize: int
     repetition: int
+    #: When it is killed.
     limit_s: float
 
     @property
@@ -136,19 +114,8 @@ class Turn:
 def turns(scale: Scale, runs: int, cores: int) -> Iterator[Turn]:
     """List all runs in their order: topic by topic, and in each the contestants by turns.
 
-    Parameters
-    ----------
-    scale : Scale
-        How large.
-    runs : int
-        How many times what is a median is measured.
-    cores : int
-        How many cores there are, which everybody uses unless the number of consumers is what is measured.
-
-    Yields
-    ------
-    Turn
-        Each one once.
+    `runs`: how many times what is a median is measured.
+    `cores`: how many cores there are, which everybody uses unless the number of consumers is what is measured.
     """
     seen = set()
     for turn in _all_turns(scale, runs, cores):
@@ -182,14 +149,6 @@ def _all_turns(scale: Scale, runs: int, cores: int) -> Iterator[Turn]:
 def sweep(cores: int) -> list[tuple[int, int]]:
     """List the numbers of consumers and the batch sizes that are compared, one of them varied at a time.
 
-    Parameters
-    ----------
-    cores : int
-        The number of consumers while the batch size is varied.
-
-    Returns
-    -------
-    list of tuple
-        Consumers and batch size.
+    `cores`: the number of consumers while the batch size is varied.
     """
     return [(consumers, BATCHSIZE) for consumers in CONSUMERS] + [(cores, batchsize) for batchsize in BATCHSIZES]

@@ -29,16 +29,8 @@ _FIRST_CANDID = 3_341_000_000_000_000_001
 def make_night(number: int, alerts: int, objects: int, width_deg: float, noise: Generator) -> pa.Table:
     """Make the light ZTF alerts of a night, each of an object in a part of the sky; the next night sees the next part.
 
-    Parameters
-    ----------
-    number : int
-        The night.
-    alerts, objects : int
-        How many it has, and how many objects there are on the whole sky.
-    width_deg : float
-        The right ascensions that a night sees.
-    noise : numpy.random.Generator
-        Chooses them.
+    `alerts, objects`: how many it has, and how many objects there are on the whole sky.
+    `width_deg`: the right ascensions that a night sees.
     """
     schema = avro_schema(AlertKind.ZTF_LIGHT)
     model = pa.Table.from_pylist(list(made_up_alerts(AlertKind.ZTF_LIGHT, 512)), arrow_schema(schema))

@@ -47,34 +47,20 @@ _TIMEOUT_S = 1200
 
 @dataclass(frozen=True)
 class Environments:
-    """Where the programs are.
+    """Where the programs are."""
 
-    Parameters
-    ----------
-    fink_client, spark, figures : Path
-        Python environments; empty where nobody needs them.
-    jars : Path
-        Folder of Spark's connectors.
-    """
-
+    #: fink_client, spark, figures: python environments; empty where nobody needs them.
     fink_client: Path
     spark: Path = Path()
     figures: Path = Path()
+    #: Folder of Spark's connectors.
     jars: Path = Path()
 
 
 def make_environments() -> Environments:
     """Make what is not there yet.
 
-    Returns
-    -------
-    Environments
-        All of them.
-
-    Raises
-    ------
-    BenchmarkError
-        Something could not be installed.
+    Raises BenchmarkError: something could not be installed.
     """
     return Environments(
         client_environment(),
@@ -85,68 +71,29 @@ def make_environments() -> Environments:
 
 
 def client_environment() -> Path:
-    """Make the environment of Fink's own client.
-
-    Returns
-    -------
-    Path
-        A Python environment with fink-client.
-    """
+    """Make the environment of Fink's own client."""
     return python_environment("fink-client", f"fink-client=={FINK_CLIENT}")
 
 
 def figures_environment() -> Path:
-    """Make the environment that draws, which needs no peer.
-
-    Returns
-    -------
-    Path
-        A Python environment with matplotlib.
-    """
+    """Make the environment that draws, which needs no peer."""
     return python_environment("figures", f"matplotlib>={MATPLOTLIB}")
 
 
 def spark_environment() -> Path:
-    """Make the environment of Spark, which the tests of readers use as well.
-
-    Returns
-    -------
-    Path
-        A Python environment with pyspark.
-    """
+    """Make the environment of Spark, which the tests of readers use as well."""
     return python_environment("spark", f"pyspark=={SPARK}")
 
 
 def python_of(environment: Path) -> str:
-    """Return the Python of an environment.
-
-    Parameters
-    ----------
-    environment : Path
-        One of `Environments`.
-
-    Returns
-    -------
-    str
-        A command.
-    """
+    """Return the Python of an environment."""
     return str(environment / "bin" / "python")
 
 
 def installed(environment: Path, packages: Sequence[str]) -> dict[str, str]:
     """Ask an environment which versions it has.
 
-    Parameters
-    ----------
-    environment : Path
-        A Python environment.
-    packages : sequence of str
-        Names of packages that it has.
-
-    Returns
-    -------
-    dict
-        Versions by name.
+    Returns: versions by name.
     """
     code = "import sys, importlib.metadata as m; print(*(m.version(name) for name in sys.argv[1:]))"
     said = _run([python_of(environment), "-I", "-c", code, *packages], "asking for versions")

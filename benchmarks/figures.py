@@ -21,21 +21,8 @@ JOB = ROOT / "benchmarks" / "jobs" / "draw_job.py"
 def points(results: Results, topic: str, contestant: Contestant, axis: str) -> list[dict[str, Any]]:
     """List the points of a curve.
 
-    Parameters
-    ----------
-    results : Results
-        Of one run.
-    topic : str
-        Key of the topic.
-    contestant : str
-        Whose curve.
-    axis : str
-        ``consumers`` or ``batchsize``, the other of which is what it usually is.
-
-    Returns
-    -------
-    list of dict
-        ``x``, ``seconds``, and ``ended``: ``in time``, ``limit``, ``frozen``, or what else went wrong.
+    `axis`: ``consumers`` or ``batchsize``, the other of which is what it usually is.
+    Returns: ``x``, ``seconds``, and ``ended``: ``in time``, ``limit``, ``frozen``, or what else went wrong.
     """
     found = []
     for x in CONSUMERS if axis == "consumers" else BATCHSIZES:
@@ -52,15 +39,7 @@ def points(results: Results, topic: str, contestant: Contestant, axis: str) -> l
 def figures(results: Results) -> list[dict[str, Any]]:
     """Describe both figures, for the script that draws them.
 
-    Parameters
-    ----------
-    results : Results
-        Of one run.
-
-    Returns
-    -------
-    list of dict
-        File name, axis and curves of each.
+    Returns: file name, axis and curves of each.
     """
     curves = [("light_l", FINK_DASK, ""), ("subset", FINK_CLIENT, "subset, ")]
     axes = [
@@ -84,19 +63,7 @@ def figures(results: Results) -> list[dict[str, Any]]:
 def draw(results: Results, environment: Path, out: Path) -> None:
     """Draw both figures as SVG.
 
-    Parameters
-    ----------
-    results : Results
-        Of one run.
-    environment : Path
-        A Python environment with matplotlib.
-    out : Path
-        Where they go.
-
-    Raises
-    ------
-    BenchmarkError
-        The drawing failed.
+    Raises BenchmarkError: the drawing failed.
     """
     done = subprocess.run(
         [python_of(environment), "-I", str(JOB), str(out)],

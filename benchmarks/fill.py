@@ -26,32 +26,18 @@ _ASK_TIMEOUT_S = 30.0
 
 @dataclass(frozen=True)
 class FilledTopic:
-    """A topic that holds made-up alerts, and only those.
-
-    Parameters
-    ----------
-    name : str
-        The topic.
-    survey : str
-        ``ztf`` or ``lsst``.
-    kind : str
-        Such as ``ztf-light``.
-    alerts : int
-        How many alerts it holds.
-    first_number : int
-        Number of its first alert; the ids follow from the numbers.
-    value_bytes : int
-        What all alerts take, without what Kafka adds.
-    ends : tuple of int
-        The high watermark of each partition; the low ones are 0.
-    """
+    """A topic that holds made-up alerts, and only those."""
 
     name: str
     survey: str
     kind: str
+    #: How many alerts it holds.
     alerts: int
+    #: Number of its first alert; the ids follow from the numbers.
     first_number: int
+    #: What all alerts take, without what Kafka adds.
     value_bytes: int
+    #: The high watermark of each partition; the low ones are 0.
     ends: tuple[int, ...]
 
 
@@ -67,32 +53,10 @@ def fill_topic(
 ) -> FilledTopic:
     """Make a topic and its schema topic, and fill it with alerts of which no two are alike.
 
-    Parameters
-    ----------
-    bootstrap : str
-        Where.
-    name : str
-        The topic, which must not be there.
-    kind : AlertKind
-        What alerts.
-    alerts : int
-        How many.
-    first_number : int
-        Number of the first alert; the same numbers give the same alerts.
-    partitions : int, optional
-        How many partitions.
-    batch_bytes : int, optional
-        The most bytes of a batch of records, which Kafka stores and sends whole.
-
-    Returns
-    -------
-    FilledTopic
-        What is there now.
-
-    Raises
-    ------
-    BenchmarkError
-        Kafka has not taken all of them.
+    `name`: the topic, which must not be there.
+    `first_number`: number of the first alert; the same numbers give the same alerts.
+    `batch_bytes`: the most bytes of a batch of records, which Kafka stores and sends whole.
+    Raises BenchmarkError: kafka has not taken all of them.
     """
     create_topic(bootstrap, name, partitions)
     publish_schema(bootstrap, name, json.dumps(avro_schema(kind)))

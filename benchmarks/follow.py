@@ -28,26 +28,17 @@ from tests.harness.oracle import Place, assert_exactly_once, make_topic
 
 @dataclass(frozen=True)
 class Case:
-    """A topic that is filled, and how it is followed.
+    """A topic that is filled, and how it is followed."""
 
-    Parameters
-    ----------
-    alerts : int
-        Light alerts that are published.
-    per_second : float
-        How many a second; infinity for as many as the producer can.
-    weights : tuple of float
-        The share of each partition.
-    options : tuple of str
-        Of `fink-dask transfer --follow`.
-    idle_s : float
-        Its idle time; 0 where it ends otherwise.
-    """
-
+    #: Light alerts that are published.
     alerts: int
+    #: How many a second; infinity for as many as the producer can.
     per_second: float
+    #: The share of each partition.
     weights: tuple[float, ...]
+    #: Of `fink-dask transfer --follow`.
     options: tuple[str, ...]
+    #: Its idle time; 0 where it ends otherwise.
     idle_s: float = 0.0
 
 
@@ -76,17 +67,7 @@ def main(names: tuple[str, ...], out: Path | None) -> None:
 
 
 def measure_following(out: Path | None, say: Callable[[str], None], names: Sequence[str] = ()) -> None:
-    """Measure each case once, with a Kafka of its own, and keep the figures for the page.
-
-    Parameters
-    ----------
-    out : pathlib.Path or None
-        Where the results are.
-    say : callable
-        Takes a line for the terminal.
-    names : sequence of str
-        Of some cases; all otherwise.
-    """
+    """Measure each case once, with a Kafka of its own, and keep the figures for the page."""
     found: list[dict[str, object]] = []
     for name in names or CASES:
         with tempfile.TemporaryDirectory(prefix="fink-dask-follow-") as folder:

@@ -26,14 +26,7 @@ _RUNS = 5
 def make_season(dataset: Path, outdir: Path, topics: int) -> None:
     """Make a season of copies of a dataset: every file that has an object is there so many times.
 
-    Parameters
-    ----------
-    dataset : Path
-        The dataset of one topic.
-    outdir : Path
-        The season, which is not there yet.
-    topics : int
-        How many copies.
+    `outdir`: the season, which is not there yet.
     """
     ledger = find_ledger(dataset.resolve())
     for number in range(topics):

@@ -15,14 +15,9 @@ from tests.harness.switch import Packets, Switched, distant_broker
 
 
 class Place(Protocol):
-    """A Kafka with two ways to it.
+    """A Kafka with two ways to it."""
 
-    Attributes
-    ----------
-    near_address, far_address : str
-        Its bootstrap servers.
-    """
-
+    #: near_address, far_address: its bootstrap servers.
     near_address: str
     far_address: str
 

@@ -15,38 +15,23 @@ PARTS = 4
 
 @dataclass(frozen=True)
 class Row:
-    """A link, and what is carried over it.
-
-    Parameters
-    ----------
-    name : str
-        Of the row.
-    mbit : float
-        The rate in 10^6 bits a second, each way, for all connections together.
-    round_trip_ms : float
-        How long it takes to hear back.
-    loss : float
-        The share of packets that are lost.
-    consumers : int
-        How many read at once, whoever reads.
-    kind : AlertKind
-        Of the alerts.
-    megabytes : float
-        About how many of them there are.
-    part : int
-        Of the benchmark, from 1.
-    batch_bytes : int
-        Of a batch of records, which Kafka keeps as it came; Spark's producer, which Fink uses, makes them of 16 kB.
-    """
+    """A link, and what is carried over it."""
 
     name: str
+    #: The rate in 10^6 bits a second, each way, for all connections together.
     mbit: float
+    #: How long it takes to hear back.
     round_trip_ms: float
+    #: The share of packets that are lost.
     loss: float
+    #: How many read at once, whoever reads.
     consumers: int
     kind: AlertKind
+    #: About how many of them there are.
     megabytes: float
+    #: Of the benchmark, from 1.
     part: int
+    #: Of a batch of records, which Kafka keeps as it came; Spark's producer, which Fink uses, makes them of 16 kB.
     batch_bytes: int = SERVER_BATCH_BYTES
 
     @property

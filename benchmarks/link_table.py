@@ -25,15 +25,8 @@ _HEAD = (
 def links_section(found: Mapping[str, Any]) -> str:
     """Lay out what was measured.
 
-    Parameters
-    ----------
-    found : mapping
-        What `python -m benchmarks.links` keeps; empty if nothing was measured.
-
-    Returns
-    -------
-    str
-        A section, or nothing.
+    `found`: what `python -m benchmarks.links` keeps; empty if nothing was measured.
+    Returns: A section, or nothing.
     """
     if not found:
         return ""

@@ -59,35 +59,24 @@ _PEER_LIMIT_S = 300.0
 
 @dataclass(frozen=True)
 class Measured:
-    """One contestant on one link.
+    """One contestant on one link."""
 
-    Parameters
-    ----------
-    row, contestant : str
-        Which.
-    seconds : float
-        From the start of the program to its exit; for the drain, from its first connection to its last record.
-    ended : str
-        ``well``, ``status N``, ``limit`` or ``frozen``.
-    right : bool
-        Whether all alerts of the topic came, each once.
-    checked : str
-        What was compared, or what was wrong.
-    moved_bytes, connections : int
-        Over the link: bytes of fetch responses, or of all that TCP has sent where packets are looked at; and how many
-        connections were made.
-    stored_bytes : int
-        What the topic's batches take in Kafka's files.
-    """
-
+    #: row, contestant: which.
     row: str
     contestant: str
+    #: From the start of the program to its exit; for the drain, from its first connection to its last record.
     seconds: float
+    #: ``well``, ``status N``, ``limit`` or ``frozen``.
     ended: str
+    #: Whether all alerts of the topic came, each once.
     right: bool
+    #: What was compared, or what was wrong.
     checked: str
+    #: moved_bytes, connections: over the link: bytes of fetch responses, or of all that TCP has sent where packets are
+    #: looked at; and how many connections were made.
     moved_bytes: int
     connections: int
+    #: What the topic's batches take in Kafka's files.
     stored_bytes: int
 
 

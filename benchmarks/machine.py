@@ -23,10 +23,7 @@ def usable_cores() -> int:
 def describe_machine() -> dict[str, str]:
     """Describe processor, memory and operating system.
 
-    Returns
-    -------
-    dict
-        Words by name.
+    Returns: words by name.
     """
     model = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -41,15 +38,7 @@ def describe_machine() -> dict[str, str]:
 def describe_versions(environments: Environments) -> dict[str, str]:
     """List the versions of everything that takes part.
 
-    Parameters
-    ----------
-    environments : Environments
-        Where the peers are.
-
-    Returns
-    -------
-    dict
-        Versions by name.
+    Returns: versions by name.
     """
     java = find_java()
     said = subprocess.run([java or "java", "-version"], capture_output=True, text=True, check=False).stderr

@@ -27,88 +27,50 @@ Ending = Literal["itself", "limit", "frozen"]
 
 @dataclass(frozen=True)
 class Command:
-    """A command to be measured.
-
-    Parameters
-    ----------
-    arguments : tuple of str
-        Program and arguments.
-    environment : mapping
-        All of its environment.
-    folder : Path
-        Where it runs.
-    """
+    """A command to be measured."""
 
     arguments: tuple[str, ...]
+    #: All of its environment.
     environment: Mapping[str, str]
     folder: Path
 
 
 @dataclass(frozen=True)
 class Stall:
-    """How to tell that a command is frozen.
+    """How to tell that a command is frozen."""
 
-    Parameters
-    ----------
-    progress : callable
-        Returns something that changes as long as the command gets on.
-    after_s : float
-        The command is frozen when it has not changed for so many seconds.
-    """
-
+    #: Returns something that changes as long as the command gets on.
     progress: Callable[[], object]
+    #: The command is frozen when it has not changed for so many seconds.
     after_s: float
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What a command took.
+    """What a command took."""
 
-    Parameters
-    ----------
-    started : float
-        When it began, in seconds of the Unix epoch.
-    seconds : float
-        From its start to its exit.
-    cpu_s : float
-        Processor time of the command and everything that it has started, user and system.
-    peak_bytes : int
-        The most that the process tree held, as the sum of proportional set sizes, among the samples.
-    samples : int
-        How many samples of the memory there were.
-    status : int
-        Its exit status; negative for a signal.
-    ended : str
-        ``itself``, or why it was killed: ``limit`` or ``frozen``.
-    """
-
+    #: When it began, in seconds of the Unix epoch.
     started: float
+    #: From its start to its exit.
     seconds: float
+    #: Processor time of the command and everything that it has started, user and system.
     cpu_s: float
+    #: The most that the process tree held, as the sum of proportional set sizes, among the samples.
     peak_bytes: int
+    #: How many samples of the memory there were.
     samples: int
+    #: Its exit status; negative for a signal.
     status: int
+    #: ``itself``, or why it was killed: ``limit`` or ``frozen``.
     ended: Ending
 
 
 def measure(command: Command, log: Path, limit_s: float, stall: Stall | None = None) -> Measured:
     """Run a command; whatever it leaves behind is ended too, and so is all of it on Ctrl+C.
 
-    Parameters
-    ----------
-    command : Command
-        What to run. It gets no input.
-    log : Path
-        Where its output and its errors go.
-    limit_s : float
-        When it is killed, in seconds.
-    stall : Stall, optional
-        How to tell that it is frozen; it is then killed as well.
-
-    Returns
-    -------
-    Measured
-        What it took.
+    `command`: what to run. It gets no input.
+    `log`: where its output and its errors go.
+    `stall`: how to tell that it is frozen; it is then killed as well.
     """
     with subreaper(), log.open("wb") as output:
         before = set(_children())

@@ -38,26 +38,15 @@ _FEW = 0.5
 
 @dataclass(frozen=True)
 class Pool:
-    """Encoded alerts, one behind the other, and the bits of them that are noise.
-
-    Parameters
-    ----------
-    survey : str
-        ``ztf`` or ``lsst``.
-    base : numpy.ndarray
-        The bytes.
-    noise : numpy.ndarray
-        For each byte the bits that may be anything.
-    ends : numpy.ndarray
-        Where each alert ends.
-    id_places : numpy.ndarray
-        Where the alerts' own ids begin: a row an alert.
-    """
+    """Encoded alerts, one behind the other, and the bits of them that are noise."""
 
     survey: str
     base: Bytes
+    #: For each byte the bits that may be anything.
     noise: Bytes
+    #: Where each alert ends.
     ends: Ints
+    #: Where the alerts' own ids begin: a row an alert.
     id_places: Ints
 
     def __len__(self) -> int:
@@ -79,17 +68,7 @@ class Pool:
 def alert_ids(survey: str, numbers: Ints) -> Ints:
     """Return the ids of the alerts of these numbers, which differ as the numbers do.
 
-    Parameters
-    ----------
-    survey : str
-        ``ztf`` or ``lsst``.
-    numbers : numpy.ndarray
-        The numbers, not negative.
-
-    Returns
-    -------
-    numpy.ndarray
-        The values of the column ``candid`` or ``diaSourceId``.
+    Returns: the values of the column ``candid`` or ``diaSourceId``.
     """
     return _IDS_OF[survey](numbers)
 
@@ -97,17 +76,7 @@ def alert_ids(survey: str, numbers: Ints) -> Ints:
 def make_pool(kind: AlertKind, most: int) -> Pool:
     """Encode alerts of a kind and find out which of their bits are noise.
 
-    Parameters
-    ----------
-    kind : AlertKind
-        What alerts.
-    most : int
-        The most that are of use; a kind has a number of its own that is enough for alerts to look different.
-
-    Returns
-    -------
-    Pool
-        The alerts.
+    `most`: the most that are of use; a kind has a number of its own that is enough for alerts to look different.
     """
     survey = kind.value.partition("-")[0]
     values = list(encoded_alerts(kind, min(most, _POOL[kind])))

@@ -24,15 +24,7 @@ _SMALL = "\n**This is the small benchmark: a rehearsal, whose figures mean nothi
 
 
 def write_page(results: Results, out: Path) -> None:
-    """Write the page beside the results.
-
-    Parameters
-    ----------
-    results : Results
-        Of one run.
-    out : Path
-        Where to.
-    """
+    """Write the page beside the results."""
     ranges, following, links = (
         json.loads((out / name).read_text()) if (out / name).exists() else [] for name in (RANGES, FOLLOWING, LINKS)
     )
@@ -47,21 +39,8 @@ def page(
 ) -> str:
     """Say everything that was measured, in Markdown.
 
-    Parameters
-    ----------
-    results : Results
-        Of one run.
-    ranges : sequence of dict, optional
-        What planning many ranges takes.
-    following : sequence of dict, optional
-        How topics were followed that were being filled.
-    links : mapping, optional
-        What was measured over slow, far and lossy links.
-
-    Returns
-    -------
-    str
-        The page.
+    `following`: how topics were followed that were being filled.
+    `links`: what was measured over slow, far and lossy links.
     """
     run, scale = results.run, SCALES[results.run["scale"]]
     cores, limit_s = run["cores"], f"{scale.limit_s:g} s"
@@ -145,20 +124,7 @@ every partition and offset once; for the bare drain, the numbers of records and 
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Lay out a table in Markdown; all columns but the first are aligned to the right.
-
-    Parameters
-    ----------
-    head : sequence of str
-        Names of the columns.
-    rows : iterable of sequence
-        The cells.
-
-    Returns
-    -------
-    str
-        The table.
-    """
+    """Lay out a table in Markdown; all columns but the first are aligned to the right."""
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

@@ -34,10 +34,7 @@ def subreaper() -> Iterator[None]:
 def children_by_parent() -> dict[int, list[int]]:
     """List the children of every process, zombies included.
 
-    Returns
-    -------
-    dict
-        Process ids by the id of their parent.
+    Returns: process ids by the id of their parent.
     """
     found: defaultdict[int, list[int]] = defaultdict(list)
     for entry in PROC.iterdir():
@@ -50,18 +47,7 @@ def children_by_parent() -> dict[int, list[int]]:
 
 
 def descendants(roots: Iterable[int]) -> list[int]:
-    """List processes, their children, and so on.
-
-    Parameters
-    ----------
-    roots : iterable of int
-        Where to begin.
-
-    Returns
-    -------
-    list of int
-        The roots and everything below them.
-    """
+    """List processes, their children, and so on."""
     children = children_by_parent()
     found, waiting = [], list(roots)
     while waiting:
@@ -74,15 +60,7 @@ def descendants(roots: Iterable[int]) -> list[int]:
 def resident_bytes(pids: Iterable[int]) -> int:
     """Sum the proportional set size: memory that several processes share is counted once among them.
 
-    Parameters
-    ----------
-    pids : iterable of int
-        The processes; those that have ended count nothing.
-
-    Returns
-    -------
-    int
-        Bytes.
+    `pids`: the processes; those that have ended count nothing.
     """
     total = 0
     for pid in pids:
@@ -95,15 +73,7 @@ def resident_bytes(pids: Iterable[int]) -> int:
 
 
 def kill_all(roots: Iterable[int], timeout_s: float = 10.0) -> None:
-    """Kill processes and all that they have started, and return when none runs.
-
-    Parameters
-    ----------
-    roots : iterable of int
-        Children of this process.
-    timeout_s : float, optional
-        How long to try.
-    """
+    """Kill processes and all that they have started, and return when none runs."""
     deadline = time.monotonic() + timeout_s
     roots = list(roots)
     # Again and again: a process may start another one while it is being killed.

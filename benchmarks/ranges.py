@@ -20,19 +20,7 @@ _LIMIT_S = 1800.0
 def measure_ranges(scale: str, out: Path, say: Callable[[str], None]) -> None:
     """Measure each count in a process of its own, and keep the answers for the page.
 
-    Parameters
-    ----------
-    scale : str
-        Of the benchmark.
-    out : pathlib.Path
-        Where the results are.
-    say : callable
-        Takes a line for the terminal.
-
-    Raises
-    ------
-    BenchmarkError
-        If a measurement fails.
+    Raises BenchmarkError if a measurement fails.
     """
     answers = []
     for count in COUNTS[scale]:

@@ -17,48 +17,32 @@ FILE = "benchmarks.json"
 
 @dataclass(frozen=True)
 class Result:
-    """One measurement; its ratios to others are formed within one run of the benchmark only.
+    """One measurement; its ratios to others are formed within one run of the benchmark only."""
 
-    Parameters
-    ----------
-    run : str
-        Id of the run of the benchmark.
-    topic, contestant, consumers, batchsize, repetition
-        As in `Turn`.
-    ended : str
-        ``in time``, ``limit``, ``frozen``, or ``status N``.
-    seconds : float
-        From the start of the program to its exit, or to its end at the limit.
-    last_file_s : float or None
-        From the start to the last change of a data file: without what the program waits for at its end.
-    cpu_s : float
-        Processor time of the process tree.
-    peak_bytes : int
-        Memory of the process tree, at its peak, as the sum of proportional set sizes.
-    rows : int
-        How many rows, or records, came out.
-    right : bool
-        Whether they are all alerts of the topic, each once.
-    checked : str
-        What was compared.
-    files, dataset_bytes : int
-        The data files.
-    """
-
+    #: Id of the run of the benchmark.
     run: str
+    #: As in `Turn`.
     topic: str
     contestant: Contestant
     consumers: int
     batchsize: int
     repetition: int
+    #: ``in time``, ``limit``, ``frozen``, or ``status N``.
     ended: str
+    #: From the start of the program to its exit, or to its end at the limit.
     seconds: float
+    #: From the start to the last change of a data file: without what the program waits for at its end.
     last_file_s: float | None
+    #: Processor time of the process tree.
     cpu_s: float
+    #: Memory of the process tree, at its peak, as the sum of proportional set sizes.
     peak_bytes: int
+    #: How many rows, or records, came out.
     rows: int
+    #: Whether they are all alerts of the topic, each once.
     right: bool
     checked: str
+    #: files, dataset_bytes: the data files.
     files: int
     dataset_bytes: int
 
@@ -75,23 +59,14 @@ class Result:
 
 @dataclass
 class Results:
-    """All of one run of the benchmark.
+    """All of one run of the benchmark."""
 
-    Parameters
-    ----------
-    run : dict
-        Its id, when it began, its scale and how often it measures.
-    machine, versions : dict
-        What it ran on, in words.
-    topics : dict
-        By key, what each topic holds.
-    measured : list of Result
-        The measurements.
-    """
-
+    #: Its id, when it began, its scale and how often it measures.
     run: dict[str, Any]
+    #: machine, versions: what it ran on, in words.
     machine: dict[str, str]
     versions: dict[str, str]
+    #: By key, what each topic holds.
     topics: dict[str, dict[str, Any]] = field(default_factory=dict)
     measured: list[Result] = field(default_factory=list)
 
@@ -135,38 +110,14 @@ class Results:
 
 
 def middle(values: list[float]) -> float | None:
-    """Return the median, or None of nothing.
-
-    Parameters
-    ----------
-    values : list of float
-        The values.
-
-    Returns
-    -------
-    float or None
-        Their median.
-    """
+    """Return the median, or None of nothing."""
     return statistics.median(values) if values else None
 
 
 def load(folder: Path) -> Results:
     """Read what `Results.save` wrote.
 
-    Parameters
-    ----------
-    folder : Path
-        Where it is.
-
-    Returns
-    -------
-    Results
-        The results.
-
-    Raises
-    ------
-    BenchmarkError
-        There is nothing, or something else.
+    Raises BenchmarkError: there is nothing, or something else.
     """
     path = folder / FILE
     try:

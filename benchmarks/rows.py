@@ -15,54 +15,23 @@ from benchmarks.noise import ID_COLUMN, Ints, alert_ids
 
 @dataclass(frozen=True)
 class Rows:
-    """What a check found.
+    """What a check found."""
 
-    Parameters
-    ----------
-    count : int
-        How many rows, or records, there are.
-    right : bool
-        Whether it is all alerts of the topic, each once.
-    checked : str
-        What was compared, or what was wrong.
-    """
-
+    #: How many rows, or records, there are.
     count: int
+    #: Whether it is all alerts of the topic, each once.
     right: bool
+    #: What was compared, or what was wrong.
     checked: str
 
 
 def data_files(outdir: Path) -> list[Path]:
-    """List the Parquet files of a dataset; what begins with a dot or an underscore is none.
-
-    Parameters
-    ----------
-    outdir : Path
-        Its directory, which may be missing.
-
-    Returns
-    -------
-    list of Path
-        The files.
-    """
+    """List the Parquet files of a dataset; what begins with a dot or an underscore is none."""
     return sorted(path for path in outdir.rglob("*.parquet") if not path.name.startswith((".", "_")))
 
 
 def check_dataset(outdir: Path, topic: FilledTopic) -> Rows:
-    """Compare a dataset's ids with those that were published, and its offsets where it has them.
-
-    Parameters
-    ----------
-    outdir : Path
-        Directory of the dataset.
-    topic : FilledTopic
-        What was published.
-
-    Returns
-    -------
-    Rows
-        The verdict.
-    """
+    """Compare a dataset's ids with those that were published, and its offsets where it has them."""
     files = data_files(outdir)
     if not files:
         return Rows(0, False, "there are no files")

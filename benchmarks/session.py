@@ -39,26 +39,16 @@ _NUMBERS_OF_A_TOPIC = 10_000_000
 
 @dataclass(frozen=True)
 class Session:
-    """What the turns of a run have in common.
-
-    Parameters
-    ----------
-    bootstrap : str
-        Kafka.
-    environments : Environments
-        Where the peers are.
-    work : Path
-        A folder for datasets, one at a time.
-    logs : Path
-        Where what the contestants print is kept.
-    say : callable
-        Tells whoever waits what happens.
-    """
+    """What the turns of a run have in common."""
 
     bootstrap: str
+    #: Where the peers are.
     environments: Environments
+    #: A folder for datasets, one at a time.
     work: Path
+    #: Where what the contestants print is kept.
     logs: Path
+    #: Tells whoever waits what happens.
     say: Callable[[str], None]
 
     def run(self, turn: Turn, topic: FilledTopic, run: str) -> Result:
@@ -83,19 +73,7 @@ class Session:
 def new_results(scale: str, runs: int, environments: Environments) -> Results:
     """Begin a run of the benchmark.
 
-    Parameters
-    ----------
-    scale : str
-        ``full`` or ``small``.
-    runs : int
-        How many times what is a median is measured.
-    environments : Environments
-        Where the peers are.
-
-    Returns
-    -------
-    Results
-        Without a measurement.
+    `runs`: how many times what is a median is measured.
     """
     now = datetime.now(UTC)
     identity = {"id": uuid.uuid4().hex[:12], "date": f"{now:%Y-%m-%d}", "scale": scale}
@@ -108,23 +86,9 @@ def run_benchmark(
 ) -> None:
     """Measure whatever has not been measured.
 
-    Parameters
-    ----------
-    results : Results
-        Of this run; saved after each measurement.
-    environments : Environments
-        Where the peers are.
-    only : sequence of str
-        Topics or contestants to which it is confined; none for all.
-    out : Path
-        Where the results are kept.
-    say : callable
-        Tells whoever waits what happens.
-
-    Raises
-    ------
-    BenchmarkError
-        The disk is too full, or Kafka has not taken all alerts.
+    `results`: of this run; saved after each measurement.
+    `only`: topics or contestants to which it is confined; none for all.
+    Raises BenchmarkError: the disk is too full, or Kafka has not taken all alerts.
     """
     scale = SCALES[results.run["scale"]]
     left = [turn for turn in turns(scale, results.run["runs"], results.run["cores"]) if _is_left(turn, results, only)]
@@ -170,18 +134,7 @@ def rehearse(session: Session) -> None:
 
 
 def describe(result: Result) -> str:
-    """Say in one line what came out.
-
-    Parameters
-    ----------
-    result : Result
-        A measurement.
-
-    Returns
-    -------
-    str
-        The line.
-    """
+    """Say in one line what came out."""
     used = f"{result.cpu_s:.1f} s of processor time, {result.peak_bytes / 1e6:,.0f} MB at the peak"
     rows = f"{result.rows:,} rows: {result.checked}"
     return f"    {result.seconds:.2f} s ({result.ended}), {used}; {rows}"

@@ -18,15 +18,7 @@ _FROM_VENV = {"pip", "setuptools"}
 def packages(environment: Path) -> dict[str, int]:
     """Measure what is installed in an environment.
 
-    Parameters
-    ----------
-    environment : Path
-        A Python environment.
-
-    Returns
-    -------
-    dict
-        Bytes of the installed files of each package, largest first, without compiled Python.
+    Returns: bytes of the installed files of each package, largest first, without compiled Python.
     """
     (site,) = (environment / "lib").glob("python*/site-packages")
     sizes = {}

@@ -20,26 +20,14 @@ _SIZE_RATIO = 0.8
 
 @dataclass(frozen=True)
 class Target:
-    """A target and what became of it.
-
-    Parameters
-    ----------
-    name : str
-        What is compared.
-    wanted : float
-        The bound.
-    at_least : bool
-        Whether the bound is a lower one.
-    unit : str
-        Behind the numbers.
-    measured : float or None
-        The figure; None where something is not measured.
-    """
+    """A target and what became of it."""
 
     name: str
     wanted: float
+    #: Whether the bound is a lower one.
     at_least: bool
     unit: str
+    #: The figure; None where something is not measured.
     measured: float | None
 
     @property
@@ -61,18 +49,7 @@ class Target:
 
 
 def targets(results: Results) -> Iterator[Target]:
-    """List the targets with what a run has measured.
-
-    Parameters
-    ----------
-    results : Results
-        Of one run.
-
-    Yields
-    ------
-    Target
-        Each of them.
-    """
+    """List the targets with what a run has measured."""
     for topic, wanted in _TIMES_FINK_CLIENT.items():
         name = f"times as fast as fink-client, {label(results, topic)}"
         yield Target(
@@ -124,36 +101,13 @@ def _memory(results: Results) -> Iterator[Target]:
 def best_drain(results: Results, topic: str) -> float | None:
     """Return the shortest time of the bare drain.
 
-    Parameters
-    ----------
-    results : Results
-        Of one run.
-    topic : str
-        Key of the topic.
-
-    Returns
-    -------
-    float or None
-        Seconds; None where it was not measured.
+    Returns: seconds; None where it was not measured.
     """
     return _best(one.seconds for one in results.of(topic, RAW_DRAIN) if one.good)
 
 
 def label(results: Results, topic: str) -> str:
-    """Name a topic by what it holds.
-
-    Parameters
-    ----------
-    results : Results
-        Of one run.
-    topic : str
-        Key of the topic.
-
-    Returns
-    -------
-    str
-        Such as ``400,000 light ZTF``.
-    """
+    """Name a topic by what it holds."""
     if topic not in results.topics:
         return topic
     survey, _, packet = str(results.topics[topic]["kind"]).partition("-")

@@ -18,18 +18,7 @@ OPTIONS = (
 
 
 def command(job: Job) -> Command:
-    """Register in the home directory, with a consumer group that is new, and return the command.
-
-    Parameters
-    ----------
-    job : Job
-        What to transfer.
-
-    Returns
-    -------
-    Command
-        To be measured.
-    """
+    """Register in the home directory, with a consumer group that is new, and return the command."""
     credentials = job.home / ".finkclient" / f"{job.topic.survey}_credentials.yml"
     credentials.parent.mkdir(parents=True, exist_ok=True)
     group = f"benchmark-{uuid.uuid4()}"  # an old group would go on where it stopped, which is at the end

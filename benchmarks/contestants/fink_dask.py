@@ -12,18 +12,7 @@ OPTIONS = "transfer -topic TOPIC -outdir alerts -partitionby time -nconsumers {c
 
 
 def command(job: Job) -> Command:
-    """Return the command, with the dashboard on any free port.
-
-    Parameters
-    ----------
-    job : Job
-        What to transfer.
-
-    Returns
-    -------
-    Command
-        To be measured.
-    """
+    """Return the command, with the dashboard on any free port."""
     where = ["--bootstrap-servers", job.bootstrap, "--dashboard-address", "127.0.0.1:0"]
     # From the checkout, which the environment of the project holds in editable form.
     return Command((sys.executable, "-m", "fink_dask", *job.spell(OPTIONS), *where), job.environment(), ROOT)

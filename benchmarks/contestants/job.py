@@ -16,32 +16,19 @@ _NOT_PASSED_ON = ("FINK_DASK_", "PYTHON", "VIRTUAL_ENV", "SPARK_", "DASK_", "MAK
 
 @dataclass(frozen=True)
 class Job:
-    """A topic that is to become a dataset.
-
-    Parameters
-    ----------
-    bootstrap : str
-        Kafka.
-    topic : FilledTopic
-        From where.
-    folder : Path
-        An own, empty folder.
-    home : Path
-        The home directory of whoever runs this, which holds nothing but what the contestants put there.
-    environments : Environments
-        Where the programs are.
-    consumers : int
-        How many consumers, or cores.
-    batchsize : int
-        Alerts that are decoded at once, where a program asks for that.
-    """
+    """A topic that is to become a dataset."""
 
     bootstrap: str
     topic: FilledTopic
+    #: An own, empty folder.
     folder: Path
+    #: The home directory of whoever runs this, which holds nothing but what the contestants put there.
     home: Path
+    #: Where the programs are.
     environments: Environments
+    #: How many consumers, or cores.
     consumers: int
+    #: Alerts that are decoded at once, where a program asks for that.
     batchsize: int
 
     @property

@@ -18,35 +18,14 @@ JOB = ROOT / "benchmarks" / "jobs" / "raw_drain_job.py"
 def command(job: Job) -> Command:
     """Return the command.
 
-    Parameters
-    ----------
-    job : Job
-        What to read; each consumer is a process.
-
-    Returns
-    -------
-    Command
-        To be measured.
+    `job`: what to read; each consumer is a process.
     """
     run = (sys.executable, "-I", str(JOB), job.bootstrap, job.topic.name, str(job.consumers))
     return Command(run, job.environment(), job.folder)
 
 
 def check(log: Path, topic: FilledTopic) -> Rows:
-    """Compare what was drained with what was published.
-
-    Parameters
-    ----------
-    log : Path
-        What the job has printed.
-    topic : FilledTopic
-        What was published.
-
-    Returns
-    -------
-    Rows
-        The verdict.
-    """
+    """Compare what was drained with what was published."""
     found = _said(log)
     if found is None:
         return Rows(0, False, "the drain did not end")
@@ -55,18 +34,7 @@ def check(log: Path, topic: FilledTopic) -> Rows:
 
 
 def seconds(log: Path) -> float:
-    """Return what reading took, from the first connection to the last record, of a drain that has ended.
-
-    Parameters
-    ----------
-    log : Path
-        What the job has printed.
-
-    Returns
-    -------
-    float
-        Seconds.
-    """
+    """Return what reading took, from the first connection to the last record, of a drain that has ended."""
     found = _said(log)
     assert found is not None
     return float(found["seconds"])

@@ -14,18 +14,7 @@ JOB = ROOT / "benchmarks" / "jobs" / "spark_job.py"
 
 
 def command(job: Job) -> Command:
-    """Write the schema beside the dataset, and return the command.
-
-    Parameters
-    ----------
-    job : Job
-        What to transfer.
-
-    Returns
-    -------
-    Command
-        To be measured.
-    """
+    """Write the schema beside the dataset, and return the command."""
     schema = job.folder / "schema.json"
     schema.write_text(json.dumps(avro_schema(job.topic.kind)))
     jars = ",".join(str(jar) for jar in sorted(job.environments.jars.glob("*.jar")))

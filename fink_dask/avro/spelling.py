@@ -57,7 +57,7 @@ def show(raw: object) -> str:
 def refuse(path: _Path, reason: str) -> NoReturn:
     """Refuse a schema because of the field that a path leads to.
 
-    Raises SchemaError always.
+    Always raises SchemaError.
     """
     dotted = ".".join(path).replace(".[]", "[]").replace(".{}", "{}")
     if len(dotted) > _PATH_CHARS:

@@ -53,7 +53,7 @@ class Found(NamedTuple):
 class Bucket:
     """A bucket.
 
-    Raises StorageError from all methods: if the store does not answer, refuses, or has no such bucket.
+    All methods raise StorageError if the store does not answer, refuses, or has no such bucket.
     Raises FileNotFoundError, FileExistsError if an object is not there, or is another one than a condition says.
     Raises SettingsError if obstore is not installed.
     """

@@ -32,20 +32,7 @@ def alert_ids(numbers: Ints) -> Ints:
 
 
 def light_alerts(seen: Sightings, rng: np.random.Generator) -> list[Row]:
-    """Make a block of light alerts, of about 1.3 kB each.
-
-    Parameters
-    ----------
-    seen : Sightings
-        What the alerts saw.
-    rng : numpy.random.Generator
-        Where the noise comes from.
-
-    Returns
-    -------
-    list of dict
-        An alert for each sighting.
-    """
+    """Make a block of light alerts, of about 1.3 kB each."""
     noise = Noise("lsst", rng)
     source = noise.rows(
         innermost_type(full_schema(), "diaSource"), len(seen), known := _detection(seen, rng), "diaSource."
@@ -55,20 +42,7 @@ def light_alerts(seen: Sightings, rng: np.random.Generator) -> list[Row]:
 
 
 def full_alerts(seen: Sightings, rng: np.random.Generator) -> list[Row]:
-    """Make a block of full alerts, of about 230 kB each; those of what moves have 120 kB.
-
-    Parameters
-    ----------
-    seen : Sightings
-        What the alerts saw.
-    rng : numpy.random.Generator
-        Where the noise comes from.
-
-    Returns
-    -------
-    list of dict
-        An alert for each sighting.
-    """
+    """Make a block of full alerts, of about 230 kB each; those of what moves have 120 kB."""
     noise, schema, count = Noise("lsst", rng), full_schema(), len(seen)
     about, moving = _detection(seen, rng), _moving(seen)
     fewest, most = _HISTORY

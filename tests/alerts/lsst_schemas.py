@@ -156,10 +156,7 @@ _LIGHT = {
 def light_schema() -> AvroSchema:
     """Build the writer schema of a light LSST alert: flat columns and what Fink adds, without light curve and cutouts.
 
-    Returns
-    -------
-    dict
-        The Avro schema; it is shared, so it is not to be changed.
+    Returns: the Avro schema; it is shared, so it is not to be changed.
     """
     return flattened(full_schema(), "diaSource", _LIGHT_SOURCE, lambda name: name in _LIGHT)
 
@@ -168,10 +165,7 @@ def light_schema() -> AvroSchema:
 def full_schema() -> AvroSchema:
     """Build the writer schema of a full LSST alert.
 
-    Returns
-    -------
-    dict
-        The Avro schema; it is shared, so it is not to be changed.
+    Returns: the Avro schema; it is shared, so it is not to be changed.
     """
     return alert_record(
         _FULL,

@@ -40,20 +40,8 @@ _RECIPES = {
 def avro_schema(kind: AlertKind | str) -> AvroSchema:
     """Return the Avro writer schema of a kind of alert.
 
-    Parameters
-    ----------
-    kind : AlertKind or str
-        Such as ``ztf-light``.
-
-    Returns
-    -------
-    dict
-        The schema, ready for ``json.dumps``; it is shared, so it is not to be changed.
-
-    Raises
-    ------
-    SettingsError
-        If there is no such kind.
+    Returns: the schema, ready for ``json.dumps``; it is shared, so it is not to be changed.
+    Raises SettingsError if there is no such kind.
     """
     return _recipe(kind).schema()
 
@@ -72,30 +60,10 @@ def made_up_alerts(
     The alerts fall on the UTC days in turn, and one in fifty lies within a millisecond of midnight. The same arguments
     give the same alerts, and a shorter run is the beginning of a longer one.
 
-    Parameters
-    ----------
-    kind : AlertKind or str
-        Such as ``ztf-light``.
-    count : int
-        How many.
-    seed : int, optional
-        Decides the objects and the noise.
-    first_id : int, optional
-        Number of the first alert. Ids follow from the numbers alone, so runs whose numbers overlap share ids.
-    nights : int, optional
-        Over how many consecutive UTC days the alerts are spread.
-    first_night : str, optional
-        The first of these days, as ``YYYY-MM-DD``.
-
-    Yields
-    ------
-    dict
-        An alert, ready for fastavro.
-
-    Raises
-    ------
-    SettingsError
-        If an argument is out of range.
+    `first_id`: number of the first alert. Ids follow from the numbers alone, so runs whose numbers overlap share ids.
+    `nights`: over how many consecutive UTC days the alerts are spread.
+    `first_night`: the first of these days, as ``YYYY-MM-DD``.
+    Raises SettingsError if an argument is out of range.
     """
     recipe = _recipe(kind)
     day = _day(first_night)
@@ -107,34 +75,13 @@ def made_up_alerts(
 def encode(schema: AvroSchema, alert: Row) -> bytes:
     """Encode an alert as one schemaless Avro datum, which is the value of a Kafka message.
 
-    Parameters
-    ----------
-    schema : dict
-        The writer schema. It is parsed each time; for many alerts, use `encoder`.
-    alert : dict
-        The alert.
-
-    Returns
-    -------
-    bytes
-        The datum.
+    `schema`: the writer schema. It is parsed each time; for many alerts, use `encoder`.
     """
     return encoder(schema)(alert)
 
 
 def encoder(schema: AvroSchema) -> Callable[[Row], bytes]:
-    """Return a function that encodes alerts of a schema, each as one schemaless Avro datum.
-
-    Parameters
-    ----------
-    schema : dict
-        The writer schema.
-
-    Returns
-    -------
-    callable
-        Takes an alert, returns the datum.
-    """
+    """Return a function that encodes alerts of a schema, each as one schemaless Avro datum."""
     parsed: AvroSchema = fastavro.parse_schema(schema)
     collections = _nullable_collections(parsed)
 
@@ -167,24 +114,7 @@ def encoded_alerts(
 ) -> Iterator[bytes]:
     """Make up alerts and encode them; see `made_up_alerts`.
 
-    Parameters
-    ----------
-    kind : AlertKind or str
-        Such as ``ztf-light``.
-    count : int
-        How many.
-    seed, first_id, nights, first_night
-        As in `made_up_alerts`.
-
-    Returns
-    -------
-    iterator of bytes
-        The alerts as schemaless Avro.
-
-    Raises
-    ------
-    SettingsError
-        If an argument is out of its range.
+    Raises SettingsError if an argument is out of its range.
     """
     alerts = made_up_alerts(kind, count, seed=seed, first_id=first_id, nights=nights, first_night=first_night)
     return map(encoder(avro_schema(kind)), alerts)

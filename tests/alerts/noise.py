@@ -37,40 +37,20 @@ def portal_facts(survey: str) -> dict[str, Any]:
 
 
 class Noise:
-    """Makes rows of the records of a survey: the known columns, and noise in all others.
-
-    Parameters
-    ----------
-    survey : str
-        ``ztf`` or ``lsst``.
-    rng : numpy.random.Generator
-        Where the noise comes from.
-    """
+    """Makes rows of the records of a survey: the known columns, and noise in all others."""
 
     def __init__(self, survey: str, rng: np.random.Generator) -> None:
         self._fields = portal_facts(survey)["fields"]
+        # Where the noise comes from.
         self._rng = rng
 
     def rows(self, schema: AvroSchema, count: int, known: Columns, path: str = "", absent: float = 0.0) -> list[Row]:
         """Make rows of a record.
 
-        Parameters
-        ----------
-        schema : dict
-            An Avro record of nullable primitives, and of nested types that are all known.
-        count : int
-            How many rows.
-        known : mapping
-            Values of some columns by name, `count` of each. Names that the record lacks are ignored.
-        path : str, optional
-            Where the record is in a full packet, with a dot at its end.
-        absent : float, optional
-            The share of records that are emptied afterwards: it makes up for some of the nulls in real packets.
-
-        Returns
-        -------
-        list of dict
-            The rows, ready for fastavro.
+        `schema`: an Avro record of nullable primitives, and of nested types that are all known.
+        `known`: values of some columns by name, `count` of each. Names that the record lacks are ignored.
+        `path`: where the record is in a full packet, with a dot at its end.
+        `absent`: the share of records that are emptied afterwards: it makes up for some of the nulls in real packets.
         """
         # What is null, or is no number, is so together: a measurement that has not been made has no values at all.
         nulls, nans = self._rng.random(count), self._rng.random(count)
@@ -108,19 +88,7 @@ class Noise:
 def with_nulls(values: Sequence[Any], rng: np.random.Generator, share: float) -> list[Any]:
     """Copy a column with some of its values replaced by null.
 
-    Parameters
-    ----------
-    values : sequence
-        The column.
-    rng : numpy.random.Generator
-        Decides where.
-    share : float
-        Share of nulls, at least 0 and at most 1.
-
-    Returns
-    -------
-    list
-        The column with nulls.
+    `share`: share of nulls, at least 0 and at most 1.
     """
     column = list(values)
     for index in rng.integers(0, max(len(column), 1), rng.binomial(len(column), share)):

@@ -31,17 +31,8 @@ TNS_CLASSES = ("Unknown", "SN Ia", "SN Ia-91T-like", "SN Ibc/IIb", "SN II", "SLS
 def broker_columns(seen: Sightings, rng: np.random.Generator) -> dict[str, Any]:
     """Return the columns that the broker adds: times, versions, the date as integers, and classes.
 
-    Parameters
-    ----------
-    seen : Sightings
-        What the alerts saw.
-    rng : numpy.random.Generator
-        Decides the delays, and which alerts have no class.
-
-    Returns
-    -------
-    dict
-        Columns by name.
+    `rng`: decides the delays, and which alerts have no class.
+    Returns: columns by name.
     """
     count = len(seen)
     days = seen.utc.astype("datetime64[D]")

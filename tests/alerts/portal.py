@@ -33,19 +33,9 @@ Facts = dict[str, Any]
 def describe(schema: Any, alerts: Sequence[dict[str, Any]]) -> Facts:
     """Describe alerts of one schema.
 
-    Parameters
-    ----------
-    schema : dict
-        Their writer schema.
-    alerts : sequence of dict
-        The alerts, at least one.
-
-    Returns
-    -------
-    dict
-        ``alerts``, how many; ``bytes``, what an alert takes at least, on average and at most; ``sections``, mean bytes
-        and the share that zstd leaves of all of them, by the name of a root field of more than one value; ``lengths``,
-        the quartiles of lists, by path; and ``fields``, what `_column` says of each, by path.
+    Returns: ``alerts``, how many; ``bytes``, what an alert takes at least, on average and at most; ``sections``, mean
+    bytes and the share that zstd leaves of all of them, by the name of a root field of more than one value;
+    ``lengths``, the quartiles of lists, by path; and ``fields``, what `_column` says of each, by path.
     """
     sizes = [len(_encoded(schema, alert)) for alert in alerts]
     columns: dict[str, list[Any]] = defaultdict(list)
@@ -132,20 +122,11 @@ def _gather(kind: Any, value: Any, path: str, columns: dict[str, list[Any]], len
 def _column(kind: str, values: list[Any]) -> Facts:
     """Describe the values of one field.
 
-    Parameters
-    ----------
-    kind : str
-        The type of the field.
-    values : list
-        A value for each record that has the field.
-
-    Returns
-    -------
-    dict
-        ``type``; the shares that are ``null``, ``nan``, ``negative`` and ``true``, where they are not 0; ``distinct``,
-        how many different ones there are ``of`` so many, where some repeat; ``digits``, the decimals of numbers that
-        are written with fewer than all; ``log``, the decimal logarithm of their typical distance from 0; and
-        ``length``, that of a typical text.
+    `values`: A value for each record that has the field.
+    Returns: ``type``; the shares that are ``null``, ``nan``, ``negative`` and ``true``, where they are not 0;
+    ``distinct``, how many different ones there are ``of`` so many, where some repeat; ``digits``, the decimals of
+    numbers that are written with fewer than all; ``log``, the decimal logarithm of their typical distance from 0; and
+    ``length``, that of a typical text.
     """
     facts: Facts = {"type": kind}
     known = [value for value in values if value is not None]

@@ -32,44 +32,18 @@ LC_FEATURES = """
 
 
 def nullable(avro_type: AvroType) -> list[AvroType]:
-    """Return the union of a type and null as Spark writes it.
-
-    Parameters
-    ----------
-    avro_type : str or dict
-        Any Avro type except a union.
-
-    Returns
-    -------
-    list
-        ``[avro_type, "null"]``.
-    """
+    """Return the union of a type and null as Spark writes it."""
     return [avro_type, "null"]
 
 
 def record(name: str, fields: str, **nested: AvroType) -> AvroSchema:
     """Build a record from a list of fields.
 
-    Parameters
-    ----------
-    name : str
-        Name of the record, without its namespace.
-    fields : str
-        Lines of a type and the names that have it; see the module.
-    **nested
-        Types of the fields of the ``nested`` lines, written into the record as they are.
-
-    Returns
-    -------
-    dict
-        The Avro record.
-
-    Raises
-    ------
-    KeyError
-        If a nested field has no type.
-    ValueError
-        If a line doesn't start with a type, or a nested type has no field.
+    `name`: name of the record, without its namespace.
+    `fields`: lines of a type and the names that have it; see the module.
+    `**nested`: types of the fields of the ``nested`` lines, written into the record as they are.
+    Raises KeyError if a nested field has no type.
+    Raises ValueError if a line doesn't start with a type, or a nested type has no field.
     """
     built: list[dict[str, AvroType]] = []
     for line in filter(str.strip, fields.splitlines()):
@@ -86,17 +60,8 @@ def record(name: str, fields: str, **nested: AvroType) -> AvroSchema:
 def alert_record(fields: str, **nested: AvroType) -> AvroSchema:
     """Build the record of a whole alert; the records in it inherit its namespace, as Spark names them.
 
-    Parameters
-    ----------
-    fields : str
-        Lines of a type and the names that have it; see the module.
-    **nested
-        Types of the fields of the ``nested`` lines.
-
-    Returns
-    -------
-    dict
-        The record ``topLevelRecord.value``.
+    `fields`: lines of a type and the names that have it; see the module.
+    `**nested`: types of the fields of the ``nested`` lines.
     """
     schema = record("value", fields, **nested)
     return {"type": "record", "name": "value", "namespace": "topLevelRecord", "fields": schema["fields"]}
@@ -105,21 +70,7 @@ def alert_record(fields: str, **nested: AvroType) -> AvroSchema:
 def flattened(full: AvroSchema, detection: str, columns: Sequence[str], kept: Callable[[str], bool]) -> AvroSchema:
     """Build the record of a light alert from that of a full one, as the portal's job selects columns.
 
-    Parameters
-    ----------
-    full : dict
-        The record of a full alert.
-    detection : str
-        The name of its detection, whose columns come first.
-    columns : sequence of str
-        Those of them that are sent.
-    kept : callable
-        Tells whether another column is sent.
-
-    Returns
-    -------
-    dict
-        The record, of the same name.
+    `detection`: the name of its detection, whose columns come first.
     """
     inner = {field["name"]: field for field in innermost_type(full, detection)["fields"]}
     others = [field for field in full["fields"] if kept(field["name"])]
@@ -129,15 +80,7 @@ def flattened(full: AvroSchema, detection: str, columns: Sequence[str], kept: Ca
 def nullable_array(items: AvroSchema) -> list[AvroType]:
     """Return a nullable array of nullable items.
 
-    Parameters
-    ----------
-    items : dict
-        The record of an item.
-
-    Returns
-    -------
-    list
-        The union of the array and null.
+    Returns: the union of the array and null.
     """
     return nullable({"type": "array", "items": nullable(items)})
 
@@ -145,15 +88,7 @@ def nullable_array(items: AvroSchema) -> list[AvroType]:
 def nullable_map(values: AvroType) -> list[AvroType]:
     """Return a nullable map from strings to nullable values.
 
-    Parameters
-    ----------
-    values : str or dict
-        The type of a value.
-
-    Returns
-    -------
-    list
-        The union of the map and null.
+    Returns: the union of the map and null.
     """
     return nullable({"type": "map", "values": nullable(values)})
 
@@ -161,22 +96,7 @@ def nullable_map(values: AvroType) -> list[AvroType]:
 def innermost_type(schema: AvroSchema, name: str) -> Any:
     """Return the record or the primitive inside a field of a record, below unions, arrays and maps.
 
-    Parameters
-    ----------
-    schema : dict
-        An Avro record.
-    name : str
-        A field of it.
-
-    Returns
-    -------
-    dict or str
-        The innermost type.
-
-    Raises
-    ------
-    KeyError
-        If the record has no such field.
+    Raises KeyError if the record has no such field.
     """
     types = {field["name"]: field["type"] for field in schema["fields"]}
     inner: Any = types[name]

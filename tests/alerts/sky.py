@@ -30,26 +30,17 @@ _VISITS_A_DAY = 48
 
 @dataclass(frozen=True)
 class Sightings:
-    """What a block of alerts saw, and when: arrays of one length.
+    """What a block of alerts saw, and when: arrays of one length."""
 
-    Parameters
-    ----------
-    number : numpy.ndarray
-        Number of each alert.
-    target : numpy.ndarray
-        Number of the object that it is an alert of.
-    day : numpy.ndarray
-        Modified Julian date of the UTC midnight before it, in days.
-    fraction : numpy.ndarray
-        The fraction of that UTC day that has passed, in ``[0, 1)``.
-    seed : int
-        The seed that decides the objects.
-    """
-
+    #: Number of each alert.
     number: Ints
+    #: Number of the object that it is an alert of.
     target: Ints
+    #: Modified Julian date of the UTC midnight before it, in days.
     day: Floats
+    #: The fraction of that UTC day that has passed, in ``[0, 1)``.
     fraction: Floats
+    #: The seed that decides the objects.
     seed: int
 
     def __len__(self) -> int:
@@ -76,18 +67,7 @@ class Sightings:
         return times
 
     def utc_text(self, delay_s: float = 0) -> list[str]:
-        """Write the UTC times as Spark writes a timestamp.
-
-        Parameters
-        ----------
-        delay_s : float, optional
-            Seconds to add.
-
-        Returns
-        -------
-        list of str
-            Texts such as ``2026-02-24 03:12:45.123456``.
-        """
+        """Write the UTC times as Spark writes a timestamp."""
         times = np.datetime_as_string(self.utc + np.timedelta64(int(delay_s * 1e6), "us"))
         return [str(time).replace("T", " ") for time in times]
 
@@ -104,17 +84,7 @@ class Sightings:
     def magnitude(self, band: NDArray[np.int64], rng: np.random.Generator) -> Floats:
         """Follow the light curves of the objects, with noise.
 
-        Parameters
-        ----------
-        band : numpy.ndarray
-            Number of the filter of each sighting.
-        rng : numpy.random.Generator
-            The source of the noise.
-
-        Returns
-        -------
-        numpy.ndarray
-            AB magnitudes.
+        `band`: number of the filter of each sighting.
         """
         mean = 15.5 + 5 * _steady(self.target, self.seed, 3)
         amplitude = 0.05 + _steady(self.target, self.seed, 4)
@@ -140,17 +110,7 @@ class Sightings:
     def pick(self, values: tuple[str, ...], salt: int) -> list[str]:
         """Assign each object one of some values, always the same; the first is by far the most frequent.
 
-        Parameters
-        ----------
-        values : tuple of str
-            The values to pick from.
-        salt : int
-            Number of the property, so that two properties are independent.
-
-        Returns
-        -------
-        list of str
-            One value per sighting.
+        `salt`: number of the property, so that two properties are independent.
         """
         index = (len(values) * _steady(self.target, self.seed, salt) ** 2).astype(np.int64)
         return [values[i] for i in index]
@@ -158,35 +118,20 @@ class Sightings:
 
 @dataclass(frozen=True)
 class EarlierSightings:
-    """Earlier sightings of the objects of a block, oldest first within each alert.
+    """Earlier sightings of the objects of a block, oldest first within each alert."""
 
-    Parameters
-    ----------
-    sightings : Sightings
-        The earlier sightings of all alerts, one alert after the other.
-    ends : numpy.ndarray
-        Where each alert's sightings end; they start where those of the alert before it end.
-    """
-
+    #: The earlier sightings of all alerts, one alert after the other.
     sightings: Sightings
+    #: Where each alert's sightings end; they start where those of the alert before it end.
     ends: Ints
 
     def split(self, rows: list[dict[str, object]], rng: np.random.Generator, missing: float) -> list[object]:
         """Cut one list of rows into a list for each alert.
 
-        Parameters
-        ----------
-        rows : list of dict
-            A row for each of the earlier sightings.
-        rng : numpy.random.Generator
-            Decides which alerts have no history at all.
-        missing : float
-            The share of alerts with null instead of the list.
-
-        Returns
-        -------
-        list
-            A list of rows or None for each alert.
+        `rows`: A row for each of the earlier sightings.
+        `rng`: decides which alerts have no history at all.
+        `missing`: the share of alerts with null instead of the list.
+        Returns: A list of rows or None for each alert.
         """
         starts = np.concatenate([[0], self.ends[:-1]])
         absent = rng.random(len(self.ends)) < missing
@@ -198,25 +143,7 @@ def sightings(
 ) -> Sightings:
     """Plan what a block of alerts sees: several alerts per object, and the nights in turn.
 
-    Parameters
-    ----------
-    first : int
-        Number of the first alert.
-    count : int
-        How many alerts.
-    nights : int
-        Over how many consecutive UTC days they are spread.
-    first_night : datetime.date
-        The first of these days.
-    seed : int
-        The seed that decides the objects.
-    rng : numpy.random.Generator
-        The source of the times.
-
-    Returns
-    -------
-    Sightings
-        The plan of the block.
+    `nights`: over how many consecutive UTC days they are spread.
     """
     number = np.arange(first, first + count, dtype=np.int64)
     group, place = np.divmod(number, _STRIDE * _ALERTS_OF_AN_OBJECT)
@@ -237,21 +164,7 @@ def sightings(
 def history(of: Sightings, lengths: Ints, rng: np.random.Generator, days: float = 30) -> EarlierSightings:
     """Plan the earlier sightings of the objects of a block.
 
-    Parameters
-    ----------
-    of : Sightings
-        The block.
-    lengths : numpy.ndarray
-        How many earlier sightings each alert carries.
-    rng : numpy.random.Generator
-        Where the times come from.
-    days : float, optional
-        How far back they go.
-
-    Returns
-    -------
-    EarlierSightings
-        The earlier sightings.
+    `lengths`: how many earlier sightings each alert carries.
     """
     owner = np.repeat(np.arange(len(of)), lengths)
     age = rng.uniform(0.02, days, len(owner))
@@ -277,19 +190,7 @@ def in_visits(past: EarlierSightings) -> EarlierSightings:
 def ids(numbers: Ints, first: int, bits: int) -> Ints:
     """Assign each number its own id, scattered over a range; if the first is odd and large, none survives as a float.
 
-    Parameters
-    ----------
-    numbers : numpy.ndarray
-        Distinct numbers below ``2**bits``.
-    first : int
-        Ids lie in ``[first, first + 2**(bits + 1))``.
-    bits : int
-        How many of their bits differ.
-
-    Returns
-    -------
-    numpy.ndarray
-        Distinct ids.
+    `first`: ids lie in ``[first, first + 2**(bits + 1))``.
     """
     scattered = (numbers.astype(np.uint64) * np.uint64(_ODD)) & np.uint64(2**bits - 1)
     return (np.uint64(first) + np.uint64(2) * scattered).astype(np.int64)

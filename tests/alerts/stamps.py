@@ -45,15 +45,8 @@ class Stamps:
 def ztf_stamps(rng: np.random.Generator) -> Stamps:
     """Make up the cutouts of a ZTF alert.
 
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-        The source of noise, host and brightness.
-
-    Returns
-    -------
-    Stamps
-        A transient on its host galaxy, the host alone, and the transient alone.
+    `rng`: the source of noise, host and brightness.
+    Returns: A transient on its host galaxy, the host alone, and the transient alone.
     """
     new, host, neighbour = _sources(rng, _ZTF_EDGE)
     science = _SKY + _drawn(_ZTF_EDGE, (host, new, neighbour)) + 4 * rng.standard_normal((_ZTF_EDGE, _ZTF_EDGE))
@@ -67,17 +60,8 @@ def ztf_stamps(rng: np.random.Generator) -> Stamps:
 def lsst_stamps(rng: np.random.Generator, ra: float, dec: float) -> Stamps:
     """Make up the cutouts of an LSST alert.
 
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-        The source of noise, host and brightness.
-    ra, dec : float
-        What the middle shows, in degrees.
-
-    Returns
-    -------
-    Stamps
-        A transient on its host galaxy, the host alone, and the transient alone.
+    `rng`: the source of noise, host and brightness.
+    Returns: A transient on its host galaxy, the host alone, and the transient alone.
     """
     new, host, neighbour = _sources(rng, _LSST_EDGE)
     edge = (_LSST_EDGE, _LSST_EDGE)
@@ -114,15 +98,7 @@ def _lsst_file(
 def noise_of_lsst(file: bytes) -> bytes:
     """Mark the bits of an LSST cutout that are noise: drawn anew, they make another cutout as hard to compress.
 
-    Parameters
-    ----------
-    file : bytes
-        A cutout that `lsst_stamps` has made.
-
-    Returns
-    -------
-    bytes
-        As many bytes, with a bit set where one is noise.
+    Returns: as many bytes, with a bit set where one is noise.
     """
     mask = bytearray(len(file))
     at = 0

@@ -29,40 +29,14 @@ def alert_ids(numbers: Ints) -> Ints:
 
 
 def light_alerts(seen: Sightings, rng: np.random.Generator) -> list[Row]:
-    """Make a block of light alerts, of about 1 kB each.
-
-    Parameters
-    ----------
-    seen : Sightings
-        What the alerts saw.
-    rng : numpy.random.Generator
-        Where the noise comes from.
-
-    Returns
-    -------
-    list of dict
-        An alert for each sighting.
-    """
+    """Make a block of light alerts, of about 1 kB each."""
     noise = Noise("ztf", rng)
     known = {**_photometry(seen, rng), **_about(seen, rng), **_added(noise, len(seen), rng)}
     return noise.rows(light_schema(), len(seen), known)
 
 
 def full_alerts(seen: Sightings, rng: np.random.Generator) -> list[Row]:
-    """Make a block of full alerts, of about 54 kB each.
-
-    Parameters
-    ----------
-    seen : Sightings
-        What the alerts saw.
-    rng : numpy.random.Generator
-        Where the noise comes from.
-
-    Returns
-    -------
-    list of dict
-        An alert for each sighting.
-    """
+    """Make a block of full alerts, of about 54 kB each."""
     noise, schema, count = Noise("ztf", rng), full_schema(), len(seen)
     about = {**_photometry(seen, rng), **_about(seen, rng)}
     candid, pid = about["candid"].tolist(), about["pid"].tolist()

@@ -105,10 +105,7 @@ _NOT_LIGHT = {
 def light_schema() -> AvroSchema:
     """Build the writer schema of a light ZTF alert: flat columns, without light curve and cutouts.
 
-    Returns
-    -------
-    dict
-        The Avro schema; it is shared, so it is not to be changed.
+    Returns: the Avro schema; it is shared, so it is not to be changed.
     """
     return flattened(full_schema(), "candidate", _LIGHT_CANDIDATE, lambda name: name not in _NOT_LIGHT)
 
@@ -117,10 +114,7 @@ def light_schema() -> AvroSchema:
 def full_schema() -> AvroSchema:
     """Build the writer schema of a full ZTF alert.
 
-    Returns
-    -------
-    dict
-        The Avro schema; it is shared, so it is not to be changed.
+    Returns: the Avro schema; it is shared, so it is not to be changed.
     """
     cutouts = ("cutoutScience", "cutoutTemplate", "cutoutDifference")
     return alert_record(

@@ -28,12 +28,7 @@ _Convert = Callable[[object], object]
 class UnionAlerts:
     """Alerts of a survey in which everything that may be null is a union of two or three other types.
 
-    Parameters
-    ----------
-    kind : AlertKind
-        The survey.
-    seed : int
-        Decides the types, and which of them a value is.
+    `seed`: decides the types, and which of them a value is.
     """
 
     def __init__(self, kind: AlertKind, seed: int) -> None:

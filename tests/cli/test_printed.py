@@ -27,29 +27,18 @@ PROGRAMS = ("finkctl transfer", "fink_datatransfer")
 
 @dataclass(frozen=True)
 class Printed:
-    """A line, the page that prints it, and what becomes of it here.
-
-    Parameters
-    ----------
-    source : str
-        Where it stands.
-    line : str
-        As it is printed; ``TOPIC`` and ``OUTDIR`` stand for the user's.
-    stem : str
-        How the name of the topic begins.
-    kind : AlertKind
-        The alerts in it.
-    directories : str
-        How the names of the dataset's directories begin, or those of its files.
-    rows : int
-        Alerts in the dataset.
-    """
+    """A line, the page that prints it, and what becomes of it here."""
 
     source: str
+    #: As it is printed; ``TOPIC`` and ``OUTDIR`` stand for the user's.
     line: str
+    #: How the name of the topic begins.
     stem: str
+    #: The alerts in it.
     kind: AlertKind
+    #: How the names of the dataset's directories begin, or those of its files.
     directories: str
+    #: Alerts in the dataset.
     rows: int = ALERTS
 
 

@@ -80,17 +80,7 @@ def work(kafka: Any, topic_name: str, oracle: Oracle, tmp_path: Path, monkeypatc
 
 
 class Transfer:
-    """Run the first ranges, and the others when something has happened.
-
-    Parameters
-    ----------
-    work : sequence of Work
-        The ranges.
-    meanwhile : callable
-        Called again and again, once the first range has been begun, until it says True.
-    observe : callable
-        Called with each event.
-    """
+    """Run the first ranges, and the others when something has happened."""
 
     def __init__(
         self,
@@ -99,8 +89,10 @@ class Transfer:
         observe: Callable[[Event], None] = lambda event: None,
     ) -> None:
         self.events: list[Event] = []
+        # Called with each event.
         self._observe = observe
         self._work = list(work)
+        # Called again and again, once the first range has been begun, until it says True.
         self._meanwhile = meanwhile
         self._later = False
 

@@ -27,22 +27,13 @@ HOSTILE = '</div><img src=x onerror="document.title=1">{{ 7 * 7 }}\n\u202eztf'
 
 
 class Transfer:
-    """Tells a reporter what a transfer of some workers would; nothing is read from anywhere.
-
-    Parameters
-    ----------
-    reporter : Reporter
-        Takes the events.
-    topic : str
-        Whose they are.
-    partitions, workers : int
-        How many there are.
-    """
+    """Tells a reporter what a transfer of some workers would; nothing is read from anywhere."""
 
     def __init__(self, reporter: Reporter, topic: str, partitions: int, workers: int) -> None:
         self._reporter = reporter
         self._topic = topic
         self._chance = random.Random(1)
+        # partitions, workers: how many there are.
         self._workers = [f"tcp://10.13.{n // 250}.{n % 250 + 1}:{40_000 + n}" for n in range(workers)]
         planned = {p: (int(SIZE * 4 * self._chance.uniform(0.2, 1)), 0) for p in range(partitions)}
         self._open = [Range(p, s, min(s + SIZE, n)) for p, (n, _) in planned.items() for s in range(0, n, SIZE)]

@@ -23,17 +23,7 @@ PROGRAMS = Path(sys.executable).parent
 def ensure_packages(name: str, programs: Mapping[str, str]) -> None:
     """Install what is missing.
 
-    Parameters
-    ----------
-    name : str
-        What it is all for.
-    programs : mapping
-        The Debian package of each program.
-
-    Raises
-    ------
-    HarnessError
-        If something is missing that can't be installed.
+    Raises HarnessError if something is missing that can't be installed.
     """
     path = f"{os.environ.get('PATH', '')}{os.pathsep}/usr/sbin{os.pathsep}/sbin"
     os.environ["PATH"] = path  # daemons are in directories that not every user's path has
@@ -50,10 +40,7 @@ def ensure_packages(name: str, programs: Mapping[str, str]) -> None:
 def run(command: Sequence[str], environment: Mapping[str, str], *, check: bool = True) -> str:
     """Run a command of a batch system; returns its output.
 
-    Raises
-    ------
-    HarnessError
-        If it fails or takes too long.
+    Raises HarnessError if it fails or takes too long.
     """
     try:
         done = subprocess.run(

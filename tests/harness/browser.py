@@ -47,10 +47,7 @@ _WALK = """
 def ensure_chromium() -> str:
     """Return the command of a Chromium, which is installed first where that is possible.
 
-    Raises
-    ------
-    HarnessError
-        If there is none; one line.
+    Raises HarnessError if there is none; one line.
     """
     why = ""
     if not _chromium() and is_debian_root():
@@ -71,15 +68,7 @@ def _chromium() -> str | None:
 
 
 class Browser:
-    """One page in a browser of its own; a context manager.
-
-    Parameters
-    ----------
-    url : str
-        The page.
-    width, height : int
-        Of the window, in pixels.
-    """
+    """One page in a browser of its own; a context manager."""
 
     def __init__(self, url: str, width: int = 1400, height: int = 1000) -> None:
         (self._port,) = free_ports(1)

@@ -19,18 +19,12 @@ PICTURES = "FINK_DASK_TEST_PICTURES"
 
 @dataclass(frozen=True)
 class Shown:
-    """What a visitor of the page sees.
+    """What a visitor of the page sees."""
 
-    Parameters
-    ----------
-    topic, state : str
-        Whose it is, and how it is.
-    tiles : dict of str to str
-        What stands in each tile.
-    """
-
+    #: topic, state: whose it is, and how it is.
     topic: str
     state: str
+    #: What stands in each tile.
     tiles: dict[str, str]
 
     def number(self, tile: str) -> float:

@@ -20,30 +20,7 @@ _STEP_S = 0.05
 
 
 class Feed:
-    """A thread that publishes alerts; a context manager that waits until all are acknowledged.
-
-    Parameters
-    ----------
-    bootstrap, topic : str
-        Where to.
-    count : int
-        How many alerts.
-    per_second : float
-        How many a second; infinity for as many as possible.
-    weights : sequence of float
-        The share of each partition.
-    seed : int
-        Of the choice of partitions.
-    held : int
-        How many it keeps until `release`: it is not over before, however slow everybody else is.
-
-    Attributes
-    ----------
-    values : dict
-        The bytes of each acknowledged alert, by partition and offset.
-    sent_at : dict
-        When each was handed over, in seconds since 1970-01-01 UTC.
-    """
+    """A thread that publishes alerts; a context manager that waits until all are acknowledged."""
 
     def __init__(
         self,
@@ -55,16 +32,22 @@ class Feed:
         seed: int = 0,
         held: int = 0,
     ) -> None:
+        # bootstrap, topic: where to.
         self._bootstrap = bootstrap
         self._topic = topic
+        #: The bytes of each acknowledged alert, by partition and offset.
         self._values = alerts_once(AlertKind.ZTF_LIGHT, count, seed)
+        # How many a second; infinity for as many as possible.
         self._per_second = per_second
+        # The share of each partition.
         self._weights = weights
         self._chance = random.Random(seed)
         self._failures: list[str] = []
         self.values: dict[Place, bytes] = {}
+        #: When each was handed over, in seconds since 1970-01-01 UTC.
         self.sent_at: dict[Place, float] = {}
         self.ended_at = 0.0
+        # How many it keeps until `release`: it is not over before, however slow everybody else is.
         self._held = held
         self._released = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)

@@ -19,20 +19,12 @@ BATCH_BYTES = 16_384
 
 @dataclass(frozen=True)
 class Filled:
-    """A topic that is there, and what is in it.
-
-    Parameters
-    ----------
-    name : str
-        The topic.
-    oracle : Oracle
-        What its producer knows.
-    stored_bytes : int
-        What its batches take in Kafka's own files.
-    """
+    """A topic that is there, and what is in it."""
 
     name: str
+    #: What its producer knows.
     oracle: Oracle
+    #: What its batches take in Kafka's own files.
     stored_bytes: int
 
     def assert_moved_about_once(self, moved: Moved) -> None:

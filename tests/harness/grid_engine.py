@@ -32,15 +32,10 @@ def ensure_grid_engine() -> None:
 
 
 class GridEngine:
-    """A Grid Engine of one node; a context manager.
-
-    Parameters
-    ----------
-    folder : pathlib.Path
-        Where everything of it is kept.
-    """
+    """A Grid Engine of one node; a context manager."""
 
     def __init__(self, folder: Path) -> None:
+        # Where everything of it is kept.
         self._folder = folder
         self._root = folder / "root"
         self._daemons = Daemons()

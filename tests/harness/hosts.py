@@ -26,10 +26,7 @@ _NETWORK = "10.77.0"
 def ensure_hosts() -> None:
     """Install what makes network namespaces where it is missing, and see that they can be made here.
 
-    Raises
-    ------
-    HarnessError
-        If they can't: one line.
+    Raises HarnessError if they can't: one line.
     """
     programs = {"ip": "iproute2", "unshare": "util-linux", "nsenter": "util-linux", "setpriv": "util-linux"}
     ensure_packages("network", programs)
@@ -41,17 +38,10 @@ def ensure_hosts() -> None:
 
 
 class Host:
-    """A host: what is started inside hears and says everything through its link.
-
-    Parameters
-    ----------
-    name : str
-        Of its port on the switch.
-    address : str
-        Its own.
-    """
+    """A host: what is started inside hears and says everything through its link."""
 
     def __init__(self, name: str, address: str = "") -> None:
+        # Of its port on the switch.
         self.name = name
         self.address = address
         self._daemons = Daemons()
@@ -115,13 +105,7 @@ class Host:
 
 
 class Network:
-    """Hosts on a switch; a context manager.
-
-    Parameters
-    ----------
-    count : int
-        How many hosts.
-    """
+    """Hosts on a switch; a context manager."""
 
     def __init__(self, count: int) -> None:
         self._count = count

@@ -43,20 +43,9 @@ class KafkaBroker:
 
     Leaving it as a context manager stops it. It dies with the process that started it, however that ends.
 
-    Parameters
-    ----------
-    folder : Path
-        An own folder for topics, settings and the log of the broker; made where it is missing.
-    extra : mapping, optional
-        Server properties that win over the harness's.
-    quorum : sequence of Node, optional
-        The nodes of its cluster, this one first; by default it is alone, with one listener that asks nobody who he is.
-    cluster_id : str, optional
-        The id that the nodes of a cluster share.
-    users : mapping, optional
-        Passwords of the users that SCRAM-SHA-512 knows.
-    java_options : sequence of str, optional
-        What its Java is told instead of where the archive of classes is.
+    `extra`: server properties that win over the harness's.
+    `quorum`: the nodes of its cluster, this one first; by default it is alone, with one listener that asks nobody who
+    he is.
     """
 
     def __init__(
@@ -68,13 +57,17 @@ class KafkaBroker:
         users: Mapping[str, str] | None = None,
         java_options: Sequence[str] = (),
     ) -> None:
+        # An own folder for topics, settings and the log of the broker; made where it is missing.
         self.folder = folder
         self.log_path = folder / "broker.log"
         self.data_dir = folder / "data"
         self.node, *_ = quorum or make_nodes(1)
         self.properties = server_properties(self.node, quorum or [self.node], self.data_dir, extra or {})
+        # The id that the nodes of a cluster share.
         self._cluster_id = cluster_id or new_cluster_id()
+        # Passwords of the users that SCRAM-SHA-512 knows.
         self._users = dict(users or {})
+        # What its Java is told instead of where the archive of classes is.
         self._java_options = java_options
         self._process: subprocess.Popen[bytes] | None = None
         self._watchdog: subprocess.Popen[bytes] | None = None
@@ -101,10 +94,7 @@ class KafkaBroker:
     def start(self) -> None:
         """Start the broker and return when it answers; the data of an earlier start is there again.
 
-        Raises
-        ------
-        HarnessError
-            Java or Kafka is missing, or the broker did not come up: with the tail of its log.
+        Raises HarnessError: java or Kafka is missing, or the broker did not come up: with the tail of its log.
         """
         self.launch()
         self.wait_until_ready()
@@ -112,10 +102,7 @@ class KafkaBroker:
     def launch(self) -> None:
         """Start the broker, and don't wait until it answers: the nodes of a cluster wait for each other.
 
-        Raises
-        ------
-        HarnessError
-            Java or Kafka is missing, or the broker runs already.
+        Raises HarnessError: java or Kafka is missing, or the broker runs already.
         """
         if self._process is not None:
             raise HarnessError(f"the broker at {self.bootstrap_servers} runs already")
@@ -243,10 +230,7 @@ class KafkaBroker:
     def wait_until_ready(self) -> None:
         """Wait until this node is in the metadata and every partition of it has a leader; a broker that fails is ended.
 
-        Raises
-        ------
-        HarnessError
-            The broker did not come up: with the tail of its log.
+        Raises HarnessError: the broker did not come up: with the tail of its log.
         """
         try:
             self._wait()
@@ -278,14 +262,8 @@ class KafkaBroker:
 class KafkaCluster:
     """Run several nodes as one cluster; any of them may be stopped, killed and frozen by itself.
 
-    Parameters
-    ----------
-    folder : Path
-        An own folder, with one for each node.
-    count : int
-        How many nodes.
-    extra : mapping, optional
-        Server properties that win over the harness's.
+    `folder`: an own folder, with one for each node.
+    `extra`: server properties that win over the harness's.
     """
 
     def __init__(self, folder: Path, count: int = 3, extra: Mapping[str, str] | None = None) -> None:
@@ -360,15 +338,7 @@ def watch(pid: int) -> subprocess.Popen[bytes]:
     It waits on a pipe that only this process holds: a line means that all is well, the pipe's end that nobody is left.
     Unlike Linux's PR_SET_PDEATHSIG this works on macOS, and for a broker that was started by a thread that has ended.
 
-    Parameters
-    ----------
-    pid : int
-        The process to end.
-
-    Returns
-    -------
-    subprocess.Popen
-        The watchdog; write a line to its standard input to send it home.
+    Returns: the watchdog; write a line to its standard input to send it home.
     """
     return subprocess.Popen(
         ["/bin/sh", "-c", 'read -r _ || kill -KILL "$1"', "watchdog", str(pid)],

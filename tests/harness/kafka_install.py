@@ -55,15 +55,8 @@ def ensure_kafka_jars() -> Path:
     The folder is ``kafka-4.1.0/lib`` below ``.cache`` in the project, or below ``$FINK_DASK_TEST_CACHE``. It appears
     by one rename, so it is complete or absent. A Java that can run the jars is made sure of as well.
 
-    Returns
-    -------
-    Path
-        A folder that holds the broker's class path.
-
-    Raises
-    ------
-    HarnessError
-        Java or Maven is missing and can't be installed, or the download failed; one line.
+    Returns: A folder that holds the broker's class path.
+    Raises HarnessError: java or Maven is missing and can't be installed, or the download failed; one line.
     """
     room = kafka_room()
     lib = room / "lib"

@@ -38,21 +38,7 @@ class Node:
 def server_properties(node: Node, quorum: Sequence[Node], log_dir: Path, extra: Mapping[str, str]) -> dict[str, str]:
     """Return the settings of one node of a cluster.
 
-    Parameters
-    ----------
-    node : Node
-        The node the settings are for.
-    quorum : sequence of Node
-        All nodes of the cluster, this one among them.
-    log_dir : Path
-        Where Kafka keeps the topics.
-    extra : mapping
-        Settings that win over these.
-
-    Returns
-    -------
-    dict
-        The lines of ``server.properties``.
+    `quorum`: all nodes of the cluster, this one among them.
     """
     replicas = str(min(3, len(quorum)))
     addresses = [f"{listener.name}://{HOST}:{listener.port}" for listener in node.listeners]

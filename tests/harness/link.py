@@ -23,47 +23,33 @@ FAR = "FAR"
 
 @dataclass(frozen=True)
 class Line:
-    """What a line is like.
+    """What a line is like."""
 
-    Parameters
-    ----------
-    mbit : float
-        Its rate in 10^6 bits a second, each way, shared by all connections; 0 for no bound.
-    round_trip_s : float
-        How long it takes to hear back.
-    forget_s : float
-        A connection that is silent for longer is forgotten: nothing passes any more, and neither side is told. 0 for
-        never.
-    """
-
+    #: Its rate in 10^6 bits a second, each way, shared by all connections; 0 for no bound.
     mbit: float = 0.0
+    #: How long it takes to hear back.
     round_trip_s: float = 0.0
+    #: A connection that is silent for longer is forgotten: nothing passes any more, and neither side is told. 0 for
+    #: never.
     forget_s: float = 0.0
 
 
 @dataclass(frozen=True)
 class Moved:
-    """What went through a link since it was made, in bytes and counts.
+    """What went through a link since it was made, in bytes and counts."""
 
-    Parameters
-    ----------
-    up, down : int
-        Bytes from the client to Kafka, and from Kafka.
-    fetched : int
-        Of those from Kafka, bytes of fetch responses, complete or not; 0 where TLS hides them.
-    connections, open, forgotten, hung_up : int
-        Connections that were made, are there, were silently dropped, and were ended by Kafka.
-    asked : dict
-        How many requests of each API key went to Kafka, where TLS does not hide them.
-    """
-
+    #: up, down: bytes from the client to Kafka, and from Kafka.
     up: int
     down: int
+    #: Of those from Kafka, bytes of fetch responses, complete or not; 0 where TLS hides them.
     fetched: int
+    #: connections, open, forgotten, hung_up: connections that were made, are there, were silently dropped, and were
+    #: ended by Kafka.
     connections: int
     open: int
     forgotten: int
     hung_up: int
+    #: How many requests of each API key went to Kafka, where TLS does not hide them.
     asked: Mapping[int, int]
 
     def since(self, before: Moved) -> Moved:
@@ -81,21 +67,14 @@ class Moved:
 
 
 class Link:
-    """Ports of loopback that lead to others over one line, in a process of its own; a context manager.
-
-    Parameters
-    ----------
-    ports : mapping
-        Where each port leads.
-    line : Line
-        What the line is like, to begin with.
-    host : str
-        The address of loopback that the ports are on.
-    """
+    """Ports of loopback that lead to others over one line, in a process of its own; a context manager."""
 
     def __init__(self, ports: Mapping[int, int], line: Line = Line(), host: str = HOST) -> None:
+        # Where each port leads.
         self._ports = dict(ports)
+        # What the line is like, to begin with.
         self._line = line
+        # The address of loopback that the ports are on.
         self._host = host
         self._lock = threading.Lock()
 
@@ -157,19 +136,11 @@ class Link:
 
 @dataclass(frozen=True)
 class FarKafka:
-    """A Kafka that is reached through a link, and directly by those who fill it.
+    """A Kafka that is reached through a link, and directly by those who fill it."""
 
-    Parameters
-    ----------
-    bootstrap_servers : str
-        Its address at the far end of the link.
-    near : KafkaBroker
-        The broker itself, whose own address has no link before it.
-    link : Link
-        The link.
-    """
-
+    #: Its address at the far end of the link.
     bootstrap_servers: str
+    #: The broker itself, whose own address has no link before it.
     near: KafkaBroker
     link: Link
 
@@ -190,18 +161,9 @@ def far_kafka(
 ) -> Iterator[FarKafka]:
     """Run a broker that tells those who come through a link to come back the same way.
 
-    Parameters
-    ----------
-    folder : Path
-        An own folder for the broker.
-    line : Line
-        What the link is like, to begin with.
-    extra : mapping, optional
-        Server properties that win over the harness's.
-    protocol : str, optional
-        Of the listener behind the link.
-    host, name : str, optional
-        The address of loopback that the link is on, and what Kafka calls it.
+    `line`: what the link is like, to begin with.
+    `extra`: server properties that win over the harness's.
+    `host, name`: the address of loopback that the link is on, and what Kafka calls it.
     """
     # The listener that clients see is the link's port; Kafka listens on another one.
     (node,) = make_nodes(1, {"PLAINTEXT": "PLAINTEXT", FAR: protocol, "BEHIND": protocol})

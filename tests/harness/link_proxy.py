@@ -35,15 +35,10 @@ _GRAIN_S = 0.002
 
 
 class Bottleneck:
-    """What all connections go through one way; `take` returns when so many bytes are through.
-
-    Parameters
-    ----------
-    bytes_per_s : float
-        Its rate; 0 for none.
-    """
+    """What all connections go through one way; `take` returns when so many bytes are through."""
 
     def __init__(self, bytes_per_s: float) -> None:
+        # Its rate; 0 for none.
         self.bytes_per_s = bytes_per_s
         self._free = 0.0
 
@@ -57,15 +52,10 @@ class Bottleneck:
 
 
 class Frames:
-    """Follow Kafka's framing in a stream, whatever pieces it comes in.
-
-    Parameters
-    ----------
-    head_bytes : int
-        Of a frame's first bytes, its size included, `begin` needs so many.
-    """
+    """Follow Kafka's framing in a stream, whatever pieces it comes in."""
 
     def __init__(self, head_bytes: int) -> None:
+        # Of a frame's first bytes, its size included, `begin` needs so many.
         self._head_bytes = head_bytes
         self._head = b""
         self._left = 0

@@ -29,16 +29,7 @@ def arrow_schema(schema: Any) -> pa.Schema:
 def add_night(outdir: Path, schema: Any, alerts: pa.Table | Sequence[Alert], topic: str | None = None) -> Ledger:
     """Add alerts to the dataset of a topic, which is made if there is none: one range, one file, no directories.
 
-    Parameters
-    ----------
-    outdir : pathlib.Path
-        The dataset.
-    schema : dict
-        The Avro schema of its alerts.
-    alerts : pyarrow.Table or sequence of dict
-        The alerts.
-    topic : str, optional
-        The topic; by default the name of the directory.
+    `topic`: the topic; by default the name of the directory.
     """
     parsed = parse_schema(json.dumps(schema))
     ledger = Ledger(outdir)

@@ -52,10 +52,7 @@ Rule = Callable[[str, str, Mapping[str, str]], Fate]
 def ensure_s3proxy_jar() -> Path:
     """Return S3Proxy's jar, downloaded first where it is not there.
 
-    Raises
-    ------
-    HarnessError
-        Java or Maven is missing and can't be installed, or the download failed; one line.
+    Raises HarnessError: java or Maven is missing and can't be installed, or the download failed; one line.
     """
     room = cache_folder() / f"s3proxy-{S3PROXY_VERSION}"
     jar = room / "s3proxy.jar"
@@ -75,15 +72,10 @@ def ensure_s3proxy_jar() -> Path:
 
 
 class ObjectStore:
-    """S3Proxy over a folder, and the wire to it; started and stopped as often as a test likes.
-
-    Parameters
-    ----------
-    folder : Path
-        Where it keeps everything.
-    """
+    """S3Proxy over a folder, and the wire to it; started and stopped as often as a test likes."""
 
     def __init__(self, folder: Path) -> None:
+        # Where it keeps everything.
         self.folder = folder
         self.wire = FaultyWire()
         self._process: subprocess.Popen[bytes] | None = None
@@ -110,10 +102,7 @@ class ObjectStore:
     def start(self) -> None:
         """Start S3Proxy, and return when it answers.
 
-        Raises
-        ------
-        HarnessError
-            If it does not; with its last words.
+        Raises HarnessError if it does not; with its last words.
         """
         (port,) = free_ports(1)
         settings = {
@@ -166,13 +155,7 @@ class ObjectStore:
         return sorted(path.relative_to(root).as_posix() for path in (root / prefix).rglob("*") if path.is_file())
 
     def uploads(self, prefix: str) -> list[str]:
-        """List the names below a prefix to which uploads in parts were begun and not completed, as the folder has them.
-
-        Parameters
-        ----------
-        prefix : str
-            What the names begin with.
-        """
+        """List the names below a prefix with begun and not completed uploads in parts, as the folder has them."""
         root = self.folder / "data" / BUCKET
         # While the store is at work, folders come and go.
         found = [Path(folder, name) for folder, _, names in os.walk(root) for name in names]
@@ -182,17 +165,11 @@ class ObjectStore:
 
 @dataclass
 class FaultyWire:
-    """Forwards requests, one fault or none for each.
+    """Forwards requests, one fault or none for each."""
 
-    Parameters
-    ----------
-    rule : callable
-        Decides on each request.
-    requests : collections.Counter
-        Requests that came, by method.
-    """
-
+    #: Decides on each request.
     rule: Rule = lambda *_: "pass"
+    #: Requests that came, by method.
     requests: Counter[str] = field(default_factory=Counter)
     target: int = 0
 

@@ -26,17 +26,10 @@ Place = tuple[int, int]
 
 @dataclass
 class Oracle:
-    """A topic as its producer knows it.
-
-    Parameters
-    ----------
-    schema : dict
-        The writer schema.
-    values : dict
-        The bytes of each acknowledged alert, by partition and offset.
-    """
+    """A topic as its producer knows it."""
 
     schema: dict[str, Any]
+    #: The bytes of each acknowledged alert, by partition and offset.
     values: dict[Place, bytes]
 
     def alert(self, place: Place) -> dict[str, Any]:

@@ -85,16 +85,9 @@ def after_power_cut(
 ) -> list[dict[Path, bytes | None]]:
     """Say what is on the disk after each event; None is the content of a file that was never synced.
 
-    Parameters
-    ----------
-    root : Path
-        A directory that is on the disk.
-    events : list of Event
-        What a `Recorder` noted; the tree of the first one is on the disk.
-    eager : bool
-        Removals reach the disk at once.
-    ignored : collection of int
-        Events whose fsync is taken for not made.
+    `root`: A directory that is on the disk.
+    `events`: what a `Recorder` noted; the tree of the first one is on the disk.
+    `ignored`: events whose fsync is taken for not made.
     """
     entries: dict[int, dict[str, int]] = {}
     contents: dict[int, bytes] = {}

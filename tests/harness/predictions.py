@@ -62,21 +62,13 @@ def predictions_of(
 
 @dataclass(frozen=True)
 class Predicted:
-    """A topic of predictions, and the one of their alerts.
-
-    Parameters
-    ----------
-    topic : str
-        The topic of predictions.
-    alerts : Oracle
-        The alerts.
-    said : dict of (int, int) to bytes
-        The predictions, by partition and offset.
-    """
+    """A topic of predictions, and the one of their alerts."""
 
     bootstrap: str
+    #: The topic of predictions.
     topic: str
     alerts: Oracle
+    #: The predictions, by partition and offset.
     said: dict[tuple[int, int], bytes] = field(default_factory=dict)
 
     def predict(self, messages: Sequence[bytes]) -> None:

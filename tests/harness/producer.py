@@ -23,21 +23,14 @@ OPEN_TRANSACTION_TIMEOUT_S = 900
 
 @dataclass(frozen=True, slots=True, order=True)
 class Produced:
-    """One acknowledged record: where Kafka put it, and which input it was.
+    """One acknowledged record: where Kafka put it, and which input it was."""
 
-    Parameters
-    ----------
-    partition, offset : int
-        Where it is.
-    sha256 : str or None
-        Digest of its value in hexadecimal; None for a tombstone, which has no value.
-    index : int
-        Its place in the input, from 0.
-    """
-
+    #: partition, offset: where it is.
     partition: int
     offset: int
+    #: Digest of its value in hexadecimal; None for a tombstone, which has no value.
     sha256: str | None
+    #: Its place in the input, from 0.
     index: int
 
 
@@ -47,20 +40,13 @@ class NotAcknowledgedError(RuntimeError):
 
 @dataclass(frozen=True)
 class OpenTransaction:
-    """A transaction that holds back the last stable offset until it is finished.
+    """A transaction that holds back the last stable offset until it is finished."""
 
-    Parameters
-    ----------
-    producer : Producer
-        Keep it: the broker aborts the transaction of a producer that is fenced, or after 15 minutes.
-    records : list of Produced
-        What was written and acknowledged in it.
-    bootstrap, topic : str
-        Where it was written to.
-    """
-
+    #: Keep it: the broker aborts the transaction of a producer that is fenced, or after 15 minutes.
     producer: Producer
+    #: What was written and acknowledged in it.
     records: list[Produced]
+    #: bootstrap, topic: where it was written to.
     bootstrap: str
     topic: str
 
@@ -106,32 +92,13 @@ def produce(
 ) -> list[Produced]:
     """Write values to partitions chosen at random, as Fink does, and return when each is acknowledged.
 
-    Parameters
-    ----------
-    bootstrap, topic : str
-        Where to.
-    values : iterable of bytes or None
-        What; consumed as it is sent, and not kept.
-    partitions : int, optional
-        Only the first so many partitions get records; by default all that the topic has.
-    keys : iterable of bytes or None, optional
-        A key for each value; by default none.
-    seed : int
-        Of the choice of partitions.
-    at_ms : int
-        Kafka's timestamp of each, in milliseconds since 1970-01-01 UTC; 0 for now.
-    options : mapping, optional
-        librdkafka settings that win over the harness's.
-
-    Returns
-    -------
-    list of Produced
-        One for each value, in the order of the input.
-
-    Raises
-    ------
-    NotAcknowledgedError
-        At least one record was not acknowledged.
+    `values`: what; consumed as it is sent, and not kept.
+    `partitions`: only the first so many partitions get records; by default all that the topic has.
+    `keys`: A key for each value; by default none.
+    `at_ms`: kafka's timestamp of each, in milliseconds since 1970-01-01 UTC; 0 for now.
+    `options`: librdkafka settings that win over the harness's.
+    Returns: one for each value, in the order of the input.
+    Raises NotAcknowledgedError: at least one record was not acknowledged.
     """
     producer = Producer(_config(bootstrap) | dict(options or {}))
     return _send(producer, topic, values, partitions or partition_count(bootstrap, topic), keys, seed, at_ms)
@@ -168,23 +135,14 @@ def produce_transaction(
 ) -> list[Produced]:
     """Write values in one transaction, and commit or abort it; the parameters are those of `produce`.
 
-    Returns
-    -------
-    list of Produced
-        Where the records are; of an aborted transaction, where they were never to be read.
+    Returns: where the records are; of an aborted transaction, where they were never to be read.
     """
     transaction = open_transaction(bootstrap, topic, values, partitions=partitions, seed=seed)
     return transaction.commit() if commit else transaction.abort()
 
 
 def publish_schema(bootstrap: str, topic: str, schema_json: str, copies: int = 10) -> str:
-    """Create the topic's schema topic as Fink fills it: the Avro schema is the *key* of identical messages.
-
-    Returns
-    -------
-    str
-        The name of the schema topic.
-    """
+    """Create the topic's schema topic as Fink fills it: the Avro schema is the *key* of identical messages."""
     name = f"{topic}_schema"
     create_topic(bootstrap, name, partitions=1)
     produce(bootstrap, name, repeat(b"0", copies), partitions=1, keys=repeat(schema_json.encode(), copies))

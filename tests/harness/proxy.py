@@ -10,15 +10,10 @@ from tests.harness.kafka_settings import HOST
 
 
 class Wire:
-    """Forward a port of loopback to another one; a context manager.
-
-    Parameters
-    ----------
-    port, target : int
-        Where it listens, and where it leads.
-    """
+    """Forward a port of loopback to another one; a context manager."""
 
     def __init__(self, port: int, target: int) -> None:
+        # port, target: where it listens, and where it leads.
         self._port = port
         self._target = target
         self._loop = asyncio.new_event_loop()

@@ -21,18 +21,7 @@ from tests.harness.oracle import PATIENCE_S, Oracle, assert_exactly_once, wait_f
 class Running:
     """Start a transfer as a shell does, in a process group of its own.
 
-    Parameters
-    ----------
-    kafka
-        Where it reads.
-    topic : str
-        The topic.
-    outdir : Path
-        Where it writes.
-    *more : str
-        Further options.
-    slowly : bool, optional
-        Decode one alert at a time, to last some seconds; not needed where the line is slow.
+    `slowly`: decode one alert at a time, to last some seconds; not needed where the line is slow.
     """
 
     #: What was started and may still run: a test that fails ends nothing itself.

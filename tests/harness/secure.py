@@ -33,20 +33,12 @@ _SCRAM = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
 
 @dataclass(frozen=True)
 class SecureKafka:
-    """A broker with a listener for each of `PROTOCOLS`.
-
-    Parameters
-    ----------
-    broker : KafkaBroker
-        The broker.
-    ca_file : Path
-        The authority that signed its certificates.
-    foreign_ca_file : Path
-        An authority that did not.
-    """
+    """A broker with a listener for each of `PROTOCOLS`."""
 
     broker: KafkaBroker
+    #: The authority that signed its certificates.
     ca_file: Path
+    #: An authority that did not.
     foreign_ca_file: Path
 
 

@@ -32,18 +32,12 @@ def ensure_slurm() -> None:
 
 
 class Slurm:
-    """A Slurm of a few nodes; a context manager.
-
-    Parameters
-    ----------
-    folder : pathlib.Path
-        Where everything of it is kept.
-    nodes : int
-        How many nodes there are, all on this machine.
-    """
+    """A Slurm of a few nodes; a context manager."""
 
     def __init__(self, folder: Path, nodes: int = 3) -> None:
+        # Where everything of it is kept.
         self._folder = folder
+        # How many nodes there are, all on this machine.
         self.nodes = [f"n{number}" for number in range(1, nodes + 1)]
         self._conf = folder / "slurm.conf"
         self._daemons = Daemons()

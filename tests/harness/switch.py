@@ -27,69 +27,43 @@ _NETWORK = "10.78.0"
 
 @dataclass(frozen=True)
 class Packets:
-    """What happens to packets, on every line of a switch.
+    """What happens to packets, on every line of a switch."""
 
-    Parameters
-    ----------
-    mbit : float
-        The rate in 10^6 bits a second, for each sender; 0 for no bound.
-    round_trip_s : float
-        How long it takes to hear back.
-    loss, reorder, duplicate : float
-        The shares of packets that are lost, overtaken by others, and come twice.
-    forget_s : float
-        A connection that is silent for longer is forgotten: its packets vanish. 0 for never.
-    largest : int
-        Larger packets vanish, and nobody is told; 0 for none.
-    """
-
+    #: The rate in 10^6 bits a second, for each sender; 0 for no bound.
     mbit: float = 0.0
+    #: How long it takes to hear back.
     round_trip_s: float = 0.0
+    #: loss, reorder, duplicate: the shares of packets that are lost, overtaken by others, and come twice.
     loss: float = 0.0
     reorder: float = 0.0
     duplicate: float = 0.0
+    #: A connection that is silent for longer is forgotten: its packets vanish. 0 for never.
     forget_s: float = 0.0
+    #: Larger packets vanish, and nobody is told; 0 for none.
     largest: int = 0
 
 
 @dataclass(frozen=True)
 class Carried:
-    """What a host's line has carried.
+    """What a host's line has carried."""
 
-    Parameters
-    ----------
-    sent_bytes, received_bytes : int
-        Of whole frames, those that were dropped included.
-    dropped : int
-        Frames that did not go on.
-    connections, tcp_bytes : int
-        TCP connections that it has asked for, and what TCP has sent in all, what was sent again included.
-    """
-
+    #: sent_bytes, received_bytes: of whole frames, those that were dropped included.
     sent_bytes: int = 0
     received_bytes: int = 0
+    #: Frames that did not go on.
     dropped: int = 0
+    #: connections, tcp_bytes: TCP connections that it has asked for, and what TCP has sent in all, what was sent again
+    #: included.
     connections: int = 0
     tcp_bytes: int = 0
 
 
 class Switched:
-    """Hosts on such a switch; a context manager. Needs root.
-
-    Parameters
-    ----------
-    count : int
-        How many.
-    packets : Packets
-        What happens to packets, to begin with.
-    mtu : int
-        The largest packet that hosts send.
-    seed : int
-        Of what happens to which packet.
-    """
+    """Hosts on such a switch; a context manager. Needs root."""
 
     def __init__(self, count: int = 2, packets: Packets = Packets(), mtu: int = 1500, seed: int = 0) -> None:
         self._count = count
+        # What happens to packets, to begin with.
         self._packets = packets
         self._first = {"mtu": mtu, "seed": seed}
         self._process: subprocess.Popen[str] | None = None

@@ -27,20 +27,11 @@ _FORMAT = re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.
 
 
 class Terminal:
-    """A terminal of some width; what rich draws again is drawn over.
-
-    Parameters
-    ----------
-    cwd : pathlib.Path
-        Where commands run.
-    env : dict of str to str
-        What their environment has besides.
-    width : int
-        Columns.
-    """
+    """A terminal of some width; what rich draws again is drawn over."""
 
     def __init__(self, cwd: Path, env: dict[str, str], width: int = 100) -> None:
         self._cwd = cwd
+        # What their environment has besides.
         self._env = environment({**env, "TERM": "xterm-256color", "COLUMNS": str(width)})
         self._width = width
         self._lines = [""]

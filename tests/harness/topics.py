@@ -15,15 +15,8 @@ ADMIN_TIMEOUT_S = 30.0
 def client_config(bootstrap: str) -> dict[str, Any]:
     """Return what every librdkafka client of the harness is made with: quick to reconnect, silent on stderr.
 
-    Parameters
-    ----------
-    bootstrap : str
-        ``host:port`` of a broker, or several with commas.
-
-    Returns
-    -------
-    dict
-        librdkafka settings; the place for security settings when a listener has any.
+    `bootstrap`: ``host:port`` of a broker, or several with commas.
+    Returns: librdkafka settings; the place for security settings when a listener has any.
     """
     return {
         "bootstrap.servers": bootstrap,
@@ -66,17 +59,7 @@ def add_partitions(bootstrap: str, name: str, total: int) -> None:
 def delete_records_before(bootstrap: str, topic: str, partition: int, offset: int) -> int:
     """Remove the head of a partition, as retention does.
 
-    Parameters
-    ----------
-    bootstrap, topic, partition
-        Where.
-    offset : int
-        The first offset that stays.
-
-    Returns
-    -------
-    int
-        The low watermark that the broker now has.
+    Returns: the low watermark that the broker now has.
     """
     place = TopicPartition(topic, partition, offset)
     admin = _admin(bootstrap)  # in a variable: a client that is collected answers none of its futures

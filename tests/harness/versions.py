@@ -124,17 +124,12 @@ def decode(schema: Schema, value: bytes) -> dict[str, Any]:
 
 
 class Livestream:
-    """A topic whose records have their schema in the key, as its producer knows it.
-
-    Attributes
-    ----------
-    sent : dict
-        Schema and value of each acknowledged record, by partition and offset.
-    """
+    """A topic whose records have their schema in the key, as its producer knows it."""
 
     def __init__(self, bootstrap: str, topic: str) -> None:
         self._bootstrap = bootstrap
         self._topic = topic
+        #: Schema and value of each acknowledged record, by partition and offset.
         self.sent: dict[Place, tuple[Schema, bytes]] = {}
 
     def add(self, schemas: Sequence[Schema], partitions: int | None = None, seed: int = 0) -> None:

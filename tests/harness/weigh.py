@@ -12,20 +12,12 @@ import psutil
 
 @dataclass(frozen=True)
 class Weighed:
-    """A command that has ended.
-
-    Parameters
-    ----------
-    status : int
-        Its exit status.
-    err : str
-        What it said on stderr.
-    most_bytes : int
-        The most that it and its descendants held.
-    """
+    """A command that has ended."""
 
     status: int
+    #: What it said on stderr.
     err: str
+    #: The most that it and its descendants held.
     most_bytes: int
 
 

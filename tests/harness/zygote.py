@@ -56,13 +56,7 @@ class Ended:
 
 
 class Zygote:
-    """The process that commands are forked from; it is started when the first one is.
-
-    Parameters
-    ----------
-    environment : mapping
-        Its environment; commands have their own.
-    """
+    """The process that commands are forked from; it is started when the first one is."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._read_at_start = read_at_start(environment)
@@ -88,10 +82,7 @@ class Zygote:
     ) -> Ended:
         """Run a command with these three files, and return when it has ended.
 
-        Raises
-        ------
-        subprocess.TimeoutExpired
-            It was killed after so many seconds.
+        Raises subprocess.TimeoutExpired: it was killed after so many seconds.
         """
         here, there = socket.socketpair()
         with here, tempfile.TemporaryFile() as asked:

@@ -103,29 +103,18 @@ CASES = [
 
 @dataclass(frozen=True)
 class Found:
-    """What a reader makes of a dataset.
-
-    Parameters
-    ----------
-    count : int
-        Alerts.
-    ids : list of int
-        Their identifiers, in order.
-    classes : list of (str, int)
-        How many alerts of each class the second night has; the class as text, ``None`` for null.
-    curve : list of (int, float, float)
-        Identifier, time and brightness of the alerts of one object, in the order of time.
-    history : list of int
-        How many earlier measurements each of them has; empty if light alerts have none.
-    cutout : str or None
-        The first of their cutouts, in Base64.
-    """
+    """What a reader makes of a dataset."""
 
     count: int
+    #: Their identifiers, in order.
     ids: list[int]
+    #: How many alerts of each class the second night has; the class as text, ``None`` for null.
     classes: list[tuple[str, int]]
+    #: Identifier, time and brightness of the alerts of one object, in the order of time.
     curve: list[tuple[int, float, float]]
+    #: How many earlier measurements each of them has; empty if light alerts have none.
     history: list[int]
+    #: The first of their cutouts, in Base64.
     cutout: str | None
 
 

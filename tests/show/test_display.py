@@ -23,13 +23,7 @@ SIZE = 1040
 
 
 class Screen:
-    """A display whose clock is set by hand, and what it draws.
-
-    Parameters
-    ----------
-    width : int
-        Columns.
-    """
+    """A display whose clock is set by hand, and what it draws."""
 
     def __init__(self, width: int = 80) -> None:
         self.clock = Clock()

@@ -17,27 +17,13 @@ from tests.harness.topics import delete_records_before
 
 
 class Injector:
-    """Injects faults into what runs.
-
-    Parameters
-    ----------
-    broker : KafkaBroker
-        The broker.
-    topic : str
-        The topic.
-    chance : random.Random
-        What decides.
-
-    Attributes
-    ----------
-    faults : collections.Counter
-        How many of each kind there were.
-    """
+    """Injects faults into what runs."""
 
     def __init__(self, broker: KafkaBroker, topic: str, chance: random.Random) -> None:
         self._broker = broker
         self._topic = topic
         self._chance = chance
+        #: How many of each kind there were.
         self.faults: Counter[str] = Counter()
 
     def inject(self, running: Running) -> None:

@@ -29,27 +29,18 @@ _EXPECTED = {0, 1, 3, -9, -15, 130, 143}
 
 @dataclass
 class Account:
-    """What a soak has come to.
+    """What a soak has come to."""
 
-    Parameters
-    ----------
-    checked : int
-        Alerts that were published and are accounted for.
-    lost, quarantined : int
-        Of them declared lost; and records that are no alerts, in quarantine or declared lost.
-    runs : int
-        Transfers that were started.
-    faults : collections.Counter
-        What happened to them.
-    violations : list of str
-        What must not be.
-    """
-
+    #: Alerts that were published and are accounted for.
     checked: int = 0
+    #: lost, quarantined: of them declared lost; and records that are no alerts, in quarantine or declared lost.
     lost: int = 0
     quarantined: int = 0
+    #: Transfers that were started.
     runs: int = 0
+    #: What happened to them.
     faults: Counter[str] = field(default_factory=Counter)
+    #: What must not be.
     violations: list[str] = field(default_factory=list)
 
     def add(self, other: Account) -> None:

@@ -17,31 +17,18 @@ POISON = [b"", b"\xff" * 9, b"\x00" * 5]
 
 
 class Filling:
-    """A thread that fills a topic in bursts, and knows what was acknowledged.
-
-    Parameters
-    ----------
-    bootstrap, topic : str
-        Where.
-    chance : random.Random
-        What decides.
-    burst : int
-        Alerts of a burst, about.
-    total : int
-        Alerts after which it is enough.
-
-    Attributes
-    ----------
-    alerts, poison : dict
-        Digest of each acknowledged alert, and of each record that is none, by partition and offset.
-    """
+    """A thread that fills a topic in bursts, and knows what was acknowledged."""
 
     def __init__(self, bootstrap: str, topic: str, chance: random.Random, burst: int, total: int) -> None:
+        # bootstrap, topic: where.
         self._bootstrap = bootstrap
         self._topic = topic
         self._chance = chance
+        # Alerts of a burst, about.
         self._burst = burst
+        # Alerts after which it is enough.
         self._total = total
+        #: alerts, poison: digest of each acknowledged alert, and of each record that is none, by partition and offset.
         self.alerts: dict[Place, bytes] = {}
         self.poison: dict[Place, bytes] = {}
         self.failures: list[str] = []
