@@ -19,7 +19,7 @@ from fink_dask.cli.transfer import transfer
 from fink_dask.errors import SettingsError
 from fink_dask.kafka.topics import choose_topics
 from fink_dask.settings import has_sasl
-from fink_dask.store.location import check_is_local
+from fink_dask.store.location import shared_directory
 
 #: Options about workers elsewhere, or about the terminal that this is typed in.
 _LEFT_OUT = {
@@ -77,14 +77,13 @@ def submit(
             f"a job does not get {PASSWORD_VARIABLE}, as others could see it there: put the password into a file that "
             "only you can read, and give --password-file FILE"
         )
-    check_is_local(outdir, "submit")
     arguments = _arguments(click.get_current_context())
     jobs = cluster_settings({**others, "adapt": None, "jobs": None})
     if jobs is None:
         raise SettingsError("no batch system was named: give --cluster slurm, or another one")
     from fink_dask.cluster.submit import BatchTransfer
 
-    job = BatchTransfer(jobs.resolve(), Path(os.path.realpath(outdir)), arguments)
+    job = BatchTransfer(jobs.resolve(), shared_directory(outdir.resolve(), "").parent, arguments)
     script = job.script()
     if dry_run:
         if as_json:
@@ -101,7 +100,7 @@ def submit(
         chosen = "" if jobs.walltime is not None else "; --walltime asks for another"
         say(f"  time limit {job.spec.walltime}{chosen}")
     click.echo(f"  progress   fink-dask status {outdir}")
-    say(f"  output in  {job.outdir.parent}")
+    say(f"  output in  {job.logs}")
     return 0
 
 

@@ -214,7 +214,7 @@ def transfer(
     """
     choice = choose_topics(topics)
     jobs = cluster_settings(given, scheduler)
-    check_remote(outdir, restart, jobs is not None)
+    check_remote(outdir, restart)
     asked, following = take(TransferSettings, given), take(FollowSettings, given)
     kafka = kafka_settings(asked["survey"] or survey_of_topics(choice), **given)
     if scheduler is None and jobs is None and not dry_run:

@@ -27,6 +27,7 @@ from fink_dask.errors import SettingsError, TransferError
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.progress.events import Note, Observer
 from fink_dask.settings import TransferSettings
+from fink_dask.store.location import shared_directory
 
 log = logging.getLogger(__name__)
 
@@ -126,7 +127,7 @@ def _keys_in(room: Path) -> Security:
 
 
 def _room_of(ledger: Ledger) -> Path:
-    return ledger.path / "jobs"
+    return shared_directory(ledger.path, "jobs")
 
 
 @contextmanager

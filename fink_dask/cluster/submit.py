@@ -35,17 +35,17 @@ class BatchTransfer:
 
     #: The job; it is one, whatever was asked for.
     spec: JobSpec
-    #: The dataset's directory; the logs are kept beside it.
-    outdir: Path
+    #: The directory of the logs.
+    logs: Path
     #: The arguments of `fink-dask transfer`.
     arguments: Sequence[str]
 
     def script(self) -> str:
         """Write the job script."""
-        check_path(self.outdir.parent)
+        check_path(self.logs)
         with TemporaryDirectory() as elsewhere:  # dask-jobqueue makes the directory of the logs where there is none
             script: str = self._job(Path(elsewhere)).job_script()
-        return script.replace(elsewhere, str(self.outdir.parent))
+        return script.replace(elsewhere, str(self.logs))
 
     def submit(self) -> str:
         """Submit the job.
@@ -59,10 +59,10 @@ class BatchTransfer:
         if shutil.which(program) is None:
             raise SettingsError(f"there is no {program} here: run this on a host where {self.spec.system} takes jobs")
         try:
-            self.outdir.parent.mkdir(parents=True, exist_ok=True)
+            self.logs.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise StorageError(f"can't make {self.outdir.parent}: {error.strerror}") from error
-        job = self._job(self.outdir.parent)
+            raise StorageError(f"can't make {self.logs}: {error.strerror}") from error
+        job = self._job(self.logs)
         asyncio.run(job.start())
         if job.refusal is not None:
             raise TransferError(f"{self.spec.system} refused the job: {job.refusal}")

@@ -120,7 +120,7 @@ def run_topics(
     Returns: what the datasets hold now, what this run took, and which topics failed.
     Raises FinkDaskError if nothing could be transferred, or a failure concerns all topics, or there is only one.
     """
-    check_remote(settings.outdir, restart, chosen.jobs is not None)
+    check_remote(settings.outdir, restart)
     if not is_predicted(choice):
         return _run_topics(choice, settings, observe, chosen, restart, began)
     found: list[TopicsOutcome] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -104,6 +105,17 @@ def filesystem_of(path: Path) -> tuple[Any, str]:
     return filesystem, f"{bucket.name}/{path.key}"
 
 
+def shared_directory(path: Path, what: str) -> Path:
+    """Name a directory of this dataset that other hosts see, for what is no part of it, such as logs.
+
+    On an object store there is none: then it is in the working directory, which jobs of a batch system begin in.
+    """
+    if not is_remote(path):
+        return path / what
+    # Of that name there may be a place in several buckets.
+    return Path.cwd() / f"{path.name}-{what}-{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+
+
 def check_is_local(path: Path, what: str) -> None:
     """Refuse what only works in a file system.
 
@@ -113,11 +125,10 @@ def check_is_local(path: Path, what: str) -> None:
         raise SettingsError(f"{what} works with a directory only, and {path} is on an object store")
 
 
-def check_remote(outdir: Path, restart: bool, has_jobs: bool) -> None:
+def check_remote(outdir: Path, restart: bool) -> None:
     """Refuse what a transfer can't do on an object store.
 
     `restart`: whether the dataset is to be moved aside, which takes renames.
-    `has_jobs`: whether it is to run in jobs of a batch system, whose logs and keys are kept in the ledger.
     Raises SettingsError that says what to do instead.
     """
     if not is_remote(outdir):
@@ -127,9 +138,4 @@ def check_remote(outdir: Path, restart: bool, has_jobs: bool) -> None:
             f"{parameter('restart', True)} can't move {outdir} aside, as an object store has no renames: choose "
             f"another {parameter('outdir')}, or "
             f"delete this one and {outdir.name}.fink"
-        )
-    if has_jobs:
-        raise SettingsError(
-            f"--cluster keeps logs and keys beside the dataset, and {outdir} is on an object store: start a Dask "
-            "scheduler, and give --scheduler ADDRESS"
         )

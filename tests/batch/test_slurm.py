@@ -20,6 +20,7 @@ from fink_dask.ledger.ledger import Ledger
 from tests.alerts.made_up import AlertKind
 from tests.harness.batch import PROGRAMS, committed, run, start_cli
 from tests.harness.cli import SLOWLY, environment, run_cli, transfer_arguments
+from tests.harness.object_store import SECRET, ObjectStore, assert_on_store_once
 from tests.harness.oracle import Oracle, add_alerts, assert_exactly_once, fill_topic, wait_for
 from tests.harness.secure import PASSWORD, USER, secure_kafka
 from tests.harness.slurm import Slurm
@@ -262,6 +263,35 @@ def test_a_follower_whose_jobs_wait_in_the_queue_comes_to_its_end(
     assert json.loads(out)["state"] == "complete"
     assert_exactly_once(outdir, oracle.values)
     wait_for(lambda: gone(slurm), "the jobs to be cancelled")
+
+
+def test_jobs_write_to_an_object_store_whose_credentials_are_in_no_script_and_no_ledger(
+    slurm: Slurm,
+    kafka: Any,
+    topic_name: str,
+    object_store: ObjectStore,
+    store_url: str,
+    settings: dict[str, str],
+    tmp_path: Path,
+) -> None:
+    oracle = fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 400, partitions=2)
+    scripts = tmp_path / "scripts"
+    more = ("--outdir", store_url, "--cluster-option", f"job_script_prologue=['cp $0 {scripts}.$$']")
+    result = run_cli(*transfer_arguments(kafka, topic_name, Path(), *JOB, *more), env=settings, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert_on_store_once(object_store, store_url, oracle)
+    kept = list(tmp_path.glob("scripts.*"))
+    held = [path.read_bytes() for path in (object_store.folder / "data").rglob("*") if path.is_file()]
+    assert kept
+    assert not any(SECRET.encode() in text for text in (*held, *map(Path.read_bytes, kept)))
+    assert not list(tmp_path.glob("*-jobs-*")), "keys and logs of jobs that did well are removed"
+    _, *options = transfer_arguments(kafka, topic_name, Path(), *JOB, "--outdir", store_url)
+    options = [each for each in options if each not in {"--dashboard-address", "127.0.0.1:0"}]
+    submitted = run_cli("submit", *options, env=settings, cwd=tmp_path)
+    assert submitted.returncode == 0, submitted.stderr
+    wait_for(lambda: gone(slurm), "the job")
+    (log,) = tmp_path.glob("fink-dask-*.err")
+    assert "nothing new" in log.read_text()
 
 
 def test_a_dry_run_prints_the_job_script_without_keys_and_submits_nothing(

@@ -18,7 +18,9 @@ from fink_dask.cluster.jobs import UNREACHED, _grid_engine, _last_words, _slurm
 from fink_dask.cluster.submit import BatchTransfer
 from fink_dask.errors import SettingsError
 from fink_dask.ledger.ledger import Ledger
+from fink_dask.store.location import locate
 from tests.harness.cli import run_cli
+from tests.harness.object_store import KEY_ID, SECRET, ObjectStore
 
 JOB = ("--cluster", "slurm", "--cores", "2", "--memory", "4GB")
 TRANSFER = ("-topic", "ftransfer_ztf_2026-11-01_1", "-outdir", "out", "--servers", "127.0.0.1:1")
@@ -122,6 +124,23 @@ def test_every_batch_system_gets_a_script_that_starts_encrypted_workers(system: 
     assert not (tmp_path / "out.fink").exists()
 
 
+def test_jobs_whose_dataset_is_on_a_store_keep_logs_and_keys_in_the_working_directory_and_no_credentials(
+    object_store: ObjectStore, store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    spec = JobOptions("slurm", cores=1, memory="1GB").resolve()
+    script, other = (job_script(spec, Ledger(locate(url))) for url in (store_url, f"{store_url}/x"))
+    (room,) = {line.split("--tls-key ")[1].split("/key.pem")[0] for line in script.splitlines() if "--tls-key" in line}
+    assert Path(room).parent == tmp_path
+    assert room not in other, "two datasets would share the keys"
+    result = run_cli("submit", *TRANSFER, "--outdir", store_url, *JOB, "--dry-run", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert f"--outdir {store_url}" in result.stdout
+    assert f" -o {tmp_path}/" in result.stdout
+    assert not any(secret in text for secret in (SECRET, KEY_ID) for text in (script, result.stdout))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_directory_that_a_script_can_not_hold_is_refused(tmp_path: Path) -> None:
     spec = JobOptions("slurm", cores=1, memory="1GB").resolve()
     with pytest.raises(SettingsError, match="a job script can't hold"):
@@ -129,7 +148,7 @@ def test_a_directory_that_a_script_can_not_hold_is_refused(tmp_path: Path) -> No
     with pytest.raises(SettingsError, match=r"a job script can't hold .* choose an --outdir"):
         job_script(spec, Ledger(tmp_path / "my alerts"))  # as --dry-run does
     with pytest.raises(SettingsError, match=r"a job script can't hold .* choose an --outdir"):
-        BatchTransfer(spec, tmp_path / "my nights" / "out", ()).script()
+        BatchTransfer(spec, tmp_path / "my nights", ()).script()
 
 
 def test_a_python_that_a_script_can_not_hold_is_refused_as_what_it_is(

@@ -10,18 +10,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.dataset as ds
 import pytest
 from distributed import Client
-from pyarrow.fs import S3FileSystem
 
 import fink_dask
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.store.location import locate
 from tests.alerts.made_up import AlertKind
 from tests.harness.cli import run_cli, transfer_arguments
-from tests.harness.object_store import BUCKET, KEY_ID, SECRET, ObjectStore
+from tests.harness.object_store import KEY_ID, SECRET, ObjectStore, assert_on_store_once
 from tests.harness.oracle import Oracle, add_alerts, assert_values_equal, fill_topic
 from tests.harness.producer import produce
 from tests.harness.running import Running
@@ -42,31 +39,11 @@ def oracle(kafka: Any, topic: str) -> Oracle:
     return fill_topic(kafka.bootstrap_servers, topic, AlertKind.ZTF_LIGHT, COUNT, partitions=PARTITIONS)
 
 
-def read(store: ObjectStore, url: str, columns: list[str] | None = None) -> pa.Table:
-    """Read everything below a URL as a reader does that knows nothing of a ledger."""
-    filesystem = S3FileSystem(
-        access_key=KEY_ID, secret_key=SECRET, endpoint_override=store.endpoint, region="us-east-1"
-    )
-    return ds.dataset(url.removeprefix("s3://"), filesystem=filesystem, partitioning="hive").to_table(columns=columns)
-
-
-def assert_exactly_once(store: ObjectStore, url: str, oracle: Oracle) -> None:
-    """Fail unless each alert is there once, no object is there that no marker names, and nothing is staged."""
-    table = read(store, url, ["kafka_partition", "kafka_offset"])
-    found = Counter(zip(table["kafka_partition"].to_pylist(), table["kafka_offset"].to_pylist(), strict=True))
-    assert found == Counter(oracle.values.keys())
-    ledger = Ledger(locate(url))
-    named = {file.path for marker in ledger.markers(ledger.plans()) for file in marker.files}
-    prefix = url.removeprefix(f"s3://{BUCKET}/")
-    assert set(store.files(prefix)) == {f"{prefix}/{path}" for path in named}
-    assert ledger.staged() == []
-
-
 def finish(kafka: Any, topic: str, store: ObjectStore, url: str, oracle: Oracle) -> str:
     """Run once more, and hold the dataset against what was published; returns what the run said."""
     result = run_cli(*transfer_arguments(kafka, topic, Path(), "-partitionby", "time", "-outdir", url))
     assert result.returncode == 0, result.stderr
-    assert_exactly_once(store, url, oracle)
+    assert_on_store_once(store, url, oracle)
     verified = run_cli("verify", url)
     assert verified.returncode == 0, verified.stdout + verified.stderr
     return result.stdout + result.stderr
@@ -85,7 +62,7 @@ def test_a_topic_becomes_a_dataset_on_a_store(
     result = run_cli(*arguments, "-v", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert f"dataset    {store_url}\n" in result.stdout
-    assert_exactly_once(object_store, store_url, oracle)
+    assert_on_store_once(object_store, store_url, oracle)
     assert SECRET not in result.stdout + result.stderr
     held = [path.read_bytes() for path in (object_store.folder / "data").rglob("*") if path.is_file()]
     assert not any(secret.encode() in content for content in held for secret in (SECRET, KEY_ID))
@@ -219,7 +196,7 @@ def test_records_that_can_not_be_decoded_are_put_aside_on_a_store_and_retried(
     produce(kafka.bootstrap_servers, topic_name, [b"no alert"] * 7)
     result = run_cli(*transfer_arguments(kafka, topic_name, Path(), "-partitionby", "time", "-outdir", store_url))
     assert result.returncode == 3, result.stderr
-    assert_exactly_once(object_store, store_url, oracle)
+    assert_on_store_once(object_store, store_url, oracle)
     shown = run_cli("quarantine", store_url)
     assert "7 records in quarantine" in shown.stdout
     retried = run_cli("quarantine", store_url, "--retry")
@@ -239,7 +216,7 @@ def test_a_topic_is_followed_into_a_store(
     add_alerts(kafka.bootstrap_servers, topic_name, oracle, AlertKind.ZTF_LIGHT, 200, first_id=300)
     code, err = running.finish()
     assert code == 0, err
-    assert_exactly_once(object_store, store_url, oracle)
+    assert_on_store_once(object_store, store_url, oracle)
 
 
 def test_several_topics_become_datasets_on_a_store(
@@ -249,8 +226,8 @@ def test_several_topics_become_datasets_on_a_store(
     arguments = transfer_arguments(kafka, topic, Path(), "--topic", topic_name, "-outdir", store_url)
     result = run_cli(*arguments)
     assert result.returncode == 0, result.stderr
-    assert_exactly_once(object_store, f"{store_url}/{topic}", oracle)
-    assert_exactly_once(object_store, f"{store_url}/{topic_name}", other)
+    assert_on_store_once(object_store, f"{store_url}/{topic}", oracle)
+    assert_on_store_once(object_store, f"{store_url}/{topic_name}", other)
     for command in ("status", "verify"):
         said = run_cli(command, store_url)
         assert said.returncode == 0, said.stderr
@@ -272,7 +249,7 @@ def test_workers_of_another_scheduler_write_to_a_store(
         finally:
             client.run(_take_credentials, object_store.environment)
     assert result.returncode == 0, result.stderr
-    assert_exactly_once(object_store, store_url, oracle)
+    assert_on_store_once(object_store, store_url, oracle)
 
 
 def _give_credentials(environment: Mapping[str, str]) -> None:
@@ -286,8 +263,6 @@ def _take_credentials(environment: Mapping[str, str]) -> None:
 
 REFUSED = {
     "--restart can't move": ["transfer", "--outdir", "{}", "--restart", "--yes"],
-    "--cluster keeps logs": ["transfer", "--outdir", "{}", "--cluster", "slurm"],
-    "submit works with a directory only": ["submit", "--outdir", "{}", "--cluster", "slurm"],
     "compact works with a directory only": ["compact", "{}", "new"],
     "export-hats works with a directory only": ["export-hats", "{}", "catalog"],
     "demo works with a directory only": ["demo", "--outdir", "{}"],
@@ -300,7 +275,7 @@ def test_what_an_object_store_can_not_do_is_refused_before_anything_is_done(
     words: str, object_store: ObjectStore, store_url: str, tmp_path: Path
 ) -> None:
     object_store.wire.requests.clear()
-    more = ["--topic", "ftransfer_ztf_2026-11-01_1"] if REFUSED[words][0] in {"transfer", "submit"} else []
+    more = ["--topic", "ftransfer_ztf_2026-11-01_1"] if REFUSED[words][0] == "transfer" else []
     result = run_cli(*(word.format(store_url) for word in REFUSED[words]), *more, cwd=tmp_path)
     assert result.returncode == 2
     assert words in result.stderr

@@ -26,8 +26,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Literal
 
+import pyarrow as pa
+import pyarrow.dataset as ds
+from pyarrow.fs import S3FileSystem
+
+from fink_dask.ledger.ledger import Ledger
+from fink_dask.store.location import locate
 from tests.harness.kafka_install import HarnessError, cache_folder, ensure_tools, find_java, locked, run_tool
 from tests.harness.kafka_settings import HOST, free_ports
+from tests.harness.oracle import Oracle
 
 S3PROXY_VERSION = "3.0.0"
 #: Of the jar; Maven compares with the checksum that the same server gives.
@@ -297,6 +304,26 @@ class _Forward(BaseHTTPRequestHandler):
 
     def log_message(self, *_: Any) -> None:
         """Say nothing."""
+
+
+def read_store(store: ObjectStore, url: str, columns: list[str] | None = None) -> pa.Table:
+    """Read everything below a URL as a reader does that knows nothing of a ledger."""
+    filesystem = S3FileSystem(
+        access_key=KEY_ID, secret_key=SECRET, endpoint_override=store.endpoint, region="us-east-1"
+    )
+    return ds.dataset(url.removeprefix("s3://"), filesystem=filesystem, partitioning="hive").to_table(columns=columns)
+
+
+def assert_on_store_once(store: ObjectStore, url: str, oracle: Oracle) -> None:
+    """Fail unless each alert is there once, no object is there that no marker names, and nothing is staged."""
+    table = read_store(store, url, ["kafka_partition", "kafka_offset"])
+    found = Counter(zip(table["kafka_partition"].to_pylist(), table["kafka_offset"].to_pylist(), strict=True))
+    assert found == Counter(oracle.values.keys())
+    ledger = Ledger(locate(url))
+    named = {file.path for marker in ledger.markers(ledger.plans()) for file in marker.files}
+    prefix = url.removeprefix(f"s3://{BUCKET}/")
+    assert set(store.files(prefix)) == {f"{prefix}/{path}" for path in named}
+    assert ledger.staged() == []
 
 
 def _answers(port: int) -> bool:
