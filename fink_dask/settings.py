@@ -50,9 +50,14 @@ ON_LOSS = ("continue", "fail")
 RECONNECT_TIMEOUT_S = 300.0
 #: Kafka's names of them, the default first: https://kafka.apache.org/documentation/#security
 SECURITY_PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
-SASL_MECHANISMS = ("SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN")
+SASL_MECHANISMS = ("SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN", "OAUTHBEARER")
+#: The one that shows a token, which an identity server gives out for the user's name and password there.
+OAUTHBEARER = SASL_MECHANISMS[-1]
 #: What the URL of an object store begins with, as `Path` takes it for a directory.
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
+
+#: Where an identity server gives out tokens; without a name or password in it, as errors show it.
+_TOKEN_URL = re.compile(r"https?://[^\s/@?#]+(?:/[^\s@#]*)?")
 
 #: A server of Kafka; its port may be left out.
 _SERVER = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,9}))?")
@@ -199,6 +204,9 @@ class Security:
     #: Certificates of the authorities that are trusted, as PEM; otherwise those of the system. The text and not the
     #: name of a file, which workers on other machines may not have.
     ca_pem: str | None = field(default=None, repr=False)
+    #: For OAUTHBEARER: where tokens are given out, and what for.
+    token_url: str | None = None
+    scope: str | None = None
 
     def __post_init__(self) -> None:
         _check_known(parameter("security_protocol"), self.protocol, SECURITY_PROTOCOLS)
@@ -213,6 +221,17 @@ class Security:
             )
         check_sendable("the user name", self.username)
         check_sendable("the password", self.password)
+        if has_sasl(self.protocol) and self.mechanism == OAUTHBEARER:
+            self._check_tokens()
+
+    def _check_tokens(self) -> None:
+        name = parameter("oauth_token_url")
+        if self.token_url is None:
+            raise SettingsError(f"{OAUTHBEARER} needs the server that gives out tokens: give {name} https://…")
+        if not _TOKEN_URL.fullmatch(self.token_url):
+            raise SettingsError(f"{name} should be https://HOST/…, without a name or password in it")
+        check_sendable(name, self.token_url)
+        check_sendable(parameter("oauth_scope"), self.scope)
 
 
 PLAINTEXT = Security()
@@ -288,6 +307,19 @@ class Connection:
     )
     #: Is no option: everybody on the machine can see the arguments of processes.
     password: str | None = field(default=None, repr=False)
+    oauth_token_url: str | None = given(
+        None,
+        group=CONNECTION,
+        metavar="URL",
+        help="With OAUTHBEARER: where tokens are given out; the user name is the client's id there, and the password "
+        "its secret.",
+    )
+    oauth_scope: str | None = given(
+        None,
+        group=CONNECTION,
+        metavar="SCOPE",
+        help="With OAUTHBEARER: the scope of tokens, where one is asked for.",
+    )
     password_file: Path | None = given(
         None,
         group=CONNECTION,

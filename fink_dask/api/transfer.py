@@ -171,7 +171,8 @@ def transfer(
         ``reconnect_timeout``: how long Kafka may send nothing, or be unreachable, in seconds or as text such as
         ``"10m"``; 5 minutes by default. ``limit_rate``: the most that all consumers together may read from Kafka, in
         bytes a second or as text such as ``"5MB/s"``. ``security_protocol``, ``sasl_mechanism``, ``username``,
-        ``password``, ``password_file``, ``ssl_ca_file``: see `fink_dask.kafka.credentials.find_kafka`.
+        ``password``, ``password_file``, ``oauth_token_url``, ``oauth_scope``, ``ssl_ca_file``: see
+        `fink_dask.kafka.credentials.find_kafka`.
 
     Returns
     -------

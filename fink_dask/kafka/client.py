@@ -21,7 +21,7 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec
 
 from fink_dask.errors import BrokerError, BrokerUnavailableError, parameter
-from fink_dask.settings import KafkaSettings, has_sasl, has_tls
+from fink_dask.settings import OAUTHBEARER, KafkaSettings, Security, has_sasl, has_tls
 
 __all__ = [
     "AdminClient",
@@ -61,6 +61,14 @@ _FATAL = {
     KafkaError.GROUP_AUTHORIZATION_FAILED: "these credentials may not use the consumer group",
     KafkaError.CLUSTER_AUTHORIZATION_FAILED: "these credentials may not do this",
 }
+
+#: What librdkafka says where it was given no token, and the answers after which no client is given one:
+#: https://www.rfc-editor.org/rfc/rfc6749#section-5.2
+_NO_TOKEN = "Failed to acquire SASL OAUTHBEARER token: "  # noqa: S105 - no password
+_NO_SUCH_CLIENT = (
+    *("invalid_client", "invalid_grant", "invalid_request", "invalid_scope", "unauthorized_client"),
+    "unsupported_grant_type",
+)
 
 #: What concerns a consumer group, and so nothing that a consumer does here.
 _OF_GROUPS = frozenset(
@@ -162,6 +170,8 @@ def is_passing(error: KafkaError) -> bool:
 
 def is_refusal(error: KafkaError) -> bool:
     """Tell whether no retry helps against an error."""
+    if _NO_TOKEN in error.str():  # librdkafka asks again: the server may be away, or broken, for a while
+        return any(answer in error.str() for answer in _NO_SUCH_CLIENT)
     return error.code() in _FATAL
 
 
@@ -170,8 +180,8 @@ def broker_error(
 ) -> BrokerError:
     """Say a KafkaError in one line; one that may pass is a `BrokerUnavailableError`."""
     kind = BrokerUnavailableError if is_passing(error) else BrokerError
-    meaning = _FATAL.get(error.code())
     detail = in_words(error)
+    meaning = None if _NO_TOKEN in error.str() else _FATAL.get(error.code())
     return kind(f"{meaning} ({detail})" if meaning else detail, topic, partition, offset)
 
 
@@ -186,6 +196,8 @@ def in_words(error: KafkaError) -> str:
     # "1/1 brokers are down" is all that is said of an address that is silent, or hangs up at once.
     if error.code() == KafkaError._ALL_BROKERS_DOWN:
         return "no connection comes about; it may be off, or the line to it cut or blocked"
+    if said.startswith(_NO_TOKEN):
+        return f"the identity server gave no token: {said.removeprefix(_NO_TOKEN)}"
     # The first letters of what a web server says, or of a TLS alert, are taken for the size of a response.
     if error.code() == KafkaError._BAD_MSG and "APIVERSION_QUERY" in said:
         return f"what answers there is not Kafka, or wants another {parameter('security_protocol')}: check the port"
@@ -216,14 +228,27 @@ def client_config(settings: KafkaSettings, errors: Errors) -> dict[str, Any]:
     }
     security = settings.security
     if has_sasl(security.protocol):
-        config |= {
-            "sasl.mechanisms": security.mechanism,
-            "sasl.username": security.username,
-            "sasl.password": security.password,
-        }
+        config |= {"sasl.mechanisms": security.mechanism, **_who_we_are(security)}
     if has_tls(security.protocol) and security.ca_pem is not None:
         config["ssl.ca.pem"] = security.ca_pem
     return config
+
+
+def _who_we_are(security: Security) -> dict[str, Any]:
+    """Return what proves it: a password, or how librdkafka gets tokens by itself, and new ones before they end."""
+    if security.mechanism != OAUTHBEARER:
+        return {"sasl.username": security.username, "sasl.password": security.password}
+    found = {
+        "sasl.oauthbearer.method": "oidc",
+        "sasl.oauthbearer.token.endpoint.url": security.token_url,
+        "sasl.oauthbearer.client.id": security.username,
+        "sasl.oauthbearer.client.secret": security.password,
+    }
+    if security.scope:
+        found["sasl.oauthbearer.scope"] = security.scope
+    if security.ca_pem is not None:
+        found["https.ca.pem"] = security.ca_pem
+    return found
 
 
 class Suspicion:

@@ -330,6 +330,8 @@ def find_kafka(survey: str | None, warn: Callable[[str], None], asked: Connectio
             username=username if asks else None,
             password=password if asks else None,
             ca_pem=read_certificates(asked.ssl_ca_file) if has_ca and asked.ssl_ca_file is not None else None,
+            token_url=asked.oauth_token_url,
+            scope=asked.oauth_scope,
         ),
     )
 

@@ -20,6 +20,7 @@ from tests.harness.dask import answers
 from tests.harness.kafka_settings import free_ports
 from tests.harness.oracle import Oracle, assert_exactly_once, fill_topic, wait_for
 from tests.harness.secure import PASSWORD, USER, SecureKafka
+from tests.harness.tokens import CLIENT, SECRET, identity_server
 
 TOPIC = "ftransfer_ztf_2026-11-01_2"
 COUNT = 4000
@@ -88,6 +89,25 @@ def test_the_password_is_seen_nowhere_while_a_transfer_runs_and_after_it(
     assert_exactly_once(outdir, oracle.values)
     for path in tmp_path.rglob("*"):
         assert not path.is_file() or PASSWORD.encode() not in path.read_bytes(), path
+
+
+def test_a_transfer_with_a_token_shows_it_and_its_secret_to_nobody(
+    secure: SecureKafka, oracle: Oracle, tmp_path: Path
+) -> None:
+    outdir = tmp_path / "alerts"
+    with identity_server() as identity:
+        servers = ["--bootstrap-servers", secure.broker.address("TOKENS"), "--security-protocol", "SASL_PLAINTEXT"]
+        who = ["--sasl-mechanism", "oauthbearer", "--username", CLIENT, "--oauth-token-url", identity.url]
+        options = ["-topic", TOPIC, "-outdir", str(outdir), *servers, *who, "-v"]
+        result = run_cli("transfer", *options, env={"FINK_DASK_PASSWORD": SECRET, "TMPDIR": str(tmp_path)})
+    assert result.returncode == 0, result.stderr
+    assert_exactly_once(outdir, oracle.values)
+    assert identity.given, "nobody asked for a token"
+    seen = [result.stdout.encode(), result.stderr.encode()]
+    seen += [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+    # The signature of a token that nobody has signed is empty.
+    secrets = [SECRET, *(token.split(".")[1] for token in identity.given)]
+    assert not any(secret.encode() in text for secret in secrets for text in seen)
 
 
 def test_a_wrong_password_is_one_line_that_does_not_quote_it(

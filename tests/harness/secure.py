@@ -27,8 +27,14 @@ PROTOCOLS = {
     "TLS": "SSL",
     "EXPIRED": "SSL",
     "ELSEWHERE": "SSL",
+    "TOKENS": "SASL_PLAINTEXT",
 }
 _SCRAM = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
+#: Kafka's own, which takes tokens that nobody has signed; without the claim, the module does not start.
+_TOKENS = (
+    "org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required "
+    'unsecuredLoginStringClaim_sub="broker";'
+)
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,8 @@ def secure_kafka(folder: Path, more: Mapping[str, str] | None = None) -> SecureK
         _write_store(folder / f"{name}.pem", certificate)
     extra = {
         "sasl.enabled.mechanisms": "SCRAM-SHA-512",
+        "listener.name.tokens.sasl.enabled.mechanisms": "OAUTHBEARER",
+        "listener.name.tokens.oauthbearer.sasl.jaas.config": _TOKENS,
         "ssl.keystore.type": "PEM",
         "ssl.keystore.location": str(folder / "server.pem"),
         "ssl.truststore.type": "PEM",

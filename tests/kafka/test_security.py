@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 
@@ -17,9 +19,11 @@ from fink_dask.kafka.reader import RangeReader
 from fink_dask.settings import KafkaSettings, Security
 from tests.harness.producer import produce
 from tests.harness.secure import PASSWORD, USER, SecureKafka
+from tests.harness.tokens import CLIENT, SCOPE, SECRET, IdentityServer, identity_server
 from tests.harness.topics import create_topic
 
 TOPIC = "ftransfer_ztf_2026-11-01_20"
+OAUTH = {"protocol": "SASL_SSL", "mechanism": "OAUTHBEARER", "username": "me", "password": "secret"}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -78,6 +82,57 @@ def test_what_is_wrong_is_said_in_one_line(
     assert PASSWORD not in str(caught.value)
 
 
+@pytest.fixture(scope="module")
+def identity() -> Iterator[IdentityServer]:
+    with identity_server() as found:
+        yield found
+
+
+def with_token(secure: SecureKafka, identity: IdentityServer, **more: Any) -> KafkaSettings:
+    who = {"username": CLIENT, "password": SECRET, "token_url": identity.url, **more}
+    return settings(secure, "TOKENS", "SASL_PLAINTEXT", mechanism="OAUTHBEARER", **who)
+
+
+def test_a_token_of_an_identity_server_is_let_in(secure: SecureKafka, identity: IdentityServer) -> None:
+    kafka = with_token(secure, identity, scope=SCOPE)
+    with open_inspector(kafka) as inspector:
+        assert inspector.describe(TOPIC).watermarks[0].stable == 20
+    with open_connection(kafka) as connection:
+        reader = RangeReader(connection, TOPIC, Range(0, 0, 20), lambda: False)
+        assert sum(map(len, reader.batches(1000, 2**20))) == 20
+    assert [parse_qs(body)["scope"] for body in identity.asked] == [[SCOPE]] * len(identity.given)
+
+
+@pytest.mark.parametrize(
+    ("more", "answer", "in_s", "words"),
+    [
+        ({"password": "wrong"}, None, 0, "the identity server gave no token: .*invalid_client"),
+        ({}, (400, '{"error": "invalid_scope"}'), 0, "the identity server gave no token: .*invalid_scope"),
+        ({}, (200, "<html>"), 0, "no answer from Kafka.*the identity server gave no token"),
+        ({}, (200, '{"access_token": "abc"}'), 0, "no answer from Kafka.*the identity server gave no token"),
+        ({"token_url": "http://127.0.0.1:1/token"}, None, 0, "no answer from Kafka.*127.0.0.1"),
+        ({}, None, 3000, "the broker refused the credentials"),
+    ],
+)
+def test_a_token_that_is_not_given_or_not_taken_is_said_in_one_line(
+    secure: SecureKafka,
+    identity: IdentityServer,
+    more: dict[str, Any],
+    answer: tuple[int, str] | None,
+    in_s: int,
+    words: str,
+) -> None:
+    identity.answer, identity.in_s = answer, in_s
+    kafka = replace(with_token(secure, identity, **more), request_timeout_s=1)
+    try:
+        with pytest.raises(BrokerError, match=words) as caught, open_inspector(kafka) as inspector:
+            inspector.describe(TOPIC)
+    finally:
+        identity.answer, identity.in_s = None, 0
+    assert "\n" not in str(caught.value)
+    assert not any(text in str(caught.value) for text in (SECRET, *identity.given))
+
+
 def test_a_password_that_was_changed_ends_the_reading_long_before_kafka_is_given_up(secure: SecureKafka) -> None:
     refused = replace(settings(secure, "SASL", "SASL_PLAINTEXT", password="wrong"), reconnect_timeout_s=1000)
     with open_connection(refused) as connection:
@@ -93,6 +148,11 @@ def test_a_password_that_was_changed_ends_the_reading_long_before_kafka_is_given
         ({"protocol": "SASL_SSL", "username": "me"}, "FINK_DASK_PASSWORD"),
         ({"protocol": "sasl"}, "--security-protocol is sasl"),
         ({"mechanism": "GSSAPI"}, "--sasl-mechanism is GSSAPI"),
+        (OAUTH, "--oauth-token-url"),
+        (OAUTH | {"token_url": "ftp://auth.example.org/token"}, "--oauth-token-url should be https"),
+        (OAUTH | {"token_url": "https://ada:secret@auth.example.org/token"}, "without a name or password"),
+        (OAUTH | {"token_url": "https://auth.example.org/a\0b"}, "--oauth-token-url holds a NUL"),
+        (OAUTH | {"token_url": "https://auth.example.org/token", "scope": "\udcff"}, "--oauth-scope holds a NUL"),
         ({"protocol": "SASL_SSL", "username": "me", "password": "a\0b"}, "the password holds a NUL"),
         ({"protocol": "SASL_SSL", "username": "me", "password": "\udcff"}, "the password holds a NUL, or is not UTF-8"),
         ({"protocol": "SASL_SSL", "username": "\udcff", "password": "secret"}, "the user name holds a NUL"),
