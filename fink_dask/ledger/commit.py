@@ -5,6 +5,17 @@ link that only one attempt can win; afterwards the files are renamed into the da
 later. Before the link nothing is in the dataset, after it nothing can be lost.
 
 On an object store the marker is put under its final name, which only one attempt can do; then the files are copied.
+
+What holds at every moment, whoever is killed, or is as slow as it likes, and however many jobs are at work:
+
+1. A file in the dataset is named by a marker of its range, unless a later revision is about to remove it.
+2. The files of the revision that counts, or of the one before it, are in the dataset or in the staging directory of
+   the attempt that the marker names, whatever that directory is called at the moment.
+3. Only one attempt ever has the marker of a range and revision, and a marker is never changed.
+4. After a roll forward the dataset has the files of the revision that counts, and no others.
+
+A small model of these steps enumerates every order in which two attempts, a change and two roll forwards can take
+them, and is held to what this file does: ``tests/ledger/commit_model.py``.
 """
 
 from __future__ import annotations
@@ -75,33 +86,70 @@ def publish(ledger: Ledger, marker: Marker, step: Callable[[str], None]) -> None
     for (root, file), is_there in for_each(ledger.path, move, destinations(ledger, marker)):
         if not is_there:
             gone.append(root / file.path)
-            continue
         touched.update(directories_down_to(root, file.path))
         step("renamed")
+    # A roll forward gives a staging directory another name for a moment: only of what is empty all files were moved,
+    # perhaps by somebody who has not removed yet what they supersede.
+    is_empty = bool(gone) and _is_emptied(staging)
+    if is_empty:
+        gone = [path for path in gone if not path.exists()]
     # The leaves first: an entry is durable when its own directory is and those above it are.
     for directory in sorted(touched, key=lambda path: len(path.parts), reverse=True):
-        sync_directory(directory)
+        with suppress(FileNotFoundError):  # the directory of what is gone
+            sync_directory(directory)
     step("published")
-    if not gone:  # else what is superseded may be all that is left of these alerts; a repair takes it over
-        _remove_superseded(ledger, marker)
-    remove_tree(staging)
-    if gone:
+    if gone:  # what is superseded may be all that is left of these alerts; a repair takes it over
+        if is_empty:
+            remove_tree(staging)
         raise LedgerError(f"{gone[0]} is committed, but neither there nor staged: fink-dask repair fetches it again")
+    _remove_superseded(ledger, marker)
+    # Where the next revision was committed before these were moved, its own removal may have come too early for them.
+    for later in _later(ledger, marker):
+        _remove_superseded(ledger, later)
+    remove_tree(staging)
 
 
 def _move(staged: Path, root: Path, path: str) -> bool:
     """Give a staged file its name in the dataset; False where it is neither staged nor there."""
     target = root / path
-    try:
-        move_file(staged, target)
-    except FileNotFoundError:
-        # Renamed by an earlier try, or the target's directory was removed with what was in it.
-        if not target.exists():
+    for _ in range(2):
+        try:
+            move_file(staged, target)
+        except FileNotFoundError:
+            # Renamed by an earlier try, or the target's directory was removed with what was in it.
+            if target.exists():
+                return True
             if not staged.exists():
                 return False
             prepare_directory(root, path)
-            move_file(staged, target)
-    return True
+        else:
+            return True
+    return False
+
+
+def _is_emptied(staging: Path) -> bool:
+    """Tell whether all files of a staging directory were moved.
+
+    On an object store they are copied, and nobody gives the directory another name.
+    """
+    if is_remote(staging):
+        return True
+    try:
+        return set(names_in(staging)) <= {MARKER, _WITHDRAWN}
+    except FileNotFoundError:
+        return False
+
+
+def _later(ledger: Ledger, marker: Marker) -> Iterator[Marker]:
+    """Yield the later revisions of a range that can be read, up to one that cannot."""
+    later: Marker | None = marker
+    while later is not None:
+        try:
+            later = ledger.marker(marker.range, marker.plan_id, later.revision + 1)
+        except LedgerError:
+            return
+        if later is not None:
+            yield later
 
 
 def staging_of(ledger: Ledger, marker: Marker) -> Path:
