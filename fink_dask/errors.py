@@ -38,6 +38,11 @@ def variable(name: str) -> str:
     return f"FINK_DASK_{name.upper()}"
 
 
+def shown(text: str) -> str:
+    """Replace each character that a terminal could obey."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
+
+
 def spell(message: str, how: Callable[[str, str], str] = option) -> str:
     """Spell the parameters in a message.
 
@@ -85,7 +90,7 @@ class FinkDaskError(Exception):
 
     def __str__(self) -> str:
         # It may name a file, or quote a schema, from outside: nothing in it breaks the line, or moves a cursor.
-        return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in spell(self.line))
+        return shown(spell(self.line))
 
     @property
     def line(self) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from fink_dask.errors import SettingsError, parameter
+from fink_dask.errors import SettingsError, parameter, shown
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -193,8 +193,7 @@ def rate_words(bytes_per_s: float) -> str:
 
 def printable(text: str, most: int = 300) -> str:
     """Make a text from outside safe for a terminal: nothing in it moves the cursor, and its length is bounded."""
-    shown = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text[:most])
-    return f"{shown}…" if len(text) > most else shown
+    return f"{shown(text[:most])}…" if len(text) > most else shown(text)
 
 
 def duration_words(seconds: float) -> str:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from fink_dask.cli.options import CONTEXT, FinkCommand, Place, UserPath, typed_option
+from fink_dask.cli.options import CONTEXT, FinkCommand, Place, UserPath, json_option, typed_option
+from fink_dask.cli.output import print_json
 from fink_dask.cli.say import say
 from fink_dask.errors import SettingsError, StorageError
 from fink_dask.units import counted
@@ -36,7 +37,8 @@ _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9]+")
     show_default=True,
     help="Pictures to look at, or the survey's own files.",
 )
-def cutouts(outdir: Path, objects: tuple[str, ...], output: Path, kind: str) -> int:
+@json_option
+def cutouts(outdir: Path, objects: tuple[str, ...], output: Path, kind: str, as_json: bool) -> int:
     """Write the cutouts of all alerts of some objects in the dataset OUTDIR, one file each.
 
     An object is named as for fink-dask lightcurve. Files are called OBJECT-ALERT-science.png, and so with template and
@@ -48,9 +50,9 @@ def cutouts(outdir: Path, objects: tuple[str, ...], output: Path, kind: str) -> 
 
     if not can_read_stamps():
         raise SettingsError(f"cutouts need astropy and Pillow, which are not installed: {HINT}")
-    unread = 0
+    unread, files = 0, {}
     for name in objects:
-        written = 0
+        written: list[str] = []
         for stamp in cutouts_of(outdir, name):
             image = read_stamp(stamp.data)
             content = None if image is None else png(image) if kind == "png" else unpack(stamp.data or b"")
@@ -63,8 +65,12 @@ def cutouts(outdir: Path, objects: tuple[str, ...], output: Path, kind: str) -> 
                 file.write_bytes(content)
             except OSError as error:
                 raise StorageError(f"{file}: {error.strerror}") from error
-            written += 1
-        say(f"{name if name.isprintable() else ascii(name)}: {counted(written, 'picture')} in {output}")
-    if unread:
+            written.append(str(file))
+        files[name] = written
+        if not as_json:
+            say(f"{name}: {counted(len(written), 'picture')} in {output}")
+    if as_json:
+        print_json({"state": "partial" if unread else "complete", "files": files, "unreadable": unread})
+    elif unread:
         say(f"fink-dask: warning: {counted(unread, 'cutout')} can't be read", err=True)
     return _PARTIAL if unread else 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,7 @@ from fink_dask.cli.options import CONTEXT, FinkCommand, Place, UserPath, json_op
 from fink_dask.cli.output import print_json
 from fink_dask.cli.say import say
 from fink_dask.errors import SettingsError
-from fink_dask.units import counted
+from fink_dask.units import counted, printable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -71,8 +70,7 @@ def lightcurve(outdir: Path, object_id: str, table: Path | None, plot: Path | No
 
         replace_file(plot.resolve(), page_of(curve, object_id).encode())
     if as_json:
-        rows = [{name: _jsonable(value) for name, value in row.items()} for row in curve.to_pylist()]
-        print_json({"object": object_id, "measurements": rows})
+        print_json({"object": object_id, "measurements": curve.to_pylist()})
     elif str(table) != "-":
         _print(curve, object_id, table is not None)
         for path in filter(None, (table, plot)):
@@ -126,14 +124,9 @@ def _print(curve: pa.Table, name: str, is_written: bool) -> None:
     Console(highlight=False, markup=False).print(lines)
 
 
-def _jsonable(value: object) -> object:
-    """Return a value that JSON has: it knows no NaN."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def _text(name: str, value: float | str | None) -> str:
     if value is None:
         return ""
     if isinstance(value, str):
-        return value if value.isprintable() else ascii(value)
+        return printable(value)
     return f"{value:.5f}" if name == "mjd" else f"{value:.6g}"

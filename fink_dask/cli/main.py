@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import click
 
@@ -41,7 +42,7 @@ from fink_dask.cli.submit import submit
 from fink_dask.cli.topics import topics
 from fink_dask.cli.transfer import transfer
 from fink_dask.cli.verify import verify
-from fink_dask.errors import FinkDaskError
+from fink_dask.errors import FinkDaskError, SettingsError
 from fink_dask.show.bar import fold
 
 #: In the order in which a newcomer needs them, each with as much as the list of commands has room for.
@@ -128,6 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in {"strict", "surrogateescape"}:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
+        _check_directory()
         code = cli.main(arguments, prog_name="fink-dask", standalone_mode=False, color=_colour())
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
@@ -156,6 +158,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # All memory is freed at exit anyway: looking for cycles in it first takes longer than many a command.
     gc.freeze()
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _check_directory() -> None:
+    """Say which directory is gone, of which the error of whatever asks for it first says nothing."""
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise SettingsError("the working directory is gone, or can't be read: change to another one") from error
 
 
 def _colour() -> bool | None:

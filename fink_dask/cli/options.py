@@ -162,17 +162,20 @@ class FinkCommand(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Read the options."""
-        self._check_variables()
         with _spelled(ctx):
-            return super().parse_args(ctx, spelled_out(ctx, args, self.bare))
+            rest = super().parse_args(ctx, spelled_out(ctx, args, self.bare))
+        self._check_variables(ctx)
+        return rest
 
-    def _check_variables(self) -> None:
+    def _check_variables(self, ctx: click.Context) -> None:
         """Refuse a variable of an option that must be typed: whoever has set FINK_DASK_DRY_RUN does not want it real.
 
-        Raises click.UsageError if there is one.
+        What is typed counts, as always. Raises click.UsageError if there is one that is not.
         """
         for each in self.params:
             if not isinstance(each, FinkOption) or not each.is_typed:
+                continue
+            if ctx.get_parameter_source(str(each.name)) is ParameterSource.COMMANDLINE:
                 continue
             name = variable(each.given_name)
             if os.environ.get(name, "").lower() not in UNSET:

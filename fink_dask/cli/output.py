@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -46,7 +47,16 @@ def expect_json() -> None:
 def print_json(content: Mapping[str, Any]) -> None:
     """Print the one object of a command."""
     _Run.has_printed = True
-    click.echo(json.dumps({"command": _Run.command, "state": "complete", "error": None, **content}))
+    click.echo(json.dumps(jsonable({"command": _Run.command, "state": "complete", "error": None, **content})))
+
+
+def jsonable(value: Any) -> Any:
+    """Return a value as JSON has it, which knows no NaN and no infinity."""
+    if isinstance(value, Mapping):
+        return {name: jsonable(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [jsonable(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def print_failure(error: str, state: str = "failed") -> None:

@@ -43,7 +43,7 @@ _PARTIAL = 3
 @typed_option("--partition", type=click.IntRange(0), metavar="P", help="Only alerts of this partition.")
 @typed_option("--offset", type=click.IntRange(0), metavar="O", help="Start at this offset of --partition.")
 @typed_option("--newest", is_flag=True, help="The alerts with the newest timestamps instead of the first.")
-@typed_option("--json", "as_json", is_flag=True, help="Print each alert as a JSON object, one per line.")
+@option("--json", "as_json", is_flag=True, help="Print each alert as a JSON object, one per line.")
 @typed_option(
     "--cutouts",
     type=UserPath(file_okay=False, path_type=Path),

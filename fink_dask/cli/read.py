@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fink_dask.cli.options import CONTEXT, FinkCommand, Place, typed_option, unique_option
+from fink_dask.cli.options import CONTEXT, FinkCommand, Place, json_option, typed_option, unique_option
+from fink_dask.cli.output import print_json
 from fink_dask.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ def _known(_: click.Context, parameter: click.Parameter, value: str | None) -> s
     help="Only the lines of this reader: fink_dask, pandas, polars, DuckDB, pyarrow, Dask or nested-pandas.",
 )
 @unique_option
-def read(outdir: Path, reader: str | None, unique: bool) -> int:
+@json_option
+def read(outdir: Path, reader: str | None, unique: bool, as_json: bool) -> int:
     """Print the lines of Python that open the dataset OUTDIR, with its columns and directories.
 
     What is printed is a program: each reader's part works by itself, and in a file or a notebook. If OUTDIR holds the
@@ -56,7 +58,11 @@ def read(outdir: Path, reader: str | None, unique: bool) -> int:
     from fink_dask.ledger.outdir import find_ledger
 
     ledger = find_ledger(outdir.resolve())
-    click.echo(lines_of(ledger, str(outdir), reader, unique), nl=False)
+    lines = lines_of(ledger, str(outdir), reader, unique)
+    if as_json:
+        print_json({"lines": lines})
+    else:
+        click.echo(lines, nl=False)
     return 0
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fink_dask.cli.options import CONTEXT, FinkCommand, Place, UserPath, typed_option
+from fink_dask.cli.options import CONTEXT, FinkCommand, Place, UserPath, json_option, typed_option
+from fink_dask.cli.output import print_failure, print_json
 from fink_dask.cli.say import say
 from fink_dask.errors import FinkDaskError, SettingsError, StorageError
 
@@ -42,7 +43,8 @@ _HEAD_BYTES = 2000
     metavar="NAME",
     help="Show this object, with its whole light curve and its newest cutouts, instead of a few alerts; repeatable.",
 )
-def report(outdir: Path, output: Path, opens: bool, objects: tuple[str, ...]) -> int:
+@json_option
+def report(outdir: Path, output: Path, opens: bool, objects: tuple[str, ...], as_json: bool) -> int:
     """Show the dataset OUTDIR on one page: a self-contained HTML file that loads nothing from elsewhere.
 
     It shows progress, the sky, brightness, nights, classes, a few alerts with cutouts and light curves, speed,
@@ -51,6 +53,8 @@ def report(outdir: Path, output: Path, opens: bool, objects: tuple[str, ...]) ->
 
     If OUTDIR holds the datasets of several topics, the page shows all their alerts together, and a line for each topic.
     """
+    from rich.filesize import decimal
+
     from fink_dask.ledger.outdir import datasets_in, find_ledger
     from fink_dask.report.facts import find_facts
     from fink_dask.report.season import facts_of_season
@@ -61,33 +65,37 @@ def report(outdir: Path, output: Path, opens: bool, objects: tuple[str, ...]) ->
     target = output.resolve()
     several = [] if ledger.exists() else datasets_in(ledger.outdir)
     _check_place([ledger, *several], target)
-    failed = False
+    failures: list[str] = []
     if several:
         found = []
         for each in several:
             try:
                 found.append(find_facts(each))
             except FinkDaskError as error:  # the others are shown all the same
-                failed = True
                 topic = each.outdir.name
-                say(f"fink-dask: error: {error if topic in str(error) else f'{topic}: {error}'}", err=True)
+                failures.append(str(error) if topic in str(error) else f"{topic}: {error}")
+                say(f"fink-dask: error: {failures[-1]}", err=True)
         if not found:
+            print_failure("; ".join(failures))
             return 1
         facts = facts_of_season(ledger.outdir, found)
     else:
         facts = find_facts(ledger)
     _check_older(facts, target)
-    _write(facts, outdir, output, objects)
+    size = _write(facts, outdir, output, objects)
+    if as_json:
+        how = {"state": "failed", "error": "; ".join(failures)} if failures else {}
+        print_json({**how, "report": str(output), "bytes": size})
+    else:
+        say(f"{output}: {decimal(size)}")
     if opens and not webbrowser.open(output.resolve().as_uri()):
         say(f"fink-dask: warning: no browser was found; open {output} in one", err=True)
-    return int(failed)
+    return 1 if failures else 0
 
 
-def _write(facts: Facts, outdir: Path, output: Path, objects: tuple[str, ...]) -> None:
-    """Write the page of a dataset, and say so."""
+def _write(facts: Facts, outdir: Path, output: Path, objects: tuple[str, ...]) -> int:
+    """Write the page of a dataset, and return its bytes."""
     from datetime import UTC, datetime
-
-    from rich.filesize import decimal
 
     import fink_dask
     from fink_dask.ledger.ledger import storage_error
@@ -102,7 +110,7 @@ def _write(facts: Facts, outdir: Path, output: Path, objects: tuple[str, ...]) -
         replace_file(target, content)
     except OSError as error:
         raise storage_error(error, target) from error
-    click.echo(f"{output}: {decimal(len(content))}")
+    return len(content)
 
 
 def _check_place(ledgers: Sequence[Ledger], target: Path) -> None:

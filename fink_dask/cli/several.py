@@ -15,7 +15,7 @@ from fink_dask.cli.say import say
 from fink_dask.errors import FinkDaskError
 from fink_dask.kafka.topics import TopicChoice, survey_of
 from fink_dask.settings import WHAT, TransferSettings
-from fink_dask.units import counted, per_second
+from fink_dask.units import counted, per_second, printable
 
 if TYPE_CHECKING:
     from fink_dask.cluster.joboptions import JobSpec
@@ -90,7 +90,7 @@ def print_table(
     from fink_dask.ledger.outdir import total_of
 
     total = total_of(summaries)
-    rows = [*(datasets or [summary.topic for summary in summaries]), total.topic]
+    rows = [*map(printable, datasets or [summary.topic for summary in summaries]), total.topic]
     if datasets and list(datasets) != [summary.topic for summary in summaries]:
         rows[-1] = counted(len(datasets), "dataset")
     shown = [*(states or [summary.state for summary in summaries]), total.state]

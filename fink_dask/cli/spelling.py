@@ -14,6 +14,8 @@ import click
 
 from fink_dask.units import printable
 
+#: Of more commands than these, an option that another one lacks tells nothing.
+_FEW = 4
 #: What the commands of Fink's own client take, and these do not; docs/moving-from-fink-client.md has the rest.
 HABITS = {
     "available-topics": "fink-dask topics lists what is on Kafka",
@@ -153,7 +155,7 @@ class _Reader:
         near = [each for each in names if each.startswith(name) and "-" not in each[len(name) :]][:1]
         others = getattr(self._ctx.find_root().command, "commands", {})
         has = [command for command, each in others.items() if any(f"--{name}" in one.opts for one in each.params)]
-        if has and not near:
+        if 0 < len(has) <= _FEW and not near:
             return click.NoSuchOption(typed, f"{shown}; fink-dask {has[0]} has it", ctx=self._ctx)
         near = near or get_close_matches(name, names, 1)
         if near:

@@ -99,7 +99,7 @@ def submit(
     if job.spec.walltime is not None:
         chosen = "" if jobs.walltime is not None else "; --walltime asks for another"
         say(f"  time limit {job.spec.walltime}{chosen}")
-    click.echo(f"  progress   fink-dask status {outdir}")
+    say(f"  progress   fink-dask status {outdir}")
     say(f"  output in  {job.logs}")
     return 0
 

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from fink_dask.report.charts import BANDS
 from fink_dask.report.examples import OTHER_BAND
+from fink_dask.units import printable
 
 #: Filled for what an alert was sent for, hollow for earlier detections.
 _MARKERS = {"alert": "circle", "earlier": "circle", "forced": "x", "limit": "inverted_triangle"}
@@ -25,6 +26,7 @@ def page_of(curve: pa.Table, name: str) -> str:
 
     unit, scale = curve["unit"][0].as_py(), curve["scale"][0].as_py().upper()
     quantity = curve["quantity"][0].as_py()
+    name = printable(name)
     drawn = figure(sizing_mode="stretch_both", title=name, x_axis_label=f"MJD ({scale})")
     drawn.yaxis.axis_label = f"{quantity} ({unit})"
     drawn.y_range.flipped = unit == "mag"

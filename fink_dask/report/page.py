@@ -22,10 +22,10 @@ from fink_dask.report import charts
 from fink_dask.report.charts import BANDS, PARTS, STAGE_COLOURS
 from fink_dask.report.facts import Facts
 from fink_dask.report.panels import Counts, Panels, far_words, night_words, nights_shown
-from fink_dask.units import counted
+from fink_dask.units import counted, printable
 
 #: The most characters of a text from outside.
-_MAX_CHARACTERS = 120
+_MOST = 120
 #: The most rows of a table.
 _MAX_ROWS = 15
 _MAX_TOPICS = 200
@@ -87,7 +87,7 @@ def render(facts: Facts, panels: Panels, outdir: str, version: str, made_at: dat
     script, places = components(figures)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     # Errors give the dataset's full path, which does not concern those to whom the page is sent.
-    environment.filters["outside"] = lambda text: _outside(str(text).replace(str(facts.outdir), outdir))
+    environment.filters["outside"] = lambda text: printable(str(text).replace(str(facts.outdir), outdir), _MOST)
     environment.filters |= {"size": _size, "count": _count, "counted": counted}
     template = environment.from_string(files("fink_dask.report").joinpath("page.html").read_text(encoding="utf-8"))
     summary = facts.progress.summary
@@ -200,14 +200,6 @@ def _pictures(stamps: Mapping[str, Any]) -> list[tuple[str, str | None]]:
         (shown, None if image is None else f"data:image/png;base64,{base64.b64encode(png(image)).decode()}")
         for shown, image in stamps.items()
     ]
-
-
-def _outside(whole: str) -> str:
-    """Make text from outside one line of bounded length; the template escapes it."""
-    printable = "".join(
-        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in whole[:_MAX_CHARACTERS]
-    )
-    return printable if len(whole) <= _MAX_CHARACTERS else f"{printable}…"
 
 
 def _size(value: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.alerts.made_up import AlertKind
-from tests.harness.cli import run_cli, transfer_arguments
+from tests.harness.cli import PROGRAM, environment, run_cli, transfer_arguments
 from tests.harness.kafka_settings import free_ports
 from tests.harness.oracle import fill_topic
 from tests.harness.topics import create_topic, topic_names
@@ -47,6 +48,15 @@ def test_a_wrong_topic_is_not_created_even_where_the_broker_creates_topics_on_de
     broker = private_kafka({"auto.create.topics.enable": "true"})
     refused(transfer_arguments(broker, topic_name, tmp_path / "out"), 1, "no such topic", tmp_path)
     assert not {name for name in topic_names(broker.bootstrap_servers) if name.startswith("ftransfer")}
+
+
+def test_a_working_directory_that_is_gone_is_named_by_every_command(tmp_path: Path) -> None:
+    script = 'mkdir gone && cd gone && rmdir ../gone && exec "$@"'
+    for typed in (("status", "/tmp"), ("topics", "--json")):
+        command = ["sh", "-c", script, "sh", *PROGRAM, *typed]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment(), check=False)
+        assert done.returncode == 2
+        assert done.stderr.startswith("fink-dask: error: the working directory is gone")
 
 
 def test_a_malformed_file_of_dasks_configuration_is_one_line(kafka: Any, light_topic: str, tmp_path: Path) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
+from fink_dask.cli.output import print_json
+from fink_dask.cli.say import say
 from tests.harness.terminal import Terminal
 
 LINES = (
@@ -28,3 +32,18 @@ def test_a_line_is_never_broken_within_a_word_and_goes_on_below_its_words(width:
     assert all(len(line) <= width for line in folded)
     assert len(folded) > 1
     assert all(line.startswith(" " * 13) for line in folded[1:])
+
+
+def test_no_name_from_outside_moves_the_cursor_or_hides_what_follows(capsys: pytest.CaptureFixture[str]) -> None:
+    say(f"{click.style('partial', fg='yellow', bold=True)}  nights/a\x1b]0;b\x07\x1b[8mc\x1b[2J\u202ed\re")
+    say("\x1b[31mfink-dask: error:\x1b[0m \x9b2J", err=True)
+    printed = capsys.readouterr()
+    for text in (printed.out, printed.err):
+        assert text.replace("\n", "").isprintable()
+    assert "partial  nights/a" in printed.out
+
+
+def test_json_has_no_number_that_json_does_not_know(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"values": [1.5, float("nan"), {"inside": (float("inf"), -float("inf"), 2)}]})
+    found = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert found["values"] == [1.5, None, {"inside": [None, None, 2]}]

@@ -91,6 +91,7 @@ def test_the_password_is_seen_nowhere_while_a_transfer_runs_and_after_it(
         assert not path.is_file() or PASSWORD.encode() not in path.read_bytes(), path
 
 
+@pytest.mark.commands
 def test_a_transfer_with_a_token_shows_it_and_its_secret_to_nobody(
     secure: SecureKafka, oracle: Oracle, tmp_path: Path
 ) -> None:
