@@ -20,8 +20,9 @@ Made from the code by `docs/make_reference.py`; do not edit.
 Every option can be written with two dashes or one, and with underscores for its inner dashes. Topic and directory may
 stand with their option or without it. One with a variable can also be set in the environment: `--batchsize 500` is
 `FINK_DASK_BATCHSIZE=500`, and a flag is switched on with `1`; the others must be typed each time, and a variable of
-their name is refused where they are not. A variable of a repeatable option has a value a line. A `~` in front of a path is the home, wherever it is written. `--json` prints one object on every way out, with
-`command`, `state` and `error`. A file for `--config` has the same names without dashes in front. Commands can share it:
+their name is refused where they are not. A variable of a repeatable option has a value a line. A `~` in front of a
+path is the home, wherever it is written. `--json` prints one object on every way out, with `command`, `state` and
+`error`. A file for `--config` has the same names without dashes in front. Commands can share it:
 each takes what it has an option for, and a name that no command knows is refused.
 """
 

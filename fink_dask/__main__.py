@@ -28,7 +28,10 @@ def _have_a_home() -> None:
 
 def _forget_the_working_directory() -> None:
     """Import nothing of the working directory, where ``python -m`` looks first, unless the package itself is there."""
-    here = os.getcwd()  # noqa: PTH109 - pathlib is not loaded yet, and could be a user's
+    try:
+        here = os.getcwd()  # noqa: PTH109 - pathlib is not loaded yet, and could be a user's
+    except OSError:  # it is gone, as the command line says
+        here = ""
     if sys.path and sys.path[0] in {"", here} and os.path.dirname(os.path.dirname(__file__)) != here:  # noqa: PTH120
         del sys.path[0]
 
