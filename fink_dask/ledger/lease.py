@@ -33,6 +33,8 @@ from fink_dask.store.objects import ObjectPath
 BEAT_S = 5.0
 #: Seconds without one after which a job on another host counts as dead.
 DEAD_AFTER_S = 60.0
+#: Seconds by which the clock of a host that only looks may be ahead of the file system's.
+_AHEAD_S = 600.0
 
 _LEASE_NAME = re.compile(r"lease-\d{8}\.json")
 
@@ -203,9 +205,17 @@ def read_holder(path: Path) -> Holder | None:
 
 
 def is_held(ledger: Ledger) -> bool:
-    """Tell whether a job that is alive works on this ledger; writes nothing, so this host's clock has to do."""
+    """Tell whether a job that is alive works on this ledger; writes nothing.
+
+    A lease has the file system's time, and this host's clock may be ahead of it: what seems dead is watched for a beat.
+    """
+    leases, now = _leases(ledger.path), time.time()
+    if not leases or _is_alive(leases[-1], now) or not _is_alive(leases[-1], now - _AHEAD_S):
+        return bool(leases) and _is_alive(leases[-1], now)
+    before = _renewed(leases[-1])
+    time.sleep(1.2 * BEAT_S)
     leases = _leases(ledger.path)
-    return bool(leases) and _is_alive(leases[-1], time.time())
+    return bool(leases) and _renewed(leases[-1]) > before
 
 
 def _leases(directory: Path) -> list[Path]:
@@ -254,6 +264,15 @@ def _is_alive(path: Path, now: float) -> bool:
     if holder is not None and is_here and not _process_exists(holder.pid):
         return False
     return now - found.st_mtime < DEAD_AFTER_S
+
+
+def _renewed(path: Path) -> float:
+    """Say when a lease was renewed, in the file system's time; 0 where it was given back."""
+    read_holder(path)  # as above
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 @lru_cache(maxsize=1)
