@@ -16,12 +16,13 @@ LIMIT ?= 3600
 # Of what is random in make test-faults and make soak; another one each time where none is given.
 SEED ?=
 MINUTES ?= 20
+MUTANTS ?= 100
 DOCS := build/docs
 COVERAGE := .cache/coverage
 PIP_FLAGS := --quiet --no-input --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test $(FURTHER) test-fuzz test-pythons test-oldest test-cluster test-all repeat coverage fuzz soak screenshots \
+.PHONY: help venv demo test $(FURTHER) test-fuzz test-pythons test-oldest test-cluster test-all repeat coverage fuzz mutate soak screenshots \
   bench bench-links bench-catalog bench-size docs lint types format lock dist clean
 .DELETE_ON_ERROR:
 
@@ -89,6 +90,9 @@ $(COVERAGE)/.installed: | venv
 
 fuzz: venv  ## Feed whatever reads from outside with damaged input (MINUTES=60, SEED=1)
 	@$(BIN)/python -m tests.fuzz --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
+mutate: venv  ## Change the code in 100 places, one at a time, and see what no test notices (SEED=1, MUTANTS=100); an hour
+	@$(BIN)/python -m tests.mutate --count $(MUTANTS) $(if $(SEED),--seed $(SEED))
 
 soak: venv  ## Transfer while everything that can happen does (MINUTES=20, SEED=1)
 	@$(BIN)/python -m tests.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))

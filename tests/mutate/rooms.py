@@ -1,0 +1,56 @@
+"""What is changed, which tests must notice, and what none can notice."""
+
+from __future__ import annotations
+
+_COMMIT = (
+    "tests/ledger/test_commit.py",
+    "tests/ledger/test_commit_model.py",
+    "tests/ledger/test_roll_forward.py",
+    "tests/ledger/test_revision.py",
+    "tests/store/test_durable.py",
+    "tests/ledger/test_commit_on_store.py",
+)
+_DECODER = (
+    "tests/avro/test_decoder.py",
+    "tests/avro/test_unions.py",
+    "tests/avro/test_columnar.py",
+    "tests/ranges/test_range_decoder.py",
+    "tests/avro/test_expansion.py",
+    "tests/avro/test_decoder_properties.py",
+)
+
+#: The files of each area, and for each the test files that reach it: first those that notice most, and soonest.
+AREAS: dict[str, dict[str, tuple[str, ...]]] = {
+    "commit": {
+        "fink_dask/ledger/commit.py": _COMMIT,
+        "fink_dask/store/durable.py": (*_COMMIT, "tests/store/test_objects.py"),
+        "fink_dask/ledger/lease.py": ("tests/ledger/test_lease.py", "tests/store/test_objects.py"),
+        "fink_dask/ledger/remainder.py": (
+            "tests/ledger/test_revision.py",
+            "tests/verifying/test_repair.py",
+        ),
+        "fink_dask/ledger/gather.py": ("tests/ledger/test_gather.py",),
+    },
+    "reader": {
+        "fink_dask/kafka/reader.py": (
+            "tests/kafka/test_reader_events.py",
+            "tests/kafka/test_pending.py",
+            "tests/kafka/test_reader.py",
+            "tests/kafka/test_mock_broker.py",
+            "tests/kafka/test_reader_faults.py",
+        ),
+        "fink_dask/kafka/offsets.py": (
+            "tests/kafka/test_offsets.py",
+            "tests/planning/test_plan.py",
+            "tests/kafka/test_reader_events.py",
+        ),
+    },
+    "decoder": {f"fink_dask/avro/{name}.py": _DECODER for name in ("columns", "compiling", "kernels", "decoder")},
+}
+
+#: Those that numba compiles, and those whose tests need a Kafka.
+COMPILED = ("fink_dask/avro/kernels.py", "fink_dask/avro/compiling.py")
+WITH_KAFKA = {"fink_dask/ledger/remainder.py", *AREAS["reader"]}
+
+#: Changes that change nothing that anybody could see, and why.
+EQUIVALENT: dict[str, str] = {}
