@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from fink_dask.errors import BrokerUnavailableError, CrowdedLineError
+from fink_dask.errors import BrokerUnavailableError, CrowdedLineError, InterruptedTransferError
 from fink_dask.kafka.client import Errors, KafkaError
 from fink_dask.kafka.connection import Arrived, open_connection
 from fink_dask.kafka.line import Line
@@ -44,6 +45,15 @@ class Said:
 
     def error(self) -> KafkaError | None:
         return self.error_
+
+    def value(self) -> bytes:
+        return b"alert"
+
+    def key(self) -> None:
+        return None
+
+    def timestamp(self) -> tuple[int, int]:
+        return 1, 0
 
 
 def reader(line: Line | None = None) -> RangeReader:
@@ -141,21 +151,87 @@ def test_a_response_that_is_given_up_says_that_the_line_is_crowded_only_where_qu
     assert (line.readers == 1) is is_crowded
 
 
-@pytest.mark.parametrize(("next_offset", "is_given_up"), [(101, False), (100, True)])
+@pytest.mark.parametrize(
+    ("first", "next_offset", "is_given_up"), [(100, 101, False), (100, 100, True), (0, 1, False), (-1, 1, True)]
+)
 def test_records_that_are_not_delivered_are_no_silence_and_answers_without_records_are(
-    monkeypatch: pytest.MonkeyPatch, next_offset: int, is_given_up: bool
+    monkeypatch: pytest.MonkeyPatch, first: int, next_offset: int, is_given_up: bool
 ) -> None:
     now = 1000.0
     monkeypatch.setattr("fink_dask.kafka.reader.time.monotonic", lambda: now)
     ranges = reader()
     ranges._connection.errors = Errors()
     place = "topic", 3
-    for wire_bytes, offset in ((10_000, 100), (20_000, next_offset)):
+    for wire_bytes, offset in ((10_000, first), (20_000, next_offset)):
         now += 200.0  # five minutes is the time-out
         ranges._connection.arrived = Arrived(wire_bytes=wire_bytes, next_offsets={place: offset})
         ranges._take_statement()
     with pytest.raises(BrokerUnavailableError) if is_given_up else nullcontext():
         ranges._check_silence()
+
+
+class Asked(Line):
+    """A line that remembers who asked for what, and who has left."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[int] = []
+        self.left: list[object] = []
+
+    def wait(self, reader: object, rate: int | None, look: Callable[[], None], asks_bytes: int = 0) -> None:
+        super().wait(reader, rate, look, asks_bytes)
+        self.asked.append(asks_bytes)
+
+    def leave(self, reader: object) -> None:
+        super().leave(reader)
+        self.left.append(reader)
+
+
+def served(line: Line, size_bytes: int = 0, at_once: int = 100) -> tuple[RangeReader, list[bool]]:
+    """Make a reader for which everything is there, in pieces, and what stops it."""
+    ranges, stop, there = reader(line), [False], iter(range(100, 200))
+    ranges._should_stop, ranges._size_bytes = lambda: stop[0], size_bytes
+    ranges._connection.fetch_bytes, ranges._connection.errors = 1000, Errors()
+    ranges._connection.consumer = SimpleNamespace(
+        assign=lambda partitions: None,
+        unassign=lambda: None,
+        consume=lambda num_messages, timeout: [Said(offset) for offset in islice(there, min(at_once, num_messages))],
+    )
+    return ranges, stop
+
+
+@pytest.mark.parametrize(("size_bytes", "asked"), [(0, 1000), (300, 300), (5000, 1000)])
+def test_a_reader_takes_no_more_of_the_line_than_its_range_has(size_bytes: int, asked: int) -> None:
+    line = Asked()
+    ranges, _ = served(line, size_bytes)
+    assert sum(len(batch) for batch in ranges.batches(10, 2**20)) == 100
+    assert line.asked == [asked]
+    assert line.left, "others wait for the room of a range that is read"
+
+
+def test_a_stop_is_obeyed_between_two_batches_that_are_there() -> None:
+    ranges, stop = served(Asked())
+    batches = ranges.batches(1, 2**20)
+    next(batches)
+    stop[0] = True
+    with pytest.raises(InterruptedTransferError):
+        next(batches)
+
+
+def test_what_has_arrived_is_what_was_consumed_and_what_waits_to_be() -> None:
+    ranges = reader()
+    ranges._take_note(7, 700)
+    assert (ranges.received, ranges.received_bytes) == (7, 700)
+    ranges._connection.arrived = Arrived(records=9, record_bytes=900)
+    ranges._take_statement()
+    assert (ranges.received, ranges.received_bytes) == (9, 900)
+
+
+@pytest.mark.parametrize(("connections", "words"), [(0, "a connection"), (1, "a connection"), (3, "3 connections")])
+def test_a_line_that_had_to_be_connected_again_is_said(connections: int, words: str) -> None:
+    ranges = reader()
+    ranges._connection.arrived = Arrived(connections=connections)
+    assert words in ranges._what_came()
 
 
 def test_to_wait_for_a_turn_is_no_silence_of_kafkas(kafka: Any) -> None:

@@ -14,12 +14,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from fink_dask.errors import FinkDaskError, LedgerError, StorageError
 from fink_dask.kafka.offsets import Range
 from fink_dask.ledger import lease as lease_module
-from fink_dask.ledger.lease import DEAD_AFTER_S, Holder, hold_lease, is_held, read_holder
+from fink_dask.ledger.lease import BEAT_S, DEAD_AFTER_S, Holder, hold_lease, is_held, read_holder
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import create_ledger, remove_if_unused
 from fink_dask.ledger.restart import set_aside
@@ -59,6 +60,16 @@ def test_a_second_job_is_refused_in_one_line_that_names_the_first(ledger: Ledger
     assert not is_held(ledger)
     with hold_lease(ledger):
         pass
+
+
+def test_a_lease_that_was_given_back_leaves_no_open_file_in_a_notebook(ledger: Ledger) -> None:
+    with hold_lease(ledger):
+        pass
+    before = psutil.Process().num_fds()
+    for _ in range(3):
+        with hold_lease(ledger):
+            pass
+    assert psutil.Process().num_fds() == before
 
 
 def test_the_lease_of_a_dead_job_on_this_host_is_taken_over_at_once(ledger: Ledger) -> None:
@@ -127,7 +138,7 @@ def test_a_job_is_seen_to_live_by_whoever_looks_with_a_clock_that_is_ahead(
 ) -> None:
     # Five minutes ahead of the file system: to verify would call a dataset damaged that is being written.
     path = _leave_lease(ledger, "elsewhere", 300)
-    monkeypatch.setattr(time, "sleep", lambda seconds: happens(ledger, path))
+    monkeypatch.setattr(time, "sleep", lambda seconds: happens(ledger, path) if seconds > BEAT_S else None)
     assert is_held(ledger) == held
 
 

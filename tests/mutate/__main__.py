@@ -9,13 +9,14 @@ import signal
 import sys
 from collections import Counter
 from contextlib import ExitStack
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import click
 
 from tests.harness.kafka import EXTERNAL, KafkaBroker
-from tests.mutate.rooms import AREAS, COMPILED, EQUIVALENT, WITH_KAFKA
+from tests.mutate.rooms import AREAS, COMPILED, EQUIVALENT, LIBRARIES, WITH_KAFKA
 from tests.mutate.session import SURVIVED, Result, Session, choose
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -42,6 +43,8 @@ def main(areas: tuple[str, ...], count: int, seed: int | None, folder: Path) -> 
     folder.mkdir(parents=True, exist_ok=True)
     chosen = {name: files for name, files in AREAS.items() if name in (areas or AREAS)}
     changes = choose(_ROOT, chosen, count, seed)
+    for name in LIBRARIES:
+        import_module(name)
     environment = {}
     with ExitStack() as stack:
         if WITH_KAFKA & {change.path for change in changes} and EXTERNAL not in os.environ:

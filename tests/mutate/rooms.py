@@ -26,6 +26,7 @@ AREAS: dict[str, dict[str, tuple[str, ...]]] = {
         "fink_dask/store/durable.py": (*_COMMIT, "tests/store/test_objects.py"),
         "fink_dask/ledger/lease.py": ("tests/ledger/test_lease.py", "tests/store/test_objects.py"),
         "fink_dask/ledger/remainder.py": (
+            "tests/ledger/test_remainder.py",
             "tests/ledger/test_revision.py",
             "tests/verifying/test_repair.py",
         ),
@@ -51,6 +52,22 @@ AREAS: dict[str, dict[str, tuple[str, ...]]] = {
 #: Those that numba compiles, and those whose tests need a Kafka.
 COMPILED = ("fink_dask/avro/kernels.py", "fink_dask/avro/compiling.py")
 WITH_KAFKA = {"fink_dask/ledger/remainder.py", *AREAS["reader"]}
+
+#: What is loaded before all tests.
+LIBRARIES = (
+    "botocore.session",
+    "confluent_kafka.admin",
+    "distributed",
+    "fastavro",
+    "hypothesis.extra.pytestplugin",
+    "numba",
+    "obstore",
+    "pandas",
+    "pyarrow.dataset",
+    "pyarrow.parquet",
+    "xdist.plugin",
+    "yaml",
+)
 
 #: Changes that change nothing that anybody could see, and why.
 EQUIVALENT: dict[str, str] = {}

@@ -82,7 +82,7 @@ class Session:
         environment: Mapping[str, str] | None = None,
         limit_s: float = 120.0,
     ) -> None:
-        self._root, self._equivalent, self._compiled = root, equivalent, compiled
+        self._equivalent, self._compiled = equivalent, compiled
         self._limit_s = limit_s
         self._tests = {path: tuple(tests) for files in areas.values() for path, tests in files.items()}
         self._digests: dict[Sequence[str], str] = {}
@@ -140,7 +140,7 @@ class Session:
 
     def _digest(self, paths: Sequence[str]) -> str:
         if paths not in self._digests:
-            whole = b"".join((self._root / path).read_bytes() for path in paths)
+            whole = b"".join((self._copy.tree / path).read_bytes() for path in paths)
             self._digests[paths] = hashlib.sha256(whole).hexdigest()[:16]
         return self._digests[paths]
 
