@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.mutate import rooms
 from tests.mutate.session import EQUIVALENT, KILLED, SURVIVED, Session, choose
+
+ROOT = Path(__file__).resolve().parents[2]
 
 SOURCE = '''
 def larger(first: int, second: int = 1) -> int:
@@ -61,3 +64,10 @@ def test_tests_that_fail_or_take_too_long_without_any_change_are_not_believed(ro
     (root / TESTS[0]).write_text(TEST.replace("== 3", "== 4"))
     with pytest.raises(ValueError, match="test_larger"):
         Session(root, root / "build", AREAS, {}, (), PLAIN).run(changes, lambda _: None)
+
+
+def test_what_is_not_tried_is_still_in_the_code_and_so_are_the_tests() -> None:
+    changes = {change.name for change in choose(ROOT, rooms.AREAS, 10**6, 0)}
+    assert changes >= rooms.EQUIVALENT.keys()
+    files = [file for area in rooms.AREAS.values() for tests in area.values() for file in tests]
+    assert all((ROOT / file).is_file() for file in files)
