@@ -21,6 +21,9 @@ DOCS := build/docs
 COVERAGE := .cache/coverage
 PIP_FLAGS := --quiet --no-input --disable-pip-version-check
 
+# Tests start hundreds of processes, and each would compile all of this again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test $(FURTHER) test-fuzz test-pythons test-oldest test-cluster test-all repeat coverage fuzz mutate soak screenshots \
   bench bench-links bench-catalog bench-size docs lint types format lock dist clean

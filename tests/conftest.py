@@ -61,6 +61,16 @@ def _no_waiting_for_the_disk(request: pytest.FixtureRequest, monkeypatch: pytest
 
 
 @pytest.fixture(autouse=True)
+def _environment_stays() -> Iterator[None]:
+    """Take back what a test changes: Dask leaves variables behind with which no command could be forked any more."""
+    before = dict(os.environ)
+    yield
+    if os.environ != before:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@pytest.fixture(autouse=True)
 def _nothing_runs_on() -> Iterator[None]:
     yield
     while Running.started:
@@ -140,22 +150,6 @@ def topic_name(request: pytest.FixtureRequest) -> Iterator[str]:
     if shared is not None:
         for topic in (name, f"{name}_schema"):
             delete_topic(shared.bootstrap_servers, topic, missing_ok=True)
-
-
-@pytest.fixture(scope="session")
-def dask_scheduler() -> Iterator[str]:
-    """Yield the address of a Dask scheduler with two workers, one for all tests of the session."""
-    # Few tests need it, and loading it takes a second.
-    import dask
-    from distributed import LocalCluster
-
-    from fink_dask.cluster.local import DASK_CONFIG
-
-    with (
-        dask.config.set(DASK_CONFIG),
-        LocalCluster(n_workers=2, threads_per_worker=2, host="127.0.0.1", dashboard_address="127.0.0.1:0") as cluster,
-    ):
-        yield cluster.scheduler_address
 
 
 @pytest.fixture(scope="module")

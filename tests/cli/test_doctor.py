@@ -33,9 +33,11 @@ def alerts(kafka: Any, module_topic: str) -> str:
     return module_topic
 
 
-def doctor(*arguments: str, code: int = 0, home: Path | None = None, **env: str) -> dict[str, dict[str, Any]]:
+def doctor(
+    *arguments: str, code: int = 0, home: Path | None = None, impatient: bool = False, **env: str
+) -> dict[str, dict[str, Any]]:
     """Run the command; returns what it found, by the name of what it looked at."""
-    result = run_cli("doctor", *arguments, "--json", env={"HOME": str(home or "/nowhere"), **env})
+    result = run_cli("doctor", *arguments, "--json", env={"HOME": str(home or "/nowhere"), **env}, impatient=impatient)
     assert result.returncode == code, result.stdout + result.stderr
     assert PASSWORD not in result.stdout + result.stderr
     said = json.loads(result.stdout)
@@ -81,7 +83,8 @@ def test_a_dataset_that_is_begun_is_looked_at_as_it_is(kafka: Any, alerts: str, 
 
 
 def test_a_broker_that_is_not_there_fails_and_all_else_is_looked_at(tmp_path: Path) -> None:
-    found = doctor("--outdir", str(tmp_path / "out"), "--servers", f"127.0.0.1:{free_ports(1)[0]}", code=1)
+    nowhere = f"127.0.0.1:{free_ports(1)[0]}"
+    found = doctor("--outdir", str(tmp_path / "out"), "--servers", nowhere, code=1, impatient=True)
     assert list(found) == [*MACHINE, "credentials", "broker", "storage", "disk"]
     assert states(found) == {"broker": "fail"}
     assert "no answer from Kafka" in found["broker"]["found"]

@@ -183,7 +183,7 @@ def test_one_of_several_patterns_that_matches_nothing_is_said(kafka: Any, held: 
 
 @pytest.mark.commands
 def test_a_broker_that_is_not_there_is_one_line(tmp_path: Path) -> None:
-    result = run_cli("topics", "--bootstrap-servers", f"127.0.0.1:{free_ports(1)[0]}")
+    result = run_cli("topics", "--bootstrap-servers", f"127.0.0.1:{free_ports(1)[0]}", impatient=True)
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
     # Before it, that Kafka is being asked: the user waits for more than ten seconds.

@@ -112,7 +112,7 @@ FAILURES = [
 @pytest.mark.parametrize("typed", FAILURES, ids=" ".join)
 def test_a_failure_is_one_object_with_state_error_and_command(typed: tuple[str, ...], tmp_path: Path) -> None:
     env = {"HOME": str(tmp_path)}
-    done = run_cli(*typed, cwd=tmp_path, env=env)
+    done = run_cli(*typed, cwd=tmp_path, env=env, impatient=True)
     assert done.returncode in {1, 2}
     found = json.loads(done.stdout)
     assert found["state"] == "failed"
@@ -122,7 +122,7 @@ def test_a_failure_is_one_object_with_state_error_and_command(typed: tuple[str, 
 
 def test_json_of_a_file_or_a_variable_is_json_too(tmp_path: Path) -> None:
     (tmp_path / "settings.toml").write_text("json = true\n")
-    typed = ("transfer", *TOPIC, "--servers", "127.0.0.1:1", "--reconnect-timeout", "1s")
+    typed = ("transfer", *TOPIC, "--servers", "http://x")
     for more, env in ((("--config", "settings.toml"), {}), ((), {"FINK_DASK_JSON": "1"})):
         done = run_cli(*typed, *more, cwd=tmp_path, env=env)
         assert json.loads(done.stdout)["state"] == "failed"

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,11 +25,13 @@ def run_cli(
     env: dict[str, str] | None = None,
     stdin: str = "",
     afresh: bool = False,
+    impatient: bool = False,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end; a terminal's width is set so that help is the same everywhere.
 
     It is forked from a process that has loaded the program, unless its environment says how a program is loaded, or it
-    is to be started afresh, as where libraries are to read their own configuration.
+    is to be started afresh, as where libraries are to read their own configuration. One that is forked may be impatient
+    with servers that can't be reached: it waits a second for them, and not twelve.
     """
     wanted = environment(Shared.settings | (env or {}))
     if afresh or sys.platform != "linux" or not _zygote().can_run(wanted):
@@ -50,7 +53,7 @@ def run_cli(
         given.write(stdin)
         given.seek(0)
         files = (given, out, err)
-        ended = _zygote().run(["fink-dask", *arguments], wanted, cwd or Path.cwd(), files, timeout_s)
+        ended = _zygote().run(["fink-dask", *arguments], wanted, cwd or Path.cwd(), files, timeout_s, impatient)
         Used.cpu_s += ended.cpu_s
         for file in (out, err):
             file.seek(0)
@@ -69,15 +72,23 @@ class Used:
     cpu_s = 0.0
 
 
+#: A zygote that a test with variables of its own starts first is for all tests after it.
+_AT_START = dict(os.environ)
+
+
 @cache
 def _zygote() -> Zygote:
-    return Zygote(environment())
+    return Zygote(_for_commands(_AT_START))
 
 
 def environment(more: dict[str, str] | None = None) -> dict[str, str]:
     """Take this process's environment less what would set options, so that a user's own settings change no test."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("FINK_DASK_")}
-    return {**kept, "COLUMNS": "100", **(more or {})}
+    return {**_for_commands(os.environ), **(more or {})}
+
+
+def _for_commands(variables: Mapping[str, str]) -> dict[str, str]:
+    kept = {name: value for name, value in variables.items() if not name.startswith("FINK_DASK_")}
+    return {**kept, "COLUMNS": "100"}
 
 
 def transfer_arguments(kafka: Any, topic: str, outdir: Path, *more: str) -> list[str]:

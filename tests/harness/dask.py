@@ -6,13 +6,18 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
-from distributed import Client
+import dask
+from distributed import Client, LocalCluster
 from distributed.security import Security
 
+from fink_dask.cluster.local import DASK_CONFIG
 from tests.harness.cli import environment
 from tests.harness.kafka_settings import free_ports
 from tests.harness.oracle import wait_for
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def answers(address: str, workers: int = 1, security: Security | None = None) -> bool:
@@ -49,3 +54,42 @@ def running_scheduler(
             process.terminate()
         for process in started:
             process.wait(30)
+
+
+@contextmanager
+def shared_scheduler() -> Iterator[str]:
+    """Run a scheduler with two workers in a process of its own, which ends with this one; yields its address.
+
+    Dask changes the environment of the process that it starts workers from, and commands would no longer be those of
+    the zygote.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.harness.dask"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=environment(),
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        yield process.stdout.readline().strip()
+    finally:
+        process.stdin.close()
+        process.wait(60)
+        process.stdout.close()
+
+
+def main() -> None:
+    """Say the address, and wait until nobody listens any more."""
+    with (
+        dask.config.set(DASK_CONFIG),
+        LocalCluster(n_workers=2, threads_per_worker=4, host="127.0.0.1", dashboard_address="127.0.0.1:0") as cluster,
+    ):
+        print(cluster.scheduler_address, flush=True)
+        sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main()

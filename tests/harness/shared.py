@@ -51,11 +51,20 @@ def _built(folder: Path) -> Iterator[Distributions]:
     yield build_distributions(folder)
 
 
+@contextmanager
+def _dask(folder: Path) -> Iterator[str]:
+    from tests.harness.dask import shared_scheduler  # few runs need it, and loading it takes a second
+
+    with shared_scheduler() as address:
+        yield address
+
+
 #: What can be asked for. Who asks gets a copy, which knows where the thing is and can't end it.
 THINGS: dict[str, Callable[[Path], AbstractContextManager[Any]]] = {
     "kafka": _kafka,
     "secure": _secure,
     "built": _built,
+    "dask": _dask,
 }
 
 
@@ -133,6 +142,13 @@ def kafka(pytestconfig: pytest.Config) -> KafkaBroker | ExternalKafka:
 def secure(pytestconfig: pytest.Config) -> SecureKafka:
     """Return a Kafka that asks for a password, with an empty topic, for all tests of the run."""
     found: SecureKafka = ask(pytestconfig, "secure")
+    return found
+
+
+@pytest.fixture(scope="session")
+def dask_scheduler(pytestconfig: pytest.Config) -> str:
+    """Return the address of a Dask scheduler with two workers, for all tests of the run; look at your own work only."""
+    found: str = ask(pytestconfig, "dask")
     return found
 
 

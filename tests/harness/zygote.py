@@ -78,7 +78,13 @@ class Zygote:
         return self._read_at_start == read_at_start(environment)
 
     def run(
-        self, argv: Sequence[str], environment: Mapping[str, str], cwd: Path, files: Sequence[IO[Any]], timeout_s: float
+        self,
+        argv: Sequence[str],
+        environment: Mapping[str, str],
+        cwd: Path,
+        files: Sequence[IO[Any]],
+        timeout_s: float,
+        impatient: bool = False,
     ) -> Ended:
         """Run a command with these three files, and return when it has ended.
 
@@ -86,7 +92,8 @@ class Zygote:
         """
         here, there = socket.socketpair()
         with here, tempfile.TemporaryFile() as asked:
-            asked.write(json.dumps({"argv": argv, "env": dict(environment), "cwd": str(cwd)}).encode())
+            wanted = {"argv": argv, "env": dict(environment), "cwd": str(cwd), "impatient": impatient}
+            asked.write(json.dumps(wanted).encode())
             asked.seek(0)
             with there:
                 descriptors = [there.fileno(), asked.fileno(), *(file.fileno() for file in files)]
@@ -172,6 +179,10 @@ def _become(asked: int, *files: int) -> None:
     os.environ.update(wanted["env"])
     os.chdir(wanted["cwd"])
     sys.argv = wanted["argv"]
+    if wanted["impatient"]:
+        from fink_dask.kafka import connection
+
+        connection._UNREACHED_S = connection._UNREACHED_SECURED_S = 1.0
     sys.stdin, sys.stdout = os.fdopen(0), os.fdopen(1, "w")
     sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace")
 
