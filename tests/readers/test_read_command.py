@@ -137,7 +137,12 @@ def test_the_lines_for_each_reader_read_the_dataset_that_they_were_printed_for(
     # An identifier with all its digits, and the light curve of one object.
     ids = {str(alert.get("diaSourceId") or alert.get("candid")) for alert in topic.alerts}
     assert any(number in found["fink_dask"][0] for number in ids)
-    # Together they are one program.
+
+
+def test_the_lines_for_all_readers_together_are_one_program(
+    topics: dict[AlertKind, Topic], kafka: Any, tmp_path: Path
+) -> None:
+    transferred(kafka, topics[AlertKind.LSST_FULL], tmp_path / "alerts", "-partitionby", "time")
     everything = run_cli("read", "alerts", cwd=tmp_path).stdout
     assert [name for name in READERS if f"# {name}" in everything] == list(READERS)
     assert run({"all": everything}, tmp_path)["all"][0].count("\n") > 50

