@@ -337,11 +337,13 @@ def on_a_terminal(options: list[str], cwd: Path, **env: str) -> str:
     return shown.decode()
 
 
+@pytest.mark.parametrize("compiles", [False, pytest.param(True, marks=pytest.mark.commands)])
 def test_a_dumb_terminal_gets_no_colours_and_no_movements_of_the_cursor(
-    kafka: Any, alerts: Any, tmp_path: Path
+    kafka: Any, alerts: Any, tmp_path: Path, compiles: bool
 ) -> None:
     options = ["-topic", TOPIC, "-outdir", "o", "--servers", kafka.bootstrap_servers]
-    text = on_a_terminal(options, tmp_path, TERM="dumb", NUMBA_CACHE_DIR=str(tmp_path / "cache"))
+    env = {"NUMBA_CACHE_DIR": str(tmp_path / "cache")} if compiles else {}
+    text = on_a_terminal(options, tmp_path, TERM="dumb", **env)
     assert "complete" in text
     assert "\x1b" not in text
 

@@ -19,15 +19,7 @@ SOME_OR_EACH = pytest.mark.parametrize(
 )
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(
-    [
-        "pytest",
-        "tests.harness.ledgers",
-        "fink_dask.joining.join",
-        "fink_dask.ledger.restart",
-        "fink_dask.verifying.files",
-    ]
-)
+_CONTEXT.set_forkserver_preload(["tests.harness.loaded"])
 
 
 def start(function: Callable[..., object], *arguments: Any) -> Any:

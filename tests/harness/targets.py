@@ -39,8 +39,13 @@ FIRST = (
     "store",
     "docs",
     "cli",
-    "harness",
+    "lightcurves",
     "api",
+    "readers",
+    "export",
+    "joining",
+    "harness",
+    "dataset",
     "report",
 )
 _EVERYDAY, _ALL = "test", "all"

@@ -8,7 +8,6 @@ import shutil
 import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from fink_dask.ranges.work import Work
 from fink_dask.running.job import run_ranges
 from fink_dask.verifying.files import verify_dataset
 from tests.alerts.made_up import AlertKind
+from tests.harness.crash import run
 from tests.harness.oracle import assert_exactly_once, fill_topic, places, wait_for
 from tests.harness.planned import plan_topic
 from tests.harness.producer import produce
@@ -78,10 +78,7 @@ def test_a_kill_at_any_step_of_the_commit_loses_and_repeats_nothing(
     oracle = fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 600, partitions=2)
     work = plan_topic(kafka.bootstrap_servers, topic_name, tmp_path / "out", partitionby=("time",))
     first, ledger = work[0], work[0].settings.ledger
-    child = get_context("spawn").Process(target=transfer_and_die, args=(first, step))
-    child.start()
-    child.join(60)
-    assert child.exitcode == -signal.SIGKILL
+    assert run(transfer_and_die, first, step) == -signal.SIGKILL
     committed = ledger.marker(first.range, first.settings.plan_id) is not None
     assert committed == (step in {"linked", "renamed", "published"})
     if not committed:
@@ -100,10 +97,7 @@ def test_a_kill_at_any_step_leaves_what_was_filtered_counted_once(
     oracle = fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 600, partitions=2)
     work = plan_topic(kafka.bootstrap_servers, topic_name, tmp_path / "out", where="fid == 1 and jd > 0")
     ledger = work[0].settings.ledger
-    child = get_context("spawn").Process(target=transfer_and_die, args=(work[0], step))
-    child.start()
-    child.join(60)
-    assert child.exitcode == -signal.SIGKILL
+    assert run(transfer_and_die, work[0], step) == -signal.SIGKILL
     roll_forward(ledger, ledger.plans())
     transfer_all(work)
     wanted = [place for place in oracle.values if oracle.alert(place)["fid"] == 1]
