@@ -12,7 +12,7 @@ from fink_dask.store.bucket import open_bucket
 from tests.harness.browser import ensure_chromium
 from tests.harness.cli import Shared
 from tests.harness.kafka import EXTERNAL, ExternalKafka, KafkaBroker, ensure_archive
-from tests.harness.kafka_install import HarnessError
+from tests.harness.kafka_install import HarnessError, cache_folder, locked
 from tests.harness.object_store import BUCKET, ObjectStore, ensure_s3proxy_jar
 from tests.harness.running import Running
 from tests.harness.topics import delete_topic
@@ -52,6 +52,18 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             ensure_chromium()
     except HarnessError as error:
         raise pytest.UsageError(str(error)) from error
+    if _BROKERS & wanted:
+        _compile_once()
+
+
+def _compile_once() -> None:
+    """Compile the decoder, which each of many processes would do for itself in a fresh clone."""
+    # A run of what needs no decoder does not load it.
+    from fink_dask.avro.kernels import warm_up
+
+    cache_folder().mkdir(parents=True, exist_ok=True)
+    with locked(cache_folder() / "compiling"):
+        warm_up()
 
 
 @pytest.fixture(autouse=True)

@@ -32,6 +32,7 @@ from pyarrow.fs import S3FileSystem
 
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.store.location import locate
+from tests.harness.kafka import QUICKLY
 from tests.harness.kafka_install import HarnessError, cache_folder, ensure_tools, find_java, locked, run_tool
 from tests.harness.kafka_settings import HOST, free_ports
 from tests.harness.oracle import Oracle
@@ -128,7 +129,7 @@ class ObjectStore:
         log = self.folder / "s3proxy.log"
         with log.open("wb") as output:
             self._process = subprocess.Popen(
-                [java, "-Xmx256m", "-jar", str(ensure_s3proxy_jar()), "--properties", str(properties)],
+                [java, "-Xmx256m", *QUICKLY, "-jar", str(ensure_s3proxy_jar()), "--properties", str(properties)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
