@@ -50,7 +50,8 @@ def _resume(ledger: Ledger) -> None:
     create_ledger(ledger)
     roll_forward(ledger, ledger.plans())
     for range_ in PLAN.ranges:
-        transfer(ledger, PLAN, range_)
+        if ledger.marker(range_, PLAN.plan_id) is None:  # else whoever transfers it would publish it as well
+            transfer(ledger, PLAN, range_)
     roll_forward(ledger, ledger.plans())
 
 
