@@ -272,9 +272,9 @@ def test_nothing_in_the_environment_can_restart_a_transfer(kafka: Any, alerts: A
     assert not list(tmp_path.iterdir())
 
 
-def test_dumped_schemas_are_those_of_the_topic(kafka: Any, alerts: Any, tmp_path: Path) -> None:
+def test_dumped_schemas_are_those_of_the_topic(kafka: Any, alerts: Any, dask_scheduler: str, tmp_path: Path) -> None:
     options = ["-topic", TOPIC, "-outdir", "o", "--servers", kafka.bootstrap_servers, "--dump_schemas", "-limit", "1"]
-    result = run_cli("transfer", *options, "--dashboard-address", "127.0.0.1:0", cwd=tmp_path)
+    result = run_cli("transfer", *options, "--scheduler", dask_scheduler, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     avro = json.loads((tmp_path / f"avro_schema_{TOPIC}.json").read_text())
     assert [field["name"] for field in avro["fields"]] == [
@@ -304,9 +304,11 @@ def test_an_example_can_be_copied_and_no_line_of_help_is_cut_on_a_terminal_of_80
     assert "\n" not in first.strip(), "a line that is not gone on with"
 
 
-def test_output_that_is_no_terminal_has_no_colours_and_no_bar(kafka: Any, alerts: Any, tmp_path: Path) -> None:
+def test_output_that_is_no_terminal_has_no_colours_and_no_bar(
+    kafka: Any, alerts: Any, dask_scheduler: str, tmp_path: Path
+) -> None:
     options = ["-topic", TOPIC, "-outdir", "o", "--servers", kafka.bootstrap_servers]
-    result = run_cli("transfer", *options, "--dashboard-address", "127.0.0.1:0", cwd=tmp_path)
+    result = run_cli("transfer", *options, "--scheduler", dask_scheduler, cwd=tmp_path)
     assert result.returncode == 0
     assert "\x1b" not in result.stdout + result.stderr
 

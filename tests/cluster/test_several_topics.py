@@ -97,12 +97,13 @@ def test_kills_of_a_follower_of_several_topics_cost_none_of_them_anything(
 
 
 @pytest.mark.sample
-def test_names_and_patterns_each_get_a_dataset_and_go_on_together(kafka: Any, stem: str, tmp_path: Path) -> None:
-    night = tmp_path / "night"
+def test_names_and_patterns_each_get_a_dataset_and_go_on_together(
+    kafka: Any, stem: str, dask_scheduler: str, tmp_path: Path
+) -> None:
+    night, there = tmp_path / "night", ("--scheduler", dask_scheduler)
     oracles = {name: fill(kafka, name, 200, seed=n) for n, name in enumerate((f"{stem}_a", f"{stem}_b", f"{stem}_c"))}
-    first = transfer(
-        kafka, f"{stem}_a", night, "-topic", f"{stem}_[b-z]", "-topic", f"{stem}_a", "-partitionby", "time"
-    )
+    typed = ("-topic", f"{stem}_[b-z]", "-topic", f"{stem}_a", "-partitionby", "time")
+    first = transfer(kafka, f"{stem}_a", night, *typed, *there)
     assert first.returncode == 0, first.stderr
     assert_each(night, {name: oracle.values for name, oracle in oracles.items()})
     lines = first.stdout.splitlines()
@@ -111,12 +112,12 @@ def test_names_and_patterns_each_get_a_dataset_and_go_on_together(kafka: Any, st
         ["3", "topics", "complete"],
     ]
     add_alerts(kafka.bootstrap_servers, f"{stem}_b", oracles[f"{stem}_b"], LIGHT, 100, seed=9, first_id=200)
-    again = transfer(kafka, f"{stem}_?", night, "--json")
+    again = transfer(kafka, f"{stem}_?", night, "--json", *there)
     assert again.returncode == 0, again.stderr
     said = json.loads(again.stdout)
     assert [topic["run_alerts"] for topic in said["topics"]] == [0, 100, 0]
     assert (said["run_alerts"], said["alerts"]) == (100, 700)
-    alone = transfer(kafka, f"{stem}_a", tmp_path / "alone", "--json")
+    alone = transfer(kafka, f"{stem}_a", tmp_path / "alone", "--json", *there)
     assert json.loads(alone.stdout).keys() - {"command", "error"} == said["topics"][0].keys()
     assert_each(night, {name: oracle.values for name, oracle in oracles.items()})
     status = run_cli("status", str(night), "--json")
