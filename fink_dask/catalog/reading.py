@@ -19,7 +19,7 @@ from fink_dask.lightcurves.points import OBJECT
 #: Rows that are read at once; those with history are a hundred times as large.
 _BATCH_ROWS, _BATCH_ROWS_WITH_HISTORY = 65_536, 1024
 #: What a point needs of an alert, and of what it tells.
-_ROLES = ("source", "time", "value", "error", "band")
+_ROLES = ("source", "time", "value", "error", "band", "positive")
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Reader:
         if leaf in self._paths.values() or leaf in self._fields.paths.values() or leaf == self._limit:
             return True
         survey = self._fields.survey
-        needed = {*(survey.names[role] for role in _ROLES), survey.forced_source, survey.limit}
+        needed = {*(survey.names.get(role) for role in _ROLES), survey.forced_source, survey.limit}
         return any(_is_below(leaf, path) and leaf.rpartition(".")[2] in needed for path in self._lists.values())
 
     @property

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _SHOWN = 20
 #: Kinds that are nouns, and have a plural.
 _NOUNS = {"alert", "limit"}
-_COLUMNS = ("mjd", "band", "value", "error", "limit", "kind")
+_COLUMNS = ("mjd", "band", "value", "error", "limit", "sign", "kind")
 
 
 @click.command(
@@ -113,14 +113,15 @@ def _print(curve: pa.Table, name: str, is_written: bool) -> None:
     words = ", ".join(counted(count, kind) if kind in _NOUNS else f"{count:,} {kind}" for kind, count in counts.items())
     unit, scale = curve["unit"][0].as_py(), curve["scale"][0].as_py().upper()
     say(f"{name}: {counted(curve.num_rows, 'measurement')} ({words}) in {unit}, MJD in {scale}")
-    shown = curve.select(_COLUMNS).slice(max(0, curve.num_rows - _SHOWN))
+    shown = curve.slice(max(0, curve.num_rows - _SHOWN))
     if shown.num_rows < curve.num_rows:
         say(f"  the newest {shown.num_rows}{'' if is_written else '; --csv FILE writes all'}")
     lines = Table(box=None, pad_edge=False, padding=(0, 2))
     for column in _COLUMNS:
-        lines.add_column(column, justify="left" if column in {"band", "kind"} else "right", no_wrap=True)
+        lines.add_column(column, justify="left" if column in {"band", "sign", "kind"} else "right", no_wrap=True)
     for row in shown.to_pylist():
-        lines.add_row(*(_text(column, row[column]) for column in _COLUMNS))
+        signed = row | {"sign": {True: "+", False: "-", None: None}[row["positive"]]}
+        lines.add_row(*(_text(column, signed[column]) for column in _COLUMNS))
     Console(highlight=False, markup=False).print(lines)
 
 

@@ -22,6 +22,8 @@ _CLASSIFIED = {-1: "not processed", 11: "SN-like", 12: "Fast", 13: "Long", 21: "
 #: Filters by ZTF's numbers.
 _ZTF_BANDS = {1: "g", 2: "r", 3: "i"}
 _LSST_BANDS = {band: band for band in "ugrizy"}
+#: What is no number, or need not be one.
+_LABELS = frozenset({"object", "source", "band", "positive"})
 #: What a cutout is called below its picture, and in packets.
 CUTOUTS = {"science": "cutoutScience", "template": "cutoutTemplate", "difference": "cutoutDifference"}
 
@@ -38,7 +40,8 @@ class SurveyNames:
     forced: str
     #: Its identifier of a measurement.
     forced_source: str
-    #: The survey's names for ``object``, ``source``, ``time``, ``value``, ``error`` and ``band``.
+    #: The survey's names for ``object``, ``source``, ``time``, ``value``, ``error`` and ``band``; and for ``positive``,
+    #: whether there is more light than in the template, where the value does not tell.
     names: Mapping[str, str]
     #: Other names for ``value`` and ``error``, if alerts lack those: light packets have another brightness.
     light: Mapping[str, str]
@@ -63,7 +66,15 @@ _ZTF = SurveyNames(
     "prv_candidates",
     "",
     "",
-    {"object": "objectId", "source": "candid", "time": "jd", "value": "magpsf", "error": "sigmapsf", "band": "fid"},
+    {
+        "object": "objectId",
+        "source": "candid",
+        "time": "jd",
+        "value": "magpsf",
+        "error": "sigmapsf",
+        "band": "fid",
+        "positive": "isdiffpos",
+    },
     {},
     "diffmaglim",
     "utc-jd",
@@ -149,8 +160,7 @@ def _look(schema: pa.Schema, survey: SurveyNames) -> Fields:
         return None
 
     wanted: dict[str, tuple[str, Callable[[pa.DataType], bool]]] = {
-        role: (name, _is_label if role in {"object", "source", "band"} else _is_number)
-        for role, name in survey.names.items()
+        role: (name, _is_label if role in _LABELS else _is_number) for role, name in survey.names.items()
     }
     wanted |= {"ra": ("ra", _is_number), "dec": ("dec", _is_number)}
     paths = {role: path for role, (name, is_fit) in wanted.items() if (path := first(name, is_fit)) is not None}

@@ -52,6 +52,9 @@ def light_curve(outdir: str | os.PathLike[str], object_id: str | int) -> pa.Tabl
             Brightness and its standard error in `unit`; null for a limit.
         ``limit``
             The faintest that would have been seen then, where the survey says so.
+        ``positive``
+            Whether there is more light than in the template (``isdiffpos`` of ZTF, whose magnitudes are those of the
+            difference, whatever its sign); null where the value has a sign, as LSST's fluxes have.
         ``unit``
             ``mag`` or ``nJy``.
         ``quantity``
@@ -151,7 +154,9 @@ def find_alerts(
 
 def _measurements(schema: pa.Schema, fields: Fields) -> dict[str, pc.Expression]:
     """Name what a light curve is made of."""
-    columns = {role: expression(fields.paths[role]) for role in (*_NEEDED, "error", "band") if fields.has(role)}
+    columns = {
+        role: expression(fields.paths[role]) for role in (*_NEEDED, "error", "band", "positive") if fields.has(role)
+    }
     survey = fields.survey
     limit = fields.paths["time"].removesuffix(survey.names["time"]) + survey.limit
     if survey.limit and field_type(schema, limit) is not None:

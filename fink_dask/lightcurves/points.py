@@ -28,6 +28,7 @@ SCHEMA = pa.schema(
         pa.field("value", pa.float64()),
         pa.field("error", pa.float64()),
         pa.field("limit", pa.float64()),
+        pa.field("positive", pa.bool_()),
         pa.field("unit", pa.string()),
         pa.field("quantity", pa.string()),
         pa.field("kind", pa.string()),
@@ -38,7 +39,9 @@ SCHEMA = pa.schema(
 #: Whose a measurement is, and when the alert that it came with was taken: in MJD, as `mjd` is.
 OBJECT, CARRIED = "object", "carried"
 _CARRIED = SCHEMA.append(pa.field(CARRIED, pa.float64()))
-_MEASURED = ("time", "value", "error", "band", "limit")
+_MEASURED = ("time", "value", "error", "band", "limit", "positive")
+#: How ZTF says so: with letters in alerts, with digits in their history.
+_POSITIVE, _NEGATIVE = pa.array(["t", "1"]), pa.array(["f", "0"])
 
 
 def points_of(found: Sequence[tuple[pa.Table, Fields]]) -> pa.Table:
@@ -76,7 +79,7 @@ def told_points(alerts: pa.Table, fields: Fields) -> Iterator[pa.Table]:
             names = {**survey.names, "source": source, "limit": survey.limit}
             inside, told = pc.list_flatten(lists), [field.name for field in lists.type.value_type]
             found = {
-                role: pc.struct_field(inside, names[role]) for role in (*_MEASURED, "source") if names[role] in told
+                role: pc.struct_field(inside, names[role]) for role in (*_MEASURED, "source") if names.get(role) in told
             }
             parents = pc.list_parent_indices(lists)
             if OBJECT in alerts.column_names:
@@ -131,6 +134,7 @@ def _piece(part: Mapping[str, pa.Array], fields: Fields) -> pa.Table:
             value,
             number("error", pa.float64()),
             limit,
+            _signs(part["positive"]) if "positive" in part else pa.nulls(count, pa.bool_()),
             _all("nJy" if survey.is_flux else "mag", count),
             part["quantity"],
             kinds,
@@ -147,6 +151,13 @@ def _band_names(bands: pa.Array, names: Mapping[Any, str]) -> pa.Array:
     encoded = bands.dictionary_encode()
     known = [names.get(band, str(band)) for band in encoded.dictionary.to_pylist()]
     return pa.array(known, pa.string()).take(encoded.indices)
+
+
+def _signs(flags: pa.Array) -> pa.Array:
+    """Say of each flag of a survey whether it means more light than in the template; null where it means neither."""
+    flags = flags.cast(pa.string())
+    known = pc.or_(pc.is_in(flags, _POSITIVE), pc.is_in(flags, _NEGATIVE))
+    return pc.if_else(known, pc.is_in(flags, _POSITIVE), pa.scalar(None, pa.bool_()))
 
 
 def _is_first(points: pa.Table) -> pa.Array:

@@ -15,12 +15,14 @@ from fink_dask.units import printable
 
 #: Filled for what an alert was sent for, hollow for earlier detections.
 _MARKERS = {"alert": "circle", "earlier": "circle", "forced": "x", "limit": "inverted_triangle"}
+#: Less light than in the template: its magnitude is that of what is missing.
+_BELOW = ", below template"
 
 
 def page_of(curve: pa.Table, name: str) -> str:
     """Draw a light curve as a page of HTML that loads nothing from elsewhere."""
     from bokeh.embed import file_html
-    from bokeh.models import Legend
+    from bokeh.models import BasicTickFormatter, Legend
     from bokeh.plotting import figure
     from bokeh.resources import INLINE
 
@@ -30,19 +32,23 @@ def page_of(curve: pa.Table, name: str) -> str:
     drawn = figure(sizing_mode="stretch_both", title=name, x_axis_label=f"MJD ({scale})")
     drawn.yaxis.axis_label = f"{quantity} ({unit})"
     drawn.y_range.flipped = unit == "mag"
+    drawn.yaxis.formatter = BasicTickFormatter(use_scientific=False)
     drawn.add_layout(Legend(click_policy="hide"), "right")
     for band in sorted(set(curve["band"].to_pylist()), key=str):
         of_band = curve.filter(pc.equal(curve["band"], band) if band is not None else curve["band"].is_null())
         for kind, marker in _MARKERS.items():
-            _draw(drawn, of_band.filter(pc.equal(of_band["kind"], kind)), str(band), kind, marker)
+            of_kind = of_band.filter(pc.equal(of_band["kind"], kind))
+            is_below = pc.equal(of_kind["positive"], False).fill_null(False)
+            _draw(drawn, of_kind.filter(pc.invert(is_below)), f"{band} {kind}", str(band), kind, marker)
+            _draw(drawn, of_kind.filter(is_below), f"{band} {kind}{_BELOW}", str(band), kind, "diamond")
     return str(file_html(drawn, INLINE, title=f"Light curve of {escape(name)}"))
 
 
-def _draw(drawn: Any, points: pa.Table, band: str, kind: str, marker: str) -> None:
+def _draw(drawn: Any, points: pa.Table, label: str, band: str, kind: str, marker: str) -> None:
     """Draw the points of a band and a kind, with error bars where they have errors."""
     if not points.num_rows:
         return
-    (colour, *_), label = BANDS.get(band, BANDS[OTHER_BAND]), f"{band} {kind}"
+    colour, *_ = BANDS.get(band, BANDS[OTHER_BAND])
     times = points["mjd"].to_numpy()
     values = points["limit" if kind == "limit" else "value"].to_numpy()
     errors = np.nan_to_num(points["error"].to_numpy())

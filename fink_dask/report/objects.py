@@ -50,7 +50,7 @@ def _show(outdir: Path, name: str, with_stamps: bool) -> Example:
 
 
 def _label(outdir: Path, name: str) -> str:
-    """Return the class of the newest alert that has one."""
+    """Return the class of the newest alert that has one, from the first column that says one."""
 
     def columns(_: pa.Schema, fields: Fields) -> dict[str, pc.Expression]:
         return {path: expression(path) for path in (fields.paths["time"], *fields.classes)}
@@ -62,7 +62,7 @@ def _label(outdir: Path, name: str) -> str:
     labels = [
         (row[fields.paths["time"]], fields.of_class(path).class_name(row[path]))
         for alerts, fields in find_alerts(outdir, fit, name, columns)
-        for path in reversed(fields.classes)
+        for path in fields.classes
         for row in alerts.to_pylist()
         if row[path] is not None and row[fields.paths["time"]] is not None
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 from pathlib import Path
 
@@ -71,6 +72,17 @@ def test_a_file_without_rows_is_one(tmp_path: Path) -> None:
     writer.close()
     metadata = pq.read_metadata(tmp_path / "a.parquet")
     assert (metadata.num_rows, metadata.metadata[b"made"]) == (0, b"by a test")
+
+
+def test_a_full_disk_prints_nothing_beside_its_error(capfd: pytest.CaptureFixture[str]) -> None:
+    table = pa.table({"name": [random.Random(0).randbytes(1000).hex() for _ in range(1000)]})
+    writer = ParquetFileWriter(Path("/dev/full"), table.schema, "zstd", {})
+    with pytest.raises(OSError, match="space"):
+        writer.write_table(table)
+    writer.close()
+    del writer
+    gc.collect()
+    assert capfd.readouterr() == ("", "")
 
 
 def test_numbers_that_readers_look_for_alerts_by_have_statistics_and_what_tells_them_nothing_has_none(

@@ -17,6 +17,7 @@ import fink_dask
 from fink_dask.dataset.surveys import find_fields
 from fink_dask.errors import LedgerError, SettingsError
 from fink_dask.lightcurves.points import SCHEMA, points_of
+from fink_dask.report.objects import show_objects
 from tests.alerts.made_up import AlertKind, encoder, made_up_alerts
 from tests.harness.cli import run_cli, transfer_arguments
 from tests.harness.oracle import Oracle, fill_topic, make_topic, note
@@ -63,7 +64,7 @@ def sent(request: pytest.FixtureRequest, kafka: Any, tmp_path_factory: pytest.Te
 
 
 def expected_curve(alerts: list[Alert]) -> list[tuple[Any, ...]]:
-    """Walk through the records of an object: MJD, band, value, error, limit and kind of each measurement."""
+    """Walk through the records of an object: MJD, band, value, error, limit, sign and kind of each measurement."""
     is_ztf = "objectId" in alerts[0]
     found: dict[tuple[Any, ...], tuple[Any, ...]] = {}
     moments = set()
@@ -71,18 +72,19 @@ def expected_curve(alerts: list[Alert]) -> list[tuple[Any, ...]]:
     def add(one: Alert, kind: str, identifier: str) -> None:
         if is_ztf:
             value, error, limit = one["magpsf"], one["sigmapsf"], one.get("diffmaglim")
+            sign = {"t": True, "1": True, "f": False, "0": False, None: None}[one.get("isdiffpos")]
             time, band = one["jd"] - 2400000.5, BANDS[one["fid"]]
         else:
             light = "psfFlux" not in one
             value, error = (one["scienceFlux"], one["scienceFluxErr"]) if light else (one["psfFlux"], one["psfFluxErr"])
-            time, band, limit = one["midpointMjdTai"], one["band"], None
+            time, band, limit, sign = one["midpointMjdTai"], one["band"], None, None
         if value is None and limit is None:
             return
         if value is None:
             if (time, band) not in moments:
-                found.setdefault((time, band), (time, band, None, None, limit, "limit"))
+                found.setdefault((time, band), (time, band, None, None, limit, sign, "limit"))
             return
-        found.setdefault((kind == "forced", one[identifier]), (time, band, value, error, limit, kind))
+        found.setdefault((kind == "forced", one[identifier]), (time, band, value, error, limit, sign, kind))
         if kind != "forced":
             moments.add((time, band))
 
@@ -113,7 +115,8 @@ def test_a_curve_is_what_a_loop_over_the_records_finds(sent: Transferred) -> Non
         assert identified.tolist() == [number for number in curve["source"].to_pylist() if number is not None]
         assert curve["mjd"].to_pylist() == sorted(curve["mjd"].to_pylist())
         rows = zip(
-            *(curve[each].to_pylist() for each in ("mjd", "band", "value", "error", "limit", "kind")), strict=True
+            *(curve[each].to_pylist() for each in ("mjd", "band", "value", "error", "limit", "positive", "kind")),
+            strict=True,
         )
         assert sorted(rows, key=str) == expected_curve(alerts)
         kinds |= set(curve["kind"].to_pylist())
@@ -239,3 +242,11 @@ def test_what_has_no_time_or_neither_brightness_nor_limit_is_no_point_and_other_
     curve = curve_of(measured(1, 2460000.5, fid=9, history=[*history, measured(8, 2459991.5, fid=None)]))
     assert curve["source"].to_pylist() == [8, 1]
     assert curve["band"].to_pylist() == [None, "9"]
+
+
+def test_a_report_calls_an_object_by_the_class_that_its_alerts_show_first(sent: Transferred) -> None:
+    name, alerts = max(sent.objects.items(), key=lambda each: len(each[1]) if each[0] else 0)
+    newest = max(alerts, key=lambda alert: time_of(detection_of(alert)))
+    if "finkclass" in newest:
+        (shown,) = show_objects(sent.outdir, [str(name)], with_stamps=False)
+        assert shown.label == newest["finkclass"]
