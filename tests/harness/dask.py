@@ -67,6 +67,7 @@ def shared_scheduler() -> Iterator[str]:
         [sys.executable, "-m", "tests.harness.dask"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
         text=True,
         cwd=ROOT,
         env=environment(),
@@ -74,7 +75,9 @@ def shared_scheduler() -> Iterator[str]:
     assert process.stdin is not None
     assert process.stdout is not None
     try:
-        yield process.stdout.readline().strip()
+        address = process.stdout.readline().strip()
+        assert address, "no Dask scheduler starts"
+        yield address
     finally:
         process.stdin.close()
         process.wait(60)
