@@ -22,7 +22,7 @@ from fink_dask.cluster.leftovers import Kept, variables
 from fink_dask.dataset.read import open_dataset
 from fink_dask.errors import SettingsError, TransferError, parameter
 from fink_dask.kafka.topics import check_alert_topic
-from fink_dask.ledger.outdir import check_dataset, find_ledger
+from fink_dask.ledger.outdir import check_dataset, datasets_in, find_ledger
 from fink_dask.ledger.progress import Summary, written_bytes
 from fink_dask.planning.preview import Outlook, preview
 from fink_dask.progress.events import Event, Note, Observer
@@ -32,7 +32,7 @@ from fink_dask.settings import COMPRESSION, DASHBOARD_ADDRESS, FRAMINGS, ON_BAD_
 from fink_dask.show.bar import CountBar
 from fink_dask.show.display import Display, doing
 from fink_dask.store.location import locate
-from fink_dask.verifying.files import Verification, verify_dataset
+from fink_dask.verifying.files import SeasonVerification, Verification, verify_dataset
 
 log = logging.getLogger(__name__)
 
@@ -310,21 +310,22 @@ def _leaving_nothing() -> Iterator[None]:
         yield
 
 
-def verify(outdir: str | os.PathLike[str], *, progress: bool = True) -> Verification:
+def verify(outdir: str | os.PathLike[str], *, progress: bool = True) -> Verification | SeasonVerification:
     """Prove a dataset: check files, rows, checksums and offsets against its ledger.
 
     Parameters
     ----------
     outdir : str or os.PathLike
-        The dataset's directory; its ledger ``OUTDIR.fink`` is beside it.
+        The dataset's directory, whose ledger ``OUTDIR.fink`` is beside it, or one with the datasets of several topics.
     progress : bool
         Show progress, on stderr or below the cell of a notebook.
 
     Returns
     -------
-    Verification
+    Verification or SeasonVerification
         What was found: ``is_complete`` tells whether every planned offset is in the dataset as it was written;
-        ``problems`` lists what is wrong, a line each.
+        ``problems`` lists what is wrong, a line each; ``summary`` counts. Of several topics, ``topics`` has the same of
+        each.
 
     Raises
     ------
@@ -334,8 +335,11 @@ def verify(outdir: str | os.PathLike[str], *, progress: bool = True) -> Verifica
         If the file system refuses.
     """
     ledger = find_ledger(locate(outdir).resolve())
-    if not progress:
-        return verify_dataset(ledger)
-    check_dataset(ledger)
-    with CountBar("verifying", written_bytes(ledger)) as bar:
-        return verify_dataset(ledger, bar.advance)
+    several = [] if ledger.exists() else datasets_in(ledger.outdir)
+    if not several:
+        check_dataset(ledger)
+    ledgers = several or [ledger]
+    with CountBar("verifying", sum(map(written_bytes, ledgers))) if progress else nullcontext() as bar:
+        advance = (lambda _: None) if bar is None else bar.advance
+        found = {each.outdir.name: verify_dataset(each, advance) for each in ledgers}
+    return SeasonVerification(found) if several else found[ledger.outdir.name]

@@ -46,10 +46,12 @@ def cutouts(outdir: Path, objects: tuple[str, ...], output: Path, kind: str, as_
     failed, 3 if some can't be read.
     """
     from fink_dask.dataset.stamps import HINT, can_read_stamps, png, read_stamp, unpack
+    from fink_dask.ledger.outdir import check_outside
     from fink_dask.lightcurves.cutouts import cutouts_of
 
     if not can_read_stamps():
         raise SettingsError(f"cutouts need astropy and Pillow, which are not installed: {HINT}")
+    check_outside(output.resolve(), outdir.resolve())
     unread, files = 0, {}
     for name in objects:
         written: list[str] = []

@@ -52,6 +52,7 @@ def lightcurve(outdir: Path, object_id: str, table: Path | None, plot: Path | No
     OBJECT is an objectId of ZTF, a diaObjectId of LSST, or the designation of something in the solar system. Each
     measurement is there once, however many alerts tell of it; fink_dask.light_curve returns the same table in Python.
     """
+    from fink_dask.ledger.outdir import check_outside
     from fink_dask.lightcurves.find import light_curve
 
     if plot is not None and plot.suffix != ".html":
@@ -59,8 +60,10 @@ def lightcurve(outdir: Path, object_id: str, table: Path | None, plot: Path | No
     if as_json and str(table) == "-":
         raise SettingsError("--json and --csv - both write to stdout: choose one")
     for path in (table, plot):
-        if path is not None and str(path) != "-" and not path.absolute().parent.is_dir():
-            raise SettingsError(f"{path.parent} is not a directory: make it first")
+        if path is not None and str(path) != "-":
+            if not path.absolute().parent.is_dir():
+                raise SettingsError(f"{path.parent} is not a directory: make it first")
+            check_outside(path.resolve(), outdir.resolve())
     curve = light_curve(outdir, object_id)
     if table is not None:
         _write_csv(curve, table)
@@ -111,6 +114,9 @@ def _print(curve: pa.Table, name: str, is_written: bool) -> None:
 
     counts = {each["values"]: each["counts"] for each in curve["kind"].value_counts().to_pylist()}
     words = ", ".join(counted(count, kind) if kind in _NOUNS else f"{count:,} {kind}" for kind, count in counts.items())
+    if not curve.num_rows:
+        say(f"{name}: its alerts tell of no brightness")
+        return
     unit, scale = curve["unit"][0].as_py(), curve["scale"][0].as_py().upper()
     say(f"{name}: {counted(curve.num_rows, 'measurement')} ({words}) in {unit}, MJD in {scale}")
     shown = curve.slice(max(0, curve.num_rows - _SHOWN))

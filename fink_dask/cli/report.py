@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import webbrowser
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,6 @@ from fink_dask.cli.say import say
 from fink_dask.errors import FinkDaskError, SettingsError, StorageError
 
 if TYPE_CHECKING:
-    from fink_dask.ledger.ledger import Ledger
     from fink_dask.report.facts import Facts
 
 _MAX_OBJECTS = 50
@@ -55,7 +53,7 @@ def report(outdir: Path, output: Path, opens: bool, objects: tuple[str, ...], as
     """
     from rich.filesize import decimal
 
-    from fink_dask.ledger.outdir import datasets_in, find_ledger
+    from fink_dask.ledger.outdir import check_outside, datasets_in, find_ledger
     from fink_dask.report.facts import find_facts
     from fink_dask.report.season import facts_of_season
 
@@ -64,7 +62,9 @@ def report(outdir: Path, output: Path, opens: bool, objects: tuple[str, ...], as
         raise SettingsError(f"--object: a page shows at most {_MAX_OBJECTS} objects")
     target = output.resolve()
     several = [] if ledger.exists() else datasets_in(ledger.outdir)
-    _check_place([ledger, *several], target)
+    if not target.parent.is_dir():
+        raise StorageError(f"{target.parent} is not a directory: make it first, or choose another with -o")
+    check_outside(target, ledger.outdir)
     failures: list[str] = []
     if several:
         found = []
@@ -111,16 +111,6 @@ def _write(facts: Facts, outdir: Path, output: Path, objects: tuple[str, ...]) -
     except OSError as error:
         raise storage_error(error, target) from error
     return len(content)
-
-
-def _check_place(ledgers: Sequence[Ledger], target: Path) -> None:
-    """Refuse to write into a dataset."""
-    if not target.parent.is_dir():
-        raise StorageError(f"{target.parent} is not a directory: make it first, or choose another with -o")
-    if {place for ledger in ledgers for place in (ledger.outdir, ledger.path)} & set(target.parents):
-        raise StorageError(
-            f"{target} is inside the dataset, whose readers would take it for alerts: choose another place"
-        )
 
 
 def _check_older(facts: Facts, target: Path) -> None:

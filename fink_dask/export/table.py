@@ -23,7 +23,7 @@ from fink_dask.dataset.read import open_dataset
 from fink_dask.errors import LedgerError, SettingsError, parameter
 from fink_dask.export.formats import FORMATS, Column
 from fink_dask.ledger.ledger import Ledger, storage_error
-from fink_dask.ledger.outdir import datasets_in, find_ledger
+from fink_dask.ledger.outdir import check_outside, datasets_in, find_ledger
 from fink_dask.store.durable import sync_directory, sync_file
 from fink_dask.store.location import locate
 from fink_dask.where.condition import Condition, bind_condition
@@ -83,6 +83,7 @@ def export_table(
         raise SettingsError(f"{target} already exists: choose another name, or remove it")
     if not target.parent.is_dir():
         raise SettingsError(f"{target.parent} is not a directory: make it first")
+    check_outside(target, locate(outdir).resolve())
     dataset = open_dataset(outdir, unique=unique)
     leaves = dict(_leaves(dataset.schema))
     singles = {path: kind for path, kind in leaves.items() if is_single_value(kind)}

@@ -12,7 +12,7 @@ from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 
-from fink_dask.errors import LedgerError, StorageError, parameter
+from fink_dask.errors import LedgerError, SettingsError, StorageError, parameter
 from fink_dask.ledger.lease import is_held
 from fink_dask.ledger.ledger import LEDGER_SUFFIX, Ledger, ledgers_path, storage_error
 from fink_dask.ledger.progress import State, Summary
@@ -162,6 +162,18 @@ def check_outdir(ledger: Ledger) -> None:
             f"{ledger.outdir} is not empty and has no ledger {ledger.path}: choose another directory, "
             f"so that what is there is not mixed with the new dataset{_moved_alone(ledger)}"
         )
+
+
+def check_outside(target: Path, *outdirs: Path) -> None:
+    """Refuse to write what is no dataset into one, into a season, or into a ledger; the target is absolute.
+
+    `outdirs`: directories that are one all the same, such as that of datasets whose ledgers are beside each of them.
+    """
+    for place in filter(lambda path: path.name, (target, *target.parents)):
+        if place in outdirs or find_ledger(place).exists() or _of_season(place) or _is_ledger(place):
+            raise SettingsError(
+                f"{target} is inside {place}, whose readers would take it for alerts: choose another place"
+            )
 
 
 def _is_ledger(path: Path) -> bool:

@@ -123,13 +123,13 @@ def find_alerts(
     Raises SettingsError if there is no such object.
     Raises LedgerError if a file can't be read.
     """
-    found, refused = [], None
+    found, refused = [], []
     try:
         for dataset, fields in opened:
             try:
                 is_object = _is_object(dataset.schema, fields, object_id)
             except SettingsError as error:  # the names of another survey may be of another kind
-                refused = refused or error
+                refused.append(error)
                 continue
             files = dataset.scanner(columns=["__filename"], filter=is_object).to_table()["__filename"]
             paths = set(files.unique().to_pylist())
@@ -143,9 +143,9 @@ def find_alerts(
         raise LedgerError(f"{outdir} can't be read: {why_unreadable(error)}") from error
     if found:
         return found
-    if refused is not None and len(opened) == 1:
-        raise refused
-    name = opened[0][1].survey.names["object"]
+    if len(refused) == len(opened):
+        raise refused[0]
+    name = " or ".join(dict.fromkeys(fields.survey.names["object"] for _, fields in opened))
     raise SettingsError(
         f"{outdir} has no alert of the object {str(object_id)[:_ID_CHARS]!r}: it is named by its {name}; "
         "fink-dask read prints how to list them"

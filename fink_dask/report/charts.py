@@ -22,7 +22,7 @@ from rich.filesize import decimal
 
 from fink_dask.progress.profile import STAGES
 from fink_dask.report import sky
-from fink_dask.report.examples import OTHER_BAND, Points
+from fink_dask.report.examples import OTHER_BAND, Example
 from fink_dask.report.facts import Partition, Throughput
 
 Floats = npt.NDArray[np.float64]
@@ -232,10 +232,11 @@ def sizes(found: Sequence[int]) -> Any:
     return made
 
 
-def light_curve(name: str, curve: Mapping[str, Points], is_flux: bool) -> Any:
+def light_curve(name: str, example: Example) -> Any:
     """Draw a light curve, days before the alert; magnitudes grow downwards."""
-    made = _figure(name, 210, "days", "flux (nJy)" if is_flux else "magnitude")
-    for band, points in curve.items():
+    is_flux = example.is_flux
+    made = _figure(name, 210, "days", f"{example.quantity or 'flux'} (nJy)" if is_flux else "magnitude")
+    for band, points in example.curve.items():
         colour, mark, _ = BANDS[band]
         low, high = points.values - points.errors, points.values + points.errors
         made.segment(points.days, low, points.days, high, color=colour, alpha=0.5)

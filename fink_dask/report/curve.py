@@ -22,14 +22,25 @@ _BELOW = ", below template"
 def page_of(curve: pa.Table, name: str) -> str:
     """Draw a light curve as a page of HTML that loads nothing from elsewhere."""
     from bokeh.embed import file_html
-    from bokeh.models import BasicTickFormatter, Legend
-    from bokeh.plotting import figure
+    from bokeh.layouts import column
     from bokeh.resources import INLINE
 
+    name, panels = printable(name), list[Any]()
+    for quantity in curve["quantity"].unique().to_pylist():
+        of_one = curve.filter(pc.equal(curve["quantity"], quantity))
+        panels.append(_panel(of_one, name, quantity, panels[0].x_range if panels else None))
+    return str(file_html(column(*panels, sizing_mode="stretch_both"), INLINE, title=f"Light curve of {escape(name)}"))
+
+
+def _panel(curve: pa.Table, name: str, quantity: str, x_range: Any) -> Any:
+    """Draw one kind of brightness: the flux of an image and that of its difference have nothing in common."""
+    from bokeh.models import BasicTickFormatter, DataRange1d, Legend
+    from bokeh.plotting import figure
+
     unit, scale = curve["unit"][0].as_py(), curve["scale"][0].as_py().upper()
-    quantity = curve["quantity"][0].as_py()
-    name = printable(name)
-    drawn = figure(sizing_mode="stretch_both", title=name, x_axis_label=f"MJD ({scale})")
+    drawn = figure(
+        sizing_mode="stretch_both", title=name, x_axis_label=f"MJD ({scale})", x_range=x_range or DataRange1d()
+    )
     drawn.yaxis.axis_label = f"{quantity} ({unit})"
     drawn.y_range.flipped = unit == "mag"
     drawn.yaxis.formatter = BasicTickFormatter(use_scientific=False)
@@ -41,7 +52,7 @@ def page_of(curve: pa.Table, name: str) -> str:
             is_below = pc.equal(of_kind["positive"], False).fill_null(False)
             _draw(drawn, of_kind.filter(pc.invert(is_below)), f"{band} {kind}", str(band), kind, marker)
             _draw(drawn, of_kind.filter(is_below), f"{band} {kind}{_BELOW}", str(band), kind, "diamond")
-    return str(file_html(drawn, INLINE, title=f"Light curve of {escape(name)}"))
+    return drawn
 
 
 def _draw(drawn: Any, points: pa.Table, label: str, band: str, kind: str, marker: str) -> None:

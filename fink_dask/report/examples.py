@@ -64,6 +64,9 @@ class Example:
     curve: Mapping[str, Points]
     #: Points left out because their time or brightness is impossible.
     beyond: int = 0
+    #: Whether the brightness is a flux, and what the survey calls it, where several are shown.
+    is_flux: bool = False
+    quantity: str = ""
 
 
 def find_examples(dataset: ds.Dataset, pieces: Sequence[Piece], fields: Fields, with_stamps: bool) -> list[Example]:
@@ -105,7 +108,8 @@ def find_objects(rows: pa.Table, fields: Fields) -> list[Example]:
         times = [time for time in columns["time"] if time is not None and math.isfinite(time)]
         if times:
             source = str(alerts["source"][-1]) if fields.has("source") else ""
-            found.append(Example(name, source, labels.get(name, ""), {}, *_points(columns, times[-1], fields)))
+            curve, beyond = _points(columns, times[-1], fields)
+            found.append(Example(name, source, labels.get(name, ""), {}, curve, beyond, fields.survey.is_flux))
     return found
 
 
@@ -170,7 +174,7 @@ def _example(batch: pa.RecordBatch, row: int, fields: Fields) -> Example:
     }
     return Example(
         _object(batch, row), _text(batch, "source", row), _label(batch, row, fields), stamps,
-        *_curve(batch, row, fields),
+        *_curve(batch, row, fields), fields.survey.is_flux,
     )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,27 +26,35 @@ def show_objects(outdir: Path, names: Sequence[str], with_stamps: bool) -> list[
     Raises SettingsError if there is no such object, or the dataset lacks the columns of a light curve.
     Raises LedgerError if the dataset is not what its ledger says.
     """
-    return [_show(outdir, name, with_stamps) for name in dict.fromkeys(names)]
+    return [example for name in dict.fromkeys(names) for example in _show(outdir, name, with_stamps)]
 
 
-def _show(outdir: Path, name: str, with_stamps: bool) -> Example:
+def _show(outdir: Path, name: str, with_stamps: bool) -> Iterator[Example]:
+    """Yield one for each kind of brightness: LSST's light packets have another than its full ones."""
     curve = light_curve(outdir, name)
     alerts = curve.filter(pc.equal(curve["kind"], "alert"))
     newest = alerts["alert"][-1].as_py() if alerts.num_rows else None
-    columns = {
-        role: curve[column].to_pylist()
-        for role, column in (("time", "mjd"), ("value", "value"), ("error", "error"), ("limit", "limit"))
-    }
-    bands = [band if band in BANDS else OTHER_BAND for band in curve["band"].to_pylist()]
-    now = alerts["mjd"][-1].as_py() if alerts.num_rows else curve["mjd"][-1].as_py()
-    shown, beyond = points_by_band(columns, now, np.array(bands), curve["unit"][0].as_py() == "nJy")
     stamps: dict[str, Image | None] = {}
     if with_stamps:
         try:
             stamps = {each.shown: read_stamp(each.data) for each in cutouts_of(outdir, name) if each.alert == newest}
         except SettingsError:  # light packets have none
             stamps = {}
-    return Example(name, "" if newest is None else str(newest), _label(outdir, name), stamps, shown, beyond)
+    source, label = "" if newest is None else str(newest), _label(outdir, name)
+    if not curve.num_rows:
+        yield Example(name, source, label, stamps, {})
+    now = (alerts if alerts.num_rows else curve)["mjd"][-1].as_py() if curve.num_rows else 0.0
+    for quantity in curve["quantity"].unique().to_pylist():
+        one = curve.filter(pc.equal(curve["quantity"], quantity))
+        columns = {
+            role: one[column].to_pylist()
+            for role, column in (("time", "mjd"), ("value", "value"), ("error", "error"), ("limit", "limit"))
+        }
+        bands = [band if band in BANDS else OTHER_BAND for band in one["band"].to_pylist()]
+        is_flux = one["unit"][0].as_py() == "nJy"
+        shown, beyond = points_by_band(columns, now, np.array(bands), is_flux)
+        yield Example(name, source, label, stamps, shown, beyond, is_flux, quantity)
+        stamps = {}  # they are beside the first one
 
 
 def _label(outdir: Path, name: str) -> str:

@@ -82,8 +82,7 @@ def render(facts: Facts, panels: Panels, outdir: str, version: str, made_at: dat
         figures["sizes"] = charts.sizes(facts.sizes)
     for number, example in enumerate(panels.examples):
         if example.curve:
-            is_flux = panels.fields is not None and panels.fields.survey.is_flux
-            figures[f"curve{number}"] = charts.light_curve(f"curve{number}", example.curve, is_flux)
+            figures[f"curve{number}"] = charts.light_curve(f"curve{number}", example)
     script, places = components(figures)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     # Errors give the dataset's full path, which does not concern those to whom the page is sent.

@@ -188,7 +188,7 @@ def find_panels(facts: Facts, objects: Sequence[str] = ()) -> Panels:
         "magnitudes": bool(panels.magnitudes),
         "nights": panels.nights is not None,
         "classes": panels.classes is not None,
-        "examples": False,
+        "examples": panels.is_chosen,
     }
     panels.left_out = {name: words for name, is_there in shown.items() if not is_there} | panels.left_out
     return panels

@@ -22,7 +22,7 @@ from fink_dask.kafka.offsets import Interval
 from fink_dask.ledger.commit import destinations, staging_of
 from fink_dask.ledger.lease import is_held
 from fink_dask.ledger.ledger import Ledger, storage_error
-from fink_dask.ledger.outdir import check_dataset, is_finder_file
+from fink_dask.ledger.outdir import check_dataset, is_finder_file, total_of
 from fink_dask.ledger.progress import Progress, Summary, progress_of
 from fink_dask.ledger.records import DamagedMarker, DataFile, Identity, Marker
 from fink_dask.store.objects import ObjectPath
@@ -90,6 +90,29 @@ class Verification:
     def summary(self) -> Summary:
         """The ledger's summary; ``failed`` where the files disagree."""
         return replace(self.progress.summary, state="failed") if self.problems else self.progress.summary
+
+
+@dataclass(frozen=True)
+class SeasonVerification:
+    """What a verification of the datasets of several topics found."""
+
+    #: What it found in each, by the name of its directory.
+    topics: Mapping[str, Verification]
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong, a line each, with the topic in front."""
+        return tuple(f"{name}: {problem}" for name, found in self.topics.items() for problem in found.problems)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every planned offset of every topic is in the datasets themselves."""
+        return all(found.is_complete for found in self.topics.values())
+
+    @property
+    def summary(self) -> Summary:
+        """The sums of the ledgers, with the worst state."""
+        return total_of([found.summary for found in self.topics.values()])
 
 
 def verify_dataset(ledger: Ledger, advance: Callable[[int], None] = lambda _: None) -> Verification:

@@ -287,10 +287,11 @@ def test_a_report_goes_nowhere_where_it_would_do_harm_and_says_what_to_do(tmp_pa
     os.mkfifo(tmp_path / "pipe")
     for arguments, status, words in (
         (("nowhere",), 1, "has no ledger"),
-        (("several", "-o", "several/report.html"), 1, "is inside the dataset"),
+        (("several", "-o", "several/report.html"), 2, "is inside"),
         (("other", "-o", "alerts.html"), 1, "is the report of another dataset"),
-        (("alerts", "-o", "alerts/report.html"), 1, "is inside the dataset"),
-        (("alerts", "-o", "alerts.fink/report.html"), 1, "is inside the dataset"),
+        (("alerts", "-o", "alerts/report.html"), 2, "is inside"),
+        (("alerts", "-o", "other/report.html"), 2, "is inside"),
+        (("alerts", "-o", "alerts.fink/report.html"), 2, "is inside"),
         (("alerts", "-o", "mine.html"), 1, "exists and is not a report"),
         (("alerts", "-o", "no/report.html"), 1, "is not a directory: make it first"),
         (("alerts", "-o", "several"), 2, "is a directory"),
