@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from fink_dask.settings import COMPRESSION, COMPRESSIONS
 from fink_dask.units import counted
 
 if TYPE_CHECKING:
-    from fink_dask.compaction.compact import Compacted
+    from fink_dask.compaction.compact import Caller, Compacted
     from fink_dask.compaction.groups import Form
     from fink_dask.ledger.ledger import Ledger
 
@@ -39,7 +40,8 @@ if TYPE_CHECKING:
 @typed_option(
     "--unique",
     metavar="COLUMN",
-    help="Of alerts with the same value, such as candid or diaSourceId, keep only the first in Kafka's order.",
+    help="Of alerts with the same value, such as candid or diaSourceId, keep only the first, by topic and in Kafka's "
+    "order.",
 )
 @typed_option(
     "--compression", type=click.Choice(COMPRESSIONS), default=COMPRESSION, show_default=True, help="Codec of the files."
@@ -55,7 +57,7 @@ def compact(
     again to continue. Exit status: 0 complete, 1 failed, 3 if OUTDIR is incomplete, or alerts were quarantined or lost.
 
     If OUTDIR holds the datasets of several topics, each becomes NEWDIR/TOPIC, and the worst exit status counts;
-    --unique then tells the alerts of each topic apart.
+    --unique then leaves an alert out where another topic in NEWDIR has it.
     """
     from fink_dask.cli.options import log_to_stderr
     from fink_dask.cli.results import headline, print_summary_json
@@ -94,14 +96,29 @@ def compact(
 
 
 def _compact(source: Ledger, target: Ledger, form: Form) -> Compacted:
+    from fink_dask.compaction.compact import compact_dataset
+
+    with _told() as (threads, caller):
+        return compact_dataset(source, target, form, threads, caller)
+
+
+@contextmanager
+def _told() -> Iterator[tuple[int, Caller]]:
+    """Yield how many files to write at once, and whom to tell how far it is."""
     from fink_dask.cluster.local import usable_cores, usable_memory
-    from fink_dask.compaction.compact import THREAD_BYTES, Caller, compact_dataset
+    from fink_dask.compaction.compact import THREAD_BYTES, Caller
     from fink_dask.show.bar import CountBar
 
     threads = max(1, min(usable_cores(), usable_memory() // (2 * THREAD_BYTES)))
     with CountBar("compacting") as bar:
-        caller = Caller(note=lambda words: say(f"fink-dask: {words}", err=True), plan=bar.plan, advance=bar.advance)
-        return compact_dataset(source, target, form, threads, caller)
+        yield (
+            threads,
+            Caller(
+                lambda words: say(f"fink-dask: {words}", err=True),
+                lambda size: bar.begin("compacting", size),
+                bar.advance,
+            ),
+        )
 
 
 def _details(found: Compacted, form: Form) -> dict[str, Any]:
@@ -112,7 +129,8 @@ def _details(found: Compacted, form: Form) -> dict[str, Any]:
 def _compact_each(sources: Sequence[Ledger], newdir: Path, form: Form, as_json: bool) -> int:
     """Compact the datasets of several topics, in turn; one that fails does not stop the others."""
     from fink_dask.cli.several import print_table, print_topics_json
-    from fink_dask.ledger.outdir import check_for_several, find_ledger
+    from fink_dask.compaction.season import compact_season
+    from fink_dask.ledger.outdir import check_for_several
     from fink_dask.ledger.progress import Summary
 
     check_for_several(newdir)
@@ -122,14 +140,13 @@ def _compact_each(sources: Sequence[Ledger], newdir: Path, form: Form, as_json: 
     details: list[dict[str, Any]] = []
     errors: dict[str, str] = {}
     before = 0
-    for source in sources:
-        name = source.outdir.name
-        try:
-            found = _compact(source, find_ledger(newdir / name, joins=True), form)
-        except FinkDaskError as error:
-            errors[name] = str(error)
+    with _told() as (threads, caller):
+        done = compact_season(sources, newdir, form, threads, caller)
+    for name, found in done.items():
+        if isinstance(found, FinkDaskError):
+            errors[name] = str(found)
             summaries.append(Summary(name, "failed"))
-            details.append({"dataset": name, "error": str(error)})
+            details.append({"dataset": name, "error": str(found)})
             continue
         before += found.files_before
         summaries.append(found.summary)
@@ -142,7 +159,7 @@ def _compact_each(sources: Sequence[Ledger], newdir: Path, form: Form, as_json: 
     say(f"  compacted  {counted(before, 'file')} into {counted(sum(each.files for each in summaries), 'file')}")
     if form.unique is not None:
         duplicates = sum(each.duplicates for each in summaries)
-        say(f"  unique     {counted(duplicates, 'duplicate')} left out, by {form.unique}, within each topic")
+        say(f"  unique     {counted(duplicates, 'duplicate')} left out, by {form.unique}")
     say(f"  datasets   {newdir}/TOPIC")
     say(f"  ledgers    {newdir}.fink/TOPIC")
     for name, words in errors.items():

@@ -6,7 +6,7 @@ import shutil
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
@@ -14,6 +14,7 @@ from fink_dask.avro.schema import field_type
 from fink_dask.compaction.groups import Compaction, Form, Group, RangeIndex, make_groups, snapshot_of
 from fink_dask.compaction.merge import (
     Duplicates,
+    Elsewhere,
     Merged,
     Merging,
     check_identifier,
@@ -21,7 +22,7 @@ from fink_dask.compaction.merge import (
     find_duplicates,
     merge_group,
 )
-from fink_dask.compaction.workspace import Workspace, read_compaction
+from fink_dask.compaction.workspace import Workspace, is_settled, read_compaction
 from fink_dask.dataset.columns import check_is_parquet, dataset_schema
 from fink_dask.dataset.formats import why_unreadable
 from fink_dask.dataset.presence import check_files
@@ -69,10 +70,13 @@ class Caller:
     step: Step = lambda _: None
 
 
-def compact_dataset(source: Ledger, target: Ledger, form: Form, threads: int, caller: Caller) -> Compacted:
+def compact_dataset(
+    source: Ledger, target: Ledger, form: Form, threads: int, caller: Caller, elsewhere: Elsewhere | None = None
+) -> Compacted:
     """Compact a dataset, or go on with it.
 
     `form`: what the new one is to be like.
+    `elsewhere`: alerts that it does not get, as other topics of its season hold them.
     Raises FinkDaskError if the dataset is not whole, there is already another one in place of the new one, or the file
     system refuses. What was done is kept, and the same call goes on from there.
     """
@@ -90,11 +94,15 @@ def compact_dataset(source: Ledger, target: Ledger, form: Form, threads: int, ca
             raise LedgerError(
                 f"{source.outdir} lacks files that are committed: run its transfer again, then compact it"
             )
-        compaction = Compaction(str(source.outdir), snapshot_of(plans, markers), form)
+        others = () if elsewhere is None else elsewhere.snapshots
+        compaction = Compaction(str(source.outdir), snapshot_of(plans, markers), form, others)
         before = len({file.path for marker in markers for file in marker.files})
         if not target.exists() and not target.compaction_path.exists():
             check_outdir(target)
-        job = _Job(source, target, plans, markers, compaction, threads, caller)
+        begun = read_compaction(target)
+        if begun is not None and is_settled(target):
+            compaction = replace(compaction, others=begun.others)
+        job = _Job(source, target, plans, markers, compaction, threads, caller, elsewhere)
         is_new = not target.exists()
         if is_new:
             job.check()
@@ -123,6 +131,7 @@ class _Job:
         compaction: Compaction,
         threads: int,
         caller: Caller,
+        elsewhere: Elsewhere | None,
     ) -> None:
         self._source = source
         self._target = target
@@ -131,6 +140,7 @@ class _Job:
         self._compaction = compaction
         self._threads = threads
         self._caller = caller
+        self._elsewhere = elsewhere
         self._groups = make_groups(markers, compaction.form.file_bytes)
         self._stopped = threading.Event()
 
@@ -234,10 +244,11 @@ class _Job:
             # A file that has gone bad since its group was complete must not decide which alert stays.
             check_source(self._source.outdir, file)
         kind = field_type(schema, unique)
-        found = find_duplicates([self._source.outdir / file.path for file in files], unique, kind)
+        known = None if self._elsewhere is None else self._elsewhere.ids(kind)
+        found = find_duplicates([self._source.outdir / file.path for file in files], unique, kind, known)
         alerts = sum(marker.rows for marker in self._markers)
-        if len(found) > _MANY * alerts:
-            words = f"{len(found):,} of {alerts:,} alerts have the same {unique} as another one"
+        if found.within > _MANY * alerts:
+            words = f"{found.within:,} of {alerts:,} alerts have the same {unique} as another one"
             self._caller.note(f"warning: {words}: is that what tells alerts apart?")
         return found
 

@@ -43,11 +43,14 @@ class Compaction:
     snapshot: str
     #: What is asked for.
     form: Form
+    #: Hashes of what other topics hold, whose alerts this one does not get again.
+    others: tuple[str, ...] = ()
 
     @cached_property
     def compaction_id(self) -> str:
         """16 hex digits that follow from what is compacted and how: the same compaction gives the same names."""
-        return checksum({"snapshot": self.snapshot, "form": asdict(self.form)})[:16]
+        others = {"others": self.others} if self.others else {}
+        return checksum({"snapshot": self.snapshot, "form": asdict(self.form)} | others)[:16]
 
     def file_name(self, topic: str, number: int) -> str:
         """Name the file of a group."""
@@ -78,6 +81,7 @@ class Compaction:
                 source=str(content["source"]),
                 snapshot=str(content["snapshot"]),
                 form=Form(int(form["file_bytes"]), None if unique is None else str(unique), str(form["compression"])),
+                others=tuple(map(str, content.get("others", ()))),
             )
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise LedgerError(f"the ledger's compaction can't be read: {error}") from error

@@ -19,12 +19,13 @@ import pyarrow.parquet as pq
 
 from fink_dask.avro.schema import field_type
 from fink_dask.avro.spelling import steps_to
-from fink_dask.compaction.groups import Group, RangeIndex
+from fink_dask.compaction.groups import Group, RangeIndex, snapshot_of
 from fink_dask.dataset.formats import KAFKA_FIELDS, Offsets
 from fink_dask.dataset.parquet import ParquetFileWriter
 from fink_dask.dataset.presence import check_file, intervals_of
 from fink_dask.errors import InterruptedTransferError, LedgerError, SettingsError
 from fink_dask.kafka.offsets import Interval, Range
+from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.records import DataFile
 from fink_dask.settings import BUFFER_BYTES
 
@@ -34,9 +35,11 @@ Places = npt.NDArray[np.int64]
 class Duplicates:
     """The rows that are left out: all of an identifier but the first one, by partition and offset."""
 
-    def __init__(self, offsets: dict[int, Places] | None = None) -> None:
+    def __init__(self, offsets: dict[int, Places] | None = None, within: int = 0) -> None:
         # Their offsets in each partition, in order.
         self._offsets = offsets or {}
+        #: How many are left out because of another row of the same files.
+        self.within = within
 
     def __len__(self) -> int:
         return sum(map(len, self._offsets.values()))
@@ -51,6 +54,32 @@ class Duplicates:
         return kept
 
 
+class Elsewhere:
+    """The identifiers of the alerts that other topics of a season hold."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._unread: list[Path] = []
+        self._ids: pa.Array | None = None
+        #: Hashes of what these topics hold.
+        self.snapshots: tuple[str, ...] = ()
+
+    def add(self, ledger: Ledger) -> None:
+        """Add the dataset of a topic."""
+        plans = ledger.plans()
+        markers = list(ledger.markers(plans))
+        self.snapshots = tuple(sorted((*self.snapshots, snapshot_of(plans, markers))))
+        self._unread += [ledger.outdir / path for path in sorted({each.path for one in markers for each in one.files})]
+
+    def ids(self, kind: pa.DataType) -> pa.Array:
+        """Return each identifier once: 8 bytes an alert, more for text."""
+        tables = [_identifiers(path, self._name, kind) for path in self._unread]
+        known = [] if self._ids is None else [self._ids]
+        found = pa.chunked_array([*known, *(chunk for table in tables for chunk in table["id"].chunks)], kind)
+        self._ids, self._unread = found.unique().drop_null(), []
+        return self._ids
+
+
 def check_identifier(schema: pa.Schema, name: str) -> None:
     """Refuse a column that can't tell alerts apart.
 
@@ -63,42 +92,49 @@ def check_identifier(schema: pa.Schema, name: str) -> None:
         raise SettingsError(f"--unique {name[:80]}: integers and strings tell alerts apart, not {str(kind)[:80]}")
 
 
-def find_duplicates(paths: Sequence[Path], name: str, kind: pa.DataType) -> Duplicates:
+def find_duplicates(
+    paths: Sequence[Path], name: str, kind: pa.DataType, elsewhere: pa.Array | None = None
+) -> Duplicates:
     """Find the rows of files whose identifier an earlier row has; those without an identifier are all kept.
 
     Holds identifier, partition and offset of all rows, and an order of them: about 90 bytes an alert, more for text.
 
     `name`: column, or dotted field of a struct; a file without it has alerts without an identifier.
     `kind`: type of the column in the new dataset.
+    `elsewhere`: identifiers of which no row is kept.
     """
-    tables = []
-    for path in paths:
-        wanted = dict.fromkeys([name, *(field.name for field in KAFKA_FIELDS)])
-        with pq.ParquetFile(path) as parquet:
-            if field_type(parquet.schema_arrow, name) is None:
-                continue
-            table = parquet.read(columns=list(wanted))
-        column, *fields = steps_to(table.column_names, name)
-        identifiers = table[column]
-        for field in fields:
-            identifiers = pc.struct_field(identifiers, field)
-        identifiers = identifiers.cast(kind)
-        columns = [identifiers, *(table[field.name] for field in KAFKA_FIELDS)]
-        tables.append(pa.table(columns, names=["id", "partition", "offset"]))
-    if not tables:
+    if not paths:
         return Duplicates()
-    rows = pa.concat_tables(tables)
+    rows = pa.concat_tables([_identifiers(path, name, kind) for path in paths])
     rows = rows.filter(pc.is_valid(rows["id"]))
     rows = rows.sort_by([(column, "ascending") for column in rows.column_names]).combine_chunks()
     identifiers = rows["id"]
     repeated = np.zeros(len(rows), np.bool_)
     if len(rows):
         repeated[1:] = pc.equal(identifiers[1:], identifiers[:-1]).to_numpy()
+    within = int(repeated.sum())
+    if elsewhere is not None:
+        repeated |= pc.is_in(identifiers, elsewhere).to_numpy()
     partitions = rows["partition"].to_numpy()[repeated]
     offsets = rows["offset"].to_numpy()[repeated]
     return Duplicates(
-        {int(partition): np.sort(offsets[partitions == partition]) for partition in np.unique(partitions)}
+        {int(partition): np.sort(offsets[partitions == partition]) for partition in np.unique(partitions)}, within
     )
+
+
+def _identifiers(path: Path, name: str, kind: pa.DataType) -> pa.Table:
+    """Read the identifiers of a file, and where its rows are in Kafka; a file without the column has none."""
+    places = [field.name for field in KAFKA_FIELDS]
+    with pq.ParquetFile(path) as parquet:
+        if field_type(parquet.schema_arrow, name) is None:
+            kinds = zip(("id", "partition", "offset"), (kind, *(field.type for field in KAFKA_FIELDS)), strict=True)
+            return pa.schema(list(kinds)).empty_table()
+        table = parquet.read(columns=list(dict.fromkeys([name, *places])))
+    column, *fields = steps_to(table.column_names, name)
+    identifiers = table[column]
+    for field in fields:
+        identifiers = pc.struct_field(identifiers, field)
+    return pa.table([identifiers.cast(kind), *(table[place] for place in places)], names=["id", "partition", "offset"])
 
 
 @dataclass(frozen=True)

@@ -181,6 +181,12 @@ def read_compaction(ledger: Ledger) -> Compaction | None:
         return None
 
 
+def is_settled(ledger: Ledger) -> bool:
+    """Tell whether a compaction is complete, or lacks nothing but the renames."""
+    begun = read_compaction(ledger)
+    return begun is not None and (ledger.exists() or Workspace(ledger, begun).is_ready())
+
+
 def _new_markers(markers: Sequence[Marker], merged: Sequence[Merged], compaction: Compaction) -> list[Marker]:
     """Say of each range where its rows are now."""
     shares: dict[Range, list[DataFile]] = {}

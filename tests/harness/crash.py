@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 #: What a commit or a move is made of. A kill between two of these leaves what a kill after the first one leaves.
-OPERATIONS = ("fsync", "link", "mkdir", "rename", "rmdir", "unlink", "utime")
+OPERATIONS = ("fsync", "link", "mkdir", "rename", "rmdir", "symlink", "unlink", "utime")
 
 #: For tests that kill after one operation after the other: each of them is long, and some of them are a sample.
 SOME_OR_EACH = pytest.mark.parametrize(
