@@ -15,6 +15,8 @@ from fink_dask.dataset.surveys import CLASSES, Fields, find_fields
 from fink_dask.errors import LedgerError, SettingsError, parameter
 from fink_dask.lightcurves.points import CARRIED, SCHEMA
 
+#: The catalog of alerts that belong to no object, in the directory of the one of objects.
+MOVERS = "movers"
 #: The nested column.
 LIGHT_CURVE = "lightcurve"
 #: The column with the number of alerts in a light curve.

@@ -1,7 +1,7 @@
 """Export datasets as HATS catalogs: one of objects with their light curves, and one of what moves.
 
-A catalog is made in a hidden directory beside it, and then gets its name. Later alerts are added as a new version,
-beside the one that readers have; then one rename lets them find it.
+A catalog is made in a hidden directory beside it, and then gets its name. Later alerts are added as new versions,
+beside those that readers have; then one rename lets them find both.
 """
 
 from __future__ import annotations
@@ -15,29 +15,26 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from fink_dask.catalog.buckets import Buckets, Dealt, deal
-from fink_dask.catalog.form import Form, find_form, left_out
+from fink_dask.catalog.form import find_form, left_out
 from fink_dask.catalog.gather import FILE_BYTES, Movers, Objects, Rows
 from fink_dask.catalog.reading import Reader
 from fink_dask.dataset.formats import why_unreadable
 from fink_dask.dataset.read import Part, open_parts
 from fink_dask.errors import LedgerError, SettingsError, StorageError, parameter
-from fink_dask.ledger.ledger import Ledger, storage_error
-from fink_dask.ledger.outdir import find_ledger
+from fink_dask.ledger.ledger import storage_error
+from fink_dask.ledger.outdir import check_outside
 from fink_dask.store.durable import sync_directory
 
 if TYPE_CHECKING:
     from fink_dask.catalog.state import State
-    from fink_dask.catalog.version import Place
 
-#: The catalog of alerts that belong to no object, in the directory of the one of objects.
-MOVERS = "movers"
 #: Where alerts wait, in the directory of the catalog that gets them.
 _ASIDE = ".growing"
 #: What a thread that writes a file may hold: its rows, the same sorted, and encoded.
@@ -128,12 +125,15 @@ class _Export:
 
     def create(self, columns: Sequence[str] | None, has_history: bool) -> Exported:
         """Make a catalog."""
+        from fink_dask.catalog.state import State
+
         parts = open_parts(self._outdir)
         form = find_form([part.dataset.schema for part in parts], columns, has_history)
+        name = _NOT_IN_NAMES.sub("_", self._catalog.name)
         whole = self._catalog.with_name(f".{self._catalog.name}.{uuid.uuid4().hex[:8]}.part")
         try:
             whole.mkdir()
-            done = self._add(parts, form, None if columns is None else tuple(columns), whole)
+            done = self._add(parts, State(name, 0, form, None if columns is None else tuple(columns)), whole)
             if not done.objects and not done.movers:
                 raise LedgerError(f"{self._outdir} has no alert with a position: there is nothing to export")
             whole.rename(self._catalog)
@@ -144,98 +144,85 @@ class _Export:
 
     def grow(self, columns: Sequence[str] | None, has_history: bool | None) -> Exported:
         """Add the alerts that the catalog has not got."""
-        from fink_dask.catalog.state import taken_of
+        from fink_dask.catalog.state import read_state, taken_of
 
-        states = [state for _, state in self._found(self._catalog) if state is not None]
-        if not states:
+        state = read_state(self._catalog)
+        if state is None:
             raise SettingsError(
                 f"{self._catalog} already exists, and is no catalog of export-hats that could grow: choose another "
                 "directory, or remove it"
             )
-        form, begun = states[0].form, states[0].columns
         for name, asked, has in (
-            ("columns", columns and tuple(columns), begun),
-            ("history", has_history, form.has_history),
+            ("columns", columns and tuple(columns), state.columns),
+            ("history", has_history, state.form.has_history),
         ):
             if asked is not None and asked != has:
                 raise SettingsError(
                     f"{parameter(name)}: {self._catalog} was begun otherwise, and goes on as it was: leave it out, or "
                     "export to another directory"
                 )
-        taken = frozenset.intersection(*(state.taken for state in states))
-        parts = open_parts(self._outdir, lambda identity, marker: taken_of(identity, marker) not in taken)
-        return self._add(parts, form, begun, self._catalog)
+        parts = open_parts(self._outdir, lambda identity, marker: taken_of(identity, marker) not in state.taken)
+        return self._add(parts, state, self._catalog)
 
-    def _add(self, parts: Sequence[Part], form: Form, columns: tuple[str, ...] | None, directory: Path) -> Exported:
+    def _add(self, parts: Sequence[Part], state: State, directory: Path) -> Exported:
         """Write new versions with the alerts of these datasets, and let readers find them."""
         from fink_dask.catalog.state import remove_others
 
         new = [part for part in parts if part.markers]
         aside, dealt, duplicates = directory / _ASIDE, Dealt(0, 0, 0), 0
         shutil.rmtree(aside, ignore_errors=True)  # of an export that was killed
-        remove_others(self._found(directory))
+        remove_others(directory, state)
         if new:
             try:
                 aside.mkdir()
-                dealt, duplicates = self._write(new, form, columns, directory, aside)
+                state, dealt, duplicates = self._write(new, state, directory, aside)
             finally:
                 shutil.rmtree(aside, ignore_errors=True)
-        found = self._found(directory)
-        remove_others(found)
-        rows, alerts = [0, 0], [0, 0]
-        for number, (_, state) in enumerate(found):
-            if state is not None:
-                rows[number], alerts[number] = state.version.rows, state.version.alerts
+        remove_others(directory, state)
+        objects, movers = state.versions
         unknown = (
-            tuple(sorted({name for part in new for name in left_out(part.dataset.schema, form)})) if not columns else ()
+            ()
+            if state.columns
+            else tuple(sorted({name for part in new for name in left_out(part.dataset.schema, state.form)}))
         )
-        return Exported(rows[0], alerts[0], rows[1], dealt.alerts, duplicates, dealt.without_position, unknown)
+        return Exported(
+            objects.rows, objects.alerts, movers.rows, dealt.alerts, duplicates, dealt.without_position, unknown
+        )
 
-    def _write(
-        self, new: Sequence[Part], form: Form, columns: tuple[str, ...] | None, directory: Path, aside: Path
-    ) -> tuple[Dealt, int]:
+    def _write(self, new: Sequence[Part], state: State, directory: Path, aside: Path) -> tuple[State, Dealt, int]:
         """Write new versions; returns also how many alerts were left out, as others have their identifiers."""
-        from fink_dask.catalog.state import State, publish, taken_of
-        from fink_dask.catalog.version import Version, Writer
+        from fink_dask.catalog.state import publish, taken_of
+        from fink_dask.catalog.version import Writer
 
-        found = self._found(directory)
-        objects, movers = Objects(form), Movers(form)
+        objects, movers = Objects(state.form), Movers(state.form)
         kinds: tuple[Rows, Rows] = (objects, movers)
-        taken = {taken_of(part.identity, marker) for part in new for marker in part.markers}
-        taken.update(one for _, state in found if state is not None for one in state.taken)
-        readers = [Reader(part, form) for part in new]
+        readers = [Reader(part, state.form) for part in new]
         alerts, points = (sum(each) for each in zip(*(reader.count() for reader in readers), strict=True))
-        duplicates, changed = 0, []
+        duplicates, versions = 0, []
         with ExitStack() as files:
             all_buckets = [
-                files.enter_context(Buckets(aside / kind.catalog_type, kind, alerts, points, state is not None))
-                for kind, (_, state) in zip(kinds, found, strict=True)
+                files.enter_context(Buckets(aside / kind.catalog_type, kind, alerts, points, bool(version.number)))
+                for kind, version in zip(kinds, state.versions, strict=True)
             ]
             self._caller.begin("reading alerts", alerts, "alert")
             dealt = deal(readers, objects, movers, all_buckets, self._caller.advance)
-            for kind, (place, state), buckets in zip(kinds, found, all_buckets, strict=True):
-                version = Version(0) if state is None else state.version
+            for kind, version, place, buckets in zip(
+                kinds, state.versions, state.places(directory), all_buckets, strict=True
+            ):
                 writer = Writer(place, kind, version, aside / f"{kind.catalog_type}-rows", self._threads)
                 writer.touch(buckets)
                 buckets.close()
-                if len(buckets):
-                    self._caller.begin("gathering light curves", len(buckets), "file")
-                    duplicates += writer.gather(buckets, self._caller.advance)
-                    version = writer.write(self._caller.begin, self._caller.advance)
-                if version.number:
-                    changed.append((place, state, State(form, columns, frozenset(taken), version)))
-        # One that readers do not know yet comes first: were it to be missing, nobody would know what it lacks.
-        for place, before, after in sorted(changed, key=lambda each: each[1] is not None):
-            publish(place, before, after)
-        return dealt, duplicates
-
-    def _found(self, directory: Path) -> list[tuple[Place, State | None]]:
-        """Find the two catalogs, as far as they are there."""
-        from fink_dask.catalog.state import find_place, read_state
-
-        name = _NOT_IN_NAMES.sub("_", self._catalog.name)
-        places = (find_place(directory, name), find_place(directory / MOVERS, f"{name}_{MOVERS}"))
-        return [(place, read_state(place)) for place in places]
+                if not len(buckets):
+                    versions.append(version)
+                    continue
+                self._caller.begin("gathering light curves", len(buckets), "file")
+                duplicates += writer.gather(buckets, self._caller.advance)
+                versions.append(writer.write(self._caller.begin, self._caller.advance))
+        taken = {taken_of(part.identity, marker) for part in new for marker in part.markers}
+        after = replace(state, number=state.number + 1, taken=state.taken | taken, versions=(versions[0], versions[1]))
+        if any(version.number for version in versions):
+            publish(directory, after)
+        return after, dealt, duplicates
 
 
 def _check_target(outdir: Path, catalog: Path) -> None:
@@ -243,9 +230,7 @@ def _check_target(outdir: Path, catalog: Path) -> None:
         raise SettingsError(f"{catalog} already exists, and is no directory: choose another name, or remove it")
     if not catalog.parent.is_dir():
         raise SettingsError(f"{catalog.parent} is not a directory: make it first")
-    for place in (outdir, Ledger(outdir).path, find_ledger(outdir).path):
-        if place in (catalog, *catalog.parents):
-            raise SettingsError(f"{catalog} is inside {place}, whose readers would take it for alerts: choose another")
+    check_outside(catalog, outdir)
 
 
 @contextmanager

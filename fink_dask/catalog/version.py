@@ -167,15 +167,10 @@ class Writer:
         changed = [pixel for pixel in pixels if pixel not in staying]
         begin("writing the catalog", len(changed), "file")
         main = self._place.main(self._number)
-        with _without_remarks(), ThreadPoolExecutor(self._threads) as threads:
+        with _without_remarks():
             for pixel in staying:
                 _share(self._file(self._old.number, pixel), _file_of(main, pixel))
-            written: dict[HealpixPixel, _Written] = {}
-            for pixel, found in zip(
-                changed, threads.map(lambda each: self._write(each, division), changed), strict=True
-            ):
-                written[pixel] = found
-                advance(1)
+            written = self._write_all(changed, division, advance)
             sizes = {pixel: self._old.pixels[pixel] for pixel in staying}
             sizes |= {pixel: (found.rows, found.weight) for pixel, found in written.items()}
             version = Version(

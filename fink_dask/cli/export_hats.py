@@ -91,7 +91,7 @@ def export_hats(
 
 
 def _print(summary: Summary, missing_offsets: int, exported: Exported, catalog: Path, as_json: bool) -> None:
-    from fink_dask.catalog.hats import MOVERS
+    from fink_dask.catalog.form import MOVERS
 
     if as_json:
         content = {"topic": summary.topic, "state": summary.state, "missing_offsets": missing_offsets}

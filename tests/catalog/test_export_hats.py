@@ -24,8 +24,9 @@ from distributed import Client, LocalCluster
 
 import fink_dask
 from fink_dask.catalog import hats, version
+from fink_dask.catalog.form import MOVERS
 from fink_dask.catalog.gather import Objects
-from fink_dask.catalog.hats import MOVERS, export_hats
+from fink_dask.catalog.hats import export_hats
 from fink_dask.errors import LedgerError, StorageError
 from fink_dask.ledger.ledger import Ledger
 from tests.alerts.made_up import AlertKind, avro_schema, encoder, made_up_alerts

@@ -6,6 +6,7 @@ import gc
 import distributed
 import pytest
 
+import fink_dask.compaction.season
 import fink_dask.joining.join
 import fink_dask.ledger.restart
 import fink_dask.planning.prepare
