@@ -27,9 +27,6 @@ STAGES = ("poll", "copy", "decode", "split", "write", "fsync", "commit")
 #: No run takes so many seconds: thirty years.
 _MAX_S = 1e9
 
-#: The most steps of a profile: one per range, and where there are more ranges, one for as many as necessary.
-_MAX_STEPS = 200
-
 
 class Stopwatch:
     """Adds up the seconds of each stage of a range."""
@@ -56,16 +53,6 @@ class Stopwatch:
 
 
 @dataclass(frozen=True)
-class ProfileStep:
-    """What consumers did for some ranges that were committed one after another."""
-
-    #: Seconds from the beginning of the run until the last of them was committed.
-    until_seconds: float
-    #: Seconds of each of `STAGES`, for these ranges together.
-    stage_seconds: Mapping[str, float]
-
-
-@dataclass(frozen=True)
 class Profile:
     """Where the time of one run went."""
 
@@ -80,8 +67,6 @@ class Profile:
     ranges: int
     alerts: int
     raw_bytes: int
-    #: The same stages over time, in order; empty where they were not kept.
-    steps: tuple[ProfileStep, ...] = ()
     #: received_bytes, wasted_bytes: bytes that have arrived from Kafka, and how many of them in vain; zero where that
     #: was not counted.
     received_bytes: int = 0
@@ -103,27 +88,18 @@ class Profile:
         Raises LedgerError if something is missing or of another type.
         """
         try:
-            seconds = _stage_seconds(content)
-            kept = content.get("steps", ())[:_MAX_STEPS]
-            steps = tuple(ProfileStep(float(step["until_seconds"]), _stage_seconds(step)) for step in kept)
+            # Profiles once had "steps" as well, which nobody reads any more.
+            seconds = {stage: float(content["stage_seconds"].get(stage, 0)) for stage in STAGES}
             phases = [float(content[f"{phase}_seconds"]) for phase in ("start", "work", "finish")]
             counts = [int(content[name]) for name in ("ranges", "alerts", "raw_bytes")]
             received = [int(content.get(name, 0)) for name in ("received_bytes", "wasted_bytes")]
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise LedgerError(f"a profile can't be read: {error}") from error
-        untils = [step.until_seconds for step in steps]
-        of_steps = [value for step in steps for value in step.stage_seconds.values()]
-        if not all(abs(value) < _MAX_S for value in (*seconds.values(), *phases, *untils, *of_steps)):  # NaN is not
+        if not all(abs(value) < _MAX_S for value in (*seconds.values(), *phases)):  # NaN is not
             raise LedgerError("a profile holds numbers that can't be true")
-        if untils != sorted(untils):
-            raise LedgerError("a profile holds steps that are out of order")
         start, work, finish = phases
         ranges, alerts, raw_bytes = counts
-        return cls(start, work, finish, seconds, ranges, alerts, raw_bytes, steps, *received)
-
-
-def _stage_seconds(content: Mapping[str, Any]) -> dict[str, float]:
-    return {stage: float(content["stage_seconds"].get(stage, 0)) for stage in STAGES}
+        return cls(start, work, finish, seconds, ranges, alerts, raw_bytes, *received)
 
 
 class Profiler:
@@ -139,8 +115,6 @@ class Profiler:
         self._ranges = 0
         #: The sums of the run.
         self.tally = Tally()
-        self._steps: list[ProfileStep] = []
-        self._ranges_of_step = 1
 
     def __call__(self, event: Event) -> None:
         """Take an event."""
@@ -167,17 +141,6 @@ class Profiler:
         self._ranges += 1
         for stage, seconds in event.seconds.items():
             self._seconds[stage] += seconds
-        self._add_step(ProfileStep(self._last - self._began, event.seconds))
-
-    def _add_step(self, step: ProfileStep) -> None:
-        """Keep what a range took; however long a run, its steps fit in a small document."""
-        if (self._ranges - 1) % self._ranges_of_step:
-            self._steps[-1] = _together(self._steps[-1], step)
-            return
-        if len(self._steps) == _MAX_STEPS:
-            self._steps = [_together(*pair) for pair in zip(self._steps[::2], self._steps[1::2], strict=True)]
-            self._ranges_of_step *= 2
-        self._steps.append(step)
 
     def profile(self) -> Profile:
         """Return the profile of the run, which ends now."""
@@ -187,22 +150,10 @@ class Profiler:
             start_seconds=round(first - self._began, 3),
             work_seconds=round(last - first, 3),
             finish_seconds=round(now - last, 3),
-            stage_seconds=_rounded(self._seconds),
+            stage_seconds={stage: round(seconds, 3) for stage, seconds in self._seconds.items()},
             ranges=self._ranges,
             alerts=self.tally.committed_rows,
             raw_bytes=self.tally.committed_bytes,
-            steps=tuple(
-                ProfileStep(round(step.until_seconds, 3), _rounded(step.stage_seconds)) for step in self._steps
-            ),
             received_bytes=self.tally.bytes_received,
             wasted_bytes=self.tally.bytes_wasted,
         )
-
-
-def _together(step: ProfileStep, later: ProfileStep) -> ProfileStep:
-    seconds = {stage: step.stage_seconds.get(stage, 0.0) + later.stage_seconds.get(stage, 0.0) for stage in STAGES}
-    return ProfileStep(later.until_seconds, seconds)
-
-
-def _rounded(seconds: Mapping[str, float]) -> dict[str, float]:
-    return {stage: round(seconds.get(stage, 0.0), 3) for stage in STAGES}

@@ -152,7 +152,9 @@ def nights(days: npt.NDArray[np.int64], counts: Floats, height: int) -> Any:
 
 def speed(pace: Throughput) -> Any:
     """Draw the alerts committed per second, over the working time."""
-    edges, unit = _time_at_work(pace)
+    edges, unit = pace.edges, "working time (s)"
+    if pace.seconds >= 600:
+        edges, unit = edges / 60, "working time (min)"
     made = _figure("speed", 240, unit, "alerts/s")
     values = pace.alerts_per_second
     bars = made.quad(left=edges[:-1], right=edges[1:], bottom=0, top=values, color=_BLUE, alpha=0.25, line_color=None)
@@ -162,33 +164,6 @@ def speed(pace: Throughput) -> Any:
     made.x_range = Range1d(edges[0], edges[-1])
     made.min_border_left = _LEFT
     return made
-
-
-def shares(pace: Throughput) -> Any:
-    """Draw the stages' shares of the consumers' work over the same time, where they are known."""
-    edges, unit = _time_at_work(pace)
-    made = _figure("shares", 190, unit, "% of the work")
-    whole = pace.stage_seconds.sum(axis=0)
-    known = np.flatnonzero(whole > 0)
-    data: dict[str, Floats] = {"middle": (edges[known] + edges[known + 1]) / 2}
-    data |= {
-        stage: 100 * seconds[known] / whole[known] for stage, seconds in zip(STAGES, pace.stage_seconds, strict=True)
-    }
-    colours = list(STAGE_COLOURS.values())
-    bars = made.vbar_stack(
-        list(STAGES), x="middle", width=edges[1] - edges[0], color=colours, source=data, line_color=None
-    )
-    _name(bars[0], "shares")
-    tips = [(stage, f"@{stage}{{0}} %") for stage in STAGES]
-    made.add_tools(HoverTool(renderers=bars[:1], tooltips=tips, mode="vline"))
-    made.x_range, made.y_range = Range1d(edges[0], edges[-1]), Range1d(0, 100)
-    made.min_border_left = _LEFT
-    return made
-
-
-def _time_at_work(pace: Throughput) -> tuple[Floats, str]:
-    """Return the edges of the steps, and the label with their unit."""
-    return (pace.edges, "working time (s)") if pace.seconds < 600 else (pace.edges / 60, "working time (min)")
 
 
 def partitions(found: Sequence[Partition]) -> Any:

@@ -21,7 +21,7 @@ from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import check_dataset
 from fink_dask.ledger.progress import Progress, progress_of
 from fink_dask.ledger.records import DamagedMarker, Identity, Marker, Plan, unseal
-from fink_dask.progress.profile import STAGES, Profile
+from fink_dask.progress.profile import Profile
 from fink_dask.store.location import for_each
 
 Floats = npt.NDArray[np.float64]
@@ -71,8 +71,6 @@ class Throughput:
     edges: Floats
     #: What was committed in each step.
     alerts_per_second: Floats
-    #: Seconds of each stage in each step, as far as known: a row for each of `STAGES`.
-    stage_seconds: Floats
 
 
 def pace_of(commits: Sequence[Commit], plans: Sequence[float], runs: Sequence[Run] = ()) -> Throughput:
@@ -80,8 +78,7 @@ def pace_of(commits: Sequence[Commit], plans: Sequence[float], runs: Sequence[Ru
     begins = sorted([*plans, *(run.began for run in runs)])
     if not commits:
         nothing = np.empty(0)
-        stages = np.empty((len(STAGES), 0))
-        return Throughput(min(begins, default=None), None, 0.0, 0, nothing, nothing, stages)
+        return Throughput(min(begins, default=None), None, 0.0, 0, nothing, nothing)
     ordered = sorted(commits, key=lambda commit: commit.at)
     at = np.array([commit.at for commit in ordered])
     gaps = np.diff(at)
@@ -90,7 +87,6 @@ def pace_of(commits: Sequence[Commit], plans: Sequence[float], runs: Sequence[Ru
     firsts = np.flatnonzero(np.concatenate([[True], gaps > max(_PAUSE_S, _RARE * usual)]))
     worked = np.zeros(len(at))
     seconds = 0.0
-    starts = []
     for number, first in enumerate(firsts):
         last = firsts[number + 1] if number + 1 < len(firsts) else len(at)
         before = at[first - 1] if first else -np.inf
@@ -100,7 +96,6 @@ def pace_of(commits: Sequence[Commit], plans: Sequence[float], runs: Sequence[Ru
         if not number:
             begin = min((each for each in begins if each <= at[first]), default=begin)
             began = begin
-        starts.append((begin, seconds))
         worked[first:last] = seconds + at[first:last] - begin
         seconds = float(worked[last - 1])
     seconds = max(seconds, _MIN_S)
@@ -108,33 +103,7 @@ def pace_of(commits: Sequence[Commit], plans: Sequence[float], runs: Sequence[Ru
     step_s = edges[1]
     alerts = np.array([float(each.alerts) for each in ordered])
     alerts_per_second = np.histogram(worked, edges, weights=alerts)[0] / step_s
-    # The working time at each moment.
-    moments = sorted([*starts, *zip(at.tolist(), worked.tolist(), strict=True)])
-    stages = sum((_stages(run, moments, edges) for run in runs), start=np.zeros((len(STAGES), len(edges) - 1)))
-    pauses = len(firsts) - 1
-    return Throughput(float(began), float(at[-1]), seconds, pauses, edges, alerts_per_second, stages)
-
-
-def _stages(run: Run, moments: Sequence[tuple[float, float]], edges: Floats) -> Floats:
-    """Find what the stages of a run took between the edges; work is spread over the time since the commit before.
-
-    Until the first batch no stage took time: workers were being started.
-    """
-    steps = run.profile.steps
-    if not steps:
-        return np.zeros((len(STAGES), len(edges) - 1))
-    times, worked = zip(*moments, strict=True)
-    untils = [step.until_seconds for step in steps]
-    ends = run.began + np.array([min(run.profile.start_seconds, untils[0]), *untils])
-    places = np.interp(ends, times, worked)
-    rows = []
-    for stage in STAGES:
-        sums = np.cumsum([0.0, *(step.stage_seconds[stage] for step in steps)])
-        so_far = np.interp(edges, places, sums)
-        # In case all of it is at the very beginning.
-        so_far[0] = 0.0
-        rows.append(np.diff(so_far))
-    return np.array(rows)
+    return Throughput(float(began), float(at[-1]), seconds, len(firsts) - 1, edges, alerts_per_second)
 
 
 @dataclass

@@ -33,8 +33,6 @@ _MAX_TOPICS = 200
 _POINTS = 2000
 #: Pixels of the chart of the nights, and of a line of the list of classes beside it.
 _NIGHTS_HEIGHT, _CLASS_HEIGHT = 260, 25
-#: Edges of a curve of one step.
-_FEW_EDGES = 2
 #: Marks our own pages, so that no other file is replaced.
 GENERATOR = '<meta name="generator" content="fink-dask report">'
 #: Where a page says which dataset it is of.
@@ -62,9 +60,6 @@ def render(facts: Facts, panels: Panels, outdir: str, version: str, made_at: dat
     figures: dict[str, Any] = {"partitions": charts.partitions(facts.partitions)}
     if facts.pace.seconds:
         figures["speed"] = charts.speed(facts.pace)
-        # With one step, they would only repeat the sums.
-        if facts.pace.stage_seconds.any() and len(facts.pace.edges) > _FEW_EDGES:
-            figures["shares"] = charts.shares(facts.pace)
     density = None
     if panels.position_x is not None and panels.position_y is not None and panels.position_weights is not None:
         as_points = len(panels.position_x) <= _POINTS
@@ -116,7 +111,6 @@ def render(facts: Facts, panels: Panels, outdir: str, version: str, made_at: dat
         curve_bands=[band for band in BANDS if any(band in example.curve for example in panels.examples)],
         has_limits=any(len(points.limits) for example in panels.examples for points in example.curve.values()),
         parts=PARTS,
-        stage_colours=STAGE_COLOURS,
         bands=BANDS,
         max_partitions=charts.MAX_PARTITIONS,
         max_rows=_MAX_ROWS,
