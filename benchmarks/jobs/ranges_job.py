@@ -29,6 +29,7 @@ from fink_dask.ledger.outdir import create_ledger
 from fink_dask.ledger.records import Identity, Marker, Plan, seal
 from fink_dask.planning.plan import Sizing, next_plan
 from fink_dask.progress.events import TransferStarted
+from fink_dask.progress.tally import Progress
 from fink_dask.ranges.memory import FULL_SHARE
 from fink_dask.ranges.work import TaskSettings, Work
 from fink_dask.running.job import run_ranges
@@ -65,9 +66,10 @@ def main() -> None:
             work = [Work(range_, settings) for range_ in plan.ranges]
             before = _peak_mb()
             used = time.process_time()
-            with Reporter(cluster.client, lambda _: None) as observe:
-                observe(TransferStarted(identity.topic, count, 0, count, 0, None, dict.fromkeys(spans, (0, 0))))
-                run_ranges(cluster, work, consumers, observe, lambda: None)
+            progress = Progress()
+            with Reporter(cluster.client, progress):
+                progress(TransferStarted(identity.topic, count, 0, count, 0, None, dict.fromkeys(spans, (0, 0))))
+                run_ranges(cluster, work, consumers, progress, lambda: None)
             collected, used = time.perf_counter() - began, time.process_time() - used
         began = time.perf_counter()
         assert sum(1 for _ in ledger.markers([plan])) == count

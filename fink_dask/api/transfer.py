@@ -25,8 +25,9 @@ from fink_dask.kafka.topics import check_alert_topic
 from fink_dask.ledger.outdir import check_dataset, datasets_in, find_ledger
 from fink_dask.ledger.progress import Summary, written_bytes
 from fink_dask.planning.preview import Outlook, preview
-from fink_dask.progress.events import Event, Note, Observer
+from fink_dask.progress.events import Event, Note
 from fink_dask.progress.profile import Profile
+from fink_dask.progress.tally import Progress
 from fink_dask.running.run import ClusterChoice, cores_of, run_transfer
 from fink_dask.settings import COMPRESSION, DASHBOARD_ADDRESS, FRAMINGS, ON_BAD_RECORD, ON_LOSS, parse_address
 from fink_dask.show.bar import CountBar
@@ -220,10 +221,10 @@ def transfer(
         wait_for_topic=wait_for_topic,
         **connection,
     )
-    shown: AbstractContextManager[Observer] = Display() if progress else nullcontext(_log)
-    with _leaving_nothing(), shown as observe:
+    shown: AbstractContextManager[Progress] = Display() if progress else nullcontext(Progress(_log))
+    with _leaving_nothing(), shown as run:
         try:
-            found = run_transfer(settings, observe, ClusterChoice(_scheduler(lent, nconsumers), address), restart)
+            found = run_transfer(settings, run, ClusterChoice(_scheduler(lent, nconsumers), address), restart)
         except TransferError as error:
             # Dask raises RuntimeError when a process ends before it has become a worker.
             if lent is not None or not isinstance(error.__cause__, RuntimeError):

@@ -80,8 +80,8 @@ def demo(alerts: int, outdir: Path, nconsumers: int) -> int:
             nconsumers=usable_cores() if nconsumers == -1 else nconsumers,
         )
         say(f"2. transfer, as 'fink-dask transfer --topic {DEMO_TOPIC} --outdir {outdir} --partitionby time' does")
-        with Display() as display:
-            outcome = run_transfer(settings, display, ClusterChoice())
+        with Display() as progress:
+            outcome = run_transfer(settings, progress, ClusterChoice())
     print_summary(outcome.summary, ledger, as_json=False)
     say(f"3. verify: fink-dask verify {outdir}")
     found = verify_dataset(ledger)

@@ -26,6 +26,7 @@ from fink_dask.settings import ON_LOSS
 
 if TYPE_CHECKING:
     from fink_dask.progress.events import Event
+    from fink_dask.progress.tally import Progress
 
 
 @click.command(cls=FinkCommand, context_settings=CONTEXT, epilog="Example: fink-dask repair alerts")
@@ -67,13 +68,13 @@ def repair(outdir: Path, on_loss: str, dashboard_address: str, as_json: bool, ve
     log_to_stderr(verbose)
     with ending_as_json(ledger, as_json), ExitStack() as stack:
         bar = stack.enter_context(CountBar("checking", written_bytes(ledger)))
-        displays: list[Display] = []
+        shown: list[Progress] = []
 
         def observe(event: Event) -> None:
-            if not displays:  # a terminal has one live display at a time
+            if not shown:  # a terminal has one live display at a time
                 bar.stop()
-                displays.append(stack.enter_context(Display()))
-            displays[0](event)
+                shown.append(stack.enter_context(Display()))
+            shown[0](event)
 
         found = run_repair(ledger, kafka, observe, bar.advance, on_loss, dashboard_address)
     if as_json:

@@ -143,9 +143,9 @@ def preview_topics(
     from fink_dask.progress.events import Doing
     from fink_dask.show.display import Display
 
-    with Display() as display:
-        display(Doing("looking at the topics, and measuring the line"))
-        found = preview_each(settings, cores, choice, restart, display, loaded_s)
+    with Display() as progress:
+        progress(Doing("looking at the topics, and measuring the line"))
+        found = preview_each(settings, cores, choice, restart, progress, loaded_s)
     failed = any(isinstance(outlook, FinkDaskError) for outlook in found.values())
     # The jobs work on all topics; their keys and logs are in the first one's ledger.
     script = None if jobs is None else job_script(jobs, find_ledger(settings.outdir / next(iter(found)), joins=True))

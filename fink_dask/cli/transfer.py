@@ -94,10 +94,10 @@ def dump_schemas_of(settings: TransferSettings, choice: TopicChoice) -> None:
     from fink_dask.show.display import Display
 
     if is_predicted(choice):
-        with Display() as display:
-            choice, settings = with_alerts(settings, display, restart=True)
-    with Display() as display, open_inspector(settings.kafka, window=settings.window) as inspector:
-        wait_for_topics(settings, choice, inspector, display)
+        with Display() as progress:
+            choice, settings = with_alerts(settings, progress, restart=True)
+    with Display() as progress, open_inspector(settings.kafka, window=settings.window) as inspector:
+        wait_for_topics(settings, choice, inspector, progress)
         if not choice.is_several:
             _dump(settings, inspector)
             return
@@ -257,8 +257,8 @@ def _transfer(
     from fink_dask.running.run import run_topics
     from fink_dask.show.display import Display
 
-    with Display() as display:
-        outcome = run_topics(choice, settings, display, chosen, restart, _BEGAN)
+    with Display(began=_BEGAN) as progress:
+        outcome = run_topics(choice, settings, progress, chosen, restart)
     shown = outcome.profile if profile else None
     if choice.is_several:
         return print_outcome(outcome, settings.outdir, as_json, shown)
@@ -299,13 +299,13 @@ def _preview(
 
     cores, loaded_s = cores_of(settings, chosen), time.monotonic() - _BEGAN
     if is_predicted(choice):
-        with Display() as display:
-            choice, settings = with_alerts(settings, display, restart)
+        with Display() as progress:
+            choice, settings = with_alerts(settings, progress, restart)
     if choice.is_several:
         return preview_topics(settings, cores, choice, restart, as_json, chosen.jobs, loaded_s)
     script = None if chosen.jobs is None else job_script(chosen.jobs, find_ledger(settings.outdir))
-    with Display() as display:
-        display(Doing("looking at the topic, and measuring the line"))
-        outlook = preview(settings, cores, restart, observe=display, loaded_s=loaded_s)
+    with Display() as progress:
+        progress(Doing("looking at the topic, and measuring the line"))
+        outlook = preview(settings, cores, restart, observe=progress, loaded_s=loaded_s)
     print_outlook(outlook, settings.outdir, as_json, script)
     return 0

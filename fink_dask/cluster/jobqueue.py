@@ -25,7 +25,8 @@ from fink_dask.cluster.local import DASK_CONFIG, Cluster, free_address
 from fink_dask.dashboard.plugin import offer_dashboard
 from fink_dask.errors import SettingsError, TransferError
 from fink_dask.ledger.ledger import Ledger
-from fink_dask.progress.events import Note, Observer
+from fink_dask.progress.events import Note
+from fink_dask.progress.tally import Progress
 from fink_dask.settings import TransferSettings
 from fink_dask.store.location import shared_directory
 
@@ -37,7 +38,7 @@ _CLOSE_S = 5
 
 @contextmanager
 def job_queue_cluster(
-    spec: JobSpec, settings: TransferSettings, ledger: Ledger, ranges: int, dashboard_address: str, observe: Observer
+    spec: JobSpec, settings: TransferSettings, ledger: Ledger, ranges: int, dashboard_address: str, progress: Progress
 ) -> Iterator[Cluster]:
     """Submit jobs, wait for the first of their workers, and cancel them at the end.
 
@@ -60,7 +61,7 @@ def job_queue_cluster(
     if shutil.which(program) is None:
         raise SettingsError(f"there is no {program} here: run this on a host where {spec.system} takes jobs")
     if spec.asked.system not in TRIED:
-        observe(Note(f"fink-dask has never been tried on {spec.system}: please tell us how it went", warning=True))
+        progress(Note(f"fink-dask has never been tried on {spec.system}: please tell us how it went", warning=True))
     with ExitStack() as stack:
         room = stack.enter_context(_room(ledger))
         keywords = spec.keywords(room, write_keys(room) if spec.is_encrypted else None)
@@ -73,7 +74,7 @@ def job_queue_cluster(
             cluster = _start(spec, {**keywords, "job_cls": job_class, "scheduler_options": options})
             stack.callback(_close, cluster)  # before an interrupt that came meanwhile is raised
         offer_dashboard(cluster.scheduler)
-        watch = JobWatch(cluster, spec, jobs, observe)
+        watch = JobWatch(cluster, spec, jobs, progress)
         watch.start()
         stack.callback(watch.stop)
         watch.wait_for_workers()

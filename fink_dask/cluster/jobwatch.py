@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import queue
 import time
 from typing import Any
 
 from fink_dask.cluster.joboptions import JobSpec
 from fink_dask.cluster.jobs import UNREACHED, JobState, WatchedJob, ask_states
 from fink_dask.errors import TransferError
-from fink_dask.progress.events import Note, Observer
+from fink_dask.progress.events import Note
+from fink_dask.progress.tally import Progress
 
 log = logging.getLogger(__name__)
 
@@ -45,16 +45,15 @@ _SAFE = "what is committed is safe, and the same command goes on from there"
 class JobWatch:
     """Watch over the jobs of a cluster."""
 
-    def __init__(self, cluster: Any, spec: JobSpec, jobs: int, observe: Observer) -> None:
+    def __init__(self, cluster: Any, spec: JobSpec, jobs: int, progress: Progress) -> None:
         # The cluster; its jobs are `WatchedJob`.
         self._cluster = cluster
         # What was asked for.
         self._spec = spec
         self._most = jobs
         self._least = min(jobs, spec.asked.min_jobs or jobs)
-        # Takes the events; only `check` calls it.
-        self._observe = observe
-        self._notes: queue.SimpleQueue[Note] = queue.SimpleQueue()
+        # Takes the notes, which `check` passes on.
+        self._progress = progress
         self._failure: str | None = None
         self._joined = False
         self._workers = 0
@@ -80,8 +79,7 @@ class JobWatch:
 
         Raises TransferError if jobs can't be had, or do not help.
         """
-        while not self._notes.empty():
-            self._observe(self._notes.get())
+        self._progress.pass_on()
         if self._failure is not None:
             raise TransferError(f"{self._failure}; {_SAFE}" if self._joined else self._failure)
 
@@ -246,4 +244,4 @@ class JobWatch:
         self._waiting = words or self._waiting
 
     def _note(self, words: str, warning: bool = True) -> None:
-        self._notes.put(Note(words, warning=warning))
+        self._progress(Note(words, warning=warning))

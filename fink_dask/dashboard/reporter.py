@@ -7,7 +7,7 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -25,20 +25,9 @@ from fink_dask.dashboard.reports import (
     TopicReport,
     TransferReport,
 )
-from fink_dask.kafka.offsets import Range
-from fink_dask.progress.events import (
-    Doing,
-    Event,
-    Note,
-    Observer,
-    RangeCommitted,
-    RangeFailed,
-    RangeProgress,
-    TopicLooked,
-    TransferStarted,
-)
+from fink_dask.progress.events import Note
 from fink_dask.progress.profile import STAGES
-from fink_dask.progress.tally import Running, Tally
+from fink_dask.progress.tally import Progress, Running, Tally
 
 #: The most characters of an address, or of the reason why a transfer failed.
 _MAX_CHARACTERS = 300
@@ -48,28 +37,23 @@ _ANSWER_S = 30.0
 _END_S = 2.0
 
 
-class TransferProgress:
-    """The sums of one run."""
+class Reports:
+    """Makes the reports of one transfer."""
 
-    def __init__(self, client: str) -> None:
-        self._transfer = uuid.uuid4().hex
+    def __init__(self, progress: Progress, client: str) -> None:
+        self._progress = progress
         # Dask's id of its client.
         self._client = client
+        self._transfer = uuid.uuid4().hex
         self._began_at = time.time()
         self._began = time.monotonic()
-        self._topics: dict[str, _TopicProgress] = {}
 
-    def take(self, event: Event) -> None:
-        """Take an event."""
-        if isinstance(event, TransferStarted):
-            self._topics.setdefault(event.topic, _TopicProgress(event.topic))
-        if not isinstance(event, Note | Doing) and event.topic in self._topics:
-            self._topics[event.topic].take(event)
-
-    def report(self, state: str = "running", words: str = "") -> TransferReport:
+    def make(self, state: str = "running", words: str = "") -> TransferReport:
         """Say how far it is."""
         now = time.monotonic()
-        topics = tuple(topic.report(now) for topic in list(self._topics.values())[:MAX_TOPICS])
+        with self._progress.lock:
+            known = [(topic, tally) for topic, tally in self._progress.topics.items() if tally.topics]
+            topics = tuple(_topic_report(topic, tally, now) for topic, tally in known[:MAX_TOPICS])
         return TransferReport(
             self._transfer,
             self._client,
@@ -81,137 +65,58 @@ class TransferProgress:
         )
 
 
-@dataclass
-class _Partition:
-    """How many offsets a partition has, and how many of them are committed."""
+def _topic_report(topic: str, tally: Tally, now: float) -> TopicReport:
+    partitions = _partition_reports(tally)
+    running = sorted(tally.running, key=lambda each: (each.said.range.partition, each.said.range.start))
+    left_s, quiet_s = tally.seconds_left, tally.quiet_s
+    return TopicReport(
+        topic=topic[:_MAX_CHARACTERS],
+        is_followed=bool(tally.looks),
+        phase=tally.phase.value,
+        offsets=sum(item.offsets for item in partitions),
+        committed=sum(item.committed for item in partitions),
+        lag=sum(item.lag for item in partitions),
+        received=sum(item.received for item in partitions),
+        # A follower plans more while it runs, and says so in offsets.
+        ranges=max(tally.ranges, tally.ranges_committed),
+        ranges_committed=tally.ranges_committed,
+        ranges_run=tally.ranges_run,
+        alerts=tally.committed_rows,
+        raw_bytes=tally.committed_bytes,
+        alerts_read=tally.alerts_read,
+        bytes_read=tally.bytes_read,
+        received_bytes=tally.received_bytes,
+        bytes_received=tally.bytes_received,
+        bytes_wasted=tally.bytes_wasted,
+        filtered=tally.committed_read - tally.committed_rows,
+        quarantined=tally.quarantined,
+        lost=tally.lost,
+        retries=tally.retries,
+        newest_ms=tally.newest_ms,
+        alerts_per_second=round(tally.alerts_per_second, 1),
+        bytes_per_second=round(tally.bytes_per_second),
+        seconds_left=None if left_s is None else round(left_s),
+        quiet_s=None if quiet_s is None else round(quiet_s, 1),
+        looked_s=round(now - tally.looked_at, 1) if tally.looks else None,
+        is_cut=tally.is_cut,
+        reconnect_timeout_s=tally.reconnect_timeout_s,
+        stage_seconds={stage: round(tally.stage_seconds.get(stage, 0.0), 3) for stage in STAGES},
+        partitions=tuple(partitions[:MAX_PARTITIONS]),
+        more_partitions=max(0, len(partitions) - MAX_PARTITIONS),
+        running=tuple(_running_report(each, now) for each in running[:MAX_RUNNING]),
+        more_running=max(0, len(running) - MAX_RUNNING),
+    )
 
-    offsets: int = 0
-    committed: int = 0
 
-
-class _TopicProgress:
-    """The sums of one topic."""
-
-    def __init__(self, topic: str) -> None:
-        self._topic = topic
-        self._is_followed = False
-        self._tally = Tally()
-        self._partitions: dict[int, _Partition] = {}
-        self._ranges = self._ranges_committed = self._ranges_run = 0
-        self._filtered = self._quarantined = self._lost = self._retries = 0
-        self._newest_ms: int | None = None
-        self._looked_at: float | None = None
-        self._stage_seconds = dict.fromkeys(STAGES, 0.0)
-        self._failed: set[Range] = set()
-
-    def take(self, event: Event) -> None:
-        match event:
-            case TransferStarted():
-                self._start(event)
-            case RangeProgress():
-                self._progress(event)
-            case RangeCommitted():
-                self._commit(event)
-            case RangeFailed():
-                self._tally.fail(event)
-                self._failed.add(event.range)
-            case TopicLooked():
-                self._look(event)
-
-    def _start(self, event: TransferStarted) -> None:
-        self._tally.start(event)
-        self._ranges, self._ranges_committed = event.ranges, event.ranges_committed
-        self._partitions = {
-            partition: _Partition(offsets, committed) for partition, (offsets, committed) in event.partitions.items()
-        }
-
-    def _progress(self, event: RangeProgress) -> None:
-        if not self._tally.is_committed(event):
-            # The attempt before failed, or lost its worker, so that Dask gave the range to another.
-            self._retry(event.range, self._tally.progress(event))
-
-    def _commit(self, event: RangeCommitted) -> None:
-        self._retry(event.range, False)
-        self._tally.commit(event)
-        self._partitions.setdefault(event.range.partition, _Partition()).committed += len(event.range)
-        self._ranges_committed += 1
-        self._ranges_run += 1
-        self._filtered += event.filtered
-        self._quarantined += event.quarantined
-        self._lost += event.lost
-        for stage, seconds in event.seconds.items():
-            self._stage_seconds[stage] += seconds
-        self._note_newest(event.newest_ms)
-
-    def _retry(self, range_: Range, is_again: bool) -> None:
-        if is_again or range_ in self._failed:
-            self._retries += 1
-            self._failed.discard(range_)
-
-    def _look(self, event: TopicLooked) -> None:
-        self._is_followed, self._looked_at = True, time.monotonic()
-        self._tally.grow(event.topic, event.offsets)
-        for partition, behind in event.lag.partitions.items():
-            known = self._partitions.setdefault(partition, _Partition())
-            known.offsets = known.committed + behind
-        self._note_newest(event.lag.newest_ms)
-
-    def _note_newest(self, newest_ms: int | None) -> None:
-        if newest_ms is not None:
-            self._newest_ms = max(newest_ms, self._newest_ms or 0)
-
-    def report(self, now: float) -> TopicReport:
-        """Say how far it is."""
-        tally, partitions = self._tally, self._partition_reports()
-        running = sorted(tally.running, key=lambda each: (each.said.range.partition, each.said.range.start))
-        left_s, quiet_s = tally.seconds_left, tally.quiet_s
-        return TopicReport(
-            topic=self._topic[:_MAX_CHARACTERS],
-            is_followed=self._is_followed,
-            phase=tally.phase.value,
-            offsets=sum(item.offsets for item in partitions),
-            committed=sum(item.committed for item in partitions),
-            lag=sum(item.lag for item in partitions),
-            received=sum(item.received for item in partitions),
-            # A follower plans more while it runs, and says so in offsets.
-            ranges=max(self._ranges, self._ranges_committed),
-            ranges_committed=self._ranges_committed,
-            ranges_run=self._ranges_run,
-            alerts=tally.committed_rows,
-            raw_bytes=tally.committed_bytes,
-            alerts_read=tally.alerts_read,
-            bytes_read=tally.bytes_read,
-            received_bytes=tally.received_bytes,
-            bytes_received=tally.bytes_received,
-            bytes_wasted=tally.bytes_wasted,
-            filtered=self._filtered,
-            quarantined=self._quarantined,
-            lost=self._lost,
-            retries=self._retries,
-            newest_ms=self._newest_ms,
-            alerts_per_second=round(tally.alerts_per_second, 1),
-            bytes_per_second=round(tally.bytes_per_second),
-            seconds_left=None if left_s is None else round(left_s),
-            quiet_s=None if quiet_s is None else round(quiet_s, 1),
-            looked_s=None if self._looked_at is None else round(now - self._looked_at, 1),
-            is_cut=tally.is_cut,
-            reconnect_timeout_s=tally.reconnect_timeout_s,
-            stage_seconds={stage: round(seconds, 3) for stage, seconds in self._stage_seconds.items()},
-            partitions=tuple(partitions[:MAX_PARTITIONS]),
-            more_partitions=max(0, len(partitions) - MAX_PARTITIONS),
-            running=tuple(_running_report(each, now) for each in running[:MAX_RUNNING]),
-            more_running=max(0, len(running) - MAX_RUNNING),
-        )
-
-    def _partition_reports(self) -> list[PartitionReport]:
-        arrived: dict[int, int] = {}
-        for each in self._tally.running:
-            partition = each.said.range.partition
-            arrived[partition] = arrived.get(partition, 0) + each.said.arrived
-        return [
-            PartitionReport(partition, max(known.offsets, known.committed), known.committed, arrived.get(partition, 0))
-            for partition, known in sorted(self._partitions.items())
-        ]
+def _partition_reports(tally: Tally) -> list[PartitionReport]:
+    arrived: dict[int, int] = {}
+    for each in tally.running:
+        partition = each.said.range.partition
+        arrived[partition] = arrived.get(partition, 0) + each.said.arrived
+    return [
+        PartitionReport(partition, max(known.offsets, known.committed), known.committed, arrived.get(partition, 0))
+        for (_, partition), known in sorted(tally.partitions.items())
+    ]
 
 
 def _running_report(each: Running, now: float) -> RunningReport:
@@ -226,27 +131,25 @@ def _running_report(each: Running, now: float) -> RunningReport:
 
 
 class Reporter:
-    """An observer that passes every event on, and a context manager that reports from a thread of its own."""
+    """A context manager that reports how far a run is, from a thread of its own."""
 
     def __init__(
         self,
         client: Client,
-        observe: Observer,
+        progress: Progress,
         outlived: bool = True,
         failure: Callable[[], Exception | None] = lambda: None,
     ) -> None:
         # A client of the scheduler.
         self._client = client
-        # Takes the events, and one warning if there is no page or there are no metrics.
-        self._observe = observe
+        # What the run has done; takes one warning if there is no page or there are no metrics.
+        self._progress = progress
         # Whether the scheduler outlives the transfer, so that its page must be told how the transfer ended.
         self._outlived = outlived
         # Returns what has failed although the transfer went on, or None.
         self._failure = failure
-        self._progress = TransferProgress(client.id)
-        self._lock = threading.Lock()
+        self._reports = Reports(progress, client.id)
         self._over = threading.Event()
-        self._trouble: str | None = None
         self._is_broken = self._is_registered = False
         self._sent: TransferReport | None = None
         self._sent_at = 0.0
@@ -261,33 +164,25 @@ class Reporter:
     ) -> None:
         self._over.set()
         self._thread.join(_END_S)
-        self._tell()
+        self._progress.pass_on()
         if self._thread.is_alive() or self._is_broken or not self._outlived or self._client.status != "running":
             return
         ended = error or self._failure()
         state = "done" if ended is None else "failed" if isinstance(ended, Exception) else "stopped"
         words = " ".join(str(ended).split()) if state == "failed" else ""
         with suppress(Exception):
-            self._send(self._report(state, words), _END_S)
-
-    def __call__(self, event: Event) -> None:
-        """Take an event."""
-        try:
-            with self._lock:
-                self._progress.take(event)
-        except Exception as error:  # the transfer is worth more than its page
-            self._fail(error)
-        self._tell()
-        self._observe(event)
+            self._send(self._reports.make(state, words), _END_S)
 
     def _run(self) -> None:
-        while not self._is_broken and self._client.status == "running":
+        while self._client.status == "running":
             try:
                 self._send_news()
             except OSError:  # the scheduler is slow, which passes, or gone, which the job reports
                 pass
-            except Exception as error:  # whatever it is, the transfer goes on
-                self._fail(error)
+            except Exception as error:  # whatever it is, the transfer goes on, as it is worth more than its page
+                self._is_broken = True
+                self._warn(f"the page /fink and the metrics no longer show this transfer ({words_of(error)})")
+                return
             if self._over.wait(REPORT_S):
                 return
 
@@ -296,18 +191,14 @@ class Reporter:
         if not self._is_registered:
             self._client.register_plugin(TransferBoardPlugin(), name=TransferBoardPlugin.name)
             self._is_registered = True
-        report = self._report()
+        report = self._reports.make()
         says, now = _what_it_says(report), time.monotonic()
         if says == self._sent and now - self._sent_at < SAME_REPORT_S:
             return
         lack = self._send(report, _ANSWER_S)
         if lack and self._sent is None:
-            self._trouble = lack
+            self._warn(lack)
         self._sent, self._sent_at = says, now
-
-    def _report(self, state: str = "running", words: str = "") -> TransferReport:
-        with self._lock:
-            return self._progress.report(state, words)
 
     def _send(self, report: TransferReport, timeout_s: float) -> str | None:
         """Send a report; return what is missing on the scheduler."""
@@ -315,16 +206,8 @@ class Reporter:
         answer: Any = self._client.sync(handler, message=report.to_message(), callback_timeout=timeout_s)
         return str(answer) if answer else None
 
-    def _fail(self, error: Exception) -> None:
-        if not self._is_broken:
-            self._is_broken = True
-            self._trouble = f"the page /fink and the metrics no longer show this transfer ({words_of(error)})"
-
-    def _tell(self) -> None:
-        """Say what went wrong, once; not in the reporting thread, which a slow terminal would hold up."""
-        trouble, self._trouble = self._trouble, None
-        if trouble is not None:
-            self._observe(Note(f"{trouble}; the transfer itself continues", warning=True))
+    def _warn(self, trouble: str) -> None:
+        self._progress(Note(f"{trouble}; the transfer itself continues", warning=True))
 
 
 def _what_it_says(report: TransferReport) -> TransferReport:

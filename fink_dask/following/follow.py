@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -16,15 +16,13 @@ from fink_dask.kafka.offsets import Range, total
 from fink_dask.ledger.progress import Lag, write_lag
 from fink_dask.ledger.records import Plan
 from fink_dask.planning.plan import Sizing, next_plan, planned_ends, removed_heads, spans_to_plan, window_to_plan
-from fink_dask.planning.prepare import check_heads, freeze_plan, open_ranges
+from fink_dask.planning.prepare import check_heads, freeze_plan
 from fink_dask.planning.topic import TopicTransfer
-from fink_dask.progress.events import RangeCommitted, TopicLooked
+from fink_dask.progress.events import TopicLooked
 from fink_dask.settings import FollowSettings
 
 Spans = Mapping[int, tuple[int, int]]
 
-#: Seconds over which the speed is measured.
-_SPEED_S = 60.0
 #: Seconds between two writes of the lag to the ledger.
 _KEEP_S = 2.0
 
@@ -128,23 +126,27 @@ class Follower:
         self._heads: dict[int, tuple[int, int]] = {}
         # Kept, not counted anew at each look: a topic that is followed for days has thousands of generations.
         self._planned = planned_ends(transfer.plans)
-        self._offsets = sum(len(range_) for plan in transfer.plans for range_ in plan.ranges)
+        self._offsets: Counter[int] = Counter()
+        for plan in transfer.plans:
+            for range_ in plan.ranges:
+                self._offsets[range_.partition] += len(range_)
         markers = list(transfer.ledger.markers(transfer.plans))
-        #: Records that are in the dataset, in its quarantine, or declared lost.
-        self.accounted = sum(
+        # Records that were in the dataset, in its quarantine, or declared lost.
+        self._before = sum(
             marker.rows + marker.filtered + marker.quarantined + total(marker.lost + marker.duplicates)
             for marker in markers
         )
         stamps = (marker.newest_ms for marker in markers if marker.newest_ms is not None)
-        self._newest_ms: int | None = max(stamps, default=None)
+        self._newest_before: int | None = max(stamps, default=None)
         #: When the state of the topic was last known, on the clock of `time.monotonic`.
         self.seen_at = time.monotonic()
-        self._open: Counter[int] = Counter()
-        for _, range_ in open_ranges(transfer.plans, markers):
-            self._open[range_.partition] += len(range_)
-        self._bytes = self._records = 0
-        self._commits: deque[tuple[float, int]] = deque()
         self._kept = 0.0
+
+    @property
+    def accounted(self) -> int:
+        """Records that are in the dataset, in its quarantine, or declared lost."""
+        tally = self.transfer.tally
+        return self._before + tally.committed_read + tally.quarantined + tally.lost
 
     @property
     def unplanned(self) -> int:
@@ -154,22 +156,17 @@ class Follower:
     @property
     def coming(self) -> int:
         """About how many records will be accounted for once everything is planned and committed."""
-        return self.accounted + self._open.total() + self.unplanned
+        return self.accounted + sum(map(self._open, self._offsets)) + self.unplanned
 
     @property
     def stables(self) -> dict[int, int]:
         """The offset after the last one that is wanted of each partition, as it was last seen."""
         return {partition: marks.end for partition, marks in self._description.watermarks.items()}
 
-    def commit(self, event: RangeCommitted) -> None:
-        """Count what is committed."""
-        self.accounted += event.read + event.aside
-        self._records += event.read
-        self._bytes += event.raw_bytes
-        self._open[event.range.partition] -= len(event.range)
-        self._commits.append((time.monotonic(), event.read))
-        if event.newest_ms is not None:
-            self._newest_ms = max(event.newest_ms, self._newest_ms or 0)
+    def _open(self, partition: int) -> int:
+        """Count the offsets of a partition that are planned, and not committed."""
+        known = self.transfer.tally.partitions.get((self.transfer.topic, partition))
+        return self._offsets[partition] - (0 if known is None else known.committed)
 
     def look(self, description: TopicDescription, now: float) -> bool:
         """Take note of the topic as it is now.
@@ -221,28 +218,26 @@ class Follower:
         self._spans = {partition: span for partition, span in self._spans.items() if partition not in chosen}
         self._heads = {}
         for range_ in plan.ranges:
-            self._open[range_.partition] += len(range_)
             self._planned[range_.partition] = max(range_.end, self._planned.get(range_.partition, 0))
-            self._offsets += len(range_)
+            self._offsets[range_.partition] += len(range_)
         return [(plan, range_) for range_ in plan.ranges]
 
     def report(self, ending: Ending, now: float) -> None:
         """Report how far behind the dataset is, and keep it in the ledger."""
-        while self._commits and now - self._commits[0][0] > _SPEED_S:
-            self._commits.popleft()
+        tally = self.transfer.tally
         behind = {
-            partition: max(0, marks.end - self._planned.get(partition, marks.start)) + self._open[partition]
+            partition: max(0, marks.end - self._planned.get(partition, marks.start)) + self._open(partition)
             for partition, marks in sorted(self._description.watermarks.items())
         }
-        seconds = min(_SPEED_S, now - self._commits[0][0]) if self._commits else 0.0
+        stamps = [stamp for stamp in (self._newest_before, tally.newest_ms) if stamp is not None]
         lag = Lag(
             at=time.time(),
             partitions=behind,
-            alerts_per_second=round(sum(rows for _, rows in self._commits) / max(seconds, 1.0), 1),
-            newest_ms=self._newest_ms,
+            alerts_per_second=round(tally.alerts_per_second, 1),
+            newest_ms=max(stamps, default=None),
         )
         self.transfer.observe(
-            TopicLooked(self.transfer.topic, self._offsets, lag, ending.quiet_s(now), ending.left_s(now))
+            TopicLooked(self.transfer.topic, self._offsets.total(), lag, ending.quiet_s(now), ending.left_s(now))
         )
         if now - self._kept >= _KEEP_S:
             self._kept = now
@@ -250,5 +245,7 @@ class Follower:
                 write_lag(self.transfer.ledger, lag)
 
     def _sizing(self) -> Sizing:
-        known = dict.fromkeys(self._open, self._bytes / self._records) if self._records else {}
+        tally = self.transfer.tally
+        mean_bytes = tally.committed_bytes / tally.committed_read if tally.committed_read else None
+        known = {} if mean_bytes is None else dict.fromkeys(self._offsets, mean_bytes)
         return Sizing(self._settings.range_bytes, self._settings.nconsumers, known)

@@ -16,7 +16,7 @@ from fink_dask.kafka.client import Suspicion
 from fink_dask.kafka.inspect import Inspector
 from fink_dask.planning.prepare import make_work
 from fink_dask.planning.topics import Finder, Look, Topics
-from fink_dask.progress.events import Event, Note, Observer, RangeCommitted
+from fink_dask.progress.events import Note, Observer
 from fink_dask.ranges.memory import MemoryShare
 from fink_dask.ranges.work import Work
 from fink_dask.settings import FollowSettings
@@ -141,7 +141,6 @@ class Followers:
         finder: Finder,
         memory: MemoryShare,
         nconsumers: int,
-        observe: Observer,
     ) -> None:
         # The topics; those that have begun are followed, and so are those that are found later.
         self._topics = topics
@@ -157,17 +156,11 @@ class Followers:
         self._nconsumers = nconsumers
         self._limit_s = topics.settings.kafka.reconnect_timeout_s
         self._ending = Ending(follow, time.monotonic())
-        self._patience = Patience(self._limit_s, observe, self._ending.excuse)
+        self._patience = Patience(self._limit_s, topics.progress, self._ending.excuse)
         self._followers = {transfer.topic: Follower(transfer, follow) for transfer in topics.open}
         self._seen: Round | None = None
         self._looked = time.monotonic()
         self._is_final = False
-
-    def observe(self, event: Event) -> None:
-        """Count what is committed, and pass the event on."""
-        if isinstance(event, RangeCommitted):
-            self._followers[event.topic].commit(event)
-        self._topics.observe(event)
 
     def more(self, waiting: int, running: int) -> list[Work] | None:
         """Plan what is due, and freeze the plans.
@@ -177,7 +170,6 @@ class Followers:
         Raises FinkDaskError if Kafka was away for too long, or the file system refuses; or a topic fails, and no other
         was asked for.
         """
-        self._topics.pass_on()
         round_ = self._watch.latest
         if self._is_final or self._ending.is_enough(self._accounted):
             return None  # whatever the state of Kafka
@@ -284,7 +276,7 @@ def look_first(topics: Topics, finder: Finder, inspector: Inspector) -> None:
 
     Raises FinkDaskError if Kafka was away for too long, or refuses.
     """
-    patience = Patience(topics.settings.kafka.reconnect_timeout_s, topics.observe, lambda _: None)
+    patience = Patience(topics.settings.kafka.reconnect_timeout_s, topics.progress, lambda _: None)
     while True:
         try:
             finder.look(inspector)
@@ -308,7 +300,7 @@ def wait_for_first(
     Raises FinkDaskError if Kafka was away for too long; or a topic can't be transferred, and no other was asked for.
     """
     ending = Ending(follow, time.monotonic())
-    patience = Patience(topics.settings.kafka.reconnect_timeout_s, topics.observe, ending.excuse)
+    patience = Patience(topics.settings.kafka.reconnect_timeout_s, topics.progress, ending.excuse)
     while not (ending.is_idle(time.monotonic()) or ending.is_late()):
         sleep(LOOK_S)
         now = time.monotonic()

@@ -279,7 +279,7 @@ class Lag:
     at: float
     #: Offsets of each partition between what is committed and its last stable offset.
     partitions: Mapping[int, int]
-    #: Alerts added to the dataset per second, over the last minute or so.
+    #: Alerts that are read in a second, lately.
     alerts_per_second: float = 0.0
     #: Newest timestamp of what is committed, in milliseconds since 1970-01-01 UTC.
     newest_ms: int | None = None

@@ -43,7 +43,8 @@ from fink_dask.planning.prepare import (
 )
 from fink_dask.planning.schemas import Target, inspect_topic
 from fink_dask.progress.events import Forecast, Note, Observer, TransferStarted
-from fink_dask.progress.profile import Profile, Profiler
+from fink_dask.progress.profile import Profile, profile_of
+from fink_dask.progress.tally import Progress
 from fink_dask.ranges.memory import MemoryShare
 from fink_dask.ranges.work import Work, failure_of
 from fink_dask.settings import TransferSettings
@@ -136,17 +137,14 @@ def _look_again(
 
 
 class TopicTransfer:
-    """What a run does with one topic, step by step: find, begin, plan, freeze, then settle and finish; and end.
-
-    `began`: when the program began, on the clock of `time.monotonic`; by default now.
-    """
+    """What a run does with one topic, step by step: find, begin, plan, freeze, then settle and finish; and end."""
 
     def __init__(
         self,
         settings: TransferSettings,
         observe: Observer,
+        progress: Progress,
         restart: bool = False,
-        began: float | None = None,
         loaded_s: float = 0.0,
         joins: bool = False,
     ) -> None:
@@ -154,9 +152,13 @@ class TopicTransfer:
         self.settings = settings
         self.topic = settings.topic
         self.ledger = find_ledger(settings.outdir, joins)
-        self.observe = Profiler(observe, began)
+        # Takes what it says.
+        self.observe = observe
+        self._began = progress.began
+        #: What the run has done with it.
+        self.tally = progress.of(self.topic)
         #: Where its time went.
-        self.profile = self.observe.profile()
+        self.profile = profile_of(self.tally, self._began)
         #: All generations of the plan.
         self.plans: list[Plan] = []
         #: How it ended; ``failed`` until it has.
@@ -315,7 +317,7 @@ class TopicTransfer:
         if now - self._kept >= (_KEEP_REMOTE_S if is_remote(self.ledger.path) else _KEEP_S):
             self._kept = now
             with suppress(StorageError):  # nothing depends on it, and what depends on the disk says when it is full
-                write_arrival(self.ledger, self.observe.tally.arrival)
+                write_arrival(self.ledger, self.tally.arrival)
 
     def settle(self) -> None:
         """Publish what was committed, and remove whatever else was staged; no attempt of this run may go on.
@@ -360,7 +362,7 @@ class TopicTransfer:
 
     def be_empty(self) -> None:
         """Sum up a topic that held nothing."""
-        self.profile = self.observe.profile()
+        self.profile = profile_of(self.tally, self._began)
         self.summary = Summary(self.topic, "complete", run_seconds=self.profile.seconds)
 
     def give_up(self) -> None:
@@ -374,7 +376,7 @@ class TopicTransfer:
         """Sum up what the dataset holds, and what this run added."""
         summary = summarise(self.ledger).summary
         added = summary.alerts - self._before.alerts if self._lease is not None else 0
-        self.profile = self.observe.profile()
+        self.profile = profile_of(self.tally, self._began)
         self.summary = replace(
             summary,
             topic=self.topic,

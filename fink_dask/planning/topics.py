@@ -5,8 +5,6 @@ Each has a dataset of its own, and the failure of one is not a failure of the ot
 
 from __future__ import annotations
 
-import threading
-import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -33,7 +31,8 @@ from fink_dask.ledger.progress import summarise
 from fink_dask.planning.continuing import like_the_others
 from fink_dask.planning.forecast import has_room, require_room
 from fink_dask.planning.topic import TopicTransfer
-from fink_dask.progress.events import Event, Forecast, Note, Observer, RangeCommitted, RangeFailed, RangeProgress
+from fink_dask.progress.events import Event, Forecast, Note, Observer
+from fink_dask.progress.tally import Progress
 from fink_dask.settings import FRAMINGS, TransferSettings
 from fink_dask.units import counted
 
@@ -50,22 +49,20 @@ class Topics:
     """The transfers of a run; `run_ranges` tells them what fails."""
 
     def __init__(
-        self, choice: TopicChoice, settings: TransferSettings, observe: Observer, restart: bool, began: float | None
+        self, choice: TopicChoice, settings: TransferSettings, progress: Progress, restart: bool, loaded_s: float = 0.0
     ) -> None:
         # Which topics are meant.
         self.choice = choice
         # What was asked for. Where there are, or may be, several topics, each has a dataset ``OUTDIR/TOPIC``.
         self.settings = settings
-        self._observe = observe
+        #: What the run has done, with all topics and with each.
+        self.progress = progress
         # Move existing datasets aside first.
         self._restart = restart
-        # When the program began, on the clock of `time.monotonic`.
-        self._began = began
-        self._loaded_s = 0.0 if began is None else time.monotonic() - began  # nothing was waited for until now
+        # How long the program took to load.
+        self._loaded_s = loaded_s
         self._transfers: dict[str, TopicTransfer] = {}
         self._checked = 0
-        self._thread = threading.get_ident()
-        self._waiting: SimpleQueue[Event] = SimpleQueue()
 
     @property
     def open(self) -> list[TopicTransfer]:
@@ -76,7 +73,7 @@ class Topics:
         """Make the transfer of a topic, which may then be found or not."""
         settings = settings_of(self.settings, self.choice, topic)
         joins = self.choice.is_several
-        transfer = TopicTransfer(settings, self._of(topic), self._restart, self._began, self._loaded_s, joins)
+        transfer = TopicTransfer(settings, self._of(topic), self.progress, self._restart, self._loaded_s, joins)
         if self.choice.is_several:
             try:
                 check_name(topic)
@@ -170,24 +167,6 @@ class Topics:
         """Tell whether the waiting ranges of a topic are no longer wanted."""
         return self._transfers[topic].is_over
 
-    def tell(self, observe: Observer) -> Observer:
-        """Pass all events to another observer from now on, and return it."""
-        self._observe = observe
-        return observe
-
-    def pass_on(self) -> None:
-        """Pass on what other threads had to say."""
-        with suppress(Empty):
-            while True:
-                self._observe(self._waiting.get_nowait())
-
-    def observe(self, event: Event) -> None:
-        """Take events, and pass them on."""
-        if isinstance(event, RangeProgress | RangeCommitted | RangeFailed):
-            self._transfers[event.topic].observe(event)
-        else:
-            self._observe(event)
-
     def check(self) -> None:
         """Look at the lease of one of the topics, a different one each time.
 
@@ -246,16 +225,12 @@ class Topics:
         return [transfer for _, transfer in sorted(self._transfers.items())]
 
     def _of(self, topic: str) -> Observer:
-        """Make notes say which of several topics they are about; the observer may change later, see `tell`."""
+        """Make notes say which of several topics they are about."""
 
         def observe(event: Event) -> None:
             if isinstance(event, Note) and self.choice.is_several and not event.text.startswith(topic):
                 event = replace(event, text=f"{topic}: {event.text}")
-            # Observers are called by one thread; what a look in another one has to say waits for it.
-            if threading.get_ident() == self._thread:
-                self._observe(event)
-            else:
-                self._waiting.put(event)
+            self.progress(event)
 
         return observe
 

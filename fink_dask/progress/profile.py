@@ -8,15 +8,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from fink_dask.errors import LedgerError
-from fink_dask.progress.events import (
-    Event,
-    Observer,
-    RangeCommitted,
-    RangeFailed,
-    RangeProgress,
-    TopicLooked,
-    TransferStarted,
-)
 from fink_dask.progress.tally import Tally
 
 #: What a range does, in order: waiting for Kafka (and then for its turn) and taking messages, joining their values,
@@ -102,58 +93,18 @@ class Profile:
         return cls(start, work, finish, seconds, ranges, alerts, raw_bytes, *received)
 
 
-class Profiler:
-    """An observer that takes the time and passes every event on."""
-
-    def __init__(self, observe: Observer, began: float | None = None) -> None:
-        self._observe = observe
-        # When the run began, on the clock of `time.monotonic`; by default now.
-        self._began = time.monotonic() if began is None else began
-        self._first: float | None = None
-        self._last: float | None = None
-        self._seconds = dict.fromkeys(STAGES, 0.0)
-        self._ranges = 0
-        #: The sums of the run.
-        self.tally = Tally()
-
-    def __call__(self, event: Event) -> None:
-        """Take an event."""
-        match event:
-            case TransferStarted():
-                self.tally.start(event)
-            case RangeProgress():
-                self.tally.progress(event)
-                if self._first is None and event.arrived:
-                    self._first = time.monotonic()
-            case RangeFailed():
-                self.tally.fail(event)
-            case RangeCommitted():
-                self._commit(event)
-            case TopicLooked():
-                self.tally.grow(event.topic, event.offsets)
-        self._observe(event)
-
-    def _commit(self, event: RangeCommitted) -> None:
-        self._last = time.monotonic()
-        if self._first is None:
-            self._first = self._last
-        self.tally.commit(event)
-        self._ranges += 1
-        for stage, seconds in event.seconds.items():
-            self._seconds[stage] += seconds
-
-    def profile(self) -> Profile:
-        """Return the profile of the run, which ends now."""
-        now = time.monotonic()
-        first, last = self._first or now, self._last or now
-        return Profile(
-            start_seconds=round(first - self._began, 3),
-            work_seconds=round(last - first, 3),
-            finish_seconds=round(now - last, 3),
-            stage_seconds={stage: round(seconds, 3) for stage, seconds in self._seconds.items()},
-            ranges=self._ranges,
-            alerts=self.tally.committed_rows,
-            raw_bytes=self.tally.committed_bytes,
-            received_bytes=self.tally.bytes_received,
-            wasted_bytes=self.tally.bytes_wasted,
-        )
+def profile_of(tally: Tally, began: float) -> Profile:
+    """Return the profile of a run that began then, by the clock of the tally, and ends now."""
+    now = time.monotonic()
+    first, last = tally.first_at or now, tally.last_at or now
+    return Profile(
+        start_seconds=round(first - began, 3),
+        work_seconds=round(last - first, 3),
+        finish_seconds=round(now - last, 3),
+        stage_seconds={stage: round(tally.stage_seconds.get(stage, 0.0), 3) for stage in STAGES},
+        ranges=tally.ranges_run,
+        alerts=tally.committed_rows,
+        raw_bytes=tally.committed_bytes,
+        received_bytes=tally.bytes_received,
+        wasted_bytes=tally.bytes_wasted,
+    )

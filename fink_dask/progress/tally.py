@@ -1,20 +1,33 @@
 """Add up a transfer's events: what has arrived and what is committed, how fast, and how long the rest will take.
 
-Whoever shows a transfer reads these sums: the bar, the page, the metrics and the ledger's note for `status`.
+A run adds each event up once. Whoever tells of it reads these sums: the bar, the page, the metrics, the profile, the
+ledger's note for `status`, and a follower.
 """
 
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from queue import SimpleQueue
 
 from fink_dask.kafka.offsets import Range
 from fink_dask.ledger.progress import Arrival, Phase
-from fink_dask.progress.events import RangeCommitted, RangeFailed, RangeProgress, TransferStarted
+from fink_dask.progress.events import (
+    Doing,
+    Event,
+    Note,
+    Observer,
+    RangeCommitted,
+    RangeFailed,
+    RangeProgress,
+    TopicLooked,
+    TransferStarted,
+)
 
 #: Seconds over which it is measured.
 _OVER_S = 20.0
@@ -127,72 +140,113 @@ class _Topic:
     expected_bytes: float | None = None
 
 
-class Tally:
-    """The sums of one run.
+@dataclass
+class PartitionSums:
+    """How many offsets a partition has, and how many of them are committed, also by earlier runs."""
 
-    `bytes_wasted`: bytes of these that arrived in vain, as an attempt failed or they lie beyond the end of a range.
-    """
+    offsets: int = 0
+    committed: int = 0
+
+
+class Tally:
+    """The sums of a topic in one run, or of all of them."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._topics: dict[str, _Topic] = {}
         self._running: dict[tuple[str, Range], Running] = {}
         self._done: dict[tuple[str, Range], None] = {}
-        self._committed_read = 0
-        self._is_endless = False
+        self._failed: set[tuple[str, Range]] = set()
         self._alerts_speed, self._bytes_speed = Speed(), Speed()
         #: alerts_read, bytes_read, bytes_received: what was read, and what has arrived, counting a range that failed
-        #: and was read again twice; these never decrease.
+        #: and was read again twice; bytes_wasted: those of them that came in vain, as an attempt failed or they lie
+        #: beyond the end of a range. These never decrease.
         self.alerts_read = self.bytes_read = self.bytes_received = self.bytes_wasted = 0
-        #: committed_rows, committed_bytes: alerts of the ranges that this run has committed, and the bytes of what was
-        #: read for them.
-        self.committed_rows = self.committed_bytes = 0
+        #: committed_rows, committed_read, committed_bytes: alerts of the ranges that this run has committed, wanted and
+        #: all, and the bytes of what was read for them.
+        self.committed_rows = self.committed_read = self.committed_bytes = 0
+        #: quarantined, lost: records and offsets of these that did not become alerts. retries: further attempts.
+        self.quarantined = self.lost = self.retries = 0
+        #: ranges, ranges_committed, ranges_run: those of the plan, committed ones, and those that this run committed.
+        self.ranges = self.ranges_committed = self.ranges_run = 0
+        self.partitions: dict[tuple[str, int], PartitionSums] = {}
+        #: Seconds of each stage of the ranges that this run has committed.
+        self.stage_seconds: dict[str, float] = {}
+        #: Newest timestamp of what is committed, in milliseconds since 1970-01-01 UTC.
+        self.newest_ms: int | None = None
+        #: The last look at each topic that is followed, and when the last one was, by the clock.
+        self.looks: dict[str, TopicLooked] = {}
+        self.looked_at = 0.0
+        #: first_at, last_at: when the first alerts were there, and the last ones committed, by the clock.
+        self.first_at: float | None = None
+        self.last_at: float | None = None
         #: How long nothing may come before that is an error.
         self.reconnect_timeout_s: float | None = None
         self._limit_rate: int | None = None
         #: Bytes of records for a byte on the line, lately.
         self._expansion = 1.0
 
-    def start(self, event: TransferStarted) -> None:
-        """Take the size of a topic's plan."""
+    def take(self, event: Event) -> None:
+        """Take an event."""
+        match event:
+            case TransferStarted():
+                self._start(event)
+            case RangeProgress():
+                self._progress(event)
+            case RangeCommitted():
+                self._commit(event)
+            case RangeFailed():
+                self._fail(event)
+            case TopicLooked():
+                self._look(event)
+
+    def _start(self, event: TransferStarted) -> None:
         topic = self._topics.setdefault(event.topic, _Topic())
         topic.planned = event.offsets
         topic.before = event.offsets_committed - topic.committed
         self.reconnect_timeout_s = event.reconnect_timeout_s
         self._limit_rate = event.limit_rate
+        self.ranges, self.ranges_committed = event.ranges, event.ranges_committed
+        for partition, sums in event.partitions.items():
+            self.partitions[event.topic, partition] = PartitionSums(*sums)
         if event.forecast is not None and event.forecast.alerts:
             size = event.forecast.wire_bytes or event.forecast.raw_bytes
             topic.expected_bytes = None if size is None else size / event.forecast.alerts
 
-    def grow(self, topic: str, offsets: int) -> None:
-        """Take the size of a plan that grew while it was carried out, as nobody knows how far it will."""
-        self._topics.setdefault(topic, _Topic()).planned = offsets
-        self._is_endless = True
+    def _look(self, event: TopicLooked) -> None:
+        """Take the size of a plan that grew while it was carried out, and that of its partitions."""
+        self.looks[event.topic], self.looked_at = event, self._clock()
+        self._topics.setdefault(event.topic, _Topic()).planned = event.offsets
+        for partition, behind in event.lag.partitions.items():
+            known = self.partitions.setdefault((event.topic, partition), PartitionSums())
+            known.offsets = known.committed + behind
+        self._note_newest(event.lag.newest_ms)
 
-    def progress(self, event: RangeProgress) -> bool:
-        """Take the report of a running range; one that comes after its commit is out of date.
-
-        Returns: whether another attempt at the range had reported before, which therefore came to nothing.
-        """
-        if self.is_committed(event):
-            return False
+    def _progress(self, event: RangeProgress) -> None:
+        """Take the report of a running range; one that comes after its commit is out of date."""
         key, now = (event.topic, event.range), self._clock()
+        if key in self._done:
+            return
         known = self._running.get(key)
-        is_again = known is not None and known.said.attempt != event.attempt
-        if known is not None and is_again:
+        if known is not None and known.said.attempt != event.attempt:
+            # The attempt before lost its worker, so that Dask gave the range to another.
             self.bytes_wasted += _received(known.said)
+            self._failed.add(key)
             known = None
+        self._note_retry(key)
         if known is not None:
             event = _not_less(event, known.said)
+        if event.arrived and self.first_at is None:
+            self.first_at = now
         self._expansion = event.expansion
         self._count(event, known.said if known else None, now)
         self._running[key] = Running(event, known.since if known else now, now)
-        return is_again
 
-    def commit(self, event: RangeCommitted) -> None:
-        """Take a committed range."""
-        known = self._running.pop((event.topic, event.range), None)
-        self._done[event.topic, event.range] = None
+    def _commit(self, event: RangeCommitted) -> None:
+        key, now = (event.topic, event.range), self._clock()
+        known = self._running.pop(key, None)
+        self._note_retry(key)
+        self._done[key] = None
         if len(self._done) > _REMEMBERED:
             del self._done[next(iter(self._done))]
         topic = self._topics.setdefault(event.topic, _Topic())
@@ -200,20 +254,37 @@ class Tally:
         topic.received_bytes += max(event.raw_bytes, known.said.arrived_bytes if known else 0)
         self.committed_rows += event.rows
         self.committed_bytes += event.raw_bytes
-        self._committed_read += event.read
+        self.committed_read += event.read
+        self.quarantined += event.quarantined
+        self.lost += event.lost
+        self.ranges_committed += 1
+        self.ranges_run += 1
+        self.partitions.setdefault((event.topic, event.range.partition), PartitionSums()).committed += len(event.range)
+        for stage, seconds in event.seconds.items():
+            self.stage_seconds[stage] = self.stage_seconds.get(stage, 0.0) + seconds
+        self._note_newest(event.newest_ms)
+        self.last_at = now
+        if self.first_at is None:
+            self.first_at = now
         if known is not None:
             self.bytes_wasted += _received(known.said) - known.said.arrived_bytes
-        self._count(event, known.said if known else None, self._clock())
+        self._count(event, known.said if known else None, now)
 
-    def fail(self, event: RangeFailed) -> None:
+    def _fail(self, event: RangeFailed) -> None:
         """Forget what a failed attempt read."""
         known = self._running.pop((event.topic, event.range), None)
+        self._failed.add((event.topic, event.range))
         if known is not None:
             self.bytes_wasted += _received(known.said)
 
-    def is_committed(self, event: RangeProgress) -> bool:
-        """Tell whether a range was committed recently."""
-        return (event.topic, event.range) in self._done
+    def _note_retry(self, key: tuple[str, Range]) -> None:
+        if key in self._failed:
+            self._failed.discard(key)
+            self.retries += 1
+
+    def _note_newest(self, newest_ms: int | None) -> None:
+        if newest_ms is not None:
+            self.newest_ms = max(newest_ms, self.newest_ms or 0)
 
     @property
     def running(self) -> Iterator[Running]:
@@ -255,7 +326,7 @@ class Tally:
     @property
     def read(self) -> int:
         """Alerts of this run, including those that were filtered."""
-        return self._committed_read + sum(each.said.read for each in self.running)
+        return self.committed_read + sum(each.said.read for each in self.running)
 
     @property
     def alerts_per_second(self) -> float:
@@ -292,7 +363,7 @@ class Tally:
         if self._limit_rate is not None:  # it is kept to on the line, and what comes first comes faster
             speed = min(speed, self._limit_rate * self._expansion)
         now = self._clock()
-        if self._is_endless or not speed or not left or self._bytes_speed.is_overdue(now):
+        if self.looks or not speed or not left or self._bytes_speed.is_overdue(now):
             return None
         # What arrives next is already on its way.
         quiet_s = self._bytes_speed.quiet_s(now) or 0.0
@@ -372,3 +443,54 @@ def _not_less(event: RangeProgress, before: RangeProgress) -> RangeProgress:
 def _received(event: RangeProgress) -> int:
     """Return what has arrived for an attempt, with what lies beyond the end of its range."""
     return max(event.received_bytes, event.raw_bytes)
+
+
+class Progress:
+    """An observer that adds up what a run tells, in all and for each topic, and passes it on.
+
+    One thread speaks, the one that made it; what others say waits until that one says something itself, or passes it
+    on. Any thread may read the sums, with the lock.
+    """
+
+    def __init__(
+        self,
+        observe: Observer = lambda _: None,
+        began: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._observe = observe
+        self._clock = clock
+        #: When the run began, by the clock; by default now.
+        self.began = clock() if began is None else began
+        self.lock = threading.RLock()
+        self.whole = Tally(clock)
+        self.topics: dict[str, Tally] = {}
+        self._thread = threading.get_ident()
+        self._waiting: SimpleQueue[Event] = SimpleQueue()
+
+    def __call__(self, event: Event) -> None:
+        """Take an event."""
+        if threading.get_ident() != self._thread:
+            self._waiting.put(event)
+            return
+        self.pass_on()
+        self._take(event)
+
+    def pass_on(self) -> None:
+        """Say what other threads have said; only the thread that made it may call this."""
+        for _ in range(self._waiting.qsize()):
+            self._take(self._waiting.get_nowait())
+
+    def of(self, topic: str) -> Tally:
+        """Return the sums of a topic."""
+        with self.lock:
+            if topic not in self.topics:
+                self.topics[topic] = Tally(self._clock)
+            return self.topics[topic]
+
+    def _take(self, event: Event) -> None:
+        if not isinstance(event, Note | Doing):
+            with self.lock:
+                self.whole.take(event)
+                self.of(event.topic).take(event)
+        self._observe(event)

@@ -23,7 +23,8 @@ from fink_dask.ledger.progress import Summary, summarise
 from fink_dask.ledger.restart import set_aside
 from fink_dask.planning.predicted import with_alerts
 from fink_dask.planning.topic import settle_old_datasets
-from fink_dask.progress.events import Doing, Note, Observer
+from fink_dask.progress.events import Doing, Note
+from fink_dask.progress.tally import Progress
 from fink_dask.settings import TransferSettings
 from fink_dask.units import counted
 
@@ -33,19 +34,17 @@ _RESTS = 4
 
 def transfer_predictions(
     settings: TransferSettings,
-    observe: Observer,
+    progress: Progress,
     restart: bool,
-    began: float,
     transfer: Callable[[TopicChoice, TransferSettings], None],
 ) -> Summary:
     """Transfer predictions and their alerts, and join them; see `run_topics`.
 
     `settings`: what was asked for, and where the joined dataset is.
-    `began`: when the program began, on the clock of `time.monotonic`.
     `transfer`: transfers topics, and raises an error where one has failed.
     Raises FinkDaskError if it is refused or can't be finished; what is committed stays committed.
     """
-    choice, parts = with_alerts(settings, observe, restart)
+    choice, parts = with_alerts(settings, progress, restart)
     target = find_ledger(settings.outdir)
     alerts, predictions = (find_ledger(parts.outdir / name, joins=True) for name in choice.names)
     if restart and target.exists():
@@ -58,24 +57,24 @@ def transfer_predictions(
         beside = _Beside(join, settings.follow.roll_interval_s)
     with beside:
         transfer(choice, parts)
-    run_seconds = time.monotonic() - began
+    run_seconds = time.monotonic() - progress.began
     if not (alerts.exists() and predictions.exists()):
         return Summary(settings.topic, "complete", run_seconds=run_seconds)
-    observe(Doing("joining predictions with their alerts"))
+    progress(Doing("joining predictions with their alerts"))
     _join(alerts, predictions, target, settings)(lambda: False)
     of_alerts, of_predictions, joined = (summarise(each).summary for each in (alerts, predictions, target))
-    settle_old_datasets(target, joined, observe)
+    settle_old_datasets(target, joined, progress)
     if without := of_alerts.alerts - joined.alerts:
         words = (
             f"{counted(without, 'alert')} of {of_alerts.alerts:,} have no prediction yet: run the same command again"
         )
-        observe(Note(f"{words} later to get them, or let --follow wait for them", warning=True))
+        progress(Note(f"{words} later to get them, or let --follow wait for them", warning=True))
     return replace(
         joined,
         topic=settings.topic,
         state=total_of([of_alerts, of_predictions, joined]).state,
         run_alerts=joined.alerts - before.alerts,
-        run_seconds=time.monotonic() - began,
+        run_seconds=time.monotonic() - progress.began,
     )
 
 

@@ -25,8 +25,9 @@ from fink_dask.planning.predicted import is_predicted
 from fink_dask.planning.topic import TopicTransfer
 from fink_dask.planning.topics import Finder, Topics, joining, settings_of_all
 from fink_dask.planning.waiting import wait_for_topics
-from fink_dask.progress.events import Doing, Note, Observer
-from fink_dask.progress.profile import Profile, Profiler
+from fink_dask.progress.events import Doing, Note
+from fink_dask.progress.profile import Profile, profile_of
+from fink_dask.progress.tally import Progress
 from fink_dask.ranges.work import Work
 from fink_dask.running.job import run_ranges
 from fink_dask.settings import DASHBOARD_ADDRESS, FollowSettings, TransferSettings
@@ -87,20 +88,18 @@ class ClusterChoice:
 
 def run_transfer(
     settings: TransferSettings,
-    observe: Observer,
+    progress: Progress,
     chosen: ClusterChoice,
     restart: bool = False,
-    began: float | None = None,
 ) -> Outcome:
     """Transfer a topic, or continue a transfer.
 
     `settings`: what to transfer, where to, and how.
-    `began`: when the program began, on the clock of `time.monotonic`; by default now.
     Returns: what the dataset holds now, and what this run took.
     Raises FinkDaskError if it is refused or can't be finished; what is committed stays committed.
     """
     choice = joining(TopicChoice((settings.topic,)), settings.outdir)
-    found = run_topics(choice, settings, observe, chosen, restart, began)
+    found = run_topics(choice, settings, progress, chosen, restart)
     (only,) = found.topics
     return Outcome(only.summary, found.profile, only.ledger.outdir)
 
@@ -108,10 +107,9 @@ def run_transfer(
 def run_topics(
     choice: TopicChoice,
     settings: TransferSettings,
-    observe: Observer,
+    progress: Progress,
     chosen: ClusterChoice,
     restart: bool = False,
-    began: float | None = None,
 ) -> TopicsOutcome:
     """Transfer topics together, or continue a transfer of theirs.
 
@@ -122,11 +120,11 @@ def run_topics(
     """
     check_remote(settings.outdir, restart)
     if not is_predicted(choice):
-        return _run_topics(choice, settings, observe, chosen, restart, began)
+        return _run_topics(choice, settings, progress, chosen, restart)
     found: list[TopicsOutcome] = []
 
     def transfer(topics: TopicChoice, to: TransferSettings) -> None:
-        found.append(_run_topics(topics, to, observe, chosen, restart, began))
+        found.append(_run_topics(topics, to, progress, chosen, restart))
         for topic in found[0].topics:
             if topic.error is not None:
                 raise topic.error
@@ -134,7 +132,7 @@ def run_topics(
     settings = replace(settings, topic=choice.names[0])
     from fink_dask.running.predicted import transfer_predictions  # here, as joining loads pandas
 
-    summary = transfer_predictions(settings, observe, restart, time.monotonic() if began is None else began, transfer)
+    summary = transfer_predictions(settings, progress, restart, transfer)
     (parts,) = found
     return TopicsOutcome((TopicOutcome(summary, find_ledger(settings.outdir)),), parts.profile, parts.topics)
 
@@ -142,44 +140,43 @@ def run_topics(
 def _run_topics(
     choice: TopicChoice,
     settings: TransferSettings,
-    observe: Observer,
+    progress: Progress,
     chosen: ClusterChoice,
     restart: bool,
-    began: float | None,
 ) -> TopicsOutcome:
-    profiler = Profiler(observe, began)
+    loaded_s = time.monotonic() - progress.began  # nothing was waited for until now
     if choice.is_several:
         check_for_several(settings.outdir)
     if choice.joins and not find_ledger(settings.outdir / choice.names[0]).exists():
-        observe(Note(f"{settings.outdir} holds the datasets of other topics, which this one joins"))
+        progress(Note(f"{settings.outdir} holds the datasets of other topics, which this one joins"))
     settings = settings if restart else settings_of_all(settings, choice)
-    topics = Topics(choice, settings, profiler, restart, began)
+    topics = Topics(choice, settings, progress, restart, loaded_s)
     try:
         what = "topics" if choice.is_several else "topic"
-        profiler(Doing(f"connecting to Kafka, and looking at the {what}"))
+        progress(Doing(f"connecting to Kafka, and looking at the {what}"))
         is_resumed = _is_resumed(settings, choice, restart)
         with (
             _local_workers(settings, chosen, choice) as workers,
             open_inspector(settings.kafka, choice.names, is_resumed, settings.window) as inspector,
         ):
-            wait_for_topics(settings, choice, inspector, profiler)
+            wait_for_topics(settings, choice, inspector, progress)
             if settings.follow is None and chosen.is_here:  # else it may be hours until there is anything to do
                 workers.start_soon()
             finder = Finder(choice, topics.make, is_patient=settings.follow is not None)
-            _begin(topics, finder, inspector, settings.follow, profiler)
+            _begin(topics, finder, inspector, settings.follow)
             if topics.open:
-                _transfer(settings, topics, finder, inspector, chosen, workers, profiler)
+                _transfer(settings, topics, finder, inspector, chosen, workers)
             finder.give_up()
             for transfer in finder.take():
                 topics.begin(transfer)
             for topic in finder.empty:
-                profiler(Note(f"{topic} {_is_empty(settings)}: there is nothing to transfer, and nothing is written"))
+                progress(Note(f"{topic} {_is_empty(settings)}: there is nothing to transfer, and nothing is written"))
                 topics.add_empty(topic)
             topics.finish(inspector)
             if not topics.results():
                 raise no_such_topics(finder.unmatched, finder.listed)
         # For one topic, the profile that its ledger keeps.
-        profile = profiler.profile() if choice.is_several else topics.results()[0].profile
+        profile = profile_of(progress.whole, progress.began) if choice.is_several else topics.results()[0].profile
     finally:
         topics.end()
     found = tuple(TopicOutcome(each.summary, each.ledger, each.error) for each in topics.results())
@@ -200,9 +197,7 @@ def _is_resumed(settings: TransferSettings, choice: TopicChoice, restart: bool) 
     return False
 
 
-def _begin(
-    topics: Topics, finder: Finder, inspector: Inspector, follow: FollowSettings | None, observe: Observer
-) -> None:
+def _begin(topics: Topics, finder: Finder, inspector: Inspector, follow: FollowSettings | None) -> None:
     """Find the topics, and begin with those that hold something; when following, wait for one that does."""
     if follow is None:
         finder.look(inspector)
@@ -212,7 +207,7 @@ def _begin(
         error = no_such_topics(finder.unmatched, finder.listed)
         if not topics.choice.of(finder.listed):
             raise error
-        observe(Note(str(error), warning=True))
+        topics.progress(Note(str(error), warning=True))
     found = finder.take()
     refusals = [transfer.error for transfer in found if isinstance(transfer.error, SettingsError)]
     if found and len(refusals) == len(found):
@@ -223,9 +218,9 @@ def _begin(
     if follow is None:
         return
     for pattern in finder.unmatched:
-        observe(Note(f"no topic matches {pattern} yet: waiting for one"))
+        topics.progress(Note(f"no topic matches {pattern} yet: waiting for one"))
     for topic in finder.empty:
-        observe(Note(f"{topic} {_is_empty(topics.settings)}: waiting for its first alert"))
+        topics.progress(Note(f"{topic} {_is_empty(topics.settings)}: waiting for its first alert"))
     if not topics.open and (finder.empty or finder.lacking or topics.choice.patterns):
         wait_for_first(topics, follow, finder, inspector)
 
@@ -237,14 +232,15 @@ def _transfer(
     inspector: Inspector,
     chosen: ClusterChoice,
     workers: LocalWorkers,
-    observe: Observer,
 ) -> None:
     """Continue the plans and make the next ones, until there is nothing left to plan."""
+    observe = topics.progress
     try:
         with ExitStack() as stack:
             cluster: Cluster | None = None
 
             def check() -> None:
+                observe.pass_on()
                 topics.check()
                 if cluster is not None:
                     cluster.check()
@@ -270,18 +266,17 @@ def _transfer(
                     cluster = stack.enter_context(_connect(settings, observe, chosen, workers, topics.open[0], ranges))
                     # A scheduler that is started here ends with the transfer, and its page with it.
                     outlived = chosen.scheduler is not None
-                    reporter = Reporter(cluster.client, observe, outlived, topics.failure)
-                    observe = topics.tell(stack.enter_context(reporter))
+                    stack.enter_context(Reporter(cluster.client, observe, outlived, topics.failure))
                 topics.each(TopicTransfer.freeze)
                 work = _announce(topics, cluster)
                 if settings.follow is not None:
-                    _follow(settings, settings.follow, observe, topics, finder, inspector, work, cluster, check)
+                    _follow(settings, settings.follow, topics, finder, inspector, work, cluster, check)
                     return
                 run_ranges(
                     cluster,
                     work,
                     settings.nconsumers,
-                    topics.observe,
+                    observe,
                     check,
                     topics=topics,
                     reconnect_timeout_s=settings.kafka.reconnect_timeout_s,
@@ -295,7 +290,6 @@ def _transfer(
 def _follow(
     settings: TransferSettings,
     follow: FollowSettings,
-    observe: Observer,
     topics: Topics,
     finder: Finder,
     inspector: Inspector,
@@ -305,12 +299,12 @@ def _follow(
 ) -> None:
     """Transfer what is planned, and what arrives, until the end."""
     with Watch(inspector, finder) as watch:
-        followers = Followers(topics, follow, watch, finder, cluster.memory, settings.nconsumers, observe)
+        followers = Followers(topics, follow, watch, finder, cluster.memory, settings.nconsumers)
         run_ranges(
             cluster,
             work,
             settings.nconsumers,
-            followers.observe,
+            topics.progress,
             check,
             followers.more,
             topics,
@@ -333,7 +327,7 @@ def _nothing_new(settings: TransferSettings, choice: TopicChoice) -> str:
 
 def _connect(
     settings: TransferSettings,
-    observe: Observer,
+    progress: Progress,
     chosen: ClusterChoice,
     workers: LocalWorkers,
     first: TopicTransfer,
@@ -342,14 +336,14 @@ def _connect(
     if chosen.jobs is not None:
         if settings.kafka.security.password is not None and not chosen.jobs.is_encrypted:
             words = "Kafka's password goes unencrypted to the workers: leave out protocol=tcp to encrypt it"
-            observe(Note(words, warning=True))
+            progress(Note(words, warning=True))
         # Of several topics, the one in the settings may be a pattern.
         settings = replace(settings, topic=first.topic)
-        return job_queue_cluster(chosen.jobs, settings, first.ledger, ranges, chosen.dashboard_address, observe)
+        return job_queue_cluster(chosen.jobs, settings, first.ledger, ranges, chosen.dashboard_address, progress)
     if chosen.scheduler is not None:
         if settings.kafka.security.password is not None and chosen.scheduler.is_open:
             words = f"Kafka's password goes unencrypted to the workers of {chosen.scheduler.address}: use tls://"
-            observe(Note(words, warning=True))
+            progress(Note(words, warning=True))
         return existing_scheduler(chosen.scheduler, settings.kafka, first.topic, first.ledger, settings.memory_limit)
     return workers.cluster(ranges)
 

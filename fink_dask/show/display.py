@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -29,14 +29,11 @@ from fink_dask.progress.events import (
     Doing,
     Event,
     Note,
-    RangeCommitted,
-    RangeFailed,
-    RangeProgress,
     TopicLooked,
     TransferStarted,
     seen_words,
 )
-from fink_dask.progress.tally import Tally
+from fink_dask.progress.tally import Progress, Tally
 from fink_dask.show.bar import is_live
 from fink_dask.units import amount, counted, duration_words, lasting, per_second
 
@@ -165,7 +162,7 @@ def lag_of(looked: Mapping[str, TopicLooked], seen_s: float = 0.0) -> list[Part]
     return [*ends, Part(lag), Part(f"nothing new for {lasting(last.quiet_s)}")]
 
 
-def number_parts(tally: Tally, arrival: Arrival, looked: Mapping[str, TopicLooked]) -> list[Part]:
+def number_parts(tally: Tally, arrival: Arrival) -> list[Part]:
     """Say what has arrived, and beside it what is committed."""
     committed = f"{tally.committed:,} of {counted(tally.offsets, 'alert')} committed"
     parts = [Part(received_words(arrival)), Part(committed)]
@@ -175,8 +172,8 @@ def number_parts(tally: Tally, arrival: Arrival, looked: Mapping[str, TopicLooke
         parts.append(Part(counted(tally.topics, "topic"), False))
     if tally.read > tally.rows:
         parts.append(Part(f"{tally.rows:,} of {tally.read:,} wanted", False))
-    if looked:
-        lags = {topic: each.lag for topic, each in looked.items()}
+    if tally.looks:
+        lags = {topic: each.lag for topic, each in tally.looks.items()}
         speed = sum(lag.alerts_per_second for lag in lags.values())
         _, *more = lag_parts(lags)
         parts += [Part(per_second(speed, "alert")), *(Part(words, False) for words in more)]
@@ -197,24 +194,27 @@ def _so_long(seconds: float | None) -> str:
 
 
 class Display:
-    """An observer of a transfer, and a context manager that leaves the terminal as it was.
+    """Shows the progress of a run, to which it may be told; a context manager that leaves the terminal as it was.
 
-    It draws in a thread of its own, so that time passes on the screen also while nothing happens; any thread may call
-    it.
+    It draws in a thread of its own, so that time passes on the screen also while nothing happens.
     """
 
-    def __init__(self, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        console: Console | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        began: float | None = None,
+    ) -> None:
         # Where to show it; stderr by default.
         self._console = console or Console(stderr=True, highlight=False)
         self._is_live = is_live(self._console)
         self._clock = clock
-        self._tally = Tally(clock)
-        #: Nothing is printed while it is held: what draws has a lock of its own, and asks for this one.
-        self._lock = threading.Lock()
+        #: What it shows. Nothing is printed while its lock is held: what draws has a lock of its own, and asks for this
+        #: one.
+        self.progress = Progress(self._take, began, clock)
+        self._tally, self._lock = self.progress.whole, self.progress.lock
         self._doing, self._since = "connecting to Kafka", clock()
         self._topics: set[str] = set()
-        self._looked: dict[str, TopicLooked] = {}
-        self._looked_at = clock()
         self._live = Live(
             _Picture(self._draw), console=self._console, transient=True, refresh_per_second=_DRAWN, auto_refresh=True
         )
@@ -222,54 +222,41 @@ class Display:
         self._line_at = clock() + _LINE_S
         self._lines = threading.Thread(target=self._say_lines, name="fink-dask-lines", daemon=True)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Progress:
         if self._is_live:
             self._live.start(refresh=True)
         else:
             self._lines.start()
-        return self
+        return self.progress
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self.progress.pass_on()
         self._over.set()
         if self._is_live:
             self._live.stop()
         else:
             self._lines.join()
 
-    def __call__(self, event: Event) -> None:
-        """Take an event."""
-        with self._lock:
-            said = list(self._take(event))
-        for text, style in said:
-            self._say(text, style)
-
-    def _take(self, event: Event) -> Iterator[tuple[str, str]]:
-        """Take an event; yield what is to be said of it, and in which style."""
-        match event:
-            case Note():
-                yield f"{'warning: ' if event.warning else ''}{event.text}", "yellow" if event.warning else ""
-            case Doing():
+    def _take(self, event: Event) -> None:
+        """Say what is to be said of an event."""
+        if isinstance(event, Note):
+            self._say(f"{'warning: ' if event.warning else ''}{event.text}", "yellow" if event.warning else "")
+        elif isinstance(event, Doing):
+            with self._lock:
                 self._doing, self._since = event.words, self._clock()
-            case TransferStarted():
+        elif isinstance(event, TransferStarted):
+            with self._lock:
                 self._since = self._clock()
-                self._tally.start(event)
-                if event.topic not in self._topics:
+                is_new = event.topic not in self._topics
+                if is_new:
                     self._topics.add(event.topic)
                     self._line_at = self._clock() + _LINE_S
-                    yield from self._start_words(event)
-            case RangeProgress():
-                self._tally.progress(event)
-            case RangeCommitted():
-                self._tally.commit(event)
-            case RangeFailed():
-                self._tally.fail(event)
-            case TopicLooked():
-                self._looked[event.topic], self._looked_at = event, self._clock()
-                self._tally.grow(event.topic, event.offsets)
+            for text in self._start_words(event) if is_new else ():
+                self._say(text)
 
-    def _start_words(self, event: TransferStarted) -> Iterator[tuple[str, str]]:
+    def _start_words(self, event: TransferStarted) -> Iterator[str]:
         if not event.ranges and len(self._topics) > 1:
             return  # created while others are followed, which a note says
         left = counted(event.ranges - event.ranges_committed, "range")
@@ -278,9 +265,9 @@ class Display:
             words += f"; {counted(event.ranges_committed, 'range')} already committed"
         if event.forecast is not None:
             words += f"; {forecast_words(event.forecast)}"
-        yield words, ""
+        yield words
         if event.dashboard and len(self._topics) == 1:
-            yield f"Dask dashboard: {event.dashboard}", ""
+            yield f"Dask dashboard: {event.dashboard}"
 
     def _say(self, text: str, style: str = "") -> None:
         try:
@@ -322,16 +309,16 @@ class Display:
         """Return what is said beside the bar, and what below it."""
         arrival = self._tally.arrival
         beside = line_parts(arrival, self._clock() - self._since)
-        if self._looked:
-            beside += lag_of(self._looked, self._clock() - self._looked_at)
-        return beside, number_parts(self._tally, arrival, self._looked)
+        if self._tally.looks:
+            beside += lag_of(self._tally.looks, self._clock() - self._tally.looked_at)
+        return beside, number_parts(self._tally, arrival)
 
 
 @contextmanager
 def doing(words: str) -> Iterator[None]:
     """Say what a command does as long as the block lasts, and for how long: over a slow line, or a cut one."""
-    with Display() as display:
-        display(Doing(words))
+    with Display() as progress:
+        progress(Doing(words))
         yield
 
 

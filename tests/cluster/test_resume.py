@@ -17,6 +17,7 @@ from fink_dask.errors import BrokerError, FinkDaskError, LedgerError
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.progress import Summary
 from fink_dask.progress.events import Event, Note, TransferStarted
+from fink_dask.progress.tally import Progress
 from fink_dask.running.run import ClusterChoice, run_transfer
 from fink_dask.settings import FollowSettings, KafkaSettings, TransferSettings
 from tests.alerts.made_up import AlertKind, avro_schema, encoded_alerts
@@ -61,7 +62,7 @@ def transfer(kafka: Any, topic: str, outdir: Path, restart: bool = False, **sett
     asked = TransferSettings(
         topic=topic, outdir=outdir, kafka=KafkaSettings(kafka.bootstrap_servers), nconsumers=2, **settings
     )
-    return run_transfer(asked, notes, WHERE[0], restart).summary, notes
+    return run_transfer(asked, Progress(notes), WHERE[0], restart).summary, notes
 
 
 def test_what_came_since_is_fetched_and_nothing_else(kafka: Any, topic_name: str, tmp_path: Path) -> None:
@@ -92,7 +93,7 @@ def test_a_topic_that_grows_meanwhile_is_said_to_be_incomplete_and_follow_is_nam
 
     notes = GrowingNotes()
     asked = TransferSettings(topic=topic_name, outdir=tmp_path / "out", kafka=KafkaSettings(kafka.bootstrap_servers))
-    summary = run_transfer(asked, notes, WHERE[0]).summary
+    summary = run_transfer(asked, Progress(notes), WHERE[0]).summary
     assert summary.alerts == 200
     assert "50 records" in notes
     assert "--follow" in notes

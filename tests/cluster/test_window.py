@@ -18,6 +18,7 @@ from fink_dask.errors import FinkDaskError, LedgerError
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.progress import Summary
 from fink_dask.progress.events import Event, Note
+from fink_dask.progress.tally import Progress
 from fink_dask.running.run import ClusterChoice, run_transfer
 from fink_dask.settings import FollowSettings, KafkaSettings, TransferSettings
 from fink_dask.units import parse_moment
@@ -73,7 +74,7 @@ class Night:
 
         kafka = KafkaSettings(self.bootstrap)
         asked = TransferSettings(self.topic, outdir, kafka, nconsumers=2, follow=follow, **given)
-        return run_transfer(asked, observe, ClusterChoice(scheduler=Scheduler(self.scheduler))).summary, notes
+        return run_transfer(asked, Progress(observe), ClusterChoice(scheduler=Scheduler(self.scheduler))).summary, notes
 
     def assert_proved(self, outdir: Path, *names: str, newer: int = 0) -> None:
         """Fail unless what came at these times is there, and verification knows that nothing else was asked for."""

@@ -12,11 +12,11 @@ import pytest
 from fink_dask.dashboard.board import MAX_POINTS, Board, History, Reported
 from fink_dask.dashboard.metrics import BoardCollector
 from fink_dask.dashboard.page import headline, running_ranges
-from fink_dask.dashboard.reporter import TransferProgress
 from fink_dask.dashboard.reports import MAX_PARTITIONS, MAX_RUNNING, TopicReport, TransferReport
 from fink_dask.kafka.offsets import Range
 from fink_dask.ledger.progress import Lag
 from fink_dask.progress.events import RangeCommitted, RangeFailed, RangeProgress, TopicLooked, TransferStarted
+from tests.harness.events import Told
 
 TOPIC = "ftransfer_ztf_2026-02-24_1"
 
@@ -37,13 +37,13 @@ def committed(range_: Range, quarantined: int = 0, lost: int = 0, topic: str = T
     return RangeCommitted(topic, range_, rows, 10 * rows, {"decode": 1.0}, quarantined, lost, **more)
 
 
-def only_topic(transfer: TransferProgress) -> TopicReport:
+def only_topic(transfer: Told) -> TopicReport:
     (topic,) = transfer.report().topics
     return topic
 
 
 def test_a_report_adds_up_what_ranges_say() -> None:
-    transfer = TransferProgress("client")
+    transfer = Told()
     transfer.take(started({0: (100, 40), 1: (50, 0)}))
     first, second = Range(0, 40, 70), Range(1, 0, 50)
     transfer.take(progress(first, 10))
@@ -64,7 +64,7 @@ def test_a_report_adds_up_what_ranges_say() -> None:
 
 
 def test_alerts_that_are_filtered_are_read_and_counted_apart() -> None:
-    transfer = TransferProgress("client")
+    transfer = Told()
     transfer.take(started({0: (100, 0)}))
     first, second = Range(0, 0, 50), Range(0, 50, 100)
     for range_ in (first, second):
@@ -82,7 +82,7 @@ def test_alerts_that_are_filtered_are_read_and_counted_apart() -> None:
 
 
 def test_a_range_that_is_tried_again_is_a_retry_whoever_noticed() -> None:
-    transfer = TransferProgress("client")
+    transfer = Told()
     transfer.take(started({0: (100, 0)}))
     failed, orphaned, sound = Range(0, 0, 30), Range(0, 30, 60), Range(0, 60, 100)
     for range_ in (failed, orphaned, sound):
@@ -102,7 +102,7 @@ def test_a_range_that_is_tried_again_is_a_retry_whoever_noticed() -> None:
 
 
 def test_a_topic_that_is_followed_has_the_lag_of_its_last_look() -> None:
-    transfer = TransferProgress("client")
+    transfer = Told()
     transfer.take(started({0: (100, 0)}))
     transfer.take(committed(Range(0, 0, 60)))
     transfer.take(TopicLooked(TOPIC, 140, Lag(0.0, {0: 90, 1: 7}, newest_ms=9000), 0.0))
@@ -115,7 +115,7 @@ def test_a_topic_that_is_followed_has_the_lag_of_its_last_look() -> None:
 
 
 def test_a_report_stays_small_however_large_the_topic_and_the_cluster_are() -> None:
-    transfer = TransferProgress("client")
+    transfer = Told()
     partitions, topic_name = 3 * MAX_PARTITIONS, "t" * 5000
     transfer.take(started(dict.fromkeys(range(partitions), (10_000, 0)), ranges=100_000, topic=topic_name))
     chance = random.Random(1)
@@ -164,7 +164,7 @@ def test_what_a_slow_line_brings_at_once_is_no_peak_and_what_comes_after_a_pause
 
 def reported(transfer: str, client: str, alerts: int = 0, topic: str = TOPIC, **more: Any) -> TransferReport:
     """Make the report of a transfer that has committed so many alerts."""
-    made = TransferProgress(client)
+    made = Told(client)
     made.take(started({0: (1000, 0)}, topic=topic))
     if alerts:
         made.take(committed(Range(0, 0, alerts), topic=topic))
@@ -229,7 +229,7 @@ def test_what_is_counted_only_grows_over_all_transfers_of_a_topic() -> None:
     "name", ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "a\nb\x00\u202e", "é" * 5000]
 )
 def test_names_from_outside_are_shown_and_do_nothing(name: str) -> None:
-    transfer = TransferProgress("client")
+    transfer = Told()
     transfer.take(started({0: (1000, 0)}, topic=name))
     transfer.take(progress(Range(0, 0, 100), 5, worker=name))
     board = Board()
@@ -256,7 +256,7 @@ def test_metrics_that_cannot_be_made_cost_the_scheduler_none_of_its_own() -> Non
     ids=str,
 )  # fmt: skip
 def test_a_message_with_values_of_other_types_is_refused_before_a_page_shows_them(place: tuple[str | int, ...]) -> None:
-    transfer = TransferProgress("client")
+    transfer = Told()
     transfer.take(started({0: (100, 40)}))
     transfer.take(progress(Range(0, 40, 70), 10))
     message = transfer.report().to_message()

@@ -15,8 +15,9 @@ import pytest
 from distributed import Client
 
 from fink_dask.dashboard import plugin, reporter
-from fink_dask.dashboard.reporter import TransferProgress
+from fink_dask.dashboard.reporter import Reports
 from fink_dask.progress.events import Event, Note
+from fink_dask.progress.tally import Progress
 from fink_dask.running.run import ClusterChoice, run_transfer
 from fink_dask.settings import KafkaSettings, TransferSettings
 from tests.alerts.made_up import AlertKind
@@ -48,10 +49,9 @@ async def hangs(*_: Any, **__: Any) -> None:
         (plugin.TransferBoardPlugin, "start", fails_later, "no longer show this transfer (ValueError"),
         (plugin.TransferBoardPlugin, "take", fails_later, "no longer show this transfer (ValueError"),
         (plugin, "add_page", fails, "no page /fink (ValueError"),
-        (TransferProgress, "take", fails, "no longer show this transfer (ValueError"),
-        (TransferProgress, "report", fails, "no longer show this transfer (ValueError"),
+        (Reports, "make", fails, "no longer show this transfer (ValueError"),
     ],
-    ids=["registered", "reported", "page", "events", "report"],
+    ids=["registered", "reported", "page", "report"],
 )
 def test_what_fails_is_said_in_one_line_and_the_transfer_is_complete(
     kafka: Any,
@@ -89,7 +89,7 @@ def transfer(kafka: Any, topic: str, outdir: Path) -> list[Event]:
     """Transfer a topic in this process."""
     events: list[Event] = []
     settings = TransferSettings(topic, outdir, KafkaSettings(kafka.bootstrap_servers), nconsumers=2)
-    outcome = run_transfer(settings, events.append, ClusterChoice(dashboard_address="127.0.0.1:0"))
+    outcome = run_transfer(settings, Progress(events.append), ClusterChoice(dashboard_address="127.0.0.1:0"))
     assert outcome.summary.state == "complete"
     return events
 

@@ -15,6 +15,7 @@ from fink_dask.dashboard.reporter import Reporter
 from fink_dask.kafka.offsets import Range
 from fink_dask.progress.events import RangeCommitted, RangeFailed, RangeProgress, TransferStarted
 from fink_dask.progress.profile import STAGES
+from fink_dask.progress.tally import Progress
 from tests.harness.browser import Browser
 from tests.harness.dashboard import keep_picture, metrics, shown
 from tests.harness.dask import running_scheduler
@@ -27,10 +28,10 @@ HOSTILE = '</div><img src=x onerror="document.title=1">{{ 7 * 7 }}\n\u202eztf'
 
 
 class Transfer:
-    """Tells a reporter what a transfer of some workers would; nothing is read from anywhere."""
+    """Tells what a transfer of some workers would; nothing is read from anywhere."""
 
-    def __init__(self, reporter: Reporter, topic: str, partitions: int, workers: int) -> None:
-        self._reporter = reporter
+    def __init__(self, progress: Progress, topic: str, partitions: int, workers: int) -> None:
+        self._progress = progress
         self._topic = topic
         self._chance = random.Random(1)
         # partitions, workers: how many there are.
@@ -40,7 +41,7 @@ class Transfer:
         self._chance.shuffle(self._open)
         self._running: dict[str, list[RangeProgress]] = {}
         self.offsets, self.ranges, self.committed = sum(n for n, _ in planned.values()), len(self._open), 0
-        reporter(TransferStarted(topic, self.ranges, 0, self.offsets, 0, None, planned))
+        progress(TransferStarted(topic, self.ranges, 0, self.offsets, 0, None, planned))
 
     def step(self) -> None:
         """Let each worker read a part of its range, commit it, or fail."""
@@ -63,17 +64,17 @@ class Transfer:
                 seconds = {stage: chance.uniform(0.1, 1 + 3 * (stage == "decode")) for stage in STAGES}
                 size = len(last.range)
                 newest_ms = int(time.time() * 1000)
-                self._reporter(RangeCommitted(self._topic, last.range, size, size * 1200, seconds, newest_ms=newest_ms))
+                self._progress(RangeCommitted(self._topic, last.range, size, size * 1200, seconds, newest_ms=newest_ms))
             elif chance.random() < 0.003:
                 del self._running[worker]
                 self._open.insert(0, last.range)
-                self._reporter(RangeFailed(self._topic, last.range))
+                self._progress(RangeFailed(self._topic, last.range))
             else:
                 rows = position - last.range.start
                 self._running[worker] = [
                     RangeProgress(self._topic, last.range, last.attempt, position, rows, rows * 1200, 0, worker)
                 ]
-                self._reporter(self._running[worker][-1])
+                self._progress(self._running[worker][-1])
 
     @property
     def running(self) -> int:
@@ -93,8 +94,8 @@ def test_there_is_one_page_however_many_clients_there_are_and_whatever_the_prefi
             with (
                 Client(address) as one,
                 Client(address) as other,
-                Reporter(one, lambda _: None),
-                Reporter(other, lambda _: None),
+                Reporter(one, Progress()),
+                Reporter(other, Progress()),
             ):
                 wait_for(lambda: "fink_dask_transfers" in metrics(f"{base}/user/ada"), "the metrics")
         with urllib.request.urlopen(f"{base}/user/ada/fink", timeout=30) as answer:
@@ -117,12 +118,13 @@ def test_the_page_is_whole_and_readable(
     scheduler: tuple[str, str], tmp_path: Path, partitions: int, workers: int, topic: str
 ) -> None:
     address, base = scheduler
+    progress = Progress()
     with (
         Client(address) as client,
-        Reporter(client, lambda _: None) as reporter,
+        Reporter(client, progress),
         Browser(f"{base}/status") as browser,
     ):
-        transfer = Transfer(reporter, topic, partitions, workers)
+        transfer = Transfer(progress, topic, partitions, workers)
         # Only what is registered has a page.
         wait_for(lambda: "fink_dask_transfers" in metrics(base), "the metrics")
         browser.call("Page.navigate", url=f"{base}/fink")

@@ -13,10 +13,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from fink_dask.dashboard.board import Board
 from fink_dask.dashboard.metrics import BoardCollector
-from fink_dask.dashboard.reporter import TransferProgress
 from fink_dask.kafka.offsets import Range
 from fink_dask.progress.events import RangeCommitted, TransferStarted
-from tests.harness.events import received
+from tests.harness.events import Told, received
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Words of PromQL, and Grafana's own.
@@ -26,7 +25,7 @@ LANGUAGE = {"by", "sum", "max", "rate", "increase", "topk", "time", "label_value
 @pytest.fixture(scope="module")
 def served() -> dict[str, set[str]]:
     """Return the labels of each metric that is served."""
-    transfer, board = TransferProgress("client"), Board()
+    transfer, board = Told(), Board()
     transfer.take(TransferStarted("topic", 2, 0, 20, 0, None, {0: (20, 0)}))
     transfer.take(RangeCommitted("topic", Range(0, 0, 10), 10, 100, {}, newest_ms=1))
     transfer.take(received(Range(0, 10, 20), 5, topic="topic"))  # a response is expected

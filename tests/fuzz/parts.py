@@ -29,7 +29,6 @@ from fink_dask import open_dataset
 from fink_dask.avro.schema import parse_schema
 from fink_dask.dashboard.board import Board
 from fink_dask.dashboard.page import headline, running_ranges
-from fink_dask.dashboard.reporter import TransferProgress
 from fink_dask.dashboard.reports import TransferReport
 from fink_dask.errors import FinkDaskError
 from fink_dask.kafka.credentials import read_credentials
@@ -45,6 +44,7 @@ from fink_dask.where.language import parse_condition
 from tests.alerts.made_up import AlertKind, avro_schema
 from tests.avro.oracle import damage
 from tests.avro.strategies import PRIMITIVES
+from tests.harness.events import Told
 from tests.harness.ledgers import make_ledger, make_plan, transfer
 from tests.where.test_condition import CASES, ROWS
 
@@ -202,7 +202,7 @@ def credentials(seed: int) -> Count:
 def reports(seed: int) -> Count:
     """Messages to a dashboard with something else in one place; what is taken is shown as text and not as markup."""
     rng = random.Random(seed)
-    progress = TransferProgress("client")
+    progress = Told()
     progress.take(TransferStarted("night", 4, 0, 100, 0, None, {0: (50, 0), 1: (50, 0)}))
     progress.take(RangeProgress("night", Range(0, 0, 20), "a", 10, 10, 100, 0, "tcp://10.0.0.1:1"))
     progress.take(RangeCommitted("night", Range(1, 0, 20), 20, 200, {"decode": 1.0}, 0, 0))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from fink_dask.dashboard.reporter import Reports
+from fink_dask.dashboard.reports import TransferReport
 from fink_dask.kafka.offsets import Range
-from fink_dask.progress.events import Forecast, RangeProgress, TransferStarted
+from fink_dask.progress.events import Event, Forecast, RangeProgress, TransferStarted
+from fink_dask.progress.tally import Progress
 
 
 class Clock:
@@ -43,3 +46,20 @@ def received(
         quiet_s=quiet_s,
         waits=waits,
     )
+
+
+class Told:
+    """A run that is told its events, and what it reports to the dashboard."""
+
+    def __init__(self, client: str = "client") -> None:
+        self._progress = Progress()
+        self._reports = Reports(self._progress, client)
+
+    def take(self, *events: Event) -> None:
+        """Tell it some events."""
+        for event in events:
+            self._progress(event)
+
+    def report(self) -> TransferReport:
+        """Return what it reports."""
+        return self._reports.make()

@@ -16,6 +16,7 @@ from fink_dask.cluster.existing import Scheduler
 from fink_dask.kafka.topics import TopicChoice
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.progress import summarise
+from fink_dask.progress.tally import Progress
 from fink_dask.running.run import ClusterChoice, TopicOutcome, run_topics
 from fink_dask.settings import KafkaSettings, TransferSettings
 from fink_dask.verifying.files import verify_dataset
@@ -55,7 +56,8 @@ def transfer(made: Predicted, dask_scheduler: str, tmp_path: Path) -> Callable[.
             made.topic, tmp_path / "predicted", KafkaSettings(made.bootstrap), nconsumers=2, survey="ztf", **settings
         )
         where = ClusterChoice(scheduler=Scheduler(dask_scheduler))
-        found = run_topics(TopicChoice((made.topic,)), asked, lambda event: notes.append(str(event)), where, restart)
+        progress = Progress(lambda event: notes.append(str(event)))
+        found = run_topics(TopicChoice((made.topic,)), asked, progress, where, restart)
         (joined,) = found.topics
         assert {part.summary.topic for part in found.parts} == {made.topic, made.topic.replace("ai", "ai_feed")}
         assert read_predicted(tmp_path / "predicted") == made.expected()

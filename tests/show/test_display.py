@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from rich.console import Console
@@ -33,7 +33,7 @@ class Screen:
 
     def tell(self, *events: Event) -> None:
         for event in events:
-            self.display(event)
+            self.display.progress(event)
 
     @property
     def lines(self) -> list[str]:
@@ -147,10 +147,10 @@ def test_a_file_gets_a_whole_line_now_and_then_also_while_nothing_comes() -> Non
 
     with display:
         assert next_line(11) == "connecting to Kafka for 11 s\n"
-        display(started(16_000, timeout_s=60))
-        display(received(PARTS[0], 0))
+        display.progress(started(16_000, timeout_s=60))
+        display.progress(received(PARTS[0], 0))
         assert next_line(11).endswith("waiting for the first response for 11 s, waits for 49 s more at most\n")
-        display(received(PARTS[0], 2000))
+        display.progress(received(PARTS[0], 2000))
         line = next_line(12)
     assert line == (
         "12 %: 2.0 MB received (166.7 kB/s), 0 of 16,000 alerts committed, 1 min 13 s left, last response 12 s ago\n"
@@ -186,30 +186,21 @@ def test_parts_are_put_into_lines_whole(parts: list[Part], width: int, lines: li
 def test_notes_from_other_threads_do_not_end_a_transfer() -> None:
     screen = Screen()
     screen.tell(started(4000 * 500))
-    failures: list[BaseException] = []
-
-    def guard(do: Callable[[], object]) -> None:
-        try:
-            while not over.is_set():
-                do()
-        except BaseException as error:
-            failures.append(error)
-
     over = threading.Event()
-    threads = [
-        threading.Thread(target=guard, args=(do,))
-        for do in (lambda: screen.tell(Note("it has appeared")), lambda: screen.lines)
-    ]
-    for thread in threads:
-        thread.start()
-    for number in range(300):
-        screen.tell(received(Range(number, 0, 4000), 10))
-    for number in range(300):
-        screen.tell(RangeCommitted("t", Range(number, 0, 4000), 4000, 10, {}))
-    over.set()
-    for thread in threads:
-        thread.join()
-    assert failures == []
+
+    def draw() -> None:
+        while not over.is_set():
+            assert screen.lines
+
+    with ThreadPoolExecutor(2) as pool:
+        drawing = pool.submit(draw)
+        noting = pool.submit(screen.tell, *[Note("it has appeared")] * 100)
+        for number in range(300):
+            screen.tell(received(Range(number, 0, 4000), 10))
+        for number in range(300):
+            screen.tell(RangeCommitted("t", Range(number, 0, 4000), 4000, 10, {}))
+        over.set()
+        assert (drawing.result(), noting.result()) == (None, None)
 
 
 def test_a_command_that_waits_says_so_and_for_how_long(
