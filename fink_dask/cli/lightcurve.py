@@ -23,6 +23,9 @@ _SHOWN = 20
 #: Kinds that are nouns, and have a plural.
 _NOUNS = {"alert", "limit"}
 _COLUMNS = ("mjd", "band", "value", "error", "limit", "sign", "kind")
+#: Where light and full packets of LSST give brightness of two kinds, and neither limits nor signs.
+_COLUMNS_OF_SEVERAL = ("mjd", "band", "value", "error", "quantity", "kind")
+_LEFT = {"band", "sign", "quantity", "kind"}
 
 
 @click.command(
@@ -123,11 +126,12 @@ def _print(curve: pa.Table, name: str, is_written: bool) -> None:
     if shown.num_rows < curve.num_rows:
         say(f"  the newest {shown.num_rows}{'' if is_written else '; --csv FILE writes all'}")
     lines = Table(box=None, pad_edge=False, padding=(0, 2))
-    for column in _COLUMNS:
-        lines.add_column(column, justify="left" if column in {"band", "sign", "kind"} else "right", no_wrap=True)
+    columns = _COLUMNS_OF_SEVERAL if len(curve["quantity"].unique()) > 1 else _COLUMNS
+    for column in columns:
+        lines.add_column(column, justify="left" if column in _LEFT else "right", no_wrap=True)
     for row in shown.to_pylist():
         signed = row | {"sign": {True: "+", False: "-", None: None}[row["positive"]]}
-        lines.add_row(*(_text(column, signed[column]) for column in _COLUMNS))
+        lines.add_row(*(_text(column, signed[column]) for column in columns))
     Console(highlight=False, markup=False).print(lines)
 
 

@@ -75,6 +75,10 @@ def test_each_object_is_drawn_in_its_unit_and_each_kind_of_flux_by_itself(season
     assert examples[0].label == alert["finkclass"] != alert["tnsclass"]
     page = page_of(fink_dask.light_curve(season, 7), "7")
     assert all(f"{quantity} (nJy)" in page for quantity in ("psfFlux", "scienceFlux"))
+    said = run_cli("lightcurve", str(season), "7").stdout
+    assert "psfFlux" in said
+    assert "scienceFlux" in said
+    assert max(map(len, said.splitlines()[1:])) <= 80, "the table is wider than a terminal"
     done = run_cli("report", str(season), "--object", name, "--object", "7", "-o", str(season.parent / "r.html"))
     assert done.returncode == 0, done.stderr
     page = (season.parent / "r.html").read_text()
