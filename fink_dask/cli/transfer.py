@@ -40,7 +40,6 @@ from fink_dask.settings import (
     TransferSettings,
     options_of,
 )
-from fink_dask.store.location import check_remote
 from fink_dask.units import Moment, counted
 
 if TYPE_CHECKING:
@@ -214,7 +213,6 @@ def transfer(
     """
     choice = choose_topics(topics)
     jobs = cluster_settings(given, scheduler)
-    check_remote(outdir, restart)
     asked, following = take(TransferSettings, given), take(FollowSettings, given)
     kafka = kafka_settings(asked["survey"] or survey_of_topics(choice), **given)
     if scheduler is None and jobs is None and not dry_run:

@@ -14,6 +14,7 @@ That of a topic of a season, ``OUTDIR/TOPIC``, is in ``OUTDIR.fink/TOPIC/``, so 
       quarantine/<file>.parquet          records that can't be decoded
       profiles/00000001.json             where the time of a run went
       compaction.json                    what the dataset was compacted from, if it was
+      again/<number>/                    the ledger since the dataset was begun again, on an object store
       lease-<number>.json                the job that works on it
 """
 
@@ -21,7 +22,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,8 @@ QUARANTINE_DIRECTORY = "quarantine"
 #: The names of plans, but not of files such as ``._00000001.json`` that macOS may put beside them.
 _PLANS = "[0-9]*.json"
 _MENDS = ": fink-dask repair fetches it again"
+#: The name of a ledger with which a dataset was begun again.
+_AGAIN = re.compile(r"\d{8}")
 #: The name of a marker that is not the first of its range.
 _REVISION = re.compile(r"([0-9-]+)\.([1-9][0-9]{0,5})\.json")
 
@@ -53,13 +57,25 @@ class Ledger:
     outdir: Path
     #: Whether the ledger is with those of the other topics of a season; see `fink_dask.ledger.outdir.find_ledger`.
     is_of_season: bool = False
+    #: How often the dataset was begun again on an object store; each time with a ledger of its own, see `latest`.
+    number: int = 0
 
     @property
     def path(self) -> Path:
         """The ledger's directory, on the dataset's file system so that files can be renamed from it."""
+        return self.again_path / f"{self.number:08d}" if self.number else self.first_path
+
+    @property
+    def first_path(self) -> Path:
+        """Where it is until the dataset is begun again on an object store."""
         if self.is_of_season:
             return ledgers_path(self.outdir.parent) / self.outdir.name
         return ledgers_path(self.outdir)
+
+    @property
+    def again_path(self) -> Path:
+        """Where the ledgers are of datasets on an object store that were begun again."""
+        return self.first_path / "again"
 
     @property
     def elsewhere(self) -> Ledger | None:
@@ -284,6 +300,24 @@ def _parsed(raw: bytes) -> AvroSchema:
 def ledgers_path(outdir: Path) -> Path:
     """Where the ledger of a dataset is, or those of all topics of a season."""
     return outdir.with_name(outdir.name + LEDGER_SUFFIX)
+
+
+def latest(ledger: Ledger) -> Ledger:
+    """Return the ledger that counts: the last of those with which the dataset was begun again on an object store.
+
+    It may have been copied into a directory since.
+
+    Raises OSError or StorageError if the file system, or the store, does not say.
+    """
+    return replace(ledger, number=max((each.number for each in ledgers_again(ledger)), default=0))
+
+
+def ledgers_again(ledger: Ledger) -> list[Ledger]:
+    """List the ledgers with which a dataset was begun again on an object store."""
+    with suppress(FileNotFoundError, NotADirectoryError):
+        names = [path.name for path in directories_in(ledger.again_path)]
+        return [replace(ledger, number=int(name)) for name in names if _AGAIN.fullmatch(name)]
+    return []
 
 
 def _plan_name(generation: int) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from fink_dask.errors import LedgerError, SettingsError, StorageError, parameter
 from fink_dask.ledger.lease import is_held
-from fink_dask.ledger.ledger import LEDGER_SUFFIX, Ledger, ledgers_path, storage_error
+from fink_dask.ledger.ledger import LEDGER_SUFFIX, Ledger, latest, ledgers_path, storage_error
 from fink_dask.ledger.progress import State, Summary
 from fink_dask.ledger.records import JOINED
 from fink_dask.store.durable import directories_in, make_directory, sync_directory
@@ -45,11 +45,12 @@ def find_ledger(outdir: Path, joins: bool = False) -> Ledger:
     `joins`: whether a new dataset is one of several topics.
     Raises StorageError if the file system does not say.
     """
-    beside = Ledger(outdir)
-    of_season = beside.elsewhere
-    if of_season is None:
-        return beside
     try:
+        beside = latest(Ledger(outdir))
+        of_season = beside.elsewhere
+        if of_season is None:
+            return beside
+        of_season = latest(of_season)
         for is_there in (Ledger.exists, lambda ledger: ledger.path.is_dir()):
             for ledger in (beside, of_season):
                 if is_there(ledger):
@@ -142,7 +143,8 @@ def check_outdir(ledger: Ledger) -> None:
                 f"{ledger.outdir} is inside the datasets of several topics, {parent}, whose readers would take these "
                 "alerts for theirs; choose another directory"
             )
-        if any(place is not None and place.exists() for place in (Ledger(parent), Ledger(parent).elsewhere)):
+        places = (Ledger(parent), Ledger(parent).elsewhere)
+        if any(place is not None and latest(place).exists() for place in places):
             raise StorageError(
                 f"{ledger.outdir} is inside another dataset, {parent}, whose readers would take these alerts for its "
                 "own; choose another directory"
@@ -151,7 +153,7 @@ def check_outdir(ledger: Ledger) -> None:
             raise StorageError(
                 f"{ledger.outdir} is inside the ledger of another dataset, {parent}: choose another directory"
             )
-    if not ledger.is_of_season and Ledger(ledger.path).exists():
+    if not ledger.is_of_season and latest(Ledger(ledger.first_path)).exists():
         raise StorageError(
             f"{ledger.path}, where the ledger of {ledger.outdir} belongs, is a dataset itself; choose another name"
         )
@@ -181,7 +183,7 @@ def _is_ledger(path: Path) -> bool:
     if path.suffix != LEDGER_SUFFIX:
         return False
     outdir = path.with_suffix("")
-    return Ledger(outdir).exists() or bool(_of_season(outdir))
+    return latest(Ledger(outdir)).exists() or bool(_of_season(outdir))
 
 
 def check_dataset(ledger: Ledger) -> None:
@@ -252,7 +254,7 @@ def datasets_in(outdir: Path) -> list[Ledger]:
         if outdir.is_dir():
             names = [path.name for path in directories_in(outdir) if path.name.endswith(LEDGER_SUFFIX)]
             beside = [Ledger(outdir / name.removesuffix(LEDGER_SUFFIX)) for name in names if name != LEDGER_SUFFIX]
-            found |= {ledger.outdir.name: ledger for ledger in beside if ledger.exists()}
+            found |= {ledger.outdir.name: ledger for ledger in map(latest, beside) if ledger.exists()}
     except OSError as error:
         raise storage_error(error, outdir) from error
     return [found[name] for name in sorted(found)]
@@ -267,7 +269,7 @@ def _of_season(outdir: Path) -> list[Ledger]:
     except OSError as error:
         raise storage_error(error, ledgers_path(outdir)) from error
     ledgers = [Ledger(outdir / name, is_of_season=True) for name in names]
-    return [ledger for ledger in ledgers if ledger.exists()]
+    return [ledger for ledger in map(latest, ledgers) if ledger.exists()]
 
 
 def check_for_several(outdir: Path) -> None:
@@ -275,7 +277,7 @@ def check_for_several(outdir: Path) -> None:
 
     Raises LedgerError if it is a dataset itself.
     """
-    if Ledger(outdir).exists():
+    if latest(Ledger(outdir)).exists():
         raise LedgerError(
             f"{outdir} is the dataset of one topic, and can't hold those of several; choose another "
             f"{parameter('outdir')}, or give "

@@ -2,27 +2,44 @@
 
 Two directories can't be renamed at once. A token in the ledger says that the move has begun, and where to; whoever
 meets it completes the move first.
+
+On an object store nothing can be renamed, and objects of one name may be removed by a job that stood still since they
+were others. So the new dataset has a ledger of its own, ``again/<number>/`` in the old one. The token is the first
+object in it: one put, which must not replace anything, decides from when on it counts. It lists the files of the old
+dataset, whose names are never used again. They are copied aside, and removed, by whoever comes; then the old ledger is.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 import uuid
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fink_dask.errors import FinkDaskError, LedgerError, parameter
 from fink_dask.ledger.lease import hold_lease
-from fink_dask.ledger.ledger import LEDGER_SUFFIX, Ledger, storage_error
+from fink_dask.ledger.ledger import LEDGER_SUFFIX, Ledger, ledgers_again, storage_error
 from fink_dask.ledger.outdir import check_outdir
 from fink_dask.ledger.progress import summarise
-from fink_dask.store.durable import publish_file, sync_directory, write_file
+from fink_dask.store.durable import (
+    move_objects,
+    names_in,
+    objects_below,
+    publish_beside,
+    publish_file,
+    remove_tree,
+    replace_file,
+    sync_directory,
+    write_file,
+)
 from fink_dask.store.location import is_remote
 
 _INTENT = "restart.json"
 _LABEL = "README.txt"
+_WORDS = b"Moved here by fink-dask transfer --restart, which deletes it when the new dataset is complete.\n"
+#: On an object store: the token, what says that the move is complete, and where the old dataset is.
+_BEGUN, _MOVED, _OLD = "begun.json", "moved.json", "old"
 
 
 def check_restart(ledger: Ledger, topic: str) -> None:
@@ -41,12 +58,23 @@ def check_restart(ledger: Ledger, topic: str) -> None:
         )
 
 
+def is_begun(ledger: Ledger) -> bool:
+    """Tell whether there is anything to be moved aside."""
+    return ledger.path.is_dir() and bool(set(names_in(ledger.path)) - {_BEGUN, _MOVED})
+
+
 def set_aside(ledger: Ledger) -> Path:
     """Move dataset and ledger aside; the caller holds the lease, which goes with the ledger.
+
+    Afterwards the ledger may be another one; see `latest`.
 
     Raises StorageError if the file system refuses, or what is in the output directory is no dataset of this ledger.
     """
     check_outdir(ledger)
+    if is_remote(ledger.path):
+        new = replace(ledger, number=ledger.number + 1)
+        publish_beside(new.path / _BEGUN, json.dumps({"files": objects_below(ledger.outdir)}).encode())
+        return _move_objects(new)
     name = f"{_prefix(ledger)}{uuid.uuid4().hex[:8]}"
     try:
         # Where there is a token already, its move is the one to complete.
@@ -61,11 +89,12 @@ def complete_move(ledger: Ledger) -> Path | None:
 
     Raises LedgerError if the job that moves it is alive, or the token is not one that `set_aside` wrote.
     """
-    if is_remote(ledger.path) or not (ledger.path / _INTENT).exists():
+    token, done = (_BEGUN, ledger.path / _MOVED) if is_remote(ledger.path) else (_INTENT, None)
+    if not (ledger.path / token).is_file() or (done is not None and done.is_file()):
         return None
     with hold_lease(ledger):
         try:
-            return _move(ledger)
+            return _move_objects(ledger) if is_remote(ledger.path) else _move(ledger)
         except OSError as error:
             raise storage_error(error, ledger.path) from error
 
@@ -90,15 +119,15 @@ class OldDataset:
 
 def old_datasets(ledger: Ledger) -> list[OldDataset]:
     """List the datasets that were moved aside and not deleted yet."""
-    if is_remote(ledger.path):
-        return []  # nothing can be moved there
     prefix = _prefix(ledger)
-    siblings = sorted(ledger.path.parent.iterdir())
+    paths = [again.path / _OLD for again in ledgers_again(ledger)]
+    if not is_remote(ledger.path):
+        paths += [path for path in sorted(ledger.first_path.parent.iterdir()) if path.name.startswith(prefix)]
     # An empty one has lost its label, which goes last: only its own removal was cut off.
     return [
         OldDataset(path, Ledger(path / ledger.outdir.name))
-        for path in siblings
-        if path.name.startswith(prefix) and path.is_dir() and ((path / _LABEL).is_file() or not any(path.iterdir()))
+        for path in paths
+        if path.is_dir() and ((path / _LABEL).is_file() or not any(path.iterdir()))
     ]
 
 
@@ -106,19 +135,18 @@ def delete_old_dataset(old: OldDataset) -> None:
     """Delete what was moved aside; the next call finds what can't be deleted now."""
     parts = (old.ledger.outdir, old.ledger.path)
     for part in parts:
-        shutil.rmtree(part, ignore_errors=True)
+        remove_tree(part)
     # The label goes last, so that a deletion that is cut off is found and completed.
     if not any(part.exists() for part in parts):
-        shutil.rmtree(old.path, ignore_errors=True)
+        remove_tree(old.path)
 
 
 def _move(ledger: Ledger) -> Path:
     """Carry out what the token says, from wherever it was cut off."""
-    aside, parent = _destination(ledger), ledger.path.parent
+    aside, parent = _destination(ledger), ledger.first_path.parent
     aside.mkdir(exist_ok=True)
-    words = b"Moved here by fink-dask transfer --restart, which deletes it when the new dataset is complete.\n"
     with suppress(FileExistsError):  # a torn one will do: only its name counts
-        write_file(aside / _LABEL, words)
+        write_file(aside / _LABEL, _WORDS)
     sync_directory(parent)
     old = Ledger(aside / ledger.outdir.name)
     if ledger.outdir.exists() and not old.outdir.exists():
@@ -126,9 +154,23 @@ def _move(ledger: Ledger) -> Path:
     for directory in (aside, ledger.outdir.parent):
         sync_directory(directory)
     ledger.path.rename(old.path)
-    for directory in (aside, parent):
+    for directory in (aside, parent, ledger.path.parent):
         sync_directory(directory)
     return aside
+
+
+def _move_objects(ledger: Ledger) -> Path:
+    """Carry out what the token says that a ledger on an object store begins with, from wherever it was cut off."""
+    old, before = Ledger(ledger.path / _OLD / ledger.outdir.name), replace(ledger, number=ledger.number - 1)
+    files = _files(ledger)
+    replace_file(ledger.path / _OLD / _LABEL, _WORDS)
+    # The ledger first: an attempt of it that may still run has no staging directory any more, and publishes nothing.
+    known = objects_below(before.path)
+    kept = (f"{_OLD}/",) if before.number else ("again/",)  # what was set aside before, and what counts now
+    move_objects(before.path, old.path, [name for name in known if not name.startswith(kept)])
+    move_objects(ledger.outdir, old.outdir, files)
+    publish_beside(ledger.path / _MOVED, b"{}")
+    return ledger.path / _OLD
 
 
 def _prefix(ledger: Ledger) -> str:
@@ -144,4 +186,19 @@ def _destination(ledger: Ledger) -> Path:
         raise LedgerError(f"{token} is damaged") from error
     if not isinstance(name, str) or Path(name).name != name or not name.startswith(_prefix(ledger)):
         raise LedgerError(f"{token} is damaged")
-    return ledger.path.with_name(name)
+    return ledger.first_path.with_name(name)
+
+
+def _files(ledger: Ledger) -> list[str]:
+    token = ledger.path / _BEGUN
+    try:
+        files = json.loads(token.read_bytes())["files"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise LedgerError(f"{token} is damaged") from error
+    if not isinstance(files, list) or not all(isinstance(name, str) and _is_below(name) for name in files):
+        raise LedgerError(f"{token} is damaged")
+    return files
+
+
+def _is_below(name: str) -> bool:
+    return bool(name) and not {"", ".", ".."} & set(name.split("/"))

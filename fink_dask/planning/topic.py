@@ -24,11 +24,18 @@ from fink_dask.kafka.overview import commit_group_offsets
 from fink_dask.kafka.probe import UNKNOWN_LINE, LineSpeed, line_of
 from fink_dask.ledger.commit import roll_forward
 from fink_dask.ledger.lease import Lease, hold_lease
-from fink_dask.ledger.ledger import Ledger
+from fink_dask.ledger.ledger import Ledger, latest
 from fink_dask.ledger.outdir import check_outdir, create_ledger, find_ledger, remove_if_unused
 from fink_dask.ledger.progress import Summary, read_arrival, summarise, write_arrival
 from fink_dask.ledger.records import Plan
-from fink_dask.ledger.restart import check_restart, complete_move, delete_old_dataset, old_datasets, set_aside
+from fink_dask.ledger.restart import (
+    check_restart,
+    complete_move,
+    delete_old_dataset,
+    is_begun,
+    old_datasets,
+    set_aside,
+)
 from fink_dask.planning.forecast import forecast, left_of
 from fink_dask.planning.matches import look_at_some
 from fink_dask.planning.plan import known_topic_id, planned_ends, removed_heads, spans_to_plan
@@ -230,9 +237,10 @@ class TopicTransfer:
 
         Raises FinkDaskError if another job works on it, or the dataset is not what the ledger says.
         """
-        if self._restart and self.ledger.path.exists():
+        if self._restart and is_begun(self.ledger):
             with hold_lease(self.ledger):
                 aside = set_aside(self.ledger)
+            self.ledger = latest(self.ledger)
             self.observe(Note(f"the old dataset is kept in {aside} until the new one is complete"))
         made = create_ledger(self.ledger)
         self._stack.callback(remove_if_unused, self.ledger, made)

@@ -31,7 +31,6 @@ from fink_dask.progress.tally import Progress
 from fink_dask.ranges.work import Work
 from fink_dask.running.job import run_ranges
 from fink_dask.settings import DASHBOARD_ADDRESS, FollowSettings, TransferSettings
-from fink_dask.store.location import check_remote
 from fink_dask.units import counted
 
 
@@ -118,7 +117,6 @@ def run_topics(
     Returns: what the datasets hold now, what this run took, and which topics failed.
     Raises FinkDaskError if nothing could be transferred, or a failure concerns all topics, or there is only one.
     """
-    check_remote(settings.outdir, restart)
     if not is_predicted(choice):
         return _run_topics(choice, settings, progress, chosen, restart)
     found: list[TopicsOutcome] = []

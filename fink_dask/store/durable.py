@@ -15,6 +15,7 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from stat import S_ISREG
@@ -28,6 +29,8 @@ if sys.platform == "darwin":
 #: What file systems say that have no hard links, or not from one directory into another.
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 
+#: Copies that are asked for at once.
+_AT_ONCE = 16
 #: The object that stands for a directory of an object store.
 _ADMITTED = ".admitted"
 
@@ -283,6 +286,29 @@ def move_file(source: Path, target: Path) -> None:
         source.copy_to(target)
     else:
         source.rename(target)
+
+
+def objects_below(directory: Path) -> list[str]:
+    """List the names of all objects below a directory of an object store, relative to it."""
+    assert isinstance(directory, ObjectPath)
+    return [path.relative_to(directory).as_posix() for path in directory.sizes()]
+
+
+def move_objects(source: Path, target: Path, names: Sequence[str]) -> None:
+    """Move objects from one directory of a store to another: all are copied, then all are removed.
+
+    Repeatable, by anyone: what is no longer there was moved before.
+    """
+    assert isinstance(source, ObjectPath)
+    assert isinstance(target, ObjectPath)
+
+    def copy(name: str) -> None:
+        with suppress(FileNotFoundError):
+            (source / name).copy_to(target / name)
+
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        list(pool.map(copy, names))
+    source.delete_each(names)
 
 
 def remove_tree(directory: Path) -> None:

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fink_dask.errors import SettingsError, parameter
+from fink_dask.errors import SettingsError
 from fink_dask.store.objects import SCHEME, ObjectPath
 
 #: How a URL begins; `Path` turns two slashes into one.
@@ -123,19 +123,3 @@ def check_is_local(path: Path, what: str) -> None:
     """
     if is_remote(path):
         raise SettingsError(f"{what} works with a directory only, and {path} is on an object store")
-
-
-def check_remote(outdir: Path, restart: bool) -> None:
-    """Refuse what a transfer can't do on an object store.
-
-    `restart`: whether the dataset is to be moved aside, which takes renames.
-    Raises SettingsError that says what to do instead.
-    """
-    if not is_remote(outdir):
-        return
-    if restart:
-        raise SettingsError(
-            f"{parameter('restart', True)} can't move {outdir} aside, as an object store has no renames: choose "
-            f"another {parameter('outdir')}, or "
-            f"delete this one and {outdir.name}.fink"
-        )

@@ -217,6 +217,10 @@ class ObjectPath(PosixPath):
                 self.bucket.delete([probe.key for probe in probes])
         self.bucket.heeds_conditions = True
 
+    def delete_each(self, names: Sequence[str]) -> None:
+        """Remove objects below this name."""
+        self.bucket.delete([f"{self.key}/{name}" for name in names])
+
     def delete_below(self) -> None:
         """Remove all objects below this name."""
         self.bucket.delete([found.key for found in self.bucket.below(self.key)])

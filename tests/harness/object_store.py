@@ -30,7 +30,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 from pyarrow.fs import S3FileSystem
 
-from fink_dask.ledger.ledger import Ledger
+from fink_dask.ledger.outdir import find_ledger
 from fink_dask.store.location import locate
 from tests.harness.kafka import QUICKLY
 from tests.harness.kafka_install import HarnessError, cache_folder, ensure_tools, find_java, locked, run_tool
@@ -320,7 +320,7 @@ def assert_on_store_once(store: ObjectStore, url: str, oracle: Oracle) -> None:
     table = read_store(store, url, ["kafka_partition", "kafka_offset"])
     found = Counter(zip(table["kafka_partition"].to_pylist(), table["kafka_offset"].to_pylist(), strict=True))
     assert found == Counter(oracle.values.keys())
-    ledger = Ledger(locate(url))
+    ledger = find_ledger(locate(url))
     named = {file.path for marker in ledger.markers(ledger.plans()) for file in marker.files}
     prefix = url.removeprefix(f"s3://{BUCKET}/")
     assert set(store.files(prefix)) == {f"{prefix}/{path}" for path in named}

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 import io
-import os
 import signal
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
@@ -25,18 +23,16 @@ from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import create_ledger
 from fink_dask.store import bucket as bucket_module
 from fink_dask.store import uploads
-from fink_dask.store.bucket import Bucket
 from fink_dask.store.location import locate
 from fink_dask.store.uploads import PART_BYTES
 from fink_dask.verifying.files import verify_dataset
-from tests.harness.crash import SOME_OR_EACH, kill_self, run, start
+from tests.harness.crash import SOME_OR_EACH, kill_self, start
 from tests.harness.ledgers import alerts_of, make_ledger, make_plan, places, revise, stage_range, transfer
 from tests.harness.object_store import BUCKET, ObjectStore
+from tests.harness.store_crash import in_environment, killed_after, run_on_store
 
 FIRST, SECOND = Range(0, 0, 25), Range(3, 100, 130)
 PLAN = make_plan([FIRST, SECOND])
-#: What changes a store. A kill between two of these leaves what a kill after the first one leaves.
-CHANGES = ("put", "upload", "put_new", "put_instead", "copy", "delete")
 STEPS = ["staged", "marked", "linked", "renamed", "renamed", "renamed", "renamed", "published"]
 
 
@@ -77,12 +73,6 @@ def _assert_only_committed_is_seen(ledger: Ledger) -> None:
     assert set(_read_places(ledger)) <= committed
 
 
-def _in_environment(environment: Mapping[str, str], function: Callable[..., object], *arguments: Any) -> None:
-    """Call a function in a process that was forked before the store was there."""
-    os.environ.update(environment)
-    function(*arguments)
-
-
 def _transfer_and_die(ledger: Ledger, at: int) -> None:
     seen = 0
 
@@ -95,51 +85,10 @@ def _transfer_and_die(ledger: Ledger, at: int) -> None:
     transfer(ledger, PLAN, FIRST, step)
 
 
-def _killed_after(changes: int, function: Callable[..., object], *arguments: Any) -> None:
-    """Call a function, and end this process after so many changes to the store."""
-    seen = 0
-
-    def count_one() -> None:
-        nonlocal seen
-        seen += 1
-        if seen == changes:
-            kill_self()
-
-    def counting(real: Callable[..., Any]) -> Callable[..., Any]:
-        def counted(*given: Any) -> Any:
-            try:
-                return real(*given)
-            finally:
-                count_one()
-
-        async def counted_async(*given: Any) -> Any:
-            try:
-                return await real(*given)
-            finally:
-                count_one()
-
-        return counted_async if inspect.iscoroutinefunction(real) else counted
-
-    for name in CHANGES:
-        setattr(Bucket, name, counting(getattr(Bucket, name)))
-    remove_one = Bucket.delete
-
-    def remove_each(bucket: Bucket, keys: list[str]) -> None:
-        for key in keys:
-            remove_one(bucket, [key])
-
-    Bucket.delete = remove_each  # type: ignore[method-assign]
-    function(*arguments)
-
-
-def _run(store: ObjectStore, function: Callable[..., object], *arguments: Any) -> int:
-    return run(_in_environment, store.environment, function, *arguments)
-
-
 @pytest.mark.parametrize("at", range(1, len(STEPS) + 1), ids=lambda at: f"{at}-{STEPS[at - 1]}")
 def test_no_alert_is_lost_or_doubled_by_a_kill_at_a_step(object_store: ObjectStore, ledger: Ledger, at: int) -> None:
     transfer(ledger, PLAN, SECOND)
-    assert _run(object_store, _transfer_and_die, ledger, at) == -signal.SIGKILL
+    assert run_on_store(object_store, _transfer_and_die, ledger, at) == -signal.SIGKILL
     assert (ledger.marker(FIRST, PLAN.plan_id) is not None) == (STEPS[at - 1] not in {"staged", "marked"})
     _assert_only_committed_is_seen(ledger)
     _resume(ledger)
@@ -158,12 +107,12 @@ def test_no_alert_is_lost_or_doubled_by_a_kill_after_any_change(
 ) -> None:
     for after in count(1, every):
         ledger = make_ledger(locate(f"{store_url}-{after}"), PLAN)
-        killed = _run(object_store, _killed_after, after, transfer, ledger, PLAN, FIRST) == -signal.SIGKILL
+        killed = run_on_store(object_store, killed_after, after, transfer, ledger, PLAN, FIRST) == -signal.SIGKILL
         _assert_only_committed_is_seen(ledger)
         if not killed:
             break
         # The resume is killed as well, somewhere in its course.
-        _run(object_store, _killed_after, 1 + 7 * after % 40, _resume, ledger)
+        run_on_store(object_store, killed_after, 1 + 7 * after % 40, _resume, ledger)
         _assert_only_committed_is_seen(ledger)
         _resume(ledger)
         _assert_whole(ledger)
@@ -198,7 +147,7 @@ def test_a_kill_while_several_files_are_sent_in_parts_loses_and_doubles_nothing_
         return "reset"
 
     object_store.wire.rule = rule
-    child = start(_in_environment, object_store.environment, _transfer_in_parts, ledger)
+    child = start(in_environment, object_store.environment, _transfer_in_parts, ledger)
     for _ in range(3):  # several requests are held back at once
         assert under_way.acquire(timeout=30)
     child.kill()
@@ -376,7 +325,7 @@ def test_nothing_is_left_on_this_host(ledger: Ledger, tmp_path: Path, monkeypatc
 
 
 def _revise_and_die(ledger: Ledger, changes: int) -> None:
-    _killed_after(changes, revise, ledger, PLAN, FIRST)
+    killed_after(changes, revise, ledger, PLAN, FIRST)
 
 
 @SOME_OR_EACH
@@ -387,7 +336,7 @@ def test_a_change_of_a_range_that_is_killed_after_any_change_to_the_store_counts
         ledger = make_ledger(locate(f"{store_url}-{after}"), PLAN)
         for range_ in PLAN.ranges:
             transfer(ledger, PLAN, range_)
-        killed = _run(object_store, _revise_and_die, ledger, after) == -signal.SIGKILL
+        killed = run_on_store(object_store, _revise_and_die, ledger, after) == -signal.SIGKILL
         roll_forward(ledger, ledger.plans())
         assert _read_places(ledger) == places(PLAN)
         revise(ledger, PLAN, FIRST)
