@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     context_settings=CONTEXT,
     epilog="Example: fink-dask compact alerts compacted, or fink-dask compact alerts compacted --unique candid",
 )
-@click.argument("outdir", type=Place("compact"))
-@click.argument("newdir", type=Place("compact"))
+@click.argument("outdir", type=Place())
+@click.argument("newdir", type=Place())
 @typed_option(
     "--file-size",
     default="256MiB",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
@@ -27,14 +26,14 @@ from fink_dask.dataset.columns import check_is_parquet, dataset_schema
 from fink_dask.dataset.formats import why_unreadable
 from fink_dask.dataset.presence import check_files
 from fink_dask.errors import LedgerError, SettingsError, StorageError
-from fink_dask.ledger.commit import Step, is_published
+from fink_dask.ledger.commit import Step, published
 from fink_dask.ledger.lease import Lease, hold_lease, is_held
 from fink_dask.ledger.ledger import Ledger, storage_error
-from fink_dask.ledger.outdir import check_dataset, check_outdir
+from fink_dask.ledger.outdir import check_dataset, check_outdir, free_bytes
 from fink_dask.ledger.progress import Summary, summarise
 from fink_dask.ledger.records import Marker, Plan, seal
 from fink_dask.settings import BUFFER_BYTES
-from fink_dask.store.durable import make_directory, publish_beside
+from fink_dask.store.durable import has_directories, make_directory, publish_beside
 from fink_dask.units import amount, counted
 
 #: About the most that a thread holds: a row group as it is read, what waits for the next one, and its encoding.
@@ -90,7 +89,7 @@ def compact_dataset(
         plans = source.plans()
         check_files(source, plans)
         markers = list(source.markers(plans))
-        if not all(is_published(source, marker) for marker in markers):
+        if len(published(source, markers)) < len(markers):
             raise LedgerError(
                 f"{source.outdir} lacks files that are committed: run its transfer again, then compact it"
             )
@@ -151,10 +150,11 @@ class _Job:
         Raises StorageError if the new dataset can't be renamed into its place.
         """
         outdir, ledger = self._target.outdir, self._target.path
-        if outdir.is_mount():
-            raise StorageError(f"{outdir} is the top of a file system: choose a directory in it")
-        if ledger.exists() and ledger.stat().st_dev != outdir.parent.stat().st_dev:
-            raise StorageError(f"{outdir} and its ledger {ledger} are on two file systems")
+        if has_directories(outdir):
+            if outdir.is_mount():
+                raise StorageError(f"{outdir} is the top of a file system: choose a directory in it")
+            if ledger.exists() and ledger.stat().st_dev != outdir.parent.stat().st_dev:
+                raise StorageError(f"{outdir} and its ledger {ledger} are on two file systems")
         if not self._target.compaction_path.exists() and outdir.exists() and any(outdir.iterdir()):
             raise StorageError(f"{outdir} is not empty: remove what is in it, or choose another directory")
         if self._compaction.form.unique is not None and self._groups:
@@ -210,12 +210,18 @@ class _Job:
             should_stop=self._stopped.is_set,
         )
 
+        with workspace.writing():
+            self._merge_each(groups, merging, workspace, done, lease)
+
+    def _merge_each(
+        self, groups: list[Group], merging: Merging, workspace: Workspace, done: dict[int, Merged], lease: Lease
+    ) -> None:
         def merge(group: Group) -> None:
             name = self._compaction.file_name(self._plans[0].identity.topic, group.number)
             final = f"{group.directory}/{name}" if group.directory else name
             path = workspace.new_file(group)
             try:
-                done[group.number] = merge_group(group, merging, path, final, self._caller.advance)
+                done[group.number] = merge_group(group, merging, path, final, self._caller.advance, workspace.bring)
             except BaseException:
                 path.unlink(missing_ok=True)
                 raise
@@ -253,8 +259,8 @@ class _Job:
         return found
 
     def _check_space(self, size: int) -> None:
-        free = shutil.disk_usage(self._target.path).free
-        if free < size:
+        free = free_bytes(self._target.path)
+        if free is not None and free < size:
             raise StorageError(
                 f"{self._target.path.parent} has {amount(free)} free, and the new dataset needs up to "
                 f"{amount(size)}: make room there, or choose another directory"

@@ -28,6 +28,8 @@ from fink_dask.kafka.offsets import Interval, Range
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.records import DataFile
 from fink_dask.settings import BUFFER_BYTES
+from fink_dask.store.durable import NewFile, has_directories
+from fink_dask.store.location import parquet_source
 
 Places = npt.NDArray[np.int64]
 
@@ -125,7 +127,7 @@ def find_duplicates(
 def _identifiers(path: Path, name: str, kind: pa.DataType) -> pa.Table:
     """Read the identifiers of a file, and where its rows are in Kafka; a file without the column has none."""
     places = [field.name for field in KAFKA_FIELDS]
-    with pq.ParquetFile(path) as parquet:
+    with _open(path) as parquet:
         if field_type(parquet.schema_arrow, name) is None:
             kinds = zip(("id", "partition", "offset"), (kind, *(field.type for field in KAFKA_FIELDS)), strict=True)
             return pa.schema(list(kinds)).empty_table()
@@ -169,7 +171,14 @@ class Merged:
     left_out: dict[Range, list[Interval]]
 
 
-def merge_group(group: Group, merging: Merging, path: Path, final: str, advance: Callable[[int], None]) -> Merged:
+def merge_group(
+    group: Group,
+    merging: Merging,
+    path: Path,
+    final: str,
+    advance: Callable[[int], None],
+    bring: Callable[[NewFile], None],
+) -> Merged:
     """Write the file of a group, and bring it to the disk.
 
     Holds a row group of a file and `BUFFER_BYTES` of rows at a time.
@@ -177,6 +186,7 @@ def merge_group(group: Group, merging: Merging, path: Path, final: str, advance:
     `path`: where to write to; nothing is left there if all rows are left out.
     `final`: where the file belongs in the new dataset.
     `advance`: told the bytes of each file that was read.
+    `bring`: brings the file to the disk.
     Raises LedgerError if a file is not what was written.
     Raises InterruptedTransferError if `should_stop` said so.
     """
@@ -187,7 +197,7 @@ def merge_group(group: Group, merging: Merging, path: Path, final: str, advance:
         waiting_bytes = 0
         for file in group.sources:
             check_source(merging.root, file)
-            with pq.ParquetFile(merging.root / file.path) as parquet:
+            with _open(merging.root / file.path) as parquet:
                 for number in range(parquet.num_row_groups):
                     if merging.should_stop():
                         raise InterruptedTransferError("stopped")
@@ -207,7 +217,7 @@ def merge_group(group: Group, merging: Merging, path: Path, final: str, advance:
             return Merged(None, dict(rows), left_out)
         writer.complete()
         written = writer.file
-        written.sync()
+        bring(written)
     file = DataFile(final, path.name, rows.total(), written.size, written.sha256(), rows.total())
     return Merged(file, dict(rows), left_out)
 
@@ -219,6 +229,11 @@ def check_source(root: Path, file: DataFile) -> None:
     """
     if problems := check_file(root / file.path, file, {}):
         raise LedgerError(f"{problems[0]}: fink-dask verify says more, fink-dask repair fetches it again")
+
+
+def _open(path: Path) -> pq.ParquetFile:
+    # Of an object, columns that lie together are asked for together.
+    return pq.ParquetFile(parquet_source(path), pre_buffer=not has_directories(path))
 
 
 def _select(table: pa.Table, merging: Merging) -> tuple[pa.Table, dict[Range, Offsets], dict[Range, Offsets]]:

@@ -9,7 +9,8 @@
       ready.json                  says which of these is complete
 
 The four directories are renamed into their places, the plans last: before that rename there is no new dataset, after it
-there is all of it. A job that stood still for so long that another one has taken over may wake at any moment: it has an
+there is all of it. On an object store they are copied, and of the plans the first one last: a ledger that lacks it is
+refused. A job that stood still for so long that another one has taken over may wake at any moment: it has an
 assembly of its own, and can't take anything out of the other's.
 """
 
@@ -17,10 +18,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-import shutil
 import uuid
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -34,15 +34,23 @@ from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import directories_above
 from fink_dask.ledger.records import DataFile, Marker, Plan, seal, unseal
 from fink_dask.store.durable import (
+    NewFile,
+    bring,
     directories_down_to,
+    has_directories,
     has_size,
-    link_exclusively,
     make_directory,
+    move_tree,
     prepare_directory,
     publish_beside,
+    remove_tree,
+    remove_unfinished,
+    scratch_of,
+    share_file,
     sync_directory,
     write_file,
 )
+from fink_dask.store.location import for_each
 from fink_dask.units import counted
 
 _ASSEMBLY = re.compile(r"assembled-[0-9a-f]{32}")
@@ -58,11 +66,24 @@ class Workspace:
         # Told the name of each step; tests end the process there.
         self._step = step
         self.path = target.staging_path / compaction.compaction_id
+        # Where files are written.
+        self._scratch = self.path
         self._ready = self.path / "ready.json"
 
     def begin(self) -> None:
         """Make the directory."""
         make_directory(self.path)
+        remove_unfinished(self.path)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Have a place where files are written."""
+        self._scratch = scratch_of(self.path)
+        try:
+            yield
+        finally:
+            if self._scratch != self.path:
+                remove_tree(self._scratch)
 
     def is_ready(self) -> bool:
         """Tell whether everything but the renames is done."""
@@ -70,7 +91,11 @@ class Workspace:
 
     def new_file(self, group: Group) -> Path:
         """Name the file of a group; nobody else has the name."""
-        return self.path / f"{group.number:06d}-{uuid.uuid4().hex[:8]}.parquet"
+        return self._scratch / f"{group.number:06d}-{uuid.uuid4().hex[:8]}.parquet"
+
+    def bring(self, file: NewFile) -> None:
+        """Bring the file of a group to the disk, or to the store."""
+        bring([file], self.path)
 
     def merged(self, group: Group) -> Merged | None:
         """Return what has become of a group, or None where it is not complete, or what says so is damaged."""
@@ -109,17 +134,22 @@ class Workspace:
         for directory in (quarantine, ledger_markers, dataset, ledger_plans):
             make_directory(directory)
         touched = {quarantine, ledger_markers, dataset, ledger_plans, assembly, self.path}
-        for one in merged:
-            if one.file is not None:
-                prepare_directory(dataset, one.file.path)
-                link_exclusively(self.path / one.file.staged, dataset / one.file.path)
-                touched.update(directories_down_to(dataset, one.file.path))
-        self._step("dataset")
-        for marker in _new_markers(markers, merged, self._compaction):
+
+        def share(file: DataFile) -> None:
+            prepare_directory(dataset, file.path)
+            share_file(self.path / file.staged, dataset / file.path)
+
+        def write(marker: Marker) -> None:
             name = self._target.marker_path(marker.range, marker.revision).name
             write_file(ledger_markers / name, seal("marker", marker.to_json()))
             if marker.quarantine is not None:
                 _copy(source.path, marker.quarantine, quarantine)
+
+        for file, _ in for_each(self.path, share, [one.file for one in merged if one.file is not None]):
+            touched.update(directories_down_to(dataset, file.path))
+        self._step("dataset")
+        for _ in for_each(self.path, write, _new_markers(markers, merged, self._compaction)):
+            pass
         copy_versions(source, self._target, plans[-1].identity)
         for plan in plans:
             write_file(ledger_plans / self._target.plan_path(plan).name, seal("plan", plan.to_json()))
@@ -142,9 +172,9 @@ class Workspace:
         for directory in directories_above(self._target):
             sync_directory(directory)
         for staged, final in self._moves(name):
-            with suppress(FileNotFoundError):  # renamed by an earlier run
-                staged.rename(final)
-            if not final.exists():
+            move_tree(staged, final)  # or an earlier run has
+            is_needed = has_directories(final) or final == self._target.plans_path
+            if is_needed and not final.exists():
                 raise LedgerError(f"{final} is neither there nor staged: remove {self._target.path}, and compact again")
             sync_directory(final.parent)
             if staged.parent.exists():  # it goes when all is done
@@ -154,7 +184,7 @@ class Workspace:
 
     def remove(self) -> None:
         """Remove what is no longer of use."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        remove_tree(self.path)
 
     def _moves(self, assembly: str) -> tuple[tuple[Path, Path], ...]:
         """Say what is renamed and where to, in this order: without its plans a ledger is none."""

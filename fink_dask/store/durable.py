@@ -295,7 +295,7 @@ def objects_below(directory: Path) -> list[str]:
 
 
 def move_objects(source: Path, target: Path, names: Sequence[str]) -> None:
-    """Move objects from one directory of a store to another: all are copied, then all are removed.
+    """Move objects from one directory of a store to another: all are copied, the last one last, then all are removed.
 
     Repeatable, by anyone: what is no longer there was moved before.
     """
@@ -307,8 +307,35 @@ def move_objects(source: Path, target: Path, names: Sequence[str]) -> None:
             (source / name).copy_to(target / name)
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        list(pool.map(copy, names))
+        list(pool.map(copy, names[:-1]))
+    for last in names[-1:]:
+        copy(last)
     source.delete_each(names)
+
+
+def move_tree(source: Path, target: Path) -> None:
+    """Give a directory another name; one that is not there was moved before.
+
+    On an object store its objects are copied, the first of their names last, and then removed.
+    """
+    if has_directories(source):
+        with suppress(FileNotFoundError):
+            source.rename(target)
+    else:
+        move_objects(source, target, sorted(objects_below(source), reverse=True))
+
+
+def share_file(source: Path, target: Path) -> None:
+    """Give a file another name as well; on an object store, copy it."""
+    if isinstance(source, ObjectPath) and isinstance(target, ObjectPath):
+        source.copy_to(target)
+    else:
+        link_exclusively(source, target)
+
+
+def has_directories(path: Path) -> bool:
+    """Tell whether directories are there also when they are empty, as they are not on an object store."""
+    return not isinstance(path, ObjectPath)
 
 
 def remove_tree(directory: Path) -> None:
@@ -363,10 +390,14 @@ def make_room(directory: Path) -> Path:
     """
     if not isinstance(directory, ObjectPath):
         directory.mkdir()
-        return directory
-    if not is_admitted(directory.parent):
+    elif not is_admitted(directory.parent):
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(directory.parent))
-    return Path(tempfile.mkdtemp(prefix="fink-dask-"))
+    return scratch_of(directory)
+
+
+def scratch_of(directory: Path) -> Path:
+    """Return where the files of a directory are written: itself, or a new directory of this host; see `bring`."""
+    return Path(tempfile.mkdtemp(prefix="fink-dask-")) if isinstance(directory, ObjectPath) else directory
 
 
 def bring(files: Sequence[NewFile], directory: Path, should_stop: Callable[[], bool] = lambda: False) -> None:
@@ -376,12 +407,18 @@ def bring(files: Sequence[NewFile], directory: Path, should_stop: Callable[[], b
     """
     if isinstance(directory, ObjectPath):
         paths = [file.path for file in files]
-        directory.upload(paths, should_stop)
+        send_files(paths, directory, should_stop)
         for path in paths:
             path.unlink()
         return
     for file in files:
         file.sync()
+
+
+def send_files(files: Sequence[Path], directory: Path, should_stop: Callable[[], bool] = lambda: False) -> None:
+    """Send files of this host to a directory on an object store, under their own names."""
+    assert isinstance(directory, ObjectPath)
+    directory.upload(files, should_stop)
 
 
 def remove_unfinished(directory: Path) -> None:

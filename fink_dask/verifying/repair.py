@@ -25,6 +25,7 @@ from fink_dask.progress.events import Doing, Observer, TransferStarted
 from fink_dask.ranges.work import TaskSettings, Work
 from fink_dask.running.job import run_ranges
 from fink_dask.settings import BATCHSIZE, KafkaSettings
+from fink_dask.store.location import locate
 from fink_dask.units import counted
 from fink_dask.verifying.damage import Damage, find_damage, write_marker
 from fink_dask.verifying.files import examine_dataset
@@ -161,7 +162,7 @@ def _say_compacted(ledger: Ledger, ranges: Collection[Range]) -> str:
     """Say how to recover ranges whose rows are in damaged files of many ranges."""
     compaction = read_compaction(ledger)
     words = f"ranges with rows in compacted files that are damaged: {len(ranges):,}; "
-    if compaction is None or not find_ledger(Path(compaction.source)).exists():
+    if compaction is None or not find_ledger(locate(compaction.source)).exists():
         return f"{words}the dataset that it was compacted from is gone: transfer the topic again while Kafka has it"
     form = compaction.form
     options = f" --unique {form.unique}" if form.unique is not None else ""

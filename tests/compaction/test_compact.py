@@ -452,7 +452,7 @@ def test_a_disk_that_is_too_small_is_said_in_amounts_that_can_be_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, target = _source(tmp_path / "alerts"), Ledger(tmp_path / "few")
-    monkeypatch.setattr("fink_dask.compaction.compact.shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
+    monkeypatch.setattr("fink_dask.ledger.outdir.shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
     with pytest.raises(StorageError, match=r"has 1\.0 kB free, and .* needs up to [\d.]+ [kM]B: make room"):
         _compact(source, target)
 
