@@ -41,7 +41,7 @@ ROOMS = {
     "dashboard": {"progress", "ledger", "units"},
     "cluster": {"dashboard", "ranges", "progress", "ledger", "store", "avro", "kafka", "settings", "errors", "units"},
     "running": {
-        *("cluster", "dashboard", "following", "planning", "ranges", "progress", "joining", "ledger", "store", "kafka"),
+        *("cluster", "dashboard", "following", "planning", "ranges", "progress", "joining", "ledger", "kafka"),
         *("settings", "errors", "units"),
     },
     "verifying": {

@@ -2,6 +2,8 @@
 
 A catalog is made in a hidden directory beside it, and then gets its name. Later alerts are added as new versions,
 beside those that readers have; then one rename lets them find both.
+
+What is to be on an object store is made in a directory of this host, and sent; what readers open first comes last.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -30,7 +33,7 @@ from fink_dask.dataset.read import Part, open_parts
 from fink_dask.errors import LedgerError, SettingsError, StorageError, parameter
 from fink_dask.ledger.ledger import storage_error
 from fink_dask.ledger.outdir import check_outside
-from fink_dask.store.durable import sync_directory
+from fink_dask.store.durable import has_directories, objects_below, replace_file, send_files, sync_directory
 
 if TYPE_CHECKING:
     from fink_dask.catalog.state import State
@@ -39,6 +42,8 @@ if TYPE_CHECKING:
 _ASIDE = ".growing"
 #: What a thread that writes a file may hold: its rows, the same sorted, and encoded.
 THREAD_BYTES = 4 * FILE_BYTES
+#: What readers open first, and what an object store has until that is there.
+_COLLECTION, _SENDING = "collection.properties", ".sending"
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]")
 
 
@@ -97,8 +102,15 @@ def export_hats(
     if importlib.util.find_spec("hats") is None:
         raise SettingsError("export-hats needs hats, which is not installed: pip install 'fink-dask[hats]'")
     _check_target(outdir, catalog)
-    export = _Export(outdir, catalog, threads, caller or Caller())
+    caller = caller or Caller()
     try:
+        if not has_directories(catalog):
+            with TemporaryDirectory(prefix="fink-dask-") as here:
+                made = Path(here, catalog.name)
+                done = _Export(outdir, made, threads, caller).create(columns, bool(has_history))
+                _send(made, catalog, caller)
+            return done
+        export = _Export(outdir, catalog, threads, caller)
         if catalog.exists():
             with _locked(catalog):
                 return export.grow(columns, has_history)
@@ -111,6 +123,8 @@ def export_hats(
 
 def unfinished(catalog: Path) -> list[Path]:
     """List what other exports to the same place have left there: they were killed, or are still running."""
+    if not has_directories(catalog):
+        return [catalog / _SENDING] if (catalog / _SENDING).is_file() else []
     return sorted(catalog.parent.glob(f".{glob.escape(catalog.name)}.*.part"))
 
 
@@ -228,9 +242,36 @@ class _Export:
 def _check_target(outdir: Path, catalog: Path) -> None:
     if catalog.exists() and not catalog.is_dir():
         raise SettingsError(f"{catalog} already exists, and is no directory: choose another name, or remove it")
-    if not catalog.parent.is_dir():
+    if not has_directories(catalog):
+        if catalog.exists() and not (catalog / _SENDING).is_file():
+            raise SettingsError(
+                f"{catalog} already exists, and on an object store no catalog grows: choose another name, or remove it"
+            )
+    elif not catalog.parent.is_dir():
         raise SettingsError(f"{catalog.parent} is not a directory: make it first")
     check_outside(catalog, outdir)
+
+
+def _send(made: Path, catalog: Path, caller: Caller) -> None:
+    """Send a catalog to an object store, in place of what an export that was killed has left there."""
+    paths = [path for path in made.rglob("*") if path.is_file()]
+    by_directory: dict[Path, list[Path]] = {}
+    for path in paths:
+        if path.name != _COLLECTION:
+            by_directory.setdefault(path.parent, []).append(path)
+    first = sorted((path for path in paths if path.name == _COLLECTION), key=lambda path: len(path.parts), reverse=True)
+    replace_file(catalog / _SENDING, b"")
+    for name in objects_below(catalog):
+        if name != _SENDING:
+            (catalog / name).unlink()
+    caller.begin("sending the catalog", len(paths), "file")
+    for directory, files in by_directory.items():
+        send_files(files, catalog / directory.relative_to(made))
+        caller.advance(len(files))
+    for path in first:  # that of the catalog itself comes last
+        replace_file(catalog / path.relative_to(made), path.read_bytes())
+        caller.advance(1)
+    (catalog / _SENDING).unlink()
 
 
 @contextmanager

@@ -30,8 +30,8 @@ _PARTIAL = 3
     context_settings=CONTEXT,
     epilog="Example: fink-dask export-hats alerts catalog, then in Python: lsdb.open_catalog('catalog')",
 )
-@click.argument("outdir", type=Place("export-hats"))
-@click.argument("catalog", type=Place("export-hats"))
+@click.argument("outdir", type=Place())
+@click.argument("catalog", type=Place())
 @typed_option(
     "--columns",
     callback=lambda _, __, value: None if value is None else parse_names(parameter("columns"), value),

@@ -280,8 +280,6 @@ def _take_credentials(environment: Mapping[str, str]) -> None:
 
 
 REFUSED = {
-    "compact works with a directory only": ["compact", "{}", "new"],
-    "export-hats works with a directory only": ["export-hats", "{}", "catalog"],
     "demo works with a directory only": ["demo", "--outdir", "{}"],
 }
 

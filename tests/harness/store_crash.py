@@ -55,9 +55,9 @@ def killed_after(changes: int, function: Callable[..., object], *arguments: Any)
         setattr(Bucket, name, counting(getattr(Bucket, name)))
     remove_one = Bucket.delete
 
-    def remove_each(bucket: Bucket, keys: list[str]) -> None:
+    def remove_each(bucket: Bucket, keys: Any) -> None:
         for key in keys:
             remove_one(bucket, [key])
 
-    Bucket.delete = remove_each  # type: ignore[method-assign]
+    Bucket.delete = remove_each  # type: ignore[method-assign, assignment]
     function(*arguments)
