@@ -27,7 +27,7 @@ pytest_plugins = [
 
 #: The fixtures that start one.
 _BROKERS = {"kafka", "private_kafka", "secure", "kafka_cluster"}
-#: Their tests end processes, not machines: what an fsync is for is tried by test_durable.py on a trace.
+#: Their tests end processes, not machines: what an fsync is for is tried by test_power_cut.py on a trace.
 _WITHOUT_FSYNC = {"store", "ledger", "dataset", "compaction"}
 
 

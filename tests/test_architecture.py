@@ -183,6 +183,12 @@ def test_a_room_knows_nothing_of_what_is_fenced_off(room: str) -> None:
         assert not FENCES[room] & known, f"{name_of(path)} imports {sorted(FENCES[room] & known)}"
 
 
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_only_the_store_knows_what_kind_of_store_it_is(path: Path) -> None:
+    own = {"fink_dask.store.objects", "fink_dask.store.remote"}
+    assert name_of(path).startswith("store.") or not imports(path) & own
+
+
 def test_every_dependency_is_argued_for() -> None:
     design = (PACKAGE.parent / "docs" / "design.md").read_text()
     project = (PACKAGE.parent / "pyproject.toml").read_text()

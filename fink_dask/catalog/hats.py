@@ -33,7 +33,7 @@ from fink_dask.dataset.read import Part, open_parts
 from fink_dask.errors import LedgerError, SettingsError, StorageError, parameter
 from fink_dask.ledger.ledger import storage_error
 from fink_dask.ledger.outdir import check_outside
-from fink_dask.store.durable import has_directories, objects_below, replace_file, send_files, sync_directory
+from fink_dask.store.location import store_of
 
 if TYPE_CHECKING:
     from fink_dask.catalog.state import State
@@ -104,7 +104,7 @@ def export_hats(
     _check_target(outdir, catalog)
     caller = caller or Caller()
     try:
-        if not has_directories(catalog):
+        if not store_of(catalog).renames:
             with TemporaryDirectory(prefix="fink-dask-") as here:
                 made = Path(here, catalog.name)
                 done = _Export(outdir, made, threads, caller).create(columns, bool(has_history))
@@ -123,7 +123,7 @@ def export_hats(
 
 def unfinished(catalog: Path) -> list[Path]:
     """List what other exports to the same place have left there: they were killed, or are still running."""
-    if not has_directories(catalog):
+    if not store_of(catalog).renames:
         return [catalog / _SENDING] if (catalog / _SENDING).is_file() else []
     return sorted(catalog.parent.glob(f".{glob.escape(catalog.name)}.*.part"))
 
@@ -151,7 +151,7 @@ class _Export:
             if not done.objects and not done.movers:
                 raise LedgerError(f"{self._outdir} has no alert with a position: there is nothing to export")
             whole.rename(self._catalog)
-            sync_directory(self._catalog.parent)
+            store_of(self._catalog).sync(self._catalog.parent)
         finally:
             shutil.rmtree(whole, ignore_errors=True)
         return done
@@ -242,7 +242,7 @@ class _Export:
 def _check_target(outdir: Path, catalog: Path) -> None:
     if catalog.exists() and not catalog.is_dir():
         raise SettingsError(f"{catalog} already exists, and is no directory: choose another name, or remove it")
-    if not has_directories(catalog):
+    if not store_of(catalog).renames:
         if catalog.exists() and not (catalog / _SENDING).is_file():
             raise SettingsError(
                 f"{catalog} already exists, and on an object store no catalog grows: choose another name, or remove it"
@@ -254,24 +254,28 @@ def _check_target(outdir: Path, catalog: Path) -> None:
 
 def _send(made: Path, catalog: Path, caller: Caller) -> None:
     """Send a catalog to an object store, in place of what an export that was killed has left there."""
-    paths = [path for path in made.rglob("*") if path.is_file()]
+    from fink_dask.catalog.state import VERSIONS
+
+    # What a catalog notes of itself lets it grow, which takes symbolic links.
+    paths = [path for path in made.rglob("*") if path.is_file() and path.relative_to(made).parts[0] != VERSIONS]
     by_directory: dict[Path, list[Path]] = {}
     for path in paths:
         if path.name != _COLLECTION:
             by_directory.setdefault(path.parent, []).append(path)
     first = sorted((path for path in paths if path.name == _COLLECTION), key=lambda path: len(path.parts), reverse=True)
-    replace_file(catalog / _SENDING, b"")
-    for name in objects_below(catalog):
-        if name != _SENDING:
-            (catalog / name).unlink()
+    store, token = store_of(catalog), catalog / _SENDING
+    store.replace(token, b"")
+    for path in store.files_below(catalog):
+        if path != token:
+            path.unlink()
     caller.begin("sending the catalog", len(paths), "file")
     for directory, files in by_directory.items():
-        send_files(files, catalog / directory.relative_to(made))
+        store.send(files, catalog / directory.relative_to(made))
         caller.advance(len(files))
     for path in first:  # that of the catalog itself comes last
-        replace_file(catalog / path.relative_to(made), path.read_bytes())
+        store.replace(catalog / path.relative_to(made), path.read_bytes())
         caller.advance(1)
-    (catalog / _SENDING).unlink()
+    token.unlink()
 
 
 @contextmanager

@@ -27,9 +27,9 @@ from fink_dask.catalog.form import MOVERS, Form
 from fink_dask.catalog.version import Place, Version, sync_tree
 from fink_dask.errors import LedgerError
 from fink_dask.ledger.records import Identity, Marker, seal, unseal
-from fink_dask.store.durable import remove_tree, sync_directory, write_file
+from fink_dask.store.local import LOCAL
 
-_VERSIONS, _CURRENT = "versions", "current"
+VERSIONS, _CURRENT = "versions", "current"
 _NOTE = "fink-dask.json"
 _KIND = "catalog"
 #: What LSDB opens first: it names the version that readers find.
@@ -88,9 +88,9 @@ class State:
 
 def publish(directory: Path, state: State) -> None:
     """Let readers find the versions that were written, of objects and of what moves at once."""
-    current = directory / _VERSIONS / _CURRENT
+    current = directory / VERSIONS / _CURRENT
     told = current.with_name(str(state.number))
-    remove_tree(told)  # of an export that was killed
+    LOCAL.remove_tree(told)  # of an export that was killed
     told.mkdir(parents=True)
     for place, version in zip(state.places(directory), state.versions, strict=True):
         if version.number:
@@ -102,15 +102,15 @@ def publish(directory: Path, state: State) -> None:
                 link.symlink_to(os.path.relpath(current / below / _COLLECTION, place.directory))
             for written in place.directories(version.number):
                 sync_tree(written)
-            sync_directory(place.directory)
-    write_file(told / _NOTE, seal(_KIND, state.to_json()))
+            LOCAL.sync(place.directory)
+    LOCAL.write_new(told / _NOTE, seal(_KIND, state.to_json()))
     sync_tree(told)
     for path in (current.parent, directory):
-        sync_directory(path)
+        LOCAL.sync(path)
     aside = current.with_name(f".{_CURRENT}.{uuid.uuid4().hex}")
     aside.symlink_to(told.name)
     aside.rename(current)
-    sync_directory(current.parent)
+    LOCAL.sync(current.parent)
 
 
 def remove_others(directory: Path, state: State) -> None:
@@ -118,14 +118,14 @@ def remove_others(directory: Path, state: State) -> None:
     for place, version in zip(state.places(directory), state.versions, strict=True):
         for number, written in place.versions():
             if number not in (version.number - 1, version.number):
-                remove_tree(written)
-    versions = directory / _VERSIONS
+                LOCAL.remove_tree(written)
+    versions = directory / VERSIONS
     for path in versions.iterdir() if versions.is_dir() else ():
         if path.name not in (_CURRENT, str(state.number)):
             if path.is_symlink():
                 path.unlink()
             else:
-                remove_tree(path)
+                LOCAL.remove_tree(path)
 
 
 def read_state(directory: Path) -> State | None:
@@ -133,7 +133,7 @@ def read_state(directory: Path) -> State | None:
 
     Raises LedgerError if the note is damaged, or the catalog was copied without its links.
     """
-    current = directory / _VERSIONS / _CURRENT
+    current = directory / VERSIONS / _CURRENT
     note = current / _NOTE
     try:
         content = unseal(_KIND, note)

@@ -34,7 +34,7 @@ from fink_dask.catalog.gather import Rows
 from fink_dask.catalog.index import INDEX_PATH, entries_of, write_index
 from fink_dask.catalog.shards import PLACE, Shard, places_of, with_places, write_shard
 from fink_dask.catalog.sky import FINEST_ORDER, MARGIN_ARCSEC, PLACE_ORDER, Division, divide, first_place, histogram
-from fink_dask.store.durable import sync_directory, sync_file
+from fink_dask.store.local import LOCAL
 
 #: hats' default level is meant for published catalogs, and takes most of an export's time.
 _ZSTD_LEVEL = 3
@@ -361,10 +361,8 @@ class Writer:
 def sync_tree(directory: Path) -> None:
     """Bring all that is new in a directory to the disk; what is shared with an earlier version is there."""
     for path in (directory, *directory.rglob("*")):
-        if path.is_dir():
-            sync_directory(path)
-        elif path.stat().st_nlink == 1:
-            sync_file(path)
+        if path.is_dir() or path.stat().st_nlink == 1:
+            LOCAL.sync(path)
 
 
 def _file_of(catalog: Path, pixel: HealpixPixel) -> Path:

@@ -72,9 +72,9 @@ def lightcurve(outdir: Path, object_id: str, table: Path | None, plot: Path | No
         _write_csv(curve, table)
     if plot is not None:
         from fink_dask.report.curve import page_of
-        from fink_dask.store.durable import replace_file
+        from fink_dask.store.local import LOCAL
 
-        replace_file(plot.resolve(), page_of(curve, object_id).encode())
+        LOCAL.replace(plot.resolve(), page_of(curve, object_id).encode())
     if as_json:
         print_json({"object": object_id, "measurements": curve.to_pylist()})
     elif str(table) != "-":
@@ -86,8 +86,6 @@ def lightcurve(outdir: Path, object_id: str, table: Path | None, plot: Path | No
 
 def _write_csv(curve: pa.Table, path: Path) -> None:
     """Write a table, to stdout or to a file that appears whole."""
-    from fink_dask.store.durable import replace_file
-
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(curve.column_names)
@@ -95,7 +93,9 @@ def _write_csv(curve: pa.Table, path: Path) -> None:
     if str(path) == "-":
         click.echo(text.getvalue(), nl=False)
     else:
-        replace_file(path.resolve(), text.getvalue().encode())
+        from fink_dask.store.local import LOCAL
+
+        LOCAL.replace(path.resolve(), text.getvalue().encode())
 
 
 def _shortest(column: pa.ChunkedArray) -> list[object]:

@@ -101,13 +101,14 @@ def _write(facts: Facts, outdir: Path, output: Path, objects: tuple[str, ...]) -
     from fink_dask.ledger.ledger import storage_error
     from fink_dask.report.page import render
     from fink_dask.report.panels import find_panels
-    from fink_dask.store.durable import replace_file
 
     target = output.resolve()
     page = render(facts, find_panels(facts, objects), str(outdir), fink_dask.__version__, datetime.now(UTC))
+    from fink_dask.store.local import LOCAL
+
     content = page.encode()
     try:
-        replace_file(target, content)
+        LOCAL.replace(target, content)
     except OSError as error:
         raise storage_error(error, target) from error
     return len(content)

@@ -81,14 +81,13 @@ def _look(ledger: Ledger) -> tuple[bool, Progress, Lag | None, Arrival | None]:
     from fink_dask.ledger.commit import missing_files
     from fink_dask.ledger.lease import is_held
     from fink_dask.ledger.progress import progress_of, read_arrival, read_lag
-    from fink_dask.store.location import is_remote
 
     running = is_held(ledger)
     plans = ledger.plans()
     markers = list(ledger.markers(plans))
     progress = progress_of(plans, markers)
     if not running:
-        if not is_remote(ledger.path) and (gone := missing_files(ledger, markers)):
+        if gone := missing_files(ledger, markers):
             raise missing_error(gone)
         return False, progress, None, None
     return True, progress, read_lag(ledger, _NOTE_S), read_arrival(ledger, _NOTE_S)

@@ -22,7 +22,6 @@ from fink_dask.cli.several import ledgers_of, print_topics_json
 from fink_dask.errors import FinkDaskError
 from fink_dask.kafka.topics import TopicChoice
 from fink_dask.settings import TransferSettings
-from fink_dask.store.location import is_remote
 from fink_dask.units import counted
 
 if TYPE_CHECKING:
@@ -245,13 +244,13 @@ def _summary(ledger: Ledger) -> Summary:
 
 
 def _find_alerts(ledgers: Sequence[Ledger]) -> Counter[int]:
-    """Count the committed alerts of each ledger, by the ledger's inode."""
+    """Count the committed alerts of each ledger, by the ledger's number."""
     from fink_dask.ledger.progress import summarise
 
     found: Counter[int] = Counter()
     for ledger in ledgers:
         try:
-            number = 0 if is_remote(ledger.path) else ledger.path.stat().st_ino
+            number = ledger.store.number(ledger.path)
             found[number] += summarise(ledger).summary.alerts
         except (FinkDaskError, OSError):
             continue

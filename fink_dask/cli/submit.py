@@ -19,7 +19,7 @@ from fink_dask.cli.transfer import transfer
 from fink_dask.errors import SettingsError
 from fink_dask.kafka.topics import choose_topics
 from fink_dask.settings import has_sasl
-from fink_dask.store.location import shared_directory
+from fink_dask.store.location import store_of
 
 #: Options about workers elsewhere, or about the terminal that this is typed in.
 _LEFT_OUT = {
@@ -83,7 +83,7 @@ def submit(
         raise SettingsError("no batch system was named: give --cluster slurm, or another one")
     from fink_dask.cluster.submit import BatchTransfer
 
-    job = BatchTransfer(jobs.resolve(), shared_directory(outdir.resolve(), "").parent, arguments)
+    job = BatchTransfer(jobs.resolve(), store_of(outdir).shared_directory(outdir.resolve(), "").parent, arguments)
     script = job.script()
     if dry_run:
         if as_json:

@@ -28,7 +28,6 @@ from fink_dask.ledger.ledger import Ledger
 from fink_dask.progress.events import Note
 from fink_dask.progress.tally import Progress
 from fink_dask.settings import TransferSettings
-from fink_dask.store.location import shared_directory
 
 log = logging.getLogger(__name__)
 
@@ -128,7 +127,7 @@ def _keys_in(room: Path) -> Security:
 
 
 def _room_of(ledger: Ledger) -> Path:
-    return shared_directory(ledger.path, "jobs")
+    return ledger.store.shared_directory(ledger.path, "jobs")
 
 
 @contextmanager

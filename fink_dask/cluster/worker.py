@@ -24,7 +24,6 @@ from fink_dask.ranges.slots import Turn, Turns
 from fink_dask.ranges.work import RangeResult, TaskSettings
 from fink_dask.settings import KafkaSettings
 from fink_dask.store.bucket import wait_for_stores
-from fink_dask.store.durable import admission
 
 #: Seconds between two reports of a range, while it moves and while it waits; the scheduler handles each.
 REPORT_S, IDLE_S = 0.3, 1.0
@@ -184,7 +183,7 @@ def _find_lack(run: str, settings: TaskSettings) -> str | None:
     if (run, topic) in _fit:
         return None
     try:
-        check_fitness(ledger, admission(ledger.staging_path / settings.plan_id), settings.kafka, topic)
+        check_fitness(ledger, ledger.store.admission(ledger.staging_path / settings.plan_id), settings.kafka, topic)
     except FinkDaskError as error:
         return str(error)
     _fit.add((run, topic))

@@ -33,7 +33,6 @@ from fink_dask.ledger.outdir import check_dataset, check_outdir, free_bytes
 from fink_dask.ledger.progress import Summary, summarise
 from fink_dask.ledger.records import Marker, Plan, seal
 from fink_dask.settings import BUFFER_BYTES
-from fink_dask.store.durable import has_directories, make_directory, publish_beside
 from fink_dask.units import amount, counted
 
 #: About the most that a thread holds: a row group as it is read, what waits for the next one, and its encoding.
@@ -107,7 +106,7 @@ def compact_dataset(
             job.check()
         if is_new or Workspace(target, compaction).path.exists():
             for directory in (target.path, target.outdir.parent):
-                make_directory(directory)
+                target.store.make_directory(directory)
             with hold_lease(target) as lease:
                 job.run(lease)
         _check_result(target, compaction)
@@ -150,11 +149,10 @@ class _Job:
         Raises StorageError if the new dataset can't be renamed into its place.
         """
         outdir, ledger = self._target.outdir, self._target.path
-        if has_directories(outdir):
-            if outdir.is_mount():
-                raise StorageError(f"{outdir} is the top of a file system: choose a directory in it")
-            if ledger.exists() and ledger.stat().st_dev != outdir.parent.stat().st_dev:
-                raise StorageError(f"{outdir} and its ledger {ledger} are on two file systems")
+        if self._target.store.renames and outdir.is_mount():
+            raise StorageError(f"{outdir} is the top of a file system: choose a directory in it")
+        if ledger.exists() and not self._target.store.are_together(ledger, outdir.parent):
+            raise StorageError(f"{outdir} and its ledger {ledger} are on two file systems")
         if not self._target.compaction_path.exists() and outdir.exists() and any(outdir.iterdir()):
             raise StorageError(f"{outdir} is not empty: remove what is in it, or choose another directory")
         if self._compaction.form.unique is not None and self._groups:
@@ -182,7 +180,7 @@ class _Job:
             )
         workspace = Workspace(self._target, self._compaction, self._caller.step)
         workspace.begin()
-        publish_beside(self._target.compaction_path, seal("compaction", self._compaction.to_json()))
+        self._target.store.put_new(self._target.compaction_path, seal("compaction", self._compaction.to_json()))
         self._caller.step("begun")
         found = ((group.number, workspace.merged(group)) for group in self._groups)
         done = {number: merged for number, merged in found if merged is not None}

@@ -28,8 +28,8 @@ from fink_dask.kafka.offsets import Interval, Range
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.records import DataFile
 from fink_dask.settings import BUFFER_BYTES
-from fink_dask.store.durable import NewFile, has_directories
-from fink_dask.store.location import parquet_source
+from fink_dask.store.location import store_of
+from fink_dask.store.newfile import NewFile
 
 Places = npt.NDArray[np.int64]
 
@@ -232,8 +232,9 @@ def check_source(root: Path, file: DataFile) -> None:
 
 
 def _open(path: Path) -> pq.ParquetFile:
+    source = store_of(path).source(path)
     # Of an object, columns that lie together are asked for together.
-    return pq.ParquetFile(parquet_source(path), pre_buffer=not has_directories(path))
+    return pq.ParquetFile(source, pre_buffer=source is not path)
 
 
 def _select(table: pa.Table, merging: Merging) -> tuple[pa.Table, dict[Range, Offsets], dict[Range, Offsets]]:

@@ -33,24 +33,9 @@ from fink_dask.ledger.commit import Step
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import directories_above
 from fink_dask.ledger.records import DataFile, Marker, Plan, seal, unseal
-from fink_dask.store.durable import (
-    NewFile,
-    bring,
-    directories_down_to,
-    has_directories,
-    has_size,
-    make_directory,
-    move_tree,
-    prepare_directory,
-    publish_beside,
-    remove_tree,
-    remove_unfinished,
-    scratch_of,
-    share_file,
-    sync_directory,
-    write_file,
-)
-from fink_dask.store.location import for_each
+from fink_dask.store.local import LOCAL, directories_down_to, has_size
+from fink_dask.store.location import store_of
+from fink_dask.store.newfile import NewFile
 from fink_dask.units import counted
 
 _ASSEMBLY = re.compile(r"assembled-[0-9a-f]{32}")
@@ -61,6 +46,7 @@ class Workspace:
 
     def __init__(self, target: Ledger, compaction: Compaction, step: Step = lambda _: None) -> None:
         self._target = target
+        self._store = target.store
         # What it is made of.
         self._compaction = compaction
         # Told the name of each step; tests end the process there.
@@ -72,18 +58,18 @@ class Workspace:
 
     def begin(self) -> None:
         """Make the directory."""
-        make_directory(self.path)
-        remove_unfinished(self.path)
+        self._store.make_directory(self.path)
+        self._store.remove_unfinished(self.path)
 
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Have a place where files are written."""
-        self._scratch = scratch_of(self.path)
+        self._scratch = self._store.scratch(self.path)
         try:
             yield
         finally:
             if self._scratch != self.path:
-                remove_tree(self._scratch)
+                LOCAL.remove_tree(self._scratch)
 
     def is_ready(self) -> bool:
         """Tell whether everything but the renames is done."""
@@ -95,7 +81,7 @@ class Workspace:
 
     def bring(self, file: NewFile) -> None:
         """Bring the file of a group to the disk, or to the store."""
-        bring([file], self.path)
+        self._store.bring([file], self.path)
 
     def merged(self, group: Group) -> Merged | None:
         """Return what has become of a group, or None where it is not complete, or what says so is damaged."""
@@ -113,7 +99,7 @@ class Workspace:
 
     def complete(self, group: Group, merged: Merged) -> None:
         """Say that a group is complete; its file is on the disk."""
-        sync_directory(self.path)
+        self._store.sync(self.path)
         content = {
             "file": None if merged.file is None else asdict(merged.file),
             "rows": [[*asdict(range_).values(), rows] for range_, rows in merged.rows.items()],
@@ -121,7 +107,7 @@ class Workspace:
         }
         document = self._document(group.number)
         document.unlink(missing_ok=True)  # of a file that is gone
-        publish_beside(document, seal("group", content))
+        self._store.put_new(document, seal("group", content))
         self._step("group")
 
     def assemble(self, source: Ledger, plans: Sequence[Plan], markers: Sequence[Marker], merged: list[Merged]) -> None:
@@ -132,32 +118,32 @@ class Workspace:
         assembly = self.path / f"assembled-{uuid.uuid4().hex}"
         quarantine, ledger_markers, dataset, ledger_plans = (staged for staged, _ in self._moves(assembly.name))
         for directory in (quarantine, ledger_markers, dataset, ledger_plans):
-            make_directory(directory)
+            self._store.make_directory(directory)
         touched = {quarantine, ledger_markers, dataset, ledger_plans, assembly, self.path}
 
         def share(file: DataFile) -> None:
-            prepare_directory(dataset, file.path)
-            share_file(self.path / file.staged, dataset / file.path)
+            self._store.make_directory_of(dataset, file.path)
+            self._store.share(self.path / file.staged, dataset / file.path)
 
         def write(marker: Marker) -> None:
             name = self._target.marker_path(marker.range, marker.revision).name
-            write_file(ledger_markers / name, seal("marker", marker.to_json()))
+            self._store.write_new(ledger_markers / name, seal("marker", marker.to_json()))
             if marker.quarantine is not None:
                 _copy(source.path, marker.quarantine, quarantine)
 
-        for file, _ in for_each(self.path, share, [one.file for one in merged if one.file is not None]):
+        for file, _ in self._store.for_each(share, [one.file for one in merged if one.file is not None]):
             touched.update(directories_down_to(dataset, file.path))
         self._step("dataset")
-        for _ in for_each(self.path, write, _new_markers(markers, merged, self._compaction)):
+        for _ in self._store.for_each(write, _new_markers(markers, merged, self._compaction)):
             pass
         copy_versions(source, self._target, plans[-1].identity)
         for plan in plans:
-            write_file(ledger_plans / self._target.plan_path(plan).name, seal("plan", plan.to_json()))
+            self._store.write_new(ledger_plans / self._target.plan_path(plan).name, seal("plan", plan.to_json()))
         for directory in touched:
-            sync_directory(directory)
+            self._store.sync(directory)
         self._step("assembled")
         # Where another job has said so first, its assembly is the one.
-        publish_beside(self._ready, seal("ready", {"assembly": assembly.name}))
+        self._store.put_new(self._ready, seal("ready", {"assembly": assembly.name}))
         self._step("ready")
 
     def publish(self) -> None:
@@ -170,21 +156,22 @@ class Workspace:
             raise LedgerError(f"{self._ready} is damaged")
         # A run that was killed may have made them without bringing them to the disk.
         for directory in directories_above(self._target):
-            sync_directory(directory)
+            self._store.sync(directory)
         for staged, final in self._moves(name):
-            move_tree(staged, final)  # or an earlier run has
-            is_needed = has_directories(final) or final == self._target.plans_path
-            if is_needed and not final.exists():
+            self._store.move_tree(staged, final)  # or an earlier run has
+            if not self._store.is_there(final):
                 raise LedgerError(f"{final} is neither there nor staged: remove {self._target.path}, and compact again")
-            sync_directory(final.parent)
+            self._store.sync(final.parent)
             if staged.parent.exists():  # it goes when all is done
-                sync_directory(staged.parent)
+                self._store.sync(staged.parent)
             self._step(f"renamed {final.name}")
+        if not self._target.exists():
+            raise LedgerError(f"{self._target.plans_path} is not there: remove {self._target.path}, and compact again")
         self.remove()
 
     def remove(self) -> None:
         """Remove what is no longer of use."""
-        remove_tree(self.path)
+        self._store.remove_tree(self.path)
 
     def _moves(self, assembly: str) -> tuple[tuple[Path, Path], ...]:
         """Say what is renamed and where to, in this order: without its plans a ledger is none."""
@@ -257,4 +244,4 @@ def _copy(source: Path, file: DataFile, directory: Path) -> None:
         raise LedgerError(
             f"{source / file.path}: its content is not what was written: fink-dask repair fetches it again"
         )
-    write_file(directory / Path(file.path).name, content)
+    store_of(directory).write_new(directory / Path(file.path).name, content)

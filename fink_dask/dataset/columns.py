@@ -22,7 +22,6 @@ from fink_dask.errors import LedgerError, SchemaError, SettingsError
 from fink_dask.ledger.ledger import Ledger, storage_error
 from fink_dask.ledger.records import Identity, Plan, seal, unseal
 from fink_dask.settings import RECORD_OUTFORMATS
-from fink_dask.store.durable import make_directory, publish_beside, remove_tree, replace_file, sync_directory
 
 #: The first schema has number 1, and is named by every plan.
 _FIRST_NUMBER = 2
@@ -83,12 +82,12 @@ def take_in(ledger: Ledger, identity: Identity, partitioning: Partitioning, sche
         path = _path(ledger, len(taken) + _FIRST_NUMBER)
         alone = replace(identity, schema_sha256=schema.fingerprint, more_schemas=())
         try:
-            make_directory(path.parent)
+            ledger.store.make_directory(path.parent)
             # Before its number: whoever finds the number reads the schema.
-            publish_beside(ledger.schema_path(alone), schema.text.encode())
+            ledger.store.put_new(ledger.schema_path(alone), schema.text.encode())
             ledger.schema(alone)
             # Where another one has this number now, it is among the known ones the next time.
-            publish_beside(path, seal("version", {"schema_sha256": schema.fingerprint}))
+            ledger.store.put_new(path, seal("version", {"schema_sha256": schema.fingerprint}))
         except OSError as error:
             raise storage_error(error, path) from error
         except LedgerError as error:
@@ -105,9 +104,9 @@ def settle_versions(
     """
     try:
         if is_first:
-            remove_tree(_directory(ledger))
+            ledger.store.remove_tree(_directory(ledger))
         if len(versions.schemas) > 1:
-            publish_beside(ledger.schema_path(identity), versions.first.text.encode())
+            ledger.store.put_new(ledger.schema_path(identity), versions.first.text.encode())
     except OSError as error:
         raise storage_error(error, ledger.path) from error
     for schema in versions.schemas[1:]:
@@ -163,8 +162,8 @@ def _write_list(ledger: Ledger, names: Sequence[str]) -> None:
         try:
             if path.exists() and path.read_bytes() == content:
                 continue
-            make_directory(path.parent)
-            replace_file(path, content)
+            ledger.store.make_directory(path.parent)
+            ledger.store.replace(path, content)
         except OSError as error:
             raise storage_error(error, path) from error
 
@@ -196,7 +195,7 @@ def _sync(ledger: Ledger) -> None:
     """Bring the list to the disk, also what others have written to it: files are about to rely on it."""
     try:
         if _directory(ledger).is_dir():
-            sync_directory(_directory(ledger))
+            ledger.store.sync(_directory(ledger))
     except OSError as error:
         raise storage_error(error, _directory(ledger)) from error
 

@@ -23,8 +23,8 @@ from fink_dask.errors import LedgerError
 from fink_dask.kafka.offsets import Range
 from fink_dask.kafka.topics import topic_hash
 from fink_dask.settings import COMPRESSION
-from fink_dask.store.durable import NewFile
-from fink_dask.store.location import parquet_source
+from fink_dask.store.location import store_of
+from fink_dask.store.newfile import NewFile
 from fink_dask.units import counted
 
 Offsets = npt.NDArray[np.int64]
@@ -172,7 +172,7 @@ class ParquetFormat:
 
     def read_contents(self, path: Path) -> Contents:
         """Read what a file says of itself in its footer."""
-        with pq.ParquetFile(parquet_source(path)) as parquet:
+        with pq.ParquetFile(store_of(path).source(path)) as parquet:
             metadata = parquet.metadata
         said = (metadata.metadata or {}).items()
         return Contents(
@@ -181,14 +181,16 @@ class ParquetFormat:
 
     def read_places(self, path: Path) -> tuple[Partitions, Offsets]:
         """Read the columns of Kafka."""
-        table = pq.read_table(parquet_source(path), columns=[field.name for field in KAFKA_FIELDS], partitioning=None)
+        table = pq.read_table(
+            store_of(path).source(path), columns=[field.name for field in KAFKA_FIELDS], partitioning=None
+        )
         partitions, offsets = (table[field.name].to_numpy() for field in KAFKA_FIELDS)
         return partitions, offsets
 
     def read_alerts(self, path: Path, numbers: Sequence[int], records: AvroSchema) -> list[dict[str, Any]]:
         """Read the values of some rows."""
         found: list[dict[str, Any]] = []
-        with pq.ParquetFile(parquet_source(path)) as parquet:
+        with pq.ParquetFile(store_of(path).source(path)) as parquet:
             before = 0
             for group in range(parquet.num_row_groups):  # no more of them than those that hold the rows
                 rows = parquet.metadata.row_group(group).num_rows
@@ -201,7 +203,7 @@ class ParquetFormat:
 
     def read_through(self, path: Path) -> None:
         """Read all columns of all rows."""
-        with pq.ParquetFile(parquet_source(path)) as parquet:
+        with pq.ParquetFile(store_of(path).source(path)) as parquet:
             for _ in parquet.iter_batches(batch_size=_ROWS_AT_ONCE):
                 pass
 

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fink_dask.store.durable import NewFile
+from fink_dask.store.newfile import NewFile
 
 #: The pandas that footers are written for: the oldest that the documentation reads with.
 _PANDAS = "2.2.0"

@@ -12,7 +12,7 @@ from fink_dask.dataset.formats import KAFKA_FIELDS, why_unreadable
 from fink_dask.errors import LedgerError
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.records import DataFile
-from fink_dask.store.location import parquet_source
+from fink_dask.store.location import store_of
 
 #: Records of a quarantine file that are read at once.
 _READ_RECORDS = 64
@@ -57,7 +57,7 @@ def read_quarantine(ledger: Ledger, file: DataFile, columns: Sequence[str] | Non
     """
     path = ledger.path / file.path
     try:
-        with pq.ParquetFile(parquet_source(path)) as parquet:
+        with pq.ParquetFile(store_of(path).source(path)) as parquet:
             if not parquet.schema_arrow.equals(QUARANTINE_SCHEMA) or parquet.metadata.num_rows != file.rows:
                 raise LedgerError(f"{path} is not what was written: fink-dask verify says more")
             # Records are up to some megabytes: a few at a time.

@@ -22,7 +22,7 @@ from fink_dask.ledger.commit import missing_files, published
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import check_dataset, datasets_in, find_ledger
 from fink_dask.ledger.records import Identity, Marker
-from fink_dask.store.location import filesystem_of, locate
+from fink_dask.store.location import locate
 
 #: Of ``year``, ``month`` and ``day``, whatever type a packet's own fields of these names have.
 _DATE_PART = pa.int32()
@@ -119,7 +119,7 @@ def _open(ledger: Ledger, is_wanted: Callable[[Identity, Marker], bool]) -> Part
     versions = known_versions(ledger, identity)
     files, partition_columns = _columns(versions, identity)
     names = sorted({file.path for marker in markers for file in marker.files})
-    filesystem, root = filesystem_of(ledger.outdir)
+    filesystem, root = ledger.store.filesystem(ledger.outdir)
     schema = pa.schema([*files, *partition_columns])
     if not names:
         return Part(ledger, identity, markers, ds.dataset([], schema=schema), versions)

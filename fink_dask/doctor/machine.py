@@ -26,8 +26,7 @@ from fink_dask.kafka.probe import LineSpeed
 from fink_dask.ledger.outdir import check_outdir, find_ledger, free_bytes
 from fink_dask.ranges.memory import BASE_BYTES, WORKER_BYTES, share_memory
 from fink_dask.settings import TransferSettings
-from fink_dask.store.durable import sync_directory, try_commit, write_file
-from fink_dask.store.objects import ObjectPath
+from fink_dask.store.local import LOCAL
 from fink_dask.units import lasting
 
 State = Literal["ok", "warn", "fail"]
@@ -108,8 +107,8 @@ def check_place(outdir: Path) -> Iterator[Check]:
     ledger = find_ledger(outdir)
     try:
         check_outdir(ledger)
-        if isinstance(ledger.path, ObjectPath):
-            try_commit(ledger.path / "trial")
+        if not ledger.store.renames:
+            ledger.store.try_commit(ledger.path / "trial")
             yield Check("storage", "ok", f"{outdir} can be reached, and keeps a put from replacing an existing object")
             return
         beside = outdir.parent
@@ -175,12 +174,12 @@ def check_disk(outdir: Path, topic: str | None) -> Check:
 def _try(beside: Path) -> Iterator[Check]:
     scratch = Path(tempfile.mkdtemp(prefix=".fink-dask-doctor-", dir=beside))
     try:
-        try_commit(scratch / "trial")
+        LOCAL.try_commit(scratch / "trial")
         before = time.time()
-        write_file(scratch / "stamp", b"")
+        LOCAL.write_new(scratch / "stamp", b"")
         stamp = (scratch / "stamp").stat().st_mtime
         after = time.time()
-        sync_directory(scratch)
+        LOCAL.sync(scratch)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     yield Check("storage", "ok", f"{beside} can link, rename and fsync")

@@ -24,7 +24,7 @@ from fink_dask.errors import LedgerError, SettingsError, parameter
 from fink_dask.export.formats import FORMATS, Column
 from fink_dask.ledger.ledger import Ledger, storage_error
 from fink_dask.ledger.outdir import check_outside, datasets_in, find_ledger
-from fink_dask.store.durable import sync_directory, sync_file
+from fink_dask.store.local import LOCAL
 from fink_dask.store.location import locate
 from fink_dask.where.condition import Condition, bind_condition
 
@@ -99,7 +99,7 @@ def export_table(
     try:
         with _aside(target) as path:
             rows = write(path, table.columns, lambda: table.batches(begin, advance))
-            sync_file(path)
+            LOCAL.sync(path)
     except OSError as error:
         raise storage_error(error, target) from error
     except pa.ArrowException as error:
@@ -187,6 +187,6 @@ def _aside(target: Path) -> Iterator[Path]:
     try:
         yield path
         path.rename(target)
-        sync_directory(target.parent)
+        LOCAL.sync(target.parent)
     finally:
         path.unlink(missing_ok=True)

@@ -31,27 +31,9 @@ from fink_dask.errors import FinkDaskError, LedgerError, StorageError
 from fink_dask.kafka.offsets import Range
 from fink_dask.ledger.ledger import QUARANTINE_DIRECTORY, Ledger, storage_error
 from fink_dask.ledger.records import DataFile, Marker, Plan, seal, unseal
-from fink_dask.store.durable import (
-    NewFile,
-    admit,
-    bring,
-    directories_down_to,
-    has_size,
-    is_admitted,
-    link_exclusively,
-    make_directory,
-    make_room,
-    move_file,
-    names_in,
-    prepare_directory,
-    remove_tree,
-    remove_unfinished,
-    size_finder,
-    sync_directory,
-    sync_file,
-    write_file,
-)
-from fink_dask.store.location import for_each, is_remote
+from fink_dask.store.local import LOCAL, directories_down_to, has_size
+from fink_dask.store.newfile import NewFile
+from fink_dask.store.store import Store
 
 #: Is told the name of each step of a commit; tests kill the process there.
 Step = Callable[[str], None]
@@ -74,68 +56,68 @@ def publish(ledger: Ledger, marker: Marker, step: Callable[[str], None]) -> None
     Raises LedgerError if a file is neither staged nor in the dataset; the others are published nevertheless.
     """
     # Whoever has linked the marker may have been killed, or met an error, before it was on the disk.
-    sync_directory(ledger.markers_path)
+    ledger.store.sync(ledger.markers_path)
     staging = staging_of(ledger, marker)
     touched: set[Path] = set()
     gone: list[Path] = []
 
     def move(destination: tuple[Path, DataFile]) -> bool:
         root, file = destination
-        return _move(staging / file.staged, root, file.path)
+        return _move(ledger.store, staging / file.staged, root, file.path)
 
-    for (root, file), is_there in for_each(ledger.path, move, destinations(ledger, marker)):
+    for (root, file), is_there in ledger.store.for_each(move, destinations(ledger, marker)):
         if not is_there:
             gone.append(root / file.path)
         touched.update(directories_down_to(root, file.path))
         step("renamed")
     # A roll forward gives a staging directory another name for a moment: only of what is empty all files were moved,
     # perhaps by somebody who has not removed yet what they supersede.
-    is_empty = bool(gone) and _is_emptied(staging)
+    is_empty = bool(gone) and _is_emptied(ledger.store, staging)
     if is_empty:
         gone = [path for path in gone if not path.exists()]
     # The leaves first: an entry is durable when its own directory is and those above it are.
     for directory in sorted(touched, key=lambda path: len(path.parts), reverse=True):
         with suppress(FileNotFoundError):  # the directory of what is gone
-            sync_directory(directory)
+            ledger.store.sync(directory)
     step("published")
     if gone:  # what is superseded may be all that is left of these alerts; a repair takes it over
         if is_empty:
-            remove_tree(staging)
+            ledger.store.remove_tree(staging)
         raise LedgerError(f"{gone[0]} is committed, but neither there nor staged: fink-dask repair fetches it again")
     _remove_superseded(ledger, marker)
     # Where the next revision was committed before these were moved, its own removal may have come too early for them.
     for later in _later(ledger, marker):
         _remove_superseded(ledger, later)
-    remove_tree(staging)
+    ledger.store.remove_tree(staging)
 
 
-def _move(staged: Path, root: Path, path: str) -> bool:
+def _move(store: Store, staged: Path, root: Path, path: str) -> bool:
     """Give a staged file its name in the dataset; False where it is neither staged nor there."""
     target = root / path
     for _ in range(2):
         try:
-            move_file(staged, target)
+            store.move(staged, target)
         except FileNotFoundError:
             # Renamed by an earlier try, or the target's directory was removed with what was in it.
             if target.exists():
                 return True
             if not staged.exists():
                 return False
-            prepare_directory(root, path)
+            store.make_directory_of(root, path)
         else:
             return True
     return False
 
 
-def _is_emptied(staging: Path) -> bool:
+def _is_emptied(store: Store, staging: Path) -> bool:
     """Tell whether all files of a staging directory were moved.
 
     On an object store they are copied, and nobody gives the directory another name.
     """
-    if is_remote(staging):
+    if not store.renames:
         return True
     try:
-        return set(names_in(staging)) <= {MARKER, _WITHDRAWN}
+        return set(store.names(staging)) <= {MARKER, _WITHDRAWN}
     except FileNotFoundError:
         return False
 
@@ -164,7 +146,7 @@ def is_published(ledger: Ledger, marker: Marker) -> bool:
 
 def published(ledger: Ledger, markers: Sequence[Marker]) -> list[Marker]:
     """Choose the markers of committed ranges of which nothing is still staged."""
-    if not is_remote(ledger.path):
+    if ledger.store.renames:
         return [marker for marker in markers if is_published(ledger, marker)]
     staged = set(ledger.staged())  # in a few requests, instead of one for each range
     return [marker for marker in markers if staging_of(ledger, marker) not in staged]
@@ -175,7 +157,7 @@ def missing_files(ledger: Ledger, markers: Iterable[Marker]) -> list[Path]:
 
     Sizes are compared, contents are not: that is what `verify` is for.
     """
-    there = size_finder(ledger.outdir, ledger.staging_path, ledger.quarantine_path)
+    there = ledger.store.size_finder(ledger.outdir, ledger.staging_path, ledger.quarantine_path)
     return [path for marker in markers for path in missing_of(ledger, marker, staging_of(ledger, marker), there)]
 
 
@@ -210,7 +192,7 @@ def _remove_superseded(ledger: Ledger, marker: Marker) -> None:
         if path.parent.is_dir():
             emptied.add(path.parent)
     for directory in emptied:
-        sync_directory(directory)
+        ledger.store.sync(directory)
 
 
 class Attempt:
@@ -254,7 +236,7 @@ class Attempt:
         Raises LedgerError if the ledger does not hold the plan.
         """
         try:
-            self.room = make_room(self.directory)
+            self.room = self.ledger.store.make_room(self.directory)
         except FileNotFoundError as error:
             raise LedgerError(
                 f"{self.ledger.path} does not hold plan {self.plan_id}: it was removed, or begun again, meanwhile"
@@ -262,7 +244,7 @@ class Attempt:
 
     def is_wanted(self) -> bool:
         """Tell whether the ledger still has a place for it."""
-        return is_admitted(self.directory.parent) if is_remote(self.directory) else self.directory.is_dir()
+        return self.ledger.store.has_room(self.directory)
 
     def stage(self, files: Sequence[tuple[NewFile, str, int]]) -> tuple[DataFile, ...]:
         """Bring files of the attempt's room to the disk, or the store, and note where they belong.
@@ -271,7 +253,7 @@ class Attempt:
         Raises InterruptedTransferError if `should_stop` said so.
         """
         staged = [DataFile(final, file.path.name, rows, file.size, file.sha256()) for file, final, rows in files]
-        bring([file for file, _, _ in files], self.directory, self._should_stop)
+        self.ledger.store.bring([file for file, _, _ in files], self.directory, self._should_stop)
         self._staged.update({file.staged: file.size for file in staged})
         return tuple(staged)
 
@@ -282,18 +264,18 @@ class Attempt:
         """
         self._step("staged")
         for root, file in destinations(self.ledger, marker):
-            prepare_directory(root, file.path)
+            self.ledger.store.make_directory_of(root, file.path)
         self._check_staged()
         mine = self.directory / MARKER
         # From here on a roll forward may commit it.
         self._marked = True
-        write_file(mine, seal("marker", marker.to_json()))
-        sync_directory(self.directory)
-        sync_directory(self.directory.parent)
+        self.ledger.store.write_new(mine, seal("marker", marker.to_json()))
+        self.ledger.store.sync(self.directory)
+        self.ledger.store.sync(self.directory.parent)
         self._step("marked")
         self._linked = True
         try:
-            link_exclusively(mine, self.ledger.marker_path(self.range, self.revision))
+            self.ledger.store.link(mine, self.ledger.marker_path(self.range, self.revision))
         except StorageError:
             self._linked = False  # the file system has no links, or a store does not say what became of it
             raise
@@ -321,10 +303,10 @@ class Attempt:
         except (FinkDaskError, OSError):
             removable = False
         if self.room != self.directory:
-            remove_tree(self.room)
+            LOCAL.remove_tree(self.room)
         if removable:
             with suppress(FinkDaskError):  # whoever rolls the ledger forward tries again
-                remove_tree(self.directory)
+                self.ledger.store.remove_tree(self.directory)
 
     def _check_staged(self) -> None:
         """Refuse to commit what is no longer on the object store.
@@ -333,8 +315,8 @@ class Attempt:
 
         Raises LedgerError if somebody has removed it.
         """
-        if is_remote(self.directory):
-            there = size_finder(self.directory)
+        if not self.ledger.store.renames:
+            there = self.ledger.store.size_finder(self.directory)
             if not all(there(self.directory / name, size) for name, size in self._staged.items()):
                 raise LedgerError(f"what was staged is gone from {self.directory}: the ledger was removed meanwhile")
 
@@ -347,7 +329,7 @@ class Attempt:
 
         On an object store it can't be withdrawn: somebody may be about to put it.
         """
-        if is_remote(self.directory):
+        if not self.ledger.store.renames:
             return False
         withdrawn = (self.directory / MARKER).rename(self.directory / _WITHDRAWN)
         with withdrawn.open("rb") as file:  # opening makes a network file system ask its server
@@ -381,13 +363,13 @@ def roll_forward(ledger: Ledger, plans: Iterable[Plan]) -> int:
         planned.setdefault(plan.plan_id, {}).update((range_.name, range_) for range_ in plan.ranges)
     rolled = 0
     try:
-        make_directory(ledger.staging_path)  # where somebody has removed it
+        ledger.store.make_directory(ledger.staging_path)  # where somebody has removed it
         # It counts for nothing until it is complete. An attempt that still sends, on a worker that its job has lost,
         # fails, as does one whose staging directory is renamed.
-        remove_unfinished(ledger.staging_path)
-        names = set(names_in(ledger.staging_path))
+        ledger.store.remove_unfinished(ledger.staging_path)
+        names = set(ledger.store.names(ledger.staging_path))
         for plan_id in planned.keys() - names:  # where somebody has removed what was staged
-            admit(ledger.staging_path / plan_id)
+            ledger.store.admit(ledger.staging_path / plan_id)
         revisions = ledger.revisions()
         kept: set[str] = set()
         for directory in ledger.staged():
@@ -397,7 +379,7 @@ def roll_forward(ledger: Ledger, plans: Iterable[Plan]) -> int:
             if range_ is None and _is_committed(ledger, directory):
                 kept.add(plan_id)  # whatever has become of its plan, these may be the only copies
                 continue
-            settle = _settle_remote if is_remote(directory) else _settle
+            settle = _settle if ledger.store.renames else _settle_in_place
             # A marker that is damaged, and files that somebody has removed, are for whoever holds the files against the
             # markers to tell, and for a repair, which begins here, to mend.
             last = revisions.get(name, 0)
@@ -409,7 +391,7 @@ def roll_forward(ledger: Ledger, plans: Iterable[Plan]) -> int:
                     publish(ledger, marker, lambda _: None)
                 rolled += 1
         for name in names - planned.keys() - kept:
-            remove_tree(ledger.staging_path / name)
+            ledger.store.remove_tree(ledger.staging_path / name)
     except OSError as error:
         raise storage_error(error, ledger.staging_path) from error
     return rolled
@@ -432,14 +414,14 @@ def _settle(
         directory = doomed
         marker = None if range_ is None else _adopt(ledger, range_, plan_id, attempt, doomed)
         if marker is None:
-            remove_tree(doomed)
+            ledger.store.remove_tree(doomed)
             return None
     if directory != original:
         directory.rename(original)
     return marker
 
 
-def _settle_remote(
+def _settle_in_place(
     ledger: Ledger, range_: Range | None, plan_id: str, attempt: str, directory: Path, last: int
 ) -> Marker | None:
     """Return the marker that names what is staged on an object store, or remove it, or leave it for now.
@@ -448,15 +430,15 @@ def _settle_remote(
     staged is therefore left alone until there is a marker of its range: from then on the store refuses its own.
     """
     if range_ is None:
-        remove_tree(directory)
+        ledger.store.remove_tree(directory)
         return None
     marker = _marker_of(ledger, range_, plan_id, attempt, last) or _adopt(ledger, range_, plan_id, attempt, directory)
     # Of a range that was changed since, everything was published before.
     if marker is not None and marker.revision >= last:
         return marker
-    revision = max((_revision_of(name) for name in names_in(directory)), default=0)
+    revision = max((_revision_of(name) for name in ledger.store.names(directory)), default=0)
     if marker is not None or ledger.marker(range_, plan_id, revision) is not None:
-        remove_tree(directory)
+        ledger.store.remove_tree(directory)
     return None
 
 
@@ -512,10 +494,10 @@ def _adopt(ledger: Ledger, range_: Range, plan_id: str, attempt: str, directory:
     if not named or missing_of(ledger, marker, directory):
         return None
     # The files were brought to the disk before the marker was written; the marker and their names may not be yet.
-    sync_file(mine)
-    sync_directory(directory)
-    sync_directory(directory.parent)
-    if link_exclusively(mine, ledger.marker_path(range_, marker.revision)):
+    ledger.store.sync(mine)
+    ledger.store.sync(directory)
+    ledger.store.sync(directory.parent)
+    if ledger.store.link(mine, ledger.marker_path(range_, marker.revision)):
         return marker
     winner = winner_of(ledger, marker)
     return winner if winner.attempt == attempt else None

@@ -11,7 +11,6 @@ from fink_dask.errors import LedgerError, SettingsError
 from fink_dask.ledger.lease import hold_lease
 from fink_dask.ledger.ledger import LEDGER_SUFFIX, Ledger, storage_error
 from fink_dask.ledger.outdir import datasets_in, find_ledger
-from fink_dask.store.durable import make_directory, sync_directory
 
 
 def gather_ledgers(outdir: Path) -> tuple[list[Ledger], int]:
@@ -39,11 +38,11 @@ def _move(ledger: Ledger) -> None:
         raise LedgerError(f"{ledger.outdir} can't be one of a season: its name would be taken for that of a ledger")
     with hold_lease(ledger):  # which also refuses where both places have one
         try:
-            make_directory(target.path.parent)
+            ledger.store.make_directory(target.path.parent)
             if target.path.is_dir():
                 target.path.rmdir()  # of a transfer that was refused; with anything in it, this fails
             ledger.path.rename(target.path)
             for directory in (target.path.parent, ledger.path.parent):
-                sync_directory(directory)
+                ledger.store.sync(directory)
         except OSError as error:
             raise storage_error(error, target.path) from error

@@ -21,13 +21,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
 
 from fink_dask.errors import LedgerError, StorageError
 from fink_dask.ledger.ledger import Ledger, storage_error
-from fink_dask.store.durable import link_exclusively, try_commit, write_file
-from fink_dask.store.location import is_remote
-from fink_dask.store.objects import ObjectPath
+from fink_dask.store.location import store_of
 
 #: Seconds between two signs of life.
 BEAT_S = 5.0
@@ -37,61 +34,6 @@ DEAD_AFTER_S = 60.0
 _AHEAD_S = 600.0
 
 _LEASE_NAME = re.compile(r"lease-\d{8}\.json")
-
-
-class Pulse(Protocol):
-    """What keeps a lease alive."""
-
-    def beat(self) -> None:
-        """Renew the lease."""
-
-    def end(self) -> None:
-        """Make the lease free."""
-
-
-def pulse_of(path: Path) -> Pulse:
-    """Return the heartbeat of a lease that this process has just taken."""
-    return _ObjectPulse(path) if isinstance(path, ObjectPath) else _FilePulse(path)
-
-
-def time_of(aside: Path) -> float:
-    """Ask for the time, by writing to a file of one's own; seconds since 1970-01-01 UTC."""
-    if isinstance(aside, ObjectPath):
-        aside.write_bytes(aside.read_bytes())
-    else:
-        os.utime(aside)
-    return aside.stat().st_mtime
-
-
-class _FilePulse:
-    """The modification time of a lease's file."""
-
-    def __init__(self, path: Path) -> None:
-        # Held open, so that this job never renews the lease of a ledger that was moved or taken over.
-        self._descriptor = os.open(path, os.O_RDONLY)
-
-    def beat(self) -> None:
-        os.utime(self._descriptor)  # the file system's clock, not this host's
-
-    def end(self) -> None:
-        try:
-            os.utime(self._descriptor, (0, 0))  # so long ago that the lease is free
-        finally:
-            os.close(self._descriptor)
-
-
-class _ObjectPulse:
-    """An object that is written again and again, as long as nobody has replaced it; an empty one is a free lease."""
-
-    def __init__(self, path: ObjectPath) -> None:
-        self._path = path
-        self._content = path.read_bytes()
-
-    def beat(self) -> None:
-        self._path.exchange(self._content, self._content)
-
-    def end(self) -> None:
-        self._path.exchange(self._content, b"")
 
 
 @dataclass(frozen=True)
@@ -115,9 +57,8 @@ class Lease:
     def __init__(self, path: Path, holder: Holder) -> None:
         self.path = path
         self.holder = holder
-        self._pulse = pulse_of(path)
-        # A store charges for each look.
-        self._look_s = BEAT_S if is_remote(path) else 0.0
+        self._pulse = store_of(path).pulse(path)
+        self._look_s = store_of(path).look_s
         self._looked = time.monotonic()
         self._released = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="fink-dask-lease", daemon=True)
@@ -166,8 +107,9 @@ def hold_lease(ledger: Ledger) -> Iterator[Lease]:
     holder = Holder(socket.gethostname(), os.getpid(), uuid.uuid4().hex, _namespace())
     aside = ledger.path / f".lease-{holder.nonce}"
     try:
-        try_commit(ledger.path / f".trial-{holder.nonce}")  # a lease stands on it, and so does every marker
-        write_file(aside, json.dumps(asdict(holder)).encode())
+        # A lease stands on it, and so does every marker.
+        ledger.store.try_commit(ledger.path / f".trial-{holder.nonce}")
+        ledger.store.write_new(aside, json.dumps(asdict(holder)).encode())
         try:
             path = _take(aside)
         finally:
@@ -232,7 +174,7 @@ def _take(aside: Path) -> Path:
     """Link `aside` as the next lease, or raise a LedgerError where the last one is alive."""
     while True:
         earlier = _leases(aside.parent)
-        now = time_of(aside)
+        now = store_of(aside).time(aside)
         if earlier and _is_alive(earlier[-1], now):
             holder = read_holder(earlier[-1])
             who = f"process {holder.pid} on {holder.host}" if holder else f"{earlier[-1]} can't be read"
@@ -241,7 +183,7 @@ def _take(aside: Path) -> Path:
             )
         number = int(earlier[-1].stem.removeprefix("lease-")) + 1 if earlier else 1
         mine = aside.with_name(f"lease-{number:08d}.json")
-        if not link_exclusively(aside, mine):
+        if not store_of(aside).link(aside, mine):
             continue
         # A job that had stood still since it looked may link a number that is long past.
         *earlier, last = _leases(aside.parent) or [aside]
@@ -254,16 +196,13 @@ def _take(aside: Path) -> Path:
 
 def _is_alive(path: Path, now: float) -> bool:
     holder = read_holder(path)  # opens the file, which makes a network file system ask for its time again
-    try:
-        found = path.stat()
-    except FileNotFoundError:
+    beaten = store_of(path).beaten(path)
+    if beaten is None:
         return False
-    if is_remote(path) and not found.st_size:
-        return False  # released
     is_here = holder is not None and holder.host == socket.gethostname() and holder.namespace in {"", _namespace()}
     if holder is not None and is_here and not _process_exists(holder.pid):
         return False
-    return now - found.st_mtime < DEAD_AFTER_S
+    return now - beaten < DEAD_AFTER_S
 
 
 def _renewed(path: Path) -> float:

@@ -32,8 +32,8 @@ from fink_dask.avro.schema import AvroSchema, parse_schema
 from fink_dask.errors import LedgerError, SchemaError, StorageError
 from fink_dask.kafka.offsets import Range
 from fink_dask.ledger.records import DamagedMarker, Identity, Marker, Plan, seal, unseal
-from fink_dask.store.durable import admit, directories_in, make_directory, names_in, publish_beside, replace_file
-from fink_dask.store.location import for_each
+from fink_dask.store.location import store_of
+from fink_dask.store.store import Store
 
 #: Schemas that are kept in memory once they are parsed.
 _SCHEMAS = 32
@@ -59,6 +59,11 @@ class Ledger:
     is_of_season: bool = False
     #: How often the dataset was begun again on an object store; each time with a ledger of its own, see `latest`.
     number: int = 0
+
+    @property
+    def store(self) -> Store:
+        """What both are on."""
+        return store_of(self.outdir)
 
     @property
     def path(self) -> Path:
@@ -119,7 +124,8 @@ class Ledger:
 
     def staged(self) -> list[Path]:
         """List the staging directories of all attempts."""
-        return [attempt for plan in directories_in(self.staging_path) for attempt in directories_in(plan)]
+        plans = self.store.directories(self.staging_path)
+        return [attempt for plan in plans for attempt in self.store.directories(plan)]
 
     def exists(self) -> bool:
         """Tell whether there is a plan.
@@ -174,7 +180,7 @@ class Ledger:
         # Even where it is there already: only then is its name known to be on the disk before the plan's.
         self._publish(self.schema_path(plan.identity), schema.text.encode())
         try:
-            admit(self.staging_path / plan.plan_id)
+            self.store.admit(self.staging_path / plan.plan_id)
         except OSError as error:
             raise storage_error(error, self.staging_path) from error
         if not self._publish(self.plan_path(plan), seal("plan", plan.to_json())):
@@ -206,7 +212,7 @@ class Ledger:
         if schema.fingerprint != identity.schema_sha256:
             raise LedgerError(f"the schema in Kafka is not the one that {path} was")
         try:
-            replace_file(path, schema.text.encode())
+            self.store.replace(path, schema.text.encode())
         except OSError as error:
             raise storage_error(error, path) from error
 
@@ -246,7 +252,7 @@ class Ledger:
         """
         found: dict[str, int] = {}
         try:
-            names = names_in(self.markers_path)
+            names = self.store.names(self.markers_path)
         except OSError as error:
             raise storage_error(error, self.markers_path) from error
         for match in filter(None, map(_REVISION.fullmatch, names)):
@@ -262,7 +268,7 @@ class Ledger:
         """
         revisions = self.revisions() if plans else {}
         wanted = ((plan.plan_id, each, revisions.get(each.name, 0)) for plan in plans for each in plan.ranges)
-        for (plan_id, range_, revision), found in for_each(self.path, self._marker_or_error, wanted):
+        for (plan_id, range_, revision), found in self.store.for_each(self._marker_or_error, wanted):
             if isinstance(found, LedgerError):
                 if damaged is None:
                     raise found
@@ -273,7 +279,7 @@ class Ledger:
     def add_profile(self, profile: dict[str, Any]) -> None:
         """Keep where the time of a run went; only the holder of the lease may."""
         try:
-            make_directory(self.profiles_path)
+            self.store.make_directory(self.profiles_path)
             number = 1 + sum(1 for _ in self.profiles_path.glob("*.json"))
         except OSError as error:
             raise storage_error(error, self.profiles_path) from error
@@ -286,7 +292,7 @@ class Ledger:
 
     def _publish(self, path: Path, content: bytes) -> bool:
         try:
-            return publish_beside(path, content)
+            return self.store.put_new(path, content)
         except OSError as error:
             raise storage_error(error, path) from error
 
@@ -315,7 +321,7 @@ def latest(ledger: Ledger) -> Ledger:
 def ledgers_again(ledger: Ledger) -> list[Ledger]:
     """List the ledgers with which a dataset was begun again on an object store."""
     with suppress(FileNotFoundError, NotADirectoryError):
-        names = [path.name for path in directories_in(ledger.again_path)]
+        names = [path.name for path in ledger.store.directories(ledger.again_path)]
         return [replace(ledger, number=int(name)) for name in names if _AGAIN.fullmatch(name)]
     return []
 

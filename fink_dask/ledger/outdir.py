@@ -6,7 +6,6 @@ Those of several topics stand in one directory, each in ``OUTDIR/TOPIC`` with it
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from difflib import get_close_matches
@@ -17,8 +16,8 @@ from fink_dask.ledger.lease import is_held
 from fink_dask.ledger.ledger import LEDGER_SUFFIX, Ledger, latest, ledgers_path, storage_error
 from fink_dask.ledger.progress import State, Summary
 from fink_dask.ledger.records import JOINED
-from fink_dask.store.durable import directories_in, make_directory, sync_directory
-from fink_dask.store.location import is_remote
+from fink_dask.store.local import is_finder_file
+from fink_dask.store.location import store_of
 from fink_dask.units import counted
 
 _WORST_FIRST: tuple[State, ...] = ("failed", "interrupted", "partial", "complete")
@@ -69,17 +68,15 @@ def create_ledger(ledger: Ledger) -> list[Path]:
     Raises StorageError if they can't be made, something else is in their place, or they are on two file systems.
     """
     check_outdir(ledger)
-    if is_remote(ledger.path):
-        return []
     made: list[Path] = []
     try:
         directories = (ledger.outdir, ledger.plans_path, ledger.markers_path, ledger.staging_path)
         for directory in directories:
-            made += make_directory(directory)
+            made += ledger.store.make_directory(directory)
         # A job that was killed may have made them without bringing them to the disk; from now on they are relied on.
         for directory in (*directories, ledger.path, *directories_above(ledger)):
-            sync_directory(directory)
-        if ledger.outdir.stat().st_dev != ledger.path.stat().st_dev:
+            ledger.store.sync(directory)
+        if not ledger.store.are_together(ledger.outdir, ledger.path):
             raise StorageError(
                 f"{ledger.outdir} and its ledger {ledger.path} are on two file systems; "
                 f"choose an {parameter('outdir')} below the mount point"
@@ -104,15 +101,7 @@ def free_bytes(outdir: Path) -> int | None:
 
     Returns None on an object store, and where the file system does not say. Quotas are not seen.
     """
-    if is_remote(outdir):
-        return None
-    place = outdir.absolute()
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    try:
-        return shutil.disk_usage(place).free
-    except OSError:
-        return None
+    return store_of(outdir).free_bytes(outdir)
 
 
 def remove_if_unused(ledger: Ledger, made: Sequence[Path]) -> None:
@@ -239,11 +228,6 @@ def unfinished(ledger: Ledger) -> str:
     )
 
 
-def is_finder_file(path: Path) -> bool:
-    """Tell whether a file is one that macOS puts into directories by itself, so that it counts as nobody's."""
-    return (path.name == ".DS_Store" or path.name.startswith("._")) and path.is_file() and not path.is_symlink()
-
-
 def datasets_in(outdir: Path) -> list[Ledger]:
     """List the datasets right below a directory, in the order of their names.
 
@@ -252,7 +236,7 @@ def datasets_in(outdir: Path) -> list[Ledger]:
     found = {ledger.outdir.name: ledger for ledger in _of_season(outdir)}
     try:
         if outdir.is_dir():
-            names = [path.name for path in directories_in(outdir) if path.name.endswith(LEDGER_SUFFIX)]
+            names = [path.name for path in store_of(outdir).directories(outdir) if path.name.endswith(LEDGER_SUFFIX)]
             beside = [Ledger(outdir / name.removesuffix(LEDGER_SUFFIX)) for name in names if name != LEDGER_SUFFIX]
             found |= {ledger.outdir.name: ledger for ledger in map(latest, beside) if ledger.exists()}
     except OSError as error:
@@ -265,7 +249,7 @@ def _of_season(outdir: Path) -> list[Ledger]:
     try:
         if not outdir.name or not ledgers_path(outdir).is_dir():
             return []
-        names = [path.name for path in directories_in(ledgers_path(outdir))]
+        names = [path.name for path in store_of(outdir).directories(ledgers_path(outdir))]
     except OSError as error:
         raise storage_error(error, ledgers_path(outdir)) from error
     ledgers = [Ledger(outdir / name, is_of_season=True) for name in names]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -18,7 +17,6 @@ from fink_dask.errors import StorageError
 from fink_dask.kafka.offsets import Interval, merge, subtract, total
 from fink_dask.ledger.ledger import Ledger, storage_error
 from fink_dask.ledger.records import Marker, Plan
-from fink_dask.store.location import is_remote
 
 #: ``complete``: every offset of the plan is in the dataset. ``partial``: finished, but records were quarantined or
 #: lost. ``failed``: it ended with an error, or the files are not what the ledger says. ``interrupted``: offsets are
@@ -175,13 +173,8 @@ def write_note(ledger: Ledger, name: str, content: Mapping[str, Any]) -> None:
     Raises StorageError if the file system refuses.
     """
     path = ledger.path / name
-    if is_remote(path):
-        path.write_text(json.dumps(content), encoding="utf-8")
-        return
-    aside = path.with_name(f".{name}.{os.getpid()}")
     try:
-        aside.write_text(json.dumps(content), encoding="utf-8")
-        aside.replace(path)
+        ledger.store.note(path, json.dumps(content).encode())
     except OSError as error:
         raise storage_error(error, path) from error
 

@@ -22,18 +22,6 @@ from fink_dask.ledger.lease import hold_lease
 from fink_dask.ledger.ledger import LEDGER_SUFFIX, Ledger, ledgers_again, storage_error
 from fink_dask.ledger.outdir import check_outdir
 from fink_dask.ledger.progress import summarise
-from fink_dask.store.durable import (
-    move_objects,
-    names_in,
-    objects_below,
-    publish_beside,
-    publish_file,
-    remove_tree,
-    replace_file,
-    sync_directory,
-    write_file,
-)
-from fink_dask.store.location import is_remote
 
 _INTENT = "restart.json"
 _LABEL = "README.txt"
@@ -60,7 +48,7 @@ def check_restart(ledger: Ledger, topic: str) -> None:
 
 def is_begun(ledger: Ledger) -> bool:
     """Tell whether there is anything to be moved aside."""
-    return ledger.path.is_dir() and bool(set(names_in(ledger.path)) - {_BEGUN, _MOVED})
+    return ledger.path.is_dir() and bool(set(ledger.store.names(ledger.path)) - {_BEGUN, _MOVED, _OLD})
 
 
 def set_aside(ledger: Ledger) -> Path:
@@ -71,14 +59,15 @@ def set_aside(ledger: Ledger) -> Path:
     Raises StorageError if the file system refuses, or what is in the output directory is no dataset of this ledger.
     """
     check_outdir(ledger)
-    if is_remote(ledger.path):
+    if not ledger.store.renames:
         new = replace(ledger, number=ledger.number + 1)
-        publish_beside(new.path / _BEGUN, json.dumps({"files": objects_below(ledger.outdir)}).encode())
+        files = [path.relative_to(ledger.outdir).as_posix() for path in ledger.store.files_below(ledger.outdir)]
+        ledger.store.put_new(new.path / _BEGUN, json.dumps({"files": files}).encode())
         return _move_objects(new)
     name = f"{_prefix(ledger)}{uuid.uuid4().hex[:8]}"
     try:
         # Where there is a token already, its move is the one to complete.
-        publish_file(ledger.path / f".{name}", ledger.path / _INTENT, json.dumps({"aside": name}).encode())
+        ledger.store.put_new(ledger.path / _INTENT, json.dumps({"aside": name}).encode())
         return _move(ledger)
     except OSError as error:
         raise storage_error(error, ledger.path) from error
@@ -89,12 +78,12 @@ def complete_move(ledger: Ledger) -> Path | None:
 
     Raises LedgerError if the job that moves it is alive, or the token is not one that `set_aside` wrote.
     """
-    token, done = (_BEGUN, ledger.path / _MOVED) if is_remote(ledger.path) else (_INTENT, None)
+    token, done = (_INTENT, None) if ledger.store.renames else (_BEGUN, ledger.path / _MOVED)
     if not (ledger.path / token).is_file() or (done is not None and done.is_file()):
         return None
     with hold_lease(ledger):
         try:
-            return _move_objects(ledger) if is_remote(ledger.path) else _move(ledger)
+            return _move(ledger) if ledger.store.renames else _move_objects(ledger)
         except OSError as error:
             raise storage_error(error, ledger.path) from error
 
@@ -121,7 +110,7 @@ def old_datasets(ledger: Ledger) -> list[OldDataset]:
     """List the datasets that were moved aside and not deleted yet."""
     prefix = _prefix(ledger)
     paths = [again.path / _OLD for again in ledgers_again(ledger)]
-    if not is_remote(ledger.path):
+    if ledger.store.renames:
         paths += [path for path in sorted(ledger.first_path.parent.iterdir()) if path.name.startswith(prefix)]
     # An empty one has lost its label, which goes last: only its own removal was cut off.
     return [
@@ -135,10 +124,10 @@ def delete_old_dataset(old: OldDataset) -> None:
     """Delete what was moved aside; the next call finds what can't be deleted now."""
     parts = (old.ledger.outdir, old.ledger.path)
     for part in parts:
-        remove_tree(part)
+        old.ledger.store.remove_tree(part)
     # The label goes last, so that a deletion that is cut off is found and completed.
     if not any(part.exists() for part in parts):
-        remove_tree(old.path)
+        old.ledger.store.remove_tree(old.path)
 
 
 def _move(ledger: Ledger) -> Path:
@@ -146,16 +135,16 @@ def _move(ledger: Ledger) -> Path:
     aside, parent = _destination(ledger), ledger.first_path.parent
     aside.mkdir(exist_ok=True)
     with suppress(FileExistsError):  # a torn one will do: only its name counts
-        write_file(aside / _LABEL, _WORDS)
-    sync_directory(parent)
+        ledger.store.write_new(aside / _LABEL, _WORDS)
+    ledger.store.sync(parent)
     old = Ledger(aside / ledger.outdir.name)
     if ledger.outdir.exists() and not old.outdir.exists():
         ledger.outdir.rename(old.outdir)
     for directory in (aside, ledger.outdir.parent):
-        sync_directory(directory)
+        ledger.store.sync(directory)
     ledger.path.rename(old.path)
     for directory in (aside, parent, ledger.path.parent):
-        sync_directory(directory)
+        ledger.store.sync(directory)
     return aside
 
 
@@ -163,13 +152,13 @@ def _move_objects(ledger: Ledger) -> Path:
     """Carry out what the token says that a ledger on an object store begins with, from wherever it was cut off."""
     old, before = Ledger(ledger.path / _OLD / ledger.outdir.name), replace(ledger, number=ledger.number - 1)
     files = _files(ledger)
-    replace_file(ledger.path / _OLD / _LABEL, _WORDS)
+    ledger.store.replace(ledger.path / _OLD / _LABEL, _WORDS)
     # The ledger first: an attempt of it that may still run has no staging directory any more, and publishes nothing.
-    known = objects_below(before.path)
+    known = [path.relative_to(before.path).as_posix() for path in ledger.store.files_below(before.path)]
     kept = (f"{_OLD}/",) if before.number else ("again/",)  # what was set aside before, and what counts now
-    move_objects(before.path, old.path, [name for name in known if not name.startswith(kept)])
-    move_objects(ledger.outdir, old.outdir, files)
-    publish_beside(ledger.path / _MOVED, b"{}")
+    ledger.store.move_tree(before.path, old.path, [name for name in known if not name.startswith(kept)])
+    ledger.store.move_tree(ledger.outdir, old.outdir, files)
+    ledger.store.put_new(ledger.path / _MOVED, b"{}")
     return ledger.path / _OLD
 
 

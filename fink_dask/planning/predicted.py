@@ -14,7 +14,7 @@ from fink_dask.ledger.restart import complete_move
 from fink_dask.planning.waiting import wait_for_topics
 from fink_dask.progress.events import Doing, Observer
 from fink_dask.settings import RECORD_OUTFORMATS, TransferSettings
-from fink_dask.store.location import is_remote
+from fink_dask.store.location import check_is_local
 
 #: The field that alerts and predictions have in common.
 _COMMON = "candid"
@@ -58,8 +58,7 @@ def with_alerts(settings: TransferSettings, observe: Observer, restart: bool) ->
 
 def _check(settings: TransferSettings) -> None:
     """Refuse what does not go with predictions, before Kafka is asked."""
-    if is_remote(settings.outdir):
-        raise SettingsError(f"{settings.topic}: predictions are joined with their alerts in a directory of this host")
+    check_is_local(settings.outdir, f"joining the predictions of {settings.topic} with their alerts")
     if settings.outformat in RECORD_OUTFORMATS:
         raise SettingsError(
             f"{parameter('outformat', settings.outformat)} keeps alerts as they came: predictions are joined with them "

@@ -55,13 +55,10 @@ from fink_dask.progress.tally import Progress
 from fink_dask.ranges.memory import MemoryShare
 from fink_dask.ranges.work import Work, failure_of
 from fink_dask.settings import TransferSettings
-from fink_dask.store.location import is_remote
 from fink_dask.units import counted
 
 #: How many schemas that don't fit are reported; there may be as many as records.
 _SHOWN_MISFITS = 3
-#: Seconds between two notes of what has arrived, in a directory and on an object store.
-_KEEP_S, _KEEP_REMOTE_S = 1.0, 10.0
 #: Seconds for which the rate of a run tells that of the next one: later, it may be another line.
 _SAME_LINE_S = 86_400.0
 
@@ -322,7 +319,7 @@ class TopicTransfer:
             return
         self._lease.check()
         now = time.monotonic()
-        if now - self._kept >= (_KEEP_REMOTE_S if is_remote(self.ledger.path) else _KEEP_S):
+        if now - self._kept >= self.ledger.store.note_s:
             self._kept = now
             with suppress(StorageError):  # nothing depends on it, and what depends on the disk says when it is full
                 write_arrival(self.ledger, self.tally.arrival)

@@ -22,7 +22,6 @@ from fink_dask.ledger.outdir import check_dataset
 from fink_dask.ledger.progress import Progress, progress_of
 from fink_dask.ledger.records import DamagedMarker, Identity, Marker, Plan, unseal
 from fink_dask.progress.profile import Profile
-from fink_dask.store.location import for_each
 
 Floats = npt.NDArray[np.float64]
 
@@ -256,7 +255,7 @@ def _commits(ledger: Ledger, markers: Sequence[Marker]) -> list[Commit]:
 
     return [
         Commit(at, marker.rows + marker.filtered)
-        for marker, at in for_each(ledger.path, committed_at, markers)
+        for marker, at in ledger.store.for_each(committed_at, markers)
         if at is not None
     ]
 

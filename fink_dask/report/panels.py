@@ -26,7 +26,7 @@ from fink_dask.report.facts import Facts
 from fink_dask.report.objects import show_objects
 from fink_dask.report.sample import Piece, Sample, choose_pieces, read_sample
 from fink_dask.report.sky import project
-from fink_dask.store.location import filesystem_of
+from fink_dask.store.location import store_of
 from fink_dask.units import counted
 
 _DATE_PARTS = ("year", "month", "day")
@@ -168,7 +168,7 @@ def find_panels(facts: Facts, objects: Sequence[str] = ()) -> Panels:
     try:
         dataset = open_dataset(facts.outdir)
         rows_of = {
-            f"{filesystem_of(each.outdir)[1]}/{file.path}": file.all_rows
+            f"{store_of(each.outdir).filesystem(each.outdir)[1]}/{file.path}": file.all_rows
             for each in facts.each
             for marker in each.markers
             for file in marker.files

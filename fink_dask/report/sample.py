@@ -16,7 +16,7 @@ import pyarrow.dataset as ds
 
 from fink_dask.avro.schema import field_type
 from fink_dask.dataset.surveys import expression
-from fink_dask.store.location import for_each
+from fink_dask.store.location import store_of
 
 Floats = npt.NDArray[np.float64]
 
@@ -112,7 +112,7 @@ def read_sample(outdir: Path, dataset: ds.Dataset, pieces: list[Piece], paths: M
         # Rows are in the order of offsets: take as many as are wanted, equidistant.
         return [(_thinned(table, count * _ROWS_OF_PLACE) if count else table, count) for table, count in found]
 
-    for _, read_tables in for_each(outdir, read, pieces):
+    for _, read_tables in store_of(outdir).for_each(read, pieces):
         unread += read_tables is None
         for table, count in read_tables or []:
             tables.append(table)

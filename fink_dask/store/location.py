@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
 
 from fink_dask.errors import SettingsError
+from fink_dask.store.local import LOCAL
 from fink_dask.store.objects import SCHEME, ObjectPath
+from fink_dask.store.remote import RemoteStore
+from fink_dask.store.store import Store
 
 #: How a URL begins; `Path` turns two slashes into one.
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/+")
@@ -19,15 +18,7 @@ _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/+")
 #: How a place on Windows begins, which would be the name of a file here.
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 
-#: The fewest bytes of an object that are asked for at once, where some of its columns are read.
-_READ_BYTES = 2**18
-#: Requests that are made at once.
-_AT_ONCE = 16
-#: Seconds that a connection of pyarrow's may take, and those without a byte of an answer, and how often it tries.
-_CONNECT_S, _SILENCE_S, _TRIES = 10.0, 30.0, 8
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+_REMOTE = RemoteStore()
 
 
 def locate(place: str | os.PathLike[str]) -> Path:
@@ -65,55 +56,9 @@ def expand(text: str) -> Path:
         raise SettingsError(f"{text[:200]!r}: there is no such home directory") from error
 
 
-def is_remote(path: Path) -> bool:
-    """Tell whether a dataset is on an object store."""
-    return isinstance(path, ObjectPath)
-
-
-def for_each(place: Path, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tuple[Item, Result]]:
-    """Yield each item with what a function returns for it; on an object store, several calls run at once."""
-    if not is_remote(place):
-        yield from ((item, function(item)) for item in items)
-        return
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        yield from pool.map(lambda item: (item, function(item)), items)
-
-
-def parquet_source(path: Path) -> Any:
-    """Return what pyarrow is to read a Parquet file from."""
-    return path.open("rb", _READ_BYTES) if is_remote(path) else path
-
-
-def filesystem_of(path: Path) -> tuple[Any, str]:
-    """Return the file system through which pyarrow reads a dataset (None for that of this host), and its name there.
-
-    Credentials are looked up where they are used, so that a dataset may be sent to others.
-    """
-    if not isinstance(path, ObjectPath):
-        return None, str(path)
-    from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem
-
-    bucket = path.bucket
-    # Arrow's own time-outs, of 1 and 3 seconds, and its two further tries are for lines within a data centre.
-    filesystem = S3FileSystem(
-        region=bucket.region,
-        endpoint_override=bucket.endpoint,
-        connect_timeout=_CONNECT_S,
-        request_timeout=_SILENCE_S,
-        retry_strategy=AwsStandardS3RetryStrategy(max_attempts=_TRIES),
-    )
-    return filesystem, f"{bucket.name}/{path.key}"
-
-
-def shared_directory(path: Path, what: str) -> Path:
-    """Name a directory of this dataset that other hosts see, for what is no part of it, such as logs.
-
-    On an object store there is none: then it is in the working directory, which jobs of a batch system begin in.
-    """
-    if not is_remote(path):
-        return path / what
-    # Of that name there may be a place in several buckets.
-    return Path.cwd() / f"{path.name}-{what}-{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+def store_of(path: Path) -> Store:
+    """Return what a place is on."""
+    return _REMOTE if isinstance(path, ObjectPath) else LOCAL
 
 
 def check_is_local(path: Path, what: str) -> None:
@@ -121,5 +66,5 @@ def check_is_local(path: Path, what: str) -> None:
 
     Raises SettingsError if the dataset is on an object store; it says what does not work there.
     """
-    if is_remote(path):
+    if isinstance(path, ObjectPath):
         raise SettingsError(f"{what} works with a directory only, and {path} is on an object store")

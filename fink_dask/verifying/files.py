@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,10 +22,9 @@ from fink_dask.kafka.offsets import Interval
 from fink_dask.ledger.commit import destinations, staging_of
 from fink_dask.ledger.lease import is_held
 from fink_dask.ledger.ledger import Ledger, storage_error
-from fink_dask.ledger.outdir import check_dataset, is_finder_file, total_of
+from fink_dask.ledger.outdir import check_dataset, total_of
 from fink_dask.ledger.progress import Progress, Summary, progress_of
 from fink_dask.ledger.records import DamagedMarker, DataFile, Identity, Marker
-from fink_dask.store.objects import ObjectPath
 from fink_dask.units import counted
 
 #: What the footer of a file of many ranges says as well.
@@ -145,7 +144,7 @@ def examine_dataset(ledger: Ledger, advance: Callable[[int], None]) -> Verificat
     try:
         foreign = tuple(
             path
-            for path in _files_below(ledger.outdir, directories)
+            for path in ledger.store.files_below(ledger.outdir, directories)
             if path not in known and not (stems and without_revision(path.stem) in stems)
         )
     except OSError as error:
@@ -224,20 +223,3 @@ class _Examiner:
             if not is_whole:
                 return [f"{path}: its rows are not those of {marker.range}"]
         return check_offsets(marker, seen)
-
-
-def _files_below(directory: Path, known: Set[Path]) -> Iterator[Path]:
-    """Yield whatever is not a directory; also a link to one, because readers follow it, unless it is known.
-
-    A directory of the dataset may be a link to another disk.
-    """
-    if isinstance(directory, ObjectPath):
-        yield from sorted(directory.sizes())
-        return
-    if not directory.exists():
-        return
-    for entry in sorted(directory.iterdir()):
-        if entry.is_dir() and (not entry.is_symlink() or entry in known):
-            yield from _files_below(entry, known)
-        elif not is_finder_file(entry):
-            yield entry

@@ -36,7 +36,7 @@ from fink_dask.ledger.outdir import create_ledger
 from fink_dask.ledger.progress import summarise
 from fink_dask.ledger.records import DataFile, Marker, seal
 from fink_dask.ledger.remainder import rest_of
-from fink_dask.store import durable
+from fink_dask.store import newfile
 from fink_dask.verifying.files import verify_dataset
 from tests.harness.crash import SOME_OR_EACH, run_until
 from tests.harness.ledgers import (
@@ -167,7 +167,7 @@ def _compact_until(count: int, source: Ledger, target: Ledger) -> bool:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("link", "mkdir", "rename", "rmdir", "unlink"):
             patch.setattr(os, name, counting(getattr(os, name)))
-        patch.setattr(durable, "_sync", counting(durable._sync))
+        patch.setattr(newfile, "to_disk", counting(newfile.to_disk))
         try:
             _compact(source, target)
         except _Killed:
@@ -452,7 +452,7 @@ def test_a_disk_that_is_too_small_is_said_in_amounts_that_can_be_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, target = _source(tmp_path / "alerts"), Ledger(tmp_path / "few")
-    monkeypatch.setattr("fink_dask.ledger.outdir.shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
+    monkeypatch.setattr("fink_dask.store.local.shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
     with pytest.raises(StorageError, match=r"has 1\.0 kB free, and .* needs up to [\d.]+ [kM]B: make room"):
         _compact(source, target)
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from fink_dask.store import durable
+from fink_dask.store import newfile
 
 #: Path of everything below the root, with an identity that outlives a rename.
 Tree = dict[Path, int]
@@ -46,7 +46,7 @@ class Recorder:
         self.note()
         for name in ("link", "mkdir", "rename", "rmdir", "unlink"):
             monkeypatch.setattr(os, name, self._noting(getattr(os, name)))
-        monkeypatch.setattr(durable, "_sync", self._sync)
+        monkeypatch.setattr(newfile, "to_disk", self._sync)
 
     def note(self) -> Event:
         """Take down the tree as it is."""

@@ -13,11 +13,10 @@ import pytest
 
 from fink_dask.errors import LedgerError, StorageError
 from fink_dask.kafka.offsets import Range
-from fink_dask.ledger import commit as publish_module
 from fink_dask.ledger.commit import Attempt, missing_files, publish, roll_forward
 from fink_dask.ledger.ledger import Ledger, storage_error
 from fink_dask.ledger.outdir import create_ledger
-from fink_dask.store.durable import prepare_directory
+from fink_dask.store.local import LOCAL, LocalStore
 from fink_dask.verifying.files import verify_dataset
 from tests.harness.crash import kill_self, run, run_until
 from tests.harness.ledgers import (
@@ -170,12 +169,12 @@ def test_a_failure_after_the_link_keeps_the_files_that_the_marker_names(
         if name == "linked":
             raise failure
 
-    def fail(path: Path) -> None:
+    def fail(_: LocalStore, path: Path) -> None:
         if path == ledger.markers_path:
             raise failure
 
     if where == "sync":
-        monkeypatch.setattr("fink_dask.store.durable.sync_directory", fail)
+        monkeypatch.setattr(LocalStore, "sync", fail)
     with pytest.raises(type(failure)):
         transfer(ledger, PLAN, FIRST, fail_when_linked if where == "step" else lambda _: None)
     monkeypatch.undo()
@@ -293,7 +292,7 @@ def test_a_file_system_that_ignores_case_is_refused_before_the_range_is_committe
         transfer(ledger, PLAN, FIRST)
     assert ledger.marker(FIRST, PLAN.plan_id) is None
     # A directory that is there as it is called is used again.
-    prepare_directory(ledger.outdir, "CLASS=class%200/x.parquet")
+    LOCAL.make_directory_of(ledger.outdir, "CLASS=class%200/x.parquet")
 
 
 def test_the_marker_is_on_the_disk_before_another_attempt_publishes(
@@ -302,14 +301,14 @@ def test_the_marker_is_on_the_disk_before_another_attempt_publishes(
     ledger = make_ledger(tmp_path / "alerts", PLAN)
     assert run(_transfer_and_die, ledger, STEPS.index("linked") + 1) == -signal.SIGKILL
     synced: list[Path] = []
-    real = publish_module.sync_directory
+    real = LocalStore.sync
 
-    def note(path: Path) -> None:
+    def note(store: LocalStore, path: Path) -> None:
         synced.append(path)
         if path == ledger.markers_path:
             assert files_below(ledger.outdir) == []
-        real(path)
+        real(store, path)
 
-    monkeypatch.setattr(publish_module, "sync_directory", note)
+    monkeypatch.setattr(LocalStore, "sync", note)
     transfer(ledger, PLAN, FIRST)
     assert synced[0] == ledger.markers_path

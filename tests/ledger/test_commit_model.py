@@ -17,7 +17,8 @@ from fink_dask.ledger import commit
 from fink_dask.ledger.commit import MARKER, Attempt, roll_forward
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.records import Marker
-from fink_dask.store.durable import NewFile
+from fink_dask.store.local import LocalStore
+from fink_dask.store.newfile import NewFile
 from tests.harness.ledgers import make_ledger, make_plan
 from tests.ledger.commit_model import TWO_ATTEMPTS, TWO_JOBS, Actors, Disk, Play, job, transitions
 
@@ -218,8 +219,10 @@ def interpose(monkeypatch: pytest.MonkeyPatch) -> None:
 
         return stand
 
-    functions = {"begin": "make_room", "mark": "write_file", "link": "link_exclusively", "move": "move_file"}
-    for operation, name in {**functions, "remove": "remove_tree", "ask": "is_published", "look": "_is_emptied"}.items():
+    of_store = {"begin": "make_room", "mark": "write_new", "link": "link", "move": "move", "remove": "remove_tree"}
+    for operation, name in of_store.items():
+        monkeypatch.setattr(LocalStore, name, standing(operation, getattr(LocalStore, name)))
+    for operation, name in {"ask": "is_published", "look": "_is_emptied"}.items():
         monkeypatch.setattr(commit, name, standing(operation, getattr(commit, name)))
     for name, operation in {"marker": "marker", "revisions": "revisions", "staged": "list"}.items():
         monkeypatch.setattr(Ledger, name, standing(operation, getattr(Ledger, name)))

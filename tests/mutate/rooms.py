@@ -7,7 +7,7 @@ _COMMIT = (
     "tests/ledger/test_commit_model.py",
     "tests/ledger/test_roll_forward.py",
     "tests/ledger/test_revision.py",
-    "tests/store/test_durable.py",
+    "tests/store/test_power_cut.py",
     "tests/ledger/test_commit_on_store.py",
 )
 _DECODER = (
@@ -23,7 +23,9 @@ _DECODER = (
 AREAS: dict[str, dict[str, tuple[str, ...]]] = {
     "commit": {
         "fink_dask/ledger/commit.py": _COMMIT,
-        "fink_dask/store/durable.py": (*_COMMIT, "tests/store/test_objects.py"),
+        "fink_dask/store/local.py": (*_COMMIT, "tests/store/test_store.py"),
+        "fink_dask/store/newfile.py": _COMMIT,
+        "fink_dask/store/remote.py": ("tests/store/test_store.py", "tests/ledger/test_commit_on_store.py"),
         "fink_dask/ledger/lease.py": ("tests/ledger/test_lease.py", "tests/store/test_objects.py"),
         "fink_dask/ledger/remainder.py": (
             "tests/ledger/test_remainder.py",
@@ -77,5 +79,5 @@ EQUIVALENT = {
     "fink_dask/kafka/offsets.py subtract: break → continue": "what follows in order begins later still",
     "fink_dask/kafka/reader.py RangeReader._read: self._taken_bytes >= self._connection.fetch_bytes → "
     "(self._taken_bytes > self._connection.fetch_bytes)": "a measure of speed, of exactly as many bytes as a fetch",
-    "fink_dask/store/durable.py NewFile.__init__: super().__init__() → pass": "a raw file of Python's begins empty",
+    "fink_dask/store/newfile.py NewFile.__init__: super().__init__() → pass": "a raw file of Python's begins empty",
 }

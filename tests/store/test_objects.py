@@ -292,7 +292,7 @@ def test_a_lease_is_held_once_released_and_free_after_a_death(object_store: Obje
 
 def test_a_job_that_stood_still_too_long_is_told(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     ledger = make_ledger(locate(store_url))
-    monkeypatch.setattr("fink_dask.ledger.lease.BEAT_S", 0.0)
+    monkeypatch.setattr("fink_dask.store.remote.RemoteStore.look_s", 0.0)
     with hold_lease(ledger) as first:
         monkeypatch.setattr("fink_dask.ledger.lease.DEAD_AFTER_S", -1.0)
         with hold_lease(ledger) as second:

@@ -18,7 +18,7 @@ from fink_dask.ledger.commit import Attempt, roll_forward, staging_of
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import create_ledger
 from fink_dask.ledger.records import Marker, Plan
-from fink_dask.store.durable import link_exclusively, make_directory, publish_file, replace_file, write_file
+from fink_dask.store.local import LOCAL
 from tests.harness.ledgers import SCHEMA, make_ledger, make_plan, stage_range, transfer
 from tests.harness.powercut import Event, Recorder, after_power_cut
 
@@ -202,9 +202,9 @@ def test_every_fsync_of_a_transfer_is_needed(tmp_path: Path, monkeypatch: pytest
 def test_a_name_is_given_once(tmp_path: Path, there: bool) -> None:
     if there:
         (tmp_path / "target").write_bytes(b"old")
-    assert publish_file(tmp_path / "aside", tmp_path / "target", b"new") is not there
+    assert LOCAL.put_new(tmp_path / "target", b"new") is not there
     assert (tmp_path / "target").read_bytes() == (b"old" if there else b"new")
-    assert not (tmp_path / "aside").exists()
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_link_that_vanished_again_is_no_win(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,8 +212,8 @@ def test_a_link_that_vanished_again_is_no_win(tmp_path: Path, monkeypatch: pytes
         raise FileExistsError(errno.EEXIST, "File exists")
 
     monkeypatch.setattr(os, "link", refuse)
-    write_file(tmp_path / "source", b"")
-    assert not link_exclusively(tmp_path / "source", tmp_path / "target")
+    LOCAL.write_new(tmp_path / "source", b"")
+    assert not LOCAL.link(tmp_path / "source", tmp_path / "target")
 
 
 def test_a_file_that_can_not_be_replaced_leaves_nothing_beside_it(
@@ -227,23 +227,23 @@ def test_a_file_that_can_not_be_replaced_leaves_nothing_beside_it(
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        replace_file(target, b"the new one")
+        LOCAL.replace(target, b"the new one")
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
     assert target.read_bytes() == b"the old one"
 
 
 def test_a_file_is_never_written_over(tmp_path: Path) -> None:
-    write_file(tmp_path / "file", b"old")
+    LOCAL.write_new(tmp_path / "file", b"old")
     with pytest.raises(FileExistsError):
-        write_file(tmp_path / "file", b"new")
+        LOCAL.write_new(tmp_path / "file", b"new")
 
 
 def test_a_file_where_a_directory_is_needed_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(OSError, match="file"):
-        make_directory(tmp_path / "file")
+        LOCAL.make_directory(tmp_path / "file")
     with pytest.raises(OSError, match="file"):
-        make_directory(tmp_path / "file" / "below")
+        LOCAL.make_directory(tmp_path / "file" / "below")
 
 
 def test_a_plan_is_frozen_once(tmp_path: Path) -> None:
