@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 import pytest
 
 from fink_dask.store.bucket import open_bucket
+from tests.harness.azurite import CONTAINER, Azurite
 from tests.harness.browser import ensure_chromium
 from tests.harness.cli import Shared
 from tests.harness.kafka import EXTERNAL, ExternalKafka, KafkaBroker, ensure_archive
@@ -123,6 +124,32 @@ def object_store(shared_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> 
 def store_url(object_store: ObjectStore) -> str:
     """Return a place on the store that nobody else uses."""
     return f"s3://{BUCKET}/{uuid.uuid4().hex}/alerts"
+
+
+@pytest.fixture(scope="session")
+def shared_azurite() -> Iterator[Azurite]:
+    """Yield an Azure Blob Storage for all tests of the session."""
+    store = Azurite()
+    try:
+        yield store
+    finally:
+        store.end()
+
+
+@pytest.fixture
+def azurite(shared_azurite: Azurite, monkeypatch: pytest.MonkeyPatch) -> Iterator[Azurite]:
+    """Yield an Azure Blob Storage, which the environment of the test leads to."""
+    for name, value in shared_azurite.environment.items():
+        monkeypatch.setenv(name, value)
+    open_bucket.cache_clear()
+    yield shared_azurite
+    open_bucket.cache_clear()
+
+
+@pytest.fixture
+def azure_url(azurite: Azurite) -> str:
+    """Return a place in it that nobody else uses."""
+    return f"az://{CONTAINER}/{uuid.uuid4().hex}/alerts"
 
 
 @pytest.fixture

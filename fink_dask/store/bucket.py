@@ -1,26 +1,19 @@
-"""A bucket of an S3 object store: how to connect to it, its few requests, and what can go wrong with them, in words.
-
-Credentials, endpoint and region are given as to all programs that speak S3: by ``AWS_…`` in the environment and by
-``~/.aws``. Each process looks them up for itself, so that none of it travels or is written.
-"""
+"""A bucket of an object store: its few requests, and what can go wrong with them, in words."""
 
 from __future__ import annotations
 
 import errno
-import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from datetime import UTC, datetime, timedelta
+from contextlib import contextmanager
+from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
-from fink_dask.errors import SettingsError, StorageError
+from fink_dask.errors import StorageError
+from fink_dask.store.service import SERVICES, settings_in_words
 from fink_dask.store.uploads import Uploads
-
-if TYPE_CHECKING:
-    from obstore.store import S3Store
 
 #: Seconds for which a request is retried where the store has never answered, or not the last time: a wrong address is
 #: soon reported, and a run whose store has gone away comes to an end.
@@ -33,12 +26,6 @@ _SILENCE_S, _ANSWER_S = 30.0, 3600.0
 #: Seconds that a request may take that sends a part of a file, or has the store copy one. A part takes 8 seconds at
 #: 5 Mbit/s, and other processes may send at the same time.
 _SENDING_S = 300.0
-#: Seconds for which credentials are used before they are asked for again, as they may expire.
-_CREDENTIALS_S = 300.0
-#: Seconds that a connection, and an answer, may take where it does not matter if there is none.
-_TIDY_S = 3.0
-_REGION = "us-east-1"
-_HOW_TO_SIGN = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE for one of ~/.aws/credentials"
 
 
 class Found(NamedTuple):
@@ -47,7 +34,8 @@ class Found(NamedTuple):
     key: str
     size: int
     modified: float
-    tag: str
+    #: What tells it from the objects that had its name before.
+    version: dict[str, str]
 
 
 class Bucket:
@@ -62,31 +50,25 @@ class Bucket:
     #: `--reconnect-timeout` says, as for Kafka. What was under way when a line was cut is only found to be lost later.
     patience_s: ClassVar[float] = 300.0
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, scheme: str, name: str) -> None:
         self.name = name
+        self.url = f"{scheme}://{name}"
         #: Whether the store was found to heed conditions; see `ObjectPath.check_conditions`.
         self.heeds_conditions = False
         self._answers = False
         #: Sends files.
         self.uploads = Uploads(self)
-        self._connected: dict[tuple[float, ...], S3Store] = {}
-        session = _session()
-        with self._settings_in_words():
-            self.region = os.environ.get("AWS_REGION") or session.get_config_variable("region") or _REGION
-            self._client = session.create_client("s3", region_name=self.region, config=_tidy_config())
-            #: Where the store is; Amazon's, unless the environment or ~/.aws says otherwise.
-            self.endpoint: str = self._client.meta.endpoint_url
-            self._held = session.get_credentials()
-        if self._held is None:
-            raise StorageError(f"no credentials for s3://{name}: {_HOW_TO_SIGN}")
+        #: How it is connected to.
+        self.service = SERVICES[scheme](name)
+        self._connected: dict[tuple[float, ...], Any] = {}
 
     @property
-    def _store(self) -> S3Store:
+    def _store(self) -> Any:
         patience_s = self.patience_s if self._answers else min(_FIRST_PATIENCE_S, self.patience_s)
         return self._connect(patience_s, _ANSWER_S, _SILENCE_S)
 
     @property
-    def _sender(self) -> S3Store:
+    def _sender(self) -> Any:
         # To the client, the store is silent for as long as a body is sent to it.
         return self._connect(self.patience_s + _SENDING_S, _SENDING_S, _SENDING_S)
 
@@ -131,25 +113,17 @@ class Bucket:
 
         None of it is an object, but it is kept, and paid for. Whoever still sends there will fail.
         """
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        with suppress(BotoCoreError, ClientError):  # not every store can list them, and not every user may
-            for page in self._client.get_paginator("list_multipart_uploads").paginate(Bucket=self.name, Prefix=prefix):
-                for found in page.get("Uploads", ()):
-                    if found["Key"].startswith(prefix):
-                        self._client.abort_multipart_upload(
-                            Bucket=self.name, Key=found["Key"], UploadId=found["UploadId"]
-                        )
+        self.service.remove_unfinished(prefix)
 
     def put_new(self, key: str, content: bytes) -> None:
         """Write an object if there is none of that name; a put that succeeded may still raise a FileExistsError."""
         with self._in_words(key):
             _obstore().put(self._store, key, content, mode="create")
 
-    def put_instead(self, key: str, content: bytes, tag: str) -> None:
-        """Write an object in place of the one with this tag."""
+    def put_instead(self, key: str, content: bytes, version: dict[str, str]) -> None:
+        """Write an object in place of the one of this version."""
         with self._in_words(key):
-            _obstore().put(self._store, key, content, mode={"e_tag": tag})
+            _obstore().put(self._store, key, content, mode=version)
 
     def copy(self, source: str, target: str) -> None:
         """Copy an object within the store."""
@@ -162,8 +136,11 @@ class Bucket:
             try:
                 _obstore().delete(self._store, keys)
             except FileNotFoundError as error:
-                if "NoSuchBucket" in str(error):
+                if self.service.no_bucket in str(error):
                     raise
+                if len(keys) > 1:  # it may have ended with the first that is not there
+                    for key in keys:
+                        self.delete([key])
 
     def below(self, prefix: str) -> Iterator[Found]:
         """List the objects whose names begin with a prefix and a slash."""
@@ -177,60 +154,36 @@ class Bucket:
             found = _obstore().list_with_delimiter(self._store, prefix)
         return sorted(found["common_prefixes"]), sorted(map(_found, found["objects"]))
 
-    def _connect(self, patience_s: float, request_s: float, silence_s: float) -> S3Store:
+    def _connect(self, patience_s: float, request_s: float, silence_s: float) -> Any:
         """Return a client of this patience; one is kept of each."""
         key = (patience_s, request_s, silence_s)
         if key not in self._connected:
             self._connected[key] = self._make(*key)
         return self._connected[key]
 
-    def _make(self, patience_s: float, request_s: float, silence_s: float) -> S3Store:
-        from obstore.store import S3Store
-
-        credentials = self._credentials()
-        credentials()  # whatever is wrong with them is said here, and not retried
-        return S3Store(
-            self.name,
-            region=self.region,
-            endpoint=self.endpoint,
-            credential_provider=credentials,
-            disable_bulk_delete=True,  # not every store takes a list
-            client_options={
-                "allow_http": self.endpoint.startswith("http://"),
+    def _make(self, patience_s: float, request_s: float, silence_s: float) -> Any:
+        return self.service.connect(
+            {
+                "allow_http": self.service.endpoint.startswith("http://"),
                 "connect_timeout": timedelta(seconds=_CONNECT_S),
                 "timeout": timedelta(seconds=request_s),
                 "read_timeout": timedelta(seconds=silence_s),
             },
-            retry_config={
+            {
                 "max_retries": 100,
                 "retry_timeout": timedelta(seconds=patience_s),
                 "backoff": {"max_backoff": timedelta(seconds=_LAST_PAUSE_S)},
             },
         )
 
-    def _credentials(self) -> Any:
-        """Return the function that obstore asks for credentials."""
-        held = self._held
-
-        def credentials() -> dict[str, Any]:
-            now = held.get_frozen_credentials()
-            return {
-                "access_key_id": now.access_key,
-                "secret_access_key": now.secret_key,
-                "token": now.token,
-                "expires_at": datetime.now(UTC) + timedelta(seconds=_CREDENTIALS_S),
-            }
-
-        return credentials
-
     @contextmanager
     def _in_words(self, key: str) -> Iterator[None]:
         """Say what goes wrong in one line; never with the cause, which holds the request."""
         from obstore import exceptions
 
-        url = f"s3://{self.name}/{key}"
+        url = f"{self.url}/{key}"
         try:
-            with self._settings_in_words():
+            with settings_in_words(self.url):
                 yield
             self._answers = True
         except (exceptions.BaseError, FileNotFoundError) as error:
@@ -238,23 +191,13 @@ class Bucket:
             self._answers = not isinstance(said, StorageError)
             raise said from None
 
-    @contextmanager
-    def _settings_in_words(self) -> Iterator[None]:
-        """Say in one line what is wrong with the environment or ~/.aws; botocore raises ValueErrors for some of it."""
-        from botocore.exceptions import BotoCoreError
-
-        try:
-            yield
-        except (BotoCoreError, ValueError) as error:
-            raise StorageError(f"s3://{self.name}: {' '.join(str(error).split())[:300]}") from None
-
     def _said(self, url: str, error: Exception) -> Exception:
         """Find the words for what obstore has raised."""
         from obstore import exceptions
 
-        text, reason = str(error), _reason(error)
-        if "NoSuchBucket" in text:
-            return StorageError(f"there is no bucket {self.name} at {self.endpoint}")
+        text, reason, endpoint = str(error), _reason(error), self.service.endpoint
+        if self.service.no_bucket in text:
+            return StorageError(f"there is no bucket {self.name} at {endpoint}")
         if isinstance(error, FileNotFoundError):
             return FileNotFoundError(errno.ENOENT, "No such object", url)
         if isinstance(error, exceptions.AlreadyExistsError | exceptions.PreconditionError):
@@ -263,18 +206,18 @@ class Bucket:
             open_bucket.cache_clear()  # so that credentials that are mended meanwhile are found
             words = f"refuses access to {url} ({reason}): check the credentials, and what they permit"
         elif "redirect" in text.lower() or reason.startswith("301"):
-            words = f"has the bucket {self.name} in a region other than {self.region}: set AWS_REGION"
+            words = f"has the bucket {self.name} {self.service.remedy}"
         elif reason:
             words = f"can't serve {url} now ({reason}); the same command goes on when it can"
         else:
             words = f"does not answer ({url}): look at the line to it; the same command goes on when it does"
-        return StorageError(f"{self.endpoint} {words}")
+        return StorageError(f"{endpoint} {words}")
 
 
 @lru_cache(maxsize=64)
-def open_bucket(name: str) -> Bucket:
+def open_bucket(scheme: str, name: str) -> Bucket:
     """Return the one object that a process has for a bucket."""
-    return Bucket(name)
+    return Bucket(scheme, name)
 
 
 def wait_for_stores(seconds: float) -> None:
@@ -283,7 +226,8 @@ def wait_for_stores(seconds: float) -> None:
 
 
 def _found(meta: Any) -> Found:
-    return Found(meta["path"], meta["size"], meta["last_modified"].timestamp(), meta["e_tag"] or "")
+    version = {name: meta[name] for name in ("e_tag", "version") if meta.get(name)}
+    return Found(meta["path"], meta["size"], meta["last_modified"].timestamp(), version)
 
 
 def _reason(error: Exception) -> str:
@@ -298,24 +242,3 @@ def _obstore() -> Any:
     import obstore
 
     return obstore
-
-
-def _tidy_config() -> Any:
-    """Say how to talk to the store through botocore; only its settings, and what tidying up takes, come from there."""
-    from botocore.config import Config
-
-    return Config(
-        connect_timeout=_TIDY_S,
-        read_timeout=_TIDY_S,
-        retries={"total_max_attempts": 1},
-        s3={"addressing_style": "path"},  # as obstore addresses it
-    )
-
-
-def _session() -> Any:
-    try:
-        import botocore.session
-        import obstore  # noqa: F401 - together, or not at all
-    except ImportError as error:
-        raise SettingsError(f"a dataset on an object store needs {error.name}: pip install 'fink-dask[s3]'") from error
-    return botocore.session.Session()

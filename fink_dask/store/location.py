@@ -8,8 +8,9 @@ from pathlib import Path
 
 from fink_dask.errors import SettingsError
 from fink_dask.store.local import LOCAL
-from fink_dask.store.objects import SCHEME, ObjectPath
+from fink_dask.store.objects import ObjectPath
 from fink_dask.store.remote import RemoteStore
+from fink_dask.store.service import SERVICES
 from fink_dask.store.store import Store
 
 #: How a URL begins; `Path` turns two slashes into one.
@@ -18,6 +19,8 @@ _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/+")
 #: How a place on Windows begins, which would be the name of a file here.
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 
+#: Other ways to write how a URL begins.
+_SYNONYMS = {"gcs": "gs", "azure": "az"}
 _REMOTE = RemoteStore()
 
 
@@ -38,11 +41,13 @@ def locate(place: str | os.PathLike[str]) -> Path:
     match = _URL.match(text)
     if match is None:
         return expand(text)
-    if match[1].lower() != "s3":
+    scheme = _SYNONYMS.get(match[1].lower(), match[1].lower())
+    if scheme not in SERVICES:
         raise SettingsError(
-            f"{text[:200]!r}: datasets are kept in a directory or on S3 (s3://BUCKET/NAME), not on {match[1][:20]}://"
+            f"{text[:200]!r}: datasets are kept in a directory, or on an object store (s3://BUCKET/NAME, gs://…, "
+            f"az://CONTAINER/NAME), not on {match[1][:20]}://"
         )
-    return ObjectPath.parse(SCHEME + text[match.end() :])
+    return ObjectPath.parse(f"{scheme}://{text[match.end() :]}")
 
 
 def expand(text: str) -> Path:

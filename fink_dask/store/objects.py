@@ -21,7 +21,8 @@ from typing import Any, NoReturn
 from fink_dask.errors import SettingsError, StorageError
 from fink_dask.store.bucket import Bucket, open_bucket
 
-SCHEME = "s3://"
+#: How a URL begins.
+_URL = re.compile(r"([A-Za-z0-9]+)://([^/]*)/?(.*)", re.DOTALL)
 #: S3's own rules allow less, other stores more.
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 #: Bytes that are asked for at once where an object is read from beginning to end.
@@ -34,7 +35,7 @@ _PROBES = 2
 
 
 class ObjectPath(PosixPath):
-    """The name of an object, or a prefix of names: ``/bucket/key``, and ``s3://bucket/key`` as text.
+    """The name of an object, or a prefix of names: ``/s3:bucket/key``, and ``s3://bucket/key`` as text.
 
     Nothing that would touch the file system works: an object has no name there.
     """
@@ -47,17 +48,18 @@ class ObjectPath(PosixPath):
 
         Raises SettingsError if it names no dataset on a store.
         """
-        bucket, _, key = url.removeprefix(SCHEME).partition("/")
+        match = _URL.fullmatch(url)
+        scheme, bucket, key = match.groups() if match else ("", "", "")
         parts = [part for part in key.split("/") if part not in {"", "."}]
         if not _BUCKET.fullmatch(bucket) or ".." in parts or not url.isprintable():
             raise SettingsError(f"{url[:200]!a} is not a place on an object store such as s3://BUCKET/NAME")
         if not parts:
-            raise SettingsError(f"{url} is a whole bucket: name a place in it, such as {SCHEME}{bucket}/alerts")
-        return cls("/", bucket, *parts)
+            raise SettingsError(f"{url} is a whole bucket: name a place in it, such as {scheme}://{bucket}/alerts")
+        return cls("/", f"{scheme}:{bucket}", *parts)
 
     def __str__(self) -> str:
         # Below a dataset, a name is relative, as `relative_to` makes it.
-        return SCHEME + "/".join(self.parts[1:]) if self.is_absolute() else "/".join(self.parts)
+        return "/".join(self.parts[1:]).replace(":", "://", 1) if self.is_absolute() else "/".join(self.parts)
 
     def __fspath__(self) -> NoReturn:
         raise TypeError(f"{self} is not a file")
@@ -65,7 +67,8 @@ class ObjectPath(PosixPath):
     @property
     def bucket(self) -> Bucket:
         """The bucket."""
-        return open_bucket(self.parts[1])
+        scheme, _, name = self.parts[1].partition(":")
+        return open_bucket(scheme, name)
 
     @property
     def key(self) -> str:
@@ -236,10 +239,10 @@ class ObjectPath(PosixPath):
     def exchange(self, before: bytes, after: bytes) -> bool:
         """Replace the content `before` by another; False where the object holds something else."""
         try:
-            tag = self.bucket.head(self.key).tag
+            version = self.bucket.head(self.key).version
             if self.read_bytes() != before:
                 return False
-            self.bucket.put_instead(self.key, after, tag)
+            self.bucket.put_instead(self.key, after, version)
         except (FileNotFoundError, FileExistsError):
             return False
         return True

@@ -27,8 +27,6 @@ _ADMITTED = ".admitted"
 _AT_ONCE = 16
 #: The fewest bytes of an object that are asked for at once, where some of its columns are read.
 _READ_BYTES = 2**18
-#: Seconds that a connection of pyarrow's may take, and those without a byte of an answer, and how often it tries.
-_CONNECT_S, _SILENCE_S, _TRIES = 10.0, 30.0, 8
 
 
 class RemoteStore:
@@ -171,18 +169,9 @@ class RemoteStore:
         return path.open("rb", _READ_BYTES)
 
     def filesystem(self, path: Path) -> tuple[Any, str]:
-        from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem
-
         bucket = _object(path).bucket
-        # Arrow's own time-outs, of 1 and 3 seconds, and its two further tries are for lines within a data centre.
-        filesystem = S3FileSystem(
-            region=bucket.region,
-            endpoint_override=bucket.endpoint,
-            connect_timeout=_CONNECT_S,
-            request_timeout=_SILENCE_S,
-            retry_strategy=AwsStandardS3RetryStrategy(max_attempts=_TRIES),
-        )
-        return filesystem, f"{bucket.name}/{_object(path).key}"
+        filesystem, root = bucket.service.filesystem()
+        return filesystem, f"{root}/{_object(path).key}"
 
 
 class _Pulse:

@@ -17,6 +17,8 @@ from tests.harness.nights import add_night
 from tests.harness.object_store import BUCKET, ObjectStore
 from tests.harness.store_crash import killed_after, run_on_store
 
+pytestmark = pytest.mark.stores
+
 
 def _dataset(place: Path) -> Path:
     kind = AlertKind.ZTF_LIGHT
@@ -42,13 +44,12 @@ def test_a_catalog_of_a_dataset_on_a_store_is_the_same_there_as_in_a_directory_a
         export_hats(outdir, outdir / "catalog")
 
 
-@pytest.mark.kills
 def test_a_catalog_whose_sending_was_killed_is_none_until_all_of_it_is_sent(
     object_store: ObjectStore, store_url: str, tmp_path: Path
 ) -> None:
     outdir = _dataset(locate(store_url))
     export_hats(outdir, tmp_path / "catalog")
-    for after in count(1, 5):
+    for after in count(1, 9):
         catalog = locate(store_url).with_name(f"catalog-{after}")
         killed = run_on_store(object_store, killed_after, after, export_hats, outdir, catalog) == -signal.SIGKILL
         if not killed:

@@ -21,10 +21,9 @@ from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import create_ledger
 from fink_dask.store.location import locate
 from fink_dask.verifying.files import verify_dataset
-from tests.harness.crash import SOME_OR_EACH
 from tests.harness.ledgers import SCHEMA, make_ledger, make_plan, places, revise, transfer
 from tests.harness.object_store import BUCKET, ObjectStore
-from tests.harness.store_crash import killed_after, run_on_store
+from tests.harness.store_crash import SOME_OR_EACH_CHANGE, killed_after, run_on_store
 
 RANGES = [Range(0, 0, 25), Range(3, 100, 130)]
 PLANS = [make_plan(RANGES[:1]), make_plan(RANGES[1:], 2)]
@@ -63,7 +62,7 @@ def _assert_whole(store: ObjectStore, ledger: Ledger) -> None:
     assert store.files(str(ledger.staging_path).removeprefix(f"s3://{BUCKET}/")) == []
 
 
-@SOME_OR_EACH
+@SOME_OR_EACH_CHANGE
 def test_no_alert_is_lost_or_doubled_by_a_kill_after_any_change_of_a_compaction_on_a_store(
     object_store: ObjectStore, store_url: str, every: int
 ) -> None:

@@ -5,14 +5,31 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
+
+import pytest
 
 from fink_dask.store.bucket import Bucket
 from tests.harness.crash import kill_self, run
-from tests.harness.object_store import ObjectStore
 
 #: What changes a store. A kill between two of these leaves what a kill after the first one leaves.
 CHANGES = ("put", "upload", "put_new", "put_instead", "copy", "delete")
+
+
+#: For tests that kill after one change after the other: each of them is long.
+SOME_OR_EACH_CHANGE = pytest.mark.parametrize(
+    "every",
+    [pytest.param(11, marks=pytest.mark.stores), pytest.param(1, marks=pytest.mark.kills)],
+    ids=["some changes", "each change"],
+)
+
+
+class HasEnvironment(Protocol):
+    """A store that an environment leads to."""
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """Return the environment."""
 
 
 def in_environment(environment: Mapping[str, str], function: Callable[..., object], *arguments: Any) -> None:
@@ -21,7 +38,7 @@ def in_environment(environment: Mapping[str, str], function: Callable[..., objec
     function(*arguments)
 
 
-def run_on_store(store: ObjectStore, function: Callable[..., object], *arguments: Any) -> int:
+def run_on_store(store: HasEnvironment, function: Callable[..., object], *arguments: Any) -> int:
     """Call a function in another process and return how that ended, ``-SIGKILL`` if it was killed."""
     return run(in_environment, store.environment, function, *arguments)
 

@@ -18,10 +18,9 @@ from fink_dask.ledger.outdir import create_ledger, datasets_in, find_ledger
 from fink_dask.ledger.restart import complete_move, delete_old_dataset, is_begun, old_datasets, set_aside
 from fink_dask.store.location import locate
 from fink_dask.verifying.files import verify_dataset
-from tests.harness.crash import SOME_OR_EACH
 from tests.harness.ledgers import SCHEMA, make_ledger, make_plan, stage_range, transfer
 from tests.harness.object_store import BUCKET, ObjectStore
-from tests.harness.store_crash import killed_after, run_on_store
+from tests.harness.store_crash import SOME_OR_EACH_CHANGE, killed_after, run_on_store
 
 FIRST, SECOND = Range(0, 0, 12), Range(1, 0, 12)
 PLAN, AGAIN = make_plan([FIRST, SECOND]), make_plan([Range(0, 0, 12), Range(1, 0, 30)])
@@ -72,7 +71,7 @@ def _delete(ledger: Ledger) -> None:
         delete_old_dataset(old)
 
 
-@SOME_OR_EACH
+@SOME_OR_EACH_CHANGE
 def test_a_move_and_a_deletion_killed_after_any_change_to_the_store_are_completed(
     object_store: ObjectStore, store_url: str, every: int
 ) -> None:

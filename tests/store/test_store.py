@@ -14,11 +14,9 @@ from fink_dask.store.location import locate, store_of
 from fink_dask.store.newfile import NewFile
 
 
-@pytest.fixture(params=["directory", "object store"])
+@pytest.fixture(params=["directory", "store_url", pytest.param("azure_url", marks=pytest.mark.stores)])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    if request.param == "directory":
-        return tmp_path / "alerts"
-    return locate(request.getfixturevalue("store_url"))
+    return tmp_path / "alerts" if request.param == "directory" else locate(request.getfixturevalue(request.param))
 
 
 def test_of_several_that_put_or_link_a_new_file_one_wins_and_it_is_never_replaced(place: Path) -> None:

@@ -121,7 +121,7 @@ def test_who_stops_an_upload_does_not_wait_for_it_and_leaves_nothing_of_it(
 
 
 def test_only_what_is_below_a_name_is_tidied_up(object_store: ObjectStore, store_url: str) -> None:
-    client, path = open_bucket(BUCKET)._client, locate(store_url)
+    client, path = open_bucket("s3", BUCKET).service._client, locate(store_url)
     keys = [f"{path.key}{rest}" for rest in ("/staging/a", "/staging/b/c", "-other/a", "/stagings/a")]  # type: ignore[attr-defined]
     for key in keys:
         client.create_multipart_upload(Bucket=BUCKET, Key=key)
