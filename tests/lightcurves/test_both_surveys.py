@@ -10,6 +10,7 @@ import fink_dask
 from fink_dask.errors import SettingsError
 from fink_dask.ledger.gather import gather_ledgers
 from fink_dask.lightcurves.points import SCHEMA
+from fink_dask.report.charts import light_curve
 from fink_dask.report.curve import page_of
 from fink_dask.report.objects import show_objects
 from tests.alerts.made_up import AlertKind, avro_schema, made_up_alerts
@@ -79,9 +80,16 @@ def test_each_object_is_drawn_in_its_unit_and_each_kind_of_flux_by_itself(season
     assert "psfFlux" in said
     assert "scienceFlux" in said
     assert max(map(len, said.splitlines()[1:])) <= 80, "the table is wider than a terminal"
-    done = run_cli("report", str(season), "--object", name, "--object", "7", "-o", str(season.parent / "r.html"))
+    axes = [light_curve("curve", each).yaxis[0].axis_label for each in examples]
+    assert axes == ["magnitude", "psfFlux (nJy)", "scienceFlux (nJy)"]
+
+
+@pytest.mark.commands
+def test_a_report_of_both_surveys_shows_the_objects_that_it_was_asked_for(season: Path) -> None:
+    place, name = season.parent / "r.html", name_of_ztf(season)
+    done = run_cli("report", str(season), "--object", name, "--object", "7", "-o", str(place))
     assert done.returncode == 0, done.stderr
-    page = (season.parent / "r.html").read_text()
+    page = place.read_text()
     assert "examples-left-out" not in page
     assert page.count('"psfFlux (nJy)"') == page.count('"magnitude"') == 1
 
