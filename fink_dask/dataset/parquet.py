@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -20,8 +23,22 @@ _SOUGHT = {"jd", "midpointMjdTai", "ra", "dec"}
 #: Bytes of a column that are compressed to see whether that pays off, and the share that must be left at most.
 _PROBE_BYTES = 2**18
 _WORTH = 0.9
+#: Numbers and texts of a column that are looked at to see how they are best laid out; of fewer, it hardly matters.
+_PROBE_ROWS = 256
 #: Of small writes, that each of them does not cost a call of Python.
 _BUFFER_BYTES = 2**14
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What the first values of a file's columns tell; a column is named as Parquet does."""
+
+    #: Bytes that a codec makes hardly smaller.
+    bare: frozenset[str] = frozenset()
+    #: Floats that take less where their bytes stay together, as those that are often alike.
+    whole: frozenset[str] = frozenset()
+    #: Strings that are mostly different: a dictionary of them is as large as they are.
+    unlike: frozenset[str] = frozenset()
 
 
 class ParquetFileWriter:
@@ -41,13 +58,13 @@ class ParquetFileWriter:
     def write_table(self, table: pa.Table) -> None:
         """Add rows, as a row group."""
         if self._writer is None:
-            self._writer = self._begin(frozenset(_incompressible(table, self._compression)))
+            self._writer = self._begin(_look_at(table, self._compression))
         self._writer.write_table(table, row_group_size=max(table.num_rows, 1))
 
     def complete(self) -> None:
         """Write the footer."""
         if self._writer is None:
-            self._writer = self._begin(frozenset())
+            self._writer = self._begin(Findings())
         self._writer.close()
         self._sink.flush()
 
@@ -57,8 +74,8 @@ class ParquetFileWriter:
             self._writer.is_open = False  # else it is closed once more when it is collected, and prints an error
         self.file.close()
 
-    def _begin(self, bare: frozenset[str]) -> pq.ParquetWriter:
-        options = write_options(self._schema, self._compression, bare)
+    def _begin(self, found: Findings) -> pq.ParquetWriter:
+        options = write_options(self._schema, self._compression, found)
         writer = pq.ParquetWriter(self._sink, for_pandas(self._schema), **options)
         writer.add_key_value_metadata(self._footer)
         return writer
@@ -91,56 +108,72 @@ def _is_nullable_id(field: pa.Field) -> bool:
 
 
 @lru_cache(maxsize=64)
-def write_options(schema: pa.Schema, compression: str, bare: frozenset[str]) -> Mapping[str, Any]:
+def write_options(schema: pa.Schema, compression: str, found: Findings) -> Mapping[str, Any]:
     """Choose Parquet's encodings column by column; once per process, as all ranges of a plan have the same columns.
 
-    Dictionaries pay off for strings only; floats compress better with their bytes split; offsets count upwards. Minimum
-    and maximum of a row group's strings, bytes and most floats tell a reader nothing, as a range holds alerts of all
-    kinds, and take time to find.
-
-    `bare`: paths of the columns that are not compressed.
+    Dictionaries pay off for strings only; most floats compress better with their bytes split; offsets count upwards.
+    Minimum and maximum of a row group's strings, bytes and most floats tell a reader nothing, as a range holds alerts
+    of all kinds, and take time to find.
     """
     sink = pa.BufferOutputStream()
     pq.write_table(schema.empty_table(), sink)
     columns = pq.read_metadata(pa.BufferReader(sink.getvalue())).schema
     leaves = [columns.column(index) for index in range(len(columns))]
     floats = [leaf.path for leaf in leaves if leaf.physical_type in {"FLOAT", "DOUBLE"}]
+    texts = [leaf.path for leaf in leaves if leaf.logical_type.type == "STRING"]
     vain = {leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"} | {
         path for path in floats if path.rpartition(".")[2] not in _SOUGHT or ".list." in path
     }
+    split = [] if compression == "none" else [path for path in floats if path not in found.whole]
     return {
-        "compression": {leaf.path: "none" if leaf.path in bare else compression for leaf in leaves},
-        "use_dictionary": [leaf.path for leaf in leaves if leaf.logical_type.type == "STRING"],
-        "column_encoding": dict.fromkeys(floats, "BYTE_STREAM_SPLIT") | {"kafka_offset": "DELTA_BINARY_PACKED"},
+        "compression": {leaf.path: "none" if leaf.path in found.bare else compression for leaf in leaves},
+        "use_dictionary": [path for path in texts if path not in found.unlike],
+        "column_encoding": dict.fromkeys(split, "BYTE_STREAM_SPLIT") | {"kafka_offset": "DELTA_BINARY_PACKED"},
         "write_statistics": [leaf.path for leaf in leaves if leaf.path not in vain],
     }
 
 
-def _incompressible(table: pa.Table, compression: str) -> Iterator[str]:
-    """Find the columns of bytes whose first values a codec makes hardly smaller; they are named as Parquet does."""
-    if compression == "none" or not table.num_rows:
-        return
-    codec = pa.Codec(compression)
-    for name, column in zip(table.column_names, table.columns, strict=True):
-        for path, values in _binary(name, column.chunk(0)):
-            first = _first(values)
-            if len(first) and codec.compress(first).size > _WORTH * len(first):
-                yield path
+def _look_at(table: pa.Table, compression: str) -> Findings:
+    """Find out from a file's first table how its columns are best laid out."""
+    bare, whole, unlike = set(), set(), set()
+    codec = None if compression == "none" else pa.Codec(compression)
+    columns = zip(table.column_names, table.columns if table.num_rows else (), strict=False)
+    for path, values in (leaf for name, column in columns for leaf in _leaves(name, column.chunk(0))):
+        if pa.types.is_binary(values.type):
+            if codec is not None and _is_incompressible(_first(values), codec):
+                bare.add(path)
+        elif table.num_rows >= _PROBE_ROWS and (seen := values[: 4 * _PROBE_ROWS].drop_null()[:_PROBE_ROWS]):
+            if pa.types.is_string(values.type):
+                if 2 * len(seen.unique()) > len(seen):
+                    unlike.add(path)
+            elif codec is not None and pa.types.is_floating(values.type) and _is_better_whole(seen.to_numpy(), codec):
+                whole.add(path)
+    return Findings(frozenset(bare), frozenset(whole), frozenset(unlike))
 
 
-def _binary(path: str, values: pa.Array) -> Iterator[tuple[str, pa.Array]]:
-    """Walk to the arrays of bytes that a column consists of."""
+def _is_incompressible(first: bytes, codec: pa.Codec) -> bool:
+    return len(first) > 0 and codec.compress(first).size > _WORTH * len(first)
+
+
+def _is_better_whole(numbers: npt.NDArray[Any], codec: pa.Codec) -> bool:
+    """Tell whether floats take clearly less as they are than split by bytes."""
+    split = numbers.view(np.uint8).reshape(len(numbers), -1).T
+    return bool(codec.compress(numbers.tobytes()).size < _WORTH * codec.compress(split.tobytes()).size)
+
+
+def _leaves(path: str, values: pa.Array) -> Iterator[tuple[str, pa.Array]]:
+    """Walk to the arrays that a column of Parquet holds, which are named as it does."""
     kind = values.type
-    if pa.types.is_binary(kind):
-        yield path, values
-    elif pa.types.is_struct(kind):
+    if pa.types.is_struct(kind):
         for index, field in enumerate(kind):
-            yield from _binary(f"{path}.{field.name}", values.field(index))
+            yield from _leaves(f"{path}.{field.name}", values.field(index))
     elif pa.types.is_map(kind):
-        yield from _binary(f"{path}.key_value.key", values.keys)
-        yield from _binary(f"{path}.key_value.value", values.items)
+        yield from _leaves(f"{path}.key_value.key", values.keys)
+        yield from _leaves(f"{path}.key_value.value", values.items)
     elif pa.types.is_list(kind):
-        yield from _binary(f"{path}.list.element", values.values)
+        yield from _leaves(f"{path}.list.element", values.values)
+    else:
+        yield path, values
 
 
 def _first(values: pa.Array) -> bytes:

@@ -105,3 +105,35 @@ def test_numbers_that_readers_look_for_alerts_by_have_statistics_and_what_tells_
     assert kept == {"kafka_offset", "jd", "candidate.ra", "candidate.jd", "is_new"}
     assert (found["jd"].statistics.min, found["jd"].statistics.null_count) == (2460000.5, 1)
     assert (found["kafka_offset"].statistics.min, found["kafka_offset"].statistics.max) == (0, 1)
+
+
+def laid_out(column: pq.ColumnChunkMetaData) -> tuple[bool, bool]:
+    """Tell whether a column is split by bytes, and whether it has a dictionary."""
+    return "BYTE_STREAM_SPLIT" in column.encodings, column.has_dictionary_page
+
+
+@pytest.mark.parametrize("compression", ["zstd", "none"])
+def test_numbers_and_texts_are_laid_out_as_takes_the_least(tmp_path: Path, compression: str) -> None:
+    alike = [RANDOM.choice([RANDOM.random() for _ in range(3)]) for _ in range(2)] * 500
+    smooth, texts = [18 + RANDOM.random() for _ in alike], [f"object {number}" for number in range(len(alike))]
+    table = pa.table(
+        {
+            "alike": alike,
+            "smooth": smooth,
+            "nested": [{"points": [one, None]} for one in alike],
+            "empty": pa.nulls(len(alike), pa.float64()),
+            "name": texts,
+            "kind": ["star", "galaxy"] * 500,
+        }
+    )
+    found = write(tmp_path / "a.parquet", table, compression=compression)
+    split = compression != "none"  # it makes nothing smaller by itself
+    layouts = {path: laid_out(column) for path, column in found.items()}
+    assert layouts == {
+        "alike": (False, False),
+        "smooth": (split, False),
+        "nested.points.list.element": (False, False),
+        "empty": (split, False),
+        "name": (False, False),
+        "kind": (False, True),
+    }
