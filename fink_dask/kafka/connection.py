@@ -131,8 +131,9 @@ class Arrived:
     responses: int = 0
     #: How many times a broker was connected to.
     connections: int = 0
-    #: records, record_bytes: records that have come, consumed or not, and their bytes after decompression.
+    #: Records that have come, consumed or not, among what else waits for whoever consumes.
     records: int = 0
+    #: Bytes of the records alone, after decompression.
     record_bytes: int = 0
     #: The same of all records that were in these responses, wanted or not.
     unpacked_bytes: int = 0

@@ -181,3 +181,20 @@ def test_readers_one_after_the_other_leave_no_threads_and_files_behind(
     while held()[0] > threads or held()[1] > files:
         assert time.monotonic() < deadline, f"threads and files were {threads, files}, and now are {held()}"
         time.sleep(0.05)
+
+
+def test_what_librdkafka_says_while_a_rate_has_a_reader_pause_is_not_counted_as_records(
+    kafka: Kafka, topic_name: str
+) -> None:
+    create_topic(kafka.bootstrap_servers, topic_name, partitions=1)
+    size, count = 50_000, 8
+    # Each is a batch, and so a response of its own.
+    produce(kafka.bootstrap_servers, topic_name, [bytes(size)] * count, options={"batch.num.messages": 1})
+    # As a transfer makes it where a rate is set: the next response is asked for when this one is taken.
+    settings = KafkaSettings(kafka.bootstrap_servers, reconnect_timeout_s=20, limit_rate=16 * size, queue_bytes=1)
+    with open_connection(settings, fetch_bytes=2**16, stated_ms=5) as connection:
+        reader = RangeReader(connection, topic_name, Range(0, 0, count), lambda: False)
+        said = [(reader.received, reader.received_bytes) for _ in reader.batches(1, 1)]
+    assert len(said) == count
+    assert all(received * size == received_bytes for received, received_bytes in said)
+    assert said[-1] == (count, count * size)
