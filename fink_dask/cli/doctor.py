@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +23,8 @@ from fink_dask.units import printable
 if TYPE_CHECKING:
     from fink_dask.doctor.machine import Check
 
+#: When this was loaded, which is nearly when the program began.
+_BEGAN = time.monotonic()
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 #: Characters shown of what was found; what a broker says, or a name, may be of any length.
 _MOST = 500
@@ -87,6 +90,7 @@ def _checks(topic: str | None, outdir: Path | None, survey: str | None, connecti
     from fink_dask.settings import TransferSettings
     from fink_dask.show.display import doing
 
+    loaded_s = time.monotonic() - _BEGAN
     yield check_versions()
     compiler = check_compiler()
     yield compiler
@@ -112,7 +116,11 @@ def _checks(topic: str | None, outdir: Path | None, survey: str | None, connecti
     is_topic_known = any(check.name == "topic" and check.state != "fail" for check in seen.checks)
     if kafka is not None and topic is not None and is_topic_known and compiler.state == "ok":
         with doing("reading some alerts, to know how large their files are"):
-            room = check_room(TransferSettings(topic=topic, outdir=outdir, kafka=kafka), seen.line)
+            began = time.monotonic()
+            import fink_dask.running.run  # noqa: F401 - what a transfer loads is a part of its time
+
+            loaded_s = loaded_s + time.monotonic() - began
+            room = check_room(TransferSettings(topic=topic, outdir=outdir, kafka=kafka), seen.line, loaded_s)
         yield room
     else:
         yield check_disk(outdir, topic)

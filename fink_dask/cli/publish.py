@@ -6,7 +6,7 @@ import math
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -26,6 +26,9 @@ from fink_dask.cli.say import say
 from fink_dask.demo.alerts import AlertKind
 from fink_dask.errors import SettingsError
 from fink_dask.kafka.topics import survey_of
+
+if TYPE_CHECKING:
+    from fink_dask.show.bar import CountBar
 
 #: More than any Kafka cluster has room for.
 _MAX_PARTITIONS = 10_000
@@ -116,6 +119,7 @@ def publish(
     from fink_dask.demo.fill import fill_topic, prepare_topic
     from fink_dask.kafka.publish import open_publisher, paced
     from fink_dask.show.bar import CountBar
+    from fink_dask.show.display import doing
     from fink_dask.units import counted, per_second
 
     if bool(files) == (synthetic is not None):
@@ -125,7 +129,8 @@ def publish(
     opened = open_files(files) if files else None
     text = opened.text if opened is not None else recorded_schema(kind)
     total = opened.alerts if opened is not None else synthetic or 0
-    where = prepare_topic(kafka, topic, parse_schema(text), partitions, append)
+    with doing("connecting to Kafka, and looking for the topic"):
+        where = prepare_topic(kafka, topic, parse_schema(text), partitions, append)
     values = opened.values() if opened is not None else play_alerts(kind, total, seed=seed, first_number=where.offsets)
     done, began = 0, time.monotonic()
     with open_publisher(kafka) as publisher, CountBar("publishing", total, noun="alert") as bar:
@@ -137,7 +142,7 @@ def publish(
 
         def fill(stop: threading.Event) -> None:
             paced_values = paced(values, rate, stop.wait) if rate else values
-            fill_topic(publisher, where, text, paced_values, seed, note, stop.is_set)
+            fill_topic(publisher, where, text, paced_values, seed, note, lambda: _is_stopped(stop, bar))
 
         try:
             run_apart(fill)
@@ -157,6 +162,11 @@ def publish(
     say(f"  partitions {where.partitions}")
     click.echo(f"  transfer   {_transfer_of(topic, None if files else kind)}")
     return 0
+
+
+def _is_stopped(stop: threading.Event, bar: CountBar) -> bool:
+    bar.tick()  # also while Kafka confirms nothing
+    return stop.is_set()
 
 
 def _transfer_of(topic: str, kind: str | None) -> str:

@@ -18,7 +18,7 @@ from fink_dask.ledger.progress import Summary
 from fink_dask.planning.preview import Outlook
 from fink_dask.progress.events import Forecast
 from fink_dask.progress.profile import Profile
-from fink_dask.units import counted, duration_words, per_second
+from fink_dask.units import counted, per_second
 
 if TYPE_CHECKING:
     from fink_dask.running.run import TopicOutcome
@@ -144,7 +144,9 @@ def _print_forecast(forecast: Forecast) -> None:
     if forecast.seconds is None or forecast.raw_bytes is None:
         say("  would take      not known, as no alert came in time")
     else:
-        say(f"  would take      about {duration_words(max(1, forecast.seconds))}, {forecast.reason}")
+        say(f"  would take      about {forecast.took}")
+        if forecast.warning:
+            say(f"  warning         {forecast.warning}")
         if forecast.wire_bytes is not None and forecast.wire_bytes > _MUCH_MORE * forecast.raw_bytes:
             say(f"  would fetch     about {decimal(forecast.wire_bytes)}, as keys hold more than the alerts do")
     if forecast.free_bytes is not None:

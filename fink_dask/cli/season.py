@@ -20,6 +20,9 @@ def season(outdir: Path, as_json: bool) -> int:
 
     Transfers of several topics put them there by themselves. Datasets of older versions, or that you have moved into
     one directory, have them inside, where pandas, polars and others stumble over them. No alert is touched.
+
+    So two nights become one: mkdir nights; mv alerts alerts.fink nights; fink-dask season nights; and then transfer the
+    second one with --outdir nights.
     """
     from fink_dask.ledger.gather import gather_ledgers
     from fink_dask.ledger.ledger import ledgers_path

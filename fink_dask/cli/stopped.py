@@ -89,10 +89,27 @@ def handle_signals() -> None:
             signal.signal(number, stop)
 
 
+#: Count the alerts that are committed, where a transfer runs.
+_COUNTS: list[Callable[[], int]] = []
+
+
+@contextmanager
+def counting(committed: Callable[[], int]) -> Iterator[None]:
+    """Have the last words say how many alerts are safe, also where the process ends as it is."""
+    _COUNTS.append(committed)
+    try:
+        yield
+    finally:
+        _COUNTS.pop()
+
+
 def _end_at_once(number: int) -> None:
     """End the process as it is, and say so past whatever lock the other writers hold."""
+    safe = "what is committed is safe"
+    with suppress(Exception):  # it is counted while others add to it
+        safe = f"{counted(_COUNTS[-1](), 'alert')} safe"
     with suppress(OSError):
-        os.write(2, b"\nfink-dask: stopped at once; what is committed is safe\n")
+        os.write(2, f"\nfink-dask: stopped at once; {safe}; run the same command again to continue\n".encode())
     os._exit(128 + number)
 
 
@@ -127,14 +144,18 @@ def failure_as_json(settings: TransferSettings, choice: TopicChoice, as_json: bo
         state: State = "interrupted" if stopped else "failed"
         ledgers = _found(settings, choice)
         summaries = [_summary(ledger) for ledger in ledgers]
+        alerts = sum(summary.alerts for summary in summaries)
         if stopped:
-            alerts = sum(summary.alerts for summary in summaries)
             where = "no range was complete yet, so what had arrived is fetched again; " if ledgers else ""
             if alerts:
                 where = f"{counted(alerts, 'alert')} safe in {settings.outdir}; "
             say(f"fink-dask: stopped; {where}run the same command again to continue", err=True)
             if isinstance(error, SignalReceivedError):
                 error.said = True
+        elif alerts and isinstance(error, FinkDaskError) and error.transient:
+            where = "" if error.partition is None else f", and partition {error.partition} is tried again"
+            words = f"{counted(alerts, 'alert')} safe in {settings.outdir}; the same command continues{where}"
+            say(f"fink-dask: {words}", err=True)
         if as_json:
             seconds = time.monotonic() - began
             # After a restart, the ledger is not the one that was counted before.

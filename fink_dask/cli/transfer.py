@@ -28,7 +28,7 @@ from fink_dask.cli.options import (
 )
 from fink_dask.cli.say import say
 from fink_dask.cli.several import ledgers_of, preview_topics, print_outcome, survey_of_topics, topic_option
-from fink_dask.cli.stopped import failure_as_json
+from fink_dask.cli.stopped import counting, failure_as_json
 from fink_dask.errors import BrokerError, FinkDaskError, SchemaError, SettingsError, parameter
 from fink_dask.kafka.topics import TopicChoice, choose_topics
 from fink_dask.settings import (
@@ -255,7 +255,7 @@ def _transfer(
     from fink_dask.running.run import run_topics
     from fink_dask.show.display import Display
 
-    with Display(began=_BEGAN) as progress:
+    with Display(began=_BEGAN) as progress, counting(lambda: progress.whole.committed):
         outcome = run_topics(choice, settings, progress, chosen, restart)
     shown = outcome.profile if profile else None
     if choice.is_several:

@@ -15,7 +15,7 @@ from fink_dask.kafka.offsets import Range
 from fink_dask.kafka.overview import TopicOverview, look_at_topics
 from fink_dask.kafka.probe import UNKNOWN_LINE, LineSpeed, measure_line
 from fink_dask.settings import KafkaSettings, has_sasl
-from fink_dask.units import counted
+from fink_dask.units import counted, lasting
 
 #: Seconds by which a clock may be wrong without harm.
 _CLOCK_S = 60.0
@@ -115,7 +115,7 @@ def _check_line(line: LineSpeed) -> Check:
     if line.round_trip_s is None:
         return Check("line", "warn", line.words, "try again: Kafka answered before, and then no more", figures)
     words = line.words
-    if line.bytes_per_s is None:
+    if line.bytes_per_s is line.slower_than is None:
         words += "; the rate is not known, as there was too little to read"
     return Check("line", "ok", words, figures=figures)
 
@@ -140,8 +140,9 @@ def _check_topic(topic: TopicOverview) -> Check:
         return Check("topic", "warn", words, "fink-dask topics shows which ones hold any; --follow waits for them")
     if topic.removal_ms is None:
         return Check("topic", "ok", words)
-    days = (topic.removal_ms / 1000 - time.time()) / 86_400
-    words += f"; Kafka may begin to remove them in {max(days, 0):.1f} days"
+    left_s = max(0.0, topic.removal_ms / 1000 - time.time())
+    days = left_s / 86_400
+    words += f"; Kafka may begin to remove them {f'in {lasting(left_s)}' if left_s >= 1 else 'now'}"
     return Check("topic", "warn" if days < _SOON_DAYS else "ok", words, "transfer it now" if days < _SOON_DAYS else "")
 
 

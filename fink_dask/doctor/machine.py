@@ -27,7 +27,6 @@ from fink_dask.ledger.outdir import check_outdir, find_ledger, free_bytes
 from fink_dask.ranges.memory import BASE_BYTES, WORKER_BYTES, share_memory
 from fink_dask.settings import TransferSettings
 from fink_dask.store.local import LOCAL
-from fink_dask.units import lasting
 
 State = Literal["ok", "warn", "fail"]
 
@@ -122,7 +121,7 @@ def check_place(outdir: Path) -> Iterator[Check]:
         yield Check("storage", "fail", words, "choose an --outdir that you may write to")
 
 
-def check_room(settings: TransferSettings, line: LineSpeed | None) -> Check:
+def check_room(settings: TransferSettings, line: LineSpeed | None, loaded_s: float = 0.0) -> Check:
     """Compare the free space with what the transfer of a topic is estimated to write; the line may be known."""
     from fink_dask.planning.preview import preview  # here, as it loads the decoder, which may be at fault
 
@@ -141,7 +140,7 @@ def check_room(settings: TransferSettings, line: LineSpeed | None) -> Check:
                 where=begun.where,
                 outformat=begun.outformat,
             )
-        forecast = preview(settings, usable_cores(), line=line).forecast
+        forecast = preview(settings, usable_cores(), line=line, loaded_s=loaded_s).forecast
     except FinkDaskError as error:
         words = f"{decimal(free)} free; how much the transfer would write is not known: {error}"
         return Check("disk", "warn", words, "fix that first: it would stop the transfer too")
@@ -152,7 +151,7 @@ def check_room(settings: TransferSettings, line: LineSpeed | None) -> Check:
         return Check("disk", "warn", words, "try again, or transfer: it goes on where it stops if the disk is full")
     words = f"{decimal(free)} free; the transfer would write about {decimal(forecast.written_bytes)}"
     if forecast.seconds is not None:
-        words += f" in {lasting(max(1, forecast.seconds))}, {forecast.reason}"
+        words += f" in about {forecast.took}"
     figures = {"seconds": forecast.seconds, "wire_bytes": forecast.wire_bytes, "bound_by": forecast.bound_by}
     if forecast.written_bytes <= free:
         return Check("disk", "ok", words, figures=figures)

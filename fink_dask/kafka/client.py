@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from typing import Any
 
@@ -70,6 +71,9 @@ _NO_SUCH_CLIENT = (
     "unsupported_grant_type",
 )
 
+#: How librdkafka says that a name stands for no address.
+_UNRESOLVED = re.compile(r"resolve '([^']+?)(?::\d+)?'")
+
 #: What concerns a consumer group, and so nothing that a consumer does here.
 _OF_GROUPS = frozenset(
     {
@@ -122,6 +126,8 @@ class Errors:
     def __init__(self) -> None:
         self.last: KafkaError | None = None
         self.fatal: KafkaError | None = None
+        #: Whether there ever was an answer to a question.
+        self.has_answered = False
         self._first_at = self._last_at = self._fatal_at = 0.0
 
     def forget(self) -> None:
@@ -198,6 +204,8 @@ def in_words(error: KafkaError) -> str:
         return "no connection comes about; it may be off, or the line to it cut or blocked"
     if said.startswith(_NO_TOKEN):
         return f"the identity server gave no token: {said.removeprefix(_NO_TOKEN)}"
+    if error.code() == KafkaError._RESOLVE and (found := _UNRESOLVED.search(said)):
+        return f"can't find {found[1]}: is this machine online, and the name right?"
     # The first letters of what a web server says, or of a TLS alert, are taken for the size of a response.
     if error.code() == KafkaError._BAD_MSG and "APIVERSION_QUERY" in said:
         return f"what answers there is not Kafka, or wants another {parameter('security_protocol')}: check the port"

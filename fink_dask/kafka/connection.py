@@ -9,6 +9,7 @@ https://github.com/confluentinc/librdkafka/blob/master/src/rdkafka_broker.c
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -343,6 +344,14 @@ def in_background(function: Callable[[], Answer]) -> Future[Answer]:
     return future
 
 
+def _is_found(server: str) -> bool:
+    """Tell whether a server's name stands for an address."""
+    try:
+        return bool(socket.getaddrinfo(server.rpartition("/")[2].rpartition(":")[0].strip("[]"), None))
+    except (OSError, UnicodeError):
+        return False
+
+
 class _Wait:
     """Waits for a client's answers in short steps: what its callback says meanwhile can end the wait."""
 
@@ -358,6 +367,7 @@ class _Wait:
         # What is asked about, for the error.
         self._topic = topic
         self._began = time.monotonic()
+        self._lookup: Future[bool] | None = None
 
     def ask(self, question: Callable[[], Future[Answer]]) -> Answer:
         """Ask until there is an answer, or it is clear that none will come; see `Admin.ask`."""
@@ -392,6 +402,7 @@ class _Wait:
         """Forget what was said until now: it must not be the reason for a silence hours later."""
         self._serve(0)
         self._errors.forget()
+        self._errors.has_answered = True
 
     def _result(self, future: Future[Answer]) -> Answer:
         while True:
@@ -408,6 +419,14 @@ class _Wait:
         fatal, last = self._errors.refusal_since(self._began), self._errors.since(self._began)
         if last is None:
             return None
+        if last.code() == KafkaError._RESOLVE and not self._errors.has_answered:
+            # A name that was right a moment ago is waited for: it is the line that is cut.
+            if self._lookup is None:
+                self._lookup = in_background(
+                    lambda: not any(map(_is_found, self._settings.bootstrap_servers.split(",")))
+                )
+            if self._lookup.done() and self._lookup.result():
+                return last
         is_plain = self._settings.security.protocol == "PLAINTEXT"
         unreached_s = min(_UNREACHED_S if is_plain else _UNREACHED_SECURED_S, self._settings.request_timeout_s)
         bound_s = _REFUSED_S if fatal is not None else unreached_s

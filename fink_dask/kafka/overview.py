@@ -188,6 +188,16 @@ def look_at_topics(
     return Overview(tuple(topics), len(set(listed) - set(chosen)), unmatched, group_error)
 
 
+def look_at_removal(admin: Admin, topic: str, partitions: Sequence[int]) -> int | None:
+    """Find out when Kafka may begin to remove records of these partitions; see `TopicOverview.removal_ms`.
+
+    Raises BrokerError if the broker does not answer.
+    """
+    oldest = _times(admin, {topic: partitions}, OffsetSpec.for_timestamp(0))[topic]
+    retention = _retentions(admin, [topic])
+    return TopicOverview(topic, oldest_ms=min(oldest, default=None), retention_ms=retention[topic]).removal_ms
+
+
 def _choose(
     listed: Collection[str], patterns: Sequence[str], everything: bool
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:

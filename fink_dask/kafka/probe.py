@@ -28,6 +28,8 @@ _DISTANCE = 0.5
 #: A first response is waited for longer, as without it nothing is known. It has the connection's round trips in it, so
 #: it tells something only where it took much longer than those.
 _FIRST_S, _FIRST_TRIPS, _FIRST_TELLS_S = 10.0, 6, 0.2
+#: It is one batch at least, and Kafka takes no larger one unless it is told to.
+_BATCH_BYTES = 2**20
 #: What took less time may have waited for this program.
 _TELLS_S = 0.2
 #: More records than a response has.
@@ -38,6 +40,8 @@ _POLL_S = 0.02
 #: A look at a few records tells something of the line where it took so many seconds: librdkafka counts bytes twice a
 #: second, and connecting takes some round trips.
 _SAMPLE_TELLS_S = 2.0
+#: A line that carries more than this is no reason to wait: 100 Mbit/s.
+_FAST_BYTES_PER_S = 12.5e6
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,8 @@ class LineSpeed:
     is_least: bool = False
     #: Bytes of records for a byte on the line; 1 where they are not compressed, or that is not known.
     expansion: float = 1.0
+    #: Less than this comes, where nothing has come in time.
+    slower_than: float | None = None
     #: Whether it was not measured now, but in an earlier run.
     is_of_before: bool = False
 
@@ -63,7 +69,11 @@ class LineSpeed:
             trip_ms = 1000 * self.round_trip_s
             said.append(f"round trip {trip_ms:.{0 if trip_ms >= 10 else 1}f} ms")
         if self.bytes_per_s is not None:
-            said.append(f"{'at least ' if self.is_least else ''}{rate_words(self.bytes_per_s)}")
+            # What distance alone has bounded is no figure of a line: at most, that it is no slow one.
+            is_fast = self.is_least and self.bytes_per_s > _FAST_BYTES_PER_S
+            said.append("fast" if is_fast else f"{'at least ' * self.is_least}{rate_words(self.bytes_per_s)}")
+        elif self.slower_than is not None:
+            said.append(f"slower than {rate_words(self.slower_than)}")
         return ", ".join(said) or "not known, as nothing came in time"
 
 
@@ -177,7 +187,8 @@ class _Reading:
     def tell(self, before: LineSpeed) -> LineSpeed:
         """Say what is known of the line now."""
         if not self._first_bytes:
-            return before
+            is_late = self.position < self._range.end and time.monotonic() > self._began + _FIRST_S
+            return replace(before, slower_than=_BATCH_BYTES / _FIRST_S) if is_late else before
         trip_s = before.round_trip_s or 0.0
         if not self._rest_bytes:
             took_s = self._first_s - _FIRST_TRIPS * trip_s

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +11,11 @@ from tempfile import TemporaryDirectory
 import pyarrow as pa
 
 from fink_dask.dataset.formats import FORMATS, Layout, Origin
-from fink_dask.errors import StorageError, parameter
-from fink_dask.kafka.connection import Connection
+from fink_dask.errors import BrokerError, InterruptedTransferError, StorageError, parameter
+from fink_dask.kafka.connection import Admin, Connection
 from fink_dask.kafka.inspect import Sample
 from fink_dask.kafka.offsets import Range, Watermarks
+from fink_dask.kafka.overview import look_at_removal
 from fink_dask.kafka.probe import UNKNOWN_LINE, LineSpeed
 from fink_dask.kafka.reader import RangeReader
 from fink_dask.ledger.outdir import free_bytes
@@ -21,7 +23,7 @@ from fink_dask.ledger.progress import Summary
 from fink_dask.ledger.records import Plan
 from fink_dask.planning.schemas import Target
 from fink_dask.progress.events import Bound, Forecast
-from fink_dask.settings import BATCHSIZE, TransferSettings
+from fink_dask.settings import BATCHSIZE, KafkaSettings, TransferSettings
 from fink_dask.units import amount
 
 #: Seconds that a core takes for an alert and for a byte of one, and a run for its start and its end at least: from what
@@ -47,8 +49,15 @@ _SAMPLE_ALERTS = 1000
 
 _SAMPLE_BYTES = 8 * 2**20
 
-#: And for how long, where the line is known.
+#: And for how long, where the line is known; and at most.
 _SAMPLE_S = 3.0
+_PATIENCE_S = 10.0
+
+#: What is asked for at once where a rate is set.
+_SAMPLE_FETCH_BYTES = 2**16
+
+#: What takes less is over before retention matters.
+_LONG_S = 30.0
 
 
 def forecast(
@@ -93,25 +102,52 @@ def forecast(
         share = summary.written_bytes / summary.raw_bytes
     elif raw_bytes and (samples or (free is not None and raw_bytes > free)):
         count = _SAMPLE_ALERTS
-        if line.bytes_per_s is not None:
-            count = max(1, min(count, int(_SAMPLE_S * line.bytes_per_s * alerts / max(1, wire_bytes))))
+        if (rate := sample_rate(settings, line)) is not None:
+            count = max(1, min(count, int(_SAMPLE_S * rate * alerts / max(1, wire_bytes))))
         share = _sampled_share(settings, target, ranges, count)
     on_cores = (alerts * _ALERT_S + raw_bytes * _BYTE_S) / max(1, min(cores, len(ranges)))
-    rates: dict[Bound, float | None] = {"line": line.bytes_per_s, "limit": settings.kafka.limit_rate}
+    most = line.slower_than if line.bytes_per_s is None else line.bytes_per_s
+    rates: dict[Bound, float | None] = {"line": most, "limit": settings.kafka.limit_rate}
     took = {bound: wire_bytes / rate for bound, rate in rates.items() if rate is not None} | {"cores": on_cores}
     slowest = max(took, key=lambda bound: took[bound])
     is_known = line.bytes_per_s is not None or slowest != "cores"
+    start_s = max(_START_S, _START_SHARE * loaded_s) + _TRIPS * (line.round_trip_s or 0.0)
     return replace(
         known,
         raw_bytes=raw_bytes,
         written_bytes=round(raw_bytes * share),
-        seconds=max(_START_S, _START_SHARE * loaded_s) + _TRIPS * (line.round_trip_s or 0.0) + took[slowest],
+        seconds=start_s + took[slowest],
+        start_seconds=start_s,
         wire_bytes=wire_bytes,
         bound_by=slowest if is_known else None,
         bound_bytes_per_s=rates.get(slowest),
         is_most=slowest == "line" and line.is_least,
+        is_least=slowest == "line" and line.bytes_per_s is None,
         is_of_before=slowest == "line" and line.is_of_before,
     )
+
+
+def sample_rate(settings: TransferSettings, line: LineSpeed) -> float | None:
+    """Return how fast a few records come, or should; None where that is not known."""
+    rates = (line.bytes_per_s, line.slower_than, settings.kafka.limit_rate)
+    return min((rate for rate in rates if rate is not None), default=None)
+
+
+def with_removal(
+    found: Forecast, admin: Admin, topic: str, ranges: Iterable[Range], watermarks: Mapping[int, Watermarks]
+) -> Forecast:
+    """Say when Kafka may begin to remove what a run has to read, where that is before its end."""
+    # Where the first alerts are in the dataset already, others are removed next, and nobody knows when.
+    lows = {partition: each.low for partition, each in watermarks.items()}
+    heads = sorted({each.partition for each in ranges if each.start <= lows.get(each.partition, -1)})
+    if (found.seconds or 0.0) < _LONG_S or not heads:
+        return found
+    try:
+        removal_ms = look_at_removal(admin, topic, heads)
+    except BrokerError:
+        return found
+    left_s = None if removal_ms is None else max(0.0, removal_ms / 1000 - time.time())
+    return found if left_s is None or left_s > (found.seconds or 0.0) else replace(found, removal_s=left_s)
 
 
 def has_room(forecasts: Iterable[Forecast]) -> bool:
@@ -170,10 +206,11 @@ def _sampled_share(settings: TransferSettings, target: Target, ranges: Sequence[
     middle = (largest.start + largest.end) // 2
     sample = Range(largest.partition, middle, min(middle + count, largest.end))
     raw, bad, parts = 0, 0, []
-    connection = Connection(settings.kafka)
+    ends = time.monotonic() + _PATIENCE_S
+    connection = open_sample(settings.kafka)
     try:
         decoder = RangeDecoder(target.versions, target.identity, target.partitioning, sample.partition)
-        reader = RangeReader(connection, settings.topic, sample, lambda: False)
+        reader = RangeReader(connection, settings.topic, sample, lambda: time.monotonic() > ends)
         for batch in reader.batches(BATCHSIZE, _SAMPLE_BYTES, max_records=decoder.max_records):
             decoded = decoder.decode(batch)
             raw += batch.raw_bytes
@@ -181,6 +218,8 @@ def _sampled_share(settings: TransferSettings, target: Target, ranges: Sequence[
             parts += [part for _, part in decoded.parts]
             if raw >= _SAMPLE_BYTES:
                 break
+    except InterruptedTransferError:  # of what has come until then it is told
+        pass
     finally:
         connection.close()
     if not (parts and raw):  # nothing could be read or decoded, or the condition is true of no alert
@@ -191,6 +230,13 @@ def _sampled_share(settings: TransferSettings, target: Target, ranges: Sequence[
         return _file_bytes(target.identity.outformat, layout, sample, rows) / raw
     except OSError:  # no room for temporary files, for instance
         return 1.0
+
+
+def open_sample(kafka: KafkaSettings) -> Connection:
+    """Connect to read a few records: at once, and little ahead, where a rate is set that would have them wait."""
+    if kafka.limit_rate is None:
+        return Connection(kafka)
+    return Connection(replace(kafka, limit_rate=None, queue_bytes=1), fetch_bytes=_SAMPLE_FETCH_BYTES)
 
 
 def _file_bytes(outformat: str, layout: Layout, sample: Range, rows: pa.Table) -> int:

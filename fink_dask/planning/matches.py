@@ -14,9 +14,9 @@ import pyarrow.types as pt
 
 from fink_dask.dataset.partitioning import Partitioning, column_of
 from fink_dask.errors import InterruptedTransferError
-from fink_dask.kafka.connection import Connection
 from fink_dask.kafka.offsets import Range
 from fink_dask.kafka.reader import RangeReader
+from fink_dask.planning.forecast import open_sample
 from fink_dask.planning.schemas import Target
 from fink_dask.settings import OUTFORMATS, TransferSettings
 from fink_dask.units import counted, printable
@@ -88,7 +88,7 @@ def _read_some(
     most = _BYTES if bytes_per_s is None else int(min(_BYTES, max(2**16, _SECONDS * bytes_per_s)))
     rows: list[pa.RecordBatch] = []
     ends = time.monotonic() + _PATIENCE_S
-    connection = Connection(settings.kafka)
+    connection = open_sample(settings.kafka)
     try:
         with suppress(InterruptedTransferError):  # of what has come until then it is told
             for range_ in ranges:

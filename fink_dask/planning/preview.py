@@ -13,7 +13,7 @@ from fink_dask.kafka.topics import TopicChoice, no_such_topics
 from fink_dask.ledger.outdir import check_for_several, check_name, check_outdir, find_ledger
 from fink_dask.ledger.progress import progress_of
 from fink_dask.ledger.records import Plan
-from fink_dask.planning.forecast import forecast, left_of
+from fink_dask.planning.forecast import forecast, left_of, sample_rate, with_removal
 from fink_dask.planning.matches import Matches, look_at_some
 from fink_dask.planning.plan import still_there
 from fink_dask.planning.prepare import open_ranges, plan_next
@@ -153,9 +153,12 @@ def _preview(
             line = measure_line(inspector.admin, settings.topic, _longest(todo, target.description.watermarks))
         if target.identity.where is not None:
             there = [kept for range_ in todo for kept in left_of(range_, target.description.watermarks)]
-            matches = look_at_some(settings, target, there, line.bytes_per_s)
+            matches = look_at_some(settings, target, there, sample_rate(settings, line))
         summary = progress_of(plans, markers).summary
-        estimate = forecast(settings, target, summary, opened, plan, cores, True, draft.sample, line, loaded_s)
+        samples = line.slower_than is None  # else it would take too long
+        estimate = forecast(settings, target, summary, opened, plan, cores, samples, draft.sample, line, loaded_s)
+        marks = target.description.watermarks
+        estimate = with_removal(estimate, inspector.admin, settings.topic, todo, marks)
     return Outlook(
         topic=settings.topic,
         committed_ranges=len(markers),

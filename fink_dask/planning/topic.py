@@ -18,6 +18,7 @@ from fink_dask.errors import (
     TransferError,
     parameter,
 )
+from fink_dask.kafka.connection import Admin
 from fink_dask.kafka.inspect import Inspector, Sample, TopicDescription, is_other_topic
 from fink_dask.kafka.offsets import Range
 from fink_dask.kafka.overview import commit_group_offsets
@@ -36,7 +37,7 @@ from fink_dask.ledger.restart import (
     old_datasets,
     set_aside,
 )
-from fink_dask.planning.forecast import forecast, left_of
+from fink_dask.planning.forecast import forecast, left_of, with_removal
 from fink_dask.planning.matches import look_at_some
 from fink_dask.planning.plan import known_topic_id, planned_ends, removed_heads, spans_to_plan
 from fink_dask.planning.prepare import (
@@ -263,15 +264,17 @@ class TopicTransfer:
         self._opened = open_ranges(self.plans, self.ledger.markers(self.plans))
         return len(self._opened) + (len(self._draft.plan.ranges) if self._draft.plan else 0)
 
-    def estimate(self, cores: int, samples: bool) -> Forecast:
-        """Estimate the work that is planned, for so many cores; see `forecast`."""
+    def estimate(self, cores: int, samples: bool, admin: Admin) -> Forecast:
+        """Estimate the work that is planned, for so many cores; see `forecast` and `with_removal`."""
         plan, sample = self._draft.plan, self._draft.sample
         line = UNKNOWN_LINE if sample is None else line_of(sample)
         if self._rate_before > (line.bytes_per_s or 0.0):
             line = LineSpeed(bytes_per_s=self._rate_before, is_of_before=True)
-        self._forecast = forecast(
+        found = forecast(
             self.settings, self.target, self._before, self._opened, plan, cores, samples, sample, line, self._loaded_s
         )
+        ranges = [*(range_ for _, range_ in self._opened), *(plan.ranges if plan is not None else ())]
+        self._forecast = with_removal(found, admin, self.topic, ranges, self.target.description.watermarks)
         return self._forecast
 
     def freeze(self) -> None:

@@ -23,8 +23,9 @@ from fink_dask.errors import (
     parameter,
 )
 from fink_dask.kafka.client import Suspicion
+from fink_dask.kafka.connection import Admin
 from fink_dask.kafka.inspect import Inspector, TopicDescription
-from fink_dask.kafka.topics import MAX_TOPICS, TopicChoice, holds_predictions
+from fink_dask.kafka.topics import MAX_TOPICS, TopicChoice, holds_predictions, survey_of
 from fink_dask.ledger.ledger import storage_error
 from fink_dask.ledger.outdir import check_name, datasets_in, find_ledger
 from fink_dask.ledger.progress import summarise
@@ -93,22 +94,22 @@ class Topics:
             transfer.begin()
         return transfer.is_open
 
-    def require_room(self, cores: int) -> None:
+    def require_room(self, cores: int, admin: Admin) -> None:
         """Estimate the work, for so many cores, and refuse what the disk has no room for.
 
         Raises StorageError if there is too little room, and it is not forced.
         """
-        found = self._estimates(cores)
+        found = self._estimates(cores, admin)
         # Each may have room alone, so that none was looked at closely, and yet not all of them together.
         if len(found) > 1 and not has_room(found):
-            found = self._estimates(cores, samples=True)
+            found = self._estimates(cores, admin, samples=True)
         require_room(found, self.settings)
 
-    def _estimates(self, cores: int, samples: bool = False) -> list[Forecast]:
+    def _estimates(self, cores: int, admin: Admin, samples: bool = False) -> list[Forecast]:
         found = []
         for transfer in self.open:
             with self.alone(transfer):
-                found.append(transfer.estimate(cores, samples))
+                found.append(transfer.estimate(cores, samples, admin))
         return found
 
     def add_empty(self, topic: str) -> None:
@@ -255,6 +256,16 @@ def joining(choice: TopicChoice, outdir: Path) -> TopicChoice:
         if other.outdir.name != topic and other.begun_with().topic == topic:
             raise LedgerError(f"{outdir} has this topic already, as {other.outdir}: give that as {parameter('outdir')}")
     return replace(choice, joins=bool(others))
+
+
+def other_survey(outdir: Path, topic: str) -> str:
+    """Say that a topic is of another survey than those that it joins, as their names tell; empty where it is not."""
+    survey, others = survey_of(topic), {survey_of(each.begun_with().topic) for each in datasets_in(outdir)}
+    if survey is None or not others or others & {survey, None}:
+        return ""
+    held = " and ".join(sorted(str(each).upper() for each in others))
+    words = f"{outdir} holds alerts of {held}, and this topic those of {survey.upper()}, which no table holds together"
+    return f"{words}: give another --outdir for what is to be exported, or opened as one dataset"
 
 
 def settings_of(settings: TransferSettings, choice: TopicChoice, topic: str) -> TransferSettings:

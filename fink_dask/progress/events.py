@@ -14,6 +14,8 @@ from fink_dask.units import duration_words, lasting, rate_words
 Bound = Literal["cores", "line", "limit"]
 #: Bytes a second of the line that is the example where nothing is known of the own one: 8 Mbit/s.
 _SLOW_LINE = 1e6
+#: What takes longer than so many seconds is said to be the start, where it is.
+_START_TOLD_S = 5.0
 #: Over a slow line, a topic that is followed is looked at every ten seconds.
 _SEEN_S = 12.0
 
@@ -47,6 +49,30 @@ class Forecast:
     is_most: bool = False
     #: Whether the line takes the time, at the rate of an earlier run.
     is_of_before: bool = False
+    #: Whether it takes more: the line is slower than that.
+    is_least: bool = False
+    #: What of the time goes by before the first alert comes, and after the last one.
+    start_seconds: float = 0.0
+    #: After how many seconds Kafka may remove the first alerts, where that is before the end.
+    removal_s: float | None = None
+
+    @property
+    def took(self) -> str:
+        """Say how long it takes, and why: "12 s, most of it to start"; where the seconds are known."""
+        seconds = max(1.0, self.seconds or 0.0)
+        words = duration_words(seconds)
+        is_start = seconds > _START_TOLD_S and self.start_seconds > seconds / 2
+        if is_start and self.bound_by is not None:
+            return f"{words}, most of it to start"
+        return f"{words}, {self.reason}"
+
+    @property
+    def warning(self) -> str:
+        """Say what is lost if nothing is done; empty where nothing is."""
+        if self.removal_s is None:
+            return ""
+        when = "now" if self.removal_s < 1 else f"in {lasting(self.removal_s)}"
+        return f"Kafka may remove the first alerts {when}, before this ends"
 
     @property
     def reason(self) -> str:
@@ -58,6 +84,8 @@ class Forecast:
         if self.bound_bytes_per_s is None:
             return f"bound by the {self.bound_by}"
         rate = rate_words(self.bound_bytes_per_s)
+        if self.is_least:
+            return f"or more: the line is slower than {rate}"
         if self.is_of_before:
             return f"if the line carries {rate}, as in the last run"
         return (

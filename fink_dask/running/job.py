@@ -280,8 +280,9 @@ class _Run:
         self._waiting.extend(_largest_first(more or ()))
 
     def drain(self) -> None:
-        """Complete the running ranges, where a topic is followed: those are small."""
+        """Say that it stops; and complete the running ranges, where a topic is followed: those are small."""
         if self._more is None or not self._running:
+            self._observe(Note("stopping: what is committed is safe; a second signal stops at once"))
             return
         self._observe(
             Note(f"stopping: {counted(len(self._running), 'range')} to complete first; a second signal stops at once")

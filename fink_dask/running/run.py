@@ -23,7 +23,7 @@ from fink_dask.ledger.outdir import check_for_several, find_ledger
 from fink_dask.ledger.progress import Summary
 from fink_dask.planning.predicted import is_predicted
 from fink_dask.planning.topic import TopicTransfer
-from fink_dask.planning.topics import Finder, Topics, joining, settings_of_all
+from fink_dask.planning.topics import Finder, Topics, joining, other_survey, settings_of_all
 from fink_dask.planning.waiting import wait_for_topics
 from fink_dask.progress.events import Doing, Note
 from fink_dask.progress.profile import Profile, profile_of
@@ -142,11 +142,14 @@ def _run_topics(
     chosen: ClusterChoice,
     restart: bool,
 ) -> TopicsOutcome:
-    loaded_s = time.monotonic() - progress.began  # nothing was waited for until now
+    # Nothing was waited for until now; but what workers need is loaded at the same time, where they are here.
+    loaded_s = (time.monotonic() - progress.began) / (2 if chosen.is_here else 1)
     if choice.is_several:
         check_for_several(settings.outdir)
     if choice.joins and not find_ledger(settings.outdir / choice.names[0]).exists():
         progress(Note(f"{settings.outdir} holds the datasets of other topics, which this one joins"))
+        if words := other_survey(settings.outdir, choice.names[0]):
+            progress(Note(words, warning=True))
     settings = settings if restart else settings_of_all(settings, choice)
     topics = Topics(choice, settings, progress, restart, loaded_s)
     try:
@@ -257,7 +260,7 @@ def _transfer(
                     return
                 if cluster is None:
                     # Before the plan is frozen: a transfer that can't run leaves nothing to continue.
-                    topics.require_room(cores_of(settings, chosen))
+                    topics.require_room(cores_of(settings, chosen), inspector.admin)
                     if settings.follow is not None:  # there will be more
                         ranges = max(ranges, settings.nconsumers)
                     observe(Doing("starting workers"))

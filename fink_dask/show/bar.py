@@ -101,6 +101,11 @@ class CountBar:
             self._done += size
             self._say(self._how_far())
 
+    def tick(self) -> None:
+        """Say how far it is where that is due, though nothing is new; may be called at any time."""
+        with self._lock:
+            self._say(self._how_far())
+
     def wait(self, quiet_s: float) -> None:
         """Say for how long nothing new has come, if that is worth mentioning; may be called at any time."""
         if quiet_s < _LINE_S:

@@ -65,8 +65,10 @@ def forecast_words(forecast: Forecast) -> str:
     if forecast.raw_bytes is None or forecast.seconds is None:
         words = "how much and how long is not known, as no alert came in time"
     else:
-        words = f"about {decimal(forecast.raw_bytes)} in {duration_words(max(1, forecast.seconds))}, {forecast.reason}"
-    return words if forecast.free_bytes is None else f"{words}, {decimal(forecast.free_bytes)} of disk free"
+        words = f"about {decimal(forecast.raw_bytes)} in {forecast.took}"
+    if forecast.free_bytes is not None:
+        words += f", {decimal(forecast.free_bytes)} of disk free"
+    return f"{words}; {forecast.warning}" if forecast.warning else words
 
 
 def lag_words(lag: Lag, seen_s: float = 0.0) -> str:

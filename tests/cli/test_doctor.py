@@ -171,7 +171,7 @@ def test_a_topic_that_is_none_or_goes_soon_is_said(kafka: Any, topic_name: str, 
     writer.flush(30)
     going = doctor(topic_name, *servers)
     assert states(going) == {"topic": "warn"}
-    assert "holds 1 alert in 1 partition; Kafka may begin to remove them in 0.5 days" in going["topic"]["found"]
+    assert "holds 1 alert in 1 partition; Kafka may begin to remove them in 11 h" in going["topic"]["found"]
     assert going["topic"]["advice"] == "transfer it now"
 
 

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from fink_dask.cli.stopped import failure_as_json
-from fink_dask.errors import TransferError
+from fink_dask.errors import BrokerUnavailableError, TransferError
 from fink_dask.kafka.offsets import Range
 from fink_dask.kafka.topics import TopicChoice
 from fink_dask.ledger.progress import Arrival, Phase, write_arrival
 from fink_dask.settings import KafkaSettings, TransferSettings
 from tests.harness.cli import PROGRAM, environment
-from tests.harness.ledgers import make_ledger, make_plan
+from tests.harness.ledgers import make_ledger, make_plan, transfer
 
 #: What fastavro does, and other compiled code, when a signal comes in its middle.
 _FILL = """
@@ -75,14 +75,16 @@ def test_a_signal_that_python_drops_while_it_collects_garbage_stops_in_good_orde
 _TWICE = """
 import os, signal, time
 import fink_dask.cli.main as main
+from fink_dask.cli.stopped import counting
 
 @main.cli.command("fill")
 def fill():
-    try:
-        os.kill(os.getpid(), signal.SIGINT)
-    finally:  # what takes its time to stop
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(300)
+    with counting(lambda: 8193):
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        finally:  # what takes its time to stop
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(300)
 
 main.main(["fill"])
 """
@@ -91,6 +93,7 @@ main.main(["fill"])
 def test_a_second_signal_ends_it_at_once_and_says_so() -> None:
     done = subprocess.run([sys.executable, "-c", _TWICE], capture_output=True, text=True, check=False, timeout=300)
     assert (done.returncode, "at once" in done.stderr) == (130, True), done.stderr
+    assert "8,193 alerts safe; run the same command again" in done.stderr
 
 
 _HEEDLESS = """
@@ -161,6 +164,21 @@ def test_a_signal_while_it_is_loaded_ends_it_without_a_trace(tmp_path: Path) -> 
     process.send_signal(signal.SIGINT)
     said, complained = process.communicate(timeout=300)
     assert (process.returncode, said, complained) == (-signal.SIGINT, "", "")
+
+
+@pytest.mark.parametrize("is_transient", [True, False])
+def test_a_silent_kafka_does_not_leave_open_what_is_safe(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], is_transient: bool
+) -> None:
+    plan = make_plan([Range(5, 0, 100), Range(5, 100, 200)])
+    ledger = make_ledger(tmp_path / "alerts", plan)
+    transfer(ledger, plan, plan.ranges[0])
+    settings = TransferSettings(plan.identity.topic, ledger.outdir, KafkaSettings("127.0.0.1:1"))
+    error = BrokerUnavailableError("nothing came", "t", 5, 100) if is_transient else TransferError("bad")
+    with pytest.raises(type(error)), failure_as_json(settings, TopicChoice((settings.topic,)), as_json=False):
+        raise error
+    said = capsys.readouterr().err
+    assert (f"80 alerts safe in {ledger.outdir}" in said, "partition 5" in said) == (is_transient, is_transient)
 
 
 def test_a_transfer_that_failed_says_what_it_had_received(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

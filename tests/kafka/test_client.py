@@ -143,7 +143,7 @@ def test_an_answer_that_is_slow_is_waited_for_and_one_of_a_kafka_that_is_not_rea
     patient = KafkaSettings(SERVERS, request_timeout_s=60)
     assert silent_admin(settings=patient).ask(lambda _: slow, "topic") == "answer"
     unreached = silent_admin(KafkaError(KafkaError._RESOLVE, "Failed to resolve 'kafka.example:9092'"))
-    with pytest.raises(BrokerUnavailableError, match="resolve"):
+    with pytest.raises(BrokerUnavailableError, match="find"):
         unreached.ask(lambda _: Future(), "topic")
 
 
@@ -155,7 +155,7 @@ def test_no_answer_names_the_servers_and_the_reason_behind_all_brokers_being_dow
             KafkaError(KafkaError._ALL_BROKERS_DOWN, "1/1 brokers are down"),
         )
     assert SERVERS in str(caught.value)
-    assert "Failed to resolve" in str(caught.value)
+    assert "find kafka.example" in str(caught.value)
     assert caught.value.transient
 
 
@@ -299,3 +299,13 @@ def test_a_stop_does_not_wait_for_a_broker_that_does_not_say_where_a_topic_is() 
     assert not consumer.answers.is_set()
     consumer.answers.set()
     connection.close()
+
+
+def test_a_name_that_stands_for_no_address_is_said_in_plain_words() -> None:
+    # The server of this admin client is an address: what is looked up is the name that it was made for.
+    settings = KafkaSettings("kafka.nowhere.invalid:9092", request_timeout_s=60)
+    said = "kafka.nowhere.invalid:9092/bootstrap: Failed to resolve 'kafka.nowhere.invalid:9092': Name not known"
+    unresolved = KafkaError(KafkaError._RESOLVE, said)
+    with pytest.raises(BrokerUnavailableError, match=r"can't find kafka\.nowhere\.invalid: is this machine") as caught:
+        silent_admin(unresolved, settings=settings).ask(lambda _: Future())
+    assert "resolve" not in str(caught.value)

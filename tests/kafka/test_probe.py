@@ -84,7 +84,9 @@ def test_who_does_not_answer_is_not_known() -> None:
     ("line", "words"),
     [
         (LineSpeed(0.042, 1_012_500), "round trip 42 ms, 8.1 Mbit/s"),
-        (LineSpeed(0.0004, 125e6, is_least=True), "round trip 0.4 ms, at least 1 Gbit/s"),
+        (LineSpeed(0.0004, 125e6, is_least=True), "round trip 0.4 ms, fast"),
+        (LineSpeed(0.0004, 1e6, is_least=True), "round trip 0.4 ms, at least 8 Mbit/s"),
+        (LineSpeed(0.0004, slower_than=131_072), "round trip 0.4 ms, slower than 1.05 Mbit/s"),
         (LineSpeed(1.2), "round trip 1200 ms"),
         (UNKNOWN_LINE, "not known, as nothing came in time"),
     ],

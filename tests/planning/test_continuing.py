@@ -134,3 +134,8 @@ def test_another_topic_of_the_same_name_is_refused(changes: dict[str, str], word
 def test_an_id_that_no_broker_told_is_no_difference(changes: dict[str, str]) -> None:
     check_same_topic(BEGUN, replace(BEGUN, **changes))  # type: ignore[arg-type]
     check_same_topic(replace(BEGUN, **changes), BEGUN)  # type: ignore[arg-type]
+
+
+def test_another_topic_is_told_how_both_become_one_dataset() -> None:
+    with pytest.raises(LedgerError, match="fink-dask season nights"):
+        go_on_with(replace(asked(), topic="another"), BEGUN)

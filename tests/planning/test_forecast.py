@@ -28,12 +28,13 @@ from fink_dask.progress.events import Forecast
 from fink_dask.settings import KafkaSettings, TransferSettings
 from fink_dask.show.display import forecast_words
 from fink_dask.units import duration_words, parse_rate
-from tests.alerts.made_up import AlertKind
+from tests.alerts.made_up import AlertKind, avro_schema
+from tests.harness.alerts_once import alerts_once
 from tests.harness.cli import run_cli, transfer_arguments
 from tests.harness.ledgers import IDENTITY
 from tests.harness.oracle import Oracle, fill_topic, make_topic
-from tests.harness.producer import produce
-from tests.harness.topics import delete_records_before
+from tests.harness.producer import produce, publish_schema
+from tests.harness.topics import create_topic, delete_records_before
 
 COUNT = 6000
 
@@ -71,7 +72,7 @@ def test_a_dry_run_says_it_in_words_and_as_json(kafka: Any, topic: str, oracle: 
     arguments = transfer_arguments(kafka, topic, tmp_path / "alerts", "--dry-run")
     words = run_cli(*arguments).stdout
     assert re.search(r"would take      about \d+ s, ", words)
-    assert re.search(r"line            round trip [\d.e+-]+ ms, .*bit/s", words)
+    assert re.search(r"line            round trip [\d.e+-]+ ms, (fast|.*bit/s)", words)
     assert re.search(r"would write     about [\d.]+ MB, with .* free", words)
     found = json.loads(run_cli(*arguments, "--json").stdout)["forecast"]
     assert found["alerts"] == COUNT
@@ -255,6 +256,30 @@ def test_what_is_slowest_tells_how_long_it_takes(
     assert found.raw_bytes == RAW
     assert (found.line_bytes_per_s, found.round_trip_s) == (line.bytes_per_s, line.round_trip_s)
     assert f"about 66.0 MB in {duration_words(found.seconds or 0)}, {words}" in forecast_words(found)
+
+
+def test_a_start_that_takes_most_of_the_time_is_said_to(tmp_path: Path) -> None:
+    found = _forecast(tmp_path, RAW, LineSpeed(0.001, 87e6, is_least=True), loaded_s=3.0)
+    assert found.took == "13 s, most of it to start"
+    assert found.took in forecast_words(found)
+
+
+def test_a_line_that_brought_nothing_in_time_is_said_to_be_slower(tmp_path: Path) -> None:
+    found = _forecast(tmp_path, RAW, LineSpeed(0.04, slower_than=100_000))
+    assert "or more: the line is slower than 800 kbit/s" in forecast_words(found)
+
+
+def test_a_rate_does_not_hold_up_the_estimate_and_retention_that_ends_before_is_said(
+    kafka: Any, topic_name: str, tmp_path: Path
+) -> None:
+    create_topic(kafka.bootstrap_servers, topic_name, partitions=1, config={"retention.ms": "3600000"})
+    publish_schema(kafka.bootstrap_servers, topic_name, json.dumps(avro_schema(AlertKind.ZTF_LIGHT)), copies=1)
+    produce(kafka.bootstrap_servers, topic_name, alerts_once(AlertKind.ZTF_LIGHT, COUNT, 0, 0))
+    found = fink_dask.plan(topic_name, tmp_path / "alerts", kafka.bootstrap_servers, limit_rate="1kB/s").forecast
+    assert found is not None
+    assert found.bound_by == "limit"
+    assert 0 < (found.removal_s or 0) <= 3600
+    assert "Kafka may remove the first alerts in" in forecast_words(found)
 
 
 def test_an_estimate_that_could_not_be_made_refuses_no_disk(tmp_path: Path, small_disk: int) -> None:

@@ -36,3 +36,12 @@ def test_that_nothing_comes_is_said_and_a_short_pause_is_not(
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2
     assert all("0 of 1,000 records, nothing for 1" in line or "nothing for 2" in line for line in lines)
+
+
+def test_how_far_it_is_is_said_also_while_nothing_is_confirmed(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with CountBar("publishing", 1000, "alert") as shown:
+        for clock[0] in range(1001, 1026):
+            shown.tick()
+    assert len(capsys.readouterr().err.splitlines()) == 2
