@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -57,6 +58,14 @@ def test_a_working_directory_that_is_gone_is_named_by_every_command(tmp_path: Pa
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment(), check=False)
         assert done.returncode == 2
         assert done.stderr.startswith("fink-dask: error: the working directory is gone")
+
+
+@pytest.mark.parametrize("closed", [">&-", "<&- >&-", "<&- >&- 2>&-"])
+def test_a_stream_that_is_closed_is_no_failure_and_nothing_is_printed_into_a_file(closed: str, tmp_path: Path) -> None:
+    command = ["sh", "-c", f'exec "$@" {closed}', "sh", *PROGRAM, "example", "light-curve", "-o", "curve.ipynb"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment(), check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    json.loads((tmp_path / "curve.ipynb").read_text())
 
 
 def test_a_malformed_file_of_dasks_configuration_is_one_line(kafka: Any, light_topic: str, tmp_path: Path) -> None:
