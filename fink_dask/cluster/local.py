@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import resource
 import signal
 import socket
 import threading
@@ -57,6 +58,8 @@ _CLOSE_S = 60
 _STARTS = 3
 #: Seconds after which workers start although it is not known yet whether there is anything to do.
 _SOON_S = 0.5
+#: Open files and connections of this process, and how many more there are for each worker: some 50 and 10 were counted.
+_FILES, _WORKER_FILES = 64, 12
 #: So many consumers get all the memory that they can use, even where there are fewer cores; more of them share it.
 _FULL_SHARES = 16
 
@@ -208,6 +211,7 @@ class LocalWorkers:
 
     def _start(self) -> None:
         try:
+            self._stack.enter_context(_open_files(self._wanted.workers))
             method = start_forkserver()
             if method == "spawn":  # the process that workers are forked from does so itself, and they wait for it
                 prepare_decoder()
@@ -272,6 +276,27 @@ def local_cluster(
         workers.cluster(ranges) as cluster,
     ):
         yield cluster
+
+
+@contextmanager
+def _open_files(workers: int) -> Iterator[None]:
+    """Let this process open what so many workers take of it: where it may not, Dask waits for them for ever.
+
+    Raises SettingsError if it may never.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = _FILES + workers * _WORKER_FILES
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        yield
+        return
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        words = f"{workers} workers take {needed} open files, and {hard} are allowed here (ulimit -n)"
+        raise SettingsError(f"{words}: have that raised, or give a smaller {parameter('nconsumers')}")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def _start_workers(size: _Size, dashboard_address: str, plugins: Sequence[WarmUp]) -> LocalCluster:

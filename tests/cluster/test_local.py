@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
+import subprocess
 import threading
 import time
 from contextlib import suppress
@@ -19,6 +21,7 @@ from fink_dask.cluster.local import LocalCluster, LocalWorkers, free_address
 from fink_dask.errors import SettingsError
 from fink_dask.ranges.memory import WORKER_BYTES
 from tests.alerts.made_up import AlertKind
+from tests.harness.cli import PROGRAM, environment, transfer_arguments
 from tests.harness.oracle import assert_exactly_once, fill_topic, wait_for
 from tests.harness.running import Running
 
@@ -56,6 +59,29 @@ def test_workers_that_never_start_are_an_error_in_one_line(kafka: Any, topic_nam
     assert "2 workers" in error
     assert ("memory" in error) == (local._available_memory() < 2 * WORKER_BYTES)
     assert "Traceback" not in err
+
+
+def test_fewer_open_files_than_the_workers_take_are_one_line_and_no_waiting(
+    kafka: Any, topic_name: str, tmp_path: Path
+) -> None:
+    fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 20)
+    typed = transfer_arguments(kafka, topic_name, tmp_path / "alerts")
+    command = ["sh", "-c", 'ulimit -n 64 && exec "$@"', "sh", *PROGRAM, *typed]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
+    assert done.returncode == 2
+    assert "ulimit -n" in done.stderr.splitlines()[-1]
+
+
+def test_as_many_files_as_workers_take_may_be_open_and_a_users_own_limit_comes_back() -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    own = (min(1024, before[1] if before[1] > 0 else 1024) - 100, before[1])
+    resource.setrlimit(resource.RLIMIT_NOFILE, own)
+    try:
+        with local._open_files(own[0] // local._WORKER_FILES):
+            assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > own[0]
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == own
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def test_a_dashboard_elsewhere_is_refused_in_one_line_and_a_taken_port_is_another_one() -> None:
