@@ -35,6 +35,18 @@ NONE, PREDICTION = "none", "prediction"
 #: The bytes that a container file may unpack to, as a multiple of its own and beyond that.
 _EXPANSION, _EXTRA_BYTES = 20, 65_536
 _NAMES = {"confluent": "Confluent's framing", "single-object": "Avro's single-object encoding"}
+#: What is raised of a container file that is none, or whose block does not unpack.
+UNREADABLE = (ValueError, IndexError, zlib.error, lzma.LZMAError, OSError, pa.ArrowException)
+#: What values of others begin with, that nothing here takes off, and how many bytes of those are more than a chance:
+#: https://docs.aws.amazon.com/glue/latest/dg/schema-registry.html has a byte of its version, one that says whether it
+#: is compressed, and a number of 16 bytes.
+_FOREIGN = {
+    b"\x1f\x8b\x08": "compressed by gzip",
+    b"\x28\xb5\x2f\xfd": "compressed by zstd",
+    b"\x03\x00": "of a registry of AWS Glue",
+    b"\x03\x05": "of a registry of AWS Glue",
+    b'{"': "JSON",
+}
 
 
 @dataclass(frozen=True)
@@ -104,7 +116,7 @@ def _unpack(
         if framed is not None:
             try:
                 schema, value = unpack(framed)
-            except (ValueError, IndexError, zlib.error, lzma.LZMAError, OSError, pa.ArrowException) as error:
+            except UNREADABLE as error:
                 reasons[index] = f"{otherwise}: {error}"
         values.append(value)
         keys.append(schema)
@@ -202,4 +214,7 @@ def hint(value: bytes, schema: AvroSchema) -> str:
     found = may_be_framed([value])
     if found.kind in _HEADS and not recognise([value], schema):
         return ""
-    return "" if found.kind == NONE else f"; it seems to have {found.in_words()} around it: see --framing"
+    if found.kind != NONE:
+        return f"; it seems to have {found.in_words()} around it: see --framing"
+    foreign = next((words for begins, words in _FOREIGN.items() if value.startswith(begins)), None)
+    return "" if foreign is None else f"; it seems to be {foreign}, and not Avro alone"

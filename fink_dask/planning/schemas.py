@@ -10,7 +10,15 @@ from dataclasses import dataclass, replace
 
 from fink_dask.avro.evolution import Versions, project
 from fink_dask.avro.files import read_schema_file
-from fink_dask.avro.framing import NONE, PREDICTION, Framing, may_be_framed, recognise, unpack_file
+from fink_dask.avro.framing import (
+    NONE,
+    PREDICTION,
+    UNREADABLE,
+    Framing,
+    may_be_framed,
+    recognise,
+    unpack_file,
+)
 from fink_dask.avro.predictions import SCHEMA
 from fink_dask.avro.schema import AvroSchema, field_type, parse_schema
 from fink_dask.dataset.columns import add_version, known_identities, known_versions, partitioning_of
@@ -147,7 +155,9 @@ def _in_kafka(inspector: Inspector, description: TopicDescription, framing: str)
     """Find the schemas that Kafka has, at least one, and say where."""
     if framing == "container":
         keys = _sample_keys(inspector, description, (), framing)
-        return parse_keys(keys) or [parse_schema(key) for key in keys[:1] or [b""]], _KEYS
+        if not keys:
+            raise SchemaError("no value that was looked at is an Avro container file of one alert", description.topic)
+        return parse_keys(keys) or [parse_schema(keys[0])], _KEYS
     found = inspector.schema(description.topic, description)
     if found.source != _KEYS:
         return [parse_schema(found.text)], found.source
@@ -167,7 +177,7 @@ def _sample_keys(
     for value in inspector.values(description.topic, spans):
         try:
             found[unpack_file(value)[0]] = None
-        except (ValueError, IndexError):
+        except UNREADABLE:
             continue  # it goes to the quarantine
     return list(found)
 

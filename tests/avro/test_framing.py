@@ -91,6 +91,13 @@ def test_what_is_around_no_record_of_the_schema_is_not_recognised() -> None:
     assert "Confluent" in hint(CONFLUENT[0], PARSED)
     assert "container" in hint(container(ROWS[0]), PARSED)
     assert hint(b"", PARSED) == hint(RECORDS[0][:-1], PARSED) == ""
+    for begins, words in (
+        (b"\x1f\x8b\x08", "gzip"),
+        (b"\x28\xb5\x2f\xfd", "zstd"),
+        (b"\x03\x00", "Glue"),
+        (b'{"', "JSON"),
+    ):
+        assert words in hint(begins + RECORDS[0], PARSED)
 
 
 @pytest.mark.parametrize("codec", ["null", "deflate", "bzip2", "xz"])

@@ -98,3 +98,19 @@ def test_a_framing_is_named_where_there_is_no_schema(kafka: Any, topic_name: str
     )
     assert kept.returncode == 3
     assert "Confluent" in run_cli("quarantine", str(tmp_path / "kept")).stdout
+
+
+@pytest.mark.parametrize("broken", ["several alerts", "a damaged block"])
+def test_container_files_of_which_none_can_be_read_are_said_to_be_that(
+    broken: str, kafka: Any, topic_name: str, tmp_path: Path
+) -> None:
+    stream = io.BytesIO()
+    fastavro.writer(stream, SCHEMA, ROWS[:2] if broken == "several alerts" else ROWS[:1], codec="deflate")
+    value = stream.getvalue()
+    if broken == "a damaged block":
+        value = value[:-20] + b"\xff\xff\xff\xff" + value[-16:]
+    create_topic(kafka.bootstrap_servers, topic_name, 1)
+    produce(kafka.bootstrap_servers, topic_name, [value])
+    result = run_cli(*transfer_arguments(kafka, topic_name, tmp_path / "out"))
+    assert result.returncode == 1
+    assert "container file of one alert" in result.stderr.splitlines()[-1]
