@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import dask
@@ -16,6 +18,8 @@ State = TypeVar("State")
 
 #: The part of Dask's configuration that is ours while workers run.
 _PART = "distributed"
+#: In the name of each directory of Dask's schedulers and workers.
+_SCRATCH = "dask-scratch-space"
 
 
 class Kept(Generic[State]):
@@ -58,15 +62,22 @@ def variables(names: Sequence[str]) -> Kept[Mapping[str, str | None]]:
     return Kept(lambda: {name: os.environ.get(name) for name in names}, put_back)
 
 
-def _configuration_now() -> tuple[Mapping[str, Any], bool]:
-    return copy.deepcopy(dask.config.config.get(_PART, {})), distributed.utils._forkserver_preload_set
+def _now() -> tuple[Mapping[str, Any], bool, Sequence[str]]:
+    part = copy.deepcopy(dask.config.config.get(_PART, {}))
+    return part, distributed.utils._forkserver_preload_set, list(sys.path)
 
 
-def _put_back_configuration(before: tuple[Mapping[str, Any], bool]) -> None:
-    dask.config.config[_PART], distributed.utils._forkserver_preload_set = before
+def _put_back(before: tuple[Mapping[str, Any], bool, Sequence[str]]) -> None:
+    dask.config.config[_PART], distributed.utils._forkserver_preload_set, path = before
+    # A scheduler puts its directory there, and leaves it where it ends by an interrupt, or while another one runs.
+    sys.path[:] = [entry for entry in sys.path if entry in path or not _is_of_a_scheduler(entry)]
 
 
-_configuration: Kept[tuple[Mapping[str, Any], bool]] = Kept(_configuration_now, _put_back_configuration)
+def _is_of_a_scheduler(entry: str) -> bool:
+    return _SCRATCH in entry and (entry.endswith(_SCRATCH) or not Path(entry).exists())
+
+
+_configuration: Kept[tuple[Mapping[str, Any], bool, Sequence[str]]] = Kept(_now, _put_back)
 
 
 @contextmanager

@@ -171,7 +171,9 @@ class LocalWorkers:
         ahead = max(0, size.threads * size.workers - size.busy)
         try:
             offer_dashboard(self._started.scheduler)
-            with Client(self._started) as client:
+            # Nobody's default: with two at once, the second would take this one for its user's, and the last to close
+            # would leave Dask asking for a client.
+            with Client(self._started, set_as_default=False) as client:
                 yield Cluster(client, memory, Lookahead(ahead, turns=1))
         finally:
             self._close()  # whoever settles what is left over relies on it that no attempt goes on

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import os
+import sys
 
 import dask
-import distributed  # noqa: F401 - which has the part of the configuration that is changed
+import distributed
 import pytest
 
 from fink_dask.cluster.leftovers import dask_configuration, variables
+from fink_dask.cluster.local import local_cluster
 
 NAME = "FINK_DASK_TEST_LEFTOVER"
 PAUSE, PRELOAD = "distributed.worker.memory.pause", "distributed.worker.preload"
@@ -27,6 +29,20 @@ def test_transfers_that_overlap_leave_dasks_configuration_as_it_was() -> None:
         second.__exit__(None, None, None)
         assert dask.config.config == before
     assert dask.config.merge(*dask.config.defaults)["distributed"]["worker"]["memory"]["pause"] is not False
+
+
+@pytest.mark.commands
+def test_clusters_that_overlap_are_nobodys_default_and_leave_no_scheduler_and_no_directory_behind() -> None:
+    before, path = copy.deepcopy(dask.config.config), list(sys.path)
+    first, second = (local_cluster(1, 1, "127.0.0.1:0") for _ in range(2))
+    first.__enter__()
+    second.__enter__()
+    with pytest.raises(ValueError, match="No client"):
+        distributed.default_client()
+    first.__exit__(None, None, None)
+    second.__exit__(None, None, None)
+    assert dask.config.config == before
+    assert sys.path == path
 
 
 def test_transfers_that_overlap_leave_the_environment_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
