@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import os
 import sys
 import threading
@@ -62,13 +63,21 @@ def variables(names: Sequence[str]) -> Kept[Mapping[str, str | None]]:
     return Kept(lambda: {name: os.environ.get(name) for name in names}, put_back)
 
 
-def _now() -> tuple[Mapping[str, Any], bool, Sequence[str]]:
+#: Dask's configuration, whether it has chosen what workers are forked with, where modules are looked for, and what is
+#: logged.
+_State = tuple[Mapping[str, Any], bool, Sequence[str], Mapping[logging.Handler, int]]
+
+
+def _now() -> _State:
     part = copy.deepcopy(dask.config.config.get(_PART, {}))
-    return part, distributed.utils._forkserver_preload_set, list(sys.path)
+    levels = {handler: handler.level for handler in logging.getLogger(_PART).handlers}
+    return part, distributed.utils._forkserver_preload_set, list(sys.path), levels
 
 
-def _put_back(before: tuple[Mapping[str, Any], bool, Sequence[str]]) -> None:
-    dask.config.config[_PART], distributed.utils._forkserver_preload_set, path = before
+def _put_back(before: _State) -> None:
+    dask.config.config[_PART], distributed.utils._forkserver_preload_set, path, levels = before
+    for handler, level in levels.items():
+        handler.setLevel(level)
     # A scheduler puts its directory there, and leaves it where it ends by an interrupt, or while another one runs.
     sys.path[:] = [entry for entry in sys.path if entry in path or not _is_of_a_scheduler(entry)]
 
@@ -77,7 +86,7 @@ def _is_of_a_scheduler(entry: str) -> bool:
     return _SCRATCH in entry and (entry.endswith(_SCRATCH) or not Path(entry).exists())
 
 
-_configuration: Kept[tuple[Mapping[str, Any], bool, Sequence[str]]] = Kept(_now, _put_back)
+_configuration: Kept[_State] = Kept(_now, _put_back)
 
 
 @contextmanager
@@ -98,6 +107,9 @@ def dask_configuration(settings: Mapping[str, Any], is_whole: bool = False) -> I
             dask.config.set({_PART: own})
             # Otherwise Dask has the process that workers are forked from import pandas and more, which nobody needs.
             distributed.utils._forkserver_preload_set = True
+            # A cluster does so itself, until the first one closes: the others would be heard then.
+            for handler in logging.getLogger(_PART).handlers:
+                handler.setLevel(logging.CRITICAL)
         dask.config.set(dict(settings))
 
     with _configuration.while_changed(change):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import os
 import sys
 
@@ -32,17 +33,23 @@ def test_transfers_that_overlap_leave_dasks_configuration_as_it_was() -> None:
 
 
 @pytest.mark.commands
-def test_clusters_that_overlap_are_nobodys_default_and_leave_no_scheduler_and_no_directory_behind() -> None:
+def test_clusters_that_overlap_are_nobodys_default_and_leave_no_scheduler_and_no_directory_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     before, path = copy.deepcopy(dask.config.config), list(sys.path)
+    handler, level = logging.StreamHandler(), 7
+    handler.setLevel(level)
+    monkeypatch.setattr(logging.getLogger("distributed"), "handlers", [handler])
     first, second = (local_cluster(1, 1, "127.0.0.1:0") for _ in range(2))
     first.__enter__()
     second.__enter__()
     with pytest.raises(ValueError, match="No client"):
         distributed.default_client()
     first.__exit__(None, None, None)
+    assert handler.level == logging.CRITICAL, "the second one would be heard"
     second.__exit__(None, None, None)
     assert dask.config.config == before
-    assert sys.path == path
+    assert (sys.path, handler.level) == (path, level)
 
 
 def test_transfers_that_overlap_leave_the_environment_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
