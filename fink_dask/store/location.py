@@ -36,8 +36,7 @@ def locate(place: str | os.PathLike[str]) -> Path:
     text = os.fspath(place)
     if not text:
         raise SettingsError("'' names no directory: say . for the working directory")
-    if os.name == "posix" and _WINDOWS.match(text):
-        raise SettingsError(f"{text[:200]!r} is a path of Windows: give one of this system")
+    _check_system(text)
     match = _URL.match(text)
     if match is None:
         return expand(text)
@@ -50,11 +49,19 @@ def locate(place: str | os.PathLike[str]) -> Path:
     return ObjectPath.parse(f"{scheme}://{text[match.end() :]}")
 
 
+def _check_system(text: str) -> None:
+    if os.name == "posix" and _WINDOWS.match(text):
+        raise SettingsError(f"{text[:200]!r} is a path of Windows: give one of this system")
+
+
 def expand(text: str) -> Path:
     """Replace a ``~`` in front, which no shell has seen where it follows a ``=``, or is in a variable or a file.
 
-    Raises SettingsError if nobody knows whose home that is.
+    Raises SettingsError if nobody knows whose home that is, or it is no path of this system but a URL.
     """
+    _check_system(text)
+    if _URL.match(text):
+        raise SettingsError(f"{text[:200]!r} is a URL: give a path of this machine")
     try:
         return Path(text).expanduser()
     except RuntimeError as error:

@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
+from fink_dask.kafka.offsets import Range
 from tests.alerts.made_up import AlertKind
 from tests.harness.cli import PROGRAM, environment, run_cli, transfer_arguments
 from tests.harness.kafka_settings import free_ports
+from tests.harness.ledgers import make_ledger, make_plan
 from tests.harness.oracle import fill_topic
 from tests.harness.topics import create_topic, topic_names
 
@@ -49,6 +51,34 @@ def test_a_wrong_topic_is_not_created_even_where_the_broker_creates_topics_on_de
     broker = private_kafka({"auto.create.topics.enable": "true"})
     refused(transfer_arguments(broker, topic_name, tmp_path / "out"), 1, "no such topic", tmp_path)
     assert not {name for name in topic_names(broker.bootstrap_servers) if name.startswith("ftransfer")}
+
+
+@pytest.mark.commands
+@pytest.mark.parametrize(
+    "typed",
+    [
+        pytest.param(("export", "alerts", "PLACE.csv"), marks=pytest.mark.sample),
+        ("export", "alerts", "PLACE.parquet"),
+        ("lightcurve", "alerts", "ZTF18aa", "--csv", "PLACE.csv"),
+        ("lightcurve", "alerts", "ZTF18aa", "--plot", "PLACE.html"),
+        ("cutouts", "alerts", "--object", "ZTF18aa", "-o", "PLACE"),
+        ("report", "alerts", "-o", "PLACE.html"),
+    ],
+)
+def test_a_file_goes_neither_into_a_dataset_nor_where_only_others_have_places(
+    typed: tuple[str, ...], tmp_path: Path
+) -> None:
+    plan = make_plan([Range(0, 0, 10)])
+    make_ledger(tmp_path / "alerts", plan)
+    make_ledger(tmp_path / "other", plan)
+    for place, code, words in (
+        ("alerts/x", 2, "is inside "),
+        ("alerts.fink/x", 2, "is inside "),
+        ("alerts/../other/x", 2, "is inside "),
+        (r"C:\x", 2, "a path of Windows"),
+        ("s3://bucket/x", 2, "is a URL"),
+    ):
+        refused([word.replace("PLACE", place) for word in typed], code, words, tmp_path)
 
 
 def test_a_working_directory_that_is_gone_is_named_by_every_command(tmp_path: Path) -> None:
