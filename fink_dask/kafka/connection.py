@@ -151,6 +151,8 @@ class Arrived:
 class Connection:
     """A consumer that commits nothing, creates no topic and joins no group; for one thread at a time.
 
+    A cluster that has never had a group makes its own `__consumer_offsets` when librdkafka looks for a coordinator.
+
     `ahead`: records that are fetched ahead, as far as the settings' `queue_bytes` allow.
     `group_id`: A name for brokers that want one; no group of this name is joined, nor its offsets are touched.
     `stated_ms`: milliseconds between two statements on what has arrived.

@@ -345,17 +345,41 @@ def test_offsets_that_lie_about_their_bytes_are_refused(offsets: list[int]) -> N
         ColumnarDecoder(schema).decode_joined(b"\x02\x04", np.array(offsets, np.int64))
 
 
+@pytest.mark.parametrize(
+    ("kind", "value", "trace"),
+    [
+        ({"type": "enum", "name": "e", "symbols": ["A", "SECRET"]}, b"\x02\x02", b"SECRET"),
+        ("int", b"\x02\x02", b"\x01"),
+        ("long", b"\x02\x02", b"\x01"),
+    ],
+)
+def test_a_null_has_nothing_of_what_was_there_in_the_batch_before(kind: object, value: bytes, trace: bytes) -> None:
+    decoder = ColumnarDecoder(schema_of(record_of(["null", kind])))
+    column = decoder.decode([value] * 50).rows.column(0)
+    assert trace in column.buffers()[-1].to_pybytes()
+    column = decoder.decode([b"\x00"] * 50).rows.column(0)
+    assert column.null_count == 50
+    assert trace not in column.buffers()[-1].to_pybytes()
+
+
+def test_a_tombstone_is_no_row_of_a_schema_whose_records_have_no_byte_either() -> None:
+    found = ColumnarDecoder(schema_of(record_of("null"))).decode([b"", None, b""])
+    assert found.rows.num_rows == 2
+    assert found.positions.tolist() == [0, 2]
+    assert [bad.index for bad in found.bad] == [1]
+
+
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
 def test_nothing_is_compiled_again_for_offsets_and_bytes_of_another_kind(kind: type) -> None:
     schema = schema_of(record_of("string"))
     warm_up()
-    compiled = len(decode.signatures)
     offsets = np.array([0, 9, 2, 9, 4])[::2]
     offsets.flags.writeable = False
     for each in (offsets, offsets.copy(), [0, 2, 4]):
         rows = ColumnarDecoder(schema).decode_joined(kind(b"\x02a\x02b"), each).take()
         assert rows.column("f0").to_pylist() == ["a", "b"]
-    assert len(decode.signatures) == compiled
+    # Nor for those of the tests before.
+    assert len(decode.signatures) == 1
 
 
 def test_rows_that_are_still_held_are_not_overwritten_by_the_next_batch() -> None:

@@ -309,3 +309,16 @@ def test_a_name_that_stands_for_no_address_is_said_in_plain_words() -> None:
     with pytest.raises(BrokerUnavailableError, match=r"can't find kafka\.nowhere\.invalid: is this machine") as caught:
         silent_admin(unresolved, settings=settings).ask(lambda _: Future())
     assert "resolve" not in str(caught.value)
+
+
+def test_what_is_said_to_a_client_that_nobody_asks_is_let_go_with_the_next_question() -> None:
+    # A cluster that is away for a night says so three times a second, to each process that waits for it.
+    admin = Admin(SETTINGS)
+    wait_for(lambda: len(admin.client) > 3, "what nobody has heard")
+
+    def is_heard() -> bool:
+        with pytest.raises(BrokerUnavailableError):
+            admin.ask(lambda client: client.describe_cluster(request_timeout=0.2))
+        return len(admin.client) == 0
+
+    wait_for(is_heard, "an empty queue")

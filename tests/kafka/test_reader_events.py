@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from fink_dask.errors import BrokerUnavailableError, CrowdedLineError, InterruptedTransferError
+from fink_dask.errors import BrokerError, BrokerUnavailableError, CrowdedLineError, InterruptedTransferError
 from fink_dask.kafka.client import Errors, KafkaError
 from fink_dask.kafka.connection import Arrived, open_connection
 from fink_dask.kafka.line import Line
@@ -216,6 +216,42 @@ def test_a_stop_is_obeyed_between_two_batches_that_are_there() -> None:
     stop[0] = True
     with pytest.raises(InterruptedTransferError):
         next(batches)
+
+
+@pytest.mark.parametrize(
+    ("silent_s", "unanswered_s", "is_broken", "is_given_up"),
+    [
+        (10, 1, False, False),  # what was asked for is on its way
+        (80, 1, False, True),  # it is overdue
+        (10, 10, False, True),
+        (10, 1, True, True),
+        (4, 4, True, False),
+    ],
+)
+def test_a_line_that_is_broken_is_given_up_as_told_and_one_that_answers_is_not(
+    monkeypatch: pytest.MonkeyPatch, silent_s: float, unanswered_s: float, is_broken: bool, is_given_up: bool
+) -> None:
+    monkeypatch.setattr("fink_dask.kafka.reader.time.monotonic", lambda: 1000.0)
+    ranges = reader()
+    ranges._settings = KafkaSettings("127.0.0.1:1", reconnect_timeout_s=5)
+    ranges._connection.errors = Errors()
+    ranges._connection.errors.last = KafkaError(KafkaError._TRANSPORT) if is_broken else None
+    ranges._moved, ranges._doubts._heard = 1000.0 - silent_s, 1000.0 - unanswered_s
+    with pytest.raises(BrokerUnavailableError) if is_given_up else nullcontext():
+        ranges._check_silence()
+
+
+@pytest.mark.parametrize(("silent_s", "is_given_up"), [(5, False), (9, True)])
+def test_credentials_that_are_refused_for_long_are_not_tried_for_as_long_as_a_line(
+    monkeypatch: pytest.MonkeyPatch, silent_s: float, is_given_up: bool
+) -> None:
+    monkeypatch.setattr("fink_dask.kafka.reader.time.monotonic", lambda: 1000.0)
+    ranges = reader()
+    ranges._connection.errors = Errors()
+    ranges._connection.errors.fatal = KafkaError(KafkaError._AUTHENTICATION)
+    ranges._moved = ranges._doubts._heard = 1000.0 - silent_s
+    with pytest.raises(BrokerError) if is_given_up else nullcontext():
+        ranges._check_silence()
 
 
 def test_what_has_arrived_is_what_was_consumed_and_what_waits_to_be() -> None:

@@ -225,6 +225,23 @@ def test_an_attempt_that_a_roll_forward_takes_over_wins_with_it(ledger: Ledger) 
     _assert_whole(ledger)
 
 
+def test_an_attempt_that_fails_when_it_is_ready_leaves_its_files_to_whoever_commits_it(
+    ledger: Ledger,
+) -> None:
+    def fail(name: str) -> None:
+        if name == "marked":
+            raise StorageError("the store is away")
+
+    late = Attempt(ledger, FIRST, PLAN.plan_id, fail)
+    late.begin()
+    with pytest.raises(StorageError):
+        late.commit(stage_range(late, PLAN, FIRST))
+    late.clean_up()
+    assert roll_forward(ledger, ledger.plans()) == 1
+    transfer(ledger, PLAN, SECOND)
+    _assert_whole(ledger)
+
+
 @pytest.mark.parametrize("fate", ["lost", "reset", "500", "503", "slow"])
 @pytest.mark.parametrize("method", ["PUT", "GET", "HEAD", "DELETE"])
 def test_every_second_request_that_goes_wrong_changes_nothing(

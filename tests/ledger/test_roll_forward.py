@@ -80,6 +80,26 @@ def test_a_committed_range_is_not_removed_where_its_plan_is_unknown(tmp_path: Pa
     _assert_first_is_whole(ledger)
 
 
+def test_a_transfer_goes_on_where_somebody_has_removed_all_that_was_staged(tmp_path: Path) -> None:
+    ledger = make_ledger(tmp_path / "alerts", PLAN)
+    shutil.rmtree(ledger.staging_path)
+    _roll_forward(ledger)
+    transfer(ledger, PLAN, FIRST)
+    _assert_first_is_whole(ledger)
+
+
+def test_a_committed_range_of_an_unknown_plan_does_not_hold_up_the_next_one(tmp_path: Path) -> None:
+    later = next(plan for number in count(2) if (plan := make_plan([SECOND], number)).plan_id > PLAN.plan_id)
+    ledger = make_ledger(tmp_path / "alerts", PLAN)
+    assert run(_transfer_and_die, ledger, "linked") == -signal.SIGKILL
+    (ledger.staging_path / later.plan_id).mkdir()
+    attempt = Attempt(ledger, SECOND, later.plan_id, lambda _: None)
+    attempt.begin()
+    attempt.commit(stage_range(attempt, later, SECOND))
+    assert roll_forward(ledger, [later]) == 1
+    assert read_places(ledger) == places(later)
+
+
 def test_what_was_removed_in_the_midst_of_publishing_is_left_to_a_repair(tmp_path: Path) -> None:
     ledger = make_ledger(tmp_path / "alerts", PLAN)
     assert run(_transfer_and_die, ledger, "renamed") == -signal.SIGKILL

@@ -58,7 +58,8 @@ def main(areas: tuple[str, ...], count: int, seed: int | None, folder: Path) -> 
     survivors = [each for each in results if each.outcome == SURVIVED]
     click.echo(f"{len(survivors)} of {len(results)} were noticed by no test, of seed {seed}")
     for each in survivors:
-        click.echo(f"{each.change.path}:{each.change.line}: {each.change.before} → {each.change.after}")
+        change = each.change
+        click.echo(f"{change.path}:{change.line}: {change.before} → {change.after}, in {change.code}")
     sys.exit(1 if survivors else 0)
 
 

@@ -54,6 +54,8 @@ class Change:
     nth: int
     begin: int
     end: int
+    #: The line of the code that it begins in.
+    code: str
 
     @property
     def name(self) -> str:
@@ -78,7 +80,8 @@ def find_changes(path: str, source: bytes) -> list[Change]:
         before = " ".join(source[begin:end].decode().split())
         nth = alike[scope, before, after]
         alike[scope, before, after] += 1
-        found.append(Change(path, scope, first.lineno, before, after, nth, begin, end))
+        code = lines[first.lineno - 1].decode().strip()
+        found.append(Change(path, scope, first.lineno, before, after, nth, begin, end, code))
     return found
 
 

@@ -75,8 +75,10 @@ class Copy:
         said = output.read_text(errors="replace")
         if status == _NO_TESTS:
             raise ValueError(f"there are no tests in {' '.join(tests)}")
-        names = re.findall(r"^(?:FAILED|ERROR) \S*?([^\s/:]+)(?= |$)" if status else r"::(\S+) $", said, re.MULTILINE)
-        return None if status is None else status == 0, names[-1] if names else said.strip()[-200:] if status else ""
+        failed = re.findall(r"^(?:FAILED|ERROR) \S*?([^\s/:]+)(?= |$)", said, re.MULTILINE)
+        # A test that took too long, or that ended the process, has no such line.
+        names = failed or re.findall(r"::(\S+) $|::(\S+) Fatal", said, re.MULTILINE)[-1:]
+        return None if status is None else status == 0, "".join(names[-1]) if names and status != 0 else ""
 
     @contextmanager
     def changed(self, change: Change) -> Iterator[None]:

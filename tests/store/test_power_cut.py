@@ -7,8 +7,10 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Collection
+from itertools import groupby
 from pathlib import Path
 
+import psutil
 import pytest
 
 from fink_dask.avro.schema import parse_schema
@@ -230,6 +232,29 @@ def test_a_file_that_can_not_be_replaced_leaves_nothing_beside_it(
         LOCAL.replace(target, b"the new one")
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
     assert target.read_bytes() == b"the old one"
+
+
+@pytest.mark.parametrize("eager", [False, True])
+def test_a_power_cut_leaves_the_old_file_or_the_new_one_and_what_was_replaced_stays_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, eager: bool
+) -> None:
+    target, recorder = tmp_path / "schemas.json", Recorder(tmp_path)
+    recorder.attach(monkeypatch)
+    LOCAL.replace(target, b"the old one")
+    LOCAL.replace(target, b"the new one")
+    recorder.note()
+    monkeypatch.undo()
+    found = [disk.get(target, b"none") for disk in after_power_cut(tmp_path, recorder.events, eager)]
+    assert [content for content, _ in groupby(found)] == [b"none", b"the old one", b"the new one"]
+
+
+def test_what_is_brought_to_the_disk_leaves_no_open_file(tmp_path: Path) -> None:
+    LOCAL.write_new(tmp_path / "file", b"")
+    before = psutil.Process().num_fds()
+    for _ in range(3):
+        LOCAL.sync(tmp_path / "file")
+        LOCAL.sync(tmp_path)
+    assert psutil.Process().num_fds() == before
 
 
 def test_a_file_is_never_written_over(tmp_path: Path) -> None:
