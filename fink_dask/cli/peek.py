@@ -48,7 +48,7 @@ _PARTIAL = 3
     "--cutouts",
     type=UserPath(file_okay=False, path_type=Path),
     metavar="DIR",
-    help="Write the cutouts to DIR as PNG files, and show them on a terminal.",
+    help="Write the cutouts to DIR as PNG files.",
 )
 @options_from(TransferSettings, "since", "until", "framing")
 @option("--survey", type=click.Choice(SURVEYS), help="The survey; by default taken from the topic's name.")
@@ -113,7 +113,7 @@ def peek(
         else:
             _show(record, console, as_json)
             if cutouts is not None:
-                _save(record, cutouts, None if as_json else console)
+                _save(record, cutouts)
     return 0 if all(record.alert is not None for record in found) else _PARTIAL
 
 
@@ -133,21 +133,17 @@ def _show(record: Peeked, console: Console, as_json: bool) -> None:
     console.print(alert.alert_tree(title, record.alert))
 
 
-def _save(record: Peeked, folder: Path, console: Console | None) -> None:
+def _save(record: Peeked, folder: Path) -> None:
     """Write the cutouts of an alert; file names say where it is in the topic, and hold nothing from outside."""
-    from rich.columns import Columns
-    from rich.console import Group
-
     from fink_dask.dataset.partitioning import column_of
-    from fink_dask.dataset.stamps import png, read_stamp, shades
+    from fink_dask.dataset.stamps import png, read_stamp
     from fink_dask.dataset.surveys import find_fields
-    from fink_dask.show.alert import picture
 
     assert record.alert is not None
     paths = find_fields(record.alert.schema).cutouts
     if not paths:
         raise SettingsError("--cutouts: these alerts have no cutouts; those of full packets do")
-    drawn = []
+    written = 0
     for shown, path in paths.items():
         image = read_stamp(column_of(record.alert, path)[0].as_py())
         if image is None:
@@ -159,7 +155,5 @@ def _save(record: Peeked, folder: Path, console: Console | None) -> None:
             file.write_bytes(png(image))
         except OSError as error:
             raise StorageError(f"{file}: {error.strerror}") from error
-        drawn.append(Group(shown, picture(shades(image))))
-    if console is not None and console.is_terminal and console.color_system is not None:
-        console.print(Columns(drawn, padding=(0, 2)))
-    say(f"{counted(len(drawn), 'picture')} in {folder}", err=True)
+        written += 1
+    say(f"{counted(written, 'picture')} in {folder}", err=True)

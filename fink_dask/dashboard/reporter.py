@@ -60,7 +60,7 @@ class Reports:
             round(self._began_at, 3),
             round(now - self._began, 3),
             state,
-            words[:_MAX_CHARACTERS],
+            words.replace("\0", "")[:_MAX_CHARACTERS],  # it stands around the names of options
             topics,
         )
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Self, TypeVar
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+from fink_dask.ledger.records import check_types
 
 #: The most partitions, running ranges and topics that a report lists; of further ones it has only the number.
 MAX_PARTITIONS = 1000
@@ -13,8 +15,6 @@ MAX_TOPICS = 50
 #: Seconds between two reports, and between two that say the same.
 REPORT_S = 1.0
 SAME_REPORT_S = 5.0
-
-Report = TypeVar("Report", bound="PartitionReport | RunningReport | TopicReport | TransferReport")
 
 
 @dataclass(frozen=True)
@@ -144,54 +144,20 @@ class TransferReport:
 
     @classmethod
     def from_message(cls, message: Mapping[str, Any]) -> Self:
-        """Read a message.
+        """Read a message; whoever may send one may send anything, and a page shows it.
 
-        Raises TypeError, KeyError if it comes from another version of this program.
+        Raises TypeError, KeyError, ValueError if it is another one, or comes from another version of this program.
         """
-        topics = tuple(
-            _checked(
-                TopicReport(
-                    **{
-                        **topic,
-                        "partitions": tuple(_checked(PartitionReport(**item)) for item in topic["partitions"]),
-                        "running": tuple(_checked(RunningReport(**item)) for item in topic["running"]),
-                    }
-                )
-            )
-            for topic in message["topics"]
-        )
-        return _checked(cls(**{**message, "topics": topics}))
-
-
-#: What the annotations of fields stand for; whoever may send a report may send anything, and a page shows it.
-_KINDS: Mapping[str, tuple[type, ...]] = {
-    "str": (str,),
-    "bool": (bool,),
-    "int": (int,),
-    "int | None": (int, type(None)),
-    "float": (int, float),
-    "float | None": (int, float, type(None)),
-}
-
-
-#: More than anything that is counted here.
-_MOST = 2**63
-
-
-def _checked(report: Report) -> Report:
-    """Return a report whose values are of its fields' types, or raise a TypeError."""
-    for each in fields(report):
-        value, kind = getattr(report, each.name), str(each.type)
-        if kind == "Mapping[str, float]":
-            found, kind = [*value.values()] if isinstance(value, Mapping) else [None], "float"
-        else:
-            found = [value]
-        kinds = _KINDS.get(kind)
-        if kinds is not None and any(type(one) not in kinds for one in found):
-            raise TypeError(f"{each.name} is of another type")
-        if any(isinstance(one, int | float) and not abs(one) < _MOST for one in found):
-            raise TypeError(f"{each.name} is beyond all bounds")
-    return report
+        topics = []
+        for topic in message["topics"]:
+            partitions = tuple(PartitionReport(**item) for item in topic["partitions"])
+            running = tuple(RunningReport(**item) for item in topic["running"])
+            topics.append(TopicReport(**{**topic, "partitions": partitions, "running": running}))
+            for each in (*partitions, *running, topics[-1]):
+                check_types(each)
+        report = cls(**{**message, "topics": tuple(topics)})
+        check_types(report)
+        return report
 
 
 def progress_prefix(client: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime
 from functools import cached_property
@@ -83,11 +83,11 @@ def checksum(content: dict[str, Any]) -> str:
 #: What the annotations of fields stand for, of those that JSON has; anything else is made from it, and so checked.
 _KINDS: Mapping[str, tuple[type, ...]] = {
     "str": (str,),
-    "str | None": (str, type(None)),
+    "bool": (bool,),
     "int": (int,),
-    "int | None": (int, type(None)),
+    "float": (int, float),
     "tuple[str, ...]": (tuple,),
-    "tuple[str, ...] | None": (tuple, type(None)),
+    "Mapping[str, float]": (dict,),
 }
 #: More than any number in a ledger, and no more than others can count to.
 _MOST = 2**63
@@ -101,16 +101,21 @@ def check_types(record: object) -> None:
     file.
     """
     for each in fields(record):  # type: ignore[arg-type]
-        if (kinds := _KINDS.get(str(each.type))) is None:
+        value, kind = getattr(record, each.name), str(each.type)
+        kinds = _KINDS.get(kind.removesuffix(" | None"))
+        if kinds is None or (value is None and kind.endswith(" | None")):
             continue
-        value = getattr(record, each.name)
-        texts = value if isinstance(value, tuple) else (value,) if isinstance(value, str) else ()
-        if type(value) not in kinds or not all(isinstance(text, str) for text in texts):
-            raise ValueError(f"{each.name} is of another type")
-        if isinstance(value, int) and abs(value) >= _MOST:
-            raise ValueError(f"{each.name} is beyond all bounds")
-        if any("\0" in text or not _can_be_written(text) for text in texts):
-            raise ValueError(f"{each.name} is no text")
+        inner: Sequence[object] = (value,)
+        if isinstance(value, tuple | dict) and type(value) in kinds:
+            inner = [*value.values()] if isinstance(value, dict) else value
+            kinds = (int, float) if isinstance(value, dict) else (str,)
+        for one in inner:
+            if type(one) not in kinds:
+                raise ValueError(f"{each.name} is of another type")
+            if isinstance(one, int | float) and not abs(one) < _MOST:  # NaN is not
+                raise ValueError(f"{each.name} is beyond all bounds")
+            if isinstance(one, str) and ("\0" in one or not _can_be_written(one)):
+                raise ValueError(f"{each.name} is no text")
 
 
 def _can_be_written(text: str) -> bool:

@@ -8,12 +8,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from rich.columns import Columns
 from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.filesize import decimal
-from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
@@ -33,8 +31,6 @@ _GAP = 2
 #: Levels of structs that are shown; deeper ones are cut short.
 _LEVELS = 8
 _FAINT = "dim"
-#: Characters across a picture.
-_PICTURE = 32
 
 
 def alert_tree(title: str, alert: pa.RecordBatch) -> Tree:
@@ -52,21 +48,6 @@ def alert_tree(title: str, alert: pa.RecordBatch) -> Tree:
 def as_json(alert: pa.RecordBatch) -> dict[str, Any]:
     """Return an alert as JSON values: numbers with all their digits, null for NaN, bytes in Base64."""
     return {field.name: _plain(_value(alert, index), field.type) for index, field in enumerate(alert.schema)}
-
-
-def picture(shades: npt.NDArray[np.uint8]) -> Text:
-    """Draw a grey image as characters whose upper half is the foreground and whose lower half the background."""
-    rows, columns = shades.shape
-    step = max(1, math.ceil(max(rows, columns) / _PICTURE))
-    small = shades[: rows // step * step, : columns // step * step]
-    small = small.reshape(rows // step, step, columns // step, step).mean(axis=(1, 3)).astype(int)
-    drawn = Text()
-    for upper, lower in zip(small[::2].tolist(), small[1::2].tolist(), strict=False):  # drops an odd last row
-        for above, below in zip(upper, lower, strict=True):
-            style = Style(color=f"rgb({above},{above},{above})", bgcolor=f"rgb({below},{below},{below})")
-            drawn.append("\N{UPPER HALF BLOCK}", style)
-        drawn.append("\n")
-    return drawn
 
 
 def _grow(tree: Tree, fields: Sequence[tuple[str, pa.DataType, Any]], levels: int) -> None:

@@ -212,7 +212,7 @@ def reports(seed: int) -> Count:
         board = Board()
         try:
             report = TransferReport.from_message(changed(message, rng))
-        except (TypeError, KeyError):
+        except (TypeError, KeyError, ValueError):
             continue
         board.take(report)
         for known, topic in board.topics():
