@@ -6,7 +6,6 @@ The notes, of what has arrived and of how far a dataset is behind a topic that i
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -16,7 +15,7 @@ from typing import Any, Literal, Protocol, TypeVar
 from fink_dask.errors import StorageError
 from fink_dask.kafka.offsets import Interval, merge, subtract, total
 from fink_dask.ledger.ledger import Ledger, storage_error
-from fink_dask.ledger.records import Marker, Plan
+from fink_dask.ledger.records import Marker, Plan, check_types
 
 #: ``complete``: every offset of the plan is in the dataset. ``partial``: finished, but records were quarantined or
 #: lost. ``failed``: it ended with an error, or the files are not what the ledger says. ``interrupted``: offsets are
@@ -26,8 +25,6 @@ State = Literal["complete", "partial", "failed", "interrupted"]
 _MAX_BYTES = 2**20
 
 _ARRIVAL = "arrival.json"
-#: No count, and no time in this or the next millennium, is greater.
-_MOST = 2**62
 
 _LAG = "lag.json"
 
@@ -256,11 +253,8 @@ def _arrival_of(content: Mapping[str, Any]) -> Arrival:
 
     Raises ValueError, KeyError, TypeError if it is something else.
     """
-    arrival = Arrival(**{**content, "phase": Phase(content["phase"]), "is_cut": bool(content["is_cut"])})
-    numbers = [value for name, value in vars(arrival).items() if name not in {"phase", "is_cut"} and value is not None]
-    needed = (arrival.at, arrival.offsets, arrival.received_bytes, arrival.wasted_bytes, arrival.bytes_per_second)
-    if None in needed or not all(math.isfinite(number) and abs(number) < _MOST for number in numbers):
-        raise ValueError("numbers that can't be true")
+    arrival = Arrival(**{**content, "phase": Phase(content["phase"])})
+    check_types(arrival)
     return arrival
 
 
@@ -314,15 +308,8 @@ def read_lag(ledger: Ledger, not_older_s: float) -> Lag | None:
 def _lag_of(content: Mapping[str, Any]) -> Lag:
     """Make a lag from JSON.
 
-    Raises ValueError, KeyError, TypeError, AttributeError, OverflowError if it is something else.
+    Raises ValueError, KeyError, TypeError, AttributeError if it is something else.
     """
-    lag = Lag(
-        float(content["at"]),
-        {int(partition): int(count) for partition, count in content["partitions"].items()},
-        float(content["alerts_per_second"]),
-        None if content["newest_ms"] is None else int(content["newest_ms"]),
-    )
-    numbers = (lag.alerts_per_second, lag.newest_ms or 0, *lag.partitions.values())
-    if not all(math.isfinite(number) and abs(number) < _MOST for number in numbers):
-        raise ValueError("numbers that can't be true")
+    lag = Lag(**{**content, "partitions": {int(number): count for number, count in content["partitions"].items()}})
+    check_types(lag)
     return lag

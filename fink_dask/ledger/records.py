@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime
 from functools import cached_property
@@ -81,13 +81,12 @@ def checksum(content: dict[str, Any]) -> str:
 
 
 #: What the annotations of fields stand for, of those that JSON has; anything else is made from it, and so checked.
-_KINDS: Mapping[str, tuple[type, ...]] = {
-    "str": (str,),
-    "bool": (bool,),
-    "int": (int,),
-    "float": (int, float),
-    "tuple[str, ...]": (tuple,),
-    "Mapping[str, float]": (dict,),
+_KINDS: Mapping[str, tuple[type, ...]] = {"str": (str,), "bool": (bool,), "int": (int,), "float": (int, float)}
+#: And of those that hold several values: of what kind these are.
+_INNER: Mapping[str, tuple[type, str]] = {
+    "tuple[str, ...]": (tuple, "str"),
+    "Mapping[str, float]": (dict, "float"),
+    "Mapping[int, int]": (dict, "int"),
 }
 #: More than any number in a ledger, and no more than others can count to.
 _MOST = 2**63
@@ -102,15 +101,16 @@ def check_types(record: object) -> None:
     """
     for each in fields(record):  # type: ignore[arg-type]
         value, kind = getattr(record, each.name), str(each.type)
-        kinds = _KINDS.get(kind.removesuffix(" | None"))
-        if kinds is None or (value is None and kind.endswith(" | None")):
+        if value is None and kind.endswith(" | None"):
             continue
-        inner: Sequence[object] = (value,)
-        if isinstance(value, tuple | dict) and type(value) in kinds:
-            inner = [*value.values()] if isinstance(value, dict) else value
-            kinds = (int, float) if isinstance(value, dict) else (str,)
-        for one in inner:
-            if type(one) not in kinds:
+        kind = kind.removesuffix(" | None")
+        outer, kind = _INNER.get(kind, (None, kind))
+        if kind not in _KINDS:
+            continue
+        if outer is not None and type(value) is not outer:
+            raise ValueError(f"{each.name} is of another type")
+        for one in (value,) if outer is None else value.values() if outer is dict else value:
+            if type(one) not in _KINDS[kind]:
                 raise ValueError(f"{each.name} is of another type")
             if isinstance(one, int | float) and not abs(one) < _MOST:  # NaN is not
                 raise ValueError(f"{each.name} is beyond all bounds")

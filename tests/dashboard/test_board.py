@@ -269,5 +269,5 @@ def test_a_message_with_values_of_other_types_is_refused_before_a_page_shows_the
     with pytest.raises(ValueError, match="type"):
         TransferReport.from_message(message)
     inside[last] = 10**400
-    with pytest.raises(ValueError, match=str(last)):
+    with pytest.raises(ValueError, match=r"type|bounds"):
         TransferReport.from_message(message)
