@@ -75,7 +75,7 @@ def test_a_file_without_rows_is_one(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_prints_nothing_beside_its_error(capfd: pytest.CaptureFixture[str]) -> None:
-    table = pa.table({"name": [random.Random(0).randbytes(1000).hex() for _ in range(1000)]})
+    table = pa.table({"name": [RANDOM.randbytes(1000).hex() for _ in range(1000)]})
     writer = ParquetFileWriter(Path("/dev/full"), table.schema, "zstd", {})
     with pytest.raises(OSError, match="space"):
         writer.write_table(table)
