@@ -174,7 +174,9 @@ def test_each_option_of_a_transfer_comes_to_the_job_that_is_submitted(tmp_path: 
     typed = {
         "--survey": "ztf",
         "--security-protocol": "SASL_SSL",
-        "--sasl-mechanism": "PLAIN",
+        "--sasl-mechanism": "OAUTHBEARER",
+        "--oauth-token-url": "https://login.example/token",
+        "--oauth-scope": "alerts",
         "--username": "ada",
         "--password-file": "password",
         "--ssl-ca-file": "ca.pem",
