@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fink_dask.api.topic import read_topic
     from fink_dask.api.transfer import TransferResult, plan, transfer, verify
+    from fink_dask.dataset.cutouts import cutout
     from fink_dask.dataset.read import open_dataset
-    from fink_dask.dataset.stamps import cutout
     from fink_dask.errors import FinkDaskError
     from fink_dask.lightcurves.find import light_curve
 
@@ -32,7 +32,7 @@ __all__ = [
 _PLACES = {
     "FinkDaskError": "fink_dask.errors",
     "TransferResult": "fink_dask.api.transfer",
-    "cutout": "fink_dask.dataset.stamps",
+    "cutout": "fink_dask.dataset.cutouts",
     "light_curve": "fink_dask.lightcurves.find",
     "open_dataset": "fink_dask.dataset.read",
     "plan": "fink_dask.api.transfer",

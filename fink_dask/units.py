@@ -43,17 +43,17 @@ _SECONDS |= {f"{word}{plural}": _SECONDS[word[0]] for word in ("minute", "hour",
 _LEAST = 1000
 
 
-def counted(number: int, noun: str, plural: str = "") -> str:
+def pluralize(number: int, noun: str, plural: str = "") -> str:
     """Say a number of things: "1 range", "2,000 ranges"; give the plural where it is not the noun with an s."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {plural or f'{noun}s'}"
 
 
 def per_second(number: float, noun: str) -> str:
     """Say how many things there are in a second: "1 alert/s", "47,581 alerts/s"."""
-    return f"{counted(round(number), noun)}/s"
+    return f"{pluralize(round(number), noun)}/s"
 
 
-def amount(size: int) -> str:
+def format_bytes(size: int) -> str:
     """Say how much room there is or is needed, in bytes: "3.2 kB", "2.1 MB", "1,200.0 GB"."""
     worth, unit = next((each for each in ((1e9, "GB"), (1e6, "MB")) if size >= each[0]), (1e3, "kB"))
     return f"{size / worth:,.1f} {unit}"

@@ -84,7 +84,7 @@ ROOMS = {
 
 #: The only importers of an outside library, as modules or rooms.
 IMPORTERS = {
-    "astropy": {"dataset.stamps", "export.formats"},
+    "astropy": {"dataset.cutouts", "export.formats"},
     "bokeh": {"dashboard.page", "report.charts", "report.curve", "report.page"},
     "botocore": {"store.service"},
     "click": {"cli"},
@@ -99,7 +99,7 @@ IMPORTERS = {
     "pandas": {"api"},
     "cdshealpix": {"catalog.sky"},
     "hats": {"catalog"},
-    "PIL": {"dataset.stamps"},
+    "PIL": {"dataset.cutouts"},
     "rich": {"cli", "doctor.machine", "report", "show"},
     "prometheus_client": {"dashboard.metrics"},
     "tornado": {"dashboard.plugin", "dashboard.page"},

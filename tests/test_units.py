@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fink_dask.units import amount, counted, per_second
+from fink_dask.units import format_bytes, per_second, pluralize
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ from fink_dask.units import amount, counted, per_second
     ],
 )
 def test_a_number_of_things_is_in_its_grammatical_number(number: int, nouns: list[str], words: str) -> None:
-    assert counted(number, *nouns) == words
+    assert pluralize(number, *nouns) == words
 
 
 def test_a_speed_is_in_its_grammatical_number() -> None:
@@ -28,7 +28,7 @@ def test_a_speed_is_in_its_grammatical_number() -> None:
 
 
 def test_room_is_said_in_the_unit_that_fits() -> None:
-    assert [amount(size) for size in (0, 3200, 2_100_000, 1_200_000_000_000)] == [
+    assert [format_bytes(size) for size in (0, 3200, 2_100_000, 1_200_000_000_000)] == [
         "0.0 kB",
         "3.2 kB",
         "2.1 MB",

@@ -63,7 +63,7 @@ def main() -> None:
         with local_cluster(CONSUMERS, count, "127.0.0.1:0") if workers is None else _simulated(workers) as cluster:
             idle = _idle_share()
             began = time.perf_counter()
-            work = [Work(range_, settings) for range_ in plan.ranges]
+            work = [Work(offset_range, settings) for offset_range in plan.ranges]
             before = _peak_mb()
             used = time.process_time()
             progress = Progress()
@@ -116,10 +116,10 @@ def _simulated(workers: int) -> Iterator[Cluster]:
 
 def _commit(ledger: Ledger, plan: Plan) -> None:
     """Write the marker of each range, as a record that Kafka does not show would leave it."""
-    for range_ in plan.ranges:
-        hole = ((range_.start, range_.end),)
-        marker = Marker(plan.plan_id, range_, "0" * 16, rows=0, raw_bytes=0, files=(), quarantined=0, holes=hole)
-        ledger.marker_path(range_).write_bytes(seal("marker", marker.to_json()))
+    for offset_range in plan.ranges:
+        hole = ((offset_range.start, offset_range.end),)
+        marker = Marker(plan.plan_id, offset_range, "0" * 16, rows=0, raw_bytes=0, files=(), quarantined=0, holes=hole)
+        ledger.marker_path(offset_range).write_bytes(seal("marker", marker.to_json()))
 
 
 def _idle_share() -> float:

@@ -18,7 +18,7 @@ from distributed import Client, LocalCluster, get_worker
 
 from fink_dask.cluster.local import DASK_CONFIG
 from fink_dask.cluster.worker import REPORT_S
-from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.progress.events import RangeProgress
 
 SECONDS = 20.0
@@ -61,7 +61,7 @@ def _run(client: Client, workers: int, is_loud: bool) -> float:
 
 def _work(number: int, is_loud: bool) -> None:
     worker, end = get_worker(), time.monotonic() + SECONDS
-    progress = asdict(RangeProgress("topic", Range(number % 10, 0, 1000), "0" * 16, 500, 500, 10**8, 0))
+    progress = asdict(RangeProgress("topic", OffsetRange(number % 10, 0, 1000), "0" * 16, 500, 500, 10**8, 0))
     while time.monotonic() < end:
         time.sleep(REPORT_S)
         if is_loud:

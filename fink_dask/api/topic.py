@@ -34,7 +34,7 @@ from fink_dask.dataset.partitioning import Partitioning
 from fink_dask.errors import BrokerError, CrowdedLineError, SchemaError, SettingsError, parameter
 from fink_dask.kafka.connection import ConnectionPool
 from fink_dask.kafka.inspect import UNKNOWN_ID, Inspector, open_inspector
-from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.kafka.reader import RangeReader
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.records import Identity
@@ -92,7 +92,7 @@ class TopicFrame(dd.DataFrame):  # type: ignore[misc]
         (reading,) = self.expr.find_operations(FromMap)
         (ranges,) = reading.operand("iterables")
         source = reading.operand("kwargs")["source"]
-        return [dask.delayed(read_table, pure=True)(range_, source) for range_ in ranges]
+        return [dask.delayed(read_table, pure=True)(offset_range, source) for offset_range in ranges]
 
 
 @errors_in_python()
@@ -208,14 +208,14 @@ def read_topic(
     texts = json.dumps([one.text for one in versions.schemas])
     source = TopicSource(kafka, identity, zlib.compress(texts.encode()), on_bad_record)
     # A frame has at least one partition.
-    ranges: tuple[Range | None, ...] = plan.ranges if plan is not None else (None,)
+    ranges: tuple[OffsetRange | None, ...] = plan.ranges if plan is not None else (None,)
     # Strings are Arrow's already; Dask would convert them to pandas' own type.
     with dask.config.set({"dataframe.convert-string": False}):
         frame = dd.from_map(_read_frame, ranges, source=source, meta=_to_pandas(_empty(source)), label="read-topic")
     return TopicFrame(frame.expr)
 
 
-def read_table(range_: Range | None, source: TopicSource, columns: Sequence[str] | None = None) -> pa.Table:
+def read_table(offset_range: OffsetRange | None, source: TopicSource, columns: Sequence[str] | None = None) -> pa.Table:
     """Read a range of a topic.
 
     Parameters
@@ -235,38 +235,40 @@ def read_table(range_: Range | None, source: TopicSource, columns: Sequence[str]
         If a record can't be decoded, unless such records are left out.
     """
     names = _empty(source).column_names if columns is None else list(columns)
-    if range_ is None:
+    if offset_range is None:
         return _empty(source, tuple(names))
     began = time.monotonic()
     while True:
         try:
-            return pa.concat_tables([_empty(source, tuple(names)), *_read_range(range_, source, names)])
+            return pa.concat_tables([_empty(source, tuple(names)), *_read_range(offset_range, source, names)])
         except CrowdedLineError:  # the readers of this process have become fewer, and ask for less
             if time.monotonic() - began > source.kafka.reconnect_timeout_s:
                 raise
 
 
-def _read_range(range_: Range, source: TopicSource, names: Sequence[str]) -> list[pa.Table]:
+def _read_range(offset_range: OffsetRange, source: TopicSource, names: Sequence[str]) -> list[pa.Table]:
     """Read a range once, a table a batch."""
     tables: list[pa.Table] = []
-    decoder = _decoder(source, names, range_.partition)
+    decoder = _decoder(source, names, offset_range.partition)
     with _connections.connect(source.kafka) as connection:
         topic, topic_id = source.identity.topic, source.identity.topic_id
-        reader = RangeReader(connection, topic, range_, lambda: False, topic_id, line=_connections.line)
+        reader = RangeReader(connection, topic, offset_range, lambda: False, topic_id, line=_connections.line)
         for batch in reader.batches(BATCHSIZE, BATCH_BYTES, MIN_BATCH_BYTES, source.versions.max_records):
             decoded = decoder.decode(batch)
             for index, reason in decoded.bad:
-                _report(source, range_, int(batch.offsets[index]), reason)
+                _report(source, offset_range, int(batch.offsets[index]), reason)
             tables += [pa.Table.from_batches([rows]).select(names) for _, rows in decoded.parts]
         if reader.lost:
             start, end = reader.lost[0]
             words = f"Kafka has removed offsets {start} to {end - 1} since the topic was looked at"
-            raise BrokerError(words, source.identity.topic, range_.partition, start)
+            raise BrokerError(words, source.identity.topic, offset_range.partition, start)
     return tables
 
 
-def _read_frame(range_: Range | None, source: TopicSource, columns: Sequence[str] | None = None) -> pd.DataFrame:
-    return _to_pandas(read_table(range_, source, columns))
+def _read_frame(
+    offset_range: OffsetRange | None, source: TopicSource, columns: Sequence[str] | None = None
+) -> pd.DataFrame:
+    return _to_pandas(read_table(offset_range, source, columns))
 
 
 def _of_each_process(kafka: KafkaSettings) -> KafkaSettings:
@@ -288,11 +290,11 @@ def _of_empty(settings: TransferSettings, inspector: Inspector) -> Versions:
     return Versions((parse_schema(found.text),))
 
 
-def _report(source: TopicSource, range_: Range, offset: int, reason: str) -> None:
+def _report(source: TopicSource, offset_range: OffsetRange, offset: int, reason: str) -> None:
     if source.on_bad_record == "fail":
         words = f"{reason}; {parameter('on_bad_record', 'skip')} leaves such records out"
-        raise SchemaError(words, source.identity.topic, range_.partition, offset)
-    log.warning("%s[%s] at offset %s is left out: %s", source.identity.topic, range_.partition, offset, reason)
+        raise SchemaError(words, source.identity.topic, offset_range.partition, offset)
+    log.warning("%s[%s] at offset %s is left out: %s", source.identity.topic, offset_range.partition, offset, reason)
 
 
 def _decoder(source: TopicSource, names: Sequence[str], partition: int) -> RangeDecoder:

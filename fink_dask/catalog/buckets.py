@@ -30,7 +30,7 @@ _ODD = np.uint64(0x9E3779B97F4A7C15)
 
 
 @dataclass(frozen=True)
-class Dealt:
+class Shuffled:
     """What became of the alerts."""
 
     #: Alerts that were read.
@@ -41,13 +41,13 @@ class Dealt:
     without_position: int
 
 
-def deal(
+def shuffle(
     readers: Sequence[Reader],
     objects: Objects,
     movers: Movers,
     buckets: Sequence[Buckets],
     advance: Callable[[int], None],
-) -> Dealt:
+) -> Shuffled:
     """Read datasets once, a few alerts at a time, and write each alert to a bucket.
 
     `objects, movers`: what the catalogs have of an alert.
@@ -71,7 +71,7 @@ def deal(
             buckets[0].add(Alerts(objects.flatten(rows, own), told))
             buckets[1].add(Alerts(movers.flatten(batch.rows.filter(moving), None)))
             advance(len(has_object))
-    return Dealt(alerts, without_object, without_position)
+    return Shuffled(alerts, without_object, without_position)
 
 
 class Buckets:

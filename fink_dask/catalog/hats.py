@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from fink_dask.catalog.buckets import Buckets, Dealt, deal
+from fink_dask.catalog.buckets import Buckets, Shuffled, shuffle
 from fink_dask.catalog.form import find_form, left_out
 from fink_dask.catalog.gather import FILE_BYTES, Movers, Objects, Rows
 from fink_dask.catalog.reading import Reader
@@ -183,7 +183,7 @@ class _Export:
         from fink_dask.catalog.state import remove_others
 
         new = [part for part in parts if part.markers]
-        aside, dealt, duplicates = directory / _ASIDE, Dealt(0, 0, 0), 0
+        aside, dealt, duplicates = directory / _ASIDE, Shuffled(0, 0, 0), 0
         shutil.rmtree(aside, ignore_errors=True)  # of an export that was killed
         remove_others(directory, state)
         if new:
@@ -203,7 +203,7 @@ class _Export:
             objects.rows, objects.alerts, movers.rows, dealt.alerts, duplicates, dealt.without_position, unknown
         )
 
-    def _write(self, new: Sequence[Part], state: State, directory: Path, aside: Path) -> tuple[State, Dealt, int]:
+    def _write(self, new: Sequence[Part], state: State, directory: Path, aside: Path) -> tuple[State, Shuffled, int]:
         """Write new versions; returns also how many alerts were left out, as others have their identifiers."""
         from fink_dask.catalog.state import publish, taken_of
         from fink_dask.catalog.version import Writer
@@ -219,7 +219,7 @@ class _Export:
                 for kind, version in zip(kinds, state.versions, strict=True)
             ]
             self._caller.begin("reading alerts", alerts, "alert")
-            dealt = deal(readers, objects, movers, all_buckets, self._caller.advance)
+            dealt = shuffle(readers, objects, movers, all_buckets, self._caller.advance)
             for kind, version, place, buckets in zip(
                 kinds, state.versions, state.places(directory), all_buckets, strict=True
             ):

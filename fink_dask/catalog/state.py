@@ -41,8 +41,15 @@ Taken = tuple[str, str, int, int, int, int]
 
 def taken_of(identity: Identity, marker: Marker) -> Taken:
     """Name a range of a topic as it is now."""
-    range_ = marker.range
-    return identity.topic, identity.topic_id, range_.partition, range_.start, range_.end, marker.revision
+    offset_range = marker.range
+    return (
+        identity.topic,
+        identity.topic_id,
+        offset_range.partition,
+        offset_range.start,
+        offset_range.end,
+        marker.revision,
+    )
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from fink_dask.cli.say import say
 from fink_dask.cli.stopped import ending_as_json
 from fink_dask.errors import FinkDaskError, SettingsError
 from fink_dask.settings import COMPRESSION, COMPRESSIONS
-from fink_dask.units import counted
+from fink_dask.units import pluralize
 
 if TYPE_CHECKING:
     from fink_dask.compaction.compact import Caller, Compacted
@@ -85,9 +85,9 @@ def compact(
     say(headline(found.summary))
     if not found.is_new:
         say("  nothing to do: it was already compacted")
-    say(f"  compacted  {counted(found.files_before, 'file')} into {counted(found.summary.files, 'file')}")
+    say(f"  compacted  {pluralize(found.files_before, 'file')} into {pluralize(found.summary.files, 'file')}")
     if unique is not None:
-        say(f"  unique     {counted(found.summary.duplicates, 'duplicate')} left out, by {unique}")
+        say(f"  unique     {pluralize(found.summary.duplicates, 'duplicate')} left out, by {unique}")
     say(f"  dataset    {target.outdir}")
     say(f"  ledger     {target.path}")
     if found.summary.state == "interrupted":
@@ -156,10 +156,10 @@ def _compact_each(sources: Sequence[Ledger], newdir: Path, form: Form, as_json: 
         print_topics_json(summaries, {}, 0.0, details)
         return exit_code
     print_table(summaries, datasets=[source.outdir.name for source in sources])
-    say(f"  compacted  {counted(before, 'file')} into {counted(sum(each.files for each in summaries), 'file')}")
+    say(f"  compacted  {pluralize(before, 'file')} into {pluralize(sum(each.files for each in summaries), 'file')}")
     if form.unique is not None:
         duplicates = sum(each.duplicates for each in summaries)
-        say(f"  unique     {counted(duplicates, 'duplicate')} left out, by {form.unique}")
+        say(f"  unique     {pluralize(duplicates, 'duplicate')} left out, by {form.unique}")
     say(f"  datasets   {newdir}/TOPIC")
     say(f"  ledgers    {newdir}.fink/TOPIC")
     for name, words in errors.items():

@@ -11,7 +11,7 @@ from fink_dask.cli.options import CONTEXT, FinkCommand, Place, UserPath, json_op
 from fink_dask.cli.output import print_json
 from fink_dask.cli.say import say
 from fink_dask.errors import SettingsError, StorageError
-from fink_dask.units import counted
+from fink_dask.units import pluralize
 
 #: Exit status where some pictures can't be read.
 _PARTIAL = 3
@@ -45,7 +45,7 @@ def cutouts(outdir: Path, objects: tuple[str, ...], output: Path, kind: str, as_
     difference; those that are there are replaced. Needs astropy: pip install 'fink-dask[report]'. Exit status: 0, 1
     failed, 3 if some can't be read.
     """
-    from fink_dask.dataset.stamps import HINT, can_read_stamps, png, read_stamp, unpack
+    from fink_dask.dataset.cutouts import HINT, can_read_stamps, png, read_stamp, unpack
     from fink_dask.ledger.outdir import check_outside
     from fink_dask.lightcurves.cutouts import cutouts_of
 
@@ -70,9 +70,9 @@ def cutouts(outdir: Path, objects: tuple[str, ...], output: Path, kind: str, as_
             written.append(str(file))
         files[name] = written
         if not as_json:
-            say(f"{name}: {counted(len(written), 'picture')} in {output}")
+            say(f"{name}: {pluralize(len(written), 'picture')} in {output}")
     if as_json:
         print_json({"state": "partial" if unread else "complete", "files": files, "unreadable": unread})
     elif unread:
-        say(f"fink-dask: warning: {counted(unread, 'cutout')} can't be read", err=True)
+        say(f"fink-dask: warning: {pluralize(unread, 'cutout')} can't be read", err=True)
     return _PARTIAL if unread else 0

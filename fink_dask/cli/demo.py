@@ -9,7 +9,7 @@ import click
 from fink_dask.cli.options import CONTEXT, FinkCommand, Place, options_from, typed_option
 from fink_dask.cli.say import say
 from fink_dask.settings import KafkaSettings, TransferSettings
-from fink_dask.units import counted
+from fink_dask.units import pluralize
 
 _MAX_ALERTS = 12_000
 
@@ -88,8 +88,8 @@ def demo(alerts: int, outdir: Path, nconsumers: int) -> int:
     for problem in found.problems:
         say(f"  {problem}")
     say(
-        f"  {found.summary.state}: {counted(found.progress.planned_offsets, 'offset')}, "
-        f"{counted(found.summary.alerts, 'alert')}"
+        f"  {found.summary.state}: {pluralize(found.progress.planned_offsets, 'offset')}, "
+        f"{pluralize(found.summary.alerts, 'alert')}"
     )
     _show_files(ledger.outdir)
     say("Read it:\n")
@@ -105,4 +105,4 @@ def _show_files(outdir: Path) -> None:
     for directory in sorted({path.parent for path in outdir.rglob("*.parquet")}):
         files = list(directory.glob("*.parquet"))
         size = decimal(sum(path.stat().st_size for path in files))
-        say(f"  {directory.relative_to(outdir)}/  {counted(len(files), 'file')}, {size}")
+        say(f"  {directory.relative_to(outdir)}/  {pluralize(len(files), 'file')}, {size}")

@@ -12,7 +12,7 @@ from fink_dask.cli.say import say
 from fink_dask.cli.stopped import ending_in_words
 from fink_dask.errors import parameter
 from fink_dask.settings import parse_names
-from fink_dask.units import counted
+from fink_dask.units import pluralize
 
 
 @click.command(
@@ -56,7 +56,7 @@ def export(
     if as_json:
         print_json({"file": str(file), "rows": made.rows, "columns": made.columns, "left_out": made.left_out})
         return 0
-    say(f"{file}: {counted(made.rows, 'alert')}, {counted(len(made.columns), 'column')}")
+    say(f"{file}: {pluralize(made.rows, 'alert')}, {pluralize(len(made.columns), 'column')}")
     if made.left_out:
         say(f"  left out   {', '.join(made.left_out)}: no single values")
     return 0

@@ -14,7 +14,7 @@ from fink_dask.cli.say import say
 from fink_dask.cli.stopped import ending_in_words
 from fink_dask.errors import parameter
 from fink_dask.settings import parse_names
-from fink_dask.units import counted
+from fink_dask.units import pluralize
 
 if TYPE_CHECKING:
     from fink_dask.catalog.hats import Exported
@@ -72,7 +72,7 @@ def export_hats(
     found = [summarise(each) for each in ledgers]
     for each, progress in zip(ledgers, found, strict=True):
         if progress.missing_offsets:
-            missing = counted(progress.missing_offsets, "planned offset")
+            missing = pluralize(progress.missing_offsets, "planned offset")
             say(
                 f"fink-dask: warning: {each.outdir} is not complete, so neither is the catalog: {missing} missing",
                 err=True,
@@ -97,19 +97,19 @@ def _print(summary: Summary, missing_offsets: int, exported: Exported, catalog: 
         content = {"topic": summary.topic, "state": summary.state, "missing_offsets": missing_offsets}
         print_json({**content, **asdict(exported), "catalog": str(catalog)})
         return
-    say(f"{summary.topic}: {counted(exported.objects, 'object')}, {counted(exported.alerts, 'alert')}")
+    say(f"{summary.topic}: {pluralize(exported.objects, 'object')}, {pluralize(exported.alerts, 'alert')}")
     if not exported.added:
         say("  nothing new: the catalog has all alerts of the dataset")
     elif exported.added != exported.alerts:
-        say(f"  added      {counted(exported.added, 'alert')}")
+        say(f"  added      {pluralize(exported.added, 'alert')}")
     for number, words in (
         (exported.duplicates, "with the identifier of another one"),
         (exported.without_position, "without a position"),
     ):
         if number:
-            say(f"  left out   {counted(number, 'alert')} {words}")
+            say(f"  left out   {pluralize(number, 'alert')} {words}")
     if exported.left_out:
         say(f"  left out   columns that the catalog was begun without: {', '.join(exported.left_out)}")
     say(f"  catalog    {catalog}")
     if exported.movers:
-        say(f"  movers     {catalog / MOVERS}: {counted(exported.movers, 'alert')} of no object")
+        say(f"  movers     {catalog / MOVERS}: {pluralize(exported.movers, 'alert')} of no object")

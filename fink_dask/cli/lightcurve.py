@@ -13,7 +13,7 @@ from fink_dask.cli.options import CONTEXT, FinkCommand, Place, UserPath, json_op
 from fink_dask.cli.output import print_json
 from fink_dask.cli.say import say
 from fink_dask.errors import SettingsError
-from fink_dask.units import counted, printable
+from fink_dask.units import pluralize, printable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -116,12 +116,14 @@ def _print(curve: pa.Table, name: str, is_written: bool) -> None:
     from rich.table import Table
 
     counts = {each["values"]: each["counts"] for each in curve["kind"].value_counts().to_pylist()}
-    words = ", ".join(counted(count, kind) if kind in _NOUNS else f"{count:,} {kind}" for kind, count in counts.items())
+    words = ", ".join(
+        pluralize(count, kind) if kind in _NOUNS else f"{count:,} {kind}" for kind, count in counts.items()
+    )
     if not curve.num_rows:
         say(f"{name}: its alerts tell of no brightness")
         return
     unit, scale = curve["unit"][0].as_py(), curve["scale"][0].as_py().upper()
-    say(f"{name}: {counted(curve.num_rows, 'measurement')} ({words}) in {unit}, MJD in {scale}")
+    say(f"{name}: {pluralize(curve.num_rows, 'measurement')} ({words}) in {unit}, MJD in {scale}")
     shown = curve.slice(max(0, curve.num_rows - _SHOWN))
     if shown.num_rows < curve.num_rows:
         say(f"  the newest {shown.num_rows}{'' if is_written else '; --csv FILE writes all'}")

@@ -22,7 +22,7 @@ from fink_dask.cli.say import say
 from fink_dask.errors import SettingsError, StorageError
 from fink_dask.kafka.topics import check_alert_topic, survey_of
 from fink_dask.settings import SURVEYS, TransferSettings
-from fink_dask.units import Moment, counted
+from fink_dask.units import Moment, pluralize
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -80,7 +80,7 @@ def peek(
     from rich.console import Console
 
     from fink_dask.cli.options import log_to_stderr
-    from fink_dask.dataset.stamps import HINT, can_read_stamps
+    from fink_dask.dataset.cutouts import HINT, can_read_stamps
     from fink_dask.kafka.connection import open_glimpse
     from fink_dask.show.display import doing
     from fink_dask.show.peek import Peek
@@ -135,8 +135,8 @@ def _show(record: Peeked, console: Console, as_json: bool) -> None:
 
 def _save(record: Peeked, folder: Path) -> None:
     """Write the cutouts of an alert; file names say where it is in the topic, and hold nothing from outside."""
+    from fink_dask.dataset.cutouts import png, read_stamp
     from fink_dask.dataset.partitioning import column_of
-    from fink_dask.dataset.stamps import png, read_stamp
     from fink_dask.dataset.surveys import find_fields
 
     assert record.alert is not None
@@ -156,4 +156,4 @@ def _save(record: Peeked, folder: Path) -> None:
         except OSError as error:
             raise StorageError(f"{file}: {error.strerror}") from error
         written += 1
-    say(f"{counted(written, 'picture')} in {folder}", err=True)
+    say(f"{pluralize(written, 'picture')} in {folder}", err=True)

@@ -120,7 +120,7 @@ def publish(
     from fink_dask.kafka.publish import open_publisher, paced
     from fink_dask.show.bar import CountBar
     from fink_dask.show.display import doing
-    from fink_dask.units import counted, per_second
+    from fink_dask.units import per_second, pluralize
 
     if bool(files) == (synthetic is not None):
         raise SettingsError("give either FILES, or --synthetic N for made-up alerts")
@@ -148,7 +148,7 @@ def publish(
             run_apart(fill)
         except KeyboardInterrupt as error:
             bar.stop()
-            say(f"fink-dask: stopped; {done:,} of {counted(total, 'alert')} published to {topic}", err=True)
+            say(f"fink-dask: stopped; {done:,} of {pluralize(total, 'alert')} published to {topic}", err=True)
             if isinstance(error, SignalReceivedError):
                 error.said = True
             raise
@@ -158,7 +158,7 @@ def publish(
         print_json(content)
         return 0
     speed = per_second(done / max(seconds, 1e-3), "alert")
-    say(f"{topic}: {counted(done, 'alert')} published in {seconds:.1f} s ({speed})")
+    say(f"{topic}: {pluralize(done, 'alert')} published in {seconds:.1f} s ({speed})")
     say(f"  partitions {where.partitions}")
     click.echo(f"  transfer   {_transfer_of(topic, None if files else kind)}")
     return 0

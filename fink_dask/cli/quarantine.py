@@ -23,7 +23,7 @@ from fink_dask.cli.output import print_json
 from fink_dask.cli.say import say
 from fink_dask.cli.stopped import ending_as_json
 from fink_dask.errors import SettingsError
-from fink_dask.units import counted
+from fink_dask.units import pluralize
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -94,9 +94,9 @@ def _retry(ledger: Ledger, schema_file: Path | None, as_json: bool) -> int:
         print_summary_json(found.summary, recovered=found.recovered, recovered_filtered=found.filtered)
     else:
         say(headline(found.summary))
-        left = counted(found.summary.quarantined, "record")
+        left = pluralize(found.summary.quarantined, "record")
         filtered = f" and {found.filtered:,} that the condition leaves out" if found.filtered else ""
-        say(f"  recovered  {counted(found.recovered, 'alert')}{filtered}; {left} left in quarantine")
+        say(f"  recovered  {pluralize(found.recovered, 'alert')}{filtered}; {left} left in quarantine")
     return found.summary.exit_code
 
 
@@ -116,11 +116,11 @@ def _show(ledger: Ledger, limit: int, as_json: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    say(f"{ledger.outdir}: {counted(reasons.total(), 'record')} in quarantine")
+    say(f"{ledger.outdir}: {pluralize(reasons.total(), 'record')} in quarantine")
     for reason, count in reasons.most_common(_SHOWN_REASONS):
         say(f"  {count:>9,}  {reason}")
     if len(reasons) > _SHOWN_REASONS:
-        say(f"  and {counted(len(reasons) - _SHOWN_REASONS, 'other reason')}")
+        say(f"  and {pluralize(len(reasons) - _SHOWN_REASONS, 'other reason')}")
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("partition", "offset", "bytes"):
         table.add_column(column, justify="right")
@@ -134,7 +134,7 @@ def _show(ledger: Ledger, limit: int, as_json: bool) -> None:
         console.width = _WIDE
     console.print(table)
     if reasons.total() > limit:
-        say(f"  and {counted(reasons.total() - limit, 'more record')} (--limit N shows more)")
+        say(f"  and {pluralize(reasons.total() - limit, 'more record')} (--limit N shows more)")
 
 
 def _records(ledger: Ledger) -> Iterator[dict[str, Any]]:

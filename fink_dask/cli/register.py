@@ -107,7 +107,7 @@ def _check(survey: str, group_id: str | None, connection: dict[str, Any]) -> int
     from fink_dask.kafka.credentials import find_credentials
     from fink_dask.kafka.overview import look_at_topics
     from fink_dask.settings import has_sasl
-    from fink_dask.units import counted, printable
+    from fink_dask.units import pluralize, printable
 
     kafka = kafka_settings(survey, **connection)
     credentials = find_credentials(survey)
@@ -118,10 +118,10 @@ def _check(survey: str, group_id: str | None, connection: dict[str, Any]) -> int
         say(f"  password  accepted, of {printable(kafka.security.username or '')}")
     else:
         say(f"  password  not asked for ({kafka.security.protocol})")
-    say(f"  topics    {counted(len(found.topics), 'topic')} of Fink, and {counted(found.others, 'other')}")
+    say(f"  topics    {pluralize(len(found.topics), 'topic')} of Fink, and {pluralize(found.others, 'other')}")
     if found.group_error is not None:
         say(f"  group     {printable(found.group_error)}")
     elif group_id:
         read = sum(topic.lag is not None for topic in found.topics)
-        say(f"  group     {printable(group_id)} has read from {counted(read, 'topic')} of these")
+        say(f"  group     {printable(group_id)} has read from {pluralize(read, 'topic')} of these")
     return int(found.group_error is not None)

@@ -62,7 +62,7 @@ def repair(outdir: Path, on_loss: str, dashboard_address: str, as_json: bool, ve
     from fink_dask.ledger.progress import written_bytes
     from fink_dask.show.bar import CountBar
     from fink_dask.show.display import Display
-    from fink_dask.units import counted
+    from fink_dask.units import pluralize
     from fink_dask.verifying.repair import run_repair
 
     log_to_stderr(verbose)
@@ -85,7 +85,7 @@ def repair(outdir: Path, on_loss: str, dashboard_address: str, as_json: bool, ve
         return found.summary.exit_code
     say(headline(found.summary))
     if found.ranges:
-        ranges, offsets = counted(found.ranges, "range"), counted(found.offsets, "offset")
+        ranges, offsets = pluralize(found.ranges, "range"), pluralize(found.offsets, "offset")
         say(f"  repaired   {ranges}, for which {offsets} were read again")
     else:
         say("  nothing was repaired")

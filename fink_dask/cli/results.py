@@ -18,7 +18,7 @@ from fink_dask.ledger.progress import Summary
 from fink_dask.planning.preview import Outlook
 from fink_dask.progress.events import Forecast
 from fink_dask.progress.profile import Profile
-from fink_dask.units import counted, per_second
+from fink_dask.units import per_second, pluralize
 
 if TYPE_CHECKING:
     from fink_dask.running.run import TopicOutcome
@@ -51,7 +51,7 @@ def print_summary(
     if summary.run_alerts:
         speed = per_second(summary.run_alerts / max(summary.run_seconds, 1e-3), "alert")
         seconds = f"{summary.run_seconds:.1f} s, start included"
-        say(f"  this run   {counted(summary.run_alerts, 'alert')} in {seconds} ({speed})")
+        say(f"  this run   {pluralize(summary.run_alerts, 'alert')} in {seconds} ({speed})")
     if summary.run_wasted_bytes > _WASTED * summary.run_received_bytes:
         received, wasted = decimal(summary.run_received_bytes), decimal(summary.run_wasted_bytes)
         say(f"  received   {received}, of which {wasted} in vain")
@@ -59,7 +59,7 @@ def print_summary(
         say(f"  dataset    {ledger.outdir}")
         say(f"  ledger     {ledger.path}")
     for part in parts:
-        say(f"  made of    {part.ledger.outdir} ({counted(part.summary.alerts, 'record')})")
+        say(f"  made of    {part.ledger.outdir} ({pluralize(part.summary.alerts, 'record')})")
     if profile is not None:
         print_profile(profile)
     for held, of in (*((part.summary, part.ledger) for part in parts), (summary, ledger)):
@@ -82,7 +82,7 @@ def headline(summary: Summary, running: bool = False) -> str:
     """Return state and sums in a few lines; a transfer that is still running is not called interrupted."""
     word = "running" if running else summary.state
     state = click.style(word, fg=STATE_COLOURS[summary.state], bold=True)
-    sizes = f"{decimal(summary.written_bytes)} in {counted(summary.files, 'file')}"
+    sizes = f"{decimal(summary.written_bytes)} in {pluralize(summary.files, 'file')}"
     if summary.raw_bytes:
         sizes += f" ({decimal(summary.raw_bytes)} in Kafka)"
     lines = [f"{summary.topic}: {state}", f"  alerts     {summary.alerts:,}, {sizes}"]
@@ -93,7 +93,7 @@ def headline(summary: Summary, running: bool = False) -> str:
         if getattr(summary, name) is not None:
             lines.append(f"  {name:<10} {getattr(summary, name)}, by the time in Kafka")
     if summary.limit is not None:
-        lines.append(f"  limit      {counted(summary.limit, 'alert')}, and the topic held more")
+        lines.append(f"  limit      {pluralize(summary.limit, 'alert')}, and the topic held more")
     return "\n".join(lines)
 
 
@@ -160,22 +160,22 @@ def _print_outlook(outlook: Outlook, outdir: Path) -> None:
     if outlook.remark is not None:
         say(f"  note            {outlook.remark}")
     if outlook.committed_ranges:
-        alerts, ranges = counted(outlook.committed_alerts, "alert"), counted(outlook.committed_ranges, "range")
+        alerts, ranges = pluralize(outlook.committed_alerts, "alert"), pluralize(outlook.committed_ranges, "range")
         say(f"  already there   {alerts} in {ranges}")
     if outlook.open_ranges:
-        say(f"  left open       {counted(outlook.open_ranges, 'range')} by an earlier run")
+        say(f"  left open       {pluralize(outlook.open_ranges, 'range')} by an earlier run")
     if plan is not None:
-        offsets, ranges = counted(sum(map(len, plan.ranges)), "offset"), counted(len(plan.ranges), "range")
+        offsets, ranges = pluralize(sum(map(len, plan.ranges)), "offset"), pluralize(len(plan.ranges), "range")
         size = f"about {decimal(plan.estimated_bytes)} (estimated from a few alerts per partition)"
         if not plan.estimated_bytes:
             size = "of unknown size"
         say(f"  to plan         {offsets} in {ranges}, {size}")
     if outlook.removed:
-        say(f"  would be lost   {counted(outlook.removed, 'offset')} that Kafka has already removed")
+        say(f"  would be lost   {pluralize(outlook.removed, 'offset')} that Kafka has already removed")
     if not outlook.offsets:
         say("  nothing to read" if outlook.removed else "  nothing to do")
         return
-    say(f"  would read      {counted(outlook.offsets, 'offset')}, one alert each except those that Kafka itself uses")
+    say(f"  would read      {pluralize(outlook.offsets, 'offset')}, one alert each except those that Kafka itself uses")
     say(f"  line            {outlook.line.words}")
     if outlook.forecast is not None:
         _print_forecast(outlook.forecast)

@@ -14,7 +14,7 @@ from fink_dask.cli.options import CONTEXT, FinkCommand, option, verbose_option
 from fink_dask.cli.output import expect_json, print_json
 from fink_dask.cli.say import say
 from fink_dask.kafka.topics import check_alert_topic, survey_of
-from fink_dask.units import counted, printable
+from fink_dask.units import pluralize, printable
 
 if TYPE_CHECKING:
     from rich.tree import Tree
@@ -120,7 +120,7 @@ def _print_tree(one: AvroSchema) -> None:
     from fink_dask.avro.fields import count_fields, fields_of
 
     fields = fields_of(one)
-    tree = Tree(f"{counted(count_fields(fields), 'field')}; ? marks those that may be null")
+    tree = Tree(f"{pluralize(count_fields(fields), 'field')}; ? marks those that may be null")
     _grow(tree, fields)
     console = Console(highlight=False)
     if not console.is_terminal:

@@ -9,7 +9,7 @@ import click
 from fink_dask.cli.options import CONTEXT, FinkCommand, Place, json_option
 from fink_dask.cli.output import print_json
 from fink_dask.cli.say import say
-from fink_dask.units import counted
+from fink_dask.units import pluralize
 
 
 @click.command(cls=FinkCommand, context_settings=CONTEXT, epilog="Example: fink-dask season nights")
@@ -33,6 +33,6 @@ def season(outdir: Path, as_json: bool) -> int:
         names = [ledger.outdir.name for ledger in ledgers]
         print_json({"datasets": names, "moved": moved, "ledgers": str(ledgers_path(place))})
         return 0
-    say(f"{outdir}: {counted(len(ledgers), 'dataset')}, {counted(moved, 'ledger')} moved")
+    say(f"{outdir}: {pluralize(len(ledgers), 'dataset')}, {pluralize(moved, 'ledger')} moved")
     say(f"  ledgers    {ledgers_path(place)}")
     return 0

@@ -15,7 +15,7 @@ from fink_dask.cli.say import say
 from fink_dask.errors import FinkDaskError
 from fink_dask.kafka.topics import TopicChoice, survey_of
 from fink_dask.settings import WHAT, TransferSettings
-from fink_dask.units import counted, per_second, printable
+from fink_dask.units import per_second, pluralize, printable
 
 if TYPE_CHECKING:
     from fink_dask.cluster.joboptions import JobSpec
@@ -69,7 +69,7 @@ def print_outcome(outcome: TopicsOutcome, outdir: Path, as_json: bool, profile: 
     if total.run_alerts:
         seconds = max(outcome.profile.seconds, 1e-3)
         speed = per_second(total.run_alerts / seconds, "alert")
-        say(f"  this run   {counted(total.run_alerts, 'alert')} in {seconds:.1f} s, start included ({speed})")
+        say(f"  this run   {pluralize(total.run_alerts, 'alert')} in {seconds:.1f} s, start included ({speed})")
     if total.alerts:
         say(f"  datasets   {outdir}/TOPIC")
         say(f"  ledgers    {outdir}.fink/TOPIC")
@@ -92,7 +92,7 @@ def print_table(
     total = total_of(summaries)
     rows = [*map(printable, datasets or [summary.topic for summary in summaries]), total.topic]
     if datasets and list(datasets) != [summary.topic for summary in summaries]:
-        rows[-1] = counted(len(datasets), "dataset")
+        rows[-1] = pluralize(len(datasets), "dataset")
     shown = [*(states or [summary.state for summary in summaries]), total.state]
     names = ["alerts", *(["filtered"] if total.filtered else []), "quarantined", "lost", "files"]
     # No wider than necessary: with topics of the usual length it fits a terminal of 80 columns.

@@ -12,7 +12,7 @@ import click
 from fink_dask.cli.options import CONTEXT, FinkCommand, Place, json_option
 from fink_dask.cli.say import say
 from fink_dask.errors import FinkDaskError, LedgerError
-from fink_dask.units import counted, per_second
+from fink_dask.units import per_second, pluralize
 
 if TYPE_CHECKING:
     from fink_dask.ledger.ledger import Ledger
@@ -61,8 +61,8 @@ def status(outdir: Path, as_json: bool) -> int:
     done = progress.planned_offsets - progress.missing_offsets
     share = 100 * done // max(progress.planned_offsets, 1)  # rounded down: what is not all is not 100 %
     say(
-        f"  committed  {share} %: {done:,} of {counted(progress.planned_offsets, 'offset')}, "
-        f"{progress.summary.ranges:,} of {counted(progress.planned_ranges, 'range')}"
+        f"  committed  {share} %: {done:,} of {pluralize(progress.planned_offsets, 'offset')}, "
+        f"{progress.summary.ranges:,} of {pluralize(progress.planned_ranges, 'range')}"
     )
     say(f"  running    {'yes' if running else 'no'}")
     if arrival is not None:

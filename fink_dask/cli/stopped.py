@@ -22,7 +22,7 @@ from fink_dask.cli.several import ledgers_of, print_topics_json
 from fink_dask.errors import FinkDaskError
 from fink_dask.kafka.topics import TopicChoice
 from fink_dask.settings import TransferSettings
-from fink_dask.units import counted
+from fink_dask.units import pluralize
 
 if TYPE_CHECKING:
     from fink_dask.ledger.ledger import Ledger
@@ -107,7 +107,7 @@ def _end_at_once(number: int) -> None:
     """End the process as it is, and say so past whatever lock the other writers hold."""
     safe = "what is committed is safe"
     with suppress(Exception):  # it is counted while others add to it
-        safe = f"{counted(_COUNTS[-1](), 'alert')} safe"
+        safe = f"{pluralize(_COUNTS[-1](), 'alert')} safe"
     with suppress(OSError):
         os.write(2, f"\nfink-dask: stopped at once; {safe}; run the same command again to continue\n".encode())
     os._exit(128 + number)
@@ -148,13 +148,13 @@ def failure_as_json(settings: TransferSettings, choice: TopicChoice, as_json: bo
         if stopped:
             where = "no range was complete yet, so what had arrived is fetched again; " if ledgers else ""
             if alerts:
-                where = f"{counted(alerts, 'alert')} safe in {settings.outdir}; "
+                where = f"{pluralize(alerts, 'alert')} safe in {settings.outdir}; "
             say(f"fink-dask: stopped; {where}run the same command again to continue", err=True)
             if isinstance(error, SignalReceivedError):
                 error.said = True
         elif alerts and isinstance(error, FinkDaskError) and error.transient:
             where = "" if error.partition is None else f", and partition {error.partition} is tried again"
-            words = f"{counted(alerts, 'alert')} safe in {settings.outdir}; the same command continues{where}"
+            words = f"{pluralize(alerts, 'alert')} safe in {settings.outdir}; the same command continues{where}"
             say(f"fink-dask: {words}", err=True)
         if as_json:
             seconds = time.monotonic() - began

@@ -104,9 +104,9 @@ def _print(overview: Overview, group_id: str | None, now_ms: float) -> None:
     from rich.measure import Measurement
     from rich.table import Table
 
-    from fink_dask.units import counted, printable
+    from fink_dask.units import pluralize, printable
 
-    others = f"{counted(overview.others, 'other topic')} on this Kafka (--all lists them)"
+    others = f"{pluralize(overview.others, 'other topic')} on this Kafka (--all lists them)"
     if not overview.topics:
         say(f"no topics of Fink; {others}")
         return

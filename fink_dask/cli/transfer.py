@@ -40,7 +40,7 @@ from fink_dask.settings import (
     TransferSettings,
     options_of,
 )
-from fink_dask.units import Moment, counted
+from fink_dask.units import Moment, pluralize
 
 if TYPE_CHECKING:
     from fink_dask.kafka.inspect import Inspector
@@ -275,10 +275,10 @@ def _ask_before_restart(settings: TransferSettings, choice: TopicChoice) -> None
         check_restart(ledger, settings.topic if choice.is_one else ledger.outdir.name)
     if ledgers:
         try:
-            alerts = counted(sum(summarise(ledger).summary.alerts for ledger in ledgers), "alert")
+            alerts = pluralize(sum(summarise(ledger).summary.alerts for ledger in ledgers), "alert")
         except FinkDaskError:  # a ledger that is damaged is what it is for
             alerts = "an unknown number of alerts"
-        several = f"the datasets of {counted(len(ledgers), 'topic')}"
+        several = f"the datasets of {pluralize(len(ledgers), 'topic')}"
         what = f"the dataset of {settings.topic}" if choice.is_one else several
         click.confirm(f"Replace {what} in {settings.outdir} ({alerts})?", abort=True, err=True)
 

@@ -24,7 +24,7 @@ from fink_dask.cli.options import (
 from fink_dask.cli.say import say
 from fink_dask.errors import FinkDaskError
 from fink_dask.kafka.offsets import subtract
-from fink_dask.units import counted
+from fink_dask.units import pluralize
 
 if TYPE_CHECKING:
     from fink_dask.ledger.ledger import Ledger
@@ -219,13 +219,13 @@ def _say_compared(compared: Comparison) -> None:
     if not compared.problems:
         say("  Kafka      the topic is the one that was transferred")
     if compared.equal:
-        say(f"  Kafka      {counted(compared.equal, 'record')} read again, each the same as in the dataset")
+        say(f"  Kafka      {pluralize(compared.equal, 'record')} read again, each the same as in the dataset")
     if compared.holes:
-        say(f"  Kafka      holds no record at {counted(compared.holes, 'offset')} of the sample, as the ledger says")
+        say(f"  Kafka      holds no record at {pluralize(compared.holes, 'offset')} of the sample, as the ledger says")
     if compared.incomparable:
-        say(f"  Kafka      {counted(compared.incomparable, 'record')} of the sample can no longer be compared")
+        say(f"  Kafka      {pluralize(compared.incomparable, 'record')} of the sample can no longer be compared")
     if compared.gone:
-        say(f"  Kafka      no longer has {counted(compared.gone, 'planned offset')}")
+        say(f"  Kafka      no longer has {pluralize(compared.gone, 'planned offset')}")
     if compared.newer:
-        newer = counted(compared.newer, "newer record")
+        newer = pluralize(compared.newer, "newer record")
         say(f"  Kafka      has {newer}: run the same transfer again to fetch more")

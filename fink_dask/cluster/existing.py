@@ -17,8 +17,8 @@ from distributed import Client
 from distributed.security import Security
 
 import fink_dask
-from fink_dask.cluster.crew import check_fitness
 from fink_dask.cluster.local import MEMORY_FRACTION, Cluster
+from fink_dask.cluster.readiness import check_fitness
 from fink_dask.errors import SettingsError, TransferError
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ranges.memory import FULL_SHARE, WORKER_BYTES, MemoryShare, share_memory

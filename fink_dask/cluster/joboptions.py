@@ -18,7 +18,7 @@ from fink_dask.cluster.forkserver import SAFE_PATH, is_package_here
 from fink_dask.cluster.local import DASK_CONFIG, MEMORY_FRACTION
 from fink_dask.errors import SettingsError, parameter
 from fink_dask.ranges.memory import WORKER_BYTES, MemoryShare, share_memory
-from fink_dask.units import counted, parse_memory
+from fink_dask.units import parse_memory, pluralize
 
 #: Options that are lists: what is given is added to what the section has.
 LISTS = {"job_extra_directives", "job_script_prologue", "worker_extra_args"}
@@ -165,7 +165,7 @@ class JobOptions:
         processes = int(_number("processes", given.get("processes", section.get("processes") or cores), system))
         if processes > cores:
             raise SettingsError(
-                f"{counted(processes, 'process', 'processes')} are too many for {counted(cores, 'core')}"
+                f"{pluralize(processes, 'process', 'processes')} are too many for {pluralize(cores, 'core')}"
             )
         lists = {name: [*(section.get(name.replace("_", "-")) or []), *given.pop(name, ())] for name in LISTS}
         if section.get("log-directory"):

@@ -16,12 +16,12 @@ from typing import Any
 from distributed import Client
 from distributed.security import Security
 
-from fink_dask.cluster.crew import Lookahead
 from fink_dask.cluster.existing import check_workers
 from fink_dask.cluster.forkserver import without_interrupts
 from fink_dask.cluster.joboptions import TRIED, JobSpec, check_path
 from fink_dask.cluster.leftovers import dask_configuration
 from fink_dask.cluster.local import DASK_CONFIG, Cluster, free_address
+from fink_dask.cluster.readiness import Lookahead
 from fink_dask.dashboard.plugin import offer_dashboard
 from fink_dask.errors import SettingsError, TransferError
 from fink_dask.ledger.ledger import Ledger

@@ -20,9 +20,9 @@ from dask.system import CPU_COUNT
 from distributed import Client, LocalCluster
 from distributed.system import MEMORY_LIMIT
 
-from fink_dask.cluster.crew import NO_LOOKAHEAD, NO_WORKERS_S, Lookahead
 from fink_dask.cluster.forkserver import prepare_decoder, start_forkserver, without_interrupts
 from fink_dask.cluster.leftovers import dask_configuration
+from fink_dask.cluster.readiness import NO_LOOKAHEAD, NO_WORKERS_S, Lookahead
 from fink_dask.cluster.worker import WarmUp
 from fink_dask.dashboard.plugin import offer_dashboard
 from fink_dask.errors import SettingsError, TransferError, parameter

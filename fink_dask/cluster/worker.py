@@ -14,13 +14,13 @@ from typing import Any
 import pyarrow as pa
 from distributed import WorkerPlugin, get_worker
 
-from fink_dask.cluster.crew import Unfit, check_fitness
+from fink_dask.cluster.readiness import NotReady, check_fitness
 from fink_dask.errors import FinkDaskError
 from fink_dask.kafka.connection import ConnectionPool
-from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.ledger.remainder import Remainder
 from fink_dask.progress.events import RangeProgress
-from fink_dask.ranges.slots import Turn, Turns
+from fink_dask.ranges.slots import DecodeSlot, DecodeSlots
 from fink_dask.ranges.work import RangeResult, TaskSettings
 from fink_dask.settings import KafkaSettings
 from fink_dask.store.bucket import wait_for_stores
@@ -33,7 +33,7 @@ _connections = ConnectionPool()
 #: The runs and topics for which this process is known to have what it needs.
 _fit: set[tuple[str, str]] = set()
 #: The turns that its threads wait for, by how many of them decode at once.
-_turns: dict[int, Turns] = {}
+_turns: dict[int, DecodeSlots] = {}
 
 
 @dataclass(frozen=True)
@@ -56,18 +56,18 @@ class Shares:
         self._running: dict[Hashable, str | None] = {}
         self._told: frozenset[str] = frozenset()
 
-    def begin(self, range_: Hashable) -> None:
+    def begin(self, offset_range: Hashable) -> None:
         """Take note of a range that is handed out, and may begin on any worker."""
-        self._running[range_] = None
+        self._running[offset_range] = None
 
-    def see(self, range_: Hashable, worker: str) -> None:
+    def see(self, offset_range: Hashable, worker: str) -> None:
         """Take note of where a range runs."""
-        if range_ in self._running:
-            self._running[range_] = worker
+        if offset_range in self._running:
+            self._running[offset_range] = worker
 
-    def end(self, range_: Hashable) -> None:
+    def end(self, offset_range: Hashable) -> None:
         """Take note of a range that has ended, or has to begin again."""
-        self._running.pop(range_, None)
+        self._running.pop(offset_range, None)
 
     def divide(self, here: int, coming: int = 0) -> frozenset[str]:
         """Divide the rate again, if it has to be.
@@ -161,7 +161,7 @@ def make_errand() -> Callable[[str, bytes], Any]:
     because it belongs to no module, and the call that it carries travels as bytes.
     """
 
-    def errand(version: str, call: bytes) -> Any:
+    def bootstrap(version: str, call: bytes) -> Any:
         try:
             from fink_dask import __version__ as found
         except ImportError:
@@ -174,7 +174,7 @@ def make_errand() -> Callable[[str, bytes], Any]:
             f"it has {f'fink-dask {found}' if found else 'no fink-dask'}, but the job has {version}",
         )
 
-    return errand
+    return bootstrap
 
 
 def _find_lack(run: str, settings: TaskSettings) -> str | None:
@@ -212,14 +212,14 @@ def _sharing(run: str, share: Share | None) -> Iterator[None]:
 
 
 def transfer_on_worker(
-    range_: Range,
+    offset_range: OffsetRange,
     settings: TaskSettings,
     progress_topic: str,
     turns: int | None,
     remainder: Remainder | None = None,
     looks: bool = False,
     share: Share | None = None,
-) -> RangeResult | Unfit:
+) -> RangeResult | NotReady:
     """Run `transfer_range` on a Dask worker: report to the scheduler, and stop when nobody waits for the result.
 
     `turns`: threads of this worker that decode at once; None for all of them.
@@ -253,12 +253,12 @@ def transfer_on_worker(
     try:
         with _sharing(progress_topic, share):
             return transfer_range(
-                range_,
+                offset_range,
                 settings,
                 notify,
                 should_stop,
                 connect=_connections.connect,
-                turn=Turn(None if turns is None else _turns.setdefault(turns, Turns(turns)), should_stop),
+                turn=DecodeSlot(None if turns is None else _turns.setdefault(turns, DecodeSlots(turns)), should_stop),
                 remainder=remainder,
                 line=_connections.line,
             )

@@ -33,7 +33,7 @@ from fink_dask.ledger.outdir import check_dataset, check_outdir, free_bytes
 from fink_dask.ledger.progress import Summary, summarise
 from fink_dask.ledger.records import Marker, Plan, seal
 from fink_dask.settings import BUFFER_BYTES
-from fink_dask.units import amount, counted
+from fink_dask.units import format_bytes, pluralize
 
 #: About the most that a thread holds: a row group as it is read, what waits for the next one, and its encoding.
 THREAD_BYTES = 5 * BUFFER_BYTES
@@ -201,7 +201,7 @@ class _Job:
         merging = Merging(
             root=self._source.outdir,
             schema=schema,
-            index=RangeIndex(range_ for plan in self._plans for range_ in plan.ranges),
+            index=RangeIndex(offset_range for plan in self._plans for offset_range in plan.ranges),
             duplicates=self._find_duplicates(schema),
             footer=self._compaction.footer(self._plans[-1]),
             compression=self._compaction.form.compression,
@@ -243,7 +243,7 @@ class _Job:
         if unique is None:
             return Duplicates()
         files = [file for group in self._groups for file in group.sources]
-        self._caller.note(f"looking for alerts with the same {unique} in {counted(len(files), 'file')}")
+        self._caller.note(f"looking for alerts with the same {unique} in {pluralize(len(files), 'file')}")
         for file in files:
             # A file that has gone bad since its group was complete must not decide which alert stays.
             check_source(self._source.outdir, file)
@@ -260,8 +260,8 @@ class _Job:
         free = free_bytes(self._target.path)
         if free is not None and free < size:
             raise StorageError(
-                f"{self._target.path.parent} has {amount(free)} free, and the new dataset needs up to "
-                f"{amount(size)}: make room there, or choose another directory"
+                f"{self._target.path.parent} has {format_bytes(free)} free, and the new dataset needs up to "
+                f"{format_bytes(size)}: make room there, or choose another directory"
             )
 
 

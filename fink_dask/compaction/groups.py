@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fink_dask.errors import LedgerError
-from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.kafka.topics import topic_hash
 from fink_dask.ledger.records import DataFile, Marker, Plan, checksum
 from fink_dask.settings import COMPRESSION
@@ -127,31 +127,31 @@ def make_groups(markers: Iterable[Marker], file_bytes: int) -> list[Group]:
 class RangeIndex:
     """Finds the range of each row."""
 
-    def __init__(self, ranges: Iterable[Range]) -> None:
+    def __init__(self, ranges: Iterable[OffsetRange]) -> None:
         # Ranges that do not overlap.
-        self._ranges: dict[int, list[Range]] = {}
-        for range_ in sorted(ranges):
-            self._ranges.setdefault(range_.partition, []).append(range_)
+        self._ranges: dict[int, list[OffsetRange]] = {}
+        for offset_range in sorted(ranges):
+            self._ranges.setdefault(offset_range.partition, []).append(offset_range)
         self._starts = {
-            partition: np.array([range_.start for range_ in ranges], np.int64)
+            partition: np.array([offset_range.start for offset_range in ranges], np.int64)
             for partition, ranges in self._ranges.items()
         }
 
     def split(
         self, partitions: npt.NDArray[np.int32], offsets: npt.NDArray[np.int64]
-    ) -> dict[Range, npt.NDArray[np.int64]]:
+    ) -> dict[OffsetRange, npt.NDArray[np.int64]]:
         """Return the offsets of the rows of each range, in order.
 
         Raises LedgerError if a row is of none of them.
         """
-        found: dict[Range, npt.NDArray[np.int64]] = {}
+        found: dict[OffsetRange, npt.NDArray[np.int64]] = {}
         for partition in np.unique(partitions).tolist():
             mine = np.sort(offsets[partitions == partition])
             ranges = self._ranges.get(partition, [])
             places = np.searchsorted(self._starts.get(partition, np.empty(0, np.int64)), mine, side="right") - 1
             for place in np.unique(places).tolist():
-                range_, inside = ranges[place] if place >= 0 else None, mine[places == place]
-                if range_ is None or int(inside[-1]) >= range_.end:
+                offset_range, inside = ranges[place] if place >= 0 else None, mine[places == place]
+                if offset_range is None or int(inside[-1]) >= offset_range.end:
                     raise LedgerError(f"rows of partition {partition} are in no range that the ledger knows")
-                found[range_] = inside
+                found[offset_range] = inside
         return found

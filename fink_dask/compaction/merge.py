@@ -24,7 +24,7 @@ from fink_dask.dataset.formats import KAFKA_FIELDS, Offsets
 from fink_dask.dataset.parquet import ParquetFileWriter
 from fink_dask.dataset.presence import check_file, intervals_of
 from fink_dask.errors import InterruptedTransferError, LedgerError, SettingsError
-from fink_dask.kafka.offsets import Interval, Range
+from fink_dask.kafka.offsets import Interval, OffsetRange
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.records import DataFile
 from fink_dask.settings import BUFFER_BYTES
@@ -166,9 +166,9 @@ class Merged:
     #: The new file; None where all of its rows are left out.
     file: DataFile | None
     #: Rows of each range in it.
-    rows: dict[Range, int]
+    rows: dict[OffsetRange, int]
     #: Intervals of each range that are left out.
-    left_out: dict[Range, list[Interval]]
+    left_out: dict[OffsetRange, list[Interval]]
 
 
 def merge_group(
@@ -190,8 +190,8 @@ def merge_group(
     Raises LedgerError if a file is not what was written.
     Raises InterruptedTransferError if `should_stop` said so.
     """
-    rows: Counter[Range] = Counter()
-    left_out: dict[Range, list[Interval]] = {}
+    rows: Counter[OffsetRange] = Counter()
+    left_out: dict[OffsetRange, list[Interval]] = {}
     with closing(ParquetFileWriter(path, merging.schema, merging.compression, merging.footer)) as writer:
         waiting: list[pa.Table] = []
         waiting_bytes = 0
@@ -202,9 +202,9 @@ def merge_group(
                     if merging.should_stop():
                         raise InterruptedTransferError("stopped")
                     table, kept, dropped = _select(parquet.read_row_group(number, use_threads=False), merging)
-                    rows.update({range_: len(offsets) for range_, offsets in kept.items()})
-                    for range_, offsets in dropped.items():
-                        left_out.setdefault(range_, []).extend(intervals_of(offsets))
+                    rows.update({offset_range: len(offsets) for offset_range, offsets in kept.items()})
+                    for offset_range, offsets in dropped.items():
+                        left_out.setdefault(offset_range, []).extend(intervals_of(offsets))
                     waiting.append(table)
                     waiting_bytes += table.nbytes
                     if waiting_bytes >= BUFFER_BYTES:
@@ -237,7 +237,9 @@ def _open(path: Path) -> pq.ParquetFile:
     return pq.ParquetFile(source, pre_buffer=source is not path)
 
 
-def _select(table: pa.Table, merging: Merging) -> tuple[pa.Table, dict[Range, Offsets], dict[Range, Offsets]]:
+def _select(
+    table: pa.Table, merging: Merging
+) -> tuple[pa.Table, dict[OffsetRange, Offsets], dict[OffsetRange, Offsets]]:
     """Give a row group the columns of all; returns the rows that stay, and which of each range stay and don't."""
     partitions, offsets = table["kafka_partition"].to_numpy(), table["kafka_offset"].to_numpy()
     is_kept = merging.duplicates.is_kept(partitions, offsets)

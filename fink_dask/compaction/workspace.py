@@ -28,7 +28,7 @@ from fink_dask.compaction.groups import Compaction, Group
 from fink_dask.compaction.merge import Merged
 from fink_dask.dataset.columns import copy_versions
 from fink_dask.errors import LedgerError
-from fink_dask.kafka.offsets import Interval, Range, merge, total
+from fink_dask.kafka.offsets import Interval, OffsetRange, merge, total
 from fink_dask.ledger.commit import Step
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import directories_above
@@ -36,7 +36,7 @@ from fink_dask.ledger.records import DataFile, Marker, Plan, seal, unseal
 from fink_dask.store.local import LOCAL, directories_down_to, has_size
 from fink_dask.store.location import store_of
 from fink_dask.store.newfile import NewFile
-from fink_dask.units import counted
+from fink_dask.units import pluralize
 
 _ASSEMBLY = re.compile(r"assembled-[0-9a-f]{32}")
 
@@ -88,10 +88,10 @@ class Workspace:
         try:
             content = unseal("group", self._document(group.number))
             file = None if content["file"] is None else DataFile(**content["file"])
-            rows = {Range(*range_): int(count) for *range_, count in content["rows"]}
+            rows = {OffsetRange(*offset_range): int(count) for *offset_range, count in content["rows"]}
             left_out = {
-                Range(*range_): [(int(start), int(end)) for start, end in intervals]
-                for *range_, intervals in content["left_out"]
+                OffsetRange(*offset_range): [(int(start), int(end)) for start, end in intervals]
+                for *offset_range, intervals in content["left_out"]
             }
         except (FileNotFoundError, LedgerError, KeyError, TypeError, ValueError):
             return None
@@ -102,8 +102,10 @@ class Workspace:
         self._store.sync(self.path)
         content = {
             "file": None if merged.file is None else asdict(merged.file),
-            "rows": [[*asdict(range_).values(), rows] for range_, rows in merged.rows.items()],
-            "left_out": [[*asdict(range_).values(), intervals] for range_, intervals in merged.left_out.items()],
+            "rows": [[*asdict(offset_range).values(), rows] for offset_range, rows in merged.rows.items()],
+            "left_out": [
+                [*asdict(offset_range).values(), intervals] for offset_range, intervals in merged.left_out.items()
+            ],
         }
         document = self._document(group.number)
         document.unlink(missing_ok=True)  # of a file that is gone
@@ -206,21 +208,21 @@ def is_settled(ledger: Ledger) -> bool:
 
 def _new_markers(markers: Sequence[Marker], merged: Sequence[Merged], compaction: Compaction) -> list[Marker]:
     """Say of each range where its rows are now."""
-    shares: dict[Range, list[DataFile]] = {}
-    left_out: dict[Range, list[Interval]] = {}
+    shares: dict[OffsetRange, list[DataFile]] = {}
+    left_out: dict[OffsetRange, list[Interval]] = {}
     for one in merged:
-        for range_, intervals in one.left_out.items():
-            left_out.setdefault(range_, []).extend(intervals)
-        for range_, rows in one.rows.items():
+        for offset_range, intervals in one.left_out.items():
+            left_out.setdefault(offset_range, []).extend(intervals)
+        for offset_range, rows in one.rows.items():
             assert one.file is not None
-            shares.setdefault(range_, []).append(replace(one.file, rows=rows))
+            shares.setdefault(offset_range, []).append(replace(one.file, rows=rows))
     new = []
     for marker in markers:
         files = tuple(sorted(shares.get(marker.range, []), key=lambda file: file.path))
         rows, duplicates = sum(file.rows for file in files), merge(left_out.get(marker.range, []))
         if rows + total(duplicates) != marker.rows:
             words = (
-                f"its files hold {counted(rows + total(duplicates), 'row')} of it, but its marker says {marker.rows:,}"
+                f"files hold {pluralize(rows + total(duplicates), 'row')} of it, but its marker says {marker.rows:,}"
             )
             raise LedgerError(f"range {marker.range.name}: {words}; fink-dask verify says more")
         new.append(

@@ -36,7 +36,7 @@ from fink_dask.dashboard.reports import RunningReport, TopicReport
 from fink_dask.ledger.progress import Phase, freshness_s
 from fink_dask.progress.events import seen_words
 from fink_dask.progress.profile import STAGES
-from fink_dask.units import amount, counted, lasting
+from fink_dask.units import format_bytes, lasting, pluralize
 
 #: What is said instead of numbers.
 _NO_NUMBERS = {Phase.CONNECTING, Phase.WAITING, Phase.WRITING}
@@ -148,14 +148,14 @@ def _tiles(known: Reported, topic: TopicReport) -> list[tuple[str, str, str, boo
     planned = f"ranges committed of {topic.ranges:,}" if not topic.is_followed else "ranges committed"
     return [
         # Rounded down: 100 % means all.
-        ("share", f"{int(share * 10) / 10:g} %", f"committed of {counted(topic.offsets, 'offset')}", False),
-        ("received", f"{int(received_share * 10) / 10:g} %", f"received, {amount(topic.received_bytes)}", False),
+        ("share", f"{int(share * 10) / 10:g} %", f"committed of {pluralize(topic.offsets, 'offset')}", False),
+        ("received", f"{int(received_share * 10) / 10:g} %", f"received, {format_bytes(topic.received_bytes)}", False),
         ("alerts", f"{topic.alerts:,}", "alerts in this run", False),
         *([("filtered", f"{topic.filtered:,}", "filtered", False)] if topic.filtered else []),
         ("alerts_per_second", f"{topic.alerts_per_second:,.0f}" if now else "\N{EN DASH}", "alerts/s", False),
         (
             "bytes_per_second",
-            f"{amount(round(topic.bytes_per_second))}/s" if now else "\N{EN DASH}",
+            f"{format_bytes(round(topic.bytes_per_second))}/s" if now else "\N{EN DASH}",
             "received lately",
             False,
         ),
@@ -185,7 +185,7 @@ def partitions_title(topic: TopicReport) -> str:
     """Explain the bars."""
     parts = ((COMMITTED, "committed"), (RECEIVED, "received"), (NOT_RECEIVED, "not received"))
     legend = "".join(f'<span><i style="background: {colour}"></i>{words}</span>' for colour, words in parts)
-    more = f"<span>and {counted(topic.more_partitions, 'more partition')}</span>" if topic.more_partitions else ""
+    more = f"<span>and {pluralize(topic.more_partitions, 'more partition')}</span>" if topic.more_partitions else ""
     return f"<h2>partitions, in % of their offsets{legend}{more}</h2>"
 
 

@@ -20,12 +20,12 @@ from fink_dask.avro.container import SYNC_BYTES, block_head, header, read_header
 from fink_dask.avro.schema import AvroSchema, parse_schema
 from fink_dask.dataset.parquet import ParquetFileWriter
 from fink_dask.errors import LedgerError
-from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.kafka.topics import topic_hash
 from fink_dask.settings import COMPRESSION
 from fink_dask.store.location import store_of
 from fink_dask.store.newfile import NewFile
-from fink_dask.units import counted
+from fink_dask.units import pluralize
 
 Offsets = npt.NDArray[np.int64]
 Partitions = npt.NDArray[np.int32]
@@ -65,7 +65,7 @@ class Origin:
     #: topic, topic_id: the topic and Kafka's id of it.
     topic: str
     topic_id: str
-    range: Range
+    range: OffsetRange
     #: The plan that holds the range.
     plan_id: str
     #: The marker's revision, which the name of a file tells apart; see `Marker`.
@@ -234,7 +234,7 @@ class AvroFormat:
         offsets = start + np.flatnonzero(np.unpackbits(bits))
         if len(offsets) != records:
             raise ValueError(
-                f"it has {counted(records, 'record')}, but says that it holds {counted(len(offsets), 'offset')}"
+                f"it has {pluralize(records, 'record')}, but says that it holds {pluralize(len(offsets), 'offset')}"
             )
         return np.full(len(offsets), partition, np.int32), offsets
 

@@ -12,11 +12,11 @@ import numpy as np
 
 from fink_dask.dataset.formats import UNREADABLE, Contents, Offsets, Origin, format_of, why_unreadable
 from fink_dask.errors import LedgerError
-from fink_dask.kafka.offsets import Interval, Range
+from fink_dask.kafka.offsets import Interval, OffsetRange
 from fink_dask.ledger.commit import missing_files
 from fink_dask.ledger.ledger import Ledger, storage_error
 from fink_dask.ledger.records import DamagedMarker, DataFile, Identity, Marker, Plan
-from fink_dask.units import counted
+from fink_dask.units import pluralize
 
 #: How the name of a file ends that a later revision of its range wrote, after eight digits of the plan.
 _REVISION = re.compile(r"(?<=-[0-9a-f]{8})-[0-9]+$")
@@ -45,10 +45,10 @@ class SharedPlaces:
             }
         return self._sorted[path]
 
-    def of_range(self, path: Path, range_: Range) -> Offsets:
+    def of_range(self, path: Path, offset_range: OffsetRange) -> Offsets:
         """Return the offsets of a range that are in a file, in order."""
-        offsets = self.by_partition(path).get(range_.partition, np.empty(0, np.int64))
-        first, last = np.searchsorted(offsets, (range_.start, range_.end))
+        offsets = self.by_partition(path).get(offset_range.partition, np.empty(0, np.int64))
+        first, last = np.searchsorted(offsets, (offset_range.start, offset_range.end))
         return offsets[first:last]
 
 
@@ -88,7 +88,7 @@ def missing_error(gone: Sequence[Path]) -> LedgerError:
     """Say that committed files are gone or changed, and what to do about it."""
     are, them = ("is", "it") if len(gone) == 1 else ("are", "them")
     return LedgerError(
-        f"{counted(len(gone), 'file')} of the dataset {are} missing or changed, such as {gone[0]}: fink-dask repair "
+        f"{pluralize(len(gone), 'file')} of the dataset {are} missing or changed, such as {gone[0]}: fink-dask repair "
         f"fetches {them} again (fink-dask verify lists all)"
     )
 
@@ -102,10 +102,10 @@ def unmarked_ranges(
     """
     there = {marker.range for marker in markers} | {bad.range for bad in damaged}
     opened = {
-        range_: (plan.plan_id, stem_of(plan.identity, range_, plan.plan_id))
+        offset_range: (plan.plan_id, stem_of(plan.identity, offset_range, plan.plan_id))
         for plan in plans
-        for range_ in plan.ranges
-        if range_ not in there
+        for offset_range in plan.ranges
+        if offset_range not in there
     }
     if not opened:
         return []
@@ -115,15 +115,17 @@ def unmarked_ranges(
         raise storage_error(error, ledger.outdir) from error
     shared = with_shared_rows(ledger, markers, opened)
     return [
-        DamagedMarker(plan_id, range_, 0, LedgerError(f"{ledger.marker_path(range_)}: gone, but its files are there"))
-        for range_, (plan_id, stem) in opened.items()
-        if stem in stems or range_ in shared
+        DamagedMarker(
+            plan_id, offset_range, 0, LedgerError(f"{ledger.marker_path(offset_range)}: gone, but its files are there")
+        )
+        for offset_range, (plan_id, stem) in opened.items()
+        if stem in stems or offset_range in shared
     ]
 
 
-def stem_of(identity: Identity, range_: Range, plan_id: str) -> str:
+def stem_of(identity: Identity, offset_range: OffsetRange, plan_id: str) -> str:
     """Return what the names of a range's files begin with."""
-    return Origin(identity.topic, "", range_, plan_id).stem
+    return Origin(identity.topic, "", offset_range, plan_id).stem
 
 
 def without_revision(stem: str) -> str:
@@ -131,7 +133,7 @@ def without_revision(stem: str) -> str:
     return _REVISION.sub("", stem)
 
 
-def with_shared_rows(ledger: Ledger, markers: Sequence[Marker], unmarked: Collection[Range]) -> set[Range]:
+def with_shared_rows(ledger: Ledger, markers: Sequence[Marker], unmarked: Collection[OffsetRange]) -> set[OffsetRange]:
     """Find the ranges without a marker that have rows in compacted files: those hold more rows than markers name."""
     claimed: Counter[str] = Counter()
     rows: dict[str, int] = {}
@@ -143,7 +145,9 @@ def with_shared_rows(ledger: Ledger, markers: Sequence[Marker], unmarked: Collec
     found = set()
     for path in sorted(path for path, count in rows.items() if claimed[path] < count):
         try:
-            found |= {range_ for range_ in unmarked if places.of_range(ledger.outdir / path, range_).size}
+            found |= {
+                offset_range for offset_range in unmarked if places.of_range(ledger.outdir / path, offset_range).size
+            }
         except UNREADABLE:
             continue  # verify says what is wrong with it
     return found
@@ -154,7 +158,7 @@ def check_file(path: Path, file: DataFile, footer: Mapping[str, str]) -> list[st
     try:
         size = path.stat().st_size
         if size != file.size:
-            return [f"{path}: {counted(size, 'byte')}, but {file.size:,} were written"]
+            return [f"{path}: {pluralize(size, 'byte')}, but {file.size:,} were written"]
         with path.open("rb") as content:
             if hashlib.file_digest(content, "sha256").hexdigest() != file.sha256:
                 return [f"{path}: its content is not what was written"]
@@ -164,7 +168,7 @@ def check_file(path: Path, file: DataFile, footer: Mapping[str, str]) -> list[st
     except UNREADABLE as error:
         return [f"{path}: {why_unreadable(error)}"]
     if contents.rows != file.all_rows:
-        return [f"{path}: {counted(contents.rows, 'row')}, but {file.all_rows:,} were written"]
+        return [f"{path}: {pluralize(contents.rows, 'row')}, but {file.all_rows:,} were written"]
     return check_footer(path, contents, footer)
 
 

@@ -11,11 +11,11 @@ from fink_dask.doctor.machine import Check
 from fink_dask.errors import BrokerError, FinkDaskError, SettingsError
 from fink_dask.kafka.credentials import OF_BOTH, Credentials, find_credentials, is_open_to_others, need_a_survey
 from fink_dask.kafka.inspect import open_inspector
-from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.kafka.overview import TopicOverview, look_at_topics
 from fink_dask.kafka.probe import UNKNOWN_LINE, LineSpeed, measure_line
 from fink_dask.settings import KafkaSettings, has_sasl
-from fink_dask.units import counted, lasting
+from fink_dask.units import lasting, pluralize
 
 #: Seconds by which a clock may be wrong without harm.
 _CLOCK_S = 60.0
@@ -104,7 +104,9 @@ def _measure(settings: KafkaSettings, topics: Sequence[TopicOverview]) -> LineSp
             if fullest is None or not fullest.offsets:
                 return measure_line(inspector.admin)
             marks = inspector.describe(fullest.topic).watermarks.items()
-            ranges = [Range(partition, each.low, each.stable) for partition, each in marks if each.low < each.stable]
+            ranges = [
+                OffsetRange(partition, each.low, each.stable) for partition, each in marks if each.low < each.stable
+            ]
             return measure_line(inspector.admin, fullest.topic, max(ranges, key=len, default=None))
     except BrokerError:
         return UNKNOWN_LINE
@@ -125,7 +127,7 @@ def _check_topics(
 ) -> Iterator[Check]:
     servers = settings.bootstrap_servers
     who = f" and accepts the password of {settings.security.username}" if has_sasl(settings.security.protocol) else ""
-    words = f"{servers} answers ({settings.security.protocol}){who}; {counted(len(found), 'topic')} of Fink"
+    words = f"{servers} answers ({settings.security.protocol}){who}; {pluralize(len(found), 'topic')} of Fink"
     yield Check("broker", "ok", words)
     if named is not None:
         yield _check_topic(named)
@@ -135,7 +137,7 @@ def _check_topics(
 def _check_topic(topic: TopicOverview) -> Check:
     if topic.error is not None:
         return Check("topic", "fail", f"{topic.topic}: {topic.error}", "fink-dask topics")
-    words = f"{topic.topic} holds {counted(topic.offsets, 'alert')} in {counted(topic.partitions, 'partition')}"
+    words = f"{topic.topic} holds {pluralize(topic.offsets, 'alert')} in {pluralize(topic.partitions, 'partition')}"
     if not topic.offsets:
         return Check("topic", "warn", words, "fink-dask topics shows which ones hold any; --follow waits for them")
     if topic.removal_ms is None:
@@ -162,8 +164,8 @@ def _check_clock(topics: list[TopicOverview]) -> Check:
         return Check("clock", "ok", "not behind the newest alerts; Kafka can't show whether it is ahead")
     if len(found) == 1 < partitions:
         (topic,) = (topic for topic, each in ahead.items() if each)
-        words = f"an alert of {topic} is {found[0]:,.0f} s in the future, alone in {counted(partitions, 'partition')}"
+        words = f"an alert of {topic} is {found[0]:,.0f} s in the future, alone in {pluralize(partitions, 'partition')}"
         return Check("clock", "ok", f"{words}: its timestamp is wrong, not this machine's clock")
-    words = f"the newest alerts of {len(found):,} of {counted(partitions, 'partition')} are in the future, by about "
+    words = f"the newest alerts of {len(found):,} of {pluralize(partitions, 'partition')} are in the future, by about "
     words += f"{median(found):,.0f} s: this machine's clock is slow, or the producer's is fast"
     return Check("clock", "warn", words, "timedatectl status")

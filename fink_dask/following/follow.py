@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from enum import Enum
 
 from fink_dask.errors import LedgerError, StorageError, parameter
-from fink_dask.kafka.client import Suspicion
+from fink_dask.kafka.client import Debounce
 from fink_dask.kafka.inspect import TopicDescription, is_other_topic
-from fink_dask.kafka.offsets import Range, total
+from fink_dask.kafka.offsets import OffsetRange, total
 from fink_dask.ledger.progress import Lag, write_lag
 from fink_dask.ledger.records import Plan
 from fink_dask.planning.plan import Sizing, next_plan, planned_ends, removed_heads, spans_to_plan, window_to_plan
@@ -120,7 +120,7 @@ class Follower:
         self.transfer = transfer
         self._settings = transfer.settings
         self._pace = Pace(follow.roll_interval_s)
-        self._suspicion = Suspicion()
+        self._suspicion = Debounce()
         self._description = transfer.target.description
         self._spans: dict[int, tuple[int, int]] = {}
         self._heads: dict[int, tuple[int, int]] = {}
@@ -128,8 +128,8 @@ class Follower:
         self._planned = planned_ends(transfer.plans)
         self._offsets: Counter[int] = Counter()
         for plan in transfer.plans:
-            for range_ in plan.ranges:
-                self._offsets[range_.partition] += len(range_)
+            for offset_range in plan.ranges:
+                self._offsets[offset_range.partition] += len(offset_range)
         markers = list(transfer.ledger.markers(transfer.plans))
         # Records that were in the dataset, in its quarantine, or declared lost.
         self._before = sum(
@@ -193,7 +193,7 @@ class Follower:
         self._pace.look(self._spans, now)
         return True
 
-    def plan(self, amount: Amount, now: float) -> list[tuple[Plan, Range]]:
+    def plan(self, amount: Amount, now: float) -> list[tuple[Plan, OffsetRange]]:
         """Plan this much of what has arrived, and freeze the plan.
 
         Raises FinkDaskError if Kafka has removed something, and the settings call that a failure; or the ledger
@@ -217,10 +217,10 @@ class Follower:
         self._planned = dict(plan.begins) | self._planned
         self._spans = {partition: span for partition, span in self._spans.items() if partition not in chosen}
         self._heads = {}
-        for range_ in plan.ranges:
-            self._planned[range_.partition] = max(range_.end, self._planned.get(range_.partition, 0))
-            self._offsets[range_.partition] += len(range_)
-        return [(plan, range_) for range_ in plan.ranges]
+        for offset_range in plan.ranges:
+            self._planned[offset_range.partition] = max(offset_range.end, self._planned.get(offset_range.partition, 0))
+            self._offsets[offset_range.partition] += len(offset_range)
+        return [(plan, offset_range) for offset_range in plan.ranges]
 
     def report(self, ending: Ending, now: float) -> None:
         """Report how far behind the dataset is, and keep it in the ledger."""

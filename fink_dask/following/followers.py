@@ -12,10 +12,10 @@ from typing import Self
 
 from fink_dask.errors import BrokerError, BrokerUnavailableError, StorageError
 from fink_dask.following.follow import Amount, Ending, Follower
-from fink_dask.kafka.client import Suspicion
+from fink_dask.kafka.client import Debounce
 from fink_dask.kafka.inspect import Inspector
 from fink_dask.planning.prepare import make_work
-from fink_dask.planning.topics import Finder, Look, Topics
+from fink_dask.planning.topics import Finder, Snapshot, Topics
 from fink_dask.progress.events import Note, Observer
 from fink_dask.ranges.memory import MemoryShare
 from fink_dask.ranges.work import Work
@@ -30,7 +30,7 @@ _RESTS, _MOST_S = 4, 10.0
 _END_S = 1.0
 
 
-class Patience:
+class ReconnectPolicy:
     """Waits for Kafka."""
 
     def __init__(self, limit_s: float, observe: Observer, excuse: Callable[[float], None]) -> None:
@@ -72,7 +72,7 @@ class Round:
     """One look at all topics."""
 
     #: What was seen of each.
-    looks: Mapping[str, Look] = field(default_factory=dict)
+    looks: Mapping[str, Snapshot] = field(default_factory=dict)
     #: Why nothing was seen of any of them.
     error: Exception | None = None
 
@@ -88,7 +88,7 @@ class Watch:
         self._over = threading.Event()
         self._ended: Future[None] | None = None
         self._latest: Round | None = None
-        self._suspicion = Suspicion()
+        self._suspicion = Debounce()
 
     def __enter__(self) -> Self:
         self._ended = self._inspector.begin(self._run)
@@ -156,7 +156,7 @@ class Followers:
         self._nconsumers = nconsumers
         self._limit_s = topics.settings.kafka.reconnect_timeout_s
         self._ending = Ending(follow, time.monotonic())
-        self._patience = Patience(self._limit_s, topics.progress, self._ending.excuse)
+        self._patience = ReconnectPolicy(self._limit_s, topics.progress, self._ending.excuse)
         self._followers = {transfer.topic: Follower(transfer, follow) for transfer in topics.open}
         self._seen: Round | None = None
         self._looked = time.monotonic()
@@ -272,11 +272,11 @@ class Followers:
 
 
 def look_first(topics: Topics, finder: Finder, inspector: Inspector) -> None:
-    """Look for the topics; wait for an absent broker from the start, as a follower may be restarted automatically.
+    """Snapshot for the topics; wait for an absent broker from the start, as a follower may be restarted automatically.
 
     Raises FinkDaskError if Kafka was away for too long, or refuses.
     """
-    patience = Patience(topics.settings.kafka.reconnect_timeout_s, topics.progress, lambda _: None)
+    patience = ReconnectPolicy(topics.settings.kafka.reconnect_timeout_s, topics.progress, lambda _: None)
     while True:
         try:
             finder.look(inspector)
@@ -300,7 +300,7 @@ def wait_for_first(
     Raises FinkDaskError if Kafka was away for too long; or a topic can't be transferred, and no other was asked for.
     """
     ending = Ending(follow, time.monotonic())
-    patience = Patience(topics.settings.kafka.reconnect_timeout_s, topics.progress, ending.excuse)
+    patience = ReconnectPolicy(topics.settings.kafka.reconnect_timeout_s, topics.progress, ending.excuse)
     while not (ending.is_idle(time.monotonic()) or ending.is_late()):
         sleep(LOOK_S)
         now = time.monotonic()

@@ -29,7 +29,7 @@ from fink_dask.dataset.read import open_dataset
 from fink_dask.dataset.writer import StagedWriter
 from fink_dask.errors import InterruptedTransferError, LedgerError
 from fink_dask.joining.predictions import Predictions
-from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.ledger.commit import Attempt, missing_files, publish, published, roll_forward
 from fink_dask.ledger.lease import hold_lease
 from fink_dask.ledger.ledger import Ledger, storage_error
@@ -97,8 +97,8 @@ class _Job:
         identity, versions = self._plans[0].identity, Versions((self._schema,))
         self._columns = file_schema(versions, identity, partitioning_of(identity, versions))
         self.kind = self._columns.field(COLUMN).type
-        self._plan_of = {range_: plan for plan in self._plans for range_ in plan.ranges}
-        self._done: dict[Range, Marker] = {}
+        self._plan_of = {offset_range: plan for plan in self._plans for offset_range in plan.ranges}
+        self._done: dict[OffsetRange, Marker] = {}
 
     def plan(self) -> None:
         """Take over the plans of the alerts, and settle what an earlier run left; the caller holds the lease.

@@ -43,8 +43,8 @@ __all__ = [
     "client_config",
     "in_words",
     "is_of_groups",
-    "is_passing",
     "is_refusal",
+    "is_transient",
     "librdkafka_version",
 ]
 
@@ -169,7 +169,7 @@ def is_of_groups(message: Message) -> bool:
     return error is not None and message.topic() is None and error.code() in _OF_GROUPS
 
 
-def is_passing(error: KafkaError) -> bool:
+def is_transient(error: KafkaError) -> bool:
     """Tell whether the same request may succeed a little later."""
     return bool(error.retriable()) or error.code() in _PASSING
 
@@ -185,7 +185,7 @@ def broker_error(
     error: KafkaError, topic: str | None = None, partition: int | None = None, offset: int | None = None
 ) -> BrokerError:
     """Say a KafkaError in one line; one that may pass is a `BrokerUnavailableError`."""
-    kind = BrokerUnavailableError if is_passing(error) else BrokerError
+    kind = BrokerUnavailableError if is_transient(error) else BrokerError
     detail = in_words(error)
     meaning = None if _NO_TOKEN in error.str() else _FATAL.get(error.code())
     return kind(f"{meaning} ({detail})" if meaning else detail, topic, partition, offset)
@@ -259,7 +259,7 @@ def _who_we_are(security: Security) -> dict[str, Any]:
     return found
 
 
-class Suspicion:
+class Debounce:
     """Remembers since when something looks wrong."""
 
     def __init__(self) -> None:

@@ -30,8 +30,8 @@ from fink_dask.kafka.client import (
     broker_error,
     client_config,
     in_words,
-    is_passing,
     is_refusal,
+    is_transient,
 )
 from fink_dask.kafka.line import FIRST_FETCH_BYTES, Line
 from fink_dask.settings import KafkaSettings
@@ -394,7 +394,7 @@ class _Wait:
     def pause(self, error: KafkaError) -> None:
         """Pause before the question is asked once more, or raise if there is no use or no time left."""
         self._serve(0)
-        if not is_passing(error):
+        if not is_transient(error):
             raise broker_error(error, self._topic)
         if time.monotonic() - self._began > self._settings.request_timeout_s or self._final_reason() is not None:
             raise self._no_answer(self._errors.since(self._began) or error)

@@ -7,10 +7,10 @@ import time
 from concurrent.futures import Future
 
 from fink_dask.errors import BrokerError, BrokerUnavailableError
-from fink_dask.kafka.client import Suspicion
+from fink_dask.kafka.client import Debounce
 from fink_dask.kafka.connection import Connection, in_background
 from fink_dask.kafka.inspect import ask_watermarks, is_missing
-from fink_dask.kafka.offsets import Range, Watermarks
+from fink_dask.kafka.offsets import OffsetRange, Watermarks
 
 log = logging.getLogger(__name__)
 
@@ -26,16 +26,16 @@ class Doubts:
     reader's thread, and only if no record has come before it. There is one question at a time.
     """
 
-    def __init__(self, connection: Connection, topic: str, range_: Range) -> None:
+    def __init__(self, connection: Connection, topic: str, offset_range: OffsetRange) -> None:
         # What is read through; its admin client is asked.
         self._connection = connection
         self._topic = topic
-        self._range = range_
+        self._range = offset_range
         #: Whether librdkafka has stopped fetching, as it has found nothing where it was to read.
         self.is_off_the_log = False
         #: Whether the partition has ended before what was planned: it is another one then, even if records come again.
         self.is_before_the_plan = False
-        self._suspicion = Suspicion()
+        self._suspicion = Debounce()
         self._question: Future[Watermarks | BrokerError] | None = None
         self._is_stale = False
         self._looked = time.monotonic()

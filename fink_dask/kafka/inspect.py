@@ -13,17 +13,17 @@ from typing import Any, Literal, TypeVar
 
 from fink_dask.errors import BrokerError, BrokerUnavailableError, MissingSchemaError, SchemaError, parameter
 from fink_dask.kafka.client import (
+    Debounce,
     IsolationLevel,
     KafkaError,
     Message,
     OffsetSpec,
-    Suspicion,
     TopicCollection,
     TopicPartition,
     broker_error,
     in_words,
     is_of_groups,
-    is_passing,
+    is_transient,
 )
 from fink_dask.kafka.connection import Admin, Connection, in_background, open_glimpse
 from fink_dask.kafka.offsets import Watermarks
@@ -200,7 +200,7 @@ class Glimpse:
                     continue
                 partition, error = message.partition(), message.error()
                 if error is not None:
-                    if not is_passing(error):
+                    if not is_transient(error):
                         wanted.discard(partition)  # the partition's end, or the offset is gone
                 elif message.offset() >= spans[partition][1]:
                     wanted.discard(partition)
@@ -242,7 +242,7 @@ class Glimpse:
                         return
                 elif error is None or error.code() in _OVER:
                     return
-                elif not is_passing(error):
+                elif not is_transient(error):
                     raise broker_error(error, topic, partition, start)
         finally:
             self._consumer.unassign()
@@ -555,7 +555,7 @@ def ask_topic_id(admin: Admin, topic: str) -> str:
     Returns: the id, or `UNKNOWN_ID` where the broker can't say.
     Raises BrokerError if there is no such topic, or the broker refuses or does not answer.
     """
-    suspicion = Suspicion()
+    suspicion = Debounce()
     while True:
         found = ask_topic_ids(admin, [topic])()[topic]
         if isinstance(found, str):

@@ -11,7 +11,7 @@ Interval = tuple[int, int]
 
 
 @dataclass(frozen=True, order=True)
-class Range:
+class OffsetRange:
     """Half-open offsets ``[start, end)`` of one partition; one task consumes one range.
 
     Raises ValueError if the numbers do not make a range.
@@ -62,7 +62,7 @@ class Watermarks:
         return self.stable if self.until is None else min(self.stable, self.until)
 
 
-def split(partition: int, start: int, end: int, step: int) -> Iterator[Range]:
+def split(partition: int, start: int, end: int, step: int) -> Iterator[OffsetRange]:
     """Cut ``[start, end)`` into ranges of `step` offsets; the last one may be shorter.
 
     Raises ValueError if `step` is below 1.
@@ -70,7 +70,7 @@ def split(partition: int, start: int, end: int, step: int) -> Iterator[Range]:
     if step < 1:
         raise ValueError(f"a range holds at least one offset, not {step}")
     for begin in range(start, end, step):
-        yield Range(partition, begin, min(begin + step, end))
+        yield OffsetRange(partition, begin, min(begin + step, end))
 
 
 def merge(intervals: Iterable[Interval]) -> list[Interval]:

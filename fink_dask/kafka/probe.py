@@ -9,10 +9,10 @@ from statistics import median
 from typing import Any
 
 from fink_dask.errors import BrokerError
-from fink_dask.kafka.client import AdminClient, OffsetSpec, TopicPartition, is_passing
+from fink_dask.kafka.client import AdminClient, OffsetSpec, TopicPartition, is_transient
 from fink_dask.kafka.connection import Admin, Connection, in_background, open_connection
 from fink_dask.kafka.inspect import Sample
-from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.units import rate_words
 
 #: What is read at most, beside what has been asked for by then, and for how long.
@@ -80,7 +80,7 @@ class LineSpeed:
 UNKNOWN_LINE = LineSpeed()
 
 
-def measure_line(admin: Admin, topic: str | None = None, range_: Range | None = None) -> LineSpeed:
+def measure_line(admin: Admin, topic: str | None = None, offset_range: OffsetRange | None = None) -> LineSpeed:
     """Ask a few small questions, and read some of a range, over one connection.
 
     `range_`: what to read of it: up to `PROBE_BYTES`, for about `PROBE_S` seconds.
@@ -91,21 +91,21 @@ def measure_line(admin: Admin, topic: str | None = None, range_: Range | None = 
     except BrokerError:
         return UNKNOWN_LINE
     known = LineSpeed(trip_s)
-    if topic is None or range_ is None:
+    if topic is None or offset_range is None:
         return known
-    left, position, deadline = PROBE_BYTES, range_.start, time.monotonic() + PROBE_S
+    left, position, deadline = PROBE_BYTES, offset_range.start, time.monotonic() + PROBE_S
     if admin.settings.limit_rate is not None:
         left = min(left, int(PROBE_S * admin.settings.limit_rate))
     for fetch_bytes, responses in _FETCHES:
         # A queue that fills up would be waited for; what is in it at the end is thrown away.
         settings = replace(admin.settings, queue_bytes=4 * fetch_bytes)
         with open_connection(settings, fetch_bytes=fetch_bytes, admin=admin) as connection:
-            reading = _Reading(connection, topic, replace(range_, start=position))
+            reading = _Reading(connection, topic, replace(offset_range, start=position))
             reading.read(min(left, responses * fetch_bytes), deadline)
             known = reading.tell(known)
             left, position = left - reading.read_bytes, reading.position
             is_known = known.bytes_per_s is not None and not known.is_least and reading.seconds > _TELLS_S
-            is_over = left <= 0 or position >= range_.end or time.monotonic() > deadline
+            is_over = left <= 0 or position >= offset_range.end or time.monotonic() > deadline
             if is_known or is_over or fetch_bytes == _FETCHES[-1][0]:
                 return reading.settle(known)
     return known
@@ -148,16 +148,16 @@ def _round_trip(admin: Admin, topic: str | None) -> float:
 class _Reading:
     """Reads a range over a connection that is made for it, and remembers when what arrived."""
 
-    def __init__(self, connection: Connection, topic: str, range_: Range) -> None:
+    def __init__(self, connection: Connection, topic: str, offset_range: OffsetRange) -> None:
         self._connection = connection
         self._consumer = connection.consumer
         self._topic = topic
-        self._range = range_
+        self._range = offset_range
         self._began = time.monotonic()
         self._first_s = self._rest_s = 0.0
         #: Those of the first response, and of the others, which come at once each.
         self._first_bytes = self._rest_bytes = self._responses = 0
-        self.position = range_.start
+        self.position = offset_range.start
 
     @property
     def seconds(self) -> float:
@@ -210,7 +210,7 @@ class _Reading:
             if error is None:
                 came += len(message.value() or b"") + len(message.key() or b"")
                 self.position = message.offset() + 1
-            elif not is_passing(error):
+            elif not is_transient(error):
                 self.position = self._range.end  # the partition's end, or the offset is gone
         return came
 

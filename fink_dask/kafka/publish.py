@@ -29,7 +29,7 @@ from fink_dask.kafka.client import (
 from fink_dask.kafka.connection import Admin
 from fink_dask.kafka.inspect import Inspector
 from fink_dask.settings import KafkaSettings
-from fink_dask.units import counted
+from fink_dask.units import pluralize
 
 Item = TypeVar("Item")
 
@@ -105,7 +105,7 @@ class Publisher:
         # What still waited when it was stopped was dropped, not refused.
         if refused and not stopped():
             reason = in_words(refused[0])
-            raise BrokerError(f"{sent - confirmed:,} of {counted(sent, 'record')} not acknowledged: {reason}", topic)
+            raise BrokerError(f"{sent - confirmed:,} of {pluralize(sent, 'record')} not acknowledged: {reason}", topic)
         return confirmed
 
     def _send(

@@ -18,13 +18,13 @@ from fink_dask.kafka.client import (
     broker_error,
     in_words,
     is_of_groups,
-    is_passing,
+    is_transient,
 )
 from fink_dask.kafka.connection import Connection, in_background
 from fink_dask.kafka.doubts import Doubts
 from fink_dask.kafka.inspect import UNKNOWN_ID, ask_topic_id
 from fink_dask.kafka.line import Line
-from fink_dask.kafka.offsets import Interval, Range
+from fink_dask.kafka.offsets import Interval, OffsetRange
 
 #: The most records of any batch: each costs memory beside its bytes, however small it is.
 MAX_BATCH_RECORDS = 100_000
@@ -56,7 +56,7 @@ _DAMAGED = {KafkaError._BAD_MSG, KafkaError._BAD_COMPRESSION}
 _NO_TOPIC = {KafkaError._UNKNOWN_PARTITION, KafkaError._UNKNOWN_TOPIC, KafkaError.UNKNOWN_TOPIC_OR_PART}
 
 
-class Pending:
+class RecordAccumulator:
     """Records of one partition, in offset order, that wait to become batches.
 
     Where a batch ends depends on the records alone.
@@ -131,7 +131,7 @@ class RangeReader:
         self,
         connection: Connection,
         topic: str,
-        range_: Range,
+        offset_range: OffsetRange,
         should_stop: Callable[[], bool],
         topic_id: str = UNKNOWN_ID,
         waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
@@ -143,7 +143,7 @@ class RangeReader:
         self._connection = connection
         self._settings = connection.settings
         self._topic = topic
-        self._range = range_
+        self._range = offset_range
         # Asked several times a second; True ends the reading.
         self._should_stop = should_stop
         # The topic's id in the plan. librdkafka reads on where a topic was deleted and made again with as many records,
@@ -158,14 +158,14 @@ class RangeReader:
         # About how much there is to be read; 0 where nobody knows.
         self._size_bytes = size_bytes
         #: The next offset to account for.
-        self.position = range_.start
+        self.position = offset_range.start
         #: Intervals that hold no record for a reader: transaction markers, aborted records, what compaction took.
         self.holes: list[Interval] = []
         #: Intervals that retention removed before they could be read.
         self.lost: list[Interval] = []
         #: Whether it may ask for records; it may not as long as the line is full of what others have asked for.
         self.has_room = False
-        self._doubts = Doubts(connection, topic, range_)
+        self._doubts = Doubts(connection, topic, offset_range)
         self._taken = self._taken_bytes = 0
         self._before = self._stated = connection.arrived
         #: What the connection had consumed before.
@@ -202,7 +202,7 @@ class RangeReader:
         Raises BrokerUnavailableError if nothing comes in time.
         Raises InterruptedTransferError if `should_stop` said so.
         """
-        pending = self._pending = Pending(batchsize, batch_bytes, min_bytes, max_records)
+        pending = self._pending = RecordAccumulator(batchsize, batch_bytes, min_bytes, max_records)
         try:
             yield from self._read(pending, min(_POLL_BYTES, batch_bytes))
         finally:
@@ -215,7 +215,7 @@ class RangeReader:
         """Give others the room that it had on the line; repeatable."""
         self._line.leave(self)
 
-    def _read(self, pending: Pending, max_bytes: int) -> Iterator[RawBatch]:
+    def _read(self, pending: RecordAccumulator, max_bytes: int) -> Iterator[RawBatch]:
         """Read up to the end of the range; yield the batches that are complete."""
         if not self.has_room:
             self.prefetch()
@@ -457,7 +457,7 @@ class RangeReader:
         elif code in _DAMAGED:
             words = f"what came was damaged on its way, or is on the broker's disk ({in_words(error)})"
             raise BrokerUnavailableError(words, *self._here)
-        elif is_passing(error) or code in _NO_TOPIC:  # a topic that is gone is looked for before it is believed
+        elif is_transient(error) or code in _NO_TOPIC:  # a topic that is gone is looked for before it is believed
             log.info("%s[%d]: %s", self._topic, self._range.partition, error.str())
         else:
             raise broker_error(error, *self._here)

@@ -28,7 +28,7 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from fink_dask.errors import FinkDaskError, LedgerError, StorageError
-from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.ledger.ledger import QUARANTINE_DIRECTORY, Ledger, storage_error
 from fink_dask.ledger.records import DataFile, Marker, Plan, seal, unseal
 from fink_dask.store.local import LOCAL, directories_down_to, has_size
@@ -201,7 +201,7 @@ class Attempt:
     def __init__(
         self,
         ledger: Ledger,
-        range_: Range,
+        offset_range: OffsetRange,
         plan_id: str,
         step: Step,
         revision: int = 0,
@@ -209,14 +209,14 @@ class Attempt:
         name: str | None = None,
     ) -> None:
         self.ledger = ledger
-        self.range = range_
+        self.range = offset_range
         # The plan that holds the range.
         self.plan_id = plan_id
         # The number of the marker that it would write; see `Marker`.
         self.revision = revision
         # What it is called, where that follows from what it makes.
         self.name = name or uuid.uuid4().hex[:16]
-        self.directory = ledger.attempt_path(plan_id, range_, self.name)
+        self.directory = ledger.attempt_path(plan_id, offset_range, self.name)
         #: Where its files are written: that directory, or one of this host, if that one is on an object store.
         self.room = self.directory
         # Is told the name of each step.
@@ -358,9 +358,9 @@ def roll_forward(ledger: Ledger, plans: Iterable[Plan]) -> int:
     Raises LedgerError if a marker that is there can't be found.
     Raises StorageError if the file system refuses.
     """
-    planned: dict[str, dict[str, Range]] = {}
+    planned: dict[str, dict[str, OffsetRange]] = {}
     for plan in plans:  # of ids of 8 digits, two generations may have the same
-        planned.setdefault(plan.plan_id, {}).update((range_.name, range_) for range_ in plan.ranges)
+        planned.setdefault(plan.plan_id, {}).update((offset_range.name, offset_range) for offset_range in plan.ranges)
     rolled = 0
     try:
         ledger.store.make_directory(ledger.staging_path)  # where somebody has removed it
@@ -375,17 +375,17 @@ def roll_forward(ledger: Ledger, plans: Iterable[Plan]) -> int:
         for directory in ledger.staged():
             plan_id = directory.parent.name
             name, _, attempt = directory.name.removesuffix(_DOOMED).rpartition("-")
-            range_ = planned.get(plan_id, {}).get(name)
-            if range_ is None and _is_committed(ledger, directory):
+            offset_range = planned.get(plan_id, {}).get(name)
+            if offset_range is None and _is_committed(ledger, directory):
                 kept.add(plan_id)  # whatever has become of its plan, these may be the only copies
                 continue
             settle = _settle if ledger.store.renames else _settle_in_place
             # A marker that is damaged, and files that somebody has removed, are for whoever holds the files against the
             # markers to tell, and for a repair, which begins here, to mend.
             last = revisions.get(name, 0)
-            if range_ is not None and _is_damaged(ledger, range_, plan_id, last):
+            if offset_range is not None and _is_damaged(ledger, offset_range, plan_id, last):
                 continue
-            marker = settle(ledger, range_, plan_id, attempt, directory, last)
+            marker = settle(ledger, offset_range, plan_id, attempt, directory, last)
             if marker is not None:
                 with suppress(LedgerError):
                     publish(ledger, marker, lambda _: None)
@@ -398,11 +398,11 @@ def roll_forward(ledger: Ledger, plans: Iterable[Plan]) -> int:
 
 
 def _settle(
-    ledger: Ledger, range_: Range | None, plan_id: str, attempt: str, directory: Path, last: int
+    ledger: Ledger, offset_range: OffsetRange | None, plan_id: str, attempt: str, directory: Path, last: int
 ) -> Marker | None:
     """Return the marker that names this staging directory, or remove it."""
     original = directory.with_name(directory.name.removesuffix(_DOOMED))
-    marker = None if range_ is None else _marker_of(ledger, range_, plan_id, attempt, last)
+    marker = None if offset_range is None else _marker_of(ledger, offset_range, plan_id, attempt, last)
     if marker is None:
         # Its attempt may still run, on a worker that its job has lost. Once the directory has another name it can
         # neither write a marker nor link it.
@@ -412,7 +412,7 @@ def _settle(
         except FileNotFoundError:
             return None  # its attempt has just removed it
         directory = doomed
-        marker = None if range_ is None else _adopt(ledger, range_, plan_id, attempt, doomed)
+        marker = None if offset_range is None else _adopt(ledger, offset_range, plan_id, attempt, doomed)
         if marker is None:
             ledger.store.remove_tree(doomed)
             return None
@@ -422,22 +422,24 @@ def _settle(
 
 
 def _settle_in_place(
-    ledger: Ledger, range_: Range | None, plan_id: str, attempt: str, directory: Path, last: int
+    ledger: Ledger, offset_range: OffsetRange | None, plan_id: str, attempt: str, directory: Path, last: int
 ) -> Marker | None:
     """Return the marker that names what is staged on an object store, or remove it, or leave it for now.
 
     Nothing can be renamed there, so an attempt that may still run can't be kept from putting its marker. What it has
     staged is therefore left alone until there is a marker of its range: from then on the store refuses its own.
     """
-    if range_ is None:
+    if offset_range is None:
         ledger.store.remove_tree(directory)
         return None
-    marker = _marker_of(ledger, range_, plan_id, attempt, last) or _adopt(ledger, range_, plan_id, attempt, directory)
+    marker = _marker_of(ledger, offset_range, plan_id, attempt, last) or _adopt(
+        ledger, offset_range, plan_id, attempt, directory
+    )
     # Of a range that was changed since, everything was published before.
     if marker is not None and marker.revision >= last:
         return marker
     revision = max((_revision_of(name) for name in ledger.store.names(directory)), default=0)
-    if marker is not None or ledger.marker(range_, plan_id, revision) is not None:
+    if marker is not None or ledger.marker(offset_range, plan_id, revision) is not None:
         ledger.store.remove_tree(directory)
     return None
 
@@ -458,20 +460,20 @@ def _is_committed(ledger: Ledger, directory: Path) -> bool:
     return found is not None and found.attempt == marker.attempt
 
 
-def _is_damaged(ledger: Ledger, range_: Range, plan_id: str, last: int) -> bool:
+def _is_damaged(ledger: Ledger, offset_range: OffsetRange, plan_id: str, last: int) -> bool:
     """Tell whether the marker that counts of a range can't be read."""
     try:
-        ledger.marker(range_, plan_id, last)
+        ledger.marker(offset_range, plan_id, last)
     except LedgerError:
         return True
     return False
 
 
-def _marker_of(ledger: Ledger, range_: Range, plan_id: str, attempt: str, last: int) -> Marker | None:
+def _marker_of(ledger: Ledger, offset_range: OffsetRange, plan_id: str, attempt: str, last: int) -> Marker | None:
     """Find the marker that an attempt has won, among the revisions of its range up to the last one."""
     for revision in range(last + 1):
         try:
-            marker = ledger.marker(range_, plan_id, revision)
+            marker = ledger.marker(offset_range, plan_id, revision)
         except LedgerError:
             continue  # a later one counts, which was made because this one was damaged
         if marker is not None and marker.attempt == attempt:
@@ -479,7 +481,7 @@ def _marker_of(ledger: Ledger, range_: Range, plan_id: str, attempt: str, last: 
     return None
 
 
-def _adopt(ledger: Ledger, range_: Range, plan_id: str, attempt: str, directory: Path) -> Marker | None:
+def _adopt(ledger: Ledger, offset_range: OffsetRange, plan_id: str, attempt: str, directory: Path) -> Marker | None:
     """Commit what an attempt has made ready, unless it or another one has; None where it is not the range's.
 
     To look for the range's marker once more would not do: a network file system may remember for a minute that there
@@ -490,14 +492,14 @@ def _adopt(ledger: Ledger, range_: Range, plan_id: str, attempt: str, directory:
         marker = Marker.from_json(unseal("marker", mine))
     except (FileNotFoundError, LedgerError):
         return None  # cut off before there was anything to link
-    named = (marker.range, marker.plan_id, marker.attempt) == (range_, plan_id, attempt)
+    named = (marker.range, marker.plan_id, marker.attempt) == (offset_range, plan_id, attempt)
     if not named or missing_of(ledger, marker, directory):
         return None
     # The files were brought to the disk before the marker was written; the marker and their names may not be yet.
     ledger.store.sync(mine)
     ledger.store.sync(directory)
     ledger.store.sync(directory.parent)
-    if ledger.store.link(mine, ledger.marker_path(range_, marker.revision)):
+    if ledger.store.link(mine, ledger.marker_path(offset_range, marker.revision)):
         return marker
     winner = winner_of(ledger, marker)
     return winner if winner.attempt == attempt else None

@@ -30,7 +30,7 @@ from typing import Any
 
 from fink_dask.avro.schema import AvroSchema, parse_schema
 from fink_dask.errors import LedgerError, SchemaError, StorageError
-from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.ledger.records import DamagedMarker, Identity, Marker, Plan, seal, unseal
 from fink_dask.store.location import store_of
 from fink_dask.store.store import Store
@@ -118,9 +118,9 @@ class Ledger:
         """Where the profiles of the runs are."""
         return self.path / "profiles"
 
-    def attempt_path(self, plan_id: str, range_: Range, attempt: str) -> Path:
+    def attempt_path(self, plan_id: str, offset_range: OffsetRange, attempt: str) -> Path:
         """Where an attempt at a range of a plan stages its files."""
-        return self.staging_path / plan_id / f"{range_.name}-{attempt}"
+        return self.staging_path / plan_id / f"{offset_range.name}-{attempt}"
 
     def staged(self) -> list[Path]:
         """List the staging directories of all attempts."""
@@ -148,10 +148,10 @@ class Ledger:
         if [plan.generation for plan in plans] != list(range(1, len(plans) + 1)):
             raise LedgerError(f"{self.plans_path} lacks a generation of the plan")
         reached: dict[int, int] = {}
-        for range_ in sorted(range_ for plan in plans for range_ in plan.ranges):
-            if range_.start < reached.get(range_.partition, 0):
-                raise LedgerError(f"the plan in {self.plans_path} holds offsets twice: {range_.name}")
-            reached[range_.partition] = range_.end
+        for offset_range in sorted(offset_range for plan in plans for offset_range in plan.ranges):
+            if offset_range.start < reached.get(offset_range.partition, 0):
+                raise LedgerError(f"the plan in {self.plans_path} holds offsets twice: {offset_range.name}")
+            reached[offset_range.partition] = offset_range.end
         return plans
 
     def begun_with(self) -> Identity:
@@ -216,21 +216,21 @@ class Ledger:
         except OSError as error:
             raise storage_error(error, path) from error
 
-    def marker_path(self, range_: Range, revision: int = 0) -> Path:
+    def marker_path(self, offset_range: OffsetRange, revision: int = 0) -> Path:
         """Where a marker of a range is, once it is committed."""
-        return self.markers_path / f"{range_.name}{f'.{revision}' if revision else ''}.json"
+        return self.markers_path / f"{offset_range.name}{f'.{revision}' if revision else ''}.json"
 
-    def marker(self, range_: Range, plan_id: str, revision: int = 0) -> Marker | None:
+    def marker(self, offset_range: OffsetRange, plan_id: str, revision: int = 0) -> Marker | None:
         """Read a marker of a range of a plan, or None where it is not committed.
 
         Raises LedgerError if it is damaged, or of another range, revision or plan.
         """
-        path = self.marker_path(range_, revision)
+        path = self.marker_path(offset_range, revision)
         try:
             marker = Marker.from_json(_read("marker", path))
         except FileNotFoundError:
             return None
-        if marker.range != range_:
+        if marker.range != offset_range:
             raise LedgerError(f"{path} is the marker of another range, {marker.range.name}")
         if marker.revision != revision:
             raise LedgerError(f"{path} is revision {marker.revision} of the range, not {revision}")
@@ -238,10 +238,10 @@ class Ledger:
             raise LedgerError(f"{path} belongs to another plan: {marker.plan_id}, not {plan_id}")
         return marker
 
-    def _marker_or_error(self, which: tuple[str, Range, int]) -> Marker | LedgerError | None:
-        plan_id, range_, revision = which
+    def _marker_or_error(self, which: tuple[str, OffsetRange, int]) -> Marker | LedgerError | None:
+        plan_id, offset_range, revision = which
         try:
-            return self.marker(range_, plan_id, revision)
+            return self.marker(offset_range, plan_id, revision)
         except LedgerError as error:
             return error
 
@@ -268,11 +268,11 @@ class Ledger:
         """
         revisions = self.revisions() if plans else {}
         wanted = ((plan.plan_id, each, revisions.get(each.name, 0)) for plan in plans for each in plan.ranges)
-        for (plan_id, range_, revision), found in self.store.for_each(self._marker_or_error, wanted):
+        for (plan_id, offset_range, revision), found in self.store.for_each(self._marker_or_error, wanted):
             if isinstance(found, LedgerError):
                 if damaged is None:
                     raise found
-                damaged.append(DamagedMarker(plan_id, range_, revision, found))
+                damaged.append(DamagedMarker(plan_id, offset_range, revision, found))
             elif found is not None:
                 yield found
 

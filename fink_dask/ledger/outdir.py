@@ -18,7 +18,7 @@ from fink_dask.ledger.progress import State, Summary
 from fink_dask.ledger.records import JOINED
 from fink_dask.store.local import is_finder_file
 from fink_dask.store.location import store_of
-from fink_dask.units import counted
+from fink_dask.units import pluralize
 
 _WORST_FIRST: tuple[State, ...] = ("failed", "interrupted", "partial", "complete")
 #: The fields of summaries that are added up.
@@ -302,7 +302,7 @@ def total_of(summaries: Sequence[Summary]) -> Summary:
     """Add up the summaries of several topics; the state is the worst one, and the topic how many there are."""
     states = [summary.state for summary in summaries]
     return Summary(
-        topic=counted(len(summaries), "topic"),
+        topic=pluralize(len(summaries), "topic"),
         state=next((state for state in _WORST_FIRST if state in states), "complete"),
         **{name: sum(getattr(summary, name) for summary in summaries) for name in _COUNTS},
         run_seconds=max((summary.run_seconds for summary in summaries), default=0.0),

@@ -103,7 +103,11 @@ def summarise(ledger: Ledger) -> Progress:
 
 def progress_of(plans: Sequence[Plan], markers: Sequence[Marker]) -> Progress:
     """Sum up plans and markers."""
-    planned = _by_partition((range_.partition, (range_.start, range_.end)) for plan in plans for range_ in plan.ranges)
+    planned = _by_partition(
+        (offset_range.partition, (offset_range.start, offset_range.end))
+        for plan in plans
+        for offset_range in plan.ranges
+    )
     committed = _by_partition((marker.range.partition, (marker.range.start, marker.range.end)) for marker in markers)
     missing = {partition: subtract(whole, committed.get(partition, [])) for partition, whole in planned.items()}
     missing = {partition: intervals for partition, intervals in missing.items() if intervals}

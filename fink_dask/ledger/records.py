@@ -13,9 +13,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fink_dask.errors import LedgerError
-from fink_dask.kafka.offsets import Interval, Range, merge, total
+from fink_dask.kafka.offsets import Interval, OffsetRange, merge, total
 from fink_dask.settings import OUTFORMATS, SURVEYS
-from fink_dask.units import counted
+from fink_dask.units import pluralize
 
 #: Increased when a document's form changes so that an older fink-dask could misread it. Earlier formats are still read.
 #: Plans of format 2 have ids of 16 digits.
@@ -214,7 +214,7 @@ class Plan:
     #: What the ranges belong to.
     identity: Identity
     #: In plan order: by partition, then by offset.
-    ranges: tuple[Range, ...]
+    ranges: tuple[OffsetRange, ...]
     #: Raw bytes of all ranges, estimated from a sample; 0 where none could be had.
     estimated_bytes: int
     #: In the first generation, where a time was asked for: each partition, and its first offset of that time. What is
@@ -244,7 +244,7 @@ class Plan:
             "generation": self.generation,
             "identity": identity,
             "estimated_bytes": self.estimated_bytes,
-            "ranges": [[range_.partition, range_.start, range_.end] for range_ in self.ranges],
+            "ranges": [[offset_range.partition, offset_range.start, offset_range.end] for offset_range in self.ranges],
         }
         if self.begins:
             content["begins"] = [list(pair) for pair in self.begins]
@@ -286,7 +286,7 @@ class Plan:
             return cls(
                 generation=int(content["generation"]),
                 identity=identity,
-                ranges=tuple(Range(*map(int, numbers)) for numbers in content["ranges"]),
+                ranges=tuple(OffsetRange(*map(int, numbers)) for numbers in content["ranges"]),
                 estimated_bytes=int(content["estimated_bytes"]),
                 begins=begins,
                 until=None if content.get("until") is None else str(content["until"]),
@@ -306,7 +306,7 @@ class Marker:
 
     #: The plan that the range belongs to.
     plan_id: str
-    range: Range
+    range: OffsetRange
     #: The attempt that won.
     attempt: str
     #: Alerts in the dataset.
@@ -355,14 +355,14 @@ class Marker:
         counts = (self.rows, self.quarantined, self.filtered)
         accounted = sum(counts) + total(absent)
         if accounted != len(self.range) or min(*counts, self.raw_bytes) < 0:
-            raise LedgerError(f"{what} accounts for {accounted:,} of {counted(len(self.range), 'offset')}")
+            raise LedgerError(f"{what} accounts for {accounted:,} of {pluralize(len(self.range), 'offset')}")
         inside = all(self.range.start <= start < end <= self.range.end for start, end in absent)
         if not inside or total(merge(absent)) != total(absent):
             raise LedgerError(f"{what} holds intervals that overlap, or are outside the range")
         if sum(file.rows for file in self.files) != self.rows:
-            raise LedgerError(f"{what} names files that do not add up to its {counted(self.rows, 'row')}")
+            raise LedgerError(f"{what} names files that do not add up to its {pluralize(self.rows, 'row')}")
         if self.quarantined != (self.quarantine.rows if self.quarantine is not None else 0):
-            records = counted(self.quarantined, "record")
+            records = pluralize(self.quarantined, "record")
             raise LedgerError(f"{what} names a quarantine file that does not hold its {records}")
 
     def to_json(self) -> dict[str, Any]:
@@ -379,7 +379,7 @@ class Marker:
         """
         try:
             values = dict(content)
-            values["range"] = Range(*map(int, values["range"]))
+            values["range"] = OffsetRange(*map(int, values["range"]))
             values["files"] = tuple(DataFile(**file) for file in values["files"])
             values["quarantine"] = None if values["quarantine"] is None else DataFile(**values["quarantine"])
             for name in ("lost", "holes", "duplicates"):
@@ -404,7 +404,7 @@ class DamagedMarker:
 
     #: The plan of its range.
     plan_id: str
-    range: Range
+    range: OffsetRange
     #: The number of the marker.
     revision: int
     error: LedgerError

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from fink_dask.kafka.offsets import Interval, Range, merge, subtract
+from fink_dask.kafka.offsets import Interval, OffsetRange, merge, subtract
 from fink_dask.ledger.records import DataFile, Marker
 
 
@@ -41,9 +41,9 @@ class Remainder:
     #: Alerts that were filtered and are not wanted; a marker does not say which, so that a repair wants all of them.
     filtered: int = 0
 
-    def span(self, range_: Range) -> Range:
+    def span(self, offset_range: OffsetRange) -> OffsetRange:
         """Find what has to be read of the range: from the first wanted offset to the last."""
-        return Range(range_.partition, self.wanted[0][0], self.wanted[-1][1])
+        return OffsetRange(offset_range.partition, self.wanted[0][0], self.wanted[-1][1])
 
     def is_wanted(self, offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         """Tell of each offset whether it is wanted."""
@@ -64,7 +64,7 @@ class Remainder:
     def marker(
         self,
         plan_id: str,
-        range_: Range,
+        offset_range: OffsetRange,
         attempt: str,
         files: Sequence[DataFile] = (),
         quarantine: DataFile | None = None,
@@ -84,7 +84,7 @@ class Remainder:
         replaced = (self.quarantine.path,) if quarantine is not None and self.quarantine is not None else ()
         return Marker(
             plan_id=plan_id,
-            range=range_,
+            range=offset_range,
             attempt=attempt,
             rows=sum(file.rows for file in whole),
             raw_bytes=self.raw_bytes or raw_bytes,
@@ -124,6 +124,6 @@ def rest_of(marker: Marker) -> Remainder:
     )
 
 
-def whole_range(range_: Range) -> Remainder:
+def whole_range(offset_range: OffsetRange) -> Remainder:
     """Return what there is of a range that was never committed."""
-    return Remainder(revision=0, wanted=((range_.start, range_.end),))
+    return Remainder(revision=0, wanted=((offset_range.start, offset_range.end),))

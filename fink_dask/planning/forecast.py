@@ -14,7 +14,7 @@ from fink_dask.dataset.formats import FORMATS, Layout, Origin
 from fink_dask.errors import BrokerError, InterruptedTransferError, StorageError, parameter
 from fink_dask.kafka.connection import Admin, Connection
 from fink_dask.kafka.inspect import Sample
-from fink_dask.kafka.offsets import Range, Watermarks
+from fink_dask.kafka.offsets import OffsetRange, Watermarks
 from fink_dask.kafka.overview import look_at_removal
 from fink_dask.kafka.probe import UNKNOWN_LINE, LineSpeed
 from fink_dask.kafka.reader import RangeReader
@@ -24,7 +24,7 @@ from fink_dask.ledger.records import Plan
 from fink_dask.planning.schemas import Target
 from fink_dask.progress.events import Bound, Forecast
 from fink_dask.settings import BATCHSIZE, KafkaSettings, TransferSettings
-from fink_dask.units import amount
+from fink_dask.units import format_bytes
 
 #: Seconds that a core takes for an alert and for a byte of one, and a run for its start and its end at least: from what
 #: a million light alerts and 7,000 full packets take on two cores with `make bench`.
@@ -64,7 +64,7 @@ def forecast(
     settings: TransferSettings,
     target: Target,
     summary: Summary,
-    opened: Sequence[tuple[Plan, Range]],
+    opened: Sequence[tuple[Plan, OffsetRange]],
     plan: Plan | None,
     cores: int,
     samples: bool = False,
@@ -83,8 +83,10 @@ def forecast(
     Returns: an estimate; its seconds are those of the whole run.
     """
     watermarks = target.description.watermarks
-    old = [(planned, left) for planned, range_ in opened for left in left_of(range_, watermarks)]
-    new = [left for range_ in (plan.ranges if plan is not None else ()) for left in left_of(range_, watermarks)]
+    old = [(planned, left) for planned, offset_range in opened for left in left_of(offset_range, watermarks)]
+    new = [
+        left for offset_range in (plan.ranges if plan is not None else ()) for left in left_of(offset_range, watermarks)
+    ]
     ranges = [*(left for _, left in old), *new]
     alerts = sum(map(len, ranges))
     free = free_bytes(settings.outdir)
@@ -134,7 +136,7 @@ def sample_rate(settings: TransferSettings, line: LineSpeed) -> float | None:
 
 
 def with_removal(
-    found: Forecast, admin: Admin, topic: str, ranges: Iterable[Range], watermarks: Mapping[int, Watermarks]
+    found: Forecast, admin: Admin, topic: str, ranges: Iterable[OffsetRange], watermarks: Mapping[int, Watermarks]
 ) -> Forecast:
     """Say when Kafka may begin to remove what a run has to read, where that is before its end."""
     # Where the first alerts are in the dataset already, others are removed next, and nobody knows when.
@@ -166,8 +168,8 @@ def require_room(forecasts: Iterable[Forecast], settings: TransferSettings) -> N
     if free is None or needed <= free or settings.force:
         return
     raise StorageError(
-        f"about {amount(needed)} would be written, but only {amount(free)} is free at {settings.outdir}: make "
-        f"room there, choose another {parameter('outdir')}, take less with {parameter('columns')} or "
+        f"about {format_bytes(needed)} would be written, but only {format_bytes(free)} is free at {settings.outdir}: "
+        f"make room there, choose another {parameter('outdir')}, take less with {parameter('columns')} or "
         f"{parameter('where')}, or begin anyway with {parameter('force', True)}"
     )
 
@@ -179,11 +181,11 @@ def _needed_and_free(forecasts: Iterable[Forecast]) -> tuple[int, int | None]:
     return sum(each.written_bytes or 0 for each in found), free
 
 
-def left_of(range_: Range, watermarks: Mapping[int, Watermarks]) -> list[Range]:
+def left_of(offset_range: OffsetRange, watermarks: Mapping[int, Watermarks]) -> list[OffsetRange]:
     """Return what Kafka still has of a range: one, or none."""
-    low = watermarks[range_.partition].low if range_.partition in watermarks else 0
-    start = max(range_.start, low)
-    return [Range(range_.partition, start, range_.end)] if start < range_.end else []
+    low = watermarks[offset_range.partition].low if offset_range.partition in watermarks else 0
+    start = max(offset_range.start, low)
+    return [OffsetRange(offset_range.partition, start, offset_range.end)] if start < offset_range.end else []
 
 
 def _mean_bytes(plan: Plan, summary: Summary) -> float:
@@ -198,13 +200,13 @@ def _wire_factor(sample: Sample | None) -> float:
     return sum(sample.wire_sizes.values()) / sum(sample.sizes.values())
 
 
-def _sampled_share(settings: TransferSettings, target: Target, ranges: Sequence[Range], count: int) -> float:
+def _sampled_share(settings: TransferSettings, target: Target, ranges: Sequence[OffsetRange], count: int) -> float:
     """Estimate the size of files as a share of the bytes in Kafka: write some alerts of the largest range to one."""
     from fink_dask.ranges.decode import RangeDecoder  # its compiler takes a third of a second, and is rarely needed
 
     largest = max(ranges, key=len)
     middle = (largest.start + largest.end) // 2
-    sample = Range(largest.partition, middle, min(middle + count, largest.end))
+    sample = OffsetRange(largest.partition, middle, min(middle + count, largest.end))
     raw, bad, parts = 0, 0, []
     ends = time.monotonic() + _PATIENCE_S
     connection = open_sample(settings.kafka)
@@ -239,7 +241,7 @@ def open_sample(kafka: KafkaSettings) -> Connection:
     return Connection(replace(kafka, limit_rate=None, queue_bytes=1), fetch_bytes=_SAMPLE_FETCH_BYTES)
 
 
-def _file_bytes(outformat: str, layout: Layout, sample: Range, rows: pa.Table) -> int:
+def _file_bytes(outformat: str, layout: Layout, sample: OffsetRange, rows: pa.Table) -> int:
     """Count the bytes that rows take in a file, without its fixed part, which is little in a real file."""
     with TemporaryDirectory() as directory:
         sizes = []

@@ -14,12 +14,12 @@ import pyarrow.types as pt
 
 from fink_dask.dataset.partitioning import Partitioning, column_of
 from fink_dask.errors import InterruptedTransferError
-from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.kafka.reader import RangeReader
 from fink_dask.planning.forecast import open_sample
 from fink_dask.planning.schemas import Target
 from fink_dask.settings import OUTFORMATS, TransferSettings
-from fink_dask.units import counted, printable
+from fink_dask.units import pluralize, printable
 from fink_dask.where.condition import Condition, bind_condition
 
 #: The most alerts that are looked at, in how many ranges, and the most bytes of them.
@@ -48,13 +48,13 @@ class Matches:
     def words(self) -> str:
         """All of it in a few words."""
         if self.matching:
-            return f"{self.matching:,} of {counted(self.looked_at, 'alert')} looked at"
+            return f"{self.matching:,} of {pluralize(self.looked_at, 'alert')} looked at"
         there = "".join(f"; {name} there is {words}" for name, words in self.values.items())
         return f"none of {self.looked_at:,} looked at{there}"
 
 
 def look_at_some(
-    settings: TransferSettings, target: Target, ranges: Iterable[Range], bytes_per_s: float | None
+    settings: TransferSettings, target: Target, ranges: Iterable[OffsetRange], bytes_per_s: float | None
 ) -> Matches | None:
     """Read a few alerts from the middle of the longest ranges, and ask the condition of them.
 
@@ -76,7 +76,7 @@ def _read_some(
     settings: TransferSettings,
     target: Target,
     condition: Condition,
-    ranges: Sequence[Range],
+    ranges: Sequence[OffsetRange],
     bytes_per_s: float | None,
 ) -> list[pa.RecordBatch]:
     """Read the columns of the condition of some alerts of each range."""
@@ -91,9 +91,13 @@ def _read_some(
     connection = open_sample(settings.kafka)
     try:
         with suppress(InterruptedTransferError):  # of what has come until then it is told
-            for range_ in ranges:
-                middle = (range_.start + range_.end) // 2 if len(range_) > _ALERTS else range_.start
-                some = Range(range_.partition, middle, min(middle + _ALERTS // len(ranges), range_.end))
+            for offset_range in ranges:
+                middle = (
+                    (offset_range.start + offset_range.end) // 2 if len(offset_range) > _ALERTS else offset_range.start
+                )
+                some = OffsetRange(
+                    offset_range.partition, middle, min(middle + _ALERTS // len(ranges), offset_range.end)
+                )
                 decoder = RangeDecoder(target.versions, identity, Partitioning(()), some.partition)
                 reader = RangeReader(connection, settings.topic, some, lambda: time.monotonic() > ends)
                 for batch in reader.batches(_ALERTS, most // len(ranges), max_records=decoder.max_records):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from fink_dask.errors import LedgerError, parameter
 from fink_dask.kafka.inspect import UNKNOWN_ID
-from fink_dask.kafka.offsets import Range, Watermarks, split
+from fink_dask.kafka.offsets import OffsetRange, Watermarks, split
 from fink_dask.ledger.records import Identity, Marker, Plan
 from fink_dask.settings import SMALLEST_RANGE_BYTES
 from fink_dask.units import Moment
@@ -116,8 +116,8 @@ def planned_ends(plans: Iterable[Plan]) -> dict[int, int]:
     plans = list(plans)
     ends: dict[int, int] = dict(plans[0].begins) if plans else {}
     for plan in plans:
-        for range_ in plan.ranges:
-            ends[range_.partition] = max(ends.get(range_.partition, 0), range_.end)
+        for offset_range in plan.ranges:
+            ends[offset_range.partition] = max(ends.get(offset_range.partition, 0), offset_range.end)
     return ends
 
 
@@ -142,7 +142,7 @@ def next_plan(
     total_bytes = sum(count * sizing.of(partition) for partition, count in counts.items())
     share = sum(count * sizing.weight(partition) for partition, count in counts.items()) / (2 * sizing.nconsumers)
     target = min(sizing.range_bytes, max(share, SMALLEST_RANGE_BYTES))
-    ranges = [Range(partition, start, end) for partition, (start, end) in (heads or {}).items()]
+    ranges = [OffsetRange(partition, start, end) for partition, (start, end) in (heads or {}).items()]
     for partition, (start, end) in sorted(spans.items()):
         most = max(1, int(target / sizing.weight(partition)))
         pieces = -(-(end - start) // most)
@@ -156,14 +156,17 @@ def next_plan(
 def alerts_at_most(plans: Sequence[Plan], markers: Sequence[Marker], watermarks: Mapping[int, Watermarks]) -> int:
     """Count the most alerts that the dataset can hold once all its plans are committed."""
     committed = {marker.range for marker in markers}
-    left = [range_ for plan in plans for range_ in plan.ranges if range_ not in committed]
+    left = [offset_range for plan in plans for offset_range in plan.ranges if offset_range not in committed]
     return sum(marker.rows for marker in markers) + still_there(left, watermarks)
 
 
-def still_there(ranges: Iterable[Range], watermarks: Mapping[int, Watermarks]) -> int:
+def still_there(ranges: Iterable[OffsetRange], watermarks: Mapping[int, Watermarks]) -> int:
     """Count the offsets of ranges that Kafka has not removed."""
     lows = {partition: marks.low for partition, marks in watermarks.items()}
-    return sum(max(0, range_.end - max(range_.start, lows.get(range_.partition, 0))) for range_ in ranges)
+    return sum(
+        max(0, offset_range.end - max(offset_range.start, lows.get(offset_range.partition, 0)))
+        for offset_range in ranges
+    )
 
 
 def known_topic_id(plans: Sequence[Plan]) -> str:

@@ -10,7 +10,7 @@ from fink_dask.avro.framing import NONE, PREDICTION, Framing
 from fink_dask.dataset.columns import settle_versions
 from fink_dask.errors import BrokerError, LedgerError, parameter
 from fink_dask.kafka.inspect import Inspector, Sample
-from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.records import Marker, Plan
 from fink_dask.planning.plan import (
@@ -27,7 +27,7 @@ from fink_dask.progress.events import Note, Observer
 from fink_dask.ranges.memory import FULL_SHARE, MemoryShare
 from fink_dask.ranges.work import TaskSettings, Work
 from fink_dask.settings import TransferSettings
-from fink_dask.units import counted
+from fink_dask.units import pluralize
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def plan_next(
         if room < 0:
             raise LedgerError(
                 f"{parameter('limit')} {settings.limit:,}: this dataset already holds or has planned "
-                f"{counted(at_most, 'alert')}; "
+                f"{pluralize(at_most, 'alert')}; "
                 f"use another {parameter('outdir')}, or {parameter('restart', True)}"
             )
     planned = planned_ends(plans)
@@ -108,21 +108,21 @@ def check_heads(settings: TransferSettings, heads: Mapping[int, tuple[int, int]]
         )
         raise BrokerError(f"{words}declare them lost", settings.topic, partition, start)
     removed = sum(end - start for start, end in heads.values())
-    words = f"Kafka has removed {counted(removed, 'offset')} of this topic before they were read: declared lost"
+    words = f"Kafka has removed {pluralize(removed, 'offset')} of this topic before they were read: declared lost"
     observe(Note(words, warning=True))
 
 
-def open_ranges(plans: Iterable[Plan], markers: Iterable[Marker]) -> list[tuple[Plan, Range]]:
+def open_ranges(plans: Iterable[Plan], markers: Iterable[Marker]) -> list[tuple[Plan, OffsetRange]]:
     """List the planned ranges that no marker commits, each with its plan, in plan order."""
     committed = {marker.range for marker in markers}
-    return [(plan, range_) for plan in plans for range_ in plan.ranges if range_ not in committed]
+    return [(plan, offset_range) for plan in plans for offset_range in plan.ranges if offset_range not in committed]
 
 
 def make_work(
     settings: TransferSettings,
     target: Target,
     ledger: Ledger,
-    opened: Iterable[tuple[Plan, Range]],
+    opened: Iterable[tuple[Plan, OffsetRange]],
     memory: MemoryShare = FULL_SHARE,
     sample: Sample | None = None,
 ) -> list[Work]:
@@ -132,7 +132,7 @@ def make_work(
     """
     tasks: dict[str, TaskSettings] = {}
     work = []
-    for plan, range_ in opened:
+    for plan, offset_range in opened:
         if plan.plan_id not in tasks:
             record_bytes, expansion = (0, 1.0) if sample is None else (sample.plain_bytes, max(1.0, sample.expansion))
             range_bytes = int(plan.estimated_bytes / max(1, len(plan.ranges)))
@@ -155,16 +155,16 @@ def make_work(
                 # Keys that hold a schema are larger than what is estimated.
                 range_bytes=range_bytes if plan.identity.schema_source != "record key" else 0,
             )
-        work.append(Work(range_, tasks[plan.plan_id]))
+        work.append(Work(offset_range, tasks[plan.plan_id]))
     return work
 
 
-def offsets_by_partition(planned: Iterable[Range], work: Iterable[Work]) -> dict[int, tuple[int, int]]:
+def offsets_by_partition(planned: Iterable[OffsetRange], work: Iterable[Work]) -> dict[int, tuple[int, int]]:
     """Count, for each partition, the planned offsets, and those of them that are done."""
     offsets: Counter[int] = Counter()
     still: Counter[int] = Counter()
-    for range_ in planned:
-        offsets[range_.partition] += len(range_)
+    for offset_range in planned:
+        offsets[offset_range.partition] += len(offset_range)
     for item in work:
         still[item.range.partition] += len(item.range)
     return {partition: (count, count - still[partition]) for partition, count in sorted(offsets.items())}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from fink_dask.errors import BrokerUnavailableError, FinkDaskError
 from fink_dask.kafka.inspect import Inspector, open_inspector
-from fink_dask.kafka.offsets import Range, Watermarks
+from fink_dask.kafka.offsets import OffsetRange, Watermarks
 from fink_dask.kafka.probe import UNKNOWN_LINE, LineSpeed, measure_line
 from fink_dask.kafka.topics import TopicChoice, no_such_topics
 from fink_dask.ledger.outdir import check_for_several, check_name, check_outdir, find_ledger
@@ -141,18 +141,18 @@ def _preview(
     draft = plan_next(settings, target, inspector, ledger, plans)
     plan = draft.plan
     opened = open_ranges(plans, markers)
-    left = [range_ for _, range_ in opened]
+    left = [offset_range for _, offset_range in opened]
     todo = [*left, *(plan.ranges if plan else ())]
     offsets = still_there(todo, target.description.watermarks)
     resume_at: dict[int, int] = {}
-    for range_ in sorted(todo):
-        resume_at.setdefault(range_.partition, range_.start)
+    for offset_range in sorted(todo):
+        resume_at.setdefault(offset_range.partition, offset_range.start)
     estimate, line, matches = None, line or UNKNOWN_LINE, None
     if offsets:
         if line is UNKNOWN_LINE:
             line = measure_line(inspector.admin, settings.topic, _longest(todo, target.description.watermarks))
         if target.identity.where is not None:
-            there = [kept for range_ in todo for kept in left_of(range_, target.description.watermarks)]
+            there = [kept for offset_range in todo for kept in left_of(offset_range, target.description.watermarks)]
             matches = look_at_some(settings, target, there, sample_rate(settings, line))
         summary = progress_of(plans, markers).summary
         samples = line.slower_than is None  # else it would take too long
@@ -176,6 +176,6 @@ def _preview(
     )
 
 
-def _longest(ranges: Iterable[Range], watermarks: Mapping[int, Watermarks]) -> Range:
+def _longest(ranges: Iterable[OffsetRange], watermarks: Mapping[int, Watermarks]) -> OffsetRange:
     """Return the longest of the parts that Kafka still has of ranges."""
-    return max((left for range_ in ranges for left in left_of(range_, watermarks)), key=len)
+    return max((left for offset_range in ranges for left in left_of(offset_range, watermarks)), key=len)

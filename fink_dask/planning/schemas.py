@@ -33,7 +33,7 @@ from fink_dask.planning.continuing import canonical_columns, canonical_condition
 from fink_dask.planning.plan import known_topic_id, planned_ends, unplanned
 from fink_dask.ranges.keys import is_schema_like, misfit_in_words
 from fink_dask.settings import FRAMINGS, OUTFORMATS, RECORD_OUTFORMATS, TransferSettings
-from fink_dask.units import counted
+from fink_dask.units import pluralize
 from fink_dask.where.condition import bind_condition
 
 _KEYS = "record key"
@@ -44,7 +44,7 @@ _CLASSES = {"finkclass", "tnsclass", "classId"}
 
 
 @dataclass(frozen=True)
-class Misfit:
+class Incompatible:
     """A schema of some records that can't be in the dataset."""
 
     schema: AvroSchema
@@ -60,7 +60,7 @@ class FoundSchemas:
     #: Where they came from; see `TopicSchema`.
     source: str
     #: Those that don't fit.
-    misfits: tuple[Misfit, ...] = ()
+    misfits: tuple[Incompatible, ...] = ()
 
 
 def find_schemas(
@@ -261,10 +261,10 @@ def _keys_of_ranges(inspector: Inspector, topic: str, plans: Sequence[Plan]) -> 
     """Yield the keys of records at the ends of the ranges, one range of each partition at a time."""
     lows = {partition: marks.low for partition, marks in inspector.describe(topic).watermarks.items()}
     ranges: dict[int, list[Interval]] = {}
-    for range_ in sorted(range_ for plan in plans for range_ in plan.ranges):
-        start = max(range_.start, lows.get(range_.partition, range_.end))
-        if start < range_.end:
-            ranges.setdefault(range_.partition, []).append((start, range_.end))
+    for offset_range in sorted(offset_range for plan in plans for offset_range in plan.ranges):
+        start = max(offset_range.start, lows.get(offset_range.partition, offset_range.end))
+        if start < offset_range.end:
+            ranges.setdefault(offset_range.partition, []).append((start, offset_range.end))
     for turn in range(max(map(len, ranges.values()), default=0)):
         spans = {partition: there[turn] for partition, there in ranges.items() if turn < len(there)}
         yield inspector.sample_keys(topic, spans)
@@ -291,7 +291,7 @@ def _fitted(versions: Versions, sampled: Sequence[AvroSchema], identity: Identit
         try:
             versions = add_version(versions, identity, _partitioning(identity, versions), schema)
         except SchemaError as error:
-            misfits.append(Misfit(schema, misfit_in_words(schema, error)))
+            misfits.append(Incompatible(schema, misfit_in_words(schema, error)))
     return FoundSchemas(versions, _KEYS, tuple(misfits))
 
 
@@ -330,7 +330,7 @@ class Target:
     #: What the directories come from.
     partitioning: Partitioning
     #: Writer schemas whose records can't be in the dataset.
-    misfits: tuple[Misfit, ...] = ()
+    misfits: tuple[Incompatible, ...] = ()
 
     @property
     def schema(self) -> AvroSchema:
@@ -424,7 +424,7 @@ def _is_empty(description: TopicDescription) -> bool:
     removed = sum(max(0, min(marks.low, marks.end) - marks.begin) for marks in held)
     if removed:
         raise BrokerError(
-            f"nothing is left of this topic: Kafka's retention has removed {counted(removed, 'offset')}, all of it",
+            f"nothing is left of this topic: Kafka's retention has removed {pluralize(removed, 'offset')}, all of it",
             description.topic,
         )
     return True

@@ -20,7 +20,7 @@ from fink_dask.errors import (
 )
 from fink_dask.kafka.connection import Admin
 from fink_dask.kafka.inspect import Inspector, Sample, TopicDescription, is_other_topic
-from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.kafka.overview import commit_group_offsets
 from fink_dask.kafka.probe import UNKNOWN_LINE, LineSpeed, line_of
 from fink_dask.ledger.commit import roll_forward
@@ -56,7 +56,7 @@ from fink_dask.progress.tally import Progress
 from fink_dask.ranges.memory import MemoryShare
 from fink_dask.ranges.work import Work, failure_of
 from fink_dask.settings import TransferSettings
-from fink_dask.units import counted
+from fink_dask.units import pluralize
 
 #: How many schemas that don't fit are reported; there may be as many as records.
 _SHOWN_MISFITS = 3
@@ -81,7 +81,7 @@ def finish(
     _look_again(settings, observe, inspector, plans, partitions)
     progress = summarise(ledger)
     if progress.missing:
-        raise LedgerError(f"not committed: {counted(progress.missing_offsets, 'planned offset')}", settings.topic)
+        raise LedgerError(f"not committed: {pluralize(progress.missing_offsets, 'planned offset')}", settings.topic)
     check_files(ledger, plans)
     lease.check()
     if settings.group_id is not None:
@@ -104,7 +104,7 @@ def settle_old_datasets(ledger: Ledger, summary: Summary, observe: Observer) -> 
             delete_old_dataset(old)
         else:
             # Kafka may no longer have what the old one holds.
-            held = "an unknown number of alerts" if alerts is None else counted(alerts, "alert")
+            held = "an unknown number of alerts" if alerts is None else pluralize(alerts, "alert")
             words = f"the old dataset is kept in {old.path}: it holds {held}, the new one "
             words += f"{summary.alerts:,} and is {summary.state}; delete it once you don't need it"
             observe(Note(words, warning=True))
@@ -134,7 +134,7 @@ def _look_again(
     if grown and settings.limit is None:
         observe(
             Note(
-                f"the topic is still being filled: {counted(grown, 'record')} came after the plan was made; run the "
+                f"the topic is still being filled: {pluralize(grown, 'record')} came after the plan was made; run the "
                 "same command again to fetch them (--follow waits for them)",
                 warning=True,
             )
@@ -181,7 +181,7 @@ class TopicTransfer:
         self._sample: Sample | None = None
         self._draft = Draft()
         self._forecast: Forecast | None = None
-        self._opened: list[tuple[Plan, Range]] = []
+        self._opened: list[tuple[Plan, OffsetRange]] = []
         self._range_failures: list[FinkDaskError] = []
         self._kept = 0.0
         self._stack = ExitStack()
@@ -251,7 +251,7 @@ class TopicTransfer:
         self.plans = self.ledger.plans()
         rolled = roll_forward(self.ledger, self.plans)
         if rolled:
-            self.observe(Note(f"now in the dataset: {counted(rolled, 'range')} that an earlier run had committed"))
+            self.observe(Note(f"now in the dataset: {pluralize(rolled, 'range')} that an earlier run had committed"))
         check_files(self.ledger, self.plans)
         self._opened = open_ranges(self.plans, self.ledger.markers(self.plans))
 
@@ -273,7 +273,7 @@ class TopicTransfer:
         found = forecast(
             self.settings, self.target, self._before, self._opened, plan, cores, samples, sample, line, self._loaded_s
         )
-        ranges = [*(range_ for _, range_ in self._opened), *(plan.ranges if plan is not None else ())]
+        ranges = [*(offset_range for _, offset_range in self._opened), *(plan.ranges if plan is not None else ())]
         self._forecast = with_removal(found, admin, self.topic, ranges, self.target.description.watermarks)
         return self._forecast
 
@@ -288,12 +288,12 @@ class TopicTransfer:
         check_heads(self.settings, heads, self.observe)
         plan = freeze_plan(self.ledger, self.target, self._draft.plan, self.plans, self.observe)
         self._sample = self._draft.sample
-        self._opened += [(plan, range_) for range_ in plan.ranges]
+        self._opened += [(plan, offset_range) for offset_range in plan.ranges]
         self._draft = Draft()
 
     def begin_work(self, memory: MemoryShare, dashboard: str | None) -> list[Work]:
         """Announce what will be transferred, and return it."""
-        planned = [range_ for plan in self.plans for range_ in plan.ranges]
+        planned = [offset_range for plan in self.plans for offset_range in plan.ranges]
         work = make_work(self.settings, self.target, self.ledger, self._opened, memory, self._sample)
         offsets = sum(map(len, planned))
         self.observe(
@@ -359,8 +359,8 @@ class TopicTransfer:
             ranges = [
                 left
                 for plan in self.plans
-                for range_ in plan.ranges
-                for left in left_of(range_, self.target.description.watermarks)
+                for offset_range in plan.ranges
+                for left in left_of(offset_range, self.target.description.watermarks)
             ]
             rate = self.profile.received_bytes / max(self.profile.seconds, 1e-3)
             seen = look_at_some(self.settings, self.target, ranges, rate or None)

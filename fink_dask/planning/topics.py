@@ -22,7 +22,7 @@ from fink_dask.errors import (
     SettingsError,
     parameter,
 )
-from fink_dask.kafka.client import Suspicion
+from fink_dask.kafka.client import Debounce
 from fink_dask.kafka.connection import Admin
 from fink_dask.kafka.inspect import Inspector, TopicDescription
 from fink_dask.kafka.topics import MAX_TOPICS, TopicChoice, holds_predictions, survey_of
@@ -35,7 +35,7 @@ from fink_dask.planning.topic import TopicTransfer
 from fink_dask.progress.events import Event, Forecast, Note, Observer
 from fink_dask.progress.tally import Progress
 from fink_dask.settings import FRAMINGS, TransferSettings
-from fink_dask.units import counted
+from fink_dask.units import pluralize
 
 #: Of predictions all are taken: what was asked for is asked of their alerts.
 _ALL_OF_IT: dict[str, Any] = {
@@ -131,9 +131,8 @@ class Topics:
                 missing = summarise(found[topic]).missing_offsets
                 if not missing:
                     continue
-                words = (
-                    f"Kafka no longer has this topic, and the dataset lacks {counted(missing, 'planned offset')} of it"
-                )
+                lacking = pluralize(missing, "planned offset")
+                words = f"Kafka no longer has this topic, and the dataset lacks {lacking} of it"
                 transfer.error = BrokerError(words, topic)
                 self.begin(transfer)
 
@@ -293,7 +292,7 @@ def settings_of_all(settings: TransferSettings, choice: TopicChoice) -> Transfer
 
 
 @dataclass(frozen=True)
-class Look:
+class Snapshot:
     """One look at a topic."""
 
     description: TopicDescription | None
@@ -316,7 +315,7 @@ class Finder:
         self._followed: dict[str, None] = {}
         self._failed: set[str] = set()
         self._is_first = True
-        self._suspicions: defaultdict[str, Suspicion] = defaultdict(Suspicion)
+        self._suspicions: defaultdict[str, Debounce] = defaultdict(Debounce)
         #: Topics that held nothing at the last look, in the order in which they were seen.
         self.empty: dict[str, None] = {}
         #: Patterns that matched nothing at the last look.
@@ -324,7 +323,7 @@ class Finder:
         #: All topics of the broker at the last look.
         self.listed: list[str] = []
 
-    def look(self, inspector: Inspector) -> dict[str, Look]:
+    def look(self, inspector: Inspector) -> dict[str, Snapshot]:
         """Look at the topics that were found before, and find those that were not.
 
         Returns: what was seen of the topics that were found before.
@@ -369,14 +368,14 @@ class Finder:
             self._found.put(transfer)
         self.lacking.clear()
 
-    def _judge(self, name: str, found: TopicDescription | BrokerError) -> Look:
+    def _judge(self, name: str, found: TopicDescription | BrokerError) -> Snapshot:
         if isinstance(found, TopicDescription):
             self._suspicions[name].clear()
-            return Look(found)
+            return Snapshot(found)
         # A broker that has just come back may not know its topics yet.
         if found.transient or self._suspicions[name].confirms("missing"):
-            return Look(None, found)
-        return Look(None, BrokerUnavailableError(found.message, name))
+            return Snapshot(None, found)
+        return Snapshot(None, BrokerUnavailableError(found.message, name))
 
     def _try(self, name: str, described: TopicDescription | BrokerError, inspector: Inspector, has_room: bool) -> None:
         transfer = self._make(name)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.ledger.progress import Lag
 from fink_dask.units import duration_words, lasting, rate_words
 
@@ -98,7 +98,7 @@ class RangeProgress:
     """How far an attempt at a range has got; the numbers are absolute."""
 
     topic: str
-    range: Range
+    range: OffsetRange
     #: The attempt; a later one starts from zero.
     attempt: str
     #: The next offset to read.
@@ -186,7 +186,7 @@ class RangeCommitted:
     """A range is part of the dataset."""
 
     topic: str
-    range: Range
+    range: OffsetRange
     #: rows, raw_bytes: its alerts and the bytes they had in Kafka.
     rows: int
     raw_bytes: int
@@ -236,7 +236,7 @@ class RangeFailed:
     """An attempt at a range failed; what it had read no longer counts."""
 
     topic: str
-    range: Range
+    range: OffsetRange
 
 
 Event = Note | Doing | RangeFailed | TransferStarted | RangeProgress | RangeCommitted | TopicLooked

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from queue import SimpleQueue
 
-from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.ledger.progress import Arrival, Phase
 from fink_dask.progress.events import (
     Doing,
@@ -154,9 +154,9 @@ class Tally:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._topics: dict[str, _Topic] = {}
-        self._running: dict[tuple[str, Range], Running] = {}
-        self._done: dict[tuple[str, Range], None] = {}
-        self._failed: set[tuple[str, Range]] = set()
+        self._running: dict[tuple[str, OffsetRange], Running] = {}
+        self._done: dict[tuple[str, OffsetRange], None] = {}
+        self._failed: set[tuple[str, OffsetRange]] = set()
         self._alerts_speed, self._bytes_speed = Speed(), Speed()
         #: alerts_read, bytes_read, bytes_received: what was read, and what has arrived, counting a range that failed
         #: and was read again twice; bytes_wasted: those of them that came in vain, as an attempt failed or they lie
@@ -277,7 +277,7 @@ class Tally:
         if known is not None:
             self.bytes_wasted += _received(known.said)
 
-    def _note_retry(self, key: tuple[str, Range]) -> None:
+    def _note_retry(self, key: tuple[str, OffsetRange]) -> None:
         if key in self._failed:
             self._failed.discard(key)
             self.retries += 1

@@ -25,7 +25,7 @@ from fink_dask.errors import LedgerError, SchemaError
 from fink_dask.ledger.commit import Attempt
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.records import Identity
-from fink_dask.ranges.keys import Foreign, SchemaKeys, TakeIn
+from fink_dask.ranges.keys import SchemaKeys, TakeIn, UnknownSchema
 from fink_dask.settings import RECORD_OUTFORMATS
 from fink_dask.where.condition import bind_condition
 
@@ -143,9 +143,9 @@ class RangeDecoder:
         parts = [(directory, part) for directory, part in split.slices(rows) if part.num_rows]
         return SortedBatch(parts, sorted(bad.items()), found.filtered)
 
-    def _decode_by_number(self, batch: RawBatch, numbers: list[int | Foreign | None]) -> _Found:
+    def _decode_by_number(self, batch: RawBatch, numbers: list[int | UnknownSchema | None]) -> _Found:
         """Decode each record with the program of its own schema."""
-        foreign = {index: found.reason for index, found in enumerate(numbers) if isinstance(found, Foreign)}
+        foreign = {index: found.reason for index, found in enumerate(numbers) if isinstance(found, UnknownSchema)}
         there = sorted({number for number in numbers if isinstance(number, int)})
         missing = batch.missing
         if len(there) < 2:

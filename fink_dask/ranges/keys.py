@@ -22,7 +22,7 @@ TakeIn = Callable[[AvroSchema], None]
 
 
 @dataclass(frozen=True)
-class Foreign:
+class UnknownSchema:
     """A record whose schema is not one of the dataset's."""
 
     #: Why, for the quarantine.
@@ -36,16 +36,16 @@ class SchemaKeys:
         self._numbers = {schema.text: number for number, schema in enumerate(versions.schemas)}
         # Is given each schema that is not among them, once.
         self._take_in = take_in
-        self._remembered: dict[bytes | None, int | Foreign | None] = {}
+        self._remembered: dict[bytes | None, int | UnknownSchema | None] = {}
         self._bytes = 0
         #: Schemas that were taken in, and are not in `versions`.
         self.met: set[AvroSchema] = set()
 
-    def numbers(self, keys: Sequence[bytes | None]) -> list[int | Foreign | None]:
+    def numbers(self, keys: Sequence[bytes | None]) -> list[int | UnknownSchema | None]:
         """Find the number of the schema of each key, or why it has none; None for a schema of `met`."""
         return [self._number(key) for key in keys]
 
-    def _number(self, key: bytes | None) -> int | Foreign | None:
+    def _number(self, key: bytes | None) -> int | UnknownSchema | None:
         try:
             return self._remembered[key]
         except KeyError:
@@ -58,20 +58,20 @@ class SchemaKeys:
         self._bytes += size
         return number
 
-    def _find(self, key: bytes) -> int | Foreign | None:
+    def _find(self, key: bytes) -> int | UnknownSchema | None:
         if not is_schema_like(key):
-            return Foreign("its key holds no schema")
+            return UnknownSchema("its key holds no schema")
         try:
             schema = parse_schema(key)
         except SchemaError as error:
-            return Foreign(f"its key holds no schema that can be used: {error}")
+            return UnknownSchema(f"its key holds no schema that can be used: {error}")
         if schema.text in self._numbers:
             return self._numbers[schema.text]
         if schema not in self.met:
             try:
                 self._take_in(schema)
             except SchemaError as error:
-                return Foreign(misfit_in_words(schema, error))
+                return UnknownSchema(misfit_in_words(schema, error))
             self.met.add(schema)
         return None
 

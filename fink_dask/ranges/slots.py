@@ -14,7 +14,7 @@ from fink_dask.errors import InterruptedTransferError
 _LOOK_S = 0.2
 
 
-class Turns:
+class DecodeSlots:
     """The turns that the ranges of a process share: so many at once, first come, first served.
 
     A semaphore has no order: of many threads that wait and look up now and then, some would wait for minutes.
@@ -62,7 +62,7 @@ class Turns:
             self._free += 1
 
 
-class Turn:
+class DecodeSlot:
     """The right of a range to decode and write: a context manager that waits for it.
 
     Meanwhile librdkafka fetches the range's first records. A range whose records come slowly gives its turn away while
@@ -71,7 +71,7 @@ class Turn:
     Raises InterruptedTransferError if `should_stop` said so.
     """
 
-    def __init__(self, turns: Turns | None = None, should_stop: Callable[[], bool] = lambda: False) -> None:
+    def __init__(self, turns: DecodeSlots | None = None, should_stop: Callable[[], bool] = lambda: False) -> None:
         # What the ranges of a process share; without it, it is always everybody's turn.
         self._turns = turns
         # Asked several times a second; True ends the wait.

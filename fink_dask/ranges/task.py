@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from fink_dask.errors import BrokerError, parameter
 from fink_dask.kafka.connection import Connect, open_connection
 from fink_dask.kafka.line import Line
-from fink_dask.kafka.offsets import Range, total
+from fink_dask.kafka.offsets import OffsetRange, total
 from fink_dask.kafka.reader import RangeReader
 from fink_dask.ledger.commit import Attempt, Step, is_published, publish
 from fink_dask.ledger.ledger import storage_error
@@ -19,19 +19,19 @@ from fink_dask.ledger.remainder import Remainder, whole_range
 from fink_dask.progress.events import RangeProgress
 from fink_dask.progress.profile import Stopwatch
 from fink_dask.ranges.decode import Grower, OutgrownError, RangeDecoder
-from fink_dask.ranges.slots import Turn
+from fink_dask.ranges.slots import DecodeSlot
 from fink_dask.ranges.staged import StagedRange
 from fink_dask.ranges.work import RangeResult, TaskSettings
 
 
 def transfer_range(
-    range_: Range,
+    offset_range: OffsetRange,
     settings: TaskSettings,
     notify: Callable[[RangeProgress], None] = lambda _: None,
     should_stop: Callable[[], bool] = lambda: False,
     step: Step = lambda _: None,
     connect: Connect = open_connection,
-    turn: Turn | None = None,
+    turn: DecodeSlot | None = None,
     remainder: Remainder | None = None,
     line: Line | None = None,
 ) -> RangeResult:
@@ -53,11 +53,11 @@ def transfer_range(
     """
     try:
         watch, took = Stopwatch(), {}
-        rest = remainder or whole_range(range_)
-        marker = settings.ledger.marker(range_, settings.plan_id, rest.revision)
+        rest = remainder or whole_range(offset_range)
+        marker = settings.ledger.marker(offset_range, settings.plan_id, rest.revision)
         if marker is None:
-            caller = _Caller(notify, should_stop, step, connect, turn or Turn(), rest, line or Line())
-            marker = _attempt(range_, settings, caller, watch)
+            caller = _Caller(notify, should_stop, step, connect, turn or DecodeSlot(), rest, line or Line())
+            marker = _attempt(offset_range, settings, caller, watch)
             took = watch.seconds
         if not is_published(settings.ledger, marker):
             publish(settings.ledger, marker, step)
@@ -65,7 +65,7 @@ def transfer_range(
     except OSError as error:
         raise storage_error(error, settings.ledger.outdir) from error
     return RangeResult(
-        range_,
+        offset_range,
         marker.rows,
         marker.raw_bytes,
         marker.quarantined,
@@ -84,16 +84,16 @@ class _Caller:
     should_stop: Callable[[], bool]
     step: Step
     connect: Connect
-    turn: Turn
+    turn: DecodeSlot
     rest: Remainder
     line: Line
 
 
-def _attempt(range_: Range, settings: TaskSettings, caller: _Caller, watch: Stopwatch) -> Marker:
-    grower = Grower(settings.ledger, settings.identity, settings.partitioning, range_.partition)
+def _attempt(offset_range: OffsetRange, settings: TaskSettings, caller: _Caller, watch: Stopwatch) -> Marker:
+    grower = Grower(settings.ledger, settings.identity, settings.partitioning, offset_range.partition)
     while True:
         attempt = Attempt(
-            settings.ledger, range_, settings.plan_id, caller.step, caller.rest.revision, caller.should_stop
+            settings.ledger, offset_range, settings.plan_id, caller.step, caller.rest.revision, caller.should_stop
         )
         attempt.begin()
         try:
@@ -110,7 +110,7 @@ def _stage(
 ) -> Marker:
     """Consume the range into staged files; return the marker that would commit them."""
     identity, rest = settings.identity, caller.rest
-    range_ = rest.span(attempt.range)
+    offset_range = rest.span(attempt.range)
     bounds = (settings.memory.batch_bytes, settings.min_batch_bytes, decoder.max_records)
     with StagedRange(
         attempt,
@@ -131,7 +131,7 @@ def _stage(
             reader = RangeReader(
                 connection,
                 identity.topic,
-                range_,
+                offset_range,
                 caller.should_stop,
                 identity.topic_id,
                 turn.given_away,
@@ -149,9 +149,9 @@ def _stage(
                     report()
                     del batch  # before the next one is read
                     watch.lap("write")
-                    _check_loss(reader, settings, range_.partition)
+                    _check_loss(reader, settings, offset_range.partition)
                 watch.lap("poll")
-                _check_loss(reader, settings, range_.partition)
+                _check_loss(reader, settings, offset_range.partition)
                 if not decoder.met:
                     staged.complete()
                 watch.lap("write")

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from fink_dask.dataset.partitioning import Partitioning
 from fink_dask.errors import FinkDaskError, SchemaError, TransferError
-from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.records import Identity
 from fink_dask.ledger.remainder import Remainder
@@ -72,7 +72,7 @@ class TaskSettings:
 class Work:
     """A range to transfer."""
 
-    range: Range
+    range: OffsetRange
     #: How, and where to.
     settings: TaskSettings
     #: What is left of a range that is to be repaired.
@@ -88,7 +88,7 @@ class Work:
 class RangeResult:
     """What became of a range; the marker says it in full."""
 
-    range: Range
+    range: OffsetRange
     #: Alerts written, bytes consumed, records quarantined, offsets lost, alerts filtered.
     rows: int
     raw_bytes: int

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from fink_dask.dataset.stamps import Image, read_stamp
+from fink_dask.dataset.cutouts import Image, read_stamp
 from fink_dask.dataset.surveys import Fields, expression
 from fink_dask.report.sample import Piece
 

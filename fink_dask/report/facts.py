@@ -231,7 +231,9 @@ def find_facts(ledger: Ledger) -> Facts:
 
 
 def _partitions(plans: Sequence[Plan], markers: Sequence[Marker], progress: Progress) -> list[Partition]:
-    found = {range_.partition: Partition(range_.partition) for plan in plans for range_ in plan.ranges}
+    found = {
+        offset_range.partition: Partition(offset_range.partition) for plan in plans for offset_range in plan.ranges
+    }
     for marker in markers:
         partition = found[marker.range.partition]
         partition.alerts += marker.rows

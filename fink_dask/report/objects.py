@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from fink_dask.dataset.cutouts import Image, read_stamp
 from fink_dask.dataset.read import open_each
-from fink_dask.dataset.stamps import Image, read_stamp
 from fink_dask.dataset.surveys import Fields, expression, find_fields
 from fink_dask.errors import SettingsError
 from fink_dask.lightcurves.cutouts import cutouts_of

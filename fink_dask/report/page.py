@@ -16,13 +16,13 @@ from bokeh.resources import Resources
 from jinja2 import Environment, StrictUndefined
 from rich.filesize import decimal
 
-from fink_dask.dataset.stamps import png
+from fink_dask.dataset.cutouts import png
 from fink_dask.progress.profile import STAGES
 from fink_dask.report import charts
 from fink_dask.report.charts import BANDS, PARTS, STAGE_COLOURS
 from fink_dask.report.facts import Facts
 from fink_dask.report.panels import Counts, Panels, far_words, night_words, nights_shown
-from fink_dask.units import counted, printable
+from fink_dask.units import pluralize, printable
 
 #: The most characters of a text from outside.
 _MOST = 120
@@ -82,7 +82,7 @@ def render(facts: Facts, panels: Panels, outdir: str, version: str, made_at: dat
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     # Errors give the dataset's full path, which does not concern those to whom the page is sent.
     environment.filters["outside"] = lambda text: printable(str(text).replace(str(facts.outdir), outdir), _MOST)
-    environment.filters |= {"size": _size, "count": _count, "counted": counted}
+    environment.filters |= {"size": _size, "count": _count, "counted": pluralize}
     template = environment.from_string(files("fink_dask.report").joinpath("page.html").read_text(encoding="utf-8"))
     summary = facts.progress.summary
     return template.render(
@@ -130,7 +130,7 @@ def _tiles(facts: Facts, panels: Panels) -> list[tuple[str, str, str, bool]]:
         found.append(("nights-count", _count(nights), _noun(nights, "night"), False))
     found += [
         ("raw", _size(summary.raw_bytes), "read from Kafka", False),
-        ("written", _size(summary.written_bytes), f"in {counted(summary.files, 'file')}", False),
+        ("written", _size(summary.written_bytes), f"in {pluralize(summary.files, 'file')}", False),
     ]
     if pace.seconds:
         found.append(("seconds", _duration(pace.seconds), "working time", False))
@@ -157,7 +157,7 @@ def _tiles(facts: Facts, panels: Panels) -> list[tuple[str, str, str, bool]]:
 
 def _noun(number: int, noun: str) -> str:
     """Return the noun for a number that stands above it, singular or plural."""
-    return counted(number, noun).partition(" ")[2]
+    return pluralize(number, noun).partition(" ")[2]
 
 
 def _stages(facts: Facts) -> list[tuple[str, float, float, str]]:
@@ -178,7 +178,7 @@ def _shares(counts: Counts | None) -> list[tuple[str, float, float]]:
     found = [(_class_name(name), count, 100 * count / most) for name, count in ordered]
     rest = sum(count for _, count, _ in found[_MAX_ROWS:])
     if rest:
-        others = counted(len(found) - _MAX_ROWS, "other")
+        others = pluralize(len(found) - _MAX_ROWS, "other")
         return [*found[:_MAX_ROWS], (others, rest, min(100.0, 100 * rest / most))]
     return found
 

@@ -15,10 +15,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.dataset as ds
 
+from fink_dask.dataset.cutouts import HINT, can_read_stamps
 from fink_dask.dataset.formats import why_unreadable
 from fink_dask.dataset.partitioning import NO_DAY, NULL_KEY, days_since_1970
 from fink_dask.dataset.read import open_dataset
-from fink_dask.dataset.stamps import HINT, can_read_stamps
 from fink_dask.dataset.surveys import CLASSES, Fields, find_fields
 from fink_dask.errors import FinkDaskError
 from fink_dask.report.examples import OTHER_BAND, Example, band_name, find_examples, find_objects
@@ -27,7 +27,7 @@ from fink_dask.report.objects import show_objects
 from fink_dask.report.sample import Piece, Sample, choose_pieces, read_sample
 from fink_dask.report.sky import project
 from fink_dask.store.location import store_of
-from fink_dask.units import counted
+from fink_dask.units import pluralize
 
 _DATE_PARTS = ("year", "month", "day")
 _EPOCH = date(1970, 1, 1)
@@ -96,13 +96,13 @@ def far_words(counts: Mapping[int | None, float]) -> str:
     shown = set(nights_shown(counts))
     far = sorted(day for day in counts if day is not None and day not in shown)
     if len(far) > _NAMED:
-        alerts = counted(round(sum(counts[day] for day in far)), "alert")
-        return f"{alerts} on {counted(len(far), 'other night')} between {_name(far[0])} and {_name(far[-1])}"
-    return ", ".join(f"{counted(round(counts[day]), 'alert')} on {_name(day)}" for day in far)
+        alerts = pluralize(round(sum(counts[day] for day in far)), "alert")
+        return f"{alerts} on {pluralize(len(far), 'other night')} between {_name(far[0])} and {_name(far[-1])}"
+    return ", ".join(f"{pluralize(round(counts[day]), 'alert')} on {_name(day)}" for day in far)
 
 
 def _timeless(count: float) -> str:
-    return f"{counted(round(count), 'alert')} without a time" if count else ""
+    return f"{pluralize(round(count), 'alert')} without a time" if count else ""
 
 
 def _name(day: int) -> str:

@@ -16,8 +16,8 @@ from typing import Any
 from distributed import CancelledError, Future, KilledWorker
 
 import fink_dask
-from fink_dask.cluster.crew import Crew
 from fink_dask.cluster.local import Cluster
+from fink_dask.cluster.readiness import WorkerPool
 from fink_dask.cluster.worker import Shares, make_errand, take_share, transfer_on_worker
 from fink_dask.dashboard.reports import progress_prefix
 from fink_dask.errors import (
@@ -28,11 +28,11 @@ from fink_dask.errors import (
     StorageError,
     TransferError,
 )
-from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.progress.events import Note, Observer, RangeFailed, RangeProgress
 from fink_dask.ranges.work import TopicFailures, Work, failure_of
 from fink_dask.settings import RECONNECT_TIMEOUT_S
-from fink_dask.units import counted
+from fink_dask.units import pluralize
 
 #: How often a range is tried when the cause may pass: an absent broker, a killed worker.
 _TRIES = 4
@@ -59,16 +59,16 @@ _DRAIN_S = 6.0
 More = Callable[[int, int], Sequence[Work] | None]
 
 
-class Tries:
+class RetryPolicy:
     """Counts the tries at each range of each topic."""
 
     def __init__(self, excused_s: float = 0.0) -> None:
         # Seconds after a range's first excused failure in which such tries do not count, if nothing has come for it
         # since.
         self._excused_s = excused_s
-        self._excused_since: dict[tuple[str, Range], float] = {}
-        self._tries: Counter[tuple[str, Range]] = Counter()
-        self._ready_at: dict[tuple[str, Range], float] = {}
+        self._excused_since: dict[tuple[str, OffsetRange], float] = {}
+        self._tries: Counter[tuple[str, OffsetRange]] = Counter()
+        self._ready_at: dict[tuple[str, OffsetRange], float] = {}
 
     def is_ready(self, item: Work) -> bool:
         """Tell whether the pause after the last try is over."""
@@ -110,7 +110,7 @@ class Tries:
         return True
 
 
-class Silence:
+class BrokerOutage:
     """Tells a Kafka that is gone from one that sends nothing of one partition, or for a moment."""
 
     def __init__(self, gone_s: float) -> None:
@@ -141,7 +141,7 @@ def _is_sign_of_life(progress: RangeProgress) -> bool:
     return bool(progress.received) and progress.quiet_s < _FRESH_S
 
 
-def _key(item: Work) -> tuple[str, Range]:
+def _key(item: Work) -> tuple[str, OffsetRange]:
     return item.topic, item.range
 
 
@@ -149,8 +149,8 @@ class Remarks:
     """Remembers what was said."""
 
     def __init__(self) -> None:
-        self._waiting: dict[tuple[str, Range], float] = {}
-        self._reading: set[tuple[str, Range]] = set()
+        self._waiting: dict[tuple[str, OffsetRange], float] = {}
+        self._reading: set[tuple[str, OffsetRange]] = set()
         self._is_full = self._is_throttled = False
 
     def of(self, progress: RangeProgress, is_limited: bool = False) -> Iterator[Note]:
@@ -162,7 +162,7 @@ class Remarks:
             if self._reading and not is_limited and not self._is_full and now - since > _LONG_S:
                 self._is_full = True
                 yield Note(
-                    f"the line is full: {counted(len(self._reading), 'range')} at once take all that it carries, and "
+                    f"the line is full: {pluralize(len(self._reading), 'range')} at once take all that it carries, and "
                     f"{len(self._waiting)} more wait for room; more --nconsumers would not be faster"
                 )
         else:
@@ -173,10 +173,10 @@ class Remarks:
             self._is_throttled = True
             yield Note("Kafka holds this transfer back by a quota of its own: it is slow, and goes on", warning=True)
 
-    def forget(self, topic: str, range_: Range) -> None:
+    def forget(self, topic: str, offset_range: OffsetRange) -> None:
         """Forget a range that has ended."""
-        self._waiting.pop((topic, range_), None)
-        self._reading.discard((topic, range_))
+        self._waiting.pop((topic, offset_range), None)
+        self._reading.discard((topic, offset_range))
 
 
 def run_ranges(
@@ -233,7 +233,7 @@ class _Run:
         reconnect_timeout_s: float,
     ) -> None:
         self._client = cluster.client
-        self._crew = Crew(cluster.client, cluster.patience_s)
+        self._crew = WorkerPool(cluster.client, cluster.patience_s)
         self._others_join = cluster.others_join
         self._all_threads = cluster.all_threads
         self._asked = nconsumers
@@ -249,13 +249,13 @@ class _Run:
         self._topics = topics
         self._running: dict[Future, Work] = {}
         self._done: queue.SimpleQueue[Future] = queue.SimpleQueue()
-        self._tries = Tries(reconnect_timeout_s)
+        self._tries = RetryPolicy(reconnect_timeout_s)
         self._failures: list[FinkDaskError] = []
         self._progress: queue.SimpleQueue[RangeProgress] = queue.SimpleQueue()
         self._stopped = self._is_gone = False
-        self._silence = Silence(reconnect_timeout_s)
+        self._silence = BrokerOutage(reconnect_timeout_s)
         #: Running ranges of which all has arrived.
-        self._whole: set[tuple[str, Range]] = set()
+        self._whole: set[tuple[str, OffsetRange]] = set()
         self._remarks = Remarks()
         self._shares = Shares()
         #: Another job on the same scheduler reports under another name.
@@ -285,7 +285,7 @@ class _Run:
             self._observe(Note("stopping: what is committed is safe; a second signal stops at once"))
             return
         self._observe(
-            Note(f"stopping: {counted(len(self._running), 'range')} to complete first; a second signal stops at once")
+            Note(f"stopping: {pluralize(len(self._running), 'range')} to complete first; a second signal stops at once")
         )
         self._stopped = True
         deadline = time.monotonic() + _DRAIN_S
@@ -356,7 +356,7 @@ class _Run:
     def on_progress(self, event: tuple[float, Any]) -> None:
         """Take a worker's report; it is only put aside, as this runs on the client's event loop."""
         message = dict(event[1])  # to which Dask has added the worker
-        message["range"] = Range(**message["range"])
+        message["range"] = OffsetRange(**message["range"])
         self._progress.put(RangeProgress(**message))
 
     def check_cluster(self) -> None:

@@ -26,7 +26,7 @@ from fink_dask.planning.topic import settle_old_datasets
 from fink_dask.progress.events import Doing, Note
 from fink_dask.progress.tally import Progress
 from fink_dask.settings import TransferSettings
-from fink_dask.units import counted
+from fink_dask.units import pluralize
 
 #: How many times longer than a join it rests at least.
 _RESTS = 4
@@ -66,7 +66,7 @@ def transfer_predictions(
     settle_old_datasets(target, joined, progress)
     if without := of_alerts.alerts - joined.alerts:
         words = (
-            f"{counted(without, 'alert')} of {of_alerts.alerts:,} have no prediction yet: run the same command again"
+            f"{pluralize(without, 'alert')} of {of_alerts.alerts:,} have no prediction yet: run the same command again"
         )
         progress(Note(f"{words} later to get them, or let --follow wait for them", warning=True))
     return replace(

@@ -31,7 +31,7 @@ from fink_dask.progress.tally import Progress
 from fink_dask.ranges.work import Work
 from fink_dask.running.job import run_ranges
 from fink_dask.settings import DASHBOARD_ADDRESS, FollowSettings, TransferSettings
-from fink_dask.units import counted
+from fink_dask.units import pluralize
 
 
 @dataclass(frozen=True)
@@ -320,7 +320,7 @@ def cores_of(settings: TransferSettings, chosen: ClusterChoice) -> int:
 
 def _nothing_new(settings: TransferSettings, choice: TopicChoice) -> str:
     if settings.limit is not None:
-        return f"nothing new: the dataset holds all there is, or the limit of {counted(settings.limit, 'alert')}"
+        return f"nothing new: the dataset holds all there is, or the limit of {pluralize(settings.limit, 'alert')}"
     if choice.is_several:
         return "nothing new: every offset of the topics is already in the datasets"
     return "nothing new: every offset of the topic is already in the dataset"

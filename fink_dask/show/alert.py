@@ -17,7 +17,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from fink_dask.dataset.formats import KAFKA_FIELDS
-from fink_dask.units import counted, printable
+from fink_dask.units import pluralize, printable
 
 #: Characters of a name and of a value, items of a list, rows of a table, and fields of a struct.
 _NAME, _VALUE, _ITEMS, _ROWS, _FIELDS = 40, 48, 4, 3, 1500
@@ -83,10 +83,12 @@ def _branch(tree: Tree, name: str, kind: pa.DataType, value: Any, levels: int) -
         _grow(tree.add(label), [(field.name, field.type, value.get(field.name)) for field in kind], levels - 1)
     elif pa.types.is_map(kind):
         entries = [(str(key), kind.item_type, item) for key, item in value]
-        _grow(tree.add(label.append(f" {counted(len(entries), 'entry', 'entries')}", _FAINT)), entries, levels - 1)
+        _grow(tree.add(label.append(f" {pluralize(len(entries), 'entry', 'entries')}", _FAINT)), entries, levels - 1)
     elif pa.types.is_struct(kind.value_type):
         tree.add(
-            Group(label.append(f" {counted(len(value), 'entry', 'entries')}", _FAINT), _Entries(kind.value_type, value))
+            Group(
+                label.append(f" {pluralize(len(value), 'entry', 'entries')}", _FAINT), _Entries(kind.value_type, value)
+            )
         )
     else:
         shown = ", ".join(_words(item, kind.value_type) for item in value[:_ITEMS])
@@ -127,9 +129,9 @@ class _Entries:
         yield table
         notes = []
         if len(self._rows) > len(self._shown):
-            notes.append(counted(len(self._rows) - len(self._shown), "more entry", "more entries"))
+            notes.append(pluralize(len(self._rows) - len(self._shown), "more entry", "more entries"))
         if left_out:
-            more = f" and {counted(len(left_out) - _ITEMS, 'other')}" if len(left_out) > _ITEMS else ""
+            more = f" and {pluralize(len(left_out) - _ITEMS, 'other')}" if len(left_out) > _ITEMS else ""
             notes.append(f"without {', '.join(left_out[:_ITEMS])}{more}")
         if notes:
             yield Text(f"… {', '.join(notes)}", style=_FAINT)

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from fink_dask.units import counted, lasting
+from fink_dask.units import lasting, pluralize
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -133,4 +133,4 @@ class CountBar:
         return f"{words}, about {lasting(left / self._done * (time.monotonic() - self._began))} left"
 
     def _in_words(self, size: int) -> str:
-        return decimal(size) if self._noun is None else counted(size, self._noun)
+        return decimal(size) if self._noun is None else pluralize(size, self._noun)

@@ -35,7 +35,7 @@ from fink_dask.progress.events import (
 )
 from fink_dask.progress.tally import Progress, Tally
 from fink_dask.show.bar import is_live
-from fink_dask.units import amount, counted, duration_words, lasting, per_second
+from fink_dask.units import duration_words, format_bytes, lasting, per_second, pluralize
 
 if TYPE_CHECKING:
     from fink_dask.ledger.progress import Lag
@@ -147,9 +147,9 @@ def line_parts(arrival: Arrival, connecting_s: float = 0.0) -> list[Part]:
 
 def received_words(arrival: Arrival) -> str:
     """Say what has arrived, and how fast: "8.0 MB received (119.9 kB/s)"."""
-    words = f"{amount(arrival.received_bytes)} received"
+    words = f"{format_bytes(arrival.received_bytes)} received"
     if arrival.bytes_per_second and not arrival.is_cut:
-        words += f" ({amount(round(arrival.bytes_per_second))}/s)"
+        words += f" ({format_bytes(round(arrival.bytes_per_second))}/s)"
     return words
 
 
@@ -166,12 +166,12 @@ def lag_of(looked: Mapping[str, TopicLooked], seen_s: float = 0.0) -> list[Part]
 
 def number_parts(tally: Tally, arrival: Arrival) -> list[Part]:
     """Say what has arrived, and beside it what is committed."""
-    committed = f"{tally.committed:,} of {counted(tally.offsets, 'alert')} committed"
+    committed = f"{tally.committed:,} of {pluralize(tally.offsets, 'alert')} committed"
     parts = [Part(received_words(arrival)), Part(committed)]
     if arrival.is_cut and arrival.received_bytes:
         parts.append(Part("what came is kept meanwhile"))
     if tally.topics > 1:
-        parts.append(Part(counted(tally.topics, "topic"), False))
+        parts.append(Part(pluralize(tally.topics, "topic"), False))
     if tally.read > tally.rows:
         parts.append(Part(f"{tally.rows:,} of {tally.read:,} wanted", False))
     if tally.looks:
@@ -182,7 +182,7 @@ def number_parts(tally: Tally, arrival: Arrival) -> list[Part]:
     elif tally.alerts_per_second:
         parts.append(Part(per_second(tally.alerts_per_second, "alert"), False))
     if arrival.wasted_bytes > _WASTED * tally.bytes_received:
-        parts.append(Part(f"{amount(arrival.wasted_bytes)} came in vain", False))
+        parts.append(Part(f"{format_bytes(arrival.wasted_bytes)} came in vain", False))
     return parts
 
 
@@ -261,10 +261,10 @@ class Display:
     def _start_words(self, event: TransferStarted) -> Iterator[str]:
         if not event.ranges and len(self._topics) > 1:
             return  # created while others are followed, which a note says
-        left = counted(event.ranges - event.ranges_committed, "range")
-        words = f"{event.topic}: {counted(event.offsets - event.offsets_committed, 'offset')} to read in {left}"
+        left = pluralize(event.ranges - event.ranges_committed, "range")
+        words = f"{event.topic}: {pluralize(event.offsets - event.offsets_committed, 'offset')} to read in {left}"
         if event.ranges_committed:
-            words += f"; {counted(event.ranges_committed, 'range')} already committed"
+            words += f"; {pluralize(event.ranges_committed, 'range')} already committed"
         if event.forecast is not None:
             words += f"; {forecast_words(event.forecast)}"
         yield words

@@ -13,7 +13,7 @@ from fink_dask.errors import BrokerError, SettingsError
 from fink_dask.kafka.connection import Connection
 from fink_dask.kafka.inspect import Inspector
 from fink_dask.kafka.line import Line
-from fink_dask.kafka.offsets import Range, Watermarks
+from fink_dask.kafka.offsets import OffsetRange, Watermarks
 from fink_dask.kafka.reader import RangeReader
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.planning.schemas import Target, inspect_topic
@@ -65,7 +65,7 @@ class Peek:
         if self.offset is not None and (self.partition is None or self.is_newest):
             raise SettingsError("--offset needs a --partition, and does not go with --newest")
 
-    def ranges(self, topic: str, marks: dict[int, Watermarks]) -> list[Range]:
+    def ranges(self, topic: str, marks: dict[int, Watermarks]) -> list[OffsetRange]:
         """Choose what to read, of what the topic holds now.
 
         Raises BrokerError if it does not hold it.
@@ -83,7 +83,7 @@ class Peek:
                 if not each.start <= start < each.end:
                     held = f"it holds {each.start} to {each.end - 1}"
                     raise BrokerError(f"there is no such offset: {held}", topic, partition, start)
-                found.append(Range(partition, start, each.end))
+                found.append(OffsetRange(partition, start, each.end))
         if not found:
             raise BrokerError("there is nothing in it now, or nothing of that time", topic, self.partition)
         return found
@@ -102,13 +102,13 @@ def peek(settings: TransferSettings, wanted: Peek, connection: Connection) -> li
     assert target is not None
     found: list[Peeked] = []
     line = Line()
-    for range_ in ranges:
+    for offset_range in ranges:
         if wanted.is_newest:
             # Only these are held, however many partitions there are.
-            found += _newest(connection, line, target, range_, wanted.count)
+            found += _newest(connection, line, target, offset_range, wanted.count)
             found = sorted(found, key=_age)[-wanted.count :]
         elif len(found) < wanted.count:
-            found += _read(connection, line, target, range_, wanted.count - len(found))
+            found += _read(connection, line, target, offset_range, wanted.count - len(found))
     return found
 
 
@@ -116,20 +116,22 @@ def _age(record: Peeked) -> tuple[int, int, int]:
     return record.timestamp_ms, record.partition, record.offset
 
 
-def _newest(connection: Connection, line: Line, target: Target, range_: Range, count: int) -> list[Peeked]:
+def _newest(connection: Connection, line: Line, target: Target, offset_range: OffsetRange, count: int) -> list[Peeked]:
     """Read the last records of a partition: those of the range, and of some offsets before where these are too few."""
-    records = list(_read(connection, line, target, range_, len(range_)))
-    low = target.description.watermarks[range_.partition].start
-    if len(records) < count and low < range_.start:
-        longer = Range(range_.partition, max(low, range_.start - _TAIL), range_.end)
+    records = list(_read(connection, line, target, offset_range, len(offset_range)))
+    low = target.description.watermarks[offset_range.partition].start
+    if len(records) < count and low < offset_range.start:
+        longer = OffsetRange(offset_range.partition, max(low, offset_range.start - _TAIL), offset_range.end)
         records = list(_read(connection, line, target, longer, len(longer)))
     return records[-count:]
 
 
-def _read(connection: Connection, line: Line, target: Target, range_: Range, count: int) -> Iterator[Peeked]:
+def _read(
+    connection: Connection, line: Line, target: Target, offset_range: OffsetRange, count: int
+) -> Iterator[Peeked]:
     """Yield the first records of a range, at most `count`."""
-    decoder = RangeDecoder(target.versions, target.identity, Partitioning(()), range_.partition)
-    reader = RangeReader(connection, target.identity.topic, range_, lambda: False, line=line)
+    decoder = RangeDecoder(target.versions, target.identity, Partitioning(()), offset_range.partition)
+    reader = RangeReader(connection, target.identity.topic, offset_range, lambda: False, line=line)
     left = count
     for batch in reader.batches(count, BATCH_BYTES, max_records=decoder.max_records):
         decoded = decoder.decode(batch)
@@ -140,7 +142,7 @@ def _read(connection: Connection, line: Line, target: Target, range_: Range, cou
             for row, offset in enumerate(part["kafka_offset"].to_pylist())
         }
         for offset, timestamp in list(zip(batch.offsets.tolist(), batch.timestamps_ms.tolist(), strict=True))[:left]:
-            yield Peeked(range_.partition, offset, timestamp, rows.get(offset), reasons.get(offset, ""))
+            yield Peeked(offset_range.partition, offset, timestamp, rows.get(offset), reasons.get(offset, ""))
         left -= len(batch)
         if left <= 0:
             return

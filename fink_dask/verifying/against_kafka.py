@@ -33,7 +33,7 @@ from fink_dask.errors import LedgerError, SchemaError
 from fink_dask.kafka.connection import Connection, open_glimpse
 from fink_dask.kafka.inspect import Inspector, TopicDescription, is_other_topic
 from fink_dask.kafka.line import Line
-from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.kafka.reader import RangeReader
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import check_is_in_kafka
@@ -54,7 +54,7 @@ _ROWS = 100
 _Sameness = Literal["equal", "hole", "incomparable"]
 
 #: Consecutive offsets of one partition, each interval with its marker.
-_Stretch = list[tuple[Marker, Range]]
+_Stretch = list[tuple[Marker, OffsetRange]]
 
 _Values = dict[str, Any]
 #: The file and the values of a row; its bytes, where a format keeps those.
@@ -108,7 +108,7 @@ def compare_with_kafka(
         now = Inspector(connection, window=Window(until=until)).describe(topic)
         problems, newer = _compare_topic(plans, now)
         lows = {partition: marks.low for partition, marks in now.watermarks.items()}
-        ranges = [range_ for plan in plans for range_ in plan.ranges]
+        ranges = [offset_range for plan in plans for offset_range in plan.ranges]
         gone = sum(max(0, min(lows.get(each.partition, each.end), each.end) - each.start) for each in ranges)
         found: Counter[_Sameness] = Counter()
         if not problems and sample:
@@ -145,7 +145,7 @@ def _choose(markers: Sequence[Marker], lows: dict[int, int], count: int, source:
     for marker in sorted(markers, key=lambda marker: marker.range):
         partition, start, end = marker.range.partition, marker.range.start, marker.range.end
         if (start := max(start, lows.get(partition, 0))) < end:
-            pieces.append((marker, Range(partition, start, end)))
+            pieces.append((marker, OffsetRange(partition, start, end)))
     before = np.concatenate([[0], np.cumsum([len(each) for _, each in pieces], dtype=np.int64)]).tolist()
     total = before[-1]
     count = min(count, total)
@@ -158,7 +158,7 @@ def _choose(markers: Sequence[Marker], lows: dict[int, int], count: int, source:
         for index in range(bisect_right(before, first) - 1, bisect_left(before, last)):
             marker, piece = pieces[index]
             start = piece.start - before[index]
-            cut = Range(piece.partition, max(piece.start, start + first), min(piece.end, start + last))
+            cut = OffsetRange(piece.partition, max(piece.start, start + first), min(piece.end, start + last))
             if stretch and (stretch[-1][1].partition, stretch[-1][1].end) != (cut.partition, cut.start):
                 yield stretch
                 stretch = []
@@ -167,16 +167,16 @@ def _choose(markers: Sequence[Marker], lows: dict[int, int], count: int, source:
         yield stretch
 
 
-def _span(stretch: _Stretch) -> Range:
+def _span(stretch: _Stretch) -> OffsetRange:
     (_, first), (_, last) = stretch[0], stretch[-1]
-    return Range(first.partition, first.start, last.end)
+    return OffsetRange(first.partition, first.start, last.end)
 
 
 class _Records:
     """The records of consecutive offsets, as Kafka has them now."""
 
     def __init__(
-        self, connection: Connection, topic: str, span: Range, line: Line, on_wait: Callable[[float], None]
+        self, connection: Connection, topic: str, span: OffsetRange, line: Line, on_wait: Callable[[float], None]
     ) -> None:
         reader = RangeReader(connection, topic, span, lambda: False, line=line, on_wait=lambda: on_wait(reader.quiet_s))
         self._batches = reader.batches(1, _BATCH_BYTES)
@@ -260,7 +260,7 @@ class _Checked:
             (name, path, *format_of(path).read_places(path)) for name, path in zip(names, paths, strict=True)
         ]
 
-    def rows(self, offsets: Range) -> Iterator[tuple[int, _Row | None]]:
+    def rows(self, offsets: OffsetRange) -> Iterator[tuple[int, _Row | None]]:
         """Yield each offset, and what the dataset has of it."""
         for start in range(offsets.start, offsets.end, _ROWS):
             end = min(start + _ROWS, offsets.end)

@@ -14,7 +14,7 @@ import numpy as np
 from fink_dask.dataset.formats import UNREADABLE, Origin, format_of
 from fink_dask.dataset.presence import check_file, check_footer, intervals_of, with_shared_rows
 from fink_dask.errors import LedgerError, SchemaError
-from fink_dask.kafka.offsets import Interval, Range, merge, subtract, total
+from fink_dask.kafka.offsets import Interval, OffsetRange, merge, subtract, total
 from fink_dask.ledger.commit import Attempt
 from fink_dask.ledger.ledger import QUARANTINE_DIRECTORY, Ledger
 from fink_dask.ledger.records import DamagedMarker, DataFile, Identity, Plan, unseal
@@ -30,7 +30,7 @@ class Damage:
     """A range that can be repaired."""
 
     plan_id: str
-    range: Range
+    range: OffsetRange
     #: What is provably left of it.
     remainder: Remainder
     #: The same with files that no marker vouches for, only their footers and offsets: better than nothing, where Kafka
@@ -42,7 +42,7 @@ class Damage:
         return total(subtract(self.remainder.wanted, [(low, max(low, self.range.end))]))
 
 
-def find_damage(ledger: Ledger, plans: Sequence[Plan], found: Verification) -> tuple[list[Damage], set[Range]]:
+def find_damage(ledger: Ledger, plans: Sequence[Plan], found: Verification) -> tuple[list[Damage], set[OffsetRange]]:
     """Find the ranges whose files or markers are not as they were written, with what is left of them.
 
     Returns: what can't: ranges whose rows were compacted into files of many ranges, one of which is damaged. The rows
@@ -193,5 +193,5 @@ def _intervals(path: Path, partition: int) -> list[Interval]:
     return intervals_of(np.sort(offsets[partitions == partition]))
 
 
-def _rest(range_: Range, taken: list[Interval]) -> tuple[Interval, ...]:
-    return tuple(merge(subtract([(range_.start, range_.end)], taken)))
+def _rest(offset_range: OffsetRange, taken: list[Interval]) -> tuple[Interval, ...]:
+    return tuple(merge(subtract([(offset_range.start, offset_range.end)], taken)))

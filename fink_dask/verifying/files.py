@@ -25,7 +25,7 @@ from fink_dask.ledger.ledger import Ledger, storage_error
 from fink_dask.ledger.outdir import check_dataset, total_of
 from fink_dask.ledger.progress import Progress, Summary, progress_of
 from fink_dask.ledger.records import DamagedMarker, DataFile, Identity, Marker
-from fink_dask.units import counted
+from fink_dask.units import pluralize
 
 #: What the footer of a file of many ranges says as well.
 SHARED_FOOTER = ("fink_dask.topic",)
@@ -81,8 +81,8 @@ class Verification:
         """The ranges, by partition, that lack some of their offsets, or may lack some."""
         ranges = sorted([finding.marker.range for finding in self.findings] + [marker.range for marker in self.damaged])
         found: dict[int, list[Interval]] = {}
-        for range_ in ranges:
-            found.setdefault(range_.partition, []).append((range_.start, range_.end))
+        for offset_range in ranges:
+            found.setdefault(offset_range.partition, []).append((offset_range.start, offset_range.end))
         return found
 
     @property
@@ -198,7 +198,7 @@ class _Examiner:
             topic = {name: footer[name] for name in SHARED_FOOTER}
             found = self._shared[file.path] = check_file(path, file, topic)
             if not found and self._claimed[file.path] > file.all_rows:
-                found += [f"{path}: {counted(file.all_rows, 'row')}, but markers name {self._claimed[file.path]:,}"]
+                found += [f"{path}: {pluralize(file.all_rows, 'row')}, but markers name {self._claimed[file.path]:,}"]
         else:
             found = check_file(path, file, footer)
         self._advance(file.size)

@@ -12,7 +12,7 @@ from fink_dask.compaction.workspace import read_compaction
 from fink_dask.dataset.columns import mend_versions, partitioning_of, planned_versions
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.inspect import TopicDescription, is_other_topic, open_inspector
-from fink_dask.kafka.offsets import Range, total
+from fink_dask.kafka.offsets import OffsetRange, total
 from fink_dask.ledger.commit import roll_forward
 from fink_dask.ledger.lease import Lease, hold_lease
 from fink_dask.ledger.ledger import Ledger
@@ -26,7 +26,7 @@ from fink_dask.ranges.work import TaskSettings, Work
 from fink_dask.running.job import run_ranges
 from fink_dask.settings import BATCHSIZE, KafkaSettings
 from fink_dask.store.location import locate
-from fink_dask.units import counted
+from fink_dask.units import pluralize
 from fink_dask.verifying.damage import Damage, find_damage, write_marker
 from fink_dask.verifying.files import examine_dataset
 
@@ -158,7 +158,7 @@ def _restore_schemas(ledger: Ledger, plans: Sequence[Plan], kafka: KafkaSettings
             restore_schemas(ledger, identity, plans, inspector)
 
 
-def _say_compacted(ledger: Ledger, ranges: Collection[Range]) -> str:
+def _say_compacted(ledger: Ledger, ranges: Collection[OffsetRange]) -> str:
     """Say how to recover ranges whose rows are in damaged files of many ranges."""
     compaction = read_compaction(ledger)
     words = f"ranges with rows in compacted files that are damaged: {len(ranges):,}; "
@@ -186,7 +186,7 @@ def _choose(damages: Sequence[Damage], topic: TopicDescription, on_loss: str) ->
     """Choose what can be repaired; the rest, with the reason, stays as it is: a damaged file is better than none."""
     chosen, left = [], []
     for damage in damages:
-        range_, marks = damage.range, topic.watermarks.get(damage.range.partition)
+        offset_range, marks = damage.range, topic.watermarks.get(damage.range.partition)
         low = marks.low if marks is not None and marks.stable >= damage.range.end else damage.range.end
         if damage.readable is not None and damage.gone(low):
             damage = replace(damage, remainder=damage.readable)  # noqa: PLW2901 - the same range
@@ -194,13 +194,13 @@ def _choose(damages: Sequence[Damage], topic: TopicDescription, on_loss: str) ->
                 chosen.append(damage)
                 continue
         if marks is None or marks.stable < damage.remainder.wanted[-1][1]:
-            left.append(f"{range_}: the topic ends before this range: it was truncated, or made anew")
+            left.append(f"{offset_range}: the topic ends before this range: it was truncated, or made anew")
             continue
         gone = damage.gone(marks.low)
         if gone and on_loss == "fail":
-            words = f"Kafka no longer has {gone:,} of {counted(total(damage.remainder.wanted), 'missing offset')}"
+            words = f"Kafka no longer has {gone:,} of {pluralize(total(damage.remainder.wanted), 'missing offset')}"
             others = "fetch the others and " if gone < total(damage.remainder.wanted) else ""
-            left.append(f"{range_}: {words}; --on-loss continue would {others}declare these lost")
+            left.append(f"{offset_range}: {words}; --on-loss continue would {others}declare these lost")
             continue
         chosen.append(damage)
     return chosen, tuple(left)

@@ -20,7 +20,7 @@ from fink_dask.api import topic as topic_module
 from fink_dask.api.topic import TopicFrame, TopicSource
 from fink_dask.avro.decoder import ColumnarDecoder, Decoding
 from fink_dask.errors import BrokerError, CrowdedLineError, FinkDaskError, SchemaError, SettingsError
-from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.settings import KafkaSettings
 from tests.alerts.made_up import AlertKind, avro_schema, encoded_alerts
 from tests.harness.oracle import Oracle, assert_values_equal, fill_topic, make_topic, note
@@ -228,4 +228,4 @@ def test_a_range_to_which_nothing_came_in_time_is_read_again_by_fewer_readers(mo
     monkeypatch.setattr(topic_module, "_empty", lambda *_: table.slice(0, 0))
     monkeypatch.setattr(topic_module, "_read_range", read)
     source: Any = SimpleNamespace(kafka=KafkaSettings("127.0.0.1:1"))
-    assert topic_module.read_table(Range(0, 0, 2), source).equals(table)
+    assert topic_module.read_table(OffsetRange(0, 0, 2), source).equals(table)

@@ -12,7 +12,7 @@ import pyarrow.dataset as ds
 import pytest
 
 from fink_dask.catalog import buckets, reading
-from fink_dask.catalog.buckets import Buckets, deal
+from fink_dask.catalog.buckets import Buckets, shuffle
 from fink_dask.catalog.form import Form, find_form, paths_in
 from fink_dask.catalog.gather import Alerts, Movers, Objects
 from fink_dask.catalog.reading import Reader
@@ -221,7 +221,7 @@ def test_alerts_that_do_not_fit_in_memory_at_once_come_together_all_the_same(
         Buckets(tmp_path / "first", objects, len(rows), 0, False) as first,
         Buckets(tmp_path / "second", movers, len(rows), 0, False) as second,
     ):
-        dealt = deal([Reader(part, form)], objects, movers, (first, second), read.append)
+        dealt = shuffle([Reader(part, form)], objects, movers, (first, second), read.append)
         first.close()
         second.close()
         assert (dealt.alerts, dealt.without_object, dealt.without_position, sum(read)) == (306, 2, 4, 306)

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from fink_dask.demo.night import DEMO_TOPIC
-from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.offsets import OffsetRange
 from tests.harness.cli import PROGRAM, environment, run_cli
 from tests.harness.ledgers import make_ledger, make_plan
 
@@ -47,7 +47,7 @@ def test_a_second_demo_replaces_the_first_and_no_other_dataset(tmp_path: Path) -
 
 
 def test_a_users_dataset_of_a_topic_of_the_demos_name_is_left_alone(tmp_path: Path) -> None:
-    ledger = make_ledger(tmp_path / "mine", make_plan([Range(0, 0, 25)], topic=DEMO_TOPIC))
+    ledger = make_ledger(tmp_path / "mine", make_plan([OffsetRange(0, 0, 25)], topic=DEMO_TOPIC))
     refused = run_cli("demo", "--outdir", "mine", cwd=tmp_path)
     assert refused.returncode == 2
     assert "--outdir" in refused.stderr

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.offsets import OffsetRange
 from tests.alerts.made_up import AlertKind
 from tests.harness.cli import PROGRAM, environment, run_cli, transfer_arguments
 from tests.harness.kafka_settings import free_ports
@@ -68,7 +68,7 @@ def test_a_wrong_topic_is_not_created_even_where_the_broker_creates_topics_on_de
 def test_a_file_goes_neither_into_a_dataset_nor_where_only_others_have_places(
     typed: tuple[str, ...], tmp_path: Path
 ) -> None:
-    plan = make_plan([Range(0, 0, 10)])
+    plan = make_plan([OffsetRange(0, 0, 10)])
     make_ledger(tmp_path / "alerts", plan)
     make_ledger(tmp_path / "other", plan)
     for place, code, words in (

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.ledger.lease import hold_lease
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import create_ledger
@@ -29,7 +29,7 @@ def test_a_transfer_that_waits_is_not_called_one_that_nobody_has_begun(tmp_path:
 
 
 def test_what_is_nearly_all_is_not_called_all_of_it(tmp_path: Path) -> None:
-    plan = make_plan([Range(0, 0, 999), Range(1, 0, 1)])
+    plan = make_plan([OffsetRange(0, 0, 999), OffsetRange(1, 0, 1)])
     ledger = make_ledger(tmp_path / "alerts", plan)
     transfer(ledger, plan, plan.ranges[0])
     result = run_cli("status", str(ledger.outdir))
@@ -37,7 +37,7 @@ def test_what_is_nearly_all_is_not_called_all_of_it(tmp_path: Path) -> None:
 
 
 def test_a_transfer_that_runs_says_what_it_has_received_beside_what_is_committed(tmp_path: Path) -> None:
-    plan = make_plan([Range(0, 0, 900), Range(1, 0, 100)])
+    plan = make_plan([OffsetRange(0, 0, 900), OffsetRange(1, 0, 100)])
     ledger = make_ledger(tmp_path / "alerts", plan)
     transfer(ledger, plan, plan.ranges[1])
     arrival = Arrival(time.time(), Phase.RECEIVING, 600, 600_000, 0, 1000.0, 400_000, 400.0, 5.0, False, 300.0)
@@ -55,7 +55,7 @@ def test_a_transfer_that_runs_says_what_it_has_received_beside_what_is_committed
 
 
 def test_what_was_limited_says_that_there_is_more_and_a_dataset_that_is_gone_is_not_complete(tmp_path: Path) -> None:
-    plan = replace(make_plan([Range(0, 0, 20)]), limit=20)
+    plan = replace(make_plan([OffsetRange(0, 0, 20)]), limit=20)
     ledger = make_ledger(tmp_path / "alerts", plan)
     transfer(ledger, plan, plan.ranges[0])
     assert "limit      20 alerts" in run_cli("status", str(ledger.outdir)).stdout
@@ -69,7 +69,7 @@ def test_what_was_limited_says_that_there_is_more_and_a_dataset_that_is_gone_is_
 
 @pytest.mark.parametrize("command", ["status", "verify"])
 def test_a_mistyped_dataset_is_said_with_the_one_that_is_there(command: str, tmp_path: Path) -> None:
-    make_ledger(tmp_path / "alerts", make_plan([Range(0, 0, 1)]))
+    make_ledger(tmp_path / "alerts", make_plan([OffsetRange(0, 0, 1)]))
     for typed, words in (
         ("alrts", f"did you mean {tmp_path / 'alerts'}?"),
         ("alerts.fink", "it is the ledger of "),

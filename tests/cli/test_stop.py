@@ -13,7 +13,7 @@ import pytest
 
 from fink_dask.cli.stopped import failure_as_json
 from fink_dask.errors import BrokerUnavailableError, TransferError
-from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.kafka.topics import TopicChoice
 from fink_dask.ledger.progress import Arrival, Phase, write_arrival
 from fink_dask.settings import KafkaSettings, TransferSettings
@@ -170,7 +170,7 @@ def test_a_signal_while_it_is_loaded_ends_it_without_a_trace(tmp_path: Path) -> 
 def test_a_silent_kafka_does_not_leave_open_what_is_safe(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], is_transient: bool
 ) -> None:
-    plan = make_plan([Range(5, 0, 100), Range(5, 100, 200)])
+    plan = make_plan([OffsetRange(5, 0, 100), OffsetRange(5, 100, 200)])
     ledger = make_ledger(tmp_path / "alerts", plan)
     transfer(ledger, plan, plan.ranges[0])
     settings = TransferSettings(plan.identity.topic, ledger.outdir, KafkaSettings("127.0.0.1:1"))
@@ -182,7 +182,7 @@ def test_a_silent_kafka_does_not_leave_open_what_is_safe(
 
 
 def test_a_transfer_that_failed_says_what_it_had_received(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    plan = make_plan([Range(0, 0, 100)])
+    plan = make_plan([OffsetRange(0, 0, 100)])
     ledger = make_ledger(tmp_path / "alerts", plan)
     settings = TransferSettings(plan.identity.topic, ledger.outdir, KafkaSettings("127.0.0.1:1"))
 

@@ -9,9 +9,9 @@ def begun(shares: Shares, here: int, ranges: int) -> list[float]:
     """Hand out so many ranges at once, as a job does; returns the share that each came with."""
     shares.divide(here, ranges)
     parts = []
-    for range_ in range(ranges):
+    for offset_range in range(ranges):
         parts.append(shares.share.part)
-        shares.begin(range_)
+        shares.begin(offset_range)
     return parts
 
 
@@ -23,8 +23,8 @@ def test_what_is_handed_out_at_once_never_adds_up_to_more_than_all() -> None:
 def test_the_ranges_that_are_left_get_the_share_of_those_that_have_ended() -> None:
     shares = Shares()
     begun(shares, 3, 3)
-    for range_, worker in enumerate("abc"):
-        shares.see(range_, worker)
+    for offset_range, worker in enumerate("abc"):
+        shares.see(offset_range, worker)
     assert shares.divide(3) == {"a", "b", "c"}, "each is told once, as it may have begun with an older share"
     assert shares.divide(3) == frozenset()
     shares.end(0)
@@ -48,8 +48,8 @@ def test_those_that_read_have_less_before_others_begin() -> None:
 def test_workers_that_have_not_come_yet_have_no_share() -> None:
     shares = Shares()
     assert begun(shares, 2, 16) == [0.5] * 16
-    for range_, worker in ((0, "a"), (1, "b")):
-        shares.see(range_, worker)
+    for offset_range, worker in ((0, "a"), (1, "b")):
+        shares.see(offset_range, worker)
     assert shares.divide(2) == {"a", "b"}
     assert shares.share.part == 0.5
     assert shares.divide(3) == {"a", "b"}
@@ -59,8 +59,8 @@ def test_workers_that_have_not_come_yet_have_no_share() -> None:
 def test_several_ranges_of_a_process_have_one_share() -> None:
     shares = Shares()
     begun(shares, 2, 4)
-    for range_ in range(4):
-        shares.see(range_, "ab"[range_ % 2])
+    for offset_range in range(4):
+        shares.see(offset_range, "ab"[offset_range % 2])
     shares.divide(2)
     assert shares.share.part == 0.5
     shares.end(0)

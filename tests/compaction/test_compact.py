@@ -27,7 +27,7 @@ from fink_dask.dataset.columns import known_versions, take_in
 from fink_dask.dataset.partitioning import resolve_partitioning
 from fink_dask.dataset.presence import check_files
 from fink_dask.errors import FinkDaskError, LedgerError, SettingsError, StorageError
-from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.ledger import lease
 from fink_dask.ledger.commit import roll_forward
 from fink_dask.ledger.lease import hold_lease
@@ -52,7 +52,7 @@ from tests.harness.ledgers import (
 )
 from tests.harness.powercut import Recorder, after_power_cut
 
-RANGES = [Range(0, 0, 25), Range(0, 25, 60), Range(3, 100, 130), Range(7, 5, 6)]
+RANGES = [OffsetRange(0, 0, 25), OffsetRange(0, 25, 60), OffsetRange(3, 100, 130), OffsetRange(7, 5, 6)]
 PLANS = [make_plan(RANGES[:2]), make_plan(RANGES[2:], 2)]
 PLACES = sorted(place for plan in PLANS for place in places(plan))
 
@@ -65,8 +65,8 @@ def _source(outdir: Path) -> Ledger:
     ledger = make_ledger(outdir)
     for plan in PLANS:
         ledger.freeze(plan, SCHEMA)
-        for range_ in plan.ranges:
-            transfer(ledger, plan, range_)
+        for offset_range in plan.ranges:
+            transfer(ledger, plan, offset_range)
     return ledger
 
 
@@ -209,12 +209,12 @@ def test_a_transfer_goes_on_from_a_compacted_dataset(tmp_path: Path) -> None:
     _compact(source, target)
     create_ledger(target)
     with hold_lease(target):
-        more = make_plan([Range(0, 60, 90), Range(9, 0, 40)], 3)
+        more = make_plan([OffsetRange(0, 60, 90), OffsetRange(9, 0, 40)], 3)
         roll_forward(target, target.plans())
         target.freeze(more, SCHEMA)
-        for range_ in more.ranges:
-            transfer(target, more, range_)
-    revise(target, more, Range(9, 0, 40))
+        for offset_range in more.ranges:
+            transfer(target, more, offset_range)
+    revise(target, more, OffsetRange(9, 0, 40))
     check_files(target, target.plans())
     assert read_places(target) == sorted(PLACES + places(more))
     assert verify_dataset(target).problems == ()
@@ -253,7 +253,7 @@ def test_a_marker_that_removes_its_own_files_is_refused(tmp_path: Path) -> None:
 
 def test_what_was_interrupted_is_compacted_as_far_as_it_is_there(tmp_path: Path) -> None:
     source, target = _source(tmp_path / "alerts"), Ledger(tmp_path / "few")
-    source.freeze(make_plan([Range(12, 0, 10)], 3), SCHEMA)
+    source.freeze(make_plan([OffsetRange(12, 0, 10)], 3), SCHEMA)
     assert _compact(source, target).summary.state == "interrupted"
     assert read_places(target) == PLACES
     assert summarise(target).missing == {12: [(0, 10)]}
@@ -261,7 +261,7 @@ def test_what_was_interrupted_is_compacted_as_far_as_it_is_there(tmp_path: Path)
 
 
 def test_an_empty_dataset_is_compacted_to_an_empty_one(tmp_path: Path) -> None:
-    plan = make_plan([Range(0, 9, 10)])  # a hole
+    plan = make_plan([OffsetRange(0, 9, 10)])  # a hole
     source, target = make_ledger(tmp_path / "alerts", plan), Ledger(tmp_path / "few")
     transfer(source, plan, plan.ranges[0])
     assert _compact(source, target).summary.state == "complete"
@@ -324,10 +324,10 @@ def test_alerts_without_an_identifier_are_no_duplicates(tmp_path: Path) -> None:
 
 
 def test_rows_of_no_range_are_noticed() -> None:
-    index = RangeIndex([Range(0, 5, 10), Range(0, 20, 25), Range(2, 0, 3)])
+    index = RangeIndex([OffsetRange(0, 5, 10), OffsetRange(0, 20, 25), OffsetRange(2, 0, 3)])
     partitions, offsets = np.array([0, 0, 2, 0], np.int32), np.array([9, 20, 2, 5], np.int64)
-    found = {range_: inside.tolist() for range_, inside in index.split(partitions, offsets).items()}
-    assert found == {Range(0, 5, 10): [5, 9], Range(0, 20, 25): [20], Range(2, 0, 3): [2]}
+    found = {offset_range: inside.tolist() for offset_range, inside in index.split(partitions, offsets).items()}
+    assert found == {OffsetRange(0, 5, 10): [5, 9], OffsetRange(0, 20, 25): [20], OffsetRange(2, 0, 3): [2]}
     for partition, offset in ((0, 4), (0, 10), (0, 25), (1, 0), (2, 3)):
         with pytest.raises(LedgerError, match=f"partition {partition}"):
             index.split(np.array([partition], np.int32), np.array([offset], np.int64))
@@ -401,7 +401,7 @@ def test_a_marker_that_takes_other_rows_for_its_own_is_noticed(tmp_path: Path) -
 def test_a_compaction_that_was_begun_is_begun_anew_when_the_dataset_has_changed(tmp_path: Path) -> None:
     source, target = _source(tmp_path / "alerts"), Ledger(tmp_path / "few")
     _begin(source, target)
-    more = make_plan([Range(0, 60, 90)], 3)
+    more = make_plan([OffsetRange(0, 60, 90)], 3)
     source.freeze(more, SCHEMA)
     transfer(source, more, more.ranges[0])
     notes: list[str] = []

@@ -14,7 +14,7 @@ from fink_dask.compaction.compact import Caller, compact_dataset
 from fink_dask.compaction.groups import Form
 from fink_dask.compaction.workspace import Workspace, read_compaction
 from fink_dask.errors import FinkDaskError, LedgerError
-from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.ledger.commit import roll_forward
 from fink_dask.ledger.lease import hold_lease
 from fink_dask.ledger.ledger import Ledger
@@ -25,7 +25,7 @@ from tests.harness.ledgers import SCHEMA, make_ledger, make_plan, places, revise
 from tests.harness.object_store import BUCKET, ObjectStore
 from tests.harness.store_crash import SOME_OR_EACH_CHANGE, killed_after, run_on_store
 
-RANGES = [Range(0, 0, 25), Range(3, 100, 130)]
+RANGES = [OffsetRange(0, 0, 25), OffsetRange(3, 100, 130)]
 PLANS = [make_plan(RANGES[:1]), make_plan(RANGES[1:], 2)]
 PLACES = sorted(place for plan in PLANS for place in places(plan))
 
@@ -34,8 +34,8 @@ def _source(outdir: Path) -> Ledger:
     ledger = make_ledger(outdir)
     for plan in PLANS:
         ledger.freeze(plan, SCHEMA)
-        for range_ in plan.ranges:
-            transfer(ledger, plan, range_)
+        for offset_range in plan.ranges:
+            transfer(ledger, plan, offset_range)
     return ledger
 
 
@@ -101,7 +101,7 @@ def test_a_compacted_dataset_on_a_store_is_gone_on_with_and_nothing_is_left_on_t
     source, target = _source(locate(store_url)), Ledger(locate(f"{store_url}-few"))
     _compact(source, target)
     create_ledger(target)
-    more = make_plan([Range(0, 25, 40)], 3)
+    more = make_plan([OffsetRange(0, 25, 40)], 3)
     with hold_lease(target):
         roll_forward(target, target.plans())
         target.freeze(more, SCHEMA)

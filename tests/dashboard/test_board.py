@@ -13,7 +13,7 @@ from fink_dask.dashboard.board import MAX_POINTS, Board, History, Reported
 from fink_dask.dashboard.metrics import BoardCollector
 from fink_dask.dashboard.page import headline, running_ranges
 from fink_dask.dashboard.reports import MAX_PARTITIONS, MAX_RUNNING, TopicReport, TransferReport
-from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.ledger.progress import Lag
 from fink_dask.progress.events import RangeCommitted, RangeFailed, RangeProgress, TopicLooked, TransferStarted
 from tests.harness.events import Told
@@ -27,14 +27,16 @@ def started(partitions: dict[int, tuple[int, int]], ranges: int = 10, topic: str
 
 
 def progress(
-    range_: Range, rows: int, attempt: str = "a", worker: str = "tcp://10.0.0.1:1", topic: str = TOPIC
+    offset_range: OffsetRange, rows: int, attempt: str = "a", worker: str = "tcp://10.0.0.1:1", topic: str = TOPIC
 ) -> RangeProgress:
-    return RangeProgress(topic, range_, attempt, range_.start + rows, rows, 10 * rows, 0, worker)
+    return RangeProgress(topic, offset_range, attempt, offset_range.start + rows, rows, 10 * rows, 0, worker)
 
 
-def committed(range_: Range, quarantined: int = 0, lost: int = 0, topic: str = TOPIC, **more: Any) -> RangeCommitted:
-    rows = len(range_) - quarantined - lost
-    return RangeCommitted(topic, range_, rows, 10 * rows, {"decode": 1.0}, quarantined, lost, **more)
+def committed(
+    offset_range: OffsetRange, quarantined: int = 0, lost: int = 0, topic: str = TOPIC, **more: Any
+) -> RangeCommitted:
+    rows = len(offset_range) - quarantined - lost
+    return RangeCommitted(topic, offset_range, rows, 10 * rows, {"decode": 1.0}, quarantined, lost, **more)
 
 
 def only_topic(transfer: Told) -> TopicReport:
@@ -45,7 +47,7 @@ def only_topic(transfer: Told) -> TopicReport:
 def test_a_report_adds_up_what_ranges_say() -> None:
     transfer = Told()
     transfer.take(started({0: (100, 40), 1: (50, 0)}))
-    first, second = Range(0, 40, 70), Range(1, 0, 50)
+    first, second = OffsetRange(0, 40, 70), OffsetRange(1, 0, 50)
     transfer.take(progress(first, 10))
     transfer.take(progress(second, 20, worker="tcp://10.0.0.2:7"))
     transfer.take(committed(first, quarantined=2, lost=3, newest_ms=5000))
@@ -66,9 +68,9 @@ def test_a_report_adds_up_what_ranges_say() -> None:
 def test_alerts_that_are_filtered_are_read_and_counted_apart() -> None:
     transfer = Told()
     transfer.take(started({0: (100, 0)}))
-    first, second = Range(0, 0, 50), Range(0, 50, 100)
-    for range_ in (first, second):
-        transfer.take(replace(progress(range_, 2), filtered=30))
+    first, second = OffsetRange(0, 0, 50), OffsetRange(0, 50, 100)
+    for offset_range in (first, second):
+        transfer.take(replace(progress(offset_range, 2), filtered=30))
     assert (only_topic(transfer).alerts, only_topic(transfer).alerts_read) == (0, 64)
     transfer.take(replace(committed(first), rows=3, filtered=47))
     topic = only_topic(transfer)
@@ -84,9 +86,9 @@ def test_alerts_that_are_filtered_are_read_and_counted_apart() -> None:
 def test_a_range_that_is_tried_again_is_a_retry_whoever_noticed() -> None:
     transfer = Told()
     transfer.take(started({0: (100, 0)}))
-    failed, orphaned, sound = Range(0, 0, 30), Range(0, 30, 60), Range(0, 60, 100)
-    for range_ in (failed, orphaned, sound):
-        transfer.take(progress(range_, 10, "first"))
+    failed, orphaned, sound = OffsetRange(0, 0, 30), OffsetRange(0, 30, 60), OffsetRange(0, 60, 100)
+    for offset_range in (failed, orphaned, sound):
+        transfer.take(progress(offset_range, 10, "first"))
     transfer.take(RangeFailed(TOPIC, failed))
     assert only_topic(transfer).retries == 0
     transfer.take(progress(failed, 5, "second"))
@@ -104,13 +106,13 @@ def test_a_range_that_is_tried_again_is_a_retry_whoever_noticed() -> None:
 def test_a_topic_that_is_followed_has_the_lag_of_its_last_look() -> None:
     transfer = Told()
     transfer.take(started({0: (100, 0)}))
-    transfer.take(committed(Range(0, 0, 60)))
+    transfer.take(committed(OffsetRange(0, 0, 60)))
     transfer.take(TopicLooked(TOPIC, 140, Lag(0.0, {0: 90, 1: 7}, newest_ms=9000), 0.0))
     topic = only_topic(transfer)
     assert [(item.partition, item.offsets, item.lag) for item in topic.partitions] == [(0, 150, 90), (1, 7, 7)]
     assert (topic.is_followed, topic.lag, topic.newest_ms, topic.seconds_left) == (True, 97, 9000, None)
     assert topic.looked_s is not None, "over a cut line, the lag is one of a while ago"
-    transfer.take(committed(Range(1, 0, 7)))
+    transfer.take(committed(OffsetRange(1, 0, 7)))
     assert only_topic(transfer).lag == 90
 
 
@@ -120,11 +122,13 @@ def test_a_report_stays_small_however_large_the_topic_and_the_cluster_are() -> N
     transfer.take(started(dict.fromkeys(range(partitions), (10_000, 0)), ranges=100_000, topic=topic_name))
     chance = random.Random(1)
     for number in range(20_000):
-        range_ = Range(number % partitions, 10 * (number // partitions), 10 * (number // partitions) + 10)
-        transfer.take(progress(range_, 5, worker="w" * 5000, topic=topic_name))
+        offset_range = OffsetRange(number % partitions, 10 * (number // partitions), 10 * (number // partitions) + 10)
+        transfer.take(progress(offset_range, 5, worker="w" * 5000, topic=topic_name))
         if number >= 1000:
             transfer.take(
-                committed(range_, topic=topic_name) if chance.random() < 0.99 else RangeFailed(topic_name, range_)
+                committed(offset_range, topic=topic_name)
+                if chance.random() < 0.99
+                else RangeFailed(topic_name, offset_range)
             )
     topic = only_topic(transfer)
     assert (len(topic.partitions), topic.more_partitions) == (MAX_PARTITIONS, 2 * MAX_PARTITIONS)
@@ -167,7 +171,7 @@ def reported(transfer: str, client: str, alerts: int = 0, topic: str = TOPIC, **
     made = Told(client)
     made.take(started({0: (1000, 0)}, topic=topic))
     if alerts:
-        made.take(committed(Range(0, 0, alerts), topic=topic))
+        made.take(committed(OffsetRange(0, 0, alerts), topic=topic))
     return replace(made.report(), transfer=transfer, **more)
 
 
@@ -231,7 +235,7 @@ def test_what_is_counted_only_grows_over_all_transfers_of_a_topic() -> None:
 def test_names_from_outside_are_shown_and_do_nothing(name: str) -> None:
     transfer = Told()
     transfer.take(started({0: (1000, 0)}, topic=name))
-    transfer.take(progress(Range(0, 0, 100), 5, worker=name))
+    transfer.take(progress(OffsetRange(0, 0, 100), 5, worker=name))
     board = Board()
     board.take(replace(transfer.report(), words=name))
     (known,) = board.transfers.values()
@@ -258,7 +262,7 @@ def test_metrics_that_cannot_be_made_cost_the_scheduler_none_of_its_own() -> Non
 def test_a_message_with_values_of_other_types_is_refused_before_a_page_shows_them(place: tuple[str | int, ...]) -> None:
     transfer = Told()
     transfer.take(started({0: (100, 40)}))
-    transfer.take(progress(Range(0, 40, 70), 10))
+    transfer.take(progress(OffsetRange(0, 40, 70), 10))
     message = transfer.report().to_message()
     TransferReport.from_message(message)
     *way, last = place

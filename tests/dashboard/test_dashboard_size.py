@@ -12,7 +12,7 @@ import pytest
 from distributed import Client
 
 from fink_dask.dashboard.reporter import Reporter
-from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.progress.events import RangeCommitted, RangeFailed, RangeProgress, TransferStarted
 from fink_dask.progress.profile import STAGES
 from fink_dask.progress.tally import Progress
@@ -37,7 +37,7 @@ class Transfer:
         # partitions, workers: how many there are.
         self._workers = [f"tcp://10.13.{n // 250}.{n % 250 + 1}:{40_000 + n}" for n in range(workers)]
         planned = {p: (int(SIZE * 4 * self._chance.uniform(0.2, 1)), 0) for p in range(partitions)}
-        self._open = [Range(p, s, min(s + SIZE, n)) for p, (n, _) in planned.items() for s in range(0, n, SIZE)]
+        self._open = [OffsetRange(p, s, min(s + SIZE, n)) for p, (n, _) in planned.items() for s in range(0, n, SIZE)]
         self._chance.shuffle(self._open)
         self._running: dict[str, list[RangeProgress]] = {}
         self.offsets, self.ranges, self.committed = sum(n for n, _ in planned.values()), len(self._open), 0
@@ -51,9 +51,11 @@ class Transfer:
             if not reports:
                 if not self._open:
                     continue
-                range_ = self._open.pop()
+                offset_range = self._open.pop()
                 self._running[worker] = [
-                    RangeProgress(self._topic, range_, f"{worker}-{len(self._open)}", range_.start, 0, 0, 0, worker)
+                    RangeProgress(
+                        self._topic, offset_range, f"{worker}-{len(self._open)}", offset_range.start, 0, 0, 0, worker
+                    )
                 ]
                 continue
             last = reports[-1]

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from fink_dask.dashboard.board import Board
 from fink_dask.dashboard.metrics import BoardCollector
-from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.progress.events import RangeCommitted, TransferStarted
 from tests.harness.events import Told, received
 
@@ -27,8 +27,8 @@ def served() -> dict[str, set[str]]:
     """Return the labels of each metric that is served."""
     transfer, board = Told(), Board()
     transfer.take(TransferStarted("topic", 2, 0, 20, 0, None, {0: (20, 0)}))
-    transfer.take(RangeCommitted("topic", Range(0, 0, 10), 10, 100, {}, newest_ms=1))
-    transfer.take(received(Range(0, 10, 20), 5, topic="topic"))  # a response is expected
+    transfer.take(RangeCommitted("topic", OffsetRange(0, 0, 10), 10, 100, {}, newest_ms=1))
+    transfer.take(received(OffsetRange(0, 10, 20), 5, topic="topic"))  # a response is expected
     board.take(transfer.report())
     registry = CollectorRegistry()
     registry.register(BoardCollector(board))

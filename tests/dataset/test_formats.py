@@ -16,11 +16,11 @@ import pytest
 from fink_dask.dataset import formats as avro_file
 from fink_dask.dataset.formats import FORMATS, KAFKA_FIELDS, RAW_SCHEMA, Layout, Origin, format_of
 from fink_dask.errors import FinkDaskError
-from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.settings import OUTFORMATS, RECORD_OUTFORMATS
 from tests.harness.ledgers import SCHEMA
 
-ORIGIN = Origin("ftransfer_ztf_2026-02-24_1", "kafka-id", Range(3, 1000, 3000), "0001-plan")
+ORIGIN = Origin("ftransfer_ztf_2026-02-24_1", "kafka-id", OffsetRange(3, 1000, 3000), "0001-plan")
 #: With gaps: each partition key has a file of its own.
 OFFSETS = [*range(1000, 1400, 3), 1999, *range(2500, 3000)]
 ALERTS: list[dict[str, Any]] = [{"class": f"kind {offset % 7}", "jd": 2_461_000.5 + offset} for offset in OFFSETS]
@@ -91,7 +91,7 @@ def test_the_marker_of_an_avro_file_is_never_taken_for_the_place_of_its_offsets(
     # Of a small range the place is as short as AAAA, which the hash that makes the marker can hold, too.
     alike = SimpleNamespace(sha256=lambda _: SimpleNamespace(digest=lambda: b"A" * 32))
     monkeypatch.setattr(avro_file, "hashlib", alike)
-    path, origin = tmp_path / "file", replace(ORIGIN, range=Range(3, 1000, 1024))
+    path, origin = tmp_path / "file", replace(ORIGIN, range=OffsetRange(3, 1000, 1024))
     file = FORMATS["avro"].create(path, layout_of("avro"), origin)
     rows = [{"value": encoded(ALERTS[0]), "kafka_partition": 3, "kafka_offset": offset} for offset in (1000, 1023)]
     file.write_table(pa.Table.from_pylist(rows, schema=RAW_SCHEMA))

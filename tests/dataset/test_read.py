@@ -19,13 +19,13 @@ from fink_dask.dataset.formats import KAFKA_FIELDS, Origin
 from fink_dask.dataset.partitioning import resolve_partitioning
 from fink_dask.dataset.writer import StagedWriter
 from fink_dask.errors import LedgerError
-from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.ledger.commit import Attempt, publish
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.records import Marker, Plan
 from tests.harness.ledgers import IDENTITY, make_ledger, make_plan, places, stage_range, transfer
 
-PLAN = make_plan([Range(0, 0, 25), Range(0, 25, 60), Range(3, 100, 130)])
+PLAN = make_plan([OffsetRange(0, 0, 25), OffsetRange(0, 25, 60), OffsetRange(3, 100, 130)])
 TYPES = {
     "classId": (["long", "null"], pa.int64(), [2**53 + 1, -7, None, 2**53 + 1]),
     "flag": (["boolean", "null"], pa.bool_(), [True, False, None, True]),
@@ -42,8 +42,8 @@ def _found(dataset: ds.Dataset) -> list[tuple[int, int]]:
 
 def _made(outdir: Path) -> Ledger:
     ledger = make_ledger(outdir, PLAN)
-    for range_ in PLAN.ranges:
-        transfer(ledger, PLAN, range_)
+    for offset_range in PLAN.ranges:
+        transfer(ledger, PLAN, offset_range)
     return ledger
 
 
@@ -124,7 +124,7 @@ def _typed(outdir: Path) -> tuple[Ledger, pa.Table]:
     fields = [{"name": name, "type": kind} for name, (kind, *_) in TYPES.items()]
     schema = parse_schema(json.dumps({"type": "record", "name": "alert", "fields": fields}))
     identity = replace(IDENTITY, partitionby=tuple(TYPES), schema_sha256=schema.fingerprint)
-    plan = Plan(1, identity, (Range(0, 0, 4),), 1)
+    plan = Plan(1, identity, (OffsetRange(0, 0, 4),), 1)
     ledger = make_ledger(outdir)
     ledger.freeze(plan, schema)
     columns = pa.schema([*schema.arrow, *KAFKA_FIELDS])

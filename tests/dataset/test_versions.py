@@ -15,7 +15,7 @@ from fink_dask.avro.schema import AvroSchema, parse_schema
 from fink_dask.dataset.columns import dataset_schema, known_versions, partitioning_of, settle_versions, take_in
 from fink_dask.dataset.partitioning import Partitioning, PartitionSource
 from fink_dask.errors import LedgerError, SchemaError, SettingsError
-from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.records import Identity, Plan
 from tests.harness.crash import barrier, run_until, start
@@ -32,7 +32,7 @@ def parsed(raw: Any) -> AvroSchema:
 
 FIRST = parsed(V1)
 IDENTITY = Identity("topic", "id", (), None, FIRST.fingerprint, "record key")
-PLAN = Plan(1, IDENTITY, (Range(0, 0, 5),), 100)
+PLAN = Plan(1, IDENTITY, (OffsetRange(0, 0, 5),), 100)
 
 
 def begun(outdir: Path) -> Ledger:
@@ -95,7 +95,7 @@ def test_a_plan_that_names_its_schemas_needs_no_list_and_old_plans_keep_their_id
     take(ledger.outdir, [V2])
     named = settle_versions(ledger, IDENTITY, NOWHERE, Versions((FIRST, parsed(V3))), is_first=False)
     assert named.more_schemas == (parsed(V2).fingerprint, parsed(V3).fingerprint)
-    plan = Plan(2, named, (Range(0, 5, 9),), 100)
+    plan = Plan(2, named, (OffsetRange(0, 5, 9),), 100)
     assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
     assert "more_schemas" not in PLAN.to_json()["identity"]
     assert replace(PLAN, id_chars=8).plan_id == "74eb51f6"
@@ -156,7 +156,7 @@ def test_a_field_that_a_partition_column_would_hide_does_not_fit(tmp_path: Path)
 def _settle_and_freeze(ledger: Ledger) -> None:
     """Plan the next generation, as a job does that finds a schema on the list."""
     named = settle_versions(ledger, IDENTITY, NOWHERE, Versions((FIRST, parsed(V2))), is_first=False)
-    ledger.freeze(Plan(2, named, (Range(0, 5, 9),), 100), FIRST)
+    ledger.freeze(Plan(2, named, (OffsetRange(0, 5, 9),), 100), FIRST)
 
 
 def _violations(ledger: Ledger, disk: dict[Path, bytes | None], finished: bool) -> set[str]:

@@ -24,13 +24,13 @@ from fink_dask.dataset import formats as parquet_file
 from fink_dask.dataset.formats import KAFKA_FIELDS, Origin
 from fink_dask.dataset.writer import MAX_KEYS, StagedWriter
 from fink_dask.errors import SettingsError
-from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.ledger.commit import Attempt
 from fink_dask.ledger.records import DataFile
 from tests.harness.crash import run
 from tests.harness.ledgers import begin_attempt
 
-RANGE = Range(2, 100, 200)
+RANGE = OffsetRange(2, 100, 200)
 ORIGIN = Origin("topic", "id", RANGE, "0123abcd")
 SCHEMA = pa.schema(
     [

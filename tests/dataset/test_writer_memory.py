@@ -12,10 +12,10 @@ import pytest
 
 from fink_dask.dataset.formats import KAFKA_FIELDS, Origin
 from fink_dask.dataset.writer import StagedWriter
-from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.offsets import OffsetRange
 from tests.harness.ledgers import begin_attempt
 
-RANGE = Range(2, 0, 100_000)
+RANGE = OffsetRange(2, 0, 100_000)
 ORIGIN = Origin("topic", "id", RANGE, "0123abcd")
 ROWS = 200
 SCHEMA = pa.schema(

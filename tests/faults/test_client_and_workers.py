@@ -140,10 +140,10 @@ def test_02_a_run_survives_the_death_of_many_workers_at_any_moment(
     assert_exactly_once(running.outdir, oracle.values)
 
 
-def die_after_commit(range_: Any, settings: Any, *more: Any) -> Any:
+def die_after_commit(offset_range: Any, settings: Any, *more: Any) -> Any:
     """Run a range on a worker, and kill that before anybody hears of it; the first time only."""
-    token = settings.ledger.path / f"died-{range_.name}"
-    result = transfer_on_worker(range_, settings, *more)
+    token = settings.ledger.path / f"died-{offset_range.name}"
+    result = transfer_on_worker(offset_range, settings, *more)
     if not token.exists():
         token.touch()
         os.kill(os.getpid(), signal.SIGKILL)

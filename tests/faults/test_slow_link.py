@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fink_dask.kafka.connection import open_connection
-from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.kafka.reader import RangeReader
 from fink_dask.settings import KafkaSettings
 from tests.alerts.made_up import AlertKind
@@ -85,7 +85,7 @@ def test_24_a_long_stretch_of_aborted_transactions_is_no_silence_of_a_slow_line_
     far.link.set(Line(mbit=1, round_trip_s=0.02))
     settings = KafkaSettings(far.bootstrap_servers, reconnect_timeout_s=3)
     with open_connection(settings, fetch_bytes=2**16) as connection:
-        reader = RangeReader(connection, topic_name, Range(0, 0, 306), lambda: False)
+        reader = RangeReader(connection, topic_name, OffsetRange(0, 0, 306), lambda: False)
         assert sum(map(len, reader.batches(10, 2**20))) == 5
     assert reader.holes == [(0, 301)]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fink_dask.errors import BrokerUnavailableError
-from fink_dask.following.followers import Patience
+from fink_dask.following.followers import ReconnectPolicy
 from fink_dask.progress.events import Event, Note
 
 AWAY = BrokerUnavailableError("no answer from Kafka", "topic")
@@ -14,7 +14,7 @@ AWAY = BrokerUnavailableError("no answer from Kafka", "topic")
 def test_an_absence_is_said_once_excused_and_given_up_in_the_end() -> None:
     said: list[Event] = []
     excused: list[float] = []
-    patience = Patience(5.0, said.append, excused.append)
+    patience = ReconnectPolicy(5.0, said.append, excused.append)
     patience.end(0.0)
     assert (said, excused) == ([], [])
     for now in (1.0, 2.0, 4.9):

@@ -32,7 +32,7 @@ from fink_dask.dashboard.page import headline, running_ranges
 from fink_dask.dashboard.reports import TransferReport
 from fink_dask.errors import FinkDaskError
 from fink_dask.kafka.credentials import read_credentials
-from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.progress import summarise
 from fink_dask.ledger.records import seal
@@ -158,10 +158,10 @@ def ledgers(seed: int) -> Count:
     rng = random.Random(seed)
     taken = refused = 0
     with TemporaryDirectory() as folder:
-        plan = make_plan([Range(0, 0, 20), Range(1, 0, 20)])
+        plan = make_plan([OffsetRange(0, 0, 20), OffsetRange(1, 0, 20)])
         ledger = make_ledger(Path(folder) / "alerts", plan)
-        for range_ in plan.ranges:
-            transfer(ledger, plan, range_)
+        for offset_range in plan.ranges:
+            transfer(ledger, plan, offset_range)
         documents = [*ledger.plans_path.glob("*.json"), *ledger.markers_path.glob("*.json")]
         for _ in range(15):
             path = rng.choice(documents)
@@ -204,8 +204,8 @@ def reports(seed: int) -> Count:
     rng = random.Random(seed)
     progress = Told()
     progress.take(TransferStarted("night", 4, 0, 100, 0, None, {0: (50, 0), 1: (50, 0)}))
-    progress.take(RangeProgress("night", Range(0, 0, 20), "a", 10, 10, 100, 0, "tcp://10.0.0.1:1"))
-    progress.take(RangeCommitted("night", Range(1, 0, 20), 20, 200, {"decode": 1.0}, 0, 0))
+    progress.take(RangeProgress("night", OffsetRange(0, 0, 20), "a", 10, 10, 100, 0, "tcp://10.0.0.1:1"))
+    progress.take(RangeCommitted("night", OffsetRange(1, 0, 20), 20, 200, {"decode": 1.0}, 0, 0))
     message = progress.report().to_message()
     taken = 0
     for _ in range(200):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fink_dask.dashboard.reporter import Reports
 from fink_dask.dashboard.reports import TransferReport
-from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.progress.events import Event, Forecast, RangeProgress, TransferStarted
 from fink_dask.progress.tally import Progress
 
@@ -29,7 +29,7 @@ def started(
 
 
 def received(
-    range_: Range,
+    offset_range: OffsetRange,
     count: int,
     size: int = 1000,
     read: int = 0,
@@ -40,7 +40,7 @@ def received(
 ) -> RangeProgress:
     """Report so many records of a size in bytes that have arrived, of which some are read."""
     return RangeProgress(
-        *(topic, range_, attempt, range_.start + read, read, size * read, 0),
+        *(topic, offset_range, attempt, offset_range.start + read, read, size * read, 0),
         received=count,
         received_bytes=size * count,
         quiet_s=quiet_s,

@@ -16,7 +16,7 @@ from fink_dask.dataset.formats import KAFKA_FIELDS, Origin
 from fink_dask.dataset.partitioning import resolve_partitioning
 from fink_dask.dataset.quarantine import QUARANTINE_SCHEMA, quarantine_rows
 from fink_dask.dataset.writer import StagedWriter
-from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.ledger.commit import Attempt, Step, is_published, publish
 from fink_dask.ledger.ledger import QUARANTINE_DIRECTORY, Ledger
 from fink_dask.ledger.outdir import create_ledger
@@ -43,7 +43,7 @@ COLUMNS = pa.schema([*SCHEMA.arrow, *KAFKA_FIELDS])
 Place = tuple[int, int]
 
 
-def make_plan(ranges: Sequence[Range], generation: int = 1, topic: str = IDENTITY.topic) -> Plan:
+def make_plan(ranges: Sequence[OffsetRange], generation: int = 1, topic: str = IDENTITY.topic) -> Plan:
     """Plan these ranges."""
     return Plan(generation, replace(IDENTITY, topic=topic), tuple(ranges), estimated_bytes=1000)
 
@@ -66,14 +66,16 @@ def begin_attempt(outdir: Path, origin: Origin) -> Attempt:
     return attempt
 
 
-def alerts_of(range_: Range) -> list[int]:
+def alerts_of(offset_range: OffsetRange) -> list[int]:
     """Offsets that hold an alert: every tenth holds a record that can't be decoded, every other tenth nothing."""
-    return [offset for offset in range(range_.start, range_.end) if offset % 10 not in {7, 9}]
+    return [offset for offset in range(offset_range.start, offset_range.end) if offset % 10 not in {7, 9}]
 
 
 def places(plan: Plan) -> list[Place]:
     """Partition and offset of every alert of a plan."""
-    return sorted((range_.partition, offset) for range_ in plan.ranges for offset in alerts_of(range_))
+    return sorted(
+        (offset_range.partition, offset) for offset_range in plan.ranges for offset in alerts_of(offset_range)
+    )
 
 
 def rows_of(partition: int, offsets: Sequence[int]) -> pa.RecordBatch:
@@ -84,35 +86,35 @@ def rows_of(partition: int, offsets: Sequence[int]) -> pa.RecordBatch:
     )
 
 
-def stage_range(attempt: Attempt, plan: Plan, range_: Range) -> Marker:
+def stage_range(attempt: Attempt, plan: Plan, offset_range: OffsetRange) -> Marker:
     """Stage a range as a transfer does, one batch of ten offsets after the other."""
-    origin = Origin(plan.identity.topic, plan.identity.topic_id, range_, plan.plan_id, attempt.revision)
+    origin = Origin(plan.identity.topic, plan.identity.topic_id, offset_range, plan.plan_id, attempt.revision)
     partitioning = resolve_partitioning(plan.identity.partitionby, None, SCHEMA.arrow)
     file_schema = partitioning.file_schema(COLUMNS)
-    offsets = range(range_.start, range_.end)
+    offsets = range(offset_range.start, offset_range.end)
     bad = [offset for offset in offsets if offset % 10 == 7]
     with (
         StagedWriter(attempt, file_schema, origin) as data,
         StagedWriter(attempt, QUARANTINE_SCHEMA, origin, prefix="quarantine-") as quarantine,
     ):
-        for start in range(0, len(alerts_of(range_)), 10):
-            batch = rows_of(range_.partition, alerts_of(range_)[start : start + 10])
+        for start in range(0, len(alerts_of(offset_range)), 10):
+            batch = rows_of(offset_range.partition, alerts_of(offset_range)[start : start + 10])
             split = partitioning.split(batch)
             for directory, part in split.slices(batch.take(pa.array(split.order)).select(file_schema.names)):
                 data.write(directory, part)
         if bad:
             raw = join_records(bad, [-1] * len(bad), [b"?"] * len(bad), [b"k", *[None] * (len(bad) - 1)], Memory())
             reasons = [(index, "made up") for index in range(len(bad))]
-            quarantine.write(QUARANTINE_DIRECTORY, quarantine_rows(raw, reasons, range_.partition))
+            quarantine.write(QUARANTINE_DIRECTORY, quarantine_rows(raw, reasons, offset_range.partition))
         data.complete()
         quarantine.complete()
         files, quarantine_files = data.stage(), quarantine.stage()
     return Marker(
         plan_id=plan.plan_id,
-        range=range_,
+        range=offset_range,
         attempt=attempt.name,
-        rows=len(alerts_of(range_)),
-        raw_bytes=100 * len(range_),
+        rows=len(alerts_of(offset_range)),
+        raw_bytes=100 * len(offset_range),
         files=files,
         quarantined=len(bad),
         quarantine=quarantine_files[0] if bad else None,
@@ -121,14 +123,14 @@ def stage_range(attempt: Attempt, plan: Plan, range_: Range) -> Marker:
     )
 
 
-def transfer(ledger: Ledger, plan: Plan, range_: Range, step: Step = lambda _: None) -> Marker:
+def transfer(ledger: Ledger, plan: Plan, offset_range: OffsetRange, step: Step = lambda _: None) -> Marker:
     """Make a range part of the dataset, as `fink_dask.ranges.task.transfer_range` does."""
-    marker = ledger.marker(range_, plan.plan_id)
+    marker = ledger.marker(offset_range, plan.plan_id)
     if marker is None:
-        attempt = Attempt(ledger, range_, plan.plan_id, step)
+        attempt = Attempt(ledger, offset_range, plan.plan_id, step)
         attempt.begin()
         try:
-            marker = attempt.commit(stage_range(attempt, plan, range_))
+            marker = attempt.commit(stage_range(attempt, plan, offset_range))
         finally:
             attempt.clean_up()
     if not is_published(ledger, marker):
@@ -136,17 +138,17 @@ def transfer(ledger: Ledger, plan: Plan, range_: Range, step: Step = lambda _: N
     return marker
 
 
-def revise(ledger: Ledger, plan: Plan, range_: Range, step: Step = lambda _: None) -> Marker:
+def revise(ledger: Ledger, plan: Plan, offset_range: OffsetRange, step: Step = lambda _: None) -> Marker:
     """Commit the next revision of a range's marker, with files of its own in the place of all that it had."""
-    revision = ledger.revisions().get(range_.name, 0)
-    before = ledger.marker(range_, plan.plan_id, revision)
+    revision = ledger.revisions().get(offset_range.name, 0)
+    before = ledger.marker(offset_range, plan.plan_id, revision)
     assert before is not None
-    attempt = Attempt(ledger, range_, plan.plan_id, step, revision + 1)
+    attempt = Attempt(ledger, offset_range, plan.plan_id, step, revision + 1)
     attempt.begin()
     try:
         superseded = [file.path for file in before.files]
         superseded += [] if before.quarantine is None else [before.quarantine.path]
-        marker = attempt.commit(replace(stage_range(attempt, plan, range_), superseded=tuple(superseded)))
+        marker = attempt.commit(replace(stage_range(attempt, plan, offset_range), superseded=tuple(superseded)))
         if not is_published(ledger, marker):
             publish(ledger, marker, step)
         return marker

@@ -12,7 +12,7 @@ import pyarrow as pa
 from fink_dask.avro.schema import parse_schema
 from fink_dask.dataset.formats import KAFKA_FIELDS, Origin
 from fink_dask.dataset.writer import StagedWriter
-from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.ledger.commit import Attempt, publish
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import create_ledger
@@ -35,28 +35,32 @@ def add_night(outdir: Path, schema: Any, alerts: pa.Table | Sequence[Alert], top
     ledger = Ledger(outdir)
     create_ledger(ledger)
     earlier = ledger.plans() if ledger.exists() else []
-    start = max((range_.end for plan in earlier for range_ in plan.ranges), default=0)
+    start = max((offset_range.end for plan in earlier for offset_range in plan.ranges), default=0)
     table = alerts if isinstance(alerts, pa.Table) else pa.Table.from_pylist(list(alerts), parsed.arrow)
-    range_ = Range(0, start, start + table.num_rows)
+    offset_range = OffsetRange(0, start, start + table.num_rows)
     name = topic or outdir.name
     identity = Identity(name, f"id of {name}", (), None, parsed.fingerprint, "file")
-    plan = Plan(len(earlier) + 1, identity, (range_,), estimated_bytes=1000)
+    plan = Plan(len(earlier) + 1, identity, (offset_range,), estimated_bytes=1000)
     ledger.freeze(plan, parsed, earlier)
-    attempt = Attempt(ledger, range_, plan.plan_id, lambda _: None)
+    attempt = Attempt(ledger, offset_range, plan.plan_id, lambda _: None)
     attempt.begin()
     try:
         places = [
-            pa.repeat(pa.scalar(0, pa.int32()), len(range_)),
-            pa.array(range(range_.start, range_.end), pa.int64()),
+            pa.repeat(pa.scalar(0, pa.int32()), len(offset_range)),
+            pa.array(range(offset_range.start, offset_range.end), pa.int64()),
         ]
         for field, values in zip(KAFKA_FIELDS, places, strict=True):
             table = table.append_column(field, values)
-        with StagedWriter(attempt, table.schema, Origin(name, identity.topic_id, range_, plan.plan_id, 0)) as writer:
+        with StagedWriter(
+            attempt, table.schema, Origin(name, identity.topic_id, offset_range, plan.plan_id, 0)
+        ) as writer:
             for batch in table.to_batches(max_chunksize=8192):
                 writer.write("", batch)
             writer.complete()
             files = writer.stage()
-        marker = attempt.commit(Marker(plan.plan_id, range_, attempt.name, len(range_), 100 * len(range_), files))
+        marker = attempt.commit(
+            Marker(plan.plan_id, offset_range, attempt.name, len(offset_range), 100 * len(offset_range), files)
+        )
         publish(ledger, marker, lambda _: None)
     finally:
         attempt.clean_up()

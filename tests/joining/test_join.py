@@ -20,7 +20,7 @@ from fink_dask.dataset.writer import StagedWriter
 from fink_dask.errors import FinkDaskError, InterruptedTransferError, LedgerError, SchemaError
 from fink_dask.joining import join as joining
 from fink_dask.joining.join import join_datasets
-from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.ledger.commit import Attempt, publish
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import create_ledger
@@ -56,33 +56,35 @@ class Made:
         extra = 2 * bad
         starts = [self._ends.get(number, 0) for number in range(len(partitions))]
         ranges = tuple(
-            Range(number, start, start + len(rows) + extra)
+            OffsetRange(number, start, start + len(rows) + extra)
             for number, (start, rows) in enumerate(zip(starts, partitions, strict=True))
             if rows or extra
         )
         plans = self.ledger.plans()
         plan = Plan(len(plans) + 1, self._identity, ranges, 100)
         self.ledger.freeze(plan, self._schema, plans)
-        for range_ in ranges:
-            self._ends[range_.partition] = range_.end
-            self._transfer(plan, range_, partitions[range_.partition], bad)
+        for offset_range in ranges:
+            self._ends[offset_range.partition] = offset_range.end
+            self._transfer(plan, offset_range, partitions[offset_range.partition], bad)
 
-    def _transfer(self, plan: Plan, range_: Range, rows: Sequence[dict[str, Any]], bad: int) -> None:
-        attempt = Attempt(self.ledger, range_, plan.plan_id, lambda _: None)
+    def _transfer(self, plan: Plan, offset_range: OffsetRange, rows: Sequence[dict[str, Any]], bad: int) -> None:
+        attempt = Attempt(self.ledger, offset_range, plan.plan_id, lambda _: None)
         attempt.begin()
         columns = [field for field in self._schema.arrow if field.name not in self._identity.partitionby]
         schema = pa.schema([*columns, *KAFKA_FIELDS])
-        origin = Origin(self._identity.topic, "id", range_, plan.plan_id)
+        origin = Origin(self._identity.topic, "id", offset_range, plan.plan_id)
         with StagedWriter(attempt, schema, origin) as staged:
             for number, row in enumerate(rows):
-                placed = row | {"kafka_partition": range_.partition, "kafka_offset": range_.start + number}
+                placed = row | {"kafka_partition": offset_range.partition, "kafka_offset": offset_range.start + number}
                 directory = "/".join(f"{name}={row[name]}" for name in self._identity.partitionby)
                 batch = pa.RecordBatch.from_pylist([{name: placed[name] for name in schema.names}], schema=schema)
                 staged.write(directory, batch)
             staged.complete()
             files = staged.stage()
-        holes = ((range_.end - bad, range_.end),) if bad else ()
-        marker = Marker(plan.plan_id, range_, attempt.name, len(rows), 9, files, filtered=bad, holes=holes, newest_ms=5)
+        holes = ((offset_range.end - bad, offset_range.end),) if bad else ()
+        marker = Marker(
+            plan.plan_id, offset_range, attempt.name, len(rows), 9, files, filtered=bad, holes=holes, newest_ms=5
+        )
         publish(self.ledger, attempt.commit(marker), lambda _: None)
 
 

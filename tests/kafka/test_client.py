@@ -16,7 +16,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from fink_dask.errors import BrokerError, BrokerUnavailableError, InterruptedTransferError
 from fink_dask.kafka import connection as connection_module
-from fink_dask.kafka.client import Errors, broker_error, is_passing, one_line
+from fink_dask.kafka.client import Errors, broker_error, is_transient, one_line
 from fink_dask.kafka.connection import Admin, Connection, open_connection
 from fink_dask.settings import KafkaSettings
 from tests.harness.kafka_settings import free_ports
@@ -201,7 +201,7 @@ def test_a_refusal_before_the_last_answer_is_not_why_the_broker_is_silent_now() 
 )
 def test_only_what_may_pass_is_tried_again(code: int, passing: bool) -> None:
     error = broker_error(KafkaError(code), "topic", 3, 17)
-    assert is_passing(KafkaError(code)) is passing
+    assert is_transient(KafkaError(code)) is passing
     assert error.transient is passing
     assert str(error).startswith("topic[3] at offset 17: ")
     assert str(pickle.loads(pickle.dumps(error))) == str(error)

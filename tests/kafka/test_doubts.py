@@ -12,7 +12,7 @@ from fink_dask.errors import BrokerError, BrokerUnavailableError
 from fink_dask.kafka import doubts as doubts_module
 from fink_dask.kafka.client import SURE_S
 from fink_dask.kafka.doubts import Doubts
-from fink_dask.kafka.offsets import Range, Watermarks
+from fink_dask.kafka.offsets import OffsetRange, Watermarks
 from tests.harness.oracle import wait_for
 
 
@@ -26,7 +26,7 @@ class Asked:
         self._may_answer = threading.Event()
         monkeypatch.setattr(doubts_module.time, "monotonic", lambda: self.now)
         connection: Any = SimpleNamespace(admin=None)
-        self.doubts = Doubts(connection, "topic", Range(3, 100, 200))
+        self.doubts = Doubts(connection, "topic", OffsetRange(3, 100, 200))
         monkeypatch.setattr(self.doubts, "_ask", self._ask)
 
     def _ask(self) -> Any:

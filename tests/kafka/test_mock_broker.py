@@ -9,7 +9,7 @@ from fink_dask.errors import BrokerError
 from fink_dask.kafka.connection import ConnectionPool, open_connection
 from fink_dask.kafka.inspect import UNKNOWN_ID, open_inspector
 from fink_dask.kafka.line import MIN_FETCH_BYTES
-from fink_dask.kafka.offsets import Range, Watermarks
+from fink_dask.kafka.offsets import OffsetRange, Watermarks
 from fink_dask.kafka.publish import MOCK_PARTITIONS, mock_broker
 from fink_dask.kafka.reader import RangeReader
 from fink_dask.settings import BATCH_BYTES, KafkaSettings
@@ -36,8 +36,8 @@ def test_what_the_demo_publishes_is_described_and_read_back() -> None:
                 inspector.describe("another")
         for partition in range(MOCK_PARTITIONS):
             with open_connection(settings) as connection:
-                range_ = Range(partition, 0, 1000)
-                reader = RangeReader(connection, "topic", range_, lambda: False, described.topic_id)
+                offset_range = OffsetRange(partition, 0, 1000)
+                reader = RangeReader(connection, "topic", offset_range, lambda: False, described.topic_id)
                 batches = list(reader.batches(300, BATCH_BYTES))
                 values = [batch.value(index) for batch in batches for index in range(len(batch))]
             assert values == [value for at, _, value in records if at == partition]
@@ -61,7 +61,9 @@ def test_short_ranges_do_not_shrink_what_is_asked_for_at_once_to_nothing() -> No
             wait_for(lambda: connection.consumer.poll(0) is None and connection.arrived.wire_bytes > 0, "statement")
         for start in range(0, 4000, 500):
             with pool.connect(settings) as connection:
-                reader = RangeReader(connection, "topic", Range(0, start, start + 500), lambda: False, line=pool.line)
+                reader = RangeReader(
+                    connection, "topic", OffsetRange(0, start, start + 500), lambda: False, line=pool.line
+                )
                 assert sum(len(batch) for batch in reader.batches(1000, BATCH_BYTES)) == 500
                 assert connection.expansion < 1.5
             assert pool.line.fetch_bytes >= MIN_FETCH_BYTES

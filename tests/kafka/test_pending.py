@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fink_dask.batches import RawBatch
-from fink_dask.kafka.reader import MAX_BATCH_RECORDS, Pending
+from fink_dask.kafka.reader import MAX_BATCH_RECORDS, RecordAccumulator
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class Bounds:
     min_bytes: int
     max_records: int
 
-    def pending(self) -> Pending:
-        return Pending(self.batchsize, self.batch_bytes, self.min_bytes, self.max_records)
+    def pending(self) -> RecordAccumulator:
+        return RecordAccumulator(self.batchsize, self.batch_bytes, self.min_bytes, self.max_records)
 
 
 SIZES = st.integers(0, 3) | st.integers(0, 60) | st.just(300)

@@ -13,7 +13,7 @@ import pytest
 from confluent_kafka import KafkaError, Producer
 
 from fink_dask.kafka.connection import Connection, ConnectionPool
-from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.kafka.reader import RangeReader
 from fink_dask.settings import KafkaSettings
 from tests.harness.kafka_settings import free_ports
@@ -214,21 +214,21 @@ def _fill(bootstrap: str, topic: str, partition: int, values: list[bytes]) -> No
     assert producer.flush(30) == 0
 
 
-def read(connection: Connection, topic: str, range_: Range) -> None:
+def read(connection: Connection, topic: str, offset_range: OffsetRange) -> None:
     """Read a range to its end, and see that each record is the one of its place."""
-    reader = RangeReader(connection, topic, range_, lambda: False)
+    reader = RangeReader(connection, topic, offset_range, lambda: False)
     reader.prefetch()
     found = [
         (int(batch.offsets[index]), batch.value(index))
         for batch in reader.batches(100, 2**20)
         for index in range(len(batch))
     ]
-    assert [offset for offset, _ in found] == list(range(range_.start, range_.end))
+    assert [offset for offset, _ in found] == list(range(offset_range.start, offset_range.end))
     assert not reader.holes
     assert not reader.lost
     for offset, value in found:
         assert value is not None
-        assert value.startswith(b"%s-%d-%d-" % (topic.encode(), range_.partition, offset))
+        assert value.startswith(b"%s-%d-%d-" % (topic.encode(), offset_range.partition, offset))
 
 
 def test_nothing_of_an_earlier_range_comes_through_a_connection_that_is_used_again(
@@ -238,21 +238,21 @@ def test_nothing_of_an_earlier_range_comes_through_a_connection_that_is_used_aga
     first, second = two_topics
     with pool.connect(reached) as one:
         # Half of a range: librdkafka has fetched the records that follow.
-        batches = RangeReader(one, first, Range(0, 0, 3000), lambda: False).batches(100, 2**20)
+        batches = RangeReader(one, first, OffsetRange(0, 0, 3000), lambda: False).batches(100, 2**20)
         next(batches)
         batches.close()
     ranges = [
-        (second, Range(0, 100, 900)),  # the same partition and offsets of another topic
-        (second, Range(1, 100, 900)),  # another partition
-        (second, Range(1, 0, 50)),  # back
-        (first, Range(0, 50, 2000)),  # where the first one was left
-        (first, Range(0, 2900, 3000)),
-        (first, Range(1, 0, 3000)),
+        (second, OffsetRange(0, 100, 900)),  # the same partition and offsets of another topic
+        (second, OffsetRange(1, 100, 900)),  # another partition
+        (second, OffsetRange(1, 0, 50)),  # back
+        (first, OffsetRange(0, 50, 2000)),  # where the first one was left
+        (first, OffsetRange(0, 2900, 3000)),
+        (first, OffsetRange(1, 0, 3000)),
     ]
-    for topic, range_ in ranges:
+    for topic, offset_range in ranges:
         with pool.connect(reached) as again:
             assert again is one
-            read(again, topic, range_)
+            read(again, topic, offset_range)
 
 
 def test_a_record_of_another_topic_or_partition_is_not_taken_for_one_of_the_range(
@@ -260,10 +260,10 @@ def test_a_record_of_another_topic_or_partition_is_not_taken_for_one_of_the_rang
 ) -> None:
     first, second = two_topics
     with make_pool(LONG_S).connect(KafkaSettings(kafka.bootstrap_servers, reconnect_timeout_s=20)) as connection:
-        RangeReader(connection, second, Range(0, 0, 3000), lambda: False).prefetch()
+        RangeReader(connection, second, OffsetRange(0, 0, 3000), lambda: False).prefetch()
         stale: list[Any] = []
         wait_for(lambda: bool(stale.extend(connection.consumer.consume(200, 0.2)) or stale), "records")
         # Should librdkafka ever hand them out after another assignment, they have the offsets that are waited for.
         for topic, partition, taken in ((first, 0, 0), (second, 1, 0), (second, 0, len(stale))):
-            reader = RangeReader(connection, topic, Range(partition, 0, 3000), lambda: False)
+            reader = RangeReader(connection, topic, OffsetRange(partition, 0, 3000), lambda: False)
             assert len(reader._account(stale)) == reader.position == taken

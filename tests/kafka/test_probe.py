@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fink_dask.kafka.inspect import Sample, open_inspector
-from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.kafka.probe import UNKNOWN_LINE, LineSpeed, line_of, measure_line
 from fink_dask.settings import KafkaSettings
 from tests.alerts.made_up import AlertKind
@@ -31,7 +31,7 @@ def far(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FarKafka]:
 
 def measured(servers: str, topic: str, end: int, limit_rate: int | None = None) -> LineSpeed:
     with open_inspector(KafkaSettings(servers, limit_rate=limit_rate)) as inspector:
-        return measure_line(inspector.admin, topic, Range(0, 0, end))
+        return measure_line(inspector.admin, topic, OffsetRange(0, 0, end))
 
 
 @pytest.mark.links

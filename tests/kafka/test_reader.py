@@ -13,7 +13,7 @@ import pytest
 
 from fink_dask.batches import RawBatch
 from fink_dask.kafka.connection import open_connection
-from fink_dask.kafka.offsets import Interval, Range, merge, total
+from fink_dask.kafka.offsets import Interval, OffsetRange, merge, total
 from fink_dask.kafka.reader import RangeReader
 from fink_dask.settings import BATCH_BYTES, KafkaSettings
 from tests.harness.kafka import ExternalKafka, KafkaBroker
@@ -41,18 +41,20 @@ class Reading:
         return [value for batch in self.batches for value in map(batch.value, range(len(batch)))]
 
 
-def read(bootstrap: str, topic: str, range_: Range, batchsize: int = 1000, batch_bytes: int = BATCH_BYTES) -> Reading:
+def read(
+    bootstrap: str, topic: str, offset_range: OffsetRange, batchsize: int = 1000, batch_bytes: int = BATCH_BYTES
+) -> Reading:
     settings = KafkaSettings(bootstrap, reconnect_timeout_s=20)
     with open_connection(settings) as connection:
-        reader = RangeReader(connection, topic, range_, lambda: False)
+        reader = RangeReader(connection, topic, offset_range, lambda: False)
         batches = list(reader.batches(batchsize, batch_bytes))
     reading = Reading(batches, reader.holes, reader.lost, reader.position)
     # The guarantee itself: nothing twice, nothing missing.
     pieces = [(offset, offset + 1) for offset in reading.offsets] + reading.holes + reading.lost
-    assert merge(pieces) == [(range_.start, range_.end)]
-    assert total(pieces) == len(range_)
+    assert merge(pieces) == [(offset_range.start, offset_range.end)]
+    assert total(pieces) == len(offset_range)
     assert reading.offsets == sorted(reading.offsets)
-    assert reading.position == range_.end
+    assert reading.position == offset_range.end
     return reading
 
 
@@ -104,7 +106,7 @@ def test_no_alert_is_lost_or_invented_around_transactions(
     kafka: Kafka, mixed: tuple[str, list[Produced]], start: int, end: int, offsets: list[int], holes: list[Interval]
 ) -> None:
     topic, sent = mixed
-    reading = read(kafka.bootstrap_servers, topic, Range(0, start, end))
+    reading = read(kafka.bootstrap_servers, topic, OffsetRange(0, start, end))
     assert reading.offsets == offsets
     assert reading.holes == holes
     assert reading.lost == []
@@ -115,7 +117,7 @@ def test_no_alert_is_lost_or_invented_around_transactions(
 def test_two_attempts_at_a_range_make_the_same_batches(
     kafka: Kafka, mixed: tuple[str, list[Produced]], batchsize: int
 ) -> None:
-    reading = read(kafka.bootstrap_servers, mixed[0], Range(0, 0, 103), batchsize)
+    reading = read(kafka.bootstrap_servers, mixed[0], OffsetRange(0, 0, 103), batchsize)
     flat = reading.offsets
     expected = [flat[i : i + batchsize] for i in range(0, len(flat), batchsize)]
     assert [batch.offsets.tolist() for batch in reading.batches] == expected
@@ -131,7 +133,7 @@ def test_no_batch_takes_more_memory_than_its_cap_unless_one_alert_does(
     create_topic(kafka.bootstrap_servers, topic_name, partitions=1)
     values = [bytes(10)] * 3 + [bytes(15)] * 2 + [bytes(31), bytes(25), bytes(20), bytes(10)]
     produce(kafka.bootstrap_servers, topic_name, values)
-    reading = read(kafka.bootstrap_servers, topic_name, Range(0, 0, len(values)), batchsize, batch_bytes)
+    reading = read(kafka.bootstrap_servers, topic_name, OffsetRange(0, 0, len(values)), batchsize, batch_bytes)
     assert [len(batch) for batch in reading.batches] == counts
     assert reading.values == values
 
@@ -141,7 +143,7 @@ def test_keys_count_towards_a_batch_for_a_stream_that_carries_its_schema_in_each
 ) -> None:
     create_topic(kafka.bootstrap_servers, topic_name, partitions=1)
     produce(kafka.bootstrap_servers, topic_name, [b"alert"] * 10, keys=[bytes(1000)] * 10)
-    reading = read(kafka.bootstrap_servers, topic_name, Range(0, 0, 10), batch_bytes=3 * 1005)
+    reading = read(kafka.bootstrap_servers, topic_name, OffsetRange(0, 0, 10), batch_bytes=3 * 1005)
     assert [len(batch) for batch in reading.batches] == [3, 3, 3, 1]
 
 
@@ -149,7 +151,7 @@ def test_alerts_larger_than_a_fetch_arrive(kafka: Kafka, topic_name: str) -> Non
     create_topic(kafka.bootstrap_servers, topic_name, partitions=1)
     values = [b"a" * 5_000_000, b"small", b"b" * 5_000_001, b"c" * 12_000_000]
     sent = produce(kafka.bootstrap_servers, topic_name, values)
-    reading = read(kafka.bootstrap_servers, topic_name, Range(0, 0, 4), batch_bytes=6_000_000)
+    reading = read(kafka.bootstrap_servers, topic_name, OffsetRange(0, 0, 4), batch_bytes=6_000_000)
     assert_values(reading, sent)
     assert [len(batch) for batch in reading.batches] == [2, 1, 1]
 
@@ -159,7 +161,7 @@ def test_empty_and_missing_values_and_keys_reach_the_quarantine_untouched(kafka:
     values, keys = [None, b"", b"alert", None], [b"key", None, b"", None]
     before_ms = int(time.time() * 1000) - 60_000
     produce(kafka.bootstrap_servers, topic_name, values, keys=keys)
-    (batch,) = read(kafka.bootstrap_servers, topic_name, Range(0, 0, 4)).batches
+    (batch,) = read(kafka.bootstrap_servers, topic_name, OffsetRange(0, 0, 4)).batches
     assert [batch.value(index) for index in range(4)] == values
     assert batch.keys == keys
     assert batch.raw_bytes == 5
@@ -173,10 +175,10 @@ def test_readers_one_after_the_other_leave_no_threads_and_files_behind(
         process = psutil.Process()
         return process.num_threads(), process.num_fds()
 
-    read(kafka.bootstrap_servers, mixed[0], Range(0, 0, 103))
+    read(kafka.bootstrap_servers, mixed[0], OffsetRange(0, 0, 103))
     threads, files = held()
     for _ in range(10):
-        read(kafka.bootstrap_servers, mixed[0], Range(0, 0, 103))
+        read(kafka.bootstrap_servers, mixed[0], OffsetRange(0, 0, 103))
     deadline = time.monotonic() + 10
     while held()[0] > threads or held()[1] > files:
         assert time.monotonic() < deadline, f"threads and files were {threads, files}, and now are {held()}"
@@ -193,7 +195,7 @@ def test_what_librdkafka_says_while_a_rate_has_a_reader_pause_is_not_counted_as_
     # As a transfer makes it where a rate is set: the next response is asked for when this one is taken.
     settings = KafkaSettings(kafka.bootstrap_servers, reconnect_timeout_s=20, limit_rate=16 * size, queue_bytes=1)
     with open_connection(settings, fetch_bytes=2**16, stated_ms=5) as connection:
-        reader = RangeReader(connection, topic_name, Range(0, 0, count), lambda: False)
+        reader = RangeReader(connection, topic_name, OffsetRange(0, 0, count), lambda: False)
         said = [(reader.received, reader.received_bytes) for _ in reader.batches(1, 1)]
     assert len(said) == count
     assert all(received * size == received_bytes for received, received_bytes in said)

@@ -17,7 +17,7 @@ from fink_dask.errors import BrokerError, BrokerUnavailableError, CrowdedLineErr
 from fink_dask.kafka.client import Errors, KafkaError
 from fink_dask.kafka.connection import Arrived, open_connection
 from fink_dask.kafka.line import Line
-from fink_dask.kafka.offsets import Range, Watermarks
+from fink_dask.kafka.offsets import OffsetRange, Watermarks
 from fink_dask.kafka.reader import RangeReader
 from fink_dask.settings import KafkaSettings
 from tests.harness.oracle import wait_for
@@ -60,7 +60,7 @@ def reader(line: Line | None = None) -> RangeReader:
     connection: Any = SimpleNamespace(
         arrived=Arrived(), taken=0, taken_bytes=0, settings=KafkaSettings("127.0.0.1:1"), expansion=1.0, admin=None
     )
-    return RangeReader(connection, "topic", Range(3, 100, 200), lambda: False, line=line)
+    return RangeReader(connection, "topic", OffsetRange(3, 100, 200), lambda: False, line=line)
 
 
 END = KafkaError(KafkaError._PARTITION_EOF)
@@ -286,7 +286,7 @@ def test_to_wait_for_a_turn_is_no_silence_of_kafkas(kafka: Any) -> None:
 
     settings = KafkaSettings(kafka.bootstrap_servers, reconnect_timeout_s=1.2)
     with open_connection(settings) as connection:
-        ranges = RangeReader(connection, name, Range(0, 0, 60), lambda: False, waiting=waiting)
+        ranges = RangeReader(connection, name, OffsetRange(0, 0, 60), lambda: False, waiting=waiting)
         assert sum(len(batch) for batch in ranges.batches(10, 2**20)) == 60
     assert len(waits) >= 3
     delete_topic(kafka.bootstrap_servers, name)

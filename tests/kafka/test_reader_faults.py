@@ -19,7 +19,7 @@ from fink_dask.kafka import reader as reader_module
 from fink_dask.kafka.client import SURE_S, Errors
 from fink_dask.kafka.connection import Admin, open_connection
 from fink_dask.kafka.inspect import ask_topic_id
-from fink_dask.kafka.offsets import Range, Watermarks, merge, total
+from fink_dask.kafka.offsets import OffsetRange, Watermarks, merge, total
 from fink_dask.kafka.reader import RangeReader
 from fink_dask.settings import KafkaSettings
 from tests.harness.kafka import KafkaBroker
@@ -47,7 +47,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
 def open_reader(
     broker: KafkaBroker,
     topic: str,
-    range_: Range,
+    offset_range: OffsetRange,
     should_stop: Callable[[], bool] = lambda: False,
     reconnect_timeout_s: float = STALL_TIMEOUT_S,
     topic_id: str = "unknown",
@@ -58,7 +58,7 @@ def open_reader(
     )
     # Little is fetched ahead, so that what happens to the topic in mid-range happens to the reader.
     with open_connection(replace(settings, queue_bytes=64 * 1024), fetch_bytes=64_000) as connection:
-        yield RangeReader(connection, topic, range_, should_stop, topic_id), connection.errors
+        yield RangeReader(connection, topic, offset_range, should_stop, topic_id), connection.errors
 
 
 def fill(broker: KafkaBroker, topic: str, count: int = 1000) -> list[Produced]:
@@ -67,13 +67,15 @@ def fill(broker: KafkaBroker, topic: str, count: int = 1000) -> list[Produced]:
     return produce(broker.bootstrap_servers, topic, (b"%04d" % i * 1250 for i in range(count)))
 
 
-def assert_all_of(range_: Range, reader: RangeReader, batches: list[RawBatch], sent: list[Produced]) -> None:
+def assert_all_of(
+    offset_range: OffsetRange, reader: RangeReader, batches: list[RawBatch], sent: list[Produced]
+) -> None:
     """Nothing twice, nothing missing, and every value as it was sent."""
     offsets = [offset for batch in batches for offset in batch.offsets]
     pieces = [(offset, offset + 1) for offset in offsets] + reader.holes + reader.lost
-    assert merge(pieces) == [(range_.start, range_.end)]
-    assert total(pieces) == len(range_)
-    assert reader.position == range_.end
+    assert merge(pieces) == [(offset_range.start, offset_range.end)]
+    assert total(pieces) == len(offset_range)
+    assert reader.position == offset_range.end
     digests = {record.offset: record.sha256 for record in sent}
     for batch in batches:
         for offset, value in zip(batch.offsets.tolist(), map(batch.value, range(len(batch))), strict=True):
@@ -96,11 +98,11 @@ def test_what_retention_removed_before_the_reading_is_declared_and_the_rest_arri
 ) -> None:
     sent = fill(broker, topic_name, 100)
     delete_records_before(broker.bootstrap_servers, topic_name, 0, low)
-    range_ = Range(0, start, end)
-    with open_reader(broker, topic_name, range_) as (reader, _):
+    offset_range = OffsetRange(0, start, end)
+    with open_reader(broker, topic_name, offset_range) as (reader, _):
         batches = list(reader.batches(10, 10**9))
     assert reader.lost == lost
-    assert_all_of(range_, reader, batches, sent)
+    assert_all_of(offset_range, reader, batches, sent)
 
 
 @pytest.mark.parametrize(("low", "end"), [(950, 1000), (950, 900)])
@@ -108,8 +110,8 @@ def test_what_retention_removes_during_the_reading_is_declared_and_the_rest_arri
     broker: KafkaBroker, topic_name: str, low: int, end: int
 ) -> None:
     sent = fill(broker, topic_name)
-    range_ = Range(0, 0, end)
-    with open_reader(broker, topic_name, range_) as (reader, _):
+    offset_range = OffsetRange(0, 0, end)
+    with open_reader(broker, topic_name, offset_range) as (reader, _):
         batches = []
         for batch in reader.batches(10, 10**9):
             if not batches:
@@ -118,7 +120,7 @@ def test_what_retention_removes_during_the_reading_is_declared_and_the_rest_arri
     assert len(reader.lost) == 1
     assert reader.lost[0][0] >= 10, "what was read is not lost"
     assert reader.lost[0][1] == min(low, end)
-    assert_all_of(range_, reader, batches, sent)
+    assert_all_of(offset_range, reader, batches, sent)
 
 
 def test_loss_next_to_aborted_records_is_not_counted_twice(broker: KafkaBroker, topic_name: str) -> None:
@@ -128,11 +130,11 @@ def test_loss_next_to_aborted_records_is_not_counted_twice(broker: KafkaBroker, 
     sent = produce(address, topic_name, [b"alert"] * 5)  # 21 to 25
     produce_transaction(address, topic_name, [b"aborted"] * 4, commit=False, partitions=1)  # 26 to 29, marker 30
     delete_records_before(address, topic_name, 0, 10)
-    range_ = Range(0, 0, 31)
-    with open_reader(broker, topic_name, range_) as (reader, _):
+    offset_range = OffsetRange(0, 0, 31)
+    with open_reader(broker, topic_name, offset_range) as (reader, _):
         batches = list(reader.batches(10, 10**9))
     assert (reader.lost, reader.holes) == ([(0, 10)], [(10, 21), (26, 31)])
-    assert_all_of(range_, reader, batches, sent)
+    assert_all_of(offset_range, reader, batches, sent)
 
 
 def test_what_compaction_took_is_a_hole_and_not_a_loss(broker: KafkaBroker, topic_name: str) -> None:
@@ -141,10 +143,10 @@ def test_what_compaction_took_is_a_hole_and_not_a_loss(broker: KafkaBroker, topi
     create_topic(address, topic_name, partitions=1, config=compact)
     sent = produce(address, topic_name, [b"%d" % i for i in range(40)], keys=[b"%d" % (i % 7) for i in range(40)])
 
-    def read(range_: Range) -> tuple[RangeReader, list[int]]:
-        with open_reader(broker, topic_name, range_) as (reader, _):
+    def read(offset_range: OffsetRange) -> tuple[RangeReader, list[int]]:
+        with open_reader(broker, topic_name, offset_range) as (reader, _):
             batches = list(reader.batches(10, 10**9))
-        assert_all_of(range_, reader, batches, sent)
+        assert_all_of(offset_range, reader, batches, sent)
         assert reader.lost == []
         return reader, [offset for batch in batches for offset in batch.offsets]
 
@@ -152,21 +154,21 @@ def test_what_compaction_took_is_a_hole_and_not_a_loss(broker: KafkaBroker, topi
     while True:
         # A segment is compacted when a later record has closed it.
         sent += produce(address, topic_name, [b"newer"], keys=[b"0"])
-        reader, offsets = read(Range(0, 0, sent[-1].offset + 1))
+        reader, offsets = read(OffsetRange(0, 0, sent[-1].offset + 1))
         if total(reader.holes) >= 33:
             break
         assert time.monotonic() < deadline, "Kafka has not compacted the topic"
     first = offsets[0]
     assert first > 3, "the head of the partition should be a hole"
-    assert read(Range(0, 0, first))[0].holes == [(0, first)]
-    assert read(Range(0, 3, first + 1))[1] == [first]
+    assert read(OffsetRange(0, 0, first))[0].holes == [(0, first)]
+    assert read(OffsetRange(0, 3, first + 1))[1] == [first]
 
 
 def test_a_topic_made_anew_with_fewer_records_is_refused_long_before_the_stall(
     broker: KafkaBroker, topic_name: str
 ) -> None:
     fill(broker, topic_name)
-    with open_reader(broker, topic_name, Range(0, 0, 1000)) as (reader, _):
+    with open_reader(broker, topic_name, OffsetRange(0, 0, 1000)) as (reader, _):
         batches = reader.batches(10, 10**9)
         next(batches)
         delete_topic(broker.bootstrap_servers, topic_name)
@@ -183,8 +185,8 @@ def test_a_plan_for_more_than_the_partition_holds_is_refused_long_before_the_sta
     broker: KafkaBroker, topic_name: str
 ) -> None:
     fill(broker, topic_name, 5)
-    for range_ in (Range(0, 3, 10), Range(0, 8, 10)):
-        with open_reader(broker, topic_name, range_) as (reader, _):
+    for offset_range in (OffsetRange(0, 3, 10), OffsetRange(0, 8, 10)):
+        with open_reader(broker, topic_name, offset_range) as (reader, _):
             with pytest.raises(BrokerError, match="the partition ends at 5"):
                 list(reader.batches(10, 10**9))
             assert reader.lost == []
@@ -195,7 +197,7 @@ def test_alerts_of_another_topic_with_the_same_name_never_pass_for_the_planned_o
 ) -> None:
     fill(broker, topic_name)
     planned = ask_topic_id(Admin(KafkaSettings(broker.bootstrap_servers)), topic_name)
-    with open_reader(broker, topic_name, Range(0, 0, 1000), topic_id=planned) as (reader, _):
+    with open_reader(broker, topic_name, OffsetRange(0, 0, 1000), topic_id=planned) as (reader, _):
         batches = reader.batches(10, 10**9)
         next(batches)
         delete_topic(broker.bootstrap_servers, topic_name)
@@ -207,15 +209,15 @@ def test_alerts_of_another_topic_with_the_same_name_never_pass_for_the_planned_o
 def test_a_range_of_the_planned_topic_passes_the_check_of_its_id(broker: KafkaBroker, topic_name: str) -> None:
     sent = fill(broker, topic_name, 20)
     planned = ask_topic_id(Admin(KafkaSettings(broker.bootstrap_servers)), topic_name)
-    with open_reader(broker, topic_name, Range(0, 0, 20), topic_id=planned) as (reader, _):
-        assert_all_of(Range(0, 0, 20), reader, list(reader.batches(10, 10**9)), sent)
+    with open_reader(broker, topic_name, OffsetRange(0, 0, 20), topic_id=planned) as (reader, _):
+        assert_all_of(OffsetRange(0, 0, 20), reader, list(reader.batches(10, 10**9)), sent)
 
 
 def test_a_deleted_topic_is_said_long_before_the_stall_and_not_created_by_asking(
     broker: KafkaBroker, topic_name: str
 ) -> None:
     fill(broker, topic_name)
-    with open_reader(broker, topic_name, Range(0, 0, 1000)) as (reader, _):
+    with open_reader(broker, topic_name, OffsetRange(0, 0, 1000)) as (reader, _):
         batches = reader.batches(10, 10**9)
         next(batches)
         delete_topic(broker.bootstrap_servers, topic_name)
@@ -227,7 +229,7 @@ def test_a_deleted_topic_is_said_long_before_the_stall_and_not_created_by_asking
 
 def test_a_broker_that_freezes_for_a_while_costs_no_alert(broker: KafkaBroker, topic_name: str) -> None:
     sent = fill(broker, topic_name)
-    with open_reader(broker, topic_name, Range(0, 0, 1000)) as (reader, _):
+    with open_reader(broker, topic_name, OffsetRange(0, 0, 1000)) as (reader, _):
         rest = reader.batches(10, 10**9)
         batches = [next(rest)]
         broker.pause()
@@ -236,17 +238,17 @@ def test_a_broker_that_freezes_for_a_while_costs_no_alert(broker: KafkaBroker, t
         batches += rest
         timer.join()
     assert reader.lost == []
-    assert_all_of(Range(0, 0, 1000), reader, batches, sent)
+    assert_all_of(OffsetRange(0, 0, 1000), reader, batches, sent)
 
 
 def test_a_killed_broker_fails_the_impatient_and_costs_the_patient_no_alert(
     broker: KafkaBroker, topic_name: str
 ) -> None:
     sent = fill(broker, topic_name)
-    range_ = Range(0, 0, 1000)
+    offset_range = OffsetRange(0, 0, 1000)
     with (
-        open_reader(broker, topic_name, range_) as (patient, _),
-        open_reader(broker, topic_name, range_, reconnect_timeout_s=3) as (impatient, _),
+        open_reader(broker, topic_name, offset_range) as (patient, _),
+        open_reader(broker, topic_name, offset_range, reconnect_timeout_s=3) as (impatient, _),
     ):
         rest, doomed = patient.batches(10, 10**9), impatient.batches(10, 10**9)
         batches = [next(rest)]
@@ -259,7 +261,7 @@ def test_a_killed_broker_fails_the_impatient_and_costs_the_patient_no_alert(
             broker.start()
         batches += rest
     assert patient.lost == []
-    assert_all_of(range_, patient, batches, sent)
+    assert_all_of(offset_range, patient, batches, sent)
 
     error = pickle.loads(pickle.dumps(caught.value))
     assert type(error) is BrokerUnavailableError
@@ -274,7 +276,7 @@ def test_a_broker_that_is_away_for_longer_than_a_deleted_topic_is_doubted_costs_
 ) -> None:
     """After a while without any broker, librdkafka says that there is no such partition."""
     sent = fill(broker, topic_name)
-    with open_reader(broker, topic_name, Range(0, 0, 1000)) as (reader, _):
+    with open_reader(broker, topic_name, OffsetRange(0, 0, 1000)) as (reader, _):
         rest = reader.batches(10, 10**9)
         batches = [next(rest)]
         broker.kill()
@@ -285,7 +287,7 @@ def test_a_broker_that_is_away_for_longer_than_a_deleted_topic_is_doubted_costs_
         finally:
             timer.join()
     assert reader.lost == []
-    assert_all_of(Range(0, 0, 1000), reader, batches, sent)
+    assert_all_of(OffsetRange(0, 0, 1000), reader, batches, sent)
 
 
 def test_a_stop_is_obeyed_although_kafka_is_silent(
@@ -294,7 +296,7 @@ def test_a_stop_is_obeyed_although_kafka_is_silent(
     fill(broker, topic_name)
     stop = threading.Event()
     patient = {"request_timeout_s": STALL_TIMEOUT_S}
-    with open_reader(broker, topic_name, Range(0, 0, 1000), stop.is_set, **patient) as (reader, _):
+    with open_reader(broker, topic_name, OffsetRange(0, 0, 1000), stop.is_set, **patient) as (reader, _):
         batches = reader.batches(10, 10**9)
         next(batches)
         broker.pause()
@@ -319,7 +321,7 @@ def test_a_broker_that_refused_a_connection_and_took_the_next_one_may_be_silent_
 ) -> None:
     """A broker that starts refuses whom it lets in a second later."""
     sent = fill(broker, topic_name)
-    with open_reader(broker, topic_name, Range(0, 0, 1000)) as (reader, errors):
+    with open_reader(broker, topic_name, OffsetRange(0, 0, 1000)) as (reader, errors):
         rest = reader.batches(10, 10**9)
         batches = [next(rest)]
         errors(KafkaError(KafkaError._AUTHENTICATION, "SASL authentication error"))
@@ -330,23 +332,23 @@ def test_a_broker_that_refused_a_connection_and_took_the_next_one_may_be_silent_
             batches += rest
         finally:
             timer.join()
-    assert_all_of(Range(0, 0, 1000), reader, batches, sent)
+    assert_all_of(OffsetRange(0, 0, 1000), reader, batches, sent)
 
 
 def test_records_that_come_damaged_are_not_decoded_and_are_worth_another_try(
     broker: KafkaBroker, topic_name: str
 ) -> None:
-    sent, range_ = fill(broker, topic_name, 10), Range(0, 0, 10)
+    sent, offset_range = fill(broker, topic_name, 10), OffsetRange(0, 0, 10)
     (stored,) = broker.data_dir.glob(f"{topic_name}-0/*.log")
     whole = stored.read_bytes()
     with stored.open("r+b") as file:  # Kafka itself does not look into what it sends
         file.seek(len(whole) - 2)
         file.write(bytes([whole[-2] ^ 1]))
-    with open_reader(broker, topic_name, range_) as (reader, _), pytest.raises(BrokerUnavailableError) as caught:
+    with open_reader(broker, topic_name, offset_range) as (reader, _), pytest.raises(BrokerUnavailableError) as caught:
         [*reader.batches(1000, 10**6)]
     assert "damaged" in str(caught.value)
     assert (caught.value.topic, caught.value.partition) == (topic_name, 0)
     with stored.open("r+b") as file:
         file.write(whole)
-    with open_reader(broker, topic_name, range_) as (reader, _):
-        assert_all_of(range_, reader, [*reader.batches(1000, 10**6)], sent)
+    with open_reader(broker, topic_name, offset_range) as (reader, _):
+        assert_all_of(offset_range, reader, [*reader.batches(1000, 10**6)], sent)

@@ -14,7 +14,7 @@ from fink_dask.errors import BrokerError, SettingsError
 from fink_dask.kafka.client import Errors, client_config
 from fink_dask.kafka.connection import open_connection
 from fink_dask.kafka.inspect import open_inspector
-from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.kafka.reader import RangeReader
 from fink_dask.settings import KafkaSettings, Security
 from tests.harness.producer import produce
@@ -49,7 +49,7 @@ def test_the_right_password_and_certificate_are_let_in(secure: SecureKafka, list
     assert description.watermarks[0].stable == 20
     assert len(description.topic_id) > 10, "asked through the admin client"
     with open_connection(kafka) as connection:
-        reader = RangeReader(connection, TOPIC, Range(0, 0, 20), lambda: False, description.topic_id)
+        reader = RangeReader(connection, TOPIC, OffsetRange(0, 0, 20), lambda: False, description.topic_id)
         assert sum(map(len, reader.batches(1000, 2**20))) == 20
 
 
@@ -98,7 +98,7 @@ def test_a_token_of_an_identity_server_is_let_in(secure: SecureKafka, identity: 
     with open_inspector(kafka) as inspector:
         assert inspector.describe(TOPIC).watermarks[0].stable == 20
     with open_connection(kafka) as connection:
-        reader = RangeReader(connection, TOPIC, Range(0, 0, 20), lambda: False)
+        reader = RangeReader(connection, TOPIC, OffsetRange(0, 0, 20), lambda: False)
         assert sum(map(len, reader.batches(1000, 2**20))) == 20
     assert [parse_qs(body)["scope"] for body in identity.asked] == [[SCOPE]] * len(identity.given)
 
@@ -136,7 +136,7 @@ def test_a_token_that_is_not_given_or_not_taken_is_said_in_one_line(
 def test_a_password_that_was_changed_ends_the_reading_long_before_kafka_is_given_up(secure: SecureKafka) -> None:
     refused = replace(settings(secure, "SASL", "SASL_PLAINTEXT", password="wrong"), reconnect_timeout_s=1000)
     with open_connection(refused) as connection:
-        reader = RangeReader(connection, TOPIC, Range(0, 0, 20), lambda: False)
+        reader = RangeReader(connection, TOPIC, OffsetRange(0, 0, 20), lambda: False)
         with pytest.raises(BrokerError, match="the broker refused the credentials"):
             list(reader.batches(1000, 2**20))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fink_dask.errors import LedgerError, StorageError
-from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.ledger.commit import Attempt, missing_files, publish, roll_forward
 from fink_dask.ledger.ledger import Ledger, storage_error
 from fink_dask.ledger.outdir import create_ledger
@@ -30,21 +30,21 @@ from tests.harness.ledgers import (
     transfer,
 )
 
-FIRST, SECOND = Range(0, 0, 25), Range(3, 100, 130)
+FIRST, SECOND = OffsetRange(0, 0, 25), OffsetRange(3, 100, 130)
 PLAN = make_plan([FIRST, SECOND])
 
 
-def _transfer(ledger: Ledger, range_: Range) -> None:
-    transfer(ledger, PLAN, range_)
+def _transfer(ledger: Ledger, offset_range: OffsetRange) -> None:
+    transfer(ledger, PLAN, offset_range)
 
 
 def _resume(ledger: Ledger) -> None:
     """Go on as the next job does."""
     create_ledger(ledger)
     roll_forward(ledger, ledger.plans())
-    for range_ in PLAN.ranges:
-        if ledger.marker(range_, PLAN.plan_id) is None:  # else whoever transfers it would publish it as well
-            transfer(ledger, PLAN, range_)
+    for offset_range in PLAN.ranges:
+        if ledger.marker(offset_range, PLAN.plan_id) is None:  # else whoever transfers it would publish it as well
+            transfer(ledger, PLAN, offset_range)
 
 
 def _assert_whole(ledger: Ledger) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from fink_dask.errors import LedgerError, StorageError
-from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.ledger import commit
 from fink_dask.ledger.commit import MARKER, Attempt, roll_forward
 from fink_dask.ledger.ledger import Ledger
@@ -22,7 +22,7 @@ from fink_dask.store.newfile import NewFile
 from tests.harness.ledgers import make_ledger, make_plan
 from tests.ledger.commit_model import TWO_ATTEMPTS, TWO_JOBS, Actors, Disk, Play, job, transitions
 
-RANGE = Range(0, 0, 1)
+RANGE = OffsetRange(0, 0, 1)
 PLAN = make_plan([RANGE])
 #: What the model's attempts are called in the ledger; in the same order.
 NAMES = {"change": "a" * 16, "early": "b" * 16, "late": "c" * 16}

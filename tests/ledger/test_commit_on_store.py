@@ -17,7 +17,7 @@ import pytest
 
 from fink_dask.dataset.formats import Origin
 from fink_dask.errors import LedgerError, StorageError
-from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.ledger.commit import Attempt, is_published, missing_files, publish, roll_forward
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import create_ledger
@@ -31,7 +31,7 @@ from tests.harness.ledgers import alerts_of, make_ledger, make_plan, places, rev
 from tests.harness.object_store import BUCKET, ObjectStore
 from tests.harness.store_crash import in_environment, killed_after, run_on_store
 
-FIRST, SECOND = Range(0, 0, 25), Range(3, 100, 130)
+FIRST, SECOND = OffsetRange(0, 0, 25), OffsetRange(3, 100, 130)
 PLAN = make_plan([FIRST, SECOND])
 STEPS = ["staged", "marked", "linked", "renamed", "renamed", "renamed", "renamed", "published"]
 
@@ -45,9 +45,9 @@ def _resume(ledger: Ledger) -> None:
     """Go on as the next job does."""
     create_ledger(ledger)
     roll_forward(ledger, ledger.plans())
-    for range_ in PLAN.ranges:
-        if ledger.marker(range_, PLAN.plan_id) is None:  # else whoever transfers it would publish it as well
-            transfer(ledger, PLAN, range_)
+    for offset_range in PLAN.ranges:
+        if ledger.marker(offset_range, PLAN.plan_id) is None:  # else whoever transfers it would publish it as well
+            transfer(ledger, PLAN, offset_range)
     roll_forward(ledger, ledger.plans())
 
 
@@ -351,8 +351,8 @@ def test_a_change_of_a_range_that_is_killed_after_any_change_to_the_store_counts
 ) -> None:
     for after in count(1, every):
         ledger = make_ledger(locate(f"{store_url}-{after}"), PLAN)
-        for range_ in PLAN.ranges:
-            transfer(ledger, PLAN, range_)
+        for offset_range in PLAN.ranges:
+            transfer(ledger, PLAN, offset_range)
         killed = run_on_store(object_store, _revise_and_die, ledger, after) == -signal.SIGKILL
         roll_forward(ledger, ledger.plans())
         assert _read_places(ledger) == places(PLAN)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import fink_dask
-from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.ledger.commit import roll_forward
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.planning.continuing import go_on_with
@@ -47,11 +47,11 @@ def test_a_first_ledger_is_gone_on_with_as_it_was_begun_though_nothing_of_that_i
 
 def test_a_first_ledger_is_continued(ledger: Ledger) -> None:
     roll_forward(ledger, ledger.plans())
-    more = make_plan([Range(0, 40, 60)], generation=3)
+    more = make_plan([OffsetRange(0, 40, 60)], generation=3)
     ledger.freeze(more, SCHEMA, ledger.plans())
     plans = ledger.plans()
     for plan in plans[1:]:
-        for range_ in plan.ranges:
-            transfer(ledger, plan, range_)
+        for offset_range in plan.ranges:
+            transfer(ledger, plan, offset_range)
     assert read_places(ledger) == sorted(place for plan in plans for place in places(plan))
     assert verify_dataset(ledger).problems == ()

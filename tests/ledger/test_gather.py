@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fink_dask.errors import FinkDaskError, LedgerError, SettingsError, StorageError
-from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.ledger.gather import gather_ledgers
 from fink_dask.ledger.lease import hold_lease
 from fink_dask.ledger.ledger import Ledger
@@ -18,7 +18,7 @@ from fink_dask.verifying.files import verify_dataset
 from tests.harness.crash import run_until
 from tests.harness.ledgers import SCHEMA, files_below, make_ledger, make_plan, transfer
 
-RANGE = Range(0, 0, 12)
+RANGE = OffsetRange(0, 0, 12)
 PLAN = make_plan([RANGE])
 
 

@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from fink_dask.errors import FinkDaskError, LedgerError, StorageError
-from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.ledger import lease as lease_module
 from fink_dask.ledger.lease import BEAT_S, DEAD_AFTER_S, Holder, hold_lease, is_held, read_holder
 from fink_dask.ledger.ledger import Ledger
@@ -27,7 +27,7 @@ from fink_dask.ledger.restart import set_aside
 from tests.harness.crash import barrier, kill_self, pipe, run, start
 from tests.harness.ledgers import make_ledger, make_plan
 
-PLAN = make_plan([Range(0, 0, 1)])
+PLAN = make_plan([OffsetRange(0, 0, 1)])
 
 
 @pytest.fixture

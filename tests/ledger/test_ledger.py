@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fink_dask.errors import LedgerError, StorageError
-from fink_dask.kafka.offsets import Range, subtract
+from fink_dask.kafka.offsets import OffsetRange, subtract
 from fink_dask.ledger.commit import Attempt, publish, roll_forward
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import check_outdir, create_ledger, remove_if_unused
@@ -34,20 +34,20 @@ from tests.harness.ledgers import (
     transfer,
 )
 
-RANGES = [Range(0, 0, 8), Range(0, 8, 20), Range(0, 25, 30), Range(4, 3, 9)]
+RANGES = [OffsetRange(0, 0, 8), OffsetRange(0, 8, 20), OffsetRange(0, 25, 30), OffsetRange(4, 3, 9)]
 PLANS = [make_plan(RANGES[:2]), make_plan(RANGES[2:], generation=2)]
 STATES = ["open", "begun", "staged", "committed", "half published", "published", "committed beside a late attempt"]
 
 
-def _bring_to(ledger: Ledger, range_: Range, state: str) -> None:
-    plan = PLANS[0] if range_ in PLANS[0].ranges else PLANS[1]
+def _bring_to(ledger: Ledger, offset_range: OffsetRange, state: str) -> None:
+    plan = PLANS[0] if offset_range in PLANS[0].ranges else PLANS[1]
     if state == "open":
         return
-    attempt = Attempt(ledger, range_, plan.plan_id, lambda _: None)
+    attempt = Attempt(ledger, offset_range, plan.plan_id, lambda _: None)
     attempt.begin()
     if state == "begun":
         return
-    marker = stage_range(attempt, plan, range_)
+    marker = stage_range(attempt, plan, offset_range)
     if state == "staged":
         return
     attempt.commit(marker)
@@ -56,9 +56,9 @@ def _bring_to(ledger: Ledger, range_: Range, state: str) -> None:
     if state == "half published":
         (attempt.directory / marker.files[0].staged).rename(ledger.outdir / marker.files[0].path)
     if state == "committed beside a late attempt":
-        late = Attempt(ledger, range_, plan.plan_id, lambda _: None)
+        late = Attempt(ledger, offset_range, plan.plan_id, lambda _: None)
         late.begin()
-        late.commit(stage_range(late, plan, range_))
+        late.commit(stage_range(late, plan, offset_range))
 
 
 @examples(40)
@@ -67,10 +67,12 @@ def test_a_ledger_in_any_state_is_rolled_forward_to_what_was_committed(states: l
     with tempfile.TemporaryDirectory() as directory:
         ledger = make_ledger(Path(directory) / "alerts", PLANS[0])
         ledger.freeze(PLANS[1], SCHEMA)
-        for range_, state in zip(RANGES, states, strict=True):
-            _bring_to(ledger, range_, state)
+        for offset_range, state in zip(RANGES, states, strict=True):
+            _bring_to(ledger, offset_range, state)
         committed = [r for r, state in zip(RANGES, states, strict=True) if state not in {"open", "begun", "staged"}]
-        expected = sorted((range_.partition, offset) for range_ in committed for offset in alerts_of(range_))
+        expected = sorted(
+            (offset_range.partition, offset) for offset_range in committed for offset in alerts_of(offset_range)
+        )
         before = summarise(ledger)
         for _ in range(2):
             rolled = roll_forward(ledger, ledger.plans())
@@ -86,8 +88,8 @@ def test_a_ledger_in_any_state_is_rolled_forward_to_what_was_committed(states: l
             taken = [(r.start, r.end) for r in committed if r.partition == partition]
             assert before.missing.get(partition, []) == subtract(whole, taken)
         for plan in PLANS:
-            for range_ in plan.ranges:
-                transfer(ledger, plan, range_)
+            for offset_range in plan.ranges:
+                transfer(ledger, plan, offset_range)
         assert read_places(ledger) == sorted(places(PLANS[0]) + places(PLANS[1]))
 
 
@@ -121,10 +123,10 @@ def test_staging_that_somebody_removed_is_made_again(tmp_path: Path) -> None:
 
 
 def test_a_plan_is_hashed_as_often_with_ten_ranges_as_with_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ranges = [Range(0, start, start + 5) for start in range(0, 50, 5)]
+    ranges = [OffsetRange(0, start, start + 5) for start in range(0, 50, 5)]
     ledger = make_ledger(tmp_path / "alerts", make_plan(ranges))
-    for range_ in ranges:
-        transfer(ledger, make_plan(ranges), range_)
+    for offset_range in ranges:
+        transfer(ledger, make_plan(ranges), offset_range)
     hashed = []
 
     def count(content: dict[str, Any]) -> str:

@@ -13,14 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fink_dask.errors import LedgerError
-from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.ledger.records import DataFile, Marker, Plan, seal, unseal
 from tests.harness.ledgers import IDENTITY, make_plan
 
 FILE = DataFile("key=1/part.parquet", "00000.parquet", 6, 100, "00")
 MARKER = Marker(
     plan_id="01234567",
-    range=Range(3, 10, 20),
+    range=OffsetRange(3, 10, 20),
     attempt="0123456789abcdef",
     rows=6,
     raw_bytes=1000,
@@ -42,7 +42,9 @@ def test_a_marker_comes_back(tmp_path: Path, marker: Marker) -> None:
 
 @pytest.mark.parametrize("survey", [None, "ztf"])
 def test_a_plan_comes_back_with_the_same_id(tmp_path: Path, survey: str | None) -> None:
-    plan = replace(make_plan([Range(0, 5, 7), Range(1, 0, 2**62)]), identity=replace(IDENTITY, survey=survey))
+    plan = replace(
+        make_plan([OffsetRange(0, 5, 7), OffsetRange(1, 0, 2**62)]), identity=replace(IDENTITY, survey=survey)
+    )
     path = tmp_path / "plan.json"
     path.write_bytes(seal("plan", plan.to_json()))
     again = Plan.from_json(unseal("plan", path))
@@ -51,7 +53,7 @@ def test_a_plan_comes_back_with_the_same_id(tmp_path: Path, survey: str | None) 
 
 
 def test_a_plan_has_its_condition_and_one_without_is_what_it_was() -> None:
-    plan = make_plan([Range(0, 5, 7)])
+    plan = make_plan([OffsetRange(0, 5, 7)])
     # What ledgers of before have: no key, and the same id.
     assert "where" not in plan.to_json()["identity"]
     assert replace(plan, id_chars=8).plan_id == "d8f6eb67"
@@ -62,7 +64,7 @@ def test_a_plan_has_its_condition_and_one_without_is_what_it_was() -> None:
 
 
 def test_a_plan_has_its_times_and_one_without_has_no_key_of_them() -> None:
-    plan = make_plan([Range(0, 5, 7)])
+    plan = make_plan([OffsetRange(0, 5, 7)])
     assert not {"begins", "until", "since", "since_asked"} & {*plan.to_json(), *plan.to_json()["identity"]}
     identity = replace(plan.identity, since="2026-02-24T03:00:00.000Z", since_asked="6h")
     timed = replace(plan, identity=identity, begins=((0, 5), (1, 0)), until="2026-02-25T00:00:00.000Z")
@@ -81,7 +83,7 @@ def test_a_plan_has_its_times_and_one_without_has_no_key_of_them() -> None:
 
 
 def test_a_plan_has_what_was_asked_for_where_that_is_not_what_was_used_and_no_key_of_it_otherwise() -> None:
-    plan = make_plan([Range(0, 5, 7)])
+    plan = make_plan([OffsetRange(0, 5, 7)])
     assert "partitionby_asked" not in plan.to_json()["identity"]
     instead = replace(plan, identity=replace(plan.identity, partitionby_asked=("finkclass",)))
     assert Plan.from_json(json.loads(json.dumps(instead.to_json()))) == instead
@@ -130,7 +132,7 @@ BROKEN_PLANS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("changes", BROKEN_PLANS, ids=str)
 def test_a_plan_that_cannot_be_read_is_one_line(changes: dict[str, Any]) -> None:
     with pytest.raises(LedgerError, match="can't be read"):
-        Plan.from_json(make_plan([Range(0, 0, 1)]).to_json() | changes)
+        Plan.from_json(make_plan([OffsetRange(0, 0, 1)]).to_json() | changes)
 
 
 json_values = st.recursive(
@@ -222,7 +224,7 @@ WRONG_MARKERS: list[tuple[str, object]] = [
 
 @pytest.mark.parametrize(("name", "value"), WRONG_PLANS, ids=str)
 def test_a_plan_that_is_sealed_rightly_and_holds_something_else_is_damaged(name: str, value: object) -> None:
-    content = json.loads(json.dumps(make_plan([Range(0, 5, 7)]).to_json()))
+    content = json.loads(json.dumps(make_plan([OffsetRange(0, 5, 7)]).to_json()))
     with pytest.raises(LedgerError, match="plan can't be read"):
         Plan.from_json({**content, "identity": {**content["identity"], name: value}})
 

@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fink_dask.kafka.offsets import Interval, Range
+from fink_dask.kafka.offsets import Interval, OffsetRange
 from fink_dask.ledger.records import DataFile, Marker
 from fink_dask.ledger.remainder import Remainder, rest_of, whole_range
 
-RANGE = Range(2, 100, 120)
+RANGE = OffsetRange(2, 100, 120)
 PLAN, FIRST, SECOND = "0123456789abcdef", "a" * 16, "b" * 16
 FILE = DataFile("a.parquet", "a", rows=10, size=5, sha256="0")
 OLD, NEW = (DataFile(f"quarantine/{name}.parquet", name, rows=3, size=5, sha256="0") for name in ("old", "new"))
@@ -38,7 +38,7 @@ def _committed(quarantine: DataFile | None = OLD) -> Marker:
 
 def test_what_is_read_again_goes_from_the_first_missing_alert_to_the_last() -> None:
     rest = replace(whole_range(RANGE), wanted=((103, 105), (110, 112), (117, 118)))
-    assert rest.span(RANGE) == Range(2, 103, 118)
+    assert rest.span(RANGE) == OffsetRange(2, 103, 118)
     offsets = np.arange(100, 120)
     assert offsets[rest.is_wanted(offsets)].tolist() == [103, 104, 110, 111, 117]
 

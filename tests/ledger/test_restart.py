@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from fink_dask.errors import LedgerError, StorageError
-from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.ledger.lease import hold_lease
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.restart import complete_move, delete_old_dataset, old_datasets, set_aside
 from tests.harness.crash import run_until
 from tests.harness.ledgers import files_below, make_ledger, make_plan, transfer
 
-RANGE = Range(0, 0, 12)
+RANGE = OffsetRange(0, 0, 12)
 PLAN = make_plan([RANGE])
 NAMES = ["alerts", "a [b]*?{c}", "with spaces ", "été☃", "-rf", "100%25", "alerts.fink"]
 

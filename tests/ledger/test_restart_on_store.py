@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fink_dask.errors import LedgerError
-from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.ledger.commit import Attempt, missing_files
 from fink_dask.ledger.lease import hold_lease
 from fink_dask.ledger.ledger import Ledger, latest
@@ -22,8 +22,8 @@ from tests.harness.ledgers import SCHEMA, make_ledger, make_plan, stage_range, t
 from tests.harness.object_store import BUCKET, ObjectStore
 from tests.harness.store_crash import SOME_OR_EACH_CHANGE, killed_after, run_on_store
 
-FIRST, SECOND = Range(0, 0, 12), Range(1, 0, 12)
-PLAN, AGAIN = make_plan([FIRST, SECOND]), make_plan([Range(0, 0, 12), Range(1, 0, 30)])
+FIRST, SECOND = OffsetRange(0, 0, 12), OffsetRange(1, 0, 12)
+PLAN, AGAIN = make_plan([FIRST, SECOND]), make_plan([OffsetRange(0, 0, 12), OffsetRange(1, 0, 30)])
 #: A lease and what says how far the move is come and go.
 _PASSING = ("lease-", ".lease-", ".trial", ".probe", "begun.json", "moved.json", "README.txt")
 
@@ -54,8 +54,8 @@ def _go_on(outdir: Path) -> Ledger:
 def _transfer_again(ledger: Ledger) -> None:
     create_ledger(ledger)
     ledger.freeze(AGAIN, SCHEMA)
-    for range_ in AGAIN.ranges:
-        transfer(ledger, AGAIN, range_)
+    for offset_range in AGAIN.ranges:
+        transfer(ledger, AGAIN, offset_range)
 
 
 def _below(store: ObjectStore, path: Path) -> dict[str, bytes]:

@@ -12,7 +12,7 @@ import pytest
 
 from fink_dask.dataset.presence import check_files
 from fink_dask.errors import LedgerError
-from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.ledger.commit import Attempt, roll_forward, staging_of
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import create_ledger
@@ -31,14 +31,14 @@ from tests.harness.ledgers import (
 )
 from tests.harness.powercut import Recorder, after_power_cut
 
-FIRST, SECOND = Range(0, 0, 25), Range(3, 100, 130)
+FIRST, SECOND = OffsetRange(0, 0, 25), OffsetRange(3, 100, 130)
 PLAN = make_plan([FIRST, SECOND])
 
 
 def _whole(outdir: Path) -> Ledger:
     ledger = make_ledger(outdir, PLAN)
-    for range_ in PLAN.ranges:
-        transfer(ledger, PLAN, range_)
+    for offset_range in PLAN.ranges:
+        transfer(ledger, PLAN, offset_range)
     return ledger
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from fink_dask.dataset.presence import check_files
 from fink_dask.errors import LedgerError
-from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.ledger.commit import Attempt, roll_forward
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.records import Marker, Plan, seal
@@ -22,7 +22,7 @@ from fink_dask.verifying.files import examine_dataset, verify_dataset
 from tests.harness.crash import kill_self, run, run_until
 from tests.harness.ledgers import make_ledger, make_plan, places, read_places, revise, stage_range, transfer
 
-FIRST, SECOND = Range(0, 0, 25), Range(3, 100, 130)
+FIRST, SECOND = OffsetRange(0, 0, 25), OffsetRange(3, 100, 130)
 PLAN = make_plan([FIRST, SECOND])
 ONLY_FIRST = places(make_plan([FIRST]))
 
@@ -35,8 +35,8 @@ def _roll_forward(ledger: Ledger) -> None:
     roll_forward(ledger, ledger.plans())
 
 
-def _begin(ledger: Ledger, range_: Range, step: Callable[[str], None] = lambda _: None) -> Attempt:
-    attempt = Attempt(ledger, range_, PLAN.plan_id, step)
+def _begin(ledger: Ledger, offset_range: OffsetRange, step: Callable[[str], None] = lambda _: None) -> Attempt:
+    attempt = Attempt(ledger, offset_range, PLAN.plan_id, step)
     attempt.begin()
     return attempt
 
@@ -64,7 +64,7 @@ def test_no_alert_is_lost_by_a_kill_of_the_roll_forward(tmp_path: Path, died_at:
 def test_a_committed_range_survives_two_plans_of_one_id(tmp_path: Path) -> None:
     ledger = make_ledger(tmp_path / "alerts", PLAN)
     assert run(_transfer_and_die, ledger, "linked") == -signal.SIGKILL
-    later = make_plan([Range(0, 25, 60)], generation=2)
+    later = make_plan([OffsetRange(0, 25, 60)], generation=2)
     later.__dict__["plan_id"] = PLAN.plan_id
     roll_forward(ledger, [PLAN, later])
     _assert_first_is_whole(ledger)
@@ -193,10 +193,10 @@ def _look_late(ledger: Ledger, monkeypatch: pytest.MonkeyPatch, attempt: Attempt
     """Commit just after the roll forward has looked for the marker."""
     real, looked = Ledger.marker, []
 
-    def look_then_commit(self: Ledger, range_: Range, plan_id: str, revision: int = 0) -> object:
-        found = real(self, range_, plan_id, revision)
+    def look_then_commit(self: Ledger, offset_range: OffsetRange, plan_id: str, revision: int = 0) -> object:
+        found = real(self, offset_range, plan_id, revision)
         if not looked:
-            looked.append(range_)
+            looked.append(offset_range)
             attempt.commit(marker)
         return found
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fink_dask.errors import LedgerError, StorageError
-from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.kafka.topics import TopicChoice
 from fink_dask.ledger.outdir import check_for_several, check_name, datasets_in, total_of
 from fink_dask.ledger.progress import State, Summary
@@ -17,7 +17,7 @@ from tests.harness.ledgers import IDENTITY, make_ledger, make_plan
 
 def make_dataset(outdir: Path) -> None:
     """Make a dataset with a plan."""
-    make_ledger(outdir, make_plan([Range(0, 0, 1)]))
+    make_ledger(outdir, make_plan([OffsetRange(0, 0, 1)]))
 
 
 def test_datasets_are_found_by_their_ledgers_and_nothing_else_is(tmp_path: Path) -> None:

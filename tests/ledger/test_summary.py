@@ -9,19 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.ledger.progress import Summary, progress_of
 from fink_dask.ledger.records import DataFile, Marker, Plan
 from tests.harness.ledgers import make_plan
 
-RANGES = [Range(0, 0, 10), Range(0, 10, 20), Range(1, 5, 9), Range(7, 0, 3)]
+RANGES = [OffsetRange(0, 0, 10), OffsetRange(0, 10, 20), OffsetRange(1, 5, 9), OffsetRange(7, 0, 3)]
 PLANS = [make_plan(RANGES[:3]), make_plan(RANGES[3:], generation=2)]
 
 
-def make_marker(range_: Range, plan: Plan, **changes: Any) -> Marker:
+def make_marker(offset_range: OffsetRange, plan: Plan, **changes: Any) -> Marker:
     """Make the marker of a range that wrote one file, or nothing but what `changes` say."""
-    files = (DataFile(range_.name, "a", len(range_), 50, "00"),)
-    marker = Marker(plan.plan_id, range_, "0", len(range_), 100, files)
+    files = (DataFile(offset_range.name, "a", len(offset_range), 50, "00"),)
+    marker = Marker(plan.plan_id, offset_range, "0", len(offset_range), 100, files)
     return replace(marker, rows=0, files=(), **changes) if changes else marker
 
 
@@ -56,7 +56,9 @@ def test_what_is_missing_and_what_is_there_make_the_plan(committed: set[int]) ->
 
 
 def test_a_loss_is_told_by_partition() -> None:
-    markers = [make_marker(range_, PLANS[0], lost=((range_.start, range_.end),)) for range_ in RANGES]
+    markers = [
+        make_marker(offset_range, PLANS[0], lost=((offset_range.start, offset_range.end),)) for offset_range in RANGES
+    ]
     progress = progress_of(PLANS, markers)
     assert progress.lost == {0: [(0, 20)], 1: [(5, 9)], 7: [(0, 3)]}
     assert progress.summary.lost == 27

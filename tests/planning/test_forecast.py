@@ -16,7 +16,7 @@ import fink_dask
 from fink_dask.cli.main import cli
 from fink_dask.errors import StorageError
 from fink_dask.kafka.inspect import Sample
-from fink_dask.kafka.offsets import Range, Watermarks
+from fink_dask.kafka.offsets import OffsetRange, Watermarks
 from fink_dask.kafka.probe import UNKNOWN_LINE, LineSpeed
 from fink_dask.ledger import outdir as outdir_module
 from fink_dask.ledger.ledger import Ledger
@@ -232,7 +232,7 @@ def _forecast(
     limit_rate = None if limit is None else parse_rate("--limit-rate", limit)
     settings = TransferSettings("topic", tmp_path / "alerts", KafkaSettings("127.0.0.1:1", limit_rate=limit_rate))
     target: Any = SimpleNamespace(description=SimpleNamespace(watermarks={0: Watermarks(0, ALERTS)}))
-    plan = Plan(1, IDENTITY, (Range(0, 0, ALERTS),), estimated_bytes)
+    plan = Plan(1, IDENTITY, (OffsetRange(0, 0, ALERTS),), estimated_bytes)
     sample = Sample({0: 1000.0}, {0: 1000.0 * wire}, 0.1, 0)
     summary = Summary("topic", "interrupted")
     return forecast(settings, target, summary, [], plan, 8, sample=sample, line=line, loaded_s=loaded_s)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fink_dask.errors import LedgerError
-from fink_dask.kafka.offsets import Range, Watermarks
+from fink_dask.kafka.offsets import OffsetRange, Watermarks
 from fink_dask.ledger.records import Identity, Plan
 from fink_dask.planning.plan import (
     PlannedWindow,
@@ -39,8 +39,12 @@ sizings = st.builds(
 )
 
 
-def places(ranges: tuple[Range, ...]) -> list[tuple[int, int]]:
-    return [(range_.partition, offset) for range_ in ranges for offset in range(range_.start, range_.end)]
+def places(ranges: tuple[OffsetRange, ...]) -> list[tuple[int, int]]:
+    return [
+        (offset_range.partition, offset)
+        for offset_range in ranges
+        for offset in range(offset_range.start, offset_range.end)
+    ]
 
 
 @given(spans=spans, sizing=sizings, room=st.none() | st.integers(-5, 5000))
@@ -57,8 +61,8 @@ def test_every_offset_is_planned_once_and_in_order_up_to_the_limit(
 @given(spans=spans, sizing=sizings)
 def test_no_range_is_larger_than_asked_for(spans: dict[int, tuple[int, int]], sizing: Sizing) -> None:
     plan = next_plan(1, IDENTITY, spans, sizing, None)
-    for range_ in plan.ranges if plan is not None else ():
-        assert len(range_) == 1 or len(range_) * sizing.of(range_.partition) <= sizing.range_bytes
+    for offset_range in plan.ranges if plan is not None else ():
+        assert len(offset_range) == 1 or len(offset_range) * sizing.of(offset_range.partition) <= sizing.range_bytes
 
 
 @given(st.integers(1, 64), st.integers(1, 10**7))
@@ -94,8 +98,10 @@ def test_a_try_never_costs_much_more_than_a_range_holds_where_keys_are_larger_th
     heavy = next_plan(1, IDENTITY, span, Sizing(RANGE_BYTES, 1, {0: 1000.0}, {0: 51_000.0}), None)
     assert light is not None
     assert heavy is not None
-    assert max(len(range_) * 51_000 for range_ in heavy.ranges) <= 4 * RANGE_BYTES
-    assert max(len(range_) for range_ in light.ranges) > 10 * max(len(range_) for range_ in heavy.ranges)
+    assert max(len(offset_range) * 51_000 for offset_range in heavy.ranges) <= 4 * RANGE_BYTES
+    assert max(len(offset_range) for offset_range in light.ranges) > 10 * max(
+        len(offset_range) for offset_range in heavy.ranges
+    )
     # What is written is estimated from the alerts alone.
     assert heavy.estimated_bytes == light.estimated_bytes == 10**9
 
@@ -107,8 +113,8 @@ def test_a_size_that_nobody_knows_is_not_guessed_at() -> None:
 
 
 PLANNED = [
-    Plan(1, IDENTITY, (Range(0, 5, 10), Range(1, 0, 3)), 0),
-    Plan(2, IDENTITY, (Range(0, 10, 12),), 0),
+    Plan(1, IDENTITY, (OffsetRange(0, 5, 10), OffsetRange(1, 0, 3)), 0),
+    Plan(2, IDENTITY, (OffsetRange(0, 10, 12),), 0),
 ]
 Spans = dict[int, tuple[int, int]]
 GROWTH: list[tuple[Spans, Spans, Spans]] = [
@@ -130,7 +136,7 @@ def test_what_came_since_is_planned_and_what_went_since_too(watermarks: Spans, e
 
 
 SINCE = replace(IDENTITY, since="2026-02-24T00:00:00.000Z")
-FIRST = Plan(1, SINCE, (Range(0, 8, 10),), 0, begins=((0, 8), (1, 3), (2, 0)))
+FIRST = Plan(1, SINCE, (OffsetRange(0, 8, 10),), 0, begins=((0, 8), (1, 3), (2, 0)))
 WINDOWS: list[tuple[dict[int, Watermarks], Spans, Spans]] = [
     ({0: Watermarks(0, 10, begin=4), 1: Watermarks(0, 3), 2: Watermarks(0, 0)}, {}, {}),
     # Partition 3 was added later, so all of it is of that time.
@@ -163,7 +169,7 @@ def test_the_first_plan_says_where_the_time_begins_and_later_ones_where_it_ended
 def test_what_is_gone_is_planned_in_ranges_of_its_own_and_takes_no_room() -> None:
     plan = next_plan(1, IDENTITY, {0: (70, 100), 1: (0, 10)}, Sizing(2**40, 1, {}), 5, {0: (0, 70), 2: (0, 8)})
     assert plan is not None
-    assert plan.ranges == (Range(0, 0, 70), Range(0, 70, 75), Range(2, 0, 8))
+    assert plan.ranges == (OffsetRange(0, 0, 70), OffsetRange(0, 70, 75), OffsetRange(2, 0, 8))
     marks = {0: Watermarks(70, 100), 1: Watermarks(0, 10), 2: Watermarks(8, 8)}
     assert still_there(plan.ranges, marks) == alerts_at_most([plan], [], marks) == 5
 

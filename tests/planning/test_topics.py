@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.kafka.topics import TopicChoice
 from fink_dask.planning.topics import joining, other_survey
 from tests.harness.ledgers import make_ledger, make_plan
@@ -27,6 +27,6 @@ def test_a_topic_that_joins_those_of_another_survey_is_warned_of(
     tmp_path: Path, held: list[str], topic: str, is_warned: bool
 ) -> None:
     for each in held:
-        make_ledger(tmp_path / "nights" / each, make_plan([Range(0, 0, 10)], topic=each))
+        make_ledger(tmp_path / "nights" / each, make_plan([OffsetRange(0, 0, 10)], topic=each))
     assert joining(TopicChoice((topic,)), tmp_path / "nights").joins
     assert ("LSST" in other_survey(tmp_path / "nights", topic)) == is_warned

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from fink_dask.errors import LedgerError
-from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.progress.events import RangeCommitted
 from fink_dask.progress.profile import STAGES, Profile, profile_of
 from fink_dask.progress.tally import Progress
@@ -18,7 +18,7 @@ def profile_of_ranges(ranges: int) -> Profile:
     progress = Progress()
     for number in range(ranges):
         seconds = dict.fromkeys(STAGES, 0.25) | {"poll": float(number)}
-        progress(RangeCommitted("topic", Range(0, number, number + 1), 1, 10, seconds))
+        progress(RangeCommitted("topic", OffsetRange(0, number, number + 1), 1, 10, seconds))
     return profile_of(progress.whole, progress.began)
 
 

@@ -8,14 +8,14 @@ from dataclasses import replace
 
 import pytest
 
-from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.ledger.progress import Lag, Phase
 from fink_dask.progress.events import Note, RangeCommitted, RangeFailed, RangeProgress, TopicLooked, TransferStarted
 from fink_dask.progress.profile import profile_of
 from fink_dask.progress.tally import Progress, Speed, Tally
 from tests.harness.events import Clock, received, started
 
-FIRST, SECOND = Range(0, 0, 100), Range(1, 0, 100)
+FIRST, SECOND = OffsetRange(0, 0, 100), OffsetRange(1, 0, 100)
 
 
 @pytest.fixture
@@ -29,35 +29,35 @@ def tally(clock: Clock) -> Tally:
 
 
 def test_the_same_range_of_two_topics_counts_twice(tally: Tally) -> None:
-    range_ = Range(0, 0, 10)
+    offset_range = OffsetRange(0, 0, 10)
     tally.take(TransferStarted("a", 2, 1, 30, 20, None))
     tally.take(TransferStarted("b", 1, 0, 10, 0, None))
     assert (tally.topics, tally.offsets, tally.committed, tally.arrived) == (2, 40, 20, 20)
-    tally.take(RangeProgress("a", range_, "1", 4, 4, 400, 0))
-    tally.take(RangeProgress("b", range_, "1", 6, 5, 600, 1))
+    tally.take(RangeProgress("a", offset_range, "1", 4, 4, 400, 0))
+    tally.take(RangeProgress("b", offset_range, "1", 6, 5, 600, 1))
     assert (tally.committed, tally.arrived, tally.rows, tally.received_bytes) == (20, 30, 9, 1000)
-    tally.take(RangeCommitted("a", range_, 10, 1000, {}))
-    tally.take(RangeProgress("a", range_, "1", 8, 8, 800, 0))
+    tally.take(RangeCommitted("a", offset_range, 10, 1000, {}))
+    tally.take(RangeProgress("a", offset_range, "1", 8, 8, 800, 0))
     assert (tally.committed, tally.arrived, tally.rows) == (30, 36, 15)
-    tally.take(RangeFailed("b", range_))
+    tally.take(RangeFailed("b", offset_range))
     assert (tally.committed, tally.arrived, tally.rows) == (30, 30, 10)
     tally.take(TopicLooked("b", 25, Lag(0.0, {}), 0.0))
     assert tally.offsets == 55
 
 
 def test_what_is_filtered_was_read(tally: Tally) -> None:
-    range_ = Range(0, 0, 10)
+    offset_range = OffsetRange(0, 0, 10)
     tally.take(TransferStarted("a", 2, 0, 20, 0, None))
-    tally.take(RangeProgress("a", range_, "1", 8, 2, 800, 0, filtered=6))
+    tally.take(RangeProgress("a", offset_range, "1", 8, 2, 800, 0, filtered=6))
     assert (tally.rows, tally.read) == (2, 8)
-    tally.take(RangeCommitted("a", range_, 3, 1000, {}, filtered=7))
+    tally.take(RangeCommitted("a", offset_range, 3, 1000, {}, filtered=7))
     assert (tally.rows, tally.read) == (3, 10)
 
 
 def test_another_round_of_a_topic_keeps_what_was_done(tally: Tally) -> None:
-    range_ = Range(0, 0, 10)
+    offset_range = OffsetRange(0, 0, 10)
     tally.take(TransferStarted("a", 1, 0, 10, 0, None))
-    tally.take(RangeCommitted("a", range_, 8, 800, {}))
+    tally.take(RangeCommitted("a", offset_range, 8, 800, {}))
     tally.take(TransferStarted("a", 2, 1, 12, 10, None))
     assert (tally.offsets, tally.committed, tally.arrived) == (12, 10, 10)
 
@@ -204,16 +204,16 @@ def test_how_long_ago_something_came_is_known_between_two_reports(tally: Tally, 
     tally.take(received(FIRST, 120))
     clock.now += 1
     assert tally.quiet_s == 32.0, "nothing more is expected of the first one"
-    for range_ in (FIRST, SECOND):
-        tally.take(RangeFailed("t", range_))
+    for offset_range in (FIRST, SECOND):
+        tally.take(RangeFailed("t", offset_range))
     assert tally.quiet_s == 1.0, "between two attempts, since bytes last came"
     tally.take(received(FIRST, 0, quiet_s=0.2, attempt="second"))
     assert tally.quiet_s == 1.0, "the new attempt has not heard of Kafka either"
     for partition in range(4):
-        tally.take(received(Range(partition, 0, 100), 100))
+        tally.take(received(OffsetRange(partition, 0, 100), 100))
     assert (tally.quiet_s, tally.phase) == (None, Phase.WRITING)
     for partition in range(4):
-        tally.take(RangeCommitted("t", Range(partition, 0, 100), 100, 100_000, {}))
+        tally.take(RangeCommitted("t", OffsetRange(partition, 0, 100), 100, 100_000, {}))
     assert tally.phase == Phase.DONE
 
 

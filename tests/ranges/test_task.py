@@ -20,7 +20,7 @@ from fink_dask.kafka.line import Line
 from fink_dask.ledger.commit import roll_forward
 from fink_dask.ledger.progress import summarise
 from fink_dask.progress.events import RangeProgress
-from fink_dask.ranges.slots import Turn, Turns
+from fink_dask.ranges.slots import DecodeSlot, DecodeSlots
 from fink_dask.ranges.task import transfer_range
 from fink_dask.ranges.work import Work
 from fink_dask.running.job import run_ranges
@@ -123,11 +123,11 @@ def test_a_range_that_waits_for_its_turn_to_decode_keeps_nobody_from_the_line(
 ) -> None:
     fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 200, partitions=1)
     (item,) = plan_topic(kafka.bootstrap_servers, topic_name, tmp_path / "out")
-    turns, line, somebody = Turns(1), Line(1), object()
+    turns, line, somebody = DecodeSlots(1), Line(1), object()
     turns.take(lambda: False)
     assert line.enter(somebody)
     with ThreadPoolExecutor(1) as threads:
-        ended = threads.submit(transfer_range, item.range, item.settings, turn=Turn(turns), line=line)
+        ended = threads.submit(transfer_range, item.range, item.settings, turn=DecodeSlot(turns), line=line)
         try:
             wait_for(lambda: line._queue, "the range to wait for the line")
             line.leave(somebody)

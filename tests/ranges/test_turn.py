@@ -10,11 +10,11 @@ from contextlib import suppress
 import pytest
 
 from fink_dask.errors import InterruptedTransferError
-from fink_dask.ranges.slots import Turn, Turns
+from fink_dask.ranges.slots import DecodeSlot, DecodeSlots
 from tests.harness.oracle import wait_for
 
 
-def is_free(turns: Turns, times: int = 1) -> bool:
+def is_free(turns: DecodeSlots, times: int = 1) -> bool:
     """Tell whether the turn can be taken so many times, and not once more."""
     taken = 0
     with suppress(InterruptedTransferError):
@@ -28,13 +28,13 @@ def is_free(turns: Turns, times: int = 1) -> bool:
 
 @pytest.mark.parametrize("turns", [1, 2])
 def test_no_more_than_the_turns_are_inside_at_once_and_everybody_comes_in(turns: int) -> None:
-    shared, lock = Turns(turns), threading.Lock()
+    shared, lock = DecodeSlots(turns), threading.Lock()
     inside, most, entered = 0, 0, 0
     full = threading.Event()
 
     def decode(_: int) -> None:
         nonlocal inside, most, entered
-        with Turn(shared) as turn:
+        with DecodeSlot(shared) as turn:
             for _ in range(20):
                 with lock:
                     inside, entered = inside + 1, entered + 1
@@ -54,16 +54,16 @@ def test_no_more_than_the_turns_are_inside_at_once_and_everybody_comes_in(turns:
 
 
 def test_another_range_comes_in_while_the_turn_is_given_away_and_only_then() -> None:
-    shared, asked, came_in, may_leave = Turns(1), threading.Event(), threading.Event(), threading.Event()
+    shared, asked, came_in, may_leave = DecodeSlots(1), threading.Event(), threading.Event(), threading.Event()
 
     def other() -> None:
         asked.set()
-        with Turn(shared):
+        with DecodeSlot(shared):
             came_in.set()
             may_leave.wait(30)
 
     with ThreadPoolExecutor(1) as pool:
-        with Turn(shared) as turn:
+        with DecodeSlot(shared) as turn:
             waiting = pool.submit(other)
             assert asked.wait(30)
             assert not came_in.is_set()
@@ -87,26 +87,26 @@ def stopped_after(looks: int) -> Callable[[], bool]:
 
 @pytest.mark.parametrize("looks", [0, 2])
 def test_a_stop_ends_the_waiting_and_the_turn_stays_with_who_has_it(looks: int) -> None:
-    shared = Turns(1)
-    with Turn(shared):
-        with pytest.raises(InterruptedTransferError), Turn(shared, stopped_after(looks)):
+    shared = DecodeSlots(1)
+    with DecodeSlot(shared):
+        with pytest.raises(InterruptedTransferError), DecodeSlot(shared, stopped_after(looks)):
             pytest.fail("it came in")
         assert is_free(shared, 0), "the turn of another was given away"
     assert is_free(shared)
 
 
 def test_a_stop_while_the_turn_is_given_away_gives_nothing_back_that_it_has_not() -> None:
-    shared, may_leave = Turns(1), threading.Event()
+    shared, may_leave = DecodeSlots(1), threading.Event()
 
     def give_away_and_be_stopped(pool: ThreadPoolExecutor) -> None:
         came_in = threading.Event()
 
         def other() -> None:
-            with Turn(shared):
+            with DecodeSlot(shared):
                 came_in.set()
                 may_leave.wait(30)
 
-        with Turn(shared, stopped_after(0)) as turn, turn.given_away():
+        with DecodeSlot(shared, stopped_after(0)) as turn, turn.given_away():
             pool.submit(other)
             assert came_in.wait(30)
 
@@ -121,10 +121,10 @@ def test_a_stop_while_the_turn_is_given_away_gives_nothing_back_that_it_has_not(
 @pytest.mark.parametrize("given_away", [False, True])
 @pytest.mark.parametrize("failure", [ValueError, KeyboardInterrupt, GeneratorExit])
 def test_a_range_that_fails_gives_its_turn_back(failure: type[BaseException], given_away: bool) -> None:
-    shared = Turns(1)
+    shared = DecodeSlots(1)
 
     def fail() -> None:
-        with Turn(shared) as turn:
+        with DecodeSlot(shared) as turn:
             if given_away:
                 with turn.given_away():
                     raise failure
@@ -137,15 +137,15 @@ def test_a_range_that_fails_gives_its_turn_back(failure: type[BaseException], gi
 
 
 def test_without_others_it_is_always_everybodys_turn() -> None:
-    with Turn() as one, Turn(should_stop=lambda: True), one.given_away(), Turn():
+    with DecodeSlot() as one, DecodeSlot(should_stop=lambda: True), one.given_away(), DecodeSlot():
         pass
 
 
 def test_whoever_has_waited_longest_comes_in_next() -> None:
-    shared, order, may_leave = Turns(1), [], threading.Event()
+    shared, order, may_leave = DecodeSlots(1), [], threading.Event()
 
     def decode(number: int) -> None:
-        with Turn(shared):
+        with DecodeSlot(shared):
             order.append(number)
             may_leave.wait(30)
 

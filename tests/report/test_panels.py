@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.report import panels
 from fink_dask.report.facts import find_facts
 from tests.harness.ledgers import make_ledger, make_plan, transfer
@@ -20,7 +20,7 @@ def test_an_error_without_text_leaves_panels_out_and_the_report_is_made(
     def fail(*_: object) -> None:
         raise error
 
-    plan = make_plan([Range(0, 0, 100)])
+    plan = make_plan([OffsetRange(0, 0, 100)])
     ledger = make_ledger(tmp_path / "alerts", plan)
     transfer(ledger, plan, plan.ranges[0])
     monkeypatch.setattr(panels, "open_dataset", fail)

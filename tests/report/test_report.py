@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.progress import summarise
 from fink_dask.report.sky import project
@@ -180,7 +180,7 @@ def test_one_wrong_time_makes_no_needles_of_the_nights_and_no_class_is_nameless(
 @pytest.mark.sample
 @pytest.mark.usefixtures("chromium")
 def test_a_hostile_ledger_is_text_as_well_and_a_dataset_in_the_making_is_shown(tmp_path: Path) -> None:
-    plan = make_plan([Range(0, 0, 100), Range(0, 100, 200), Range(7, 0, 50)], topic=HOSTILE[:100])
+    plan = make_plan([OffsetRange(0, 0, 100), OffsetRange(0, 100, 200), OffsetRange(7, 0, 50)], topic=HOSTILE[:100])
     ledger = make_ledger(tmp_path / "alerts", plan)
     transfer(ledger, plan, plan.ranges[0])
     ledger.profiles_path.mkdir()
@@ -241,10 +241,10 @@ _filled: set[str] = set()
 
 
 def test_files_that_are_missing_or_markers_that_are_damaged_are_said_and_the_rest_is_shown(tmp_path: Path) -> None:
-    plan = make_plan([Range(0, 0, 100), Range(0, 100, 200)])
+    plan = make_plan([OffsetRange(0, 0, 100), OffsetRange(0, 100, 200)])
     ledger = make_ledger(tmp_path / "alerts", plan)
-    for range_ in plan.ranges:
-        transfer(ledger, plan, range_)
+    for offset_range in plan.ranges:
+        transfer(ledger, plan, offset_range)
     next((tmp_path / "alerts").rglob("*.parquet")).unlink()
     page = made("alerts", tmp_path)
     assert "missing or changed, such as alerts/class=" in left_out(page)["positions"]
@@ -254,10 +254,10 @@ def test_files_that_are_missing_or_markers_that_are_damaged_are_said_and_the_res
 
 
 def test_a_compacted_dataset_is_shown_without_the_times_that_it_has_not(tmp_path: Path) -> None:
-    plan = make_plan([Range(0, 0, 100), Range(0, 100, 200)])
+    plan = make_plan([OffsetRange(0, 0, 100), OffsetRange(0, 100, 200)])
     ledger = make_ledger(tmp_path / "alerts", plan)
-    for range_ in plan.ranges:
-        transfer(ledger, plan, range_)
+    for offset_range in plan.ranges:
+        transfer(ledger, plan, offset_range)
     before = made("alerts", tmp_path)
     assert run_cli("compact", "alerts", "compacted", cwd=tmp_path).returncode == 3
     page = made("compacted", tmp_path)
@@ -271,7 +271,7 @@ def test_a_compacted_dataset_is_shown_without_the_times_that_it_has_not(tmp_path
 
 @pytest.mark.commands
 def test_a_report_goes_nowhere_where_it_would_do_harm_and_says_what_to_do(tmp_path: Path) -> None:
-    plan = make_plan([Range(0, 0, 10)])
+    plan = make_plan([OffsetRange(0, 0, 10)])
     make_ledger(tmp_path / "several" / "one", plan)
     make_ledger(tmp_path / "several" / "other", plan)
     make_ledger(tmp_path / "alerts", plan)
@@ -302,7 +302,7 @@ def test_a_report_goes_nowhere_where_it_would_do_harm_and_says_what_to_do(tmp_pa
 
 def test_several_topics_are_one_page_and_one_that_fails_is_said(tmp_path: Path) -> None:
     for name, offsets in (("one", 100), ("other", 50)):
-        plan = make_plan([Range(0, 0, offsets)], topic=name)
+        plan = make_plan([OffsetRange(0, 0, offsets)], topic=name)
         transfer(make_ledger(tmp_path / "nights" / name, plan), plan, plan.ranges[0])
     page = made("nights", tmp_path)
     assert 'id="alerts"><b>120</b>' in page
@@ -324,7 +324,7 @@ def test_several_topics_are_one_page_and_one_that_fails_is_said(tmp_path: Path) 
 
 
 def test_it_opens_a_browser_where_there_is_one(tmp_path: Path) -> None:
-    make_ledger(tmp_path / "alerts", make_plan([Range(0, 0, 10)]))
+    make_ledger(tmp_path / "alerts", make_plan([OffsetRange(0, 0, 10)]))
     seen = tmp_path / "seen"
     browser = tmp_path / "browser"
     browser.write_text(f'#!/bin/sh\necho "$1" > "{seen}"\n')

@@ -13,10 +13,10 @@ import pytest
 from distributed import Client, LocalCluster
 
 from fink_dask.avro.schema import parse_schema
-from fink_dask.cluster.crew import Lookahead
 from fink_dask.cluster.local import DASK_CONFIG, Cluster
+from fink_dask.cluster.readiness import Lookahead
 from fink_dask.dataset.partitioning import Partitioning
-from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import create_ledger
 from fink_dask.ledger.records import Identity, Marker, Plan, seal
@@ -47,7 +47,7 @@ def work(tmp_path: Path) -> list[Work]:
     schema = parse_schema(json.dumps(avro_schema(AlertKind.ZTF_LIGHT)))
     identity = Identity("topic", "unknown", (), None, schema.fingerprint, "file")
     sizes = random.Random(1).sample(range(1, 10 * COUNT), COUNT)
-    ranges = tuple(Range(partition, 0, size) for partition, size in enumerate(sizes))
+    ranges = tuple(OffsetRange(partition, 0, size) for partition, size in enumerate(sizes))
     ledger, plan = Ledger(tmp_path / "out"), Plan(1, identity, ranges, 0)
     create_ledger(ledger)
     ledger.freeze(plan, schema)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.progress.events import RangeProgress
 from fink_dask.running import job as remarks
 from fink_dask.running.job import Remarks
@@ -18,8 +18,10 @@ def said(
     throttled_s: float = 0,
     is_limited: bool = False,
 ) -> list[str]:
-    range_ = Range(partition, 0, 100)
-    progress = RangeProgress("topic", range_, "a", 0, 0, 0, 0, received=received, waits=waits, throttled_s=throttled_s)
+    offset_range = OffsetRange(partition, 0, 100)
+    progress = RangeProgress(
+        "topic", offset_range, "a", 0, 0, 0, 0, received=received, waits=waits, throttled_s=throttled_s
+    )
     return [note.text for note in told.of(progress, is_limited)]
 
 
@@ -43,7 +45,7 @@ def test_a_range_that_waits_for_a_moment_is_no_word_worth(monkeypatch: pytest.Mo
     told = Remarks()
     assert not said(told, 0, 70)
     assert not said(told, 1, waits=True)
-    told.forget("topic", Range(1, 0, 100))
+    told.forget("topic", OffsetRange(1, 0, 100))
     now = 60.0
     assert not said(told, 1, waits=True)
 

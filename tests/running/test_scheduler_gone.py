@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from fink_dask.cluster import crew
+from fink_dask.cluster import readiness
 from fink_dask.cluster.local import Cluster
 from fink_dask.errors import BrokerUnavailableError, CrowdedLineError, TransferError
-from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.progress.events import Note, RangeProgress
 from fink_dask.ranges.memory import FULL_SHARE
 from fink_dask.running import job
@@ -32,7 +32,7 @@ CLUSTER = Cluster(_Client(), FULL_SHARE)
 
 
 def test_a_client_that_closes_while_it_is_asked_is_no_unexpected_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crew, "_LOOK_S", 0.0)
+    monkeypatch.setattr(readiness, "_LOOK_S", 0.0)
     run = job._Run(Cluster(_Client(), FULL_SHARE), [], 1, lambda _: None, None, None, 300.0)
     run.check_cluster()
     with pytest.raises(TransferError, match="the Dask scheduler went away"):
@@ -42,10 +42,10 @@ def test_a_client_that_closes_while_it_is_asked_is_no_unexpected_error(monkeypat
 def test_workers_that_all_lack_something_are_not_kept_for_as_long_as_jobs_may_wait(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(crew, "_LOOK_S", 0.0)
-    monkeypatch.setattr(crew, "NO_WORKERS_S", 0.0)
+    monkeypatch.setattr(readiness, "_LOOK_S", 0.0)
+    monkeypatch.setattr(readiness, "NO_WORKERS_S", 0.0)
     client = SimpleNamespace(status="running", sync=lambda *_, **__: {"workers": {"tcp://a:1": {}}, "n_workers": 1})
-    found = crew.Crew(client, math.inf)
+    found = readiness.WorkerPool(client, math.inf)
     found.reject(("tcp://a:1", "no such directory"))
     with pytest.raises(TransferError, match="no such directory"):
         found.look()
@@ -64,7 +64,9 @@ class _LostResult:
 def test_a_result_that_died_with_its_worker_is_tried_again_and_fails_nothing() -> None:
     events: list[Any] = []
     identity = SimpleNamespace(topic="topic")
-    item: Any = SimpleNamespace(topic="topic", range=Range(3, 10, 20), settings=SimpleNamespace(identity=identity))
+    item: Any = SimpleNamespace(
+        topic="topic", range=OffsetRange(3, 10, 20), settings=SimpleNamespace(identity=identity)
+    )
     run = job._Run(CLUSTER, [], 1, events.append, None, None, 300.0)
     future: Any = _LostResult()
     run._running[future] = item
@@ -89,7 +91,9 @@ def test_ranges_to_which_nothing_comes_in_time_all_at_once_go_on_one_after_the_o
     events: list[Any] = []
     identity = SimpleNamespace(topic="topic")
     settings = SimpleNamespace(identity=identity, kafka=SimpleNamespace(limit_rate=None))
-    items: list[Any] = [SimpleNamespace(topic="topic", range=Range(n, 0, 9), settings=settings) for n in range(16)]
+    items: list[Any] = [
+        SimpleNamespace(topic="topic", range=OffsetRange(n, 0, 9), settings=settings) for n in range(16)
+    ]
     run = job._Run(CLUSTER, [], 16, events.append, None, None, 300.0)
     futures: list[Any] = [_Crowded() for _ in items]
     run._running |= dict(zip(futures, items, strict=True))
@@ -115,7 +119,7 @@ class _Silent:
 def test_when_kafka_is_gone_only_ranges_that_have_all_they_need_of_it_are_waited_for() -> None:
     identity = SimpleNamespace(topic="topic")
     settings = SimpleNamespace(identity=identity, kafka=SimpleNamespace(limit_rate=None))
-    items: list[Any] = [SimpleNamespace(topic="topic", range=Range(n, 0, 9), settings=settings) for n in range(5)]
+    items: list[Any] = [SimpleNamespace(topic="topic", range=OffsetRange(n, 0, 9), settings=settings) for n in range(5)]
     run = job._Run(CLUSTER, [], 5, lambda _: None, None, None, reconnect_timeout_s=0.0)
     futures: list[Any] = [_Silent() for _ in items]
     run._running |= dict(zip(futures, items, strict=True))

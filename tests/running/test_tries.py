@@ -7,21 +7,21 @@ from typing import Any
 
 import pytest
 
-from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.progress.events import RangeProgress
 from fink_dask.ranges.work import Work
 from fink_dask.running import job as tries
-from fink_dask.running.job import Silence, Tries
+from fink_dask.running.job import BrokerOutage, RetryPolicy
 
 
 def progress(received: int, quiet_s: float) -> RangeProgress:
-    return RangeProgress("topic", Range(0, 0, 100), "a", 0, 0, 0, 0, received=received, quiet_s=quiet_s)
+    return RangeProgress("topic", OffsetRange(0, 0, 100), "a", 0, 0, 0, 0, received=received, quiet_s=quiet_s)
 
 
 def test_kafka_is_gone_when_nothing_has_come_for_as_long_as_was_said(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr(tries.time, "monotonic", lambda: now)
-    silence = Silence(60.0)
+    silence = BrokerOutage(60.0)
     now = 8.0
     assert [silence.is_final(is_last=False) for _ in range(5)] == [False] * 5, "a network that is cut for some seconds"
     now = 30.0
@@ -38,7 +38,7 @@ def test_kafka_is_gone_when_nothing_has_come_for_as_long_as_was_said(monkeypatch
 def test_a_range_that_reports_that_nothing_comes_is_no_sign_of_life(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr(tries.time, "monotonic", lambda: now)
-    silence = Silence(60.0)
+    silence = BrokerOutage(60.0)
     now = 59.0
     silence.see(progress(received=0, quiet_s=0.1))
     silence.see(progress(received=70, quiet_s=40.0))
@@ -52,7 +52,7 @@ def test_a_range_that_has_heard_from_kafka_since_is_excused_for_as_long_as_at_fi
 ) -> None:
     now = 0.0
     monkeypatch.setattr(tries.time, "monotonic", lambda: now)
-    waited, item = Tries(60.0), work()
+    waited, item = RetryPolicy(60.0), work()
     assert waited.excuse(item)
     now = 59.0
     waited.see(progress(received=0, quiet_s=0.1))
@@ -66,7 +66,7 @@ def test_a_range_that_has_heard_from_kafka_since_is_excused_for_as_long_as_at_fi
 
 
 def test_a_range_that_is_done_is_forgotten() -> None:
-    waited, item = Tries(60.0), work()
+    waited, item = RetryPolicy(60.0), work()
     waited.begin(item)
     waited.excuse(item)
     waited.end(item)
@@ -80,4 +80,4 @@ def test_a_range_that_is_done_is_forgotten() -> None:
 
 def work() -> Work:
     settings: Any = SimpleNamespace(identity=SimpleNamespace(topic="topic"))
-    return Work(Range(0, 0, 100), settings)
+    return Work(OffsetRange(0, 0, 100), settings)

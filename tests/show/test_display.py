@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from rich.console import Console
 
-from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.ledger.progress import Lag
 from fink_dask.progress.events import Doing, Event, Note, RangeCommitted, RangeFailed, TopicLooked
 from fink_dask.show import display
@@ -18,7 +18,7 @@ from fink_dask.units import lasting
 from tests.harness.events import Clock, received, started
 from tests.harness.oracle import wait_for
 
-PARTS = [Range(number, 0, 4000) for number in range(4)]
+PARTS = [OffsetRange(number, 0, 4000) for number in range(4)]
 SIZE = 1040
 
 
@@ -196,9 +196,9 @@ def test_notes_from_other_threads_do_not_end_a_transfer() -> None:
         drawing = pool.submit(draw)
         noting = pool.submit(screen.tell, *[Note("it has appeared")] * 100)
         for number in range(300):
-            screen.tell(received(Range(number, 0, 4000), 10))
+            screen.tell(received(OffsetRange(number, 0, 4000), 10))
         for number in range(300):
-            screen.tell(RangeCommitted("t", Range(number, 0, 4000), 4000, 10, {}))
+            screen.tell(RangeCommitted("t", OffsetRange(number, 0, 4000), 4000, 10, {}))
         over.set()
         assert (drawing.result(), noting.result()) == (None, None)
 

@@ -11,7 +11,7 @@ import pytest
 
 import fink_dask
 from fink_dask.errors import LedgerError, StorageError
-from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.ledger.commit import roll_forward
 from fink_dask.ledger.lease import hold_lease
 from fink_dask.ledger.ledger import Ledger
@@ -25,7 +25,7 @@ from tests.harness.store_crash import killed_after, run_on_store
 
 pytestmark = pytest.mark.stores
 
-FIRST, SECOND = Range(0, 0, 25), Range(3, 100, 130)
+FIRST, SECOND = OffsetRange(0, 0, 25), OffsetRange(3, 100, 130)
 PLAN = make_plan([FIRST, SECOND])
 
 
@@ -33,8 +33,8 @@ def _go_on(ledger: Ledger) -> None:
     """Go on as the next job does."""
     with hold_lease(ledger):
         roll_forward(ledger, ledger.plans())
-        for range_ in PLAN.ranges:
-            transfer(ledger, PLAN, range_)
+        for offset_range in PLAN.ranges:
+            transfer(ledger, PLAN, offset_range)
         roll_forward(ledger, ledger.plans())
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from fink_dask.avro.schema import parse_schema
 from fink_dask.errors import FinkDaskError
-from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.ledger.commit import Attempt, roll_forward, staging_of
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import create_ledger
@@ -24,7 +24,7 @@ from fink_dask.store.local import LOCAL
 from tests.harness.ledgers import SCHEMA, make_ledger, make_plan, stage_range, transfer
 from tests.harness.powercut import Event, Recorder, after_power_cut
 
-RANGE = Range(0, 0, 25)
+RANGE = OffsetRange(0, 0, 25)
 PLAN = make_plan([RANGE])
 Disk = dict[Path, bytes | None]
 

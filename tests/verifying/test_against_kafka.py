@@ -7,17 +7,18 @@ from itertools import pairwise
 
 import pytest
 
-from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.ledger.records import Marker
 from fink_dask.verifying.against_kafka import _choose
 
-RANGES = [Range(partition, start, start + 100) for partition in range(4) for start in range(0, 1000, 100)]
+RANGES = [OffsetRange(partition, start, start + 100) for partition in range(4) for start in range(0, 1000, 100)]
 MARKERS = [
-    Marker("a1b2c3d4", range_, "a", 0, 0, (), holes=((range_.start, range_.end),)) for range_ in reversed(RANGES)
+    Marker("a1b2c3d4", offset_range, "a", 0, 0, (), holes=((offset_range.start, offset_range.end),))
+    for offset_range in reversed(RANGES)
 ]
 
 
-def chosen(count: int, seed: int = 1, lows: dict[int, int] | None = None) -> list[list[Range]]:
+def chosen(count: int, seed: int = 1, lows: dict[int, int] | None = None) -> list[list[OffsetRange]]:
     found = []
     for stretch in _choose(MARKERS, lows or {}, count, random.Random(seed)):
         assert all(marker.range.start <= part.start < part.end <= marker.range.end for marker, part in stretch)

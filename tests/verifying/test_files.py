@@ -17,7 +17,7 @@ import pytest
 
 from fink_dask.dataset.formats import ParquetFormat
 from fink_dask.errors import LedgerError
-from fink_dask.kafka.offsets import Range
+from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.ledger.commit import staging_of
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.records import Marker, seal
@@ -25,37 +25,39 @@ from fink_dask.verifying.files import verify_dataset
 from tests.harness.ledgers import SCHEMA, files_below, make_ledger, make_plan, transfer
 
 #: No record of the first two can't be decoded, so that only damage makes them less than complete.
-FIRST, SECOND, THIRD = Range(0, 0, 7), Range(0, 10, 17), Range(1, 0, 30)
+FIRST, SECOND, THIRD = OffsetRange(0, 0, 7), OffsetRange(0, 10, 17), OffsetRange(1, 0, 30)
 PLAN = make_plan([FIRST, SECOND, THIRD])
 
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Ledger:
     ledger = make_ledger(tmp_path / "alerts", PLAN)
-    for range_ in PLAN.ranges:
-        transfer(ledger, PLAN, range_)
+    for offset_range in PLAN.ranges:
+        transfer(ledger, PLAN, offset_range)
     return ledger
 
 
-def _marker(ledger: Ledger, range_: Range) -> Marker:
-    marker = ledger.marker(range_, PLAN.plan_id)
+def _marker(ledger: Ledger, offset_range: OffsetRange) -> Marker:
+    marker = ledger.marker(offset_range, PLAN.plan_id)
     assert marker is not None
     return marker
 
 
-def _path(ledger: Ledger, range_: Range = FIRST, index: int = 0) -> Path:
-    return ledger.outdir / _marker(ledger, range_).files[index].path
+def _path(ledger: Ledger, offset_range: OffsetRange = FIRST, index: int = 0) -> Path:
+    return ledger.outdir / _marker(ledger, offset_range).files[index].path
 
 
-def _forge(ledger: Ledger, range_: Range, change: Callable[[dict[str, Any]], object]) -> None:
+def _forge(ledger: Ledger, offset_range: OffsetRange, change: Callable[[dict[str, Any]], object]) -> None:
     """Change a marker and its checksum."""
-    path = ledger.marker_path(range_)
+    path = ledger.marker_path(offset_range)
     content = json.loads(path.read_bytes())["marker"]
     change(content)
     path.write_bytes(seal("marker", content))
 
 
-def _rewrite(ledger: Ledger, path: Path, change: Callable[[pa.Table], pa.Table], range_: Range = FIRST) -> None:
+def _rewrite(
+    ledger: Ledger, path: Path, change: Callable[[pa.Table], pa.Table], offset_range: OffsetRange = FIRST
+) -> None:
     """Change a file of a range, and its marker so that size and checksum are right."""
     with pq.ParquetFile(path) as parquet:
         table, footer = parquet.read(), parquet.metadata.metadata
@@ -71,7 +73,7 @@ def _rewrite(ledger: Ledger, path: Path, change: Callable[[pa.Table], pa.Table],
             if file["path"] == path.relative_to(ledger.outdir).as_posix():
                 file.update(size=size, sha256=digest)
 
-    _forge(ledger, range_, forge)
+    _forge(ledger, offset_range, forge)
 
 
 def _flip(path: Path) -> None:
@@ -272,50 +274,50 @@ def test_a_plan_of_another_topic_is_found(ledger: Ledger, committed: bool) -> No
         assert [marker.range for marker in found.damaged] == list(PLAN.ranges)
         assert "belongs to another plan" in found.problems[0]
         return
-    for range_ in PLAN.ranges:
-        _forge(ledger, range_, lambda marker: marker.update(plan_id=other.plan_id))
+    for offset_range in PLAN.ranges:
+        _forge(ledger, offset_range, lambda marker: marker.update(plan_id=other.plan_id))
     assert "fink_dask.topic" in verify_dataset(ledger).problems[0]
 
 
 def test_a_missing_generation_of_the_plan_is_found(ledger: Ledger) -> None:
-    ledger.freeze(make_plan([Range(2, 0, 5)], generation=2), SCHEMA)
+    ledger.freeze(make_plan([OffsetRange(2, 0, 5)], generation=2), SCHEMA)
     (ledger.plans_path / "00000001.json").unlink()
     with pytest.raises(LedgerError, match="lacks a generation"):
         verify_dataset(ledger)
 
 
 def test_an_offset_that_two_generations_hold_is_found(ledger: Ledger) -> None:
-    ledger.freeze(make_plan([Range(0, 16, 20)], generation=2), SCHEMA)
+    ledger.freeze(make_plan([OffsetRange(0, 16, 20)], generation=2), SCHEMA)
     with pytest.raises(LedgerError, match="holds offsets twice"):
         verify_dataset(ledger)
 
 
 def test_a_missing_range_is_interrupted(ledger: Ledger) -> None:
-    ledger.freeze(make_plan([Range(2, 0, 5)], generation=2), SCHEMA)
+    ledger.freeze(make_plan([OffsetRange(2, 0, 5)], generation=2), SCHEMA)
     found = verify_dataset(ledger)
     assert found.problems == ()
     assert found.progress.missing == {2: [(0, 5)]}
     assert (found.summary.state, found.summary.exit_code) == ("interrupted", 1)
 
 
-def _outcome(tmp_path: Path, ranges: list[Range], **changes: Any) -> tuple[str, int]:
+def _outcome(tmp_path: Path, ranges: list[OffsetRange], **changes: Any) -> tuple[str, int]:
     plan = make_plan(ranges)
     if "filtered" in changes:
         plan = replace(plan, identity=replace(plan.identity, where="jd < 0"))
     ledger = make_ledger(tmp_path / "alerts", plan)
-    for range_ in ranges:
-        marker = transfer(ledger, plan, range_)
+    for offset_range in ranges:
+        marker = transfer(ledger, plan, offset_range)
         if changes:
             for file in marker.files:
                 (ledger.outdir / file.path).unlink()
             gone = replace(marker, rows=0, files=(), **changes)
-            ledger.marker_path(range_).write_bytes(seal("marker", gone.to_json()))
+            ledger.marker_path(offset_range).write_bytes(seal("marker", gone.to_json()))
     found = verify_dataset(ledger)
     assert found.problems == ()
     return found.summary.state, found.summary.exit_code
 
 
-OUTCOMES: list[tuple[list[Range], dict[str, Any], tuple[str, int]]] = [
+OUTCOMES: list[tuple[list[OffsetRange], dict[str, Any], tuple[str, int]]] = [
     ([FIRST], {}, ("complete", 0)),
     ([THIRD], {}, ("partial", 3)),
     ([FIRST], {"lost": ((0, 7),)}, ("partial", 3)),
@@ -326,7 +328,7 @@ OUTCOMES: list[tuple[list[Range], dict[str, Any], tuple[str, int]]] = [
 
 @pytest.mark.parametrize(("ranges", "changes", "expected"), OUTCOMES)
 def test_a_script_is_told_what_became_of_the_alerts(
-    tmp_path: Path, ranges: list[Range], changes: dict[str, Any], expected: tuple[str, int]
+    tmp_path: Path, ranges: list[OffsetRange], changes: dict[str, Any], expected: tuple[str, int]
 ) -> None:
     assert _outcome(tmp_path, ranges, **changes) == expected
 

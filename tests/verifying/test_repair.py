@@ -292,8 +292,8 @@ def expired(kafka: Any, topic_name: str, tmp_path: Path) -> tuple[Ledger, Oracle
     oracle = fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 300, partitions=2)
     ledger = Ledger(tmp_path / "alerts")
     assert run_cli(*transfer_arguments(kafka, topic_name, ledger.outdir, "-partitionby", "time")).returncode == 0
-    for range_ in ledger.plans()[0].ranges:
-        delete_records_before(kafka.bootstrap_servers, topic_name, range_.partition, range_.end)
+    for offset_range in ledger.plans()[0].ranges:
+        delete_records_before(kafka.bootstrap_servers, topic_name, offset_range.partition, offset_range.end)
     return ledger, oracle
 
 

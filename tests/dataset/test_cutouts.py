@@ -14,7 +14,7 @@ from astropy.io import fits
 from PIL import Image
 
 import fink_dask
-from fink_dask.dataset.stamps import MAX_BYTES, MAX_EDGE, png, read_stamp
+from fink_dask.dataset.cutouts import MAX_BYTES, MAX_EDGE, png, read_stamp
 from fink_dask.errors import SettingsError
 from tests.alerts.made_up import AlertKind, made_up_alerts
 

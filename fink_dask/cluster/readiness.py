@@ -18,7 +18,7 @@ from fink_dask.ranges.work import GO_ON
 from fink_dask.settings import KafkaSettings
 
 #: The result of a range that a worker did not begin, as it lacks something: its address, and what it lacks.
-Unfit = tuple[str, str]
+NotReady = tuple[str, str]
 
 #: Seconds between two looks at the workers: the question costs as much as a small range.
 _LOOK_S = 0.25
@@ -68,7 +68,7 @@ class Lookahead:
 NO_LOOKAHEAD = Lookahead(0, None)
 
 
-class Crew:
+class WorkerPool:
     """Hands tasks to workers, but for a while not to one that was found to lack something.
 
     Where no worker lacks anything, Dask chooses among all of them. Otherwise tasks are confined to the rest, and have
@@ -156,7 +156,7 @@ class Crew:
         """List the tasks that are confined to workers that have all gone."""
         return [each for each, workers in self._confined.items() if not workers & self._here and not each.done()]
 
-    def reject(self, unfit: Unfit) -> str | None:
+    def reject(self, unfit: NotReady) -> str | None:
         """Give a worker no more tasks for a while; return what to tell the user, the first time."""
         worker, lack = unfit
         is_new = worker not in self._told
