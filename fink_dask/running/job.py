@@ -233,7 +233,7 @@ class _Run:
         reconnect_timeout_s: float,
     ) -> None:
         self._client = cluster.client
-        self._crew = WorkerPool(cluster.client, cluster.patience_s)
+        self._pool = WorkerPool(cluster.client, cluster.patience_s)
         self._others_join = cluster.others_join
         self._all_threads = cluster.all_threads
         self._asked = nconsumers
@@ -263,7 +263,7 @@ class _Run:
 
     @property
     def _nconsumers(self) -> int:
-        return max(1, self._crew.threads) if self._all_threads else self._asked
+        return max(1, self._pool.threads) if self._all_threads else self._asked
 
     def unfinished(self) -> bool:
         if self._is_gone:  # whoever began later would wait for Kafka as long once more
@@ -294,8 +294,8 @@ class _Run:
 
     def divide(self, coming: int = 0) -> None:
         """Divide the rate of the line, where one is set, among the workers that have ranges or are about to."""
-        if self._is_limited() and (workers := self._shares.divide(self._crew.count(), coming)):
-            self._crew.tell(workers, take_share, self.topic, self._shares.share)
+        if self._is_limited() and (workers := self._shares.divide(self._pool.count(), coming)):
+            self._pool.tell(workers, take_share, self.topic, self._shares.share)
 
     def submit(self) -> None:
         # Before more workers read, those that do have to know.
@@ -304,7 +304,7 @@ class _Run:
             # None of the last ranges is handed out ahead: it might wait behind another while a worker is idle.
             ahead = self._lookahead.ranges if len(self._waiting) > self._nconsumers else 0
             most = min(self._nconsumers + ahead, self._at_once)
-            if len(self._running) >= most or self._stopped or not self._crew.has_room():
+            if len(self._running) >= most or self._stopped or not self._pool.has_room():
                 return
             item = self._waiting.popleft()
             if self._topics is not None and self._topics.is_over(item.topic):
@@ -328,7 +328,7 @@ class _Run:
             # Unique, so that Dask never takes an old result for that of a new try.
             key = f"transfer_range-{item.range.name}-{uuid.uuid4().hex[:8]}"
             self._shares.begin((item.topic, item.range))
-            future = self._crew.submit(*call, key=key)
+            future = self._pool.submit(*call, key=key)
             self._running[future] = item
             future.add_done_callback(self._done.put)
 
@@ -347,7 +347,7 @@ class _Run:
             self._tries.see(progress)
             if progress.arrived >= len(progress.range):
                 self._whole |= {(progress.topic, progress.range)}.intersection(map(_key, self._running.values()))
-            self._crew.accept(progress.worker)
+            self._pool.accept(progress.worker)
             self._shares.see((progress.topic, progress.range), progress.worker)
             self._observe(progress)
             for note in self._remarks.of(progress, self._is_limited()):
@@ -361,14 +361,14 @@ class _Run:
 
     def check_cluster(self) -> None:
         """Raise a TransferError when the scheduler is gone, or has had no workers for a while."""
-        if (words := self._crew.look()) is not None:
+        if (words := self._pool.look()) is not None:
             self._observe(Note(words, warning=True))
-        for future in self._crew.stranded():
+        for future in self._pool.stranded():
             item = self._running.pop(future)
             self._shares.end((item.topic, item.range))
             self._give_back(item)
             self._client.cancel([future], force=True)
-            self._crew.release(future)
+            self._pool.release(future)
 
     def cancel(self) -> None:
         """Cancel the running tasks, if there is still a scheduler to tell."""
@@ -410,7 +410,7 @@ class _Run:
             self._failed(item, TransferError(words, *_where(item)), passing=False)
         else:
             if isinstance(result, tuple):
-                if (refusal := self._crew.reject(result)) is not None:
+                if (refusal := self._pool.reject(result)) is not None:
                     self._observe(Note(refusal, warning=True))
                 self._give_back(item)
             else:
@@ -419,7 +419,7 @@ class _Run:
                 self._at_once = min(self._most, self._at_once + 1)
                 self._observe(result.committed(item.topic))
         finally:
-            self._crew.release(future)
+            self._pool.release(future)
 
     def _give_back(self, item: Work) -> None:
         """Put a range back, as if it had not been tried."""

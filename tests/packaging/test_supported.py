@@ -50,7 +50,7 @@ STAGES = (
     "tests/cluster/test_end_to_end.py",
     "tests/dashboard/test_board.py",
     "tests/cluster/test_job_options.py",
-    "tests/report/test_stamps.py",
+    "tests/dataset/test_cutouts.py",
     "tests/api",
     "tests/cli/test_options.py",
 )
