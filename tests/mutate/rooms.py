@@ -78,7 +78,7 @@ EQUIVALENT = {
     "fink_dask/avro/compiling.py _extended: load.align = 1 → pass": "processors of today read at any address",
     "fink_dask/avro/kernels.py is_decimal: extra > 0 → (extra >= 0)": "the first byte has the sign already",
     "fink_dask/kafka/offsets.py subtract: break → continue": "what follows in order begins later still",
-    "fink_dask/kafka/reader.py Pending.__init__: 0 → 1": "it says only when to look whether a batch is full",
+    "fink_dask/kafka/reader.py RecordAccumulator.__init__: 0 → 1": "it says only when to look whether a batch is full",
     "fink_dask/kafka/reader.py RangeReader._read: self._taken_bytes >= self._connection.fetch_bytes → "
     "(self._taken_bytes > self._connection.fetch_bytes)": "a measure of speed, of exactly as many bytes as a fetch",
     "fink_dask/ledger/gather.py _move: target.path.rmdir() → pass": "POSIX renames over an empty directory as well",

@@ -63,6 +63,7 @@ class Copy:
             "PYTHONPATH": str(self.tree),
             "NUMBA_CACHE_DIR": str(compiled),
             "TMPDIR": str(self._aside / "tmp"),
+            "PYTEST_ADDOPTS": "",
             "FINK_DASK_TEST_CACHE": os.environ.get("FINK_DASK_TEST_CACHE") or str(self._root / ".cache"),
         }
         process = _FORK.Process(target=_run_tests, args=(self.tree, command, {**aside, **self._environment}, output))
@@ -72,7 +73,7 @@ class Copy:
             status = process.exitcode
         finally:
             _end(process)
-        said = output.read_text(errors="replace")
+        said = output.read_text(errors="replace") if output.exists() else ""  # it may end before it begins
         if status == _NO_TESTS:
             raise ValueError(f"there are no tests in {' '.join(tests)}")
         failed = re.findall(r"^(?:FAILED|ERROR) \S*?([^\s/:]+)(?= |$)", said, re.MULTILINE)
