@@ -315,7 +315,7 @@ def test_an_error_without_text_is_said_in_a_line_and_leaves_nothing(
     def fail(*_: Any) -> None:
         raise pa.ArrowInvalid("")
 
-    monkeypatch.setattr(hats, "deal", fail)
+    monkeypatch.setattr(hats, "shuffle", fail)
     with pytest.raises(LedgerError, match=r"alerts can't be read: ArrowInvalid$"):
         export_hats(sky.ledger.outdir, tmp_path / "catalog")
     assert list(tmp_path.iterdir()) == []

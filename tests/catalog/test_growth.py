@@ -147,7 +147,7 @@ def _interrupted(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("at", ["publish", pytest.param("write_file", marks=pytest.mark.readers)])
+@pytest.mark.parametrize("at", ["publish", pytest.param("seal", marks=pytest.mark.readers)])
 def test_what_was_interrupted_is_not_seen_and_done_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
 ) -> None:
