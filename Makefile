@@ -6,9 +6,9 @@ BIN := $(VENV)/bin
 LOCK := requirements-dev.lock
 # The lock is resolved on the oldest Python: what only that one needs must be in it.
 LOCK_PYTHON := 3.11
-# Three more than there are cores, because tests wait for something two thirds of their time, and at most six: each takes 1.3 GB,
+# Two more than there are cores, because tests wait for something half of their time, and at most six: each takes 1.3 GB,
 # with what it starts. They share one Kafka.
-TEST_PROCESSES ?= $(shell cores=$$(getconf _NPROCESSORS_ONLN) && echo $$((cores < 3 ? cores + 3 : 6)))
+TEST_PROCESSES ?= $(shell cores=$$(getconf _NPROCESSORS_ONLN) && echo $$((cores < 4 ? cores + 2 : 6)))
 PYTEST = $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 FURTHER := $(addprefix test-,faults links kills following stores commands docs packaging readers browser)
 # Seconds after which a target fails, whatever is left of it.
