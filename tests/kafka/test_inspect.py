@@ -230,7 +230,9 @@ def test_of_full_packets_a_few_are_looked_at_and_whether_they_are_compressed(
     if codec == "none":
         assert 200_000 < sample.plain_bytes < 200_100
     else:
-        assert (sample.plain_bytes, sample.expansion > 50) == (0, True)
+        # What librdkafka states twice a second may come after the records: then nobody knows.
+        wait_for(lambda: inspector.sample(topic_name, {0: (0, 8)}).expansion > 50, "statement")
+        assert sample.plain_bytes == 0
 
 
 def test_keys_are_sampled_at_both_ends_and_each_one_is_there_once(

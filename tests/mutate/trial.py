@@ -105,7 +105,10 @@ def _run_tests(tree: Path, command: Sequence[str], environment: Mapping[str, str
     os.chdir(tree)
     for name in [name for name in sys.modules if name.partition(".")[0] in {"fink_dask", "tests"}]:
         del sys.modules[name]
-    sys.path[:] = [str(tree), *(each for each in sys.path if each and not (Path(each) / "fink_dask").is_dir())]
+    sys.path[:] = [
+        str(tree),
+        *(each for each in sys.path if each and not (Path(each) / "fink_dask" / "__init__.py").is_file()),
+    ]
     tempfile.tempdir = None
     numba.config.reload_config()
     status = pytest.main(list(command))
