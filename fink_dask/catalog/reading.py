@@ -14,12 +14,12 @@ from fink_dask.catalog.form import Form, paths_in, told_of
 from fink_dask.dataset.read import Part
 from fink_dask.dataset.season import TOPIC
 from fink_dask.dataset.surveys import Fields, find_fields
-from fink_dask.lightcurves.points import OBJECT
+from fink_dask.lightcurves.points import MEASURED, OBJECT
 
 #: Rows that are read at once; those with history are a hundred times as large.
 _BATCH_ROWS, _BATCH_ROWS_WITH_HISTORY = 65_536, 1024
 #: What a point needs of an alert, and of what it tells.
-_ROLES = ("source", "time", "value", "error", "band", "positive")
+_ROLES = ("source", *MEASURED)
 
 
 @dataclass(frozen=True)

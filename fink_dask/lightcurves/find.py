@@ -15,7 +15,7 @@ from fink_dask.dataset.parquet import for_pandas
 from fink_dask.dataset.read import open_each
 from fink_dask.dataset.surveys import Fields, expression, find_fields
 from fink_dask.errors import LedgerError, SettingsError
-from fink_dask.lightcurves.points import points_of
+from fink_dask.lightcurves.points import MEASURED, points_of
 
 _NEEDED = ("object", "source", "time", "value")
 #: What LSST calls the object of all that moves in the solar system.
@@ -154,9 +154,7 @@ def find_alerts(
 
 def _measurements(schema: pa.Schema, fields: Fields) -> dict[str, pc.Expression]:
     """Name what a light curve is made of."""
-    columns = {
-        role: expression(fields.paths[role]) for role in (*_NEEDED, "error", "band", "positive") if fields.has(role)
-    }
+    columns = {role: expression(fields.paths[role]) for role in (*_NEEDED, *MEASURED) if fields.has(role)}
     survey = fields.survey
     limit = fields.paths["time"].removesuffix(survey.names["time"]) + survey.limit
     if survey.limit and field_type(schema, limit) is not None:

@@ -39,7 +39,8 @@ SCHEMA = pa.schema(
 #: Whose a measurement is, and when the alert that it came with was taken: in MJD, as `mjd` is.
 OBJECT, CARRIED = "object", "carried"
 _CARRIED = SCHEMA.append(pa.field(CARRIED, pa.float64()))
-_MEASURED = ("time", "value", "error", "band", "limit", "positive")
+#: What a measurement has, by the names of `Fields.paths`; the limit of a detection is beside its time.
+MEASURED = ("time", "value", "error", "band", "limit", "positive")
 #: How ZTF says so: with letters in alerts, with digits in their history.
 _POSITIVE, _NEGATIVE = pa.array(["t", "1"]), pa.array(["f", "0"])
 
@@ -62,7 +63,7 @@ def own_points(alerts: pa.Table, fields: Fields) -> pa.Table:
     `alerts`: as for `points_of`. If there is a column ``object``, the result has it too.
     """
     carriers, times = _one(alerts["source"]), _one(alerts["time"])
-    own = {role: _one(alerts[role]) for role in (*_MEASURED, OBJECT) if role in alerts.column_names}
+    own = {role: _one(alerts[role]) for role in (*MEASURED, OBJECT) if role in alerts.column_names}
     quantity = fields.paths["value"].rpartition(".")[2]
     return _piece(own | _said(ALERT, quantity, carriers, times) | {"source": carriers}, fields)
 
@@ -79,7 +80,7 @@ def told_points(alerts: pa.Table, fields: Fields) -> Iterator[pa.Table]:
             names = {**survey.names, "source": source, "limit": survey.limit}
             inside, told = pc.list_flatten(lists), [field.name for field in lists.type.value_type]
             found = {
-                role: pc.struct_field(inside, names[role]) for role in (*_MEASURED, "source") if names.get(role) in told
+                role: pc.struct_field(inside, names[role]) for role in (*MEASURED, "source") if names.get(role) in told
             }
             parents = pc.list_parent_indices(lists)
             if OBJECT in alerts.column_names:
@@ -156,8 +157,9 @@ def _band_names(bands: pa.Array, names: Mapping[Any, str]) -> pa.Array:
 def _signs(flags: pa.Array) -> pa.Array:
     """Say of each flag of a survey whether it means more light than in the template; null where it means neither."""
     flags = flags.cast(pa.string())
-    known = pc.or_(pc.is_in(flags, _POSITIVE), pc.is_in(flags, _NEGATIVE))
-    return pc.if_else(known, pc.is_in(flags, _POSITIVE), pa.scalar(None, pa.bool_()))
+    is_positive = pc.is_in(flags, _POSITIVE)
+    is_known = pc.or_(is_positive, pc.is_in(flags, _NEGATIVE))
+    return pc.if_else(is_known, is_positive, pa.scalar(None, pa.bool_()))
 
 
 def _is_first(points: pa.Table) -> pa.Array:
