@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 import pytest
 
@@ -109,15 +110,22 @@ def shared_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectSto
         store.discard()
 
 
+@contextmanager
+def _leading_to(store: ObjectStore | Azurite, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let the environment of a test lead to a store, to which nothing is connected yet."""
+    for name, value in store.environment.items():
+        monkeypatch.setenv(name, value)
+    open_bucket.cache_clear()
+    yield
+    open_bucket.cache_clear()
+
+
 @pytest.fixture
 def object_store(shared_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
     """Yield an object store, which the environment of the test leads to; its wire is mended afterwards."""
-    for name, value in shared_store.environment.items():
-        monkeypatch.setenv(name, value)
-    open_bucket.cache_clear()
-    yield shared_store
-    shared_store.wire.mend()
-    open_bucket.cache_clear()
+    with _leading_to(shared_store, monkeypatch):
+        yield shared_store
+        shared_store.wire.mend()
 
 
 @pytest.fixture
@@ -139,11 +147,8 @@ def shared_azurite() -> Iterator[Azurite]:
 @pytest.fixture
 def azurite(shared_azurite: Azurite, monkeypatch: pytest.MonkeyPatch) -> Iterator[Azurite]:
     """Yield an Azure Blob Storage, which the environment of the test leads to."""
-    for name, value in shared_azurite.environment.items():
-        monkeypatch.setenv(name, value)
-    open_bucket.cache_clear()
-    yield shared_azurite
-    open_bucket.cache_clear()
+    with _leading_to(shared_azurite, monkeypatch):
+        yield shared_azurite
 
 
 @pytest.fixture

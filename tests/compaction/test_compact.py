@@ -45,6 +45,7 @@ from tests.harness.ledgers import (
     files_below,
     make_ledger,
     make_plan,
+    make_whole,
     places,
     read_places,
     revise,
@@ -62,12 +63,7 @@ IN_A_SEASON_OR_NOT = pytest.mark.parametrize(("name", "is_of_season"), [("few", 
 
 
 def _source(outdir: Path) -> Ledger:
-    ledger = make_ledger(outdir)
-    for plan in PLANS:
-        ledger.freeze(plan, SCHEMA)
-        for offset_range in plan.ranges:
-            transfer(ledger, plan, offset_range)
-    return ledger
+    return make_whole(outdir, PLANS)
 
 
 def _compact(source: Ledger, target: Ledger, form: Form = Form()) -> Compacted:  # noqa: B008 - frozen

@@ -21,7 +21,7 @@ from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import create_ledger
 from fink_dask.store.location import locate
 from fink_dask.verifying.files import verify_dataset
-from tests.harness.ledgers import SCHEMA, make_ledger, make_plan, places, revise, transfer
+from tests.harness.ledgers import SCHEMA, make_plan, make_whole, places, revise, transfer
 from tests.harness.object_store import BUCKET, ObjectStore
 from tests.harness.store_crash import SOME_OR_EACH_CHANGE, killed_after, run_on_store
 
@@ -31,12 +31,7 @@ PLACES = sorted(place for plan in PLANS for place in places(plan))
 
 
 def _source(outdir: Path) -> Ledger:
-    ledger = make_ledger(outdir)
-    for plan in PLANS:
-        ledger.freeze(plan, SCHEMA)
-        for offset_range in plan.ranges:
-            transfer(ledger, plan, offset_range)
-    return ledger
+    return make_whole(outdir, PLANS)
 
 
 def _compact(source: Ledger, target: Ledger) -> None:

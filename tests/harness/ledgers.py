@@ -138,6 +138,16 @@ def transfer(ledger: Ledger, plan: Plan, offset_range: OffsetRange, step: Step =
     return marker
 
 
+def make_whole(outdir: Path, plans: Sequence[Plan]) -> Ledger:
+    """Make a dataset that has all of these plans, one generation after the other."""
+    ledger = make_ledger(outdir)
+    for plan in plans:
+        ledger.freeze(plan, SCHEMA)
+        for offset_range in plan.ranges:
+            transfer(ledger, plan, offset_range)
+    return ledger
+
+
 def revise(ledger: Ledger, plan: Plan, offset_range: OffsetRange, step: Step = lambda _: None) -> Marker:
     """Commit the next revision of a range's marker, with files of its own in the place of all that it had."""
     revision = ledger.revisions().get(offset_range.name, 0)

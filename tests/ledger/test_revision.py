@@ -21,13 +21,12 @@ from fink_dask.verifying.files import verify_dataset
 from tests.harness.crash import kill_self, run, run_until
 from tests.harness.ledgers import (
     files_below,
-    make_ledger,
     make_plan,
+    make_whole,
     places,
     read_places,
     revise,
     stage_range,
-    transfer,
 )
 from tests.harness.powercut import Recorder, after_power_cut
 
@@ -36,10 +35,7 @@ PLAN = make_plan([FIRST, SECOND])
 
 
 def _whole(outdir: Path) -> Ledger:
-    ledger = make_ledger(outdir, PLAN)
-    for offset_range in PLAN.ranges:
-        transfer(ledger, PLAN, offset_range)
-    return ledger
+    return make_whole(outdir, [PLAN])
 
 
 def _revise(ledger: Ledger) -> None:
