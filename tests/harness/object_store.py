@@ -18,7 +18,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
@@ -35,7 +35,7 @@ from fink_dask.store.location import locate
 from tests.harness.kafka import QUICKLY
 from tests.harness.kafka_install import HarnessError, cache_folder, ensure_tools, find_java, locked, run_tool
 from tests.harness.kafka_settings import HOST, free_ports
-from tests.harness.oracle import Oracle
+from tests.harness.oracle import Oracle, wait_for
 
 S3PROXY_VERSION = "3.0.0"
 #: Of the jar; Maven compares with the checksum that the same server gives.
@@ -179,6 +179,8 @@ class FaultyWire:
     rule: Rule = lambda *_: "pass"
     #: Requests that came, by method.
     requests: Counter[str] = field(default_factory=Counter)
+    #: The connections that are open.
+    connections: set[object] = field(default_factory=set)
     target: int = 0
 
     def __post_init__(self) -> None:
@@ -201,6 +203,11 @@ class FaultyWire:
     def mend(self) -> None:
         """Let everything pass from now on."""
         self.rule = lambda *_: "pass"
+
+    def wait_until_left(self, known: Collection[object]) -> None:
+        """Wait until all connections but these have ended: the store has then done what a killed process asked for."""
+        _answers(self.port)  # connections are taken in the order in which they came, so the others are among those open
+        wait_for(lambda: self.connections <= set(known), "the end of the connections of who was killed")
 
     def close(self) -> None:
         """Stop listening."""
@@ -248,6 +255,13 @@ class _Forward(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     wbufsize = 2**16
     wire: FaultyWire
+
+    def handle(self) -> None:
+        self.wire.connections.add(self)
+        try:
+            super().handle()
+        finally:
+            self.wire.connections.discard(self)
 
     def _any(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
