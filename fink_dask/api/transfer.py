@@ -22,7 +22,7 @@ from fink_dask.cluster.leftovers import Kept, variables
 from fink_dask.dataset.read import open_dataset
 from fink_dask.errors import SettingsError, TransferError, parameter
 from fink_dask.kafka.topics import check_alert_topic
-from fink_dask.ledger.outdir import check_dataset, datasets_in, find_ledger
+from fink_dask.ledger.outdir import find_datasets
 from fink_dask.ledger.progress import Summary, written_bytes
 from fink_dask.planning.preview import Outlook, preview
 from fink_dask.progress.events import Event, Note
@@ -335,10 +335,7 @@ def verify(outdir: str | os.PathLike[str], *, progress: bool = True) -> Verifica
     StorageError
         If the file system refuses.
     """
-    ledger = find_ledger(locate(outdir).resolve())
-    several = [] if ledger.exists() else datasets_in(ledger.outdir)
-    if not several:
-        check_dataset(ledger)
+    ledger, several = find_datasets(locate(outdir).resolve())
     ledgers = several or [ledger]
     with CountBar("verifying", sum(map(written_bytes, ledgers))) if progress else nullcontext() as bar:
         advance = (lambda _: None) if bar is None else bar.advance

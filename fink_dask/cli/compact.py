@@ -62,13 +62,12 @@ def compact(
     from fink_dask.cli.options import log_to_stderr
     from fink_dask.cli.results import headline, print_summary_json
     from fink_dask.compaction.groups import Form
-    from fink_dask.ledger.outdir import datasets_in, find_ledger
+    from fink_dask.ledger.outdir import find_datasets, find_ledger
     from fink_dask.units import parse_memory
 
     log_to_stderr(verbose)
     form = Form(parse_memory("--file-size", file_size), unique, compression)
-    source, target = find_ledger(outdir.resolve()), find_ledger(newdir.resolve())
-    several = [] if source.exists() else datasets_in(source.outdir)
+    (source, several), target = find_datasets(outdir.resolve()), find_ledger(newdir.resolve())
     if several:
         return _compact_each(several, newdir.resolve(), form, as_json)
     if source.is_of_season and target.outdir.parent == source.outdir.parent:
@@ -105,14 +104,13 @@ def _compact(source: Ledger, target: Ledger, form: Form) -> Compacted:
 @contextmanager
 def _told() -> Iterator[tuple[int, Caller]]:
     """Yield how many files to write at once, and whom to tell how far it is."""
-    from fink_dask.cluster.local import usable_cores, usable_memory
+    from fink_dask.cluster.local import threads_of_memory
     from fink_dask.compaction.compact import THREAD_BYTES, Caller
     from fink_dask.show.bar import CountBar
 
-    threads = max(1, min(usable_cores(), usable_memory() // (2 * THREAD_BYTES)))
     with CountBar("compacting") as bar:
         yield (
-            threads,
+            threads_of_memory(THREAD_BYTES),
             Caller(
                 lambda words: say(f"fink-dask: {words}", err=True),
                 lambda size: bar.begin("compacting", size),

@@ -93,7 +93,7 @@ def demo(alerts: int, outdir: Path, nconsumers: int) -> int:
     )
     _show_files(ledger.outdir)
     say("Read it:\n")
-    click.echo(lines_of(ledger, str(outdir), "pandas"))  # at the margin, to be copied
+    click.echo(lines_of(ledger.outdir, str(outdir), "pandas"))  # at the margin, to be copied
     say(f"'fink-dask read {outdir}' prints the lines of other readers")
     return found.summary.exit_code
 

@@ -6,12 +6,19 @@ from pathlib import Path
 
 import click
 
-from fink_dask.cli.options import CONTEXT, FinkCommand, Place, UserPath, json_option, typed_option, unique_option
+from fink_dask.cli.options import (
+    CONTEXT,
+    FinkCommand,
+    Place,
+    UserPath,
+    columns_option,
+    json_option,
+    typed_option,
+    unique_option,
+)
 from fink_dask.cli.output import print_json
 from fink_dask.cli.say import say
 from fink_dask.cli.stopped import ending_in_words
-from fink_dask.errors import parameter
-from fink_dask.settings import parse_names
 from fink_dask.units import pluralize
 
 
@@ -22,12 +29,7 @@ from fink_dask.units import pluralize
 )
 @click.argument("outdir", type=Place())
 @click.argument("file", type=UserPath(path_type=Path, dir_okay=False))
-@typed_option(
-    "--columns",
-    callback=lambda _, __, value: None if value is None else parse_names(parameter("columns"), value),
-    metavar="NAME,…",
-    help="Columns, or dotted fields such as candidate.jd; by default all that are single values.",
-)
+@columns_option("Columns, or dotted fields such as candidate.jd; by default all that are single values.")
 @typed_option("--where", metavar="CONDITION", help="Only alerts that this is true of, such as 'magpsf < 18'.")
 @unique_option
 @json_option
@@ -44,15 +46,7 @@ def export(
     from fink_dask.show.bar import CountBar
 
     with ending_in_words(f"{file} was not written"), CountBar("reading alerts", noun="alert") as bar:
-        made = export_table(
-            outdir,
-            file.absolute(),
-            columns,
-            where,
-            unique,
-            lambda words, rows: bar.begin(words, rows, "alert"),
-            bar.advance,
-        )
+        made = export_table(outdir, file.absolute(), columns, where, unique, bar.begin, bar.advance)
     if as_json:
         print_json({"file": str(file), "rows": made.rows, "columns": made.columns, "left_out": made.left_out})
         return 0

@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fink_dask.cli.options import CONTEXT, FinkCommand, Place, json_option, typed_option, verbose_option
+from fink_dask.cli.options import CONTEXT, FinkCommand, Place, columns_option, json_option, typed_option, verbose_option
 from fink_dask.cli.output import print_json
 from fink_dask.cli.say import say
 from fink_dask.cli.stopped import ending_in_words
-from fink_dask.errors import parameter
-from fink_dask.settings import parse_names
 from fink_dask.units import pluralize
 
 if TYPE_CHECKING:
@@ -32,12 +30,7 @@ _PARTIAL = 3
 )
 @click.argument("outdir", type=Place())
 @click.argument("catalog", type=Place())
-@typed_option(
-    "--columns",
-    callback=lambda _, __, value: None if value is None else parse_names(parameter("columns"), value),
-    metavar="NAME,…",
-    help="Columns of the light curves, such as candid,jd,fid,magpsf; by default all with a single value.",
-)
+@columns_option("Columns of the light curves, such as candid,jd,fid,magpsf; by default all with a single value.")
 @typed_option(
     "--history",
     is_flag=True,
@@ -59,16 +52,14 @@ def export_hats(
     from fink_dask.catalog.hats import THREAD_BYTES, Caller, unfinished
     from fink_dask.catalog.hats import export_hats as export
     from fink_dask.cli.options import log_to_stderr
-    from fink_dask.cluster.local import usable_cores, usable_memory
-    from fink_dask.ledger.outdir import check_dataset, datasets_in, find_ledger, total_of
+    from fink_dask.cluster.local import threads_of_memory
+    from fink_dask.ledger.outdir import find_datasets, total_of
     from fink_dask.ledger.progress import summarise
     from fink_dask.show.bar import CountBar
 
     log_to_stderr(verbose)
-    ledger, catalog = find_ledger(outdir.resolve()), catalog.resolve()
-    ledgers = [ledger] if ledger.exists() else datasets_in(ledger.outdir)
-    if not ledgers:
-        check_dataset(ledger)
+    (ledger, several), catalog = find_datasets(outdir.resolve()), catalog.resolve()
+    ledgers = several or [ledger]
     found = [summarise(each) for each in ledgers]
     for each, progress in zip(ledgers, found, strict=True):
         if progress.missing_offsets:
@@ -79,7 +70,7 @@ def export_hats(
             )
     for left in unfinished(catalog):
         say(f"fink-dask: {left} is from another export, which was killed or is still running", err=True)
-    threads = max(1, min(usable_cores(), usable_memory() // (2 * THREAD_BYTES)))
+    threads = threads_of_memory(THREAD_BYTES)
     is_new = not catalog.exists()
     end = f"{catalog} was not written" if is_new else f"{catalog} is as it was; the same command begins again"
     with ending_in_words(end), CountBar("reading alerts", noun="alert") as bar:

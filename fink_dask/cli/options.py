@@ -24,7 +24,7 @@ from fink_dask.cli.spelling import spelled_out
 from fink_dask.errors import FinkDaskError, SettingsError, parameter, variable
 from fink_dask.errors import option as option_words
 from fink_dask.kafka.topics import survey_of
-from fink_dask.settings import DASHBOARD_ADDRESS, GROUPS, OTHER, Option, options_of, parse_address
+from fink_dask.settings import DASHBOARD_ADDRESS, GROUPS, OTHER, Option, options_of, parse_address, parse_names
 from fink_dask.store.location import check_is_local, expand, locate
 from fink_dask.where.language import parse_condition
 
@@ -373,6 +373,18 @@ unique_option = typed_option(
     is_flag=True,
     help="Each alert once, by candid or diaSourceId, where several topics have it, or Fink has sent it again.",
 )
+
+
+def columns_option(words: str) -> Callable[[Command], Command]:
+    """Declare the columns to write, which a command says in its own words."""
+    return typed_option(
+        "--columns",
+        callback=lambda _, __, value: None if value is None else parse_names(parameter("columns"), value),
+        metavar="NAME,…",
+        help=words,
+    )
+
+
 verbose_option = option("--verbose", "-v", is_flag=True, help="Write a log to stderr.")
 
 

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from fink_dask.cli.options import CONTEXT, FinkCommand, Place, json_option, typed_option, unique_option
 from fink_dask.cli.output import print_json
 from fink_dask.errors import SettingsError
-
-if TYPE_CHECKING:
-    from fink_dask.ledger.ledger import Ledger
 
 #: What installs a reader that does not come with fink-dask, by its name.
 _INSTALLED_BY = {
@@ -55,10 +51,7 @@ def read(outdir: Path, reader: str | None, unique: bool, as_json: bool) -> int:
     What is printed is a program: each reader's part works by itself, and in a file or a notebook. If OUTDIR holds the
     datasets of several topics, they are read as one.
     """
-    from fink_dask.ledger.outdir import find_ledger
-
-    ledger = find_ledger(outdir.resolve())
-    lines = lines_of(ledger, str(outdir), reader, unique)
+    lines = lines_of(outdir.resolve(), str(outdir), reader, unique)
     if as_json:
         print_json({"lines": lines})
     else:
@@ -66,7 +59,7 @@ def read(outdir: Path, reader: str | None, unique: bool, as_json: bool) -> int:
     return 0
 
 
-def lines_of(ledger: Ledger, place: str, reader: str | None = None, unique: bool = False) -> str:
+def lines_of(outdir: Path, place: str, reader: str | None = None, unique: bool = False) -> str:
     """Write the lines that open a dataset with one reader, or with each.
 
     `place`: what to call it in the lines.
@@ -76,34 +69,33 @@ def lines_of(ledger: Ledger, place: str, reader: str | None = None, unique: bool
     from fink_dask.dataset.read import open_dataset
     from fink_dask.dataset.season import TOPIC
     from fink_dask.errors import LedgerError
-    from fink_dask.ledger.outdir import check_dataset, datasets_in
+    from fink_dask.ledger.outdir import find_datasets
     from fink_dask.report.reading import find_reading, reading_lines, record_lines
     from fink_dask.settings import RECORD_OUTFORMATS
     from fink_dask.store.location import check_is_local
 
-    several = [] if ledger.exists() else datasets_in(ledger.outdir)
+    ledger, several = find_datasets(outdir)
     if several:
         # As one dataset, which only the ledgers can make of them.
-        schema = open_dataset(ledger.outdir).schema
+        schema = open_dataset(outdir).schema
         reading = find_reading(place, schema, is_uniform=False, keys=(TOPIC,), is_unique=unique)
-        return _joined(ledger, reading_lines(reading), reader)
-    check_dataset(ledger)
+        return _joined(outdir, reading_lines(reading), reader)
     identity = ledger.plans()[-1].identity
     if identity.outformat in RECORD_OUTFORMATS:
         check_is_local(ledger.outdir, f"what reads {identity.outformat.capitalize()} files")
         return f"# fastavro, which comes with fink-dask\n{record_lines(place)}"
-    dataset = open_dataset(ledger.outdir)
+    dataset = open_dataset(outdir)
     if next(iter(dataset.get_fragments()), None) is None:
         raise LedgerError(f"{ledger.outdir} holds no alerts: there is nothing to read")
     is_uniform = len(known_versions(ledger, identity).schemas) == 1
     reading = find_reading(place, dataset.schema, is_uniform, is_unique=unique)
-    return _joined(ledger, reading_lines(reading), reader)
+    return _joined(outdir, reading_lines(reading), reader)
 
 
-def _joined(ledger: Ledger, lines: dict[str, str], reader: str | None) -> str:
+def _joined(outdir: Path, lines: dict[str, str], reader: str | None) -> str:
     found = {name: text for name, text in lines.items() if text}
     if reader is not None and reader not in found:
-        raise SettingsError(f"{ledger.outdir} has no objects with times, of which {reader} could make light curves")
+        raise SettingsError(f"{outdir} has no objects with times, of which {reader} could make light curves")
     if reader is not None:
         return found[reader]
     return "\n\n".join(f"# {_heading(name)}\n{text}" for name, text in found.items())

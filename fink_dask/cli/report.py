@@ -53,15 +53,14 @@ def report(outdir: Path, output: Path, opens: bool, objects: tuple[str, ...], as
     """
     from rich.filesize import decimal
 
-    from fink_dask.ledger.outdir import check_outside, datasets_in, find_ledger
+    from fink_dask.ledger.outdir import check_outside, find_datasets
     from fink_dask.report.facts import find_facts
     from fink_dask.report.season import facts_of_season
 
-    ledger = find_ledger(outdir.resolve())
+    ledger, several = find_datasets(outdir.resolve())
     if len(objects) > _MAX_OBJECTS:
         raise SettingsError(f"--object: a page shows at most {_MAX_OBJECTS} objects")
     target = output.resolve()
-    several = [] if ledger.exists() else datasets_in(ledger.outdir)
     if not target.parent.is_dir():
         raise StorageError(f"{target.parent} is not a directory: make it first, or choose another with -o")
     check_outside(target, ledger.outdir)

@@ -74,13 +74,10 @@ def verify(
     or lost alerts.
     """
     from fink_dask.cli.options import log_to_stderr
-    from fink_dask.ledger.outdir import check_dataset, datasets_in, find_ledger
+    from fink_dask.ledger.outdir import find_datasets
 
     log_to_stderr(verbose)
-    ledger = find_ledger(outdir.resolve())
-    several = [] if ledger.exists() else datasets_in(ledger.outdir)
-    if not several:
-        check_dataset(ledger)
+    ledger, several = find_datasets(outdir.resolve())
     asked = against_kafka or sample
 
     def kafka_of(one: Ledger) -> KafkaSettings | None:

@@ -94,6 +94,11 @@ def usable_memory() -> int:
     return int(MEMORY_LIMIT)
 
 
+def threads_of_memory(size: int) -> int:
+    """Count the threads that may each hold so many bytes, with half of the memory: as many as cores at the most."""
+    return max(1, min(usable_cores(), usable_memory() // (2 * size)))
+
+
 class LocalWorkers:
     """Workers on the cores of this machine, which may start while it is still found out what there is to do.
 

@@ -20,7 +20,7 @@ from fink_dask.dataset.unique import is_first
 from fink_dask.errors import LedgerError
 from fink_dask.ledger.commit import missing_files, published
 from fink_dask.ledger.ledger import Ledger
-from fink_dask.ledger.outdir import check_dataset, datasets_in, find_ledger
+from fink_dask.ledger.outdir import find_datasets, find_ledger
 from fink_dask.ledger.records import Identity, Marker
 from fink_dask.store.location import locate
 
@@ -100,10 +100,7 @@ def open_parts(
     outdir: str | os.PathLike[str], is_wanted: Callable[[Identity, Marker], bool] = lambda *_: True
 ) -> list[Part]:
     """Open a dataset, or each of several topics by itself, as `open_dataset` does, or the files of some ranges."""
-    ledger = find_ledger(locate(outdir).resolve())
-    several = [] if ledger.exists() else datasets_in(ledger.outdir)
-    if not several:
-        check_dataset(ledger)
+    ledger, several = find_datasets(locate(outdir).resolve())
     return [_open(each, is_wanted) for each in several or [ledger]]
 
 

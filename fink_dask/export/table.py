@@ -22,8 +22,8 @@ from fink_dask.dataset.partitioning import column_of
 from fink_dask.dataset.read import open_dataset
 from fink_dask.errors import LedgerError, SettingsError, parameter
 from fink_dask.export.formats import FORMATS, Column
-from fink_dask.ledger.ledger import Ledger, storage_error
-from fink_dask.ledger.outdir import check_outside, datasets_in, find_ledger
+from fink_dask.ledger.ledger import storage_error
+from fink_dask.ledger.outdir import check_outside, find_datasets
 from fink_dask.store.local import LOCAL
 from fink_dask.store.location import locate
 from fink_dask.where.condition import Condition, bind_condition
@@ -61,7 +61,7 @@ def export_table(
     columns: Sequence[str] | None = None,
     where: str | None = None,
     unique: bool = False,
-    begin: Callable[[str, int], None] = lambda *_: None,
+    begin: Callable[[str, int, str], None] = lambda *_: None,
     advance: Callable[[int], None] = lambda _: None,
 ) -> Exported:
     """Write a table of alerts, which appears whole or not at all.
@@ -70,7 +70,7 @@ def export_table(
     `target`: the file, which is not there yet; its suffix, one of `FORMATS`, is its format.
     `columns`: columns, or dotted fields; by default all that are single values.
     `where`: A condition: only alerts of which it is true.
-    `begin, advance`: told what comes next and its number of rows, and how many are done.
+    `begin, advance`: told what comes next, its number of rows and what these are, and how many are done.
     Raises SettingsError if the file is there, is of no known format, or a column is not there or no single value; of
     the condition.
     Raises LedgerError if the dataset is not what its ledger says.
@@ -91,7 +91,7 @@ def export_table(
     for name in chosen:
         if name not in singles:
             raise SettingsError(f"{parameter('columns')} {name[:100]}: {_why_not(dataset.schema, name)}")
-    docs = _docs_of(find_ledger(locate(outdir).resolve()))
+    docs = _docs_of(locate(outdir).resolve())
     table = Table(dataset, [_column(name, singles[name], docs.get(name, "")) for name in chosen])
     if where is not None:
         table.condition = _bound(where, dataset.schema)
@@ -117,9 +117,11 @@ class Table:
         self.rows = dataset.count_rows()
         self._dataset = dataset
 
-    def batches(self, begin: Callable[[str, int], None], advance: Callable[[int], None]) -> Iterator[pa.RecordBatch]:
+    def batches(
+        self, begin: Callable[[str, int, str], None], advance: Callable[[int], None]
+    ) -> Iterator[pa.RecordBatch]:
         """Yield the rows that the condition is true of."""
-        begin("reading alerts", self.rows)
+        begin("reading alerts", self.rows, "alert")
         asked = self.condition.columns if self.condition is not None else ()
         needed = {path.partition(".")[0] for path in (*(column.path for column in self.columns), *asked)}
         names = [name for name in self._dataset.schema.names if name in needed]
@@ -141,10 +143,11 @@ def _column(path: str, kind: pa.DataType, doc: str) -> Column:
     return Column(path, kind, unit, text)
 
 
-def _docs_of(ledger: Ledger) -> dict[str, str]:
+def _docs_of(outdir: Path) -> dict[str, str]:
     """Read what the schemas say of each field, by dotted path; of several topics, the first that says it counts."""
     found: dict[str, str] = {}
-    for each in [ledger] if ledger.exists() else datasets_in(ledger.outdir):
+    ledger, several = find_datasets(outdir)
+    for each in several or [ledger]:
         for schema in known_versions(each, each.plans()[-1].identity).schemas:
             for path, doc in _walk(fields_of(schema)):
                 found.setdefault(path, doc)

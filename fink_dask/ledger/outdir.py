@@ -61,6 +61,18 @@ def find_ledger(outdir: Path, joins: bool = False) -> Ledger:
     return of_season if joins or _of_season(outdir.parent) else beside
 
 
+def find_datasets(outdir: Path) -> tuple[Ledger, list[Ledger]]:
+    """Find a dataset, or those of several topics in one directory; of the latter there are none if it is a dataset.
+
+    Raises LedgerError if the directory is neither.
+    """
+    ledger = find_ledger(outdir)
+    several = [] if ledger.exists() else datasets_in(outdir)
+    if not several:
+        check_dataset(ledger)
+    return ledger, several
+
+
 def create_ledger(ledger: Ledger) -> list[Path]:
     """Make the directories of a dataset and of its ledger, on one file system.
 
