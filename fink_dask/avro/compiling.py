@@ -54,7 +54,24 @@ def compiled(function: Callable[..., Any], **options: bool) -> Any:
         # numba looks only at the file of the function itself to see whether its cache is out of date.
         stats = [(Path(__file__).parent / name).stat() for name in _SOURCES]
         dispatcher._cache._cache_file._source_stamp = [(stat.st_mtime, stat.st_size) for stat in stats]
+    with suppress(AttributeError):
+        dispatcher._cache.load_overload = _without_compiler(dispatcher._cache)
     return dispatcher
+
+
+def _without_compiler(cache: Any) -> Callable[[Any, Any], Any]:
+    """Make what finds compiled code on disk, and leaves out all that numba's compiler is told before, as numba does.
+
+    That takes ten times as long as the rest, and what is compiled needs none of it; a compiler that runs asks for it.
+    """
+    load, guard = cache._load_overload, cache._guard_against_spurious_io_errors
+
+    def load_overload(signature: Any, context: Any) -> Any:
+        with guard():
+            return load(signature, context)
+        return None  # another process writes it just now
+
+    return load_overload
 
 
 def inner(function: Callable[..., Any]) -> Any:

@@ -429,3 +429,20 @@ def test_a_first_run_can_say_that_it_compiles_and_a_second_does_not(tmp_path: Pa
     code = "from fink_dask.avro.kernels import *; print(is_compiled(), warm_up() > 0, is_compiled())"
     first, second = (run("-c\t" + code, NUMBA_CACHE_DIR=str(tmp_path)) for _ in range(2))
     assert (first.split(), second.split()) == (["False", "True", "True"], ["True"] * 3)
+
+
+def test_a_process_that_finds_the_decoder_on_disk_decodes_at_once_and_can_still_compile() -> None:
+    code = """
+import sys
+import numba
+from fink_dask.avro.decoder import ColumnarDecoder
+from fink_dask.avro.schema import parse_schema
+from fink_dask.avro.kernels import warm_up
+warm_up()
+schema = parse_schema(b'{"type": "record", "name": "r", "fields": [{"name": "a", "type": "string"}]}')
+rows = ColumnarDecoder(schema).decode([b"\\x04hi", b"\\x04h", b"\\x00"]).rows.column("a").to_pylist()
+loaded = "numba.cpython.numbers" in sys.modules
+print(rows, loaded, numba.njit(lambda number: number + 1)(1))
+"""
+    run("-c\t" + code)
+    assert run("-c\t" + code).strip() == "['hi', ''] False 2"
