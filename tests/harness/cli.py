@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,8 @@ from tests.harness.zygote import Zygote
 PROGRAM = [sys.executable, "-m", "fink_dask"]
 #: With this in its environment and ``-batchsize 1``, a transfer decodes one alert at a time and lasts some seconds.
 SLOWLY = {"PYTHONPATH": str(Path(__file__).parent / "slow")}
+#: How far a command is, which it says every ten seconds where there is no terminal: on a busy machine it has the time.
+_HOW_FAR = re.compile(r"[a-z][a-z ]*: [\d.,]+ .*")
 
 
 def run_cli(
@@ -58,6 +61,11 @@ def run_cli(
         for file in (out, err):
             file.seek(0)
         return subprocess.CompletedProcess([*PROGRAM, *arguments], ended.code, out.read(), err.read())
+
+
+def remarks(stderr: str) -> list[str]:
+    """Return the lines of a command that say something else than how far it is."""
+    return [line for line in stderr.splitlines() if not _HOW_FAR.fullmatch(line)]
 
 
 class Shared:

@@ -16,7 +16,7 @@ import pytest
 
 import fink_dask
 from tests.alerts.made_up import AlertKind
-from tests.harness.cli import run_cli, transfer_arguments
+from tests.harness.cli import remarks, run_cli, transfer_arguments
 from tests.harness.oracle import fill_topic
 from tests.harness.topics import delete_topic
 
@@ -45,7 +45,7 @@ def name(outdir: Path) -> str:
 def test_all_ways_out_have_the_same_measurements(outdir: Path, name: str, tmp_path: Path) -> None:
     expected = fink_dask.light_curve(outdir, name)
     shown = run_cli("lightcurve", str(outdir), name)
-    assert (shown.returncode, shown.stderr) == (0, "")
+    assert (shown.returncode, remarks(shown.stderr)) == (0, [])
     assert f"{expected.num_rows} measurements" in shown.stdout
     assert max(map(len, shown.stdout.splitlines())) <= 80
     said = json.loads(run_cli("lightcurve", str(outdir), name, "--json").stdout)
@@ -85,6 +85,6 @@ def test_all_ways_out_have_the_same_measurements(outdir: Path, name: str, tmp_pa
 def test_each_slip_is_a_line(outdir: Path, name: str, arguments: tuple[str, ...], words: str) -> None:
     said = run_cli("lightcurve", *(each.format(outdir=outdir, name=name) for each in arguments))
     assert said.returncode in {1, 2}
-    (line,) = said.stderr.splitlines()
+    (line,) = remarks(said.stderr)
     assert words.format(outdir=outdir) in line
     assert line.isprintable()

@@ -382,7 +382,7 @@ def test_spark_finds_what_was_published(datasets: dict[AlertKind, Dataset], spar
         for data in datasets.values()
     ]
     ended = subprocess.run(
-        [spark, str(SPARK_JOB)], input=json.dumps(asked), capture_output=True, text=True, timeout=300, check=False
+        [spark, str(SPARK_JOB)], input=json.dumps(asked), capture_output=True, text=True, timeout=900, check=False
     )
     assert ended.returncode == 0, ended.stderr[-3000:]
     said = json.loads(ended.stdout.splitlines()[-1])
