@@ -88,7 +88,7 @@ IMPORTERS = {
     "bokeh": {"dashboard.page", "report.charts", "report.curve", "report.page"},
     "botocore": {"store.service"},
     "click": {"cli"},
-    "confluent_kafka": {"kafka.client"},
+    "confluent_kafka": {"kafka.confluent"},
     "dask": {"api", "cluster", "dashboard", "running.job"},
     "dask_jobqueue": {"cluster.joboptions"},
     "distributed": {"api", "cluster", "dashboard", "running.job"},

@@ -20,8 +20,8 @@ import pyarrow.parquet as pq
 from fink_dask.avro.schema import field_type
 from fink_dask.avro.spelling import steps_to
 from fink_dask.compaction.groups import Group, RangeIndex, snapshot_of
+from fink_dask.dataset.encoding import ParquetFileWriter
 from fink_dask.dataset.formats import KAFKA_FIELDS, Offsets
-from fink_dask.dataset.parquet import ParquetFileWriter
 from fink_dask.dataset.presence import check_file, intervals_of
 from fink_dask.errors import InterruptedTransferError, LedgerError, SettingsError
 from fink_dask.kafka.offsets import Interval, OffsetRange

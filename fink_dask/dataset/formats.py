@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from fink_dask.avro.container import SYNC_BYTES, block_head, header, read_header, read_records
 from fink_dask.avro.schema import AvroSchema, parse_schema
-from fink_dask.dataset.parquet import ParquetFileWriter
+from fink_dask.dataset.encoding import ParquetFileWriter
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.kafka.topics import topic_hash

@@ -21,7 +21,7 @@ from rich.filesize import decimal
 
 from fink_dask.cluster.local import MEMORY_FRACTION, usable_cores, usable_memory
 from fink_dask.errors import FinkDaskError, SettingsError
-from fink_dask.kafka.client import librdkafka_version
+from fink_dask.kafka.confluent import librdkafka_version
 from fink_dask.kafka.probe import LineSpeed
 from fink_dask.ledger.outdir import check_outdir, find_ledger, free_bytes
 from fink_dask.ranges.memory import BASE_BYTES, WORKER_BYTES, share_memory

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fink_dask.dataset.parquet import ParquetFileWriter
+from fink_dask.dataset.encoding import ParquetFileWriter
 from fink_dask.errors import SettingsError
 from fink_dask.settings import COMPRESSION
 

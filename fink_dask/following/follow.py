@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from enum import Enum
 
 from fink_dask.errors import LedgerError, StorageError, parameter
-from fink_dask.kafka.client import Debounce
+from fink_dask.kafka.confluent import Debounce
 from fink_dask.kafka.inspect import TopicDescription, is_other_topic
 from fink_dask.kafka.offsets import OffsetRange, total
 from fink_dask.ledger.progress import Lag, write_lag

@@ -12,7 +12,7 @@ from typing import Self
 
 from fink_dask.errors import BrokerError, BrokerUnavailableError, StorageError
 from fink_dask.following.follow import Amount, Ending, Follower
-from fink_dask.kafka.client import Debounce
+from fink_dask.kafka.confluent import Debounce
 from fink_dask.kafka.inspect import Inspector
 from fink_dask.planning.prepare import make_work
 from fink_dask.planning.topics import Finder, Snapshot, Topics

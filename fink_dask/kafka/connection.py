@@ -20,7 +20,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from fink_dask.errors import BrokerUnavailableError
-from fink_dask.kafka.client import (
+from fink_dask.kafka.confluent import (
     AdminClient,
     Consumer,
     Errors,

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, Literal, TypeVar
 
 from fink_dask.errors import BrokerError, BrokerUnavailableError, MissingSchemaError, SchemaError, parameter
-from fink_dask.kafka.client import (
+from fink_dask.kafka.confluent import (
     Debounce,
     IsolationLevel,
     KafkaError,

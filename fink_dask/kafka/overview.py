@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from fink_dask.errors import BrokerError, BrokerUnavailableError, SettingsError, parameter, spell
-from fink_dask.kafka.client import (
+from fink_dask.kafka.confluent import (
     AdminClient,
     ConfigResource,
     ConsumerGroupTopicPartitions,

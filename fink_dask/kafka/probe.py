@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any
 
 from fink_dask.errors import BrokerError
-from fink_dask.kafka.client import AdminClient, OffsetSpec, TopicPartition, is_transient
+from fink_dask.kafka.confluent import AdminClient, OffsetSpec, TopicPartition, is_transient
 from fink_dask.kafka.connection import Admin, Connection, in_background, open_connection
 from fink_dask.kafka.inspect import Sample
 from fink_dask.kafka.offsets import OffsetRange

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from fink_dask.errors import BrokerError, BrokerUnavailableError
-from fink_dask.kafka.client import (
+from fink_dask.kafka.confluent import (
     Errors,
     KafkaError,
     KafkaException,

@@ -11,7 +11,7 @@ import numpy as np
 
 from fink_dask.batches import Memory, RawBatch, join_records
 from fink_dask.errors import BrokerError, BrokerUnavailableError, CrowdedLineError, InterruptedTransferError, parameter
-from fink_dask.kafka.client import (
+from fink_dask.kafka.confluent import (
     KafkaError,
     Message,
     TopicPartition,

@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from fink_dask.avro.schema import field_type
+from fink_dask.dataset.encoding import for_pandas
 from fink_dask.dataset.formats import why_unreadable
-from fink_dask.dataset.parquet import for_pandas
 from fink_dask.dataset.read import open_each
 from fink_dask.dataset.surveys import Fields, expression, find_fields
 from fink_dask.errors import LedgerError, SettingsError

@@ -22,7 +22,7 @@ from fink_dask.errors import (
     SettingsError,
     parameter,
 )
-from fink_dask.kafka.client import Debounce
+from fink_dask.kafka.confluent import Debounce
 from fink_dask.kafka.connection import Admin
 from fink_dask.kafka.inspect import Inspector, TopicDescription
 from fink_dask.kafka.topics import MAX_TOPICS, TopicChoice, holds_predictions, survey_of

@@ -10,7 +10,7 @@ import pytest
 
 from fink_dask.errors import BrokerError, BrokerUnavailableError
 from fink_dask.kafka import doubts as doubts_module
-from fink_dask.kafka.client import SURE_S
+from fink_dask.kafka.confluent import SURE_S
 from fink_dask.kafka.doubts import Doubts
 from fink_dask.kafka.offsets import OffsetRange, Watermarks
 from tests.harness.oracle import wait_for

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from fink_dask.errors import BrokerError, BrokerUnavailableError, CrowdedLineError, InterruptedTransferError
-from fink_dask.kafka.client import Errors, KafkaError
+from fink_dask.kafka.confluent import Errors, KafkaError
 from fink_dask.kafka.connection import Arrived, open_connection
 from fink_dask.kafka.line import Line
 from fink_dask.kafka.offsets import OffsetRange, Watermarks

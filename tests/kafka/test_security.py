@@ -11,7 +11,7 @@ from urllib.parse import parse_qs
 import pytest
 
 from fink_dask.errors import BrokerError, SettingsError
-from fink_dask.kafka.client import Errors, client_config
+from fink_dask.kafka.confluent import Errors, client_config
 from fink_dask.kafka.connection import open_connection
 from fink_dask.kafka.inspect import open_inspector
 from fink_dask.kafka.offsets import OffsetRange

@@ -19,7 +19,7 @@ from fink_dask.avro.schema import AvroSchema, parse_schema
 from fink_dask.errors import SchemaError
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.verifying.files import verify_dataset
-from fink_dask.verifying.retry import retry_quarantine
+from fink_dask.verifying.quarantine_retry import retry_quarantine
 from tests.harness.cli import run_cli, transfer_arguments
 from tests.harness.crash import SOME_OR_EACH, run_until
 from tests.harness.oracle import places

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fink_dask.dataset.parquet import ParquetFileWriter
+from fink_dask.dataset.encoding import ParquetFileWriter
 
 RANDOM = random.Random(1)
 NOISE = [RANDOM.randbytes(3000) for _ in range(20)]
