@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
+from fink_dask.cli.command import FinkCommand
 from fink_dask.cli.main import cli
-from fink_dask.cli.options import FinkCommand
 
 REFERENCE = Path(__file__).with_name("command-line.md")
 

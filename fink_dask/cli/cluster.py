@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fink_dask.cli.options import Command, Lines, at_least_one, declare_all, option
+from fink_dask.cli.command import Command, Lines, at_least_one, declare_all, option
 from fink_dask.errors import SettingsError
 from fink_dask.settings import CLUSTER
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fink_dask.cli.options import CONTEXT, FinkCommand, Place, json_option, typed_option, verbose_option
-from fink_dask.cli.say import say
+from fink_dask.cli.command import CONTEXT, FinkCommand, Place, json_option, typed_option, verbose_option
+from fink_dask.cli.output import say
 from fink_dask.cli.stopped import ending_as_json
 from fink_dask.errors import FinkDaskError, SettingsError
 from fink_dask.settings import COMPRESSION, COMPRESSIONS
@@ -59,7 +59,7 @@ def compact(
     If OUTDIR holds the datasets of several topics, each becomes NEWDIR/TOPIC, and the worst exit status counts;
     --unique then leaves an alert out where another topic in NEWDIR has it.
     """
-    from fink_dask.cli.options import log_to_stderr
+    from fink_dask.cli.command import log_to_stderr
     from fink_dask.cli.results import headline, print_summary_json
     from fink_dask.compaction.groups import Form
     from fink_dask.ledger.outdir import find_datasets, find_ledger

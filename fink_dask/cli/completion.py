@@ -15,7 +15,7 @@ from click.shell_completion import (
     get_completion_class,
 )
 
-from fink_dask.cli.options import CONTEXT, FinkCommand
+from fink_dask.cli.command import CONTEXT, FinkCommand
 from fink_dask.errors import SettingsError
 
 #: Tells the program that a shell asks; click's own name for it.

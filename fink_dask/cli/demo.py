@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from fink_dask.cli.options import CONTEXT, FinkCommand, Place, options_from, typed_option
-from fink_dask.cli.say import say
+from fink_dask.cli.command import CONTEXT, FinkCommand, Place, options_from, typed_option
+from fink_dask.cli.output import say
 from fink_dask.settings import KafkaSettings, TransferSettings
 from fink_dask.units import pluralize
 

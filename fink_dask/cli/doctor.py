@@ -11,8 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fink_dask.cli.connection import connection_options, kafka_settings
-from fink_dask.cli.options import CONTEXT, FinkCommand, Place, json_option, option, verbose_option
+from fink_dask.cli.command import (
+    CONTEXT,
+    FinkCommand,
+    Place,
+    connection_options,
+    json_option,
+    kafka_settings,
+    option,
+    verbose_option,
+)
 from fink_dask.cli.output import print_json
 from fink_dask.errors import SettingsError
 from fink_dask.kafka.topics import check_alert_topic, survey_of
@@ -52,7 +60,7 @@ def doctor(
     and how long Kafka will keep them; with --outdir, whether a commit is safe there; with both, whether there is room.
     Exit status: 0, or 1 if any check fails.
     """
-    from fink_dask.cli.options import log_to_stderr
+    from fink_dask.cli.command import log_to_stderr
 
     log_to_stderr(verbose)
     if topic is not None:

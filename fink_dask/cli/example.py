@@ -8,8 +8,8 @@ from pathlib import Path
 
 import click
 
-from fink_dask.cli.options import CONTEXT, FinkCommand, UserPath, typed_option
-from fink_dask.cli.say import say
+from fink_dask.cli.command import CONTEXT, FinkCommand, UserPath, typed_option
+from fink_dask.cli.output import say
 from fink_dask.errors import SettingsError, StorageError
 
 #: A row of the table in their README: the file, and what it does.

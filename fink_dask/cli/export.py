@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from fink_dask.cli.options import (
+from fink_dask.cli.command import (
     CONTEXT,
     FinkCommand,
     Place,
@@ -16,8 +16,7 @@ from fink_dask.cli.options import (
     typed_option,
     unique_option,
 )
-from fink_dask.cli.output import print_json
-from fink_dask.cli.say import say
+from fink_dask.cli.output import print_json, say
 from fink_dask.cli.stopped import ending_in_words
 from fink_dask.units import pluralize
 

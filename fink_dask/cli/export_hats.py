@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fink_dask.cli.options import CONTEXT, FinkCommand, Place, columns_option, json_option, typed_option, verbose_option
-from fink_dask.cli.output import print_json
-from fink_dask.cli.say import say
+from fink_dask.cli.command import CONTEXT, FinkCommand, Place, columns_option, json_option, typed_option, verbose_option
+from fink_dask.cli.output import print_json, say
 from fink_dask.cli.stopped import ending_in_words
 from fink_dask.units import pluralize
 
@@ -51,7 +50,7 @@ def export_hats(
     """
     from fink_dask.catalog.hats import THREAD_BYTES, Caller, unfinished
     from fink_dask.catalog.hats import export_hats as export
-    from fink_dask.cli.options import log_to_stderr
+    from fink_dask.cli.command import log_to_stderr
     from fink_dask.cluster.local import threads_of_memory
     from fink_dask.ledger.outdir import find_datasets, total_of
     from fink_dask.ledger.progress import summarise

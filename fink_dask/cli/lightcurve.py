@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fink_dask.cli.options import CONTEXT, FinkCommand, Place, UserPath, json_option, typed_option
-from fink_dask.cli.output import print_json
-from fink_dask.cli.say import say
+from fink_dask.cli.command import CONTEXT, FinkCommand, Place, UserPath, json_option, typed_option
+from fink_dask.cli.output import print_json, say
 from fink_dask.errors import SettingsError
 from fink_dask.units import pluralize, printable
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import click
 
 import fink_dask
+from fink_dask.cli.command import CONTEXT, folded_example
 from fink_dask.cli.compact import compact
 from fink_dask.cli.completion import completion
 from fink_dask.cli.cutouts import cutouts
@@ -23,8 +24,7 @@ from fink_dask.cli.example import example
 from fink_dask.cli.export import export
 from fink_dask.cli.export_hats import export_hats
 from fink_dask.cli.lightcurve import lightcurve
-from fink_dask.cli.options import CONTEXT, folded_example
-from fink_dask.cli.output import begin, print_failure
+from fink_dask.cli.output import begin, print_failure, say
 from fink_dask.cli.peek import peek
 from fink_dask.cli.publish import publish
 from fink_dask.cli.quarantine import quarantine
@@ -32,7 +32,6 @@ from fink_dask.cli.read import read
 from fink_dask.cli.register import register
 from fink_dask.cli.repair import repair
 from fink_dask.cli.report import report
-from fink_dask.cli.say import say
 from fink_dask.cli.schema import schema
 from fink_dask.cli.season import season
 from fink_dask.cli.spelling import COMMAND_HABITS, spelled_out

@@ -1,20 +1,32 @@
-"""JSON for scripts: one object on stdout on every way out of a command, with its state, its error and its name."""
+"""What a command says: a line to people, or JSON to scripts.
+
+A line that a terminal would break within a word is broken between words. JSON is one object on stdout on every way out
+of a command, with its state, its error and its name.
+"""
 
 from __future__ import annotations
 
 import json
 import math
 import os
+import re
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
 
-from fink_dask.errors import variable
+from fink_dask.errors import shown, variable
+from fink_dask.show.bar import fold
 
 #: How an option that asks for JSON is written.
 _ASKED = {"--json", "-json"}
 _FALSE = {"", "0", "false", "f", "no", "n", "off"}
+
+#: What stands before the words: blanks, and a label with more blanks behind it.
+_BEFORE = re.compile(r" *(?:(?!\d)[\w'-]+(?: [\w'-]+)* {2,})?")
+#: What `click.style` writes; anything else that a terminal could obey is from outside, such as the name of a dataset.
+_COLOUR = re.compile(r"(\x1b\[(?:[01]|3[0-7])m)")
 
 
 class _Run:
@@ -63,3 +75,14 @@ def print_failure(error: str, state: str = "failed") -> None:
     """Print the object of a command that was asked for one, and has ended before there was any."""
     if _Run.is_json and not _Run.has_printed:
         print_json({"state": state, "error": error})
+
+
+def say(text: str, err: bool = False) -> None:
+    """Print lines; what goes on in the next one stands below the words, not below their label."""
+    stream = sys.stderr if err else sys.stdout
+    for outside in text.split("\n"):
+        line = "".join(part if _COLOUR.fullmatch(part) else shown(part) for part in _COLOUR.split(outside))
+        found = _BEFORE.match(line)
+        before = len(found[0]) if found else 0
+        # A path is one word, and stays beside its label.
+        click.echo(fold(line, stream, before) if " " in line[before:].strip() else line, err=err)

@@ -8,17 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fink_dask.cli.connection import connection_options, kafka_settings, line_options
-from fink_dask.cli.options import (
+from fink_dask.cli.command import (
     CONTEXT,
     FinkCommand,
     UserPath,
+    connection_options,
+    kafka_settings,
+    line_options,
     option,
     options_from,
     typed_option,
     verbose_option,
 )
-from fink_dask.cli.say import say
+from fink_dask.cli.output import say
 from fink_dask.errors import SettingsError, StorageError
 from fink_dask.kafka.topics import check_alert_topic, survey_of
 from fink_dask.settings import SURVEYS, TransferSettings
@@ -79,7 +81,7 @@ def peek(
     """
     from rich.console import Console
 
-    from fink_dask.cli.options import log_to_stderr
+    from fink_dask.cli.command import log_to_stderr
     from fink_dask.dataset.cutouts import HINT, can_read_stamps
     from fink_dask.kafka.connection import open_glimpse
     from fink_dask.show.display import doing

@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fink_dask.cli.connection import connection_options, kafka_settings
-from fink_dask.cli.options import (
+from fink_dask.cli.command import (
     CONTEXT,
     FinkCommand,
     UserPath,
     at_least_one,
+    connection_options,
     json_option,
+    kafka_settings,
     option,
     typed_option,
     verbose_option,
 )
-from fink_dask.cli.output import print_json
-from fink_dask.cli.say import say
+from fink_dask.cli.output import print_json, say
 from fink_dask.demo.alerts import AlertKind
 from fink_dask.errors import SettingsError
 from fink_dask.kafka.topics import survey_of
@@ -112,7 +112,7 @@ def publish(
     an existing one is refused unless --append is given. Exit status: 0 once Kafka has confirmed every alert.
     """
     from fink_dask.avro.schema import parse_schema
-    from fink_dask.cli.options import log_to_stderr
+    from fink_dask.cli.command import log_to_stderr
     from fink_dask.cli.stopped import SignalReceivedError, run_apart
     from fink_dask.demo.alerts import play_alerts, recorded_schema
     from fink_dask.demo.files import open_files

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from fink_dask.cli.options import CONTEXT, FinkCommand, Place, json_option, typed_option, unique_option
+from fink_dask.cli.command import CONTEXT, FinkCommand, Place, json_option, typed_option, unique_option
 from fink_dask.cli.output import print_json
 from fink_dask.errors import SettingsError
 

@@ -11,9 +11,17 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from fink_dask.cli.connection import PASSWORD_VARIABLE, connection_options, kafka_settings
-from fink_dask.cli.options import CONTEXT, FinkCommand, at_least_one, option, typed_option
-from fink_dask.cli.say import say
+from fink_dask.cli.command import (
+    CONTEXT,
+    PASSWORD_VARIABLE,
+    FinkCommand,
+    at_least_one,
+    connection_options,
+    kafka_settings,
+    option,
+    typed_option,
+)
+from fink_dask.cli.output import say
 from fink_dask.errors import SettingsError
 from fink_dask.kafka.credentials import credentials_path, read_password
 from fink_dask.settings import SURVEYS

@@ -8,19 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fink_dask.cli.connection import connection_options, kafka_settings, line_options
-from fink_dask.cli.options import (
+from fink_dask.cli.command import (
     CONTEXT,
     FinkCommand,
     Place,
     config_option,
+    connection_options,
     dashboard_address_option,
     json_option,
+    kafka_settings,
+    line_options,
     survey_of_dataset,
     typed_option,
     verbose_option,
 )
-from fink_dask.cli.say import say
+from fink_dask.cli.output import say
 from fink_dask.cli.stopped import ending_as_json
 from fink_dask.settings import ON_LOSS
 
@@ -57,7 +59,7 @@ def repair(outdir: Path, on_loss: str, dashboard_address: str, as_json: bool, ve
     from fink_dask.cluster.forkserver import start_forkserver
 
     start_forkserver()  # loads what workers need while the files are checked
-    from fink_dask.cli.options import log_to_stderr
+    from fink_dask.cli.command import log_to_stderr
     from fink_dask.cli.results import headline, print_summary_json
     from fink_dask.ledger.progress import written_bytes
     from fink_dask.show.bar import CountBar

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.filesize import decimal
 
-from fink_dask.cli.output import print_json
-from fink_dask.cli.say import say
+from fink_dask.cli.output import print_json, say
 from fink_dask.kafka.offsets import Interval
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.progress import Summary

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import click
 
-from fink_dask.cli.options import CONTEXT, FinkCommand, Place, json_option
-from fink_dask.cli.output import print_json
-from fink_dask.cli.say import say
+from fink_dask.cli.command import CONTEXT, FinkCommand, Place, json_option
+from fink_dask.cli.output import print_json, say
 from fink_dask.units import pluralize
 
 

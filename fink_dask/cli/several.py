@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fink_dask.cli.options import option
-from fink_dask.cli.output import print_json
-from fink_dask.cli.say import say
+from fink_dask.cli.command import option
+from fink_dask.cli.output import print_json, say
 from fink_dask.errors import FinkDaskError
 from fink_dask.kafka.topics import TopicChoice, survey_of
 from fink_dask.settings import WHAT, TransferSettings

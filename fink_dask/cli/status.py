@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fink_dask.cli.options import CONTEXT, FinkCommand, Place, json_option
-from fink_dask.cli.say import say
+from fink_dask.cli.command import CONTEXT, FinkCommand, Place, json_option
+from fink_dask.cli.output import say
 from fink_dask.errors import FinkDaskError, LedgerError
 from fink_dask.units import per_second, pluralize
 

@@ -17,7 +17,7 @@ from dataclasses import replace
 from types import FrameType
 from typing import TYPE_CHECKING, TypeVar
 
-from fink_dask.cli.say import say
+from fink_dask.cli.output import say
 from fink_dask.cli.several import ledgers_of, print_topics_json
 from fink_dask.errors import FinkDaskError
 from fink_dask.kafka.topics import TopicChoice

@@ -10,10 +10,8 @@ import click
 from click.core import ParameterSource
 
 from fink_dask.cli.cluster import CLUSTER_OPTIONS, cluster_settings
-from fink_dask.cli.connection import PASSWORD_VARIABLE
-from fink_dask.cli.options import CONTEXT, FinkCommand, config_option, json_option, typed_option
-from fink_dask.cli.output import print_json
-from fink_dask.cli.say import say
+from fink_dask.cli.command import CONTEXT, PASSWORD_VARIABLE, FinkCommand, config_option, json_option, typed_option
+from fink_dask.cli.output import print_json, say
 from fink_dask.cli.spelling import spelled_out
 from fink_dask.cli.transfer import transfer
 from fink_dask.errors import SettingsError

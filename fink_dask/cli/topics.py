@@ -8,10 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fink_dask.cli.connection import connection_options, kafka_settings
-from fink_dask.cli.options import CONTEXT, FinkCommand, json_option, option, typed_option, verbose_option
-from fink_dask.cli.output import print_json
-from fink_dask.cli.say import say
+from fink_dask.cli.command import (
+    CONTEXT,
+    FinkCommand,
+    connection_options,
+    json_option,
+    kafka_settings,
+    option,
+    typed_option,
+    verbose_option,
+)
+from fink_dask.cli.output import print_json, say
 from fink_dask.errors import FinkDaskError
 from fink_dask.kafka.topics import survey_of
 from fink_dask.settings import SURVEYS
@@ -51,7 +58,7 @@ def topics(
     For each topic: how many alerts it holds, how old the oldest and the newest are, how long Kafka keeps alerts, how
     much time is left before Kafka may begin to remove them, and how many a consumer group has not read.
     """
-    from fink_dask.cli.options import log_to_stderr
+    from fink_dask.cli.command import log_to_stderr
     from fink_dask.kafka.overview import look_at_topics
     from fink_dask.show.display import doing
     from fink_dask.units import printable

@@ -11,22 +11,24 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fink_dask.cli.cluster import cluster_options, cluster_settings, consumers
-from fink_dask.cli.connection import connection_options, kafka_settings, line_options
-from fink_dask.cli.options import (
+from fink_dask.cli.command import (
     CONTEXT,
     FinkCommand,
     Place,
     UserPath,
     config_option,
+    connection_options,
     dashboard_address_option,
     json_option,
+    kafka_settings,
+    line_options,
     option,
     options_from,
     take,
     typed_option,
     verbose_option,
 )
-from fink_dask.cli.say import say
+from fink_dask.cli.output import say
 from fink_dask.cli.several import ledgers_of, preview_topics, print_outcome, survey_of_topics, topic_option
 from fink_dask.cli.stopped import counting, failure_as_json
 from fink_dask.errors import BrokerError, FinkDaskError, SchemaError, SettingsError, parameter
@@ -219,7 +221,7 @@ def transfer(
         from fink_dask.cluster.forkserver import start_forkserver
 
         start_forkserver()  # loads what workers need while this process loads the rest
-    from fink_dask.cli.options import log_to_stderr
+    from fink_dask.cli.command import log_to_stderr
     from fink_dask.cluster.existing import Scheduler
     from fink_dask.planning.topics import joining
     from fink_dask.running.run import ClusterChoice

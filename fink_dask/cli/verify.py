@@ -9,19 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fink_dask.cli.connection import connection_options, kafka_settings, line_options
-from fink_dask.cli.options import (
+from fink_dask.cli.command import (
     CONTEXT,
     FinkCommand,
     Place,
     at_least_one,
     config_option,
+    connection_options,
     json_option,
+    kafka_settings,
+    line_options,
     option,
     survey_of_dataset,
     verbose_option,
 )
-from fink_dask.cli.say import say
+from fink_dask.cli.output import say
 from fink_dask.errors import FinkDaskError
 from fink_dask.kafka.offsets import subtract
 from fink_dask.units import pluralize
@@ -73,7 +75,7 @@ def verify(
     Exit status: 0 complete, 1 offsets are missing or files are not what was written, 3 complete except for quarantined
     or lost alerts.
     """
-    from fink_dask.cli.options import log_to_stderr
+    from fink_dask.cli.command import log_to_stderr
     from fink_dask.ledger.outdir import find_datasets
 
     log_to_stderr(verbose)

@@ -15,8 +15,8 @@ import click
 import pyarrow.parquet as pq
 import pytest
 
+from fink_dask.cli.command import FinkCommand
 from fink_dask.cli.main import cli
-from fink_dask.cli.options import FinkCommand
 from fink_dask.errors import SettingsError
 from fink_dask.settings import GROUPS, KafkaSettings
 from tests.alerts.made_up import AlertKind, avro_schema

@@ -9,8 +9,7 @@ from pathlib import Path
 import click
 import pytest
 
-from fink_dask.cli.output import print_json
-from fink_dask.cli.say import say
+from fink_dask.cli.output import print_json, say
 from tests.harness.terminal import Terminal
 
 LINES = (
@@ -23,7 +22,7 @@ LINES = (
 @pytest.mark.parametrize("width", [40, 80])
 def test_a_line_is_never_broken_within_a_word_and_goes_on_below_its_words(width: int, tmp_path: Path) -> None:
     terminal = Terminal(tmp_path, {}, width)
-    program = f"from fink_dask.cli.say import say\nsay({chr(10).join(LINES)!r})"
+    program = f"from fink_dask.cli.output import say\nsay({chr(10).join(LINES)!r})"
     assert terminal.type("say", [sys.executable, "-c", program]) == 0
     _, *shown = terminal.text.rstrip().splitlines()
     assert not any(line.endswith("12.3") for line in shown), "an amount without its unit"

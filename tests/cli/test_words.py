@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 import pytest
 
+from fink_dask.cli.command import FinkCommand, FinkOption
 from fink_dask.cli.main import cli
-from fink_dask.cli.options import FinkCommand, FinkOption
 from fink_dask.errors import variable
 from tests.harness.cli import run_cli
 

@@ -1,6 +1,7 @@
 """Options as Fink's users know them, with one dash or two, dashes or underscores; and what several commands share.
 
-That is options, where the log goes, and what commands on an existing dataset first ask its ledger.
+That is options, how Kafka is reached, where the log goes, and what commands on an existing dataset first ask its
+ledger. Secrets never come from the command line.
 """
 
 from __future__ import annotations
@@ -19,12 +20,23 @@ import click
 from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
-from fink_dask.cli.output import ask_for_json
+from fink_dask.cli.output import ask_for_json, say
 from fink_dask.cli.spelling import spelled_out
 from fink_dask.errors import FinkDaskError, SettingsError, parameter, variable
 from fink_dask.errors import option as option_words
+from fink_dask.kafka.credentials import find_kafka
 from fink_dask.kafka.topics import survey_of
-from fink_dask.settings import DASHBOARD_ADDRESS, GROUPS, OTHER, Option, options_of, parse_address, parse_names
+from fink_dask.settings import (
+    DASHBOARD_ADDRESS,
+    GROUPS,
+    OTHER,
+    Connection,
+    KafkaSettings,
+    Option,
+    options_of,
+    parse_address,
+    parse_names,
+)
 from fink_dask.store.location import check_is_local, expand, locate
 from fink_dask.where.language import parse_condition
 
@@ -415,3 +427,34 @@ def survey_of_dataset(ledger: Ledger) -> str | None:
     check_dataset(ledger)
     identity = ledger.begun_with()
     return identity.survey or survey_of(identity.topic)
+
+
+#: Holds the password. There is no option for it: everybody on the machine can see the arguments of processes.
+PASSWORD_VARIABLE = variable("password")
+
+#: What only commands need that read much.
+_LINE = ("reconnect_timeout_s", "limit_rate")
+
+#: For `kafka_settings`, which gets them as keywords; the second ones for commands that read much from Kafka.
+connection_options = options_from(Connection, *(name for name in options_of(Connection) if name not in _LINE))
+line_options = options_from(Connection, *_LINE)
+
+
+def kafka_settings(survey: str | None, **options: Any) -> KafkaSettings:
+    """Find out how to reach Kafka, from `connection_options`, `line_options`, environment and credentials file.
+
+    Raises SettingsError if something is missing, or a file can't be used.
+    """
+    # The processes that are started from here do not need it.
+    _Secret.password = os.environ.pop(PASSWORD_VARIABLE, _Secret.password)
+    return find_kafka(survey, _warn, Connection(password=_Secret.password, **options))
+
+
+class _Secret:
+    """What was in the environment when it was first asked for."""
+
+    password: str | None = None
+
+
+def _warn(words: str) -> None:
+    say(f"{click.style('fink-dask: warning:', fg='yellow')} {words}", err=True)
