@@ -20,7 +20,7 @@ import click
 from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
-from fink_dask.cli.output import ask_for_json, say
+from fink_dask.cli.output import UNSET, ask_for_json, say
 from fink_dask.cli.spelling import spelled_out
 from fink_dask.errors import FinkDaskError, SettingsError, parameter, variable
 from fink_dask.errors import option as option_words
@@ -55,8 +55,6 @@ CONTEXT = {
 }
 
 
-#: What a variable of a flag that is not set may hold.
-UNSET = {"", "0", "false", "f", "no", "n", "off"}
 #: The settings file, in a context's `meta`.
 _CONFIG = "config"
 #: With more options, ``--help`` has them in groups.
@@ -135,15 +133,15 @@ class FinkOption(click.Option):
             self.opts = everything
 
 
-def folded_example(example: str) -> str:
+def epilog_of(example: str) -> str:
     """Fold the example of a command into lines that fit a terminal and can still be copied."""
     lines = [""]
-    for word in _WORDS.findall(example):
+    for word in _WORDS.findall(f"Example: {example}"):
         if len(lines[-1]) + len(word) > _EXAMPLE_CHARS:
             lines[-1] += "" if lines[-1].endswith((",", ":", " or")) else " \\"
             lines.append("   ")
         lines[-1] += f" {word}" if lines[-1] else word
-    return "\n".join(lines)
+    return "\n".join(["\b", *lines])
 
 
 class FinkCommand(click.Command):
@@ -197,6 +195,11 @@ class FinkCommand(click.Command):
         """Run the command."""
         with _spelled(ctx):
             return super().invoke(ctx)
+
+
+def command(example: str, cls: type[FinkCommand] = FinkCommand, **kwargs: Any) -> Callable[..., FinkCommand]:
+    """Declare a command, with an example of it."""
+    return click.command(cls=cls, context_settings=CONTEXT, epilog=epilog_of(example), **kwargs)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fink_dask.cli.command import CONTEXT, FinkCommand, Place, json_option, typed_option, verbose_option
+from fink_dask.cli.command import Place, command, json_option, typed_option, verbose_option
 from fink_dask.cli.output import say
 from fink_dask.cli.stopped import ending_as_json
 from fink_dask.errors import FinkDaskError, SettingsError
@@ -23,11 +23,7 @@ if TYPE_CHECKING:
     from fink_dask.ledger.ledger import Ledger
 
 
-@click.command(
-    cls=FinkCommand,
-    context_settings=CONTEXT,
-    epilog="Example: fink-dask compact alerts compacted, or fink-dask compact alerts compacted --unique candid",
-)
+@command("fink-dask compact alerts compacted, or fink-dask compact alerts compacted --unique candid")
 @click.argument("outdir", type=Place())
 @click.argument("newdir", type=Place())
 @typed_option(

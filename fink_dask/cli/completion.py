@@ -15,7 +15,7 @@ from click.shell_completion import (
     get_completion_class,
 )
 
-from fink_dask.cli.command import CONTEXT, FinkCommand
+from fink_dask.cli.command import command
 from fink_dask.errors import SettingsError
 
 #: Tells the program that a shell asks; click's own name for it.
@@ -47,11 +47,7 @@ class _Fish(_EachOptionOnce, FishComplete):
     """Completion in fish."""
 
 
-@click.command(
-    cls=FinkCommand,
-    context_settings=CONTEXT,
-    epilog="Example: fink-dask completion fish > ~/.config/fish/completions/fink-dask.fish",
-)
+@command("fink-dask completion fish > ~/.config/fish/completions/fink-dask.fish")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> int:
     """Print the script with which SHELL completes fink-dask; docs/commands.md says where to put it."""

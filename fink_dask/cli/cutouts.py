@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from fink_dask.cli.command import CONTEXT, FinkCommand, Place, UserPath, json_option, typed_option
+from fink_dask.cli.command import Place, UserPath, command, json_option, typed_option
 from fink_dask.cli.output import print_json, say
 from fink_dask.errors import SettingsError, StorageError
 from fink_dask.units import pluralize
@@ -18,11 +18,7 @@ _PARTIAL = 3
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9]+")
 
 
-@click.command(
-    cls=FinkCommand,
-    context_settings=CONTEXT,
-    epilog="Example: fink-dask cutouts alerts --object ZTF18abcdefg -o pictures --format fits",
-)
+@command("fink-dask cutouts alerts --object ZTF18abcdefg -o pictures --format fits")
 @click.argument("outdir", type=Place())
 @typed_option("--object", "objects", multiple=True, required=True, metavar="NAME", help="Of this object; repeatable.")
 @typed_option(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from fink_dask.cli.command import CONTEXT, FinkCommand, Place, options_from, typed_option
+from fink_dask.cli.command import Place, command, options_from, typed_option
 from fink_dask.cli.output import say
 from fink_dask.settings import KafkaSettings, TransferSettings
 from fink_dask.units import pluralize
@@ -22,9 +22,7 @@ def _fitting(_: click.Context, parameter: click.Parameter, value: int) -> int:
     return value
 
 
-@click.command(
-    cls=FinkCommand, context_settings=CONTEXT, epilog="Example: fink-dask demo --alerts 5000 --outdir fink-dask-demo"
-)
+@command("fink-dask demo --alerts 5000 --outdir fink-dask-demo")
 @typed_option(
     "--alerts",
     type=int,

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fink_dask.cli.command import (
-    CONTEXT,
-    FinkCommand,
     Place,
+    command,
     connection_options,
     json_option,
     kafka_settings,
@@ -40,11 +39,7 @@ _MOST = 500
 _LABEL = 19
 
 
-@click.command(
-    cls=FinkCommand,
-    context_settings=CONTEXT,
-    epilog="Example: fink-dask doctor ftransfer_ztf_2026-02-24_123456 --outdir alerts",
-)
+@command("fink-dask doctor ftransfer_ztf_2026-02-24_123456 --outdir alerts")
 @click.argument("topic", required=False)
 @option("--outdir", type=Place(), help="Where a dataset is to be: also check its file system, clock and free space.")
 @option("--survey", type=click.Choice(SURVEYS), help="Whose credentials file to read; by default TOPIC's.")

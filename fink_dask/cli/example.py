@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from fink_dask.cli.command import CONTEXT, FinkCommand, UserPath, typed_option
+from fink_dask.cli.command import UserPath, command, typed_option
 from fink_dask.cli.output import say
 from fink_dask.errors import SettingsError, StorageError
 
@@ -16,7 +16,7 @@ from fink_dask.errors import SettingsError, StorageError
 _ROW = re.compile(r"^\| \[`([\w.]+)`\]\([\w.]+\) \| (.+) \|$", re.MULTILINE)
 
 
-@click.command(cls=FinkCommand, context_settings=CONTEXT, epilog="Example: fink-dask example light-curve")
+@command("fink-dask example light-curve")
 @click.argument("name", required=False)
 @typed_option(
     "--output",

@@ -6,26 +6,13 @@ from pathlib import Path
 
 import click
 
-from fink_dask.cli.command import (
-    CONTEXT,
-    FinkCommand,
-    Place,
-    UserPath,
-    columns_option,
-    json_option,
-    typed_option,
-    unique_option,
-)
+from fink_dask.cli.command import Place, UserPath, columns_option, command, json_option, typed_option, unique_option
 from fink_dask.cli.output import print_json, say
 from fink_dask.cli.stopped import ending_in_words
 from fink_dask.units import pluralize
 
 
-@click.command(
-    cls=FinkCommand,
-    context_settings=CONTEXT,
-    epilog="Example: fink-dask export alerts bright.fits --columns objectId,jd,magpsf --where 'magpsf < 17'",
-)
+@command("fink-dask export alerts bright.fits --columns objectId,jd,magpsf --where 'magpsf < 17'")
 @click.argument("outdir", type=Place())
 @click.argument("file", type=UserPath(path_type=Path, dir_okay=False))
 @columns_option("Columns, or dotted fields such as candidate.jd; by default all that are single values.")

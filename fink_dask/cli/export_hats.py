@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fink_dask.cli.command import CONTEXT, FinkCommand, Place, columns_option, json_option, typed_option, verbose_option
+from fink_dask.cli.command import Place, columns_option, command, json_option, typed_option, verbose_option
 from fink_dask.cli.output import print_json, say
 from fink_dask.cli.stopped import ending_in_words
 from fink_dask.units import pluralize
@@ -21,12 +21,7 @@ if TYPE_CHECKING:
 _PARTIAL = 3
 
 
-@click.command(
-    "export-hats",
-    cls=FinkCommand,
-    context_settings=CONTEXT,
-    epilog="Example: fink-dask export-hats alerts catalog, then in Python: lsdb.open_catalog('catalog')",
-)
+@command("fink-dask export-hats alerts catalog, then in Python: lsdb.open_catalog('catalog')", name="export-hats")
 @click.argument("outdir", type=Place())
 @click.argument("catalog", type=Place())
 @columns_option("Columns of the light curves, such as candid,jd,fid,magpsf; by default all with a single value.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fink_dask.cli.command import CONTEXT, FinkCommand, Place, UserPath, json_option, typed_option
+from fink_dask.cli.command import Place, UserPath, command, json_option, typed_option
 from fink_dask.cli.output import print_json, say
 from fink_dask.errors import SettingsError
 from fink_dask.units import pluralize, printable
@@ -27,11 +27,7 @@ _COLUMNS_OF_SEVERAL = ("mjd", "band", "value", "error", "quantity", "kind")
 _LEFT = {"band", "sign", "quantity", "kind"}
 
 
-@click.command(
-    cls=FinkCommand,
-    context_settings=CONTEXT,
-    epilog="Example: fink-dask lightcurve alerts ZTF18abcdefg --csv curve.csv --plot curve.html",
-)
+@command("fink-dask lightcurve alerts ZTF18abcdefg --csv curve.csv --plot curve.html")
 @click.argument("outdir", type=Place())
 @click.argument("object_id", metavar="OBJECT")
 @typed_option(

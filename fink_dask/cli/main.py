@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 
 import fink_dask
-from fink_dask.cli.command import CONTEXT, folded_example
+from fink_dask.cli.command import CONTEXT, epilog_of
 from fink_dask.cli.compact import compact
 from fink_dask.cli.completion import completion
 from fink_dask.cli.cutouts import cutouts
@@ -101,7 +101,7 @@ class _Program(click.Group):
 @click.group(
     cls=_Program,
     context_settings=CONTEXT,
-    epilog="Example: fink-dask transfer --topic ftransfer_ztf_2026-02-24_123456 --outdir alerts --partitionby time",
+    epilog=epilog_of("fink-dask transfer --topic ftransfer_ztf_2026-02-24_123456 --outdir alerts --partitionby time"),
 )
 @click.version_option(fink_dask.__version__, "--version", "-version", prog_name="fink-dask")
 def cli() -> None:
@@ -111,8 +111,6 @@ def cli() -> None:
 for command, summary in COMMANDS.items():
     command.short_help = summary
     cli.add_command(command)
-for each in (cli, *COMMANDS):
-    each.epilog = f"\b\n{folded_example(each.epilog or '')}"
 
 
 #: How Dask, when it is first imported, begins to say that a file of the user's configuration is malformed.

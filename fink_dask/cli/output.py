@@ -21,7 +21,8 @@ from fink_dask.show.bar import fold
 
 #: How an option that asks for JSON is written.
 _ASKED = {"--json", "-json"}
-_FALSE = {"", "0", "false", "f", "no", "n", "off"}
+#: What a variable of a flag that is not set may hold.
+UNSET = {"", "0", "false", "f", "no", "n", "off"}
 
 #: What stands before the words: blanks, and a label with more blanks behind it.
 _BEFORE = re.compile(r" *(?:(?!\d)[\w'-]+(?: [\w'-]+)* {2,})?")
@@ -40,7 +41,7 @@ class _Run:
 def begin(command: str | None, typed: Sequence[str]) -> None:
     """Note which command was typed, and whether for JSON; what a file says of that, `ask_for_json` is told."""
     _Run.command = command
-    asked = os.environ.get(variable("json"), "").lower() not in _FALSE
+    asked = os.environ.get(variable("json"), "").lower() not in UNSET
     _Run.is_json = asked or not _ASKED.isdisjoint(typed)
     _Run.has_printed = False
 

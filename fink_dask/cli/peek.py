@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fink_dask.cli.command import (
-    CONTEXT,
-    FinkCommand,
     UserPath,
+    command,
     connection_options,
     kafka_settings,
     line_options,
@@ -35,11 +34,7 @@ if TYPE_CHECKING:
 _PARTIAL = 3
 
 
-@click.command(
-    cls=FinkCommand,
-    context_settings=CONTEXT,
-    epilog="Example: fink-dask peek ftransfer_ztf_2026-02-24_123456 -n 1",
-)
+@command("fink-dask peek ftransfer_ztf_2026-02-24_123456 -n 1")
 @click.argument("topic")
 @typed_option("--count", "-n", type=int, default=3, show_default=True, metavar="N", help="How many alerts, up to 100.")
 @typed_option("--partition", type=click.IntRange(0), metavar="P", help="Only alerts of this partition.")

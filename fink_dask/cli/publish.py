@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fink_dask.cli.command import (
-    CONTEXT,
-    FinkCommand,
     UserPath,
     at_least_one,
+    command,
     connection_options,
     json_option,
     kafka_settings,
@@ -52,11 +51,7 @@ def _seed(_: click.Context, parameter: click.Parameter, value: int) -> int:
     return value
 
 
-@click.command(
-    cls=FinkCommand,
-    context_settings=CONTEXT,
-    epilog="Example: fink-dask publish --topic ftransfer_ztf_2026-02-24_1 --synthetic 10000 --rate 2000",
-)
+@command("fink-dask publish --topic ftransfer_ztf_2026-02-24_1 --synthetic 10000 --rate 2000")
 @click.argument("files", nargs=-1, type=UserPath(dir_okay=False, path_type=Path))
 @typed_option("--topic", required=True, metavar="NAME", help="The topic to fill; its schema goes to NAME_schema.")
 @typed_option("--synthetic", type=int, callback=at_least_one, metavar="N", help="Make up N alerts instead of FILES.")

@@ -9,16 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fink_dask.cli.command import (
-    CONTEXT,
-    FinkCommand,
-    Place,
-    UserPath,
-    at_least_one,
-    json_option,
-    typed_option,
-    verbose_option,
-)
+from fink_dask.cli.command import Place, UserPath, at_least_one, command, json_option, typed_option, verbose_option
 from fink_dask.cli.output import print_json, say
 from fink_dask.cli.stopped import ending_as_json
 from fink_dask.errors import SettingsError
@@ -34,11 +25,7 @@ _WIDE = 1000
 _SHOWN_REASONS = 10
 
 
-@click.command(
-    cls=FinkCommand,
-    context_settings=CONTEXT,
-    epilog="Example: fink-dask quarantine alerts, or fink-dask quarantine alerts --retry --schema other.avsc",
-)
+@command("fink-dask quarantine alerts, or fink-dask quarantine alerts --retry --schema other.avsc")
 @click.argument("outdir", type=Place())
 @typed_option(
     "--limit", type=int, default=20, show_default=True, callback=at_least_one, metavar="N", help="Records to show."

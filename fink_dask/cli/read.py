@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from fink_dask.cli.command import CONTEXT, FinkCommand, Place, json_option, typed_option, unique_option
+from fink_dask.cli.command import Place, command, json_option, typed_option, unique_option
 from fink_dask.cli.output import print_json
 from fink_dask.errors import SettingsError
 
@@ -32,9 +32,7 @@ def _known(_: click.Context, parameter: click.Parameter, value: str | None) -> s
     return name
 
 
-@click.command(
-    cls=FinkCommand, context_settings=CONTEXT, epilog="Example: fink-dask read alerts --with polars > look.py"
-)
+@command("fink-dask read alerts --with polars > look.py")
 @click.argument("outdir", type=Place())
 @typed_option(
     "--with",

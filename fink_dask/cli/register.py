@@ -12,10 +12,9 @@ import click
 from click.core import ParameterSource
 
 from fink_dask.cli.command import (
-    CONTEXT,
     PASSWORD_VARIABLE,
-    FinkCommand,
     at_least_one,
+    command,
     connection_options,
     kafka_settings,
     option,
@@ -27,11 +26,7 @@ from fink_dask.kafka.credentials import credentials_path, read_password
 from fink_dask.settings import SURVEYS
 
 
-@click.command(
-    cls=FinkCommand,
-    context_settings=CONTEXT,
-    epilog="Example: fink-dask register --survey ztf --username ada --group-id ada-1 --servers kafka.example.org:9092",
-)
+@command("fink-dask register --survey ztf --username ada --group-id ada-1 --servers kafka.example.org:9092")
 @typed_option("--survey", type=click.Choice(SURVEYS), required=True, help="Which survey: each has its own file.")
 @option("--group-id", "--groupid", metavar="NAME", help="The consumer group that Fink gave you.")
 @typed_option(

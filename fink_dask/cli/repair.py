@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fink_dask.cli.command import (
-    CONTEXT,
-    FinkCommand,
     Place,
+    command,
     config_option,
     connection_options,
     dashboard_address_option,
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from fink_dask.progress.tally import Progress
 
 
-@click.command(cls=FinkCommand, context_settings=CONTEXT, epilog="Example: fink-dask repair alerts")
+@command("fink-dask repair alerts")
 @click.argument("outdir", type=Place())
 @typed_option(
     "--on-loss",

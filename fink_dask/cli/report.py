@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fink_dask.cli.command import CONTEXT, FinkCommand, Place, UserPath, json_option, typed_option
+from fink_dask.cli.command import Place, UserPath, command, json_option, typed_option
 from fink_dask.cli.output import print_failure, print_json, say
 from fink_dask.errors import FinkDaskError, SettingsError, StorageError
 
@@ -20,9 +20,7 @@ _MAX_OBJECTS = 50
 _HEAD_BYTES = 2000
 
 
-@click.command(
-    cls=FinkCommand, context_settings=CONTEXT, epilog="Example: fink-dask report alerts -o report.html --open"
-)
+@command("fink-dask report alerts -o report.html --open")
 @click.argument("outdir", type=Place())
 @typed_option(
     "--output",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fink_dask.cli.command import CONTEXT, FinkCommand, connection_options, kafka_settings, option, verbose_option
+from fink_dask.cli.command import command, connection_options, kafka_settings, option, verbose_option
 from fink_dask.cli.output import expect_json, print_json, say
 from fink_dask.kafka.topics import check_alert_topic, survey_of
 from fink_dask.units import pluralize, printable
@@ -28,11 +28,7 @@ _DOC_CHARS = 500
 _WIDE = 2000
 
 
-@click.command(
-    cls=FinkCommand,
-    context_settings=CONTEXT,
-    epilog="Example: fink-dask schema ftransfer_ztf_2026-02-24_123456 --format arrow",
-)
+@command("fink-dask schema ftransfer_ztf_2026-02-24_123456 --format arrow")
 @click.argument("topic")
 @option(
     "--format",

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from fink_dask.cli.command import CONTEXT, FinkCommand, Place, json_option
+from fink_dask.cli.command import Place, command, json_option
 from fink_dask.cli.output import print_json, say
 from fink_dask.units import pluralize
 
 
-@click.command(cls=FinkCommand, context_settings=CONTEXT, epilog="Example: fink-dask season nights")
+@command("fink-dask season nights")
 @click.argument("outdir", type=Place("season"))
 @json_option
 def season(outdir: Path, as_json: bool) -> int:

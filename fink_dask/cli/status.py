@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fink_dask.cli.command import CONTEXT, FinkCommand, Place, json_option
+from fink_dask.cli.command import Place, command, json_option
 from fink_dask.cli.output import say
 from fink_dask.errors import FinkDaskError, LedgerError
 from fink_dask.units import per_second, pluralize
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _NOTE_S = 30.0
 
 
-@click.command(cls=FinkCommand, context_settings=CONTEXT, epilog="Example: fink-dask status alerts")
+@command("fink-dask status alerts")
 @click.argument("outdir", type=Place())
 @json_option
 def status(outdir: Path, as_json: bool) -> int:

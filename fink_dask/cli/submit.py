@@ -10,7 +10,7 @@ import click
 from click.core import ParameterSource
 
 from fink_dask.cli.cluster import CLUSTER_OPTIONS, cluster_settings
-from fink_dask.cli.command import CONTEXT, PASSWORD_VARIABLE, FinkCommand, config_option, json_option, typed_option
+from fink_dask.cli.command import PASSWORD_VARIABLE, FinkCommand, command, config_option, json_option, typed_option
 from fink_dask.cli.output import print_json, say
 from fink_dask.cli.spelling import spelled_out
 from fink_dask.cli.transfer import transfer
@@ -40,12 +40,11 @@ def _is_one_job(_: click.Context, parameter: click.Parameter, value: str | None)
         raise click.BadParameter("a single job is submitted: --cores says how large it is", param=parameter)
 
 
-@click.command(
-    cls=_Submit,
-    bare=("topic", "outdir"),
-    context_settings=CONTEXT,
-    epilog="Example: fink-dask submit --cluster slurm --cores 8 --memory 16GB --walltime 04:00:00 "
+@command(
+    "fink-dask submit --cluster slurm --cores 8 --memory 16GB --walltime 04:00:00 "
     "--topic ftransfer_ztf_2026-02-24_123456 --outdir alerts",
+    bare=("topic", "outdir"),
+    cls=_Submit,
 )
 @typed_option("--dry-run", is_flag=True, help="Print the job script; submit nothing.")
 @typed_option("--jobs", hidden=True, expose_value=False, callback=_is_one_job)

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fink_dask.cli.command import (
-    CONTEXT,
-    FinkCommand,
+    command,
     connection_options,
     json_option,
     kafka_settings,
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 _WIDE = 1000
 
 
-@click.command(cls=FinkCommand, context_settings=CONTEXT, epilog="Example: fink-dask topics 'ftransfer_ztf_*'")
+@command("fink-dask topics 'ftransfer_ztf_*'")
 @click.argument("patterns", nargs=-1, metavar="[PATTERN]...")
 @typed_option(
     "--all", "everything", is_flag=True, help="Also list schema topics, Kafka's own topics, and those of others."

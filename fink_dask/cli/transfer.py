@@ -12,10 +12,9 @@ import click
 
 from fink_dask.cli.cluster import cluster_options, cluster_settings, consumers
 from fink_dask.cli.command import (
-    CONTEXT,
-    FinkCommand,
     Place,
     UserPath,
+    command,
     config_option,
     connection_options,
     dashboard_address_option,
@@ -142,11 +141,9 @@ def _without_effect(_: click.Context, parameter: click.Parameter, value: object)
         say(f"fink-dask: --{str(parameter.name).replace('_', '-')} has no effect here", err=True)
 
 
-@click.command(
-    cls=FinkCommand,
+@command(
+    "fink-dask transfer --topic ftransfer_ztf_2026-02-24_123456 --outdir alerts --partitionby time",
     bare=("topic", "outdir"),
-    context_settings=CONTEXT,
-    epilog="Example: fink-dask transfer --topic ftransfer_ztf_2026-02-24_123456 --outdir alerts --partitionby time",
 )
 @topic_option
 @option(

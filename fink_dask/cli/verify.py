@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fink_dask.cli.command import (
-    CONTEXT,
-    FinkCommand,
     Place,
     at_least_one,
+    command,
     config_option,
     connection_options,
     json_option,
@@ -38,11 +37,7 @@ if TYPE_CHECKING:
 _SHOWN_PROBLEMS = 20
 
 
-@click.command(
-    cls=FinkCommand,
-    context_settings=CONTEXT,
-    epilog="Example: fink-dask verify alerts, or fink-dask verify alerts --sample 1000",
-)
+@command("fink-dask verify alerts, or fink-dask verify alerts --sample 1000")
 @click.argument("outdir", type=Place())
 @option("--against-kafka", is_flag=True, help="Also compare with the topic as it is now: its id and its watermarks.")
 @option(
