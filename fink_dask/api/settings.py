@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
@@ -16,20 +16,9 @@ from fink_dask.cluster.local import usable_cores
 from fink_dask.errors import FinkDaskError, SettingsError, option, parameter
 from fink_dask.kafka.credentials import SERVERS_VARIABLE, find_kafka
 from fink_dask.kafka.topics import check_topic_name, survey_of
-from fink_dask.settings import (
-    COMPRESSION,
-    FRAMINGS,
-    ON_BAD_RECORD,
-    ON_LOSS,
-    SURVEYS,
-    Connection,
-    KafkaSettings,
-    TransferSettings,
-    options_of,
-)
+from fink_dask.settings import SURVEYS, Connection, KafkaSettings, Option, TransferSettings, options_of
 from fink_dask.store.bucket import wait_for_stores
 from fink_dask.store.location import expand, locate
-from fink_dask.units import Moment, parse_duration, parse_memory, parse_moment, parse_rate
 
 log = logging.getLogger(__name__)
 
@@ -38,12 +27,14 @@ def _names_of(kind: type) -> set[str]:
     return {given.name for given, _ in options_of(kind).values() if given.in_python}
 
 
+#: Arguments of `transfer` that are fields of its settings.
+TRANSFER_ARGUMENTS = _names_of(TransferSettings)
 #: Other arguments of `kafka_of`.
 _CONNECTION = _names_of(Connection) - {"bootstrap_servers"} | {"password"}
 #: Arguments that are options of the command line, with the same names.
 ARGUMENTS = (
     {"topic", "outdir", "bootstrap_servers", "restart", "dashboard_address", "partition_bytes"}
-    | _names_of(TransferSettings)
+    | TRANSFER_ARGUMENTS
     | _CONNECTION
 )
 
@@ -70,63 +61,26 @@ def transfer_settings(
     outdir: str | os.PathLike[str],
     bootstrap_servers: str | None,
     client: Client | None,
-    *,
-    partitionby: str | Sequence[str] | None = None,
-    columns: str | Sequence[str] | None = None,
-    where: str | None = None,
-    limit: int | None = None,
-    nconsumers: int | None = None,
-    memory_limit: int | str | None = None,
-    outformat: str | None = None,
-    compression: str = COMPRESSION,
-    schema: str | os.PathLike[str] | None = None,
-    framing: str = FRAMINGS[0],
-    survey: str | None = None,
-    group_id: str | None = None,
-    on_bad_record: str = ON_BAD_RECORD[0],
-    on_loss: str = ON_LOSS[0],
-    force: bool = False,
-    since: str | datetime | None = None,
-    until: str | datetime | None = None,
-    wait_for_topic: float | str | None = None,
-    **connection: Any,
+    **given: Any,
 ) -> TransferSettings:
-    """Collect the settings of a transfer; see `fink_dask.transfer`.
+    """Collect the settings of a transfer.
+
+    Parameters
+    ----------
+    topic, outdir, bootstrap_servers, client, **given
+        The arguments of `fink_dask.transfer`.
 
     Raises
     ------
     SettingsError
         If something is missing or wrong.
     """
-    kafka = kafka_of(topic, survey, bootstrap_servers, "transfer", **connection)
-    for name, value in (("limit", limit), ("nconsumers", nconsumers)):
-        if value is not None and not isinstance(value, int):
-            raise SettingsError(f"{parameter(name)} is {str(value)[:40]!r}, but must be a whole number")
-    return TransferSettings(
-        topic=topic,
-        outdir=locate(outdir),
-        kafka=kafka,
-        survey=survey,
-        partitionby=_partition_columns(partitionby),
-        nconsumers=nconsumers if nconsumers not in {None, -1} else _threads(client),
-        limit=limit,
-        schema_file=None if schema is None else expand(os.fspath(schema)),
-        framing=framing,
-        group_id=group_id,
-        columns=None if columns is None else as_names("columns", columns),
-        where=where,
-        outformat=outformat,
-        compression=compression,
-        memory_limit=None if memory_limit is None else parse_memory(parameter("memory_limit"), str(memory_limit)),
-        on_bad_record=on_bad_record,
-        on_loss=on_loss,
-        force=force,
-        since=as_moment("since", since),
-        until=as_moment("until", until),
-        wait_for_topic_s=None
-        if wait_for_topic is None
-        else parse_duration(parameter("wait_for_topic"), str(wait_for_topic)),
-    )
+    connection = {name: value for name, value in given.items() if name not in TRANSFER_ARGUMENTS}
+    kafka = kafka_of(topic, given.get("survey"), bootstrap_servers, "transfer", **connection)
+    asked = taken(TransferSettings, given)
+    if asked.get("nconsumers", -1) == -1:
+        asked["nconsumers"] = usable_cores() if client is None else threads_of(client)
+    return TransferSettings(topic=topic, outdir=locate(outdir), kafka=kafka, **asked)
 
 
 def kafka_of(
@@ -158,42 +112,34 @@ def kafka_of(
     check_topic_name(topic)
     if survey is not None and survey not in SURVEYS:
         raise SettingsError(f"{parameter('survey')} is {str(survey)[:40]!r}, but must be one of {', '.join(SURVEYS)}")
-    for name in ("password_file", "ssl_ca_file"):
-        if connection.get(name) is not None:
-            connection[name] = expand(os.fspath(connection[name]))
-    if (timeout := connection.pop("reconnect_timeout", None)) is not None:
-        connection["reconnect_timeout_s"] = parse_duration(parameter("reconnect_timeout"), str(timeout))
-        wait_for_stores(connection["reconnect_timeout_s"])
-    if (rate := connection.get("limit_rate")) is not None:
-        connection["limit_rate"] = parse_rate(parameter("limit_rate"), str(rate))
+    asked = taken(Connection, connection)
+    if (timeout_s := asked.get("reconnect_timeout_s")) is not None:
+        wait_for_stores(timeout_s)
     servers = bootstrap_servers or os.environ.get(SERVERS_VARIABLE)
-    return find_kafka(survey or survey_of(topic), log.warning, Connection(bootstrap_servers=servers, **connection))
+    password = connection.get("password")
+    given = Connection(bootstrap_servers=servers, password=password, **asked)
+    return find_kafka(survey or survey_of(topic), log.warning, given)
 
 
-def _partition_columns(given: str | Sequence[str] | None) -> tuple[str, ...] | None:
-    """Take partition columns as the command line does: none of them is ``"none"``."""
-    if given is None:
-        return None
-    return () if given == "none" else as_names("partitionby", given)
+def taken(kind: type, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Make fields of a settings class from arguments; one that is None keeps its default."""
+    options = {field: option for field, (option, _) in options_of(kind).items() if option.in_python}
+    asked = {field: (option, given.get(option.name)) for field, option in options.items()}
+    return {field: _value(option, value) for field, (option, value) in asked.items() if value is not None}
 
 
-def as_names(argument: str, given: str | Sequence[str]) -> tuple[str, ...]:
-    """Take names as a sequence, or separated by commas as on the command line."""
-    names = tuple(str(name).strip() for name in (given.split(",") if isinstance(given, str) else given))
-    if argument == "columns":  # as on the command line, where a name may come twice
-        names = tuple(dict.fromkeys(names))
-    if not all(names) or len(set(names)) < len(names):
-        raise SettingsError(f"{parameter(argument)} should be names, each once, but is {str(given)[:80]!r}")
-    return names
-
-
-def as_moment(argument: str, given: str | datetime | None) -> Moment | None:
-    """Take a time as a text, as on the command line, or as Python has it; UTC unless it has a zone."""
-    if given is None:
-        return None
-    return parse_moment(parameter(argument), given.isoformat() if isinstance(given, datetime) else str(given))
-
-
-def _threads(client: Client | None) -> int:
-    """Count the ranges that can be consumed at once: the threads of the cluster, or the cores of this machine."""
-    return usable_cores() if client is None else threads_of(client)
+def _value(option: Option, value: Any) -> Any:
+    """Take an argument as a text, as on the command line, or as Python has it."""
+    if option.is_file:
+        return expand(os.fspath(value))
+    if option.is_number and not isinstance(value, int):
+        raise SettingsError(f"{parameter(option.name)} is {str(value)[:40]!r}, but must be a whole number")
+    if option.parse is None:
+        return value
+    if isinstance(value, datetime):
+        value = value.isoformat()
+    elif isinstance(value, Iterable) and not isinstance(value, str):
+        value = ",".join(map(str, value))
+        if not value:  # no names
+            return ()
+    return option.parse(parameter(option.name), str(value))

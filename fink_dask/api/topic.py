@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import json
 import logging
-import os
 import time
 import zlib
 from collections.abc import Sequence
@@ -24,7 +23,7 @@ from dask.dataframe.dask_expr.io import FromMap
 from dask.delayed import Delayed
 from distributed import default_client
 
-from fink_dask.api.settings import as_moment, as_names, errors_in_python, kafka_of
+from fink_dask.api.settings import errors_in_python, kafka_of, taken
 from fink_dask.avro.evolution import Versions
 from fink_dask.avro.files import read_schema_file
 from fink_dask.avro.schema import parse_schema
@@ -43,7 +42,6 @@ from fink_dask.planning.schemas import check_selection, inspect_topic
 from fink_dask.ranges.decode import RangeDecoder
 from fink_dask.settings import BATCH_BYTES, BATCHSIZE, FRAMINGS, MIN_BATCH_BYTES, KafkaSettings, TransferSettings
 from fink_dask.show.display import doing
-from fink_dask.store.location import expand
 from fink_dask.units import parse_memory
 
 log = logging.getLogger(__name__)
@@ -177,27 +175,24 @@ def read_topic(
         )
     kafka = _of_each_process(kafka_of(topic, survey, bootstrap_servers, "read_topic", **connection))
     size = parse_memory(parameter("partition_bytes"), str(partition_bytes))
-    wanted = None if columns is None else as_names("columns", columns)
+    given = {
+        "survey": survey,
+        "columns": columns,
+        "where": where,
+        "since": since,
+        "until": until,
+        "schema": schema,
+        "framing": framing,
+    }
     # There is no dataset, so nothing is looked up in its directory.
-    settings = TransferSettings(
-        topic,
-        Path(),
-        kafka,
-        survey=survey,
-        columns=wanted,
-        where=where,
-        since=as_moment("since", since),
-        until=as_moment("until", until),
-        schema_file=None if schema is None else expand(os.fspath(schema)),
-        framing=framing,
-    )
+    settings = TransferSettings(topic, Path(), kafka, **taken(TransferSettings, given))
     shown = doing("looking at the topic") if progress else nullcontext()
     with shown, open_inspector(kafka, window=settings.window) as inspector:
         target = inspect_topic(settings, inspector, Ledger(Path()), fresh=True)
         if target is None:
             versions, spans = _of_empty(settings, inspector), {}
             check_selection(settings, versions)
-            identity = Identity(topic, UNKNOWN_ID, (), None, versions.first.fingerprint, "file", wanted)
+            identity = Identity(topic, UNKNOWN_ID, (), None, versions.first.fingerprint, "file", settings.columns)
         else:
             versions, identity = target.versions, target.identity
             marks = target.description.watermarks.items()
@@ -220,7 +215,7 @@ def read_table(offset_range: OffsetRange | None, source: TopicSource, columns: S
 
     Parameters
     ----------
-    range_ : Range or None
+    offset_range : OffsetRange or None
         Offsets of one partition of the topic; None if the topic is empty.
     source : TopicSource
         The topic.

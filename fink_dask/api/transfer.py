@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow.dataset as ds
 from distributed import Client, default_client
 
-from fink_dask.api.settings import errors_in_python, transfer_settings
+from fink_dask.api.settings import TRANSFER_ARGUMENTS, errors_in_python, transfer_settings
 from fink_dask.cluster.existing import Scheduler
 from fink_dask.cluster.forkserver import hide_main, show_main, stop_forkserver
 from fink_dask.cluster.leftovers import Kept, variables
@@ -191,36 +191,14 @@ def transfer(
     >>> done = fink_dask.transfer("ftransfer_ztf_2026-02-24_123456", "alerts", partitionby="time")  # doctest: +SKIP
     >>> done.summary.alerts, done.is_complete  # doctest: +SKIP
     """
+    # Fields of the settings have their names here, so one more needs no line but its argument's.
+    asked = {name: value for name, value in locals().items() if name in TRANSFER_ARGUMENTS}
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         # Python itself would say so at length, for each worker and again for each one that replaces it.
         raise SettingsError(f"fink_dask.transfer is called while a script is imported: it needs {_GUARD} call")
     lent = _choose_client(client)
     address = parse_address(parameter("dashboard_address"), dashboard_address)
-    settings = transfer_settings(
-        topic,
-        outdir,
-        bootstrap_servers,
-        lent,
-        partitionby=partitionby,
-        columns=columns,
-        where=where,
-        limit=limit,
-        nconsumers=nconsumers,
-        memory_limit=memory_limit,
-        outformat=outformat,
-        compression=compression,
-        schema=schema,
-        framing=framing,
-        survey=survey,
-        group_id=group_id,
-        on_bad_record=on_bad_record,
-        on_loss=on_loss,
-        force=force,
-        since=since,
-        until=until,
-        wait_for_topic=wait_for_topic,
-        **connection,
-    )
+    settings = transfer_settings(topic, outdir, bootstrap_servers, lent, **asked, **connection)
     shown: AbstractContextManager[Progress] = Display() if progress else nullcontext(Progress(_log))
     with _leaving_nothing(), shown as run:
         try:

@@ -103,13 +103,15 @@ def test_an_interrupt_is_safe_and_the_command_line_goes_on(
     script = tmp_path / "script.py"
     script.write_text(
         f"""\
-from functools import partial
+from dataclasses import replace
 
 import fink_dask
-from fink_dask.api import settings
+from fink_dask.api import transfer
 
 if __name__ == "__main__":
-    settings.TransferSettings = partial(settings.TransferSettings, batchsize=1)  # it then takes some seconds
+    made = transfer.transfer_settings
+    # It then takes some seconds.
+    transfer.transfer_settings = lambda *given, **more: replace(made(*given, **more), batchsize=1)
     fink_dask.transfer({topic!r}, "alerts", {kafka.bootstrap_servers!r}, nconsumers=1, dashboard_address="127.0.0.1:0")
 """
     )
