@@ -92,7 +92,7 @@ IMPORTERS = {
     "dask": {"api", "cluster", "dashboard", "running.job"},
     "dask_jobqueue": {"cluster.joboptions"},
     "distributed": {"api", "cluster", "dashboard", "running.job"},
-    "jinja2": {"report.page"},
+    "jinja2": {"dashboard.page", "report.page"},
     "obstore": {"store.bucket", "store.service"},
     "numba": {"avro.compiling"},
     "fastavro": {"avro", "demo"},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from html import escape
+from importlib.resources import files
 from typing import Any
 
 from bokeh.layouts import column, row
@@ -29,6 +29,7 @@ from distributed.dashboard.components.scheduler import BOKEH_THEME, env
 from distributed.dashboard.core import BokehApplication
 from distributed.dashboard.scheduler import template_variables
 from distributed.utils import log_errors
+from jinja2 import Environment, StrictUndefined
 from tornado.ioloop import IOLoop
 
 from fink_dask.dashboard.board import Board, Point, Reported, board_of
@@ -36,7 +37,7 @@ from fink_dask.dashboard.reports import RunningReport, TopicReport
 from fink_dask.ledger.progress import Phase, freshness_s
 from fink_dask.progress.events import seen_words
 from fink_dask.progress.profile import STAGES
-from fink_dask.units import format_bytes, lasting, pluralize
+from fink_dask.units import format_bytes, lasting, pluralize, printable
 
 #: What is said instead of numbers.
 _NO_NUMBERS = {Phase.CONNECTING, Phase.WAITING, Phase.WRITING}
@@ -45,38 +46,6 @@ _MAX_CHARACTERS = 250
 #: Of the parts of a bar, and of the stages.
 COMMITTED, RECEIVED, NOT_RECEIVED = "#2b8a3e", "#74c0fc", "#e9ecef"
 _COLOURS = ("#1864ab", "#4dabf7", "#2b8a3e", "#8ce99a", "#e67700", "#862e9c", "#868e96")
-
-CSS = """
-:host { font-family: system-ui, "DejaVu Sans", Helvetica, Arial, sans-serif; color: #212529; }
-:host > div { width: 100%; }
-h1 { font-size: 17px; margin: 6px 0 8px; font-weight: 600; overflow-wrap: anywhere; }
-h2 { font-size: 13px; margin: 10px 0 6px; font-weight: 600; }
-h2 span { font-weight: 400; margin-left: 14px; }
-.state { font-size: 12px; font-weight: 600; border-radius: 9px; padding: 2px 9px; margin-left: 8px; color: white;
-  background: #868e96; vertical-align: 2px; white-space: nowrap; }
-.state.running, .state.done { background: #2b8a3e; }
-.state.failed, .state.lost { background: #c92a2a; }
-.words { color: #c92a2a; font-size: 13px; margin: 0 0 8px; overflow-wrap: anywhere; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(190px, 45%), 1fr)); gap: 8px; }
-.tile { background: #f8f9fa; border: 1px solid #e9ecef; border-radius: 6px; padding: 7px 10px; }
-.tile b { display: block; font-size: 19px; font-weight: 600; font-variant-numeric: tabular-nums; white-space: nowrap; }
-.tile span { display: block; font-size: 11px; color: #5c636a; white-space: nowrap; overflow: hidden;
-  text-overflow: ellipsis; }
-.tile.bad b { color: #c92a2a; }
-.stages { display: flex; height: 18px; border-radius: 4px; overflow: hidden; background: #e9ecef; }
-.legend { display: flex; flex-wrap: wrap; gap: 3px 16px; margin-top: 5px; font-size: 12px;
-  font-variant-numeric: tabular-nums; }
-h2 i, .legend i { display: inline-block; width: 10px; height: 10px; border-radius: 2px; margin-right: 5px; }
-.ranges { columns: 480px; column-gap: 28px; font-size: 12px; font-variant-numeric: tabular-nums; }
-.range { display: grid; grid-template-columns: 34px minmax(24px, 1fr) 66px 46px minmax(0, 146px) 62px 58px; gap: 6px;
-  align-items: center; height: 20px; break-inside: avoid; white-space: nowrap; }
-.range > * { overflow: hidden; text-overflow: ellipsis; }
-.range .number { text-align: right; }
-.range .number + span:not(.number) { margin-left: 8px; }
-.range .meter { background: #e9ecef; border-radius: 3px; height: 9px; }
-.range .meter div { background: #74c0fc; height: 9px; }
-.more { color: #5c636a; font-size: 12px; margin-top: 4px; }
-"""
 
 _LAG, _SPEED, _GREY = "#e8590c", "#1864ab", "#868e96"
 #: Up to this many partitions, each has its number below its bar.
@@ -96,9 +65,12 @@ _REDRAW_MS = 1000
 _ROUTE = "/fink"
 
 
-def nothing_yet() -> str:
-    """Say that there is nothing to show."""
-    return '<h1>fink-dask</h1><div class="more">no transfer has reported to this scheduler yet</div>'
+_environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+_environment.filters |= {"outside": lambda text: printable(text, _MAX_CHARACTERS), "counted": pluralize}
+#: The parts of the page in HTML.
+_PARTS: Any = _environment.from_string(
+    files("fink_dask.dashboard").joinpath("page.html").read_text(encoding="utf-8")
+).module
 
 
 def choice_label(known: Reported, topic: TopicReport) -> str:
@@ -110,17 +82,8 @@ def choice_label(known: Reported, topic: TopicReport) -> str:
 
 def headline(known: Reported, topic: TopicReport) -> str:
     """Say how far a topic is, in numbers."""
-    kind, words = _state(known)
     said = known.report.words or _line_words(known, topic)
-    why = f'<div class="words" id="words">{_outside(said)}</div>' if said else ""
-    tiles = "".join(
-        f'<div class="tile {"bad" if is_bad else ""}" id="{name}"><b>{value}</b><span>{label}</span></div>'
-        for name, value, label, is_bad in _tiles(known, topic)
-    )
-    title = (
-        f'<h1><span id="topic">{_outside(topic.topic)}</span><span class="state {kind}" id="state">{words}</span></h1>'
-    )
-    return f'{title}{why}<div class="tiles">{tiles}</div>'
+    return str(_PARTS.headline(topic.topic, *_state(known), said, _tiles(known, topic)))
 
 
 def _line_words(known: Reported, topic: TopicReport) -> str:
@@ -184,38 +147,23 @@ def _tiles(known: Reported, topic: TopicReport) -> list[tuple[str, str, str, boo
 def partitions_title(topic: TopicReport) -> str:
     """Explain the bars."""
     parts = ((COMMITTED, "committed"), (RECEIVED, "received"), (NOT_RECEIVED, "not received"))
-    legend = "".join(f'<span><i style="background: {colour}"></i>{words}</span>' for colour, words in parts)
-    more = f"<span>and {pluralize(topic.more_partitions, 'more partition')}</span>" if topic.more_partitions else ""
-    return f"<h2>partitions, in % of their offsets{legend}{more}</h2>"
+    return str(_PARTS.partitions_title(parts, topic.more_partitions))
 
 
 def stage_shares(topic: TopicReport) -> str:
     """Show the share of each stage in the time of the committed ranges."""
-    seconds = {stage: topic.stage_seconds.get(stage, 0.0) for stage in STAGES}
-    whole = sum(seconds.values())
-    shares = {stage: 100 * part / whole if whole else 0.0 for stage, part in seconds.items()}
-    bar = "".join(
-        f'<div style="width: {share:.2f}%; background: {colour}" title="{stage}"></div>'
-        for (stage, share), colour in zip(shares.items(), _COLOURS, strict=True)
-    )
-    legend = "".join(
-        f'<span id="stage-{stage}"><i style="background: {colour}"></i>{stage} {share:.0f} %</span>'
-        for (stage, share), colour in zip(shares.items(), _COLOURS, strict=True)
-    )
-    title = "stages, in % of the time of committed ranges"
-    return f'<h2>{title}</h2><div class="stages">{bar}</div><div class="legend">{legend}</div>'
+    seconds = [topic.stage_seconds.get(stage, 0.0) for stage in STAGES]
+    whole = sum(seconds) or 1.0
+    shares = list(zip(STAGES, (100 * part / whole for part in seconds), _COLOURS, strict=True))
+    return str(_PARTS.stage_shares(shares))
 
 
 def running_ranges(known: Reported, topic: TopicReport) -> str:
     """List the running ranges, and which worker has each."""
     if not known.is_running:
         return ""
-    rows = "".join(_range_row(known, item) for item in topic.running)
-    more = f'<div class="more" id="more">and {topic.more_running:,} more</div>' if topic.more_running else ""
-    if not rows:
-        return '<h2>ranges running</h2><div class="more">none</div>'
-    title = "ranges running: partition, received, alerts, worker, last response, time"
-    return f'<h2>{title}</h2><div class="ranges">{rows}</div>{more}'
+    more = f"{topic.more_running:,}" if topic.more_running else ""
+    return str(_PARTS.running_ranges([_range_row(known, item) for item in topic.running], more))
 
 
 def _last_response(known: Reported, item: RunningReport) -> str:
@@ -226,18 +174,18 @@ def _last_response(known: Reported, item: RunningReport) -> str:
     return "" if quiet_s is None else f"{lasting(quiet_s)} ago"
 
 
-def _range_row(known: Reported, item: RunningReport) -> str:
-    size = max(item.end - item.start, 1)
-    share = min(100.0, 100 * item.received / size)
-    worker = _outside(item.worker.removeprefix("tcp://").removeprefix("tls://")) or "\N{EN DASH}"
-    where = f"partition {item.partition}, offsets {item.start:,} to {item.end - 1:,}, next {item.position:,}, {worker}"
-    return (
-        f'<div class="range" title="{where}"><span class="number">{item.partition}</span>'
-        f'<div class="meter"><div style="width: {share:.1f}%"></div></div>'
-        f'<span class="number">{item.rows:,}</span><span class="number">{int(share)} %</span>'
-        f'<span>{worker}</span><span class="number">{_last_response(known, item)}</span>'
-        f'<span class="number">{lasting(item.seconds)}</span></div>'
-    )
+def _range_row(known: Reported, item: RunningReport) -> dict[str, Any]:
+    worker = item.worker.removeprefix("tcp://").removeprefix("tls://") or "\N{EN DASH}"
+    return {
+        "partition": item.partition,
+        "where": f"partition {item.partition}, offsets {item.start:,} to {item.end - 1:,}, next {item.position:,}, "
+        f"{worker}",
+        "share": min(100.0, 100 * item.received / max(item.end - item.start, 1)),
+        "rows": f"{item.rows:,}",
+        "worker": worker,
+        "response": _last_response(known, item),
+        "lasts": lasting(item.seconds),
+    }
 
 
 def _state(known: Reported) -> tuple[str, str]:
@@ -251,12 +199,6 @@ def _state(known: Reported) -> tuple[str, str]:
         return state, f"running for {lasting(known.report.seconds)}"
     words = {"done": "everything is committed", "failed": "failed", "stopped": "stopped"}
     return (state, f"{words[state]}, after {lasting(known.report.seconds)}") if state in words else ("lost", "unknown")
-
-
-def _outside(text: str) -> str:
-    """Escape text from outside, in one line of bounded length."""
-    printable = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
-    return escape(printable[:_MAX_CHARACTERS])
 
 
 def _figure(title: str, height: int, **options: Any) -> Any:
@@ -434,7 +376,7 @@ class TransferPage(DashboardComponent):  # type: ignore[misc]  # Dask has no typ
     def __init__(self, board: Board) -> None:
         # The transfers that have reported.
         self._board = board
-        style = InlineStyleSheet(css=CSS)
+        style = InlineStyleSheet(css=_PARTS.style())
         wide = {"sizing_mode": "stretch_width", "stylesheets": [style]}
         self._chosen: str | None = None
         self._choice = Select(title="transfer", options=[], name="choice", visible=False, width=700)
@@ -473,7 +415,7 @@ class TransferPage(DashboardComponent):  # type: ignore[misc]  # Dask has no typ
         self._choice.visible = len(options) > 1
         self._details.visible = bool(topics)
         if not topics:
-            _set_text(self._headline, nothing_yet())
+            _set_text(self._headline, str(_PARTS.nothing_yet()))
             return
         shown = self._chosen if self._chosen in topics else _latest(topics)
         if self._choice.value != shown:
