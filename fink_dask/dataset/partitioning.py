@@ -48,6 +48,8 @@ _TIME_FIELDS = {
     "lsst": ("diaSource.midpointMjdTai", "midpointMjdTai"),
 }
 _DATE_COLUMNS = ("year", "month", "day")
+#: Of these, whatever type a packet's own fields of these names have.
+_DATE_PART = pa.int32()
 
 
 def days_since_1970(times: npt.NDArray[np.float64], scale: Scale) -> Integers:
@@ -98,6 +100,11 @@ class PartitionSource:
     #: How the field gives a time; None for a field that is used as it is.
     scale: Scale | None = None
 
+    def fields(self, alerts: pa.Schema) -> list[pa.Field]:
+        """Return its columns as readers have them: with the types that they had in the alerts."""
+        kind = field_type(alerts, self.path) if self.scale is None else _DATE_PART
+        return [pa.field(column, kind) for column in self.columns]
+
     @property
     def is_replaced(self) -> bool:
         """Whether the files don't have the field, so that what its directory does not say is lost."""
@@ -135,6 +142,10 @@ class Partitioning:
     def columns(self) -> tuple[str, ...]:
         """Names of the partition columns."""
         return tuple(column for source in self.sources for column in source.columns)
+
+    def schema(self, alerts: pa.Schema) -> pa.Schema:
+        """Return the partition columns, with their types."""
+        return pa.schema([field for source in self.sources for field in source.fields(alerts)])
 
     def file_schema(self, schema: pa.Schema) -> pa.Schema:
         """Return the columns that go into the files: those that the directories replace are left out."""

@@ -10,10 +10,8 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from fink_dask.avro.evolution import Versions
-from fink_dask.avro.schema import field_type
 from fink_dask.dataset.columns import check_is_parquet, file_schema, known_versions, partitioning_of
 from fink_dask.dataset.formats import why_unreadable
-from fink_dask.dataset.partitioning import Partitioning
 from fink_dask.dataset.presence import missing_error
 from fink_dask.dataset.season import TOPIC, unite
 from fink_dask.dataset.unique import is_first
@@ -23,9 +21,6 @@ from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import find_datasets, find_ledger
 from fink_dask.ledger.records import Identity, Marker
 from fink_dask.store.location import locate
-
-#: Of ``year``, ``month`` and ``day``, whatever type a packet's own fields of these names have.
-_DATE_PART = pa.int32()
 
 
 def open_dataset(outdir: str | os.PathLike[str], *, unique: bool = False) -> ds.Dataset:
@@ -134,15 +129,4 @@ def _open(ledger: Ledger, is_wanted: Callable[[Identity, Marker], bool]) -> Part
 def _columns(versions: Versions, identity: Identity) -> tuple[pa.Schema, pa.Schema]:
     """Find the columns of the files, and those that the directories are called after."""
     partitioning = partitioning_of(identity, versions)
-    return file_schema(versions, identity, partitioning), partition_schema(partitioning, versions.arrow)
-
-
-def partition_schema(partitioning: Partitioning, alerts: pa.Schema) -> pa.Schema:
-    """Give partition columns the types that they had in the alerts."""
-    return pa.schema(
-        [
-            pa.field(column, _DATE_PART if source.scale else field_type(alerts, source.path))
-            for source in partitioning.sources
-            for column in source.columns
-        ]
-    )
+    return file_schema(versions, identity, partitioning), partitioning.schema(versions.arrow)

@@ -28,7 +28,6 @@ from fink_dask.batches import RawBatch
 from fink_dask.dataset.columns import known_versions, partitioning_of
 from fink_dask.dataset.formats import KAFKA_FIELDS, format_of
 from fink_dask.dataset.quarantine import read_quarantine
-from fink_dask.dataset.read import partition_schema
 from fink_dask.errors import LedgerError, SchemaError
 from fink_dask.kafka.connection import Connection, open_glimpse
 from fink_dask.kafka.inspect import Inspector, TopicDescription, is_other_topic
@@ -206,7 +205,7 @@ class _Decoders:
         self._condition = None if identity.where is None else bind_condition(identity.where, self._versions.arrow)
         self._made: dict[AvroSchema, FastavroDecoder] = {}
         self._partitioning = partitioning_of(identity, self._versions)
-        self._directories = ds.partitioning(partition_schema(self._partitioning, self._versions.arrow), flavor="hive")
+        self._directories = ds.partitioning(self._partitioning.schema(self._versions.arrow), flavor="hive")
 
     def replaced(self, path: str) -> _Values:
         """Return what a reader takes from the directories of a file for fields that the file does not have."""
