@@ -16,6 +16,7 @@ import dask
 
 from fink_dask.cluster.forkserver import SAFE_PATH, is_package_here
 from fink_dask.cluster.local import DASK_CONFIG, MEMORY_FRACTION
+from fink_dask.cluster.systems import SYSTEMS
 from fink_dask.errors import SettingsError, parameter
 from fink_dask.ranges.memory import WORKER_BYTES, MemoryShare, share_memory
 from fink_dask.units import parse_memory, pluralize
@@ -23,21 +24,6 @@ from fink_dask.units import parse_memory, pluralize
 #: Options that are lists: what is given is added to what the section has.
 LISTS = {"job_extra_directives", "job_script_prologue", "worker_extra_args"}
 
-#: The batch systems that dask-jobqueue knows: what a user types, and the name in a sentence.
-SYSTEMS = {
-    "slurm": "Slurm",
-    "sge": "Grid Engine",
-    "pbs": "PBS",
-    "lsf": "LSF",
-    "oar": "OAR",
-    "moab": "Moab",
-    "htcondor": "HTCondor",
-}
-#: This project's tests run on these.
-TRIED = ("slurm", "sge")
-#: A job that the batch system requeued would come back to a transfer that replaced it long ago. Grid Engine may run
-#: the script in another shell than the one that its first line names.
-WORKER_DIRECTIVES = {"slurm": ["--no-requeue"], "sge": ["-r n", "-S /bin/bash"]}
 #: Arguments that are set here, or make no sense for jobs that work for one transfer only.
 _RESERVED = {"config_name", "name", "nanny", "scheduler", "security", "worker_command"}
 #: Beside each thread that decodes there is one that prepares the next range, or writes one to disk.
@@ -136,10 +122,8 @@ class JobOptions:
         memory.
         """
         dask_jobqueue = import_dask_jobqueue()
-        system = SYSTEMS[self.system]
-        cluster_class = getattr(dask_jobqueue, f"{self.system.upper()}Cluster", None) or getattr(
-            dask_jobqueue, {"moab": "MoabCluster", "htcondor": "HTCondorCluster"}[self.system]
-        )
+        system, tried = SYSTEMS[self.system].name, SYSTEMS[self.system].tried
+        cluster_class = getattr(dask_jobqueue, SYSTEMS[self.system].cluster)
         job_class = cluster_class.job_cls
         known = {
             name for each in (job_class, dask_jobqueue.core.Job) for name in inspect.signature(each.__init__).parameters
@@ -179,8 +163,8 @@ class JobOptions:
             pairs = [text.partition("=") for text in self.job_extra]
             extra = {key.strip(): value.strip() for key, _, value in pairs}
             lists["job_extra_directives"] = section["job-extra-directives"] | extra
-        if self.system in WORKER_DIRECTIVES:
-            lists["job_extra_directives"][:0] = WORKER_DIRECTIVES[self.system]
+        if tried is not None:
+            lists["job_extra_directives"][:0] = tried.workers
         given |= {"cores": cores, "memory": str(memory), "processes": processes, "config_name": self._config_name}
         if not section.get("name") or section["name"] == "dask-worker":
             given.setdefault("job_name", "fink-dask")
@@ -198,7 +182,7 @@ class JobOptions:
         for name, value in named.items():
             if value is not None and name not in known:
                 option = "--account" if name == account else f"--{name}"
-                raise SettingsError(f"{option} means nothing to {SYSTEMS[self.system]}: use --job-extra")
+                raise SettingsError(f"{option} means nothing to {SYSTEMS[self.system].name}: use --job-extra")
         sizes = {"cores": self.cores, "memory": self.memory}
         given: dict[str, Any] = {name: value for name, value in (named | sizes).items() if value is not None}
         given["job_extra_directives"] = list(self.job_extra)
@@ -226,7 +210,7 @@ class JobSpec:
     @property
     def system(self) -> str:
         """Name the batch system as in a sentence."""
-        return SYSTEMS[self.asked.system]
+        return SYSTEMS[self.asked.system].name
 
     @property
     def consumers(self) -> int:

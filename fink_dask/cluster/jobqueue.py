@@ -18,10 +18,11 @@ from distributed.security import Security
 
 from fink_dask.cluster.existing import check_workers
 from fink_dask.cluster.forkserver import without_interrupts
-from fink_dask.cluster.joboptions import TRIED, JobSpec, check_path
+from fink_dask.cluster.joboptions import JobSpec, check_path
 from fink_dask.cluster.leftovers import dask_configuration
 from fink_dask.cluster.local import DASK_CONFIG, Cluster, free_address
 from fink_dask.cluster.readiness import Lookahead
+from fink_dask.cluster.systems import SYSTEMS
 from fink_dask.dashboard.plugin import offer_dashboard
 from fink_dask.errors import SettingsError, TransferError
 from fink_dask.ledger.ledger import Ledger
@@ -59,7 +60,7 @@ def job_queue_cluster(
     program = shlex.split(job_class.submit_command)[0]
     if shutil.which(program) is None:
         raise SettingsError(f"there is no {program} here: run this on a host where {spec.system} takes jobs")
-    if spec.asked.system not in TRIED:
+    if SYSTEMS[spec.asked.system].tried is None:
         progress(Note(f"fink-dask has never been tried on {spec.system}: please tell us how it went", warning=True))
     with ExitStack() as stack:
         room = stack.enter_context(_room(ledger))

@@ -9,15 +9,14 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from distributed.core import Status
 
 from fink_dask.cluster.joboptions import import_dask_jobqueue
+from fink_dask.cluster.systems import SYSTEMS, JobState
 
 _TAIL_BYTES = 8192
 #: Dask's words where a worker can't reach its scheduler, and others that say more than the lines after them.
@@ -28,19 +27,6 @@ log = logging.getLogger(__name__)
 
 #: A busy controller takes long to answer, and one that is away takes for ever.
 _ASK_S = 30.0
-#: https://slurm.schedmd.com/squeue.html#SECTION_JOB-STATE-CODES
-_SLURM_ENDED = {
-    "BOOT_FAIL",
-    "CANCELLED",
-    "COMPLETED",
-    "DEADLINE",
-    "FAILED",
-    "NODE_FAIL",
-    "OUT_OF_MEMORY",
-    "PREEMPTED",
-    "REVOKED",
-    "TIMEOUT",
-}
 
 
 class WatchedJob(import_dask_jobqueue().core.Job):  # type: ignore[misc]
@@ -109,52 +95,15 @@ def _last_words(text: str) -> str:
     return "".join(filter(str.isprintable, (causes or lines)[-1]))[:300] if lines else ""
 
 
-@dataclass(frozen=True)
-class JobState:
-    """What the batch system says about a job."""
-
-    words: str
-    #: Whether nothing more will come of it.
-    ended: bool = False
-    #: Whether it has yet to begin.
-    waits: bool = False
-
-
-def _slurm(listing: str) -> dict[str, JobState]:
-    states = {}
-    for line in listing.splitlines():
-        job, _, rest = line.partition("|")
-        state, _, reason = rest.partition("|")
-        words = f"{state} ({reason})" if reason not in {"", "None"} else state
-        states[job.strip()] = JobState(words, state in _SLURM_ENDED, state == "PENDING")
-    return states
-
-
-def _grid_engine(listing: str) -> dict[str, JobState]:
-    # job-ID, priority, name, user, state, and when
-    rows = [line.split() for line in listing.splitlines()]
-    return {
-        row[0]: JobState(row[4], ended="E" in row[4], waits="w" in row[4])
-        for row in rows
-        if len(row) > 4 and row[0].isdigit()
-    }
-
-
-#: How each batch system is asked, and how its answer is read.
-_ASK: dict[str, tuple[list[str], Callable[[str], dict[str, JobState]]]] = {
-    "slurm": (["squeue", "--me", "--noheader", "--states=all", "--format=%A|%T|%r"], _slurm),
-    "sge": (["qstat"], _grid_engine),
-}
-
-
 async def ask_states(system: str) -> dict[str, JobState] | None:
     """Ask for the state of each job of this user.
 
     Returns: by the job's id. None where there is no answer, or no known way to ask.
     """
-    if system not in _ASK:
+    tried = SYSTEMS[system].tried
+    if tried is None:
         return None
-    command, read = _ASK[system]
+    command = tried.asked
     try:
         process = await asyncio.create_subprocess_exec(
             *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
@@ -171,4 +120,4 @@ async def ask_states(system: str) -> dict[str, JobState] | None:
     if process.returncode != 0:
         log.info("%s ended with %d: %s", command[0], process.returncode, err.decode(errors="replace")[:400])
         return None
-    return read(out.decode(errors="replace"))
+    return tried.read(out.decode(errors="replace"))

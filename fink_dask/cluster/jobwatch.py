@@ -12,7 +12,8 @@ import time
 from typing import Any
 
 from fink_dask.cluster.joboptions import JobSpec
-from fink_dask.cluster.jobs import UNREACHED, JobState, WatchedJob, ask_states
+from fink_dask.cluster.jobs import UNREACHED, WatchedJob, ask_states
+from fink_dask.cluster.systems import JobState
 from fink_dask.errors import TransferError
 from fink_dask.progress.events import Note
 from fink_dask.progress.tally import Progress

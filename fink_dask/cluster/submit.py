@@ -12,14 +12,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from fink_dask.cluster.joboptions import WORKER_DIRECTIVES, JobSpec, check_path
+from fink_dask.cluster.joboptions import JobSpec, check_path
 from fink_dask.cluster.local import MEMORY_FRACTION
+from fink_dask.cluster.systems import SYSTEMS
 from fink_dask.errors import SettingsError, StorageError, TransferError
 
-#: A job that is requeued goes on where it stopped, and a minute before its time is up is early enough to stop in good
-#: order. Grid Engine may run the script in another shell than the one that its first line names.
-_DIRECTIVES = {"slurm": ["--open-mode=append", "--signal=B:TERM@60"], "sge": ["-S /bin/bash"]}
-_AGAIN = {"slurm": ("--requeue", "--no-requeue"), "sge": ("-r y", "-r n")}
 _BODY = """\
 cd {folder} || exit 1
 # All options stand below; what the environment says besides is about this job.
@@ -76,12 +73,11 @@ class BatchTransfer:
             keywords.pop(name, None)
         if self.spec.asked.system == "htcondor":
             raise SettingsError("a transfer can't be a job of HTCondor yet: transfer --cluster htcondor may work")
-        system, directives = self.spec.asked.system, keywords["job_extra_directives"]
-        if system in WORKER_DIRECTIVES:
+        if (tried := SYSTEMS[self.spec.asked.system].tried) is not None:
             # A requeued job with --restart would start from nothing each time.
-            again = _AGAIN[system]["--restart" in self.arguments]
-            others = [each for each in directives if each not in WORKER_DIRECTIVES[system]]
-            keywords["job_extra_directives"] = [again, *_DIRECTIVES[system], *others]
+            again = tried.again["--restart" in self.arguments]
+            others = [each for each in keywords["job_extra_directives"] if each not in tried.workers]
+            keywords["job_extra_directives"] = [again, *tried.transfer, *others]
         # Settings of Dask's workers mean nothing to this job.
         prologue = [line for line in keywords["job_script_prologue"] if not line.startswith("export DASK_")]
         job_class = watched(self.spec.cluster_class)

@@ -12,10 +12,11 @@ import pytest
 from fink_dask.cli.cluster import CLUSTER_OPTIONS
 from fink_dask.cli.submit import _LEFT_OUT
 from fink_dask.cli.transfer import transfer
-from fink_dask.cluster.joboptions import SYSTEMS, JobOptions
+from fink_dask.cluster.joboptions import JobOptions
 from fink_dask.cluster.jobqueue import job_script
-from fink_dask.cluster.jobs import UNREACHED, _grid_engine, _last_words, _slurm
+from fink_dask.cluster.jobs import UNREACHED, _last_words
 from fink_dask.cluster.submit import BatchTransfer
+from fink_dask.cluster.systems import SYSTEMS, read_grid_engine, read_slurm
 from fink_dask.errors import SettingsError
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.store.location import locate
@@ -230,13 +231,13 @@ def test_the_last_words_of_a_job_are_the_cause() -> None:
 
 
 def test_the_answers_of_batch_systems_are_read() -> None:
-    slurm = _slurm("12|PENDING|Resources\n13|RUNNING|None\n14|NODE_FAIL|NodeDown\n")
+    slurm = read_slurm("12|PENDING|Resources\n13|RUNNING|None\n14|NODE_FAIL|NodeDown\n")
     assert (slurm["12"].waits, slurm["12"].words) == (True, "PENDING (Resources)")
     assert not slurm["13"].waits | slurm["13"].ended
     assert slurm["14"].ended
     head = "job-ID  prior   name       user         state submit/start at     queue  slots ja-task-ID\n-----\n"
     row = "      {} 0.55500 fink-dask  ada          {:<5} 11/23/2026 15:44:37 all.q@n1  1\n"
-    sge = _grid_engine(head + row.format(7, "qw") + row.format(8, "r") + row.format(9, "Eqw"))
+    sge = read_grid_engine(head + row.format(7, "qw") + row.format(8, "r") + row.format(9, "Eqw"))
     assert sge["7"].waits
     assert not sge["8"].waits | sge["8"].ended
     assert sge["9"].ended
