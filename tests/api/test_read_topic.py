@@ -187,7 +187,7 @@ def test_a_schema_of_the_user_s_is_taken(kafka: Any, other: str, tmp_path: Any) 
         ({"topic": "ftransfer_ztf_2026-11-01_0"}, BrokerError, "no such topic"),
         ({"topic": "a/b"}, SettingsError, "topic"),
         ({"columns": ["magpfs"]}, SettingsError, "magpfs"),
-        ({"columns": "candid,,jd"}, SettingsError, "columns should be names"),
+        ({"columns": "candid,,jd"}, SettingsError, "^columns: .* should be names"),
         ({"survey": "ptf"}, SettingsError, "ztf, lsst"),
         (
             {"bootstrap_server": "localhost"},
