@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,12 +25,13 @@ _NOUNS = {"alert", "limit"}
 _COLUMNS = ("mjd", "band", "value", "error", "limit", "sign", "kind")
 #: Where light and full packets of LSST give brightness of two kinds, and neither limits nor signs.
 _COLUMNS_OF_SEVERAL = ("mjd", "band", "value", "error", "quantity", "kind")
-_LEFT = {"band", "sign", "quantity", "kind"}
+_LEFT = {"band", "sign", "quantity", "kind", "object"}
+_TIMES = {"mjd", "first", "last"}
 
 
 @command("fink-dask lightcurve alerts ZTF18abcdefg --csv curve.csv --plot curve.html")
 @click.argument("outdir", type=Place())
-@click.argument("object_id", metavar="OBJECT")
+@click.argument("object_id", metavar="[OBJECT]", required=False)
 @typed_option(
     "--csv",
     "table",
@@ -44,15 +46,20 @@ _LEFT = {"band", "sign", "quantity", "kind"}
     help="Draw them on an HTML page that loads nothing from elsewhere.",
 )
 @json_option
-def lightcurve(outdir: Path, object_id: str, table: Path | None, plot: Path | None, as_json: bool) -> int:
+def lightcurve(outdir: Path, object_id: str | None, table: Path | None, plot: Path | None, as_json: bool) -> int:
     """Show the light curve of OBJECT in the dataset OUTDIR: detections, earlier ones, limits and forced photometry.
 
-    OBJECT is an objectId of ZTF, a diaObjectId of LSST, or the designation of something in the solar system. Each
-    measurement is there once, however many alerts tell of it; fink_dask.light_curve returns the same table in Python.
+    OBJECT is an objectId of ZTF, a diaObjectId of LSST, or the designation of something in the solar system; without
+    it, the objects with the most alerts are listed. Each measurement is there once, however many alerts tell of it;
+    fink_dask.light_curve returns the same table in Python.
     """
     from fink_dask.ledger.outdir import check_outside
     from fink_dask.lightcurves.find import light_curve
 
+    if object_id is None:
+        if table is not None or plot is not None:
+            raise SettingsError(f"{'--csv' if table else '--plot'} writes the light curve of an OBJECT: name one")
+        return _list_objects(outdir, as_json)
     if plot is not None and plot.suffix != ".html":
         raise SettingsError(f"--plot {plot}: a plot is an HTML page, so its name ends in .html")
     if as_json and str(table) == "-":
@@ -76,6 +83,23 @@ def lightcurve(outdir: Path, object_id: str, table: Path | None, plot: Path | No
         _print(curve, object_id, table is not None)
         for path in filter(None, (table, plot)):
             say(f"  written to {path}")
+    return 0
+
+
+def _list_objects(outdir: Path, as_json: bool) -> int:
+    """Say which objects have the most alerts."""
+    from fink_dask.lightcurves.objects import count_alerts
+    from fink_dask.show.bar import CountBar
+
+    with CountBar("reading alerts", noun="alert") as bar:
+        objects = count_alerts(outdir, bar.plan, bar.advance)
+    shown = objects.slice(0, _SHOWN)
+    if as_json:
+        print_json({"objects": objects.num_rows, "most_alerts": shown.to_pylist()})
+        return 0
+    most = f"; the {shown.num_rows} with the most alerts" if shown.num_rows < objects.num_rows else ""
+    say(f"{pluralize(objects.num_rows, 'object')}{most}; times are MJD")
+    _print_table(shown, ("object", "alerts", "first", "last"))
     return 0
 
 
@@ -107,9 +131,6 @@ def _shortest(column: pa.ChunkedArray) -> list[object]:
 
 def _print(curve: pa.Table, name: str, is_written: bool) -> None:
     """Say how many there are of each kind, and show the newest."""
-    from rich.console import Console
-    from rich.table import Table
-
     counts = {each["values"]: each["counts"] for each in curve["kind"].value_counts().to_pylist()}
     words = ", ".join(
         pluralize(count, kind) if kind in _NOUNS else f"{count:,} {kind}" for kind, count in counts.items()
@@ -122,13 +143,20 @@ def _print(curve: pa.Table, name: str, is_written: bool) -> None:
     shown = curve.slice(max(0, curve.num_rows - _SHOWN))
     if shown.num_rows < curve.num_rows:
         say(f"  the newest {shown.num_rows}{'' if is_written else '; --csv FILE writes all'}")
-    lines = Table(box=None, pad_edge=False, padding=(0, 2))
+    signs = [{True: "+", False: "-", None: None}[positive] for positive in shown["positive"].to_pylist()]
     columns = _COLUMNS_OF_SEVERAL if len(curve["quantity"].unique()) > 1 else _COLUMNS
+    _print_table(shown.append_column("sign", [signs]), columns)
+
+
+def _print_table(rows: pa.Table, columns: Sequence[str]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    lines = Table(box=None, pad_edge=False, padding=(0, 2))
     for column in columns:
         lines.add_column(column, justify="left" if column in _LEFT else "right", no_wrap=True)
-    for row in shown.to_pylist():
-        signed = row | {"sign": {True: "+", False: "-", None: None}[row["positive"]]}
-        lines.add_row(*(_text(column, signed[column]) for column in columns))
+    for row in rows.to_pylist():
+        lines.add_row(*(_text(column, row[column]) for column in columns))
     Console(highlight=False, markup=False).print(lines)
 
 
@@ -137,4 +165,6 @@ def _text(name: str, value: float | str | None) -> str:
         return ""
     if isinstance(value, str):
         return printable(value)
-    return f"{value:.5f}" if name == "mjd" else f"{value:.6g}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.5f}" if name in _TIMES else f"{value:.6g}"

@@ -106,7 +106,7 @@ def _is_object(schema: pa.Schema, fields: Fields, object_id: str | int) -> pc.Ex
         except (pa.ArrowInvalid, OverflowError):
             pass
     elif fields.has("mover"):
-        return expression(fields.paths["mover"]) == name
+        return pc.utf8_trim_whitespace(expression(fields.paths["mover"])) == name
     raise SettingsError(f"{name[:_ID_CHARS]!r} is no {path}: that is a number")
 
 
@@ -148,7 +148,7 @@ def find_alerts(
     name = " or ".join(dict.fromkeys(fields.survey.names["object"] for _, fields in opened))
     raise SettingsError(
         f"{outdir} has no alert of the object {str(object_id)[:_ID_CHARS]!r}: it is named by its {name}; "
-        "fink-dask read prints how to list them"
+        "fink-dask lightcurve OUTDIR lists those with the most alerts"
     )
 
 

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from fink_dask.dataset.surveys import Fields
 
 #: MJD is JD without this. https://aa.usno.navy.mil/faq/MJD_intro
-_JD_OF_MJD = 2_400_000.5
+JD_OF_MJD = 2_400_000.5
 #: In the order in which the same measurement is believed.
 ALERT, EARLIER, FORCED, LIMIT = "alert", "earlier", "forced", "limit"
 KINDS = (ALERT, EARLIER, FORCED, LIMIT)
@@ -125,7 +125,7 @@ def _piece(part: Mapping[str, pa.Array], fields: Fields) -> pa.Table:
     time, value, limit = (number(role, pa.float64()) for role in ("time", "value", "limit"))
     carried = part[CARRIED]
     if survey.scale == "utc-jd":  # exact: the result has no more digits than the time
-        time, carried = pc.subtract(time, _JD_OF_MJD), pc.subtract(carried, _JD_OF_MJD)
+        time, carried = pc.subtract(time, JD_OF_MJD), pc.subtract(carried, JD_OF_MJD)
     kinds = pc.if_else(pc.or_(value.is_valid(), pc.not_equal(part["kind"], EARLIER)), part["kind"], LIMIT)
     table = pa.table(
         [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import uuid
 from collections import defaultdict
@@ -98,6 +99,26 @@ def expected_curve(alerts: list[Alert]) -> list[tuple[Any, ...]]:
         for one in alert.get("prvDiaForcedSources") or []:
             add(one, "forced", "diaForcedSourceId")
     return sorted(found.values(), key=str)
+
+
+def test_the_objects_of_a_dataset_are_listed_with_their_alerts_and_what_moves_by_its_designation(
+    sent: Transferred,
+) -> None:
+    expected = {}
+    for name, alerts in sent.objects.items():
+        by_name = defaultdict(list)
+        for alert in alerts:
+            shown = str(name) if name else (alert.get("ssSource") or {}).get("designation")
+            by_name[shown].append(time_of(detection_of(alert)) - ("objectId" in alert) * 2400000.5)
+        expected |= {shown.strip(): (len(times), min(times), max(times)) for shown, times in by_name.items() if shown}
+    said = json.loads(run_cli("lightcurve", str(sent.outdir), "--json").stdout)
+    assert said["objects"] == len(expected)
+    counts = [one["alerts"] for one in said["most_alerts"]]
+    assert counts == sorted((count for count, _, _ in expected.values()), reverse=True)[: len(counts)]
+    for one in said["most_alerts"]:
+        assert expected[one["object"]] == (one["alerts"], pytest.approx(one["first"]), pytest.approx(one["last"]))
+        assert fink_dask.light_curve(sent.outdir, one["object"]).num_rows >= one["alerts"]
+    assert said["most_alerts"][0]["object"] in run_cli("lightcurve", str(sent.outdir)).stdout
 
 
 def time_of(detection: Alert) -> float:

@@ -75,6 +75,7 @@ def test_all_ways_out_have_the_same_measurements(outdir: Path, name: str, tmp_pa
     ("arguments", "words"),
     [
         (("{outdir}", "ZTF00nobody"), "ZTF00nobody"),
+        (("{outdir}", "--csv", "-"), "--csv"),
         (("{outdir}", "a\x1b[31m\nb"), "no alert"),
         (("{outdir}", "{name}", "--plot", "curve.png"), ".html"),
         (("{outdir}", "{name}", "--json", "--csv", "-"), "--csv"),
