@@ -15,8 +15,8 @@ import stat
 import uuid
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path, PosixPath
-from typing import Any, NoReturn
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from fink_dask.errors import SettingsError, StorageError
 from fink_dask.store.bucket import Bucket, open_bucket
@@ -34,10 +34,18 @@ _AT_ONCE = 8
 _PROBES = 2
 
 
-class ObjectPath(PosixPath):
+if TYPE_CHECKING:
+    # The rooms above the store take both for a `Path`, and do with it what is defined here.
+    from pathlib import PosixPath as _Path
+else:
+    # Nothing of a file system is in it, whatever Python's next version adds to `Path`.
+    _Path = PurePosixPath
+
+
+class ObjectPath(_Path):
     """The name of an object, or a prefix of names: ``/s3:bucket/key``, and ``s3://bucket/key`` as text.
 
-    Nothing that would touch the file system works: an object has no name there.
+    What would touch the file system is not there: an object has no name in one.
     """
 
     __slots__ = ()

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import pytest
@@ -68,9 +68,12 @@ def test_what_is_no_place_is_refused_in_one_line(url: str) -> None:
 def test_nothing_reaches_the_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     path = ObjectPath.parse("s3://bucket/alerts")
-    for touch in (os.mkdir, os.listdir, os.stat, lambda found: Path.open(found, "wb"), lambda found: found.mkdir()):
+    for touch in (os.mkdir, os.listdir, os.stat, lambda found: Path.open(found, "wb")):
         with pytest.raises(TypeError, match="is not a file"):
             touch(path)
+    inherited = set(dir(Path)) - set(dir(PurePath)) - vars(ObjectPath).keys()
+    assert {"mkdir", "rename", "touch"} <= inherited
+    assert [name for name in inherited if hasattr(path, name)] == []
     with pytest.raises(SettingsError, match="has lost a slash"):
         TransferSettings("topic", Path("s3://bucket/alerts"), KafkaSettings("localhost:9092"))
     assert TransferSettings("topic", path, KafkaSettings("localhost:9092")).outdir is path
