@@ -183,7 +183,9 @@ def _find_lack(run: str, settings: TaskSettings) -> str | None:
     if (run, topic) in _fit:
         return None
     try:
-        check_fitness(ledger, ledger.store.admission(ledger.staging_path / settings.plan_id), settings.kafka, topic)
+        check_fitness(
+            ledger, ledger.store.plan_directory(ledger.staging_path / settings.plan_id), settings.kafka, topic
+        )
     except FinkDaskError as error:
         return str(error)
     _fit.add((run, topic))

@@ -219,7 +219,7 @@ class _Job:
             final = f"{group.directory}/{name}" if group.directory else name
             path = workspace.new_file(group)
             try:
-                done[group.number] = merge_group(group, merging, path, final, self._caller.advance, workspace.bring)
+                done[group.number] = merge_group(group, merging, path, final, self._caller.advance, workspace.persist)
             except BaseException:
                 path.unlink(missing_ok=True)
                 raise

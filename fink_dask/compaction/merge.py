@@ -177,7 +177,7 @@ def merge_group(
     path: Path,
     final: str,
     advance: Callable[[int], None],
-    bring: Callable[[NewFile], None],
+    persist: Callable[[NewFile], None],
 ) -> Merged:
     """Write the file of a group, and bring it to the disk.
 
@@ -186,7 +186,7 @@ def merge_group(
     `path`: where to write to; nothing is left there if all rows are left out.
     `final`: where the file belongs in the new dataset.
     `advance`: told the bytes of each file that was read.
-    `bring`: brings the file to the disk.
+    `persist`: brings the file to the disk.
     Raises LedgerError if a file is not what was written.
     Raises InterruptedTransferError if `should_stop` said so.
     """
@@ -217,7 +217,7 @@ def merge_group(
             return Merged(None, dict(rows), left_out)
         writer.complete()
         written = writer.file
-        bring(written)
+        persist(written)
     file = DataFile(final, path.name, rows.total(), written.size, written.sha256(), rows.total())
     return Merged(file, dict(rows), left_out)
 

@@ -79,9 +79,9 @@ class Workspace:
         """Name the file of a group; nobody else has the name."""
         return self._scratch / f"{group.number:06d}-{uuid.uuid4().hex[:8]}.parquet"
 
-    def bring(self, file: NewFile) -> None:
+    def persist(self, file: NewFile) -> None:
         """Bring the file of a group to the disk, or to the store."""
-        self._store.bring([file], self.path)
+        self._store.persist([file], self.path)
 
     def merged(self, group: Group) -> Merged | None:
         """Return what has become of a group, or None where it is not complete, or what says so is damaged."""

@@ -63,7 +63,7 @@ def add_version(known: Versions, identity: Identity, partitioning: Partitioning,
     return known.plus(schema)
 
 
-def take_in(ledger: Ledger, identity: Identity, partitioning: Partitioning, schema: AvroSchema) -> None:
+def register(ledger: Ledger, identity: Identity, partitioning: Partitioning, schema: AvroSchema) -> None:
     """Take in a schema, durably, unless the dataset has it.
 
     `identity`: that of a plan, or of one that is about to be frozen and whose first schema is in the ledger.
@@ -94,7 +94,7 @@ def take_in(ledger: Ledger, identity: Identity, partitioning: Partitioning, sche
             raise SchemaError(f"the ledger holds something else under its name: {error}") from error
 
 
-def settle_versions(
+def reconcile_versions(
     ledger: Ledger, identity: Identity, partitioning: Partitioning, versions: Versions, is_first: bool
 ) -> Identity:
     """Take in what was found before a plan is frozen; returns the identity that names all schemas of the dataset.
@@ -111,7 +111,7 @@ def settle_versions(
         raise storage_error(error, ledger.path) from error
     for schema in versions.schemas[1:]:
         try:
-            take_in(ledger, identity, partitioning, schema)
+            register(ledger, identity, partitioning, schema)
         except SchemaError:
             continue  # a range has met another one first, which it does not fit
     names = [one.schema_sha256 for one in known_identities(ledger, identity)]

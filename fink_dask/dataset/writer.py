@@ -112,7 +112,7 @@ class StagedWriter:
             suffix = self._format.suffix
             final = f"{directory}/{self._origin.stem}{suffix}" if directory else f"{self._origin.stem}{suffix}"
             name = f"{self._origin.staged_prefix}{self._prefix}{len(self._targets):05d}{suffix}"
-            path = self._attempt.room / name
+            path = self._attempt.scratch / name
             target = self._targets[directory] = _Target(final, path)
         # The first batch of a key costs as much as any, but joining can't save that.
         cost = batch.nbytes + (self._batch_bytes if target.waiting else 0)

@@ -90,7 +90,7 @@ def fill_topic(
 def _existing(settings: KafkaSettings, inspector: Inspector, topic: str, schema: AvroSchema) -> Destination:
     description = inspector.describe(topic)
     partitions = len(description.watermarks)
-    offsets = sum(marks.stable for marks in description.watermarks.values())
+    offsets = sum(marks.last_stable_offset for marks in description.watermarks.values())
     try:
         known = inspector.schema(topic, description)
     except MissingSchemaError as error:

@@ -105,7 +105,9 @@ def _measure(settings: KafkaSettings, topics: Sequence[TopicOverview]) -> LineSp
                 return measure_line(inspector.admin)
             marks = inspector.describe(fullest.topic).watermarks.items()
             ranges = [
-                OffsetRange(partition, each.low, each.stable) for partition, each in marks if each.low < each.stable
+                OffsetRange(partition, each.low, each.last_stable_offset)
+                for partition, each in marks
+                if each.low < each.last_stable_offset
             ]
             return measure_line(inspector.admin, fullest.topic, max(ranges, key=len, default=None))
     except BrokerError:

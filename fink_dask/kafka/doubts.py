@@ -110,9 +110,11 @@ class Doubts:
         if marks.low > position:
             # What was sent before retention came is still on its way, and librdkafka says when it asks in vain.
             return min(marks.low, self._range.end) if self.is_off_the_log else None
-        if marks.stable < self._range.end:
+        if marks.last_stable_offset < self._range.end:
             # The last stable offset was at the end of the plan or beyond it, and it never goes back.
-            words = f"the partition ends at {marks.stable}, before what was planned: truncated, or made anew"
+            words = (
+                f"the partition ends at {marks.last_stable_offset}, before what was planned: truncated, or made anew"
+            )
             self._suspect("truncated", words, position)
             return None
         self.is_before_the_plan = False

@@ -167,10 +167,12 @@ class Glimpse:
 
     def last_key(self, topic: str, partition: int, marks: Watermarks) -> list[bytes]:
         """Read the key of the last record that has one; after a transaction a marker comes last."""
-        last = max(marks.low, marks.stable - 1)
+        last = max(marks.low, marks.last_stable_offset - 1)
         return (
-            self.keys(topic, partition, last, marks.stable)
-            or self.keys(topic, partition, max(marks.low, marks.stable - _TAIL), marks.stable, _TAIL)[-1:]
+            self.keys(topic, partition, last, marks.last_stable_offset)
+            or self.keys(
+                topic, partition, max(marks.low, marks.last_stable_offset - _TAIL), marks.last_stable_offset, _TAIL
+            )[-1:]
         )
 
     def sample(
@@ -405,7 +407,7 @@ class Inspector:
         keys: set[bytes] = set()
         copies = sorted(description.schema_watermarks.items())
         for partition, marks in copies:
-            keys.update(self._glimpse.keys(name, partition, marks.low, marks.stable))
+            keys.update(self._glimpse.keys(name, partition, marks.low, marks.last_stable_offset))
         if (ahead := self._last_keys.pop(topic, None)) is not None:
             keys.update(each for each in _result(ahead))
         else:

@@ -45,7 +45,7 @@ class Watermarks:
     #: The first offset that is still there.
     low: int
     #: The last stable offset: the offset after the last one that a read-committed consumer may read.
-    stable: int
+    last_stable_offset: int
     #: The first offset that is wanted; what is before it is older than was asked for.
     begin: int = 0
     #: The offset after the last one that is wanted, where there is a record that is newer than was asked for.
@@ -59,7 +59,7 @@ class Watermarks:
     @property
     def end(self) -> int:
         """The offset after the last one that may be read, and is wanted."""
-        return self.stable if self.until is None else min(self.stable, self.until)
+        return self.last_stable_offset if self.until is None else min(self.last_stable_offset, self.until)
 
 
 def split(partition: int, start: int, end: int, step: int) -> Iterator[OffsetRange]:

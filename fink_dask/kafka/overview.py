@@ -177,7 +177,7 @@ def look_at_topics(
             TopicOverview(
                 topic,
                 len(held),
-                sum(each.stable - each.low for each in held.values()),
+                sum(each.last_stable_offset - each.low for each in held.values()),
                 min(oldest[topic], default=None),
                 max(newest[topic], default=None),
                 retention[topic],
@@ -270,5 +270,6 @@ def _lag(topic: str, held: Mapping[int, Watermarks], committed: Mapping[tuple[st
     if not any((topic, partition) in committed for partition in held):
         return None
     return sum(
-        max(0, marks.stable - max(marks.low, committed.get((topic, partition), 0))) for partition, marks in held.items()
+        max(0, marks.last_stable_offset - max(marks.low, committed.get((topic, partition), 0)))
+        for partition, marks in held.items()
     )

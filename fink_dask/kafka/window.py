@@ -68,6 +68,6 @@ def ask_window(
 
 def _begin(first: int, marks: Watermarks) -> int:
     if first == _NONE:
-        return marks.stable
+        return marks.last_stable_offset
     # If even the oldest record that is left is new enough, what Kafka has removed before it may have been wanted.
-    return 0 if first <= marks.low else min(first, marks.stable)
+    return 0 if first <= marks.low else min(first, marks.last_stable_offset)

@@ -218,7 +218,7 @@ class Attempt:
         self.name = name or uuid.uuid4().hex[:16]
         self.directory = ledger.attempt_path(plan_id, offset_range, self.name)
         #: Where its files are written: that directory, or one of this host, if that one is on an object store.
-        self.room = self.directory
+        self.scratch = self.directory
         # Is told the name of each step.
         self._step = step
         # Asked several times a second while files are sent to an object store; True ends the attempt.
@@ -236,7 +236,7 @@ class Attempt:
         Raises LedgerError if the ledger does not hold the plan.
         """
         try:
-            self.room = self.ledger.store.make_room(self.directory)
+            self.scratch = self.ledger.store.create_staging(self.directory)
         except FileNotFoundError as error:
             raise LedgerError(
                 f"{self.ledger.path} does not hold plan {self.plan_id}: it was removed, or begun again, meanwhile"
@@ -244,7 +244,7 @@ class Attempt:
 
     def is_wanted(self) -> bool:
         """Tell whether the ledger still has a place for it."""
-        return self.ledger.store.has_room(self.directory)
+        return self.ledger.store.has_staging(self.directory)
 
     def stage(self, files: Sequence[tuple[NewFile, str, int]]) -> tuple[DataFile, ...]:
         """Bring files of the attempt's room to the disk, or the store, and note where they belong.
@@ -253,7 +253,7 @@ class Attempt:
         Raises InterruptedTransferError if `should_stop` said so.
         """
         staged = [DataFile(final, file.path.name, rows, file.size, file.sha256()) for file, final, rows in files]
-        self.ledger.store.bring([file for file, _, _ in files], self.directory, self._should_stop)
+        self.ledger.store.persist([file for file, _, _ in files], self.directory, self._should_stop)
         self._staged.update({file.staged: file.size for file in staged})
         return tuple(staged)
 
@@ -302,8 +302,8 @@ class Attempt:
             removable = self._is_beaten() if self._linked else not self._marked or self._withdraw()
         except (FinkDaskError, OSError):
             removable = False
-        if self.room != self.directory:
-            LOCAL.remove_tree(self.room)
+        if self.scratch != self.directory:
+            LOCAL.remove_tree(self.scratch)
         if removable:
             with suppress(FinkDaskError):  # whoever rolls the ledger forward tries again
                 self.ledger.store.remove_tree(self.directory)
@@ -369,7 +369,7 @@ def roll_forward(ledger: Ledger, plans: Iterable[Plan]) -> int:
         ledger.store.remove_unfinished(ledger.staging_path)
         names = set(ledger.store.names(ledger.staging_path))
         for plan_id in planned.keys() - names:  # where somebody has removed what was staged
-            ledger.store.admit(ledger.staging_path / plan_id)
+            ledger.store.create_plan_directory(ledger.staging_path / plan_id)
         revisions = ledger.revisions()
         kept: set[str] = set()
         for directory in ledger.staged():

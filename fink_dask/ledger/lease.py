@@ -57,7 +57,7 @@ class Lease:
     def __init__(self, path: Path, holder: Holder) -> None:
         self.path = path
         self.holder = holder
-        self._pulse = store_of(path).pulse(path)
+        self._heartbeat = store_of(path).heartbeat(path)
         self._look_s = store_of(path).look_s
         self._looked = time.monotonic()
         self._released = threading.Event()
@@ -88,12 +88,12 @@ class Lease:
         self._released.set()
         self._thread.join()
         with suppress(OSError, StorageError):
-            self._pulse.end()
+            self._heartbeat.end()
 
     def _beat(self) -> None:
         while not self._released.wait(BEAT_S):
             with suppress(OSError, StorageError):  # a full or absent disk shows elsewhere; the lease then runs out
-                self._pulse.beat()
+                self._heartbeat.renew()
 
 
 @contextmanager
@@ -196,13 +196,13 @@ def _take(aside: Path) -> Path:
 
 def _is_alive(path: Path, now: float) -> bool:
     holder = read_holder(path)  # opens the file, which makes a network file system ask for its time again
-    beaten = store_of(path).beaten(path)
-    if beaten is None:
+    renewed_at = store_of(path).last_heartbeat(path)
+    if renewed_at is None:
         return False
     is_here = holder is not None and holder.host == socket.gethostname() and holder.namespace in {"", _namespace()}
     if holder is not None and is_here and not _process_exists(holder.pid):
         return False
-    return now - beaten < DEAD_AFTER_S
+    return now - renewed_at < DEAD_AFTER_S
 
 
 def _renewed(path: Path) -> float:

@@ -180,7 +180,7 @@ class Ledger:
         # Even where it is there already: only then is its name known to be on the disk before the plan's.
         self._publish(self.schema_path(plan.identity), schema.text.encode())
         try:
-            self.store.admit(self.staging_path / plan.plan_id)
+            self.store.create_plan_directory(self.staging_path / plan.plan_id)
         except OSError as error:
             raise storage_error(error, self.staging_path) from error
         if not self._publish(self.plan_path(plan), seal("plan", plan.to_json())):

@@ -74,7 +74,7 @@ def spans_to_plan(
     Raises LedgerError if a partition holds less than was planned: it was truncated, or the topic was made anew.
     """
     for partition, end in sorted(planned.items()):
-        stable = watermarks[partition].stable if partition in watermarks else 0
+        stable = watermarks[partition].last_stable_offset if partition in watermarks else 0
         if stable < end:
             raise LedgerError(
                 f"the partition ends at {stable}, but {end} was planned: the topic was truncated or made anew since; "

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from fink_dask.avro.framing import NONE, PREDICTION, Framing
-from fink_dask.dataset.columns import settle_versions
+from fink_dask.dataset.columns import reconcile_versions
 from fink_dask.errors import BrokerError, LedgerError, parameter
 from fink_dask.kafka.inspect import Inspector, Sample
 from fink_dask.kafka.offsets import OffsetRange
@@ -83,7 +83,7 @@ def freeze_plan(ledger: Ledger, target: Target, plan: Plan, plans: list[Plan], o
     if not plans and (framing := Framing(plan.identity.framing)).kind not in {NONE, PREDICTION}:
         observe(Note(f"its values have {framing.in_words()} around each record, which is taken off"))
     if plan.identity.schema_source == "record key":
-        identity = settle_versions(ledger, plan.identity, target.partitioning, target.versions, not plans)
+        identity = reconcile_versions(ledger, plan.identity, target.partitioning, target.versions, not plans)
         plan = replace(plan, identity=identity)
         if len(identity.more_schemas) > (len(plans[-1].identity.more_schemas) if plans else 0):
             words = f"keys hold {len(identity.each_schema)} schemas that fit each other: from here on files have the"

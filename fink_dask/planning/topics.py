@@ -416,4 +416,4 @@ class Finder:
 
 def is_new(description: TopicDescription) -> bool:
     """Tell whether a topic has never held anything."""
-    return not any(marks.stable for marks in description.watermarks.values())
+    return not any(marks.last_stable_offset for marks in description.watermarks.values())

@@ -18,14 +18,14 @@ from fink_dask.avro.evolution import Versions, covering, fit_batch, project
 from fink_dask.avro.framing import NONE, Framing, hint
 from fink_dask.avro.schema import AvroSchema
 from fink_dask.batches import RawBatch
-from fink_dask.dataset.columns import file_schema, known_versions, planned_versions, take_in
+from fink_dask.dataset.columns import file_schema, known_versions, planned_versions, register
 from fink_dask.dataset.formats import KAFKA_FIELDS, RAW_SCHEMA
 from fink_dask.dataset.partitioning import Partitioning, Split
 from fink_dask.errors import LedgerError, SchemaError
 from fink_dask.ledger.commit import Attempt
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.records import Identity
-from fink_dask.ranges.keys import SchemaKeys, TakeIn, UnknownSchema
+from fink_dask.ranges.keys import Register, SchemaKeys, UnknownSchema
 from fink_dask.settings import RECORD_OUTFORMATS
 from fink_dask.where.condition import bind_condition
 
@@ -63,8 +63,9 @@ class RangeDecoder:
     """Decodes the batches of one range.
 
     `identity`: tells where the schemas came from, and which columns and alerts are wanted.
-    `take_in`: is given the schemas in keys that are not among `versions`. Once it has accepted one, the files have too
-    few columns: `met` then holds it, keys are still looked at but nothing is decoded, and the range has to begin again.
+    `register`: is given the schemas in keys that are not among `versions`. Once it has accepted one, the files have too
+    few columns: `discovered` then holds it, keys are still looked at but nothing is decoded, and the range has to begin
+    again.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class RangeDecoder:
         identity: Identity,
         partitioning: Partitioning,
         partition: int,
-        take_in: TakeIn = _refuse,
+        register: Register = _refuse,
     ) -> None:
         self._versions = versions
         # What the directories come from.
@@ -91,7 +92,7 @@ class RangeDecoder:
         self._keys = pa.schema(project(versions.record, paths).arrow_fields) if paths else None
         self._decoders = [_decoder(schema, columns, paths) for schema in versions.schemas]
         # Where records name their own schema, bytes of another one could decode into wrong values.
-        self._schemas = SchemaKeys(versions, take_in) if identity.schema_source == "record key" else None
+        self._schemas = SchemaKeys(versions, register) if identity.schema_source == "record key" else None
         self._columns = pa.schema([*self._rows, *KAFKA_FIELDS])
         #: The columns of the files.
         self.file_schema = file_schema(versions, identity, partitioning)
@@ -99,9 +100,9 @@ class RangeDecoder:
         self.split_seconds = 0.0
 
     @property
-    def met(self) -> frozenset[AvroSchema]:
+    def discovered(self) -> frozenset[AvroSchema]:
         """Schemas of the records so far that the dataset has, but for which this decoder's files lack columns."""
-        return frozenset() if self._schemas is None else frozenset(self._schemas.met)
+        return frozenset() if self._schemas is None else frozenset(self._schemas.discovered)
 
     @property
     def records(self) -> AvroSchema | None:
@@ -121,7 +122,7 @@ class RangeDecoder:
             found = self._decode_alike(batch, 0, batch.missing)
         else:
             numbers = self._schemas.numbers(batch.keys)
-            if self._schemas.met:
+            if self._schemas.discovered:
                 return SortedBatch([], [], np.empty(0, np.int64))
             found = self._decode_by_number(batch, numbers)
         offsets = pa.array(batch.offsets[found.positions])
@@ -228,7 +229,7 @@ class OutgrownError(Exception):
     """The files of an attempt lack columns; it has to begin again."""
 
 
-class Grower:
+class Widener:
     """Makes the decoders of the attempts at a range.
 
     The files of a range have the columns of the plan's schemas and of its records' schemas, in the dataset's order.
@@ -253,15 +254,15 @@ class Grower:
             # Where a job has moved the ledger aside, nothing may be written to the one in its place.
             if not attempt.is_wanted():
                 raise LedgerError(f"{self._ledger.path} was removed, or begun again, meanwhile")
-            take_in(self._ledger, self._identity, self._partitioning, schema)
+            register(self._ledger, self._identity, self._partitioning, schema)
 
         self._decoder = RangeDecoder(self._versions, self._identity, self._partitioning, self._partition, met)
         return self._decoder
 
-    def grow(self) -> None:
+    def widen(self) -> None:
         """Add the schemas that the last decoder has met."""
         assert self._decoder is not None
-        wanted = {*self._versions.schemas, *self._decoder.met}
+        wanted = {*self._versions.schemas, *self._decoder.discovered}
         known = known_versions(self._ledger, self._identity)
         self._versions = Versions(tuple(schema for schema in known.schemas if schema in wanted))
 

@@ -18,7 +18,7 @@ _REMEMBERED_BYTES = 16 * 2**20
 _FINGERPRINT_CHARS = 16
 
 #: Takes a schema into the dataset; raises SchemaError where it does not fit.
-TakeIn = Callable[[AvroSchema], None]
+Register = Callable[[AvroSchema], None]
 
 
 @dataclass(frozen=True)
@@ -32,17 +32,17 @@ class UnknownSchema:
 class SchemaKeys:
     """Finds the number of each record's schema among those of a dataset."""
 
-    def __init__(self, versions: Versions, take_in: TakeIn) -> None:
+    def __init__(self, versions: Versions, register: Register) -> None:
         self._numbers = {schema.text: number for number, schema in enumerate(versions.schemas)}
         # Is given each schema that is not among them, once.
-        self._take_in = take_in
+        self._register = register
         self._remembered: dict[bytes | None, int | UnknownSchema | None] = {}
         self._bytes = 0
         #: Schemas that were taken in, and are not in `versions`.
-        self.met: set[AvroSchema] = set()
+        self.discovered: set[AvroSchema] = set()
 
     def numbers(self, keys: Sequence[bytes | None]) -> list[int | UnknownSchema | None]:
-        """Find the number of the schema of each key, or why it has none; None for a schema of `met`."""
+        """Find the number of the schema of each key, or why it has none; None for a schema of `discovered`."""
         return [self._number(key) for key in keys]
 
     def _number(self, key: bytes | None) -> int | UnknownSchema | None:
@@ -67,12 +67,12 @@ class SchemaKeys:
             return UnknownSchema(f"its key holds no schema that can be used: {error}")
         if schema.text in self._numbers:
             return self._numbers[schema.text]
-        if schema not in self.met:
+        if schema not in self.discovered:
             try:
-                self._take_in(schema)
+                self._register(schema)
             except SchemaError as error:
                 return UnknownSchema(misfit_in_words(schema, error))
-            self.met.add(schema)
+            self.discovered.add(schema)
         return None
 
 

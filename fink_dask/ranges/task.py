@@ -18,7 +18,7 @@ from fink_dask.ledger.records import Marker
 from fink_dask.ledger.remainder import Remainder, whole_range
 from fink_dask.progress.events import RangeProgress
 from fink_dask.progress.profile import Stopwatch
-from fink_dask.ranges.decode import Grower, OutgrownError, RangeDecoder
+from fink_dask.ranges.decode import OutgrownError, RangeDecoder, Widener
 from fink_dask.ranges.slots import DecodeSlot
 from fink_dask.ranges.staged import StagedRange
 from fink_dask.ranges.work import RangeResult, TaskSettings
@@ -90,17 +90,17 @@ class _Caller:
 
 
 def _attempt(offset_range: OffsetRange, settings: TaskSettings, caller: _Caller, watch: Stopwatch) -> Marker:
-    grower = Grower(settings.ledger, settings.identity, settings.partitioning, offset_range.partition)
+    widener = Widener(settings.ledger, settings.identity, settings.partitioning, offset_range.partition)
     while True:
         attempt = Attempt(
             settings.ledger, offset_range, settings.plan_id, caller.step, caller.rest.revision, caller.should_stop
         )
         attempt.begin()
         try:
-            return attempt.commit(_stage(attempt, settings, caller, watch, grower.decoder(attempt)))
+            return attempt.commit(_stage(attempt, settings, caller, watch, widener.decoder(attempt)))
         except OutgrownError:
             # A record had a schema that the dataset did not have: again, with columns for all schemas that were met.
-            grower.grow()
+            widener.widen()
         finally:
             attempt.clean_up()
 
@@ -152,10 +152,10 @@ def _stage(
                     _check_loss(reader, settings, offset_range.partition)
                 watch.lap("poll")
                 _check_loss(reader, settings, offset_range.partition)
-                if not decoder.met:
+                if not decoder.discovered:
                     staged.complete()
                 watch.lap("write")
-        if decoder.met:
+        if decoder.discovered:
             raise OutgrownError
         files, quarantine = staged.stage()
         watch.lap("fsync")

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from fink_dask.errors import StorageError
 from fink_dask.store import newfile
 from fink_dask.store.newfile import NewFile
-from fink_dask.store.store import Item, Pulse, Result
+from fink_dask.store.store import Heartbeat, Item, Result
 
 #: What file systems say that have no hard links, or not from one directory into another.
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
@@ -162,23 +162,25 @@ class LocalStore:
     def for_each(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tuple[Item, Result]]:
         return ((item, function(item)) for item in items)
 
-    def admit(self, directory: Path) -> None:
+    def create_plan_directory(self, directory: Path) -> None:
         self.make_directory(directory)
 
-    def admission(self, directory: Path) -> Path:
+    def plan_directory(self, directory: Path) -> Path:
         return directory
 
-    def make_room(self, directory: Path) -> Path:
+    def create_staging(self, directory: Path) -> Path:
         directory.mkdir()
         return directory
 
-    def has_room(self, directory: Path) -> bool:
+    def has_staging(self, directory: Path) -> bool:
         return directory.is_dir()
 
     def scratch(self, directory: Path) -> Path:
         return directory
 
-    def bring(self, files: Sequence[NewFile], directory: Path, should_stop: Callable[[], bool] = lambda: False) -> None:
+    def persist(
+        self, files: Sequence[NewFile], directory: Path, should_stop: Callable[[], bool] = lambda: False
+    ) -> None:
         for file in files:
             file.sync()
 
@@ -190,10 +192,10 @@ class LocalStore:
     def remove_unfinished(self, directory: Path) -> None:
         pass
 
-    def pulse(self, path: Path) -> Pulse:
-        return _Pulse(path)
+    def heartbeat(self, path: Path) -> Heartbeat:
+        return _Heartbeat(path)
 
-    def beaten(self, path: Path) -> float | None:
+    def last_heartbeat(self, path: Path) -> float | None:
         with suppress(FileNotFoundError):
             return path.stat().st_mtime
         return None
@@ -228,14 +230,14 @@ class LocalStore:
 LOCAL = LocalStore()
 
 
-class _Pulse:
+class _Heartbeat:
     """The modification time of a lease's file."""
 
     def __init__(self, path: Path) -> None:
         # Held open, so that this job never renews the lease of a ledger that was moved or taken over.
         self._descriptor = os.open(path, os.O_RDONLY)
 
-    def beat(self) -> None:
+    def renew(self) -> None:
         os.utime(self._descriptor)  # the file system's clock, not this host's
 
     def end(self) -> None:

@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 
 from fink_dask.store.newfile import NewFile
 from fink_dask.store.objects import ObjectPath
-from fink_dask.store.store import Item, Pulse, Result
+from fink_dask.store.store import Heartbeat, Item, Result
 
 #: The object that stands for a directory.
 _ADMITTED = ".admitted"
@@ -114,24 +114,26 @@ class RemoteStore:
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             yield from pool.map(lambda item: (item, function(item)), items)
 
-    def admit(self, directory: Path) -> None:
-        self.admission(directory).write_bytes(b"")
+    def create_plan_directory(self, directory: Path) -> None:
+        self.plan_directory(directory).write_bytes(b"")
 
-    def admission(self, directory: Path) -> Path:
+    def plan_directory(self, directory: Path) -> Path:
         return directory / _ADMITTED
 
-    def make_room(self, directory: Path) -> Path:
-        if not self.has_room(directory):
+    def create_staging(self, directory: Path) -> Path:
+        if not self.has_staging(directory):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(directory.parent))
         return self.scratch(directory)
 
-    def has_room(self, directory: Path) -> bool:
-        return self.admission(directory.parent).exists()
+    def has_staging(self, directory: Path) -> bool:
+        return self.plan_directory(directory.parent).exists()
 
     def scratch(self, directory: Path) -> Path:
         return Path(tempfile.mkdtemp(prefix="fink-dask-"))
 
-    def bring(self, files: Sequence[NewFile], directory: Path, should_stop: Callable[[], bool] = lambda: False) -> None:
+    def persist(
+        self, files: Sequence[NewFile], directory: Path, should_stop: Callable[[], bool] = lambda: False
+    ) -> None:
         self.send([file.path for file in files], directory, should_stop)
         for file in files:
             file.path.unlink()
@@ -142,10 +144,10 @@ class RemoteStore:
     def remove_unfinished(self, directory: Path) -> None:
         _object(directory).remove_unfinished()
 
-    def pulse(self, path: Path) -> Pulse:
-        return _Pulse(_object(path))
+    def heartbeat(self, path: Path) -> Heartbeat:
+        return _Heartbeat(_object(path))
 
-    def beaten(self, path: Path) -> float | None:
+    def last_heartbeat(self, path: Path) -> float | None:
         with suppress(FileNotFoundError):
             found = path.stat()
             return found.st_mtime if found.st_size else None
@@ -174,14 +176,14 @@ class RemoteStore:
         return filesystem, f"{root}/{_object(path).key}"
 
 
-class _Pulse:
+class _Heartbeat:
     """An object that is written again and again, as long as nobody has replaced it; an empty one is a free lease."""
 
     def __init__(self, path: ObjectPath) -> None:
         self._path = path
         self._content = path.read_bytes()
 
-    def beat(self) -> None:
+    def renew(self) -> None:
         self._path.exchange(self._content, self._content)
 
     def end(self) -> None:

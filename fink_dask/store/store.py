@@ -16,10 +16,10 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class Pulse(Protocol):
+class Heartbeat(Protocol):
     """What keeps a lease alive."""
 
-    def beat(self) -> None:
+    def renew(self) -> None:
         """Renew the lease."""
 
     def end(self) -> None:
@@ -123,40 +123,42 @@ class Store(Protocol):
     def for_each(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tuple[Item, Result]]:
         """Yield each item with what a function returns for it; several calls may run at once."""
 
-    def admit(self, directory: Path) -> None:
-        """Make a directory in which `make_room` can make others."""
+    def create_plan_directory(self, directory: Path) -> None:
+        """Make a directory in which `create_staging` can make others."""
 
-    def admission(self, directory: Path) -> Path:
-        """Name what `admit` makes."""
+    def plan_directory(self, directory: Path) -> Path:
+        """Name what `create_plan_directory` makes."""
 
-    def make_room(self, directory: Path) -> Path:
+    def create_staging(self, directory: Path) -> Path:
         """Make a directory of a name that nobody else uses, and return where its files are written.
 
-        Raises FileNotFoundError if the directory around it was not made by `admit`, or was removed.
+        Raises FileNotFoundError if the directory around it was not made by `create_plan_directory`, or was removed.
         """
 
-    def has_room(self, directory: Path) -> bool:
-        """Tell whether a directory that `make_room` made is still wanted."""
+    def has_staging(self, directory: Path) -> bool:
+        """Tell whether a directory that `create_staging` made is still wanted."""
 
     def scratch(self, directory: Path) -> Path:
-        """Return where the files of a directory are written: itself, or a new directory of this host; see `bring`."""
+        """Return where the files of a directory are written: itself, or a new directory of this host; see `persist`."""
 
-    def bring(self, files: Sequence[NewFile], directory: Path, should_stop: Callable[[], bool] = lambda: False) -> None:
+    def persist(
+        self, files: Sequence[NewFile], directory: Path, should_stop: Callable[[], bool] = lambda: False
+    ) -> None:
         """Bring files to the disk, or move them from this host into their directory, under their own names.
 
         Raises InterruptedTransferError if `should_stop` said so while they were sent.
         """
 
     def send(self, files: Sequence[Path], directory: Path, should_stop: Callable[[], bool] = lambda: False) -> None:
-        """Copy files of this host into a directory, under their own names; raises as `bring` does."""
+        """Copy files of this host into a directory, under their own names; raises as `persist` does."""
 
     def remove_unfinished(self, directory: Path) -> None:
         """Remove what uploads into a directory have left that were cut off."""
 
-    def pulse(self, path: Path) -> Pulse:
+    def heartbeat(self, path: Path) -> Heartbeat:
         """Return the heartbeat of a lease that this process has just taken."""
 
-    def beaten(self, path: Path) -> float | None:
+    def last_heartbeat(self, path: Path) -> float | None:
         """Tell when a lease was renewed, in seconds since 1970-01-01 UTC; None where it is free, or gone."""
 
     def time(self, aside: Path) -> float:

@@ -12,7 +12,7 @@ from fink_dask.avro.reference import Transcoder
 from fink_dask.avro.schema import AvroSchema
 from fink_dask.avro.walk import RecordError
 from fink_dask.batches import Memory, join_records
-from fink_dask.dataset.columns import known_versions, partitioning_of, planned_versions, take_in
+from fink_dask.dataset.columns import known_versions, partitioning_of, planned_versions, register
 from fink_dask.dataset.formats import Origin
 from fink_dask.dataset.presence import check_file
 from fink_dask.dataset.quarantine import read_quarantine
@@ -24,7 +24,7 @@ from fink_dask.ledger.outdir import check_dataset
 from fink_dask.ledger.progress import Summary, summarise
 from fink_dask.ledger.records import Identity, Marker
 from fink_dask.ledger.remainder import rest_of
-from fink_dask.ranges.decode import Grower, OutgrownError, RangeDecoder
+from fink_dask.ranges.decode import OutgrownError, RangeDecoder, Widener
 from fink_dask.ranges.staged import StagedRange
 
 
@@ -78,7 +78,7 @@ def _retry_plan(
         # There is no single schema to resolve to: it becomes one more of those whose columns the dataset has.
         identity = replace(identity, framing=NONE)
         try:
-            take_in(ledger, identity, partitioning, schema)
+            register(ledger, identity, partitioning, schema)
         except SchemaError as error:
             raise SchemaError(f"{parameter('schema')}: {error}") from error
     elif schema is not None:
@@ -88,14 +88,14 @@ def _retry_plan(
     done = []
     for marker in markers:
         lease.check()
-        grower = Grower(ledger, identity, partitioning, marker.range.partition)
+        widener = Widener(ledger, identity, partitioning, marker.range.partition)
         assert marker.quarantine is not None
         footer = Origin(identity.topic, identity.topic_id, marker.range, marker.plan_id).footer()
         problems = check_file(ledger.path / marker.quarantine.path, marker.quarantine, footer)
         if problems:
             raise LedgerError(f"{problems[0]}; fink-dask repair fetches it again")
         try:
-            done.append(_retry_range(ledger, identity, marker, grower, written, framing))
+            done.append(_retry_range(ledger, identity, marker, widener, written, framing))
         except OSError as error:
             raise storage_error(error, ledger.path) from error
         advance(marker.quarantined)
@@ -106,7 +106,7 @@ def _retry_range(
     ledger: Ledger,
     identity: Identity,
     marker: Marker,
-    grower: Grower,
+    widener: Widener,
     written: AvroSchema | Transcoder | None,
     framing: Framing,
 ) -> tuple[int, int]:
@@ -118,11 +118,11 @@ def _retry_range(
             assert marker.quarantine is not None
             # The records that still can't be decoded make a new quarantine file.
             rest = replace(rest_of(marker), quarantine=None, superseded=(marker.quarantine.path,))
-            decoder = grower.decoder(attempt)
+            decoder = widener.decoder(attempt)
             with StagedRange(attempt, identity, decoder, rest) as staged:
                 for records in read_quarantine(ledger, marker.quarantine):
                     _decode_again(staged, decoder, records, written, framing)
-                if decoder.met:
+                if decoder.discovered:
                     raise OutgrownError
                 if not (staged.rows or staged.filtered):
                     return 0, 0
@@ -133,7 +133,7 @@ def _retry_range(
             )
             return staged.rows, staged.filtered
         except OutgrownError:
-            grower.grow()
+            widener.widen()
         finally:
             attempt.clean_up()
 

@@ -187,13 +187,13 @@ def _choose(damages: Sequence[Damage], topic: TopicDescription, on_loss: str) ->
     chosen, left = [], []
     for damage in damages:
         offset_range, marks = damage.range, topic.watermarks.get(damage.range.partition)
-        low = marks.low if marks is not None and marks.stable >= damage.range.end else damage.range.end
+        low = marks.low if marks is not None and marks.last_stable_offset >= damage.range.end else damage.range.end
         if damage.readable is not None and damage.gone(low):
             damage = replace(damage, remainder=damage.readable)  # noqa: PLW2901 - the same range
             if not damage.remainder.wanted:
                 chosen.append(damage)
                 continue
-        if marks is None or marks.stable < damage.remainder.wanted[-1][1]:
+        if marks is None or marks.last_stable_offset < damage.remainder.wanted[-1][1]:
             left.append(f"{offset_range}: the topic ends before this range: it was truncated, or made anew")
             continue
         gone = damage.gone(marks.low)

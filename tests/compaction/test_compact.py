@@ -23,7 +23,7 @@ from fink_dask.avro.schema import parse_schema
 from fink_dask.compaction.compact import Caller, Compacted, compact_dataset
 from fink_dask.compaction.groups import Form, RangeIndex, make_groups
 from fink_dask.compaction.merge import find_duplicates
-from fink_dask.dataset.columns import known_versions, take_in
+from fink_dask.dataset.columns import known_versions, register
 from fink_dask.dataset.partitioning import resolve_partitioning
 from fink_dask.dataset.presence import check_files
 from fink_dask.errors import FinkDaskError, LedgerError, SettingsError, StorageError
@@ -518,7 +518,7 @@ def test_columns_of_a_later_schema_are_null_in_earlier_rows(tmp_path: Path) -> N
     source, target = _source(tmp_path / "alerts"), Ledger(tmp_path / "few")
     fields = [*json.loads(SCHEMA.text)["fields"], {"name": "new", "type": ["null", "double"]}]
     later = parse_schema(json.dumps({"type": "record", "name": "alert", "fields": fields}))
-    take_in(source, IDENTITY, resolve_partitioning(("class",), None, SCHEMA.arrow), later)
+    register(source, IDENTITY, resolve_partitioning(("class",), None, SCHEMA.arrow), later)
     marker = next(iter(source.markers(PLANS[1:])))
     content = json.loads(source.marker_path(marker.range).read_bytes())["marker"]
     for file in content["files"]:

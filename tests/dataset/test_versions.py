@@ -12,7 +12,7 @@ import pytest
 
 from fink_dask.avro.evolution import Versions
 from fink_dask.avro.schema import AvroSchema, parse_schema
-from fink_dask.dataset.columns import dataset_schema, known_versions, partitioning_of, settle_versions, take_in
+from fink_dask.dataset.columns import dataset_schema, known_versions, partitioning_of, reconcile_versions, register
 from fink_dask.dataset.partitioning import Partitioning, PartitionSource
 from fink_dask.errors import LedgerError, SchemaError, SettingsError
 from fink_dask.kafka.offsets import OffsetRange
@@ -46,7 +46,7 @@ def take(outdir: Path, raws: list[Any], gate: Any = None) -> None:
         gate.wait()
     for raw in raws:
         try:
-            take_in(Ledger(outdir), IDENTITY, NOWHERE, parsed(raw))
+            register(Ledger(outdir), IDENTITY, NOWHERE, parsed(raw))
         except SchemaError:
             continue
 
@@ -93,7 +93,7 @@ def test_of_schemas_that_come_at_once_all_that_fit_are_there_and_of_two_that_cla
 def test_a_plan_that_names_its_schemas_needs_no_list_and_old_plans_keep_their_ids(tmp_path: Path) -> None:
     ledger = begun(tmp_path / "alerts")
     take(ledger.outdir, [V2])
-    named = settle_versions(ledger, IDENTITY, NOWHERE, Versions((FIRST, parsed(V3))), is_first=False)
+    named = reconcile_versions(ledger, IDENTITY, NOWHERE, Versions((FIRST, parsed(V3))), is_first=False)
     assert named.more_schemas == (parsed(V2).fingerprint, parsed(V3).fingerprint)
     plan = Plan(2, named, (OffsetRange(0, 5, 9),), 100)
     assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
@@ -106,10 +106,10 @@ def test_a_plan_that_names_its_schemas_needs_no_list_and_old_plans_keep_their_id
 
 def test_what_a_job_took_in_that_never_planned_counts_for_nothing(tmp_path: Path) -> None:
     ledger = make_ledger(tmp_path / "alerts")
-    settle_versions(ledger, IDENTITY, NOWHERE, Versions((FIRST, parsed(V2))), is_first=True)
+    reconcile_versions(ledger, IDENTITY, NOWHERE, Versions((FIRST, parsed(V2))), is_first=True)
     # The topic now begins with what clashes with it.
     other = replace(IDENTITY, schema_sha256=parsed(OTHER).fingerprint)
-    assert settle_versions(ledger, other, NOWHERE, Versions((parsed(OTHER),)), is_first=True).more_schemas == ()
+    assert reconcile_versions(ledger, other, NOWHERE, Versions((parsed(OTHER),)), is_first=True).more_schemas == ()
 
 
 def test_damage_is_said_and_never_read_over(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_damage_is_said_and_never_read_over(tmp_path: Path) -> None:
     ledger.schema_path(replace(IDENTITY, schema_sha256=parsed(V3).fingerprint)).write_text("{}")
     stored.write_text(parsed(V2).text)
     with pytest.raises(SchemaError, match="something else under its name"):
-        take_in(ledger, IDENTITY, NOWHERE, parsed(V3))
+        register(ledger, IDENTITY, NOWHERE, parsed(V3))
     assert len(texts(ledger)) == 2
 
 
@@ -150,12 +150,12 @@ def test_a_field_that_a_partition_column_would_hide_does_not_fit(tmp_path: Path)
     partitioning = Partitioning((PartitionSource("candidate.fid", ("candidate_fid",)),))
     hidden = {**V1, "fields": [*V1["fields"], {"name": "candidate_fid", "type": "int"}]}
     with pytest.raises(SchemaError, match="candidate_fid has the name of a partition column"):
-        take_in(ledger, IDENTITY, partitioning, parsed(hidden))
+        register(ledger, IDENTITY, partitioning, parsed(hidden))
 
 
 def _settle_and_freeze(ledger: Ledger) -> None:
     """Plan the next generation, as a job does that finds a schema on the list."""
-    named = settle_versions(ledger, IDENTITY, NOWHERE, Versions((FIRST, parsed(V2))), is_first=False)
+    named = reconcile_versions(ledger, IDENTITY, NOWHERE, Versions((FIRST, parsed(V2))), is_first=False)
     ledger.freeze(Plan(2, named, (OffsetRange(0, 5, 9),), 100), FIRST)
 
 
@@ -189,7 +189,7 @@ def test_no_power_cut_loses_a_schema_that_a_plan_or_a_file_follows(
     recorder = Recorder(tmp_path)
     recorder.attach(monkeypatch)
     ledger = begun(tmp_path / "alerts")
-    take_in(ledger, IDENTITY, NOWHERE, parsed(V2))
+    register(ledger, IDENTITY, NOWHERE, parsed(V2))
     taken = len(recorder.events)
     _settle_and_freeze(ledger)
     recorder.note()

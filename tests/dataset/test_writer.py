@@ -239,7 +239,7 @@ def test_bytes_that_go_bad_before_they_are_staged_are_not_taken_for_what_was_wri
     with StagedWriter(attempt, SCHEMA, ORIGIN) as writer:
         writer.write("", BATCHES[0])
         writer.complete()
-        (path,) = attempt.room.iterdir()
+        (path,) = attempt.scratch.iterdir()
         good = path.read_bytes()
         path.write_bytes(bytes([good[0], good[1] ^ 1]) + good[2:])
         (file,) = writer.stage()

@@ -184,4 +184,4 @@ def test_30_a_password_is_asked_for_at_a_round_trip_of_a_second_and_another_serv
             found = inspector.describe(topic.name)
     finally:
         far.link.set(Line())
-    assert sum(marks.stable for marks in found.watermarks.values()) == 400
+    assert sum(marks.last_stable_offset for marks in found.watermarks.values()) == 400

@@ -195,7 +195,7 @@ def test_a_retry_brings_in_what_an_older_version_has_set_aside_with_all_columns(
         raise SchemaError("as it was before")
 
     with monkeypatch.context() as before:
-        before.setattr(grow, "take_in", refuse)
+        before.setattr(grow, "register", refuse)
         for item in plan_topic(kafka.bootstrap_servers, topic_name, outdir, partitionby=("time",)):
             transfer_range(item.range, item.settings)
     assert reasons(Ledger(outdir)).total() == 60

@@ -44,7 +44,7 @@ def inspector(kafka: Kafka) -> Iterator[Inspector]:
 
 def wait_for_stable(inspector: Inspector, topic: str, offset: int) -> None:
     """Wait for the marker of a transaction, which Kafka writes after it has answered."""
-    wait_for(lambda: inspector.watermarks(topic, 0).stable >= offset, f"a last stable offset of {offset}")
+    wait_for(lambda: inspector.watermarks(topic, 0).last_stable_offset >= offset, f"a last stable offset of {offset}")
 
 
 def test_a_plan_is_made_of_what_a_reader_of_committed_records_may_read(
@@ -210,7 +210,8 @@ def test_no_more_than_a_few_partitions_are_sampled_as_each_costs_a_batch_on_a_sl
     create_topic(kafka.bootstrap_servers, topic_name)
     produce(kafka.bootstrap_servers, topic_name, [bytes(1000)] * 500, partitions=9)
     spans = {
-        partition: (marks.low, marks.stable) for partition, marks in inspector.describe(topic_name).watermarks.items()
+        partition: (marks.low, marks.last_stable_offset)
+        for partition, marks in inspector.describe(topic_name).watermarks.items()
     }
     sample = inspector.sample(topic_name, spans)
     assert sample.sizes == dict.fromkeys([0, 3, 6], 1000.0)

@@ -46,7 +46,7 @@ def test_the_right_password_and_certificate_are_let_in(secure: SecureKafka, list
     kafka = settings(secure, listener, protocol, secure.ca_file)
     with open_inspector(kafka) as inspector:
         description = inspector.describe(TOPIC)
-    assert description.watermarks[0].stable == 20
+    assert description.watermarks[0].last_stable_offset == 20
     assert len(description.topic_id) > 10, "asked through the admin client"
     with open_connection(kafka) as connection:
         reader = RangeReader(connection, TOPIC, OffsetRange(0, 0, 20), lambda: False, description.topic_id)
@@ -96,7 +96,7 @@ def with_token(secure: SecureKafka, identity: IdentityServer, **more: Any) -> Ka
 def test_a_token_of_an_identity_server_is_let_in(secure: SecureKafka, identity: IdentityServer) -> None:
     kafka = with_token(secure, identity, scope=SCOPE)
     with open_inspector(kafka) as inspector:
-        assert inspector.describe(TOPIC).watermarks[0].stable == 20
+        assert inspector.describe(TOPIC).watermarks[0].last_stable_offset == 20
     with open_connection(kafka) as connection:
         reader = RangeReader(connection, TOPIC, OffsetRange(0, 0, 20), lambda: False)
         assert sum(map(len, reader.batches(1000, 2**20))) == 20

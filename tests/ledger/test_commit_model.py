@@ -219,7 +219,7 @@ def interpose(monkeypatch: pytest.MonkeyPatch) -> None:
 
         return stand
 
-    of_store = {"begin": "make_room", "mark": "write_new", "link": "link", "move": "move", "remove": "remove_tree"}
+    of_store = {"begin": "create_staging", "mark": "write_new", "link": "link", "move": "move", "remove": "remove_tree"}
     for operation, name in of_store.items():
         monkeypatch.setattr(LocalStore, name, standing(operation, getattr(LocalStore, name)))
     for operation, name in {"ask": "is_published", "look": "_is_emptied"}.items():

@@ -192,7 +192,9 @@ def test_generations_of_the_plan_hold_what_the_topic_held_in_the_end(
         for partition, (low, stable) in now.items():
             before = marks.get(partition)
             marks[partition] = (
-                Watermarks(low, stable) if before is None else Watermarks(before.low, max(before.stable, stable))
+                Watermarks(low, stable)
+                if before is None
+                else Watermarks(before.low, max(before.last_stable_offset, stable))
             )
         plan = next_plan(len(plans) + 1, IDENTITY, spans_to_plan(marks, planned_ends(plans), "topic"), sizing, room)
         plans += [plan] if plan is not None else []
@@ -201,5 +203,7 @@ def test_generations_of_the_plan_hold_what_the_topic_held_in_the_end(
     ) is not None:
         plans.append(last)
     found = sorted(place for plan in plans for place in places(plan.ranges))
-    assert found == sorted((p, offset) for p, mark in marks.items() for offset in range(mark.low, mark.stable))
-    assert planned_ends(plans) == {partition: mark.stable for partition, mark in marks.items()}
+    assert found == sorted(
+        (p, offset) for p, mark in marks.items() for offset in range(mark.low, mark.last_stable_offset)
+    )
+    assert planned_ends(plans) == {partition: mark.last_stable_offset for partition, mark in marks.items()}

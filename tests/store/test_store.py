@@ -73,14 +73,14 @@ def test_a_room_is_made_in_what_was_admitted_and_what_is_written_there_is_brough
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     store = store_of(place)
     with pytest.raises(FileNotFoundError):
-        store.make_room(place / "plan" / "attempt")
-    store.admit(place / "plan")
-    assert store.admission(place / "plan").exists()
-    room = store.make_room(place / "plan" / "attempt")
-    assert store.has_room(place / "plan" / "attempt")
+        store.create_staging(place / "plan" / "attempt")
+    store.create_plan_directory(place / "plan")
+    assert store.plan_directory(place / "plan").exists()
+    room = store.create_staging(place / "plan" / "attempt")
+    assert store.has_staging(place / "plan" / "attempt")
     with NewFile(room / "file") as file:
         file.write(b"alerts")
-        store.bring([file], place / "plan" / "attempt")
+        store.persist([file], place / "plan" / "attempt")
     (tmp_path / "sent").write_bytes(b"as it is")
     store.send([tmp_path / "sent"], place / "plan" / "attempt")
     assert {name: (place / "plan/attempt" / name).read_bytes() for name in ("file", "sent")} == {
@@ -88,24 +88,24 @@ def test_a_room_is_made_in_what_was_admitted_and_what_is_written_there_is_brough
         "sent": b"as it is",
     }
     store.remove_tree(place / "plan")
-    assert not store.has_room(place / "plan" / "attempt")
+    assert not store.has_staging(place / "plan" / "attempt")
 
 
 def test_a_lease_beats_until_it_is_given_back(place: Path) -> None:
     store = store_of(place)
     store.make_directory(place)
-    assert store.beaten(place / "lease") is None
+    assert store.last_heartbeat(place / "lease") is None
     store.write_new(place / "lease", b"mine")
-    pulse = store.pulse(place / "lease")
-    taken, now = store.beaten(place / "lease"), store.time(place / "lease")
+    heartbeat = store.heartbeat(place / "lease")
+    taken, now = store.last_heartbeat(place / "lease"), store.time(place / "lease")
     assert taken is not None
     assert abs(now - taken) < 60
-    pulse.beat()
-    renewed = store.beaten(place / "lease")
+    heartbeat.renew()
+    renewed = store.last_heartbeat(place / "lease")
     assert renewed is not None
     assert renewed >= taken
-    pulse.end()
-    ended = store.beaten(place / "lease")
+    heartbeat.end()
+    ended = store.last_heartbeat(place / "lease")
     assert ended is None or now - ended > 1e6
 
 
