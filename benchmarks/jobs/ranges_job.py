@@ -32,7 +32,7 @@ from fink_dask.progress.events import TransferStarted
 from fink_dask.progress.tally import Progress
 from fink_dask.ranges.memory import FULL_SHARE
 from fink_dask.ranges.work import TaskSettings, Work
-from fink_dask.running.job import run_ranges
+from fink_dask.running.scheduling import run_ranges
 from fink_dask.settings import KafkaSettings
 from tests.alerts.made_up import AlertKind, avro_schema
 

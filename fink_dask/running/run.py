@@ -29,7 +29,7 @@ from fink_dask.progress.events import Doing, Note
 from fink_dask.progress.profile import Profile, profile_of
 from fink_dask.progress.tally import Progress
 from fink_dask.ranges.work import Work
-from fink_dask.running.job import run_ranges
+from fink_dask.running.scheduling import run_ranges
 from fink_dask.settings import DASHBOARD_ADDRESS, FollowSettings, TransferSettings
 from fink_dask.units import pluralize
 

@@ -23,7 +23,7 @@ from fink_dask.planning.plan import known_topic_id
 from fink_dask.planning.schemas import restore_schemas
 from fink_dask.progress.events import Doing, Observer, TransferStarted
 from fink_dask.ranges.work import TaskSettings, Work
-from fink_dask.running.job import run_ranges
+from fink_dask.running.scheduling import run_ranges
 from fink_dask.settings import BATCHSIZE, KafkaSettings
 from fink_dask.store.location import locate
 from fink_dask.units import pluralize

@@ -24,7 +24,7 @@ from fink_dask.errors import TransferError
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import create_ledger
 from fink_dask.ranges.memory import FULL_SHARE
-from fink_dask.running import job
+from fink_dask.running import scheduling as job
 from fink_dask.settings import KafkaSettings
 from tests.alerts.made_up import AlertKind
 from tests.harness.cli import PROGRAM, SLOWLY, environment, run_cli, transfer_arguments

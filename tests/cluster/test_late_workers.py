@@ -22,7 +22,7 @@ from fink_dask.ledger.ledger import Ledger
 from fink_dask.progress.events import Event, Note, RangeFailed, RangeProgress
 from fink_dask.ranges.memory import FULL_SHARE
 from fink_dask.ranges.work import Work
-from fink_dask.running.job import run_ranges
+from fink_dask.running.scheduling import run_ranges
 from tests.alerts.made_up import AlertKind
 from tests.harness.cli import SLOWLY, environment
 from tests.harness.dask import answers

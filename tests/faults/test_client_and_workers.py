@@ -28,7 +28,7 @@ from fink_dask.progress.events import Event, RangeCommitted
 from fink_dask.ranges.memory import FULL_SHARE
 from fink_dask.ranges.task import transfer_range
 from fink_dask.ranges.work import Work
-from fink_dask.running import job
+from fink_dask.running import scheduling as job
 from fink_dask.settings import KafkaSettings, TransferSettings
 from fink_dask.verifying.files import verify_dataset
 from tests.alerts.made_up import AlertKind

@@ -11,7 +11,7 @@ import fink_dask.joining.join
 import fink_dask.ledger.restart
 import fink_dask.planning.prepare
 import fink_dask.ranges.task
-import fink_dask.running.job
+import fink_dask.running.scheduling
 import fink_dask.verifying.files
 import tests.harness.ledgers
 from fink_dask.avro.kernels import warm_up

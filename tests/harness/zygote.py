@@ -36,7 +36,7 @@ PRELOAD = (
     "fink_dask.doctor.kafka",
     "fink_dask.verifying.repair",
     "fink_dask.show.alert",
-    "fink_dask.running.job",
+    "fink_dask.running.scheduling",
     "fink_dask.show.peek",
     "numba",
     "pyarrow.dataset",

@@ -23,7 +23,7 @@ from fink_dask.progress.events import RangeProgress
 from fink_dask.ranges.slots import DecodeSlot, DecodeSlots
 from fink_dask.ranges.task import transfer_range
 from fink_dask.ranges.work import Work
-from fink_dask.running.job import run_ranges
+from fink_dask.running.scheduling import run_ranges
 from fink_dask.verifying.files import verify_dataset
 from tests.alerts.made_up import AlertKind
 from tests.harness.crash import run

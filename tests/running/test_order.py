@@ -23,7 +23,7 @@ from fink_dask.ledger.records import Identity, Marker, Plan, seal
 from fink_dask.progress.events import Event, RangeCommitted
 from fink_dask.ranges.memory import FULL_SHARE
 from fink_dask.ranges.work import TaskSettings, Work
-from fink_dask.running.job import run_ranges
+from fink_dask.running.scheduling import run_ranges
 from fink_dask.settings import KafkaSettings
 from tests.alerts.made_up import AlertKind, avro_schema
 from tests.harness.oracle import wait_for

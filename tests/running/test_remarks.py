@@ -6,8 +6,8 @@ import pytest
 
 from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.progress.events import RangeProgress
-from fink_dask.running import job as remarks
-from fink_dask.running.job import Remarks
+from fink_dask.running import scheduling as remarks
+from fink_dask.running.scheduling import Remarks
 
 
 def said(

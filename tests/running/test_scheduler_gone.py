@@ -14,7 +14,7 @@ from fink_dask.errors import BrokerUnavailableError, CrowdedLineError, TransferE
 from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.progress.events import Note, RangeProgress
 from fink_dask.ranges.memory import FULL_SHARE
-from fink_dask.running import job
+from fink_dask.running import scheduling as job
 
 
 class _Client:

@@ -10,8 +10,8 @@ import pytest
 from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.progress.events import RangeProgress
 from fink_dask.ranges.work import Work
-from fink_dask.running import job as tries
-from fink_dask.running.job import BrokerOutage, RetryPolicy
+from fink_dask.running import scheduling as tries
+from fink_dask.running.scheduling import BrokerOutage, RetryPolicy
 
 
 def progress(received: int, quiet_s: float) -> RangeProgress:
