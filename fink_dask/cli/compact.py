@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fink_dask.cli.command import Place, command, json_option, typed_option, verbose_option
+from fink_dask.cli.command import Place, command, json_option, log_to_stderr, typed_option, verbose_option
 from fink_dask.cli.output import say
 from fink_dask.cli.stopped import ending_as_json
 from fink_dask.errors import FinkDaskError, SettingsError
@@ -55,7 +55,6 @@ def compact(
     If OUTDIR holds the datasets of several topics, each becomes NEWDIR/TOPIC, and the worst exit status counts;
     --unique then leaves an alert out where another topic in NEWDIR has it.
     """
-    from fink_dask.cli.command import log_to_stderr
     from fink_dask.cli.results import headline, print_summary_json
     from fink_dask.compaction.groups import Form
     from fink_dask.ledger.outdir import find_datasets, find_ledger
@@ -147,7 +146,7 @@ def _compact_each(sources: Sequence[Ledger], newdir: Path, form: Form, as_json: 
         details.append({"dataset": name, **_details(found, form)})
     exit_code = 1 if errors else 0 if all(each.state == "complete" for each in summaries) else 3
     if as_json:
-        print_topics_json(summaries, {}, 0.0, details)
+        print_topics_json(summaries, details)
         return exit_code
     print_table(summaries, datasets=[source.outdir.name for source in sources])
     say(f"  compacted  {pluralize(before, 'file')} into {pluralize(sum(each.files for each in summaries), 'file')}")

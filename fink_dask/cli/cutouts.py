@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 
 from fink_dask.cli.command import Place, UserPath, command, json_option, typed_option
-from fink_dask.cli.output import print_json, say
-from fink_dask.errors import SettingsError, StorageError
+from fink_dask.cli.output import print_json, save, say
+from fink_dask.errors import SettingsError
 from fink_dask.units import pluralize
 
 #: Exit status where some pictures can't be read.
@@ -57,11 +57,7 @@ def cutouts(outdir: Path, objects: tuple[str, ...], output: Path, kind: str, as_
                 unread += 1
                 continue
             file = output / f"{_NOT_IN_NAMES.sub('_', name)[:100]}-{stamp.alert}-{stamp.shown}.{kind}"
-            try:
-                output.mkdir(parents=True, exist_ok=True)
-                file.write_bytes(content)
-            except OSError as error:
-                raise StorageError(f"{file}: {error.strerror}") from error
+            save(file, content)
             written.append(str(file))
         files[name] = written
         if not as_json:

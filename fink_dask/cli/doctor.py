@@ -17,6 +17,7 @@ from fink_dask.cli.command import (
     connection_options,
     json_option,
     kafka_settings,
+    log_to_stderr,
     option,
     verbose_option,
 )
@@ -55,8 +56,6 @@ def doctor(
     and how long Kafka will keep them; with --outdir, whether a commit is safe there; with both, whether there is room.
     Exit status: 0, or 1 if any check fails.
     """
-    from fink_dask.cli.command import log_to_stderr
-
     log_to_stderr(verbose)
     if topic is not None:
         check_alert_topic(topic)

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fink_dask.cli.command import Place, columns_option, command, json_option, typed_option, verbose_option
+from fink_dask.cli.command import (
+    Place,
+    columns_option,
+    command,
+    json_option,
+    log_to_stderr,
+    typed_option,
+    verbose_option,
+)
 from fink_dask.cli.output import print_json, say
 from fink_dask.cli.stopped import ending_in_words
 from fink_dask.units import pluralize
@@ -45,7 +53,6 @@ def export_hats(
     """
     from fink_dask.catalog.hats import THREAD_BYTES, Caller, unfinished
     from fink_dask.catalog.hats import export_hats as export
-    from fink_dask.cli.command import log_to_stderr
     from fink_dask.cluster.local import threads_of_memory
     from fink_dask.ledger.outdir import find_datasets, total_of
     from fink_dask.ledger.progress import summarise

@@ -12,11 +12,12 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
 
-from fink_dask.errors import shown, variable
+from fink_dask.errors import StorageError, shown, variable
 from fink_dask.show.bar import fold
 
 #: How an option that asks for JSON is written.
@@ -87,3 +88,15 @@ def say(text: str, err: bool = False) -> None:
         before = len(found[0]) if found else 0
         # A path is one word, and stays beside its label.
         click.echo(fold(line, stream, before) if " " in line[before:].strip() else line, err=err)
+
+
+def save(file: Path, content: bytes) -> None:
+    """Write a file, and the directory that it is in.
+
+    Raises StorageError if the file system refuses.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+    except OSError as error:
+        raise StorageError(f"{file}: {error.strerror}") from error

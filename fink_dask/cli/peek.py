@@ -14,16 +14,18 @@ from fink_dask.cli.command import (
     connection_options,
     kafka_settings,
     line_options,
+    log_to_stderr,
     option,
     options_from,
+    take,
     typed_option,
     verbose_option,
 )
-from fink_dask.cli.output import say
-from fink_dask.errors import SettingsError, StorageError
+from fink_dask.cli.output import save, say
+from fink_dask.errors import SettingsError
 from fink_dask.kafka.topics import check_alert_topic, survey_of
-from fink_dask.settings import SURVEYS, TransferSettings
-from fink_dask.units import Moment, pluralize
+from fink_dask.settings import TransferSettings
+from fink_dask.units import pluralize
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -47,9 +49,7 @@ _PARTIAL = 3
     metavar="DIR",
     help="Write the cutouts to DIR as PNG files.",
 )
-@options_from(TransferSettings, "since", "until", "framing")
-@option("--survey", type=click.Choice(SURVEYS), help="The survey; by default taken from the topic's name.")
-@typed_option("--schema", "schema_file", type=UserPath(path_type=Path), help="Avro schema file, instead of Kafka's.")
+@options_from(TransferSettings, "survey", "since", "until", "schema_file", "framing")
 @connection_options
 @line_options
 @verbose_option
@@ -61,13 +61,8 @@ def peek(
     newest: bool,
     as_json: bool,
     cutouts: Path | None,
-    since: Moment | None,
-    until: Moment | None,
-    framing: str,
-    survey: str | None,
-    schema_file: Path | None,
     verbose: bool,
-    **connection: Any,
+    **given: Any,
 ) -> int:
     """Show a few alerts of TOPIC as they are in Kafka; nothing is written, and no offset is committed.
 
@@ -76,7 +71,6 @@ def peek(
     """
     from rich.console import Console
 
-    from fink_dask.cli.command import log_to_stderr
     from fink_dask.dataset.cutouts import HINT, can_read_stamps
     from fink_dask.kafka.connection import open_glimpse
     from fink_dask.show.display import doing
@@ -88,17 +82,9 @@ def peek(
     if cutouts is not None and not can_read_stamps():
         raise SettingsError(f"--cutouts needs astropy and Pillow, which are not installed: {HINT}")
     check_alert_topic(topic)
-    kafka = kafka_settings(survey or survey_of(topic), **connection)
-    settings = TransferSettings(
-        topic,
-        Path("peek"),
-        kafka,
-        survey=survey,
-        schema_file=schema_file,
-        framing=framing,
-        since=since,
-        until=until,
-    )
+    asked = take(TransferSettings, given)
+    kafka = kafka_settings(asked["survey"] or survey_of(topic), **given)
+    settings = TransferSettings(topic, Path("peek"), kafka, **asked)
     with doing("looking at the topic"), open_glimpse(kafka) as opened:
         found = look(settings, wanted, opened)
     # Colours where there is a terminal, unless NO_COLOR is set.
@@ -146,11 +132,6 @@ def _save(record: Peeked, folder: Path) -> None:
         if image is None:
             say(f"fink-dask: warning: the {shown} cutout can't be read", err=True)
             continue
-        file = folder / f"{record.partition}-{record.offset}-{shown}.png"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(png(image))
-        except OSError as error:
-            raise StorageError(f"{file}: {error.strerror}") from error
+        save(folder / f"{record.partition}-{record.offset}-{shown}.png", png(image))
         written += 1
     say(f"{pluralize(written, 'picture')} in {folder}", err=True)

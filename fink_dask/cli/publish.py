@@ -17,6 +17,7 @@ from fink_dask.cli.command import (
     connection_options,
     json_option,
     kafka_settings,
+    log_to_stderr,
     option,
     typed_option,
     verbose_option,
@@ -107,7 +108,6 @@ def publish(
     an existing one is refused unless --append is given. Exit status: 0 once Kafka has confirmed every alert.
     """
     from fink_dask.avro.schema import parse_schema
-    from fink_dask.cli.command import log_to_stderr
     from fink_dask.cli.stopped import SignalReceivedError, run_apart
     from fink_dask.demo.alerts import play_alerts, recorded_schema
     from fink_dask.demo.files import open_files

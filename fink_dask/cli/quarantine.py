@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fink_dask.cli.command import Place, UserPath, at_least_one, command, json_option, typed_option, verbose_option
+from fink_dask.cli.command import (
+    Place,
+    UserPath,
+    at_least_one,
+    command,
+    json_option,
+    log_to_stderr,
+    typed_option,
+    verbose_option,
+)
 from fink_dask.cli.output import print_json, say
 from fink_dask.cli.stopped import ending_as_json
 from fink_dask.errors import SettingsError
@@ -45,7 +54,6 @@ def quarantine(outdir: Path, limit: int, retry: bool, schema_file: Path | None, 
     Their bytes are in Parquet files in OUTDIR.fink/quarantine. Exit status: 0, 1 failed, 3 if some are left after
     --retry.
     """
-    from fink_dask.cli.command import log_to_stderr
     from fink_dask.ledger.outdir import check_dataset, find_ledger
 
     log_to_stderr(verbose)

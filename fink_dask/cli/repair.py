@@ -17,6 +17,7 @@ from fink_dask.cli.command import (
     json_option,
     kafka_settings,
     line_options,
+    log_to_stderr,
     survey_of_dataset,
     typed_option,
     verbose_option,
@@ -58,7 +59,6 @@ def repair(outdir: Path, on_loss: str, dashboard_address: str, as_json: bool, ve
     from fink_dask.cluster.forkserver import start_forkserver
 
     start_forkserver()  # loads what workers need while the files are checked
-    from fink_dask.cli.command import log_to_stderr
     from fink_dask.cli.results import headline, print_summary_json
     from fink_dask.ledger.progress import written_bytes
     from fink_dask.show.bar import CountBar

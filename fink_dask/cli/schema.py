@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fink_dask.cli.command import command, connection_options, kafka_settings, option, verbose_option
+from fink_dask.cli.command import command, connection_options, kafka_settings, log_to_stderr, option, verbose_option
 from fink_dask.cli.output import expect_json, print_json, say
 from fink_dask.kafka.topics import check_alert_topic, survey_of
 from fink_dask.units import pluralize, printable
@@ -46,7 +46,6 @@ def schema(topic: str, form: str, verbose: bool, **connection: Any) -> int:
 
     If the keys of its records hold several schemas, those of the first and the last records are all shown.
     """
-    from fink_dask.cli.command import log_to_stderr
     from fink_dask.kafka.inspect import open_inspector
     from fink_dask.planning.schemas import show_schemas
     from fink_dask.show.display import doing

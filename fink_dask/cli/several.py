@@ -61,7 +61,8 @@ def print_outcome(outcome: TopicsOutcome, outdir: Path, as_json: bool, profile: 
     errors = {each.summary.topic: str(each.error) for each in outcome.topics if each.error is not None}
     if as_json:
         more = {} if profile is None else {"profile": profile.to_json()}
-        print_topics_json(summaries, errors, outcome.profile.seconds, more=more)
+        details = [{} if each.error is None else {"error": str(each.error)} for each in outcome.topics]
+        print_topics_json(summaries, details, outcome.profile.seconds, **more)
         return total_of(summaries).exit_code
     print_table(summaries)
     total = total_of(summaries)
@@ -107,22 +108,19 @@ def print_table(
 
 def print_topics_json(
     summaries: Sequence[Summary],
-    errors: dict[str, str],
-    run_seconds: float,
     details: Sequence[Mapping[str, Any]] = (),
-    more: Mapping[str, Any] | None = None,
+    run_seconds: float = 0.0,
+    **more: Any,
 ) -> None:
-    """Print one JSON object: for each topic what it would be alone, then the worst state and the sums."""
+    """Print one JSON object: for each topic what it would be alone, and its details, then the worst state and sums."""
     from fink_dask.ledger.outdir import total_of
 
-    each = []
-    for number, summary in enumerate(summaries):
-        error = {"error": errors[summary.topic]} if summary.topic in errors else {}
-        about = details[number] if details else {}
-        each.append(asdict(summary) | {"run_seconds": round(summary.run_seconds, 3)} | dict(about) | error)
+    each = [asdict(summary) | {"run_seconds": round(summary.run_seconds, 3)} for summary in summaries]
+    if details:
+        each = [{**summary, **about} for summary, about in zip(each, details, strict=True)]
     totals = asdict(total_of(summaries)) | {"run_seconds": round(run_seconds, 3)}
     del totals["topic"]
-    print_json({"topics": each} | totals | dict(more or {}))
+    print_json({"topics": each} | totals | more)
 
 
 def preview_topics(

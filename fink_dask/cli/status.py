@@ -128,7 +128,7 @@ def _say_each(ledgers: list[Ledger], as_json: bool) -> int:
     if as_json:
         details = [*(_details(*each) for each in found.values()), *({"error": words} for words in errors.values())]
         named = [{"dataset": name} | each for name, each in zip(datasets, details, strict=True)]
-        print_topics_json(summaries, {}, 0.0, named)
+        print_topics_json(summaries, named)
         return int(bool(errors))
     states = ["running" if running else progress.summary.state for running, progress, *_ in found.values()]
     print_table(summaries, [*states, *(summary.state for summary in unread)], datasets)

@@ -223,7 +223,7 @@ def _print(
     from fink_dask.ledger.progress import Summary
 
     if choice.is_several:
-        print_topics_json(summaries, {}, seconds, more={"state": state, "error": error})
+        print_topics_json(summaries, run_seconds=seconds, state=state, error=error)
         return
     summary = summaries[0] if summaries else Summary(settings.topic, state, run_seconds=seconds)
     print_summary_json(replace(summary, topic=settings.topic), error=error)

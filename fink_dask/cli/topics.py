@@ -13,6 +13,7 @@ from fink_dask.cli.command import (
     connection_options,
     json_option,
     kafka_settings,
+    log_to_stderr,
     option,
     typed_option,
     verbose_option,
@@ -57,7 +58,6 @@ def topics(
     For each topic: how many alerts it holds, how old the oldest and the newest are, how long Kafka keeps alerts, how
     much time is left before Kafka may begin to remove them, and how many a consumer group has not read.
     """
-    from fink_dask.cli.command import log_to_stderr
     from fink_dask.kafka.overview import look_at_topics
     from fink_dask.show.display import doing
     from fink_dask.units import printable

@@ -21,6 +21,7 @@ from fink_dask.cli.command import (
     json_option,
     kafka_settings,
     line_options,
+    log_to_stderr,
     option,
     options_from,
     take,
@@ -218,7 +219,6 @@ def transfer(
         from fink_dask.cluster.forkserver import start_forkserver
 
         start_forkserver()  # loads what workers need while this process loads the rest
-    from fink_dask.cli.command import log_to_stderr
     from fink_dask.cluster.existing import Scheduler
     from fink_dask.planning.topics import joining
     from fink_dask.running.run import ClusterChoice

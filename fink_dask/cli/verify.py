@@ -18,6 +18,7 @@ from fink_dask.cli.command import (
     json_option,
     kafka_settings,
     line_options,
+    log_to_stderr,
     option,
     survey_of_dataset,
     verbose_option,
@@ -70,7 +71,6 @@ def verify(
     Exit status: 0 complete, 1 offsets are missing or files are not what was written, 3 complete except for quarantined
     or lost alerts.
     """
-    from fink_dask.cli.command import log_to_stderr
     from fink_dask.ledger.outdir import find_datasets
 
     log_to_stderr(verbose)
@@ -156,7 +156,7 @@ def _verify_each(
         details[-1]["dataset"] = name
     total = total_of(summaries)
     if as_json:
-        print_topics_json(summaries, {}, 0.0, details)
+        print_topics_json(summaries, details)
         return total.exit_code
     print_table(summaries, datasets=datasets)
     for words in errors.values():

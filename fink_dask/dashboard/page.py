@@ -36,16 +36,15 @@ from fink_dask.dashboard.board import Board, Point, Reported, board_of
 from fink_dask.dashboard.reports import RunningReport, TopicReport
 from fink_dask.ledger.progress import Phase, freshness_s
 from fink_dask.progress.events import seen_words
-from fink_dask.progress.profile import STAGES
+from fink_dask.progress.profile import STAGE_COLOURS
 from fink_dask.units import format_bytes, lasting, pluralize, printable
 
 #: What is said instead of numbers.
 _NO_NUMBERS = {Phase.CONNECTING, Phase.WAITING, Phase.WRITING}
 #: Of a topic's name, or of why a transfer failed.
 _MAX_CHARACTERS = 250
-#: Of the parts of a bar, and of the stages.
+#: Of the parts of a bar.
 COMMITTED, RECEIVED, NOT_RECEIVED = "#2b8a3e", "#74c0fc", "#e9ecef"
-_COLOURS = ("#1864ab", "#4dabf7", "#2b8a3e", "#8ce99a", "#e67700", "#862e9c", "#868e96")
 
 _LAG, _SPEED, _GREY = "#e8590c", "#1864ab", "#868e96"
 #: Up to this many partitions, each has its number below its bar.
@@ -152,9 +151,9 @@ def partitions_title(topic: TopicReport) -> str:
 
 def stage_shares(topic: TopicReport) -> str:
     """Show the share of each stage in the time of the committed ranges."""
-    seconds = [topic.stage_seconds.get(stage, 0.0) for stage in STAGES]
-    whole = sum(seconds) or 1.0
-    shares = list(zip(STAGES, (100 * part / whole for part in seconds), _COLOURS, strict=True))
+    seconds = {stage: topic.stage_seconds.get(stage, 0.0) for stage in STAGE_COLOURS}
+    whole = sum(seconds.values()) or 1.0
+    shares = [(stage, 100 * seconds[stage] / whole, colour) for stage, colour in STAGE_COLOURS.items()]
     return str(_PARTS.stage_shares(shares))
 
 

@@ -14,6 +14,10 @@ from fink_dask.progress.tally import Tally
 #: decoding, finding partition keys, encoding Parquet, hashing files and syncing them to disk, and making them part of
 #: the dataset.
 STAGES = ("poll", "copy", "decode", "split", "write", "fsync", "commit")
+#: The colour of each, on every page.
+STAGE_COLOURS = dict(
+    zip(STAGES, ("#1864ab", "#4dabf7", "#2b8a3e", "#8ce99a", "#e67700", "#862e9c", "#868e96"), strict=True)
+)
 
 #: No run takes so many seconds: thirty years.
 _MAX_S = 1e9

@@ -20,7 +20,6 @@ from bokeh.palettes import Inferno256
 from bokeh.plotting import figure
 from rich.filesize import decimal
 
-from fink_dask.progress.profile import STAGES
 from fink_dask.report import sky
 from fink_dask.report.examples import OTHER_BAND, Example
 from fink_dask.report.facts import Partition, Throughput
@@ -46,10 +45,6 @@ PARTS = {
     "lost": "#c92a2a",
     "missing": "#f1f3f5",
 }
-#: What consumers do, and its colour.
-STAGE_COLOURS = dict(
-    zip(STAGES, ("#1864ab", "#4dabf7", "#2b8a3e", "#8ce99a", "#e67700", "#862e9c", "#868e96"), strict=True)
-)
 #: How many partitions have a bar at most.
 MAX_PARTITIONS = 1000
 NIGHT_BLUE = "#0b1733"

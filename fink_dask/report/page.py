@@ -17,9 +17,9 @@ from jinja2 import Environment, StrictUndefined
 from rich.filesize import decimal
 
 from fink_dask.dataset.cutouts import png
-from fink_dask.progress.profile import STAGES
+from fink_dask.progress.profile import STAGE_COLOURS, STAGES
 from fink_dask.report import charts
-from fink_dask.report.charts import BANDS, PARTS, STAGE_COLOURS
+from fink_dask.report.charts import BANDS, PARTS
 from fink_dask.report.facts import Facts
 from fink_dask.report.panels import Counts, Panels, far_words, night_words, nights_shown
 from fink_dask.units import pluralize, printable
