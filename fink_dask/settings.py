@@ -85,13 +85,15 @@ class Option:
     #: Stands for the value in ``--help``.
     metavar: str | None = None
     #: Makes the value of a text; gets `parameter` of the name, and the text.
-    parse: Callable[[str, str], Any] | None = None
+    parse: Callable[[str, Any], Any] | None = None
     #: The values that there are.
     choices: tuple[str, ...] = ()
     #: is_number, is_flag, is_file: whether it is a whole number of at least 1, a flag, or an existing file.
     is_number: bool = False
     is_flag: bool = False
     is_file: bool = False
+    #: Whether it may be given several times; then `parse` gets all texts.
+    is_repeatable: bool = False
     #: Whether it must be typed each time, as no environment and no file may replace data.
     is_typed: bool = False
     #: Whether the functions take it.
@@ -111,7 +113,7 @@ def options_of(kind: type) -> dict[str, tuple[Option, Any]]:
     for each in fields(kind):
         if (option := each.metadata.get("option")) is not None:
             # Where the help says it in words, the command finds out.
-            default = None if "[default:" in option.help else each.default
+            default = None if "[default:" in option.help or option.is_repeatable else each.default
             default = default if option.otherwise is None else option.otherwise
             found[each.name] = (replace(option, name=option.name or each.name), default)
     return found

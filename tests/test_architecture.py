@@ -90,7 +90,7 @@ IMPORTERS = {
     "click": {"cli"},
     "confluent_kafka": {"kafka.confluent"},
     "dask": {"api", "cluster", "dashboard", "running.scheduling"},
-    "dask_jobqueue": {"cluster.joboptions"},
+    "dask_jobqueue": {"cluster.jobspec"},
     "distributed": {"api", "cluster", "dashboard", "running.scheduling"},
     "jinja2": {"dashboard.page", "report.page"},
     "obstore": {"store.bucket", "store.service"},

@@ -343,6 +343,8 @@ def _made(field: str, given: Option, default: Any) -> Callable[[Command], Comman
         kind = click.Choice(given.choices, case_sensitive=given.choices[0].islower())
     elif given.is_file:
         kind = UserPath(dir_okay=False, path_type=Path)
+    elif given.is_repeatable:
+        kind = Lines()
     elif given.is_number or isinstance(default, int):
         kind = bool if given.is_flag else int
 
@@ -351,7 +353,8 @@ def _made(field: str, given: Option, default: Any) -> Callable[[Command], Comman
             return value
         if given.is_number:
             return at_least_one(_, parameter_, value)
-        taken = value if given.parse is None else given.parse(parameter(given.name), str(value))
+        text = value if given.is_repeatable else str(value)
+        taken = value if given.parse is None else given.parse(parameter(given.name), text)
         return _CHECKS[field](taken) if field in _CHECKS else taken
 
     return option(
@@ -362,6 +365,7 @@ def _made(field: str, given: Option, default: Any) -> Callable[[Command], Comman
         is_typed=given.is_typed,
         type=kind,
         is_flag=given.is_flag,
+        multiple=given.is_repeatable,
         default=default,
         show_default=default is not None and "[default:" not in given.help and not given.is_flag,
         callback=take_value,

@@ -9,19 +9,20 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from fink_dask.cli.cluster import CLUSTER_OPTIONS, cluster_settings
+from fink_dask.cli.cluster import cluster_settings
 from fink_dask.cli.command import PASSWORD_VARIABLE, FinkCommand, command, config_option, json_option, typed_option
 from fink_dask.cli.output import print_json, say
 from fink_dask.cli.spelling import spelled_out
 from fink_dask.cli.transfer import transfer
+from fink_dask.cluster.joboptions import JobOptions
 from fink_dask.errors import SettingsError
 from fink_dask.kafka.topics import choose_topics
-from fink_dask.settings import has_sasl
+from fink_dask.settings import has_sasl, options_of
 from fink_dask.store.location import store_of
 
 #: Options about workers elsewhere, or about the terminal that this is typed in.
 _LEFT_OUT = {
-    *("adapt", "as_json", "config", "dashboard_address", "dry_run", "jobs", "scheduler", "tls_ca_file", "tls_cert"),
+    *("min_jobs", "as_json", "config", "dashboard_address", "dry_run", "jobs", "scheduler", "tls_ca_file", "tls_cert"),
     *("tls_key", "verbose"),
 }
 
@@ -75,12 +76,13 @@ def submit(
             "only you can read, and give --password-file FILE"
         )
     arguments = _arguments(click.get_current_context())
-    jobs = cluster_settings({**others, "adapt": None, "jobs": None})
+    jobs = cluster_settings({**others, "min_jobs": None, "jobs": None})
     if jobs is None:
         raise SettingsError("no batch system was named: give --cluster slurm, or another one")
+    from fink_dask.cluster.jobspec import resolve
     from fink_dask.cluster.submit import BatchTransfer
 
-    job = BatchTransfer(jobs.resolve(), store_of(outdir).shared_directory(outdir.resolve(), "").parent, arguments)
+    job = BatchTransfer(resolve(jobs), store_of(outdir).shared_directory(outdir.resolve(), "").parent, arguments)
     script = job.script()
     if dry_run:
         if as_json:
@@ -106,7 +108,7 @@ def _arguments(ctx: click.Context) -> list[str]:
     found: list[str] = []
     for parameter in transfer.params:
         name = str(parameter.name)
-        if name in _LEFT_OUT | set(CLUSTER_OPTIONS):
+        if name in _LEFT_OUT | options_of(JobOptions).keys():
             continue
         source = ctx.get_parameter_source(name)
         value = ctx.meta["typed"].get(name)

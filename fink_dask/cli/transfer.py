@@ -224,7 +224,11 @@ def transfer(
     from fink_dask.running.run import ClusterChoice
 
     log_to_stderr(verbose)  # after the import of Dask, which sets up its own logging
-    spec = None if jobs is None else jobs.resolve()
+    spec = None
+    if jobs is not None:
+        from fink_dask.cluster.jobspec import resolve
+
+        spec = resolve(jobs)
     wanted = asked["nconsumers"]
     files = (tls_ca_file, tls_cert, tls_key)
     existing = None if scheduler is None else Scheduler(scheduler, *files, all_threads=wanted == -1)

@@ -18,7 +18,7 @@ from distributed.security import Security
 
 from fink_dask.cluster.existing import check_workers
 from fink_dask.cluster.forkserver import without_interrupts
-from fink_dask.cluster.joboptions import JobSpec, check_path
+from fink_dask.cluster.jobspec import JobSpec, check_path
 from fink_dask.cluster.leftovers import dask_configuration
 from fink_dask.cluster.local import DASK_CONFIG, Cluster, free_address
 from fink_dask.cluster.readiness import Lookahead

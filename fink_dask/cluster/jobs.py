@@ -15,7 +15,7 @@ from typing import Any
 
 from distributed.core import Status
 
-from fink_dask.cluster.joboptions import import_dask_jobqueue
+from fink_dask.cluster.jobspec import import_dask_jobqueue
 from fink_dask.cluster.systems import SYSTEMS, JobState
 
 _TAIL_BYTES = 8192

@@ -11,8 +11,8 @@ import logging
 import time
 from typing import Any
 
-from fink_dask.cluster.joboptions import JobSpec
 from fink_dask.cluster.jobs import UNREACHED, WatchedJob, ask_states
+from fink_dask.cluster.jobspec import JobSpec
 from fink_dask.cluster.systems import JobState
 from fink_dask.errors import TransferError
 from fink_dask.progress.events import Note

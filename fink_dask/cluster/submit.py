@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from fink_dask.cluster.joboptions import JobSpec, check_path
+from fink_dask.cluster.jobspec import JobSpec, check_path
 from fink_dask.cluster.local import MEMORY_FRACTION
 from fink_dask.cluster.systems import SYSTEMS
 from fink_dask.errors import SettingsError, StorageError, TransferError

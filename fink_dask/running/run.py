@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fink_dask.cluster.existing import Scheduler, existing_scheduler
-from fink_dask.cluster.joboptions import JobSpec
 from fink_dask.cluster.jobqueue import job_queue_cluster
+from fink_dask.cluster.jobspec import JobSpec
 from fink_dask.cluster.local import Cluster, LocalWorkers, usable_cores
 from fink_dask.dashboard.plugin import page_link
 from fink_dask.dashboard.reporter import Reporter

@@ -9,16 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from fink_dask.cli.cluster import CLUSTER_OPTIONS
 from fink_dask.cli.submit import _LEFT_OUT
 from fink_dask.cli.transfer import transfer
 from fink_dask.cluster.joboptions import JobOptions
 from fink_dask.cluster.jobqueue import job_script
 from fink_dask.cluster.jobs import UNREACHED, _last_words
+from fink_dask.cluster.jobspec import resolve
 from fink_dask.cluster.submit import BatchTransfer
 from fink_dask.cluster.systems import SYSTEMS, read_grid_engine, read_slurm
 from fink_dask.errors import SettingsError
 from fink_dask.ledger.ledger import Ledger
+from fink_dask.settings import options_of
 from fink_dask.store.location import locate
 from tests.harness.cli import run_cli
 from tests.harness.object_store import KEY_ID, SECRET, ObjectStore
@@ -95,7 +96,7 @@ def test_the_least_number_of_jobs_is_refused_by_the_name_of_its_option() -> None
 def test_a_missing_dask_jobqueue_is_one_line_that_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "dask_jobqueue", None)
     with pytest.raises(SettingsError, match=r"pip install 'fink-dask\[hpc\]'"):
-        JobOptions("slurm", cores=1, memory="1GB").resolve()
+        resolve(JobOptions("slurm", cores=1, memory="1GB"))
 
 
 @pytest.mark.parametrize(
@@ -103,7 +104,7 @@ def test_a_missing_dask_jobqueue_is_one_line_that_says_what_to_install(monkeypat
     [("1GB", None, "give jobs more --memory, .* or fewer --cores"), ("8GB", 2 * 10**9, "give a larger --memory-limit")],
 )
 def test_jobs_with_too_little_memory_are_refused_with_what_helps(memory: str, limit: int | None, words: str) -> None:
-    spec = JobOptions("slurm", jobs=4, cores=8, memory=memory).resolve()
+    spec = resolve(JobOptions("slurm", jobs=4, cores=8, memory=memory))
     with pytest.raises(SettingsError, match=f"MB of memory is too little .*{words}"):
         spec.memory_share(limit)
 
@@ -112,7 +113,7 @@ def test_jobs_with_too_little_memory_are_refused_with_what_helps(memory: str, li
 @pytest.mark.filterwarnings("ignore:OAR Job memory")
 def test_every_batch_system_gets_a_script_that_starts_encrypted_workers(system: str, tmp_path: Path) -> None:
     more = {"options": {"disk": "1GB"}} if system == "htcondor" else {"queue": "night"}
-    spec = JobOptions(system, jobs=3, cores=4, memory="4GB", **more).resolve()
+    spec = resolve(JobOptions(system, jobs=3, cores=4, memory="4GB", **more))
     script = job_script(spec, Ledger(tmp_path / "out"))
     assert "distributed.cli.dask_worker" in script
     assert f"--tls-key {tmp_path}/out.fink/jobs/key.pem" in script
@@ -129,7 +130,7 @@ def test_jobs_whose_dataset_is_on_a_store_keep_logs_and_keys_in_the_working_dire
     object_store: ObjectStore, store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    spec = JobOptions("slurm", cores=1, memory="1GB").resolve()
+    spec = resolve(JobOptions("slurm", cores=1, memory="1GB"))
     script, other = (job_script(spec, Ledger(locate(url))) for url in (store_url, f"{store_url}/x"))
     (room,) = {line.split("--tls-key ")[1].split("/key.pem")[0] for line in script.splitlines() if "--tls-key" in line}
     assert Path(room).parent == tmp_path
@@ -143,7 +144,7 @@ def test_jobs_whose_dataset_is_on_a_store_keep_logs_and_keys_in_the_working_dire
 
 
 def test_a_directory_that_a_script_can_not_hold_is_refused(tmp_path: Path) -> None:
-    spec = JobOptions("slurm", cores=1, memory="1GB").resolve()
+    spec = resolve(JobOptions("slurm", cores=1, memory="1GB"))
     with pytest.raises(SettingsError, match="a job script can't hold"):
         spec.keywords(tmp_path / "my $(alerts)", None)
     with pytest.raises(SettingsError, match=r"a job script can't hold .* choose an --outdir"):
@@ -156,10 +157,10 @@ def test_a_python_that_a_script_can_not_hold_is_refused_as_what_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/home/ada/my env/bin/python")
-    spec = JobOptions("slurm", cores=1, memory="1GB").resolve()
+    spec = resolve(JobOptions("slurm", cores=1, memory="1GB"))
     with pytest.raises(SettingsError, match="can't hold /home/ada/my env/bin/python: install fink-dask elsewhere"):
         spec.keywords(tmp_path, None)
-    other = JobOptions("slurm", cores=1, memory="1GB", options={"python": "/env/bin/python"}).resolve()
+    other = resolve(JobOptions("slurm", cores=1, memory="1GB", options={"python": "/env/bin/python"}))
     assert "/env/bin/python -m distributed" in job_script(other, Ledger(tmp_path / "out"))
 
 
@@ -216,7 +217,7 @@ def test_each_option_of_a_transfer_comes_to_the_job_that_is_submitted(tmp_path: 
         assert words[words.index(option) + 1] == value
     assert set(flags) < set(words)
     # None is forgotten here: what is left are options about workers elsewhere, or about this terminal.
-    elsewhere = _LEFT_OUT | set(CLUSTER_OPTIONS)
+    elsewhere = _LEFT_OUT | set(options_of(JobOptions))
     wanted = {each.opts[0] for each in transfer.params if each.name not in elsewhere}
     assert wanted <= {*typed, *flags, "--topic", "--outdir", "--bootstrap-servers"}
 
