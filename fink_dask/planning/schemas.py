@@ -63,7 +63,7 @@ class FoundSchemas:
     misfits: tuple[Incompatible, ...] = ()
 
 
-def find_schemas(
+def _find(
     settings: TransferSettings,
     inspector: Inspector,
     description: TopicDescription,
@@ -79,24 +79,6 @@ def find_schemas(
     Raises SchemaError if there is none, or it can't be used; or if Avro files were asked for, and there are several to
     choose from.
     """
-    found = _find(settings, inspector, description, ledger, plans, asked)
-    if asked.outformat in RECORD_OUTFORMATS and (name := found.versions.first.odd_name):
-        raise SchemaError(
-            f"its schema has the name {name}, which readers of {asked.outformat.capitalize()} files refuse: leave out "
-            f"{parameter('outformat', asked.outformat)}, as Parquet takes it, or rename it in the schema",
-            description.topic,
-        )
-    return found
-
-
-def _find(
-    settings: TransferSettings,
-    inspector: Inspector,
-    description: TopicDescription,
-    ledger: Ledger,
-    plans: Sequence[Plan],
-    asked: Identity,
-) -> FoundSchemas:
     before = plans[-1].identity if plans else None
     if before is not None and before.schema_source == _KEYS:
         return _more_of(settings, inspector, description, ledger, before, _unplanned(description, plans))
@@ -196,20 +178,20 @@ def _find_first(
     """
     if settings.framing != FRAMINGS[0]:
         asked = replace(asked, framing=settings.framing)
-        return find_schemas(settings, inspector, description, ledger, (), asked), Framing(settings.framing)
+        return _find(settings, inspector, description, ledger, (), asked), Framing(settings.framing)
     if holds_predictions(description.topic):
         return FoundSchemas(Versions((SCHEMA,)), _OURS), Framing(PREDICTION)
     found, missing = None, None
     try:
         # Most topics have a schema, and nothing around their records: that is looked at in the meantime.
-        found = find_schemas(settings, inspector, description, ledger, (), replace(asked, framing=NONE))
+        found = _find(settings, inspector, description, ledger, (), replace(asked, framing=NONE))
     except MissingSchemaError as error:
         missing = error
     values = inspector.values(description.topic, _unplanned(description, ()))
     may_be = may_be_framed(values)
     if may_be.kind == "container":  # which has its schema with it
         asked = replace(asked, framing=may_be.name)
-        return find_schemas(settings, inspector, description, ledger, (), asked), may_be
+        return _find(settings, inspector, description, ledger, (), asked), may_be
     if found is None:
         assert missing is not None
         words = "" if may_be.kind == NONE else f"; its values seem to have {may_be.in_words()} around them"
@@ -384,11 +366,17 @@ def inspect_topic(
     )
     if before is not None:
         asked = replace(asked, framing=before.framing)
-        found = find_schemas(settings, inspector, description, ledger, plans, asked)
+        found = _find(settings, inspector, description, ledger, plans, asked)
     else:
         found, framing = _find_first(settings, inspector, description, ledger, asked)
         asked = replace(asked, framing=framing.name)
         asked = _by_time_instead(asked, survey, found.versions)
+    if outformat in RECORD_OUTFORMATS and (name := found.versions.first.odd_name):
+        raise SchemaError(
+            f"its schema has the name {name}, which readers of {outformat.capitalize()} files refuse: leave out "
+            f"{parameter('outformat', outformat)}, as Parquet takes it, or rename it in the schema",
+            topic,
+        )
     # With the survey even where no time is read: messages about --partitionby name it.
     partitioning = partitioning_of(replace(asked, survey=survey), found.versions)
     identity = replace(asked, schema_sha256=found.versions.first.fingerprint, schema_source=found.source)
