@@ -6,6 +6,7 @@ import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -15,7 +16,7 @@ from tests.harness.browser import ensure_chromium
 from tests.harness.cli import Shared
 from tests.harness.kafka import EXTERNAL, ExternalKafka, KafkaBroker, ensure_archive
 from tests.harness.kafka_install import HarnessError, cache_folder, locked
-from tests.harness.object_store import BUCKET, ObjectStore, ensure_s3proxy_jar
+from tests.harness.object_store import BUCKET, ObjectStore, S3Proxy, ensure_s3proxy_jar
 from tests.harness.running import Running
 from tests.harness.topics import delete_topic
 
@@ -48,7 +49,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     try:
         if _BROKERS & wanted - ({"kafka"} if os.environ.get(EXTERNAL) else set()):
             ensure_archive()
-        if "shared_store" in wanted:
+        if {"shared_store", "private_store"} & wanted:
             ensure_s3proxy_jar()
         if "chromium" in wanted:
             ensure_chromium()
@@ -99,17 +100,6 @@ def chromium() -> str:
     return ensure_chromium()
 
 
-@pytest.fixture(scope="session")
-def shared_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
-    """Yield an object store for all tests of the session, whose wire is whole."""
-    store = ObjectStore(tmp_path_factory.mktemp("store"))
-    try:
-        store.start()
-        yield store
-    finally:
-        store.discard()
-
-
 @contextmanager
 def _leading_to(store: ObjectStore | Azurite, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let the environment of a test lead to a store, to which nothing is connected yet."""
@@ -126,6 +116,20 @@ def object_store(shared_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> 
     with _leading_to(shared_store, monkeypatch):
         yield shared_store
         shared_store.wire.mend()
+
+
+@pytest.fixture
+def private_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[S3Proxy, ObjectStore]]:
+    """Yield an S3Proxy that the test may kill, and the store that it is, which the environment leads to."""
+    proxy = S3Proxy(tmp_path / "store")
+    try:
+        proxy.start()
+        store = ObjectStore(proxy)
+        with _leading_to(store, monkeypatch):
+            yield proxy, store
+        store.wire.close()
+    finally:
+        proxy.discard()
 
 
 @pytest.fixture

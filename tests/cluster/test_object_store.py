@@ -19,7 +19,7 @@ from fink_dask.ledger.restart import old_datasets
 from fink_dask.store.location import locate
 from tests.alerts.made_up import AlertKind
 from tests.harness.cli import run_cli, transfer_arguments
-from tests.harness.object_store import KEY_ID, SECRET, ObjectStore, assert_on_store_once
+from tests.harness.object_store import BUCKET, KEY_ID, SECRET, ObjectStore, S3Proxy, assert_on_store_once
 from tests.harness.oracle import Oracle, add_alerts, assert_values_equal, fill_topic
 from tests.harness.producer import produce
 from tests.harness.running import Running
@@ -142,20 +142,21 @@ def test_a_store_that_stays_away_ends_the_run_in_one_line_and_the_same_command_g
 
 
 def test_a_store_that_was_killed_is_gone_on_with(
-    kafka: Any, topic: str, oracle: Oracle, object_store: ObjectStore, store_url: str
+    kafka: Any, topic: str, oracle: Oracle, private_store: tuple[S3Proxy, ObjectStore]
 ) -> None:
-    running = Running(kafka, topic, Path(), "-outdir", store_url)
-    markers = store_url.split("/")[3] + "/alerts.fink/markers"
-    running.wait_until(lambda: len(object_store.files(markers)) >= 1, "a range")
-    object_store.kill()
-    asked = object_store.wire.requests.total()
-    running.wait_until(lambda: object_store.wire.requests.total() > asked + 3, "requests that nobody answers")
-    object_store.start()
+    (proxy, store), url = private_store, f"s3://{BUCKET}/night/alerts"
+    running = Running(kafka, topic, Path(), "-outdir", url)
+    running.wait_until(lambda: len(store.files("night/alerts.fink/markers")) >= 1, "a range")
+    proxy.kill()
+    asked = store.wire.requests.total()
+    running.wait_until(lambda: store.wire.requests.total() > asked + 3, "requests that nobody answers")
+    proxy.start()
+    store.wire.lead_to(proxy.port)
     code, err = running.finish()
     assert "Traceback" not in err
     # A process whose first request came meanwhile does not wait as long as a store may take to start.
     assert code == 0 or "the same command goes on" in err
-    finish(kafka, topic, object_store, store_url, oracle)
+    finish(kafka, topic, store, url, oracle)
 
 
 def test_a_second_transfer_is_refused_while_the_first_lives(

@@ -79,42 +79,29 @@ def ensure_s3proxy_jar() -> Path:
     return jar
 
 
-class ObjectStore:
-    """S3Proxy over a folder, and the wire to it; started and stopped as often as a test likes."""
+class S3Proxy:
+    """S3Proxy over a folder; started and killed as often as a test likes."""
 
     def __init__(self, folder: Path) -> None:
         # Where it keeps everything.
         self.folder = folder
-        self.wire = FaultyWire()
+        # Where it listens, once it is started.
+        self.port = 0
         self._process: subprocess.Popen[bytes] | None = None
         (self.folder / "data" / BUCKET).mkdir(parents=True)
 
-    @property
-    def endpoint(self) -> str:
-        """Where clients connect to: the wire."""
-        return f"http://{HOST}:{self.wire.port}"
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """What tells a client where the store is, and who it is; and that there is nothing to ask on this machine."""
-        return {
-            "AWS_ACCESS_KEY_ID": KEY_ID,
-            "AWS_SECRET_ACCESS_KEY": SECRET,
-            "AWS_ENDPOINT_URL": self.endpoint,
-            "AWS_REGION": "us-east-1",
-            "AWS_EC2_METADATA_DISABLED": "true",
-            "AWS_CONFIG_FILE": str(self.folder / "config"),
-            "AWS_SHARED_CREDENTIALS_FILE": str(self.folder / "credentials"),
-        }
+    def __getstate__(self) -> dict[str, Any]:
+        """Tell another process where it is; only the one that started it ends it."""
+        return self.__dict__ | {"_process": None}
 
     def start(self) -> None:
         """Start S3Proxy, and return when it answers.
 
         Raises HarnessError if it does not; with its last words.
         """
-        (port,) = free_ports(1)
+        (self.port,) = free_ports(1)
         settings = {
-            "s3proxy.endpoint": f"http://{HOST}:{port}",
+            "s3proxy.endpoint": f"http://{HOST}:{self.port}",
             "s3proxy.authorization": "aws-v2-or-v4",
             "s3proxy.identity": KEY_ID,
             "s3proxy.credential": SECRET,
@@ -135,11 +122,10 @@ class ObjectStore:
                 stderr=subprocess.STDOUT,
             )
         deadline = time.monotonic() + _START_S
-        while not _answers(port):
+        while not _answers(self.port):
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise HarnessError(f"S3Proxy does not start: {log.read_text()[-400:]}")
             time.sleep(0.05)
-        self.wire.lead_to(port)
 
     def kill(self) -> None:
         """End S3Proxy at once; what it has said stays said."""
@@ -152,10 +138,35 @@ class ObjectStore:
                     path.unlink()
 
     def discard(self) -> None:
-        """End everything, and remove what was kept."""
+        """End it, and remove what was kept."""
         self.kill()
-        self.wire.close()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class ObjectStore:
+    """A store as one process knows it: an S3Proxy that others may use too, and a wire to it of its own."""
+
+    def __init__(self, proxy: S3Proxy) -> None:
+        self.folder = proxy.folder
+        self.wire = FaultyWire(target=proxy.port)
+
+    @property
+    def endpoint(self) -> str:
+        """Where clients connect to: the wire."""
+        return f"http://{HOST}:{self.wire.port}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What tells a client where the store is, and who it is; and that there is nothing to ask on this machine."""
+        return {
+            "AWS_ACCESS_KEY_ID": KEY_ID,
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_CONFIG_FILE": str(self.folder / "config"),
+            "AWS_SHARED_CREDENTIALS_FILE": str(self.folder / "credentials"),
+        }
 
     def files(self, prefix: str) -> list[str]:
         """List the names of all objects below a prefix, as the folder has them."""

@@ -19,6 +19,7 @@ import pytest
 
 from tests.harness.environments import Distributions, build_distributions
 from tests.harness.kafka import EXTERNAL, ExternalKafka, KafkaBroker
+from tests.harness.object_store import ObjectStore, S3Proxy
 from tests.harness.secure import SecureKafka, secure_kafka
 from tests.harness.topics import create_topic
 
@@ -47,6 +48,16 @@ def _secure(folder: Path) -> Iterator[SecureKafka]:
 
 
 @contextmanager
+def _store(folder: Path) -> Iterator[S3Proxy]:
+    proxy = S3Proxy(folder)
+    try:
+        proxy.start()
+        yield proxy
+    finally:
+        proxy.discard()
+
+
+@contextmanager
 def _built(folder: Path) -> Iterator[Distributions]:
     yield build_distributions(folder)
 
@@ -63,6 +74,7 @@ def _dask(folder: Path) -> Iterator[str]:
 THINGS: dict[str, Callable[[Path], AbstractContextManager[Any]]] = {
     "kafka": _kafka,
     "secure": _secure,
+    "store": _store,
     "built": _built,
     "dask": _dask,
 }
@@ -143,6 +155,14 @@ def secure(pytestconfig: pytest.Config) -> SecureKafka:
     """Return a Kafka that asks for a password, with an empty topic, for all tests of the run."""
     found: SecureKafka = ask(pytestconfig, "secure")
     return found
+
+
+@pytest.fixture(scope="session")
+def shared_store(pytestconfig: pytest.Config) -> Iterator[ObjectStore]:
+    """Yield an object store for all tests of the run, at the end of a wire that is this process's own."""
+    store = ObjectStore(ask(pytestconfig, "store"))
+    yield store
+    store.wire.close()
 
 
 @pytest.fixture(scope="session")
