@@ -108,6 +108,7 @@ def test_a_run_survives_the_death_of_its_workers(
             victim.send_signal(number)
             killed += 1
             psutil.wait_procs([victim], timeout=20)
+    running.hurry()
     code, err = running.finish()
     assert killed, "the run was over before a worker could be killed"
     assert code == 0, err
@@ -130,5 +131,6 @@ def test_a_second_transfer_into_the_same_directory_is_refused_while_the_first_li
     verified = run_cli("verify", str(outdir))
     assert verified.returncode == 1
     assert "is running" in verified.stderr
+    first.hurry()
     assert first.finish()[0] == 0
     assert_exactly_once(outdir, oracle.values)

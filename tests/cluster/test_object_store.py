@@ -152,6 +152,7 @@ def test_a_store_that_was_killed_is_gone_on_with(
     running.wait_until(lambda: store.wire.requests.total() > asked + 3, "requests that nobody answers")
     proxy.start()
     store.wire.lead_to(proxy.port)
+    running.hurry()
     code, err = running.finish()
     assert "Traceback" not in err
     # A process whose first request came meanwhile does not wait as long as a store may take to start.
@@ -170,6 +171,7 @@ def test_a_second_transfer_is_refused_while_the_first_lives(
     second = run_cli(*transfer_arguments(kafka, topic, Path(), "-partitionby", "time", "-outdir", store_url))
     assert second.returncode == 1
     assert "another transfer" in second.stderr
+    first.hurry()
     assert first.finish()[0] == 0
     finish(kafka, topic, object_store, store_url, oracle)
 

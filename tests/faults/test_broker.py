@@ -37,6 +37,7 @@ def test_07_a_broker_that_is_killed_and_comes_back_costs_nothing(
     running.wait_until_committed(1)
     broker.kill()
     broker.start()
+    running.hurry()
     code, err = running.finish()
     assert code == 0, err
     assert_exactly_once(running.outdir, oracle.values)

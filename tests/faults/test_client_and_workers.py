@@ -135,6 +135,7 @@ def test_02_a_run_survives_the_death_of_many_workers_at_any_moment(
             psutil.wait_procs([victim], timeout=20)
         markers, ranges = running.ledger.markers_path, min(12, killed)
         wait_for(lambda: running.is_over or len(list(markers.iterdir())) >= ranges, "some ranges")  # noqa: B023
+    running.hurry()
     code, err = running.finish()
     assert (code, killed >= 4) == (0, True), err
     assert_exactly_once(running.outdir, oracle.values)

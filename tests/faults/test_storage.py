@@ -82,6 +82,7 @@ def test_16_what_is_removed_in_mid_run_is_never_called_complete(
     ledger = running.ledger
     path = {"staging": ledger.staging_path, "dataset": ledger.outdir, "ledger": ledger.path}[removed]
     shutil.rmtree(path, ignore_errors=True)  # the transfer may write into it meanwhile
+    running.hurry()
     code, err = running.finish()
     assert "Traceback" not in err
     arguments = transfer_arguments(kafka, module_topic, ledger.outdir, "-partitionby", "time")

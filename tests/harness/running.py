@@ -21,7 +21,7 @@ from tests.harness.oracle import PATIENCE_S, Oracle, assert_exactly_once, wait_f
 class Running:
     """Start a transfer as a shell does, in a process group of its own.
 
-    `slowly`: decode one alert at a time, to last some seconds; not needed where the line is slow.
+    `slowly`: wait after every few alerts, to last some seconds, until `hurry`; not needed where the line is slow.
     """
 
     #: What was started and may still run: a test that fails ends nothing itself.
@@ -30,16 +30,18 @@ class Running:
     def __init__(self, kafka: Any, topic: str, outdir: Path, *more: str, slowly: bool = True) -> None:
         self.outdir = outdir
         self.ledger = Ledger(outdir)
-        one_by_one = ("-batchsize", "1") if slowly else ()
-        arguments = transfer_arguments(kafka, topic, outdir, "-partitionby", "time", *one_by_one, *more)
+        few_at_once = ("-batchsize", "25") if slowly else ()
+        arguments = transfer_arguments(kafka, topic, outdir, "-partitionby", "time", *few_at_once, *more)
         # Files and not pipes: they can be read while it runs, and are never full.
         self._out, self._err = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115 (they live as long)
+        self._room = tempfile.TemporaryDirectory(prefix="unhurried-")
+        self._hurry = Path(self._room.name) / "hurry"
         self.process = subprocess.Popen(
             [*PROGRAM, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=self._out,
             stderr=self._err,
-            env=environment(SLOWLY if slowly else None),
+            env=environment({**SLOWLY, "FINK_DASK_TEST_UNHURRIED": str(self._hurry)} if slowly else None),
             start_new_session=True,
         )
         self.started.append(self)
@@ -103,6 +105,10 @@ class Running:
 
         self.wait_until(lambda: bool(found()), repr(words))
         return found()[0]
+
+    def hurry(self) -> None:
+        """Let it go on at full speed: what was to happen to it has happened."""
+        self._hurry.touch()
 
     def signal(self, number: int) -> None:
         """Send a signal to the whole group."""
