@@ -32,7 +32,7 @@ from fink_dask.cli.output import say
 from fink_dask.cli.several import ledgers_of, preview_topics, print_outcome, survey_of_topics, topic_option
 from fink_dask.cli.stopped import counting, failure_as_json
 from fink_dask.errors import BrokerError, FinkDaskError, SchemaError, SettingsError, parameter
-from fink_dask.kafka.topics import TopicChoice, choose_topics
+from fink_dask.kafka.topics import TopicChoice, choose_topics, holds_predictions
 from fink_dask.settings import (
     CLUSTER,
     FOLLOW,
@@ -42,12 +42,13 @@ from fink_dask.settings import (
     TransferSettings,
     options_of,
 )
-from fink_dask.units import Moment, pluralize
+from fink_dask.units import Moment, Window, pluralize
 
 if TYPE_CHECKING:
     from fink_dask.kafka.inspect import Inspector
-    from fink_dask.kafka.topics import TopicChoice
+    from fink_dask.planning.ahead import FirstLook
     from fink_dask.running.run import ClusterChoice
+    from fink_dask.settings import KafkaSettings
 
 
 #: How following ends where the user does not say.
@@ -215,10 +216,10 @@ def transfer(
     jobs = cluster_settings(given, scheduler)
     asked, following = take(TransferSettings, given), take(FollowSettings, given)
     kafka = kafka_settings(asked["survey"] or survey_of_topics(choice), **given)
+    look = None
     if scheduler is None and jobs is None and not dry_run:
-        from fink_dask.cluster.forkserver import start_forkserver
-
-        start_forkserver()  # loads what workers need while this process loads the rest
+        asks = restart and not yes  # it may be a while until there is an answer
+        look = _begin_early(kafka, choice, outdir, restart, None if follow or asks else asked)
     from fink_dask.cluster.existing import Scheduler
     from fink_dask.planning.topics import joining
     from fink_dask.running.run import ClusterChoice
@@ -241,7 +242,7 @@ def transfer(
     with failure_as_json(settings, choice, as_json):
         if existing is not None and existing.all_threads:
             settings = replace(settings, nconsumers=existing.threads())
-        chosen = ClusterChoice(existing, dashboard_address, spec)
+        chosen = ClusterChoice(existing, dashboard_address, spec, look)
         if dump_schemas and dry_run:
             click.echo("fink-dask: a dry run writes no schemas: leave out --dump-schemas or --dry-run", err=True)
         if dry_run:
@@ -249,6 +250,27 @@ def transfer(
         if dump_schemas:
             dump_schemas_of(settings, choice)
         return _transfer(settings, choice, chosen, restart, profile, as_json)
+
+
+def _begin_early(
+    kafka: KafkaSettings, choice: TopicChoice, outdir: Path, restart: bool, asked: dict[str, Any] | None
+) -> FirstLook | None:
+    """Begin with what takes a while, before the rest is loaded: ask Kafka, and start what workers are forked from.
+
+    `asked`: the settings; None where it is known beforehand that there are workers, and Kafka is not to be asked now.
+    """
+    from fink_dask.cluster.forkserver import start_forkserver
+
+    if asked is None or any(map(holds_predictions, choice.names)):  # whose alerts are of another topic
+        start_forkserver()
+        return None
+    from fink_dask.planning.ahead import is_resumed, look_ahead
+
+    window = Window(asked["since"], asked["until"])
+    looking = look_ahead(kafka, choice, window, asked["limit"], is_resumed(outdir, choice, restart))
+    look = click.get_current_context().with_resource(looking)
+    look.when_large(start_forkserver)
+    return look
 
 
 def _transfer(

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.abc import MetaPathFinder
 from multiprocessing import forkserver, resource_tracker, util
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,30 @@ def show_main(name: str | None) -> None:
         sys.modules["__main__"].__file__ = name
 
 
+class _NoPandas(MetaPathFinder):
+    """Finds nothing, and ends the search for pandas."""
+
+    def find_spec(self, name: str, *_: object) -> None:
+        if name == "pandas":
+            raise ModuleNotFoundError(name)
+
+
+def do_without_pandas() -> None:
+    """Let pyarrow look for pandas, which it does only once, while it can't be found.
+
+    Importing pandas takes as long as everything else that a range needs, and no range needs it.
+    """
+    import numpy as np
+    import pyarrow as pa
+
+    finder = _NoPandas()
+    sys.meta_path.insert(0, finder)
+    try:
+        pa.array(np.zeros(0)).to_numpy(zero_copy_only=False)
+    finally:
+        sys.meta_path.remove(finder)
+
+
 def prepare_decoder() -> None:
     """Compile the decoder or load it from numba's cache; say so where it takes a while."""
     # Imported late: the compiler takes a third of a second to import, and this process may not need it.
@@ -132,14 +157,15 @@ def prepare_decoder() -> None:
 
 
 @contextmanager
-def without_interrupts() -> Iterator[None]:
+def without_interrupts(starts_processes: bool = True) -> Iterator[None]:
     """Hold SIGINT back until the block ends.
 
     A terminal sends it to the whole process group. Threads and processes inherit the mask of the thread that starts
     them, so workers never see it, and this process decides what becomes of them.
     """
-    # Started later, in a thread that holds SIGINT back, multiprocessing's own helper would let it through again.
-    resource_tracker.ensure_running()
+    if starts_processes:
+        # Started later, in a thread that holds SIGINT back, multiprocessing's own helper would let it through again.
+        resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

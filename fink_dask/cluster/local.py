@@ -20,7 +20,7 @@ from dask.system import CPU_COUNT
 from distributed import Client, LocalCluster
 from distributed.system import MEMORY_LIMIT
 
-from fink_dask.cluster.forkserver import prepare_decoder, start_forkserver, without_interrupts
+from fink_dask.cluster.forkserver import do_without_pandas, prepare_decoder, start_forkserver, without_interrupts
 from fink_dask.cluster.leftovers import dask_configuration
 from fink_dask.cluster.readiness import NO_LOOKAHEAD, NO_WORKERS_S, Lookahead
 from fink_dask.cluster.worker import WarmUp
@@ -150,19 +150,23 @@ class LocalWorkers:
 
         Where Kafka is near, by then it has refused what can't be transferred, and the number of ranges is known.
         """
-        self._thread = threading.Thread(target=self._start_later, name="fink-dask-workers", daemon=True)
-        self._thread.start()
+        with self._deciding:
+            if self._begin.is_set():
+                return
+            self._thread = threading.Thread(target=self._start_later, name="fink-dask-workers", daemon=True)
+            self._thread.start()
 
     @contextmanager
-    def cluster(self, ranges: int) -> Iterator[Cluster]:
+    def cluster(self, ranges: int, is_here: bool = False) -> Iterator[Cluster]:
         """Start as many workers as are of use for so many ranges, where they have not begun to start.
 
+        `is_here`: have one in this process instead, with as many threads as the others would have together.
         Raises SettingsError if there is too little memory, or no such address for the dashboard.
         Raises TransferError if the workers do not start.
         """
         with self._deciding:
             if not self._begin.is_set():
-                self._wanted = _Size(self._nconsumers, ranges)
+                self._wanted = _Size(self._nconsumers, ranges, is_here)
             memory = self._wanted.share(self._limit)
             self._begin.set()
         if self._thread is None:
@@ -179,7 +183,7 @@ class LocalWorkers:
             # Nobody's default: with two at once, the second would take this one for its user's, and the last to close
             # would leave Dask asking for a client.
             with Client(self._started, set_as_default=False) as client:
-                yield Cluster(client, memory, Lookahead(ahead, turns=1))
+                yield Cluster(client, memory, Lookahead(ahead, size.turns))
         finally:
             self._close()  # whoever settles what is left over relies on it that no attempt goes on
 
@@ -194,7 +198,7 @@ class LocalWorkers:
         if not isinstance(self._started, LocalCluster):
             return
         started, self._started = self._started, None
-        processes = [pid for nanny in started.workers.values() if (pid := nanny.pid)]
+        processes = [pid for each in started.workers.values() if (pid := getattr(each, "pid", None))]
         # In a thread, as signals reach only the main one: Dask would leave off in the middle, and each further attempt
         # to close would wait in vain.
         with ThreadPoolExecutor(1, "fink-dask-close") as thread:
@@ -219,13 +223,15 @@ class LocalWorkers:
     def _start(self) -> None:
         try:
             self._stack.enter_context(_open_files(self._wanted.workers))
-            method = start_forkserver()
+            if self._wanted.is_here:
+                do_without_pandas()
+            method = "spawn" if self._wanted.is_here else start_forkserver()
             if method == "spawn":  # the process that workers are forked from does so itself, and they wait for it
                 prepare_decoder()
             self._stack.enter_context(
                 dask_configuration({**DASK_CONFIG, "distributed.worker.multiprocessing-method": method}, is_whole=True)
             )
-            with without_interrupts():
+            with without_interrupts(starts_processes=not self._wanted.is_here):
                 self._started = _start_workers(self._wanted, self._dashboard_address, self._plugins())
         except BaseException as error:
             self._close()  # where an interrupt came as they had just started
@@ -249,24 +255,34 @@ class _Size:
 
     nconsumers: int
     ranges: int
+    #: Whether one worker does it all, in this process.
+    is_here: bool = False
 
     @property
     def busy(self) -> int:
         return max(1, min(self.nconsumers, self.ranges))
 
     @property
-    def workers(self) -> int:
+    def cores(self) -> int:
         return min(self.busy, usable_cores())
 
     @property
+    def workers(self) -> int:
+        return 1 if self.is_here else self.cores
+
+    @property
+    def turns(self) -> int:
+        return self.cores // self.workers
+
+    @property
     def threads(self) -> int:
-        # Consumers beyond the cores are threads, and each process has at least two: one prepares a range, or writes one
-        # to disk, while the other has its turn to decode.
-        return max(2, -(-self.busy // self.workers))
+        # Consumers beyond the cores are threads, and each core has at least two: one prepares a range, or writes one to
+        # disk, while the other has its turn to decode.
+        return self.turns * max(2, -(-self.busy // self.cores))
 
     def share(self, limit: int) -> MemoryShare:
         """Divide the memory among the consumers."""
-        overhead = BASE_BYTES + self.workers * WORKER_BYTES
+        overhead = BASE_BYTES + (0 if self.is_here else self.workers * WORKER_BYTES)
         return share_memory(limit, overhead, self.threads * self.workers, max(_FULL_SHARES, usable_cores()))
 
 
@@ -313,9 +329,12 @@ def _start_workers(size: _Size, dashboard_address: str, plugins: Sequence[WarmUp
             return LocalCluster(
                 n_workers=size.workers,
                 threads_per_worker=size.threads,
-                memory_limit=MEMORY_LIMIT // size.workers,
+                # A nanny ends a worker that has taken more; nobody would end this process.
+                memory_limit=0 if size.is_here else MEMORY_LIMIT // size.workers,
                 plugins=tuple(plugins),
-                processes=True,
+                processes=not size.is_here,
+                # Otherwise a worker in this process is given no host, and then listens on all there are.
+                protocol="tcp",
                 host="127.0.0.1",
                 dashboard_address=free_address(dashboard_address),
                 scheduler_kwargs={"dashboard": False},  # not before somebody opens it

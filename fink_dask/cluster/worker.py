@@ -13,6 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 from distributed import WorkerPlugin, get_worker
+from distributed.worker import WORKER_ANY_RUNNING
 
 from fink_dask.cluster.readiness import NotReady, check_fitness
 from fink_dask.errors import FinkDaskError
@@ -248,9 +249,10 @@ def transfer_on_worker(
             worker.log_event(progress_topic, asdict(progress))
 
     def should_stop() -> bool:
-        # Cancelling does not reach a running thread, but the worker's own state of the task tells.
+        # Cancelling does not reach a running thread, but the worker's own state of the task tells. A worker that closes
+        # waits for its threads, where no nanny ends its process.
         task = worker.state.tasks.get(key)
-        return task is None or task.state == "cancelled"
+        return task is None or task.state == "cancelled" or worker.status not in WORKER_ANY_RUNNING
 
     try:
         with _sharing(progress_topic, share):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from codecs import BOM_UTF8
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -108,6 +108,10 @@ _OVER = {KafkaError._PARTITION_EOF, KafkaError._AUTO_OFFSET_RESET, KafkaError.OF
 
 #: Seconds before a partition that has just lost its leader is asked again.
 _PAUSE_S = 0.1
+
+#: The partitions of each topic, or why it can't be used now; and what each is, or why that can't be said.
+_Listed = dict[str, list[int] | BrokerError]
+_Described = dict[str, TopicDescription | BrokerError]
 
 Sampled = TypeVar("Sampled")
 Answer = TypeVar("Answer")
@@ -270,6 +274,9 @@ class Inspector:
         #: What is looked at before anybody asks: the last copies of the schemas of a topic, and its sizes.
         self._last_keys: dict[str, Future[list[bytes]]] = {}
         self._sizes: dict[str, Future[Sample]] = {}
+        #: The first answers, where they were asked for before anybody needed them.
+        self._listed: Future[_Listed] | None = None
+        self._described: Future[_Described] | None = None
 
     @property
     def _rights(self) -> str:
@@ -284,6 +291,29 @@ class Inspector:
     def begin(self, function: Callable[[], Answer]) -> Future[Answer]:
         """Begin to ask in a thread of its own; the connection is not closed before that has ended."""
         return self._connection.begin(function)
+
+    def ask_ahead(self, choose: Callable[[Iterable[str]], Sequence[str]]) -> Future[list[TopicDescription]]:
+        """Begin to list all topics, and to describe some of them: who asks for that first gets these answers.
+
+        Returns: what can be described of those that were chosen.
+        """
+        listed = self._listed = self.begin(self._list)
+
+        def describe() -> _Described:
+            found = listed.result()
+            return self._describe(found, choose(found))
+
+        described = self._described = self.begin(describe)
+        return in_background(
+            lambda: [each for each in described.result().values() if isinstance(each, TopicDescription)]
+        )
+
+    def mean_bytes(self, topic: str) -> float:
+        """Say how large a record of a topic is, where that is looked at before anybody asks; 0 otherwise."""
+        if (ahead := self._sizes.get(topic)) is None:
+            return 0.0
+        sizes = _result(ahead).wire_sizes
+        return sum(sizes.values()) / len(sizes) if sizes else 0.0
 
     def describe(self, topic: str, partitions: Sequence[int] = ()) -> TopicDescription:
         """Describe a topic.
@@ -305,17 +335,23 @@ class Inspector:
                 raise found
             time.sleep(_PAUSE_S)
 
-    def topics(self) -> dict[str, list[int] | BrokerError]:
+    def topics(self) -> _Listed:
         """List all topics with their partitions, or with an error where one has no leader just now.
 
         Raises BrokerError if the broker refuses or does not answer.
         """
+        if (ahead := self._listed) is not None:
+            self._listed = None
+            return _result(ahead)
+        return self._list()
+
+    def _list(self) -> _Listed:
         # All of them, because asking for one by name lets some brokers create it; and so a wrong name is answered with
         # what may be meant.
         timeout_s = self._settings.request_timeout_s
         metadata = self._admin.ask(lambda client: in_background(lambda: client.list_topics(timeout=timeout_s)))
         self._has_controller = metadata.controller_id in metadata.brokers
-        found: dict[str, list[int] | BrokerError] = {}
+        found: _Listed = {}
         for name, topic in metadata.topics.items():
             if topic.error is not None or not topic.partitions:
                 continue
@@ -326,15 +362,21 @@ class Inspector:
                 found[name] = BrokerUnavailableError("the partition has no leader now", name, leaderless)
         return found
 
-    def describe_each(
-        self, listed: Mapping[str, list[int] | BrokerError], topics: Sequence[str]
-    ) -> dict[str, TopicDescription | BrokerError]:
+    def describe_each(self, listed: Mapping[str, list[int] | BrokerError], topics: Sequence[str]) -> _Described:
         """Describe several topics, in no more requests than for one.
 
         Returns: what each is, or why it can't be described; an error that may pass is a `BrokerUnavailableError`.
         Raises BrokerError if the broker refuses or does not answer.
         """
-        found: dict[str, TopicDescription | BrokerError] = {}
+        if (ahead := self._described) is not None:
+            self._described = None
+            found = _result(ahead)
+            if found.keys() >= set(topics):
+                return found
+        return self._describe(listed, topics)
+
+    def _describe(self, listed: Mapping[str, list[int] | BrokerError], topics: Sequence[str]) -> _Described:
+        found: _Described = {}
         partitions: dict[str, list[int]] = {}
         for topic in topics:
             each = listed.get(topic)

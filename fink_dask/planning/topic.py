@@ -180,7 +180,8 @@ class TopicTransfer:
         self._rate_before = 0.0
         self._sample: Sample | None = None
         self._draft = Draft()
-        self._forecast: Forecast | None = None
+        #: What is planned and not done yet, once it is estimated.
+        self.forecast: Forecast | None = None
         self._opened: list[tuple[Plan, OffsetRange]] = []
         self._range_failures: list[FinkDaskError] = []
         self._kept = 0.0
@@ -274,8 +275,8 @@ class TopicTransfer:
             self.settings, self.target, self._before, self._opened, plan, cores, samples, sample, line, self._loaded_s
         )
         ranges = [*(offset_range for _, offset_range in self._opened), *(plan.ranges if plan is not None else ())]
-        self._forecast = with_removal(found, admin, self.topic, ranges, self.target.description.watermarks)
-        return self._forecast
+        self.forecast = with_removal(found, admin, self.topic, ranges, self.target.description.watermarks)
+        return self.forecast
 
     def freeze(self) -> None:
         """Freeze what was planned, if anything was.
@@ -305,7 +306,7 @@ class TopicTransfer:
                 offsets_committed=offsets - sum(len(item.range) for item in work),
                 dashboard=dashboard,
                 partitions=offsets_by_partition(planned, work),
-                forecast=self._forecast,
+                forecast=self.forecast,
                 reconnect_timeout_s=self.settings.kafka.reconnect_timeout_s,
                 limit_rate=self.settings.kafka.limit_rate,
             )

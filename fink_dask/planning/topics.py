@@ -29,6 +29,7 @@ from fink_dask.kafka.topics import MAX_TOPICS, TopicChoice, holds_predictions, s
 from fink_dask.ledger.ledger import storage_error
 from fink_dask.ledger.outdir import check_name, datasets_in, find_ledger
 from fink_dask.ledger.progress import summarise
+from fink_dask.planning.ahead import is_small
 from fink_dask.planning.continuing import like_the_others
 from fink_dask.planning.forecast import has_room, require_room
 from fink_dask.planning.topic import TopicTransfer
@@ -104,6 +105,14 @@ class Topics:
         if len(found) > 1 and not has_room(found):
             found = self._estimates(cores, admin, samples=True)
         require_room(found, self.settings)
+
+    @property
+    def is_small(self) -> bool:
+        """Whether all that is planned is known to be little, once it is estimated."""
+        found = [transfer.forecast for transfer in self.open]
+        sizes = [None if each is None else each.wire_bytes for each in found]
+        known = [size for size in sizes if size is not None]
+        return len(known) == len(sizes) and is_small(sum(each.alerts for each in found if each), sum(known))
 
     def _estimates(self, cores: int, admin: Admin, samples: bool = False) -> list[Forecast]:
         found = []

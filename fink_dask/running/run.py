@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,13 +14,14 @@ from fink_dask.cluster.jobspec import JobSpec
 from fink_dask.cluster.local import Cluster, LocalWorkers, usable_cores
 from fink_dask.dashboard.plugin import page_link
 from fink_dask.dashboard.reporter import Reporter
-from fink_dask.errors import FinkDaskError, SettingsError, StorageError
+from fink_dask.errors import FinkDaskError, SettingsError
 from fink_dask.following.followers import Followers, Watch, look_first, wait_for_first
 from fink_dask.kafka.inspect import Inspector, open_inspector
 from fink_dask.kafka.topics import TopicChoice, no_such_topics
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import check_for_several, find_ledger
 from fink_dask.ledger.progress import Summary
+from fink_dask.planning.ahead import FirstLook, is_resumed
 from fink_dask.planning.predicted import is_predicted
 from fink_dask.planning.topic import TopicTransfer
 from fink_dask.planning.topics import Finder, Topics, joining, other_survey, settings_of_all
@@ -78,6 +79,9 @@ class ClusterChoice:
     dashboard_address: str = DASHBOARD_ADDRESS
     #: Jobs of a batch system, which are submitted for the transfer.
     jobs: JobSpec | None = None
+    #: What was asked of Kafka while the program loaded. Where something was, this process is nobody else's, and what is
+    #: small may run in it.
+    look: FirstLook | None = None
 
     @property
     def is_here(self) -> bool:
@@ -155,14 +159,16 @@ def _run_topics(
     try:
         what = "topics" if choice.is_several else "topic"
         progress(Doing(f"connecting to Kafka, and looking at the {what}"))
-        is_resumed = _is_resumed(settings, choice, restart)
         with (
             _local_workers(settings, chosen, choice) as workers,
-            open_inspector(settings.kafka, choice.names, is_resumed, settings.window) as inspector,
+            _inspector(settings, choice, restart, chosen.look) as inspector,
         ):
             wait_for_topics(settings, choice, inspector, progress)
             if settings.follow is None and chosen.is_here:  # else it may be hours until there is anything to do
-                workers.start_soon()
+                if chosen.look is None:
+                    workers.start_soon()
+                else:
+                    chosen.look.when_large(workers.start_soon)
             finder = Finder(choice, topics.make, is_patient=settings.follow is not None)
             _begin(topics, finder, inspector, settings.follow)
             if topics.open:
@@ -189,13 +195,13 @@ def _is_empty(settings: TransferSettings) -> str:
     return "is empty" if settings.since is settings.until is None else "holds nothing of that time"
 
 
-def _is_resumed(settings: TransferSettings, choice: TopicChoice, restart: bool) -> bool:
-    """Tell whether a single topic was planned before."""
-    if restart or choice.is_several:
-        return False
-    with suppress(StorageError):  # it is said when the ledger is needed
-        return find_ledger(settings.outdir).exists()
-    return False
+def _inspector(
+    settings: TransferSettings, choice: TopicChoice, restart: bool, look: FirstLook | None
+) -> AbstractContextManager[Inspector]:
+    if look is not None:
+        return nullcontext(look.inspector)
+    resumed = is_resumed(settings.outdir, choice, restart)
+    return open_inspector(settings.kafka, choice.names, resumed, settings.window)
 
 
 def _begin(topics: Topics, finder: Finder, inspector: Inspector, follow: FollowSettings | None) -> None:
@@ -263,8 +269,11 @@ def _transfer(
                     topics.require_room(cores_of(settings, chosen), inspector.admin)
                     if settings.follow is not None:  # there will be more
                         ranges = max(ranges, settings.nconsumers)
+                    is_here = chosen.look is not None and topics.is_small
                     observe(Doing("starting workers"))
-                    cluster = stack.enter_context(_connect(settings, observe, chosen, workers, topics.open[0], ranges))
+                    cluster = stack.enter_context(
+                        _connect(settings, observe, chosen, workers, topics.open[0], ranges, is_here)
+                    )
                     # A scheduler that is started here ends with the transfer, and its page with it.
                     outlived = chosen.scheduler is not None
                     stack.enter_context(Reporter(cluster.client, observe, outlived, topics.failure))
@@ -333,6 +342,7 @@ def _connect(
     workers: LocalWorkers,
     first: TopicTransfer,
     ranges: int,
+    is_here: bool,
 ) -> AbstractContextManager[Cluster]:
     if chosen.jobs is not None:
         if settings.kafka.security.password is not None and not chosen.jobs.is_encrypted:
@@ -346,7 +356,7 @@ def _connect(
             words = f"Kafka's password goes unencrypted to the workers of {chosen.scheduler.address}: use tls://"
             progress(Note(words, warning=True))
         return existing_scheduler(chosen.scheduler, settings.kafka, first.topic, first.ledger, settings.memory_limit)
-    return workers.cluster(ranges)
+    return workers.cluster(ranges, is_here)
 
 
 def _local_workers(settings: TransferSettings, chosen: ClusterChoice, choice: TopicChoice) -> LocalWorkers:

@@ -26,6 +26,8 @@ OTHERS = {
     "DASK_DISTRIBUTED__WORKER__RESOURCES__GPU": "1",
     "DASK_SCHEDULER_ADDRESS": "tcp://127.0.0.1:8",
 }
+#: What is transferred in the command's own process, and what workers are started for.
+COUNTS = (50, 12_000)
 #: Modules of Python and of what a transfer uses, whose names a user's script may have.
 NAMES = (
     *("random", "secrets", "copy", "select", "code", "signal", "threading", "multiprocessing", "queue", "types"),
@@ -33,10 +35,11 @@ NAMES = (
 )
 
 
+@pytest.mark.parametrize("count", COUNTS)
 def test_a_configuration_of_dask_that_is_made_for_other_clusters_stops_no_transfer(
-    kafka: Any, topic_name: str, tmp_path: Path
+    kafka: Any, topic_name: str, tmp_path: Path, count: int
 ) -> None:
-    oracle = fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 50, partitions=2)
+    oracle = fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, count, partitions=2)
     done = run_cli(*transfer_arguments(kafka, topic_name, tmp_path / "out"), env=OTHERS, afresh=True)
     assert done.returncode == 0, done.stderr
     assert_exactly_once(tmp_path / "out", oracle.values)
@@ -49,10 +52,11 @@ def test_a_user_without_a_home_finds_one_that_is_not_there(monkeypatch: pytest.M
     assert os.environ["HOME"] == "/nonexistent"
 
 
+@pytest.mark.parametrize("count", COUNTS)
 def test_what_is_in_the_working_directory_is_never_imported_and_neither_a_long_tmpdir_nor_no_compiler_matters(
-    kafka: Any, topic_name: str, tmp_path: Path
+    kafka: Any, topic_name: str, tmp_path: Path, count: int
 ) -> None:
-    oracle = fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 50, partitions=2)
+    oracle = fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, count, partitions=2)
     here, temporary = tmp_path / "here", tmp_path / ("t" * 100)
     temporary.mkdir()
     here.mkdir()

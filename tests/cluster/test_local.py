@@ -25,6 +25,9 @@ from tests.harness.cli import PROGRAM, environment, transfer_arguments
 from tests.harness.oracle import assert_exactly_once, fill_topic, wait_for
 from tests.harness.running import Running
 
+#: Too many alerts for the command's own process.
+COUNT = 12_000
+
 
 def kill_as_they_start(running: Running, workers: float) -> None:
     """Kill so many workers, each as soon as there is one, or all until the transfer is over."""
@@ -41,7 +44,7 @@ def kill_as_they_start(running: Running, workers: float) -> None:
 
 
 def test_a_worker_that_is_killed_while_it_starts_costs_nothing(kafka: Any, topic_name: str, tmp_path: Path) -> None:
-    oracle = fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 200)
+    oracle = fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, COUNT)
     running = Running(kafka, topic_name, tmp_path / "alerts", "-nconsumers", "2")
     kill_as_they_start(running, 1)
     code, err = running.finish()
@@ -50,7 +53,7 @@ def test_a_worker_that_is_killed_while_it_starts_costs_nothing(kafka: Any, topic
 
 
 def test_workers_that_never_start_are_an_error_in_one_line(kafka: Any, topic_name: str, tmp_path: Path) -> None:
-    fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 20)
+    fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, COUNT)
     running = Running(kafka, topic_name, tmp_path / "alerts", "-nconsumers", "2")
     kill_as_they_start(running, float("inf"))
     code, err = running.finish()
@@ -64,7 +67,7 @@ def test_workers_that_never_start_are_an_error_in_one_line(kafka: Any, topic_nam
 def test_fewer_open_files_than_the_workers_take_are_one_line_and_no_waiting(
     kafka: Any, topic_name: str, tmp_path: Path
 ) -> None:
-    fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 20)
+    fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, COUNT)
     typed = transfer_arguments(kafka, topic_name, tmp_path / "alerts")
     command = ["sh", "-c", 'ulimit -n 64 && exec "$@"', "sh", *PROGRAM, *typed]
     done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)

@@ -17,7 +17,7 @@ from tests.alerts.made_up import AlertKind
 from tests.harness.cli import PROGRAM, environment, transfer_arguments
 from tests.harness.oracle import Oracle, assert_exactly_once, assert_values_equal, fill_topic
 
-COUNT = 6000
+COUNT = 12_000
 PARTITIONS = 12
 
 

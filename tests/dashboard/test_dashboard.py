@@ -148,7 +148,7 @@ def test_ranges_that_run_have_their_worker_and_those_of_a_worker_that_is_killed_
     kafka: Any, topic_name: str, tmp_path: Path
 ) -> None:
     (port,) = free_ports(1)
-    oracle = fill_topic(kafka.bootstrap_servers, topic_name, LIGHT, 6000, partitions=2)
+    oracle = fill_topic(kafka.bootstrap_servers, topic_name, LIGHT, 12_000, partitions=2)
     running = Running(
         kafka, topic_name, tmp_path / "alerts", "-nconsumers", "2", "--dashboard-address", f"127.0.0.1:{port}"
     )
