@@ -17,7 +17,7 @@ from distributed import Client, default_client
 
 from fink_dask.api.settings import TRANSFER_ARGUMENTS, errors_in_python, transfer_settings
 from fink_dask.cluster.existing import Scheduler
-from fink_dask.cluster.forkserver import hide_main, show_main, stop_forkserver
+from fink_dask.cluster.forkserver import MALLOC, hide_main, show_main, stop_forkserver
 from fink_dask.cluster.leftovers import Kept, variables
 from fink_dask.dataset.read import open_dataset
 from fink_dask.errors import SettingsError, TransferError, parameter
@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 _GUARD = "if __name__ == '__main__': above the"
 #: Set for the processes that a transfer starts, and restored afterwards for those that the user starts.
 _VARIABLES = (
-    *("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "MALLOC_TRIM_THRESHOLD_"),
+    *("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", *MALLOC),
     *("PYTHONHASHSEED", "__DASK_PARENT_PID"),  # of Dask's nannies
 )
 

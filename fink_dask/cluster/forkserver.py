@@ -20,6 +20,9 @@ _PRELOAD = "fink_dask.cluster.preload"
 #: Bytes of a directory in which a socket can have the names that multiprocessing gives it, of the 107 that there are.
 _MAX_TMPDIR = 75
 _SHORT_TMPDIR = "/tmp"  # noqa: S108 - multiprocessing makes a directory of its own in it
+#: How much free memory the C library keeps, and from what size on it asks the system for a block and gives it back at
+#: once. Each response of Kafka has up to 8 MiB: asked for anew, all its pages are cleared and mapped again.
+MALLOC = {"MALLOC_TRIM_THRESHOLD_": 2**24, "MALLOC_MMAP_THRESHOLD_": 2**25}
 #: Python's variable for what -P does.
 SAFE_PATH = "PYTHONSAFEPATH"
 
@@ -34,9 +37,10 @@ def start_forkserver() -> str:
     """
     # Nothing here multiplies matrices, yet numpy's BLAS would start a thread per core in every process.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    # Dask sets this for workers that it starts; here it must be set before the process that they are forked from
-    # starts. Without it the C library keeps the memory of messages that were freed.
-    os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", "65536")
+    # Dask sets the first for workers that it starts, to 64 KiB; here it must be set before the process that they are
+    # forked from starts. Without any, the C library keeps the memory of messages that were freed.
+    for name, size in MALLOC.items():
+        os.environ.setdefault(name, str(size))
     if sys.platform != "linux":
         return "spawn"
     multiprocessing.set_forkserver_preload([_PRELOAD])

@@ -61,10 +61,11 @@ def _run_script(
 
 def test_a_script_transfers_proves_and_opens_a_dataset(kafka: Any, topic: str, oracle: Oracle, tmp_path: Path) -> None:
     body = """\
-settings = os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("MALLOC_TRIM_THRESHOLD_")
+names = "OPENBLAS_NUM_THREADS", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"
+settings = [os.environ.get(name) for name in names]
 looked = fink_dask.plan(sys.argv[2], "alerts", sys.argv[1], partitionby="time")
 done = fink_dask.transfer(sys.argv[2], "alerts", sys.argv[1], partitionby="time", dashboard_address="127.0.0.1:0")
-assert settings == (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("MALLOC_TRIM_THRESHOLD_"))
+assert settings == [os.environ.get(name) for name in names]
 print(looked.offsets, done.summary.alerts, done.is_complete, done.dataset.count_rows(), done.outdir.name)
 print(fink_dask.verify("alerts").problems)"""
     ended = _run_script(tmp_path, body, kafka.bootstrap_servers, topic)
