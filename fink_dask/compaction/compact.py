@@ -86,8 +86,8 @@ def compact_dataset(
         raise SettingsError("the new dataset needs a directory of its own: the old one is left untouched")
     try:
         plans = source.plans()
-        check_files(source, plans)
         markers = list(source.markers(plans))
+        check_files(source, plans, markers)
         if len(published(source, markers)) < len(markers):
             raise LedgerError(
                 f"{source.outdir} lacks files that are committed: run its transfer again, then compact it"

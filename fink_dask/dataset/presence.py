@@ -69,12 +69,11 @@ def check_offsets(marker: Marker, seen: Sequence[Offsets]) -> list[str]:
     return []
 
 
-def check_files(ledger: Ledger, plans: Sequence[Plan]) -> None:
+def check_files(ledger: Ledger, plans: Sequence[Plan], markers: Sequence[Marker]) -> None:
     """Refuse to call a dataset complete whose files or markers are gone; looks at names and sizes only.
 
     Raises LedgerError that names the first one.
     """
-    markers = list(ledger.markers(plans))
     unmarked = unmarked_ranges(ledger, plans, markers)
     if unmarked:
         # Reading it again would replace its files, or, where Kafka no longer has the alerts, declare them lost.

@@ -12,7 +12,7 @@ from enum import Enum
 from fink_dask.errors import LedgerError, StorageError, parameter
 from fink_dask.kafka.confluent import Debounce
 from fink_dask.kafka.inspect import TopicDescription, is_other_topic
-from fink_dask.kafka.offsets import OffsetRange, total
+from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.ledger.progress import Lag, write_lag
 from fink_dask.ledger.records import Plan
 from fink_dask.planning.plan import Sizing, next_plan, planned_ends, removed_heads, spans_to_plan, window_to_plan
@@ -130,14 +130,10 @@ class Follower:
         for plan in transfer.plans:
             for offset_range in plan.ranges:
                 self._offsets[offset_range.partition] += len(offset_range)
-        markers = list(transfer.ledger.markers(transfer.plans))
+        held = transfer.begun.summary
         # Records that were in the dataset, in its quarantine, or declared lost.
-        self._before = sum(
-            marker.rows + marker.filtered + marker.quarantined + total(marker.lost + marker.duplicates)
-            for marker in markers
-        )
-        stamps = (marker.newest_ms for marker in markers if marker.newest_ms is not None)
-        self._newest_before: int | None = max(stamps, default=None)
+        self._before = held.alerts + held.filtered + held.quarantined + held.lost + held.duplicates
+        self._newest_before = transfer.begun.newest_ms
         #: When the state of the topic was last known, on the clock of `time.monotonic`.
         self.seen_at = time.monotonic()
         self._kept = 0.0

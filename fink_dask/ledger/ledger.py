@@ -46,6 +46,8 @@ _PLANS = "[0-9]*.json"
 _MENDS = ": fink-dask repair fetches it again"
 #: The name of a ledger with which a dataset was begun again.
 _AGAIN = re.compile(r"\d{8}")
+#: Markers that were read, by the name of their range and their revision: none of them ever changes.
+KnownMarkers = dict[tuple[str, int], Marker]
 #: The name of a marker that is not the first of its range.
 _REVISION = re.compile(r"([0-9-]+)\.([1-9][0-9]{0,5})\.json")
 
@@ -218,32 +220,14 @@ class Ledger:
 
     def marker_path(self, offset_range: OffsetRange, revision: int = 0) -> Path:
         """Where a marker of a range is, once it is committed."""
-        return self.markers_path / f"{offset_range.name}{f'.{revision}' if revision else ''}.json"
+        return self.markers_path / _marker_name(offset_range.name, revision)
 
     def marker(self, offset_range: OffsetRange, plan_id: str, revision: int = 0) -> Marker | None:
         """Read a marker of a range of a plan, or None where it is not committed.
 
         Raises LedgerError if it is damaged, or of another range, revision or plan.
         """
-        path = self.marker_path(offset_range, revision)
-        try:
-            marker = Marker.from_json(_read("marker", path))
-        except FileNotFoundError:
-            return None
-        if marker.range != offset_range:
-            raise LedgerError(f"{path} is the marker of another range, {marker.range.name}")
-        if marker.revision != revision:
-            raise LedgerError(f"{path} is revision {marker.revision} of the range, not {revision}")
-        if marker.plan_id != plan_id:
-            raise LedgerError(f"{path} belongs to another plan: {marker.plan_id}, not {plan_id}")
-        return marker
-
-    def _marker_or_error(self, which: tuple[str, OffsetRange, int]) -> Marker | LedgerError | None:
-        plan_id, offset_range, revision = which
-        try:
-            return self.marker(offset_range, plan_id, revision)
-        except LedgerError as error:
-            return error
+        return _read_marker(self.marker_path(offset_range, revision), offset_range, plan_id, revision)
 
     def revisions(self) -> dict[str, int]:
         """Find the last revision of each range that has any, by the range's name, in one look at the directory.
@@ -260,20 +244,38 @@ class Ledger:
             found[name] = max(found.get(name, 0), revision)
         return found
 
-    def markers(self, plans: Sequence[Plan], damaged: list[DamagedMarker] | None = None) -> Iterator[Marker]:
+    def markers(
+        self, plans: Sequence[Plan], damaged: list[DamagedMarker] | None = None, known: KnownMarkers | None = None
+    ) -> Iterator[Marker]:
         """Yield the marker that counts of each committed range, its last revision, in plan order.
 
         `damaged`: takes the markers that can't be read; without it, the first one is raised.
+        `known`: has the markers that were read before, which are not read again, and takes the others.
         Raises LedgerError if one is damaged, or belongs to another plan than the one that holds its range.
         """
-        revisions = self.revisions() if plans else {}
-        wanted = ((plan.plan_id, each, revisions.get(each.name, 0)) for plan in plans for each in plan.ranges)
-        for (plan_id, offset_range, revision), found in self.store.for_each(self._marker_or_error, wanted):
+        if not plans:
+            return
+        revisions, directory = self.revisions(), self.markers_path
+
+        def read(wanted: tuple[str, OffsetRange, str, int]) -> Marker | LedgerError | None:
+            plan_id, offset_range, name, revision = wanted
+            if known is not None and (before := known.get((name, revision))) is not None:
+                return before
+            try:
+                return _read_marker(directory / _marker_name(name, revision), offset_range, plan_id, revision)
+            except LedgerError as error:
+                return error
+
+        named = ((plan.plan_id, each, each.name) for plan in plans for each in plan.ranges)
+        wanted = ((plan_id, each, name, revisions.get(name, 0)) for plan_id, each, name in named)
+        for (plan_id, offset_range, name, revision), found in self.store.for_each(read, wanted):
             if isinstance(found, LedgerError):
                 if damaged is None:
                     raise found
                 damaged.append(DamagedMarker(plan_id, offset_range, revision, found))
             elif found is not None:
+                if known is not None:
+                    known[name, revision] = found
                 yield found
 
     def add_profile(self, profile: dict[str, Any]) -> None:
@@ -328,6 +330,25 @@ def ledgers_again(ledger: Ledger) -> list[Ledger]:
 
 def _plan_name(generation: int) -> str:
     return f"{generation:08d}.json"
+
+
+def _marker_name(offset_range: str, revision: int) -> str:
+    return f"{offset_range}.{revision}.json" if revision else f"{offset_range}.json"
+
+
+def _read_marker(path: Path, offset_range: OffsetRange, plan_id: str, revision: int) -> Marker | None:
+    """Read a marker, and check that it is the one that is meant."""
+    try:
+        marker = Marker.from_json(_read("marker", path))
+    except FileNotFoundError:
+        return None
+    if marker.range != offset_range:
+        raise LedgerError(f"{path} is the marker of another range, {marker.range.name}")
+    if marker.revision != revision:
+        raise LedgerError(f"{path} is revision {marker.revision} of the range, not {revision}")
+    if marker.plan_id != plan_id:
+        raise LedgerError(f"{path} belongs to another plan: {marker.plan_id}, not {plan_id}")
+    return marker
 
 
 def _read(kind: str, path: Path) -> dict[str, Any]:

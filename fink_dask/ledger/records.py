@@ -8,8 +8,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime
-from functools import cached_property
-from pathlib import Path, PurePosixPath
+from functools import cache, cached_property
+from pathlib import Path
 from typing import Any
 
 from fink_dask.errors import LedgerError
@@ -21,6 +21,10 @@ from fink_dask.units import pluralize
 #: Plans of format 2 have ids of 16 digits.
 _FORMATS = {"plan": 2}
 _FIRST_FORMAT = 1
+
+#: How a document begins whose content stands in the form that is hashed: then it need not be written once more to be
+#: checked. In documents of before, keys are in another order.
+_HEAD = re.compile(rb'\{"fink_dask":"([a-z]+)","format":1,"sha256":"([0-9a-f]{64})","([a-z]+)":')
 
 #: The form of the names of attempts and plans: they become names of directories, which are removed in the end.
 _NAME = re.compile(r"[0-9a-f]{1,32}")
@@ -47,9 +51,10 @@ _MISREAD = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
 def seal(kind: str, content: dict[str, Any]) -> bytes:
     """Write `content` as a document of a kind (``plan``, ``marker``), with its checksum."""
     format_ = _FORMATS.get(kind, _FIRST_FORMAT)
-    return json.dumps(
-        {"fink_dask": kind, "format": format_, "sha256": checksum(content), kind: content}, separators=(",", ":")
-    ).encode()
+    canonical = _canonical(content)
+    digest = hashlib.sha256(canonical).hexdigest()
+    head = f'{{"fink_dask":"{kind}","format":{format_},"sha256":"{digest}","{kind}":'
+    return b"".join((head.encode(), canonical, b"}"))
 
 
 def unseal(kind: str, path: Path) -> dict[str, Any]:
@@ -58,8 +63,14 @@ def unseal(kind: str, path: Path) -> dict[str, Any]:
     Raises LedgerError if it is not a document of this kind, or not as it was written.
     Raises FileNotFoundError if there is none.
     """
+    raw = path.read_bytes()
     try:
-        document = json.loads(path.read_bytes())
+        if (head := _HEAD.match(raw)) is not None and head[1] == head[3] == kind.encode():
+            canonical = raw[head.end() : -1]
+            if hashlib.sha256(canonical).hexdigest().encode() == head[2] and raw.endswith(b"}"):
+                sealed: dict[str, Any] = json.loads(canonical)
+                return sealed
+        document = json.loads(raw)
         content: dict[str, Any] = document[kind]
         version, expected = document["format"], document["sha256"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -77,7 +88,12 @@ def unseal(kind: str, path: Path) -> dict[str, Any]:
 
 def checksum(content: dict[str, Any]) -> str:
     """Hash a JSON object, whatever the order of its keys."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return hashlib.sha256(_canonical(content)).hexdigest()
+
+
+def _canonical(content: dict[str, Any]) -> bytes:
+    """Write a JSON object in the one form that is hashed."""
+    return json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
 
 
 #: What the annotations of fields stand for, of those that JSON has; anything else is made from it, and so checked.
@@ -99,23 +115,33 @@ def check_types(record: object) -> None:
     Raises ValueError if one is not, or a number is beyond all bounds, or a text can't be written or be the name of a
     file.
     """
-    for each in fields(record):  # type: ignore[arg-type]
-        value, kind = getattr(record, each.name), str(each.type)
-        if value is None and kind.endswith(" | None"):
-            continue
-        kind = kind.removesuffix(" | None")
-        outer, kind = _INNER.get(kind, (None, kind))
-        if kind not in _KINDS:
+    for name, is_optional, outer, kinds in _rules_of(type(record)):  # type: ignore[arg-type]  # classes can be hashed
+        value = getattr(record, name)
+        if value is None and is_optional:
             continue
         if outer is not None and type(value) is not outer:
-            raise ValueError(f"{each.name} is of another type")
+            raise ValueError(f"{name} is of another type")
         for one in (value,) if outer is None else value.values() if outer is dict else value:
-            if type(one) not in _KINDS[kind]:
-                raise ValueError(f"{each.name} is of another type")
-            if isinstance(one, int | float) and not abs(one) < _MOST:  # NaN is not
-                raise ValueError(f"{each.name} is beyond all bounds")
-            if isinstance(one, str) and ("\0" in one or not _can_be_written(one)):
-                raise ValueError(f"{each.name} is no text")
+            if type(one) not in kinds:
+                raise ValueError(f"{name} is of another type")
+            if type(one) is str:
+                if "\0" in one or not (one.isascii() or _can_be_written(one)):
+                    raise ValueError(f"{name} is no text")
+            elif not abs(one) < _MOST:  # NaN is not
+                raise ValueError(f"{name} is beyond all bounds")
+
+
+@cache
+def _rules_of(kind: type[Any]) -> tuple[tuple[str, bool, type | None, tuple[type, ...]], ...]:
+    """Return the fields of a class that are checked: name, whether it may be None, what holds its values, and kinds."""
+    rules = []
+    for each in fields(kind):
+        annotation = str(each.type)
+        words = annotation.removesuffix(" | None")
+        outer, inner = _INNER.get(words, (None, words))
+        if inner in _KINDS:
+            rules.append((each.name, words != annotation, outer, _KINDS[inner]))
+    return tuple(rules)
 
 
 def _can_be_written(text: str) -> bool:
@@ -161,8 +187,8 @@ class DataFile:
 
 def check_inside(name: str) -> None:
     """Refuse the name of a file that would lie outside dataset and ledger."""
-    parts = PurePosixPath(name).parts
-    if not parts or PurePosixPath(name).is_absolute() or ".." in parts or "\0" in name or "://" in name:
+    parts = [part for part in name.split("/") if part not in {"", "."}]  # as pathlib has them, which takes longer
+    if not parts or name.startswith("/") or ".." in parts or "\0" in name or "://" in name:
         raise LedgerError(f"a marker names a file outside the dataset: {name[:80]!r}")
 
 
@@ -339,31 +365,38 @@ class Marker:
     duplicates: tuple[Interval, ...] = ()
 
     def __post_init__(self) -> None:
-        what = f"the marker of range {self.range.name}"
         if not _NAME.fullmatch(self.attempt):
-            raise LedgerError(f"{what} does not name an attempt: {self.attempt[:80]!r}")
+            raise LedgerError(f"{self._words} does not name an attempt: {self.attempt[:80]!r}")
         if not _NAME.fullmatch(self.plan_id):
-            raise LedgerError(f"{what} does not name a plan: {self.plan_id[:80]!r}")
+            raise LedgerError(f"{self._words} does not name a plan: {self.plan_id[:80]!r}")
         if not 0 <= self.revision < _MAX_REVISIONS:
-            raise LedgerError(f"{what} has an impossible revision, {self.revision}")
+            raise LedgerError(f"{self._words} has an impossible revision, {self.revision}")
         for name in self.superseded:
             check_inside(name)
-        mine = {file.path for file in (*self.files, *filter(None, (self.quarantine,)))}
-        if mine.intersection(self.superseded):
-            raise LedgerError(f"{what} both names and supersedes a file")
+        if self.superseded and not {file.path for file in self.each_file}.isdisjoint(self.superseded):
+            raise LedgerError(f"{self._words} both names and supersedes a file")
         absent = (*self.lost, *self.holes, *self.duplicates)
         counts = (self.rows, self.quarantined, self.filtered)
         accounted = sum(counts) + total(absent)
         if accounted != len(self.range) or min(*counts, self.raw_bytes) < 0:
-            raise LedgerError(f"{what} accounts for {accounted:,} of {pluralize(len(self.range), 'offset')}")
+            raise LedgerError(f"{self._words} accounts for {accounted:,} of {pluralize(len(self.range), 'offset')}")
         inside = all(self.range.start <= start < end <= self.range.end for start, end in absent)
-        if not inside or total(merge(absent)) != total(absent):
-            raise LedgerError(f"{what} holds intervals that overlap, or are outside the range")
+        if absent and (not inside or total(merge(absent)) != total(absent)):
+            raise LedgerError(f"{self._words} holds intervals that overlap, or are outside the range")
         if sum(file.rows for file in self.files) != self.rows:
-            raise LedgerError(f"{what} names files that do not add up to its {pluralize(self.rows, 'row')}")
+            raise LedgerError(f"{self._words} names files that do not add up to its {pluralize(self.rows, 'row')}")
         if self.quarantined != (self.quarantine.rows if self.quarantine is not None else 0):
             records = pluralize(self.quarantined, "record")
-            raise LedgerError(f"{what} names a quarantine file that does not hold its {records}")
+            raise LedgerError(f"{self._words} names a quarantine file that does not hold its {records}")
+
+    @property
+    def each_file(self) -> tuple[DataFile, ...]:
+        """Its files, with that of the quarantine."""
+        return self.files if self.quarantine is None else (*self.files, self.quarantine)
+
+    @property
+    def _words(self) -> str:
+        return f"the marker of range {self.range.name}"
 
     def to_json(self) -> dict[str, Any]:
         """Return the marker as JSON holds it."""
@@ -383,7 +416,9 @@ class Marker:
             values["files"] = tuple(DataFile(**file) for file in values["files"])
             values["quarantine"] = None if values["quarantine"] is None else DataFile(**values["quarantine"])
             for name in ("lost", "holes", "duplicates"):
-                values[name] = tuple((int(start), int(end)) for start, end in values.get(name, ()))
+                if (intervals := values.get(name, [])) or type(intervals) is not list:
+                    intervals = [(int(start), int(end)) for start, end in intervals]
+                values[name] = tuple(intervals)
             superseded = values.get("superseded", [])
             # Left as it is where it is no list, so that it is refused as what it is.
             values["superseded"] = tuple(superseded) if isinstance(superseded, list) else superseded
@@ -391,7 +426,8 @@ class Marker:
             newest_ms = values.get("newest_ms")
             values["newest_ms"] = None if newest_ms is None else int(newest_ms)
             marker = cls(**values)
-            for record in (marker, *marker.files, *filter(None, (marker.quarantine,))):
+            check_types(marker)
+            for record in marker.each_file:
                 check_types(record)
             return marker
         except _MISREAD as error:

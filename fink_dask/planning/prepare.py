@@ -11,7 +11,7 @@ from fink_dask.dataset.columns import reconcile_versions
 from fink_dask.errors import BrokerError, LedgerError, parameter
 from fink_dask.kafka.inspect import Inspector, Sample
 from fink_dask.kafka.offsets import OffsetRange
-from fink_dask.ledger.ledger import Ledger
+from fink_dask.ledger.ledger import KnownMarkers, Ledger
 from fink_dask.ledger.records import Marker, Plan
 from fink_dask.planning.plan import (
     Sizing,
@@ -41,17 +41,23 @@ class Draft:
 
 
 def plan_next(
-    settings: TransferSettings, target: Target, inspector: Inspector, ledger: Ledger, plans: Sequence[Plan]
+    settings: TransferSettings,
+    target: Target,
+    inspector: Inspector,
+    ledger: Ledger,
+    plans: Sequence[Plan],
+    known: KnownMarkers | None = None,
 ) -> Draft:
     """Plan what no generation holds yet, as far as the limit allows, without freezing the plan.
 
+    `known`: has the markers that were read before.
     Raises BrokerError if Kafka has removed something, and the settings call that a failure.
     Raises LedgerError if the dataset holds more than the limit, or the topic less than was planned.
     """
     room = None
     watermarks = target.description.watermarks
     if settings.limit is not None:
-        at_most = alerts_at_most(plans, list(ledger.markers(plans)), watermarks)
+        at_most = alerts_at_most(plans, list(ledger.markers(plans, known=known)), watermarks)
         room = settings.limit - at_most
         if room < 0:
             raise LedgerError(

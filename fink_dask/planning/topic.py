@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 
@@ -25,10 +25,10 @@ from fink_dask.kafka.overview import commit_group_offsets
 from fink_dask.kafka.probe import UNKNOWN_LINE, LineSpeed, line_of
 from fink_dask.ledger.commit import roll_forward
 from fink_dask.ledger.lease import Lease, hold_lease
-from fink_dask.ledger.ledger import Ledger, latest
+from fink_dask.ledger.ledger import KnownMarkers, Ledger, latest
 from fink_dask.ledger.outdir import check_outdir, create_ledger, find_ledger, remove_if_unused
-from fink_dask.ledger.progress import Summary, read_arrival, summarise, write_arrival
-from fink_dask.ledger.records import Plan
+from fink_dask.ledger.progress import Summary, progress_of, read_arrival, summarise, write_arrival
+from fink_dask.ledger.records import Marker, Plan
 from fink_dask.ledger.restart import (
     check_restart,
     complete_move,
@@ -71,18 +71,22 @@ def finish(
     inspector: Inspector,
     lease: Lease,
     partitions: Sequence[int],
-) -> None:
+    known: KnownMarkers | None = None,
+) -> Summary:
     """Complete a transfer, or say why it is not complete; `partitions` are those that the topic had at first.
 
+    `known`: has the markers that were read before.
+    Returns: what the dataset holds.
     Raises LedgerError if the topic was made anew meanwhile, planned offsets are not committed, files are gone, or
     another job has taken over.
     """
     plans = ledger.plans()
     _look_again(settings, observe, inspector, plans, partitions)
-    progress = summarise(ledger)
+    markers = list(ledger.markers(plans, known=known))
+    progress = progress_of(plans, markers)
     if progress.missing:
         raise LedgerError(f"not committed: {pluralize(progress.missing_offsets, 'planned offset')}", settings.topic)
-    check_files(ledger, plans)
+    check_files(ledger, plans, markers)
     lease.check()
     if settings.group_id is not None:
         try:
@@ -91,6 +95,7 @@ def finish(
             observe(Note(f"the group's offsets were not committed: {error}", warning=True))
     lease.check()
     settle_old_datasets(ledger, progress.summary, observe)
+    return progress.summary
 
 
 def settle_old_datasets(ledger: Ledger, summary: Summary, observe: Observer) -> None:
@@ -176,6 +181,10 @@ class TopicTransfer:
         self._target: Target | None = None
         self._lease: Lease | None = None
         self._before = Summary(self.topic, "interrupted")
+        #: What the dataset held once that was settled which an earlier run had left.
+        self.begun = progress_of((), ())
+        # The markers that were read, until the work is handed out.
+        self._known: KnownMarkers = {}
         #: How fast records came in the last run, in bytes a second; 0 where that is not known.
         self._rate_before = 0.0
         self._sample: Sample | None = None
@@ -244,25 +253,33 @@ class TopicTransfer:
         made = create_ledger(self.ledger)
         self._stack.callback(remove_if_unused, self.ledger, made)
         self._lease = self._stack.enter_context(hold_lease(self.ledger))
-        self._before = summarise(self.ledger).summary
+        self.plans = self.ledger.plans()
+        markers = list(self._markers())
+        self.begun = progress_of(self.plans, markers)
+        self._before = self.begun.summary
         arrival = read_arrival(self.ledger, _SAME_LINE_S)
         # What kept to a limit says nothing of the line.
         if arrival is not None and not arrival.is_cut and arrival.limit_rate is None:
             self._rate_before = arrival.bytes_per_second
-        self.plans = self.ledger.plans()
         rolled = roll_forward(self.ledger, self.plans)
         if rolled:
             self.observe(Note(f"now in the dataset: {pluralize(rolled, 'range')} that an earlier run had committed"))
-        check_files(self.ledger, self.plans)
-        self._opened = open_ranges(self.plans, self.ledger.markers(self.plans))
+            markers = list(self._markers())
+            self.begun = progress_of(self.plans, markers)
+        check_files(self.ledger, self.plans, markers)
+        self._opened = open_ranges(self.plans, markers)
+
+    def _markers(self) -> Iterator[Marker]:
+        """Read the markers, but none that was read since it began."""
+        return self.ledger.markers(self.plans, known=self._known)
 
     def plan(self, inspector: Inspector) -> int:
         """Plan what no generation holds yet, without freezing it; return how many ranges are to be transferred.
 
         Raises FinkDaskError if it can't be planned.
         """
-        self._draft = plan_next(self.settings, self.target, inspector, self.ledger, self.plans)
-        self._opened = open_ranges(self.plans, self.ledger.markers(self.plans))
+        self._draft = plan_next(self.settings, self.target, inspector, self.ledger, self.plans, self._known)
+        self._opened = open_ranges(self.plans, self._markers())
         return len(self._opened) + (len(self._draft.plan.ranges) if self._draft.plan else 0)
 
     def estimate(self, cores: int, samples: bool, admin: Admin) -> Forecast:
@@ -294,6 +311,7 @@ class TopicTransfer:
 
     def begin_work(self, memory: MemoryShare, dashboard: str | None) -> list[Work]:
         """Announce what will be transferred, and return it."""
+        self._known.clear()  # of 100,000 ranges they would be 200 MB
         planned = [offset_range for plan in self.plans for offset_range in plan.ranges]
         work = make_work(self.settings, self.target, self.ledger, self._opened, memory, self._sample)
         offsets = sum(map(len, planned))
@@ -346,8 +364,7 @@ class TopicTransfer:
         """
         assert self._lease is not None
         known = [*self.target.description.watermarks]
-        finish(self.settings, self.observe, self.ledger, inspector, self._lease, known)
-        self.sum_up()
+        self._sum_up(finish(self.settings, self.observe, self.ledger, inspector, self._lease, known, self._known))
         if self.summary.filtered and not self.summary.alerts:
             self._say_that_none_matches()
         if self.profile.ranges:
@@ -378,12 +395,11 @@ class TopicTransfer:
         """Sum up what there is of a failed transfer."""
         with suppress(FinkDaskError):
             if self.ledger.exists():
-                self.sum_up()
+                self._sum_up(summarise(self.ledger).summary)
         self.summary = replace(self.summary, state="failed")
 
-    def sum_up(self) -> None:
-        """Sum up what the dataset holds, and what this run added."""
-        summary = summarise(self.ledger).summary
+    def _sum_up(self, summary: Summary) -> None:
+        """Take note of what the dataset holds, and of what this run added."""
         added = summary.alerts - self._before.alerts if self._lease is not None else 0
         self.profile = profile_of(self.tally, self._began)
         self.summary = replace(

@@ -211,7 +211,7 @@ def test_a_transfer_goes_on_from_a_compacted_dataset(tmp_path: Path) -> None:
         for offset_range in more.ranges:
             transfer(target, more, offset_range)
     revise(target, more, OffsetRange(9, 0, 40))
-    check_files(target, target.plans())
+    check_files(target, target.plans(), list(target.markers(target.plans())))
     assert read_places(target) == sorted(PLACES + places(more))
     assert verify_dataset(target).problems == ()
     again = Ledger(tmp_path / "fewer")
@@ -378,7 +378,7 @@ def test_a_marker_of_a_compacted_range_that_was_removed_is_missed(tmp_path: Path
     _compact(source, target)
     target.marker_path(RANGES[1]).unlink()
     with pytest.raises(LedgerError, match="gone, but its files are there"):
-        check_files(target, target.plans())
+        check_files(target, target.plans(), list(target.markers(target.plans())))
     assert [bad.range for bad in verify_dataset(target).damaged] == [RANGES[1]]
 
 

@@ -149,6 +149,28 @@ def test_a_document_comes_back(tmp_path_factory: pytest.TempPathFactory, content
     assert unseal("marker", path) == content
 
 
+@pytest.mark.parametrize("is_in_order", [True, False], ids=["as it is hashed", "as ledgers once had it"])
+def test_a_marker_is_read_in_any_order_of_its_keys_and_refused_once_a_byte_differs(
+    tmp_path: Path, is_in_order: bool
+) -> None:
+    path = tmp_path / "marker.json"
+    sealed = seal("marker", MARKER.to_json())
+    if not is_in_order:
+        document = json.loads(sealed)
+        document["marker"] = dict(reversed(document["marker"].items()))
+        sealed = json.dumps(document, separators=(",", ":")).encode()
+    path.write_bytes(sealed)
+    assert Marker.from_json(unseal("marker", path)) == MARKER
+    for place in range(sealed.index(b'"sha256"'), len(sealed)):
+        path.write_bytes(sealed[:place] + bytes([sealed[place] ^ 1]) + sealed[place + 1 :])
+        with pytest.raises(LedgerError):
+            unseal("marker", path)
+    for end in range(len(sealed)):
+        path.write_bytes(sealed[:end])
+        with pytest.raises(LedgerError):
+            unseal("marker", path)
+
+
 @given(content=json_values)
 def test_any_other_json_is_no_document(tmp_path_factory: pytest.TempPathFactory, content: object) -> None:
     path = tmp_path_factory.getbasetemp() / "other.json"

@@ -14,19 +14,21 @@ from fink_dask.dataset.presence import check_files
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.ledger.commit import Attempt, roll_forward, staging_of
-from fink_dask.ledger.ledger import Ledger
+from fink_dask.ledger.ledger import KnownMarkers, Ledger
 from fink_dask.ledger.outdir import create_ledger
 from fink_dask.ledger.records import Marker
 from fink_dask.verifying.files import verify_dataset
 from tests.harness.crash import kill_self, run, run_until
 from tests.harness.ledgers import (
     files_below,
+    make_ledger,
     make_plan,
     make_whole,
     places,
     read_places,
     revise,
     stage_range,
+    transfer,
 )
 from tests.harness.powercut import Recorder, after_power_cut
 
@@ -109,7 +111,20 @@ def test_what_is_staged_for_a_range_whose_last_marker_is_damaged_is_kept(tmp_pat
     _resume(ledger)
     assert [path.name for directory in ledger.staged() for path in directory.iterdir()] == staged
     with pytest.raises(LedgerError, match="damaged"):
-        check_files(ledger, [PLAN])
+        check_files(ledger, [PLAN], list(ledger.markers([PLAN])))
+
+
+def test_who_knows_the_markers_of_before_misses_neither_a_range_nor_a_revision(tmp_path: Path) -> None:
+    ledger, known = make_ledger(tmp_path / "alerts", PLAN), KnownMarkers()
+    assert list(ledger.markers([PLAN], known=known)) == []
+    transfer(ledger, PLAN, FIRST)
+    assert list(ledger.markers([PLAN], known=known)) == list(ledger.markers([PLAN])) != []
+    transfer(ledger, PLAN, SECOND)
+    revise(ledger, PLAN, FIRST)
+    now = list(ledger.markers([PLAN], known=known))
+    assert [marker.revision for marker in now] == [1, 0]
+    ledger.marker_path(FIRST, 1).write_text("{")
+    assert list(ledger.markers([PLAN], known=known)) == now, "none of these is read again"
 
 
 def test_a_marker_under_the_name_of_another_revision_is_refused(tmp_path: Path) -> None:

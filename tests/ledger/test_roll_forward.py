@@ -110,7 +110,7 @@ def test_what_was_removed_in_the_midst_of_publishing_is_left_to_a_repair(tmp_pat
     there = [file for file in marker.files if (ledger.outdir / file.path).exists()]
     assert len(there) == len(marker.files) - 1, "what was staged still is all that there is"
     with pytest.raises(LedgerError, match=r"1 file of the dataset is missing.*fink-dask repair"):
-        check_files(ledger, [PLAN])
+        check_files(ledger, [PLAN], list(ledger.markers([PLAN])))
 
 
 def _revise_and_die(ledger: Ledger) -> None:
@@ -140,7 +140,7 @@ def test_a_damaged_marker_with_its_files_still_staged_is_left_to_a_repair(tmp_pa
     damages, _ = find_damage(ledger, [PLAN], examine_dataset(ledger, lambda _: None))
     assert [damage.range for damage in damages] == [FIRST]
     with pytest.raises(LedgerError, match="marker"):
-        check_files(ledger, [PLAN])
+        check_files(ledger, [PLAN], list(ledger.markers([PLAN])))
 
 
 def test_an_attempt_whose_directory_was_removed_commits_nothing(tmp_path: Path) -> None:
