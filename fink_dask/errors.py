@@ -43,6 +43,16 @@ def shown(text: str) -> str:
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
+def one_line(error: object, most: int = 300) -> str:
+    """Say in one line of bounded length what somebody else's error says."""
+    return " ".join(str(error).split())[:most]
+
+
+def words_of(error: BaseException) -> str:
+    """Say in one line what kind of error somebody else's is, and what it says."""
+    return f"{type(error).__name__}: {one_line(error)}"
+
+
 def spell(message: str, how: Callable[[str, str], str] = option) -> str:
     """Spell the parameters in a message.
 

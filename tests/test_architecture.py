@@ -38,7 +38,7 @@ ROOMS = {
         *("settings", "errors", "units"),
     },
     "following": {"planning", "ranges", "progress", "ledger", "kafka", "settings", "errors"},
-    "dashboard": {"progress", "ledger", "units"},
+    "dashboard": {"progress", "ledger", "errors", "units"},
     "cluster": {"dashboard", "ranges", "progress", "ledger", "store", "avro", "kafka", "settings", "errors", "units"},
     "running": {
         *("cluster", "dashboard", "following", "planning", "ranges", "progress", "joining", "ledger", "kafka"),

@@ -12,6 +12,7 @@ from typing import Any
 
 from fink_dask.avro.schema import AvroSchema
 from fink_dask.avro.walk import RecordError, compile_split, read_long, read_span
+from fink_dask.errors import one_line
 
 #: What every container file begins with.
 MAGIC = b"Obj\x01"
@@ -84,8 +85,7 @@ def read_header(path: Path) -> tuple[dict[str, str], int]:
         except OSError:
             raise
         except Exception as error:  # fastavro's own are of many kinds, and this file may be anything
-            words = " ".join(str(error).split())[:100] or type(error).__name__
-            raise ValueError(f"not an Avro file ({words})") from error
+            raise ValueError(f"not an Avro file ({one_line(error, 100) or type(error).__name__})") from error
 
 
 def read_records(path: Path, schema: AvroSchema) -> Iterator[bytes]:

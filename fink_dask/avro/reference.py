@@ -16,7 +16,7 @@ from fink_dask.avro.evolution import project, project_array
 from fink_dask.avro.schema import AvroSchema
 from fink_dask.avro.types import MAX_DECIMAL128_DIGITS, PRIMITIVES, AvroType
 from fink_dask.avro.walk import RecordError, body_of, make_walk
-from fink_dask.errors import FinkDaskError, SchemaError
+from fink_dask.errors import FinkDaskError, SchemaError, one_line
 
 _Row = dict[str, object]
 
@@ -248,7 +248,7 @@ class Transcoder:
             self._writer = fastavro.parse_schema(_without_logical_types(writer.document))
             self._reader = fastavro.parse_schema(_without_logical_types(reader.document))
         except (fastavro.schema.SchemaParseException, ValueError, TypeError, KeyError, RecursionError) as error:
-            raise SchemaError(f"fastavro refuses the schema: {' '.join(str(error).split())[:200]}") from error
+            raise SchemaError(f"fastavro refuses the schema: {one_line(error)}") from error
 
     def transcode(self, value: bytes) -> bytes:
         """Write a record anew.

@@ -29,7 +29,7 @@ from fink_dask.avro.spelling import (
     steps_to,
 )
 from fink_dask.avro.types import LOGICAL_INTEGERS, MAX_DECIMAL256_DIGITS, PRIMITIVES, AvroType, lazy_property
-from fink_dask.errors import SchemaError
+from fink_dask.errors import SchemaError, one_line
 
 #: Bytes of a fixed: a null takes as many in Arrow, so one byte of a message could otherwise ask for gigabytes.
 MAX_FIXED_BYTES = 65_536
@@ -377,7 +377,7 @@ def _load(raw: bytes | str) -> object:
         )
     except ValueError as error:
         # UnicodeDecodeError and JSONDecodeError are ValueErrors, and so is an integer of thousands of digits.
-        raise SchemaError(f"the Avro schema is not JSON in UTF-8: {' '.join(str(error).split())[:120]}") from error
+        raise SchemaError(f"the Avro schema is not JSON in UTF-8: {one_line(error, 120)}") from error
     return document
 
 

@@ -11,8 +11,9 @@ from fink_dask.avro.evolution import near_column
 from fink_dask.avro.schema import field_type, is_single_value
 from fink_dask.dataset.formats import KAFKA_FIELDS
 from fink_dask.dataset.season import TOPIC
-from fink_dask.dataset.surveys import CLASSES, Fields, find_fields
+from fink_dask.dataset.surveys import CLASSES, find_fields
 from fink_dask.errors import LedgerError, SettingsError, parameter
+from fink_dask.lightcurves.find import told_of
 from fink_dask.lightcurves.points import CARRIED, SCHEMA
 
 #: The catalog of alerts that belong to no object, in the directory of the one of objects.
@@ -117,7 +118,7 @@ def find_form(schemas: Sequence[pa.Schema], columns: Sequence[str] | None = None
         raise SettingsError(
             f"{parameter('columns')} {unknown[0][:80]}: there is no such column, or it is not a single value{near}"
         )
-    if has_history and not any(told_of(find_fields(schema), schema) for schema in schemas):
+    if has_history and not any(told_of(find_fields(schema).survey, schema) for schema in schemas):
         raise SettingsError(
             f"{parameter('history')}: these alerts tell of no earlier detections or forced photometry, as light packets"
         )
@@ -155,12 +156,6 @@ def left_out(schema: pa.Schema, form: Form) -> list[str]:
     return sorted(set(_look(schema).usual) - set(form.columns.names))
 
 
-def told_of(fields: Fields, schema: pa.Schema) -> dict[str, str]:
-    """Find the lists of what alerts tell of other times than their own."""
-    lists = {"history": fields.survey.history, "forced": fields.survey.forced}
-    return {name: path for name, path in lists.items() if path and _is_list_of_structs(field_type(schema, path))}
-
-
 @dataclass(frozen=True)
 class _Looked:
     survey: tuple[str, str, str, str, tuple[str, ...]]
@@ -196,7 +191,3 @@ def _look(schema: pa.Schema) -> _Looked:
 def _singles(schema: pa.Schema, record: str) -> list[str]:
     fields = schema.field(record).type if record else schema
     return [field.name for field in fields if is_single_value(field.type)]
-
-
-def _is_list_of_structs(kind: pa.DataType | None) -> bool:
-    return kind is not None and pa.types.is_list(kind) and pa.types.is_struct(kind.value_type)

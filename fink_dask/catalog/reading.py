@@ -10,10 +10,11 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from fink_dask.catalog.form import Form, paths_in, told_of
+from fink_dask.catalog.form import Form, paths_in
 from fink_dask.dataset.read import Part
 from fink_dask.dataset.season import TOPIC
 from fink_dask.dataset.surveys import Fields, find_fields
+from fink_dask.lightcurves.find import told_of
 from fink_dask.lightcurves.points import MEASURED, OBJECT
 
 #: Rows that are read at once; those with history are a hundred times as large.
@@ -41,7 +42,7 @@ class Reader:
         self._form = form
         self._paths = paths_in(part.dataset.schema, form)
         self._fields = find_fields(part.dataset.schema)
-        self._lists = told_of(self._fields, part.dataset.schema) if form.has_history else {}
+        self._lists = told_of(self._fields.survey, part.dataset.schema) if form.has_history else {}
 
     def count(self) -> tuple[int, int]:
         """Count the alerts, and about how many points their lists have, by the footers of the files."""

@@ -41,7 +41,7 @@ from fink_dask.cli.submit import submit
 from fink_dask.cli.topics import topics
 from fink_dask.cli.transfer import transfer
 from fink_dask.cli.verify import verify
-from fink_dask.errors import FinkDaskError, SettingsError
+from fink_dask.errors import FinkDaskError, SettingsError, one_line, words_of
 from fink_dask.show.bar import fold
 
 #: In the order in which a newcomer needs them, each with as much as the list of commands has room for.
@@ -194,15 +194,14 @@ def _forget_clusters() -> None:
 
 
 def _fail_unexpectedly(error: Exception, arguments: Sequence[str] | None) -> int:
-    words = " ".join(str(error).split())[:300]
-    if words.startswith(_DASK_CONFIG):
-        return _fail(words, 2)
+    if one_line(error).startswith(_DASK_CONFIG):
+        return _fail(one_line(error), 2)
     # A bug: one line for the user, the trace for whoever looks for it.
     logging.getLogger(__name__).debug("unexpected error", exc_info=True)
     typed = sys.argv[1:] if arguments is None else arguments
     command = next((cli.commands[word] for word in typed if word in cli.commands), cli)
     hint = " (-v shows where)" if any(parameter.name == "verbose" for parameter in command.params) else ""
-    return _fail(f"unexpected {type(error).__name__}: {words}{hint}", 1)
+    return _fail(f"unexpected {words_of(error)}{hint}", 1)
 
 
 def _usage(error: click.ClickException) -> str:

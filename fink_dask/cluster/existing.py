@@ -19,7 +19,7 @@ from distributed.security import Security
 import fink_dask
 from fink_dask.cluster.local import MEMORY_FRACTION, Cluster
 from fink_dask.cluster.readiness import check_fitness
-from fink_dask.errors import SettingsError, TransferError
+from fink_dask.errors import SettingsError, TransferError, one_line
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ranges.memory import FULL_SHARE, WORKER_BYTES, MemoryShare, share_memory
 from fink_dask.settings import KafkaSettings
@@ -79,7 +79,7 @@ class Scheduler:
             security = Security(require_encryption=True, **given) if given else None
             client: AbstractContextManager[Client] = Client(self.address, timeout=_CONNECT_S, security=security)
         except (OSError, ValueError, RuntimeError, TypeError) as error:  # Dask's words where TLS is asked for, or not
-            words = _NEEDS_TLS if "ssl_context" in str(error) else _words(error)
+            words = _NEEDS_TLS if "ssl_context" in str(error) else one_line(error)
             raise TransferError(f"no Dask scheduler answers at {self.address} ({words})") from error
         return client
 
@@ -152,7 +152,7 @@ def check_workers(client: Client, kafka: KafkaSettings, topic: str, ledger: Ledg
         token.unlink(missing_ok=True)
     for where, lack in answers.items():
         if lack is not None:
-            raise TransferError(f"{_who(where)} can't work here: {_words(lack)}")
+            raise TransferError(f"{_who(where)} can't work here: {one_line(lack)}")
 
 
 def _wait_for_workers(client: Client) -> None:
@@ -206,7 +206,3 @@ def _version_on_scheduler(client: Client) -> Any:
 
 def _who(where: str) -> str:
     return where if where.startswith("the ") else f"worker {where}"
-
-
-def _words(error: object) -> str:
-    return " ".join(str(error).split())[:200]

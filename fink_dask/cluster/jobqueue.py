@@ -24,7 +24,7 @@ from fink_dask.cluster.local import DASK_CONFIG, Cluster, free_address
 from fink_dask.cluster.readiness import Lookahead
 from fink_dask.cluster.systems import SYSTEMS
 from fink_dask.dashboard.plugin import offer_dashboard
-from fink_dask.errors import SettingsError, TransferError
+from fink_dask.errors import SettingsError, TransferError, one_line
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.progress.events import Note
 from fink_dask.progress.tally import Progress
@@ -152,8 +152,8 @@ def _start(spec: JobSpec, keywords: dict[str, Any]) -> Any:
     try:
         return spec.cluster_class(silence_logs=logging.CRITICAL, **keywords)
     except (ValueError, TypeError, KeyError, RuntimeError, OSError) as error:  # from dask-jobqueue or Dask
-        words = " ".join(str(error).split())[:300]
-        raise TransferError(f"no Dask scheduler for jobs of {spec.system} could be started: {words}") from error
+        words = f"no Dask scheduler for jobs of {spec.system} could be started: {one_line(error)}"
+        raise TransferError(words) from error
 
 
 def _close(cluster: Any) -> None:

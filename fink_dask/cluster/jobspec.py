@@ -18,7 +18,7 @@ from fink_dask.cluster.forkserver import SAFE_PATH, is_package_here
 from fink_dask.cluster.joboptions import JobOptions
 from fink_dask.cluster.local import DASK_CONFIG, MEMORY_FRACTION
 from fink_dask.cluster.systems import SYSTEMS
-from fink_dask.errors import SettingsError, parameter
+from fink_dask.errors import SettingsError, one_line, parameter
 from fink_dask.ranges.memory import WORKER_BYTES, MemoryShare, share_memory
 from fink_dask.units import parse_memory, pluralize
 
@@ -126,8 +126,8 @@ class JobSpec:
         try:
             return job_class(address, name=name, **keywords)
         except (ValueError, TypeError, KeyError) as error:
-            words = " ".join(str(error).split())[:300]
-            raise SettingsError(f"dask-jobqueue can't make a job for {self.system} of this: {words}") from error
+            words = f"dask-jobqueue can't make a job for {self.system} of this: {one_line(error)}"
+            raise SettingsError(words) from error
 
     def keywords(self, room: Path, security: Any) -> dict[str, Any]:
         """Complete the arguments with the directory of the logs and the keys.

@@ -18,6 +18,7 @@ from tornado.web import Application, RequestHandler
 
 from fink_dask.dashboard.board import Board, board_of
 from fink_dask.dashboard.reports import TransferReport, progress_prefix
+from fink_dask.errors import words_of
 
 log = logging.getLogger(__name__)
 
@@ -117,11 +118,6 @@ def _drop_progress(scheduler: Scheduler, client: str) -> None:
     topics = getattr(getattr(scheduler, "_broker", None), "_topics", {})  # no public way
     for name in [name for name in topics if name.startswith(progress_prefix(client)) and not topics[name].subscribers]:
         del topics[name]
-
-
-def words_of(error: Exception) -> str:
-    """Say what went wrong, in one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 def _show(scheduler: Scheduler, board: Board) -> str | None:

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from distributed import Client
 
-from fink_dask.dashboard.plugin import HANDLER, TransferBoardPlugin, words_of
+from fink_dask.dashboard.plugin import HANDLER, TransferBoardPlugin
 from fink_dask.dashboard.reports import (
     MAX_PARTITIONS,
     MAX_RUNNING,
@@ -25,6 +25,7 @@ from fink_dask.dashboard.reports import (
     TopicReport,
     TransferReport,
 )
+from fink_dask.errors import words_of
 from fink_dask.progress.events import Note
 from fink_dask.progress.profile import STAGES
 from fink_dask.progress.tally import Progress, Running, Tally

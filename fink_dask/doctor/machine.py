@@ -20,7 +20,7 @@ from typing import Literal
 from rich.filesize import decimal
 
 from fink_dask.cluster.local import MEMORY_FRACTION, usable_cores, usable_memory
-from fink_dask.errors import FinkDaskError, SettingsError
+from fink_dask.errors import FinkDaskError, SettingsError, words_of
 from fink_dask.kafka.confluent import librdkafka_version
 from fink_dask.kafka.probe import LineSpeed
 from fink_dask.ledger.outdir import check_outdir, find_ledger, free_bytes
@@ -75,7 +75,7 @@ def check_compiler() -> Check:
 
         seconds = warm_up()
     except Exception as error:  # numba raises many kinds
-        words = f"numba can't compile the decoder: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        words = f"numba can't compile the decoder: {words_of(error)}"
         if isinstance(error, ImportError):
             return Check("compiler", "fail", words, "pip install --upgrade fink-dask numba numpy")
         return Check("compiler", "fail", words, "set NUMBA_CACHE_DIR to a directory that you may write to")

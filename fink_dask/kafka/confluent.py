@@ -21,7 +21,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec
 
-from fink_dask.errors import BrokerError, BrokerUnavailableError, parameter
+from fink_dask.errors import BrokerError, BrokerUnavailableError, one_line, parameter
 from fink_dask.settings import OAUTHBEARER, KafkaSettings, Security, has_sasl, has_tls
 
 __all__ = [
@@ -210,11 +210,6 @@ def in_words(error: KafkaError) -> str:
     if error.code() == KafkaError._BAD_MSG and "APIVERSION_QUERY" in said:
         return f"what answers there is not Kafka, or wants another {parameter('security_protocol')}: check the port"
     return said
-
-
-def one_line(text: str) -> str:
-    """Fold white space and bound the length of a text from outside."""
-    return " ".join(text.split())[:300]
 
 
 def client_config(settings: KafkaSettings, errors: Errors) -> dict[str, Any]:

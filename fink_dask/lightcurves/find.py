@@ -13,7 +13,7 @@ from fink_dask.avro.schema import field_type
 from fink_dask.dataset.encoding import for_pandas
 from fink_dask.dataset.formats import why_unreadable
 from fink_dask.dataset.read import open_each
-from fink_dask.dataset.surveys import Fields, expression, find_fields
+from fink_dask.dataset.surveys import Fields, SurveyNames, expression, find_fields
 from fink_dask.errors import LedgerError, SettingsError
 from fink_dask.lightcurves.points import MEASURED, points_of
 
@@ -159,11 +159,15 @@ def _measurements(schema: pa.Schema, fields: Fields) -> dict[str, pc.Expression]
     limit = fields.paths["time"].removesuffix(survey.names["time"]) + survey.limit
     if survey.limit and field_type(schema, limit) is not None:
         columns["limit"] = expression(limit)
-    for name, path in (("history", survey.history), ("forced", survey.forced)):
-        if path and _is_list_of_structs(field_type(schema, path)):
-            columns[name] = expression(path)
-    return columns
+    return columns | {name: expression(path) for name, path in told_of(survey, schema).items()}
 
 
-def _is_list_of_structs(kind: pa.DataType | None) -> bool:
-    return kind is not None and pa.types.is_list(kind) and pa.types.is_struct(kind.value_type)
+def told_of(survey: SurveyNames, schema: pa.Schema) -> dict[str, str]:
+    """Find the lists of what alerts tell of other times than their own, by `history` and `forced`."""
+    kinds = {"history": survey.history, "forced": survey.forced}
+    found = {name: (path, field_type(schema, path)) for name, path in kinds.items() if path}
+    return {
+        name: path
+        for name, (path, kind) in found.items()
+        if kind is not None and pa.types.is_list(kind) and pa.types.is_struct(kind.value_type)
+    }

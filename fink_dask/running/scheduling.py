@@ -27,6 +27,7 @@ from fink_dask.errors import (
     SettingsError,
     StorageError,
     TransferError,
+    words_of,
 )
 from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.progress.events import Note, Observer, RangeFailed, RangeProgress
@@ -406,8 +407,7 @@ class _Run:
                 self._waiting.append(item)
         except Exception as error:  # a bug, or an error of Dask's: reported in one line, with the traceback in the log
             log.exception("range %s failed", item.range.name)
-            words = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-            self._failed(item, TransferError(words, *_where(item)), passing=False)
+            self._failed(item, TransferError(words_of(error), *_where(item)), passing=False)
         else:
             if isinstance(result, tuple):
                 if (refusal := self._pool.reject(result)) is not None:

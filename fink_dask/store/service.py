@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, Protocol
 
-from fink_dask.errors import SettingsError, StorageError
+from fink_dask.errors import SettingsError, StorageError, one_line
 
 #: Seconds for which credentials are used before they are asked for again, as they may expire.
 _CREDENTIALS_S = 300.0
@@ -230,7 +230,7 @@ def settings_in_words(url: str) -> Iterator[None]:
         yield
     except Exception as error:
         if isinstance(error, ValueError) or type(error).__module__.startswith("botocore"):
-            raise StorageError(f"{url}: {' '.join(str(error).split())[:300]}") from None
+            raise StorageError(f"{url}: {one_line(error)}") from None
         raise
 
 

@@ -75,11 +75,11 @@ def test_a_variable_of_a_repeatable_option_has_a_value_a_line(monkeypatch: pytes
     monkeypatch.setenv("FINK_DASK_TOPIC", "a b")
     found = {}
     for each in cli.commands["transfer"].params:
-        if each.name in {"job_extra", "cluster_option", "topics"}:
+        if each.name in {"job_extra", "options", "topics"}:
             context = click.Context(cli.commands["transfer"])
             found[each.name] = each.value_from_envvar(context)
     assert list(found["job_extra"]) == ["-C fast", "--qos high"]
-    assert list(found["cluster_option"]) == ['scheduler_options={"port": 8786}']
+    assert list(found["options"]) == ['scheduler_options={"port": 8786}']
     assert list(found["topics"]) == ["a", "b"]
 
 

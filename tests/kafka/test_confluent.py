@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from fink_dask.errors import BrokerError, BrokerUnavailableError, InterruptedTransferError
+from fink_dask.errors import BrokerError, BrokerUnavailableError, InterruptedTransferError, one_line
 from fink_dask.kafka import connection as connection_module
-from fink_dask.kafka.confluent import Errors, broker_error, is_transient, one_line
+from fink_dask.kafka.confluent import Errors, broker_error, is_transient
 from fink_dask.kafka.connection import Admin, Connection, open_connection
 from fink_dask.settings import KafkaSettings
 from tests.harness.kafka_settings import free_ports
