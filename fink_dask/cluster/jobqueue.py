@@ -20,7 +20,7 @@ from fink_dask.cluster.existing import check_workers
 from fink_dask.cluster.forkserver import without_interrupts
 from fink_dask.cluster.jobspec import JobSpec, check_path
 from fink_dask.cluster.leftovers import dask_configuration
-from fink_dask.cluster.local import DASK_CONFIG, Cluster, free_address
+from fink_dask.cluster.local import DASK_CONFIG, SCHEDULER_OPTIONS, Cluster, free_address
 from fink_dask.cluster.readiness import Lookahead
 from fink_dask.cluster.systems import SYSTEMS
 from fink_dask.dashboard.plugin import offer_dashboard
@@ -65,7 +65,7 @@ def job_queue_cluster(
     with ExitStack() as stack:
         room = stack.enter_context(_room(ledger))
         keywords = spec.keywords(room, write_keys(room) if spec.is_encrypted else None)
-        options = {"dashboard_address": free_address(dashboard_address), "dashboard": False}
+        options = SCHEDULER_OPTIONS | {"dashboard_address": free_address(dashboard_address)}
         options |= keywords.pop("scheduler_options", {})
         # It is the watch that decides which jobs are lost.
         quiet = {"distributed.deploy.lost-worker-timeout": "1 day"}

@@ -14,10 +14,12 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from dask.system import CPU_COUNT
 from distributed import Client, LocalCluster
+from distributed.scheduler import DEFAULT_EXTENSIONS
+from distributed.spans import SpansSchedulerExtension
 from distributed.system import MEMORY_LIMIT
 
 from fink_dask.cluster.forkserver import do_without_pandas, prepare_decoder, start_forkserver, without_interrupts
@@ -47,6 +49,21 @@ DASK_CONFIG = {
     # for hours.
     "distributed.admin.tick.interval": "500ms",
 }
+
+
+class NoSpans(SpansSchedulerExtension):  # type: ignore[misc]
+    """Keeps no account of spans, of which Dask forgets none: a topic that is followed makes one with each roll."""
+
+    def observe_tasks(self, *_: Any, **__: Any) -> dict[Any, Any]:
+        """Put no task into a span."""
+        return {}
+
+    def heartbeat(self, *_: Any, **__: Any) -> None:
+        """Add nothing up."""
+
+
+#: Of a scheduler in this process, which shows no dashboard before somebody opens it.
+SCHEDULER_OPTIONS = {"dashboard": False, "extensions": {**DEFAULT_EXTENSIONS, "spans": NoSpans}}
 
 log = logging.getLogger(__name__)
 
@@ -337,7 +354,7 @@ def _start_workers(size: _Size, dashboard_address: str, plugins: Sequence[WarmUp
                 protocol="tcp",
                 host="127.0.0.1",
                 dashboard_address=free_address(dashboard_address),
-                scheduler_kwargs={"dashboard": False},  # not before somebody opens it
+                scheduler_kwargs=SCHEDULER_OPTIONS,
                 # A worker that is stopped in the middle of a range says so at length; the job does in a line.
                 silence_logs=logging.CRITICAL,
             )

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from distributed import CancelledError, Future, KilledWorker
+from distributed import CancelledError, Future, KilledWorker, span
 
 import fink_dask
 from fink_dask.cluster.local import Cluster
@@ -205,13 +205,15 @@ def run_ranges(
     run = _Run(cluster, work, nconsumers, observe, more, topics, reconnect_timeout_s)
     cluster.client.subscribe_topic(run.topic, run.on_progress)
     try:
-        while run.unfinished():
-            run.extend()
-            run.submit()
-            run.collect(_LOOK_S)
-            run.divide()
-            run.check_cluster()
-            check()
+        # One on somebody else's scheduler, which keeps all that there ever were: without, each roll would be another.
+        with span("fink-dask"):
+            while run.unfinished():
+                run.extend()
+                run.submit()
+                run.collect(_LOOK_S)
+                run.divide()
+                run.check_cluster()
+                check()
     except KeyboardInterrupt:
         run.drain()
         raise

@@ -20,15 +20,34 @@ _DECODER = (
 AREAS: dict[str, dict[str, tuple[str, ...]]] = {
     "commit": {
         "fink_dask/ledger/commit.py": _COMMIT,
-        "fink_dask/store/local.py": (*_COMMIT, "tests/ledger/test_lease.py", "tests/store/test_store.py"),
-        "fink_dask/store/newfile.py": _COMMIT,
-        "fink_dask/store/remote.py": ("tests/store/test_store.py", "tests/ledger/test_commit_on_store.py"),
         "fink_dask/ledger/lease.py": ("tests/ledger/test_lease.py", "tests/store/test_objects.py"),
         "fink_dask/ledger/remainder.py": (
             "tests/ledger/test_remainder.py",
             "tests/ledger/test_revision.py",
         ),
         "fink_dask/ledger/gather.py": ("tests/ledger/test_gather.py",),
+    },
+    "store": {
+        "fink_dask/store/newfile.py": (
+            "tests/store/test_power_cut.py",
+            "tests/dataset/test_formats.py",
+            "tests/ledger/test_roll_forward.py",
+        ),
+        "fink_dask/store/local.py": (
+            "tests/store/test_power_cut.py",
+            "tests/ledger/test_ledger.py",
+            "tests/ledger/test_lease.py",
+            "tests/ledger/test_restart.py",
+            "tests/ledger/test_gather.py",
+            "tests/ledger/test_roll_forward.py",
+            "tests/ledger/test_commit.py",
+            "tests/store/test_store.py",
+        ),
+        "fink_dask/store/remote.py": (
+            "tests/store/test_store.py",
+            "tests/ledger/test_commit_on_store.py",
+            "tests/ledger/test_restart_on_store.py",
+        ),
     },
     "reader": {
         "fink_dask/kafka/reader.py": (

@@ -13,7 +13,7 @@ import pytest
 from distributed import Client, LocalCluster
 
 from fink_dask.avro.schema import parse_schema
-from fink_dask.cluster.local import DASK_CONFIG, Cluster
+from fink_dask.cluster.local import DASK_CONFIG, Cluster, local_cluster
 from fink_dask.cluster.readiness import Lookahead
 from fink_dask.dataset.partitioning import Partitioning
 from fink_dask.kafka.offsets import OffsetRange
@@ -88,3 +88,23 @@ def test_few_ranges_are_handed_out_at_once_and_none_is_held_when_it_is_done(
     assert sorted(event.range for event in events) == sorted(item.range for item in work)
     # Five are on their way, and as many may have been done since.
     assert 3 <= max(seen) <= 10
+
+
+def spans_of_rolls(cluster: LocalCluster, client: Client, work: list[Work]) -> int:
+    """Run ranges as a follower has them, each when there is nothing left of the one before; count Dask's spans."""
+    rolls = work[:5]
+
+    def more(waiting: int, running: int) -> list[Work] | None:
+        if waiting or running or held(cluster):
+            return []
+        return [rolls.pop()] if rolls else None
+
+    run_ranges(Cluster(client, FULL_SHARE), [], 1, lambda _: None, lambda: None, more)
+    return len(cluster.scheduler.extensions["spans"].spans)
+
+
+def test_following_for_months_fills_no_scheduler_with_spans(cluster: LocalCluster, work: list[Work]) -> None:
+    with Client(cluster) as client:
+        assert spans_of_rolls(cluster, client, work) == 1
+    with local_cluster(1, 1, "127.0.0.1:0") as own:
+        assert spans_of_rolls(own.client.cluster, own.client, work) == 0
