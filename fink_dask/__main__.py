@@ -12,7 +12,9 @@ def main() -> None:
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     _have_a_home()
-    _have_streams()
+    from fink_dask.cli.streams import prepare_streams
+
+    prepare_streams()
     from fink_dask.cli.main import main as run
 
     run()
@@ -25,16 +27,6 @@ def _have_a_home() -> None:
     """
     if os.path.expanduser("~") == "~":  # noqa: PTH111 - pathlib raises where there is none
         os.environ["HOME"] = "/nonexistent"  # as Debian calls the home of those who have none
-
-
-def _have_streams() -> None:
-    """Open what was closed, as by ``>&-``: what is printed would go into the next file that is opened."""
-    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
-        os.set_inheritable(descriptor, True)
-    os.close(descriptor)
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115, PTH123 - for as long as the process lives
 
 
 def _forget_the_working_directory() -> None:

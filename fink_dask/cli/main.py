@@ -143,9 +143,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             code = _fail("nothing was changed", 1)
     except FinkDaskError as error:
         code = _fail(str(error), error.exit_code)
-    except BrokenPipeError:
-        sys.stderr.close()
-        code = 1
     except OSError as error:  # such as a name that is too long, or an output that is full
         what = f": {str(error.filename)[:200]}" if error.filename else ""
         code = _fail(f"{error.strerror or error}{what}", 1)
