@@ -8,15 +8,20 @@
 - A prediction of FinkAI is JSON, which is made a record (`fink_dask.avro.predictions`).
 
 No registry is asked. A dataset takes the records of one number or fingerprint, as those of others have another schema.
+What else there may be, such as a text of base64, is not taken off, but called by its name.
 """
 
 from __future__ import annotations
 
+import binascii
 import bz2
 import lzma
+import re
 import zlib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
@@ -47,6 +52,9 @@ _FOREIGN = {
     b"\x03\x05": "of a registry of AWS Glue",
     b'{"': "JSON",
 }
+#: Bytes as text, as programs write them that know JSON only, often between quotes; in either alphabet.
+_URL_SAFE = bytes.maketrans(b"-_", b"+/")
+_BASE64 = re.compile(rb'"?([A-Za-z0-9+/_-]{4,}={0,2})"?\s*')
 
 
 @dataclass(frozen=True)
@@ -185,14 +193,9 @@ def may_be_framed(values: Sequence[bytes]) -> Framing:
     return Framing(_CONTAINER if values and all(value.startswith(MAGIC) for value in values) else NONE)
 
 
-def recognise(values: Sequence[bytes], schema: AvroSchema) -> list[Framing]:
-    """Tell what a few values have around them, given the schema of the records inside.
-
-    It is certain only where they are no records of the schema as they are, but are without what is around them.
-
-    Returns None where nothing is; several where there are several numbers or fingerprints.
-    """
-    kind = may_be_framed(values).kind
+@lru_cache(maxsize=16)
+def _judge(schema: AvroSchema) -> Callable[[bytes], bool]:
+    """Make a function that tells whether a value is a record of a schema as it is."""
     walk = make_walk(schema.parsed)
 
     def is_record(value: bytes) -> bool:
@@ -202,6 +205,17 @@ def recognise(values: Sequence[bytes], schema: AvroSchema) -> list[Framing]:
             return False
         return True
 
+    return is_record
+
+
+def recognise(values: Sequence[bytes], schema: AvroSchema) -> list[Framing]:
+    """Tell what a few values have around them, given the schema of the records inside.
+
+    It is certain only where they are no records of the schema as they are, but are without what is around them.
+
+    Returns None where nothing is; several where there are several numbers or fingerprints.
+    """
+    kind, is_record = may_be_framed(values).kind, _judge(schema)
     if kind not in _HEADS or any(map(is_record, values)):
         return []
     magic, size = _HEADS[kind]
@@ -216,5 +230,25 @@ def hint(value: bytes, schema: AvroSchema) -> str:
         return ""
     if found.kind != NONE:
         return f"; it seems to have {found.in_words()} around it: see --framing"
-    foreign = next((words for begins, words in _FOREIGN.items() if value.startswith(begins)), None)
+    foreign = _foreign(value, schema)
     return "" if foreign is None else f"; it seems to be {foreign}, and not Avro alone"
+
+
+def foreign_to(values: Sequence[bytes], schema: AvroSchema | None) -> str | None:
+    """Say what all of a few values are, where none is a record of the schema and nothing here takes off what they have.
+
+    `schema`: None where none is known: then text that could be base64 is not called that.
+    """
+    found = {_foreign(value, schema) for value in values}
+    if len(found) != 1 or (schema is not None and any(map(_judge(schema), values))):
+        return None
+    return found.pop()
+
+
+def _foreign(value: bytes, schema: AvroSchema | None) -> str | None:
+    if schema is not None and (text := _BASE64.fullmatch(value)):
+        with suppress(binascii.Error):
+            inside = binascii.a2b_base64(text[1].rstrip(b"=").translate(_URL_SAFE) + b"===")
+            if _judge(schema)(inside) or recognise([inside], schema) or inside.startswith(MAGIC):
+                return "text of base64"
+    return next((words for begins, words in _FOREIGN.items() if value.startswith(begins)), None)

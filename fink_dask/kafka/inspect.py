@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -61,7 +62,7 @@ class Sample:
     seconds: float
     #: Bytes of all responses that came meanwhile.
     wire_bytes: int
-    #: The values; of those that nothing seems to be around, the first bytes.
+    #: The values; of those that seem to be records alone, the first bytes.
     values: tuple[bytes, ...] = ()
     #: How many times as large as on the line they are; 0 where that is not known.
     expansion: float = 0.0
@@ -101,8 +102,8 @@ _SLOW_START_TRIPS = 6
 _FRAME_BYTES = 12
 #: Bytes of different keys that are kept; a schema has some 50 kB.
 _SAMPLED_BYTES = 32 * 2**20
-#: What a value begins with that may have something around it; `fink_dask.avro.framing` knows what.
-_FRAMED = (b"\0", b"\xc3\x01", b"Obj\x01")
+#: What a value begins with that may have something around it, or be text; `fink_dask.avro.framing` knows what.
+_FRAMED = re.compile(rb"\0|\xc3\x01|Obj\x01|\x1f\x8b\x08|\x28\xb5\x2f\xfd|\x03[\0\x05]|[\s!-~]{16}")
 #: The partition has ended, or its head was removed meanwhile: either way there is nothing to read.
 _OVER = {KafkaError._PARTITION_EOF, KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}
 
@@ -139,7 +140,7 @@ class Glimpse:
 
         def size(message: Message) -> tuple[int, int]:
             value = message.value() or b""
-            values.append(value if value.startswith(_FRAMED) else value[:1])
+            values.append(value if _FRAMED.match(value) else value[:1])
             return len(value), len(message.key() or b"")
 
         self._connection.learn(topic)

@@ -15,6 +15,7 @@ from fink_dask.avro.framing import (
     PREDICTION,
     UNREADABLE,
     Framing,
+    foreign_to,
     may_be_framed,
     recognise,
     unpack_file,
@@ -195,12 +196,20 @@ def _find_first(
     if found is None:
         assert missing is not None
         words = "" if may_be.kind == NONE else f"; its values seem to have {may_be.in_words()} around them"
+        if foreign := foreign_to(values, None):
+            words = f"; its values seem to be {foreign}, and not Avro alone"
         raise MissingSchemaError(f"{missing.message}{words}", description.topic) from missing
     certain = recognise(values, found.versions.first)
     if len(certain) > 1:
         raise SchemaError(
             f"its records have {' and '.join(each.in_words() for each in certain[:4])}: no registry is asked which "
             f"schema is which; if they are one and the same, say {parameter('framing', certain[0].kind)}",
+            description.topic,
+        )
+    if foreign := foreign_to(values, found.versions.first):
+        raise SchemaError(
+            f"its values are {foreign}, and not Avro alone: nothing here takes that off; {parameter('framing', NONE)} "
+            "keeps them as they are, in the quarantine",
             description.topic,
         )
     return found, certain[0] if certain else Framing()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import struct
+from collections.abc import Callable
 from typing import Any
 
 import fastavro
@@ -12,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from fink_dask.avro.framing import Framing, hint, may_be_framed, recognise, unpack_file
+from fink_dask.avro.framing import Framing, foreign_to, hint, may_be_framed, recognise, unpack_file
 from fink_dask.avro.schema import parse_schema
 from fink_dask.batches import Memory, RawBatch, join_records
 
@@ -98,6 +100,37 @@ def test_what_is_around_no_record_of_the_schema_is_not_recognised() -> None:
         (b'{"', "JSON"),
     ):
         assert words in hint(begins + RECORDS[0], PARSED)
+
+
+BASE64 = {
+    "as it is": base64.b64encode,
+    "for names": base64.urlsafe_b64encode,
+    "without its end": lambda value: base64.b64encode(value).rstrip(b"="),
+    "in quotes": lambda value: b'"' + base64.b64encode(value) + b'"\n',
+}
+
+
+@pytest.mark.parametrize("inside", [RECORDS, CONFLUENT, SINGLE, [container(row) for row in ROWS]])
+@pytest.mark.parametrize("encode", BASE64.values(), ids=BASE64)
+def test_text_of_base64_is_called_that(encode: Callable[[bytes], bytes], inside: list[bytes]) -> None:
+    values = [*map(encode, inside)]
+    assert foreign_to(values, PARSED) == "text of base64"
+    assert "base64" in hint(values[0], PARSED)
+    assert foreign_to([*values, RECORDS[0]], PARSED) is None
+
+
+def test_what_may_be_records_is_called_nothing_else() -> None:
+    text = {"type": "record", "name": "note", "fields": [{"name": "text", "type": "string"}]}
+    records = [b"$QUJDREVGR0hJSktMTU5P"[:19], b'&{"a": "not JSON alone"'[:20]]
+    schema = parse_schema(json.dumps(text))
+    assert foreign_to(RECORDS, PARSED) is foreign_to([], PARSED) is foreign_to(records, schema) is None
+    assert foreign_to([b"a sentence", b"QUJDREVGR0hJSktMTU5P"], PARSED) is None
+    headed = [b"\x03\x00" + record for record in RECORDS]
+    pair = {"type": "record", "name": "pair", "fields": [{"name": n, "type": "int"} for n in "ab"] + SCHEMA["fields"]}
+    assert foreign_to(headed, PARSED) == "of a registry of AWS Glue"
+    assert foreign_to(headed, parse_schema(json.dumps(pair))) is None
+    assert foreign_to([b'{"a": 1}'] * 2, None) == "JSON"
+    assert foreign_to([base64.b64encode(record) for record in RECORDS], None) is None
 
 
 @pytest.mark.parametrize("codec", ["null", "deflate", "bzip2", "xz"])

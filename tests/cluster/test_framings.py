@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import io
 import json
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -114,3 +117,32 @@ def test_container_files_of_which_none_can_be_read_are_said_to_be_that(
     result = run_cli(*transfer_arguments(kafka, topic_name, tmp_path / "out"))
     assert result.returncode == 1
     assert "container file of one alert" in result.stderr.splitlines()[-1]
+
+
+FOREIGN: dict[str, Callable[[bytes], bytes]] = {
+    "base64": base64.b64encode,
+    "gzip": gzip.compress,
+    "JSON": lambda record: json.dumps({"value": record.hex()}).encode(),
+}
+
+
+@pytest.mark.parametrize("words", FOREIGN)
+def test_what_is_not_taken_off_is_named_before_anything_is_read_and_kept_where_that_is_asked_for(
+    words: str, kafka: Any, topic_name: str, dask_scheduler: str, tmp_path: Path
+) -> None:
+    create_topic(kafka.bootstrap_servers, topic_name, 2)
+    publish_schema(kafka.bootstrap_servers, topic_name, json.dumps(SCHEMA))
+    produce(kafka.bootstrap_servers, topic_name, [FOREIGN[words](encode(row)) for row in ROWS])
+    typed = transfer_arguments(kafka, topic_name, tmp_path / "out", "--scheduler", dask_scheduler)
+    for command in (typed, ["peek", topic_name, "--bootstrap-servers", kafka.bootstrap_servers]):
+        refused = run_cli(*command)
+        assert refused.returncode == 1
+        (line,) = (line for line in refused.stderr.splitlines() if "error: " in line)
+        assert words in line
+        assert "--framing none" in line
+    assert not (tmp_path / "out.fink").exists()
+    kept = run_cli(*typed, "--framing", "none")
+    assert kept.returncode == 3, kept.stderr
+    reasons = json.loads(run_cli("quarantine", str(tmp_path / "out"), "--json").stdout)["reasons"]
+    assert reasons
+    assert all(words in reason for reason in reasons)

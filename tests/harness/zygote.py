@@ -183,8 +183,9 @@ def _become(asked: int, *files: int) -> None:
         from fink_dask.kafka import connection
 
         connection._UNREACHED_S = connection._UNREACHED_SECURED_S = 1.0
-    sys.stdin, sys.stdout = os.fdopen(0), os.fdopen(1, "w")
-    sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace")
+    # Not closed where others take their place, as Python's own are not.
+    sys.stdin, sys.stdout = os.fdopen(0, closefd=False), os.fdopen(1, "w", closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace", closefd=False)
 
 
 def _run() -> NoReturn:
