@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import resource
+import tempfile
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +25,9 @@ from fink_dask.settings import BUFFER_BYTES, COMPRESSION, OUTFORMATS
 MAX_KEYS = 1000
 #: About what an Arrow array costs beside its data; a batch has at least one for each column.
 _ARRAY_BYTES = 512
+#: What part of the bytes that are held back a row group has at least, but for the last one of a file. Each column of
+#: one takes a kilobyte of memory until its file is complete: with 200 keys, row groups of a few alerts took 400 MB.
+_LEAST_PART = 8
 #: Files that a process may have open: enough for a few ranges of that many keys; macOS allows 10,240 at most.
 _OPEN_FILES = 10_000
 
@@ -36,6 +41,9 @@ class _Target:
     rows: int = 0
     waiting: list[pa.RecordBatch] = field(default_factory=list)
     waiting_bytes: int = 0
+    #: Place and length of what was put aside before, and about how many bytes that is decoded.
+    aside: list[tuple[int, int]] = field(default_factory=list)
+    aside_bytes: int = 0
     writer: DataFileWriter | None = None
 
     def join(self, schema: pa.Schema) -> None:
@@ -82,6 +90,8 @@ class StagedWriter:
         self._batch_bytes = _ARRAY_BYTES * sum(_count_arrays(field.type) for field in schema)
         self._targets: dict[str, _Target] = {}
         self._waiting_bytes = 0
+        # What waits on the disk, of all keys; it has no name, so that nothing is left of it, whatever is killed.
+        self._aside: IO[bytes] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -89,6 +99,9 @@ class StagedWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if self._aside is not None:
+            with suppress(OSError):
+                self._aside.close()
         # What counts of them is on the disk by now; of an attempt that failed, nothing does, and the disk may be full.
         for target in self._targets.values():
             if target.writer is not None:
@@ -150,7 +163,10 @@ class StagedWriter:
         for target in sorted(self._targets.values(), key=lambda target: target.waiting_bytes, reverse=True):
             if self._waiting_bytes <= self._buffer_bytes // 2:
                 break
-            self._flush(target)
+            if target.waiting_bytes + target.aside_bytes < self._buffer_bytes // _LEAST_PART:
+                self._put_aside(target)
+            else:
+                self._flush(target)
         if not joined:
             self._join()
 
@@ -159,10 +175,33 @@ class StagedWriter:
             target.join(self._schema)
         self._waiting_bytes = sum(target.waiting_bytes for target in self._targets.values())
 
+    def _put_aside(self, target: _Target) -> None:
+        """Write what waits of a key to the disk, as it is, where it is too little for a row group."""
+        if self._aside is None:
+            self._aside = tempfile.TemporaryFile(dir=self._attempt.scratch)  # noqa: SIM115 - until all is written
+        self._waiting_bytes -= target.waiting_bytes
+        target.join(self._schema)
+        for batch in target.waiting:
+            packed = batch.serialize()
+            target.aside.append((self._aside.tell(), packed.size))
+            self._aside.write(packed)
+        target.aside_bytes += target.waiting_bytes
+        target.waiting, target.waiting_bytes = [], 0
+
+    def _bring_back(self, target: _Target) -> list[pa.RecordBatch]:
+        """Read what was put aside of a key, which came before what waits."""
+        if self._aside is None or not target.aside:
+            return []
+        self._aside.flush()
+        packed = [os.pread(self._aside.fileno(), size, place) for place, size in target.aside]
+        target.aside, target.aside_bytes = [], 0
+        return [pa.ipc.read_record_batch(pa.py_buffer(each), self._schema) for each in packed]
+
     def _flush(self, target: _Target) -> DataFileWriter:
+        """Write what there is of a key as a row group."""
         writer = self._open(target)
-        if target.waiting:
-            writer.write_table(pa.Table.from_batches(target.waiting, schema=self._schema))
+        if batches := [*self._bring_back(target), *target.waiting]:
+            writer.write_table(pa.Table.from_batches(batches, schema=self._schema))
             self._waiting_bytes -= target.waiting_bytes
             target.waiting, target.waiting_bytes = [], 0
         return writer

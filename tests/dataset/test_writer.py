@@ -164,6 +164,25 @@ def test_small_batches_do_not_make_small_row_groups(tmp_path: Path) -> None:
     assert pq.ParquetFile(path).read().to_pylist() == pa.Table.from_batches(BATCHES).to_pylist()
 
 
+def test_many_keys_do_not_make_row_groups_of_a_few_alerts_whose_footers_fill_the_memory(tmp_path: Path) -> None:
+    keys, batches = 40, [make_batch(100 + 80 * index, 80) for index in range(20)]
+    attempt = begin_attempt(tmp_path / "alerts", ORIGIN)
+    with StagedWriter(attempt, SCHEMA, ORIGIN, buffer_bytes=3 * batches[0].nbytes) as writer:
+        for index, batch in enumerate(batches):
+            for key in range(keys):
+                writer.write(f"key={key}", batch.slice(2 * key, 2))
+            if index % 7 == 0:  # one that has enough for a row group by itself, beside what was put aside
+                writer.write("key=0", batches[0])
+        files = finish(writer)
+    assert sorted(path.name for path in attempt.scratch.iterdir()) == sorted(file.staged for file in files)
+    for key, file in enumerate(files):
+        found = pq.ParquetFile(attempt.scratch / file.staged)
+        parts = [(batch.slice(2 * key, 2), index) for index, batch in enumerate(batches)]
+        wanted = [part for part, index in parts for part in (part, *([batches[0]] if key == 0 == index % 7 else []))]
+        assert found.read().cast(SCHEMA).equals(pa.Table.from_batches(wanted))
+        assert found.num_row_groups <= 4
+
+
 def test_a_file_proves_where_it_comes_from(tmp_path: Path) -> None:
     attempt = begin_attempt(tmp_path / "alerts", ORIGIN)
     for path in paths_of(attempt, write_all(attempt)):
