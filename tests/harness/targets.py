@@ -78,7 +78,8 @@ def target_of(item: pytest.Item) -> str:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what another target runs, when everybody has set his markers; order what is left."""
-    items.sort(key=lambda item: FIRST.index(name) if (name := item.path.parent.name) in FIRST else len(FIRST))
+    if not any(".py" in argument for argument in config.args):  # files that are named have an order
+        items.sort(key=lambda item: FIRST.index(name) if (name := item.path.parent.name) in FIRST else len(FIRST))
     wanted = config.getoption("--target")
     if wanted == _ALL or _names_tests(config.args):
         return

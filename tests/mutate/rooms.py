@@ -29,6 +29,7 @@ AREAS: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "store": {
         "fink_dask/store/newfile.py": (
+            "tests/store/test_newfile.py",
             "tests/store/test_power_cut.py",
             "tests/dataset/test_formats.py",
             "tests/ledger/test_roll_forward.py",
