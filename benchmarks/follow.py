@@ -18,7 +18,7 @@ import psutil
 from benchmarks.page import FOLLOWING
 from fink_dask.dataset.formats import format_of
 from fink_dask.ledger.ledger import Ledger
-from fink_dask.ledger.progress import read_lag
+from fink_dask.ledger.summary import read_lag
 from tests.alerts.made_up import AlertKind
 from tests.harness.cli import PROGRAM, environment, transfer_arguments
 from tests.harness.feed import Feed

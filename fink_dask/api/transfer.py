@@ -23,7 +23,7 @@ from fink_dask.dataset.read import open_dataset
 from fink_dask.errors import SettingsError, TransferError, parameter
 from fink_dask.kafka.topics import check_alert_topic
 from fink_dask.ledger.outdir import find_datasets
-from fink_dask.ledger.progress import Summary, written_bytes
+from fink_dask.ledger.summary import Summary, written_bytes
 from fink_dask.planning.preview import Outlook, preview
 from fink_dask.progress.events import Event, Note
 from fink_dask.progress.profile import Profile

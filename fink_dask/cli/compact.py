@@ -124,7 +124,7 @@ def _compact_each(sources: Sequence[Ledger], newdir: Path, form: Form, as_json: 
     from fink_dask.cli.several import print_table, print_topics_json
     from fink_dask.compaction.season import compact_season
     from fink_dask.ledger.outdir import check_for_several
-    from fink_dask.ledger.progress import Summary
+    from fink_dask.ledger.summary import Summary
 
     check_for_several(newdir)
     if newdir == sources[0].outdir.parent:

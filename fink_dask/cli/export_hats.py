@@ -23,7 +23,7 @@ from fink_dask.units import pluralize
 
 if TYPE_CHECKING:
     from fink_dask.catalog.hats import Exported
-    from fink_dask.ledger.progress import Summary
+    from fink_dask.ledger.summary import Summary
 
 #: Exit status of a catalog that lacks alerts which the topic had.
 _PARTIAL = 3
@@ -55,7 +55,7 @@ def export_hats(
     from fink_dask.catalog.hats import export_hats as export
     from fink_dask.cluster.local import threads_of_memory
     from fink_dask.ledger.outdir import find_datasets, total_of
-    from fink_dask.ledger.progress import summarise
+    from fink_dask.ledger.summary import summarise
     from fink_dask.show.bar import CountBar
 
     log_to_stderr(verbose)

@@ -73,7 +73,7 @@ def _retry(ledger: Ledger, schema_file: Path | None, as_json: bool) -> int:
 
     from fink_dask.avro.files import read_schema_file
     from fink_dask.cli.results import headline, print_summary_json
-    from fink_dask.ledger.progress import summarise
+    from fink_dask.ledger.summary import summarise
     from fink_dask.verifying.quarantine_retry import retry_quarantine
 
     console = Console(stderr=True)

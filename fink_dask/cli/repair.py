@@ -60,7 +60,7 @@ def repair(outdir: Path, on_loss: str, dashboard_address: str, as_json: bool, ve
 
     start_forkserver()  # loads what workers need while the files are checked
     from fink_dask.cli.results import headline, print_summary_json
-    from fink_dask.ledger.progress import written_bytes
+    from fink_dask.ledger.summary import written_bytes
     from fink_dask.show.bar import CountBar
     from fink_dask.show.display import Display
     from fink_dask.units import pluralize

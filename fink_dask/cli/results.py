@@ -13,7 +13,7 @@ from rich.filesize import decimal
 from fink_dask.cli.output import print_json, say
 from fink_dask.kafka.offsets import Interval
 from fink_dask.ledger.ledger import Ledger
-from fink_dask.ledger.progress import Summary
+from fink_dask.ledger.summary import Summary
 from fink_dask.planning.preview import Outlook
 from fink_dask.progress.events import Forecast
 from fink_dask.progress.profile import Profile

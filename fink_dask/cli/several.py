@@ -19,7 +19,7 @@ from fink_dask.units import per_second, pluralize, printable
 if TYPE_CHECKING:
     from fink_dask.cluster.jobspec import JobSpec
     from fink_dask.ledger.ledger import Ledger
-    from fink_dask.ledger.progress import Summary
+    from fink_dask.ledger.summary import Summary
     from fink_dask.progress.profile import Profile
     from fink_dask.running.run import TopicsOutcome
 

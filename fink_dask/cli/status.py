@@ -16,7 +16,7 @@ from fink_dask.units import per_second, pluralize
 
 if TYPE_CHECKING:
     from fink_dask.ledger.ledger import Ledger
-    from fink_dask.ledger.progress import Arrival, Lag, Progress
+    from fink_dask.ledger.summary import Arrival, Lag, Progress
 
 #: Seconds after which the notes of a running transfer are out of date; they are written every second or two.
 _NOTE_S = 30.0
@@ -80,7 +80,7 @@ def _look(ledger: Ledger) -> tuple[bool, Progress, Lag | None, Arrival | None]:
     from fink_dask.dataset.presence import missing_error
     from fink_dask.ledger.commit import missing_files
     from fink_dask.ledger.lease import is_held
-    from fink_dask.ledger.progress import progress_of, read_arrival, read_lag
+    from fink_dask.ledger.summary import progress_of, read_arrival, read_lag
 
     running = is_held(ledger)
     plans = ledger.plans()
@@ -95,7 +95,7 @@ def _look(ledger: Ledger) -> tuple[bool, Progress, Lag | None, Arrival | None]:
 
 def _details(running: bool, progress: Progress, lag: Lag | None, arrival: Arrival | None) -> dict[str, Any]:
     """Return what ``--json`` prints besides the summary."""
-    from fink_dask.ledger.progress import freshness_s
+    from fink_dask.ledger.summary import freshness_s
 
     return {
         **({"state": "running"} if running else {}),  # as is said without --json; to the summary it is interrupted
@@ -113,7 +113,7 @@ def _details(running: bool, progress: Progress, lag: Lag | None, arrival: Arriva
 def _say_each(ledgers: list[Ledger], as_json: bool) -> int:
     """Show how far each of several topics has got, one line each."""
     from fink_dask.cli.several import print_table, print_topics_json
-    from fink_dask.ledger.progress import Summary
+    from fink_dask.ledger.summary import Summary
     from fink_dask.show.display import lags_words
 
     found, errors = {}, {}

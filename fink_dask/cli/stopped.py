@@ -26,7 +26,7 @@ from fink_dask.units import pluralize
 
 if TYPE_CHECKING:
     from fink_dask.ledger.ledger import Ledger
-    from fink_dask.ledger.progress import State, Summary
+    from fink_dask.ledger.summary import State, Summary
 
 
 Result = TypeVar("Result")
@@ -202,7 +202,7 @@ def ending_in_words(end: str) -> Iterator[None]:
 
 def _print_end(ledger: Ledger, state: State, **more: str) -> None:
     from fink_dask.cli.results import print_summary_json
-    from fink_dask.ledger.progress import Summary
+    from fink_dask.ledger.summary import Summary
 
     try:
         plans = ledger.plans()
@@ -220,7 +220,7 @@ def _print(
     error: str,
 ) -> None:
     from fink_dask.cli.results import print_summary_json
-    from fink_dask.ledger.progress import Summary
+    from fink_dask.ledger.summary import Summary
 
     if choice.is_several:
         print_topics_json(summaries, run_seconds=seconds, state=state, error=error)
@@ -246,7 +246,7 @@ def _found(settings: TransferSettings, choice: TopicChoice) -> list[Ledger]:
 
 def _with_received(summary: Summary, ledger: Ledger, seconds: float) -> Summary:
     """Add the bytes that a run of so many seconds had received when it last noted it."""
-    from fink_dask.ledger.progress import read_arrival
+    from fink_dask.ledger.summary import read_arrival
 
     arrival = read_arrival(ledger, seconds + _LATER_S)
     if arrival is None:
@@ -256,7 +256,7 @@ def _with_received(summary: Summary, ledger: Ledger, seconds: float) -> Summary:
 
 
 def _summary(ledger: Ledger) -> Summary:
-    from fink_dask.ledger.progress import Summary, summarise
+    from fink_dask.ledger.summary import Summary, summarise
 
     try:
         return summarise(ledger).summary
@@ -266,7 +266,7 @@ def _summary(ledger: Ledger) -> Summary:
 
 def _find_alerts(ledgers: Sequence[Ledger]) -> Counter[int]:
     """Count the committed alerts of each ledger, by the ledger's number."""
-    from fink_dask.ledger.progress import summarise
+    from fink_dask.ledger.summary import summarise
 
     found: Counter[int] = Counter()
     for ledger in ledgers:

@@ -291,8 +291,8 @@ def _transfer(
 
 
 def _ask_before_restart(settings: TransferSettings, choice: TopicChoice) -> None:
-    from fink_dask.ledger.progress import summarise
     from fink_dask.ledger.restart import check_restart
+    from fink_dask.ledger.summary import summarise
     from fink_dask.planning.predicted import is_predicted
 
     ledgers = ledgers_of(settings, choice)

@@ -30,7 +30,7 @@ from fink_dask.units import pluralize
 
 if TYPE_CHECKING:
     from fink_dask.ledger.ledger import Ledger
-    from fink_dask.ledger.progress import Summary
+    from fink_dask.ledger.summary import Summary
     from fink_dask.settings import KafkaSettings
     from fink_dask.verifying.against_kafka import Comparison
     from fink_dask.verifying.files import Verification
@@ -94,7 +94,7 @@ def _verify(
     answer: Callable[[Verification, Comparison | None], int],
 ) -> int:
     """Verify a dataset, and say what was found; returns the exit status."""
-    from fink_dask.ledger.progress import written_bytes
+    from fink_dask.ledger.summary import written_bytes
     from fink_dask.show.bar import CountBar
     from fink_dask.verifying.files import verify_dataset
 
@@ -127,7 +127,7 @@ def _verify_each(
     """Verify the datasets of several topics, in turn; returns the worst exit status."""
     from fink_dask.cli.several import print_table, print_topics_json
     from fink_dask.ledger.outdir import total_of
-    from fink_dask.ledger.progress import Summary
+    from fink_dask.ledger.summary import Summary
 
     summaries: list[Summary] = []
     details: list[dict[str, Any]] = []

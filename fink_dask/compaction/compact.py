@@ -30,8 +30,8 @@ from fink_dask.ledger.commit import Step, published
 from fink_dask.ledger.lease import Lease, hold_lease, is_held
 from fink_dask.ledger.ledger import Ledger, storage_error
 from fink_dask.ledger.outdir import check_dataset, check_outdir, free_bytes
-from fink_dask.ledger.progress import Summary, summarise
 from fink_dask.ledger.records import Marker, Plan, seal
+from fink_dask.ledger.summary import Summary, summarise
 from fink_dask.settings import BUFFER_BYTES
 from fink_dask.units import format_bytes, pluralize
 

@@ -34,7 +34,7 @@ from tornado.ioloop import IOLoop
 
 from fink_dask.dashboard.board import Board, Point, Reported, board_of
 from fink_dask.dashboard.reports import RunningReport, TopicReport
-from fink_dask.ledger.progress import Phase, freshness_s
+from fink_dask.ledger.summary import Phase, freshness_s
 from fink_dask.progress.events import seen_words
 from fink_dask.progress.profile import STAGE_COLOURS
 from fink_dask.units import format_bytes, lasting, pluralize, printable

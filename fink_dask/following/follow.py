@@ -13,8 +13,8 @@ from fink_dask.errors import LedgerError, StorageError, parameter
 from fink_dask.kafka.confluent import Debounce
 from fink_dask.kafka.inspect import TopicDescription, is_other_topic
 from fink_dask.kafka.offsets import OffsetRange
-from fink_dask.ledger.progress import Lag, write_lag
 from fink_dask.ledger.records import Plan
+from fink_dask.ledger.summary import Lag, write_lag
 from fink_dask.planning.plan import Sizing, next_plan, planned_ends, removed_heads, spans_to_plan, window_to_plan
 from fink_dask.planning.prepare import check_heads, freeze_plan
 from fink_dask.planning.topic import TopicTransfer

@@ -14,8 +14,8 @@ from pathlib import Path
 from fink_dask.errors import LedgerError, SettingsError, StorageError, parameter
 from fink_dask.ledger.lease import is_held
 from fink_dask.ledger.ledger import LEDGER_SUFFIX, Ledger, latest, ledgers_path, storage_error
-from fink_dask.ledger.progress import State, Summary
 from fink_dask.ledger.records import JOINED
+from fink_dask.ledger.summary import State, Summary
 from fink_dask.store.local import is_finder_file
 from fink_dask.store.location import store_of
 from fink_dask.units import pluralize

@@ -21,7 +21,7 @@ from fink_dask.errors import FinkDaskError, LedgerError, parameter
 from fink_dask.ledger.lease import hold_lease
 from fink_dask.ledger.ledger import LEDGER_SUFFIX, Ledger, ledgers_again, storage_error
 from fink_dask.ledger.outdir import check_outdir
-from fink_dask.ledger.progress import summarise
+from fink_dask.ledger.summary import summarise
 
 _INTENT = "restart.json"
 _LABEL = "README.txt"

@@ -19,8 +19,8 @@ from fink_dask.kafka.overview import look_at_removal
 from fink_dask.kafka.probe import UNKNOWN_LINE, LineSpeed
 from fink_dask.kafka.reader import RangeReader
 from fink_dask.ledger.outdir import free_bytes
-from fink_dask.ledger.progress import Summary
 from fink_dask.ledger.records import Plan
+from fink_dask.ledger.summary import Summary
 from fink_dask.planning.schemas import Target
 from fink_dask.progress.events import Bound, Forecast
 from fink_dask.settings import BATCHSIZE, KafkaSettings, TransferSettings

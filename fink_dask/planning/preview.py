@@ -11,8 +11,8 @@ from fink_dask.kafka.offsets import OffsetRange, Watermarks
 from fink_dask.kafka.probe import UNKNOWN_LINE, LineSpeed, measure_line
 from fink_dask.kafka.topics import TopicChoice, no_such_topics
 from fink_dask.ledger.outdir import check_for_several, check_name, check_outdir, find_ledger
-from fink_dask.ledger.progress import progress_of
 from fink_dask.ledger.records import Plan
+from fink_dask.ledger.summary import progress_of
 from fink_dask.planning.forecast import forecast, left_of, sample_rate, with_removal
 from fink_dask.planning.matches import Matches, look_at_some
 from fink_dask.planning.plan import still_there

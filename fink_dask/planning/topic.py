@@ -27,7 +27,6 @@ from fink_dask.ledger.commit import roll_forward
 from fink_dask.ledger.lease import Lease, hold_lease
 from fink_dask.ledger.ledger import KnownMarkers, Ledger, latest
 from fink_dask.ledger.outdir import check_outdir, create_ledger, find_ledger, remove_if_unused
-from fink_dask.ledger.progress import Summary, progress_of, read_arrival, summarise, write_arrival
 from fink_dask.ledger.records import Marker, Plan
 from fink_dask.ledger.restart import (
     check_restart,
@@ -37,6 +36,7 @@ from fink_dask.ledger.restart import (
     old_datasets,
     set_aside,
 )
+from fink_dask.ledger.summary import Summary, progress_of, read_arrival, summarise, write_arrival
 from fink_dask.planning.forecast import forecast, left_of, with_removal
 from fink_dask.planning.matches import look_at_some
 from fink_dask.planning.plan import known_topic_id, planned_ends, removed_heads, spans_to_plan

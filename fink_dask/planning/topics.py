@@ -28,7 +28,7 @@ from fink_dask.kafka.inspect import Inspector, TopicDescription
 from fink_dask.kafka.topics import MAX_TOPICS, TopicChoice, holds_predictions, survey_of
 from fink_dask.ledger.ledger import storage_error
 from fink_dask.ledger.outdir import check_name, datasets_in, find_ledger
-from fink_dask.ledger.progress import summarise
+from fink_dask.ledger.summary import summarise
 from fink_dask.planning.ahead import is_small
 from fink_dask.planning.continuing import like_the_others
 from fink_dask.planning.forecast import has_room, require_room

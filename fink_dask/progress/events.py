@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from fink_dask.kafka.offsets import OffsetRange
-from fink_dask.ledger.progress import Lag
+from fink_dask.ledger.summary import Lag
 from fink_dask.units import duration_words, lasting, rate_words
 
 #: What takes the time.

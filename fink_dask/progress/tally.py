@@ -16,7 +16,7 @@ from itertools import pairwise
 from queue import SimpleQueue
 
 from fink_dask.kafka.offsets import OffsetRange
-from fink_dask.ledger.progress import Arrival, Phase
+from fink_dask.ledger.summary import Arrival, Phase
 from fink_dask.progress.events import (
     Doing,
     Event,

@@ -19,8 +19,8 @@ from fink_dask.kafka.offsets import total
 from fink_dask.ledger.lease import is_held
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import check_dataset
-from fink_dask.ledger.progress import Progress, progress_of
 from fink_dask.ledger.records import DamagedMarker, Identity, Marker, Plan, unseal
+from fink_dask.ledger.summary import Progress, progress_of
 from fink_dask.progress.profile import Profile
 
 Floats = npt.NDArray[np.float64]

@@ -9,7 +9,7 @@ from itertools import count
 from pathlib import Path
 
 from fink_dask.ledger.outdir import total_of
-from fink_dask.ledger.progress import Progress
+from fink_dask.ledger.summary import Progress
 from fink_dask.report.facts import Facts, Partition, Reasons, pace_of
 
 

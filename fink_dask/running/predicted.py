@@ -19,8 +19,8 @@ from fink_dask.kafka.topics import TopicChoice
 from fink_dask.ledger.lease import hold_lease
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import find_ledger, total_of
-from fink_dask.ledger.progress import Summary, summarise
 from fink_dask.ledger.restart import set_aside
+from fink_dask.ledger.summary import Summary, summarise
 from fink_dask.planning.predicted import with_alerts
 from fink_dask.planning.topic import settle_old_datasets
 from fink_dask.progress.events import Doing, Note

@@ -20,7 +20,7 @@ from fink_dask.kafka.inspect import Inspector, open_inspector
 from fink_dask.kafka.topics import TopicChoice, no_such_topics
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import check_for_several, find_ledger
-from fink_dask.ledger.progress import Summary
+from fink_dask.ledger.summary import Summary
 from fink_dask.planning.ahead import FirstLook, is_resumed
 from fink_dask.planning.predicted import is_predicted
 from fink_dask.planning.topic import TopicTransfer

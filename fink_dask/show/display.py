@@ -24,7 +24,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from fink_dask.ledger.progress import Arrival, Phase
+from fink_dask.ledger.summary import Arrival, Phase
 from fink_dask.progress.events import (
     Doing,
     Event,
@@ -38,7 +38,7 @@ from fink_dask.show.bar import is_live
 from fink_dask.units import duration_words, format_bytes, lasting, per_second, pluralize
 
 if TYPE_CHECKING:
-    from fink_dask.ledger.progress import Lag
+    from fink_dask.ledger.summary import Lag
     from fink_dask.progress.events import Forecast
 
 

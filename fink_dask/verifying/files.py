@@ -23,8 +23,8 @@ from fink_dask.ledger.commit import destinations, staging_of
 from fink_dask.ledger.lease import is_held
 from fink_dask.ledger.ledger import Ledger, storage_error
 from fink_dask.ledger.outdir import check_dataset, total_of
-from fink_dask.ledger.progress import Progress, Summary, progress_of
 from fink_dask.ledger.records import DamagedMarker, DataFile, Identity, Marker
+from fink_dask.ledger.summary import Progress, Summary, progress_of
 from fink_dask.units import pluralize
 
 #: What the footer of a file of many ranges says as well.

@@ -21,9 +21,9 @@ from fink_dask.ledger.commit import Attempt, roll_forward
 from fink_dask.ledger.lease import Lease, hold_lease
 from fink_dask.ledger.ledger import Ledger, storage_error
 from fink_dask.ledger.outdir import check_dataset
-from fink_dask.ledger.progress import Summary, summarise
 from fink_dask.ledger.records import Identity, Marker
 from fink_dask.ledger.remainder import rest_of
+from fink_dask.ledger.summary import Summary, summarise
 from fink_dask.ranges.decode import OutgrownError, RangeDecoder, Widener
 from fink_dask.ranges.staged import StagedRange
 

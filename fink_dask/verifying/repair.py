@@ -17,8 +17,8 @@ from fink_dask.ledger.commit import roll_forward
 from fink_dask.ledger.lease import Lease, hold_lease
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import check_dataset, check_is_in_kafka, find_ledger
-from fink_dask.ledger.progress import Summary, progress_of
 from fink_dask.ledger.records import DamagedMarker, Plan
+from fink_dask.ledger.summary import Summary, progress_of
 from fink_dask.planning.plan import known_topic_id
 from fink_dask.planning.schemas import restore_schemas
 from fink_dask.progress.events import Doing, Observer, TransferStarted

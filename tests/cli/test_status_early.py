@@ -13,7 +13,7 @@ from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.ledger.lease import hold_lease
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import create_ledger
-from fink_dask.ledger.progress import Arrival, Phase, write_arrival
+from fink_dask.ledger.summary import Arrival, Phase, write_arrival
 from tests.harness.cli import run_cli
 from tests.harness.ledgers import make_ledger, make_plan, transfer
 

@@ -15,7 +15,7 @@ from fink_dask.cli.stopped import failure_as_json
 from fink_dask.errors import BrokerUnavailableError, TransferError
 from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.kafka.topics import TopicChoice
-from fink_dask.ledger.progress import Arrival, Phase, write_arrival
+from fink_dask.ledger.summary import Arrival, Phase, write_arrival
 from fink_dask.settings import KafkaSettings, TransferSettings
 from tests.harness.cli import PROGRAM, environment
 from tests.harness.ledgers import make_ledger, make_plan, transfer

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fink_dask.cli.several import print_table
-from fink_dask.ledger.progress import Summary
+from fink_dask.ledger.summary import Summary
 
 NIGHTS = ("ftransfer_ztf_2026-02-24_123456", "ftransfer_ztf_2026-02-25_200101")
 

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from fink_dask.ledger.ledger import Ledger
-from fink_dask.ledger.progress import summarise
+from fink_dask.ledger.summary import summarise
 from tests.alerts.made_up import AlertKind
 from tests.harness.cli import run_cli, transfer_arguments
 from tests.harness.oracle import Oracle, assert_exactly_once, fill_topic, places, wait_for

@@ -15,7 +15,7 @@ from confluent_kafka import Consumer, TopicPartition
 from fink_dask.cluster.existing import Scheduler
 from fink_dask.errors import BrokerError, FinkDaskError, LedgerError
 from fink_dask.ledger.ledger import Ledger
-from fink_dask.ledger.progress import Summary
+from fink_dask.ledger.summary import Summary
 from fink_dask.progress.events import Event, Note, TransferStarted
 from fink_dask.progress.tally import Progress
 from fink_dask.running.run import ClusterChoice, run_transfer

@@ -16,7 +16,7 @@ import fink_dask
 from fink_dask.cluster.existing import Scheduler
 from fink_dask.errors import FinkDaskError, LedgerError
 from fink_dask.ledger.ledger import Ledger
-from fink_dask.ledger.progress import Summary
+from fink_dask.ledger.summary import Summary
 from fink_dask.progress.events import Event, Note
 from fink_dask.progress.tally import Progress
 from fink_dask.running.run import ClusterChoice, run_transfer

@@ -33,9 +33,9 @@ from fink_dask.ledger.commit import roll_forward
 from fink_dask.ledger.lease import hold_lease
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import create_ledger
-from fink_dask.ledger.progress import summarise
 from fink_dask.ledger.records import DataFile, Marker, seal
 from fink_dask.ledger.remainder import rest_of
+from fink_dask.ledger.summary import summarise
 from fink_dask.store import newfile
 from fink_dask.verifying.files import verify_dataset
 from tests.harness.crash import SOME_OR_EACH, run_until

@@ -14,7 +14,7 @@ from fink_dask.dashboard.metrics import BoardCollector
 from fink_dask.dashboard.page import headline, running_ranges
 from fink_dask.dashboard.reports import MAX_PARTITIONS, MAX_RUNNING, TopicReport, TransferReport
 from fink_dask.kafka.offsets import OffsetRange
-from fink_dask.ledger.progress import Lag
+from fink_dask.ledger.summary import Lag
 from fink_dask.progress.events import RangeCommitted, RangeFailed, RangeProgress, TopicLooked, TransferStarted
 from tests.harness.events import Told
 

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from fink_dask.ledger.ledger import Ledger
-from fink_dask.ledger.progress import summarise
+from fink_dask.ledger.summary import summarise
 from tests.alerts.made_up import AlertKind
 from tests.harness.browser import Browser
 from tests.harness.dashboard import Shown, keep_picture, metrics, shown

@@ -9,7 +9,7 @@ import pytest
 
 from fink_dask.following.follow import Ending, Pace
 from fink_dask.ledger.ledger import Ledger
-from fink_dask.ledger.progress import Lag, read_lag, write_lag
+from fink_dask.ledger.summary import Lag, read_lag, write_lag
 from fink_dask.planning.plan import Sizing
 from fink_dask.settings import FollowSettings
 from fink_dask.show.display import lag_words, lags_words

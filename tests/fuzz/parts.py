@@ -34,8 +34,8 @@ from fink_dask.errors import FinkDaskError
 from fink_dask.kafka.credentials import read_credentials
 from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.ledger.ledger import Ledger
-from fink_dask.ledger.progress import summarise
 from fink_dask.ledger.records import seal
+from fink_dask.ledger.summary import summarise
 from fink_dask.progress.events import RangeCommitted, RangeProgress, TransferStarted
 from fink_dask.report.examples import read_stamp
 from fink_dask.verifying.files import verify_dataset

@@ -24,8 +24,8 @@ from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.ledger.commit import Attempt, publish
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import create_ledger
-from fink_dask.ledger.progress import summarise
 from fink_dask.ledger.records import Identity, Marker, Plan
+from fink_dask.ledger.summary import summarise
 from fink_dask.verifying.against_kafka import compare_with_kafka
 from fink_dask.verifying.files import verify_dataset
 from fink_dask.verifying.repair import run_repair

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fink_dask.ledger.ledger import Ledger
-from fink_dask.ledger.progress import Arrival, Phase, read_arrival, write_arrival
+from fink_dask.ledger.summary import Arrival, Phase, read_arrival, write_arrival
 
 ARRIVAL = Arrival(0.0, Phase.RECEIVING, 800, 8_000_000, 0, 250_000.0, 2_000_000, 8.0, None, False, 300.0)
 

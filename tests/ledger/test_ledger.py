@@ -19,8 +19,8 @@ from fink_dask.kafka.offsets import OffsetRange, subtract
 from fink_dask.ledger.commit import Attempt, publish, roll_forward
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import check_outdir, create_ledger, remove_if_unused
-from fink_dask.ledger.progress import summarise
 from fink_dask.ledger.records import checksum
+from fink_dask.ledger.summary import summarise
 from tests.harness.examples import examples
 from tests.harness.ledgers import (
     IDENTITY,

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fink_dask.kafka.offsets import OffsetRange
-from fink_dask.ledger.progress import Summary, progress_of
 from fink_dask.ledger.records import DataFile, Marker, Plan
+from fink_dask.ledger.summary import Summary, progress_of
 from tests.harness.ledgers import make_plan
 
 RANGES = [OffsetRange(0, 0, 10), OffsetRange(0, 10, 20), OffsetRange(1, 5, 9), OffsetRange(7, 0, 3)]

@@ -20,8 +20,8 @@ from fink_dask.kafka.offsets import OffsetRange, Watermarks
 from fink_dask.kafka.probe import UNKNOWN_LINE, LineSpeed
 from fink_dask.ledger import outdir as outdir_module
 from fink_dask.ledger.ledger import Ledger
-from fink_dask.ledger.progress import Arrival, Phase, Summary, write_arrival
 from fink_dask.ledger.records import Plan
+from fink_dask.ledger.summary import Arrival, Phase, Summary, write_arrival
 from fink_dask.planning import forecast as forecast_module
 from fink_dask.planning.forecast import forecast, has_room
 from fink_dask.progress.events import Forecast

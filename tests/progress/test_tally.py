@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from fink_dask.kafka.offsets import OffsetRange
-from fink_dask.ledger.progress import Lag, Phase
+from fink_dask.ledger.summary import Lag, Phase
 from fink_dask.progress.events import Note, RangeCommitted, RangeFailed, RangeProgress, TopicLooked, TransferStarted
 from fink_dask.progress.profile import profile_of
 from fink_dask.progress.tally import Progress, Speed, Tally

@@ -18,7 +18,7 @@ from fink_dask.cluster.local import local_cluster
 from fink_dask.errors import InterruptedTransferError, LedgerError, SettingsError
 from fink_dask.kafka.line import Line
 from fink_dask.ledger.commit import roll_forward
-from fink_dask.ledger.progress import summarise
+from fink_dask.ledger.summary import summarise
 from fink_dask.progress.events import RangeProgress
 from fink_dask.ranges.slots import DecodeSlot, DecodeSlots
 from fink_dask.ranges.task import transfer_range

@@ -17,7 +17,7 @@ import pytest
 
 from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.ledger.ledger import Ledger
-from fink_dask.ledger.progress import summarise
+from fink_dask.ledger.summary import summarise
 from fink_dask.report.sky import project
 from tests.alerts.made_up import AlertKind, encoder
 from tests.harness.cli import Shared, run_cli, transfer_arguments

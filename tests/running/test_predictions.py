@@ -15,7 +15,7 @@ import pytest
 from fink_dask.cluster.existing import Scheduler
 from fink_dask.kafka.topics import TopicChoice
 from fink_dask.ledger.ledger import Ledger
-from fink_dask.ledger.progress import summarise
+from fink_dask.ledger.summary import summarise
 from fink_dask.progress.tally import Progress
 from fink_dask.running.run import ClusterChoice, TopicOutcome, run_topics
 from fink_dask.settings import KafkaSettings, TransferSettings

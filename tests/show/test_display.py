@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from fink_dask.kafka.offsets import OffsetRange
-from fink_dask.ledger.progress import Lag
+from fink_dask.ledger.summary import Lag
 from fink_dask.progress.events import Doing, Event, Note, RangeCommitted, RangeFailed, TopicLooked
 from fink_dask.show import display
 from fink_dask.show.display import Display, Part, doing, flow
