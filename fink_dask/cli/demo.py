@@ -46,7 +46,7 @@ def demo(alerts: int, outdir: Path, nconsumers: int) -> int:
     from fink_dask.cli.results import print_summary
     from fink_dask.cli.stopped import run_apart
     from fink_dask.cluster.local import usable_cores
-    from fink_dask.demo.night import DEMO_TOPIC, publish_night
+    from fink_dask.demo.fill import DEMO_TOPIC, publish_night
     from fink_dask.errors import SettingsError
     from fink_dask.kafka.inspect import UNKNOWN_ID
     from fink_dask.kafka.publish import mock_broker

@@ -1,4 +1,4 @@
-"""Fill a topic as Fink's data transfer service does."""
+"""Fill a topic as Fink's data transfer service does; the demo's with a made-up night."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from fink_dask.avro.schema import AvroSchema, parse_schema
+from fink_dask.demo.alerts import AlertKind, play_alerts, recorded_schema
 from fink_dask.errors import MissingSchemaError, SettingsError, parameter
 from fink_dask.kafka.inspect import Inspector, open_inspector
-from fink_dask.kafka.publish import Publisher, create_topics
+from fink_dask.kafka.publish import MOCK_PARTITIONS, MockBroker, Publisher, create_topics
 from fink_dask.kafka.topics import MAX_LETTERS, SCHEMA_SUFFIX, check_topic_name, schema_topic
 from fink_dask.settings import KafkaSettings
 
+#: What `fink-dask demo` transfers.
+DEMO_TOPIC = "ftransfer_ztf_2026-02-24_123456"
 #: How many copies of the schema are written; Fink writes a thousand, of which one is read.
 _SCHEMA_COPIES = 10
 
@@ -112,3 +115,16 @@ def _scattered(values: Iterable[bytes], key: bytes, partitions: int, seed: int) 
     chance = random.Random(seed)  # noqa: S311 - which partition an alert goes to is no secret
     for value in values:
         yield chance.randrange(partitions), key, value
+
+
+def publish_night(
+    broker: MockBroker, topic: str, count: int, seed: int, stopped: Callable[[], bool] = lambda: False
+) -> int:
+    """Fill a topic with a night of light ZTF alerts, in Fink's conventions.
+
+    `topic`: the topic; ``<topic>_schema`` is filled as well.
+    `seed`: the same seed makes the same night.
+    """
+    alerts = play_alerts(AlertKind.ZTF_LIGHT, count, seed=seed)
+    where = Destination(topic, MOCK_PARTITIONS)
+    return fill_topic(broker.publisher, where, recorded_schema(AlertKind.ZTF_LIGHT), alerts, seed, stopped=stopped)

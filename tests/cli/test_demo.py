@@ -12,7 +12,7 @@ from textwrap import dedent
 import pandas as pd
 import pytest
 
-from fink_dask.demo.night import DEMO_TOPIC
+from fink_dask.demo.fill import DEMO_TOPIC
 from fink_dask.kafka.offsets import OffsetRange
 from tests.harness.cli import PROGRAM, environment, run_cli
 from tests.harness.ledgers import make_ledger, make_plan
