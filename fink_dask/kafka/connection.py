@@ -155,7 +155,7 @@ class Connection:
 
     `ahead`: records that are fetched ahead, as far as the settings' `queue_bytes` allow.
     `group_id`: A name for brokers that want one; no group of this name is joined, nor its offsets are touched.
-    `stated_ms`: milliseconds between two statements on what has arrived.
+    `stated_ms`: milliseconds between two statements on what has arrived; 0 for none.
     Raises BrokerError if librdkafka refuses a property.
     """
 
@@ -182,6 +182,8 @@ class Connection:
         self._admin = admin
         self._learnt: dict[str, float] = {}
         self._learning: dict[str, Future[None]] = {}
+        #: Whether it is at its end, and nothing is to be asked through it.
+        self.is_closed = False
         #: What is still done through the consumer in the background.
         self._begun: set[Future[Any]] = set()
         config = client_config(settings, self.errors) | {
@@ -246,6 +248,9 @@ class Connection:
 
     def close(self) -> None:
         """Close the consumer, once nobody asks through it any more: librdkafka would end the process otherwise."""
+        if self.is_closed:
+            return
+        self.is_closed = True
         if begun := [*self._begun]:
             in_background(lambda: (wait(begun), self.consumer.close()))
         else:
@@ -324,9 +329,14 @@ def open_connection(settings: KafkaSettings, **options: Any) -> Iterator[Connect
         connection.close()
 
 
-def open_glimpse(settings: KafkaSettings) -> AbstractContextManager[Connection]:
-    """Open a connection for a few records here and there: what is fetched beyond them is thrown away."""
-    return open_connection(settings, fetch_bytes=_GLIMPSE_BYTES, ahead=1, stated_ms=_STATED_SOON_MS)
+def open_glimpse(settings: KafkaSettings, is_stated: bool = True) -> AbstractContextManager[Connection]:
+    """Open a connection for a few records here and there: what is fetched beyond them is thrown away.
+
+    `is_stated`: state what has arrived. librdkafka keeps what it states until records are consumed, however long that
+    is, so that a connection which stays open, and is looked through now and then, states nothing.
+    """
+    stated_ms = _STATED_SOON_MS if is_stated else 0
+    return open_connection(settings, fetch_bytes=_GLIMPSE_BYTES, ahead=1, stated_ms=stated_ms)
 
 
 def in_background(function: Callable[[], Answer]) -> Future[Answer]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 import time
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -107,6 +108,8 @@ _FRAMED = re.compile(rb"\0|\xc3\x01|Obj\x01|\x1f\x8b\x08|\x28\xb5\x2f\xfd|\x03[\
 #: The partition has ended, or its head was removed meanwhile: either way there is nothing to read.
 _OVER = {KafkaError._PARTITION_EOF, KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}
 
+#: Seconds after which what was opened to look at a topic is closed, where there was nothing to look at.
+_SPARE_S = 60.0
 #: Seconds before a partition that has just lost its leader is asked again.
 _PAUSE_S = 0.1
 
@@ -429,7 +432,17 @@ class Inspector:
         )
         spans = {partition: (marks.start, marks.end) for partition, marks in description.watermarks.items()}
         for each in sizes:
-            self._sizes[topic] = each.begin(partial(Glimpse(each).sizes, topic, spans))
+            self._sizes[topic] = _then_close(each, each.begin(partial(Glimpse(each).sizes, topic, spans)))
+
+    def forget(self) -> None:
+        """Look at nothing before somebody asks: close what that would have been looked at through."""
+        spare, self._spare = self._spare, []
+        for each in spare:
+            each.close()
+
+    def _look_at_sizes(self, topic: str, spans: Mapping[int, tuple[int, int]]) -> Sample:
+        with open_glimpse(self._settings) as connection:
+            return Glimpse(connection).sizes(topic, spans)
 
     def watermarks(self, topic: str, partition: int) -> Watermarks:
         """Ask for the first offset and the last stable offset of a partition, now."""
@@ -476,13 +489,13 @@ class Inspector:
         """
         if (ahead := self._sizes.pop(topic, None)) is not None:
             return _result(ahead)
-        return self._glimpse.sizes(topic, spans)
+        return self._look_at_sizes(topic, spans)
 
     def values(self, topic: str, spans: Mapping[int, tuple[int, int]]) -> tuple[bytes, ...]:
         """Look at a few records; their sizes, where these are asked for next, are of the same look."""
         if topic in self._sizes:
             return _result(self._sizes[topic]).values
-        if (found := self._glimpse.sizes(topic, spans)).values:
+        if (found := self._look_at_sizes(topic, spans)).values:
             self._sizes[topic] = Future()
             self._sizes[topic].set_result(found)
         return found.values
@@ -518,14 +531,27 @@ def open_inspector(
     `window`: the times of the records that are wanted.
     """
     with ExitStack() as stack:
-        connections = [stack.enter_context(open_glimpse(settings))]
+        connections = [stack.enter_context(open_glimpse(settings, is_stated=False))]
         for topic in topics[:1]:
             name = schema_topic(topic)
             reads = [name, name] if is_resumed else [name, name, topic]
-            connections += [stack.enter_context(open_glimpse(settings)) for _ in reads[1:]]
+            for read in reads[1:]:
+                connections.append(stack.enter_context(open_glimpse(settings, is_stated=read == topic)))
             for connection, read in zip(connections, reads, strict=True):
                 connection.learn_soon([read])
-        yield Inspector(connections[0], connections[1:], window)
+        inspector = Inspector(connections[0], connections[1:], window)
+        # Whoever waits for a topic's first alert may do so for hours.
+        timer = threading.Timer(_SPARE_S, inspector.forget)
+        timer.daemon = True
+        timer.start()
+        stack.callback(timer.cancel)
+        yield inspector
+
+
+def _then_close(connection: Connection, future: Future[Answer]) -> Future[Answer]:
+    """Close a connection once something has been done through it."""
+    future.add_done_callback(lambda _: connection.close())
+    return future
 
 
 def _result(future: Future[Answer]) -> Answer:

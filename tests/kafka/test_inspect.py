@@ -13,7 +13,7 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from fink_dask.errors import BrokerError, BrokerUnavailableError, SchemaError
-from fink_dask.kafka.connection import Admin
+from fink_dask.kafka.connection import Admin, Connection
 from fink_dask.kafka.inspect import UNKNOWN_ID, Inspector, ask_topic_id, ask_watermarks, open_inspector
 from fink_dask.kafka.offsets import Watermarks
 from fink_dask.kafka.topics import schema_topic
@@ -277,3 +277,28 @@ def test_a_topic_whose_partitions_are_known_is_described_in_one_round_trip_and_o
     delete_topic(kafka.bootstrap_servers, topic_name)
     with pytest.raises(BrokerError, match="no such topic"):
         inspector.describe(topic_name, [*known.watermarks])
+
+
+def test_an_inspector_that_stays_open_for_hours_keeps_nothing_that_librdkafka_states_meanwhile(
+    kafka: Kafka, topic_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create_topic(kafka.bootstrap_servers, topic_name, 1)
+    produce(kafka.bootstrap_servers, topic_name, [b"alert"] * 10)
+    made: list[Connection] = []
+    make = Connection.__init__
+
+    def note(self: Connection, *arguments: Any, **options: Any) -> None:
+        make(self, *arguments, **options)
+        if options.get("stated_ms") != 0:
+            made.append(self)
+
+    monkeypatch.setattr(Connection, "__init__", note)
+    with open_inspector(KafkaSettings(kafka.bootstrap_servers), [topic_name]) as inspector:
+        found = inspector.describe(topic_name)
+        assert inspector.sample(topic_name, {0: (0, found.watermarks[0].end)}).sizes == {0: 5}
+        assert inspector.sample(topic_name, {0: (0, found.watermarks[0].end)}).sizes == {0: 5}
+        assert len(made) == 2
+        wait_for(lambda: all(each.is_closed for each in made), "the end of what states something")
+    with open_inspector(KafkaSettings(kafka.bootstrap_servers), [topic_name]) as inspector:
+        inspector.forget()
+        assert all(each.is_closed for each in made)
