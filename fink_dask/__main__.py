@@ -1,5 +1,6 @@
 """Run the command line: ``fink-dask`` and ``python -m fink_dask`` begin here."""
 
+import gc
 import os
 import sys
 
@@ -15,8 +16,10 @@ def main() -> None:
     from fink_dask.cli.streams import prepare_streams
 
     prepare_streams()
+    gc.disable()  # what is loaded stays, and looking for cycles in it takes a tenth of the time
     from fink_dask.cli.main import main as run
 
+    gc.enable()
     run()
 
 

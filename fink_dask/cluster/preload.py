@@ -3,7 +3,13 @@
 The import loads the libraries that a range needs, and compiles the decoder or loads it from numba's cache.
 """
 
+# ruff: noqa: E402 - first of all, nothing is to be collected meanwhile
+
 from __future__ import annotations
+
+import gc
+
+gc.disable()
 
 # Dask reads the user's configuration files when it is imported. The process that started this one meets a malformed one
 # as well, and says so in a line; this one ends silently.
@@ -11,8 +17,6 @@ try:
     import dask  # noqa: F401
 except ValueError:
     raise SystemExit(1) from None
-
-import gc
 
 import distributed.nanny
 import distributed.worker
@@ -24,8 +28,8 @@ from fink_dask.cluster.forkserver import do_without_pandas, prepare_decoder
 
 __all__ = ["ColumnarDecoder", "distributed", "fink_dask"]
 
-
 do_without_pandas()
 prepare_decoder()
 # All of this stays: a garbage collection in a worker would look through it, and so copy the memory that is shared.
 gc.freeze()
+gc.enable()
