@@ -121,8 +121,10 @@ class FinkOption(click.Option):
         self._shown = [long_names[0], *(name for name in declarations if len(name) == 2)]
 
     def get_error_hint(self, ctx: click.Context | None) -> str:
-        """Name the option in an error by its two-dash name alone."""
-        return f"'{self._shown[0]}'"
+        """Name the option in an error by its two-dash name alone, and where its value is from if it was not typed."""
+        source = None if ctx is None else ctx.get_parameter_source(self.name or "")
+        place = {ParameterSource.ENVIRONMENT: self.envvar, ParameterSource.DEFAULT_MAP: "in the file of --config"}
+        return f"'{self._shown[0]}'" + (f" ({place[source]})" if source in place else "")
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
         """Describe the option by its two-dash name alone."""

@@ -16,6 +16,8 @@ from fink_dask.store.store import Store
 #: How a URL begins; `Path` turns two slashes into one.
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/+")
 
+#: A name in a path with what a shell would have replaced: it sees nothing of a file of settings, nor within quotes.
+_VARIABLE = re.compile(r"[^/]*(\$\w+|\$\{\w+\})[^/]*")
 #: How a place on Windows begins, which would be the name of a file here.
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 
@@ -52,6 +54,9 @@ def locate(place: str | os.PathLike[str]) -> Path:
 def _check_system(text: str) -> None:
     if os.name == "posix" and _WINDOWS.match(text):
         raise SettingsError(f"{text[:200]!r} is a path of Windows: give one of this system")
+    found = _VARIABLE.search(text)
+    if found and not Path(text[: found.end()]).exists():
+        raise SettingsError(f"{text[:200]!r}: {found[1]} is not replaced here: give the path itself")
 
 
 def expand(text: str) -> Path:

@@ -361,3 +361,16 @@ def test_a_terminal_shows_a_bar_with_alerts_and_speed_and_is_left_clean(
     assert "━" in text
     assert "\x1b[?25h" in text, "the cursor was not given back"
     assert "complete" in text
+
+
+def test_a_value_that_was_not_typed_is_named_by_the_variable_or_the_file_that_it_is_from(tmp_path: Path) -> None:
+    typed = ("transfer", "-topic", TOPIC, "-outdir", "o", "--servers", "127.0.0.1:1")
+    found = run_cli(*typed, cwd=tmp_path, env={"FINK_DASK_ON_LOSS": "maybe"})
+    assert found.returncode == 2
+    assert "--on-loss' (FINK_DASK_ON_LOSS)" in found.stderr
+    (tmp_path / "settings.toml").write_text('on-loss = "maybe"')
+    found = run_cli(*typed, "--config", "settings.toml", cwd=tmp_path)
+    assert found.returncode == 2
+    assert "--on-loss' (in the file of --config)" in found.stderr
+    found = run_cli(*typed, "--config", "settings.toml", "--on-loss", "maybe", cwd=tmp_path)
+    assert "--on-loss':" in found.stderr

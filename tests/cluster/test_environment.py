@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from fink_dask.__main__ import _have_a_home
+from fink_dask.store.location import locate
 from tests.alerts.made_up import AlertKind
 from tests.harness.cli import environment, run_cli, transfer_arguments
 from tests.harness.oracle import assert_exactly_once, fill_topic
@@ -101,3 +102,13 @@ def test_a_path_of_windows_is_no_name_of_a_file(place: str, tmp_path: Path) -> N
     done = run_cli("status", place, cwd=tmp_path)
     assert done.returncode == 2
     assert "Windows" in done.stderr
+
+
+def test_a_variable_that_no_shell_has_replaced_makes_no_directory_of_that_name(tmp_path: Path) -> None:
+    (tmp_path / "settings.toml").write_text('outdir = "$HOME/alerts"\ntopic = "ftransfer_ztf_2026-11-22_1"')
+    done = run_cli("transfer", "--config", "settings.toml", "--bootstrap-servers", "127.0.0.1:1", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "$HOME" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["settings.toml"]
+    (tmp_path / "$HOME").mkdir()
+    assert locate(tmp_path / "$HOME" / "alerts") == tmp_path / "$HOME" / "alerts", "one that is there is one"

@@ -35,6 +35,7 @@ AREAS: dict[str, dict[str, tuple[str, ...]]] = {
             "tests/ledger/test_roll_forward.py",
         ),
         "fink_dask/store/local.py": (
+            "tests/store/test_local.py",
             "tests/store/test_power_cut.py",
             "tests/ledger/test_ledger.py",
             "tests/ledger/test_lease.py",
@@ -46,6 +47,7 @@ AREAS: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "fink_dask/store/remote.py": (
             "tests/store/test_store.py",
+            "tests/store/test_objects.py",
             "tests/ledger/test_commit_on_store.py",
             "tests/ledger/test_restart_on_store.py",
         ),
