@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fink_dask.compaction.compact import Caller, Compacted
     from fink_dask.compaction.groups import Form
     from fink_dask.ledger.ledger import Ledger
+    from fink_dask.ledger.summary import Summary
 
 
 @command("fink-dask compact alerts compacted, or fink-dask compact alerts compacted --unique candid")
@@ -124,7 +125,7 @@ def _compact_each(sources: Sequence[Ledger], newdir: Path, form: Form, as_json: 
     from fink_dask.cli.several import print_table, print_topics_json
     from fink_dask.compaction.season import compact_season
     from fink_dask.ledger.outdir import check_for_several
-    from fink_dask.ledger.summary import Summary
+    from fink_dask.ledger.summary import without_figures
 
     check_for_several(newdir)
     if newdir == sources[0].outdir.parent:
@@ -133,12 +134,13 @@ def _compact_each(sources: Sequence[Ledger], newdir: Path, form: Form, as_json: 
     details: list[dict[str, Any]] = []
     errors: dict[str, str] = {}
     before = 0
+    ledgers = {source.outdir.name: source for source in sources}
     with _told() as (threads, caller):
         done = compact_season(sources, newdir, form, threads, caller)
     for name, found in done.items():
         if isinstance(found, FinkDaskError):
             errors[name] = str(found)
-            summaries.append(Summary(name, "failed"))
+            summaries.append(without_figures(ledgers[name]))
             details.append({"dataset": name, "error": str(found)})
             continue
         before += found.files_before

@@ -113,7 +113,7 @@ def _details(running: bool, progress: Progress, lag: Lag | None, arrival: Arriva
 def _say_each(ledgers: list[Ledger], as_json: bool) -> int:
     """Show how far each of several topics has got, one line each."""
     from fink_dask.cli.several import print_table, print_topics_json
-    from fink_dask.ledger.summary import Summary
+    from fink_dask.ledger.summary import without_figures
     from fink_dask.show.display import lags_words
 
     found, errors = {}, {}
@@ -121,9 +121,9 @@ def _say_each(ledgers: list[Ledger], as_json: bool) -> int:
         try:
             found[ledger] = _look(ledger)
         except FinkDaskError as error:
-            errors[ledger.outdir.name] = str(error)
-    unread = [Summary(name, "failed") for name in errors]
-    datasets = [*(ledger.outdir.name for ledger in found), *errors]
+            errors[ledger] = str(error)
+    unread = [without_figures(ledger) for ledger in errors]
+    datasets = [ledger.outdir.name for ledger in (*found, *errors)]
     summaries = [*(progress.summary for _, progress, *_ in found.values()), *unread]
     if as_json:
         details = [*(_details(*each) for each in found.values()), *({"error": words} for words in errors.values())]

@@ -202,13 +202,9 @@ def ending_in_words(end: str) -> Iterator[None]:
 
 def _print_end(ledger: Ledger, state: State, **more: str) -> None:
     from fink_dask.cli.results import print_summary_json
-    from fink_dask.ledger.summary import Summary
+    from fink_dask.ledger.summary import without_figures
 
-    try:
-        plans = ledger.plans()
-    except FinkDaskError:  # then it is called by the name of its directory
-        plans = []
-    print_summary_json(Summary(plans[0].identity.topic if plans else ledger.outdir.name, state), **more)
+    print_summary_json(without_figures(ledger, state), **more)
 
 
 def _print(

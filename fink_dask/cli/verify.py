@@ -127,7 +127,7 @@ def _verify_each(
     """Verify the datasets of several topics, in turn; returns the worst exit status."""
     from fink_dask.cli.several import print_table, print_topics_json
     from fink_dask.ledger.outdir import total_of
-    from fink_dask.ledger.summary import Summary
+    from fink_dask.ledger.summary import without_figures
 
     summaries: list[Summary] = []
     details: list[dict[str, Any]] = []
@@ -149,7 +149,7 @@ def _verify_each(
             if len(summaries) > number:  # what its files say
                 summaries[-1] = replace(summaries[-1], state="failed")
             else:
-                summaries.append(Summary(name, "failed"))
+                summaries.append(without_figures(ledger))
                 details.append({})
             errors[name] = str(error)
             details[-1]["error"] = str(error)

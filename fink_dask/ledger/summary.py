@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any, Literal, Protocol, TypeVar
 
-from fink_dask.errors import StorageError
+from fink_dask.errors import FinkDaskError, StorageError
 from fink_dask.kafka.offsets import Interval, merge, subtract, total
 from fink_dask.ledger.ledger import Ledger, storage_error
 from fink_dask.ledger.records import Marker, Plan, check_types
@@ -99,6 +99,15 @@ def summarise(ledger: Ledger) -> Progress:
     """
     plans = ledger.plans()
     return progress_of(plans, list(ledger.markers(plans)))
+
+
+def without_figures(ledger: Ledger, state: State = "failed") -> Summary:
+    """Return what is left to say of a dataset that could not be read; without a plan its name is the directory's."""
+    try:
+        plans = ledger.plans()
+    except FinkDaskError:
+        plans = []
+    return Summary(plans[0].identity.topic if plans else ledger.outdir.name, state)
 
 
 def progress_of(plans: Sequence[Plan], markers: Sequence[Marker]) -> Progress:
