@@ -242,19 +242,19 @@ def test_any_rows_in_any_order_are_what_the_whole_has(
 
 
 @pytest.mark.parametrize("kind", ["ztf-full", "lsst-full", "ztf-light"])
-@pytest.mark.parametrize("wanted", [[], [3], [5, 0, 19], list(range(18, 2, -1)), list(range(19, -1, -1))], ids=len)
-def test_rows_that_are_left_out_leave_no_trace(kind: str, wanted: list[int]) -> None:
+def test_rows_that_are_left_out_leave_no_trace(kind: str) -> None:
     schema, values = schema_of(avro_schema(kind)), list(encoded_alerts(kind, 22))
     values[4], values[9] = b"", values[9][:-1]
     decoder = ColumnarDecoder(schema, key_columns=["objectId" if kind.startswith("ztf") else "diaSourceId"])
     decoding = decoder.decode_joined(*joined(values))
     sound = [position for position in range(22) if position not in {4, 9}]
     assert decoding.positions.tolist() == sound
-    rows = decoding.take(np.array(wanted, np.int64))
-    expected = FastavroDecoder(schema).decode([values[sound[row]] for row in wanted])
-    assert_same(expected, DecodedBatch(rows, expected.positions, ()))
     assert [bad.index for bad in decoding.bad] == [4, 9]
-    rows.validate(full=True)
+    for wanted in ([], [3], [5, 0, 19], list(range(18, 2, -1)), list(range(19, -1, -1))):
+        rows = decoding.take(np.array(wanted, np.int64))
+        expected = FastavroDecoder(schema).decode([values[sound[row]] for row in wanted])
+        assert_same(expected, DecodedBatch(rows, expected.positions, ()))
+        rows.validate(full=True)
 
 
 def test_a_batch_that_outgrows_its_memory_again_and_again_loses_nothing() -> None:

@@ -38,7 +38,7 @@ class Case:
 
 
 CASES = [
-    Case(AlertKind.ZTF_LIGHT, "ftransfer_ztf_2026-11-01_20000", 20_000, "candid", 7),
+    Case(AlertKind.ZTF_LIGHT, "ftransfer_ztf_2026-11-01_6000", 6_000, "candid", 7),
     Case(AlertKind.ZTF_FULL, "ftransfer_ztf_2026-11-01_1240", 1_240, "candid", 1),
     Case(AlertKind.LSST_FULL, "ftransfer_lsst_2026-11-01_350", 350, "diaSourceId", 1),
 ]

@@ -314,8 +314,8 @@ def test_a_scheduler_that_dies_in_mid_run_is_one_line_and_the_same_command_goes_
                 text=True,
                 env=environment(SLOWLY),
             )
-            staging = Ledger(tmp_path / "out").staging_path
-            wait_for(lambda: any(staging.rglob("*-*-*-*")) or transfer.poll() is not None, "a range")
+            ledger = Ledger(tmp_path / "out")
+            wait_for(lambda: (ledger.exists() and ledger.staged() != []) or transfer.poll() is not None, "a range")
         finally:
             dask.kill()
             dask.wait()

@@ -14,8 +14,9 @@ import trustme
 from distributed.security import Security
 
 from fink_dask.cluster.existing import Scheduler
+from fink_dask.ledger.ledger import Ledger
 from tests.alerts.made_up import AlertKind
-from tests.harness.cli import PROGRAM, SLOWLY, environment, run_cli
+from tests.harness.cli import FEW_AT_ONCE, PROGRAM, environment, run_cli, unhurried
 from tests.harness.dask import answers
 from tests.harness.kafka_settings import free_ports
 from tests.harness.oracle import Oracle, assert_exactly_once, fill_topic, wait_for
@@ -49,18 +50,19 @@ def test_the_password_is_seen_nowhere_while_a_transfer_runs_and_after_it(
     secure: SecureKafka, oracle: Oracle, tmp_path: Path
 ) -> None:
     (port,) = free_ports(1)
-    outdir = tmp_path / "alerts"
-    more = ("--username", USER, "--dashboard-address", f"127.0.0.1:{port}", "-batchsize", "1", "-v")
+    outdir, hurry = tmp_path / "alerts", tmp_path / "hurry"
+    more = ("--username", USER, "--dashboard-address", f"127.0.0.1:{port}", *FEW_AT_ONCE, "-v")
     process = subprocess.Popen(
         [*PROGRAM, *arguments(secure, outdir, *more)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=environment({**SLOWLY, "FINK_DASK_PASSWORD": PASSWORD}),
+        env=environment(unhurried(hurry) | {"FINK_DASK_PASSWORD": PASSWORD}),
     )
     seen: list[str] = []
     parent = psutil.Process(process.pid)
-    wait_for(lambda: process.poll() is not None or any(outdir.with_name("alerts.fink").rglob("*-*-*-*")), "a range")
+    ledger = Ledger(outdir)
+    wait_for(lambda: process.poll() is not None or (ledger.exists() and bool(ledger.staged())), "a range")
     for each in [parent, *parent.children(recursive=True)]:
         with suppress(psutil.Error):
             seen += each.cmdline()
@@ -80,6 +82,7 @@ def test_the_password_is_seen_nowhere_while_a_transfer_runs_and_after_it(
         with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/{page}", timeout=10) as answer:
             seen.append(answer.read().decode(errors="replace"))
             answered += 1
+    hurry.touch()
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     assert answered >= 3, "the dashboard was not asked"

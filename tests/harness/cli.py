@@ -17,6 +17,8 @@ from tests.harness.zygote import Zygote
 PROGRAM = [sys.executable, "-m", "fink_dask"]
 #: With this in its environment and ``-batchsize 1``, a transfer decodes one alert at a time and lasts some seconds.
 SLOWLY = {"PYTHONPATH": str(Path(__file__).parent / "slow")}
+#: With these options and `unhurried`, it waits after every few alerts, which costs no processor.
+FEW_AT_ONCE = ("-batchsize", "25")
 #: How far a command is, which it says every ten seconds where there is no terminal: on a busy machine it has the time.
 _HOW_FAR = re.compile(r"[a-z][a-z ]*: [\d.,]+ .*")
 
@@ -92,6 +94,11 @@ def _zygote() -> Zygote:
 def environment(more: dict[str, str] | None = None) -> dict[str, str]:
     """Take this process's environment less what would set options, so that a user's own settings change no test."""
     return {**_for_commands(os.environ), **(more or {})}
+
+
+def unhurried(hurry: Path) -> dict[str, str]:
+    """Have the workers of a command wait after each batch until a file is there."""
+    return SLOWLY | {"FINK_DASK_TEST_UNHURRIED": str(hurry)}
 
 
 def _for_commands(variables: Mapping[str, str]) -> dict[str, str]:

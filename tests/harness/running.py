@@ -14,7 +14,7 @@ from typing import IO, Any, ClassVar
 import psutil
 
 from fink_dask.ledger.ledger import Ledger
-from tests.harness.cli import PROGRAM, SLOWLY, environment, run_cli, transfer_arguments
+from tests.harness.cli import FEW_AT_ONCE, PROGRAM, environment, run_cli, transfer_arguments, unhurried
 from tests.harness.oracle import PATIENCE_S, Oracle, assert_exactly_once, wait_for
 
 
@@ -30,7 +30,7 @@ class Running:
     def __init__(self, kafka: Any, topic: str, outdir: Path, *more: str, slowly: bool = True) -> None:
         self.outdir = outdir
         self.ledger = Ledger(outdir)
-        few_at_once = ("-batchsize", "25") if slowly else ()
+        few_at_once = FEW_AT_ONCE if slowly else ()
         arguments = transfer_arguments(kafka, topic, outdir, "-partitionby", "time", *few_at_once, *more)
         # Files and not pipes: they can be read while it runs, and are never full.
         self._out, self._err = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115 (they live as long)
@@ -41,7 +41,7 @@ class Running:
             stdin=subprocess.DEVNULL,
             stdout=self._out,
             stderr=self._err,
-            env=environment({**SLOWLY, "FINK_DASK_TEST_UNHURRIED": str(self._hurry)} if slowly else None),
+            env=environment(unhurried(self._hurry) if slowly else None),
             start_new_session=True,
         )
         self.started.append(self)
