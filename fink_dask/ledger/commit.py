@@ -384,13 +384,13 @@ def roll_forward(ledger: Ledger, plans: Iterable[Plan]) -> int:
             if offset_range is None and _is_committed(ledger, directory):
                 kept.add(plan_id)  # whatever has become of its plan, these may be the only copies
                 continue
-            settle = _settle if ledger.store.renames else _settle_in_place
+            reconcile = _reconcile if ledger.store.renames else _reconcile_in_place
             # A marker that is damaged, and files that somebody has removed, are for whoever holds the files against the
             # markers to tell, and for a repair, which begins here, to mend.
             last = revisions.get(name, 0)
             if offset_range is not None and _is_damaged(ledger, offset_range, plan_id, last):
                 continue
-            marker = settle(ledger, offset_range, plan_id, attempt, directory, last)
+            marker = reconcile(ledger, offset_range, plan_id, attempt, directory, last)
             if marker is not None:
                 with suppress(LedgerError):
                     publish(ledger, marker, lambda _: None)
@@ -402,7 +402,7 @@ def roll_forward(ledger: Ledger, plans: Iterable[Plan]) -> int:
     return rolled
 
 
-def _settle(
+def _reconcile(
     ledger: Ledger, offset_range: OffsetRange | None, plan_id: str, attempt: str, directory: Path, last: int
 ) -> Marker | None:
     """Return the marker that names this staging directory, or remove it."""
@@ -426,7 +426,7 @@ def _settle(
     return marker
 
 
-def _settle_in_place(
+def _reconcile_in_place(
     ledger: Ledger, offset_range: OffsetRange | None, plan_id: str, attempt: str, directory: Path, last: int
 ) -> Marker | None:
     """Return the marker that names what is staged on an object store, or remove it, or leave it for now.

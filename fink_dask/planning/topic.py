@@ -94,11 +94,11 @@ def finish(
         except BrokerError as error:
             observe(Note(f"the group's offsets were not committed: {error}", warning=True))
     lease.check()
-    settle_old_datasets(ledger, progress.summary, observe)
+    retire_old_datasets(ledger, progress.summary, observe)
     return progress.summary
 
 
-def settle_old_datasets(ledger: Ledger, summary: Summary, observe: Observer) -> None:
+def retire_old_datasets(ledger: Ledger, summary: Summary, observe: Observer) -> None:
     """Delete what was moved aside to begin again, where the new dataset is complete and holds no less.
 
     Raises StorageError if the file system refuses.

@@ -22,7 +22,7 @@ from fink_dask.ledger.outdir import find_ledger, total_of
 from fink_dask.ledger.restart import set_aside
 from fink_dask.ledger.summary import Summary, summarise
 from fink_dask.planning.predicted import with_alerts
-from fink_dask.planning.topic import settle_old_datasets
+from fink_dask.planning.topic import retire_old_datasets
 from fink_dask.progress.events import Doing, Note
 from fink_dask.progress.tally import Progress
 from fink_dask.settings import TransferSettings
@@ -63,7 +63,7 @@ def transfer_predictions(
     progress(Doing("joining predictions with their alerts"))
     _join(alerts, predictions, target, settings)(lambda: False)
     of_alerts, of_predictions, joined = (summarise(each).summary for each in (alerts, predictions, target))
-    settle_old_datasets(target, joined, progress)
+    retire_old_datasets(target, joined, progress)
     if without := of_alerts.alerts - joined.alerts:
         words = (
             f"{pluralize(without, 'alert')} of {of_alerts.alerts:,} have no prediction yet: run the same command again"

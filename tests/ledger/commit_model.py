@@ -113,10 +113,10 @@ def roll_forward(disk: Disk) -> Actor:
     yield f"list up to {last}"
     found = sorted(disk.staged)
     while found:
-        yield from _settle(disk, found.pop(0), last, f"up to {last}, then {found}")
+        yield from _reconcile(disk, found.pop(0), last, f"up to {last}, then {found}")
 
 
-def _settle(disk: Disk, listed: str, last: int, rest: str) -> Actor:
+def _reconcile(disk: Disk, listed: str, last: int, rest: str) -> Actor:
     name, at, mine = listed.removesuffix(DOOMED), listed, False
     yield f"marker that counts, of {listed} {rest}"
     for revision in range(last + 1):
