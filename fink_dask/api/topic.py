@@ -195,8 +195,7 @@ def read_topic(
             identity = Identity(topic, UNKNOWN_ID, (), None, versions.first.fingerprint, "file", settings.columns)
         else:
             versions, identity = target.versions, target.identity
-            marks = target.description.watermarks.items()
-            spans = {partition: (each.start, each.end) for partition, each in marks if each.start < each.end}
+            spans = target.description.spans
         # Partitions of the frame have a fixed size, however many of them are consumed at once.
         sizing = Sizing(size, len(spans) or 1, inspector.sample(topic, spans).sizes)
     plan = next_plan(1, identity, spans, sizing, None)

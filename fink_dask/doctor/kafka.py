@@ -103,12 +103,8 @@ def _measure(settings: KafkaSettings, topics: Sequence[TopicOverview]) -> LineSp
         with open_inspector(settings) as inspector:
             if fullest is None or not fullest.offsets:
                 return measure_line(inspector.admin)
-            marks = inspector.describe(fullest.topic).watermarks.items()
-            ranges = [
-                OffsetRange(partition, each.low, each.last_stable_offset)
-                for partition, each in marks
-                if each.low < each.last_stable_offset
-            ]
+            spans = inspector.describe(fullest.topic).spans
+            ranges = [OffsetRange(partition, start, end) for partition, (start, end) in spans.items()]
             return measure_line(inspector.admin, fullest.topic, max(ranges, key=len, default=None))
     except BrokerError:
         return UNKNOWN_LINE

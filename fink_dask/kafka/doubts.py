@@ -112,10 +112,8 @@ class Doubts:
             return min(marks.low, self._range.end) if self.is_off_the_log else None
         if marks.last_stable_offset < self._range.end:
             # The last stable offset was at the end of the plan or beyond it, and it never goes back.
-            words = (
-                f"the partition ends at {marks.last_stable_offset}, before what was planned: truncated, or made anew"
-            )
-            self._suspect("truncated", words, position)
+            words = f"the partition ends at {marks.last_stable_offset}, before what was planned"
+            self._suspect("truncated", f"{words}: truncated, or made anew", position)
             return None
         self.is_before_the_plan = False
         self._suspicion.clear()

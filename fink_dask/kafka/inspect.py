@@ -50,6 +50,12 @@ class TopicDescription:
     #: The same of ``<topic>_schema``; empty where there is none.
     schema_watermarks: Mapping[int, Watermarks] = field(default_factory=dict)
 
+    @property
+    def spans(self) -> dict[int, tuple[int, int]]:
+        """The offsets ``[start, end)`` that are wanted, of each partition that holds any."""
+        held = {partition: (marks.start, marks.end) for partition, marks in self.watermarks.items()}
+        return {partition: (start, end) for partition, (start, end) in held.items() if start < end}
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -175,13 +181,9 @@ class Glimpse:
 
     def last_key(self, topic: str, partition: int, marks: Watermarks) -> list[bytes]:
         """Read the key of the last record that has one; after a transaction a marker comes last."""
-        last = max(marks.low, marks.last_stable_offset - 1)
-        return (
-            self.keys(topic, partition, last, marks.last_stable_offset)
-            or self.keys(
-                topic, partition, max(marks.low, marks.last_stable_offset - _TAIL), marks.last_stable_offset, _TAIL
-            )[-1:]
-        )
+        end = marks.last_stable_offset
+        last = self.keys(topic, partition, max(marks.low, end - 1), end)
+        return last or self.keys(topic, partition, max(marks.low, end - _TAIL), end, _TAIL)[-1:]
 
     def sample(
         self,
@@ -420,7 +422,7 @@ class Inspector:
     def _look_ahead(self, description: TopicDescription) -> None:
         """Begin to look at what a plan needs: far away, one after the other would take seconds."""
         topic = description.topic
-        if not self._spare or not any(marks.start < marks.end for marks in description.watermarks.values()):
+        if not self._spare or not description.spans:
             return  # of an empty topic, what is found now would be wrong when it is planned
         last, *sizes = self._spare
         self._spare = []  # once, for the first topic: whoever follows has time
@@ -430,9 +432,8 @@ class Inspector:
         self._last_keys[topic] = last.begin(
             lambda: [key for number, marks in copies for key in glimpse.last_key(name, number, marks)]
         )
-        spans = {partition: (marks.start, marks.end) for partition, marks in description.watermarks.items()}
         for each in sizes:
-            self._sizes[topic] = _then_close(each, each.begin(partial(Glimpse(each).sizes, topic, spans)))
+            self._sizes[topic] = _then_close(each, each.begin(partial(Glimpse(each).sizes, topic, description.spans)))
 
     def forget(self) -> None:
         """Look at nothing before somebody asks: close what that would have been looked at through."""
@@ -472,8 +473,7 @@ class Inspector:
             raise SchemaError(f"{name} holds schemas that differ; choose one with {parameter('schema', 'FILE')}", topic)
         if keys:
             return TopicSchema(keys.pop(), "schema topic")
-        spans = {partition: (marks.start, marks.end) for partition, marks in description.watermarks.items()}
-        for key in self.sample_keys(topic, spans):
+        for key in self.sample_keys(topic, description.spans):
             if key.removeprefix(BOM_UTF8).lstrip()[:1] == b"{":
                 return TopicSchema(key, "record key")
         raise MissingSchemaError(

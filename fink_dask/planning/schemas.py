@@ -415,10 +415,9 @@ def _by_time_instead(asked: Identity, survey: str | None, versions: Versions) ->
 
 def _is_empty(description: TopicDescription) -> bool:
     """Tell whether a topic holds nothing that is wanted; if it held something of which nothing is left is an error."""
-    held = description.watermarks.values()
-    if any(marks.start < marks.end for marks in held):
+    if description.spans:
         return False
-    removed = sum(max(0, min(marks.low, marks.end) - marks.begin) for marks in held)
+    removed = sum(max(0, min(marks.low, marks.end) - marks.begin) for marks in description.watermarks.values())
     if removed:
         raise BrokerError(
             f"nothing is left of this topic: Kafka's retention has removed {pluralize(removed, 'offset')}, all of it",
