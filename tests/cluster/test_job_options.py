@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import sys
 from pathlib import Path
 
+import dask
 import pytest
+import yaml
 
 from fink_dask.cli.submit import _LEFT_OUT
 from fink_dask.cli.transfer import transfer
@@ -75,16 +76,20 @@ def test_jobs_that_can_not_be_are_refused_in_one_line(more: tuple[str, ...], wor
         ('{queue: "a\\nb"}', "queue in jobqueue.site .* holds a line break"),
     ],
 )
-def test_a_section_that_would_be_another_job_script_is_refused_in_one_line(
-    section: str, words: str, tmp_path: Path
-) -> None:
+def test_a_section_that_would_be_another_job_script_is_refused(section: str, words: str) -> None:
+    jobs = JobOptions("slurm", cores=1, memory="1GB", config_name="site")
+    with dask.config.set({"jobqueue.site": yaml.safe_load(section)}), pytest.raises(SettingsError, match=words):
+        resolve(jobs)
+
+
+def test_a_section_of_a_users_own_file_that_can_not_be_is_refused_in_one_line(tmp_path: Path) -> None:
     folder = tmp_path / ".config" / "dask"
     folder.mkdir(parents=True)
-    (folder / "site.yaml").write_text(f"jobqueue:\n  site: {section}\n")
+    (folder / "site.yaml").write_text("jobqueue:\n  site: 5\n")
     more = (*JOB, "--cluster-config", "site", "--dry-run")
     result = run_cli("transfer", *TRANSFER, *more, cwd=tmp_path, env={"HOME": str(tmp_path)}, afresh=True)
     assert result.returncode == 2
-    assert re.search(words, result.stderr), result.stderr
+    assert "jobqueue.site" in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
 
 
