@@ -41,10 +41,31 @@ class Findings:
     unlike: frozenset[str] = frozenset()
 
 
-class ParquetFileWriter:
-    """A Parquet file in the making; the same tables make the same bytes."""
+class Looks:
+    """What was found of the columns of files that differ in their partition key, and in little else."""
 
-    def __init__(self, path: Path, schema: pa.Schema, compression: str, footer: Mapping[str, str]) -> None:
+    def __init__(self) -> None:
+        self._found: Findings | None = None
+
+    def at(self, table: pa.Table, compression: str) -> Findings:
+        """Look at a file's first table, unless that of another file has had rows enough to tell."""
+        if self._found is not None:
+            return self._found
+        found = _look_at(table, compression)
+        if table.num_rows >= _PROBE_ROWS:
+            self._found = found
+        return found
+
+
+class ParquetFileWriter:
+    """A Parquet file in the making; the same tables make the same bytes.
+
+    `looks`: what the files that it belongs to have in common.
+    """
+
+    def __init__(
+        self, path: Path, schema: pa.Schema, compression: str, footer: Mapping[str, str], looks: Looks | None = None
+    ) -> None:
         self.file = NewFile(path)
         self._sink = pa.BufferedOutputStream(pa.PythonFile(self.file, "w"), _BUFFER_BYTES)
         self._schema = schema
@@ -53,12 +74,13 @@ class ParquetFileWriter:
         self._compression = compression
         # What the file says of itself.
         self._footer = footer
+        self._looks = looks or Looks()
         self._writer: pq.ParquetWriter | None = None
 
     def write_table(self, table: pa.Table) -> None:
         """Add rows, as a row group."""
         if self._writer is None:
-            self._writer = self._begin(_look_at(table, self._compression))
+            self._writer = self._begin(self._looks.at(table, self._compression))
         self._writer.write_table(table, row_group_size=max(table.num_rows, 1))
 
     def complete(self) -> None:

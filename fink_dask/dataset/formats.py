@@ -6,7 +6,7 @@ import base64
 import binascii
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from fink_dask.avro.container import SYNC_BYTES, block_head, header, read_header, read_records
 from fink_dask.avro.schema import AvroSchema, parse_schema
-from fink_dask.dataset.encoding import ParquetFileWriter
+from fink_dask.dataset.encoding import Looks, ParquetFileWriter
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.kafka.topics import topic_hash
@@ -105,6 +105,8 @@ class Layout:
     compression: str = COMPRESSION
     #: The schema of the records, where the format keeps them.
     records: AvroSchema | None = None
+    #: What the files with it have in common; those of a range.
+    looks: Looks = field(default_factory=Looks, compare=False)
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,7 @@ class ParquetFormat:
 
     def create(self, path: Path, layout: Layout, origin: Origin) -> ParquetFileWriter:
         """Begin a file."""
-        return ParquetFileWriter(path, layout.columns, layout.compression, origin.footer())
+        return ParquetFileWriter(path, layout.columns, layout.compression, origin.footer(), layout.looks)
 
     def read_contents(self, path: Path) -> Contents:
         """Read what a file says of itself in its footer."""

@@ -10,16 +10,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fink_dask.dataset.encoding import ParquetFileWriter
+from fink_dask.dataset.encoding import Looks, ParquetFileWriter
 
 RANDOM = random.Random(1)
 NOISE = [RANDOM.randbytes(3000) for _ in range(20)]
 SMOOTH = [noise[:1500] + bytes(1500) for noise in NOISE]
 
 
-def write(path: Path, *tables: pa.Table, compression: str = "zstd") -> dict[str, pq.ColumnChunkMetaData]:
+def write(
+    path: Path, *tables: pa.Table, compression: str = "zstd", looks: Looks | None = None
+) -> dict[str, pq.ColumnChunkMetaData]:
     """Write a file; returns what its first row group says of each column."""
-    writer = ParquetFileWriter(path, tables[0].schema, compression, {"made": "by a test"})
+    writer = ParquetFileWriter(path, tables[0].schema, compression, {"made": "by a test"}, looks)
     for table in tables:
         writer.write_table(table)
     writer.complete()
@@ -137,3 +139,16 @@ def test_numbers_and_texts_are_laid_out_as_takes_the_least(tmp_path: Path, compr
         "name": (False, False),
         "kind": (False, True),
     }
+
+
+def test_hundreds_of_files_of_a_range_are_laid_out_as_the_first_tells_that_has_rows_enough(tmp_path: Path) -> None:
+    def layout(text: str, count: int, looks: Looks) -> tuple[str, ...]:
+        table = pa.table({"text": [text.format(number) for number in range(count)]})
+        return tuple(write(tmp_path / "a.parquet", table, looks=looks)["text"].encodings)
+
+    alike, unlike = layout("a", 300, Looks()), layout("{}", 300, Looks())
+    assert alike != unlike
+    looks = Looks()
+    assert layout("{}", 20, looks) == alike, "a few rows tell nothing"
+    assert layout("{}", 300, looks) == unlike
+    assert layout("a", 300, looks) == unlike, "each file of a range is looked at, which takes as long as writing it"
