@@ -6,6 +6,8 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -236,6 +238,60 @@ def test_a_follower_has_as_many_jobs_as_there_is_work_for(
     assert process.returncode == 0, err
     assert "takes its place" not in err
     assert_exactly_once(outdir, oracle.values)
+
+
+@pytest.mark.timeout(400)
+def test_a_cluster_of_dask_jobqueue_that_adapts_itself_grows_from_no_job_and_shrinks_without_loss(
+    slurm: Slurm, settings: dict[str, str], kafka: Any, topic_name: str, tmp_path: Path
+) -> None:
+    oracle = fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 12_000, partitions=12)
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"""\
+import threading
+from functools import partial
+
+import fink_dask
+from dask_jobqueue import SLURMCluster
+from distributed import Client
+from fink_dask.api import settings
+
+
+def watch():
+    while not over.wait(0.1):
+        seen.append(len(cluster.scheduler.workers))
+        if seen[-1] == 3 and 3 not in seen[:-1]:
+            cluster.adapt(minimum=0, maximum=1, interval="200ms", wait_count=2)
+
+
+if __name__ == "__main__":
+    settings.TransferSettings = partial(settings.TransferSettings, batchsize=1)  # it then takes some seconds
+    seen, over = [], threading.Event()
+    options = dict(cores=1, processes=1, memory="2GB", interface="lo", scheduler_options={{"dashboard_address": ":0"}})
+    with SLURMCluster(**options) as cluster:
+        cluster.adapt(minimum=0, maximum=3, interval="200ms", target_duration="100ms")
+        with Client(cluster) as client:
+            watching = threading.Thread(target=watch)
+            watching.start()
+            done = fink_dask.transfer({topic_name!r}, "alerts", {kafka.bootstrap_servers!r}, client=client)
+            over.set()
+            watching.join()
+    print(done.summary.state, done.summary.alerts, seen[0], max(seen), min(seen[seen.index(3) :]))
+"""
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        cwd=tmp_path,
+        env=settings | SLOWLY,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "complete 12000 0 3 1\n", done.stderr
+    assert_exactly_once(tmp_path / "alerts", oracle.values)
+    wait_for(lambda: gone(slurm), "the jobs to be cancelled")
 
 
 @pytest.mark.timeout(300)
