@@ -73,6 +73,7 @@ def main() -> None:
                 progress(TransferStarted(identity.topic, count, 0, count, 0, None, dict.fromkeys(spans, (0, 0))))
                 run_ranges(cluster, work, consumers, progress, lambda: None)
             collected, used = time.perf_counter() - began, time.process_time() - used
+        peak = _peak_mb()
         resumed, used_resuming = _resume(ledger)
         bytes_of_plan = sum(path.stat().st_size for path in ledger.plans_path.iterdir())
         bytes_of_markers = sum(path.stat().st_size for path in ledger.markers_path.iterdir())
@@ -82,7 +83,7 @@ def main() -> None:
         "submit and collect, in s": round(collected, 1),
         "processor time of a range, in ms": round(1e3 * used / count, 2),
         "memory before, in MB": round(before),
-        "memory at its peak, in MB": round(_peak_mb()),
+        "memory at its peak, in MB": round(peak),
         "plan, in MB": round(bytes_of_plan / 1e6, 1),
         "markers, in MB": round(bytes_of_markers / 1e6, 1),
         "resume, in s": round(resumed, 2),

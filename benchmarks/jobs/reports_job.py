@@ -1,8 +1,8 @@
-"""Have many workers report how far their ranges are: what a report costs the scheduler and the client.
+"""Have many ranges report how far they are: what a report costs the scheduler and the client.
 
-``python -m benchmarks.jobs.reports_job WORKERS`` answers with one JSON object. Workers, scheduler and client are in
-this process; nothing is read, and each worker reports as often as one that transfers a range. What the same cluster
-takes while nobody reports is subtracted.
+``python -m benchmarks.jobs.reports_job RANGES`` answers with one JSON object. Workers, scheduler and client are in this
+process, and nothing is read. Up to 50 workers report as often as so many ranges do: of more ranges, each worker speaks
+for several. What the same cluster takes while nobody reports is subtracted.
 """
 
 from __future__ import annotations
@@ -17,17 +17,20 @@ import dask
 from distributed import Client, LocalCluster, get_worker
 
 from fink_dask.cluster.local import DASK_CONFIG
-from fink_dask.cluster.worker import REPORT_S
+from fink_dask.cluster.worker import report_interval_s
 from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.progress.events import RangeProgress
 
 SECONDS = 20.0
+_WORKERS = 50
 _TOPIC = "fink-dask-progress-benchmark"
 
 
 def main() -> None:
-    """Measure with as many workers as the command line says."""
-    workers, heard = int(sys.argv[1]), 0
+    """Measure with as many ranges as the command line says."""
+    ranges, heard = int(sys.argv[1]), 0
+    workers = min(ranges, _WORKERS)
+    interval_s = report_interval_s(ranges) * workers / ranges
 
     def hear(_: Any) -> None:
         nonlocal heard
@@ -41,10 +44,10 @@ def main() -> None:
         Client(cluster) as client,
     ):
         client.subscribe_topic(_TOPIC, hear)
-        idle = _run(client, workers, False)
-        used = _run(client, workers, True) - idle
+        idle = _run(client, workers, interval_s, False)
+        used = _run(client, workers, interval_s, True) - idle
     answer = {
-        "workers": workers,
+        "ranges": ranges,
         "reports a second": round(heard / SECONDS),
         "processor time of a report, in ms": round(1e3 * used / max(1, heard), 2),
         "share of a core": round(used / SECONDS, 2),
@@ -52,18 +55,18 @@ def main() -> None:
     print(json.dumps(answer))
 
 
-def _run(client: Client, workers: int, is_loud: bool) -> float:
+def _run(client: Client, workers: int, interval_s: float, is_loud: bool) -> float:
     """Keep all workers busy for a while; returns the processor time of that."""
     began = time.process_time()
-    client.gather(client.map(_work, range(workers), is_loud=is_loud, pure=False))
+    client.gather(client.map(_work, range(workers), interval_s=interval_s, is_loud=is_loud, pure=False))
     return time.process_time() - began
 
 
-def _work(number: int, is_loud: bool) -> None:
+def _work(number: int, interval_s: float, is_loud: bool) -> None:
     worker, end = get_worker(), time.monotonic() + SECONDS
     progress = asdict(RangeProgress("topic", OffsetRange(number % 10, 0, 1000), "0" * 16, 500, 500, 10**8, 0))
     while time.monotonic() < end:
-        time.sleep(REPORT_S)
+        time.sleep(interval_s)
         if is_loud:
             worker.log_event(_TOPIC, progress)
 

@@ -28,6 +28,10 @@ from fink_dask.store.bucket import wait_for_stores
 
 #: Seconds between two reports of a range, while it moves and while it waits; the scheduler handles each.
 REPORT_S, IDLE_S = 0.3, 1.0
+#: The most reports a second, of all ranges together: each costs scheduler and client 0.3 ms.
+_REPORTS = 500
+#: What a report begins with that is the result of a task.
+RESULT_OF = "result of"
 
 #: The connections of this process.
 _connections = ConnectionPool()
@@ -155,6 +159,11 @@ class WarmUp(WorkerPlugin):  # type: ignore[misc]  # Dask ships no types
             _connections.warm_up(self._kafka, self._connections, self._topics)
 
 
+def report_interval_s(ranges: float) -> float:
+    """Return the seconds between two reports of each of so many ranges that run at once."""
+    return max(REPORT_S, ranges / _REPORTS)
+
+
 def make_errand() -> Callable[[str, bytes], Any]:
     """Make a function that carries a call to a worker that may lack this package or have another version of it.
 
@@ -222,13 +231,18 @@ def transfer_on_worker(
     remainder: Remainder | None = None,
     looks: bool = False,
     share: Share | None = None,
+    report_s: float = REPORT_S,
 ) -> RangeResult | NotReady:
     """Run `transfer_range` on a Dask worker: report to the scheduler, and stop when nobody waits for the result.
+
+    The result goes with the reports as well, before Dask says that there is one: who has subscribed to them need not
+    fetch it, which takes as long as all other messages of a short range together.
 
     `turns`: threads of this worker that decode at once; None for all of them.
     `remainder`: what is left of a range that is to be repaired.
     `looks`: whether this worker may not have been checked yet: then it checks itself, once.
     `share`: what part of the rate that the settings allow is this process's.
+    `report_s`: seconds between two reports.
     """
     # Imported here: only workers decode, and the compiler takes a third of a second to import.
     from fink_dask.ranges.task import transfer_range
@@ -244,7 +258,7 @@ def transfer_on_worker(
     def notify(progress: RangeProgress) -> None:
         nonlocal reported, received
         now = time.monotonic()
-        if now - reported >= (IDLE_S if progress.received == received else REPORT_S):
+        if now - reported >= (max(IDLE_S, report_s) if progress.received == received else report_s):
             reported, received = now, progress.received
             worker.log_event(progress_topic, asdict(progress))
 
@@ -256,7 +270,7 @@ def transfer_on_worker(
 
     try:
         with _sharing(progress_topic, share):
-            return transfer_range(
+            result = transfer_range(
                 offset_range,
                 settings,
                 notify,
@@ -266,6 +280,8 @@ def transfer_on_worker(
                 remainder=remainder,
                 line=_connections.line,
             )
+            worker.log_event(progress_topic, {RESULT_OF: key, "result": asdict(result)})
+            return result
     finally:
         # Arrow's allocator keeps what was freed, and Dask would pause a worker that looks full.
         pa.default_memory_pool().release_unused()

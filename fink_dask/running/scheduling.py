@@ -18,7 +18,14 @@ from distributed import CancelledError, Future, KilledWorker, span
 import fink_dask
 from fink_dask.cluster.local import Cluster
 from fink_dask.cluster.readiness import WorkerPool
-from fink_dask.cluster.worker import Shares, make_errand, take_share, transfer_on_worker
+from fink_dask.cluster.worker import (
+    RESULT_OF,
+    Shares,
+    make_errand,
+    report_interval_s,
+    take_share,
+    transfer_on_worker,
+)
 from fink_dask.dashboard.reports import progress_prefix
 from fink_dask.errors import (
     BrokerUnavailableError,
@@ -31,7 +38,7 @@ from fink_dask.errors import (
 )
 from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.progress.events import Note, Observer, RangeFailed, RangeProgress
-from fink_dask.ranges.work import TopicFailures, Work, failure_of
+from fink_dask.ranges.work import RangeResult, TopicFailures, Work, failure_of
 from fink_dask.settings import RECONNECT_TIMEOUT_S
 from fink_dask.units import pluralize
 
@@ -39,7 +46,7 @@ from fink_dask.units import pluralize
 _TRIES = 4
 #: Seconds before a range is tried again; doubled each time.
 _PAUSE_S = 1.0
-#: Seconds for which what has arrived is fresh: a range reports once a second.
+#: Seconds for which what has arrived is fresh: of few ranges, each reports once a second.
 _FRESH_S = 2.0
 
 #: Seconds for which a range waits before that is worth a word.
@@ -255,6 +262,8 @@ class _Run:
         self._tries = RetryPolicy(reconnect_timeout_s)
         self._failures: list[FinkDaskError] = []
         self._progress: queue.SimpleQueue[RangeProgress] = queue.SimpleQueue()
+        #: Results that have come with the reports, by the key of their task.
+        self._results: dict[str, RangeResult] = {}
         self._stopped = self._is_gone = False
         self._silence = BrokerOutage(reconnect_timeout_s)
         #: Running ranges of which all has arrived.
@@ -325,6 +334,7 @@ class _Run:
                 item.remainder,
                 self._others_join,
                 self._shares.share if item.settings.kafka.limit_rate is not None else None,
+                report_interval_s(most),
             )
             if self._others_join:
                 call = (make_errand(), fink_dask.__version__, pickle.dumps(call))
@@ -357,8 +367,12 @@ class _Run:
                 self._observe(note)
 
     def on_progress(self, event: tuple[float, Any]) -> None:
-        """Take a worker's report; it is only put aside, as this runs on the client's event loop."""
+        """Take a worker's report, or a result; it is only put aside, as this runs on the client's event loop."""
         message = dict(event[1])  # to which Dask has added the worker
+        if RESULT_OF in message:
+            said = message["result"]
+            self._results[message[RESULT_OF]] = RangeResult(**said | {"range": OffsetRange(**said["range"])})
+            return
         message["range"] = OffsetRange(**message["range"])
         self._progress.put(RangeProgress(**message))
 
@@ -371,6 +385,7 @@ class _Run:
             self._shares.end((item.topic, item.range))
             self._give_back(item)
             self._client.cancel([future], force=True)
+            self._results.pop(future.key, None)
             self._pool.release(future)
 
     def cancel(self) -> None:
@@ -395,7 +410,8 @@ class _Run:
         self._whole.discard(_key(item))
         self._shares.end((item.topic, item.range))
         try:
-            result = future.result(timeout=_RESULT_S)
+            # It comes before Dask says that it is there, unless a connection broke on the way.
+            result = self._results.pop(future.key, None) or future.result(timeout=_RESULT_S)
         except FinkDaskError as error:
             self._failed(item, error, error.transient)
         except (KilledWorker, TimeoutError) as error:

@@ -10,7 +10,7 @@ from typing import Any
 
 import dask
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client, Future, LocalCluster
 
 from fink_dask.avro.schema import parse_schema
 from fink_dask.cluster.local import DASK_CONFIG, Cluster, local_cluster
@@ -23,6 +23,7 @@ from fink_dask.ledger.records import Identity, Marker, Plan, seal
 from fink_dask.progress.events import Event, RangeCommitted
 from fink_dask.ranges.memory import FULL_SHARE
 from fink_dask.ranges.work import TaskSettings, Work
+from fink_dask.running import scheduling
 from fink_dask.running.scheduling import run_ranges
 from fink_dask.settings import KafkaSettings
 from tests.alerts.made_up import AlertKind, avro_schema
@@ -108,3 +109,25 @@ def test_following_for_months_fills_no_scheduler_with_spans(cluster: LocalCluste
         assert spans_of_rolls(cluster, client, work) == 1
     with local_cluster(1, 1, "127.0.0.1:0") as own:
         assert spans_of_rolls(own.client.cluster, own.client, work) == 0
+
+
+@pytest.mark.parametrize("is_lost", [False, True], ids=["with the reports", "fetched, as the reports are lost"])
+def test_the_result_of_a_range_comes_whatever_becomes_of_the_reports(
+    cluster: LocalCluster, work: list[Work], monkeypatch: pytest.MonkeyPatch, is_lost: bool
+) -> None:
+    fetched = 0
+
+    def fetch(self: Future, timeout: float | None = None) -> Any:
+        nonlocal fetched
+        fetched += 1
+        return plain(self, timeout)
+
+    plain = Future.result
+    monkeypatch.setattr(Future, "result", fetch)
+    if is_lost:
+        monkeypatch.setattr(scheduling._Run, "on_progress", lambda run, event: None)
+    events: list[Any] = []
+    with Client(cluster) as client:
+        run_ranges(Cluster(client, FULL_SHARE), work, 3, events.append, lambda: None)
+    assert sorted(event.range for event in events) == sorted(item.range for item in work)
+    assert fetched == (len(work) if is_lost else 0)

@@ -54,6 +54,8 @@ def test_workers_that_all_lack_something_are_not_kept_for_as_long_as_jobs_may_wa
 class _LostResult:
     """A result that was there, and is computed again behind other ranges, as its worker has died."""
 
+    key = "lost"
+
     def result(self, timeout: float) -> Any:
         raise TimeoutError
 
@@ -79,6 +81,8 @@ def test_a_result_that_died_with_its_worker_is_tried_again_and_fails_nothing() -
 
 class _Crowded:
     """A range to which nothing came in time."""
+
+    key = "crowded"
 
     def result(self, timeout: float) -> Any:
         raise CrowdedLineError("too many at once", "topic", 3, 10)
@@ -108,6 +112,8 @@ def test_ranges_to_which_nothing_comes_in_time_all_at_once_go_on_one_after_the_o
 
 class _Silent:
     """A range of which nothing came for as long as is waited."""
+
+    key = "silent"
 
     def result(self, timeout: float) -> Any:
         raise BrokerUnavailableError("nothing came", "topic", 3, 10)
