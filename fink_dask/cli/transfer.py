@@ -31,7 +31,6 @@ from fink_dask.cli.command import (
 from fink_dask.cli.output import say
 from fink_dask.cli.several import ledgers_of, preview_topics, print_outcome, survey_of_topics, topic_option
 from fink_dask.cli.stopped import counting, failure_as_json
-from fink_dask.cluster.forkserver import loading, start_forkserver
 from fink_dask.errors import BrokerError, FinkDaskError, SchemaError, SettingsError, parameter
 from fink_dask.kafka.topics import TopicChoice, choose_topics, holds_predictions
 from fink_dask.settings import (
@@ -221,6 +220,8 @@ def transfer(
     if scheduler is None and jobs is None and not dry_run:
         asks = restart and not yes  # it may be a while until there is an answer
         look = _begin_early(kafka, choice, outdir, restart, None if follow or asks else asked)
+    from fink_dask.cluster.forkserver import loading
+
     with loading():
         from fink_dask.cluster.existing import Scheduler
         from fink_dask.planning.topics import joining
@@ -261,6 +262,8 @@ def _begin_early(
 
     `asked`: the settings; None where it is known beforehand that there are workers, and Kafka is not to be asked now.
     """
+    from fink_dask.cluster.forkserver import loading, start_forkserver
+
     if asked is None or any(map(holds_predictions, choice.names)):  # whose alerts are of another topic
         start_forkserver()
         return None
