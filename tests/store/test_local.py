@@ -170,6 +170,7 @@ def test_a_disk_that_does_not_say_what_is_free_ends_nothing(tmp_path: Path, monk
     free = LOCAL.free_bytes(tmp_path / "not" / "there" / "yet")
     assert free is not None
     assert abs(free - here.f_bavail * here.f_frsize) < 2**32
+    assert LOCAL.free_bytes(Path("/proc")) == 0, "it is asked what is free elsewhere"
     monkeypatch.setattr(shutil, "disk_usage", fail(errno.ENOSYS))
     assert LOCAL.free_bytes(tmp_path) is None
 
@@ -182,3 +183,9 @@ def test_directories_that_differ_in_case_are_two_on_a_file_system_that_knows_the
         LOCAL.make_directory_of(tmp_path, each)
         LOCAL.make_directory_of(tmp_path, each)
         assert (tmp_path / each).parent.is_dir()
+
+
+def test_what_is_sent_to_a_directory_that_is_not_there_yet_is_there(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"alerts")
+    LOCAL.send([tmp_path / "file"], tmp_path / "new" / "directory")
+    assert (tmp_path / "new" / "directory" / "file").read_bytes() == b"alerts"
