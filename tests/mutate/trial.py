@@ -117,12 +117,10 @@ def _run_tests(tree: Path, command: Sequence[str], environment: Mapping[str, str
 
 
 def _end(process: BaseProcess) -> None:
-    """End a run of tests with all that it has started."""
-    try:
-        started = psutil.Process(process.pid).children(recursive=True)
-    except psutil.NoSuchProcess:
-        started = []
-    for each in (*started, process):
-        with suppress(psutil.NoSuchProcess):
-            each.kill()
+    """End a run of tests with all that it has started, also what nobody waits for any more."""
+    for each in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if os.getsid(each.pid) == process.pid:
+                each.kill()
+    process.kill()
     process.join()
