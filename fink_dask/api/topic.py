@@ -27,6 +27,7 @@ from fink_dask.api.settings import errors_in_python, kafka_of, taken
 from fink_dask.avro.evolution import Versions
 from fink_dask.avro.files import read_schema_file
 from fink_dask.avro.schema import parse_schema
+from fink_dask.cluster.existing import workers_of
 from fink_dask.dataset.columns import file_schema
 from fink_dask.dataset.formats import KAFKA_FIELDS
 from fink_dask.dataset.partitioning import Partitioning
@@ -270,9 +271,11 @@ def _of_each_process(kafka: KafkaSettings) -> KafkaSettings:
     if kafka.limit_rate is None:
         return kafka
     try:
-        workers = len(default_client().scheduler_info(n_workers=-1)["workers"])
-    except ValueError:  # there is no client
+        client = default_client()
+    except ValueError:  # there is none
         workers = 1
+    else:
+        workers = 1 if client.asynchronous else len(workers_of(client))  # such a one can't be asked here
     return replace(kafka, limit_rate=max(1, kafka.limit_rate // max(1, workers)))
 
 

@@ -94,8 +94,34 @@ class Scheduler:
 
 
 def threads_of(client: Client) -> int:
-    """Count the threads of all workers; one where there are no workers yet."""
-    return max(1, int(sum(client.nthreads().values())))
+    """Count the threads of all workers; one where there are no workers yet.
+
+    Raises TransferError if the scheduler does not answer.
+    """
+    return max(1, int(sum(ask_scheduler(client, client.nthreads).values())))
+
+
+def workers_of(client: Client) -> dict[str, dict[str, Any]]:
+    """Return what the scheduler knows of each worker, such as its threads and the limit of its memory.
+
+    Raises TransferError if the scheduler does not answer.
+    """
+    about = ask_scheduler(client, client.sync, client.scheduler.identity, n_workers=-1)
+    workers: dict[str, dict[str, Any]] = about.get("workers", {})
+    return workers
+
+
+def ask_scheduler(client: Client, question: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    """Ask a scheduler, but do not wait for ever for one that is halted: Dask itself would.
+
+    `question`: a method of the client that hands what it does not know to `Client.sync`, or that itself.
+    Raises TransferError if it does not answer.
+    """
+    try:
+        return question(*arguments, **named, callback_timeout=_ANSWER_S)
+    except TimeoutError as error:
+        words = f"the Dask scheduler {client.scheduler.address} has not answered within {_ANSWER_S} s"
+        raise TransferError(f"{words}: is it halted, or busy with something else?") from error
 
 
 @contextmanager
@@ -119,7 +145,7 @@ def existing_scheduler(
 
 def _memory(client: Client, memory_limit: int | None) -> MemoryShare:
     """Divide the user's limit, or else the memory of the worker that has the least per thread."""
-    workers = client.scheduler_info(n_workers=-1).get("workers", {}).values()
+    workers = workers_of(client).values()
     if memory_limit is not None:
         everybody = sum(worker["nthreads"] for worker in workers)
         return share_memory(memory_limit, len(workers) * WORKER_BYTES, everybody, full_shares=everybody)
@@ -139,7 +165,7 @@ def check_workers(client: Client, kafka: KafkaSettings, topic: str, ledger: Ledg
     _wait_for_workers(client)
     version = fink_dask.__version__
     # Only the standard library's functions can be sent to a process that may lack this package.
-    found = _ask_each(client, client.nthreads(), importlib.metadata.version, "fink-dask")
+    found = _ask_each(client, ask_scheduler(client, client.nthreads), importlib.metadata.version, "fink-dask")
     for where, answer in [*found.items(), ("the scheduler", _version_on_scheduler(client))]:
         if answer != version:
             what = f"fink-dask {answer}" if isinstance(answer, str) else "no fink-dask"
@@ -158,11 +184,13 @@ def check_workers(client: Client, kafka: KafkaSettings, topic: str, ledger: Ledg
 def _wait_for_workers(client: Client) -> None:
     # A cluster that adapts itself has none, and starts one, where there is something to do.
     call = client.submit(int, pure=False)
+    deadline = time.monotonic() + _WORKERS_S
     try:
-        client.wait_for_workers(1, timeout=_WORKERS_S)
-    except TimeoutError as error:
-        words = f"the Dask scheduler {client.scheduler.address} has no workers, and none came within {_WORKERS_S} s"
-        raise TransferError(words) from error
+        while not ask_scheduler(client, client.nthreads):
+            if time.monotonic() > deadline:
+                address = client.scheduler.address
+                raise TransferError(f"the Dask scheduler {address} has no workers, and none came within {_WORKERS_S} s")
+            time.sleep(_LOOK_S)
     finally:
         call.release()
 
@@ -177,12 +205,12 @@ def _ask_each(client: Client, workers: Iterable[str], function: Callable[..., An
         for worker in workers
     }
     deadline = time.monotonic() + _ANSWER_S
-    here = client.nthreads()
+    here = ask_scheduler(client, client.nthreads)
     while any(worker in here and not future.done() for worker, future in asked.items()):
         if time.monotonic() > deadline:
             break
         time.sleep(_LOOK_S)
-        here = client.nthreads()
+        here = ask_scheduler(client, client.nthreads)
     answers: dict[str, Any] = {}
     for worker, future in asked.items():
         if worker in here and future.done():
@@ -199,7 +227,9 @@ def _ask_each(client: Client, workers: Iterable[str], function: Callable[..., An
 def _version_on_scheduler(client: Client) -> Any:
     ask: Callable[..., Any] = importlib.metadata.version
     try:
-        return client.run_on_scheduler(ask, "fink-dask")
+        return ask_scheduler(client, client.run_on_scheduler, ask, "fink-dask")
+    except TransferError:  # it has not answered
+        raise
     except Exception as error:  # whatever the scheduler raised is its answer
         return error
 

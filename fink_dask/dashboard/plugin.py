@@ -29,6 +29,8 @@ _PAGE = "fink_dask.dashboard.page"
 
 #: The scheduler's name for the handler of reports.
 HANDLER = "fink_dask_report"
+#: Seconds that the scheduler may take to say whether it serves a dashboard.
+_ANSWER_S = 10.0
 
 
 def offer_dashboard(scheduler: Scheduler) -> None:
@@ -51,9 +53,13 @@ def add_page(scheduler: Scheduler) -> str | None:
 
 
 def page_link(client: Client) -> str | None:
-    """Return the address of the page of transfers, or None if the scheduler serves no dashboard."""
+    """Return the address of the page of transfers, or None if the scheduler serves no dashboard, or does not answer."""
+    try:
+        about = client.sync(client.scheduler.identity, n_workers=0, callback_timeout=_ANSWER_S)
+    except TimeoutError:  # that it is halted is seen elsewhere
+        return None
     # Dask gives an address even if no dashboard is served.
-    if "dashboard" not in client.scheduler_info().get("services", ()):
+    if "dashboard" not in about.get("services", ()):
         return None
     link: str = client.dashboard_link
     return f"{link.removesuffix('/status')}/fink" if link.endswith("/status") else link

@@ -18,8 +18,9 @@ from distributed import Client, LocalCluster
 
 import fink_dask
 from fink_dask.cluster import existing
-from fink_dask.cluster.existing import Scheduler, check_workers
+from fink_dask.cluster.existing import Scheduler, check_workers, threads_of, workers_of
 from fink_dask.cluster.local import Cluster, usable_cores
+from fink_dask.dashboard import plugin
 from fink_dask.errors import TransferError
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import create_ledger
@@ -234,6 +235,49 @@ def test_a_worker_that_stands_still_is_not_waited_for_for_ever(
             check_workers(client, KafkaSettings(kafka.bootstrap_servers), topic_name, ledger)
         finally:
             halted.resume()
+
+
+def test_a_scheduler_that_stands_still_is_not_waited_for_for_ever(
+    kafka: Any, topic_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its machine sleeps, say: whichever question is the first that it does not answer, it is the last one."""
+    fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 10, partitions=1)
+    ledger = Ledger(tmp_path / "out")
+    create_ledger(ledger)
+    settings = KafkaSettings(kafka.bootstrap_servers)
+    (port,) = free_ports(1)
+    address = f"tcp://127.0.0.1:{port}"
+    worker = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--no-nanny", "--no-dashboard"]
+    scheduler = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", str(port)]
+    dask = subprocess.Popen([*scheduler, "--no-dashboard"], stderr=subprocess.DEVNULL)
+    halted = psutil.Process(dask.pid)
+    with processes(worker):
+        try:
+            wait_for(lambda: answers(address), "the scheduler")
+            with Client(address, timeout=5) as client:
+                monkeypatch.setattr(existing, "_ANSWER_S", 1)
+                monkeypatch.setattr(plugin, "_ANSWER_S", 1)
+                halted.suspend()
+                # Whoever waits for it nonetheless gets an answer in the end, and fails this test.
+                waking = Timer(90, halted.resume)
+                waking.start()
+                try:
+                    with pytest.raises(TransferError, match="has not answered"):
+                        fink_dask.transfer(topic_name, tmp_path / "new", kafka.bootstrap_servers, client=client)
+                    with pytest.raises(TransferError, match="has not answered"):
+                        check_workers(client, settings, topic_name, ledger)
+                    for ask in (threads_of, workers_of, existing._version_on_scheduler):
+                        with pytest.raises(TransferError, match="has not answered"):
+                            ask(client)
+                    assert plugin.page_link(client) is None
+                    assert waking.is_alive()
+                finally:
+                    waking.cancel()
+                    halted.resume()
+        finally:
+            dask.kill()
+            dask.wait()
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("busy", [1, 2])
