@@ -8,6 +8,7 @@ import pickle
 import queue
 import time
 import uuid
+import weakref
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -210,7 +211,7 @@ def run_ranges(
     Raises TransferError if ranges failed; all others were transferred first, unless the failure concerns them all.
     """
     run = _Run(cluster, work, nconsumers, observe, more, topics, reconnect_timeout_s)
-    cluster.client.subscribe_topic(run.topic, run.on_progress)
+    cluster.client.subscribe_topic(run.topic, _without_holding(run.on_progress))
     try:
         # One on somebody else's scheduler, which keeps all that there ever were: without, each roll would be another.
         with span("fink-dask"):
@@ -227,6 +228,17 @@ def run_ranges(
     finally:
         run.cancel()
     run.raise_failures()
+
+
+def _without_holding(method: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Return a handler that does not keep its object alive: a client never forgets those of its topics."""
+    reference = weakref.WeakMethod(method)
+
+    def handle(event: Any) -> None:
+        if (found := reference()) is not None:
+            found(event)
+
+    return handle
 
 
 class _Run:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import random
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -63,6 +65,26 @@ def work(tmp_path: Path) -> list[Work]:
 def held(cluster: LocalCluster) -> int:
     """Count the ranges that the scheduler knows of."""
     return sum(str(key).startswith("transfer_range-") for key in list(cluster.scheduler.tasks))
+
+
+def test_a_client_that_stays_open_keeps_nothing_of_a_run_that_is_over(cluster: LocalCluster, work: list[Work]) -> None:
+    """One of a notebook, which transfers a night's topics in turn."""
+
+    class Shown(list[Event]):
+        pass
+
+    with Client(cluster) as client:
+        shown = Shown()
+        run_ranges(Cluster(client, FULL_SHARE), work[:3], 1, shown.append, lambda: None)
+        assert any(isinstance(event, RangeCommitted) for event in shown)
+        left = weakref.ref(shown)
+        del shown
+
+        def is_gone() -> bool:
+            gc.collect()
+            return left() is None
+
+        wait_for(is_gone, "an end of what was shown")
 
 
 def test_the_largest_range_goes_first(cluster: LocalCluster, work: list[Work]) -> None:
