@@ -234,12 +234,12 @@ def plan(
     -------
     Outlook
         What would be read: the ``offsets`` and the number of ranges, what is already committed, and the ``forecast`` of
-        bytes and seconds.
+        bytes and seconds; `transfer` refuses more ``written_bytes`` than there are ``free_bytes``.
 
     Raises
     ------
     FinkDaskError
-        If it would be refused.
+        If it would be refused for anything else.
     """
     settings.pop("dashboard_address", None)
     shown = doing("looking at the topic") if settings.pop("progress", True) else nullcontext()

@@ -11,6 +11,7 @@ import click
 from rich.filesize import decimal
 
 from fink_dask.cli.output import print_json, say
+from fink_dask.errors import FinkDaskError
 from fink_dask.kafka.offsets import Interval
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.summary import Summary
@@ -123,13 +124,21 @@ def outlook_json(outlook: Outlook) -> dict[str, Any]:
     }
 
 
-def print_outlook(outlook: Outlook, outdir: Path, as_json: bool, job_script: str | None = None) -> None:
-    """Print what a transfer would do, and with what jobs."""
+def print_outlook(
+    outlook: Outlook,
+    outdir: Path,
+    as_json: bool,
+    job_script: str | None = None,
+    lack: FinkDaskError | None = None,
+) -> None:
+    """Print what a transfer would do, with what jobs, and why it would be refused nonetheless."""
     if as_json:
-        content = outlook_json(outlook)
-        print_json(content if job_script is None else content | {"job_script": job_script})
+        more = {} if lack is None else {"state": "failed", "error": str(lack)}
+        print_json(outlook_json(outlook) | more | ({} if job_script is None else {"job_script": job_script}))
         return
     _print_outlook(outlook, outdir)
+    if lack is not None:
+        say(f"  would be refused: {lack}")
     if job_script is not None:
         print_job_script(job_script)
 

@@ -136,14 +136,16 @@ def preview_topics(
     from fink_dask.cli.results import outlook_json, print_job_script, print_outlook
     from fink_dask.cluster.jobqueue import job_script
     from fink_dask.ledger.outdir import find_ledger
-    from fink_dask.planning.preview import preview_each
+    from fink_dask.planning.preview import lack_of_room, preview_each
     from fink_dask.progress.events import Doing
     from fink_dask.show.display import Display
 
     with Display() as progress:
         progress(Doing("looking at the topics, and measuring the line"))
         found = preview_each(settings, cores, choice, restart, progress, loaded_s)
-    failed = any(isinstance(outlook, FinkDaskError) for outlook in found.values())
+    outlooks = [each for each in found.values() if not isinstance(each, FinkDaskError)]
+    lack = lack_of_room(outlooks, settings)
+    failed = len(outlooks) < len(found) or lack is not None
     # The jobs work on all topics; their keys and logs are in the first one's ledger.
     script = None if jobs is None else job_script(jobs, find_ledger(settings.outdir / next(iter(found)), joins=True))
     if as_json:
@@ -151,7 +153,8 @@ def preview_topics(
             {"topic": topic, "error": str(each)} if isinstance(each, FinkDaskError) else outlook_json(each)
             for topic, each in found.items()
         ]
-        print_json({"topics": content} | ({} if script is None else {"job_script": script}))
+        more = {} if lack is None else {"state": "failed", "error": str(lack)}
+        print_json({"topics": content} | more | ({} if script is None else {"job_script": script}))
         return int(failed)
     for topic, each in found.items():
         if isinstance(each, FinkDaskError):
@@ -159,6 +162,8 @@ def preview_topics(
             say(f"{words if words.startswith(topic) else f'{topic}: {words}'}")
         else:
             print_outlook(each, settings.outdir / topic, as_json=False)
+    if lack is not None:
+        say(f"all together would be refused: {lack}")
     if script is not None:
         print_job_script(script)
     return int(failed)

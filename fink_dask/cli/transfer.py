@@ -210,7 +210,7 @@ def transfer(
 
     Run the same command again to continue where it stopped, or to fetch what has arrived since. Exit status:
     0 complete, 1 failed, 2 a wrong option or column, 3 finished but alerts were quarantined or lost, 130 and 143
-    interrupted; with several topics, the worst.
+    interrupted; with several topics, the worst. That of --dry-run is 1 where the transfer would be refused.
     """
     choice = choose_topics(topics)
     jobs = cluster_settings(given, scheduler)
@@ -319,7 +319,7 @@ def _preview(
     from fink_dask.cluster.jobqueue import job_script
     from fink_dask.ledger.outdir import find_ledger
     from fink_dask.planning.predicted import is_predicted, with_alerts
-    from fink_dask.planning.preview import preview
+    from fink_dask.planning.preview import lack_of_room, preview
     from fink_dask.progress.events import Doing
     from fink_dask.running.run import cores_of
     from fink_dask.show.display import Display
@@ -334,5 +334,6 @@ def _preview(
     with Display() as progress:
         progress(Doing("looking at the topic, and measuring the line"))
         outlook = preview(settings, cores, restart, observe=progress, loaded_s=loaded_s)
-    print_outlook(outlook, settings.outdir, as_json, script)
-    return 0
+    lack = lack_of_room([outlook], settings)
+    print_outlook(outlook, settings.outdir, as_json, script, lack)
+    return int(lack is not None)

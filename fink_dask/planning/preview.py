@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from fink_dask.errors import BrokerUnavailableError, FinkDaskError
+from fink_dask.errors import BrokerUnavailableError, FinkDaskError, StorageError
 from fink_dask.kafka.inspect import Inspector, open_inspector
 from fink_dask.kafka.offsets import OffsetRange, Watermarks
 from fink_dask.kafka.probe import UNKNOWN_LINE, LineSpeed, measure_line
@@ -13,7 +13,7 @@ from fink_dask.kafka.topics import TopicChoice, no_such_topics
 from fink_dask.ledger.outdir import check_for_several, check_name, check_outdir, find_ledger
 from fink_dask.ledger.records import Plan
 from fink_dask.ledger.summary import progress_of
-from fink_dask.planning.forecast import forecast, left_of, sample_rate, with_removal
+from fink_dask.planning.forecast import forecast, left_of, require_room, sample_rate, with_removal
 from fink_dask.planning.matches import Matches, look_at_some
 from fink_dask.planning.plan import still_there
 from fink_dask.planning.prepare import open_ranges, plan_next
@@ -68,7 +68,7 @@ def preview(
     `restart`: as if an existing dataset were moved aside first.
     `line`: what is known of the line; otherwise it is measured, which takes some seconds where it is slow.
     `loaded_s`: how long the program took to load.
-    Raises FinkDaskError if it would be refused.
+    Raises FinkDaskError if it would be refused for anything but too little room, which `lack_of_room` tells.
     """
     choice = joining(TopicChoice((settings.topic,)), settings.outdir)
     with open_inspector(settings.kafka, window=settings.window) as inspector:
@@ -87,7 +87,7 @@ def preview_each(
 ) -> dict[str, Outlook | FinkDaskError]:
     """Find out what `run_topics` would do with each of several topics, or why it can't; see `preview`.
 
-    Raises FinkDaskError if it would be refused as a whole.
+    Raises FinkDaskError if it would be refused as a whole for anything but too little room.
     """
     check_for_several(settings.outdir)
     settings = settings if restart else settings_of_all(settings, choice)
@@ -108,6 +108,20 @@ def preview_each(
             except FinkDaskError as error:
                 found[topic] = error
     return found
+
+
+def lack_of_room(outlooks: Collection[Outlook], settings: TransferSettings) -> StorageError | None:
+    """Return the words with which a transfer would be refused as the disk has too little room for it, or None.
+
+    `outlooks`: those of all topics that would be transferred together.
+    """
+    if len(outlooks) > 1 and any(outlook.line.slower_than is not None for outlook in outlooks):
+        return None  # how small their files are was not looked at, and the transfer itself does before it refuses
+    try:
+        require_room([outlook.forecast for outlook in outlooks if outlook.forecast is not None], settings)
+    except StorageError as error:
+        return error
+    return None
 
 
 def topics_now(choice: TopicChoice, inspector: Inspector) -> tuple[str, ...]:

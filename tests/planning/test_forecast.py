@@ -24,6 +24,7 @@ from fink_dask.ledger.records import Plan
 from fink_dask.ledger.summary import Arrival, Phase, Summary, write_arrival
 from fink_dask.planning import forecast as forecast_module
 from fink_dask.planning.forecast import forecast, has_room
+from fink_dask.planning.preview import Outlook, lack_of_room
 from fink_dask.progress.events import Forecast
 from fink_dask.settings import KafkaSettings, TransferSettings
 from fink_dask.show.display import forecast_words
@@ -111,6 +112,34 @@ def test_what_the_disk_can_not_hold_is_refused_and_leaves_nothing(
         fink_dask.transfer(*call, progress=False, dashboard_address="127.0.0.1:0")
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_dry_run_says_that_what_the_disk_can_not_hold_would_be_refused_also_of_several_topics(
+    kafka: Any, topic: str, oracle: Oracle, tmp_path: Path, small_disk: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill_topic(kafka.bootstrap_servers, f"{topic}_more", AlertKind.ZTF_LIGHT, 10, partitions=1)
+    one = transfer_arguments(kafka, topic, tmp_path / "alerts", "--dry-run")
+    for arguments in (one, [*one, "--topic", f"{topic}_more"]):
+        assert cli.main(arguments, standalone_mode=False) == 1
+        assert "MB would be written, but only 1.0 MB is free" in capsys.readouterr().out
+        assert cli.main([*arguments, "--json"], standalone_mode=False) == 1
+        said = json.loads(capsys.readouterr().out)
+        assert (said["state"], "1.0 MB is free" in said["error"]) == ("failed", True)
+        assert cli.main([*arguments, "--force", "--json"], standalone_mode=False) == 0
+        assert json.loads(capsys.readouterr().out)["error"] is None
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_dry_run_refuses_topics_that_have_room_each_but_not_together_unless_it_could_not_look(
+    tmp_path: Path, small_disk: int
+) -> None:
+    settings = TransferSettings("topic", tmp_path / "alerts", KafkaSettings("127.0.0.1:1"))
+    found = Forecast(10, 700_000, 700_000, 1.0, small_disk)
+    one = Outlook("one", 0, 0, 0, None, 10, 0, {}, forecast=found, line=LineSpeed(0.04, 1e6))
+    unseen = replace(one, line=LineSpeed(0.04, slower_than=100_000))
+    assert lack_of_room([one], settings) is None
+    assert lack_of_room([one, one], settings) is not None
+    assert lack_of_room([one, unseen], settings) is None
 
 
 def test_a_condition_that_is_true_of_no_alert_needs_no_room(
