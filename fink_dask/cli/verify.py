@@ -80,10 +80,26 @@ def verify(
     def kafka_of(one: Ledger) -> KafkaSettings | None:
         return kafka_settings(survey_of_dataset(one), **dict(connection)) if asked else None
 
-    if several:  # whose surveys may have servers of their own
-        kafka_of(several[0])  # where nothing tells the servers, nothing is verified
+    if several:
+        _require_servers(several, kafka_of)
         return _verify_each(several, kafka_of, sample, seed, as_json)
     return _verify(ledger, kafka_of(ledger), sample, seed, lambda found, compared: _say(found, compared, as_json))
+
+
+def _require_servers(ledgers: list[Ledger], kafka_of: Callable[[Ledger], KafkaSettings | None]) -> None:
+    """Verify nothing where nothing tells the servers of any dataset: surveys may have servers of their own.
+
+    Raises FinkDaskError if that is so.
+    """
+    refusals: list[FinkDaskError] = []
+    for ledger in ledgers:
+        try:
+            kafka_of(ledger)
+        except FinkDaskError as error:
+            refusals.append(error)
+        else:
+            return
+    raise refusals[0]
 
 
 def _verify(

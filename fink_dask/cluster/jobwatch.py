@@ -39,7 +39,7 @@ _OTHERS_S = 3.0
 #: Looks in a row at which a job is idle before it is ended, where there may be fewer jobs.
 _IDLE_LOOKS = 10
 #: Seconds between two looks at whether workers have come.
-_PAUSE_S = 0.1
+_SLEEP_S = 0.1
 _SAFE = "what is committed is safe, and the same command goes on from there"
 
 
@@ -91,11 +91,11 @@ class JobWatch:
         """
         self.check()
         while not self._workers:
-            time.sleep(_PAUSE_S)
+            time.sleep(_SLEEP_S)
             self.check()
         deadline = time.monotonic() + _OTHERS_S
         while self._workers < self._least * self._spec.processes and time.monotonic() < deadline:
-            time.sleep(_PAUSE_S)
+            time.sleep(_SLEEP_S)
 
     async def _begin(self) -> None:
         self._task = asyncio.create_task(self._watch())

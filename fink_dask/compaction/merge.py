@@ -52,7 +52,9 @@ class Duplicates:
         for partition, dropped in self._offsets.items():
             mine = partitions == partition
             if mine.any():
-                kept[mine] = ~np.isin(offsets[mine], dropped)
+                wanted = offsets[mine]
+                nearest = np.minimum(np.searchsorted(dropped, wanted), len(dropped) - 1)
+                kept[mine] = dropped[nearest] != wanted
         return kept
 
 

@@ -19,7 +19,8 @@ from distributed import Client
 from nbclient import NotebookClient
 
 import fink_dask
-from fink_dask.api.settings import kafka_of
+from fink_dask.api.settings import kafka_of, transfer_settings
+from fink_dask.cluster.local import usable_cores
 from fink_dask.errors import FinkDaskError, SettingsError
 from fink_dask.ledger.ledger import Ledger
 from tests.alerts.made_up import AlertKind
@@ -335,3 +336,20 @@ def test_a_client_that_does_not_wait_is_refused(kafka: Any, topic: str, tmp_path
 def test_what_is_no_dataset_can_not_be_verified(tmp_path: Path) -> None:
     with pytest.raises(FinkDaskError, match="has no ledger"):
         fink_dask.verify(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("given", "field", "expected"),
+    [
+        ({"partitionby": "none"}, "partitionby", ()),
+        ({"partitionby": None}, "partitionby", None),
+        ({"nconsumers": -1}, "nconsumers", usable_cores()),
+        ({"columns": ["objectId", "candid", "objectId"]}, "columns", ("objectId", "candid")),
+    ],
+    ids=["no partition columns", "nothing given", "all cores", "a name twice"],
+)
+def test_arguments_mean_what_the_same_words_mean_on_the_command_line(
+    tmp_path: Path, given: dict[str, Any], field: str, expected: object
+) -> None:
+    settings = transfer_settings("topic", tmp_path / "out", "127.0.0.1:1", None, **given)
+    assert getattr(settings, field) == expected

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import shlex
 import sys
+import time
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import dask
 import pytest
@@ -16,11 +20,15 @@ from fink_dask.cluster.joboptions import JobOptions
 from fink_dask.cluster.jobqueue import job_script
 from fink_dask.cluster.jobs import UNREACHED, _last_words
 from fink_dask.cluster.jobspec import resolve
+from fink_dask.cluster.jobwatch import JobWatch
 from fink_dask.cluster.submit import BatchTransfer
 from fink_dask.cluster.systems import SYSTEMS, read_grid_engine, read_slurm
 from fink_dask.errors import SettingsError
 from fink_dask.ledger.ledger import Ledger
-from fink_dask.settings import options_of
+from fink_dask.progress.tally import Progress
+from fink_dask.running import run
+from fink_dask.running.run import ClusterChoice
+from fink_dask.settings import KafkaSettings, TransferSettings, options_of
 from fink_dask.store.location import locate
 from tests.harness.cli import run_cli
 from tests.harness.object_store import KEY_ID, SECRET, ObjectStore
@@ -247,3 +255,34 @@ def test_the_answers_of_batch_systems_are_read() -> None:
     assert sge["7"].waits
     assert not sge["8"].waits | sge["8"].ended
     assert sge["9"].ended
+
+
+def test_jobs_for_several_topics_look_for_the_topic_whose_ledger_they_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was asked for may be a pattern, which is no topic that a worker could see."""
+    asked: list[tuple[str, Path]] = []
+
+    def submit(_: Any, settings: TransferSettings, ledger: Ledger, *more: Any) -> AbstractContextManager[None]:
+        asked.append((settings.topic, ledger.outdir))
+        return nullcontext()
+
+    monkeypatch.setattr(run, "job_queue_cluster", submit)
+    settings = TransferSettings("ftransfer_ztf_*", tmp_path, KafkaSettings("127.0.0.1:1"))
+    spec: Any = SimpleNamespace(is_encrypted=True)
+    first: Any = SimpleNamespace(topic="ftransfer_ztf_1", ledger=Ledger(tmp_path / "ftransfer_ztf_1"))
+    workers: Any = None
+    with run._connect(settings, Progress(lambda _: None), ClusterChoice(jobs=spec), workers, first, 1, False):
+        pass
+    assert asked == [("ftransfer_ztf_1", tmp_path / "ftransfer_ztf_1")]
+
+
+def test_a_job_that_was_no_help_is_replaced_after_seconds_and_the_next_one_after_more() -> None:
+    spec: Any = SimpleNamespace(asked=SimpleNamespace(min_jobs=None))
+    watch = JobWatch(None, spec, 1, Progress(lambda _: None))
+    pauses = []
+    for in_a_row in (1, 2, 10):
+        now = time.monotonic()
+        watch._pause(in_a_row)
+        pauses.append(watch._not_before - now)
+    assert 1 < pauses[0] < pauses[1] < pauses[2]

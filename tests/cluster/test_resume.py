@@ -355,6 +355,22 @@ def test_a_restart_asks_first_and_a_no_changes_nothing(kafka: Any, topic_name: s
     assert_exactly_once(tmp_path / "out", oracle.values)
 
 
+def test_a_restart_with_a_ledger_that_is_damaged_asks_as_well(kafka: Any, topic_name: str, tmp_path: Path) -> None:
+    oracle = fill_topic(kafka.bootstrap_servers, topic_name, LIGHT, 50, partitions=1)
+    transfer(kafka, topic_name, tmp_path / "out")
+    ledger = Ledger(tmp_path / "out")
+    (plan,) = ledger.plans_path.iterdir()
+    plan.write_text("torn")
+    arguments = transfer_arguments(kafka, topic_name, tmp_path / "out", "--restart")
+    refused = run_cli(*arguments, stdin="n\n")
+    assert refused.returncode == 1
+    assert "an unknown number of alerts" in refused.stderr
+    assert plan.read_text() == "torn"
+    accepted = run_cli(*arguments, stdin="y\n")
+    assert accepted.returncode == 0, accepted.stderr
+    assert_exactly_once(tmp_path / "out", oracle.values)
+
+
 def test_group_offsets_are_committed_at_the_end_for_other_tools(kafka: Any, topic_name: str, tmp_path: Path) -> None:
     oracle = fill_topic(kafka.bootstrap_servers, topic_name, LIGHT, 100, partitions=2)
     group = f"{topic_name}-group"

@@ -76,13 +76,21 @@ def test_a_head_is_gone_only_where_librdkafka_has_found_nothing_there(
 
 
 @pytest.mark.parametrize(
-    ("answer", "words"),
-    [(Watermarks(0, 150), "ends at 150"), (BrokerError("unknown topic"), "no longer there")],
+    ("answer", "later", "words"),
+    [
+        (Watermarks(0, 150), Watermarks(0, 150), "ends at 150"),
+        (BrokerError("unknown topic"), BrokerError("unknown topic"), "no longer there"),
+        # A topic that was made anew is being filled.
+        (Watermarks(0, 120), Watermarks(0, 150), "ends at 150"),
+    ],
 )
-def test_what_is_not_what_was_planned_is_believed_when_it_stays_so(asked: Asked, answer: Any, words: str) -> None:
+def test_what_is_not_what_was_planned_is_believed_when_it_stays_so(
+    asked: Asked, answer: Any, later: Any, words: str
+) -> None:
     asked.answer = answer
     assert asked.hear_answer() is None
     asked.now += SURE_S
+    asked.answer = later
     with pytest.raises(BrokerError, match=words):
         asked.hear_answer()
 

@@ -156,6 +156,14 @@ def test_what_an_extra_is_needed_for_says_its_name_in_one_line(
     assert len(ended.stderr.strip().splitlines()) == 1
 
 
+def test_help_and_star_imports_do_without_pandas(installed: Environment, demo: Path) -> None:
+    words = "from fink_dask import *; import fink_dask; help(fink_dask); print(issubclass(FinkDaskError, Exception))"
+    ended = installed.run("python", "-c", words, cwd=demo)
+    assert ended.returncode == 0, ended.stderr
+    assert "read_topic" in ended.stdout
+    assert ended.stdout.splitlines()[-1] == "True"
+
+
 def test_read_topic_without_pandas_says_what_to_install(installed: Environment, demo: Path) -> None:
     ended = installed.run("python", "-c", "import fink_dask; fink_dask.read_topic('t')", cwd=demo)
     assert ended.stderr.strip().splitlines()[-1].endswith("pip install 'fink-dask[dataframe]'")
