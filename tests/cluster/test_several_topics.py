@@ -314,3 +314,26 @@ def test_datasets_of_one_topic_are_told_apart_by_their_names(kafka: Any, stem: s
     found = {each["dataset"]: each for each in json.loads(nobody.stdout)["topics"]}
     assert {name: each["state"] for name, each in found.items()} == dict.fromkeys(states, "failed")
     assert "no answer from Kafka" in found["good"]["error"]
+
+
+def test_each_survey_is_compared_with_its_own_kafka_also_where_nothing_tells_that_of_the_first(
+    kafka: Any, topic_name: str, tmp_path: Path
+) -> None:
+    places = tmp_path / "places"
+    other = topic_name.replace("ztf", "lsst")
+    for name, topic in (("a", other), ("b", topic_name)):
+        fill(kafka, topic, 20)
+        assert transfer(kafka, topic, places / name).returncode == 0
+    delete_topic(kafka.bootstrap_servers, other)  # it is not reached in any case
+    words = ("verify", str(places), "--against-kafka", "--json")
+    home = tmp_path / "home"
+    (home / ".finkclient").mkdir(parents=True)
+    nobody = run_cli(*words, env={"HOME": str(home)})
+    assert (nobody.returncode, "topics" in json.loads(nobody.stdout)) == (2, False)
+    (home / ".finkclient" / "ztf_credentials.yml").write_text(f"servers: {kafka.bootstrap_servers}\n")
+    said = run_cli(*words, env={"HOME": str(home)})
+    found = {each["dataset"]: each for each in json.loads(said.stdout)["topics"]}
+    assert {name: each["state"] for name, each in found.items()} == {"a": "failed", "b": "complete"}
+    assert "lsst" in found["a"]["error"]
+    assert found["b"]["kafka"]["problems"] == []
+    assert said.returncode == 1
