@@ -9,11 +9,14 @@ from typing import Any
 
 import numba
 from numba.core import cgutils, types
-from numba.core.options import DefaultOptions
 from numba.extending import intrinsic
 
 from fink_dask.avro.operations import PLACES, SIZES
 
+try:
+    from numba.core.options import DefaultOptions
+except ImportError:  # numba does not promise it: then it is told nothing but what it promises
+    DefaultOptions = None
 #: Files whose contents end up in compiled code.
 _SOURCES = ("compiling.py", "kernels.py", "operations.py")
 #: Whether numba checks the bounds of arrays; then this module checks those of columns, which numba does not know.
@@ -64,11 +67,14 @@ def _without_compiler(cache: Any) -> Callable[[Any, Any], Any]:
 
     That takes ten times as long as the rest, and what is compiled needs none of it; a compiler that runs asks for it.
     """
-    load, guard = cache._load_overload, cache._guard_against_spurious_io_errors
+    load, guard, promised = cache._load_overload, cache._guard_against_spurious_io_errors, cache.load_overload
 
-    def load_overload(signature: Any, context: Any) -> Any:
-        with guard():
-            return load(signature, context)
+    def load_overload(*asked: Any) -> Any:
+        try:
+            with guard():
+                return load(*asked)
+        except (AttributeError, TypeError):  # numba takes something else there
+            return promised(*asked)
         return None  # another process writes it just now
 
     return load_overload

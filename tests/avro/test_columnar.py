@@ -124,6 +124,31 @@ def test_the_bounds_checking_of_the_test_above_sees_every_kind_of_read(tmp_path:
     assert run(str(file), NUMBA_BOUNDSCHECK="1", NUMBA_CACHE_DIR=str(tmp_path)).count("seen") == 14
 
 
+def test_a_numba_that_has_changed_what_it_does_not_promise_compiles_and_keeps_loops_all_the_same(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "loops.py"
+    file.write_text(
+        "import numba.core.options\n"
+        "from numba.core.caching import Cache\n"
+        "load = Cache._load_overload\n"
+        "Cache._load_overload = lambda cache, asked: load(cache, *asked)\n"
+        "def promised(cache, kind, context):\n"
+        "    context.refresh()\n"
+        "    return cache._load_overload((kind, context))\n"
+        "Cache.load_overload = promised\n"
+        "del numba.core.options.DefaultOptions\n"
+        "import numpy as np\n"
+        "from fink_dask.avro.compiling import compiled, load_int32\n"
+        "def read(data, at): return load_int32(data, at)\n"
+        "for _ in range(2):\n"
+        "    call = compiled(read)\n"
+        "    print('read', call(np.arange(3, dtype=np.int32).view(np.uint8), 4), sum(call.stats.cache_hits.values()))\n"
+    )
+    said = run(str(file), NUMBA_CACHE_DIR=str(tmp_path / "cache"))
+    assert [line for line in said.splitlines() if line.startswith("read")] == ["read 1 0", "read 1 1"]
+
+
 def test_text_is_judged_by_the_same_rules_as_pythons() -> None:
     rng = random.Random(5)
     values = []
