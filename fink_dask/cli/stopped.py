@@ -33,6 +33,8 @@ Result = TypeVar("Result")
 
 #: Seconds that an orderly stop may take.
 _PATIENCE_S = 8.0
+#: Seconds within which a second signal is the first one: `timeout` sends its own to the process, then to its group.
+_SAME_S = 0.2
 #: Seconds after which a signal is sent again that was dropped: by then Python does something else.
 _AGAIN_S = 0.05
 #: Seconds after the end of a run in which it is looked at what it had noted.
@@ -56,14 +58,17 @@ class SignalReceivedError(KeyboardInterrupt):
 
 def handle_signals() -> None:
     """Turn the first signal that asks to stop into a `SignalReceivedError` in the main thread."""
-    received = False
+    received: float | None = None
     unraisable = sys.unraisablehook
 
     def stop(number: int, _: FrameType | None) -> None:
         nonlocal received
-        if received:
+        now = time.monotonic()
+        if received is not None:
+            if now - received < _SAME_S:
+                return
             _end_at_once(number)
-        received = True
+        received = now
         # A broker or a file system that does not let go must not keep the user waiting. What is committed is safe
         # whenever the process ends, and workers end with it.
         watchdog = threading.Timer(_PATIENCE_S, _end_at_once, (number,))
@@ -77,7 +82,7 @@ def handle_signals() -> None:
         if not isinstance(lost.exc_value, SignalReceivedError):
             unraisable(lost)
             return
-        received = False
+        received = None
         sender = threading.Timer(_AGAIN_S, os.kill, (os.getpid(), lost.exc_value.number))
         sender.daemon = True
         sender.start()

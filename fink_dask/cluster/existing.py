@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -137,15 +137,14 @@ def existing_scheduler(
     """
     with scheduler.connect() as client:
         check_workers(client, kafka, topic, ledger)
-        memory = _memory(client, memory_limit)
+        memory = _memory(workers_of(client).values(), memory_limit)
         # A limit for all workers together was divided among those that are there.
         all_threads = scheduler.all_threads and memory_limit is None
         yield Cluster(client, memory, others_join=True, all_threads=all_threads, patience_s=_WORKERS_S)
 
 
-def _memory(client: Client, memory_limit: int | None) -> MemoryShare:
+def _memory(workers: Collection[Mapping[str, Any]], memory_limit: int | None) -> MemoryShare:
     """Divide the user's limit, or else the memory of the worker that has the least per thread."""
-    workers = workers_of(client).values()
     if memory_limit is not None:
         everybody = sum(worker["nthreads"] for worker in workers)
         return share_memory(memory_limit, len(workers) * WORKER_BYTES, everybody, full_shares=everybody)

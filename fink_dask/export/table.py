@@ -83,7 +83,7 @@ def export_table(
         raise SettingsError(f"{target} already exists: choose another name, or remove it")
     if not target.parent.is_dir():
         raise SettingsError(f"{target.parent} is not a directory: make it first")
-    check_outside(target, locate(outdir).resolve())
+    check_outside(target.resolve(), locate(outdir).resolve())
     dataset = open_dataset(outdir, unique=unique)
     leaves = dict(_leaves(dataset.schema))
     singles = {path: kind for path, kind in leaves.items() if is_single_value(kind)}

@@ -168,7 +168,9 @@ def no_such_topic(topic: str, listed: Collection[str], has_rights: bool = False)
 
     Where users have rights, Kafka does not name what they may not read.
     """
-    near = get_close_matches(topic, _transferable(listed), 1, cutoff=_TYPING_ERROR)
+    there = _transferable(listed)
+    begun = [name for name in there if name.startswith(topic)]  # without what stands behind the date
+    near = begun if len(begun) == 1 else get_close_matches(topic, begun or there, 1, cutoff=_TYPING_ERROR)
     what = f"did you mean {near[0]}?" if near else _NOT_THERE
     rights = ", or these credentials may not read it" if has_rights else ""
     return BrokerError(f"no such topic on this Kafka{rights} (nothing was created); {what}", topic)

@@ -225,10 +225,15 @@ def _namespace() -> str:
 
 
 def _process_exists(pid: int) -> bool:
+    """Tell whether a process lives; one that was killed and that nobody has waited for yet does not."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True
+        pass
+    with suppress(OSError):  # Linux: https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html
+        state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
+        # The first thread can end before the others, which then still work.
+        return state not in {b"Z", b"X"} or len([*Path(f"/proc/{pid}/task").iterdir()]) > 1
     return True

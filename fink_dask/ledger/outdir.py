@@ -42,8 +42,11 @@ def find_ledger(outdir: Path, joins: bool = False) -> Ledger:
     """Find the ledger of a dataset, or where it is to be: beside the dataset or, of a season's, beside the season.
 
     `joins`: whether a new dataset is one of several topics.
+    Raises SettingsError if there is no place for one.
     Raises StorageError if the file system does not say.
     """
+    if not outdir.name:
+        raise SettingsError(f"{outdir} is no place for a dataset: its ledger is to be beside it")
     try:
         beside = latest(Ledger(outdir))
         of_season = beside.elsewhere

@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from fink_dask.errors import FinkDaskError, StorageError
+from fink_dask.errors import FinkDaskError, SettingsError, StorageError
 from fink_dask.kafka.connection import in_background
 from fink_dask.kafka.inspect import Inspector, TopicDescription, open_inspector
 from fink_dask.kafka.topics import TopicChoice
@@ -28,8 +28,8 @@ def is_resumed(outdir: Path, choice: TopicChoice, restart: bool) -> bool:
     """Tell whether a single topic was planned before."""
     if restart or choice.is_several:
         return False
-    with suppress(StorageError):  # it is said when the ledger is needed
-        return find_ledger(outdir).exists()
+    with suppress(SettingsError, StorageError):  # it is said when the ledger is needed
+        return find_ledger(outdir.resolve()).exists()
     return False
 
 

@@ -62,21 +62,23 @@ def share_memory(
     overhead: int,
     consumers: int,
     full_shares: int,
-    remedy: str = f"give a larger {parameter('memory_limit')}, or fewer {parameter('nconsumers')}",
+    remedy: str | None = None,
 ) -> MemoryShare:
     """Divide memory among consumers.
 
     `limit`: bytes that these processes together may take.
     `overhead`: what they take before they consume anything.
     `full_shares`: how many consumers may get `FULL_SHARE`; more of them share what these would have.
-    `remedy`: what to tell the user to do where the limit is too low.
+    `remedy`: what to tell the user to do where the limit is too low; by default what a local transfer can do.
     Raises SettingsError if the limit is too low for so many consumers.
     """
     needed = overhead + consumers * MIN_SHARE.total
     if limit < needed:
+        fewer = f", or fewer {parameter('nconsumers')}" if consumers > 1 else ""
+        mine = f"give a larger {parameter('memory_limit')}{fewer}"
         raise SettingsError(
-            f"{limit // _MB:,} MB of memory is too little for so many consumers, which take "
-            f"{-(-needed // _MB):,} MB at least: {remedy}"
+            f"{limit // _MB:,} MB of memory is too little for {consumers:,} consumer{'s' * (consumers > 1)}, "
+            f"as it takes {-(-needed // _MB):,} MB at least: {remedy or mine}"
         )
     # Whatever is left above the least is shared equally, so that the total never exceeds the limit.
     room = FULL_SHARE.total - MIN_SHARE.total

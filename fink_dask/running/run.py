@@ -270,7 +270,7 @@ def _transfer(
                     if settings.follow is not None:  # there will be more
                         ranges = max(ranges, settings.nconsumers)
                     is_here = chosen.look is not None and topics.is_small
-                    observe(Doing("starting workers"))
+                    observe(Doing("getting ready" if is_here else "starting workers"))
                     cluster = stack.enter_context(
                         _connect(settings, observe, chosen, workers, topics.open[0], ranges, is_here)
                     )

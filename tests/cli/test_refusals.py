@@ -203,6 +203,27 @@ def test_a_dataset_that_was_moved_without_its_ledger_says_where_that_belongs(
     refused(arguments, 1, "its ledger belongs beside it, as moved.fink", tmp_path)
 
 
+def test_the_working_directory_can_be_the_dataset(kafka: Any, light_topic: str, tmp_path: Path) -> None:
+    (tmp_path / "alerts").mkdir()
+    done = run_cli(*transfer_arguments(kafka, light_topic, Path()), cwd=tmp_path / "alerts")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "alerts.fink").is_dir()
+    shown = run_cli("export", ".", "../alerts.csv", cwd=tmp_path / "alerts")
+    assert shown.returncode == 0, shown.stderr
+
+
+@pytest.mark.parametrize(
+    "command", ["transfer", "status", "verify", "report", "read", "lightcurve", "export", "repair"]
+)
+def test_what_an_unset_variable_and_a_slash_are_is_no_dataset(
+    command: str, kafka: Any, light_topic: str, tmp_path: Path
+) -> None:
+    arguments = [command, "/", *(["all.csv"] if command == "export" else [])]
+    if command == "transfer":
+        arguments = transfer_arguments(kafka, light_topic, Path("/"))
+    refused(arguments, 2, "ledger", tmp_path)
+
+
 def test_an_outdir_below_a_file_is_one_line(kafka: Any, light_topic: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     refused(transfer_arguments(kafka, light_topic, tmp_path / "file" / "out"), 1, "file is a file", tmp_path)

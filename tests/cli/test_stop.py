@@ -83,17 +83,28 @@ def fill():
         try:
             os.kill(os.getpid(), signal.SIGINT)
         finally:  # what takes its time to stop
+            time.sleep({pause})
             os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(300)
+            time.sleep({last})
 
 main.main(["fill"])
 """
 
 
+def _sent_twice(pause: float, last: float) -> subprocess.CompletedProcess[str]:
+    code = _TWICE.format(pause=pause, last=last)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=300)
+
+
 def test_a_second_signal_ends_it_at_once_and_says_so() -> None:
-    done = subprocess.run([sys.executable, "-c", _TWICE], capture_output=True, text=True, check=False, timeout=300)
+    done = _sent_twice(1, 300)
     assert (done.returncode, "at once" in done.stderr) == (130, True), done.stderr
     assert "8,193 alerts safe; run the same command again" in done.stderr
+
+
+def test_a_signal_that_timeout_sends_to_the_command_and_its_group_stops_it_in_good_order() -> None:
+    done = _sent_twice(0, 0)
+    assert (done.returncode, "at once" in done.stderr) == (130, False), done.stderr
 
 
 _HEEDLESS = """

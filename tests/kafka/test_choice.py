@@ -87,5 +87,10 @@ def test_a_topic_that_was_mistyped_is_said_with_the_one_that_is_there_and_not_wi
     assert "--wait-for-topic" in said
 
 
+def test_a_name_whose_end_was_forgotten_is_said_with_the_one_that_begins_so() -> None:
+    listed = ["ftransfer_ztf_2026-02-24_1", "ftransfer_ztf_2026-02-26_4"]
+    assert "ftransfer_ztf_2026-02-24_1?" in str(no_such_topic("ftransfer_ztf_2026-02-24", listed))
+
+
 def test_a_hostile_name_can_not_stop_a_pattern() -> None:
     assert choose_topics(["*a" * 100 + "*b"]).of(["a" * 249]) == ()

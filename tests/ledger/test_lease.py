@@ -79,6 +79,20 @@ def test_the_lease_of_a_dead_job_on_this_host_is_taken_over_at_once(ledger: Ledg
         held.check()
 
 
+def test_a_killed_job_that_nobody_has_waited_for_locks_nobody_out(ledger: Ledger) -> None:
+    child = os.fork()
+    if child == 0:
+        _hold_and_die(ledger)
+    try:
+        os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)  # it stays a zombie, as under an init that reaps nobody
+        assert psutil.Process(child).status() == psutil.STATUS_ZOMBIE
+        assert not is_held(ledger)
+        with hold_lease(ledger) as held:
+            held.check()
+    finally:
+        os.waitpid(child, 0)
+
+
 @pytest.mark.parametrize(("namespace", "alive"), [("another boot:4026531836", True), ("", False)])
 def test_a_job_whose_number_means_nothing_here_is_not_taken_for_dead(
     ledger: Ledger, namespace: str, alive: bool

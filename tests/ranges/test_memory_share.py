@@ -76,7 +76,7 @@ def test_what_a_refusal_names_is_enough_and_a_megabyte_less_is_not(limit: int, o
     assume(shared(limit * MIB, overhead * MIB, consumers, 16) is None)
     with pytest.raises(SettingsError) as refusal:
         share_memory(limit * MIB, overhead * MIB, consumers, 16)
-    (needed,) = re.findall(r"which take ([\d,]+) MB at least", str(refusal.value))
+    (needed,) = re.findall(r"([\d,]+) MB at least", str(refusal.value))
     enough = int(needed.replace(",", "")) * MB
     assert "\n" not in str(refusal.value)
     assert shared(enough, overhead * MIB, consumers, 16) is not None
@@ -120,16 +120,9 @@ def test_too_little_memory_is_one_line_that_says_how_much_would_do(kafka: Any, t
     assert result.returncode == 0, result.stderr
 
 
-class _Client:
-    """A scheduler whose workers have so many threads, and so much memory each."""
-
-    def __init__(self, *workers: tuple[int, int]) -> None:
-        self._workers = {
-            str(n): {"nthreads": threads, "memory_limit": room} for n, (threads, room) in enumerate(workers)
-        }
-
-    def scheduler_info(self, n_workers: int) -> dict[str, Any]:
-        return {"workers": self._workers}
+def _share_of(*workers: tuple[int, int], limit: int | None = None) -> MemoryShare:
+    """Return the share with workers of so many threads, and so much memory each."""
+    return _memory([{"nthreads": threads, "memory_limit": room} for threads, room in workers], limit)
 
 
 @given(st.lists(st.tuples(st.integers(1, 64), st.just(0) | AMOUNTS), min_size=1, max_size=9), AMOUNTS)
@@ -138,18 +131,18 @@ def test_the_limit_holds_for_all_workers_of_an_existing_scheduler_together(
 ) -> None:
     threads, overhead = sum(threads for threads, _ in workers), len(workers) * WORKER_BYTES
     try:
-        share = _memory(_Client(*workers), limit)
+        share = _share_of(*workers, limit=limit)
     except SettingsError as error:
         (needed,) = re.findall(r"([\d,]+) MB at least", str(error))
-        assert _memory(_Client(*workers), int(needed.replace(",", "")) * MB)
+        assert _share_of(*workers, limit=int(needed.replace(",", "")) * MB)
     else:
         assert overhead + threads * share.total <= limit
 
 
 def test_without_a_limit_the_poorest_worker_of_an_existing_scheduler_decides() -> None:
-    assert _memory(_Client((2, 0), (4, 0)), None) == FULL_SHARE
+    assert _share_of((2, 0), (4, 0)) == FULL_SHARE
     poor, rich = (2, 2 * (WORKER_BYTES + 2 * MIN_SHARE.total)), (2, 2**40)
-    assert _memory(_Client(rich, poor, (2, 0)), None) == MIN_SHARE
+    assert _share_of(rich, poor, (2, 0)) == MIN_SHARE
 
 
 def test_records_that_can_not_be_decoded_are_held_back_no_longer_than_alerts(
