@@ -14,8 +14,6 @@ from fink_dask.units import duration_words, lasting, rate_words
 Bound = Literal["cores", "line", "limit"]
 #: Bytes a second of the line that is the example where nothing is known of the own one: 8 Mbit/s.
 _SLOW_LINE = 1e6
-#: What takes longer than so many seconds is said to be the start, where it is.
-_START_TOLD_S = 5.0
 #: Over a slow line, a topic that is followed is looked at every ten seconds.
 _SEEN_S = 12.0
 
@@ -61,8 +59,7 @@ class Forecast:
         """Say how long it takes, and why: "12 s, most of it to start"; where the seconds are known."""
         seconds = max(1.0, self.seconds or 0.0)
         words = duration_words(seconds)
-        is_start = seconds > _START_TOLD_S and self.start_seconds > seconds / 2
-        if is_start and self.bound_by is not None:
+        if self.bound_by is not None and self.start_seconds > seconds / 2:
             return f"{words}, most of it to start"
         return f"{words}, {self.reason}"
 
