@@ -14,6 +14,7 @@ from fink_dask.dataset.columns import check_is_parquet, file_schema, known_versi
 from fink_dask.dataset.formats import why_unreadable
 from fink_dask.dataset.presence import missing_error
 from fink_dask.dataset.season import TOPIC, unite
+from fink_dask.dataset.surveys import Fields, find_fields
 from fink_dask.dataset.unique import is_first
 from fink_dask.errors import LedgerError
 from fink_dask.ledger.commit import missing_files, published
@@ -72,9 +73,9 @@ def open_dataset(outdir: str | os.PathLike[str], *, unique: bool = False) -> ds.
     return dataset if first is None else dataset.filter(first)
 
 
-def open_each(outdir: str | os.PathLike[str]) -> list[ds.Dataset]:
-    """Open a dataset, or each of several topics by itself, as `open_dataset` does."""
-    return [each.dataset for each in open_parts(outdir)]
+def open_each(outdir: str | os.PathLike[str]) -> list[tuple[ds.Dataset, Fields]]:
+    """Open a dataset, or each of several topics by itself, as `open_dataset` does, and tell what its columns are."""
+    return [(each.dataset, find_fields(each.dataset.schema)) for each in open_parts(outdir)]
 
 
 @dataclass(frozen=True)

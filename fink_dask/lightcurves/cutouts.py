@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fink_dask.dataset.read import open_each
-from fink_dask.dataset.surveys import Fields, expression, find_fields
+from fink_dask.dataset.surveys import Fields, expression
 from fink_dask.errors import SettingsError
 from fink_dask.lightcurves.find import find_alerts
 
@@ -33,7 +33,7 @@ def cutouts_of(outdir: str | os.PathLike[str], object_id: str | int) -> Iterator
     Raises SettingsError if the alerts have no cutouts, or there is no such object.
     Raises LedgerError if the dataset is not what its ledger says, or a file can't be read.
     """
-    opened = [(dataset, find_fields(dataset.schema)) for dataset in open_each(outdir)]
+    opened = open_each(outdir)
     fit = [(dataset, fields) for dataset, fields in opened if fields.cutouts and fields.has("object", "source")]
     if not fit:
         raise SettingsError(f"{outdir} has no cutouts of objects; alerts of full packets have some")

@@ -13,7 +13,7 @@ from fink_dask.avro.schema import field_type
 from fink_dask.dataset.encoding import for_pandas
 from fink_dask.dataset.formats import why_unreadable
 from fink_dask.dataset.read import open_each
-from fink_dask.dataset.surveys import Fields, SurveyNames, expression, find_fields
+from fink_dask.dataset.surveys import Fields, SurveyNames, expression
 from fink_dask.errors import LedgerError, SettingsError
 from fink_dask.lightcurves.points import MEASURED, points_of
 
@@ -77,7 +77,7 @@ def light_curve(outdir: str | os.PathLike[str], object_id: str | int) -> pa.Tabl
     StorageError
         If the file system, or the object store, refuses.
     """
-    opened = [(dataset, find_fields(dataset.schema)) for dataset in open_each(outdir)]
+    opened = open_each(outdir)
     fit = [(dataset, fields) for dataset, fields in opened if fields.has(*_NEEDED)]
     if not fit:
         survey = opened[0][1].survey

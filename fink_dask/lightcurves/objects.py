@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from fink_dask.dataset.formats import why_unreadable
 from fink_dask.dataset.read import open_each
-from fink_dask.dataset.surveys import Fields, expression, find_fields
+from fink_dask.dataset.surveys import Fields, expression
 from fink_dask.errors import LedgerError, SettingsError
 from fink_dask.lightcurves.points import JD_OF_MJD
 
@@ -31,7 +31,7 @@ def count_alerts(
     Raises SettingsError if no column names objects.
     Raises LedgerError if a file can't be read.
     """
-    opened = [(dataset, find_fields(dataset.schema)) for dataset in open_each(outdir)]
+    opened = open_each(outdir)
     if not any(fields.has("object") for _, fields in opened):
         raise SettingsError(f"{outdir} has no {opened[0][1].survey.names['object']}: that is what names objects")
     counts: list[pa.Table] = []

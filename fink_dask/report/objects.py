@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from fink_dask.dataset.cutouts import Image, read_stamp
 from fink_dask.dataset.read import open_each
-from fink_dask.dataset.surveys import Fields, expression, find_fields
+from fink_dask.dataset.surveys import Fields, expression
 from fink_dask.errors import SettingsError
 from fink_dask.lightcurves.cutouts import cutouts_of
 from fink_dask.lightcurves.find import find_alerts, light_curve
@@ -63,7 +63,7 @@ def _label(outdir: Path, name: str) -> str:
     def columns(_: pa.Schema, fields: Fields) -> dict[str, pc.Expression]:
         return {path: expression(path) for path in (fields.paths["time"], *fields.classes)}
 
-    opened = [(dataset, find_fields(dataset.schema)) for dataset in open_each(outdir)]
+    opened = open_each(outdir)
     fit = [(dataset, fields) for dataset, fields in opened if fields.has("object", "time") and fields.classes]
     if not fit:
         return ""
