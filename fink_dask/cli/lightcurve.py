@@ -37,7 +37,7 @@ _TIMES = {"mjd", "first", "last"}
     "table",
     type=UserPath(dir_okay=False, path_type=Path, allow_dash=True),
     metavar="FILE",
-    help="Write all measurements to FILE, as comma-separated values; - is stdout.",
+    help="Write all measurements, or all objects, to FILE, as comma-separated values; - is stdout.",
 )
 @typed_option(
     "--plot",
@@ -50,16 +50,14 @@ def lightcurve(outdir: Path, object_id: str | None, table: Path | None, plot: Pa
     """Show the light curve of OBJECT in the dataset OUTDIR: detections, earlier ones, limits and forced photometry.
 
     OBJECT is an objectId of ZTF, a diaObjectId of LSST, or the designation of something in the solar system; without
-    it, the objects with the most alerts are listed. Each measurement is there once, however many alerts tell of it;
-    fink_dask.light_curve returns the same table in Python.
+    it, the objects with the most alerts are listed, and --csv writes all of them. Each measurement is there once,
+    however many alerts tell of it; fink_dask.light_curve returns the same table in Python.
     """
     from fink_dask.ledger.outdir import check_outside
     from fink_dask.lightcurves.find import light_curve
 
-    if object_id is None:
-        if table is not None or plot is not None:
-            raise SettingsError(f"{'--csv' if table else '--plot'} writes the light curve of an OBJECT: name one")
-        return _list_objects(outdir, as_json)
+    if object_id is None and plot is not None:
+        raise SettingsError("--plot draws the light curve of an OBJECT: name one")
     if plot is not None and plot.suffix != ".html":
         raise SettingsError(f"--plot {plot}: a plot is an HTML page, so its name ends in .html")
     if as_json and str(table) == "-":
@@ -69,6 +67,8 @@ def lightcurve(outdir: Path, object_id: str | None, table: Path | None, plot: Pa
             if not path.absolute().parent.is_dir():
                 raise SettingsError(f"{path.parent} is not a directory: make it first")
             check_outside(path.resolve(), outdir.resolve())
+    if object_id is None:
+        return _list_objects(outdir, table, as_json)
     curve = light_curve(outdir, object_id)
     if table is not None:
         _write_csv(curve, table)
@@ -86,20 +86,25 @@ def lightcurve(outdir: Path, object_id: str | None, table: Path | None, plot: Pa
     return 0
 
 
-def _list_objects(outdir: Path, as_json: bool) -> int:
-    """Say which objects have the most alerts."""
+def _list_objects(outdir: Path, table: Path | None, as_json: bool) -> int:
+    """Say which objects have the most alerts, and write all of them to `table`."""
     from fink_dask.lightcurves.objects import count_alerts
     from fink_dask.show.bar import CountBar
 
     with CountBar("reading alerts", noun="alert") as bar:
         objects = count_alerts(outdir, bar.plan, bar.advance)
     shown = objects.slice(0, _SHOWN)
+    if table is not None:
+        _write_csv(objects, table)
     if as_json:
         print_json({"objects": objects.num_rows, "most_alerts": shown.to_pylist()})
-        return 0
-    most = f"; the {shown.num_rows} with the most alerts" if shown.num_rows < objects.num_rows else ""
-    say(f"{pluralize(objects.num_rows, 'object')}{most}; times are MJD")
-    _print_table(shown, ("object", "alerts", "first", "last"))
+    elif str(table) != "-":
+        how = "" if table is not None else " (--csv FILE writes all)"
+        most = f"; the {shown.num_rows} with the most alerts{how}" if shown.num_rows < objects.num_rows else ""
+        say(f"{pluralize(objects.num_rows, 'object')}{most}; times are MJD")
+        _print_table(shown, ("object", "alerts", "first", "last"))
+        if table is not None:
+            say(f"  written to {table}")
     return 0
 
 

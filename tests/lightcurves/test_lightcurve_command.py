@@ -71,11 +71,20 @@ def test_all_ways_out_have_the_same_measurements(outdir: Path, name: str, tmp_pa
     assert not re.search(r"<(script|link)[^>]+(src|href)=", page), "a page that is opened on a plane shows nothing"
 
 
+def test_all_objects_can_be_had_where_a_terminal_shows_the_first(outdir: Path, tmp_path: Path) -> None:
+    alerts = Counter(fink_dask.open_dataset(outdir).to_table(columns=["objectId"])["objectId"].to_pylist())
+    written = run_cli("lightcurve", str(outdir), "--csv", str(tmp_path / "objects.csv"))
+    text = (tmp_path / "objects.csv").read_text()
+    assert {row["object"]: int(row["alerts"]) for row in csv.DictReader(text.splitlines())} == alerts
+    assert "objects.csv" in written.stdout
+    assert run_cli("lightcurve", str(outdir), "--csv", "-").stdout == text
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (("{outdir}", "ZTF00nobody"), "ZTF00nobody"),
-        (("{outdir}", "--csv", "-"), "--csv"),
+        (("{outdir}", "--plot", "curve.html"), "OBJECT"),
         (("{outdir}", "a\x1b[31m\nb"), "no alert"),
         (("{outdir}", "{name}", "--plot", "curve.png"), ".html"),
         (("{outdir}", "{name}", "--json", "--csv", "-"), "--csv"),
