@@ -14,6 +14,7 @@ from fink_dask.store.bucket import open_bucket
 from tests.harness.azurite import CONTAINER, Azurite
 from tests.harness.browser import ensure_chromium
 from tests.harness.cli import Shared
+from tests.harness.gateway import ensure_gateway
 from tests.harness.kafka import EXTERNAL, ExternalKafka, KafkaBroker, ensure_archive
 from tests.harness.kafka_install import HarnessError, cache_folder, locked
 from tests.harness.object_store import BUCKET, ObjectStore, S3Proxy, ensure_s3proxy_jar
@@ -53,6 +54,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             ensure_s3proxy_jar()
         if "chromium" in wanted:
             ensure_chromium()
+        if "dask_gateway" in wanted:
+            ensure_gateway()
     except HarnessError as error:
         raise pytest.UsageError(str(error)) from error
     if _BROKERS & wanted:
@@ -92,6 +95,11 @@ def _nothing_runs_on() -> Iterator[None]:
         running = Running.started.pop()
         if not running.is_over:
             running.kill()
+
+
+@pytest.fixture(scope="session")
+def dask_gateway() -> None:
+    """Ask for dask-gateway, which is installed before the first test."""
 
 
 @pytest.fixture(scope="session")

@@ -59,7 +59,7 @@ class Scheduler:
             is_here = ip_address(host).is_loopback
         except ValueError:
             is_here = host == "localhost"
-        return parts.scheme not in {"tls", "wss", "inproc"} and not is_here
+        return parts.scheme not in {"tls", "wss", "inproc", "gateway"} and not is_here
 
     def connect(self) -> AbstractContextManager[Client]:
         """Connect to it.

@@ -249,12 +249,12 @@ def test_a_cluster_of_dask_jobqueue_that_adapts_itself_grows_from_no_job_and_shr
     script.write_text(
         f"""\
 import threading
-from functools import partial
+from dataclasses import replace
 
 import fink_dask
 from dask_jobqueue import SLURMCluster
 from distributed import Client
-from fink_dask.api import settings
+from fink_dask.api import transfer
 
 
 def watch():
@@ -265,7 +265,8 @@ def watch():
 
 
 if __name__ == "__main__":
-    settings.TransferSettings = partial(settings.TransferSettings, batchsize=1)  # it then takes some seconds
+    asked = transfer.transfer_settings
+    transfer.transfer_settings = lambda *of, **more: replace(asked(*of, **more), batchsize=1)  # it takes some seconds
     seen, over = [], threading.Event()
     options = dict(cores=1, processes=1, memory="2GB", interface="lo", scheduler_options={{"dashboard_address": ":0"}})
     with SLURMCluster(**options) as cluster:

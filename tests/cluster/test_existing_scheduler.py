@@ -109,11 +109,11 @@ def test_a_cluster_that_grows_by_need_grows_from_nothing_and_shrinks_without_los
     script.write_text(
         f"""\
 import threading
-from functools import partial
+from dataclasses import replace
 
 import fink_dask
 from distributed import Client, LocalCluster
-from fink_dask.api import settings
+from fink_dask.api import transfer
 
 
 def watch():
@@ -126,7 +126,8 @@ def watch():
 
 
 if __name__ == "__main__":
-    settings.TransferSettings = partial(settings.TransferSettings, batchsize=1)  # it then takes some seconds
+    asked = transfer.transfer_settings
+    transfer.transfer_settings = lambda *of, **more: replace(asked(*of, **more), batchsize=1)  # it takes some seconds
     seen, over = [], threading.Event()
     with LocalCluster(n_workers=0, threads_per_worker=1, host="127.0.0.1", dashboard_address=None) as cluster:
         cluster.adapt(minimum=0, maximum=3, interval="100ms", target_duration="100ms")

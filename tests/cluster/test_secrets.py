@@ -209,5 +209,6 @@ def test_workers_of_another_scheduler_get_it_through_tls_and_not_from_the_disk(
 def test_an_unencrypted_way_to_the_workers_is_said() -> None:
     assert Scheduler("tcp://10.1.2.3:8786").is_open
     assert Scheduler("node7:8786").is_open
-    for address in ("tcp://127.0.0.1:8786", "localhost:8786", "tls://10.1.2.3:8786", "tcp://[::1]:8786"):
+    here = ("tcp://127.0.0.1:8786", "localhost:8786", "tcp://[::1]:8786")
+    for address in (*here, "tls://10.1.2.3:8786", "gateway://10.1.2.3:8786/cluster"):
         assert not Scheduler(address).is_open, address
