@@ -9,10 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import re
-import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -38,7 +36,6 @@ from fink_dask.settings import (
     parse_names,
 )
 from fink_dask.store.location import check_is_local, expand, locate
-from fink_dask.where.language import parse_condition
 
 if TYPE_CHECKING:
     from fink_dask.ledger.ledger import Ledger
@@ -251,6 +248,10 @@ def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> P
     """Take the options of a TOML file as defaults."""
     if path is None:
         return None
+    # Most commands need none of these, as others below what they import themselves.
+    import tomllib
+    from difflib import get_close_matches
+
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -294,6 +295,8 @@ def at_least_one(_: click.Context, parameter: click.Parameter, value: int | None
 
 
 def _condition(text: str) -> str:
+    from fink_dask.where.language import parse_condition
+
     try:
         parse_condition(text)
     except SettingsError as error:

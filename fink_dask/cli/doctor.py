@@ -21,11 +21,10 @@ from fink_dask.cli.command import (
     option,
     verbose_option,
 )
-from fink_dask.cli.output import print_json
+from fink_dask.cli.output import fold, print_json
 from fink_dask.errors import SettingsError
 from fink_dask.kafka.topics import check_alert_topic, survey_of
 from fink_dask.settings import SURVEYS
-from fink_dask.show.bar import fold
 from fink_dask.units import printable
 
 if TYPE_CHECKING:

@@ -4,76 +4,88 @@ from __future__ import annotations
 
 import atexit
 import gc
+import importlib
 import io
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 import fink_dask
+import fink_dask.cli.completion  # what it declares, shells ask for before there is any command
 from fink_dask.cli.command import CONTEXT, epilog_of
-from fink_dask.cli.compact import compact
-from fink_dask.cli.completion import completion
-from fink_dask.cli.cutouts import cutouts
-from fink_dask.cli.demo import demo
-from fink_dask.cli.doctor import doctor
-from fink_dask.cli.example import example
-from fink_dask.cli.export import export
-from fink_dask.cli.export_hats import export_hats
-from fink_dask.cli.lightcurve import lightcurve
-from fink_dask.cli.output import begin, print_failure, say
-from fink_dask.cli.peek import peek
-from fink_dask.cli.publish import publish
-from fink_dask.cli.quarantine import quarantine
-from fink_dask.cli.read import read
-from fink_dask.cli.register import register
-from fink_dask.cli.repair import repair
-from fink_dask.cli.report import report
-from fink_dask.cli.schema import schema
-from fink_dask.cli.season import season
+from fink_dask.cli.output import begin, fold, print_failure, say
 from fink_dask.cli.spelling import COMMAND_HABITS, spelled_out
-from fink_dask.cli.status import status
 from fink_dask.cli.stopped import SignalReceivedError, handle_signals
-from fink_dask.cli.submit import submit
-from fink_dask.cli.topics import topics
-from fink_dask.cli.transfer import transfer
-from fink_dask.cli.verify import verify
 from fink_dask.errors import FinkDaskError, SettingsError, one_line, words_of
-from fink_dask.show.bar import fold
 
-#: In the order in which a newcomer needs them, each with as much as the list of commands has room for.
+#: In the order in which a newcomer needs them, each with as much as the list of commands has room for. A command is a
+#: function of its name, in a file of that name.
 COMMANDS = {
-    demo: "Show the whole path on a made-up night; needs no Kafka.",
-    register: "Save servers, user name and password for all commands.",
-    doctor: "Check this machine and Kafka, and say what to put right.",
-    topics: "List Fink's topics and how long Kafka will keep them.",
-    schema: "Show the fields of a topic's alerts.",
-    peek: "Show a few alerts of a topic.",
-    transfer: "Move a topic into a Parquet dataset, exactly once.",
-    submit: "Run a whole transfer as a job of a batch system.",
-    status: "Show how far a transfer has got.",
-    verify: "Prove that a dataset is complete and undamaged.",
-    repair: "Fetch again what verify finds missing or damaged.",
-    quarantine: "Show records that could not be decoded, and retry them.",
-    read: "Print the lines of Python that open a dataset.",
-    report: "Show a dataset on one HTML page.",
-    lightcurve: "Show all that is known of an object's brightness.",
-    cutouts: "Write the cutouts of chosen objects as pictures or FITS.",
-    export: "Write alerts as one table: FITS, VOTable, CSV or Parquet.",
-    export_hats: "Write a dataset's objects as a HATS catalog, for LSDB.",
-    compact: "Rewrite a dataset as a few large files.",
-    season: "Let every reader open the datasets of several topics.",
-    example: "Write an example, such as a notebook with a light curve.",
-    publish: "Fill a topic as Fink does, for tests and demonstrations.",
-    completion: "Complete commands and options with Tab in your shell.",
+    "demo": "Show the whole path on a made-up night; needs no Kafka.",
+    "register": "Save servers, user name and password for all commands.",
+    "doctor": "Check this machine and Kafka, and say what to put right.",
+    "topics": "List Fink's topics and how long Kafka will keep them.",
+    "schema": "Show the fields of a topic's alerts.",
+    "peek": "Show a few alerts of a topic.",
+    "transfer": "Move a topic into a Parquet dataset, exactly once.",
+    "submit": "Run a whole transfer as a job of a batch system.",
+    "status": "Show how far a transfer has got.",
+    "verify": "Prove that a dataset is complete and undamaged.",
+    "repair": "Fetch again what verify finds missing or damaged.",
+    "quarantine": "Show records that could not be decoded, and retry them.",
+    "read": "Print the lines of Python that open a dataset.",
+    "report": "Show a dataset on one HTML page.",
+    "lightcurve": "Show all that is known of an object's brightness.",
+    "cutouts": "Write the cutouts of chosen objects as pictures or FITS.",
+    "export": "Write alerts as one table: FITS, VOTable, CSV or Parquet.",
+    "export-hats": "Write a dataset's objects as a HATS catalog, for LSDB.",
+    "compact": "Rewrite a dataset as a few large files.",
+    "season": "Let every reader open the datasets of several topics.",
+    "example": "Write an example, such as a notebook with a light curve.",
+    "publish": "Fill a topic as Fink does, for tests and demonstrations.",
+    "completion": "Complete commands and options with Tab in your shell.",
 }
 
 
+class _Commands(MutableMapping[str, click.Command]):
+    """The commands by name, each loaded when it is asked for: all together take as long as everything else."""
+
+    def __init__(self) -> None:
+        self._loaded: dict[str, click.Command | None] = dict.fromkeys(COMMANDS)
+
+    def __getitem__(self, name: str) -> click.Command:
+        if (command := self._loaded[name]) is None:
+            function = name.replace("-", "_")
+            command = getattr(importlib.import_module(f"fink_dask.cli.{function}"), function)
+            assert isinstance(command, click.Command)
+            command.short_help = COMMANDS[name]
+            self._loaded[name] = command
+        return command
+
+    def __setitem__(self, name: str, command: click.Command) -> None:
+        self._loaded[name] = command
+
+    def __delitem__(self, name: str) -> None:
+        del self._loaded[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._loaded
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._loaded)
+
+    def __len__(self) -> int:
+        return len(self._loaded)
+
+
 class _Program(click.Group):
-    """The commands in their order, where click would sort them by their names, and their end by a signal."""
+    """The commands in their order, where click would sort them and load each, and their end by a signal."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Read what stands before the command."""
@@ -91,6 +103,16 @@ class _Program(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write what each does."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[Any]]:
+        """Complete the name of a command, or an option that stands before it."""
+        found = [CompletionItem(name, help=words) for name, words in COMMANDS.items() if name.startswith(incomplete)]
+        return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
+
     def invoke(self, ctx: click.Context) -> object:
         try:
             return super().invoke(ctx)
@@ -100,17 +122,13 @@ class _Program(click.Group):
 
 @click.group(
     cls=_Program,
+    commands=_Commands(),
     context_settings=CONTEXT,
     epilog=epilog_of("fink-dask transfer --topic ftransfer_ztf_2026-02-24_123456 --outdir alerts --partitionby time"),
 )
 @click.version_option(fink_dask.__version__, "--version", "-version", prog_name="fink-dask")
 def cli() -> None:
     """Move Kafka topics of Fink alerts into complete, partitioned Parquet datasets, with Dask."""
-
-
-for command, summary in COMMANDS.items():
-    command.short_help = summary
-    cli.add_command(command)
 
 
 #: How Dask, when it is first imported, begins to say that a file of the user's configuration is malformed.

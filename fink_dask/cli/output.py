@@ -10,15 +10,16 @@ import json
 import math
 import os
 import re
+import shutil
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
 from fink_dask.errors import StorageError, shown, variable
-from fink_dask.show.bar import fold
 
 #: How an option that asks for JSON is written.
 _ASKED = {"--json", "-json"}
@@ -29,6 +30,10 @@ UNSET = {"", "0", "false", "f", "no", "n", "off"}
 _BEFORE = re.compile(r" *(?:(?!\d)[\w'-]+(?: [\w'-]+)* {2,})?")
 #: What `click.style` writes; anything else that a terminal could obey is from outside, such as the name of a dataset.
 _COLOUR = re.compile(r"(\x1b\[(?:[01]|3[0-7])m)")
+
+#: The blank between a number and its unit, where no line is broken, and what stands for it meanwhile.
+_AMOUNT = re.compile(r"(?<=\d) (?=(?:ms|s|min|h|d|B|[kMGT]B|[kMG]?bit/s)\b)")
+_NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
 class _Run:
@@ -88,6 +93,16 @@ def say(text: str, err: bool = False) -> None:
         before = len(found[0]) if found else 0
         # A path is one word, and stays beside its label.
         click.echo(fold(line, stream, before) if " " in line[before:].strip() else line, err=err)
+
+
+def fold(text: str, stream: TextIO, indent: int = 0) -> str:
+    """Break a line between words where a terminal would break it within one; what else reads it wants it whole."""
+    if not stream.isatty():
+        return text
+    width = max(shutil.get_terminal_size().columns, indent + 20)
+    whole = _AMOUNT.sub(_NO_BREAK, text)
+    folded = textwrap.fill(whole, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
+    return folded.replace(_NO_BREAK, " ")
 
 
 def save(file: Path, content: bytes) -> None:

@@ -7,7 +7,6 @@ answered with today's word.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from difflib import get_close_matches
 from itertools import islice
 
 import click
@@ -153,11 +152,15 @@ class _Reader:
             return click.NoSuchOption(typed, f"{shown}; {HABITS[name]}", ctx=self._ctx)
         names = sorted({each.lstrip("-") for each in (*self._known, *self._arguments) if each.startswith("--")})
         near = [each for each in names if each.startswith(name) and "-" not in each[len(name) :]][:1]
-        others = getattr(self._ctx.find_root().command, "commands", {})
-        has = [command for command, each in others.items() if any(f"--{name}" in one.opts for one in each.params)]
-        if 0 < len(has) <= _FEW and not near:
-            return click.NoSuchOption(typed, f"{shown}; fink-dask {has[0]} has it", ctx=self._ctx)
-        near = near or get_close_matches(name, names, 1)
+        if not near:
+            # All commands are loaded for this.
+            others = getattr(self._ctx.find_root().command, "commands", {})
+            has = [command for command, each in others.items() if any(f"--{name}" in one.opts for one in each.params)]
+            if 0 < len(has) <= _FEW:
+                return click.NoSuchOption(typed, f"{shown}; fink-dask {has[0]} has it", ctx=self._ctx)
+            from difflib import get_close_matches
+
+            near = get_close_matches(name, names, 1)
         if near:
             dashes = "--" if typed.startswith("--") else "-"
             shown += f"; did you mean {dashes}{near[0]}?"

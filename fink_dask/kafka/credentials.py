@@ -12,9 +12,9 @@ import stat
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
-
-import yaml
+from typing import Any
 
 from fink_dask.errors import SettingsError, parameter
 from fink_dask.settings import (
@@ -118,9 +118,11 @@ def read_content(path: Path) -> dict[str, object]:
 
     Raises SettingsError if it can't be read, is not YAML, or holds no names with values.
     """
+    import yaml
+
     text = _read(path, "credentials file")
     try:
-        content = yaml.load(text, _TextLoader)  # noqa: S506 - it is a SafeLoader
+        content = yaml.load(text, _loader())  # noqa: S506 - it is a SafeLoader
     except Exception:  # PyYAML's errors have no common root: a bad number, date or tag raises what it likes
         # Without its cause, whose text quotes the file, and with it a password.
         raise SettingsError(f"{path} is not valid YAML") from None
@@ -129,14 +131,23 @@ def read_content(path: Path) -> dict[str, object]:
     return content
 
 
-class _TextLoader(yaml.SafeLoader):
-    """Reads YAML as it was typed: no ``0123`` becomes 83, no ``1e5`` 100000.0, no ``on`` true, and no day a date."""
+@cache
+def _loader() -> Any:
+    """Make what reads YAML as it was typed: no ``0123`` becomes 83, no ``1e5`` 100000.0, no ``on`` true, no day a date.
 
+    The library is loaded here: not every command asks for a file.
+    """
+    import yaml
 
-_TextLoader.yaml_implicit_resolvers = {}
-_TextLoader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""])
-#: As `maxtimeout` is a number to today's client; these are written back as they were.
-_TextLoader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"(?:0|[1-9][0-9]{0,17})$"), list("0123456789"))
+    class TextLoader(yaml.SafeLoader):
+        """Takes all but nothing and whole numbers for text."""
+
+    TextLoader.yaml_implicit_resolvers = {}
+    null, number = re.compile(r"(?:~|null|Null|NULL|)$"), re.compile(r"(?:0|[1-9][0-9]{0,17})$")
+    TextLoader.add_implicit_resolver("tag:yaml.org,2002:null", null, ["~", "n", "N", ""])
+    # As `maxtimeout` is a number to today's client; these are written back as they were.
+    TextLoader.add_implicit_resolver("tag:yaml.org,2002:int", number, list("0123456789"))
+    return TextLoader
 
 
 def read_password(path: Path) -> str:
@@ -258,6 +269,8 @@ def write_credentials(path: Path, registration: Registration, replace: bool) -> 
     `replace`: whether it may exist already; what `registration` leaves out then stays in it, except for comments.
     Raises SettingsError if it exists and may not, can't be read or written, or would be incomplete.
     """
+    import yaml
+
     path = Path(os.path.realpath(path))  # a link to it stays a link
     before = read_content(path) if replace and path.exists() else {}
     content = before | registration.content()

@@ -9,7 +9,6 @@ import hashlib
 import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
 from fink_dask.errors import BrokerError, SettingsError, parameter
@@ -168,6 +167,8 @@ def no_such_topic(topic: str, listed: Collection[str], has_rights: bool = False)
 
     Where users have rights, Kafka does not name what they may not read.
     """
+    from difflib import get_close_matches
+
     there = _transferable(listed)
     begun = [name for name in there if name.startswith(topic)]  # without what stands behind the date
     near = begun if len(begun) == 1 else get_close_matches(topic, begun or there, 1, cutoff=_TYPING_ERROR)
@@ -178,6 +179,8 @@ def no_such_topic(topic: str, listed: Collection[str], has_rights: bool = False)
 
 def no_such_topics(patterns: Sequence[str], listed: Collection[str]) -> BrokerError:
     """Say that patterns match nothing, and what there is that looks like them."""
+    from difflib import get_close_matches
+
     shown = " or ".join(patterns[:_NEAR])
     there = _transferable(listed)
     near = [name for pattern in patterns for name in get_close_matches(pattern, there, _NEAR, cutoff=0.3)]

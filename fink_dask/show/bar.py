@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import re
-import shutil
-import textwrap
 import threading
 import time
 from importlib.util import find_spec
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TextIO
+from typing import Self
 
 from rich.console import Console
 from rich.filesize import decimal
@@ -17,15 +14,8 @@ from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progres
 
 from fink_dask.units import lasting, pluralize
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
-
 #: Seconds between two lines where there is no terminal, and without anything new that are worth mentioning.
 _LINE_S = 10.0
-#: The blank between a number and its unit, where no line is broken, and what stands for it meanwhile.
-_AMOUNT = re.compile(r"(?<=\d) (?=(?:ms|s|min|h|d|B|[kMGT]B|[kMG]?bit/s)\b)")
-_NO_BREAK = "\N{NO-BREAK SPACE}"
 #: Columns of the bar: with words, numbers and the time left beside it, 80 are enough.
 _BAR = 20
 
@@ -35,16 +25,6 @@ def is_live(console: Console) -> bool:
     if console.is_terminal:
         return not console.is_dumb_terminal
     return console.is_jupyter and find_spec("ipywidgets") is not None
-
-
-def fold(text: str, stream: TextIO, indent: int = 0) -> str:
-    """Break a line between words where a terminal would break it within one; what else reads it wants it whole."""
-    if not stream.isatty():
-        return text
-    width = max(shutil.get_terminal_size().columns, indent + 20)
-    whole = _AMOUNT.sub(_NO_BREAK, text)
-    folded = textwrap.fill(whole, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
-    return folded.replace(_NO_BREAK, " ")
 
 
 class CountBar:

@@ -13,7 +13,6 @@ from typing import Any, ClassVar, NamedTuple
 
 from fink_dask.errors import StorageError
 from fink_dask.store.service import SERVICES, settings_in_words
-from fink_dask.store.uploads import Uploads
 
 #: Seconds for which a request is retried where the store has never answered, or not the last time: a wrong address is
 #: soon reported, and a run whose store has gone away comes to an end.
@@ -56,6 +55,8 @@ class Bucket:
         #: Whether the store was found to heed conditions; see `ObjectPath.check_conditions`.
         self.heeds_conditions = False
         self._answers = False
+        from fink_dask.store.uploads import Uploads  # here, as it loads asyncio, which no directory needs
+
         #: Sends files.
         self.uploads = Uploads(self)
         #: How it is connected to.

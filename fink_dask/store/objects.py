@@ -19,7 +19,6 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from fink_dask.errors import SettingsError, StorageError
-from fink_dask.store.bucket import Bucket, open_bucket
 
 #: How a URL begins.
 _URL = re.compile(r"([A-Za-z0-9]+)://([^/]*)/?(.*)", re.DOTALL)
@@ -37,6 +36,8 @@ _PROBES = 2
 if TYPE_CHECKING:
     # The rooms above the store take both for a `Path`, and do with it what is defined here.
     from pathlib import PosixPath as _Path
+
+    from fink_dask.store.bucket import Bucket
 else:
     # Nothing of a file system is in it, whatever Python's next version adds to `Path`.
     _Path = PurePosixPath
@@ -75,6 +76,8 @@ class ObjectPath(_Path):
     @property
     def bucket(self) -> Bucket:
         """The bucket."""
+        from fink_dask.store.bucket import open_bucket  # here, as a directory is no place in one
+
         scheme, _, name = self.parts[1].partition(":")
         return open_bucket(scheme, name)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import uuid
@@ -16,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fink_dask.cli.command import FinkCommand
-from fink_dask.cli.main import cli
+from fink_dask.cli.main import COMMANDS, cli
 from fink_dask.errors import SettingsError
 from fink_dask.settings import GROUPS, KafkaSettings
 from tests.alerts.made_up import AlertKind, avro_schema
@@ -108,6 +109,17 @@ def test_arguments_that_are_typed_as_options_take_their_own_places(tmp_path: Pat
 
 def test_every_command_takes_what_people_type() -> None:
     assert [name for name, command in cli.commands.items() if not isinstance(command, FinkCommand)] == []
+
+
+def test_the_list_of_commands_which_loads_none_of_them_says_what_they_say_of_themselves() -> None:
+    assert {name: command.name for name, command in cli.commands.items()} == {name: name for name in COMMANDS}
+    context = click.Context(cli, info_name="fink-dask", terminal_width=100)
+    listed = cli.get_help(context).partition("Commands:")[2]
+    for name, command in cli.commands.items():
+        assert not command.hidden
+        assert re.search(rf"^  {name} +{re.escape(command.get_short_help_str())}$", listed, re.MULTILINE), name
+    offered = {item.value: item.help for item in cli.shell_complete(context, "")}
+    assert offered == {name: command.get_short_help_str() for name, command in cli.commands.items()}
 
 
 def test_help_and_version_may_have_one_dash(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from fink_dask.cli.main import COMMANDS
+
 
 def run_python(code: str) -> Any:
     """Run code in a Python of its own; return what it prints as JSON last."""
@@ -31,32 +33,86 @@ def test_what_starts_a_transfer_loads_no_compiler_no_pandas_and_no_dashboard() -
     assert {"numba", "llvmlite", "pandas", "bokeh", "fastavro", "matplotlib"} & set(loaded) == set()
 
 
-def test_help_of_every_command_is_quick_because_nothing_heavy_is_loaded() -> None:
-    loaded = run_python(
-        """
+#: What takes longer to load than all that the program says by itself.
+HEAVY = {
+    *("asyncio", "bokeh", "confluent_kafka", "dask", "distributed", "erfa", "fastavro", "multiprocessing", "numba"),
+    *("numpy", "pandas", "pyarrow", "rich", "yaml"),
+}
+
+
+def loaded_by(code: str) -> set[str]:
+    """Return what Python has loaded once it has run some code."""
+    ended = """
         import json, sys
+        print()
+        print(json.dumps(sorted(sys.modules)))
+    """
+    return set(run_python(textwrap.dedent(code) + textwrap.dedent(ended)))
+
+
+def test_help_of_every_command_is_quick_because_nothing_heavy_is_loaded() -> None:
+    loaded = loaded_by(
+        """
         from fink_dask.cli.main import cli, main
         for command in ([], *([name] for name in cli.commands)):
             try:
                 main([*command, "--help"])
             except SystemExit as end:
                 assert not end.code
-        print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
         """
     )
-    heavy = {
-        "bokeh",
-        "confluent_kafka",
-        "dask",
-        "distributed",
-        "erfa",
-        "fastavro",
-        "numba",
-        "numpy",
-        "pandas",
-        "pyarrow",
-    }
-    assert heavy & set(loaded) == set()
+    assert HEAVY & loaded == set()
+
+
+@pytest.mark.parametrize(
+    ("typed", "command"),
+    [
+        (["--help"], None),
+        (["--version"], None),
+        (["trasnfer"], None),
+        (["transfer", "--help"], "transfer"),
+        (["transfer", "--outformat", "fits"], "transfer"),
+        (["transfer", "--partition", "time"], "transfer"),
+    ],
+)
+def test_help_and_what_is_typed_wrong_are_answered_without_the_other_commands(
+    typed: list[str], command: str | None
+) -> None:
+    loaded = loaded_by(
+        f"""
+        from fink_dask.cli.main import main
+        try:
+            main({typed})
+        except SystemExit:
+            pass
+        """
+    )
+    assert HEAVY & loaded == set()
+    assert commands_of(loaded) == ({command} if command else set())
+
+
+@pytest.mark.parametrize(("typed", "command"), [("fink-dask tra", None), ("fink-dask transfer --part", "transfer")])
+def test_each_tab_of_a_shell_loads_no_more_than_the_command_that_is_typed(typed: str, command: str | None) -> None:
+    loaded = loaded_by(
+        f"""
+        import os
+        os.environ |= {{"_FINK_DASK_COMPLETE": "bash_complete", "COMP_WORDS": "{typed}"}}
+        os.environ["COMP_CWORD"] = "{len(typed.split()) - 1}"
+        from fink_dask.cli.main import main
+        try:
+            main([])
+        except SystemExit:
+            pass
+        """
+    )
+    assert HEAVY & loaded == set()
+    assert commands_of(loaded) == ({command} if command else set())
+
+
+def commands_of(loaded: set[str]) -> set[str]:
+    """Choose the commands from what is loaded; that for shells is there before any of them."""
+    names = {name.replace("-", "_") for name in COMMANDS} - {"completion"}
+    return {name for name in names if f"fink_dask.cli.{name}" in loaded}
 
 
 def test_the_package_loads_nothing_before_one_of_its_functions_is_asked_for() -> None:

@@ -212,6 +212,7 @@ def _run() -> NoReturn:
 if __name__ == "__main__":
     for module in PRELOAD:
         importlib.import_module(module)
+    dict(importlib.import_module("fink_dask.cli.main").cli.commands)  # each is loaded when it is asked for
     importlib.import_module("fink_dask.avro.kernels").warm_up()
     gc.freeze()
     serve(socket.socket(fileno=int(sys.argv[1])))

@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from fink_dask.show.bar import fold
+from fink_dask.cli.output import fold
 
 LINE = (
     "ok    topic        ftransfer_ztf_2026-02-24_123456789 holds 620 alerts in 4 partitions; Kafka may begin to remove"
