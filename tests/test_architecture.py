@@ -45,8 +45,8 @@ ROOMS = {
         *("settings", "errors", "units"),
     },
     "verifying": {
-        *("running", "cluster", "planning", "ranges", "progress", "compaction", "where", "dataset", "ledger"),
-        *("store", "avro", "kafka"),
+        *("running", "cluster", "dashboard", "planning", "ranges", "progress", "compaction", "where", "dataset"),
+        *("ledger", "store", "avro", "kafka"),
         *("batches", "settings", "errors", "units"),
     },
     "lightcurves": {"dataset", "avro", "errors"},

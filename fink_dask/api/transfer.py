@@ -16,6 +16,7 @@ import pyarrow.dataset as ds
 from distributed import Client, default_client
 
 from fink_dask.api.settings import TRANSFER_ARGUMENTS, errors_in_python, transfer_settings
+from fink_dask.cluster.choice import ClusterChoice
 from fink_dask.cluster.existing import Scheduler
 from fink_dask.cluster.forkserver import MALLOC, hide_main, show_main, stop_forkserver
 from fink_dask.cluster.leftovers import Kept, variables
@@ -28,7 +29,7 @@ from fink_dask.planning.preview import Outlook, preview
 from fink_dask.progress.events import Event, Note
 from fink_dask.progress.profile import Profile
 from fink_dask.progress.tally import Progress
-from fink_dask.running.run import ClusterChoice, cores_of, run_transfer
+from fink_dask.running.run import cores_of, run_transfer
 from fink_dask.settings import COMPRESSION, DASHBOARD_ADDRESS, FRAMINGS, ON_BAD_RECORD, ON_LOSS, parse_address
 from fink_dask.show.bar import CountBar
 from fink_dask.show.display import Display, doing

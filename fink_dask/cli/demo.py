@@ -45,6 +45,7 @@ def demo(alerts: int, outdir: Path, nconsumers: int) -> int:
     from fink_dask.cli.read import lines_of
     from fink_dask.cli.results import print_summary
     from fink_dask.cli.stopped import run_apart
+    from fink_dask.cluster.choice import ClusterChoice
     from fink_dask.cluster.local import usable_cores
     from fink_dask.demo.fill import DEMO_TOPIC, publish_night
     from fink_dask.errors import SettingsError
@@ -53,7 +54,7 @@ def demo(alerts: int, outdir: Path, nconsumers: int) -> int:
     from fink_dask.ledger.lease import hold_lease
     from fink_dask.ledger.outdir import find_ledger
     from fink_dask.ledger.restart import delete_old_dataset, old_datasets, set_aside
-    from fink_dask.running.run import ClusterChoice, run_transfer
+    from fink_dask.running.run import run_transfer
     from fink_dask.show.display import Display
     from fink_dask.verifying.files import verify_dataset
 

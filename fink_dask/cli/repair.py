@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from fink_dask.cli.cluster import asked_cluster, cluster_options
 from fink_dask.cli.command import (
     Place,
     command,
     config_option,
     connection_options,
-    dashboard_address_option,
     json_option,
     kafka_settings,
     line_options,
@@ -27,7 +28,6 @@ from fink_dask.cli.stopped import ending_as_json
 from fink_dask.settings import ON_LOSS
 
 if TYPE_CHECKING:
-    from fink_dask.progress.events import Event
     from fink_dask.progress.tally import Progress
 
 
@@ -43,22 +43,23 @@ if TYPE_CHECKING:
 )
 @connection_options
 @line_options
-@dashboard_address_option
+@cluster_options
 @json_option
 @verbose_option
 @config_option
-def repair(outdir: Path, on_loss: str, dashboard_address: str, as_json: bool, verbose: bool, **connection: Any) -> int:
+def repair(outdir: Path, on_loss: str, as_json: bool, verbose: bool, **given: Any) -> int:
     """Make the dataset OUTDIR whole again: fetch what verify finds missing or damaged, and nothing else.
 
     Exit status: 0 complete, 1 something could not be repaired, 3 complete except for quarantined or lost alerts.
     """
     from fink_dask.ledger.outdir import find_ledger
 
-    ledger = find_ledger(outdir.resolve())
-    kafka = kafka_settings(survey_of_dataset(ledger), **connection)
-    from fink_dask.cluster.forkserver import start_forkserver
+    where, ledger = asked_cluster(given), find_ledger(outdir.resolve())
+    kafka = kafka_settings(survey_of_dataset(ledger), **given)
+    if where.is_here:
+        from fink_dask.cluster.forkserver import start_forkserver
 
-    start_forkserver()  # loads what workers need while the files are checked
+        start_forkserver()  # loads what workers need while the files are checked
     from fink_dask.cli.results import headline, print_summary_json
     from fink_dask.ledger.summary import written_bytes
     from fink_dask.show.bar import CountBar
@@ -67,17 +68,16 @@ def repair(outdir: Path, on_loss: str, dashboard_address: str, as_json: bool, ve
     from fink_dask.verifying.repair import run_repair
 
     log_to_stderr(verbose)
+    chosen = where.resolve()
     with ending_as_json(ledger, as_json), ExitStack() as stack:
         bar = stack.enter_context(CountBar("checking", written_bytes(ledger)))
-        shown: list[Progress] = []
 
-        def observe(event: Event) -> None:
-            if not shown:  # a terminal has one live display at a time
-                bar.stop()
-                shown.append(stack.enter_context(Display()))
-            shown[0](event)
+        @cache
+        def show() -> Progress:
+            bar.stop()  # a terminal has one live display at a time
+            return stack.enter_context(Display())
 
-        found = run_repair(ledger, kafka, observe, bar.advance, on_loss, dashboard_address)
+        found = run_repair(ledger, kafka, show, bar.advance, on_loss, chosen)
     if as_json:
         left, foreign = list(found.left), [str(path) for path in found.foreign]
         print_summary_json(

@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fink_dask.cli.cluster import cluster_options, cluster_settings, consumers
+from fink_dask.cli.cluster import asked_cluster, cluster_options
 from fink_dask.cli.command import (
     Place,
-    UserPath,
     command,
     config_option,
     connection_options,
-    dashboard_address_option,
     json_option,
     kafka_settings,
     line_options,
@@ -34,7 +32,6 @@ from fink_dask.cli.stopped import counting, failure_as_json
 from fink_dask.errors import BrokerError, FinkDaskError, SchemaError, SettingsError, parameter
 from fink_dask.kafka.topics import TopicChoice, choose_topics, holds_predictions
 from fink_dask.settings import (
-    CLUSTER,
     FOLLOW,
     OUTFORMATS,
     WHERE_TO,
@@ -45,9 +42,9 @@ from fink_dask.settings import (
 from fink_dask.units import Moment, Window, pluralize
 
 if TYPE_CHECKING:
+    from fink_dask.cluster.choice import ClusterChoice
     from fink_dask.kafka.inspect import Inspector
     from fink_dask.planning.ahead import FirstLook
-    from fink_dask.running.run import ClusterChoice
     from fink_dask.settings import KafkaSettings
 
 
@@ -57,10 +54,6 @@ _IDLE_S = 60.0
 
 #: When this was loaded, which is nearly when the program began.
 _BEGAN = time.monotonic()
-
-
-#: Files as `dask worker` names them.
-_TLS_FILE = UserPath(dir_okay=False, path_type=Path)
 
 
 def follow_settings(follow: bool, given: dict[str, Any], until: Moment | None = None) -> FollowSettings | None:
@@ -176,12 +169,7 @@ def _without_effect(_: click.Context, parameter: click.Parameter, value: object)
     help="Start over; delete the old dataset when done.",
 )
 @typed_option("--yes", "-y", group=WHERE_TO, is_flag=True, help="Do not ask before --restart.")
-@option("--scheduler", group=CLUSTER, metavar="ADDRESS", help="Use the workers of this existing Dask scheduler.")
-@option("--tls-ca-file", group=CLUSTER, type=_TLS_FILE, help="For --scheduler tls://…: the CA certificate to trust.")
-@option("--tls-cert", group=CLUSTER, type=_TLS_FILE, help="For --scheduler tls://…: the client's certificate.")
-@option("--tls-key", group=CLUSTER, type=_TLS_FILE, help="For --scheduler tls://…: the client's key.")
 @cluster_options
-@dashboard_address_option
 @typed_option("--maxtimeout", type=float, hidden=True, expose_value=False, callback=_without_effect)
 @typed_option("--number-partitions", type=int, hidden=True, expose_value=False, callback=_without_effect)
 @option("--profile", is_flag=True, help="At the end, print where the time went.")
@@ -196,11 +184,6 @@ def transfer(
     dry_run: bool,
     restart: bool,
     yes: bool,
-    scheduler: str | None,
-    tls_ca_file: Path | None,
-    tls_cert: Path | None,
-    tls_key: Path | None,
-    dashboard_address: str,
     profile: bool,
     as_json: bool,
     verbose: bool,
@@ -213,46 +196,36 @@ def transfer(
     interrupted; with several topics, the worst. That of --dry-run is 1 where the transfer would be refused.
     """
     choice = choose_topics(topics)
-    jobs = cluster_settings(given, scheduler)
+    where = asked_cluster(given)
     asked, following = take(TransferSettings, given), take(FollowSettings, given)
     kafka = kafka_settings(asked["survey"] or survey_of_topics(choice), **given)
-    look = None
-    if scheduler is None and jobs is None and not dry_run:
+    look: FirstLook | None = None
+    if where.is_here and not dry_run:
         asks = restart and not yes  # it may be a while until there is an answer
         look = _begin_early(kafka, choice, outdir, restart, None if follow or asks else asked)
     from fink_dask.cluster.forkserver import loading
 
     with loading():
-        from fink_dask.cluster.existing import Scheduler
+        from fink_dask.cluster.choice import ALL
         from fink_dask.planning.topics import joining
-        from fink_dask.running.run import ClusterChoice
 
     log_to_stderr(verbose)  # after the import of Dask, which sets up its own logging
-    spec = None
-    if jobs is not None:
-        from fink_dask.cluster.jobspec import resolve
-
-        spec = resolve(jobs)
-    wanted = asked["nconsumers"]
-    files = (tls_ca_file, tls_cert, tls_key)
-    existing = None if scheduler is None else Scheduler(scheduler, *files, all_threads=wanted == -1)
-    asked["nconsumers"] = consumers(wanted, spec)
+    wanted = asked.pop("nconsumers")
+    chosen = where.resolve(all_threads=wanted == ALL)
     followed = follow_settings(follow, following, asked["until"])
     settings = TransferSettings(topics[0], outdir, kafka, follow=followed, **asked)
     choice = joining(choice, settings.outdir)
     if restart and not dry_run and not yes:
         _ask_before_restart(settings, choice)
     with failure_as_json(settings, choice, as_json):
-        if existing is not None and existing.all_threads:
-            settings = replace(settings, nconsumers=existing.threads())
-        chosen = ClusterChoice(existing, dashboard_address, spec, look)
+        settings = replace(settings, nconsumers=chosen.consumers(wanted))
         if dump_schemas and dry_run:
             click.echo("fink-dask: a dry run writes no schemas: leave out --dump-schemas or --dry-run", err=True)
         if dry_run:
             return _preview(settings, choice, chosen, restart, as_json)
         if dump_schemas:
             dump_schemas_of(settings, choice)
-        return _transfer(settings, choice, chosen, restart, profile, as_json)
+        return _transfer(settings, choice, chosen, look, restart, profile, as_json)
 
 
 def _begin_early(
@@ -278,14 +251,23 @@ def _begin_early(
 
 
 def _transfer(
-    settings: TransferSettings, choice: TopicChoice, chosen: ClusterChoice, restart: bool, profile: bool, as_json: bool
+    settings: TransferSettings,
+    choice: TopicChoice,
+    chosen: ClusterChoice,
+    look: FirstLook | None,
+    restart: bool,
+    profile: bool,
+    as_json: bool,
 ) -> int:
     from fink_dask.cli.results import print_summary
-    from fink_dask.running.run import run_topics
+    from fink_dask.cluster.forkserver import loading
+
+    with loading():
+        from fink_dask.running.run import run_topics
     from fink_dask.show.display import Display
 
     with Display(began=_BEGAN) as progress, counting(lambda: progress.whole.committed):
-        outcome = run_topics(choice, settings, progress, chosen, restart)
+        outcome = run_topics(choice, settings, progress, chosen, restart, look)
     shown = outcome.profile if profile else None
     if choice.is_several:
         return print_outcome(outcome, settings.outdir, as_json, shown)

@@ -18,11 +18,9 @@ from distributed.security import Security
 
 import fink_dask
 from fink_dask.cluster.local import MEMORY_FRACTION, Cluster
-from fink_dask.cluster.readiness import check_fitness
+from fink_dask.cluster.readiness import Needs, check_fitness
 from fink_dask.errors import SettingsError, TransferError, one_line
-from fink_dask.ledger.ledger import Ledger
 from fink_dask.ranges.memory import FULL_SHARE, WORKER_BYTES, MemoryShare, share_memory
-from fink_dask.settings import KafkaSettings
 
 _CONNECT_S = 5
 #: Seconds for the first worker: a cluster that grows by need may have to wait for a machine.
@@ -125,18 +123,14 @@ def ask_scheduler(client: Client, question: Callable[..., Any], *arguments: Any,
 
 
 @contextmanager
-def existing_scheduler(
-    scheduler: Scheduler, kafka: KafkaSettings, topic: str, ledger: Ledger, memory_limit: int | None = None
-) -> Iterator[Cluster]:
-    """Connect to a scheduler whose workers can transfer this topic into this ledger.
+def existing_scheduler(scheduler: Scheduler, needs: Needs, memory_limit: int | None = None) -> Iterator[Cluster]:
+    """Connect to a scheduler whose workers have what they need.
 
-    `kafka`: the brokers that the workers must reach.
-    `topic`: the topic that they must see there.
     `memory_limit`: bytes that all workers together may take; by default half of their own limits.
     Raises TransferError if a worker lacks something; it says which worker lacks what.
     """
     with scheduler.connect() as client:
-        check_workers(client, kafka, topic, ledger)
+        check_workers(client, needs)
         memory = _memory(workers_of(client).values(), memory_limit)
         # A limit for all workers together was divided among those that are there.
         all_threads = scheduler.all_threads and memory_limit is None
@@ -156,8 +150,8 @@ def _memory(workers: Collection[Mapping[str, Any]], memory_limit: int | None) ->
     return min(shares, key=lambda share: share.total, default=FULL_SHARE)
 
 
-def check_workers(client: Client, kafka: KafkaSettings, topic: str, ledger: Ledger) -> None:
-    """Check on every worker that it has what a range needs.
+def check_workers(client: Client, needs: Needs) -> None:
+    """Check on every worker that it has what it needs.
 
     Raises TransferError if a worker lacks something; it says which worker lacks what.
     """
@@ -169,10 +163,10 @@ def check_workers(client: Client, kafka: KafkaSettings, topic: str, ledger: Ledg
         if answer != version:
             what = f"fink-dask {answer}" if isinstance(answer, str) else "no fink-dask"
             raise TransferError(f"{_who(where)} has {what}, but this is {version}: install the same version there")
-    token = ledger.path / f".token-{uuid.uuid4().hex}"
+    token = needs.ledger.path / f".token-{uuid.uuid4().hex}"
     try:
         token.write_text("seen")
-        answers = _ask_each(client, found, check_fitness, ledger, token, kafka, topic)
+        answers = _ask_each(client, found, check_fitness, needs, token)
     finally:
         token.unlink(missing_ok=True)
     for where, lack in answers.items():

@@ -21,14 +21,13 @@ from fink_dask.cluster.forkserver import without_interrupts
 from fink_dask.cluster.jobspec import JobSpec, check_path
 from fink_dask.cluster.leftovers import dask_configuration
 from fink_dask.cluster.local import DASK_CONFIG, SCHEDULER_OPTIONS, Cluster, free_address
-from fink_dask.cluster.readiness import Lookahead
+from fink_dask.cluster.readiness import Lookahead, Needs
 from fink_dask.cluster.systems import SYSTEMS
 from fink_dask.dashboard.plugin import offer_dashboard
 from fink_dask.errors import SettingsError, TransferError, one_line
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.progress.events import Note
 from fink_dask.progress.tally import Progress
-from fink_dask.settings import TransferSettings
 
 log = logging.getLogger(__name__)
 
@@ -38,12 +37,13 @@ _CLOSE_S = 5
 
 @contextmanager
 def job_queue_cluster(
-    spec: JobSpec, settings: TransferSettings, ledger: Ledger, ranges: int, dashboard_address: str, progress: Progress
+    spec: JobSpec, needs: Needs, busy: int, memory_limit: int | None, dashboard_address: str, progress: Progress
 ) -> Iterator[Cluster]:
     """Submit jobs, wait for the first of their workers, and cancel them at the end.
 
-    `settings`: what to transfer; workers must reach its Kafka.
-    `ledger`: the directories that workers must see; their keys and logs are kept there as well.
+    `needs`: what workers must have; their keys and logs are kept beside the ledger as well.
+    `busy`: how many ranges are consumed at once.
+    `memory_limit`: bytes that all jobs together may take.
     `dashboard_address`: ``host:port`` of the dashboard; where the port is taken, another one that is free.
     Yields: the cluster; its `check` reports lost jobs, and has to be called now and then.
     Raises SettingsError if something is missing here, or there is too little memory.
@@ -53,9 +53,8 @@ def job_queue_cluster(
     from fink_dask.cluster.jobs import watched
     from fink_dask.cluster.jobwatch import JobWatch
 
-    busy = max(1, min(settings.nconsumers, ranges))
     jobs = min(spec.asked.jobs, -(-busy // spec.cores))
-    memory = spec.memory_share(settings.memory_limit)
+    memory = spec.memory_share(memory_limit)
     job_class = watched(spec.cluster_class)
     program = shlex.split(job_class.submit_command)[0]
     if shutil.which(program) is None:
@@ -63,7 +62,7 @@ def job_queue_cluster(
     if SYSTEMS[spec.asked.system].tried is None:
         progress(Note(f"fink-dask has never been tried on {spec.system}: please tell us how it went", warning=True))
     with ExitStack() as stack:
-        room = stack.enter_context(_room(ledger))
+        room = stack.enter_context(_room(needs.ledger))
         keywords = spec.keywords(room, write_keys(room) if spec.is_encrypted else None)
         options = SCHEDULER_OPTIONS | {"dashboard_address": free_address(dashboard_address)}
         options |= keywords.pop("scheduler_options", {})
@@ -79,7 +78,7 @@ def job_queue_cluster(
         stack.callback(watch.stop)
         watch.wait_for_workers()
         client = stack.enter_context(Client(cluster))
-        check_workers(client, settings.kafka, settings.topic, ledger)
+        check_workers(client, needs)
         # Each range that waits for its turn has a thread of its own.
         # Whether jobs will bring workers, however long the queue is, the watch knows.
         ahead = Lookahead(busy, turns=spec.turns)

@@ -32,13 +32,25 @@ _SAID_S = 5.0
 _AGAIN_S = 60.0
 
 
-def check_fitness(ledger: Ledger, made: Path, kafka: KafkaSettings, topic: str) -> None:
-    """Check that this process has what a range needs.
+@dataclass(frozen=True)
+class Needs:
+    """What a worker must have to take part in a run."""
 
-    `made`: something in it that the job made, under a name that nobody else would use.
+    #: To whose directories it writes.
+    ledger: Ledger
+    #: kafka, topic: the brokers that it must reach, and what it must find there.
+    kafka: KafkaSettings
+    topic: str
+
+
+def check_fitness(needs: Needs, made: Path) -> None:
+    """Check that this process has what a run needs.
+
+    `made`: something in the ledger that the job made, under a name that nobody else would use.
     Raises StorageError if this process does not see the ledger as the job does, or may not write there.
     Raises BrokerError if it can't reach Kafka, or does not find the topic.
     """
+    ledger = needs.ledger
     token = ledger.path / f".token-{uuid.uuid4().hex}"
     try:
         made.stat()
@@ -48,8 +60,8 @@ def check_fitness(ledger: Ledger, made: Path, kafka: KafkaSettings, topic: str) 
         words = f"it does not see {ledger.path} as this machine does, or may not write to it ({error.strerror})"
         raise StorageError(words) from error
     try:
-        with open_inspector(kafka) as inspector:
-            inspector.describe(topic)
+        with open_inspector(needs.kafka) as inspector:
+            inspector.describe(needs.topic)
     except FinkDaskError as error:
         kind = type(error) if isinstance(error, BrokerError) else BrokerError
         raise kind(f"it can't reach Kafka: {error.line}") from error

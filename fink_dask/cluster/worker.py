@@ -15,7 +15,7 @@ import pyarrow as pa
 from distributed import WorkerPlugin, get_worker
 from distributed.worker import WORKER_ANY_RUNNING
 
-from fink_dask.cluster.readiness import NotReady, check_fitness
+from fink_dask.cluster.readiness import Needs, NotReady, check_fitness
 from fink_dask.errors import FinkDaskError
 from fink_dask.kafka.connection import ConnectionPool
 from fink_dask.kafka.offsets import OffsetRange
@@ -194,7 +194,8 @@ def _find_lack(run: str, settings: TaskSettings) -> str | None:
         return None
     try:
         check_fitness(
-            ledger, ledger.store.plan_directory(ledger.staging_path / settings.plan_id), settings.kafka, topic
+            Needs(ledger, settings.kafka, topic),
+            ledger.store.plan_directory(ledger.staging_path / settings.plan_id),
         )
     except FinkDaskError as error:
         return str(error)

@@ -8,10 +8,9 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fink_dask.cluster.existing import Scheduler, existing_scheduler
-from fink_dask.cluster.jobqueue import job_queue_cluster
-from fink_dask.cluster.jobspec import JobSpec
+from fink_dask.cluster.choice import ClusterChoice
 from fink_dask.cluster.local import Cluster, LocalWorkers, usable_cores
+from fink_dask.cluster.readiness import Needs
 from fink_dask.dashboard.plugin import page_link
 from fink_dask.dashboard.reporter import Reporter
 from fink_dask.errors import FinkDaskError, SettingsError
@@ -31,7 +30,7 @@ from fink_dask.progress.profile import Profile, profile_of
 from fink_dask.progress.tally import Progress
 from fink_dask.ranges.work import Work
 from fink_dask.running.scheduling import run_ranges
-from fink_dask.settings import DASHBOARD_ADDRESS, FollowSettings, TransferSettings
+from fink_dask.settings import FollowSettings, TransferSettings
 from fink_dask.units import pluralize
 
 
@@ -69,26 +68,6 @@ class TopicsOutcome:
     parts: tuple[TopicOutcome, ...] = ()
 
 
-@dataclass(frozen=True)
-class ClusterChoice:
-    """Which cluster a transfer runs on."""
-
-    #: An existing Dask scheduler; otherwise this machine's cores are used.
-    scheduler: Scheduler | None = None
-    #: ``host:port`` of the dashboard of a cluster that is started here.
-    dashboard_address: str = DASHBOARD_ADDRESS
-    #: Jobs of a batch system, which are submitted for the transfer.
-    jobs: JobSpec | None = None
-    #: What was asked of Kafka while the program loaded. Where something was, this process is nobody else's, and what is
-    #: small may run in it.
-    look: FirstLook | None = None
-
-    @property
-    def is_here(self) -> bool:
-        """Whether it is this machine's cores."""
-        return self.scheduler is None and self.jobs is None
-
-
 def run_transfer(
     settings: TransferSettings,
     progress: Progress,
@@ -113,20 +92,23 @@ def run_topics(
     progress: Progress,
     chosen: ClusterChoice,
     restart: bool = False,
+    look: FirstLook | None = None,
 ) -> TopicsOutcome:
     """Transfer topics together, or continue a transfer of theirs.
 
     `choice`: which topics. Where there are, or may be, several, each has a dataset ``OUTDIR/TOPIC``.
     `settings`: what to transfer, where to, and how; the topic in it does not matter.
+    `look`: what was asked of Kafka while the program loaded. Where something was, this process is nobody else's, and
+    what is small may run in it.
     Returns: what the datasets hold now, what this run took, and which topics failed.
     Raises FinkDaskError if nothing could be transferred, or a failure concerns all topics, or there is only one.
     """
     if not is_predicted(choice):
-        return _run_topics(choice, settings, progress, chosen, restart)
+        return _run_topics(choice, settings, progress, chosen, restart, look)
     found: list[TopicsOutcome] = []
 
     def transfer(topics: TopicChoice, to: TransferSettings) -> None:
-        found.append(_run_topics(topics, to, progress, chosen, restart))
+        found.append(_run_topics(topics, to, progress, chosen, restart, look))
         for topic in found[0].topics:
             if topic.error is not None:
                 raise topic.error
@@ -145,6 +127,7 @@ def _run_topics(
     progress: Progress,
     chosen: ClusterChoice,
     restart: bool,
+    look: FirstLook | None,
 ) -> TopicsOutcome:
     # Nothing was waited for until now; but what workers need is loaded at the same time, where they are here.
     loaded_s = (time.monotonic() - progress.began) / (2 if chosen.is_here else 1)
@@ -161,18 +144,18 @@ def _run_topics(
         progress(Doing(f"connecting to Kafka, and looking at the {what}"))
         with (
             _local_workers(settings, chosen, choice) as workers,
-            _inspector(settings, choice, restart, chosen.look) as inspector,
+            _inspector(settings, choice, restart, look) as inspector,
         ):
             wait_for_topics(settings, choice, inspector, progress)
             if settings.follow is None and chosen.is_here:  # else it may be hours until there is anything to do
-                if chosen.look is None:
+                if look is None:
                     workers.start_soon()
                 else:
-                    chosen.look.when_large(workers.start_soon)
+                    look.when_large(workers.start_soon)
             finder = Finder(choice, topics.make, is_patient=settings.follow is not None)
             _begin(topics, finder, inspector, settings.follow)
             if topics.open:
-                _transfer(settings, topics, finder, inspector, chosen, workers)
+                _transfer(settings, topics, finder, inspector, chosen, workers, may_be_here=look is not None)
             finder.give_up()
             for transfer in finder.take():
                 topics.begin(transfer)
@@ -239,6 +222,7 @@ def _transfer(
     inspector: Inspector,
     chosen: ClusterChoice,
     workers: LocalWorkers,
+    may_be_here: bool,
 ) -> None:
     """Continue the plans and make the next ones, until there is nothing left to plan."""
     observe = topics.progress
@@ -269,7 +253,7 @@ def _transfer(
                     topics.require_room(cores_of(settings, chosen), inspector.admin)
                     if settings.follow is not None:  # there will be more
                         ranges = max(ranges, settings.nconsumers)
-                    is_here = chosen.look is not None and topics.is_small
+                    is_here = may_be_here and topics.is_small
                     observe(Doing("getting ready" if is_here else "starting workers"))
                     cluster = stack.enter_context(
                         _connect(settings, observe, chosen, workers, topics.open[0], ranges, is_here)
@@ -344,19 +328,11 @@ def _connect(
     ranges: int,
     is_here: bool,
 ) -> AbstractContextManager[Cluster]:
-    if chosen.jobs is not None:
-        if settings.kafka.security.password is not None and not chosen.jobs.is_encrypted:
-            words = "Kafka's password goes unencrypted to the workers: leave out protocol=tcp to encrypt it"
-            progress(Note(words, warning=True))
-        # Of several topics, the one in the settings may be a pattern.
-        settings = replace(settings, topic=first.topic)
-        return job_queue_cluster(chosen.jobs, settings, first.ledger, ranges, chosen.dashboard_address, progress)
-    if chosen.scheduler is not None:
-        if settings.kafka.security.password is not None and chosen.scheduler.is_open:
-            words = f"Kafka's password goes unencrypted to the workers of {chosen.scheduler.address}: use tls://"
-            progress(Note(words, warning=True))
-        return existing_scheduler(chosen.scheduler, settings.kafka, first.topic, first.ledger, settings.memory_limit)
-    return workers.cluster(ranges, is_here)
+    if chosen.is_here:
+        return workers.cluster(ranges, is_here)
+    # Of several topics, the one in the settings may be a pattern.
+    needs = Needs(first.ledger, settings.kafka, first.topic)
+    return chosen.connect(needs, settings.nconsumers, ranges, settings.memory_limit, progress)
 
 
 def _local_workers(settings: TransferSettings, chosen: ClusterChoice, choice: TopicChoice) -> LocalWorkers:

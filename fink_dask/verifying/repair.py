@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fink_dask.cluster.local import local_cluster, usable_cores
+from fink_dask.cluster.choice import ClusterChoice
+from fink_dask.cluster.readiness import Needs
 from fink_dask.compaction.groups import FILE_BYTES
 from fink_dask.compaction.workspace import read_compaction
+from fink_dask.dashboard.plugin import page_link
+from fink_dask.dashboard.reporter import Reporter
 from fink_dask.dataset.columns import mend_versions, partitioning_of, planned_versions
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.inspect import TopicDescription, is_other_topic, open_inspector
@@ -21,7 +25,8 @@ from fink_dask.ledger.records import DamagedMarker, Plan
 from fink_dask.ledger.summary import Summary, progress_of
 from fink_dask.planning.plan import known_topic_id
 from fink_dask.planning.schemas import restore_schemas
-from fink_dask.progress.events import Doing, Observer, TransferStarted
+from fink_dask.progress.events import Doing, TransferStarted
+from fink_dask.progress.tally import Progress
 from fink_dask.ranges.work import TaskSettings, Work
 from fink_dask.running.scheduling import run_ranges
 from fink_dask.settings import BATCHSIZE, KafkaSettings
@@ -49,18 +54,20 @@ class Repair:
 def run_repair(
     ledger: Ledger,
     kafka: KafkaSettings,
-    observe: Observer,
+    show: Callable[[], Progress],
     advance: Callable[[int], None],
     on_loss: str,
-    dashboard_address: str,
+    chosen: ClusterChoice,
 ) -> Repair:
     """Repair what `verify` complains about, as far as Kafka still has it.
 
+    `show`: returns what is told of the rest, once the files are checked and there is something to tell.
     `advance`: is told the bytes of each file that was checked.
     `on_loss`: leave a range alone where Kafka no longer holds all of it, or repair what can be and declare the rest
     lost.
+    `chosen`: where it is read again.
     Raises FinkDaskError if there is no ledger, a transfer is running, Kafka does not answer or holds another topic of
-    this name, or a range fails; what was repaired stays so.
+    this name, workers lack something, or a range fails; what was repaired stays so.
     """
     check_dataset(ledger)
     check_is_in_kafka(ledger, "repair")
@@ -69,21 +76,21 @@ def run_repair(
         roll_forward(ledger, plans)
         found = examine_dataset(ledger, advance)
         if found.schemas:
-            observe(Doing("connecting to Kafka, and reading the schemas again"))
+            show()(Doing("connecting to Kafka, and reading the schemas again"))
             _restore_schemas(ledger, plans, kafka)
         damages, compacted = find_damage(ledger, plans, found)
         wanted = [damage for damage in damages if damage.remainder.wanted]
         if wanted:
-            observe(Doing("connecting to Kafka, and looking at the topic"))
-        chosen, left = _choose(wanted, _describe(kafka, plans), on_loss) if wanted else ([], ())
+            show()(Doing("connecting to Kafka, and looking at the topic"))
+        taken, left = _choose(wanted, _describe(kafka, plans), on_loss) if wanted else ([], ())
         mended = [damage for damage in damages if not damage.remainder.wanted]
-        mended += [damage for damage in chosen if not damage.remainder.wanted]
-        chosen = [damage for damage in chosen if damage.remainder.wanted]
+        mended += [damage for damage in taken if not damage.remainder.wanted]
+        taken = [damage for damage in taken if damage.remainder.wanted]
         for damage in mended:
             write_marker(ledger, damage)
-        if chosen:
+        if taken:
             try:
-                _read_again(ledger, plans, kafka, chosen, observe, on_loss, lease, dashboard_address)
+                _read_again(ledger, plans, kafka, taken, show(), on_loss, lease, chosen)
             finally:
                 lease.check()
                 roll_forward(ledger, plans)
@@ -97,8 +104,8 @@ def run_repair(
         foreign = tuple(path for path in found.foreign if path not in known)
     return Repair(
         replace(summary, state="failed") if left or damaged or foreign else summary,
-        len(chosen) + len(mended),
-        sum(total(damage.remainder.wanted) for damage in chosen),
+        len(taken) + len(mended),
+        sum(total(damage.remainder.wanted) for damage in taken),
         left,
         foreign,
     )
@@ -109,15 +116,24 @@ def _read_again(
     plans: Sequence[Plan],
     kafka: KafkaSettings,
     damages: Sequence[Damage],
-    observe: Observer,
+    progress: Progress,
     on_loss: str,
     lease: Lease,
-    dashboard_address: str,
+    chosen: ClusterChoice,
 ) -> None:
     tasks: dict[str, TaskSettings] = {}
-    nconsumers = usable_cores()
-    observe(Doing("starting workers"))
-    with local_cluster(nconsumers, len(damages), dashboard_address) as cluster:
+    nconsumers, topic = chosen.consumers(), plans[0].identity.topic
+    progress(Doing("starting workers"))
+    with ExitStack() as stack:
+        needs = Needs(ledger, kafka, topic)
+        cluster = stack.enter_context(chosen.connect(needs, nconsumers, len(damages), None, progress))
+        stack.enter_context(Reporter(cluster.client, progress, outlived=chosen.scheduler is not None))
+
+        def check() -> None:
+            progress.pass_on()
+            lease.check()
+            cluster.check()
+
         for plan in plans:
             identity = plan.identity
             partitioning = partitioning_of(identity, planned_versions(ledger, identity))
@@ -133,21 +149,14 @@ def _read_again(
             )
         work = [Work(damage.range, tasks[damage.plan_id], damage.remainder) for damage in damages]
         offsets = sum(total(damage.remainder.wanted) for damage in damages)
-        observe(
+        progress(
             TransferStarted(
-                *(plans[0].identity.topic, len(work), 0, offsets, 0, cluster.client.dashboard_link),
+                *(topic, len(work), 0, offsets, 0, page_link(cluster.client)),
                 reconnect_timeout_s=kafka.reconnect_timeout_s,
                 limit_rate=kafka.limit_rate,
             )
         )
-        run_ranges(
-            cluster,
-            work,
-            nconsumers,
-            observe,
-            lease.check,
-            reconnect_timeout_s=kafka.reconnect_timeout_s,
-        )
+        run_ranges(cluster, work, nconsumers, progress, check, reconnect_timeout_s=kafka.reconnect_timeout_s)
 
 
 def _restore_schemas(ledger: Ledger, plans: Sequence[Plan], kafka: KafkaSettings) -> None:

@@ -20,6 +20,7 @@ import fink_dask
 from fink_dask.cluster import existing
 from fink_dask.cluster.existing import Scheduler, check_workers, threads_of, workers_of
 from fink_dask.cluster.local import Cluster, usable_cores
+from fink_dask.cluster.readiness import Needs
 from fink_dask.dashboard import plugin
 from fink_dask.errors import TransferError
 from fink_dask.ledger.ledger import Ledger
@@ -53,12 +54,21 @@ def processes(*commands: list[str], **options: Any) -> Iterator[None]:
 
 
 @pytest.mark.sample
-def test_a_transfer_on_an_existing_scheduler_is_exactly_once_and_leaves_it_running(
+def test_a_transfer_and_its_repair_on_an_existing_scheduler_are_exactly_once_and_leave_it_running(
     kafka: Any, topic_name: str, dask_scheduler: str, tmp_path: Path
 ) -> None:
     oracle = fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 1000)
     arguments = transfer_arguments(kafka, topic_name, tmp_path / "out", "--scheduler", dask_scheduler)
     result = run_cli(*arguments)
+    assert result.returncode == 0, result.stderr
+    assert_exactly_once(tmp_path / "out", oracle.values)
+    next((tmp_path / "out").rglob("*.parquet")).unlink()
+    (port,) = free_ports(1)
+    repair = ("repair", str(tmp_path / "out"), "--bootstrap-servers", kafka.bootstrap_servers, "--scheduler")
+    refused = run_cli(*repair, f"tcp://127.0.0.1:{port}")
+    assert refused.returncode == 1
+    assert f"tcp://127.0.0.1:{port}" in refused.stderr
+    result = run_cli(*repair, dask_scheduler)
     assert result.returncode == 0, result.stderr
     assert_exactly_once(tmp_path / "out", oracle.values)
     with Client(dask_scheduler, timeout=5) as client:
@@ -182,7 +192,7 @@ def test_workers_that_lack_the_package_are_named(tmp_path: Path, monkeypatch: py
     with processes([*scheduler, "--no-dashboard"], worker, env=clean, cwd=tmp_path):
         wait_for(lambda: answers(address), "the scheduler")
         with Client(address, timeout=10) as client, pytest.raises(TransferError, match="has no fink-dask"):
-            check_workers(client, KafkaSettings("127.0.0.1:1"), "topic", Ledger(tmp_path / "out"))
+            check_workers(client, Needs(Ledger(tmp_path / "out"), KafkaSettings("127.0.0.1:1"), "topic"))
 
 
 def test_workers_of_another_version_are_named(
@@ -190,7 +200,7 @@ def test_workers_of_another_version_are_named(
 ) -> None:
     monkeypatch.setattr(fink_dask, "__version__", f"{fink_dask.__version__}.post9")
     with Client(dask_scheduler) as client, pytest.raises(TransferError, match=r"but this is .*post9"):
-        check_workers(client, KafkaSettings(kafka.bootstrap_servers), "topic", Ledger(tmp_path / "out"))
+        check_workers(client, Needs(Ledger(tmp_path / "out"), KafkaSettings(kafka.bootstrap_servers), "topic"))
 
 
 def test_workers_that_see_another_file_system_are_named(
@@ -203,7 +213,7 @@ def test_workers_that_see_another_file_system_are_named(
     create_ledger(ledger)
     words = r"worker tcp://.* does not see .*out\.fink as this machine does"
     with Client(dask_scheduler) as client, pytest.raises(TransferError, match=words):
-        check_workers(client, KafkaSettings(kafka.bootstrap_servers), topic_name, ledger)
+        check_workers(client, Needs(ledger, KafkaSettings(kafka.bootstrap_servers), topic_name))
     assert not list(ledger.path.glob(".token*"))
 
 
@@ -215,7 +225,7 @@ def test_workers_that_cannot_reach_kafka_are_named(
     (port,) = free_ports(1)
     unreachable = KafkaSettings(f"127.0.0.1:{port}", request_timeout_s=1.5)
     with Client(dask_scheduler) as client, pytest.raises(TransferError, match=r"worker tcp://.* can't reach Kafka"):
-        check_workers(client, unreachable, topic_name, ledger)
+        check_workers(client, Needs(ledger, unreachable, topic_name))
 
 
 def test_a_worker_that_stands_still_is_not_waited_for_for_ever(
@@ -233,7 +243,7 @@ def test_a_worker_that_stands_still_is_not_waited_for_for_ever(
         halted = psutil.Process(min(client.run(os.getpid).values()))
         halted.suspend()
         try:
-            check_workers(client, KafkaSettings(kafka.bootstrap_servers), topic_name, ledger)
+            check_workers(client, Needs(ledger, KafkaSettings(kafka.bootstrap_servers), topic_name))
         finally:
             halted.resume()
 
@@ -266,7 +276,7 @@ def test_a_scheduler_that_stands_still_is_not_waited_for_for_ever(
                     with pytest.raises(TransferError, match="has not answered"):
                         fink_dask.transfer(topic_name, tmp_path / "new", kafka.bootstrap_servers, client=client)
                     with pytest.raises(TransferError, match="has not answered"):
-                        check_workers(client, settings, topic_name, ledger)
+                        check_workers(client, Needs(ledger, settings, topic_name))
                     for ask in (threads_of, workers_of, existing._version_on_scheduler):
                         with pytest.raises(TransferError, match="has not answered"):
                             ask(client)
@@ -298,7 +308,7 @@ def test_a_worker_that_is_busy_keeps_nobody_from_the_others(
         try:
             wait_for(lambda: sum(map(len, client.processing().values())) == busy, "them to be busy")
             with pytest.raises(TransferError, match=r"no worker .* busy") if busy == 2 else nullcontext():
-                check_workers(client, KafkaSettings(kafka.bootstrap_servers), topic_name, ledger)
+                check_workers(client, Needs(ledger, KafkaSettings(kafka.bootstrap_servers), topic_name))
         finally:
             released.set()
         client.gather(others)
@@ -323,7 +333,7 @@ def test_a_worker_that_goes_while_it_is_asked_lacks_nothing(kafka: Any, topic_na
             killer = Timer(2, doomed.kill)
             killer.start()
             try:
-                check_workers(client, KafkaSettings(kafka.bootstrap_servers), topic_name, ledger)
+                check_workers(client, Needs(ledger, KafkaSettings(kafka.bootstrap_servers), topic_name))
             finally:
                 killer.join()
 
@@ -335,7 +345,7 @@ def test_a_scheduler_without_workers_is_one_line(tmp_path: Path, monkeypatch: py
         Client(cluster) as client,
         pytest.raises(TransferError, match="has no workers"),
     ):
-        check_workers(client, KafkaSettings("127.0.0.1:1"), "topic", Ledger(tmp_path / "out"))
+        check_workers(client, Needs(Ledger(tmp_path / "out"), KafkaSettings("127.0.0.1:1"), "topic"))
 
 
 @pytest.mark.sample

@@ -16,18 +16,20 @@ import yaml
 
 from fink_dask.cli.submit import _LEFT_OUT
 from fink_dask.cli.transfer import transfer
+from fink_dask.cluster import choice
+from fink_dask.cluster.choice import ClusterChoice
 from fink_dask.cluster.joboptions import JobOptions
 from fink_dask.cluster.jobqueue import job_script
 from fink_dask.cluster.jobs import UNREACHED, _last_words
 from fink_dask.cluster.jobspec import resolve
 from fink_dask.cluster.jobwatch import JobWatch
+from fink_dask.cluster.readiness import Needs
 from fink_dask.cluster.submit import BatchTransfer
 from fink_dask.cluster.systems import SYSTEMS, read_grid_engine, read_slurm
 from fink_dask.errors import SettingsError
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.progress.tally import Progress
 from fink_dask.running import run
-from fink_dask.running.run import ClusterChoice
 from fink_dask.settings import KafkaSettings, TransferSettings, options_of
 from fink_dask.store.location import locate
 from tests.harness.cli import run_cli
@@ -263,11 +265,11 @@ def test_jobs_for_several_topics_look_for_the_topic_whose_ledger_they_have(
     """What was asked for may be a pattern, which is no topic that a worker could see."""
     asked: list[tuple[str, Path]] = []
 
-    def submit(_: Any, settings: TransferSettings, ledger: Ledger, *more: Any) -> AbstractContextManager[None]:
-        asked.append((settings.topic, ledger.outdir))
+    def submit(_: Any, needs: Needs, *more: Any) -> AbstractContextManager[None]:
+        asked.append((needs.topic, needs.ledger.outdir))
         return nullcontext()
 
-    monkeypatch.setattr(run, "job_queue_cluster", submit)
+    monkeypatch.setattr(choice, "job_queue_cluster", submit)
     settings = TransferSettings("ftransfer_ztf_*", tmp_path, KafkaSettings("127.0.0.1:1"))
     spec: Any = SimpleNamespace(is_encrypted=True)
     first: Any = SimpleNamespace(topic="ftransfer_ztf_1", ledger=Ledger(tmp_path / "ftransfer_ztf_1"))

@@ -12,13 +12,14 @@ import pyarrow.parquet as pq
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
+from fink_dask.cluster.choice import ClusterChoice
 from fink_dask.cluster.existing import Scheduler
 from fink_dask.errors import BrokerError, FinkDaskError, LedgerError
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.summary import Summary
 from fink_dask.progress.events import Event, Note, TransferStarted
 from fink_dask.progress.tally import Progress
-from fink_dask.running.run import ClusterChoice, run_transfer
+from fink_dask.running.run import run_transfer
 from fink_dask.settings import FollowSettings, KafkaSettings, TransferSettings
 from tests.alerts.made_up import AlertKind, avro_schema, encoded_alerts
 from tests.harness.cli import run_cli, transfer_arguments

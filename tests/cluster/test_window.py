@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 
 import fink_dask
+from fink_dask.cluster.choice import ClusterChoice
 from fink_dask.cluster.existing import Scheduler
 from fink_dask.errors import FinkDaskError, LedgerError
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.summary import Summary
 from fink_dask.progress.events import Event, Note
 from fink_dask.progress.tally import Progress
-from fink_dask.running.run import ClusterChoice, run_transfer
+from fink_dask.running.run import run_transfer
 from fink_dask.settings import FollowSettings, KafkaSettings, TransferSettings
 from fink_dask.units import parse_moment
 from fink_dask.verifying.against_kafka import compare_with_kafka

@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 from distributed import Client
 
+from fink_dask.cluster.choice import ClusterChoice
 from fink_dask.dashboard import plugin, reporter
 from fink_dask.dashboard.reporter import Reports
 from fink_dask.progress.events import Event, Note
 from fink_dask.progress.tally import Progress
-from fink_dask.running.run import ClusterChoice, run_transfer
+from fink_dask.running.run import run_transfer
 from fink_dask.settings import KafkaSettings, TransferSettings
 from tests.alerts.made_up import AlertKind
 from tests.harness.cli import run_cli, transfer_arguments

@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 
+from fink_dask.cluster.choice import ClusterChoice
 from fink_dask.cluster.existing import Scheduler
 from fink_dask.kafka.topics import TopicChoice
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.summary import summarise
 from fink_dask.progress.tally import Progress
-from fink_dask.running.run import ClusterChoice, TopicOutcome, run_topics
+from fink_dask.running.run import TopicOutcome, run_topics
 from fink_dask.settings import KafkaSettings, TransferSettings
 from fink_dask.verifying.files import verify_dataset
 from tests.harness.cli import run_cli, transfer_arguments

@@ -16,9 +16,11 @@ import psutil
 import pyarrow.dataset as ds
 import pytest
 
+from fink_dask.cluster.choice import ClusterChoice
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.records import Marker
 from fink_dask.progress.events import Doing, Event, TransferStarted
+from fink_dask.progress.tally import Progress
 from fink_dask.settings import KafkaSettings
 from fink_dask.verifying.files import verify_dataset
 from fink_dask.verifying.repair import run_repair
@@ -401,6 +403,7 @@ def test_what_a_repair_waits_for_is_said_before_anything_comes(kafka: Any, ledge
     _delete_one(ledger)
     events: list[Event] = []
     settings = KafkaSettings(kafka.bootstrap_servers)
-    assert run_repair(ledger, settings, events.append, lambda _: None, "fail", "127.0.0.1:0").ranges == 1
+    progress, chosen = Progress(events.append), ClusterChoice(dashboard_address="127.0.0.1:0")
+    assert run_repair(ledger, settings, lambda: progress, lambda _: None, "fail", chosen).ranges == 1
     started = next(number for number, event in enumerate(events) if isinstance(event, TransferStarted))
     assert [isinstance(event, Doing) for event in events[:started]] == [True, True]
