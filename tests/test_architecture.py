@@ -117,7 +117,7 @@ FENCES = {
 #: Files of commands, which the design does not list.
 _COMMANDS = {
     *("compact", "completion", "cutouts", "demo", "doctor", "example", "export"),
-    *("export_hats", "lightcurve", "peek", "publish", "quarantine", "read", "register"),
+    *("export_hats", "hand_over", "lightcurve", "peek", "publish", "quarantine", "read", "register"),
     *("repair", "report", "schema", "season", "status", "submit", "topics", "transfer"),
     *("verify",),
 }

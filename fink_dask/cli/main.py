@@ -46,6 +46,7 @@ COMMANDS = {
     "export": "Write alerts as one table: FITS, VOTable, CSV or Parquet.",
     "export-hats": "Write a dataset's objects as a HATS catalog, for LSDB.",
     "compact": "Rewrite a dataset as a few large files.",
+    "hand-over": "Move files elsewhere while a transfer goes on.",
     "season": "Let every reader open the datasets of several topics.",
     "example": "Write an example, such as a notebook with a light curve.",
     "publish": "Fill a topic as Fink does, for tests and demonstrations.",

@@ -86,9 +86,9 @@ def headline(summary: Summary, running: bool = False) -> str:
     if summary.raw_bytes:
         sizes += f" ({decimal(summary.raw_bytes)} in Kafka)"
     lines = [f"{summary.topic}: {state}", f"  alerts     {summary.alerts:,}, {sizes}"]
-    for name in ("filtered", "duplicates", "quarantined", "lost"):
+    for name in ("filtered", "duplicates", "handed_over", "quarantined", "lost"):
         if getattr(summary, name):
-            lines.append(f"  {name:<10} {getattr(summary, name):,}")
+            lines.append(f"  {name.replace('_', ' '):<10} {getattr(summary, name):,}")
     for name in ("since", "until"):
         if getattr(summary, name) is not None:
             lines.append(f"  {name:<10} {getattr(summary, name)}, by the time in Kafka")

@@ -61,6 +61,7 @@ def check_offsets(marker: Marker, seen: Sequence[Offsets]) -> list[str]:
     for absent, why in (
         (marker.lost + marker.holes, "that Kafka had none"),
         (marker.duplicates, "that it was left out"),
+        (marker.handed_over, "that it was handed over"),
     ):
         for start, end in absent:
             first, last = np.searchsorted(offsets, (start, end))

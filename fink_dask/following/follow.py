@@ -132,7 +132,7 @@ class Follower:
                 self._offsets[offset_range.partition] += len(offset_range)
         held = transfer.begun.summary
         # Records that were in the dataset, in its quarantine, or declared lost.
-        self._before = held.alerts + held.filtered + held.quarantined + held.lost + held.duplicates
+        self._before = held.transferred + held.filtered + held.quarantined + held.lost + held.duplicates
         self._newest_before = transfer.begun.newest_ms
         #: When the state of the topic was last known, on the clock of `time.monotonic`.
         self.seen_at = time.monotonic()

@@ -26,6 +26,7 @@ _COUNTS = (
     "alerts",
     "filtered",
     "duplicates",
+    "handed_over",
     "quarantined",
     "lost",
     "raw_bytes",
@@ -36,6 +37,9 @@ _COUNTS = (
     "run_wasted_bytes",
     "run_alerts",
 )
+
+#: What the name of the directory of `parts_of` ends in.
+_PARTS = ".topics"
 
 
 def find_ledger(outdir: Path, joins: bool = False) -> Ledger:
@@ -297,7 +301,12 @@ def check_name(topic: str) -> None:
 
 def parts_of(outdir: Path) -> Path:
     """Name the directory of the datasets that a joined one is made of, which is beside it."""
-    return outdir.with_name(f"{outdir.name}.topics")
+    return outdir.with_name(f"{outdir.name}{_PARTS}")
+
+
+def is_part(outdir: Path) -> bool:
+    """Tell whether a joined dataset is made of this one."""
+    return outdir.parent.name.endswith(_PARTS)
 
 
 def check_is_in_kafka(ledger: Ledger, what: str) -> None:

@@ -18,8 +18,8 @@ from fink_dask.settings import OUTFORMATS, SURVEYS
 from fink_dask.units import pluralize
 
 #: Increased when a document's form changes so that an older fink-dask could misread it. Earlier formats are still read.
-#: Plans of format 2 have ids of 16 digits.
-_FORMATS = {"plan": 2}
+#: Plans of format 2 have ids of 16 digits, and markers of format 2 alerts that were handed over.
+_FORMATS = {"plan": 2, "marker": 2}
 _FIRST_FORMAT = 1
 
 #: How a document begins whose content stands in the form that is hashed: then it need not be written once more to be
@@ -50,7 +50,8 @@ _MISREAD = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
 
 def seal(kind: str, content: dict[str, Any]) -> bytes:
     """Write `content` as a document of a kind (``plan``, ``marker``), with its checksum."""
-    format_ = _FORMATS.get(kind, _FIRST_FORMAT)
+    is_first = kind not in _FORMATS or (kind == "marker" and "handed_over" not in content)
+    format_ = _FIRST_FORMAT if is_first else _FORMATS[kind]
     canonical = _canonical(content)
     digest = hashlib.sha256(canonical).hexdigest()
     head = f'{{"fink_dask":"{kind}","format":{format_},"sha256":"{digest}","{kind}":'
@@ -325,9 +326,9 @@ class Plan:
 
 @dataclass(frozen=True)
 class Marker:
-    """What a committed range holds: every offset of it is in exactly one of six places.
+    """What a committed range holds: every offset of it is in exactly one of seven places.
 
-    Raises LedgerError if the six do not add up to the range, or contradict each other.
+    Raises LedgerError if the seven do not add up to the range, or contradict each other.
     """
 
     #: The plan that the range belongs to.
@@ -363,6 +364,8 @@ class Marker:
     newest_ms: int | None = None
     #: Intervals of alerts that a compaction has left out, because another one with the same identifier is there.
     duplicates: tuple[Interval, ...] = ()
+    #: Intervals of alerts whose files were copied elsewhere, and are not here any more.
+    handed_over: tuple[Interval, ...] = ()
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.attempt):
@@ -375,7 +378,7 @@ class Marker:
             check_inside(name)
         if self.superseded and not {file.path for file in self.each_file}.isdisjoint(self.superseded):
             raise LedgerError(f"{self._words} both names and supersedes a file")
-        absent = (*self.lost, *self.holes, *self.duplicates)
+        absent = (*self.lost, *self.holes, *self.duplicates, *self.handed_over)
         counts = (self.rows, self.quarantined, self.filtered)
         accounted = sum(counts) + total(absent)
         if accounted != len(self.range) or min(*counts, self.raw_bytes) < 0:
@@ -390,6 +393,11 @@ class Marker:
             raise LedgerError(f"{self._words} names a quarantine file that does not hold its {records}")
 
     @property
+    def transferred(self) -> int:
+        """Its alerts that were written, whether they are still in the dataset or were handed over."""
+        return self.rows + total(self.handed_over)
+
+    @property
     def each_file(self) -> tuple[DataFile, ...]:
         """Its files, with that of the quarantine."""
         return self.files if self.quarantine is None else (*self.files, self.quarantine)
@@ -402,6 +410,8 @@ class Marker:
         """Return the marker as JSON holds it."""
         content = asdict(self)
         content["range"] = [self.range.partition, self.range.start, self.range.end]
+        if not self.handed_over:
+            del content["handed_over"]  # markers without it are those of earlier versions
         return content
 
     @classmethod
@@ -415,7 +425,7 @@ class Marker:
             values["range"] = OffsetRange(*map(int, values["range"]))
             values["files"] = tuple(DataFile(**file) for file in values["files"])
             values["quarantine"] = None if values["quarantine"] is None else DataFile(**values["quarantine"])
-            for name in ("lost", "holes", "duplicates"):
+            for name in ("lost", "holes", "duplicates", "handed_over"):
                 if (intervals := values.get(name, [])) or type(intervals) is not list:
                     intervals = [(int(start), int(end)) for start, end in intervals]
                 values[name] = tuple(intervals)

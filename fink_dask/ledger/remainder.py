@@ -38,6 +38,8 @@ class Remainder:
     newest_ms: int | None = None
     #: What a compaction has left out.
     duplicates: tuple[Interval, ...] = ()
+    #: What was copied elsewhere.
+    handed_over: tuple[Interval, ...] = ()
     #: Alerts that were filtered and are not wanted; a marker does not say which, so that a repair wants all of them.
     filtered: int = 0
 
@@ -99,6 +101,7 @@ class Remainder:
             superseded=(*self.superseded, *replaced),
             newest_ms=max((one for one in (self.newest_ms, newest_ms) if one is not None), default=None),
             duplicates=self.duplicates,
+            handed_over=self.handed_over,
         )
 
     def _within(self, intervals: Sequence[Interval]) -> list[Interval]:
@@ -120,6 +123,7 @@ def rest_of(marker: Marker) -> Remainder:
         raw_bytes=marker.raw_bytes,
         newest_ms=marker.newest_ms,
         duplicates=marker.duplicates,
+        handed_over=marker.handed_over,
         filtered=marker.filtered,
     )
 

@@ -35,11 +35,12 @@ class Summary:
 
     topic: str
     state: State
-    #: Alerts in the dataset, left out by the condition, left out because another one has the same identifier, not
-    #: decodable, removed by Kafka before they could be read.
+    #: Alerts in the dataset, left out by the condition, left out because another one has the same identifier, handed
+    #: over, not decodable, removed by Kafka before they could be read.
     alerts: int = 0
     filtered: int = 0
     duplicates: int = 0
+    handed_over: int = 0
     quarantined: int = 0
     lost: int = 0
     #: raw_bytes, written_bytes: bytes consumed from Kafka and bytes of the files.
@@ -62,6 +63,11 @@ class Summary:
     until: str | None = None
     #: The most alerts that the last run was to take, where the topic held more.
     limit: int | None = None
+
+    @property
+    def transferred(self) -> int:
+        """Alerts that were written, whether they are still in the dataset or were handed over."""
+        return self.alerts + self.handed_over
 
     @property
     def exit_code(self) -> int:
@@ -131,6 +137,7 @@ def progress_of(plans: Sequence[Plan], markers: Sequence[Marker]) -> Progress:
         alerts=sum(marker.rows for marker in markers),
         filtered=sum(marker.filtered for marker in markers),
         duplicates=sum(total(marker.duplicates) for marker in markers),
+        handed_over=sum(total(marker.handed_over) for marker in markers),
         quarantined=quarantined,
         lost=lost_offsets,
         raw_bytes=sum(marker.raw_bytes for marker in markers),

@@ -189,7 +189,7 @@ def left_of(offset_range: OffsetRange, watermarks: Mapping[int, Watermarks]) -> 
 
 
 def _mean_bytes(plan: Plan, summary: Summary) -> float:
-    read = summary.alerts + summary.filtered + summary.duplicates + summary.quarantined
+    read = summary.transferred + summary.filtered + summary.duplicates + summary.quarantined
     return summary.raw_bytes / read if read else plan.estimated_bytes / max(1, sum(map(len, plan.ranges)))
 
 

@@ -154,10 +154,10 @@ def next_plan(
 
 
 def alerts_at_most(plans: Sequence[Plan], markers: Sequence[Marker], watermarks: Mapping[int, Watermarks]) -> int:
-    """Count the most alerts that the dataset can hold once all its plans are committed."""
+    """Count the most alerts that the dataset can have got once all its plans are committed."""
     committed = {marker.range for marker in markers}
     left = [offset_range for plan in plans for offset_range in plan.ranges if offset_range not in committed]
-    return sum(marker.rows for marker in markers) + still_there(left, watermarks)
+    return sum(marker.transferred for marker in markers) + still_there(left, watermarks)
 
 
 def still_there(ranges: Iterable[OffsetRange], watermarks: Mapping[int, Watermarks]) -> int:

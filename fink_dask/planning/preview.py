@@ -176,7 +176,7 @@ def _preview(
     return Outlook(
         topic=settings.topic,
         committed_ranges=len(markers),
-        committed_alerts=sum(marker.rows for marker in markers),
+        committed_alerts=sum(marker.transferred for marker in markers),
         open_ranges=len(left),
         plan=plan,
         offsets=offsets,

@@ -105,13 +105,13 @@ def retire_old_datasets(ledger: Ledger, summary: Summary, observe: Observer) -> 
     """
     for old in old_datasets(ledger):
         alerts = old.alerts
-        if alerts is not None and alerts <= summary.alerts and summary.state == "complete":
+        if alerts is not None and alerts <= summary.transferred and summary.state == "complete":
             delete_old_dataset(old)
         else:
             # Kafka may no longer have what the old one holds.
             held = "an unknown number of alerts" if alerts is None else pluralize(alerts, "alert")
             words = f"the old dataset is kept in {old.path}: it holds {held}, the new one "
-            words += f"{summary.alerts:,} and is {summary.state}; delete it once you don't need it"
+            words += f"{summary.transferred:,} and is {summary.state}; delete it once you don't need it"
             observe(Note(words, warning=True))
 
 
@@ -365,7 +365,7 @@ class TopicTransfer:
         assert self._lease is not None
         known = [*self.target.description.watermarks]
         self._sum_up(finish(self.settings, self.observe, self.ledger, inspector, self._lease, known, self._known))
-        if self.summary.filtered and not self.summary.alerts:
+        if self.summary.filtered and not self.summary.transferred:
             self._say_that_none_matches()
         if self.profile.ranges:
             self._keep(self.profile)
@@ -400,7 +400,7 @@ class TopicTransfer:
 
     def _sum_up(self, summary: Summary) -> None:
         """Take note of what the dataset holds, and of what this run added."""
-        added = summary.alerts - self._before.alerts if self._lease is not None else 0
+        added = summary.transferred - self._before.transferred if self._lease is not None else 0
         self.profile = profile_of(self.tally, self._began)
         self.summary = replace(
             summary,

@@ -107,7 +107,7 @@ def pace_of(commits: Sequence[Commit], plans: Sequence[float], runs: Sequence[Ru
 
 @dataclass
 class Partition:
-    """What became of a partition's planned offsets; ``absent`` counts Kafka's holes, and duplicates left out."""
+    """What became of a partition's planned offsets; ``absent`` counts holes, duplicates, and what was handed over."""
 
     number: int
     alerts: int = 0
@@ -238,7 +238,7 @@ def _partitions(plans: Sequence[Plan], markers: Sequence[Marker], progress: Prog
         partition = found[marker.range.partition]
         partition.alerts += marker.rows
         partition.filtered += marker.filtered
-        partition.absent += total(marker.holes) + total(marker.duplicates)
+        partition.absent += total((*marker.holes, *marker.duplicates, *marker.handed_over))
         partition.quarantined += marker.quarantined
         partition.lost += total(marker.lost)
     for number, intervals in progress.missing.items():
@@ -256,7 +256,7 @@ def _commits(ledger: Ledger, markers: Sequence[Marker]) -> list[Commit]:
         return None
 
     return [
-        Commit(at, marker.rows + marker.filtered)
+        Commit(at, marker.transferred + marker.filtered)
         for marker, at in ledger.store.for_each(committed_at, markers)
         if at is not None
     ]

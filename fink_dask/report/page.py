@@ -134,12 +134,13 @@ def _tiles(facts: Facts, panels: Panels) -> list[tuple[str, str, str, bool]]:
     ]
     if pace.seconds:
         found.append(("seconds", _duration(pace.seconds), "working time", False))
-    read = summary.alerts + summary.filtered
+    read = summary.transferred + summary.filtered
     if pace.seconds and read:
         found.append(("rate", _count(read / pace.seconds), "alerts/s", False))
     for name, value, words, is_bad in (
         ("filtered", summary.filtered, "filtered", False),
         ("duplicates", summary.duplicates, _noun(summary.duplicates, "duplicate"), False),
+        ("handed-over", summary.handed_over, "handed over", False),
         ("quarantined", summary.quarantined, "in quarantine", True),
         ("lost", summary.lost, "lost to retention", True),
         (

@@ -309,7 +309,7 @@ class _Checked:
 
     def _compare_absent(self, offset: int, framed: bytes | None, value: bytes | None, key: bytes | None) -> _Sameness:
         """Tell whether it is right that a record in Kafka is not a row."""
-        if any(start <= offset < end for start, end in self._marker.duplicates):
+        if any(start <= offset < end for start, end in (*self._marker.duplicates, *self._marker.handed_over)):
             return "incomparable"
         found = self._quarantined(offset)
         if found is not None:

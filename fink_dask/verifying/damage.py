@@ -92,7 +92,9 @@ def _of_files(ledger: Ledger, finding: Finding) -> Damage:
         marker.range,
         replace(
             rest_of(marker),
-            wanted=_rest(marker.range, [*present, *marker.lost, *marker.holes, *marker.duplicates]),
+            wanted=_rest(
+                marker.range, [*present, *marker.lost, *marker.holes, *marker.duplicates, *marker.handed_over]
+            ),
             files=finding.files,
             quarantine=finding.quarantine,
             superseded=tuple(superseded),

@@ -101,6 +101,7 @@ FAILURES = [
     ("export", "nowhere", "there.csv", "--json"),
     ("export-hats", "nowhere", "there", "--json"),
     ("season", "nowhere", "--json"),
+    ("hand-over", "nowhere", "--json"),
     ("read", "nowhere", "--json"),
     ("report", "nowhere", "--json"),
     ("topics", "--json", "--servers", "127.0.0.1"),

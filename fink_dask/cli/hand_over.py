@@ -1,0 +1,85 @@
+"""``fink-dask hand-over``: let files go that were copied elsewhere, while the dataset goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.filesize import decimal
+
+from fink_dask.cli.command import Place, UserPath, command, json_option, log_to_stderr, typed_option, verbose_option
+from fink_dask.cli.output import print_json, say
+from fink_dask.errors import SettingsError
+from fink_dask.units import pluralize
+
+if TYPE_CHECKING:
+    from fink_dask.ledger.ledger import Ledger
+
+
+@command("fink-dask hand-over alerts --copied list")
+@click.argument("outdir", type=Place())
+@typed_option(
+    "--copied",
+    type=UserPath(exists=True, dir_okay=False, path_type=Path),
+    help="File with the paths, one a line, of files that are elsewhere now: they are removed here, and the ledger "
+    "accounts for their alerts. Of a range, all files or none.",
+)
+@json_option
+@verbose_option
+def hand_over(outdir: Path, copied: Path | None, as_json: bool, verbose: bool) -> int:
+    """List the files of OUTDIR that can be copied elsewhere, and remove them once they were; a transfer may go on.
+
+    Without --copied, the paths of all files that are complete are listed, one a line, as rsync and rclone take them
+    with --files-from; --json has their sizes and SHA-256 too.
+    """
+    from fink_dask.ledger.outdir import find_ledger
+
+    log_to_stderr(verbose)
+    ledger = find_ledger(outdir.resolve())
+    if copied is None:
+        _list(ledger, as_json)
+    else:
+        _let_go(ledger, copied, as_json)
+    return 0
+
+
+def _list(ledger: Ledger, as_json: bool) -> None:
+    from fink_dask.dataset.handover import files_to_hand_over
+
+    found = files_to_hand_over(ledger)
+    if not as_json:
+        for _, file in found:
+            click.echo(file.path)
+        return
+    print_json(
+        {
+            "files": [
+                {
+                    "path": file.path,
+                    "size": file.size,
+                    "sha256": file.sha256,
+                    "alerts": file.rows,
+                    "range": [marker.range.partition, marker.range.start, marker.range.end],
+                }
+                for marker, file in found
+            ]
+        }
+    )
+
+
+def _let_go(ledger: Ledger, copied: Path, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from fink_dask.dataset.handover import hand_over as let_go
+
+    try:
+        names = copied.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"--copied {copied} can't be read: {error}") from error
+    done = let_go(ledger, [name for name in names if name])
+    if as_json:
+        print_json(asdict(done))
+        return
+    say(f"{ledger.outdir}: {pluralize(done.files, 'file')} of {pluralize(done.ranges, 'range')} handed over")
+    say(f"  alerts     {done.alerts:,}, {decimal(done.size)}")

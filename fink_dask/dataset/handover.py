@@ -1,0 +1,115 @@
+"""Hand files over: whoever has copied them elsewhere says so, and the ledger asks for them no more.
+
+The next revision of each range's marker accounts for the alerts that were in them, and supersedes the files: so it is
+also what removes them here, and whatever is killed, a roll forward completes it. Like any attempt at a revision it
+needs no lease, so that a transfer may run meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from fink_dask.dataset.formats import UNREADABLE, format_of, why_unreadable
+from fink_dask.dataset.presence import intervals_of
+from fink_dask.errors import LedgerError, SettingsError
+from fink_dask.kafka.offsets import Interval, merge, subtract
+from fink_dask.ledger.commit import Attempt, is_published, publish, published
+from fink_dask.ledger.ledger import Ledger, storage_error
+from fink_dask.ledger.outdir import check_dataset, check_is_in_kafka, is_part
+from fink_dask.ledger.records import DataFile, Marker
+from fink_dask.ledger.remainder import rest_of
+
+
+@dataclass(frozen=True)
+class HandedOver:
+    """What was handed over."""
+
+    ranges: int
+    files: int
+    alerts: int
+    #: Bytes of the files.
+    size: int
+
+
+def files_to_hand_over(ledger: Ledger) -> list[tuple[Marker, DataFile]]:
+    """List the files that may be copied, those of a range one after the other: nobody writes them again.
+
+    Raises LedgerError if there is no ledger, it is damaged, or its files can't be handed over.
+    """
+    return list(_files(ledger, _markers(ledger)))
+
+
+def hand_over(ledger: Ledger, names: Collection[str]) -> HandedOver:
+    """Account for files that were copied elsewhere, and remove them here; once more, it does what is left of that.
+
+    `names`: paths in the dataset, as `files_to_hand_over` has them; of a range all or none.
+    Raises SettingsError if a file is none that can be handed over, or others of its range are not named.
+    Raises LedgerError if there is no ledger, it is damaged, or another job has changed a range meanwhile; each range
+    that was done stays so.
+    """
+    markers, wanted = _markers(ledger), set(names)
+    before = {name: marker for marker in markers if marker.handed_over for name in marker.superseded}
+    files = {file.path: marker for marker, file in _files(ledger, markers)}
+    if strange := sorted(wanted - files.keys() - before.keys()):
+        raise SettingsError(f"{strange[0]} is no file of {ledger.outdir} that can be handed over")
+    chosen = {marker.range: marker for name, marker in files.items() if name in wanted}
+    for marker in chosen.values():
+        if left := [file.path for file in marker.files if file.path not in wanted]:
+            raise SettingsError(f"{left[0]} is of the same range as others that are named: name it as well")
+    try:
+        for marker in {before[name].range: before[name] for name in wanted & before.keys()}.values():
+            if not is_published(ledger, marker):  # a command that was killed has not removed all of it
+                publish(ledger, marker, lambda _: None)
+        for _ in ledger.store.for_each(lambda marker: _hand_over(ledger, marker), list(chosen.values())):
+            pass
+    except OSError as error:
+        raise storage_error(error, ledger.outdir) from error
+    done = [file for marker in chosen.values() for file in marker.files]
+    return HandedOver(len(chosen), len(done), sum(file.rows for file in done), sum(file.size for file in done))
+
+
+def _markers(ledger: Ledger) -> list[Marker]:
+    check_dataset(ledger)
+    check_is_in_kafka(ledger, "hand over the files of")
+    if is_part(ledger.outdir):
+        raise LedgerError(f"another dataset is made of {ledger.outdir}: its files are wanted there")
+    return list(ledger.markers(ledger.plans()))
+
+
+def _files(ledger: Ledger, markers: Sequence[Marker]) -> Iterator[tuple[Marker, DataFile]]:
+    for marker in published(ledger, markers):
+        for file in marker.files:
+            if file.is_shared:
+                raise LedgerError(f"{ledger.outdir} was compacted: its files have alerts of many ranges")
+            yield marker, file
+
+
+def _hand_over(ledger: Ledger, marker: Marker) -> None:
+    """Commit the next revision of a range, which has no files, and so remove them."""
+    attempt = Attempt(ledger, marker.range, marker.plan_id, lambda _: None, marker.revision + 1)
+    rest = replace(
+        rest_of(marker),
+        files=(),
+        superseded=tuple(file.path for file in marker.files),
+        handed_over=tuple(merge((*marker.handed_over, *_offsets(ledger, marker)))),
+    )
+    attempt.begin()
+    try:
+        attempt.supersede(rest.marker(marker.plan_id, marker.range, attempt.name))
+    finally:
+        attempt.clean_up()
+
+
+def _offsets(ledger: Ledger, marker: Marker) -> list[Interval]:
+    """List the offsets of the alerts in a range's files; these are read only where its marker does not tell them."""
+    if not (marker.filtered or marker.quarantined):
+        absent = (*marker.lost, *marker.holes, *marker.duplicates, *marker.handed_over)
+        return subtract([(marker.range.start, marker.range.end)], merge(absent))
+    try:
+        seen = [format_of(path).read_places(path)[1] for path in (ledger.outdir / file.path for file in marker.files)]
+    except UNREADABLE as error:
+        raise LedgerError(f"{marker.range}: {why_unreadable(error)}; fink-dask repair mends it") from error
+    return intervals_of(np.sort(np.concatenate(seen)))
