@@ -66,6 +66,16 @@ def _source(outdir: Path) -> Ledger:
     return make_whole(outdir, PLANS)
 
 
+@pytest.fixture
+def source(tmp_path: Path) -> Ledger:
+    return _source(tmp_path / "alerts")
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Ledger:
+    return Ledger(tmp_path / "few")
+
+
 def _compact(source: Ledger, target: Ledger, form: Form = Form()) -> Compacted:  # noqa: B008 - frozen
     return compact_dataset(source, target, form, 1, Caller())
 
@@ -81,8 +91,9 @@ def _rows(ledger: Ledger) -> list[dict[str, object]]:
     return sorted(rows, key=lambda row: (str(row["kafka_partition"]), row["kafka_offset"]))
 
 
-def test_a_compacted_dataset_has_the_same_rows_in_one_file_a_key_and_both_are_proved(tmp_path: Path) -> None:
-    source, target = _source(tmp_path / "alerts"), Ledger(tmp_path / "few")
+def test_a_compacted_dataset_has_the_same_rows_in_one_file_a_key_and_both_are_proved(
+    source: Ledger, target: Ledger
+) -> None:
     before = _content(source)
     found = _compact(source, target)
     assert _rows(target) == _rows(source)
@@ -222,9 +233,10 @@ def test_a_transfer_goes_on_from_a_compacted_dataset(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("file_bytes", [1, 10**9])
-def test_a_range_that_was_revised_is_compacted_and_revised_again(tmp_path: Path, file_bytes: int) -> None:
+def test_a_range_that_was_revised_is_compacted_and_revised_again(
+    source: Ledger, target: Ledger, file_bytes: int
+) -> None:
     """The next revision's files, also those of the quarantine, must have other names than the ones that are there."""
-    source, target = _source(tmp_path / "alerts"), Ledger(tmp_path / "few")
     revise(source, PLANS[0], RANGES[0])
     _compact(source, target, Form(file_bytes))
     create_ledger(target)
@@ -247,8 +259,7 @@ def test_a_marker_that_removes_its_own_files_is_refused(tmp_path: Path) -> None:
             replace(marker, superseded=(file.path,))
 
 
-def test_what_was_interrupted_is_compacted_as_far_as_it_is_there(tmp_path: Path) -> None:
-    source, target = _source(tmp_path / "alerts"), Ledger(tmp_path / "few")
+def test_what_was_interrupted_is_compacted_as_far_as_it_is_there(source: Ledger, target: Ledger) -> None:
     source.freeze(make_plan([OffsetRange(12, 0, 10)], 3), SCHEMA)
     assert _compact(source, target).summary.state == "interrupted"
     assert read_places(target) == PLACES
@@ -335,8 +346,7 @@ def _damage(path: Path) -> None:
     path.write_bytes(bytes(content))
 
 
-def test_a_damaged_file_does_not_get_into_a_new_dataset(tmp_path: Path) -> None:
-    source, target = _source(tmp_path / "alerts"), Ledger(tmp_path / "few")
+def test_a_damaged_file_does_not_get_into_a_new_dataset(source: Ledger, target: Ledger) -> None:
     path = files_below(source.outdir)[1]
     content = path.read_bytes()
     _damage(path)
@@ -348,8 +358,7 @@ def test_a_damaged_file_does_not_get_into_a_new_dataset(tmp_path: Path) -> None:
     assert _rows(target) == _rows(source)
 
 
-def test_a_damaged_quarantine_file_does_not_get_into_a_new_dataset(tmp_path: Path) -> None:
-    source, target = _source(tmp_path / "alerts"), Ledger(tmp_path / "few")
+def test_a_damaged_quarantine_file_does_not_get_into_a_new_dataset(source: Ledger, target: Ledger) -> None:
     _damage(files_below(source.quarantine_path)[0])
     with pytest.raises(LedgerError, match="not what was written"):
         _compact(source, target)
@@ -364,8 +373,7 @@ def _shared(ledger: Ledger) -> DataFile:
     return _markers(ledger)[0].files[0]
 
 
-def test_a_damaged_file_of_many_ranges_is_said_once_and_concerns_them_all(tmp_path: Path) -> None:
-    source, target = _source(tmp_path / "alerts"), Ledger(tmp_path / "few")
+def test_a_damaged_file_of_many_ranges_is_said_once_and_concerns_them_all(source: Ledger, target: Ledger) -> None:
     _compact(source, target)
     _damage(target.outdir / _shared(target).path)
     found = verify_dataset(target)
@@ -373,8 +381,7 @@ def test_a_damaged_file_of_many_ranges_is_said_once_and_concerns_them_all(tmp_pa
     assert len(found.findings) == sum(_shared(target).path in {f.path for f in m.files} for m in _markers(target))
 
 
-def test_a_marker_of_a_compacted_range_that_was_removed_is_missed(tmp_path: Path) -> None:
-    source, target = _source(tmp_path / "alerts"), Ledger(tmp_path / "few")
+def test_a_marker_of_a_compacted_range_that_was_removed_is_missed(source: Ledger, target: Ledger) -> None:
     _compact(source, target)
     target.marker_path(RANGES[1]).unlink()
     with pytest.raises(LedgerError, match="gone, but its files are there"):
@@ -382,8 +389,7 @@ def test_a_marker_of_a_compacted_range_that_was_removed_is_missed(tmp_path: Path
     assert [bad.range for bad in verify_dataset(target).damaged] == [RANGES[1]]
 
 
-def test_a_marker_that_takes_other_rows_for_its_own_is_noticed(tmp_path: Path) -> None:
-    source, target = _source(tmp_path / "alerts"), Ledger(tmp_path / "few")
+def test_a_marker_that_takes_other_rows_for_its_own_is_noticed(source: Ledger, target: Ledger) -> None:
     _compact(source, target)
     marker, *_ = _markers(target)
     share, *others = marker.files
@@ -394,8 +400,7 @@ def test_a_marker_that_takes_other_rows_for_its_own_is_noticed(tmp_path: Path) -
     assert any("its rows are not those of" in problem for problem in verify_dataset(target).problems)
 
 
-def test_a_compaction_that_was_begun_is_begun_anew_when_the_dataset_has_changed(tmp_path: Path) -> None:
-    source, target = _source(tmp_path / "alerts"), Ledger(tmp_path / "few")
+def test_a_compaction_that_was_begun_is_begun_anew_when_the_dataset_has_changed(source: Ledger, target: Ledger) -> None:
     _begin(source, target)
     more = make_plan([OffsetRange(0, 60, 90)], 3)
     source.freeze(more, SCHEMA)
@@ -420,8 +425,7 @@ def test_a_dataset_whose_name_is_that_of_the_new_ledger_is_not_taken_for_it(tmp_
     assert _content(source) == before
 
 
-def test_a_directory_that_only_seems_empty_is_refused_before_anything_is_done(tmp_path: Path) -> None:
-    source, target = _source(tmp_path / "alerts"), Ledger(tmp_path / "few")
+def test_a_directory_that_only_seems_empty_is_refused_before_anything_is_done(source: Ledger, target: Ledger) -> None:
     target.outdir.mkdir()
     (target.outdir / ".DS_Store").write_text("x")
     with pytest.raises(StorageError, match="is not empty"):
@@ -445,9 +449,8 @@ def test_a_directory_that_can_t_take_the_new_dataset_is_refused(tmp_path: Path, 
 
 
 def test_a_disk_that_is_too_small_is_said_in_amounts_that_can_be_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    source: Ledger, target: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source, target = _source(tmp_path / "alerts"), Ledger(tmp_path / "few")
     monkeypatch.setattr("fink_dask.store.local.shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
     with pytest.raises(StorageError, match=r"has 1\.0 kB free, and .* needs up to [\d.]+ [kM]B: make room"):
         _compact(source, target)
@@ -471,8 +474,7 @@ def test_what_can_t_be_compacted_is_refused_in_one_line(tmp_path: Path) -> None:
         _compact(target, source)
 
 
-def test_nobody_takes_a_compaction_that_is_not_complete_for_a_dataset(tmp_path: Path) -> None:
-    source, target = _source(tmp_path / "alerts"), Ledger(tmp_path / "few")
+def test_nobody_takes_a_compaction_that_is_not_complete_for_a_dataset(source: Ledger, target: Ledger) -> None:
     _begin(source, target)
     for use in (create_ledger, verify_dataset):
         with pytest.raises(FinkDaskError, match="is not complete"):
@@ -494,8 +496,7 @@ def test_what_says_that_a_group_is_complete_is_not_believed_when_it_is_damaged(t
 
 
 @pytest.mark.parametrize("content", [b"{", seal("ready", {}), seal("ready", {"assembly": "../../../alerts"})])
-def test_an_assembly_that_can_t_be_one_is_not_renamed(tmp_path: Path, content: bytes) -> None:
-    source, target = _source(tmp_path / "alerts"), Ledger(tmp_path / "few")
+def test_an_assembly_that_can_t_be_one_is_not_renamed(source: Ledger, target: Ledger, content: bytes) -> None:
     _begin(source, target)
     (workspace,) = target.staging_path.iterdir()
     (workspace / "ready.json").write_bytes(content)
@@ -504,8 +505,7 @@ def test_an_assembly_that_can_t_be_one_is_not_renamed(tmp_path: Path, content: b
     assert (source.outdir / "class=class%200").is_dir()
 
 
-def test_two_compactions_at_once_are_refused(tmp_path: Path) -> None:
-    source, target = _source(tmp_path / "alerts"), Ledger(tmp_path / "few")
+def test_two_compactions_at_once_are_refused(source: Ledger, target: Ledger) -> None:
     _begin(source, target)
     with hold_lease(target), pytest.raises(LedgerError, match="is running"):
         _compact(source, target)
@@ -513,9 +513,8 @@ def test_two_compactions_at_once_are_refused(tmp_path: Path) -> None:
     assert read_places(target) == PLACES
 
 
-def test_columns_of_a_later_schema_are_null_in_earlier_rows(tmp_path: Path) -> None:
+def test_columns_of_a_later_schema_are_null_in_earlier_rows(source: Ledger, target: Ledger) -> None:
     """Files may have the columns of the schemas that were known when they were written, each its own."""
-    source, target = _source(tmp_path / "alerts"), Ledger(tmp_path / "few")
     fields = [*json.loads(SCHEMA.text)["fields"], {"name": "new", "type": ["null", "double"]}]
     later = parse_schema(json.dumps({"type": "record", "name": "alert", "fields": fields}))
     register(source, IDENTITY, resolve_partitioning(("class",), None, SCHEMA.arrow), later)

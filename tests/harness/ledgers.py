@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,10 +18,12 @@ from fink_dask.dataset.partitioning import resolve_partitioning
 from fink_dask.dataset.quarantine import QUARANTINE_SCHEMA, quarantine_rows
 from fink_dask.dataset.writer import StagedWriter
 from fink_dask.kafka.offsets import OffsetRange
-from fink_dask.ledger.commit import Attempt, Step, is_published, publish
+from fink_dask.ledger.commit import Attempt, Step, is_published, publish, roll_forward
 from fink_dask.ledger.ledger import QUARANTINE_DIRECTORY, Ledger
 from fink_dask.ledger.outdir import create_ledger
 from fink_dask.ledger.records import Identity, Marker, Plan
+from fink_dask.verifying.files import verify_dataset
+from tests.harness.crash import kill_self
 
 SCHEMA = parse_schema(
     json.dumps(
@@ -41,6 +44,8 @@ IDENTITY = Identity(
 )
 COLUMNS = pa.schema([*SCHEMA.arrow, *KAFKA_FIELDS])
 Place = tuple[int, int]
+#: What a transfer of the first 25 offsets of a partition tells, one after the other: they are of three classes.
+STEPS = ["staged", "marked", "linked", "renamed", "renamed", "renamed", "renamed", "published"]
 
 
 def make_plan(ranges: Sequence[OffsetRange], generation: int = 1, topic: str = IDENTITY.topic) -> Plan:
@@ -166,6 +171,41 @@ def revise(ledger: Ledger, plan: Plan, offset_range: OffsetRange, step: Step = l
         attempt.clean_up()
 
 
+def resume(ledger: Ledger, plan: Plan) -> None:
+    """Go on as the next job does."""
+    create_ledger(ledger)
+    roll_forward(ledger, ledger.plans())
+    for offset_range in plan.ranges:
+        if ledger.marker(offset_range, plan.plan_id) is None:  # else whoever transfers it would publish it as well
+            transfer(ledger, plan, offset_range)
+
+
+def transfer_and_die(ledger: Ledger, plan: Plan, at: int | str) -> None:
+    """Transfer the first range of a plan, until the step of this number or name kills the process."""
+    seen = 0
+
+    def step(name: str) -> None:
+        nonlocal seen
+        seen += 1
+        if at in (seen, name):
+            kill_self()
+
+    transfer(ledger, plan, plan.ranges[0], step)
+
+
+def assert_whole(ledger: Ledger, plan: Plan) -> None:
+    """Fail unless all alerts of a plan are there once, and nothing else is, nor is left over."""
+    assert read_places(ledger) == places(plan)
+    assert ledger.staged() == []
+    assert verify_dataset(ledger).problems == ()
+
+
+def assert_only_committed_is_seen(ledger: Ledger, plan: Plan) -> None:
+    """Fail if a reader sees what is not committed."""
+    committed = {(marker.range.partition, o) for marker in ledger.markers([plan]) for o in alerts_of(marker.range)}
+    assert set(read_places(ledger)) <= committed
+
+
 def files_below(directory: Path) -> list[Path]:
     """List every file of a directory tree."""
     return sorted(path for path in directory.rglob("*") if path.is_file())
@@ -174,7 +214,7 @@ def files_below(directory: Path) -> list[Path]:
 def read_places(ledger: Ledger) -> list[Place]:
     """Partition and offset of every row that a reader of the output directory sees, whatever the ledger says."""
     found: list[Place] = []
-    for path in files_below(ledger.outdir):
-        table = pq.ParquetFile(path).read(columns=["kafka_partition", "kafka_offset"])
+    for path in ledger.store.files_below(ledger.outdir):
+        table = pq.ParquetFile(BytesIO(path.read_bytes())).read(columns=["kafka_partition", "kafka_offset"])
         found += zip(table["kafka_partition"].to_pylist(), table["kafka_offset"].to_pylist(), strict=True)
     return sorted(found)

@@ -13,79 +13,49 @@ import pytest
 
 from fink_dask.errors import LedgerError, StorageError
 from fink_dask.kafka.offsets import OffsetRange
-from fink_dask.ledger.commit import Attempt, missing_files, publish, roll_forward
+from fink_dask.ledger.commit import Attempt, missing_files, publish
 from fink_dask.ledger.ledger import Ledger, storage_error
-from fink_dask.ledger.outdir import create_ledger
 from fink_dask.store.local import LOCAL, LocalStore
-from fink_dask.verifying.files import verify_dataset
-from tests.harness.crash import kill_self, run, run_until
+from tests.harness.crash import run, run_until
 from tests.harness.ledgers import (
-    alerts_of,
+    STEPS,
+    assert_only_committed_is_seen,
+    assert_whole,
     files_below,
     make_ledger,
     make_plan,
     places,
     read_places,
+    resume,
     stage_range,
     transfer,
+    transfer_and_die,
 )
 
 FIRST, SECOND = OffsetRange(0, 0, 25), OffsetRange(3, 100, 130)
 PLAN = make_plan([FIRST, SECOND])
 
 
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    return make_ledger(tmp_path / "alerts", PLAN)
+
+
 def _transfer(ledger: Ledger, offset_range: OffsetRange) -> None:
     transfer(ledger, PLAN, offset_range)
 
 
-def _resume(ledger: Ledger) -> None:
-    """Go on as the next job does."""
-    create_ledger(ledger)
-    roll_forward(ledger, ledger.plans())
-    for offset_range in PLAN.ranges:
-        if ledger.marker(offset_range, PLAN.plan_id) is None:  # else whoever transfers it would publish it as well
-            transfer(ledger, PLAN, offset_range)
-
-
-def _assert_whole(ledger: Ledger) -> None:
-    assert read_places(ledger) == places(PLAN)
-    assert ledger.staged() == []
-    assert verify_dataset(ledger).problems == ()
-
-
-def _assert_only_committed_is_seen(ledger: Ledger) -> None:
-    committed = {(marker.range.partition, o) for marker in ledger.markers([PLAN]) for o in alerts_of(marker.range)}
-    assert set(read_places(ledger)) <= committed
-
-
-def _transfer_and_die(ledger: Ledger, at: int) -> None:
-    seen = 0
-
-    def step(_: str) -> None:
-        nonlocal seen
-        seen += 1
-        if seen == at:
-            kill_self()
-
-    transfer(ledger, PLAN, FIRST, step)
-
-
-STEPS = ["staged", "marked", "linked", "renamed", "renamed", "renamed", "renamed", "published"]
-
-
 @pytest.mark.parametrize("at", range(1, len(STEPS) + 1), ids=lambda at: f"{at}-{STEPS[at - 1]}")
-def test_no_alert_is_lost_or_doubled_by_a_kill_at_a_step(tmp_path: Path, at: int) -> None:
-    ledger = make_ledger(tmp_path / "alerts", PLAN)
+def test_no_alert_is_lost_or_doubled_by_a_kill_at_a_step(ledger: Ledger, at: int) -> None:
     transfer(ledger, PLAN, SECOND)
-    assert run(_transfer_and_die, ledger, at) == -signal.SIGKILL
+    assert run(transfer_and_die, ledger, PLAN, at) == -signal.SIGKILL
     assert (ledger.marker(FIRST, PLAN.plan_id) is not None) == (STEPS[at - 1] not in {"staged", "marked"})
-    _assert_only_committed_is_seen(ledger)
-    _resume(ledger)
-    _assert_whole(ledger)
+    assert_only_committed_is_seen(ledger, PLAN)
+    resume(ledger, PLAN)
+    assert_whole(ledger, PLAN)
 
 
-def test_the_steps_that_tests_are_killed_at_are_all_there_are(tmp_path: Path) -> None:
-    ledger = make_ledger(tmp_path / "alerts", PLAN)
+def test_the_steps_that_tests_are_killed_at_are_all_there_are(ledger: Ledger) -> None:
     told: list[str] = []
     transfer(ledger, PLAN, FIRST, told.append)
     assert told == STEPS
@@ -95,19 +65,18 @@ def test_no_alert_is_lost_or_doubled_by_a_kill_after_any_operation(tmp_path: Pat
     for after in count(1):
         ledger = make_ledger(tmp_path / str(after), PLAN)
         killed = run_until(after, _transfer, ledger, FIRST)
-        _assert_only_committed_is_seen(ledger)
+        assert_only_committed_is_seen(ledger, PLAN)
         if not killed:
             break
         # The resume is killed as well, somewhere in its course.
-        run_until(1 + 7 * after % 20, _resume, ledger)
-        _assert_only_committed_is_seen(ledger)
-        _resume(ledger)
-        _assert_whole(ledger)
+        run_until(1 + 7 * after % 20, resume, ledger, PLAN)
+        assert_only_committed_is_seen(ledger, PLAN)
+        resume(ledger, PLAN)
+        assert_whole(ledger, PLAN)
     assert after > 20
 
 
-def test_of_two_attempts_at_once_one_is_in_the_dataset(tmp_path: Path) -> None:
-    ledger = make_ledger(tmp_path / "alerts", PLAN)
+def test_of_two_attempts_at_once_one_is_in_the_dataset(ledger: Ledger) -> None:
     early, late = (Attempt(ledger, FIRST, PLAN.plan_id, lambda _: None) for _ in range(2))
     for attempt in (early, late):
         attempt.begin()
@@ -121,8 +90,8 @@ def test_of_two_attempts_at_once_one_is_in_the_dataset(tmp_path: Path) -> None:
     for marker in (won, lost):
         publish(ledger, marker, lambda _: None)
     assert read_places(ledger) == places(make_plan([FIRST]))
-    _resume(ledger)
-    _assert_whole(ledger)
+    resume(ledger, PLAN)
+    assert_whole(ledger, PLAN)
 
 
 def test_a_link_that_succeeds_and_says_it_exists_is_a_win(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,15 +103,14 @@ def test_a_link_that_succeeds_and_says_it_exists_is_a_win(tmp_path: Path, monkey
 
     monkeypatch.setattr(os, "link", like_nfs)
     ledger = make_ledger(tmp_path / "alerts", PLAN)
-    _resume(ledger)
-    _assert_whole(ledger)
+    resume(ledger, PLAN)
+    assert_whole(ledger, PLAN)
 
 
 @pytest.mark.parametrize("code", [errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK])
 def test_a_file_system_without_hard_links_is_named_in_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
-    ledger = make_ledger(tmp_path / "alerts", PLAN)
 
     def refuse(source: Path, target: Path) -> None:
         raise OSError(code, os.strerror(code), str(source), None, str(target))
@@ -161,9 +129,8 @@ FAILURES_AFTER_THE_LINK = [OSError(errno.EIO, "Input/output error"), KeyboardInt
 @pytest.mark.parametrize("failure", FAILURES_AFTER_THE_LINK, ids=repr)
 @pytest.mark.parametrize("where", ["sync", "step"])
 def test_a_failure_after_the_link_keeps_the_files_that_the_marker_names(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: BaseException, where: str
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, failure: BaseException, where: str
 ) -> None:
-    ledger = make_ledger(tmp_path / "alerts", PLAN)
 
     def fail_when_linked(name: str) -> None:
         if name == "linked":
@@ -179,12 +146,11 @@ def test_a_failure_after_the_link_keeps_the_files_that_the_marker_names(
         transfer(ledger, PLAN, FIRST, fail_when_linked if where == "step" else lambda _: None)
     monkeypatch.undo()
     assert ledger.marker(FIRST, PLAN.plan_id) is not None
-    _resume(ledger)
-    _assert_whole(ledger)
+    resume(ledger, PLAN)
+    assert_whole(ledger, PLAN)
 
 
-def test_a_failure_before_the_link_leaves_nothing(tmp_path: Path) -> None:
-    ledger = make_ledger(tmp_path / "alerts", PLAN)
+def test_a_failure_before_the_link_leaves_nothing(ledger: Ledger) -> None:
 
     def fail(name: str) -> None:
         if name == "marked":
@@ -195,16 +161,14 @@ def test_a_failure_before_the_link_leaves_nothing(tmp_path: Path) -> None:
     assert ledger.staged() == []
 
 
-def test_a_committed_file_that_is_nowhere_is_reported(tmp_path: Path) -> None:
-    ledger = make_ledger(tmp_path / "alerts", PLAN)
+def test_a_committed_file_that_is_nowhere_is_reported(ledger: Ledger) -> None:
     marker = transfer(ledger, PLAN, FIRST)
     (ledger.outdir / marker.files[0].path).unlink()
     with pytest.raises(LedgerError, match="staged"):
         publish(ledger, marker, lambda _: None)
 
 
-def test_an_attempt_of_another_plan_cannot_begin(tmp_path: Path) -> None:
-    ledger = make_ledger(tmp_path / "alerts", PLAN)
+def test_an_attempt_of_another_plan_cannot_begin(ledger: Ledger) -> None:
     before = make_plan([FIRST])
     with pytest.raises(LedgerError, match=f"does not hold plan {before.plan_id}"):
         transfer(ledger, before, FIRST)
@@ -212,8 +176,8 @@ def test_an_attempt_of_another_plan_cannot_begin(tmp_path: Path) -> None:
     transfer(ledger, PLAN, FIRST)
     with pytest.raises(LedgerError, match="belongs to another plan"):
         transfer(ledger, before, FIRST)
-    _resume(ledger)
-    _assert_whole(ledger)
+    resume(ledger, PLAN)
+    assert_whole(ledger, PLAN)
 
 
 def test_an_attempt_never_takes_the_marker_of_another_plan_for_its_own(tmp_path: Path) -> None:
@@ -229,11 +193,10 @@ def test_an_attempt_never_takes_the_marker_of_another_plan_for_its_own(tmp_path:
     assert files_below(ledger.outdir) == []
 
 
-def test_committed_files_that_somebody_removed_are_listed(tmp_path: Path) -> None:
-    ledger = make_ledger(tmp_path / "alerts", PLAN)
-    assert run(_transfer_and_die, ledger, STEPS.index("linked") + 1) == -signal.SIGKILL
+def test_committed_files_that_somebody_removed_are_listed(ledger: Ledger) -> None:
+    assert run(transfer_and_die, ledger, PLAN, "linked") == -signal.SIGKILL
     assert missing_files(ledger, ledger.markers([PLAN])) == [], "what is staged is not lost"
-    _resume(ledger)
+    resume(ledger, PLAN)
     assert missing_files(ledger, ledger.markers([PLAN])) == []
     marker = ledger.marker(FIRST, PLAN.plan_id)
     assert marker is not None
@@ -251,17 +214,15 @@ def test_committed_files_that_somebody_removed_are_listed(tmp_path: Path) -> Non
     assert len(missing_files(ledger, ledger.markers([PLAN]))) == sum(len(m.files) for m in ledger.markers([PLAN])) + 1
 
 
-def test_a_directory_removed_in_mid_run_is_made_again(tmp_path: Path) -> None:
-    ledger = make_ledger(tmp_path / "alerts", PLAN)
-    assert run(_transfer_and_die, ledger, STEPS.index("linked") + 1) == -signal.SIGKILL
+def test_a_directory_removed_in_mid_run_is_made_again(ledger: Ledger) -> None:
+    assert run(transfer_and_die, ledger, PLAN, "linked") == -signal.SIGKILL
     shutil.rmtree(ledger.outdir)
-    _resume(ledger)
-    _assert_whole(ledger)
+    resume(ledger, PLAN)
+    assert_whole(ledger, PLAN)
 
 
 @pytest.mark.parametrize("in_the_way", ["class=class%200", "quarantine"])
-def test_a_file_in_the_way_is_refused_before_the_range_is_committed(tmp_path: Path, in_the_way: str) -> None:
-    ledger = make_ledger(tmp_path / "alerts", PLAN)
+def test_a_file_in_the_way_is_refused_before_the_range_is_committed(ledger: Ledger, in_the_way: str) -> None:
     obstacle = (ledger.path if in_the_way == "quarantine" else ledger.outdir) / in_the_way
     obstacle.write_text("mine")
     with pytest.raises(FileExistsError) as caught:
@@ -270,14 +231,13 @@ def test_a_file_in_the_way_is_refused_before_the_range_is_committed(tmp_path: Pa
     assert ledger.marker(FIRST, PLAN.plan_id) is None
     assert ledger.staged() == []
     obstacle.unlink()
-    _resume(ledger)
-    _assert_whole(ledger)
+    resume(ledger, PLAN)
+    assert_whole(ledger, PLAN)
 
 
 def test_a_file_system_that_ignores_case_is_refused_before_the_range_is_committed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ledger = make_ledger(tmp_path / "alerts", PLAN)
     (ledger.outdir / "CLASS=class%200").mkdir()
     real_is_dir, real_samefile = Path.is_dir, Path.samefile
 
@@ -296,10 +256,9 @@ def test_a_file_system_that_ignores_case_is_refused_before_the_range_is_committe
 
 
 def test_the_marker_is_on_the_disk_before_another_attempt_publishes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ledger = make_ledger(tmp_path / "alerts", PLAN)
-    assert run(_transfer_and_die, ledger, STEPS.index("linked") + 1) == -signal.SIGKILL
+    assert run(transfer_and_die, ledger, PLAN, "linked") == -signal.SIGKILL
     synced: list[Path] = []
     real = LocalStore.sync
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import signal
 import threading
 from collections.abc import Mapping
@@ -12,7 +11,6 @@ from pathlib import Path
 from threading import Barrier
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 
 from fink_dask.dataset.formats import Origin
@@ -20,20 +18,31 @@ from fink_dask.errors import LedgerError, StorageError
 from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.ledger.commit import Attempt, is_published, missing_files, publish, roll_forward
 from fink_dask.ledger.ledger import Ledger
-from fink_dask.ledger.outdir import create_ledger
 from fink_dask.store import bucket as bucket_module
 from fink_dask.store import uploads
 from fink_dask.store.location import locate
 from fink_dask.store.uploads import PART_BYTES
 from fink_dask.verifying.files import verify_dataset
-from tests.harness.crash import SOME_OR_EACH, kill_self, start
-from tests.harness.ledgers import alerts_of, make_ledger, make_plan, places, revise, stage_range, transfer
+from tests.harness.crash import SOME_OR_EACH, start
+from tests.harness.ledgers import (
+    STEPS,
+    assert_only_committed_is_seen,
+    assert_whole,
+    make_ledger,
+    make_plan,
+    places,
+    read_places,
+    resume,
+    revise,
+    stage_range,
+    transfer,
+    transfer_and_die,
+)
 from tests.harness.object_store import BUCKET, ObjectStore
 from tests.harness.store_crash import in_environment, killed_after, run_on_store
 
 FIRST, SECOND = OffsetRange(0, 0, 25), OffsetRange(3, 100, 130)
 PLAN = make_plan([FIRST, SECOND])
-STEPS = ["staged", "marked", "linked", "renamed", "renamed", "renamed", "renamed", "published"]
 
 
 @pytest.fixture
@@ -42,55 +51,22 @@ def ledger(store_url: str) -> Ledger:
 
 
 def _resume(ledger: Ledger) -> None:
-    """Go on as the next job does."""
-    create_ledger(ledger)
+    resume(ledger, PLAN)
     roll_forward(ledger, ledger.plans())
-    for offset_range in PLAN.ranges:
-        if ledger.marker(offset_range, PLAN.plan_id) is None:  # else whoever transfers it would publish it as well
-            transfer(ledger, PLAN, offset_range)
-    roll_forward(ledger, ledger.plans())
-
-
-def _read_places(ledger: Ledger) -> list[tuple[int, int]]:
-    """Partition and offset of every row that a reader of all objects sees, whatever the ledger says."""
-    found: list[tuple[int, int]] = []
-    for path in ledger.outdir.rglob("*"):
-        table = pq.ParquetFile(io.BytesIO(path.read_bytes())).read(columns=["kafka_partition", "kafka_offset"])
-        found += zip(table["kafka_partition"].to_pylist(), table["kafka_offset"].to_pylist(), strict=True)
-    return sorted(found)
 
 
 def _assert_whole(ledger: Ledger) -> None:
-    assert _read_places(ledger) == places(PLAN)
+    assert_whole(ledger, PLAN)
     named = {ledger.outdir / file.path for marker in ledger.markers([PLAN]) for file in marker.files}
     assert set(ledger.outdir.rglob("*")) == named, "an object that no marker names"
-    assert ledger.staged() == []
-    assert verify_dataset(ledger).problems == ()
-
-
-def _assert_only_committed_is_seen(ledger: Ledger) -> None:
-    committed = {(marker.range.partition, o) for marker in ledger.markers([PLAN]) for o in alerts_of(marker.range)}
-    assert set(_read_places(ledger)) <= committed
-
-
-def _transfer_and_die(ledger: Ledger, at: int) -> None:
-    seen = 0
-
-    def step(_: str) -> None:
-        nonlocal seen
-        seen += 1
-        if seen == at:
-            kill_self()
-
-    transfer(ledger, PLAN, FIRST, step)
 
 
 @pytest.mark.parametrize("at", range(1, len(STEPS) + 1), ids=lambda at: f"{at}-{STEPS[at - 1]}")
 def test_no_alert_is_lost_or_doubled_by_a_kill_at_a_step(object_store: ObjectStore, ledger: Ledger, at: int) -> None:
     transfer(ledger, PLAN, SECOND)
-    assert run_on_store(object_store, _transfer_and_die, ledger, at) == -signal.SIGKILL
+    assert run_on_store(object_store, transfer_and_die, ledger, PLAN, at) == -signal.SIGKILL
     assert (ledger.marker(FIRST, PLAN.plan_id) is not None) == (STEPS[at - 1] not in {"staged", "marked"})
-    _assert_only_committed_is_seen(ledger)
+    assert_only_committed_is_seen(ledger, PLAN)
     _resume(ledger)
     _assert_whole(ledger)
 
@@ -108,12 +84,12 @@ def test_no_alert_is_lost_or_doubled_by_a_kill_after_any_change(
     for after in count(1, every):
         ledger = make_ledger(locate(f"{store_url}-{after}"), PLAN)
         killed = run_on_store(object_store, killed_after, after, transfer, ledger, PLAN, FIRST) == -signal.SIGKILL
-        _assert_only_committed_is_seen(ledger)
+        assert_only_committed_is_seen(ledger, PLAN)
         if not killed:
             break
         # The resume is killed as well, somewhere in its course.
         run_on_store(object_store, killed_after, 1 + 7 * after % 40, _resume, ledger)
-        _assert_only_committed_is_seen(ledger)
+        assert_only_committed_is_seen(ledger, PLAN)
         _resume(ledger)
         _assert_whole(ledger)
     assert after > 12
@@ -158,7 +134,7 @@ def test_a_kill_while_several_files_are_sent_in_parts_loses_and_doubles_nothing_
     object_store.wire.mend()
     staging = f"{ledger.path.key}/staging/"  # type: ignore[attr-defined]
     assert object_store.uploads(staging) != []
-    _assert_only_committed_is_seen(ledger)
+    assert_only_committed_is_seen(ledger, PLAN)
     _resume(ledger)
     _assert_whole(ledger)
     assert object_store.uploads(staging) == []
@@ -187,7 +163,7 @@ def _race(ledger: Ledger) -> None:
         winners = set(pool.map(commit, range(len(attempts))))
     assert len(winners) == 1
     assert ledger.staged() == []
-    assert _read_places(ledger) == places(make_plan([FIRST]))
+    assert read_places(ledger) == places(make_plan([FIRST]))
     ledger.marker_path(FIRST).unlink()
     ledger.outdir.delete_below()
 
@@ -357,7 +333,7 @@ def test_a_change_of_a_range_that_is_killed_after_any_change_to_the_store_counts
             transfer(ledger, PLAN, offset_range)
         killed = run_on_store(object_store, _revise_and_die, ledger, after) == -signal.SIGKILL
         roll_forward(ledger, ledger.plans())
-        assert _read_places(ledger) == places(PLAN)
+        assert read_places(ledger) == places(PLAN)
         revise(ledger, PLAN, FIRST)
         roll_forward(ledger, ledger.plans())
         _assert_whole(ledger)

@@ -17,9 +17,9 @@ from fink_dask.ledger.commit import Attempt, roll_forward, staging_of
 from fink_dask.ledger.ledger import KnownMarkers, Ledger
 from fink_dask.ledger.outdir import create_ledger
 from fink_dask.ledger.records import Marker
-from fink_dask.verifying.files import verify_dataset
 from tests.harness.crash import kill_self, run, run_until
 from tests.harness.ledgers import (
+    assert_whole,
     files_below,
     make_ledger,
     make_plan,
@@ -40,6 +40,11 @@ def _whole(outdir: Path) -> Ledger:
     return make_whole(outdir, [PLAN])
 
 
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    return _whole(tmp_path / "alerts")
+
+
 def _revise(ledger: Ledger) -> None:
     revise(ledger, PLAN, FIRST)
 
@@ -49,18 +54,11 @@ def _resume(ledger: Ledger) -> None:
     roll_forward(ledger, ledger.plans())
 
 
-def _assert_whole(ledger: Ledger) -> None:
-    assert read_places(ledger) == places(PLAN)
-    assert ledger.staged() == []
-    assert verify_dataset(ledger).problems == ()
-
-
-def test_the_last_revision_counts_and_the_files_of_the_one_before_are_gone(tmp_path: Path) -> None:
-    ledger = _whole(tmp_path / "alerts")
+def test_the_last_revision_counts_and_the_files_of_the_one_before_are_gone(ledger: Ledger) -> None:
     before = {path.name for path in files_below(ledger.outdir)}
     revise(ledger, PLAN, FIRST)
     revise(ledger, PLAN, FIRST)
-    _assert_whole(ledger)
+    assert_whole(ledger, PLAN)
     markers = {marker.range: marker for marker in ledger.markers([PLAN])}
     assert [markers[FIRST].revision, markers[SECOND].revision] == [2, 0]
     after = {path.name for path in files_below(ledger.outdir)}
@@ -79,32 +77,29 @@ def test_no_alert_is_lost_or_doubled_by_a_kill_after_any_operation_of_a_revision
         run_until(1 + 7 * after % 20, _resume, ledger)
         assert set(read_places(ledger)) == set(places(PLAN))
         _resume(ledger)
-        _assert_whole(ledger)
+        assert_whole(ledger, PLAN)
     assert after > 20
 
 
-def test_of_two_revisions_at_once_one_counts(tmp_path: Path) -> None:
-    ledger = _whole(tmp_path / "alerts")
+def test_of_two_revisions_at_once_one_counts(ledger: Ledger) -> None:
     late = Attempt(ledger, FIRST, PLAN.plan_id, lambda _: None, revision=1)
     late.begin()
     marker = stage_range(late, PLAN, FIRST)
     won = revise(ledger, PLAN, FIRST)
     assert late.commit(marker) == won
     late.clean_up()
-    _assert_whole(ledger)
+    assert_whole(ledger, PLAN)
 
 
-def test_a_killed_revision_over_a_damaged_marker_is_completed(tmp_path: Path) -> None:
-    ledger = _whole(tmp_path / "alerts")
+def test_a_killed_revision_over_a_damaged_marker_is_completed(ledger: Ledger) -> None:
     assert run(_revise_and_die, ledger) == -signal.SIGKILL
     assert ledger.staged() != []
     ledger.marker_path(FIRST).write_text("{")
     _resume(ledger)
-    _assert_whole(ledger)
+    assert_whole(ledger, PLAN)
 
 
-def test_what_is_staged_for_a_range_whose_last_marker_is_damaged_is_kept(tmp_path: Path) -> None:
-    ledger = _whole(tmp_path / "alerts")
+def test_what_is_staged_for_a_range_whose_last_marker_is_damaged_is_kept(ledger: Ledger) -> None:
     assert run(_revise_and_die, ledger) == -signal.SIGKILL
     ledger.marker_path(FIRST, 1).write_text("{")
     staged = [path.name for directory in ledger.staged() for path in directory.iterdir()]
@@ -127,16 +122,14 @@ def test_who_knows_the_markers_of_before_misses_neither_a_range_nor_a_revision(t
     assert list(ledger.markers([PLAN], known=known)) == now, "none of these is read again"
 
 
-def test_a_marker_under_the_name_of_another_revision_is_refused(tmp_path: Path) -> None:
-    ledger = _whole(tmp_path / "alerts")
+def test_a_marker_under_the_name_of_another_revision_is_refused(ledger: Ledger) -> None:
     ledger.marker_path(FIRST, 1).write_bytes(ledger.marker_path(FIRST).read_bytes())
     with pytest.raises(LedgerError, match="revision 0"):
         list(ledger.markers([PLAN]))
 
 
 @pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "quarantine/../../x", ""])
-def test_a_marker_removes_no_file_outside_the_dataset(tmp_path: Path, name: str) -> None:
-    ledger = _whole(tmp_path / "alerts")
+def test_a_marker_removes_no_file_outside_the_dataset(ledger: Ledger, name: str) -> None:
     content = json.loads(ledger.marker_path(FIRST).read_bytes())["marker"]
     with pytest.raises(LedgerError, match="outside"):
         Marker.from_json(content | {"superseded": [name]})

@@ -20,15 +20,25 @@ from fink_dask.ledger.records import Marker, Plan, seal
 from fink_dask.verifying.damage import find_damage
 from fink_dask.verifying.files import examine_dataset, verify_dataset
 from tests.harness.crash import kill_self, run, run_until
-from tests.harness.ledgers import make_ledger, make_plan, places, read_places, revise, stage_range, transfer
+from tests.harness.ledgers import (
+    make_ledger,
+    make_plan,
+    places,
+    read_places,
+    revise,
+    stage_range,
+    transfer,
+    transfer_and_die,
+)
 
 FIRST, SECOND = OffsetRange(0, 0, 25), OffsetRange(3, 100, 130)
 PLAN = make_plan([FIRST, SECOND])
 ONLY_FIRST = places(make_plan([FIRST]))
 
 
-def _transfer_and_die(ledger: Ledger, at: str) -> None:
-    transfer(ledger, PLAN, FIRST, lambda name: kill_self() if name == at else None)
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    return make_ledger(tmp_path / "alerts", PLAN)
 
 
 def _roll_forward(ledger: Ledger) -> None:
@@ -51,7 +61,7 @@ def _assert_first_is_whole(ledger: Ledger) -> None:
 def test_no_alert_is_lost_by_a_kill_of_the_roll_forward(tmp_path: Path, died_at: str) -> None:
     for after in count(1):
         ledger = make_ledger(tmp_path / str(after), PLAN)
-        assert run(_transfer_and_die, ledger, died_at) == -signal.SIGKILL
+        assert run(transfer_and_die, ledger, PLAN, died_at) == -signal.SIGKILL
         stage_range(_begin(ledger, SECOND), PLAN, SECOND)
         killed = run_until(after, _roll_forward, ledger)
         _roll_forward(ledger)
@@ -61,9 +71,8 @@ def test_no_alert_is_lost_by_a_kill_of_the_roll_forward(tmp_path: Path, died_at:
     assert after > 5
 
 
-def test_a_committed_range_survives_two_plans_of_one_id(tmp_path: Path) -> None:
-    ledger = make_ledger(tmp_path / "alerts", PLAN)
-    assert run(_transfer_and_die, ledger, "linked") == -signal.SIGKILL
+def test_a_committed_range_survives_two_plans_of_one_id(ledger: Ledger) -> None:
+    assert run(transfer_and_die, ledger, PLAN, "linked") == -signal.SIGKILL
     later = make_plan([OffsetRange(0, 25, 60)], generation=2)
     later.__dict__["plan_id"] = PLAN.plan_id
     roll_forward(ledger, [PLAN, later])
@@ -71,17 +80,15 @@ def test_a_committed_range_survives_two_plans_of_one_id(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("known", [[], [make_plan([SECOND], generation=2)]])
-def test_a_committed_range_is_not_removed_where_its_plan_is_unknown(tmp_path: Path, known: list[Plan]) -> None:
-    ledger = make_ledger(tmp_path / "alerts", PLAN)
-    assert run(_transfer_and_die, ledger, "linked") == -signal.SIGKILL
+def test_a_committed_range_is_not_removed_where_its_plan_is_unknown(ledger: Ledger, known: list[Plan]) -> None:
+    assert run(transfer_and_die, ledger, PLAN, "linked") == -signal.SIGKILL
     roll_forward(ledger, known)
     assert len(ledger.staged()) == 1, "the only copy of a committed range was removed"
     _roll_forward(ledger)
     _assert_first_is_whole(ledger)
 
 
-def test_a_transfer_goes_on_where_somebody_has_removed_all_that_was_staged(tmp_path: Path) -> None:
-    ledger = make_ledger(tmp_path / "alerts", PLAN)
+def test_a_transfer_goes_on_where_somebody_has_removed_all_that_was_staged(ledger: Ledger) -> None:
     shutil.rmtree(ledger.staging_path)
     _roll_forward(ledger)
     transfer(ledger, PLAN, FIRST)
@@ -91,7 +98,7 @@ def test_a_transfer_goes_on_where_somebody_has_removed_all_that_was_staged(tmp_p
 def test_a_committed_range_of_an_unknown_plan_does_not_hold_up_the_next_one(tmp_path: Path) -> None:
     later = next(plan for number in count(2) if (plan := make_plan([SECOND], number)).plan_id > PLAN.plan_id)
     ledger = make_ledger(tmp_path / "alerts", PLAN)
-    assert run(_transfer_and_die, ledger, "linked") == -signal.SIGKILL
+    assert run(transfer_and_die, ledger, PLAN, "linked") == -signal.SIGKILL
     (ledger.staging_path / later.plan_id).mkdir()
     attempt = Attempt(ledger, SECOND, later.plan_id, lambda _: None)
     attempt.begin()
@@ -100,9 +107,8 @@ def test_a_committed_range_of_an_unknown_plan_does_not_hold_up_the_next_one(tmp_
     assert read_places(ledger) == places(later)
 
 
-def test_what_was_removed_in_the_midst_of_publishing_is_left_to_a_repair(tmp_path: Path) -> None:
-    ledger = make_ledger(tmp_path / "alerts", PLAN)
-    assert run(_transfer_and_die, ledger, "renamed") == -signal.SIGKILL
+def test_what_was_removed_in_the_midst_of_publishing_is_left_to_a_repair(ledger: Ledger) -> None:
+    assert run(transfer_and_die, ledger, PLAN, "renamed") == -signal.SIGKILL
     shutil.rmtree(ledger.outdir)
     _roll_forward(ledger)
     assert ledger.staged() == []
@@ -117,8 +123,7 @@ def _revise_and_die(ledger: Ledger) -> None:
     revise(ledger, PLAN, FIRST, lambda name: kill_self() if name == "linked" else None)
 
 
-def test_what_a_range_did_without_stays_where_what_took_its_place_is_gone(tmp_path: Path) -> None:
-    ledger = make_ledger(tmp_path / "alerts", PLAN)
+def test_what_a_range_did_without_stays_where_what_took_its_place_is_gone(ledger: Ledger) -> None:
     before = transfer(ledger, PLAN, FIRST)
     assert run(_revise_and_die, ledger) == -signal.SIGKILL
     (staged,) = ledger.staged()
@@ -131,9 +136,8 @@ def test_what_a_range_did_without_stays_where_what_took_its_place_is_gone(tmp_pa
     assert {file.path for file in before.files} <= set(damage.remainder.superseded)
 
 
-def test_a_damaged_marker_with_its_files_still_staged_is_left_to_a_repair(tmp_path: Path) -> None:
-    ledger = make_ledger(tmp_path / "alerts", PLAN)
-    assert run(_transfer_and_die, ledger, "linked") == -signal.SIGKILL
+def test_a_damaged_marker_with_its_files_still_staged_is_left_to_a_repair(ledger: Ledger) -> None:
+    assert run(transfer_and_die, ledger, PLAN, "linked") == -signal.SIGKILL
     ledger.marker_path(FIRST).unlink()
     ledger.marker_path(FIRST).write_text("{}")
     _roll_forward(ledger)
@@ -143,8 +147,7 @@ def test_a_damaged_marker_with_its_files_still_staged_is_left_to_a_repair(tmp_pa
         check_files(ledger, [PLAN], list(ledger.markers([PLAN])))
 
 
-def test_an_attempt_whose_directory_was_removed_commits_nothing(tmp_path: Path) -> None:
-    ledger = make_ledger(tmp_path / "alerts", PLAN)
+def test_an_attempt_whose_directory_was_removed_commits_nothing(ledger: Ledger) -> None:
     attempt = _begin(ledger, FIRST, lambda name: _roll_forward(ledger) if name == "staged" else None)
     with pytest.raises(FileNotFoundError):
         attempt.commit(stage_range(attempt, PLAN, FIRST))
@@ -154,8 +157,7 @@ def test_an_attempt_whose_directory_was_removed_commits_nothing(tmp_path: Path) 
     _assert_first_is_whole(ledger)
 
 
-def test_an_attempt_that_is_ready_is_committed_for_it(tmp_path: Path) -> None:
-    ledger = make_ledger(tmp_path / "alerts", PLAN)
+def test_an_attempt_that_is_ready_is_committed_for_it(ledger: Ledger) -> None:
     attempt = _begin(ledger, FIRST, lambda name: _roll_forward(ledger) if name == "marked" else None)
     with pytest.raises(FileNotFoundError):
         attempt.commit(stage_range(attempt, PLAN, FIRST))
@@ -164,9 +166,8 @@ def test_an_attempt_that_is_ready_is_committed_for_it(tmp_path: Path) -> None:
 
 
 def test_an_attempt_that_fails_as_it_is_committed_for_it_keeps_its_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ledger = make_ledger(tmp_path / "alerts", PLAN)
 
     def roll_forward_and_die(name: str) -> None:
         if name == "marked":
@@ -204,9 +205,8 @@ def _look_late(ledger: Ledger, monkeypatch: pytest.MonkeyPatch, attempt: Attempt
 
 
 def test_a_commit_in_the_midst_of_a_roll_forward_keeps_its_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ledger = make_ledger(tmp_path / "alerts", PLAN)
     attempt = _begin(ledger, FIRST)
     _look_late(ledger, monkeypatch, attempt, stage_range(attempt, PLAN, FIRST))
     assert roll_forward(ledger, [PLAN]) == 1
@@ -215,18 +215,16 @@ def test_a_commit_in_the_midst_of_a_roll_forward_keeps_its_files(
 
 
 def test_a_committed_range_is_kept_where_the_file_system_remembers_that_it_had_no_marker(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ledger = make_ledger(tmp_path / "alerts", PLAN)
-    assert run(_transfer_and_die, ledger, "linked") == -signal.SIGKILL
+    assert run(transfer_and_die, ledger, PLAN, "linked") == -signal.SIGKILL
     monkeypatch.setattr(Ledger, "marker", lambda *_: None)  # as over NFS, for up to a minute
     assert roll_forward(ledger, [PLAN]) == 1
     monkeypatch.undo()
     _assert_first_is_whole(ledger)
 
 
-def test_nothing_is_removed_while_it_is_not_known_who_won(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ledger = make_ledger(tmp_path / "alerts", PLAN)
+def test_nothing_is_removed_while_it_is_not_known_who_won(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     attempts = [_begin(ledger, FIRST), _begin(ledger, FIRST)]
     for attempt in attempts:
         attempt.commit(stage_range(attempt, PLAN, FIRST))
@@ -262,8 +260,7 @@ def _name_another_plan(directory: Path, marker: Marker) -> None:
 
 
 @pytest.mark.parametrize("spoil", [_tear, _remove_a_file, _shorten_a_file, _name_another, _name_another_plan])
-def test_what_is_not_whole_is_not_committed(tmp_path: Path, spoil: Callable[[Path, Marker], None]) -> None:
-    ledger = make_ledger(tmp_path / "alerts", PLAN)
+def test_what_is_not_whole_is_not_committed(ledger: Ledger, spoil: Callable[[Path, Marker], None]) -> None:
     attempt = _begin(ledger, FIRST, lambda name: _interrupt() if name == "marked" else None)
     marker = stage_range(attempt, PLAN, FIRST)
     with pytest.raises(KeyboardInterrupt):
@@ -276,8 +273,7 @@ def test_what_is_not_whole_is_not_committed(tmp_path: Path, spoil: Callable[[Pat
     _assert_first_is_whole(ledger)
 
 
-def test_a_ready_attempt_at_a_committed_range_is_removed(tmp_path: Path) -> None:
-    ledger = make_ledger(tmp_path / "alerts", PLAN)
+def test_a_ready_attempt_at_a_committed_range_is_removed(ledger: Ledger) -> None:
     late = _begin(ledger, FIRST, lambda name: _interrupt() if name == "marked" else None)
     with pytest.raises(KeyboardInterrupt):
         late.commit(stage_range(late, PLAN, FIRST))
