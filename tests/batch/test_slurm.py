@@ -6,8 +6,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -22,6 +20,7 @@ from fink_dask.ledger.ledger import Ledger
 from tests.alerts.made_up import AlertKind
 from tests.harness.batch import PROGRAMS, committed, run, start_cli
 from tests.harness.cli import SLOWLY, environment, run_cli, transfer_arguments
+from tests.harness.dask import transfer_adapting
 from tests.harness.object_store import SECRET, ObjectStore, assert_on_store_once
 from tests.harness.oracle import Oracle, add_alerts, assert_exactly_once, fill_topic, wait_for
 from tests.harness.secure import PASSWORD, USER, secure_kafka
@@ -245,52 +244,10 @@ def test_a_cluster_of_dask_jobqueue_that_adapts_itself_grows_from_no_job_and_shr
     slurm: Slurm, settings: dict[str, str], kafka: Any, topic_name: str, tmp_path: Path
 ) -> None:
     oracle = fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 12_000, partitions=12)
-    script = tmp_path / "script.py"
-    script.write_text(
-        f"""\
-import threading
-from dataclasses import replace
-
-import fink_dask
-from dask_jobqueue import SLURMCluster
-from distributed import Client
-from fink_dask.api import transfer
-
-
-def watch():
-    while not over.wait(0.1):
-        seen.append(len(cluster.scheduler.workers))
-        if seen[-1] == 3 and 3 not in seen[:-1]:
-            cluster.adapt(minimum=0, maximum=1, interval="200ms", wait_count=2)
-
-
-if __name__ == "__main__":
-    asked = transfer.transfer_settings
-    transfer.transfer_settings = lambda *of, **more: replace(asked(*of, **more), batchsize=1)  # it takes some seconds
-    seen, over = [], threading.Event()
-    options = dict(cores=1, processes=1, memory="2GB", interface="lo", scheduler_options={{"dashboard_address": ":0"}})
-    with SLURMCluster(**options) as cluster:
-        cluster.adapt(minimum=0, maximum=3, interval="200ms", target_duration="100ms")
-        with Client(cluster) as client:
-            watching = threading.Thread(target=watch)
-            watching.start()
-            done = fink_dask.transfer({topic_name!r}, "alerts", {kafka.bootstrap_servers!r}, client=client)
-            over.set()
-            watching.join()
-    print(done.summary.state, done.summary.alerts, seen[0], max(seen), min(seen[seen.index(3) :]))
-"""
-    )
-    done = subprocess.run(
-        [sys.executable, str(script)],
-        cwd=tmp_path,
-        env=settings | SLOWLY,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "complete 12000 0 3 1\n", done.stderr
+    options = 'cores=1, processes=1, memory="2GB", interface="lo", scheduler_options={"dashboard_address": ":0"}'
+    cluster, env = f"dask_jobqueue.SLURMCluster({options})", settings | SLOWLY
+    found = transfer_adapting(cluster, topic_name, kafka.bootstrap_servers, tmp_path, env)
+    assert found == [12_000, 0, 3, 1]
     assert_exactly_once(tmp_path / "alerts", oracle.values)
     wait_for(lambda: gone(slurm), "the jobs to be cancelled")
 

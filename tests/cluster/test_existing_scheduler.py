@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
-import venv
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -30,7 +28,7 @@ from fink_dask.running import scheduling as job
 from fink_dask.settings import KafkaSettings
 from tests.alerts.made_up import AlertKind
 from tests.harness.cli import PROGRAM, SLOWLY, environment, run_cli, transfer_arguments
-from tests.harness.dask import answers
+from tests.harness.dask import answers, scheduler_command, transfer_adapting, without_package, worker_command
 from tests.harness.kafka_settings import free_ports
 from tests.harness.oracle import assert_exactly_once, fill_topic, wait_for
 from tests.harness.planned import plan_topic
@@ -115,52 +113,11 @@ def test_a_cluster_that_grows_by_need_grows_from_nothing_and_shrinks_without_los
     kafka: Any, topic_name: str, tmp_path: Path
 ) -> None:
     oracle = fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 4000, partitions=8)
-    script = tmp_path / "script.py"
-    script.write_text(
-        f"""\
-import threading
-from dataclasses import replace
-
-import fink_dask
-from distributed import Client, LocalCluster
-from fink_dask.api import transfer
-
-
-def watch():
-    while not over.wait(0.1):
-        workers = len(cluster.scheduler.workers)
-        seen.append(workers)
-        if workers == 3 and not over.is_set():
-            cluster.adapt(minimum=0, maximum=1, interval="100ms", wait_count=2)
-            return
-
-
-if __name__ == "__main__":
-    asked = transfer.transfer_settings
-    transfer.transfer_settings = lambda *of, **more: replace(asked(*of, **more), batchsize=1)  # it takes some seconds
-    seen, over = [], threading.Event()
-    with LocalCluster(n_workers=0, threads_per_worker=1, host="127.0.0.1", dashboard_address=None) as cluster:
-        cluster.adapt(minimum=0, maximum=3, interval="100ms", target_duration="100ms")
-        with Client(cluster) as client:
-            watching = threading.Thread(target=watch)
-            watching.start()
-            done = fink_dask.transfer({topic_name!r}, "alerts", {kafka.bootstrap_servers!r}, client=client)
-            over.set()
-            watching.join()
-    print(done.summary.alerts, min(seen), max(seen))
-"""
-    )
-    ended = subprocess.run(
-        [sys.executable, str(script)],
-        cwd=tmp_path,
-        env=environment(SLOWLY),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stderr
-    assert ended.stdout == "4000 0 3\n", ended.stderr
+    cluster = 'distributed.LocalCluster(n_workers=0, threads_per_worker=1, host="127.0.0.1", dashboard_address=None)'
+    servers, env = kafka.bootstrap_servers, environment(SLOWLY)
+    alerts, first, most, last = transfer_adapting(cluster, topic_name, servers, tmp_path, env)
+    assert (alerts, first, most) == (4000, 0, 3)
+    assert last <= 1
     assert_exactly_once(tmp_path / "alerts", oracle.values)
 
 
@@ -177,19 +134,12 @@ def test_a_scheduler_that_is_not_there_is_one_line(kafka: Any, topic_name: str, 
 
 def test_workers_that_lack_the_package_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The workers have Dask, but run where this package is not installed."""
-    environment = tmp_path / "without"
-    venv.create(environment, with_pip=False)
-    site = next((environment / "lib").glob("python*/site-packages"))
-    for entry in (Path(sys.prefix) / "lib" / site.parent.name / "site-packages").iterdir():
-        if "fink_dask" not in entry.name:
-            (site / entry.name).symlink_to(entry)
-    python = str(environment / "bin" / "python")
+    python = without_package(tmp_path / "without")
     (port,) = free_ports(1)
     address = f"tcp://127.0.0.1:{port}"
     clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    scheduler = [python, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", str(port)]
-    worker = [python, "-m", "distributed.cli.dask_worker", address, "--no-nanny", "--no-dashboard"]
-    with processes([*scheduler, "--no-dashboard"], worker, env=clean, cwd=tmp_path):
+    commands = (scheduler_command(port, python), worker_command(address, python=python))
+    with processes(*commands, env=clean, cwd=tmp_path):
         wait_for(lambda: answers(address), "the scheduler")
         with Client(address, timeout=10) as client, pytest.raises(TransferError, match="has no fink-dask"):
             check_workers(client, Needs(Ledger(tmp_path / "out"), KafkaSettings("127.0.0.1:1"), "topic"))
@@ -258,11 +208,9 @@ def test_a_scheduler_that_stands_still_is_not_waited_for_for_ever(
     settings = KafkaSettings(kafka.bootstrap_servers)
     (port,) = free_ports(1)
     address = f"tcp://127.0.0.1:{port}"
-    worker = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--no-nanny", "--no-dashboard"]
-    scheduler = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", str(port)]
-    dask = subprocess.Popen([*scheduler, "--no-dashboard"], stderr=subprocess.DEVNULL)
+    dask = subprocess.Popen(scheduler_command(port), stderr=subprocess.DEVNULL)
     halted = psutil.Process(dask.pid)
-    with processes(worker):
+    with processes(worker_command(address)):
         try:
             wait_for(lambda: answers(address), "the scheduler")
             with Client(address, timeout=5) as client:
@@ -324,8 +272,7 @@ def test_a_worker_that_goes_while_it_is_asked_lacks_nothing(kafka: Any, topic_na
     create_ledger(ledger)
     size = {"n_workers": 0, "protocol": "tcp://", "host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
     with LocalCluster(**size) as cluster, Client(cluster) as client:
-        address = cluster.scheduler_address
-        worker = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--no-nanny", "--no-dashboard"]
+        worker = worker_command(cluster.scheduler_address)
         with processes(worker, worker):
             client.wait_for_workers(2, timeout=30)
             doomed = psutil.Process(min(client.run(os.getpid).values()))
@@ -355,11 +302,9 @@ def test_a_scheduler_that_dies_in_mid_run_is_one_line_and_the_same_command_goes_
     oracle = fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 6000, partitions=4)
     (port,) = free_ports(1)
     address = f"tcp://127.0.0.1:{port}"
-    scheduler = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", str(port)]
-    worker = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--no-nanny", "--no-dashboard"]
     arguments = transfer_arguments(kafka, topic_name, tmp_path / "out", "--scheduler", address, "-batchsize", "1")
-    dask = subprocess.Popen([*scheduler, "--no-dashboard"], stderr=subprocess.DEVNULL)
-    with processes(worker):
+    dask = subprocess.Popen(scheduler_command(port), stderr=subprocess.DEVNULL)
+    with processes(worker_command(address)):
         try:
             wait_for(lambda: answers(address), "the scheduler")
             transfer = subprocess.Popen(

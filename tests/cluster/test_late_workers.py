@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-import venv
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -25,7 +24,7 @@ from fink_dask.ranges.work import Work
 from fink_dask.running.scheduling import run_ranges
 from tests.alerts.made_up import AlertKind
 from tests.harness.cli import SLOWLY, environment
-from tests.harness.dask import answers
+from tests.harness.dask import answers, scheduler_command, without_package, worker_command
 from tests.harness.kafka_settings import free_ports
 from tests.harness.oracle import Oracle, assert_exactly_once, fill_topic, wait_for
 from tests.harness.planned import plan_topic
@@ -40,7 +39,7 @@ def worker(
     address: str, folder: Path, python: str = sys.executable, env: dict[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run a worker with one thread in a directory of its own."""
-    command = [python, "-m", "distributed.cli.dask_worker", address, "--no-nanny", "--no-dashboard", "--nthreads", "1"]
+    command = worker_command(address, "--nthreads", "1", python=python)
     with (folder / "worker.log").open("ab") as log:
         process = subprocess.Popen(command, cwd=folder, env=environment(SLOWLY | (env or {})), stderr=log)
     try:
@@ -54,8 +53,7 @@ def worker(
 def address(tmp_path: Path) -> Iterator[str]:
     """Yield the address of a scheduler without workers."""
     (port,) = free_ports(1)
-    command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", str(port)]
-    process = subprocess.Popen([*command, "--no-dashboard"], stderr=subprocess.DEVNULL, env=environment())
+    process = subprocess.Popen(scheduler_command(port), stderr=subprocess.DEVNULL, env=environment())
     try:
         yield f"tcp://127.0.0.1:{port}"
     finally:
@@ -125,16 +123,6 @@ class Transfer:
 def late(client: Client, early: set[str]) -> set[str]:
     """Name the workers that have come since."""
     return set(client.scheduler_info()["workers"]) - early
-
-
-def without_package(folder: Path) -> str:
-    """Make an environment that has everything but this package; returns its Python."""
-    venv.create(folder, with_pip=False)
-    site = next((folder / "lib").glob("python*/site-packages"))
-    for entry in (Path(sys.prefix) / "lib" / site.parent.name / "site-packages").iterdir():
-        if "fink_dask" not in entry.name:
-            (site / entry.name).symlink_to(entry)
-    return str(folder / "bin" / "python")
 
 
 def of_another_version(folder: Path) -> dict[str, str]:

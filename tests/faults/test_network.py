@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ import pytest
 
 from tests.alerts.made_up import AlertKind
 from tests.harness.cli import PROGRAM, SLOWLY, environment, run_cli, transfer_arguments
-from tests.harness.dask import answers
+from tests.harness.dask import answers, scheduler_command, worker_command
 from tests.harness.kafka_settings import HOST, free_ports
 from tests.harness.oracle import assert_exactly_once, fill_topic, wait_for
 from tests.harness.proxy import Wire
@@ -24,29 +23,12 @@ from tests.harness.proxy import Wire
 def cluster_behind_a_wire(folder: Path) -> Iterator[tuple[str, list[Wire]]]:
     """Run a scheduler with two workers; what one of them says and hears goes through wires that can be cut."""
     scheduler, near, far, to_scheduler, to_worker = free_ports(5)
-    dask = [sys.executable, "-m"]
-    quiet = ["--no-dashboard"]
-    worker = [
-        *dask,
-        "distributed.cli.dask_worker",
-        "--no-nanny",
-        "--nthreads",
-        "1",
-        "--local-directory",
-        str(folder),
-        *quiet,
-    ]
+    size = ("--nthreads", "1", "--local-directory", str(folder))
+    wired = ("--listen-address", f"tcp://{HOST}:{far}", "--contact-address", f"tcp://{HOST}:{to_worker}")
     commands = [
-        [*dask, "distributed.cli.dask_scheduler", "--host", HOST, "--port", str(scheduler), *quiet],
-        [*worker, f"tcp://{HOST}:{scheduler}", "--listen-address", f"tcp://{HOST}:{near}"],
-        [
-            *worker,
-            f"tcp://{HOST}:{to_scheduler}",
-            "--listen-address",
-            f"tcp://{HOST}:{far}",
-            "--contact-address",
-            f"tcp://{HOST}:{to_worker}",
-        ],
+        scheduler_command(scheduler),
+        worker_command(f"tcp://{HOST}:{scheduler}", *size, "--listen-address", f"tcp://{HOST}:{near}"),
+        worker_command(f"tcp://{HOST}:{to_scheduler}", *size, *wired),
     ]
     with (
         Wire(to_scheduler, scheduler) as up,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import venv
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,89 @@ def answers(address: str, workers: int = 1, security: Security | None = None) ->
     except (OSError, TimeoutError):
         return False
     return True
+
+
+def scheduler_command(port: int, python: str = sys.executable) -> list[str]:
+    """Return what starts a scheduler without pages."""
+    place = ["--host", "127.0.0.1", "--port", str(port), "--no-dashboard"]
+    return [python, "-m", "distributed.cli.dask_scheduler", *place]
+
+
+def worker_command(address: str, *options: str, python: str = sys.executable) -> list[str]:
+    """Return what starts a worker that no nanny starts again."""
+    return [python, "-m", "distributed.cli.dask_worker", address, "--no-nanny", "--no-dashboard", *options]
+
+
+def without_package(folder: Path) -> str:
+    """Make an environment that has everything but this package; returns its Python."""
+    venv.create(folder, with_pip=False)
+    site = next((folder / "lib").glob("python*/site-packages"))
+    for entry in (Path(sys.prefix) / "lib" / site.parent.name / "site-packages").iterdir():
+        if "fink_dask" not in entry.name:
+            (site / entry.name).symlink_to(entry)
+    return str(folder / "bin" / "python")
+
+
+#: A script of a user whose cluster grows from nothing to three workers, and then is to shrink to one.
+_ADAPTING = """\
+import threading
+from dataclasses import replace
+
+import {module}
+import fink_dask
+from fink_dask.api import transfer
+
+
+def slowly(*given, **more):
+    return replace(asked(*given, **more), batchsize=1)  # it then takes some seconds
+
+
+def watch():
+    while not over.wait(0.1):
+        seen.append(len(client.nthreads()))
+        if seen[-1] == 3 and 3 not in seen[:-1]:
+            cluster.adapt(minimum=0, maximum=1{pace})
+
+
+if __name__ == "__main__":
+    asked, transfer.transfer_settings = transfer.transfer_settings, slowly
+    seen, over = [], threading.Event()
+    with {module}.{cluster} as cluster:
+        cluster.adapt(minimum=0, maximum=3{pace})
+        with cluster.get_client() as client:
+            watching = threading.Thread(target=watch)
+            watching.start()
+            done = fink_dask.transfer({topic!r}, "alerts", {servers!r}, client=client)
+            over.set()
+            watching.join()
+    print(done.summary.alerts, seen[0], max(seen), min(seen[seen.index(3) :]))
+"""
+#: How fast Dask's own clusters adapt.
+DASKS_PACE = ', interval="200ms", wait_count=2, target_duration="100ms"'
+
+
+def transfer_adapting(
+    cluster: str,
+    topic: str,
+    bootstrap: str,
+    cwd: Path,
+    env: Mapping[str, str],
+    pace: str = DASKS_PACE,
+    python: str = sys.executable,
+) -> list[int]:
+    """Transfer a topic into ``alerts`` on a cluster, ``module.Class(…)``, that adapts itself.
+
+    Returns: how many alerts there are; and how many workers there were at first, at most, and at least after that.
+    """
+    module, _, made = cluster.partition(".")
+    words = {"module": module, "cluster": made, "topic": topic, "servers": bootstrap, "pace": pace}
+    script = cwd / "script.py"
+    script.write_text(_ADAPTING.format(**words))
+    done = subprocess.run(
+        [python, str(script)], cwd=cwd, env=env, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return [int(word) for word in done.stdout.split()]
 
 
 @contextmanager
